@@ -1,0 +1,276 @@
+"""Contracts: what services say to each other, as versioned pydantic models.
+
+A contract's type is `<name>.v<version>`; the first part of the name is the owning service: it alone answers,
+does, or publishes it. `@contract` is a decorator and not class keywords, because pydantic's metaclass takes any
+keyword, misspelt ones too, while a decorator's are checked by mypy and pyright.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bus.errors import ContractError, ContractViolation
+
+__all__ = [
+    "CATALOG",
+    "Catalog",
+    "Contract",
+    "Event",
+    "Job",
+    "Kind",
+    "Message",
+    "Request",
+    "contract",
+    "contract_of",
+    "decode",
+    "encode",
+]
+
+Kind = Literal["request", "event", "job"]
+
+NAME = re.compile(r"[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)+")
+# A routing key is an AMQP short string (255 bytes), and queue names add a service and a suffix to it.
+LONGEST_NAME = 100
+
+
+class Message(BaseModel):
+    """A value that crosses the wire: frozen, JSON, unknown fields ignored so that a newer sender may add some."""
+
+    # hide_input_in_errors: an error's text must never show a patient's data. allow_inf_nan: JSON has no such numbers.
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False)
+
+
+R = TypeVar("R", bound=Message | None)
+M = TypeVar("M", bound=type[Message])
+Q_co = TypeVar("Q_co", covariant=True)
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Request(Message, Generic[R]):
+    """Somebody answers now: `class GetTranscript(Request[Transcript])`; `Request[None]` answers without content."""
+
+    @classmethod
+    def __asks__(cls) -> tuple[type[Self], type[R]]:
+        return cls, cast("type[R]", contract_of(cls).reply)
+
+
+class Job(Message, Generic[R]):
+    """One service does it once, later, and it survives everything; its result is an `R`."""
+
+    @classmethod
+    def __orders__(cls) -> tuple[type[Self], type[R]]:
+        return cls, cast("type[R]", contract_of(cls).reply)
+
+
+class Event(Message):
+    """A fact; zero or more services care."""
+
+
+class Asks(Protocol[Q_co, R_co]):
+    """What a request's class is to the type checker: it knows its own type and its reply's."""
+
+    def __asks__(self) -> tuple[type[Q_co], type[R_co]]: ...
+
+
+class Orders(Protocol[Q_co, R_co]):
+    """What a job's class is to the type checker: it knows its own type and its result's."""
+
+    def __orders__(self) -> tuple[type[Q_co], type[R_co]]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """What `@contract` knows of a class."""
+
+    name: str
+    """`<service>.<operation>`, lower case, dots between parts."""
+    version: int
+    kind: Kind
+    model: type[Message]
+    reply: type[Message] | None
+    """The reply or result type; None for events, and for requests and jobs that answer without content."""
+    permission: str | None = None
+    """The right that a caller must hold."""
+    idempotent: bool = False
+    """Whether running it twice has the effect of running it once: then the bus itself may try it again."""
+
+    @property
+    def type(self) -> str:
+        """The type on the wire, `<name>.v<version>`; the routing key, too."""
+        return f"{self.name}.v{self.version}"
+
+    @property
+    def service(self) -> str:
+        """The owning service, the first part of the name."""
+        return self.name.partition(".")[0]
+
+    @property
+    def operation(self) -> str:
+        """The name without its service."""
+        return self.name.partition(".")[2]
+
+
+class Catalog:
+    """The contracts known to this process, by type and by class."""
+
+    def __init__(self) -> None:
+        self._by_type: dict[str, Contract] = {}
+
+    def add(self, contract: Contract) -> None:
+        """Add a contract; a second class of the same type is a `ContractError` that names both."""
+        known = self._by_type.get(contract.type)
+        if known is not None and _place(known.model) != _place(contract.model):
+            raise ContractError(
+                f"{contract.type} is declared twice: by {_place(known.model)} and by {_place(contract.model)}; "
+                f"raise the version of one or rename it"
+            )
+        self._by_type[contract.type] = contract
+
+    def get(self, type_: str) -> Contract | None:
+        """The contract of a wire type, or None."""
+        return self._by_type.get(type_)
+
+    def __iter__(self) -> Iterator[Contract]:
+        return iter(self._by_type.values())
+
+
+# The one process-wide registry: a duplicate type has to fail at import, wherever its twin was imported.
+CATALOG = Catalog()
+
+
+def contract(  # noqa: PLR0913 - the facts of a contract, each a keyword of its own
+    name: str,
+    *,
+    version: int,
+    permission: str | None = None,
+    idempotent: bool = False,
+    catalog: Catalog = CATALOG,
+) -> Callable[[M], M]:
+    """Declare a `Request`, `Event` or `Job` class as version `version` of the contract `name`.
+
+    Raises `ContractError` at import for a bad name or version, a class that is none of the three kinds, an
+    unresolved reply type, or a type that another class has.
+    """
+
+    def declare(model: M) -> M:
+        _check_name(name, version, model)
+        kind = _kind(model)
+        declared = Contract(
+            name=name,
+            version=version,
+            kind=kind,
+            model=model,
+            reply=None if kind == "event" else _reply(model),
+            permission=permission,
+            idempotent=idempotent,
+        )
+        catalog.add(declared)
+        _DECLARED[model] = declared
+        return model
+
+    return declare
+
+
+_DECLARED: dict[type[Message], Contract] = {}
+
+
+def contract_of(model: type[Message]) -> Contract:
+    """The contract of a class; `ContractError` where it is undecorated (a subclass does not inherit its parent's)."""
+    try:
+        return _DECLARED[model]
+    except KeyError:
+        raise ContractError(f"{_place(model)} has no contract; decorate it with @contract(name, version=…)") from None
+
+
+def encode(message: Message | None) -> bytes:
+    """The message as JSON (UTF-8), by alias; None is `null`."""
+    if message is None:
+        return b"null"
+    return message.__pydantic_serializer__.to_json(message, by_alias=True)
+
+
+def decode(model: type[Any] | None, body: bytes) -> Any:
+    """The message of class `model` in `body`; `ContractViolation` names the fields and rules that it breaks."""
+    if model is None:
+        return None
+    try:
+        return model.__pydantic_validator__.validate_json(body)
+    except ValidationError as error:
+        raise ContractViolation(f"{model.__name__}: {_faults(model, error)}") from None
+
+
+MOST_FAULTS_SHOWN = 5
+
+
+def _faults(model: type[Message], error: ValidationError) -> str:
+    """Fields and rules, without values: a key of a mapping and the text of a user's validator are values, too."""
+    names = _field_names(model)
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    shown = [
+        f"{'.'.join(str(part) if isinstance(part, int) or part in names else '*' for part in fault['loc']) or 'body'}: "
+        f"{fault['type'].replace('_', ' ')}"
+        for fault in faults[:MOST_FAULTS_SHOWN]
+    ]
+    more = len(faults) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
+
+
+@cache
+def _field_names(model: type[BaseModel]) -> frozenset[str]:
+    """Every field name that the model's schema knows, at any depth."""
+
+    def names(schema: object) -> Iterator[str]:
+        if isinstance(schema, dict):
+            properties = schema.get("properties")
+            if isinstance(properties, dict):
+                yield from properties
+            for inner in schema.values():
+                yield from names(inner)
+        elif isinstance(schema, list):
+            for inner in schema:
+                yield from names(inner)
+
+    return frozenset(names(model.model_json_schema()))
+
+
+def _check_name(name: str, version: int, model: type[Message]) -> None:
+    if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+        raise ContractError(
+            f"{_place(model)}: {name!r} is no contract name; write '<service>.<operation>' in lower-case letters, "
+            f"digits and dashes, at most {LONGEST_NAME} characters"
+        )
+    if version < 1:
+        raise ContractError(f"{_place(model)}: versions start at 1, not {version}")
+
+
+def _kind(model: type[Message]) -> Kind:
+    kinds: dict[type[Message], Kind] = {Request: "request", Event: "event", Job: "job"}
+    for base, kind in kinds.items():
+        if issubclass(model, base):
+            return kind
+    raise ContractError(f"{_place(model)} is neither a Request, nor an Event, nor a Job")
+
+
+def _reply(model: type[Message]) -> type[Message] | None:
+    for base in model.__mro__:
+        generic = getattr(base, "__pydantic_generic_metadata__", {})
+        if generic.get("origin") in (Request, Job):
+            return _resolved(generic["args"][0], model)
+    raise ContractError(f"{_place(model)} does not say what it answers; derive from Request[Reply] or Job[Result]")
+
+
+def _resolved(reply: object, model: type[Message]) -> type[Message] | None:
+    if reply is None or reply is type(None):
+        return None
+    if isinstance(reply, type) and issubclass(reply, Message):
+        return reply
+    raise ContractError(f"{_place(model)}: its reply type {reply!r} is no Message; define the reply's class before it")
+
+
+def _place(model: type) -> str:
+    return f"{model.__module__}.{model.__qualname__}"
+

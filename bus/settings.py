@@ -1,0 +1,62 @@
+"""Settings, from the environment, validated once. Nothing else reads the environment."""
+
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bus.errors import ConfigurationError
+
+__all__ = ["Settings", "load_settings"]
+
+
+class Settings(BaseSettings):
+    """What a service can set; each variable is the field's name in capitals with the prefix `BUS_`."""
+
+    model_config = SettingsConfigDict(env_prefix="BUS_", frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    url: SecretStr = Field(default=SecretStr("amqp://guest:guest@localhost:5672/"))
+    """The broker, `amqp://` or `amqps://user:password@host:port/vhost`."""
+    heartbeat: int = Field(default=10, ge=1, le=300)
+    """Seconds. RabbitMQ advises 5 to 20: a half-open connection is noticed within twice of it."""
+    connect_timeout: float = Field(default=4, gt=0)
+    """Seconds for one attempt to connect; at the start also for the first connection as a whole."""
+    start_timeout: float = Field(default=30, gt=0)
+    """Seconds in which, once connected, every consumer has to be ready; then the start fails."""
+    request_timeout: float = Field(default=10, gt=0)
+    """Seconds that a request may take where the caller says nothing."""
+    publish_timeout: float = Field(default=10, gt=0)
+    """Seconds that a publish or submit may take until the broker's confirm where the caller says nothing."""
+    message_ttl: float = Field(default=7 * 24 * 3600, gt=0)
+    """Seconds that an event or job stays worth handling (`expires`); 7 days, as long as a weekend with a holiday on both sides."""
+    stop_grace: float = Field(default=30, ge=0)
+    """Seconds that running handlers get to finish when the service stops."""
+    clock_leeway: float = Field(default=30, ge=0)
+    """Seconds by which two machines' clocks may differ before that matters."""
+    request_queue: Literal["classic", "quorum"] = "classic"
+    """Quorum where the broker is a cluster: a classic queue is lost to callers while its node is down."""
+    publish_window: int = Field(default=1000, ge=1)
+    """Publishes that may wait for their confirm at a time; more wait for a place."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: readable on a terminal, JSON elsewhere."""
+
+    @field_validator("url")
+    @classmethod
+    def _scheme(cls, url: SecretStr) -> SecretStr:
+        if not url.get_secret_value().startswith(("amqp://", "amqps://")):
+            raise ValueError("scheme")
+        return url
+
+
+def load_settings(**overrides: object) -> Settings:
+    """The settings of this process; `ConfigurationError` names the variables at fault, never their values."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates what the environment or a caller gave
+    except ValidationError as error:
+        faults = "; ".join(f"BUS_{'_'.join(map(str, e['loc'])).upper()}: {_rule(e['type'], e['msg'])}" for e in error.errors())
+        raise ConfigurationError(f"settings: {faults}") from None
+
+
+def _rule(kind: str, message: str) -> str:
+    return "begin it with amqp:// or amqps://" if kind == "value_error" else message

@@ -1,0 +1,311 @@
+"""What exists in the broker, as values. All names are derived here and nowhere else.
+
+Sources of the arguments: RabbitMQ's pages on quorum queues, dead letter exchanges and TTL.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Literal, TypeVar
+
+from bus.contract import Contract, Kind
+
+__all__ = [
+    "BASE",
+    "DEAD",
+    "EVENTS",
+    "JOBS",
+    "REPLIES",
+    "REQUESTS",
+    "TIERS",
+    "UPDATES",
+    "Address",
+    "Binding",
+    "Exchange",
+    "Purpose",
+    "Queue",
+    "Topology",
+    "address_of",
+    "dead_letter_address",
+    "event_topology",
+    "job_topology",
+    "merged",
+    "reply_address",
+    "reply_topology",
+    "request_topology",
+    "retry_address",
+    "tier_for",
+]
+
+Argument = str | int
+T = TypeVar("T")
+Purpose = Literal["requests", "replies", "jobs", "events", "retry", "dead"]
+
+REQUESTS, JOBS, EVENTS = "bus.requests", "bus.jobs", "bus.events"
+REPLIES, UPDATES, DEAD = "bus.replies", "bus.updates", "bus.dead"
+
+TIERS: Mapping[str, float] = {"1s": 1, "5s": 5, "30s": 30, "2m": 120, "10m": 600, "1h": 3600}
+"""The retry tiers, in seconds. Fixed, because of a mixed queue only the head expires."""
+
+REQUEST_QUEUE_EXPIRES = 60_000
+"""ms. With nobody serving it an operation's queue vanishes, and callers hear `NotServed` at once."""
+DELIVERY_LIMIT = 100
+"""Deliveries of one message. For those that kill the process; 4.x would otherwise drop after 20."""
+UNLIMITED_DELIVERIES = 1_000_000
+"""Without it 4.x deletes a dead letter that was looked at 21 times; -1 deletes at the first requeue on 3.10."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """An exchange; always durable."""
+
+    name: str
+    kind: Literal["topic", "direct", "fanout"]
+    arguments: Mapping[str, Argument] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """A queue. `purpose` is ours: it decides the connection that a transport consumes it on."""
+
+    name: str
+    purpose: Purpose
+    durable: bool = True
+    exclusive: bool = False
+    arguments: Mapping[str, Argument] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """A queue's binding to an exchange."""
+
+    exchange: str
+    queue: str
+    routing_key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """Exchanges, queues and bindings, in the order in which they have to be declared."""
+
+    exchanges: tuple[Exchange, ...] = ()
+    queues: tuple[Queue, ...] = ()
+    bindings: tuple[Binding, ...] = ()
+
+    def __or__(self, other: "Topology") -> "Topology":
+        """Both, each value once."""
+        return Topology(
+            exchanges=_once(self.exchanges, other.exchanges),
+            queues=_once(self.queues, other.queues),
+            bindings=_once(self.bindings, other.bindings),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where a message is sent, and what the broker has to say to it."""
+
+    exchange: str
+    routing_key: str
+    mandatory: bool = True
+    """Whether a message that no queue takes comes back."""
+    confirmed: bool = True
+    """Whether the send waits until the broker has taken responsibility. Requests do not: the reply is the confirm."""
+
+
+def merged(topologies: Iterable[Topology]) -> Topology:
+    """All of them, each value once."""
+    return reduce(Topology.__or__, topologies, Topology())
+
+
+def _once(first: tuple[T, ...], second: tuple[T, ...]) -> tuple[T, ...]:
+    return (*first, *(value for value in second if value not in first))
+
+
+# --- names ---------------------------------------------------------------------------------------------------------
+
+
+def request_queue(contract: Contract) -> str:
+    """`<service>.requests.<operation>.v<n>`."""
+    return f"{contract.service}.requests.{contract.operation}.v{contract.version}"
+
+
+def job_queue(contract: Contract) -> str:
+    """`<service>.jobs.<job>.v<n>`: a queue a version, so that an old worker never sees what only a new one knows."""
+    return f"{contract.service}.jobs.{contract.operation}.v{contract.version}"
+
+
+def event_queue(subscriber: str, contract: Contract, subscription: str | None = None) -> str:
+    """`<subscriber>.events.<event>.v<n>[.<subscription>]`."""
+    name = f"{subscriber}.events.{contract.name}.v{contract.version}"
+    return f"{name}.{subscription}" if subscription else name
+
+
+def reply_queue(service: str, instance: str) -> str:
+    """`<service>.replies.<instance>`."""
+    return f"{service}.replies.{instance}"
+
+
+def dead_letter_queue(queue: str) -> str:
+    """`<queue>.dead`."""
+    return f"{queue}.dead"
+
+
+def retry_tier(service: str, tier: str) -> str:
+    """`<service>.retry.<delay>`, both the exchange and its queue."""
+    return f"{service}.retry.{tier}"
+
+
+def return_exchange(service: str) -> str:
+    """`<service>.return`, the way back from the retry tiers."""
+    return f"{service}.return"
+
+
+def unroutable_dead(service: str) -> str:
+    """`<service>.unroutable.dead`: what came back from a tier and found its queue gone."""
+    return f"{service}.unroutable.dead"
+
+
+def tier_for(delay: float) -> str:
+    """The shortest tier that is at least `delay` seconds; the longest where none is."""
+    return next((name for name, seconds in TIERS.items() if seconds >= delay), [*TIERS][-1])
+
+
+# --- addresses -----------------------------------------------------------------------------------------------------
+
+
+def address_of(kind: Kind, type_: str) -> Address:
+    """Where a message of this type goes. An event may have no subscribers; a request or job that no queue takes is an error."""
+    match kind:
+        case "request":
+            return Address(exchange=REQUESTS, routing_key=type_, confirmed=False)
+        case "job":
+            return Address(exchange=JOBS, routing_key=type_)
+        case "event":
+            return Address(exchange=EVENTS, routing_key=type_, mandatory=False)
+
+
+def reply_address(reply_to: str) -> Address:
+    """Where a reply goes. Mandatory, so that a caller that is gone is noticed."""
+    exchange = "" if reply_to.startswith("amq.rabbitmq.reply-to") else REPLIES
+    return Address(exchange=exchange, routing_key=reply_to, confirmed=False)
+
+
+def update_address(reply_to: str, *, confirmed: bool) -> Address:
+    """Where a job's progress (not confirmed) and result (confirmed) go."""
+    return Address(exchange=UPDATES, routing_key=reply_to, mandatory=confirmed, confirmed=confirmed)
+
+
+def retry_address(service: str, tier: str, queue: str) -> Address:
+    """Into a tier; when its time is over the broker returns the message to `queue`."""
+    return Address(exchange=retry_tier(service, tier), routing_key=queue)
+
+
+def dead_letter_address(queue: str) -> Address:
+    """Into the queue's dead letters."""
+    return Address(exchange=DEAD, routing_key=queue)
+
+
+# --- topologies ----------------------------------------------------------------------------------------------------
+
+BASE = Topology(
+    exchanges=(
+        *(Exchange(name=name, kind="topic") for name in (REQUESTS, JOBS, EVENTS)),
+        *(Exchange(name=name, kind="direct") for name in (REPLIES, UPDATES, DEAD)),
+    )
+)
+"""The exchanges that every service needs. Topic, because only topic exchanges obey topic permissions."""
+
+
+def request_topology(contract: Contract, *, quorum: bool = False) -> Topology:
+    """An operation's queue. Durable and shared also when classic: 4.3 refuses transient queues that are not exclusive."""
+    queue = request_queue(contract)
+    kind = {"x-queue-type": "quorum"} if quorum else {}
+    return BASE | Topology(
+        queues=(Queue(name=queue, purpose="requests", arguments={**kind, "x-expires": REQUEST_QUEUE_EXPIRES}),),
+        bindings=(Binding(exchange=REQUESTS, queue=queue, routing_key=contract.type),),
+    )
+
+
+def job_topology(contract: Contract, *, tiers: Iterable[str]) -> Topology:
+    """A job's work queue, its dead letters, and the retry tiers in use."""
+    return _work(job_queue(contract), "jobs", contract.service, JOBS, contract, tiers)
+
+
+def event_topology(subscriber: str, contract: Contract, subscription: str | None, *, tiers: Iterable[str]) -> Topology:
+    """A subscription's work queue, its dead letters, and the retry tiers in use."""
+    return _work(event_queue(subscriber, contract, subscription), "events", subscriber, EVENTS, contract, tiers)
+
+
+def reply_topology(service: str, instance: str) -> Topology:
+    """An instance's queue for replies to its requests and updates of its jobs; gone with its connection."""
+    queue = reply_queue(service, instance)
+    return BASE | Topology(
+        queues=(Queue(name=queue, purpose="replies", durable=False, exclusive=True),),
+        bindings=tuple(Binding(exchange=exchange, queue=queue, routing_key=queue) for exchange in (REPLIES, UPDATES)),
+    )
+
+
+def _work(  # noqa: PLR0913 - each is one fact of a work queue
+    queue: str, purpose: Purpose, service: str, exchange: str, contract: Contract, tiers: Iterable[str]
+) -> Topology:
+    arguments = {**_dead_lettering(DEAD, routing_key=queue), "x-delivery-limit": DELIVERY_LIMIT}
+    return (
+        BASE
+        | _dead_letters(queue)
+        | _way_back(service)
+        | merged(_tier(service, tier) for tier in tiers)
+        | Topology(
+            queues=(Queue(name=queue, purpose=purpose, arguments=arguments),),
+            bindings=(
+                Binding(exchange=exchange, queue=queue, routing_key=contract.type),
+                Binding(exchange=return_exchange(service), queue=queue, routing_key=queue),
+            ),
+        )
+    )
+
+
+def _dead_lettering(exchange: str, *, routing_key: str | None = None) -> dict[str, Argument]:
+    """Dead-lettering that loses nothing: all three together, one missing falls silently back to at-most-once."""
+    key = {"x-dead-letter-routing-key": routing_key} if routing_key else {}
+    return {
+        "x-queue-type": "quorum",
+        "x-dead-letter-exchange": exchange,
+        **key,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
+    }
+
+
+def _dead_letters(queue: str) -> Topology:
+    dead = dead_letter_queue(queue)
+    return Topology(queues=(_dead_queue(dead),), bindings=(Binding(exchange=DEAD, queue=dead, routing_key=queue),))
+
+
+def _dead_queue(name: str) -> Queue:
+    return Queue(
+        name=name, purpose="dead", arguments={"x-queue-type": "quorum", "x-delivery-limit": UNLIMITED_DELIVERIES}
+    )
+
+
+def _tier(service: str, tier: str) -> Topology:
+    """A fanout exchange, so that the routing key is free to name the work queue to come back to."""
+    name = retry_tier(service, tier)
+    arguments = {**_dead_lettering(return_exchange(service)), "x-message-ttl": int(TIERS[tier] * 1000)}
+    return Topology(
+        exchanges=(Exchange(name=name, kind="fanout"),),
+        queues=(Queue(name=name, purpose="retry", arguments=arguments),),
+        bindings=(Binding(exchange=name, queue=name),),
+    )
+
+
+def _way_back(service: str) -> Topology:
+    lost = unroutable_dead(service)
+    return Topology(
+        exchanges=(
+            Exchange(name=lost, kind="fanout"),
+            Exchange(name=return_exchange(service), kind="direct", arguments={"alternate-exchange": lost}),
+        ),
+        queues=(_dead_queue(lost),),
+        bindings=(Binding(exchange=lost, queue=lost),),
+    )
