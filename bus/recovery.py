@@ -1,0 +1,128 @@
+"""What to do after a failure: pure decisions, acted upon elsewhere. Every wait is computed here, by tenacity."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tenacity import RetryCallState, wait_exponential, wait_random_exponential
+from tenacity.wait import wait_base
+
+from bus.errors import BusError
+
+__all__ = ["Ack", "DeadLetter", "Requeue", "Retry", "RetryPolicy", "Settlement", "backoff", "settle", "supervised"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often and after what waits a failed event or job is tried again; the waits are rounded up to retry tiers."""
+
+    attempts: int = 5
+    """Attempts in all, the first included."""
+    first_delay: float = 1
+    """Seconds before the second attempt; each further wait is `factor` times longer."""
+    factor: float = 5
+    longest_delay: float = 3600
+    """Seconds."""
+    permanent: tuple[type[Exception], ...] = ()
+    """Errors that trying again cannot help, beside those of the bus that say so themselves."""
+
+    def delay(self, attempt: int) -> float:
+        """Seconds to wait after attempt `attempt` (from 1) has failed."""
+        wait = wait_exponential(multiplier=self.first_delay, exp_base=self.factor, max=self.longest_delay)
+        return _seconds(wait, attempt)
+
+    def delays(self) -> tuple[float, ...]:
+        """The waits between all attempts, in seconds."""
+        return tuple(self.delay(attempt) for attempt in range(1, self.attempts))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ack:
+    """Done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """A copy into the retry tier for `delay` seconds, then ack."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A copy into the dead-letter queue, then ack."""
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requeue:
+    """Back to the broker; only where even the copy could not be published."""
+
+
+Settlement = Ack | Retry | DeadLetter | Requeue
+
+
+def settle(error: BaseException | None, attempt: int, policy: RetryPolicy) -> Settlement:
+    """What becomes of an event or job after attempt `attempt` (from 1) ended with `error`, or well."""
+    if error is None:
+        return Ack()
+    if attempt >= policy.attempts or _permanent(error, policy):
+        return DeadLetter(code=_code(error), reason=reason(error))
+    return Retry(delay=policy.delay(attempt))
+
+
+def reason(error: BaseException) -> str:
+    """What may be written down of an error: the class, and the text only of ours (another's could hold a payload)."""
+    name = type(error).__name__
+    return f"{name}: {error}" if isinstance(error, BusError) else name
+
+
+def _permanent(error: BaseException, policy: RetryPolicy) -> bool:
+    return isinstance(error, policy.permanent) or (isinstance(error, BusError) and not error.retryable)
+
+
+def _code(error: BaseException) -> str:
+    return error.code if isinstance(error, BusError) else "internal"
+
+
+# Full jitter (Brooker, "Exponential Backoff And Jitter", 2015), capped so that recovery takes at most a second longer than the fault.
+RECONNECT = wait_random_exponential(multiplier=0.1, max=1)
+STABLE_AFTER = 5.0
+"""Seconds that a step has to last for its next failure to count as the first."""
+
+
+def backoff(attempt: int, wait: wait_base = RECONNECT) -> float:
+    """Seconds to wait after failure number `attempt` (from 1), with full jitter, at most 1."""
+    return _seconds(wait, attempt)
+
+
+def _seconds(wait: wait_base, attempt: int) -> float:
+    state = RetryCallState(retry_object=_NO_RETRYING, fn=None, args=(), kwargs={})
+    state.attempt_number = attempt
+    return wait(state)
+
+
+# tenacity's waits read only the attempt's number from the state.
+_NO_RETRYING: Any = None
+
+
+async def supervised(
+    step: Callable[[], Awaitable[None]],
+    *,
+    trouble: tuple[type[BaseException], ...],
+    report: Callable[[BaseException], None],
+) -> None:
+    """Run `step` for ever: after each end, and each error in `trouble`, wait with full jitter and run it again."""
+    loop = asyncio.get_running_loop()
+    failures = 0
+    while True:
+        began = loop.time()
+        try:
+            await step()
+        except trouble as error:
+            report(error)
+        failures = 1 if loop.time() - began > STABLE_AFTER else failures + 1
+        await asyncio.sleep(backoff(failures))
