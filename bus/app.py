@@ -1,0 +1,177 @@
+"""`Bus`, the one class that users meet."""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from bus.client import Client
+from bus.contract import Event, Job, Message, Request
+from bus.errors import BusError, ConfigurationError, Unavailable
+from bus.handler import Middleware, compose
+from bus.receiver import Receiver
+from bus.replies import JobHandle
+from bus.router import Router
+from bus.settings import Settings, load_settings
+from bus.stacks import client_stack, server_stack
+from bus.transport import Consumption, Transport
+from bus.transports.rabbitmq import RabbitMQTransport
+
+__all__ = ["Bus"]
+
+log = logging.getLogger("bus")
+
+R = TypeVar("R", bound=Message | None)
+ABANDON_TIMEOUT = 2.0
+"""Seconds for cancelled handlers to end."""
+
+
+class Bus:
+    """A service's connection to the others: asks, tells, hands over work, and serves.
+
+    >>> async with Bus("documentation") as bus:
+    ...     transcript = await bus.request(GetTranscript(transcript_id=id), timeout=2)
+    """
+
+    def __init__(  # noqa: PLR0913 - each with a default; what a test or a user may replace
+        self,
+        service: str,
+        *,
+        settings: Settings | None = None,
+        transport: Transport | None = None,
+        client: Sequence[Middleware] | None = None,
+        server: Sequence[Middleware] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`service` is this service's name. `clock` gives seconds since the epoch.
+
+        Raises `ConfigurationError` where the environment's settings are wrong.
+        """
+        self.service = service
+        self.settings = settings or load_settings()
+        self.instance = f"{socket.gethostname()[:30]}-{os.getpid()}-{secrets.token_hex(6)}"
+        self._clock = clock
+        self._transport = transport or RabbitMQTransport(self.settings, name=service, clock=clock)
+        self._server = server_stack(clock=clock, leeway=self.settings.clock_leeway) if server is None else server
+        layers = client_stack(clock=clock) if client is None else client
+        self._client = Client(service, self.instance, self._transport, layers, settings=self.settings, clock=clock)
+        self._consumptions: list[Consumption] = []
+
+    async def __aenter__(self) -> Self:
+        """Connect. Raises `Unavailable`, `Unauthenticated` or `TopologyMismatch` within the settings `connect_timeout` and `start_timeout`."""
+        try:
+            await self._transport.start(self._client.replies, timeout=self.settings.connect_timeout)
+            self._consumptions = [await self._client.start()]
+            await self._ready(self._consumptions)
+        except BaseException:
+            await self._transport.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._transport.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether every consumer is registered at the broker now."""
+        return bool(self._consumptions) and all(consumption.ready for consumption in self._consumptions)
+
+    async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
+        """Ask, and wait for the answer: `Client.request` has the errors. `timeout` in seconds."""
+        return await self._client.request(request, timeout=timeout)
+
+    async def publish(self, event: Event, *, timeout: float | None = None) -> None:
+        """Tell, and wait for the broker's confirm: `Client.publish` has the errors. `timeout` in seconds."""
+        await self._client.publish(event, timeout=timeout)
+
+    async def submit(self, job: Job[R], *, timeout: float | None = None) -> JobHandle[R]:
+        """Hand over work, and wait for the broker's confirm: `Client.submit` has the errors. `timeout` in seconds."""
+        return await self._client.submit(job, timeout=timeout)
+
+    @asynccontextmanager
+    async def serving(self, router: Router) -> AsyncIterator[None]:
+        """Serve inside the block, which begins when every consumer is ready and ends with a clean stop.
+
+        The stop: no new messages, what has not started goes back, what has finishes within the setting `stop_grace`,
+        and what is still running then is cancelled and delivered again to others.
+        """
+        if router.name != self.service:
+            raise ConfigurationError(
+                f"the bus is {self.service!r} and the router {router.name!r}; a service serves its own router"
+            )
+        async with router.lifespan() as state, AsyncExitStack() as stack:
+            receivers = self._receivers(router, state)
+            consumptions = [await self._consume(router, receiver) for receiver in receivers]
+            stack.push_async_callback(self._drain, receivers, consumptions)
+            await self._ready(consumptions)
+            self._consumptions += consumptions
+            log.info("serving", extra={"service": self.service, "endpoints": len(receivers)})
+            yield
+
+    async def serve(self, router: Router, *, until: asyncio.Event | None = None) -> None:
+        """Serve until `until` is set, or for ever; cancelling is a clean stop, too."""
+        async with self.serving(router):
+            await (until or asyncio.Event()).wait()
+
+    def _receivers(self, router: Router, state: Any) -> list[Receiver]:
+        handler = compose(self._server, router)
+        needs = router.topology(quorum_requests=self.settings.request_queue == "quorum")
+        return [
+            Receiver(
+                endpoint,
+                needs[name][1],
+                handler,
+                self._transport,
+                service=self.service,
+                sender=self,
+                state=state,
+                clock=self._clock,
+            )
+            for name, endpoint in router.endpoints.items()
+        ]
+
+    async def _consume(self, router: Router, receiver: Receiver) -> Consumption:
+        needs = router.topology(quorum_requests=self.settings.request_queue == "quorum")
+        queue, topology = needs[receiver.endpoint.queue]
+        return await self._transport.consume(
+            queue, topology, prefetch=receiver.endpoint.concurrency, on_delivery=receiver.take
+        )
+
+    async def _ready(self, consumptions: Sequence[Consumption]) -> None:
+        try:
+            async with asyncio.timeout(self.settings.start_timeout):
+                for consumption in consumptions:
+                    await consumption.wait_ready()
+        except TimeoutError:
+            waiting = {c.name: c.trouble or "no answer" for c in consumptions if not c.ready}
+            why = "; ".join(f"{name}: {trouble}" for name, trouble in waiting.items())
+            raise Unavailable(f"not ready after {self.settings.start_timeout:.3g} s: {why}") from None
+
+    async def _drain(self, receivers: Sequence[Receiver], consumptions: Sequence[Consumption]) -> None:
+        self._consumptions = [c for c in self._consumptions if c not in consumptions]
+        await asyncio.gather(*(_cancelled(consumption) for consumption in consumptions))
+        for receiver in receivers:
+            receiver.hand_back()
+        try:
+            async with asyncio.timeout(self.settings.stop_grace):
+                await asyncio.gather(*(receiver.finish() for receiver in receivers))
+        except TimeoutError:
+            left = sum(receiver.abandon() for receiver in receivers)
+            log.warning("the grace is over; unfinished work goes back to the broker", extra={"unfinished": left})
+            await asyncio.wait([asyncio.ensure_future(r.finish()) for r in receivers], timeout=ABANDON_TIMEOUT)
+
+
+async def _cancelled(consumption: Consumption) -> None:
+    try:
+        await consumption.cancel()
+    except BusError as error:
+        log.warning("a consumer could not be cancelled", extra={"queue": consumption.name, "why": str(error)})
+

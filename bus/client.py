@@ -1,0 +1,171 @@
+"""Messaging Gateway: typed `request`, `publish` and `submit`."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
+
+from bus.contract import Contract, Event, Job, Kind, Message, Request, contract_of, encode
+from bus.envelope import Envelope, new_id
+from bus.errors import ConnectionLost, ContractError, DeadlineExceeded, NotServed, ResourceExhausted, Unavailable
+from bus.handler import Middleware, compose
+from bus.replies import JobHandle, Replies, answer_of, error_in
+from bus.settings import Settings
+from bus.topology import address_of, reply_queue, reply_topology
+from bus.transport import Accepted, Consumption, Delivery, Outcome, Refused, Returned, Transport
+
+__all__ = ["Client"]
+
+R = TypeVar("R", bound=Message | None)
+
+
+class Client:
+    """Sends for one service, and takes the replies."""
+
+    def __init__(  # noqa: PLR0913 - what a gateway stands between
+        self,
+        service: str,
+        instance: str,
+        transport: Transport,
+        layers: Sequence[Middleware],
+        *,
+        settings: Settings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._service = service
+        self._instance = instance
+        self._reply_to = reply_queue(service, instance)
+        self._transport = transport
+        self._settings = settings
+        self._clock = clock
+        self._call = compose(layers, self._exchange)
+        self._consumption: Consumption | None = None
+        self.replies = Replies()
+
+    async def start(self) -> Consumption:
+        """Take replies; the consumption is that of the reply queue."""
+        topology = reply_topology(self._service, self._instance)
+        self._consumption = await self._transport.consume(
+            topology.queues[0], topology, prefetch=0, on_delivery=self._take, acks=False
+        )
+        return self._consumption
+
+    def _take(self, delivery: Delivery) -> None:
+        self.replies.take(delivery.envelope)
+
+    async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
+        """Ask, and wait for the answer at most `timeout` seconds (default: the setting `request_timeout`).
+
+        Raises what the handler raised, as the class of its code; `NotServed` at once where nobody serves the contract;
+        `DeadlineExceeded`; `ConnectionLost` with `maybe_executed`; `Unavailable` where the broker could not be reached.
+        """
+        contract = _declared(request, "request")
+        envelope = self._envelope(contract, request, timeout or self._settings.request_timeout)
+        answer = await self._call(envelope.evolve(reply_to=self._reply_to))
+        assert answer is not None, "the exchange of a request returns its answer"
+        return cast("R", answer_of(contract, answer))
+
+    async def publish(self, event: Event, *, timeout: float | None = None) -> None:
+        """Tell; returns when the broker has confirmed, at most after `timeout` seconds (default: `publish_timeout`).
+
+        Raises `ContractError` for another service's event, `Unavailable` where it was surely not sent,
+        `DeadlineExceeded` or `ConnectionLost` with `maybe_executed` where that is unknown.
+        """
+        contract = _declared(event, "event")
+        if contract.service != self._service:
+            raise ContractError(f"{contract.type} belongs to {contract.service}; {self._service} cannot publish it")
+        await self._call(self._lasting(contract, event, timeout))
+
+    async def submit(self, job: Job[R], *, timeout: float | None = None) -> JobHandle[R]:
+        """Hand over work; returns when the broker has confirmed. Errors as of `publish`, and `NotServed` where no queue takes it."""
+        contract = _declared(job, "job")
+        envelope = self._lasting(contract, job, timeout).evolve(reply_to=self._reply_to)
+        handle: JobHandle[R] = JobHandle(envelope.id, contract, patience=self._settings.message_ttl)
+        self.replies.follow(handle)
+        await self._call(envelope)
+        return handle
+
+    def _envelope(self, contract: Contract, message: Message, timeout: float) -> Envelope:
+        now = self._clock()
+        return Envelope(
+            id=new_id(),
+            type=contract.type,
+            traffic=contract.kind,
+            source=self._service,
+            body=encode(message),
+            timestamp=int(now),
+            deadline=int((now + timeout) * 1000),
+        )
+
+    def _lasting(self, contract: Contract, message: Message, timeout: float | None) -> Envelope:
+        """An event or job, which outlives the call that sends it."""
+        expires = int((self._clock() + self._settings.message_ttl) * 1000)
+        return self._envelope(contract, message, timeout or self._settings.publish_timeout).evolve(expires=expires)
+
+    async def _exchange(self, envelope: Envelope) -> Envelope | None:
+        """The innermost handler of the client stack: onto the wire, and for a request wait for the answer."""
+        if envelope.traffic == "request":
+            return await self._ask(envelope)
+        kind = cast("Kind", envelope.traffic)
+        outcome = await self._transport.send(envelope, address_of(kind, envelope.type), timeout=self._left(envelope))
+        _check(outcome, envelope)
+        return None
+
+    async def _ask(self, envelope: Envelope) -> Envelope:
+        await self._listening(envelope)
+        epoch = self.replies.epoch
+        with self.replies.expecting(envelope.id) as answer:
+            address = address_of("request", envelope.type)
+            _check(await self._transport.send(envelope, address, timeout=self._left(envelope)), envelope)
+            if self.replies.epoch != epoch:
+                answer.cancel()
+                raise ConnectionLost(f"{envelope.type}: the connection went while it was sent", maybe_executed=True)
+            return await self._answered(envelope, answer)
+
+    async def _answered(self, envelope: Envelope, answer: "asyncio.Future[Envelope]") -> Envelope:
+        limit = self._left(envelope)
+        try:
+            async with asyncio.timeout(limit):
+                reply = await answer
+        except TimeoutError:
+            raise DeadlineExceeded(f"{envelope.type}: no reply within the deadline", maybe_executed=True) from None
+        error = error_in(reply)
+        if error is not None:
+            raise error  # here, so that every policy sees it as the exception that it is
+        return reply
+
+    async def _listening(self, envelope: Envelope) -> None:
+        """A request goes out only while its reply could come back."""
+        if self._consumption is None:
+            raise Unavailable("the bus is not started; use it inside `async with Bus(…)`")
+        if self._consumption.ready:
+            return
+        try:
+            async with asyncio.timeout(self._left(envelope)):
+                await self._consumption.wait_ready()
+        except TimeoutError:
+            raise Unavailable(f"{envelope.type}: not sent, no connection to the broker") from None
+
+    def _left(self, envelope: Envelope) -> float:
+        """Seconds."""
+        if envelope.deadline is None:
+            return self._settings.request_timeout
+        return max(0.0, envelope.deadline / 1000 - self._clock())
+
+
+def _declared(message: Message, kind: Kind) -> Contract:
+    contract = contract_of(type(message))
+    if contract.kind != kind:
+        verb = {"request": "request", "event": "publish", "job": "submit"}[contract.kind]
+        raise ContractError(f"{contract.type} is a {contract.kind}; use bus.{verb}(…)")
+    return contract
+
+
+def _check(outcome: Outcome, envelope: Envelope) -> None:
+    match outcome:
+        case Accepted():
+            return
+        case Returned(reason=reason):
+            raise NotServed(f"{envelope.type}: nobody serves it ({reason}); start the service that does, in this version")
+        case Refused(reason=reason):
+            raise ResourceExhausted(f"{envelope.type}: the broker refused it ({reason}); its queue is full")

@@ -1,0 +1,88 @@
+"""Deadlines: every wait ends, and nobody works on what nobody waits for any more."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from bus.context import current
+from bus.envelope import Envelope
+from bus.errors import DeadlineExceeded
+from bus.handler import Handler, Middleware
+
+__all__ = ["client_deadline", "server_deadline"]
+
+Clock = Callable[[], float]
+
+
+def client_deadline(*, clock: Clock = time.time) -> Middleware:
+    """Narrow a request's deadline to that of what is being handled now, and refuse to send what is already late.
+
+    It bounds all attempts together because everything below it, the retry policy and the transport, waits no
+    longer than `envelope.deadline`. An event or job starts a life of its own and does not inherit a request's deadline.
+    """
+
+    def layer(inner: Handler) -> Handler:
+        async def call(envelope: Envelope) -> Envelope | None:
+            context = current.get()
+            inherited = context.deadline if context and envelope.traffic == "request" else None
+            deadline = min((moment for moment in (envelope.deadline, inherited) if moment is not None), default=None)
+            if deadline is None:
+                return await inner(envelope)
+            left = deadline - int(clock() * 1000)
+            if left <= 0:
+                raise DeadlineExceeded(f"{envelope.type}: the deadline had passed before it was sent")
+            expiration = left if envelope.traffic == "request" else None
+            return await inner(envelope.evolve(deadline=deadline, expiration=expiration))
+
+        return call
+
+    return layer
+
+
+def server_deadline(*, clock: Clock = time.time, leeway: float = 30) -> Middleware:
+    """Cancel handling at the deadline, and refuse what arrived after it.
+
+    A request ends at the earlier of `deadline + leeway` and arrival + `expiration`: the first alone would let a skewed
+    clock kill live work, the second alone would give a request that waited in the queue its whole time again.
+    `leeway` is in seconds.
+    """
+
+    def layer(inner: Handler) -> Handler:
+        async def call(envelope: Envelope) -> Envelope | None:
+            ends = _end(envelope, int(leeway * 1000))
+            if ends is None:
+                return await inner(envelope)
+            left = ends / 1000 - clock()
+            if left <= 0:
+                raise DeadlineExceeded(f"{envelope.type}: arrived after its deadline")
+            context = current.get()
+            if context is not None:
+                context.deadline = ends
+            return await _within(left, inner, envelope)
+
+        return call
+
+    return layer
+
+
+async def _within(seconds: float, inner: Handler, envelope: Envelope) -> Envelope | None:
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await inner(envelope)
+    except TimeoutError:
+        if not limit.expired():
+            raise  # the handler's own
+        raise DeadlineExceeded(f"{envelope.type}: not done within {seconds:.3g} s") from None
+
+
+def _end(envelope: Envelope, leeway: int) -> int | None:
+    """Milliseconds since the epoch."""
+    if envelope.traffic != "request":
+        return envelope.deadline  # set by the receiver from the handler's own timeout, on this machine's clock
+    ends = []
+    if envelope.deadline is not None:
+        ends.append(envelope.deadline + leeway)
+    if envelope.expiration is not None and envelope.received is not None:
+        ends.append(envelope.received + envelope.expiration)
+    return min(ends, default=None)

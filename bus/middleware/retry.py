@@ -1,0 +1,51 @@
+"""The client's retries: what surely did not happen, or may happen twice, is tried again until the deadline."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from bus.contract import CATALOG, Catalog
+from bus.envelope import Envelope
+from bus.errors import BusError, ConnectionLost, NotServed, Unavailable
+from bus.handler import Handler, Middleware
+from bus.recovery import backoff
+
+__all__ = ["retry"]
+
+
+def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG) -> Middleware:
+    """Try again what the broker or the connection failed, with the same message id, never past `envelope.deadline`.
+
+    Events and jobs are always safe to send again: their receivers know the id. A request is where its contract is
+    idempotent. What the other service answered is never tried again here: that is for the caller to decide.
+    """
+
+    def layer(inner: Handler) -> Handler:
+        async def call(envelope: Envelope) -> Envelope | None:
+            attempt = 1
+            while True:
+                try:
+                    return await inner(envelope)
+                except Unavailable as error:
+                    wait = backoff(attempt)
+                    if not _again(envelope, error, catalog) or _late(envelope, clock() + wait):
+                        raise
+                attempt += 1
+                await asyncio.sleep(wait)
+
+        return call
+
+    return layer
+
+
+def _again(envelope: Envelope, error: BusError, catalog: Catalog) -> bool:
+    if isinstance(error, NotServed) or not isinstance(error, ConnectionLost):
+        return False  # nobody there is an answer; and a transport that could not send has waited for the deadline already
+    if envelope.traffic != "request":
+        return True
+    contract = catalog.get(envelope.type)
+    return contract is not None and contract.idempotent
+
+
+def _late(envelope: Envelope, moment: float) -> bool:
+    return envelope.deadline is not None and moment * 1000 >= envelope.deadline

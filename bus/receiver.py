@@ -1,0 +1,189 @@
+"""The receive loop of one endpoint: decode, call, settle; once, above the port."""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+from bus.context import Context, Sender, handling
+from bus.envelope import Envelope
+from bus.errors import Cancelled, Expired, Unavailable, Undecodable
+from bus.handler import Handler
+from bus.router import Endpoint
+from bus.settlement import Outcome, Settler
+from bus.topology import Topology
+from bus.transport import Delivery, Transport
+
+__all__ = ["Receiver"]
+
+log = logging.getLogger("bus.receiver")
+
+MOST_KEPT = 10_000
+"""Outcomes remembered for redeliveries; beyond it the oldest are forgotten."""
+
+Key = tuple[str, int]
+"""A message's id and attempt: a retry is no redelivery."""
+
+
+class Receiver:
+    """Takes the deliveries of one endpoint's queue, each in a task of its own: losing the connection cancels no work.
+
+    A redelivery of what still runs here joins it: the work, when it ends, acks every delivery of its message.
+    What ended here while its ack could not be written is remembered, and not run again.
+    """
+
+    def __init__(  # noqa: PLR0913 - what a message meets on its way
+        self,
+        endpoint: Endpoint,
+        topology: Topology,
+        handler: Handler,
+        transport: Transport,
+        *,
+        service: str,
+        sender: Sender,
+        state: Any,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.endpoint = endpoint
+        self._handler = handler
+        self._sender = sender
+        self._state = state
+        self._clock = clock
+        self._settler = Settler(endpoint, topology, transport, service=service, spawn=self._spawn, clock=clock)
+        self._slots = asyncio.Semaphore(endpoint.concurrency)
+        self._open: dict[Key, list[Delivery]] = {}
+        self._ended: OrderedDict[Key, Outcome] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    @property
+    def _once(self) -> bool:
+        """A request that may not run twice is acked when its handler starts: then the broker never delivers it again."""
+        return self.endpoint.contract.kind == "request" and not self.endpoint.contract.idempotent
+
+    def take(self, delivery: Delivery) -> None:
+        """One delivery, from the transport."""
+        self._spawn(self._receive(delivery, delivery.envelope))
+
+    async def _receive(self, delivery: Delivery, envelope: Envelope) -> None:
+        """A message's life here."""
+        key = (envelope.id, envelope.attempt)
+        if key in self._open:
+            self._open[key].append(delivery)
+            return
+        self._open[key] = [delivery]
+        try:
+            if not await self._turn(key):
+                return
+            try:
+                outcome = self._ended.pop(key, None) or await self._attempt(key, delivery, envelope)
+                if outcome is not None:
+                    await self._conclude(key, envelope, outcome)
+            finally:
+                self._slots.release()
+        finally:
+            del self._open[key]
+
+    async def _turn(self, key: Key) -> bool:
+        """Wait for a place among those that run. False where the service stops first, and the message has been handed back."""
+        task = asyncio.current_task()
+        assert task is not None, "deliveries are received in tasks"
+        self._waiting.add(task)
+        try:
+            await self._slots.acquire()
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            await self._requeue(key)
+            return False
+        finally:
+            self._waiting.discard(task)
+        return True
+
+    async def _attempt(self, key: Key, delivery: Delivery, envelope: Envelope) -> Outcome | None:
+        """Run the handler once. None where the message is no longer ours, and comes again."""
+        if self._once:
+            if delivery.redelivered:
+                # Another process may have begun it: the ack of a beginning can be lost with its connection.
+                text = f"{envelope.type}: it was delivered twice, and may run once only"
+                return Outcome(error=Unavailable(text, maybe_executed=True))
+            if not await self._ack(key):
+                return None
+        return await self._call(envelope)
+
+    async def _call(self, envelope: Envelope) -> Outcome:
+        report = self._settler.reporter(envelope)
+        context = Context(envelope=envelope, bus=self._sender, state=self._state, report=report)
+        try:
+            with handling(context):
+                return Outcome(reply=await self._handler(self._admitted(envelope)))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return Outcome(error=Cancelled("the handler awaited something that was cancelled"))
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome, and settled as one
+            return Outcome(error=error)
+
+    def _admitted(self, envelope: Envelope) -> Envelope:
+        """The envelope, with the deadline that the handler's own timeout sets."""
+        if envelope.fault:
+            log.warning("undecodable message", extra={"queue": envelope.queue, "fault": envelope.fault})
+            raise Undecodable(envelope.fault)
+        now = self._clock() * 1000
+        if envelope.expires is not None and envelope.expires <= now:
+            raise Expired(f"{envelope.type}: it lay longer than it was worth handling")
+        if self.endpoint.timeout is None:
+            return envelope
+        return envelope.evolve(deadline=int(now + self.endpoint.timeout * 1000))
+
+    async def _conclude(self, key: Key, envelope: Envelope, outcome: Outcome) -> None:
+        """Do what follows, then ack. What cannot be done goes back to the broker, and its outcome is kept for when it returns."""
+        if not outcome.concluded and not await self._settler.conclude(envelope, outcome, self._open[key][-1]):
+            self._keep(key, outcome)
+            await self._requeue(key)
+        elif not await self._ack(key) or self._once:
+            self._keep(key, replace(outcome, concluded=True))
+
+    async def _ack(self, key: Key) -> bool:
+        """Ack every delivery of the message; whether one of them was alive."""
+        alive = False
+        for delivery in self._open[key]:  # may grow meanwhile
+            alive |= await delivery.ack()
+        return alive
+
+    async def _requeue(self, key: Key) -> None:
+        for delivery in self._open[key]:
+            await delivery.requeue()
+
+    def _keep(self, key: Key, outcome: Outcome) -> None:
+        self._ended[key] = outcome
+        if len(self._ended) > MOST_KEPT:
+            self._ended.popitem(last=False)
+
+    def _spawn(self, life: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(life)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def hand_back(self) -> None:
+        """Give back what has not started. A request that may run once only stays: its redelivery would be refused."""
+        self._stopping = True
+        if not self._once:
+            for task in self._waiting:
+                task.cancel()
+
+    async def finish(self) -> None:
+        """Returns when nothing runs any more. Callers set the limit."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def abandon(self) -> int:
+        """Cancel what still runs, and how many that were; the broker delivers it again."""
+        for task in self._tasks:
+            task.cancel()
+        return len(self._tasks)

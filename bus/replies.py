@@ -1,0 +1,149 @@
+"""What waits for an answer: calls for their reply, job handles for progress and result."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar, cast
+from weakref import WeakValueDictionary
+
+from bus.contract import Contract, Message, decode
+from bus.envelope import ERROR_TYPE, PROGRESS_SUFFIX, REPLY_SUFFIX, Envelope, ErrorReply, Progress
+from bus.errors import BusError, ConnectionLost, DeadlineExceeded, NotServed, Unknown, error_for
+
+__all__ = ["JobHandle", "Replies", "answer_of", "error_in"]
+
+R = TypeVar("R", bound=Message | None)
+
+MOST_UPDATES = 1000
+"""Updates that a handle keeps for a reader that lags; older ones are of no interest to anybody."""
+
+
+def answer_of(contract: Contract, answer: Envelope) -> Message | None:
+    """The reply's or result's message; raises the error that an error reply carries."""
+    error = error_in(answer)
+    if error is not None:
+        raise error
+    if answer.type != f"{contract.type}{REPLY_SUFFIX}":
+        raise Unknown(f"{contract.type} was answered with {answer.type}; is its service another version of the bus?")
+    return cast("Message | None", decode(contract.reply, answer.body))
+
+
+def error_in(answer: Envelope) -> BusError | None:
+    """The error that an error reply carries."""
+    if answer.type != ERROR_TYPE:
+        return None
+    body: ErrorReply = decode(ErrorReply, answer.body)
+    return error_for(body.code, body.message)
+
+
+class Replies:
+    """The map of calls and jobs that wait; the observer of what concerns them."""
+
+    def __init__(self) -> None:
+        self._calls: dict[str, asyncio.Future[Envelope]] = {}
+        self._jobs: WeakValueDictionary[str, JobHandle[Message | None]] = WeakValueDictionary()
+        self.epoch = 0
+        """How often the connection was lost."""
+        self.late = 0
+        """Replies for which nobody waited any more."""
+        self.undeliverable = 0
+        """Replies of ours whose caller was gone."""
+
+    @contextmanager
+    def expecting(self, message_id: str) -> Iterator[asyncio.Future[Envelope]]:
+        """A call that waits for the reply to `message_id`; it is forgotten at the end of the block."""
+        call = asyncio.get_running_loop().create_future()
+        self._calls[message_id] = call
+        try:
+            yield call
+        finally:
+            del self._calls[message_id]
+
+    def follow(self, handle: "JobHandle[R]") -> None:
+        """Updates of the job go to `handle` for as long as somebody holds it."""
+        self._jobs[handle.id] = cast("JobHandle[Message | None]", handle)
+
+    def take(self, envelope: Envelope) -> None:
+        """Hand a reply or update to who waits for it; what nobody waits for is counted and dropped."""
+        target = envelope.in_reply_to or ""
+        call = self._calls.get(target)
+        if call is not None and not call.done():
+            call.set_result(envelope)
+        elif (handle := self._jobs.get(target)) is not None:
+            handle.take(envelope)
+        else:
+            self.late += 1
+
+    def returned(self, message_id: str, reason: str) -> None:
+        """A request that no queue takes fails at once; a reply that comes back had a caller that is gone."""
+        call = self._calls.get(message_id)
+        if call is None:
+            self.undeliverable += 1
+        elif not call.done():
+            call.set_exception(NotServed(f"nobody serves it ({reason}); start the service that does, in this version"))
+
+    def lost(self) -> None:
+        """Every call under way fails now: its reply queue went with the connection."""
+        self.epoch += 1
+        for call in self._calls.values():
+            if not call.done():
+                call.set_exception(
+                    ConnectionLost("the connection went while waiting for the reply", maybe_executed=True)
+                )
+
+
+class JobHandle(Generic[R]):
+    """A submitted job, seen by its submitter. It hears of the job as long as its process and its bus live."""
+
+    def __init__(self, job_id: str, contract: Contract, *, patience: float) -> None:
+        """`patience` is how long, in seconds, `result` and `updates` wait at most: a job ends at its `expires`."""
+        self.id = job_id
+        self._contract = contract
+        self._patience = patience
+        self._updates: deque[Progress] = deque(maxlen=MOST_UPDATES)
+        self._count = 0
+        self._changed = asyncio.Event()
+        self._answer: Envelope | None = None
+
+    def take(self, envelope: Envelope) -> None:
+        """An update from the worker. What comes after the result is dropped."""
+        if self._answer is not None:
+            return
+        if envelope.type == f"{self._contract.type}{PROGRESS_SUFFIX}":
+            self._updates.append(decode(Progress, envelope.body))
+            self._count += 1
+        else:
+            self._answer = envelope
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def updates(self) -> AsyncIterator[Progress]:
+        """Progress as it comes, from the first on; ends with the job."""
+        seen = 0
+        while True:
+            while seen < self._count:
+                seen = max(seen, self._count - len(self._updates))
+                yield self._updates[seen - self._count]
+                seen += 1
+            if self._answer is not None:
+                return
+            await self._wait(self._patience)
+
+    async def result(self, *, timeout: float | None = None) -> R:
+        """The job's result; raises what the job raised at last, or `DeadlineExceeded` after `timeout` seconds."""
+        patience = self._patience if timeout is None else timeout
+        try:
+            async with asyncio.timeout(patience):
+                while self._answer is None:
+                    await self._changed.wait()
+        except TimeoutError:
+            raise DeadlineExceeded(f"job {self.id} is not done after {patience:.3g} s; it goes on") from None
+        return cast("R", answer_of(self._contract, self._answer))
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            raise DeadlineExceeded(f"job {self.id} has not been heard of for {seconds:.3g} s") from None

@@ -1,0 +1,179 @@
+"""What follows from how a message was handled: the reply, the result, the retry copy, the dead letter."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from bus.envelope import Envelope, Progress, error_reply, progress_update
+from bus.errors import BusError, Cancelled
+from bus.recovery import Ack, DeadLetter, Requeue, Retry, backoff, settle
+from bus.router import Endpoint
+from bus.topology import Address, Topology, dead_letter_address, reply_address, retry_address, tier_for, update_address
+from bus.transport import Accepted, Delivery, Returned, Transport
+
+__all__ = ["Outcome", "Settler"]
+
+log = logging.getLogger("bus.settlement")
+
+COPY_TIMEOUT = 10.0
+"""Seconds for a retry copy, dead letter or result to be confirmed; after that the message goes back to the broker."""
+PROGRESS_TIMEOUT = 0.5
+"""Seconds; progress is worth little, and must not hold the job."""
+RESULT_PATIENCE = 30.0
+"""Seconds for which a result is offered again to a submitter that is away: long enough for it to reconnect."""
+
+Spawn = Callable[[Coroutine[Any, Any, None]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one attempt ended."""
+
+    reply: Envelope | None = None
+    error: Exception | None = None
+    concluded: bool = False
+    """Whether everything that follows from it is done but the ack."""
+
+
+class Settler:
+    """Concludes what one endpoint handled. Nothing is acked here: that comes after, in the receiver."""
+
+    def __init__(  # noqa: PLR0913 - the endpoint's facts, and what it acts through
+        self,
+        endpoint: Endpoint,
+        topology: Topology,
+        transport: Transport,
+        *,
+        service: str,
+        spawn: Spawn,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._endpoint = endpoint
+        self._topology = topology
+        self._transport = transport
+        self._service = service
+        self._spawn = spawn
+        self._clock = clock
+
+    async def conclude(self, envelope: Envelope, outcome: Outcome, via: Delivery) -> bool:
+        """Do what follows. False where the broker has not taken responsibility, so that the message must not be acked."""
+        if self._endpoint.contract.kind == "request":
+            await self._answer(envelope, outcome, via)
+            return True  # the caller's deadline ends what no reply can
+        return await self._settle(envelope, outcome)
+
+    async def _answer(self, request: Envelope, outcome: Outcome, via: Delivery) -> None:
+        """On the delivery's own channel, so that the reply reaches the broker before the ack."""
+        if not request.reply_to:
+            return
+        answer = outcome.reply or self._failure(request, outcome)
+        patience = 1.0 if request.deadline is None else max(1.0, request.deadline / 1000 - self._clock())
+        try:
+            await self._transport.send(answer, reply_address(request.reply_to), timeout=patience, via=via)
+        except BusError as error:
+            log.warning("a reply could not be sent", extra={"type": request.type, "why": str(error)})
+
+    async def _settle(self, envelope: Envelope, outcome: Outcome) -> bool:
+        match settle(outcome.error, envelope.attempt, self._endpoint.retry):
+            case Ack():
+                return outcome.reply is None or await self._report_result(envelope, outcome.reply)
+            case Retry(delay=delay):
+                address = retry_address(self._service, tier_for(delay), self._endpoint.queue)
+                return await self._copy(envelope.evolve(attempt=envelope.attempt + 1), address)
+            case DeadLetter(code=code, reason=reason):
+                return await self._bury(envelope, code, reason, outcome)
+            case Requeue():
+                return False
+
+    async def _bury(self, envelope: Envelope, code: str, reason: str, outcome: Outcome) -> bool:
+        queue = self._endpoint.queue
+        headers: dict[str, str | int] = {
+            **envelope.headers,
+            "dead-code": code,
+            "dead-reason": reason,
+            "dead-queue": queue,
+            "dead-attempts": envelope.attempt,
+            "dead-at": int(self._clock() * 1000),
+            "dead-by": self._service,
+        }
+        if not await self._copy(envelope.evolve(headers=headers), dead_letter_address(queue)):
+            return False
+        facts = {"type": envelope.type, "queue": queue, "message_id": envelope.id, "code": code, "why": reason}
+        log.error("dead-lettered", extra=facts)
+        if envelope.traffic == "job" and not await self._report_result(envelope, self._failure(envelope, outcome)):
+            log.warning("a dead job's submitter could not be told", extra={"message_id": envelope.id})
+        return True
+
+    def _failure(self, envelope: Envelope, outcome: Outcome) -> Envelope:
+        return error_reply(envelope, outcome.error or Cancelled(), source=self._service)
+
+    # --- copies ----------------------------------------------------------------------------------------------------
+
+    async def _copy(self, envelope: Envelope, address: Address) -> bool:
+        """Send a confirmed copy, which has no deadline but this one's own."""
+        try:
+            outcome = await self._transport.send(envelope.evolve(deadline=None), address, timeout=COPY_TIMEOUT)
+        except BusError as error:
+            return await self._hindered(address, str(error))
+        return isinstance(outcome, Accepted) or await self._hindered(address, outcome.reason)
+
+    async def _hindered(self, address: Address, why: str) -> bool:
+        """A copy was not taken: see that its queue exists, and wait a moment, since the message comes again at once."""
+        facts = {"exchange": address.exchange, "queue": self._endpoint.queue, "why": why}
+        log.error("a copy was not taken; the message goes back to its queue", extra=facts)
+        try:
+            async with asyncio.timeout(COPY_TIMEOUT):
+                await self._transport.declare(self._topology)
+        except (BusError, TimeoutError) as error:
+            log.warning("its queues could not be declared", extra={"why": str(error)})
+        await asyncio.sleep(1 + backoff(1))
+        return False
+
+    # --- what a job's submitter hears ------------------------------------------------------------------------------
+
+    async def _report_result(self, job: Envelope, update: Envelope) -> bool:
+        """Offer the result to the submitter's handle. False where the broker cannot be reached; a submitter that is away holds nothing."""
+        if job.reply_to is None:
+            return True
+        try:
+            taken = await self._offer(job.reply_to, update)
+        except BusError:
+            return False
+        if not taken:
+            self._spawn(self._offer_again(job.reply_to, update))
+        return True
+
+    async def _offer(self, reply_to: str, update: Envelope) -> bool:
+        address = update_address(reply_to, confirmed=True)
+        return not isinstance(await self._transport.send(update, address, timeout=COPY_TIMEOUT), Returned)
+
+    async def _offer_again(self, reply_to: str, update: Envelope) -> None:
+        loop = asyncio.get_running_loop()
+        ends, attempt = loop.time() + RESULT_PATIENCE, 0
+        while loop.time() < ends:
+            attempt += 1
+            await asyncio.sleep(backoff(attempt))
+            try:
+                if await self._offer(reply_to, update):
+                    return
+            except BusError as error:
+                log.debug("a result could not be offered", extra={"why": str(error)})
+        log.info("nobody took a job's result", extra={"type": update.type, "job": update.in_reply_to})
+
+    def reporter(self, job: Envelope) -> Callable[[Progress], Coroutine[Any, Any, None]] | None:
+        """What sends a job's progress; None where nobody waits for it."""
+        reply_to = job.reply_to
+        if job.traffic != "job" or reply_to is None:
+            return None
+
+        async def report(progress: Progress) -> None:
+            update = progress_update(job, progress, source=self._service)
+            try:
+                await self._transport.send(update, update_address(reply_to, confirmed=False), timeout=PROGRESS_TIMEOUT)
+            except BusError as error:
+                log.debug("progress dropped", extra={"why": str(error)})
+
+        return report

@@ -1,0 +1,27 @@
+"""The two tables of contents: every policy that a message passes, outermost first."""
+
+import time
+from collections.abc import Callable
+
+from bus.handler import Middleware
+from bus.middleware.deadline import client_deadline, server_deadline
+from bus.middleware.logging import logging
+from bus.middleware.retry import retry
+from bus.middleware.tracing import tracing
+
+__all__ = ["CLIENT", "SERVER", "client_stack", "server_stack"]
+
+
+def client_stack(*, clock: Callable[[], float] = time.time) -> list[Middleware]:
+    """What is sent passes these. `deadline` bounds all attempts together; `retry` is below it."""
+    return [tracing(), logging("sent"), client_deadline(clock=clock), retry(clock=clock)]
+
+
+def server_stack(*, clock: Callable[[], float] = time.time, leeway: float = 30) -> list[Middleware]:
+    """What is handled passes these. `leeway`, in seconds, is how far two machines' clocks may be apart."""
+    return [logging("handled"), server_deadline(clock=clock, leeway=leeway)]
+
+
+CLIENT = tuple(client_stack())
+"""The default, for lists of one's own: `Bus(…, client=[*CLIENT, mine])`."""
+SERVER = tuple(server_stack())
