@@ -1,0 +1,1 @@
+"""Transports: the ports' other side."""

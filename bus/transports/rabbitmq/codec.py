@@ -1,0 +1,53 @@
+"""A `Wire` as pamqp's properties, and back."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
+
+from bus.transports.wire import Wire
+
+__all__ = ["from_message", "to_properties"]
+
+
+def to_properties(wire: Wire) -> Basic.Properties:
+    """The AMQP properties of an outgoing message."""
+    return Basic.Properties(
+        content_type=wire.content_type,
+        headers=dict(wire.headers),
+        delivery_mode=wire.delivery_mode,
+        correlation_id=wire.correlation_id,
+        reply_to=wire.reply_to,
+        expiration=wire.expiration,
+        message_id=wire.message_id,
+        timestamp=datetime.fromtimestamp(wire.timestamp, UTC),
+        message_type=wire.type,
+        app_id=wire.app_id,
+    )
+
+
+def from_message(message: DeliveredMessage) -> Wire:
+    """What was delivered, whoever sent it: nothing in it is taken to be of the right type."""
+    properties = message.header.properties
+    return Wire(
+        body=message.body,
+        headers=properties.headers or {},
+        message_id=_text(properties.message_id),
+        type=_text(properties.message_type),
+        app_id=_text(properties.app_id),
+        content_type=_text(properties.content_type),
+        timestamp=_seconds(properties.timestamp),
+        delivery_mode=properties.delivery_mode or 1,
+        reply_to=_text(properties.reply_to),
+        correlation_id=_text(properties.correlation_id),
+        expiration=_text(properties.expiration),
+    )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _seconds(moment: Any) -> int:
+    return int(moment.timestamp()) if isinstance(moment, datetime) else 0

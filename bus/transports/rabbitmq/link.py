@@ -1,0 +1,180 @@
+"""One connection to the broker, connected again for ever: aio-pika's plain `Connection`, recovery ours."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import cast
+
+import aio_pika
+import aiormq.abc
+import aiormq.exceptions
+from aiormq.channel import Channel
+from yarl import URL
+
+from bus.errors import ConfigurationError, PermissionDenied, Unauthenticated, Unavailable
+from bus.recovery import supervised
+from bus.topology import Topology
+from bus.transports.rabbitmq.faults import TROUBLE, translated
+
+__all__ = ["Link"]
+
+log = logging.getLogger("bus.rabbitmq")
+
+RPC_TIMEOUT = 10.0
+"""Seconds for one synchronous AMQP call. A quorum queue that lost its leader leaves such a call without an answer."""
+CLOSE_TIMEOUT = 2.0
+"""Seconds; a peer that does not say goodbye by then is left."""
+REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied)
+"""What trying again cannot help while the bus starts."""
+
+
+class Link:
+    """A supervised connection."""
+
+    def __init__(
+        self, url: str, *, name: str, heartbeat: int, attempt_timeout: float, on_lost: Callable[[], None] | None = None
+    ) -> None:
+        """`heartbeat` and `attempt_timeout` in seconds; `name` is shown in the RabbitMQ UI."""
+        self.name = name
+        self._url = URL(url).update_query(heartbeat=heartbeat, name=name)
+        self._attempt_timeout = attempt_timeout
+        self._on_lost = on_lost
+        self._connection: aio_pika.Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._refused: asyncio.Future[None] | None = None
+        self._declaring = asyncio.Lock()
+        self._closing = False
+        self.up = asyncio.Event()
+        self.trouble: str | None = None
+
+    async def start(self, *, timeout: float) -> None:
+        """Connect. `Unauthenticated` or `ConfigurationError` at once, `Unavailable` after `timeout` seconds."""
+        self._refused = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(
+            supervised(self._step, trouble=TROUBLE, report=self._report), name=f"link {self.name}"
+        )
+        up = asyncio.create_task(self.up.wait())
+        try:
+            await asyncio.wait((up, self._refused), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if self._refused.done():
+                self._refused.result()
+            if not self.up.is_set():
+                raise Unavailable(f"no broker at {self._place()} ({self.trouble or 'no answer'}); is it running, and BUS_URL right?")
+        finally:
+            up.cancel()
+            self._refused.cancel()
+
+    async def _step(self) -> None:
+        connection = aio_pika.Connection(self._url)
+        try:
+            async with asyncio.timeout(self._attempt_timeout):
+                await connection.connect()
+            self._connection = connection
+            self.trouble = None
+            self.up.set()
+            log.info("connected", extra={"link": self.name, "broker": self._place()})
+            await asyncio.wait([self._underlay().closing])
+        finally:
+            self._down()
+            await _quietly(connection)
+
+    def _down(self) -> None:
+        if not self.up.is_set():
+            return
+        self.up.clear()
+        if not self._closing:
+            log.warning("connection lost", extra={"link": self.name})
+        if self._on_lost is not None:
+            self._on_lost()
+
+    def _report(self, error: BaseException) -> None:
+        known = translated(error, f"connecting to {self._place()}")
+        if self.trouble != str(known):
+            log.warning("no connection; trying again", extra={"link": self.name, "why": str(known)})
+        self.trouble = str(known)
+        if isinstance(known, REFUSALS) and self._refused is not None and not self._refused.done():
+            self._refused.set_exception(known)
+
+    def _place(self) -> str:
+        """Host, port and virtual host; never the password."""
+        vhost = self._url.path.lstrip("/")
+        return f"{self._url.host}:{self._url.port or (5671 if self._url.scheme == 'amqps' else 5672)}" + (
+            f" (virtual host {vhost})" if vhost else ""
+        )
+
+    def _underlay(self) -> aiormq.abc.AbstractConnection:
+        if self._connection is None or self._connection.transport is None or not self.up.is_set():
+            raise Unavailable(f"not connected to {self._place()}")
+        return self._connection.transport.connection
+
+    async def unblocked(self) -> None:
+        """Returns when the broker takes publishes: connected, and no alarm that it has told us of. Callers set the limit."""
+        await self.up.wait()
+        await self._underlay().ready()
+
+    async def channel(self, *, confirms: bool) -> Channel:
+        """A channel of this connection, at most after `RPC_TIMEOUT` seconds."""
+        async with asyncio.timeout(RPC_TIMEOUT):
+            channel = await self._underlay().channel(publisher_confirms=confirms, on_return_raises=confirms)
+        return cast("Channel", channel)  # the abstract class lacks arguments that the only real one has
+
+    async def declare(self, topology: Topology) -> None:
+        """Declare on a channel of its own: a refusal or a time-out closes the channel it happens on."""
+        async with self._declaring:
+            try:
+                channel = await self.channel(confirms=False)
+                try:
+                    await _declare(channel, topology)
+                finally:
+                    await quietly_closed(channel)
+            except TROUBLE as error:
+                raise translated(error, "declaring") from None
+
+    async def close(self) -> None:
+        """Close, and connect no more."""
+        self._closing = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=2 * CLOSE_TIMEOUT)
+
+
+async def _declare(channel: Channel, topology: Topology) -> None:
+    for exchange in topology.exchanges:
+        await channel.exchange_declare(
+            exchange.name,
+            exchange_type=exchange.kind,
+            durable=True,
+            arguments=dict(exchange.arguments),
+            timeout=RPC_TIMEOUT,
+        )
+    for queue in topology.queues:
+        await channel.queue_declare(
+            queue.name,
+            durable=queue.durable,
+            exclusive=queue.exclusive,
+            arguments=dict(queue.arguments),
+            timeout=RPC_TIMEOUT,
+        )
+    for binding in topology.bindings:
+        await channel.queue_bind(
+            binding.queue, binding.exchange, routing_key=binding.routing_key, timeout=RPC_TIMEOUT
+        )
+
+
+async def quietly_closed(channel: Channel) -> None:
+    """Close a channel that is of no use any more, whatever state it is in."""
+    if channel.is_closed:
+        return
+    try:
+        await channel.close(timeout=CLOSE_TIMEOUT)
+    except TROUBLE as error:
+        log.debug("a channel did not close cleanly", extra={"why": type(error).__name__})
+
+
+async def _quietly(connection: aio_pika.Connection) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT):
+            # Without an exception of its own aiormq fails what waits with a CancelledError.
+            await connection.close(aiormq.exceptions.ConnectionClosed(0, "closed"))
+    except TROUBLE as error:
+        log.debug("a connection did not close cleanly", extra={"why": type(error).__name__})

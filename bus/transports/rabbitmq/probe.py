@@ -1,0 +1,90 @@
+"""Can this broker be reached, and which is it? One plain AMQP handshake, and goodbye."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+import aio_pika
+from aiormq.exceptions import AMQPError, AuthenticationError, ProbableAuthenticationError, ProtocolSyntaxError
+
+from bus.errors import ConfigurationError, Unauthenticated, Unavailable
+
+__all__ = ["Server", "probe"]
+
+TIMEOUT = 5.0  # seconds for the whole; a handshake on a local network takes 10 ms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """What a broker says of itself."""
+
+    product: str
+    version: str
+    cluster: str
+    platform: str
+
+
+async def probe(url: str, timeout: float = TIMEOUT) -> Server:
+    """Connect and close; within `timeout` seconds the server's words, or an error that says what to do.
+
+    Raises:
+        ConfigurationError: the URL is none.
+        Unauthenticated: the user, password or virtual host is refused.
+        Unavailable: nobody answers there, or it does not speak AMQP 0-9-1.
+    """
+    where = address(url)
+    try:
+        async with asyncio.timeout(timeout):
+            connection = await aio_pika.connect(url, timeout=timeout)
+            try:
+                return described(properties_of(connection))
+            finally:
+                await connection.close()
+    except (AuthenticationError, ProbableAuthenticationError) as error:
+        raise Unauthenticated(f"the broker at {where} refuses the user or the password; check them in BUS_URL") from error
+    except ProtocolSyntaxError as error:
+        # RabbitMQ closes the connection instead of opening it, and aiormq calls that an unexpected frame.
+        raise Unauthenticated(f"the broker at {where} refuses {vhost(url)}: make it, or give this user rights to it") from error
+    except TimeoutError as error:
+        raise Unavailable(f"no answer from {where} within {timeout:g} s; is it a RabbitMQ, and is a firewall between?") from error
+    except (OSError, AMQPError) as error:
+        raise Unavailable(f"cannot reach a RabbitMQ at {where}: {reason(error)}; start it, or correct BUS_URL") from error
+
+
+def address(url: str) -> str:
+    """`host:port` of a broker's URL, which is all of it that may be shown."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
+    except ValueError as error:
+        raise ConfigurationError("BUS_URL: give amqp://user:password@host:port/vhost, with anything unusual percent-encoded") from error
+    if parts.scheme not in {"amqp", "amqps"} or not parts.hostname:
+        raise ConfigurationError("BUS_URL: give amqp://user:password@host:port/vhost")
+    return f"{parts.hostname}:{port}"
+
+
+def vhost(url: str) -> str:
+    """The virtual host that a URL names, for people."""
+    return f"the virtual host {unquote(urlsplit(url).path[1:]) or '/'!r}"
+
+
+def reason(error: Exception) -> str:
+    """What the operating system or the library says, without the libraries' tuple around it."""
+    return str(error.args[-1] if error.args else error).strip("() ") or type(error).__name__
+
+
+def properties_of(connection: aio_pika.abc.AbstractConnection) -> Mapping[str, object]:
+    """What the server sent of itself when the connection was opened."""
+    transport = connection.transport
+    properties = getattr(transport.connection, "server_properties", None) if transport else None
+    return properties if isinstance(properties, Mapping) else {}
+
+
+def described(properties: Mapping[str, object]) -> Server:
+    """The part of it that people ask for."""
+    said = {key: str(properties.get(name, "unknown")) for key, name in FIELDS.items()}
+    return Server(**said)
+
+
+FIELDS = {"product": "product", "version": "version", "cluster": "cluster_name", "platform": "platform"}
