@@ -94,6 +94,8 @@ class Progress(Message):
     progress: float
     """From 0 to 1."""
     note: str = ""
+    error: str | None = None
+    """The code of the failure, where an attempt failed and the job will be tried again."""
 
 
 def new_id() -> str:

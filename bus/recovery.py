@@ -10,7 +10,7 @@ from tenacity.wait import wait_base
 
 from bus.errors import BusError
 
-__all__ = ["Ack", "DeadLetter", "Requeue", "Retry", "RetryPolicy", "Settlement", "backoff", "settle", "supervised"]
+__all__ = ["Ack", "DeadLetter", "Requeue", "Retry", "RetryPolicy", "Settlement", "backoff", "code_of", "reason_of", "settle", "supervised"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +70,11 @@ def settle(error: BaseException | None, attempt: int, policy: RetryPolicy) -> Se
     if error is None:
         return Ack()
     if attempt >= policy.attempts or _permanent(error, policy):
-        return DeadLetter(code=_code(error), reason=reason(error))
+        return DeadLetter(code=code_of(error), reason=reason_of(error))
     return Retry(delay=policy.delay(attempt))
 
 
-def reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """What may be written down of an error: the class, and the text only of ours (another's could hold a payload)."""
     name = type(error).__name__
     return f"{name}: {error}" if isinstance(error, BusError) else name
@@ -84,7 +84,8 @@ def _permanent(error: BaseException, policy: RetryPolicy) -> bool:
     return isinstance(error, policy.permanent) or (isinstance(error, BusError) and not error.retryable)
 
 
-def _code(error: BaseException) -> str:
+def code_of(error: BaseException) -> str:
+    """The error's code; `internal` for what is not the bus's."""
     return error.code if isinstance(error, BusError) else "internal"
 
 

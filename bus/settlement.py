@@ -9,7 +9,7 @@ from typing import Any
 
 from bus.envelope import Envelope, Progress, error_reply, progress_update
 from bus.errors import BusError, Cancelled
-from bus.recovery import Ack, DeadLetter, Requeue, Retry, backoff, settle
+from bus.recovery import Ack, DeadLetter, Requeue, Retry, backoff, code_of, reason_of, settle
 from bus.router import Endpoint
 from bus.topology import Address, Topology, dead_letter_address, reply_address, retry_address, tier_for, update_address
 from bus.transport import Accepted, Delivery, Returned, Transport
@@ -82,7 +82,10 @@ class Settler:
                 return outcome.reply is None or await self._report_result(envelope, outcome.reply)
             case Retry(delay=delay):
                 address = retry_address(self._service, tier_for(delay), self._endpoint.queue)
-                return await self._copy(envelope.evolve(attempt=envelope.attempt + 1), address)
+                copied = await self._copy(envelope.evolve(attempt=envelope.attempt + 1), address)
+                if copied:
+                    await self._tell_of_retry(envelope, outcome, delay)
+                return copied
             case DeadLetter(code=code, reason=reason):
                 return await self._bury(envelope, code, reason, outcome)
             case Requeue():
@@ -162,6 +165,14 @@ class Settler:
             except BusError as error:
                 log.debug("a result could not be offered", extra={"why": str(error)})
         log.info("nobody took a job's result", extra={"type": update.type, "job": update.in_reply_to})
+
+    async def _tell_of_retry(self, job: Envelope, outcome: Outcome, delay: float) -> None:
+        report = self.reporter(job)
+        if report is None or outcome.error is None:
+            return
+        why = reason_of(outcome.error)
+        note = f"attempt {job.attempt} of {self._endpoint.retry.attempts} failed, the next is in {delay:.3g} s: {why}"
+        await report(Progress(progress=0, note=note, error=code_of(outcome.error)))
 
     def reporter(self, job: Envelope) -> Callable[[Progress], Coroutine[Any, Any, None]] | None:
         """What sends a job's progress; None where nobody waits for it."""
