@@ -45,9 +45,7 @@ class Client:
     async def start(self) -> Consumption:
         """Take replies; the consumption is that of the reply queue."""
         topology = reply_topology(self._service, self._instance)
-        self._consumption = await self._transport.consume(
-            topology.queues[0], topology, prefetch=0, on_delivery=self._take, acks=False
-        )
+        self._consumption = await self._transport.consume(topology.queues[0], topology, prefetch=0, on_delivery=self._take, acks=False)
         return self._consumption
 
     def _take(self, delivery: Delivery) -> None:

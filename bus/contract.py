@@ -273,4 +273,3 @@ def _resolved(reply: object, model: type[Message]) -> type[Message] | None:
 
 def _place(model: type) -> str:
     return f"{model.__module__}.{model.__qualname__}"
-

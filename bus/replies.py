@@ -88,9 +88,7 @@ class Replies:
         self.epoch += 1
         for call in self._calls.values():
             if not call.done():
-                call.set_exception(
-                    ConnectionLost("the connection went while waiting for the reply", maybe_executed=True)
-                )
+                call.set_exception(ConnectionLost("the connection went while waiting for the reply", maybe_executed=True))
 
 
 class JobHandle(Generic[R]):

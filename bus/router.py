@@ -101,9 +101,7 @@ class Router:
         declared = contract_of(contract)
         _expect(declared, "event")
         queue = event_queue(self.name, declared, subscription)
-        return self._registrar(
-            declared, queue, concurrency, retry or RetryPolicy(), timeout=timeout, subscription=subscription
-        )
+        return self._registrar(declared, queue, concurrency, retry or RetryPolicy(), timeout=timeout, subscription=subscription)
 
     async def __call__(self, envelope: Envelope) -> Envelope | None:
         """Decode, call the handler, encode what it answers."""
@@ -138,8 +136,7 @@ class Router:
         _expect(declared, kind)
         if declared.service != self.name:
             raise ContractError(
-                f"{declared.type} belongs to the service {declared.service!r}, and this router is {self.name!r}; "
-                f"only its owner serves it"
+                f"{declared.type} belongs to the service {declared.service!r}, and this router is {self.name!r}; only its owner serves it"
             )
         return declared
 
@@ -178,8 +175,7 @@ class Router:
         if known is not None:
             hint = "; give each a subscription of its own" if endpoint.contract.kind == "event" else ""
             raise ContractError(
-                f"{endpoint.contract.type} has two handlers in {self.name}: {_name(known.function)} and "
-                f"{_name(endpoint.function)}{hint}"
+                f"{endpoint.contract.type} has two handlers in {self.name}: {_name(known.function)} and {_name(endpoint.function)}{hint}"
             )
         self.endpoints[endpoint.queue] = endpoint
 

@@ -283,9 +283,7 @@ def _dead_letters(queue: str) -> Topology:
 
 
 def _dead_queue(name: str) -> Queue:
-    return Queue(
-        name=name, purpose="dead", arguments={"x-queue-type": "quorum", "x-delivery-limit": UNLIMITED_DELIVERIES}
-    )
+    return Queue(name=name, purpose="dead", arguments={"x-queue-type": "quorum", "x-delivery-limit": UNLIMITED_DELIVERIES})
 
 
 def _tier(service: str, tier: str) -> Topology:

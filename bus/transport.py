@@ -108,9 +108,7 @@ class Transport(Protocol):
         """Make it exist. Idempotent. `TopologyMismatch` names what exists with other arguments; `Unavailable`."""
         ...
 
-    async def send(
-        self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None
-    ) -> Outcome:
+    async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> Outcome:
         """Send one message, at least once, and say what became of it within `timeout` seconds.
 
         `address.confirmed`: returns after the broker's confirm. The same id may be in flight twice, and each send

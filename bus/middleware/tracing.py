@@ -40,9 +40,7 @@ def _caused(envelope: Envelope, cause: Envelope) -> Envelope:
 
 
 def _first(envelope: Envelope) -> Envelope:
-    return envelope.evolve(
-        correlation_id=envelope.correlation_id or correlation.get() or envelope.id, traceparent=_child(None)
-    )
+    return envelope.evolve(correlation_id=envelope.correlation_id or correlation.get() or envelope.id, traceparent=_child(None))
 
 
 def _child(parent: str | None) -> str:

@@ -47,9 +47,7 @@ KNOWN_HEADERS = STRING_HEADERS | NUMBER_HEADERS
 
 def encode(envelope: Envelope) -> Wire:
     """The envelope as it goes onto the wire."""
-    headers: dict[str, Header] = {
-        name: value for name, value in envelope.headers.items() if not name.lower().startswith("x-")
-    }
+    headers: dict[str, Header] = {name: value for name, value in envelope.headers.items() if not name.lower().startswith("x-")}
     for name, attribute in KNOWN_HEADERS.items():
         value = getattr(envelope, attribute)
         if value is not None and value != "":

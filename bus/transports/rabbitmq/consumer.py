@@ -53,9 +53,7 @@ class Session:
 class RabbitMQDelivery:
     """A message as it was delivered on one channel."""
 
-    def __init__(
-        self, session: Session, message: aiormq.abc.DeliveredMessage, queue: Queue, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, session: Session, message: aiormq.abc.DeliveredMessage, queue: Queue, clock: Callable[[], float]) -> None:
         self._session = session
         self._message = message
         self._queue = queue
@@ -149,9 +147,7 @@ class Consumer:
 
     def start(self) -> None:
         """Consume, and again whenever that ends."""
-        self._task = asyncio.create_task(
-            supervised(self._step, trouble=TROUBLE, report=self._report), name=f"consumer {self.name}"
-        )
+        self._task = asyncio.create_task(supervised(self._step, trouble=TROUBLE, report=self._report), name=f"consumer {self.name}")
 
     async def _step(self) -> None:
         if self._stopping:
@@ -179,9 +175,7 @@ class Consumer:
         channel = session.channel
         channel.on_consumer_cancel_callbacks.add(lambda _: session.end("the broker cancelled it"))
         await channel.basic_qos(prefetch_count=self._prefetch, timeout=RPC_TIMEOUT)
-        await channel.basic_consume(
-            self.name, deliver, no_ack=not self._acks, consumer_tag=session.tag, timeout=RPC_TIMEOUT
-        )
+        await channel.basic_consume(self.name, deliver, no_ack=not self._acks, consumer_tag=session.tag, timeout=RPC_TIMEOUT)
         self._session = session
         self.trouble = None
         self._ready.set()

@@ -31,9 +31,7 @@ REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied)
 class Link:
     """A supervised connection."""
 
-    def __init__(
-        self, url: str, *, name: str, heartbeat: int, attempt_timeout: float, on_lost: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, url: str, *, name: str, heartbeat: int, attempt_timeout: float, on_lost: Callable[[], None] | None = None) -> None:
         """`heartbeat` and `attempt_timeout` in seconds; `name` is shown in the RabbitMQ UI."""
         self.name = name
         self._url = URL(url).update_query(heartbeat=heartbeat, name=name)
@@ -50,9 +48,7 @@ class Link:
     async def start(self, *, timeout: float) -> None:
         """Connect. `Unauthenticated` or `ConfigurationError` at once, `Unavailable` after `timeout` seconds."""
         self._refused = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(
-            supervised(self._step, trouble=TROUBLE, report=self._report), name=f"link {self.name}"
-        )
+        self._task = asyncio.create_task(supervised(self._step, trouble=TROUBLE, report=self._report), name=f"link {self.name}")
         up = asyncio.create_task(self.up.wait())
         try:
             await asyncio.wait((up, self._refused), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -156,9 +152,7 @@ async def _declare(channel: Channel, topology: Topology) -> None:
             timeout=RPC_TIMEOUT,
         )
     for binding in topology.bindings:
-        await channel.queue_bind(
-            binding.queue, binding.exchange, routing_key=binding.routing_key, timeout=RPC_TIMEOUT
-        )
+        await channel.queue_bind(binding.queue, binding.exchange, routing_key=binding.routing_key, timeout=RPC_TIMEOUT)
 
 
 async def quietly_closed(channel: Channel) -> None:

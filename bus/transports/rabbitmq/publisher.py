@@ -39,9 +39,7 @@ class Publisher:
 
     def start(self) -> None:
         """Open the channel, and again whenever it ends."""
-        self._task = asyncio.create_task(
-            supervised(self._step, trouble=TROUBLE, report=self._report), name=f"publisher {self._link.name}"
-        )
+        self._task = asyncio.create_task(supervised(self._step, trouble=TROUBLE, report=self._report), name=f"publisher {self._link.name}")
 
     async def _step(self) -> None:
         await self._link.up.wait()
@@ -63,9 +61,7 @@ class Publisher:
     async def publish(self, wire: Wire, address: Address, *, timeout: float) -> Outcome:
         """Publish, and wait for the confirm; `Transport.send` says what is raised."""
         if len(wire.body) > LARGEST_BODY:
-            raise InvalidArgument(
-                f"the message has {len(wire.body)} bytes, and {LARGEST_BODY} is the most; store it and send a reference"
-            )
+            raise InvalidArgument(f"the message has {len(wire.body)} bytes, and {LARGEST_BODY} is the most; store it and send a reference")
         loop = asyncio.get_running_loop()
         ends = loop.time() + timeout
         async with self._place(wire.message_id or "", timeout) as channel:
@@ -113,9 +109,7 @@ class Publisher:
             await asyncio.wait([self._task])
 
 
-async def publish_on(
-    channel: Channel, wire: Wire, address: Address, *, timeout: float
-) -> Outcome:
+async def publish_on(channel: Channel, wire: Wire, address: Address, *, timeout: float) -> Outcome:
     """Publish on this confirmed channel, and wait for what the broker says."""
     try:
         await channel.basic_publish(

@@ -64,9 +64,7 @@ class RabbitMQTransport:
         """Make it exist."""
         await self._publishing.declare(topology)
 
-    async def send(
-        self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None
-    ) -> Outcome:
+    async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> Outcome:
         """Send one message. Without the fast lane the unconfirmed ones are confirmed, too: only so is their return noticed."""
         outcome = await self._send(wire.encode(envelope), address, timeout, via)
         if isinstance(outcome, Returned) and not address.confirmed and self._observer is not None:
@@ -92,9 +90,7 @@ class RabbitMQTransport:
     ) -> Consumption:
         """Consume, supervised. Requests and replies share their connection; jobs and events have another."""
         link = self._rpc if queue.purpose in {"requests", "replies"} else self._consuming
-        consumer = Consumer(
-            link, queue, topology, prefetch=prefetch, on_delivery=on_delivery, acks=acks, clock=self._clock
-        )
+        consumer = Consumer(link, queue, topology, prefetch=prefetch, on_delivery=on_delivery, acks=acks, clock=self._clock)
         self._consumers.append(consumer)
         consumer.start()
         return consumer
