@@ -4,13 +4,10 @@ Run it with BUS_URL set to a RabbitMQ: python examples/04_retry_and_dead_letter.
 """
 
 import asyncio
-import os
-
-import aio_pika
 
 from bus import Bus, BusError, Context, InvalidArgument, Job, RetryPolicy, Router, Unavailable, contract
 
-DEAD_LETTERS = "library.jobs.bind.v1.dead"
+QUEUE = "library.jobs.bind.v1"
 
 
 @contract("library.bind", version=1)
@@ -35,19 +32,18 @@ async def bind(job: BindBook, context: Context) -> None:
 
 async def main() -> None:
     async with Bus("library") as library, library.serving(router), Bus("reader") as reader:
+        jobs = set()
         for title in ("Emma", "Sand", "Ulysses"):
             job = await reader.submit(BindBook(title=title))
+            jobs.add(job.id)
             try:
                 await job.result(timeout=30)
                 print(f"{title}: bound")
             except BusError as error:
                 print(f"{title}: failed, {error.code}")
-    async with await aio_pika.connect(os.environ.get("BUS_URL", "amqp://guest:guest@localhost:5672/")) as connection:
-        dead = await (await connection.channel()).get_queue(DEAD_LETTERS)
-        while message := await dead.get(fail=False):
-            await message.ack()  # looked at, and taken out
-            facts = message.headers
-            print(f"dead letter: {facts['dead-reason']!s} (attempts {facts['dead-attempts']!s}, queue {facts['dead-queue']!s})")
+        for letter in await library.dead_letters(QUEUE):  # they stay there
+            if letter.id in jobs:
+                print(f"dead letter: {letter.headers['dead-reason']} (attempts {letter.headers['dead-attempts']})")
 
 
 asyncio.run(main())

@@ -41,8 +41,8 @@ Sand: failed, invalid_argument
 Ulysses: attempt 1
 Ulysses: attempt 2
 Ulysses: failed, internal
-dead letter: InvalidArgument: a book of sand cannot be bound (attempts 1, queue library.jobs.bind.v1)
-dead letter: RuntimeError (attempts 2, queue library.jobs.bind.v1)
+dead letter: InvalidArgument: a book of sand cannot be bound (attempts 1)
+dead letter: RuntimeError (attempts 2)
 """,
 }
 

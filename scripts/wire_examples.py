@@ -1,0 +1,209 @@
+"""Print an example of every message of wire format 1, as Markdown, read off a real broker.
+
+usage: BUS_URL=amqp://… python scripts/wire_examples.py            (into the end of docs/reference/wire-format.md)
+
+Two services talk to each other, and a queue beside theirs takes a copy of all that they say. The clock stands still, and
+what is random is replaced by what is readable, so that two runs print the same.
+"""
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+
+from bus import Bus, Context, Event, InvalidArgument, Job, Message, NotFound, Request, RetryPolicy, Router, Unavailable, contract
+from bus.topology import BASE, DEAD, REPLIES, UPDATES, reply_queue, retry_tier
+
+URL = os.environ.get("BUS_URL", "amqp://guest:guest@localhost:5672/")
+NOW = 1_798_794_000.0  # 2027-01-01T09:00:00Z
+PATIENCE = 15.0  # seconds for everything to have been said
+SCAN_QUEUE = "library.jobs.scan.v1"
+
+TITLES = {
+    "request": "Request",
+    "reply": "Reply",
+    "error reply": "Error reply",
+    "event": "Event",
+    "job": "Job",
+    "progress": "Progress update",
+    "retry copy": "Retry copy",
+    "failed attempt": "Progress update about a failed attempt",
+    "result": "Result",
+    "dead letter": "Dead letter",
+    "failure": "Failure of a job",
+}
+READABLE = (
+    (re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "{n:08d}-1111-4111-8111-111111111111"),
+    (re.compile(r"(?<=00-)[0-9a-f]{32}(?=-)"), "{n:032x}"),
+    (re.compile(r"(?<=-)[0-9a-f]{16}(?=-0[01]\b)"), "{n:016x}"),
+)
+
+
+class Place(Message):
+    """Where a book stands."""
+
+    shelf: str
+
+
+class Scan(Message):
+    """What came out of a scan."""
+
+    pages: int
+
+
+@contract("library.find", version=1, idempotent=True)
+class FindBook(Request[Place]):
+    """Where is it?"""
+
+    title: str
+
+
+@contract("library.returned", version=1)
+class BookReturned(Event):
+    """Somebody brought it back."""
+
+    title: str
+
+
+@contract("library.scan", version=1)
+class ScanBook(Job[Scan]):
+    """Make images of its pages."""
+
+    title: str
+
+
+router = Router("library")
+
+
+@router.request(FindBook)
+async def find(request: FindBook) -> Place:
+    """Answer, or say that there is none."""
+    if request.title != "Emma":
+        raise NotFound("no such book")
+    return Place(shelf="A3")
+
+
+@router.job(ScanBook, retry=RetryPolicy(attempts=2, first_delay=1))
+async def scan(job: ScanBook, context: Context) -> Scan:
+    """Fail for good, fail once, succeed."""
+    if job.title == "Sand":
+        raise InvalidArgument("a book of sand has no first page")
+    if context.envelope.attempt == 1:
+        await context.progress(0.5, "page 2 of 4")
+        raise Unavailable("the scanner is busy")
+    await context.bus.publish(BookReturned(title=job.title))
+    return Scan(pages=4)
+
+
+def name_of(message: AbstractIncomingMessage) -> str:
+    """Which of the examples it is."""
+    exchange, kind = message.exchange or "", message.type or ""
+    if exchange == UPDATES and kind.endswith(".progress"):
+        return "failed attempt" if b'"error":"' in message.body else "progress"
+    if exchange == UPDATES:
+        return "failure" if kind == "bus.error.v1" else "result"
+    if exchange == REPLIES:
+        return "error reply" if kind == "bus.error.v1" else "reply"
+    if exchange == DEAD:
+        return "dead letter"
+    return {"bus.requests": "request", "bus.events": "event", "bus.jobs": "job"}.get(exchange, "retry copy")
+
+
+def shown(message: AbstractIncomingMessage) -> dict[str, Any]:
+    """The message as a reader of the table wants to see it."""
+    raw = message.properties
+    properties = {
+        "message_id": raw.message_id,
+        "type": raw.message_type,
+        "app_id": raw.app_id,
+        "content_type": raw.content_type,
+        "timestamp": int(raw.timestamp.timestamp()) if raw.timestamp else None,
+        "delivery_mode": raw.delivery_mode,
+        "reply_to": raw.reply_to,
+        "correlation_id": raw.correlation_id,
+        "expiration": raw.expiration,
+    }
+    return {
+        "exchange": message.exchange,
+        "routing_key": message.routing_key,
+        "properties": {name: value for name, value in properties.items() if value is not None},
+        "headers": {name: value for name, value in sorted(message.headers.items()) if not name.startswith("x-")},
+        "body": json.loads(message.body),
+    }
+
+
+def readable(text: str, instance: str) -> str:
+    """Random parts replaced by their numbers, in the order of their appearance."""
+    text = text.replace(instance, "host-4711-0a1b2c3d4e5f")
+    for pattern, form in READABLE:
+        numbers: dict[str, int] = {}
+        for found in pattern.findall(text):
+            numbers.setdefault(found, len(numbers) + 1)
+        for found, number in numbers.items():
+            text = text.replace(found, form.format(n=number))
+    return text
+
+
+async def tap(channel: AbstractChannel, instance: str) -> AbstractQueue:
+    """A queue that takes a copy of everything."""
+    queue = await channel.declare_queue(exclusive=True)
+    for exchange in BASE.exchanges:
+        if exchange.kind == "topic":
+            await queue.bind(exchange.name, "#")
+    for exchange_name in (REPLIES, UPDATES):
+        await queue.bind(exchange_name, reply_queue("reader", instance))
+    await queue.bind(DEAD, SCAN_QUEUE)
+    await queue.bind(retry_tier("library", "1s"))
+    return queue
+
+
+@asynccontextmanager
+async def listening(instance: str) -> AsyncIterator[AbstractQueue]:
+    """The tap, while it is there."""
+    async with await aio_pika.connect(URL) as connection:
+        yield await tap(await connection.channel(), instance)
+
+
+async def talk(reader: Bus) -> None:
+    """Say one of each."""
+    await reader.request(FindBook(title="Emma"), timeout=5)
+    try:
+        await reader.request(FindBook(title="Emmma"), timeout=5)
+    except NotFound:
+        job = await reader.submit(ScanBook(title="Emma"))
+        await job.result(timeout=PATIENCE)
+    try:
+        await (await reader.submit(ScanBook(title="Sand"))).result(timeout=PATIENCE)
+    except InvalidArgument:
+        return
+
+
+async def heard(queue: AbstractQueue) -> dict[str, dict[str, Any]]:
+    """The first of each."""
+    messages: dict[str, dict[str, Any]] = {}
+    async with asyncio.timeout(PATIENCE), queue.iterator(no_ack=True) as incoming:
+        async for message in incoming:
+            messages.setdefault(name_of(message), shown(message))
+            if messages.keys() == TITLES.keys():
+                break
+    return messages
+
+
+async def main() -> None:
+    """Talk, listen, print."""
+    library, reader = Bus("library", clock=lambda: NOW), Bus("reader", clock=lambda: NOW)
+    async with library, library.serving(router), reader, listening(reader.instance) as queue:
+        await talk(reader)
+        messages = await heard(queue)
+    blocks = [f"### {title}\n\n```json\n{json.dumps(messages[name], indent=2)}\n```" for name, title in TITLES.items()]
+    print(readable("\n\n".join(blocks), reader.instance))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
