@@ -1,0 +1,1 @@
+"""Contracts of the reference application, by owning service and version."""

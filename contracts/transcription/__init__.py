@@ -1,0 +1,1 @@
+"""What the transcription service answers, does and tells; version 1 in `v1`."""

@@ -1,0 +1,27 @@
+"""The worker's settings."""
+
+import pytest
+
+from bus.errors import ConfigurationError
+from workers.transcription.settings import load_settings
+
+
+def test_defaults_need_no_environment() -> None:
+    settings = load_settings()
+    assert settings.engine == "pocketsphinx"
+    assert settings.connect_timeout < 5
+
+
+def test_a_bad_variable_is_named_and_its_value_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSCRIPTION_MAX_BYTES", "much")
+    with pytest.raises(ConfigurationError, match="TRANSCRIPTION_MAX_BYTES") as raised:
+        load_settings()
+    assert "much" not in str(raised.value)
+
+
+def test_lists_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRANSCRIPTION_ROOTS", '["/recordings"]')
+    monkeypatch.setenv("TRANSCRIPTION_HOSTS", '["store.example"]')
+    settings = load_settings()
+    assert str(settings.roots[0]) == "/recordings"
+    assert settings.hosts == {"store.example"}

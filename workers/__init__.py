@@ -1,0 +1,1 @@
+"""Workers of the reference application: plain handler functions and a `router` each; no broker code."""

@@ -1,0 +1,125 @@
+"""The steps of the demonstration, each timed, all on one correlation id."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+from bus import Bus, BusError, InvalidArgument, Job, JobHandle, contract, correlated
+from bus.contract import Catalog
+from bus.envelope import Envelope, Progress
+from bus.errors import error_for
+from contracts.transcription.v1 import GetTranscript, TranscribeAudio, Transcript
+from workers.demo.stage import Stage, served
+from workers.demo.subscribers import subscribers
+
+__all__ = ["Ending", "Step", "Story"]
+
+JOB_TIMEOUT = 300.0
+"""Seconds; several times what the recording takes on a slow machine."""
+EVENT_TIMEOUT = 10.0
+"""Seconds from the transcript to both subscribers."""
+WORK_QUEUE = "transcription.jobs.transcribe.v1"
+
+
+# The same contract, as somebody sees it who did not read it: a sender in another language, or of a version that never was.
+@contract("transcription.transcribe", version=1, catalog=Catalog())
+class MisreadTranscribeAudio(Job[Transcript]):
+    """Has a number where the contract has text."""
+
+    audio_url: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One line of the table at the end."""
+
+    name: str
+    outcome: str
+    at: float
+    """Seconds since the story began."""
+    took: float
+    """Seconds."""
+    correlation_id: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Ending:
+    """What the story tells at its end."""
+
+    transcript: Transcript
+    dead_letter: Envelope
+    correlation_id: str
+
+
+@dataclass(slots=True)
+class Story:
+    """Plays on a stage; `on_step` and `on_progress` let somebody watch."""
+
+    stage: Stage
+    on_step: Callable[[Step], None]
+    on_progress: Callable[[Progress], None]
+    correlation_id: str = field(default_factory=lambda: str(uuid4()))
+    _began: float = field(default_factory=time.perf_counter)
+
+    async def play(self, recording: str) -> Ending:
+        """From the recording (a path or URL that the worker can read) to the dead letter."""
+        router, seen = subscribers()
+        async with self.stage.bus("demo") as bus, self.stage.worker() as worker, bus.serving(router):
+            with self._step("start the worker", worker):
+                await served(bus)
+            with correlated(self.correlation_id):
+                transcript = await self._transcribe(bus, recording)
+                await self._ask(bus, transcript.transcript_id)
+                await self._hear(seen)
+                dead = await self._poison(bus)
+        return Ending(transcript=transcript, dead_letter=dead, correlation_id=self.correlation_id)
+
+    async def _transcribe(self, bus: Bus, recording: str) -> Transcript:
+        with self._step("submit the recording", "confirmed by the broker", self.correlation_id):
+            job = await bus.submit(TranscribeAudio(audio_url=recording))
+        with self._step("transcribe it", "progress, then the result", self.correlation_id):
+            return await self._followed(job)
+
+    async def _followed(self, job: JobHandle[Transcript]) -> Transcript:
+        async for update in job.updates():
+            if update.error is not None:
+                # It will be tried again, for minutes; who watches a demonstration wants to know now.
+                raise error_for(update.error, update.note)
+            self.on_progress(update)
+        return await job.result(timeout=JOB_TIMEOUT)
+
+    async def _ask(self, bus: Bus, transcript_id: UUID) -> None:
+        with self._step("ask for it by RPC", "the transcript, again", self.correlation_id):
+            await bus.request(GetTranscript(transcript_id=transcript_id), timeout=5)
+
+    async def _hear(self, seen: "dict[str, asyncio.Future[Envelope]]") -> None:
+        for name, arrival in seen.items():
+            began = time.perf_counter()
+            async with asyncio.timeout(EVENT_TIMEOUT):
+                event = await arrival
+            self._done(f"event for {name}", f"{event.type} received", began, event.correlation_id)
+
+    async def _poison(self, bus: Bus) -> Envelope:
+        began = time.perf_counter()
+        job = await bus.submit(MisreadTranscribeAudio(audio_url=42))
+        try:
+            await job.result(timeout=EVENT_TIMEOUT)
+        except InvalidArgument:
+            dead = next(letter for letter in await bus.dead_letters(WORK_QUEUE) if letter.id == job.id)
+        else:
+            raise BusError("the worker took a message that breaks its contract")
+        self._done("submit a poisoned job", f"dead-lettered: {dead.headers['dead-code']}", began, dead.correlation_id)
+        return dead
+
+    @contextmanager
+    def _step(self, name: str, outcome: str, correlation_id: str | None = None) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._done(name, outcome, began, correlation_id)
+
+    def _done(self, name: str, outcome: str, began: float, correlation_id: str | None) -> None:
+        now = time.perf_counter()
+        self.on_step(Step(name=name, outcome=outcome, at=now - self._began, took=now - began, correlation_id=correlation_id))

@@ -1,0 +1,67 @@
+"""The recognising processes, leased one to a job."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Self
+
+from workers.transcription.process import RecogniserProcess
+
+__all__ = ["Pool"]
+
+Start = Callable[[], Awaitable[RecogniserProcess]]
+
+
+class Pool:
+    """At most `size` processes; one that died, or was left half-way and so killed, is replaced when it is next needed."""
+
+    def __init__(self, start: Start, size: int) -> None:
+        self._start = start
+        self._places: asyncio.Queue[RecogniserProcess | None] = asyncio.Queue()
+        self._size = size
+        self._closed = False
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, start: Start, *, size: int) -> AsyncIterator[Self]:
+        """A pool with its processes started, so that what is wrong with the engine shows at once; ended on leaving."""
+        pool = cls(start, size)
+        try:
+            await pool._fill()
+            yield pool
+        finally:
+            await pool._empty()
+
+    @asynccontextmanager
+    async def lease(self) -> AsyncIterator[RecogniserProcess]:
+        """A process for one recording; leaving early (a timeout, say) kills it: its work has no other way to end."""
+        process = await self._places.get()
+        try:
+            if process is None or not process.usable:
+                process = await self._replaced(process)
+            yield process
+        finally:
+            kept = process if process is not None and process.usable and not self._closed else None
+            self._places.put_nowait(kept)
+            if process is not None and kept is None:
+                await process.end()
+
+    async def _replaced(self, dead: RecogniserProcess | None) -> RecogniserProcess:
+        if dead is not None:
+            await dead.end()
+        return await self._start()
+
+    async def _fill(self) -> None:
+        for error in await asyncio.gather(*(self._add() for _ in range(self._size)), return_exceptions=True):
+            if error is not None:
+                raise error
+
+    async def _add(self) -> None:
+        self._places.put_nowait(await self._start())
+
+    async def _empty(self) -> None:
+        self._closed = True
+        while not self._places.empty():
+            process = self._places.get_nowait()
+            if process is not None:
+                await process.end()

@@ -1,0 +1,113 @@
+"""The handlers of the transcription service."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from uuid import UUID, uuid5
+
+from bus import Context, NotFound, RetryPolicy, Router
+from contracts.transcription.v1 import GetTranscript, Segment, TranscribeAudio, Transcript, TranscriptCompleted
+from workers.transcription.download import Downloads
+from workers.transcription.engine import EngineSpec, Words
+from workers.transcription.pool import Pool
+from workers.transcription.process import RecogniserProcess
+from workers.transcription.recogniser import Begun
+from workers.transcription.repository import MemoryRepository, TranscriptRepository
+from workers.transcription.settings import TranscriptionSettings, load_settings
+from workers.transcription.source import Sources
+
+__all__ = ["CONCURRENCY", "Transcription", "get", "router", "transcribe", "transcript_id_of"]
+
+CONCURRENCY = 2
+"""Jobs at a time, each with a process that keeps a core busy and holds 165 MB."""
+TRANSCRIPTS = UUID("6f2a1d0c-4f0e-5d0a-9d5e-7d1f6d1f0c55")
+"""The namespace (RFC 9562, version 5) in which a job's id becomes its transcript's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcription:
+    """What the handlers work with, as `context.state`."""
+
+    sources: Sources
+    recognisers: Pool
+    repository: TranscriptRepository
+
+
+@asynccontextmanager
+async def lifespan() -> AsyncIterator[Transcription]:
+    """Settings, processes with their models loaded, connections; all gone on leaving."""
+    settings = load_settings()
+    async with Downloads.opened(settings) as downloads, Pool.opened(_starter(settings), size=CONCURRENCY) as recognisers:
+        yield Transcription(
+            sources=Sources(downloads, max_bytes=settings.max_bytes, roots=settings.roots),
+            recognisers=recognisers,
+            repository=MemoryRepository(settings.kept_transcripts),
+        )
+
+
+def _starter(settings: TranscriptionSettings) -> Callable[[], Awaitable[RecogniserProcess]]:
+    spec = EngineSpec(engine=settings.engine, model_dir=settings.model_dir)
+    return partial(RecogniserProcess.start, spec, max_seconds=settings.max_seconds, timeout=settings.start_timeout)
+
+
+router = Router("transcription", lifespan=lifespan)
+
+
+@router.request(GetTranscript, concurrency=16)
+async def get(request: GetTranscript, context: Context) -> Transcript:
+    """The transcript of this id; `NotFound` where there is none."""
+    state: Transcription = context.state
+    transcript = await state.repository.find(request.transcript_id)
+    if transcript is None:
+        raise NotFound("there is no transcript of this id; its job may still run, or its transcript is no longer kept")
+    return transcript
+
+
+@router.job(TranscribeAudio, retry=RetryPolicy(attempts=5), timeout=600, concurrency=CONCURRENCY)
+async def transcribe(job: TranscribeAudio, context: Context) -> Transcript:
+    """Fetch, recognise with progress after each utterance, keep, tell.
+
+    Run again, by a redelivery or a retry, it makes the same transcript under the same id: kept once, told once more.
+    """
+    state: Transcription = context.state
+    async with state.sources.open(job.audio_url) as file, state.recognisers.lease() as recogniser:
+        transcript = await _recognised(recogniser, file.fileno(), context, job.language)
+    await state.repository.save(transcript)
+    words = len(transcript.text.split())
+    await context.bus.publish(TranscriptCompleted(transcript_id=transcript.transcript_id, duration=transcript.duration, words=words))
+    return transcript
+
+
+def transcript_id_of(job_id: str) -> UUID:
+    """The id of the transcript that a job makes, however often it runs."""
+    return uuid5(TRANSCRIPTS, job_id)
+
+
+async def _recognised(recogniser: RecogniserProcess, file: int, context: Context, language: str) -> Transcript:
+    begun = Begun(duration=0, engine="")
+    said: list[Words] = []
+    async with aclosing(recogniser.recognise(file)) as messages:
+        async for message in messages:
+            if isinstance(message, Begun):
+                begun = message
+                continue
+            if message.words is not None:
+                said.append(message.words)
+            # The note says how far, not what: progress goes to whoever shows it.
+            await context.progress(min(message.position / begun.duration, 1.0), f"{message.position:.0f} of {begun.duration:.0f} s")
+    return Transcript(
+        transcript_id=transcript_id_of(context.envelope.id),
+        text="\n".join(words.text for words in said),
+        confidence=_confidence(said),
+        duration=begun.duration,
+        language=language,
+        engine=begun.engine,
+        segments=tuple(Segment(start=w.start, end=w.end, text=w.text, confidence=w.confidence) for w in said),
+    )
+
+
+def _confidence(said: list[Words]) -> float:
+    """The mean over all words, so that a long utterance counts for more than a short one; 0 where nothing was said."""
+    counts = [len(words.text.split()) for words in said]
+    return sum(w.confidence * n for w, n in zip(said, counts, strict=True)) / sum(counts) if said else 0.0
