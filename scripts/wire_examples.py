@@ -1,6 +1,6 @@
 """Print an example of every message of wire format 1, as Markdown, read off a real broker.
 
-usage: BUS_URL=amqp://… python scripts/wire_examples.py            (into the end of docs/reference/wire-format.md)
+usage: BUS_URL=amqp://… python scripts/wire_examples.py > docs/reference/wire-examples.md
 
 Two services talk to each other, and a queue beside theirs takes a copy of all that they say. The clock stands still, and
 what is random is replaced by what is readable, so that two runs print the same.
@@ -24,6 +24,14 @@ URL = os.environ.get("BUS_URL", "amqp://guest:guest@localhost:5672/")
 NOW = 1_798_794_000.0  # 2027-01-01T09:00:00Z
 PATIENCE = 15.0  # seconds for everything to have been said
 SCAN_QUEUE = "library.jobs.scan.v1"
+
+PREFACE = """# Wire format 1: every message
+
+Read off a broker by `scripts/wire_examples.py`, which prints this page; a test compares the two. The clock stood still at
+2027-01-01T09:00:00Z, and random parts (ids, traces) were replaced by numbers. [wire-format.md](wire-format.md) explains the parts.
+
+The service `reader` asks `library` where two books are. Then it submits two jobs: one fails once and succeeds, the other fails for good.
+The reply queue's name is shown as `reader.replies.host-4711-0a1b2c3d4e5f`."""
 
 TITLES = {
     "request": "Request",
@@ -201,8 +209,8 @@ async def main() -> None:
     async with library, library.serving(router), reader, listening(reader.instance) as queue:
         await talk(reader)
         messages = await heard(queue)
-    blocks = [f"### {title}\n\n```json\n{json.dumps(messages[name], indent=2)}\n```" for name, title in TITLES.items()]
-    print(readable("\n\n".join(blocks), reader.instance))
+    blocks = [f"## {title}\n\n```json\n{json.dumps(messages[name], indent=2)}\n```" for name, title in TITLES.items()]
+    print(readable("\n\n".join([PREFACE, *blocks]), reader.instance))
 
 
 if __name__ == "__main__":
