@@ -1,0 +1,56 @@
+# Two commands do all of it on a machine with Python 3.11+, make and a package registry: `make demo` and `make test`.
+
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := dev,auth,containers,faststream,reload,transcription
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench broker constraints clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+demo: $(STAMP) ## a recording becomes a transcript (ARGS=--wait keeps RabbitMQ's UI up at the end)
+	@scripts/ensure-broker --or-memory
+	@$(BIN)/bus demo $(ARGS)
+
+test: $(STAMP) ## unit tests, which need no broker, then everything else on a real RabbitMQ
+	@echo "test: unit tests"
+	@$(BIN)/python -m pytest -q tests/unit
+	@scripts/ensure-broker
+	@echo "test: the rest, on RabbitMQ"
+	@$(BIN)/python -m pytest -q --ignore=tests/unit
+
+lint: $(STAMP) ## ruff's rules, ruff's format, mypy strict
+	@echo "lint: ruff check, ruff format, mypy"
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet || { echo "lint: not formatted; run: make format" >&2; exit 1; }
+	@$(BIN)/mypy
+
+format: $(STAMP) ## let ruff format the code and mend what it can
+	@$(BIN)/ruff check --fix --quiet || true
+	@$(BIN)/ruff format
+
+bench: $(STAMP) ## measure the bus beside its peers
+	@echo "bench: there is nothing to measure yet"
+
+broker: $(STAMP) ## a private RabbitMQ with its management UI, until Ctrl-C
+	@scripts/ensure-broker
+	@$(BIN)/bus broker $(ARGS)
+
+constraints: $(STAMP) ## resolve the dependencies anew and pin them in constraints.txt
+	@echo "constraints: resolving .[$(EXTRAS)]"
+	@$(BIN)/python scripts/pin.py ".[$(EXTRAS)]" constraints.txt
+
+clean: ## remove the environment, the caches and what was built
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "clean: done"
+
+# Made anew when a dependency or a pinned version changes, and only then.
+$(STAMP): pyproject.toml constraints.txt
+	@scripts/make-venv $(VENV)
+	@echo "setup: installing the project and its pinned dependencies into $(VENV) (a minute or two, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	@touch $@

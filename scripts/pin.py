@@ -1,0 +1,32 @@
+"""Pin what a resolve of the project gives: names and versions only, so that the file holds on any machine and any mirror.
+
+usage: python scripts/pin.py ".[dev,auth]" constraints.txt
+"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+OWN = "trunkline"
+
+
+def resolve(requirement: str) -> dict[str, str]:
+    """What pip would install for `requirement` into an empty environment: normalised name to version."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-"]
+    done = subprocess.run([*command, requirement], check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603  a fixed command
+    found = (entry["metadata"] for entry in json.loads(done.stdout)["install"])
+    return {re.sub(r"[-_.]+", "-", each["name"]).lower(): each["version"] for each in found}
+
+
+def main(requirement: str, target: str) -> None:
+    """Write the pins of `requirement` to `target`."""
+    pins = {name: version for name, version in resolve(requirement).items() if name != OWN}
+    lines = ["# Made by `make constraints`; do not edit.", *(f"{name}=={pins[name]}" for name in sorted(pins))]
+    Path(target).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"constraints: {len(pins)} versions in {target}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,45 @@
+"""The RabbitMQ that the tests share, and a virtual host of it for each test."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from bus.brokers.broker import Broker
+from bus.brokers.choice import broker_for, choose
+from bus.brokers.management import Management
+
+
+@contextmanager
+def running_broker() -> Iterator[Broker]:
+    """What `bus broker` would start here; an error, never a skip, where none can be had."""
+    broker = broker_for(choose(os.environ))
+    asyncio.run(broker.start())
+    try:
+        yield broker
+    finally:
+        asyncio.run(broker.stop())
+
+
+@contextmanager
+def fresh_vhost(broker: Broker) -> Iterator[str]:
+    """The URL of a virtual host that is new and empty, and is removed afterwards."""
+    management = Management(management_url(broker), broker.url)
+    name = f"test-{secrets.token_hex(6)}"
+    asyncio.run(management.add_vhost(name))
+    try:
+        yield with_vhost(broker.url, name)
+    finally:
+        asyncio.run(management.delete_vhost(name))
+
+
+def management_url(broker: Broker) -> str:
+    """The API's address; for a broker that BUS_URL names without BUS_MANAGEMENT_URL, its usual port."""
+    return broker.management_url or f"http://{urlsplit(broker.url).hostname}:15672"
+
+
+def with_vhost(url: str, name: str) -> str:
+    """The same broker's URL for another virtual host."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{quote(name, safe='')}"))

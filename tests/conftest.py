@@ -1,0 +1,54 @@
+"""Fixtures that every test may ask for. A broker is started once a run (once a worker under xdist), when one is asked for.
+
+broker          the URL of a RabbitMQ that all tests share: do not kill it
+vhost_url       the same with a virtual host of this test's own: nothing in it, removed afterwards
+shared_broker   the `Broker` itself, for its management API
+private_node    a RabbitMQ node of this test's own, started: kill it, pause it, restart it (4 to 5 s)
+"""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from bus.brokers.broker import Broker
+from bus.brokers.choice import INSTALL
+from bus.brokers.installation import find_installation
+from bus.brokers.private_node import PrivateNode
+from tests.broker import fresh_vhost, running_broker
+
+NEEDS_BROKER = {"broker", "vhost_url", "shared_broker", "private_node"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a RabbitMQ, so that `-m "not broker"` leaves it out."""
+    for item in items:
+        if NEEDS_BROKER.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.broker)
+
+
+@pytest.fixture(scope="session")
+def shared_broker() -> Iterator[Broker]:
+    with running_broker() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def broker(shared_broker: Broker) -> str:
+    return shared_broker.url
+
+
+@pytest.fixture
+def vhost_url(shared_broker: Broker) -> Iterator[str]:
+    with fresh_vhost(shared_broker) as url:
+        yield url
+
+
+@pytest.fixture
+async def private_node() -> AsyncIterator[PrivateNode]:
+    installation = find_installation(os.environ)
+    assert installation, INSTALL
+    node = PrivateNode(installation)
+    await node.start()
+    yield node
+    await node.stop()

@@ -1,0 +1,165 @@
+"""The house rules of the design's section 3, as tables and the functions that check them."""
+
+import ast
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+# A room is a module, or a package with everything in it. Imports point down, or stay in the layer without a cycle.
+LAYERS: Mapping[int, tuple[str, ...]] = {
+    0: ("bus.errors", "bus.contract", "bus.envelope", "bus.topology", "bus.settings"),
+    1: ("bus.handler", "bus.context", "bus.recovery", "bus.transport"),
+    2: ("bus.middleware",),
+    3: ("bus.router", "bus.client", "bus.replies", "bus.receiver", "bus.settlement", "bus.dead_letters", "bus.transports"),
+    4: ("bus.stacks", "bus.app", "bus.testing", "bus.logs", "bus.brokers"),
+    5: ("bus.cli", "bus"),
+}
+# Each third-party library has one home, so that replacing it means one room.
+HOMES: Mapping[str, tuple[str, ...]] = {
+    "aio_pika": ("bus.transports.rabbitmq",),
+    "aiormq": ("bus.transports.rabbitmq",),
+    "pamqp": ("bus.transports.rabbitmq",),
+    "yarl": ("bus.transports.rabbitmq",),
+    "faststream": ("bus.transports.faststream",),
+    "jwt": ("bus.middleware.auth", "bus.middleware.keys"),
+    "cryptography": ("bus.middleware.auth", "bus.middleware.keys"),
+    "tenacity": ("bus.recovery",),
+    "structlog": ("bus.middleware.logging", "bus.logs"),
+    "testcontainers": ("bus.brokers.container",),
+    "typer": ("bus.cli",),
+    "rich": ("bus.cli",),
+    "watchfiles": ("bus.cli",),
+    "pydantic_settings": ("bus.settings",),
+    "contracts": ("bus.cli.demo",),  # the demo shows the reference application, in a checkout
+    "workers": ("bus.cli.demo",),
+    "pydantic": ("bus",),
+    "pydantic_core": ("bus",),
+    "typing_extensions": ("bus",),
+}
+# The guard is a program of its own, started with an environment that is made for it.
+READS_ENVIRONMENT = ("bus.settings", "bus.cli", "bus.brokers.guard")
+# The reference application shows what users write: no broker's library in it.
+BROKER_LIBRARIES = ("aio_pika", "aiormq", "pamqp", "faststream")
+APPLICATION = {"contracts": ("workers", *BROKER_LIBRARIES), "workers": BROKER_LIBRARIES}
+
+
+@dataclass(frozen=True)
+class Module:
+    """One source file: its dotted name, and everything that it imports anywhere, with lines."""
+
+    name: str
+    tree: ast.Module
+    imports: tuple[tuple[str, int], ...]
+
+    @property
+    def is_middleware(self) -> bool:
+        return self.name.startswith("bus.middleware.")
+
+
+def violations(root: Path) -> list[str]:
+    """Every breach of the rules under `root`, the directory that holds `bus`; empty when all is well."""
+    modules = read(root, "bus")
+    found = [breach for module in modules for rule in RULES for breach in rule(module)]
+    applied = [breach for package in APPLICATION for module in read(root, package) for breach in foreign(module, package)]
+    return [*found, *cycles(modules), *applied]
+
+
+def read(root: Path, package: str) -> list[Module]:
+    """The modules of one top-level package, with `from x import y` resolved to `x.y` where that is a module."""
+    trees = {dotted(root, path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted((root / package).rglob("*.py"))}
+    return [Module(name, tree, tuple(imported(tree, known=set(trees)))) for name, tree in trees.items()]
+
+
+def dotted(root: Path, path: Path) -> str:
+    return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(tree: ast.AST, known: set[str]) -> Iterator[tuple[str, int]]:
+    """What is imported by statement, or by `import_module` with a name that is written out."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from ((each.name, node.lineno) for each in names)
+            case ast.ImportFrom(module=str(module), names=names):
+                whole = (f"{module}.{each.name}" for each in names)
+                yield from ((each if each in known else module, node.lineno) for each in whole)
+            case ast.Call(
+                func=ast.Attribute(attr="import_module") | ast.Name(id="import_module"), args=[ast.Constant(value=str(name)), *_]
+            ):
+                yield name, node.lineno
+
+
+def within(name: str, rooms: tuple[str, ...]) -> bool:
+    return any(name == room or name.startswith(f"{room}.") for room in rooms)
+
+
+def layer(name: str) -> int | None:
+    """The layer of a module's room; None for a room that nobody has written into the table."""
+    if name == "bus":
+        return 5
+    return next((number for number, rooms in LAYERS.items() if within(name, tuple(room for room in rooms if room != "bus"))), None)
+
+
+def points_down(module: Module) -> Iterator[str]:
+    own = layer(module.name)
+    if own is None:
+        yield f"{module.name}: a new room; decide its layer and add it to LAYERS in tests/layers.py"
+        return
+    for target, line in module.imports:
+        if within(target, ("bus",)) and (other := layer(target)) is not None and other > own:
+            yield f"{module.name}:{line}: imports {target}, which is up (layer {own} to {other})"
+
+
+def at_home(module: Module) -> Iterator[str]:
+    for target, line in module.imports:
+        library = target.partition(".")[0]
+        if library == "bus" or library in sys.stdlib_module_names:
+            continue
+        if library not in HOMES:
+            yield f"{module.name}:{line}: {library} has no home; decide which and add it to HOMES in tests/layers.py"
+        elif not within(module.name, HOMES[library]):
+            yield f"{module.name}:{line}: {library} is at home in {', '.join(HOMES[library])} only"
+
+
+def keeps_to_itself(module: Module) -> Iterator[str]:
+    for target, line in module.imports:
+        if module.is_middleware and target.startswith("bus.middleware.") and target != module.name:
+            yield f"{module.name}:{line}: a middleware imports another ({target})"
+
+
+def imports_on_top(module: Module) -> Iterator[str]:
+    functions = (node for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
+    inside = {node.lineno for function in functions for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)}
+    yield from (f"{module.name}:{line}: an import inside a function" for line in sorted(inside))
+
+
+def leaves_environment(module: Module) -> Iterator[str]:
+    if within(module.name, READS_ENVIRONMENT):
+        return
+    names = {"environ", "environb", "getenv", "getenvb"}
+    for node in ast.walk(module.tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="os"), attr=attribute) if attribute in names:
+                yield f"{module.name}:{node.lineno}: reads the environment (os.{attribute}); take a mapping or a setting"
+            case ast.ImportFrom(module="os", names=aliases) if names.intersection(each.name for each in aliases):
+                yield f"{module.name}:{node.lineno}: reads the environment; take a mapping or a setting"
+
+
+def cycles(modules: list[Module]) -> Iterator[str]:
+    known = {module.name for module in modules}
+    graph = {module.name: {target for target, _ in module.imports if target in known and target != module.name} for module in modules}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        yield f"an import cycle: {' <- '.join(error.args[1])}"
+
+
+def foreign(module: Module, package: str) -> Iterator[str]:
+    for target, line in module.imports:
+        if within(target, APPLICATION[package]):
+            yield f"{module.name}:{line}: {package} imports {target}"
+
+
+RULES = (points_down, at_home, keeps_to_itself, imports_on_top, leaves_environment)

@@ -1,0 +1,81 @@
+import inspect
+import io
+from importlib import import_module
+
+import pytest
+import typer
+from rich.console import Console
+
+from bus import errors
+from bus.cli import COMMANDS, build, main, take_debug
+from bus.cli.errors import EXIT_CODES, Reporter, exit_code
+
+ALL_ERRORS = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.BusError)]
+
+
+def reported(error: BaseException, *, debug: bool = False) -> tuple[int, str]:
+    """Exit code and standard error of a command that raises `error`."""
+    written = io.StringIO()
+
+    def command() -> None:
+        raise error
+
+    with pytest.raises(typer.Exit) as caught:
+        Reporter(debug=debug, console=Console(file=written, width=40))(command)()
+    return caught.value.exit_code, written.getvalue()
+
+
+def test_an_error_of_the_bus_is_one_line_with_its_own_words() -> None:
+    sentence = "no queue takes this job: [nobody] serves it, so start a worker with `bus run`, and then submit it again"
+    assert reported(errors.NotServed(sentence)) == (69, f"error: {sentence}\n")
+
+
+def test_the_text_of_any_other_error_is_not_shown() -> None:
+    code, written = reported(ValueError("a patient's name"))
+    assert code == 70
+    assert "patient" not in written
+    assert "ValueError" in written
+
+
+def test_debug_shows_the_traceback() -> None:
+    _, written = reported(errors.NotFound("no such thing"), debug=True)
+    assert "Traceback (most recent call last)" in written
+
+
+def test_ctrl_c_is_no_error() -> None:
+    assert reported(KeyboardInterrupt()) == (130, "")
+
+
+def test_an_exit_that_a_command_chose_is_kept() -> None:
+    assert reported(typer.Exit(3)) == (3, "")
+
+
+@pytest.mark.parametrize("error", ALL_ERRORS)
+def test_every_error_has_an_exit_code_that_tells_it_from_success_and_usage(error: type[errors.BusError]) -> None:
+    assert exit_code(error()) in {*EXIT_CODES.values(), 70}
+
+
+def test_debug_is_taken_from_anywhere_before_a_double_dash() -> None:
+    assert take_debug(["doctor", "--debug", "--json"]) == (True, ["doctor", "--json"])
+    assert take_debug(["run", "x:y", "--", "--debug"]) == (False, ["run", "x:y", "--", "--debug"])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_summary_is_the_first_line_of_its_commands_help(name: str) -> None:
+    command = import_module(f"bus.cli.{name.replace('-', '_')}").command
+    text = command.info.help if isinstance(command, typer.Typer) else inspect.getdoc(command)
+    assert str(text).splitlines()[0] == COMMANDS[name]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([name, "--help"])
+    assert caught.value.code == 0
+    assert COMMANDS[name].split()[0] in capsys.readouterr().out
+
+
+def test_help_lists_every_command_without_loading_one() -> None:
+    app = build(["--help"], Reporter(debug=False))
+    assert [each.name for each in app.registered_commands] == list(COMMANDS)
+    assert len({each.callback for each in app.registered_commands}) == 1

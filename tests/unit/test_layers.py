@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import pytest
+
+from tests.layers import HOMES, LAYERS, violations
+
+ROOT = Path(__file__).parents[2]
+
+PLANTED = {
+    "an import that points up": ("handler", "from bus.app import Bus", "imports bus.app, which is up"),
+    "an import that points up, for types only": (
+        "handler",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from bus.app import Bus",
+        "imports bus.app, which is up",
+    ),
+    "the public names used from inside": ("app", "from bus import Bus", "imports bus, which is up"),
+    "a module imported from its package": ("handler", "from bus import app", "imports bus.app, which is up"),
+    "an import by name": ("handler", "import importlib\nimportlib.import_module('bus.app')", "imports bus.app, which is up"),
+    "an import inside a function": ("app", "def f():\n    import json", "an import inside a function"),
+    "an import inside an async method": ("app", "class A:\n    async def f(self):\n        from json import loads", "an import inside"),
+    "a room without a layer": ("cellar", "", "bus.cellar: a new room"),
+    "a library away from home": ("app", "from aio_pika.abc import AbstractChannel", "aio_pika is at home in bus.transports.rabbitmq only"),
+    "a library without a home": ("app", "import requests", "requests has no home"),
+    "a middleware that imports another": (
+        "middleware/retry",
+        "from bus.middleware.deadline import deadline",
+        "a middleware imports another",
+    ),
+    "the environment read": ("app", "import os\nos.environ['HOME']", "reads the environment"),
+    "the environment read by another name": ("app", "from os import getenv", "reads the environment"),
+    "a cycle in one layer": ("envelope", "import bus.topology", "an import cycle"),
+    "a contract that knows a worker": ("../contracts/note/v1", "import workers.note", "contracts imports workers.note"),
+    "a worker with a broker's library": ("../workers/note", "import pamqp.frame", "workers imports pamqp.frame"),
+}
+
+
+def house(root: Path) -> Path:
+    """A small house that keeps the rules."""
+    sources = {
+        "__init__": "",
+        "errors": "",
+        "envelope": "from bus.errors import BusError",
+        "topology": "import bus.envelope",
+        "app": "from bus.envelope import Envelope\nimport json, pydantic",
+        "middleware/__init__": "",
+        "middleware/deadline": "from bus import errors",
+        "middleware/retry": "",
+        "settings": "import os\nimport pydantic_settings\nos.environ",
+        "transports/rabbitmq/__init__": "import aio_pika.abc",
+        "../workers/note": "import contracts.note.v1, numpy",
+        "../contracts/note/v1": "import bus, pydantic",
+    }
+    for name, source in sources.items():
+        plant(root, name, source)
+    return root
+
+
+def plant(root: Path, name: str, source: str) -> None:
+    path = root / "bus" / f"{name}.py"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(source, encoding="utf-8")
+
+
+def test_the_house_keeps_its_rules() -> None:
+    assert violations(ROOT) == []
+
+
+def test_a_house_that_keeps_the_rules_passes(tmp_path: Path) -> None:
+    assert violations(house(tmp_path)) == []
+
+
+@pytest.mark.parametrize("planted", PLANTED, ids=list(PLANTED))
+def test_a_planted_breach_is_found(planted: str, tmp_path: Path) -> None:
+    name, source, message = PLANTED[planted]
+    (tmp_path / "bus").mkdir()
+    plant(house(tmp_path), name, source)
+    found = violations(tmp_path)
+    assert len(found) == 1
+    assert message in found[0]
+
+
+def test_no_room_is_on_two_floors() -> None:
+    rooms = [room for floor in LAYERS.values() for room in floor]
+    assert len(rooms) == len(set(rooms))
+
+
+def test_every_home_is_in_the_house() -> None:
+    assert all(room.partition(".")[0] == "bus" for rooms in HOMES.values() for room in rooms)
