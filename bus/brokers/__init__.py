@@ -1,0 +1,1 @@
+"""Where a RabbitMQ comes from: one that is named, one of this machine, or one in a container."""

@@ -1,0 +1,91 @@
+"""Which broker to use where nobody says: the one order for `bus demo`, `bus broker`, `bus doctor` and the tests."""
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bus.brokers.broker import Broker
+from bus.brokers.engine import engine_answers
+from bus.brokers.installation import Installation, find_installation
+from bus.brokers.named import NamedBroker
+from bus.brokers.private_node import PrivateNode
+from bus.errors import ConfigurationError
+
+__all__ = ["INSTALL", "Choice", "Probes", "broker_for", "choose"]
+
+INSTALL = (
+    "no RabbitMQ can be had on this machine: apt-get install rabbitmq-server (Debian, Ubuntu), brew install rabbitmq (macOS), "
+    "start a Docker engine, or set BUS_URL=amqp://user:password@host/vhost"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What was chosen, and why in one sentence."""
+
+    kind: Literal["named", "node", "container", "memory"]
+    why: str
+    url: str | None = field(default=None, repr=False)
+    management_url: str | None = None
+    installation: Installation | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probes:
+    """How the machine is asked what it has; tests ask nobody."""
+
+    installation: Callable[[Mapping[str, str]], Installation | None] = find_installation
+    engine: Callable[[Mapping[str, str]], bool] = engine_answers
+    module: Callable[[str], object | None] = importlib.util.find_spec
+
+
+def choose(environment: Mapping[str, str], *, memory: bool = False, probes: Probes | None = None) -> Choice:
+    """The first that can be had: `BUS_URL`, this machine's RabbitMQ, a container; with `memory`, the model broker.
+
+    `ConfigurationError` says what to install where there is none.
+    """
+    ask = probes or Probes()
+    if named := environment.get("BUS_URL"):
+        return _named(named, environment.get("BUS_MANAGEMENT_URL"), memory=memory)
+    if installation := ask.installation(environment):
+        why = f"BUS_URL is not set, and this machine has a RabbitMQ ({installation.server})"
+        return Choice(kind="node", why=why, installation=installation)
+    if ask.engine(environment):
+        return _container(ask, memory=memory)
+    if memory:
+        return Choice(kind="memory", why=f"in memory, because {INSTALL}")
+    raise ConfigurationError(INSTALL)
+
+
+def _named(url: str, management_url: str | None, *, memory: bool) -> Choice:
+    if url.startswith(("amqp://", "amqps://")):
+        return Choice(kind="named", why="BUS_URL names it", url=url, management_url=management_url)
+    if memory and url.startswith("memory:"):
+        return Choice(kind="memory", why="BUS_URL asks for the broker in memory")
+    if url.startswith("memory:"):
+        raise ConfigurationError("BUS_URL=memory: is a broker inside one process; unset it, or name a RabbitMQ")
+    raise ConfigurationError("BUS_URL names no broker: give amqp://user:password@host:port/vhost, or unset it")
+
+
+def _container(ask: Probes, *, memory: bool) -> Choice:
+    if ask.module("testcontainers"):
+        return Choice(kind="container", why="this machine has no RabbitMQ, and a Docker engine answers")
+    lacking = "a Docker engine answers, and testcontainers is not installed: pip install 'trunkline[containers]'"
+    if memory:
+        return Choice(kind="memory", why=f"in memory, because {lacking}")
+    raise ConfigurationError(lacking)
+
+
+def broker_for(choice: Choice) -> Broker:
+    """The broker that was chosen, not started; `ConfigurationError` for the one in memory, which is a transport."""
+    if choice.url:
+        return NamedBroker(choice.url, choice.management_url)
+    if choice.installation:
+        return PrivateNode(choice.installation)
+    if choice.kind == "container":
+        # By name, since it loads the Docker client, which takes longer than everything else here together.
+        broker: Broker = importlib.import_module("bus.brokers.container").ContainerBroker()
+        return broker
+    raise ConfigurationError("the broker in memory needs no start: connect to BUS_URL=memory:")

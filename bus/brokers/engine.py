@@ -1,0 +1,55 @@
+"""Whether a container engine answers on this machine."""
+
+import contextlib
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+__all__ = ["engine_answers"]
+
+PING = b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n"
+TIMEOUT = 2.0  # seconds; it answers in milliseconds
+DOCKER_PORT = 2375
+
+
+def engine_answers(environment: Mapping[str, str]) -> bool:
+    """Whether Docker's API (or one like it) says that it is there, within a few seconds."""
+    return any(map(pings, addresses(environment)))
+
+
+def addresses(environment: Mapping[str, str]) -> Iterator[str]:
+    """Where the engine may be: where `DOCKER_HOST` says, else the usual sockets."""
+    if named := environment.get("DOCKER_HOST"):
+        yield named
+        return
+    yield "unix:///var/run/docker.sock"
+    if home := environment.get("HOME"):
+        yield f"unix://{home}/.docker/run/docker.sock"
+    if runtime := environment.get("XDG_RUNTIME_DIR"):
+        yield f"unix://{runtime}/docker.sock"
+
+
+def pings(address: str) -> bool:
+    """Whether an engine answers at `unix:///path` or `tcp://host:port`."""
+    with contextlib.suppress(OSError, ValueError), connect(address) as connection:
+        connection.sendall(PING)
+        return b" 200 " in connection.recv(64)
+    return False
+
+
+def connect(address: str) -> socket.socket:
+    """An open connection to it; `OSError` where there is none, `ValueError` for another kind of address."""
+    parts = urlsplit(address)
+    if parts.scheme == "tcp":
+        return socket.create_connection((parts.hostname or "localhost", parts.port or DOCKER_PORT), TIMEOUT)
+    if parts.scheme != "unix" or not Path(parts.path).exists():
+        raise ValueError(address)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(TIMEOUT)
+    try:
+        connection.connect(parts.path)
+    except OSError:
+        connection.close()
+        raise
+    return connection

@@ -1,0 +1,68 @@
+"""`bus`: the command line. Exit codes: see `bus.cli.errors`."""
+
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import typer
+
+from bus.cli.errors import Reporter
+
+__all__ = ["COMMANDS", "main"]
+
+# A command is the module `bus.cli.<name>` with `command`: a function, or a `typer.Typer` where it has commands of its own.
+# The summary stands here because `bus --help` shows it without loading the command: brokers, transports, engines.
+COMMANDS = {
+    "broker": "Start a private RabbitMQ with its management UI, until Ctrl-C.",
+    "demo": "Watch a spoken dictation become a transcript, every step on one correlation id.",
+    "doctor": "Show what is installed, which broker would be used and why, and whether it answers.",
+    "run": "Serve a router until SIGTERM or Ctrl-C.",
+}
+DEBUG = "--debug"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; ends by `SystemExit`."""
+    debug, rest = take_debug(list(sys.argv[1:] if arguments is None else arguments))
+    for library in ("aio_pika", "aiormq"):
+        # What they log about a connection that fails is in the error that we show.
+        logging.getLogger(library).addHandler(logging.NullHandler())
+    build(rest, Reporter(debug=debug))(rest, prog_name="bus")
+
+
+def take_debug(arguments: list[str]) -> tuple[bool, list[str]]:
+    """Whether `--debug` is among our own arguments, and the others; what follows `--` is not ours."""
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return DEBUG in own, [each for each in own if each != DEBUG] + arguments[len(own) :]
+
+
+def build(arguments: Sequence[str], reporter: Reporter) -> typer.Typer:
+    """The application with the command that `arguments` name loaded, and the others by their summaries only."""
+    app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, callback=options)
+    named = next((each for each in arguments if not each.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        if name == named:
+            attach(app, name, importlib.import_module(f"bus.cli.{name.replace('-', '_')}").command, reporter)
+        else:
+            app.command(name, help=summary)(unloaded)
+    return app
+
+
+def attach(app: typer.Typer, name: str, command: typer.Typer | Callable[..., Any], reporter: Reporter) -> None:
+    """Add a command, or a group of them, with its failures reported."""
+    if not isinstance(command, typer.Typer):
+        app.command(name)(reporter(command))
+        return
+    for each in command.registered_commands:
+        each.callback = reporter(each.callback) if each.callback else None
+    app.add_typer(command, name=name)
+
+
+def options(debug: bool = typer.Option(False, DEBUG, help="Show where an error came from.")) -> None:  # noqa: FBT003  read by main
+    """Requests, events and jobs between Python services on RabbitMQ."""
+
+
+def unloaded() -> None:
+    """Stand in for a command that these arguments do not name."""

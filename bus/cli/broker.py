@@ -1,0 +1,99 @@
+"""`bus broker`: a RabbitMQ to try things on."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from urllib.parse import unquote, urlsplit
+
+from rich.console import Console
+
+from bus.brokers.broker import Broker
+from bus.brokers.choice import Choice, broker_for, choose
+from bus.errors import Unavailable
+
+__all__ = ["command", "started"]
+
+LOOK = 0.5  # seconds between two looks at whether the broker still runs
+
+
+def command() -> None:
+    """Start a private RabbitMQ with its management UI, until Ctrl-C.
+
+    It takes this machine's RabbitMQ, else a container, and removes its data when it ends.
+    Where BUS_URL names a broker, nothing is started.
+    """
+    console = Console()
+    choice = choose(os.environ)
+    if choice.kind == "named":
+        console.print(f"{broker_for(choice).describe()}: nothing is started. Unset BUS_URL to start a private one.", soft_wrap=True)
+        return
+    asyncio.run(serve(choice, console))
+
+
+async def serve(choice: Choice, console: Console) -> None:
+    """Start it, say where it is, and end it when a signal says so."""
+    with signals() as stop:
+        async with started(choice, console, stop) as broker:
+            if broker is None:
+                return
+            console.print(card(choice, broker), markup=False, highlight=False, soft_wrap=True)
+            console.print("Ctrl-C ends it and removes its data.")
+            await until(stop, broker)
+        console.print("ended, and its data removed")
+
+
+@contextlib.asynccontextmanager
+async def started(choice: Choice, console: Console, stop: asyncio.Event) -> AsyncIterator[Broker | None]:
+    """The chosen broker while it runs, ended afterwards; None where `stop` came first."""
+    broker = broker_for(choice)
+    starting, stopping = asyncio.ensure_future(broker.start()), asyncio.ensure_future(stop.wait())
+    try:
+        with console.status("starting RabbitMQ (about 5 s)"):
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            await starting
+        yield broker if starting.done() else None
+    finally:
+        for task in (starting, stopping):
+            task.cancel()
+        await asyncio.wait({starting, stopping})
+        await broker.stop()
+
+
+async def until(stop: asyncio.Event, broker: Broker) -> None:
+    """Return when `stop` is set; `Unavailable` should the broker end by itself."""
+    while not stop.is_set():
+        if not broker.running:
+            raise Unavailable(f"{broker.describe()} has ended by itself; start it again")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), LOOK)
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[asyncio.Event]:
+    """An event that Ctrl-C and SIGTERM set."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def card(choice: Choice, broker: Broker) -> str:
+    """Where it is and who may come in."""
+    parts = urlsplit(broker.url)
+    rows = {
+        "RabbitMQ": broker.describe(),
+        "because": choice.why,
+        "URL": broker.url,
+        "user": unquote(parts.username or ""),
+        "password": unquote(parts.password or ""),
+        "UI": broker.management_url or "none",
+        "use it": f"export BUS_URL={broker.url}",
+    }
+    return "\n".join(f"{name:<10}{value}" for name, value in rows.items())

@@ -1,0 +1,168 @@
+"""`bus doctor`: what is here, what would be used, and does it answer."""
+
+import asyncio
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bus.brokers.broker import Broker
+from bus.brokers.choice import Choice, broker_for, choose
+from bus.brokers.engine import engine_answers
+from bus.brokers.installation import find_installation, versions
+from bus.cli.errors import exit_code
+from bus.errors import BusError
+from bus.settings import load_settings
+from bus.transports.rabbitmq.probe import Server, probe
+
+__all__ = ["command"]
+
+CORE = ("trunkline", "aio-pika", "aiormq", "pydantic", "pydantic-settings", "structlog", "tenacity", "typer", "rich")
+EXTRAS = {
+    "auth": ("pyjwt", "cryptography"),
+    "containers": ("testcontainers",),
+    "faststream": ("faststream",),
+    "reload": ("watchfiles",),
+    "transcription": ("pocketsphinx", "numpy", "soundfile", "soxr", "httpx"),
+    "whisper": ("faster-whisper",),
+}
+
+
+@dataclass(kw_only=True)
+class Report:
+    """Everything that the doctor found; `exit_code` 0 means that the bus can work here."""
+
+    python: str = field(default_factory=platform.python_version)
+    packages: dict[str, str | None] = field(default_factory=dict)
+    extras: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    rabbitmq: dict[str, str] | None = None
+    container_engine: bool = False
+    settings: str = "valid"
+    broker: str | None = None
+    why: str | None = None
+    server: dict[str, str] | None = None
+    problems: list[str] = field(default_factory=list)
+    exit_code: int = 0
+
+    def failed(self, error: BusError) -> None:
+        """Note a problem; the first one decides the exit code."""
+        self.problems.append(str(error))
+        self.exit_code = self.exit_code or exit_code(error)
+
+
+def command(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    start: Annotated[bool, typer.Option("--start", help="Start the broker that would be started, and connect to it (about 5 s).")] = False,
+) -> None:
+    """Show what is installed, which broker would be used and why, and whether it answers.
+
+    Exit code 0: the bus can work here. Otherwise the first problem's code, as for every command.
+    """
+    console = Console()
+    with console.status("looking"):
+        report = asyncio.run(examine(os.environ, start=start))
+    if as_json:
+        console.out(json.dumps(asdict(report), indent=2), highlight=False)
+    else:
+        show(report, console)
+    raise typer.Exit(report.exit_code)
+
+
+async def examine(environment: Mapping[str, str], *, start: bool) -> Report:
+    """Look at everything; what is wrong is in the report, never raised."""
+    report = Report(packages=installed(CORE), extras={name: installed(parts) for name, parts in EXTRAS.items()})
+    if installation := find_installation(environment):
+        report.rabbitmq = {"server": str(installation.server), **versions(installation)}
+    report.container_engine = await asyncio.to_thread(engine_answers, environment)
+    try:
+        load_settings()
+    except BusError as error:
+        report.settings = "wrong"
+        report.failed(error)
+    try:
+        choice = choose(environment)
+        report.broker, report.why = choice.kind, choice.why
+        await connect(choice, report, start=start)
+    except BusError as error:
+        report.failed(error)
+    return report
+
+
+async def connect(choice: Choice, report: Report, *, start: bool) -> None:
+    """Talk to the broker that is named, or to one that was started for this."""
+    broker = broker_for(choice)
+    if choice.kind == "named":
+        report.server = await server(broker)
+    elif start:
+        try:
+            await broker.start()
+            report.server = await server(broker)
+        finally:
+            await broker.stop()
+
+
+async def server(broker: Broker) -> dict[str, str]:
+    """What it says of itself."""
+    found: Server = await probe(broker.url)
+    return asdict(found)
+
+
+def installed(names: Iterable[str]) -> dict[str, str | None]:
+    """Distribution to version, None where it is not installed."""
+    found: dict[str, str | None] = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def show(report: Report, console: Console) -> None:
+    """The report for a person."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows(report):
+        table.add_row(name, value)
+    console.print(table)
+    for problem in report.problems:
+        console.print("problem:", style="bold red", end=" ")
+        console.print(problem, markup=False, highlight=False, soft_wrap=True)
+    if not report.problems:
+        console.print("all is well", style="green")
+
+
+def rows(report: Report) -> Iterable[tuple[str, str]]:
+    """Name and finding, in the order of use."""
+    yield "python", report.python
+    yield "packages", together(report.packages)
+    for name, parts in report.extras.items():
+        missing = [part for part, found in parts.items() if not found]
+        yield f"extra {name}", f"no: pip install 'trunkline\\[{name}]'" if missing else together(parts)
+    rabbitmq = report.rabbitmq
+    yield "rabbitmq-server", f"{rabbitmq['rabbitmq']} on Erlang {rabbitmq['erlang']}, {rabbitmq['server']}" if rabbitmq else "no"
+    yield "container engine", "answers" if report.container_engine else "no"
+    yield "settings", report.settings
+    yield "broker", f"{report.broker}: {report.why}" if report.broker else "none"
+    yield "connection", connection(report)
+
+
+def connection(report: Report) -> str:
+    """Whether the broker answers, in a few words."""
+    if report.server:
+        return f"{report.server['product']} {report.server['version']} ({report.server['platform']}), {report.server['cluster']}"
+    return "failed" if report.problems else "not tried: it is started when it is needed (--start tries)"
+
+
+def together(parts: Mapping[str, str | None]) -> str:
+    """Several distributions in one line."""
+    return ", ".join(f"{name} {found or 'missing'}" for name, found in parts.items())

@@ -1,0 +1,170 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import pytest
+
+from bus.brokers.management import Management
+from bus.brokers.ports import LOOPBACK, free_ports, greets
+from bus.transports.rabbitmq.probe import probe
+from tests.broker import with_vhost
+from tests.polling import until
+
+BUS = (sys.executable, "-m", "bus.cli")
+PATIENCE = 40  # seconds; a deadline for commands, of which the slowest starts a node
+
+
+def bus(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*BUS, *arguments], env=without_broker(environment), capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+
+
+@contextmanager
+def running(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [*BUS, *arguments], env=without_broker(environment), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def without_broker(environment: Mapping[str, str]) -> dict[str, str]:
+    """This environment with nothing about a broker in it, and then `environment`."""
+    return {**{name: value for name, value in os.environ.items() if not name.startswith("BUS_")}, "COLUMNS": "200", **environment}
+
+
+def read_card(process: subprocess.Popen[str]) -> dict[str, str]:
+    """What `bus broker` says once it has started, to its last line."""
+    assert process.stdout
+    card: dict[str, str] = {}
+    for line in process.stdout:
+        if line.startswith("Ctrl-C"):
+            return card
+        name, value = line[:10].strip(), line[10:].strip()
+        card[name] = value
+    raise AssertionError(process.stderr and process.stderr.read())
+
+
+async def test_broker_runs_until_ctrl_c_and_leaves_nothing() -> None:
+    with running("broker") as process:
+        card = read_card(process)
+        assert (await probe(card["URL"])).product == "RabbitMQ"
+        assert (await Management(card["UI"], card["URL"]).call("GET", "whoami"))["name"] == card["user"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 0
+    assert not greets(LOOPBACK, urlsplit(card["URL"]).port or 0)
+
+
+async def test_broker_can_be_ended_while_it_starts() -> None:
+    with running("broker") as process:
+        await until(lambda: children(process.pid), "the node's guard", PATIENCE)
+        guard = children(process.pid)[0]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+        assert not children(guard)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that `pid` has started and that have not ended."""
+    listed = subprocess.run(["ps", "-A", "-o", "ppid=,pid=,stat="], check=True, capture_output=True, text=True).stdout
+    rows = (line.split() for line in listed.splitlines())
+    return [int(child) for parent, child, state in rows if int(parent) == pid and not state.startswith("Z")]
+
+
+def test_broker_starts_nothing_where_one_is_named(vhost_url: str) -> None:
+    done = bus("broker", BUS_URL=vhost_url)
+    assert done.returncode == 0
+    assert "nothing is started" in done.stdout
+    assert str(urlsplit(vhost_url).password) not in done.stdout
+
+
+def test_broker_that_cannot_be_had_is_one_line_and_an_exit_code() -> None:
+    done = bus("broker", BUS_URL="memory:")
+    assert (done.returncode, done.stdout) == (os.EX_CONFIG, "")
+    assert done.stderr.startswith("error: BUS_URL=memory:")
+    assert done.stderr.count("\n") == 1
+
+
+def test_debug_shows_where_an_error_came_from() -> None:
+    for arguments in (("--debug", "broker"), ("broker", "--debug")):
+        done = bus(*arguments, BUS_URL="memory:")
+        assert done.returncode == os.EX_CONFIG
+        assert "Traceback" in done.stderr
+
+
+def test_doctor_finds_all_well_with_a_broker_that_answers(vhost_url: str) -> None:
+    done = bus("doctor", BUS_URL=vhost_url)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all is well" in done.stdout
+    assert "RabbitMQ" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert str(urlsplit(vhost_url).password) not in done.stdout
+
+
+def test_doctor_answers_programs_in_json(vhost_url: str) -> None:
+    report = json.loads(bus("doctor", "--json", BUS_URL=vhost_url).stdout)
+    assert report["broker"] == "named"
+    assert report["server"]["version"][0].isdigit()
+    assert report["packages"]["aio-pika"]
+    assert report["problems"] == []
+
+
+def test_doctor_starts_a_broker_when_told_to() -> None:
+    done = bus("doctor", "--json", "--start")
+    report = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert report["server"]["product"] == "RabbitMQ"
+    assert report["broker"] in {"node", "container"}
+
+
+def wrong_password(url: str) -> str:
+    return url.replace(f":{urlsplit(url).password}@", ":not-the-password@")
+
+
+def nobody(url: str) -> str:
+    return f"amqp://guest:guest@{LOOPBACK}:{free_ports(1)[0]}/"
+
+
+def no_vhost(url: str) -> str:
+    return with_vhost(url, "nowhere")
+
+
+def not_amqp(url: str) -> str:
+    return "http://guest:guest@localhost/"
+
+
+def no_such_host(url: str) -> str:
+    return "amqp://guest:guest@nowhere.invalid/"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "advice"),
+    [
+        (wrong_password, os.EX_NOPERM, "refuses the user or the password"),
+        (no_vhost, os.EX_NOPERM, "refuses the virtual host 'nowhere'"),
+        (nobody, os.EX_UNAVAILABLE, "cannot reach a RabbitMQ"),
+        (no_such_host, os.EX_UNAVAILABLE, "cannot reach a RabbitMQ at nowhere.invalid:5672"),
+        (not_amqp, os.EX_CONFIG, "amqp://user:password@host:port/vhost"),
+    ],
+)
+def test_doctor_says_what_is_wrong_with_a_broker(broker: str, spoil: Callable[[str], str], code: int, advice: str) -> None:
+    done = bus("doctor", BUS_URL=spoil(broker))
+    assert done.returncode == code, done.stdout
+    assert advice in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert str(urlsplit(broker).password) not in done.stdout
+
+
+def test_a_command_that_does_not_exist_is_a_usage_error() -> None:
+    done = bus("doktor")
+    assert done.returncode == 2
+    assert "doctor" in done.stderr

@@ -1,0 +1,45 @@
+import os
+import subprocess
+
+import pytest
+from testcontainers.core.config import testcontainers_config
+
+from bus.brokers.container import IMAGE, ContainerBroker
+from bus.brokers.engine import engine_answers
+from bus.brokers.management import Management
+from bus.errors import Unavailable
+from bus.transports.rabbitmq.probe import probe
+
+
+def image_is_here() -> bool:
+    """Whether a container can be started without a registry; every other test runs on a private node all the same."""
+    if not engine_answers(os.environ):
+        return False
+    return subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, check=False).returncode == 0
+
+
+pytestmark = pytest.mark.skipif(not image_is_here(), reason=f"no Docker engine with {IMAGE} on this machine")
+
+
+@pytest.fixture(autouse=True)
+def no_reaper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its image may not be here; the tests end what they start."""
+    monkeypatch.setattr(testcontainers_config, "ryuk_disabled", True)
+
+
+async def test_a_container_takes_clients_and_answers_its_api() -> None:
+    broker = ContainerBroker()
+    try:
+        await broker.start()
+        assert [broker.running] == [True]
+        assert (await probe(broker.url)).product == "RabbitMQ"
+        assert (await Management(broker.management_url, broker.url).version())[0].isdigit()
+    finally:
+        await broker.stop()
+    assert [broker.running] == [False]
+    await broker.stop()
+
+
+async def test_an_image_that_cannot_be_had_is_an_error_that_says_so() -> None:
+    with pytest.raises(Unavailable, match="registry"):
+        await ContainerBroker("trunkline.invalid/nothing:1").start()

@@ -1,0 +1,193 @@
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import aio_pika
+import pytest
+
+from bus.brokers.choice import INSTALL
+from bus.brokers.installation import Installation, find_installation
+from bus.brokers.management import Management
+from bus.brokers.ports import LOOPBACK, accepts, greets
+from bus.brokers.private_node import PrivateNode
+from bus.errors import Unauthenticated, Unavailable
+from tests.polling import until
+
+OWNER = """
+import asyncio, json, os
+from bus.brokers.installation import find_installation
+from bus.brokers.private_node import PrivateNode
+
+async def main():
+    node = PrivateNode(find_installation(os.environ))
+    await node.start()
+    print(json.dumps([node.url, str(node.directory), list(node.pids.values())]), flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def installation() -> Installation:
+    found = find_installation(os.environ)
+    assert found, INSTALL
+    return found
+
+
+@pytest.fixture(scope="module")
+def shared_node() -> Iterator[PrivateNode]:
+    found = find_installation(os.environ)
+    assert found, INSTALL
+    node = PrivateNode(found)
+    yield node
+    asyncio.run(node.stop())
+
+
+@pytest.fixture
+async def node(shared_node: PrivateNode) -> PrivateNode:
+    """A running node; started again where the test before has ended it, since a start takes seconds."""
+    await shared_node.start()
+    return shared_node
+
+
+def alive(group: int) -> list[str]:
+    """What still runs in a process group; what has ended and waits to be collected does not run."""
+    listed = subprocess.run(["ps", "-A", "-o", "pgid=,stat=,args="], check=True, capture_output=True, text=True).stdout
+    rows = (line.split(maxsplit=2) for line in listed.splitlines())
+    return [" ".join(row) for row in rows if int(row[0]) == group and not row[1].startswith("Z")]
+
+
+async def publish(url: str, queue: str) -> None:
+    connection = await aio_pika.connect(url, timeout=5)
+    async with connection:
+        channel = await connection.channel()
+        await channel.declare_queue(queue, durable=True)
+        message = aio_pika.Message(b"kept", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+        await channel.default_exchange.publish(message, queue, timeout=5)
+
+
+async def depth(url: str, queue: str) -> int | None:
+    connection = await aio_pika.connect(url, timeout=5)
+    async with connection:
+        channel = await connection.channel()
+        declared = await channel.declare_queue(queue, passive=True, timeout=5)
+        return declared.declaration_result.message_count
+
+
+async def test_a_node_takes_clients_and_answers_ctl_and_its_api(node: PrivateNode) -> None:
+    await publish(node.url, "greetings")
+    assert await depth(node.url, "greetings") == 1
+    assert "greetings" in await node.ctl("list_queues", "name")
+    assert (await Management(node.management_url, node.url).version())[0].isdigit()
+
+
+async def test_a_killed_node_comes_back_on_its_ports_with_its_data(node: PrivateNode) -> None:
+    url, pids = node.url, node.pids
+    await publish(url, "kept")
+    await node.kill()
+    assert not node.running
+    assert not greets(LOOPBACK, node.port)
+    assert alive(pids["guard"]) == []
+
+    await node.start()
+    assert node.url == url
+    assert node.pids["node"] != pids["node"]
+    assert await depth(url, "kept") == 1
+
+
+async def test_a_restarted_node_keeps_its_data(node: PrivateNode) -> None:
+    await publish(node.url, "orderly")
+    await node.restart()
+    assert await depth(node.url, "orderly") == 1
+
+
+async def test_a_paused_node_accepts_and_does_not_answer_until_it_is_resumed(node: PrivateNode) -> None:
+    await node.pause()
+    assert accepts(node.port)
+    assert not greets(LOOPBACK, node.port)
+    await node.resume()
+    await until(lambda: greets(LOOPBACK, node.port), "an answer after the pause")
+
+
+async def test_nothing_is_left_of_a_stopped_node_even_a_paused_one(node: PrivateNode) -> None:
+    group, directory = node.pids["guard"], node.directory
+    running = " ".join(alive(group))
+    assert all(program in running for program in ("guard.py", "epmd", "beam.smp"))
+    await node.pause()
+    await node.stop()
+    assert alive(group) == []
+    assert not directory.exists()
+    assert node.pids == {}
+    await node.stop()
+
+
+async def test_only_its_own_password_opens_it(node: PrivateNode) -> None:
+    wrong = node.url.replace("bus:", "bus:not-")
+    with pytest.raises(Unauthenticated, match="refuses the user 'bus'"):
+        await Management(node.management_url, wrong).call("GET", "whoami")
+
+
+async def test_a_node_that_cannot_start_says_why_and_leaves_nothing(installation: Installation) -> None:
+    node = PrivateNode(installation, config={"no.such.setting": "1"})
+    with pytest.raises(Unavailable) as caught:
+        await node.start()
+    assert "no.such.setting" in str(caught.value)
+    assert "BUS_URL" in str(caught.value)
+    assert not node.running
+    directory = node.directory
+    await node.stop()
+    assert not directory.exists()
+
+
+async def test_a_node_whose_start_is_cut_short_leaves_nothing(installation: Installation) -> None:
+    node = PrivateNode(installation)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(node.start(), 0.5)
+    assert not node.running
+    assert not any(map(accepts, (node.port, node.management_port)))
+    await node.stop()
+
+
+async def test_ctl_says_what_was_wrong(node: PrivateNode) -> None:
+    with pytest.raises(Unavailable, match="add_vhost"):
+        await node.ctl("add_vhost")
+
+
+@pytest.fixture
+def owner() -> Iterator[subprocess.Popen[str]]:
+    """Another process that owns a node."""
+    process = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+async def test_a_node_ends_with_the_process_that_started_it_even_when_that_is_killed(owner: subprocess.Popen[str]) -> None:
+    assert owner.stdout
+    _, directory, pids = json.loads(owner.stdout.readline())
+    owner.kill()
+    await until(lambda: alive(pids[0]) == [] and not Path(directory).exists(), "the end of the orphaned node")
+
+
+async def test_a_node_does_not_outlive_its_guard(node: PrivateNode) -> None:
+    group = node.pids["guard"]
+    os.kill(group, signal.SIGKILL)
+    await until(lambda: alive(group) == [], "the end of the unguarded node")
+
+
+async def test_nodes_live_side_by_side_each_with_its_own_settings(node: PrivateNode, installation: Installation) -> None:
+    second = PrivateNode(installation, config={"consumer_timeout": "5000", "disk_free_limit.absolute": "2MB"})
+    await second.start()
+    try:
+        await publish(second.url, "second")
+        assert "5000" in await second.ctl("eval", "application:get_env(rabbit, consumer_timeout).")
+        assert "5000" not in await node.ctl("eval", "application:get_env(rabbit, consumer_timeout).")
+    finally:
+        await second.stop()
+    assert greets(LOOPBACK, node.port)
