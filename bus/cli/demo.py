@@ -1,0 +1,139 @@
+"""`bus demo`: the reference application, from a recording to its transcript, on a real RabbitMQ where there is one."""
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bus.brokers.broker import Broker
+from bus.brokers.choice import Choice, choose
+from bus.cli.broker import signals, started
+from bus.errors import ConfigurationError, NotFound
+
+__all__ = ["command"]
+
+RECORDING = Path("examples/data/dictation.wav")
+
+
+def command(
+    recording: Annotated[str | None, typer.Argument(help="A WAV: a path, or a file:, http: or https: URL.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Keep RabbitMQ's UI up at the end, until Ctrl-C.")] = False,
+) -> None:
+    """Watch a spoken dictation become a transcript, every step on one correlation id."""
+    sys.path.insert(0, os.getcwd())
+    logging.getLogger("bus").setLevel(logging.CRITICAL)  # what goes wrong is told on the screen, once
+    console = Console()
+    story = _story()
+    choice = choose(os.environ, memory=True)
+    asyncio.run(play(story, choice, console, _readable(recording), wait=wait))
+
+
+def _story() -> ModuleType:
+    """The reference application, which is in the repository and not in the wheel."""
+    try:
+        importlib.import_module("workers.demo.stage")
+        return importlib.import_module("workers.demo.story")
+    except ModuleNotFoundError as error:
+        if error.name and not error.name.startswith(("workers", "contracts")):
+            raise ConfigurationError(f"the demonstration needs {error.name!r}: pip install 'trunkline[transcription]'") from error
+        raise ConfigurationError("the demonstration is in the repository: clone it, and run `make demo` there") from error
+
+
+def _readable(recording: str | None) -> str:
+    """An absolute path, since the worker may run in another folder; URLs as they are. A file that is missing is told at once."""
+    given = recording or str(RECORDING)
+    if "://" in given or given.startswith("file:"):
+        return given
+    path = Path(given).expanduser()
+    if not path.exists():
+        raise NotFound(f"there is no file {path}; give a WAV file, or run this in the repository's folder")
+    return str(path.resolve())
+
+
+async def play(story: ModuleType, choice: Choice, console: Console, recording: str, *, wait: bool) -> None:
+    """Play the story on the chosen broker."""
+    with signals() as stop:
+        async with _staged(choice, console, stop) as (stage, broker):
+            told = asyncio.ensure_future(tell(story, stage, console, recording))
+            stopped = asyncio.ensure_future(stop.wait())
+            await asyncio.wait({told, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            if not told.done():
+                told.cancel()
+                await asyncio.wait({told})
+                raise KeyboardInterrupt
+            told.result()
+            if wait and broker is not None:
+                _show_ui(console, broker)
+                await stop.wait()
+
+
+@contextlib.asynccontextmanager
+async def _staged(choice: Choice, console: Console, stop: asyncio.Event) -> AsyncIterator[tuple[Any, Broker | None]]:
+    stages = importlib.import_module("workers.demo.stage")
+    if choice.kind == "memory":
+        console.print(f"[bold]broker[/]  {choice.why}", highlight=False, soft_wrap=True)
+        yield stages.MemoryStage(), None
+        return
+    async with started(choice, console, stop) as broker:
+        if broker is None:
+            raise KeyboardInterrupt
+        console.print(f"[bold]broker[/]  {broker.describe()}: {choice.why}", highlight=False, soft_wrap=True)
+        yield stages.RabbitMQStage(broker.url), broker
+
+
+async def tell(story: ModuleType, stage: Any, console: Console, recording: str) -> None:
+    """Play it, and show each step as it is done."""
+    steps: list[Any] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting the worker", total=1.0)
+
+        def on_step(step: Any) -> None:
+            steps.append(step)
+            bar.console.print(f"[green]done[/]    {step.name}: {step.outcome}", highlight=False)
+            bar.update(task, description="transcribing")
+
+        def on_progress(update: Any) -> None:
+            bar.update(task, completed=update.progress, description=f"transcribing: {update.note}")
+
+        ending = await story.Story(stage, on_step, on_progress).play(recording)
+    _show(console, steps, ending)
+
+
+def _show(console: Console, steps: list[Any], ending: Any) -> None:
+    console.print()
+    console.print(f"[bold]Transcript[/] ({ending.transcript.engine}, confidence {ending.transcript.confidence:.2f})")
+    for segment in ending.transcript.segments:
+        console.print(f"  {segment.start:6.2f} s – {segment.end:6.2f} s  {segment.text}", highlight=False, soft_wrap=True)
+    console.print()
+    console.print("[bold]Dead letter[/]")
+    for name, value in sorted(ending.dead_letter.headers.items()):
+        shown = datetime.fromtimestamp(int(value) / 1000).astimezone().isoformat("T", "seconds") if name == "dead-at" else value
+        console.print(f"  {name:14} {shown}", highlight=False, soft_wrap=True)
+    console.print()
+    table = Table("step", "what came of it", "at", "took", "correlation", caption=f"correlation id {ending.correlation_id}")
+    for step in steps:
+        short = (step.correlation_id or "").partition("-")[0]
+        table.add_row(step.name, step.outcome, f"{step.at:.2f} s", f"{step.took * 1000:.0f} ms", short)
+    for column in (2, 3):
+        table.columns[column].justify, table.columns[column].no_wrap = "right", True
+    console.print(table)
+
+
+def _show_ui(console: Console, broker: Broker) -> None:
+    console.print(f"RabbitMQ's UI: {broker.management_url or 'unknown'}", highlight=False)
+    console.print(f"the broker's URL, with its user and password: {broker.url}", highlight=False, soft_wrap=True)
+    console.print("Ctrl-C ends it.")

@@ -1,0 +1,95 @@
+"""`bus run`: serve a router, in one process or several."""
+
+import asyncio
+import contextlib
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from bus.app import Bus
+from bus.cli.processes import Command, run_processes
+from bus.errors import ConfigurationError
+from bus.logs import configure_logging
+from bus.router import Router
+from bus.settings import load_settings
+
+__all__ = ["command", "load_router"]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def command(
+    target: Annotated[str, typer.Argument(metavar="MODULE:ROUTER", help="For example workers.transcription:router.")],
+    processes: Annotated[int, typer.Option(min=1, max=64, help="Worker processes; one that dies is started again.")] = 1,
+    reload: Annotated[bool, typer.Option("--reload", help="Start anew when a Python file below this folder changes.")] = False,
+) -> None:
+    """Serve a router until SIGTERM or Ctrl-C.
+
+    The first signal stops cleanly: no new messages, what runs finishes within BUS_STOP_GRACE seconds. A second stops
+    now; what was unfinished is delivered again.
+    """
+    sys.path.insert(0, os.getcwd())
+    if processes > 1 or reload:
+        arguments = [sys.executable, "-m", "bus.cli", "run", target]
+        raise typer.Exit(asyncio.run(run_processes(Command(arguments=arguments, processes=processes, reload=reload))))
+    raise typer.Exit(asyncio.run(serve(load_router(target))))
+
+
+def load_router(target: str) -> Router:
+    """The router that `MODULE:ROUTER` names; `ConfigurationError` says what is wrong with it."""
+    module, _, name = target.partition(":")
+    if not module or not name:
+        raise ConfigurationError(f"{target!r} names no router; write MODULE:ROUTER, for example workers.transcription:router")
+    try:
+        router = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"there is no module {error.name!r}; run this where {module!r} can be imported") from error
+    if not isinstance(router, Router):
+        found = "nothing" if router is None else f"a {type(router).__name__}"
+        raise ConfigurationError(f"{module} has {found} by the name {name!r}; it has to be a bus.Router")
+    return router
+
+
+async def serve(router: Router) -> int:
+    """Serve until a signal; the exit code: 0 after a clean stop, 128 + the signal's number after a second one."""
+    settings = load_settings()
+    configure_logging(settings)
+    stop = asyncio.Event()
+    serving = asyncio.ensure_future(serve_until(router, stop, Bus(router.name, settings=settings)))
+    with signals(stop, serving) as received:
+        try:
+            await serving
+        except asyncio.CancelledError:
+            return 128 + received[-1]
+    return 0
+
+
+async def serve_until(router: Router, stop: asyncio.Event, bus: Bus) -> None:
+    """Serve until `stop` is set."""
+    async with bus:
+        await bus.serve(router, until=stop)
+
+
+@contextlib.contextmanager
+def signals(stop: asyncio.Event, serving: "asyncio.Future[None]") -> Iterator[list[int]]:
+    """The first signal sets `stop`, a second cancels `serving`; yields what has been received."""
+    loop, received = asyncio.get_running_loop(), list[int]()
+
+    def on_signal(number: int) -> None:
+        received.append(number)
+        if stop.is_set():
+            serving.cancel()
+        stop.set()
+
+    for each in SIGNALS:
+        loop.add_signal_handler(each, on_signal, int(each))
+    try:
+        yield received
+    finally:
+        for each in SIGNALS:
+            loop.remove_signal_handler(each)

@@ -1,0 +1,51 @@
+"""`bus` in a process of its own, as a person runs it."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a command ended."""
+
+    code: int | None
+    out: str
+    err: str
+
+
+@asynccontextmanager
+async def running(*arguments: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The command while the block lasts."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bus.cli", *arguments),
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "200", **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def ended(process: asyncio.subprocess.Process, seconds: float = 60) -> Ended:
+    """What it printed, and its exit code, once it has ended by itself."""
+    async with asyncio.timeout(seconds):
+        out, err = await process.communicate()
+    return Ended(code=process.returncode, out=out.decode(), err=err.decode())
+
+
+async def bus(*arguments: str, **environment: str) -> Ended:
+    """Run it to its end."""
+    async with running(*arguments, **environment) as process:
+        return await ended(process)

@@ -1,0 +1,38 @@
+"""A service for tests: says which process it is, and takes as long as it is told to."""
+
+import asyncio
+import os
+
+from bus import Job, Message, Request, Router, contract
+
+__all__ = ["Nap", "ProcessId", "WhoAreYou", "router"]
+
+
+class ProcessId(Message):
+    process: int
+
+
+@contract("slow.who", version=1, idempotent=True)
+class WhoAreYou(Request[ProcessId]):
+    """Ask which process serves."""
+
+
+@contract("slow.nap", version=1)
+class Nap(Job[ProcessId]):
+    """Sleep."""
+
+    seconds: float
+
+
+router = Router("slow")
+
+
+@router.request(WhoAreYou)
+async def who(_request: WhoAreYou) -> ProcessId:
+    return ProcessId(process=os.getpid())
+
+
+@router.job(Nap)
+async def nap(job: Nap) -> ProcessId:
+    await asyncio.sleep(job.seconds)
+    return ProcessId(process=os.getpid())

@@ -1,0 +1,130 @@
+"""`bus demo`, and what a person who gives it something wrong is told."""
+
+import asyncio
+import os
+import re
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+
+from tests.integration.command import ROOT, Ended, bus, ended, running
+
+pytestmark = pytest.mark.timeout(120)
+
+WORDS = (ROOT / "examples/data/dictation.txt").read_text().split()
+
+
+def test_the_recordings_words_come_out(shown: Ended) -> None:
+    said = " ".join(re.findall(r"^ +[\d.]+ s – +[\d.]+ s  (.*)$", shown.out, re.MULTILINE)).split()
+    wrong = sum(1 for word in WORDS if word not in said) + abs(len(said) - len(WORDS))
+
+    assert wrong <= 4, f"{said}"
+
+
+def test_every_step_is_on_one_correlation_id(shown: Ended) -> None:
+    short = re.findall(r"│ ([0-9a-f]{8}) ", shown.out)
+    full = re.search(r"correlation id ([0-9a-f]{8})-", shown.out)
+
+    assert full is not None
+    assert short == [full.group(1)] * 6
+
+
+def test_the_event_reaches_two_subscriptions_and_the_poison_its_dead_letter_queue(shown: Ended) -> None:
+    assert "event for index" in shown.out
+    assert "event for notify" in shown.out
+    assert re.search(r"dead-code +invalid_argument", shown.out)
+    assert re.search(r"dead-reason +ContractViolation: TranscribeAudio: audio_url: string type", shown.out)
+
+
+def test_it_runs_in_memory_where_nothing_else_can_be_had(in_memory: Ended) -> None:
+    assert in_memory.code == 0, in_memory.err
+    assert "dead-lettered: invalid_argument" in in_memory.out
+
+
+async def test_a_missing_file_is_told_at_once(vhost_url: str) -> None:
+    _is_one_line(await bus("demo", "nowhere.wav", BUS_URL=vhost_url), code=66, about="nowhere.wav")
+
+
+def _text(path: Path) -> None:
+    path.write_text("not a recording")
+
+
+def _nothing(path: Path) -> None:
+    path.touch()
+
+
+def _silent_nothing(path: Path) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+
+
+@pytest.mark.parametrize("make", [_text, _nothing, _silent_nothing], ids=["not a WAV", "empty", "no sound"])
+async def test_what_is_no_recording_is_told_in_a_line(vhost_url: str, tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "recording.wav")
+
+    _is_one_line(await bus("demo", str(tmp_path / "recording.wav"), BUS_URL=vhost_url), code=65, about="")
+
+
+async def test_a_recording_over_the_limit_is_told_in_a_line(vhost_url: str) -> None:
+    answer = await bus("demo", BUS_URL=vhost_url, TRANSCRIPTION_MAX_BYTES="1000")
+
+    _is_one_line(answer, code=65, about="TRANSCRIPTION_MAX_BYTES")
+
+
+async def test_an_address_that_nobody_answers_is_told_in_a_line(vhost_url: str) -> None:
+    _is_one_line(await bus("demo", "http://127.0.0.1:1/a.wav", BUS_URL=vhost_url), code=69, about="127.0.0.1")
+
+
+async def test_a_broker_that_is_down_is_told_in_a_line() -> None:
+    _is_one_line(await bus("demo", BUS_URL="amqp://guest:guest@127.0.0.1:1/"), code=69, about="127.0.0.1:1")
+
+
+async def test_credentials_that_the_broker_refuses_are_told_in_a_line(broker: str) -> None:
+    parts = urlsplit(broker)
+    wrong = urlunsplit(parts._replace(netloc=f"nobody:wrong@{parts.hostname}:{parts.port}"))
+
+    _is_one_line(await bus("demo", BUS_URL=wrong), code=77, about="refused the credentials")
+
+
+async def test_with_debug_the_traceback_is_shown() -> None:
+    answer = await bus("--debug", "demo", BUS_URL="amqp://guest:guest@127.0.0.1:1/")
+
+    assert "Traceback" in answer.err
+
+
+async def test_interrupting_it_ends_it(vhost_url: str) -> None:
+    async with running("demo", BUS_URL=vhost_url) as process:
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            while b"start the worker" not in await process.stdout.readline():
+                pass
+        process.terminate()
+        answer = await ended(process)
+
+    assert answer.code == 130
+    assert "Traceback" not in answer.err
+
+
+@pytest.fixture(scope="module")
+def shown(broker: str) -> Ended:
+    """Played once, on the shared broker."""
+    answer = asyncio.run(bus("demo", BUS_URL=broker))
+    assert answer.code == 0, answer.err
+    return answer
+
+
+@pytest.fixture
+async def in_memory() -> Ended:
+    return await bus("demo", BUS_URL="memory:")
+
+
+def _is_one_line(answer: Ended, *, code: int, about: str) -> None:
+    assert answer.code == code, answer.err
+    lines = [line for line in answer.err.splitlines() if line.strip()]
+    assert len(lines) == 1, answer.err
+    assert lines[0].startswith("error: ")
+    assert about in lines[0]
+    assert os.sep + "site-packages" not in answer.err

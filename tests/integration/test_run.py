@@ -1,0 +1,110 @@
+"""`bus run`: signals, a clean stop, several processes, what is wrong told in a line."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+from pydantic import SecretStr
+
+from bus import Bus, NotServed, Settings
+from tests.integration.command import bus, ended, running
+from tests.integration.slow_service import Nap, ProcessId, WhoAreYou
+
+pytestmark = pytest.mark.timeout(60)
+
+TARGET = "tests.integration.slow_service:router"
+
+
+async def test_the_first_signal_lets_running_work_finish(vhost_url: str) -> None:
+    async with running("run", TARGET, BUS_URL=vhost_url) as process, _caller(vhost_url) as caller:
+        await _who(caller)
+        job = await caller.submit(Nap(seconds=0.5))
+        process.send_signal(signal.SIGTERM)
+        answer = await ended(process)
+
+        assert (await job.result(timeout=10)).process == process.pid
+    assert answer.code == 0
+
+
+async def test_a_second_signal_ends_it_now_and_the_work_waits_for_another(vhost_url: str) -> None:
+    async with _caller(vhost_url) as caller:
+        async with running("run", TARGET, BUS_URL=vhost_url) as process:
+            await _who(caller)
+            job = await caller.submit(Nap(seconds=3))
+            await _begun(process, caller)
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGINT)
+            answer = await ended(process, 2.9)
+        async with running("run", TARGET, BUS_URL=vhost_url) as other:
+            assert (await job.result(timeout=20)).process == other.pid
+
+    assert answer.code == 128 + signal.SIGINT
+
+
+async def test_a_process_that_dies_is_started_again(vhost_url: str) -> None:
+    async with running("run", TARGET, "--processes", "2", BUS_URL=vhost_url) as parent, _caller(vhost_url) as caller:
+        first = await _who(caller)
+        os.kill(first, signal.SIGKILL)
+        async with asyncio.timeout(20):
+            seen = {await _who(caller)}
+            while len(seen) < 2:
+                seen.add(await _who(caller))
+        parent.send_signal(signal.SIGTERM)
+        answer = await ended(parent)
+
+    assert first not in seen
+    assert answer.code == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "about"),
+    [
+        ("nonsense", "MODULE:ROUTER"),
+        ("no.such.module:router", "no module"),
+        ("tests.integration.slow_service:Nap", "bus.Router"),
+        ("tests.integration.slow_service:nothing", "nothing"),
+    ],
+)
+async def test_a_target_that_is_no_router_is_told_in_a_line(target: str, about: str) -> None:
+    answer = await bus("run", target, BUS_URL="amqp://127.0.0.1:1/")
+
+    assert answer.code == 78
+    assert len(answer.err.splitlines()) == 1
+    assert about in answer.err
+
+
+async def test_a_broker_that_is_down_is_told_in_a_line() -> None:
+    answer = await bus("run", TARGET, BUS_URL="amqp://guest:secret@127.0.0.1:1/")
+
+    assert answer.code == 69
+    assert "no broker at 127.0.0.1:1" in answer.err.splitlines()[-1]
+    assert "secret" not in answer.err
+
+
+async def test_what_cannot_start_is_not_started_for_ever() -> None:
+    answer = await bus("run", TARGET, "--processes", "2", BUS_URL="nonsense")
+
+    assert answer.code == 78
+    assert "BUS_URL" in answer.err
+
+
+def _caller(url: str) -> Bus:
+    return Bus("caller", settings=Settings(url=SecretStr(url)))
+
+
+async def _who(caller: Bus) -> int:
+    """The process that serves, once one does."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                answer: ProcessId = await caller.request(WhoAreYou(), timeout=5)
+            except NotServed:
+                await asyncio.sleep(0.02)
+            else:
+                return answer.process
+
+
+async def _begun(process: asyncio.subprocess.Process, caller: Bus) -> None:
+    """A job that was submitted before a request which has been answered is with the worker."""
+    assert await _who(caller) == process.pid
