@@ -9,9 +9,12 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic_core import PydanticSerializationError
+from pydantic_core.core_schema import ErrorType
 
 from bus.errors import ContractError, ContractViolation
 
@@ -24,6 +27,7 @@ __all__ = [
     "Kind",
     "Message",
     "Request",
+    "check_part",
     "contract",
     "contract_of",
     "decode",
@@ -32,9 +36,16 @@ __all__ = [
 
 Kind = Literal["request", "event", "job"]
 
-NAME = re.compile(r"[a-z][a-z0-9-]*(\.[a-z][a-z0-9-]*)+")
-# A routing key is an AMQP short string (255 bytes), and queue names add a service and a suffix to it.
+PART = re.compile(r"[a-z][a-z0-9-]*")
+NAME = re.compile(rf"{PART.pattern}(\.{PART.pattern})+")
+VERSION_PART = re.compile(r"v\d+")
+# A queue's name is an AMQP short string (255 bytes); the longest is that of a subscription's dead letters:
+# <service>.events.<contract>.v<version>.<subscription>.dead
 LONGEST_NAME = 100
+LONGEST_PART = 60
+HIGHEST_VERSION = 9999
+OURS = "bus"
+"""The prefix of the bus's own exchanges and types; no service has it."""
 
 
 class Message(BaseModel):
@@ -142,7 +153,7 @@ class Catalog:
 CATALOG = Catalog()
 
 
-def contract(  # noqa: PLR0913 - the facts of a contract, each a keyword of its own
+def contract(
     name: str,
     *,
     version: int,
@@ -168,6 +179,9 @@ def contract(  # noqa: PLR0913 - the facts of a contract, each a keyword of its 
             permission=permission,
             idempotent=idempotent,
         )
+        known = _DECLARED.get(model)
+        if known is not None and known.type != declared.type:
+            raise ContractError(f"{_place(model)} is declared as {known.type} and as {declared.type}; a class has one contract")
         catalog.add(declared)
         _DECLARED[model] = declared
         return model
@@ -186,11 +200,20 @@ def contract_of(model: type[Message]) -> Contract:
         raise ContractError(f"{_place(model)} has no contract; decorate it with @contract(name, version=…)") from None
 
 
-def encode(message: Message | None) -> bytes:
-    """The message as JSON (UTF-8), by alias; None is `null`."""
+def encode(message: Message | None, model: type[Message] | None = None) -> bytes:
+    """The message as JSON (UTF-8), by alias; None is `null`. What is not in `model` (default: its class) stays here.
+
+    Raises `ContractViolation` for what only `model_construct` or a lone surrogate can have made. Without an error of its
+    own pydantic would send it, and warn with the value in the warning's text.
+    """
     if message is None:
         return b"null"
-    return message.__pydantic_serializer__.to_json(message, by_alias=True)
+    model = model or type(message)
+    try:
+        return model.__pydantic_serializer__.to_json(message, by_alias=True, warnings="error")
+    except PydanticSerializationError:
+        fault = f"{model.__name__}: a value does not fit its field, or is no Unicode text"
+    raise ContractViolation(fault)  # outside of the handler: the other error, with the value in it, is no context of this
 
 
 def decode(model: type[Any] | None, body: bytes) -> Any:
@@ -200,10 +223,13 @@ def decode(model: type[Any] | None, body: bytes) -> Any:
     try:
         return model.__pydantic_validator__.validate_json(body)
     except ValidationError as error:
-        raise ContractViolation(f"{model.__name__}: {_faults(model, error)}") from None
+        faults = _faults(model, error)
+    raise ContractViolation(f"{model.__name__}: {faults}")  # outside of the handler, as in `encode`
 
 
 MOST_FAULTS_SHOWN = 5
+RULES = frozenset(get_args(ErrorType))
+"""The rules that are pydantic's own; a validator may name one of its own after what it saw."""
 
 
 def _faults(model: type[Message], error: ValidationError) -> str:
@@ -212,7 +238,7 @@ def _faults(model: type[Message], error: ValidationError) -> str:
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     shown = [
         f"{'.'.join(str(part) if isinstance(part, int) or part in names else '*' for part in fault['loc']) or 'body'}: "
-        f"{fault['type'].replace('_', ' ')}"
+        f"{fault['type'].replace('_', ' ') if fault['type'] in RULES else 'a rule of its own'}"
         for fault in faults[:MOST_FAULTS_SHOWN]
     ]
     more = len(faults) - len(shown)
@@ -234,7 +260,20 @@ def _field_names(model: type[BaseModel]) -> frozenset[str]:
             for inner in schema:
                 yield from names(inner)
 
-    return frozenset(names(model.model_json_schema()))
+    try:
+        return frozenset(names(model.model_json_schema()))
+    except PydanticInvalidForJsonSchema:
+        return frozenset(model.model_fields)
+
+
+def check_part(part: str, what: str) -> None:
+    """`ContractError` where the name of a service or subscription could not be a part of a queue's name."""
+    if not PART.fullmatch(part) or len(part) > LONGEST_PART:
+        raise ContractError(
+            f"{part[:LONGEST_NAME]!r} is no name of a {what}; write lower-case letters, digits and dashes, at most {LONGEST_PART}"
+        )
+    if part == OURS:
+        raise ContractError(f"{part!r} is no name of a {what}: it is the bus's own")
 
 
 def _check_name(name: str, version: int, model: type[Message]) -> None:
@@ -243,8 +282,12 @@ def _check_name(name: str, version: int, model: type[Message]) -> None:
             f"{_place(model)}: {name!r} is no contract name; write '<service>.<operation>' in lower-case letters, "
             f"digits and dashes, at most {LONGEST_NAME} characters"
         )
-    if version < 1:
-        raise ContractError(f"{_place(model)}: versions start at 1, not {version}")
+    parts = name.split(".")
+    check_part(parts[0], "service")
+    if any(VERSION_PART.fullmatch(part) for part in parts):
+        raise ContractError(f"{_place(model)}: {name!r} has a version in it; write version= instead")
+    if not 1 <= version <= HIGHEST_VERSION:
+        raise ContractError(f"{_place(model)}: versions go from 1 to {HIGHEST_VERSION}, not {version}")
 
 
 def _kind(model: type[Message]) -> Kind:

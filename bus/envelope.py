@@ -86,6 +86,8 @@ class ErrorReply(Message):
     code: str
     message: str
     retryable: bool
+    maybe_executed: bool = False
+    """Whether the service may have acted although this is an error: then only an idempotent request may be sent again blindly."""
 
 
 class Progress(Message):
@@ -103,9 +105,9 @@ def new_id() -> str:
     return str(uuid4())
 
 
-def reply(request: Envelope, message: Message | None, *, source: str) -> Envelope:
-    """The answer to a request, or a job's result; it keeps the request's correlation id and has it as its cause."""
-    return _answer(request, f"{request.type}{REPLY_SUFFIX}", encode(message), source=source)
+def reply(request: Envelope, message: Message | None, *, source: str, model: type[Message] | None = None) -> Envelope:
+    """The answer to a request, or a job's result, as a `model`; it keeps the request's correlation id and has it as its cause."""
+    return _answer(request, f"{request.type}{REPLY_SUFFIX}", encode(message, model), source=source)
 
 
 def progress_update(job: Envelope, progress: Progress, *, source: str) -> Envelope:
@@ -114,9 +116,11 @@ def progress_update(job: Envelope, progress: Progress, *, source: str) -> Envelo
 
 
 def error_reply(request: Envelope, error: BaseException, *, source: str) -> Envelope:
-    """The answer that says why there is none. Only a `BusError`'s text crosses the wire."""
-    known = error if isinstance(error, BusError) else Internal(f"internal error while handling {request.id}")
-    body = encode(ErrorReply(code=known.code, message=str(known), retryable=known.retryable))
+    """The answer that says why there is none. Only a `BusError`'s text crosses the wire, and `Internal`'s neither."""
+    shown = isinstance(error, BusError) and not isinstance(error, Internal)
+    known = error if shown and isinstance(error, BusError) else Internal(f"internal error while handling {request.id}")
+    text = str(known).encode(errors="replace").decode()
+    body = encode(ErrorReply(code=known.code, message=text, retryable=known.retryable, maybe_executed=known.maybe_executed))
     return _answer(request, ERROR_TYPE, body, source=source, error=known.code)
 
 

@@ -234,6 +234,6 @@ CANONICAL: dict[str, type[BusError]] = {
 }
 
 
-def error_for(code: str, message: str) -> BusError:
+def error_for(code: str, message: str, *, maybe_executed: bool = False) -> BusError:
     """The error that a code from the wire stands for; `Unknown` for a code that this version does not know."""
-    return CANONICAL.get(code, Unknown)(message)
+    return CANONICAL.get(code, Unknown)(message, maybe_executed=maybe_executed)

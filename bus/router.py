@@ -6,18 +6,32 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, overload
 
-from bus.contract import Asks, Contract, Event, Message, Orders, contract_of, decode
 from bus.context import Context, current
+from bus.contract import Asks, Contract, Event, Message, Orders, check_part, contract_of, decode
 from bus.envelope import Envelope, reply
 from bus.errors import ContractError, FailedPrecondition, Internal, Unimplemented
 from bus.recovery import RetryPolicy
-from bus.topology import Queue, Topology, event_queue, event_topology, job_queue, job_topology, request_queue, request_topology, tier_for
+from bus.topology import (
+    Queue,
+    Topology,
+    dead_letter_queue,
+    event_queue,
+    event_topology,
+    job_queue,
+    job_topology,
+    request_queue,
+    request_topology,
+    tier_for,
+)
 
-__all__ = ["Endpoint", "EventRegistrar", "Lifespan", "Registrar", "Router"]
+__all__ = ["Endpoint", "Lifespan", "Registrar", "Router"]
 
 Q = TypeVar("Q")
 R = TypeVar("R")
 E = TypeVar("E", bound=Event)
+
+DEAD_SUFFIX = dead_letter_queue("")[1:]
+OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 """Entered before the first message and left after the last; what it yields is `context.state`."""
@@ -40,7 +54,8 @@ class Registrar(Protocol[Q, R]):
     def __call__(self, handler: Callable[[Q], Awaitable[R]], /) -> Callable[[Q], Awaitable[R]]: ...
     @overload
     def __call__(self, handler: Callable[[Q, Context], Awaitable[R]], /) -> Callable[[Q, Context], Awaitable[R]]: ...
-    def __call__(self, handler: Any, /) -> Any: ...
+    def __call__(self, handler: Any, /) -> Any:
+        """Take `handler`, and give it back as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +81,8 @@ class Router:
     """A service: its identity, its handlers, and what they share."""
 
     def __init__(self, name: str, *, lifespan: Lifespan | None = None) -> None:
-        """`name` is the service's name, the first part of the names of its contracts."""
+        """`name` is the service's name, the first part of the names of its contracts; `ContractError` where it is no name."""
+        check_part(name, "service")
         self.name = name
         self.lifespan = lifespan or _nothing
         self.endpoints: dict[str, Endpoint] = {}
@@ -100,6 +116,10 @@ class Router:
         """Care about an event, anybody's. Two handlers of one event need two `subscription` names: each has its queue."""
         declared = contract_of(contract)
         _expect(declared, "event")
+        if subscription is not None:
+            check_part(subscription, "subscription")
+            if subscription == DEAD_SUFFIX:
+                raise ContractError(f"{declared.type}: a subscription {subscription!r} would share the dead letters' queue; rename it")
         queue = event_queue(self.name, declared, subscription)
         return self._registrar(declared, queue, concurrency, retry or RetryPolicy(), timeout=timeout, subscription=subscription)
 
@@ -115,13 +135,13 @@ class Router:
         answer = await (endpoint.function(message, context) if endpoint.wants_context else endpoint.function(message))
         if endpoint.contract.kind == "event":
             return None
-        return reply(envelope, _checked(endpoint.contract, answer), source=self.name)
+        return reply(envelope, _checked(endpoint.contract, answer), source=self.name, model=endpoint.contract.reply)
 
     def topology(self, *, quorum_requests: bool = False) -> dict[str, tuple[Queue, Topology]]:
         """By queue: the queue that is consumed, and everything that it needs in the broker."""
-        return {name: self._needs(endpoint, quorum_requests) for name, endpoint in self.endpoints.items()}
+        return {name: self._needs(endpoint, quorum_requests=quorum_requests) for name, endpoint in self.endpoints.items()}
 
-    def _needs(self, endpoint: Endpoint, quorum_requests: bool) -> tuple[Queue, Topology]:
+    def _needs(self, endpoint: Endpoint, *, quorum_requests: bool) -> tuple[Queue, Topology]:
         contract, tiers = endpoint.contract, endpoint.tiers()
         if contract.kind == "request":
             topology = request_topology(contract, quorum=quorum_requests)
@@ -140,7 +160,7 @@ class Router:
             )
         return declared
 
-    def _registrar(  # noqa: PLR0913 - the facts of an endpoint, each a keyword of its own
+    def _registrar(
         self,
         contract: Contract,
         queue: str,
@@ -194,12 +214,13 @@ def _checked(contract: Contract, answer: object) -> Message | None:
 
 def _wants_context(function: Callable[..., Awaitable[Any]]) -> bool:
     """Whether a handler takes a second argument; `ContractError` for anything but one or two, and for a plain function."""
-    if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(getattr(function, "__call__", None)):
+    if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(type(function).__call__):
         raise ContractError(f"{_name(function)} is no coroutine function; declare it with async def")
-    required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
-    if not 1 <= len(required) <= 2:  # noqa: PLR2004 - the message, and the context
-        raise ContractError(f"{_name(function)} takes {len(required)} arguments; a handler takes the message and, if it likes, the context")
-    return len(required) == 2  # noqa: PLR2004
+    required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty and p.kind not in OPEN]
+    if not 1 <= len(required) <= 2 or any(p.kind is p.KEYWORD_ONLY for p in required):  # noqa: PLR2004 - the message, and the context
+        names = ", ".join(p.name for p in required) or "nothing"
+        raise ContractError(f"{_name(function)} needs {names}; a handler takes the message and, if it likes, the context, by position")
+    return len(required) == 2  # noqa: PLR2004 - as above
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -246,9 +246,7 @@ def reply_topology(service: str, instance: str) -> Topology:
     )
 
 
-def _work(  # noqa: PLR0913 - each is one fact of a work queue
-    queue: str, purpose: Purpose, service: str, exchange: str, contract: Contract, tiers: Iterable[str]
-) -> Topology:
+def _work(queue: str, purpose: Purpose, service: str, exchange: str, contract: Contract, tiers: Iterable[str]) -> Topology:
     arguments = {**_dead_lettering(DEAD, routing_key=queue), "x-delivery-limit": DELIVERY_LIMIT}
     return (
         BASE

@@ -1,0 +1,156 @@
+"""What stands in for a broker, and for time."""
+
+import asyncio
+import functools
+import selectors
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from bus.context import Sender
+from bus.envelope import Envelope, Traffic
+from bus.handler import Handler
+from bus.receiver import Receiver
+from bus.router import Router
+from bus.topology import Address, Queue, Topology
+from bus.transport import Accepted, Consumption, Delivery, Observer, Outcome
+
+NOW = 1_700_000_000.0
+"""Seconds since the epoch, on every injected clock."""
+
+
+class _Leap(selectors.DefaultSelector):
+    """Waits for nothing: time goes to the next timer by itself."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready and timeout:
+            self.now += timeout
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time passes only while all wait, and then at once."""
+
+    def __init__(self) -> None:
+        self._leap = _Leap()
+        super().__init__(self._leap)
+
+    def time(self) -> float:
+        return self._leap.now
+
+
+def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async test on virtual time; what nobody retrieved or awaited fails it."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        unnoticed: list[dict[str, Any]] = []
+
+        async def noticing() -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: unnoticed.append(context))
+            await test(*args, **kwargs)
+
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.run(noticing())
+        assert unnoticed == []
+
+    return run
+
+
+async def settle_down() -> None:
+    """Let everything run that can run without time passing."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def envelope(type_: str = "ledger.add.v1", *, traffic: Traffic = "request", **attributes: Any) -> Envelope:
+    known: dict[str, Any] = {"id": "m-1", "source": "office", "body": b"{}", "correlation_id": "c-1"}
+    return Envelope(type=type_, traffic=traffic, **{**known, **attributes})
+
+
+@dataclass
+class FakeDelivery:
+    envelope: Envelope
+    redelivered: bool = False
+    alive: bool = True
+    acks: int = 0
+    requeues: int = 0
+
+    async def ack(self) -> bool:
+        self.acks += self.alive
+        return self.alive
+
+    async def requeue(self) -> bool:
+        self.requeues += self.alive
+        return self.alive
+
+
+@dataclass
+class FakeConsumption:
+    name: str = "replies"
+    ready: bool = True
+    trouble: str | None = None
+
+    async def wait_ready(self) -> None:
+        if not self.ready:
+            await asyncio.Event().wait()
+
+    async def cancel(self) -> None:
+        self.ready = False
+
+
+@dataclass
+class Sent:
+    envelope: Envelope
+    address: Address
+    timeout: float
+    via: Delivery | None
+
+
+Answer = Callable[[Envelope], Outcome | None]
+
+
+@dataclass
+class FakeTransport:
+    """Accepts everything, unless `answer` says otherwise."""
+
+    answer: Answer = lambda _: None
+    sent: list[Sent] = field(default_factory=list)
+    declared: list[Topology] = field(default_factory=list)
+    consumption: FakeConsumption = field(default_factory=FakeConsumption)
+    deliver: Callable[[Delivery], None] = lambda _: None
+    closed: int = 0
+
+    async def start(self, observer: Observer, *, timeout: float) -> None: ...
+
+    async def declare(self, topology: Topology) -> None:
+        self.declared.append(topology)
+
+    async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> Outcome:
+        self.sent.append(Sent(envelope, address, timeout, via))
+        return self.answer(envelope) or Accepted()
+
+    async def consume(
+        self, queue: Queue, topology: Topology, *, prefetch: int, on_delivery: Callable[[Delivery], None], acks: bool = True
+    ) -> Consumption:
+        self.deliver = on_delivery
+        return self.consumption
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+class NoSender(Sender):
+    """A bus that a handler under test does not use."""
+
+
+def receiver_of(router: Router, transport: FakeTransport, *, handler: Handler | None = None) -> Receiver:
+    """The receiver of a router's only endpoint."""
+    ((name, endpoint),) = router.endpoints.items()
+    queue, topology = router.topology()[name]
+    return Receiver(
+        endpoint, queue, topology, handler or router, transport, service=router.name, sender=NoSender(), state=None, clock=lambda: NOW
+    )
