@@ -1,6 +1,7 @@
 """Settings, from the environment, validated once. Nothing else reads the environment."""
 
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,7 +14,8 @@ __all__ = ["Settings", "load_settings"]
 class Settings(BaseSettings):
     """What a service can set; each variable is the field's name in capitals with the prefix `BUS_`."""
 
-    model_config = SettingsConfigDict(env_prefix="BUS_", frozen=True, extra="ignore", hide_input_in_errors=True)
+    # allow_inf_nan: no wait is for ever, not even by setting.
+    model_config = SettingsConfigDict(env_prefix="BUS_", frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False)
 
     url: SecretStr = Field(default=SecretStr("amqp://guest:guest@localhost:5672/"))
     """The broker, `amqp://` or `amqps://user:password@host:port/vhost`."""
@@ -43,9 +45,10 @@ class Settings(BaseSettings):
 
     @field_validator("url")
     @classmethod
-    def _scheme(cls, url: SecretStr) -> SecretStr:
-        if not url.get_secret_value().startswith(("amqp://", "amqps://")):
-            raise ValueError("scheme")
+    def _address(cls, url: SecretStr) -> SecretStr:
+        parts = urlsplit(url.get_secret_value())
+        if parts.scheme not in {"amqp", "amqps"} or not parts.hostname or parts.port == 0:  # .port raises ValueError for what is none
+            raise ValueError("no address")
         return url
 
 
@@ -59,4 +62,4 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def _rule(kind: str, message: str) -> str:
-    return "begin it with amqp:// or amqps://" if kind == "value_error" else message
+    return "write amqp://user:password@host:port/vhost, or amqps://…" if kind == "value_error" else message

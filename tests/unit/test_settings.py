@@ -1,0 +1,62 @@
+import pytest
+
+from bus.errors import ConfigurationError
+from bus.settings import Settings, load_settings
+
+SECRET = "hunter2"
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"BUS_{name.upper()}", raising=False)
+
+
+def test_every_setting_has_a_default() -> None:
+    assert load_settings().heartbeat == 10
+
+
+def test_the_environment_is_read() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BUS_HEARTBEAT", "30")
+        assert load_settings().heartbeat == 30
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("url", f"http://guest:{SECRET}@localhost"),
+        ("url", f"amqp://guest:{SECRET}@localhost:port"),
+        ("url", f"amqp://guest:{SECRET}@localhost:70000"),
+        ("url", f"amqp://guest:{SECRET}#@localhost"),
+        ("url", f"amqp://guest:{SECRET}@"),
+        ("url", f"amqp://[{SECRET}"),
+        ("url", ""),
+        ("heartbeat", SECRET),
+        ("heartbeat", "0"),
+        ("request_timeout", "inf"),
+        ("request_timeout", "nan"),
+        ("request_timeout", "-1"),
+        ("request_queue", SECRET),
+        ("log_level", SECRET),
+    ],
+)
+def test_a_wrong_setting_is_named_and_its_value_is_not_shown(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"BUS_{name.upper()}", value)
+    with pytest.raises(ConfigurationError, match=f"^settings: BUS_{name.upper()}: ") as caught:
+        load_settings()
+    assert SECRET not in str(caught.value)
+
+
+def test_all_wrong_settings_are_named_at_once() -> None:
+    with pytest.raises(ConfigurationError, match=r"BUS_HEARTBEAT.*; BUS_STOP_GRACE"):
+        load_settings(heartbeat=0, stop_grace=-1)
+
+
+@pytest.mark.parametrize("url", ["amqp://localhost", "amqps://u:p@broker.example:5671/vhost", "amqp://u:p@[::1]:5672/%2F?cafile=x"])
+def test_an_address_passes_as_it_is(url: str) -> None:
+    assert load_settings(url=url).url.get_secret_value() == url
+
+
+def test_the_password_is_not_in_the_repr() -> None:
+    assert SECRET not in repr(load_settings(url=f"amqp://u:{SECRET}@localhost"))
