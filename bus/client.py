@@ -7,7 +7,7 @@ from typing import TypeVar, cast
 
 from bus.contract import Contract, Event, Job, Kind, Message, Request, contract_of, encode
 from bus.envelope import Envelope, new_id
-from bus.errors import ConnectionLost, ContractError, DeadlineExceeded, NotServed, ResourceExhausted, Unavailable
+from bus.errors import ContractError, DeadlineExceeded, Internal, NotServed, ResourceExhausted, Unavailable
 from bus.handler import Middleware, compose
 from bus.replies import JobHandle, Replies, answer_of, error_in
 from bus.settings import Settings
@@ -22,7 +22,7 @@ R = TypeVar("R", bound=Message | None)
 class Client:
     """Sends for one service, and takes the replies."""
 
-    def __init__(  # noqa: PLR0913 - what a gateway stands between
+    def __init__(
         self,
         service: str,
         instance: str,
@@ -58,9 +58,10 @@ class Client:
         `DeadlineExceeded`; `ConnectionLost` with `maybe_executed`; `Unavailable` where the broker could not be reached.
         """
         contract = _declared(request, "request")
-        envelope = self._envelope(contract, request, timeout or self._settings.request_timeout)
+        envelope = self._envelope(contract, request, self._settings.request_timeout if timeout is None else timeout)
         answer = await self._call(envelope.evolve(reply_to=self._reply_to))
-        assert answer is not None, "the exchange of a request returns its answer"
+        if answer is None:
+            raise Internal(f"{contract.type}: a layer of the client stack returned no answer")
         return cast("R", answer_of(contract, answer))
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:
@@ -98,7 +99,7 @@ class Client:
     def _lasting(self, contract: Contract, message: Message, timeout: float | None) -> Envelope:
         """An event or job, which outlives the call that sends it."""
         expires = int((self._clock() + self._settings.message_ttl) * 1000)
-        return self._envelope(contract, message, timeout or self._settings.publish_timeout).evolve(expires=expires)
+        return self._envelope(contract, message, self._settings.publish_timeout if timeout is None else timeout).evolve(expires=expires)
 
     async def _exchange(self, envelope: Envelope) -> Envelope | None:
         """The innermost handler of the client stack: onto the wire, and for a request wait for the answer."""
@@ -111,13 +112,11 @@ class Client:
 
     async def _ask(self, envelope: Envelope) -> Envelope:
         await self._listening(envelope)
-        epoch = self.replies.epoch
+        # Each attempt has its own: the broker drops what is dead by then, and the server's clock need not be ours.
+        envelope = envelope.evolve(expiration=int(self._left(envelope) * 1000))
         with self.replies.expecting(envelope.id) as answer:
             address = address_of("request", envelope.type)
             _check(await self._transport.send(envelope, address, timeout=self._left(envelope)), envelope)
-            if self.replies.epoch != epoch:
-                answer.cancel()
-                raise ConnectionLost(f"{envelope.type}: the connection went while it was sent", maybe_executed=True)
             return await self._answered(envelope, answer)
 
     async def _answered(self, envelope: Envelope, answer: "asyncio.Future[Envelope]") -> Envelope:
@@ -127,6 +126,8 @@ class Client:
                 reply = await answer
         except TimeoutError:
             raise DeadlineExceeded(f"{envelope.type}: no reply within the deadline", maybe_executed=True) from None
+        except NotServed as error:
+            raise NotServed(f"{envelope.type}: {error}") from None  # who noticed the return knows only its id
         error = error_in(reply)
         if error is not None:
             raise error  # here, so that every policy sees it as the exception that it is

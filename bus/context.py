@@ -78,6 +78,7 @@ def handling(context: Context) -> Iterator[Context]:
         yield context
     finally:
         current.reset(token)
+        context.deadline = None  # a task that outlives the handling has its cause, and no longer its deadline
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What to do after a failure: pure decisions, acted upon elsewhere. Every wait is computed here, by tenacity."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +9,26 @@ from typing import Any
 from tenacity import RetryCallState, wait_exponential, wait_random_exponential
 from tenacity.wait import wait_base
 
-from bus.errors import BusError
+from bus.errors import BusError, ConfigurationError
 
-__all__ = ["Ack", "DeadLetter", "Requeue", "Retry", "RetryPolicy", "Settlement", "backoff", "code_of", "reason_of", "settle", "supervised"]
+__all__ = [
+    "Ack",
+    "DeadLetter",
+    "Requeue",
+    "Retry",
+    "RetryPolicy",
+    "Settlement",
+    "backoff",
+    "code_of",
+    "is_own_cancel",
+    "place_of",
+    "reason_of",
+    "settle",
+    "supervised",
+]
+
+
+log = logging.getLogger("bus.recovery")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +44,10 @@ class RetryPolicy:
     """Seconds."""
     permanent: tuple[type[Exception], ...] = ()
     """Errors that trying again cannot help, beside those of the bus that say so themselves."""
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.first_delay < 0 or self.factor < 1:
+            raise ConfigurationError("a retry policy has attempts of at least 1, first_delay of at least 0 and factor of at least 1")
 
     def delay(self, attempt: int) -> float:
         """Seconds to wait after attempt `attempt` (from 1) has failed."""
@@ -116,14 +138,59 @@ async def supervised(
     trouble: tuple[type[BaseException], ...],
     report: Callable[[BaseException], None],
 ) -> None:
-    """Run `step` for ever: after each end, and each error in `trouble`, wait with full jitter and run it again."""
+    """Run `step` for ever: after each end, and each error, wait with full jitter and run it again.
+
+    Only being cancelled ends it. What is not in `trouble` is a fault of the program: logged as one, and survived all the
+    same, since a consumer that is silently gone is worse. A library's own CancelledError, which it puts into what waits
+    when it closes, is survived, too.
+    """
     loop = asyncio.get_running_loop()
     failures = 0
     while True:
         began = loop.time()
         try:
-            await step()
+            await _cancellable(step)
         except trouble as error:
+            report(error)
+        except asyncio.CancelledError as error:
+            if is_own_cancel():
+                raise
+            report(error)
+        except Exception as error:  # noqa: BLE001 - see above
+            facts = {"error": type(error).__name__, "where": place_of(error)}
+            log.error("a fault of the program; trying again", extra=facts)  # noqa: TRY400 - a traceback's text shows values
             report(error)
         failures = 1 if loop.time() - began > STABLE_AFTER else failures + 1
         await asyncio.sleep(backoff(failures))
+
+
+CANCEL_AGAIN = 2.5
+"""Seconds that a cancelled step has to clean up before it is cancelled again; longer than a connection's goodbye takes."""
+
+
+async def _cancellable(step: Callable[[], Awaitable[None]]) -> None:
+    """Run `step` so that a cancellation ends it: aiormq's calls swallow one now and then, or make an error of theirs of it."""
+    running = asyncio.ensure_future(step())
+    try:
+        await asyncio.wait([running])
+    except asyncio.CancelledError:
+        while not running.done():
+            running.cancel()
+            await asyncio.wait([running], timeout=CANCEL_AGAIN)
+        _ = running.cancelled() or running.exception()  # looked at, so that nobody reports it as never retrieved
+        raise
+    running.result()
+
+
+def is_own_cancel() -> bool:
+    """Whether a CancelledError is meant for this task, and was not put into a future that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def place_of(error: BaseException) -> str | None:
+    """File and line of the innermost frame: enough to find the fault, and without the values that a traceback's text could show."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else None

@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 from bus.contract import Contract, Message, decode
 from bus.envelope import ERROR_TYPE, PROGRESS_SUFFIX, REPLY_SUFFIX, Envelope, ErrorReply, Progress
-from bus.errors import BusError, ConnectionLost, DeadlineExceeded, NotServed, Unknown, error_for
+from bus.errors import BusError, ConnectionLost, ContractViolation, DeadlineExceeded, NotServed, Unknown, error_for
 
 __all__ = ["JobHandle", "Replies", "answer_of", "error_in"]
 
@@ -34,7 +34,7 @@ def error_in(answer: Envelope) -> BusError | None:
     if answer.type != ERROR_TYPE:
         return None
     body: ErrorReply = decode(ErrorReply, answer.body)
-    return error_for(body.code, body.message)
+    return error_for(body.code, body.message, maybe_executed=body.maybe_executed)
 
 
 class Replies:
@@ -43,8 +43,6 @@ class Replies:
     def __init__(self) -> None:
         self._calls: dict[str, asyncio.Future[Envelope]] = {}
         self._jobs: WeakValueDictionary[str, JobHandle[Message | None]] = WeakValueDictionary()
-        self.epoch = 0
-        """How often the connection was lost."""
         self.late = 0
         """Replies for which nobody waited any more."""
         self.undeliverable = 0
@@ -52,13 +50,15 @@ class Replies:
 
     @contextmanager
     def expecting(self, message_id: str) -> Iterator[asyncio.Future[Envelope]]:
-        """A call that waits for the reply to `message_id`; it is forgotten at the end of the block."""
+        """A call that waits for the reply to `message_id`; it is forgotten at the end of the block, however that ends."""
         call = asyncio.get_running_loop().create_future()
         self._calls[message_id] = call
         try:
             yield call
         finally:
             del self._calls[message_id]
+            if not call.cancel() and not call.cancelled():
+                call.exception()  # looked at, or asyncio would report that nobody did
 
     def follow(self, handle: "JobHandle[R]") -> None:
         """Updates of the job go to `handle` for as long as somebody holds it."""
@@ -85,7 +85,6 @@ class Replies:
 
     def lost(self) -> None:
         """Every call under way fails now: its reply queue went with the connection."""
-        self.epoch += 1
         for call in self._calls.values():
             if not call.done():
                 call.set_exception(ConnectionLost("the connection went while waiting for the reply", maybe_executed=True))
@@ -109,12 +108,18 @@ class JobHandle(Generic[R]):
         if self._answer is not None:
             return
         if envelope.type == f"{self._contract.type}{PROGRESS_SUFFIX}":
-            self._updates.append(decode(Progress, envelope.body))
-            self._count += 1
+            self._note(envelope)
         else:
             self._answer = envelope
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+    def _note(self, envelope: Envelope) -> None:
+        try:
+            self._updates.append(decode(Progress, envelope.body))
+        except ContractViolation:
+            return  # what is no progress is worth nothing, and must not end the consumer that brought it
+        self._count += 1
 
     async def updates(self) -> AsyncIterator[Progress]:
         """Progress as it comes, from the first on; ends with the job."""

@@ -28,11 +28,9 @@ def client_deadline(*, clock: Clock = time.time) -> Middleware:
             deadline = min((moment for moment in (envelope.deadline, inherited) if moment is not None), default=None)
             if deadline is None:
                 return await inner(envelope)
-            left = deadline - int(clock() * 1000)
-            if left <= 0:
+            if deadline <= clock() * 1000:
                 raise DeadlineExceeded(f"{envelope.type}: the deadline had passed before it was sent")
-            expiration = left if envelope.traffic == "request" else None
-            return await inner(envelope.evolve(deadline=deadline, expiration=expiration))
+            return await inner(envelope.evolve(deadline=deadline))
 
         return call
 

@@ -4,15 +4,15 @@ import logging as levels
 import time
 from collections.abc import Callable
 
-import structlog
-
 from bus.envelope import Envelope
 from bus.errors import BusError
 from bus.handler import Handler, Middleware
+from bus.recovery import code_of, place_of
 
 __all__ = ["logging"]
 
-log = structlog.stdlib.get_logger("bus.messages")
+# The standard library's: an application that has not set up structlog must not find our lines on its standard output.
+log = levels.getLogger("bus.messages")
 
 
 def logging(side: str, *, timer: Callable[[], float] = time.perf_counter) -> Middleware:
@@ -22,7 +22,6 @@ def logging(side: str, *, timer: Callable[[], float] = time.perf_counter) -> Mid
     error of the bus, which a service may well mean, and an error else. It has the error's class and code, and its text
     only where it is one of the bus: another's may hold a patient's data.
     """
-    outcomes = levels.getLogger("bus.messages")
     meant, unforeseen = (levels.DEBUG, levels.DEBUG) if side == "sent" else (levels.INFO, levels.ERROR)
 
     def layer(inner: Handler) -> Handler:
@@ -32,11 +31,12 @@ def logging(side: str, *, timer: Callable[[], float] = time.perf_counter) -> Mid
                 result = await inner(envelope)
             except Exception as error:
                 level = meant if isinstance(error, BusError) else unforeseen
-                if outcomes.isEnabledFor(level):
-                    log.log(level, f"{side}, and it failed", **_facts(envelope), **_failure(error), ms=_ms(timer() - began))
+                if log.isEnabledFor(level):
+                    facts = {**_facts(envelope), **_failure(error), "ms": _ms(timer() - began)}
+                    log.log(level, "%s, and it failed", side, extra=facts)
                 raise
-            if outcomes.isEnabledFor(levels.DEBUG):
-                log.debug(side, **_facts(envelope), ms=_ms(timer() - began))
+            if log.isEnabledFor(levels.DEBUG):
+                log.debug(side, extra={**_facts(envelope), "ms": _ms(timer() - began)})
             return result
 
         return call
@@ -54,18 +54,8 @@ def _facts(envelope: Envelope) -> dict[str, object]:
 
 
 def _failure(error: Exception) -> dict[str, object]:
-    facts = {"error": type(error).__name__}
-    if isinstance(error, BusError):
-        return {**facts, "code": error.code, "text": str(error)}
-    return {**facts, "code": "internal", "where": _where(error)}
-
-
-def _where(error: Exception) -> str | None:
-    """File and line of the innermost frame: enough to find the fault, and without the values that a traceback's text could show."""
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    return f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else None
+    facts = {"error": type(error).__name__, "code": code_of(error)}
+    return {**facts, "text": str(error)} if isinstance(error, BusError) else {**facts, "where": place_of(error)}
 
 
 def _ms(seconds: float) -> float:

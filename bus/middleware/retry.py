@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from bus.contract import CATALOG, Catalog
 from bus.envelope import Envelope
-from bus.errors import BusError, ConnectionLost, NotServed, Unavailable
+from bus.errors import BusError, ConnectionLost, Unavailable
 from bus.handler import Handler, Middleware
 from bus.recovery import backoff
 
@@ -17,7 +17,8 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
     """Try again what the broker or the connection failed, with the same message id, never past `envelope.deadline`.
 
     Events and jobs are always safe to send again: their receivers know the id. A request is where its contract is
-    idempotent. What the other service answered is never tried again here: that is for the caller to decide.
+    idempotent, or where it surely was not sent. What the other service answered is never tried again here: that is
+    for the caller to decide.
     """
 
     def layer(inner: Handler) -> Handler:
@@ -39,9 +40,9 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
 
 
 def _again(envelope: Envelope, error: BusError, catalog: Catalog) -> bool:
-    if isinstance(error, NotServed) or not isinstance(error, ConnectionLost):
+    if not isinstance(error, ConnectionLost):
         return False  # nobody there is an answer; and a transport that could not send has waited for the deadline already
-    if envelope.traffic != "request":
+    if envelope.traffic != "request" or not error.maybe_executed:
         return True
     contract = catalog.get(envelope.type)
     return contract is not None and contract.idempotent

@@ -9,8 +9,9 @@ from bus.handler import Handler, Middleware
 
 __all__ = ["tracing"]
 
-TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
-SAMPLED = "01"
+TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?")
+SAMPLED = 1
+"""The one flag of version 00; all others are sent as zero."""
 
 
 def tracing() -> Middleware:
@@ -31,20 +32,33 @@ def tracing() -> Middleware:
 
 
 def _caused(envelope: Envelope, cause: Envelope) -> Envelope:
+    trace = _trace(cause.traceparent)
     return envelope.evolve(
         correlation_id=cause.correlation_id or cause.id,
         causation_id=cause.id,
-        traceparent=_child(cause.traceparent),
-        tracestate=cause.tracestate,
+        traceparent=_span(*trace) if trace else _new(),
+        tracestate=cause.tracestate if trace else None,
     )
 
 
 def _first(envelope: Envelope) -> Envelope:
-    return envelope.evolve(correlation_id=envelope.correlation_id or correlation.get() or envelope.id, traceparent=_child(None))
+    return envelope.evolve(correlation_id=envelope.correlation_id or correlation.get() or envelope.id, traceparent=_new())
 
 
-def _child(parent: str | None) -> str:
-    """A span below `parent`; a new trace where there is none or it is not one (then it is ignored, as the standard asks)."""
+def _trace(parent: str | None) -> tuple[str, int] | None:
+    """The trace's id and flags; None where `parent` is no traceparent: then it and its tracestate are ignored, as the standard asks.
+
+    A later version is read as this one, and may have more behind the flags.
+    """
     match = TRACEPARENT.fullmatch(parent) if parent else None
-    trace, flags = match.groups() if match else (secrets.token_hex(16), SAMPLED)
-    return f"00-{trace}-{secrets.token_hex(8)}-{flags}"
+    if match is None or (match[1] == "00" and match[4]):
+        return None
+    return match[2], int(match[3], 16) & SAMPLED
+
+
+def _new() -> str:
+    return _span(secrets.token_hex(16), SAMPLED)
+
+
+def _span(trace: str, flags: int) -> str:
+    return f"00-{trace}-{secrets.token_hex(8)}-{flags:02x}"
