@@ -13,6 +13,10 @@ PERSISTENT, TRANSIENT = 2, 1
 DURABLE_TRAFFIC: frozenset[Traffic] = frozenset({"event", "job"})
 LONGEST_DEADLINE = 2**53
 """ms; the largest integer that every JSON and JavaScript peer reads exactly."""
+LONGEST_TEXT = 1024
+"""Characters of one of our headers. A longer one would be copied into all that it causes."""
+MOST_OTHER = 32 * 1024
+"""Characters of all other headers together: a header frame larger than the connection's frames costs the connection."""
 
 Header = str | int
 
@@ -114,7 +118,7 @@ def _headers(headers: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+    return isinstance(value, str) and len(value) <= LONGEST_TEXT
 
 
 def _is_moment(value: object) -> bool:
@@ -129,11 +133,16 @@ _RIGHT: Mapping[str, Callable[[object], bool]] = {
 
 def _other(headers: Mapping[str, Any]) -> dict[str, Header]:
     """A user's headers and ours for operators. The broker's own (`x-death`) stay behind: copied, several versions take them for a cycle."""
-    return {
-        name: value
-        for name, value in headers.items()
-        if name not in KNOWN_HEADERS and not name.lower().startswith("x-") and isinstance(value, str | int)
-    }
+    others: dict[str, Header] = {}
+    size = 0
+    for name, value in headers.items():
+        if name in KNOWN_HEADERS or name.lower().startswith("x-") or not isinstance(value, str | int):
+            continue
+        size += len(name) + len(str(value))
+        if size > MOST_OTHER:
+            break
+        others[name] = value
+    return others
 
 
 def _expiration(text: str | None) -> tuple[int | None, list[str]]:

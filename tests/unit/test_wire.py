@@ -1,0 +1,147 @@
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from aiormq.abc import DeliveredMessage
+from hypothesis import given
+from hypothesis import strategies as st
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+
+from bus.envelope import Envelope
+from bus.transports.rabbitmq.codec import from_message, to_properties
+from bus.transports.wire import LONGEST_DEADLINE, LONGEST_TEXT, MOST_OTHER, Wire, decode, encode
+from tests.unit.fakes import envelope
+
+text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
+moment = st.integers(1, LONGEST_DEADLINE - 1)
+envelopes = st.builds(
+    Envelope,
+    id=text,
+    type=text,
+    traffic=st.sampled_from(["request", "event", "job", "reply", "update"]),
+    source=text,
+    body=st.binary(max_size=60),
+    timestamp=st.integers(0, 2**32),
+    correlation_id=text,
+    causation_id=st.none() | text,
+    in_reply_to=st.none() | text,
+    reply_to=st.none() | text,
+    traceparent=st.none() | text,
+    tracestate=st.none() | text,
+    deadline=st.none() | moment,
+    expires=st.none() | moment,
+    expiration=st.none() | moment,
+    attempt=moment,
+    error=st.none() | text,
+    headers=st.dictionaries(text.filter(lambda name: name.startswith("mine")), text | st.integers(-(2**31), 2**31), max_size=3),
+)
+
+GOOD = Wire(body=b"{}", message_id="m-1", type="ledger.add.v1", app_id="office", headers={"correlation-id": "c-1"})
+
+
+def read(message: Wire) -> Envelope:
+    return decode(message, traffic="job", queue="q", received=1)
+
+
+def delivered(properties: Basic.Properties) -> DeliveredMessage:
+    return DeliveredMessage(delivery=Basic.Deliver(), header=ContentHeader(properties=properties), body=b"{}", channel=None)  # type: ignore[arg-type]  # not looked at
+
+
+@given(envelopes)
+def test_what_is_sent_arrives(sent: Envelope) -> None:
+    wire = encode(sent)
+    arrived = decode(wire, traffic=sent.traffic, queue="q", received=7)
+    request, lasting = sent.traffic == "request", sent.traffic in {"event", "job"}
+    assert arrived == sent.evolve(
+        queue="q",
+        received=7,
+        deadline=sent.deadline if request else None,
+        attempt=sent.attempt if lasting else 1,
+    )
+    assert wire.delivery_mode == (2 if lasting else 1)
+
+
+@given(envelopes)
+def test_it_survives_amqps_own_properties(sent: Envelope) -> None:
+    wire = encode(sent)
+    properties = to_properties(wire)
+    blank = Basic.Properties()
+    blank.unmarshal(*_flags_and_values(properties))
+    assert decode(from_message(delivered(blank)), traffic="job", queue=None, received=0).evolve(body=b"") == decode(
+        wire, traffic="job", queue=None, received=0
+    ).evolve(body=b"")
+
+
+def _flags_and_values(properties: Basic.Properties) -> tuple[int, bytes]:
+    raw = properties.marshal()
+    return int.from_bytes(raw[:2], "big"), raw[2:]
+
+
+ANYTHING: list[Any] = [True, 0, -1, 2**53, 2**63 - 1, 0.5, Decimal("1.5"), "", "text", b"\xff", bytearray(b"x"), None, [1], {"a": 1}]
+ANYTHING += [datetime(2026, 1, 1, tzinfo=UTC), "ü" * 70_000]
+KNOWN = ["correlation-id", "causation-id", "traceparent", "tracestate", "error", "deadline", "expires", "attempt"]
+
+
+@pytest.mark.parametrize("value", ANYTHING, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize("name", [*KNOWN, "mine"])
+def test_a_header_of_any_type_is_taken_or_told(name: str, value: Any) -> None:
+    arrived = read(Wire(body=b"{}", message_id="m", type="t", app_id="a", headers={name: value}))
+    right = value is None or name == "mine"
+    if name in {"deadline", "expires", "attempt"}:
+        right = right or (type(value) is int and 0 < value < LONGEST_DEADLINE)
+    else:
+        right = right or (isinstance(value, str) and len(value) <= LONGEST_TEXT)
+    assert arrived.fault == (None if right else f"header {name} is malformed")
+
+
+@pytest.mark.parametrize("value", ANYTHING, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize(
+    "name", ["content_type", "correlation_id", "reply_to", "expiration", "message_id", "timestamp", "message_type", "app_id", "delivery_mode"]
+)
+def test_a_property_of_any_type_is_taken_or_told(name: str, value: Any) -> None:
+    good = {"content_type": "application/json", "message_id": "m", "message_type": "t", "app_id": "a"}
+    properties = Basic.Properties(**{**good, "headers": {}})
+    setattr(properties, name, value)
+    arrived = read(from_message(delivered(properties)))
+    needed = name in good and not (isinstance(value, str) and value and name != "content_type")
+    assert bool(arrived.fault) == (needed or (name == "expiration" and isinstance(value, str) and value != ""))
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"message_id": None}, "no message_id"),
+        ({"type": ""}, "no type"),
+        ({"app_id": None}, "no app_id"),
+        ({"content_type": "text/plain"}, "content_type is not application/json"),
+        ({"content_type": None}, "content_type is not application/json"),
+        ({"expiration": "soon"}, "expiration is malformed"),
+        ({"expiration": "-1"}, "expiration is malformed"),
+        ({"expiration": "²"}, "expiration is malformed"),
+        ({"expiration": "9" * 400}, "expiration is malformed"),
+        ({"expiration": ""}, "expiration is malformed"),
+        ({"message_id": None, "type": None}, "no message_id; no type"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_told(changes: dict[str, Any], fault: str) -> None:
+    known = {"body": b"{}", "message_id": "m-1", "type": "ledger.add.v1", "app_id": "office"}
+    arrived = read(Wire(**{**known, **changes}))
+    assert arrived.fault == fault
+    assert arrived.id
+
+
+def test_the_brokers_headers_do_not_come_back() -> None:
+    arrived = read(Wire(body=b"", headers={"x-death": "q", "X-Mine": "a", "mine": "kept", "list": [1], "dead-code": "internal"}))
+    assert arrived.headers == {"mine": "kept", "dead-code": "internal"}
+    assert "x-death" not in encode(envelope(headers={"x-death": "q", "X-Any": 1})).headers
+
+
+def test_other_headers_are_carried_as_far_as_a_frame_holds_them() -> None:
+    arrived = read(Wire(body=b"", headers={"small": "kept", "large": "a" * MOST_OTHER}))
+    assert arrived.headers == {"small": "kept"}
+
+
+def test_a_good_message_has_no_fault() -> None:
+    assert read(GOOD).fault is None
