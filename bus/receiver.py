@@ -4,25 +4,26 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
-from dataclasses import replace
+from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any
 
-from bus.context import Context, Sender, handling
+from bus.context import Context, Sender, current, handling
 from bus.envelope import Envelope
 from bus.errors import Cancelled, Expired, Unavailable, Undecodable
 from bus.handler import Handler
+from bus.recovery import backoff, is_own_cancel, place_of
 from bus.router import Endpoint
 from bus.settlement import Outcome, Settler
-from bus.topology import Topology
+from bus.topology import Queue, Topology
 from bus.transport import Delivery, Transport
 
 __all__ = ["Receiver"]
 
 log = logging.getLogger("bus.receiver")
 
-MOST_KEPT = 10_000
-"""Outcomes remembered for redeliveries; beyond it the oldest are forgotten."""
+MOST_KEPT = 1_000
+"""Outcomes remembered for redeliveries; beyond it the oldest are forgotten. Not more than the prefetch can be under way at a time."""
 
 Key = tuple[str, int]
 """A message's id and attempt: a retry is no redelivery."""
@@ -38,6 +39,7 @@ class Receiver:
     def __init__(  # noqa: PLR0913 - what a message meets on its way
         self,
         endpoint: Endpoint,
+        queue: Queue,
         topology: Topology,
         handler: Handler,
         transport: Transport,
@@ -48,11 +50,16 @@ class Receiver:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.endpoint = endpoint
+        self.queue = queue
+        self.topology = topology
         self._handler = handler
         self._sender = sender
         self._state = state
         self._clock = clock
-        self._settler = Settler(endpoint, topology, transport, service=service, spawn=self._spawn, clock=clock)
+        self._settler = Settler(endpoint, topology, transport, service=service, clock=clock)
+        # Handlers see the context variables of who serves, and not those of who happened to open the connection.
+        self._surroundings = copy_context()
+        self._surroundings.run(current.set, None)
         self._slots = asyncio.Semaphore(endpoint.concurrency)
         self._open: dict[Key, list[Delivery]] = {}
         self._ended: OrderedDict[Key, Outcome] = OrderedDict()
@@ -67,7 +74,10 @@ class Receiver:
 
     def take(self, delivery: Delivery) -> None:
         """One delivery, from the transport."""
-        self._spawn(self._receive(delivery, delivery.envelope))
+        life = self._receive(delivery, delivery.envelope)
+        task = asyncio.get_running_loop().create_task(life, context=self._surroundings.copy())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _receive(self, delivery: Delivery, envelope: Envelope) -> None:
         """A message's life here."""
@@ -77,32 +87,47 @@ class Receiver:
             return
         self._open[key] = [delivery]
         try:
-            if not await self._turn(key):
-                return
-            try:
-                outcome = self._ended.pop(key, None) or await self._attempt(key, delivery, envelope)
-                if outcome is not None:
-                    await self._conclude(key, envelope, outcome)
-            finally:
-                self._slots.release()
+            if await self._turn():
+                await self._run(key, delivery, envelope)
+            else:
+                await self._requeue(key)
+        except asyncio.CancelledError:
+            await self._requeue(key)  # abandoned: now another may have it
+            raise
+        except Exception as error:  # noqa: BLE001 - a fault of the bus must not leave a message neither acked nor handed back
+            facts = {"queue": envelope.queue, "message_id": envelope.id, "error": type(error).__name__, "where": place_of(error)}
+            log.error("a fault of the bus; the message goes back to its queue", extra=facts)  # noqa: TRY400 - a traceback's text shows values
+            await asyncio.sleep(1 + backoff(1))  # it comes again at once
+            await self._requeue(key)
         finally:
             del self._open[key]
 
-    async def _turn(self, key: Key) -> bool:
-        """Wait for a place among those that run. False where the service stops first, and the message has been handed back."""
+    async def _turn(self) -> bool:
+        """Wait for a place among those that run. False where the service stops first."""
         task = asyncio.current_task()
-        assert task is not None, "deliveries are received in tasks"
+        if task is None:
+            raise RuntimeError("deliveries are received in tasks")
         self._waiting.add(task)
         try:
             await self._slots.acquire()
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
-            await self._requeue(key)
             return False
         finally:
             self._waiting.discard(task)
+        if self._stopping and not self._once:
+            self._slots.release()
+            return False
         return True
+
+    async def _run(self, key: Key, delivery: Delivery, envelope: Envelope) -> None:
+        try:
+            outcome = self._ended.pop(key, None) or await self._attempt(key, delivery, envelope)
+            if outcome is not None:
+                await self._conclude(key, envelope, outcome)
+        finally:
+            self._slots.release()
 
     async def _attempt(self, key: Key, delivery: Delivery, envelope: Envelope) -> Outcome | None:
         """Run the handler once. None where the message is no longer ours, and comes again."""
@@ -122,8 +147,7 @@ class Receiver:
             with handling(context):
                 return Outcome(reply=await self._handler(self._admitted(envelope)))
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if is_own_cancel():
                 raise
             return Outcome(error=Cancelled("the handler awaited something that was cancelled"))
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome, and settled as one
@@ -147,7 +171,7 @@ class Receiver:
             self._keep(key, outcome)
             await self._requeue(key)
         elif not await self._ack(key) or self._once:
-            self._keep(key, replace(outcome, concluded=True))
+            self._keep(key, Outcome(concluded=True))
 
     async def _ack(self, key: Key) -> bool:
         """Ack every delivery of the message; whether one of them was alive."""
@@ -165,11 +189,6 @@ class Receiver:
         if len(self._ended) > MOST_KEPT:
             self._ended.popitem(last=False)
 
-    def _spawn(self, life: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(life)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     def hand_back(self) -> None:
         """Give back what has not started. A request that may run once only stays: its redelivery would be refused."""
         self._stopping = True
@@ -181,6 +200,7 @@ class Receiver:
         """Returns when nothing runs any more. Callers set the limit."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+        await self._settler.close()
 
     def abandon(self) -> int:
         """Cancel what still runs, and how many that were; the broker delivers it again."""

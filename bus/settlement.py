@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bus.envelope import Envelope, Progress, error_reply, progress_update
-from bus.errors import BusError, Cancelled
+from bus.errors import BusError, Cancelled, ConnectionLost, FailedPrecondition, InvalidArgument
 from bus.recovery import Ack, DeadLetter, Requeue, Retry, backoff, code_of, reason_of, settle
 from bus.router import Endpoint
 from bus.topology import Address, Topology, dead_letter_address, reply_address, retry_address, tier_for, update_address
-from bus.transport import Accepted, Delivery, Returned, Transport
+from bus.transport import Accepted, Delivery, Transport
 
 __all__ = ["Outcome", "Settler"]
 
@@ -24,8 +24,10 @@ PROGRESS_TIMEOUT = 0.5
 """Seconds; progress is worth little, and must not hold the job."""
 RESULT_PATIENCE = 30.0
 """Seconds for which a result is offered again to a submitter that is away: long enough for it to reconnect."""
-
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
+MOST_OFFERS = 100
+"""Results that are offered again at a time; who submits and leaves must not fill the worker's memory."""
+LONGEST_REASON = 1000
+"""Characters of a dead letter's reason: a header frame larger than the connection's frames costs the connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,40 +43,60 @@ class Outcome:
 class Settler:
     """Concludes what one endpoint handled. Nothing is acked here: that comes after, in the receiver."""
 
-    def __init__(  # noqa: PLR0913 - the endpoint's facts, and what it acts through
+    def __init__(
         self,
         endpoint: Endpoint,
         topology: Topology,
         transport: Transport,
         *,
         service: str,
-        spawn: Spawn,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._endpoint = endpoint
         self._topology = topology
         self._transport = transport
         self._service = service
-        self._spawn = spawn
         self._clock = clock
+        self._offers: set[asyncio.Task[None]] = set()
 
     async def conclude(self, envelope: Envelope, outcome: Outcome, via: Delivery) -> bool:
         """Do what follows. False where the broker has not taken responsibility, so that the message must not be acked."""
         if self._endpoint.contract.kind == "request":
             await self._answer(envelope, outcome, via)
             return True  # the caller's deadline ends what no reply can
-        return await self._settle(envelope, outcome)
+        if await self._settle(envelope, outcome):
+            return True
+        await asyncio.sleep(1 + backoff(1))  # it comes again at once
+        return False
+
+    async def close(self) -> None:
+        """Offer results no more."""
+        for offer in self._offers:
+            offer.cancel()
+        if self._offers:
+            await asyncio.wait(self._offers)
 
     async def _answer(self, request: Envelope, outcome: Outcome, via: Delivery) -> None:
-        """On the delivery's own channel, so that the reply reaches the broker before the ack."""
         if not request.reply_to:
             return
-        answer = outcome.reply or self._failure(request, outcome)
-        patience = 1.0 if request.deadline is None else max(1.0, request.deadline / 1000 - self._clock())
         try:
-            await self._transport.send(answer, reply_address(request.reply_to), timeout=patience, via=via)
-        except BusError as error:
-            log.warning("a reply could not be sent", extra={"type": request.type, "why": str(error)})
+            await self._reply(request, request.reply_to, outcome.reply or self._failure(request, outcome), via)
+        except InvalidArgument as error:
+            await self._reply(request, request.reply_to, self._unsendable(request, error), via)
+
+    async def _reply(self, request: Envelope, reply_to: str, answer: Envelope, via: Delivery) -> None:
+        """On the delivery's own channel, so that the reply reaches the broker before the ack; where that is gone, on another."""
+        for channel in (via, None):
+            patience = 1.0 if request.deadline is None else max(1.0, request.deadline / 1000 - self._clock())
+            try:
+                await self._transport.send(answer, reply_address(reply_to), timeout=patience, via=channel)
+            except InvalidArgument:
+                raise
+            except BusError as error:
+                log.warning("a reply could not be sent", extra={"type": request.type, "why": str(error)})
+                if isinstance(error, ConnectionLost):
+                    continue
+            return
 
     async def _settle(self, envelope: Envelope, outcome: Outcome) -> bool:
         match settle(outcome.error, envelope.attempt, self._endpoint.retry):
@@ -96,7 +118,7 @@ class Settler:
         headers: dict[str, str | int] = {
             **envelope.headers,
             "dead-code": code,
-            "dead-reason": reason,
+            "dead-reason": reason[:LONGEST_REASON].encode(errors="replace").decode(),
             "dead-queue": queue,
             "dead-attempts": envelope.attempt,
             "dead-at": int(self._clock() * 1000),
@@ -113,6 +135,11 @@ class Settler:
     def _failure(self, envelope: Envelope, outcome: Outcome) -> Envelope:
         return error_reply(envelope, outcome.error or Cancelled(), source=self._service)
 
+    def _unsendable(self, envelope: Envelope, error: InvalidArgument) -> Envelope:
+        """What is said instead of an answer that is too large; its own fault, and not the asker's."""
+        fault = FailedPrecondition(f"the answer could not be sent: {error}", maybe_executed=True)
+        return error_reply(envelope, fault, source=self._service)
+
     # --- copies ----------------------------------------------------------------------------------------------------
 
     async def _copy(self, envelope: Envelope, address: Address) -> bool:
@@ -124,7 +151,7 @@ class Settler:
         return isinstance(outcome, Accepted) or await self._hindered(address, outcome.reason)
 
     async def _hindered(self, address: Address, why: str) -> bool:
-        """A copy was not taken: see that its queue exists, and wait a moment, since the message comes again at once."""
+        """A copy was not taken: see that its queue exists."""
         facts = {"exchange": address.exchange, "queue": self._endpoint.queue, "why": why}
         log.error("a copy was not taken; the message goes back to its queue", extra=facts)
         try:
@@ -132,7 +159,6 @@ class Settler:
                 await self._transport.declare(self._topology)
         except (BusError, TimeoutError) as error:
             log.warning("its queues could not be declared", extra={"why": str(error)})
-        await asyncio.sleep(1 + backoff(1))
         return False
 
     # --- what a job's submitter hears ------------------------------------------------------------------------------
@@ -143,15 +169,19 @@ class Settler:
             return True
         try:
             taken = await self._offer(job.reply_to, update)
+        except InvalidArgument as error:
+            return await self._report_result(job, self._unsendable(job, error))
         except BusError:
             return False
-        if not taken:
-            self._spawn(self._offer_again(job.reply_to, update))
+        if not taken and len(self._offers) < MOST_OFFERS:
+            offer = asyncio.get_running_loop().create_task(self._offer_again(job.reply_to, update))
+            self._offers.add(offer)
+            offer.add_done_callback(self._offers.discard)
         return True
 
     async def _offer(self, reply_to: str, update: Envelope) -> bool:
         address = update_address(reply_to, confirmed=True)
-        return not isinstance(await self._transport.send(update, address, timeout=COPY_TIMEOUT), Returned)
+        return isinstance(await self._transport.send(update, address, timeout=COPY_TIMEOUT), Accepted)
 
     async def _offer_again(self, reply_to: str, update: Envelope) -> None:
         loop = asyncio.get_running_loop()
