@@ -11,12 +11,13 @@ import aiormq.abc
 from aiormq.channel import Channel
 
 from bus.envelope import Envelope, Traffic
+from bus.errors import BusError
 from bus.recovery import supervised
 from bus.topology import Purpose, Queue, Topology
 from bus.transport import Delivery
 from bus.transports import wire
 from bus.transports.rabbitmq.codec import from_message
-from bus.transports.rabbitmq.faults import TROUBLE, translated
+from bus.transports.rabbitmq.faults import TROUBLE, translated, translating
 from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, RPC_TIMEOUT, Link, quietly_closed
 
 __all__ = ["Consumer", "RabbitMQDelivery"]
@@ -96,8 +97,11 @@ class RabbitMQDelivery:
         self._settled = True
         channel, tag = self._session.channel, self._message.delivery_tag
         try:
-            await (channel.basic_nack(tag, requeue=True, wait=False) if requeue else channel.basic_ack(tag, wait=False))
-        except TROUBLE:
+            # The queue in front of a connection that is going takes ten frames, and nobody takes them out.
+            with translating("settling a delivery"):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await (channel.basic_nack(tag, requeue=True, wait=False) if requeue else channel.basic_ack(tag, wait=False))
+        except BusError:
             return False
         return True
 
@@ -158,6 +162,8 @@ class Consumer:
         session = Session(await self._link.channel(confirms=self._queue.purpose == "requests"))
         try:
             await self._consume(session)
+            if self._stopping:
+                return  # told while it was about to consume: what came goes back with the channel
             closing = session.channel.closing
             await asyncio.wait((closing, session.ended), return_when=asyncio.FIRST_COMPLETED)
             if not self._stopping:
@@ -178,7 +184,8 @@ class Consumer:
         await channel.basic_consume(self.name, deliver, no_ack=not self._acks, consumer_tag=session.tag, timeout=RPC_TIMEOUT)
         self._session = session
         self.trouble = None
-        self._ready.set()
+        if not self._stopping:
+            self._ready.set()
 
     def _report(self, error: BaseException) -> None:
         known = str(translated(error, f"consuming {self.name}"))
@@ -191,10 +198,8 @@ class Consumer:
         self._stopping = True
         self._ready.clear()
         if self._session is not None and self._session.alive:
-            try:
+            with translating(f"cancelling the consumer of {self.name}"):
                 await self._session.channel.basic_cancel(self._session.tag, timeout=CLOSE_TIMEOUT)
-            except TROUBLE as error:
-                raise translated(error, f"cancelling the consumer of {self.name}") from None
 
     async def close(self) -> None:
         """Consume no more, and close the channel."""

@@ -1,6 +1,8 @@
 """What goes wrong below, in the bus's words: no foreign exception leaves the transport."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from aiormq.exceptions import (
     AMQPError,
@@ -10,6 +12,7 @@ from aiormq.exceptions import (
     ChannelPreconditionFailed,
     ConnectionNotAllowed,
     ProbableAuthenticationError,
+    ProtocolSyntaxError,
 )
 
 from bus.errors import (
@@ -21,31 +24,54 @@ from bus.errors import (
     Unauthenticated,
     Unavailable,
 )
+from bus.recovery import is_own_cancel
 
-__all__ = ["TROUBLE", "is_foreign_cancel", "translated"]
+__all__ = ["TROUBLE", "translated", "translating"]
 
-# RuntimeError is aiormq's for "closed"; CancelledError is caught where it is needed, see is_foreign_cancel.
+# RuntimeError is aiormq's for "closed". It also puts a CancelledError, or a bare Exception, into what waits when it closes.
 TROUBLE: tuple[type[BaseException], ...] = (OSError, EOFError, AMQPError, TimeoutError, RuntimeError, BusError)
+
+
+# Which error each of the broker's refusals is, and what to do. Whatever is not in here may pass: `Unavailable`.
+MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[BusError], str], ...] = (
+    (
+        (ProbableAuthenticationError, AuthenticationError),
+        Unauthenticated,
+        "the broker refused the credentials; check user and password in BUS_URL",
+    ),
+    # RabbitMQ closes the connection instead of opening it, and aiormq calls that an unexpected frame.
+    (
+        (ConnectionNotAllowed, ProtocolSyntaxError),
+        ConfigurationError,
+        "the broker refused the virtual host; check it in BUS_URL, and this user's permissions",
+    ),
+    ((ChannelPreconditionFailed,), TopologyMismatch, "{text}; it exists with other arguments, which cannot be changed in place"),
+    ((ChannelAccessRefused,), PermissionDenied, "{text}"),
+    ((ChannelNotFoundEntity,), FailedPrecondition, "{text}"),
+)
 
 
 def translated(error: BaseException, what: str) -> BusError:
     """`error`, which happened while `what`, as an error of the bus. The broker's texts name objects, never contents."""
-    text = _text(error)
-    match error:
-        case BusError():
-            return error
-        case ProbableAuthenticationError() | AuthenticationError():
-            return Unauthenticated(f"{what}: the broker refused the credentials; check user and password in BUS_URL")
-        case ConnectionNotAllowed():
-            return ConfigurationError(f"{what}: {text}; check the virtual host in BUS_URL and its permissions")
-        case ChannelPreconditionFailed():
-            return TopologyMismatch(f"{what}: {text}; it exists with other arguments, which cannot be changed in place")
-        case ChannelAccessRefused():
-            return PermissionDenied(f"{what}: {text}")
-        case ChannelNotFoundEntity():
-            return FailedPrecondition(f"{what}: {text}")
-        case _:
-            return Unavailable(f"{what}: {text}")
+    if isinstance(error, BusError):
+        return error
+    for classes, meaning, text in MEANINGS:
+        if isinstance(error, classes):
+            return meaning(f"{what}: {text.format(text=_text(error))}")
+    return Unavailable(f"{what}: {_text(error)}")
+
+
+@contextmanager
+def translating(what: str) -> Iterator[None]:
+    """No foreign exception leaves the block, and no CancelledError that aiormq put into what waited when it closed."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        if is_own_cancel():
+            raise
+        raise Unavailable(f"{what}: the connection was closed") from None
+    except Exception as error:  # noqa: BLE001 - aiormq also raises a bare Exception
+        raise translated(error, what) from None
 
 
 def _text(error: BaseException) -> str:
@@ -55,11 +81,7 @@ def _text(error: BaseException) -> str:
             return "no answer in time"
         case OSError() if error.strerror:
             return error.strerror
+        case _ if not isinstance(error, TROUBLE):
+            return type(error).__name__  # its text is not known to be safe
     shown = next((str(part) for part in reversed(error.args) if isinstance(part, str) and part), "")
     return " ".join((shown or type(error).__name__).split())
-
-
-def is_foreign_cancel() -> bool:
-    """Whether a CancelledError was put into a future by aiormq, which does so when it closes, and not meant for this task."""
-    task = asyncio.current_task()
-    return task is None or not task.cancelling()

@@ -11,10 +11,11 @@ import aiormq.exceptions
 from aiormq.channel import Channel
 from yarl import URL
 
-from bus.errors import ConfigurationError, PermissionDenied, Unauthenticated, Unavailable
+from bus.errors import BusError, ConfigurationError, PermissionDenied, Unauthenticated, Unavailable
 from bus.recovery import supervised
 from bus.topology import Topology
-from bus.transports.rabbitmq.faults import TROUBLE, translated
+from bus.transports.rabbitmq.discretion import be_discreet
+from bus.transports.rabbitmq.faults import TROUBLE, translated, translating
 
 __all__ = ["Link"]
 
@@ -24,6 +25,8 @@ RPC_TIMEOUT = 10.0
 """Seconds for one synchronous AMQP call. A quorum queue that lost its leader leaves such a call without an answer."""
 CLOSE_TIMEOUT = 2.0
 """Seconds; a peer that does not say goodbye by then is left."""
+BLOCKED_LOOK = 1.0
+"""Seconds after which who waits for an unblocking looks whether it is still the same connection: one that is lost never unblocks."""
 REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied)
 """What trying again cannot help while the bus starts."""
 
@@ -33,6 +36,7 @@ class Link:
 
     def __init__(self, url: str, *, name: str, heartbeat: int, attempt_timeout: float, on_lost: Callable[[], None] | None = None) -> None:
         """`heartbeat` and `attempt_timeout` in seconds; `name` is shown in the RabbitMQ UI."""
+        be_discreet()
         self.name = name
         self._url = URL(url).update_query(heartbeat=heartbeat, name=name)
         self._attempt_timeout = attempt_timeout
@@ -105,8 +109,15 @@ class Link:
 
     async def unblocked(self) -> None:
         """Returns when the broker takes publishes: connected, and no alarm that it has told us of. Callers set the limit."""
-        await self.up.wait()
-        await self._underlay().ready()
+        while True:
+            await self.up.wait()
+            if not self.up.is_set():
+                continue
+            try:
+                async with asyncio.timeout(BLOCKED_LOOK):
+                    return await self._underlay().ready()
+            except TimeoutError:
+                continue
 
     async def channel(self, *, confirms: bool) -> Channel:
         """A channel of this connection, at most after `RPC_TIMEOUT` seconds."""
@@ -117,14 +128,12 @@ class Link:
     async def declare(self, topology: Topology) -> None:
         """Declare on a channel of its own: a refusal or a time-out closes the channel it happens on."""
         async with self._declaring:
-            try:
+            with translating("declaring"):
                 channel = await self.channel(confirms=False)
                 try:
                     await _declare(channel, topology)
                 finally:
                     await quietly_closed(channel)
-            except TROUBLE as error:
-                raise translated(error, "declaring") from None
 
     async def close(self) -> None:
         """Close, and connect no more."""
@@ -160,15 +169,17 @@ async def quietly_closed(channel: Channel) -> None:
     if channel.is_closed:
         return
     try:
-        await channel.close(timeout=CLOSE_TIMEOUT)
-    except TROUBLE as error:
-        log.debug("a channel did not close cleanly", extra={"why": type(error).__name__})
+        with translating("closing a channel"):
+            await channel.close(timeout=CLOSE_TIMEOUT)
+    except BusError as error:
+        log.debug("a channel did not close cleanly", extra={"why": str(error)})
 
 
 async def _quietly(connection: aio_pika.Connection) -> None:
     try:
-        async with asyncio.timeout(CLOSE_TIMEOUT):
-            # Without an exception of its own aiormq fails what waits with a CancelledError.
-            await connection.close(aiormq.exceptions.ConnectionClosed(0, "closed"))
-    except TROUBLE as error:
-        log.debug("a connection did not close cleanly", extra={"why": type(error).__name__})
+        with translating("closing a connection"):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                # Without an exception of its own aiormq fails what waits with a CancelledError.
+                await connection.close(aiormq.exceptions.ConnectionClosed(0, "closed"))
+    except BusError as error:
+        log.debug("a connection did not close cleanly", extra={"why": str(error)})

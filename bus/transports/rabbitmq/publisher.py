@@ -6,15 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiormq.channel import Channel
-from aiormq.exceptions import DeliveryError, PublishError
+from aiormq.exceptions import ChannelInvalidStateError, DeliveryError, PublishError
+from pamqp.commands import Basic
 
-from bus.errors import ConnectionLost, DeadlineExceeded, InvalidArgument, Unavailable
+from bus.errors import BusError, ConnectionLost, DeadlineExceeded, InvalidArgument, Unavailable
 from bus.recovery import supervised
 from bus.topology import BASE, Address
 from bus.transport import Accepted, Outcome, Refused, Returned
 from bus.transports.rabbitmq.codec import to_properties
-from bus.transports.rabbitmq.faults import TROUBLE, is_foreign_cancel, translated
-from bus.transports.rabbitmq.link import Link, quietly_closed
+from bus.transports.rabbitmq.faults import TROUBLE, translated, translating
+from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, Link, quietly_closed
 from bus.transports.wire import Wire
 
 __all__ = ["Publisher", "publish_on"]
@@ -60,23 +61,21 @@ class Publisher:
 
     async def publish(self, wire: Wire, address: Address, *, timeout: float) -> Outcome:
         """Publish, and wait for the confirm; `Transport.send` says what is raised."""
-        if len(wire.body) > LARGEST_BODY:
-            raise InvalidArgument(f"the message has {len(wire.body)} bytes, and {LARGEST_BODY} is the most; store it and send a reference")
         loop = asyncio.get_running_loop()
         ends = loop.time() + timeout
-        async with self._place(wire.message_id or "", timeout) as channel:
-            return await publish_on(channel, wire, address, timeout=max(0.0, ends - loop.time()))
+        async with self._place(wire.message_id or "", ends) as channel:
+            return await publish_on(channel, wire, address, timeout=ends - loop.time())
 
     @asynccontextmanager
-    async def _place(self, message_id: str, timeout: float) -> AsyncIterator[Channel]:
+    async def _place(self, message_id: str, ends: float) -> AsyncIterator[Channel]:
         """A place in the window and a channel that is open; `Unavailable`, surely not sent, where there is none in time."""
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout_at(ends):
                 await self._window.acquire()
         except TimeoutError:
             raise Unavailable("not sent: too many publishes wait for their confirm") from None
         try:
-            channel = await self._alone(message_id, timeout)
+            channel = await self._alone(message_id, ends)
             done = self._in_flight[message_id] = asyncio.Event()
             try:
                 yield channel
@@ -86,18 +85,20 @@ class Publisher:
         finally:
             self._window.release()
 
-    async def _alone(self, message_id: str, timeout: float) -> Channel:
+    async def _alone(self, message_id: str, ends: float) -> Channel:
         """The open channel, once no other copy of the message is under way: aiormq tells returns apart by id alone."""
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout_at(ends):
                 while True:
                     await self._link.unblocked()
                     await self._open.wait()
                     copy = self._in_flight.get(message_id)
-                    if copy is None and self._channel is not None:
-                        return self._channel
                     if copy is not None:
                         await copy.wait()
+                    elif self._channel is None or self._channel.is_closed:
+                        self._open.clear()  # until the next channel
+                    else:
+                        return self._channel
         except TROUBLE as error:
             why = self._link.trouble or ("the broker takes no publishes now" if isinstance(error, TimeoutError) else str(error))
             raise Unavailable(f"not sent: {why}") from None
@@ -106,17 +107,37 @@ class Publisher:
         """Publish no more."""
         if self._task is not None:
             self._task.cancel()
-            await asyncio.wait([self._task])
+            await asyncio.wait([self._task], timeout=2 * CLOSE_TIMEOUT)
 
 
 async def publish_on(channel: Channel, wire: Wire, address: Address, *, timeout: float) -> Outcome:
     """Publish on this confirmed channel, and wait for what the broker says."""
+    if len(wire.body) > LARGEST_BODY:
+        raise InvalidArgument(f"the message has {len(wire.body)} bytes, and {LARGEST_BODY} is the most; store it and send a reference")
+    properties = to_properties(wire)
+    if timeout <= 0:
+        raise DeadlineExceeded("the deadline had passed before it was sent")
+    try:
+        with translating("waiting for the confirm"):
+            return await _confirmed(channel, wire, properties, address, timeout)
+    except DeadlineExceeded:
+        raise
+    except BusError as error:
+        sent = not isinstance(error, NotSent)
+        raise ConnectionLost(str(error), maybe_executed=sent) from None
+
+
+class NotSent(Unavailable):
+    """The channel was closed before anything was written."""
+
+
+async def _confirmed(channel: Channel, wire: Wire, properties: Basic.Properties, address: Address, timeout: float) -> Outcome:
     try:
         await channel.basic_publish(
             wire.body,
             exchange=address.exchange,
             routing_key=address.routing_key,
-            properties=to_properties(wire),
+            properties=properties,
             mandatory=address.mandatory,
             timeout=timeout,
             wait=False,
@@ -125,12 +146,8 @@ async def publish_on(channel: Channel, wire: Wire, address: Address, *, timeout:
         return Returned(reason=str(getattr(error.frame, "reply_text", "") or "returned"))
     except DeliveryError:
         return Refused(reason="basic.nack")
+    except ChannelInvalidStateError:
+        raise NotSent("not sent: the channel was closed") from None
     except TimeoutError:
         raise DeadlineExceeded("no confirm within the deadline", maybe_executed=True) from None
-    except asyncio.CancelledError:
-        if not is_foreign_cancel():
-            raise
-        raise ConnectionLost("the connection went before the confirm", maybe_executed=True) from None
-    except TROUBLE as error:
-        raise ConnectionLost(f"{translated(error, 'waiting for the confirm')}", maybe_executed=True) from None
     return Accepted()

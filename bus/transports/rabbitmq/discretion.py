@@ -1,0 +1,32 @@
+"""What the libraries below may log: their lines show whole messages, which are patients'."""
+
+import logging
+
+__all__ = ["be_discreet"]
+
+CHATTY = (
+    "aio_pika.channel",
+    "aio_pika.connection",
+    "aio_pika.exchange",
+    "aio_pika.message",
+    "aio_pika.queue",
+    "aio_pika.tools",
+    "aiormq.channel",
+    "aiormq.connection",
+    "aiormq.connection.marshall",
+)
+
+
+def be_discreet() -> None:
+    """From now on the libraries' lines have no arguments and no traceback, and there are none below warning.
+
+    At debug aiormq logs every frame; at error it logs a returned message, body included, that nobody waits for any more.
+    A filter and not a level: an application that turns these loggers on, to look for a fault, must not turn that on, too.
+    """
+    for name in CHATTY:
+        logging.getLogger(name).addFilter(_without_contents)  # adding it twice is once
+
+
+def _without_contents(record: logging.LogRecord) -> bool:
+    record.args, record.exc_info, record.exc_text = (), None, None
+    return record.levelno >= logging.WARNING
