@@ -65,7 +65,7 @@ class Receiver:
         self._ended: OrderedDict[Key, Outcome] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: set[asyncio.Task[None]] = set()
-        self._stopping = False
+        self._handing_back = False
 
     @property
     def _once(self) -> bool:
@@ -107,16 +107,18 @@ class Receiver:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("deliveries are received in tasks")
+        if self._handing_back:
+            return False
         self._waiting.add(task)
         try:
             await self._slots.acquire()
         except asyncio.CancelledError:
-            if not self._stopping:
+            if not self._handing_back:
                 raise
             return False
         finally:
             self._waiting.discard(task)
-        if self._stopping and not self._once:
+        if self._handing_back:
             self._slots.release()
             return False
         return True
@@ -191,8 +193,8 @@ class Receiver:
 
     def hand_back(self) -> None:
         """Give back what has not started. A request that may run once only stays: its redelivery would be refused."""
-        self._stopping = True
-        if not self._once:
+        self._handing_back = not self._once
+        if self._handing_back:
             for task in self._waiting:
                 task.cancel()
 

@@ -80,12 +80,18 @@ class FakeDelivery:
     requeues: int = 0
 
     async def ack(self) -> bool:
-        self.acks += self.alive
+        if self.alive and not self.settled:
+            self.acks += 1
         return self.alive
 
     async def requeue(self) -> bool:
-        self.requeues += self.alive
+        if self.alive and not self.settled:
+            self.requeues += 1
         return self.alive
+
+    @property
+    def settled(self) -> bool:
+        return self.acks + self.requeues > 0
 
 
 @dataclass
