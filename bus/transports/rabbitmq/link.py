@@ -16,6 +16,7 @@ from bus.recovery import supervised
 from bus.topology import Topology
 from bus.transports.rabbitmq.discretion import be_discreet
 from bus.transports.rabbitmq.faults import TROUBLE, translated, translating
+from bus.transports.rabbitmq.tolerance import TolerantTransport
 
 __all__ = ["Link"]
 
@@ -66,6 +67,7 @@ class Link:
 
     async def _step(self) -> None:
         connection = aio_pika.Connection(self._url)
+        connection.kwargs["transport_factory"] = TolerantTransport()
         try:
             async with asyncio.timeout(self._attempt_timeout):
                 await connection.connect()

@@ -1,0 +1,444 @@
+import asyncio
+import logging
+import struct
+from typing import Any, Self, cast
+
+import pamqp.frame
+import pytest
+from aiormq.channel import Channel
+from aiormq.connection import FrameReceiver
+from aiormq.exceptions import (
+    AMQPConnectionError,
+    AMQPError,
+    ChannelAccessRefused,
+    ChannelInvalidStateError,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+    ConnectionNotAllowed,
+    DeliveryError,
+    InvalidFrameError,
+    ProbableAuthenticationError,
+    PublishError,
+)
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+from pamqp.heartbeat import Heartbeat
+from typing_extensions import override
+
+from bus.errors import (
+    BusError,
+    ConfigurationError,
+    ConnectionLost,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    PermissionDenied,
+    TopologyMismatch,
+    Unauthenticated,
+    Unavailable,
+)
+from bus.topology import Address, Queue, Topology
+from bus.transport import Accepted, Refused, Returned
+from bus.transports.rabbitmq.consumer import Consumer, RabbitMQDelivery, Session
+from bus.transports.rabbitmq.discretion import be_discreet
+from bus.transports.rabbitmq.faults import translated, translating
+from bus.transports.rabbitmq.link import Link
+from bus.transports.rabbitmq.publisher import LARGEST_BODY, Publisher
+from bus.transports.rabbitmq.tolerance import TolerantReader
+from bus.transports.wire import Wire
+from tests.unit.fakes import settle_down, virtual
+
+SECRET = "Eleonora Quist"
+ADDRESS = Address(exchange="bus.events", routing_key="ledger.closed.v1")
+WORK = Queue(name="q", purpose="jobs")
+
+
+def wire(message_id: str = "m-1", body: bytes = b"{}") -> Wire:
+    return Wire(body=body, message_id=message_id, type="ledger.closed.v1", app_id="ledger")
+
+
+class Message:
+    """What aiormq delivers, as far as it is looked at."""
+
+    delivery_tag = 1
+    redelivered = False
+    body = SECRET.encode()
+    delivery = Basic.Return(reply_text="NO_ROUTE")
+
+    @override
+    def __repr__(self) -> str:
+        return f"Message(body={self.body!r})"
+
+
+class FakeChannel:
+    """A channel on which each publish waits for what the test says."""
+
+    def __init__(self) -> None:
+        self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.confirms: list[asyncio.Future[None]] = []
+        self.settling = asyncio.Event()
+        self.settling.set()
+        self.cancelled: list[str] = []
+        self.on_consumer_cancel_callbacks: set[Any] = set()
+
+    @property
+    def is_closed(self) -> bool:
+        return self.closing.done()
+
+    async def basic_publish(self, body: bytes, *, timeout: float, **_: Any) -> None:
+        if self.is_closed:
+            raise ChannelInvalidStateError("closed")
+        self.confirms.append(asyncio.get_running_loop().create_future())
+        async with asyncio.timeout(timeout):
+            await self.confirms[-1]
+
+    async def basic_ack(self, tag: int, *, wait: bool) -> None:
+        await self.settling.wait()
+
+    async def basic_qos(self, **_: Any) -> None: ...
+
+    async def basic_consume(self, *_: Any, **__: Any) -> None: ...
+
+    async def basic_cancel(self, tag: str, **_: Any) -> None:
+        self.cancelled.append(tag)
+
+    async def close(self, **_: Any) -> None:
+        if not self.is_closed:
+            self.closing.set_result(None)
+
+
+class FakeLink:
+    name = "link"
+    trouble: str | None = None
+
+    def __init__(self) -> None:
+        self.up = asyncio.Event()
+        self.up.set()
+        self.channels: list[FakeChannel] = []
+        self.declaring = asyncio.Event()
+        self.declaring.set()
+
+    async def unblocked(self) -> None:
+        await self.up.wait()
+
+    async def declare(self, topology: Topology) -> None:
+        await self.declaring.wait()
+
+    async def channel(self, *, confirms: bool) -> Channel:
+        self.channels.append(FakeChannel())
+        return cast("Channel", self.channels[-1])
+
+
+class Publishing:
+    """A publisher that is open, and the channel below it."""
+
+    def __init__(self, *, window: int = 10) -> None:
+        self.link = FakeLink()
+        self.publisher = Publisher(cast("Link", self.link), window=window)
+
+    async def __aenter__(self) -> Self:
+        self.publisher.start()
+        await settle_down()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.publisher.close()
+
+    @property
+    def channel(self) -> FakeChannel:
+        return self.link.channels[-1]
+
+    def publish(self, message_id: str = "m-1", *, timeout: float = 10) -> "asyncio.Task[Any]":
+        return asyncio.create_task(self.publisher.publish(wire(message_id), ADDRESS, timeout=timeout))
+
+
+# --- publishing ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("broker", "outcome"),
+    [
+        (None, Accepted()),
+        (PublishError(cast("Any", Message()), Basic.Return(reply_text="NO_ROUTE")), Returned(reason="NO_ROUTE")),
+        (DeliveryError(None, Basic.Nack()), Refused(reason="basic.nack")),
+    ],
+)
+def test_what_the_broker_says_is_the_outcome(broker: Exception | None, outcome: object) -> None:
+    @virtual
+    async def run() -> None:
+        async with Publishing() as here:
+            publishing = here.publish()
+            await settle_down()
+            if broker is None:
+                here.channel.confirms[0].set_result(None)
+            else:
+                here.channel.confirms[0].set_exception(broker)
+            assert await publishing == outcome
+
+    run()
+
+
+@pytest.mark.parametrize(
+    "broker", [AMQPConnectionError("gone"), Exception(), asyncio.CancelledError(), RuntimeError("closed")], ids=lambda e: type(e).__name__
+)
+def test_a_connection_that_goes_before_the_confirm_leaves_the_outcome_open(broker: BaseException) -> None:
+    @virtual
+    async def run() -> None:
+        async with Publishing() as here:
+            publishing = here.publish()
+            await settle_down()
+            here.channel.confirms[0].set_exception(broker)
+            with pytest.raises(ConnectionLost) as caught:
+                await publishing
+            assert caught.value.maybe_executed
+
+    run()
+
+
+@virtual
+async def test_a_cancelled_publish_gives_its_place_and_its_id_back() -> None:
+    async with Publishing(window=1) as here:
+        publishing = here.publish()
+        await settle_down()
+        publishing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await publishing
+        again = here.publish()
+        await settle_down()
+        here.channel.confirms[-1].set_result(None)
+        assert await again == Accepted()
+
+
+@virtual
+async def test_one_id_is_never_in_flight_twice() -> None:
+    async with Publishing() as here:
+        first, second, other = here.publish(), here.publish(), here.publish("m-2")
+        await settle_down()
+        assert len(here.channel.confirms) == 2
+        here.channel.confirms[0].set_result(None)
+        await settle_down()
+        assert len(here.channel.confirms) == 3
+        for confirm in here.channel.confirms[1:]:
+            confirm.set_result(None)
+        assert [await first, await second, await other] == [Accepted()] * 3
+
+
+@virtual
+async def test_one_deadline_bounds_the_place_the_channel_and_the_confirm() -> None:
+    async with Publishing(window=1) as here:
+        first = here.publish(timeout=9)
+        await settle_down()
+        second = asyncio.create_task(here.publisher.publish(wire("m-2"), ADDRESS, timeout=10))
+        with pytest.raises(DeadlineExceeded) as caught:
+            await first
+        assert caught.value.maybe_executed
+        here.link.up.clear()
+        with pytest.raises((Unavailable, DeadlineExceeded)):
+            await second
+        assert asyncio.get_running_loop().time() == pytest.approx(10, abs=0.1)
+
+
+@virtual
+async def test_a_full_window_is_not_sent() -> None:
+    async with Publishing(window=1) as here:
+        first = here.publish(timeout=10)
+        await settle_down()
+        with pytest.raises(Unavailable, match="not sent") as caught:
+            await here.publish("m-2", timeout=2)
+        assert not caught.value.maybe_executed
+        here.channel.confirms[0].set_result(None)
+        await first
+
+
+@virtual
+async def test_a_publish_waits_for_the_next_channel() -> None:
+    async with Publishing() as here:
+        here.channel.closing.set_result(None)
+        publishing = here.publish()
+        await asyncio.sleep(2)
+        assert len(here.link.channels) == 2
+        here.channel.confirms[0].set_result(None)
+        assert await publishing == Accepted()
+
+
+@virtual
+async def test_a_message_that_would_cost_the_channel_is_refused() -> None:
+    async with Publishing() as here:
+        with pytest.raises(InvalidArgument, match="store it"):
+            await here.publisher.publish(wire(body=bytes(LARGEST_BODY + 1)), ADDRESS, timeout=1)
+        assert here.channel.confirms == []
+
+
+# --- consuming -------------------------------------------------------------------------------------------------------
+
+
+def consumer(link: FakeLink) -> Consumer:
+    return Consumer(cast("Link", link), WORK, Topology(), prefetch=1, on_delivery=lambda _: None, acks=True)
+
+
+@virtual
+async def test_a_consumer_is_ready_again_after_its_channel_was_lost() -> None:
+    link = FakeLink()
+    mine = consumer(link)
+    mine.start()
+    await mine.wait_ready()
+    link.channels[0].closing.set_result(None)
+    waiting = [asyncio.create_task(mine.wait_ready()) for _ in range(3)]
+    assert not any(each.done() for each in waiting)
+    await asyncio.gather(*waiting)
+    assert len(link.channels) == 2
+    await mine.close()
+
+
+@virtual
+async def test_a_consumer_that_is_cancelled_while_it_begins_does_not_consume() -> None:
+    link = FakeLink()
+    link.declaring.clear()
+    mine = consumer(link)
+    mine.start()
+    await settle_down()
+    await mine.cancel()
+    link.declaring.set()
+    await asyncio.sleep(10)
+    assert not mine.ready
+    assert [channel.is_closed for channel in link.channels] == [True]
+    await mine.close()
+
+
+@virtual
+async def test_a_cancelled_consumer_keeps_its_channel_for_acks() -> None:
+    link = FakeLink()
+    mine = consumer(link)
+    mine.start()
+    await mine.wait_ready()
+    await mine.cancel()
+    assert len(link.channels[0].cancelled) == 1
+    await asyncio.sleep(10)
+    assert not link.channels[0].is_closed
+    await mine.close()
+    assert link.channels[0].is_closed
+
+
+def delivery(channel: FakeChannel) -> tuple[RabbitMQDelivery, Session]:
+    session = Session(cast("Channel", channel))
+    return RabbitMQDelivery(session, cast("Any", Message()), WORK, lambda: 0.0), session
+
+
+@virtual
+async def test_an_ack_that_nobody_takes_ends() -> None:
+    channel = FakeChannel()
+    channel.settling.clear()
+    mine, _ = delivery(channel)
+    assert await mine.ack() is False
+
+
+@virtual
+async def test_a_delivery_of_a_session_that_ended_is_never_acked() -> None:
+    mine, session = delivery(FakeChannel())
+    session.end("over")
+    assert await mine.ack() is False
+    assert mine.channel is None
+
+
+@virtual
+async def test_an_ack_twice_is_once() -> None:
+    mine, _ = delivery(FakeChannel())
+    assert await mine.ack()
+    assert await mine.ack()
+
+
+# --- faults ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "meaning"),
+    [
+        (ProbableAuthenticationError("ACCESS_REFUSED"), Unauthenticated),
+        (ConnectionNotAllowed("NOT_ALLOWED"), ConfigurationError),
+        (InvalidFrameError("Expected OpenOk, got Close"), ConfigurationError),
+        (ChannelPreconditionFailed("PRECONDITION_FAILED"), TopologyMismatch),
+        (ChannelAccessRefused("ACCESS_REFUSED"), PermissionDenied),
+        (ChannelNotFoundEntity("NOT_FOUND"), FailedPrecondition),
+        (ConnectionRefusedError(111, "Connection refused"), Unavailable),
+        (AMQPError("any"), Unavailable),
+        (TimeoutError(), Unavailable),
+        (ValueError(SECRET), Unavailable),
+        (NotImplementedError(), Unavailable),
+    ],
+)
+def test_what_goes_wrong_below_is_an_error_of_the_bus(error: Exception, meaning: type[BusError]) -> None:
+    known = translated(error, "trying")
+    assert type(known) is meaning
+    assert str(known).startswith("trying: ")
+    assert SECRET not in str(known)
+
+
+@virtual
+async def test_a_cancellation_that_the_library_made_is_a_lost_connection() -> None:
+    with pytest.raises(Unavailable, match="the connection was closed"), translating("trying"):
+        raise asyncio.CancelledError
+
+
+@virtual
+async def test_a_cancellation_of_the_task_stays_one() -> None:
+    async def run() -> None:
+        with translating("trying"):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(run())
+    await settle_down()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+# --- what the libraries log ------------------------------------------------------------------------------------------
+
+
+def test_the_libraries_lines_show_no_message(caplog: pytest.LogCaptureFixture) -> None:
+    be_discreet()
+    be_discreet()
+    caplog.set_level("DEBUG")
+    for name in ("aiormq.channel", "aiormq.connection", "aio_pika.channel"):
+        theirs = logging.getLogger(name)
+        theirs.debug("Received frame %r", Message())
+        theirs.error("Unhandled message %r returning", Message())
+        theirs.error("failed", exc_info=ValueError(SECRET))
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 6
+    assert SECRET not in caplog.text
+
+
+# --- what cannot be read ---------------------------------------------------------------------------------------------
+
+
+TIMESTAMP, MESSAGE_ID, HEADERS = 1 << 6, 1 << 7, 1 << 13
+ILLEGIBLE = {
+    "a timestamp past the year 9999": (TIMESTAMP, struct.pack(">Q", 2**63)),
+    "an id that is no UTF-8": (MESSAGE_ID, b"\x02\xff\xfe"),
+    "a header's name that is no UTF-8": (HEADERS, struct.pack(">I", 9) + b"\x02\xff\xfeS\0\0\0\1a"),
+    "a header of an unknown type": (HEADERS, struct.pack(">I", 3) + b"\1aZ"),
+    "a header's moment past the year 9999": (HEADERS, struct.pack(">I", 11) + b"\1aT" + b"\xff" * 8),
+    "a table that is cut": (HEADERS, struct.pack(">I", 500) + b"\1aS"),
+}
+
+
+def content_header(flags: int, properties: bytes) -> bytes:
+    payload = struct.pack(">HHQH", 60, 0, 5, flags) + properties
+    return struct.pack(">BHI", 2, 1, len(payload)) + payload + b"\xce"
+
+
+@pytest.mark.parametrize("what", ILLEGIBLE)
+def test_a_message_whose_properties_cannot_be_read_arrives_without_them(what: str) -> None:
+    @virtual
+    async def run() -> None:
+        stream = asyncio.StreamReader()
+        heartbeat = pamqp.frame.marshal(Heartbeat(), 0)
+        good = pamqp.frame.marshal(ContentHeader(body_size=2, properties=Basic.Properties(message_id="m-1")), 1)
+        stream.feed_data(content_header(*ILLEGIBLE[what]) + heartbeat + good)
+        stream.feed_eof()
+        frames: list[Any] = [frame async for _, _, frame in FrameReceiver(cast("asyncio.StreamReader", TolerantReader(stream)))]
+        assert [type(frame) for frame in frames] == [ContentHeader, Heartbeat, ContentHeader]
+        assert (frames[0].body_size, frames[0].properties.message_id) == (5, None)
+        assert (frames[2].body_size, frames[2].properties.message_id) == (2, "m-1")
+
+    run()
