@@ -65,7 +65,7 @@ class Receiver:
         self._ended: OrderedDict[Key, Outcome] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: set[asyncio.Task[None]] = set()
-        self._handing_back = False
+        self._stopping = False
 
     @property
     def _once(self) -> bool:
@@ -107,21 +107,25 @@ class Receiver:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("deliveries are received in tasks")
-        if self._handing_back:
+        if self._goes_back():
             return False
         self._waiting.add(task)
         try:
             await self._slots.acquire()
         except asyncio.CancelledError:
-            if not self._handing_back:
+            if not self._goes_back():
                 raise
             return False
         finally:
             self._waiting.discard(task)
-        if self._handing_back:
+        if self._goes_back():
             self._slots.release()
             return False
         return True
+
+    def _goes_back(self) -> bool:
+        """Whether what has not begun goes back now. A request that may run once only stays: its redelivery would be refused."""
+        return self._stopping and not self._once
 
     async def _run(self, key: Key, delivery: Delivery, envelope: Envelope) -> None:
         try:
@@ -192,9 +196,9 @@ class Receiver:
             self._ended.popitem(last=False)
 
     def hand_back(self) -> None:
-        """Give back what has not started. A request that may run once only stays: its redelivery would be refused."""
-        self._handing_back = not self._once
-        if self._handing_back:
+        """Give back what has not started."""
+        self._stopping = True
+        if self._goes_back():
             for task in self._waiting:
                 task.cancel()
 
