@@ -1,0 +1,184 @@
+"""Right and wrong uses, as a type checker sees them; never run.
+
+A line with `type: ignore[code]` is wrong and has to be found, with that code: mypy strict also reports an ignore that it
+does not need. All others are right.
+"""
+
+from collections.abc import AsyncIterator
+from typing import assert_type
+
+from bus import Bus, Context, Event, Job, JobHandle, Message, Request, Router, contract
+from bus.envelope import Progress
+
+
+class Note(Message):
+    text: str
+
+
+class Other(Message):
+    text: str
+
+
+@contract("typing.get", version=1, permission="read:notes", idempotent=True)
+class GetNote(Request[Note]):
+    number: int
+
+
+@contract("typing.remove", version=1)
+class RemoveNote(Request[None]):
+    number: int
+
+
+@contract("typing.write", version=1)
+class WriteNote(Job[Note]):
+    text: str
+
+
+@contract("typing.sweep", version=1)
+class Sweep(Job[None]):
+    pass
+
+
+@contract("typing.written", version=1)
+class NoteWritten(Event):
+    number: int
+
+
+# --- declarations ----------------------------------------------------------------------------------------------------
+
+
+@contract("typing.misspelt", verison=1)  # type: ignore[call-arg]
+class Misspelt(Event): ...
+
+
+@contract("typing.unversioned")  # type: ignore[call-arg]
+class Unversioned(Event): ...
+
+
+@contract("typing.text", version="1")  # type: ignore[arg-type]
+class TextVersion(Event): ...
+
+
+@contract("typing.yes", version=1, idempotent="yes")  # type: ignore[arg-type]
+class TextIdempotent(Event): ...
+
+
+@contract("typing.positional", 1)  # type: ignore[call-arg]
+class Positional(Event): ...
+
+
+@contract("typing.number", version=1)
+class AnswersNumber(Request[int]): ...  # type: ignore[type-var]
+
+
+# --- calls -----------------------------------------------------------------------------------------------------------
+
+
+async def calls(bus: Bus) -> None:
+    assert_type(await bus.request(GetNote(number=1), timeout=2), Note)
+    assert_type(await bus.request(RemoveNote(number=1)), None)
+    assert_type(await bus.submit(WriteNote(text="a")), JobHandle[Note])
+    assert_type(await (await bus.submit(WriteNote(text="a"))).result(timeout=2), Note)
+    assert_type(await (await bus.submit(Sweep())).result(), None)
+    assert_type((await bus.submit(Sweep())).updates(), AsyncIterator[Progress])
+    assert_type(await bus.publish(NoteWritten(number=1)), None)
+    note: Other = await bus.request(GetNote(number=1))  # type: ignore[arg-type]
+    text: str = await bus.request(GetNote(number=1))  # type: ignore[assignment]
+    await bus.request(GetNote(number=1), timeuot=2)  # type: ignore[call-arg]
+    await bus.request(NoteWritten(number=1))  # type: ignore[arg-type]
+    await bus.request(WriteNote(text="a"))  # type: ignore[arg-type]
+    await bus.publish(GetNote(number=1))  # type: ignore[arg-type]
+    await bus.submit(GetNote(number=1))  # type: ignore[arg-type]
+    await bus.request(GetNote)  # type: ignore[arg-type]
+    GetNote(numbr=1)  # type: ignore[call-arg]
+    assert_type((note, text), tuple[Other, str])
+
+
+async def while_handling(context: Context) -> None:
+    assert_type(await context.bus.request(GetNote(number=1)), Note)
+    assert_type(await (await context.bus.submit(WriteNote(text="a"))).result(), Note)
+    await context.bus.publish(WriteNote(text="a"))  # type: ignore[arg-type]
+
+
+# --- handlers --------------------------------------------------------------------------------------------------------
+
+
+def right_handlers(router: Router) -> None:
+    @router.request(GetNote, concurrency=4)
+    async def get(request: GetNote) -> Note:
+        return Note(text="a")
+
+    @router.request(GetNote)
+    async def get_in_context(request: GetNote, context: Context) -> Note:
+        return Note(text="a")
+
+    @router.request(RemoveNote)
+    async def remove(request: RemoveNote) -> None: ...
+
+    @router.job(WriteNote, timeout=60)
+    async def write(job: WriteNote, context: Context) -> Note:
+        return Note(text="a")
+
+    @router.job(Sweep)
+    async def sweep(job: Sweep) -> None: ...
+
+    @router.event(NoteWritten, subscription="index")
+    async def index(event: NoteWritten) -> None: ...
+
+    @router.event(NoteWritten)
+    async def index_in_context(event: NoteWritten, context: Context) -> None: ...
+
+    async def used(context: Context) -> None:
+        assert_type(await get(GetNote(number=1)), Note)
+        assert_type(await write(WriteNote(text="a"), context), Note)
+
+
+def wrong_request_handlers(router: Router) -> None:
+    @router.request(GetNote)  # type: ignore[arg-type]
+    async def wrong_reply(request: GetNote) -> Other:
+        return Other(text="a")
+
+    @router.request(GetNote)  # type: ignore[arg-type]
+    async def wrong_request(request: Other) -> Note:
+        return Note(text="a")
+
+    @router.request(GetNote)  # type: ignore[arg-type]
+    async def no_reply(request: GetNote) -> None: ...
+
+    @router.request(RemoveNote)  # type: ignore[arg-type]
+    async def a_reply_too_much(request: RemoveNote) -> Note:
+        return Note(text="a")
+
+    @router.request(GetNote)  # type: ignore[arg-type]
+    def not_async(request: GetNote) -> Note:
+        return Note(text="a")
+
+    @router.request(GetNote)  # type: ignore[arg-type]
+    async def a_third_argument(request: GetNote, context: Context, more: int) -> Note:
+        return Note(text="a")
+
+
+def wrong_job_and_event_handlers(router: Router) -> None:
+    @router.job(WriteNote)  # type: ignore[arg-type]
+    async def wrong_result(job: WriteNote) -> Other:
+        return Other(text="a")
+
+    @router.job(Sweep)  # type: ignore[arg-type]
+    async def a_result_too_much(job: Sweep) -> Note:
+        return Note(text="a")
+
+    @router.event(NoteWritten)  # type: ignore[arg-type]
+    async def an_events_result(event: NoteWritten) -> Note:
+        return Note(text="a")
+
+    @router.event(NoteWritten)  # type: ignore[arg-type]
+    async def another_event(event: Other) -> None: ...
+
+
+def wrong_registrations(router: Router) -> None:
+    router.request(WriteNote)  # type: ignore[arg-type]
+    router.request(NoteWritten)  # type: ignore[arg-type]
+    router.job(GetNote)  # type: ignore[arg-type]
+    router.event(GetNote)  # type: ignore[type-var]
+    router.request(GetNote, concurency=4)  # type: ignore[call-arg]
+    router.job(WriteNote, retry=5)  # type: ignore[arg-type]

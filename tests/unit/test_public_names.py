@@ -1,0 +1,82 @@
+import subprocess
+import sys
+
+import pytest
+
+import bus
+
+NAMES = [
+    "Aborted",
+    "AlreadyExists",
+    "Bus",
+    "BusError",
+    "CLIENT",
+    "Cancelled",
+    "ConfigurationError",
+    "ConnectionLost",
+    "Context",
+    "ContractError",
+    "ContractViolation",
+    "DataLoss",
+    "DeadlineExceeded",
+    "Event",
+    "Expired",
+    "FailedPrecondition",
+    "Internal",
+    "InvalidArgument",
+    "Job",
+    "JobHandle",
+    "Message",
+    "NotFound",
+    "NotServed",
+    "OutOfRange",
+    "PermissionDenied",
+    "Request",
+    "ResourceExhausted",
+    "RetryPolicy",
+    "Router",
+    "SERVER",
+    "Settings",
+    "TopologyMismatch",
+    "Unauthenticated",
+    "Unavailable",
+    "Undecodable",
+    "Unimplemented",
+    "Unknown",
+    "contract",
+    "correlated",
+]
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(bus.__all__) == NAMES
+    assert sorted(dir(bus)) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(bus, name) is not None
+
+
+def test_another_name_is_not() -> None:
+    with pytest.raises(AttributeError, match="'bus' has no attribute 'Buss'"):
+        _ = bus.Buss
+
+
+# One interpreter for all three: starting one is most of the time of the unit tests.
+IMPORTS = """
+import sys
+from bus import Event, Message, contract
+assert not {"aio_pika", "aiormq", "structlog", "tenacity", "pydantic_settings"} & set(sys.modules), "a kind loads a transport"
+import bus.contract
+from bus import contract as again
+assert contract is again is bus.contract and callable(again), "a module took the place of the decorator"
+from bus import Bus
+assert "aio_pika" in sys.modules
+assert "structlog" not in sys.modules, "a library must not load an application's logging"
+"""
+
+
+def test_importing_a_kind_loads_no_transport_and_contract_stays_the_decorator() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
