@@ -5,12 +5,15 @@ import functools
 import selectors
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from bus.context import Sender
+from typing_extensions import override
+
+from bus.contract import Event, Job, Message, Request
 from bus.envelope import Envelope, Traffic
 from bus.handler import Handler
 from bus.receiver import Receiver
+from bus.replies import JobHandle
 from bus.router import Router
 from bus.topology import Address, Queue, Topology
 from bus.transport import Accepted, Consumption, Delivery, Observer, Outcome
@@ -24,6 +27,7 @@ class _Leap(selectors.DefaultSelector):
 
     now = 0.0
 
+    @override
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if not ready and timeout:
@@ -38,6 +42,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._leap = _Leap()
         super().__init__(self._leap)
 
+    @override
     def time(self) -> float:
         return self._leap.now
 
@@ -149,8 +154,20 @@ class FakeTransport:
         self.closed += 1
 
 
-class NoSender(Sender):
+R = TypeVar("R", bound=Message | None)
+
+
+class NoSender:
     """A bus that a handler under test does not use."""
+
+    async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
+        raise NotImplementedError
+
+    async def publish(self, event: Event, *, timeout: float | None = None) -> None:
+        raise NotImplementedError
+
+    async def submit(self, job: Job[R], *, timeout: float | None = None) -> JobHandle[R]:
+        raise NotImplementedError
 
 
 def receiver_of(router: Router, transport: FakeTransport, *, handler: Handler | None = None) -> Receiver:

@@ -71,12 +71,11 @@ async def test_a_request_gets_its_reply() -> None:
 
 @virtual
 async def test_a_reply_without_content_is_none() -> None:
-    assert await (await started(answering(lambda sent: reply(sent, None, source="ledger")))).request(Clear()) is None
+    client: Any = await started(answering(lambda sent: reply(sent, None, source="ledger")))
+    assert await client.request(Clear()) is None
 
 
-@pytest.mark.parametrize(
-    ("outcome", "error"), [(RETURNED, NotServed), (REFUSED, ResourceExhausted)], ids=["returned", "refused"]
-)
+@pytest.mark.parametrize(("outcome", "error"), [(RETURNED, NotServed), (REFUSED, ResourceExhausted)], ids=["returned", "refused"])
 @pytest.mark.parametrize("send", ["request", "publish", "submit"])
 def test_what_the_broker_does_not_take_is_an_error_at_once(send: str, outcome: Outcome, error: type[Exception]) -> None:
     @virtual

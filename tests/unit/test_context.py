@@ -7,8 +7,8 @@ from bus.envelope import Progress
 from tests.unit.fakes import NoSender, envelope, virtual
 
 
-def context(**attributes: int) -> Context:
-    return Context(envelope=envelope(), bus=NoSender(), **attributes)
+def context(deadline: int | None = None) -> Context:
+    return Context(envelope=envelope(), bus=NoSender(), deadline=deadline)
 
 
 def test_handling_nests_and_ends() -> None:

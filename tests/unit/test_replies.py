@@ -61,7 +61,7 @@ async def test_a_lost_connection_fails_what_waits_and_no_more() -> None:
     with replies.expecting("m-1") as first, replies.expecting("m-2") as second:
         replies.take(reply(REQUEST, Total(total=1), source="ledger"))
         replies.lost()
-        assert first.result()
+        assert first.result().body == b'{"total":1}'
         with pytest.raises(ConnectionLost) as caught:
             await second
         assert caught.value.maybe_executed
@@ -72,9 +72,8 @@ async def test_a_lost_connection_fails_what_waits_and_no_more() -> None:
 @virtual
 async def test_an_error_that_nobody_looks_at_is_no_noise() -> None:
     replies = Replies()
-    with pytest.raises(ValueError, match="other"), replies.expecting("m-1"):
+    with replies.expecting("m-1"):
         replies.lost()
-        raise ValueError("other")
     gc.collect()
     await settle_down()
 

@@ -41,7 +41,8 @@ def exchanges(topology: Topology) -> dict[str, tuple[str, dict[str, str | int]]]
 
 
 def test_the_base_is_six_exchanges() -> None:
-    topic, direct = ("topic", {}), ("direct", {})
+    topic: tuple[str, dict[str, str | int]] = ("topic", {})
+    direct: tuple[str, dict[str, str | int]] = ("direct", {})
     assert exchanges(BASE) == {
         "bus.requests": topic,
         "bus.jobs": topic,
