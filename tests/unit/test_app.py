@@ -1,0 +1,112 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from bus.app import Bus
+from bus.errors import ConfigurationError, ContractError, Unavailable
+from bus.router import Router
+from bus.settings import load_settings
+from tests.unit.fakes import FakeDelivery, FakeTransport, envelope, settle_down, virtual
+from tests.unit.ledger import CloseBooks, Total
+
+SETTINGS = load_settings(stop_grace=30, start_timeout=5)
+
+
+def ledger(transport: FakeTransport) -> Bus:
+    return Bus("ledger", settings=SETTINGS, transport=transport)
+
+
+def delivery() -> FakeDelivery:
+    return FakeDelivery(envelope("ledger.close.v1", traffic="job", queue="ledger.jobs.close.v1"))
+
+
+def working(seconds: float, notes: list[str]) -> Router:
+    """A router whose job takes so long."""
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[str]:
+        notes.append("opened")
+        yield "state"
+        notes.append("closed")
+
+    router = Router("ledger", lifespan=lifespan)
+
+    @router.job(CloseBooks, timeout=1000)
+    async def close(job: CloseBooks) -> Total:
+        notes.append("begun")
+        await asyncio.sleep(seconds)
+        notes.append("done")
+        return Total(total=1)
+
+    return router
+
+
+@pytest.mark.parametrize("name", ["", "Ledger", "a.b", "bus", "a" * 61])
+def test_a_service_has_a_name_that_fits(name: str) -> None:
+    with pytest.raises(ContractError, match="no name of a service"):
+        Bus(name, settings=SETTINGS, transport=FakeTransport())
+
+
+@virtual
+async def test_the_transport_is_closed_where_the_start_fails() -> None:
+    transport = FakeTransport()
+    transport.consumption.ready = False
+    with pytest.raises(Unavailable, match="not ready after 5 s: replies: no answer"):
+        async with ledger(transport):
+            pass
+    assert transport.closed == 1
+
+
+@virtual
+async def test_a_service_serves_its_own_router() -> None:
+    async with ledger(FakeTransport()) as bus:
+        with pytest.raises(ConfigurationError, match="'ledger' and the router 'office'"):
+            await bus.serve(Router("office"))
+
+
+@virtual
+async def test_a_clean_stop_finishes_what_runs_before_the_lifespan_ends() -> None:
+    transport, notes, mine = FakeTransport(), list[str](), delivery()
+    async with ledger(transport) as bus, bus.serving(working(20, notes)):
+        transport.deliver(mine)
+        await settle_down()
+    assert (notes, mine.acks) == (["opened", "begun", "done", "closed"], 1)
+    assert asyncio.get_running_loop().time() == pytest.approx(20, abs=0.1)
+
+
+@virtual
+async def test_what_is_not_done_within_the_grace_goes_back() -> None:
+    transport, notes, mine = FakeTransport(), list[str](), delivery()
+    async with ledger(transport) as bus, bus.serving(working(900, notes)):
+        transport.deliver(mine)
+        await settle_down()
+    assert (notes, mine.acks, mine.requeues) == (["opened", "begun", "closed"], 0, 1)
+    assert asyncio.get_running_loop().time() == pytest.approx(30, abs=0.1)
+
+
+@virtual
+async def test_a_second_cancellation_stops_now() -> None:
+    transport, notes, mine = FakeTransport(), list[str](), delivery()
+    bus = ledger(transport)
+
+    async def serve() -> None:
+        async with bus:
+            await bus.serve(working(900, notes))
+
+    serving = asyncio.create_task(serve())
+    await settle_down()
+    transport.deliver(mine)
+    await settle_down()
+    for _ in range(2):
+        serving.cancel()
+        await settle_down()
+    assert serving.cancelled()
+    assert (mine.requeues, transport.closed, asyncio.get_running_loop().time()) == (1, 1, 0)
+
+
+@virtual
+async def test_a_router_without_handlers_is_served() -> None:
+    async with ledger(FakeTransport()) as bus, bus.serving(Router("ledger")):
+        assert bus.ready
