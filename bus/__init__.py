@@ -84,13 +84,46 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [  # noqa: PLE0604 - strings, gathered from the table above so that they stand once
+__all__ = [
+    "Aborted",
+    "AlreadyExists",
+    "Bus",
+    "BusError",
+    "CLIENT",
+    "Cancelled",
+    "ConfigurationError",
+    "ConnectionLost",
+    "Context",
+    "ContractError",
+    "ContractViolation",
+    "DataLoss",
+    "DeadlineExceeded",
     "Event",
+    "Expired",
+    "FailedPrecondition",
+    "Internal",
+    "InvalidArgument",
     "Job",
+    "JobHandle",
     "Message",
+    "NotFound",
+    "NotServed",
+    "OutOfRange",
+    "PermissionDenied",
     "Request",
+    "ResourceExhausted",
+    "RetryPolicy",
+    "Router",
+    "SERVER",
+    "Settings",
+    "TopologyMismatch",
+    "Unauthenticated",
+    "Unavailable",
+    "Undecodable",
+    "Unimplemented",
+    "Unknown",
     "contract",
-    *_HOME_OF,
+    "correlated",
 ]
 
 

@@ -7,12 +7,14 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from bus.client import Client
-from bus.contract import Event, Job, Message, Request
+from bus.contract import Event, Job, Message, Request, check_part
+from bus.dead_letters import look
+from bus.envelope import Envelope
 from bus.errors import BusError, ConfigurationError, Unavailable
 from bus.handler import Middleware, compose
 from bus.receiver import Receiver
@@ -20,6 +22,7 @@ from bus.replies import JobHandle
 from bus.router import Router
 from bus.settings import Settings, load_settings
 from bus.stacks import client_stack, server_stack
+from bus.topology import merged
 from bus.transport import Consumption, Transport
 from bus.transports.rabbitmq import RabbitMQTransport
 
@@ -39,7 +42,7 @@ class Bus:
     ...     transcript = await bus.request(GetTranscript(transcript_id=id), timeout=2)
     """
 
-    def __init__(  # noqa: PLR0913 - each with a default; what a test or a user may replace
+    def __init__(
         self,
         service: str,
         *,
@@ -51,20 +54,22 @@ class Bus:
     ) -> None:
         """`service` is this service's name. `clock` gives seconds since the epoch.
 
-        Raises `ConfigurationError` where the environment's settings are wrong.
+        Raises `ContractError` where `service` is no name, and `ConfigurationError` where the environment's settings are wrong.
         """
+        check_part(service, "service")
         self.service = service
         self.settings = settings or load_settings()
         self.instance = f"{socket.gethostname()[:30]}-{os.getpid()}-{secrets.token_hex(6)}"
         self._clock = clock
         self._transport = transport or RabbitMQTransport(self.settings, name=service, clock=clock)
-        self._server = server_stack(clock=clock, leeway=self.settings.clock_leeway) if server is None else server
+        limits = {"leeway": self.settings.clock_leeway, "longest": self.settings.request_timeout}
+        self._server = server_stack(clock=clock, **limits) if server is None else server
         layers = client_stack(clock=clock) if client is None else client
         self._client = Client(service, self.instance, self._transport, layers, settings=self.settings, clock=clock)
         self._consumptions: list[Consumption] = []
 
     async def __aenter__(self) -> Self:
-        """Connect. Raises `Unavailable`, `Unauthenticated` or `TopologyMismatch` within the settings `connect_timeout` and `start_timeout`."""
+        """Connect. Raises `Unavailable` or `Unauthenticated` within the settings `connect_timeout` and `start_timeout`."""
         try:
             await self._transport.start(self._client.replies, timeout=self.settings.connect_timeout)
             self._consumptions = [await self._client.start()]
@@ -74,9 +79,7 @@ class Bus:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._transport.close()
 
     @property
@@ -96,6 +99,10 @@ class Bus:
         """Hand over work, and wait for the broker's confirm: `Client.submit` has the errors. `timeout` in seconds."""
         return await self._client.submit(job, timeout=timeout)
 
+    async def dead_letters(self, queue: str, *, limit: int = 100) -> list[Envelope]:
+        """Look at dead letters of a work queue, oldest first, and leave them there; `bus.dead_letters.look` says more."""
+        return await look(self._transport, queue, limit=limit)
+
     @asynccontextmanager
     async def serving(self, router: Router) -> AsyncIterator[None]:
         """Serve inside the block, which begins when every consumer is ready and ends with a clean stop.
@@ -104,13 +111,16 @@ class Bus:
         and what is still running then is cancelled and delivered again to others.
         """
         if router.name != self.service:
-            raise ConfigurationError(
-                f"the bus is {self.service!r} and the router {router.name!r}; a service serves its own router"
-            )
+            raise ConfigurationError(f"the bus is {self.service!r} and the router {router.name!r}; a service serves its own router")
         async with router.lifespan() as state, AsyncExitStack() as stack:
             receivers = self._receivers(router, state)
-            consumptions = [await self._consume(router, receiver) for receiver in receivers]
+            # All queues before the first consumer: who is answered by one endpoint can rely on the others, and a queue
+            # that exists with other arguments is told at once.
+            await self._transport.declare(merged(receiver.topology for receiver in receivers))
+            consumptions: list[Consumption] = []
             stack.push_async_callback(self._drain, receivers, consumptions)
+            for receiver in receivers:
+                consumptions.append(await self._consume(receiver))  # noqa: PERF401 - the stop has to know each from its beginning
             await self._ready(consumptions)
             self._consumptions += consumptions
             log.info("serving", extra={"service": self.service, "endpoints": len(receivers)})
@@ -127,7 +137,7 @@ class Bus:
         return [
             Receiver(
                 endpoint,
-                needs[name][1],
+                *needs[name],
                 handler,
                 self._transport,
                 service=self.service,
@@ -138,11 +148,9 @@ class Bus:
             for name, endpoint in router.endpoints.items()
         ]
 
-    async def _consume(self, router: Router, receiver: Receiver) -> Consumption:
-        needs = router.topology(quorum_requests=self.settings.request_queue == "quorum")
-        queue, topology = needs[receiver.endpoint.queue]
+    async def _consume(self, receiver: Receiver) -> Consumption:
         return await self._transport.consume(
-            queue, topology, prefetch=receiver.endpoint.concurrency, on_delivery=receiver.take
+            receiver.queue, receiver.topology, prefetch=receiver.endpoint.concurrency, on_delivery=receiver.take
         )
 
     async def _ready(self, consumptions: Sequence[Consumption]) -> None:
@@ -166,7 +174,13 @@ class Bus:
         except TimeoutError:
             left = sum(receiver.abandon() for receiver in receivers)
             log.warning("the grace is over; unfinished work goes back to the broker", extra={"unfinished": left})
-            await asyncio.wait([asyncio.ensure_future(r.finish()) for r in receivers], timeout=ABANDON_TIMEOUT)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ABANDON_TIMEOUT):
+                    await asyncio.gather(*(receiver.finish() for receiver in receivers))
+        except asyncio.CancelledError:  # told to stop a second time: now
+            for receiver in receivers:
+                receiver.abandon()
+            raise
 
 
 async def _cancelled(consumption: Consumption) -> None:
@@ -174,4 +188,3 @@ async def _cancelled(consumption: Consumption) -> None:
         await consumption.cancel()
     except BusError as error:
         log.warning("a consumer could not be cancelled", extra={"queue": consumption.name, "why": str(error)})
-

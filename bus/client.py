@@ -126,8 +126,8 @@ class Client:
                 reply = await answer
         except TimeoutError:
             raise DeadlineExceeded(f"{envelope.type}: no reply within the deadline", maybe_executed=True) from None
-        except NotServed as error:
-            raise NotServed(f"{envelope.type}: {error}") from None  # who noticed the return knows only its id
+        except NotServed as returned:
+            raise NotServed(f"{envelope.type}: {returned}") from None  # who noticed the return knows only its id
         error = error_in(reply)
         if error is not None:
             raise error  # here, so that every policy sees it as the exception that it is

@@ -131,7 +131,7 @@ def _answer(request: Envelope, type_: str, body: bytes, *, source: str, error: s
         traffic="reply" if request.traffic == "request" else "update",
         source=source,
         body=body,
-        correlation_id=request.correlation_id,
+        correlation_id=request.correlation_id or request.id,
         causation_id=request.id,
         in_reply_to=request.id,
         traceparent=request.traceparent,

@@ -11,7 +11,7 @@ from bus.envelope import Envelope, Progress, error_reply, progress_update
 from bus.errors import BusError, Cancelled, ConnectionLost, FailedPrecondition, InvalidArgument
 from bus.recovery import Ack, DeadLetter, Requeue, Retry, backoff, code_of, reason_of, settle
 from bus.router import Endpoint
-from bus.topology import Address, Topology, dead_letter_address, reply_address, retry_address, tier_for, update_address
+from bus.topology import TIERS, Address, Topology, dead_letter_address, reply_address, retry_address, tier_for, update_address
 from bus.transport import Accepted, Delivery, Transport
 
 __all__ = ["Outcome", "Settler"]
@@ -89,7 +89,7 @@ class Settler:
         for channel in (via, None):
             patience = 1.0 if request.deadline is None else max(1.0, request.deadline / 1000 - self._clock())
             try:
-                await self._transport.send(answer, reply_address(reply_to), timeout=patience, via=channel)
+                await self._transport.send(self._stamped(answer), reply_address(reply_to), timeout=patience, via=channel)
             except InvalidArgument:
                 raise
             except BusError as error:
@@ -140,6 +140,9 @@ class Settler:
         fault = FailedPrecondition(f"the answer could not be sent: {error}", maybe_executed=True)
         return error_reply(envelope, fault, source=self._service)
 
+    def _stamped(self, answer: Envelope) -> Envelope:
+        return answer.evolve(timestamp=int(self._clock()))
+
     # --- copies ----------------------------------------------------------------------------------------------------
 
     async def _copy(self, envelope: Envelope, address: Address) -> bool:
@@ -181,7 +184,7 @@ class Settler:
 
     async def _offer(self, reply_to: str, update: Envelope) -> bool:
         address = update_address(reply_to, confirmed=True)
-        return isinstance(await self._transport.send(update, address, timeout=COPY_TIMEOUT), Accepted)
+        return isinstance(await self._transport.send(self._stamped(update), address, timeout=COPY_TIMEOUT), Accepted)
 
     async def _offer_again(self, reply_to: str, update: Envelope) -> None:
         loop = asyncio.get_running_loop()
@@ -201,7 +204,7 @@ class Settler:
         if report is None or outcome.error is None:
             return
         why = reason_of(outcome.error)
-        note = f"attempt {job.attempt} of {self._endpoint.retry.attempts} failed, the next is in {delay:.3g} s: {why}"
+        note = f"attempt {job.attempt} of {self._endpoint.retry.attempts} failed, the next is in {TIERS[tier_for(delay)]:.3g} s: {why}"
         await report(Progress(progress=0, note=note, error=code_of(outcome.error)))
 
     def reporter(self, job: Envelope) -> Callable[[Progress], Coroutine[Any, Any, None]] | None:
@@ -211,7 +214,7 @@ class Settler:
             return None
 
         async def report(progress: Progress) -> None:
-            update = progress_update(job, progress, source=self._service)
+            update = self._stamped(progress_update(job, progress, source=self._service))
             try:
                 await self._transport.send(update, update_address(reply_to, confirmed=False), timeout=PROGRESS_TIMEOUT)
             except BusError as error:

@@ -17,9 +17,9 @@ def client_stack(*, clock: Callable[[], float] = time.time) -> list[Middleware]:
     return [tracing(), logging("sent"), client_deadline(clock=clock), retry(clock=clock)]
 
 
-def server_stack(*, clock: Callable[[], float] = time.time, leeway: float = 30) -> list[Middleware]:
-    """What is handled passes these. `leeway`, in seconds, is how far two machines' clocks may be apart."""
-    return [logging("handled"), server_deadline(clock=clock, leeway=leeway)]
+def server_stack(*, clock: Callable[[], float] = time.time, leeway: float = 30, longest: float = 10) -> list[Middleware]:
+    """What is handled passes these; `leeway` (between two machines' clocks) and `longest` (of a request without a deadline) in seconds."""
+    return [logging("handled"), server_deadline(clock=clock, leeway=leeway, longest=longest)]
 
 
 CLIENT = tuple(client_stack())

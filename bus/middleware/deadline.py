@@ -37,17 +37,17 @@ def client_deadline(*, clock: Clock = time.time) -> Middleware:
     return layer
 
 
-def server_deadline(*, clock: Clock = time.time, leeway: float = 30) -> Middleware:
+def server_deadline(*, clock: Clock = time.time, leeway: float = 30, longest: float = 10) -> Middleware:
     """Cancel handling at the deadline, and refuse what arrived after it.
 
     A request ends at the earlier of `deadline + leeway` and arrival + `expiration`: the first alone would let a skewed
     clock kill live work, the second alone would give a request that waited in the queue its whole time again.
-    `leeway` is in seconds.
+    One that says neither, which a client in another language may send, ends after `longest`. Both are in seconds.
     """
 
     def layer(inner: Handler) -> Handler:
         async def call(envelope: Envelope) -> Envelope | None:
-            ends = _end(envelope, int(leeway * 1000))
+            ends = _end(envelope, int(leeway * 1000), int(longest * 1000))
             if ends is None:
                 return await inner(envelope)
             left = ends / 1000 - clock()
@@ -74,7 +74,7 @@ async def _within(seconds: float, inner: Handler, envelope: Envelope) -> Envelop
         raise DeadlineExceeded(f"{envelope.type}: not done within {seconds:.3g} s") from None
 
 
-def _end(envelope: Envelope, leeway: int) -> int | None:
+def _end(envelope: Envelope, leeway: int, longest: int) -> int | None:
     """Milliseconds since the epoch."""
     if envelope.traffic != "request":
         return envelope.deadline  # set by the receiver from the handler's own timeout, on this machine's clock
@@ -83,4 +83,6 @@ def _end(envelope: Envelope, leeway: int) -> int | None:
         ends.append(envelope.deadline + leeway)
     if envelope.expiration is not None and envelope.received is not None:
         ends.append(envelope.received + envelope.expiration)
+    if not ends and envelope.received is not None:
+        return envelope.received + longest
     return min(ends, default=None)

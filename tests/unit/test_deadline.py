@@ -135,3 +135,16 @@ async def test_the_handlers_own_timeout_error_stays_its_own() -> None:
 
     with pytest.raises(TimeoutError, match="mine"):
         await server_deadline(clock=lambda: NOW)(handler)(request())
+
+
+async def test_a_request_that_says_no_limit_has_one_all_the_same() -> None:
+    layer = server_deadline(clock=lambda: 100.0, longest=10)
+    endless = asyncio.Event()
+
+    async def handler(_envelope: Envelope) -> None:
+        await endless.wait()
+
+    late = Envelope(id="1", type="a.b.v1", traffic="request", source="s", received=89_000)
+
+    with pytest.raises(DeadlineExceeded):
+        await layer(handler)(late)

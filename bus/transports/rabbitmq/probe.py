@@ -71,7 +71,7 @@ def vhost(url: str) -> str:
 
 def reason(error: Exception) -> str:
     """What the operating system or the library says, without the libraries' tuple around it."""
-    return str(error.args[-1] if error.args else error).strip("() ") or type(error).__name__
+    return str(error.args[-1] if error.args else error) or type(error).__name__
 
 
 def properties_of(connection: aio_pika.abc.AbstractConnection) -> Mapping[str, object]:
