@@ -1,0 +1,7 @@
+"""The memory transport: a model broker in this process, for tests and for a demonstration without RabbitMQ."""
+
+from bus.transports.memory.broker import MemoryBroker
+from bus.transports.memory.transport import MemoryTransport
+from bus.transports.memory.virtual_time import VirtualLoop, wall_clock
+
+__all__ = ["MemoryBroker", "MemoryTransport", "VirtualLoop", "wall_clock"]

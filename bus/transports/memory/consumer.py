@@ -1,0 +1,139 @@
+"""A supervised consumer of the model broker, and what it delivers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import cached_property
+
+from bus.envelope import Envelope, Traffic
+from bus.errors import BusError
+from bus.recovery import supervised
+from bus.topology import Purpose, Queue, Topology
+from bus.transport import Delivery
+from bus.transports.memory.broker import MemoryBroker
+from bus.transports.memory.connection import Channel, Connection
+from bus.transports.memory.messages import Stored
+from bus.transports.wire import decode
+
+__all__ = ["MemoryConsumer", "MemoryDelivery"]
+
+TRAFFIC: dict[Purpose, Traffic] = {
+    "requests": "request",
+    "replies": "reply",
+    "jobs": "job",
+    "events": "event",
+    "retry": "job",
+    "dead": "job",
+}
+
+
+class MemoryDelivery:
+    """A message as it was delivered on one channel."""
+
+    def __init__(self, channel: Channel, message: Stored, queue: Queue, received: int) -> None:
+        self._channel, self._message, self._queue = channel, message, queue
+        self._received = received
+        self._settled = False
+        self.redelivered = message.returns > 0
+        """Whether the broker delivered it before. Kept, since the message may be on its way to another consumer already."""
+
+    @cached_property
+    def envelope(self) -> Envelope:
+        """The message; `Delivery.envelope` says more."""
+        return decode(self._message.wire, traffic=TRAFFIC[self._queue.purpose], queue=self._queue.name, received=self._received)
+
+    async def ack(self) -> bool:
+        """Done."""
+        return self._settle(self._channel.ack)
+
+    async def requeue(self) -> bool:
+        """Back to the broker, for another consumer."""
+        return self._settle(self._channel.requeue)
+
+    def _settle(self, how: Callable[[Stored], bool]) -> bool:
+        """Once: a second ack would cost the channel."""
+        if not self._channel.alive:
+            return False
+        if not self._settled:
+            self._settled = True
+            how(self._message)
+        return True
+
+
+class MemoryConsumer:
+    """A queue's consumer; `Consumption` is its port."""
+
+    def __init__(  # noqa: PLR0913 - what `Transport.consume` takes, and what it comes on
+        self,
+        connection: Callable[[], Awaitable[Connection]],
+        broker: MemoryBroker,
+        queue: Queue,
+        topology: Topology,
+        *,
+        prefetch: int,
+        on_delivery: Callable[[Delivery], None],
+        acks: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self._connection, self._broker = connection, broker
+        self._queue, self._topology = queue, topology
+        self._prefetch, self._on_delivery, self._acks, self._clock = prefetch, on_delivery, acks, clock
+        self._channel: Channel | None = None
+        self._registered = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.trouble: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The queue's name."""
+        return self._queue.name
+
+    @property
+    def ready(self) -> bool:
+        """Whether the broker has it registered now."""
+        return self._channel is not None and self._channel.consuming
+
+    async def wait_ready(self) -> None:
+        """Returns when it is ready."""
+        while not self.ready:
+            self._registered.clear()
+            await self._registered.wait()
+
+    def start(self) -> None:
+        """Consume, and again whenever that ends."""
+        self._task = asyncio.create_task(
+            supervised(self._step, trouble=(BusError,), report=self._report), name=f"memory consumer {self.name}"
+        )
+
+    async def _step(self) -> None:
+        connection = await self._connection()
+        self._broker.declare(self._topology, connection)
+        channel = self._channel = connection.channel()
+        channel.consume(self.name, self._deliver, prefetch=self._prefetch, acks=self._acks)
+        self.trouble = None
+        self._registered.set()
+        await asyncio.wait([channel.ended])
+        self.trouble = channel.ended.result()
+        channel.close(self.trouble)
+
+    def _report(self, error: BaseException) -> None:
+        self.trouble = str(error)
+
+    def _deliver(self, channel: Channel, message: Stored) -> None:
+        delivery = MemoryDelivery(channel, message, self._queue, int(self._clock() * 1000))
+        try:
+            self._on_delivery(delivery)
+        except Exception as error:  # noqa: BLE001 - the port forbids it; one receiver's fault must not end the broker
+            context = {"message": f"on_delivery of {self.name} raised", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+
+    async def cancel(self) -> None:
+        """No further deliveries; the channel stays for acks."""
+        await self.close()
+        if self._channel is not None:
+            self._channel.detach()
+
+    async def close(self) -> None:
+        """Consume no more; the channel ends with the connection."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])

@@ -1,0 +1,136 @@
+"""The port on the model broker: one transport is one connection, and comes back by itself."""
+
+import asyncio
+from collections.abc import Callable
+
+from bus.envelope import Envelope
+from bus.errors import BusError, DeadlineExceeded, InvalidArgument, Unavailable
+from bus.recovery import supervised
+from bus.topology import Address, Queue, Topology
+from bus.transport import Accepted, Delivery, Observer, Outcome, Returned
+from bus.transports.memory.broker import MemoryBroker
+from bus.transports.memory.connection import Connection
+from bus.transports.memory.consumer import MemoryConsumer
+from bus.transports.wire import encode
+
+__all__ = ["MemoryTransport"]
+
+LARGEST_BODY = 16 * 1024 * 1024
+"""Bytes; as the rabbitmq transport has it, so that what is too large for RabbitMQ is too large here."""
+
+
+class MemoryTransport:
+    """A connection to a `MemoryBroker`; `clock` is the wall clock in seconds, the broker's where none is given."""
+
+    def __init__(self, broker: MemoryBroker, *, clock: Callable[[], float] | None = None) -> None:
+        self._broker = broker
+        self._clock = clock or broker.clock
+        self._observer: Observer | None = None
+        self._connection: Connection | None = None
+        self._connected = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._consumers: list[MemoryConsumer] = []
+
+    async def start(self, observer: Observer, *, timeout: float) -> None:
+        """Connect; `Unavailable` where the broker stays down for `timeout` seconds."""
+        self._observer = observer
+        self._task = asyncio.create_task(supervised(self._step, trouble=(BusError,), report=_ignore), name="memory connection")
+        try:
+            async with asyncio.timeout(timeout):
+                await self.connection()
+        except TimeoutError:
+            raise Unavailable(f"the model broker is down for {timeout:.3g} s; start it") from None
+
+    async def _step(self) -> None:
+        connection = self._connection = self._broker.connect()
+        self._connected.set()
+        await asyncio.wait([connection.ended])
+        self._connected.clear()
+        if self._observer is not None:
+            self._observer.lost()
+
+    async def connection(self) -> Connection:
+        """The connection that is up. Waits for it; callers set the limit."""
+        while self._connection is None or not self._connection.alive:
+            self._connected.clear()
+            await self._connected.wait()
+        return self._connection
+
+    @property
+    def _up(self) -> bool:
+        return self._connection is not None and self._connection.alive
+
+    async def declare(self, topology: Topology) -> None:
+        """Make it exist; `Unavailable` at once while there is no connection."""
+        if self._connection is None or not self._up:
+            raise Unavailable("nothing was declared: not connected to the model broker")
+        self._broker.declare(topology, self._connection)
+
+    async def send(
+        self,
+        envelope: Envelope,
+        address: Address,
+        *,
+        timeout: float,
+        via: Delivery | None = None,  # noqa: ARG002 - the port's
+    ) -> Outcome:
+        """Send one message. `via` changes nothing here: the model broker has each message before the next call."""
+        if len(envelope.body) > LARGEST_BODY:
+            raise InvalidArgument(f"the message has {len(envelope.body)} bytes, and {LARGEST_BODY} is the most")
+        ends = asyncio.get_running_loop().time() + timeout
+        connection = await self._writable(ends)
+        if address.confirmed:
+            return await _confirmed(connection.send_confirmed(encode(envelope), address), ends)
+        outcome = connection.send(encode(envelope), address)
+        if isinstance(outcome, Returned) and self._observer is not None:
+            asyncio.get_running_loop().call_soon(self._observer.returned, envelope.id, outcome.reason)
+        return Accepted()
+
+    async def _writable(self, ends: float) -> Connection:
+        """A connection that takes publishes; `Unavailable`, surely not sent, where there is none in time."""
+        try:
+            async with asyncio.timeout_at(ends):
+                while not self._up or self._broker.blocked:
+                    await self.connection()
+                    await self._broker.unblocked()
+        except TimeoutError:
+            why = "the broker blocks publishers" if self._broker.blocked else "no connection to the model broker"
+            raise Unavailable(f"not sent: {why}") from None
+        return await self.connection()
+
+    async def consume(
+        self, queue: Queue, topology: Topology, *, prefetch: int, on_delivery: Callable[[Delivery], None], acks: bool = True
+    ) -> MemoryConsumer:
+        """Consume, supervised."""
+        consumer = MemoryConsumer(
+            self.connection, self._broker, queue, topology, prefetch=prefetch, on_delivery=on_delivery, acks=acks, clock=self._clock
+        )
+        self._consumers.append(consumer)
+        consumer.start()
+        return consumer
+
+    async def close(self) -> None:
+        """Close everything; what is unacked is delivered again to others."""
+        for consumer in self._consumers:
+            await consumer.close()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        self.drop("the transport was closed")
+
+    def drop(self, reason: str = "the connection was dropped") -> None:
+        """Lose the connection, as a network does; the transport comes back by itself unless it was closed."""
+        if self._connection is not None:
+            self._connection.close(reason)
+
+
+async def _confirmed(confirm: "asyncio.Future[Outcome]", ends: float) -> Outcome:
+    try:
+        async with asyncio.timeout_at(ends):
+            return await confirm
+    except TimeoutError:
+        raise DeadlineExceeded("no confirm within the deadline", maybe_executed=True) from None
+
+
+def _ignore(_error: BaseException) -> None:
+    """A broker that is down is known to be: whoever waits for it hears of it."""

@@ -1,0 +1,54 @@
+"""Every test here runs once in each world; its id says in which."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import pytest
+
+from bus.transports.memory import VirtualLoop
+from tests.conformance.memory_world import MemoryWorld
+from tests.conformance.rabbitmq_world import RabbitMQWorld
+from tests.conformance.world import World
+
+Make = Callable[[pytest.FixtureRequest], World]
+
+
+def _on_rabbitmq(kind: type[RabbitMQWorld]) -> Make:
+    return lambda request: kind(request.getfixturevalue("shared_broker"), request.getfixturevalue("vhost_url"))
+
+
+# One line a transport.
+WORLDS: Mapping[str, Make] = {
+    "memory": lambda _: MemoryWorld(),
+    "rabbitmq": _on_rabbitmq(RabbitMQWorld),
+}
+CLOSE_TIMEOUT = 20.0  # seconds; everything a test leaves open closes within this
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """A loop whose time is real until a world makes it jump."""
+    return {"virtual": VirtualLoop}
+
+
+@pytest.fixture(params=WORLDS)
+def made(request: pytest.FixtureRequest) -> World:
+    """Not asynchronous: it may start a broker, and asks for fixtures by name, so that memory needs none."""
+    return WORLDS[request.param](request)
+
+
+@pytest.fixture
+async def world(made: World) -> AsyncIterator[World]:
+    await made.begin()
+    yield made
+    async with asyncio.timeout(CLOSE_TIMEOUT):
+        await made.closing.aclose()
+
+
+@pytest.fixture
+async def virtual_world() -> AsyncIterator[MemoryWorld]:
+    """For what would take minutes of real time."""
+    world = MemoryWorld()
+    await world.begin()
+    yield world
+    async with asyncio.timeout(CLOSE_TIMEOUT):
+        await world.closing.aclose()

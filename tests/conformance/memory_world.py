@@ -1,0 +1,97 @@
+"""The world on the model broker, in virtual time."""
+
+import asyncio
+from collections.abc import Sequence
+
+from typing_extensions import override
+
+from bus.app import Bus
+from bus.settings import Settings
+from bus.topology import Address, Binding
+from bus.transport import Transport
+from bus.transports.memory import MemoryBroker, MemoryTransport, VirtualLoop, wall_clock
+from bus.transports.wire import Wire
+from tests.conformance.world import Side, World
+
+
+class MemoryWorld(World):
+    virtual = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broker = MemoryBroker(clock=wall_clock)
+
+    @override
+    def clock(self) -> float:
+        return wall_clock()
+
+    @override
+    async def begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.skip_waits()
+
+    @override
+    async def new_transport(self, name: str, settings: Settings) -> Transport:
+        return MemoryTransport(self.broker)
+
+    @override
+    async def drop_connections(self, of: Side | Bus | None = None) -> None:
+        if of is None:
+            self.broker.drop_all()
+        else:
+            transport = of.transport if isinstance(of, Side) else of._transport
+            assert isinstance(transport, MemoryTransport)
+            transport.drop()
+
+    @override
+    async def stop_broker(self) -> None:
+        self.broker.stop()
+
+    @override
+    async def start_broker(self) -> None:
+        self.broker.start()
+
+    @override
+    async def lose_confirms(self, of: Side) -> None:
+        self.broker.swallow_confirms(1)
+
+    @override
+    async def block(self) -> None:
+        self.broker.block()
+
+    @override
+    async def unblock(self) -> None:
+        self.broker.unblock()
+
+    @override
+    async def delete_queue(self, name: str) -> None:
+        self.broker.delete_queue(name)
+
+    @override
+    async def unbind(self, binding: Binding) -> None:
+        self.broker.unbind(binding)
+
+    @override
+    async def limit(self, queue: str, length: int | None) -> None:
+        self.broker.limit(queue, length)
+
+    @override
+    async def exists(self, queue: str) -> bool:
+        return queue in self.broker
+
+    @override
+    async def depth(self, queue: str) -> int:
+        return self.broker.depth(queue)
+
+    @override
+    async def consumers(self, queue: str) -> int:
+        return self.broker.consumers(queue)
+
+    @override
+    async def peek(self, queue: str) -> Sequence[Wire]:
+        return self.broker.peek(queue)
+
+    @override
+    async def put(self, wire: Wire, address: Address) -> None:
+        self.broker.publish(wire, address)

@@ -1,0 +1,171 @@
+"""The port: what a consumer gets, and when it gets it again."""
+
+import asyncio
+
+import pytest
+
+from bus.transport import Accepted
+from tests.conformance.ports import plain, quorum, to
+from tests.conformance.world import World, message, stays, until
+
+BOTH = pytest.mark.parametrize("kind", [plain, quorum], ids=["classic", "quorum"])
+
+
+@BOTH
+async def test_a_message_arrives_as_it_was_sent(world: World, kind: type) -> None:
+    desk = await world.connect()
+    queue, topology = kind("inbox")
+    inbox = await desk.consume(queue, topology)
+    sent = message(
+        "1",
+        traffic="event",
+        body='{"name": "Zoë"}'.encode(),
+        timestamp=1_700_000_000,
+        correlation_id="c",
+        causation_id="0",
+        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        tracestate="a=1",
+        expires=1_900_000_000_000,
+        attempt=3,
+        reply_to="desk.replies.1",
+        headers={"dead-code": "internal", "mine": 7},
+    )
+    await desk.send(sent, to("inbox"))
+    arrived = (await inbox.next()).envelope
+    assert abs((arrived.received or 0) / 1000 - world.clock()) < 5
+    assert arrived == sent.evolve(received=arrived.received, queue="inbox")
+
+
+@BOTH
+async def test_prefetch_bounds_what_is_unacked(world: World, kind: type) -> None:
+    desk = await world.connect()
+    queue, topology = kind("inbox")
+    inbox = await desk.consume(queue, topology, prefetch=3)
+    for number in range(8):
+        await desk.send(message(str(number)), to("inbox"))
+    first = [*await inbox.holds(3)]
+    await stays(lambda: len(inbox.deliveries) == 3, "three unacked")
+    assert await first[0].ack()
+    await inbox.holds(4)
+    await stays(lambda: len(inbox.deliveries) == 4, "three unacked")
+    assert inbox.ids == ["0", "1", "2", "3"]
+
+
+@BOTH
+async def test_an_acked_message_is_gone_and_a_requeued_one_comes_back_marked(world: World, kind: type) -> None:
+    desk = await world.connect()
+    queue, topology = kind("inbox")
+    inbox = await desk.consume(queue, topology, prefetch=1)
+    await desk.send(message("1"), to("inbox"))
+    first = await inbox.next()
+    assert not first.redelivered
+    assert await first.requeue()
+    again = await inbox.next()
+    assert (again.envelope.id, again.redelivered) == ("1", True)
+    assert await again.ack()
+    await stays(lambda: not inbox.deliveries, "empty")
+    assert await world.depth("inbox") == 0
+
+
+async def test_without_acks_the_broker_forgets_a_message_as_it_sends_it(world: World) -> None:
+    desk = await world.connect()
+    queue, topology = plain("inbox")
+    inbox = await desk.consume(queue, topology, acks=False)
+    for number in range(5):
+        await desk.send(message(str(number)), to("inbox"))
+    await inbox.holds(5)
+    await world.drop_connections(desk)
+    await until(lambda: inbox.consumption.ready, "the consumer")
+    await stays(lambda: len(inbox.deliveries) == 5, "nothing comes twice")
+
+
+@BOTH
+async def test_consumers_of_one_queue_share_its_messages(world: World, kind: type) -> None:
+    desk = await world.connect()
+    queue, topology = kind("inbox")
+    inboxes = [await desk.consume(queue, topology, prefetch=2) for _ in range(2)]
+    for number in range(4):
+        await desk.send(message(str(number)), to("inbox"))
+    for inbox in inboxes:
+        await inbox.holds(2)
+    assert sorted(inboxes[0].ids + inboxes[1].ids) == ["0", "1", "2", "3"]
+
+
+async def test_a_cancelled_consumer_gets_nothing_more_and_may_still_ack(world: World) -> None:
+    desk = await world.connect()
+    queue, topology = quorum("inbox")
+    inbox = await desk.consume(queue, topology, prefetch=1)
+    await desk.send(message("1"), to("inbox"))
+    held = await inbox.next()
+    await inbox.consumption.cancel()
+    assert not inbox.consumption.ready
+    await desk.send(message("2"), to("inbox"))
+    assert await held.ack()
+    await stays(lambda: not inbox.deliveries, "no delivery")
+    assert [wire.message_id for wire in await world.holds("inbox", 1)] == ["2"]
+
+
+async def test_a_stale_ack_says_so_and_the_message_comes_again(world: World) -> None:
+    desk = await world.connect()
+    queue, topology = quorum("inbox")
+    inbox = await desk.consume(queue, topology, prefetch=1)
+    await desk.send(message("1"), to("inbox"))
+    stale = await inbox.next()
+    await world.drop_connections(desk)
+    again = await inbox.next()
+    assert (again.envelope.id, again.redelivered) == ("1", True)
+    assert not await stale.ack()
+    assert not await stale.requeue()
+    assert await again.ack()
+    await until(lambda: inbox.consumption.ready, "the consumer")
+    assert await world.depth("inbox") == 0
+
+
+async def test_a_second_settlement_of_a_delivery_harms_nobody(world: World) -> None:
+    desk = await world.connect()
+    queue, topology = quorum("inbox")
+    inbox = await desk.consume(queue, topology, prefetch=2)
+    await desk.send(message("1"), to("inbox"))
+    delivery = await inbox.next()
+    assert await delivery.ack()
+    await delivery.ack()
+    await delivery.requeue()
+    await desk.send(message("2"), to("inbox"))
+    assert await (await inbox.next()).ack()
+    assert inbox.consumption.ready
+
+
+async def test_deliveries_never_come_inside_the_send_that_caused_them(world: World) -> None:
+    desk = await world.connect()
+    queue, topology = plain("inbox")
+    inbox = await desk.consume(queue, topology)
+    sending = asyncio.create_task(desk.send(message("1"), to("inbox", confirmed=False)))
+    assert not inbox.deliveries
+    await sending
+    await inbox.holds(1)
+
+
+async def test_a_reply_sent_by_way_of_a_delivery_arrives_before_its_ack_takes_effect(world: World) -> None:
+    desk = await world.connect()
+    queue, topology = plain("inbox")
+    replies, their_topology = plain("replies")
+    inbox = await desk.consume(queue, topology, prefetch=1)
+    answers = await desk.consume(replies, their_topology)
+    await desk.send(message("1"), to("inbox"))
+    delivery = await inbox.next()
+    await desk.send(message("answer", traffic="reply"), to("replies", confirmed=False), via=delivery)
+    assert await delivery.ack()
+    assert (await answers.next()).envelope.id == "answer"
+
+
+async def test_a_reply_by_way_of_a_delivery_whose_channel_is_gone_goes_out_all_the_same(world: World) -> None:
+    desk = await world.connect()
+    queue, topology = quorum("inbox")
+    inbox = await desk.consume(queue, topology, prefetch=1)
+    await desk.send(message("1"), to("inbox"))
+    stale = await inbox.next()
+    await world.drop_connections(desk)
+    await until(lambda: desk.ear.losses, "the loss to be noticed")
+    await (await inbox.next()).ack()
+    assert await desk.send(message("answer"), to("inbox"), via=stale, timeout=10) == Accepted()
+    assert (await inbox.next()).envelope.id == "answer"

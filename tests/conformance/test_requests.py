@@ -1,0 +1,158 @@
+"""Requests: somebody answers now, or the caller hears at once why not."""
+
+import asyncio
+
+import pytest
+
+from bus.errors import (
+    BusError,
+    ConfigurationError,
+    ContractViolation,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    NotServed,
+)
+from bus.router import Router
+from tests.conformance.contracts import Ask, AskNewly, Hush, Word
+from tests.conformance.world import World
+
+
+def echo() -> Router:
+    router = Router("desk")
+
+    @router.request(Ask)
+    async def ask(request: Ask) -> Word:
+        return Word(text=f"so {request.text}")
+
+    @router.request(Hush)
+    async def hush(request: Hush) -> None:
+        return None
+
+    return router
+
+
+async def test_a_request_is_answered_with_its_reply(world: World) -> None:
+    desk, client = await world.bus("desk"), await world.bus("client")
+    await world.serve(desk, echo())
+    assert await client.request(Ask(text="be it"), timeout=5) == Word(text="so be it")
+    await client.request(Hush(), timeout=5)
+
+
+async def test_a_hundred_requests_at_once_each_get_their_own_reply(world: World) -> None:
+    desk, client = await world.bus("desk"), await world.bus("client")
+    await world.serve(desk, echo())
+    replies = await asyncio.gather(*(client.request(Ask(text=str(n)), timeout=15) for n in range(100)))
+    assert [reply.text for reply in replies] == [f"so {n}" for n in range(100)]
+
+
+@pytest.mark.parametrize("error", [NotFound("no such thing"), FailedPrecondition("not yet"), InvalidArgument("never")])
+async def test_a_domain_error_reaches_the_caller_with_code_and_text(world: World, error: BusError) -> None:
+    desk, client = await world.bus("desk"), await world.bus("client")
+    router = Router("desk")
+
+    @router.request(Ask)
+    async def ask(request: Ask) -> Word:
+        raise error
+
+    await world.serve(desk, router)
+    with pytest.raises(type(error), match=str(error)):
+        await client.request(Ask(), timeout=5)
+
+
+async def test_a_foreign_exceptions_text_does_not_reach_the_caller(world: World) -> None:
+    desk, client = await world.bus("desk"), await world.bus("client")
+    router = Router("desk")
+
+    @router.request(Ask)
+    async def ask(request: Ask) -> Word:
+        raise ValueError("patient Smith")
+
+    await world.serve(desk, router)
+    with pytest.raises(Internal) as caught:
+        await client.request(Ask(), timeout=5)
+    assert "Smith" not in str(caught.value)
+
+
+async def test_a_payload_that_breaks_its_contract_is_the_callers_error_without_its_values(world: World) -> None:
+    desk, client = await world.bus("desk"), await world.bus("client")
+    await world.serve(desk, echo())
+    with pytest.raises(InvalidArgument) as caught:
+        await client.request(Ask.model_construct(text=["Smith"]), timeout=5)
+    assert "Smith" not in str(caught.value)
+    assert isinstance(caught.value, ContractViolation | InvalidArgument)
+
+
+async def test_a_request_that_nobody_serves_is_not_served_at_once(world: World) -> None:
+    client = await world.bus("client")
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(NotServed, match=r"desk\.ask\.v1"):
+        await client.request(Ask(), timeout=10)
+    assert loop.time() - began < 2
+
+
+async def test_a_request_of_a_version_that_nobody_serves_is_not_served_and_reaches_no_older_worker(world: World) -> None:
+    desk, client = await world.bus("desk"), await world.bus("client")
+    await world.serve(desk, echo())
+    with pytest.raises(NotServed, match=r"desk\.ask\.v2"):
+        await client.request(AskNewly(), timeout=10)
+    assert await client.request(Ask(text="1"), timeout=5) == Word(text="so 1")
+
+
+async def test_a_request_is_not_served_once_its_last_server_has_been_gone_for_a_minute(virtual_world: World) -> None:
+    desk, client = await virtual_world.bus("desk"), await virtual_world.bus("client")
+    async with desk.serving(echo()):
+        await client.request(Ask(), timeout=5)
+    await asyncio.sleep(61)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(NotServed):
+        await client.request(Ask(), timeout=10)
+    assert loop.time() - began < 1
+
+
+async def test_a_request_whose_time_is_over_is_not_handled_by_a_server_that_comes_later(virtual_world: World) -> None:
+    desk, client = await virtual_world.bus("desk"), await virtual_world.bus("client")
+    handled = []
+    router = Router("desk")
+
+    @router.request(Ask)
+    async def ask(request: Ask) -> Word:
+        handled.append(request.text)
+        return Word(text="")
+
+    async with desk.serving(router):
+        pass
+    with pytest.raises(DeadlineExceeded):
+        await client.request(Ask(text="stale"), timeout=5)
+    async with desk.serving(router):
+        await client.request(Ask(text="fresh"), timeout=5)
+    assert handled == ["fresh"]
+
+
+async def test_requests_in_hand_are_bounded_by_the_handlers_concurrency(world: World) -> None:
+    desk, client = await world.bus("desk"), await world.bus("client")
+    running, most, router = 0, 0, Router("desk")
+
+    @router.request(Ask, concurrency=3)
+    async def ask(request: Ask) -> Word:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.05)
+        running -= 1
+        return Word(text="")
+
+    await world.serve(desk, router)
+    await asyncio.gather(*(client.request(Ask(), timeout=15) for _ in range(15)))
+    assert most == 3
+
+
+async def test_a_router_of_another_name_is_refused(world: World) -> None:
+    desk = await world.bus("desk")
+    with pytest.raises(ConfigurationError, match=r"desk.*shop"):
+        async with desk.serving(Router("shop")):
+            pass
