@@ -86,30 +86,30 @@ ANYTHING += [datetime(2026, 1, 1, tzinfo=UTC), "ü" * 70_000]
 KNOWN = ["correlation-id", "causation-id", "traceparent", "tracestate", "error", "deadline", "expires", "attempt"]
 
 
-@pytest.mark.parametrize("value", ANYTHING, ids=lambda value: repr(value)[:20])
 @pytest.mark.parametrize("name", [*KNOWN, "mine"])
-def test_a_header_of_any_type_is_taken_or_told(name: str, value: Any) -> None:
-    arrived = read(Wire(body=b"{}", message_id="m", type="t", app_id="a", headers={name: value}))
-    right = value is None or name == "mine"
-    if name in {"deadline", "expires", "attempt"}:
-        right = right or (type(value) is int and 0 < value < LONGEST_DEADLINE)
-    else:
-        right = right or (isinstance(value, str) and len(value) <= LONGEST_TEXT)
-    assert arrived.fault == (None if right else f"header {name} is malformed")
+def test_a_header_of_any_type_is_taken_or_told(name: str) -> None:
+    for value in ANYTHING:
+        arrived = read(Wire(body=b"{}", message_id="m", type="t", app_id="a", headers={name: value}))
+        if name in {"deadline", "expires", "attempt"}:
+            right = type(value) is int and 0 < value < LONGEST_DEADLINE
+        else:
+            right = name == "mine" or (isinstance(value, str) and len(value) <= LONGEST_TEXT)
+        assert arrived.fault == (None if right or value is None else f"header {name} is malformed"), repr(value)[:20]
 
 
-@pytest.mark.parametrize("value", ANYTHING, ids=lambda value: repr(value)[:20])
 @pytest.mark.parametrize(
     "name",
     ["content_type", "correlation_id", "reply_to", "expiration", "message_id", "timestamp", "message_type", "app_id", "delivery_mode"],
 )
-def test_a_property_of_any_type_is_taken_or_told(name: str, value: Any) -> None:
-    good = {"content_type", "message_id", "message_type", "app_id"}
-    properties = Basic.Properties(content_type="application/json", message_id="m", message_type="t", app_id="a", headers={})
-    setattr(properties, name, value)
-    arrived = read(from_message(delivered(properties)))
-    needed = name in good and not (isinstance(value, str) and value and name != "content_type")
-    assert bool(arrived.fault) == (needed or (name == "expiration" and isinstance(value, str) and value != ""))
+def test_a_property_of_any_type_is_taken_or_told(name: str) -> None:
+    needed = name in {"content_type", "message_id", "message_type", "app_id"}
+    for value in ANYTHING:
+        properties = Basic.Properties(content_type="application/json", message_id="m", message_type="t", app_id="a", headers={})
+        setattr(properties, name, value)
+        arrived = read(from_message(delivered(properties)))
+        legible = isinstance(value, str) and value != ""
+        wrong = (needed and not (legible and name != "content_type")) or (name == "expiration" and legible)
+        assert bool(arrived.fault) == wrong, repr(value)[:20]
 
 
 @pytest.mark.parametrize(
