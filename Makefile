@@ -20,7 +20,7 @@ test: $(STAMP) ## unit tests, which need no broker, then everything else on a re
 	@$(BIN)/python -m pytest -q tests/unit
 	@scripts/ensure-broker
 	@echo "test: the rest, on RabbitMQ"
-	@$(BIN)/python -m pytest -q --ignore=tests/unit
+	@$(BIN)/python -m pytest -q --ignore=tests/unit --numprocesses=3
 
 lint: $(STAMP) ## ruff's rules, ruff's format, mypy strict
 	@echo "lint: ruff check, ruff format, mypy"

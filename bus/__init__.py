@@ -85,11 +85,12 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "CLIENT",
+    "SERVER",
     "Aborted",
     "AlreadyExists",
     "Bus",
     "BusError",
-    "CLIENT",
     "Cancelled",
     "ConfigurationError",
     "ConnectionLost",
@@ -114,7 +115,6 @@ __all__ = [
     "ResourceExhausted",
     "RetryPolicy",
     "Router",
-    "SERVER",
     "Settings",
     "TopologyMismatch",
     "Unauthenticated",

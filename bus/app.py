@@ -81,6 +81,7 @@ class Bus:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._transport.close()
+        self._client.replies.lost()  # who still waits for a reply hears that none will come
 
     @property
     def ready(self) -> bool:

@@ -32,7 +32,7 @@ def command(
     wait: Annotated[bool, typer.Option("--wait", help="Keep RabbitMQ's UI up at the end, until Ctrl-C.")] = False,
 ) -> None:
     """Watch a spoken dictation become a transcript, every step on one correlation id."""
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     logging.getLogger("bus").setLevel(logging.CRITICAL)  # what goes wrong is told on the screen, once
     console = Console()
     story = _story()
@@ -117,7 +117,7 @@ def _show(console: Console, steps: list[Any], ending: Any) -> None:
     console.print()
     console.print(f"[bold]Transcript[/] ({ending.transcript.engine}, confidence {ending.transcript.confidence:.2f})")
     for segment in ending.transcript.segments:
-        console.print(f"  {segment.start:6.2f} s – {segment.end:6.2f} s  {segment.text}", highlight=False, soft_wrap=True)
+        console.print(f"  {segment.start:6.2f} s - {segment.end:6.2f} s  {segment.text}", highlight=False, soft_wrap=True)
     console.print()
     console.print("[bold]Dead letter[/]")
     for name, value in sorted(ending.dead_letter.headers.items()):

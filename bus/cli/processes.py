@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import importlib
-import os
 import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bus.errors import ConfigurationError
@@ -110,7 +110,7 @@ def _watcher() -> Any:
 
 async def _watch(watchfiles: Any, changed: asyncio.Event) -> None:
     """Pulse `changed` whenever a Python file below this folder changes."""
-    async for _ in watchfiles.awatch(os.getcwd(), watch_filter=watchfiles.PythonFilter()):
+    async for _ in watchfiles.awatch(Path.cwd(), watch_filter=watchfiles.PythonFilter()):
         print("bus run: the code has changed; starting anew", file=sys.stderr)  # noqa: T201 - its parent has no log
         changed.set()
         await asyncio.sleep(0)

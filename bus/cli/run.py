@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import importlib
-import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,7 +33,7 @@ def command(
     The first signal stops cleanly: no new messages, what runs finishes within BUS_STOP_GRACE seconds. A second stops
     now; what was unfinished is delivered again.
     """
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     if processes > 1 or reload:
         arguments = [sys.executable, "-m", "bus.cli", "run", target]
         raise typer.Exit(asyncio.run(run_processes(Command(arguments=arguments, processes=processes, reload=reload))))

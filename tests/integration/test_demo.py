@@ -18,7 +18,7 @@ WORDS = (ROOT / "examples/data/dictation.txt").read_text().split()
 
 
 def test_the_recordings_words_come_out(shown: Ended) -> None:
-    said = " ".join(re.findall(r"^ +[\d.]+ s – +[\d.]+ s  (.*)$", shown.out, re.MULTILINE)).split()
+    said = " ".join(re.findall(r"^ +[\d.]+ s - +[\d.]+ s  (.*)$", shown.out, re.MULTILINE)).split()
     wrong = sum(1 for word in WORDS if word not in said) + abs(len(said) - len(WORDS))
 
     assert wrong <= 4, f"{said}"
