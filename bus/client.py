@@ -7,7 +7,7 @@ from typing import TypeVar, cast
 
 from bus.contract import Contract, Event, Job, Kind, Message, Request, contract_of, encode
 from bus.envelope import Envelope, new_id
-from bus.errors import ContractError, DeadlineExceeded, Internal, NotServed, ResourceExhausted, Unavailable
+from bus.errors import ContractError, Internal, NotServed, ResourceExhausted, Unavailable
 from bus.handler import Middleware, compose
 from bus.replies import JobHandle, Replies, answer_of, error_in
 from bus.settings import Settings
@@ -44,6 +44,7 @@ class Client:
 
     async def start(self) -> Consumption:
         """Take replies; the consumption is that of the reply queue."""
+        self.replies.begin()
         topology = reply_topology(self._service, self._instance)
         self._consumption = await self._transport.consume(topology.queues[0], topology, prefetch=0, on_delivery=self._take, acks=False)
         return self._consumption
@@ -114,20 +115,15 @@ class Client:
         await self._listening(envelope)
         # Each attempt has its own: the broker drops what is dead by then, and the server's clock need not be ours.
         envelope = envelope.evolve(expiration=int(self._left(envelope) * 1000))
-        with self.replies.expecting(envelope.id) as answer:
-            address = address_of("request", envelope.type)
-            _check(await self._transport.send(envelope, address, timeout=self._left(envelope)), envelope)
-            return await self._answered(envelope, answer)
-
-    async def _answered(self, envelope: Envelope, answer: "asyncio.Future[Envelope]") -> Envelope:
-        limit = self._left(envelope)
+        left = self._left(envelope)
+        answer = self.replies.expect(envelope.id, left)
         try:
-            async with asyncio.timeout(limit):
-                reply = await answer
-        except TimeoutError:
-            raise DeadlineExceeded(f"{envelope.type}: no reply within the deadline", maybe_executed=True) from None
+            _check(await self._transport.send(envelope, address_of("request", envelope.type), timeout=left), envelope)
+            reply = await answer
         except NotServed as returned:
             raise NotServed(f"{envelope.type}: {returned}") from None  # who noticed the return knows only its id
+        finally:
+            self.replies.forget(envelope.id, answer)
         error = error_in(reply)
         if error is not None:
             raise error  # here, so that every policy sees it as the exception that it is

@@ -1,13 +1,16 @@
 """The envelope: a message's attributes, and bytes inside."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
-from uuid import uuid4
+
+from msgspec import Struct
+from msgspec.structs import replace
+from typing_extensions import override
 
 from bus.contract import Message, encode
 from bus.errors import BusError, Internal
+from bus.randomness import hex_source
 
 __all__ = [
     "ERROR_TYPE",
@@ -31,8 +34,9 @@ ERROR_TYPE = "bus.error.v1"
 NO_HEADERS: Mapping[str, str | int] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Envelope:
+# A msgspec.Struct, not a dataclass: each policy evolves it, and `replace` of a frozen dataclass of this size takes 9 µs,
+# of a struct 0.5 µs. Nothing in it can refer back to it, so the garbage collector need not look.
+class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     """A message's attributes, and bytes inside; wire format 1 says where each stands in an AMQP message."""
 
     id: str
@@ -42,7 +46,7 @@ class Envelope:
     traffic: Traffic
     source: str
     """The sending service."""
-    body: bytes = field(default=b"", repr=False)
+    body: bytes = b""
     """The contract as JSON (UTF-8). Not in the repr: it is a patient's."""
     timestamp: int = 0
     """Seconds since the epoch, when it was first sent."""
@@ -72,12 +76,17 @@ class Envelope:
     """The queue that it was taken from; never on the wire."""
     fault: str | None = None
     """What makes it no message of wire format 1; never on the wire. Such an envelope is only ever refused or dead-lettered."""
-    headers: Mapping[str, str | int] = field(default_factory=lambda: NO_HEADERS)
+    headers: Mapping[str, str | int] = NO_HEADERS
     """All other headers, such as `dead-*` or a user's own; carried along by copies."""
 
     def evolve(self, **changes: Any) -> "Envelope":
         """The same message with some attributes changed."""
         return replace(self, **changes)
+
+    @override
+    def __repr__(self) -> str:
+        shown = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name != "body")
+        return f"Envelope({', '.join(shown)})"
 
 
 class ErrorReply(Message):
@@ -100,9 +109,8 @@ class Progress(Message):
     """The code of the failure, where an attempt failed and the job will be tried again."""
 
 
-def new_id() -> str:
-    """An unguessable message id (122 random bits): a reply is matched by it alone."""
-    return str(uuid4())
+new_id = hex_source(16)
+"""An unguessable message id (128 random bits, in hex): a reply is matched by it alone."""
 
 
 def reply(request: Envelope, message: Message | None, *, source: str, model: type[Message] | None = None) -> Envelope:

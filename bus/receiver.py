@@ -60,6 +60,7 @@ class Receiver:
         # Handlers see the context variables of who serves, and not those of who happened to open the connection.
         self._surroundings = copy_context()
         self._surroundings.run(current.set, None)
+        self._loop = asyncio.get_running_loop()
         self._slots = asyncio.Semaphore(endpoint.concurrency)
         self._open: dict[Key, list[Delivery]] = {}
         self._ended: OrderedDict[Key, Outcome] = OrderedDict()
@@ -75,7 +76,7 @@ class Receiver:
     def take(self, delivery: Delivery) -> None:
         """One delivery, from the transport."""
         life = self._receive(delivery, delivery.envelope)
-        task = asyncio.get_running_loop().create_task(life, context=self._surroundings.copy())
+        task = self._loop.create_task(life, context=self._surroundings.copy())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -104,11 +105,17 @@ class Receiver:
 
     async def _turn(self) -> bool:
         """Wait for a place among those that run. False where the service stops first."""
+        if self._goes_back():
+            return False
+        if self._slots.locked():
+            return await self._next_turn()
+        await self._slots.acquire()  # at once
+        return True
+
+    async def _next_turn(self) -> bool:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("deliveries are received in tasks")
-        if self._goes_back():
-            return False
         self._waiting.add(task)
         try:
             await self._slots.acquire()

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import Generic, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from bus.contract import Contract, Message, decode
+from bus.deadlines import Deadlines
 from bus.envelope import ERROR_TYPE, PROGRESS_SUFFIX, REPLY_SUFFIX, Envelope, ErrorReply, Progress
 from bus.errors import BusError, ConnectionLost, ContractViolation, DeadlineExceeded, NotServed, Unknown, error_for
 
@@ -41,6 +42,8 @@ class Replies:
     """The map of calls and jobs that wait; the observer of what concerns them."""
 
     def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop
+        self._deadlines = Deadlines()
         self._calls: dict[str, asyncio.Future[Envelope]] = {}
         self._jobs: WeakValueDictionary[str, JobHandle[Message | None]] = WeakValueDictionary()
         self.late = 0
@@ -48,17 +51,24 @@ class Replies:
         self.undeliverable = 0
         """Replies of ours whose caller was gone."""
 
-    @contextmanager
-    def expecting(self, message_id: str) -> Iterator[asyncio.Future[Envelope]]:
-        """A call that waits for the reply to `message_id`; it is forgotten at the end of the block, however that ends."""
-        call = asyncio.get_running_loop().create_future()
+    def begin(self) -> None:
+        """From now on calls wait on the running loop."""
+        self._loop = asyncio.get_running_loop()
+
+    def expect(self, message_id: str, seconds: float) -> asyncio.Future[Envelope]:
+        """A call that waits for the reply to `message_id`, and fails with `DeadlineExceeded` after `seconds`. `forget` it in the end."""
+        loop = self._loop
+        call: asyncio.Future[Envelope] = loop.create_future()
         self._calls[message_id] = call
-        try:
-            yield call
-        finally:
-            del self._calls[message_id]
-            if not call.cancel() and not call.cancelled():
-                call.exception()  # looked at, or asyncio would report that nobody did
+        self._deadlines.add(loop, call, loop.time() + seconds, partial(_late, call))
+        return call
+
+    def forget(self, message_id: str, call: asyncio.Future[Envelope]) -> None:
+        """Nobody waits for it any more, however that came."""
+        del self._calls[message_id]
+        self._deadlines.discard(self._loop, call)
+        if not call.cancel() and not call.cancelled():
+            call.exception()  # looked at, or asyncio would report that nobody did
 
     def follow(self, handle: "JobHandle[R]") -> None:
         """Updates of the job go to `handle` for as long as somebody holds it."""
@@ -88,6 +98,11 @@ class Replies:
         for call in self._calls.values():
             if not call.done():
                 call.set_exception(ConnectionLost("the connection went while waiting for the reply", maybe_executed=True))
+
+
+def _late(call: "asyncio.Future[Envelope]") -> None:
+    if not call.done():
+        call.set_exception(DeadlineExceeded("no reply within the deadline", maybe_executed=True))
 
 
 class JobHandle(Generic[R]):

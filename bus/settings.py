@@ -37,6 +37,8 @@ class Settings(BaseSettings):
     """Seconds by which two machines' clocks may differ before that matters."""
     request_queue: Literal["classic", "quorum"] = "classic"
     """Quorum where the broker is a cluster: a classic queue is lost to callers while its node is down."""
+    fastlane: bool = True
+    """Whether hot frames bypass aio-pika on its own connection. Off: by aio-pika alone, many times slower; the way out."""
     publish_window: int = Field(default=1000, ge=1)
     """Publishes that may wait for their confirm at a time; more wait for a place."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -5,7 +5,7 @@ Sources of the arguments: RabbitMQ's pages on quorum queues, dead letter exchang
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Literal, TypeVar
 
 from bus.contract import Contract, Kind
@@ -174,6 +174,7 @@ def tier_for(delay: float) -> str:
 # --- addresses -----------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=1024)
 def address_of(kind: Kind, type_: str) -> Address:
     """Where a message of this type goes. An event may have no subscribers; a request or job that no queue takes is an error."""
     match kind:
@@ -185,6 +186,7 @@ def address_of(kind: Kind, type_: str) -> Address:
             return Address(exchange=EVENTS, routing_key=type_, mandatory=False)
 
 
+@lru_cache(maxsize=1024)
 def reply_address(reply_to: str) -> Address:
     """Where a reply goes. Mandatory, so that a caller that is gone is noticed."""
     exchange = "" if reply_to.startswith("amq.rabbitmq.reply-to") else REPLIES

@@ -9,8 +9,8 @@ from pathlib import Path
 
 # A room is a module, or a package with everything in it. Imports point down, or stay in the layer without a cycle.
 LAYERS: Mapping[int, tuple[str, ...]] = {
-    0: ("bus.errors", "bus.contract", "bus.envelope", "bus.topology", "bus.settings"),
-    1: ("bus.handler", "bus.context", "bus.recovery", "bus.transport"),
+    0: ("bus.errors", "bus.randomness", "bus.contract", "bus.envelope", "bus.topology", "bus.settings"),
+    1: ("bus.handler", "bus.context", "bus.recovery", "bus.deadlines", "bus.transport"),
     2: ("bus.middleware",),
     3: ("bus.router", "bus.client", "bus.replies", "bus.receiver", "bus.settlement", "bus.dead_letters", "bus.transports"),
     4: ("bus.stacks", "bus.app", "bus.testing", "bus.logs", "bus.brokers"),
@@ -35,6 +35,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "contracts": ("bus.cli.demo",),  # the demo shows the reference application, in a checkout
     "workers": ("bus.cli.demo",),
     "pydantic": ("bus",),
+    "msgspec": ("bus.envelope",),
     "pydantic_core": ("bus",),
     "typing_extensions": ("bus",),
 }

@@ -1,10 +1,10 @@
 """Deadlines: every wait ends, and nobody works on what nobody waits for any more."""
 
-import asyncio
 import time
 from collections.abc import Callable
 
 from bus.context import current
+from bus.deadlines import Deadlines, OutOfTime
 from bus.envelope import Envelope
 from bus.errors import DeadlineExceeded
 from bus.handler import Handler, Middleware
@@ -44,6 +44,7 @@ def server_deadline(*, clock: Clock = time.time, leeway: float = 30, longest: fl
     clock kill live work, the second alone would give a request that waited in the queue its whole time again.
     One that says neither, which a client in another language may send, ends after `longest`. Both are in seconds.
     """
+    deadlines = Deadlines()
 
     def layer(inner: Handler) -> Handler:
         async def call(envelope: Envelope) -> Envelope | None:
@@ -56,21 +57,17 @@ def server_deadline(*, clock: Clock = time.time, leeway: float = 30, longest: fl
             context = current.get()
             if context is not None:
                 context.deadline = ends
-            return await _within(left, inner, envelope)
+            return await _within(deadlines, left, inner, envelope)
 
         return call
 
     return layer
 
 
-async def _within(seconds: float, inner: Handler, envelope: Envelope) -> Envelope | None:
-    limit = asyncio.timeout(seconds)
+async def _within(deadlines: Deadlines, seconds: float, inner: Handler, envelope: Envelope) -> Envelope | None:
     try:
-        async with limit:
-            return await inner(envelope)
-    except TimeoutError:
-        if not limit.expired():
-            raise  # the handler's own
+        return await deadlines.within(seconds, inner(envelope))
+    except OutOfTime:
         raise DeadlineExceeded(f"{envelope.type}: not done within {seconds:.3g} s") from None
 
 

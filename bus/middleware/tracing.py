@@ -1,15 +1,16 @@
 """Correlation, causation and W3C trace context (https://www.w3.org/TR/trace-context/) of what is sent."""
 
 import re
-import secrets
 
 from bus.context import correlation, current
 from bus.envelope import Envelope
 from bus.handler import Handler, Middleware
+from bus.randomness import hex_source
 
 __all__ = ["tracing"]
 
 TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?")
+trace_id, span_id = hex_source(16), hex_source(8)
 SAMPLED = 1
 """The one flag of version 00; all others are sent as zero."""
 
@@ -57,8 +58,8 @@ def _trace(parent: str | None) -> tuple[str, int] | None:
 
 
 def _new() -> str:
-    return _span(secrets.token_hex(16), SAMPLED)
+    return _span(trace_id(), SAMPLED)
 
 
 def _span(trace: str, flags: int) -> str:
-    return f"00-{trace}-{secrets.token_hex(8)}-{flags:02x}"
+    return f"00-{trace}-{span_id()}-{flags:02x}"

@@ -7,7 +7,7 @@ import pytest
 
 from bus.transports.memory import VirtualLoop
 from tests.conformance.memory_world import MemoryWorld
-from tests.conformance.rabbitmq_world import RabbitMQWorld
+from tests.conformance.rabbitmq_world import PlainRabbitMQWorld, RabbitMQWorld
 from tests.conformance.world import World
 
 Make = Callable[[pytest.FixtureRequest], World]
@@ -21,6 +21,7 @@ def _on_rabbitmq(kind: type[RabbitMQWorld]) -> Make:
 WORLDS: Mapping[str, Make] = {
     "memory": lambda _: MemoryWorld(),
     "rabbitmq": _on_rabbitmq(RabbitMQWorld),
+    "rabbitmq-plain": _on_rabbitmq(PlainRabbitMQWorld),
 }
 CLOSE_TIMEOUT = 20.0  # seconds; everything a test leaves open closes within this
 

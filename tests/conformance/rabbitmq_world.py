@@ -179,3 +179,11 @@ class RabbitMQWorld(World):
         finally:
             if not channel.is_closed:
                 await channel.close()
+
+
+class PlainRabbitMQWorld(RabbitMQWorld):
+    """Without the fast lane: the way out has to keep the same promises."""
+
+    @override
+    def make(self, settings: Settings, name: str) -> Transport:
+        return RabbitMQTransport(settings.model_copy(update={"fastlane": False}), name=name)

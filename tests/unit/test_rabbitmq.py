@@ -25,6 +25,7 @@ from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 from typing_extensions import override
 
+from bus.envelope import Envelope
 from bus.errors import (
     BusError,
     ConfigurationError,
@@ -39,13 +40,14 @@ from bus.errors import (
 )
 from bus.topology import Address, Queue, Topology
 from bus.transport import Accepted, Refused, Returned
-from bus.transports.rabbitmq.consumer import Consumer, RabbitMQDelivery, Session
+from bus.transports.rabbitmq.consumer import Consumer
 from bus.transports.rabbitmq.discretion import be_discreet
 from bus.transports.rabbitmq.faults import translated, translating
 from bus.transports.rabbitmq.link import Link
-from bus.transports.rabbitmq.publisher import LARGEST_BODY, Publisher
+from bus.transports.rabbitmq.plain import PlainConsuming, PlainDelivery, PlainPublishing
+from bus.transports.rabbitmq.publisher import Publisher
+from bus.transports.rabbitmq.publishing import LARGEST_BODY
 from bus.transports.rabbitmq.tolerance import TolerantReader
-from bus.transports.wire import Wire
 from tests.unit.fakes import settle_down, virtual
 
 SECRET = "Eleonora Quist"
@@ -53,8 +55,8 @@ ADDRESS = Address(exchange="bus.events", routing_key="ledger.closed.v1")
 WORK = Queue(name="q", purpose="jobs")
 
 
-def wire(message_id: str = "m-1", body: bytes = b"{}") -> Wire:
-    return Wire(body=body, message_id=message_id, type="ledger.closed.v1", app_id="ledger")
+def message(message_id: str = "m-1", body: bytes = b"{}") -> Envelope:
+    return Envelope(id=message_id, type="ledger.closed.v1", traffic="event", source="ledger", body=body)
 
 
 class Message:
@@ -134,7 +136,8 @@ class Publishing:
 
     def __init__(self, *, window: int = 10) -> None:
         self.link = FakeLink()
-        self.publisher = Publisher(cast("Link", self.link), window=window)
+        link = cast("Link", self.link)
+        self.publisher = Publisher(link, confirms=True, opened=lambda channel: PlainPublishing(link, channel, window=window))
 
     async def __aenter__(self) -> Self:
         self.publisher.start()
@@ -149,7 +152,7 @@ class Publishing:
         return self.link.channels[-1]
 
     def publish(self, message_id: str = "m-1", *, timeout: float = 10) -> "asyncio.Task[Any]":
-        return asyncio.create_task(self.publisher.publish(wire(message_id), ADDRESS, timeout=timeout))
+        return asyncio.create_task(self.publisher.publish(message(message_id), ADDRESS, timeout=timeout))
 
 
 # --- publishing ------------------------------------------------------------------------------------------------------
@@ -228,7 +231,7 @@ async def test_one_deadline_bounds_the_place_the_channel_and_the_confirm() -> No
     async with Publishing(window=1) as here:
         first = here.publish(timeout=9)
         await settle_down()
-        second = asyncio.create_task(here.publisher.publish(wire("m-2"), ADDRESS, timeout=10))
+        second = asyncio.create_task(here.publisher.publish(message("m-2"), ADDRESS, timeout=10))
         with pytest.raises(DeadlineExceeded) as caught:
             await first
         assert caught.value.maybe_executed
@@ -265,7 +268,7 @@ async def test_a_publish_waits_for_the_next_channel() -> None:
 async def test_a_message_that_would_cost_the_channel_is_refused() -> None:
     async with Publishing() as here:
         with pytest.raises(InvalidArgument, match="store it"):
-            await here.publisher.publish(wire(body=bytes(LARGEST_BODY + 1)), ADDRESS, timeout=1)
+            await here.publisher.publish(message(body=bytes(LARGEST_BODY + 1)), ADDRESS, timeout=1)
         assert here.channel.confirms == []
 
 
@@ -273,7 +276,11 @@ async def test_a_message_that_would_cost_the_channel_is_refused() -> None:
 
 
 def consumer(link: FakeLink) -> Consumer:
-    return Consumer(cast("Link", link), WORK, Topology(), prefetch=1, on_delivery=lambda _: None, acks=True)
+    return Consumer(cast("Link", link), WORK, Topology(), prefetch=1, acks=True, confirms=False, opened=consuming)
+
+
+def consuming(channel: Channel) -> PlainConsuming:
+    return PlainConsuming(channel, queue=WORK.name, traffic="job", on_delivery=lambda _: None, clock=lambda: 0.0)
 
 
 @virtual
@@ -319,9 +326,9 @@ async def test_a_cancelled_consumer_keeps_its_channel_for_acks() -> None:
     assert link.channels[0].is_closed
 
 
-def delivery(channel: FakeChannel) -> tuple[RabbitMQDelivery, Session]:
-    session = Session(cast("Channel", channel))
-    return RabbitMQDelivery(session, cast("Any", Message()), WORK, lambda: 0.0), session
+def delivery(channel: FakeChannel) -> tuple[PlainDelivery, PlainConsuming]:
+    session = consuming(cast("Channel", channel))
+    return PlainDelivery(session, cast("Any", Message())), session
 
 
 @virtual
@@ -337,7 +344,7 @@ async def test_a_delivery_of_a_session_that_ended_is_never_acked() -> None:
     mine, session = delivery(FakeChannel())
     session.end("over")
     assert await mine.ack() is False
-    assert mine.channel is None
+    assert not mine.channel.alive
 
 
 @virtual

@@ -1,5 +1,7 @@
 import asyncio
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -22,10 +24,30 @@ def progress(done: float, note: str = "") -> Envelope:
     return progress_update(JOB, Progress(progress=done, note=note), source="ledger")
 
 
+@contextmanager
+def expecting(replies: Replies, message_id: str, seconds: float = 60) -> Iterator["asyncio.Future[Envelope]"]:
+    replies.begin()
+    call = replies.expect(message_id, seconds)
+    try:
+        yield call
+    finally:
+        replies.forget(message_id, call)
+
+
+@virtual
+async def test_a_call_that_nobody_answers_ends_at_its_deadline() -> None:
+    replies = Replies()
+    with expecting(replies, "m-1", seconds=2) as call:
+        with pytest.raises(DeadlineExceeded) as caught:
+            await call
+        assert caught.value.maybe_executed
+        assert asyncio.get_running_loop().time() == pytest.approx(2, abs=0.05)
+
+
 @virtual
 async def test_a_reply_goes_to_the_call_that_waits_for_it() -> None:
     replies = Replies()
-    with replies.expecting("m-1") as call, replies.expecting("m-2") as other:
+    with expecting(replies, "m-1") as call, expecting(replies, "m-2") as other:
         answer = reply(REQUEST, Total(total=1), source="ledger")
         replies.take(answer)
         assert await call is answer
@@ -35,7 +57,7 @@ async def test_a_reply_goes_to_the_call_that_waits_for_it() -> None:
 @virtual
 async def test_late_second_and_foreign_replies_are_counted_and_dropped() -> None:
     replies = Replies()
-    with replies.expecting("m-1"):
+    with expecting(replies, "m-1"):
         replies.take(reply(REQUEST, Total(total=1), source="ledger"))
         replies.take(reply(REQUEST, Total(total=2), source="ledger"))
     replies.take(reply(REQUEST, Total(total=3), source="ledger"))
@@ -46,7 +68,7 @@ async def test_late_second_and_foreign_replies_are_counted_and_dropped() -> None
 @virtual
 async def test_a_request_that_comes_back_fails_at_once() -> None:
     replies = Replies()
-    with replies.expecting("m-1") as call:
+    with expecting(replies, "m-1") as call:
         replies.returned("m-1", "NO_ROUTE")
         with pytest.raises(NotServed, match="NO_ROUTE"):
             await call
@@ -58,21 +80,21 @@ async def test_a_request_that_comes_back_fails_at_once() -> None:
 @virtual
 async def test_a_lost_connection_fails_what_waits_and_no_more() -> None:
     replies = Replies()
-    with replies.expecting("m-1") as first, replies.expecting("m-2") as second:
+    with expecting(replies, "m-1") as first, expecting(replies, "m-2") as second:
         replies.take(reply(REQUEST, Total(total=1), source="ledger"))
         replies.lost()
         assert first.result().body == b'{"total":1}'
         with pytest.raises(ConnectionLost) as caught:
             await second
         assert caught.value.maybe_executed
-    with replies.expecting("m-3") as third:
+    with expecting(replies, "m-3") as third:
         assert not third.done()
 
 
 @virtual
 async def test_an_error_that_nobody_looks_at_is_no_noise() -> None:
     replies = Replies()
-    with replies.expecting("m-1"):
+    with expecting(replies, "m-1"):
         replies.lost()
     gc.collect()
     await settle_down()
@@ -81,7 +103,7 @@ async def test_an_error_that_nobody_looks_at_is_no_noise() -> None:
 @virtual
 async def test_a_call_that_is_over_is_forgotten() -> None:
     replies = Replies()
-    with replies.expecting("m-1") as call:
+    with expecting(replies, "m-1") as call:
         pass
     assert call.cancelled()
     assert not replies._calls

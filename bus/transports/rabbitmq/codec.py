@@ -8,7 +8,7 @@ from pamqp.commands import Basic
 
 from bus.transports.wire import Wire
 
-__all__ = ["from_message", "to_properties"]
+__all__ = ["from_message", "from_properties", "to_properties"]
 
 
 def to_properties(wire: Wire) -> Basic.Properties:
@@ -29,9 +29,13 @@ def to_properties(wire: Wire) -> Basic.Properties:
 
 def from_message(message: DeliveredMessage) -> Wire:
     """What was delivered, whoever sent it: nothing in it is taken to be of the right type."""
-    properties = message.header.properties
+    return from_properties(message.header.properties, message.body)
+
+
+def from_properties(properties: Basic.Properties, body: bytes) -> Wire:
+    """What these properties say of `body`."""
     return Wire(
-        body=message.body,
+        body=body,
         headers=properties.headers or {},
         message_id=_text(properties.message_id),
         type=_text(properties.message_type),

@@ -16,6 +16,7 @@ from bus.recovery import supervised
 from bus.topology import Topology
 from bus.transports.rabbitmq.discretion import be_discreet
 from bus.transports.rabbitmq.faults import TROUBLE, translated, translating
+from bus.transports.rabbitmq.lane import Lane, LaneFactory
 from bus.transports.rabbitmq.tolerance import TolerantTransport
 
 __all__ = ["Link"]
@@ -35,12 +36,18 @@ REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied)
 class Link:
     """A supervised connection."""
 
-    def __init__(self, url: str, *, name: str, heartbeat: int, attempt_timeout: float, on_lost: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, url: str, *, name: str, heartbeat: int, attempt_timeout: float, fastlane: bool, on_lost: Callable[[], None] | None = None
+    ) -> None:
         """`heartbeat` and `attempt_timeout` in seconds; `name` is shown in the RabbitMQ UI."""
         be_discreet()
         self.name = name
         self._url = URL(url).update_query(heartbeat=heartbeat, name=name)
         self._attempt_timeout = attempt_timeout
+        self._heartbeat = heartbeat
+        self._fastlane = fastlane
+        self.lane: Lane | None = None
+        """The connection's fast lane; None without one."""
         self._on_lost = on_lost
         self._connection: aio_pika.Connection | None = None
         self._task: asyncio.Task[None] | None = None
@@ -67,18 +74,42 @@ class Link:
 
     async def _step(self) -> None:
         connection = aio_pika.Connection(self._url)
-        connection.kwargs["transport_factory"] = TolerantTransport()
+        factory = LaneFactory() if self._fastlane else TolerantTransport()
+        connection.kwargs["transport_factory"] = factory
         try:
             async with asyncio.timeout(self._attempt_timeout):
                 await connection.connect()
             self._connection = connection
+            if isinstance(factory, LaneFactory):
+                self.lane = self._joined(factory)
             self.trouble = None
             self.up.set()
             log.info("connected", extra={"link": self.name, "broker": self._place()})
-            await asyncio.wait([self._underlay().closing])
+            await self._watched()
         finally:
             self._down()
             await _quietly(connection)
+
+    def _joined(self, factory: LaneFactory) -> Lane | None:
+        """The new connection's lane, which from now on knows what was agreed with the broker."""
+        lane = factory.lane
+        if lane is not None and self._connection is not None and self._connection.transport is not None:
+            tune = cast("aiormq.Connection", self._connection.transport.connection).connection_tune
+            lane.frame_max = tune.frame_max or lane.frame_max
+            lane.feed_interval = min(1.0, self._heartbeat / 2)
+        return lane
+
+    async def _watched(self) -> None:
+        """Until the connection ends; one that nothing has come over for two heartbeats is ended here: aiormq waits for three and more."""
+        closing = self._underlay().closing
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.wait([closing], timeout=self._heartbeat / 2)
+            if closing.done():
+                return
+            if self.lane is not None and loop.time() - self.lane.heard > 2 * self._heartbeat:
+                log.warning("nothing has come for two heartbeats; ending the connection", extra={"link": self.name})
+                self.lane.transport.abort()
 
     def _down(self) -> None:
         if not self.up.is_set():

@@ -4,22 +4,36 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from bus.envelope import Envelope
+from aiormq.channel import Channel
+
+from bus.envelope import Envelope, Traffic
 from bus.settings import Settings
-from bus.topology import Address, Queue, Topology
+from bus.topology import Address, Purpose, Queue, Topology
 from bus.transport import Accepted, Consumption, Delivery, Observer, Outcome, Returned
-from bus.transports import wire
-from bus.transports.rabbitmq.consumer import Consumer, RabbitMQDelivery
+from bus.transports.rabbitmq.consumer import Consumer, Consuming
+from bus.transports.rabbitmq.consuming import ConsumingChannel, LaneDelivery
 from bus.transports.rabbitmq.link import Link
-from bus.transports.rabbitmq.publisher import Publisher, publish_on
+from bus.transports.rabbitmq.plain import PlainConsuming, PlainDelivery, PlainPublishing
+from bus.transports.rabbitmq.publisher import Publisher, Publishing
+from bus.transports.rabbitmq.publishing import ACCEPTED, ConfirmedChannel, UnconfirmedChannel
 
 __all__ = ["RabbitMQTransport"]
+
+TRAFFIC: dict[Purpose, Traffic] = {
+    "requests": "request",
+    "replies": "reply",
+    "jobs": "job",
+    "events": "event",
+    "retry": "job",
+    "dead": "job",
+}
+Clock = Callable[[], float]
 
 
 class RabbitMQTransport:
     """`Transport` on RabbitMQ 3.10 and later."""
 
-    def __init__(self, settings: Settings, *, name: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: Settings, *, name: str, clock: Clock = time.time) -> None:
         """`name` is the service's; the RabbitMQ UI shows it as that of the connections."""
         self._settings = settings
         self._clock = clock
@@ -27,8 +41,8 @@ class RabbitMQTransport:
         self._rpc = self._link(f"{name} requests and replies", on_lost=self._lost)
         self._publishing = self._link(f"{name} publishing")
         self._consuming = self._link(f"{name} consuming")
-        self._questions = Publisher(self._rpc, window=settings.publish_window)
-        self._publisher = Publisher(self._publishing, window=settings.publish_window)
+        self._questions = Publisher(self._rpc, confirms=not settings.fastlane, opened=self._asking)
+        self._publisher = Publisher(self._publishing, confirms=True, opened=self._confirming)
         self._consumers: list[Consumer] = []
 
     def _link(self, name: str, *, on_lost: Callable[[], None] | None = None) -> Link:
@@ -37,12 +51,52 @@ class RabbitMQTransport:
             name=name,
             heartbeat=self._settings.heartbeat,
             attempt_timeout=self._settings.connect_timeout,
+            fastlane=self._settings.fastlane,
             on_lost=on_lost,
         )
+
+    # --- what a channel becomes, on the fast lane and without it -----------------------------------------------------
+
+    def _asking(self, channel: Channel) -> Publishing:
+        """Without the fast lane also what goes unconfirmed is confirmed: only so is its return noticed."""
+        lane, window = self._rpc.lane, self._settings.publish_window
+        if lane is None:
+            return PlainPublishing(self._rpc, channel, window=window)
+        return UnconfirmedChannel(lane, channel.number, on_returned=self._returned)
+
+    def _confirming(self, channel: Channel) -> Publishing:
+        lane, window = self._publishing.lane, self._settings.publish_window
+        if lane is None:
+            return PlainPublishing(self._publishing, channel, window=window)
+        return ConfirmedChannel(lane, channel.number, window=window)
+
+    def _taking(self, link: Link, queue: Queue, on_delivery: Callable[[Delivery], None]) -> Callable[[Channel], Consuming]:
+        traffic = TRAFFIC[queue.purpose]
+
+        def opened(channel: Channel) -> Consuming:
+            if link.lane is None:
+                return PlainConsuming(channel, queue=queue.name, traffic=traffic, on_delivery=on_delivery, clock=self._clock)
+            return ConsumingChannel(
+                link.lane,
+                channel.number,
+                queue=queue.name,
+                traffic=traffic,
+                on_delivery=on_delivery,
+                on_returned=self._returned,
+                clock=self._clock,
+            )
+
+        return opened
+
+    # --- the port --------------------------------------------------------------------------------------------------
 
     def _lost(self) -> None:
         if self._observer is not None:
             self._observer.lost()
+
+    def _returned(self, message_id: str, reason: str) -> None:
+        if self._observer is not None:
+            self._observer.returned(message_id, reason)
 
     async def start(self, observer: Observer, *, timeout: float) -> None:
         """Connect; `Transport.start` says what is raised."""
@@ -65,19 +119,21 @@ class RabbitMQTransport:
         await self._publishing.declare(topology)
 
     async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> Outcome:
-        """Send one message. Without the fast lane the unconfirmed ones are confirmed, too: only so is their return noticed."""
-        outcome = await self._send(wire.encode(envelope), address, timeout, via)
-        if isinstance(outcome, Returned) and not address.confirmed and self._observer is not None:
-            self._observer.returned(envelope.id, outcome.reason)
+        """Send one message."""
+        if isinstance(via, LaneDelivery) and via.channel.alive:
+            via.channel.publish(envelope, address)
+            return ACCEPTED
+        outcome = await self._sent(envelope, address, timeout, via)
+        if isinstance(outcome, Returned) and not address.confirmed:
+            self._returned(envelope.id, outcome.reason)
             return Accepted()
         return outcome
 
-    async def _send(self, message: wire.Wire, address: Address, timeout: float, via: Delivery | None) -> Outcome:
-        channel = via.channel if isinstance(via, RabbitMQDelivery) else None
-        if channel is not None:
-            return await publish_on(channel, message, address, timeout=timeout)
+    async def _sent(self, envelope: Envelope, address: Address, timeout: float, via: Delivery | None) -> Outcome:
+        if isinstance(via, PlainDelivery) and via.channel.alive:
+            return await via.channel.publish(envelope, address, asyncio.get_running_loop().time() + timeout)
         publisher = self._publisher if address.confirmed else self._questions
-        return await publisher.publish(message, address, timeout=timeout)
+        return await publisher.publish(envelope, address, timeout=timeout)
 
     async def consume(
         self,
@@ -90,7 +146,16 @@ class RabbitMQTransport:
     ) -> Consumption:
         """Consume, supervised. Requests and replies share their connection; jobs and events have another."""
         link = self._rpc if queue.purpose in {"requests", "replies"} else self._consuming
-        consumer = Consumer(link, queue, topology, prefetch=prefetch, on_delivery=on_delivery, acks=acks, clock=self._clock)
+        consumer = Consumer(
+            link,
+            queue,
+            topology,
+            prefetch=prefetch,
+            acks=acks,
+            # Without the fast lane replies need confirms: aiormq drops what comes back on a channel that has none.
+            confirms=queue.purpose == "requests" and not self._settings.fastlane,
+            opened=self._taking(link, queue, on_delivery),
+        )
         self._consumers.append(consumer)
         consumer.start()
         return consumer

@@ -1,0 +1,206 @@
+"""Channels without the fast lane: the same by aio-pika's own means, for comparison and as the way out (`BUS_FASTLANE=off`)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import cached_property
+
+import aiormq.abc
+from aiormq.channel import Channel
+from aiormq.exceptions import ChannelInvalidStateError, DeliveryError, PublishError
+from pamqp.commands import Basic
+
+from bus.envelope import Envelope, Traffic
+from bus.errors import BusError, ConnectionLost, DeadlineExceeded, InvalidArgument, Unavailable
+from bus.topology import Address
+from bus.transport import Accepted, Delivery, Outcome, Refused, Returned
+from bus.transports import wire
+from bus.transports.rabbitmq.codec import from_message, to_properties
+from bus.transports.rabbitmq.faults import translating
+from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, Link
+from bus.transports.rabbitmq.publishing import LARGEST_BODY
+
+__all__ = ["PlainConsuming", "PlainDelivery", "PlainPublishing"]
+
+
+class PlainPublishing:
+    """Publishes with confirms on one channel.
+
+    One id is never under way twice on it: aiormq tells returns apart by id alone.
+    """
+
+    def __init__(self, link: Link, channel: Channel, *, window: int) -> None:
+        self._link = link
+        self._channel = channel
+        self._window = asyncio.Semaphore(window)
+        self._in_flight: dict[str, asyncio.Event] = {}
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can publish."""
+        return not self.ended.done() and not self._channel.is_closed
+
+    async def publish(self, envelope: Envelope, address: Address, ends: float) -> Outcome:
+        """Publish, and what the broker says by `ends` (loop time); `Transport.send` says what is raised."""
+        message = wire.encode(envelope)
+        async with self._place(envelope.id, ends):
+            return await publish_on(self._channel, message, address, ends)
+
+    @asynccontextmanager
+    async def _place(self, message_id: str, ends: float) -> AsyncIterator[None]:
+        """A place in the window, no other copy of the message under way, and no alarm that the broker has told us of."""
+        try:
+            async with asyncio.timeout_at(ends):
+                await self._window.acquire()
+        except TimeoutError:
+            raise Unavailable("not sent: too many publishes wait for their confirm") from None
+        try:
+            await self._alone(message_id, ends)
+            done = self._in_flight[message_id] = asyncio.Event()
+            try:
+                yield
+            finally:
+                del self._in_flight[message_id]
+                done.set()
+        finally:
+            self._window.release()
+
+    async def _alone(self, message_id: str, ends: float) -> None:
+        try:
+            async with asyncio.timeout_at(ends):
+                await self._link.unblocked()
+                while (copy := self._in_flight.get(message_id)) is not None:
+                    await copy.wait()
+        except TimeoutError:
+            raise Unavailable("not sent: the broker takes no publishes now") from None
+
+    def release(self) -> None:
+        """It is about to be closed."""
+        if not self.ended.done():
+            self.ended.set_result("closed")
+
+
+async def publish_on(channel: Channel, message: wire.Wire, address: Address, ends: float) -> Outcome:
+    """Publish on this confirmed channel, and wait for what the broker says, until `ends` (loop time)."""
+    if len(message.body) > LARGEST_BODY:
+        raise InvalidArgument(f"the message has {len(message.body)} bytes, and {LARGEST_BODY} is the most; store it and send a reference")
+    properties = to_properties(message)
+    timeout = ends - asyncio.get_running_loop().time()
+    if timeout <= 0:
+        raise DeadlineExceeded("the deadline had passed before it was sent")
+    try:
+        with translating("waiting for the confirm"):
+            return await _confirmed(channel, message, properties, address, timeout)
+    except DeadlineExceeded:
+        raise
+    except BusError as error:
+        sent = not isinstance(error, NotSent)
+        raise ConnectionLost(str(error), maybe_executed=sent) from None
+
+
+class NotSent(Unavailable):
+    """The channel was closed before anything was written."""
+
+
+async def _confirmed(channel: Channel, message: wire.Wire, properties: Basic.Properties, address: Address, timeout: float) -> Outcome:
+    try:
+        await channel.basic_publish(
+            message.body,
+            exchange=address.exchange,
+            routing_key=address.routing_key,
+            properties=properties,
+            mandatory=address.mandatory,
+            timeout=timeout,
+            wait=False,
+        )
+    except PublishError as error:
+        return Returned(reason=str(getattr(error.frame, "reply_text", "") or "returned"))
+    except DeliveryError:
+        return Refused(reason="basic.nack")
+    except ChannelInvalidStateError:
+        raise NotSent("not sent: the channel was closed") from None
+    except TimeoutError:
+        raise DeadlineExceeded("no confirm within the deadline", maybe_executed=True) from None
+    return Accepted()
+
+
+class PlainConsuming:
+    """One consumer's channel. Once it has ended nothing is acked: its tags mean nothing on the next channel."""
+
+    def __init__(
+        self, channel: Channel, *, queue: str, traffic: Traffic, on_delivery: Callable[[Delivery], None], clock: Callable[[], float]
+    ) -> None:
+        self.channel = channel
+        self.queue = queue
+        self.traffic = traffic
+        self.clock = clock
+        self._on_delivery = on_delivery
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        channel.on_consumer_cancel_callbacks.add(lambda _: self.end("the broker cancelled it"))
+
+    @property
+    def alive(self) -> bool:
+        """Whether what came on it can be settled."""
+        return not self.ended.done() and not self.channel.is_closed
+
+    async def take(self, message: aiormq.abc.DeliveredMessage) -> None:
+        """A message, from aiormq."""
+        self._on_delivery(PlainDelivery(self, message))
+
+    async def publish(self, envelope: Envelope, address: Address, ends: float) -> Outcome:
+        """On this channel, which is a confirmed one, before the ack of what is answered."""
+        return await publish_on(self.channel, wire.encode(envelope), address, ends)
+
+    def end(self, why: str) -> None:
+        """Who watches consumes anew."""
+        if not self.ended.done():
+            self.ended.set_result(why)
+
+    def release(self) -> None:
+        """It is about to be closed."""
+        self.end("closed")
+
+
+class PlainDelivery:
+    """A message as it was delivered on one channel."""
+
+    def __init__(self, channel: PlainConsuming, message: aiormq.abc.DeliveredMessage) -> None:
+        self.channel = channel
+        self._message = message
+        self._received = int(channel.clock() * 1000)
+        self._settled = False
+
+    @cached_property
+    def envelope(self) -> Envelope:
+        """The message; `Delivery.envelope` says more."""
+        return wire.decode(from_message(self._message), traffic=self.channel.traffic, queue=self.channel.queue, received=self._received)
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether the broker delivered it before."""
+        return bool(self._message.redelivered)
+
+    async def ack(self) -> bool:
+        """Done."""
+        return await self._settle(requeue=False)
+
+    async def requeue(self) -> bool:
+        """Back to the broker, by nack: on 4.3 that does not count towards the delivery limit, as a reject would."""
+        return await self._settle(requeue=True)
+
+    async def _settle(self, *, requeue: bool) -> bool:
+        if not self.channel.alive or self._message.delivery_tag is None:
+            return False
+        if self._settled:
+            return True
+        self._settled = True
+        channel, tag = self.channel.channel, self._message.delivery_tag
+        try:
+            # The queue in front of a connection that is going takes ten frames, and nobody takes them out.
+            with translating("settling a delivery"):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await (channel.basic_nack(tag, requeue=True, wait=False) if requeue else channel.basic_ack(tag, wait=False))
+        except BusError:
+            return False
+        return True
