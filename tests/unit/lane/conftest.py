@@ -1,0 +1,12 @@
+from collections.abc import Iterator
+
+import pytest
+
+from tests.unit.lane.streams import StillLoop
+
+
+@pytest.fixture
+def still() -> Iterator[StillLoop]:
+    loop = StillLoop()
+    yield loop
+    loop.close()
