@@ -60,7 +60,7 @@ class Client:
         """
         contract = _declared(request, "request")
         envelope = self._envelope(contract, request, self._settings.request_timeout if timeout is None else timeout)
-        answer = await self._call(envelope.evolve(reply_to=self._reply_to))
+        answer = await self._call(envelope)
         if answer is None:
             raise Internal(f"{contract.type}: a layer of the client stack returned no answer")
         return cast("R", answer_of(contract, answer))
@@ -79,7 +79,7 @@ class Client:
     async def submit(self, job: Job[R], *, timeout: float | None = None) -> JobHandle[R]:
         """Hand over work; returns when the broker has confirmed. Errors as of `publish`, and `NotServed` where no queue takes it."""
         contract = _declared(job, "job")
-        envelope = self._lasting(contract, job, timeout).evolve(reply_to=self._reply_to)
+        envelope = self._lasting(contract, job, timeout)
         handle: JobHandle[R] = JobHandle(envelope.id, contract, patience=self._settings.message_ttl)
         self.replies.follow(handle)
         await self._call(envelope)
@@ -95,6 +95,7 @@ class Client:
             body=encode(message),
             timestamp=int(now),
             deadline=int((now + timeout) * 1000),
+            reply_to=None if contract.kind == "event" else self._reply_to,
         )
 
     def _lasting(self, contract: Contract, message: Message, timeout: float | None) -> Envelope:

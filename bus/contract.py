@@ -7,7 +7,7 @@ keyword, misspelt ones too, while a decorator's are checked by mypy and pyright.
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast, get_args
 
@@ -109,15 +109,15 @@ class Contract:
     idempotent: bool = False
     """Whether running it twice has the effect of running it once: then the bus itself may try it again."""
 
-    @property
-    def type(self) -> str:
-        """The type on the wire, `<name>.v<version>`; the routing key, too."""
-        return f"{self.name}.v{self.version}"
+    type: str = field(init=False)
+    """The type on the wire, `<name>.v<version>`; the routing key, too."""
+    service: str = field(init=False)
+    """The owning service, the first part of the name."""
 
-    @property
-    def service(self) -> str:
-        """The owning service, the first part of the name."""
-        return self.name.partition(".")[0]
+    def __post_init__(self) -> None:
+        """Derive what every message asks for."""
+        object.__setattr__(self, "type", f"{self.name}.v{self.version}")
+        object.__setattr__(self, "service", self.name.partition(".")[0])
 
     @property
     def operation(self) -> str:

@@ -49,14 +49,16 @@ class Deadlines:
 
     def _look(self, loop: asyncio.AbstractEventLoop, due: Due) -> None:
         now = loop.time()
-        for key in [key for key, (ends, _) in due.items() if ends <= now]:
-            entry = due.pop(key, None)
-            if entry is not None:
-                entry[1]()
-        if due:
-            loop.call_later(TICK, self._look, loop, due)
-        else:
-            del self._due[loop]
+        try:
+            for key in [key for key, (ends, _) in due.items() if ends <= now]:
+                entry = due.pop(key, None)
+                if entry is not None:
+                    entry[1]()
+        finally:  # whoever raises: the others still have deadlines
+            if due:
+                loop.call_later(TICK, self._look, loop, due)
+            else:
+                del self._due[loop]
 
     async def within(self, seconds: float, work: Awaitable[T]) -> T:
         """What `work` returns; it is cancelled, and `OutOfTime` raised, when it takes longer. As `asyncio.timeout`, by the shared timer."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
-from bus.context import Context, Sender, current, handling
+from bus.context import Context, Sender, current
 from bus.envelope import Envelope
 from bus.errors import Cancelled, Expired, Unavailable, Undecodable
 from bus.handler import Handler
@@ -52,6 +52,8 @@ class Receiver:
         self.endpoint = endpoint
         self.queue = queue
         self.topology = topology
+        # A request that may not run twice is acked when its handler starts: then the broker never delivers it again.
+        self._once = endpoint.contract.kind == "request" and not endpoint.contract.idempotent
         self._handler = handler
         self._sender = sender
         self._state = state
@@ -64,27 +66,21 @@ class Receiver:
         self._slots = asyncio.Semaphore(endpoint.concurrency)
         self._open: dict[Key, list[Delivery]] = {}
         self._ended: OrderedDict[Key, Outcome] = OrderedDict()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[int, asyncio.Task[None]] = {}
         self._waiting: set[asyncio.Task[None]] = set()
         self._stopping = False
-
-    @property
-    def _once(self) -> bool:
-        """A request that may not run twice is acked when its handler starts: then the broker never delivers it again."""
-        return self.endpoint.contract.kind == "request" and not self.endpoint.contract.idempotent
 
     def take(self, delivery: Delivery) -> None:
         """One delivery, from the transport."""
         life = self._receive(delivery, delivery.envelope)
-        task = self._loop.create_task(life, context=self._surroundings.copy())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[id(delivery)] = self._loop.create_task(life, context=self._surroundings.copy())
 
     async def _receive(self, delivery: Delivery, envelope: Envelope) -> None:
         """A message's life here."""
         key = (envelope.id, envelope.attempt)
         if key in self._open:
             self._open[key].append(delivery)
+            del self._tasks[id(delivery)]
             return
         self._open[key] = [delivery]
         try:
@@ -101,7 +97,7 @@ class Receiver:
             await asyncio.sleep(1 + backoff(1))  # it comes again at once
             await self._requeue(key)
         finally:
-            del self._open[key]
+            del self._open[key], self._tasks[id(delivery)]
 
     async def _turn(self) -> bool:
         """Wait for a place among those that run. False where the service stops first."""
@@ -156,15 +152,17 @@ class Receiver:
     async def _call(self, envelope: Envelope) -> Outcome:
         report = self._settler.reporter(envelope)
         context = Context(envelope=envelope, bus=self._sender, state=self._state, report=report)
+        token = current.set(context)
         try:
-            with handling(context):
-                return Outcome(reply=await self._handler(self._admitted(envelope)))
+            return Outcome(reply=await self._handler(self._admitted(envelope)))
         except asyncio.CancelledError:
             if is_own_cancel():
                 raise
             return Outcome(error=Cancelled("the handler awaited something that was cancelled"))
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome, and settled as one
             return Outcome(error=error)
+        finally:
+            current.reset(token)
 
     def _admitted(self, envelope: Envelope) -> Envelope:
         """The envelope, with the deadline that the handler's own timeout sets."""
@@ -212,11 +210,11 @@ class Receiver:
     async def finish(self) -> None:
         """Returns when nothing runs any more. Callers set the limit."""
         while self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait([*self._tasks.values()])
         await self._settler.close()
 
     def abandon(self) -> int:
         """Cancel what still runs, and how many that were; the broker delivers it again."""
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
         return len(self._tasks)

@@ -30,7 +30,8 @@ LONGEST_REASON = 1000
 """Characters of a dead letter's reason: a header frame larger than the connection's frames costs the connection."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen, unlike all other values: that would cost each message more than the rest of its settlement.
+@dataclass(slots=True, kw_only=True)
 class Outcome:
     """How one attempt ended."""
 
@@ -61,7 +62,7 @@ class Settler:
 
     async def conclude(self, envelope: Envelope, outcome: Outcome, via: Delivery) -> bool:
         """Do what follows. False where the broker has not taken responsibility, so that the message must not be acked."""
-        if self._endpoint.contract.kind == "request":
+        if envelope.traffic == "request":
             await self._answer(envelope, outcome, via)
             return True  # the caller's deadline ends what no reply can
         if await self._settle(envelope, outcome):

@@ -25,12 +25,11 @@ def client_deadline(*, clock: Clock = time.time) -> Middleware:
         async def call(envelope: Envelope) -> Envelope | None:
             context = current.get()
             inherited = context.deadline if context and envelope.traffic == "request" else None
-            deadline = min((moment for moment in (envelope.deadline, inherited) if moment is not None), default=None)
-            if deadline is None:
-                return await inner(envelope)
-            if deadline <= clock() * 1000:
+            if inherited is not None and (envelope.deadline is None or inherited < envelope.deadline):
+                envelope = envelope.evolve(deadline=inherited)
+            if envelope.deadline is not None and envelope.deadline <= clock() * 1000:
                 raise DeadlineExceeded(f"{envelope.type}: the deadline had passed before it was sent")
-            return await inner(envelope.evolve(deadline=deadline))
+            return await inner(envelope)
 
         return call
 

@@ -13,8 +13,8 @@ from bus.transport import Accepted, Outcome, Refused, Returned
 from bus.transports.rabbitmq.properties import write_properties
 from bus.transports.rabbitmq.publishing import LARGEST_BODY, ConfirmedChannel
 from tests.unit.fakes import VirtualLoop, virtual
-from tests.unit.lane.fakes import connected, published
-from tests.unit.lane.streams import content, frames_of, method
+from tests.lane.fakes import connected, published
+from tests.lane.streams import content, frames_of, method
 
 HERE, THERE = Address(exchange="bus.jobs", routing_key="here"), Address(exchange="bus.jobs", routing_key="there")
 LATER = 60.0

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pamqp.commands import Basic, Channel
 
-from tests.unit.lane.streams import (
+from tests.lane.streams import (
     ACK,
     BETWEEN,
     CANCEL,

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.lane.streams import StillLoop
+from tests.lane.streams import StillLoop
 
 
 @pytest.fixture

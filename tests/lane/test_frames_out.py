@@ -7,8 +7,8 @@ from pamqp.commands import Basic, Connection
 
 from bus.errors import ConnectionLost
 from bus.transports.rabbitmq.frames import ack_frame, nack_frame, publish_frames, publish_method
-from tests.unit.lane.fakes import Acks, connected
-from tests.unit.lane.streams import PROPERTIES, Socket, frames_of, method
+from tests.lane.fakes import Acks, connected
+from tests.lane.streams import PROPERTIES, Socket, frames_of, method
 
 LARGE = b"x" * 40_000
 

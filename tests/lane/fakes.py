@@ -7,7 +7,7 @@ from typing import Any
 from pamqp.commands import Basic
 
 from bus.transports.rabbitmq.lane import Lane
-from tests.unit.lane.streams import Socket, frames_of
+from tests.lane.streams import Socket, frames_of
 
 
 class Acks:

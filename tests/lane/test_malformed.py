@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pamqp.commands import Basic
 
-from tests.unit.lane.streams import ACK, DELIVER, PROPERTIES, RETURN, Line, StillLoop, content, cut, happening, listen, method, streams
+from tests.lane.streams import ACK, DELIVER, PROPERTIES, RETURN, Line, StillLoop, content, cut, happening, listen, method, streams
 
 GOOD = b"".join([*happening(1, DELIVER, 3, 1), *happening(1, ACK, 1, 1)])
 HEAD, *PARTS = happening(1, DELIVER, 6, 1)
