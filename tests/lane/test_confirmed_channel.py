@@ -12,9 +12,9 @@ from bus.topology import Address
 from bus.transport import Accepted, Outcome, Refused, Returned
 from bus.transports.rabbitmq.properties import write_properties
 from bus.transports.rabbitmq.publishing import LARGEST_BODY, ConfirmedChannel
-from tests.unit.fakes import VirtualLoop, virtual
 from tests.lane.fakes import connected, published
 from tests.lane.streams import content, frames_of, method
+from tests.unit.fakes import VirtualLoop, virtual
 
 HERE, THERE = Address(exchange="bus.jobs", routing_key="here"), Address(exchange="bus.jobs", routing_key="there")
 LATER = 60.0

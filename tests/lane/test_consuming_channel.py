@@ -10,9 +10,9 @@ from bus.errors import BusError, InvalidArgument
 from bus.topology import Address
 from bus.transport import Delivery
 from bus.transports.rabbitmq.consuming import ConsumingChannel
-from tests.unit.fakes import VirtualLoop
 from tests.lane.fakes import acks, connected, written
 from tests.lane.streams import content, method
+from tests.unit.fakes import VirtualLoop
 
 REPLY = Address(exchange="bus.replies", routing_key="office.1", confirmed=False)
 PROPERTIES = Basic.Properties(content_type="application/json", message_id="m-1", message_type="ledger.add.v1", app_id="office")
