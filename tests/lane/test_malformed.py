@@ -11,6 +11,7 @@ from tests.lane.streams import ACK, DELIVER, PROPERTIES, RETURN, Line, StillLoop
 GOOD = b"".join([*happening(1, DELIVER, 3, 1), *happening(1, ACK, 1, 1)])
 HEAD, *PARTS = happening(1, DELIVER, 6, 1)
 HEADER, BODY = PARTS[0], PARTS[1]
+ONE = happening(1, DELIVER, 3, 1)
 
 
 def framed(kind: int, channel: int, payload: bytes, end: bytes = b"\xce") -> bytes:
@@ -22,6 +23,7 @@ BAD = {
     "a bad end": (HALF_GOOD, "without its end"),
     "a bad end of what aiormq would read": (framed(1, 0, b"\0\x0a\0\x0b", b"\0"), "without its end"),
     "a bad end of a header": (HEAD + HEADER[:-1] + b"\0" + b"".join(PARTS[1:]), "without its end"),
+    "a bad end of a header before a whole body": (ONE[0] + ONE[1][:-1] + b"\0" + ONE[2], "without its end"),
     "a bad end of a body": (HEAD + HEADER + BODY[:-1] + b"\0", "without its end"),
     "too large": (pack(">BHI", 3, 1, 131073), "a frame of 131073 bytes, and 131072 is the most"),
     "too large for anybody": (b"\xff" * 8, "a frame of 4294967295 bytes"),
