@@ -6,10 +6,10 @@ EXTRAS := dev,auth,containers,faststream,reload,transcription
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench broker constraints clean
+.PHONY: help demo test test-brokers lint format bench broker constraints clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(STAMP) ## a recording becomes a transcript (ARGS=--wait keeps RabbitMQ's UI up at the end)
 	@scripts/ensure-broker --or-memory
@@ -21,6 +21,9 @@ test: $(STAMP) ## unit tests, which need no broker, then everything else on a re
 	@scripts/ensure-broker
 	@echo "test: the rest, on RabbitMQ"
 	@$(BIN)/python -m pytest -q --ignore=tests/unit --numprocesses=3
+
+test-brokers: $(STAMP) ## conformance and integration on each RabbitMQ that can be had: this machine's, 4.0 and 4.3 in containers
+	@$(BIN)/python scripts/test_brokers.py $(ARGS)
 
 lint: $(STAMP) ## ruff's rules, ruff's format, mypy strict
 	@echo "lint: ruff check, ruff format, mypy"

@@ -21,10 +21,12 @@ NEEDS_BROKER = {"broker", "vhost_url", "shared_broker", "private_node"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a RabbitMQ, so that `-m "not broker"` leaves it out."""
+    """Mark what needs a RabbitMQ, so that `-m "not broker"` leaves it out, and what needs one that it may kill."""
     for item in items:
         if NEEDS_BROKER.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.broker)
+        if "private_node" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.private_node)
 
 
 @pytest.fixture(scope="session")

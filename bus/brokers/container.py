@@ -77,6 +77,18 @@ class ContainerBroker:
         if container is not None:
             await asyncio.to_thread(container.stop)
 
+    async def ctl(self, *arguments: str) -> str:
+        """What `rabbitmqctl -q <arguments>` prints; `Unavailable` with its complaint where it fails."""
+        if self._container is None:
+            raise ConfigurationError(f"the container {self._image} was not started")
+        # As its user, whose cookie is the node's; the official image changes the user itself, others may not.
+        who = {"user": "rabbitmq", "environment": {"HOME": "/var/lib/rabbitmq"}}
+        done = await asyncio.to_thread(self._container.get_wrapped_container().exec_run, ["rabbitmqctl", "-q", *arguments], **who)
+        output: str = done.output.decode(errors="replace")
+        if done.exit_code:
+            raise Unavailable(f"rabbitmqctl {arguments[0]}: {output.strip()}")
+        return output
+
     def _start(self) -> None:
         container = testcontainers.DockerContainer(self._image).with_exposed_ports(AMQP_PORT, MANAGEMENT_PORT)
         container.with_env("RABBITMQ_DEFAULT_USER", USER).with_env("RABBITMQ_DEFAULT_PASS", self._password)

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from bus.app import Bus
 from bus.brokers.broker import Broker
+from bus.brokers.container import ContainerBroker
 from bus.brokers.management import Management
 from bus.brokers.private_node import DEFAULTS, PrivateNode
 from bus.settings import Settings
@@ -101,7 +102,7 @@ class RabbitMQWorld(World):
         await self._ctl("set_vm_memory_high_watermark", "absolute", WATERMARK)
 
     async def _ctl(self, *arguments: str) -> None:
-        if not isinstance(self._broker, PrivateNode):
+        if not isinstance(self._broker, PrivateNode | ContainerBroker):
             pytest.skip("raises an alarm, which needs a RabbitMQ of our own")
         await self._broker.ctl(*arguments)
 
