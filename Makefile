@@ -35,8 +35,10 @@ format: $(STAMP) ## let ruff format the code and mend what it can
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format
 
-bench: $(STAMP) ## measure the bus beside its peers
-	@echo "bench: there is nothing to measure yet"
+bench: $(STAMP) ## measure the bus beside its peers (12 minutes; ARGS=--quick two, ARGS="--only rpc" one work)
+	@scripts/ensure-broker
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 broker: $(STAMP) ## a private RabbitMQ with its management UI, until Ctrl-C
 	@scripts/ensure-broker

@@ -1,0 +1,163 @@
+"""`python -m benchmarks`: start a private broker, measure, report."""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import page as pages
+from benchmarks.actor import ROOT, RunFailed
+from benchmarks.environments import cache
+from benchmarks.machine import described, peer_versions, today
+from benchmarks.peers import PEERS, prepare
+from benchmarks.waiting import waiting
+from benchmarks.works import CLOSED, Rounds, Run, closed, fanout, flow, jobs, latency, scaling
+from bus.brokers.broker import Broker
+from bus.brokers.choice import broker_for, choose
+from bus.brokers.installation import find_installation
+from bus.brokers.installation import versions as broker_versions
+from bus.brokers.private_node import PrivateNode
+from bus.errors import BusError
+
+Work = Callable[[Run], Awaitable[dict[str, Rounds]]]
+KEPT = ("rate", "count", "seconds", "p50", "p99", "p999", "cpu", "rss", "rss_early", "waiting", "others")
+"""What benchmarks.json has of a round."""
+NODE = {
+    "vm_memory_high_watermark.absolute": "4GB",  # an alarm would stop the filling of a queue with a million messages
+    "raft.wal_max_size_bytes": "536870912",  # RabbitMQ's default; a private node's is less
+}
+
+
+def rpc(*names: str) -> Work:
+    """The closed-loop works with these names."""
+
+    async def work(run: Run) -> dict[str, Rounds]:
+        return await closed(run, names)
+
+    return work
+
+
+WORKS: dict[str, Work] = {
+    "rpc": rpc(*CLOSED),
+    "flow": flow,
+    "fanout": fanout,
+    "jobs": jobs,
+    "scaling": scaling,
+    "latency": latency,
+    "waiting": waiting,
+}
+ALSO: dict[str, Work] = {**{name: rpc(name) for name in CLOSED}, "publish": flow, "consume": flow, "memory": waiting}
+"""Other names for `--only`."""
+
+
+def main(arguments: list[str]) -> int:
+    """Measure what the arguments say."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, no million messages: two minutes; writes no page")
+    parser.add_argument("--only", help="one or more works, with commas", metavar="|".join([*WORKS, *ALSO]))
+    parser.add_argument("--peers", help=f"only these, with commas: {', '.join(PEERS)}")
+    parser.add_argument("--rounds", type=int, help="so many rounds of each work")
+    parser.add_argument("--output", type=Path, help="directory of benchmarks.md, .json and .svg (default: docs/ for a full run)")
+    options = parser.parse_args(arguments)
+    known = {**WORKS, **ALSO}
+    chosen = options.only.split(",") if options.only else [name for name in WORKS if not (options.quick and name == "waiting")]
+    if unknown := [name for name in chosen if name not in known]:
+        parser.error(f"no such work: {', '.join(unknown)}")
+    keys = set(options.peers.split(",")) if options.peers else set(PEERS)
+    if unknown := sorted(keys - set(PEERS)):
+        parser.error(f"no such peer here: {', '.join(unknown)}")
+    whole = not (options.quick or options.only or options.peers or options.rounds)
+    target = options.output or (ROOT / "docs" if whole else cache())
+    try:
+        figures = asyncio.run(measure({name: known[name] for name in chosen}, keys, quick=options.quick, rounds=options.rounds))
+    except (RunFailed, BusError) as failed:
+        print(f"bench: {failed}", file=sys.stderr)
+        return 1
+    written(figures, target)
+    return 0
+
+
+async def measure(works: dict[str, Work], keys: set[str], *, quick: bool, rounds: int | None) -> dict[str, Any]:
+    """Everything that benchmarks.json holds."""
+    began, machine = time.monotonic(), described()
+    here, absent = prepare(keys)
+    for key, why in absent.items():
+        print(f"bench: without {PEERS[key].title}: {why}")
+    async with broker() as (url, pids, about):
+        print(f"bench: on {about['broker']}, RabbitMQ {about['rabbitmq']}", flush=True)
+        run = Run(url=url, broker=pids, peers=here, quick=quick, rounds=rounds, say=lambda line: print(line, flush=True))
+        found: dict[str, Rounds] = {}
+        for work in works.values():
+            found |= await work(run)
+    print(f"bench: measured in {time.monotonic() - began:.0f} s")
+    return {
+        "date": today(),
+        "quick": quick,
+        "rounds": run.times(7),
+        "machine": machine,
+        **about,
+        "versions": peer_versions(here),
+        "names": {key: peer.title for key, peer in PEERS.items()},
+        "absent": {PEERS[key].title: why for key, why in absent.items()},
+        "notes": run.notes,
+        "works": {work: {peer: [kept(each) for each in samples] for peer, samples in by.items()} for work, by in found.items()},
+    }
+
+
+@contextlib.asynccontextmanager
+async def broker() -> AsyncIterator[tuple[str, list[int], dict[str, str]]]:
+    """A broker: its URL, its processes where they are ours, and what it is."""
+    choice = choose(os.environ)
+    chosen: Broker = PrivateNode(choice.installation, config=NODE) if choice.installation else broker_for(choice)
+    await chosen.start()
+    try:
+        pids = [chosen.pids["node"]] if isinstance(chosen, PrivateNode) else []
+        installation = find_installation(os.environ) if pids else None
+        number = broker_versions(installation)["rabbitmq"] if installation else "of an unknown version"
+        kind = {"node": "a private node", "container": "a container", "named": "a broker that BUS_URL names"}[choice.kind]
+        yield chosen.url, pids, {"broker": kind, "rabbitmq": number}
+    finally:
+        await chosen.stop()
+
+
+def kept(sample: dict[str, Any]) -> dict[str, Any]:
+    """Rounded to what it is worth."""
+    return {key: rounded(sample[key]) for key in KEPT if key in sample}
+
+
+def rounded(value: Any) -> Any:
+    """Four digits after the point."""
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def written(figures: dict[str, Any], target: Path) -> None:
+    """The three files, and the targets for who looks on."""
+    target.mkdir(parents=True, exist_ok=True)
+    try:
+        # Only the chart needs it, and the figures are worth having without one.
+        from benchmarks.chart import draw  # noqa: PLC0415
+    except ImportError:
+        figures["notes"].append("No chart was drawn: matplotlib is not installed (the extra `bench`).")
+    else:
+        draw(figures["works"], figures["names"], target / "benchmarks.svg")
+    (target / "benchmarks.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    (target / "benchmarks.md").write_text(pages.page(figures), encoding="utf-8")
+    for work, by in figures["works"].items():
+        print(f"\n{work}")
+        for line in pages.lines(figures["works"], work, by, figures["names"]):
+            print(f"  {line}")
+    print()
+    print("\n".join(pages.targets(figures["works"])))
+    print(f"\nbench: {target / 'benchmarks.md'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

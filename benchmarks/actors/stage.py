@@ -1,0 +1,330 @@
+"""How an actor is told what to do and what it measures. Standard library only: peers run in environments of their own.
+
+The driver writes a line to the actor's standard input, `verb key=value …`, and reads one line of JSON from its
+standard output. The first line, without being asked, is `{"ready": true}`; `{"error": …}` fails the run.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = [
+    "REPLY_TIMEOUT",
+    "URL",
+    "Gathering",
+    "Order",
+    "Window",
+    "WrongReply",
+    "closed_loop",
+    "obey",
+    "obey_blocking",
+    "open_loop",
+    "published",
+    "sliding",
+    "summary",
+]
+
+URL = os.environ.get("BUS_URL", "amqp://guest:guest@127.0.0.1/")
+REPLY_TIMEOUT = 10.0
+"""Seconds after which a missing reply fails the run."""
+STALL = 150.0
+"""Seconds after which a consumer that has not seen everything fails the run."""
+
+Result = dict[str, Any]
+Verb = Callable[["Order"], Awaitable[Result]]
+Call = Callable[[], Awaitable[object]]
+
+
+class WrongReply(Exception):
+    """A reply that is not what was asked for; it fails the run."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One line from the driver."""
+
+    verb: str
+    words: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, line: str) -> "Order":
+        """`verb key=value …`."""
+        verb, *pairs = line.split()
+        return cls(verb, dict(pair.partition("=")[::2] for pair in pairs))
+
+    def integer(self, key: str, default: int = 0) -> int:
+        """A whole number."""
+        return int(self.words.get(key, default))
+
+    def real(self, key: str, default: float = 0.0) -> float:
+        """A number."""
+        return float(self.words.get(key, default))
+
+    @property
+    def watch(self) -> list[int]:
+        """The processes whose CPU time is asked for."""
+        return [int(pid) for pid in self.words.get("watch", "").split(",") if pid]
+
+
+def cpu_clock(pid: int) -> float:
+    """Seconds of CPU that a process has used, all its threads: what getrusage adds up, in nanoseconds, and for any process."""
+    try:
+        return time.clock_gettime(((~pid) << 3) | 2)  # clock_getcpuclockid(3): Linux's clock id for another process
+    except (OSError, OverflowError, AttributeError):
+        return 0.0
+
+
+@dataclass
+class Window:
+    """From `begin` to `end`: the time, and the CPU time of the watched processes."""
+
+    watch: Sequence[int]
+    began: float = 0.0
+    ended: float = 0.0
+    before: list[float] = field(default_factory=list)
+    after: list[float] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """Now."""
+        self.before = [cpu_clock(pid) for pid in self.watch]
+        self.began = time.monotonic()
+
+    def end(self) -> None:
+        """Now; the last call counts."""
+        self.ended = time.monotonic()
+        self.after = [cpu_clock(pid) for pid in self.watch]
+
+    def result(self, count: int, **more: object) -> Result:
+        """For the driver."""
+        used = [after - before for before, after in zip(self.before, self.after, strict=True)]
+        return {"count": count, "seconds": self.ended - self.began, "began": self.began, "ended": self.ended, "cpu": used, **more}
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """By nearest rank; the values come sorted."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def summary(latencies: list[float]) -> Result:
+    """Percentiles in milliseconds."""
+    ordered = sorted(latencies)
+    shares = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
+    return {name: percentile(ordered, share) * 1e3 for name, share in shares.items()} if ordered else {}
+
+
+async def closed_loop(call: Call, order: Order) -> Result:
+    """`in_flight` callers, each calling again as soon as it has its answer, for `seconds`."""
+    window, latencies, clock = Window(order.watch), list[float](), time.perf_counter
+    until = clock() + order.real("seconds")
+
+    async def caller() -> None:
+        while (began := clock()) < until:
+            await call()
+            latencies.append(clock() - began)
+
+    gc.collect()
+    window.begin()
+    until = clock() + order.real("seconds")
+    await asyncio.gather(*(caller() for _ in range(order.integer("in_flight"))))
+    window.end()
+    return window.result(len(latencies), **summary(latencies))
+
+
+class Paced:
+    """Calls that leave at fixed times; a thread keeps the time, since an event loop's own timers are a millisecond coarse."""
+
+    def __init__(self, call: Call, order: Order) -> None:
+        """`rate` calls a second for `seconds`."""
+        self.call, self.rate = call, order.real("rate")
+        self.total = int(self.rate * order.real("seconds"))
+        self.latencies: list[float] = []
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[None] = self.loop.create_future()
+
+    def keep_time(self) -> None:
+        """In a thread: whatever is due is fired, late ones too."""
+        start, sent = time.perf_counter(), 0
+        while sent < self.total and not self.done.done():
+            upto = min(self.total, int((time.perf_counter() - start) * self.rate) + 1)
+            if upto > sent:
+                self.loop.call_soon_threadsafe(self.fire, [start + number / self.rate for number in range(sent, upto)])
+                sent = upto
+            time.sleep(max(0.0, start + sent / self.rate - time.perf_counter()))
+
+    def fire(self, dues: list[float]) -> None:
+        """One task for each call."""
+        for due in dues:
+            task = self.loop.create_task(self.one(due))
+            self.tasks.add(task)
+            task.add_done_callback(self.ended)
+
+    async def one(self, due: float) -> None:
+        """Its latency counts from when it was due."""
+        await self.call()
+        self.latencies.append(time.perf_counter() - due)
+
+    def ended(self, task: "asyncio.Task[None]") -> None:
+        """The first failure ends all of it, and so does the last success."""
+        self.tasks.discard(task)
+        error = task.exception()
+        if self.done.done():
+            return
+        if error is not None:
+            self.done.set_exception(error)
+        elif len(self.latencies) == self.total:
+            self.done.set_result(None)
+
+
+async def open_loop(call: Call, order: Order) -> Result:
+    """`rate` calls a second for `seconds`, however long the answers take."""
+    window, paced = Window(order.watch), Paced(call, order)
+    gc.collect()
+    window.begin()
+    threading.Thread(target=paced.keep_time, daemon=True).start()
+    await asyncio.wait_for(paced.done, order.real("seconds") + STALL)
+    window.end()
+    return window.result(paced.total, **summary(paced.latencies))
+
+
+async def published(send: Callable[[int], Awaitable[object]], numbers: Iterator[int], order: Order) -> Result:
+    """`in_flight` senders, each awaiting its confirm, for `seconds` or until `count` are sent; `sum` is over the numbers sent."""
+    window, clock, count = Window(order.watch), time.monotonic, order.integer("count")
+    left = iter(range(count)) if count else iter(int, 1)
+    until = clock() + (order.real("seconds") if not count else 1e9)
+    sent = total = 0
+
+    async def sender() -> None:
+        nonlocal sent, total
+        for _ in left:
+            if clock() > until:
+                return
+            number = next(numbers)
+            await send(number)
+            sent += 1
+            total += number
+
+    gc.collect()
+    window.begin()
+    until = clock() + (order.real("seconds", 1e9) or 1e9)
+    await asyncio.gather(*(sender() for _ in range(order.integer("in_flight"))))
+    window.end()
+    return window.result(sent, sum=total)
+
+
+class Gathering:
+    """Counts what a consumer handles, from the first to the `count`-th message."""
+
+    def __init__(self) -> None:
+        """Nothing is expected yet."""
+        self.window = Window([])
+        self.seen = self.total = 0
+        self.wanted = -1
+        self.limit = 0.0
+        self.began = False
+        self.done = asyncio.Event()
+
+    def expect(self, order: Order) -> Result:
+        """From now on, `count` messages."""
+        gc.collect()
+        self.window = Window(order.watch)
+        self.seen = self.total = 0
+        self.wanted = order.integer("count")
+        self.began = False
+        self.limit = order.real("limit")
+        self.done.clear()
+        return {"count": self.wanted}
+
+    def saw(self, number: int) -> None:
+        """One message was handled, and is acked."""
+        if self.seen >= self.wanted:
+            return  # delivered before the consumer had stopped
+        if not self.began:
+            self.window.begin()
+            self.began = True
+        self.seen += 1
+        self.total += number
+        if self.seen == self.wanted:
+            self.window.end()
+            self.done.set()
+
+    async def complete(self) -> Result:
+        """All of it has come: the rate is that of all but the first."""
+        try:
+            await asyncio.wait_for(self.done.wait(), self.limit or STALL)
+        except TimeoutError:
+            if not self.limit or not self.seen:
+                raise
+            self.wanted = -1  # what was done until now counts; a million messages can take long
+            self.window.end()
+        return self.window.result(self.seen, sum=self.total)
+
+    async def obey(self) -> None:
+        """For a consumer that consumes all the time: `expect`, and then `complete`."""
+
+        async def expect(order: Order) -> Result:
+            result = self.expect(order)
+            self.window.begin()  # CPU counts from the first publish; the driver takes the time from there, too
+            self.began = True
+            return result
+
+        async def complete(_: Order) -> Result:
+            return await self.complete()
+
+        await obey(expect=expect, complete=complete)
+
+
+def sliding(send: Callable[[], Callable[[], object]], order: Order) -> Result:
+    """As `closed_loop`, for a blocking client: `send` gives back what waits for its answer; the oldest is awaited first."""
+    window, latencies, clock = Window(order.watch), list[float](), time.perf_counter
+    waiting: list[tuple[float, Callable[[], object]]] = []
+    gc.collect()
+    window.begin()
+    until = clock() + order.real("seconds")
+    while waiting or clock() < until:
+        while clock() < until and len(waiting) < order.integer("in_flight"):
+            waiting.append((clock(), send()))
+        if not waiting:
+            break
+        began, answer = waiting.pop(0)
+        answer()
+        latencies.append(clock() - began)
+    window.end()
+    return window.result(len(latencies), **summary(latencies))
+
+
+def say(result: Mapping[str, object]) -> None:
+    """One line to the driver."""
+    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
+
+
+async def obey(**verbs: Verb) -> None:
+    """Do what the driver says until it closes the line."""
+    lines = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    say({"ready": True})
+    while line := (await lines.readline()).decode():
+        order = Order.parse(line)
+        try:
+            say(await verbs[order.verb](order))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the driver has to hear of it
+            say({"error": f"{type(error).__name__}: {error}"})
+
+
+def obey_blocking(**verbs: Callable[[Order], Result]) -> None:
+    """As `obey`, without an event loop."""
+    say({"ready": True})
+    for line in sys.stdin:
+        order = Order.parse(line)
+        try:
+            say(verbs[order.verb](order))
+        except Exception as error:  # noqa: BLE001 - as above
+            say({"error": f"{type(error).__name__}: {error}"})

@@ -1,0 +1,71 @@
+"""Where the figures come from: the machine, the versions, the day."""
+
+import datetime as dt
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.actor import ROOT
+from benchmarks.peers import OURS, Peer
+
+__all__ = ["commit", "described", "peer_versions", "today"]
+
+ASK = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
+
+
+def described() -> dict[str, object]:
+    """The machine, without its name."""
+    return {
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
+        "python": platform.python_version(),
+        "pydantic": version("pydantic"),
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def processor() -> str:
+    """Its name as Linux has it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def peer_versions(peers: Mapping[str, Peer]) -> dict[str, str]:
+    """Such as `celery 5.7.0, kombu 5.7.0`, asked of each peer's own environment."""
+    return {peer.title: versions_of(peer) for peer in peers.values() if peer.versions or peer.key == OURS}
+
+
+def versions_of(peer: Peer) -> str:
+    """As `peer_versions`, of one."""
+    if peer.key == OURS:
+        return f"{version('trunkline')}, commit {commit()}, on aio-pika {version('aio-pika')}"
+    command = [peer.interpreter() if peer.packages else sys.executable, "-c", ASK, *peer.versions]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    if done.returncode:
+        return "unknown"
+    return ", ".join(f"{name} {number}" for name, number in json.loads(done.stdout).items())
+
+
+def commit() -> str:
+    """The checkout's, with `+` where the bus's files are changed."""
+    try:
+        head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=ROOT)  # noqa: S607
+        changes = subprocess.run(["git", "status", "--porcelain", "--", "bus"], capture_output=True, text=True, check=True, cwd=ROOT)  # noqa: S607
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.stdout.strip() + ("+" if changes.stdout.strip() else "")
+
+
+def today() -> str:
+    """ISO 8601, UTC."""
+    return dt.datetime.now(dt.UTC).date().isoformat()

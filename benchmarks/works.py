@@ -1,0 +1,287 @@
+"""The works: what is done in each round, everybody in turn, so that a busy minute of the machine meets all of them."""
+
+import asyncio
+import os
+import statistics
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.actor import Actor, RunFailed
+from benchmarks.peers import AIO_PIKA, CELERY, FASTSTREAM, NAMEKO, OURS, PLAIN, TASKIQ, C, Peer
+
+__all__ = [
+    "CLOSED",
+    "SHARES",
+    "SUBSCRIBERS",
+    "WORKERS",
+    "Rounds",
+    "Run",
+    "Sample",
+    "closed",
+    "fanout",
+    "flow",
+    "jobs",
+    "latency",
+    "measured",
+    "scaling",
+    "sides",
+]
+
+Sample = dict[str, Any]
+Rounds = dict[str, list[Sample]]
+"""By peer, one sample a round."""
+
+WARM_UP = 0.4
+"""Seconds; connections, caches and code paths are warm before the first round."""
+RPC = (OURS, PLAIN, AIO_PIKA, FASTSTREAM, CELERY, NAMEKO, C)
+FLOW = (OURS, PLAIN, AIO_PIKA, FASTSTREAM, C)
+FANOUT = (OURS, AIO_PIKA, FASTSTREAM)
+JOBS = (OURS, TASKIQ)
+SCALING = (OURS, AIO_PIKA)
+SUBSCRIBERS = (1, 5, 20)
+WORKERS = (1, 2, 4)
+SHARES = (25, 50, 75)
+"""Percent of the peak."""
+BUSY = 0.3
+"""Cores."""
+PUBLISHERS = 200
+"""Publishes in flight."""
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One run: where, who, how long; and what was noticed."""
+
+    url: str
+    broker: list[int]
+    """The broker's process, where it is of this machine."""
+    peers: Mapping[str, Peer]
+    quick: bool
+    rounds: int | None = None
+    notes: list[str] = field(default_factory=list)
+    say: Callable[[str], None] = print
+
+    def times(self, full: int, quick: int = 2) -> int:
+        """How many rounds."""
+        return self.rounds or (quick if self.quick else full)
+
+    def long(self, seconds: float) -> float:
+        """How long a round is."""
+        return seconds * 0.5 if self.quick else seconds
+
+    def who(self, wanted: Iterable[str]) -> list[Peer]:
+        """Those of the wanted who are here, in the order of turns."""
+        return [self.peers[key] for key in wanted if key in self.peers]
+
+    def actor(self, peer: Peer, role: str, *more: str) -> Actor:
+        """One process of a peer."""
+        return Actor(f"{peer.title}, {role}", peer.command(role, *more, url=self.url), {"BUS_URL": self.url, **peer.environment})
+
+    @asynccontextmanager
+    async def cast(self, wanted: Iterable[str], *roles: tuple[str, ...]) -> AsyncIterator[dict[str, list[Actor]]]:
+        """The processes of everybody, by peer in the order of roles. A peer that does not start is a note; ours fails the run."""
+        async with AsyncExitStack() as stack:
+
+            async def start(peer: Peer) -> list[Actor] | RunFailed:
+                try:
+                    return [await stack.enter_async_context(self.actor(peer, *role)) for role in roles]
+                except RunFailed as failed:
+                    if peer.key in (OURS, PLAIN):
+                        raise
+                    return failed
+
+            present: dict[str, list[Actor]] = {}
+            everybody = self.who(wanted)
+            for peer, started in zip(everybody, await asyncio.gather(*map(start, everybody)), strict=True):
+                if isinstance(started, RunFailed):
+                    self.notes.append(f"{peer.title} did not start, and was left out: {str(started).splitlines()[-1].strip()[:160]}")
+                else:
+                    present[peer.key] = started
+            yield present
+
+
+def sides(result: Mapping[str, Any], groups: Mapping[str, list[int]], count: int) -> dict[str, float]:
+    """CPU microseconds a message, by side."""
+    used, at = {}, 0
+    for name, pids in groups.items():
+        used[name] = sum(result["cpu"][at : at + len(pids)]) / count * 1e6
+        at += len(pids)
+    return {name: value for name, value in used.items() if value}
+
+
+def busy_cores() -> float:
+    """Seconds of processor time that this machine has spent on anything, what its host withheld included; 0 without Linux's /proc."""
+    try:
+        words = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
+    except OSError:
+        return 0.0
+    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, words)
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+async def measured(run: Run, teller: Actor, verb: str, groups: dict[str, list[int]], **words: object) -> Sample:
+    """One order whose result is rates, latencies and CPU."""
+    groups = {**groups, "broker": run.broker}
+    watch = ",".join(str(pid) for pids in groups.values() for pid in pids)
+    before, busy = time.monotonic(), busy_cores()
+    result = await teller.tell(verb, **words, watch=watch)
+    others = (busy_cores() - busy - sum(result["cpu"])) / (time.monotonic() - before)
+    if not result["count"]:
+        raise RunFailed(f"{teller.name} did nothing in its round")
+    used = sides(result, groups, result["count"])
+    return {**result, "rate": result["count"] / result["seconds"], "cpu": used, "others": others}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Closed:
+    """A work of callers that each wait for their answer."""
+
+    in_flight: int
+    seconds: float
+    verb: str = "rpc"
+    full: int = 7
+
+
+CLOSED = {"rpc1": Closed(in_flight=1, seconds=0.7), "rpc100": Closed(in_flight=100, seconds=1.0)}
+
+
+async def closed(run: Run, only: Iterable[str]) -> dict[str, Rounds]:
+    """RPC: by work, then by peer."""
+    works = {key: work for key, work in CLOSED.items() if key in only}
+    async with run.cast(RPC, ("serve",), ("ask",)) as present:
+        for _, client in present.values():
+            await client.tell("rpc", in_flight=100, seconds=WARM_UP)
+            await client.tell("rpc", in_flight=1, seconds=WARM_UP / 2)
+        found: dict[str, Rounds] = {key: {peer: [] for peer in present} for key in works}
+        for key, work in works.items():
+            for number in range(run.times(work.full)):
+                for peer, (server, client) in present.items():
+                    groups = {"client": client.pids, "server": server.pids}
+                    sample = await measured(run, client, "rpc", groups, in_flight=work.in_flight, seconds=run.long(work.seconds))
+                    found[key][peer].append(sample)
+                tell(run, key, number, found[key])
+        return found
+
+
+def tell(run: Run, work: str, number: int, rounds: Rounds) -> None:
+    """One line a round, for who looks on."""
+    rates = "  ".join(f"{peer} {s[-1]['rate']:,.0f}/s{busy(s[-1])}" for peer, s in rounds.items() if s)
+    run.say(f"bench: {work:10} round {number + 1}: {rates}")
+
+
+def busy(sample: Sample) -> str:
+    """How many cores others used meanwhile, where that matters."""
+    return f" ({sample['others']:.1f} cores busy with others)" if sample.get("others", 0) > BUSY else ""
+
+
+def same(peer: str, sent: Mapping[str, Any], came: Mapping[str, Any], times: int = 1) -> None:
+    """Each message came, and came once; C's bodies have no numbers, and are counted."""
+    if "sum" in sent and "sum" in came and sent["sum"] * times != came["sum"]:
+        raise RunFailed(f"{peer}: what was consumed is not what was published")
+
+
+async def flow(run: Run) -> dict[str, Rounds]:
+    """Publish with confirm for a second into an empty quorum queue, then consume what waits there; two works."""
+    seconds, found = run.long(1.0), {"publish": Rounds(), "consume": Rounds()}
+    async with run.cast(FLOW, ("consume",), ("publish",)) as present:
+
+        async def turn(sink: Actor, source: Actor, seconds: float) -> tuple[Sample, Sample]:
+            sent = await measured(run, source, "publish", {"publisher": source.pids}, in_flight=PUBLISHERS, seconds=seconds)
+            came = await measured(run, sink, "consume", {"consumer": sink.pids}, count=sent["count"])
+            same(sink.name, sent, came)
+            return sent, came
+
+        for peer, (sink, source) in present.items():
+            await turn(sink, source, WARM_UP)
+            found["publish"][peer], found["consume"][peer] = [], []
+        for number in range(run.times(7)):
+            for peer, (sink, source) in present.items():
+                sent, came = await turn(sink, source, seconds)
+                found["publish"][peer].append(sent)
+                found["consume"][peer].append(came)
+            tell(run, "publish", number, found["publish"])
+            tell(run, "consume", number, found["consume"])
+    return found
+
+
+async def through(run: Run, actors: list[Actor], verb: str, *, times: int, count: int) -> Sample:
+    """Publish `count` and wait until all of them were handled `times` times; the rate is that of messages published."""
+    sink, source = actors
+    groups = {"publisher": source.pids, "consumer": sink.pids, "broker": run.broker}
+    await sink.tell("expect", count=count * times, watch=",".join(str(pid) for pids in groups.values() for pid in pids))
+    sent = await source.tell(verb, in_flight=PUBLISHERS, count=count)
+    came = await sink.tell("complete")
+    same(sink.name, sent, came, times)
+    seconds = came["ended"] - sent["began"]
+    return {"count": count, "seconds": seconds, "rate": count / seconds, "cpu": sides(came, groups, count)}
+
+
+async def between(run: Run, work: str, present: Mapping[str, list[Actor]], verbs: Mapping[str, str], *, times: int = 1) -> Rounds:
+    """Rounds of `through`, each as long for everybody: a warm-up says how many messages that is."""
+    seconds, counts, found = run.long(1.0), {}, {peer: list[Sample]() for peer in present}
+    for peer, actors in present.items():
+        first = await through(run, actors, verbs.get(peer, "publish"), times=times, count=max(100, 2000 // times))
+        counts[peer] = max(100, int(first["rate"] * seconds))
+    for number in range(run.times(5)):
+        for peer, actors in present.items():
+            found[peer].append(await through(run, actors, verbs.get(peer, "publish"), times=times, count=counts[peer]))
+        tell(run, work, number, found)
+    return found
+
+
+async def fanout(run: Run) -> dict[str, Rounds]:
+    """An event for 1, 5 and 20 subscriptions, from the first publish to the last handling."""
+    verbs = {AIO_PIKA: "fanout", FASTSTREAM: "fanout"}
+    found: dict[str, Rounds] = {}
+    for number in (1, 20) if run.quick else SUBSCRIBERS:
+        async with run.cast(FANOUT, ("subscribe", str(number)), ("publish",)) as present:
+            found[f"fanout{number}"] = await between(run, f"fanout{number}", present, verbs, times=number)
+    return found
+
+
+async def jobs(run: Run) -> dict[str, Rounds]:
+    """Jobs, from the first submit to the last one done."""
+    async with run.cast(JOBS, ("work",), ("publish",)) as present:
+        return {"jobs": await between(run, "jobs", present, {OURS: "submit", TASKIQ: "submit"})}
+
+
+async def scaling(run: Run) -> dict[str, Rounds]:
+    """Worker processes 1, 2, 4 on one queue, one client: an echo, and a handler that waits 10 ms, four at a time in each."""
+    found: dict[str, Rounds] = {}
+    for workers in (1, 4) if run.quick else WORKERS:
+        async with run.cast(SCALING, *[("serve",)] * workers, ("ask",)) as present:
+            for verb in ("rpc", "nap"):
+                found[f"{verb}-workers{workers}"] = rounds = {peer: list[Sample]() for peer in present}
+                for *_, client in present.values():
+                    await client.tell(verb, in_flight=100, seconds=WARM_UP)
+                for number in range(run.times(3, 1)):
+                    for peer, (*servers, client) in present.items():
+                        groups = {"client": client.pids, "server": [pid for server in servers for pid in server.pids]}
+                        rounds[peer].append(await measured(run, client, verb, groups, in_flight=100, seconds=run.long(1.0)))
+                    tell(run, f"{verb} x{workers}", number, rounds)
+    return found
+
+
+async def latency(run: Run) -> dict[str, Rounds]:
+    """Percentiles at 25, 50 and 75 percent of each one's own peak, which is measured just before, paced."""
+    shares = (25, 75) if run.quick else SHARES
+    async with run.cast(SCALING, ("serve",), ("ask",)) as present:
+        peaks: dict[str, list[float]] = {peer: [] for peer in present}
+        for _ in range(3):
+            for peer, (_, client) in present.items():
+                sample = await client.tell("rpc", in_flight=100, seconds=run.long(1.0))
+                peaks[peer].append(sample["count"] / sample["seconds"])
+        found: dict[str, Rounds] = {}
+        for share in shares:
+            found[f"latency{share}"] = rounds = {peer: list[Sample]() for peer in present}
+            for number in range(run.times(3, 1)):
+                for peer, (server, client) in present.items():
+                    groups = {"client": client.pids, "server": server.pids}
+                    rate = statistics.median(peaks[peer]) * share / 100
+                    rounds[peer].append(await measured(run, client, "paced", groups, rate=f"{rate:.1f}", seconds=run.long(2.0)))
+                tell(run, f"latency{share}", number, rounds)
+    return found
