@@ -23,18 +23,23 @@ DEAD = dead_letter_queue(QUEUE)
 
 async def test_a_job_reports_progress_and_its_result(world: World) -> None:
     desk, client = await world.bus("desk"), await world.bus("client")
-    router = Router("desk")
+    router, heard = Router("desk"), asyncio.Event()
 
     @router.job(Write)
     async def write(job: Write, context: Context) -> Word:
         for step in (0.25, 0.5):
             await context.progress(step, "writing")
+        await heard.wait()  # the result goes by another connection, and what it overtakes is dropped
         return Word(text=job.text)
 
     await world.serve(desk, router)
     handle = await client.submit(Write(text="a letter"), timeout=5)
     async with asyncio.timeout(10):
-        updates = [(update.progress, update.note) async for update in handle.updates()]
+        updates = []
+        async for update in handle.updates():
+            updates.append((update.progress, update.note))
+            if update.progress == 0.5:
+                heard.set()
     assert updates == [(0.25, "writing"), (0.5, "writing")]
     assert await handle.result(timeout=5) == Word(text="a letter")
 
