@@ -2,7 +2,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pamqp.commands import Basic, Channel, Connection
 
@@ -243,6 +243,16 @@ async def test_a_waiter_that_was_woken_and_cancelled_passes_its_place_on() -> No
     assert nothing_left(broker)
 
 
+async def test_two_that_are_cancelled_in_one_turn_give_back_one_place() -> None:
+    broker = Broker(window=1)
+    broker.lane.data_received(method(0, Connection.Blocked(reason="low on memory")))
+    holder, waiter = await broker.publish("0"), await broker.publish("1")
+    holder.cancel()
+    waiter.cancel()
+    await turns()
+    assert nothing_left(broker)
+
+
 async def test_a_waiter_that_is_cancelled_leaves_the_line() -> None:
     broker = Broker(window=1)
     first, second, third = [await broker.publish(str(number)) for number in range(3)]
@@ -396,8 +406,9 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(steps, st.integers(1, 3))
+@example([(PUBLISH, 0), (PUBLISH, 1), (BLOCK, 0), (TURN, 1), (CANCEL, 0), (CANCEL, 1)], 1)
 def test_in_any_order_the_window_holds_and_nobody_is_forgotten(steps: list[tuple[int, int]], window: int) -> None:
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(_any_order(steps, window))
