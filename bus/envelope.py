@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from bus.contract import Message, encode
 from bus.errors import BusError, Internal
-from bus.randomness import hex_source
+from bus.randomness import uuid_source
 
 __all__ = [
     "ERROR_TYPE",
@@ -109,8 +109,8 @@ class Progress(Message):
     """The code of the failure, where an attempt failed and the job will be tried again."""
 
 
-new_id = hex_source(16)
-"""An unguessable message id (128 random bits, in hex): a reply is matched by it alone."""
+new_id = uuid_source()
+"""An unguessable message id (a UUID, 122 random bits): a reply is matched by it alone."""
 
 
 def reply(request: Envelope, message: Message | None, *, source: str, model: type[Message] | None = None) -> Envelope:
