@@ -116,7 +116,8 @@ class Link:
             return
         self.up.clear()
         if not self._closing:
-            log.warning("connection lost", extra={"link": self.name})
+            why = self.lane.trouble if self.lane is not None else None
+            log.warning("connection lost", extra={"link": self.name, "why": why})
         if self._on_lost is not None:
             self._on_lost()
 

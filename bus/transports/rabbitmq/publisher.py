@@ -8,7 +8,7 @@ from typing import Protocol
 from aiormq.channel import Channel
 
 from bus.envelope import Envelope
-from bus.errors import Unavailable
+from bus.errors import DeadlineExceeded, Unavailable
 from bus.recovery import supervised
 from bus.topology import BASE, Address
 from bus.transport import Outcome
@@ -81,11 +81,18 @@ class Publisher:
         """Publish; `Transport.send` says what is raised."""
         if self._now is None:
             raise Unavailable("not sent: the transport is not started")
+        if timeout <= 0:
+            raise DeadlineExceeded(f"{envelope.type}: the deadline had passed before it was sent")
         ends = self._now() + timeout
-        current = self._current
-        if current is None or not current.alive:
-            current = await self._next(ends)
-        return await current.publish(envelope, address, ends)
+        while True:
+            current = self._current
+            if current is None or not current.alive:
+                current = await self._next(ends)
+            try:
+                return await current.publish(envelope, address, ends)
+            except Unavailable as error:
+                if error.maybe_executed or current.alive or self._now() >= ends:
+                    raise  # else it was surely not sent, and the next channel may take it
 
     async def _next(self, ends: float) -> Publishing:
         """The open channel; `Unavailable`, surely not sent, where there is none in time."""

@@ -126,8 +126,8 @@ class ConfirmedChannel:
         try:
             await place
         except asyncio.CancelledError:
-            if place in self._waiting:
-                del self._waiting[place]
+            if place.cancelled():  # it is still in the line, unless `_admit` has just passed over it
+                self._waiting.pop(place, None)
             else:
                 self._give_back()
             raise
