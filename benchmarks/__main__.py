@@ -87,13 +87,15 @@ async def measure(works: dict[str, Work], keys: set[str], *, quick: bool, rounds
     """Everything that benchmarks.json holds."""
     began, machine = time.monotonic(), described()
     here, absent = prepare(keys)
+    versions = peer_versions(here)  # before: the checkout may change meanwhile
     for key, why in absent.items():
         print(f"bench: without {PEERS[key].title}: {why}")
     async with broker() as (url, pids, about):
         print(f"bench: on {about['broker']}, RabbitMQ {about['rabbitmq']}", flush=True)
         run = Run(url=url, broker=pids, peers=here, quick=quick, rounds=rounds, say=lambda line: print(line, flush=True))
         found: dict[str, Rounds] = {}
-        for work in works.values():
+        for name, work in works.items():
+            run.scope = name
             found |= await work(run)
     print(f"bench: measured in {time.monotonic() - began:.0f} s")
     return {
@@ -102,7 +104,7 @@ async def measure(works: dict[str, Work], keys: set[str], *, quick: bool, rounds
         "rounds": run.times(7),
         "machine": machine,
         **about,
-        "versions": peer_versions(here),
+        "versions": versions,
         "names": {key: peer.title for key, peer in PEERS.items()},
         "absent": {PEERS[key].title: why for key, why in absent.items()},
         "notes": run.notes,

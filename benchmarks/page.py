@@ -8,11 +8,13 @@ from benchmarks.conditions import TITLES, condition
 from benchmarks.peers import OURS
 from benchmarks.report import TARGETS, Spread, Works, cpu, ratio, value
 
-__all__ = ["page", "targets"]
+__all__ = ["lines", "page", "targets"]
 
+WAITING = 1_000_000
+"""Messages that are to wait in the work about them."""
 HEAD = """# Benchmarks
 
-Made by `make bench`; do not edit. All of it is from one run, {rounds}, on {date}.
+Made by `make bench`; do not edit. All of it is from one run, {rounds}, on {date}; notes at the end name exceptions.
 
 {machine}. RabbitMQ {rabbitmq}, {broker}, everything on this one machine: clients, servers and the broker share its cores.
 {others}
@@ -87,7 +89,14 @@ def targets(works: Works) -> Iterator[str]:
         verdict = {True: "reached", False: "**not reached**", None: "not measured"}[target.reached(works)]
         bound = f"at {'most' if target.most else 'least'} {target.bound:g}"
         around = ratio(works, target.work, OURS, target.against, target.metric) if target.against else None
-        yield f"| {target.title} | {bound} | {'–' if found is None else f'{found:.2f}'} | {low_high(around, 2)} | {verdict} |"
+        fewer = "" if target.against else fewer_waited(works)
+        yield f"| {target.title}{fewer} | {bound} | {'–' if found is None else f'{found:.2f}'} | {low_high(around, 2)} | {verdict} |"
+
+
+def fewer_waited(works: Works) -> str:
+    """Where the filling took too long, how many messages there were."""
+    there = value(works, "waiting1000000", OURS, "waiting")
+    return f" (here {there.median:,.0f})" if there and there.median < WAITING else ""
 
 
 def sections(works: Works, names: Mapping[str, str]) -> Iterator[str]:

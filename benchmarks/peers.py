@@ -27,6 +27,8 @@ class Peer:
     key: str
     title: str
     module: str = ""
+    service: str = "bench"
+    """How the names of its services begin, where it is the bus: with and without the fast lane are two."""
     packages: tuple[str, ...] = ()
     """What is in its own environment; empty: this one."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -63,7 +65,7 @@ def ours() -> tuple[Peer, ...]:
         return (Peer(key=OURS, title="Trunkline", module="ours", versions=("aio-pika",)),)
     return (
         Peer(key=OURS, title="Trunkline", module="ours", environment={"BUS_FASTLANE": "on"}),
-        Peer(key=PLAIN, title="Trunkline, plain path", module="ours", environment={"BUS_FASTLANE": "off", "BENCH_SERVICE": "bench-plain"}),
+        Peer(key=PLAIN, title="Trunkline, plain path", module="ours", environment={"BUS_FASTLANE": "off"}, service="plain"),
     )
 
 

@@ -21,7 +21,7 @@ LIMIT = 40.0
 """Seconds for each; who is slower consumes fewer."""
 FILLING = 150.0
 """Seconds that the filling may take; what is there then is measured, and named."""
-QUEUE = "sink.events.bench.happened.v1"
+QUEUE = "sink.events.{service}.happened.v1"
 """Our subscription's; the peers consume from the same queue."""
 WHO = (OURS, AIO_PIKA, FASTSTREAM)
 LOOK = 0.05
@@ -50,7 +50,9 @@ async def waiting(run: Run) -> dict[str, Rounds]:
 
 def consumer(run: Run, peer: Peer) -> Actor:
     """A fresh process on our subscription's queue."""
-    return run.actor(peer, "consume") if peer.key == OURS else run.actor(peer, "consume", QUEUE)
+    return (
+        run.actor(peer, "consume") if peer.key == OURS else run.actor(peer, "consume", QUEUE.format(service=run.service(run.peers[OURS])))
+    )
 
 
 async def passing(run: Run, peer: Peer, source: Actor) -> Sample:

@@ -62,6 +62,8 @@ class Run:
     peers: Mapping[str, Peer]
     quick: bool
     rounds: int | None = None
+    scope: str = "bench"
+    """The work that is measured now."""
     notes: list[str] = field(default_factory=list)
     say: Callable[[str], None] = print
 
@@ -79,7 +81,12 @@ class Run:
 
     def actor(self, peer: Peer, role: str, *more: str) -> Actor:
         """One process of a peer."""
-        return Actor(f"{peer.title}, {role}", peer.command(role, *more, url=self.url), {"BUS_URL": self.url, **peer.environment})
+        environment = {"BUS_URL": self.url, "BENCH_SERVICE": self.service(peer), **peer.environment}
+        return Actor(f"{peer.title}, {role}", peer.command(role, *more, url=self.url), environment)
+
+    def service(self, peer: Peer) -> str:
+        """Our service's name: another for each work, so that no event of one work reaches the subscriptions of another."""
+        return f"{peer.service}-{self.scope}"
 
     @asynccontextmanager
     async def cast(self, wanted: Iterable[str], *roles: tuple[str, ...]) -> AsyncIterator[dict[str, list[Actor]]]:
@@ -238,6 +245,7 @@ async def fanout(run: Run) -> dict[str, Rounds]:
     verbs = {AIO_PIKA: "fanout", FASTSTREAM: "fanout"}
     found: dict[str, Rounds] = {}
     for number in (1, 20) if run.quick else SUBSCRIBERS:
+        run.scope = f"fanout{number}"
         async with run.cast(FANOUT, ("subscribe", str(number)), ("publish",)) as present:
             found[f"fanout{number}"] = await between(run, f"fanout{number}", present, verbs, times=number)
     return found
