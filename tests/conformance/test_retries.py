@@ -84,7 +84,7 @@ async def test_a_retry_whose_work_queue_is_deleted_is_kept_as_unroutable_and_hol
     assert len(await world.holds(unroutable_dead("gone"), 40)) == 40
 
 
-async def test_a_message_that_is_handed_back_too_often_is_dead_lettered_with_the_reason(world: World) -> None:
+async def test_a_message_whose_consumer_goes_too_often_is_dead_lettered_with_the_reason(world: World) -> None:
     desk = await world.connect()
     declared, topology = work_of("desk")
     queue = Queue(name=declared.name, purpose="jobs", arguments={**declared.arguments, "x-delivery-limit": 3})
@@ -92,8 +92,9 @@ async def test_a_message_that_is_handed_back_too_often_is_dead_lettered_with_the
     limited = Topology(exchanges=topology.exchanges, queues=(*others, queue), bindings=topology.bindings)
     inbox = await desk.consume(queue, limited, prefetch=1)
     await desk.send(message("poison"), to_jobs("desk.work.v1"))
-    for _ in range(4):
-        await (await inbox.next()).requeue()
+    for _ in range(4):  # not by `requeue`, which 4.3 does not count
+        await inbox.next()
+        await world.drop_connections(desk)
     (dead,) = await world.holds(dead_letter_queue(queue.name), 1)
     assert dead.message_id == "poison"
     assert [(death["reason"], death["queue"]) for death in dead.headers["x-death"]] == [("delivery_limit", queue.name)]

@@ -33,7 +33,10 @@ async def test_a_container_takes_clients_and_answers_its_api() -> None:
         await broker.start()
         assert [broker.running] == [True]
         assert (await probe(broker.url)).product == "RabbitMQ"
-        assert (await Management(broker.management_url, broker.url).version())[0].isdigit()
+        assert (await Management(broker.management_url, broker.url).call("GET", "whoami"))["name"] == "bus"
+        assert (await broker.ctl("list_vhosts", "--no-table-headers")).split() == ["/"]
+        with pytest.raises(Unavailable, match="no-such-command"):
+            await broker.ctl("no-such-command")
     finally:
         await broker.stop()
     assert [broker.running] == [False]
