@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := dev,auth,containers,faststream,reload,transcription
+PINNED := $(EXTRAS),bench
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -37,7 +38,7 @@ format: $(STAMP) ## let ruff format the code and mend what it can
 
 bench: $(STAMP) ## measure the bus beside its peers (12 minutes; ARGS=--quick two, ARGS="--only rpc" one work)
 	@scripts/ensure-broker
-	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[bench]"
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 broker: $(STAMP) ## a private RabbitMQ with its management UI, until Ctrl-C
@@ -46,7 +47,7 @@ broker: $(STAMP) ## a private RabbitMQ with its management UI, until Ctrl-C
 
 constraints: $(STAMP) ## resolve the dependencies anew and pin them in constraints.txt
 	@echo "constraints: resolving .[$(EXTRAS)]"
-	@$(BIN)/python scripts/pin.py ".[$(EXTRAS)]" constraints.txt
+	@$(BIN)/python scripts/pin.py ".[$(PINNED)]" constraints.txt
 
 clean: ## remove the environment, the caches and what was built
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

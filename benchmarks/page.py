@@ -14,7 +14,7 @@ WAITING = 1_000_000
 """Messages that are to wait in the work about them."""
 HEAD = """# Benchmarks
 
-Made by `make bench`; do not edit. All of it is from one run, {rounds}, on {date}; notes at the end name exceptions.
+Made by `make bench`; do not edit. All of it is from one run, {rounds}, on {date}.
 
 {machine}. RabbitMQ {rabbitmq}, {broker}, everything on this one machine: clients, servers and the broker share its cores.
 {others}
