@@ -3,7 +3,7 @@
 import asyncio
 import os
 
-from bus import Job, Message, Request, Router, contract
+from bus import Context, Job, Message, Request, Router, contract
 
 __all__ = ["Nap", "ProcessId", "WhoAreYou", "router"]
 
@@ -33,6 +33,7 @@ async def who(_request: WhoAreYou) -> ProcessId:
 
 
 @router.job(Nap)
-async def nap(job: Nap) -> ProcessId:
+async def nap(job: Nap, context: Context) -> ProcessId:
+    await context.progress(0, "begun")
     await asyncio.sleep(job.seconds)
     return ProcessId(process=os.getpid())

@@ -20,6 +20,7 @@ async def test_the_first_signal_lets_running_work_finish(vhost_url: str) -> None
     async with running("run", TARGET, BUS_URL=vhost_url) as process, _caller(vhost_url) as caller:
         await _who(caller)
         job = await caller.submit(Nap(seconds=0.5))
+        await anext(job.updates())  # it has begun
         process.send_signal(signal.SIGTERM)
         answer = await ended(process)
 
@@ -32,7 +33,7 @@ async def test_a_second_signal_ends_it_now_and_the_work_waits_for_another(vhost_
         async with running("run", TARGET, BUS_URL=vhost_url) as process:
             await _who(caller)
             job = await caller.submit(Nap(seconds=3))
-            await _begun(process, caller)
+            await anext(job.updates())  # it has begun
             process.send_signal(signal.SIGTERM)
             process.send_signal(signal.SIGINT)
             answer = await ended(process)  # a clean stop would have ended the nap, and with 0
@@ -103,8 +104,3 @@ async def _who(caller: Bus) -> int:
                 await asyncio.sleep(0.02)
             else:
                 return answer.process
-
-
-async def _begun(process: asyncio.subprocess.Process, caller: Bus) -> None:
-    """A job that was submitted before a request which has been answered is with the worker."""
-    assert await _who(caller) == process.pid
