@@ -166,9 +166,18 @@ class Bus:
 
     async def _drain(self, receivers: Sequence[Receiver], consumptions: Sequence[Consumption]) -> None:
         self._consumptions = [c for c in self._consumptions if c not in consumptions]
-        await asyncio.gather(*(_cancelled(consumption) for consumption in consumptions))
-        for receiver in receivers:
-            receiver.hand_back()
+        try:
+            await asyncio.gather(*(_cancelled(consumption) for consumption in consumptions))
+            for receiver in receivers:
+                receiver.hand_back()
+            await self._finish(receivers)
+        except asyncio.CancelledError:  # told to stop a second time: now
+            for receiver in receivers:
+                receiver.abandon()
+            raise
+
+    async def _finish(self, receivers: Sequence[Receiver]) -> None:
+        """Let what runs end within the grace, and cancel the rest."""
         try:
             async with asyncio.timeout(self.settings.stop_grace):
                 await asyncio.gather(*(receiver.finish() for receiver in receivers))
@@ -178,10 +187,6 @@ class Bus:
             with suppress(TimeoutError):
                 async with asyncio.timeout(ABANDON_TIMEOUT):
                     await asyncio.gather(*(receiver.finish() for receiver in receivers))
-        except asyncio.CancelledError:  # told to stop a second time: now
-            for receiver in receivers:
-                receiver.abandon()
-            raise
 
 
 async def _cancelled(consumption: Consumption) -> None:

@@ -83,7 +83,9 @@ def signals(stop: asyncio.Event, serving: "asyncio.Future[None]") -> Iterator[li
     def on_signal(number: int) -> None:
         received.append(number)
         if stop.is_set():
-            serving.cancel()
+            # In the loop's next turn: both may arrive in this one, and a task that has not seen `stop` yet would take
+            # the cancellation for the wish to stop cleanly.
+            loop.call_soon(serving.cancel)
         stop.set()
 
     for each in SIGNALS:

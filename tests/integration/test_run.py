@@ -28,6 +28,21 @@ async def test_the_first_signal_lets_running_work_finish(vhost_url: str) -> None
     assert answer.code == 0
 
 
+async def test_a_second_signal_ends_it_now_and_the_work_waits_for_another(vhost_url: str) -> None:
+    async with _caller(vhost_url) as caller:
+        async with running("run", TARGET, BUS_URL=vhost_url) as process:
+            await _who(caller)
+            job = await caller.submit(Nap(seconds=3))
+            await anext(job.updates())  # it has begun
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGINT)
+            answer = await ended(process)  # a clean stop would have ended the nap, and with 0
+        async with running("run", TARGET, BUS_URL=vhost_url) as other:
+            assert (await job.result(timeout=20)).process == other.pid
+
+    assert answer.code in {128 + signal.SIGINT, 128 + signal.SIGTERM}  # the kernel delivers two that wait by number
+
+
 async def test_a_process_that_dies_is_started_again(vhost_url: str) -> None:
     async with running("run", TARGET, "--processes", "2", BUS_URL=vhost_url) as parent, _caller(vhost_url) as caller:
         first = await _who(caller)

@@ -104,6 +104,8 @@ class FakeConsumption:
     name: str = "replies"
     ready: bool = True
     trouble: str | None = None
+    hold: asyncio.Event | None = None
+    """What `cancel` waits for."""
 
     async def wait_ready(self) -> None:
         if not self.ready:
@@ -111,6 +113,8 @@ class FakeConsumption:
 
     async def cancel(self) -> None:
         self.ready = False
+        if self.hold is not None:
+            await self.hold.wait()
 
 
 @dataclass

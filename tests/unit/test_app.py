@@ -107,6 +107,29 @@ async def test_a_second_cancellation_stops_now() -> None:
 
 
 @virtual
+async def test_a_stop_is_cut_short_even_while_the_broker_is_told_of_it() -> None:
+    transport, notes, mine, told = FakeTransport(), list[str](), delivery(), asyncio.Event()
+    stop = asyncio.Event()
+    transport.consumption.hold = told  # the broker does not answer
+    bus = ledger(transport)
+
+    async def serve() -> None:
+        async with bus:
+            await bus.serve(working(900, notes), until=stop)
+
+    serving = asyncio.create_task(serve())
+    await settle_down()
+    transport.deliver(mine)
+    await settle_down()
+    stop.set()
+    await settle_down()
+    serving.cancel()
+    await settle_down()
+    assert serving.cancelled()
+    assert (notes, mine.requeues, transport.closed) == (["opened", "begun"], 1, 1)
+
+
+@virtual
 async def test_a_router_without_handlers_is_served() -> None:
     async with ledger(FakeTransport()) as bus, bus.serving(Router("ledger")):
         assert bus.ready
