@@ -113,10 +113,11 @@ class Client:
         return None
 
     async def _ask(self, envelope: Envelope) -> Envelope:
-        await self._listening(envelope)
-        # Each attempt has its own: the broker drops what is dead by then, and the server's clock need not be ours.
-        envelope = envelope.evolve(expiration=int(self._left(envelope) * 1000))
+        if self._consumption is None or not self._consumption.ready:
+            await self._listening(envelope)
         left = self._left(envelope)
+        # Each attempt has its own: the broker drops what is dead by then, and the server's clock need not be ours.
+        envelope = envelope.evolve(expiration=int(left * 1000))
         answer = self.replies.expect(envelope.id, left)
         try:
             _check(await self._transport.send(envelope, address_of("request", envelope.type), timeout=left), envelope)
@@ -134,8 +135,6 @@ class Client:
         """A request goes out only while its reply could come back."""
         if self._consumption is None:
             raise Unavailable("the bus is not started; use it inside `async with Bus(…)`")
-        if self._consumption.ready:
-            return
         try:
             async with asyncio.timeout(self._left(envelope)):
                 await self._consumption.wait_ready()

@@ -385,13 +385,14 @@ async def test_what_must_not_run_twice_does_not_run_where_its_ack_cannot_be_writ
 
 
 @virtual
-async def test_what_ran_once_and_was_answered_is_not_refused_when_it_is_delivered_again() -> None:
+async def test_what_ran_once_and_is_delivered_again_is_refused_since_its_answer_went_the_way_of_its_ack() -> None:
     transport, work = FakeTransport(), Work()
     receiver, again = request(work, transport), asked()
     await received(receiver, asked())
     again.redelivered = True
     await received(receiver, again)
-    assert (len(work.began), len(transport.sent), again.acks) == (1, 1, 1)
+    assert (len(work.began), again.acks) == (1, 1)
+    assert [sent.envelope.error for sent in transport.sent] == [None, "unavailable"]
 
 
 @virtual
@@ -404,12 +405,25 @@ async def test_an_idempotent_request_runs_again_when_it_is_delivered_again() -> 
 
 @virtual
 async def test_what_is_remembered_is_bounded_and_holds_no_contents() -> None:
-    receiver = request(Work(), FakeTransport(), concurrency=MOST_KEPT)
+    receiver = job(Work(), FakeTransport())
     for number in range(MOST_KEPT + 100):
-        receiver.take(asked(id=str(number)))
+        delivery = ordered(id=str(number))
+        delivery.alive = False
+        receiver.take(delivery)
     await receiver.finish()
     assert len(receiver._ended) == MOST_KEPT
     assert {(kept.reply, kept.error) for kept in receiver._ended.values()} == {(None, None)}
+    assert not receiver._open
+    assert not receiver._tasks
+
+
+@virtual
+async def test_what_is_abandoned_before_it_began_goes_back() -> None:
+    receiver, work, delivery = job(Work(), FakeTransport()), Work(), ordered()
+    receiver.take(delivery)
+    assert receiver.abandon() == 1
+    await receiver.finish()
+    assert (work.began, delivery.acks, delivery.requeues) == ([], 0, 1)
     assert not receiver._open
     assert not receiver._tasks
 
@@ -432,7 +446,7 @@ async def test_a_fault_of_the_bus_leaves_no_message_behind(caplog: pytest.LogCap
 
     receiver, delivery = job(Work(), FakeTransport(answer=broken), concurrency=1), ordered()
     await received(receiver, delivery)
-    assert (delivery.acks, delivery.requeues, receiver._slots.locked()) == (0, 1, False)
+    assert (delivery.acks, delivery.requeues, receiver._free) == (0, 1, 1)
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert SECRET not in caplog.text
 
