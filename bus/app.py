@@ -171,6 +171,7 @@ class Bus:
             for receiver in receivers:
                 receiver.hand_back()
             await self._finish(receivers)
+            await asyncio.gather(*(consumption.close() for consumption in consumptions))
         except asyncio.CancelledError:  # told to stop a second time: now
             for receiver in receivers:
                 receiver.abandon()
