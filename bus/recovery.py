@@ -9,7 +9,7 @@ from typing import Any
 from tenacity import RetryCallState, wait_exponential, wait_random_exponential
 from tenacity.wait import wait_base
 
-from bus.errors import BusError, ConfigurationError
+from bus.errors import BusError, ConfigurationError, Internal
 
 __all__ = [
     "Ack",
@@ -97,9 +97,9 @@ def settle(error: BaseException | None, attempt: int, policy: RetryPolicy) -> Se
 
 
 def reason_of(error: BaseException) -> str:
-    """What may be written down of an error: the class, and the text only of ours (another's could hold a payload)."""
+    """What may be written down of an error: the class, and the text only of ours (another's, as `Internal`'s, could hold a payload)."""
     name = type(error).__name__
-    return f"{name}: {error}" if isinstance(error, BusError) else name
+    return f"{name}: {error}" if isinstance(error, BusError) and not isinstance(error, Internal) else name
 
 
 def _permanent(error: BaseException, policy: RetryPolicy) -> bool:

@@ -48,6 +48,7 @@ def test_what_becomes_of_a_message(error: Exception | None, attempt: int, settle
 
 def test_a_foreign_text_is_no_reason() -> None:
     assert reason_of(ValueError(SECRET)) == "ValueError"
+    assert reason_of(Internal(SECRET)) == "Internal"
 
 
 @pytest.mark.parametrize(
