@@ -139,9 +139,9 @@ class Settler:
     # --- copies ----------------------------------------------------------------------------------------------------
 
     async def _copy(self, envelope: Envelope, address: Address) -> bool:
-        """Send a confirmed copy, which has no deadline but this one's own."""
+        """Send a confirmed copy, which has no deadline but this one's own, and does not expire in its queue."""
         try:
-            outcome = await self._transport.send(envelope.evolve(deadline=None), address, timeout=COPY_TIMEOUT)
+            outcome = await self._transport.send(envelope.evolve(deadline=None, expiration=None), address, timeout=COPY_TIMEOUT)
         except BusError as error:
             return await self._hindered(address, str(error))
         return isinstance(outcome, Accepted) or await self._hindered(address, outcome.reason)

@@ -209,6 +209,16 @@ def test_a_job_that_failed_for_good_is_dead_lettered_with_its_reason(error: Exce
 
 
 @virtual
+async def test_copies_do_not_expire_with_their_original() -> None:
+    """By AMQP's `expiration`, which a foreign client may have set: a dead letter would be gone with it."""
+    transport = FakeTransport()
+    await received(job(Work(error=ValueError()), transport), ordered(expiration=60_000))
+    await received(job(Work(error=NotFound()), transport), ordered(expiration=60_000))
+    assert to(transport, "ledger.retry.1s")[0].envelope.expiration is None
+    assert to(transport, "bus.dead")[0].envelope.expiration is None
+
+
+@virtual
 async def test_a_long_reason_does_not_cost_the_connection() -> None:
     transport = FakeTransport()
     await received(job(Work(error=NotFound("\ud800" + "x" * 200_000)), transport), ordered())
