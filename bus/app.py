@@ -13,8 +13,7 @@ from typing import Any, Self, TypeVar
 
 from bus.client import Client
 from bus.contract import Event, Job, Message, Request, check_part
-from bus.dead_letters import look
-from bus.envelope import Envelope
+from bus.dead_letters import EVERYTHING, Letter, Purged, Replayed, Replaying, Selection, look, purge, replay
 from bus.errors import BusError, ConfigurationError, Unavailable
 from bus.handler import Middleware, compose
 from bus.receiver import Receiver
@@ -22,7 +21,7 @@ from bus.replies import JobHandle
 from bus.router import Router
 from bus.settings import Settings, load_settings
 from bus.stacks import client_stack, server_stack
-from bus.topology import merged
+from bus.topology import dead_letter_queue, merged
 from bus.transport import Consumption, Transport
 from bus.transports.rabbitmq import RabbitMQTransport
 
@@ -100,9 +99,23 @@ class Bus:
         """Hand over work, and wait for the broker's confirm: `Client.submit` has the errors. `timeout` in seconds."""
         return await self._client.submit(job, timeout=timeout)
 
-    async def dead_letters(self, queue: str, *, limit: int = 100) -> list[Envelope]:
+    async def dead_letters(self, queue: str, selection: Selection = EVERYTHING, *, limit: int = 100) -> list[Letter]:
         """Look at dead letters of a work queue, oldest first, and leave them there; `bus.dead_letters.look` says more."""
-        return await look(self._transport, queue, limit=limit)
+        return await look(self._transport, queue, selection, limit=limit)
+
+    async def replay(
+        self, queue: str, selection: Selection = EVERYTHING, *, extend: float | None = None, rate: float | None = None
+    ) -> Replayed:
+        """Move dead letters back into their work queue, to be handled anew; `bus.dead_letters.replay` says more.
+
+        `extend`: seconds that expired ones get to be handled in; without it they stay. `rate`: at most so many a second.
+        """
+        how = Replaying(by=self.instance, extend=extend, rate=rate, clock=self._clock)
+        return await replay(self._transport, dead_letter_queue(queue), selection, how=how)
+
+    async def purge(self, queue: str, selection: Selection) -> Purged:
+        """Delete dead letters of a work queue for good: those that fit `selection`, and with `EVERYTHING` all."""
+        return await purge(self._transport, dead_letter_queue(queue), selection, clock=self._clock)
 
     @asynccontextmanager
     async def serving(self, router: Router) -> AsyncIterator[None]:
@@ -144,6 +157,7 @@ class Bus:
                 service=self.service,
                 sender=self,
                 state=state,
+                version=self.settings.service_version,
                 clock=self._clock,
             )
             for name, endpoint in router.endpoints.items()

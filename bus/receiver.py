@@ -47,6 +47,7 @@ class Receiver:
         service: str,
         sender: Sender,
         state: Any,
+        version: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.endpoint = endpoint
@@ -58,7 +59,7 @@ class Receiver:
         self._sender = sender
         self._state = state
         self._clock = clock
-        self._settler = Settler(endpoint, topology, transport, service=service, clock=clock)
+        self._settler = Settler(endpoint, topology, transport, service=service, version=version, clock=clock)
         # Handlers see the context variables of who serves, and not those of who happened to open the connection.
         self._surroundings = copy_context()
         self._surroundings.run(current.set, None)

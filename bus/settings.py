@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     """Seconds that running handlers get to finish when the service stops."""
     clock_leeway: float = Field(default=30, ge=0)
     """Seconds by which two machines' clocks may differ before that matters."""
+    service_version: str | None = None
+    """The version of your service; noted on the dead letters of its workers."""
     request_queue: Literal["classic", "quorum"] = "classic"
     """Quorum where the broker is a cluster: a classic queue is lost to callers while its node is down."""
     fastlane: bool = True

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from bus.dead_letters.record import Worker, fault_headers, since_first_failure
 from bus.envelope import Envelope, Progress, error_reply, progress_update
 from bus.errors import BusError, Cancelled, ConnectionLost, FailedPrecondition, InvalidArgument
 from bus.recovery import Ack, DeadLetter, Requeue, Retry, backoff, code_of, reason_of, settle
@@ -26,8 +27,6 @@ RESULT_PATIENCE = 30.0
 """Seconds for which a result is offered again to a submitter that is away: long enough for it to reconnect."""
 MOST_OFFERS = 100
 """Results that are offered again at a time; who submits and leaves must not fill the worker's memory."""
-LONGEST_REASON = 1000
-"""Characters of a dead letter's reason: a header frame larger than the connection's frames costs the connection."""
 
 
 # Not frozen, unlike all other values: that would cost each message more than the rest of its settlement.
@@ -51,12 +50,15 @@ class Settler:
         transport: Transport,
         *,
         service: str,
+        version: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`version` is the service's own, for the record on what it gives up."""
         self._endpoint = endpoint
         self._topology = topology
         self._transport = transport
         self._service = service
+        self._worker = Worker(service=service, version=version)
         self._clock = clock
         self._offers: set[asyncio.Task[None]] = set()
 
@@ -97,29 +99,23 @@ class Settler:
                 return outcome.reply is None or await self._report_result(envelope, outcome.reply)
             case Retry(delay=delay):
                 address = retry_address(self._service, tier_for(delay), self._endpoint.queue)
-                copied = await self._copy(envelope.evolve(attempt=envelope.attempt + 1), address)
+                headers = since_first_failure(envelope.headers, self._now())
+                copied = await self._copy(envelope.evolve(attempt=envelope.attempt + 1, headers=headers), address)
                 if copied:
                     await self._tell_of_retry(envelope, outcome, delay)
                 return copied
-            case DeadLetter(code=code, reason=reason):
-                return await self._bury(envelope, code, reason, outcome)
+            case DeadLetter() as decision:
+                return await self._bury(envelope, decision, outcome)
             case Requeue():
                 return False
 
-    async def _bury(self, envelope: Envelope, code: str, reason: str, outcome: Outcome) -> bool:
+    async def _bury(self, envelope: Envelope, decision: DeadLetter, outcome: Outcome) -> bool:
         queue = self._endpoint.queue
-        headers: dict[str, str | int] = {
-            **envelope.headers,
-            "dead-code": code,
-            "dead-reason": reason[:LONGEST_REASON].encode(errors="replace").decode(),
-            "dead-queue": queue,
-            "dead-attempts": envelope.attempt,
-            "dead-at": int(self._clock() * 1000),
-            "dead-by": self._service,
-        }
+        error = type(outcome.error or Cancelled()).__name__
+        headers = fault_headers(envelope, decision, error, queue=queue, now=self._now(), worker=self._worker)
         if not await self._copy(envelope.evolve(headers=headers), dead_letter_address(queue)):
             return False
-        facts = {"type": envelope.type, "queue": queue, "message_id": envelope.id, "code": code, "why": reason}
+        facts = {"type": envelope.type, "queue": queue, "message_id": envelope.id, "code": decision.code, "why": decision.reason}
         log.error("dead-lettered", extra=facts)
         if envelope.traffic == "job" and not await self._report_result(envelope, self._failure(envelope, outcome)):
             log.warning("a dead job's submitter could not be told", extra={"message_id": envelope.id})
@@ -132,6 +128,9 @@ class Settler:
         """What is said instead of an answer that is too large; its own fault, and not the asker's."""
         fault = FailedPrecondition(f"the answer could not be sent: {error}", maybe_executed=True)
         return error_reply(envelope, fault, source=self._service)
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
 
     def _stamped(self, answer: Envelope) -> Envelope:
         return answer.evolve(timestamp=int(self._clock()))

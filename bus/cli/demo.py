@@ -25,6 +25,8 @@ from bus.errors import ConfigurationError, NotFound
 __all__ = ["command"]
 
 RECORDING = Path("examples/data/dictation.wav")
+MOMENTS = {"dead-at", "first-failure"}
+"""Headers in milliseconds since the epoch."""
 
 
 def command(
@@ -121,8 +123,8 @@ def _show(console: Console, steps: list[Any], ending: Any) -> None:
     console.print()
     console.print("[bold]Dead letter[/]")
     for name, value in sorted(ending.dead_letter.headers.items()):
-        shown = datetime.fromtimestamp(int(value) / 1000).astimezone().isoformat("T", "seconds") if name == "dead-at" else value
-        console.print(f"  {name:14} {shown}", highlight=False, soft_wrap=True)
+        shown = datetime.fromtimestamp(int(value) / 1000).astimezone().isoformat("T", "seconds") if name in MOMENTS else value
+        console.print(f"  {name:15} {shown}", highlight=False, soft_wrap=True)
     console.print()
     table = Table("step", "what came of it", "at", "took", "correlation", caption=f"correlation id {ending.correlation_id}")
     for step in steps:

@@ -108,7 +108,7 @@ class Story:
         try:
             await job.result(timeout=EVENT_TIMEOUT)
         except InvalidArgument:
-            dead = next(letter for letter in await bus.dead_letters(WORK_QUEUE) if letter.id == job.id)
+            dead = next(letter.envelope for letter in await bus.dead_letters(WORK_QUEUE) if letter.id == job.id)
         else:
             raise BusError("the worker took a message that breaks its contract")
         self._done("submit a poisoned job", f"dead-lettered: {dead.headers['dead-code']}", began, dead.correlation_id)
