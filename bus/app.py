@@ -17,6 +17,7 @@ from bus.dead_letters import look
 from bus.envelope import Envelope
 from bus.errors import BusError, ConfigurationError, Unavailable
 from bus.handler import Middleware, compose
+from bus.inbox import Inbox, MemoryInbox
 from bus.receiver import Receiver
 from bus.replies import JobHandle
 from bus.router import Router
@@ -42,7 +43,7 @@ class Bus:
     ...     transcript = await bus.request(GetTranscript(transcript_id=id), timeout=2)
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what users may choose, each by its name
         self,
         service: str,
         *,
@@ -50,9 +51,10 @@ class Bus:
         transport: Transport | None = None,
         client: Sequence[Middleware] | None = None,
         server: Sequence[Middleware] | None = None,
+        inbox: Inbox | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`service` is this service's name. `clock` gives seconds since the epoch.
+        """`service` is this service's name, `inbox` where it remembers what was handled. `clock` gives seconds since the epoch.
 
         Raises `ContractError` where `service` is no name, and `ConfigurationError` where the environment's settings are wrong.
         """
@@ -61,6 +63,7 @@ class Bus:
         self.settings = settings or load_settings()
         self.instance = f"{socket.gethostname()[:30]}-{os.getpid()}-{secrets.token_hex(6)}"
         self._clock = clock
+        self._inbox = MemoryInbox() if inbox is None else inbox  # an empty one is false
         self._transport = transport or RabbitMQTransport(self.settings, name=service, clock=clock)
         limits = {"leeway": self.settings.clock_leeway, "longest": self.settings.request_timeout}
         self._server = server_stack(clock=clock, **limits) if server is None else server
@@ -144,6 +147,7 @@ class Bus:
                 service=self.service,
                 sender=self,
                 state=state,
+                inbox=self._inbox,
                 clock=self._clock,
             )
             for name, endpoint in router.endpoints.items()

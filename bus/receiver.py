@@ -12,6 +12,7 @@ from bus.context import Context, Sender, current
 from bus.envelope import Envelope
 from bus.errors import Cancelled, Expired, Unavailable, Undecodable
 from bus.handler import Handler
+from bus.inbox import Handled, Inbox, MessageKey
 from bus.recovery import backoff, is_own_cancel, place_of
 from bus.router import Endpoint
 from bus.settlement import Outcome, Settler
@@ -47,6 +48,7 @@ class Receiver:
         service: str,
         sender: Sender,
         state: Any,
+        inbox: Inbox,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.endpoint = endpoint
@@ -57,6 +59,7 @@ class Receiver:
         self._handler = handler
         self._sender = sender
         self._state = state
+        self._inbox = inbox
         self._clock = clock
         self._settler = Settler(endpoint, topology, transport, service=service, clock=clock)
         # Handlers see the context variables of who serves, and not those of who happened to open the connection.
@@ -151,12 +154,28 @@ class Receiver:
                     outcome = self._refusal(envelope)
                 elif not await _ack(deliveries):
                     return  # no longer ours: it comes again
-            outcome = outcome or await self._call(envelope)
+                else:
+                    outcome = await self._call(envelope)
+            else:
+                outcome = await self._unless_handled(envelope)
         if not outcome.concluded and not await self._settler.conclude(envelope, outcome, deliveries[-1]):
             self._keep(key, outcome)
             await _requeue(deliveries)
         elif not await _ack(deliveries):
             self._keep(key, Outcome(concluded=True))
+
+    async def _unless_handled(self, envelope: Envelope) -> Outcome:
+        """What is remembered of the message, or comes of handling it now. Only success is remembered: a dead letter may be replayed."""
+        key = MessageKey(self.endpoint.queue, envelope.source, envelope.id)
+        known = await self._inbox.find(key)
+        if known is not None:
+            log.debug("a duplicate; it was handled before", extra={"queue": envelope.queue, "message_id": envelope.id})
+            return Outcome(reply=known.reply, concluded=known.reply is None)
+        outcome = await self._call(envelope)
+        if outcome.error is None:
+            # A job's result has been told to its submitter; only who asks again is answered again.
+            await self._inbox.add(key, Handled(reply=outcome.reply if envelope.traffic == "request" else None))
+        return outcome
 
     def _refusal(self, envelope: Envelope) -> Outcome:
         """Another process may have begun it: the ack of a beginning can be lost with its connection."""

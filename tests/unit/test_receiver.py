@@ -8,7 +8,7 @@ import pytest
 from bus.context import Context, current
 from bus.contract import decode
 from bus.envelope import Envelope, ErrorReply
-from bus.errors import ConnectionLost, InvalidArgument, NotFound, Unavailable
+from bus.errors import ConnectionLost, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from bus.receiver import MOST_KEPT, Receiver
 from bus.recovery import RetryPolicy
 from bus.router import Router
@@ -345,7 +345,7 @@ async def test_the_next_attempt_is_no_redelivery() -> None:
 
 @virtual
 async def test_what_ended_while_its_ack_could_not_be_written_is_acked_when_it_returns() -> None:
-    transport, work = FakeTransport(), Work()
+    transport, work = FakeTransport(), Work(error=FailedPrecondition("no"))
     receiver, first, second, third = job(work, transport), ordered(), ordered(), ordered()
     first.alive = False
     await received(receiver, first)
@@ -353,7 +353,7 @@ async def test_what_ended_while_its_ack_could_not_be_written_is_acked_when_it_re
     await received(receiver, second)
     assert (len(work.began), second.acks, len(transport.sent)) == (1, 1, sent)
     await received(receiver, third)
-    assert len(work.began) == 2  # a message that was acked and comes again is another
+    assert len(work.began) == 2  # a failure that was acked and comes again was replayed
 
 
 @virtual
