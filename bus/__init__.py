@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         Unimplemented,
         Unknown,
     )
-    from bus.recovery import RetryPolicy
+    from bus.policy import RetryPolicy
     from bus.replies import JobHandle
     from bus.router import Router
     from bus.settings import Settings
@@ -76,7 +76,7 @@ _HOMES = {
         "Unimplemented",
         "Unknown",
     ),
-    "bus.recovery": ("RetryPolicy",),
+    "bus.policy": ("RetryPolicy",),
     "bus.replies": ("JobHandle",),
     "bus.router": ("Router",),
     "bus.settings": ("Settings",),

@@ -10,7 +10,8 @@ from bus.context import Context, current
 from bus.contract import Asks, Contract, Event, Message, Orders, check_part, contract_of, decode
 from bus.envelope import Envelope, reply
 from bus.errors import ContractError, FailedPrecondition, Internal, Unimplemented
-from bus.recovery import RetryPolicy
+from bus.policy import RetryPolicy
+from bus.recovery import delays_of
 from bus.topology import (
     Queue,
     Topology,
@@ -74,7 +75,7 @@ class Endpoint:
 
     def tiers(self) -> tuple[str, ...]:
         """The retry tiers that its policy uses."""
-        return tuple(dict.fromkeys(tier_for(delay) for delay in self.retry.delays()))
+        return tuple(dict.fromkeys(tier_for(delay) for delay in delays_of(self.retry)))
 
 
 class Router:
@@ -100,9 +101,9 @@ class Router:
         timeout: float = JOB_TIMEOUT,
         concurrency: int = JOB_CONCURRENCY,
     ) -> Registrar[Q, R]:
-        """Do a job: each attempt at most `timeout` seconds, `concurrency` at a time in this process."""
+        """Do a job: each attempt at most `timeout` seconds, `concurrency` at a time in this process. `retry`: else the contract's."""
         declared = self._own(contract, "job")
-        return self._registrar(declared, job_queue(declared), concurrency, retry or RetryPolicy(), timeout=timeout)
+        return self._registrar(declared, job_queue(declared), concurrency, retry or declared.retry, timeout=timeout)
 
     def event(
         self,
@@ -121,7 +122,7 @@ class Router:
             if subscription == DEAD_SUFFIX:
                 raise ContractError(f"{declared.type}: a subscription {subscription!r} would share the dead letters' queue; rename it")
         queue = event_queue(self.name, declared, subscription)
-        return self._registrar(declared, queue, concurrency, retry or RetryPolicy(), timeout=timeout, subscription=subscription)
+        return self._registrar(declared, queue, concurrency, retry or declared.retry, timeout=timeout, subscription=subscription)
 
     async def __call__(self, envelope: Envelope) -> Envelope | None:
         """Decode, call the handler, encode what it answers."""

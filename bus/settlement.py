@@ -26,6 +26,8 @@ RESULT_PATIENCE = 30.0
 """Seconds for which a result is offered again to a submitter that is away: long enough for it to reconnect."""
 MOST_OFFERS = 100
 """Results that are offered again at a time; who submits and leaves must not fill the worker's memory."""
+FIRST_FAILED = "first-failed-at"
+"""The header of a retry copy that says when the first attempt failed, in milliseconds since the epoch."""
 LONGEST_REASON = 1000
 """Characters of a dead letter's reason: a header frame larger than the connection's frames costs the connection."""
 
@@ -92,12 +94,16 @@ class Settler:
                 await self._answer(request, reply_to, answer, None)
 
     async def _settle(self, envelope: Envelope, outcome: Outcome) -> bool:
-        match settle(outcome.error, envelope.attempt, self._endpoint.retry):
+        now = int(self._clock() * 1000)
+        first_failed = envelope.headers.get(FIRST_FAILED, now)
+        lasted = (now - first_failed) / 1000 if isinstance(first_failed, int) else 0.0
+        match settle(outcome.error, envelope.attempt, self._endpoint.retry, lasted=lasted):
             case Ack():
                 return outcome.reply is None or await self._report_result(envelope, outcome.reply)
             case Retry(delay=delay):
                 address = retry_address(self._service, tier_for(delay), self._endpoint.queue)
-                copied = await self._copy(envelope.evolve(attempt=envelope.attempt + 1), address)
+                headers = {**envelope.headers, FIRST_FAILED: first_failed}
+                copied = await self._copy(envelope.evolve(attempt=envelope.attempt + 1, headers=headers), address)
                 if copied:
                     await self._tell_of_retry(envelope, outcome, delay)
                 return copied

@@ -9,8 +9,8 @@ from bus.context import Context, current
 from bus.contract import decode
 from bus.envelope import Envelope, ErrorReply
 from bus.errors import ConnectionLost, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from bus.policy import RetryPolicy
 from bus.receiver import MOST_KEPT, Receiver
-from bus.recovery import RetryPolicy
 from bus.router import Router
 from bus.settlement import LONGEST_REASON, MOST_OFFERS
 from bus.transport import Outcome, Refused, Returned
@@ -177,7 +177,7 @@ async def test_a_job_that_failed_is_copied_to_a_tier_and_then_acked() -> None:
     (copy,) = to(transport, "ledger.retry.5s")
     assert (copy.address.routing_key, copy.address.confirmed) == ("ledger.jobs.close.v1", True)
     assert (copy.envelope.id, copy.envelope.attempt, copy.envelope.deadline) == ("m-1", 3, None)
-    assert copy.envelope.headers == {"mine": "kept"}
+    assert copy.envelope.headers == {"mine": "kept", "first-failed-at": int(NOW * 1000)}
     assert delivery.acks == 1
     assert SECRET.encode() not in b"".join(sent.envelope.body for sent in transport.sent)
 
@@ -393,6 +393,20 @@ async def test_what_ran_once_and_is_delivered_again_is_refused_since_its_answer_
     await received(receiver, again)
     assert (len(work.began), again.acks) == (1, 1)
     assert [sent.envelope.error for sent in transport.sent] == [None, "unavailable"]
+
+
+@virtual
+async def test_a_retry_copy_says_when_the_first_attempt_failed_and_the_last_attempt_is_within_the_total_time() -> None:
+    transport, router = FakeTransport(), Router("ledger")
+    router.job(CloseBooks, retry=RetryPolicy(attempts=9, total_time=60))(Work(error=Unavailable("later")))
+    receiver = receiver_of(router, transport)
+    await received(receiver, ordered())
+    (copy,) = to(transport, "ledger.retry.1s")
+    assert copy.envelope.headers["first-failed-at"] == int(NOW * 1000)
+    earlier = int((NOW - 59) * 1000)
+    await received(receiver, ordered(attempt=3, headers={"first-failed-at": earlier}))
+    (dead,) = to(transport, "bus.dead")
+    assert (dead.envelope.headers["first-failed-at"], dead.envelope.headers["dead-attempts"]) == (earlier, 3)
 
 
 @virtual
