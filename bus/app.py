@@ -116,6 +116,7 @@ class Bus:
         """
         if router.name != self.service:
             raise ConfigurationError(f"the bus is {self.service!r} and the router {router.name!r}; a service serves its own router")
+        _fit(router, self.settings.consumer_timeout)
         async with router.lifespan() as state, AsyncExitStack() as stack:
             receivers = self._receivers(router, state)
             # All queues before the first consumer: who is answered by one endpoint can rely on the others, and a queue
@@ -191,6 +192,16 @@ class Bus:
             with suppress(TimeoutError):
                 async with asyncio.timeout(ABANDON_TIMEOUT):
                     await asyncio.gather(*(receiver.finish() for receiver in receivers))
+
+
+def _fit(router: Router, consumer_timeout: float) -> None:
+    """Refuse what may run for longer than the broker waits for its ack: it would be taken away and run elsewhere meanwhile."""
+    for endpoint in router.endpoints.values():
+        if endpoint.timeout is not None and endpoint.timeout > consumer_timeout:
+            raise ConfigurationError(
+                f"{endpoint.contract.type} may take {endpoint.timeout:g} s, and the broker takes it back after {consumer_timeout:g} s; "
+                "shorten its handler's timeout, or raise RabbitMQ's consumer_timeout (ms) and BUS_CONSUMER_TIMEOUT (s)"
+            )
 
 
 async def _cancelled(consumption: Consumption) -> None:
