@@ -86,7 +86,7 @@ class Subscribed(Consumer):
     @override
     async def _register(self, channel: Channel, current: Consuming) -> str:
         self._taking = current if isinstance(current, PlainConsuming) else None
-        # FastStream drops, neither acked nor handed back, what comes before its `start` has returned; unless this is set.
+        # FastStream drops what comes while this is false, and sets it once its start has returned: a delivery must not be quicker.
         self._subscriber.running = True
         async with asyncio.timeout(RPC_TIMEOUT):
             await self._subscriber.start()
@@ -96,7 +96,6 @@ class Subscribed(Consumer):
     async def _leave(self, channel: Channel) -> None:
         """Close aio-pika's channel, not only the one below, which it would open again by itself."""
         self._taking = None
-        self._subscriber.running = False
         try:
             with translating("closing a channel"):
                 async with asyncio.timeout(CLOSE_TIMEOUT):
