@@ -103,6 +103,12 @@ class Subscribed(Consumer):
         except BusError as error:
             log.debug("a channel did not close cleanly", extra={"why": str(error)})
 
+    @override
+    async def close(self) -> None:
+        """Consume no more; a broker that is started again has no part in it."""
+        await super().close()
+        self._broker._subscribers.discard(self._subscriber)  # noqa: SLF001 - FastStream has no other way to take one back
+
 
 def _own(queue: Queue) -> RabbitQueue:
     """The queue, which exists: it is declared by the bus, and not by FastStream.
