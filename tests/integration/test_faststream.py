@@ -3,18 +3,24 @@
 import asyncio
 import os
 import signal
+import struct
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aio_pika
 import pytest
 from faststream import FastStream
 from faststream.rabbit import RabbitBroker
+from pamqp.commands import Basic
 from pydantic import SecretStr
+from typing_extensions import override
 
 from bus import Bus, BusError, ConfigurationError, FailedPrecondition, Internal, Router, Settings
-from bus.faststream import attach
+from bus.faststream import FastStreamTransport, attach, broker_of_its_own
+from tests.conformance.ports import HERE, quorum
+from tests.conformance.world import Ear, Inbox
 from tests.integration.command import ROOT, Ended, ended
 from tests.integration.faststream_service import Answer, Ask, Note, router
 from tests.polling import until
@@ -158,6 +164,31 @@ async def _broken() -> AsyncIterator[None]:
     if not ROOT.is_file():
         raise ConfigurationError("no model")
     yield
+
+
+class Unreadable(Basic.Properties):
+    """A timestamp far beyond the year 9999, which pamqp raises for."""
+
+    @override
+    def marshal(self) -> bytes:
+        return struct.pack(">HQ", 1 << 6, 2**63)
+
+
+async def test_a_message_that_nobody_can_read_costs_the_connection_once_and_arrives_as_malformed(vhost_url: str) -> None:
+    settings = Settings(url=SecretStr(vhost_url))
+    transport, inbox = FastStreamTransport(broker_of_its_own(settings, name="desk"), settings=settings, name="desk"), Inbox()
+    await transport.start(ear := Ear(), timeout=10)
+    queue, topology = quorum("inbox")
+    inbox.consumption = await transport.consume(queue, topology, prefetch=5, on_delivery=inbox.take)
+    await until(lambda: inbox.consumption.ready, "the consumer")
+    async with await aio_pika.connect(vhost_url) as connection:
+        channel = await (await connection.channel()).get_underlay_channel()
+        for body in (b"first", b"second"):
+            await channel.basic_publish(body, exchange=HERE.name, routing_key="inbox", properties=Unreadable(message_id="1"), timeout=10)
+    await until(lambda: {delivery.envelope.body for delivery in inbox.deliveries} == {b"first", b"second"}, "both")
+    assert all(delivery.envelope.fault for delivery in inbox.deliveries)
+    assert ear.losses == 1
+    await transport.close()
 
 
 def test_an_application_without_rabbitmq_is_refused() -> None:
