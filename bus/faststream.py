@@ -33,13 +33,15 @@ def application(router: Router, *, settings: Settings | None = None) -> FastStre
     """
     chosen = settings or load_settings()
     app = new_application(broker_of_its_own(chosen, name=router.name))
+    transport = _transport(app, router, chosen)
 
-    def log_in_our_form() -> None:
+    async def prepare() -> None:
         if not logging.getLogger().handlers:
             configure_logging(chosen)
+        await transport.connect(timeout=chosen.connect_timeout)
 
-    app.on_startup(log_in_our_form)
-    attach(app, router, settings=chosen)
+    app.on_startup(prepare)
+    _serve(app, router, Bus(router.name, settings=chosen, transport=transport))
     return app
 
 
@@ -58,12 +60,19 @@ def attach(
     Raises `ConfigurationError` where the application has no RabbitMQ broker.
     """
     chosen = settings or load_settings()
-    transport = FastStreamTransport(broker_of(app), settings=chosen, name=router.name)
-    bus = Bus(router.name, settings=chosen, transport=transport, client=client, server=server)
+    bus = Bus(router.name, settings=chosen, transport=_transport(app, router, chosen), client=client, server=server)
+    _serve(app, router, bus)
+    return bus
+
+
+def _transport(app: AnyApplication, router: Router, settings: Settings) -> FastStreamTransport:
+    return FastStreamTransport(broker_of(app), settings=settings, name=router.name)
+
+
+def _serve(app: AnyApplication, router: Router, bus: Bus) -> None:
     served = Served(bus, router)
     app.after_startup(served.begin)
     app.on_shutdown(served.end)
-    return bus
 
 
 class Served:

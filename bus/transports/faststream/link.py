@@ -35,23 +35,27 @@ class RobustLink(Connected):
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, *, timeout: float) -> None:
-        """Connect. `Unauthenticated` or `ConfigurationError` at once, `Unavailable` after `timeout` seconds."""
+        """Connect, and from now on say whether it is up; raises what `connect` raises."""
         self._ours = not self.broker.running  # an application's is started by it, and stopped by it
+        await self.connect(timeout=timeout)
+        self._task = asyncio.create_task(supervised(self._step, trouble=TROUBLE, report=self._report), name=f"link {self.name}")
+        await self.up.wait()
+
+    async def connect(self, *, timeout: float) -> None:
+        """Connect. `Unauthenticated` or `ConfigurationError` at once, `Unavailable` after `timeout` seconds."""
         loop = asyncio.get_running_loop()
         ends, failures = loop.time() + timeout, 0
         while self._connection is None:
             try:
                 await self._connect(ends + LAST_MOMENT)
+            except REFUSALS:
+                raise
             except BusError as error:
                 failures += 1
                 wait = backoff(failures)
-                if isinstance(error, REFUSALS):
-                    raise
                 if loop.time() + wait > ends:
                     raise Unavailable(f"no broker at {self._place()} ({error}); is it running, and BUS_URL right?") from None
                 await asyncio.sleep(wait)
-        self._task = asyncio.create_task(supervised(self._step, trouble=TROUBLE, report=self._report), name=f"link {self.name}")
-        await self.up.wait()
 
     async def _connect(self, ends: float) -> None:
         with translating(f"connecting to {self._place()}"):

@@ -79,6 +79,10 @@ class FastStreamTransport:
         for publisher in (self._questions, self._publisher):
             publisher.start()
 
+    async def connect(self, *, timeout: float) -> None:
+        """Only connect, before the broker's own start, whose errors say less; raises what `start` raises."""
+        await self._link.connect(timeout=timeout)
+
     async def declare(self, topology: Topology) -> None:
         """Make it exist."""
         await self._link.declare(topology)
