@@ -94,6 +94,6 @@ def card(choice: Choice, broker: Broker) -> str:
         "user": unquote(parts.username or ""),
         "password": unquote(parts.password or ""),
         "UI": broker.management_url or "none",
-        "use it": f"export BUS_URL={broker.url}",
+        "use it": f"export BUS_URL={broker.url}{f' BUS_MANAGEMENT_URL={broker.management_url}' if broker.management_url else ''}",
     }
     return "\n".join(f"{name:<10}{value}" for name, value in rows.items())
