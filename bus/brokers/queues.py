@@ -170,7 +170,8 @@ def merged(name: QueueName, depth: Depth | None, listing: Listing, *, now: float
     row = (listing.rows or {}).get(name.name, {})
     unwell = None if row.get("state") in HEALTHY else f"{row['state']}"
     told = depth if depth and not depth.trouble and not depth.missing and not unwell else None
-    sent = row.get("head_message_timestamp")
+    ready, unacked = told.ready if told else row.get("messages_ready"), row.get("messages_unacknowledged")
+    sent = row.get("head_message_timestamp") if ready or unacked else None  # it stays for a while when the message has gone
     return QueueState(
         name=name.name,
         service=name.service,
@@ -178,8 +179,8 @@ def merged(name: QueueName, depth: Depth | None, listing: Listing, *, now: float
         work_queue=name.work_queue,
         type=row.get("type"),
         exists=not depth.missing if depth else listing.rows is None or bool(row),
-        ready=told.ready if told else row.get("messages_ready"),
-        unacked=row.get("messages_unacknowledged"),
+        ready=ready,
+        unacked=unacked,
         consumers=told.consumers if told else row.get("consumers"),
         oldest=max(0.0, now - sent) if isinstance(sent, int) else None,
         trouble=unwell or (depth.trouble if depth else None),

@@ -76,9 +76,13 @@ def test_what_nobody_tells_is_nothing_and_not_zero() -> None:
 
 
 def test_the_oldest_message_is_as_old_as_its_timestamp_and_never_younger_than_now() -> None:
-    assert merged(named(ASK), None, row(ASK, head_message_timestamp=40), now=100).oldest == 60
-    assert merged(named(ASK), None, row(ASK, head_message_timestamp=140), now=100).oldest == 0
-    assert merged(named(ASK), None, row(ASK, head_message_timestamp=""), now=100).oldest is None
+    assert merged(named(ASK), None, row(ASK, messages_ready=1, head_message_timestamp=40), now=100).oldest == 60
+    assert merged(named(ASK), None, row(ASK, messages_unacknowledged=1, head_message_timestamp=140), now=100).oldest == 0
+    assert merged(named(ASK), None, row(ASK, messages_ready=1, head_message_timestamp=""), now=100).oldest is None
+
+
+def test_an_empty_queue_has_no_oldest_message_whatever_the_statistics_still_say() -> None:
+    assert merged(named(ASK), None, row(ASK, messages_ready=0, messages_unacknowledged=0, head_message_timestamp=40), now=100).oldest is None
 
 
 def test_a_queue_that_is_not_there_does_not_exist() -> None:
