@@ -82,7 +82,9 @@ def test_the_oldest_message_is_as_old_as_its_timestamp_and_never_younger_than_no
 
 
 def test_an_empty_queue_has_no_oldest_message_whatever_the_statistics_still_say() -> None:
-    assert merged(named(ASK), None, row(ASK, messages_ready=0, messages_unacknowledged=0, head_message_timestamp=40), now=100).oldest is None
+    assert (
+        merged(named(ASK), None, row(ASK, messages_ready=0, messages_unacknowledged=0, head_message_timestamp=40), now=100).oldest is None
+    )
 
 
 def test_a_queue_that_is_not_there_does_not_exist() -> None:
