@@ -99,12 +99,13 @@ def show_all(known: Known, console: Console) -> None:
         fields = ", ".join(f"{field.name}{'' if field.required else '?'}" for field in fields_of(each.model))
         table.add_row(each.type, each.kind, each.reply.__name__ if each.reply else "-", fields or "-")
     console.print(table)
-    console.print(f"\n{known.looked_at()}; a field with ? may be left out", style="dim", highlight=False, soft_wrap=True)
+    console.print(f"\n{known.looked_at()}; a field with ? may be left out", style="dim", highlight=False)
 
 
 def show_one(contract: Contract, schema: dict[str, Any], console: Console) -> None:
     """All of one contract that a caller needs."""
-    console.print(f"[bold]{contract.type}[/]  {contract.kind} of {contract.service}, {place(contract)}", highlight=False, soft_wrap=True)
+    console.print(f"[bold]{contract.type}[/], {contract.kind} of {contract.service}", highlight=False)
+    console.print(place(contract), style="dim", highlight=False)
     console.print(inspect.getdoc(contract.model) or "", markup=False, highlight=False)
     console.print()
     table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
@@ -113,8 +114,8 @@ def show_one(contract: Contract, schema: dict[str, Any], console: Console) -> No
         table.add_row(f"{each.name}{'' if each.required else '?'}", each.type, each.description or "")
     console.print(table)
     for name, value in facts(contract):
-        console.print(f"  {name}: {value}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"\n[bold]{how(contract)}[/]", highlight=False, soft_wrap=True)
+        console.print(f"  {name}: {value}", markup=False, highlight=False)
+    console.print(f"\n[bold]{how(contract)}[/]", highlight=False)
     print_json(fitting_sample(contract, schema), compact=False)
 
 

@@ -125,7 +125,7 @@ def show(seen: Picture, *, as_json: bool) -> None:
     console = table_console()
     console.print(table(seen))
     for line in notes(seen):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False)
 
 
 def as_value(seen: Picture) -> dict[str, Any]:

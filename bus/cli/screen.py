@@ -17,7 +17,8 @@ __all__ = ["harmless", "print_json", "say", "table_console"]
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Controls but tab and newline: what other services sent must not move our reader's cursor."""
 
-PIPED_WIDTH = 250
+PIPED_WIDTH = 1000
+"""Wide enough for every name and sentence: who reads a pipe wants none folded."""
 
 
 def print_json(value: Any, *, compact: bool) -> None:
@@ -28,7 +29,7 @@ def print_json(value: Any, *, compact: bool) -> None:
 
 
 def table_console() -> Console:
-    """For tables: as wide as the terminal is; wide enough for every name in a pipe, where nobody wants them folded."""
+    """For tables and sentences: as wide as the terminal is, and a pipe as wide as it takes."""
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
 
 

@@ -65,7 +65,7 @@ def test_every_error_has_an_exit_code_that_tells_it_from_success_and_usage(error
 
 
 def test_every_exit_code_has_a_meaning() -> None:
-    assert {*EXIT_CODES.values(), 0, 2, 70, INTERRUPTED} == {*MEANINGS}
+    assert {*EXIT_CODES.values(), 0, 1, 2, 70, INTERRUPTED} == {*MEANINGS}
 
 
 @pytest.mark.parametrize(
