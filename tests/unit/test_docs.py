@@ -1,9 +1,11 @@
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 
 import bus.errors
+from bus.cli.errors import exit_code
 from bus.errors import BusError
 from bus.settings import Settings
 from tests.conformance.faststream_world import FastStreamWorld
@@ -37,6 +39,17 @@ def test_every_setting_is_in_the_docs_with_its_default(name: str) -> None:
     default = field.default.get_secret_value() if name == "url" else field.default
     written = rows("docs/reference/settings.md")[f"BUS_{name.upper()}"]
     assert written[0] == (f"{default:.15g}" if isinstance(default, float) else str(default))
+
+
+def test_the_command_lines_reference_is_what_the_commands_say_now() -> None:
+    printed = runpy.run_path(str(ROOT / "scripts/cli_reference.py"))["page"]()
+    assert page("docs/reference/command-line.md") == printed, "python scripts/cli_reference.py > docs/reference/command-line.md"
+
+
+@pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
+def test_the_exit_code_of_every_error_is_in_the_reference(kind: type[BusError]) -> None:
+    lines = page("docs/reference/command-line.md").splitlines()
+    assert any(line.startswith(f"| {exit_code(kind())} | ") and f"`{kind.__name__}`" in line for line in lines)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
