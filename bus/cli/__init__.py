@@ -18,6 +18,7 @@ COMMANDS = {
     "broker": "Start a private RabbitMQ with its management UI, until Ctrl-C.",
     "demo": "Watch a spoken dictation become a transcript, every step on one correlation id.",
     "doctor": "Show what is installed, which broker would be used and why, and whether it answers.",
+    "health": "Ask a worker of this machine whether it is ready: exit code 0, else 1.",
     "run": "Serve a router until SIGTERM or Ctrl-C.",
 }
 DEBUG = "--debug"

@@ -3,6 +3,7 @@
 | code | meaning | errors |
 |---|---|---|
 | 0 | done | |
+| 1 | not ready, or nobody answers (`bus health` alone) | |
 | 2 | the command line is wrong | unknown option, missing argument |
 | 65 | what was given is wrong | `InvalidArgument` and its kin, `DataLoss`, `OutOfRange` |
 | 66 | it does not exist | `NotFound` |
