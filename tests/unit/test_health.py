@@ -1,4 +1,5 @@
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -107,6 +108,15 @@ async def test_what_is_no_probe_is_refused(service: Service, case: str) -> None:
     assert await ask(service.at, LIVE, timeout=5) is None
 
 
+async def test_who_sends_more_than_is_read_still_hears_the_answer(service: Service) -> None:
+    def send_all_and_only_then_read() -> bytes:
+        with socket.create_connection(service.at, timeout=20) as connection:
+            connection.sendall(b"x" * 8_000_000)
+            return connection.recv(100)
+
+    assert (await asyncio.to_thread(send_all_and_only_then_read)).startswith(b"HTTP/1.1 431 ")
+
+
 async def test_who_may_do_what_is_said_with_the_refusal(service: Service) -> None:
     assert "\r\nallow: GET, HEAD\r\n" in await service.says("DELETE /livez HTTP/1.1\r\nhost: a\r\n\r\n")
 
@@ -134,7 +144,8 @@ async def test_a_slow_client_is_cut_off(service: Service, monkeypatch: pytest.Mo
     assert await service.says(FIRST) == ""
 
 
-async def test_slow_clients_keep_no_probe_out(service: Service) -> None:
+async def test_slow_clients_keep_no_probe_out(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "PATIENCE", 1000)
     slow = [await asyncio.open_connection(*service.at) for _ in range(health.MOST_CONNECTIONS)]
     for _, writer in slow:
         writer.write(FIRST.encode())
@@ -145,7 +156,8 @@ async def test_slow_clients_keep_no_probe_out(service: Service) -> None:
         writer.close()
 
 
-async def test_the_end_cuts_off_who_is_there_and_frees_the_port() -> None:
+async def test_the_end_cuts_off_who_is_there_and_frees_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "PATIENCE", 1000)
     service = Service()
     async with probes(service.at, ready=service.ready):
         reader, writer = await asyncio.open_connection(*service.at)
