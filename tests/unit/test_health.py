@@ -18,8 +18,8 @@ FIRST = "GET /livez HTTP/1.1\r\nhost: a\r\n"
 class Service:
     """Where it is asked, and what it says."""
 
-    def __init__(self) -> None:
-        self.at = LOOPBACK, free_ports(1)[0]
+    def __init__(self, folder: Path) -> None:
+        self.at = folder / "service"
         self.why: str | None = None
 
     async def ready(self) -> str | None:
@@ -27,7 +27,7 @@ class Service:
 
     async def says(self, request: str, *, end: bool = False) -> str:
         """The whole answer to this request, to the connection's end."""
-        reader, writer = await asyncio.open_connection(*self.at)
+        reader, writer = await asyncio.open_unix_connection(self.at)
         writer.write(request.encode("latin-1"))
         if end:
             writer.write_eof()
@@ -39,8 +39,8 @@ class Service:
 
 
 @pytest.fixture
-async def service() -> AsyncIterator[Service]:
-    service = Service()
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    service = Service(tmp_path)
     async with probes(service.at, ready=service.ready):
         yield service
 
@@ -110,7 +110,9 @@ async def test_what_is_no_probe_is_refused(service: Service, case: str) -> None:
 
 async def test_who_sends_more_than_is_read_still_hears_the_answer(service: Service) -> None:
     def send_all_and_only_then_read() -> bytes:
-        with socket.create_connection(service.at, timeout=20) as connection:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(20)
+            connection.connect(str(service.at))
             connection.sendall(b"x" * 8_000_000)
             return connection.recv(100)
 
@@ -127,7 +129,7 @@ async def test_who_ends_too_soon_gets_no_answer(service: Service, request_: str)
 
 
 async def test_a_request_in_pieces_is_one_request(service: Service) -> None:
-    reader, writer = await asyncio.open_connection(*service.at)
+    reader, writer = await asyncio.open_unix_connection(service.at)
     for byte in f"{FIRST}\r\n".encode():
         writer.write(bytes([byte]))
         await writer.drain()
@@ -146,7 +148,7 @@ async def test_a_slow_client_is_cut_off(service: Service, monkeypatch: pytest.Mo
 
 async def test_slow_clients_keep_no_probe_out(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "PATIENCE", 1000)
-    slow = [await asyncio.open_connection(*service.at) for _ in range(health.MOST_CONNECTIONS)]
+    slow = [await asyncio.open_unix_connection(service.at) for _ in range(health.MOST_CONNECTIONS)]
     for _, writer in slow:
         writer.write(FIRST.encode())
 
@@ -156,33 +158,37 @@ async def test_slow_clients_keep_no_probe_out(service: Service, monkeypatch: pyt
         writer.close()
 
 
-async def test_the_end_cuts_off_who_is_there_and_frees_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_end_cuts_off_who_is_there_and_frees_the_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "PATIENCE", 1000)
-    service = Service()
-    async with probes(service.at, ready=service.ready):
-        reader, writer = await asyncio.open_connection(*service.at)
+    service, at = Service(tmp_path), (LOOPBACK, free_ports(1)[0])
+    async with probes(at, ready=service.ready):
+        reader, writer = await asyncio.open_connection(*at)
         writer.write(FIRST.encode())
-        await ask(service.at, LIVE, timeout=5)
+        await ask(at, LIVE, timeout=5)
 
     async with asyncio.timeout(20):
         assert await reader.read() == b""
     writer.close()
     with pytest.raises(Unavailable, match="nobody answers health probes"):
-        await ask(service.at, LIVE, timeout=5)
-    async with probes(service.at, ready=service.ready):
-        assert await ask(service.at, LIVE, timeout=5) is None
+        await ask(at, LIVE, timeout=5)
+    async with probes(at, ready=service.ready):
+        assert await ask(at, LIVE, timeout=5) is None
 
 
-async def test_without_a_place_no_port_is_opened() -> None:
-    async with probes(None, ready=Service().ready):
-        pass
+async def test_without_a_place_nobody_answers(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    async with probes(None, ready=service.ready):
+        with pytest.raises(Unavailable):
+            await ask(service.at, LIVE, timeout=5)
 
 
 @pytest.mark.parametrize("host", [LOOPBACK, "203.0.113.1"])
 async def test_a_port_that_cannot_be_had_is_a_wrong_setting(service: Service, host: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"on {host}:{service.at[1]} \(.+\); set BUS_HEALTH_PORT"):
-        async with probes((host, service.at[1]), ready=service.ready):
-            pass
+    async with await asyncio.start_server(lambda *_: None, LOOPBACK, 0) as taken:
+        port = taken.sockets[0].getsockname()[1]
+        with pytest.raises(ConfigurationError, match=rf"on {host}:{port} \(.+\); set BUS_HEALTH_PORT"):
+            async with probes((host, port), ready=service.ready):
+                pass
 
 
 async def test_who_takes_the_question_and_is_silent_is_stuck(tmp_path: Path) -> None:
@@ -204,7 +210,7 @@ async def test_what_answers_and_is_no_bus_is_told(tmp_path: Path, answer: bytes)
 
 
 async def test_a_family_is_ready_when_all_are(tmp_path: Path) -> None:
-    one, other = Service(), Service()
+    one, other = Service(tmp_path), Service(tmp_path)
     together = family([tmp_path / "1", tmp_path / "2"])
 
     async with probes(tmp_path / "1", ready=one.ready):
