@@ -1,11 +1,18 @@
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 
+import bus
 import bus.errors
+from bus.cli.errors import EXIT_CODES
+from bus.contract import contract_of
 from bus.errors import BusError
 from bus.settings import Settings
+from bus.topology import BASE, TIERS, job_queue, job_topology
+from bus.transports.wire import KNOWN_HEADERS
+from tests.unit.ledger import CloseBooks
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -54,6 +61,50 @@ def anchors(text: str) -> set[str]:
     """Headings as GitHub makes links of them."""
     headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_reference_of_the_python_interface_is_what_the_code_says_now() -> None:
+    written = runpy.run_path(str(ROOT / "scripts/api_reference.py"))["page"]()
+    assert page("docs/reference/api.md") == written, "write it anew: python scripts/api_reference.py > docs/reference/api.md"
+
+
+@pytest.mark.parametrize("name", bus.__all__)
+def test_every_public_name_has_its_place_in_the_reference(name: str) -> None:
+    kind = getattr(bus, name)
+    if isinstance(kind, type) and issubclass(kind, BusError):
+        assert name in rows("docs/reference/errors.md")
+    elif kind is not Settings:  # each of its fields is tested above
+        assert f"\n### {name}\n" in page("docs/reference/api.md")
+
+
+def test_every_exit_code_is_in_the_docs() -> None:
+    table = re.findall(r"^\| (\d+) \|.*$", page("docs/reference/errors.md"), flags=re.MULTILINE)
+    assert {str(code) for code in EXIT_CODES.values()} <= set(table)
+    for kind, code in EXIT_CODES.items():
+        assert re.search(rf"^\| {code} \|.*`{kind.__name__}`", page("docs/reference/errors.md"), flags=re.MULTILINE), kind.__name__
+
+
+def test_what_the_docs_say_of_a_work_queue_is_what_is_declared() -> None:
+    declared = contract_of(CloseBooks)
+    queue = next(each for each in job_topology(declared, tiers=()).queues if each.name == job_queue(declared))
+    written = rows("docs/reference/topology.md")
+    shown = {
+        name.strip("`"): cells[0] for names, cells in written.items() for name in names.split(", ") if name.strip("`").startswith("x-")
+    }
+    assert set(shown) == set(queue.arguments)
+    for name, value in queue.arguments.items():
+        assert str(value) in shown[name] or value == queue.name, name
+
+
+@pytest.mark.parametrize("name", [*TIERS, *(exchange.name for exchange in BASE.exchanges)])
+def test_every_exchange_and_tier_is_in_the_docs(name: str) -> None:
+    assert f"`{name}`" in page("docs/reference/topology.md")
+
+
+@pytest.mark.parametrize("name", KNOWN_HEADERS)
+def test_every_header_is_in_the_docs(name: str) -> None:
+    headers = page("docs/reference/wire-format.md").partition("## Headers")[2].partition("\n## ")[0]
+    assert f"`{name}`" in headers
 
 
 def test_the_readme_is_short_and_comes_to_code_soon() -> None:
