@@ -117,3 +117,9 @@ def test_the_readme_is_short_and_comes_to_code_soon() -> None:
 def test_every_decision_is_in_the_index() -> None:
     index = page("docs/adr/README.md")
     assert all(path.name in index for path in (ROOT / "docs/adr").glob("[0-9]*.md"))
+
+
+@pytest.mark.parametrize("name", ["layers", "request", "job"])
+def test_a_diagram_shows_what_the_code_says_now(name: str) -> None:
+    drawn = runpy.run_path(str(ROOT / "scripts/diagrams.py"))["DIAGRAMS"][name]()
+    assert page(f"docs/explanation/{name}.svg") == drawn, "draw it anew: python scripts/diagrams.py"
