@@ -123,3 +123,11 @@ def test_every_decision_is_in_the_index() -> None:
 def test_a_diagram_shows_what_the_code_says_now(name: str) -> None:
     drawn = runpy.run_path(str(ROOT / "scripts/diagrams.py"))["DIAGRAMS"][name]()
     assert page(f"docs/explanation/{name}.svg") == drawn, "draw it anew: python scripts/diagrams.py"
+
+
+def test_every_word_of_the_glossary_has_a_meaning_and_a_source() -> None:
+    table = [line.strip("| ").split(" | ") for line in page("docs/glossary.md").splitlines() if line.startswith("| ")][1:]
+    assert len(table) > 40
+    assert [row for row in table if len(row) != 3 or not all(cell.strip(" |") for cell in row)] == []
+    words = [row[0].lower() for row in table]
+    assert words == sorted(words)
