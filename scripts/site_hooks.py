@@ -47,6 +47,7 @@ LANGUAGES = {
     ".yml": "yaml",
     ".json": "json",
     ".txt": "text",
+    ".md": "markdown",
     "": "text",
 }
 SHOWN = "source"
@@ -91,7 +92,7 @@ def _linked(page: Path) -> Iterator[Path]:
         if _is_relative(target):
             path = (page.parent / target.partition("#")[0]).resolve()
             yield path
-            yield from (each for each in path.glob("*") if each.is_file())
+            yield from (each for each in path.glob("*") if each.is_file() and each.suffix in LANGUAGES)
 
 
 def _is_relative(target: str) -> bool:
@@ -102,7 +103,7 @@ def _is_shown(path: Path) -> bool:
     """Whether a file or folder is of the repository, and neither a page nor part of one."""
     if not path.is_relative_to(ROOT) or path.is_relative_to(ROOT / DOCS) or path.relative_to(ROOT).as_posix() in FROM_ROOT:
         return False
-    return path.is_dir() or path.suffix in LANGUAGES
+    return path.exists()  # MkDocs complains of the others
 
 
 def _page_of(path: Path) -> str:
@@ -112,15 +113,20 @@ def _page_of(path: Path) -> str:
         return FROM_ROOT[name]
     if path.is_relative_to(ROOT / DOCS):
         return path.relative_to(ROOT / DOCS).as_posix()
-    return f"{SHOWN}/{name}/index.md" if path.is_dir() else f"{SHOWN}/{name}.md"
+    if path.is_dir():
+        return f"{SHOWN}/{name}/index.md"
+    return f"{SHOWN}/{name}.md" if path.suffix in LANGUAGES else f"{SHOWN}/{name}"
 
 
-def _shown(path: Path) -> str:
+def _shown(path: Path) -> str | bytes:
+    """A page that shows a file or lists a folder; what is no text is handed out as it is."""
     name = path.relative_to(ROOT).as_posix()
     head = f"---\nsearch:\n  exclude: true\n---\n\n# {name}\n\n"
     if path.is_dir():
         inside = sorted(each.name for each in path.iterdir() if each.is_file() and each.suffix in LANGUAGES)
         return head + "\n".join(f"- [{each}]({each}.md)" for each in inside) + "\n"
+    if path.suffix not in LANGUAGES:
+        return path.read_bytes()
     return f"{head}``````{LANGUAGES[path.suffix]}\n{path.read_text(encoding='utf-8')}``````\n"
 
 
