@@ -11,11 +11,12 @@ from bus.brokers.management import Management
 from tests.broker import management_url
 from tests.examples.page import ROOT, followed
 
+pytestmark = pytest.mark.timeout(120)  # several processes, one after the other; on a crowded machine each takes seconds to start
+
 TUTORIAL = ROOT / "docs/tutorial/first-service.md"
 QUEUE = re.compile(r"`((?:bakery|shop)\.(?:requests|jobs|events|retry|unroutable)\.[a-z0-9.]+)`")
 
 
-@pytest.mark.timeout(120)
 async def test_the_tutorial_does_what_it_says_and_its_queues_are_there(shared_broker: Broker, vhost_url: str, tmp_path: Path) -> None:
     async with followed(TUTORIAL, tmp_path, vhost_url):
         management = Management(management_url(shared_broker), shared_broker.url)

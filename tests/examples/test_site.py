@@ -10,6 +10,8 @@ import pytest
 from typing_extensions import override
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(120)
+
 FETCHED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "object": "data", "link": "href"}
 ELSEWHERE = re.compile(r"(?:https?:)?//")
 IN_CSS = re.compile(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//[^\"')]*")
@@ -39,7 +41,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Not --quiet: with it MkDocs hears no warnings, and a strict build passes with dead links.
     command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, [line for line in done.stderr.splitlines() if not line.startswith("INFO")]) == (0, []), done.stderr
     return folder
 
