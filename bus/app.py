@@ -17,6 +17,7 @@ from bus.dead_letters import look
 from bus.envelope import Envelope
 from bus.errors import BusError, ConfigurationError, Unavailable
 from bus.handler import Middleware, compose
+from bus.inbox import Inbox, MemoryInbox
 from bus.receiver import Receiver
 from bus.replies import JobHandle
 from bus.router import Router
@@ -42,7 +43,7 @@ class Bus:
     ...     transcript = await bus.request(GetTranscript(transcript_id=id), timeout=2)
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what users may choose, each by its name
         self,
         service: str,
         *,
@@ -50,9 +51,10 @@ class Bus:
         transport: Transport | None = None,
         client: Sequence[Middleware] | None = None,
         server: Sequence[Middleware] | None = None,
+        inbox: Inbox | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`service` is this service's name. `clock` gives seconds since the epoch.
+        """`service` is this service's name, `inbox` where it remembers what was handled. `clock` gives seconds since the epoch.
 
         Raises `ContractError` where `service` is no name, and `ConfigurationError` where the environment's settings are wrong.
         """
@@ -61,6 +63,7 @@ class Bus:
         self.settings = settings or load_settings()
         self.instance = f"{socket.gethostname()[:30]}-{os.getpid()}-{secrets.token_hex(6)}"
         self._clock = clock
+        self._inbox = MemoryInbox() if inbox is None else inbox  # an empty one is false
         self._transport = transport or RabbitMQTransport(self.settings, name=service, clock=clock)
         limits = {"leeway": self.settings.clock_leeway, "longest": self.settings.request_timeout}
         self._server = server_stack(clock=clock, **limits) if server is None else server
@@ -117,6 +120,7 @@ class Bus:
         """
         if router.name != self.service:
             raise ConfigurationError(f"the bus is {self.service!r} and the router {router.name!r}; a service serves its own router")
+        _fit(router, self.settings.consumer_timeout)
         async with router.lifespan() as state, AsyncExitStack() as stack:
             receivers = self._receivers(router, state)
             # All queues before the first consumer: who is answered by one endpoint can rely on the others, and a queue
@@ -148,6 +152,7 @@ class Bus:
                 service=self.service,
                 sender=self,
                 state=state,
+                inbox=self._inbox,
                 clock=self._clock,
             )
             for name, endpoint in router.endpoints.items()
@@ -191,6 +196,16 @@ class Bus:
             with suppress(TimeoutError):
                 async with asyncio.timeout(ABANDON_TIMEOUT):
                     await asyncio.gather(*(receiver.finish() for receiver in receivers))
+
+
+def _fit(router: Router, consumer_timeout: float) -> None:
+    """Refuse what may run for longer than the broker waits for its ack: it would be taken away and run elsewhere meanwhile."""
+    for endpoint in router.endpoints.values():
+        if endpoint.timeout is not None and endpoint.timeout > consumer_timeout:
+            raise ConfigurationError(
+                f"{endpoint.contract.type} may take {endpoint.timeout:g} s, and the broker takes it back after {consumer_timeout:g} s; "
+                "shorten its handler's timeout, or raise RabbitMQ's consumer_timeout (ms) and BUS_CONSUMER_TIMEOUT (s)"
+            )
 
 
 async def _cancelled(consumption: Consumption) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, cast
 
 from bus.contract import Contract, Event, Job, Kind, Message, Request, contract_of, encode
@@ -103,20 +103,21 @@ class Client:
         expires = int((self._clock() + self._settings.message_ttl) * 1000)
         return self._envelope(contract, message, self._settings.publish_timeout if timeout is None else timeout).evolve(expires=expires)
 
-    async def _exchange(self, envelope: Envelope) -> Envelope | None:
+    def _exchange(self, envelope: Envelope) -> Awaitable[Envelope | None]:
         """The innermost handler of the client stack: onto the wire, and for a request wait for the answer."""
-        if envelope.traffic == "request":
-            return await self._ask(envelope)
+        return self._ask(envelope) if envelope.traffic == "request" else self._tell(envelope)
+
+    async def _tell(self, envelope: Envelope) -> None:
         kind = cast("Kind", envelope.traffic)
         outcome = await self._transport.send(envelope, address_of(kind, envelope.type), timeout=self._left(envelope))
         _check(outcome, envelope)
-        return None
 
     async def _ask(self, envelope: Envelope) -> Envelope:
-        await self._listening(envelope)
-        # Each attempt has its own: the broker drops what is dead by then, and the server's clock need not be ours.
-        envelope = envelope.evolve(expiration=int(self._left(envelope) * 1000))
+        if self._consumption is None or not self._consumption.ready:
+            await self._listening(envelope)
         left = self._left(envelope)
+        # Each attempt has its own: the broker drops what is dead by then, and the server's clock need not be ours.
+        envelope = envelope.evolve(expiration=int(left * 1000))
         answer = self.replies.expect(envelope.id, left)
         try:
             _check(await self._transport.send(envelope, address_of("request", envelope.type), timeout=left), envelope)
@@ -134,8 +135,6 @@ class Client:
         """A request goes out only while its reply could come back."""
         if self._consumption is None:
             raise Unavailable("the bus is not started; use it inside `async with Bus(…)`")
-        if self._consumption.ready:
-            return
         try:
             async with asyncio.timeout(self._left(envelope)):
                 await self._consumption.wait_ready()

@@ -1,12 +1,12 @@
 """Many deadlines, one timer: most are met, and a timer each would cost more than the rest of the wait."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
-from typing import Any, TypeVar
+from collections.abc import Callable, Hashable
+from types import TracebackType
+from typing import Any
 
 __all__ = ["Deadlines", "OutOfTime"]
 
-T = TypeVar("T")
 TICK = 0.02
 """Seconds between two looks; by so much a deadline may be noticed late."""
 
@@ -60,36 +60,37 @@ class Deadlines:
             else:
                 del self._due[loop]
 
-    async def within(self, seconds: float, work: Awaitable[T]) -> T:
-        """What `work` returns; it is cancelled, and `OutOfTime` raised, when it takes longer. As `asyncio.timeout`, by the shared timer."""
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("a limit needs a task that can be cancelled")
-        loop, before = task.get_loop(), task.cancelling()
-        limit = Limit(task)
-        self.add(loop, limit, loop.time() + seconds, limit.expire)
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if limit.expired and task.cancelling() - 1 <= before:
-                raise OutOfTime from None
-            raise
-        finally:
-            self.discard(loop, limit)
-            if limit.expired:
-                task.uncancel()
+    def limit(self, seconds: float) -> "Limit":
+        """`with deadlines.limit(seconds):` cancels what takes longer, and raises `OutOfTime`. As `asyncio.timeout`, by the shared timer."""
+        return Limit(self, seconds)
 
 
 class Limit:
     """What ends a task's work."""
 
-    __slots__ = ("_task", "expired")
+    __slots__ = ("_before", "_deadlines", "_expired", "_loop", "_seconds", "_task")
 
-    def __init__(self, task: "asyncio.Task[Any]") -> None:
-        self._task = task
-        self.expired = False
+    def __init__(self, deadlines: Deadlines, seconds: float) -> None:
+        self._deadlines = deadlines
+        self._seconds = seconds
+        self._expired = False
 
-    def expire(self) -> None:
-        """The time is up."""
-        self.expired = True
+    def __enter__(self) -> None:
+        """Begin."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a limit needs a task that can be cancelled")
+        self._task: asyncio.Task[Any] = task
+        self._before = task.cancelling()
+        self._loop = loop = task.get_loop()
+        self._deadlines.add(loop, self, loop.time() + self._seconds, self._expire)
+
+    def _expire(self) -> None:
+        self._expired = True
         self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """End; a cancellation that was not of this limit's making goes on as one."""
+        self._deadlines.discard(self._loop, self)
+        if self._expired and self._task.uncancel() <= self._before and isinstance(error, asyncio.CancelledError):
+            raise OutOfTime from None

@@ -3,7 +3,6 @@
 import os
 from collections import deque
 from collections.abc import Callable
-from uuid import UUID
 
 __all__ = ["hex_source", "uuid_source"]
 
@@ -17,7 +16,17 @@ def hex_source(size: int) -> Callable[[], str]:
 
 def uuid_source() -> Callable[[], str]:
     """A function that gives random UUIDs (RFC 9562, version 4) as text; fit and safe as `hex_source`."""
-    return _source(16, lambda data: str(UUID(bytes=data, version=4)))
+    return _source(16, _uuid)
+
+
+VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+"""The digit with the two bits of RFC 9562's variant in front of its last two."""
+
+
+def _uuid(data: bytes) -> str:
+    """By hand: `uuid.UUID` takes three times as long, which is 2 µs of each message."""
+    digits = data.hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
 
 
 def _source(size: int, shown: Callable[[bytes], str]) -> Callable[[], str]:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
@@ -12,6 +12,7 @@ from bus.context import Context, Sender, current
 from bus.envelope import Envelope
 from bus.errors import Cancelled, Expired, Unavailable, Undecodable
 from bus.handler import Handler
+from bus.inbox import Handled, Inbox, MessageKey
 from bus.recovery import backoff, is_own_cancel, place_of
 from bus.router import Endpoint
 from bus.settlement import Outcome, Settler
@@ -47,6 +48,7 @@ class Receiver:
         service: str,
         sender: Sender,
         state: Any,
+        inbox: Inbox,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.endpoint = endpoint
@@ -57,72 +59,83 @@ class Receiver:
         self._handler = handler
         self._sender = sender
         self._state = state
+        self._inbox = inbox
         self._clock = clock
         self._settler = Settler(endpoint, topology, transport, service=service, clock=clock)
         # Handlers see the context variables of who serves, and not those of who happened to open the connection.
         self._surroundings = copy_context()
         self._surroundings.run(current.set, None)
         self._loop = asyncio.get_running_loop()
-        self._slots = asyncio.Semaphore(endpoint.concurrency)
+        self._free = endpoint.concurrency
         self._open: dict[Key, list[Delivery]] = {}
         self._ended: OrderedDict[Key, Outcome] = OrderedDict()
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._waiting: set[asyncio.Task[None]] = set()
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._waiting: deque[asyncio.Future[bool]] = deque()
         self._stopping = False
 
     def take(self, delivery: Delivery) -> None:
         """One delivery, from the transport."""
-        life = self._receive(delivery, delivery.envelope)
-        self._tasks[id(delivery)] = self._loop.create_task(life, context=self._surroundings.copy())
-
-    async def _receive(self, delivery: Delivery, envelope: Envelope) -> None:
-        """A message's life here."""
+        envelope = delivery.envelope
         key = (envelope.id, envelope.attempt)
-        if key in self._open:
-            self._open[key].append(delivery)
-            del self._tasks[id(delivery)]
+        deliveries = self._open.get(key)
+        if deliveries is not None:
+            deliveries.append(delivery)
             return
-        self._open[key] = [delivery]
+        deliveries = self._open[key] = [delivery]
+        life = self._receive(key, envelope, deliveries)
+        self._tasks[key] = self._loop.create_task(life, context=self._surroundings.copy())
+
+    async def _receive(self, key: Key, envelope: Envelope, deliveries: list[Delivery]) -> None:
+        """A message's life here. `deliveries` may grow meanwhile."""
         try:
-            if await self._turn():
-                await self._run(key, delivery, envelope)
+            if await self._turn() if self._goes_back() or not self._free else self._enter():
+                try:
+                    await self._run(key, envelope, deliveries)
+                finally:
+                    self._leave()
             else:
-                await self._requeue(key)
+                await _requeue(deliveries)
         except asyncio.CancelledError:
-            await self._requeue(key)  # abandoned: now another may have it
+            await _requeue(deliveries)  # abandoned: now another may have it
             raise
         except Exception as error:  # noqa: BLE001 - a fault of the bus must not leave a message neither acked nor handed back
             facts = {"queue": envelope.queue, "message_id": envelope.id, "error": type(error).__name__, "where": place_of(error)}
             log.error("a fault of the bus; the message goes back to its queue", extra=facts)  # noqa: TRY400 - a traceback's text shows values
             await asyncio.sleep(1 + backoff(1))  # it comes again at once
-            await self._requeue(key)
+            await _requeue(deliveries)
         finally:
-            del self._open[key], self._tasks[id(delivery)]
+            del self._open[key], self._tasks[key]
 
-    async def _turn(self) -> bool:
-        """Wait for a place among those that run. False where the service stops first."""
-        if self._goes_back():
-            return False
-        if self._slots.locked():
-            return await self._next_turn()
-        await self._slots.acquire()  # at once
+    # --- a place among those that run ------------------------------------------------------------------------------
+
+    def _enter(self) -> bool:
+        self._free -= 1
         return True
 
-    async def _next_turn(self) -> bool:
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("deliveries are received in tasks")
-        self._waiting.add(task)
-        try:
-            await self._slots.acquire()
-        except asyncio.CancelledError:
-            if not self._goes_back():
-                raise
-            return False
-        finally:
-            self._waiting.discard(task)
+    def _leave(self) -> None:
+        """Give the place to who has waited longest."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(True)
+                return
+        self._free += 1
+
+    async def _turn(self) -> bool:
+        """Wait for a place. False where the service stops first."""
         if self._goes_back():
-            self._slots.release()
+            return False
+        turn: asyncio.Future[bool] = self._loop.create_future()
+        self._waiting.append(turn)
+        try:
+            if not await turn:
+                return False
+        except asyncio.CancelledError:
+            if not turn.cancelled() and turn.result():
+                self._leave()
+            raise
+        if self._goes_back():
+            self._leave()
             return False
         return True
 
@@ -130,24 +143,44 @@ class Receiver:
         """Whether what has not begun goes back now. A request that may run once only stays: its redelivery would be refused."""
         return self._stopping and not self._once
 
-    async def _run(self, key: Key, delivery: Delivery, envelope: Envelope) -> None:
-        try:
-            outcome = self._ended.pop(key, None) or await self._attempt(key, delivery, envelope)
-            if outcome is not None:
-                await self._conclude(key, envelope, outcome)
-        finally:
-            self._slots.release()
+    # --- one attempt -----------------------------------------------------------------------------------------------
 
-    async def _attempt(self, key: Key, delivery: Delivery, envelope: Envelope) -> Outcome | None:
-        """Run the handler once. None where the message is no longer ours, and comes again."""
-        if self._once:
-            if delivery.redelivered:
-                # Another process may have begun it: the ack of a beginning can be lost with its connection.
-                text = f"{envelope.type}: it was delivered twice, and may run once only"
-                return Outcome(error=Unavailable(text, maybe_executed=True))
-            if not await self._ack(key):
-                return None
-        return await self._call(envelope)
+    async def _run(self, key: Key, envelope: Envelope, deliveries: list[Delivery]) -> None:
+        """Call the handler once, do what follows, then ack. What cannot be done goes back, and its outcome is kept for when it returns."""
+        outcome = self._ended.pop(key, None) if self._ended else None
+        if outcome is None:
+            if self._once:
+                if deliveries[0].redelivered:
+                    outcome = self._refusal(envelope)
+                elif not await _ack(deliveries):
+                    return  # no longer ours: it comes again
+                else:
+                    outcome = await self._call(envelope)
+            else:
+                outcome = await self._unless_handled(envelope)
+        if not outcome.concluded and not await self._settler.conclude(envelope, outcome, deliveries[-1]):
+            self._keep(key, outcome)
+            await _requeue(deliveries)
+        elif not await _ack(deliveries):
+            self._keep(key, Outcome(concluded=True))
+
+    async def _unless_handled(self, envelope: Envelope) -> Outcome:
+        """What is remembered of the message, or comes of handling it now. Only success is remembered: a dead letter may be replayed."""
+        key = MessageKey(self.endpoint.queue, envelope.source, envelope.id)
+        known = await self._inbox.find(key)
+        if known is not None:
+            log.debug("a duplicate; it was handled before", extra={"queue": envelope.queue, "message_id": envelope.id})
+            return Outcome(reply=known.reply, concluded=known.reply is None)
+        outcome = await self._call(envelope)
+        if outcome.error is None:
+            # A job's result has been told to its submitter; only who asks again is answered again.
+            await self._inbox.add(key, Handled(reply=outcome.reply if envelope.traffic == "request" else None))
+        return outcome
+
+    def _refusal(self, envelope: Envelope) -> Outcome:
+        """Another process may have begun it: the ack of a beginning can be lost with its connection."""
+        text = f"{envelope.type}: it was delivered twice, and may run once only"
+        return Outcome(error=Unavailable(text, maybe_executed=True))
 
     async def _call(self, envelope: Envelope) -> Outcome:
         report = self._settler.reporter(envelope)
@@ -176,41 +209,30 @@ class Receiver:
             return envelope
         return envelope.evolve(deadline=int(now + self.endpoint.timeout * 1000))
 
-    async def _conclude(self, key: Key, envelope: Envelope, outcome: Outcome) -> None:
-        """Do what follows, then ack. What cannot be done goes back to the broker, and its outcome is kept for when it returns."""
-        if not outcome.concluded and not await self._settler.conclude(envelope, outcome, self._open[key][-1]):
-            self._keep(key, outcome)
-            await self._requeue(key)
-        elif not await self._ack(key) or self._once:
-            self._keep(key, Outcome(concluded=True))
-
-    async def _ack(self, key: Key) -> bool:
-        """Ack every delivery of the message; whether one of them was alive."""
-        alive = False
-        for delivery in self._open[key]:  # may grow meanwhile
-            alive |= await delivery.ack()
-        return alive
-
-    async def _requeue(self, key: Key) -> None:
-        for delivery in self._open[key]:
-            await delivery.requeue()
-
     def _keep(self, key: Key, outcome: Outcome) -> None:
         self._ended[key] = outcome
         if len(self._ended) > MOST_KEPT:
             self._ended.popitem(last=False)
 
+    # --- the stop --------------------------------------------------------------------------------------------------
+
     def hand_back(self) -> None:
         """Give back what has not started."""
         self._stopping = True
         if self._goes_back():
-            for task in self._waiting:
-                task.cancel()
+            for turn in self._waiting:
+                if not turn.done():
+                    turn.set_result(False)
+            self._waiting.clear()
 
     async def finish(self) -> None:
         """Returns when nothing runs any more. Callers set the limit."""
-        while self._tasks:
-            await asyncio.wait([*self._tasks.values()])
+        while running := [task for task in self._tasks.values() if not task.done()]:
+            await asyncio.wait(running)
+        for deliveries in self._open.values():
+            await _requeue(deliveries)  # cancelled before its task could begin
+        self._open.clear()
+        self._tasks.clear()
         await self._settler.close()
 
     def abandon(self) -> int:
@@ -218,3 +240,16 @@ class Receiver:
         for task in self._tasks.values():
             task.cancel()
         return len(self._tasks)
+
+
+async def _ack(deliveries: list[Delivery]) -> bool:
+    """Ack every delivery of a message; whether one of them was alive."""
+    alive = False
+    for delivery in deliveries:  # may grow meanwhile
+        alive |= await delivery.ack()
+    return alive
+
+
+async def _requeue(deliveries: list[Delivery]) -> None:
+    for delivery in deliveries:
+        await delivery.requeue()

@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     """Seconds that an event or job stays worth handling (`expires`); 7 days, as long as a weekend with a holiday on both sides."""
     stop_grace: float = Field(default=30, ge=0)
     """Seconds that running handlers get to finish when the service stops."""
+    consumer_timeout: float = Field(default=1800, gt=0)
+    """Seconds after which the broker takes an unacked message from its worker: what RabbitMQ's own `consumer_timeout` is there, in ms."""
     clock_leeway: float = Field(default=30, ge=0)
     """Seconds by which two machines' clocks may differ before that matters."""
     request_queue: Literal["classic", "quorum"] = "classic"

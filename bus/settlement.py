@@ -26,6 +26,8 @@ RESULT_PATIENCE = 30.0
 """Seconds for which a result is offered again to a submitter that is away: long enough for it to reconnect."""
 MOST_OFFERS = 100
 """Results that are offered again at a time; who submits and leaves must not fill the worker's memory."""
+FIRST_FAILED = "first-failed-at"
+"""The header of a retry copy that says when the first attempt failed, in milliseconds since the epoch."""
 LONGEST_REASON = 1000
 """Characters of a dead letter's reason: a header frame larger than the connection's frames costs the connection."""
 
@@ -63,7 +65,8 @@ class Settler:
     async def conclude(self, envelope: Envelope, outcome: Outcome, via: Delivery) -> bool:
         """Do what follows. False where the broker has not taken responsibility, so that the message must not be acked."""
         if envelope.traffic == "request":
-            await self._answer(envelope, outcome, via)
+            if envelope.reply_to:
+                await self._answer(envelope, envelope.reply_to, outcome.reply or self._failure(envelope, outcome), via)
             return True  # the caller's deadline ends what no reply can
         if await self._settle(envelope, outcome):
             return True
@@ -77,35 +80,30 @@ class Settler:
         if self._offers:
             await asyncio.wait(self._offers)
 
-    async def _answer(self, request: Envelope, outcome: Outcome, via: Delivery) -> None:
-        if not request.reply_to:
-            return
-        try:
-            await self._reply(request, request.reply_to, outcome.reply or self._failure(request, outcome), via)
-        except InvalidArgument as error:
-            await self._reply(request, request.reply_to, self._unsendable(request, error), via)
-
-    async def _reply(self, request: Envelope, reply_to: str, answer: Envelope, via: Delivery) -> None:
+    async def _answer(self, request: Envelope, reply_to: str, answer: Envelope, via: Delivery | None) -> None:
         """On the delivery's own channel, so that the reply reaches the broker before the ack; where that is gone, on another."""
-        for channel in (via, None):
-            patience = 1.0 if request.deadline is None else max(1.0, request.deadline / 1000 - self._clock())
-            try:
-                await self._transport.send(self._stamped(answer), reply_address(reply_to), timeout=patience, via=channel)
-            except InvalidArgument:
-                raise
-            except BusError as error:
-                log.warning("a reply could not be sent", extra={"type": request.type, "why": str(error)})
-                if isinstance(error, ConnectionLost):
-                    continue
-            return
+        now = self._clock()
+        patience = 1.0 if request.deadline is None else max(1.0, request.deadline / 1000 - now)
+        try:
+            await self._transport.send(answer.evolve(timestamp=int(now)), reply_address(reply_to), timeout=patience, via=via)
+        except BusError as error:
+            log.warning("a reply could not be sent", extra={"type": request.type, "why": str(error)})
+            if isinstance(error, InvalidArgument) and answer.error is None:
+                await self._answer(request, reply_to, self._unsendable(request, error), via)
+            elif isinstance(error, ConnectionLost) and via is not None:
+                await self._answer(request, reply_to, answer, None)
 
     async def _settle(self, envelope: Envelope, outcome: Outcome) -> bool:
-        match settle(outcome.error, envelope.attempt, self._endpoint.retry):
+        now = int(self._clock() * 1000)
+        first_failed = envelope.headers.get(FIRST_FAILED, now)
+        lasted = (now - first_failed) / 1000 if isinstance(first_failed, int) else 0.0
+        match settle(outcome.error, envelope.attempt, self._endpoint.retry, lasted=lasted):
             case Ack():
                 return outcome.reply is None or await self._report_result(envelope, outcome.reply)
             case Retry(delay=delay):
                 address = retry_address(self._service, tier_for(delay), self._endpoint.queue)
-                copied = await self._copy(envelope.evolve(attempt=envelope.attempt + 1), address)
+                headers = {**envelope.headers, FIRST_FAILED: first_failed}
+                copied = await self._copy(envelope.evolve(attempt=envelope.attempt + 1, headers=headers), address)
                 if copied:
                     await self._tell_of_retry(envelope, outcome, delay)
                 return copied

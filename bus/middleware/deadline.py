@@ -56,29 +56,24 @@ def server_deadline(*, clock: Clock = time.time, leeway: float = 30, longest: fl
             context = current.get()
             if context is not None:
                 context.deadline = ends
-            return await _within(deadlines, left, inner, envelope)
+            try:
+                with deadlines.limit(left):
+                    return await inner(envelope)
+            except OutOfTime:
+                raise DeadlineExceeded(f"{envelope.type}: not done within {left:.3g} s") from None
 
         return call
 
     return layer
 
 
-async def _within(deadlines: Deadlines, seconds: float, inner: Handler, envelope: Envelope) -> Envelope | None:
-    try:
-        return await deadlines.within(seconds, inner(envelope))
-    except OutOfTime:
-        raise DeadlineExceeded(f"{envelope.type}: not done within {seconds:.3g} s") from None
-
-
 def _end(envelope: Envelope, leeway: int, longest: int) -> int | None:
     """Milliseconds since the epoch."""
     if envelope.traffic != "request":
         return envelope.deadline  # set by the receiver from the handler's own timeout, on this machine's clock
-    ends = []
-    if envelope.deadline is not None:
-        ends.append(envelope.deadline + leeway)
-    if envelope.expiration is not None and envelope.received is not None:
-        ends.append(envelope.received + envelope.expiration)
-    if not ends and envelope.received is not None:
-        return envelope.received + longest
-    return min(ends, default=None)
+    if envelope.received is None:
+        return None if envelope.deadline is None else envelope.deadline + leeway
+    if envelope.expiration is not None:
+        expires = envelope.received + envelope.expiration
+        return expires if envelope.deadline is None else min(expires, envelope.deadline + leeway)
+    return envelope.received + longest if envelope.deadline is None else envelope.deadline + leeway

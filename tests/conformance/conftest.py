@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import pytest
 
 from bus.transports.memory import VirtualLoop
+from tests.conformance.faststream_world import FastStreamWorld
 from tests.conformance.memory_world import MemoryWorld
 from tests.conformance.rabbitmq_world import PlainRabbitMQWorld, RabbitMQWorld
 from tests.conformance.world import World
@@ -22,6 +23,7 @@ WORLDS: Mapping[str, Make] = {
     "memory": lambda _: MemoryWorld(),
     "rabbitmq": _on_rabbitmq(RabbitMQWorld),
     "rabbitmq-plain": _on_rabbitmq(PlainRabbitMQWorld),
+    "faststream": _on_rabbitmq(FastStreamWorld),
 }
 CLOSE_TIMEOUT = 20.0  # seconds; everything a test leaves open closes within this
 

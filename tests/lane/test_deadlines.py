@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from bus.deadlines import Deadlines, OutOfTime
+from bus.deadlines import Deadlines, Limit, OutOfTime
 from tests.unit.fakes import virtual
 
 
@@ -77,9 +77,10 @@ async def test_one_that_raises_takes_no_other_with_it() -> None:
 @virtual
 async def test_work_in_time_returns_and_work_that_takes_longer_is_cancelled() -> None:
     deadlines = Deadlines()
-    assert await deadlines.within(1, asyncio.sleep(0.5, "done")) == "done"
-    with pytest.raises(OutOfTime):
-        await deadlines.within(1, asyncio.sleep(5))
+    with deadlines.limit(1):
+        await asyncio.sleep(0.5)
+    with pytest.raises(OutOfTime), deadlines.limit(1):
+        await asyncio.sleep(5)
     task = asyncio.current_task()
     assert task is not None
     assert not task.cancelling()
@@ -88,12 +89,20 @@ async def test_work_in_time_returns_and_work_that_takes_longer_is_cancelled() ->
 
 @virtual
 async def test_who_cancels_from_outside_is_obeyed_whether_or_not_the_time_is_up_too() -> None:
-    deadlines = Deadlines()
-    task = asyncio.create_task(deadlines.within(10, asyncio.sleep(20)))
-    await asyncio.sleep(1)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    loop, deadlines = asyncio.get_running_loop(), Deadlines()
+
+    async def work(limit: Limit) -> None:
+        with limit:
+            await asyncio.sleep(20)
+
+    for time_is_up in (False, True):
+        limit = deadlines.limit(10)
+        task = loop.create_task(work(limit))
+        loop.call_later(1, task.cancel)
+        if time_is_up:
+            loop.call_later(1, limit._expire)
+        with pytest.raises(asyncio.CancelledError):
+            await task
     assert not deadlines
 
 

@@ -67,6 +67,16 @@ async def test_a_service_serves_its_own_router() -> None:
 
 
 @virtual
+async def test_a_handler_that_may_outlast_the_brokers_patience_is_refused_by_name() -> None:
+    transport, notes = FakeTransport(), list[str]()
+    settings = load_settings(consumer_timeout=999)
+    async with Bus("ledger", settings=settings, transport=transport) as bus:
+        with pytest.raises(ConfigurationError, match=r"ledger\.close\.v1 may take 1000 s.*after 999 s.*BUS_CONSUMER_TIMEOUT"):
+            await bus.serve(working(1, notes))
+    assert notes == []
+
+
+@virtual
 async def test_a_clean_stop_finishes_what_runs_before_the_lifespan_ends() -> None:
     transport, notes, mine = FakeTransport(), list[str](), delivery()
     async with ledger(transport) as bus, bus.serving(working(20, notes)):

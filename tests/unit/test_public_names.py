@@ -19,6 +19,7 @@ NAMES = [
     "ContractViolation",
     "DataLoss",
     "DeadlineExceeded",
+    "Depends",
     "Event",
     "Expired",
     "FailedPrecondition",

@@ -1,5 +1,5 @@
 import os
-from uuid import UUID
+from uuid import RFC_4122, UUID
 
 from bus.randomness import BATCH, hex_source, uuid_source
 
@@ -12,7 +12,10 @@ def test_ids_differ_within_a_batch_and_beyond() -> None:
 
 
 def test_message_ids_are_random_uuids() -> None:
-    assert UUID(uuid_source()()).version == 4
+    take = uuid_source()
+    for taken in (take() for _ in range(BATCH)):
+        parsed = UUID(taken)
+        assert (str(parsed), parsed.version, parsed.variant) == (taken, 4, RFC_4122)
 
 
 def test_a_forked_child_gives_out_none_of_its_parents() -> None:

@@ -8,9 +8,9 @@ import pytest
 from bus.context import Context, current
 from bus.contract import decode
 from bus.envelope import Envelope, ErrorReply
-from bus.errors import ConnectionLost, InvalidArgument, NotFound, Unavailable
+from bus.errors import ConnectionLost, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from bus.policy import RetryPolicy
 from bus.receiver import MOST_KEPT, Receiver
-from bus.recovery import RetryPolicy
 from bus.router import Router
 from bus.settlement import LONGEST_REASON, MOST_OFFERS
 from bus.transport import Outcome, Refused, Returned
@@ -177,7 +177,7 @@ async def test_a_job_that_failed_is_copied_to_a_tier_and_then_acked() -> None:
     (copy,) = to(transport, "ledger.retry.5s")
     assert (copy.address.routing_key, copy.address.confirmed) == ("ledger.jobs.close.v1", True)
     assert (copy.envelope.id, copy.envelope.attempt, copy.envelope.deadline) == ("m-1", 3, None)
-    assert copy.envelope.headers == {"mine": "kept"}
+    assert copy.envelope.headers == {"mine": "kept", "first-failed-at": int(NOW * 1000)}
     assert delivery.acks == 1
     assert SECRET.encode() not in b"".join(sent.envelope.body for sent in transport.sent)
 
@@ -345,7 +345,7 @@ async def test_the_next_attempt_is_no_redelivery() -> None:
 
 @virtual
 async def test_what_ended_while_its_ack_could_not_be_written_is_acked_when_it_returns() -> None:
-    transport, work = FakeTransport(), Work()
+    transport, work = FakeTransport(), Work(error=FailedPrecondition("no"))
     receiver, first, second, third = job(work, transport), ordered(), ordered(), ordered()
     first.alive = False
     await received(receiver, first)
@@ -353,7 +353,7 @@ async def test_what_ended_while_its_ack_could_not_be_written_is_acked_when_it_re
     await received(receiver, second)
     assert (len(work.began), second.acks, len(transport.sent)) == (1, 1, sent)
     await received(receiver, third)
-    assert len(work.began) == 2  # a message that was acked and comes again is another
+    assert len(work.began) == 2  # a failure that was acked and comes again was replayed
 
 
 @virtual
@@ -385,13 +385,28 @@ async def test_what_must_not_run_twice_does_not_run_where_its_ack_cannot_be_writ
 
 
 @virtual
-async def test_what_ran_once_and_was_answered_is_not_refused_when_it_is_delivered_again() -> None:
+async def test_what_ran_once_and_is_delivered_again_is_refused_since_its_answer_went_the_way_of_its_ack() -> None:
     transport, work = FakeTransport(), Work()
     receiver, again = request(work, transport), asked()
     await received(receiver, asked())
     again.redelivered = True
     await received(receiver, again)
-    assert (len(work.began), len(transport.sent), again.acks) == (1, 1, 1)
+    assert (len(work.began), again.acks) == (1, 1)
+    assert [sent.envelope.error for sent in transport.sent] == [None, "unavailable"]
+
+
+@virtual
+async def test_a_retry_copy_says_when_the_first_attempt_failed_and_the_last_attempt_is_within_the_total_time() -> None:
+    transport, router = FakeTransport(), Router("ledger")
+    router.job(CloseBooks, retry=RetryPolicy(attempts=9, total_time=60))(Work(error=Unavailable("later")))
+    receiver = receiver_of(router, transport)
+    await received(receiver, ordered())
+    (copy,) = to(transport, "ledger.retry.1s")
+    assert copy.envelope.headers["first-failed-at"] == int(NOW * 1000)
+    earlier = int((NOW - 59) * 1000)
+    await received(receiver, ordered(attempt=3, headers={"first-failed-at": earlier}))
+    (dead,) = to(transport, "bus.dead")
+    assert (dead.envelope.headers["first-failed-at"], dead.envelope.headers["dead-attempts"]) == (earlier, 3)
 
 
 @virtual
@@ -404,12 +419,25 @@ async def test_an_idempotent_request_runs_again_when_it_is_delivered_again() -> 
 
 @virtual
 async def test_what_is_remembered_is_bounded_and_holds_no_contents() -> None:
-    receiver = request(Work(), FakeTransport(), concurrency=MOST_KEPT)
+    receiver = job(Work(), FakeTransport())
     for number in range(MOST_KEPT + 100):
-        receiver.take(asked(id=str(number)))
+        delivery = ordered(id=str(number))
+        delivery.alive = False
+        receiver.take(delivery)
     await receiver.finish()
     assert len(receiver._ended) == MOST_KEPT
     assert {(kept.reply, kept.error) for kept in receiver._ended.values()} == {(None, None)}
+    assert not receiver._open
+    assert not receiver._tasks
+
+
+@virtual
+async def test_what_is_abandoned_before_it_began_goes_back() -> None:
+    receiver, work, delivery = job(Work(), FakeTransport()), Work(), ordered()
+    receiver.take(delivery)
+    assert receiver.abandon() == 1
+    await receiver.finish()
+    assert (work.began, delivery.acks, delivery.requeues) == ([], 0, 1)
     assert not receiver._open
     assert not receiver._tasks
 
@@ -432,7 +460,7 @@ async def test_a_fault_of_the_bus_leaves_no_message_behind(caplog: pytest.LogCap
 
     receiver, delivery = job(Work(), FakeTransport(answer=broken), concurrency=1), ordered()
     await received(receiver, delivery)
-    assert (delivery.acks, delivery.requeues, receiver._slots.locked()) == (0, 1, False)
+    assert (delivery.acks, delivery.requeues, receiver._free) == (0, 1, 1)
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert SECRET not in caplog.text
 

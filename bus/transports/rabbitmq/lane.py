@@ -8,7 +8,6 @@ authentication, heartbeats, channels and declarations. What goes out is collecte
 
 import asyncio
 import logging
-from struct import Struct
 from typing import Any, Protocol
 
 from aiormq.connection import TransportFactory
@@ -17,67 +16,15 @@ from typing_extensions import override
 from yarl import URL
 
 from bus.errors import ConnectionLost
-from bus.transports.rabbitmq.frames import (
-    ACK,
-    BODY,
-    CANCEL,
-    CLOSE_CHANNEL,
-    CLOSED_CHANNEL,
-    DELIVER,
-    FRAME_END,
-    HEADER,
-    HEARTBEAT,
-    METHOD,
-    NACK,
-    OVERHEAD,
-    RETURN,
-)
+from bus.transports.rabbitmq.frames import HEARTBEAT
+from bus.transports.rabbitmq.incoming import Claimant, Incoming
 
-__all__ = ["Claimant", "Lane", "LaneFactory"]
+__all__ = ["Lane", "LaneFactory"]
 
 log = logging.getLogger("bus.rabbitmq")
 
-BLOCKED, UNBLOCKED = 0x000A003C, 0x000A003D
-PROTOCOL_HEADER = ord("A")
-"""The first byte of "AMQP", which a broker sends that does not speak 0-9-1."""
-
-head_at = Struct(">BHI").unpack_from
-u32_at = Struct(">I").unpack_from
-u64_at = Struct(">Q").unpack_from
-confirm_at = Struct(">QB").unpack_from
-delivered_at = Struct(">QB").unpack_from
-content_at = Struct(">BHIHHQ").unpack_from
-METHOD_ID, CONFIRM_LENGTH = 4, 13
-"""Bytes"""
-CONTENT_HEAD = 19
-"""Bytes of a header frame before its properties: the frame's head, class, weight and the body's size."""
-LEAST_HEADER = 14
-"""Bytes of a header frame's payload where it has no property at all."""
 LARGE = 32 * 1024
 """Bytes. What is larger is written at once, and not with others: the next publish has to see whether the socket is full."""
-
-
-class Malformed(Exception):
-    """Bytes that are no AMQP 0-9-1, or not in an order that it allows."""
-
-
-class Claimant(Protocol):
-    """Who has claimed a channel. Nothing of this may block or raise."""
-
-    def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
-        """A delivery; `properties` is the header frame's flags and values."""
-
-    def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:
-        """The broker's ack or nack of a publish."""
-
-    def on_return(self, reason: str, exchange: str, routing_key: str, properties: bytes) -> None:
-        """A mandatory message that no queue takes; on a confirmed channel its ack comes later, perhaps together with others."""
-
-    def on_cancel(self) -> None:
-        """The broker has ended the channel's consumer. aiormq hears of it, too."""
-
-    def on_close(self, why: str) -> None:
-        """The broker has closed the channel, or the connection is gone: nothing more comes, and nothing may be written."""
 
 
 class Writer(Protocol):
@@ -110,19 +57,6 @@ class Nobody:
 NOBODY = Nobody()
 
 
-class Partial:
-    """A delivery or return whose content has not come whole."""
-
-    __slots__ = ("body", "delivered", "missing", "properties", "returned")
-
-    def __init__(self, *, delivered: tuple[int, bool] | None = None, returned: tuple[str, str, str] | None = None) -> None:
-        self.delivered = delivered
-        self.returned = returned
-        self.properties: bytes | None = None
-        self.missing = 0
-        self.body: list[bytes] = []
-
-
 class Lane(asyncio.StreamReaderProtocol):
     """One connection's frames, both ways."""
 
@@ -132,16 +66,11 @@ class Lane(asyncio.StreamReaderProtocol):
         self._call_soon = loop.call_soon
         self._dirty: list[Writer] = []
         self._claimed: dict[int, Claimant] = {}
-        self._partial: dict[int, Partial] = {}
-        self._rest: list[bytes] = []
-        """The first frame that is not whole, in the pieces that it came in."""
-        self._short = 0
-        """Bytes that it lacks, as far as is known."""
+        self._incoming = Incoming(self._claimed, on_alarm=self._alarm)
         self._outgoing: list[bytes] = []
         self._writable = asyncio.Event()
         self._writable.set()
         self._fed = loop.time()
-        self.frame_max = 131072
         self.feed_interval = 1.0
         """Seconds; while only hot frames come, aiormq is shown a heartbeat this often, or it would close the connection."""
         self.heard = loop.time()
@@ -149,8 +78,20 @@ class Lane(asyncio.StreamReaderProtocol):
         self.unblocked = asyncio.Event()
         self.unblocked.set()
         self.ended = False
-        self.trouble: str | None = None
+
+    @property
+    def frame_max(self) -> int:
+        """Bytes of the largest frame, either way."""
+        return self._incoming.frame_max
+
+    @frame_max.setter
+    def frame_max(self, size: int) -> None:
+        self._incoming.frame_max = size
+
+    @property
+    def trouble(self) -> str | None:
         """Why the lane itself has closed the connection."""
+        return self._incoming.trouble
 
     # --- in --------------------------------------------------------------------------------------------------------
 
@@ -164,12 +105,12 @@ class Lane(asyncio.StreamReaderProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: nothing waits any longer."""
         self.ended = True
-        claimed, self._claimed = self._claimed, {}
-        self._partial.clear()
+        claimants = [*self._claimed.values()]
+        self._claimed.clear()
         self._outgoing.clear()
         self._writable.set()
         self.unblocked.set()
-        for claimant in claimed.values():
+        for claimant in claimants:
             claimant.on_close("the connection was lost")
         super().connection_lost(exc)
 
@@ -177,19 +118,10 @@ class Lane(asyncio.StreamReaderProtocol):
     def data_received(self, data: bytes) -> None:
         """Called by the loop with whatever the socket had."""
         now = self.heard = self._now()
-        passed = b""
-        if self._short > len(data):
-            self._rest.append(data)
-            self._short -= len(data)
-        elif self.trouble is None:
-            if self._rest:
-                self._rest.append(data)
-                data = b"".join(self._rest)
-                self._rest.clear()
-            self._short = 0
-            at, passed = self._frames(data)
-            if at < len(data):
-                self._rest.append(data[at:])
+        readable = self.trouble is None
+        passed = self._incoming.feed(data)
+        if readable and self.trouble is not None:
+            self._give_up(self.trouble)
         if passed:
             self._fed = now
             super().data_received(passed)
@@ -197,143 +129,16 @@ class Lane(asyncio.StreamReaderProtocol):
             self._fed = now
             super().data_received(HEARTBEAT)
 
-    def _frames(self, data: bytes) -> tuple[int, bytes]:  # noqa: C901 - the hottest loop: a call each would cost a tenth of it
-        """Take the hot frames; where the first incomplete one begins, and the others as they came."""
-        at, keep, size = 0, 0, len(data)
-        passed = b""
-        claimed = self._claimed
-        try:
-            while size - at >= OVERHEAD:
-                kind, channel, length = head_at(data, at)
-                end = at + OVERHEAD + length
-                if end > size or length > self.frame_max:
-                    if kind == PROTOCOL_HEADER:
-                        at = size  # aiormq has an error of its own for it
-                        raise Malformed("a protocol header; the broker wants another protocol than AMQP 0-9-1")  # noqa: TRY301
-                    if length > self.frame_max:
-                        raise Malformed(f"a frame of {length} bytes, and {self.frame_max} is the most")  # noqa: TRY301
-                    self._short = end - size
-                    break
-                if data[end - 1] != FRAME_END:
-                    raise Malformed("a frame without its end")  # noqa: TRY301 - one way out for all of them
-                claimant = claimed.get(channel)
-                if claimant is not None:
-                    taken = self._take(claimant, kind, channel, data, at + 7, end - 1)
-                    if taken:
-                        if keep < at:
-                            passed += data[keep:at]
-                        keep = at = taken
-                        continue
-                elif channel == 0 and kind == METHOD and length >= METHOD_ID:
-                    self._alarm(u32_at(data, at + 7)[0])
-                at = end
-        except Malformed as error:
-            self._give_up(f"the broker's stream is malformed: {error}")
-            return size, passed + data[keep:at]
-        except Exception as error:  # noqa: BLE001 - of whatever kind: the loop would close the connection without a word
-            self._give_up(f"the broker's stream could not be read: {type(error).__name__}")
-            return size, passed + data[keep:at]
-        return at, passed + data[keep:at]
-
     def _give_up(self, why: str) -> None:
         """The stream cannot be trusted from here on; the link connects anew."""
-        self.trouble = why
         log.error("closing the connection", extra={"why": why})
         self.transport.abort()
 
-    def _take(self, claimant: Claimant, kind: int, channel: int, data: bytes, at: int, end: int) -> int:
-        """Where the frames end that were for the claimant alone, beginning with `data[at:end]`; 0 where this one was not."""
-        if kind == METHOD:
-            return self._method(claimant, channel, data, at, end)
-        partial = self._partial.get(channel)
-        if partial is None:
-            return 0  # of content whose method went to aiormq
-        if kind == HEADER and partial.properties is None and end - at >= LEAST_HEADER:
-            partial.missing = u64_at(data, at + 4)[0]
-            partial.properties = data[at + 12 : end]
-        elif kind == BODY and partial.properties is not None and end - at <= partial.missing:
-            partial.body.append(data[at:end])
-            partial.missing -= end - at
-        else:
-            raise Malformed(f"a frame of kind {kind} where it has no place in a message's content")
-        if not partial.missing:
-            del self._partial[channel]
-            self._complete(claimant, partial)
-        return end + 1
-
-    def _method(self, claimant: Claimant, channel: int, data: bytes, at: int, end: int) -> int:
-        if end - at < METHOD_ID:
-            raise Malformed("a method frame without a method")
-        method = u32_at(data, at)[0]
-        if method == DELIVER:
-            return self._deliver(claimant, channel, data, at, end)
-        if method in (ACK, NACK):
-            if end - at != CONFIRM_LENGTH:
-                raise Malformed(f"a confirm of {end - at} bytes")
-            tag, flags = confirm_at(data, at + 4)
-            claimant.on_confirm(tag, multiple=flags & 1 == 1, ok=method == ACK)
-            return end + 1
-        if method == RETURN:
-            self._begin(channel, Partial(returned=_return(data[at + 6 : end])))
-            return end + 1
-        if method == CANCEL:
-            claimant.on_cancel()
-        elif method in (CLOSE_CHANNEL, CLOSED_CHANNEL):
-            self._end(channel, claimant, _short_at(data[at + 6 : end], 0)[0] if method == CLOSE_CHANNEL else "")
-        return 0
-
-    def _deliver(self, claimant: Claimant, channel: int, data: bytes, at: int, end: int) -> int:
-        """Most deliveries are in the buffer as a whole, and need no `Partial`."""
-        tag_at = at + 5 + data[at + 4]
-        if tag_at + 9 > end:
-            raise Malformed("a delivery without its tag")
-        tag, redelivered = delivered_at(data, tag_at)
-        start = end + 1
-        if start + CONTENT_HEAD < len(data) and channel not in self._partial:
-            kind, number, length, _, _, size = content_at(data, start)
-            body = start + OVERHEAD + length
-            after: int = body + OVERHEAD + size
-            if (
-                kind == HEADER
-                and number == channel
-                and length >= LEAST_HEADER
-                and length + size <= self.frame_max
-                and after <= len(data)
-                and data[body - 1] == FRAME_END
-                and data[after - 1] == FRAME_END
-                and head_at(data, body) == (BODY, channel, size)
-            ):
-                content = data[start + CONTENT_HEAD : body - 1], data[body + 7 : after - 1]
-                claimant.on_deliver(tag, *content, redelivered=redelivered == 1)
-                return after
-        self._begin(channel, Partial(delivered=(tag, redelivered == 1)))
-        return start
-
-    def _begin(self, channel: int, partial: Partial) -> None:
-        if channel in self._partial:
-            raise Malformed("a message within another's content")
-        self._partial[channel] = partial
-
-    def _end(self, channel: int, claimant: Claimant, why: str) -> None:
-        """The broker closes the channel, or agrees to aiormq's closing it: its number may be another's from here on."""
-        del self._claimed[channel]
-        self._partial.pop(channel, None)
-        claimant.on_close(f"the broker closed the channel: {why}" if why else "the channel was closed")
-
-    def _complete(self, claimant: Claimant, partial: Partial) -> None:
-        properties = partial.properties or b""
-        body = partial.body[0] if len(partial.body) == 1 else b"".join(partial.body)
-        if partial.delivered is not None:
-            tag, redelivered = partial.delivered
-            claimant.on_deliver(tag, properties, body, redelivered=redelivered)
-        elif partial.returned is not None:
-            claimant.on_return(*partial.returned, properties)
-
-    def _alarm(self, method: int) -> None:
-        if method == BLOCKED:
-            self.unblocked.clear()
-        elif method == UNBLOCKED:
+    def _alarm(self, takes_publishes: bool) -> None:  # noqa: FBT001 - the callback's one fact
+        if takes_publishes:
             self.unblocked.set()
+        else:
+            self.unblocked.clear()
 
     # --- channels --------------------------------------------------------------------------------------------------
 
@@ -406,22 +211,6 @@ class Lane(asyncio.StreamReaderProtocol):
             outgoing += writer.frames()
         if outgoing:
             self.transport.write(b"".join(outgoing))
-
-
-def _short_at(data: bytes, at: int) -> tuple[str, int]:
-    """A short string, and where what follows it begins."""
-    end = at + 1 + data[at]
-    return data[at + 1 : end].decode(errors="replace"), end
-
-
-def _return(data: bytes) -> tuple[str, str, str]:
-    """Reply text, exchange and routing key of a basic.return, of which `data` holds what follows the code."""
-    reason, at = _short_at(data, 0)
-    exchange, at = _short_at(data, at)
-    routing_key, at = _short_at(data, at)
-    if at > len(data):
-        raise Malformed("a return that is shorter than its fields")
-    return reason, exchange, routing_key
 
 
 class LaneFactory(TransportFactory):

@@ -3,6 +3,7 @@
 It makes and reads what `bus.transports.wire` with pamqp makes and reads; a test holds the two to each other.
 """
 
+from functools import lru_cache
 from struct import Struct, error
 from typing import Any
 
@@ -53,17 +54,21 @@ def write_properties(envelope: Envelope) -> bytes:
         parts.append(_short(envelope.in_reply_to))
     if envelope.reply_to is not None:
         flags |= REPLY_TO
-        parts.append(_short(envelope.reply_to))
+        parts.append(often_short(envelope.reply_to))
     if envelope.expiration is not None:
         flags |= EXPIRATION
         parts.append(_short(str(envelope.expiration)))
-    parts += (_short(envelope.id), u64(envelope.timestamp), _short(envelope.type), _short(envelope.source))
+    parts += (_short(envelope.id), u64(envelope.timestamp), often_short(envelope.type), often_short(envelope.source))
     return u16(flags) + b"".join(parts)
 
 
 def _short(text: str) -> bytes:
     data = text.encode()
     return LENGTHS[len(data)] + data  # IndexError where it is over 255 bytes
+
+
+often_short = lru_cache(maxsize=1024)(_short)
+"""For what many messages have in common."""
 
 
 def _text(field: bytes, text: str) -> bytes:

@@ -9,7 +9,7 @@ from aiormq.channel import Channel
 from bus.envelope import Envelope, Traffic
 from bus.settings import Settings
 from bus.topology import Address, Purpose, Queue, Topology
-from bus.transport import Accepted, Consumption, Delivery, Observer, Outcome, Returned
+from bus.transport import Consumption, Delivery, Observer, Outcome, Returned
 from bus.transports.rabbitmq.consumer import Consumer, Consuming
 from bus.transports.rabbitmq.consuming import ConsumingChannel, LaneDelivery
 from bus.transports.rabbitmq.link import Link
@@ -123,17 +123,15 @@ class RabbitMQTransport:
         if isinstance(via, LaneDelivery) and via.channel.alive:
             via.channel.publish(envelope, address)
             return ACCEPTED
-        outcome = await self._sent(envelope, address, timeout, via)
+        if isinstance(via, PlainDelivery) and via.channel.alive:
+            outcome = await via.channel.publish(envelope, address, asyncio.get_running_loop().time() + timeout)
+        else:
+            publisher = self._publisher if address.confirmed else self._questions
+            outcome = await publisher.publish(envelope, address, timeout=timeout)
         if isinstance(outcome, Returned) and not address.confirmed:
             self._returned(envelope.id, outcome.reason)
-            return Accepted()
+            return ACCEPTED
         return outcome
-
-    async def _sent(self, envelope: Envelope, address: Address, timeout: float, via: Delivery | None) -> Outcome:
-        if isinstance(via, PlainDelivery) and via.channel.alive:
-            return await via.channel.publish(envelope, address, asyncio.get_running_loop().time() + timeout)
-        publisher = self._publisher if address.confirmed else self._questions
-        return await publisher.publish(envelope, address, timeout=timeout)
 
     async def consume(
         self,
