@@ -2,12 +2,12 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := dev,auth,containers,faststream,reload,transcription
+EXTRAS := dev,docs,auth,containers,faststream,reload,transcription
 PINNED := $(EXTRAS),bench
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-brokers test-compose lint format bench broker constraints clean
+.PHONY: help demo test test-brokers test-compose lint format docs check-wheel bench broker constraints clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,12 @@ format: $(STAMP) ## let ruff format the code and mend what it can
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format
 
+docs: $(STAMP) ## build the documentation into site/, strictly (ARGS=serve shows it on http://127.0.0.1:8000)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs $(or $(ARGS),build)
+
+check-wheel: $(STAMP) ## build the wheel, install it alone, and see what it brings and how long its imports take
+	@$(BIN)/python scripts/check_wheel.py
+
 bench: $(STAMP) ## measure the bus beside its peers (12 minutes; ARGS=--quick two, ARGS="--only rpc" one work)
 	@scripts/ensure-broker
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[bench]"
@@ -53,7 +59,7 @@ constraints: $(STAMP) ## resolve the dependencies anew and pin them in constrain
 	@$(BIN)/python scripts/pin.py ".[$(PINNED)]" constraints.txt
 
 clean: ## remove the environment, the caches and what was built
-	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "clean: done"
 
