@@ -16,6 +16,7 @@ from bus.contract import Event, Job, Message, Request, check_part
 from bus.dead_letters import EVERYTHING, Letter, Purged, Replayed, Replaying, Selection, look, purge, replay
 from bus.errors import BusError, ConfigurationError, Unavailable
 from bus.handler import Middleware, compose
+from bus.inbox import Inbox, MemoryInbox
 from bus.receiver import Receiver
 from bus.replies import JobHandle
 from bus.router import Router
@@ -41,7 +42,7 @@ class Bus:
     ...     transcript = await bus.request(GetTranscript(transcript_id=id), timeout=2)
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what users may choose, each by its name
         self,
         service: str,
         *,
@@ -49,9 +50,10 @@ class Bus:
         transport: Transport | None = None,
         client: Sequence[Middleware] | None = None,
         server: Sequence[Middleware] | None = None,
+        inbox: Inbox | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`service` is this service's name. `clock` gives seconds since the epoch.
+        """`service` is this service's name, `inbox` where it remembers what was handled. `clock` gives seconds since the epoch.
 
         Raises `ContractError` where `service` is no name, and `ConfigurationError` where the environment's settings are wrong.
         """
@@ -60,12 +62,15 @@ class Bus:
         self.settings = settings or load_settings()
         self.instance = f"{socket.gethostname()[:30]}-{os.getpid()}-{secrets.token_hex(6)}"
         self._clock = clock
+        self._inbox = MemoryInbox() if inbox is None else inbox  # an empty one is false
         self._transport = transport or RabbitMQTransport(self.settings, name=service, clock=clock)
         limits = {"leeway": self.settings.clock_leeway, "longest": self.settings.request_timeout}
         self._server = server_stack(clock=clock, **limits) if server is None else server
         layers = client_stack(clock=clock) if client is None else client
         self._client = Client(service, self.instance, self._transport, layers, settings=self.settings, clock=clock)
         self._consumptions: list[Consumption] = []
+        self._unsettled = 0
+        """How many `serving` blocks begin or end now."""
 
     async def __aenter__(self) -> Self:
         """Connect. Raises `Unavailable` or `Unauthenticated` within the settings `connect_timeout` and `start_timeout`."""
@@ -84,8 +89,8 @@ class Bus:
 
     @property
     def ready(self) -> bool:
-        """Whether every consumer is registered at the broker now."""
-        return bool(self._consumptions) and all(consumption.ready for consumption in self._consumptions)
+        """Whether every consumer is registered at the broker now; false while `serving` begins or ends."""
+        return not self._unsettled and bool(self._consumptions) and all(consumption.ready for consumption in self._consumptions)
 
     async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
         """Ask, and wait for the answer: `Client.request` has the errors. `timeout` in seconds."""
@@ -126,6 +131,20 @@ class Bus:
         """
         if router.name != self.service:
             raise ConfigurationError(f"the bus is {self.service!r} and the router {router.name!r}; a service serves its own router")
+        _fit(router, self.settings.consumer_timeout)
+        self._unsettled += 1
+        try:
+            async with self._consuming(router):
+                self._unsettled -= 1
+                try:
+                    yield
+                finally:
+                    self._unsettled += 1
+        finally:
+            self._unsettled -= 1
+
+    @asynccontextmanager
+    async def _consuming(self, router: Router) -> AsyncIterator[None]:
         async with router.lifespan() as state, AsyncExitStack() as stack:
             receivers = self._receivers(router, state)
             # All queues before the first consumer: who is answered by one endpoint can rely on the others, and a queue
@@ -158,6 +177,7 @@ class Bus:
                 sender=self,
                 state=state,
                 version=self.settings.service_version,
+                inbox=self._inbox,
                 clock=self._clock,
             )
             for name, endpoint in router.endpoints.items()
@@ -202,6 +222,16 @@ class Bus:
             with suppress(TimeoutError):
                 async with asyncio.timeout(ABANDON_TIMEOUT):
                     await asyncio.gather(*(receiver.finish() for receiver in receivers))
+
+
+def _fit(router: Router, consumer_timeout: float) -> None:
+    """Refuse what may run for longer than the broker waits for its ack: it would be taken away and run elsewhere meanwhile."""
+    for endpoint in router.endpoints.values():
+        if endpoint.timeout is not None and endpoint.timeout > consumer_timeout:
+            raise ConfigurationError(
+                f"{endpoint.contract.type} may take {endpoint.timeout:g} s, and the broker takes it back after {consumer_timeout:g} s; "
+                "shorten its handler's timeout, or raise RabbitMQ's consumer_timeout (ms) and BUS_CONSUMER_TIMEOUT (s)"
+            )
 
 
 async def _cancelled(consumption: Consumption) -> None:

@@ -17,6 +17,7 @@ from pydantic_core import PydanticSerializationError
 from pydantic_core.core_schema import ErrorType
 
 from bus.errors import ContractError, ContractViolation
+from bus.policy import RetryPolicy
 
 __all__ = [
     "CATALOG",
@@ -55,6 +56,7 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False)
 
 
+DEFAULT_RETRY = RetryPolicy()
 R = TypeVar("R", bound=Message | None)
 M = TypeVar("M", bound=type[Message])
 Q_co = TypeVar("Q_co", covariant=True)
@@ -108,6 +110,8 @@ class Contract:
     """The right that a caller must hold."""
     idempotent: bool = False
     """Whether running it twice has the effect of running it once: then the bus itself may try it again."""
+    retry: RetryPolicy = DEFAULT_RETRY
+    """Events and jobs: how a handler that says nothing else is retried."""
 
     type: str = field(init=False)
     """The type on the wire, `<name>.v<version>`; the routing key, too."""
@@ -159,10 +163,12 @@ def contract(
     version: int,
     permission: str | None = None,
     idempotent: bool = False,
+    retry: RetryPolicy = DEFAULT_RETRY,
     catalog: Catalog = CATALOG,
 ) -> Callable[[M], M]:
     """Declare a `Request`, `Event` or `Job` class as version `version` of the contract `name`.
 
+    `retry` is for handlers of an event or job that have no policy of their own; a request is retried by who asks.
     Raises `ContractError` at import for a bad name or version, a class that is none of the three kinds, an
     unresolved reply type, or a type that another class has.
     """
@@ -170,6 +176,8 @@ def contract(
     def declare(model: M) -> M:
         _check_name(name, version, model)
         kind = _kind(model)
+        if kind == "request" and retry is not DEFAULT_RETRY:
+            raise ContractError(f"{_place(model)} is a request, which is retried by who asks; leave retry= out")
         declared = Contract(
             name=name,
             version=version,
@@ -178,6 +186,7 @@ def contract(
             reply=None if kind == "event" else _reply(model),
             permission=permission,
             idempotent=idempotent,
+            retry=retry,
         )
         known = _DECLARED.get(model)
         if known is not None and known.type != declared.type:
@@ -216,12 +225,15 @@ def encode(message: Message | None, model: type[Message] | None = None) -> bytes
     raise ContractViolation(fault)  # outside of the handler: the other error, with the value in it, is no context of this
 
 
-def decode(model: type[Any] | None, body: bytes) -> Any:
-    """The message of class `model` in `body`; `ContractViolation` names the fields and rules that it breaks."""
+def decode(model: type[Any] | None, body: bytes, *, extra: Literal["forbid"] | None = None) -> Any:
+    """The message of class `model` in `body`; `ContractViolation` names the fields and rules that it breaks.
+
+    Fields that it does not have are what its class says, which is ignored; with `extra="forbid"` they break a rule.
+    """
     if model is None:
         return None
     try:
-        return model.__pydantic_validator__.validate_json(body)
+        return model.__pydantic_validator__.validate_json(body, extra=extra)
     except ValidationError as error:
         faults = _faults(model, error)
     raise ContractViolation(f"{model.__name__}: {faults}")  # outside of the handler, as in `encode`

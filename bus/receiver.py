@@ -9,9 +9,11 @@ from contextvars import copy_context
 from typing import Any
 
 from bus.context import Context, Sender, current
+from bus.dead_letters.record import REPLAYS
 from bus.envelope import Envelope
 from bus.errors import Cancelled, Expired, Unavailable, Undecodable
 from bus.handler import Handler
+from bus.inbox import Handled, Inbox, MessageKey
 from bus.recovery import backoff, is_own_cancel, place_of
 from bus.router import Endpoint
 from bus.settlement import Outcome, Settler
@@ -25,8 +27,8 @@ log = logging.getLogger("bus.receiver")
 MOST_KEPT = 1_000
 """Outcomes remembered for redeliveries; beyond it the oldest are forgotten. Not more than the prefetch can be under way at a time."""
 
-Key = tuple[str, int]
-"""A message's id and attempt: a retry is no redelivery."""
+Key = tuple[str, int, str | int]
+"""A message's id, attempt and replays: neither a retry nor a replay is a redelivery."""
 
 
 class Receiver:
@@ -47,6 +49,7 @@ class Receiver:
         service: str,
         sender: Sender,
         state: Any,
+        inbox: Inbox,
         version: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -58,6 +61,7 @@ class Receiver:
         self._handler = handler
         self._sender = sender
         self._state = state
+        self._inbox = inbox
         self._clock = clock
         self._settler = Settler(endpoint, topology, transport, service=service, version=version, clock=clock)
         # Handlers see the context variables of who serves, and not those of who happened to open the connection.
@@ -74,7 +78,7 @@ class Receiver:
     def take(self, delivery: Delivery) -> None:
         """One delivery, from the transport."""
         envelope = delivery.envelope
-        key = (envelope.id, envelope.attempt)
+        key = (envelope.id, envelope.attempt, envelope.headers.get(REPLAYS, 0))
         deliveries = self._open.get(key)
         if deliveries is not None:
             deliveries.append(delivery)
@@ -152,12 +156,28 @@ class Receiver:
                     outcome = self._refusal(envelope)
                 elif not await _ack(deliveries):
                     return  # no longer ours: it comes again
-            outcome = outcome or await self._call(envelope)
+                else:
+                    outcome = await self._call(envelope)
+            else:
+                outcome = await self._unless_handled(envelope)
         if not outcome.concluded and not await self._settler.conclude(envelope, outcome, deliveries[-1]):
             self._keep(key, outcome)
             await _requeue(deliveries)
         elif not await _ack(deliveries):
             self._keep(key, Outcome(concluded=True))
+
+    async def _unless_handled(self, envelope: Envelope) -> Outcome:
+        """What is remembered of the message, or comes of handling it now. Only success is remembered: a dead letter may be replayed."""
+        key = MessageKey(self.endpoint.queue, envelope.source, envelope.id)
+        known = await self._inbox.find(key)
+        if known is not None:
+            log.debug("a duplicate; it was handled before", extra={"queue": envelope.queue, "message_id": envelope.id})
+            return Outcome(reply=known.reply, concluded=known.reply is None)
+        outcome = await self._call(envelope)
+        if outcome.error is None:
+            # A job's result has been told to its submitter; only who asks again is answered again.
+            await self._inbox.add(key, Handled(reply=outcome.reply if envelope.traffic == "request" else None))
+        return outcome
 
     def _refusal(self, envelope: Envelope) -> Outcome:
         """Another process may have begun it: the ack of a beginning can be lost with its connection."""

@@ -6,20 +6,22 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tenacity import RetryCallState, wait_exponential, wait_random_exponential
+from tenacity import RetryCallState, wait_chain, wait_exponential, wait_fixed, wait_random_exponential
 from tenacity.wait import wait_base
 
-from bus.errors import BusError, ConfigurationError, Internal
+from bus.errors import BusError, Internal
+from bus.policy import RetryPolicy
 
 __all__ = [
     "Ack",
     "DeadLetter",
     "Requeue",
     "Retry",
-    "RetryPolicy",
     "Settlement",
     "backoff",
     "code_of",
+    "delay_after",
+    "delays_of",
     "is_own_cancel",
     "place_of",
     "reason_of",
@@ -29,34 +31,6 @@ __all__ = [
 
 
 log = logging.getLogger("bus.recovery")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
-    """How often and after what waits a failed event or job is tried again; the waits are rounded up to retry tiers."""
-
-    attempts: int = 5
-    """Attempts in all, the first included."""
-    first_delay: float = 1
-    """Seconds before the second attempt; each further wait is `factor` times longer."""
-    factor: float = 5
-    longest_delay: float = 3600
-    """Seconds."""
-    permanent: tuple[type[Exception], ...] = ()
-    """Errors that trying again cannot help, beside those of the bus that say so themselves."""
-
-    def __post_init__(self) -> None:
-        if self.attempts < 1 or self.first_delay < 0 or self.factor < 1:
-            raise ConfigurationError("a retry policy has attempts of at least 1, first_delay of at least 0 and factor of at least 1")
-
-    def delay(self, attempt: int) -> float:
-        """Seconds to wait after attempt `attempt` (from 1) has failed."""
-        wait = wait_exponential(multiplier=self.first_delay, exp_base=self.factor, max=self.longest_delay)
-        return _seconds(wait, attempt)
-
-    def delays(self) -> tuple[float, ...]:
-        """The waits between all attempts, in seconds."""
-        return tuple(self.delay(attempt) for attempt in range(1, self.attempts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +61,32 @@ class Requeue:
 Settlement = Ack | Retry | DeadLetter | Requeue
 
 
-def settle(error: BaseException | None, attempt: int, policy: RetryPolicy) -> Settlement:
-    """What becomes of an event or job after attempt `attempt` (from 1) ended with `error`, or well."""
+def delay_after(attempt: int, policy: RetryPolicy) -> float:
+    """Seconds to wait after attempt `attempt` (from 1) has failed."""
+    if policy.delays:
+        return _seconds(wait_chain(*map(wait_fixed, policy.delays)), attempt)
+    wait = wait_exponential(multiplier=policy.first_delay, exp_base=policy.factor, max=policy.longest_delay)
+    return _seconds(wait, attempt)
+
+
+def delays_of(policy: RetryPolicy) -> tuple[float, ...]:
+    """The waits between all attempts, in seconds."""
+    return tuple(delay_after(attempt, policy) for attempt in range(1, policy.attempts))
+
+
+def settle(error: BaseException | None, attempt: int, policy: RetryPolicy, *, lasted: float = 0) -> Settlement:
+    """What becomes of an event or job after attempt `attempt` (from 1) ended with `error`, or well.
+
+    `lasted` is the seconds since its first failure.
+    """
     if error is None:
         return Ack()
     if attempt >= policy.attempts or _permanent(error, policy):
         return DeadLetter(code=code_of(error), reason=reason_of(error))
-    return Retry(delay=policy.delay(attempt))
+    delay = delay_after(attempt, policy)
+    if policy.total_time is not None and lasted + delay > policy.total_time:
+        return DeadLetter(code=code_of(error), reason=reason_of(error))
+    return Retry(delay=delay)
 
 
 def reason_of(error: BaseException) -> str:

@@ -1,16 +1,18 @@
 """Message Dispatcher: a service's handlers, by contract; itself a Handler."""
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, overload
 
 from bus.context import Context, current
 from bus.contract import Asks, Contract, Event, Message, Orders, check_part, contract_of, decode
+from bus.depends import dependencies_of, injected
 from bus.envelope import Envelope, reply
 from bus.errors import ContractError, FailedPrecondition, Internal, Unimplemented
-from bus.recovery import RetryPolicy
+from bus.policy import RetryPolicy
+from bus.recovery import delays_of
 from bus.topology import (
     Queue,
     Topology,
@@ -74,7 +76,7 @@ class Endpoint:
 
     def tiers(self) -> tuple[str, ...]:
         """The retry tiers that its policy uses."""
-        return tuple(dict.fromkeys(tier_for(delay) for delay in self.retry.delays()))
+        return tuple(dict.fromkeys(tier_for(delay) for delay in delays_of(self.retry)))
 
 
 class Router:
@@ -100,9 +102,9 @@ class Router:
         timeout: float = JOB_TIMEOUT,
         concurrency: int = JOB_CONCURRENCY,
     ) -> Registrar[Q, R]:
-        """Do a job: each attempt at most `timeout` seconds, `concurrency` at a time in this process."""
+        """Do a job: each attempt at most `timeout` seconds, `concurrency` at a time in this process. `retry`: else the contract's."""
         declared = self._own(contract, "job")
-        return self._registrar(declared, job_queue(declared), concurrency, retry or RetryPolicy(), timeout=timeout)
+        return self._registrar(declared, job_queue(declared), concurrency, retry or declared.retry, timeout=timeout)
 
     def event(
         self,
@@ -121,7 +123,7 @@ class Router:
             if subscription == DEAD_SUFFIX:
                 raise ContractError(f"{declared.type}: a subscription {subscription!r} would share the dead letters' queue; rename it")
         queue = event_queue(self.name, declared, subscription)
-        return self._registrar(declared, queue, concurrency, retry or RetryPolicy(), timeout=timeout, subscription=subscription)
+        return self._registrar(declared, queue, concurrency, retry or declared.retry, timeout=timeout, subscription=subscription)
 
     async def __call__(self, envelope: Envelope) -> Envelope | None:
         """Decode, call the handler, encode what it answers."""
@@ -174,11 +176,13 @@ class Router:
             raise ContractError(f"{contract.type}: concurrency is at least 1, not {concurrency}")
 
         def register(function: Any) -> Any:
+            dependencies = dependencies_of(function)
+            wants_context = _wants_context(function, dependencies)
             self._add(
                 Endpoint(
                     contract=contract,
-                    function=function,
-                    wants_context=_wants_context(function),
+                    function=injected(function, _name(function), wants_context=wants_context) if dependencies else function,
+                    wants_context=wants_context or bool(dependencies),
                     queue=queue,
                     concurrency=concurrency,
                     retry=retry,
@@ -212,11 +216,12 @@ def _checked(contract: Contract, answer: object) -> Message | None:
     raise Internal(f"the handler of {contract.type} answered {type(answer).__name__}, not {wanted}")
 
 
-def _wants_context(function: Callable[..., Awaitable[Any]]) -> bool:
-    """Whether a handler takes a second argument; `ContractError` for anything but one or two, and for a plain function."""
+def _wants_context(function: Callable[..., Awaitable[Any]], dependencies: Collection[str]) -> bool:
+    """Whether a handler takes a second argument, beside dependencies; `ContractError` for other than one or two, and a plain function."""
     if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(type(function).__call__):
         raise ContractError(f"{_name(function)} is no coroutine function; declare it with async def")
-    required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty and p.kind not in OPEN]
+    parameters = (p for p in inspect.signature(function).parameters.values() if p.name not in dependencies)
+    required = [p for p in parameters if p.default is p.empty and p.kind not in OPEN]
     if not 1 <= len(required) <= 2 or any(p.kind is p.KEYWORD_ONLY for p in required):  # noqa: PLR2004 - the message, and the context
         names = ", ".join(p.name for p in required) or "nothing"
         raise ContractError(f"{_name(function)} needs {names}; a handler takes the message and, if it likes, the context, by position")

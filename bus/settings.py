@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     """Seconds that an event or job stays worth handling (`expires`); 7 days, as long as a weekend with a holiday on both sides."""
     stop_grace: float = Field(default=30, ge=0)
     """Seconds that running handlers get to finish when the service stops."""
+    consumer_timeout: float = Field(default=1800, gt=0)
+    """Seconds after which the broker takes an unacked message from its worker: what RabbitMQ's own `consumer_timeout` is there, in ms."""
     clock_leeway: float = Field(default=30, ge=0)
     """Seconds by which two machines' clocks may differ before that matters."""
     service_version: str | None = None
@@ -43,6 +45,10 @@ class Settings(BaseSettings):
     """Whether hot frames bypass aio-pika on its own connection. Off: by aio-pika alone, many times slower; the way out."""
     publish_window: int = Field(default=1000, ge=1)
     """Publishes that may wait for their confirm at a time; more wait for a place."""
+    health_port: int | None = Field(default=None, ge=1, le=65535)
+    """Where `bus run` answers `/livez` and `/readyz`; None: nowhere."""
+    health_host: str = Field(default="127.0.0.1", min_length=1)
+    """The address that `health_port` is opened on. In a container 0.0.0.0, where the orchestrator asks from outside."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     """`auto`: readable on a terminal, JSON elsewhere."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from bus.dead_letters.record import Worker, fault_headers, since_first_failure
+from bus.dead_letters.record import FIRST_FAILED, Worker, fault_headers, since_first_failure
 from bus.envelope import Envelope, Progress, error_reply, progress_update
 from bus.errors import BusError, Cancelled, ConnectionLost, FailedPrecondition, InvalidArgument
 from bus.recovery import Ack, DeadLetter, Requeue, Retry, backoff, code_of, reason_of, settle
@@ -94,12 +94,15 @@ class Settler:
                 await self._answer(request, reply_to, answer, None)
 
     async def _settle(self, envelope: Envelope, outcome: Outcome) -> bool:
-        match settle(outcome.error, envelope.attempt, self._endpoint.retry):
+        now = self._now()
+        first_failed = envelope.headers.get(FIRST_FAILED, now)
+        lasted = (now - first_failed) / 1000 if isinstance(first_failed, int) else 0.0
+        match settle(outcome.error, envelope.attempt, self._endpoint.retry, lasted=lasted):
             case Ack():
                 return outcome.reply is None or await self._report_result(envelope, outcome.reply)
             case Retry(delay=delay):
                 address = retry_address(self._service, tier_for(delay), self._endpoint.queue)
-                headers = since_first_failure(envelope.headers, self._now())
+                headers = since_first_failure(envelope.headers, now)
                 copied = await self._copy(envelope.evolve(attempt=envelope.attempt + 1, headers=headers), address)
                 if copied:
                     await self._tell_of_retry(envelope, outcome, delay)

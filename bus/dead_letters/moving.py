@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bus.dead_letters.reading import MOST_LOOKED_AT, Reading, Taken, reading
-from bus.dead_letters.record import FIRST_FAILURE, Headers, without_record
+from bus.dead_letters.record import FIRST_FAILED, REPLAYS, Headers, without_record
 from bus.dead_letters.selection import EVERYTHING, Letter, Selection
 from bus.envelope import Envelope
 from bus.errors import BusError, ConnectionLost, FailedPrecondition, NotFound, ResourceExhausted
@@ -24,7 +24,7 @@ LEEWAY = 60_000
 """Milliseconds by which the clock of who gave a message up may be ahead of ours."""
 LONGEST_REPLAYER = 200
 """Characters."""
-REPLAYS, REPLAYED_AT, REPLAYED_BY = "replays", "replayed-at", "replayed-by"
+REPLAYED_AT, REPLAYED_BY = "replayed-at", "replayed-by"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +214,7 @@ def revived(letter: Letter, how: Replaying) -> Envelope | None:
         REPLAYED_AT: now,
         REPLAYED_BY: how.by[:LONGEST_REPLAYER],
     }
-    others = {name: value for name, value in without_record(envelope.headers).items() if name not in {*notes, FIRST_FAILURE}}
+    others = {name: value for name, value in without_record(envelope.headers).items() if name not in {*notes, FIRST_FAILED}}
     return envelope.evolve(attempt=1, expires=expires, deadline=None, expiration=None, headers=notes | others)
 
 

@@ -10,13 +10,15 @@ from typing import Any, Literal
 from bus.envelope import Envelope
 from bus.recovery import DeadLetter
 
-__all__ = ["FIRST_FAILURE", "FaultRecord", "Worker", "fault_headers", "read_record", "since_first_failure", "without_record"]
+__all__ = ["FIRST_FAILED", "REPLAYS", "FaultRecord", "Worker", "fault_headers", "read_record", "since_first_failure", "without_record"]
 
 Headers = dict[str, str | int]
 
 PREFIX = "dead-"
-FIRST_FAILURE = "first-failure"
+FIRST_FAILED = "first-failed-at"
 """Milliseconds since the epoch; on every copy after the first failure, so that the last one can tell how long it has been going on."""
+REPLAYS = "replays"
+"""How often a message was taken out of the dead letters; each time is a life of its own."""
 LONGEST_REASON = 1000
 """Characters of the reason: a header frame larger than the connection's frames costs the connection."""
 LONGEST_NAME = 200
@@ -72,8 +74,8 @@ class FaultRecord:
 
 def since_first_failure(headers: Mapping[str, str | int], now: int) -> Headers:
     """The headers of a copy after a failure at `now` (ms): with the moment of the first one, which is this one where none is noted."""
-    first = _moment(headers.get(FIRST_FAILURE)) or now
-    return {FIRST_FAILURE: first, **{name: value for name, value in headers.items() if name != FIRST_FAILURE}}
+    first = _moment(headers.get(FIRST_FAILED)) or now
+    return {FIRST_FAILED: first, **{name: value for name, value in headers.items() if name != FIRST_FAILED}}
 
 
 def fault_headers(envelope: Envelope, decision: DeadLetter, error: str, *, queue: str, now: int, worker: Worker) -> Headers:
@@ -125,7 +127,7 @@ def _by_worker(envelope: Envelope, work_queue: str | None) -> FaultRecord:
         error=_text(headers.get("dead-error")),
         reason=_text(headers.get("dead-reason")),
         attempts=_moment(headers.get("dead-attempts")) or envelope.attempt,
-        first_at=_moment(headers.get(FIRST_FAILURE)),
+        first_at=_moment(headers.get(FIRST_FAILED)),
         last_at=_moment(headers.get("dead-at")),
         queue=work_queue or _text(headers.get("dead-queue")),
         service=_text(headers.get("dead-by")),
@@ -145,7 +147,7 @@ def _by_broker(envelope: Envelope, deaths: Sequence[Mapping[str, Any]], work_que
     else:
         text = f"the broker gave it up: {reason} in {place}"
         code, queue = reason, work_queue
-    first = _moment(envelope.headers.get(FIRST_FAILURE)) or at
+    first = _moment(envelope.headers.get(FIRST_FAILED)) or at
     return FaultRecord(by="broker", code=code, reason=text, attempts=envelope.attempt, first_at=first, last_at=at, queue=queue)
 
 

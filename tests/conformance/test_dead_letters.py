@@ -10,7 +10,7 @@ from bus.contract import contract_of
 from bus.dead_letters import EVERYTHING, Letter, Replayed, Replaying, Selection, look, look_into, purge, reading, replay
 from bus.envelope import Envelope
 from bus.errors import InvalidArgument, NotFound, ResourceExhausted
-from bus.recovery import RetryPolicy
+from bus.policy import RetryPolicy
 from bus.router import Router
 from bus.topology import Queue, Topology, dead_letter_address, dead_letter_queue, event_queue, retry_address, unroutable_dead
 from tests.conformance.contracts import Told, Word, Write
@@ -31,7 +31,7 @@ async def with_dead(world: World, *letters: Envelope) -> Side:
 
 
 def died(id_: str, code: str = "internal", *, at: int = 1_000, **attributes: Any) -> Envelope:
-    headers = {"dead-code": code, "dead-at": at, "dead-attempts": 5, "first-failure": 500, "mine": "kept"}
+    headers = {"dead-code": code, "dead-at": at, "dead-attempts": 5, "first-failed-at": 500, "mine": "kept"}
     return message(id_, attempt=5, **{"headers": headers, **attributes})
 
 
@@ -106,7 +106,7 @@ async def test_a_replay_moves_all_of_them_to_their_work_queue_as_new(world: Worl
     headers = dict(back[0].headers)
     assert (headers["attempt"], headers["replays"], headers["replayed-by"], headers["mine"]) == (1, 1, "ann@host", "kept")
     assert abs(headers["replayed-at"] / 1000 - world.clock()) < 60
-    assert not {"dead-code", "dead-at", "first-failure"} & headers.keys()
+    assert not {"dead-code", "dead-at", "first-failed-at"} & headers.keys()
 
 
 async def test_a_dry_run_moves_nothing_and_says_what_would_be(world: World) -> None:

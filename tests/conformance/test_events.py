@@ -7,7 +7,7 @@ import pytest
 from bus.context import Context
 from bus.contract import contract_of
 from bus.errors import ContractError, DeadlineExceeded
-from bus.recovery import RetryPolicy
+from bus.policy import RetryPolicy
 from bus.router import Router
 from bus.topology import dead_letter_queue, event_queue
 from tests.conformance.contracts import Ask, Told, ToldNewly, Word, Write

@@ -8,7 +8,7 @@ import pytest
 from bus.context import Context
 from bus.contract import contract_of
 from bus.errors import Aborted, BusError, FailedPrecondition, NotServed
-from bus.recovery import RetryPolicy
+from bus.policy import RetryPolicy
 from bus.router import Router
 from bus.topology import address_of, dead_letter_queue, job_queue
 from bus.transports.wire import Wire

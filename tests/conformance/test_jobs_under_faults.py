@@ -5,7 +5,7 @@ import asyncio
 from bus.app import Bus
 from bus.context import Context
 from bus.errors import Unavailable
-from bus.recovery import RetryPolicy
+from bus.policy import RetryPolicy
 from bus.router import Router
 from tests.conformance.contracts import Word, Write
 from tests.conformance.test_jobs import QUEUE, writer

@@ -44,6 +44,14 @@ Ulysses: failed, internal
 dead letter: InvalidArgument: a book of sand cannot be bound (attempts 1)
 dead letter: RuntimeError (attempts 2)
 """,
+    "05_faststream": """
+the bus's handler: Ulysses is on J7
+FastStream's subscriber: Emma goes to A3
+""",
+    "06_test_without_a_broker": """
+bound, on shelf B1: 1 h later by its clock, 0 h by ours
+an error and not a hang: not sent: no connection to the model broker; surely not sent: True
+""",
 }
 
 

@@ -12,6 +12,7 @@ from typing_extensions import override
 from bus.contract import Event, Job, Message, Request
 from bus.envelope import Envelope, Traffic
 from bus.handler import Handler
+from bus.inbox import Inbox, MemoryInbox
 from bus.receiver import Receiver
 from bus.replies import JobHandle
 from bus.router import Router
@@ -183,10 +184,19 @@ class NoSender:
         raise NotImplementedError
 
 
-def receiver_of(router: Router, transport: FakeTransport, *, handler: Handler | None = None) -> Receiver:
+def receiver_of(router: Router, transport: FakeTransport, *, handler: Handler | None = None, inbox: Inbox | None = None) -> Receiver:
     """The receiver of a router's only endpoint."""
     ((name, endpoint),) = router.endpoints.items()
     queue, topology = router.topology()[name]
     return Receiver(
-        endpoint, queue, topology, handler or router, transport, service=router.name, sender=NoSender(), state=None, clock=lambda: NOW
+        endpoint,
+        queue,
+        topology,
+        handler or router,
+        transport,
+        service=router.name,
+        sender=NoSender(),
+        state=None,
+        inbox=MemoryInbox() if inbox is None else inbox,
+        clock=lambda: NOW,
     )

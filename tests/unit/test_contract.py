@@ -7,6 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from bus.contract import Catalog, Event, Job, Message, Request, contract, contract_of, decode, encode
 from bus.errors import ContractError, ContractViolation
+from bus.policy import RetryPolicy
 from tests.unit.ledger import Add, BooksClosed, Clear, CloseBooks, GetTotal, Total
 
 _LATER: Any = "Later"
@@ -97,6 +98,18 @@ def test_a_class_has_one_contract() -> None:
     model = contract("ledger.moved", version=1, catalog=Catalog())(_event())
     with pytest.raises(ContractError, match=r"ledger\.moved\.v1 and as ledger\.moved\.v2"):
         contract("ledger.moved", version=2, catalog=Catalog())(model)
+
+
+def test_a_contract_says_how_its_handlers_are_retried_and_a_request_does_not() -> None:
+    policy = RetryPolicy(delays=(5,))
+    moved = contract("ledger.moved", version=1, retry=policy, catalog=Catalog())(_event())
+    assert contract_of(moved).retry is policy
+
+    class Ask(Request[Total]):
+        pass
+
+    with pytest.raises(ContractError, match="retried by who asks"):
+        contract("ledger.ask", version=1, retry=policy, catalog=Catalog())(Ask)
 
 
 def test_a_class_that_is_none_of_the_three_kinds_is_refused() -> None:

@@ -37,7 +37,7 @@ def death(**attributes: Any) -> dict[str, Any]:
 
 def test_a_record_is_read_as_it_was_written() -> None:
     decision = DeadLetter(code="not_found", reason="NotFound: no such year")
-    headers = fault_headers(dead(attempt=3, headers={"first-failure": MS - 5}), decision, "NotFound", queue=QUEUE, now=MS, worker=WORKER)
+    headers = fault_headers(dead(attempt=3, headers={"first-failed-at": MS - 5}), decision, "NotFound", queue=QUEUE, now=MS, worker=WORKER)
     assert read_record(dead(attempt=3, headers=headers), {"x-delivery-count": 3}, work_queue=QUEUE) == FaultRecord(
         by="worker",
         code="not_found",
@@ -99,7 +99,7 @@ def test_the_brokers_short_form_is_read_as_well(notes: dict[str, Any]) -> None:
         {"x-last-death-reason": {}},
     ],
 )
-@pytest.mark.parametrize("headers", [{}, {"dead-code": 5, "dead-at": "then", "dead-attempts": -1, "first-failure": True}])
+@pytest.mark.parametrize("headers", [{}, {"dead-code": 5, "dead-at": "then", "dead-attempts": -1, "first-failed-at": True}])
 @pytest.mark.parametrize("queue", [QUEUE, None])
 def test_nothing_in_a_strange_record_is_believed_or_fatal(notes: dict[str, Any], headers: dict[str, Any], queue: str | None) -> None:
     found = read_record(dead(headers=headers), notes, work_queue=queue)
@@ -154,7 +154,7 @@ def replaying(**changes: Any) -> Replaying:
 
 
 def test_a_revived_message_is_as_it_was_sent_but_for_its_history() -> None:
-    headers: dict[str, str | int] = {"dead-code": "internal", "dead-at": 1, "first-failure": 1, "mine": "kept"}
+    headers: dict[str, str | int] = {"dead-code": "internal", "dead-at": 1, "first-failed-at": 1, "mine": "kept"}
     died = dead(attempt=5, expires=MS + 1, reply_to="r", timestamp=7, headers=headers)
     again = revived(letter(attempt=5, expires=MS + 1, reply_to="r", timestamp=7, headers=headers), replaying())
     assert again == died.evolve(attempt=1, headers={"replays": 1, "replayed-at": MS, "replayed-by": "ann@host-1", "mine": "kept"})

@@ -11,9 +11,9 @@ from bus.context import Context, current
 from bus.contract import decode
 from bus.dead_letters.record import LONGEST_REASON
 from bus.envelope import Envelope, ErrorReply
-from bus.errors import ConnectionLost, InvalidArgument, NotFound, Unavailable
+from bus.errors import ConnectionLost, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from bus.policy import RetryPolicy
 from bus.receiver import MOST_KEPT, Receiver
-from bus.recovery import RetryPolicy
 from bus.router import Router
 from bus.settlement import MOST_OFFERS
 from bus.transport import Outcome, Refused, Returned
@@ -180,7 +180,7 @@ async def test_a_job_that_failed_is_copied_to_a_tier_and_then_acked() -> None:
     (copy,) = to(transport, "ledger.retry.5s")
     assert (copy.address.routing_key, copy.address.confirmed) == ("ledger.jobs.close.v1", True)
     assert (copy.envelope.id, copy.envelope.attempt, copy.envelope.deadline) == ("m-1", 3, None)
-    assert copy.envelope.headers == {"mine": "kept", "first-failure": int(NOW * 1000)}
+    assert copy.envelope.headers == {"mine": "kept", "first-failed-at": int(NOW * 1000)}
     assert delivery.acks == 1
     assert SECRET.encode() not in b"".join(sent.envelope.body for sent in transport.sent)
 
@@ -207,7 +207,7 @@ def test_a_job_that_failed_for_good_is_dead_lettered_with_its_reason(error: Exce
             "dead-by": "ledger",
             "dead-host": socket.gethostname(),
             "dead-trunkline": version("trunkline"),
-            "first-failure": int(NOW * 1000),
+            "first-failed-at": int(NOW * 1000),
         }
         (told,) = to(transport, "bus.updates")
         assert (told.envelope.error, delivery.acks) == (code, 1)
@@ -218,12 +218,12 @@ def test_a_job_that_failed_for_good_is_dead_lettered_with_its_reason(error: Exce
 @virtual
 async def test_the_moment_of_the_first_failure_is_on_every_copy() -> None:
     transport, first = FakeTransport(), int(NOW * 1000) - 60_000
-    headers = {"first-failure": first, "mine": "kept"}
+    headers = {"first-failed-at": first, "mine": "kept"}
     await received(job(Work(error=ValueError()), transport), ordered(attempt=2, headers=headers))
     assert to(transport, "ledger.retry.5s")[0].envelope.headers == headers
     await received(job(Work(error=ValueError()), transport), ordered(attempt=3, headers=headers))
     dead = to(transport, "bus.dead")[0].envelope.headers
-    assert (dead["first-failure"], dead["dead-at"]) == (first, int(NOW * 1000))
+    assert (dead["first-failed-at"], dead["dead-at"]) == (first, int(NOW * 1000))
 
 
 @virtual
@@ -235,6 +235,17 @@ async def test_a_new_death_leaves_nothing_of_an_older_record() -> None:
     assert "dead-version" not in dead
     assert "dead-mine" not in dead
     assert dead["replays"] == 1
+
+
+@virtual
+async def test_a_replayed_message_is_handled_although_the_ack_of_its_last_life_was_lost() -> None:
+    transport, work = FakeTransport(), Work(error=NotFound())
+    receiver, lost = job(work, transport), ordered()
+    lost.alive = False
+    await received(receiver, lost)
+    replayed = ordered(headers={"replays": 1})
+    await received(receiver, replayed)
+    assert (len(work.began), len(to(transport, "bus.dead")), replayed.acks) == (2, 2, 1)
 
 
 @virtual
@@ -384,7 +395,7 @@ async def test_the_next_attempt_is_no_redelivery() -> None:
 
 @virtual
 async def test_what_ended_while_its_ack_could_not_be_written_is_acked_when_it_returns() -> None:
-    transport, work = FakeTransport(), Work()
+    transport, work = FakeTransport(), Work(error=FailedPrecondition("no"))
     receiver, first, second, third = job(work, transport), ordered(), ordered(), ordered()
     first.alive = False
     await received(receiver, first)
@@ -392,7 +403,7 @@ async def test_what_ended_while_its_ack_could_not_be_written_is_acked_when_it_re
     await received(receiver, second)
     assert (len(work.began), second.acks, len(transport.sent)) == (1, 1, sent)
     await received(receiver, third)
-    assert len(work.began) == 2  # a message that was acked and comes again is another
+    assert len(work.began) == 2  # a failure that was acked and comes again was replayed
 
 
 @virtual
@@ -432,6 +443,20 @@ async def test_what_ran_once_and_is_delivered_again_is_refused_since_its_answer_
     await received(receiver, again)
     assert (len(work.began), again.acks) == (1, 1)
     assert [sent.envelope.error for sent in transport.sent] == [None, "unavailable"]
+
+
+@virtual
+async def test_a_retry_copy_says_when_the_first_attempt_failed_and_the_last_attempt_is_within_the_total_time() -> None:
+    transport, router = FakeTransport(), Router("ledger")
+    router.job(CloseBooks, retry=RetryPolicy(attempts=9, total_time=60))(Work(error=Unavailable("later")))
+    receiver = receiver_of(router, transport)
+    await received(receiver, ordered())
+    (copy,) = to(transport, "ledger.retry.1s")
+    assert copy.envelope.headers["first-failed-at"] == int(NOW * 1000)
+    earlier = int((NOW - 59) * 1000)
+    await received(receiver, ordered(attempt=3, headers={"first-failed-at": earlier}))
+    (dead,) = to(transport, "bus.dead")
+    assert (dead.envelope.headers["first-failed-at"], dead.envelope.headers["dead-attempts"]) == (earlier, 3)
 
 
 @virtual

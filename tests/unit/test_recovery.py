@@ -5,14 +5,16 @@ from collections.abc import Callable
 import pytest
 
 from bus.errors import ConfigurationError, ContractViolation, DeadlineExceeded, Expired, Internal, NotFound, Unavailable
+from bus.policy import RetryPolicy
 from bus.recovery import (
     STABLE_AFTER,
     Ack,
     DeadLetter,
     Retry,
-    RetryPolicy,
     Settlement,
     backoff,
+    delay_after,
+    delays_of,
     is_own_cancel,
     reason_of,
     settle,
@@ -46,6 +48,14 @@ def test_what_becomes_of_a_message(error: Exception | None, attempt: int, settle
     assert settle(error, attempt, POLICY) == settlement
 
 
+@pytest.mark.parametrize(
+    ("lasted", "settlement"), [(0, Retry(delay=5)), (5, Retry(delay=5)), (5.1, DeadLetter(code="unavailable", reason="Unavailable: x"))]
+)
+def test_no_attempt_begins_after_the_total_time(lasted: float, settlement: Settlement) -> None:
+    policy = RetryPolicy(attempts=100, total_time=10)
+    assert settle(Unavailable("x"), 2, policy, lasted=lasted) == settlement
+
+
 def test_a_foreign_text_is_no_reason() -> None:
     assert reason_of(ValueError(SECRET)) == "ValueError"
     assert reason_of(Internal(SECRET)) == "Internal"
@@ -59,18 +69,19 @@ def test_a_foreign_text_is_no_reason() -> None:
         (RetryPolicy(attempts=4, first_delay=0), (0, 0, 0)),
         (RetryPolicy(attempts=4, first_delay=2, factor=10, longest_delay=30), (2, 20, 30)),
         (RetryPolicy(attempts=3, factor=1), (1, 1)),
+        (RetryPolicy(delays=(5, 5, 600)), (5, 5, 600)),
     ],
 )
 def test_the_waits_of_a_policy(policy: RetryPolicy, delays: tuple[float, ...]) -> None:
-    assert policy.delays() == delays
+    assert delays_of(policy) == delays
 
 
 def test_a_million_attempts_overflow_nothing() -> None:
-    assert RetryPolicy(attempts=2_000_000).delay(1_000_000) == 3600
+    assert delay_after(1_000_000, RetryPolicy(attempts=2_000_000)) == 3600
     assert backoff(1_000_000) <= 1
 
 
-@pytest.mark.parametrize("wrong", [{"attempts": 0}, {"first_delay": -1}, {"factor": 0.5}])
+@pytest.mark.parametrize("wrong", [{"attempts": 0}, {"first_delay": -1}, {"factor": 0.5}, {"delays": (1, -1)}, {"total_time": 0}])
 def test_a_policy_without_sense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match="retry policy"):
         RetryPolicy(**wrong)  # type: ignore[arg-type]  # the table's numbers

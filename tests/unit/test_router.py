@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 from bus.context import Context, handling
-from bus.contract import contract_of
+from bus.contract import Catalog, Event, contract, contract_of
 from bus.errors import ContractError, ContractViolation, FailedPrecondition, Internal, Unimplemented
-from bus.recovery import RetryPolicy
+from bus.policy import RetryPolicy
 from bus.router import Router
 from tests.unit.fakes import NoSender, envelope, virtual
 from tests.unit.ledger import Add, BooksClosed, Clear, CloseBooks, Total
@@ -22,6 +22,21 @@ async def handled(router: Router, **attributes: Any) -> Any:
     message = envelope(**{"queue": QUEUE, "body": b'{"amount": 2}', **attributes})
     with handling(Context(envelope=message, bus=NoSender(), state="state")):
         return await router(message)
+
+
+def test_a_handler_without_a_policy_has_its_contracts() -> None:
+    @contract("ledger.counted", version=1, retry=RetryPolicy(delays=(5, 600)), catalog=Catalog())
+    class Counted(Event):
+        pass
+
+    async def on_counted(_: Counted) -> None:
+        pass
+
+    router = Router("ledger")
+    router.event(Counted)(on_counted)
+    router.event(Counted, subscription="own", retry=RetryPolicy(attempts=1))(on_counted)
+    first, second = router.endpoints.values()
+    assert (first.tiers(), second.tiers()) == (("5s", "10m"), ())
 
 
 @virtual

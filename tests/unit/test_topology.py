@@ -4,7 +4,7 @@ import pytest
 
 from bus.contract import HIGHEST_VERSION, LONGEST_NAME, LONGEST_PART, Catalog, Event, contract, contract_of
 from bus.errors import ContractError
-from bus.recovery import RetryPolicy
+from bus.policy import RetryPolicy
 from bus.router import Router
 from bus.topology import (
     BASE,

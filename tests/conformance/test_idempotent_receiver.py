@@ -1,0 +1,77 @@
+"""What was handled has no second effect, however often it comes."""
+
+from bus.contract import encode
+from bus.envelope import Envelope, new_id
+from bus.router import Router
+from bus.topology import address_of, reply_topology
+from bus.transport import Accepted
+from tests.conformance.contracts import Look, Told, Word, Write
+from tests.conformance.test_jobs import QUEUE
+from tests.conformance.world import World, until
+
+
+def copy_of_a_job() -> Envelope:
+    return Envelope(id=new_id(), type="desk.write.v1", traffic="job", source="client", body=encode(Write(text="once")))
+
+
+async def test_copies_that_a_doubtful_sender_makes_of_a_job_are_handled_once(world: World) -> None:
+    desk, sender = await world.bus("desk"), await world.connect("client")
+    done, router = list[str](), Router("desk")
+
+    @router.job(Write, concurrency=3)
+    async def write(job: Write) -> Word:
+        done.append(job.text)
+        return Word(text=job.text)
+
+    await world.serve(desk, router)
+    job = copy_of_a_job()
+    for _ in range(3):
+        assert await sender.send(job, address_of("job", job.type)) == Accepted()
+        await world.holds(QUEUE, 0)
+    last = copy_of_a_job()
+    assert await sender.send(last, address_of("job", last.type)) == Accepted()
+    await until(lambda: len(done) >= 2, "the last job")
+    assert done == ["once", "once"]
+
+
+async def test_each_subscription_handles_an_event_once(world: World) -> None:
+    desk, sender = await world.bus("desk"), await world.connect("other")
+    seen, router = list[str](), Router("desk")
+
+    @router.event(Told)
+    async def one(_: Told) -> None:
+        seen.append("one")
+
+    @router.event(Told, subscription="second")
+    async def another(_: Told) -> None:
+        seen.append("another")
+
+    await world.serve(desk, router)
+    event = Envelope(id=new_id(), type="desk.told.v1", traffic="event", source="desk", body=encode(Told(text="once")))
+    for _ in range(3):
+        await sender.send(event, address_of("event", event.type))
+    for queue in router.endpoints:
+        await world.holds(queue, 0)
+    assert sorted(seen) == ["another", "one"]
+
+
+async def test_the_duplicate_of_an_idempotent_request_is_given_the_same_answer(world: World) -> None:
+    desk, asker = await world.bus("desk"), await world.connect("client")
+    router = Router("desk")
+    answers = iter(["first", "second"])
+
+    @router.request(Look)
+    async def look(_: Look) -> Word:
+        return Word(text=next(answers))
+
+    await world.serve(desk, router)
+    topology = reply_topology("client", "1")
+    (queue,) = topology.queues
+    inbox = await asker.consume(queue, topology, acks=False)
+    question = Envelope(
+        id=new_id(), type="desk.look.v1", traffic="request", source="client", body=encode(Look()), reply_to=queue.name, expiration=9000
+    )
+    for _ in range(2):
+        await asker.send(question, address_of("request", question.type))
+        reply = (await inbox.next()).envelope
+        assert (reply.in_reply_to, reply.body) == (question.id, encode(Word(text="first")))
