@@ -22,9 +22,16 @@ seconds, and what is asynchronous says so. The [errors](errors.md) and the [sett
 SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Contracts": {"bus.contract": ("contract", "Message", "Request", "Event", "Job")},
     "Asking, telling, handing over": {"bus.app": ("Bus",), "bus.replies": ("JobHandle",), "bus.context": ("correlated",)},
-    "Serving": {"bus.router": ("Router", "Lifespan"), "bus.recovery": ("RetryPolicy",), "bus.context": ("Context",)},
+    "Serving": {
+        "bus.router": ("Router", "Lifespan"),
+        "bus.policy": ("RetryPolicy",),
+        "bus.context": ("Context",),
+        "bus.depends": ("Depends",),
+    },
+    "What was handled: `bus.inbox`": {"bus.inbox": ("Inbox", "MessageKey", "Handled", "MemoryInbox")},
+    "On FastStream: `bus.faststream`": {"bus.faststream": ("attach", "application")},
     "Testing: `bus.testing`": {
-        "bus.testing": ("MemoryBuses",),
+        "bus.testing": ("MemoryBuses", "replaced"),
         "bus.transports.memory.broker": ("MemoryBroker",),
         "bus.transports.memory.transport": ("MemoryTransport",),
         "bus.transports.memory.virtual_time": ("VirtualLoop", "wall_clock"),
@@ -41,7 +48,7 @@ INNER = {
     *("MemoryBuses.__aenter__", "MemoryBroker.connect", "MemoryBroker.declare", "MemoryBroker.publish", "MemoryBroker.swallows_confirm"),
     *("MemoryBroker.closed", "MemoryTransport.start", "MemoryTransport.declare", "MemoryTransport.send", "MemoryTransport.consume"),
     *("MemoryBroker.unblocked", "MemoryBroker.blocked", "MemoryTransport.connection", "MemoryTransport.close"),
-    *("VirtualLoop.time", "VirtualLoop.run_in_executor", "VirtualLoop.shutdown_default_executor"),
+    *("MemoryInbox.find", "MemoryInbox.add", "VirtualLoop.time", "VirtualLoop.run_in_executor", "VirtualLoop.shutdown_default_executor"),
 }
 """Methods that are the bus's own, or are described where they are promised (the port)."""
 
@@ -180,16 +187,16 @@ def table(fields: list[tuple[str, ast.AnnAssign, str]]) -> str:
 
 def signature(name: str, node: Function, known: Mapping[str, ast.expr]) -> str:
     """The head of a function without `self`, on one line where it fits."""
-    before, after = kind(name, node)
+    before, after = kind(node)
     taken = list(parameters(node.args, known))
     line = f"{before}{name}({', '.join(taken)}){after}"
     return line if len(line) <= WIDTH else "\n".join([f"{before}{name}(", *(f"    {each}," for each in taken), f"){after}"])
 
 
-def kind(name: str, node: Function) -> tuple[str, str]:
+def kind(node: Function) -> tuple[str, str]:
     """What stands before a function's name and after its parameters."""
     decorators = {ast.unparse(decorator) for decorator in node.decorator_list}
-    if name[0].isupper():
+    if node.name == "__init__":
         return "class ", ""
     if "asynccontextmanager" in decorators:
         return "async with ", ""

@@ -2,23 +2,21 @@
 
 import asyncio
 import contextlib
-import importlib
 import signal
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bus.app import Bus
+from bus.cli.lookup import load_router
 from bus.cli.processes import Command, run_processes
-from bus.errors import ConfigurationError
 from bus.logs import configure_logging
 from bus.router import Router
 from bus.settings import load_settings
 
-__all__ = ["command", "load_router"]
+__all__ = ["command"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -33,26 +31,10 @@ def command(
     The first signal stops cleanly: no new messages, what runs finishes within BUS_STOP_GRACE seconds. A second stops
     now; what was unfinished is delivered again.
     """
-    sys.path.insert(0, str(Path.cwd()))
     if processes > 1 or reload:
         arguments = [sys.executable, "-m", "bus.cli", "run", target]
         raise typer.Exit(asyncio.run(run_processes(Command(arguments=arguments, processes=processes, reload=reload))))
     raise typer.Exit(asyncio.run(serve(load_router(target))))
-
-
-def load_router(target: str) -> Router:
-    """The router that `MODULE:ROUTER` names; `ConfigurationError` says what is wrong with it."""
-    module, _, name = target.partition(":")
-    if not module or not name:
-        raise ConfigurationError(f"{target!r} names no router; write MODULE:ROUTER, for example workers.transcription:router")
-    try:
-        router = getattr(importlib.import_module(module), name, None)
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(f"there is no module {error.name!r}; run this where {module!r} can be imported") from error
-    if not isinstance(router, Router):
-        found = "nothing" if router is None else f"a {type(router).__name__}"
-        raise ConfigurationError(f"{module} has {found} by the name {name!r}; it has to be a bus.Router")
-    return router
 
 
 async def serve(router: Router) -> int:

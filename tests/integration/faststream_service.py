@@ -1,5 +1,6 @@
 """Applications that `faststream run` serves: ours alone, and somebody's with ours beside it. Handlers fail with what they were given."""
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -52,7 +53,8 @@ def alone() -> FastStream:
 
 
 def beside_another() -> FastStream:
-    """With FastStream's default logging, which writes a line for each message."""
+    """With FastStream's default logging, which writes a line for each message, and everybody else's at debug."""
+    logging.basicConfig(level=logging.DEBUG)
     broker = RabbitBroker(os.environ["BUS_URL"])
 
     @broker.subscriber("theirs")

@@ -12,7 +12,7 @@ from typing import Any
 import aio_pika
 import pytest
 from faststream import FastStream
-from faststream.rabbit import RabbitBroker
+from faststream.rabbit import RabbitBroker, TestRabbitBroker
 from pamqp.commands import Basic
 from pydantic import SecretStr
 from typing_extensions import override
@@ -189,6 +189,15 @@ async def test_a_message_that_nobody_can_read_costs_the_connection_once_and_arri
     assert all(delivery.envelope.fault for delivery in inbox.deliveries)
     assert ear.losses == 1
     await transport.close()
+
+
+async def test_fast_streams_test_broker_is_refused_by_name() -> None:
+    broker = RabbitBroker(logger=None)
+    app = FastStream(broker, logger=None)
+    attach(app, router)
+    with pytest.raises(FailedPrecondition, match="MemoryBuses"):
+        async with TestRabbitBroker(broker, connect_only=False), app:
+            pass
 
 
 def test_an_application_without_rabbitmq_is_refused() -> None:

@@ -1,5 +1,4 @@
 import functools
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
@@ -163,22 +162,6 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "fast_depends", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'trunkline\[depends\]'"):
         Depends(rate)
-
-
-def test_a_handler_without_dependencies_loads_no_library_and_is_called_as_it_is() -> None:
-    code = """
-import sys
-from bus import Router
-from tests.unit.ledger import Add, Total
-
-async def add(request: Add) -> Total: ...
-
-router = Router("ledger")
-router.request(Add)(add)
-assert [endpoint.function for endpoint in router.endpoints.values()] == [add]
-assert "fast_depends" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_where_the_library_is_loaded_a_handler_without_dependencies_is_called_as_it_is() -> None:

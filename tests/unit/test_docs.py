@@ -6,12 +6,13 @@ import pytest
 
 import bus
 import bus.errors
-from bus.cli.errors import EXIT_CODES
+from bus.cli.errors import exit_code
 from bus.contract import contract_of
 from bus.errors import BusError
 from bus.settings import Settings
 from bus.topology import BASE, TIERS, job_queue, job_topology
 from bus.transports.wire import KNOWN_HEADERS
+from tests.conformance.faststream_world import FastStreamWorld
 from tests.unit.ledger import CloseBooks
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +46,17 @@ def test_every_setting_is_in_the_docs_with_its_default(name: str) -> None:
     assert written[0] == (f"{default:.15g}" if isinstance(default, float) else str(default))
 
 
+def test_the_command_lines_reference_is_what_the_commands_say_now() -> None:
+    printed = runpy.run_path(str(ROOT / "scripts/cli_reference.py"))["page"]()
+    assert page("docs/reference/command-line.md") == printed, "python scripts/cli_reference.py > docs/reference/command-line.md"
+
+
+@pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
+def test_the_exit_code_of_every_error_is_in_the_reference(kind: type[BusError]) -> None:
+    lines = page("docs/reference/command-line.md").splitlines()
+    assert any(line.startswith(f"| {exit_code(kind())} | ") and f"`{kind.__name__}`" in line for line in lines)
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_leads_to_a_file_and_a_heading(path: Path) -> None:
     for target in LINK.findall(path.read_text(encoding="utf-8")):
@@ -75,13 +87,6 @@ def test_every_public_name_has_its_place_in_the_reference(name: str) -> None:
         assert name in rows("docs/reference/errors.md")
     elif kind is not Settings:  # each of its fields is tested above
         assert f"\n### {name}\n" in page("docs/reference/api.md")
-
-
-def test_every_exit_code_is_in_the_docs() -> None:
-    table = re.findall(r"^\| (\d+) \|.*$", page("docs/reference/errors.md"), flags=re.MULTILINE)
-    assert {str(code) for code in EXIT_CODES.values()} <= set(table)
-    for kind, code in EXIT_CODES.items():
-        assert re.search(rf"^\| {code} \|.*`{kind.__name__}`", page("docs/reference/errors.md"), flags=re.MULTILINE), kind.__name__
 
 
 def test_what_the_docs_say_of_a_work_queue_is_what_is_declared() -> None:
@@ -131,3 +136,10 @@ def test_every_word_of_the_glossary_has_a_meaning_and_a_source() -> None:
     assert [row for row in table if len(row) != 3 or not all(cell.strip(" |") for cell in row)] == []
     words = [row[0].lower() for row in table]
     assert words == sorted(words)
+
+
+def test_what_is_not_kept_on_faststream_is_in_the_docs_and_nothing_else() -> None:
+    named = set(re.findall(r"test_\w+", page("docs/explanation/faststream.md")))
+    assert named == set(FastStreamWorld.unkept)
+    suite = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests/conformance").glob("test_*.py"))
+    assert all(f"def {name}(" in suite for name in named)

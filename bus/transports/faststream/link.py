@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from faststream.rabbit import RabbitBroker
 
-from bus.errors import BusError, ConfigurationError, PermissionDenied, Unauthenticated, Unavailable
+from bus.errors import BusError, ConfigurationError, FailedPrecondition, PermissionDenied, Unauthenticated, Unavailable
 from bus.recovery import backoff, supervised
 from bus.transports.rabbitmq.discretion import be_discreet
 from bus.transports.rabbitmq.faults import TROUBLE, translated, translating
@@ -19,7 +19,7 @@ log = logging.getLogger("bus.faststream")
 
 LAST_MOMENT = 1.0
 """Seconds that an attempt to connect may last beyond the start's time: one that is cancelled goes on by itself, for ever."""
-REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied)
+REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied, FailedPrecondition)
 """What trying again cannot help while the bus starts."""
 
 
@@ -61,6 +61,8 @@ class RobustLink(Connected):
         with translating(f"connecting to {self._place()}"):
             async with asyncio.timeout_at(ends):
                 connection = await self.broker.connect()
+        if connection is None:
+            raise FailedPrecondition("FastStream's test broker connects to nothing; test a router with bus.testing.MemoryBuses")
         # From the next connection on. On this first one a message that cannot be read costs the connection, once.
         connection.kwargs["transport_factory"] = TolerantTransport()
         self._connection = connection
