@@ -7,7 +7,7 @@ PINNED := $(EXTRAS),bench
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-brokers lint format docs check-wheel bench broker constraints clean
+.PHONY: help demo test test-brokers test-compose lint format docs check-wheel bench broker constraints clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ test: $(STAMP) ## unit tests, which need no broker, then everything else on a re
 
 test-brokers: $(STAMP) ## conformance and integration on each RabbitMQ that can be had: this machine's, 4.0 and 4.3 in containers
 	@$(BIN)/python scripts/test_brokers.py $(ARGS)
+
+test-compose: ## bring docker-compose.yml up, run the demo in it, take its broker away for a while, and remove it
+	@scripts/test-compose
 
 lint: $(STAMP) ## ruff's rules, ruff's format, mypy strict
 	@echo "lint: ruff check, ruff format, mypy"

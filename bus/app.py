@@ -70,6 +70,8 @@ class Bus:
         layers = client_stack(clock=clock) if client is None else client
         self._client = Client(service, self.instance, self._transport, layers, settings=self.settings, clock=clock)
         self._consumptions: list[Consumption] = []
+        self._unsettled = 0
+        """How many `serving` blocks begin or end now."""
 
     async def __aenter__(self) -> Self:
         """Connect. Raises `Unavailable` or `Unauthenticated` within the settings `connect_timeout` and `start_timeout`."""
@@ -88,8 +90,8 @@ class Bus:
 
     @property
     def ready(self) -> bool:
-        """Whether every consumer is registered at the broker now."""
-        return bool(self._consumptions) and all(consumption.ready for consumption in self._consumptions)
+        """Whether every consumer is registered at the broker now; false while `serving` begins or ends."""
+        return not self._unsettled and bool(self._consumptions) and all(consumption.ready for consumption in self._consumptions)
 
     async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
         """Ask, and wait for the answer: `Client.request` has the errors. `timeout` in seconds."""
@@ -121,6 +123,19 @@ class Bus:
         if router.name != self.service:
             raise ConfigurationError(f"the bus is {self.service!r} and the router {router.name!r}; a service serves its own router")
         _fit(router, self.settings.consumer_timeout)
+        self._unsettled += 1
+        try:
+            async with self._consuming(router):
+                self._unsettled -= 1
+                try:
+                    yield
+                finally:
+                    self._unsettled += 1
+        finally:
+            self._unsettled -= 1
+
+    @asynccontextmanager
+    async def _consuming(self, router: Router) -> AsyncIterator[None]:
         async with router.lifespan() as state, AsyncExitStack() as stack:
             receivers = self._receivers(router, state)
             # All queues before the first consumer: who is answered by one endpoint can rely on the others, and a queue

@@ -43,6 +43,10 @@ class Settings(BaseSettings):
     """Whether hot frames bypass aio-pika on its own connection. Off: by aio-pika alone, many times slower; the way out."""
     publish_window: int = Field(default=1000, ge=1)
     """Publishes that may wait for their confirm at a time; more wait for a place."""
+    health_port: int | None = Field(default=None, ge=1, le=65535)
+    """Where `bus run` answers `/livez` and `/readyz`; None: nowhere."""
+    health_host: str = Field(default="127.0.0.1", min_length=1)
+    """The address that `health_port` is opened on. In a container 0.0.0.0, where the orchestrator asks from outside."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     """`auto`: readable on a terminal, JSON elsewhere."""

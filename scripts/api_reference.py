@@ -28,10 +28,8 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "bus.context": ("Context",),
         "bus.depends": ("Depends",),
     },
-    "What was handled: `bus.inbox`": {"bus.inbox": ("Inbox", "MessageKey", "Handled", "MemoryInbox")},
-    "On FastStream: `bus.faststream`": {"bus.faststream": ("attach", "application")},
     "Testing: `bus.testing`": {
-        "bus.testing": ("MemoryBuses", "replaced"),
+        "bus.testing": ("MemoryBuses",),
         "bus.transports.memory.broker": ("MemoryBroker",),
         "bus.transports.memory.transport": ("MemoryTransport",),
         "bus.transports.memory.virtual_time": ("VirtualLoop", "wall_clock"),
@@ -39,7 +37,8 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Logging: `bus.logs`": {"bus.logs": ("configure_logging",)},
     "Messages": {"bus.envelope": ("Envelope", "Progress")},
     "Policies": {"bus.handler": ("Handler", "Middleware", "compose"), "bus.stacks": ("CLIENT", "SERVER", "client_stack", "server_stack")},
-    "The port, for who writes a transport": {
+    "Ports, for who writes a transport or a store": {
+        "bus.inbox": ("Inbox", "MemoryInbox", "MessageKey", "Handled"),
         "bus.transport": ("Transport", "Consumption", "Delivery", "Observer", "Accepted", "Returned", "Refused"),
     },
 }
@@ -48,7 +47,7 @@ INNER = {
     *("MemoryBuses.__aenter__", "MemoryBroker.connect", "MemoryBroker.declare", "MemoryBroker.publish", "MemoryBroker.swallows_confirm"),
     *("MemoryBroker.closed", "MemoryTransport.start", "MemoryTransport.declare", "MemoryTransport.send", "MemoryTransport.consume"),
     *("MemoryBroker.unblocked", "MemoryBroker.blocked", "MemoryTransport.connection", "MemoryTransport.close"),
-    *("MemoryInbox.find", "MemoryInbox.add", "VirtualLoop.time", "VirtualLoop.run_in_executor", "VirtualLoop.shutdown_default_executor"),
+    *("VirtualLoop.time", "VirtualLoop.run_in_executor", "VirtualLoop.shutdown_default_executor"),
 }
 """Methods that are the bus's own, or are described where they are promised (the port)."""
 
@@ -187,16 +186,16 @@ def table(fields: list[tuple[str, ast.AnnAssign, str]]) -> str:
 
 def signature(name: str, node: Function, known: Mapping[str, ast.expr]) -> str:
     """The head of a function without `self`, on one line where it fits."""
-    before, after = kind(node)
+    before, after = kind(name, node)
     taken = list(parameters(node.args, known))
     line = f"{before}{name}({', '.join(taken)}){after}"
     return line if len(line) <= WIDTH else "\n".join([f"{before}{name}(", *(f"    {each}," for each in taken), f"){after}"])
 
 
-def kind(node: Function) -> tuple[str, str]:
+def kind(name: str, node: Function) -> tuple[str, str]:
     """What stands before a function's name and after its parameters."""
     decorators = {ast.unparse(decorator) for decorator in node.decorator_list}
-    if node.name == "__init__":
+    if name[0].isupper():
         return "class ", ""
     if "asynccontextmanager" in decorators:
         return "async with ", ""

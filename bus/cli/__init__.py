@@ -23,6 +23,7 @@ COMMANDS = {
     "contracts": "List the contracts that are known here, or show one.",
     "demo": "Watch a spoken dictation become a transcript, every step on one correlation id.",
     "doctor": "Show what is installed, which broker would be used and why, and whether it answers.",
+    "health": "Ask a worker of this machine whether it is ready: exit code 0, else 1.",
     "publish": "Publish an event; returns when the broker has confirmed it.",
     "queues": "Show what waits in the queues, who consumes it, and what is dead.",
     "run": "Serve a router until SIGTERM or Ctrl-C.",

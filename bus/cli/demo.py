@@ -30,6 +30,7 @@ RECORDING = Path("examples/data/dictation.wav")
 def command(
     recording: Annotated[str | None, typer.Argument(help="A WAV: a path, or a file:, http: or https: URL.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Keep RabbitMQ's UI up at the end, until Ctrl-C.")] = False,
+    against_running: Annotated[bool, typer.Option("--against-running", help="Start no worker; use those at BUS_URL.")] = False,
 ) -> None:
     """Watch a spoken dictation become a transcript, every step on one correlation id."""
     sys.path.insert(0, str(Path.cwd()))
@@ -37,7 +38,9 @@ def command(
     console = Console()
     story = _story()
     choice = choose(os.environ, memory=True)
-    asyncio.run(play(story, choice, console, _readable(recording), wait=wait))
+    if against_running and choice.kind != "named":
+        raise ConfigurationError("--against-running uses the workers of a RabbitMQ that runs: set BUS_URL=amqp://user:password@host/vhost")
+    asyncio.run(play(story, choice, console, _readable(recording), wait=wait, own_worker=not against_running))
 
 
 def _story() -> ModuleType:
@@ -62,10 +65,10 @@ def _readable(recording: str | None) -> str:
     return str(path.resolve())
 
 
-async def play(story: ModuleType, choice: Choice, console: Console, recording: str, *, wait: bool) -> None:
+async def play(story: ModuleType, choice: Choice, console: Console, recording: str, *, wait: bool, own_worker: bool) -> None:
     """Play the story on the chosen broker."""
     with signals() as stop:
-        async with _staged(choice, console, stop) as (stage, broker):
+        async with _staged(choice, console, stop, own_worker=own_worker) as (stage, broker):
             told = asyncio.ensure_future(tell(story, stage, console, recording))
             stopped = asyncio.ensure_future(stop.wait())
             await asyncio.wait({told, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -81,7 +84,7 @@ async def play(story: ModuleType, choice: Choice, console: Console, recording: s
 
 
 @contextlib.asynccontextmanager
-async def _staged(choice: Choice, console: Console, stop: asyncio.Event) -> AsyncIterator[tuple[Any, Broker | None]]:
+async def _staged(choice: Choice, console: Console, stop: asyncio.Event, *, own_worker: bool) -> AsyncIterator[tuple[Any, Broker | None]]:
     stages = importlib.import_module("workers.demo.stage")
     if choice.kind == "memory":
         console.print(f"[bold]broker[/]  {choice.why}", highlight=False, soft_wrap=True)
@@ -91,7 +94,7 @@ async def _staged(choice: Choice, console: Console, stop: asyncio.Event) -> Asyn
         if broker is None:
             raise KeyboardInterrupt
         console.print(f"[bold]broker[/]  {broker.describe()}: {choice.why}", highlight=False, soft_wrap=True)
-        yield stages.RabbitMQStage(broker.url), broker
+        yield stages.RabbitMQStage(broker.url, own_worker=own_worker), broker
 
 
 async def tell(story: ModuleType, stage: Any, console: Console, recording: str) -> None:

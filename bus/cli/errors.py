@@ -38,7 +38,7 @@ EXIT_CODES: dict[type[BaseException], int] = {
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 MEANINGS: dict[int, str] = {
     os.EX_OK: "done",
-    1: "who read its output has gone (a closed pipe)",
+    1: "who read its output has gone (a closed pipe); of `bus health`: not ready, or nobody answers",
     2: "the command line is wrong: an unknown command or option, an argument too many or missing",
     os.EX_DATAERR: "what was given is wrong",
     os.EX_NOINPUT: "it does not exist",

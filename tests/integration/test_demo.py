@@ -7,10 +7,17 @@ import wave
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 
+from bus import Bus, Settings
+from contracts.transcription.v1 import TranscriptCompleted
 from tests.integration.command import ROOT, Ended, bus, ended, running
+from workers.demo.stage import served
+from workers.demo.story import MisreadTranscribeAudio
+from workers.demo.subscribers import subscribers
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -37,6 +44,28 @@ def test_the_event_reaches_two_subscriptions_and_the_poison_its_dead_letter_queu
     assert "event for notify" in shown.out
     assert re.search(r"dead-code +invalid_argument", shown.out)
     assert re.search(r"dead-reason +ContractViolation: TranscribeAudio: audio_url: string type", shown.out)
+
+
+async def test_it_plays_with_a_worker_that_runs_at_a_broker_that_keeps_what_was(vhost_url: str) -> None:
+    settings = Settings(url=SecretStr(vhost_url))
+    async with running("run", "workers.transcription:router", BUS_URL=vhost_url), Bus("demo", settings=settings) as demo:
+        await served(demo)
+        for _, topology in subscribers("earlier")[0].topology().values():
+            await demo._transport.declare(topology)
+        async with Bus("transcription", settings=settings) as earlier:
+            await earlier.publish(TranscriptCompleted(transcript_id=uuid4(), duration=1, words=1))
+        jobs = await asyncio.gather(*(demo.submit(MisreadTranscribeAudio(audio_url=number)) for number in range(101)))
+        await asyncio.gather(*(job.result(timeout=30) for job in jobs), return_exceptions=True)
+
+        answer = await bus("demo", "--against-running", BUS_URL=vhost_url)
+
+    assert answer.code == 0, answer.err
+    assert "start the worker: one that runs at this broker" in answer.out
+    assert len({*re.findall(r"│ ([0-9a-f]{8}) ", answer.out)}) == 1
+
+
+async def test_a_worker_that_runs_needs_a_broker_that_runs() -> None:
+    _is_one_line(await bus("demo", "--against-running", BUS_URL=""), code=78, about="set BUS_URL")
 
 
 def test_it_runs_in_memory_where_nothing_else_can_be_had(in_memory: Ended) -> None:

@@ -8,7 +8,7 @@ from bus.app import Bus
 from bus.errors import ConfigurationError, ContractError, Unavailable
 from bus.router import Router
 from bus.settings import load_settings
-from tests.unit.fakes import FakeDelivery, FakeTransport, envelope, settle_down, virtual
+from tests.unit.fakes import FakeConsumption, FakeDelivery, FakeTransport, envelope, settle_down, virtual
 from tests.unit.ledger import CloseBooks, Total
 
 SETTINGS = load_settings(stop_grace=30, start_timeout=5)
@@ -137,6 +137,30 @@ async def test_a_stop_is_cut_short_even_while_the_broker_is_told_of_it() -> None
     await settle_down()
     assert serving.cancelled()
     assert (notes, mine.requeues, transport.closed) == (["opened", "begun"], 1, 1)
+
+
+@virtual
+async def test_it_is_ready_only_while_it_serves_not_while_it_begins_or_stops() -> None:
+    transport, notes, seen = FakeTransport(), list[str](), dict[str, bool]()
+    bus = ledger(transport)
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        seen["loading"] = bus.ready
+        yield
+        seen["unloading"] = bus.ready
+
+    router = working(20, notes)
+    router.lifespan = lifespan
+    async with bus:
+        transport.consumption = FakeConsumption(name="work")  # the replies' own one goes on
+        async with bus.serving(router):
+            seen["serving"] = bus.ready
+            transport.deliver(delivery())
+            await settle_down()
+            asyncio.get_running_loop().call_later(10, lambda: seen.update(finishing=bus.ready))
+        seen["afterwards"] = bus.ready
+    assert seen == {"loading": False, "serving": True, "finishing": False, "unloading": False, "afterwards": True}
 
 
 @virtual

@@ -124,6 +124,13 @@ def test_every_decision_is_in_the_index() -> None:
     assert all(path.name in index for path in (ROOT / "docs/adr").glob("[0-9]*.md"))
 
 
+def test_what_is_not_kept_on_faststream_is_in_the_docs_and_nothing_else() -> None:
+    named = set(re.findall(r"test_\w+", page("docs/explanation/faststream.md")))
+    assert named == set(FastStreamWorld.unkept)
+    suite = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests/conformance").glob("test_*.py"))
+    assert all(f"def {name}(" in suite for name in named)
+
+
 @pytest.mark.parametrize("name", ["layers", "request", "job"])
 def test_a_diagram_shows_what_the_code_says_now(name: str) -> None:
     drawn = runpy.run_path(str(ROOT / "scripts/diagrams.py"))["DIAGRAMS"][name]()
@@ -136,10 +143,3 @@ def test_every_word_of_the_glossary_has_a_meaning_and_a_source() -> None:
     assert [row for row in table if len(row) != 3 or not all(cell.strip(" |") for cell in row)] == []
     words = [row[0].lower() for row in table]
     assert words == sorted(words)
-
-
-def test_what_is_not_kept_on_faststream_is_in_the_docs_and_nothing_else() -> None:
-    named = set(re.findall(r"test_\w+", page("docs/explanation/faststream.md")))
-    assert named == set(FastStreamWorld.unkept)
-    suite = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests/conformance").glob("test_*.py"))
-    assert all(f"def {name}(" in suite for name in named)

@@ -42,10 +42,11 @@ class Stage(Protocol):
 
 
 class RabbitMQStage:
-    """On the RabbitMQ at `url`."""
+    """On the RabbitMQ at `url`, with a worker of its own or with those that run there."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, own_worker: bool = True) -> None:
         self._url = url
+        self._own_worker = own_worker
 
     def bus(self, service: str) -> Bus:
         """A bus on this RabbitMQ."""
@@ -54,11 +55,14 @@ class RabbitMQStage:
     @contextlib.asynccontextmanager
     async def worker(self) -> AsyncIterator[str]:
         """`bus run` in a process of its own; its log is shown where it dies."""
+        if not self._own_worker:
+            yield "one that runs at this broker"
+            return
         with tempfile.TemporaryFile() as log:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "bus.cli", "run", WORKER),
                 cwd=Path(__file__).parents[2],
-                env={**os.environ, "BUS_URL": self._url, "BUS_LOG_FORMAT": "console"},
+                env={**_environment(), "BUS_URL": self._url, "BUS_LOG_FORMAT": "console"},
                 stderr=log,
                 start_new_session=True,
             )
@@ -74,6 +78,11 @@ class RabbitMQStage:
                     process.kill()
                 if died:
                     raise Unavailable(f"the worker ended by itself: {_last_line(log)}")
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without the port for health probes: somebody else may have it, and nobody asks a demonstration."""
+    return {name: value for name, value in os.environ.items() if name != "BUS_HEALTH_PORT"}
 
 
 def _last_line(log: BinaryIO) -> str:

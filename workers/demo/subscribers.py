@@ -11,8 +11,8 @@ __all__ = ["SUBSCRIPTIONS", "subscribers"]
 SUBSCRIPTIONS = ("index", "notify")
 
 
-def subscribers() -> tuple[Router, dict[str, "asyncio.Future[Envelope]"]]:
-    """The router, and by subscription the first event to arrive."""
+def subscribers(correlation_id: str) -> tuple[Router, dict[str, "asyncio.Future[Envelope]"]]:
+    """The router, and by subscription the first event with this id to arrive; the queues can hold those of earlier work."""
     router = Router("demo")
     loop = asyncio.get_running_loop()
     seen: dict[str, asyncio.Future[Envelope]] = {name: loop.create_future() for name in SUBSCRIPTIONS}
@@ -20,7 +20,7 @@ def subscribers() -> tuple[Router, dict[str, "asyncio.Future[Envelope]"]]:
     def subscribe(name: str) -> None:
         @router.event(TranscriptCompleted, subscription=name)
         async def on_completed(_event: TranscriptCompleted, context: Context) -> None:
-            if not seen[name].done():
+            if context.envelope.correlation_id == correlation_id and not seen[name].done():
                 seen[name].set_result(context.envelope)
 
     for name in SUBSCRIPTIONS:
