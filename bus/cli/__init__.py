@@ -16,7 +16,7 @@ __all__ = ["COMMANDS", "main"]
 # The summary stands here because `bus --help` shows it without loading the command: brokers, transports, engines.
 COMMANDS = {
     "broker": "Start a private RabbitMQ with its management UI, until Ctrl-C.",
-    "demo": "Watch a spoken dictation become a transcript, every step on one correlation id.",
+    "demo": "Watch a spoken dictation become a transcript, a note and documents, every step on one correlation id.",
     "doctor": "Show what is installed, which broker would be used and why, and whether it answers.",
     "run": "Serve a router until SIGTERM or Ctrl-C.",
 }

@@ -1,4 +1,4 @@
-"""`bus demo`: the reference application, from a recording to its transcript, on a real RabbitMQ where there is one."""
+"""`bus demo`: the reference application, from a recording to documents, on a real RabbitMQ where there is one."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ def command(
     recording: Annotated[str | None, typer.Argument(help="A WAV: a path, or a file:, http: or https: URL.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Keep RabbitMQ's UI up at the end, until Ctrl-C.")] = False,
 ) -> None:
-    """Watch a spoken dictation become a transcript, every step on one correlation id."""
+    """Watch a spoken dictation become a transcript, a note and documents, every step on one correlation id."""
     sys.path.insert(0, str(Path.cwd()))
     logging.getLogger("bus").setLevel(logging.CRITICAL)  # what goes wrong is told on the screen, once
     console = Console()
@@ -47,7 +47,7 @@ def _story() -> ModuleType:
         return importlib.import_module("workers.demo.story")
     except ModuleNotFoundError as error:
         if error.name and not error.name.startswith(("workers", "contracts")):
-            raise ConfigurationError(f"the demonstration needs {error.name!r}: pip install 'trunkline[transcription]'") from error
+            raise ConfigurationError(f"the demonstration needs {error.name!r}: pip install 'trunkline[transcription,documents]'") from error
         raise ConfigurationError("the demonstration is in the repository: clone it, and run `make demo` there") from error
 
 
@@ -99,17 +99,18 @@ async def tell(story: ModuleType, stage: Any, console: Console, recording: str) 
     steps: list[Any] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting the worker", total=1.0)
+        task = bar.add_task("starting the workers", total=1.0)
 
         def on_step(step: Any) -> None:
             steps.append(step)
             bar.console.print(f"[green]done[/]    {step.name}: {step.outcome}", highlight=False)
-            bar.update(task, description="transcribing")
+            bar.update(task, completed=0, description="working")
 
-        def on_progress(update: Any) -> None:
-            bar.update(task, completed=update.progress, description=f"transcribing: {update.note}")
+        def on_progress(what: str, update: Any) -> None:
+            bar.update(task, completed=update.progress, description=f"{what}: {update.note}")
 
-        ending = await story.Story(stage, on_step, on_progress).play(recording)
+        by_section = recording == _readable(None)
+        ending = await story.Story(stage, on_step, on_progress, by_section=by_section).play(recording)
     _show(console, steps, ending)
 
 
@@ -118,6 +119,12 @@ def _show(console: Console, steps: list[Any], ending: Any) -> None:
     console.print(f"[bold]Transcript[/] ({ending.transcript.engine}, confidence {ending.transcript.confidence:.2f})")
     for segment in ending.transcript.segments:
         console.print(f"  {segment.start:6.2f} s - {segment.end:6.2f} s  {segment.text}", highlight=False, soft_wrap=True)
+    console.print()
+    console.print(f"[bold]Documents[/] of note {ending.note.note_id} ({ending.note.status})", highlight=False)
+    for document in ending.note.documents:
+        pages = f", {document.pages} page{'s' if document.pages > 1 else ''}" if document.pages else ""
+        about = f"{document.format.upper():5} {document.size / 1000:.0f} kB{pages}"
+        console.print(f"  {about:21} {document.uri}", highlight=False, markup=False, soft_wrap=True)
     console.print()
     console.print("[bold]Dead letter[/]")
     for name, value in sorted(ending.dead_letter.headers.items()):

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from pypdf import PdfReader
 
 from tests.integration.command import ROOT, Ended, bus, ended, running
 
@@ -29,12 +30,22 @@ def test_every_step_is_on_one_correlation_id(shown: Ended) -> None:
     full = re.search(r"correlation id ([0-9a-f]{8})-", shown.out)
 
     assert full is not None
-    assert short == [full.group(1)] * 6
+    assert short == [full.group(1)] * 10
 
 
-def test_the_event_reaches_two_subscriptions_and_the_poison_its_dead_letter_queue(shown: Ended) -> None:
+def test_the_documents_lie_where_it_says_and_say_what_was_said(shown: Ended) -> None:
+    pdf, docx = re.findall(r"^  (?:PDF|DOCX) +\d+ kB.* file://(\S+)$", shown.out, re.MULTILINE)
+
+    assert Path(docx).read_bytes().startswith(b"PK")
+    text = PdfReader(pdf).pages[0].extract_text()
+    said = [re.search(rf"\n{heading}\n(.+)\n", text) for heading in ("Subjective", "Objective", "Assessment", "Plan")]
+    assert [len(set(found[1].split()) & set(WORDS)) > 3 for found in said if found] == [True] * 4
+
+
+def test_the_events_reach_their_subscriptions_and_the_poison_its_dead_letter_queue(shown: Ended) -> None:
     assert "event for index" in shown.out
     assert "event for notify" in shown.out
+    assert "event for archive" in shown.out
     assert re.search(r"dead-code +invalid_argument", shown.out)
     assert re.search(r"dead-reason +ContractViolation: TranscribeAudio: audio_url: string type", shown.out)
 
@@ -42,6 +53,7 @@ def test_the_event_reaches_two_subscriptions_and_the_poison_its_dead_letter_queu
 def test_it_runs_in_memory_where_nothing_else_can_be_had(in_memory: Ended) -> None:
     assert in_memory.code == 0, in_memory.err
     assert "dead-lettered: invalid_argument" in in_memory.out
+    assert len(re.findall(r"file://\S+\.(?:pdf|docx)$", in_memory.out, re.MULTILINE)) == 2
 
 
 async def test_a_missing_file_is_told_at_once(vhost_url: str) -> None:
@@ -99,7 +111,7 @@ async def test_interrupting_it_ends_it(vhost_url: str) -> None:
     async with running("demo", BUS_URL=vhost_url) as process:
         assert process.stdout is not None
         async with asyncio.timeout(30):
-            while b"start the worker" not in await process.stdout.readline():
+            while b"start the workers" not in await process.stdout.readline():
                 pass
         process.terminate()
         answer = await ended(process)
@@ -108,16 +120,22 @@ async def test_interrupting_it_ends_it(vhost_url: str) -> None:
     assert "Traceback" not in answer.err
 
 
+@pytest.fixture(autouse=True)
+def documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written into the repository's folder."""
+    monkeypatch.setenv("DOCUMENTS_FOLDER", str(tmp_path / "documents"))
+
+
 @pytest.fixture(scope="module")
-def shown(broker: str) -> Ended:
+def shown(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Ended:
     """Played once, on the shared broker."""
-    answer = asyncio.run(bus("demo", BUS_URL=broker))
+    answer = asyncio.run(bus("demo", BUS_URL=broker, DOCUMENTS_FOLDER=str(tmp_path_factory.mktemp("documents"))))
     assert answer.code == 0, answer.err
     return answer
 
 
 @pytest.fixture
-async def in_memory() -> Ended:
+async def in_memory(documents: None) -> Ended:
     return await bus("demo", BUS_URL="memory:")
 
 
