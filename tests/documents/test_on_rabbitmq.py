@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from bus import Bus, Settings, correlated
 from tests.documents.conversation import archive, from_note_to_documents, transcription
 from tests.integration.command import bus as command
-from tests.integration.command import running
+from tests.integration.command import ended, running
 from tests.polling import until
 from workers.demo.stage import served
 
@@ -18,12 +18,14 @@ async def test_a_note_becomes_two_documents_on_one_correlation_id(vhost_url: str
 
     router, heard = archive()
     worker = running("run", "workers.documents:router", BUS_URL=vhost_url, DOCUMENTS_FOLDER=str(tmp_path / "documents"))
-    async with worker, bus("desk") as desk, bus("archive") as archiving, archiving.serving(router):
+    async with worker as process, bus("desk") as desk, bus("archive") as archiving, archiving.serving(router):
         async with bus("transcription") as transcribing, transcribing.serving(transcription()):
             await served(desk)
             with correlated("one-id"):
                 status, made = await from_note_to_documents(desk)
         await until(lambda: len(heard) >= 2, "an event for each document")
+        process.terminate()
+        assert (await ended(process)).code == 0
     assert status.documents == made
     assert heard == [("one-id", document) for document in made]
 
