@@ -20,7 +20,7 @@ async def test_a_note_becomes_two_documents_on_one_correlation_id(vhost_url: str
     worker = running("run", "workers.documents:router", BUS_URL=vhost_url, DOCUMENTS_FOLDER=str(tmp_path / "documents"))
     async with worker as process, bus("desk") as desk, bus("archive") as archiving, archiving.serving(router):
         async with bus("transcription") as transcribing, transcribing.serving(transcription()):
-            await served(desk)
+            await served(desk, lambda: None)
             with correlated("one-id"):
                 status, made = await from_note_to_documents(desk)
         await until(lambda: len(heard) >= 2, "an event for each document")

@@ -86,6 +86,10 @@ async def test_a_recording_over_the_limit_is_told_in_a_line(vhost_url: str) -> N
     _is_one_line(answer, code=65, about="TRANSCRIPTION_MAX_BYTES")
 
 
+async def test_a_worker_that_is_set_up_wrongly_is_told_in_a_line(vhost_url: str) -> None:
+    _is_one_line(await bus("demo", BUS_URL=vhost_url, DOCUMENTS_TIMEZONE="Mars"), code=69, about="DOCUMENTS_TIMEZONE")
+
+
 async def test_an_address_that_nobody_answers_is_told_in_a_line(vhost_url: str) -> None:
     _is_one_line(await bus("demo", "http://127.0.0.1:1/a.wav", BUS_URL=vhost_url), code=69, about="127.0.0.1")
 
@@ -110,9 +114,9 @@ async def test_with_debug_the_traceback_is_shown() -> None:
 async def test_interrupting_it_ends_it(vhost_url: str) -> None:
     async with running("demo", BUS_URL=vhost_url) as process:
         assert process.stdout is not None
-        async with asyncio.timeout(30):
-            while b"start the workers" not in await process.stdout.readline():
-                pass
+        async with asyncio.timeout(60):
+            while b"start the workers" not in (line := await process.stdout.readline()):
+                assert line, "it ended before its workers had started"
         process.terminate()
         answer = await ended(process)
 

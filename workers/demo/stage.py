@@ -2,13 +2,9 @@
 
 import asyncio
 import contextlib
-import os
-import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
-from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 from pydantic import SecretStr
@@ -19,16 +15,15 @@ from bus.transports.memory import MemoryBroker, MemoryTransport
 from contracts.documentation.client import DocumentationClient
 from contracts.transcription.client import TranscriptionClient
 from workers import documents, transcription
+from workers.demo.process import WorkerProcess
 
 __all__ = ["MemoryStage", "RabbitMQStage", "Stage", "served"]
 
 WORKERS = {"transcription": "workers.transcription:router", "documents": "workers.documents:router"}
 UNUSED = SecretStr("amqp://unused/")
 """Settings want a broker's URL, and the model broker has none."""
-START_TIMEOUT = 30.0
-"""Seconds for the workers to load what they need, such as an acoustic model, and to consume."""
-STOP_TIMEOUT = 10.0
-"""Seconds for a worker to stop cleanly; it has nothing left to do then."""
+START_TIMEOUT = 60.0
+"""Seconds for the workers to load what they need, such as an acoustic model, and to consume; many times what they take."""
 
 
 class Stage(Protocol):
@@ -42,12 +37,17 @@ class Stage(Protocol):
         """The workers while the block lasts; yields what they are, in a few words."""
         ...
 
+    def check(self) -> None:
+        """`Unavailable` where a worker has ended: nobody should wait for it."""
+        ...
+
 
 class RabbitMQStage:
     """On the RabbitMQ at `url`."""
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._started: dict[str, WorkerProcess] = {}
 
     def bus(self, service: str) -> Bus:
         """A bus on this RabbitMQ."""
@@ -55,39 +55,20 @@ class RabbitMQStage:
 
     @contextlib.asynccontextmanager
     async def workers(self) -> AsyncIterator[str]:
-        """`bus run` for each, in processes of their own; the log is shown of one that dies."""
-        async with contextlib.AsyncExitStack() as stack:
-            pids = [await stack.enter_async_context(self._worker(target)) for target in WORKERS.values()]
-            yield "processes " + ", ".join(f"{pid} ({service})" for pid, service in zip(pids, WORKERS, strict=True))
+        """`bus run` for each, in processes of their own, which are stopped together."""
+        try:
+            for service, target in WORKERS.items():
+                self._started[service] = await WorkerProcess.start(target, self._url)
+            yield "processes " + ", ".join(f"{worker.pid} ({service})" for service, worker in self._started.items())
+        finally:
+            stopped = await asyncio.gather(*(worker.stop() for worker in self._started.values()), return_exceptions=True)
+            for error in filter(None, stopped):
+                raise error
 
-    @contextlib.asynccontextmanager
-    async def _worker(self, target: str) -> AsyncIterator[int]:
-        with tempfile.TemporaryFile() as log:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "bus.cli", "run", target),
-                cwd=Path(__file__).parents[2],
-                env={**os.environ, "BUS_URL": self._url, "BUS_LOG_FORMAT": "console"},
-                stderr=log,
-                start_new_session=True,
-            )
-            ended = asyncio.ensure_future(process.wait())
-            try:
-                yield process.pid
-            finally:
-                died = ended.done()
-                if not died:
-                    process.terminate()
-                await asyncio.wait({ended}, timeout=STOP_TIMEOUT)
-                if not ended.done():
-                    process.kill()
-                if died:
-                    raise Unavailable(f"a worker ended by itself (bus run {target}): {_last_line(log)}")
-
-
-def _last_line(log: BinaryIO) -> str:
-    log.seek(0)
-    lines = log.read().decode(errors="replace").split("\n")
-    return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+    def check(self) -> None:
+        """`Unavailable` where a worker has ended; its last words follow when it is stopped."""
+        if any(worker.ended for worker in self._started.values()):
+            raise Unavailable("a worker ended by itself")
 
 
 class MemoryStage:
@@ -109,18 +90,21 @@ class MemoryStage:
                 await stack.enter_async_context(bus.serving(router))
             yield "both routers, in this process"
 
+    def check(self) -> None:
+        """They live as long as this process."""
 
-async def served(bus: Bus) -> None:
-    """Returns when both workers answer; `Unavailable` after `START_TIMEOUT` seconds."""
+
+async def served(bus: Bus, check: Callable[[], None]) -> None:
+    """Returns when both workers answer; `Unavailable` after `START_TIMEOUT` seconds, or what `check` raises."""
     try:
         async with asyncio.timeout(START_TIMEOUT):
-            await _answered(partial(TranscriptionClient(bus).get, timeout=2))
-            await _answered(partial(DocumentationClient(bus).status, timeout=2))
+            await _answered(partial(TranscriptionClient(bus).get, timeout=2), check)
+            await _answered(partial(DocumentationClient(bus).status, timeout=2), check)
     except TimeoutError:
         raise Unavailable(f"a worker did not answer within {START_TIMEOUT:.0f} s") from None
 
 
-async def _answered(ask: Callable[[UUID], Coroutine[Any, Any, object]]) -> None:
+async def _answered(ask: Callable[[UUID], Coroutine[Any, Any, object]], check: Callable[[], None]) -> None:
     attempt = 0
     while True:
         attempt += 1
@@ -129,4 +113,5 @@ async def _answered(ask: Callable[[UUID], Coroutine[Any, Any, object]]) -> None:
         except NotFound:
             return  # somebody looked, and there is none: just what we asked for
         except NotServed:
+            check()
             await asyncio.sleep(backoff(attempt))

@@ -80,7 +80,7 @@ class Story:
         router, seen = subscribers()
         async with self.stage.bus("demo") as bus, self.stage.workers() as workers, bus.serving(router):
             with self._step("start the workers", workers):
-                await served(bus)
+                await served(bus, self.stage.check)
             with correlated(self.correlation_id):
                 transcript = await self._transcribe(TranscriptionClient(bus), recording)
                 await self._hear(seen, "index", "notify")
