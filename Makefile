@@ -2,7 +2,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := dev,docs,auth,containers,faststream,reload,transcription
+EXTRAS := dev,docs,auth,containers,documents,faststream,reload,transcription
 PINNED := $(EXTRAS),bench
 STAMP := $(VENV)/.installed
 
@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-demo: $(STAMP) ## a recording becomes a transcript (ARGS=--wait keeps RabbitMQ's UI up at the end)
+demo: $(STAMP) ## a recording becomes a transcript, a note and documents (ARGS=--wait keeps RabbitMQ's UI up at the end)
 	@scripts/ensure-broker --or-memory
 	@$(BIN)/bus demo $(ARGS)
 
