@@ -14,10 +14,13 @@ from pydantic import SecretStr
 from pypdf import PdfReader
 
 from bus import Bus, Settings
+from bus.topology import dead_letter_address
+from bus.transport import Accepted
 from contracts.transcription.v1 import TranscriptCompleted
 from tests.integration.command import ROOT, Ended, bus, ended, running
+from tests.unit.fakes import envelope
 from workers.demo.stage import served
-from workers.demo.story import MisreadTranscribeAudio
+from workers.demo.story import WORK_QUEUE
 from workers.demo.subscribers import subscribers
 
 pytestmark = pytest.mark.timeout(120)
@@ -69,8 +72,10 @@ async def test_it_plays_with_workers_that_run_at_a_broker_that_keeps_what_was(vh
             await demo._transport.declare(topology)
         async with Bus("transcription", settings=settings) as earlier:
             await earlier.publish(TranscriptCompleted(transcript_id=uuid4(), duration=1, words=1))
-        jobs = await asyncio.gather(*(demo.submit(MisreadTranscribeAudio(audio_url=number)) for number in range(101)))
-        await asyncio.gather(*(job.result(timeout=30) for job in jobs), return_exceptions=True)
+        letters = [envelope("transcription.transcribe.v1", traffic="job", id=f"earlier-{number}") for number in range(101)]
+        dead = dead_letter_address(WORK_QUEUE)
+        sent = await asyncio.gather(*(demo._transport.send(letter, dead, timeout=30) for letter in letters))
+        assert set(sent) == {Accepted()}
 
         answer = await bus("demo", "--against-running", BUS_URL=vhost_url)
 
