@@ -105,7 +105,10 @@ class Transport(Protocol):
         ...
 
     async def declare(self, topology: Topology) -> None:
-        """Make it exist. Idempotent. `TopologyMismatch` names what exists with other arguments; `Unavailable`."""
+        """Make it exist. Idempotent. `TopologyMismatch` names what exists with other arguments; `Unavailable`.
+
+        Where others manage the broker (the setting `topology`), only look: `ConfigurationError` names what is missing.
+        """
         ...
 
     async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> Outcome:
