@@ -28,6 +28,7 @@ COMMANDS = {
     "queues": "Show what waits in the queues, who consumes it, and what is dead.",
     "run": "Serve a router until SIGTERM or Ctrl-C.",
     "submit": "Submit a job, show its progress, and print its result as JSON.",
+    "topology": "Compare what routers need in the broker with what it has, and make it so.",
 }
 DEBUG = "--debug"
 PROGRAM = "bus"
