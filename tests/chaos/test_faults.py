@@ -1,0 +1,36 @@
+"""The ledger under each class of faults, in the short form."""
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.campaign import Played, Size, play
+from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.node import ChaosNode
+from tests.chaos.table import PROPERTY, row
+
+pytestmark = pytest.mark.timeout(240)
+SEED = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(10_000))
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+async def test_nothing_is_lost_and_nothing_unsent_is_done_under(
+    fault: Fault, chaos_node: ChaosNode, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    played = await play(fault, Size(messages=fault.messages, faults=fault.faults, seed=SEED), chaos_node, tmp_path)
+    record_property(PROPERTY, row(played))
+    assert_kept(played, fault)
+
+
+def assert_kept(played: Played, fault: Fault) -> None:
+    verdict = played.verdict
+    assert not verdict.lost, f"lost: {verdict.lost[:20]} of {verdict.acked} acked"
+    assert not verdict.unexpected, f"unexpected: {verdict.unexpected[:20]}"
+    assert not verdict.unknown, f"unknown: {verdict.unknown} of {verdict.messages}, though no fault is longer than their timeout"
+    assert bool(verdict.failed) == fault.refuses, f"failed: {verdict.failed}"
+    assert not played.waiting, f"left over: {dict(played.waiting)}"
+    assert not any(played.exits), f"exit codes: {played.exits}"
+    assert verdict.duplicate_effects <= played.in_flight, f"duplicate effects: {verdict.duplicate_effects}, at most {played.in_flight}"
