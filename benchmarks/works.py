@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.actor import Actor, RunFailed
-from benchmarks.peers import AIO_PIKA, CELERY, FASTSTREAM, NAMEKO, OURS, PLAIN, TASKIQ, C, Peer
+from benchmarks.peers import AIO_PIKA, CELERY, FASTSTREAM, NAMEKO, ON_FASTSTREAM, OURS, PLAIN, TASKIQ, C, Peer
 
 __all__ = [
     "CLOSED",
@@ -37,8 +37,8 @@ Rounds = dict[str, list[Sample]]
 
 WARM_UP = 0.4
 """Seconds; connections, caches and code paths are warm before the first round."""
-RPC = (OURS, PLAIN, AIO_PIKA, FASTSTREAM, CELERY, NAMEKO, C)
-FLOW = (OURS, PLAIN, AIO_PIKA, FASTSTREAM, C)
+RPC = (OURS, PLAIN, ON_FASTSTREAM, AIO_PIKA, FASTSTREAM, CELERY, NAMEKO, C)
+FLOW = (OURS, PLAIN, ON_FASTSTREAM, AIO_PIKA, FASTSTREAM, C)
 FANOUT = (OURS, AIO_PIKA, FASTSTREAM)
 JOBS = (OURS, TASKIQ)
 SCALING = (OURS, AIO_PIKA)
@@ -97,7 +97,7 @@ class Run:
                 try:
                     return [await stack.enter_async_context(self.actor(peer, *role)) for role in roles]
                 except RunFailed as failed:
-                    if peer.key in (OURS, PLAIN):
+                    if peer.key in (OURS, PLAIN, ON_FASTSTREAM):
                         raise
                     return failed
 

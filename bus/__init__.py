@@ -13,6 +13,7 @@ from bus.contract import Event, Job, Message, Request, contract
 if TYPE_CHECKING:
     from bus.app import Bus
     from bus.context import Context, correlated
+    from bus.depends import Depends
     from bus.errors import (
         Aborted,
         AlreadyExists,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "bus.app": ("Bus",),
     "bus.context": ("Context", "correlated"),
+    "bus.depends": ("Depends",),
     "bus.errors": (
         "Aborted",
         "AlreadyExists",
@@ -99,6 +101,7 @@ __all__ = [
     "ContractViolation",
     "DataLoss",
     "DeadlineExceeded",
+    "Depends",
     "Event",
     "Expired",
     "FailedPrecondition",

@@ -1,13 +1,14 @@
 """Message Dispatcher: a service's handlers, by contract; itself a Handler."""
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, overload
 
 from bus.context import Context, current
 from bus.contract import Asks, Contract, Event, Message, Orders, check_part, contract_of, decode
+from bus.depends import dependencies_of, injected
 from bus.envelope import Envelope, reply
 from bus.errors import ContractError, FailedPrecondition, Internal, Unimplemented
 from bus.policy import RetryPolicy
@@ -175,11 +176,13 @@ class Router:
             raise ContractError(f"{contract.type}: concurrency is at least 1, not {concurrency}")
 
         def register(function: Any) -> Any:
+            dependencies = dependencies_of(function)
+            wants_context = _wants_context(function, dependencies)
             self._add(
                 Endpoint(
                     contract=contract,
-                    function=function,
-                    wants_context=_wants_context(function),
+                    function=injected(function, _name(function), wants_context=wants_context) if dependencies else function,
+                    wants_context=wants_context or bool(dependencies),
                     queue=queue,
                     concurrency=concurrency,
                     retry=retry,
@@ -213,11 +216,12 @@ def _checked(contract: Contract, answer: object) -> Message | None:
     raise Internal(f"the handler of {contract.type} answered {type(answer).__name__}, not {wanted}")
 
 
-def _wants_context(function: Callable[..., Awaitable[Any]]) -> bool:
-    """Whether a handler takes a second argument; `ContractError` for anything but one or two, and for a plain function."""
+def _wants_context(function: Callable[..., Awaitable[Any]], dependencies: Collection[str]) -> bool:
+    """Whether a handler takes a second argument, beside dependencies; `ContractError` for other than one or two, and a plain function."""
     if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(type(function).__call__):
         raise ContractError(f"{_name(function)} is no coroutine function; declare it with async def")
-    required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty and p.kind not in OPEN]
+    parameters = (p for p in inspect.signature(function).parameters.values() if p.name not in dependencies)
+    required = [p for p in parameters if p.default is p.empty and p.kind not in OPEN]
     if not 1 <= len(required) <= 2 or any(p.kind is p.KEYWORD_ONLY for p in required):  # noqa: PLR2004 - the message, and the context
         names = ", ".join(p.name for p in required) or "nothing"
         raise ContractError(f"{_name(function)} needs {names}; a handler takes the message and, if it likes, the context, by position")

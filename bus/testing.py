@@ -10,17 +10,18 @@ On a `VirtualLoop` that skips waits, with `clock=wall_clock`, an hour in a retry
 """
 
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
 from bus.app import Bus
+from bus.depends import provider
 from bus.router import Router
 from bus.settings import Settings
 from bus.transports.memory import MemoryBroker, MemoryTransport, VirtualLoop, wall_clock
 
-__all__ = ["MemoryBroker", "MemoryBuses", "MemoryTransport", "VirtualLoop", "wall_clock"]
+__all__ = ["MemoryBroker", "MemoryBuses", "MemoryTransport", "VirtualLoop", "replaced", "wall_clock"]
 
 
 class MemoryBuses:
@@ -51,3 +52,10 @@ class MemoryBuses:
     async def serve(self, bus: Bus, router: Router) -> None:
         """Serve until the block ends; returns when every consumer is ready."""
         await self._open.enter_async_context(bus.serving(router))
+
+
+@contextmanager
+def replaced(dependency: Callable[..., Any], replacement: Callable[..., Any]) -> Iterator[None]:
+    """Inside the block, what handlers get by `Depends(dependency)` is what `replacement` gives."""
+    with provider().scope(dependency, replacement):
+        yield

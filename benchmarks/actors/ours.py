@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from importlib import import_module
 
 from benchmarks.actors.stage import Gathering, Order, Result, WrongReply, closed_loop, obey, open_loop, published
 from benchmarks.payload import fields, numbers
@@ -11,7 +12,8 @@ from bus.logs import configure_logging
 from bus.settings import load_settings
 
 SERVICE = os.environ.get("BENCH_SERVICE", "bench")
-"""With and without the fast lane are two services: one queue for both would give each the other's requests."""
+"""On each transport it is another service: one queue for both would give each the other's requests."""
+ON_FASTSTREAM = os.environ.get("BENCH_TRANSPORT") == "faststream"
 CONCURRENCY = 200
 """Handlers at a time, and so the prefetch: the same as every peer's."""
 NAP = 0.01
@@ -72,6 +74,15 @@ class Work(Job[None]):
     text: str
 
 
+def bus_of(service: str) -> Bus:
+    """A bus on the transport that is measured. FastStream is loaded for its own row alone: it would weigh on the others' memory."""
+    if not ON_FASTSTREAM:
+        return Bus(service)
+    settings, faststream = load_settings(), import_module("bus.faststream")
+    broker = faststream.broker_of_its_own(settings, name=service)
+    return Bus(service, settings=settings, transport=faststream.FastStreamTransport(broker, settings=settings, name=service))
+
+
 async def serve() -> None:
     """Answer requests."""
     router = Router(SERVICE)
@@ -89,14 +100,14 @@ async def serve() -> None:
             number=request.number, audio_url=request.audio_url, language=request.language, seconds=request.seconds, text=request.text
         )
 
-    async with Bus(SERVICE) as bus, bus.serving(router):
+    async with bus_of(SERVICE) as bus, bus.serving(router):
         await obey()
 
 
 async def ask() -> None:
     """Send requests."""
     sequence = numbers()
-    async with Bus("asker") as bus:
+    async with bus_of("asker") as bus:
 
         async def call() -> None:
             number = next(sequence)
@@ -120,7 +131,7 @@ async def ask() -> None:
 async def publish() -> None:
     """Publish events, or submit jobs, each awaited until the broker's confirm."""
     sequence = numbers()
-    async with Bus(SERVICE) as bus:
+    async with bus_of(SERVICE) as bus:
 
         async def event(number: int) -> None:
             await bus.publish(Happened.model_validate(fields(number)))
@@ -140,7 +151,7 @@ async def consume() -> None:
     async def handle(event: Happened) -> None:
         gathering.saw(event.number)
 
-    async with Bus("sink") as bus:
+    async with bus_of("sink") as bus:
 
         async def told(order: Order) -> Result:
             gathering.expect(order)
@@ -162,7 +173,7 @@ async def subscribe(subscribers: int) -> None:
         async def handle(event: Happened) -> None:
             gathering.saw(event.number)
 
-    async with Bus("many") as bus, bus.serving(router):
+    async with bus_of("many") as bus, bus.serving(router):
         await gathering.obey()
 
 
@@ -175,7 +186,7 @@ async def work() -> None:
     async def handle(job: Work) -> None:
         gathering.saw(job.number)
 
-    async with Bus(SERVICE) as bus, bus.serving(router):
+    async with bus_of(SERVICE) as bus, bus.serving(router):
         await gathering.obey()
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import pytest
 
 from bus.transports.memory import VirtualLoop
+from tests.conformance.faststream_world import FastStreamWorld
 from tests.conformance.memory_world import MemoryWorld
 from tests.conformance.rabbitmq_world import PlainRabbitMQWorld, RabbitMQWorld
 from tests.conformance.world import World
@@ -22,6 +23,7 @@ WORLDS: Mapping[str, Make] = {
     "memory": lambda _: MemoryWorld(),
     "rabbitmq": _on_rabbitmq(RabbitMQWorld),
     "rabbitmq-plain": _on_rabbitmq(PlainRabbitMQWorld),
+    "faststream": _on_rabbitmq(FastStreamWorld),
 }
 CLOSE_TIMEOUT = 20.0  # seconds; everything a test leaves open closes within this
 
@@ -34,7 +36,10 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
 @pytest.fixture(params=[pytest.param(name, marks=[] if name == "memory" else pytest.mark.broker) for name in WORLDS])
 def made(request: pytest.FixtureRequest) -> World:
     """Not asynchronous: it may start a broker, and asks for fixtures by name, so that memory needs none."""
-    return WORLDS[request.param](request)
+    world = WORLDS[request.param](request)
+    if request.node.originalname in world.unkept:
+        pytest.skip(world.unkept[request.node.originalname])
+    return world
 
 
 @pytest.fixture

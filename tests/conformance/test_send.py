@@ -209,6 +209,22 @@ async def test_an_alarm_holds_publishers_until_their_timeout_while_deliveries_an
     assert await desk.send(message("after"), to("inbox"), timeout=10) == Accepted()
 
 
+async def test_an_alarm_leaves_the_acks_of_who_is_blocked_flowing(world: World) -> None:
+    desk = await world.connect()
+    queue, topology = quorum("inbox")
+    await desk.transport.declare(topology)
+    for number in range(4):
+        await desk.send(message(str(number)), to("inbox"))
+    await world.block()
+    try:
+        await _until_blocked(desk.send)
+        inbox = await desk.consume(queue, topology, prefetch=1)
+        for _ in range(4):
+            assert await (await inbox.next()).ack()
+    finally:
+        await world.unblock()
+
+
 async def _until_blocked(send: Callable[..., Awaitable[Outcome]]) -> None:
     """RabbitMQ tells a connection of an alarm only after it publishes."""
 

@@ -3,9 +3,10 @@
 import asyncio
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from bus.app import Bus
@@ -113,6 +114,8 @@ class World(ABC):
 
     virtual: bool
     """Whether its time jumps, so that an hour costs nothing."""
+    unkept: Mapping[str, str] = MappingProxyType({})
+    """Promises that its transport does not keep: the test's name, and why. The fewer the better."""
 
     def __init__(self) -> None:
         self.closing = AsyncExitStack()

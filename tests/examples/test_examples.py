@@ -44,6 +44,10 @@ Ulysses: failed, internal
 dead letter: InvalidArgument: a book of sand cannot be bound (attempts 1)
 dead letter: RuntimeError (attempts 2)
 """,
+    "05_faststream": """
+the bus's handler: Ulysses is on J7
+FastStream's subscriber: Emma goes to A3
+""",
 }
 
 

@@ -5,9 +5,9 @@ does not need. All others are right.
 """
 
 from collections.abc import AsyncIterator
-from typing import assert_type
+from typing import Annotated, assert_type
 
-from bus import Bus, Context, Event, Job, JobHandle, Message, Request, Router, contract
+from bus import Bus, Context, Depends, Event, Job, JobHandle, Message, Request, Router, contract
 from bus.envelope import Progress
 
 
@@ -131,6 +131,37 @@ def right_handlers(router: Router) -> None:
     async def used(context: Context) -> None:
         assert_type(await get(GetNote(number=1)), Note)
         assert_type(await write(WriteNote(text="a"), context), Note)
+
+
+def opened(context: Context) -> Note:
+    return Note(text="a")
+
+
+def handlers_with_dependencies(router: Router) -> None:
+    @router.request(GetNote)
+    async def get(request: GetNote, note: Note = Depends(opened)) -> Note:
+        return note
+
+    @router.job(WriteNote)
+    async def write(job: WriteNote, context: Context, note: Note = Depends(opened)) -> Note:
+        return note
+
+    @router.event(NoteWritten)
+    async def index(event: NoteWritten, *, note: Note = Depends(opened)) -> None: ...
+
+    @router.request(GetNote)  # type: ignore[arg-type]
+    async def wrong_reply(request: GetNote, note: Note = Depends(opened)) -> Other:
+        return Other(text="a")
+
+    @router.request(GetNote)  # type: ignore[arg-type]
+    async def no_default(request: GetNote, note: Annotated[Note, Depends(opened)]) -> Note:
+        return note
+
+    async def used() -> None:
+        assert_type(await get(GetNote(number=1)), Note)
+
+    Depends(1)  # type: ignore[arg-type]
+    Depends(opened, cache=True)  # type: ignore[call-arg]
 
 
 def wrong_request_handlers(router: Router) -> None:

@@ -6,6 +6,7 @@ import pytest
 import bus.errors
 from bus.errors import BusError
 from bus.settings import Settings
+from tests.conformance.faststream_world import FastStreamWorld
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -66,3 +67,10 @@ def test_the_readme_is_short_and_comes_to_code_soon() -> None:
 def test_every_decision_is_in_the_index() -> None:
     index = page("docs/adr/README.md")
     assert all(path.name in index for path in (ROOT / "docs/adr").glob("[0-9]*.md"))
+
+
+def test_what_is_not_kept_on_faststream_is_in_the_docs_and_nothing_else() -> None:
+    named = set(re.findall(r"test_\w+", page("docs/explanation/faststream.md")))
+    assert named == set(FastStreamWorld.unkept)
+    suite = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests/conformance").glob("test_*.py"))
+    assert all(f"def {name}(" in suite for name in named)

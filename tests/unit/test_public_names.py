@@ -19,6 +19,7 @@ NAMES = [
     "ContractViolation",
     "DataLoss",
     "DeadlineExceeded",
+    "Depends",
     "Event",
     "Expired",
     "FailedPrecondition",
@@ -63,7 +64,7 @@ def test_another_name_is_not() -> None:
         _ = bus.Buss
 
 
-# One interpreter for all three: starting one is most of the time of the unit tests.
+# One interpreter for all: starting one is most of the time of the unit tests.
 IMPORTS = """
 import sys
 from bus import Event, Message, contract
@@ -74,9 +75,17 @@ assert contract is again is bus.contract and callable(again), "a module took the
 from bus import Bus
 assert "aio_pika" in sys.modules
 assert "structlog" not in sys.modules, "a library must not load an application's logging"
+from bus import Router
+@contract("names.told", version=1)
+class Told(Event): ...
+router = Router("names")
+@router.event(Told)
+async def told(event: Told) -> None: ...
+assert [endpoint.function for endpoint in router.endpoints.values()] == [told], "a handler without dependencies is called as it is"
+assert not {"fast_depends", "faststream"} & set(sys.modules), "who uses neither loads neither"
 """
 
 
-def test_importing_a_kind_loads_no_transport_and_contract_stays_the_decorator() -> None:
+def test_imports_load_what_is_used_and_contract_stays_the_decorator() -> None:
     done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -48,6 +48,7 @@ from bus.transports.rabbitmq.plain import PlainConsuming, PlainDelivery, PlainPu
 from bus.transports.rabbitmq.publisher import Publisher
 from bus.transports.rabbitmq.publishing import LARGEST_BODY
 from bus.transports.rabbitmq.tolerance import TolerantReader
+from bus.transports.wire import Wire
 from tests.unit.fakes import settle_down, virtual
 
 SECRET = "Eleonora Quist"
@@ -328,7 +329,7 @@ async def test_a_cancelled_consumer_keeps_its_channel_for_acks() -> None:
 
 def delivery(channel: FakeChannel) -> tuple[PlainDelivery, PlainConsuming]:
     session = consuming(cast("Channel", channel))
-    return PlainDelivery(session, cast("Any", Message())), session
+    return PlainDelivery(session, 1, lambda: Wire(body=b"{}"), redelivered=False), session
 
 
 @virtual

@@ -9,8 +9,26 @@
     service       the handlers
 
 The settings are in `settings`, and nothing else here reads the environment.
+
+`bus run workers.transcription:router` serves it, and so does `faststream run workers.transcription:app`.
 """
+
+from functools import cache
+from importlib import import_module
+from typing import Any
 
 from workers.transcription.service import router
 
 __all__ = ["router"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        return _application()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@cache
+def _application() -> Any:
+    """The same handlers as a FastStream application; made when it is asked for, as FastStream need not be installed."""
+    return import_module("bus.faststream").application(router)

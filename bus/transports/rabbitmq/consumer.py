@@ -12,7 +12,7 @@ from aiormq.channel import Channel
 from bus.recovery import supervised
 from bus.topology import Queue, Topology
 from bus.transports.rabbitmq.faults import TROUBLE, translated, translating
-from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, RPC_TIMEOUT, Link, quietly_closed
+from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, RPC_TIMEOUT, Connected, quietly_closed
 
 __all__ = ["Consumer", "Consuming"]
 
@@ -43,7 +43,7 @@ class Consumer:
 
     def __init__(  # noqa: PLR0913 - what `Transport.consume` takes, and the link
         self,
-        link: Link,
+        link: Connected,
         queue: Queue,
         topology: Topology,
         *,
@@ -93,7 +93,7 @@ class Consumer:
             await asyncio.Event().wait()  # until close: a consumer that was told to stop does not come back
         await self._link.up.wait()
         await self._link.declare(self._topology)
-        channel = await self._link.channel(confirms=self._confirms)
+        channel = await self._channel_of_its_own()
         current: Consuming | None = None
         try:
             current = self._opened(channel)  # before consuming: the first delivery may come with the answer
@@ -108,12 +108,27 @@ class Consumer:
             self._ready.clear()
             if current is not None:
                 current.release()
-            await quietly_closed(channel)
+            await self._leave(channel)
+
+    # --- how it is done on a connection of ours; on another library's it is done by its means ---
+
+    async def _channel_of_its_own(self) -> Channel:
+        return await self._link.channel(confirms=self._confirms)
+
+    async def _register(self, channel: Channel, current: Consuming) -> str:
+        """Become a consumer at the broker; its tag, fresh each time: one that is used again ends a connection on 4.3."""
+        tag = f"trunkline-{secrets.token_hex(6)}"
+        await channel.basic_qos(prefetch_count=self._prefetch, timeout=RPC_TIMEOUT)
+        await channel.basic_consume(self.name, current.take, no_ack=not self._acks, consumer_tag=tag, timeout=RPC_TIMEOUT)
+        return tag
+
+    async def _leave(self, channel: Channel) -> None:
+        await quietly_closed(channel)
+
+    # ---
 
     async def _consume(self, channel: Channel, current: Consuming) -> None:
-        await channel.basic_qos(prefetch_count=self._prefetch, timeout=RPC_TIMEOUT)
-        self._tag = f"trunkline-{secrets.token_hex(6)}"  # fresh: a tag that is used again ends a connection on 4.3
-        await channel.basic_consume(self.name, current.take, no_ack=not self._acks, consumer_tag=self._tag, timeout=RPC_TIMEOUT)
+        self._tag = await self._register(channel, current)
         self._channel, self._current = channel, current
         self.trouble = None
         if not self._stopping:

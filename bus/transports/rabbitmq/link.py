@@ -19,7 +19,7 @@ from bus.transports.rabbitmq.faults import TROUBLE, translated, translating
 from bus.transports.rabbitmq.lane import Lane, LaneFactory
 from bus.transports.rabbitmq.tolerance import TolerantTransport
 
-__all__ = ["Link"]
+__all__ = ["Channel", "Connected", "Link", "dressed"]
 
 log = logging.getLogger("bus.rabbitmq")
 
@@ -33,7 +33,60 @@ REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied)
 """What trying again cannot help while the bus starts."""
 
 
-class Link:
+class Connected:
+    """A connection that is up, or will be again: what channels, publishers and consumers need of one."""
+
+    def __init__(self, name: str, url: str) -> None:
+        """`name` is for logs; of `url` nothing but host, port and virtual host is ever shown."""
+        self.name = name
+        self.up = asyncio.Event()
+        self.trouble: str | None = None
+        self._url = URL(url)
+        self._connection: aio_pika.Connection | None = None
+        self._declaring = asyncio.Lock()
+
+    def _place(self) -> str:
+        """Host, port and virtual host; never the password."""
+        vhost = self._url.path.lstrip("/")
+        return f"{self._url.host}:{self._url.port or (5671 if self._url.scheme == 'amqps' else 5672)}" + (
+            f" (virtual host {vhost})" if vhost else ""
+        )
+
+    def _underlay(self) -> aiormq.abc.AbstractConnection:
+        if self._connection is None or self._connection.transport is None or not self.up.is_set():
+            raise Unavailable(f"not connected to {self._place()}")
+        return self._connection.transport.connection
+
+    async def unblocked(self) -> None:
+        """Returns when the broker takes publishes: connected, and no alarm that it has told us of. Callers set the limit."""
+        while True:
+            await self.up.wait()
+            if not self.up.is_set():
+                continue
+            try:
+                async with asyncio.timeout(BLOCKED_LOOK):
+                    return await self._underlay().ready()
+            except TimeoutError:
+                continue
+
+    async def channel(self, *, confirms: bool) -> Channel:
+        """A channel of this connection, at most after `RPC_TIMEOUT` seconds."""
+        async with asyncio.timeout(RPC_TIMEOUT):
+            channel = await self._underlay().channel(publisher_confirms=confirms, on_return_raises=confirms)
+        return cast("Channel", channel)  # the abstract class lacks arguments that the only real one has
+
+    async def declare(self, topology: Topology) -> None:
+        """Declare on a channel of its own: a refusal or a time-out closes the channel it happens on."""
+        async with self._declaring:
+            with translating("declaring"):
+                channel = await self.channel(confirms=False)
+                try:
+                    await _declare(channel, topology)
+                finally:
+                    await quietly_closed(channel)
+
+
+class Link(Connected):
     """A supervised connection."""
 
     def __init__(
@@ -41,21 +94,16 @@ class Link:
     ) -> None:
         """`heartbeat` and `attempt_timeout` in seconds; `name` is shown in the RabbitMQ UI."""
         be_discreet()
-        self.name = name
-        self._url = URL(url).update_query(heartbeat=heartbeat, name=name)
+        super().__init__(name, dressed(url, heartbeat=heartbeat, name=name))
         self._attempt_timeout = attempt_timeout
         self._heartbeat = heartbeat
         self._fastlane = fastlane
         self.lane: Lane | None = None
         """The connection's fast lane; None without one."""
         self._on_lost = on_lost
-        self._connection: aio_pika.Connection | None = None
         self._task: asyncio.Task[None] | None = None
         self._refused: asyncio.Future[None] | None = None
-        self._declaring = asyncio.Lock()
         self._closing = False
-        self.up = asyncio.Event()
-        self.trouble: str | None = None
 
     async def start(self, *, timeout: float) -> None:
         """Connect. `Unauthenticated` or `ConfigurationError` at once, `Unavailable` after `timeout` seconds."""
@@ -129,52 +177,17 @@ class Link:
         if isinstance(known, REFUSALS) and self._refused is not None and not self._refused.done():
             self._refused.set_exception(known)
 
-    def _place(self) -> str:
-        """Host, port and virtual host; never the password."""
-        vhost = self._url.path.lstrip("/")
-        return f"{self._url.host}:{self._url.port or (5671 if self._url.scheme == 'amqps' else 5672)}" + (
-            f" (virtual host {vhost})" if vhost else ""
-        )
-
-    def _underlay(self) -> aiormq.abc.AbstractConnection:
-        if self._connection is None or self._connection.transport is None or not self.up.is_set():
-            raise Unavailable(f"not connected to {self._place()}")
-        return self._connection.transport.connection
-
-    async def unblocked(self) -> None:
-        """Returns when the broker takes publishes: connected, and no alarm that it has told us of. Callers set the limit."""
-        while True:
-            await self.up.wait()
-            if not self.up.is_set():
-                continue
-            try:
-                async with asyncio.timeout(BLOCKED_LOOK):
-                    return await self._underlay().ready()
-            except TimeoutError:
-                continue
-
-    async def channel(self, *, confirms: bool) -> Channel:
-        """A channel of this connection, at most after `RPC_TIMEOUT` seconds."""
-        async with asyncio.timeout(RPC_TIMEOUT):
-            channel = await self._underlay().channel(publisher_confirms=confirms, on_return_raises=confirms)
-        return cast("Channel", channel)  # the abstract class lacks arguments that the only real one has
-
-    async def declare(self, topology: Topology) -> None:
-        """Declare on a channel of its own: a refusal or a time-out closes the channel it happens on."""
-        async with self._declaring:
-            with translating("declaring"):
-                channel = await self.channel(confirms=False)
-                try:
-                    await _declare(channel, topology)
-                finally:
-                    await quietly_closed(channel)
-
     async def close(self) -> None:
         """Close, and connect no more."""
         self._closing = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=2 * CLOSE_TIMEOUT)
+
+
+def dressed(url: str, *, heartbeat: int, name: str) -> str:
+    """The address with what goes with it: the heartbeat in seconds, and the name that the RabbitMQ UI shows."""
+    return str(URL(url).update_query(heartbeat=heartbeat, name=name))
 
 
 async def _declare(channel: Channel, topology: Topology) -> None:

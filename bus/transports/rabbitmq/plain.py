@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import cached_property
+from functools import cached_property, partial
 
 import aiormq.abc
 from aiormq.channel import Channel
@@ -17,7 +17,7 @@ from bus.transport import Accepted, Delivery, Outcome, Refused, Returned
 from bus.transports import wire
 from bus.transports.rabbitmq.codec import from_message, to_properties
 from bus.transports.rabbitmq.faults import translating
-from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, Link
+from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, Connected
 from bus.transports.rabbitmq.publishing import LARGEST_BODY
 
 __all__ = ["PlainConsuming", "PlainDelivery", "PlainPublishing"]
@@ -29,7 +29,7 @@ class PlainPublishing:
     One id is never under way twice on it: aiormq tells returns apart by id alone.
     """
 
-    def __init__(self, link: Link, channel: Channel, *, window: int) -> None:
+    def __init__(self, link: Connected, channel: Channel, *, window: int) -> None:
         self._link = link
         self._channel = channel
         self._window = asyncio.Semaphore(window)
@@ -146,7 +146,12 @@ class PlainConsuming:
 
     async def take(self, message: aiormq.abc.DeliveredMessage) -> None:
         """A message, from aiormq."""
-        self._on_delivery(PlainDelivery(self, message))
+        if message.delivery_tag is not None:
+            self.deliver(message.delivery_tag, partial(from_message, message), redelivered=bool(message.redelivered))
+
+    def deliver(self, tag: int, read: Callable[[], wire.Wire], *, redelivered: bool) -> None:
+        """A message that came on this channel; `read` says what it is, when somebody wants to know."""
+        self._on_delivery(PlainDelivery(self, tag, read, redelivered=redelivered))
 
     async def publish(self, envelope: Envelope, address: Address, ends: float) -> Outcome:
         """On this channel, which is a confirmed one, before the ack of what is answered."""
@@ -165,21 +170,18 @@ class PlainConsuming:
 class PlainDelivery:
     """A message as it was delivered on one channel."""
 
-    def __init__(self, channel: PlainConsuming, message: aiormq.abc.DeliveredMessage) -> None:
+    def __init__(self, channel: PlainConsuming, tag: int, read: Callable[[], wire.Wire], *, redelivered: bool) -> None:
         self.channel = channel
-        self._message = message
+        self.redelivered = redelivered
+        self._tag = tag
+        self._read = read
         self._received = int(channel.clock() * 1000)
         self._settled = False
 
     @cached_property
     def envelope(self) -> Envelope:
         """The message; `Delivery.envelope` says more."""
-        return wire.decode(from_message(self._message), traffic=self.channel.traffic, queue=self.channel.queue, received=self._received)
-
-    @property
-    def redelivered(self) -> bool:
-        """Whether the broker delivered it before."""
-        return bool(self._message.redelivered)
+        return wire.decode(self._read(), traffic=self.channel.traffic, queue=self.channel.queue, received=self._received)
 
     async def ack(self) -> bool:
         """Done."""
@@ -190,12 +192,12 @@ class PlainDelivery:
         return await self._settle(requeue=True)
 
     async def _settle(self, *, requeue: bool) -> bool:
-        if not self.channel.alive or self._message.delivery_tag is None:
+        if not self.channel.alive:
             return False
         if self._settled:
             return True
         self._settled = True
-        channel, tag = self.channel.channel, self._message.delivery_tag
+        channel, tag = self.channel.channel, self._tag
         try:
             # The queue in front of a connection that is going takes ten frames, and nobody takes them out.
             with translating("settling a delivery"):

@@ -13,7 +13,7 @@ from bus.recovery import supervised
 from bus.topology import BASE, Address
 from bus.transport import Outcome
 from bus.transports.rabbitmq.faults import TROUBLE, translated
-from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, Link, quietly_closed
+from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, Connected, quietly_closed
 
 __all__ = ["Publisher", "Publishing"]
 
@@ -42,7 +42,7 @@ class Publishing(Protocol):
 class Publisher:
     """Publishes on one channel of a link; many publishes may wait for their confirm at a time."""
 
-    def __init__(self, link: Link, *, confirms: bool, opened: Callable[[Channel], Publishing]) -> None:
+    def __init__(self, link: Connected, *, confirms: bool, opened: Callable[[Channel], Publishing]) -> None:
         """`opened` makes of a channel what publishes on it."""
         self._link = link
         self._confirms = confirms

@@ -1,0 +1,132 @@
+"""The port on a FastStream `RabbitBroker`: one connection, which is the broker's, with channels of our own on it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from faststream.rabbit import RabbitBroker
+
+from bus.envelope import Envelope
+from bus.settings import Settings
+from bus.topology import Address, Queue, Topology
+from bus.transport import Accepted, Consumption, Delivery, Observer, Outcome, Returned
+from bus.transports.faststream.link import RobustLink
+from bus.transports.faststream.subscriber import Subscribed
+from bus.transports.rabbitmq.link import Channel, dressed
+from bus.transports.rabbitmq.plain import PlainConsuming, PlainDelivery, PlainPublishing
+from bus.transports.rabbitmq.publisher import Publisher
+from bus.transports.rabbitmq.transport import TRAFFIC
+
+__all__ = ["FastStreamTransport", "broker_of_its_own"]
+
+Clock = Callable[[], float]
+RECONNECT_INTERVAL = 1.0
+"""Seconds between two attempts, at most as long as the bus's own; FastStream's default is 5."""
+
+
+def broker_of_its_own(settings: Settings, *, name: str) -> RabbitBroker:
+    """A broker that serves nothing but the bus, by the settings; the RabbitMQ UI shows its connection as `name`.
+
+    FastStream writes no line for each message, since the bus does, and injects nothing by type.
+    """
+    return RabbitBroker(
+        dressed(settings.url.get_secret_value(), heartbeat=settings.heartbeat, name=name),
+        timeout=settings.connect_timeout,
+        reconnect_interval=RECONNECT_INTERVAL,
+        logger=None,
+        apply_types=False,
+    )
+
+
+class FastStreamTransport:
+    """`Transport` on a FastStream broker, beside whatever else is served on it.
+
+    A broker that runs already is its application's, and stays up when this closes; any other is connected at the start
+    and stopped at the close.
+    """
+
+    def __init__(self, broker: RabbitBroker, *, settings: Settings, name: str, clock: Clock = time.time) -> None:
+        """`name` is the service's, for logs. Where messages go is the broker's affair, and the setting `url` is not looked at."""
+        self._settings = settings
+        self._clock = clock
+        self._observer: Observer | None = None
+        self._link = RobustLink(broker, name=name, on_lost=self._lost)
+        # Also what goes unconfirmed is confirmed: only so is its return noticed. On a channel of its own, so that no request
+        # waits for a place behind events.
+        self._questions = Publisher(self._link, confirms=True, opened=self._publishing)
+        self._publisher = Publisher(self._link, confirms=True, opened=self._publishing)
+        self._consumers: list[Subscribed] = []
+
+    def _publishing(self, channel: Channel) -> PlainPublishing:
+        return PlainPublishing(self._link, channel, window=self._settings.publish_window)
+
+    def _taking(self, queue: Queue, on_delivery: Callable[[Delivery], None]) -> Callable[[Channel], PlainConsuming]:
+        def opened(channel: Channel) -> PlainConsuming:
+            return PlainConsuming(channel, queue=queue.name, traffic=TRAFFIC[queue.purpose], on_delivery=on_delivery, clock=self._clock)
+
+        return opened
+
+    def _lost(self) -> None:
+        if self._observer is not None:
+            self._observer.lost()
+
+    # --- the port --------------------------------------------------------------------------------------------------
+
+    async def start(self, observer: Observer, *, timeout: float) -> None:
+        """Connect; `Transport.start` says what is raised."""
+        self._observer = observer
+        await self._link.start(timeout=timeout)
+        for publisher in (self._questions, self._publisher):
+            publisher.start()
+
+    async def connect(self, *, timeout: float) -> None:
+        """Only connect, before the broker's own start, whose errors say less; raises what `start` raises."""
+        await self._link.connect(timeout=timeout)
+
+    async def declare(self, topology: Topology) -> None:
+        """Make it exist."""
+        await self._link.declare(topology)
+
+    async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> Outcome:
+        """Send one message."""
+        outcome = await self._sent(envelope, address, timeout, via)
+        if isinstance(outcome, Returned) and not address.confirmed:
+            if self._observer is not None:
+                self._observer.returned(envelope.id, outcome.reason)
+            return Accepted()
+        return outcome
+
+    async def _sent(self, envelope: Envelope, address: Address, timeout: float, via: Delivery | None) -> Outcome:
+        if isinstance(via, PlainDelivery) and via.channel.alive:
+            return await via.channel.publish(envelope, address, asyncio.get_running_loop().time() + timeout)
+        publisher = self._publisher if address.confirmed else self._questions
+        return await publisher.publish(envelope, address, timeout=timeout)
+
+    async def consume(
+        self,
+        queue: Queue,
+        topology: Topology,
+        *,
+        prefetch: int,
+        on_delivery: Callable[[Delivery], None],
+        acks: bool = True,
+    ) -> Consumption:
+        """Consume, supervised, by a subscriber of FastStream's."""
+        consumer = Subscribed(
+            self._link,
+            queue,
+            topology,
+            prefetch=prefetch,
+            acks=acks,
+            confirms=queue.purpose == "requests",
+            opened=self._taking(queue, on_delivery),
+        )
+        self._consumers.append(consumer)
+        consumer.start()
+        return consumer
+
+    async def close(self) -> None:
+        """Close everything that is ours."""
+        await asyncio.gather(*(consumer.close() for consumer in self._consumers))
+        await asyncio.gather(self._questions.close(), self._publisher.close())
+        await self._link.close()

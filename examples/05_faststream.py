@@ -1,0 +1,60 @@
+"""FastStream: an application's own subscribers and the bus's handlers, side by side on one connection.
+
+Run it with BUS_URL set to a RabbitMQ: python examples/05_faststream.py (in real life: faststream run MODULE:app)
+"""
+
+import asyncio
+import os
+
+from faststream import FastStream
+from faststream.rabbit import RabbitBroker
+
+from bus import Bus, Depends, Message, Request, Router, contract
+from bus.faststream import attach
+
+broker = RabbitBroker(os.environ["BUS_URL"], logger=None)
+app = FastStream(broker, logger=None)
+done: asyncio.Queue[str] = asyncio.Queue()
+
+
+class Place(Message):
+    shelf: str
+
+
+@contract("library.find", version=1, idempotent=True)
+class FindBook(Request[Place]):
+    title: str
+
+
+router = Router("library")
+
+
+def shelves() -> dict[str, str]:  # Depends is FastStream's own
+    return {"Emma": "A3", "Ulysses": "J7"}
+
+
+@router.request(FindBook)  # the bus's: a contract, deadlines, a queue of its own
+async def find(request: FindBook, shelves: dict[str, str] = Depends(shelves)) -> Place:
+    return Place(shelf=shelves[request.title])
+
+
+bus = attach(app, router)  # served from now on whenever the application runs
+
+
+@broker.subscriber("returned-books")  # FastStream's: as it was, and it may use the bus
+async def on_returned(title: str) -> None:
+    place = await bus.request(FindBook(title=title), timeout=5)
+    done.put_nowait(f"FastStream's subscriber: {title} goes to {place.shelf}")
+
+
+async def main() -> None:
+    async with app, Bus("reader") as reader:
+        place = await reader.request(FindBook(title="Ulysses"), timeout=5)
+        print(f"the bus's handler: Ulysses is on {place.shelf}")
+        await broker.publish("Emma", "returned-books")
+        async with asyncio.timeout(10):
+            print(await done.get())
+
+
+if __name__ == "__main__":  # and not `faststream run`
+    asyncio.run(main())

@@ -1,0 +1,69 @@
+import sys
+from importlib import import_module, reload
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faststream import FastStream
+from faststream.rabbit import RabbitBroker
+from pydantic import SecretStr
+
+from bus.errors import ConfigurationError
+from bus.faststream import broker_of_its_own
+from bus.settings import Settings
+from bus.topology import Queue, Topology
+from bus.transport import Delivery
+from bus.transports.faststream.link import RobustLink
+from bus.transports.faststream.subscriber import Subscribed
+from bus.transports.rabbitmq.plain import PlainConsuming
+from tests.unit.fakes import virtual
+
+
+class FakeChannel:
+    is_closed = False
+    on_consumer_cancel_callbacks: set[Any] = set()  # noqa: RUF012 - shared is as good
+
+
+def message(channel: Any, body: bytes = b"{}") -> Any:
+    raw = SimpleNamespace(channel=channel, body=body, delivery_tag=1, redelivered=False)
+    return SimpleNamespace(raw_message=raw)
+
+
+@virtual
+async def test_a_message_of_a_channel_that_is_gone_is_not_settled_on_the_next() -> None:
+    link = RobustLink(RabbitBroker(), name="desk", on_lost=lambda: None)
+    came: list[Delivery] = []
+    now: Any = FakeChannel()
+
+    def opened(channel: Any) -> PlainConsuming:
+        return PlainConsuming(channel, queue="q", traffic="job", on_delivery=came.append, clock=lambda: 0)
+
+    queue = Queue(name="q", purpose="jobs")
+    consumer = Subscribed(link, queue, Topology(), prefetch=1, acks=True, confirms=False, opened=opened)
+    consumer._taking = opened(now)
+    await consumer._take(message(FakeChannel()))
+    assert came == []
+    await consumer._take(message(now))
+    assert len(came) == 1
+
+
+def test_a_broker_of_its_own_never_shows_its_password_nor_logs_messages() -> None:
+    broker = broker_of_its_own(Settings(url=SecretStr("amqp://user:hunter2@host:5673/vhost")), name="desk")
+    link = RobustLink(broker, name="desk", on_lost=lambda: None)
+    assert link._place() == "host:5673 (virtual host vhost)"
+    assert "hunter2" not in str(link._url)
+
+
+def test_the_worker_offers_an_application_that_is_made_once_and_when_it_is_asked_for() -> None:
+    module = import_module("workers.transcription")
+    assert isinstance(module.app, FastStream)
+    assert module.app is module.app
+    with pytest.raises(AttributeError, match="'aap'"):
+        _ = module.aap
+
+
+def test_without_faststream_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faststream", None)
+    monkeypatch.delitem(sys.modules, "bus.transports.faststream.application")
+    with pytest.raises(ConfigurationError, match=r"pip install 'trunkline\[faststream\]'"):
+        reload(import_module("bus.transports.faststream"))
