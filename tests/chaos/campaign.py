@@ -93,7 +93,7 @@ async def struck(fault: Fault, size: Size, scene: Scene) -> None:
     """Each fault strikes when so many messages have been sent: the same seed strikes at the same places."""
     chance = random.Random(f"{size.seed} {fault.name}")
     sent = 0
-    for due in sorted(chance.uniform(0.1, 0.9) * size.messages for _ in range(size.faults)):
+    for due in sorted(chance.uniform(0.1, 0.9) * size.messages for _ in range(-(-size.faults // fault.at_once))):
         while sent < due:
             sent += sum(entry.mark == SENT for entry in scene.sends.news())
             assert scene.sender is None or scene.sender.running, f"the sender ended:\n{scene.sender.said()}"

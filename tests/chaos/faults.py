@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from bus.brokers.private_node import DEFAULTS
 from bus.contract import contract_of
 from bus.topology import DEAD, dead_letter_queue, event_queue, job_queue, return_exchange
+from bus.topology import JOBS as EXCHANGE
 from tests.chaos.contracts import SERVICE, Happened, Work
 from tests.chaos.journal import ACKED, FAILED
 from tests.chaos.scene import Scene
@@ -33,6 +34,8 @@ class Fault:
     """Does it once, and returns when it is over."""
     faults: int
     """How often in the short form."""
+    at_once: int = 1
+    """So many of them strike together."""
     messages: int = 1000
     """At least how many in the short form."""
     workers: int = 1
@@ -94,6 +97,14 @@ async def full_queue(scene: Scene, chance: random.Random) -> None:
             worker.signal(signal.SIGCONT)
     await heard(scene, ACKED, 50)
     await scene.api("DELETE", "policies/{}/full")
+
+
+async def unbound(scene: Scene, chance: random.Random) -> None:
+    """Nobody takes the jobs for a while; events without a subscriber are nobody's loss, so theirs stays."""
+    key = contract_of(Work).type
+    await scene.api("DELETE", f"bindings/{{}}/e/{EXCHANGE}/q/{JOBS}/{key}")
+    await heard(scene, FAILED, chance.randrange(5, 30))
+    await scene.api("POST", f"bindings/{{}}/e/{EXCHANGE}/q/{JOBS}", {"routing_key": key})
 
 
 async def heard(scene: Scene, mark: str, count: int) -> None:
@@ -169,10 +180,16 @@ async def kill_worker(scene: Scene, chance: random.Random) -> None:
     await scene.add_worker()
 
 
-async def stop_worker(scene: Scene, chance: random.Random) -> None:
-    worker = chance.choice(scene.workers)
-    await scene.add_worker()
-    await scene.stop_worker(worker)
+async def stop_workers(scene: Scene, chance: random.Random) -> None:
+    """As a deployment does: new ones first, then the old ones, each at a moment of its own."""
+    old = [*scene.workers]
+    await asyncio.gather(*(scene.add_worker() for _ in old))
+    await asyncio.gather(*(later(chance.random(), scene.stop_worker(worker)) for worker in old))
+
+
+async def later(seconds: float, what: Awaitable[None]) -> None:
+    await asyncio.sleep(seconds)
+    await what
 
 
 FAULTS = {
@@ -187,9 +204,10 @@ FAULTS = {
         Fault(name="swallowed-confirms", title="confirms swallowed, then reset", strike=swallow_confirms, faults=4),
         Fault(name="half-open", title="half-open connections", strike=half_open, faults=2, environment={"BUS_HEARTBEAT": "1"}),
         Fault(name="kill-worker", title="worker killed (SIGKILL)", strike=kill_worker, faults=3, workers=2, splits=True),
-        Fault(name="stop-worker", title="worker stopped (SIGTERM)", strike=stop_worker, faults=3, workers=2),
+        Fault(name="stop-worker", title="workers stopped (SIGTERM)", strike=stop_workers, faults=20, at_once=5, workers=5),
         Fault(name="alarm", title="memory alarm", strike=alarm, faults=2),
         Fault(name="full-queue", title="work queues full", strike=full_queue, faults=2, refuses=True),
+        Fault(name="unbound", title="a job's queue unbound", strike=unbound, faults=2, refuses=True),
         Fault(name="channel-error", title="channel closed with an error (406)", strike=channel_error, faults=4),
         Fault(name="dead-letter-target", title="dead-letter target gone", strike=dead_letter_target_gone, faults=2),
     )

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import aiormq
@@ -20,9 +20,11 @@ from bus.brokers.ports import accepts
 from bus.brokers.private_node import PrivateNode
 from tests.broker import with_vhost
 from tests.chaos.actor import Actor
+from tests.chaos.contracts import SERVICE
 from tests.chaos.journal import Tail
 from tests.chaos.proxy import FaultyProxy
 from tests.chaos.sender import Order
+from tests.chaos.watched import NOBODY
 
 __all__ = ["OURS", "Party", "Scene"]
 
@@ -35,17 +37,24 @@ class Party:
     """Whose senders and workers play."""
 
     name: str
-    worker: Callable[[Path], list[str]]
-    """The command that serves and writes into this journal."""
+    worker: Callable[[Path, str], list[str]]
+    """The command that serves as this service, and writes into this journal."""
     sender: Callable[[Path, Order], list[str]]
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 OURS = Party(
     name="Trunkline",
-    worker=lambda journal: [sys.executable, "-m", "tests.chaos.worker", str(journal)],
+    worker=lambda journal, service: [sys.executable, "-m", "tests.chaos.worker", str(journal), service],
     sender=lambda journal, order: [sys.executable, "-m", "tests.chaos.sender", str(journal), order.model_dump_json()],
 )
+
+
+class Letter(NamedTuple):
+    """A dead letter as any client sees it."""
+
+    number: int
+    headers: dict[str, Any]
 
 
 class Scene:
@@ -87,10 +96,10 @@ class Scene:
 
     # --- processes -------------------------------------------------------------------------------------------------
 
-    async def add_worker(self) -> None:
+    async def add_worker(self, service: str = SERVICE, journal: str = "work") -> None:
         """One more, ready."""
         self._names += 1
-        command = self.party.worker(self.directory / "work")
+        command = self.party.worker(self.directory / journal, service)
         self.workers.append(await self._started(f"worker-{self._names}", command, self.before_workers))
 
     async def start_sender(self, order: Order) -> Actor:
@@ -132,18 +141,18 @@ class Scene:
 
     async def dead(self) -> set[int]:
         """The numbers of all dead letters, which stay where they are."""
-        return {json.loads(body)["number"] for body in await self.bodies(".dead")}
+        return {letter.number for letter in await self.dead_letters()}
 
-    async def bodies(self, suffix: str) -> list[bytes]:
-        """What waits in all queues whose names end like this; it stays there."""
-        found: list[bytes] = []
+    async def dead_letters(self) -> list[Letter]:
+        """What waits in all dead-letter queues; it stays there."""
+        found: list[Letter] = []
         connection = await aiormq.connect(self.url)
         try:
             for name in await self.queues():
-                if name.endswith(suffix):
+                if name.endswith(".dead"):
                     channel = await connection.channel()
                     while (message := await channel.basic_get(name)).delivery_tag:
-                        found.append(message.body)
+                        found.append(Letter(_number(message.body), dict(message.header.properties.headers or {})))
                     await channel.basic_nack(0, multiple=True, requeue=True)
                     await channel.close()
         finally:
@@ -159,6 +168,14 @@ class Scene:
             return {name: (await channel.queue_declare(name, passive=True)).message_count or 0 for name in names}
         finally:
             await connection.close()
+
+
+def _number(body: bytes) -> int:
+    """The ledger's number; `NOBODY` for what is no message of a campaign."""
+    try:
+        return int(json.loads(body)["number"])
+    except (ValueError, TypeError, KeyError):
+        return NOBODY
 
 
 def through(url: str, proxy: FaultyProxy) -> str:

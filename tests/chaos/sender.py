@@ -6,7 +6,7 @@ import random
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -41,7 +41,10 @@ class Order(BaseModel):
     seconds: float = 0.02
     """The longest that the work on a message takes."""
     failing: float = 0.05
-    """The share of messages whose first attempt, or first two, fail."""
+    """The share of messages whose first attempts fail."""
+    fail: tuple[int, ...] = (1, 2)
+    """How many of them: one of these."""
+    kinds: Literal["both", "jobs", "events"] = "both"
     hopeless: float = 0.01
     """The share that belongs into the dead letters."""
     seed: int = 0
@@ -52,10 +55,10 @@ def messages(order: Order) -> Iterator[Job[None] | Event]:
     chance = random.Random(order.seed)
     number = order.first
     while True:
-        failures = chance.choice((1, 2)) if chance.random() < order.failing else 0
+        failures = chance.choice(order.fail) if chance.random() < order.failing else 0
         hopeless = chance.random() < order.hopeless
         seconds = chance.random() * order.seconds
-        kind = Work if number % 2 else Happened
+        kind = Work if order.kinds == "jobs" or (order.kinds == "both" and number % 2) else Happened
         yield kind(number=number, seconds=seconds, failures=failures, hopeless=hopeless)
         number += 1
 

@@ -1,4 +1,4 @@
-"""A worker in a process of its own: `python -m tests.chaos.worker JOURNAL [CONCURRENCY]`; the rest by `BUS_…`."""
+"""A worker in a process of its own: `python -m tests.chaos.worker JOURNAL [SERVICE]`; the rest by `BUS_…` and `CHAOS_…`."""
 
 import asyncio
 import os
@@ -17,38 +17,43 @@ from tests.chaos.sabotage import VARIABLE, sabotaged
 from tests.chaos.watched import WatchedTransport
 
 CONCURRENCY = 16
-RETRY = RetryPolicy(attempts=4, first_delay=1, factor=1)
+RETRY = "4 1 1"
+"""Attempts, the seconds before the second one, and by how much each further wait is longer."""
 
 
-def router_for(journal: Journal, concurrency: int) -> Router:
-    """Work, whether it comes as a job or as an event."""
-    router = Router(SERVICE)
+def router_for(journal: Journal, service: str, retry: RetryPolicy, *, fails: bool) -> Router:
+    """Work, whether it comes as a job or as an event; another service's router has the event alone."""
+    router = Router(service)
 
     async def work(order: Work | Happened, context: Context) -> None:
         await asyncio.sleep(order.seconds)
         if order.hopeless:
             raise FailedPrecondition("it cannot be done")
-        if context.envelope.attempt <= order.failures:
+        if fails or context.envelope.attempt <= order.failures:
             raise Unavailable("not yet")
         journal.write(EFFECT, order.number, f"{context.envelope.id} {context.envelope.attempt}")
 
-    @router.job(Work, retry=RETRY, concurrency=concurrency)
-    async def on_work(job: Work, context: Context) -> None:
-        await work(job, context)
-
-    @router.event(Happened, retry=RETRY, concurrency=concurrency)
+    @router.event(Happened, retry=retry, concurrency=CONCURRENCY)
     async def on_happened(event: Happened, context: Context) -> None:
         await work(event, context)
+
+    if service == SERVICE:
+
+        @router.job(Work, retry=retry, concurrency=CONCURRENCY)
+        async def on_work(job: Work, context: Context) -> None:
+            await work(job, context)
 
     return router
 
 
-async def main(path: str, concurrency: str = str(CONCURRENCY)) -> int:
+async def main(path: str, service: str = SERVICE) -> int:
     """Serve until a signal, as `bus run` does; a line on standard output says when it serves."""
     journal, settings = Journal(Path(path)), load_settings()
     configure_logging(settings)
-    router = router_for(journal, int(concurrency))
-    bus = Bus(SERVICE, settings=settings, transport=WatchedTransport(settings, name=SERVICE, journal=journal))
+    attempts, first_delay, factor = map(int, os.environ.get("CHAOS_RETRY", RETRY).split())
+    retry = RetryPolicy(attempts=attempts, first_delay=first_delay, factor=factor)
+    router = router_for(journal, service, retry, fails=os.environ.get("CHAOS_FAILS") == service)
+    bus = Bus(service, settings=settings, transport=WatchedTransport(settings, name=service, journal=journal))
     stop = asyncio.Event()
     serving = asyncio.ensure_future(serve_until(router, stop, bus))
     with signals(stop, serving) as received:
