@@ -15,7 +15,7 @@ from tests.chaos.ledger import Ledger, Verdict, judged
 from tests.chaos.scene import OURS, Party, Scene
 from tests.chaos.sender import Order
 
-__all__ = ["Played", "Size", "play"]
+__all__ = ["Played", "Size", "broken", "play"]
 
 LOOK = 0.1
 REST = 15.0
@@ -30,6 +30,7 @@ class Size:
     faults: int
     seed: int
     rate: float = 250
+    senders: int = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class Played:
 async def play(fault: Fault, size: Size, node: PrivateNode, directory: Path, *, party: Party = OURS) -> Played:
     """Play it on this node."""
     began = time.monotonic()
-    order = Order(count=size.messages, rate=size.rate, seed=size.seed)
+    order = Order.model_validate({"count": size.messages, "rate": size.rate, "senders": size.senders, "seed": size.seed, **party.order})
     async with Scene(node, directory, party=party, environment=fault.environment) as scene:
         for _ in range(fault.workers):
             await scene.add_worker()
@@ -65,9 +66,9 @@ async def play(fault: Fault, size: Size, node: PrivateNode, directory: Path, *, 
         sender.enough()
         await ended(sender, scene)
         await at_rest(scene)
-        for worker in [*scene.workers]:
+        for worker in [*scene.workers] if party.stops else []:
             await scene.stop_worker(worker)
-        waiting = await scene.waiting()
+        waiting = await scene.waiting() if party.stops else {}
         scene.work.news()
         verdict = judged(Ledger(sends=scene.sends.entries, work=scene.work.entries, dead=await scene.dead()))
         return Played(
@@ -83,6 +84,22 @@ async def play(fault: Fault, size: Size, node: PrivateNode, directory: Path, *, 
             effects=first_after(scene.back, scene.work.entries, EFFECT),
             seconds=time.monotonic() - began,
         )
+
+
+def broken(played: Played, fault: Fault) -> list[str]:
+    """Which promises were not kept; empty where all were."""
+    verdict = played.verdict
+    rules = {
+        f"lost: {verdict.lost[:20]} of {verdict.acked} acked": bool(verdict.lost),
+        f"unexpected: {verdict.unexpected[:20]}": bool(verdict.unexpected),
+        f"unknown: {verdict.unknown} of {verdict.messages}, though no fault is longer than their timeout": verdict.unknown > 0,
+        f"failed: {verdict.failed}, and the fault should refuse {'some' if fault.refuses else 'none'}": bool(verdict.failed)
+        != fault.refuses,
+        f"left over: {dict(played.waiting)}": bool(played.waiting),
+        f"exit codes: {played.exits}": any(played.exits),
+        f"duplicate effects: {verdict.duplicate_effects}, at most {played.in_flight}": verdict.duplicate_effects > played.in_flight,
+    }
+    return [rule for rule, hurt in rules.items() if hurt]
 
 
 TAKEN = 2 * 16
@@ -109,7 +126,7 @@ async def ended(sender: Actor, scene: Scene) -> None:
     scene.sends.news()
 
 
-async def at_rest(scene: Scene) -> None:
+async def at_rest(scene: Scene, rest: float = REST) -> None:
     """Until everything that was acked has come to something, or nothing new happens any more."""
     quiet = time.monotonic()
     acked = {entry.number for entry in scene.sends.entries if entry.mark == ACKED}
@@ -123,7 +140,7 @@ async def at_rest(scene: Scene) -> None:
             found = await scene.dead()
             quiet = time.monotonic() if found - dead else quiet
             dead = found
-        if time.monotonic() - quiet > REST:
+        if time.monotonic() - quiet > rest:
             return
         await asyncio.sleep(LOOK)
 

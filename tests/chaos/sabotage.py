@@ -254,7 +254,7 @@ SABOTAGES = {
     "consumer-gone": Sabotage(
         what="a consumer whose connection went does not come back",
         patches=consumer_gone,
-        caught_by=FAULTS.format("reset"),
+        caught_by=FAULTS.format("close-connections"),
         words="lost",
     ),
     "tiers-shared": Sabotage(

@@ -41,6 +41,10 @@ class Party:
     """The command that serves as this service, and writes into this journal."""
     sender: Callable[[Path, Order], list[str]]
     environment: Mapping[str, str] = field(default_factory=dict)
+    order: Mapping[str, object] = field(default_factory=dict)
+    """What its orders have that others have not."""
+    stops: bool = True
+    """Whether its workers end in order at the end, and leave nothing in a queue."""
 
 
 OURS = Party(
@@ -174,7 +178,7 @@ def _number(body: bytes) -> int:
     """The ledger's number; `NOBODY` for what is no message of a campaign."""
     try:
         return int(json.loads(body)["number"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return NOBODY
 
 

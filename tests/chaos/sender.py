@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from bus import Bus, Event, Job
+from bus import Bus
 from bus.envelope import Envelope
 from bus.errors import BusError
 from bus.handler import Handler, Middleware
@@ -50,7 +50,7 @@ class Order(BaseModel):
     seed: int = 0
 
 
-def messages(order: Order) -> Iterator[Job[None] | Event]:
+def messages(order: Order) -> Iterator[Work | Happened]:
     """Jobs and events in turns; the same for the same order."""
     chance = random.Random(order.seed)
     number = order.first
@@ -88,7 +88,7 @@ async def main(path: str, words: str) -> None:
     listening.cancel()
 
 
-async def sent_all(order: Order, enough: asyncio.Event, send: Callable[[Job[None] | Event], Coroutine[Any, Any, None]]) -> None:
+async def sent_all(order: Order, enough: asyncio.Event, send: Callable[[Work | Happened], Coroutine[Any, Any, None]]) -> None:
     """At the order's rate, with at most so many under way."""
     places, loop = asyncio.Semaphore(order.senders), asyncio.get_running_loop()
     began = loop.time()
@@ -102,11 +102,11 @@ async def sent_all(order: Order, enough: asyncio.Event, send: Callable[[Job[None
             group.create_task(send(message)).add_done_callback(lambda _: places.release())
 
 
-async def sent(bus: Bus, journal: Journal, message: Job[None] | Event, timeout: float) -> None:
+async def sent(bus: Bus, journal: Journal, message: Work | Happened, timeout: float) -> None:
     """One send and its outcome."""
-    number = int(message.number)  # type: ignore[union-attr]  # of the two kinds that `messages` makes
+    number = message.number
     try:
-        await (bus.submit(message, timeout=timeout) if isinstance(message, Job) else bus.publish(message, timeout=timeout))
+        await (bus.submit(message, timeout=timeout) if isinstance(message, Work) else bus.publish(message, timeout=timeout))
     except BusError as error:
         journal.write(UNKNOWN if error.maybe_executed else FAILED, number, f"{type(error).__name__}: {error}")
     else:

@@ -5,7 +5,7 @@ from typing import TypedDict
 
 from tests.chaos.campaign import Played
 
-__all__ = ["PROPERTY", "Row", "markdown", "row", "table"]
+__all__ = ["PROPERTY", "Row", "markdown", "row", "table", "whole"]
 
 PROPERTY = "ledger"
 """The name under which a test hands its row to the end of the run."""
@@ -63,7 +63,7 @@ def row(played: Played) -> Row:
 def table(rows: Iterable[Row]) -> list[str]:
     """Lines for a terminal: one each, their sum, and how soon the broker's return was felt."""
     found = sorted(rows, key=lambda each: each["fault"])
-    cells = [HEADINGS, *(_cells(each["fault"], each) for each in found), _cells("all", _sum(found), seed="")]
+    cells = [HEADINGS, *(_cells(each["fault"], each) for each in found), _cells("all", whole(found), seed="")]
     widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))]
     lines = [
         "  ".join(_aligned(text, width, place) for place, (text, width) in enumerate(zip(line, widths, strict=True))) for line in cells
@@ -75,7 +75,7 @@ def markdown(rows: Sequence[Row], titles: Mapping[str, str]) -> list[str]:
     """Lines of a table in a document."""
     body = [_cells(titles.get(each["fault"], each["fault"]), each) for each in rows]
     if len(rows) > 1:
-        body.append(_cells("**all**", _sum(rows), seed=""))
+        body.append(_cells("**all**", whole(rows), seed=""))
     rule = ("---", *("---:" for _ in HEADINGS[1:]))
     return [f"| {' | '.join(line)} |" for line in (HEADINGS, rule, *body)]
 
@@ -109,22 +109,24 @@ def _aligned(text: str, width: int, place: int) -> str:
     return text.rjust(width) if place else text.ljust(width)
 
 
-def _sum(rows: Sequence[Row]) -> Row:
-    """Of all of them; the longest gap."""
-    whole = Row(
-        party="", fault="", messages=0, faults=0, failed=0, unknown=0, dead=0, lost=0, unexpected=0, duplicate_deliveries=0,
-        duplicate_effects=0, possible=0, gap=max((each["gap"] for each in rows), default=0.0), confirms=[], effects=[], seed=0, seconds=0,
-    )  # fmt: skip
-    for each in rows:
-        whole["messages"] += each["messages"]
-        whole["faults"] += each["faults"]
-        whole["failed"] += each["failed"]
-        whole["unknown"] += each["unknown"]
-        whole["dead"] += each["dead"]
-        whole["lost"] += each["lost"]
-        whole["unexpected"] += each["unexpected"]
-        whole["duplicate_deliveries"] += each["duplicate_deliveries"]
-        whole["duplicate_effects"] += each["duplicate_effects"]
-        whole["possible"] += each["possible"]
-        whole["seconds"] += each["seconds"]
-    return whole
+def whole(rows: Sequence[Row]) -> Row:
+    """All of them together, under the first one's name and seed; the longest gap."""
+    return Row(
+        party=rows[0]["party"],
+        fault=rows[0]["fault"],
+        messages=sum(each["messages"] for each in rows),
+        faults=sum(each["faults"] for each in rows),
+        failed=sum(each["failed"] for each in rows),
+        unknown=sum(each["unknown"] for each in rows),
+        dead=sum(each["dead"] for each in rows),
+        lost=sum(each["lost"] for each in rows),
+        unexpected=sum(each["unexpected"] for each in rows),
+        duplicate_deliveries=sum(each["duplicate_deliveries"] for each in rows),
+        duplicate_effects=sum(each["duplicate_effects"] for each in rows),
+        possible=sum(each["possible"] for each in rows),
+        gap=max(each["gap"] for each in rows),
+        confirms=[seconds for each in rows for seconds in each["confirms"]],
+        effects=[seconds for each in rows for seconds in each["effects"]],
+        seed=rows[0]["seed"],
+        seconds=round(sum(each["seconds"] for each in rows), 1),
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.campaign import Played, Size, play
+from tests.chaos.campaign import Size, broken, play
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.node import ChaosNode
 from tests.chaos.table import PROPERTY, row
@@ -22,15 +22,5 @@ async def test_nothing_is_lost_and_nothing_unsent_is_done_under(
 ) -> None:
     played = await play(fault, Size(messages=fault.messages, faults=fault.faults, seed=SEED), chaos_node, tmp_path)
     record_property(PROPERTY, row(played))
-    assert_kept(played, fault)
-
-
-def assert_kept(played: Played, fault: Fault) -> None:
-    verdict = played.verdict
-    assert not verdict.lost, f"lost: {verdict.lost[:20]} of {verdict.acked} acked"
-    assert not verdict.unexpected, f"unexpected: {verdict.unexpected[:20]}"
-    assert not verdict.unknown, f"unknown: {verdict.unknown} of {verdict.messages}, though no fault is longer than their timeout"
-    assert bool(verdict.failed) == fault.refuses, f"failed: {verdict.failed}"
-    assert not played.waiting, f"left over: {dict(played.waiting)}"
-    assert not any(played.exits), f"exit codes: {played.exits}"
-    assert verdict.duplicate_effects <= played.in_flight, f"duplicate effects: {verdict.duplicate_effects}, at most {played.in_flight}"
+    why = broken(played, fault)
+    assert not why, "; ".join(why)

@@ -1,23 +1,21 @@
 """Retries: exactly as often as the policy says, on time, and into dead letters that stay."""
 
 import random
-from collections import Counter
 from pathlib import Path
 
 import aiormq
 import pytest
 
-from bus.topology import TIERS, UNLIMITED_DELIVERIES, tier_for
-from tests.chaos.campaign import at_rest
+from bus.topology import UNLIMITED_DELIVERIES
 from tests.chaos.contracts import SERVICE
-from tests.chaos.journal import DELIVERED, SENT, Entry
 from tests.chaos.node import ChaosNode
+from tests.chaos.retrying import Policy, percentile, tried
 from tests.chaos.scene import Scene
-from tests.chaos.sender import Order, messages
+from tests.chaos.sender import Order
 from tests.polling import until
 
 pytestmark = pytest.mark.timeout(240)
-ATTEMPTS, FIRST, FACTOR = 3, 1, 5
+POLICY = Policy(attempts=3, first=1, factor=5)
 """Waits of one and of five seconds, in one service and at the same time."""
 GENEROUS = 10.0
 """Seconds that a retry may be late here, where other tests have the machine as well; `make chaos` is strict."""
@@ -25,49 +23,15 @@ GENEROUS = 10.0
 
 async def test_every_message_is_tried_exactly_as_often_as_its_policy_says(chaos_node: ChaosNode, tmp_path: Path) -> None:
     order = Order(count=1000, rate=400, seconds=0, failing=0.8, fail=(1, 2, 9), hopeless=0.05, seed=random.randrange(10_000))
-    environment = {"CHAOS_RETRY": f"{ATTEMPTS} {FIRST} {FACTOR}"}
-    async with Scene(chaos_node, tmp_path, environment=environment) as scene:
-        await scene.add_worker()
-        sender = await scene.start_sender(order)
-        sender.enough()
-        assert await sender.ended() == 0, sender.said()
-        scene.sends.news()
-        await at_rest(scene)
-        letters = {letter.number: letter.headers for letter in await scene.dead_letters()}
-
-    sent = {entry.number for entry in scene.sends.entries if entry.mark == SENT}
-    wanted = dict(zip(sorted(sent), map(attempts_of, messages(order)), strict=False))
-    tried = Counter(entry.number for entry in scene.work.entries if entry.mark == DELIVERED)
-    assert tried == wanted
-    assert letters.keys() == {number for number, message in zip(sorted(sent), messages(order), strict=False) if is_doomed(message)}
-    assert all(headers["dead-attempts"] == wanted[number] for number, headers in letters.items())
-    copied = {name for headers in letters.values() for name in headers if "death" in name}
+    tries = await tried(chaos_node, tmp_path, order, POLICY)
+    assert tries.counted == tries.wanted
+    assert tries.letters.keys() == tries.doomed
+    assert all(headers["dead-attempts"] == tries.wanted[number] for number, headers in tries.letters.items())
+    copied = {name for headers in tries.letters.values() for name in headers if "death" in name}
     assert not copied, f"the broker's headers came along: {copied}"
-    late = lateness(scene.work.entries)
-    print(f"retries: {len(late)} of 1 s and 5 s; late by {late[len(late) // 2]:.3f} s (median), {late[int(len(late) * 0.99)]:.3f} s (p99)")
-    assert late[int(len(late) * 0.99)] < GENEROUS
-
-
-def attempts_of(message: object) -> int:
-    """What the policy allows of it."""
-    if getattr(message, "hopeless", False):
-        return 1
-    return min(ATTEMPTS, int(getattr(message, "failures", 0)) + 1)
-
-
-def is_doomed(message: object) -> bool:
-    return bool(getattr(message, "hopeless", False)) or int(getattr(message, "failures", 0)) >= ATTEMPTS
-
-
-def lateness(work: list[Entry]) -> list[float]:
-    """Seconds, sorted: how much later than its tier each attempt after the first was delivered."""
-    deliveries = {(entry.number, int(entry.detail.split()[1])): entry.at for entry in work if entry.mark == DELIVERED}
-    found = []
-    for (number, attempt), at in deliveries.items():
-        before = deliveries.get((number, attempt - 1))
-        if before is not None:
-            found.append(at - before - TIERS[tier_for(FIRST * FACTOR ** (attempt - 2))])
-    return sorted(found)
+    median, most = percentile(tries.late, 0.5), percentile(tries.late, 0.99)
+    print(f"{len(tries.late)} retries after 1 s and 5 s: late by {median:.3f} s (median), {most:.3f} s (p99)")
+    assert most < GENEROUS
 
 
 async def test_a_dead_letter_survives_being_looked_at(chaos_node: ChaosNode, tmp_path: Path) -> None:

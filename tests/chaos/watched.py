@@ -42,5 +42,5 @@ def number_of(envelope: Envelope) -> int:
     """The ledger's number in a body."""
     try:
         return int(json.loads(envelope.body)["number"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return NOBODY
