@@ -141,18 +141,21 @@ def replay_(
     demand_a_choice(wanted, everything or bool(queue) or bool(service))
     how = Replaying(by=who(), extend=extend, rate=rate, window=window, most=scan, dry_run=dry_run)
 
-    async def work(transport: Transport, names: list[str]) -> dict[str, Replayed]:
-        results = {}
+    results: dict[str, Replayed] = {}
+
+    async def work(transport: Transport, names: list[str]) -> None:
         for name in names:
-            with progress(name, await transport.depth(name)) as update:
-                results[name] = await replay(transport, name, wanted, how=how, on_progress=lambda done: update(done.matched))
+            with progress(name, await transport.depth(name), results) as update:
+                await replay(transport, name, wanted, how=how, on_progress=update)
             if results[name].failure is not None:
                 break
-        return results
 
-    results = run(work, service, queue)
-    if not dry_run and any(each.replayed or each.doubtful for each in results.values()):
-        audited("replayed", **{name: each.replayed for name, each in results.items() if each.replayed})
+    try:
+        run(work, service, queue)
+    finally:  # interrupted, too
+        moved = {name: each.replayed for name, each in results.items() if each.replayed or each.doubtful}
+        if moved and not dry_run:
+            audited("replayed", **moved)
     tell_replayed(results, dry_run=dry_run, as_json=as_json)
 
 
@@ -185,11 +188,17 @@ def purge_(
         typer.confirm(f"Delete {letters_of(len(found.letters))} for good?", abort=True, err=True)
     exactly = Selection(keys=frozenset(each.key for each in found.letters))
 
-    async def work(transport: Transport, names: list[str]) -> dict[str, Purged]:
-        return {name: await purge(transport, name, exactly, most=scan) for name in names}
+    results: dict[str, Purged] = {}
 
-    results = run(work, None, list(counts))
-    audited("purged", **{name: each.deleted for name, each in results.items()})
+    async def work(transport: Transport, names: list[str]) -> None:
+        for name in names:
+            with progress(name, counts[name], results) as update:
+                await purge(transport, name, exactly, most=scan, on_progress=update)
+
+    try:
+        run(work, None, list(counts))
+    finally:  # interrupted, too
+        audited("purged", **{name: each.deleted for name, each in results.items()})
     say(f"deleted {letters_of(sum(each.deleted for each in results.values()))}{unseen(found.unseen)}")
     end_with(results.values())
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -13,14 +14,22 @@ from bus.errors import FailedPrecondition
 __all__ = ["end_with", "letters_of", "progress", "summary", "tell_replayed", "unseen"]
 
 
+Done = TypeVar("Done", Replayed, Purged)
+
+
 @contextmanager
-def progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error, where that is a terminal."""
+def progress(name: str, total: int, results: dict[str, Done]) -> Iterator[Callable[[Done], None]]:
+    """A bar on standard error, where that is a terminal; `results` has what was done so far, also where that is interrupted."""
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=total)
-        yield lambda count: bar.update(task, completed=count)
+
+        def update(done: Done) -> None:
+            results[name] = done
+            bar.update(task, completed=done.matched)
+
+        yield update
 
 
 def summary(found: Looked, shown: int) -> str:

@@ -69,6 +69,7 @@ class Replayed:
 class Purged:
     """What a purge of one queue did."""
 
+    matched: int = 0
     deleted: int = 0
     unseen: int = 0
     failure: BusError | None = None
@@ -97,6 +98,7 @@ async def replay(
     def fits(letter: Letter) -> bool:
         return selection.fits(letter) and not _replayed_since(letter, started)
 
+    on_progress(done)
     with _noting(done):
         # What the broker has not seen acked fills the hold: so the window is the most that can be there twice, acks lost or not.
         async with reading(transport, dead_queue, hold=how.window) as letters:
@@ -232,9 +234,11 @@ async def purge(
 ) -> Purged:
     """Delete the dead letters that are meant, for good; of the others `most` are looked at. Errors as of `replay`."""
     done = Purged()
+    on_progress(done)
     with _noting(done):
         async with reading(transport, dead_queue, hold=most) as letters:
             async for taken in _meant(letters, most, selection.fits):
+                done.matched += 1
                 if not await taken.delivery.ack():
                     break
                 done.deleted += 1

@@ -25,7 +25,7 @@ from bus.transport import Accepted, Transport
 from bus.transports.rabbitmq import RabbitMQTransport
 from bus.transports.rabbitmq.link import Link
 from tests.broker import management_url
-from tests.integration.command import Ended, bus, running
+from tests.integration.command import Ended, bus, ended, running
 
 SECRET = "Eleonora Quist"
 
@@ -68,6 +68,13 @@ async def ids_in(url: str, queue: str) -> list[str]:
         while message := await place.get(no_ack=True, fail=False):
             found.append(message.message_id or "")
     return found
+
+
+async def reached(transport: Transport, least: int) -> None:
+    """Returns once so many are in the work queue."""
+    async with asyncio.timeout(60):
+        while await transport.depth(WORK) < least:  # noqa: ASYNC110 - the broker is asked
+            await asyncio.sleep(0.01)
 
 
 def audit_of(done: Ended) -> list[dict[str, object]]:
@@ -134,10 +141,7 @@ async def test_a_replay_that_is_killed_loses_nothing_and_doubles_at_most_its_win
     arguments = ("dead", "replay", "--queue", WORK, "--rate", "150", "--window", str(window))
     for least in (60, 180):
         async with running(*arguments, BUS_URL=vhost_url) as process:
-            async with asyncio.timeout(60):
-                while await transport.depth(WORK) < least:
-                    assert process.returncode is None, "it ended before it could be killed"
-                    await asyncio.sleep(0.01)
+            await reached(transport, least)
             process.send_signal(signal.SIGKILL)
             await process.wait()
     done = await dead(vhost_url, "replay", "--queue", WORK)
@@ -146,6 +150,19 @@ async def test_a_replay_that_is_killed_loses_nothing_and_doubles_at_most_its_win
     back = await ids_in(vhost_url, WORK)
     assert set(back) == set(ids)
     assert len(back) - len(ids) <= 2 * window
+
+
+async def test_a_replay_that_is_interrupted_says_what_it_moved(transport: Transport, vhost_url: str) -> None:
+    await bury(transport, *(f"m-{number}" for number in range(100)))
+    async with running("dead", "replay", "--queue", WORK, "--rate", "50", BUS_URL=vhost_url) as process:
+        await reached(transport, 10)
+        process.send_signal(signal.SIGINT)
+        done = await ended(process)
+    (line,) = audit_of(done)
+    assert (done.code, line["event"]) == (130, "replayed")
+    moved, left = await ids_in(vhost_url, WORK), await ids_in(vhost_url, DEAD)
+    assert len(moved) == line[DEAD]
+    assert sorted(moved + left) == sorted(f"m-{number}" for number in range(100))
 
 
 async def test_a_dry_run_a_replay_and_what_was_refused(transport: Transport, vhost_url: str) -> None:
