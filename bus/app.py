@@ -11,6 +11,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from bus.administration.verifying import refuse_unsafe
+from bus.administration.wanted import topology_of, wanted_by
 from bus.client import Client
 from bus.contract import Event, Job, Message, Request, check_part
 from bus.dead_letters import EVERYTHING, Letter, Purged, Replayed, Replaying, Selection, look, purge, replay
@@ -22,8 +24,9 @@ from bus.replies import JobHandle
 from bus.router import Router
 from bus.settings import Settings, load_settings
 from bus.stacks import client_stack, server_stack
-from bus.topology import dead_letter_queue, merged
+from bus.topology import BASE, dead_letter_queue, merged
 from bus.transport import Consumption, Transport
+from bus.transports.memory import MemoryTransport
 from bus.transports.rabbitmq import RabbitMQTransport
 
 __all__ = ["Bus"]
@@ -76,6 +79,8 @@ class Bus:
         """Connect. Raises `Unavailable` or `Unauthenticated` within the settings `connect_timeout` and `start_timeout`."""
         try:
             await self._transport.start(self._client.replies, timeout=self.settings.connect_timeout)
+            if self.settings.topology == "verify":
+                await self._transport.declare(BASE)  # says at once what is missing; a consumer would try again until the start's deadline
             self._consumptions = [await self._client.start()]
             await self._ready(self._consumptions)
         except BaseException:
@@ -158,6 +163,8 @@ class Bus:
             # All queues before the first consumer: who is answered by one endpoint can rely on the others, and a queue
             # that exists with other arguments is told at once.
             await self._transport.declare(merged(receiver.topology for receiver in receivers))
+            if not isinstance(self._transport, MemoryTransport):
+                await refuse_unsafe(wanted_by([router], self.settings), self.settings)
             consumptions: list[Consumption] = []
             stack.push_async_callback(self._drain, receivers, consumptions)
             for receiver in receivers:
@@ -174,7 +181,7 @@ class Bus:
 
     def _receivers(self, router: Router, state: Any) -> list[Receiver]:
         handler = compose(self._server, router)
-        needs = router.topology(quorum_requests=self.settings.request_queue == "quorum")
+        needs = topology_of(router, self.settings)
         return [
             Receiver(
                 endpoint,

@@ -19,6 +19,10 @@ class Settings(BaseSettings):
 
     url: SecretStr = Field(default=SecretStr("amqp://guest:guest@localhost:5672/"))
     """The broker, `amqp://` or `amqps://user:password@host:port/vhost`."""
+    management_url: SecretStr | None = None
+    """Its management API, `http://host:port` or `https://…`, with user and password where they are others than those of `url`."""
+    topology: Literal["declare", "verify"] = "declare"
+    """`verify`: a service looks at its start whether all is there, and makes nothing but its own reply queue."""
     heartbeat: int = Field(default=10, ge=1, le=300)
     """Seconds. RabbitMQ advises 5 to 20: a half-open connection is noticed within twice of it."""
     connect_timeout: float = Field(default=4, gt=0)
@@ -61,15 +65,31 @@ class Settings(BaseSettings):
             raise ValueError("no address")
         return url
 
+    @field_validator("management_url")
+    @classmethod
+    def _management_address(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None or not url.get_secret_value():  # Compose sets a variable that is left out to nothing
+            return None
+        parts = urlsplit(url.get_secret_value())
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:  # as above
+            raise ValueError("no address")
+        return url
+
+
+ADDRESSES = {
+    "url": "write amqp://user:password@host:port/vhost, or amqps://…",
+    "management_url": "write http://host:port, or https://…, with user:password@ before the host where they are others than in BUS_URL",
+}
+"""What to write where an address is none. Never what was written: it may hold a password."""
+
 
 def load_settings(**overrides: object) -> Settings:
     """The settings of this process; `ConfigurationError` names the variables at fault, never their values."""
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates what the environment or a caller gave
     except ValidationError as error:
-        faults = "; ".join(f"BUS_{'_'.join(map(str, e['loc'])).upper()}: {_rule(e['type'], e['msg'])}" for e in error.errors())
+        found = (("_".join(map(str, each["loc"])), each["type"], each["msg"]) for each in error.errors())
+        faults = "; ".join(
+            f"BUS_{name.upper()}: {ADDRESSES.get(name, rule) if kind == 'value_error' else rule}" for name, kind, rule in found
+        )
         raise ConfigurationError(f"settings: {faults}") from None
-
-
-def _rule(kind: str, message: str) -> str:
-    return "write amqp://user:password@host:port/vhost, or amqps://…" if kind == "value_error" else message

@@ -29,6 +29,8 @@ __all__ = [
     "dead_letter_address",
     "dead_letter_queue",
     "event_topology",
+    "holding_queue",
+    "holding_topology",
     "job_topology",
     "merged",
     "replay_address",
@@ -182,6 +184,11 @@ def unroutable_dead(service: str) -> str:
     return f"{service}.unroutable.dead"
 
 
+def holding_queue(queue: str) -> str:
+    """`bus.holding.<queue>`: where its messages wait while it is made anew. No service is called `bus`."""
+    return f"bus.holding.{queue}"
+
+
 def tier_for(delay: float) -> str:
     """The shortest tier that is at least `delay` seconds; the longest where none is."""
     return next((name for name, seconds in TIERS.items() if seconds >= delay), [*TIERS][-1])
@@ -240,12 +247,16 @@ BASE = Topology(
 """The exchanges that every service needs. Topic, because only topic exchanges obey topic permissions."""
 
 
-def request_topology(contract: Contract, *, quorum: bool = False) -> Topology:
-    """An operation's queue. Durable and shared also when classic: 4.3 refuses transient queues that are not exclusive."""
+def request_topology(contract: Contract, *, quorum: bool = False, lasting: bool = False) -> Topology:
+    """An operation's queue. Durable and shared also when classic: 4.3 refuses transient queues that are not exclusive.
+
+    `lasting`: it stays when nobody serves, for who may not make it anew.
+    """
     queue = request_queue(contract)
     kind = {"x-queue-type": "quorum"} if quorum else {}
+    expiry = {} if lasting else {"x-expires": REQUEST_QUEUE_EXPIRES}
     return BASE | Topology(
-        queues=(Queue(name=queue, purpose="requests", arguments={**kind, "x-expires": REQUEST_QUEUE_EXPIRES}),),
+        queues=(Queue(name=queue, purpose="requests", arguments={**kind, **expiry}),),
         bindings=(Binding(exchange=REQUESTS, queue=queue, routing_key=contract.type),),
     )
 
@@ -267,6 +278,11 @@ def reply_topology(service: str, instance: str) -> Topology:
         queues=(Queue(name=queue, purpose="replies", durable=False, exclusive=True),),
         bindings=tuple(Binding(exchange=exchange, queue=queue, routing_key=queue) for exchange in (REPLIES, UPDATES)),
     )
+
+
+def holding_topology(queue: str) -> Topology:
+    """Where the messages of `queue` wait while it is made anew: nothing expires there, and no limit drops any."""
+    return Topology(queues=(_dead_queue(holding_queue(queue)),))
 
 
 def _work(queue: str, purpose: Purpose, service: str, exchange: str, contract: Contract, tiers: Iterable[str]) -> Topology:

@@ -117,7 +117,10 @@ class Transport(Protocol):
         ...
 
     async def declare(self, topology: Topology) -> None:
-        """Make it exist. Idempotent. `TopologyMismatch` names what exists with other arguments; `Unavailable`."""
+        """Make it exist. Idempotent. `TopologyMismatch` names what exists with other arguments; `Unavailable`.
+
+        Where others manage the broker (the setting `topology`), only look: `ConfigurationError` names what is missing.
+        """
         ...
 
     async def depth(self, queue: str) -> int:

@@ -3,10 +3,10 @@
 usage: python scripts/definitions.py > definitions.json
        BUS_URL=amqp://… python scripts/definitions.py --load definitions.json
 
-The first takes every router that a package in `workers` exports. The second makes exchanges, queues and bindings in the
-virtual host of BUS_URL by the management API (BUS_MANAGEMENT_URL, else port 15672 of the same host); what exists stays as it is.
-The workers declare the same by themselves. Loaded before them, the UI shows each queue from the beginning, and jobs can be
-submitted before a worker has ever run.
+The first takes every router that a package in `workers` exports; `bus topology export` does it for any others. The second
+makes exchanges, queues and bindings in the virtual host of BUS_URL by the management API (BUS_MANAGEMENT_URL, else port 15672 of
+the same host); what exists stays as it is. The workers declare the same by themselves. Loaded before them, the UI shows each
+queue from the beginning, and jobs can be submitted before a worker has ever run.
 """
 
 import asyncio
@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from bus.administration.definitions import definitions
 from bus.brokers.management import Management
 from bus.cli.errors import exit_code
 from bus.errors import BusError, InvalidArgument, NotFound, Unavailable
 from bus.router import Router
 from bus.settings import load_settings
-from bus.topology import Topology, merged
+from bus.topology import merged
 
 VHOST = "/"
 ATTEMPTS = 5  # the API can refuse in its first moments
@@ -43,31 +44,6 @@ def import_here() -> None:
     """Let `workers` be found where this script lies, or above it."""
     here = Path(__file__).resolve().parent
     sys.path[:0] = [str(folder) for folder in (here, here.parent) if (folder / "workers").is_dir()]
-
-
-def definitions(topology: Topology) -> dict[str, Any]:
-    """A topology in the form of https://www.rabbitmq.com/docs/definitions."""
-    place = {"vhost": VHOST}
-    lasting = {"durable": True, "auto_delete": False}
-    return {
-        "vhosts": [{"name": VHOST}],
-        "exchanges": [
-            {"name": each.name, **place, "type": each.kind, **lasting, "internal": False, "arguments": dict(each.arguments)}
-            for each in topology.exchanges
-        ],
-        "queues": [{"name": each.name, **place, **lasting, "arguments": dict(each.arguments)} for each in topology.queues],
-        "bindings": [
-            {
-                "source": each.exchange,
-                **place,
-                "destination": each.queue,
-                "destination_type": "queue",
-                "routing_key": each.routing_key,
-                "arguments": {},
-            }
-            for each in topology.bindings
-        ],
-    }
 
 
 async def load(content: dict[str, Any], url: str, management_url: str | None) -> str:

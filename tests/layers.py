@@ -13,7 +13,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     1: ("bus.handler", "bus.context", "bus.depends", "bus.recovery", "bus.deadlines", "bus.inbox", "bus.transport"),
     2: ("bus.middleware",),
     3: ("bus.router", "bus.client", "bus.replies", "bus.receiver", "bus.settlement", "bus.dead_letters", "bus.transports"),
-    4: ("bus.stacks", "bus.app", "bus.testing", "bus.logs", "bus.health", "bus.brokers", "bus.faststream"),
+    4: ("bus.stacks", "bus.app", "bus.testing", "bus.logs", "bus.health", "bus.brokers", "bus.administration", "bus.faststream"),
     5: ("bus.cli", "bus"),
 }
 # Each third-party library has one home, so that replacing it means one room.

@@ -22,13 +22,14 @@ COMMANDS = {
     "call": "Send a request, and print the answer as JSON.",
     "contracts": "List the contracts that are known here, or show one.",
     "dead": "List, show, replay, delete and export dead letters.",
-    "demo": "Watch a spoken dictation become a transcript, every step on one correlation id.",
+    "demo": "Watch a spoken dictation become a transcript, a note and documents, every step on one correlation id.",
     "doctor": "Show what is installed, which broker would be used and why, and whether it answers.",
     "health": "Ask a worker of this machine whether it is ready: exit code 0, else 1.",
     "publish": "Publish an event; returns when the broker has confirmed it.",
     "queues": "Show what waits in the queues, who consumes it, and what is dead.",
     "run": "Serve a router until SIGTERM or Ctrl-C.",
     "submit": "Submit a job, show its progress, and print its result as JSON.",
+    "topology": "Compare what routers need in the broker with what it has, and make it so.",
 }
 DEBUG = "--debug"
 PROGRAM = "bus"

@@ -51,7 +51,7 @@ class FastStreamTransport:
         self._settings = settings
         self._clock = clock
         self._observer: Observer | None = None
-        self._link = RobustLink(broker, name=name, on_lost=self._lost)
+        self._link = RobustLink(broker, name=name, on_lost=self._lost, verify=settings.topology == "verify")
         # Also what goes unconfirmed is confirmed: only so is its return noticed. On a channel of its own, so that no request
         # waits for a place behind events.
         self._questions = Publisher(self._link, confirms=True, opened=self._publishing)

@@ -53,6 +53,7 @@ class RabbitMQTransport:
             heartbeat=self._settings.heartbeat,
             attempt_timeout=self._settings.connect_timeout,
             fastlane=self._settings.fastlane,
+            verify=self._settings.topology == "verify",
             on_lost=on_lost,
         )
 
@@ -116,7 +117,7 @@ class RabbitMQTransport:
         return self._rpc, self._publishing, self._consuming
 
     async def declare(self, topology: Topology) -> None:
-        """Make it exist."""
+        """Make it exist; with the setting `topology=verify` look whether it does."""
         await self._publishing.declare(topology)
 
     async def depth(self, queue: str) -> int:
