@@ -63,6 +63,7 @@ async def play(fault: Fault, size: Size, node: PrivateNode, directory: Path, *, 
             await scene.add_worker()
         sender = await scene.start_sender(order)
         await struck(fault, size, scene)
+        await recovered(scene)
         sender.enough()
         await ended(sender, scene)
         await at_rest(scene)
@@ -117,6 +118,14 @@ async def struck(fault: Fault, size: Size, scene: Scene) -> None:
             await asyncio.sleep(LOOK / 5)
         await fault.strike(scene, chance)
         sent = sum(entry.mark == SENT for entry in scene.sends.entries)
+
+
+async def recovered(scene: Scene) -> None:
+    """Sending goes on until it succeeds again: a peer may take a while, or never."""
+    began = time.monotonic()
+    scene.sends.news()
+    while time.monotonic() - began < REST and not any(entry.mark == ACKED for entry in scene.sends.news()):
+        await asyncio.sleep(LOOK)
 
 
 async def ended(sender: Actor, scene: Scene) -> None:
