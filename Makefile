@@ -2,17 +2,17 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := dev,auth,containers,faststream,reload,transcription
+EXTRAS := dev,docs,auth,containers,documents,faststream,reload,transcription
 PINNED := $(EXTRAS),bench
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-brokers chaos sabotage lint format bench broker constraints clean
+.PHONY: help demo test test-brokers test-compose chaos sabotage lint format docs check-wheel bench broker constraints clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-demo: $(STAMP) ## a recording becomes a transcript (ARGS=--wait keeps RabbitMQ's UI up at the end)
+demo: $(STAMP) ## a recording becomes a transcript, a note and documents (ARGS=--wait keeps RabbitMQ's UI up at the end)
 	@scripts/ensure-broker --or-memory
 	@$(BIN)/bus demo $(ARGS)
 
@@ -25,6 +25,9 @@ test: $(STAMP) ## unit tests, which need no broker, then everything else on a re
 
 test-brokers: $(STAMP) ## conformance and integration on each RabbitMQ that can be had: this machine's, 4.0 and 4.3 in containers
 	@$(BIN)/python scripts/test_brokers.py $(ARGS)
+
+test-compose: ## bring docker-compose.yml up, run the demo in it, take its broker away for a while, and remove it
+	@scripts/test-compose
 
 chaos: $(STAMP) ## the ledger's long form: 100,000 messages a fault class, resumed where it was left (ARGS="--only kill-broker", ARGS=--list)
 	@scripts/ensure-broker
@@ -44,6 +47,12 @@ format: $(STAMP) ## let ruff format the code and mend what it can
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format
 
+docs: $(STAMP) ## build the documentation into site/, strictly (ARGS=serve shows it on http://127.0.0.1:8000)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs $(or $(ARGS),build)
+
+check-wheel: $(STAMP) ## build the wheel, install it alone, and see what it brings and how long its imports take
+	@$(BIN)/python scripts/check_wheel.py
+
 bench: $(STAMP) ## measure the bus beside its peers (12 minutes; ARGS=--quick two, ARGS="--only rpc" one work)
 	@scripts/ensure-broker
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[bench]"
@@ -58,7 +67,7 @@ constraints: $(STAMP) ## resolve the dependencies anew and pin them in constrain
 	@$(BIN)/python scripts/pin.py ".[$(PINNED)]" constraints.txt
 
 clean: ## remove the environment, the caches and what was built
-	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "clean: done"
 

@@ -11,10 +11,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from bus.administration.verifying import refuse_unsafe
+from bus.administration.wanted import topology_of, wanted_by
 from bus.client import Client
 from bus.contract import Event, Job, Message, Request, check_part
-from bus.dead_letters import look
-from bus.envelope import Envelope
+from bus.dead_letters import EVERYTHING, Letter, Purged, Replayed, Replaying, Selection, look, purge, replay
 from bus.errors import BusError, ConfigurationError, Unavailable
 from bus.handler import Middleware, compose
 from bus.inbox import Inbox, MemoryInbox
@@ -23,8 +24,9 @@ from bus.replies import JobHandle
 from bus.router import Router
 from bus.settings import Settings, load_settings
 from bus.stacks import client_stack, server_stack
-from bus.topology import merged
+from bus.topology import BASE, dead_letter_queue, merged
 from bus.transport import Consumption, Transport
+from bus.transports.memory import MemoryTransport
 from bus.transports.rabbitmq import RabbitMQTransport
 
 __all__ = ["Bus"]
@@ -70,11 +72,15 @@ class Bus:
         layers = client_stack(clock=clock) if client is None else client
         self._client = Client(service, self.instance, self._transport, layers, settings=self.settings, clock=clock)
         self._consumptions: list[Consumption] = []
+        self._unsettled = 0
+        """How many `serving` blocks begin or end now."""
 
     async def __aenter__(self) -> Self:
         """Connect. Raises `Unavailable` or `Unauthenticated` within the settings `connect_timeout` and `start_timeout`."""
         try:
             await self._transport.start(self._client.replies, timeout=self.settings.connect_timeout)
+            if self.settings.topology == "verify":
+                await self._transport.declare(BASE)  # says at once what is missing; a consumer would try again until the start's deadline
             self._consumptions = [await self._client.start()]
             await self._ready(self._consumptions)
         except BaseException:
@@ -88,8 +94,8 @@ class Bus:
 
     @property
     def ready(self) -> bool:
-        """Whether every consumer is registered at the broker now."""
-        return bool(self._consumptions) and all(consumption.ready for consumption in self._consumptions)
+        """Whether every consumer is registered at the broker now; false while `serving` begins or ends."""
+        return not self._unsettled and bool(self._consumptions) and all(consumption.ready for consumption in self._consumptions)
 
     async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
         """Ask, and wait for the answer: `Client.request` has the errors. `timeout` in seconds."""
@@ -103,9 +109,23 @@ class Bus:
         """Hand over work, and wait for the broker's confirm: `Client.submit` has the errors. `timeout` in seconds."""
         return await self._client.submit(job, timeout=timeout)
 
-    async def dead_letters(self, queue: str, *, limit: int = 100) -> list[Envelope]:
+    async def dead_letters(self, queue: str, selection: Selection = EVERYTHING, *, limit: int = 100) -> list[Letter]:
         """Look at dead letters of a work queue, oldest first, and leave them there; `bus.dead_letters.look` says more."""
-        return await look(self._transport, queue, limit=limit)
+        return await look(self._transport, queue, selection, limit=limit)
+
+    async def replay(
+        self, queue: str, selection: Selection = EVERYTHING, *, extend: float | None = None, rate: float | None = None
+    ) -> Replayed:
+        """Move dead letters back into their work queue, to be handled anew; `bus.dead_letters.replay` says more.
+
+        `extend`: seconds that expired ones get to be handled in; without it they stay. `rate`: at most so many a second.
+        """
+        how = Replaying(by=self.instance, extend=extend, rate=rate, clock=self._clock)
+        return await replay(self._transport, dead_letter_queue(queue), selection, how=how)
+
+    async def purge(self, queue: str, selection: Selection) -> Purged:
+        """Delete dead letters of a work queue for good: those that fit `selection`, and with `EVERYTHING` all."""
+        return await purge(self._transport, dead_letter_queue(queue), selection, clock=self._clock)
 
     @asynccontextmanager
     async def serving(self, router: Router) -> AsyncIterator[None]:
@@ -117,11 +137,26 @@ class Bus:
         if router.name != self.service:
             raise ConfigurationError(f"the bus is {self.service!r} and the router {router.name!r}; a service serves its own router")
         _fit(router, self.settings.consumer_timeout)
+        self._unsettled += 1
+        try:
+            async with self._consuming(router):
+                self._unsettled -= 1
+                try:
+                    yield
+                finally:
+                    self._unsettled += 1
+        finally:
+            self._unsettled -= 1
+
+    @asynccontextmanager
+    async def _consuming(self, router: Router) -> AsyncIterator[None]:
         async with router.lifespan() as state, AsyncExitStack() as stack:
             receivers = self._receivers(router, state)
             # All queues before the first consumer: who is answered by one endpoint can rely on the others, and a queue
             # that exists with other arguments is told at once.
             await self._transport.declare(merged(receiver.topology for receiver in receivers))
+            if not isinstance(self._transport, MemoryTransport):
+                await refuse_unsafe(wanted_by([router], self.settings), self.settings)
             consumptions: list[Consumption] = []
             stack.push_async_callback(self._drain, receivers, consumptions)
             for receiver in receivers:
@@ -138,7 +173,7 @@ class Bus:
 
     def _receivers(self, router: Router, state: Any) -> list[Receiver]:
         handler = compose(self._server, router)
-        needs = router.topology(quorum_requests=self.settings.request_queue == "quorum")
+        needs = topology_of(router, self.settings)
         return [
             Receiver(
                 endpoint,
@@ -148,6 +183,7 @@ class Bus:
                 service=self.service,
                 sender=self,
                 state=state,
+                version=self.settings.service_version,
                 inbox=self._inbox,
                 clock=self._clock,
             )
@@ -176,6 +212,7 @@ class Bus:
             for receiver in receivers:
                 receiver.hand_back()
             await self._finish(receivers)
+            await asyncio.gather(*(consumption.close() for consumption in consumptions))
         except asyncio.CancelledError:  # told to stop a second time: now
             for receiver in receivers:
                 receiver.abandon()

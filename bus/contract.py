@@ -225,12 +225,15 @@ def encode(message: Message | None, model: type[Message] | None = None) -> bytes
     raise ContractViolation(fault)  # outside of the handler: the other error, with the value in it, is no context of this
 
 
-def decode(model: type[Any] | None, body: bytes) -> Any:
-    """The message of class `model` in `body`; `ContractViolation` names the fields and rules that it breaks."""
+def decode(model: type[Any] | None, body: bytes, *, extra: Literal["forbid"] | None = None) -> Any:
+    """The message of class `model` in `body`; `ContractViolation` names the fields and rules that it breaks.
+
+    Fields that it does not have are what its class says, which is ignored; with `extra="forbid"` they break a rule.
+    """
     if model is None:
         return None
     try:
-        return model.__pydantic_validator__.validate_json(body)
+        return model.__pydantic_validator__.validate_json(body, extra=extra)
     except ValidationError as error:
         faults = _faults(model, error)
     raise ContractViolation(f"{model.__name__}: {faults}")  # outside of the handler, as in `encode`

@@ -139,14 +139,15 @@ class Router:
             return None
         return reply(envelope, _checked(endpoint.contract, answer), source=self.name, model=endpoint.contract.reply)
 
-    def topology(self, *, quorum_requests: bool = False) -> dict[str, tuple[Queue, Topology]]:
+    def topology(self, *, quorum_requests: bool = False, lasting_requests: bool = False) -> dict[str, tuple[Queue, Topology]]:
         """By queue: the queue that is consumed, and everything that it needs in the broker."""
-        return {name: self._needs(endpoint, quorum_requests=quorum_requests) for name, endpoint in self.endpoints.items()}
+        requests = {"quorum": quorum_requests, "lasting": lasting_requests}
+        return {name: self._needs(endpoint, requests) for name, endpoint in self.endpoints.items()}
 
-    def _needs(self, endpoint: Endpoint, *, quorum_requests: bool) -> tuple[Queue, Topology]:
+    def _needs(self, endpoint: Endpoint, requests: dict[str, bool]) -> tuple[Queue, Topology]:
         contract, tiers = endpoint.contract, endpoint.tiers()
         if contract.kind == "request":
-            topology = request_topology(contract, quorum=quorum_requests)
+            topology = request_topology(contract, **requests)
         elif contract.kind == "job":
             topology = job_topology(contract, tiers=tiers)
         else:

@@ -27,14 +27,20 @@ __all__ = [
     "Topology",
     "address_of",
     "dead_letter_address",
+    "dead_letter_queue",
     "event_topology",
+    "holding_queue",
+    "holding_topology",
     "job_topology",
     "merged",
+    "replay_address",
     "reply_address",
     "reply_topology",
     "request_topology",
     "retry_address",
+    "service_of",
     "tier_for",
+    "work_queue",
 ]
 
 Argument = str | int
@@ -151,6 +157,18 @@ def dead_letter_queue(queue: str) -> str:
     return f"{queue}.dead"
 
 
+def work_queue(dead_letters: str) -> str | None:
+    """The work queue whose dead letters this queue holds; None for those that came back from a tier and found their queue gone."""
+    if dead_letters == unroutable_dead(service_of(dead_letters)):
+        return None
+    return dead_letters.removesuffix(dead_letter_queue(""))
+
+
+def service_of(queue: str) -> str:
+    """The service that a queue belongs to."""
+    return queue.partition(".")[0]
+
+
 def retry_tier(service: str, tier: str) -> str:
     """`<service>.retry.<delay>`, both the exchange and its queue."""
     return f"{service}.retry.{tier}"
@@ -164,6 +182,11 @@ def return_exchange(service: str) -> str:
 def unroutable_dead(service: str) -> str:
     """`<service>.unroutable.dead`: what came back from a tier and found its queue gone."""
     return f"{service}.unroutable.dead"
+
+
+def holding_queue(queue: str) -> str:
+    """`bus.holding.<queue>`: where its messages wait while it is made anew. No service is called `bus`."""
+    return f"bus.holding.{queue}"
 
 
 def tier_for(delay: float) -> str:
@@ -208,6 +231,11 @@ def dead_letter_address(queue: str) -> Address:
     return Address(exchange=DEAD, routing_key=queue)
 
 
+def replay_address(queue: str) -> Address:
+    """From the dead letters back into the work queue `queue` alone: not to the other subscribers of an event."""
+    return Address(exchange=return_exchange(service_of(queue)), routing_key=queue)
+
+
 # --- topologies ----------------------------------------------------------------------------------------------------
 
 BASE = Topology(
@@ -219,12 +247,16 @@ BASE = Topology(
 """The exchanges that every service needs. Topic, because only topic exchanges obey topic permissions."""
 
 
-def request_topology(contract: Contract, *, quorum: bool = False) -> Topology:
-    """An operation's queue. Durable and shared also when classic: 4.3 refuses transient queues that are not exclusive."""
+def request_topology(contract: Contract, *, quorum: bool = False, lasting: bool = False) -> Topology:
+    """An operation's queue. Durable and shared also when classic: 4.3 refuses transient queues that are not exclusive.
+
+    `lasting`: it stays when nobody serves, for who may not make it anew.
+    """
     queue = request_queue(contract)
     kind = {"x-queue-type": "quorum"} if quorum else {}
+    expiry = {} if lasting else {"x-expires": REQUEST_QUEUE_EXPIRES}
     return BASE | Topology(
-        queues=(Queue(name=queue, purpose="requests", arguments={**kind, "x-expires": REQUEST_QUEUE_EXPIRES}),),
+        queues=(Queue(name=queue, purpose="requests", arguments={**kind, **expiry}),),
         bindings=(Binding(exchange=REQUESTS, queue=queue, routing_key=contract.type),),
     )
 
@@ -246,6 +278,11 @@ def reply_topology(service: str, instance: str) -> Topology:
         queues=(Queue(name=queue, purpose="replies", durable=False, exclusive=True),),
         bindings=tuple(Binding(exchange=exchange, queue=queue, routing_key=queue) for exchange in (REPLIES, UPDATES)),
     )
+
+
+def holding_topology(queue: str) -> Topology:
+    """Where the messages of `queue` wait while it is made anew: nothing expires there, and no limit drops any."""
+    return Topology(queues=(_dead_queue(holding_queue(queue)),))
 
 
 def _work(queue: str, purpose: Purpose, service: str, exchange: str, contract: Contract, tiers: Iterable[str]) -> Topology:

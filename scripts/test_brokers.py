@@ -27,6 +27,9 @@ ROOT = Path(__file__).parents[1]
 BROKERS = ("node", "rabbitmq:4-management", "rabbitmq:4.3-management")
 SUITES = ("tests/conformance", "tests/integration")
 PROCESSES = 2  # each starts a broker of its own, since tests raise alarms, which are the whole broker's
+# What is chosen, and what that leaves out.
+ON_NODE = ["-k", "not memory"], "what runs in memory"
+IN_CONTAINER = ["-m", "broker and not private_node"], "what needs no RabbitMQ, or brings this machine's own; `node` has both"
 RYUK_OFF = "TESTCONTAINERS_RYUK_DISABLED"
 
 
@@ -91,11 +94,10 @@ def run_on(name: str) -> Outcome:
         print(f"test-brokers: {name} cannot be had: {error}\n", flush=True)
         return Outcome(name=name, passed=None, detail=f"could not be had: {error}")
     print(f"test-brokers: {name} is RabbitMQ {version}", flush=True)
-    # In a container, only what takes its broker from the fixtures: the rest would test this machine's once more.
-    chosen = ["-k", "not memory"] if name == "node" else ["-m", "broker and not private_node"]
+    chosen, left_out = ON_NODE if name == "node" else IN_CONTAINER
+    print(f"test-brokers: left out: {left_out}", flush=True)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("BUS_")}
-    if name != "node":
-        environment["TEST_BROKER_IMAGE"] = name
+    environment |= {"BUS_TEST_BROKER": "node"} if name == "node" else {"BUS_TEST_BROKER": "testcontainers", "BUS_TEST_IMAGE": name}
     command = [sys.executable, "-m", "pytest", "-q", "-n", str(PROCESSES), *chosen, *SUITES]
     began, last = time.monotonic(), ""
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  a fixed command

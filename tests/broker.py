@@ -9,15 +9,13 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from bus.brokers.broker import Broker
 from bus.brokers.choice import broker_for, choose
-from bus.brokers.container import ContainerBroker
 from bus.brokers.management import Management
 
 
 @contextmanager
 def running_broker() -> Iterator[Broker]:
-    """What `bus broker` would start here; an error, never a skip, where none can be had. `TEST_BROKER_IMAGE` names a container instead."""
-    image = os.environ.get("TEST_BROKER_IMAGE")
-    broker = ContainerBroker(image) if image else broker_for(choose(os.environ))
+    """What `bus broker` would start here (`BUS_TEST_BROKER` chooses); an error, never a skip, where none can be had."""
+    broker = broker_for(choose(os.environ))
     asyncio.run(broker.start())
     try:
         yield broker

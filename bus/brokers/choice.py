@@ -30,6 +30,8 @@ class Choice:
     url: str | None = field(default=None, repr=False)
     management_url: str | None = None
     installation: Installation | None = None
+    image: str | None = None
+    """A container's; None: the usual one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +46,19 @@ class Probes:
 def choose(environment: Mapping[str, str], *, memory: bool = False, probes: Probes | None = None) -> Choice:
     """The first that can be had: `BUS_URL`, this machine's RabbitMQ, a container; with `memory`, the model broker.
 
-    `ConfigurationError` says what to install where there is none.
+    `BUS_TEST_BROKER` chooses among those that are started here, and `BUS_TEST_IMAGE` the container's image.
+    `ConfigurationError` says what to install where there is none, or not the one that was chosen.
     """
     ask = probes or Probes()
     if named := environment.get("BUS_URL"):
         return _named(named, environment.get("BUS_MANAGEMENT_URL"), memory=memory)
+    if wanted := environment.get("BUS_TEST_BROKER"):
+        return _wanted(wanted, environment, ask)
     if installation := ask.installation(environment):
         why = f"BUS_URL is not set, and this machine has a RabbitMQ ({installation.server})"
         return Choice(kind="node", why=why, installation=installation)
     if ask.engine(environment):
-        return _container(ask, memory=memory)
+        return _container(environment, ask, why="this machine has no RabbitMQ, and a Docker engine answers", memory=memory)
     if memory:
         return Choice(kind="memory", why=f"in memory, because {INSTALL}")
     raise ConfigurationError(INSTALL)
@@ -69,9 +74,23 @@ def _named(url: str, management_url: str | None, *, memory: bool) -> Choice:
     raise ConfigurationError("BUS_URL names no broker: give amqp://user:password@host:port/vhost, or unset it")
 
 
-def _container(ask: Probes, *, memory: bool) -> Choice:
+def _wanted(wanted: str, environment: Mapping[str, str], ask: Probes) -> Choice:
+    """What was chosen by name, and no other."""
+    why = f"BUS_TEST_BROKER={wanted} asks for it"
+    if wanted == "testcontainers":
+        if not ask.engine(environment):
+            raise ConfigurationError("BUS_TEST_BROKER=testcontainers, and no Docker engine answers: start one, or unset it")
+        return _container(environment, ask, why=why, memory=False)
+    if wanted == "node":
+        if installation := ask.installation(environment):
+            return Choice(kind="node", why=why, installation=installation)
+        raise ConfigurationError("BUS_TEST_BROKER=node, and this machine has no rabbitmq-server: install it, or unset it")
+    raise ConfigurationError(f"BUS_TEST_BROKER={wanted} names no kind of broker: set it to node or testcontainers, or unset it")
+
+
+def _container(environment: Mapping[str, str], ask: Probes, *, why: str, memory: bool) -> Choice:
     if ask.module("testcontainers"):
-        return Choice(kind="container", why="this machine has no RabbitMQ, and a Docker engine answers")
+        return Choice(kind="container", why=why, image=environment.get("BUS_TEST_IMAGE") or None)
     lacking = "a Docker engine answers, and testcontainers is not installed: pip install 'trunkline[containers]'"
     if memory:
         return Choice(kind="memory", why=f"in memory, because {lacking}")
@@ -86,6 +105,7 @@ def broker_for(choice: Choice) -> Broker:
         return PrivateNode(choice.installation)
     if choice.kind == "container":
         # By name, since it loads the Docker client, which takes longer than everything else here together.
-        broker: Broker = importlib.import_module("bus.brokers.container").ContainerBroker()
+        container = importlib.import_module("bus.brokers.container")
+        broker: Broker = container.ContainerBroker(choice.image or container.IMAGE)
         return broker
     raise ConfigurationError("the broker in memory needs no start: connect to BUS_URL=memory:")

@@ -1,26 +1,40 @@
 """`bus`: the command line. Exit codes: see `bus.cli.errors`."""
 
 import importlib
+import inspect
 import logging
+import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import typer
 
-from bus.cli.errors import Reporter
+from bus.cli.errors import INTERRUPTED, Reporter
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "build", "main"]
 
 # A command is the module `bus.cli.<name>` with `command`: a function, or a `typer.Typer` where it has commands of its own.
 # The summary stands here because `bus --help` shows it without loading the command: brokers, transports, engines.
 COMMANDS = {
     "broker": "Start a private RabbitMQ with its management UI, until Ctrl-C.",
-    "demo": "Watch a spoken dictation become a transcript, every step on one correlation id.",
+    "call": "Send a request, and print the answer as JSON.",
+    "contracts": "List the contracts that are known here, or show one.",
+    "demo": "Watch a spoken dictation become a transcript, a note and documents, every step on one correlation id.",
     "doctor": "Show what is installed, which broker would be used and why, and whether it answers.",
+    "health": "Ask a worker of this machine whether it is ready: exit code 0, else 1.",
+    "publish": "Publish an event; returns when the broker has confirmed it.",
+    "queues": "Show what waits in the queues, who consumes it, and what is dead.",
     "run": "Serve a router until SIGTERM or Ctrl-C.",
+    "submit": "Submit a job, show its progress, and print its result as JSON.",
+    "topology": "Compare what routers need in the broker with what it has, and make it so.",
 }
 DEBUG = "--debug"
+PROGRAM = "bus"
+COMPLETING = "_BUS_COMPLETE"
+"""Set by the shell's completion, which gives the line in one of `LINES` and no arguments."""
+LINES = ("COMP_WORDS", "_TYPER_COMPLETE_ARGS")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,7 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for library in ("aio_pika", "aiormq"):
         # What they log about a connection that fails is in the error that we show.
         logging.getLogger(library).addHandler(logging.NullHandler())
-    build(rest, Reporter(debug=debug))(rest, prog_name="bus")
+    try:
+        build(completed_line(os.environ) or rest, Reporter(debug=debug))(rest, prog_name=PROGRAM)
+    except KeyboardInterrupt:  # while a command was being loaded
+        sys.exit(INTERRUPTED)
+
+
+def completed_line(environment: Mapping[str, str]) -> list[str]:
+    """The arguments so far of a line that a shell completes; empty where it does not."""
+    if COMPLETING not in environment:
+        return []
+    return next((environment[name] for name in LINES if name in environment), "").split()[1:]
 
 
 def take_debug(arguments: list[str]) -> tuple[bool, list[str]]:
@@ -40,7 +64,7 @@ def take_debug(arguments: list[str]) -> tuple[bool, list[str]]:
 
 def build(arguments: Sequence[str], reporter: Reporter) -> typer.Typer:
     """The application with the command that `arguments` name loaded, and the others by their summaries only."""
-    app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, callback=options)
+    app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, callback=options)
     named = next((each for each in arguments if not each.startswith("-")), None)
     for name, summary in COMMANDS.items():
         if name == named:
@@ -53,11 +77,18 @@ def build(arguments: Sequence[str], reporter: Reporter) -> typer.Typer:
 def attach(app: typer.Typer, name: str, command: typer.Typer | Callable[..., Any], reporter: Reporter) -> None:
     """Add a command, or a group of them, with its failures reported."""
     if not isinstance(command, typer.Typer):
-        app.command(name)(reporter(command))
+        app.command(name, help=flowing(command))(reporter(command))
         return
-    for each in command.registered_commands:
-        each.callback = reporter(each.callback) if each.callback else None
+    for each in (*command.registered_commands, command.registered_callback):
+        if each is not None and each.callback is not None:
+            each.help = flowing(each.callback)
+            each.callback = reporter(each.callback)
     app.add_typer(command, name=name)
+
+
+def flowing(command: Callable[..., Any]) -> str:
+    """A docstring as paragraphs without line ends, which belong to the source and not to a terminal."""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(command) or "")
 
 
 def options(debug: bool = typer.Option(False, DEBUG, help="Show where an error came from.")) -> None:  # noqa: FBT003  read by main

@@ -5,12 +5,15 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
+import typer
 from rich.console import Console
 
 from bus.brokers.broker import Broker
 from bus.brokers.choice import Choice, broker_for, choose
+from bus.cli.screen import print_json
 from bus.errors import Unavailable
 
 __all__ = ["command", "started"]
@@ -18,27 +21,33 @@ __all__ = ["command", "started"]
 LOOK = 0.5  # seconds between two looks at whether the broker still runs
 
 
-def command() -> None:
+def command(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print where it is and who may come in on one line, for programs.")] = False,
+) -> None:
     """Start a private RabbitMQ with its management UI, until Ctrl-C.
 
     It takes this machine's RabbitMQ, else a container, and removes its data when it ends.
     Where BUS_URL names a broker, nothing is started.
     """
-    console = Console()
+    console = Console(stderr=as_json)
     choice = choose(os.environ)
     if choice.kind == "named":
         console.print(f"{broker_for(choice).describe()}: nothing is started. Unset BUS_URL to start a private one.", soft_wrap=True)
         return
-    asyncio.run(serve(choice, console))
+    asyncio.run(serve(choice, console, as_json=as_json))
 
 
-async def serve(choice: Choice, console: Console) -> None:
+async def serve(choice: Choice, console: Console, *, as_json: bool) -> None:
     """Start it, say where it is, and end it when a signal says so."""
     with signals() as stop:
         async with started(choice, console, stop) as broker:
             if broker is None:
                 return
-            console.print(card(choice, broker), markup=False, highlight=False, soft_wrap=True)
+            if as_json:
+                print_json({"broker": choice.kind, "url": broker.url, "management_url": broker.management_url}, compact=True)
+            else:
+                console.print(card(choice, broker), markup=False, highlight=False, soft_wrap=True)
             console.print("Ctrl-C ends it and removes its data.")
             await until(stop, broker)
         console.print("ended, and its data removed")
@@ -94,6 +103,6 @@ def card(choice: Choice, broker: Broker) -> str:
         "user": unquote(parts.username or ""),
         "password": unquote(parts.password or ""),
         "UI": broker.management_url or "none",
-        "use it": f"export BUS_URL={broker.url}",
+        "use it": f"export BUS_URL={broker.url}{f' BUS_MANAGEMENT_URL={broker.management_url}' if broker.management_url else ''}",
     }
     return "\n".join(f"{name:<10}{value}" for name, value in rows.items())

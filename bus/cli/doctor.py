@@ -1,7 +1,6 @@
 """`bus doctor`: what is here, what would be used, and does it answer."""
 
 import asyncio
-import json
 import os
 import platform
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ from bus.brokers.choice import Choice, broker_for, choose
 from bus.brokers.engine import engine_answers
 from bus.brokers.installation import find_installation, versions
 from bus.cli.errors import exit_code
+from bus.cli.screen import print_json
 from bus.errors import BusError
 from bus.settings import load_settings
 from bus.transports.rabbitmq.probe import Server, probe
@@ -28,6 +28,7 @@ CORE = ("trunkline", "aio-pika", "aiormq", "pydantic", "pydantic-settings", "str
 EXTRAS = {
     "auth": ("pyjwt", "cryptography"),
     "containers": ("testcontainers",),
+    "documents": ("python-docx", "reportlab"),
     "faststream": ("faststream",),
     "reload": ("watchfiles",),
     "transcription": ("pocketsphinx", "numpy", "soundfile", "soxr", "httpx"),
@@ -59,7 +60,7 @@ class Report:
 
 def command(
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="On one line, for programs.")] = False,
     start: Annotated[bool, typer.Option("--start", help="Start the broker that would be started, and connect to it (about 5 s).")] = False,
 ) -> None:
     """Show what is installed, which broker would be used and why, and whether it answers.
@@ -70,7 +71,7 @@ def command(
     with console.status("looking"):
         report = asyncio.run(examine(os.environ, start=start))
     if as_json:
-        console.out(json.dumps(asdict(report), indent=2), highlight=False)
+        print_json(asdict(report), compact=True)
     else:
         show(report, console)
     raise typer.Exit(report.exit_code)

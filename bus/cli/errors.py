@@ -1,19 +1,5 @@
 """How the command line fails: one line that says what to do, and an exit code that a script can tell apart.
 
-| code | meaning | errors |
-|---|---|---|
-| 0 | done | |
-| 2 | the command line is wrong | unknown option, missing argument |
-| 65 | what was given is wrong | `InvalidArgument` and its kin, `DataLoss`, `OutOfRange` |
-| 66 | it does not exist | `NotFound` |
-| 69 | nobody answers | `Unavailable`, `NotServed`, `ConnectionLost` |
-| 70 | a fault of the program | `Internal`, `Unknown`, and any other exception |
-| 73 | it exists already | `AlreadyExists` |
-| 75 | try again later | `DeadlineExceeded`, `ResourceExhausted`, `Aborted`, `Cancelled` |
-| 77 | not allowed | `PermissionDenied`, `Unauthenticated` |
-| 78 | set up wrongly | `FailedPrecondition`, `ConfigurationError`, `ContractError`, `Unimplemented` |
-| 130 | interrupted | Ctrl-C |
-
 The numbers are those of BSD's sysexits.h (os.EX_*). With `--debug` the traceback follows.
 """
 
@@ -28,8 +14,9 @@ from rich.console import Console
 from typer.exceptions import TyperException
 
 from bus import errors
+from bus.cli.screen import harmless
 
-__all__ = ["EXIT_CODES", "INTERRUPTED", "Reporter", "exit_code"]
+__all__ = ["EXIT_CODES", "INTERRUPTED", "MEANINGS", "Reporter", "exit_code"]
 
 EXIT_CODES: dict[type[BaseException], int] = {
     errors.InvalidArgument: os.EX_DATAERR,
@@ -49,6 +36,21 @@ EXIT_CODES: dict[type[BaseException], int] = {
     errors.Unimplemented: os.EX_CONFIG,
 }
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+MEANINGS: dict[int, str] = {
+    os.EX_OK: "done",
+    1: "who read its output has gone (a closed pipe); of `bus health`: not ready, or nobody answers",
+    2: "the command line is wrong: an unknown command or option, an argument too many or missing",
+    os.EX_DATAERR: "what was given is wrong",
+    os.EX_NOINPUT: "it does not exist",
+    os.EX_UNAVAILABLE: "nobody answers",
+    os.EX_SOFTWARE: "a fault of the program, or of the service that was asked",
+    os.EX_CANTCREAT: "it exists already",
+    os.EX_TEMPFAIL: "try again later",
+    os.EX_NOPERM: "not allowed",
+    os.EX_CONFIG: "set up wrongly",
+    INTERRUPTED: "interrupted by Ctrl-C",
+}
+"""What each exit code says; `docs/reference/command-line.md` has them with the errors of each."""
 
 
 def exit_code(error: BaseException) -> int:
@@ -74,7 +76,7 @@ class Reporter:
                 raise typer.Exit(INTERRUPTED) from error
             except (typer.Exit, typer.Abort, TyperException):
                 raise  # typer's own way of ending
-            except Exception as error:
+            except Exception as error:  # the last line of defence: a person gets one line, and never a traceback unasked
                 self._say(error)
                 raise typer.Exit(exit_code(error)) from error
 
@@ -82,7 +84,7 @@ class Reporter:
 
     def _say(self, error: Exception) -> None:
         self._console.print("error:", style="bold red", end=" ")
-        self._console.print(told(error), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(harmless(told(error)), markup=False, highlight=False, soft_wrap=True)
         if self._debug:
             self._console.print("".join(traceback.format_exception(error)), markup=False, highlight=False, soft_wrap=True)
 
@@ -90,5 +92,5 @@ class Reporter:
 def told(error: Exception) -> str:
     """What a person may read: the bus's own words; of any other exception only its kind, as its text may hold a payload."""
     if isinstance(error, errors.BusError):
-        return str(error)
+        return f"{error}{'; it may have been done all the same' if error.maybe_executed else ''}"
     return f"a fault of the program ({type(error).__name__}); with `bus --debug` it shows where"

@@ -5,12 +5,14 @@ import contextlib
 import importlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from bus.errors import ConfigurationError
+from bus.health import Place, family, probes
 from bus.recovery import backoff
 
 __all__ = ["Command", "run_processes"]
@@ -29,13 +31,24 @@ class Command:
     arguments: list[str]
     processes: int
     reload: bool = False
+    health: Place | None = None
+    """Where the parent answers for all of them."""
 
 
 async def run_processes(command: Command) -> int:
     """Run the processes until a signal; the exit code is the worst of theirs."""
+    if command.health is None:
+        return await _run(command, [command.arguments] * command.processes)
+    with TemporaryDirectory(prefix="bus-health-") as directory:
+        sockets = [Path(directory, str(number)) for number in range(1, command.processes + 1)]
+        async with probes(command.health, **family(sockets)):
+            return await _run(command, [[*command.arguments, "--health-socket", str(socket)] for socket in sockets])
+
+
+async def _run(command: Command, lines: Sequence[list[str]]) -> int:
     watch = _watcher() if command.reload else None
     stop, changed = asyncio.Event(), asyncio.Event()
-    children = [Child(command.arguments, stop, changed, number) for number in range(1, command.processes + 1)]
+    children = [Child(arguments, stop, changed, number) for number, arguments in enumerate(lines, start=1)]
     watching = asyncio.ensure_future(_watch(watch, changed)) if watch else None
     try:
         with _forwarded(stop, children):

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,13 +11,14 @@ from typing import Annotated
 import typer
 
 from bus.app import Bus
+from bus.cli.lookup import load_router
 from bus.cli.processes import Command, run_processes
-from bus.errors import ConfigurationError
+from bus.health import Place, probes
 from bus.logs import configure_logging
 from bus.router import Router
-from bus.settings import load_settings
+from bus.settings import Settings, load_settings
 
-__all__ = ["command", "load_router"]
+__all__ = ["command"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -27,40 +27,27 @@ def command(
     target: Annotated[str, typer.Argument(metavar="MODULE:ROUTER", help="For example workers.transcription:router.")],
     processes: Annotated[int, typer.Option(min=1, max=64, help="Worker processes; one that dies is started again.")] = 1,
     reload: Annotated[bool, typer.Option("--reload", help="Start anew when a Python file below this folder changes.")] = False,
+    health_socket: Annotated[Path | None, typer.Option(hidden=True, help="Where a parent asks how this process is.")] = None,
 ) -> None:
     """Serve a router until SIGTERM or Ctrl-C.
 
     The first signal stops cleanly: no new messages, what runs finishes within BUS_STOP_GRACE seconds. A second stops
-    now; what was unfinished is delivered again.
+    now; what was unfinished is delivered again. With BUS_HEALTH_PORT it answers /livez and /readyz there.
     """
-    sys.path.insert(0, str(Path.cwd()))
+    settings = load_settings()
+    health = (settings.health_host, settings.health_port) if settings.health_port else None
     if processes > 1 or reload:
         arguments = [sys.executable, "-m", "bus.cli", "run", target]
-        raise typer.Exit(asyncio.run(run_processes(Command(arguments=arguments, processes=processes, reload=reload))))
-    raise typer.Exit(asyncio.run(serve(load_router(target))))
+        several = Command(arguments=arguments, processes=processes, reload=reload, health=health)
+        raise typer.Exit(asyncio.run(run_processes(several)))
+    raise typer.Exit(asyncio.run(serve(load_router(target), settings, health_socket or health)))
 
 
-def load_router(target: str) -> Router:
-    """The router that `MODULE:ROUTER` names; `ConfigurationError` says what is wrong with it."""
-    module, _, name = target.partition(":")
-    if not module or not name:
-        raise ConfigurationError(f"{target!r} names no router; write MODULE:ROUTER, for example workers.transcription:router")
-    try:
-        router = getattr(importlib.import_module(module), name, None)
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(f"there is no module {error.name!r}; run this where {module!r} can be imported") from error
-    if not isinstance(router, Router):
-        found = "nothing" if router is None else f"a {type(router).__name__}"
-        raise ConfigurationError(f"{module} has {found} by the name {name!r}; it has to be a bus.Router")
-    return router
-
-
-async def serve(router: Router) -> int:
+async def serve(router: Router, settings: Settings, health: Place | None) -> int:
     """Serve until a signal; the exit code: 0 after a clean stop, 128 + the signal's number after a second one."""
-    settings = load_settings()
     configure_logging(settings)
     stop = asyncio.Event()
-    serving = asyncio.ensure_future(serve_until(router, stop, Bus(router.name, settings=settings)))
+    serving = asyncio.ensure_future(serve_until(router, stop, Bus(router.name, settings=settings), health))
     with signals(stop, serving) as received:
         try:
             await serving
@@ -69,9 +56,15 @@ async def serve(router: Router) -> int:
     return 0
 
 
-async def serve_until(router: Router, stop: asyncio.Event, bus: Bus) -> None:
-    """Serve until `stop` is set."""
-    async with bus:
+async def serve_until(router: Router, stop: asyncio.Event, bus: Bus, health: Place | None) -> None:
+    """Serve until `stop` is set, and answer health probes meanwhile, from before the first connection until after the last."""
+
+    async def ready() -> str | None:
+        if stop.is_set():
+            return "stopping"
+        return None if bus.ready else "not every consumer is registered at the broker"
+
+    async with probes(health, ready=ready), bus:
         await bus.serve(router, until=stop)
 
 

@@ -55,7 +55,7 @@ async def main(path: str, service: str = SERVICE) -> int:
     router = router_for(journal, service, retry, fails=os.environ.get("CHAOS_FAILS") == service)
     bus = Bus(service, settings=settings, transport=WatchedTransport(settings, name=service, journal=journal))
     stop = asyncio.Event()
-    serving = asyncio.ensure_future(serve_until(router, stop, bus))
+    serving = asyncio.ensure_future(serve_until(router, stop, bus, None))
     with signals(stop, serving) as received:
         ready = asyncio.ensure_future(told_when_ready(bus, len(router.endpoints)))
         orphaned = asyncio.ensure_future(input_ended(stop))

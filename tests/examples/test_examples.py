@@ -48,6 +48,10 @@ dead letter: RuntimeError (attempts 2)
 the bus's handler: Ulysses is on J7
 FastStream's subscriber: Emma goes to A3
 """,
+    "06_test_without_a_broker": """
+bound, on shelf B1: 1 h later by its clock, 0 h by ours
+an error and not a hang: not sent: no connection to the model broker; surely not sent: True
+""",
 }
 
 

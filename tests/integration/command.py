@@ -27,6 +27,7 @@ async def running(*arguments: str, **environment: str) -> AsyncIterator[asyncio.
         *(sys.executable, "-m", "bus.cli", *arguments),
         cwd=ROOT,
         env={**os.environ, "COLUMNS": "200", **environment},
+        stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

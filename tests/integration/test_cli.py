@@ -1,10 +1,11 @@
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 import pytest
@@ -168,3 +169,26 @@ def test_a_command_that_does_not_exist_is_a_usage_error() -> None:
     done = bus("doktor")
     assert done.returncode == 2
     assert "doctor" in done.stderr
+
+
+@pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_a_terminal_gets_colours_unless_it_wants_none(environment: dict[str, str], coloured: bool) -> None:
+    assert ("\x1b[3" in on_terminal("contracts", "show", "transcription.get.v1", **environment)) == coloured
+
+
+def test_a_pipe_gets_no_colours() -> None:
+    assert "\x1b" not in bus("contracts", "show", "transcription.get.v1").stdout
+
+
+def on_terminal(*arguments: str, **environment: str) -> str:
+    """What it writes to a terminal of 80 columns."""
+    ours, its = pty.openpty()
+    settings = {**without_broker(environment), "TERM": "xterm-256color", "COLUMNS": "80"}
+    with subprocess.Popen([*BUS, *arguments], env=settings, stdin=its, stdout=its, stderr=its):
+        os.close(its)
+        written = b""
+        with suppress(OSError):  # how Linux says that the other end is closed
+            while part := os.read(ours, 4096):
+                written += part
+    os.close(ours)
+    return written.decode()

@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 
 import pytest
@@ -9,6 +10,7 @@ from bus.brokers.engine import engine_answers
 from bus.brokers.management import Management
 from bus.errors import Unavailable
 from bus.transports.rabbitmq.probe import probe
+from tests.integration.command import bus, ended, running
 
 
 def image_is_here() -> bool:
@@ -18,7 +20,11 @@ def image_is_here() -> bool:
     return subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, check=False).returncode == 0
 
 
-pytestmark = pytest.mark.skipif(not image_is_here(), reason=f"no Docker engine with {IMAGE} on this machine")
+pytestmark = [
+    pytest.mark.skipif(not image_is_here(), reason=f"no Docker engine with {IMAGE} on this machine"),
+    pytest.mark.timeout(120),
+]
+ASKED_FOR = {"BUS_URL": "", "BUS_TEST_BROKER": "testcontainers", "BUS_TEST_IMAGE": IMAGE, "TESTCONTAINERS_RYUK_DISABLED": "true"}
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +52,30 @@ async def test_a_container_takes_clients_and_answers_its_api() -> None:
 async def test_an_image_that_cannot_be_had_is_an_error_that_says_so() -> None:
     with pytest.raises(Unavailable, match="registry"):
         await ContainerBroker("trunkline.invalid/nothing:1").start()
+
+
+async def test_the_demonstration_plays_in_a_container_where_that_is_asked_for() -> None:
+    answer = await bus("demo", **ASKED_FOR)
+
+    assert answer.code == 0, answer.err
+    assert f"{IMAGE} in a container" in answer.out
+    assert "dead-lettered: invalid_argument" in answer.out
+
+
+async def test_a_broker_in_a_container_is_gone_after_its_end() -> None:
+    async with running("broker", **ASKED_FOR) as process:
+        assert process.stdout is not None
+        said = b""
+        while b"Ctrl-C ends it" not in said:
+            line = await process.stdout.readline()
+            assert line, "it ended by itself"
+            said += line
+        url = said.decode().partition("export BUS_URL=")[2].split()[0]
+        assert (await probe(url)).product == "RabbitMQ"
+        process.send_signal(signal.SIGTERM)
+        answer = await ended(process)
+
+    assert answer.code == 0
+    assert "its data removed" in answer.out
+    with pytest.raises(Unavailable):
+        await probe(url)

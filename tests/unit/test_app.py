@@ -8,7 +8,7 @@ from bus.app import Bus
 from bus.errors import ConfigurationError, ContractError, Unavailable
 from bus.router import Router
 from bus.settings import load_settings
-from tests.unit.fakes import FakeDelivery, FakeTransport, envelope, settle_down, virtual
+from tests.unit.fakes import FakeConsumption, FakeDelivery, FakeTransport, envelope, settle_down, virtual
 from tests.unit.ledger import CloseBooks, Total
 
 SETTINGS = load_settings(stop_grace=30, start_timeout=5)
@@ -87,6 +87,23 @@ async def test_a_clean_stop_finishes_what_runs_before_the_lifespan_ends() -> Non
 
 
 @virtual
+async def test_a_stop_closes_its_consumers_once_nothing_runs_any_more() -> None:
+    transport, notes = FakeTransport(), list[str]()
+    closed: list[int] = []
+    async with ledger(transport) as bus:
+        for number in range(2):  # who serves again and again must not collect channels
+            transport.consumption.ready = True
+            async with bus.serving(working(5, notes)):
+                mine = delivery()
+                mine.envelope = mine.envelope.evolve(id=f"m-{number}")
+                transport.deliver(mine)
+                await settle_down()
+            assert notes[-2:] == ["done", "closed"]
+            closed.append(transport.consumption.closed)
+    assert closed == [1, 2]
+
+
+@virtual
 async def test_what_is_not_done_within_the_grace_goes_back() -> None:
     transport, notes, mine = FakeTransport(), list[str](), delivery()
     async with ledger(transport) as bus, bus.serving(working(900, notes)):
@@ -137,6 +154,30 @@ async def test_a_stop_is_cut_short_even_while_the_broker_is_told_of_it() -> None
     await settle_down()
     assert serving.cancelled()
     assert (notes, mine.requeues, transport.closed) == (["opened", "begun"], 1, 1)
+
+
+@virtual
+async def test_it_is_ready_only_while_it_serves_not_while_it_begins_or_stops() -> None:
+    transport, notes, seen = FakeTransport(), list[str](), dict[str, bool]()
+    bus = ledger(transport)
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        seen["loading"] = bus.ready
+        yield
+        seen["unloading"] = bus.ready
+
+    router = working(20, notes)
+    router.lifespan = lifespan
+    async with bus:
+        transport.consumption = FakeConsumption(name="work")  # the replies' own one goes on
+        async with bus.serving(router):
+            seen["serving"] = bus.ready
+            transport.deliver(delivery())
+            await settle_down()
+            asyncio.get_running_loop().call_later(10, lambda: seen.update(finishing=bus.ready))
+        seen["afterwards"] = bus.ready
+    assert seen == {"loading": False, "serving": True, "finishing": False, "unloading": False, "afterwards": True}
 
 
 @virtual

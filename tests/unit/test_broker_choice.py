@@ -23,6 +23,7 @@ def machine(*, node: bool = False, engine: bool = False, testcontainers: bool = 
 
 
 EVERYTHING = machine(node=True, engine=True)
+TESTCONTAINERS = {"BUS_TEST_BROKER": "testcontainers"}
 ORDER: list[tuple[str, Mapping[str, str], Probes, bool, str, str]] = [
     ("BUS_URL comes first", {"BUS_URL": URL}, EVERYTHING, True, "named", "BUS_URL names it"),
     ("then this machine's RabbitMQ", {}, EVERYTHING, True, "node", "/opt/rabbitmq-server"),
@@ -31,11 +32,19 @@ ORDER: list[tuple[str, Mapping[str, str], Probes, bool, str, str]] = [
     ("then memory, where it will do", {}, machine(), True, "memory", "apt-get install rabbitmq-server"),
     ("memory when asked for", {"BUS_URL": "memory:"}, EVERYTHING, True, "memory", "BUS_URL asks for"),
     ("an engine alone is not enough", {}, machine(engine=True, testcontainers=False), True, "memory", "trunkline[containers]"),
+    ("a container when asked for", TESTCONTAINERS, EVERYTHING, True, "container", "BUS_TEST_BROKER=testcontainers"),
+    ("a node when asked for", {"BUS_TEST_BROKER": "node"}, EVERYTHING, True, "node", "BUS_TEST_BROKER=node"),
+    ("nothing asked for", {"BUS_TEST_BROKER": ""}, EVERYTHING, True, "node", "/opt/rabbitmq-server"),
+    ("BUS_URL comes before what is asked for", {**TESTCONTAINERS, "BUS_URL": URL}, EVERYTHING, True, "named", "BUS_URL names it"),
 ]
 NOTHING: list[tuple[str, Mapping[str, str], Probes, str]] = [
     ("nothing is there", {}, machine(), "apt-get install rabbitmq-server"),
     ("only an engine", {}, machine(engine=True, testcontainers=False), "trunkline[containers]"),
     ("memory is no broker", {"BUS_URL": "memory:"}, EVERYTHING, "inside one process"),
+    ("a container without an engine", TESTCONTAINERS, machine(node=True), "no Docker engine answers"),
+    ("a container without its library", TESTCONTAINERS, machine(engine=True, testcontainers=False), "trunkline[containers]"),
+    ("a node that is not there", {"BUS_TEST_BROKER": "node"}, machine(engine=True), "no rabbitmq-server"),
+    ("a broker of no kind", {"BUS_TEST_BROKER": "docker"}, EVERYTHING, "node or testcontainers"),
     ("a URL of something else", {"BUS_URL": "http://secret@example"}, EVERYTHING, "amqp://user:password@host:port/vhost"),
 ]
 
@@ -72,6 +81,19 @@ def test_a_node_is_made_of_the_installation_that_was_found() -> None:
     broker = broker_for(choose({}, probes=EVERYTHING))
     assert isinstance(broker, PrivateNode)
     assert not broker.running
+
+
+@pytest.mark.parametrize(
+    ("environment", "image"), [({}, None), ({"BUS_TEST_IMAGE": ""}, None), ({"BUS_TEST_IMAGE": "rabbitmq:9"}, "rabbitmq:9")]
+)
+@pytest.mark.parametrize("why", [{}, TESTCONTAINERS], ids=["nothing else", "asked for"])
+def test_a_container_is_of_the_image_that_is_named(why: Mapping[str, str], environment: Mapping[str, str], image: str | None) -> None:
+    assert choose({**why, **environment}, probes=machine(engine=True)).image == image
+
+
+def test_what_is_asked_for_is_never_replaced_by_memory() -> None:
+    with pytest.raises(ConfigurationError, match="no Docker engine"):
+        choose(TESTCONTAINERS, memory=True, probes=machine())
 
 
 def test_the_broker_in_memory_is_none_that_can_be_started() -> None:

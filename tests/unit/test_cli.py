@@ -7,8 +7,8 @@ import typer
 from rich.console import Console
 
 from bus import errors
-from bus.cli import COMMANDS, build, main, take_debug
-from bus.cli.errors import EXIT_CODES, Reporter, exit_code
+from bus.cli import COMMANDS, build, completed_line, flowing, main, take_debug
+from bus.cli.errors import EXIT_CODES, INTERRUPTED, MEANINGS, Reporter, exit_code
 
 ALL_ERRORS = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.BusError)]
 
@@ -46,6 +46,15 @@ def test_ctrl_c_is_no_error() -> None:
     assert reported(KeyboardInterrupt()) == (130, "")
 
 
+def test_what_another_service_wrote_cannot_move_the_cursor() -> None:
+    assert reported(errors.NotFound("gone\x1b[2J\x9b1A")) == (66, "error: gone�[2J�1A\n")
+
+
+def test_an_error_whose_outcome_is_unknown_says_so() -> None:
+    _, written = reported(errors.ConnectionLost("the connection went", maybe_executed=True))
+    assert written == "error: the connection went; it may have been done all the same\n"
+
+
 def test_an_exit_that_a_command_chose_is_kept() -> None:
     assert reported(typer.Exit(3)) == (3, "")
 
@@ -53,6 +62,36 @@ def test_an_exit_that_a_command_chose_is_kept() -> None:
 @pytest.mark.parametrize("error", ALL_ERRORS)
 def test_every_error_has_an_exit_code_that_tells_it_from_success_and_usage(error: type[errors.BusError]) -> None:
     assert exit_code(error()) in {*EXIT_CODES.values(), 70}
+
+
+def test_every_exit_code_has_a_meaning() -> None:
+    assert {*EXIT_CODES.values(), 0, 1, 2, 70, INTERRUPTED} == {*MEANINGS}
+
+
+@pytest.mark.parametrize(
+    ("environment", "line"),
+    [
+        ({"_BUS_COMPLETE": "complete_bash", "COMP_WORDS": "bus call tran"}, ["call", "tran"]),
+        ({"_BUS_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "bus call "}, ["call"]),
+        ({"_BUS_COMPLETE": "complete_fish"}, []),
+        ({"COMP_WORDS": "bus call tran"}, []),
+    ],
+)
+def test_the_line_that_a_shell_completes_names_the_command_to_load(environment: dict[str, str], line: list[str]) -> None:
+    assert completed_line(environment) == line
+
+
+def test_a_paragraph_of_help_flows() -> None:
+    def command() -> None:
+        """Do it.
+
+        At once, and
+        all of it.
+
+        Then stop.
+        """
+
+    assert flowing(command) == "Do it.\n\nAt once, and all of it.\n\nThen stop."
 
 
 def test_debug_is_taken_from_anywhere_before_a_double_dash() -> None:
@@ -77,5 +116,5 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 
 def test_help_lists_every_command_without_loading_one() -> None:
     app = build(["--help"], Reporter(debug=False))
-    assert [each.name for each in app.registered_commands] == list(COMMANDS)
+    assert [each.name for each in app.registered_commands] == sorted(COMMANDS)
     assert len({each.callback for each in app.registered_commands}) == 1

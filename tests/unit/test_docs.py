@@ -1,12 +1,19 @@
 import re
+import runpy
 from pathlib import Path
 
 import pytest
 
+import bus
 import bus.errors
+from bus.cli.errors import exit_code
+from bus.contract import contract_of
 from bus.errors import BusError
 from bus.settings import Settings
+from bus.topology import BASE, TIERS, job_queue, job_topology
+from bus.transports.wire import KNOWN_HEADERS
 from tests.conformance.faststream_world import FastStreamWorld
+from tests.unit.ledger import CloseBooks
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -39,6 +46,17 @@ def test_every_setting_is_in_the_docs_with_its_default(name: str) -> None:
     assert written[0] == (f"{default:.15g}" if isinstance(default, float) else str(default))
 
 
+def test_the_command_lines_reference_is_what_the_commands_say_now() -> None:
+    printed = runpy.run_path(str(ROOT / "scripts/cli_reference.py"))["page"]()
+    assert page("docs/reference/command-line.md") == printed, "python scripts/cli_reference.py > docs/reference/command-line.md"
+
+
+@pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
+def test_the_exit_code_of_every_error_is_in_the_reference(kind: type[BusError]) -> None:
+    lines = page("docs/reference/command-line.md").splitlines()
+    assert any(line.startswith(f"| {exit_code(kind())} | ") and f"`{kind.__name__}`" in line for line in lines)
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_leads_to_a_file_and_a_heading(path: Path) -> None:
     for target in LINK.findall(path.read_text(encoding="utf-8")):
@@ -55,6 +73,43 @@ def anchors(text: str) -> set[str]:
     """Headings as GitHub makes links of them."""
     headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_reference_of_the_python_interface_is_what_the_code_says_now() -> None:
+    written = runpy.run_path(str(ROOT / "scripts/api_reference.py"))["page"]()
+    assert page("docs/reference/api.md") == written, "write it anew: python scripts/api_reference.py > docs/reference/api.md"
+
+
+@pytest.mark.parametrize("name", bus.__all__)
+def test_every_public_name_has_its_place_in_the_reference(name: str) -> None:
+    kind = getattr(bus, name)
+    if isinstance(kind, type) and issubclass(kind, BusError):
+        assert name in rows("docs/reference/errors.md")
+    elif kind is not Settings:  # each of its fields is tested above
+        assert f"\n### {name}\n" in page("docs/reference/api.md")
+
+
+def test_what_the_docs_say_of_a_work_queue_is_what_is_declared() -> None:
+    declared = contract_of(CloseBooks)
+    queue = next(each for each in job_topology(declared, tiers=()).queues if each.name == job_queue(declared))
+    written = rows("docs/reference/topology.md")
+    shown = {
+        name.strip("`"): cells[0] for names, cells in written.items() for name in names.split(", ") if name.strip("`").startswith("x-")
+    }
+    assert set(shown) == set(queue.arguments)
+    for name, value in queue.arguments.items():
+        assert str(value) in shown[name] or value == queue.name, name
+
+
+@pytest.mark.parametrize("name", [*TIERS, *(exchange.name for exchange in BASE.exchanges)])
+def test_every_exchange_and_tier_is_in_the_docs(name: str) -> None:
+    assert f"`{name}`" in page("docs/reference/topology.md")
+
+
+@pytest.mark.parametrize("name", KNOWN_HEADERS)
+def test_every_header_is_in_the_docs(name: str) -> None:
+    headers = page("docs/reference/wire-format.md").partition("## Headers")[2].partition("\n## ")[0]
+    assert f"`{name}`" in headers
 
 
 def test_the_readme_is_short_and_comes_to_code_soon() -> None:
@@ -74,3 +129,17 @@ def test_what_is_not_kept_on_faststream_is_in_the_docs_and_nothing_else() -> Non
     assert named == set(FastStreamWorld.unkept)
     suite = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests/conformance").glob("test_*.py"))
     assert all(f"def {name}(" in suite for name in named)
+
+
+@pytest.mark.parametrize("name", ["layers", "request", "job"])
+def test_a_diagram_shows_what_the_code_says_now(name: str) -> None:
+    drawn = runpy.run_path(str(ROOT / "scripts/diagrams.py"))["DIAGRAMS"][name]()
+    assert page(f"docs/explanation/{name}.svg") == drawn, "draw it anew: python scripts/diagrams.py"
+
+
+def test_every_word_of_the_glossary_has_a_meaning_and_a_source() -> None:
+    table = [line.strip("| ").split(" | ") for line in page("docs/glossary.md").splitlines() if line.startswith("| ")][1:]
+    assert len(table) > 40
+    assert [row for row in table if len(row) != 3 or not all(cell.strip(" |") for cell in row)] == []
+    words = [row[0].lower() for row in table]
+    assert words == sorted(words)

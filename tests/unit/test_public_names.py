@@ -68,7 +68,10 @@ def test_another_name_is_not() -> None:
 IMPORTS = """
 import sys
 from bus import Event, Message, contract
-assert not {"aio_pika", "aiormq", "structlog", "tenacity", "pydantic_settings"} & set(sys.modules), "a kind loads a transport"
+ours = {name for name in sys.modules if name.partition(".")[0] == "bus"}
+assert ours == {"bus", "bus.contract", "bus.errors", "bus.policy"}, f"a kind loads {ours}"
+foreign = {"aio_pika", "aiormq", "asyncio", "msgspec", "pydantic_settings", "rich", "structlog", "tenacity", "typer", "yarl"}
+assert not foreign & set(sys.modules), f"a kind loads {foreign & set(sys.modules)}"
 import bus.contract
 from bus import contract as again
 assert contract is again is bus.contract and callable(again), "a module took the place of the decorator"

@@ -32,6 +32,10 @@ def test_the_environment_is_read() -> None:
         ("url", f"amqp://guest:{SECRET}@"),
         ("url", f"amqp://[{SECRET}"),
         ("url", ""),
+        ("management_url", f"amqp://u:{SECRET}@localhost"),
+        ("management_url", f"http://u:{SECRET}@localhost:port"),
+        ("management_url", f"http://u:{SECRET}@"),
+        ("topology", SECRET),
         ("heartbeat", SECRET),
         ("heartbeat", "0"),
         ("request_timeout", "inf"),
@@ -60,3 +64,7 @@ def test_an_address_passes_as_it_is(url: str) -> None:
 
 def test_the_password_is_not_in_the_repr() -> None:
     assert SECRET not in repr(load_settings(url=f"amqp://u:{SECRET}@localhost"))
+
+
+def test_a_management_api_that_is_left_empty_is_none() -> None:
+    assert load_settings(management_url="").management_url is None

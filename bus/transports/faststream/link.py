@@ -26,9 +26,9 @@ REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied, FailedPrecond
 class RobustLink(Connected):
     """The broker's connection, seen from its ups and downs. Whoever connects it closes it."""
 
-    def __init__(self, broker: RabbitBroker, *, name: str, on_lost: Callable[[], None]) -> None:
+    def __init__(self, broker: RabbitBroker, *, name: str, on_lost: Callable[[], None], verify: bool = False) -> None:
         be_discreet()
-        super().__init__(name, str(broker.specification.url[0]))
+        super().__init__(name, str(broker.specification.url[0]), verify=verify)
         self.broker = broker
         self._on_lost = on_lost
         self._ours = False

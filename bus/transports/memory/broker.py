@@ -21,7 +21,7 @@ __all__ = ["MemoryBroker"]
 class MemoryBroker:
     """One broker, shared by the transports of one event loop; `clock` is the wall clock in seconds.
 
-    Faults: `stop` and `start`, `drop`, `block` and `unblock`, `swallow_confirms`, `cancel_consumers`, `delete_queue`, `limit`.
+    Faults: `stop` and `start`, `drop_all`, `block` and `unblock`, `swallow_confirms`, `cancel_consumers`, `delete_queue`, `limit`.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:

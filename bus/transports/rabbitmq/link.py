@@ -14,6 +14,7 @@ from yarl import URL
 from bus.errors import BusError, ConfigurationError, PermissionDenied, Unauthenticated, Unavailable
 from bus.recovery import supervised
 from bus.topology import Topology
+from bus.transports.rabbitmq.declaring import declare, declare_own
 from bus.transports.rabbitmq.discretion import be_discreet
 from bus.transports.rabbitmq.faults import TROUBLE, translated, translating
 from bus.transports.rabbitmq.lane import Lane, LaneFactory
@@ -36,9 +37,10 @@ REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied)
 class Connected:
     """A connection that is up, or will be again: what channels, publishers and consumers need of one."""
 
-    def __init__(self, name: str, url: str) -> None:
-        """`name` is for logs; of `url` nothing but host, port and virtual host is ever shown."""
+    def __init__(self, name: str, url: str, *, verify: bool = False) -> None:
+        """`name` is for logs; of `url` nothing but host, port and virtual host is ever shown. `verify`: make only what is its own."""
         self.name = name
+        self._verify = verify
         self.up = asyncio.Event()
         self.trouble: str | None = None
         self._url = URL(url)
@@ -76,25 +78,42 @@ class Connected:
         return cast("Channel", channel)  # the abstract class lacks arguments that the only real one has
 
     async def declare(self, topology: Topology) -> None:
-        """Declare on a channel of its own: a refusal or a time-out closes the channel it happens on."""
+        """Declare on channels of its own: a refusal or a time-out closes the channel it happens on."""
+        opened: list[Channel] = []
+
+        async def fresh() -> Channel:
+            opened.append(await self.channel(confirms=False))
+            return opened[-1]
+
         async with self._declaring:
-            with translating("declaring"):
-                channel = await self.channel(confirms=False)
+            with translating("verifying" if self._verify else "declaring"):
                 try:
-                    await _declare(channel, topology)
+                    if self._verify:
+                        await declare_own(fresh, topology, timeout=RPC_TIMEOUT)
+                    else:
+                        await declare(await fresh(), topology, timeout=RPC_TIMEOUT)
                 finally:
-                    await quietly_closed(channel)
+                    for channel in opened:
+                        await quietly_closed(channel)
 
 
 class Link(Connected):
     """A supervised connection."""
 
-    def __init__(
-        self, url: str, *, name: str, heartbeat: int, attempt_timeout: float, fastlane: bool, on_lost: Callable[[], None] | None = None
+    def __init__(  # noqa: PLR0913 - what a connection is
+        self,
+        url: str,
+        *,
+        name: str,
+        heartbeat: int,
+        attempt_timeout: float,
+        fastlane: bool,
+        verify: bool = False,
+        on_lost: Callable[[], None] | None = None,
     ) -> None:
-        """`heartbeat` and `attempt_timeout` in seconds; `name` is shown in the RabbitMQ UI."""
+        """`heartbeat` and `attempt_timeout` in seconds; `name` is shown in the RabbitMQ UI; `verify`: make only what is its own."""
         be_discreet()
-        super().__init__(name, dressed(url, heartbeat=heartbeat, name=name))
+        super().__init__(name, dressed(url, heartbeat=heartbeat, name=name), verify=verify)
         self._attempt_timeout = attempt_timeout
         self._heartbeat = heartbeat
         self._fastlane = fastlane
@@ -188,27 +207,6 @@ class Link(Connected):
 def dressed(url: str, *, heartbeat: int, name: str) -> str:
     """The address with what goes with it: the heartbeat in seconds, and the name that the RabbitMQ UI shows."""
     return str(URL(url).update_query(heartbeat=heartbeat, name=name))
-
-
-async def _declare(channel: Channel, topology: Topology) -> None:
-    for exchange in topology.exchanges:
-        await channel.exchange_declare(
-            exchange.name,
-            exchange_type=exchange.kind,
-            durable=True,
-            arguments=dict(exchange.arguments),
-            timeout=RPC_TIMEOUT,
-        )
-    for queue in topology.queues:
-        await channel.queue_declare(
-            queue.name,
-            durable=queue.durable,
-            exclusive=queue.exclusive,
-            arguments=dict(queue.arguments),
-            timeout=RPC_TIMEOUT,
-        )
-    for binding in topology.bindings:
-        await channel.queue_bind(binding.queue, binding.exchange, routing_key=binding.routing_key, timeout=RPC_TIMEOUT)
 
 
 async def quietly_closed(channel: Channel) -> None:

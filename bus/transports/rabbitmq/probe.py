@@ -1,7 +1,8 @@
 """Can this broker be reached, and which is it? One plain AMQP handshake, and goodbye."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
@@ -10,7 +11,7 @@ from aiormq.exceptions import AMQPError, AuthenticationError, ProbableAuthentica
 
 from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 
-__all__ = ["Server", "probe"]
+__all__ = ["Server", "connected", "probe"]
 
 TIMEOUT = 5.0  # seconds for the whole; a handshake on a local network takes 10 ms
 
@@ -33,13 +34,20 @@ async def probe(url: str, timeout: float = TIMEOUT) -> Server:
         Unauthenticated: the user, password or virtual host is refused.
         Unavailable: nobody answers there, or it does not speak AMQP 0-9-1.
     """
+    async with connected(url, timeout) as connection:
+        return described(properties_of(connection))
+
+
+@asynccontextmanager
+async def connected(url: str, timeout: float) -> AsyncIterator[aio_pika.abc.AbstractConnection]:
+    """A connection, made within `timeout` seconds and closed at the end; errors as of `probe`, also for one that breaks meanwhile."""
     where = address(url)
     try:
-        async with asyncio.timeout(timeout):
-            connection = await aio_pika.connect(url, timeout=timeout)
-            try:
-                return described(properties_of(connection))
-            finally:
+        connection = await _opened(url, timeout)
+        try:
+            yield connection
+        finally:
+            async with asyncio.timeout(timeout):
                 await connection.close()
     except (AuthenticationError, ProbableAuthenticationError) as error:
         raise Unauthenticated(f"the broker at {where} refuses the user or the password; check them in BUS_URL") from error
@@ -50,6 +58,11 @@ async def probe(url: str, timeout: float = TIMEOUT) -> Server:
         raise Unavailable(f"no answer from {where} within {timeout:g} s; is it a RabbitMQ, and is a firewall between?") from error
     except (OSError, AMQPError) as error:
         raise Unavailable(f"cannot reach a RabbitMQ at {where}: {reason(error)}; start it, or correct BUS_URL") from error
+
+
+async def _opened(url: str, timeout: float) -> aio_pika.abc.AbstractConnection:
+    async with asyncio.timeout(timeout):
+        return await aio_pika.connect(url, timeout=timeout)
 
 
 def address(url: str) -> str:

@@ -1,0 +1,48 @@
+"""What the command line prints: data on standard output, everything else on standard error.
+
+Colours are rich's business: on a terminal only, and none with NO_COLOR.
+"""
+
+import json
+import os
+import re
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.highlighter import JSONHighlighter
+
+__all__ = ["harmless", "print_json", "say", "table_console"]
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Controls but tab and newline: what other services sent must not move our reader's cursor."""
+
+PIPED_WIDTH = 1000
+"""Wide enough for every name and sentence: who reads a pipe wants none folded."""
+
+
+def print_json(value: Any, *, compact: bool) -> None:
+    """A value on standard output: on one line for programs, else indented and, on a terminal, coloured."""
+    form: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 2}
+    text = escaped(json.dumps(value, ensure_ascii=False, **form))
+    Console().print(text if compact else JSONHighlighter()(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def table_console() -> Console:
+    """For tables and sentences: as wide as the terminal is, and a pipe as wide as it takes."""
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
+
+
+def say(text: str) -> None:
+    """A line about what goes on, on standard error."""
+    Console(stderr=True).print(harmless(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def escaped(text: str) -> str:
+    """JSON with the controls that JSON allows, and terminals obey, as escapes."""
+    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def harmless(text: str) -> str:
+    """The text without controls."""
+    return CONTROL.sub("�", text)

@@ -1,0 +1,65 @@
+"""A topology onto the broker, or, where others manage the broker, a look whether it is there."""
+
+from collections.abc import Awaitable, Callable
+
+from aiormq.channel import Channel
+from aiormq.exceptions import ChannelNotFoundEntity
+
+from bus.errors import ConfigurationError
+from bus.topology import Topology
+
+__all__ = ["absent", "declare", "declare_own"]
+
+Open = Callable[[], Awaitable[Channel]]
+
+
+async def declare(channel: Channel, topology: Topology, *, timeout: float) -> None:
+    """Make it exist; `timeout` in seconds for each call. The broker closes the channel where one exists with other arguments."""
+    for exchange in topology.exchanges:
+        await channel.exchange_declare(
+            exchange.name, exchange_type=exchange.kind, durable=True, arguments=dict(exchange.arguments), timeout=timeout
+        )
+    for queue in topology.queues:
+        await channel.queue_declare(
+            queue.name, durable=queue.durable, exclusive=queue.exclusive, arguments=dict(queue.arguments), timeout=timeout
+        )
+    for binding in topology.bindings:
+        await channel.queue_bind(binding.queue, binding.exchange, routing_key=binding.routing_key, timeout=timeout)
+
+
+async def declare_own(opened: Open, topology: Topology, *, timeout: float) -> None:
+    """Make only what lives and dies with this connection; `ConfigurationError` names all else that is not there.
+
+    A passive declaration says whether something exists, and nothing of its arguments; bindings it cannot see at all.
+    """
+    missing = await absent(opened, topology, timeout=timeout)
+    if missing:
+        raise ConfigurationError(
+            f"the broker has no {', no '.join(missing)}; with BUS_TOPOLOGY=verify others make them, from what `bus topology export` prints"
+        )
+    queues = tuple(queue for queue in topology.queues if queue.exclusive)
+    names = {queue.name for queue in queues}
+    bindings = tuple(binding for binding in topology.bindings if binding.queue in names)
+    if queues:
+        await declare(await opened(), Topology(queues=queues, bindings=bindings), timeout=timeout)
+
+
+async def absent(opened: Open, topology: Topology, *, timeout: float) -> list[str]:
+    """What is not there of the exchanges, and of the queues that are not a connection's own: `queue <name>`."""
+    checks = [(f"exchange {each.name}", "exchange", each.name) for each in topology.exchanges]
+    checks += [(f"queue {each.name}", "queue", each.name) for each in topology.queues if not each.exclusive]
+    found: list[str] = []
+    channel: Channel | None = None
+    for shown, kind, name in checks:
+        channel = await opened() if channel is None or channel.is_closed else channel
+        try:
+            if kind == "exchange":
+                await channel.exchange_declare(name, passive=True, timeout=timeout)
+            else:
+                await channel.queue_declare(name, passive=True, timeout=timeout)
+        except ChannelNotFoundEntity as error:
+            if f"no {kind}" not in str(error):
+                raise  # it is there, and its node is down
+            found.append(shown)
+            channel = None
+    return found

@@ -1,0 +1,246 @@
+"""Print the reference of the public names as Markdown, read from the source and its docstrings.
+
+usage: python scripts/api_reference.py > docs/reference/api.md
+
+The source is parsed and not imported, so that the page shows what was written, and is the same on every version of Python.
+"""
+
+import ast
+import textwrap
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+WIDTH = 100  # characters of a signature on one line
+
+PREFACE = """# Python interface
+
+Every public name, with its signature and what its docstring says. Made by `scripts/api_reference.py`; a test compares. Times are in
+seconds, and what is asynchronous says so. The [errors](errors.md) and the [settings](settings.md) have pages of their own."""
+
+SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "Contracts": {"bus.contract": ("contract", "Message", "Request", "Event", "Job")},
+    "Asking, telling, handing over": {"bus.app": ("Bus",), "bus.replies": ("JobHandle",), "bus.context": ("correlated",)},
+    "Serving": {
+        "bus.router": ("Router", "Lifespan"),
+        "bus.policy": ("RetryPolicy",),
+        "bus.context": ("Context",),
+        "bus.depends": ("Depends",),
+    },
+    "On FastStream: `bus.faststream`": {"bus.faststream": ("attach", "application")},
+    "Testing: `bus.testing`": {
+        "bus.testing": ("MemoryBuses", "replaced"),
+        "bus.transports.memory.broker": ("MemoryBroker",),
+        "bus.transports.memory.transport": ("MemoryTransport",),
+        "bus.transports.memory.virtual_time": ("VirtualLoop", "wall_clock"),
+    },
+    "Logging: `bus.logs`": {"bus.logs": ("configure_logging",)},
+    "Messages": {"bus.envelope": ("Envelope", "Progress")},
+    "Policies": {"bus.handler": ("Handler", "Middleware", "compose"), "bus.stacks": ("CLIENT", "SERVER", "client_stack", "server_stack")},
+    "Ports, for who writes a transport or a store": {
+        "bus.inbox": ("Inbox", "MemoryInbox", "MessageKey", "Handled"),
+        "bus.transport": ("Transport", "Consumption", "Delivery", "Observer", "Accepted", "Returned", "Refused"),
+    },
+}
+INNER = {
+    *("Bus.__aexit__", "JobHandle.__init__", "JobHandle.take", "Router.__call__", "Router.topology", "MemoryBuses.__aexit__"),
+    *("MemoryBuses.__aenter__", "MemoryBroker.connect", "MemoryBroker.declare", "MemoryBroker.publish", "MemoryBroker.swallows_confirm"),
+    *("MemoryBroker.closed", "MemoryTransport.start", "MemoryTransport.declare", "MemoryTransport.send", "MemoryTransport.consume"),
+    *("MemoryBroker.unblocked", "MemoryBroker.blocked", "MemoryTransport.connection", "MemoryTransport.close"),
+    *("VirtualLoop.time", "VirtualLoop.run_in_executor", "VirtualLoop.shutdown_default_executor"),
+}
+"""Methods that are the bus's own, or are described where they are promised (the port)."""
+
+SAID_ELSEWHERE = {
+    "Bus.request": ("bus.client", "Client.request"),
+    "Bus.publish": ("bus.client", "Client.publish"),
+    "Bus.submit": ("bus.client", "Client.submit"),
+}
+"""What only hands on, and where what it does is said."""
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def page() -> str:
+    """The whole page."""
+    parts = (part for title, names in SECTIONS.items() for part in section(title, names))
+    return "\n\n".join([PREFACE, *filter(None, parts)]) + "\n"
+
+
+def section(title: str, names: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
+    """A heading, and what is below it."""
+    yield f"## {title}"
+    for module, wanted in names.items():
+        known = definitions(source(module))
+        for name in wanted:
+            yield from described(name, module, *known[name])
+
+
+def definitions(path: Path) -> dict[str, tuple[ast.stmt, str]]:
+    """What a module defines at its top level, and what is said of it."""
+    return {name: (node, said) for name, node, said in with_docs(ast.parse(path.read_text(encoding="utf-8")).body)}
+
+
+def said_of(module: str, path: str) -> str:
+    """The docstring of a function, or of a method by `Class.method`."""
+    owner, _, member = path.partition(".")
+    node, said = definitions(source(module))[owner]
+    if not member or not isinstance(node, ast.ClassDef):
+        return said
+    return next(text for name, _, text in with_docs(node.body) if name == member)
+
+
+def source(module: str) -> Path:
+    """Where a module's source is."""
+    return ROOT / f"{module.replace('.', '/')}.py"
+
+
+def with_docs(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt, str]]:
+    """Each definition with its docstring; that of a variable stands below it."""
+    for node, below in zip(body, [*body[1:], ast.Pass()], strict=True):
+        match node:
+            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                yield node.name, node, ast.get_docstring(node) or ""
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                text = below.value if isinstance(below, ast.Expr) else None
+                said = text.value if isinstance(text, ast.Constant) and isinstance(text.value, str) else ""
+                yield name, node, textwrap.dedent(said)
+
+
+def described(name: str, module: str, node: ast.stmt, said: str) -> Iterator[str]:
+    """A public name."""
+    yield f"### {name}"
+    if isinstance(node, ast.ClassDef):
+        yield from class_described(name, module, node, said)
+    elif isinstance(node, Function):
+        yield fence(f"from {home(name, module)} import {name}", "", signature(name, node, constants(module)))
+        yield prose(said)
+    else:
+        yield fence(f"from {home(name, module)} import {name}", "", ast.unparse(node))
+        yield prose(said)
+
+
+def home(name: str, module: str) -> str:
+    """Where its users import it from."""
+    return next((each for each in ("bus", "bus.testing") if name in exported(each)), module)
+
+
+@cache
+def exported(module: str) -> tuple[str, ...]:
+    """What a module or package has in its `__all__`."""
+    path = source(module) if source(module).exists() else source(module).with_suffix("") / "__init__.py"
+    node, _ = definitions(path)["__all__"]
+    return tuple(ast.literal_eval(node.value)) if isinstance(node, ast.Assign) else ()
+
+
+@cache
+def constants(module: str) -> Mapping[str, ast.expr]:
+    """Numbers and texts that a module gives names to: a signature shows what they are."""
+    named = {name: node.value for name, (node, _) in definitions(source(module)).items() if isinstance(node, ast.Assign)}
+    return {name: value for name, value in named.items() if isinstance(value, ast.Constant)}
+
+
+def class_described(name: str, module: str, node: ast.ClassDef, said: str) -> Iterator[str]:
+    """A class: how it is made, its fields, its methods."""
+    known = constants(module)
+    members = [(member, each, text) for member, each, text in with_docs(node.body) if f"{name}.{member}" not in INNER]
+    made = next((each for member, each, _ in members if member == "__init__" and isinstance(each, Function)), None)
+    bases = ", ".join(ast.unparse(base) for base in node.bases)
+    head = signature(name, made, known) if made else f"class {name}({bases})" if bases else f"class {name}"
+    yield fence(f"from {home(name, module)} import {name}", "", head)
+    yield prose(said)
+    if made:
+        yield prose(ast.get_docstring(made) or "")
+    fields = [(member, each, text) for member, each, text in members if isinstance(each, ast.AnnAssign)]
+    if fields:
+        yield table(fields)
+    for member, each, text in members:
+        if isinstance(each, Function) and (not member.startswith("_") or member == "__aenter__"):
+            yield from method(name, member, each, text, known)
+
+
+def method(name: str, member: str, node: Function, said: str, known: Mapping[str, ast.expr]) -> Iterator[str]:
+    """A method or property."""
+    if member == "__aenter__":
+        yield f"#### async with {name}"
+        yield prose(said)
+        return
+    yield f"#### {name}.{member}"
+    if any(ast.unparse(decorator) == "property" for decorator in node.decorator_list):
+        yield fence(f"{member}: {ast.unparse(node.returns)}" if node.returns else member)
+    else:
+        yield fence(signature(member, node, known))
+    elsewhere = SAID_ELSEWHERE.get(f"{name}.{member}")
+    yield prose(said_of(*elsewhere) if elsewhere else said)
+
+
+def table(fields: list[tuple[str, ast.AnnAssign, str]]) -> str:
+    """Fields with their types, defaults and meanings."""
+    rows = ["| field | type | default | |", "|---|---|---|---|"]
+    for name, node, said in fields:
+        default = ast.unparse(node.value) if node.value else ""
+        kind = ast.unparse(node.annotation).replace("|", "\\|")
+        rows.append(f"| `{name}` | `{kind}` | {f'`{default}`' if default else ''} | {' '.join(said.split()).replace('|', chr(92) + '|')} |")
+    return "\n".join(rows)
+
+
+def signature(name: str, node: Function, known: Mapping[str, ast.expr]) -> str:
+    """The head of a function without `self`, on one line where it fits."""
+    before, after = kind(node)
+    taken = list(parameters(node.args, known))
+    line = f"{before}{name}({', '.join(taken)}){after}"
+    return line if len(line) <= WIDTH else "\n".join([f"{before}{name}(", *(f"    {each}," for each in taken), f"){after}"])
+
+
+def kind(node: Function) -> tuple[str, str]:
+    """What stands before a function's name and after its parameters."""
+    decorators = {ast.unparse(decorator) for decorator in node.decorator_list}
+    if node.name == "__init__":
+        return "class ", ""
+    if "asynccontextmanager" in decorators:
+        return "async with ", ""
+    if "contextmanager" in decorators:
+        return "with ", ""
+    answer = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    return ("async def " if isinstance(node, ast.AsyncFunctionDef) else "def "), answer
+
+
+def parameters(taken: ast.arguments, known: Mapping[str, ast.expr]) -> Iterator[str]:
+    """Each parameter with its type and default; only what our public functions have."""
+    plain = [*taken.posonlyargs, *taken.args]
+    defaults = [None] * (len(plain) - len(taken.defaults)) + [*taken.defaults]
+    yield from (parameter(each, default, known) for each, default in zip(plain, defaults, strict=True) if each.arg not in {"self", "cls"})
+    if taken.kwonlyargs:
+        yield "*"
+    yield from (parameter(each, default, known) for each, default in zip(taken.kwonlyargs, taken.kw_defaults, strict=True))
+    if taken.kwarg:
+        yield f"**{ast.unparse(taken.kwarg)}"
+
+
+def parameter(argument: ast.arg, default: ast.expr | None, known: Mapping[str, ast.expr]) -> str:
+    """One parameter."""
+    if isinstance(default, ast.Name):
+        default = known.get(default.id, default)
+    return ast.unparse(argument) + (f" = {ast.unparse(default)}" if default else "")
+
+
+def fence(*lines: str) -> str:
+    """Lines of Python."""
+    return "\n".join(["```python", *lines, "```"])
+
+
+def prose(docstring: str) -> str:
+    """A docstring as Markdown: sessions of the interpreter become code."""
+    parts: list[str] = []
+    for paragraph in docstring.split("\n\n"):
+        lines = paragraph.splitlines()
+        if lines and lines[0].startswith((">>>", "    ")):
+            parts.append(fence(*(line.removeprefix(">>> ").removeprefix("... ") for line in lines)))
+        else:
+            parts.append(paragraph)
+    return "\n\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,89 @@
+"""Build the wheel, install it alone into a new environment, and see what it brings and how long its imports take.
+
+usage: python scripts/check_wheel.py
+
+Nothing but `bus` at the top level; `import bus` in at most 0.4 s and `from bus import Event` in at most 0.15 s. A time is the
+median of several new interpreters', taken inside each around the statement, in turns. Exit code 1 where one check fails.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RUNS = 15
+LIMITS = {"import bus": 0.4, "from bus import Event": 0.15}
+"""Seconds."""
+SHOWN = ("from pydantic import BaseModel; type('M', (BaseModel,), {})", "from bus import Bus")
+"""Timed as well, without a limit: the part that is pydantic's, and what loads a transport."""
+
+
+def run(*command: str | Path, cwd: Path | None = None) -> str:
+    """What a command prints; its own complaint is shown where it fails."""
+    done = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True, check=False)  # noqa: S603  commands of this file
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        raise SystemExit(f"check-wheel: {' '.join(map(str, command))}: exit code {done.returncode}")
+    return done.stdout
+
+
+def build(folder: Path) -> Path:
+    """The wheel of this checkout."""
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "--wheel-dir", folder, ROOT)
+    return next(folder.glob("*.whl"))
+
+
+def top_level(wheel: Path) -> set[str]:
+    """What an installation puts beside everybody else's packages."""
+    names = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    return {name for name in names if not name.endswith(".dist-info")}
+
+
+def installed(wheel: Path, folder: Path) -> Path:
+    """The Python of a new environment that has the wheel, what it needs, and nothing else."""
+    run(sys.executable, "-m", "venv", folder)
+    python = folder / "bin" / "python"
+    constraints = ROOT / "constraints.txt"
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", constraints, wheel)
+    return python
+
+
+def seconds(python: Path, statements: tuple[str, ...], cwd: Path) -> dict[str, float]:
+    """The median time of each statement, as the first of its interpreter."""
+    times: dict[str, list[float]] = {statement: [] for statement in statements}
+    for _ in range(RUNS + 1):
+        for statement, taken in times.items():
+            timed = f"import time; began = time.perf_counter(); {statement}; print(time.perf_counter() - began)"
+            taken.append(float(run(python, "-c", timed, cwd=cwd)))
+    return {statement: statistics.median(taken[1:]) for statement, taken in times.items()}  # the first run may compile
+
+
+def main() -> int:
+    """Print a line for each check; 1 where one failed."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        wheel = build(folder)
+        brought = top_level(wheel)
+        failed = brought != {"bus"}
+        print(f"{wheel.name}: {wheel.stat().st_size / 1000:.0f} kB, top level: {', '.join(sorted(brought))}")
+        python = installed(wheel, folder / "venv")
+        # From an empty folder: in a checkout Python would take its `bus`.
+        empty = folder / "empty"
+        empty.mkdir()
+        place = run(python, "-c", "import bus; print(bus.__file__)", cwd=empty).strip()
+        failed |= "site-packages" not in place
+        print(f"bus --help: {run(folder / 'venv' / 'bin' / 'bus', '--help', cwd=empty).split('Usage:')[-1].split('[')[0].strip()} answers")
+        for statement, taken in seconds(python, (*LIMITS, *SHOWN), empty).items():
+            limit = LIMITS.get(statement)
+            slow = limit is not None and taken > limit
+            failed |= slow
+            print(f"{statement}: {taken:.3f} s" + (f", at most {limit} s{': TOO SLOW' if slow else ''}" if limit else ""))
+    print("check-wheel: failed" if failed else "check-wheel: passed")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,115 @@
+"""Print the reference of the command line, as Markdown, read off the commands themselves.
+
+usage: python scripts/cli_reference.py > docs/reference/command-line.md
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import typer.main
+
+from bus import errors
+from bus.cli import COMMANDS, build
+from bus.cli.errors import MEANINGS, Reporter, exit_code
+
+PREFACE = """# Command line
+
+Printed by `scripts/cli_reference.py` from the commands themselves; a test compares the two.
+
+- Data goes to standard output, everything else to standard error. `--json` gives data on one line for programs.
+- `--debug`, anywhere before `--`, shows where an error came from.
+- Colours are for terminals only, and `NO_COLOR=1` ends them there.
+- `bus --install-completion` makes the shell complete commands, options and the types of contracts (bash, zsh, fish,
+  PowerShell). `bus --show-completion` prints what would be installed.
+- A mistyped command, option, contract, module or router gets the nearest names.
+- The [settings](settings.md) are the environment's. `bus call`, `publish`, `submit` and `queues` connect to `BUS_URL`.
+
+**Contracts** are Python classes, so the command line has to import them. `--contracts` or `BUS_CONTRACTS` names the
+modules, with commas between. A package stands for itself and every module in it but `__main__`. Without either it is the
+package `contracts` in this folder.
+
+**A payload** is checked against its contract before anything is sent. What does not fit is told by field and rule and
+never by value, since payloads are patients' data. A field that the contract does not have is refused: the bus would leave
+it out, and what was in it would be lost. The shell keeps what is typed in its history, so take a confidential payload from
+a file or from standard input.
+
+**An event** belongs to one service, which alone publishes it. `--as SERVICE` says that you speak for that service. For
+requests and jobs it is the service that asks, `cli` where it is not given."""
+
+EXITS = """## Exit codes
+
+The numbers are those of BSD's `sysexits.h`. An error that a service answers with has the code of
+its class, too."""
+
+
+def page() -> str:
+    """The whole page."""
+    sections = [part for name in sorted(COMMANDS) for part in sections_of(f"bus {name}", command_of(name))]
+    return "\n\n".join([PREFACE, *sections, EXITS, "\n".join(exit_codes())]) + "\n"
+
+
+def command_of(name: str) -> Any:
+    """A command as typer builds it."""
+    group: Any = typer.main.get_command(build([name], Reporter(debug=False)))
+    return group.commands[name]
+
+
+def sections_of(name: str, command: Any) -> Iterator[str]:
+    """A heading, the usage, what it does, its parameters; the same for the commands below it."""
+    parameters = [each for each in command.params if "--help" not in each.opts]
+    arguments = " ".join(metavar(each) for each in parameters if not each.opts[0].startswith("-"))
+    options = "[OPTIONS] " if len(parameters) > len(arguments.split()) else ""
+    below = getattr(command, "commands", {})
+    yield f"## {name}\n\n```console\n{name} {options}{arguments or ('[COMMAND]' if below else '')}".rstrip() + "\n```"
+    yield command.help
+    if parameters:
+        yield "\n".join(["| parameter | meaning | default |", "|---|---|---|", *map(row, parameters)])
+    for each in below.values():
+        yield from sections_of(f"{name} {each.name}", each)
+
+
+def row(parameter: Any) -> str:
+    """One parameter."""
+    default = parameter.default
+    shown = "" if default in (None, False) else f"`{default}`"
+    variable = f" Or by the variable `{parameter.envvar}`." if parameter.envvar else ""
+    return f"| `{called(parameter)}` | {parameter.help}{variable} | {shown} |".replace("SERVICE|MODULE", "SERVICE\\|MODULE")
+
+
+def called(parameter: Any) -> str:
+    """How it is written."""
+    if not parameter.opts[0].startswith("-"):
+        return name_of(parameter)
+    if parameter.is_flag:
+        return ", ".join(parameter.opts)
+    return f"{', '.join(parameter.opts)} {parameter.metavar or kind(parameter)}"
+
+
+def kind(parameter: Any) -> str:
+    """What stands after an option that names nothing."""
+    return "NUMBER" if parameter.type_descriptor.annotation in (int, float) else "TEXT"
+
+
+def metavar(parameter: Any) -> str:
+    """An argument in the usage."""
+    return name_of(parameter) if parameter.required else f"[{name_of(parameter)}]"
+
+
+def name_of(parameter: Any) -> str:
+    """What an argument is called."""
+    return str(parameter.metavar or parameter.name.upper())
+
+
+def exit_codes() -> Iterator[str]:
+    """The table: code, meaning, and every error of the bus that ends with it."""
+    classes = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.BusError)]
+    yield "| code | meaning | errors |"
+    yield "|---|---|---|"
+    for code, meaning in MEANINGS.items():
+        names = [f"`{each.__name__}`" for each in classes if exit_code(each()) == code]
+        more = [*names, "any other exception"] if code == exit_code(Exception()) else names
+        yield f"| {code} | {meaning} | {', '.join(more)} |"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,244 @@
+"""Draw the diagrams of the explanation, as SVG files, with the names that the code has.
+
+usage: python scripts/diagrams.py [FOLDER]      default: docs/explanation
+
+SVG files and not Mermaid: a Git host shows them as well, and no page needs a script from elsewhere. They are drawn dark on
+light with a ground of their own; the site turns them round on a dark page.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # run as a script, where only its own folder would be found
+
+from bus.contract import Catalog, Job, contract, contract_of  # noqa: E402
+from bus.handler import Middleware  # noqa: E402
+from bus.stacks import CLIENT, SERVER  # noqa: E402
+from bus.topology import (  # noqa: E402
+    DEAD,
+    JOBS,
+    REPLIES,
+    REQUESTS,
+    dead_letter_queue,
+    job_queue,
+    retry_tier,
+    return_exchange,
+    unroutable_dead,
+)
+from tests.layers import LAYERS  # noqa: E402
+
+Kind = Literal["process", "exchange", "queue", "step", "ground", "note"]
+FILLS: Mapping[Kind, tuple[str, str]] = {
+    "process": ("#e3eef5", "#1f4e6b"),
+    "exchange": ("#fbe9dd", "#b3541e"),
+    "queue": ("#e4f1e2", "#3c7a35"),
+    "step": ("#ffffff", "#1f4e6b"),
+    "ground": ("#f7f8f9", "#c4ccd2"),
+    "note": ("none", "none"),
+}
+LINE = 18  # from one line of text to the next
+LETTER = 7.4  # the width of a character, roughly, at 13 px
+HEAD = '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto-start-reverse">'
+PLACES = ("who asks", "the broker", "who answers")
+LAYER_NAMES = ("values", "spine", "policies", "endpoints", "assembly", "faces")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A shape with lines of text in its middle, or at its top."""
+
+    kind: Kind
+    x: float
+    y: float
+    w: float
+    h: float
+    lines: tuple[str, ...] = ()
+    at_top: bool = False
+
+    def drawn(self) -> str:
+        """The shape, and its text; the first line of a queue or exchange is its name."""
+        fill, stroke = FILLS[self.kind]
+        radius = {"exchange": self.h / 2, "process": 8, "ground": 10}.get(self.kind, 3)
+        shape = f'<rect x="{self.x}" y="{self.y}" width="{self.w}" height="{self.h}" rx="{radius}" fill="{fill}" stroke="{stroke}"/>'
+        if self.kind == "queue":
+            bars = "".join(f"M{self.x + self.w - 7 * n} {self.y + 5}v{self.h - 10}" for n in (1, 2, 3))
+            shape += f'<path d="{bars}" stroke="{stroke}" opacity="0.5"/>'
+        middle = self.x + (self.w - (21 if self.kind == "queue" else 0)) / 2
+        top = self.y + LINE + 2 if self.at_top else self.y + self.h / 2 - LINE * (len(self.lines) - 1) / 2 + 4.5
+        weight = ' font-weight="600"' if self.at_top else ""
+        texts = (f'<text x="{middle}" y="{top + LINE * place}"{weight}>{escape(line)}</text>' for place, line in enumerate(self.lines))
+        return shape + "".join(texts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrow:
+    """A way over some points, with a word beside one of them."""
+
+    points: tuple[tuple[float, float], ...]
+    word: str = ""
+    at: tuple[float, float] = (0, 0)
+    dashed: bool = False
+
+    def drawn(self) -> str:
+        """The line, its head, and the word."""
+        way = " ".join(f"{x},{y}" for x, y in self.points)
+        dashes = ' stroke-dasharray="5 4"' if self.dashed else ""
+        line = f'<polyline points="{way}" fill="none" stroke="#4a5560" stroke-width="1.4" marker-end="url(#head)"{dashes}/>'
+        words = (
+            f'<text class="word" x="{self.at[0]}" y="{self.at[1] + 16 * place}">{escape(each)}</text>'
+            for place, each in enumerate(self.word.split("\n"))
+        )
+        return line + ("".join(words) if self.word else "")
+
+
+def svg(width: int, height: int, title: str, parts: Iterable[Box | Arrow]) -> str:
+    """The file."""
+    style = 'text{font:13px system-ui,"DejaVu Sans",sans-serif;fill:#1d2731;text-anchor:middle}.word{fill:#4a5560;font-size:12px}'
+    head = f'{HEAD}<path d="M0 0L8 4L0 8z" fill="#4a5560"/></marker>'
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">',
+            f"<title>{escape(title)}</title><style>{style}</style><defs>{head}</defs>",
+            f'<rect width="{width}" height="{height}" rx="10" fill="#ffffff"/>',
+            *(part.drawn() for part in parts),
+            "</svg>\n",
+        ]
+    )
+
+
+def layers() -> str:
+    """The house, with the rooms of `tests/layers.py`."""
+    parts: list[Box | Arrow] = []
+    y = 20.0
+    for number in sorted(LAYERS, reverse=True):
+        rows = wrapped([room.removeprefix("bus.") for room in LAYERS[number]], 62)
+        height = 20 + LINE * len(rows)
+        parts += [
+            Box(kind="ground", x=20, y=y, w=660, h=height),
+            Box(kind="note", x=20, y=y, w=130, h=height, lines=(f"{number} {LAYER_NAMES[number]}",)),
+            Box(kind="note", x=150, y=y, w=520, h=height, lines=tuple(rows)),
+        ]
+        y += height + 8
+    parts.append(Arrow(points=((700, 30), (700, y - 14))))
+    parts.append(Box(kind="note", x=635, y=y - 4, w=130, h=LINE, lines=("imports",)))
+    return svg(740, int(y + 26), "Layers of the package; imports point down only", parts)
+
+
+def wrapped(words: Sequence[str], width: int) -> list[str]:
+    """Words in rows of about so many characters."""
+    rows = [""]
+    for word in words:
+        if len(rows[-1]) + len(word) > width:
+            rows.append("")
+        rows[-1] += f"{'  ·  ' if rows[-1] else ''}{word}"
+    return rows
+
+
+def names(stack: Iterable[Middleware]) -> list[str]:
+    """The policies of a stack, by the functions that made them."""
+    return [layer.__qualname__.partition(".")[0].removeprefix("client_").removeprefix("server_") for layer in stack]
+
+
+def column(x: float, words: Sequence[str], high: float) -> list[Box]:
+    """Steps below each other, over the same height however many they are."""
+    between = 290 / (len(words) - 1)
+    return [Box(kind="step", x=x, y=60 + between * place, w=160, h=high, lines=(word,)) for place, word in enumerate(words)]
+
+
+def ways(upper: Box, lower: Box) -> Iterator[tuple[tuple[tuple[float, float], ...], bool]]:
+    """Down, and, dashed, back up."""
+    yield ((upper.x + 60, upper.y + upper.h), (upper.x + 60, lower.y)), False
+    yield ((upper.x + 100, lower.y), (upper.x + 100, upper.y + upper.h)), True
+
+
+def request() -> str:
+    """A request's way to its handler, and the reply's way back."""
+    x, w, high = (20, 280, 520), 200, 38
+    asks = column(x[0] + 20, ("bus.request(…)", *names(CLIENT), "transport"), high)
+    answers = column(x[2] + 20, ("the handler", "router", *reversed(names(SERVER)), "receiver", "transport"), high)
+    parts: list[Box | Arrow] = [
+        *(Box(kind="ground", x=x[place] - 8, y=16, w=w + 16, h=400, lines=(who,), at_top=True) for place, who in enumerate(PLACES)),
+        *asks,
+        *answers,
+        *(Arrow(points=way, dashed=back) for upper, lower in pairwise(asks) for way, back in ways(upper, lower)),
+        *(Arrow(points=way[::-1], dashed=back) for upper, lower in pairwise(answers) for way, back in ways(upper, lower)),
+    ]
+    ys = [60.0 + 58 * place for place in range(6)]
+    middle = x[1] + 100
+    parts += [
+        Box(kind="exchange", x=x[1] + 20, y=ys[2], w=160, h=high, lines=(REQUESTS,)),
+        Box(kind="queue", x=x[1] + 5, y=ys[3] + 14, w=190, h=high, lines=("library.requests.find.v1",)),
+        Box(kind="exchange", x=x[1] + 20, y=ys[0], w=160, h=high, lines=(REPLIES,)),
+        Box(kind="queue", x=x[1] + 5, y=ys[1], w=190, h=high, lines=("reader.replies.…",)),
+        Arrow(points=((middle, ys[2] + high), (middle, ys[3] + 14))),
+        Arrow(points=((x[0] + 180, ys[5] + 12), (250, ys[5] + 12), (250, ys[2] + 19), (x[1] + 20, ys[2] + 19))),
+        Arrow(points=((middle, ys[3] + 14 + high), (middle, ys[5] + 12), (x[2] + 20, ys[5] + 12))),
+        Arrow(points=((x[2] + 20, ys[5] + 28), (490, ys[5] + 28), (490, ys[0] + 19), (x[1] + 180, ys[0] + 19)), dashed=True),
+        Arrow(points=((middle, ys[0] + high), (middle, ys[1])), dashed=True),
+        Arrow(points=((x[1] + 5, ys[1] + 19), (234, ys[1] + 19), (234, ys[5] + 28), (x[0] + 180, ys[5] + 28)), dashed=True),
+        Box(
+            kind="note",
+            x=20,
+            y=426,
+            w=700,
+            h=LINE,
+            lines=("full: the request; dashed: its reply, after which an idempotent request is acked",),
+        ),
+    ]
+    return svg(740, 456, "A request's way through both stacks and the broker, and the reply's way back", parts)
+
+
+@contract("library.scan", version=1, catalog=Catalog())
+class Scan(Job[None]):
+    """A job, for its names."""
+
+
+def job() -> str:
+    """A job's queues: work, waiting, dead."""
+    declared = contract_of(Scan)
+    work, tier, back = job_queue(declared), retry_tier("library", "5s"), return_exchange("library")
+    dead, lost = dead_letter_queue(work), unroutable_dead("library")
+    parts: list[Box | Arrow] = [
+        Box(kind="process", x=20, y=30, w=130, h=54, lines=("who submits", "bus.submit(…)")),
+        Box(kind="exchange", x=210, y=34, w=130, h=46, lines=(JOBS,)),
+        Box(kind="queue", x=400, y=34, w=200, h=46, lines=(work,)),
+        Box(kind="process", x=400, y=150, w=179, h=58, lines=("a worker", "handler, then settle")),
+        Box(kind="exchange", x=210, y=156, w=130, h=46, lines=(DEAD,)),
+        Box(kind="queue", x=20, y=232, w=240, h=46, lines=(dead,)),
+        Box(kind="exchange", x=300, y=290, w=160, h=46, lines=(tier,)),
+        Box(kind="queue", x=520, y=290, w=190, h=46, lines=(f"{tier}",)),
+        Box(kind="exchange", x=560, y=400, w=150, h=46, lines=(back,)),
+        Box(kind="queue", x=240, y=400, w=240, h=46, lines=(lost,)),
+        Arrow(points=((150, 57), (210, 57)), word="type", at=(180, 50)),
+        Arrow(points=((340, 57), (400, 57)), word="", at=(0, 0)),
+        Arrow(points=((490, 80), (490, 150)), word="delivery", at=(520, 112)),
+        Arrow(points=((440, 150), (440, 80)), word="ack", at=(424, 122), dashed=True),
+        Arrow(points=((400, 179), (340, 179)), word="given up", at=(370, 170)),
+        Arrow(points=((210, 179), (120, 179), (120, 232)), word="", at=(0, 0)),
+        Arrow(points=((440, 208), (440, 250), (380, 250), (380, 290)), word="attempt + 1", at=(338, 262)),
+        Arrow(points=((460, 313), (520, 313))),
+        Arrow(points=((635, 336), (635, 400)), word="after 5 s,\nby the broker", at=(680, 362)),
+        Arrow(points=((710, 423), (728, 423), (728, 57), (600, 57)), word="by the work\nqueue's name", at=(664, 180)),
+        Arrow(points=((560, 423), (480, 423)), word="queue gone", at=(520, 415), dashed=True),
+        Arrow(points=((400, 66), (365, 66), (365, 110), (275, 110), (275, 156)), word="delivered 100 times", at=(300, 102), dashed=True),
+    ]
+    return svg(740, 470, "The queues of a job: work, retry tier, the way back, dead letters", parts)
+
+
+DIAGRAMS = {"layers": layers, "request": request, "job": job}
+
+
+def main(folder: Path) -> None:
+    """Write them all."""
+    for name, draw in DIAGRAMS.items():
+        (folder / f"{name}.svg").write_text(draw(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if sys.argv[1:] else ROOT / "docs/explanation")

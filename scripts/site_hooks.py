@@ -1,0 +1,164 @@
+"""What MkDocs needs to make one site of this repository's Markdown, none of which is written for it alone.
+
+- The navigation is made of the folders: a new page is in it without another line.
+- README, CONTRIBUTING and others at the root become pages, README the first.
+- A link to a file that is no page (an example, a script) leads to a page that shows it, so that the site needs no Git host.
+
+Links are written for the repository, as a Git host shows it, and are rewritten here; MkDocs then checks each of them.
+"""
+
+import posixpath
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+__all__ = ["on_config", "on_files", "on_page_markdown"]
+
+ROOT = Path(__file__).parents[1]
+DOCS = "docs"
+
+FROM_ROOT = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "project/contributing.md",
+    "CHANGELOG.md": "project/changes.md",
+    "SECURITY.md": "project/security.md",
+}
+SECTIONS = {"Tutorial": "tutorial", "How to": "how-to", "Explanation": "explanation", "Reference": "reference", "Decisions": "adr"}
+ORDER = (
+    *("README", "first-service", "run-a-worker", "add-a-service", "test-without-a-broker"),
+    *("architecture", "delivery", "ordering", "api", "command-line", "settings", "errors", "wire-format", "wire-examples", "topology"),
+)
+"""Pages that come first, in this order; the others of a section follow by name."""
+
+WITHOUT_SIDEBAR = "---\nhide:\n  - navigation\n---\n\n"
+"""The first page is alone in its section."""
+
+LINK = re.compile(r"(\[[^\]]*\]\()([^)\s]+)(\))")
+FENCE = re.compile(r"^\s*(`{3,}|~{3,})")
+LANGUAGES = {
+    ".py": "python",
+    ".mjs": "javascript",
+    ".sh": "sh",
+    ".toml": "toml",
+    ".yml": "yaml",
+    ".json": "json",
+    ".txt": "text",
+    ".md": "markdown",
+    "": "text",
+}
+SHOWN = "source"
+"""The folder of the pages that show files."""
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Make the navigation."""
+    config.nav = [
+        {"Home": "index.md"},
+        *({title: _pages(folder)} for title, folder in SECTIONS.items() if _pages(folder)),
+        {"Glossary": "glossary.md"},
+        {"Project": [*[*FROM_ROOT.values()][1:], "benchmarks.md"]},
+    ]
+    return config
+
+
+def _pages(folder: str) -> list[str]:
+    found = (path for path in (ROOT / DOCS / folder).glob("*.md") if path.stem != "template")
+    places = {stem: place for place, stem in enumerate(ORDER)}
+    return [f"{folder}/{path.name}" for path in sorted(found, key=lambda path: (places.get(path.stem, len(ORDER)), path.name))]
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that do not stand in the folder of the documents."""
+    for name, uri in FROM_ROOT.items():
+        head = WITHOUT_SIDEBAR if uri == "index.md" else ""
+        files.append(File.generated(config, uri, content=head + (ROOT / name).read_text(encoding="utf-8")))
+    for path in sorted({target for page in _sources() for target in _linked(page) if _is_shown(target)}):
+        files.append(File.generated(config, _page_of(path), content=_shown(path)))
+    return files
+
+
+def _sources() -> Iterator[Path]:
+    yield from (ROOT / name for name in FROM_ROOT)
+    yield from (ROOT / DOCS).rglob("*.md")
+
+
+def _linked(page: Path) -> Iterator[Path]:
+    """The files that a page links to; of a folder, its files with it."""
+    for _, target, _ in LINK.findall(page.read_text(encoding="utf-8")):
+        if _is_relative(target):
+            path = (page.parent / target.partition("#")[0]).resolve()
+            yield path
+            yield from (each for each in path.glob("*") if each.is_file() and each.suffix in LANGUAGES)
+
+
+def _is_relative(target: str) -> bool:
+    return not target.startswith(("#", "…")) and "://" not in target
+
+
+def _is_shown(path: Path) -> bool:
+    """Whether a file or folder is of the repository, and neither a page nor part of one."""
+    if not path.is_relative_to(ROOT) or path.is_relative_to(ROOT / DOCS) or path.relative_to(ROOT).as_posix() in FROM_ROOT:
+        return False
+    return path.exists()  # MkDocs complains of the others
+
+
+def _page_of(path: Path) -> str:
+    """Where in the site a file of the repository is."""
+    name = path.relative_to(ROOT).as_posix()
+    if name in FROM_ROOT:
+        return FROM_ROOT[name]
+    if path.is_relative_to(ROOT / DOCS):
+        return path.relative_to(ROOT / DOCS).as_posix()
+    if path.is_dir():
+        return f"{SHOWN}/{name}/index.md"
+    return f"{SHOWN}/{name}.md" if path.suffix in LANGUAGES else f"{SHOWN}/{name}"
+
+
+def _shown(path: Path) -> str | bytes:
+    """A page that shows a file or lists a folder; what is no text is handed out as it is."""
+    name = path.relative_to(ROOT).as_posix()
+    head = f"---\nsearch:\n  exclude: true\n---\n\n# {name}\n\n"
+    if path.is_dir():
+        inside = sorted(each.name for each in path.iterdir() if each.is_file() and each.suffix in LANGUAGES)
+        return head + "\n".join(f"- [{each}]({each}.md)" for each in inside) + "\n"
+    if path.suffix not in LANGUAGES:
+        return path.read_bytes()
+    return f"{head}``````{LANGUAGES[path.suffix]}\n{path.read_text(encoding='utf-8')}``````\n"
+
+
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001  MkDocs passes all
+    """Turn links between files of the repository into links between pages of the site."""
+    here = page.file.src_uri
+    if here.startswith(f"{SHOWN}/"):
+        return markdown
+    origin = next((ROOT / name for name, uri in FROM_ROOT.items() if uri == here), ROOT / DOCS / here)
+    return "".join(_rewritten(line, origin, here) if is_prose else line for line, is_prose in _lines(markdown))
+
+
+def _lines(markdown: str) -> Iterator[tuple[str, bool]]:
+    """Each line, and whether it is prose; what stands in a fence is not."""
+    fence = ""
+    for line in markdown.splitlines(keepends=True):
+        found = FENCE.match(line)
+        yield line, not fence and not found
+        if found and not fence:
+            fence = found[1]
+        elif found and found[1].startswith(fence):
+            fence = ""
+
+
+def _rewritten(line: str, origin: Path, here: str) -> str:
+    def leads(match: re.Match[str]) -> str:
+        before, target, after = match.groups()
+        if not _is_relative(target):
+            return match[0]
+        file, mark, anchor = target.partition("#")
+        path = (origin.parent / file).resolve()
+        uri = posixpath.relpath(_page_of(path), posixpath.dirname(here)) if path.is_relative_to(ROOT) else file
+        return f"{before}{uri}{mark}{anchor}{after}"
+
+    return LINK.sub(leads, line)

@@ -1,0 +1,33 @@
+"""The tutorial and the how-to pages, followed as a reader follows them."""
+
+import re
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import pytest
+
+from bus.brokers.broker import Broker
+from bus.brokers.management import Management
+from tests.broker import management_url
+from tests.examples.page import ROOT, followed
+
+pytestmark = pytest.mark.timeout(120)  # several processes, one after the other; on a crowded machine each takes seconds to start
+
+TUTORIAL = ROOT / "docs/tutorial/first-service.md"
+QUEUE = re.compile(r"`((?:bakery|shop)\.(?:requests|jobs|events|retry|unroutable)\.[a-z0-9.]+)`")
+
+
+async def test_the_tutorial_does_what_it_says_and_its_queues_are_there(shared_broker: Broker, vhost_url: str, tmp_path: Path) -> None:
+    async with followed(TUTORIAL, tmp_path, vhost_url):
+        management = Management(management_url(shared_broker), shared_broker.url)
+        vhost = quote(urlsplit(vhost_url).path.removeprefix("/"), safe="")
+        there = {queue["name"] for queue in await management.call("GET", f"queues/{vhost}")}
+    named = set(QUEUE.findall(TUTORIAL.read_text(encoding="utf-8")))
+    assert named
+    assert named <= there
+
+
+@pytest.mark.parametrize("name", ["add-a-service", "move-from-celery", "move-from-rest", "test-without-a-broker"])
+async def test_a_how_to_does_what_it_says(name: str, vhost_url: str, tmp_path: Path) -> None:
+    async with followed(ROOT / f"docs/how-to/{name}.md", tmp_path, vhost_url):
+        pass

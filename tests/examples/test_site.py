@@ -1,0 +1,67 @@
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from typing_extensions import override
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(120)
+
+FETCHED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "object": "data", "link": "href"}
+ELSEWHERE = re.compile(r"(?:https?:)?//")
+IN_CSS = re.compile(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//[^\"')]*")
+
+
+class Fetches(HTMLParser):
+    """What a browser would ask another host for, and whether there is a diagram that the theme would fetch a script for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    @override
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        target = values.get(FETCHED.get(tag, "")) or ""
+        if ELSEWHERE.match(target) and values.get("rel") != "canonical":
+            self.found.append(target)
+        if "mermaid" in (values.get("class") or "").split():
+            self.found.append("mermaid")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built as `make docs` builds it."""
+    folder = tmp_path_factory.mktemp("site")
+    # Not --quiet: with it MkDocs hears no warnings, and a strict build passes with dead links.
+    command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, [line for line in done.stderr.splitlines() if not line.startswith("INFO")]) == (0, []), done.stderr
+    return folder
+
+
+def test_every_document_is_a_page_that_the_navigation_leads_to(site: Path) -> None:
+    home = (site / "index.html").read_text(encoding="utf-8")
+    for path in (ROOT / "docs").rglob("*.md"):
+        page = path.relative_to(ROOT / "docs").with_suffix("").as_posix().removesuffix("README")
+        assert (site / page / "index.html").exists(), page
+        assert f'href="{page.rstrip("/")}/"' in home or path.stem == "template", page
+
+
+def test_no_page_asks_anything_of_another_host(site: Path) -> None:
+    assert list(asked_elsewhere(site)) == []
+
+
+def asked_elsewhere(site: Path) -> Iterator[str]:
+    for path in site.rglob("*.html"):
+        fetches = Fetches()
+        fetches.feed(path.read_text(encoding="utf-8"))
+        yield from (f"{path.relative_to(site)}: {target}" for target in fetches.found)
+    for path in site.rglob("*.css"):
+        yield from (f"{path.relative_to(site)}: {target}" for target in IN_CSS.findall(path.read_text(encoding="utf-8")))

@@ -1,0 +1,138 @@
+"""`bus queues` on a real RabbitMQ: what it tells, and that looking changes nothing."""
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import aio_pika
+import pytest
+from aiormq.abc import FieldTable
+from pydantic import SecretStr
+
+from bus import Bus, Settings
+from bus.brokers.broker import Broker
+from bus.brokers.queues import Picture, QueueState, Wanted, Where, picture
+from bus.transports.rabbitmq.depths import Depth, depths
+from tests.broker import management_url
+from tests.integration.command import bus
+from tests.integration.library_service import ScanBook, heard, router
+
+WORK, DEAD, ASK = "library.jobs.scan.v1", "library.jobs.scan.v1.dead", "library.requests.find.v1"
+NOBODY = "http://127.0.0.1:1"
+
+
+@pytest.fixture
+def where(vhost_url: str, shared_broker: Broker) -> Where:
+    return Where(url=vhost_url, management_url=management_url(shared_broker))
+
+
+@pytest.fixture
+async def left(vhost_url: str) -> str:
+    """The library was served, and is not any more: a job waits, and two dead letters lie there."""
+    heard.clear()
+    async with library(vhost_url) as bus, bus.serving(router):
+        pass
+    async with library(vhost_url) as bus:
+        await bus.submit(ScanBook(title="Emma"))
+    async with await aio_pika.connect(vhost_url) as connection:
+        channel = await connection.channel()
+        for _ in range(2):
+            await channel.default_exchange.publish(aio_pika.Message(b"{}", delivery_mode=2), DEAD)
+    return vhost_url
+
+
+def library(url: str) -> Bus:
+    return Bus("library", settings=Settings(url=SecretStr(url)))
+
+
+def state(seen: Picture, name: str) -> QueueState:
+    return next(each for each in seen.queues if each.name == name)
+
+
+async def test_what_waits_is_told_by_both_sources_and_by_amqp_alone(left: str, where: Where) -> None:
+    for each, unacked in ((where, 0), (Where(url=left, management_url=NOBODY), None)):
+        seen = await picture(each, Wanted(service="library", guesses=(WORK, DEAD, ASK)))
+        work, dead = state(seen, WORK), state(seen, DEAD)
+        assert (work.ready, work.consumers, work.unacked) == (1, 0, unacked)
+        assert (dead.ready, dead.work_queue) == (2, WORK)
+        assert (seen.without_management is None) == (unacked is not None)
+
+
+async def test_looking_takes_nothing_out_and_marks_nothing(left: str, where: Where) -> None:
+    for _ in range(3):
+        await picture(where, Wanted())
+    async with await aio_pika.connect(left) as connection:
+        channel = await connection.channel()
+        queue = await channel.declare_queue(DEAD, passive=True)
+        letters = [await queue.get() for _ in range(2)]
+    assert [letter.redelivered for letter in letters] == [False, False]
+    assert all(letter.headers.get("x-delivery-count") in {None, 0} for letter in letters)
+
+
+async def test_the_oldest_request_has_an_age_and_a_job_has_none(vhost_url: str, where: Where) -> None:
+    kinds: Mapping[str, FieldTable] = {ASK: {}, WORK: {"x-queue-type": "quorum"}}
+    async with await aio_pika.connect(vhost_url) as connection:
+        channel = await connection.channel()
+        for name, arguments in kinds.items():
+            await channel.declare_queue(name, durable=True, arguments=arguments)
+            await channel.default_exchange.publish(aio_pika.Message(b"{}", timestamp=1000), name)
+    seen = await picture(where, Wanted())
+    async with asyncio.timeout(30):
+        while state(seen, ASK).oldest is None:  # the statistics come some seconds later
+            await asyncio.sleep(0.1)
+            seen = await picture(where, Wanted(), clock=lambda: 1090)
+    assert (state(seen, ASK).oldest, state(seen, WORK).oldest) == (90, None)
+
+
+async def test_a_queue_that_is_not_there_is_told_and_none_is_made(vhost_url: str) -> None:
+    assert await depths(vhost_url, [WORK, ASK]) == {WORK: Depth(missing=True), ASK: Depth(missing=True)}
+    assert await depths(vhost_url, [WORK]) == {WORK: Depth(missing=True)}
+
+
+async def test_an_exclusive_queue_of_somebody_else_is_a_trouble_and_no_error(vhost_url: str) -> None:
+    async with await aio_pika.connect(vhost_url) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue("library.replies.host-1-a", exclusive=True)
+        asked = await depths(vhost_url, ["library.replies.host-1-a", WORK])
+    assert "RESOURCE_LOCKED" in str(asked["library.replies.host-1-a"].trouble)
+    assert asked[WORK].missing
+
+
+@pytest.fixture
+def calm(left: str, shared_broker: Broker) -> dict[str, str]:
+    """The environment of a command that looks at what is left."""
+    return {"BUS_URL": left, "BUS_MANAGEMENT_URL": management_url(shared_broker), "BUS_CONTRACTS": "tests.integration.library_service"}
+
+
+async def test_the_command_tells_people_and_programs(calm: dict[str, str]) -> None:
+    shown, told, of_router = await asyncio.gather(
+        bus("queues", **calm),
+        bus("queues", "library", "--json", **calm),
+        bus("queues", "tests.integration.library_service:router", "--json", **{**calm, "BUS_MANAGEMENT_URL": NOBODY}),
+    )
+    assert shown.code == 0, shown.err
+    assert f"{WORK}: 1 wait and nobody consumes; start library with `bus run`" in shown.out
+    assert f"{DEAD}: 2 dead letters" in shown.out
+    assert by_name(told.out)[WORK]["ready"] == by_name(of_router.out)[WORK]["ready"] == 1
+    assert by_name(of_router.out)[WORK]["unacked"] is None
+    assert json.loads(of_router.out)["without_management"]
+    assert {*by_name(of_router.out)} == {queue.name for _, needs in router.topology().values() for queue in needs.queues}
+
+
+def by_name(out: str) -> dict[str, Any]:
+    return {each["name"]: each for each in json.loads(out)["queues"]}
+
+
+async def test_a_service_that_has_no_queues_gets_the_nearest(calm: dict[str, str]) -> None:
+    answer = await bus("queues", "libary", **calm)
+    assert answer.code == os.EX_NOINPUT
+    assert "did you mean 'library'?" in answer.err
+
+
+async def test_without_the_management_api_all_queues_cannot_be_listed(calm: dict[str, str]) -> None:
+    answer = await bus("queues", **{**calm, "BUS_MANAGEMENT_URL": NOBODY})
+    assert answer.code == os.EX_UNAVAILABLE
+    assert "MODULE:ROUTER" in answer.err
+    assert len(answer.err.splitlines()) == 1

@@ -1,0 +1,49 @@
+"""A web server on this machine that answers each path as it was told, and remembers what it was asked."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from typing_extensions import override
+
+
+@dataclass
+class Stub:
+    """Where it is, and what it was asked: paths and their `authorization`."""
+
+    url: str
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
+
+
+@contextmanager
+def answering(answers: Mapping[str, bytes]) -> Iterator[Stub]:
+    """Serve `answers` by path without its query; 404 for others."""
+    stub = Stub(url="")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            stub.asked.append((self.path, self.headers["authorization"]))
+            body = answers.get(self.path.partition("?")[0])
+            self.send_response(404 if body is None else 200)
+            self.send_header("content-length", str(len(body or b"")))
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        @override
+        def log_message(self, *args: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = False  # so that closing it waits for them, and they close their connections
+    stub.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield stub
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
