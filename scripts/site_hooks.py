@@ -60,7 +60,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         {"Home": "index.md"},
         *({title: _pages(folder)} for title, folder in SECTIONS.items() if _pages(folder)),
         {"Glossary": "glossary.md"},
-        {"Project": [*[*FROM_ROOT.values()][1:], "benchmarks.md"]},
+        {"Project": [*[*FROM_ROOT.values()][1:], "benchmarks.md", "reliability.md"]},
     ]
     return config
 

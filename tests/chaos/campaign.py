@@ -63,6 +63,7 @@ async def play(fault: Fault, size: Size, node: PrivateNode, directory: Path, *, 
             await scene.add_worker()
         sender = await scene.start_sender(order)
         await struck(fault, size, scene)
+        await recovered(scene)
         sender.enough()
         await ended(sender, scene)
         await at_rest(scene)
@@ -77,7 +78,7 @@ async def play(fault: Fault, size: Size, node: PrivateNode, directory: Path, *, 
             size=size,
             faults=size.faults,
             verdict=verdict,
-            in_flight=size.faults * fault.workers * TAKEN if fault.splits else 0,
+            in_flight=size.faults * fault.workers * TAKEN if fault.splits and party.stops else 0,
             waiting={name: count for name, count in waiting.items() if count},
             exits=tuple(scene.exits),
             confirms=first_after(scene.back, scene.sends.entries, ACKED),
@@ -117,6 +118,14 @@ async def struck(fault: Fault, size: Size, scene: Scene) -> None:
             await asyncio.sleep(LOOK / 5)
         await fault.strike(scene, chance)
         sent = sum(entry.mark == SENT for entry in scene.sends.entries)
+
+
+async def recovered(scene: Scene) -> None:
+    """Sending goes on until it succeeds again: a peer may take a while, or never."""
+    began = time.monotonic()
+    scene.sends.news()
+    while time.monotonic() - began < REST and not any(entry.mark == ACKED for entry in scene.sends.news()):
+        await asyncio.sleep(LOOK)
 
 
 async def ended(sender: Actor, scene: Scene) -> None:

@@ -9,7 +9,7 @@ from tests.chaos.peers.parties import PEERS
 from tests.chaos.report import Figures, by_fault
 from tests.chaos.sabotage import SABOTAGES
 from tests.chaos.scene import OURS
-from tests.chaos.table import markdown, recovery, whole
+from tests.chaos.table import Row, markdown, recovery, whole
 from tests.integration.command import ROOT
 
 __all__ = ["PAGE", "lines", "progress", "write"]
@@ -17,10 +17,8 @@ __all__ = ["PAGE", "lines", "progress", "write"]
 PAGE = ROOT / "docs" / "reliability.md"
 TITLES = {name: fault.title for name, fault in FAULTS.items()}
 HEAD = """\
-# What was lost
-
-Nothing, so far. This page says how much that is worth: what was tried, how often, and what was found. `make chaos` writes it, class by
-class; nothing in the tables is typed. `make test` runs a short form of the same.
+This page says what that is worth: what was tried, how often, and what was found. `make chaos` writes it, class by class; no figure in
+it is typed. `make test` runs a short form of the same.
 
 ## The ledger
 
@@ -44,7 +42,7 @@ the same places on a slower machine. In front of each side stands a TCP proxy th
 
 "Done again" is 0 wherever one worker process lives through the faults: it remembers what it has handled. Where a process dies, or another
 process gets what a lost connection held, an effect can come before the ack that nobody hears. Then it is done again by the
-other process; the table says how often that was, and how many were under way at most. `docs/explanation/delivery.md` says what to do
+other process; the table says how often that was, and how many were under way at most. [Delivery](explanation/delivery.md) says what to do
 about it.
 """
 
@@ -56,11 +54,22 @@ def write(figures: Figures) -> None:
 
 def lines(figures: Figures) -> Iterator[str]:
     """Of the page."""
+    yield "# What was lost\n"
+    yield answer([*by_fault(figures, OURS.name).values()])
     yield HEAD
     yield from campaigns(figures)
     yield from exams(figures)
     yield from peers(figures)
     yield from sabotage()
+
+
+def answer(rows: list[Row]) -> str:
+    """The page's title is a question."""
+    if not rows:
+        return "Not known yet: the long form has not run.\n"
+    total = whole(rows)
+    found = f"{total['lost']:,} of" if total["lost"] else "None of"
+    return f"{found} {total['messages']:,} messages, under {total['faults']:,} faults.\n"
 
 
 def campaigns(figures: Figures) -> Iterator[str]:
