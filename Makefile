@@ -2,17 +2,17 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := dev,docs,auth,containers,faststream,reload,transcription
+EXTRAS := dev,docs,auth,containers,documents,faststream,reload,transcription
 PINNED := $(EXTRAS),bench
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-brokers test-compose lint format docs check-wheel bench broker constraints clean
+.PHONY: help demo test test-brokers test-compose chaos sabotage lint format docs check-wheel bench broker constraints clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-demo: $(STAMP) ## a recording becomes a transcript (ARGS=--wait keeps RabbitMQ's UI up at the end)
+demo: $(STAMP) ## a recording becomes a transcript, a note and documents (ARGS=--wait keeps RabbitMQ's UI up at the end)
 	@scripts/ensure-broker --or-memory
 	@$(BIN)/bus demo $(ARGS)
 
@@ -28,6 +28,14 @@ test-brokers: $(STAMP) ## conformance and integration on each RabbitMQ that can 
 
 test-compose: ## bring docker-compose.yml up, run the demo in it, take its broker away for a while, and remove it
 	@scripts/test-compose
+
+chaos: $(STAMP) ## the ledger's long form: 100,000 messages a fault class, resumed where it was left (ARGS="--only kill-broker", ARGS=--list)
+	@scripts/ensure-broker
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
+sabotage: $(STAMP) ## breaks the bus in many ways at run time; the test that is named for each has to notice (ARGS=ack-first for one)
+	@scripts/ensure-broker
+	@$(BIN)/python -m tests.chaos.sabotaging $(ARGS)
 
 lint: $(STAMP) ## ruff's rules, ruff's format, mypy strict
 	@echo "lint: ruff check, ruff format, mypy"

@@ -15,8 +15,7 @@ from bus.administration.verifying import refuse_unsafe
 from bus.administration.wanted import topology_of, wanted_by
 from bus.client import Client
 from bus.contract import Event, Job, Message, Request, check_part
-from bus.dead_letters import look
-from bus.envelope import Envelope
+from bus.dead_letters import EVERYTHING, Letter, Purged, Replayed, Replaying, Selection, look, purge, replay
 from bus.errors import BusError, ConfigurationError, Unavailable
 from bus.handler import Middleware, compose
 from bus.inbox import Inbox, MemoryInbox
@@ -25,7 +24,7 @@ from bus.replies import JobHandle
 from bus.router import Router
 from bus.settings import Settings, load_settings
 from bus.stacks import client_stack, server_stack
-from bus.topology import BASE, merged
+from bus.topology import BASE, dead_letter_queue, merged
 from bus.transport import Consumption, Transport
 from bus.transports.memory import MemoryTransport
 from bus.transports.rabbitmq import RabbitMQTransport
@@ -110,13 +109,23 @@ class Bus:
         """Hand over work, and wait for the broker's confirm: `Client.submit` has the errors. `timeout` in seconds."""
         return await self._client.submit(job, timeout=timeout)
 
-    async def dead_letters(self, queue: str, *, limit: int = 100) -> list[Envelope]:
-        """Look at most at `limit` dead letters of a work queue, oldest first, and leave them there; it takes about a second.
+    async def dead_letters(self, queue: str, selection: Selection = EVERYTHING, *, limit: int = 100) -> list[Letter]:
+        """Look at dead letters of a work queue, oldest first, and leave them there; `bus.dead_letters.look` says more."""
+        return await look(self._transport, queue, selection, limit=limit)
 
-        Their `headers` say why: `dead-code`, `dead-reason`, `dead-attempts`, `dead-at` (ms since the epoch), `dead-by`.
-        Raises `NotFound` where the queue has no dead-letter queue.
+    async def replay(
+        self, queue: str, selection: Selection = EVERYTHING, *, extend: float | None = None, rate: float | None = None
+    ) -> Replayed:
+        """Move dead letters back into their work queue, to be handled anew; `bus.dead_letters.replay` says more.
+
+        `extend`: seconds that expired ones get to be handled in; without it they stay. `rate`: at most so many a second.
         """
-        return await look(self._transport, queue, limit=limit)
+        how = Replaying(by=self.instance, extend=extend, rate=rate, clock=self._clock)
+        return await replay(self._transport, dead_letter_queue(queue), selection, how=how)
+
+    async def purge(self, queue: str, selection: Selection) -> Purged:
+        """Delete dead letters of a work queue for good: those that fit `selection`, and with `EVERYTHING` all."""
+        return await purge(self._transport, dead_letter_queue(queue), selection, clock=self._clock)
 
     @asynccontextmanager
     async def serving(self, router: Router) -> AsyncIterator[None]:
@@ -174,6 +183,7 @@ class Bus:
                 service=self.service,
                 sender=self,
                 state=state,
+                version=self.settings.service_version,
                 inbox=self._inbox,
                 clock=self._clock,
             )
@@ -202,6 +212,7 @@ class Bus:
             for receiver in receivers:
                 receiver.hand_back()
             await self._finish(receivers)
+            await asyncio.gather(*(consumption.close() for consumption in consumptions))
         except asyncio.CancelledError:  # told to stop a second time: now
             for receiver in receivers:
                 receiver.abandon()

@@ -9,6 +9,7 @@ from contextvars import copy_context
 from typing import Any
 
 from bus.context import Context, Sender, current
+from bus.dead_letters.record import REPLAYS
 from bus.envelope import Envelope
 from bus.errors import Cancelled, Expired, Unavailable, Undecodable
 from bus.handler import Handler
@@ -26,8 +27,8 @@ log = logging.getLogger("bus.receiver")
 MOST_KEPT = 1_000
 """Outcomes remembered for redeliveries; beyond it the oldest are forgotten. Not more than the prefetch can be under way at a time."""
 
-Key = tuple[str, int]
-"""A message's id and attempt: a retry is no redelivery."""
+Key = tuple[str, int, str | int]
+"""A message's id, attempt and replays: neither a retry nor a replay is a redelivery."""
 
 
 class Receiver:
@@ -49,6 +50,7 @@ class Receiver:
         sender: Sender,
         state: Any,
         inbox: Inbox,
+        version: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.endpoint = endpoint
@@ -61,7 +63,7 @@ class Receiver:
         self._state = state
         self._inbox = inbox
         self._clock = clock
-        self._settler = Settler(endpoint, topology, transport, service=service, clock=clock)
+        self._settler = Settler(endpoint, topology, transport, service=service, version=version, clock=clock)
         # Handlers see the context variables of who serves, and not those of who happened to open the connection.
         self._surroundings = copy_context()
         self._surroundings.run(current.set, None)
@@ -76,7 +78,7 @@ class Receiver:
     def take(self, delivery: Delivery) -> None:
         """One delivery, from the transport."""
         envelope = delivery.envelope
-        key = (envelope.id, envelope.attempt)
+        key = (envelope.id, envelope.attempt, envelope.headers.get(REPLAYS, 0))
         deliveries = self._open.get(key)
         if deliveries is not None:
             deliveries.append(delivery)

@@ -9,7 +9,7 @@ from typing import Any
 from tenacity import RetryCallState, wait_chain, wait_exponential, wait_fixed, wait_random_exponential
 from tenacity.wait import wait_base
 
-from bus.errors import BusError
+from bus.errors import BusError, Internal
 from bus.policy import RetryPolicy
 
 __all__ = [
@@ -90,9 +90,9 @@ def settle(error: BaseException | None, attempt: int, policy: RetryPolicy, *, la
 
 
 def reason_of(error: BaseException) -> str:
-    """What may be written down of an error: the class, and the text only of ours (another's could hold a payload)."""
+    """What may be written down of an error: the class, and the text only of ours (another's, as `Internal`'s, could hold a payload)."""
     name = type(error).__name__
-    return f"{name}: {error}" if isinstance(error, BusError) else name
+    return f"{name}: {error}" if isinstance(error, BusError) and not isinstance(error, Internal) else name
 
 
 def _permanent(error: BaseException, policy: RetryPolicy) -> bool:

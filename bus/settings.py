@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     """Seconds after which the broker takes an unacked message from its worker: what RabbitMQ's own `consumer_timeout` is there, in ms."""
     clock_leeway: float = Field(default=30, ge=0)
     """Seconds by which two machines' clocks may differ before that matters."""
+    service_version: str | None = None
+    """The version of your service; noted on the dead letters of its workers."""
     request_queue: Literal["classic", "quorum"] = "classic"
     """Quorum where the broker is a cluster: a classic queue is lost to callers while its node is down."""
     fastlane: bool = True

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from bus.dead_letters.record import FIRST_FAILED, Worker, fault_headers, since_first_failure
 from bus.envelope import Envelope, Progress, error_reply, progress_update
 from bus.errors import BusError, Cancelled, ConnectionLost, FailedPrecondition, InvalidArgument
 from bus.recovery import Ack, DeadLetter, Requeue, Retry, backoff, code_of, reason_of, settle
@@ -26,10 +27,6 @@ RESULT_PATIENCE = 30.0
 """Seconds for which a result is offered again to a submitter that is away: long enough for it to reconnect."""
 MOST_OFFERS = 100
 """Results that are offered again at a time; who submits and leaves must not fill the worker's memory."""
-FIRST_FAILED = "first-failed-at"
-"""The header of a retry copy that says when the first attempt failed, in milliseconds since the epoch."""
-LONGEST_REASON = 1000
-"""Characters of a dead letter's reason: a header frame larger than the connection's frames costs the connection."""
 
 
 # Not frozen, unlike all other values: that would cost each message more than the rest of its settlement.
@@ -53,12 +50,15 @@ class Settler:
         transport: Transport,
         *,
         service: str,
+        version: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`version` is the service's own, for the record on what it gives up."""
         self._endpoint = endpoint
         self._topology = topology
         self._transport = transport
         self._service = service
+        self._worker = Worker(service=service, version=version)
         self._clock = clock
         self._offers: set[asyncio.Task[None]] = set()
 
@@ -94,7 +94,7 @@ class Settler:
                 await self._answer(request, reply_to, answer, None)
 
     async def _settle(self, envelope: Envelope, outcome: Outcome) -> bool:
-        now = int(self._clock() * 1000)
+        now = self._now()
         first_failed = envelope.headers.get(FIRST_FAILED, now)
         lasted = (now - first_failed) / 1000 if isinstance(first_failed, int) else 0.0
         match settle(outcome.error, envelope.attempt, self._endpoint.retry, lasted=lasted):
@@ -102,30 +102,23 @@ class Settler:
                 return outcome.reply is None or await self._report_result(envelope, outcome.reply)
             case Retry(delay=delay):
                 address = retry_address(self._service, tier_for(delay), self._endpoint.queue)
-                headers = {**envelope.headers, FIRST_FAILED: first_failed}
+                headers = since_first_failure(envelope.headers, now)
                 copied = await self._copy(envelope.evolve(attempt=envelope.attempt + 1, headers=headers), address)
                 if copied:
                     await self._tell_of_retry(envelope, outcome, delay)
                 return copied
-            case DeadLetter(code=code, reason=reason):
-                return await self._bury(envelope, code, reason, outcome)
+            case DeadLetter() as decision:
+                return await self._bury(envelope, decision, outcome)
             case Requeue():
                 return False
 
-    async def _bury(self, envelope: Envelope, code: str, reason: str, outcome: Outcome) -> bool:
+    async def _bury(self, envelope: Envelope, decision: DeadLetter, outcome: Outcome) -> bool:
         queue = self._endpoint.queue
-        headers: dict[str, str | int] = {
-            **envelope.headers,
-            "dead-code": code,
-            "dead-reason": reason[:LONGEST_REASON].encode(errors="replace").decode(),
-            "dead-queue": queue,
-            "dead-attempts": envelope.attempt,
-            "dead-at": int(self._clock() * 1000),
-            "dead-by": self._service,
-        }
+        error = type(outcome.error or Cancelled()).__name__
+        headers = fault_headers(envelope, decision, error, queue=queue, now=self._now(), worker=self._worker)
         if not await self._copy(envelope.evolve(headers=headers), dead_letter_address(queue)):
             return False
-        facts = {"type": envelope.type, "queue": queue, "message_id": envelope.id, "code": code, "why": reason}
+        facts = {"type": envelope.type, "queue": queue, "message_id": envelope.id, "code": decision.code, "why": decision.reason}
         log.error("dead-lettered", extra=facts)
         if envelope.traffic == "job" and not await self._report_result(envelope, self._failure(envelope, outcome)):
             log.warning("a dead job's submitter could not be told", extra={"message_id": envelope.id})
@@ -139,15 +132,18 @@ class Settler:
         fault = FailedPrecondition(f"the answer could not be sent: {error}", maybe_executed=True)
         return error_reply(envelope, fault, source=self._service)
 
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
     def _stamped(self, answer: Envelope) -> Envelope:
         return answer.evolve(timestamp=int(self._clock()))
 
     # --- copies ----------------------------------------------------------------------------------------------------
 
     async def _copy(self, envelope: Envelope, address: Address) -> bool:
-        """Send a confirmed copy, which has no deadline but this one's own."""
+        """Send a confirmed copy, which has no deadline but this one's own, and does not expire in its queue."""
         try:
-            outcome = await self._transport.send(envelope.evolve(deadline=None), address, timeout=COPY_TIMEOUT)
+            outcome = await self._transport.send(envelope.evolve(deadline=None, expiration=None), address, timeout=COPY_TIMEOUT)
         except BusError as error:
             return await self._hindered(address, str(error))
         return isinstance(outcome, Accepted) or await self._hindered(address, outcome.reason)

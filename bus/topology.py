@@ -27,16 +27,20 @@ __all__ = [
     "Topology",
     "address_of",
     "dead_letter_address",
+    "dead_letter_queue",
     "event_topology",
     "holding_queue",
     "holding_topology",
     "job_topology",
     "merged",
+    "replay_address",
     "reply_address",
     "reply_topology",
     "request_topology",
     "retry_address",
+    "service_of",
     "tier_for",
+    "work_queue",
 ]
 
 Argument = str | int
@@ -153,6 +157,18 @@ def dead_letter_queue(queue: str) -> str:
     return f"{queue}.dead"
 
 
+def work_queue(dead_letters: str) -> str | None:
+    """The work queue whose dead letters this queue holds; None for those that came back from a tier and found their queue gone."""
+    if dead_letters == unroutable_dead(service_of(dead_letters)):
+        return None
+    return dead_letters.removesuffix(dead_letter_queue(""))
+
+
+def service_of(queue: str) -> str:
+    """The service that a queue belongs to."""
+    return queue.partition(".")[0]
+
+
 def retry_tier(service: str, tier: str) -> str:
     """`<service>.retry.<delay>`, both the exchange and its queue."""
     return f"{service}.retry.{tier}"
@@ -213,6 +229,11 @@ def retry_address(service: str, tier: str, queue: str) -> Address:
 def dead_letter_address(queue: str) -> Address:
     """Into the queue's dead letters."""
     return Address(exchange=DEAD, routing_key=queue)
+
+
+def replay_address(queue: str) -> Address:
+    """From the dead letters back into the work queue `queue` alone: not to the other subscribers of an event."""
+    return Address(exchange=return_exchange(service_of(queue)), routing_key=queue)
 
 
 # --- topologies ----------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """The port: what a transport does, and what it guarantees. One suite, `tests/conformance/`, holds every transport to it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from bus.envelope import Envelope
 from bus.topology import Address, Queue, Topology
@@ -43,6 +43,14 @@ class Delivery(Protocol):
     @property
     def redelivered(self) -> bool:
         """Whether the broker delivered it before, to this or another consumer. A hint: it says nothing of what came of that."""
+        ...
+
+    @property
+    def broker_headers(self) -> Mapping[str, Any]:
+        """The headers whose names begin with `x-`, such as `x-death`: the broker's notes, which no envelope has, since no copy may.
+
+        A client can have put them there, so nothing in them is taken to be of the right type.
+        """
         ...
 
     async def ack(self) -> bool:
@@ -89,7 +97,11 @@ class Consumption(Protocol):
         ...
 
     async def cancel(self) -> None:
-        """No further deliveries. What was delivered can still be acked; the channel goes with the transport's close."""
+        """No further deliveries. What was delivered can still be acked, until `close`."""
+        ...
+
+    async def close(self) -> None:
+        """Consume no more and give the channel back, within a few seconds; what is unacked goes back to the broker. Twice is once."""
         ...
 
 
@@ -109,6 +121,10 @@ class Transport(Protocol):
 
         Where others manage the broker (the setting `topology`), only look: `ConfigurationError` names what is missing.
         """
+        ...
+
+    async def depth(self, queue: str) -> int:
+        """Messages that are ready in a queue now. `NotFound` where there is no such queue; `Unavailable`."""
         ...
 
     async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> Outcome:

@@ -28,8 +28,9 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "bus.context": ("Context",),
         "bus.depends": ("Depends",),
     },
+    "On FastStream: `bus.faststream`": {"bus.faststream": ("attach", "application")},
     "Testing: `bus.testing`": {
-        "bus.testing": ("MemoryBuses",),
+        "bus.testing": ("MemoryBuses", "replaced"),
         "bus.transports.memory.broker": ("MemoryBroker",),
         "bus.transports.memory.transport": ("MemoryTransport",),
         "bus.transports.memory.virtual_time": ("VirtualLoop", "wall_clock"),
@@ -186,16 +187,16 @@ def table(fields: list[tuple[str, ast.AnnAssign, str]]) -> str:
 
 def signature(name: str, node: Function, known: Mapping[str, ast.expr]) -> str:
     """The head of a function without `self`, on one line where it fits."""
-    before, after = kind(name, node)
+    before, after = kind(node)
     taken = list(parameters(node.args, known))
     line = f"{before}{name}({', '.join(taken)}){after}"
     return line if len(line) <= WIDTH else "\n".join([f"{before}{name}(", *(f"    {each}," for each in taken), f"){after}"])
 
 
-def kind(name: str, node: Function) -> tuple[str, str]:
+def kind(node: Function) -> tuple[str, str]:
     """What stands before a function's name and after its parameters."""
     decorators = {ast.unparse(decorator) for decorator in node.decorator_list}
-    if name[0].isupper():
+    if node.name == "__init__":
         return "class ", ""
     if "asynccontextmanager" in decorators:
         return "async with ", ""

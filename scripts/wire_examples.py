@@ -46,6 +46,8 @@ TITLES = {
     "dead letter": "Dead letter",
     "failure": "Failure of a job",
 }
+HERE = {"dead-host": "host-4711", "dead-trunkline": "0.1.0"}
+"""Headers that tell of where this runs."""
 READABLE = (
     (re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "{n:08d}-1111-4111-8111-111111111111"),
     (re.compile(r"(?<=00-)[0-9a-f]{32}(?=-)"), "{n:032x}"),
@@ -141,7 +143,7 @@ def shown(message: AbstractIncomingMessage) -> dict[str, Any]:
         "exchange": message.exchange,
         "routing_key": message.routing_key,
         "properties": {name: value for name, value in properties.items() if value is not None},
-        "headers": {name: value for name, value in sorted(message.headers.items()) if not name.startswith("x-")},
+        "headers": {name: HERE.get(name, value) for name, value in sorted(message.headers.items()) if not name.startswith("x-")},
         "body": json.loads(message.body),
     }
 

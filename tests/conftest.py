@@ -8,6 +8,7 @@ private_node    a RabbitMQ node of this test's own, started: kill it, pause it, 
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from typing import cast
 
 import pytest
 
@@ -16,6 +17,7 @@ from bus.brokers.choice import INSTALL
 from bus.brokers.installation import find_installation
 from bus.brokers.private_node import PrivateNode
 from tests.broker import fresh_vhost, running_broker
+from tests.chaos.table import PROPERTY, Row, table
 
 NEEDS_BROKER = {"broker", "vhost_url", "shared_broker", "private_node"}
 
@@ -27,6 +29,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.broker)
         if "private_node" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.private_node)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The ledger of `tests/chaos`, where its campaigns ran; here, because under xdist only this conftest sees all of them."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports if isinstance(report, pytest.TestReport)]
+    rows = [value for report in reports if report.when == "call" for name, value in report.user_properties if name == PROPERTY]
+    if rows:
+        terminalreporter.section("the ledger", sep="-")
+        for line in table(cast("list[Row]", rows)):
+            terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")

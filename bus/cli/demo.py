@@ -1,4 +1,4 @@
-"""`bus demo`: the reference application, from a recording to its transcript, on a real RabbitMQ where there is one."""
+"""`bus demo`: the reference application, from a recording to documents, on a real RabbitMQ where there is one."""
 
 import asyncio
 import contextlib
@@ -25,6 +25,8 @@ from bus.errors import ConfigurationError, NotFound
 __all__ = ["command"]
 
 RECORDING = Path("examples/data/dictation.wav")
+MOMENTS = {"dead-at", "first-failed-at"}
+"""Headers in milliseconds since the epoch."""
 
 
 def command(
@@ -32,7 +34,7 @@ def command(
     wait: Annotated[bool, typer.Option("--wait", help="Keep RabbitMQ's UI up at the end, until Ctrl-C.")] = False,
     against_running: Annotated[bool, typer.Option("--against-running", help="Start no worker; use those at BUS_URL.")] = False,
 ) -> None:
-    """Watch a spoken dictation become a transcript, every step on one correlation id."""
+    """Watch a spoken dictation become a transcript, a note and documents, every step on one correlation id."""
     sys.path.insert(0, str(Path.cwd()))
     logging.getLogger("bus").setLevel(logging.CRITICAL)  # what goes wrong is told on the screen, once
     console = Console()
@@ -40,7 +42,7 @@ def command(
     choice = choose(os.environ, memory=True)
     if against_running and choice.kind != "named":
         raise ConfigurationError("--against-running uses the workers of a RabbitMQ that runs: set BUS_URL=amqp://user:password@host/vhost")
-    asyncio.run(play(story, choice, console, _readable(recording), wait=wait, own_worker=not against_running))
+    asyncio.run(play(story, choice, console, _readable(recording), wait=wait, own_workers=not against_running))
 
 
 def _story() -> ModuleType:
@@ -50,7 +52,7 @@ def _story() -> ModuleType:
         return importlib.import_module("workers.demo.story")
     except ModuleNotFoundError as error:
         if error.name and not error.name.startswith(("workers", "contracts")):
-            raise ConfigurationError(f"the demonstration needs {error.name!r}: pip install 'trunkline[transcription]'") from error
+            raise ConfigurationError(f"the demonstration needs {error.name!r}: pip install 'trunkline[transcription,documents]'") from error
         raise ConfigurationError("the demonstration is in the repository: clone it, and run `make demo` there") from error
 
 
@@ -65,10 +67,10 @@ def _readable(recording: str | None) -> str:
     return str(path.resolve())
 
 
-async def play(story: ModuleType, choice: Choice, console: Console, recording: str, *, wait: bool, own_worker: bool) -> None:
+async def play(story: ModuleType, choice: Choice, console: Console, recording: str, *, wait: bool, own_workers: bool) -> None:
     """Play the story on the chosen broker."""
     with signals() as stop:
-        async with _staged(choice, console, stop, own_worker=own_worker) as (stage, broker):
+        async with _staged(choice, console, stop, own_workers=own_workers) as (stage, broker):
             told = asyncio.ensure_future(tell(story, stage, console, recording))
             stopped = asyncio.ensure_future(stop.wait())
             await asyncio.wait({told, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -84,7 +86,7 @@ async def play(story: ModuleType, choice: Choice, console: Console, recording: s
 
 
 @contextlib.asynccontextmanager
-async def _staged(choice: Choice, console: Console, stop: asyncio.Event, *, own_worker: bool) -> AsyncIterator[tuple[Any, Broker | None]]:
+async def _staged(choice: Choice, console: Console, stop: asyncio.Event, *, own_workers: bool) -> AsyncIterator[tuple[Any, Broker | None]]:
     stages = importlib.import_module("workers.demo.stage")
     if choice.kind == "memory":
         console.print(f"[bold]broker[/]  {choice.why}", highlight=False, soft_wrap=True)
@@ -94,7 +96,7 @@ async def _staged(choice: Choice, console: Console, stop: asyncio.Event, *, own_
         if broker is None:
             raise KeyboardInterrupt
         console.print(f"[bold]broker[/]  {broker.describe()}: {choice.why}", highlight=False, soft_wrap=True)
-        yield stages.RabbitMQStage(broker.url, own_worker=own_worker), broker
+        yield stages.RabbitMQStage(broker.url, own_workers=own_workers), broker
 
 
 async def tell(story: ModuleType, stage: Any, console: Console, recording: str) -> None:
@@ -102,17 +104,18 @@ async def tell(story: ModuleType, stage: Any, console: Console, recording: str) 
     steps: list[Any] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("starting the worker", total=1.0)
+        task = bar.add_task("starting the workers", total=1.0)
 
         def on_step(step: Any) -> None:
             steps.append(step)
             bar.console.print(f"[green]done[/]    {step.name}: {step.outcome}", highlight=False)
-            bar.update(task, description="transcribing")
+            bar.update(task, completed=0, description="working")
 
-        def on_progress(update: Any) -> None:
-            bar.update(task, completed=update.progress, description=f"transcribing: {update.note}")
+        def on_progress(what: str, update: Any) -> None:
+            bar.update(task, completed=update.progress, description=f"{what}: {update.note}")
 
-        ending = await story.Story(stage, on_step, on_progress).play(recording)
+        by_section = recording == _readable(None)
+        ending = await story.Story(stage, on_step, on_progress, by_section=by_section).play(recording)
     _show(console, steps, ending)
 
 
@@ -122,10 +125,16 @@ def _show(console: Console, steps: list[Any], ending: Any) -> None:
     for segment in ending.transcript.segments:
         console.print(f"  {segment.start:6.2f} s - {segment.end:6.2f} s  {segment.text}", highlight=False, soft_wrap=True)
     console.print()
+    console.print(f"[bold]Documents[/] of note {ending.note.note_id} ({ending.note.status})", highlight=False)
+    for document in ending.note.documents:
+        pages = f", {document.pages} page{'s' if document.pages > 1 else ''}" if document.pages else ""
+        about = f"{document.format.upper():5} {document.size / 1000:.0f} kB{pages}"
+        console.print(f"  {about:21} {document.uri}", highlight=False, markup=False, soft_wrap=True)
+    console.print()
     console.print("[bold]Dead letter[/]")
     for name, value in sorted(ending.dead_letter.headers.items()):
-        shown = datetime.fromtimestamp(int(value) / 1000).astimezone().isoformat("T", "seconds") if name == "dead-at" else value
-        console.print(f"  {name:14} {shown}", highlight=False, soft_wrap=True)
+        shown = datetime.fromtimestamp(int(value) / 1000).astimezone().isoformat("T", "seconds") if name in MOMENTS else value
+        console.print(f"  {name:15} {shown}", highlight=False, soft_wrap=True)
     console.print()
     table = Table("step", "what came of it", "at", "took", "correlation", caption=f"correlation id {ending.correlation_id}")
     for step in steps:

@@ -28,6 +28,7 @@ CORE = ("trunkline", "aio-pika", "aiormq", "pydantic", "pydantic-settings", "str
 EXTRAS = {
     "auth": ("pyjwt", "cryptography"),
     "containers": ("testcontainers",),
+    "documents": ("python-docx", "reportlab"),
     "faststream": ("faststream",),
     "reload": ("watchfiles",),
     "transcription": ("pocketsphinx", "numpy", "soundfile", "soxr", "httpx"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from bus.envelope import Envelope, Traffic, new_id
 
-__all__ = ["CONTENT_TYPE", "Wire", "decode", "encode"]
+__all__ = ["CONTENT_TYPE", "Wire", "broker_headers", "decode", "encode"]
 
 CONTENT_TYPE = "application/json"
 PERSISTENT, TRANSIENT = 2, 1
@@ -143,6 +143,11 @@ def _other(headers: Mapping[str, Any]) -> dict[str, Header]:
             break
         others[name] = value
     return others
+
+
+def broker_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """What `_other` leaves behind."""
+    return {name: value for name, value in headers.items() if name.lower().startswith("x-")}
 
 
 def _expiration(text: str | None) -> tuple[int | None, list[str]]:

@@ -1,1 +1,1 @@
-"""What the transcription service answers, does and tells; version 1 in `v1`."""
+"""What the transcription service answers, does and tells; version 1 in `v1`, its typed client in `client`."""

@@ -17,8 +17,12 @@ class Proxy:
     async def open(self) -> None:
         """Accept connections, on the same port each time."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Pipe(self._target, self._pipes), "127.0.0.1", self.port)
+        self._server = await loop.create_server(self._pipe, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
+
+    def _pipe(self) -> "Pipe":
+        """One connection; a proxy that does more to it makes another kind."""
+        return Pipe(self._target, self._pipes)
 
     async def close(self) -> None:
         """Accept none any more, and cut those that are open."""

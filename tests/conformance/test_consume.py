@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from bus.errors import NotFound
 from bus.transport import Accepted
 from tests.conformance.ports import plain, quorum, to
 from tests.conformance.world import World, message, stays, until
@@ -103,6 +104,69 @@ async def test_a_cancelled_consumer_gets_nothing_more_and_may_still_ack(world: W
     assert await held.ack()
     await stays(lambda: not inbox.deliveries, "no delivery")
     assert [wire.message_id for wire in await world.holds("inbox", 1)] == ["2"]
+
+
+async def test_a_closed_consumer_gives_back_what_is_unacked_and_what_was_acked_stays_gone(world: World) -> None:
+    desk = await world.connect()
+    queue, topology = quorum("inbox", **{"x-delivery-limit": 10})
+    inbox = await desk.consume(queue, topology)
+    for number in range(3):
+        await desk.send(message(str(number)), to("inbox"))
+    acked, *others = await inbox.holds(3)
+    assert await acked.ack()
+    await inbox.consumption.close()
+    assert not inbox.consumption.ready
+    assert not await others[0].ack()
+    assert not await others[1].requeue()
+    assert [wire.message_id for wire in await world.holds("inbox", 2)] == ["1", "2"]
+    await desk.send(message("3"), to("inbox"))
+    await stays(lambda: len(inbox.deliveries) == 3, "no further delivery")
+    assert await world.consumers("inbox") == 0
+
+
+async def test_a_consumer_can_be_closed_after_it_was_cancelled_and_closed_twice(world: World) -> None:
+    desk = await world.connect()
+    queue, topology = quorum("inbox")
+    inbox = await desk.consume(queue, topology)
+    await desk.send(message("1"), to("inbox"))
+    await inbox.holds(1)
+    await inbox.consumption.cancel()
+    await inbox.consumption.close()
+    await inbox.consumption.close()
+    assert [wire.message_id for wire in await world.holds("inbox", 1)] == ["1"]
+    await world.drop_connections(desk)
+    again = await desk.consume(queue, topology)
+    assert (await again.next()).envelope.id == "1"
+    assert not inbox.consumption.ready
+
+
+async def test_the_depth_of_a_queue_is_what_is_ready_in_it(world: World) -> None:
+    desk = await world.connect()
+    queue, topology = quorum("inbox")
+    await desk.transport.declare(topology)
+    assert await desk.transport.depth("inbox") == 0
+    for number in range(3):
+        await desk.send(message(str(number)), to("inbox"))
+    assert await desk.transport.depth("inbox") == 3
+    inbox = await desk.consume(queue, topology, prefetch=1)
+    await inbox.holds(1)
+    assert await desk.transport.depth("inbox") == 2
+    with pytest.raises(NotFound, match="nowhere"):
+        await desk.transport.depth("nowhere")
+
+
+async def test_what_the_broker_notes_is_told_beside_the_envelope(world: World) -> None:
+    desk = await world.connect()
+    queue, topology = quorum("inbox")
+    dying: dict[str, str | int] = {"x-message-ttl": 1, "x-dead-letter-exchange": "here", "x-dead-letter-routing-key": "inbox"}
+    brief, theirs = plain("brief", **dying)
+    inbox = await desk.consume(queue, topology | theirs)
+    await desk.send(message("1", headers={"mine": "kept"}), to(brief.name))
+    delivery = await inbox.next()
+    (death,) = delivery.broker_headers["x-death"]
+    assert (death["queue"], death["reason"]) == ("brief", "expired")
+    assert delivery.envelope.headers == {"mine": "kept"}
+    assert "mine" not in delivery.broker_headers
 
 
 async def test_a_stale_ack_says_so_and_the_message_comes_again(world: World) -> None:

@@ -11,12 +11,16 @@ from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
+from pypdf import PdfReader
 
 from bus import Bus, Settings
+from bus.topology import dead_letter_address
+from bus.transport import Accepted
 from contracts.transcription.v1 import TranscriptCompleted
 from tests.integration.command import ROOT, Ended, bus, ended, running
+from tests.unit.fakes import envelope
 from workers.demo.stage import served
-from workers.demo.story import MisreadTranscribeAudio
+from workers.demo.story import WORK_QUEUE
 from workers.demo.subscribers import subscribers
 
 pytestmark = pytest.mark.timeout(120)
@@ -36,32 +40,52 @@ def test_every_step_is_on_one_correlation_id(shown: Ended) -> None:
     full = re.search(r"correlation id ([0-9a-f]{8})-", shown.out)
 
     assert full is not None
-    assert short == [full.group(1)] * 6
+    assert short == [full.group(1)] * 10
 
 
-def test_the_event_reaches_two_subscriptions_and_the_poison_its_dead_letter_queue(shown: Ended) -> None:
+def test_the_documents_lie_where_it_says_and_say_what_was_said(shown: Ended) -> None:
+    pdf, docx = re.findall(r"^  (?:PDF|DOCX) +\d+ kB.* file://(\S+)$", shown.out, re.MULTILINE)
+
+    assert Path(docx).read_bytes().startswith(b"PK")
+    text = PdfReader(pdf).pages[0].extract_text()
+    said = [re.search(rf"\n{heading}\n(.+)\n", text) for heading in ("Subjective", "Objective", "Assessment", "Plan")]
+    assert [len(set(found[1].split()) & set(WORDS)) > 3 for found in said if found] == [True] * 4
+
+
+def test_the_events_reach_their_subscriptions_and_the_poison_its_dead_letter_queue(shown: Ended) -> None:
     assert "event for index" in shown.out
     assert "event for notify" in shown.out
+    assert "event for archive" in shown.out
     assert re.search(r"dead-code +invalid_argument", shown.out)
     assert re.search(r"dead-reason +ContractViolation: TranscribeAudio: audio_url: string type", shown.out)
 
 
-async def test_it_plays_with_a_worker_that_runs_at_a_broker_that_keeps_what_was(vhost_url: str) -> None:
+async def test_it_plays_with_workers_that_run_at_a_broker_that_keeps_what_was(vhost_url: str) -> None:
     settings = Settings(url=SecretStr(vhost_url))
-    async with running("run", "workers.transcription:router", BUS_URL=vhost_url), Bus("demo", settings=settings) as demo:
-        await served(demo)
+    async with (
+        running("run", "workers.transcription:router", BUS_URL=vhost_url) as transcription,
+        running("run", "workers.documents:router", BUS_URL=vhost_url) as documents,
+        Bus("demo", settings=settings) as demo,
+    ):
+        await served(demo, lambda: _alive(transcription, documents))
         for _, topology in subscribers("earlier")[0].topology().values():
             await demo._transport.declare(topology)
         async with Bus("transcription", settings=settings) as earlier:
             await earlier.publish(TranscriptCompleted(transcript_id=uuid4(), duration=1, words=1))
-        jobs = await asyncio.gather(*(demo.submit(MisreadTranscribeAudio(audio_url=number)) for number in range(101)))
-        await asyncio.gather(*(job.result(timeout=30) for job in jobs), return_exceptions=True)
+        letters = [envelope("transcription.transcribe.v1", traffic="job", id=f"earlier-{number}") for number in range(101)]
+        dead = dead_letter_address(WORK_QUEUE)
+        sent = await asyncio.gather(*(demo._transport.send(letter, dead, timeout=30) for letter in letters))
+        assert set(sent) == {Accepted()}
 
         answer = await bus("demo", "--against-running", BUS_URL=vhost_url)
 
     assert answer.code == 0, answer.err
-    assert "start the worker: one that runs at this broker" in answer.out
+    assert "start the workers: those that run at this broker" in answer.out
     assert len({*re.findall(r"│ ([0-9a-f]{8}) ", answer.out)}) == 1
+
+
+def _alive(*workers: asyncio.subprocess.Process) -> None:
+    assert [worker.returncode for worker in workers] == [None] * len(workers)
 
 
 async def test_a_worker_that_runs_needs_a_broker_that_runs() -> None:
@@ -71,6 +95,7 @@ async def test_a_worker_that_runs_needs_a_broker_that_runs() -> None:
 def test_it_runs_in_memory_where_nothing_else_can_be_had(in_memory: Ended) -> None:
     assert in_memory.code == 0, in_memory.err
     assert "dead-lettered: invalid_argument" in in_memory.out
+    assert len(re.findall(r"file://\S+\.(?:pdf|docx)$", in_memory.out, re.MULTILINE)) == 2
 
 
 async def test_a_missing_file_is_told_at_once(vhost_url: str) -> None:
@@ -103,6 +128,10 @@ async def test_a_recording_over_the_limit_is_told_in_a_line(vhost_url: str) -> N
     _is_one_line(answer, code=65, about="TRANSCRIPTION_MAX_BYTES")
 
 
+async def test_a_worker_that_is_set_up_wrongly_is_told_in_a_line(vhost_url: str) -> None:
+    _is_one_line(await bus("demo", BUS_URL=vhost_url, DOCUMENTS_TIMEZONE="Mars"), code=69, about="DOCUMENTS_TIMEZONE")
+
+
 async def test_an_address_that_nobody_answers_is_told_in_a_line(vhost_url: str) -> None:
     _is_one_line(await bus("demo", "http://127.0.0.1:1/a.wav", BUS_URL=vhost_url), code=69, about="127.0.0.1")
 
@@ -127,9 +156,9 @@ async def test_with_debug_the_traceback_is_shown() -> None:
 async def test_interrupting_it_ends_it(vhost_url: str) -> None:
     async with running("demo", BUS_URL=vhost_url) as process:
         assert process.stdout is not None
-        async with asyncio.timeout(30):
-            while b"start the worker" not in await process.stdout.readline():
-                pass
+        async with asyncio.timeout(60):
+            while b"start the workers" not in (line := await process.stdout.readline()):
+                assert line, "it ended before its workers had started"
         process.terminate()
         answer = await ended(process)
 
@@ -137,16 +166,22 @@ async def test_interrupting_it_ends_it(vhost_url: str) -> None:
     assert "Traceback" not in answer.err
 
 
+@pytest.fixture(autouse=True)
+def documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written into the repository's folder."""
+    monkeypatch.setenv("DOCUMENTS_FOLDER", str(tmp_path / "documents"))
+
+
 @pytest.fixture(scope="module")
-def shown(broker: str) -> Ended:
+def shown(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Ended:
     """Played once, on the shared broker."""
-    answer = asyncio.run(bus("demo", BUS_URL=broker))
+    answer = asyncio.run(bus("demo", BUS_URL=broker, DOCUMENTS_FOLDER=str(tmp_path_factory.mktemp("documents"))))
     assert answer.code == 0, answer.err
     return answer
 
 
 @pytest.fixture
-async def in_memory() -> Ended:
+async def in_memory(documents: None) -> Ended:
     return await bus("demo", BUS_URL="memory:")
 
 

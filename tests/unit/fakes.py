@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import selectors
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -84,6 +84,7 @@ class FakeDelivery:
     alive: bool = True
     acks: int = 0
     requeues: int = 0
+    broker_headers: Mapping[str, Any] = field(default_factory=dict)
 
     async def ack(self) -> bool:
         if self.alive and not self.settled:
@@ -107,6 +108,7 @@ class FakeConsumption:
     trouble: str | None = None
     hold: asyncio.Event | None = None
     """What `cancel` waits for."""
+    closed: int = 0
 
     async def wait_ready(self) -> None:
         if not self.ready:
@@ -116,6 +118,10 @@ class FakeConsumption:
         self.ready = False
         if self.hold is not None:
             await self.hold.wait()
+
+    async def close(self) -> None:
+        self.ready = False
+        self.closed += 1
 
 
 @dataclass
@@ -144,6 +150,9 @@ class FakeTransport:
 
     async def declare(self, topology: Topology) -> None:
         self.declared.append(topology)
+
+    async def depth(self, queue: str) -> int:
+        return 0
 
     async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> Outcome:
         self.sent.append(Sent(envelope, address, timeout, via))

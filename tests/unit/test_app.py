@@ -87,6 +87,23 @@ async def test_a_clean_stop_finishes_what_runs_before_the_lifespan_ends() -> Non
 
 
 @virtual
+async def test_a_stop_closes_its_consumers_once_nothing_runs_any_more() -> None:
+    transport, notes = FakeTransport(), list[str]()
+    closed: list[int] = []
+    async with ledger(transport) as bus:
+        for number in range(2):  # who serves again and again must not collect channels
+            transport.consumption.ready = True
+            async with bus.serving(working(5, notes)):
+                mine = delivery()
+                mine.envelope = mine.envelope.evolve(id=f"m-{number}")
+                transport.deliver(mine)
+                await settle_down()
+            assert notes[-2:] == ["done", "closed"]
+            closed.append(transport.consumption.closed)
+    assert closed == [1, 2]
+
+
+@virtual
 async def test_what_is_not_done_within_the_grace_goes_back() -> None:
     transport, notes, mine = FakeTransport(), list[str](), delivery()
     async with ledger(transport) as bus, bus.serving(working(900, notes)):

@@ -1,18 +1,21 @@
 import asyncio
 import logging
+import socket
 from contextvars import ContextVar
+from importlib.metadata import version
 from typing import Any
 
 import pytest
 
 from bus.context import Context, current
 from bus.contract import decode
+from bus.dead_letters.record import LONGEST_REASON
 from bus.envelope import Envelope, ErrorReply
 from bus.errors import ConnectionLost, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from bus.policy import RetryPolicy
 from bus.receiver import MOST_KEPT, Receiver
 from bus.router import Router
-from bus.settlement import LONGEST_REASON, MOST_OFFERS
+from bus.settlement import MOST_OFFERS
 from bus.transport import Outcome, Refused, Returned
 from tests.unit.fakes import NOW, FakeDelivery, FakeTransport, Sent, envelope, receiver_of, settle_down, virtual
 from tests.unit.ledger import Add, BooksClosed, CloseBooks, GetTotal, Total
@@ -196,16 +199,63 @@ def test_a_job_that_failed_for_good_is_dead_lettered_with_its_reason(error: Exce
         assert dead.envelope.headers == {
             "mine": "kept",
             "dead-code": code,
+            "dead-error": type(error).__name__,
             "dead-reason": reason,
             "dead-queue": "ledger.jobs.close.v1",
             "dead-attempts": attempt,
             "dead-at": int(NOW * 1000),
             "dead-by": "ledger",
+            "dead-host": socket.gethostname(),
+            "dead-trunkline": version("trunkline"),
+            "first-failed-at": int(NOW * 1000),
         }
         (told,) = to(transport, "bus.updates")
         assert (told.envelope.error, delivery.acks) == (code, 1)
 
     run()
+
+
+@virtual
+async def test_the_moment_of_the_first_failure_is_on_every_copy() -> None:
+    transport, first = FakeTransport(), int(NOW * 1000) - 60_000
+    headers = {"first-failed-at": first, "mine": "kept"}
+    await received(job(Work(error=ValueError()), transport), ordered(attempt=2, headers=headers))
+    assert to(transport, "ledger.retry.5s")[0].envelope.headers == headers
+    await received(job(Work(error=ValueError()), transport), ordered(attempt=3, headers=headers))
+    dead = to(transport, "bus.dead")[0].envelope.headers
+    assert (dead["first-failed-at"], dead["dead-at"]) == (first, int(NOW * 1000))
+
+
+@virtual
+async def test_a_new_death_leaves_nothing_of_an_older_record() -> None:
+    transport = FakeTransport()
+    headers = {"dead-version": "0.9", "dead-mine": 1, "replays": 1}
+    await received(job(Work(error=NotFound()), transport), ordered(headers=headers))
+    dead = to(transport, "bus.dead")[0].envelope.headers
+    assert "dead-version" not in dead
+    assert "dead-mine" not in dead
+    assert dead["replays"] == 1
+
+
+@virtual
+async def test_a_replayed_message_is_handled_although_the_ack_of_its_last_life_was_lost() -> None:
+    transport, work = FakeTransport(), Work(error=NotFound())
+    receiver, lost = job(work, transport), ordered()
+    lost.alive = False
+    await received(receiver, lost)
+    replayed = ordered(headers={"replays": 1})
+    await received(receiver, replayed)
+    assert (len(work.began), len(to(transport, "bus.dead")), replayed.acks) == (2, 2, 1)
+
+
+@virtual
+async def test_copies_do_not_expire_with_their_original() -> None:
+    """By AMQP's `expiration`, which a foreign client may have set: a dead letter would be gone with it."""
+    transport = FakeTransport()
+    await received(job(Work(error=ValueError()), transport), ordered(expiration=60_000))
+    await received(job(Work(error=NotFound()), transport), ordered(expiration=60_000))
+    assert to(transport, "ledger.retry.1s")[0].envelope.expiration is None
+    assert to(transport, "bus.dead")[0].envelope.expiration is None
 
 
 @virtual

@@ -58,6 +58,7 @@ def test_no_attempt_begins_after_the_total_time(lasted: float, settlement: Settl
 
 def test_a_foreign_text_is_no_reason() -> None:
     assert reason_of(ValueError(SECRET)) == "ValueError"
+    assert reason_of(Internal(SECRET)) == "Internal"
 
 
 @pytest.mark.parametrize(

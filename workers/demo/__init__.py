@@ -1,1 +1,1 @@
-"""The demonstration: a recording goes in, its transcript comes out, and every step can be watched."""
+"""The demonstration: a recording goes in, its transcript, a note and documents come out, and every step can be watched."""

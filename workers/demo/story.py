@@ -5,13 +5,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from uuid import UUID, uuid4
+from typing import TypeVar
+from uuid import uuid4
 
-from bus import Bus, BusError, InvalidArgument, Job, JobHandle, contract, correlated
+from bus import Bus, BusError, InvalidArgument, Job, Message, contract, correlated
+from bus.context import PendingJob
 from bus.contract import Catalog
 from bus.envelope import Envelope, Progress
 from bus.errors import error_for
-from contracts.transcription.v1 import GetTranscript, TranscribeAudio, Transcript
+from contracts.documentation.client import DocumentationClient
+from contracts.documentation.v1 import CreateNote, NoteContent, NoteStatus
+from contracts.transcription.client import TranscriptionClient
+from contracts.transcription.v1 import Transcript
 from workers.demo.stage import Stage, served
 from workers.demo.subscribers import subscribers
 
@@ -20,9 +25,11 @@ __all__ = ["Ending", "Step", "Story"]
 JOB_TIMEOUT = 300.0
 """Seconds; several times what the recording takes on a slow machine."""
 EVENT_TIMEOUT = 10.0
-"""Seconds from the transcript to both subscribers."""
+"""Seconds from what happened to who cares."""
 MOST_LETTERS = 10_000
 """Dead letters that are looked at: a broker that lasts keeps those of earlier demonstrations, and ours is the last."""
+R = TypeVar("R", bound=Message)
+DEMO_IDS = {"patient_id": "DEMO-PATIENT-1", "encounter_id": "DEMO-ENCOUNTER-1", "provider_id": "DEMO-PROVIDER-1"}
 WORK_QUEUE = "transcription.jobs.transcribe.v1"
 
 
@@ -52,6 +59,8 @@ class Ending:
     """What the story tells at its end."""
 
     transcript: Transcript
+    note: NoteStatus
+    """As it is in the end, with its documents."""
     dead_letter: Envelope
     correlation_id: str
 
@@ -62,46 +71,63 @@ class Story:
 
     stage: Stage
     on_step: Callable[[Step], None]
-    on_progress: Callable[[Progress], None]
+    on_progress: Callable[[str, Progress], None]
+    by_section: bool = False
+    """Whether the recording has an utterance for each section of a note, as the repository's sample has."""
     correlation_id: str = field(default_factory=lambda: str(uuid4()))
     _began: float = field(default_factory=time.perf_counter)
 
     async def play(self, recording: str) -> Ending:
-        """From the recording (a path or URL that the worker can read) to the dead letter."""
+        """From the recording (a path or URL that the worker can read) to documents, and to a dead letter."""
         router, seen = subscribers(self.correlation_id)
-        async with self.stage.bus("demo") as bus, self.stage.worker() as worker, bus.serving(router):
-            with self._step("start the worker", worker):
-                await served(bus)
+        async with self.stage.bus("demo") as bus, self.stage.workers() as workers, bus.serving(router):
+            with self._step("start the workers", workers):
+                await served(bus, self.stage.check)
             with correlated(self.correlation_id):
-                transcript = await self._transcribe(bus, recording)
-                await self._ask(bus, transcript.transcript_id)
-                await self._hear(seen)
+                transcript = await self._transcribe(TranscriptionClient(bus), recording)
+                await self._hear(seen, "index", "notify")
+                note = await self._document(DocumentationClient(bus), transcript)
+                await self._hear(seen, "archive")
                 dead = await self._poison(bus)
-        return Ending(transcript=transcript, dead_letter=dead, correlation_id=self.correlation_id)
+        return Ending(transcript=transcript, note=note, dead_letter=dead, correlation_id=self.correlation_id)
 
-    async def _transcribe(self, bus: Bus, recording: str) -> Transcript:
+    async def _transcribe(self, client: TranscriptionClient, recording: str) -> Transcript:
         with self._step("submit the recording", "confirmed by the broker", self.correlation_id):
-            job = await bus.submit(TranscribeAudio(audio_url=recording))
+            job = await client.create(recording)
         with self._step("transcribe it", "progress, then the result", self.correlation_id):
-            return await self._followed(job)
+            transcript = await self._followed("transcribing", job)
+        with self._step("ask for it by RPC", "the transcript, again", self.correlation_id):
+            return await client.get(transcript.transcript_id, timeout=5)
 
-    async def _followed(self, job: JobHandle[Transcript]) -> Transcript:
+    async def _document(self, client: DocumentationClient, transcript: Transcript) -> NoteStatus:
+        with self._step("create a note by RPC", "a draft, kept", self.correlation_id):
+            created = await client.create(self._note(transcript), timeout=10)
+        with self._step("make documents of it", "PDF and DOCX are written", self.correlation_id):
+            await self._followed("writing", await client.generate(created.note_id, "pdf", "docx"))
+        with self._step("ask for its status by RPC", "a draft with two documents", self.correlation_id):
+            return await client.status(created.note_id, timeout=5)
+
+    def _note(self, transcript: Transcript) -> CreateNote:
+        """The sample is filed section by section; of any other recording the service takes all as what the patient reports."""
+        content = NoteContent()
+        said = [segment.text for segment in transcript.segments]
+        if self.by_section and len(said) == len(NoteContent.model_fields):
+            content = NoteContent(**dict(zip(NoteContent.model_fields, said, strict=True)))
+        return CreateNote(**DEMO_IDS, note_type="SOAP", transcription_id=transcript.transcript_id, content=content)
+
+    async def _followed(self, what: str, job: PendingJob[R]) -> R:
         async for update in job.updates():
             if update.error is not None:
                 # It will be tried again, for minutes; who watches a demonstration wants to know now.
                 raise error_for(update.error, update.note)
-            self.on_progress(update)
+            self.on_progress(what, update)
         return await job.result(timeout=JOB_TIMEOUT)
 
-    async def _ask(self, bus: Bus, transcript_id: UUID) -> None:
-        with self._step("ask for it by RPC", "the transcript, again", self.correlation_id):
-            await bus.request(GetTranscript(transcript_id=transcript_id), timeout=5)
-
-    async def _hear(self, seen: "dict[str, asyncio.Future[Envelope]]") -> None:
-        for name, arrival in seen.items():
+    async def _hear(self, seen: "dict[str, asyncio.Future[Envelope]]", *names: str) -> None:
+        for name in names:
             began = time.perf_counter()
             async with asyncio.timeout(EVENT_TIMEOUT):
-                event = await arrival
+                event = await seen[name]
             self._done(f"event for {name}", f"{event.type} received", began, event.correlation_id)
 
     async def _poison(self, bus: Bus) -> Envelope:
@@ -111,7 +137,7 @@ class Story:
             await job.result(timeout=EVENT_TIMEOUT)
         except InvalidArgument:
             letters = await bus.dead_letters(WORK_QUEUE, limit=MOST_LETTERS)
-            dead = next(letter for letter in letters if letter.id == job.id)
+            dead = next(letter.envelope for letter in letters if letter.id == job.id)
         else:
             raise BusError("the worker took a message that breaks its contract")
         self._done("submit a poisoned job", f"dead-lettered: {dead.headers['dead-code']}", began, dead.correlation_id)

@@ -1,14 +1,15 @@
-"""A service that cares about transcripts twice: two subscriptions, each with a queue of its own."""
+"""A service that cares about transcripts twice and about documents once: three subscriptions, each with a queue of its own."""
 
 import asyncio
 
-from bus import Context, Router
+from bus import Context, Event, Router
 from bus.envelope import Envelope
+from contracts.documentation.v1 import DocumentGenerated
 from contracts.transcription.v1 import TranscriptCompleted
 
-__all__ = ["SUBSCRIPTIONS", "subscribers"]
+__all__ = ["subscribers"]
 
-SUBSCRIPTIONS = ("index", "notify")
+SUBSCRIPTIONS: dict[str, type[Event]] = {"index": TranscriptCompleted, "notify": TranscriptCompleted, "archive": DocumentGenerated}
 
 
 def subscribers(correlation_id: str) -> tuple[Router, dict[str, "asyncio.Future[Envelope]"]]:
@@ -17,12 +18,12 @@ def subscribers(correlation_id: str) -> tuple[Router, dict[str, "asyncio.Future[
     loop = asyncio.get_running_loop()
     seen: dict[str, asyncio.Future[Envelope]] = {name: loop.create_future() for name in SUBSCRIPTIONS}
 
-    def subscribe(name: str) -> None:
-        @router.event(TranscriptCompleted, subscription=name)
-        async def on_completed(_event: TranscriptCompleted, context: Context) -> None:
+    def subscribe(name: str, event: type[Event]) -> None:
+        @router.event(event, subscription=name)
+        async def on_event(_event: Event, context: Context) -> None:
             if context.envelope.correlation_id == correlation_id and not seen[name].done():
                 seen[name].set_result(context.envelope)
 
-    for name in SUBSCRIPTIONS:
-        subscribe(name)
+    for name, event in SUBSCRIPTIONS.items():
+        subscribe(name, event)
     return router, seen

@@ -12,6 +12,7 @@ from bus.topology import Address, Queue, Topology
 from bus.transport import Accepted, Consumption, Delivery, Observer, Outcome, Returned
 from bus.transports.faststream.link import RobustLink
 from bus.transports.faststream.subscriber import Subscribed
+from bus.transports.rabbitmq.depth import ready_in
 from bus.transports.rabbitmq.link import Channel, dressed
 from bus.transports.rabbitmq.plain import PlainConsuming, PlainDelivery, PlainPublishing
 from bus.transports.rabbitmq.publisher import Publisher
@@ -87,6 +88,10 @@ class FastStreamTransport:
         """Make it exist."""
         await self._link.declare(topology)
 
+    async def depth(self, queue: str) -> int:
+        """Messages that are ready in a queue."""
+        return await ready_in(self._link, queue)
+
     async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> Outcome:
         """Send one message."""
         outcome = await self._sent(envelope, address, timeout, via)
@@ -121,7 +126,7 @@ class FastStreamTransport:
             confirms=queue.purpose == "requests",
             opened=self._taking(queue, on_delivery),
         )
-        self._consumers.append(consumer)
+        self._consumers = [each for each in self._consumers if not each.closed] + [consumer]
         consumer.start()
         return consumer
 

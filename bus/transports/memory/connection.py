@@ -67,7 +67,7 @@ class Connection:
     def channel(self) -> "Channel":
         """A new channel."""
         channel = Channel(self._peer)
-        self._channels.append(channel)
+        self._channels = [each for each in self._channels if each.alive] + [channel]
         return channel
 
     def close(self, reason: str) -> None:

@@ -1,8 +1,9 @@
 """A supervised consumer of the model broker, and what it delivers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
+from typing import Any
 
 from bus.envelope import Envelope, Traffic
 from bus.errors import BusError
@@ -12,7 +13,7 @@ from bus.transport import Delivery
 from bus.transports.memory.broker import MemoryBroker
 from bus.transports.memory.connection import Channel, Connection
 from bus.transports.memory.messages import Stored
-from bus.transports.wire import decode
+from bus.transports.wire import broker_headers, decode
 
 __all__ = ["MemoryConsumer", "MemoryDelivery"]
 
@@ -40,6 +41,11 @@ class MemoryDelivery:
     def envelope(self) -> Envelope:
         """The message; `Delivery.envelope` says more."""
         return decode(self._message.wire, traffic=TRAFFIC[self._queue.purpose], queue=self._queue.name, received=self._received)
+
+    @property
+    def broker_headers(self) -> Mapping[str, Any]:
+        """The broker's own notes."""
+        return broker_headers(self._message.wire.headers)
 
     async def ack(self) -> bool:
         """Done."""
@@ -128,12 +134,22 @@ class MemoryConsumer:
 
     async def cancel(self) -> None:
         """No further deliveries; the channel stays for acks."""
-        await self.close()
+        await self._stop()
         if self._channel is not None:
             self._channel.detach()
 
+    @property
+    def closed(self) -> bool:
+        """Whether it will never consume again, and its channel is gone."""
+        return self._task is not None and self._task.done() and (self._channel is None or not self._channel.alive)
+
     async def close(self) -> None:
-        """Consume no more; the channel ends with the connection."""
+        """Consume no more, and close the channel: what is unacked goes back."""
+        await self._stop()
+        if self._channel is not None:
+            self._channel.close("closed")
+
+    async def _stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

@@ -66,6 +66,12 @@ class MemoryTransport:
             raise Unavailable("nothing was declared: not connected to the model broker")
         self._broker.declare(topology, self._connection)
 
+    async def depth(self, queue: str) -> int:
+        """Messages that are ready in a queue; `Unavailable` at once while there is no connection."""
+        if not self._up:
+            raise Unavailable("nobody can tell: not connected to the model broker")
+        return self._broker.depth(queue)
+
     async def send(
         self,
         envelope: Envelope,
@@ -105,7 +111,7 @@ class MemoryTransport:
         consumer = MemoryConsumer(
             self.connection, self._broker, queue, topology, prefetch=prefetch, on_delivery=on_delivery, acks=acks, clock=self._clock
         )
-        self._consumers.append(consumer)
+        self._consumers = [each for each in self._consumers if not each.closed] + [consumer]
         consumer.start()
         return consumer
 

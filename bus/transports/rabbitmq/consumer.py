@@ -148,8 +148,13 @@ class Consumer:
             with translating(f"cancelling the consumer of {self.name}"):
                 await self._channel.basic_cancel(self._tag, timeout=CLOSE_TIMEOUT)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it will never consume again, and its channel is gone."""
+        return self._task is not None and self._task.done()
+
     async def close(self) -> None:
-        """Consume no more, and close the channel."""
+        """Consume no more, and close the channel: the broker takes back what is unacked. Acks of this turn are on their way before."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=2 * CLOSE_TIMEOUT)

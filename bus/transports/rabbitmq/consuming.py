@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from bus.envelope import Envelope, Traffic
 from bus.errors import ConnectionLost
@@ -10,8 +11,9 @@ from bus.topology import Address
 from bus.transport import Delivery
 from bus.transports.rabbitmq.frames import ack_frame, nack_frame
 from bus.transports.rabbitmq.lane import Lane
-from bus.transports.rabbitmq.properties import message_id_of, read_envelope
+from bus.transports.rabbitmq.properties import message_id_of, read_envelope, read_headers
 from bus.transports.rabbitmq.publishing import framed
+from bus.transports.wire import broker_headers
 
 __all__ = ["ConsumingChannel", "LaneDelivery"]
 
@@ -42,6 +44,11 @@ class LaneDelivery:
                 self._properties, self._body, traffic=channel.traffic, queue=channel.queue, received=self._received
             )
         return self._envelope
+
+    @property
+    def broker_headers(self) -> Mapping[str, Any]:
+        """The broker's own notes; decoded at each call, since hardly anybody asks."""
+        return broker_headers(read_headers(self._properties))
 
     async def ack(self) -> bool:
         """Done."""

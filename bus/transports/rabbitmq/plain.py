@@ -1,9 +1,10 @@
 """Channels without the fast lane: the same by aio-pika's own means, for comparison and as the way out (`BUS_FASTLANE=off`)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cached_property, partial
+from typing import Any
 
 import aiormq.abc
 from aiormq.channel import Channel
@@ -182,6 +183,11 @@ class PlainDelivery:
     def envelope(self) -> Envelope:
         """The message; `Delivery.envelope` says more."""
         return wire.decode(self._read(), traffic=self.channel.traffic, queue=self.channel.queue, received=self._received)
+
+    @property
+    def broker_headers(self) -> Mapping[str, Any]:
+        """The broker's own notes."""
+        return wire.broker_headers(self._read().headers)
 
     async def ack(self) -> bool:
         """Done."""

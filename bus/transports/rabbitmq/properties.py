@@ -3,6 +3,7 @@
 It makes and reads what `bus.transports.wire` with pamqp makes and reads; a test holds the two to each other.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from struct import Struct, error
 from typing import Any
@@ -13,7 +14,7 @@ from bus.envelope import Envelope, Traffic
 from bus.transports import wire
 from bus.transports.rabbitmq.codec import from_properties
 
-__all__ = ["message_id_of", "read_envelope", "write_properties"]
+__all__ = ["message_id_of", "read_envelope", "read_headers", "write_properties"]
 
 # Flag bits of the properties, in the order of the specification.
 CONTENT_TYPE, CONTENT_ENCODING, HEADERS, DELIVERY_MODE, PRIORITY = 1 << 15, 1 << 14, 1 << 13, 1 << 12, 1 << 11
@@ -237,6 +238,11 @@ def _digits(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= len(str(wire.LONGEST_DEADLINE))):
         raise Unusual
     return int(text)
+
+
+def read_headers(properties: bytes) -> Mapping[str, Any]:
+    """Every header, the broker's own as well; none where they are illegible."""
+    return _long_way(properties, b"").headers
 
 
 def message_id_of(properties: bytes) -> str:

@@ -12,6 +12,7 @@ from bus.topology import Address, Purpose, Queue, Topology
 from bus.transport import Consumption, Delivery, Observer, Outcome, Returned
 from bus.transports.rabbitmq.consumer import Consumer, Consuming
 from bus.transports.rabbitmq.consuming import ConsumingChannel, LaneDelivery
+from bus.transports.rabbitmq.depth import ready_in
 from bus.transports.rabbitmq.link import Link
 from bus.transports.rabbitmq.plain import PlainConsuming, PlainDelivery, PlainPublishing
 from bus.transports.rabbitmq.publisher import Publisher, Publishing
@@ -119,6 +120,10 @@ class RabbitMQTransport:
         """Make it exist; with the setting `topology=verify` look whether it does."""
         await self._publishing.declare(topology)
 
+    async def depth(self, queue: str) -> int:
+        """Messages that are ready in a queue."""
+        return await ready_in(self._consuming, queue)
+
     async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> Outcome:
         """Send one message."""
         if isinstance(via, LaneDelivery) and via.channel.alive:
@@ -155,7 +160,7 @@ class RabbitMQTransport:
             confirms=queue.purpose == "requests" and not self._settings.fastlane,
             opened=self._taking(link, queue, on_delivery),
         )
-        self._consumers.append(consumer)
+        self._consumers = [each for each in self._consumers if not each.closed] + [consumer]
         consumer.start()
         return consumer
 

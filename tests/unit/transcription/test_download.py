@@ -19,7 +19,10 @@ Answer = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
 async def server(answer: Answer) -> AsyncIterator[str]:
     """An HTTP server whose every answer is `answer(path, writer)`; its URL, with a patient's name in the path and query."""
 
+    writers: list[asyncio.StreamWriter] = []
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         request = await reader.readuntil(b"\r\n\r\n")
         try:
             await answer(request.split()[1].decode(), writer)
@@ -30,7 +33,11 @@ async def server(answer: Answer) -> AsyncIterator[str]:
 
     listening = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with listening:
-        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/{PATIENT}.wav?name={PATIENT}"
+        try:
+            yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/{PATIENT}.wav?name={PATIENT}"
+        finally:
+            for writer in writers:
+                writer.transport.abort()  # whatever it was doing: nothing is left open behind the test
 
 
 def says(status: str, *headers: str, body: bytes = b"") -> Answer:

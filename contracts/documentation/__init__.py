@@ -1,0 +1,1 @@
+"""What the documentation service answers, does and tells; version 1 in `v1`, its typed client in `client`."""

@@ -1,0 +1,151 @@
+"""One fault class, played once: messages flow, faults strike by a schedule, everything comes to rest, the ledger is read."""
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bus.brokers.private_node import PrivateNode
+from tests.chaos.actor import Actor
+from tests.chaos.faults import Fault
+from tests.chaos.journal import ACKED, EFFECT, SENT, Entry
+from tests.chaos.ledger import Ledger, Verdict, judged
+from tests.chaos.scene import OURS, Party, Scene
+from tests.chaos.sender import Order
+
+__all__ = ["Played", "Size", "broken", "play"]
+
+LOOK = 0.1
+REST = 15.0
+"""Seconds without anything new after which nothing more is expected: longer than any retry or reconnect here takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much of it."""
+
+    messages: int
+    faults: int
+    seed: int
+    rate: float = 250
+    senders: int = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Played:
+    """What came of it."""
+
+    fault: str
+    party: str
+    size: Size
+    faults: int
+    verdict: Verdict
+    in_flight: int
+    """The most effects that the faults can have doubled: what the workers had taken, each time."""
+    waiting: Mapping[str, int]
+    """What still waited in queues in the end."""
+    exits: tuple[int, ...]
+    confirms: tuple[float, ...]
+    """Seconds from the broker's return to the first confirm, each time."""
+    effects: tuple[float, ...]
+    """The same to the first effect."""
+    seconds: float
+
+
+async def play(fault: Fault, size: Size, node: PrivateNode, directory: Path, *, party: Party = OURS) -> Played:
+    """Play it on this node."""
+    began = time.monotonic()
+    order = Order.model_validate({"count": size.messages, "rate": size.rate, "senders": size.senders, "seed": size.seed, **party.order})
+    async with Scene(node, directory, party=party, environment=fault.environment) as scene:
+        for _ in range(fault.workers):
+            await scene.add_worker()
+        sender = await scene.start_sender(order)
+        await struck(fault, size, scene)
+        sender.enough()
+        await ended(sender, scene)
+        await at_rest(scene)
+        for worker in [*scene.workers] if party.stops else []:
+            await scene.stop_worker(worker)
+        waiting = await scene.waiting() if party.stops else {}
+        scene.work.news()
+        verdict = judged(Ledger(sends=scene.sends.entries, work=scene.work.entries, dead=await scene.dead()))
+        return Played(
+            fault=fault.name,
+            party=party.name,
+            size=size,
+            faults=size.faults,
+            verdict=verdict,
+            in_flight=size.faults * fault.workers * TAKEN if fault.splits else 0,
+            waiting={name: count for name, count in waiting.items() if count},
+            exits=tuple(scene.exits),
+            confirms=first_after(scene.back, scene.sends.entries, ACKED),
+            effects=first_after(scene.back, scene.work.entries, EFFECT),
+            seconds=time.monotonic() - began,
+        )
+
+
+def broken(played: Played, fault: Fault) -> list[str]:
+    """Which promises were not kept; empty where all were."""
+    verdict = played.verdict
+    rules = {
+        f"lost: {verdict.lost[:20]} of {verdict.acked} acked": bool(verdict.lost),
+        f"unexpected: {verdict.unexpected[:20]}": bool(verdict.unexpected),
+        f"unknown: {verdict.unknown} of {verdict.messages}, though no fault is longer than their timeout": verdict.unknown > 0,
+        f"failed: {verdict.failed}, and the fault should refuse {'some' if fault.refuses else 'none'}": bool(verdict.failed)
+        != fault.refuses,
+        f"left over: {dict(played.waiting)}": bool(played.waiting),
+        f"exit codes: {played.exits}": any(played.exits),
+        f"duplicate effects: {verdict.duplicate_effects}, at most {played.in_flight}": verdict.duplicate_effects > played.in_flight,
+    }
+    return [rule for rule, hurt in rules.items() if hurt]
+
+
+TAKEN = 2 * 16
+"""Messages that a worker has under way at most: two queues of sixteen."""
+
+
+async def struck(fault: Fault, size: Size, scene: Scene) -> None:
+    """Each fault strikes when so many messages have been sent: the same seed strikes at the same places."""
+    chance = random.Random(f"{size.seed} {fault.name}")
+    sent = 0
+    for due in sorted(chance.uniform(0.1, 0.9) * size.messages for _ in range(-(-size.faults // fault.at_once))):
+        while sent < due:
+            sent += sum(entry.mark == SENT for entry in scene.sends.news())
+            assert scene.sender is None or scene.sender.running, f"the sender ended:\n{scene.sender.said()}"
+            await asyncio.sleep(LOOK / 5)
+        await fault.strike(scene, chance)
+        sent = sum(entry.mark == SENT for entry in scene.sends.entries)
+
+
+async def ended(sender: Actor, scene: Scene) -> None:
+    """The last send has its outcome. While sends still end, it goes on."""
+    code = await sender.ended(seconds=600)
+    assert code == 0, f"the sender failed:\n{sender.said()}"
+    scene.sends.news()
+
+
+async def at_rest(scene: Scene, rest: float = REST) -> None:
+    """Until everything that was acked has come to something, or nothing new happens any more."""
+    quiet = time.monotonic()
+    acked = {entry.number for entry in scene.sends.entries if entry.mark == ACKED}
+    done = {entry.number for entry in scene.work.entries if entry.mark == EFFECT}
+    dead: set[int] = set()
+    while missing := acked - done - dead:
+        fresh = {entry.number for entry in scene.work.news() if entry.mark == EFFECT}
+        quiet = time.monotonic() if fresh else quiet
+        done |= fresh
+        if len(missing) < len(acked) / 20 and not fresh:  # what may lie among the dead letters
+            found = await scene.dead()
+            quiet = time.monotonic() if found - dead else quiet
+            dead = found
+        if time.monotonic() - quiet > rest:
+            return
+        await asyncio.sleep(LOOK)
+
+
+def first_after(moments: list[float], entries: list[Entry], mark: str) -> tuple[float, ...]:
+    """From each of these moments, how long it took to the next entry of this kind."""
+    times = sorted(entry.at for entry in entries if entry.mark == mark)
+    return tuple(min((at - moment for at in times if at >= moment), default=float("inf")) for moment in moments)

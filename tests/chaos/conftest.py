@@ -1,0 +1,21 @@
+"""The node that campaigns share, one for each process of pytest: faults leave it running."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from bus.brokers.choice import INSTALL
+from bus.brokers.installation import find_installation
+from tests.chaos.node import ChaosNode
+
+
+@pytest.fixture(scope="session")
+def chaos_node() -> Iterator[ChaosNode]:
+    installation = find_installation(os.environ)
+    assert installation, INSTALL
+    node = ChaosNode(installation)
+    asyncio.run(node.start())
+    yield node
+    asyncio.run(node.stop())

@@ -1,0 +1,116 @@
+"""What the long form measures beside the campaigns: each a function of a node, and figures."""
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.actor import Actor
+from tests.chaos.journal import ACKED, FAILED, Tail
+from tests.chaos.node import ChaosNode
+from tests.chaos.poison import fuzzed, through_the_broker
+from tests.chaos.retrying import Policy, percentile, tried
+from tests.chaos.scene import Scene
+from tests.chaos.sender import Order
+
+__all__ = ["EXAMS", "Exam"]
+
+Found = dict[str, Any]
+CLIENTS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exam:
+    """One of them."""
+
+    title: str
+    sit: Callable[[ChaosNode, Path], Awaitable[Found]]
+    broken: Callable[[Found], str]
+    """What was promised and not kept; empty where all was."""
+
+
+async def retries(node: ChaosNode, directory: Path) -> Found:
+    order = Order(count=10_000, rate=500, senders=200, seconds=0, failing=1, fail=(1, 2), hopeless=0)
+    tries = await tried(node, directory, order, Policy(attempts=4, first=1, factor=5))
+    return {
+        "messages": len(tries.wanted),
+        "retries": len(tries.late),
+        "wrong attempts": len(tries.wanted.items() ^ tries.counted.items()),
+        "lost": tries.lost,
+        "late median": round(percentile(tries.late, 0.5), 3),
+        "late p99": round(percentile(tries.late, 0.99), 3),
+        "late most": round(tries.late[-1], 3),
+    }
+
+
+async def loops(node: ChaosNode, directory: Path) -> Found:
+    order = Order(count=10_000, rate=500, senders=200, seconds=0, failing=1, fail=(10,), hopeless=0)
+    tries = await tried(node, directory, order, Policy(attempts=11, first=1, factor=1))
+    return {
+        "messages": len(tries.wanted),
+        "retries": len(tries.late),
+        "wrong attempts": len(tries.wanted.items() ^ tries.counted.items()),
+        "lost": tries.lost,
+        "late p99": round(percentile(tries.late, 0.99), 3),
+    }
+
+
+async def herd(node: ChaosNode, directory: Path) -> Found:
+    journal = Tail(directory / "herd")
+    async with Scene(node, directory) as scene:
+        command = [sys.executable, "-m", "tests.chaos.herd", str(directory / "herd"), str(CLIENTS)]
+        flock = await Actor.started("herd", command, {"BUS_URL": scene.url, "BUS_LOG_LEVEL": "error"}, directory)
+        try:
+            await node.kill()
+            await scene.returns(node.start())
+            async with asyncio.timeout(120):
+                while len(again(journal)) < CLIENTS:
+                    await asyncio.sleep(0.1)
+        finally:
+            await flock.kill()
+    took = sorted(at - scene.back[0] for at in again(journal).values())
+    windows = Counter(int(seconds) for seconds in took)
+    return {
+        "clients": CLIENTS,
+        "connections": 3 * CLIENTS,
+        "first back": round(took[0], 2),
+        "median back": round(percentile(took, 0.5), 2),
+        "all back": round(took[-1], 2),
+        "most in one second": max(windows.values()),
+    }
+
+
+def again(journal: Tail) -> dict[int, float]:
+    """When each client was ready again after it was not."""
+    journal.news()
+    lost = {entry.number for entry in journal.entries if entry.mark == FAILED}
+    return {entry.number: entry.at for entry in journal.entries if entry.mark == ACKED and entry.number in lost}
+
+
+async def poison(node: ChaosNode, directory: Path) -> Found:
+    return {"decoded": fuzzed(1_000_000, seed=1), **await through_the_broker(node, directory, 50_000)}
+
+
+def slow(found: Found, name: str, limit: float) -> str:
+    return f"{name} is {found[name]} s, and {limit:g} s is promised" if found[name] > limit else ""
+
+
+def wrong(found: Found) -> str:
+    return (
+        f"{found['lost']} lost, {found['wrong attempts']} tried too often or too seldom" if found["lost"] or found["wrong attempts"] else ""
+    )
+
+
+EXAMS = {
+    "retries": Exam(title="10,000 messages with mixed waits", sit=retries, broken=lambda found: wrong(found) or slow(found, "late p99", 1)),
+    "loops": Exam(title="10,000 messages ten times around a tier", sit=loops, broken=wrong),
+    "herd": Exam(title="200 clients whose broker is killed and started", sit=herd, broken=lambda found: slow(found, "all back", 15)),
+    "poison": Exam(
+        title="1,000,000 fuzzed messages decoded, 50,000 through the broker",
+        sit=poison,
+        broken=lambda found: "" if found["dead"] == found["sent"] and not found["restarts"] else "not all were dead-lettered",
+    ),
+}

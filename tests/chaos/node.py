@@ -1,0 +1,35 @@
+"""A private node whose slowest clocks are quick, and which a campaign may kill."""
+
+from pathlib import Path
+
+from typing_extensions import override
+
+from bus.brokers.private_node import PrivateNode
+
+__all__ = ["ChaosNode"]
+
+# RabbitMQ's dead-letter worker offers again what its target refused only after three minutes.
+ADVANCED = """\
+[{rabbit, [
+  {dead_letter_worker_publisher_confirm_timeout, 1000},
+  {quorum_tick_interval, 1000},
+  {channel_tick_interval, 1000}
+]}].
+"""
+
+
+class ChaosNode(PrivateNode):
+    """As `PrivateNode`, with settings that rabbitmq.conf has no line for."""
+
+    @override
+    def _make_directory(self) -> None:
+        super()._make_directory()
+        self._advanced.write_text(ADVANCED, encoding="ascii")
+
+    @override
+    def _environment(self) -> dict[str, str]:
+        return {**super()._environment(), "RABBITMQ_ADVANCED_CONFIG_FILE": str(self._advanced)}
+
+    @property
+    def _advanced(self) -> Path:
+        return self.directory / "advanced.config"

@@ -1,0 +1,296 @@
+"""Broken variants of the bus, made at run time in a sender's or worker's process: the suite has to notice each.
+
+Nothing in `bus/` knows of this. The two entry points ask for the variant that the environment names; `make sabotage` sets it
+and expects the test that is named beside the variant to fail with the words that are named there, too.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+import pamqp.encode
+
+import bus.app
+import bus.middleware.retry
+import bus.topology
+from bus.envelope import Envelope, new_id
+from bus.errors import ConnectionLost
+from bus.handler import Handler, Middleware, compose
+from bus.inbox import Handled, MessageKey
+from bus.topology import Address, Queue
+from bus.transport import Accepted, Delivery, Outcome, Refused
+from bus.transports.rabbitmq import RabbitMQTransport, consuming, properties
+from bus.transports.rabbitmq.consumer import Consumer
+from bus.transports.rabbitmq.consuming import ConsumingChannel, LaneDelivery
+
+__all__ = ["SABOTAGES", "VARIABLE", "Sabotage", "sabotaged"]
+
+VARIABLE = "CHAOS_SABOTAGE"
+Patches = Callable[[], list[Any]]
+FAULTS = "tests/chaos/test_faults.py::test_nothing_is_lost_and_nothing_unsent_is_done_under[{}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sabotage:
+    """One broken variant."""
+
+    what: str
+    patches: Patches
+    caught_by: str
+    """The test that has to fail."""
+    words: str
+    """How its failure begins: it has to fail for this, and not because something else went wrong."""
+
+
+@contextmanager
+def sabotaged(name: str | None) -> Iterator[None]:
+    """The block runs with this variant; with None as it is."""
+    with ExitStack() as stack:
+        for each in SABOTAGES[name].patches() if name else []:
+            stack.enter_context(each)
+        yield
+
+
+# --- the worker's side ---------------------------------------------------------------------------------------------
+
+WORK = {"jobs", "events"}
+consume, send = RabbitMQTransport.consume, RabbitMQTransport.send
+
+
+def ack_first() -> list[Any]:
+    tasks: set[asyncio.Future[bool]] = set()
+
+    async def consuming_ack_first(self: RabbitMQTransport, queue: Queue, topology: Any, *, on_delivery: Any, **rest: Any) -> Any:
+        def first_acked(delivery: Delivery) -> None:
+            tasks.add(asyncio.ensure_future(delivery.ack()))
+            on_delivery(delivery)
+
+        return await consume(self, queue, topology, on_delivery=first_acked if queue.purpose in WORK else on_delivery, **rest)
+
+    return [patch.object(RabbitMQTransport, "consume", consuming_ack_first)]
+
+
+def auto_ack() -> list[Any]:
+    async def consuming_unacked(self: RabbitMQTransport, queue: Queue, topology: Any, *, acks: bool = True, **rest: Any) -> Any:
+        return await consume(self, queue, topology, acks=acks and queue.purpose not in WORK, **rest)
+
+    async def nothing(_: LaneDelivery) -> bool:
+        return True
+
+    return [
+        patch.object(RabbitMQTransport, "consume", consuming_unacked),
+        patch.object(LaneDelivery, "ack", nothing),
+        patch.object(LaneDelivery, "requeue", nothing),
+    ]
+
+
+class Forgetful:
+    """An inbox without a memory."""
+
+    async def find(self, key: MessageKey) -> Handled | None:
+        """Nothing is known."""
+        return None
+
+    async def add(self, key: MessageKey, handled: Handled) -> None:
+        """Forget it."""
+
+
+def no_inbox() -> list[Any]:
+    return [patch.object(bus.app, "MemoryInbox", Forgetful)]
+
+
+def cancel_ignored() -> list[Any]:
+    return [patch.object(ConsumingChannel, "on_cancel", lambda self: None)]
+
+
+def consumer_gone() -> list[Any]:
+    step, begun = Consumer._step, set[int]()
+
+    async def once(self: Consumer) -> None:
+        if id(self) in begun:
+            await asyncio.Event().wait()
+        begun.add(id(self))
+        await step(self)
+
+    return [patch.object(Consumer, "_step", once)]
+
+
+def headers_copied() -> list[Any]:
+    read, table = properties.read_envelope, properties._table
+
+    def read_with(raw: bytes, body: bytes, **rest: Any) -> Envelope:
+        envelope = read(raw, body, **rest)
+        received = {name: value for name, value in properties._long_way(raw, body).headers.items() if name.startswith("x-")}
+        return envelope.evolve(headers={**envelope.headers, **received}) if received else envelope
+
+    def table_with(envelope: Envelope) -> bytes:
+        received = {name: value for name, value in envelope.headers.items() if name.startswith("x-")}
+        extra = b"".join(properties._short(name) + pamqp.encode.encode_table_value(value) for name, value in received.items())
+        return table(envelope) + extra
+
+    return [patch.object(consuming, "read_envelope", read_with), patch.object(properties, "_table", table_with)]
+
+
+# --- the topology --------------------------------------------------------------------------------------------------
+
+
+def without(function: str, argument: str) -> list[Any]:
+    """What this function of the topology makes, without one argument."""
+    made = getattr(bus.topology, function)
+
+    def lacking(*words: Any, **more: Any) -> Any:
+        result = made(*words, **more)
+        if isinstance(result, Queue):
+            return replace(result, arguments={name: value for name, value in result.arguments.items() if name != argument})
+        return {name: value for name, value in result.items() if name != argument}
+
+    return [patch.object(bus.topology, function, lacking)]
+
+
+def tiers_shared() -> list[Any]:
+    return [
+        patch.object(bus.topology, "retry_tier", lambda service, tier: f"shared.retry.{tier}"),
+        patch.object(bus.topology, "return_exchange", lambda service: "shared.return"),
+        patch.object(bus.topology, "unroutable_dead", lambda service: "shared.unroutable.dead"),
+    ]
+
+
+# --- the sender's side ---------------------------------------------------------------------------------------------
+
+
+def addressed(**changes: Any) -> list[Any]:
+    """Every send goes to an address that is a little different."""
+
+    async def sent(self: RabbitMQTransport, envelope: Envelope, address: Address, **rest: Any) -> Outcome:
+        return await send(self, envelope, replace(address, **changes), **rest)
+
+    return [patch.object(RabbitMQTransport, "send", sent)]
+
+
+def nack_swallowed() -> list[Any]:
+    async def sent(self: RabbitMQTransport, envelope: Envelope, address: Address, **rest: Any) -> Outcome:
+        outcome = await send(self, envelope, address, **rest)
+        return Accepted() if isinstance(outcome, Refused) else outcome
+
+    return [patch.object(RabbitMQTransport, "send", sent)]
+
+
+def dropped_on_reconnect() -> list[Any]:
+    async def sent(self: RabbitMQTransport, envelope: Envelope, address: Address, **rest: Any) -> Outcome:
+        try:
+            return await send(self, envelope, address, **rest)
+        except ConnectionLost:
+            return Accepted()
+
+    return [patch.object(RabbitMQTransport, "send", sent)]
+
+
+def no_resend() -> list[Any]:
+    return [patch("bus.stacks.retry", lambda **_: lambda inner: inner)]
+
+
+def new_id_on_resend() -> list[Any]:
+    retry = bus.middleware.retry.retry
+
+    def renewing(inner: Handler) -> Handler:
+        tried: set[str] = set()
+
+        async def call(envelope: Envelope) -> Envelope | None:
+            again = envelope.id in tried
+            tried.add(envelope.id)
+            return await inner(envelope.evolve(id=new_id()) if again else envelope)
+
+        return call
+
+    def both(**words: Any) -> Middleware:
+        return lambda inner: compose([retry(**words), renewing], inner)
+
+    return [patch("bus.stacks.retry", both)]
+
+
+SABOTAGES = {
+    "ack-first": Sabotage(
+        what="a message is acked before its handler runs", patches=ack_first, caught_by=FAULTS.format("kill-worker"), words="lost"
+    ),
+    "auto-ack": Sabotage(
+        what="the broker forgets a message as it sends it", patches=auto_ack, caught_by=FAULTS.format("kill-worker"), words="lost"
+    ),
+    "no-confirms": Sabotage(
+        what="a publish does not wait for its confirm",
+        patches=lambda: addressed(confirmed=False),
+        caught_by=FAULTS.format("full-queue"),
+        words="lost",
+    ),
+    "mandatory-off": Sabotage(
+        what="what no queue takes does not come back",
+        patches=lambda: addressed(mandatory=False),
+        caught_by=FAULTS.format("unbound"),
+        words="lost",
+    ),
+    "no-resend": Sabotage(
+        what="what was under way when the connection went is not sent again",
+        patches=no_resend,
+        caught_by=FAULTS.format("swallowed-confirms"),
+        words="unknown",
+    ),
+    "new-id-on-resend": Sabotage(
+        what="it is sent again under another id",
+        patches=new_id_on_resend,
+        caught_by=FAULTS.format("swallowed-confirms"),
+        words="unexpected",
+    ),
+    "no-inbox": Sabotage(
+        what="no idempotent receiver", patches=no_inbox, caught_by=FAULTS.format("swallowed-confirms"), words="duplicate effects"
+    ),
+    "drop-on-reconnect": Sabotage(
+        what="what was under way when the connection went is dropped, and reported as sent",
+        patches=dropped_on_reconnect,
+        caught_by=FAULTS.format("reset"),
+        words="lost",
+    ),
+    "consumer-gone": Sabotage(
+        what="a consumer whose connection went does not come back",
+        patches=consumer_gone,
+        caught_by=FAULTS.format("close-connections"),
+        words="lost",
+    ),
+    "tiers-shared": Sabotage(
+        what="the services share their retry tiers",
+        patches=tiers_shared,
+        caught_by="tests/chaos/test_neighbours.py::test_a_services_retries_come_back_on_time_while_anothers_queue_is[full]",
+        words="late",
+    ),
+    "no-delivery-limit": Sabotage(
+        what="dead letters without a delivery limit: 4.x deletes one that was looked at 21 times",
+        patches=lambda: without("_dead_queue", "x-delivery-limit"),
+        caught_by="tests/chaos/test_retries.py::test_a_dead_letter_survives_being_looked_at",
+        words="delivery limit",
+    ),
+    "headers-copied": Sabotage(
+        what="a copy carries the broker's headers of what it is a copy of",
+        patches=headers_copied,
+        caught_by="tests/chaos/test_retries.py::test_every_message_is_tried_exactly_as_often_as_its_policy_says",
+        words="the broker's headers",
+    ),
+    "nack-swallowed": Sabotage(
+        what="a publish that the broker refused is reported as sent",
+        patches=nack_swallowed,
+        caught_by=FAULTS.format("full-queue"),
+        words="lost",
+    ),
+    "at-most-once-dead-lettering": Sabotage(
+        what="dead-lettering inside the broker is not confirmed",
+        patches=lambda: without("_dead_lettering", "x-dead-letter-strategy"),
+        caught_by=FAULTS.format("dead-letter-target"),
+        words="lost",
+    ),
+    "cancel-ignored": Sabotage(
+        what="a consumer that the broker cancelled does not come back",
+        patches=cancel_ignored,
+        caught_by="tests/chaos/test_deleted.py::test_a_queue_that_was_deleted_is_served_again",
+        words="not served",
+    ),
+}

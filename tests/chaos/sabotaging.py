@@ -1,0 +1,60 @@
+"""`python -m tests.chaos.sabotaging [NAME…]`: breaks the bus in each way, and sees whether the test that is named for it notices."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+
+from tests.chaos.sabotage import SABOTAGES, VARIABLE, Sabotage
+from tests.integration.command import ROOT
+
+SEED = "20"
+"""One at which every fault is of a kind that the broken variant minds; the tests themselves take any."""
+FAILED = 1
+"""pytest's exit code where tests ran, and some failed."""
+
+
+def main(names: list[str]) -> int:
+    """0 where each was caught."""
+    if unknown := [name for name in names if name not in SABOTAGES]:
+        print(f"sabotage: no such variant: {', '.join(unknown)}; there are {', '.join(SABOTAGES)}", file=sys.stderr)
+        return os.EX_USAGE
+    chosen = {name: SABOTAGES[name] for name in names or SABOTAGES}
+    tests = sorted({each.caught_by for each in chosen.values()})
+    print(f"sabotage: {len(tests)} tests without sabotage", flush=True)
+    code, output = run(tests)
+    if code:
+        print(f"{output}\nsabotage: they fail as it is; nothing can be learnt from their failing", file=sys.stderr)
+        return 1
+    escaped = [name for name, each in chosen.items() if not caught(name, each)]
+    print(f"sabotage: {len(chosen) - len(escaped)} of {len(chosen)} caught" + (f"; escaped: {', '.join(escaped)}" if escaped else ""))
+    return 1 if escaped else 0
+
+
+def caught(name: str, sabotage: Sabotage) -> bool:
+    """Whether its test fails, and in the words that it should."""
+    began = time.monotonic()
+    code, output = run([sabotage.caught_by], **{VARIABLE: name})
+    said = re.search(r"^E +AssertionError: (.*)$", output, re.MULTILINE)
+    found = code == FAILED and said is not None and sabotage.words in said[1]
+    test = sabotage.caught_by.partition("::")[2]
+    how = said[1][:90] if said else f"pytest ended with {code}"
+    print(
+        f"  {'caught ' if found else 'ESCAPED'}  {name}: {sabotage.what}\n           {test}: {how} ({time.monotonic() - began:.0f} s)",
+        flush=True,
+    )
+    return found
+
+
+def run(tests: list[str], **environment: str) -> tuple[int, str]:
+    """pytest's exit code, and what it said."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "CHAOS_SEED": SEED, **environment}, capture_output=True, text=True, timeout=1200, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,26 @@
+"""The ledger under each class of faults, in the short form."""
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.campaign import Size, broken, play
+from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.node import ChaosNode
+from tests.chaos.table import PROPERTY, row
+
+pytestmark = pytest.mark.timeout(240)
+SEED = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(10_000))
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+async def test_nothing_is_lost_and_nothing_unsent_is_done_under(
+    fault: Fault, chaos_node: ChaosNode, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    played = await play(fault, Size(messages=fault.messages, faults=fault.faults, seed=SEED), chaos_node, tmp_path)
+    record_property(PROPERTY, row(played))
+    why = broken(played, fault)
+    assert not why, "; ".join(why)

@@ -1,0 +1,69 @@
+"""One service's trouble is not another's: each has retry tiers of its own."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from bus.contract import contract_of
+from bus.topology import event_queue
+from tests.chaos.contracts import SERVICE, Happened
+from tests.chaos.journal import DELIVERED, Tail
+from tests.chaos.node import ChaosNode
+from tests.chaos.scene import Scene
+from tests.chaos.sender import Order
+from tests.polling import until
+
+pytestmark = pytest.mark.timeout(240)
+NEIGHBOUR = "neighbour"
+QUEUE = event_queue(SERVICE, contract_of(Happened))
+EVENTS = 200
+GENEROUS = 8.0
+"""Seconds that a retry may be late: what waits behind another service's full queue is late for ever."""
+
+
+@pytest.mark.parametrize("state", ["full", "deleted", "failing"])
+async def test_a_services_retries_come_back_on_time_while_anothers_queue_is(state: str, chaos_node: ChaosNode, tmp_path: Path) -> None:
+    environment = {"CHAOS_FAILS": SERVICE} if state == "failing" else {}
+    neighbours = Tail(tmp_path / "neighbours")
+    async with Scene(chaos_node, tmp_path, environment=environment) as scene:
+        await scene.add_worker()
+        await scene.add_worker(NEIGHBOUR, "neighbours")
+        sender = await scene.start_sender(Order(count=EVENTS, rate=200, kinds="events", failing=1, fail=(1,), hopeless=0, seconds=0))
+        await until(lambda: scene.work.news() and len(scene.work.entries) > EVENTS // 2, "half of the events")
+        if state != "failing":
+            scene.workers[0].signal(signal.SIGSTOP)
+            await trouble(scene, state)
+        sender.enough()
+        await sender.ended()
+
+        def pending() -> int:
+            neighbours.news()
+            return len(attempts(neighbours, 1)) - len(attempts(neighbours, 2))
+
+        try:
+            await until(lambda: len(attempts(neighbours, 1)) >= EVENTS and not pending(), "the neighbour's retries", seconds=GENEROUS + 5)
+        except AssertionError:
+            assert not pending(), f"late: {pending()} of {EVENTS} retries did not come back while another's queue was {state}"
+            raise
+    first, second = attempts(neighbours, 1), attempts(neighbours, 2)
+    late = sorted(at - first[number] - 1 for number, at in second.items())
+    print(f"retries beside a service whose queue is {state}: late by {late[len(late) // 2]:.3f} s (median), {late[-1]:.3f} s (most)")
+    assert late[-1] < GENEROUS, f"late: {late[-1]:.1f} s"
+
+
+async def trouble(scene: Scene, state: str) -> None:
+    if state == "full":
+        await scene.api("PUT", "policies/{}/full", {"pattern": f"^{QUEUE}$", "definition": {"max-length": 1}, "apply-to": "queues"})
+    else:
+        await scene.api("DELETE", f"queues/{{}}/{QUEUE}")
+
+
+def attempts(journal: Tail, attempt: int) -> dict[int, float]:
+    """When each message's attempt was delivered first."""
+    journal.news()
+    found: dict[int, float] = {}
+    for entry in journal.entries:
+        if entry.mark == DELIVERED and entry.detail.endswith(f" {attempt}"):
+            found.setdefault(entry.number, entry.at)
+    return found

@@ -1,0 +1,261 @@
+"""An operator's hands on dead letters, on every transport."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from bus.context import Context
+from bus.contract import contract_of
+from bus.dead_letters import EVERYTHING, Letter, Replayed, Replaying, Selection, look, look_into, purge, reading, replay
+from bus.envelope import Envelope
+from bus.errors import InvalidArgument, NotFound, ResourceExhausted
+from bus.policy import RetryPolicy
+from bus.router import Router
+from bus.topology import Queue, Topology, dead_letter_address, dead_letter_queue, event_queue, retry_address, unroutable_dead
+from tests.conformance.contracts import Told, Word, Write
+from tests.conformance.ports import to_jobs, work_of
+from tests.conformance.world import Inbox, Side, World, message, until
+
+WORK, TOPOLOGY = work_of("desk", "1s")
+DEAD = dead_letter_queue(WORK.name)
+
+
+async def with_dead(world: World, *letters: Envelope) -> Side:
+    """A work queue whose dead letters are these."""
+    desk = await world.connect()
+    await desk.transport.declare(TOPOLOGY)
+    for each in letters:
+        await desk.send(each, dead_letter_address(WORK.name))
+    return desk
+
+
+def died(id_: str, code: str = "internal", *, at: int = 1_000, **attributes: Any) -> Envelope:
+    headers = {"dead-code": code, "dead-at": at, "dead-attempts": 5, "first-failed-at": 500, "mine": "kept"}
+    return message(id_, attempt=5, **{"headers": headers, **attributes})
+
+
+def how(world: World, **changes: Any) -> Replaying:
+    return Replaying(**{"by": "ann@host", "clock": world.clock, **changes})
+
+
+def ids(letters: list[Letter]) -> list[str]:
+    return [each.id for each in letters]
+
+
+async def test_dead_letters_are_looked_at_oldest_first_and_stay(world: World) -> None:
+    desk = await with_dead(world, *(died(str(number), at=1_000 + number) for number in range(5)))
+    for _ in range(3):
+        assert ids(await look(desk.transport, WORK.name)) == ["0", "1", "2", "3", "4"]
+    assert ids(await look(desk.transport, WORK.name, limit=2)) == ["0", "1"]
+    assert ids(await look(desk.transport, WORK.name)) == ["0", "1", "2", "3", "4"]
+    assert await world.depth(DEAD) == 5
+    assert await world.consumers(DEAD) == 0
+
+
+async def test_an_empty_queue_of_dead_letters_is_told_at_once_and_a_missing_one_by_name(world: World) -> None:
+    desk = await with_dead(world)
+    assert await look(desk.transport, WORK.name) == []
+    with pytest.raises(NotFound, match=r"desk\.jobs\.nowhere\.v1 has no dead-letter queue"):
+        await look(desk.transport, "desk.jobs.nowhere.v1")
+
+
+async def test_dead_letters_that_were_looked_at_fifty_times_are_still_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = await with_dead(world, died("1"), died("2", at=1_001))
+    monkeypatch.setattr(reading, "QUIET", 0.01)
+    for _ in range(50):
+        await look(desk.transport, WORK.name)
+    assert len(await world.holds(DEAD, 2)) == 2
+
+
+async def test_a_selection_takes_some_and_leaves_the_others_in_their_order(world: World) -> None:
+    desk = await with_dead(world, died("1"), died("2", "not_found", at=1_001), died("3", at=1_002), died("4", "not_found", at=1_003))
+    chosen = Selection(codes=frozenset({"not_found"}))
+    assert ids(await look(desk.transport, WORK.name, chosen)) == ["2", "4"]
+    assert ids(await look(desk.transport, WORK.name, chosen, limit=1)) == ["2"]
+    found = await look_into(desk.transport, DEAD, chosen, most=2)
+    assert (len(found.letters), found.unseen) == (1, 2)
+    assert ids(await look(desk.transport, WORK.name)) == ["1", "2", "3", "4"]
+
+
+async def test_what_the_broker_gave_up_is_read_from_its_own_notes(world: World) -> None:
+    desk = await world.connect()
+    queue = Queue(name=WORK.name, purpose="jobs", arguments={**WORK.arguments, "x-delivery-limit": 1})
+    others = tuple(each for each in TOPOLOGY.queues if each.name != queue.name)
+    limited = Topology(exchanges=TOPOLOGY.exchanges, queues=(*others, queue), bindings=TOPOLOGY.bindings)
+    inbox = await desk.consume(queue, limited, prefetch=1)
+    await desk.send(message("poison", attempt=2), to_jobs("desk.work.v1"))
+    for _ in range(2):
+        await inbox.next()
+        await world.drop_connections(desk)
+    await world.holds(DEAD, 1)
+    await until(lambda: inbox.consumption.ready, "the connection")
+    (letter,) = await look(desk.transport, WORK.name)
+    record = letter.record
+    assert (letter.id, record.by, record.code, record.queue, record.attempts) == ("poison", "broker", "delivery_limit", WORK.name, 2)
+    assert abs((record.last_at or 0) / 1000 - world.clock()) < 60
+
+
+async def test_a_replay_moves_all_of_them_to_their_work_queue_as_new(world: World) -> None:
+    desk = await with_dead(world, *(died(str(number)) for number in range(120)))
+    done = await replay(desk.transport, DEAD, how=how(world, window=7))
+    assert done == Replayed(matched=120, replayed=120)
+    await world.holds(DEAD, 0)
+    back = await world.holds(WORK.name, 120)
+    assert [wire.message_id for wire in back] == [str(number) for number in range(120)]
+    headers = dict(back[0].headers)
+    assert (headers["attempt"], headers["replays"], headers["replayed-by"], headers["mine"]) == (1, 1, "ann@host", "kept")
+    assert abs(headers["replayed-at"] / 1000 - world.clock()) < 60
+    assert not {"dead-code", "dead-at", "first-failed-at"} & headers.keys()
+
+
+async def test_a_dry_run_moves_nothing_and_says_what_would_be(world: World) -> None:
+    desk = await with_dead(world, died("1"), died("2", expires=1, headers={"dead-at": 1_001}))
+    done = await replay(desk.transport, DEAD, how=how(world, dry_run=True))
+    assert done == Replayed(matched=2, replayed=1, expired=1)
+    assert ids(await look(desk.transport, WORK.name)) == ["1", "2"]
+    assert await world.depth(WORK.name) == 0
+
+
+async def test_an_expired_dead_letter_stays_until_it_is_given_more_time(world: World) -> None:
+    desk = await with_dead(world, died("late", expires=1), died("fine"))
+    assert await replay(desk.transport, DEAD, how=how(world)) == Replayed(matched=2, replayed=1, expired=1)
+    assert ids(await look(desk.transport, WORK.name)) == ["late"]
+    assert await replay(desk.transport, DEAD, how=how(world, extend=60)) == Replayed(matched=1, replayed=1)
+    late = next(wire for wire in await world.holds(WORK.name, 2) if wire.message_id == "late")
+    assert abs(late.headers["expires"] / 1000 - world.clock() - 60) < 30
+
+
+async def test_a_replay_takes_only_what_is_meant(world: World) -> None:
+    desk = await with_dead(world, died("1"), died("2", "not_found"), died("3", at=1_001))
+    done = await replay(desk.transport, DEAD, Selection(codes=frozenset({"not_found"})), how=how(world))
+    assert done == Replayed(matched=1, replayed=1)
+    assert ids(await look(desk.transport, WORK.name)) == ["1", "3"]
+    assert [wire.message_id for wire in await world.holds(WORK.name, 1)] == ["2"]
+
+
+async def test_a_replay_keeps_to_its_rate(virtual_world: World) -> None:
+    desk = await with_dead(virtual_world, *(died(str(number)) for number in range(20)))
+    began = asyncio.get_running_loop().time()
+    assert (await replay(desk.transport, DEAD, how=how(virtual_world, rate=2))).replayed == 20
+    assert 9.4 < asyncio.get_running_loop().time() - began < 11
+
+
+async def test_what_dies_again_is_not_replayed_twice_and_remembers_its_replays(world: World) -> None:
+    desk = await world.bus("desk")
+    runs: list[str] = []
+    router = Router("desk")
+
+    @router.job(Write, retry=RetryPolicy(attempts=1))
+    async def write(job: Write, context: Context) -> Word:
+        runs.append(context.envelope.id)
+        raise InvalidArgument("the pen is empty")
+
+    client = await world.bus("client")
+    await world.serve(desk, router)
+    jobs = [await client.submit(Write(text=str(number))) for number in range(3)]
+    queue = "desk.jobs.write.v1"
+    await world.holds(f"{queue}.dead", 3)
+    done = await desk.replay(queue, rate=20)
+    assert done.replayed == 3
+    await until(lambda: len(runs) == 6, "the second failures")
+    await world.holds(f"{queue}.dead", 3)
+    letters = await desk.dead_letters(queue)
+    assert {letter.id for letter in letters} == {job.id for job in jobs}
+    assert {letter.headers["replays"] for letter in letters} == {1}
+    assert {letter.record.code for letter in letters} == {"invalid_argument"}
+    assert all(int(letter.headers["replayed-at"]) <= (letter.record.first_at or 0) for letter in letters)
+
+
+async def test_an_events_replay_reaches_the_subscription_that_failed_alone(world: World) -> None:
+    desk = await world.bus("desk")
+    heard: list[str] = []
+    broken = True
+    router = Router("desk")
+
+    @router.event(Told, subscription="index", retry=RetryPolicy(attempts=1))
+    async def index(event: Told) -> None:
+        heard.append("index")
+        if broken:
+            raise InvalidArgument("no index")
+
+    @router.event(Told, subscription="archive")
+    async def archive(event: Told) -> None:
+        heard.append("archive")
+
+    await world.serve(desk, router)
+    await desk.publish(Told(text="news"))
+    queue = event_queue("desk", contract_of(Told), "index")
+    await world.holds(f"{queue}.dead", 1)
+    broken = False
+    assert (await desk.replay(queue)).replayed == 1
+    await until(lambda: len(heard) == 3, "the replay")
+    assert sorted(heard) == ["archive", "index", "index"]
+    await world.holds(f"{queue}.dead", 0)
+
+
+async def test_what_came_back_from_a_tier_in_vain_can_be_replayed_once_its_queue_is_there_again(world: World) -> None:
+    desk = await world.connect()
+    await desk.transport.declare(TOPOLOGY)
+    await world.delete_queue(WORK.name)
+    await desk.send(message("1", attempt=2), retry_address("desk", "1s", WORK.name))
+    lost = unroutable_dead("desk")
+    await world.holds(lost, 1)
+    (letter,) = (await look_into(desk.transport, lost)).letters
+    assert (letter.record.by, letter.record.code, letter.record.queue) == ("broker", "unroutable", WORK.name)
+    assert await replay(desk.transport, lost, how=how(world)) == Replayed(matched=1, homeless=1)
+    await desk.transport.declare(TOPOLOGY)
+    assert await replay(desk.transport, lost, how=how(world)) == Replayed(matched=1, replayed=1)
+    assert [wire.message_id for wire in await world.holds(WORK.name, 1)] == ["1"]
+
+
+async def test_a_full_work_queue_ends_a_replay_and_keeps_what_it_did_not_take(world: World) -> None:
+    desk = await with_dead(world, *(died(str(number)) for number in range(30)))
+    await world.limit(WORK.name, 3)
+
+    async def full() -> bool:  # a policy takes a moment, and a quorum queue notices late
+        done = await replay(desk.transport, DEAD, how=how(world, window=1))
+        return isinstance(done.failure, ResourceExhausted)
+
+    await until(full, "a refusal")
+    waiting = await world.depth(WORK.name)
+    assert len(await world.holds(DEAD, 30 - waiting)) == 30 - waiting
+
+
+async def test_a_connection_that_goes_during_a_replay_loses_nothing(world: World) -> None:
+    desk = await with_dead(world, *(died(str(number)) for number in range(40)))
+    moving = asyncio.create_task(replay(desk.transport, DEAD, how=how(world, window=4, rate=40)))
+
+    async def begun() -> bool:
+        return await world.depth(WORK.name) >= 5
+
+    await until(begun, "the first moves")
+    await world.drop_connections(desk)
+    done = await moving
+    assert done.failure is not None
+    assert done.replayed + done.doubtful < 40
+    rest = await replay(desk.transport, DEAD, how=how(world))
+    assert rest.failure is None
+    await world.holds(DEAD, 0)
+    back = [wire.message_id for wire in await world.peek(WORK.name)]
+    assert set(back) == {str(number) for number in range(40)}
+    assert len(back) - 40 <= 4
+
+
+async def test_a_purge_deletes_exactly_what_is_meant(world: World) -> None:
+    desk = await with_dead(world, died("1"), died("2", "not_found"), died("3", at=1_001), died("2", at=2_000))
+    (chosen, _) = await look(desk.transport, WORK.name, Selection(ids=frozenset({"2"})))
+    done = await purge(desk.transport, DEAD, Selection(keys=frozenset({chosen.key})))
+    assert (done.deleted, done.failure) == (1, None)
+    assert ids(await look(desk.transport, WORK.name)) == ["1", "3", "2"]
+    assert (await purge(desk.transport, DEAD, EVERYTHING)).deleted == 3
+    await world.holds(DEAD, 0)
+
+
+async def test_a_look_leaves_nothing_with_who_looked(world: World) -> None:
+    """Else who looks and stays connected would keep dead letters from everybody."""
+    desk = await with_dead(world, died("1"))
+    other = await world.connect("other")
+    await look(desk.transport, WORK.name)
+    inbox: Inbox = await other.consume(Queue(name=DEAD, purpose="dead"), Topology())
+    assert (await inbox.next()).envelope.id == "1"

@@ -1,0 +1,50 @@
+"""What may be dictated, and what becomes of it on a page."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.documents.text import UNCARRIED, paragraphs, plain
+
+
+def test_a_line_break_stays_one_and_an_empty_line_begins_a_paragraph() -> None:
+    assert paragraphs("one\ntwo\n\nthree") == [["one", "two"], ["three"]]
+
+
+@pytest.mark.parametrize("text", ["a\r\nb", "a\rb", "a\vb", "a\x85b", "a\u2028b"])
+def test_every_way_of_breaking_a_line_is_one(text: str) -> None:
+    assert paragraphs(text) == [["a", "b"]]
+
+
+@pytest.mark.parametrize("text", ["a\n\nb", "a\r\n\r\nb", "a\fb", "a\u2029b", "a\n \t \nb", "\n\na\n\n\n\nb\n\n"])
+def test_every_way_of_ending_a_paragraph_is_one(text: str) -> None:
+    assert paragraphs(text) == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\n\n", "\t\r\n\f", "\ufeff", "\u00ad"])
+def test_a_text_that_shows_nothing_has_no_paragraphs(text: str) -> None:
+    assert paragraphs(text) == []
+
+
+@pytest.mark.parametrize(
+    ("character", "shown"), [("\0", "[U+0000]"), ("\x07", "[U+0007]"), ("\x7f", "[U+007F]"), ("\ufffe", "[U+FFFE]"), ("\u202e", "[U+202E]")]
+)
+def test_what_no_page_can_carry_is_seen_and_not_dropped(character: str, shown: str) -> None:
+    assert plain(f"5{character} mg") == f"5{shown} mg"
+
+
+def test_accents_that_were_sent_apart_come_together() -> None:
+    assert plain("Cafe\u0301") == "Café"
+
+
+def test_indentation_and_tabs_stay() -> None:
+    assert paragraphs("Plan:\n  - rest\n\tthen walk") == [["Plan:", "  - rest", "    then walk"]]
+
+
+@given(st.text())
+def test_what_comes_out_can_be_carried_and_keeps_every_word(text: str) -> None:
+    lines = [line for block in paragraphs(text) for line in block]
+    assert not any(UNCARRIED.search(line) or "\n" in line or not line.strip() for line in lines)
+    said = [c for c in text if c.isascii() and c.isalnum()]
+    shown = iter("".join(lines))
+    assert all(c in shown for c in said), "a letter is missing, or out of order"

@@ -1,0 +1,151 @@
+"""A note as PDF, by ReportLab, in Liberation Sans, which is embedded: it looks the same wherever it is opened."""
+
+from functools import cache, partial
+from io import BytesIO
+from typing import Any
+
+from reportlab.lib.pagesizes import A4, LETTER
+from reportlab.lib.units import mm
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfgen.canvas import Canvas
+from reportlab.platypus import BaseDocTemplate, CondPageBreak, Flowable, Frame, HRFlowable, PageTemplate, Paragraph, Table
+from reportlab.platypus.paraparser import ParaFrag
+
+from workers.documents.font import shown
+from workers.documents.layout import Layout, SectionText
+from workers.documents.pdf_styles import ACCENT, ALERT, BOLD, GREY, INK, REGULAR, RULE, SMALL, register_fonts, styles
+
+__all__ = ["check_shown", "render_pdf"]
+
+SIZES = {"a4": A4, "letter": LETTER}
+SIDE, TOP, BOTTOM = 20 * mm, 24 * mm, 22 * mm
+Commands = list[tuple[str, tuple[int, int], tuple[int, int], *tuple[Any, ...]]]
+"""ReportLab's form of a table's look."""
+EMPTY_CELLS = ("FONTNAME", (0, 0), (-1, -1), REGULAR)
+"""Even of a cell with nothing in it the file names the font."""
+MOST_INDENT = 24
+"""Spaces at a line's beginning that are kept; more is no indentation."""
+
+
+def render_pdf(layout: Layout) -> tuple[bytes, int]:
+    """The file, the same bytes for the same layout, and how many pages it has. `InvalidArgument` for a script that the font has not."""
+    pages = _built(layout, total=0)[1]
+    # Again, since the first page says how many there are.
+    return _built(layout, total=pages)
+
+
+def check_shown(text: str) -> None:
+    """`InvalidArgument` where the font has not the text's script."""
+    _fit(text)
+
+
+def _built(layout: Layout, *, total: int) -> tuple[bytes, int]:
+    register_fonts()
+    file = BytesIO()
+    width, height = SIZES[layout.page_size]
+    document = BaseDocTemplate(
+        file,
+        pagesize=(width, height),
+        title=layout.title,
+        author=_fit(layout.letterhead.name),
+        lang="en",
+        invariant=1,  # no date of now and no random id in it
+        initialFontName=REGULAR,  # else it names Helvetica, which is not embedded
+    )
+    frame = Frame(SIDE, BOTTOM, width - 2 * SIDE, height - TOP - BOTTOM, leftPadding=0, rightPadding=0, topPadding=0, bottomPadding=0)
+    document.addPageTemplates(PageTemplate(frames=[frame], onPage=partial(_furnish, layout, total)))
+    document.build(_story(layout, width - 2 * SIDE))
+    return file.getvalue(), document.page
+
+
+def _furnish(layout: Layout, total: int, canvas: Canvas, _document: BaseDocTemplate) -> None:
+    """The header and the footer."""
+    width, height = SIZES[layout.page_size]
+    right, page = width - SIDE, canvas.getPageNumber()
+    canvas.saveState()
+    canvas.setStrokeColor(RULE)
+    canvas.setFillColor(INK)
+    canvas.setFont(BOLD, SMALL)
+    canvas.drawRightString(right, height - 14 * mm, layout.patient)
+    room = right - SIDE - pdfmetrics.stringWidth(layout.patient, BOLD, SMALL) - 6 * mm
+    canvas.setFillColor(GREY)
+    canvas.setFont(REGULAR, SMALL)
+    canvas.drawString(SIDE, height - 14 * mm, _cut(_fit(layout.running(first=page == 1)), room))
+    canvas.line(SIDE, height - 16 * mm, right, height - 16 * mm)
+    canvas.line(SIDE, 15 * mm, right, 15 * mm)
+    canvas.drawRightString(right, 11 * mm, f"Page {page} of {total}")
+    canvas.setFillColor(ALERT if layout.marker else GREY)
+    canvas.drawString(SIDE, 11 * mm, _cut(layout.standing, right - SIDE - 36 * mm))
+    canvas.restoreState()
+
+
+def _cut(text: str, room: float) -> str:
+    """As much of a line as there is room for, in points."""
+    if pdfmetrics.stringWidth(text, REGULAR, SMALL) <= room:
+        return text
+    while text and pdfmetrics.stringWidth(f"{text}\u2026", REGULAR, SMALL) > room:
+        text = text[:-1]
+    return f"{text}\u2026" if text else ""
+
+
+def _story(layout: Layout, width: float) -> list[Flowable]:
+    story: list[Flowable] = [_text(layout.letterhead.name, "clinic")]
+    if layout.letterhead.address:
+        story.append(_text(layout.letterhead.address, "address"))
+    story.append(HRFlowable(width="100%", thickness=1.2, color=ACCENT, spaceBefore=5, spaceAfter=10))
+    story.append(_text(layout.title, "title"))
+    if layout.marker:
+        story.append(_text(layout.marker, "marker"))
+    story.append(_facts(layout, width))
+    for section in layout.sections:
+        story += _section(section)
+    story.append(_signing(layout, width) if layout.marker else _text(layout.standing, "signed"))
+    return story
+
+
+def _facts(layout: Layout, width: float) -> Table:
+    """Name over value, two to a row."""
+    cells = [[_text(name, "label"), _text(value, "value")] for name, value in layout.facts]
+    rows = [[cells[i], cells[i + 1] if i + 1 < len(cells) else ""] for i in range(0, len(cells), 2)]
+    box: Commands = [("BOX", (0, 0), (-1, -1), 0.5, RULE), ("VALIGN", (0, 0), (-1, -1), "TOP"), ("BOTTOMPADDING", (0, 0), (-1, -1), 5)]
+    return Table(rows, colWidths=[width / 2, width / 2], style=[EMPTY_CELLS, *box], spaceBefore=4, spaceAfter=6)
+
+
+def _section(section: SectionText) -> list[Flowable]:
+    # Room for the heading and two lines of its text, or a new page.
+    flow: list[Flowable] = [CondPageBreak(22 * mm), _text(section.heading, "heading")]
+    if section.remark:
+        flow.append(_text(section.remark, "caution" if section.paragraphs else "remark"))
+    for lines in section.paragraphs:
+        # A flowable for each line: one with many breaks takes ReportLab time by the square of their number.
+        flow += [_text(line, "line") for line in lines[:-1]]
+        flow.append(_text(lines[-1], "body"))
+    return flow
+
+
+def _signing(layout: Layout, width: float) -> Table:
+    """Lines to sign on."""
+    row = [_text(f"Signature of {layout.signer}", "label"), "", _text("Date and time", "label")]
+    line: Commands = [("LINEABOVE", (column, 0), (column, 0), 0.7, INK) for column in (0, 2)]
+    line.append(("LEFTPADDING", (0, 0), (-1, -1), 0))
+    return Table([row], colWidths=[width * 0.58, width * 0.06, width * 0.36], style=[EMPTY_CELLS, *line], spaceBefore=20 * mm)
+
+
+def _text(line: str, style: str) -> Paragraph:
+    """A line that may be broken. Past ReportLab's parser of markup: what a clinician says is none."""
+    text = _fit(line)
+    inner = text.lstrip(" ")
+    indent = "\u00a0" * min(len(text) - len(inner), MOST_INDENT)
+    return Paragraph("", styles()[style], frags=[_look(style).clone(text=indent + inner)])
+
+
+@cache
+def _look(style: str) -> ParaFrag:
+    """The font and colour of a style, as a piece of text has them."""
+    look: ParaFrag = Paragraph("x", styles()[style]).frags[0]
+    return look
+
+
+def _fit(text: str) -> str:
+    """What the font can show of a text."""
+    return shown(text, register_fonts())

@@ -1,0 +1,80 @@
+"""A note becomes a file's bytes, off the event loop."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import tzinfo
+from typing import Self
+
+from bus.errors import ConfigurationError, InvalidArgument
+from contracts.documentation.v1 import DocumentFormat, Note
+from workers.documents.layout import Letterhead, PageSize, laid_out
+from workers.documents.pdf import check_shown, render_pdf
+from workers.documents.settings import DocumentsSettings
+from workers.documents.word import render_docx
+
+__all__ = ["Rendered", "Renderer", "Template"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """A document before it lies anywhere."""
+
+    data: bytes
+    pages: int | None
+    """None where the program that opens it breaks the pages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """What all of a clinic's documents have in common."""
+
+    letterhead: Letterhead
+    zone: tzinfo
+    page_size: PageSize
+
+    @classmethod
+    def from_settings(cls, settings: DocumentsSettings) -> Self:
+        """The clinic's, as it is set. `ConfigurationError` for a letterhead that a PDF cannot show."""
+        letterhead = Letterhead(name=settings.clinic_name, address=settings.clinic_address)
+        try:
+            check_shown(letterhead.name + letterhead.address)
+        except InvalidArgument as error:
+            text = (
+                "DOCUMENTS_CLINIC_NAME, DOCUMENTS_CLINIC_ADDRESS: a PDF cannot show their letters; write them in Latin, Greek or Cyrillic"
+            )
+            raise ConfigurationError(text) from error
+        return cls(letterhead=letterhead, zone=settings.zone, page_size=settings.page_size)
+
+    def rendered(self, note: Note, format_: DocumentFormat) -> Rendered:
+        """The note in this format, always the same bytes. `InvalidArgument` where the format cannot show its script."""
+        layout = laid_out(note, self.letterhead, zone=self.zone, page_size=self.page_size)
+        if format_ == "pdf":
+            data, pages = render_pdf(layout)
+            return Rendered(data=data, pages=pages)
+        return Rendered(data=render_docx(layout), pages=None)
+
+
+class Renderer:
+    """Renders in a thread of its own: more would share one interpreter, and ReportLab keeps its fonts in globals."""
+
+    def __init__(self, template: Template, thread: ThreadPoolExecutor) -> None:
+        self._template = template
+        self._thread = thread
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, template: Template) -> AsyncIterator[Self]:
+        """With its thread, which has ended on leaving."""
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="renderer")
+        try:
+            yield cls(template, thread)
+        finally:
+            # What runs ends in seconds, sizes being bounded; what waits is not begun.
+            await asyncio.to_thread(thread.shutdown, cancel_futures=True)
+
+    async def render(self, note: Note, format_: DocumentFormat) -> Rendered:
+        """The note in this format; errors as of `Template.rendered`."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._template.rendered, note, format_)

@@ -1,0 +1,152 @@
+"""The handlers of the documentation service."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID, uuid5
+
+from bus import Context, InvalidArgument, NotFound, RetryPolicy, Router
+from contracts.documentation.v1 import (
+    CreateNote,
+    Document,
+    DocumentFormat,
+    DocumentGenerated,
+    GeneratedDocuments,
+    GenerateDocuments,
+    GetNote,
+    GetNoteStatus,
+    Note,
+    NoteStatus,
+)
+from workers.documents.folder import DocumentFolder
+from workers.documents.rendering import Renderer, Template
+from workers.documents.repository import MemoryRepository, NoteRepository
+from workers.documents.settings import load_settings
+from workers.documents.transcripts import transcript_text
+
+__all__ = ["Documentation", "create", "generate", "get", "get_status", "router"]
+
+NOTES = UUID("b7a54c7e-35b4-5c1f-9a3c-6a2d2d0f7b11")
+"""The namespace (RFC 9562, version 5) in which a request's id becomes its note's."""
+DOCUMENTS = UUID("1d0f4a53-9b86-5e0a-8f57-0c9d5f3b6e22")
+"""The same for a job's id and a format, and their document."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Documentation:
+    """What the handlers work with, as `context.state`."""
+
+    repository: NoteRepository
+    renderer: Renderer
+    folder: DocumentFolder
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
+@asynccontextmanager
+async def lifespan() -> AsyncIterator[Documentation]:
+    """Settings, the folder, a thread that renders."""
+    settings = load_settings()
+    folder = await asyncio.to_thread(DocumentFolder, settings.folder)
+    async with Renderer.opened(Template.from_settings(settings)) as renderer:
+        yield Documentation(repository=MemoryRepository(settings.kept_notes), renderer=renderer, folder=folder)
+
+
+router = Router("documentation", lifespan=lifespan)
+
+
+@router.request(CreateNote, concurrency=16)
+async def create(request: CreateNote, context: Context) -> NoteStatus:
+    """Keep a note. Run again, by a redelivery or a caller's retry, it answers with the one that it kept."""
+    state: Documentation = context.state
+    note_id = uuid5(NOTES, context.envelope.id)
+    note = await state.repository.find(note_id)
+    if note is None:
+        note = await state.repository.add(await _note(request, note_id, context))
+    return await _status(state, note)
+
+
+@router.request(GetNote, concurrency=16)
+async def get(request: GetNote, context: Context) -> Note:
+    """The note of this id; `NotFound` where there is none."""
+    return await _found(context.state, request.note_id)
+
+
+@router.request(GetNoteStatus, concurrency=16)
+async def get_status(request: GetNoteStatus, context: Context) -> NoteStatus:
+    """What became of the note of this id; `NotFound` where there is none."""
+    return await _status(context.state, await _found(context.state, request.note_id))
+
+
+@router.job(GenerateDocuments, retry=RetryPolicy(attempts=5), timeout=300, concurrency=2)
+async def generate(job: GenerateDocuments, context: Context) -> GeneratedDocuments:
+    """Render, write, remember, tell.
+
+    Run again, by a redelivery or a retry, it makes the same files under the same names: written in their place, told once more.
+    """
+    state: Documentation = context.state
+    note = await _found(state, job.note_id)
+    formats = tuple(dict.fromkeys(job.formats))
+    documents = []
+    for done, format_ in enumerate(formats, start=1):
+        document = await _document(state, note, format_, job_id=context.envelope.id)
+        await state.repository.attach(document)
+        await context.bus.publish(DocumentGenerated(document=document))
+        documents.append(document)
+        await context.progress(done / len(formats), f"{format_} is written")
+    return GeneratedDocuments(documents=tuple(documents))
+
+
+async def _note(request: CreateNote, note_id: UUID, context: Context) -> Note:
+    state: Documentation = context.state
+    content = request.content
+    transcribed = request.transcription_id is not None and not content.subjective.strip()
+    if request.transcription_id is not None and transcribed:
+        text = await transcript_text(context.bus, request.transcription_id)
+        content = content.model_copy(update={"subjective": text})
+    if not any(text.strip() for _, text in content):
+        raise InvalidArgument("the note says nothing; give it a section, or the transcription_id of a recording in which something is said")
+    return Note(
+        note_id=note_id,
+        patient_id=request.patient_id,
+        encounter_id=request.encounter_id,
+        provider_id=request.provider_id,
+        note_type=request.note_type,
+        created_at=state.now(),
+        content=content,
+        transcription_id=request.transcription_id,
+        transcribed=transcribed,
+    )
+
+
+async def _found(state: Documentation, note_id: UUID) -> Note:
+    note = await state.repository.find(note_id)
+    if note is None:
+        raise NotFound("there is no note of this id; check it, or the note is no longer kept")
+    return note
+
+
+async def _status(state: Documentation, note: Note) -> NoteStatus:
+    return NoteStatus(
+        note_id=note.note_id,
+        status="signed" if note.signature else "draft",
+        created_at=note.created_at,
+        documents=await state.repository.documents(note.note_id),
+    )
+
+
+async def _document(state: Documentation, note: Note, format_: DocumentFormat, *, job_id: str) -> Document:
+    rendered = await state.renderer.render(note, format_)
+    document_id = uuid5(DOCUMENTS, f"{job_id}/{format_}")
+    path = await asyncio.to_thread(state.folder.write, f"{document_id}.{format_}", rendered.data)
+    return Document(
+        document_id=document_id,
+        note_id=note.note_id,
+        format=format_,
+        uri=path.as_uri(),
+        size=len(rendered.data),
+        sha256=hashlib.sha256(rendered.data).hexdigest(),
+        pages=rendered.pages,
+    )

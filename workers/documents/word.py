@@ -1,0 +1,181 @@
+"""A note as DOCX, by python-docx: for who has to go on writing in it."""
+
+import unicodedata
+from datetime import UTC
+from io import BytesIO
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+
+from docx import Document
+from docx.document import Document as WordDocument
+from docx.enum.text import WD_TAB_ALIGNMENT
+from docx.oxml import OxmlElement
+from docx.oxml.ns import qn
+from docx.section import Section
+from docx.shared import Length, Mm, Pt, RGBColor
+from docx.table import Table
+from docx.text.paragraph import Paragraph
+
+from workers.documents.layout import Layout, SectionText
+from workers.documents.word_styles import ACCENT, ALERT, GREY, INK, draw_border, draw_box, set_styles
+
+__all__ = ["render_docx"]
+
+SIZES = {"a4": (Mm(210), Mm(297)), "letter": (Mm(215.9), Mm(279.4))}
+SIDE = Mm(20)
+EARLIEST = (1980, 1, 1, 0, 0, 0)
+"""The first moment that a ZIP can hold. python-docx writes the present one, and no two runs would make the same file."""
+
+
+def render_docx(layout: Layout) -> bytes:
+    """The file, the same bytes for the same layout."""
+    document = Document()
+    _describe(document, layout)
+    set_styles(document)
+    page = document.sections[0]
+    width = _set_page(page, layout)
+    _furnish(page, layout, width)
+    _open(document, layout)
+    _facts(document, layout, width)
+    for section in layout.sections:
+        _section(document, section)
+    _signing(document, layout, width)
+    file = BytesIO()
+    document.save(file)
+    return _undated(file.getvalue())
+
+
+def _describe(document: WordDocument, layout: Layout) -> None:
+    """What a file browser shows: nothing of the patient."""
+    about = document.core_properties
+    about.title, about.author, about.last_modified_by, about.comments = layout.title, layout.letterhead.name, layout.letterhead.name, ""
+    about.created = about.modified = layout.created.astimezone(UTC).replace(tzinfo=None, microsecond=0)
+
+
+def _set_page(page: Section, layout: Layout) -> Length:
+    """The page's size and margins; returns the width of its text."""
+    page.page_width, page.page_height = SIZES[layout.page_size]
+    page.left_margin = page.right_margin = SIDE
+    page.top_margin, page.bottom_margin = Mm(24), Mm(22)
+    page.header_distance, page.footer_distance = Mm(10), Mm(9)
+    return Length(SIZES[layout.page_size][0] - 2 * SIDE)
+
+
+def _furnish(page: Section, layout: Layout, width: Length) -> None:
+    """Headers and footers."""
+    page.different_first_page_header_footer = True
+    for header, first in ((page.first_page_header, True), (page.header, False)):
+        line = _two_sided(header.paragraphs[0], layout.running(first=first), width)
+        patient = line.add_run(layout.patient.replace(" ", "\u00a0"))  # never broken in two
+        patient.bold, patient.font.color.rgb = True, RGBColor.from_string(INK)
+        draw_border(line, "bottom")
+    for footer in (page.first_page_footer, page.footer):
+        line = _two_sided(footer.paragraphs[0], layout.standing, width)
+        if layout.marker:
+            line.runs[0].font.color.rgb = RGBColor.from_string(ALERT)
+        line.add_run("Page ")
+        _field(line, "PAGE")
+        line.add_run(" of ")
+        _field(line, "NUMPAGES")
+        draw_border(line, "top")
+
+
+def _two_sided(line: Paragraph, left: str, width: Length) -> Paragraph:
+    """A line with its text, whose next run stands at the right margin."""
+    line.paragraph_format.tab_stops.add_tab_stop(width, WD_TAB_ALIGNMENT.RIGHT)
+    line.add_run(left)
+    line.add_run("\t")
+    return line
+
+
+def _field(line: Paragraph, instruction: str) -> None:
+    """What Word computes, such as PAGE; 1 until it has."""
+    field = OxmlElement("w:fldSimple")
+    field.set(qn("w:instr"), instruction)
+    run = line.add_run("1")
+    field.append(run._r)  # noqa: SLF001 - python-docx has no fields, and no other way to its XML
+    line._p.append(field)  # noqa: SLF001 - as above
+
+
+def _open(document: WordDocument, layout: Layout) -> None:
+    """Letterhead, title, marker."""
+    last = document.add_paragraph(layout.letterhead.name, "Clinic")
+    if layout.letterhead.address:
+        last = document.add_paragraph(layout.letterhead.address, "Address")
+    draw_border(last, "bottom", color=ACCENT, width=1.25)
+    document.add_paragraph(layout.title, "Title")
+    if layout.marker:
+        draw_border(document.add_paragraph(layout.marker, "Marker"), "top", "left", "bottom", "right", color=ALERT, width=0.75)
+
+
+def _facts(document: WordDocument, layout: Layout, width: Length) -> None:
+    """Name over value, two to a row."""
+    table = _table(document, (len(layout.facts) + 1) // 2, width // 2, width // 2)
+    draw_box(table)
+    cells = [cell for row in table.rows for cell in row.cells]
+    for cell, (name, value) in zip(cells, layout.facts, strict=False):  # an odd number leaves the last cell empty
+        line = cell.paragraphs[0]
+        line.style = "Fact"
+        label = line.add_run(name)
+        label.font.size, label.font.color.rgb = Pt(8.5), RGBColor.from_string(GREY)
+        label.add_break()
+        line.add_run(value)
+
+
+def _section(document: WordDocument, section: SectionText) -> None:
+    document.add_paragraph(section.heading, "Heading 1")
+    if section.remark:
+        document.add_paragraph(section.remark, "Caution" if section.paragraphs else "Remark")
+    for lines in section.paragraphs:
+        text = "\n".join(lines)
+        paragraph = document.add_paragraph(text)
+        if _right_to_left(text):
+            _turn(paragraph)
+
+
+def _right_to_left(text: str) -> bool:
+    """Whether the first letter that has a direction has this one (Unicode's bidirectional algorithm, rule P2)."""
+    strong = (direction for direction in map(unicodedata.bidirectional, text) if direction in {"L", "R", "AL"})
+    return next(strong, "L") != "L"
+
+
+def _turn(paragraph: Paragraph) -> None:
+    """Let a paragraph begin at the right."""
+    properties = paragraph._p.get_or_add_pPr()  # noqa: SLF001 - python-docx has no direction, and no other way to its XML
+    properties.insert_element_before(OxmlElement("w:bidi"), "w:spacing", "w:ind", "w:jc", "w:rPr")
+
+
+def _signing(document: WordDocument, layout: Layout, width: Length) -> None:
+    """Who signed, or lines to sign on."""
+    if layout.marker is None:
+        document.add_paragraph(layout.standing, "Signed")
+        return
+    table = _table(document, 1, *(int(width * share) for share in (0.58, 0.06, 0.36)))
+    texts = (f"Signature of {layout.signer}", "", "Date and time")
+    for cell, text in zip(table.rows[0].cells, texts, strict=True):
+        line = cell.paragraphs[0]
+        line.text, line.style = text, "Signature Line"
+        line.paragraph_format.space_before = Mm(18)
+        if text:
+            draw_border(line, "top", color=INK, width=0.75)
+
+
+def _table(document: WordDocument, rows: int, *widths: int) -> Table:
+    """A table with columns of these widths, which Word reads from the cells and others from the columns."""
+    table: Table = document.add_table(rows, len(widths))
+    table.autofit = False
+    for column, width in zip(table.columns, widths, strict=True):
+        column.width = Length(width)
+        for cell in column.cells:
+            cell.width = Length(width)
+    return table
+
+
+def _undated(file: bytes) -> bytes:
+    """The same package, with one date for everything in it."""
+    result = BytesIO()
+    with ZipFile(BytesIO(file)) as source, ZipFile(result, "w") as target:
+        for name in source.namelist():
+            entry = ZipInfo(name, EARLIEST)
+            entry.compress_type = ZIP_DEFLATED
+            target.writestr(entry, source.read(name))
+    return result.getvalue()
