@@ -34,9 +34,7 @@ async def test_a_job_reports_all_of_its_progress_before_its_result(world: World)
     await world.serve(desk, router)
     handle = await client.submit(Write(text="a letter"), timeout=5)
     async with asyncio.timeout(10):
-        updates = []
-        async for update in handle.updates():
-            updates.append((update.progress, update.note))
+        updates = [(update.progress, update.note) async for update in handle.updates()]
     assert updates == [(step, "writing") for step in steps]
     assert await handle.result(timeout=5) == Word(text="a letter")
 
