@@ -64,8 +64,16 @@ class Letter(NamedTuple):
 class Scene:
     """Begins empty, ends with nothing left."""
 
-    def __init__(self, node: PrivateNode, directory: Path, *, party: Party = OURS, environment: Mapping[str, str] | None = None) -> None:
-        """`environment` is added to that of every process."""
+    def __init__(
+        self,
+        node: PrivateNode,
+        directory: Path,
+        *,
+        party: Party = OURS,
+        environment: Mapping[str, str] | None = None,
+        ways: Callable[[], FaultyProxy] | None = None,
+    ) -> None:
+        """`environment` is added to that of every process. `ways` makes what stands in front of a side, where it is not one node."""
         self.node = node
         self.vhost = f"chaos-{secrets.token_hex(6)}"
         self.url = with_vhost(node.url, self.vhost)
@@ -73,7 +81,8 @@ class Scene:
         self.directory = directory
         self.party = party
         self.sends, self.work = Tail(directory / "sends"), Tail(directory / "work")
-        self.before_sender, self.before_workers = (FaultyProxy("127.0.0.1", node.port) for _ in range(2))
+        ways = ways or (lambda: FaultyProxy("127.0.0.1", node.port))
+        self.before_sender, self.before_workers = ways(), ways()
         self.sender: Actor | None = None
         self.workers: list[Actor] = []
         self.exits: list[int] = []
