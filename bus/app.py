@@ -110,22 +110,30 @@ class Bus:
         return await self._client.submit(job, timeout=timeout)
 
     async def dead_letters(self, queue: str, selection: Selection = EVERYTHING, *, limit: int = 100) -> list[Letter]:
-        """Look at dead letters of a work queue, oldest first, and leave them there; `bus.dead_letters.look` says more."""
+        """Look at the first `limit` dead letters of a work queue that fit, by the time of their death, and leave them there.
+
+        At most 10,000 are looked at. Their `record` says why they died. Raises `NotFound` where the queue has no dead-letter
+        queue, and `ConnectionLost` where the connection went meanwhile.
+        """
         return await look(self._transport, queue, selection, limit=limit)
 
     async def replay(
         self, queue: str, selection: Selection = EVERYTHING, *, extend: float | None = None, rate: float | None = None
     ) -> Replayed:
-        """Move dead letters back into their work queue, to be handled anew; `bus.dead_letters.replay` says more.
+        """Move dead letters back into their work queue, to be handled anew from attempt 1. What went wrong is in the result.
 
+        Each is acked when the broker has confirmed its copy: killed at any point, nothing is lost, and at most 100 are there twice.
         `extend`: seconds that expired ones get to be handled in; without it they stay. `rate`: at most so many a second.
         """
         how = Replaying(by=self.instance, extend=extend, rate=rate, clock=self._clock)
         return await replay(self._transport, dead_letter_queue(queue), selection, how=how)
 
     async def purge(self, queue: str, selection: Selection) -> Purged:
-        """Delete dead letters of a work queue for good: those that fit `selection`, and with `EVERYTHING` all."""
-        return await purge(self._transport, dead_letter_queue(queue), selection, clock=self._clock)
+        """Delete dead letters of a work queue for good: those that fit `selection`, and with `EVERYTHING` all.
+
+        Raises `NotFound` where the queue has no dead-letter queue.
+        """
+        return await purge(self._transport, dead_letter_queue(queue), selection)
 
     @asynccontextmanager
     async def serving(self, router: Router) -> AsyncIterator[None]:

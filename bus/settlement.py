@@ -178,7 +178,7 @@ class Settler:
         return True
 
     async def _offer(self, reply_to: str, update: Envelope) -> bool:
-        address = update_address(reply_to, confirmed=True)
+        address = update_address(reply_to, mandatory=True)
         return isinstance(await self._transport.send(self._stamped(update), address, timeout=COPY_TIMEOUT), Accepted)
 
     async def _offer_again(self, reply_to: str, update: Envelope) -> None:
@@ -211,7 +211,7 @@ class Settler:
         async def report(progress: Progress) -> None:
             update = self._stamped(progress_update(job, progress, source=self._service))
             try:
-                await self._transport.send(update, update_address(reply_to, confirmed=False), timeout=PROGRESS_TIMEOUT)
+                await self._transport.send(update, update_address(reply_to, mandatory=False), timeout=PROGRESS_TIMEOUT)
             except BusError as error:
                 log.debug("progress dropped", extra={"why": str(error)})
 

@@ -216,9 +216,9 @@ def reply_address(reply_to: str) -> Address:
     return Address(exchange=exchange, routing_key=reply_to, confirmed=False)
 
 
-def update_address(reply_to: str, *, confirmed: bool) -> Address:
-    """Where a job's progress (not confirmed) and result (confirmed) go."""
-    return Address(exchange=UPDATES, routing_key=reply_to, mandatory=confirmed, confirmed=confirmed)
+def update_address(reply_to: str, *, mandatory: bool) -> Address:
+    """Where a job's result (mandatory) and progress (not) go: both confirmed, and so by one channel, in their order."""
+    return Address(exchange=UPDATES, routing_key=reply_to, mandatory=mandatory)
 
 
 def retry_address(service: str, tier: str, queue: str) -> Address:

@@ -37,6 +37,11 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "Logging: `bus.logs`": {"bus.logs": ("configure_logging",)},
     "Messages": {"bus.envelope": ("Envelope", "Progress")},
+    "Dead letters: `bus.dead_letters`": {
+        "bus.dead_letters.selection": ("Letter", "Selection", "EVERYTHING"),
+        "bus.dead_letters.record": ("FaultRecord",),
+        "bus.dead_letters.moving": ("Replayed", "Purged"),
+    },
     "Policies": {"bus.handler": ("Handler", "Middleware", "compose"), "bus.stacks": ("CLIENT", "SERVER", "client_stack", "server_stack")},
     "Ports, for who writes a transport or a store": {
         "bus.inbox": ("Inbox", "MemoryInbox", "MessageKey", "Handled"),
@@ -46,7 +51,14 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 INNER = {
     *("Bus.__aexit__", "JobHandle.__init__", "JobHandle.take", "Router.__call__", "Router.topology", "MemoryBuses.__aexit__"),
     *("MemoryBuses.__aenter__", "MemoryBroker.connect", "MemoryBroker.declare", "MemoryBroker.publish", "MemoryBroker.swallows_confirm"),
-    *("MemoryBroker.closed", "MemoryTransport.start", "MemoryTransport.declare", "MemoryTransport.send", "MemoryTransport.consume"),
+    *(
+        "MemoryBroker.closed",
+        "MemoryTransport.start",
+        "MemoryTransport.declare",
+        "MemoryTransport.depth",
+        "MemoryTransport.send",
+        "MemoryTransport.consume",
+    ),
     *("MemoryBroker.unblocked", "MemoryBroker.blocked", "MemoryTransport.connection", "MemoryTransport.close"),
     *("VirtualLoop.time", "VirtualLoop.run_in_executor", "VirtualLoop.shutdown_default_executor"),
 }

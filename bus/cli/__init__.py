@@ -21,6 +21,7 @@ COMMANDS = {
     "broker": "Start a private RabbitMQ with its management UI, until Ctrl-C.",
     "call": "Send a request, and print the answer as JSON.",
     "contracts": "List the contracts that are known here, or show one.",
+    "dead": "List, show, replay, delete and export dead letters.",
     "demo": "Watch a spoken dictation become a transcript, a note and documents, every step on one correlation id.",
     "doctor": "Show what is installed, which broker would be used and why, and whether it answers.",
     "health": "Ask a worker of this machine whether it is ready: exit code 0, else 1.",

@@ -21,6 +21,8 @@ from bus.settings import Settings, load_settings
 __all__ = ["command"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+CANCEL_AGAIN = 0.5
+"""Seconds that what is told to stop now has to clean up; a connection's goodbye takes a tenth of it."""
 
 
 def command(
@@ -79,6 +81,8 @@ def signals(stop: asyncio.Event, serving: "asyncio.Future[None]") -> Iterator[li
             # In the loop's next turn: both may arrive in this one, and a task that has not seen `stop` yet would take
             # the cancellation for the wish to stop cleanly.
             loop.call_soon(serving.cancel)
+            # A start that is cancelled stops cleanly; this one ends that stop, too.
+            loop.call_later(CANCEL_AGAIN, serving.cancel)
         stop.set()
 
     for each in SIGNALS:

@@ -29,7 +29,7 @@ DIFFERENCES = 2
 COLOURS = {"missing": "yellow", "different": "red", "unsafe": "red", "unfinished": "red", "superfluous": "dim"}
 
 Routers = Annotated[
-    list[str], typer.Argument(metavar="MODULE:ROUTER...", show_default=False, help="For example workers.transcription:router.")
+    list[str], typer.Argument(metavar="MODULE:ROUTER", show_default=False, help="For example workers.transcription:router.")
 ]
 ManagementUrl = Annotated[
     str | None,
@@ -138,7 +138,8 @@ class Shown:
         """Show it."""
         if progress.step != self._step:
             self._step = progress.step
-            say(progress.step)
+            # By the spinner's own console: another would write into its line.
+            self._status.console.print(harmless(progress.step), markup=False, highlight=False, soft_wrap=True)
         counts = f": {progress.moved} of {max(progress.total, progress.moved)}" if progress.moved else ""
         self._status.update(f"{harmless(progress.step)}{counts}")
 

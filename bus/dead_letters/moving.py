@@ -18,10 +18,10 @@ __all__ = ["WINDOW", "Purged", "Replayed", "Replaying", "purge", "replay"]
 
 WINDOW = 100
 """Dead letters that are under way at a time: as many can be there twice where the replay is killed."""
+MOST_CONSUMERS = 1000
+"""Windows full of what is kept, each with its consumer and channel; RabbitMQ allows 2047 channels to a connection."""
 SEND_TIMEOUT = 10.0
 """Seconds for the broker's confirm."""
-LEEWAY = 60_000
-"""Milliseconds by which the clock of who gave a message up may be ahead of ours."""
 LONGEST_REPLAYER = 200
 """Characters."""
 REPLAYED_AT, REPLAYED_BY = "replayed-at", "replayed-by"
@@ -69,6 +69,7 @@ class Replayed:
 class Purged:
     """What a purge of one queue did."""
 
+    matched: int = 0
     deleted: int = 0
     unseen: int = 0
     failure: BusError | None = None
@@ -92,14 +93,19 @@ async def replay(
     """
     done = Replayed()
     move = Move(transport, how, done)
-    started = int(how.clock() * 1000)
+    started, most = int(how.clock() * 1000), min(how.most, how.window * MOST_CONSUMERS)
+
+    def fits(letter: Letter) -> bool:
+        return selection.fits(letter) and not _replayed_since(letter, started)
+
+    on_progress(done)
     with _noting(done):
         # What the broker has not seen acked fills the hold: so the window is the most that can be there twice, acks lost or not.
-        async with reading(transport, dead_queue, hold=min(how.window, how.most)) as letters:
+        async with reading(transport, dead_queue, hold=how.window) as letters:
             try:
-                async for taken in _paced(_meant(letters, selection, how.most, started=started), how.rate):
+                async for taken in _paced(_meant(letters, most, fits), how.rate):
                     done.matched += 1
-                    if not await move.begin(taken) and letters.keep(taken) >= how.most:
+                    if not await move.begin(taken) and letters.keep(taken) >= most:
                         break
                     on_progress(done)
                     if done.failure is not None:
@@ -224,14 +230,15 @@ async def purge(
     selection: Selection,
     *,
     most: int = MOST_LOOKED_AT,
-    clock: Callable[[], float] = time.time,
     on_progress: Callable[[Purged], None] = lambda _: None,
 ) -> Purged:
     """Delete the dead letters that are meant, for good; of the others `most` are looked at. Errors as of `replay`."""
-    done, started = Purged(), int(clock() * 1000)
+    done = Purged()
+    on_progress(done)
     with _noting(done):
         async with reading(transport, dead_queue, hold=most) as letters:
-            async for taken in _meant(letters, selection, most, started=started):
+            async for taken in _meant(letters, most, selection.fits):
+                done.matched += 1
                 if not await taken.delivery.ack():
                     break
                 done.deleted += 1
@@ -240,13 +247,12 @@ async def purge(
     return done
 
 
-async def _meant(letters: Reading, selection: Selection, most: int, *, started: int) -> AsyncIterator[Taken]:
-    """Those that are meant; the others are kept, at most so many. It ends at what died after `started` (ms), or it never might."""
+async def _meant(letters: Reading, most: int, fits: Callable[[Letter], bool]) -> AsyncIterator[Taken]:
+    """Those that are meant; the others are kept, at most so many."""
     async for taken in letters.letters():
-        new = (taken.letter.record.last_at or 0) > started + LEEWAY
-        if not new and selection.fits(taken.letter) and not _replayed_since(taken.letter, started):
+        if fits(taken.letter):
             yield taken
-        elif letters.keep(taken) >= most or new:
+        elif letters.keep(taken) >= most:
             return
 
 

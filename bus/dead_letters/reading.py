@@ -19,6 +19,8 @@ PATIENCE = 5.0
 """Seconds for the next one to come; where another takes them from the same queue, fewer come than there were."""
 QUIET = 0.3
 """Seconds for one to come that the broker had not counted."""
+LATECOMERS = 10_000
+"""Those that were not counted may be so many; after that it ends, although a service that fails without a pause makes new ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,7 @@ class Reading:
 
     async def letters(self) -> AsyncIterator[Taken]:
         """Those that come, until none does. Each is to be acked, or kept."""
-        while True:
+        while self._seen < self.ready + LATECOMERS:
             if len(self._kept) >= self._hold * len(self._consumptions):
                 await self._consumptions[-1].cancel()
                 await self.consume()

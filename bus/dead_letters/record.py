@@ -10,7 +10,17 @@ from typing import Any, Literal
 from bus.envelope import Envelope
 from bus.recovery import DeadLetter
 
-__all__ = ["FIRST_FAILED", "REPLAYS", "FaultRecord", "Worker", "fault_headers", "read_record", "since_first_failure", "without_record"]
+__all__ = [
+    "FIRST_FAILED",
+    "REPLAYS",
+    "FaultRecord",
+    "Worker",
+    "fault_headers",
+    "read_record",
+    "record_headers",
+    "since_first_failure",
+    "without_record",
+]
 
 Headers = dict[str, str | int]
 
@@ -96,6 +106,19 @@ def fault_headers(envelope: Envelope, decision: DeadLetter, error: str, *, queue
     }
     told: Headers = {"dead-version": worker.version[:LONGEST_NAME]} if worker.version else {}
     return record | told | since_first_failure(without_record(envelope.headers), now)
+
+
+def record_headers(record: FaultRecord) -> Headers:
+    """A broker's dead letter, told as a worker would."""
+    told = {
+        "dead-code": record.code,
+        "dead-reason": record.reason,
+        "dead-attempts": record.attempts,
+        "dead-at": record.last_at,
+        "dead-queue": record.queue,
+        FIRST_FAILED: record.first_at,
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def without_record(headers: Mapping[str, str | int]) -> Headers:

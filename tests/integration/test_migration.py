@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -17,7 +18,6 @@ import pytest
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from pamqp.commands import Basic
-from pamqp.common import FieldTable
 
 from bus import Aborted, FailedPrecondition, NotFound
 from bus.administration.applying import apply, plan
@@ -30,7 +30,7 @@ from tests.polling import until
 
 ROOT = Path(__file__).parents[2]
 TYPE, MESSAGES = "books.close.v1", 600
-OLD: Mapping[str, FieldTable] = {"quorum": {"x-queue-type": "quorum", "x-delivery-limit": 1000}, "classic": {}}
+OLD: Mapping[str, Mapping[str, str | int]] = {"quorum": {"x-queue-type": "quorum", "x-delivery-limit": 1000}, "classic": {}}
 HOLDING = f"bus.holding.{WORK}"
 # Every step, and the middle of both moves, in their order: a migration that is killed here and run again goes on from there.
 DEATHS = (
@@ -64,9 +64,9 @@ async def channel(place: Place) -> AsyncIterator[Channel]:
         await connection.close()
 
 
-async def with_old_queue(place: Place, on: Channel, arguments: FieldTable, name: str = WORK) -> None:
+async def with_old_queue(place: Place, on: Channel, arguments: Mapping[str, str | int], name: str = WORK) -> None:
     """All that the service needs, but one queue with the arguments of an earlier version, bound as it should be."""
-    await on.queue_declare(name, durable=True, arguments=arguments)
+    await on.queue_declare(name, durable=True, arguments={**arguments})
     await apply(wanted_by([router], place.settings), place.settings)
 
 
@@ -133,16 +133,31 @@ async def test_killed_at_every_step_nothing_is_lost_and_what_is_there_twice_says
     assert ended == [*(-signal.SIGKILL for _ in DEATHS), 0]
 
 
-async def migrated_by(place: Place, deaths: Sequence[tuple[str, int]]) -> list[int]:
-    """The exit codes of migrations that die there, and of the one that does not."""
+async def migrated_by(place: Place, deaths: Sequence[tuple[str, int]], *, last: bool = True) -> list[int]:
+    """The exit codes of migrations that die there, and of the `last`, which does not."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.integration.doomed", WORK, json.dumps(deaths)),
+        *(sys.executable, "-m", "tests.integration.doomed", WORK, json.dumps([*deaths, *([("", 0)] if last else [])])),
         cwd=ROOT,
         env={**os.environ, **place.environment},
         stdout=subprocess.PIPE,
     )
     codes: list[int] = json.loads((await process.communicate())[0])
     return codes
+
+
+async def test_who_wants_the_old_arguments_again_gets_back_what_is_held(place: Place) -> None:
+    wanted = wanted_by([router], place.settings)
+    queues = tuple(replace(each, arguments=OLD["quorum"]) if each.name == WORK else each for each in wanted.topology.queues)
+    earlier = replace(wanted, topology=replace(wanted.topology, queues=queues))
+    async with channel(place) as own:
+        await with_old_queue(place, own, OLD["quorum"])
+        await publish(own, range(MESSAGES))
+        process = await migrated_by(place, [(f"unbound {WORK}", 0)], last=False)
+        await publish(own, range(MESSAGES, MESSAGES + 1))
+        await migrate(WORK, earlier, place.settings)
+        found = await drained(own, WORK)
+    assert process == [-signal.SIGKILL]
+    assert set(ids(found)) == {*range(MESSAGES + 1)}
 
 
 async def test_what_is_published_meanwhile_is_there_afterwards(place: Place) -> None:

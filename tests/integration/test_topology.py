@@ -16,7 +16,7 @@ from bus.brokers.broker import Broker
 from bus.brokers.management import Management
 from bus.brokers.private_node import PrivateNode
 from tests.integration.command import bus
-from tests.integration.ledger import DEAD, REQUESTS, TIER, WORK, Place, router
+from tests.integration.ledger import DEAD, REQUESTS, TIER, WORK, Close, Open, Place, router
 
 ROUTER = "tests.integration.ledger:router"
 
@@ -134,8 +134,9 @@ async def test_a_service_without_rights_to_declare_serves_what_others_have_made(
     try:
         administrator = place.settings.model_copy(update={"topology": "verify"})
         await apply(wanted_by([router], administrator), administrator)
-        async with Bus("books", settings=settings) as service, service.serving(router):
-            assert service.ready
+        async with Bus("books", settings=settings) as service, service.serving(router), Bus("office", settings=administrator) as caller:
+            await caller.request(Open(), timeout=20)
+            await (await caller.submit(Close())).result(timeout=20)
         assert (await verify_by_amqp(wanted_by([router], settings), settings)).clean
         queues = await place.api.call("GET", f"queues/{place.vhost}?disable_stats=true")
         assert {each["name"]: each["arguments"].get("x-expires") for each in queues}[REQUESTS] is None

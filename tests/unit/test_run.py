@@ -23,6 +23,26 @@ async def test_a_second_signal_in_the_same_moment_ends_the_stop_that_the_first_b
     assert received == [signal.SIGTERM, signal.SIGINT]
 
 
+async def test_a_second_signal_ends_even_a_stop_that_begins_by_it() -> None:
+    stop, steps = asyncio.Event(), list[str]()
+
+    async def serve() -> None:
+        try:
+            await asyncio.Event().wait()  # a start, which does not look at `stop`
+        finally:
+            steps.append("draining")
+            await asyncio.Event().wait()
+
+    serving = asyncio.ensure_future(serve())
+    with signals(stop, serving):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.wait([serving], timeout=5)
+
+    assert serving.cancelled()
+    assert steps == ["draining"]
+
+
 async def test_one_signal_lets_the_stop_take_its_time() -> None:
     stop, go_on = asyncio.Event(), asyncio.Event()
 

@@ -45,7 +45,11 @@ MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[BusError], str], ...
         ConfigurationError,
         "the broker refused the virtual host; check it in BUS_URL, and this user's permissions",
     ),
-    ((ChannelPreconditionFailed,), TopologyMismatch, "{text}; it exists with other arguments, which cannot be changed in place"),
+    (
+        (ChannelPreconditionFailed,),
+        TopologyMismatch,
+        "{text}; it exists with other arguments, which cannot be changed in place: `bus topology migrate` makes a queue anew",
+    ),
     ((ChannelAccessRefused,), PermissionDenied, "{text}"),
     ((ChannelNotFoundEntity,), FailedPrecondition, "{text}"),
 )

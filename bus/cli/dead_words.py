@@ -1,0 +1,76 @@
+"""What the commands for dead letters say of what they did."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bus.cli.screen import print_json, say
+from bus.dead_letters import Looked, Purged, Replayed
+from bus.errors import FailedPrecondition
+
+__all__ = ["end_with", "letters_of", "progress", "summary", "tell_replayed", "unseen"]
+
+
+Done = TypeVar("Done", Replayed, Purged)
+
+
+@contextmanager
+def progress(name: str, total: int, results: dict[str, Done]) -> Iterator[Callable[[Done], None]]:
+    """A bar on standard error, where that is a terminal; `results` has what was done so far, also where that is interrupted."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=total)
+
+        def update(done: Done) -> None:
+            results[name] = done
+            bar.update(task, completed=done.matched)
+
+        yield update
+
+
+def summary(found: Looked, shown: int) -> str:
+    """How many there are, and how many of them are not shown."""
+    more = f"; the oldest {shown} are shown, --limit shows more" if 0 < shown < found.matching else ""
+    return f"{letters_of(found.matching) if found.matching else 'no dead letters'}{more}{unseen(found.unseen)}"
+
+
+def unseen(count: int) -> str:
+    """That there are more than were looked at."""
+    return f"; {count} more were not looked at, --scan looks at more" if count else ""
+
+
+def letters_of(count: int) -> str:
+    """`1 dead letter`, `2 dead letters`."""
+    return f"{count} dead letter{'' if count == 1 else 's'}"
+
+
+def tell_replayed(results: Mapping[str, Replayed], *, dry_run: bool, as_json: bool) -> None:
+    """Counts by queue, and then what went wrong as an error."""
+    if as_json:
+        fields = ("matched", "replayed", "expired", "homeless", "doubtful", "unseen")
+        print_json({name: {field: getattr(each, field) for field in fields} for name, each in results.items()}, compact=True)
+    for name, each in results.items():
+        if not as_json and (each.matched or each.unseen):
+            say(f"{name}: {'would replay' if dry_run else 'replayed'} {each.replayed} of {each.matched}{unseen(each.unseen)}")
+    if not as_json and not any(each.matched for each in results.values()):
+        say("no dead letters that fit")
+    doubtful = sum(each.doubtful for each in results.values())
+    if doubtful:
+        say(f"{letters_of(doubtful)} may be in both places; the ids are the same")
+    end_with(results.values())
+    expired, homeless = (sum(getattr(each, name) for each in results.values()) for name in ("expired", "homeless"))
+    refused = [f"{expired} expired (--extend TIME gives them time)"] if expired else []
+    refused += [f"{homeless} whose work queue is not there (start its service)"] if homeless else []
+    if refused:
+        raise FailedPrecondition(f"not replayed: {', '.join(refused)}")
+
+
+def end_with(results: Iterable[Replayed | Purged]) -> None:
+    """The first failure, as this command's."""
+    for each in results:
+        if each.failure is not None:
+            raise each.failure
