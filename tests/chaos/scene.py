@@ -43,6 +43,8 @@ class Party:
     environment: Mapping[str, str] = field(default_factory=dict)
     order: Mapping[str, object] = field(default_factory=dict)
     """What its orders have that others have not."""
+    confirms: bool = True
+    """Whether its senders ask for confirms; those of others cannot be swallowed."""
     stops: bool = True
     """Whether its workers end in order at the end, and leave nothing in a queue."""
 
