@@ -163,4 +163,6 @@ def _check(outcome: Outcome, envelope: Envelope) -> None:
         case Returned(reason=reason):
             raise NotServed(f"{envelope.type}: nobody serves it ({reason}); start the service that does, in this version")
         case Refused(reason=reason):
-            raise ResourceExhausted(f"{envelope.type}: the broker refused it ({reason}); its queue is full")
+            # Not surely refused: a queue whose leader is lost nacks what it may have stored.
+            why = f"{envelope.type}: the broker refused it ({reason}); its queue is full, or has no leader now"
+            raise ResourceExhausted(why, maybe_executed=True)

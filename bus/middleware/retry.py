@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from bus.contract import CATALOG, Catalog
 from bus.envelope import Envelope
-from bus.errors import BusError, ConnectionLost, Unavailable
+from bus.errors import BusError, ConnectionLost, ResourceExhausted, Unavailable
 from bus.handler import Handler, Middleware
 from bus.recovery import backoff
 
@@ -17,8 +17,8 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
     """Try again what the broker or the connection failed, with the same message id, never past `envelope.deadline`.
 
     Events and jobs are always safe to send again: their receivers know the id. A request is where its contract is
-    idempotent, or where it surely was not sent. What the other service answered is never tried again here: that is
-    for the caller to decide.
+    idempotent, or where it surely was not sent. An event or job that the broker refuses is offered again, too. What the
+    other service answered is never tried again here: that is for the caller to decide.
     """
 
     def layer(inner: Handler) -> Handler:
@@ -27,7 +27,7 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
             while True:
                 try:
                     return await inner(envelope)
-                except Unavailable as error:
+                except (Unavailable, ResourceExhausted) as error:
                     wait = backoff(attempt)
                     if not _again(envelope, error, catalog) or _late(envelope, clock() + wait):
                         raise
@@ -40,6 +40,8 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
 
 
 def _again(envelope: Envelope, error: BusError, catalog: Catalog) -> bool:
+    if isinstance(error, ResourceExhausted) and envelope.traffic != "request":
+        return True  # the broker's nack: a queue that is full drains, and one that lost its leader has another in seconds
     if not isinstance(error, ConnectionLost):
         return False  # nobody there is an answer; and a transport that could not send has waited for the deadline already
     if envelope.traffic != "request" or not error.maybe_executed:

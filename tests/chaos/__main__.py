@@ -88,7 +88,7 @@ class Run:
                 except Absent as missing:
                     print(f"chaos: without {title}: {missing.why}")
                     continue
-                for name in names:
+                for name in names if party.confirms else [name for name in names if name != "swallowed-confirms"]:
                     await self._part(party, name, 0, Size(messages=PEER_MESSAGES, faults=FAULTS[name].faults, seed=self._seed))
         finally:
             await self._node.stop()

@@ -15,7 +15,7 @@ from tests.chaos.ledger import Ledger, Verdict, judged
 from tests.chaos.scene import OURS, Party, Scene
 from tests.chaos.sender import Order
 
-__all__ = ["Played", "Size", "broken", "play"]
+__all__ = ["Played", "Size", "broken", "play", "play_in"]
 
 LOOK = 0.1
 REST = 15.0
@@ -56,35 +56,39 @@ class Played:
 
 async def play(fault: Fault, size: Size, node: PrivateNode, directory: Path, *, party: Party = OURS) -> Played:
     """Play it on this node."""
-    began = time.monotonic()
-    order = Order.model_validate({"count": size.messages, "rate": size.rate, "senders": size.senders, "seed": size.seed, **party.order})
     async with Scene(node, directory, party=party, environment=fault.environment) as scene:
-        for _ in range(fault.workers):
-            await scene.add_worker()
-        sender = await scene.start_sender(order)
-        await struck(fault, size, scene)
-        await recovered(scene)
-        sender.enough()
-        await ended(sender, scene)
-        await at_rest(scene)
-        for worker in [*scene.workers] if party.stops else []:
-            await scene.stop_worker(worker)
-        waiting = await scene.waiting() if party.stops else {}
-        scene.work.news()
-        verdict = judged(Ledger(sends=scene.sends.entries, work=scene.work.entries, dead=await scene.dead()))
-        return Played(
-            fault=fault.name,
-            party=party.name,
-            size=size,
-            faults=size.faults,
-            verdict=verdict,
-            in_flight=size.faults * fault.workers * TAKEN if fault.splits and party.stops else 0,
-            waiting={name: count for name, count in waiting.items() if count},
-            exits=tuple(scene.exits),
-            confirms=first_after(scene.back, scene.sends.entries, ACKED),
-            effects=first_after(scene.back, scene.work.entries, EFFECT),
-            seconds=time.monotonic() - began,
-        )
+        return await play_in(scene, fault, size)
+
+
+async def play_in(scene: Scene, fault: Fault, size: Size) -> Played:
+    """Play it in a scene that is set."""
+    began, party = time.monotonic(), scene.party
+    order = Order.model_validate({"count": size.messages, "rate": size.rate, "senders": size.senders, "seed": size.seed, **party.order})
+    for _ in range(fault.workers):
+        await scene.add_worker()
+    sender = await scene.start_sender(order)
+    await struck(fault, size, scene)
+    await recovered(scene)
+    sender.enough()
+    await ended(sender, scene)
+    await at_rest(scene)
+    for worker in [*scene.workers] if party.stops else []:
+        await scene.stop_worker(worker)
+    waiting = await scene.waiting() if party.stops else {}
+    scene.work.news()
+    return Played(
+        fault=fault.name,
+        party=party.name,
+        size=size,
+        faults=size.faults,
+        verdict=judged(Ledger(sends=scene.sends.entries, work=scene.work.entries, dead=await scene.dead())),
+        in_flight=size.faults * fault.workers * TAKEN if fault.splits and party.stops else 0,
+        waiting={name: count for name, count in waiting.items() if count},
+        exits=tuple(scene.exits),
+        confirms=first_after(scene.back, scene.sends.entries, ACKED),
+        effects=first_after(scene.back, scene.work.entries, EFFECT),
+        seconds=time.monotonic() - began,
+    )
 
 
 def broken(played: Played, fault: Fault) -> list[str]:

@@ -113,7 +113,7 @@ def peers(figures: Figures) -> Iterator[str]:
     yield (
         "The same ledger, proxy and faults, around programs as the peers' tutorials write them: durable queues and persistent\n"
         "messages, everything else at its default. Each can be set up to do better, by who knows that it has to be. A call that\n"
-        "returns counts as acked, one that raises or takes over 40 s as unknown.\n"
+        "returns counts as acked, one that raises or takes over 40 s as unknown. Celery asks for no confirms, so none can be swallowed.\n"
     )
     for title in PEERS:
         rows = [*by_fault(figures, title).values()]

@@ -44,7 +44,11 @@ class FaultyProxy(Proxy):
 
     @override
     def _pipe(self) -> Pipe:
-        return FaultyPipe(self._target, self._pipes, self)
+        return FaultyPipe(self.target(), self._pipes, self)
+
+    def target(self) -> tuple[str, int]:
+        """Where the next connection goes."""
+        return self._target
 
     def cut_within(self, direction: str, after: int) -> None:
         """Reset the next connection that carries a publish or ack `up`, or a delivery or confirm `down`, so many bytes into that."""

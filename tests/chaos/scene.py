@@ -43,6 +43,8 @@ class Party:
     environment: Mapping[str, str] = field(default_factory=dict)
     order: Mapping[str, object] = field(default_factory=dict)
     """What its orders have that others have not."""
+    confirms: bool = True
+    """Whether its senders ask for confirms; those of others cannot be swallowed."""
     stops: bool = True
     """Whether its workers end in order at the end, and leave nothing in a queue."""
 
@@ -64,8 +66,16 @@ class Letter(NamedTuple):
 class Scene:
     """Begins empty, ends with nothing left."""
 
-    def __init__(self, node: PrivateNode, directory: Path, *, party: Party = OURS, environment: Mapping[str, str] | None = None) -> None:
-        """`environment` is added to that of every process."""
+    def __init__(
+        self,
+        node: PrivateNode,
+        directory: Path,
+        *,
+        party: Party = OURS,
+        environment: Mapping[str, str] | None = None,
+        ways: Callable[[], FaultyProxy] | None = None,
+    ) -> None:
+        """`environment` is added to that of every process. `ways` makes what stands in front of a side, where it is not one node."""
         self.node = node
         self.vhost = f"chaos-{secrets.token_hex(6)}"
         self.url = with_vhost(node.url, self.vhost)
@@ -73,7 +83,8 @@ class Scene:
         self.directory = directory
         self.party = party
         self.sends, self.work = Tail(directory / "sends"), Tail(directory / "work")
-        self.before_sender, self.before_workers = (FaultyProxy("127.0.0.1", node.port) for _ in range(2))
+        ways = ways or (lambda: FaultyProxy("127.0.0.1", node.port))
+        self.before_sender, self.before_workers = ways(), ways()
         self.sender: Actor | None = None
         self.workers: list[Actor] = []
         self.exits: list[int] = []

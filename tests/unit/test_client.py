@@ -75,21 +75,38 @@ async def test_a_reply_without_content_is_none() -> None:
     assert await client.request(Clear()) is None
 
 
-@pytest.mark.parametrize(("outcome", "error"), [(RETURNED, NotServed), (REFUSED, ResourceExhausted)], ids=["returned", "refused"])
+def sending(client: Client, send: str) -> Callable[[], Any]:
+    """One of the three verbs."""
+    calls: dict[str, Callable[[], Any]] = {
+        "request": lambda: client.request(Add()),
+        "publish": lambda: client.publish(BooksClosed()),
+        "submit": lambda: client.submit(CloseBooks()),
+    }
+    return calls[send]
+
+
 @pytest.mark.parametrize("send", ["request", "publish", "submit"])
-def test_what_the_broker_does_not_take_is_an_error_at_once(send: str, outcome: Outcome, error: type[Exception]) -> None:
+def test_what_no_queue_takes_is_an_error_at_once(send: str) -> None:
     @virtual
     async def run() -> None:
-        client = await started(FakeTransport(answer=lambda _: outcome), service="ledger")
-        calls: dict[str, Callable[[], Any]] = {
-            "request": lambda: client.request(Add()),
-            "publish": lambda: client.publish(BooksClosed()),
-            "submit": lambda: client.submit(CloseBooks()),
-        }
-        with pytest.raises(error, match=outcome.reason):  # type: ignore[union-attr]  # neither is Accepted
-            await calls[send]()
+        client = await started(FakeTransport(answer=lambda _: RETURNED), service="ledger")
+        with pytest.raises(NotServed, match=RETURNED.reason):
+            await sending(client, send)()
         assert asyncio.get_running_loop().time() == 0
         assert not client.replies._calls
+
+    run()
+
+
+@pytest.mark.parametrize("send", ["publish", "submit"])
+def test_what_the_broker_refuses_is_offered_until_its_deadline_and_then_unknown(send: str) -> None:
+    @virtual
+    async def run() -> None:
+        client = await started(FakeTransport(answer=lambda _: REFUSED), service="ledger")
+        with pytest.raises(ResourceExhausted, match=REFUSED.reason) as refused:
+            await sending(client, send)()
+        assert 8 < asyncio.get_running_loop().time() <= 10
+        assert refused.value.maybe_executed
 
     run()
 

@@ -9,6 +9,7 @@ from tests.unit import ledger  # noqa: F401 - declares the contracts that these 
 from tests.unit.fakes import NOW, envelope, virtual
 
 LOST, UNSENT = ConnectionLost("lost", maybe_executed=True), ConnectionLost("not sent")
+REFUSED = ResourceExhausted("refused", maybe_executed=True)
 IDEMPOTENT, OTHER = envelope("ledger.total.v1"), envelope("ledger.add.v1")
 EVENT, JOB = envelope("ledger.closed.v1", traffic="event"), envelope("ledger.close.v1", traffic="job")
 
@@ -38,7 +39,27 @@ def test_what_is_safe_is_tried_again_with_the_same_id(message: Envelope, error: 
     run()
 
 
-@pytest.mark.parametrize("error", [Unavailable("x"), NotServed("x"), DeadlineExceeded("x"), Internal("x"), ResourceExhausted("x")])
+@pytest.mark.parametrize("message", [EVENT, JOB], ids=["event", "job"])
+def test_what_the_broker_refuses_is_tried_again_until_the_deadline(message: Envelope) -> None:
+    @virtual
+    async def run() -> None:
+        assert await attempts(message, *[REFUSED] * 3) == [message] * 4
+        with pytest.raises(ResourceExhausted):
+            await attempts(message.evolve(deadline=int((NOW + asyncio.get_running_loop().time()) * 1000) + 3_000), *[REFUSED] * 1000)
+
+    run()
+
+
+def test_a_service_that_has_no_room_is_not_asked_again() -> None:
+    @virtual
+    async def run() -> None:
+        with pytest.raises(ResourceExhausted):
+            await attempts(IDEMPOTENT, ResourceExhausted("x"))
+
+    run()
+
+
+@pytest.mark.parametrize("error", [Unavailable("x"), NotServed("x"), DeadlineExceeded("x"), Internal("x")])
 @pytest.mark.parametrize("message", [IDEMPOTENT, EVENT], ids=["request", "event"])
 def test_an_answer_is_never_tried_again(message: Envelope, error: BusError) -> None:
     @virtual

@@ -1,5 +1,6 @@
 """Celery: a task, `delay`, a worker of as many processes as the machine has cores."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -24,7 +25,7 @@ def task(number: int, seconds: float) -> None:
 def work() -> None:
     """A worker."""
     worker_ready.connect(lambda **_: print("ready", flush=True), weak=False)
-    app.worker_main(["--quiet", "worker", "--loglevel", "WARNING"])
+    app.worker_main(["--quiet", "worker", "--loglevel", "WARNING", "--hostname", f"worker-{os.getpid()}@%h"])
 
 
 def send() -> None:

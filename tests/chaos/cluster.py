@@ -1,0 +1,197 @@
+"""Three private nodes that are one broker: one name server and one cookie for all, and a way in that goes to whoever answers."""
+
+import asyncio
+import random
+import secrets
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from types import TracebackType
+from typing import Self
+
+from typing_extensions import override
+
+from bus.brokers.installation import Installation
+from bus.brokers.ports import LOOPBACK, accepts, free_ports, greets
+from tests.chaos.faults import JOBS, Fault
+from tests.chaos.journal import ACKED, Entry
+from tests.chaos.node import ChaosNode
+from tests.chaos.proxy import FaultyProxy
+from tests.chaos.scene import Scene
+
+__all__ = ["Balancer", "Cluster", "faults_of", "write_gap"]
+
+CONFIG = {"cluster_partition_handling": "pause_minority", "net_ticktime": "15", "cluster_name": "chaos"}
+STUB = "#!/bin/sh\nexec sleep 2147483647\n"
+"""In the place of a node's own name server: it has to be a process, and does nothing."""
+JOIN = 120.0
+
+
+class ClusterNode(ChaosNode):
+    """A node that finds the others."""
+
+    def __init__(self, installation: Installation, *, cookie: str, names: int, config: Mapping[str, str]) -> None:
+        """`names` is the port of the name server that all of them use."""
+        super().__init__(installation, config=config)
+        self._cookie, self._names = cookie, names
+
+    @property
+    def name(self) -> str:
+        """As Erlang knows it."""
+        return self._name
+
+    @override
+    def _make_directory(self) -> None:
+        super()._make_directory()
+        cookie = self.directory / ".erlang.cookie"
+        cookie.chmod(0o600)
+        cookie.write_text(self._cookie, encoding="ascii")
+        cookie.chmod(0o400)
+        stub = self.directory / "no-name-server"
+        stub.write_text(STUB, encoding="ascii")
+        stub.chmod(0o700)
+        self._installation = replace(self._installation, epmd=stub)
+
+    @override
+    def _environment(self) -> dict[str, str]:
+        return {**super()._environment(), "ERL_EPMD_PORT": str(self._names)}
+
+
+class Cluster:
+    """Three of them; the password of the first is that of all."""
+
+    def __init__(self, installation: Installation) -> None:
+        (self._names,) = free_ports(1)
+        cookie, password = secrets.token_hex(20), secrets.token_urlsafe(12)
+        self.nodes = [ClusterNode(installation, cookie=cookie, names=self._names, config=CONFIG) for _ in range(3)]
+        for node in self.nodes:
+            node._password = password
+        self._cookie = cookie
+        self._epmd = installation.epmd
+        self._server: asyncio.subprocess.Process | None = None
+
+    async def __aenter__(self) -> Self:
+        command = (self._epmd, "-port", str(self._names), "-address", LOOPBACK)
+        self._server = await asyncio.create_subprocess_exec(*command, stderr=subprocess.DEVNULL)
+        while not await asyncio.to_thread(accepts, self._names):
+            await asyncio.sleep(0.05)
+        try:
+            await asyncio.gather(*(node.start() for node in self.nodes))
+            for node in self.nodes[1:]:
+                await node.ctl("stop_app", timeout=JOIN)
+                await node.ctl("join_cluster", self.nodes[0].name, timeout=JOIN)
+                await node.ctl("start_app", timeout=JOIN)
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._stop()
+
+    async def _stop(self) -> None:
+        for node in self.nodes:
+            if node.running:
+                await node.resume()
+            await node.stop()
+        if self._server is not None:
+            self._server.kill()
+            await self._server.wait()
+
+    async def leader(self, vhost: str, queue: str) -> ClusterNode:
+        """The node that leads this quorum queue now."""
+        for node in self.nodes:
+            if node.running:
+                rows = (await node.ctl("list_queues", "--no-table-headers", "-p", vhost, "name", "leader")).splitlines()
+                name = next((row.split("\t")[1] for row in rows if row.startswith(f"{queue}\t")), "")
+                return next(each for each in self.nodes if each.name == name)
+        raise AssertionError("no node of the cluster runs")
+
+    async def isolate(self, node: ClusterNode) -> None:
+        """No other node can talk to this one: each of them has a wrong password for the other."""
+        await self._acquaintance(node, "wrong")
+        for other in self._others(node):
+            await node.ctl("eval", f"erlang:disconnect_node('{other.name}').")
+
+    async def heal(self, node: ClusterNode) -> None:
+        """They can again."""
+        await self._acquaintance(node, self._cookie)
+
+    async def _acquaintance(self, node: ClusterNode, cookie: str) -> None:
+        for other in self._others(node):
+            await node.ctl("eval", f"erlang:set_cookie('{other.name}', '{cookie}').")
+
+    def _others(self, node: ClusterNode) -> list[ClusterNode]:
+        return [other for other in self.nodes if other is not node]
+
+
+class Balancer(FaultyProxy):
+    """A proxy whose connections go to each node in turn, and on to the next where one does not take them."""
+
+    def __init__(self, ports: Sequence[int]) -> None:
+        super().__init__(LOOPBACK, ports[0])
+        self._ports = [*ports]
+
+    @override
+    def target(self) -> tuple[str, int]:
+        self._ports.append(self._ports.pop(0))
+        return LOOPBACK, next((port for port in self._ports if accepts(port)), self._ports[0])
+
+
+# --- its faults ----------------------------------------------------------------------------------------------------
+
+DOWN = 5.0
+"""Seconds that a killed node stays away: others have elected a leader by then."""
+APART = 10.0
+UNANSWERING = 15.0
+"""Seconds that a node answers nothing: longer than it takes the others to suspect it."""
+
+
+def faults_of(cluster: Cluster) -> dict[str, Fault]:
+    """What is done to the leader of the job's queue."""
+
+    async def kill(scene: Scene, chance: random.Random) -> None:
+        node = await cluster.leader(scene.vhost, JOBS)
+        await node.kill()
+        await asyncio.sleep(DOWN)
+        await node.start()
+
+    async def isolate(scene: Scene, chance: random.Random) -> None:
+        node = await cluster.leader(scene.vhost, JOBS)
+        await cluster.isolate(node)
+        await asyncio.sleep(APART)
+        await cluster.heal(node)
+        await whole(cluster)
+
+    async def pause(scene: Scene, chance: random.Random) -> None:
+        node = await cluster.leader(scene.vhost, JOBS)
+        await node.pause()
+        await asyncio.sleep(UNANSWERING)
+        await node.resume()
+        await whole(cluster)
+
+    environment = {"BUS_HEARTBEAT": "2"}
+    found = (
+        Fault(
+            name="leader-killed", title="the queue's leader killed", strike=kill, faults=1, workers=2, splits=True, environment=environment
+        ),
+        Fault(
+            name="leader-isolated", title="the leader cut off", strike=isolate, faults=1, workers=2, splits=True, environment=environment
+        ),
+        Fault(name="node-paused", title="the leader paused", strike=pause, faults=1, workers=2, splits=True, environment=environment),
+    )
+    return {fault.name: fault for fault in found}
+
+
+async def whole(cluster: Cluster) -> None:
+    """Until every node takes connections again: one that was in the minority stops its broker, and starts it by itself."""
+    async with asyncio.timeout(JOIN):
+        while not all([await asyncio.to_thread(greets, LOOPBACK, node.port) for node in cluster.nodes]):
+            await asyncio.sleep(0.2)
+
+
+def write_gap(sends: list[Entry]) -> float:
+    """Seconds of the longest time without a confirm."""
+    times = sorted(entry.at for entry in sends if entry.mark == ACKED)
+    return max((later - earlier for earlier, later in pairwise(times)), default=0.0)
