@@ -7,7 +7,7 @@ PINNED := $(EXTRAS),bench
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-brokers test-compose chaos sabotage lint format docs check-wheel bench broker constraints clean
+.PHONY: help demo test test-chaos test-brokers test-compose chaos sabotage lint format docs check-wheel bench broker constraints clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -21,7 +21,11 @@ test: $(STAMP) ## unit tests, which need no broker, then everything else on a re
 	@$(BIN)/python -m pytest -q tests/unit
 	@scripts/ensure-broker
 	@echo "test: the rest, on RabbitMQ"
-	@$(BIN)/python -m pytest -q --ignore=tests/unit --numprocesses=3
+	@$(BIN)/python -m pytest -q --ignore=tests/unit --ignore=tests/chaos --numprocesses=3
+
+test-chaos: $(STAMP) ## the ledger's short form: faults while messages flow, and what was lost (the long form: make chaos)
+	@scripts/ensure-broker
+	@$(BIN)/python -m pytest -q tests/chaos
 
 test-brokers: $(STAMP) ## conformance and integration on each RabbitMQ that can be had: this machine's, 4.0 and 4.3 in containers
 	@$(BIN)/python scripts/test_brokers.py $(ARGS)

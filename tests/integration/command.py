@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,6 +31,7 @@ async def running(*arguments: str, **environment: str) -> AsyncIterator[asyncio.
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        preexec_fn=_interruptible,
     )
     try:
         yield process
@@ -37,6 +39,11 @@ async def running(*arguments: str, **environment: str) -> AsyncIterator[asyncio.
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+def _interruptible() -> None:
+    """A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 async def ended(process: asyncio.subprocess.Process, seconds: float = 60) -> Ended:
