@@ -67,11 +67,14 @@ async def play_in(scene: Scene, fault: Fault, size: Size) -> Played:
     for _ in range(fault.workers):
         await scene.add_worker()
     sender = await scene.start_sender(order)
-    await struck(fault, size, scene)
+    faults = await struck(fault, size, scene)
     await recovered(scene)
     sender.enough()
     await ended(sender, scene)
     await at_rest(scene)
+    if not party.stops:  # what a worker holds, or a dead one left in the queue, is not lost
+        await scene.replace_workers()
+        await at_rest(scene)
     for worker in [*scene.workers] if party.stops else []:
         await scene.stop_worker(worker)
     waiting = await scene.waiting() if party.stops else {}
@@ -80,7 +83,7 @@ async def play_in(scene: Scene, fault: Fault, size: Size) -> Played:
         fault=fault.name,
         party=party.name,
         size=size,
-        faults=size.faults,
+        faults=faults,
         verdict=judged(Ledger(sends=scene.sends.entries, work=scene.work.entries, dead=await scene.dead())),
         in_flight=size.faults * fault.workers * TAKEN if fault.splits and party.stops else 0,
         waiting={name: count for name, count in waiting.items() if count},
@@ -111,17 +114,23 @@ TAKEN = 2 * 16
 """Messages that a worker has under way at most: two queues of sixteen."""
 
 
-async def struck(fault: Fault, size: Size, scene: Scene) -> None:
-    """Each fault strikes when so many messages have been sent: the same seed strikes at the same places."""
+async def struck(fault: Fault, size: Size, scene: Scene) -> int:
+    """Each fault strikes when so many messages have been sent: the same seed strikes at the same places. How many did."""
     chance = random.Random(f"{size.seed} {fault.name}")
     sent = 0
-    for due in sorted(chance.uniform(0.1, 0.9) * size.messages for _ in range(-(-size.faults // fault.at_once))):
+    for number, due in enumerate(sorted(chance.uniform(0.1, 0.9) * size.messages for _ in range(-(-size.faults // fault.at_once)))):
         while sent < due:
             sent += sum(entry.mark == SENT for entry in scene.sends.news())
             assert scene.sender is None or scene.sender.running, f"the sender ended:\n{scene.sender.said()}"
             await asyncio.sleep(LOOK / 5)
-        await fault.strike(scene, chance)
+        try:
+            await fault.strike(scene, chance)
+        except TimeoutError:
+            if scene.party.stops:
+                raise
+            return number  # a peer's worker that has ended has no connection left to strike
         sent = sum(entry.mark == SENT for entry in scene.sends.entries)
+    return size.faults
 
 
 async def recovered(scene: Scene) -> None:

@@ -4,9 +4,10 @@ import asyncio
 import random
 import secrets
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -14,13 +15,14 @@ from typing_extensions import override
 
 from bus.brokers.installation import Installation
 from bus.brokers.ports import LOOPBACK, accepts, free_ports, greets
+from tests.chaos.campaign import Played, Size, play_in
 from tests.chaos.faults import JOBS, Fault
 from tests.chaos.journal import ACKED, Entry
 from tests.chaos.node import ChaosNode
 from tests.chaos.proxy import FaultyProxy
 from tests.chaos.scene import Scene
 
-__all__ = ["Balancer", "Cluster", "faults_of", "write_gap"]
+__all__ = ["ROUNDS", "Cluster", "Round", "rounds"]
 
 CONFIG = {"cluster_partition_handling": "pause_minority", "net_ticktime": "15", "cluster_name": "chaos"}
 STUB = "#!/bin/sh\nexec sleep 2147483647\n"
@@ -99,6 +101,10 @@ class Cluster:
             self._server.kill()
             await self._server.wait()
 
+    def way(self) -> "Balancer":
+        """In front of a side, to whichever node answers."""
+        return Balancer([node.port for node in self.nodes])
+
     async def leader(self, vhost: str, queue: str) -> ClusterNode:
         """The node that leads this quorum queue now."""
         for node in self.nodes:
@@ -138,6 +144,8 @@ class Balancer(FaultyProxy):
         self._ports.append(self._ports.pop(0))
         return LOOPBACK, next((port for port in self._ports if accepts(port)), self._ports[0])
 
+
+ROUNDS = ("leader-killed", "leader-isolated", "node-paused")
 
 # --- its faults ----------------------------------------------------------------------------------------------------
 
@@ -189,6 +197,28 @@ async def whole(cluster: Cluster) -> None:
     async with asyncio.timeout(JOIN):
         while not all([await asyncio.to_thread(greets, LOOPBACK, node.port) for node in cluster.nodes]):
             await asyncio.sleep(0.2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One fault, and how long nothing was confirmed."""
+
+    fault: Fault
+    played: Played
+    gap: float
+    """Seconds."""
+
+
+async def rounds(cluster: Cluster, directory: Path, names: Sequence[str], *, messages: int, seed: int) -> AsyncIterator[Round]:
+    """Play these faults one after the other."""
+    faults = faults_of(cluster)
+    for number, name in enumerate(names):
+        place = directory / f"{number}-{name}"
+        place.mkdir()
+        size = Size(messages=messages, faults=1, seed=seed + number)
+        async with Scene(cluster.nodes[0], place, environment=faults[name].environment, ways=cluster.way) as scene:
+            played = await play_in(scene, faults[name], size)
+            yield Round(fault=faults[name], played=played, gap=write_gap(scene.sends.entries))
 
 
 def write_gap(sends: list[Entry]) -> float:

@@ -1,6 +1,7 @@
 """What the long form measures beside the campaigns: each a function of a node, and figures."""
 
 import asyncio
+import os
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -8,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bus.brokers.choice import INSTALL
+from bus.brokers.installation import find_installation
 from tests.chaos.actor import Actor
+from tests.chaos.cluster import ROUNDS, Cluster, rounds
 from tests.chaos.journal import ACKED, FAILED, Tail
 from tests.chaos.node import ChaosNode
 from tests.chaos.poison import fuzzed, through_the_broker
@@ -20,6 +24,7 @@ __all__ = ["EXAMS", "Exam"]
 
 Found = dict[str, Any]
 CLIENTS = 200
+CLUSTER_ROUNDS, CLUSTER_MESSAGES = 20, 50_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +99,27 @@ async def poison(node: ChaosNode, directory: Path) -> Found:
     return {"decoded": fuzzed(1_000_000, seed=1), **await through_the_broker(node, directory, 50_000)}
 
 
+async def cluster(node: ChaosNode, directory: Path) -> Found:
+    installation = find_installation(os.environ)
+    assert installation, INSTALL
+    found: Found = {"rounds": 0, "messages": 0, "lost": 0, "unexpected": 0, "unknown": 0, "failed": 0, "done again": 0}
+    gaps: dict[str, list[float]] = {name: [] for name in ROUNDS}
+    names = (ROUNDS * CLUSTER_ROUNDS)[:CLUSTER_ROUNDS]
+    async with Cluster(installation) as three:
+        async for each in rounds(three, directory, names, messages=CLUSTER_MESSAGES // CLUSTER_ROUNDS, seed=1):
+            verdict = each.played.verdict
+            found["rounds"] += 1
+            found["messages"] += verdict.messages
+            found["lost"] += len(verdict.lost)
+            found["unexpected"] += len(verdict.unexpected)
+            found["unknown"] += verdict.unknown
+            found["failed"] += verdict.failed
+            found["done again"] += verdict.duplicate_effects
+            gaps[each.fault.name].append(each.gap)
+            print(f"  {each.fault.name}: {verdict.messages} messages, no confirm for {each.gap:.1f} s", flush=True)
+    return {**found, **{f"longest without a confirm, {name}": round(max(times), 1) for name, times in gaps.items()}}
+
+
 def slow(found: Found, name: str, limit: float) -> str:
     return f"{name} is {found[name]} s, and {limit:g} s is promised" if found[name] > limit else ""
 
@@ -104,7 +130,14 @@ def wrong(found: Found) -> str:
     )
 
 
+def torn(found: Found) -> str:
+    if found["lost"] or found["unexpected"]:
+        return f"{found['lost']} lost, {found['unexpected']} unexpected"
+    return slow(found, "longest without a confirm, leader-killed", 10)
+
+
 EXAMS = {
+    "cluster": Exam(title="Three nodes: the queue's leader killed, cut off, paused, 20 rounds", sit=cluster, broken=torn),
     "retries": Exam(title="10,000 messages with mixed waits", sit=retries, broken=lambda found: wrong(found) or slow(found, "late p99", 1)),
     "loops": Exam(title="10,000 messages ten times around a tier", sit=loops, broken=wrong),
     "herd": Exam(title="200 clients whose broker is killed and started", sit=herd, broken=lambda found: slow(found, "all back", 15)),

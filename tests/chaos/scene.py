@@ -126,6 +126,13 @@ class Scene:
         environment = {"BUS_URL": through(self.url, proxy), "BUS_LOG_LEVEL": "warning", **self._environment}
         return await Actor.started(name, command, environment, self.directory)
 
+    async def replace_workers(self) -> None:
+        """One that is new in the place of all."""
+        for worker in self.workers:
+            await worker.kill()
+        self.workers.clear()
+        await self.add_worker()
+
     async def stop_worker(self, worker: Actor) -> None:
         """By SIGTERM; its exit code is remembered."""
         self.workers.remove(worker)

@@ -29,7 +29,8 @@ async def test_a_services_retries_come_back_on_time_while_anothers_queue_is(stat
     async with Scene(chaos_node, tmp_path, environment=environment) as scene:
         await scene.add_worker()
         await scene.add_worker(NEIGHBOUR, "neighbours")
-        sender = await scene.start_sender(Order(count=EVENTS, rate=200, kinds="events", failing=1, fail=(1,), hopeless=0, seconds=0))
+        order = Order(count=EVENTS, rate=200, kinds="events", failing=1, fail=(1,), hopeless=0, seconds=0, timeout=3)
+        sender = await scene.start_sender(order)
         await until(lambda: scene.work.news() and len(scene.work.entries) > EVENTS // 2, "half of the events")
         if state != "failing":
             scene.workers[0].signal(signal.SIGSTOP)
