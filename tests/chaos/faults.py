@@ -97,8 +97,17 @@ async def full_queue(scene: Scene, chance: random.Random) -> None:
     finally:
         for worker in scene.workers:
             worker.signal(signal.SIGCONT)
-    await heard(scene, ACKED, 50)
+    await drained(scene)
     await scene.api("DELETE", "policies/{}/full")
+
+
+async def drained(scene: Scene) -> None:
+    """Until both queues take publishes again: one that is refusing when its limit is lifted refuses that channel for ever, on 3.10."""
+    taken: set[int] = set()
+    began = time.monotonic()
+    while len(taken) < len((JOBS, EVENTS)) and time.monotonic() - began < REFUSING:
+        await asyncio.sleep(LOOK)
+        taken |= {entry.number % 2 for entry in scene.sends.news() if entry.mark == ACKED}
 
 
 async def unbound(scene: Scene, chance: random.Random) -> None:
@@ -151,11 +160,12 @@ async def reset_within_a_frame(scene: Scene, chance: random.Random) -> None:
 
 async def swallow_confirms(scene: Scene, chance: random.Random) -> None:
     """The broker has taken the messages; the sender hears nothing of it before its connection is reset."""
-    proxy, wanted = scene.before_sender, chance.randrange(1, 10)
+    proxy = scene.before_sender
     before = proxy.swallowed
     proxy.swallowing = True
     try:
-        await until(lambda: proxy.swallowed - before >= wanted)
+        await until(lambda: proxy.swallowed > before)  # one frame may confirm all that is under way
+        await asyncio.sleep(chance.random() / 4)
         proxy.cut()
     finally:
         proxy.swallowing = False
