@@ -78,9 +78,9 @@ async def alarm(scene: Scene, chance: random.Random) -> None:
 
 
 async def silence(scene: Scene, seconds: float) -> None:
-    """Until nothing is confirmed any more for so long."""
-    quiet = time.monotonic()
-    while time.monotonic() - quiet < seconds:
+    """Until nothing is confirmed any more for so long; where it goes on, the ledger says what that means."""
+    began = quiet = time.monotonic()
+    while time.monotonic() - quiet < seconds and time.monotonic() - began < REFUSING:
         await asyncio.sleep(LOOK)
         if any(entry.mark == ACKED for entry in scene.sends.news()):
             quiet = time.monotonic()
