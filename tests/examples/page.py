@@ -17,6 +17,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.integration.command import interruptible
+
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w+) title=\"([^\"]+)\".*?\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 ANYTHING = "…"
@@ -67,6 +69,7 @@ class Terminal:
             env=self.environment,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            preexec_fn=interruptible,
         )
 
     async def see(self, expected: str) -> None:

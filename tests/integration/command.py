@@ -31,7 +31,7 @@ async def running(*arguments: str, **environment: str) -> AsyncIterator[asyncio.
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        preexec_fn=_interruptible,
+        preexec_fn=interruptible,
     )
     try:
         yield process
@@ -41,9 +41,10 @@ async def running(*arguments: str, **environment: str) -> AsyncIterator[asyncio.
             await process.wait()
 
 
-def _interruptible() -> None:
-    """A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def interruptible() -> None:
+    """Before a program begins: a shell that starts the tests in the background has them, and all that they start, ignore keys."""
+    for key in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(key, signal.SIG_DFL)
 
 
 async def ended(process: asyncio.subprocess.Process, seconds: float = 60) -> Ended:

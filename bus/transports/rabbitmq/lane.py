@@ -234,3 +234,8 @@ class LaneFactory(TransportFactory):
             raise AMQPConnectionError(*error.args) from error
         self.lane = lane
         return reader, asyncio.StreamWriter(transport, lane, reader, loop)
+
+    def abort(self) -> None:
+        """End the socket, if it is still there: aiormq leaves that of an attempt that is given up open."""
+        if self.lane is not None:
+            self.lane.transport.abort()

@@ -155,7 +155,10 @@ class Link(Connected):
             await self._watched()
         finally:
             self._down()
-            await _quietly(connection)
+            try:
+                await _quietly(connection)
+            finally:
+                factory.abort()
 
     def _joined(self, factory: LaneFactory) -> Lane | None:
         """The new connection's lane, which from now on knows what was agreed with the broker."""

@@ -25,12 +25,21 @@ BEFORE_FLAGS = 12
 class TolerantTransport(TransportFactory):
     """Opens what aiormq would open by itself, and reads tolerantly."""
 
+    def __init__(self) -> None:
+        self._writer: asyncio.StreamWriter | None = None
+
     @override
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect."""
         factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
         reader, writer = await factory.create(url, **kwargs)
+        self._writer = writer
         return cast("asyncio.StreamReader", TolerantReader(reader)), writer
+
+    def abort(self) -> None:
+        """End the socket, if it is still there: aiormq leaves that of an attempt that is given up open."""
+        if self._writer is not None:
+            self._writer.transport.abort()
 
 
 class TolerantReader:

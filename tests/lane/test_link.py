@@ -1,0 +1,32 @@
+"""A connection's life below the lane."""
+
+import asyncio
+
+import pytest
+
+from bus.errors import Unavailable
+from bus.transports.rabbitmq.link import Link
+
+
+@pytest.mark.parametrize("fastlane", [True, False])
+async def test_an_attempt_that_is_given_up_leaves_no_socket_open(*, fastlane: bool) -> None:
+    ends: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.read(100)  # AMQP's protocol header
+            ends.put_nowait(await reader.read())  # whatever else, to the connection's end
+        except ConnectionError:
+            ends.put_nowait(b"")
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(says_nothing, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        link = Link(f"amqp://guest:guest@127.0.0.1:{port}/", name="test", heartbeat=10, attempt_timeout=0.2, fastlane=fastlane)
+        with pytest.raises(Unavailable):
+            await link.start(timeout=0.5)
+        try:
+            assert await asyncio.wait_for(ends.get(), 20) == b""
+        finally:
+            await link.close()
