@@ -36,10 +36,10 @@ def caught(name: str, sabotage: Sabotage) -> bool:
     """Whether its test fails, and in the words that it should."""
     began = time.monotonic()
     code, output = run([sabotage.caught_by], **{VARIABLE: name})
-    said = re.search(r"^E +AssertionError: (.*)$", output, re.MULTILINE)
-    found = code == FAILED and said is not None and sabotage.words in said[1]
+    said = re.findall(r"^E +AssertionError: (.*)$", output, re.MULTILINE)
+    found = code == FAILED and bool(said) and sabotage.words in said[-1]
     test = sabotage.caught_by.partition("::")[2]
-    how = said[1][:90] if said else f"pytest ended with {code}"
+    how = said[-1][:90] if said else f"pytest ended with {code}"
     print(
         f"  {'caught ' if found else 'ESCAPED'}  {name}: {sabotage.what}\n           {test}: {how} ({time.monotonic() - began:.0f} s)",
         flush=True,
