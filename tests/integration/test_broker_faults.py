@@ -7,6 +7,7 @@ from pydantic import SecretStr
 
 from bus import Bus, Context, Job, Message, Router, Settings, contract
 from bus.brokers.private_node import PrivateNode
+from tests.broker import kill_with_queues_on_disk
 from tests.polling import until
 
 pytestmark = pytest.mark.timeout(120)
@@ -36,7 +37,7 @@ async def test_a_job_ends_although_its_broker_was_killed_meanwhile_and_runs_once
     async with Bus("faults", settings=settings) as worker, worker.serving(router), Bus("caller", settings=settings) as caller:
         job = await caller.submit(AddUp(count=5))
         await begun.wait()
-        await _kill(private_node)
+        await kill_with_queues_on_disk(private_node)
         await until(lambda: not worker.ready and not caller.ready, "both to notice")
         await private_node.start()
         await until(lambda: worker.ready and caller.ready, "both to be back", seconds=40)
@@ -62,7 +63,7 @@ async def test_a_job_that_ended_while_the_broker_was_away_is_reported_and_not_ru
     async with Bus("faults", settings=settings) as worker, worker.serving(router), Bus("caller", settings=settings) as caller:
         job = await caller.submit(AddUp(count=4))
         await begun.wait()
-        await _kill(private_node)
+        await kill_with_queues_on_disk(private_node)
         await until(lambda: not worker.ready and not caller.ready, "both to notice")
         go_on.set()
         await private_node.start()
@@ -70,13 +71,3 @@ async def test_a_job_that_ended_while_the_broker_was_away_is_reported_and_not_ru
 
     assert result.total == 6
     assert runs == [job.id]
-
-
-async def _kill(node: PrivateNode) -> None:
-    """SIGKILL, once the queues are on the disk.
-
-    3.10 writes its table of quorum queues half a second after their declaration; a queue whose broker is killed before
-    that is dead after the restart, and nothing that a client does brings it back.
-    """
-    await node.ctl("eval", "[dets:sync(Table) || Table <- dets:all()].")
-    await node.kill()

@@ -13,6 +13,7 @@ from bus.brokers.ports import LOOPBACK, free_ports
 from bus.brokers.private_node import PrivateNode
 from bus.errors import BusError
 from bus.health import LIVE, READY, ask
+from tests.broker import kill_with_queues_on_disk
 from tests.integration.command import bus, ended, running
 from tests.integration.slow_service import Nap
 
@@ -60,7 +61,7 @@ async def test_a_broker_that_is_silent_or_away_makes_a_worker_not_ready_and_leav
         await private_node.resume()
         await asked.until(None)
 
-        await private_node.kill()
+        await kill_with_queues_on_disk(private_node)
         await asked.until(WAITING)
         assert await asked.how(LIVE) is None
         away = await bus("health", **asked.environment)

@@ -16,6 +16,7 @@ from bus.brokers.management import Management
 from bus.brokers.ports import LOOPBACK, accepts, greets
 from bus.brokers.private_node import PrivateNode
 from bus.errors import Unauthenticated, Unavailable
+from tests.broker import kill_with_queues_on_disk
 from tests.polling import until
 
 OWNER = """
@@ -93,8 +94,7 @@ async def test_a_node_takes_clients_and_answers_ctl_and_its_api(node: PrivateNod
 async def test_a_killed_node_comes_back_on_its_ports_with_its_data(node: PrivateNode) -> None:
     url, pids = node.url, node.pids
     await publish(url, "kept")
-    await node.ctl("eval", "mnesia:sync_log().")  # for a moment 3.10 has a new queue in memory alone, and a kill takes it
-    await node.kill()
+    await kill_with_queues_on_disk(node)
     assert not node.running
     assert not greets(LOOPBACK, node.port)
     assert alive(pids["guard"]) == []
