@@ -9,6 +9,7 @@
     ├── AlreadyExists          what was to be made exists
     ├── PermissionDenied       the caller is known and has not the right
     ├── Unauthenticated        nobody knows who the caller is
+    │   └── UnknownKey         what says who it is was signed with a key that is not known here, or not yet
     ├── ResourceExhausted      a limit, quota or queue is full
     ├── FailedPrecondition     the system is not in the state that this needs
     │   ├── ConfigurationError settings or topology are wrong; the message says which
@@ -59,6 +60,7 @@ __all__ = [
     "Undecodable",
     "Unimplemented",
     "Unknown",
+    "UnknownKey",
     "error_for",
 ]
 
@@ -118,6 +120,10 @@ class Unauthenticated(BusError):
     """Nobody knows who the caller is."""
 
     code = "unauthenticated"
+
+
+class UnknownKey(Unauthenticated):
+    """What says who the sender is was signed with a key that is not known here, or not yet."""
 
 
 class ResourceExhausted(BusError):

@@ -31,6 +31,7 @@ u16, u32, u64, i64 = (Struct(f">{code}").pack for code in "HIQq")
 LENGTHS = [bytes((length,)) for length in range(256)]
 JSON = LENGTHS[len(wire.CONTENT_TYPE)] + wire.CONTENT_TYPE.encode()
 STRINGS = {name.encode(): attribute for name, attribute in wire.STRING_HEADERS.items()}
+TOKENS = frozenset(wire.TOKEN_HEADERS.values())
 NUMBERS = {name.encode(): attribute for name, attribute in wire.NUMBER_HEADERS.items()}
 SHORT = wire.MOST_OTHER // 4
 """Bytes of properties that no limit of ours can be exceeded in, however the characters and digits are counted."""
@@ -77,7 +78,7 @@ def _text(field: bytes, text: str) -> bytes:
     return field + u32(len(data)) + data
 
 
-CORRELATION, CAUSATION, TRACEPARENT, TRACESTATE, ERROR = (_short(name) + b"S" for name in wire.STRING_HEADERS)
+CORRELATION, CAUSATION, TRACEPARENT, TRACESTATE, ERROR, AUTHORIZATION, PROOF, COUNTER_PROOF = (_short(name) + b"S" for name in wire.STRING_HEADERS)
 DEADLINE, EXPIRES, ATTEMPT = (_short(name) + b"l" for name in wire.NUMBER_HEADERS)
 
 
@@ -93,6 +94,12 @@ def _table(envelope: Envelope) -> bytes:  # noqa: C901 - a field a line; a loop 
         table += _text(TRACESTATE, envelope.tracestate)
     if envelope.error:
         table += _text(ERROR, envelope.error)
+    if envelope.authorization:
+        table += _text(AUTHORIZATION, envelope.authorization)
+    if envelope.proof:
+        table += _text(PROOF, envelope.proof)
+    if envelope.counter_proof:
+        table += _text(COUNTER_PROOF, envelope.counter_proof)
     if envelope.deadline is not None and envelope.traffic == "request":
         table += DEADLINE + i64(envelope.deadline)
     if envelope.expires is not None:
@@ -200,7 +207,7 @@ def _read_table(data: bytes, at: int, known: dict[str, Any]) -> int:
             attribute = STRINGS.get(name)
             if attribute is None:
                 _other(others, name, text)
-            elif size > wire.LONGEST_TEXT:
+            elif size > wire.LONGEST_TEXT and (attribute not in TOKENS or size > wire.LONGEST_TOKEN):
                 raise Unusual
             else:
                 known[attribute] = text
