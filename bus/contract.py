@@ -36,6 +36,8 @@ Kind = Literal["request", "event", "job"]
 
 PART = re.compile(r"[a-z][a-z0-9-]*")
 NAME = re.compile(rf"{PART.pattern}(\.{PART.pattern})+")
+PERMISSION = re.compile(r"[a-z][a-z0-9:._-]*")
+"""No space: a token's scope is a list with spaces between."""
 VERSION_PART = re.compile(r"v\d+")
 # A queue's name is an AMQP short string (255 bytes); the longest is that of a subscription's dead letters:
 # <service>.events.<contract>.v<version>.<subscription>.dead
@@ -103,8 +105,8 @@ class Contract:
     model: type[Message]
     reply: type[Message] | None
     """The reply or result type; None for events, and for requests and jobs that answer without content."""
-    permission: str | None = None
-    """The right that a caller must hold."""
+    permission: str
+    """The right to call (requests, jobs), or to publish and to consume (events); all versions of a contract share it."""
     idempotent: bool = False
     """Whether running it twice has the effect of running it once: then the bus itself may try it again."""
     retry: RetryPolicy = DEFAULT_RETRY
@@ -165,13 +167,15 @@ def contract(
 ) -> Callable[[M], M]:
     """Declare a `Request`, `Event` or `Job` class as version `version` of the contract `name`.
 
+    `permission` is the right that `grants.toml` gives; without it the contract's name, so that all versions share it.
     `retry` is for handlers of an event or job that have no policy of their own; a request is retried by who asks.
-    Raises `ContractError` at import for a bad name or version, a class that is none of the three kinds, an
+    Raises `ContractError` at import for a bad name, version or permission, a class that is none of the three kinds, an
     unresolved reply type, or a type that another class has.
     """
 
     def declare(model: M) -> M:
         _check_name(name, version, model)
+        _check_permission(permission, model)
         kind = _kind(model)
         if kind == "request" and retry is not DEFAULT_RETRY:
             raise ContractError(f"{_place(model)} is a request, which is retried by who asks; leave retry= out")
@@ -181,7 +185,7 @@ def contract(
             kind=kind,
             model=model,
             reply=None if kind == "event" else _reply(model),
-            permission=permission,
+            permission=name if permission is None else permission,
             idempotent=idempotent,
             retry=retry,
         )
@@ -228,6 +232,14 @@ def _check_name(name: str, version: int, model: type[Message]) -> None:
         raise ContractError(f"{_place(model)}: {name!r} has a version in it; write version= instead")
     if not 1 <= version <= HIGHEST_VERSION:
         raise ContractError(f"{_place(model)}: versions go from 1 to {HIGHEST_VERSION}, not {version}")
+
+
+def _check_permission(permission: str | None, model: type[Message]) -> None:
+    if permission is not None and (not PERMISSION.fullmatch(permission) or len(permission) > LONGEST_NAME):
+        raise ContractError(
+            f"{_place(model)}: {permission[:LONGEST_NAME]!r} is no permission; write lower-case letters, digits and any of ':.-_', "
+            f"at most {LONGEST_NAME} characters, such as 'read:notes'"
+        )
 
 
 def _kind(model: type[Message]) -> Kind:

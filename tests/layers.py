@@ -12,6 +12,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     0: (
         "bus.errors",
         "bus.randomness",
+        "bus.nearest",
         "bus.policy",
         "bus.payloads",
         "bus.contract",
@@ -20,7 +21,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "bus.queue_names",
         "bus.settings",
     ),
-    1: ("bus.handler", "bus.context", "bus.depends", "bus.recovery", "bus.deadlines", "bus.inbox", "bus.transport"),
+    1: ("bus.handler", "bus.context", "bus.depends", "bus.recovery", "bus.deadlines", "bus.inbox", "bus.grants", "bus.transport"),
     2: ("bus.middleware",),
     3: ("bus.router", "bus.client", "bus.replies", "bus.receiver", "bus.settlement", "bus.dead_letters", "bus.transports"),
     4: ("bus.stacks", "bus.app", "bus.testing", "bus.logs", "bus.health", "bus.brokers", "bus.administration", "bus.faststream"),
