@@ -9,8 +9,19 @@ from pathlib import Path
 
 # A room is a module, or a package with everything in it. Imports point down, or stay in the layer without a cycle.
 LAYERS: Mapping[int, tuple[str, ...]] = {
-    0: ("bus.errors", "bus.randomness", "bus.policy", "bus.contract", "bus.envelope", "bus.topology", "bus.queue_names", "bus.settings"),
-    1: ("bus.handler", "bus.context", "bus.depends", "bus.recovery", "bus.deadlines", "bus.inbox", "bus.transport"),
+    0: (
+        "bus.errors",
+        "bus.randomness",
+        "bus.nearest",
+        "bus.policy",
+        "bus.payloads",
+        "bus.contract",
+        "bus.envelope",
+        "bus.topology",
+        "bus.queue_names",
+        "bus.settings",
+    ),
+    1: ("bus.handler", "bus.context", "bus.depends", "bus.recovery", "bus.deadlines", "bus.inbox", "bus.grants", "bus.transport"),
     2: ("bus.middleware",),
     3: ("bus.router", "bus.client", "bus.replies", "bus.receiver", "bus.settlement", "bus.dead_letters", "bus.transports"),
     4: ("bus.stacks", "bus.app", "bus.testing", "bus.logs", "bus.health", "bus.brokers", "bus.administration", "bus.faststream"),

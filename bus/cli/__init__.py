@@ -24,6 +24,7 @@ COMMANDS = {
     "dead": "List, show, replay, delete and export dead letters.",
     "demo": "Watch a spoken dictation become a transcript, a note and documents, every step on one correlation id.",
     "doctor": "Show what is installed, which broker would be used and why, and whether it answers.",
+    "grants": "Check a file of grants, and show who may do what.",
     "health": "Ask a worker of this machine whether it is ready: exit code 0, else 1.",
     "publish": "Publish an event; returns when the broker has confirmed it.",
     "queues": "Show what waits in the queues, who consumes it, and what is dead.",

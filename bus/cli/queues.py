@@ -13,12 +13,13 @@ from rich.text import Text
 
 from bus.brokers.queues import Picture, Wanted, Where, picture
 from bus.cli.broker import signals
-from bus.cli.lookup import did_you_mean, has_default, known_contracts, load_router
+from bus.cli.lookup import has_default, known_contracts, load_router
 from bus.cli.parameters import Contracts
 from bus.cli.queue_table import notes, table
 from bus.cli.screen import print_json, table_console
 from bus.contract import check_part
 from bus.errors import BusError, ContractError, NotFound
+from bus.nearest import did_you_mean
 from bus.queue_names import service_queues
 from bus.settings import load_settings
 from bus.topology import job_topology, request_topology
