@@ -111,6 +111,8 @@ class Contract:
     """Whether running it twice has the effect of running it once: then the bus itself may try it again."""
     retry: RetryPolicy = DEFAULT_RETRY
     """Events and jobs: how a handler that says nothing else is retried."""
+    encrypted: bool = False
+    """Whether the payload is encrypted on its way, and those of its reply, result and progress."""
 
     type: str = field(init=False)
     """The type on the wire, `<name>.v<version>`; the routing key, too."""
@@ -156,19 +158,21 @@ class Catalog:
 CATALOG = Catalog()
 
 
-def contract(
+def contract(  # noqa: PLR0913 - what may be said of a contract, each by its name
     name: str,
     *,
     version: int,
     permission: str | None = None,
     idempotent: bool = False,
     retry: RetryPolicy = DEFAULT_RETRY,
+    encrypted: bool = False,
     catalog: Catalog = CATALOG,
 ) -> Callable[[M], M]:
     """Declare a `Request`, `Event` or `Job` class as version `version` of the contract `name`.
 
     `permission` is the right that `grants.toml` gives; without it the contract's name, so that all versions share it.
     `retry` is for handlers of an event or job that have no policy of their own; a request is retried by who asks.
+    `encrypted` keeps the payload, and those of reply, result and progress, from the broker: each service needs the ring of keys.
     Raises `ContractError` at import for a bad name, version or permission, a class that is none of the three kinds, an
     unresolved reply type, or a type that another class has.
     """
@@ -188,6 +192,7 @@ def contract(
             permission=name if permission is None else permission,
             idempotent=idempotent,
             retry=retry,
+            encrypted=encrypted,
         )
         known = _DECLARED.get(model)
         if known is not None and known.type != declared.type:
