@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from bus.policy import RetryPolicy
     from bus.replies import JobHandle
     from bus.router import Router
+    from bus.sensitive import Sensitive
     from bus.settings import Settings
     from bus.stacks import CLIENT, SERVER
 
@@ -81,6 +82,7 @@ _HOMES = {
     "bus.policy": ("RetryPolicy",),
     "bus.replies": ("JobHandle",),
     "bus.router": ("Router",),
+    "bus.sensitive": ("Sensitive",),
     "bus.settings": ("Settings",),
     "bus.stacks": ("CLIENT", "SERVER"),
 }
@@ -118,6 +120,7 @@ __all__ = [
     "ResourceExhausted",
     "RetryPolicy",
     "Router",
+    "Sensitive",
     "Settings",
     "TopologyMismatch",
     "Unauthenticated",

@@ -6,15 +6,17 @@ keyword, misspelt ones too, while a decorator's are checked by mypy and pyright.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import override
 
 from bus.errors import ContractError
 from bus.payloads import decode, encode
 from bus.policy import RetryPolicy
+from bus.sensitive import shown_fields
 
 __all__ = [
     "CATALOG",
@@ -49,10 +51,18 @@ OURS = "bus"
 
 
 class Message(BaseModel):
-    """A value that crosses the wire: frozen, JSON, unknown fields ignored so that a newer sender may add some."""
+    """A value that crosses the wire: frozen, JSON, unknown fields ignored so that a newer sender may add some.
+
+    Its repr names the fields and shows no value: reprs end up in logs and tracebacks. `bus.testing.shown_values` shows them.
+    """
 
     # hide_input_in_errors: an error's text must never show a patient's data. allow_inf_nan: JSON has no such numbers.
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False)
+
+    @override
+    def __repr_args__(self) -> Iterable[tuple[str | None, object]]:
+        """What `repr` and `str` show; pydantic's own hook."""
+        return shown_fields(self)
 
 
 DEFAULT_RETRY = RetryPolicy()

@@ -18,10 +18,11 @@ from typing import Any, Self
 from bus.app import Bus
 from bus.depends import provider
 from bus.router import Router
+from bus.sensitive import shown_values
 from bus.settings import Settings
 from bus.transports.memory import MemoryBroker, MemoryTransport, VirtualLoop, wall_clock
 
-__all__ = ["MemoryBroker", "MemoryBuses", "MemoryTransport", "VirtualLoop", "replaced", "wall_clock"]
+__all__ = ["MemoryBroker", "MemoryBuses", "MemoryTransport", "VirtualLoop", "replaced", "shown_values", "wall_clock"]
 
 
 class MemoryBuses:

@@ -15,6 +15,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "bus.nearest",
         "bus.policy",
         "bus.payloads",
+        "bus.sensitive",
         "bus.contract",
         "bus.envelope",
         "bus.topology",
