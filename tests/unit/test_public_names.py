@@ -44,6 +44,7 @@ NAMES = [
     "Undecodable",
     "Unimplemented",
     "Unknown",
+    "UnknownKey",
     "contract",
     "correlated",
 ]
