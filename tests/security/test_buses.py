@@ -15,41 +15,14 @@ from bus import Bus, Context, Router
 from bus.contract import contract_of
 from bus.dead_letters import Selection
 from bus.errors import ConfigurationError, PermissionDenied, Unauthenticated
-from bus.key_files import KeyDirectory
 from bus.settings import Settings
 from bus.testing import MemoryBuses, VirtualLoop, wall_clock
 from bus.topology import job_queue
+from tests.security.deployment import Deployment
 from tests.unit.ledger import Add, BooksClosed, CloseBooks, GetTotal, Total
 
-GRANTS = """
-clients = ["office", "mail"]
-
-[services.office]
-call = ["ledger.add", "ledger.total", "ledger.close"]
-
-[services.mail]
-consume = ["ledger.closed"]
-
-[services.ledger]
-publish = ["ledger.closed"]
-"""
 HOUR = 3600
 SECRET = "a secret that all services of this test share"
-
-
-class Deployment:
-    """Services with keys, and grants."""
-
-    def __init__(self, directory: Path) -> None:
-        self.keys = KeyDirectory(directory / "keys")
-        for name in ("ledger", "office", "mail"):
-            self.keys.new(name, f"{name}-1")
-        self.keys.new("ida", "ida-1", role="operator")
-        self.grants = directory / "grants.toml"
-        self.grants.write_text(GRANTS)
-
-    def of(self, service: str, **others: Any) -> dict[str, Any]:
-        return {"auth": "on", "key": str(self.keys.key_file(service)), "jwks": str(self.keys.set_file), "grants": self.grants, **others}
 
 
 @pytest.fixture
