@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         Undecodable,
         Unimplemented,
         Unknown,
+        UnknownKey,
     )
     from bus.policy import RetryPolicy
     from bus.replies import JobHandle
@@ -78,6 +79,7 @@ _HOMES = {
         "Undecodable",
         "Unimplemented",
         "Unknown",
+        "UnknownKey",
     ),
     "bus.policy": ("RetryPolicy",),
     "bus.replies": ("JobHandle",),
@@ -128,6 +130,7 @@ __all__ = [
     "Undecodable",
     "Unimplemented",
     "Unknown",
+    "UnknownKey",
     "contract",
     "correlated",
 ]

@@ -23,11 +23,12 @@ from bus.receiver import Receiver
 from bus.replies import JobHandle
 from bus.router import Router
 from bus.settings import Settings, load_settings
-from bus.stacks import client_stack, server_stack
+from bus.stacks import client_stack, server_stack, signed
 from bus.topology import BASE, dead_letter_queue, merged
 from bus.transport import Consumption, Transport
 from bus.transports.memory import MemoryTransport
 from bus.transports.rabbitmq import RabbitMQTransport
+from bus.trust import operator_of, trust_of
 
 __all__ = ["Bus"]
 
@@ -69,8 +70,10 @@ class Bus:
         self._transport = transport or RabbitMQTransport(self.settings, name=service, clock=clock)
         limits = {"leeway": self.settings.clock_leeway, "longest": self.settings.request_timeout}
         self._server = server_stack(clock=clock, **limits) if server is None else server
-        layers = client_stack(clock=clock) if client is None else client
-        self._client = Client(service, self.instance, self._transport, layers, settings=self.settings, clock=clock)
+        self._trust = trust_of(service, self.settings, clock=clock)
+        signer, verifier = (self._trust.signer, self._trust.verifier) if self._trust else (None, None)
+        layers = signed(client_stack(clock=clock) if client is None else client, signer)
+        self._client = Client(service, self.instance, self._transport, layers, settings=self.settings, verifier=verifier, clock=clock)
         self._consumptions: list[Consumption] = []
         self._unsettled = 0
         """How many `serving` blocks begin or end now."""
@@ -78,18 +81,25 @@ class Bus:
     async def __aenter__(self) -> Self:
         """Connect. Raises `Unavailable` or `Unauthenticated` within the settings `connect_timeout` and `start_timeout`."""
         try:
+            if self._trust is not None:
+                await self._trust.start()
             await self._transport.start(self._client.replies, timeout=self.settings.connect_timeout)
             if self.settings.topology == "verify":
                 await self._transport.declare(BASE)  # says at once what is missing; a consumer would try again until the start's deadline
             self._consumptions = [await self._client.start()]
             await self._ready(self._consumptions)
         except BaseException:
-            await self._transport.close()
+            await self._close()
             raise
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def _close(self) -> None:
         await self._transport.close()
+        if self._trust is not None:
+            await self._trust.close()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._close()
         self._client.replies.lost()  # who still waits for a reply hears that none will come
 
     @property
@@ -118,14 +128,22 @@ class Bus:
         return await look(self._transport, queue, selection, limit=limit)
 
     async def replay(
-        self, queue: str, selection: Selection = EVERYTHING, *, extend: float | None = None, rate: float | None = None
+        self,
+        queue: str,
+        selection: Selection = EVERYTHING,
+        *,
+        extend: float | None = None,
+        reason: str | None = None,
+        rate: float | None = None,
     ) -> Replayed:
         """Move dead letters back into their work queue, to be handled anew from attempt 1. What went wrong is in the result.
 
         Each is acked when the broker has confirmed its copy: killed at any point, nothing is lost, and at most 100 are there twice.
-        `extend`: seconds that expired ones get to be handled in; without it they stay. `rate`: at most so many a second.
+        `extend`: seconds that expired ones get to be handled in; without it they stay. Unless `BUS_AUTH` is off it takes an operator's
+        key, `BUS_OPERATOR_KEY`, and a `reason`, and is done three times at most. `rate`: at most so many a second.
         """
-        how = Replaying(by=self.instance, extend=extend, rate=rate, clock=self._clock)
+        word = await operator_of(self.settings, actor=self.instance, reason=reason, clock=self._clock) if extend is not None else None
+        how = Replaying(by=self.instance, extend=extend, countersign=word, rate=rate, clock=self._clock)
         return await replay(self._transport, dead_letter_queue(queue), selection, how=how)
 
     async def purge(self, queue: str, selection: Selection) -> Purged:
@@ -145,6 +163,8 @@ class Bus:
         if router.name != self.service:
             raise ConfigurationError(f"the bus is {self.service!r} and the router {router.name!r}; a service serves its own router")
         _fit(router, self.settings.consumer_timeout)
+        if self._trust is not None:
+            self._trust.admit(router)
         self._unsettled += 1
         try:
             async with self._consuming(router):
@@ -193,6 +213,7 @@ class Bus:
                 state=state,
                 version=self.settings.service_version,
                 inbox=self._inbox,
+                gate=self._trust.gate(endpoint.contract) if self._trust else None,
                 clock=self._clock,
             )
             for name, endpoint in router.endpoints.items()

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
 from typing import IO, Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 from typing_extensions import override
@@ -23,7 +24,7 @@ __all__ = ["REFETCH_INTERVAL", "REFRESH_INTERVAL", "Keyring", "dev_ring", "priva
 log = logging.getLogger("bus.keys")
 
 REFRESH_INTERVAL = 60.0
-"""Seconds between two looks at the key set: as long a revocation can go unnoticed. New keys are published so long before their use, or longer."""
+"""Seconds between two looks at the key set: a revocation can go unnoticed so long. New keys are published that much before their use."""
 REFETCH_INTERVAL = 10.0
 """Seconds between two looks, at least: a flood of unknown key ids must not become a flood at the source."""
 FETCH_TIMEOUT = 5.0
@@ -41,18 +42,18 @@ class Keyring:
     A source that is down, or that answers with what is no key set, takes nothing away: the last good set stays.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - where from, whose and by which clocks
         self,
-        owner: str,
+        owner: str | None,
         source: PublicSource,
         private: PrivateSource,
         *,
         role: Role = "service",
         algorithms: frozenset[Algorithm] = frozenset({"EdDSA", "ES256"}),
         clock: Callable[[], float] = time.time,
-        timer: Callable[[], float] = time.monotonic,
+        timer: Callable[[], float] | None = None,
     ) -> None:
-        """`owner` is this service, or the operator; `clock` gives seconds since the epoch, `timer` seconds that only grow."""
+        """`owner` is this service; None: whose the private key is. `clock`: seconds since the epoch; `timer`: seconds; else the loop's."""
         self.owner = owner
         self.role = role
         self.algorithms = algorithms
@@ -61,7 +62,7 @@ class Keyring:
         self._source = source
         self._read_private = private
         self._clock = clock
-        self._timer = timer
+        self._timer = timer or _loop_time
         self._text = b""
         self._keys: Mapping[str, Key] = {}
         self._private: list[PrivateKey] = []
@@ -88,12 +89,19 @@ class Keyring:
         self._good = (max((m for m in moments if m <= now), default=0.0), min((m for m in moments if m > now), default=float("inf")))
         valid = [pair for pair in mine if pair.key.refusal(now) is None]
         if not valid:
-            raise FailedPrecondition(f"no key of {self.owner} is valid now; look at `bus keys list`, and make one with `bus keys rotate {self.owner}`")
+            raise FailedPrecondition(
+                f"no key of {self.owner} is valid now; look at `bus keys list`, and make one with `bus keys rotate {self.owner}`"
+            )
         return max(valid, key=lambda pair: pair.key.not_before)
 
     def _mine(self) -> list[KeyPair]:
-        owned = [key for key in self._keys.values() if key.owner in {None, self.owner} and key.role == self.role]
-        return [KeyPair(key=key, private=private) for key in owned for private in self._private if private.thumbprint == key.thumbprint]
+        owned = [key for key in self._keys.values() if self.owner in {None, key.owner} or key.owner is None]
+        return [
+            KeyPair(key=key, private=private)
+            for key in owned
+            for private in self._private
+            if private.thumbprint == key.thumbprint and key.role == self.role
+        ]
 
     async def start(self) -> None:
         """Read everything. Raises `ConfigurationError` where that cannot be, or the own key is not among the public ones."""
@@ -107,8 +115,8 @@ class Keyring:
         self._take(text)
         if not self._mine():
             raise ConfigurationError(
-                f"BUS_KEY: its public half is not among the keys of {self.owner} in BUS_JWKS, so nobody could check what it signs; "
-                "`bus keys jwks` shows what to publish"
+                f"the public half of the private key is not in BUS_JWKS as that of {self.owner or f'an {self.role}'}, "
+                "so nobody could check what it signs; `bus keys jwks` shows what to publish"
             )
 
     async def run(self) -> None:
@@ -155,6 +163,10 @@ class Keyring:
             tell()
 
 
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
+
+
 def _why(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
@@ -184,31 +196,37 @@ async def _nothing() -> bytes:
 # --- sources -------------------------------------------------------------------------------------------------------
 
 
-def private_keys(setting: str) -> PrivateSource:
-    """What reads `BUS_KEY`: a path, or the key itself (PEM, JSON Web Key, or a set of these)."""
+def private_keys(setting: str, variable: str = "BUS_KEY") -> PrivateSource:
+    """What reads `BUS_KEY`, or another of its kind: a path, or the key itself (PEM, JSON Web Key, or a set of these)."""
     if setting.lstrip().startswith(("{", "-----BEGIN")):
         return lambda: read_private(setting)
-    return lambda: read_private(_private_file(Path(setting)))
+    return lambda: read_private(_private_file(Path(setting), variable))
 
 
-def _private_file(path: Path) -> str:
+def _private_file(path: Path, variable: str) -> str:
     """Its text; `ConfigurationError` where others could read it, too."""
     try:
         with path.open(encoding="utf-8") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             if mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise ConfigurationError(f"BUS_KEY: {path} is open to others (mode {mode:o}); chmod 600 it, and mount secrets with mode 0400")
+                raise ConfigurationError(
+                    f"{variable}: {path} is open to others (mode {mode:o}); chmod 600 it, and mount secrets with mode 0400"
+                )
             return file.read(LARGEST_SET)
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ConfigurationError(f"BUS_KEY: {path} cannot be read: {why}") from None
+        raise ConfigurationError(f"{variable}: {path} cannot be read: {why}") from None
 
 
 def public_source(setting: str) -> PublicSource:
     """What reads `BUS_JWKS`: a path, or an https URL. `ConfigurationError` for any other URL."""
     if "://" not in setting:
         path = Path(setting)
-        return lambda: asyncio.to_thread(_file, path)
+
+        async def read() -> bytes:
+            return _file(path)  # a few kilobytes of this machine: sooner read than a thread is asked
+
+        return read
     parts = urlsplit(setting)
     if parts.scheme != "https" or not parts.hostname or parts.username:
         raise ConfigurationError("BUS_JWKS: write a path, or https://host/path: over http anyone on the way could put in a key of his")
@@ -222,8 +240,13 @@ def _file(path: Path) -> bytes:
 
 def _url(url: str) -> bytes:
     opener = urllib.request.build_opener(_NoRedirect, urllib.request.HTTPSHandler(context=ssl.create_default_context()))
-    with opener.open(urllib.request.Request(url, headers={"Accept": "application/json"}), timeout=FETCH_TIMEOUT) as answer:  # noqa: S310 - https alone, see above
-        return _bounded(answer)
+    request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310 - https alone, see above
+    try:
+        with opener.open(request, timeout=FETCH_TIMEOUT) as answer:
+            return _bounded(answer)
+    except HTTPError as error:
+        with error:
+            raise OSError(f"it was answered with {error.code}") from None
 
 
 def _bounded(stream: IO[bytes]) -> bytes:

@@ -21,7 +21,20 @@ from jwt.exceptions import InvalidKeyError
 from bus.contract import check_part
 from bus.errors import ConfigurationError, ContractError
 
-__all__ = ["DEV_KEY", "KEY_ID", "Algorithm", "Key", "KeyPair", "PrivateKey", "Role", "dev_key", "generate", "public_keys", "read_jwk", "read_private"]
+__all__ = [
+    "DEV_KEY",
+    "KEY_ID",
+    "Algorithm",
+    "Key",
+    "KeyPair",
+    "PrivateKey",
+    "Role",
+    "dev_key",
+    "generate",
+    "public_keys",
+    "read_jwk",
+    "read_private",
+]
 
 Algorithm = Literal["EdDSA", "ES256", "HS256"]
 Role = Literal["service", "operator"]
@@ -200,7 +213,11 @@ def _thumbprint(material: PublicMaterial) -> str:
 def _members(material: PublicMaterial) -> dict[str, str]:
     """The members that make the key, and that RFC 7638 takes the thumbprint of."""
     jwk: Mapping[str, Any]
-    jwk = OKPAlgorithm.to_jwk(material, as_dict=True) if isinstance(material, Ed25519PublicKey) else ECAlgorithm.to_jwk(material, as_dict=True)
+    jwk = (
+        OKPAlgorithm.to_jwk(material, as_dict=True)
+        if isinstance(material, Ed25519PublicKey)
+        else ECAlgorithm.to_jwk(material, as_dict=True)
+    )
     return {name: str(jwk[name]) for name in ("kty", "crv", "x", "y") if name in jwk}
 
 
@@ -225,7 +242,9 @@ def read_private(text: str) -> list[PrivateKey]:
     except (InvalidKeyError, ValueError, TypeError, RecursionError):
         materials = []
     if not materials or not all(isinstance(each, Ed25519PrivateKey) or _is_p256(each) for each in materials):
-        raise ConfigurationError("the private key is none: write an Ed25519 or P-256 key as PEM, JSON Web Key or a set of these, unencrypted")
+        raise ConfigurationError(
+            "the private key is none: write an Ed25519 or P-256 key as PEM, JSON Web Key or a set of these, unencrypted"
+        )
     return [_private(cast("PrivateMaterial", each)) for each in materials]
 
 
@@ -264,7 +283,9 @@ def dev_key(secret: str) -> KeyPair:
     """One shared secret that speaks for everyone (HS256): for `BUS_AUTH=dev` alone. `ConfigurationError` where it is short."""
     data = secret.encode()
     if len(data) < SHORTEST_SECRET:
-        raise ConfigurationError(f"with BUS_AUTH=dev BUS_KEY is a secret of at least {SHORTEST_SECRET} characters, the same for all services")
+        raise ConfigurationError(
+            f"with BUS_AUTH=dev BUS_KEY is a secret of at least {SHORTEST_SECRET} characters, the same for all services"
+        )
     try:
         material = SHA256.prepare_key(data)
     except InvalidKeyError:

@@ -9,11 +9,12 @@ from contextvars import copy_context
 from typing import Any
 
 from bus.context import Context, Sender, current
-from bus.dead_letters.record import REPLAYS
+from bus.dead_letters.record import PARKED, REPLAYS
 from bus.envelope import Envelope
-from bus.errors import Cancelled, Expired, Unavailable, Undecodable
+from bus.errors import BusError, Cancelled, Expired, Unavailable, Undecodable, UnknownKey
 from bus.handler import Handler
 from bus.inbox import Handled, Inbox, MessageKey
+from bus.middleware.auth import Gate
 from bus.recovery import backoff, is_own_cancel, place_of
 from bus.router import Endpoint
 from bus.settlement import Outcome, Settler
@@ -27,8 +28,8 @@ log = logging.getLogger("bus.receiver")
 MOST_KEPT = 1_000
 """Outcomes remembered for redeliveries; beyond it the oldest are forgotten. Not more than the prefetch can be under way at a time."""
 
-Key = tuple[str, int, str | int]
-"""A message's id, attempt and replays: neither a retry nor a replay is a redelivery."""
+Key = tuple[str, int, str | int, int]
+"""A message's id, attempt and replays: neither a retry nor a replay is a redelivery. The last: of others with the same id, which."""
 
 
 class Receiver:
@@ -50,9 +51,11 @@ class Receiver:
         sender: Sender,
         state: Any,
         inbox: Inbox,
+        gate: Gate | None = None,
         version: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`gate` holds messages to what proves them; None takes them as they come."""
         self.endpoint = endpoint
         self.queue = queue
         self.topology = topology
@@ -63,7 +66,8 @@ class Receiver:
         self._state = state
         self._inbox = inbox
         self._clock = clock
-        self._settler = Settler(endpoint, topology, transport, service=service, version=version, clock=clock)
+        self._gate = gate
+        self._settler = Settler(endpoint, topology, transport, service=service, gate=gate, version=version, clock=clock)
         # Handlers see the context variables of who serves, and not those of who happened to open the connection.
         self._surroundings = copy_context()
         self._surroundings.run(current.set, None)
@@ -74,15 +78,19 @@ class Receiver:
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._waiting: deque[asyncio.Future[bool]] = deque()
         self._stopping = False
+        self._strangers = 0
 
     def take(self, delivery: Delivery) -> None:
         """One delivery, from the transport."""
         envelope = delivery.envelope
-        key = (envelope.id, envelope.attempt, envelope.headers.get(REPLAYS, 0))
+        key: Key = (envelope.id, envelope.attempt, envelope.headers.get(REPLAYS, 0), 0)
         deliveries = self._open.get(key)
         if deliveries is not None:
-            deliveries.append(delivery)
-            return
+            if _same(deliveries[0].envelope, envelope):
+                deliveries.append(delivery)
+                return
+            self._strangers += 1
+            key = (*key[:3], self._strangers)
         deliveries = self._open[key] = [delivery]
         life = self._receive(key, envelope, deliveries)
         self._tasks[key] = self._loop.create_task(life, context=self._surroundings.copy())
@@ -149,7 +157,12 @@ class Receiver:
 
     async def _run(self, key: Key, envelope: Envelope, deliveries: list[Delivery]) -> None:
         """Call the handler once, do what follows, then ack. What cannot be done goes back, and its outcome is kept for when it returns."""
-        outcome = self._ended.pop(key, None) if self._ended else None
+        # Before all else: who is not who he says gets no answer that is remembered, and stands in nobody's way.
+        refusal = self._gate.refusal(envelope) if self._gate is not None else None
+        if refusal is not None:
+            outcome: Outcome | None = await self._refused(envelope, refusal)
+        else:
+            outcome = self._ended.pop(key, None) if self._ended else None
         if outcome is None:
             if self._once:
                 if deliveries[0].redelivered:
@@ -165,6 +178,15 @@ class Receiver:
             await _requeue(deliveries)
         elif not await _ack(deliveries):
             self._keep(key, Outcome(concluded=True))
+
+    async def _refused(self, envelope: Envelope, refusal: BusError) -> Outcome | None:
+        """What becomes of what is not let in; None where it is after all, by a key that was fetched just now."""
+        if isinstance(refusal, UnknownKey) and self._gate is not None:
+            if envelope.traffic == "request" or PARKED in envelope.headers:
+                again = await self._gate.again(envelope)
+                return None if again is None else Outcome(error=again, refused=True)
+            self._gate.later()
+        return Outcome(error=refusal, refused=True)
 
     async def _unless_handled(self, envelope: Envelope) -> Outcome:
         """What is remembered of the message, or comes of handling it now. Only success is remembered: a dead letter may be replayed."""
@@ -242,6 +264,14 @@ class Receiver:
         for task in self._tasks.values():
             task.cancel()
         return len(self._tasks)
+
+
+def _same(first: Envelope, second: Envelope) -> bool:
+    """Whether the second is the first once more, and not only in what anyone could have written on it."""
+    return all(getattr(first, name) == getattr(second, name) for name in IDENTITY)
+
+
+IDENTITY = ("source", "type", "body", "proof", "authorization", "reply_to")
 
 
 async def _ack(deliveries: list[Delivery]) -> bool:

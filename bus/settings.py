@@ -1,5 +1,6 @@
 """Settings, from the environment, validated once. Nothing else reads the environment."""
 
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -53,6 +54,16 @@ class Settings(BaseSettings):
     """Where `bus run` answers `/livez` and `/readyz`; None: nowhere."""
     health_host: str = Field(default="127.0.0.1", min_length=1)
     """The address that `health_port` is opened on. In a container 0.0.0.0, where the orchestrator asks from outside."""
+    auth: Literal["on", "dev", "off"] = "off"
+    """`on`: everything is signed and checked, by keys. `dev`: by one secret that all services share. `off`: not at all."""
+    key: SecretStr | None = None
+    """This service's private key: a path, or the key itself. With `auth` at `dev` the shared secret."""
+    jwks: str | None = Field(default=None, min_length=1)
+    """Everybody's public keys, a JSON Web Key Set: a path, or an https URL."""
+    grants: Path | None = None
+    """Who may call, publish and consume what: `grants.toml`."""
+    operator_key: SecretStr | None = None
+    """The private key of who gives expired dead letters more time; a service has none."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     """`auto`: readable on a terminal, JSON elsewhere."""

@@ -26,6 +26,7 @@ COMMANDS = {
     "doctor": "Show what is installed, which broker would be used and why, and whether it answers.",
     "grants": "Check a file of grants, and show who may do what.",
     "health": "Ask a worker of this machine whether it is ready: exit code 0, else 1.",
+    "keys": "Make, rotate and revoke the keys by which services prove who they are.",
     "publish": "Publish an event; returns when the broker has confirmed it.",
     "queues": "Show what waits in the queues, who consumes it, and what is dead.",
     "run": "Serve a router until SIGTERM or Ctrl-C.",

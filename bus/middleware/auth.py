@@ -13,7 +13,7 @@ from typing import Protocol
 
 from bus.contract import Contract
 from bus.envelope import Envelope
-from bus.errors import BusError, PermissionDenied, Unauthenticated, Undecodable, UnknownKey
+from bus.errors import BusError, Expired, PermissionDenied, Unauthenticated, Undecodable, UnknownKey
 from bus.handler import Handler, Middleware
 from bus.key_source import Keyring
 from bus.tokens import TOKEN_LIFE, ServiceToken, check_proof, check_token, message_proof, service_token
@@ -24,8 +24,8 @@ __all__ = ["REPLY_SCOPE", "Gate", "Rights", "Signer", "Verifier", "sign"]
 log = levels.getLogger("bus.auth")
 
 BEARER = "Bearer "
-REPLY_SCOPE = "bus.reply"
-"""All that the token on a reply is good for. No contract has this permission: `bus` is no service."""
+REPLY_SCOPE = "bus/reply"
+"""All that the token on a reply is good for. No contract has this permission: none has a slash in it."""
 RENEW_BEFORE = 60.0
 """Seconds before its end that a token is made anew: it still has to be valid on arrival, by another machine's clock."""
 MOST_TOKENS = 1024
@@ -41,6 +41,10 @@ class Rights(Protocol):
 
     def may_publish(self, service: str, permission: str) -> bool:
         """Events."""
+        ...
+
+    def may_consume(self, service: str, permission: str) -> bool:
+        """Events of others."""
         ...
 
     def scope(self, service: str) -> frozenset[str]:
@@ -176,8 +180,11 @@ class Verifier:
     def hold_to_proof(self, envelope: Envelope, contract: Contract) -> None:
         """Raises where an event or job is not its sender's, or the sender may not send it."""
         check_proof(envelope, self._ring, now=self.clock(), leeway=self._leeway)
-        permission, rights, source = permission_of(contract), self._rights(), envelope.source
-        allowed = rights.may_publish(source, permission) if contract.kind == "event" else rights.may_call(source, permission)
+        permission, rights, source = contract.permission, self._rights(), envelope.source
+        if contract.kind == "event":
+            allowed = source == contract.service and rights.may_publish(source, permission)
+        else:
+            allowed = rights.may_call(source, permission)
         if not allowed:
             raise PermissionDenied(f"{source} has no right to {permission}")
         if envelope.reply_to is not None and not envelope.reply_to.startswith(reply_queue(source, "")):
@@ -225,7 +232,7 @@ class Gate:
     def __init__(self, contract: Contract, verifier: Verifier, signer: Signer) -> None:
         self.signer = signer
         self._contract = contract
-        self._permission = permission_of(contract)
+        self._permission = contract.permission
         self._verifier = verifier
         self._clock = verifier.clock
         self._tokens = verifier.tokens
@@ -237,7 +244,7 @@ class Gate:
             return None
         try:
             self._check(envelope)
-        except UnknownKey as error:
+        except (UnknownKey, Expired) as error:  # nobody's fault
             return error
         except BusError as error:
             self._verifier.note(envelope, error)
@@ -282,8 +289,3 @@ class Gate:
 
 DIRECT = "amq.rabbitmq.reply-to"
 """RabbitMQ itself says whose that is."""
-
-
-def permission_of(contract: Contract) -> str:
-    """What its sender has to be granted."""
-    return contract.permission or contract.name

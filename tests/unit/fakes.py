@@ -13,6 +13,7 @@ from bus.contract import Event, Job, Message, Request
 from bus.envelope import Envelope, Traffic
 from bus.handler import Handler
 from bus.inbox import Inbox, MemoryInbox
+from bus.middleware.auth import Gate
 from bus.receiver import Receiver
 from bus.replies import JobHandle
 from bus.router import Router
@@ -184,7 +185,15 @@ class NoSender:
         raise NotImplementedError
 
 
-def receiver_of(router: Router, transport: FakeTransport, *, handler: Handler | None = None, inbox: Inbox | None = None) -> Receiver:
+def receiver_of(
+    router: Router,
+    transport: FakeTransport,
+    *,
+    handler: Handler | None = None,
+    inbox: Inbox | None = None,
+    gate: Gate | None = None,
+    clock: Callable[[], float] = lambda: NOW,
+) -> Receiver:
     """The receiver of a router's only endpoint."""
     ((name, endpoint),) = router.endpoints.items()
     queue, topology = router.topology()[name]
@@ -198,5 +207,6 @@ def receiver_of(router: Router, transport: FakeTransport, *, handler: Handler | 
         sender=NoSender(),
         state=None,
         inbox=MemoryInbox() if inbox is None else inbox,
-        clock=lambda: NOW,
+        gate=gate,
+        clock=clock,
     )

@@ -45,6 +45,7 @@ NAMES = [
     "Undecodable",
     "Unimplemented",
     "Unknown",
+    "UnknownKey",
     "contract",
     "correlated",
 ]

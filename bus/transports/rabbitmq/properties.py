@@ -78,11 +78,13 @@ def _text(field: bytes, text: str) -> bytes:
     return field + u32(len(data)) + data
 
 
-CORRELATION, CAUSATION, TRACEPARENT, TRACESTATE, ERROR, AUTHORIZATION, PROOF, COUNTER_PROOF = (_short(name) + b"S" for name in wire.STRING_HEADERS)
+CORRELATION, CAUSATION, TRACEPARENT, TRACESTATE, ERROR, AUTHORIZATION, PROOF, COUNTER_PROOF = (
+    _short(name) + b"S" for name in wire.STRING_HEADERS
+)
 DEADLINE, EXPIRES, ATTEMPT = (_short(name) + b"l" for name in wire.NUMBER_HEADERS)
 
 
-def _table(envelope: Envelope) -> bytes:  # noqa: C901 - a field a line; a loop over them costs twice as much
+def _table(envelope: Envelope) -> bytes:  # noqa: C901, PLR0912 - a field a line; a loop over them costs twice as much
     if envelope.headers and not wire.KNOWN_HEADERS.keys().isdisjoint(envelope.headers):
         return b"".join(_field(name, value) for name, value in wire.encode(envelope).headers.items())
     table = _text(CORRELATION, envelope.correlation_id) if envelope.correlation_id else b""
