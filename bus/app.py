@@ -22,8 +22,9 @@ from bus.inbox import Inbox, MemoryInbox
 from bus.receiver import Receiver
 from bus.replies import JobHandle
 from bus.router import Router
+from bus.sealing import cipher_of
 from bus.settings import Settings, load_settings
-from bus.stacks import client_stack, server_stack, signed
+from bus.stacks import client_stack, sealed, server_stack
 from bus.topology import BASE, dead_letter_queue, merged
 from bus.transport import Consumption, Transport
 from bus.transports.memory import MemoryTransport
@@ -72,8 +73,11 @@ class Bus:
         self._server = server_stack(clock=clock, **limits) if server is None else server
         self._trust = trust_of(service, self.settings, clock=clock)
         signer, verifier = (self._trust.signer, self._trust.verifier) if self._trust else (None, None)
-        layers = signed(client_stack(clock=clock) if client is None else client, signer)
-        self._client = Client(service, self.instance, self._transport, layers, settings=self.settings, verifier=verifier, clock=clock)
+        self._cipher = cipher_of(self.settings)
+        layers = sealed(client_stack(clock=clock) if client is None else client, self._cipher, signer)
+        self._client = Client(
+            service, self.instance, self._transport, layers, settings=self.settings, verifier=verifier, cipher=self._cipher, clock=clock
+        )
         self._consumptions: list[Consumption] = []
         self._unsettled = 0
         """How many `serving` blocks begin or end now."""
@@ -163,6 +167,8 @@ class Bus:
         if router.name != self.service:
             raise ConfigurationError(f"the bus is {self.service!r} and the router {router.name!r}; a service serves its own router")
         _fit(router, self.settings.consumer_timeout)
+        for endpoint in router.endpoints.values():
+            self._cipher.require(endpoint.contract.type)
         if self._trust is not None:
             self._trust.admit(router)
         self._unsettled += 1
@@ -214,6 +220,7 @@ class Bus:
                 version=self.settings.service_version,
                 inbox=self._inbox,
                 gate=self._trust.gate(endpoint.contract) if self._trust else None,
+                cipher=self._cipher,
                 clock=self._clock,
             )
             for name, endpoint in router.endpoints.items()

@@ -1,11 +1,13 @@
 """Messaging Gateway: typed `request`, `publish` and `submit`."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, cast
 
 from bus.contract import Contract, Event, Job, Kind, Message, Request, contract_of, encode
+from bus.encryption import UNUSED, Cipher
 from bus.envelope import Envelope, new_id
 from bus.errors import BusError, ContractError, Internal, NotServed, ResourceExhausted, Unavailable, UnknownKey
 from bus.handler import Middleware, compose
@@ -16,6 +18,8 @@ from bus.topology import address_of, reply_queue, reply_topology, service_of
 from bus.transport import Accepted, Consumption, Delivery, Outcome, Refused, Returned, Transport
 
 __all__ = ["Client"]
+
+log = logging.getLogger("bus.client")
 
 R = TypeVar("R", bound=Message | None)
 
@@ -32,9 +36,10 @@ class Client:
         *,
         settings: Settings,
         verifier: Verifier | None = None,
+        cipher: Cipher = UNUSED,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`verifier` holds answers to what proves them; None takes them as they come."""
+        """`verifier` holds answers to what proves them; None takes them as they come. `cipher` opens their payloads."""
         self._service = service
         self._instance = instance
         self._reply_to = reply_queue(service, instance)
@@ -43,6 +48,7 @@ class Client:
         self._clock = clock
         self._call = compose(layers, self._exchange)
         self._verifier = verifier
+        self._cipher = cipher
         self._checks: set[asyncio.Task[None]] = set()
         self._consumption: Consumption | None = None
         self.replies = Replies()
@@ -66,7 +72,17 @@ class Client:
             if error is not None:
                 self._refuse(envelope, self._verifier, error)
                 return
-        self.replies.take(envelope)
+        self._hand_over(envelope)
+
+    def _hand_over(self, answer: Envelope) -> None:
+        """To who waits for it, with its payload."""
+        try:
+            answer = self._cipher.open(answer)
+        except BusError as error:
+            log.warning("an answer was refused", extra={"type": answer.type, "message_id": answer.id, "why": str(error)})
+            self.replies.refused(answer, str(error))
+        else:
+            self.replies.take(answer)
 
     def _refusal(self, answer: Envelope, verifier: Verifier) -> BusError | None:
         """Why it is no answer of the service that was asked. One that nobody waits for is nobody's to judge: it is counted as late."""
@@ -82,7 +98,7 @@ class Client:
         await verifier.refetch()
         error = self._refusal(answer, verifier)
         if error is None:
-            self.replies.take(answer)
+            self._hand_over(answer)
         else:
             self._refuse(answer, verifier, error)
 

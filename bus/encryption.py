@@ -10,9 +10,9 @@ from typing import Protocol
 
 from bus.contract import CATALOG, Catalog
 from bus.envelope import ERROR_TYPE, PROGRESS_SUFFIX, REPLY_SUFFIX, Envelope
-from bus.errors import FailedPrecondition, Unavailable, Undecodable
+from bus.errors import ConfigurationError, FailedPrecondition, Unavailable, Undecodable
 
-__all__ = ["ENCRYPTION", "Cipher", "NotOurs", "Ring", "Unreadable"]
+__all__ = ["ENCRYPTION", "UNUSED", "Cipher", "NotOurs", "Ring", "Unreadable"]
 
 ENCRYPTION, JWE = "encryption", "jwe"
 """The header that says of a payload that it is encrypted, and how."""
@@ -46,13 +46,22 @@ class Cipher:
         self._ring = ring
         self._everything = everything
         self._catalog = catalog
+        self._wanted: dict[str, bool] = {ERROR_TYPE: False}
 
     def wants(self, type_: str) -> bool:
         """Whether messages of this type, replies and progress included, are encrypted. Error replies are not: no payload is in them."""
-        if type_ == ERROR_TYPE:
-            return False
-        contract = self._catalog.get(type_.removesuffix(REPLY_SUFFIX).removesuffix(PROGRESS_SUFFIX))
-        return self._everything or (contract is not None and contract.encrypted)
+        wanted = self._wanted.get(type_)
+        if wanted is None:
+            contract = self._catalog.get(type_.removesuffix(REPLY_SUFFIX).removesuffix(PROGRESS_SUFFIX))
+            if contract is None:
+                return self._everything  # not kept: strangers choose types, too
+            wanted = self._wanted[type_] = self._everything or contract.encrypted
+        return wanted
+
+    def require(self, type_: str) -> None:
+        """Raises `ConfigurationError` where messages of this type could not be read here."""
+        if self._ring is None and self.wants(type_):
+            raise ConfigurationError(f"{type_} comes encrypted, and there is no key to read it; set BUS_ENCRYPTION_KEYS")
 
     def seal(self, envelope: Envelope) -> Envelope:
         """The message as it may be sent. `FailedPrecondition` where it has to be encrypted and there is no key."""
@@ -91,6 +100,10 @@ class Cipher:
         if ours:
             raise Undecodable(f"{envelope.type}: its payload is not what was encrypted for this message")
         raise Unavailable(f"{envelope.type}: it is encrypted with a key that is not here; add it to BUS_ENCRYPTION_KEYS")
+
+
+UNUSED = Cipher()
+"""Where there are no keys: what has to be encrypted is refused."""
 
 
 def _identity(envelope: Envelope) -> bytes:

@@ -19,7 +19,7 @@ from typing_extensions import override
 from bus.errors import ConfigurationError, FailedPrecondition
 from bus.keys import Algorithm, Key, KeyPair, PrivateKey, Role, dev_key, public_keys, read_private
 
-__all__ = ["REFETCH_INTERVAL", "REFRESH_INTERVAL", "Keyring", "dev_ring", "private_keys", "public_source"]
+__all__ = ["REFETCH_INTERVAL", "REFRESH_INTERVAL", "Keyring", "dev_ring", "private_file", "private_keys", "public_source"]
 
 log = logging.getLogger("bus.keys")
 
@@ -200,10 +200,10 @@ def private_keys(setting: str, variable: str = "BUS_KEY") -> PrivateSource:
     """What reads `BUS_KEY`, or another of its kind: a path, or the key itself (PEM, JSON Web Key, or a set of these)."""
     if setting.lstrip().startswith(("{", "-----BEGIN")):
         return lambda: read_private(setting)
-    return lambda: read_private(_private_file(Path(setting), variable))
+    return lambda: read_private(private_file(Path(setting), variable))
 
 
-def _private_file(path: Path, variable: str) -> str:
+def private_file(path: Path, variable: str) -> str:
     """Its text; `ConfigurationError` where others could read it, too."""
     try:
         with path.open(encoding="utf-8") as file:

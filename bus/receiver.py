@@ -10,6 +10,7 @@ from typing import Any
 
 from bus.context import Context, Sender, current
 from bus.dead_letters.record import PARKED, REPLAYS
+from bus.encryption import UNUSED, Cipher
 from bus.envelope import Envelope
 from bus.errors import BusError, Cancelled, Expired, Unavailable, Undecodable, UnknownKey
 from bus.handler import Handler
@@ -52,10 +53,11 @@ class Receiver:
         state: Any,
         inbox: Inbox,
         gate: Gate | None = None,
+        cipher: Cipher = UNUSED,
         version: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`gate` holds messages to what proves them; None takes them as they come."""
+        """`gate` holds messages to what proves them; None takes them as they come. `cipher` opens their payloads."""
         self.endpoint = endpoint
         self.queue = queue
         self.topology = topology
@@ -67,7 +69,8 @@ class Receiver:
         self._inbox = inbox
         self._clock = clock
         self._gate = gate
-        self._settler = Settler(endpoint, topology, transport, service=service, gate=gate, version=version, clock=clock)
+        self._cipher = cipher
+        self._settler = Settler(endpoint, topology, transport, service=service, gate=gate, cipher=cipher, version=version, clock=clock)
         # Handlers see the context variables of who serves, and not those of who happened to open the connection.
         self._surroundings = copy_context()
         self._surroundings.run(current.set, None)
@@ -86,7 +89,7 @@ class Receiver:
         key: Key = (envelope.id, envelope.attempt, envelope.headers.get(REPLAYS, 0), 0)
         deliveries = self._open.get(key)
         if deliveries is not None:
-            if _same(deliveries[0].envelope, envelope):
+            if self._joins(deliveries[0].envelope, envelope):
                 deliveries.append(delivery)
                 return
             self._strangers += 1
@@ -94,6 +97,17 @@ class Receiver:
         deliveries = self._open[key] = [delivery]
         life = self._receive(key, envelope, deliveries)
         self._tasks[key] = self._loop.create_task(life, context=self._surroundings.copy())
+
+    def _joins(self, first: Envelope, second: Envelope) -> bool:
+        """Whether the second is the first once more, and not only in what anyone could have written on it.
+
+        A copy that its sender made when it was in doubt is signed and encrypted anew: then both have to be what they say.
+        """
+        if all(getattr(first, name) == getattr(second, name) for name in IDENTITY):
+            return True
+        if (first.source, first.type) != (second.source, second.type):
+            return False
+        return self._gate is None or (self._gate.refusal(first) is None and self._gate.refusal(second) is None)
 
     async def _receive(self, key: Key, envelope: Envelope, deliveries: list[Delivery]) -> None:
         """A message's life here. `deliveries` may grow meanwhile."""
@@ -222,13 +236,14 @@ class Receiver:
             current.reset(token)
 
     def _admitted(self, envelope: Envelope) -> Envelope:
-        """The envelope, with the deadline that the handler's own timeout sets."""
+        """The envelope with its payload, and with the deadline that the handler's own timeout sets."""
         if envelope.fault:
             log.warning("undecodable message", extra={"queue": envelope.queue, "fault": envelope.fault})
             raise Undecodable(envelope.fault)
         now = self._clock() * 1000
         if envelope.expires is not None and envelope.expires <= now:
             raise Expired(f"{envelope.type}: it lay longer than it was worth handling")
+        envelope = self._cipher.open(envelope)
         if self.endpoint.timeout is None:
             return envelope
         return envelope.evolve(deadline=int(now + self.endpoint.timeout * 1000))
@@ -264,11 +279,6 @@ class Receiver:
         for task in self._tasks.values():
             task.cancel()
         return len(self._tasks)
-
-
-def _same(first: Envelope, second: Envelope) -> bool:
-    """Whether the second is the first once more, and not only in what anyone could have written on it."""
-    return all(getattr(first, name) == getattr(second, name) for name in IDENTITY)
 
 
 IDENTITY = ("source", "type", "body", "proof", "authorization", "reply_to")

@@ -62,6 +62,10 @@ class Settings(BaseSettings):
     """Everybody's public keys, a JSON Web Key Set: a path, or an https URL."""
     grants: Path | None = None
     """Who may call, publish and consume what: `grants.toml`."""
+    encryption_keys: SecretStr | None = None
+    """The keys that encrypt payloads, a JSON Web Key Set: a path, or the set itself. The first encrypts, every one decrypts."""
+    encrypt: Literal["contracts", "everything"] = "contracts"
+    """Whose payloads are encrypted: of contracts that say so (`encrypted=True`), or of all."""
     operator_key: SecretStr | None = None
     """The private key of who gives expired dead letters more time; a service has none."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bus.dead_letters.record import FIRST_FAILED, PARKED, Worker, fault_headers, since_first_failure
+from bus.encryption import UNUSED, Cipher
 from bus.envelope import Envelope, Progress, error_reply, progress_update
 from bus.errors import BusError, Cancelled, ConnectionLost, FailedPrecondition, InvalidArgument, UnknownKey
 from bus.key_source import REFETCH_INTERVAL
@@ -55,15 +56,17 @@ class Settler:
         *,
         service: str,
         gate: Gate | None = None,
+        cipher: Cipher = UNUSED,
         version: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`gate` signs answers; `version` is the service's own, for the record on what it gives up."""
+        """`gate` signs answers, and `cipher` encrypts them; `version` is the service's own, for the record on what it gives up."""
         self._endpoint = endpoint
         self._topology = topology
         self._transport = transport
         self._service = service
         self._gate = gate
+        self._cipher = cipher
         self._worker = Worker(service=service, version=version)
         self._clock = clock
         self._offers: set[asyncio.Task[None]] = set()
@@ -124,6 +127,7 @@ class Settler:
 
     def _signed(self, answer: Envelope, request: Envelope, outcome: Outcome) -> Envelope:
         """With a token for who asked. Who was not let in could be anyone: he gets a proof, which serves for nothing else."""
+        answer = self._cipher.seal(answer)
         if self._gate is None:
             return answer
         if outcome.refused:
@@ -162,7 +166,7 @@ class Settler:
 
     def _stamped(self, update: Envelope, job: Envelope) -> Envelope:
         """As it is sent now. It carries a proof, and no token: the job's submitter may be anyone until the job was let in."""
-        update = update.evolve(timestamp=int(self._clock()))
+        update = self._cipher.seal(update.evolve(timestamp=int(self._clock())))
         return update if self._gate is None else self._gate.signer.proven(update, job.source)
 
     # --- copies ----------------------------------------------------------------------------------------------------

@@ -3,14 +3,16 @@
 import time
 from collections.abc import Callable, Sequence
 
+from bus.encryption import Cipher
 from bus.handler import Middleware
 from bus.middleware.auth import Signer, sign
 from bus.middleware.deadline import client_deadline, server_deadline
+from bus.middleware.encryption import seal
 from bus.middleware.logging import logging
 from bus.middleware.retry import retry
 from bus.middleware.tracing import tracing
 
-__all__ = ["CLIENT", "SERVER", "client_stack", "server_stack", "signed"]
+__all__ = ["CLIENT", "SERVER", "client_stack", "sealed", "server_stack"]
 
 
 def client_stack(*, clock: Callable[[], float] = time.time) -> list[Middleware]:
@@ -18,13 +20,14 @@ def client_stack(*, clock: Callable[[], float] = time.time) -> list[Middleware]:
     return [tracing(), logging("sent"), client_deadline(clock=clock), retry(clock=clock)]
 
 
-def signed(layers: Sequence[Middleware], signer: Signer | None) -> list[Middleware]:
-    """`layers`, and `sign` innermost, whoever made the list: so nobody leaves it out by a list of his own.
+def sealed(layers: Sequence[Middleware], cipher: Cipher, signer: Signer | None) -> list[Middleware]:
+    """`layers`, and innermost `seal` and `sign`, whoever made the list: so nobody leaves them out by a list of his own.
 
-    Its counterpart `verify` stands in no list. It comes before the server's stack, where the receiver looks at what it knows of a
-    message (`bus.middleware.auth.Gate`): what is not verified must not be answered from memory, nor join what is under way.
+    Their counterparts stand in no list. What verifies comes before the server's stack, where the receiver looks at what it knows of a
+    message (`bus.middleware.auth.Gate`): what is not verified must not be answered from memory, nor join what is under way. The
+    receiver opens payloads, too (`bus.encryption.Cipher`): retries and dead letters keep them sealed.
     """
-    return [*layers, sign(signer)] if signer is not None else [*layers]
+    return [*layers, seal(cipher), sign(signer)] if signer is not None else [*layers, seal(cipher)]
 
 
 def server_stack(*, clock: Callable[[], float] = time.time, leeway: float = 30, longest: float = 10) -> list[Middleware]:

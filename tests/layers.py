@@ -43,6 +43,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     4: (
         "bus.stacks",
         "bus.trust",
+        "bus.sealing",
         "bus.app",
         "bus.testing",
         "bus.logs",

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from bus.client import Client
+from bus.encryption import UNUSED
 from bus.envelope import Envelope, Progress, error_reply, progress_update, reply
 from bus.errors import DeadlineExceeded, NotFound, Unauthenticated
 from bus.settings import load_settings
-from bus.stacks import client_stack, signed
+from bus.stacks import client_stack, sealed
 from bus.transport import Outcome
 from tests.security.world import World
 from tests.unit.fakes import FakeDelivery, FakeTransport, settle_down, virtual
@@ -25,7 +26,7 @@ class Office:
         self.asked: list[Envelope] = []
         self.transport = FakeTransport(answer=self._note)
         self.verifier = world.yard.verifier("office", world.rings["office"])
-        layers = signed(client_stack(clock=world.yard.clock), world.signer("office"))
+        layers = sealed(client_stack(clock=world.yard.clock), UNUSED, world.signer("office"))
         self.client = Client("office", "1", self.transport, layers, settings=SETTINGS, verifier=self.verifier, clock=world.yard.clock)
 
     def _note(self, sent: Envelope) -> Outcome | None:
