@@ -14,9 +14,9 @@ from typing import Any
 from bus.errors import AlreadyExists, ConfigurationError, NotFound
 from bus.keys import Algorithm, Role, generate, read_jwk, read_private
 
-__all__ = ["SET", "KeyDirectory"]
+__all__ = ["RING", "SET", "KeyDirectory"]
 
-SET = "jwks.json"
+SET, RING = "jwks.json", "encryption.json"
 OWNER = re.compile(r"[a-z][a-z0-9-]{0,59}")
 Jwk = dict[str, Any]
 
@@ -31,6 +31,11 @@ class KeyDirectory:
     def set_file(self) -> Path:
         """The public keys: what `BUS_JWKS` names, or what is put where that looks."""
         return self.path / SET
+
+    @property
+    def ring_file(self) -> Path:
+        """The keys that encrypt payloads: what `BUS_ENCRYPTION_KEYS` names."""
+        return self.path / RING
 
     def key_file(self, owner: str) -> Path:
         """The private keys of `owner`: what `BUS_KEY` names."""
@@ -91,6 +96,30 @@ class KeyDirectory:
                     self._write_set(keys)
                     return each
         raise NotFound(f"there is no key {kid} in {self.set_file}; `bus keys list` shows those that are")
+
+    def ring(self) -> list[Jwk]:
+        """The keys that encrypt payloads, the one that does so now first; none where there is no ring yet."""
+        try:
+            keys: list[Jwk] = json.loads(self.ring_file.read_text(encoding="utf-8"))["keys"]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError, KeyError):
+            raise ConfigurationError(f"{self.ring_file} is no ring of keys, or cannot be read") from None
+        return keys
+
+    def add_to_ring(self, key: Jwk) -> None:
+        """A key that decrypts from now on, and encrypts where it is the first."""
+        with self._alone():
+            _write(self.ring_file, {"keys": [*self.ring(), key]}, 0o600)
+
+    def encrypt_with(self, kid: str) -> None:
+        """Let this key of the ring be the one that encrypts. `NotFound`."""
+        with self._alone():
+            keys = self.ring()
+            chosen = [key for key in keys if key.get("kid") == kid]
+            if not chosen:
+                raise NotFound(f"there is no key {kid} in {self.ring_file}; `bus keys ring` shows those that are")
+            _write(self.ring_file, {"keys": chosen + [key for key in keys if key not in chosen]}, 0o600)
 
     def _add(self, owner: str, kid: str, role: Role, algorithm: Algorithm, times: Mapping[str, int]) -> Jwk:
         secret = generate(algorithm)

@@ -26,7 +26,7 @@ from bus.cli.dead_options import (
     selected,
 )
 from bus.cli.dead_places import connected, look_everywhere, places
-from bus.cli.dead_table import as_value, details, listing, payload
+from bus.cli.dead_table import as_value, details, listing, opened, payload
 from bus.cli.dead_words import end_with, letters_of, progress, summary, tell_replayed, unseen
 from bus.cli.screen import print_json, say, table_console
 from bus.dead_letters import Looked, Purged, Replayed, Replaying, Selection, purge, replay
@@ -97,6 +97,7 @@ def show(
     for letter in found.letters:
         if reveal:
             audited("payload revealed", message_id=letter.id, type=letter.type, queue=letter.dead_queue)
+            letter = opened(letter)  # noqa: PLW2901 - from here on with its payload
         if as_json:
             print_json(as_value(letter, headers=True, body=reveal), compact=True)
             continue

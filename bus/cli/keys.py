@@ -4,6 +4,7 @@ import json
 import secrets
 import time
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,7 +38,7 @@ def group() -> None:
     """Make, rotate and revoke the keys by which services prove who they are.
 
     They are kept in a directory: NAME.key holds the private keys of one service, which it alone may read, and
-    jwks.json the public keys of all, which everyone needs.
+    jwks.json the public keys of all, which everyone needs. encryption.json holds the keys that encrypt payloads, for all who read them.
     """
 
 
@@ -128,6 +129,36 @@ def revoke(
     """
     KeyDirectory(directory).change(kid, compromised_since=0 if since is None else since // 1000)
     say(f"{kid} is revoked; everyone knows in {REFRESH_INTERVAL:.0f} s. Give its service another: bus keys rotate SERVICE --now")
+
+
+@command.command()
+def ring(
+    *,
+    directory: Directory = HERE,
+    add: Annotated[bool, typer.Option("--add", help="Make another key, which decrypts and does not encrypt yet.")] = False,
+    use: Annotated[str | None, typer.Option("--use", metavar="KID", show_default=False, help="Let this key encrypt from now on.")] = None,
+) -> None:
+    """Make the key that encrypts payloads, or show which there are.
+
+    Whoever sends or reads encrypted contracts has the same ring. A new key is added first, and used when every service has been
+    started with it. A key can be deleted from the ring when nothing that it encrypted waits any more, dead letters included.
+    """
+    keys = KeyDirectory(directory)
+    if use is not None:
+        keys.encrypt_with(use)
+    if add or not keys.ring():
+        keys.add_to_ring(_new_ring_key(key_id("ring")))
+        say(f"BUS_ENCRYPTION_KEYS={keys.ring_file}    (keep it secret: who has it reads what is encrypted)")
+    for number, each in enumerate(keys.ring()):
+        say(f"{each.get('kid')}: {'decrypts' if number else 'encrypts and decrypts'}")
+
+
+def _new_ring_key(kid: str) -> dict[str, str]:
+    try:
+        made: dict[str, str] = import_module("bus.jwe").new_ring_key(kid)
+    except ModuleNotFoundError:
+        raise ConfigurationError("encryption needs joserfc; pip install 'trunkline[encryption]'") from None
+    return made
 
 
 @command.command()
