@@ -60,7 +60,7 @@ def lines(figures: Figures) -> Iterator[str]:
     yield from campaigns(figures)
     yield from exams(figures)
     yield from peers(figures)
-    yield from sabotage()
+    yield from sabotage(figures)
 
 
 def answer(rows: list[Row]) -> str:
@@ -121,16 +121,20 @@ def peers(figures: Figures) -> Iterator[str]:
         yield from [*markdown(rows, TITLES), ""] if rows else ["Not run yet.\n"]
 
 
-def sabotage() -> Iterator[str]:
+def sabotage(figures: Figures) -> Iterator[str]:
+    tried = {name: each for name, each in figures["sabotages"].items() if name in SABOTAGES}
+    noticed, dates = [name for name, each in tried.items() if each["noticed"]], sorted({each["date"] for each in tried.values()})
     yield "## A suite that can fail\n"
     yield (
         f"`make sabotage` breaks the bus in {len(SABOTAGES)} ways, each in the sender's or worker's process only, and expects the test\n"
         "that is named for it to fail, in the words that are named for it.\n"
     )
-    yield "| broken | noticed by | as |"
-    yield "|---|---|---|"
+    yield f"{len(noticed)} of {len(SABOTAGES)} were noticed{', run ' + ' to '.join(dates) if dates else ''}.\n"
+    yield "| broken | noticed by | as | which said |"
+    yield "|---|---|---|---|"
     for name, each in SABOTAGES.items():
-        yield f"| {name}: {each.what} | `{each.caught_by.rpartition('/')[2]}` | {each.words} |"
+        said = "not run yet" if name not in tried else tried[name]["said"] if name in noticed else f"**not noticed:** {tried[name]['said']}"
+        yield f"| {name}: {each.what} | `{each.caught_by.rpartition('/')[2]}` | {each.words} | {said} |"
 
 
 def progress(figures: Figures) -> list[str]:
