@@ -8,6 +8,8 @@ from bus.brokers.private_node import PrivateNode
 
 __all__ = ["ChaosNode"]
 
+CTL = 120.0
+"""Seconds for one rabbitmqctl: it starts an Erlang of its own, a second's work, on a machine that is busy with others."""
 # RabbitMQ's dead-letter worker offers again what its target refused only after three minutes.
 ADVANCED = """\
 [{rabbit, [
@@ -29,6 +31,10 @@ class ChaosNode(PrivateNode):
     @override
     def _environment(self) -> dict[str, str]:
         return {**super()._environment(), "RABBITMQ_ADVANCED_CONFIG_FILE": str(self._advanced)}
+
+    @override
+    async def ctl(self, *arguments: str, timeout: float = CTL) -> str:
+        return await super().ctl(*arguments, timeout=timeout)
 
     @property
     def _advanced(self) -> Path:
