@@ -15,7 +15,7 @@ from tests.chaos.ledger import Ledger, Verdict, judged
 from tests.chaos.scene import OURS, Party, Scene
 from tests.chaos.sender import Order
 
-__all__ = ["Played", "Size", "broken", "play", "play_in"]
+__all__ = ["REST", "Played", "Size", "at_rest", "broken", "play", "play_in"]
 
 LOOK = 0.1
 REST = 30.0

@@ -28,7 +28,7 @@ __all__ = ["ROUNDS", "Cluster", "Round", "rounds"]
 CONFIG = {"cluster_partition_handling": "pause_minority", "net_ticktime": "15", "cluster_name": "chaos"}
 STUB = "#!/bin/sh\nexec sleep 2147483647\n"
 """In the place of a node's own name server: it has to be a process, and does nothing."""
-JOIN = 120.0
+JOIN = 240.0
 
 
 class ClusterNode(ChaosNode):

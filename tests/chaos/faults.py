@@ -71,10 +71,23 @@ async def kill_broker(scene: Scene, chance: random.Random) -> None:
     await scene.node.kill()
     await asyncio.sleep(chance.random())
     await scene.returns(scene.node.start())
+    await confirmed_again(scene)
 
 
 async def restart_broker(scene: Scene, chance: random.Random) -> None:
     await scene.returns(scene.node.restart())
+    await confirmed_again(scene)
+
+
+async def confirmed_again(scene: Scene) -> None:
+    """Until the broker's return is felt, so that it is this return which is timed; whose sender has given up is left alone."""
+    began = time.monotonic()
+    scene.sends.news()
+    while time.monotonic() - began < PATIENCE:
+        if any(entry.mark == ACKED and entry.at > scene.back[-1] for entry in scene.sends.entries[-ENOUGH:]):
+            return
+        await asyncio.sleep(LOOK)
+        scene.sends.news()
 
 
 async def alarm(scene: Scene, chance: random.Random) -> None:
@@ -250,7 +263,7 @@ FAULTS = {
         Fault(name="swallowed-confirms", title="confirms swallowed, then reset", strike=swallow_confirms, faults=4),
         Fault(name="half-open", title="half-open connections", strike=half_open, faults=2, environment={"BUS_HEARTBEAT": "1"}),
         Fault(name="kill-worker", title="worker killed (SIGKILL)", strike=kill_worker, faults=3, workers=2, splits=True),
-        Fault(name="stop-worker", title="workers stopped (SIGTERM)", strike=stop_workers, faults=20, at_once=5, workers=5),
+        Fault(name="stop-worker", title="workers stopped (SIGTERM)", strike=stop_workers, faults=20, at_once=5, messages=4000, workers=5),
         Fault(name="alarm", title="memory alarm", strike=alarm, faults=2),
         Fault(name="full-queue", title="work queues full", strike=full_queue, faults=2),
         Fault(name="unbound", title="a job's queue unbound", strike=unbound, faults=2, refuses=True),

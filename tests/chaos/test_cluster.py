@@ -17,7 +17,7 @@ MESSAGES = 1700
 """A round; there are three."""
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_a_cluster_that_loses_its_leader_loses_no_message(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     installation = find_installation(os.environ)
     assert installation, INSTALL
