@@ -27,7 +27,7 @@ test: $(STAMP) ## unit tests, which need no broker, then everything else on a re
 test-chaos: $(STAMP) ## the ledger's short form: faults while messages flow, and what was lost (the long form: make chaos)
 	@scripts/ensure-broker
 	@echo "test: faults, on RabbitMQ nodes that may be killed"
-	@$(BIN)/python -m pytest -q tests/chaos --numprocesses=2 --dist=worksteal
+	@$(BIN)/python -m pytest -q tests/chaos --numprocesses=3 --dist=worksteal
 
 test-brokers: $(STAMP) ## conformance and integration on each RabbitMQ that can be had: this machine's, 4.0 and 4.3 in containers
 	@$(BIN)/python scripts/test_brokers.py $(ARGS)

@@ -23,7 +23,8 @@ from tests.chaos.table import row, table
 
 PART = 10_000
 """Messages of one part: what is lost when a run is ended."""
-RATE, SENDERS = 800.0, 200
+RATE, SENDERS, PATIENCE = 800.0, 200, 150.0
+"""Messages a second, sends under way, and seconds for each: more than a fault takes where others have the machine as well."""
 PEER_FAULTS = ("kill-broker", "close-connections", "reset", "swallowed-confirms", "channel-error", "kill-worker")
 """Those that need nothing of the bus's own queues."""
 PEER_MESSAGES = 2_000
@@ -75,7 +76,9 @@ class Run:
                 for part in range(-(-messages // PART)):
                     if self._sent(name) >= messages:  # a sender goes on until the last fault of a part is over
                         break
-                    size = Size(messages=PART, faults=FAULTS[name].faults, seed=self._seed + part, rate=RATE, senders=SENDERS)
+                    size = Size(
+                        messages=PART, faults=FAULTS[name].faults, seed=self._seed + part, rate=RATE, senders=SENDERS, timeout=PATIENCE
+                    )
                     await self._part(OURS, name, part, size)
         finally:
             await self._node.stop()

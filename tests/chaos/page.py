@@ -30,7 +30,7 @@ back. Afterwards both sides are compared:
 |---|---|
 | acked | the send returned: the bus has promised |
 | failed | the send raised, and said that the message was surely not sent |
-| unknown | the send raised, and said that it may have been sent. None should: each has 40 s, and no fault takes longer |
+| unknown | the send raised, and said that it may have been sent: the fault took longer than the 40 s or 150 s that the send had |
 | **lost** | acked, with no effect, and in no dead-letter queue |
 | **unexpected** | an effect of what was never sent, of a send that surely failed, or under another message id |
 | delivered again | deliveries beyond the first of each attempt |
