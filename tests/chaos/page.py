@@ -44,6 +44,9 @@ the same places on a slower machine. In front of each side stands a TCP proxy th
 process gets what a lost connection held, an effect can come before the ack that nobody hears. Then it is done again by the
 other process; the table says how often that was, and how many were under way at most. [Delivery](explanation/delivery.md) says what to do
 about it.
+
+What the ledger finds is mended, and the parts that found it run again. The restarted broker found this: a send whose first attempt had
+arrived, and whose connection went and did not come back by its deadline, said "surely not sent". It says now that it may have been sent.
 """
 
 
