@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     """Where `bus run` answers `/livez` and `/readyz`; None: nowhere."""
     health_host: str = Field(default="127.0.0.1", min_length=1)
     """The address that `health_port` is opened on. In a container 0.0.0.0, where the orchestrator asks from outside."""
-    auth: Literal["on", "dev", "off"] = "off"
+    auth: Literal["on", "dev", "off"] = "on"
     """`on`: everything is signed and checked, by keys. `dev`: by one secret that all services share. `off`: not at all."""
     key: SecretStr | None = None
     """This service's private key: a path, or the key itself. With `auth` at `dev` the shared secret."""

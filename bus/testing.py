@@ -45,9 +45,9 @@ class MemoryBuses:
         await self._open.aclose()
 
     async def bus(self, service: str, **settings: Any) -> Bus:
-        """A connected bus of this service; `settings` are those of `bus.settings.Settings`."""
+        """A connected bus of this service; `settings` are those of `bus.settings.Settings`, and `auth` is off unless they say otherwise."""
         transport = MemoryTransport(self.broker, clock=self._clock)
-        bus = Bus(service, settings=Settings(**settings), transport=transport, clock=self._clock)
+        bus = Bus(service, settings=Settings(**{"auth": "off", **settings}), transport=transport, clock=self._clock)
         return await self._open.enter_async_context(bus)
 
     async def serve(self, bus: Bus, router: Router) -> None:

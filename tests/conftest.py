@@ -19,6 +19,10 @@ from bus.brokers.private_node import PrivateNode
 from tests.broker import fresh_vhost, running_broker
 from tests.chaos.table import PROPERTY, Row, table
 
+# Most tests are not about who sent a message. Those in tests/security are, and say so in their settings. Here, before anything reads
+# the environment, and for the processes that tests start.
+os.environ.setdefault("BUS_AUTH", "off")
+
 NEEDS_BROKER = {"broker", "vhost_url", "shared_broker", "private_node"}
 
 

@@ -1,5 +1,5 @@
 // A client of the bus without the bus: wire format 1 by amqplib. The steps are those of docs/reference/wire-format.md.
-// Run the service with `bus run examples.node.library:router`, then: npm install && BUS_URL=amqp://… node client.mjs
+// Run the service with `BUS_AUTH=off bus run examples.node.library:router`, then: npm install && BUS_URL=amqp://… node client.mjs
 
 import { once } from "node:events";
 import { randomBytes, randomUUID } from "node:crypto";
