@@ -1,10 +1,13 @@
 """Settings, from the environment, validated once. Nothing else reads the environment."""
 
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bus.errors import ConfigurationError
@@ -22,6 +25,12 @@ class Settings(BaseSettings):
     """The broker, `amqp://` or `amqps://user:password@host:port/vhost`."""
     management_url: SecretStr | None = None
     """Its management API, `http://host:port` or `https://…`, with user and password where they are others than those of `url`."""
+    ca_file: Path | None = None
+    """The authorities that vouch for the broker, PEM; without it those of the operating system. For `amqps` and `https`."""
+    client_certificate: Path | None = None
+    """This service's own certificate, PEM, with those in between: for a broker that asks for one."""
+    client_key: Path | None = Field(default=None, validate_default=True)
+    """Its private key, PEM, without a passphrase, where it is not in the same file."""
     topology: Literal["declare", "verify"] = "declare"
     """`verify`: a service looks at its start whether all is there, and makes nothing but its own reply queue."""
     heartbeat: int = Field(default=10, ge=1, le=300)
@@ -78,7 +87,41 @@ class Settings(BaseSettings):
         parts = urlsplit(url.get_secret_value())
         if parts.scheme not in {"amqp", "amqps"} or not parts.hostname or parts.port == 0:  # .port raises ValueError for what is none
             raise ValueError("no address")
+        if "no_verify_ssl" in parse_qs(parts.query):
+            raise ValueError("unverified")
         return url
+
+    @field_validator("ca_file")
+    @classmethod
+    def _authorities(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            with _readable():
+                ssl.create_default_context(cafile=path)
+        return path
+
+    @field_validator("client_key")
+    @classmethod
+    def _certified(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        certificate = info.data.get("client_certificate")
+        if certificate is not None:
+            with _readable():
+                # The password is only asked for where the key has one: OpenSSL would ask on the terminal.
+                ssl.create_default_context().load_cert_chain(certificate, key, password="")
+        elif key is not None:
+            raise ValueError("no certificate")
+        return key
+
+    @property
+    def address(self) -> str:
+        """`url` with the certificates, as aiormq takes them. Without a password in it a certificate says who we are (EXTERNAL)."""
+        parts = urlsplit(self.url.get_secret_value())
+        files = {"cafile": self.ca_file, "certfile": self.client_certificate, "keyfile": self.client_key}
+        added = {name: str(path) for name, path in files.items() if path is not None}
+        if parts.scheme != "amqps" or not added:
+            return self.url.get_secret_value()
+        if self.client_certificate is not None and not parts.password:
+            added["auth"] = "external"
+        return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, urlencode(added))))))
 
     @field_validator("management_url")
     @classmethod
@@ -91,11 +134,24 @@ class Settings(BaseSettings):
         return url
 
 
+@contextmanager
+def _readable() -> Iterator[None]:
+    """What cannot be read, or is nothing that OpenSSL knows, is a wrong value."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError("unreadable") from error
+
+
 ADDRESSES = {
-    "url": "write amqp://user:password@host:port/vhost, or amqps://…",
+    "url": "write amqp://user:password@host:port/vhost, or amqps://…; the broker's certificate is always verified, and BUS_CA_FILE names "
+    "an authority of your own",
+    "ca_file": "name a file that can be read, with certificates as PEM",
+    "client_key": "BUS_CLIENT_CERTIFICATE names a certificate as PEM, and BUS_CLIENT_KEY its private key, without a passphrase, where that "
+    "is not in the same file; both can be read",
     "management_url": "write http://host:port, or https://…, with user:password@ before the host where they are others than in BUS_URL",
 }
-"""What to write where an address is none. Never what was written: it may hold a password."""
+"""What to write where a value is wrong. Never what was written: it may hold a password."""
 
 
 def load_settings(**overrides: object) -> Settings:

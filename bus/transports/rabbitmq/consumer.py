@@ -119,7 +119,8 @@ class Consumer:
         """Become a consumer at the broker; its tag, fresh each time: one that is used again ends a connection on 4.3."""
         tag = f"trunkline-{secrets.token_hex(6)}"
         await channel.basic_qos(prefetch_count=self._prefetch, timeout=RPC_TIMEOUT)
-        await channel.basic_consume(self.name, current.take, no_ack=not self._acks, consumer_tag=tag, timeout=RPC_TIMEOUT)
+        queue = self._link.given(self.name)
+        await channel.basic_consume(queue, current.take, no_ack=not self._acks, consumer_tag=tag, timeout=RPC_TIMEOUT)
         return tag
 
     async def _leave(self, channel: Channel) -> None:

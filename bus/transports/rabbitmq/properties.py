@@ -20,7 +20,7 @@ __all__ = ["message_id_of", "read_envelope", "read_headers", "write_properties"]
 CONTENT_TYPE, CONTENT_ENCODING, HEADERS, DELIVERY_MODE, PRIORITY = 1 << 15, 1 << 14, 1 << 13, 1 << 12, 1 << 11
 CORRELATION_ID, REPLY_TO, EXPIRATION, MESSAGE_ID, TIMESTAMP = 1 << 10, 1 << 9, 1 << 8, 1 << 7, 1 << 6
 TYPE, USER_ID, APP_ID, CLUSTER_ID = 1 << 5, 1 << 4, 1 << 3, 1 << 2
-RARE = CONTENT_ENCODING | PRIORITY | USER_ID | CLUSTER_ID | 3
+RARE = CONTENT_ENCODING | PRIORITY | CLUSTER_ID | 3
 """What the bus never sends; 3: the bits that AMQP reserves."""
 
 STRING, INTEGER = ord("S"), ord("l")
@@ -46,8 +46,8 @@ class Unusual(Exception):
 # --- out -----------------------------------------------------------------------------------------------------------
 
 
-def write_properties(envelope: Envelope) -> bytes:
-    """The flags and values of a header frame; `wire.encode` says what goes where."""
+def write_properties(envelope: Envelope, *, user: str | None = None) -> bytes:
+    """The flags and values of a header frame; `wire.encode` says what goes where. `user`: the connection's, see `codec.user_id_of`."""
     flags = CONTENT_TYPE | HEADERS | DELIVERY_MODE | MESSAGE_ID | TIMESTAMP | TYPE | APP_ID
     table = _table(envelope)
     parts = [JSON, u32(len(table)), table, b"\x02" if envelope.traffic in wire.DURABLE_TRAFFIC else b"\x01"]
@@ -60,7 +60,12 @@ def write_properties(envelope: Envelope) -> bytes:
     if envelope.expiration is not None:
         flags |= EXPIRATION
         parts.append(_short(str(envelope.expiration)))
-    parts += (_short(envelope.id), u64(envelope.timestamp), often_short(envelope.type), often_short(envelope.source))
+    parts += (_short(envelope.id), u64(envelope.timestamp), often_short(envelope.type))
+    source = often_short(envelope.source)
+    if user == envelope.source:
+        flags |= USER_ID
+        parts.append(source)
+    parts.append(source)
     return u16(flags) + b"".join(parts)
 
 
@@ -146,7 +151,7 @@ def _long_way(properties: bytes, body: bytes) -> wire.Wire:
     return from_properties(header.properties, body)
 
 
-def _read(properties: bytes, body: bytes, traffic: Traffic, queue: str | None, received: int) -> Envelope:
+def _read(properties: bytes, body: bytes, traffic: Traffic, queue: str | None, received: int) -> Envelope:  # noqa: C901 - a property a line
     flags = u16_at(properties)[0]
     if len(properties) > SHORT or flags & RARE or not flags & (MESSAGE_ID | TYPE | APP_ID) == MESSAGE_ID | TYPE | APP_ID:
         raise Unusual
@@ -176,6 +181,8 @@ def _read(properties: bytes, body: bytes, traffic: Traffic, queue: str | None, r
         at += 8
     end = at + 1 + properties[at]
     type_, at = properties[at + 1 : end].decode(), end
+    if flags & USER_ID:
+        at += 1 + properties[at]  # the broker has checked it; who sent the message is proven by other means
     end = at + 1 + properties[at]
     source = properties[at + 1 : end].decode()
     if not (message_id and type_ and source) or timestamp > LATEST:
