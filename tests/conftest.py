@@ -6,10 +6,12 @@ shared_broker   the `Broker` itself, for its management API
 private_node    a RabbitMQ node of this test's own, started: kill it, pause it, restart it (4 to 5 s)
 """
 
+import gc
 import os
 from collections.abc import AsyncIterator, Iterator
 from typing import cast
 
+import hypothesis
 import pytest
 
 from bus.brokers.broker import Broker
@@ -18,6 +20,11 @@ from bus.brokers.installation import find_installation
 from bus.brokers.private_node import PrivateNode
 from tests.broker import fresh_vhost, running_broker
 from tests.chaos.table import PROPERTY, Row, table
+
+# How long an example takes is the machine's affair, not the code's: on a crowded one hypothesis' own 200 ms are soon over.
+hypothesis.settings.register_profile("trunkline", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("trunkline")
+gc.disable()  # until all is imported
 
 NEEDS_BROKER = {"broker", "vhost_url", "shared_broker", "private_node"}
 
@@ -29,6 +36,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.broker)
         if "private_node" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.private_node)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays, and no collection of garbage needs to look through it, which takes 0.2 s each time."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
