@@ -12,6 +12,9 @@ from bus.brokers.choice import broker_for, choose
 from bus.brokers.management import Management
 from bus.brokers.private_node import PrivateNode
 
+START, CTL = 150.0, 120.0
+"""Seconds for a node's start and for one rabbitmqctl, which starts an Erlang too: 5 s and 1 s, and on a crowded machine a minute."""
+
 
 @contextmanager
 def running_broker() -> Iterator[Broker]:
@@ -52,5 +55,5 @@ async def kill_with_queues_on_disk(node: PrivateNode) -> None:
     3.10 writes its tables of queues a moment after their declaration; a quorum queue whose broker is killed before that
     is dead after the restart, and nothing that a client does brings it back.
     """
-    await node.ctl("eval", "mnesia:sync_log(), [dets:sync(Table) || Table <- dets:all()].")
+    await node.ctl("eval", "mnesia:sync_log(), [dets:sync(Table) || Table <- dets:all()].", timeout=CTL)
     await node.kill()

@@ -25,7 +25,7 @@ from bus.transport import Transport
 from bus.transports.rabbitmq import RabbitMQTransport
 from bus.transports.rabbitmq.codec import from_message, to_properties
 from bus.transports.wire import Wire
-from tests.broker import management_url
+from tests.broker import CTL, management_url
 from tests.conformance.proxy import Proxy
 from tests.conformance.world import Side, World
 
@@ -104,7 +104,7 @@ class RabbitMQWorld(World):
     async def _ctl(self, *arguments: str) -> None:
         if not isinstance(self._broker, PrivateNode | ContainerBroker):
             pytest.skip("raises an alarm, which needs a RabbitMQ of our own")
-        await self._broker.ctl(*arguments)
+        await (self._broker.ctl(*arguments, timeout=CTL) if isinstance(self._broker, PrivateNode) else self._broker.ctl(*arguments))
 
     @override
     async def delete_queue(self, name: str) -> None:

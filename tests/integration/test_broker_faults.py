@@ -2,15 +2,12 @@
 
 import asyncio
 
-import pytest
 from pydantic import SecretStr
 
 from bus import Bus, Context, Job, Message, Router, Settings, contract
 from bus.brokers.private_node import PrivateNode
 from tests.broker import kill_with_queues_on_disk
 from tests.polling import until
-
-pytestmark = pytest.mark.timeout(120)
 
 
 class Sum(Message):

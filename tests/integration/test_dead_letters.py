@@ -38,7 +38,6 @@ class FileAway(Job[None]):
 WORK = "archive.jobs.file.v1"
 DEAD = dead_letter_queue(WORK)
 TOPOLOGY = job_topology(contract_of(FileAway), tiers=["1s"])
-pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture

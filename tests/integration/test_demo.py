@@ -23,8 +23,6 @@ from workers.demo.stage import served
 from workers.demo.story import WORK_QUEUE
 from workers.demo.subscribers import subscribers
 
-pytestmark = pytest.mark.timeout(120)
-
 WORDS = (ROOT / "examples/data/dictation.txt").read_text().split()
 
 

@@ -17,8 +17,6 @@ from tests.broker import kill_with_queues_on_disk
 from tests.integration.command import bus, ended, running
 from tests.integration.slow_service import Nap
 
-pytestmark = pytest.mark.timeout(120)
-
 TARGET = "tests.integration.slow_service:router"
 WAITING = "not ready: not every consumer is registered at the broker"
 

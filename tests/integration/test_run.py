@@ -11,8 +11,6 @@ from bus import Bus, NotServed, Settings
 from tests.integration.command import bus, ended, running
 from tests.integration.slow_service import Nap, ProcessId, WhoAreYou
 
-pytestmark = pytest.mark.timeout(60)
-
 TARGET = "tests.integration.slow_service:router"
 
 
