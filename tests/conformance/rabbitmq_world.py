@@ -175,7 +175,7 @@ class RabbitMQWorld(World):
         assert self._admin.transport is not None
         channel = await self._admin.transport.connection.channel(publisher_confirms=True)
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 yield channel
         finally:
             if not channel.is_closed:

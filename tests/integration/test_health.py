@@ -87,7 +87,7 @@ async def test_a_worker_that_stops_is_not_ready_and_is_live_until_its_work_is_do
         assert await asked.how(LIVE) is None
         assert process.returncode is None
         answer = await ended(process)
-        assert (await job.result(timeout=10)).process == process.pid
+        assert (await job.result(timeout=40)).process == process.pid
     assert answer.code == 0
 
 

@@ -65,19 +65,19 @@ def alive(group: int) -> list[str]:
 
 
 async def publish(url: str, queue: str) -> None:
-    connection = await aio_pika.connect(url, timeout=5)
+    connection = await aio_pika.connect(url, timeout=30)
     async with connection:
         channel = await connection.channel()
         await channel.declare_queue(queue, durable=True)
         message = aio_pika.Message(b"kept", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
-        await channel.default_exchange.publish(message, queue, timeout=5)
+        await channel.default_exchange.publish(message, queue, timeout=30)
 
 
 async def depth(url: str, queue: str) -> int | None:
-    connection = await aio_pika.connect(url, timeout=5)
+    connection = await aio_pika.connect(url, timeout=30)
     async with connection:
         channel = await connection.channel()
-        declared = await channel.declare_queue(queue, passive=True, timeout=5)
+        declared = await channel.declare_queue(queue, passive=True, timeout=30)
         return declared.declaration_result.message_count
 
 

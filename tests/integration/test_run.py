@@ -22,7 +22,7 @@ async def test_the_first_signal_lets_running_work_finish(vhost_url: str) -> None
         process.send_signal(signal.SIGTERM)
         answer = await ended(process)
 
-        assert (await job.result(timeout=10)).process == process.pid
+        assert (await job.result(timeout=40)).process == process.pid
     assert answer.code == 0
 
 
@@ -36,7 +36,7 @@ async def test_a_second_signal_ends_it_now_and_the_work_waits_for_another(vhost_
             process.send_signal(signal.SIGINT)
             answer = await ended(process)  # a clean stop would have ended the nap, and with 0
         async with running("run", TARGET, BUS_URL=vhost_url) as other:
-            assert (await job.result(timeout=20)).process == other.pid
+            assert (await job.result(timeout=40)).process == other.pid
 
     assert answer.code in {128 + signal.SIGINT, 128 + signal.SIGTERM}  # the kernel delivers two that wait by number
 

@@ -135,8 +135,8 @@ async def test_a_service_without_rights_to_declare_serves_what_others_have_made(
         administrator = place.settings.model_copy(update={"topology": "verify"})
         await apply(wanted_by([router], administrator), administrator)
         async with Bus("books", settings=settings) as service, service.serving(router), Bus("office", settings=administrator) as caller:
-            await caller.request(Open(), timeout=20)
-            await (await caller.submit(Close())).result(timeout=20)
+            await caller.request(Open(), timeout=40)
+            await (await caller.submit(Close())).result(timeout=40)
         assert (await verify_by_amqp(wanted_by([router], settings), settings)).clean
         queues = await place.api.call("GET", f"queues/{place.vhost}?disable_stats=true")
         assert {each["name"]: each["arguments"].get("x-expires") for each in queues}[REQUESTS] is None
