@@ -71,7 +71,13 @@ def broker(shared_broker: Broker) -> str:
 
 
 @pytest.fixture
-def vhost_url(shared_broker: Broker) -> Iterator[str]:
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker is there, so who cannot connect at once is only waiting for the machine."""
+    monkeypatch.setenv("BUS_CONNECT_TIMEOUT", "30")
+
+
+@pytest.fixture
+def vhost_url(shared_broker: Broker, patience: None) -> Iterator[str]:
     with fresh_vhost(shared_broker) as url:
         yield url
 
@@ -91,7 +97,7 @@ def lasting_node(installation: Installation) -> Iterator[PrivateNode]:
 
 
 @pytest.fixture
-async def private_node(lasting_node: PrivateNode) -> AsyncIterator[PrivateNode]:
+async def private_node(lasting_node: PrivateNode, patience: None) -> AsyncIterator[PrivateNode]:
     await lasting_node.start()
     yield lasting_node
     await lasting_node.resume()

@@ -52,7 +52,7 @@ def caller(url: str) -> Bus:
 
 async def answered(bus: Bus, text: str) -> Answer:
     """The first answer, however long the service takes to start."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(100):
         while True:
             try:
                 return await bus.request(Ask(text=text), timeout=5)

@@ -36,7 +36,7 @@ class Asked:
 
     async def until(self, *said: str | None, probe: str = READY) -> None:
         """Return once one of these is said."""
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(100):
             while True:
                 if await self.how(probe) in said:
                     return

@@ -30,7 +30,7 @@ async def test_workers_that_are_not_there_yet_or_take_long_for_a_first_answer_ar
 
 @virtual
 async def test_workers_that_never_answer_are_given_up() -> None:
-    with pytest.raises(Unavailable, match="a worker did not answer within 60 s"):
+    with pytest.raises(Unavailable, match="a worker did not answer within 120 s"):
         await served(Answers(DeadlineExceeded("slow")), lambda: None)
 
 

@@ -23,7 +23,7 @@ __all__ = ["MemoryStage", "RabbitMQStage", "Stage", "served"]
 WORKERS = {"transcription": "workers.transcription:router", "documents": "workers.documents:router"}
 UNUSED = SecretStr("amqp://unused/")
 """Settings want a broker's URL, and the model broker has none."""
-START_TIMEOUT = 60.0
+START_TIMEOUT = 120.0
 """Seconds for the workers to load what they need, such as an acoustic model, and to consume; many times what they take."""
 
 
