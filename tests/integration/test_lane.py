@@ -20,7 +20,7 @@ from bus.brokers.ports import LOOPBACK, free_ports
 from bus.brokers.private_node import PrivateNode
 from bus.transports.rabbitmq import RabbitMQTransport
 from bus.transports.rabbitmq.lane import Lane
-from tests.broker import CTL
+from tests.broker import set_watermark
 from tests.conformance.proxy import Proxy
 from tests.integration.certificates import Certificates, certificates
 from tests.polling import until
@@ -366,7 +366,7 @@ async def test_an_alarm_ends_publishes_by_their_deadline_and_leaves_consumers_at
         desk.gate.clear()
         for number in range(waiting):
             await bus.publish(Told(number=number), timeout=40)
-        await private_node.ctl("set_vm_memory_high_watermark", "0", timeout=CTL)
+        await set_watermark(private_node, "1")
         for number in (waiting, waiting + 1):  # the first meets the alarm, the second knows of it
             began = time.monotonic()
             with pytest.raises((Unavailable, DeadlineExceeded)):
@@ -375,7 +375,7 @@ async def test_an_alarm_ends_publishes_by_their_deadline_and_leaves_consumers_at
         desk.gate.set()
         await until(lambda: {*range(waiting)} <= desk.told.keys(), "the messages of before, while the alarm lasts")
         publish = asyncio.create_task(bus.publish(Told(number=waiting + 2), timeout=40))
-        await private_node.ctl("set_vm_memory_high_watermark", "absolute", "1GB", timeout=CTL)
+        await set_watermark(private_node, "1GB")
         began = time.monotonic()
         await publish
         print(f"confirmed {time.monotonic() - began:.2f} s after the alarm was over")  # noqa: T201 - shown when asked for

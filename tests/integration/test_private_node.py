@@ -15,7 +15,7 @@ from bus.brokers.management import Management
 from bus.brokers.ports import LOOPBACK, accepts, greets
 from bus.brokers.private_node import PrivateNode
 from bus.errors import Unauthenticated, Unavailable
-from tests.broker import CTL, kill_with_queues_on_disk
+from tests.broker import CTL, evaluate, kill_with_queues_on_disk
 from tests.polling import until
 
 OWNER = """
@@ -166,8 +166,8 @@ async def test_a_node_ends_with_the_process_that_started_it_even_when_that_is_ki
 
 async def test_nodes_live_side_by_side_each_with_its_own_settings(node: PrivateNode, second: PrivateNode) -> None:
     await publish(second.url, "second")
-    assert "5000" in await second.ctl("eval", "application:get_env(rabbit, consumer_timeout).", timeout=CTL)
-    assert "5000" not in await node.ctl("eval", "application:get_env(rabbit, consumer_timeout).", timeout=CTL)
+    assert "5000" in await evaluate(second, "application:get_env(rabbit, consumer_timeout).")
+    assert "5000" not in await evaluate(node, "application:get_env(rabbit, consumer_timeout).")
 
 
 async def test_a_node_does_not_outlive_its_guard_and_another_does(node: PrivateNode, second: PrivateNode) -> None:
