@@ -224,7 +224,7 @@ async def test_a_full_work_queue_ends_a_replay_and_keeps_what_it_did_not_take(wo
 
 async def test_a_connection_that_goes_during_a_replay_loses_nothing(world: World) -> None:
     desk = await with_dead(world, *(died(str(number)) for number in range(40)))
-    moving = asyncio.create_task(replay(desk.transport, DEAD, how=how(world, window=4, rate=40)))
+    moving = asyncio.create_task(replay(desk.transport, DEAD, how=how(world, window=4, rate=4)))  # for 10 s
 
     async def begun() -> bool:
         return await world.depth(WORK.name) >= 5
