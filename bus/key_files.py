@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bus.errors import AlreadyExists, ConfigurationError, NotFound
-from bus.keys import Algorithm, Role, generate, read_jwk, read_private
+from bus.keys import Algorithm, Role, read_jwk
+from bus.private_keys import generate, read_private
 
 __all__ = ["RING", "SET", "KeyDirectory"]
 

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from typing_extensions import override
 
 from bus.errors import ConfigurationError, FailedPrecondition
-from bus.keys import Algorithm, Key, KeyPair, PrivateKey, Role, dev_key, public_keys, read_private
+from bus.keys import Algorithm, Key, KeyPair, PrivateKey, Role, public_keys
+from bus.private_keys import dev_key, read_private
 
 __all__ = ["REFETCH_INTERVAL", "REFRESH_INTERVAL", "Keyring", "dev_ring", "private_file", "private_keys", "public_source"]
 

@@ -10,31 +10,20 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, cast, get_args
 
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, EllipticCurvePublicKey, generate_private_key
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm
 from jwt.exceptions import InvalidKeyError
+from nacl.bindings import crypto_sign_BYTES, crypto_sign_open
+from nacl.exceptions import BadSignatureError
 
 from bus.contract import check_part
 from bus.errors import ConfigurationError, ContractError
 
-__all__ = [
-    "DEV_KEY",
-    "KEY_ID",
-    "Algorithm",
-    "Key",
-    "KeyPair",
-    "PrivateKey",
-    "Role",
-    "dev_key",
-    "generate",
-    "public_keys",
-    "read_jwk",
-    "read_private",
-]
+__all__ = ["KEY_ID", "Algorithm", "Key", "KeyPair", "PrivateKey", "Role", "members_of", "public_keys", "read_jwk", "thumbprint_of"]
 
 Algorithm = Literal["EdDSA", "ES256", "HS256"]
 Role = Literal["service", "operator"]
@@ -45,13 +34,9 @@ KEY_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 """What a `kid` may be: it comes from strangers, and must be no path and no sentence."""
 LATEST = 2**40
 """Seconds since the epoch; what is later is a mistake."""
-DEV_KEY = "dev"
-SHORTEST_SECRET = 32
-"""Bytes, as RFC 7518 asks of HS256."""
 
-ED25519, P256, SHA256 = OKPAlgorithm(), ECAlgorithm(ECAlgorithm.SHA256, SECP256R1), HMACAlgorithm(HMACAlgorithm.SHA256)
+ED25519, P256 = OKPAlgorithm(), ECAlgorithm(ECAlgorithm.SHA256, SECP256R1)
 PublicMaterial = Ed25519PublicKey | EllipticCurvePublicKey
-PrivateMaterial = Ed25519PrivateKey | EllipticCurvePrivateKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -164,7 +149,7 @@ def read_jwk(jwk: object) -> Key:
         not_before=_moment(jwk, "not_before", kid) or 0,
         retired_at=_moment(jwk, "retired_at", kid),
         compromised_since=_moment(jwk, "compromised_since", kid),
-        thumbprint=_thumbprint(material),
+        thumbprint=thumbprint_of(material),
         verify=_verifying(material),
     )
 
@@ -202,15 +187,27 @@ def _moment(jwk: Mapping[str, Any], name: str, kid: str) -> float | None:
 
 def _verifying(material: PublicMaterial) -> Callable[[bytes, bytes], bool]:
     if isinstance(material, Ed25519PublicKey):
-        return lambda message, signature: ED25519.verify(message, material, signature)
+        return partial(_verified, material.public_bytes_raw())
     return lambda message, signature: P256.verify(message, material, signature)
 
 
-def _thumbprint(material: PublicMaterial) -> str:
-    return hashlib.sha256(json.dumps(_members(material), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def _verified(public: bytes, message: bytes, signature: bytes) -> bool:
+    """By libsodium, in half of OpenSSL's time: docs/adr/0016."""
+    if len(signature) != crypto_sign_BYTES:
+        return False
+    try:
+        crypto_sign_open(signature + message, public)
+    except BadSignatureError:
+        return False
+    return True
 
 
-def _members(material: PublicMaterial) -> dict[str, str]:
+def thumbprint_of(material: PublicMaterial) -> str:
+    """RFC 7638, in hex."""
+    return hashlib.sha256(json.dumps(members_of(material), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def members_of(material: PublicMaterial) -> dict[str, str]:
     """The members that make the key, and that RFC 7638 takes the thumbprint of."""
     jwk: Mapping[str, Any]
     jwk = (
@@ -219,83 +216,3 @@ def _members(material: PublicMaterial) -> dict[str, str]:
         else ECAlgorithm.to_jwk(material, as_dict=True)
     )
     return {name: str(jwk[name]) for name in ("kty", "crv", "x", "y") if name in jwk}
-
-
-# --- private keys --------------------------------------------------------------------------------------------------
-
-
-def generate(algorithm: Algorithm = "EdDSA") -> dict[str, str]:
-    """A new private key, as a JSON Web Key; keep it secret."""
-    if algorithm == "EdDSA":
-        return {**_strings(OKPAlgorithm.to_jwk(Ed25519PrivateKey.generate(), as_dict=True)), "alg": algorithm}
-    return {**_strings(ECAlgorithm.to_jwk(generate_private_key(SECP256R1()), as_dict=True)), "alg": algorithm}
-
-
-def _strings(jwk: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(value) for name, value in jwk.items()}
-
-
-def read_private(text: str) -> list[PrivateKey]:
-    """The private keys in a PEM, a JSON Web Key, or a set of these; `ConfigurationError`, which shows nothing of them."""
-    try:
-        materials = [_from_pem(text)] if text.lstrip().startswith("-----BEGIN") else [_from_jwk(jwk) for jwk in _listed(text)]
-    except (InvalidKeyError, ValueError, TypeError, RecursionError):
-        materials = []
-    if not materials or not all(isinstance(each, Ed25519PrivateKey) or _is_p256(each) for each in materials):
-        raise ConfigurationError(
-            "the private key is none: write an Ed25519 or P-256 key as PEM, JSON Web Key or a set of these, unencrypted"
-        )
-    return [_private(cast("PrivateMaterial", each)) for each in materials]
-
-
-def _listed(text: str) -> list[Any]:
-    whole = json.loads(text)
-    listed = whole.get("keys", [whole]) if isinstance(whole, dict) else None
-    if not isinstance(listed, list):
-        raise TypeError
-    return listed
-
-
-def _from_pem(text: str) -> object:
-    return load_pem_private_key(text.strip().encode(), password=None)
-
-
-def _from_jwk(jwk: dict[str, Any]) -> object:
-    return ED25519.from_jwk(jwk) if jwk.get("kty") == "OKP" else P256.from_jwk(jwk)
-
-
-def _is_p256(material: object) -> bool:
-    return isinstance(material, EllipticCurvePrivateKey) and isinstance(material.curve, SECP256R1)
-
-
-def _private(material: PrivateMaterial) -> PrivateKey:
-    public = material.public_key()
-    if isinstance(material, Ed25519PrivateKey):
-        return PrivateKey(algorithm="EdDSA", thumbprint=_thumbprint(public), sign=material.sign, public=_members(public))
-    signing = lambda message: P256.sign(message, material)  # noqa: E731 - as short as its twin above
-    return PrivateKey(algorithm="ES256", thumbprint=_thumbprint(public), sign=signing, public=_members(public))
-
-
-# --- development ---------------------------------------------------------------------------------------------------
-
-
-def dev_key(secret: str) -> KeyPair:
-    """One shared secret that speaks for everyone (HS256): for `BUS_AUTH=dev` alone. `ConfigurationError` where it is short."""
-    data = secret.encode()
-    if len(data) < SHORTEST_SECRET:
-        raise ConfigurationError(
-            f"with BUS_AUTH=dev BUS_KEY is a secret of at least {SHORTEST_SECRET} characters, the same for all services"
-        )
-    try:
-        material = SHA256.prepare_key(data)
-    except InvalidKeyError:
-        raise ConfigurationError("with BUS_AUTH=dev BUS_KEY is a secret text, and no key file") from None
-    key = Key(
-        id=DEV_KEY,
-        algorithm="HS256",
-        owner=None,
-        thumbprint=DEV_KEY,
-        verify=lambda message, signature: SHA256.verify(message, material, signature),
-    )
-    private = PrivateKey(algorithm="HS256", thumbprint=DEV_KEY, sign=lambda message: SHA256.sign(message, material), public={})
-    return KeyPair(key=key, private=private)

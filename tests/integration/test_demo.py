@@ -180,7 +180,7 @@ def workers_url(shared_broker: Broker, tmp_path_factory: pytest.TempPathFactory)
     with fresh_vhost(shared_broker) as url, asyncio.Runner() as runner, pytest.MonkeyPatch.context() as patch:
         for name, value in {**PATIENT, "BUS_CONNECT_TIMEOUT": "30", "DOCUMENTS_FOLDER": str(tmp_path_factory.mktemp("documents"))}.items():
             patch.setenv(name, value)
-        stage = RabbitMQStage(url)
+        stage = RabbitMQStage(url, None)
         workers = stage.workers()
         runner.run(workers.__aenter__())
         try:

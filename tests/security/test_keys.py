@@ -17,7 +17,8 @@ from typing_extensions import override
 from bus.errors import AlreadyExists, ConfigurationError, FailedPrecondition, NotFound
 from bus.key_files import KeyDirectory
 from bus.key_source import LARGEST_SET, Keyring, private_keys, public_source
-from bus.keys import dev_key, generate, public_keys, read_private
+from bus.keys import public_keys
+from bus.private_keys import dev_key, generate, read_private
 from tests.integration.certificates import certificates
 from tests.security.yard import NOW, Yard
 from tests.unit.fakes import virtual

@@ -11,8 +11,9 @@ from bus.contract import Contract, Message, contract_of
 from bus.envelope import Envelope
 from bus.grants import Grants, Rights
 from bus.key_source import Keyring
-from bus.keys import Algorithm, PrivateKey, Role, generate, read_private
+from bus.keys import Algorithm, PrivateKey, Role
 from bus.middleware.auth import Gate, Signer, Verifier
+from bus.private_keys import generate, read_private
 
 NOW = 1_700_000_000.0
 """Seconds since the epoch."""
