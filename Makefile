@@ -24,10 +24,12 @@ test: $(STAMP) ## unit tests, which need no broker, then everything else on a re
 	@scripts/ensure-broker
 	@echo "test: the rest, on RabbitMQ"
 	@$(BIN)/python -m pytest -q --ignore=tests/unit --ignore=tests/chaos --numprocesses=3 --dist=worksteal
+	@$(MAKE) --no-print-directory test-chaos
 
 test-chaos: $(STAMP) ## the ledger's short form: faults while messages flow, and what was lost (the long form: make chaos)
 	@scripts/ensure-broker
-	@$(BIN)/python -m pytest -q tests/chaos
+	@echo "test: faults, on RabbitMQ nodes that may be killed"
+	@$(BIN)/python -m pytest -q tests/chaos --numprocesses=3 --dist=worksteal
 
 test-brokers: $(STAMP) ## conformance and integration on each RabbitMQ that can be had: this machine's, 4.0 and 4.3 in containers
 	@$(BIN)/python scripts/test_brokers.py $(ARGS)

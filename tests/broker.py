@@ -51,13 +51,18 @@ def with_vhost(url: str, name: str) -> str:
 
 
 async def kill_with_queues_on_disk(node: PrivateNode) -> None:
-    """SIGKILL, once what was declared is on the disk.
+    """SIGKILL, once what was declared is on the disk."""
+    await queues_to_disk(node)
+    await node.kill()
+
+
+async def queues_to_disk(node: PrivateNode) -> None:
+    """What was declared is on the disk.
 
     3.10 writes its tables of queues a moment after their declaration; a quorum queue whose broker is killed before that
     is dead after the restart, and nothing that a client does brings it back.
     """
     await evaluate(node, "mnesia:sync_log(), [dets:sync(Table) || Table <- dets:all()].")
-    await node.kill()
 
 
 async def set_watermark(node: PrivateNode, memory: str) -> None:
