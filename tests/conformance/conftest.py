@@ -39,6 +39,7 @@ def made(request: pytest.FixtureRequest) -> World:
     world = WORLDS[request.param](request)
     if request.node.originalname in world.unkept:
         pytest.skip(world.unkept[request.node.originalname])
+    world.jumps = request.node.originalname not in world.in_real_time
     return world
 
 

@@ -117,8 +117,12 @@ class World(ABC):
     unkept: Mapping[str, str] = MappingProxyType({})
     """Promises that its transport does not keep: the test's name, and why. The fewer the better."""
 
+    in_real_time: Mapping[str, str] = MappingProxyType({})
+    """Tests for which its time does not jump, and why."""
+
     def __init__(self) -> None:
         self.closing = AsyncExitStack()
+        self.jumps = True
 
     @abstractmethod
     def clock(self) -> float:
