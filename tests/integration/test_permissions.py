@@ -21,6 +21,7 @@ from bus.brokers.broker import Broker
 from bus.brokers.management import Management
 from bus.contract import contract_of
 from bus.grants import load_grants
+from bus.transports.faststream import FastStreamTransport, broker_of_its_own
 from contracts.documentation.v1 import CreateNote, DocumentGenerated, GenerateDocuments, GetNote, GetNoteStatus, NoteStatus
 from contracts.transcription.v1 import GetTranscript, TranscribeAudio, Transcript, TranscriptCompleted
 from tests.broker import management_url
@@ -174,6 +175,14 @@ async def taken(channel: AbstractChannel, queue: str) -> DeliveredMessage:
     arrived: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
     await channel.basic_consume(queue, arrived.put)
     return await asyncio.wait_for(arrived.get(), WAIT)
+
+
+async def test_by_faststream_a_caller_gets_its_answers_as_well(place: Place) -> None:
+    settings = Settings(url=SecretStr(place.address("demo")), topology="verify")
+    transport = FastStreamTransport(broker_of_its_own(settings, name="demo"), settings=settings, name="demo")
+    caller = Bus("demo", settings=settings, transport=transport)
+    async with place.bus("transcription") as worker, worker.serving(transcription), caller:
+        await caller.request(GetTranscript(transcript_id=uuid4()), timeout=WAIT)
 
 
 async def test_a_caller_has_one_queue_for_replies_and_another_after_its_connection_was_lost(place: Place) -> None:
