@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bus.contract import Message, contract_of
@@ -29,6 +29,7 @@ class World:
 
     yard: Yard
     rings: dict[str, Keyring]
+    signers: dict[Keyring, Signer] = field(default_factory=dict)
 
     @classmethod
     async def started(cls) -> "World":
@@ -41,7 +42,11 @@ class World:
         return cls(yard, {name: await yard.started(name) for name in ("ledger", "office", "mail", OPERATOR)})
 
     def signer(self, service: str) -> Signer:
-        return self.yard.signer(service, self.rings[service])
+        """One for each keyring, as a bus has it."""
+        ring = self.rings[service]
+        if ring not in self.signers:
+            self.signers[ring] = self.yard.signer(service, ring)
+        return self.signers[ring]
 
     def key(self, owner: str) -> PrivateKey:
         return self.yard.private[owner][-1]
