@@ -12,7 +12,10 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     0: ("bus.errors", "bus.randomness", "bus.policy", "bus.contract", "bus.envelope", "bus.topology", "bus.queue_names", "bus.settings"),
     1: ("bus.handler", "bus.context", "bus.depends", "bus.recovery", "bus.deadlines", "bus.inbox", "bus.transport"),
     2: ("bus.middleware",),
-    3: ("bus.router", "bus.client", "bus.replies", "bus.receiver", "bus.settlement", "bus.dead_letters", "bus.transports"),
+    3: (
+        *("bus.router", "bus.client", "bus.replies", "bus.quarantine", "bus.receiver", "bus.intake", "bus.settlement"),
+        *("bus.dead_letters", "bus.transports"),
+    ),
     4: ("bus.stacks", "bus.app", "bus.testing", "bus.logs", "bus.health", "bus.brokers", "bus.administration", "bus.faststream"),
     5: ("bus.cli", "bus"),
 }
