@@ -16,16 +16,20 @@ demo: $(STAMP) ## a recording becomes a transcript, a note and documents (ARGS=-
 	@scripts/ensure-broker --or-memory
 	@$(BIN)/bus demo $(ARGS)
 
+# What tests start in processes of their own imports the bus anew each time: it is compiled once, even where the environment says not to.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(STAMP) ## unit tests, which need no broker, then everything else on a real RabbitMQ
 	@echo "test: unit tests"
 	@$(BIN)/python -m pytest -q tests/unit
 	@scripts/ensure-broker
 	@echo "test: the rest, on RabbitMQ"
-	@$(BIN)/python -m pytest -q --ignore=tests/unit --ignore=tests/chaos --numprocesses=3
+	@$(BIN)/python -m pytest -q --ignore=tests/unit --ignore=tests/chaos --numprocesses=3 --dist=worksteal
+	@$(MAKE) --no-print-directory test-chaos
 
 test-chaos: $(STAMP) ## the ledger's short form: faults while messages flow, and what was lost (the long form: make chaos)
 	@scripts/ensure-broker
-	@$(BIN)/python -m pytest -q tests/chaos
+	@echo "test: faults, on RabbitMQ nodes that may be killed"
+	@$(BIN)/python -m pytest -q tests/chaos --numprocesses=3 --dist=worksteal
 
 test-brokers: $(STAMP) ## conformance and integration on each RabbitMQ that can be had: this machine's, 4.0 and 4.3 in containers
 	@$(BIN)/python scripts/test_brokers.py $(ARGS)

@@ -2,7 +2,7 @@
 
 import ast
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -55,7 +55,7 @@ class Module:
     """One source file: its dotted name, and everything that it imports anywhere, with lines."""
 
     name: str
-    tree: ast.Module
+    nodes: tuple[ast.AST, ...]
     imports: tuple[tuple[str, int], ...]
 
     @property
@@ -73,17 +73,22 @@ def violations(root: Path) -> list[str]:
 
 def read(root: Path, package: str) -> list[Module]:
     """The modules of one top-level package, with `from x import y` resolved to `x.y` where that is a module."""
-    trees = {dotted(root, path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted((root / package).rglob("*.py"))}
-    return [Module(name, tree, tuple(imported(tree, known=set(trees)))) for name, tree in trees.items()]
+    nodes = {dotted(root, path): every_node(path) for path in sorted((root / package).rglob("*.py"))}
+    return [Module(name, each, tuple(imported(each, known=set(nodes)))) for name, each in nodes.items()]
+
+
+def every_node(path: Path) -> tuple[ast.AST, ...]:
+    """What the file is made of: walked once, since that takes longer than all of the rules."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def dotted(root: Path, path: Path) -> str:
     return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imported(tree: ast.AST, known: set[str]) -> Iterator[tuple[str, int]]:
+def imported(nodes: Iterable[ast.AST], known: set[str]) -> Iterator[tuple[str, int]]:
     """What is imported by statement, or by `import_module` with a name that is written out."""
-    for node in ast.walk(tree):
+    for node in nodes:
         match node:
             case ast.Import(names=names):
                 yield from ((each.name, node.lineno) for each in names)
@@ -135,7 +140,9 @@ def keeps_to_itself(module: Module) -> Iterator[str]:
 
 
 def imports_on_top(module: Module) -> Iterator[str]:
-    functions = (node for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
+    if not any(isinstance(node, ast.Import | ast.ImportFrom) and node.col_offset for node in module.nodes):
+        return  # what is not indented is in no function, and looking into all of them takes long
+    functions = (node for node in module.nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
     inside = {node.lineno for function in functions for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)}
     yield from (f"{module.name}:{line}: an import inside a function" for line in sorted(inside))
 
@@ -144,7 +151,7 @@ def leaves_environment(module: Module) -> Iterator[str]:
     if within(module.name, READS_ENVIRONMENT):
         return
     names = {"environ", "environb", "getenv", "getenvb"}
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         match node:
             case ast.Attribute(value=ast.Name(id="os"), attr=attribute) if attribute in names:
                 yield f"{module.name}:{node.lineno}: reads the environment (os.{attribute}); take a mapping or a setting"

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-DEADLINE = 20.0  # seconds; what is waited for takes a fraction of one, and a loaded machine may take several
+DEADLINE = 40.0  # seconds; what is waited for takes a fraction of one, and a loaded machine may take several
 POLL = 0.02
 
 

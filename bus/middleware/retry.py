@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from bus.contract import CATALOG, Catalog
 from bus.envelope import Envelope
-from bus.errors import BusError, ConnectionLost, ResourceExhausted, Unavailable
+from bus.errors import BusError, ConnectionLost, DeadlineExceeded, ResourceExhausted, Unavailable
 from bus.handler import Handler, Middleware
 from bus.recovery import backoff
 
@@ -19,18 +19,23 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
     Events and jobs are always safe to send again: their receivers know the id. A request is where its contract is
     idempotent, or where it surely was not sent. An event or job that the broker refuses is offered again, too. What the
     other service answered is never tried again here: that is for the caller to decide.
+
+    Where an attempt may have arrived, no later one can say that the message was surely not sent: `maybe_executed` is set.
     """
 
     def layer(inner: Handler) -> Handler:
         async def call(envelope: Envelope) -> Envelope | None:
-            attempt = 1
+            attempt, doubtful = 1, False
             while True:
                 try:
                     return await inner(envelope)
-                except (Unavailable, ResourceExhausted) as error:
+                except (Unavailable, ResourceExhausted, DeadlineExceeded) as error:
                     wait = backoff(attempt)
                     if not _again(envelope, error, catalog) or _late(envelope, clock() + wait):
-                        raise
+                        if not doubtful:
+                            raise
+                        raise _in_doubt(error) from None
+                    doubtful = doubtful or error.maybe_executed
                 attempt += 1
                 await asyncio.sleep(wait)
 
@@ -48,6 +53,14 @@ def _again(envelope: Envelope, error: BusError, catalog: Catalog) -> bool:
         return True
     contract = catalog.get(envelope.type)
     return contract is not None and contract.idempotent
+
+
+def _in_doubt(error: BusError) -> BusError:
+    """The last attempt's error, where an earlier attempt may have arrived."""
+    if type(error) is Unavailable:  # which means that it was surely not sent
+        return ConnectionLost(f"{error}; an earlier attempt may have arrived", maybe_executed=True)
+    error.maybe_executed = True
+    return error
 
 
 def _late(envelope: Envelope, moment: float) -> bool:

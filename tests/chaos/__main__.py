@@ -17,13 +17,14 @@ from tests.chaos.exams import EXAMS
 from tests.chaos.faults import FAULTS
 from tests.chaos.node import ChaosNode
 from tests.chaos.peers.parties import PEERS, peer
-from tests.chaos.report import Figures, added, load, save
+from tests.chaos.report import Figures, added, by_fault, load, save
 from tests.chaos.scene import OURS, Party
 from tests.chaos.table import row, table
 
 PART = 10_000
 """Messages of one part: what is lost when a run is ended."""
-RATE, SENDERS = 800.0, 200
+RATE, SENDERS, PATIENCE = 800.0, 200, 150.0
+"""Messages a second, sends under way, and seconds for each: more than a fault takes where others have the machine as well."""
 PEER_FAULTS = ("kill-broker", "close-connections", "reset", "swallowed-confirms", "channel-error", "kill-worker")
 """Those that need nothing of the bus's own queues."""
 PEER_MESSAGES = 2_000
@@ -73,11 +74,19 @@ class Run:
                     await self._exam(name)
                     continue
                 for part in range(-(-messages // PART)):
-                    size = Size(messages=PART, faults=FAULTS[name].faults, seed=self._seed + part, rate=RATE, senders=SENDERS)
+                    if self._sent(name) >= messages:  # a sender goes on until the last fault of a part is over
+                        break
+                    size = Size(
+                        messages=PART, faults=FAULTS[name].faults, seed=self._seed + part, rate=RATE, senders=SENDERS, timeout=PATIENCE
+                    )
                     await self._part(OURS, name, part, size)
         finally:
             await self._node.stop()
         return 1 if self._failed else 0
+
+    def _sent(self, name: str) -> int:
+        done = by_fault(self._figures, OURS.name)
+        return done[name]["messages"] if name in done else 0
 
     async def peers(self, titles: Sequence[str], names: Sequence[str]) -> int:
         """Each peer, in a short form."""

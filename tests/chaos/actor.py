@@ -10,9 +10,9 @@ from tests.integration.command import ROOT
 
 __all__ = ["Actor"]
 
-READY = 60.0
+READY = 120.0
 """Seconds until a process is ready; it takes one or two on an idle machine, and a Celery worker five."""
-STOP = 60.0
+STOP = 120.0
 """Seconds for an end in order."""
 
 

@@ -6,6 +6,7 @@ import secrets
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +28,7 @@ __all__ = ["ROUNDS", "Cluster", "Round", "rounds"]
 CONFIG = {"cluster_partition_handling": "pause_minority", "net_ticktime": "15", "cluster_name": "chaos"}
 STUB = "#!/bin/sh\nexec sleep 2147483647\n"
 """In the place of a node's own name server: it has to be a process, and does nothing."""
-JOIN = 120.0
+JOIN = 240.0
 
 
 class ClusterNode(ChaosNode):
@@ -116,20 +117,16 @@ class Cluster:
 
     async def isolate(self, node: ClusterNode) -> None:
         """No other node can talk to this one: each of them has a wrong password for the other."""
-        await self._acquaintance(node, "wrong")
-        for other in self._others(node):
-            await node.ctl("eval", f"erlang:disconnect_node('{other.name}').")
+        await self._to_others(node, "erlang:set_cookie('{0}', wrong), erlang:disconnect_node('{0}')")
 
     async def heal(self, node: ClusterNode) -> None:
         """They can again."""
-        await self._acquaintance(node, self._cookie)
+        await self._to_others(node, f"erlang:set_cookie('{{0}}', '{self._cookie}')")
 
-    async def _acquaintance(self, node: ClusterNode, cookie: str) -> None:
-        for other in self._others(node):
-            await node.ctl("eval", f"erlang:set_cookie('{other.name}', '{cookie}').")
-
-    def _others(self, node: ClusterNode) -> list[ClusterNode]:
-        return [other for other in self.nodes if other is not node]
+    async def _to_others(self, node: ClusterNode, words: str) -> None:
+        """Evaluated on this node with the name of each other, in one call: each starts an Erlang of its own."""
+        names = [other.name for other in self.nodes if other is not node]
+        await node.ctl("eval", ", ".join(words.format(name) for name in names) + ".")
 
 
 class Balancer(FaultyProxy):
@@ -179,15 +176,11 @@ def faults_of(cluster: Cluster) -> dict[str, Fault]:
         await node.resume()
         await whole(cluster)
 
-    environment = {"BUS_HEARTBEAT": "2"}
+    struck = partial(Fault, faults=1, workers=2, splits=True, resends=True, environment={"BUS_HEARTBEAT": "2"})
     found = (
-        Fault(
-            name="leader-killed", title="the queue's leader killed", strike=kill, faults=1, workers=2, splits=True, environment=environment
-        ),
-        Fault(
-            name="leader-isolated", title="the leader cut off", strike=isolate, faults=1, workers=2, splits=True, environment=environment
-        ),
-        Fault(name="node-paused", title="the leader paused", strike=pause, faults=1, workers=2, splits=True, environment=environment),
+        struck(name="leader-killed", title="the queue's leader killed", strike=kill),
+        struck(name="leader-isolated", title="the leader cut off", strike=isolate),
+        struck(name="node-paused", title="the leader paused", strike=pause),
     )
     return {fault.name: fault for fault in found}
 
@@ -209,13 +202,15 @@ class Round:
     """Seconds."""
 
 
-async def rounds(cluster: Cluster, directory: Path, names: Sequence[str], *, messages: int, seed: int) -> AsyncIterator[Round]:
+async def rounds(
+    cluster: Cluster, directory: Path, names: Sequence[str], *, messages: int, seed: int, timeout: float = 40
+) -> AsyncIterator[Round]:
     """Play these faults one after the other."""
     faults = faults_of(cluster)
     for number, name in enumerate(names):
         place = directory / f"{number}-{name}"
         place.mkdir()
-        size = Size(messages=messages, faults=1, seed=seed + number)
+        size = Size(messages=messages, faults=1, seed=seed + number, timeout=timeout)
         async with Scene(cluster.nodes[0], place, environment=faults[name].environment, ways=cluster.way) as scene:
             played = await play_in(scene, faults[name], size)
             yield Round(fault=faults[name], played=played, gap=write_gap(scene.sends.entries))

@@ -4,6 +4,7 @@ import asyncio
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -11,16 +12,19 @@ from bus.brokers.private_node import DEFAULTS
 from bus.contract import contract_of
 from bus.topology import DEAD, dead_letter_queue, event_queue, job_queue, return_exchange
 from bus.topology import JOBS as EXCHANGE
+from tests.broker import queues_to_disk
 from tests.chaos.contracts import SERVICE, Happened, Work
 from tests.chaos.journal import ACKED, FAILED
 from tests.chaos.scene import Scene
 
 __all__ = ["FAULTS", "Fault"]
 
-PATIENCE = 30.0
-"""Seconds for a fault to show; most take a fraction of one."""
+PATIENCE = 60.0
+"""Seconds for a fault to show; most take a fraction of one, on a quiet machine."""
 REFUSING = 6.0
 """Seconds that the broker refuses at most; the first refusals come within one."""
+ENOUGH = 1000
+"""Sends that succeed before it is clear that none will fail."""
 LOOK = 0.02
 JOBS, EVENTS = job_queue(contract_of(Work)), event_queue(SERVICE, contract_of(Happened))
 WATERMARK = DEFAULTS["vm_memory_high_watermark.absolute"]
@@ -43,6 +47,8 @@ class Fault:
     workers: int = 1
     splits: bool = False
     """Whether a process dies, or another one may get what its connection lost, between effect and ack: then effects may be double."""
+    resends: bool = False
+    """Whether the sender's connection goes as well: what it sends again may come to another process than the first copy did."""
     refuses: bool = False
     """Whether the broker refuses publishes meanwhile, so that some sends fail."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -59,13 +65,29 @@ async def until(condition: Callable[[], object], seconds: float = PATIENCE) -> N
 
 
 async def kill_broker(scene: Scene, chance: random.Random) -> None:
+    """The queues are old enough to be on the disk, which a campaign's are not at its first kill; its messages are as new as they are."""
+    if not scene.back:
+        await queues_to_disk(scene.node)
     await scene.node.kill()
     await asyncio.sleep(chance.random())
     await scene.returns(scene.node.start())
+    await confirmed_again(scene)
 
 
 async def restart_broker(scene: Scene, chance: random.Random) -> None:
     await scene.returns(scene.node.restart())
+    await confirmed_again(scene)
+
+
+async def confirmed_again(scene: Scene) -> None:
+    """Until the broker's return is felt, so that it is this return which is timed; whose sender has given up is left alone."""
+    began = time.monotonic()
+    scene.sends.news()
+    while time.monotonic() - began < PATIENCE:
+        if any(entry.mark == ACKED and entry.at > scene.back[-1] for entry in scene.sends.entries[-ENOUGH:]):
+            return
+        await asyncio.sleep(LOOK)
+        scene.sends.news()
 
 
 async def alarm(scene: Scene, chance: random.Random) -> None:
@@ -97,33 +119,49 @@ async def full_queue(scene: Scene, chance: random.Random) -> None:
     finally:
         for worker in scene.workers:
             worker.signal(signal.SIGCONT)
-    await drained(scene)
-    await scene.api("DELETE", "policies/{}/full")
+    await taken_again(scene)
+    await lifted(scene)
 
 
-async def drained(scene: Scene) -> None:
-    """Until both queues take publishes again: one that is refusing when its limit is lifted refuses that channel for ever, on 3.10."""
+async def taken_again(scene: Scene) -> None:
+    """Until both queues take publishes again."""
     taken: set[int] = set()
     began = time.monotonic()
-    while len(taken) < len((JOBS, EVENTS)) and time.monotonic() - began < REFUSING:
+    while len(taken) < len((JOBS, EVENTS)) and time.monotonic() - began < PATIENCE:
         await asyncio.sleep(LOOK)
         taken |= {entry.number % 2 for entry in scene.sends.news() if entry.mark == ACKED}
+
+
+async def lifted(scene: Scene) -> None:
+    """The limit goes while the queues are empty: one that is refusing when it goes refuses that channel for ever, on 3.10."""
+    assert scene.sender
+    scene.sender.signal(signal.SIGSTOP)
+    try:
+        empty, began = 0, time.monotonic()
+        while empty < 2 and time.monotonic() - began < REFUSING:  # what is on its way when the sender stops comes before the second look
+            waiting = await scene.waiting()
+            empty = 0 if waiting[JOBS] or waiting[EVENTS] else empty + 1
+            await asyncio.sleep(LOOK)
+        await scene.api("DELETE", "policies/{}/full")
+    finally:
+        scene.sender.signal(signal.SIGCONT)
 
 
 async def unbound(scene: Scene, chance: random.Random) -> None:
     """Nobody takes the jobs for a while; events without a subscriber are nobody's loss, so theirs stays."""
     key = contract_of(Work).type
     await scene.api("DELETE", f"bindings/{{}}/e/{EXCHANGE}/q/{JOBS}/{key}")
-    await heard(scene, FAILED, chance.randrange(5, 30))
+    await refused(scene, chance.randrange(5, 30))
     await scene.api("POST", f"bindings/{{}}/e/{EXCHANGE}/q/{JOBS}", {"routing_key": key})
 
 
-async def heard(scene: Scene, mark: str, count: int) -> None:
-    """Until so many more sends have ended like this; where they do not, the ledger says what that means."""
-    found, began = 0, time.monotonic()
-    while found < count and time.monotonic() - began < REFUSING:
+async def refused(scene: Scene, count: int) -> None:
+    """Until so many more sends have failed; where they succeed instead, the ledger says what that means."""
+    failed = acked = 0
+    while failed < count and acked < ENOUGH:
         await asyncio.sleep(LOOK)
-        found += sum(entry.mark == mark for entry in scene.sends.news())
+        marks = Counter(entry.mark for entry in scene.sends.news())
+        failed, acked = failed + marks[FAILED], acked + marks[ACKED]
 
 
 async def dead_letter_target_gone(scene: Scene, chance: random.Random) -> None:
@@ -213,13 +251,19 @@ FAULTS = {
         Fault(name="kill-broker", title="broker killed (SIGKILL) and started", strike=kill_broker, faults=2),
         Fault(name="restart-broker", title="broker restarted in order", strike=restart_broker, faults=1),
         Fault(
-            name="close-connections", title="connections closed by the operator", strike=close_connections, faults=3, workers=2, splits=True
+            name="close-connections",
+            title="connections closed by the operator",
+            strike=close_connections,
+            faults=3,
+            workers=2,
+            splits=True,
+            resends=True,
         ),
         Fault(name="reset", title="connection reset within a frame", strike=reset_within_a_frame, faults=8),
         Fault(name="swallowed-confirms", title="confirms swallowed, then reset", strike=swallow_confirms, faults=4),
         Fault(name="half-open", title="half-open connections", strike=half_open, faults=2, environment={"BUS_HEARTBEAT": "1"}),
         Fault(name="kill-worker", title="worker killed (SIGKILL)", strike=kill_worker, faults=3, workers=2, splits=True),
-        Fault(name="stop-worker", title="workers stopped (SIGTERM)", strike=stop_workers, faults=20, at_once=5, workers=5),
+        Fault(name="stop-worker", title="workers stopped (SIGTERM)", strike=stop_workers, faults=20, at_once=5, messages=4000, workers=5),
         Fault(name="alarm", title="memory alarm", strike=alarm, faults=2),
         Fault(name="full-queue", title="work queues full", strike=full_queue, faults=2),
         Fault(name="unbound", title="a job's queue unbound", strike=unbound, faults=2, refuses=True),

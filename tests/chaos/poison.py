@@ -178,7 +178,7 @@ async def published(channel: AbstractChannel, count: int, seed: int) -> None:
 async def handled(scene: Scene) -> bool:
     """Whether the good one had its effect."""
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not any(entry.mark == EFFECT for entry in scene.work.news()):
                 await asyncio.sleep(0.05)
     except TimeoutError:

@@ -10,7 +10,7 @@ from typing import Any
 from typing_extensions import override
 
 from bus.topology import TIERS, tier_for
-from tests.chaos.campaign import at_rest
+from tests.chaos.campaign import REST, at_rest
 from tests.chaos.journal import ACKED, DELIVERED, EFFECT, Entry
 from tests.chaos.node import ChaosNode
 from tests.chaos.scene import Scene
@@ -60,7 +60,7 @@ async def tried(node: ChaosNode, directory: Path, order: Order, policy: Policy) 
         sender.enough()
         assert await sender.ended(seconds=1200) == 0, sender.said()
         scene.sends.news()
-        await at_rest(scene, rest=policy.wait(policy.attempts) + 15)
+        await at_rest(scene, rest=policy.wait(policy.attempts) + REST)
         letters = {letter.number: letter.headers for letter in await scene.dead_letters()}
     sent = [(message.number, message.failures, message.hopeless) for message in islice(messages(order), order.count)]
     acked = {entry.number for entry in scene.sends.entries if entry.mark == ACKED}

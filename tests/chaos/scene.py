@@ -30,6 +30,8 @@ __all__ = ["OURS", "Party", "Scene"]
 
 LOOK = 0.01
 """Seconds between two looks at a port that is to open."""
+PATIENCE = 60.0
+"""Seconds for one call of the management API; on a quiet machine it takes milliseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,7 @@ class Scene:
         self.node = node
         self.vhost = f"chaos-{secrets.token_hex(6)}"
         self.url = with_vhost(node.url, self.vhost)
-        self.management = Management(node.management_url, node.url)
+        self.management = Management(node.management_url, node.url, timeout=PATIENCE)
         self.directory = directory
         self.party = party
         self.sends, self.work = Tail(directory / "sends"), Tail(directory / "work")

@@ -26,6 +26,10 @@ from tests.chaos.watched import number_of
 __all__ = ["Order"]
 
 
+SLOW = 100.0
+"""Messages a second while a fault takes its time: more of them would only make a loaded machine's faults take longer."""
+
+
 class Order(BaseModel):
     """What to send."""
 
@@ -33,7 +37,7 @@ class Order(BaseModel):
     """At least so many; more until standard input ends, which says that the last fault is over."""
     first: int = 0
     rate: float = 250
-    """Messages a second."""
+    """Messages a second, and at most `SLOW` once all are sent and the last fault is not over."""
     senders: int = 50
     """Sends under way at a time."""
     timeout: float = 40
@@ -96,10 +100,15 @@ async def sent_all(order: Order, enough: asyncio.Event, send: Callable[[Work | H
         for count, message in enumerate(messages(order)):
             if count >= order.count and enough.is_set():
                 return
-            await asyncio.sleep(max(0.0, began + count / order.rate - loop.time()))
+            await asyncio.sleep(max(0.0, began + due(order, count) - loop.time()))
             await places.acquire()
-            began = max(began, loop.time() - count / order.rate - 1)  # what a fault held up is not sent in one heap
+            began = max(began, loop.time() - due(order, count) - 1)  # what a fault held up is not sent in one heap
             group.create_task(send(message)).add_done_callback(lambda _: places.release())
+
+
+def due(order: Order, count: int) -> float:
+    """Seconds from the first message to the one after so many."""
+    return min(count, order.count) / order.rate + max(0, count - order.count) / min(order.rate, SLOW)
 
 
 async def sent(bus: Bus, journal: Journal, message: Work | Happened, timeout: float) -> None:

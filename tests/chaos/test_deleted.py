@@ -12,8 +12,8 @@ from tests.chaos.node import ChaosNode
 from tests.chaos.scene import Scene
 from tests.chaos.sender import Order
 
-pytestmark = pytest.mark.timeout(120)
-PATIENCE = 15.0
+pytestmark = pytest.mark.timeout(300)
+PATIENCE = 30.0
 
 
 async def test_a_queue_that_was_deleted_is_served_again(chaos_node: ChaosNode, tmp_path: Path) -> None:

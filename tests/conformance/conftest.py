@@ -25,7 +25,7 @@ WORLDS: Mapping[str, Make] = {
     "rabbitmq-plain": _on_rabbitmq(PlainRabbitMQWorld),
     "faststream": _on_rabbitmq(FastStreamWorld),
 }
-CLOSE_TIMEOUT = 20.0  # seconds; everything a test leaves open closes within this
+CLOSE_TIMEOUT = 60.0  # seconds; everything a test leaves open closes within this
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -39,6 +39,7 @@ def made(request: pytest.FixtureRequest) -> World:
     world = WORLDS[request.param](request)
     if request.node.originalname in world.unkept:
         pytest.skip(world.unkept[request.node.originalname])
+    world.jumps = request.node.originalname not in world.in_real_time
     return world
 
 

@@ -25,7 +25,7 @@ from bus.transport import Transport
 from bus.transports.rabbitmq import RabbitMQTransport
 from bus.transports.rabbitmq.codec import from_message, to_properties
 from bus.transports.wire import Wire
-from tests.broker import management_url
+from tests.broker import management_url, set_watermark
 from tests.conformance.proxy import Proxy
 from tests.conformance.world import Side, World
 
@@ -95,16 +95,19 @@ class RabbitMQWorld(World):
 
     @override
     async def block(self) -> None:
-        await self._ctl("set_vm_memory_high_watermark", "absolute", "1")
+        await self._watermark("1")
 
     @override
     async def unblock(self) -> None:
-        await self._ctl("set_vm_memory_high_watermark", "absolute", WATERMARK)
+        await self._watermark(WATERMARK)
 
-    async def _ctl(self, *arguments: str) -> None:
-        if not isinstance(self._broker, PrivateNode | ContainerBroker):
+    async def _watermark(self, memory: str) -> None:
+        if isinstance(self._broker, PrivateNode):
+            await set_watermark(self._broker, memory)
+        elif isinstance(self._broker, ContainerBroker):
+            await self._broker.ctl("set_vm_memory_high_watermark", "absolute", memory)
+        else:
             pytest.skip("raises an alarm, which needs a RabbitMQ of our own")
-        await self._broker.ctl(*arguments)
 
     @override
     async def delete_queue(self, name: str) -> None:
@@ -175,7 +178,7 @@ class RabbitMQWorld(World):
         assert self._admin.transport is not None
         channel = await self._admin.transport.connection.channel(publisher_confirms=True)
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 yield channel
         finally:
             if not channel.is_closed:

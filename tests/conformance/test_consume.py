@@ -249,5 +249,5 @@ async def test_a_reply_by_way_of_a_delivery_whose_channel_is_gone_goes_out_all_t
     await world.drop_connections(desk)
     await until(lambda: desk.ear.losses, "the loss to be noticed")
     await (await inbox.next()).ack()
-    assert await desk.send(message("answer"), to("inbox"), via=stale, timeout=10) == Accepted()
+    assert await desk.send(message("answer"), to("inbox"), via=stale, timeout=30) == Accepted()
     assert (await inbox.next()).envelope.id == "answer"

@@ -39,17 +39,24 @@ def how(world: World, **changes: Any) -> Replaying:
     return Replaying(**{"by": "ann@host", "clock": world.clock, **changes})
 
 
+async def counted(world: World, count: int, queue: str = DEAD) -> None:
+    """Returns when so many are ready. What was handed back is counted a moment later, and a look goes by the count."""
+
+    async def ready() -> bool:
+        return await world.depth(queue) == count
+
+    await until(ready, f"{count} in {queue}")
+
+
 def ids(letters: list[Letter]) -> list[str]:
     return [each.id for each in letters]
 
 
 async def test_dead_letters_are_looked_at_oldest_first_and_stay(world: World) -> None:
     desk = await with_dead(world, *(died(str(number), at=1_000 + number) for number in range(5)))
-    for _ in range(3):
-        assert ids(await look(desk.transport, WORK.name)) == ["0", "1", "2", "3", "4"]
-    assert ids(await look(desk.transport, WORK.name, limit=2)) == ["0", "1"]
-    assert ids(await look(desk.transport, WORK.name)) == ["0", "1", "2", "3", "4"]
-    assert await world.depth(DEAD) == 5
+    for limit in (10, 10, 2, 10):
+        assert ids(await look(desk.transport, WORK.name, limit=limit)) == ["0", "1", "2", "3", "4"][:limit]
+        await counted(world, 5)
     assert await world.consumers(DEAD) == 0
 
 
@@ -72,9 +79,12 @@ async def test_a_selection_takes_some_and_leaves_the_others_in_their_order(world
     desk = await with_dead(world, died("1"), died("2", "not_found", at=1_001), died("3", at=1_002), died("4", "not_found", at=1_003))
     chosen = Selection(codes=frozenset({"not_found"}))
     assert ids(await look(desk.transport, WORK.name, chosen)) == ["2", "4"]
+    await counted(world, 4)
     assert ids(await look(desk.transport, WORK.name, chosen, limit=1)) == ["2"]
+    await counted(world, 4)
     found = await look_into(desk.transport, DEAD, chosen, most=2)
     assert (len(found.letters), found.unseen) == (1, 2)
+    await counted(world, 4)
     assert ids(await look(desk.transport, WORK.name)) == ["1", "2", "3", "4"]
 
 
@@ -90,6 +100,7 @@ async def test_what_the_broker_gave_up_is_read_from_its_own_notes(world: World) 
         await world.drop_connections(desk)
     await world.holds(DEAD, 1)
     await until(lambda: inbox.consumption.ready, "the connection")
+    await counted(world, 1)
     (letter,) = await look(desk.transport, WORK.name)
     record = letter.record
     assert (letter.id, record.by, record.code, record.queue, record.attempts) == ("poison", "broker", "delivery_limit", WORK.name, 2)
@@ -113,6 +124,7 @@ async def test_a_dry_run_moves_nothing_and_says_what_would_be(world: World) -> N
     desk = await with_dead(world, died("1"), died("2", expires=1, headers={"dead-at": 1_001}))
     done = await replay(desk.transport, DEAD, how=how(world, dry_run=True))
     assert done == Replayed(matched=2, replayed=1, expired=1)
+    await counted(world, 2)
     assert ids(await look(desk.transport, WORK.name)) == ["1", "2"]
     assert await world.depth(WORK.name) == 0
 
@@ -120,7 +132,9 @@ async def test_a_dry_run_moves_nothing_and_says_what_would_be(world: World) -> N
 async def test_an_expired_dead_letter_stays_until_it_is_given_more_time(world: World) -> None:
     desk = await with_dead(world, died("late", expires=1), died("fine"))
     assert await replay(desk.transport, DEAD, how=how(world)) == Replayed(matched=2, replayed=1, expired=1)
+    await counted(world, 1)
     assert ids(await look(desk.transport, WORK.name)) == ["late"]
+    await counted(world, 1)
     assert await replay(desk.transport, DEAD, how=how(world, extend=60)) == Replayed(matched=1, replayed=1)
     late = next(wire for wire in await world.holds(WORK.name, 2) if wire.message_id == "late")
     assert abs(late.headers["expires"] / 1000 - world.clock() - 60) < 30
@@ -130,6 +144,7 @@ async def test_a_replay_takes_only_what_is_meant(world: World) -> None:
     desk = await with_dead(world, died("1"), died("2", "not_found"), died("3", at=1_001))
     done = await replay(desk.transport, DEAD, Selection(codes=frozenset({"not_found"})), how=how(world))
     assert done == Replayed(matched=1, replayed=1)
+    await counted(world, 2)
     assert ids(await look(desk.transport, WORK.name)) == ["1", "3"]
     assert [wire.message_id for wire in await world.holds(WORK.name, 1)] == ["2"]
 
@@ -155,11 +170,11 @@ async def test_what_dies_again_is_not_replayed_twice_and_remembers_its_replays(w
     await world.serve(desk, router)
     jobs = [await client.submit(Write(text=str(number))) for number in range(3)]
     queue = "desk.jobs.write.v1"
-    await world.holds(f"{queue}.dead", 3)
+    await counted(world, 3, f"{queue}.dead")
     done = await desk.replay(queue, rate=20)
     assert done.replayed == 3
     await until(lambda: len(runs) == 6, "the second failures")
-    await world.holds(f"{queue}.dead", 3)
+    await counted(world, 3, f"{queue}.dead")
     letters = await desk.dead_letters(queue)
     assert {letter.id for letter in letters} == {job.id for job in jobs}
     assert {letter.headers["replays"] for letter in letters} == {1}
@@ -186,7 +201,7 @@ async def test_an_events_replay_reaches_the_subscription_that_failed_alone(world
     await world.serve(desk, router)
     await desk.publish(Told(text="news"))
     queue = event_queue("desk", contract_of(Told), "index")
-    await world.holds(f"{queue}.dead", 1)
+    await counted(world, 1, f"{queue}.dead")
     broken = False
     assert (await desk.replay(queue)).replayed == 1
     await until(lambda: len(heard) == 3, "the replay")
@@ -201,9 +216,12 @@ async def test_what_came_back_from_a_tier_in_vain_can_be_replayed_once_its_queue
     await desk.send(message("1", attempt=2), retry_address("desk", "1s", WORK.name))
     lost = unroutable_dead("desk")
     await world.holds(lost, 1)
+    await counted(world, 1, lost)
     (letter,) = (await look_into(desk.transport, lost)).letters
     assert (letter.record.by, letter.record.code, letter.record.queue) == ("broker", "unroutable", WORK.name)
+    await counted(world, 1, lost)
     assert await replay(desk.transport, lost, how=how(world)) == Replayed(matched=1, homeless=1)
+    await counted(world, 1, lost)
     await desk.transport.declare(TOPOLOGY)
     assert await replay(desk.transport, lost, how=how(world)) == Replayed(matched=1, replayed=1)
     assert [wire.message_id for wire in await world.holds(WORK.name, 1)] == ["1"]
@@ -224,7 +242,7 @@ async def test_a_full_work_queue_ends_a_replay_and_keeps_what_it_did_not_take(wo
 
 async def test_a_connection_that_goes_during_a_replay_loses_nothing(world: World) -> None:
     desk = await with_dead(world, *(died(str(number)) for number in range(40)))
-    moving = asyncio.create_task(replay(desk.transport, DEAD, how=how(world, window=4, rate=40)))
+    moving = asyncio.create_task(replay(desk.transport, DEAD, how=how(world, window=4, rate=4)))  # for 10 s
 
     async def begun() -> bool:
         return await world.depth(WORK.name) >= 5
@@ -245,9 +263,12 @@ async def test_a_connection_that_goes_during_a_replay_loses_nothing(world: World
 async def test_a_purge_deletes_exactly_what_is_meant(world: World) -> None:
     desk = await with_dead(world, died("1"), died("2", "not_found"), died("3", at=1_001), died("2", at=2_000))
     (chosen, _) = await look(desk.transport, WORK.name, Selection(ids=frozenset({"2"})))
+    await counted(world, 4)
     done = await purge(desk.transport, DEAD, Selection(keys=frozenset({chosen.key})))
     assert (done.deleted, done.failure) == (1, None)
+    await counted(world, 3)
     assert ids(await look(desk.transport, WORK.name)) == ["1", "3", "2"]
+    await counted(world, 3)
     assert (await purge(desk.transport, DEAD, EVERYTHING)).deleted == 3
     await world.holds(DEAD, 0)
 

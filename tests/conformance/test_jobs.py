@@ -32,17 +32,17 @@ async def test_a_job_reports_all_of_its_progress_before_its_result(world: World)
         return Word(text=job.text)
 
     await world.serve(desk, router)
-    handle = await client.submit(Write(text="a letter"), timeout=5)
-    async with asyncio.timeout(10):
+    handle = await client.submit(Write(text="a letter"), timeout=30)
+    async with asyncio.timeout(30):
         updates = [(update.progress, update.note) async for update in handle.updates()]
     assert updates == [(step, "writing") for step in steps]
-    assert await handle.result(timeout=5) == Word(text="a letter")
+    assert await handle.result(timeout=30) == Word(text="a letter")
 
 
 async def test_a_job_that_nobody_takes_is_not_served(world: World) -> None:
     client = await world.bus("client")
     with pytest.raises(NotServed, match=r"desk\.write\.v1"):
-        await client.submit(Write(), timeout=5)
+        await client.submit(Write(), timeout=30)
 
 
 async def test_a_job_of_a_version_that_nobody_serves_is_not_served_and_reaches_no_older_worker(world: World) -> None:
@@ -50,8 +50,8 @@ async def test_a_job_of_a_version_that_nobody_serves_is_not_served_and_reaches_n
     done: list[str] = []
     await world.serve(desk, writer(done))
     with pytest.raises(NotServed, match=r"desk\.write\.v2"):
-        await client.submit(WriteNewly(text="new"), timeout=5)
-    await (await client.submit(Write(text="old"), timeout=5)).result(timeout=10)
+        await client.submit(WriteNewly(text="new"), timeout=30)
+    await (await client.submit(Write(text="old"), timeout=30)).result(timeout=30)
     assert done == ["old"]
 
 
@@ -71,10 +71,10 @@ async def test_a_job_waits_for_a_worker_that_is_away(world: World) -> None:
     done: list[str] = []
     async with desk.serving(writer(done)):
         pass
-    handle = await client.submit(Write(text="later"), timeout=5)
+    handle = await client.submit(Write(text="later"), timeout=30)
     assert await world.depth(QUEUE) == 1
     await world.serve(desk, writer(done))
-    assert await handle.result(timeout=10) == Word(text="later")
+    assert await handle.result(timeout=30) == Word(text="later")
 
 
 async def test_a_job_that_fails_for_good_is_dead_lettered_with_its_code_and_its_handle_raises(world: World) -> None:
@@ -87,9 +87,9 @@ async def test_a_job_that_fails_for_good_is_dead_lettered_with_its_code_and_its_
         raise FailedPrecondition("the pen is empty")
 
     await world.serve(desk, router)
-    handle = await client.submit(Write(text="a letter"), timeout=5)
+    handle = await client.submit(Write(text="a letter"), timeout=30)
     with pytest.raises(FailedPrecondition, match="the pen is empty"):
-        await handle.result(timeout=10)
+        await handle.result(timeout=30)
     (dead,) = await world.holds(DEAD, 1)
     assert attempts == [1]
     assert dead.message_id == handle.id
@@ -115,8 +115,8 @@ async def test_a_job_that_fails_comes_back_through_the_tiers_until_it_succeeds(w
         return Word(text="at last")
 
     await world.serve(desk, router)
-    handle = await client.submit(Write(), timeout=5)
-    assert await handle.result(timeout=15) == Word(text="at last")
+    handle = await client.submit(Write(), timeout=30)
+    assert await handle.result(timeout=30) == Word(text="at last")
     assert attempts == [1, 2, 3]
     assert all(later - earlier >= 1 for earlier, later in pairwise(times))
     assert await world.depth(DEAD) == 0
@@ -133,7 +133,7 @@ async def test_a_job_that_never_succeeds_is_dead_lettered_after_its_last_attempt
         raise ValueError("patient Smith")
 
     await virtual_world.serve(desk, router)
-    handle = await client.submit(Write(), timeout=5)
+    handle = await client.submit(Write(), timeout=30)
     with pytest.raises(BusError) as caught:
         await handle.result(timeout=3600)
     assert "Smith" not in str(caught.value)
@@ -165,7 +165,7 @@ async def test_a_poisoned_job_is_dead_lettered_at_once_with_the_reason_and_the_w
     assert dead.headers["dead-reason"]
     assert dead.headers["dead-code"] in {"invalid_argument", "unimplemented"}
     assert dead.headers["dead-attempts"] == 1
-    await (await client.submit(Write(text="next"), timeout=5)).result(timeout=10)
+    await (await client.submit(Write(text="next"), timeout=30)).result(timeout=30)
     assert done == ["next"]
 
 
@@ -183,8 +183,8 @@ async def test_jobs_in_hand_are_bounded_by_the_handlers_concurrency(world: World
         return Word(text="")
 
     await world.serve(desk, router)
-    handles = [await client.submit(Write(), timeout=5) for _ in range(8)]
-    await asyncio.gather(*(handle.result(timeout=10) for handle in handles))
+    handles = [await client.submit(Write(), timeout=30) for _ in range(8)]
+    await asyncio.gather(*(handle.result(timeout=30) for handle in handles))
     assert most == 2
 
 
@@ -198,9 +198,9 @@ async def test_a_request_made_by_a_job_is_answered_while_jobs_fill_the_worker(wo
 
     @router.job(Write, concurrency=4)
     async def write(job: Write, context: Context) -> Word:
-        return await context.bus.request(Ask(text=job.text), timeout=10)
+        return await context.bus.request(Ask(text=job.text), timeout=30)
 
     await world.serve(desk, router)
-    handles = [await client.submit(Write(text=str(number)), timeout=5) for number in range(8)]
-    results = await asyncio.gather(*(handle.result(timeout=15) for handle in handles))
+    handles = [await client.submit(Write(text=str(number)), timeout=30) for number in range(8)]
+    results = await asyncio.gather(*(handle.result(timeout=30) for handle in handles))
     assert [result.text for result in results] == [str(number) for number in range(8)]

@@ -23,14 +23,14 @@ async def test_a_job_still_ends_once_when_the_connection_drops_in_the_middle(wor
         return Word(text=job.text)
 
     await world.serve(desk, router)
-    handle = await client.submit(Write(text="long"), timeout=5)
+    handle = await client.submit(Write(text="long"), timeout=30)
     await until(lambda: runs, "the job to run")
     await world.drop_connections(desk)
     await until(lambda: not desk.ready, "the loss to be noticed")
     await until(lambda: desk.ready, "the worker")
     await stays(lambda: runs == ["long"], "the redelivery joins what runs")
     going_on.set()
-    assert await handle.result(timeout=15) == Word(text="long")
+    assert await handle.result(timeout=30) == Word(text="long")
     await world.holds(QUEUE, 0)
     assert runs == ["long"]
 
@@ -47,11 +47,11 @@ async def test_a_job_is_done_by_another_worker_when_its_own_dies(world: World) -
         return Word(text="")
 
     await world.serve(dying, router)
-    handle = await client.submit(Write(text="inherited"), timeout=5)
+    handle = await client.submit(Write(text="inherited"), timeout=30)
     await until(lambda: started, "the job to run")
     await world.serve(heir, writer(done))
     await dying._transport.close()
-    assert await handle.result(timeout=15) == Word(text="inherited")
+    assert await handle.result(timeout=30) == Word(text="inherited")
     assert done == ["inherited"]
 
 
@@ -66,7 +66,7 @@ async def test_a_result_reaches_a_submitter_that_lost_its_connection_meanwhile(w
         return Word(text="here")
 
     await world.serve(desk, router)
-    handle = await client.submit(Write(), timeout=5)
+    handle = await client.submit(Write(), timeout=30)
     await until(lambda: started, "the job to run")
     await world.drop_connections(client)
     await until(lambda: not client.ready, "the loss to be noticed")
@@ -87,18 +87,18 @@ async def test_a_stop_finishes_what_has_started_and_hands_back_what_has_not(worl
 
     serving = asyncio.create_task(serve_until_told(desk, router, told := asyncio.Event()))
     await until(lambda: desk.ready and len(desk._consumptions) > 1, "the worker")
-    handles = [await client.submit(Write(text=str(number)), timeout=5) for number in range(5)]
+    handles = [await client.submit(Write(text=str(number)), timeout=30) for number in range(5)]
     await until(lambda: len(started) == 2, "two jobs to run")
     worker = desk._consumptions[-1]
     told.set()
     await until(lambda: not worker.ready, "the consumer to be cancelled")
     going_on.set()
     await serving
-    assert [(await handle.result(timeout=5)).text for handle in handles[:2]] == ["0", "1"]
+    assert [(await handle.result(timeout=30)).text for handle in handles[:2]] == ["0", "1"]
     assert await world.depth(QUEUE) == 3
     done: list[str] = []
     await world.serve(desk, writer(done))
-    await asyncio.gather(*(handle.result(timeout=10) for handle in handles[2:]))
+    await asyncio.gather(*(handle.result(timeout=30) for handle in handles[2:]))
     assert sorted(done) == ["2", "3", "4"]
 
 
@@ -118,12 +118,12 @@ async def test_what_is_not_done_within_the_grace_goes_back_to_the_broker(world: 
         return Word(text="")
 
     async with desk.serving(router):
-        handle = await client.submit(Write(text="too long"), timeout=5)
+        handle = await client.submit(Write(text="too long"), timeout=30)
         await until(lambda: started, "the job to run")
     await desk._transport.close()
     done: list[str] = []
     await world.serve(heir, writer(done))
-    assert await handle.result(timeout=10) == Word(text="too long")
+    assert await handle.result(timeout=30) == Word(text="too long")
 
 
 async def test_a_retry_whose_copy_is_refused_is_not_lost(world: World) -> None:
@@ -140,6 +140,6 @@ async def test_a_retry_whose_copy_is_refused_is_not_lost(world: World) -> None:
 
     await world.serve(desk, router)
     await world.delete_queue("desk.retry.1s")
-    handle = await client.submit(Write(), timeout=5)
+    handle = await client.submit(Write(), timeout=30)
     assert await handle.result(timeout=20) == Word(text="kept")
     assert attempts[-1] == 2

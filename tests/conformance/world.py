@@ -17,7 +17,7 @@ from bus.topology import Address, Binding, Queue, Topology
 from bus.transport import Consumption, Delivery, Outcome, Transport
 from bus.transports.wire import Wire
 
-PATIENCE = 20.0  # seconds on the loop's clock; what is waited for takes a fraction of one, and a loaded machine may take several
+PATIENCE = 40.0  # seconds on the loop's clock; what is waited for takes a fraction of one, and a loaded machine may take several
 POLL = 0.02  # seconds between two looks; a thousandth of the patience where that is more
 
 
@@ -65,7 +65,7 @@ class Side:
     transport: Transport
     ear: Ear
 
-    async def send(self, envelope: Envelope, address: Address, *, timeout: float = 5, via: Delivery | None = None) -> Outcome:
+    async def send(self, envelope: Envelope, address: Address, *, timeout: float = 30, via: Delivery | None = None) -> Outcome:
         return await self.transport.send(envelope, address, timeout=timeout, via=via)
 
     async def consume(self, queue: Queue, topology: Topology, *, prefetch: int = 0, acks: bool = True) -> "Inbox":
@@ -117,8 +117,12 @@ class World(ABC):
     unkept: Mapping[str, str] = MappingProxyType({})
     """Promises that its transport does not keep: the test's name, and why. The fewer the better."""
 
+    in_real_time: Mapping[str, str] = MappingProxyType({})
+    """Tests for which its time does not jump, and why."""
+
     def __init__(self) -> None:
         self.closing = AsyncExitStack()
+        self.jumps = True
 
     @abstractmethod
     def clock(self) -> float:
@@ -135,7 +139,7 @@ class World(ABC):
     async def connect(self, name: str = "desk") -> Side:
         """A transport that is started, and closed when the test ends."""
         side = Side(await self.new_transport(name, Settings()), Ear())
-        await side.transport.start(side.ear, timeout=10)
+        await side.transport.start(side.ear, timeout=30)
         self.closing.push_async_callback(side.transport.close)
         return side
 

@@ -22,7 +22,7 @@ from tests.integration.command import interruptible
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w+) title=\"([^\"]+)\".*?\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 ANYTHING = "…"
-PATIENCE = 30.0  # seconds for a line or an end; what is waited for takes a second or two
+PATIENCE = 100.0  # seconds for a line or an end; what is waited for takes a second or two
 KEYS = {"^C": signal.SIGINT, "^\\": signal.SIGQUIT}
 PROGRAMS = {"bus": ["-m", "bus.cli"], "python": [], "pytest": ["-m", "pytest", "-p", "no:cacheprovider"]}
 SERVES = ("bus", "run")

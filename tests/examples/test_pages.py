@@ -11,8 +11,6 @@ from bus.brokers.management import Management
 from tests.broker import management_url
 from tests.examples.page import ROOT, followed
 
-pytestmark = pytest.mark.timeout(120)  # several processes, one after the other; on a crowded machine each takes seconds to start
-
 TUTORIAL = ROOT / "docs/tutorial/first-service.md"
 QUEUE = re.compile(r"`((?:bakery|shop)\.(?:requests|jobs|events|retry|unroutable)\.[a-z0-9.]+)`")
 

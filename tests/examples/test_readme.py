@@ -36,7 +36,7 @@ async def test_what_the_readme_shows_runs_as_it_says(vhost_url: str, tmp_path: P
 async def line_with(text: str, stream: asyncio.StreamReader | None) -> str:
     """The next line that has it."""
     assert stream
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         while line := (await stream.readline()).decode():
             if text in line:
                 return line

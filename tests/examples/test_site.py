@@ -10,7 +10,6 @@ import pytest
 from typing_extensions import override
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(120)
 
 FETCHED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "object": "data", "link": "href"}
 ELSEWHERE = re.compile(r"(?:https?:)?//")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+PATIENT = {"BUS_START_TIMEOUT": "120", "TRANSCRIPTION_START_TIMEOUT": "100"}
+"""A worker loads its models in 2 s; on a crowded machine it has taken 50."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,7 @@ async def running(*arguments: str, **environment: str) -> AsyncIterator[asyncio.
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bus.cli", *arguments),
         cwd=ROOT,
-        env={**os.environ, "COLUMNS": "200", **environment},
+        env={**os.environ, **PATIENT, "COLUMNS": "200", **environment},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -47,7 +49,7 @@ def interruptible() -> None:
         signal.signal(key, signal.SIG_DFL)
 
 
-async def ended(process: asyncio.subprocess.Process, seconds: float = 60) -> Ended:
+async def ended(process: asyncio.subprocess.Process, seconds: float = 150) -> Ended:
     """What it printed, and its exit code, once it has ended by itself."""
     async with asyncio.timeout(seconds):
         out, err = await process.communicate()

@@ -2,15 +2,12 @@
 
 import asyncio
 
-import pytest
 from pydantic import SecretStr
 
 from bus import Bus, Context, Job, Message, Router, Settings, contract
 from bus.brokers.private_node import PrivateNode
 from tests.broker import kill_with_queues_on_disk
 from tests.polling import until
-
-pytestmark = pytest.mark.timeout(120)
 
 
 class Sum(Message):
@@ -40,9 +37,9 @@ async def test_a_job_ends_although_its_broker_was_killed_meanwhile_and_runs_once
         await kill_with_queues_on_disk(private_node)
         await until(lambda: not worker.ready and not caller.ready, "both to notice")
         await private_node.start()
-        await until(lambda: worker.ready and caller.ready, "both to be back", seconds=40)
+        await until(lambda: worker.ready and caller.ready, "both to be back", seconds=100)
         go_on.set()
-        result = await job.result(timeout=30)
+        result = await job.result(timeout=100)
 
     assert result.total == 10
     assert runs == [job.id]
@@ -67,7 +64,7 @@ async def test_a_job_that_ended_while_the_broker_was_away_is_reported_and_not_ru
         await until(lambda: not worker.ready and not caller.ready, "both to notice")
         go_on.set()
         await private_node.start()
-        result = await job.result(timeout=40)
+        result = await job.result(timeout=100)
 
     assert result.total == 6
     assert runs == [job.id]

@@ -17,7 +17,7 @@ from tests.broker import with_vhost
 from tests.polling import until
 
 BUS = (sys.executable, "-m", "bus.cli")
-PATIENCE = 40  # seconds; a deadline for commands, of which the slowest starts a node
+PATIENCE = 120  # seconds; a deadline for commands, of which the slowest starts a node
 
 
 def bus(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

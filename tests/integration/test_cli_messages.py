@@ -68,7 +68,7 @@ async def test_a_payload_can_be_piped(served: str) -> None:
     command = (sys.executable, "-m", "bus.cli", "call", "library.find.v1", "-")
     environment = {**os.environ, "BUS_URL": served, "BUS_CONTRACTS": CONTRACTS}
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe)
-    out, _ = await asyncio.wait_for(process.communicate(EMMA.encode()), 30)
+    out, _ = await asyncio.wait_for(process.communicate(EMMA.encode()), 150)
     assert json.loads(out)["shelf"].startswith("A3")
 
 
@@ -88,7 +88,7 @@ async def test_ctrl_c_ends_a_call_without_a_traceback(served: str) -> None:
     async with speaking(served, "call", "library.find.v1", '{"title": "Emma", "seconds": 20}', "--timeout", "30") as process:
         await until(lambda: heard, "the request")
         process.send_signal(signal.SIGINT)
-        answer = await ended(process, 15)
+        answer = await ended(process, 100)
     assert (answer.code, answer.out, answer.err) == (130, "", "")
 
 

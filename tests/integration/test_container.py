@@ -20,10 +20,7 @@ def image_is_here() -> bool:
     return subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, check=False).returncode == 0
 
 
-pytestmark = [
-    pytest.mark.skipif(not image_is_here(), reason=f"no Docker engine with {IMAGE} on this machine"),
-    pytest.mark.timeout(120),
-]
+pytestmark = pytest.mark.skipif(not image_is_here(), reason=f"no Docker engine with {IMAGE} on this machine")
 ASKED_FOR = {"BUS_URL": "", "BUS_TEST_BROKER": "testcontainers", "BUS_TEST_IMAGE": IMAGE, "TESTCONTAINERS_RYUK_DISABLED": "true"}
 
 

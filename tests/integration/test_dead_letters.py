@@ -38,7 +38,6 @@ class FileAway(Job[None]):
 WORK = "archive.jobs.file.v1"
 DEAD = dead_letter_queue(WORK)
 TOPOLOGY = job_topology(contract_of(FileAway), tiers=["1s"])
-pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
@@ -56,7 +55,7 @@ async def bury(transport: Transport, *ids: str, code: str = "internal", at: int 
     letter = Envelope(id="", type="archive.file.v1", traffic="job", source="desk", body=body, attempt=5, headers=headers)
     for id_ in ids:
         sent = letter.evolve(id=id_, correlation_id=f"c-{id_}")
-        assert await transport.send(sent, dead_letter_address(WORK), timeout=10) == Accepted()
+        assert await transport.send(sent, dead_letter_address(WORK), timeout=40) == Accepted()
 
 
 async def ids_in(url: str, queue: str) -> list[str]:
@@ -168,7 +167,7 @@ async def test_a_replay_that_is_interrupted_says_what_it_moved(transport: Transp
 async def test_a_dry_run_a_replay_and_what_was_refused(transport: Transport, vhost_url: str) -> None:
     await bury(transport, "m-1", "m-2")
     late = Envelope(id="late", type="archive.file.v1", traffic="job", source="desk", expires=1, headers={"dead-code": "internal"})
-    await transport.send(late, dead_letter_address(WORK), timeout=10)
+    await transport.send(late, dead_letter_address(WORK), timeout=40)
     which = (await dead(vhost_url, "replay", "--queue", WORK, "--dry-run", "--json")).out
     assert json.loads(which)[DEAD] == {"matched": 3, "replayed": 2, "expired": 1, "homeless": 0, "doubtful": 0, "unseen": 0}
     assert await transport.depth(WORK) == 0

@@ -4,7 +4,7 @@ import asyncio
 import os
 import re
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
@@ -14,16 +14,17 @@ from pydantic import SecretStr
 from pypdf import PdfReader
 
 from bus import Bus, Settings
+from bus.brokers.broker import Broker
 from bus.topology import dead_letter_address
 from bus.transport import Accepted
 from contracts.transcription.v1 import TranscriptCompleted
-from tests.integration.command import ROOT, Ended, bus, ended, running
+from tests.broker import fresh_vhost
+from tests.integration.command import PATIENT, ROOT, Ended, bus, ended, running
 from tests.unit.fakes import envelope
-from workers.demo.stage import served
+from tests.unit.transcription.recordings import last_sentence
+from workers.demo.stage import RabbitMQStage, served
 from workers.demo.story import WORK_QUEUE
 from workers.demo.subscribers import subscribers
-
-pytestmark = pytest.mark.timeout(120)
 
 WORDS = (ROOT / "examples/data/dictation.txt").read_text().split()
 
@@ -60,14 +61,9 @@ def test_the_events_reach_their_subscriptions_and_the_poison_its_dead_letter_que
     assert re.search(r"dead-reason +ContractViolation: TranscribeAudio: audio_url: string type", shown.out)
 
 
-async def test_it_plays_with_workers_that_run_at_a_broker_that_keeps_what_was(vhost_url: str) -> None:
-    settings = Settings(url=SecretStr(vhost_url))
-    async with (
-        running("run", "workers.transcription:router", BUS_URL=vhost_url) as transcription,
-        running("run", "workers.documents:router", BUS_URL=vhost_url) as documents,
-        Bus("demo", settings=settings) as demo,
-    ):
-        await served(demo, lambda: _alive(transcription, documents))
+async def test_it_plays_with_workers_that_run_at_a_broker_that_keeps_what_was(workers_url: str, sentence: str) -> None:
+    settings = Settings(url=SecretStr(workers_url))
+    async with Bus("demo", settings=settings) as demo:
         for _, topology in subscribers("earlier")[0].topology().values():
             await demo._transport.declare(topology)
         async with Bus("transcription", settings=settings) as earlier:
@@ -77,15 +73,11 @@ async def test_it_plays_with_workers_that_run_at_a_broker_that_keeps_what_was(vh
         sent = await asyncio.gather(*(demo._transport.send(letter, dead, timeout=30) for letter in letters))
         assert set(sent) == {Accepted()}
 
-        answer = await bus("demo", "--against-running", BUS_URL=vhost_url)
+        answer = await bus("demo", "--against-running", sentence, BUS_URL=workers_url)
 
     assert answer.code == 0, answer.err
     assert "start the workers: those that run at this broker" in answer.out
     assert len({*re.findall(r"│ ([0-9a-f]{8}) ", answer.out)}) == 1
-
-
-def _alive(*workers: asyncio.subprocess.Process) -> None:
-    assert [worker.returncode for worker in workers] == [None] * len(workers)
 
 
 async def test_a_worker_that_runs_needs_a_broker_that_runs() -> None:
@@ -116,10 +108,12 @@ def _silent_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [_text, _nothing, _silent_nothing], ids=["not a WAV", "empty", "no sound"])
-async def test_what_is_no_recording_is_told_in_a_line(vhost_url: str, tmp_path: Path, make: Callable[[Path], None]) -> None:
+async def test_what_is_no_recording_is_told_in_a_line(workers_url: str, tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "recording.wav")
 
-    _is_one_line(await bus("demo", str(tmp_path / "recording.wav"), BUS_URL=vhost_url), code=65, about="")
+    answer = await bus("demo", "--against-running", str(tmp_path / "recording.wav"), BUS_URL=workers_url)
+
+    _is_one_line(answer, code=65, about="")
 
 
 async def test_a_recording_over_the_limit_is_told_in_a_line(vhost_url: str) -> None:
@@ -132,12 +126,12 @@ async def test_a_worker_that_is_set_up_wrongly_is_told_in_a_line(vhost_url: str)
     _is_one_line(await bus("demo", BUS_URL=vhost_url, DOCUMENTS_TIMEZONE="Mars"), code=69, about="DOCUMENTS_TIMEZONE")
 
 
-async def test_an_address_that_nobody_answers_is_told_in_a_line(vhost_url: str) -> None:
-    _is_one_line(await bus("demo", "http://127.0.0.1:1/a.wav", BUS_URL=vhost_url), code=69, about="127.0.0.1")
+async def test_an_address_that_nobody_answers_is_told_in_a_line(workers_url: str) -> None:
+    _is_one_line(await bus("demo", "--against-running", "http://127.0.0.1:1/a.wav", BUS_URL=workers_url), code=69, about="127.0.0.1")
 
 
 async def test_a_broker_that_is_down_is_told_in_a_line() -> None:
-    _is_one_line(await bus("demo", BUS_URL="amqp://guest:guest@127.0.0.1:1/"), code=69, about="127.0.0.1:1")
+    _is_one_line(await bus("demo", BUS_URL="amqp://guest:guest@127.0.0.1:1/", BUS_CONNECT_TIMEOUT="1"), code=69, about="127.0.0.1:1")
 
 
 async def test_credentials_that_the_broker_refuses_are_told_in_a_line(broker: str) -> None:
@@ -148,7 +142,7 @@ async def test_credentials_that_the_broker_refuses_are_told_in_a_line(broker: st
 
 
 async def test_with_debug_the_traceback_is_shown() -> None:
-    answer = await bus("--debug", "demo", BUS_URL="amqp://guest:guest@127.0.0.1:1/")
+    answer = await bus("--debug", "demo", BUS_URL="amqp://guest:guest@127.0.0.1:1/", BUS_CONNECT_TIMEOUT="1")
 
     assert "Traceback" in answer.err
 
@@ -156,7 +150,7 @@ async def test_with_debug_the_traceback_is_shown() -> None:
 async def test_interrupting_it_ends_it(vhost_url: str) -> None:
     async with running("demo", BUS_URL=vhost_url) as process:
         assert process.stdout is not None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(150):
             while b"start the workers" not in (line := await process.stdout.readline()):
                 assert line, "it ended before its workers had started"
         process.terminate()
@@ -180,9 +174,35 @@ def shown(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Ended:
     return answer
 
 
+@pytest.fixture(scope="module")
+def workers_url(shared_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A virtual host with both workers, for what is not about their start: each loads two models, seconds of processor."""
+    with fresh_vhost(shared_broker) as url, asyncio.Runner() as runner, pytest.MonkeyPatch.context() as patch:
+        for name, value in {**PATIENT, "BUS_CONNECT_TIMEOUT": "30", "DOCUMENTS_FOLDER": str(tmp_path_factory.mktemp("documents"))}.items():
+            patch.setenv(name, value)
+        stage = RabbitMQStage(url)
+        workers = stage.workers()
+        runner.run(workers.__aenter__())
+        try:
+            runner.run(_answering(stage))
+            yield url
+        finally:
+            runner.run(workers.__aexit__(None, None, None))
+
+
+async def _answering(stage: RabbitMQStage) -> None:
+    async with stage.bus("demo") as demo:
+        await served(demo, stage.check)
+
+
 @pytest.fixture
-async def in_memory(documents: None) -> Ended:
-    return await bus("demo", BUS_URL="memory:")
+async def in_memory(documents: None, sentence: str) -> Ended:
+    return await bus("demo", sentence, BUS_URL="memory:")
+
+
+@pytest.fixture
+def sentence(tmp_path: Path) -> str:
+    return str(last_sentence(tmp_path / "sentence.wav"))
 
 
 def _is_one_line(answer: Ended, *, code: int, about: str) -> None:

@@ -52,7 +52,7 @@ def caller(url: str) -> Bus:
 
 async def answered(bus: Bus, text: str) -> Answer:
     """The first answer, however long the service takes to start."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(100):
         while True:
             try:
                 return await bus.request(Ask(text=text), timeout=5)
@@ -66,10 +66,10 @@ async def test_it_serves_a_router_stops_cleanly_and_shows_nobody_a_payload(vhost
     async with faststream(vhost_url, target, "--factory", "--log-level", "debug") as process, caller(vhost_url) as bus:
         assert await answered(bus, CANARY) == Answer(text=f"{CANARY} of the lifespan")
         with pytest.raises(Internal):
-            await bus.request(Ask(text=CANARY, fails=True), timeout=10)
-        job = await bus.submit(Note(text=CANARY), timeout=10)
+            await bus.request(Ask(text=CANARY, fails=True), timeout=40)
+        job = await bus.submit(Note(text=CANARY), timeout=40)
         with pytest.raises(Internal):
-            await job.result(timeout=20)
+            await job.result(timeout=40)
         process.send_signal(signal.SIGTERM)
         answer: Ended = await ended(process)
     assert answer.code == 0, answer.err
@@ -121,8 +121,8 @@ async def test_it_is_served_on_any_broker_of_an_application(vhost_url: str, opti
     bus = attach(app, router)
     async with app, caller(vhost_url) as reader:
         assert bus.ready
-        assert (await reader.request(Ask(text="1"), timeout=10)).text.startswith("1")
-        assert (await bus.request(Ask(text="2"), timeout=10)).text.startswith("2")
+        assert (await reader.request(Ask(text="1"), timeout=40)).text.startswith("1")
+        assert (await bus.request(Ask(text="2"), timeout=40)).text.startswith("2")
 
 
 async def test_the_application_ends_after_what_runs(vhost_url: str) -> None:
@@ -138,7 +138,7 @@ async def test_the_application_ends_after_what_runs(vhost_url: str) -> None:
     attach(app, slow)
     async with caller(vhost_url) as reader:
         await app.start()
-        asking = asyncio.create_task(reader.request(Ask(text=""), timeout=20))
+        asking = asyncio.create_task(reader.request(Ask(text=""), timeout=40))
         await begun.wait()
         stopping = asyncio.create_task(app.stop())
         going_on.set()
@@ -177,14 +177,14 @@ class Unreadable(Basic.Properties):
 async def test_a_message_that_nobody_can_read_costs_the_connection_once_and_arrives_as_malformed(vhost_url: str) -> None:
     settings = Settings(url=SecretStr(vhost_url))
     transport, inbox = FastStreamTransport(broker_of_its_own(settings, name="desk"), settings=settings, name="desk"), Inbox()
-    await transport.start(ear := Ear(), timeout=10)
+    await transport.start(ear := Ear(), timeout=40)
     queue, topology = quorum("inbox")
     inbox.consumption = await transport.consume(queue, topology, prefetch=5, on_delivery=inbox.take)
     await until(lambda: inbox.consumption.ready, "the consumer")
     async with await aio_pika.connect(vhost_url) as connection:
         channel = await (await connection.channel()).get_underlay_channel()
         for body in (b"first", b"second"):
-            await channel.basic_publish(body, exchange=HERE.name, routing_key="inbox", properties=Unreadable(message_id="1"), timeout=10)
+            await channel.basic_publish(body, exchange=HERE.name, routing_key="inbox", properties=Unreadable(message_id="1"), timeout=40)
     await until(lambda: {delivery.envelope.body for delivery in inbox.deliveries} == {b"first", b"second"}, "both")
     assert all(delivery.envelope.fault for delivery in inbox.deliveries)
     assert ear.losses == 1

@@ -17,8 +17,6 @@ from tests.broker import kill_with_queues_on_disk
 from tests.integration.command import bus, ended, running
 from tests.integration.slow_service import Nap
 
-pytestmark = pytest.mark.timeout(120)
-
 TARGET = "tests.integration.slow_service:router"
 WAITING = "not ready: not every consumer is registered at the broker"
 
@@ -38,7 +36,7 @@ class Asked:
 
     async def until(self, *said: str | None, probe: str = READY) -> None:
         """Return once one of these is said."""
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(100):
             while True:
                 if await self.how(probe) in said:
                     return
@@ -89,7 +87,7 @@ async def test_a_worker_that_stops_is_not_ready_and_is_live_until_its_work_is_do
         assert await asked.how(LIVE) is None
         assert process.returncode is None
         answer = await ended(process)
-        assert (await job.result(timeout=10)).process == process.pid
+        assert (await job.result(timeout=40)).process == process.pid
     assert answer.code == 0
 
 

@@ -10,21 +10,22 @@ from pathlib import Path
 import aio_pika
 import pytest
 
-from bus.brokers.choice import INSTALL
-from bus.brokers.installation import Installation, find_installation
+from bus.brokers.installation import Installation
 from bus.brokers.management import Management
 from bus.brokers.ports import LOOPBACK, accepts, greets
 from bus.brokers.private_node import PrivateNode
 from bus.errors import Unauthenticated, Unavailable
-from tests.broker import kill_with_queues_on_disk
+from tests.broker import CTL, evaluate, kill_with_queues_on_disk
 from tests.polling import until
 
 OWNER = """
 import asyncio, json, os
+from bus.brokers import private_node
 from bus.brokers.installation import find_installation
 from bus.brokers.private_node import PrivateNode
 
 async def main():
+    private_node.START_DEADLINE = 150
     node = PrivateNode(find_installation(os.environ))
     await node.start()
     print(json.dumps([node.url, str(node.directory), list(node.pids.values())]), flush=True)
@@ -35,26 +36,22 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def installation() -> Installation:
-    found = find_installation(os.environ)
-    assert found, INSTALL
-    return found
+def node(private_node: PrivateNode) -> PrivateNode:
+    return private_node
 
 
 @pytest.fixture(scope="module")
-def shared_node() -> Iterator[PrivateNode]:
-    found = find_installation(os.environ)
-    assert found, INSTALL
-    node = PrivateNode(found)
-    yield node
-    asyncio.run(node.stop())
+def lasting_second(installation: Installation) -> Iterator[PrivateNode]:
+    second = PrivateNode(installation, config={"consumer_timeout": "5000", "disk_free_limit.absolute": "2MB"})
+    yield second
+    asyncio.run(second.stop())
 
 
 @pytest.fixture
-async def node(shared_node: PrivateNode) -> PrivateNode:
-    """A running node; started again where the test before has ended it, since a start takes seconds."""
-    await shared_node.start()
-    return shared_node
+async def second(lasting_second: PrivateNode) -> PrivateNode:
+    """Another running node, with settings of its own; started again where the test before has ended it."""
+    await lasting_second.start()
+    return lasting_second
 
 
 def alive(group: int) -> list[str]:
@@ -68,26 +65,26 @@ def alive(group: int) -> list[str]:
 
 
 async def publish(url: str, queue: str) -> None:
-    connection = await aio_pika.connect(url, timeout=5)
+    connection = await aio_pika.connect(url, timeout=30)
     async with connection:
         channel = await connection.channel()
         await channel.declare_queue(queue, durable=True)
         message = aio_pika.Message(b"kept", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
-        await channel.default_exchange.publish(message, queue, timeout=5)
+        await channel.default_exchange.publish(message, queue, timeout=30)
 
 
 async def depth(url: str, queue: str) -> int | None:
-    connection = await aio_pika.connect(url, timeout=5)
+    connection = await aio_pika.connect(url, timeout=30)
     async with connection:
         channel = await connection.channel()
-        declared = await channel.declare_queue(queue, passive=True, timeout=5)
+        declared = await channel.declare_queue(queue, passive=True, timeout=30)
         return declared.declaration_result.message_count
 
 
 async def test_a_node_takes_clients_and_answers_ctl_and_its_api(node: PrivateNode) -> None:
     await publish(node.url, "greetings")
     assert await depth(node.url, "greetings") == 1
-    assert "greetings" in await node.ctl("list_queues", "name")
+    assert "greetings" in await node.ctl("list_queues", "name", timeout=CTL)
     assert (await Management(node.management_url, node.url).version())[0].isdigit()
 
 
@@ -119,18 +116,6 @@ async def test_a_paused_node_accepts_and_does_not_answer_until_it_is_resumed(nod
     await until(lambda: greets(LOOPBACK, node.port), "an answer after the pause")
 
 
-async def test_nothing_is_left_of_a_stopped_node_even_a_paused_one(node: PrivateNode) -> None:
-    group, directory = node.pids["guard"], node.directory
-    running = " ".join(alive(group))
-    assert [program for program in ("guard.py", "epmd", "beam.smp") if program not in running] == []
-    await node.pause()
-    await node.stop()
-    assert alive(group) == []
-    assert not directory.exists()
-    assert node.pids == {}
-    await node.stop()
-
-
 async def test_only_its_own_password_opens_it(node: PrivateNode) -> None:
     wrong = node.url.replace("bus:", "bus:not-")
     with pytest.raises(Unauthenticated, match="refuses the user 'bus'"):
@@ -160,7 +145,7 @@ async def test_a_node_whose_start_is_cut_short_leaves_nothing(installation: Inst
 
 async def test_ctl_says_what_was_wrong(node: PrivateNode) -> None:
     with pytest.raises(Unavailable, match="add_vhost"):
-        await node.ctl("add_vhost")
+        await node.ctl("add_vhost", timeout=CTL)
 
 
 @pytest.fixture
@@ -179,19 +164,26 @@ async def test_a_node_ends_with_the_process_that_started_it_even_when_that_is_ki
     await until(lambda: alive(pids[0]) == [] and not Path(directory).exists(), "the end of the orphaned node")
 
 
-async def test_a_node_does_not_outlive_its_guard(node: PrivateNode) -> None:
-    group = node.pids["guard"]
+async def test_nodes_live_side_by_side_each_with_its_own_settings(node: PrivateNode, second: PrivateNode) -> None:
+    await publish(second.url, "second")
+    assert "5000" in await evaluate(second, "application:get_env(rabbit, consumer_timeout).")
+    assert "5000" not in await evaluate(node, "application:get_env(rabbit, consumer_timeout).")
+
+
+async def test_a_node_does_not_outlive_its_guard_and_another_does(node: PrivateNode, second: PrivateNode) -> None:
+    group = second.pids["guard"]
     os.kill(group, signal.SIGKILL)
     await until(lambda: alive(group) == [], "the end of the unguarded node")
+    await until(lambda: greets(LOOPBACK, node.port), "the other to answer")
 
 
-async def test_nodes_live_side_by_side_each_with_its_own_settings(node: PrivateNode, installation: Installation) -> None:
-    second = PrivateNode(installation, config={"consumer_timeout": "5000", "disk_free_limit.absolute": "2MB"})
-    await second.start()
-    try:
-        await publish(second.url, "second")
-        assert "5000" in await second.ctl("eval", "application:get_env(rabbit, consumer_timeout).")
-        assert "5000" not in await node.ctl("eval", "application:get_env(rabbit, consumer_timeout).")
-    finally:
-        await second.stop()
-    assert greets(LOOPBACK, node.port)
+async def test_nothing_is_left_of_a_stopped_node_even_a_paused_one(node: PrivateNode) -> None:
+    group, directory = node.pids["guard"], node.directory
+    running = " ".join(alive(group))
+    assert [program for program in ("guard.py", "epmd", "beam.smp") if program not in running] == []
+    await node.pause()
+    await node.stop()
+    assert alive(group) == []
+    assert not directory.exists()
+    assert node.pids == {}
+    await node.stop()

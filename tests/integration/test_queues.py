@@ -79,7 +79,7 @@ async def test_the_oldest_request_has_an_age_and_a_job_has_none(vhost_url: str, 
             await channel.declare_queue(name, durable=True, arguments=arguments)
             await channel.default_exchange.publish(aio_pika.Message(b"{}", timestamp=1000), name)
     seen = await picture(where, Wanted())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         while state(seen, ASK).oldest is None:  # the statistics come some seconds later
             await asyncio.sleep(0.1)
             seen = await picture(where, Wanted(), clock=lambda: 1090)

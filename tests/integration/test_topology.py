@@ -1,6 +1,7 @@
 """Plan, apply, verify and export against a real broker, and what a service refuses at its start."""
 
 import json
+import secrets
 from collections.abc import Mapping
 from urllib.parse import urlsplit, urlunsplit
 
@@ -13,8 +14,7 @@ from bus.administration.applying import apply, plan
 from bus.administration.verifying import verify_by_amqp
 from bus.administration.wanted import wanted_by
 from bus.brokers.broker import Broker
-from bus.brokers.management import Management
-from bus.brokers.private_node import PrivateNode
+from tests.broker import with_vhost
 from tests.integration.command import bus
 from tests.integration.ledger import DEAD, REQUESTS, TIER, WORK, Close, Open, Place, router
 
@@ -135,8 +135,8 @@ async def test_a_service_without_rights_to_declare_serves_what_others_have_made(
         administrator = place.settings.model_copy(update={"topology": "verify"})
         await apply(wanted_by([router], administrator), administrator)
         async with Bus("books", settings=settings) as service, service.serving(router), Bus("office", settings=administrator) as caller:
-            await caller.request(Open(), timeout=20)
-            await (await caller.submit(Close())).result(timeout=20)
+            await caller.request(Open(), timeout=40)
+            await (await caller.submit(Close())).result(timeout=40)
         assert (await verify_by_amqp(wanted_by([router], settings), settings)).clean
         queues = await place.api.call("GET", f"queues/{place.vhost}?disable_stats=true")
         assert {each["name"]: each["arguments"].get("x-expires") for each in queues}[REQUESTS] is None
@@ -201,10 +201,15 @@ async def test_a_management_api_that_is_not_there_is_told_in_a_line(place: Place
     assert "BUS_MANAGEMENT_URL says where it is" in planned.err
 
 
-async def test_the_export_is_all_that_a_fresh_broker_needs(private_node: PrivateNode) -> None:
-    printed = await bus("topology", "export", ROUTER)
+async def test_the_export_is_all_that_a_broker_needs_which_has_not_even_the_virtual_host(shared_broker: Broker) -> None:
+    vhost = f"exported-{secrets.token_hex(6)}"
+    place = Place(shared_broker, with_vhost(shared_broker.url, vhost))
+    printed = await bus("topology", "export", ROUTER, "--vhost", vhost)
     assert printed.code == 0, printed.err
-    await Management(private_node.management_url, private_node.url).call("POST", "definitions", json.loads(printed.out))
-
-    settings = Settings(url=SecretStr(private_node.url), management_url=SecretStr(private_node.management_url))
-    assert (await plan(wanted_by([router], settings), settings)).differences == ()
+    await place.api.call("POST", "definitions", json.loads(printed.out))
+    try:
+        assert vhost in {each["name"] for each in await place.api.call("GET", "vhosts")}
+        await place.api.add_vhost(vhost)  # for the right to look into it, which an export gives nobody
+        assert (await plan(wanted_by([router], place.settings), place.settings)).differences == ()
+    finally:
+        await place.api.delete_vhost(vhost)

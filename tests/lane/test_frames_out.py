@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from pamqp.commands import Basic, Connection
 
 from bus.errors import ConnectionLost
-from bus.transports.rabbitmq.frames import ack_frame, nack_frame, publish_frames, publish_method
+from bus.transports.rabbitmq.frames import HEARTBEAT, ack_frame, nack_frame, publish_frames, publish_method
+from bus.transports.rabbitmq.lane import LONGEST_HOLD
 from tests.lane.fakes import Acks, connected
 from tests.lane.streams import PROPERTIES, Socket, frames_of, method
 
@@ -56,6 +57,50 @@ async def test_a_large_one_is_written_at_once_after_what_was_sent_before() -> No
     lane.send(b"after")
     await asyncio.sleep(0)
     assert b"".join(socket.writes) == b"small" + LARGE + b"after"
+
+
+async def test_while_more_comes_in_each_turn_the_answers_go_out_together() -> None:
+    lane, socket = connected()
+    moments = iter(range(1_000_000, 2_000_000))
+    lane._now = lambda: next(moments) / 1e9  # a nanosecond a look
+    for answer in (b"a", b"b", b"c"):
+        lane.send(answer)
+        lane.data_received(HEARTBEAT)
+        await asyncio.sleep(0)
+        assert socket.writes == []
+    await asyncio.sleep(0)
+    assert socket.writes == [b"abc"]
+
+
+async def test_what_came_before_an_answer_holds_nothing_up() -> None:
+    lane, socket = connected()
+    lane.data_received(HEARTBEAT)
+    lane.send(b"a")
+    await asyncio.sleep(0)
+    assert socket.writes == [b"a"]
+
+
+async def test_answers_are_held_for_a_millisecond_at_most_whatever_comes_in() -> None:
+    lane, socket = connected()
+    moments = iter(range(1_000_000))
+    lane._now = lambda: next(moments) * LONGEST_HOLD / 4
+    lane.send(b"a")
+    turns = 0
+    while not socket.writes:
+        lane.data_received(HEARTBEAT)
+        await asyncio.sleep(0)
+        turns += 1
+        assert turns < 5
+    assert socket.writes == [b"a"]
+
+
+async def test_many_small_ones_are_written_before_they_are_too_many() -> None:
+    lane, socket = connected()
+    for _ in range(40):
+        lane.send(b"x" * 1000)
+    assert [len(each) for each in socket.writes] == [33_000]
+    await asyncio.sleep(0)
+    assert [len(each) for each in socket.writes] == [33_000, 7_000]
 
 
 @pytest.mark.parametrize("end", ["lost", "closing"])

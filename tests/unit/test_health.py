@@ -222,7 +222,7 @@ async def test_a_family_is_ready_when_all_are(tmp_path: Path) -> None:
 
 
 async def test_a_family_is_live_unless_one_is_stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "SIBLING_TIMEOUT", 0.2)
+    monkeypatch.setattr(health, "SIBLING_TIMEOUT", 0.05)
     together = family([tmp_path / "1", tmp_path / "2"])
 
     assert await together["live"]() is None  # both are on their way

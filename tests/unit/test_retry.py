@@ -59,6 +59,32 @@ def test_a_service_that_has_no_room_is_not_asked_again() -> None:
     run()
 
 
+@pytest.mark.parametrize("message", [IDEMPOTENT, EVENT, JOB], ids=["request", "event", "job"])
+@pytest.mark.parametrize("last", [Unavailable, NotServed, DeadlineExceeded])
+def test_what_may_have_arrived_once_is_never_said_to_be_surely_unsent(message: Envelope, last: type[BusError]) -> None:
+    @virtual
+    async def run() -> None:
+        with pytest.raises(BusError) as raised:
+            await attempts(message, LOST, UNSENT, last("not sent"))
+        assert raised.value.maybe_executed
+        assert isinstance(raised.value, last)
+        assert "not sent" in str(raised.value)
+        assert not UNSENT.maybe_executed
+        assert type(raised.value) is not Unavailable, "which means that it was surely not sent"
+
+    run()
+
+
+def test_what_surely_never_left_is_said_to_be_unsent() -> None:
+    @virtual
+    async def run() -> None:
+        with pytest.raises(Unavailable) as raised:
+            await attempts(EVENT, UNSENT, UNSENT, Unavailable("not sent"))
+        assert not raised.value.maybe_executed
+
+    run()
+
+
 @pytest.mark.parametrize("error", [Unavailable("x"), NotServed("x"), DeadlineExceeded("x"), Internal("x")])
 @pytest.mark.parametrize("message", [IDEMPOTENT, EVENT], ids=["request", "event"])
 def test_an_answer_is_never_tried_again(message: Envelope, error: BusError) -> None:

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import pytest
-import soundfile
 
-from tests.unit.transcription.recordings import DICTATION, RATE, dictation
+from tests.unit.transcription.recordings import DICTATION, last_sentence
 from workers.transcription.engine import Engine, EngineSpec, load_engine
 
 SPEC = EngineSpec(engine="pocketsphinx")
-STARTED_WITHIN = 30.0
+STARTED_WITHIN = 120.0
 
 
 @pytest.fixture(scope="session")
@@ -24,10 +23,7 @@ def said() -> list[str]:
 
 @pytest.fixture(scope="session")
 def sentence(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The dictation's last sentence, its clearest, as a recording of its own."""
-    path = tmp_path_factory.mktemp("recordings") / "sentence.wav"
-    soundfile.write(path, dictation()[13 * RATE :], RATE)
-    return path
+    return last_sentence(tmp_path_factory.mktemp("recordings") / "sentence.wav")
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from uuid import UUID, uuid4
 
 from pydantic import SecretStr
 
-from bus import Bus, NotFound, NotServed, Settings, Unavailable
+from bus import Bus, DeadlineExceeded, NotFound, NotServed, Settings, Unavailable
+from bus.context import Sender
 from bus.recovery import backoff
 from bus.transports.memory import MemoryBroker, MemoryTransport
 from contracts.documentation.client import DocumentationClient
@@ -22,7 +23,7 @@ __all__ = ["MemoryStage", "RabbitMQStage", "Stage", "served"]
 WORKERS = {"transcription": "workers.transcription:router", "documents": "workers.documents:router"}
 UNUSED = SecretStr("amqp://unused/")
 """Settings want a broker's URL, and the model broker has none."""
-START_TIMEOUT = 60.0
+START_TIMEOUT = 120.0
 """Seconds for the workers to load what they need, such as an acoustic model, and to consume; many times what they take."""
 
 
@@ -98,7 +99,7 @@ class MemoryStage:
         """They live as long as this process."""
 
 
-async def served(bus: Bus, check: Callable[[], None]) -> None:
+async def served(bus: Sender, check: Callable[[], None]) -> None:
     """Returns when both workers answer; `Unavailable` after `START_TIMEOUT` seconds, or what `check` raises."""
     try:
         async with asyncio.timeout(START_TIMEOUT):
@@ -116,6 +117,6 @@ async def _answered(ask: Callable[[UUID], Coroutine[Any, Any, object]], check: C
             await ask(uuid4())
         except NotFound:
             return  # somebody looked, and there is none: just what we asked for
-        except NotServed:
+        except (NotServed, DeadlineExceeded):  # not there yet, or too busy starting to answer in time
             check()
             await asyncio.sleep(backoff(attempt))

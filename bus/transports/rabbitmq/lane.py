@@ -3,7 +3,8 @@
 aiormq accepts a `transport_factory`, whose product is a stream reader and writer. The protocol of ours looks at each
 incoming frame first. Deliveries, returns and confirms of the channels that the lane has claimed are decoded in place
 and handed over; every other frame goes on to aiormq as it came, so that aiormq keeps doing connection, TLS,
-authentication, heartbeats, channels and declarations. What goes out is collected and written once per turn of the loop.
+authentication, heartbeats, channels and declarations. What goes out is collected and written once per turn of the loop;
+while each turn brings more that wants an answer, once for several.
 """
 
 import asyncio
@@ -24,7 +25,9 @@ __all__ = ["Lane", "LaneFactory"]
 log = logging.getLogger("bus.rabbitmq")
 
 LARGE = 32 * 1024
-"""Bytes. What is larger is written at once, and not with others: the next publish has to see whether the socket is full."""
+"""Bytes. So many are written at once, without waiting for others: the next publish has to see whether the socket is full."""
+LONGEST_HOLD = 0.001
+"""Seconds for which frames wait for others while more keeps coming in: a write and the broker's waking cost more than a message."""
 
 
 class Writer(Protocol):
@@ -68,6 +71,10 @@ class Lane(asyncio.StreamReaderProtocol):
         self._claimed: dict[int, Claimant] = {}
         self._incoming = Incoming(self._claimed, on_alarm=self._alarm)
         self._outgoing: list[bytes] = []
+        self._size = 0
+        """Bytes of it."""
+        self._began = self._looked = loop.time()
+        """When its collecting began, and when it was last looked at; on the loop's clock."""
         self._writable = asyncio.Event()
         self._writable.set()
         self._fed = loop.time()
@@ -190,20 +197,36 @@ class Lane(asyncio.StreamReaderProtocol):
         if self.ended or self.transport.is_closing():
             raise ConnectionLost("the connection was lost")
         if not self._outgoing and not self._dirty:
-            self._call_soon(self.flush)
+            self._collect()
         self._outgoing.append(frames)
-        if len(frames) > LARGE:
+        self._size += len(frames)
+        if self._size > LARGE:
             self.flush()
 
     def send_later(self, writer: "Writer") -> None:
         """Ask `writer` for its frames when this turn's are written; after those, so that a reply comes before its ack."""
         if not self._outgoing and not self._dirty:
-            self._call_soon(self.flush)
+            self._collect()
         self._dirty.append(writer)
+
+    def _collect(self) -> None:
+        self._began = self._looked = self._now()
+        self._call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        """Write, unless something came in this turn of the loop: then what answers it goes out together with this."""
+        if not self._outgoing and not self._dirty:
+            return
+        now = self._now()
+        if self.heard > self._looked and now - self._began < LONGEST_HOLD:
+            self._looked = now
+            self._call_soon(self._end_turn)
+        else:
+            self.flush()
 
     def flush(self) -> None:
         """Write now what has been collected."""
-        outgoing, self._outgoing = self._outgoing, []
+        outgoing, self._outgoing, self._size = self._outgoing, [], 0
         dirty, self._dirty = self._dirty, []
         if self.ended or self.transport.is_closing():
             return

@@ -33,3 +33,9 @@ def dictation() -> npt.NDArray[np.int16]:
     samples, _ = soundfile.read(DICTATION, dtype="int16")
     found: npt.NDArray[np.int16] = samples
     return found
+
+
+def last_sentence(path: Path) -> Path:
+    """The dictation's last sentence, its clearest, as a recording of its own: it takes a fourth of the time to recognise."""
+    soundfile.write(path, dictation()[13 * RATE :], RATE)
+    return path

@@ -2,8 +2,10 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 
 import pytest
 
@@ -13,6 +15,15 @@ from workers.transcription.settings import TranscriptionSettings
 
 PATIENT = "Jane-Doe"
 Answer = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every client reads all authorities that there are, which takes longer than the rest; nothing here is encrypted."""
+    monkeypatch.setattr(ssl, "create_default_context", CONTEXT)
+
+
+CONTEXT = cache(ssl.create_default_context)
 
 
 @asynccontextmanager
