@@ -16,9 +16,11 @@ from bus.administration.wanted import topology_of, wanted_by
 from bus.client import Client
 from bus.contract import Event, Job, Message, Request, check_part
 from bus.dead_letters import EVERYTHING, Letter, Purged, Replayed, Replaying, Selection, look, purge, replay
-from bus.errors import BusError, ConfigurationError, Unavailable
+from bus.errors import ConfigurationError, Unavailable
 from bus.handler import Middleware, compose
 from bus.inbox import Inbox, MemoryInbox
+from bus.intake import Intake
+from bus.quarantine import Quarantine
 from bus.receiver import Receiver
 from bus.replies import JobHandle
 from bus.router import Router
@@ -185,18 +187,21 @@ class Bus:
     @asynccontextmanager
     async def _consuming(self, router: Router) -> AsyncIterator[None]:
         async with router.lifespan() as state, AsyncExitStack() as stack:
-            receivers = self._receivers(router, state)
+            quarantine = Quarantine()
+            receivers = self._receivers(router, state, quarantine)
             # All queues before the first consumer: who is answered by one endpoint can rely on the others, and a queue
             # that exists with other arguments is told at once.
             await self._transport.declare(merged(receiver.topology for receiver in receivers))
             if not isinstance(self._transport, MemoryTransport):
                 await refuse_unsafe(wanted_by([router], self.settings), self.settings)
-            consumptions: list[Consumption] = []
-            stack.push_async_callback(self._drain, receivers, consumptions)
-            for receiver in receivers:
-                consumptions.append(await self._consume(receiver))  # noqa: PERF401 - the stop has to know each from its beginning
-            await self._ready(consumptions)
-            self._consumptions += consumptions
+            quarantine.intakes = intakes = [Intake(self._transport, receiver) for receiver in receivers]
+            stack.push_async_callback(self._drain, receivers, intakes)
+            quarantine.start()
+            stack.push_async_callback(quarantine.stop)
+            for intake in intakes:
+                await intake.begin()
+            await self._ready(intakes)
+            self._consumptions += intakes
             log.info("serving", extra={"service": self.service, "endpoints": len(receivers)})
             yield
 
@@ -205,7 +210,7 @@ class Bus:
         async with self.serving(router):
             await (until or asyncio.Event()).wait()
 
-    def _receivers(self, router: Router, state: Any) -> list[Receiver]:
+    def _receivers(self, router: Router, state: Any, quarantine: Quarantine) -> list[Receiver]:
         handler = compose(self._server, router)
         needs = topology_of(router, self.settings)
         return [
@@ -221,15 +226,12 @@ class Bus:
                 inbox=self._inbox,
                 gate=self._trust.gate(endpoint.contract) if self._trust else None,
                 cipher=self._cipher,
+                quarantine=quarantine,
+                delivery_limit=self.settings.delivery_limit,
                 clock=self._clock,
             )
             for name, endpoint in router.endpoints.items()
         ]
-
-    async def _consume(self, receiver: Receiver) -> Consumption:
-        return await self._transport.consume(
-            receiver.queue, receiver.topology, prefetch=receiver.endpoint.concurrency, on_delivery=receiver.take
-        )
 
     async def _ready(self, consumptions: Sequence[Consumption]) -> None:
         try:
@@ -241,14 +243,14 @@ class Bus:
             why = "; ".join(f"{name}: {trouble}" for name, trouble in waiting.items())
             raise Unavailable(f"not ready after {self.settings.start_timeout:.3g} s: {why}") from None
 
-    async def _drain(self, receivers: Sequence[Receiver], consumptions: Sequence[Consumption]) -> None:
-        self._consumptions = [c for c in self._consumptions if c not in consumptions]
+    async def _drain(self, receivers: Sequence[Receiver], intakes: Sequence[Intake]) -> None:
+        self._consumptions = [c for c in self._consumptions if c not in intakes]
         try:
-            await asyncio.gather(*(_cancelled(consumption) for consumption in consumptions))
+            await asyncio.gather(*(intake.cancel() for intake in intakes))
             for receiver in receivers:
                 receiver.hand_back()
             await self._finish(receivers)
-            await asyncio.gather(*(consumption.close() for consumption in consumptions))
+            await asyncio.gather(*(intake.close() for intake in intakes))
         except asyncio.CancelledError:  # told to stop a second time: now
             for receiver in receivers:
                 receiver.abandon()
@@ -275,10 +277,3 @@ def _fit(router: Router, consumer_timeout: float) -> None:
                 f"{endpoint.contract.type} may take {endpoint.timeout:g} s, and the broker takes it back after {consumer_timeout:g} s; "
                 "shorten its handler's timeout, or raise RabbitMQ's consumer_timeout (ms) and BUS_CONSUMER_TIMEOUT (s)"
             )
-
-
-async def _cancelled(consumption: Consumption) -> None:
-    try:
-        await consumption.cancel()
-    except BusError as error:
-        log.warning("a consumer could not be cancelled", extra={"queue": consumption.name, "why": str(error)})

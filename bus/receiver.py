@@ -6,16 +6,18 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from bus.context import Context, Sender, current
 from bus.dead_letters.record import PARKED, REPLAYS
 from bus.encryption import UNUSED, Cipher
 from bus.envelope import Envelope
-from bus.errors import BusError, Cancelled, Expired, Unavailable, Undecodable, UnknownKey
+from bus.errors import BusError, Cancelled, Expired, ProcessLost, Unavailable, Undecodable, UnknownKey
 from bus.handler import Handler
 from bus.inbox import Handled, Inbox, MessageKey
 from bus.middleware.auth import Gate
+from bus.quarantine import SUSPECT_FROM, Quarantine, SingleFile, Suspect, losses_of
 from bus.recovery import backoff, is_own_cancel, place_of
 from bus.router import Endpoint
 from bus.settlement import Outcome, Settler
@@ -54,15 +56,25 @@ class Receiver:
         inbox: Inbox,
         gate: Gate | None = None,
         cipher: Cipher = UNUSED,
+        quarantine: Quarantine,
+        delivery_limit: int,
         version: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`gate` holds messages to what proves them; None takes them as they come. `cipher` opens their payloads."""
+        """`gate` holds messages to what proves them; None takes them as they come. `cipher` opens their payloads.
+
+        `delivery_limit` is how many deliveries of one message may be lost with their process; then it is given up.
+        """
         self.endpoint = endpoint
         self.queue = queue
         self.topology = topology
         # A request that may not run twice is acked when its handler starts: then the broker never delivers it again.
         self._once = endpoint.contract.kind == "request" and not endpoint.contract.idempotent
+        self.counted = queue.arguments.get("x-queue-type") == "quorum" and not self._once
+        """Whether the broker counts how often a message was lost, and somebody minds."""
+        self._limit = min(delivery_limit, int(queue.arguments.get("x-delivery-limit", delivery_limit)))
+        self._quarantine = quarantine
+        self._single_file = SingleFile()
         self._handler = handler
         self._sender = sender
         self._state = state
@@ -95,6 +107,8 @@ class Receiver:
             self._strangers += 1
             key = (*key[:3], self._strangers)
         deliveries = self._open[key] = [delivery]
+        if delivery.redelivered and self._waits(key, envelope, delivery):
+            return
         life = self._receive(key, envelope, deliveries)
         self._tasks[key] = self._loop.create_task(life, context=self._surroundings.copy())
 
@@ -108,6 +122,37 @@ class Receiver:
         if (first.source, first.type) != (second.source, second.type):
             return False
         return self._gate is None or (self._gate.refusal(first) is None and self._gate.refusal(second) is None)
+
+    def _waits(self, key: Key, envelope: Envelope, delivery: Delivery) -> bool:
+        """Whether what was delivered before, here or elsewhere, is run later, without company. What was lost too often ends at once."""
+        if self._once or key in self._ended:
+            return False
+        losses, run = losses_of(delivery), partial(self._run_alone, key)
+        if losses is None:
+            self._single_file.add(run)
+            return True
+        if losses >= self._limit:
+            text = f"{envelope.type}: its process ended, or lost its connection, {losses} times before it was done"
+            self._keep(key, Outcome(error=ProcessLost(text)))
+        elif losses >= SUSPECT_FROM:
+            self._quarantine.add(Suspect(queue=self.queue.name, id=envelope.id, losses=losses, run=run))
+            return True
+        return False
+
+    async def _run_alone(self, key: Key) -> None:
+        if deliveries := self._open.get(key):
+            life = self._receive(key, deliveries[0].envelope, deliveries)
+            self._tasks[key] = task = self._loop.create_task(life, context=self._surroundings.copy())
+            await asyncio.wait([task])
+
+    @property
+    def holds(self) -> bool:
+        """Whether something is here that has not begun, since it is to run alone."""
+        return len(self._open) > len(self._tasks)
+
+    def running(self) -> list[asyncio.Task[None]]:
+        """What has begun, or waits for a place, and has not ended."""
+        return [task for task in self._tasks.values() if not task.done()]
 
     async def _receive(self, key: Key, envelope: Envelope, deliveries: list[Delivery]) -> None:
         """A message's life here. `deliveries` may grow meanwhile."""
@@ -266,7 +311,7 @@ class Receiver:
 
     async def finish(self) -> None:
         """Returns when nothing runs any more. Callers set the limit."""
-        while running := [task for task in self._tasks.values() if not task.done()]:
+        while running := self.running():
             await asyncio.wait(running)
         for deliveries in self._open.values():
             await _requeue(deliveries)  # cancelled before its task could begin

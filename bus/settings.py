@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     """Seconds that running handlers get to finish when the service stops."""
     consumer_timeout: float = Field(default=1800, gt=0)
     """Seconds after which the broker takes an unacked message from its worker: what RabbitMQ's own `consumer_timeout` is there, in ms."""
+    delivery_limit: int = Field(default=10, ge=3, le=100)
+    """Deliveries of one message that may end with their process, or its connection, before it is done; then it is dead-lettered."""
     clock_leeway: float = Field(default=30, ge=0)
     """Seconds by which two machines' clocks may differ before that matters."""
     service_version: str | None = None

@@ -41,7 +41,10 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "bus.transport",
     ),
     2: ("bus.middleware",),
-    3: ("bus.router", "bus.client", "bus.replies", "bus.receiver", "bus.settlement", "bus.dead_letters", "bus.transports"),
+    3: (
+        *("bus.router", "bus.client", "bus.replies", "bus.quarantine", "bus.receiver", "bus.intake", "bus.settlement"),
+        *("bus.dead_letters", "bus.transports"),
+    ),
     4: (
         "bus.stacks",
         "bus.trust",

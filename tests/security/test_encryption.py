@@ -26,23 +26,23 @@ class Chart(Message):
     text: str
 
 
-@contract("ward.ask", version=1, encrypted=True, idempotent=True)
+@contract("clinic.ask", version=1, encrypted=True, idempotent=True)
 class Ask(Request[Chart]):
     text: str
 
 
-@contract("ward.copy", version=1, encrypted=True)
+@contract("clinic.copy", version=1, encrypted=True)
 class CopyChart(Job[Chart]):
     text: str
     fails: bool = False
 
 
-@contract("ward.copied", version=1, encrypted=True)
+@contract("clinic.copied", version=1, encrypted=True)
 class Copied(Event):
     text: str
 
 
-@contract("ward.count", version=1)
+@contract("clinic.count", version=1)
 class Count(Request[Chart]):
     text: str = CANARY
 
@@ -52,7 +52,7 @@ class Ward:
 
     def __init__(self) -> None:
         self.handled: list[str] = []
-        self.router = Router("ward")
+        self.router = Router("clinic")
 
         @self.router.request(Ask)
         async def ask(request: Ask) -> Chart:
@@ -88,7 +88,7 @@ async def ward(**settings: Any) -> AsyncIterator[tuple[MemoryBuses, Ward, Bus, l
             return publish(wire, address)
 
         buses.broker.publish = listening  # type: ignore[method-assign]  # a tap
-        service, bus = Ward(), await buses.bus("ward", **settings)
+        service, bus = Ward(), await buses.bus("clinic", **settings)
         await buses.serve(bus, service.router)
         yield buses, service, bus, crossed
 
@@ -108,12 +108,12 @@ async def test_nothing_of_a_request_an_event_or_a_job_with_progress_and_result_i
         await until(lambda: service.handled == [CANARY, CANARY], "the event to be handled")
 
         assert {wire.type for wire in crossed} == {
-            *("ward.ask.v1", "ward.ask.v1.reply", "ward.copied.v1"),
-            *("ward.copy.v1", "ward.copy.v1.progress", "ward.copy.v1.reply"),
+            *("clinic.ask.v1", "clinic.ask.v1.reply", "clinic.copied.v1"),
+            *("clinic.copy.v1", "clinic.copy.v1.progress", "clinic.copy.v1.reply"),
         }
         assert shown(crossed) == []
         await office.request(Count())
-    assert shown(crossed) == ["ward.count.v1", "ward.count.v1.reply"]  # so the tap would have heard it
+    assert shown(crossed) == ["clinic.count.v1", "clinic.count.v1.reply"]  # so the tap would have heard it
 
 
 async def test_everything_is_encrypted_where_the_setting_says_so() -> None:
@@ -144,7 +144,7 @@ async def test_what_came_plain_is_dead_lettered_and_its_handler_never_called() -
     async with ward(encryption_keys=RING) as (buses, service, bus, crossed):
         await bus.submit(CopyChart(text="sealed"))
         await until(lambda: service.handled == ["sealed"], "the sealed one to be handled")
-        sealed = next(wire for wire in crossed if wire.type == "ward.copy.v1")
+        sealed = next(wire for wire in crossed if wire.type == "clinic.copy.v1")
         plain = b'{"text": "plain", "fails": false}'
         headers = {name: value for name, value in sealed.headers.items() if name != "encryption"}
         address = Address(exchange="", routing_key=queue)
@@ -174,8 +174,8 @@ async def test_an_answer_that_cannot_be_read_is_refused_by_name_at_the_deadline(
 
 async def test_an_encrypted_contract_is_neither_served_nor_sent_without_keys() -> None:
     async with MemoryBuses() as buses:
-        bus = await buses.bus("ward")
-        with pytest.raises(ConfigurationError, match=r"ward\.ask\.v1 comes encrypted.*BUS_ENCRYPTION_KEYS"):
+        bus = await buses.bus("clinic")
+        with pytest.raises(ConfigurationError, match=r"clinic\.ask\.v1 comes encrypted.*BUS_ENCRYPTION_KEYS"):
             async with bus.serving(Ward().router):
                 pytest.fail("served")
         with pytest.raises(FailedPrecondition, match="BUS_ENCRYPTION_KEYS"):
@@ -188,11 +188,11 @@ async def test_keys_come_from_a_file_that_nobody_else_can_read(tmp_path: Path) -
     file.chmod(0o640)
     async with MemoryBuses() as buses:
         with pytest.raises(ConfigurationError, match=r"BUS_ENCRYPTION_KEYS: .*chmod 600"):
-            await buses.bus("ward", encryption_keys=str(file))
+            await buses.bus("clinic", encryption_keys=str(file))
         with pytest.raises(ConfigurationError, match="BUS_ENCRYPT=everything takes keys"):
-            await buses.bus("ward", encrypt="everything")
+            await buses.bus("clinic", encrypt="everything")
         file.chmod(0o600)
-        await buses.bus("ward", encryption_keys=str(file))
+        await buses.bus("clinic", encryption_keys=str(file))
 
 
 def _properties(wire: Wire, message_id: str) -> dict[str, Any]:
