@@ -77,7 +77,9 @@ async def test_what_is_tried_again_is_overtaken_by_what_came_after_it(vhost_url:
 
 
 @pytest.mark.parametrize(("concurrency", "dies"), [(1, True), (3, True), (3, False)])
-async def test_what_a_worker_leaves_behind_comes_before_the_rest_and_one_at_a_time_in_order(vhost_url: str, concurrency: int, dies: bool) -> None:
+async def test_what_a_worker_leaves_behind_comes_before_the_rest_and_one_at_a_time_in_order(
+    vhost_url: str, concurrency: int, dies: bool
+) -> None:
     leaves, takes = Router("orderly"), Router("orderly")
     begun, done = list[int](), list[int]()
 
