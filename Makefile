@@ -2,7 +2,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := dev,docs,auth,containers,documents,faststream,reload,transcription
+EXTRAS := dev,docs,containers,documents,encryption,faststream,reload,transcription
 PINNED := $(EXTRAS),bench
 STAMP := $(VENV)/.installed
 

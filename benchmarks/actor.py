@@ -32,7 +32,7 @@ class Actor:
         """`environment` is added to this process's own."""
         self.name = name
         self._command = command
-        self._environment = {**os.environ, **environment, "PYTHONPATH": str(ROOT)}
+        self._environment = {"BUS_AUTH": "off", **os.environ, **environment, "PYTHONPATH": str(ROOT)}
         self._process: asyncio.subprocess.Process | None = None
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
 

@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from benchmarks.conditions import TITLES
-from benchmarks.peers import ON_FASTSTREAM, OURS, PLAIN
+from benchmarks.peers import ON_FASTSTREAM, OURS, PLAIN, SIGNED
 from benchmarks.report import Works, value
 
 __all__ = ["draw"]
@@ -40,7 +40,7 @@ def bars(panel: Any, works: Works, work: str, names: Mapping[str, str]) -> None:
     medians = [found[peer].median for peer in order]
     low = [found[peer].median - found[peer].low for peer in order]
     high = [found[peer].high - found[peer].median for peer in order]
-    colours = [OWN if peer in (OURS, PLAIN, ON_FASTSTREAM) else OTHER for peer in order]
+    colours = [OWN if peer in (OURS, SIGNED, PLAIN, ON_FASTSTREAM) else OTHER for peer in order]
     panel.barh([names[peer] for peer in order], medians, xerr=[low, high], color=colours, ecolor=INK, error_kw={"linewidth": 0.8})
     most = max(found[peer].high for peer in order)
     for row, peer in enumerate(order):

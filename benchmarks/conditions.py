@@ -1,6 +1,6 @@
 """What is switched on, for each work and each peer: a figure means nothing without it."""
 
-from benchmarks.peers import AIO_PIKA, CELERY, FASTSTREAM, NAMEKO, ON_FASTSTREAM, OURS, PLAIN, TASKIQ, C
+from benchmarks.peers import AIO_PIKA, CELERY, FASTSTREAM, NAMEKO, ON_FASTSTREAM, OURS, PLAIN, SIGNED, TASKIQ, C
 
 __all__ = ["TITLES", "condition"]
 
@@ -28,7 +28,8 @@ TITLES = {
 FULL = "validation, correlation and trace headers, deadline, logging at info"
 RPC = {
     OURS: f"{FULL}; classic queue, prefetch 200, ack after the reply, mandatory, no confirm (the reply is it)",
-    PLAIN: "as above on aio-pika's plain path (`BUS_FASTLANE=off`)",
+    SIGNED: "as above, and `BUS_AUTH=on`: both ways a token (Ed25519), which is looked up once it was checked; rights by grants",
+    PLAIN: "as Trunkline on aio-pika's plain path (`BUS_FASTLANE=off`)",
     ON_FASTSTREAM: "the same service and client on a FastStream broker each: one connection, and FastStream's subscriber for each queue",
     AIO_PIKA: "validation, correlation id, a timeout; direct reply-to, classic queue, prefetch 200, ack, no confirms; no logging",
     FASTSTREAM: "validation, correlation id; its `request`: one in flight for a broker object; prefetch 200, ack, no confirms; logger off",
@@ -38,7 +39,8 @@ RPC = {
 }
 PUBLISH = {
     OURS: f"{FULL}; topic exchange, persistent, confirm awaited",
-    PLAIN: "as above on aio-pika's plain path",
+    SIGNED: "as above, and `BUS_AUTH=on`: each event with a proof of its own (Ed25519)",
+    PLAIN: "as Trunkline on aio-pika's plain path",
     ON_FASTSTREAM: "as above on a FastStream broker",
     AIO_PIKA: "validation; default exchange, persistent, confirm awaited",
     FASTSTREAM: "validation; default exchange, persistent, confirm awaited",
@@ -46,7 +48,8 @@ PUBLISH = {
 }
 CONSUME = {
     OURS: f"{FULL}; a task a message, settlement (retry or dead letter), prefetch 200, ack after the handler",
-    PLAIN: "as above on aio-pika's plain path",
+    SIGNED: "as above, and each proof checked before the handler; rights by grants",
+    PLAIN: "as Trunkline on aio-pika's plain path",
     ON_FASTSTREAM: "as above on a FastStream broker",
     AIO_PIKA: "validation; a task a message, prefetch 200, ack after the handler",
     FASTSTREAM: "validation; prefetch 200, ack after the handler; logger off",

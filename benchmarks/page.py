@@ -88,7 +88,7 @@ def targets(works: Works) -> Iterator[str]:
         found = target.measured(works)
         verdict = {True: "reached", False: "**not reached**", None: "not measured"}[target.reached(works)]
         bound = f"at {'most' if target.most else 'least'} {target.bound:g}"
-        around = ratio(works, target.work, OURS, target.against, target.metric) if target.against else None
+        around = ratio(works, target.work, target.peer, target.against, target.metric) if target.against else None
         fewer = "" if target.against else fewer_waited(works)
         yield f"| {target.title}{fewer} | {bound} | {'–' if found is None else f'{found:.2f}'} | {low_high(around, 2)} | {verdict} |"
 

@@ -9,10 +9,10 @@ from urllib.parse import unquote, urlsplit
 from benchmarks.environments import Absent, compiled, installed
 from bus.settings import Settings
 
-__all__ = ["AIO_PIKA", "FASTSTREAM", "ON_FASTSTREAM", "OURS", "PEERS", "PLAIN", "C", "Peer", "prepare"]
+__all__ = ["AIO_PIKA", "FASTSTREAM", "ON_FASTSTREAM", "OURS", "PEERS", "PLAIN", "SIGNED", "C", "Peer", "prepare"]
 
-OURS, PLAIN, ON_FASTSTREAM, AIO_PIKA, FASTSTREAM, CELERY, NAMEKO, TASKIQ, C = (
-    "trunkline", "trunkline-plain", "trunkline-faststream", "aio-pika", "faststream", "celery", "nameko", "taskiq", "c",
+OURS, SIGNED, PLAIN, ON_FASTSTREAM, AIO_PIKA, FASTSTREAM, CELERY, NAMEKO, TASKIQ, C = (
+    "trunkline", "trunkline-signed", "trunkline-plain", "trunkline-faststream", "aio-pika", "faststream", "celery", "nameko", "taskiq", "c",
 )  # fmt: skip
 ACTORS = Path(__file__).parent / "actors"
 PYDANTIC = "pydantic>=2.12,<3"
@@ -65,6 +65,7 @@ def ours() -> tuple[Peer, ...]:
         return (Peer(key=OURS, title="Trunkline", module="ours", versions=("aio-pika",)),)
     return (
         Peer(key=OURS, title="Trunkline", module="ours", environment={"BUS_FASTLANE": "on"}),
+        Peer(key=SIGNED, title="Trunkline, signed", module="ours", environment={"BUS_AUTH": "on"}, service="signed"),
         Peer(key=PLAIN, title="Trunkline, plain path", module="ours", environment={"BUS_FASTLANE": "off"}, service="plain"),
         Peer(
             key=ON_FASTSTREAM,

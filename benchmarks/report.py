@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.peers import AIO_PIKA, FASTSTREAM, OURS, C
+from benchmarks.peers import AIO_PIKA, FASTSTREAM, OURS, SIGNED, C
 
 __all__ = ["TARGETS", "Spread", "Target", "Works", "cpu", "ratio", "spread", "value"]
 
@@ -59,6 +59,7 @@ class Target:
     work: str
     against: str | None = None
     """Another peer in the same work; None: megabytes beside an empty queue."""
+    peer: str = OURS
     metric: str = "rate"
     most: bool = False
     """The bound is the most that it may be."""
@@ -66,7 +67,7 @@ class Target:
     def measured(self, works: Works) -> float | None:
         """From these figures; None where something is missing."""
         if self.against is not None:
-            found = ratio(works, self.work, OURS, self.against, self.metric)
+            found = ratio(works, self.work, self.peer, self.against, self.metric)
             return found.median if found else None
         full, empty = value(works, self.work, OURS, self.metric), value(works, "waiting0", OURS, self.metric)
         return full.median - empty.median if full and empty else None
@@ -88,5 +89,8 @@ TARGETS = (
     ),
     Target(title="publish with confirm, quorum queue, 200 in flight, against aio-pika", work="publish", against=AIO_PIKA, bound=3),
     Target(title="consume with ack, against aio-pika", work="consume", against=AIO_PIKA, bound=4),
+    Target(title="RPC with tokens, 100 in flight, against the same without", work="rpc100", peer=SIGNED, against=OURS, bound=0.9),
+    Target(title="events with proofs, published, against the same without", work="publish", peer=SIGNED, against=OURS, bound=0.4),
+    Target(title="events with proofs, consumed, against the same without", work="consume", peer=SIGNED, against=OURS, bound=0.4),
     Target(title="memory while 1,000,000 wait, beside an empty queue, MB", work="waiting1000000", metric="rss", bound=20, most=True),
 )

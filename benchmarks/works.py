@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.actor import Actor, RunFailed
-from benchmarks.peers import AIO_PIKA, CELERY, FASTSTREAM, NAMEKO, ON_FASTSTREAM, OURS, PLAIN, TASKIQ, C, Peer
+from benchmarks.peers import AIO_PIKA, CELERY, FASTSTREAM, NAMEKO, ON_FASTSTREAM, OURS, PLAIN, SIGNED, TASKIQ, C, Peer
+from benchmarks.trust import ROLES, Trust
 
 __all__ = [
     "CLOSED",
@@ -37,8 +38,8 @@ Rounds = dict[str, list[Sample]]
 
 WARM_UP = 0.4
 """Seconds; connections, caches and code paths are warm before the first round."""
-RPC = (OURS, PLAIN, ON_FASTSTREAM, AIO_PIKA, FASTSTREAM, CELERY, NAMEKO, C)
-FLOW = (OURS, PLAIN, ON_FASTSTREAM, AIO_PIKA, FASTSTREAM, C)
+RPC = (OURS, SIGNED, PLAIN, ON_FASTSTREAM, AIO_PIKA, FASTSTREAM, CELERY, NAMEKO, C)
+FLOW = (OURS, SIGNED, PLAIN, ON_FASTSTREAM, AIO_PIKA, FASTSTREAM, C)
 FANOUT = (OURS, AIO_PIKA, FASTSTREAM)
 JOBS = (OURS, TASKIQ)
 SCALING = (OURS, AIO_PIKA)
@@ -64,6 +65,8 @@ class Run:
     rounds: int | None = None
     scope: str = "bench"
     """The work that is measured now."""
+    trust: Trust = field(default_factory=Trust)
+    """Who the signed services are."""
     notes: list[str] = field(default_factory=list)
     say: Callable[[str], None] = print
 
@@ -82,6 +85,8 @@ class Run:
     def actor(self, peer: Peer, role: str, *more: str) -> Actor:
         """One process of a peer."""
         environment = {"BUS_URL": self.url, "BENCH_SERVICE": self.service(peer), **peer.environment}
+        if peer.key == SIGNED:
+            environment |= self.trust.of(ROLES.get(role, self.service(peer)))
         return Actor(f"{peer.title}, {role}", peer.command(role, *more, url=self.url), environment)
 
     def service(self, peer: Peer) -> str:
@@ -97,7 +102,7 @@ class Run:
                 try:
                     return [await stack.enter_async_context(self.actor(peer, *role)) for role in roles]
                 except RunFailed as failed:
-                    if peer.key in (OURS, PLAIN, ON_FASTSTREAM):
+                    if peer.key in (OURS, SIGNED, PLAIN, ON_FASTSTREAM):
                         raise
                     return failed
 

@@ -40,10 +40,12 @@ if TYPE_CHECKING:
         Undecodable,
         Unimplemented,
         Unknown,
+        UnknownKey,
     )
     from bus.policy import RetryPolicy
     from bus.replies import JobHandle
     from bus.router import Router
+    from bus.sensitive import Sensitive
     from bus.settings import Settings
     from bus.stacks import CLIENT, SERVER
 
@@ -77,10 +79,12 @@ _HOMES = {
         "Undecodable",
         "Unimplemented",
         "Unknown",
+        "UnknownKey",
     ),
     "bus.policy": ("RetryPolicy",),
     "bus.replies": ("JobHandle",),
     "bus.router": ("Router",),
+    "bus.sensitive": ("Sensitive",),
     "bus.settings": ("Settings",),
     "bus.stacks": ("CLIENT", "SERVER"),
 }
@@ -118,6 +122,7 @@ __all__ = [
     "ResourceExhausted",
     "RetryPolicy",
     "Router",
+    "Sensitive",
     "Settings",
     "TopologyMismatch",
     "Unauthenticated",
@@ -125,6 +130,7 @@ __all__ = [
     "Undecodable",
     "Unimplemented",
     "Unknown",
+    "UnknownKey",
     "contract",
     "correlated",
 ]

@@ -16,18 +16,22 @@ from bus.administration.wanted import topology_of, wanted_by
 from bus.client import Client
 from bus.contract import Event, Job, Message, Request, check_part
 from bus.dead_letters import EVERYTHING, Letter, Purged, Replayed, Replaying, Selection, look, purge, replay
-from bus.errors import BusError, ConfigurationError, Unavailable
+from bus.errors import ConfigurationError, Unavailable
 from bus.handler import Middleware, compose
 from bus.inbox import Inbox, MemoryInbox
+from bus.intake import Intake
+from bus.quarantine import Quarantine
 from bus.receiver import Receiver
 from bus.replies import JobHandle
 from bus.router import Router
+from bus.sealing import cipher_of
 from bus.settings import Settings, load_settings
-from bus.stacks import client_stack, server_stack
+from bus.stacks import client_stack, sealed, server_stack
 from bus.topology import BASE, dead_letter_queue, merged
 from bus.transport import Consumption, Transport
 from bus.transports.memory import MemoryTransport
 from bus.transports.rabbitmq import RabbitMQTransport
+from bus.trust import operator_of, trust_of
 
 __all__ = ["Bus"]
 
@@ -69,8 +73,13 @@ class Bus:
         self._transport = transport or RabbitMQTransport(self.settings, name=service, clock=clock)
         limits = {"leeway": self.settings.clock_leeway, "longest": self.settings.request_timeout}
         self._server = server_stack(clock=clock, **limits) if server is None else server
-        layers = client_stack(clock=clock) if client is None else client
-        self._client = Client(service, self.instance, self._transport, layers, settings=self.settings, clock=clock)
+        self._trust = trust_of(service, self.settings, clock=clock)
+        signer, verifier = (self._trust.signer, self._trust.verifier) if self._trust else (None, None)
+        self._cipher = cipher_of(self.settings)
+        layers = sealed(client_stack(clock=clock) if client is None else client, self._cipher, signer)
+        self._client = Client(
+            service, self.instance, self._transport, layers, settings=self.settings, verifier=verifier, cipher=self._cipher, clock=clock
+        )
         self._consumptions: list[Consumption] = []
         self._unsettled = 0
         """How many `serving` blocks begin or end now."""
@@ -78,18 +87,25 @@ class Bus:
     async def __aenter__(self) -> Self:
         """Connect. Raises `Unavailable` or `Unauthenticated` within the settings `connect_timeout` and `start_timeout`."""
         try:
+            if self._trust is not None:
+                await self._trust.start()
             await self._transport.start(self._client.replies, timeout=self.settings.connect_timeout)
             if self.settings.topology == "verify":
                 await self._transport.declare(BASE)  # says at once what is missing; a consumer would try again until the start's deadline
             self._consumptions = [await self._client.start()]
             await self._ready(self._consumptions)
         except BaseException:
-            await self._transport.close()
+            await self._close()
             raise
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def _close(self) -> None:
         await self._transport.close()
+        if self._trust is not None:
+            await self._trust.close()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._close()
         self._client.replies.lost()  # who still waits for a reply hears that none will come
 
     @property
@@ -118,14 +134,22 @@ class Bus:
         return await look(self._transport, queue, selection, limit=limit)
 
     async def replay(
-        self, queue: str, selection: Selection = EVERYTHING, *, extend: float | None = None, rate: float | None = None
+        self,
+        queue: str,
+        selection: Selection = EVERYTHING,
+        *,
+        extend: float | None = None,
+        reason: str | None = None,
+        rate: float | None = None,
     ) -> Replayed:
         """Move dead letters back into their work queue, to be handled anew from attempt 1. What went wrong is in the result.
 
         Each is acked when the broker has confirmed its copy: killed at any point, nothing is lost, and at most 100 are there twice.
-        `extend`: seconds that expired ones get to be handled in; without it they stay. `rate`: at most so many a second.
+        `extend`: seconds that expired ones get to be handled in; without it they stay. Unless `BUS_AUTH` is off it takes an operator's
+        key, `BUS_OPERATOR_KEY`, and a `reason`, and is done three times at most. `rate`: at most so many a second.
         """
-        how = Replaying(by=self.instance, extend=extend, rate=rate, clock=self._clock)
+        word = await operator_of(self.settings, actor=self.instance, reason=reason, clock=self._clock) if extend is not None else None
+        how = Replaying(by=self.instance, extend=extend, countersign=word, rate=rate, clock=self._clock)
         return await replay(self._transport, dead_letter_queue(queue), selection, how=how)
 
     async def purge(self, queue: str, selection: Selection) -> Purged:
@@ -145,6 +169,10 @@ class Bus:
         if router.name != self.service:
             raise ConfigurationError(f"the bus is {self.service!r} and the router {router.name!r}; a service serves its own router")
         _fit(router, self.settings.consumer_timeout)
+        for endpoint in router.endpoints.values():
+            self._cipher.require(endpoint.contract.type)
+        if self._trust is not None:
+            self._trust.admit(router)
         self._unsettled += 1
         try:
             async with self._consuming(router):
@@ -159,18 +187,21 @@ class Bus:
     @asynccontextmanager
     async def _consuming(self, router: Router) -> AsyncIterator[None]:
         async with router.lifespan() as state, AsyncExitStack() as stack:
-            receivers = self._receivers(router, state)
+            quarantine = Quarantine()
+            receivers = self._receivers(router, state, quarantine)
             # All queues before the first consumer: who is answered by one endpoint can rely on the others, and a queue
             # that exists with other arguments is told at once.
             await self._transport.declare(merged(receiver.topology for receiver in receivers))
             if not isinstance(self._transport, MemoryTransport):
                 await refuse_unsafe(wanted_by([router], self.settings), self.settings)
-            consumptions: list[Consumption] = []
-            stack.push_async_callback(self._drain, receivers, consumptions)
-            for receiver in receivers:
-                consumptions.append(await self._consume(receiver))  # noqa: PERF401 - the stop has to know each from its beginning
-            await self._ready(consumptions)
-            self._consumptions += consumptions
+            quarantine.intakes = intakes = [Intake(self._transport, receiver) for receiver in receivers]
+            stack.push_async_callback(self._drain, receivers, intakes)
+            quarantine.start()
+            stack.push_async_callback(quarantine.stop)
+            for intake in intakes:
+                await intake.begin()
+            await self._ready(intakes)
+            self._consumptions += intakes
             log.info("serving", extra={"service": self.service, "endpoints": len(receivers)})
             yield
 
@@ -179,7 +210,7 @@ class Bus:
         async with self.serving(router):
             await (until or asyncio.Event()).wait()
 
-    def _receivers(self, router: Router, state: Any) -> list[Receiver]:
+    def _receivers(self, router: Router, state: Any, quarantine: Quarantine) -> list[Receiver]:
         handler = compose(self._server, router)
         needs = topology_of(router, self.settings)
         return [
@@ -193,15 +224,14 @@ class Bus:
                 state=state,
                 version=self.settings.service_version,
                 inbox=self._inbox,
+                gate=self._trust.gate(endpoint.contract) if self._trust else None,
+                cipher=self._cipher,
+                quarantine=quarantine,
+                delivery_limit=self.settings.delivery_limit,
                 clock=self._clock,
             )
             for name, endpoint in router.endpoints.items()
         ]
-
-    async def _consume(self, receiver: Receiver) -> Consumption:
-        return await self._transport.consume(
-            receiver.queue, receiver.topology, prefetch=receiver.endpoint.concurrency, on_delivery=receiver.take
-        )
 
     async def _ready(self, consumptions: Sequence[Consumption]) -> None:
         try:
@@ -213,14 +243,14 @@ class Bus:
             why = "; ".join(f"{name}: {trouble}" for name, trouble in waiting.items())
             raise Unavailable(f"not ready after {self.settings.start_timeout:.3g} s: {why}") from None
 
-    async def _drain(self, receivers: Sequence[Receiver], consumptions: Sequence[Consumption]) -> None:
-        self._consumptions = [c for c in self._consumptions if c not in consumptions]
+    async def _drain(self, receivers: Sequence[Receiver], intakes: Sequence[Intake]) -> None:
+        self._consumptions = [c for c in self._consumptions if c not in intakes]
         try:
-            await asyncio.gather(*(_cancelled(consumption) for consumption in consumptions))
+            await asyncio.gather(*(intake.cancel() for intake in intakes))
             for receiver in receivers:
                 receiver.hand_back()
             await self._finish(receivers)
-            await asyncio.gather(*(consumption.close() for consumption in consumptions))
+            await asyncio.gather(*(intake.close() for intake in intakes))
         except asyncio.CancelledError:  # told to stop a second time: now
             for receiver in receivers:
                 receiver.abandon()
@@ -247,10 +277,3 @@ def _fit(router: Router, consumer_timeout: float) -> None:
                 f"{endpoint.contract.type} may take {endpoint.timeout:g} s, and the broker takes it back after {consumer_timeout:g} s; "
                 "shorten its handler's timeout, or raise RabbitMQ's consumer_timeout (ms) and BUS_CONSUMER_TIMEOUT (s)"
             )
-
-
-async def _cancelled(consumption: Consumption) -> None:
-    try:
-        await consumption.cancel()
-    except BusError as error:
-        log.warning("a consumer could not be cancelled", extra={"queue": consumption.name, "why": str(error)})

@@ -1,20 +1,25 @@
 """Messaging Gateway: typed `request`, `publish` and `submit`."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, cast
 
 from bus.contract import Contract, Event, Job, Kind, Message, Request, contract_of, encode
+from bus.encryption import UNUSED, Cipher
 from bus.envelope import Envelope, new_id
-from bus.errors import ContractError, Internal, NotServed, ResourceExhausted, Unavailable
+from bus.errors import BusError, ContractError, Internal, NotServed, ResourceExhausted, Unavailable, UnknownKey
 from bus.handler import Middleware, compose
+from bus.middleware.auth import Verifier
 from bus.replies import JobHandle, Replies, answer_of, error_in
 from bus.settings import Settings
-from bus.topology import address_of, reply_queue, reply_topology
+from bus.topology import address_of, reply_queue, reply_topology, service_of
 from bus.transport import Accepted, Consumption, Delivery, Outcome, Refused, Returned, Transport
 
 __all__ = ["Client"]
+
+log = logging.getLogger("bus.client")
 
 R = TypeVar("R", bound=Message | None)
 
@@ -22,7 +27,7 @@ R = TypeVar("R", bound=Message | None)
 class Client:
     """Sends for one service, and takes the replies."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a message meets on its way
         self,
         service: str,
         instance: str,
@@ -30,8 +35,11 @@ class Client:
         layers: Sequence[Middleware],
         *,
         settings: Settings,
+        verifier: Verifier | None = None,
+        cipher: Cipher = UNUSED,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`verifier` holds answers to what proves them; None takes them as they come. `cipher` opens their payloads."""
         self._service = service
         self._instance = instance
         self._reply_to = reply_queue(service, instance)
@@ -39,6 +47,9 @@ class Client:
         self._settings = settings
         self._clock = clock
         self._call = compose(layers, self._exchange)
+        self._verifier = verifier
+        self._cipher = cipher
+        self._checks: set[asyncio.Task[None]] = set()
         self._consumption: Consumption | None = None
         self.replies = Replies()
 
@@ -50,7 +61,46 @@ class Client:
         return self._consumption
 
     def _take(self, delivery: Delivery) -> None:
-        self.replies.take(delivery.envelope)
+        envelope = delivery.envelope
+        if self._verifier is not None:
+            error = self._refusal(envelope, self._verifier)
+            if isinstance(error, UnknownKey):
+                check = asyncio.get_running_loop().create_task(self._take_later(envelope, self._verifier))
+                self._checks.add(check)
+                check.add_done_callback(self._checks.discard)
+                return
+            if error is not None:
+                self._refuse(envelope, self._verifier, error)
+                return
+        self._hand_over(envelope)
+
+    def _hand_over(self, answer: Envelope) -> None:
+        """To who waits for it, with its payload."""
+        try:
+            answer = self._cipher.open(answer)
+        except BusError as error:
+            log.warning("an answer was refused", extra={"type": answer.type, "message_id": answer.id, "why": str(error)})
+            self.replies.refused(answer, str(error))
+        else:
+            self.replies.take(answer)
+
+    def _refusal(self, answer: Envelope, verifier: Verifier) -> BusError | None:
+        """Why it is no answer of the service that was asked. One that nobody waits for is nobody's to judge: it is counted as late."""
+        asked = self.replies.asked(answer)
+        return None if asked is None else verifier.answer_refusal(answer, service_of(asked))
+
+    def _refuse(self, answer: Envelope, verifier: Verifier, error: BusError) -> None:
+        verifier.note(answer, error)
+        self.replies.refused(answer, str(error))
+
+    async def _take_later(self, answer: Envelope, verifier: Verifier) -> None:
+        """Its key may be a new one."""
+        await verifier.refetch()
+        error = self._refusal(answer, verifier)
+        if error is None:
+            self._hand_over(answer)
+        else:
+            self._refuse(answer, verifier, error)
 
     async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
         """Ask, and wait for the answer at most `timeout` seconds (default: the setting `request_timeout`).
@@ -118,7 +168,7 @@ class Client:
         left = self._left(envelope)
         # Each attempt has its own: the broker drops what is dead by then, and the server's clock need not be ours.
         envelope = envelope.evolve(expiration=int(left * 1000))
-        answer = self.replies.expect(envelope.id, left)
+        answer = self.replies.expect(envelope.id, left, envelope.type)
         try:
             _check(await self._transport.send(envelope, address_of("request", envelope.type), timeout=left), envelope)
             reply = await answer

@@ -6,18 +6,17 @@ keyword, misspelt ones too, while a decorator's are checked by mypy and pyright.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, Generic, Literal, Protocol, Self, TypeVar, cast, get_args
+from typing import Generic, Literal, Protocol, Self, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.errors import PydanticInvalidForJsonSchema
-from pydantic_core import PydanticSerializationError
-from pydantic_core.core_schema import ErrorType
+from pydantic import BaseModel, ConfigDict
+from typing_extensions import override
 
-from bus.errors import ContractError, ContractViolation
+from bus.errors import ContractError
+from bus.payloads import decode, encode
 from bus.policy import RetryPolicy
+from bus.sensitive import shown_fields
 
 __all__ = [
     "CATALOG",
@@ -39,6 +38,8 @@ Kind = Literal["request", "event", "job"]
 
 PART = re.compile(r"[a-z][a-z0-9-]*")
 NAME = re.compile(rf"{PART.pattern}(\.{PART.pattern})+")
+PERMISSION = re.compile(r"[a-z][a-z0-9:._-]*")
+"""No space: a token's scope is a list with spaces between."""
 VERSION_PART = re.compile(r"v\d+")
 # A queue's name is an AMQP short string (255 bytes); the longest is that of a subscription's dead letters:
 # <service>.events.<contract>.v<version>.<subscription>.dead
@@ -50,10 +51,18 @@ OURS = "bus"
 
 
 class Message(BaseModel):
-    """A value that crosses the wire: frozen, JSON, unknown fields ignored so that a newer sender may add some."""
+    """A value that crosses the wire: frozen, JSON, unknown fields ignored so that a newer sender may add some.
+
+    Its repr names the fields and shows no value: reprs end up in logs and tracebacks. `bus.testing.shown_values` shows them.
+    """
 
     # hide_input_in_errors: an error's text must never show a patient's data. allow_inf_nan: JSON has no such numbers.
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False)
+
+    @override
+    def __repr_args__(self) -> Iterable[tuple[str | None, object]]:
+        """What `repr` and `str` show; pydantic's own hook."""
+        return shown_fields(self)
 
 
 DEFAULT_RETRY = RetryPolicy()
@@ -106,12 +115,14 @@ class Contract:
     model: type[Message]
     reply: type[Message] | None
     """The reply or result type; None for events, and for requests and jobs that answer without content."""
-    permission: str | None = None
-    """The right that a caller must hold."""
+    permission: str
+    """The right to call (requests, jobs), or to publish and to consume (events); all versions of a contract share it."""
     idempotent: bool = False
     """Whether running it twice has the effect of running it once: then the bus itself may try it again."""
     retry: RetryPolicy = DEFAULT_RETRY
     """Events and jobs: how a handler that says nothing else is retried."""
+    encrypted: bool = False
+    """Whether the payload is encrypted on its way, and those of its reply, result and progress."""
 
     type: str = field(init=False)
     """The type on the wire, `<name>.v<version>`; the routing key, too."""
@@ -157,24 +168,28 @@ class Catalog:
 CATALOG = Catalog()
 
 
-def contract(
+def contract(  # noqa: PLR0913 - what may be said of a contract, each by its name
     name: str,
     *,
     version: int,
     permission: str | None = None,
     idempotent: bool = False,
     retry: RetryPolicy = DEFAULT_RETRY,
+    encrypted: bool = False,
     catalog: Catalog = CATALOG,
 ) -> Callable[[M], M]:
     """Declare a `Request`, `Event` or `Job` class as version `version` of the contract `name`.
 
+    `permission` is the right that `grants.toml` gives; without it the contract's name, so that all versions share it.
     `retry` is for handlers of an event or job that have no policy of their own; a request is retried by who asks.
-    Raises `ContractError` at import for a bad name or version, a class that is none of the three kinds, an
+    `encrypted` keeps the payload, and those of reply, result and progress, from the broker: each service needs the ring of keys.
+    Raises `ContractError` at import for a bad name, version or permission, a class that is none of the three kinds, an
     unresolved reply type, or a type that another class has.
     """
 
     def declare(model: M) -> M:
         _check_name(name, version, model)
+        _check_permission(permission, model)
         kind = _kind(model)
         if kind == "request" and retry is not DEFAULT_RETRY:
             raise ContractError(f"{_place(model)} is a request, which is retried by who asks; leave retry= out")
@@ -184,9 +199,10 @@ def contract(
             kind=kind,
             model=model,
             reply=None if kind == "event" else _reply(model),
-            permission=permission,
+            permission=name if permission is None else permission,
             idempotent=idempotent,
             retry=retry,
+            encrypted=encrypted,
         )
         known = _DECLARED.get(model)
         if known is not None and known.type != declared.type:
@@ -207,75 +223,6 @@ def contract_of(model: type[Message]) -> Contract:
         return _DECLARED[model]
     except KeyError:
         raise ContractError(f"{_place(model)} has no contract; decorate it with @contract(name, version=…)") from None
-
-
-def encode(message: Message | None, model: type[Message] | None = None) -> bytes:
-    """The message as JSON (UTF-8), by alias; None is `null`. What is not in `model` (default: its class) stays here.
-
-    Raises `ContractViolation` for what only `model_construct` or a lone surrogate can have made. Without an error of its
-    own pydantic would send it, and warn with the value in the warning's text.
-    """
-    if message is None:
-        return b"null"
-    model = model or type(message)
-    try:
-        return model.__pydantic_serializer__.to_json(message, by_alias=True, warnings="error")
-    except PydanticSerializationError:
-        fault = f"{model.__name__}: a value does not fit its field, or is no Unicode text"
-    raise ContractViolation(fault)  # outside of the handler: the other error, with the value in it, is no context of this
-
-
-def decode(model: type[Any] | None, body: bytes, *, extra: Literal["forbid"] | None = None) -> Any:
-    """The message of class `model` in `body`; `ContractViolation` names the fields and rules that it breaks.
-
-    Fields that it does not have are what its class says, which is ignored; with `extra="forbid"` they break a rule.
-    """
-    if model is None:
-        return None
-    try:
-        return model.__pydantic_validator__.validate_json(body, extra=extra)
-    except ValidationError as error:
-        faults = _faults(model, error)
-    raise ContractViolation(f"{model.__name__}: {faults}")  # outside of the handler, as in `encode`
-
-
-MOST_FAULTS_SHOWN = 5
-RULES = frozenset(get_args(ErrorType))
-"""The rules that are pydantic's own; a validator may name one of its own after what it saw."""
-
-
-def _faults(model: type[Message], error: ValidationError) -> str:
-    """Fields and rules, without values: a key of a mapping and the text of a user's validator are values, too."""
-    names = _field_names(model)
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    shown = [
-        f"{'.'.join(str(part) if isinstance(part, int) or part in names else '*' for part in fault['loc']) or 'body'}: "
-        f"{fault['type'].replace('_', ' ') if fault['type'] in RULES else 'a rule of its own'}"
-        for fault in faults[:MOST_FAULTS_SHOWN]
-    ]
-    more = len(faults) - len(shown)
-    return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
-
-
-@cache
-def _field_names(model: type[BaseModel]) -> frozenset[str]:
-    """Every field name that the model's schema knows, at any depth."""
-
-    def names(schema: object) -> Iterator[str]:
-        if isinstance(schema, dict):
-            properties = schema.get("properties")
-            if isinstance(properties, dict):
-                yield from properties
-            for inner in schema.values():
-                yield from names(inner)
-        elif isinstance(schema, list):
-            for inner in schema:
-                yield from names(inner)
-
-    try:
-        return frozenset(names(model.model_json_schema()))
-    except PydanticInvalidForJsonSchema:
-        return frozenset(model.model_fields)
 
 
 def check_part(part: str, what: str) -> None:
@@ -300,6 +247,14 @@ def _check_name(name: str, version: int, model: type[Message]) -> None:
         raise ContractError(f"{_place(model)}: {name!r} has a version in it; write version= instead")
     if not 1 <= version <= HIGHEST_VERSION:
         raise ContractError(f"{_place(model)}: versions go from 1 to {HIGHEST_VERSION}, not {version}")
+
+
+def _check_permission(permission: str | None, model: type[Message]) -> None:
+    if permission is not None and (not PERMISSION.fullmatch(permission) or len(permission) > LONGEST_NAME):
+        raise ContractError(
+            f"{_place(model)}: {permission[:LONGEST_NAME]!r} is no permission; write lower-case letters, digits and any of ':.-_', "
+            f"at most {LONGEST_NAME} characters, such as 'read:notes'"
+        )
 
 
 def _kind(model: type[Message]) -> Kind:

@@ -31,6 +31,7 @@ Traffic = Literal["request", "reply", "event", "job", "update"]
 
 REPLY_SUFFIX, PROGRESS_SUFFIX = ".reply", ".progress"
 ERROR_TYPE = "bus.error.v1"
+HIDDEN = frozenset({"body", "authorization", "proof", "counter_proof"})
 NO_HEADERS: Mapping[str, str | int] = MappingProxyType({})
 
 
@@ -76,6 +77,12 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     """The queue that it was taken from; never on the wire."""
     fault: str | None = None
     """What makes it no message of wire format 1; never on the wire. Such an envelope is only ever refused or dead-lettered."""
+    authorization: str | None = None
+    """Requests and replies: `Bearer <service token>`. Not in the repr, as the two below."""
+    proof: str | None = None
+    """Events and jobs: a compact JWT about this message."""
+    counter_proof: str | None = None
+    """An operator's word that it may be handled although `proof` has expired."""
     headers: Mapping[str, str | int] = NO_HEADERS
     """All other headers, such as `dead-*` or a user's own; carried along by copies."""
 
@@ -85,7 +92,7 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
 
     @override
     def __repr__(self) -> str:
-        shown = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name != "body")
+        shown = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in HIDDEN)
         return f"Envelope({', '.join(shown)})"
 
 

@@ -9,6 +9,7 @@
     ├── AlreadyExists          what was to be made exists
     ├── PermissionDenied       the caller is known and has not the right
     ├── Unauthenticated        nobody knows who the caller is
+    │   └── UnknownKey         what says who it is was signed with a key that is not known here, or not yet
     ├── ResourceExhausted      a limit, quota or queue is full
     ├── FailedPrecondition     the system is not in the state that this needs
     │   ├── ConfigurationError settings or topology are wrong; the message says which
@@ -23,10 +24,11 @@
     │   ├── NotServed          no queue takes this request or job: nobody serves its contract
     │   └── ConnectionLost     the connection went while the outcome was open
     ├── DataLoss               something that was accepted is gone or damaged
+    ├── ProcessLost            each process that handled it ended before it did
     ├── Internal               a fault of the service; its text stays there
     └── Unknown                an error code that this version does not know
 
-`code` is the gRPC canonical name (https://grpc.io/docs/guides/status-codes/), in lower case as on the wire;
+`code` is the gRPC canonical name (https://grpc.io/docs/guides/status-codes/), in lower case as on the wire (`process_lost` is our own);
 `retryable` says whether the same message may succeed later. The text of these errors is written for the caller
 and may cross the wire; the text of any other exception never does (it could hold a patient's data).
 """
@@ -52,6 +54,7 @@ __all__ = [
     "NotServed",
     "OutOfRange",
     "PermissionDenied",
+    "ProcessLost",
     "ResourceExhausted",
     "TopologyMismatch",
     "Unauthenticated",
@@ -59,6 +62,7 @@ __all__ = [
     "Undecodable",
     "Unimplemented",
     "Unknown",
+    "UnknownKey",
     "error_for",
 ]
 
@@ -118,6 +122,10 @@ class Unauthenticated(BusError):
     """Nobody knows who the caller is."""
 
     code = "unauthenticated"
+
+
+class UnknownKey(Unauthenticated):
+    """What says who the sender is was signed with a key that is not known here, or not yet."""
 
 
 class ResourceExhausted(BusError):
@@ -200,6 +208,12 @@ class DataLoss(BusError):
     code = "data_loss"
 
 
+class ProcessLost(BusError):
+    """Each process that handled it ended, or lost its connection, before it was done; it is not tried again."""
+
+    code = "process_lost"
+
+
 class Internal(BusError):
     """A fault of the service; its text stays there and only the message id crosses the wire."""
 
@@ -228,6 +242,7 @@ CANONICAL: dict[str, type[BusError]] = {
         DeadlineExceeded,
         Unavailable,
         DataLoss,
+        ProcessLost,
         Internal,
         Unknown,
     )

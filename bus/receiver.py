@@ -6,14 +6,18 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from bus.context import Context, Sender, current
-from bus.dead_letters.record import REPLAYS
+from bus.dead_letters.record import PARKED, REPLAYS
+from bus.encryption import UNUSED, Cipher
 from bus.envelope import Envelope
-from bus.errors import Cancelled, Expired, Unavailable, Undecodable
+from bus.errors import BusError, Cancelled, Expired, ProcessLost, Unavailable, Undecodable, UnknownKey
 from bus.handler import Handler
 from bus.inbox import Handled, Inbox, MessageKey
+from bus.middleware.auth import Gate
+from bus.quarantine import SUSPECT_FROM, Quarantine, SingleFile, Suspect, losses_of
 from bus.recovery import backoff, is_own_cancel, place_of
 from bus.router import Endpoint
 from bus.settlement import Outcome, Settler
@@ -27,8 +31,8 @@ log = logging.getLogger("bus.receiver")
 MOST_KEPT = 1_000
 """Outcomes remembered for redeliveries; beyond it the oldest are forgotten. Not more than the prefetch can be under way at a time."""
 
-Key = tuple[str, int, str | int]
-"""A message's id, attempt and replays: neither a retry nor a replay is a redelivery."""
+Key = tuple[str, int, str | int, int]
+"""A message's id, attempt and replays: neither a retry nor a replay is a redelivery. The last: of others with the same id, which."""
 
 
 class Receiver:
@@ -50,20 +54,35 @@ class Receiver:
         sender: Sender,
         state: Any,
         inbox: Inbox,
+        gate: Gate | None = None,
+        cipher: Cipher = UNUSED,
+        quarantine: Quarantine,
+        delivery_limit: int,
         version: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`gate` holds messages to what proves them; None takes them as they come. `cipher` opens their payloads.
+
+        `delivery_limit` is how many deliveries of one message may be lost with their process; then it is given up.
+        """
         self.endpoint = endpoint
         self.queue = queue
         self.topology = topology
         # A request that may not run twice is acked when its handler starts: then the broker never delivers it again.
         self._once = endpoint.contract.kind == "request" and not endpoint.contract.idempotent
+        self.counted = queue.arguments.get("x-queue-type") == "quorum" and not self._once
+        """Whether the broker counts how often a message was lost, and somebody minds."""
+        self._limit = min(delivery_limit, int(queue.arguments.get("x-delivery-limit", delivery_limit)))
+        self._quarantine = quarantine
+        self._single_file = SingleFile()
         self._handler = handler
         self._sender = sender
         self._state = state
         self._inbox = inbox
         self._clock = clock
-        self._settler = Settler(endpoint, topology, transport, service=service, version=version, clock=clock)
+        self._gate = gate
+        self._cipher = cipher
+        self._settler = Settler(endpoint, topology, transport, service=service, gate=gate, cipher=cipher, version=version, clock=clock)
         # Handlers see the context variables of who serves, and not those of who happened to open the connection.
         self._surroundings = copy_context()
         self._surroundings.run(current.set, None)
@@ -74,18 +93,66 @@ class Receiver:
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._waiting: deque[asyncio.Future[bool]] = deque()
         self._stopping = False
+        self._strangers = 0
 
     def take(self, delivery: Delivery) -> None:
         """One delivery, from the transport."""
         envelope = delivery.envelope
-        key = (envelope.id, envelope.attempt, envelope.headers.get(REPLAYS, 0))
+        key: Key = (envelope.id, envelope.attempt, envelope.headers.get(REPLAYS, 0), 0)
         deliveries = self._open.get(key)
         if deliveries is not None:
-            deliveries.append(delivery)
-            return
+            if self._joins(deliveries[0].envelope, envelope):
+                deliveries.append(delivery)
+                return
+            self._strangers += 1
+            key = (*key[:3], self._strangers)
         deliveries = self._open[key] = [delivery]
+        if delivery.redelivered and self._waits(key, envelope, delivery):
+            return
         life = self._receive(key, envelope, deliveries)
         self._tasks[key] = self._loop.create_task(life, context=self._surroundings.copy())
+
+    def _joins(self, first: Envelope, second: Envelope) -> bool:
+        """Whether the second is the first once more, and not only in what anyone could have written on it.
+
+        A copy that its sender made when it was in doubt is signed and encrypted anew: then both have to be what they say.
+        """
+        if all(getattr(first, name) == getattr(second, name) for name in IDENTITY):
+            return True
+        if (first.source, first.type) != (second.source, second.type):
+            return False
+        return self._gate is None or (self._gate.refusal(first) is None and self._gate.refusal(second) is None)
+
+    def _waits(self, key: Key, envelope: Envelope, delivery: Delivery) -> bool:
+        """Whether what was delivered before, here or elsewhere, is run later, without company. What was lost too often ends at once."""
+        if self._once or key in self._ended:
+            return False
+        losses, run = losses_of(delivery), partial(self._run_alone, key)
+        if losses is None:
+            self._single_file.add(run)
+            return True
+        if losses >= self._limit:
+            text = f"{envelope.type}: its process ended, or lost its connection, {losses} times before it was done"
+            self._keep(key, Outcome(error=ProcessLost(text)))
+        elif losses >= SUSPECT_FROM:
+            self._quarantine.add(Suspect(queue=self.queue.name, id=envelope.id, losses=losses, run=run))
+            return True
+        return False
+
+    async def _run_alone(self, key: Key) -> None:
+        if deliveries := self._open.get(key):
+            life = self._receive(key, deliveries[0].envelope, deliveries)
+            self._tasks[key] = task = self._loop.create_task(life, context=self._surroundings.copy())
+            await asyncio.wait([task])
+
+    @property
+    def holds(self) -> bool:
+        """Whether something is here that has not begun, since it is to run alone."""
+        return len(self._open) > len(self._tasks)
+
+    def running(self) -> list[asyncio.Task[None]]:
+        """What has begun, or waits for a place, and has not ended."""
+        return [task for task in self._tasks.values() if not task.done()]
 
     async def _receive(self, key: Key, envelope: Envelope, deliveries: list[Delivery]) -> None:
         """A message's life here. `deliveries` may grow meanwhile."""
@@ -149,7 +216,12 @@ class Receiver:
 
     async def _run(self, key: Key, envelope: Envelope, deliveries: list[Delivery]) -> None:
         """Call the handler once, do what follows, then ack. What cannot be done goes back, and its outcome is kept for when it returns."""
-        outcome = self._ended.pop(key, None) if self._ended else None
+        # Before all else: who is not who he says gets no answer that is remembered, and stands in nobody's way.
+        refusal = self._gate.refusal(envelope) if self._gate is not None else None
+        if refusal is not None:
+            outcome: Outcome | None = await self._refused(envelope, refusal)
+        else:
+            outcome = self._ended.pop(key, None) if self._ended else None
         if outcome is None:
             if self._once:
                 if deliveries[0].redelivered:
@@ -165,6 +237,15 @@ class Receiver:
             await _requeue(deliveries)
         elif not await _ack(deliveries):
             self._keep(key, Outcome(concluded=True))
+
+    async def _refused(self, envelope: Envelope, refusal: BusError) -> Outcome | None:
+        """What becomes of what is not let in; None where it is after all, by a key that was fetched just now."""
+        if isinstance(refusal, UnknownKey) and self._gate is not None:
+            if envelope.traffic == "request" or PARKED in envelope.headers:
+                again = await self._gate.again(envelope)
+                return None if again is None else Outcome(error=again, refused=True)
+            self._gate.later()
+        return Outcome(error=refusal, refused=True)
 
     async def _unless_handled(self, envelope: Envelope) -> Outcome:
         """What is remembered of the message, or comes of handling it now. Only success is remembered: a dead letter may be replayed."""
@@ -200,13 +281,14 @@ class Receiver:
             current.reset(token)
 
     def _admitted(self, envelope: Envelope) -> Envelope:
-        """The envelope, with the deadline that the handler's own timeout sets."""
+        """The envelope with its payload, and with the deadline that the handler's own timeout sets."""
         if envelope.fault:
             log.warning("undecodable message", extra={"queue": envelope.queue, "fault": envelope.fault})
             raise Undecodable(envelope.fault)
         now = self._clock() * 1000
         if envelope.expires is not None and envelope.expires <= now:
             raise Expired(f"{envelope.type}: it lay longer than it was worth handling")
+        envelope = self._cipher.open(envelope)
         if self.endpoint.timeout is None:
             return envelope
         return envelope.evolve(deadline=int(now + self.endpoint.timeout * 1000))
@@ -229,7 +311,7 @@ class Receiver:
 
     async def finish(self) -> None:
         """Returns when nothing runs any more. Callers set the limit."""
-        while running := [task for task in self._tasks.values() if not task.done()]:
+        while running := self.running():
             await asyncio.wait(running)
         for deliveries in self._open.values():
             await _requeue(deliveries)  # cancelled before its task could begin
@@ -242,6 +324,9 @@ class Receiver:
         for task in self._tasks.values():
             task.cancel()
         return len(self._tasks)
+
+
+IDENTITY = ("source", "type", "body", "proof", "authorization", "reply_to")
 
 
 async def _ack(deliveries: list[Delivery]) -> bool:

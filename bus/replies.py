@@ -3,7 +3,6 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Generic, TypeVar, cast
 from weakref import WeakValueDictionary
 
@@ -44,7 +43,7 @@ class Replies:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop
         self._deadlines = Deadlines()
-        self._calls: dict[str, asyncio.Future[Envelope]] = {}
+        self._calls: dict[str, _Call] = {}
         self._jobs: WeakValueDictionary[str, JobHandle[Message | None]] = WeakValueDictionary()
         self.late = 0
         """Replies for which nobody waited any more."""
@@ -55,12 +54,15 @@ class Replies:
         """From now on calls wait on the running loop."""
         self._loop = asyncio.get_running_loop()
 
-    def expect(self, message_id: str, seconds: float) -> asyncio.Future[Envelope]:
-        """A call that waits for the reply to `message_id`, and fails with `DeadlineExceeded` after `seconds`. `forget` it in the end."""
+    def expect(self, message_id: str, seconds: float, type_: str) -> asyncio.Future[Envelope]:
+        """A call that waits for the reply to `message_id`, and fails with `DeadlineExceeded` after `seconds`. `forget` it in the end.
+
+        `type_` is what was asked.
+        """
         loop = self._loop
         call: asyncio.Future[Envelope] = loop.create_future()
-        self._calls[message_id] = call
-        self._deadlines.add(loop, call, loop.time() + seconds, partial(_late, call))
+        waiting = self._calls[message_id] = _Call(call, type_)
+        self._deadlines.add(loop, call, loop.time() + seconds, waiting.late)
         return call
 
     def forget(self, message_id: str, call: asyncio.Future[Envelope]) -> None:
@@ -78,31 +80,59 @@ class Replies:
         """Hand a reply or update to who waits for it; what nobody waits for is counted and dropped."""
         target = envelope.in_reply_to or ""
         call = self._calls.get(target)
-        if call is not None and not call.done():
-            call.set_result(envelope)
+        if call is not None and not call.answer.done():
+            call.answer.set_result(envelope)
         elif (handle := self._jobs.get(target)) is not None:
             handle.take(envelope)
         else:
             self.late += 1
+
+    def asked(self, envelope: Envelope) -> str | None:
+        """The type of the request or job that this answers; None where nobody waits for it."""
+        target = envelope.in_reply_to or ""
+        call = self._calls.get(target)
+        if call is not None:
+            return call.type
+        handle = self._jobs.get(target)
+        return None if handle is None else handle.type
+
+    def refused(self, envelope: Envelope, why: str) -> None:
+        """An answer that is not the service's is dropped: the right one may come yet. Who waits in vain hears of it at the end."""
+        call = self._calls.get(envelope.in_reply_to or "")
+        if call is not None:
+            call.refused = why
 
     def returned(self, message_id: str, reason: str) -> None:
         """A request that no queue takes fails at once; a reply that comes back had a caller that is gone."""
         call = self._calls.get(message_id)
         if call is None:
             self.undeliverable += 1
-        elif not call.done():
-            call.set_exception(NotServed(f"nobody serves it ({reason}); start the service that does, in this version"))
+        elif not call.answer.done():
+            call.answer.set_exception(NotServed(f"nobody serves it ({reason}); start the service that does, in this version"))
 
     def lost(self) -> None:
         """Every call under way fails now: its reply queue went with the connection."""
         for call in self._calls.values():
-            if not call.done():
-                call.set_exception(ConnectionLost("the connection went while waiting for the reply", maybe_executed=True))
+            if not call.answer.done():
+                call.answer.set_exception(ConnectionLost("the connection went while waiting for the reply", maybe_executed=True))
 
 
-def _late(call: "asyncio.Future[Envelope]") -> None:
-    if not call.done():
-        call.set_exception(DeadlineExceeded("no reply within the deadline", maybe_executed=True))
+class _Call:
+    """A call that waits."""
+
+    __slots__ = ("answer", "refused", "type")
+
+    def __init__(self, answer: "asyncio.Future[Envelope]", type_: str) -> None:
+        self.answer = answer
+        self.type = type_
+        self.refused: str | None = None
+        """Why the last answer that came was none."""
+
+    def late(self) -> None:
+        """Its time is up."""
+        if not self.answer.done():
+            why = f"; one that came was refused: {self.refused}" if self.refused else ""
+            self.answer.set_exception(DeadlineExceeded(f"no reply within the deadline{why}", maybe_executed=True))
 
 
 class JobHandle(Generic[R]):
@@ -111,6 +141,7 @@ class JobHandle(Generic[R]):
     def __init__(self, job_id: str, contract: Contract, *, patience: float) -> None:
         """`patience` is how long, in seconds, `result` and `updates` wait at most: a job ends at its `expires`."""
         self.id = job_id
+        self.type = contract.type
         self._contract = contract
         self._patience = patience
         self._updates: deque[Progress] = deque(maxlen=MOST_UPDATES)

@@ -11,6 +11,7 @@ from bus.contract import Asks, Contract, Event, Message, Orders, check_part, con
 from bus.depends import dependencies_of, injected
 from bus.envelope import Envelope, reply
 from bus.errors import ContractError, FailedPrecondition, Internal, Unimplemented
+from bus.key_source import REFETCH_INTERVAL
 from bus.policy import RetryPolicy
 from bus.recovery import delays_of
 from bus.topology import (
@@ -75,8 +76,9 @@ class Endpoint:
     subscription: str | None = None
 
     def tiers(self) -> tuple[str, ...]:
-        """The retry tiers that its policy uses."""
-        return tuple(dict.fromkeys(tier_for(delay) for delay in delays_of(self.retry)))
+        """The retry tiers that its policy uses, and the one in which an event or job waits for an unknown key."""
+        parking = () if self.contract.kind == "request" else (REFETCH_INTERVAL,)
+        return tuple(dict.fromkeys(tier_for(delay) for delay in (*delays_of(self.retry), *parking)))
 
 
 class Router:

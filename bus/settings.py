@@ -1,9 +1,13 @@
 """Settings, from the environment, validated once. Nothing else reads the environment."""
 
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bus.errors import ConfigurationError
@@ -21,6 +25,12 @@ class Settings(BaseSettings):
     """The broker, `amqp://` or `amqps://user:password@host:port/vhost`."""
     management_url: SecretStr | None = None
     """Its management API, `http://host:port` or `https://…`, with user and password where they are others than those of `url`."""
+    ca_file: Path | None = None
+    """The authorities that vouch for the broker, PEM; without it those of the operating system. For `amqps` and `https`."""
+    client_certificate: Path | None = None
+    """This service's own certificate, PEM, with those in between: for a broker that asks for one."""
+    client_key: Path | None = Field(default=None, validate_default=True)
+    """Its private key, PEM, without a passphrase, where it is not in the same file."""
     topology: Literal["declare", "verify"] = "declare"
     """`verify`: a service looks at its start whether all is there, and makes nothing but its own reply queue."""
     heartbeat: int = Field(default=10, ge=1, le=300)
@@ -39,6 +49,8 @@ class Settings(BaseSettings):
     """Seconds that running handlers get to finish when the service stops."""
     consumer_timeout: float = Field(default=1800, gt=0)
     """Seconds after which the broker takes an unacked message from its worker: what RabbitMQ's own `consumer_timeout` is there, in ms."""
+    delivery_limit: int = Field(default=10, ge=3, le=100)
+    """Deliveries of one message that may end with their process, or its connection, before it is done; then it is dead-lettered."""
     clock_leeway: float = Field(default=30, ge=0)
     """Seconds by which two machines' clocks may differ before that matters."""
     service_version: str | None = None
@@ -53,6 +65,20 @@ class Settings(BaseSettings):
     """Where `bus run` answers `/livez` and `/readyz`; None: nowhere."""
     health_host: str = Field(default="127.0.0.1", min_length=1)
     """The address that `health_port` is opened on. In a container 0.0.0.0, where the orchestrator asks from outside."""
+    auth: Literal["on", "dev", "off"] = "on"
+    """`on`: everything is signed and checked, by keys. `dev`: by one secret that all services share. `off`: not at all."""
+    key: SecretStr | None = None
+    """This service's private key: a path, or the key itself. With `auth` at `dev` the shared secret."""
+    jwks: str | None = Field(default=None, min_length=1)
+    """Everybody's public keys, a JSON Web Key Set: a path, or an https URL."""
+    grants: Path | None = None
+    """Who may call, publish and consume what: `grants.toml`."""
+    encryption_keys: SecretStr | None = None
+    """The keys that encrypt payloads, a JSON Web Key Set: a path, or the set itself. The first encrypts, every one decrypts."""
+    encrypt: Literal["contracts", "everything"] = "contracts"
+    """Whose payloads are encrypted: of contracts that say so (`encrypted=True`), or of all."""
+    operator_key: SecretStr | None = None
+    """The private key of who gives expired dead letters more time; a service has none."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     """`auto`: readable on a terminal, JSON elsewhere."""
@@ -63,7 +89,41 @@ class Settings(BaseSettings):
         parts = urlsplit(url.get_secret_value())
         if parts.scheme not in {"amqp", "amqps"} or not parts.hostname or parts.port == 0:  # .port raises ValueError for what is none
             raise ValueError("no address")
+        if "no_verify_ssl" in parse_qs(parts.query):
+            raise ValueError("unverified")
         return url
+
+    @field_validator("ca_file")
+    @classmethod
+    def _authorities(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            with _readable():
+                ssl.create_default_context(cafile=path)
+        return path
+
+    @field_validator("client_key")
+    @classmethod
+    def _certified(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        certificate = info.data.get("client_certificate")
+        if certificate is not None:
+            with _readable():
+                # The password is only asked for where the key has one: OpenSSL would ask on the terminal.
+                ssl.create_default_context().load_cert_chain(certificate, key, password="")
+        elif key is not None:
+            raise ValueError("no certificate")
+        return key
+
+    @property
+    def address(self) -> str:
+        """`url` with the certificates, as aiormq takes them. Without a password in it a certificate says who we are (EXTERNAL)."""
+        parts = urlsplit(self.url.get_secret_value())
+        files = {"cafile": self.ca_file, "certfile": self.client_certificate, "keyfile": self.client_key}
+        added = {name: str(path) for name, path in files.items() if path is not None}
+        if parts.scheme != "amqps" or not added:
+            return self.url.get_secret_value()
+        if self.client_certificate is not None and not parts.password:
+            added["auth"] = "external"
+        return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, urlencode(added))))))
 
     @field_validator("management_url")
     @classmethod
@@ -76,11 +136,24 @@ class Settings(BaseSettings):
         return url
 
 
+@contextmanager
+def _readable() -> Iterator[None]:
+    """What cannot be read, or is nothing that OpenSSL knows, is a wrong value."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError("unreadable") from error
+
+
 ADDRESSES = {
-    "url": "write amqp://user:password@host:port/vhost, or amqps://…",
+    "url": "write amqp://user:password@host:port/vhost, or amqps://…; the broker's certificate is always verified, and BUS_CA_FILE names "
+    "an authority of your own",
+    "ca_file": "name a file that can be read, with certificates as PEM",
+    "client_key": "BUS_CLIENT_CERTIFICATE names a certificate as PEM, and BUS_CLIENT_KEY its private key, without a passphrase, where that "
+    "is not in the same file; both can be read",
     "management_url": "write http://host:port, or https://…, with user:password@ before the host where they are others than in BUS_URL",
 }
-"""What to write where an address is none. Never what was written: it may hold a password."""
+"""What to write where a value is wrong. Never what was written: it may hold a password."""
 
 
 def load_settings(**overrides: object) -> Settings:

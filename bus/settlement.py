@@ -7,9 +7,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from bus.dead_letters.record import FIRST_FAILED, Worker, fault_headers, since_first_failure
+from bus.dead_letters.record import FIRST_FAILED, PARKED, Worker, fault_headers, since_first_failure
+from bus.encryption import UNUSED, Cipher
 from bus.envelope import Envelope, Progress, error_reply, progress_update
-from bus.errors import BusError, Cancelled, ConnectionLost, FailedPrecondition, InvalidArgument
+from bus.errors import BusError, Cancelled, ConnectionLost, FailedPrecondition, InvalidArgument, UnknownKey
+from bus.key_source import REFETCH_INTERVAL
+from bus.middleware.auth import Gate
 from bus.recovery import Ack, DeadLetter, Requeue, Retry, backoff, code_of, reason_of, settle
 from bus.router import Endpoint
 from bus.topology import TIERS, Address, Topology, dead_letter_address, reply_address, retry_address, tier_for, update_address
@@ -36,6 +39,8 @@ class Outcome:
 
     reply: Envelope | None = None
     error: Exception | None = None
+    refused: bool = False
+    """Whether it was not let in: who sent it is not known, or may not."""
     concluded: bool = False
     """Whether everything that follows from it is done but the ack."""
 
@@ -43,21 +48,25 @@ class Outcome:
 class Settler:
     """Concludes what one endpoint handled. Nothing is acked here: that comes after, in the receiver."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a message meets on its way out
         self,
         endpoint: Endpoint,
         topology: Topology,
         transport: Transport,
         *,
         service: str,
+        gate: Gate | None = None,
+        cipher: Cipher = UNUSED,
         version: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`version` is the service's own, for the record on what it gives up."""
+        """`gate` signs answers, and `cipher` encrypts them; `version` is the service's own, for the record on what it gives up."""
         self._endpoint = endpoint
         self._topology = topology
         self._transport = transport
         self._service = service
+        self._gate = gate
+        self._cipher = cipher
         self._worker = Worker(service=service, version=version)
         self._clock = clock
         self._offers: set[asyncio.Task[None]] = set()
@@ -66,7 +75,8 @@ class Settler:
         """Do what follows. False where the broker has not taken responsibility, so that the message must not be acked."""
         if envelope.traffic == "request":
             if envelope.reply_to:
-                await self._answer(envelope, envelope.reply_to, outcome.reply or self._failure(envelope, outcome), via)
+                answer = outcome.reply or self._failure(envelope, outcome)
+                await self._answer(envelope, envelope.reply_to, self._signed(answer, envelope, outcome), via)
             return True  # the caller's deadline ends what no reply can
         if await self._settle(envelope, outcome):
             return True
@@ -89,7 +99,8 @@ class Settler:
         except BusError as error:
             log.warning("a reply could not be sent", extra={"type": request.type, "why": str(error)})
             if isinstance(error, InvalidArgument) and answer.error is None:
-                await self._answer(request, reply_to, self._unsendable(request, error), via)
+                fault = self._unsendable(request, error).evolve(authorization=answer.authorization)
+                await self._answer(request, reply_to, fault, via)
             elif isinstance(error, ConnectionLost) and via is not None:
                 await self._answer(request, reply_to, answer, None)
 
@@ -100,6 +111,8 @@ class Settler:
         match settle(outcome.error, envelope.attempt, self._endpoint.retry, lasted=lasted):
             case Ack():
                 return outcome.reply is None or await self._report_result(envelope, outcome.reply)
+            case _ if isinstance(outcome.error, UnknownKey) and PARKED not in envelope.headers:
+                return await self._park(envelope, now)
             case Retry(delay=delay):
                 address = retry_address(self._service, tier_for(delay), self._endpoint.queue)
                 headers = since_first_failure(envelope.headers, now)
@@ -111,6 +124,22 @@ class Settler:
                 return await self._bury(envelope, decision, outcome)
             case Requeue():
                 return False
+
+    def _signed(self, answer: Envelope, request: Envelope, outcome: Outcome) -> Envelope:
+        """With a token for who asked. Who was not let in could be anyone: he gets a proof, which serves for nothing else."""
+        answer = self._cipher.seal(answer)
+        if self._gate is None:
+            return answer
+        if outcome.refused:
+            return self._gate.signer.proven(answer, request.source)
+        return answer.evolve(authorization=self._gate.signer.authorization(request.source, answers=True))
+
+    async def _park(self, envelope: Envelope, now: int) -> bool:
+        """Its key may be a new one: it comes again, as the same attempt, when the keys have been looked at."""
+        facts = {"type": envelope.type, "queue": self._endpoint.queue, "message_id": envelope.id}
+        log.warning("its key is not known yet; the message waits", extra=facts)
+        parked = envelope.evolve(headers={PARKED: now, **envelope.headers})
+        return await self._copy(parked, retry_address(self._service, tier_for(REFETCH_INTERVAL), self._endpoint.queue))
 
     async def _bury(self, envelope: Envelope, decision: DeadLetter, outcome: Outcome) -> bool:
         queue = self._endpoint.queue
@@ -135,8 +164,10 @@ class Settler:
     def _now(self) -> int:
         return int(self._clock() * 1000)
 
-    def _stamped(self, answer: Envelope) -> Envelope:
-        return answer.evolve(timestamp=int(self._clock()))
+    def _stamped(self, update: Envelope, job: Envelope) -> Envelope:
+        """As it is sent now. It carries a proof, and no token: the job's submitter may be anyone until the job was let in."""
+        update = self._cipher.seal(update.evolve(timestamp=int(self._clock())))
+        return update if self._gate is None else self._gate.signer.proven(update, job.source)
 
     # --- copies ----------------------------------------------------------------------------------------------------
 
@@ -166,29 +197,29 @@ class Settler:
         if job.reply_to is None:
             return True
         try:
-            taken = await self._offer(job.reply_to, update)
+            taken = await self._offer(job, update)
         except InvalidArgument as error:
             return await self._report_result(job, self._unsendable(job, error))
         except BusError:
             return False
         if not taken and len(self._offers) < MOST_OFFERS:
-            offer = asyncio.get_running_loop().create_task(self._offer_again(job.reply_to, update))
+            offer = asyncio.get_running_loop().create_task(self._offer_again(job, update))
             self._offers.add(offer)
             offer.add_done_callback(self._offers.discard)
         return True
 
-    async def _offer(self, reply_to: str, update: Envelope) -> bool:
-        address = update_address(reply_to, mandatory=True)
-        return isinstance(await self._transport.send(self._stamped(update), address, timeout=COPY_TIMEOUT), Accepted)
+    async def _offer(self, job: Envelope, update: Envelope) -> bool:
+        address = update_address(job.reply_to or "", mandatory=True)
+        return isinstance(await self._transport.send(self._stamped(update, job), address, timeout=COPY_TIMEOUT), Accepted)
 
-    async def _offer_again(self, reply_to: str, update: Envelope) -> None:
+    async def _offer_again(self, job: Envelope, update: Envelope) -> None:
         loop = asyncio.get_running_loop()
         ends, attempt = loop.time() + RESULT_PATIENCE, 0
         while loop.time() < ends:
             attempt += 1
             await asyncio.sleep(backoff(attempt))
             try:
-                if await self._offer(reply_to, update):
+                if await self._offer(job, update):
                     return
             except BusError as error:
                 log.debug("a result could not be offered", extra={"why": str(error)})
@@ -209,7 +240,7 @@ class Settler:
             return None
 
         async def report(progress: Progress) -> None:
-            update = self._stamped(progress_update(job, progress, source=self._service))
+            update = self._stamped(progress_update(job, progress, source=self._service), job)
             try:
                 await self._transport.send(update, update_address(reply_to, mandatory=False), timeout=PROGRESS_TIMEOUT)
             except BusError as error:

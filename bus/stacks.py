@@ -1,20 +1,33 @@
 """The two tables of contents: every policy that a message passes, outermost first."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from bus.encryption import Cipher
 from bus.handler import Middleware
+from bus.middleware.auth import Signer, sign
 from bus.middleware.deadline import client_deadline, server_deadline
+from bus.middleware.encryption import seal
 from bus.middleware.logging import logging
 from bus.middleware.retry import retry
 from bus.middleware.tracing import tracing
 
-__all__ = ["CLIENT", "SERVER", "client_stack", "server_stack"]
+__all__ = ["CLIENT", "SERVER", "client_stack", "sealed", "server_stack"]
 
 
 def client_stack(*, clock: Callable[[], float] = time.time) -> list[Middleware]:
     """What is sent passes these. `deadline` bounds all attempts together; `retry` is below it."""
     return [tracing(), logging("sent"), client_deadline(clock=clock), retry(clock=clock)]
+
+
+def sealed(layers: Sequence[Middleware], cipher: Cipher, signer: Signer | None) -> list[Middleware]:
+    """`layers`, and innermost `seal` and `sign`, whoever made the list: so nobody leaves them out by a list of his own.
+
+    Their counterparts stand in no list. What verifies comes before the server's stack, where the receiver looks at what it knows of a
+    message (`bus.middleware.auth.Gate`): what is not verified must not be answered from memory, nor join what is under way. The
+    receiver opens payloads, too (`bus.encryption.Cipher`): retries and dead letters keep them sealed.
+    """
+    return [*layers, seal(cipher), sign(signer)] if signer is not None else [*layers, seal(cipher)]
 
 
 def server_stack(*, clock: Callable[[], float] = time.time, leeway: float = 30, longest: float = 10) -> list[Middleware]:

@@ -18,10 +18,11 @@ from typing import Any, Self
 from bus.app import Bus
 from bus.depends import provider
 from bus.router import Router
+from bus.sensitive import shown_values
 from bus.settings import Settings
 from bus.transports.memory import MemoryBroker, MemoryTransport, VirtualLoop, wall_clock
 
-__all__ = ["MemoryBroker", "MemoryBuses", "MemoryTransport", "VirtualLoop", "replaced", "wall_clock"]
+__all__ = ["MemoryBroker", "MemoryBuses", "MemoryTransport", "VirtualLoop", "replaced", "shown_values", "wall_clock"]
 
 
 class MemoryBuses:
@@ -44,9 +45,9 @@ class MemoryBuses:
         await self._open.aclose()
 
     async def bus(self, service: str, **settings: Any) -> Bus:
-        """A connected bus of this service; `settings` are those of `bus.settings.Settings`."""
+        """A connected bus of this service; `settings` are those of `bus.settings.Settings`, and `auth` is off unless they say otherwise."""
         transport = MemoryTransport(self.broker, clock=self._clock)
-        bus = Bus(service, settings=Settings(**settings), transport=transport, clock=self._clock)
+        bus = Bus(service, settings=Settings(**{"auth": "off", **settings}), transport=transport, clock=self._clock)
         return await self._open.enter_async_context(bus)
 
     async def serve(self, bus: Bus, router: Router) -> None:

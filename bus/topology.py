@@ -33,6 +33,7 @@ __all__ = [
     "holding_topology",
     "job_topology",
     "merged",
+    "prefix",
     "replay_address",
     "reply_address",
     "reply_topology",
@@ -131,25 +132,30 @@ def _once(first: tuple[T, ...], second: tuple[T, ...]) -> tuple[T, ...]:
 # --- names ---------------------------------------------------------------------------------------------------------
 
 
+def prefix(service: str, purpose: Purpose) -> str:
+    """`<service>.<purpose>.`: how the names of its queues of this purpose begin, their dead letters' included."""
+    return f"{service}.{purpose}."
+
+
 def request_queue(contract: Contract) -> str:
     """`<service>.requests.<operation>.v<n>`."""
-    return f"{contract.service}.requests.{contract.operation}.v{contract.version}"
+    return f"{prefix(contract.service, 'requests')}{contract.operation}.v{contract.version}"
 
 
 def job_queue(contract: Contract) -> str:
     """`<service>.jobs.<job>.v<n>`: a queue a version, so that an old worker never sees what only a new one knows."""
-    return f"{contract.service}.jobs.{contract.operation}.v{contract.version}"
+    return f"{prefix(contract.service, 'jobs')}{contract.operation}.v{contract.version}"
 
 
 def event_queue(subscriber: str, contract: Contract, subscription: str | None = None) -> str:
     """`<subscriber>.events.<event>.v<n>[.<subscription>]`."""
-    name = f"{subscriber}.events.{contract.name}.v{contract.version}"
+    name = f"{prefix(subscriber, 'events')}{contract.name}.v{contract.version}"
     return f"{name}.{subscription}" if subscription else name
 
 
 def reply_queue(service: str, instance: str) -> str:
     """`<service>.replies.<instance>`."""
-    return f"{service}.replies.{instance}"
+    return f"{prefix(service, 'replies')}{instance}"
 
 
 def dead_letter_queue(queue: str) -> str:
@@ -171,7 +177,7 @@ def service_of(queue: str) -> str:
 
 def retry_tier(service: str, tier: str) -> str:
     """`<service>.retry.<delay>`, both the exchange and its queue."""
-    return f"{service}.retry.{tier}"
+    return f"{prefix(service, 'retry')}{tier}"
 
 
 def return_exchange(service: str) -> str:
@@ -238,13 +244,8 @@ def replay_address(queue: str) -> Address:
 
 # --- topologies ----------------------------------------------------------------------------------------------------
 
-BASE = Topology(
-    exchanges=(
-        *(Exchange(name=name, kind="topic") for name in (REQUESTS, JOBS, EVENTS)),
-        *(Exchange(name=name, kind="direct") for name in (REPLIES, UPDATES, DEAD)),
-    )
-)
-"""The exchanges that every service needs. Topic, because only topic exchanges obey topic permissions."""
+BASE = Topology(exchanges=tuple(Exchange(name=name, kind="topic") for name in (REQUESTS, JOBS, EVENTS, REPLIES, UPDATES, DEAD)))
+"""The exchanges that every service needs. Topic, because only topic exchanges obey topic permissions, to publish and to bind (ADR 0020)."""
 
 
 def request_topology(contract: Contract, *, quorum: bool = False, lasting: bool = False) -> Topology:

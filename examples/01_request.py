@@ -1,6 +1,6 @@
 """A request: one service asks another, and waits for the answer.
 
-Run it with BUS_URL set to a RabbitMQ: python examples/01_request.py
+Run it with BUS_URL set to a RabbitMQ and BUS_AUTH=off: python examples/01_request.py
 Both services are in this one file; in real life they are two processes that share the contract.
 """
 

@@ -1,6 +1,6 @@
 """An event: a fact that a service tells, and that two subscriptions hear, each in a queue of its own.
 
-Run it with BUS_URL set to a RabbitMQ: python examples/02_event.py
+Run it with BUS_URL set to a RabbitMQ and BUS_AUTH=off: python examples/02_event.py
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """A job: work that takes its time, with progress, a result, and an event at its end.
 
-Run it with BUS_URL set to a RabbitMQ: python examples/03_job.py
+Run it with BUS_URL set to a RabbitMQ and BUS_AUTH=off: python examples/03_job.py
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """A failure: tried again after a wait in the broker; what fails for good ends in a dead-letter queue with its reason.
 
-Run it with BUS_URL set to a RabbitMQ: python examples/04_retry_and_dead_letter.py
+Run it with BUS_URL set to a RabbitMQ and BUS_AUTH=off: python examples/04_retry_and_dead_letter.py
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """FastStream: an application's own subscribers and the bus's handlers, side by side on one connection.
 
-Run it with BUS_URL set to a RabbitMQ: python examples/05_faststream.py (in real life: faststream run MODULE:app)
+Run it with BUS_URL set to a RabbitMQ and BUS_AUTH=off: python examples/05_faststream.py (in real life: faststream run MODULE:app)
 """
 
 import asyncio

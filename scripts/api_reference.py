@@ -20,7 +20,7 @@ Every public name, with its signature and what its docstring says. Made by `scri
 seconds, and what is asynchronous says so. The [errors](errors.md) and the [settings](settings.md) have pages of their own."""
 
 SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "Contracts": {"bus.contract": ("contract", "Message", "Request", "Event", "Job")},
+    "Contracts": {"bus.contract": ("contract", "Message", "Request", "Event", "Job"), "bus.sensitive": ("Sensitive",)},
     "Asking, telling, handing over": {"bus.app": ("Bus",), "bus.replies": ("JobHandle",), "bus.context": ("correlated",)},
     "Serving": {
         "bus.router": ("Router", "Lifespan"),
@@ -31,6 +31,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "On FastStream: `bus.faststream`": {"bus.faststream": ("attach", "application")},
     "Testing: `bus.testing`": {
         "bus.testing": ("MemoryBuses", "replaced"),
+        "bus.sensitive": ("shown_values",),
         "bus.transports.memory.broker": ("MemoryBroker",),
         "bus.transports.memory.transport": ("MemoryTransport",),
         "bus.transports.memory.virtual_time": ("VirtualLoop", "wall_clock"),

@@ -18,6 +18,7 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
 from bus import Bus, Context, Event, InvalidArgument, Job, Message, NotFound, Request, RetryPolicy, Router, Unavailable, contract
+from bus.settings import load_settings
 from bus.topology import BASE, DEAD, REPLIES, UPDATES, reply_queue, retry_tier
 
 URL = os.environ.get("BUS_URL", "amqp://guest:guest@localhost:5672/")
@@ -207,7 +208,7 @@ async def heard(queue: AbstractQueue) -> dict[str, dict[str, Any]]:
 
 async def main() -> None:
     """Talk, listen, print."""
-    library, reader = Bus("library", clock=lambda: NOW), Bus("reader", clock=lambda: NOW)
+    library, reader = (Bus(name, settings=load_settings(auth="off"), clock=lambda: NOW) for name in ("library", "reader"))
     async with library, library.serving(router), reader, listening(reader.instance) as queue:
         await talk(reader)
         messages = await heard(queue)

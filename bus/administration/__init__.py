@@ -6,5 +6,6 @@ plan           the differences between the two, named
 applying       make what is missing
 verifying      look only; at the start of a service, too
 definitions    what is needed as the file that RabbitMQ imports
+permissions    what each service may do there, by its grants
 migration      a queue made anew with other arguments, its messages kept
 """

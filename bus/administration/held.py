@@ -76,7 +76,7 @@ async def read(settings: Settings) -> Held:
     Raises as `probe` where AMQP does not answer, `Unavailable` or `Unauthenticated` where the management API does not, and
     `ConfigurationError` where it is another broker's.
     """
-    url = settings.url.get_secret_value()
+    url = settings.address
     server = await probe(url)
     api = management_of(settings)
     try:
@@ -98,7 +98,7 @@ async def totals(settings: Settings) -> dict[str, int]:
 
 def management_of(settings: Settings) -> Management:
     """The management API of the settings' broker: where they say, else where it usually is."""
-    url = settings.url.get_secret_value()
+    url = settings.address
     return Management(settings.management_url.get_secret_value() if settings.management_url else usual_address(url), url)
 
 

@@ -5,8 +5,9 @@ import base64
 import contextlib
 import http.client
 import json
+import ssl
 from typing import Any
-from urllib.parse import SplitResult, quote, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 
@@ -26,12 +27,14 @@ class Management:
     def __init__(self, management_url: str, amqp_url: str, *, timeout: float = TIMEOUT) -> None:
         """`management_url` is `http://host:port`, or `https://…`, with the path before `/api` where there is one.
 
-        `timeout` is for one call, in seconds. Raises `ConfigurationError` for what is no such URL.
+        `timeout` is for one call, in seconds. Who vouches for it is in the AMQP URL (`?cafile=`). Raises `ConfigurationError`
+        for what is no such URL.
         """
         address, credentials = _parts(management_url), urlsplit(amqp_url)
         if address.username:
             credentials = address
         self._tls, self._timeout = address.scheme == "https", timeout
+        self._authorities = next(iter(parse_qs(urlsplit(amqp_url).query).get("cafile", ())), None)
         self._host, self._port = address.hostname or "localhost", address.port or (443 if self._tls else PORT)
         self._prefix = address.path.rstrip("/")
         self.user = unquote(credentials.username or "guest")
@@ -48,8 +51,7 @@ class Management:
         return await asyncio.to_thread(self._call, method, path, body)
 
     def _call(self, method: str, path: str, body: object) -> Any:
-        kind = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=self._timeout)
+        connection = self._connection()
         try:
             connection.request(method, f"{self._prefix}/api/{path}", json.dumps(body) if body is not None else None, self._headers)
             answer = connection.getresponse()
@@ -66,6 +68,12 @@ class Management:
             return json.loads(content) if content else None
         except ValueError as error:
             raise Unavailable(f"what answers on {self._host}:{self._port} is no management API of RabbitMQ") from error
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if not self._tls:
+            return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+        context = ssl.create_default_context(cafile=self._authorities)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=context)
 
     async def version(self) -> str:
         """RabbitMQ's version, such as `4.0.5`."""

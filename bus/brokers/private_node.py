@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bus.brokers import guard
@@ -52,9 +52,10 @@ class PrivateNode:
     Usable from any event loop, one call at a time. It ends with this process, even when that is killed.
     """
 
-    def __init__(self, installation: Installation, *, config: Mapping[str, str] | None = None) -> None:
-        """`config` is lines of rabbitmq.conf: `{"consumer_timeout": "5000"}`."""
+    def __init__(self, installation: Installation, *, config: Mapping[str, str] | None = None, plugins: Sequence[str] = ()) -> None:
+        """`config` is lines of rabbitmq.conf: `{"consumer_timeout": "5000"}`. `plugins` run beside the management UI."""
         self._installation = installation
+        self._plugins = ("rabbitmq_management", *plugins)
         self._config = dict(config or {})
         self._name = f"bus-{secrets.token_hex(4)}@localhost"
         self._password = secrets.token_urlsafe(12)
@@ -166,7 +167,7 @@ class PrivateNode:
         self._directory, self._remove = directory, finalizer
         config = {**DEFAULTS, "default_pass": self._password, "management.tcp.port": str(self.management_port), **self._config}
         (directory / "rabbitmq.conf").write_text("".join(f"{key} = {value}\n" for key, value in config.items()), encoding="utf-8")
-        (directory / "plugins").write_text("[rabbitmq_management].\n", encoding="utf-8")
+        (directory / "plugins").write_text(f"[{','.join(self._plugins)}].\n", encoding="utf-8")
         (directory / "empty.conf").touch()
         cookie = directory / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(20), encoding="ascii")

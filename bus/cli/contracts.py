@@ -91,15 +91,16 @@ def place(contract: Contract) -> str:
 
 
 def show_all(known: Known, console: Console) -> None:
-    """A table: type, kind, what comes back, fields."""
-    table = Table("type", "kind", "reply", "fields", box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.columns[0].overflow = table.columns[3].overflow = "fold"
+    """A table: type, kind, what comes back, the right that it needs, fields."""
+    table = Table("type", "kind", "reply", "permission", "fields", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.columns[0].overflow = table.columns[3].overflow = table.columns[4].overflow = "fold"
     table.columns[1].no_wrap = True
     for each in known.contracts:
         fields = ", ".join(f"{field.name}{'' if field.required else '?'}" for field in fields_of(each.model))
-        table.add_row(each.type, each.kind, each.reply.__name__ if each.reply else "-", fields or "-")
+        reply = each.reply.__name__ if each.reply else "-"
+        table.add_row(each.type, each.kind, reply, "-" if each.permission == each.name else each.permission, fields or "-")
     console.print(table)
-    console.print(f"\n{known.looked_at()}; a field with ? may be left out", style="dim", highlight=False)
+    console.print(f"\n{known.looked_at()}; a field with ? may be left out; a permission - is the name", style="dim", highlight=False)
 
 
 def show_one(contract: Contract, schema: dict[str, Any], console: Console) -> None:
@@ -126,8 +127,7 @@ def facts(contract: Contract) -> list[tuple[str, str]]:
         answer = contract.reply
         fields = f" ({', '.join(each.name for each in fields_of(answer))})" if answer else ""
         found.append(("answers" if contract.kind == "request" else "its result", f"{answer.__name__ if answer else 'nothing'}{fields}"))
-    if contract.permission:
-        found.append(("needs the right", contract.permission))
+    found.append(("needs the right", contract.permission))
     if contract.idempotent:
         found.append(("idempotent", "it may be sent again blindly"))
     return found

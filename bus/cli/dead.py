@@ -26,7 +26,7 @@ from bus.cli.dead_options import (
     selected,
 )
 from bus.cli.dead_places import connected, look_everywhere, places
-from bus.cli.dead_table import as_value, details, listing, payload
+from bus.cli.dead_table import as_value, details, listing, opened, payload
 from bus.cli.dead_words import end_with, letters_of, progress, summary, tell_replayed, unseen
 from bus.cli.screen import print_json, say, table_console
 from bus.dead_letters import Looked, Purged, Replayed, Replaying, Selection, purge, replay
@@ -35,6 +35,7 @@ from bus.errors import BusError, NotFound, ResourceExhausted
 from bus.settings import load_settings
 from bus.topology import dead_letter_address
 from bus.transport import Accepted, Transport
+from bus.trust import operator_of
 
 __all__ = ["command"]
 
@@ -96,6 +97,7 @@ def show(
     for letter in found.letters:
         if reveal:
             audited("payload revealed", message_id=letter.id, type=letter.type, queue=letter.dead_queue)
+            letter = opened(letter)  # noqa: PLW2901 - from here on with its payload
         if as_json:
             print_json(as_value(letter, headers=True, body=reveal), compact=True)
             continue
@@ -125,6 +127,9 @@ def replay_(
         float | None,
         typer.Option(parser=duration, metavar="TIME", show_default=False, help="Give what has expired so much time: 90s, 15m, 2h, 7d."),
     ] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", metavar="TEXT", show_default=False, help="Why they get more time; it stays with them.")
+    ] = None,
     rate: Annotated[float | None, typer.Option(min=0.001, metavar="N", show_default=False, help="At most so many a second.")] = None,
     window: Annotated[int, typer.Option(min=1, max=1000, help="Under way at a time.")] = WINDOW,
     scan: Scan = SCAN,
@@ -136,14 +141,18 @@ def replay_(
     other subscriber. It is deleted here when the broker has confirmed it there: killed at any point, a replay loses
     nothing, and leaves at most a window of messages in both places. What has expired stays, unless --extend gives it time.
     What dies again meanwhile is not moved a second time.
+
+    With --extend an operator signs for each: that takes BUS_OPERATOR_KEY and --reason, unless BUS_AUTH is off. A message
+    gets more time three times at most.
     """
     wanted = selected(ids=ids, types=type_, codes=code, since=since, until=until, correlation_id=correlation_id)
     demand_a_choice(wanted, everything or bool(queue) or bool(service))
-    how = Replaying(by=who(), extend=extend, rate=rate, window=window, most=scan, dry_run=dry_run)
-
+    settings = load_settings()
     results: dict[str, Replayed] = {}
 
     async def work(transport: Transport, names: list[str]) -> None:
+        word = await operator_of(settings, actor=who(), reason=reason) if extend is not None else None
+        how = Replaying(by=who(), extend=extend, countersign=word, rate=rate, window=window, most=scan, dry_run=dry_run)
         for name in names:
             with progress(name, await transport.depth(name), results) as update:
                 await replay(transport, name, wanted, how=how, on_progress=update)
@@ -155,7 +164,7 @@ def replay_(
     finally:  # interrupted, too
         moved = {name: each.replayed for name, each in results.items() if each.replayed or each.doubtful}
         if moved and not dry_run:
-            audited("replayed", **moved)
+            audited("replayed", **moved, **({"extended": extend, "reason": reason} if extend is not None else {}))
     tell_replayed(results, dry_run=dry_run, as_json=as_json)
 
 

@@ -20,6 +20,8 @@ KEPT = (
     *("id", "type", "source", "timestamp", "correlation_id", "causation_id", "in_reply_to", "reply_to"),
     *("traceparent", "tracestate", "expires", "attempt"),
 )
+PROOFS = ("proof", "counter_proof")
+"""What lets it be handled again; files that were written without have none."""
 """The envelope's attributes that are in the file; headers and body have places of their own."""
 
 
@@ -47,7 +49,7 @@ def as_line(letter: Letter) -> dict[str, Any]:
     return {
         "queue": letter.record.queue,
         "record": asdict(letter.record),
-        "message": {name: getattr(letter.envelope, name) for name in KEPT},
+        "message": {name: getattr(letter.envelope, name) for name in (*KEPT, *PROOFS)},
         "headers": jsonable(letter.headers),
         "broker": jsonable(letter.notes),
         "body": base64.b64encode(letter.envelope.body).decode(),
@@ -77,10 +79,11 @@ def parsed(line: str, where: str) -> tuple[str, Envelope]:
 def restored(value: Any) -> tuple[str, Envelope]:
     """Work queue and message; any of four exceptions where something is not as it should be."""
     record, message = FaultRecord(**value["record"]), {name: value["message"][name] for name in KEPT}
+    proofs: dict[str, Any] = {name: each for name in PROOFS if isinstance(each := value["message"].get(name), str)}
     headers: dict[str, str | int] = {name: each for name, each in value["headers"].items() if isinstance(each, str | int)}
     queue, body = value["queue"], base64.b64decode(value["body"], validate=True)
     if not (isinstance(queue, str) and isinstance(message["id"], str) and isinstance(message["attempt"], int)):
         raise TypeError("no dead letter")
     # The broker's notes cannot be sent again, so what they said becomes a record.
     told = record_headers(record) if record.by == "broker" else {}
-    return queue, Envelope(**message, traffic="job", headers=told | headers, body=body)
+    return queue, Envelope(**message, **proofs, traffic="job", headers=told | headers, body=body)

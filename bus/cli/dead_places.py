@@ -76,7 +76,7 @@ async def _listed(settings: Settings, service: str | None) -> list[str]:
             check_part(service, "service")
         except ContractError as error:
             raise ContractError(f"{error}; or write MODULE:ROUTER") from None
-    where = Where(url=settings.url.get_secret_value(), management_url=os.environ.get("BUS_MANAGEMENT_URL") or None, renew=False)
+    where = Where(url=settings.address, management_url=os.environ.get("BUS_MANAGEMENT_URL") or None, renew=False)
     seen = await picture(where, Wanted(service=service))
     names = [each.name for each in seen.queues if each.purpose == "dead"]
     if not names:

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
@@ -11,10 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bus.cli.screen import escaped, harmless
+from bus.cli.screen import escaped, harmless, say
 from bus.dead_letters import Letter
+from bus.encryption import ENCRYPTION
+from bus.errors import BusError
+from bus.sealing import cipher_of
+from bus.settings import load_settings
 
-__all__ = ["as_value", "details", "jsonable", "listing", "payload"]
+__all__ = ["as_value", "details", "jsonable", "listing", "opened", "payload"]
 
 WIDE = 140
 """Characters of a terminal in which a letter has its place on one line; a narrower one takes two."""
@@ -94,6 +98,17 @@ def others(letter: Letter) -> Iterator[tuple[str, str]]:
     for name, value in sorted(letter.headers.items()):
         if not name.startswith("dead-") and name != "first-failed-at":
             yield f"header {name}", moment(value) if name == "replayed-at" and isinstance(value, int) else str(value)
+
+
+def opened(letter: Letter) -> Letter:
+    """With its payload decrypted, where it is encrypted and the keys are at hand; else as it lies there, and why is said."""
+    if ENCRYPTION not in letter.envelope.headers:
+        return letter
+    try:
+        return replace(letter, envelope=cipher_of(load_settings()).open(letter.envelope))
+    except BusError as error:
+        say(f"shown as it lies there: {error}")
+        return letter
 
 
 def payload(letter: Letter) -> str:

@@ -51,7 +51,7 @@ def letters_of(count: int) -> str:
 def tell_replayed(results: Mapping[str, Replayed], *, dry_run: bool, as_json: bool) -> None:
     """Counts by queue, and then what went wrong as an error."""
     if as_json:
-        fields = ("matched", "replayed", "expired", "homeless", "doubtful", "unseen")
+        fields = ("matched", "replayed", "expired", "unsigned", "homeless", "doubtful", "unseen")
         print_json({name: {field: getattr(each, field) for field in fields} for name, each in results.items()}, compact=True)
     for name, each in results.items():
         if not as_json and (each.matched or each.unseen):
@@ -62,8 +62,10 @@ def tell_replayed(results: Mapping[str, Replayed], *, dry_run: bool, as_json: bo
     if doubtful:
         say(f"{letters_of(doubtful)} may be in both places; the ids are the same")
     end_with(results.values())
-    expired, homeless = (sum(getattr(each, name) for each in results.values()) for name in ("expired", "homeless"))
+    names = ("expired", "unsigned", "homeless")
+    expired, unsigned, homeless = (sum(getattr(each, name) for each in results.values()) for name in names)
     refused = [f"{expired} expired (--extend TIME gives them time)"] if expired else []
+    refused += [f"{unsigned} that were given more time three times already, or need an operator's word"] if unsigned else []
     refused += [f"{homeless} whose work queue is not there (start its service)"] if homeless else []
     if refused:
         raise FailedPrecondition(f"not replayed: {', '.join(refused)}")

@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
@@ -88,15 +89,23 @@ async def play(story: ModuleType, choice: Choice, console: Console, recording: s
 @contextlib.asynccontextmanager
 async def _staged(choice: Choice, console: Console, stop: asyncio.Event, *, own_workers: bool) -> AsyncIterator[tuple[Any, Broker | None]]:
     stages = importlib.import_module("workers.demo.stage")
+    with tempfile.TemporaryDirectory(prefix="trunkline-keys-") as directory:
+        keys = importlib.import_module("workers.demo.keys").DemoKeys(Path(directory)) if own_workers else None
+        async with _stage(stages, choice, console, stop, keys) as staged:
+            yield staged
+
+
+@contextlib.asynccontextmanager
+async def _stage(stages: Any, choice: Choice, console: Console, stop: asyncio.Event, keys: Any) -> AsyncIterator[tuple[Any, Broker | None]]:
     if choice.kind == "memory":
         console.print(f"[bold]broker[/]  {choice.why}", highlight=False, soft_wrap=True)
-        yield stages.MemoryStage(), None
+        yield stages.MemoryStage(keys), None
         return
     async with started(choice, console, stop) as broker:
         if broker is None:
             raise KeyboardInterrupt
         console.print(f"[bold]broker[/]  {broker.describe()}: {choice.why}", highlight=False, soft_wrap=True)
-        yield stages.RabbitMQStage(broker.url, own_workers=own_workers), broker
+        yield stages.RabbitMQStage(broker.url, keys), broker
 
 
 async def tell(story: ModuleType, stage: Any, console: Console, recording: str) -> None:

@@ -6,20 +6,18 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 
 from bus.contract import CATALOG, Contract, Kind
 from bus.errors import BusError, ConfigurationError, ContractError, NotFound
+from bus.nearest import did_you_mean
 from bus.router import Router
 
-__all__ = ["Known", "contract_named", "did_you_mean", "known_contracts", "load_router"]
+__all__ = ["Known", "contract_named", "known_contracts", "load_router"]
 
 DEFAULT_MODULE = "contracts"
 SHOWN = 5
 """Modules that an error names; who has more knows where they are."""
-NEARLY = 0.1
-"""How much less alike than the nearest a suggestion may be: names of one service are all alike."""
 PRINTABLE = re.compile(r"[\w.-]{1,160}")
 COMMANDS = {"request": "call", "event": "publish", "job": "submit"}
 
@@ -83,16 +81,6 @@ def load_router(target: str) -> Router:
     routers = [each for each, value in within.items() if isinstance(value, Router)]
     meant = did_you_mean(name, routers) or (f"; its routers: {', '.join(routers)}" if routers else "")
     raise ConfigurationError(f"{module} has {found} by the name {name!r}; it has to be a bus.Router{meant}")
-
-
-def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """`; did you mean 'a' or 'b'?`, or nothing where none is near."""
-    known = sorted(candidates)
-    begun = [each for each in known if name and each.startswith(f"{name}.")]
-    near = (begun or get_close_matches(name, known, n=3))[:3]
-    likeness = [SequenceMatcher(None, each, name).ratio() for each in near]
-    nearest = [each for each, ratio in zip(near, likeness, strict=True) if begun or ratio > max(likeness) - NEARLY]
-    return f"; did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
 
 
 def importable_here() -> None:

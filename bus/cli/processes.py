@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from bus.recovery import backoff
 __all__ = ["Command", "run_processes"]
 
 STARTING = 5.0
-"""Seconds; a process that ends sooner with an error has not started."""
+"""Seconds; a process that ends sooner with an error, and was never ready, has not started."""
 FAILED_STARTS = 3
 """Starts in a row that fail before all is given up: a wrong setting does not mend itself."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -79,10 +80,10 @@ class Child:
         """Run it until `stop`, again whenever it ends; the last exit code."""
         failures = 0
         while True:
-            code, lasted, reloading = await self._once()
+            code, failed, reloading = await self._once()
             if self._stop.is_set():
                 return code
-            failures = failures + 1 if code and lasted < STARTING and not reloading else 0
+            failures = failures + 1 if failed and not reloading else 0
             if failures >= FAILED_STARTS:
                 self._stop.set()
                 return code
@@ -90,15 +91,22 @@ class Child:
                 print(f"bus run: process {self._number} ended with {code}; starting it again", file=sys.stderr)  # noqa: T201 - its parent has no log
                 await asyncio.sleep(backoff(failures or 1))
 
-    async def _once(self) -> tuple[int, float, bool]:
-        """One life: exit code (128 + signal for one that was killed), seconds, whether it ended for a reload."""
+    async def _once(self) -> tuple[int, bool, bool]:
+        """One life: exit code (128 + signal for one that was killed), whether it failed to start, whether it ended for a reload."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        # A session of its own: the terminal's Ctrl-C reaches the parent alone, which hands it on once.
-        self._process = await asyncio.create_subprocess_exec(*self._arguments, start_new_session=True)
+        with _notification() as (told, telling):
+            # A session of its own: the terminal's Ctrl-C reaches the parent alone, which hands it on once.
+            line = [*self._arguments, "--notification-fd", str(telling)]
+            self._process = await asyncio.create_subprocess_exec(*line, start_new_session=True, pass_fds=[telling])
+            code, reloading = await self._ended(self._process)
+            # One that was ready and then died, perhaps of a message, is started again however soon that was.
+            return code, bool(code) and loop.time() - began < STARTING and not _has_come(told), reloading
+
+    async def _ended(self, process: asyncio.subprocess.Process) -> tuple[int, bool]:
         reload = asyncio.ensure_future(self._changed.wait())
         stopping = asyncio.ensure_future(self._stop.wait())
-        ended = asyncio.ensure_future(self._process.wait())
+        ended = asyncio.ensure_future(process.wait())
         try:
             await asyncio.wait((ended, reload, stopping), return_when=asyncio.FIRST_COMPLETED)
             asked = not ended.done()
@@ -107,10 +115,29 @@ class Child:
             code = await ended
             if asked and code == -signal.SIGTERM:
                 code = 0  # it had not come to handling signals yet, and so had nothing to finish
-            return (code if code >= 0 else 128 - code), loop.time() - began, reload.done()
+            return (code if code >= 0 else 128 - code), reload.done()
         finally:
             for waiting in (reload, stopping):
                 waiting.cancel()
+
+
+@contextlib.contextmanager
+def _notification() -> Iterator[tuple[int, int]]:
+    """A pipe by which a process says that it is ready: where that is read, and where it is written."""
+    told, telling = os.pipe()
+    try:
+        os.set_blocking(told, False)
+        yield told, telling
+    finally:
+        os.close(told)
+        os.close(telling)
+
+
+def _has_come(told: int) -> bool:
+    try:
+        return bool(os.read(told, 1))
+    except BlockingIOError:
+        return False
 
 
 def _watcher() -> Any:

@@ -13,12 +13,13 @@ from rich.text import Text
 
 from bus.brokers.queues import Picture, Wanted, Where, picture
 from bus.cli.broker import signals
-from bus.cli.lookup import did_you_mean, has_default, known_contracts, load_router
+from bus.cli.lookup import has_default, known_contracts, load_router
 from bus.cli.parameters import Contracts
 from bus.cli.queue_table import notes, table
 from bus.cli.screen import print_json, table_console
 from bus.contract import check_part
 from bus.errors import BusError, ContractError, NotFound
+from bus.nearest import did_you_mean
 from bus.queue_names import service_queues
 from bus.settings import load_settings
 from bus.topology import job_topology, request_topology
@@ -45,9 +46,7 @@ def command(
     oldest is the time since the first message in the queue was sent. RabbitMQ tells it of classic queues only, so of
     jobs, events and dead letters, which are in quorum queues, there is "-".
     """
-    where = Where(
-        url=load_settings().url.get_secret_value(), management_url=os.environ.get("BUS_MANAGEMENT_URL") or None, renew=watch is None
-    )
+    where = Where(url=load_settings().address, management_url=os.environ.get("BUS_MANAGEMENT_URL") or None, renew=watch is None)
     wanted = wanted_queues(target, contracts or [])
     if watch is not None:
         asyncio.run(watched(where, wanted, watch, as_json=as_json))

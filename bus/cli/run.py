@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +32,7 @@ def command(
     processes: Annotated[int, typer.Option(min=1, max=64, help="Worker processes; one that dies is started again.")] = 1,
     reload: Annotated[bool, typer.Option("--reload", help="Start anew when a Python file below this folder changes.")] = False,
     health_socket: Annotated[Path | None, typer.Option(hidden=True, help="Where a parent asks how this process is.")] = None,
+    notification_fd: Annotated[int | None, typer.Option(hidden=True, help="Where a parent hears once that it is ready.")] = None,
 ) -> None:
     """Serve a router until SIGTERM or Ctrl-C.
 
@@ -42,14 +45,17 @@ def command(
         arguments = [sys.executable, "-m", "bus.cli", "run", target]
         several = Command(arguments=arguments, processes=processes, reload=reload, health=health)
         raise typer.Exit(asyncio.run(run_processes(several)))
-    raise typer.Exit(asyncio.run(serve(load_router(target), settings, health_socket or health)))
+    raise typer.Exit(asyncio.run(serve(load_router(target), settings, health_socket or health, partial(_tell, notification_fd))))
 
 
-async def serve(router: Router, settings: Settings, health: Place | None) -> int:
-    """Serve until a signal; the exit code: 0 after a clean stop, 128 + the signal's number after a second one."""
+async def serve(router: Router, settings: Settings, health: Place | None, started: Callable[[], None]) -> int:
+    """Serve until a signal; the exit code: 0 after a clean stop, 128 + the signal's number after a second one.
+
+    `started` is called once, when every consumer is ready.
+    """
     configure_logging(settings)
     stop = asyncio.Event()
-    serving = asyncio.ensure_future(serve_until(router, stop, Bus(router.name, settings=settings), health))
+    serving = asyncio.ensure_future(serve_until(router, stop, Bus(router.name, settings=settings), health, started))
     with signals(stop, serving) as received:
         try:
             await serving
@@ -58,7 +64,11 @@ async def serve(router: Router, settings: Settings, health: Place | None) -> int
     return 0
 
 
-async def serve_until(router: Router, stop: asyncio.Event, bus: Bus, health: Place | None) -> None:
+def _nobody() -> None:
+    """Nobody wants to know."""
+
+
+async def serve_until(router: Router, stop: asyncio.Event, bus: Bus, health: Place | None, started: Callable[[], None] = _nobody) -> None:
     """Serve until `stop` is set, and answer health probes meanwhile, from before the first connection until after the last."""
 
     async def ready() -> str | None:
@@ -66,8 +76,16 @@ async def serve_until(router: Router, stop: asyncio.Event, bus: Bus, health: Pla
             return "stopping"
         return None if bus.ready else "not every consumer is registered at the broker"
 
-    async with probes(health, ready=ready), bus:
-        await bus.serve(router, until=stop)
+    async with probes(health, ready=ready), bus, bus.serving(router):
+        started()
+        await stop.wait()
+
+
+def _tell(notification_fd: int | None) -> None:
+    """Tell the parent; one that is gone needs to know nothing."""
+    if notification_fd is not None:
+        with contextlib.suppress(OSError):
+            os.write(notification_fd, b"\n")
 
 
 @contextlib.contextmanager

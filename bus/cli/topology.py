@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,12 +15,17 @@ from bus.administration.applying import plan as compared
 from bus.administration.definitions import definitions
 from bus.administration.migration import Progress
 from bus.administration.migration import migrate as remade
+from bus.administration.passwords import read_passwords
+from bus.administration.permissions import ADMINISTRATOR, broker_users, permissions, refuse_ungranted, users
 from bus.administration.plan import Plan
 from bus.administration.verifying import verify as verified
 from bus.administration.wanted import Wanted, wanted_by
-from bus.cli.lookup import load_router
+from bus.cli.lookup import known_contracts, load_router
+from bus.cli.parameters import Contracts
 from bus.cli.quiet import quietly
 from bus.cli.screen import harmless, print_json, say
+from bus.errors import InvalidArgument
+from bus.grants import load_grants
 from bus.settings import Settings, load_settings
 
 __all__ = ["command"]
@@ -97,6 +103,43 @@ def export(
     expire, since the services may not make them anew.
     """
     print_json(definitions(wanted(routers, load_settings()).topology, vhost=vhost), compact=False)
+
+
+@command.command(name="definitions")
+def access(
+    routers: Routers,
+    *,
+    grants: Annotated[
+        Path, typer.Option("--grants", metavar="FILE", envvar="BUS_GRANTS", show_default=False, help="Who may do what: grants.toml.")
+    ],
+    passwords: Annotated[
+        Path | None,
+        typer.Option("--passwords", metavar="FILE", show_default=False, help='The users\' passwords, TOML with a line each: name = "…".'),
+    ] = None,
+    certificates: Annotated[
+        bool, typer.Option("--certificates", help="Users that no password lets in: they come with a certificate or a token.")
+    ] = False,
+    contracts: Contracts = None,
+    vhost: Annotated[str, typer.Option("--vhost", metavar="NAME", help="The virtual host that the file names.")] = "/",
+) -> None:
+    """Print definitions with a user for each service, who can do no more than its grants say; no broker is asked.
+
+    What export prints, and users, permissions and topic permissions. The services then run with BUS_TOPOLOGY=verify, each
+    with its own user; only the user bus.topology declares and binds. Name the routers of all services. Without --passwords
+    and --certificates the users are left out, and have to exist before the file is imported.
+    """
+    if passwords and certificates:
+        raise InvalidArgument("--passwords or --certificates: users who come with a certificate have no password")
+    served = [load_router(each) for each in routers]
+    known = known_contracts(contracts or []).contracts
+    granted = load_grants(grants, known)
+    refuse_ungranted(served, granted)
+    found = broker_users(granted, known, [router.name for router in served])
+    needed = wanted_by(served, load_settings(topology="verify")).topology
+    made = {"users": users(found, read_passwords(passwords) if passwords else None)} if passwords or certificates else {}
+    print_json({**definitions(needed, vhost=vhost), **made, **permissions(found, vhost=vhost)}, compact=False)
+    if not made:
+        say(f"the users have to exist: {ADMINISTRATOR}, {', '.join(each.name for each in found)}")
 
 
 @command.command()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bus.dead_letters.reading import MOST_LOOKED_AT, Reading, Taken, reading
-from bus.dead_letters.record import FIRST_FAILED, REPLAYS, Headers, without_record
+from bus.dead_letters.record import FIRST_FAILED, PARKED, REPLAYS, Headers, without_record
 from bus.dead_letters.selection import EVERYTHING, Letter, Selection
 from bus.envelope import Envelope
 from bus.errors import BusError, ConnectionLost, FailedPrecondition, NotFound, ResourceExhausted
@@ -27,6 +27,10 @@ LONGEST_REPLAYER = 200
 REPLAYED_AT, REPLAYED_BY = "replayed-at", "replayed-by"
 
 
+Countersign = Callable[[Envelope, str, int], str | None]
+"""A counter-proof for a message, its work queue and its new `expires` (ms); None where it was given more time too often."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replaying:
     """How to replay."""
@@ -35,6 +39,8 @@ class Replaying:
     """Who does it; noted on each message."""
     extend: float | None = None
     """Seconds from now that an expired message gets to be handled; None refuses it."""
+    countersign: Countersign | None = None
+    """An operator's word for it, which a message needs that has a proof: without it such a one is refused."""
     rate: float | None = None
     """At most so many a second."""
     window: int = WINDOW
@@ -55,6 +61,8 @@ class Replayed:
     """In a dry run: that would be."""
     expired: int = 0
     """Refused, since nobody should act on them any more."""
+    unsigned: int = 0
+    """Expired, and refused more time: no operator signed for it, or they did so too often."""
     homeless: int = 0
     """Refused, since their work queue is not there."""
     doubtful: int = 0
@@ -149,6 +157,12 @@ class Move:
         if copy is None:
             self._done.expired += 1
             return False
+        if copy.expires != taken.letter.envelope.expires and copy.proof is not None:
+            word = self._how.countersign and self._how.countersign(copy, queue, copy.expires or 0)
+            if word is None:
+                self._done.unsigned += 1
+                return False
+            copy = copy.evolve(counter_proof=word)
         if self._how.dry_run:
             self._done.replayed += 1
             return False
@@ -220,7 +234,7 @@ def revived(letter: Letter, how: Replaying) -> Envelope | None:
         REPLAYED_AT: now,
         REPLAYED_BY: how.by[:LONGEST_REPLAYER],
     }
-    others = {name: value for name, value in without_record(envelope.headers).items() if name not in {*notes, FIRST_FAILED}}
+    others = {name: value for name, value in without_record(envelope.headers).items() if name not in {*notes, FIRST_FAILED, PARKED}}
     return envelope.evolve(attempt=1, expires=expires, deadline=None, expiration=None, headers=notes | others)
 
 

@@ -12,6 +12,7 @@ from bus.recovery import DeadLetter
 
 __all__ = [
     "FIRST_FAILED",
+    "PARKED",
     "REPLAYS",
     "FaultRecord",
     "Worker",
@@ -27,6 +28,8 @@ Headers = dict[str, str | int]
 PREFIX = "dead-"
 FIRST_FAILED = "first-failed-at"
 """Milliseconds since the epoch; on every copy after the first failure, so that the last one can tell how long it has been going on."""
+PARKED = "parked-at"
+"""Milliseconds since the epoch; on a message that waited once for its key to become known."""
 REPLAYS = "replays"
 """How often a message was taken out of the dead letters; each time is a life of its own."""
 LONGEST_REASON = 1000

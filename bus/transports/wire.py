@@ -15,6 +15,8 @@ LONGEST_DEADLINE = 2**53
 """ms; the largest integer that every JSON and JavaScript peer reads exactly."""
 LONGEST_TEXT = 1024
 """Characters of one of our headers. A longer one would be copied into all that it causes."""
+LONGEST_TOKEN = 9216
+"""Characters of a header that proves something: `bus.tokens` takes 8192, after the word `Bearer`."""
 MOST_OTHER = 32 * 1024
 """Characters of all other headers together: a header frame larger than the connection's frames costs the connection."""
 
@@ -38,12 +40,14 @@ class Wire:
     expiration: str | None = None
 
 
+TOKEN_HEADERS = {"authorization": "authorization", "proof": "proof", "counter-proof": "counter_proof"}
 STRING_HEADERS = {
     "correlation-id": "correlation_id",
     "causation-id": "causation_id",
     "traceparent": "traceparent",
     "tracestate": "tracestate",
     "error": "error",
+    **TOKEN_HEADERS,
 }
 NUMBER_HEADERS = {"deadline": "deadline", "expires": "expires", "attempt": "attempt"}
 KNOWN_HEADERS = STRING_HEADERS | NUMBER_HEADERS
@@ -121,12 +125,17 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and len(value) <= LONGEST_TEXT
 
 
+def _is_token(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= LONGEST_TOKEN
+
+
 def _is_moment(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < LONGEST_DEADLINE
 
 
 _RIGHT: Mapping[str, Callable[[object], bool]] = {
     **dict.fromkeys(STRING_HEADERS, _is_text),
+    **dict.fromkeys(TOKEN_HEADERS, _is_token),
     **dict.fromkeys(NUMBER_HEADERS, _is_moment),
 }
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field
 
-from bus import Event, Job, Message, Request, contract
+from bus import Event, Job, Message, Request, Sensitive, contract
 
 __all__ = [
     "LONGEST_SECTION",
@@ -32,7 +32,7 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,64}$")]
 """Another system's id, by the rule of FHIR's `id` type (https://hl7.org/fhir/R4/datatypes.html#id)."""
 NoteType = Literal["SOAP", "Progress", "Discharge"]
 DocumentFormat = Literal["docx", "pdf"]
-Section = Annotated[str, Field(max_length=LONGEST_SECTION)]
+Section = Sensitive[Annotated[str, Field(max_length=LONGEST_SECTION)]]
 
 
 class NoteContent(Message):
@@ -59,8 +59,8 @@ class Note(Message):
     """A clinical note as it is kept. It does not change once it is created."""
 
     note_id: UUID
-    patient_id: Identifier
-    encounter_id: Identifier
+    patient_id: Sensitive[Identifier]
+    encounter_id: Sensitive[Identifier]
     provider_id: Identifier
     note_type: NoteType
     created_at: AwareDatetime
@@ -105,8 +105,8 @@ class CreateNote(Request[NoteStatus]):
     that says nothing, `not_found` where there is no such transcript, `unavailable` where it cannot be asked for now.
     """
 
-    patient_id: Identifier
-    encounter_id: Identifier
+    patient_id: Sensitive[Identifier]
+    encounter_id: Sensitive[Identifier]
     provider_id: Identifier
     note_type: NoteType
     transcription_id: UUID | None = None

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from bus import Event, Job, Message, Request, contract
+from bus import Event, Job, Message, Request, Sensitive, contract
 
 __all__ = ["GetTranscript", "Segment", "TranscribeAudio", "Transcript", "TranscriptCompleted"]
 
@@ -17,7 +17,7 @@ class Segment(Message):
     """Seconds from the recording's beginning to the first word."""
     end: float = Field(ge=0)
     """Seconds from the recording's beginning to the end of the last word."""
-    text: str
+    text: Sensitive[str]
     confidence: float = Field(ge=0, le=1)
     """How sure the engine is of these words; comparable within one engine, not between two."""
 
@@ -26,7 +26,7 @@ class Transcript(Message):
     """What was said in a recording; a silent one has empty text and no segments."""
 
     transcript_id: UUID
-    text: str
+    text: Sensitive[str]
     """All segments' texts, a line each."""
     confidence: float = Field(ge=0, le=1)
     """The segments' confidences, weighted by their words; 0 where nothing was said."""
@@ -49,7 +49,7 @@ class GetTranscript(Request[Transcript]):
 class TranscribeAudio(Job[Transcript]):
     """Turn a recording into text."""
 
-    audio_url: str = Field(min_length=1, max_length=4096)
+    audio_url: Sensitive[str] = Field(min_length=1, max_length=4096)
     """A WAV: a path or `file:` URL on the worker's disk, or an `http(s)` URL."""
     language: Literal["en"] = "en"
     """English is what both engines can; another language will be a new value, and an old worker refuses it."""

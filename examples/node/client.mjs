@@ -1,5 +1,5 @@
 // A client of the bus without the bus: wire format 1 by amqplib. The steps are those of docs/reference/wire-format.md.
-// Run the service with `bus run examples.node.library:router`, then: npm install && BUS_URL=amqp://… node client.mjs
+// Run the service with `BUS_AUTH=off bus run examples.node.library:router`, then: npm install && BUS_URL=amqp://… node client.mjs
 
 import { once } from "node:events";
 import { randomBytes, randomUUID } from "node:crypto";
@@ -50,7 +50,7 @@ export class Client {
   // Steps 1 and 2: the exchanges, as every service declares them, and a queue for replies and updates.
   async declare() {
     for (const name of ["bus.requests", "bus.jobs", "bus.events"]) await this.channel.assertExchange(name, "topic");
-    for (const name of ["bus.replies", "bus.updates"]) await this.channel.assertExchange(name, "direct");
+    for (const name of ["bus.replies", "bus.updates"]) await this.channel.assertExchange(name, "topic");
     this.replyTo = `${SERVICE}.replies.${os.hostname().slice(0, 30)}-${process.pid}-${randomBytes(6).toString("hex")}`;
     await this.channel.assertQueue(this.replyTo, { exclusive: true, durable: false });
     await this.channel.bindQueue(this.replyTo, "bus.replies", this.replyTo);

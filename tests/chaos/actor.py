@@ -32,7 +32,7 @@ class Actor:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+                env={"BUS_AUTH": "off", **os.environ, "PYTHONPATH": str(ROOT), **environment},
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=complaints,

@@ -140,6 +140,24 @@ async def test_a_consumer_can_be_closed_after_it_was_cancelled_and_closed_twice(
     assert not inbox.consumption.ready
 
 
+async def test_a_consumer_that_is_closed_while_it_registers_takes_no_other_along(world: World) -> None:
+    desk = await world.connect()
+    queue, topology = quorum("inbox")
+    other, its_topology = plain("other")
+    inbox = await desk.consume(queue, topology, prefetch=1)
+    await desk.send(message("1"), to("inbox"))
+    held = await inbox.next()
+    for step in range(20):
+        brief = await desk.transport.consume(other, its_topology, prefetch=1, on_delivery=lambda _: None)
+        await asyncio.sleep(step * 0.004)
+        await brief.close()
+    assert inbox.consumption.ready
+    assert await held.ack()
+    await until(lambda: inbox.consumption.ready, "the other")
+    await stays(lambda: not inbox.deliveries, "nothing comes twice")
+    assert await world.consumers("other") == 0
+
+
 async def test_the_depth_of_a_queue_is_what_is_ready_in_it(world: World) -> None:
     desk = await world.connect()
     queue, topology = quorum("inbox")

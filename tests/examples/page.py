@@ -28,6 +28,8 @@ PROGRAMS = {"bus": ["-m", "bus.cli"], "python": [], "pytest": ["-m", "pytest", "
 SERVES = ("bus", "run")
 NOT_TYPED = ("mkdir", "cd", "python3 -m venv", "pip", "export", "bus broker")
 """Set-up, which has been done for the test: an environment, and a broker in BUS_URL."""
+WARNING = "BUS_AUTH=off: "
+"""What every program says on these pages, which tell their reader once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +112,8 @@ class Terminal:
         assert self.process, "no command was typed here"
         assert self.process.stdout
         async with asyncio.timeout(PATIENCE):
-            line = (await self.process.stdout.readline()).decode()
+            while (line := (await self.process.stdout.readline()).decode()).startswith(WARNING):
+                pass
         self.seen.append(line)
         return line
 

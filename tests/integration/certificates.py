@@ -17,11 +17,13 @@ class Certificates:
     authority: Path
     certificate: Path
     key: Path
+    client: Path
+    """A certificate of `certificates`' client, and its key, in one file."""
 
 
-def certificates(directory: Path, host: str) -> Certificates:
-    """A new authority, which has signed that a new key is `host`'s."""
-    authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+def certificates(directory: Path, host: str, *, client: str = "client") -> Certificates:
+    """A new authority, which has signed that a new key is `host`'s, and another `client`'s."""
+    authority_key, key, client_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
     issuer = _name(f"Authority for {host}")
     authority = (
         _begun(issuer, issuer, authority_key.public_key())
@@ -33,14 +35,23 @@ def certificates(directory: Path, host: str) -> Certificates:
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
+    client_certificate = _begun(_name(client), issuer, client_key.public_key()).sign(authority_key, hashes.SHA256())
     directory.mkdir(parents=True)
-    made = Certificates(authority=directory / "ca.pem", certificate=directory / "server.pem", key=directory / "key.pem")
+    made = Certificates(
+        authority=directory / "ca.pem",
+        certificate=directory / "server.pem",
+        key=directory / "key.pem",
+        client=directory / "client.pem",
+    )
     made.authority.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
     made.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    made.key.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
-    )
+    made.key.write_bytes(_private(key))
+    made.client.write_bytes(client_certificate.public_bytes(serialization.Encoding.PEM) + _private(client_key))
     return made
+
+
+def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
 def _name(text: str) -> x509.Name:

@@ -169,7 +169,7 @@ async def test_a_dry_run_a_replay_and_what_was_refused(transport: Transport, vho
     late = Envelope(id="late", type="archive.file.v1", traffic="job", source="desk", expires=1, headers={"dead-code": "internal"})
     await transport.send(late, dead_letter_address(WORK), timeout=40)
     which = (await dead(vhost_url, "replay", "--queue", WORK, "--dry-run", "--json")).out
-    assert json.loads(which)[DEAD] == {"matched": 3, "replayed": 2, "expired": 1, "homeless": 0, "doubtful": 0, "unseen": 0}
+    assert json.loads(which)[DEAD] == {"matched": 3, "replayed": 2, "expired": 1, "unsigned": 0, "homeless": 0, "doubtful": 0, "unseen": 0}
     assert await transport.depth(WORK) == 0
     done = await dead(vhost_url, "replay", "--queue", WORK)
     assert (done.code, "not replayed: 1 expired (--extend TIME gives them time)" in done.err) == (os.EX_CONFIG, True)

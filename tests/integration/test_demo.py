@@ -6,6 +6,7 @@ import re
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -22,6 +23,7 @@ from tests.broker import fresh_vhost
 from tests.integration.command import PATIENT, ROOT, Ended, bus, ended, running
 from tests.unit.fakes import envelope
 from tests.unit.transcription.recordings import last_sentence
+from workers.demo.keys import DemoKeys
 from workers.demo.stage import RabbitMQStage, served
 from workers.demo.story import WORK_QUEUE
 from workers.demo.subscribers import subscribers
@@ -180,7 +182,7 @@ def workers_url(shared_broker: Broker, tmp_path_factory: pytest.TempPathFactory)
     with fresh_vhost(shared_broker) as url, asyncio.Runner() as runner, pytest.MonkeyPatch.context() as patch:
         for name, value in {**PATIENT, "BUS_CONNECT_TIMEOUT": "30", "DOCUMENTS_FOLDER": str(tmp_path_factory.mktemp("documents"))}.items():
             patch.setenv(name, value)
-        stage = RabbitMQStage(url)
+        stage = RabbitMQStage(url, cast(DemoKeys, Unsigned()))
         workers = stage.workers()
         runner.run(workers.__aenter__())
         try:
@@ -188,6 +190,16 @@ def workers_url(shared_broker: Broker, tmp_path_factory: pytest.TempPathFactory)
             yield url
         finally:
             runner.run(workers.__aexit__(None, None, None))
+
+
+class Unsigned:
+    """No keys: the workers are asked by commands that have none, as all tests' are."""
+
+    def environment(self, service: str) -> dict[str, str]:
+        return {"BUS_AUTH": "off"}
+
+    def settings(self, service: str) -> dict[str, str]:
+        return {"auth": "off"}
 
 
 async def _answering(stage: RabbitMQStage) -> None:

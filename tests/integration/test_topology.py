@@ -122,8 +122,8 @@ async def verifying(place: Place) -> Settings:
     """The settings of a service that may make its own reply queue, and nothing else."""
     user, parts = f"{place.vhost}-books", urlsplit(place.url)
     await place.api.call("PUT", f"users/{user}", {"password": "secret", "tags": ""})
-    own = r"^books\.replies\..*"
-    rights = {"configure": own, "write": rf"^bus\..*|^books\.retry\..*|{own}", "read": r"^books\..*|^bus\.(replies|updates)$"}
+    own = r"^amq\.gen-.*"
+    rights = {"configure": own, "write": rf"^bus\..*|^books\.retry\..*|{own}", "read": rf"^books\..*|^bus\.(replies|updates)$|{own}"}
     await place.api.call("PUT", f"permissions/{place.vhost}/{user}", rights)
     url = urlunsplit(parts._replace(netloc=f"{user}:secret@{parts.netloc.rpartition('@')[2]}"))
     return Settings(url=SecretStr(url), topology="verify")

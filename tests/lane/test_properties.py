@@ -99,6 +99,14 @@ def test_what_is_written_is_read(sent: Envelope) -> None:
     assert read == wire.decode(wire.encode(sent), traffic=sent.traffic, queue=None, received=0)
 
 
+@pytest.mark.parametrize(("user", "times"), [("library", 2), ("guest", 1), (None, 1)])
+def test_a_message_has_a_user_where_that_has_its_senders_name_and_a_copy_of_anothers_has_none(user: str | None, times: int) -> None:
+    sent = Envelope(id="1", type="t", traffic="event", source="library", body=b"{}")
+    short, long = write_properties(sent, user=user), to_properties(wire.encode(sent), user=user).marshal()
+    assert short.count(b"\x07library") == long.count(b"\x07library") == times, "app_id, and user_id"
+    same(short)
+
+
 @pytest.mark.parametrize("traffic", ["request", "event", "job", "reply", "update"])
 def test_a_name_of_ours_among_the_users_headers_is_no_second_field(traffic: Traffic) -> None:
     envelope = Envelope(id="1", type="t", traffic=traffic, source="s", correlation_id="c", headers={"correlation-id": "d", "deadline": 7})

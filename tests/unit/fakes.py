@@ -13,6 +13,8 @@ from bus.contract import Event, Job, Message, Request
 from bus.envelope import Envelope, Traffic
 from bus.handler import Handler
 from bus.inbox import Inbox, MemoryInbox
+from bus.middleware.auth import Gate
+from bus.quarantine import Quarantine
 from bus.receiver import Receiver
 from bus.replies import JobHandle
 from bus.router import Router
@@ -21,6 +23,8 @@ from bus.transport import Accepted, Consumption, Delivery, Observer, Outcome
 
 NOW = 1_700_000_000.0
 """Seconds since the epoch, on every injected clock."""
+LIMIT = 10
+"""Losses, and then a message is given up."""
 
 
 class _Leap(selectors.DefaultSelector):
@@ -184,7 +188,16 @@ class NoSender:
         raise NotImplementedError
 
 
-def receiver_of(router: Router, transport: FakeTransport, *, handler: Handler | None = None, inbox: Inbox | None = None) -> Receiver:
+def receiver_of(
+    router: Router,
+    transport: FakeTransport,
+    *,
+    handler: Handler | None = None,
+    inbox: Inbox | None = None,
+    gate: Gate | None = None,
+    quarantine: Quarantine | None = None,
+    clock: Callable[[], float] = lambda: NOW,
+) -> Receiver:
     """The receiver of a router's only endpoint."""
     ((name, endpoint),) = router.endpoints.items()
     queue, topology = router.topology()[name]
@@ -198,5 +211,8 @@ def receiver_of(router: Router, transport: FakeTransport, *, handler: Handler | 
         sender=NoSender(),
         state=None,
         inbox=MemoryInbox() if inbox is None else inbox,
-        clock=lambda: NOW,
+        gate=gate,
+        quarantine=Quarantine() if quarantine is None else quarantine,
+        delivery_limit=LIMIT,
+        clock=clock,
     )

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from bus.cli.lookup import contract_named, did_you_mean, known_contracts, load_router
+from bus.cli.lookup import contract_named, known_contracts, load_router
 from bus.errors import ConfigurationError, ContractError, NotFound
+from bus.nearest import did_you_mean
 from bus.router import Router
 
 CONTRACTS = """

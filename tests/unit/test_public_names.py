@@ -37,6 +37,7 @@ NAMES = [
     "RetryPolicy",
     "Router",
     "SERVER",
+    "Sensitive",
     "Settings",
     "TopologyMismatch",
     "Unauthenticated",
@@ -44,6 +45,7 @@ NAMES = [
     "Undecodable",
     "Unimplemented",
     "Unknown",
+    "UnknownKey",
     "contract",
     "correlated",
 ]
@@ -69,7 +71,7 @@ IMPORTS = """
 import sys
 from bus import Event, Message, contract
 ours = {name for name in sys.modules if name.partition(".")[0] == "bus"}
-assert ours == {"bus", "bus.contract", "bus.errors", "bus.policy"}, f"a kind loads {ours}"
+assert ours == {"bus", "bus.contract", "bus.errors", "bus.payloads", "bus.policy", "bus.sensitive"}, f"a kind loads {ours}"
 foreign = {"aio_pika", "aiormq", "asyncio", "msgspec", "pydantic_settings", "rich", "structlog", "tenacity", "typer", "yarl"}
 assert not foreign & set(sys.modules), f"a kind loads {foreign & set(sys.modules)}"
 import bus.contract

@@ -76,6 +76,8 @@ class Message:
 class FakeChannel:
     """A channel on which each publish waits for what the test says."""
 
+    connection: object = None
+
     def __init__(self) -> None:
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.confirms: list[asyncio.Future[None]] = []
@@ -123,6 +125,9 @@ class FakeLink:
 
     async def unblocked(self) -> None:
         await self.up.wait()
+
+    def given(self, queue: str) -> str:
+        return queue
 
     async def declare(self, topology: Topology) -> None:
         await self.declaring.wait()

@@ -463,7 +463,10 @@ async def test_a_retry_copy_says_when_the_first_attempt_failed_and_the_last_atte
 async def test_an_idempotent_request_runs_again_when_it_is_delivered_again() -> None:
     work, delivery = Work(), asked_again()
     delivery.redelivered = True
-    await received(idempotent(work, FakeTransport()), delivery)
+    receiver = idempotent(work, FakeTransport())
+    receiver.take(delivery)
+    await settle_down()
+    await receiver.finish()
     assert (len(work.began), delivery.acks) == (1, 1)
 
 

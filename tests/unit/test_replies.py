@@ -27,7 +27,7 @@ def progress(done: float, note: str = "") -> Envelope:
 @contextmanager
 def expecting(replies: Replies, message_id: str, seconds: float = 60) -> Iterator["asyncio.Future[Envelope]"]:
     replies.begin()
-    call = replies.expect(message_id, seconds)
+    call = replies.expect(message_id, seconds, "ledger.add.v1")
     try:
         yield call
     finally:

@@ -36,7 +36,7 @@ def test_a_handler_without_a_policy_has_its_contracts() -> None:
     router.event(Counted)(on_counted)
     router.event(Counted, subscription="own", retry=RetryPolicy(attempts=1))(on_counted)
     first, second = router.endpoints.values()
-    assert (first.tiers(), second.tiers()) == (("5s", "10m"), ())
+    assert (first.tiers(), second.tiers()) == (("5s", "10m", "30s"), ("30s",))
 
 
 @virtual

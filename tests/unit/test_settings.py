@@ -1,7 +1,11 @@
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
 import pytest
 
 from bus.errors import ConfigurationError
 from bus.settings import Settings, load_settings
+from tests.integration.certificates import Certificates, certificates
 
 SECRET = "hunter2"
 
@@ -32,6 +36,10 @@ def test_the_environment_is_read() -> None:
         ("url", f"amqp://guest:{SECRET}@"),
         ("url", f"amqp://[{SECRET}"),
         ("url", ""),
+        ("url", f"amqps://guest:{SECRET}@localhost/?no_verify_ssl=1"),
+        ("ca_file", f"/nowhere/{SECRET}"),
+        ("ca_file", __file__),
+        ("client_key", f"/nowhere/{SECRET}"),
         ("management_url", f"amqp://u:{SECRET}@localhost"),
         ("management_url", f"http://u:{SECRET}@localhost:port"),
         ("management_url", f"http://u:{SECRET}@"),
@@ -68,3 +76,26 @@ def test_the_password_is_not_in_the_repr() -> None:
 
 def test_a_management_api_that_is_left_empty_is_none() -> None:
     assert load_settings(management_url="").management_url is None
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Certificates:
+    return certificates(tmp_path / "made", "localhost")
+
+
+def test_certificates_go_along_with_the_address_and_say_who_we_are_where_no_password_does(made: Certificates) -> None:
+    files: dict[str, object] = {"ca_file": made.authority, "client_certificate": made.client}
+    told = parse_qs(urlsplit(load_settings(url="amqps://desk@localhost/?capath=x", **files).address).query)
+    assert told == {"capath": ["x"], "cafile": [str(made.authority)], "certfile": [str(made.client)], "auth": ["external"]}
+    assert "auth" not in parse_qs(urlsplit(load_settings(url="amqps://desk:secret@localhost/", **files).address).query)
+    assert load_settings(url="amqp://desk:secret@localhost/", **files).address == "amqp://desk:secret@localhost/"
+
+
+def test_a_certificate_without_its_key_is_refused(made: Certificates) -> None:
+    load_settings(client_certificate=made.certificate, client_key=made.key)
+    with pytest.raises(ConfigurationError, match="BUS_CLIENT_KEY: BUS_CLIENT_CERTIFICATE names a certificate as PEM"):
+        load_settings(client_certificate=made.certificate)
+    with pytest.raises(ConfigurationError, match="BUS_CLIENT_KEY: "):
+        load_settings(client_certificate=made.certificate, client_key=made.client)
+    with pytest.raises(ConfigurationError, match="BUS_CLIENT_KEY: "):
+        load_settings(client_key=made.key)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -25,14 +26,14 @@ class WorkerProcess:
         self._ended = asyncio.ensure_future(process.wait())
 
     @classmethod
-    async def start(cls, target: str, url: str) -> Self:
+    async def start(cls, target: str, url: str, environment: Mapping[str, str]) -> Self:
         """`bus run` of this router, on the broker at `url`; it may not serve yet."""
         log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
         try:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "bus.cli", "run", target),
                 cwd=Path(__file__).parents[2],
-                env={**_environment(), "BUS_URL": url, "BUS_LOG_FORMAT": "console"},
+                env={**_environment(), "BUS_URL": url, "BUS_LOG_FORMAT": "console", **environment},
                 stderr=log,
                 start_new_session=True,
             )

@@ -16,11 +16,12 @@ from bus.transports.memory import MemoryBroker, MemoryTransport
 from contracts.documentation.client import DocumentationClient
 from contracts.transcription.client import TranscriptionClient
 from workers import documents, transcription
+from workers.demo.keys import DemoKeys
 from workers.demo.process import WorkerProcess
 
 __all__ = ["MemoryStage", "RabbitMQStage", "Stage", "served"]
 
-WORKERS = {"transcription": "workers.transcription:router", "documents": "workers.documents:router"}
+WORKERS = {"transcription": "workers.transcription:router", "documentation": "workers.documents:router"}
 UNUSED = SecretStr("amqp://unused/")
 """Settings want a broker's URL, and the model broker has none."""
 START_TIMEOUT = 120.0
@@ -44,26 +45,27 @@ class Stage(Protocol):
 
 
 class RabbitMQStage:
-    """On the RabbitMQ at `url`, with workers of its own or with those that run there."""
+    """On the RabbitMQ at `url`: with workers of its own, which get `keys`, or with those that run there."""
 
-    def __init__(self, url: str, *, own_workers: bool = True) -> None:
+    def __init__(self, url: str, keys: DemoKeys | None) -> None:
         self._url = url
-        self._own_workers = own_workers
+        self._keys = keys
         self._started: dict[str, WorkerProcess] = {}
 
     def bus(self, service: str) -> Bus:
         """A bus on this RabbitMQ."""
-        return Bus(service, settings=Settings(url=SecretStr(self._url)))
+        known = self._keys.settings(service) if self._keys is not None else {}
+        return Bus(service, settings=Settings(url=SecretStr(self._url), **known))
 
     @contextlib.asynccontextmanager
     async def workers(self) -> AsyncIterator[str]:
         """`bus run` for each, in processes of their own, which are stopped together."""
-        if not self._own_workers:
+        if self._keys is None:
             yield "those that run at this broker"
             return
         try:
             for service, target in WORKERS.items():
-                self._started[service] = await WorkerProcess.start(target, self._url)
+                self._started[service] = await WorkerProcess.start(target, self._url, self._keys.environment(service))
             yield "processes " + ", ".join(f"{worker.pid} ({service})" for service, worker in self._started.items())
         finally:
             stopped = await asyncio.gather(*(worker.stop() for worker in self._started.values()), return_exceptions=True)
@@ -79,12 +81,13 @@ class RabbitMQStage:
 class MemoryStage:
     """On the model broker, where no RabbitMQ can be had."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: DemoKeys) -> None:
         self._broker = MemoryBroker()
+        self._keys = keys
 
     def bus(self, service: str) -> Bus:
         """A bus on this model broker."""
-        return Bus(service, settings=Settings(url=UNUSED), transport=MemoryTransport(self._broker))
+        return Bus(service, settings=Settings(url=UNUSED, **self._keys.settings(service)), transport=MemoryTransport(self._broker))
 
     @contextlib.asynccontextmanager
     async def workers(self) -> AsyncIterator[str]:

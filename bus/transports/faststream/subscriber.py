@@ -53,7 +53,7 @@ class Subscribed(Consumer):
         """aio-pika's channel, which FastStream keeps for this subscriber."""
         self._taking: PlainConsuming | None = None
         self._subscriber = self._broker.subscriber(
-            _own(queue),
+            _own(queue.name),
             channel=self._options,
             ack_policy=AckPolicy.MANUAL if acks else AckPolicy.ACK_FIRST,
             no_reply=True,
@@ -85,6 +85,9 @@ class Subscribed(Consumer):
 
     @override
     async def _register(self, channel: Channel, current: Consuming) -> str:
+        name = self._link.given(self.name)
+        if self._subscriber.queue.name != name:
+            self._subscriber.queue = _own(name)
         self._taking = current if isinstance(current, PlainConsuming) else None
         # FastStream drops what comes while this is false, and sets it once its start has returned: a delivery must not be quicker.
         self._subscriber.running = True
@@ -110,14 +113,14 @@ class Subscribed(Consumer):
         self._broker._subscribers.discard(self._subscriber)  # noqa: SLF001 - FastStream has no other way to take one back
 
 
-def _own(queue: Queue) -> RabbitQueue:
+def _own(name: str) -> RabbitQueue:
     """The queue, which exists: it is declared by the bus, and not by FastStream.
 
     FastStream keeps one object, and so one channel, for all equal queues; the argument, which a passive declaration does
     not look at, makes each unlike the others.
     """
     unlike: Any = {"x-trunkline": secrets.token_hex(6)}
-    return RabbitQueue(queue.name, declare=False, robust=False, arguments=unlike)
+    return RabbitQueue(name, declare=False, robust=False, arguments=unlike)
 
 
 async def _default_parser(message: Any, original: Callable[[Any], Any]) -> Any:

@@ -31,7 +31,7 @@ def broker_of_its_own(settings: Settings, *, name: str) -> RabbitBroker:
     FastStream writes no line for each message, since the bus does, and injects nothing by type.
     """
     return RabbitBroker(
-        dressed(settings.url.get_secret_value(), heartbeat=settings.heartbeat, name=name),
+        dressed(settings.address, heartbeat=settings.heartbeat, name=name),
         timeout=settings.connect_timeout,
         reconnect_interval=RECONNECT_INTERVAL,
         logger=None,

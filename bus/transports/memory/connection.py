@@ -125,6 +125,10 @@ class Channel:
             self._unacked[id(message)] = message
         self._loop.call_soon(self._hand_over, message)
 
+    def outgoing(self, message: Stored) -> Wire:
+        """A message of its queue as it is delivered."""
+        return message.wire if self._queue is None else self._queue.outgoing(message)
+
     def cancelled(self) -> None:
         """The broker ended the consumer."""
         self.detach()

@@ -36,16 +36,17 @@ class MemoryDelivery:
         self._settled = False
         self.redelivered = message.returns > 0
         """Whether the broker delivered it before. Kept, since the message may be on its way to another consumer already."""
+        self._wire = channel.outgoing(message)
 
     @cached_property
     def envelope(self) -> Envelope:
         """The message; `Delivery.envelope` says more."""
-        return decode(self._message.wire, traffic=TRAFFIC[self._queue.purpose], queue=self._queue.name, received=self._received)
+        return decode(self._wire, traffic=TRAFFIC[self._queue.purpose], queue=self._queue.name, received=self._received)
 
     @property
     def broker_headers(self) -> Mapping[str, Any]:
         """The broker's own notes."""
-        return broker_headers(self._message.wire.headers)
+        return broker_headers(self._wire.headers)
 
     async def ack(self) -> bool:
         """Done."""

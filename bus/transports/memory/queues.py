@@ -89,7 +89,7 @@ class MemoryQueue:
 
     def outgoing(self, message: Stored) -> Wire:
         """A message as it is delivered: a quorum queue counts, for whoever reads it."""
-        if not self.quorum:
+        if not self.quorum or not message.returns:
             return message.wire
         return replace(message.wire, headers={**message.wire.headers, "x-delivery-count": message.returns})
 

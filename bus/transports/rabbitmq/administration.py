@@ -42,7 +42,7 @@ class Depth:
 async def administering(settings: Settings) -> AsyncIterator["Administration"]:
     """A connection for an operator's work; raises as `Transport.start`. It declares whatever the setting `topology` says."""
     link = Link(
-        settings.url.get_secret_value(),
+        settings.address,
         name="topology",
         heartbeat=settings.heartbeat,
         attempt_timeout=settings.connect_timeout,

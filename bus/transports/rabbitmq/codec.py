@@ -8,11 +8,11 @@ from pamqp.commands import Basic
 
 from bus.transports.wire import Wire
 
-__all__ = ["from_message", "from_properties", "to_properties"]
+__all__ = ["from_message", "from_properties", "to_properties", "user_id_of"]
 
 
-def to_properties(wire: Wire) -> Basic.Properties:
-    """The AMQP properties of an outgoing message."""
+def to_properties(wire: Wire, *, user: str | None = None) -> Basic.Properties:
+    """The AMQP properties of an outgoing message. `user`: the connection's, see `user_id_of`."""
     return Basic.Properties(
         content_type=wire.content_type,
         headers=dict(wire.headers),
@@ -23,8 +23,17 @@ def to_properties(wire: Wire) -> Basic.Properties:
         message_id=wire.message_id,
         timestamp=datetime.fromtimestamp(wire.timestamp, UTC),
         message_type=wire.type,
+        user_id=user_id_of(wire.app_id, user),
         app_id=wire.app_id,
     )
+
+
+def user_id_of(source: str | None, user: str | None) -> str | None:
+    """The `user_id` of a message of `source` on a connection of `user`: the broker refuses any other than the connection's own.
+
+    So it is set where each service has a user of its name. A copy of what another service sent has none.
+    """
+    return user if user == source else None
 
 
 def from_message(message: DeliveredMessage) -> Wire:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 import aiormq.abc
@@ -64,6 +65,9 @@ class Consumer:
         self._current: Consuming | None = None
         self._tag = ""
         self._ready = asyncio.Event()
+        self._between_calls = asyncio.Event()
+        """Not set while it registers, which takes some calls to the broker."""
+        self._between_calls.set()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self.trouble: str | None = None
@@ -92,15 +96,24 @@ class Consumer:
         if self._stopping:
             await asyncio.Event().wait()  # until close: a consumer that was told to stop does not come back
         await self._link.up.wait()
-        await self._link.declare(self._topology)
-        channel = await self._channel_of_its_own()
+        self._between_calls.clear()
+        try:
+            await self._link.declare(self._topology)
+            await self._take_from(await self._channel_of_its_own())
+        finally:
+            self._between_calls.set()
+
+    async def _take_from(self, channel: Channel) -> None:
+        """Consume on a channel for as long as that goes well, and give it back."""
         current: Consuming | None = None
         try:
             current = self._opened(channel)  # before consuming: the first delivery may come with the answer
             await self._consume(channel, current)
             if self._stopping:
                 return  # told while it was about to consume: what came goes back with the channel
+            self._between_calls.set()
             await asyncio.wait((channel.closing, current.ended), return_when=asyncio.FIRST_COMPLETED)
+            self._between_calls.clear()
             if not self._stopping:
                 self.trouble = current.ended.result() if current.ended.done() else "its channel was closed"
                 log.warning("a consumer ended; consuming again", extra={"queue": self.name, "why": self.trouble})
@@ -119,7 +132,8 @@ class Consumer:
         """Become a consumer at the broker; its tag, fresh each time: one that is used again ends a connection on 4.3."""
         tag = f"trunkline-{secrets.token_hex(6)}"
         await channel.basic_qos(prefetch_count=self._prefetch, timeout=RPC_TIMEOUT)
-        await channel.basic_consume(self.name, current.take, no_ack=not self._acks, consumer_tag=tag, timeout=RPC_TIMEOUT)
+        queue = self._link.given(self.name)
+        await channel.basic_consume(queue, current.take, no_ack=not self._acks, consumer_tag=tag, timeout=RPC_TIMEOUT)
         return tag
 
     async def _leave(self, channel: Channel) -> None:
@@ -155,6 +169,14 @@ class Consumer:
 
     async def close(self) -> None:
         """Consume no more, and close the channel: the broker takes back what is unacked. Acks of this turn are on their way before."""
+        self._stopping = True
         if self._task is not None:
+            await self._pause_between_calls()
             self._task.cancel()
             await asyncio.wait([self._task], timeout=2 * CLOSE_TIMEOUT)
+
+    async def _pause_between_calls(self) -> None:
+        """A call that is cut off makes aiormq close the channel twice, and the broker ends the whole connection for that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._between_calls.wait()

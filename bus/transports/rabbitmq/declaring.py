@@ -1,12 +1,13 @@
 """A topology onto the broker, or, where others manage the broker, a look whether it is there."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 from aiormq.channel import Channel
-from aiormq.exceptions import ChannelNotFoundEntity
+from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
 
 from bus.errors import ConfigurationError
-from bus.topology import Topology
+from bus.topology import Queue, Topology
 
 __all__ = ["absent", "declare", "declare_own"]
 
@@ -27,21 +28,35 @@ async def declare(channel: Channel, topology: Topology, *, timeout: float) -> No
         await channel.queue_bind(binding.queue, binding.exchange, routing_key=binding.routing_key, timeout=timeout)
 
 
-async def declare_own(opened: Open, topology: Topology, *, timeout: float) -> None:
+async def declare_own(opened: Open, topology: Topology, given: Mapping[str, str], *, timeout: float) -> dict[str, str]:
     """Make only what lives and dies with this connection; `ConfigurationError` names all else that is not there.
 
     A passive declaration says whether something exists, and nothing of its arguments; bindings it cannot see at all.
+    The broker names what is made (ADR 0020), and the answer is those names by ours; `given` is the last one.
     """
     missing = await absent(opened, topology, timeout=timeout)
     if missing:
         raise ConfigurationError(
             f"the broker has no {', no '.join(missing)}; with BUS_TOPOLOGY=verify others make them, from what `bus topology export` prints"
         )
-    queues = tuple(queue for queue in topology.queues if queue.exclusive)
-    names = {queue.name for queue in queues}
-    bindings = tuple(binding for binding in topology.bindings if binding.queue in names)
-    if queues:
-        await declare(await opened(), Topology(queues=queues, bindings=bindings), timeout=timeout)
+    names = {queue.name: await _own(opened, queue, given.get(queue.name), timeout=timeout) for queue in topology.queues if queue.exclusive}
+    bindings = [replace(each, queue=names[each.queue]) for each in topology.bindings if each.queue in names]
+    if bindings:
+        await declare(await opened(), Topology(bindings=tuple(bindings)), timeout=timeout)
+    return names
+
+
+async def _own(opened: Open, queue: Queue, known: str | None, *, timeout: float) -> str:
+    """The name of a queue of this connection's own: of the one that it has, or of a new one."""
+    if known is not None:
+        try:
+            await (await opened()).queue_declare(known, passive=True, timeout=timeout)
+        except (ChannelNotFoundEntity, ChannelLockedResource):
+            pass  # it was a connection's that is gone, or goes
+        else:
+            return known
+    made = await (await opened()).queue_declare("", durable=queue.durable, exclusive=True, arguments=dict(queue.arguments), timeout=timeout)
+    return made.queue or ""
 
 
 async def absent(opened: Open, topology: Topology, *, timeout: float) -> list[str]:

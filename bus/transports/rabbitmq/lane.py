@@ -85,6 +85,8 @@ class Lane(asyncio.StreamReaderProtocol):
         self.unblocked = asyncio.Event()
         self.unblocked.set()
         self.ended = False
+        self.user: str | None = None
+        """Whose connection it is, where its address says so."""
 
     @property
     def frame_max(self) -> int:
@@ -249,6 +251,7 @@ class LaneFactory(TransportFactory):
         context = await ssl_context_provider.get_context() if url.scheme == "amqps" else None
         reader = asyncio.StreamReader(loop=loop)
         lane = Lane(reader, loop)
+        lane.user = url.user
         try:
             transport, _ = await loop.create_connection(
                 lambda: lane, url.host or "", url.port or 0, ssl=context, server_hostname=url.host if context else None, **kwargs

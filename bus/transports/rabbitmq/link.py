@@ -46,6 +46,7 @@ class Connected:
         self._url = URL(url)
         self._connection: aio_pika.Connection | None = None
         self._declaring = asyncio.Lock()
+        self._given: dict[str, str] = {}
 
     def _place(self) -> str:
         """Host, port and virtual host; never the password."""
@@ -77,6 +78,10 @@ class Connected:
             channel = await self._underlay().channel(publisher_confirms=confirms, on_return_raises=confirms)
         return cast("Channel", channel)  # the abstract class lacks arguments that the only real one has
 
+    def given(self, queue: str) -> str:
+        """What the broker calls a queue: another name than ours for a connection's own, where others manage the broker."""
+        return self._given.get(queue, queue)
+
     async def declare(self, topology: Topology) -> None:
         """Declare on channels of its own: a refusal or a time-out closes the channel it happens on."""
         opened: list[Channel] = []
@@ -89,7 +94,7 @@ class Connected:
             with translating("verifying" if self._verify else "declaring"):
                 try:
                     if self._verify:
-                        await declare_own(fresh, topology, timeout=RPC_TIMEOUT)
+                        self._given |= await declare_own(fresh, topology, self._given, timeout=RPC_TIMEOUT)
                     else:
                         await declare(await fresh(), topology, timeout=RPC_TIMEOUT)
                 finally:

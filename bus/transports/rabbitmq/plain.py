@@ -10,6 +10,7 @@ import aiormq.abc
 from aiormq.channel import Channel
 from aiormq.exceptions import ChannelInvalidStateError, DeliveryError, PublishError
 from pamqp.commands import Basic
+from yarl import URL
 
 from bus.envelope import Envelope, Traffic
 from bus.errors import BusError, ConnectionLost, DeadlineExceeded, InvalidArgument, Unavailable
@@ -86,7 +87,7 @@ async def publish_on(channel: Channel, message: wire.Wire, address: Address, end
     """Publish on this confirmed channel, and wait for what the broker says, until `ends` (loop time)."""
     if len(message.body) > LARGEST_BODY:
         raise InvalidArgument(f"the message has {len(message.body)} bytes, and {LARGEST_BODY} is the most; store it and send a reference")
-    properties = to_properties(message)
+    properties = to_properties(message, user=_user(channel))
     timeout = ends - asyncio.get_running_loop().time()
     if timeout <= 0:
         raise DeadlineExceeded("the deadline had passed before it was sent")
@@ -98,6 +99,11 @@ async def publish_on(channel: Channel, message: wire.Wire, address: Address, end
     except BusError as error:
         sent = not isinstance(error, NotSent)
         raise ConnectionLost(str(error), maybe_executed=sent) from None
+
+
+def _user(channel: Channel) -> str | None:
+    """Whose connection the channel is of."""
+    return getattr(channel.connection, "url", URL()).user  # the abstract class has no url, and the only real one has
 
 
 class NotSent(Unavailable):

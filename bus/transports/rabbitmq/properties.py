@@ -20,7 +20,7 @@ __all__ = ["message_id_of", "read_envelope", "read_headers", "write_properties"]
 CONTENT_TYPE, CONTENT_ENCODING, HEADERS, DELIVERY_MODE, PRIORITY = 1 << 15, 1 << 14, 1 << 13, 1 << 12, 1 << 11
 CORRELATION_ID, REPLY_TO, EXPIRATION, MESSAGE_ID, TIMESTAMP = 1 << 10, 1 << 9, 1 << 8, 1 << 7, 1 << 6
 TYPE, USER_ID, APP_ID, CLUSTER_ID = 1 << 5, 1 << 4, 1 << 3, 1 << 2
-RARE = CONTENT_ENCODING | PRIORITY | USER_ID | CLUSTER_ID | 3
+RARE = CONTENT_ENCODING | PRIORITY | CLUSTER_ID | 3
 """What the bus never sends; 3: the bits that AMQP reserves."""
 
 STRING, INTEGER = ord("S"), ord("l")
@@ -31,6 +31,7 @@ u16, u32, u64, i64 = (Struct(f">{code}").pack for code in "HIQq")
 LENGTHS = [bytes((length,)) for length in range(256)]
 JSON = LENGTHS[len(wire.CONTENT_TYPE)] + wire.CONTENT_TYPE.encode()
 STRINGS = {name.encode(): attribute for name, attribute in wire.STRING_HEADERS.items()}
+TOKENS = frozenset(wire.TOKEN_HEADERS.values())
 NUMBERS = {name.encode(): attribute for name, attribute in wire.NUMBER_HEADERS.items()}
 SHORT = wire.MOST_OTHER // 4
 """Bytes of properties that no limit of ours can be exceeded in, however the characters and digits are counted."""
@@ -45,8 +46,8 @@ class Unusual(Exception):
 # --- out -----------------------------------------------------------------------------------------------------------
 
 
-def write_properties(envelope: Envelope) -> bytes:
-    """The flags and values of a header frame; `wire.encode` says what goes where."""
+def write_properties(envelope: Envelope, *, user: str | None = None) -> bytes:
+    """The flags and values of a header frame; `wire.encode` says what goes where. `user`: the connection's, see `codec.user_id_of`."""
     flags = CONTENT_TYPE | HEADERS | DELIVERY_MODE | MESSAGE_ID | TIMESTAMP | TYPE | APP_ID
     table = _table(envelope)
     parts = [JSON, u32(len(table)), table, b"\x02" if envelope.traffic in wire.DURABLE_TRAFFIC else b"\x01"]
@@ -59,7 +60,12 @@ def write_properties(envelope: Envelope) -> bytes:
     if envelope.expiration is not None:
         flags |= EXPIRATION
         parts.append(_short(str(envelope.expiration)))
-    parts += (_short(envelope.id), u64(envelope.timestamp), often_short(envelope.type), often_short(envelope.source))
+    parts += (_short(envelope.id), u64(envelope.timestamp), often_short(envelope.type))
+    source = often_short(envelope.source)
+    if user == envelope.source:
+        flags |= USER_ID
+        parts.append(source)
+    parts.append(source)
     return u16(flags) + b"".join(parts)
 
 
@@ -77,11 +83,13 @@ def _text(field: bytes, text: str) -> bytes:
     return field + u32(len(data)) + data
 
 
-CORRELATION, CAUSATION, TRACEPARENT, TRACESTATE, ERROR = (_short(name) + b"S" for name in wire.STRING_HEADERS)
+CORRELATION, CAUSATION, TRACEPARENT, TRACESTATE, ERROR, AUTHORIZATION, PROOF, COUNTER_PROOF = (
+    _short(name) + b"S" for name in wire.STRING_HEADERS
+)
 DEADLINE, EXPIRES, ATTEMPT = (_short(name) + b"l" for name in wire.NUMBER_HEADERS)
 
 
-def _table(envelope: Envelope) -> bytes:  # noqa: C901 - a field a line; a loop over them costs twice as much
+def _table(envelope: Envelope) -> bytes:  # noqa: C901, PLR0912 - a field a line; a loop over them costs twice as much
     if envelope.headers and not wire.KNOWN_HEADERS.keys().isdisjoint(envelope.headers):
         return b"".join(_field(name, value) for name, value in wire.encode(envelope).headers.items())
     table = _text(CORRELATION, envelope.correlation_id) if envelope.correlation_id else b""
@@ -93,6 +101,12 @@ def _table(envelope: Envelope) -> bytes:  # noqa: C901 - a field a line; a loop 
         table += _text(TRACESTATE, envelope.tracestate)
     if envelope.error:
         table += _text(ERROR, envelope.error)
+    if envelope.authorization:
+        table += _text(AUTHORIZATION, envelope.authorization)
+    if envelope.proof:
+        table += _text(PROOF, envelope.proof)
+    if envelope.counter_proof:
+        table += _text(COUNTER_PROOF, envelope.counter_proof)
     if envelope.deadline is not None and envelope.traffic == "request":
         table += DEADLINE + i64(envelope.deadline)
     if envelope.expires is not None:
@@ -137,7 +151,7 @@ def _long_way(properties: bytes, body: bytes) -> wire.Wire:
     return from_properties(header.properties, body)
 
 
-def _read(properties: bytes, body: bytes, traffic: Traffic, queue: str | None, received: int) -> Envelope:
+def _read(properties: bytes, body: bytes, traffic: Traffic, queue: str | None, received: int) -> Envelope:  # noqa: C901 - a property a line
     flags = u16_at(properties)[0]
     if len(properties) > SHORT or flags & RARE or not flags & (MESSAGE_ID | TYPE | APP_ID) == MESSAGE_ID | TYPE | APP_ID:
         raise Unusual
@@ -167,6 +181,8 @@ def _read(properties: bytes, body: bytes, traffic: Traffic, queue: str | None, r
         at += 8
     end = at + 1 + properties[at]
     type_, at = properties[at + 1 : end].decode(), end
+    if flags & USER_ID:
+        at += 1 + properties[at]  # the broker has checked it; who sent the message is proven by other means
     end = at + 1 + properties[at]
     source = properties[at + 1 : end].decode()
     if not (message_id and type_ and source) or timestamp > LATEST:
@@ -200,7 +216,7 @@ def _read_table(data: bytes, at: int, known: dict[str, Any]) -> int:
             attribute = STRINGS.get(name)
             if attribute is None:
                 _other(others, name, text)
-            elif size > wire.LONGEST_TEXT:
+            elif size > wire.LONGEST_TEXT and (attribute not in TOKENS or size > wire.LONGEST_TOKEN):
                 raise Unusual
             else:
                 known[attribute] = text

@@ -15,9 +15,12 @@ from bus.transport import Outcome
 from bus.transports.rabbitmq.faults import TROUBLE, translated
 from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, Connected, quietly_closed
 
-__all__ = ["Publisher", "Publishing"]
+__all__ = ["REFUSED", "Publisher", "Publishing"]
 
 log = logging.getLogger("bus.rabbitmq")
+
+REFUSED = "ACCESS_REFUSED"
+"""What the broker says to who may not publish that, or there. It then closes the channel, and names no message."""
 
 
 class Publishing(Protocol):
@@ -66,6 +69,10 @@ class Publisher:
             current = self._current = self._opened(channel)
             self._open.set()
             await asyncio.wait((channel.closing, current.ended), return_when=asyncio.FIRST_COMPLETED)
+            if current.ended.done() and REFUSED in current.ended.result():
+                log.error(
+                    "the broker refused a publish, and closed the channel", extra={"link": self._link.name, "why": current.ended.result()}
+                )
         finally:
             self._open.clear()
             self._current = None

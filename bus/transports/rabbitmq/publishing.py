@@ -10,12 +10,13 @@ from itertools import takewhile
 
 from bus.deadlines import Deadlines
 from bus.envelope import Envelope
-from bus.errors import ConnectionLost, DeadlineExceeded, InvalidArgument, Unavailable
+from bus.errors import ConnectionLost, DeadlineExceeded, InvalidArgument, PermissionDenied, Unavailable
 from bus.topology import Address
 from bus.transport import Accepted, Outcome, Refused, Returned
 from bus.transports.rabbitmq.frames import publish_frames, publish_method
 from bus.transports.rabbitmq.lane import Lane
 from bus.transports.rabbitmq.properties import message_id_of, write_properties
+from bus.transports.rabbitmq.publisher import REFUSED
 
 __all__ = ["ACCEPTED", "LARGEST_BODY", "ConfirmedChannel", "UnconfirmedChannel", "framed"]
 
@@ -36,7 +37,7 @@ def framed(lane: Lane, channel: int, envelope: Envelope, address: Address) -> by
     if len(envelope.body) > LARGEST_BODY:
         raise InvalidArgument(f"the message has {len(envelope.body)} bytes, and {LARGEST_BODY} is the most; store it and send a reference")
     try:
-        properties, method = write_properties(envelope), method_of(address)
+        properties, method = write_properties(envelope, user=lane.user), method_of(address)
     except UNFIT as error:
         raise InvalidArgument("an attribute, header or address is too long, or no text or number of AMQP's") from error
     if len(properties) > lane.frame_max - 32:
@@ -176,13 +177,15 @@ class ConfirmedChannel:
         """Nothing is consumed here."""
 
     def on_close(self, why: str) -> None:
-        """Nobody waits any longer: what became of the publishes under way is unknown."""
+        """Nobody waits any longer: what became of the publishes under way is unknown, but that of one that was refused alone."""
         if not self.alive:
             return
         self.ended.set_result(why)
+        refused = REFUSED in why and len(self._pending) == 1
         for entry in self._pending.values():
             if not entry.future.done():
-                entry.future.set_exception(ConnectionLost(f"no confirm: {why}", maybe_executed=True))
+                lost = PermissionDenied(f"not sent: {why}") if refused else ConnectionLost(f"no confirm: {why}", maybe_executed=True)
+                entry.future.set_exception(lost)
         self._pending.clear()
         while self._waiting:
             place, _ = self._waiting.popitem()

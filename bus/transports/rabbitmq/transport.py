@@ -48,7 +48,7 @@ class RabbitMQTransport:
 
     def _link(self, name: str, *, on_lost: Callable[[], None] | None = None) -> Link:
         return Link(
-            self._settings.url.get_secret_value(),
+            self._settings.address,
             name=name,
             heartbeat=self._settings.heartbeat,
             attempt_timeout=self._settings.connect_timeout,

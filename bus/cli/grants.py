@@ -1,0 +1,86 @@
+"""`bus grants`: who may do what, by a file of grants."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bus.cli.lookup import Known, known_contracts
+from bus.cli.parameters import Contracts
+from bus.cli.screen import print_json, say, table_console
+from bus.contract import Contract
+from bus.grants import VERBS, Grants, Verb, load_grants
+
+__all__ = ["command"]
+
+command = typer.Typer(no_args_is_help=True, help="Check a file of grants, and show who may do what.")
+
+
+@command.callback()
+def group() -> None:
+    """Check a file of grants, and show who may do what."""
+
+
+@command.command()
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="Such as grants.toml.")],
+    *,
+    contracts: Contracts = None,
+    as_json: Annotated[bool, typer.Option("--json", help="On one line, for programs.")] = False,
+) -> None:
+    """Check grants against the contracts that are known here, and show who may do what.
+
+    A permission that no contract has, a service that nobody knows, and an event that another service than its owner would
+    publish are errors, each with its line and the nearest name. The contracts have to be all that there are: name their
+    modules by --contracts. What nobody has been granted is told on standard error.
+    """
+    known = known_contracts(contracts or [])
+    grants = load_grants(file, known.contracts)
+    if as_json:
+        print_json(as_value(grants, known.contracts), compact=True)
+        return
+    show(grants, known, table_console())
+    for each in nobodys(grants, known.contracts):
+        say(f"note: {each}")
+
+
+def types(contracts: Sequence[Contract], verb: Verb, permission: str) -> list[str]:
+    """What a granted permission opens: types of requests and jobs, or of events."""
+    return sorted(each.type for each in contracts if each.permission == permission and (each.kind == "event") == (verb != "call"))
+
+
+def as_value(grants: Grants, contracts: Sequence[Contract]) -> dict[str, Any]:
+    """For programs: by service and verb the permissions, each with the types that it opens."""
+    return {
+        service: {verb: {each: types(contracts, verb, each) for each in sorted(getattr(rights, verb))} for verb in VERBS}
+        for service, rights in sorted(grants.services.items())
+    }
+
+
+def show(grants: Grants, known: Known, console: Console) -> None:
+    """A line a permission."""
+    table = Table("service", "may", "permission", "which is", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in table.columns:
+        column.overflow = "fold"
+    for service, rights in sorted(grants.services.items()):
+        held = [(verb, each) for verb in VERBS for each in sorted(getattr(rights, verb))]
+        for verb, permission in held:
+            table.add_row(service, verb, permission, "\n".join(types(known.contracts, verb, permission)))
+        if not held:
+            table.add_row(service, "-", "-", "nothing")
+    console.print(table)
+    console.print(f"\n{known.looked_at()}", style="dim", highlight=False)
+
+
+def nobodys(grants: Grants, contracts: Sequence[Contract]) -> list[str]:
+    """What nobody may call or publish: that can be meant, or a line that is missing."""
+    called = frozenset[str]().union(*(rights.call for rights in grants.services.values()))
+    published = frozenset[str]().union(*(rights.publish for rights in grants.services.values()))
+    return [
+        f"nobody may {'publish' if each.kind == 'event' else 'call'} {each.type} ({each.permission})"
+        for each in contracts
+        if each.permission not in (published if each.kind == "event" else called)
+    ]

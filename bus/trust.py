@@ -1,0 +1,140 @@
+"""What a bus needs to speak for its service and to know the others: keys, grants, and who signs and checks with them."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from bus.contract import CATALOG, Contract
+from bus.dead_letters.moving import Countersign
+from bus.envelope import Envelope
+from bus.errors import ConfigurationError
+from bus.grants import Grants, load_grants
+from bus.key_source import Keyring, dev_ring, private_keys, public_source
+from bus.middleware.auth import Gate, Rights, Signer, Verifier
+from bus.router import Router
+from bus.settings import Settings
+from bus.tokens import MOST_REPLAYS, counter_proof, counter_proofs_so_far
+
+__all__ = ["Trust", "operator_of", "trust_of"]
+
+log = logging.getLogger("bus.auth")
+
+HOW = "`bus keys new SERVICE` makes keys and says what to set; BUS_AUTH=off runs without, and anyone can then speak for anyone"
+
+
+class Trust:
+    """One service's keys and grants, while its bus is open."""
+
+    def __init__(self, service: str, ring: Keyring, grants: Callable[[], Rights], settings: Settings, clock: Callable[[], float]) -> None:
+        self._ring = ring
+        self._load = grants
+        self._grants: Rights = Grants({})
+        self._refreshing: asyncio.Task[None] | None = None
+        self.signer = Signer(service, ring, lambda: self._grants, clock=clock)
+        self.verifier = Verifier(service, ring, lambda: self._grants, clock=clock, leeway=settings.clock_leeway)
+
+    @property
+    def grants(self) -> Rights:
+        """Who may do what."""
+        return self._grants
+
+    def read_grants(self) -> None:
+        """Read them, again: a file grants no more than the contracts that are known allow. Raises `ConfigurationError`."""
+        self._grants = self._load()
+
+    async def start(self) -> None:
+        """Read keys and grants, and look at the keys again from time to time. Raises `ConfigurationError`."""
+        self.read_grants()
+        await self._ring.start()
+        self._refreshing = asyncio.get_running_loop().create_task(self._ring.run())
+
+    def gate(self, contract: Contract) -> Gate:
+        """The way in of an endpoint."""
+        return Gate(contract, self.verifier, self.signer)
+
+    def admit(self, router: Router) -> None:
+        """Refuse to serve what this service may not hear: `ConfigurationError`. Contracts that came since the start count."""
+        self.read_grants()
+        for endpoint in router.endpoints.values():
+            contract = endpoint.contract
+            if contract.kind == "event" and not self._grants.may_consume(router.name, contract.permission):
+                raise ConfigurationError(
+                    f'{router.name} may not consume {contract.permission}; grant it in BUS_GRANTS: consume = ["{contract.permission}"]'
+                )
+
+    async def close(self) -> None:
+        """Look no more."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._refreshing
+
+
+async def operator_of(settings: Settings, *, actor: str, reason: str | None, clock: Callable[[], float] = time.time) -> Countersign | None:
+    """Who gives expired messages more time, by `BUS_OPERATOR_KEY`; None with `BUS_AUTH=off`. Raises `ConfigurationError`.
+
+    `actor` and `reason`: who and why, for the record on each message.
+    """
+    if settings.auth == "off":
+        return None
+    if not (reason and reason.strip()):
+        raise ConfigurationError("giving expired messages more time takes a reason, which stays with them")
+    setting = settings.key if settings.auth == "dev" else settings.operator_key
+    if setting is None or (settings.auth == "on" and settings.jwks is None):
+        raise ConfigurationError(
+            "giving expired messages more time takes an operator's key: set BUS_OPERATOR_KEY and BUS_JWKS; `bus keys new NAME --operator`"
+        )
+    secret = setting.get_secret_value()
+    if settings.auth == "dev":
+        ring = dev_ring("", secret, clock=clock)
+    else:
+        ring = Keyring(None, public_source(settings.jwks or ""), private_keys(secret, "BUS_OPERATOR_KEY"), role="operator", clock=clock)
+    await ring.start()
+
+    def countersign(envelope: Envelope, queue: str, expires: int) -> str | None:
+        count = counter_proofs_so_far(envelope) + 1
+        if count > MOST_REPLAYS:
+            return None
+        return counter_proof(ring.signing(), envelope, queue=queue, actor=actor, reason=reason, expires=expires, count=count, now=clock())
+
+    return countersign
+
+
+def trust_of(service: str, settings: Settings, *, clock: Callable[[], float] = time.time) -> Trust | None:
+    """By the settings; None with `BUS_AUTH=off`, of which the log is told. Raises `ConfigurationError` where one is missing."""
+    if settings.auth == "off":
+        log.warning("BUS_AUTH=off: nothing is signed or checked, and anyone who reaches the broker can speak for any service")
+        return None
+    key = settings.key.get_secret_value() if settings.key else ""
+    if not key:
+        raise ConfigurationError(f"BUS_KEY is not set, so {service} cannot prove who it is; {HOW}")
+    if settings.auth == "dev":
+        log.warning("BUS_AUTH=dev: every service has the same secret, and can speak for any other")
+        return Trust(service, dev_ring(service, key, clock=clock), lambda: _grants(settings), settings, clock)
+    if settings.jwks is None:
+        raise ConfigurationError(f"BUS_JWKS is not set, so {service} cannot know who the others are; {HOW}")
+    if settings.grants is None:
+        raise ConfigurationError(f"BUS_GRANTS is not set, so nobody may do anything; write a grants.toml, see `bus grants --help`; {HOW}")
+    ring = Keyring(service, public_source(settings.jwks), private_keys(key), clock=clock)
+    return Trust(service, ring, lambda: _grants(settings), settings, clock)
+
+
+def _grants(settings: Settings) -> Rights:
+    """By the file. A process knows the contracts that it imports, and grants of others are no fault to it."""
+    return load_grants(settings.grants, CATALOG, complete=False) if settings.grants is not None else Everything()
+
+
+class Everything:
+    """With `dev` and without a file everyone may do everything."""
+
+    def may_call(self, service: str, permission: str) -> bool:  # noqa: ARG002 - the shape of `Rights`
+        """Yes."""
+        return True
+
+    may_publish = may_consume = may_call
+
+    def scope(self, service: str) -> frozenset[str]:  # noqa: ARG002 - as above
+        """Everything that is known here."""
+        return frozenset(contract.permission for contract in CATALOG if contract.kind != "event")

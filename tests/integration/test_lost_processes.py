@@ -1,0 +1,90 @@
+"""Messages that end the process which handles them, on real processes: they end among the dead letters, and no other does."""
+
+import asyncio
+import json
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from bus import Bus, Settings
+from bus.contract import contract_of
+from bus.topology import dead_letter_queue, event_queue, job_queue, merged
+from tests.integration.command import bus, ended, running
+from tests.integration.mortal_service import KILLER, SLOW, Noted, Tidy, entries, router
+
+pytestmark = pytest.mark.timeout(240)
+
+TARGET = "tests.integration.mortal_service:router"
+JOBS, EVENTS = job_queue(contract_of(Tidy)), event_queue("mortal", contract_of(Noted))
+PATIENCE = 200.0  # seconds; a process starts in one, and on a loaded machine in several
+
+
+def sender(url: str) -> Bus:
+    return Bus("mortal", settings=Settings(url=SecretStr(url)))
+
+
+def neighbours(count: int) -> list[str]:
+    """Every tenth is slow: beside who kills it would never end."""
+    return [f"{SLOW if number % 10 == 0 else 'quick'}-{number}" for number in range(count)]
+
+
+async def records(url: str, queue: str) -> list[dict[str, object]]:
+    """The fault records of a work queue's dead letters, as an operator sees them."""
+    listed = await bus("dead", "list", "--queue", queue, "--json", BUS_URL=url)
+    assert listed.code == 0, listed.err
+    return [letter["record"] for letter in json.loads(listed.out)["letters"]]
+
+
+async def until_dead(caller: Bus, queue: str, count: int) -> None:
+    """Returns once so many are dead, and nothing waits any more."""
+    async with asyncio.timeout(PATIENCE):
+        while await caller._transport.depth(dead_letter_queue(queue)) < count or await caller._transport.depth(queue):  # noqa: ASYNC110 - the broker is asked
+            await asyncio.sleep(0.1)
+
+
+async def test_one_that_kills_among_100_prefetched_is_dead_lettered_and_99_are_handled_once(vhost_url: str, tmp_path: Path) -> None:
+    diary, names = tmp_path / "diary", neighbours(99)
+    async with sender(vhost_url) as caller:
+        await caller._transport.declare(merged(topology for _, topology in router.topology().values()))
+        for name in [*names[:50], KILLER, *names[50:]]:
+            await caller.submit(Tidy(name=name, together=100))
+        settings = {"BUS_URL": vhost_url, "BUS_DELIVERY_LIMIT": "5", "MORTAL_DIARY": str(diary)}
+        async with running("run", TARGET, "--reload", **settings) as parent:  # one process, and a parent that starts it again
+            await until_dead(caller, JOBS, 1)
+            parent.send_signal(signal.SIGTERM)
+            answer = await ended(parent)
+
+    assert answer.code == 0, answer.err
+    (record,) = await records(vhost_url, JOBS)
+    assert (record["code"], record["attempts"], record["error"], record["queue"]) == ("process_lost", 1, "ProcessLost", JOBS)
+    assert sorted(entries(diary, "done")) == sorted((name, 1) for name in names)
+    killed = entries(diary, "killed")
+    assert killed[0] == (KILLER, 100)
+    assert 4 <= len(killed) <= 5  # the broker may count a death twice where it moves what one consumer had to the dying process's next
+    assert [company for _, company in killed[2:]] == [1] * (len(killed) - 2)
+    assert answer.err.count("starting it again") == len(killed)
+
+
+async def test_three_that_kill_are_found_by_two_processes_and_all_others_are_handled(vhost_url: str, tmp_path: Path) -> None:
+    diary, names = tmp_path / "diary", neighbours(60)
+    killers = [f"{KILLER}-{number}" for number in range(3)]
+    async with sender(vhost_url) as caller:
+        await caller._transport.declare(merged(topology for _, topology in router.topology().values()))
+        for name in [*names[:20], *killers, *names[20:]]:
+            await caller.publish(Noted(name=name, together=2))
+        settings = {"BUS_URL": vhost_url, "BUS_DELIVERY_LIMIT": "4", "MORTAL_DIARY": str(diary)}
+        async with running("run", TARGET, "--processes", "2", **settings) as parent:
+            await until_dead(caller, EVENTS, 3)
+            parent.send_signal(signal.SIGTERM)
+            answer = await ended(parent)
+
+    assert answer.code == 0, answer.err
+    found = await records(vhost_url, EVENTS)
+    assert [(record["code"], record["attempts"]) for record in found] == [("process_lost", 1)] * 3
+    done = Counter(entries(diary, "done"))
+    assert set(done) == {(name, 1) for name in names}
+    assert done.total() == len(names)
+    assert max(Counter(name for name, _ in entries(diary, "killed")).values()) <= 4

@@ -1,0 +1,323 @@
+"""The reference application's grants as RabbitMQ's users and permissions: what each service can do at the broker, and what it cannot."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import quote, urlsplit, urlunsplit
+from uuid import UUID, uuid4
+
+import aiormq
+import pytest
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.exceptions import ChannelAccessRefused, ChannelPreconditionFailed
+from pamqp.commands import Basic
+from pydantic import SecretStr
+
+from bus import Bus, Context, InvalidArgument, PermissionDenied, RetryPolicy, Router, Settings, Unavailable
+from bus.administration.definitions import definitions
+from bus.administration.permissions import ADMINISTRATOR, broker_users, permissions, refuse_ungranted, users
+from bus.administration.wanted import wanted_by
+from bus.brokers.broker import Broker
+from bus.brokers.management import Management
+from bus.contract import contract_of
+from bus.grants import load_grants
+from bus.transports.faststream import FastStreamTransport, broker_of_its_own
+from contracts.documentation.v1 import CreateNote, DocumentGenerated, GenerateDocuments, GetNote, GetNoteStatus, NoteStatus
+from contracts.transcription.v1 import GetTranscript, TranscribeAudio, Transcript, TranscriptCompleted
+from tests.broker import management_url
+from tests.integration.command import ROOT
+from tests.polling import until
+
+pytestmark = pytest.mark.timeout(120)
+
+MODELS = (GetTranscript, TranscribeAudio, TranscriptCompleted, CreateNote, GetNote, GetNoteStatus, GenerateDocuments, DocumentGenerated)
+CONTRACTS = [contract_of(model) for model in MODELS]
+TRANSCRIBE = "transcription.jobs.transcribe.v1"
+WAIT = 20
+"""Seconds for what takes milliseconds: the machine may be busy."""
+
+
+# --- the services, without what they do ----------------------------------------------------------------------------------------
+
+
+def transcript(of: UUID) -> Transcript:
+    return Transcript(transcript_id=of, text="", confidence=0, duration=1, language="en", engine="none", segments=())
+
+
+transcription = Router("transcription")
+documentation = Router("documentation")
+demo = Router("demo")
+heard: list[TranscriptCompleted] = []
+
+
+@transcription.request(GetTranscript)
+async def get(request: GetTranscript) -> Transcript:
+    return transcript(request.transcript_id)
+
+
+@transcription.job(TranscribeAudio, retry=RetryPolicy(attempts=2, first_delay=1, factor=1))
+async def transcribe(job: TranscribeAudio, context: Context) -> Transcript:
+    await context.progress(0.5, "half of it")
+    if job.audio_url == "broken" or context.envelope.attempt == 1:
+        raise InvalidArgument("no recording") if job.audio_url == "broken" else Unavailable("not yet")
+    done = transcript(uuid4())
+    await context.bus.publish(TranscriptCompleted(transcript_id=done.transcript_id, duration=1, words=0))
+    return done
+
+
+@documentation.request(GetNoteStatus)
+async def status(request: GetNoteStatus, context: Context) -> NoteStatus:
+    """Only asks on."""
+    await context.bus.request(GetTranscript(transcript_id=request.note_id), timeout=WAIT)
+    raise InvalidArgument("asked")
+
+
+@demo.event(TranscriptCompleted)
+async def on_completed(event: TranscriptCompleted) -> None:
+    heard.append(event)
+
+
+# --- the broker ------------------------------------------------------------------------------------------------------------------
+
+
+class Place:
+    """A virtual host with the definitions imported, and how each user gets there."""
+
+    def __init__(self, broker: Broker, url: str) -> None:
+        self.api = Management(management_url(broker), broker.url)
+        self.url, self.vhost = url, urlsplit(url).path[1:]
+        self.passwords = {name: secrets.token_hex(8) for name in (ADMINISTRATOR, "demo", "transcription", "documentation")}
+
+    def address(self, user: str) -> str:
+        parts = urlsplit(self.url)
+        return urlunsplit(parts._replace(netloc=f"{user}:{self.passwords[user]}@{parts.netloc.rpartition('@')[2]}"))
+
+    def bus(self, service: str) -> Bus:
+        return Bus(service, settings=Settings(url=SecretStr(self.address(service)), topology="verify"))
+
+
+@pytest.fixture
+async def place(shared_broker: Broker, vhost_url: str) -> AsyncIterator[Place]:
+    place = Place(shared_broker, vhost_url)
+    routers = (transcription, documentation, demo)
+    grants = load_grants(ROOT / "grants.toml", CONTRACTS)
+    refuse_ungranted(routers, grants)
+    found = broker_users(grants, CONTRACTS, [router.name for router in routers])
+    needed = wanted_by(routers, Settings(topology="verify")).topology
+    access = {"users": users(found, place.passwords), **permissions(found, vhost=place.vhost)}
+    await place.api.call("POST", "definitions", {**definitions(needed, vhost=place.vhost), **access})
+    yield place
+    for user in place.passwords:
+        await place.api.call("DELETE", f"users/{quote(user)}")
+
+
+@pytest.fixture
+async def channel_of(place: Place) -> AsyncIterator[Callable[[str], Awaitable[AbstractChannel]]]:
+    opened: list[aiormq.abc.AbstractConnection] = []
+
+    async def channel(user: str) -> AbstractChannel:
+        opened.append(await aiormq.connect(place.address(user)))
+        return await opened[-1].channel(publisher_confirms=True, on_return_raises=False)
+
+    yield channel
+    for each in opened:
+        await each.close()
+
+
+ChannelOf = Callable[[str], Awaitable[AbstractChannel]]
+
+
+# --- what services do --------------------------------------------------------------------------------------------------------------
+
+
+async def test_each_service_works_with_a_user_that_can_do_no_more(place: Place) -> None:
+    heard.clear()
+    async with (
+        place.bus("transcription") as first,
+        first.serving(transcription),
+        place.bus("documentation") as second,
+        second.serving(documentation),
+        place.bus("demo") as caller,
+        caller.serving(demo),
+    ):
+        with pytest.raises(InvalidArgument, match="asked"):
+            await caller.request(GetNoteStatus(note_id=uuid4()), timeout=WAIT)
+
+        job = await caller.submit(TranscribeAudio(audio_url="good"), timeout=WAIT)
+        notes = [update.note async for update in job.updates()]
+        done = await job.result(timeout=WAIT)
+        assert notes.count("half of it") == 2
+        assert any("attempt 1 of 2 failed" in note for note in notes)
+        await until(lambda: [each.transcript_id for each in heard] == [done.transcript_id], "the event")
+
+        broken = await caller.submit(TranscribeAudio(audio_url="broken"), timeout=WAIT)
+        with pytest.raises(InvalidArgument, match="no recording"):
+            await broken.result(timeout=WAIT)
+        (letter,) = await first.dead_letters(TRANSCRIBE)
+        assert letter.record.code == "invalid_argument"
+        assert (await first.replay(TRANSCRIBE)).replayed == 1
+
+
+async def test_a_message_has_its_senders_user_and_copies_of_it_have_none(place: Place, channel_of: ChannelOf) -> None:
+    administrator = await channel_of(ADMINISTRATOR)
+    async with place.bus("demo") as caller:
+        await caller.submit(TranscribeAudio(audio_url="broken"), timeout=WAIT)
+        sent = await taken(administrator, TRANSCRIBE)
+        assert (sent.header.properties.user_id, sent.header.properties.app_id) == ("demo", "demo")
+        await administrator.close()  # so that it goes back
+        async with place.bus("transcription") as worker, worker.serving(transcription):
+            copy = await taken(await channel_of(ADMINISTRATOR), f"{TRANSCRIBE}.dead")
+        assert (copy.header.properties.user_id, copy.header.properties.app_id) == (None, "demo")
+
+
+async def taken(channel: AbstractChannel, queue: str) -> DeliveredMessage:
+    """The first message of a queue, once there is one."""
+    arrived: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
+    await channel.basic_consume(queue, arrived.put)
+    return await asyncio.wait_for(arrived.get(), WAIT)
+
+
+async def test_by_faststream_a_caller_gets_its_answers_as_well(place: Place) -> None:
+    settings = Settings(url=SecretStr(place.address("demo")), topology="verify")
+    transport = FastStreamTransport(broker_of_its_own(settings, name="demo"), settings=settings, name="demo")
+    caller = Bus("demo", settings=settings, transport=transport)
+    async with place.bus("transcription") as worker, worker.serving(transcription), caller:
+        await caller.request(GetTranscript(transcript_id=uuid4()), timeout=WAIT)
+
+
+async def test_a_caller_has_one_queue_for_replies_and_another_after_its_connection_was_lost(place: Place) -> None:
+    async with place.bus("transcription") as worker, worker.serving(transcription), place.bus("demo") as caller:
+        await caller.request(GetTranscript(transcript_id=uuid4()), timeout=WAIT)
+        before = await own_queues(place)
+        for connection in await connections(place, "demo"):
+            await place.api.call("DELETE", f"connections/{quote(connection)}")
+        await until(lambda: not caller.ready, "the loss")
+        await until(lambda: caller.ready, "the way back")
+        await caller.request(GetTranscript(transcript_id=uuid4()), timeout=WAIT)
+        after = await own_queues(place)
+        assert (len(before), len(after), len(before & after)) == (2, 2, 1), "the worker has one, too"
+
+
+async def own_queues(place: Place) -> set[str]:
+    """The names that the broker has given."""
+    listed = await place.api.call("GET", f"queues/{place.vhost}?disable_stats=true")
+    return {each["name"] for each in listed if each["name"].startswith("amq.gen-")}
+
+
+async def connections(place: Place, user: str) -> list[str]:
+    """The names of a user's connections, once the management API knows all three: it is told of them after a while."""
+    async with asyncio.timeout(WAIT):
+        while True:
+            names = [each["name"] for each in await place.api.call("GET", "connections") if each["user"] == user]
+            if len(names) == 3:
+                return names
+            await asyncio.sleep(0.2)
+
+
+# --- what documentation's user cannot do -------------------------------------------------------------------------------------------
+
+Attempt = Callable[[AbstractChannel], Awaitable[object]]
+
+
+async def nothing(_message: object) -> None:
+    """What a consumer would do."""
+
+
+def bound(exchange: str, key: str | None) -> Attempt:
+    """Bind the one queue that a service makes; without a key by a name of its own."""
+
+    async def attempt(channel: AbstractChannel) -> object:
+        own = (await channel.queue_declare("", exclusive=True)).queue or ""
+        return await channel.queue_bind(own, exchange, routing_key=key or "documentation.replies.1")
+
+    return attempt
+
+
+def published(exchange: str, key: str) -> Attempt:
+    return lambda channel: channel.basic_publish(b"{}", exchange=exchange, routing_key=key)
+
+
+REFUSED: dict[str, Attempt] = {
+    "read another's jobs": lambda channel: channel.basic_consume(TRANSCRIBE, nothing),
+    "take one of another's jobs": lambda channel: channel.basic_get(TRANSCRIBE),
+    "read another's requests": lambda channel: channel.basic_consume("transcription.requests.get.v1", nothing),
+    "read another's events": lambda channel: channel.basic_consume("demo.events.transcription.completed.v1", nothing),
+    "read another's dead letters": lambda channel: channel.basic_consume(f"{TRANSCRIBE}.dead", nothing),
+    "read another's retries": lambda channel: channel.basic_consume("transcription.retry.1s", nothing),
+    "read what another lost on the way back": lambda channel: channel.basic_consume("transcription.unroutable.dead", nothing),
+    "empty another's queue": lambda channel: channel.queue_purge(TRANSCRIBE),
+    "delete another's queue": lambda channel: channel.queue_delete(TRANSCRIBE),
+    "delete an exchange": lambda channel: channel.exchange_delete("bus.jobs"),
+    "delete its own work queue": lambda channel: channel.queue_delete("documentation.requests.get-note-status.v1"),
+    "declare a work queue": lambda channel: channel.queue_declare("documentation.jobs.more.v1", durable=True),
+    "declare another's reply queue": lambda channel: channel.queue_declare("demo.replies.attacker", exclusive=True),
+    "declare an exchange whose alternate takes any key": lambda channel: channel.exchange_declare(
+        "documentation.replies.1", exchange_type="direct", arguments={"alternate-exchange": "bus.requests"}
+    ),
+    "declare such an exchange by a name of the broker's": lambda channel: channel.exchange_declare(
+        "amq.gen-documentation", exchange_type="direct", arguments={"alternate-exchange": "bus.requests"}
+    ),
+    "declare a queue of its own name": lambda channel: channel.queue_declare("documentation.replies.1", exclusive=True),
+    "declare an exchange": lambda channel: channel.exchange_declare("bus.other", exchange_type="topic"),
+    "collect another's requests": bound("bus.requests", "transcription.get.v1"),
+    "collect all requests": bound("bus.requests", "#"),
+    "collect another's jobs": bound("bus.jobs", "transcription.transcribe.v1"),
+    "collect events that it may not consume": bound("bus.events", "transcription.completed.v1"),
+    "collect another's replies": bound("bus.replies", "demo.replies.1"),
+    "collect all replies": bound("bus.replies", "#"),
+    "collect all replies of a pattern": bound("bus.replies", "*.replies.#"),
+    "collect another's results": bound("bus.updates", "demo.replies.1"),
+    "collect another's dead letters": bound("bus.dead", TRANSCRIBE),
+    "collect another's retries": bound("transcription.retry.1s", ""),
+    "bind a work queue elsewhere": lambda channel: channel.queue_bind(
+        "documentation.requests.get-note-status.v1", "bus.replies", routing_key="documentation.replies.1"
+    ),
+    "ask what it may not call": published("bus.requests", "documentation.create-note.v1"),
+    "submit what it may not call": published("bus.jobs", "transcription.transcribe.v1"),
+    "publish another's event": published("bus.events", "transcription.completed.v1"),
+    "put a message into another's queue": published("", TRANSCRIBE),
+    "put a message into another's retries": published("transcription.retry.1s", TRANSCRIBE),
+    "put a message onto another's way back": published("transcription.return", TRANSCRIBE),
+    "put a message into another's dead letters": published("bus.dead", TRANSCRIBE),
+    "answer itself": published("bus.replies", "documentation.replies.1"),
+    "answer who is no service": published("bus.replies", "nobody.replies.1"),
+}
+
+
+async def test_what_a_user_may_not_do_is_refused(channel_of: ChannelOf) -> None:
+    allowed: list[str] = []
+    for name, attempt in REFUSED.items():
+        channel = await channel_of("documentation")
+        try:
+            await asyncio.wait_for(attempt(channel), WAIT)
+        except ChannelAccessRefused:
+            continue
+        allowed.append(name)
+    assert allowed == []
+
+
+async def test_the_same_is_open_to_who_may_do_it(channel_of: ChannelOf) -> None:
+    """Else the refusals above could have other reasons."""
+    channel = await channel_of("documentation")
+    await bound("bus.replies", None)(channel)
+    await bound("bus.updates", None)(channel)
+    await published("bus.requests", "transcription.get.v1")(channel)
+    await published("bus.events", "documentation.document-generated.v1")(channel)
+    await published("bus.replies", "demo.replies.1")(channel)
+    await channel.basic_consume("documentation.requests.get-note-status.v1", nothing)
+
+
+async def test_a_service_hears_at_once_that_it_may_not_submit(place: Place) -> None:
+    async with place.bus("documentation") as bus:
+        with pytest.raises(PermissionDenied, match=r"access to exchange 'bus\.jobs' in vhost .* refused for user 'documentation'") as told:
+            await bus.submit(TranscribeAudio(audio_url="x"), timeout=WAIT)
+        assert not told.value.maybe_executed
+
+
+async def test_nobody_publishes_with_another_services_name(channel_of: ChannelOf) -> None:
+    channel = await channel_of("documentation")
+    as_another = Basic.Properties(user_id="transcription", app_id="transcription")
+    with pytest.raises(
+        ChannelPreconditionFailed, match="user_id property set to 'transcription' but authenticated user was 'documentation'"
+    ):
+        await channel.basic_publish(b"{}", exchange="bus.requests", routing_key="transcription.get.v1", properties=as_another)

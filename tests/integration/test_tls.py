@@ -1,0 +1,188 @@
+"""Encrypted connections by settings; services that come with a certificate, and with a token of an OAuth 2 server."""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from bus import Bus, DeadlineExceeded, Request, Router, Unauthenticated, Unavailable, contract
+from bus.administration.definitions import definitions
+from bus.administration.permissions import broker_users, permissions, users
+from bus.administration.wanted import wanted_by
+from bus.brokers.choice import INSTALL
+from bus.brokers.installation import find_installation
+from bus.brokers.management import Management
+from bus.brokers.ports import LOOPBACK, free_ports
+from bus.brokers.private_node import PrivateNode
+from bus.contract import Catalog, contract_of
+from bus.grants import Grants, Rights
+from bus.settings import load_settings
+from tests.integration.certificates import Certificates, certificates
+from tests.polling import until
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
+
+catalog = Catalog()
+WAIT = 20
+"""Seconds for what takes milliseconds: the machine may be busy."""
+
+
+@contract("desk.ask", version=1, catalog=catalog)
+class Ask(Request[None]):
+    """Asks."""
+
+
+router = Router("desk")
+
+
+@router.request(Ask)
+async def answer(_ask: Ask) -> None:
+    """Answers."""
+
+
+ASK = contract_of(Ask)
+GRANTS = Grants({"desk": Rights(call=frozenset({ASK.permission}))})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secure:
+    """A node that asks for certificates and takes tokens."""
+
+    node: PrivateNode
+    port: int
+    management_port: int
+    certificates: Certificates
+    issuer: rsa.RSAPrivateKey
+
+    def url(self, credentials: str, host: str = "localhost") -> str:
+        return f"amqps://{credentials}{host}:{self.port}/"
+
+    @property
+    def administrator(self) -> str:
+        return urlsplit(self.node.url).netloc.rpartition("@")[0] + "@"
+
+    def token(self, *scopes: str, expires: float = 300) -> str:
+        claims = {"aud": "rabbitmq", "sub": "desk", "exp": int(time.time() + expires), "scope": " ".join(scopes)}
+        return jwt.encode(claims, self.issuer, algorithm="RS256", headers={"kid": "ours"})
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
+    folder = tmp_path_factory.mktemp("tls")
+    made = certificates(folder / "localhost", "localhost", client="desk")
+    issuer = rsa.generate_private_key(65537, 2048)
+    public = issuer.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (folder / "issuer.pem").write_bytes(public)
+    port, management_port = free_ports(2)
+    server = {"cacertfile": str(made.authority), "certfile": str(made.certificate), "keyfile": str(made.key)}
+    config = {
+        "listeners.ssl.default": f"{LOOPBACK}:{port}",
+        **{f"ssl_options.{name}": value for name, value in server.items()},
+        "ssl_options.verify": "verify_peer",
+        "ssl_options.fail_if_no_peer_cert": "false",
+        "management.ssl.port": str(management_port),
+        **{f"management.ssl.{name}": value for name, value in server.items()},
+        "auth_mechanisms.1": "PLAIN",
+        "auth_mechanisms.2": "EXTERNAL",
+        "ssl_cert_login_from": "common_name",
+        "auth_backends.1": "internal",
+        "auth_backends.2": "rabbit_auth_backend_oauth2",
+        "auth_oauth2.resource_server_id": "rabbitmq",
+        "auth_oauth2.default_key": "ours",
+        "auth_oauth2.signing_keys.ours": str(folder / "issuer.pem"),
+        "auth_oauth2.algorithms.1": "RS256",
+    }
+    installation = find_installation(os.environ)
+    assert installation, INSTALL
+    node = PrivateNode(installation, config=config, plugins=("rabbitmq_auth_mechanism_ssl", "rabbitmq_auth_backend_oauth2"))
+    asyncio.run(node.start())
+    found = broker_users(GRANTS, [ASK], ["desk"])
+    needed = wanted_by([router], load_settings(topology="verify")).topology
+    access = {"users": users(found, None), **permissions(found, vhost="/")}
+    asyncio.run(Management(node.management_url, node.url).call("POST", "definitions", {**definitions(needed), **access}))
+    yield Secure(node=node, port=port, management_port=management_port, certificates=made, issuer=issuer)
+    asyncio.run(node.stop())
+
+
+async def served(**settings: object) -> None:
+    """A service that asks itself, with these settings."""
+    async with Bus("desk", settings=load_settings(topology="verify", connect_timeout=WAIT, **settings)) as bus, bus.serving(router):
+        await bus.request(Ask(), timeout=WAIT)
+
+
+async def refused(**settings: object) -> str:
+    with pytest.raises(Unavailable) as told:
+        async with Bus("desk", settings=load_settings(connect_timeout=2, **settings)):
+            pass
+    assert len(str(told.value).splitlines()) == 1
+    return str(told.value)
+
+
+@pytest.mark.parametrize("fastlane", [True, False])
+async def test_a_service_comes_with_its_certificate_and_no_password(secure: Secure, fastlane: bool) -> None:
+    ours = {"ca_file": secure.certificates.authority, "client_certificate": secure.certificates.client, "fastlane": fastlane}
+    await served(url=secure.url("desk@"), **ours)
+    await served(url=secure.url(""), **ours)
+
+
+async def test_a_certificate_of_the_broker_for_another_name_or_by_another_authority_is_refused(secure: Secure, tmp_path: Path) -> None:
+    known = {"ca_file": secure.certificates.authority}
+    await served(url=secure.url(secure.administrator), **known)
+    assert "certificate is not valid for '127.0.0.1'" in await refused(url=secure.url(secure.administrator, LOOPBACK), **known)
+    stranger = certificates(tmp_path / "stranger", "localhost")
+    assert "certificate verify failed" in await refused(url=secure.url(secure.administrator), ca_file=stranger.authority)
+    assert "certificate verify failed" in await refused(url=secure.url(secure.administrator))
+
+
+async def test_a_service_with_a_certificate_by_another_authority_is_not_let_in(secure: Secure, tmp_path: Path) -> None:
+    stranger = certificates(tmp_path / "stranger", "localhost", client="desk")
+    await refused(url=secure.url("desk@"), ca_file=secure.certificates.authority, client_certificate=stranger.client)
+
+
+async def test_the_management_api_is_verified_by_the_same_authority(secure: Secure) -> None:
+    url = secure.url(secure.administrator)
+    address = f"https://localhost:{secure.management_port}"
+    assert await Management(address, f"{url}?cafile={secure.certificates.authority}").version()
+    with pytest.raises(Unavailable, match="certificate verify failed"):
+        await Management(address, url).version()
+
+
+# --- OAuth 2 ---------------------------------------------------------------------------------------------------------------------
+
+SCOPES = (
+    "rabbitmq.configure:%2F/amq.gen-*",
+    "rabbitmq.read:%2F/amq.gen-*",
+    "rabbitmq.write:%2F/amq.gen-*",
+    "rabbitmq.read:%2F/desk.requests.*",
+    "rabbitmq.write:%2F/bus.requests/desk.ask.v1",
+    "rabbitmq.write:%2F/bus.replies/desk.replies.*",
+    "rabbitmq.read:%2F/bus.replies/desk.replies.*",
+    "rabbitmq.read:%2F/bus.updates/desk.replies.*",
+)
+
+
+async def test_a_service_comes_with_a_token_and_can_do_what_its_scopes_say(secure: Secure, caplog: pytest.LogCaptureFixture) -> None:
+    known = {"ca_file": secure.certificates.authority}
+    await served(url=secure.url(f"oauth:{secure.token(*SCOPES)}@"), **known)
+    without = secure.token(*(scope for scope in SCOPES if "bus.requests" not in scope))
+    settings = load_settings(topology="verify", connect_timeout=WAIT, url=secure.url(f"oauth:{without}@"), **known)
+    async with Bus("desk", settings=settings) as bus:
+        with pytest.raises(DeadlineExceeded):  # a request waits for no confirm
+            await bus.request(Ask(), timeout=1)
+        await until(lambda: "the broker refused a publish, and closed the channel" in caplog.messages, "what was refused")
+
+
+@pytest.mark.parametrize("what", ["expired", "of another server"])
+async def test_a_token_that_is_no_good_is_refused(secure: Secure, what: str) -> None:
+    issuer = secure.issuer if what == "expired" else rsa.generate_private_key(65537, 2048)
+    token = replace(secure, issuer=issuer).token(*SCOPES, expires=-60 if what == "expired" else 300)
+    with pytest.raises(Unauthenticated):
+        await served(url=secure.url(f"oauth:{token}@"), ca_file=secure.certificates.authority)

@@ -1,0 +1,34 @@
+"""Services with keys and grants in files."""
+
+from pathlib import Path
+from typing import Any
+
+from bus.key_files import KeyDirectory
+
+GRANTS = """
+clients = ["office", "mail"]
+
+[services.office]
+call = ["ledger.add", "ledger.total", "ledger.close"]
+
+[services.mail]
+consume = ["ledger.closed"]
+
+[services.ledger]
+publish = ["ledger.closed"]
+"""
+
+
+class Deployment:
+    """Services with keys, and grants."""
+
+    def __init__(self, directory: Path) -> None:
+        self.keys = KeyDirectory(directory / "keys")
+        for name in ("ledger", "office", "mail"):
+            self.keys.new(name, f"{name}-1")
+        self.keys.new("ida", "ida-1", role="operator")
+        self.grants = directory / "grants.toml"
+        self.grants.write_text(GRANTS)
+
+    def of(self, service: str, **others: Any) -> dict[str, Any]:
+        return {"auth": "on", "key": str(self.keys.key_file(service)), "jwks": str(self.keys.set_file), "grants": self.grants, **others}

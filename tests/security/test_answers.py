@@ -1,0 +1,152 @@
+"""Replies and job updates: an answer that is not the service's is dropped, and the right one still arrives."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from bus.client import Client
+from bus.encryption import UNUSED
+from bus.envelope import Envelope, Progress, error_reply, progress_update, reply
+from bus.errors import DeadlineExceeded, NotFound, Unauthenticated
+from bus.settings import load_settings
+from bus.stacks import client_stack, sealed
+from bus.transport import Outcome
+from tests.security.world import World
+from tests.unit.fakes import FakeDelivery, FakeTransport, settle_down, virtual
+from tests.unit.ledger import Add, CloseBooks, Total
+
+SETTINGS = load_settings(request_timeout=10, publish_timeout=10)
+
+
+class Office:
+    """A client whose requests arrive, and whom anybody may answer."""
+
+    def __init__(self, world: World) -> None:
+        self.asked: list[Envelope] = []
+        self.transport = FakeTransport(answer=self._note)
+        self.verifier = world.yard.verifier("office", world.rings["office"])
+        layers = sealed(client_stack(clock=world.yard.clock), UNUSED, world.signer("office"))
+        self.client = Client("office", "1", self.transport, layers, settings=SETTINGS, verifier=self.verifier, clock=world.yard.clock)
+
+    def _note(self, sent: Envelope) -> Outcome | None:
+        self.asked.append(sent)
+        return None
+
+    def hear(self, answer: Envelope) -> None:
+        self.transport.deliver(FakeDelivery(answer))
+
+
+def answered(world: World, request: Envelope, *, by: str = "ledger", to: str = "office", amount: int = 7) -> Envelope:
+    answer = reply(request, Total(total=amount), source=by)
+    return answer.evolve(authorization=world.signer(by).authorization(to, answers=True))
+
+
+async def asked(world: World) -> tuple[Office, "asyncio.Task[Total]", Envelope]:
+    office = Office(world)
+    await office.client.start()
+    call = asyncio.ensure_future(office.client.request(Add()))
+    await settle_down()
+    return office, call, office.asked[0]
+
+
+FORGERIES: dict[str, Any] = {
+    "without a token": lambda world, request: answered(world, request).evolve(authorization=None),
+    "by another service": lambda world, request: answered(world, request, by="mail"),
+    "by another service, in the asked one's name": lambda world, request: answered(world, request, by="mail").evolve(source="ledger"),
+    "with a token for another service": lambda world, request: answered(world, request, to="mail"),
+    "with a request's token": lambda world, request: answered(world, request).evolve(
+        authorization=world.signer("ledger").authorization("office")
+    ),
+    "with the request's own token": lambda world, request: answered(world, request).evolve(authorization=request.authorization),
+    "with a token that is cut off": lambda world, request: answered(world, request).evolve(
+        authorization=world.signer("ledger").authorization("office", answers=True)[:-5]
+    ),
+    "with the proof of another answer": lambda world, request: answered(world, request).evolve(
+        authorization=None, proof=world.signer("ledger").proven(answered(world, request), "office").proof
+    ),
+    "with a proof for another": lambda world, request: world.signer("ledger").proven(
+        answered(world, request).evolve(authorization=None), "mail"
+    ),
+    "with a job's proof": lambda world, request: answered(world, request).evolve(authorization=None, proof=world.job().proof),
+    "an unsigned refusal": lambda world, request: error_reply(request, Unauthenticated("no"), source="ledger"),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES, ids=list(FORGERIES))
+@virtual
+async def test_a_forged_reply_is_dropped_and_the_right_one_arrives(forgery: str) -> None:
+    world = await World.started()
+    office, call, request = await asked(world)
+    office.hear(FORGERIES[forgery](world, request))
+    await settle_down()
+    assert not call.done()
+    office.hear(answered(world, request))
+    assert (await call).total == 7
+    assert sum(office.verifier.refused.values()) == 1
+
+
+@virtual
+async def test_who_hears_only_a_forged_reply_is_told_so_at_the_deadline() -> None:
+    world = await World.started()
+    office, call, request = await asked(world)
+    office.hear(answered(world, request, by="mail"))
+    with pytest.raises(DeadlineExceeded, match="one that came was refused: its app_id is not the service that was asked"):
+        await call
+
+
+@virtual
+async def test_a_reply_to_another_request_is_late() -> None:
+    world = await World.started()
+    office, call, request = await asked(world)
+    office.hear(answered(world, request.evolve(id="m-2")))
+    assert office.client.replies.late == 1
+    office.hear(answered(world, request))
+    assert (await call).total == 7
+
+
+@virtual
+async def test_a_refusal_that_its_service_proves_arrives_at_once() -> None:
+    world = await World.started()
+    office, call, request = await asked(world)
+    office.hear(world.signer("ledger").proven(error_reply(request, Unauthenticated("it has no token"), source="ledger"), "office"))
+    with pytest.raises(Unauthenticated, match="it has no token"):
+        await call
+
+
+@virtual
+async def test_a_reply_by_a_key_that_is_new_waits_for_it() -> None:
+    world = await World.started()
+    office, call, request = await asked(world)
+    world.yard.public["ledger-1"]["retired_at"] = world.yard.clock.now + 5
+    world.yard.key("ledger", "ledger-2", not_before=world.yard.clock.now + 5)
+    world.yard.clock.now += 10
+    world.rings["ledger"] = await world.yard.started("ledger")
+    office.hear(answered(world, request))
+    assert (await call).total == 7
+    assert not office.verifier.refused
+
+
+@virtual
+async def test_a_jobs_updates_are_its_services() -> None:
+    world = await World.started()
+    office = Office(world)
+    await office.client.start()
+    handle = await office.client.submit(CloseBooks())
+    (job,) = office.asked
+
+    def update(by: str, progress: float) -> Envelope:
+        return world.signer(by).proven(progress_update(job, Progress(progress=progress), source=by), "office")
+
+    office.hear(update("mail", 0.9))
+    office.hear(update("ledger", 0.4).evolve(body=b'{"progress": 0.99}'))
+    office.hear(update("ledger", 0.5))
+    office.hear(progress_update(job, Progress(progress=0.8), source="ledger"))
+    done = error_reply(job, NotFound("no such year"), source="ledger")
+    office.hear(done)
+    office.hear(world.signer("mail").proven(done.evolve(source="mail"), "office"))
+    office.hear(world.signer("ledger").proven(done, "office"))
+    assert [each.progress async for each in handle.updates()] == [0.5]
+    with pytest.raises(NotFound, match="no such year"):
+        await handle.result()
+    assert sum(office.verifier.refused.values()) == 5

@@ -1,0 +1,292 @@
+"""Whole buses, on the model broker, with keys in files: as a deployment has them."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from bus import Bus, Context, Router
+from bus.contract import contract_of
+from bus.dead_letters import Selection
+from bus.errors import ConfigurationError, PermissionDenied, Unauthenticated
+from bus.settings import Settings
+from bus.testing import MemoryBuses, VirtualLoop, wall_clock
+from bus.topology import job_queue
+from tests.security.deployment import Deployment
+from tests.unit.ledger import Add, BooksClosed, CloseBooks, GetTotal, Total
+
+HOUR = 3600
+SECRET = "a secret that all services of this test share"
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Deployment:
+    return Deployment(tmp_path)
+
+
+class Ledger:
+    def __init__(self) -> None:
+        self.closed: list[int] = []
+        self.broken = False
+        self.router = Router("ledger")
+
+        @self.router.request(Add)
+        async def add(request: Add) -> Total:
+            return Total(total=request.amount + 1)
+
+        @self.router.request(GetTotal)
+        async def total(request: GetTotal, context: Context) -> Total:
+            return Total(total=0)
+
+        @self.router.job(CloseBooks)
+        async def close(job: CloseBooks, context: Context) -> Total:
+            if self.broken:
+                raise PermissionDenied("the year is closed")
+            self.closed.append(job.year)
+            await context.progress(0.5, "half")
+            await context.bus.publish(BooksClosed(year=job.year))
+            return Total(total=job.year)
+
+
+@asynccontextmanager
+async def running(deployment: Deployment) -> AsyncIterator[tuple[MemoryBuses, Ledger, Bus]]:
+    ledger = Ledger()
+    async with MemoryBuses(clock=wall_clock) as buses:
+        owner = await buses.bus("ledger", **deployment.of("ledger", operator_key=str(deployment.keys.key_file("ida"))))
+        await buses.serve(owner, ledger.router)
+        yield buses, ledger, owner
+
+
+def on_virtual_time(test: Coroutine[Any, Any, None]) -> None:
+    """Time is real while keys are read and buses connect, and jumps wherever all wait."""
+
+    async def jumping() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.skip_waits()
+        await test
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(jumping())
+
+
+def test_signed_messages_of_every_kind_arrive(deployment: Deployment) -> None:
+    async def scene() -> None:
+        async with running(deployment) as (buses, ledger, _):
+            heard: list[int] = []
+            mail = Router("mail")
+
+            @mail.event(BooksClosed)
+            async def on_closed(event: BooksClosed) -> None:
+                heard.append(event.year)
+
+            await buses.serve(await buses.bus("mail", **deployment.of("mail")), mail)
+            office = await buses.bus("office", **deployment.of("office"))
+            assert (await office.request(Add(amount=4))).total == 5
+            job = await office.submit(CloseBooks(year=1999))
+            assert [update.progress async for update in job.updates()] == [0.5]
+            assert (await job.result()).total == 1999
+            assert (ledger.closed, heard) == ([1999], [1999])
+
+    on_virtual_time(scene())
+
+
+def test_who_was_not_granted_it_is_refused_at_once(deployment: Deployment, caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        async with running(deployment) as (buses, ledger, _):
+            mail = await buses.bus("mail", **deployment.of("mail"))
+            with pytest.raises(PermissionDenied, match=r"mail has no right to ledger\.add"):
+                await mail.request(Add())
+            job = await mail.submit(CloseBooks())
+            with pytest.raises(PermissionDenied, match=r"mail has no right to ledger\.close"):
+                await job.result()
+            assert ledger.closed == []
+
+    on_virtual_time(scene())
+    refusals = [record for record in caplog.records if record.message == "refused"]
+    assert [getattr(record, "code", None) for record in refusals] == ["permission_denied"] * 2
+    assert "eyJ" not in str([record.__dict__ for record in caplog.records])
+
+
+def test_who_does_not_sign_is_refused_at_once(deployment: Deployment) -> None:
+    async def scene() -> None:
+        async with running(deployment) as (buses, _, _):
+            office = await buses.bus("office", auth="off")
+            with pytest.raises(Unauthenticated, match="it has no token"):
+                await office.request(Add())
+
+    on_virtual_time(scene())
+
+
+def test_a_service_with_an_unknown_key_is_refused_until_the_key_is_known(deployment: Deployment, tmp_path: Path) -> None:
+    """The keys of others are read again; the job waits meanwhile."""
+    set_file = deployment.keys.set_file
+    all_keys = set_file.read_text()
+    without = {"keys": [each for each in json.loads(all_keys)["keys"] if each["iss"] != "office"]}
+    theirs = tmp_path / "theirs.json"
+    theirs.write_text(json.dumps(without))
+
+    async def scene() -> None:
+        ledger = Ledger()
+        async with MemoryBuses(clock=wall_clock) as buses:
+            await buses.serve(await buses.bus("ledger", **deployment.of("ledger", jwks=str(theirs))), ledger.router)
+            office = await buses.bus("office", **deployment.of("office"))
+            with pytest.raises(Unauthenticated, match="its key is not known here"):
+                await office.request(Add())
+            known = await office.submit(CloseBooks(year=2001))
+            await asyncio.sleep(5)
+            theirs.write_text(all_keys)
+            assert (await known.result(timeout=120)).total == 2001
+            theirs.write_text(json.dumps(without))
+            await asyncio.sleep(120)
+            unknown = await office.submit(CloseBooks(year=2002))
+            with pytest.raises(Unauthenticated, match="its key is not known here"):
+                await unknown.result(timeout=120)
+            assert ledger.closed == [2001]
+
+    on_virtual_time(scene())
+
+
+def test_a_rotation_under_way_refuses_nothing(deployment: Deployment) -> None:
+    async def scene() -> None:
+        async with running(deployment) as (buses, ledger, _):
+            office = await buses.bus("office", **deployment.of("office"))
+            for number in range(20):
+                if number in {2, 8, 14}:
+                    begins = int(wall_clock()) + 120
+                    for owner in ("office", "ledger"):
+                        deployment.keys.rotate(owner, f"{owner}-at-{number}", begins=begins, retires=begins + 1)
+                assert (await office.request(Add())).total == 2
+                assert (await (await office.submit(CloseBooks(year=number))).result()).total == number
+                await asyncio.sleep(30)
+            assert ledger.closed == [*range(20)]
+            used = {each["kid"] for each in deployment.keys.public() if each["iss"] == "office"}
+            assert len(used) == 4
+
+    on_virtual_time(scene())
+
+
+def test_a_dead_job_is_handled_hours_later_by_an_operators_word_and_no_fourth_time(deployment: Deployment) -> None:
+    queue = job_queue(contract_of(CloseBooks))
+
+    async def scene() -> None:
+        async with running(deployment) as (buses, ledger, owner):
+            ledger.broken = True
+            office = await buses.bus("office", **deployment.of("office", message_ttl=HOUR))
+            job = await office.submit(CloseBooks(year=1999))
+            with pytest.raises(PermissionDenied):
+                await job.result()
+            with pytest.raises(ConfigurationError, match="takes a reason"):
+                await owner.replay(queue, extend=60)
+            for _ in range(3):
+                await asyncio.sleep(2 * HOUR)
+                assert (await owner.replay(queue)).expired == 1
+                assert (await owner.replay(queue, extend=60, reason="the printer was down")).replayed == 1
+                await asyncio.sleep(5)
+            assert [letter.record.code for letter in await owner.dead_letters(queue)] == ["permission_denied"]
+            await asyncio.sleep(2 * HOUR)
+            done = await owner.replay(queue, extend=60, reason="once more")
+            assert (done.replayed, done.unsigned) == (0, 1)
+            (letter,) = await owner.dead_letters(queue, Selection(ids=frozenset({job.id})))
+            assert "eyJ" not in repr(letter)
+
+    on_virtual_time(scene())
+
+
+def test_after_its_replay_a_dead_job_is_done(deployment: Deployment) -> None:
+    queue = job_queue(contract_of(CloseBooks))
+
+    async def scene() -> None:
+        async with running(deployment) as (buses, ledger, owner):
+            ledger.broken = True
+            office = await buses.bus("office", **deployment.of("office", message_ttl=HOUR))
+            await office.submit(CloseBooks(year=1999))
+            await asyncio.sleep(2 * HOUR)
+            ledger.broken = False
+            assert (await owner.replay(queue, extend=60, reason="the printer was down")).replayed == 1
+            await asyncio.sleep(5)
+            assert ledger.closed == [1999]
+
+    on_virtual_time(scene())
+
+
+def test_a_service_does_not_give_more_time(deployment: Deployment) -> None:
+    async def scene() -> None:
+        async with MemoryBuses(clock=wall_clock) as buses:
+            owner = await buses.bus("ledger", **deployment.of("ledger"))
+            with pytest.raises(ConfigurationError, match="takes an operator's key"):
+                await owner.replay("ledger.jobs.close.v1", extend=60, reason="because")
+            owner = await buses.bus("ledger", **deployment.of("ledger", operator_key=str(deployment.keys.key_file("ledger"))))
+            with pytest.raises(ConfigurationError, match="not in BUS_JWKS as that of an operator"):
+                await owner.replay("ledger.jobs.close.v1", extend=60, reason="because")
+
+    on_virtual_time(scene())
+
+
+def test_a_subscription_without_the_right_does_not_start(deployment: Deployment) -> None:
+    async def scene() -> None:
+        async with MemoryBuses(clock=wall_clock) as buses:
+            router = Router("office")
+
+            @router.event(BooksClosed)
+            async def on_closed(event: BooksClosed) -> None: ...
+
+            office = await buses.bus("office", **deployment.of("office"))
+            with pytest.raises(ConfigurationError, match=r"office may not consume ledger\.closed"):
+                await buses.serve(office, router)
+
+    on_virtual_time(scene())
+
+
+# --- settings ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("missing", "why"),
+    [
+        ("key", "BUS_KEY is not set.*bus keys new.*BUS_AUTH=off"),
+        ("jwks", "BUS_JWKS is not set.*bus keys new.*BUS_AUTH=off"),
+        ("grants", "BUS_GRANTS is not set.*grants.toml"),
+    ],
+)
+def test_a_bus_without_keys_or_grants_does_not_start(missing: str, why: str, deployment: Deployment) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        Bus("ledger", settings=Settings(**{**deployment.of("ledger"), missing: None}))
+
+
+def test_a_bus_that_signs_nothing_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        Bus("ledger", settings=Settings(auth="off"))
+    assert "BUS_AUTH=off: nothing is signed or checked" in caplog.text
+
+
+def test_for_development_one_secret_serves_all(caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        ledger = Ledger()
+        async with MemoryBuses(clock=wall_clock) as buses:
+            await buses.serve(await buses.bus("ledger", auth="dev", key=SECRET), ledger.router)
+            office = await buses.bus("office", auth="dev", key=SECRET)
+            assert (await office.request(Add())).total == 2
+            assert (await (await office.submit(CloseBooks(year=1999))).result()).total == 1999
+            stranger = await buses.bus("office", auth="dev", key=SECRET + "!")
+            with pytest.raises(Exception, match="no reply within the deadline; one that came was refused: its signature does not match"):
+                await stranger.request(Add(), timeout=1)
+
+    on_virtual_time(scene())
+    assert "BUS_AUTH=dev: every service has the same secret" in caplog.text
+
+
+def test_a_short_secret_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="at least 32 characters"):
+        Bus("ledger", settings=Settings(auth="dev", key=SecretStr("short")))
+
+
+def test_the_settings_show_no_key() -> None:
+    settings = Settings(key=SecretStr("hunter2"), operator_key=SecretStr("hunter3"))
+    assert "hunter" not in repr(settings)

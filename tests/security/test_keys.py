@@ -1,0 +1,435 @@
+"""Keys: what is taken for one, where they come from, and how they stay fresh."""
+
+import asyncio
+import json
+import logging
+import ssl
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from typing_extensions import override
+
+from bus.errors import AlreadyExists, ConfigurationError, FailedPrecondition, NotFound
+from bus.key_files import KeyDirectory
+from bus.key_source import LARGEST_SET, Keyring, private_keys, public_source
+from bus.keys import public_keys
+from bus.private_keys import dev_key, generate, read_private
+from tests.integration.certificates import certificates
+from tests.security.yard import NOW, Yard
+from tests.unit.fakes import virtual
+
+
+def jwk(**members: Any) -> dict[str, Any]:
+    yard = Yard()
+    yard.key("office")
+    return {name: value for name, value in {**yard.public["office-1"], **members}.items() if value is not None}
+
+
+# --- what is a key -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("members", "why"),
+    [
+        ({"kid": None}, "kid is missing"),
+        ({"kid": "a b"}, "kid is missing"),
+        ({"kid": 7}, "kid is missing"),
+        ({"iss": None}, "iss is missing"),
+        ({"iss": "Office Nr. 1"}, "no name of a service"),
+        ({"iss": "bus"}, "the bus's own"),
+        ({"role": "admin"}, "service or operator"),
+        ({"alg": None}, "alg has to be EdDSA"),
+        ({"alg": "HS256"}, "alg has to be EdDSA"),
+        ({"kty": "RSA"}, "neither Ed25519"),
+        ({"kty": "oct"}, "neither Ed25519"),
+        ({"crv": "Ed448"}, "neither Ed25519"),
+        ({"use": "enc"}, "other than sig"),
+        ({"x": "AAAA"}, "no key"),
+        ({"x": None}, "no key"),
+        ({"d": "AAAA"}, "private"),
+        ({"k": "AAAA"}, "private"),
+        ({"not_before": "2026-01-01"}, "seconds since the epoch"),
+        ({"retired_at": True}, "seconds since the epoch"),
+        ({"compromised_since": -1}, "seconds since the epoch"),
+        ({"compromised_since": 1_700_000_000_000}, "seconds since the epoch"),
+    ],
+)
+def test_what_is_no_key_does_not_count_and_does_not_hold_up_others(members: dict[str, Any], why: str) -> None:
+    good = jwk(kid="other-1", iss="other")
+    keys, faults = public_keys(json.dumps({"keys": [jwk(**members), good]}))
+    assert [*keys] == ["other-1"]
+    assert len(faults) == 1
+    assert why in faults[0]
+
+
+def test_of_two_keys_with_one_id_neither_counts() -> None:
+    keys, faults = public_keys(json.dumps({"keys": [jwk(), jwk(iss="mail"), jwk()]}))
+    assert keys == {}
+    assert len(faults) == 2
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"keys": 1}', "[" * 100_000, '{"keys": [1]}'])
+def test_what_is_no_key_set_is_refused(text: str) -> None:
+    try:
+        keys, faults = public_keys(text)
+    except ConfigurationError:
+        return
+    assert (keys, len(faults)) == ({}, 1)
+
+
+@pytest.mark.parametrize("algorithm", ["EdDSA", "ES256"])
+def test_a_private_key_signs_what_its_public_half_checks(algorithm: Any) -> None:
+    yard = Yard()
+    private = yard.key("office", algorithm=algorithm)
+    key = public_keys(yard.text())[0]["office-1"]
+    assert private.thumbprint == key.thumbprint
+    assert key.verify(b"message", private.sign(b"message"))
+    assert not key.verify(b"massage", private.sign(b"message"))
+    assert not key.verify(b"message", b"")
+
+
+def test_a_private_key_is_read_from_a_pem() -> None:
+    pem = ed25519.Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (key,) = read_private(pem.decode())
+    assert key.algorithm == "EdDSA"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "hunter2",
+        '{"keys": []}',
+        '{"kty": "oct", "k": "aHVudGVyMg"}',
+        "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----",
+        rsa.generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+        json.dumps(jwk()),
+    ],
+)
+def test_what_is_no_private_key_is_refused_and_not_shown(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="private key is none") as caught:
+        read_private(text)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_key_shows_nothing_of_its_secret() -> None:
+    secret = generate()
+    (key,) = read_private(json.dumps(secret))
+    assert secret["d"] not in repr(key)
+    with pytest.raises(ConfigurationError) as caught:
+        dev_key("hunter2")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_shared_secret_is_no_public_key() -> None:
+    pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----"
+    with pytest.raises(ConfigurationError, match="secret text"):
+        dev_key(pem)
+
+
+# --- where private keys come from ----------------------------------------------------------------------------------
+
+
+def test_a_private_key_file_of_its_owner_alone_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "office.key"
+    file.write_text(json.dumps(generate()))
+    for mode in (0o600, 0o400):
+        file.chmod(mode)
+        assert len(private_keys(str(file))()) == 1
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660])
+def test_a_private_key_file_that_others_may_read_is_refused(mode: int, tmp_path: Path) -> None:
+    file = tmp_path / "office.key"
+    file.write_text(json.dumps(generate()))
+    file.chmod(mode)
+    with pytest.raises(ConfigurationError, match=rf"open to others \(mode {mode:o}\); chmod 600"):
+        private_keys(str(file))()
+
+
+def test_a_private_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"BUS_KEY: .*gone\.key cannot be read: No such file"):
+        private_keys(str(tmp_path / "gone.key"))()
+
+
+def test_a_private_key_can_be_the_settings_text() -> None:
+    assert len(private_keys(json.dumps(generate()))()) == 1
+
+
+# --- where public keys come from -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url", ["http://keys.example/jwks.json", "ftp://keys.example", "file:///etc/passwd", "https://", "https://u:p@keys.example/"]
+)
+def test_public_keys_come_by_https_or_from_a_file(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="BUS_JWKS: write a path, or https"):
+        public_source(url)
+
+
+def test_public_keys_are_fetched_by_https_from_who_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = certificates(tmp_path / "tls", "localhost")
+    text = Yard().text()
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/moved":
+                self.send_response(302)
+                self.send_header("location", "/jwks.json")
+                self.end_headers()
+                return
+            body = text if self.path == "/jwks.json" else b"x" * (LARGEST_SET + 1)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        @override
+        def log_message(self, *args: Any) -> None: ...
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.certificate, made.key)
+    server = Server(("127.0.0.1", 0), Answer)
+    server.context = context
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        port = server.server_address[1]
+        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+            asyncio.run(fetched(f"https://localhost:{port}/jwks.json"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(made.authority))
+        assert asyncio.run(fetched(f"https://localhost:{port}/jwks.json")) == text
+        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+            asyncio.run(fetched(f"https://127.0.0.1:{port}/jwks.json"))
+        with pytest.raises(OSError, match="302"):
+            asyncio.run(fetched(f"https://localhost:{port}/moved"))
+        with pytest.raises(ConfigurationError, match="larger than"):
+            asyncio.run(fetched(f"https://localhost:{port}/large"))
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class Server(HTTPServer):
+    """By TLS, and silent about who hangs up."""
+
+    context: ssl.SSLContext
+
+    @override
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        try:
+            secured = self.context.wrap_socket(request, server_side=True)
+        except OSError:
+            return  # who distrusts it
+        with secured:
+            super().finish_request(secured, client_address)
+
+    @override
+    def handle_error(self, *_: Any) -> None: ...
+
+
+async def fetched(url: str) -> bytes:
+    return await public_source(url)()
+
+
+# --- fresh keys ----------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_new_key_is_found_by_looking_again() -> None:
+    yard = Yard()
+    yard.key("office")
+    ring = await yard.started("office")
+    yard.key("mail")
+    assert ring.get("mail-1") is None
+    yard.clock.now += 10
+    await ring.refetch()
+    assert ring.get("mail-1") is not None
+
+
+@virtual
+async def test_it_looks_at_most_every_ten_seconds_however_many_ask() -> None:
+    yard = Yard()
+    yard.key("office")
+    ring = await yard.started("office")
+    for second in range(60):
+        yard.clock.now = NOW + second
+        await asyncio.gather(*(ring.refetch() for _ in range(100)))
+    assert yard.fetches == 6
+
+
+@virtual
+async def test_who_comes_during_a_look_waits_for_the_same() -> None:
+    yard = Yard()
+    yard.key("office")
+    go, looks = asyncio.Event(), []
+
+    async def slow() -> bytes:
+        looks.append(1)
+        if len(looks) > 1:
+            await go.wait()
+        return yard.text()
+
+    ring = Keyring("office", slow, lambda: yard.private["office"], clock=yard.clock, timer=yard.clock)
+    await ring.start()
+    yard.clock.now += 10
+    yard.key("mail")
+    waiting = [asyncio.ensure_future(ring.refetch()) for _ in range(10)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()  # one that gives up takes it from nobody
+    go.set()
+    await asyncio.gather(*waiting[1:])
+    assert len(looks) == 2
+    assert ring.get("mail-1") is not None
+
+
+@pytest.mark.parametrize("answer", [OSError("no route to host"), b"<html>maintenance</html>", b'{"keys": []}', TimeoutError()])
+def test_the_last_good_keys_stay_while_the_source_is_down(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    virtual(source_down)(answer)
+    assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
+        "keys cannot be read again; the last good ones stay"
+    ]
+
+
+async def source_down(answer: Any) -> None:
+    yard = Yard()
+    yard.key("office")
+    down = False
+
+    async def source() -> bytes:
+        if not down:
+            return yard.text()
+        if isinstance(answer, bytes):
+            return answer
+        raise answer
+
+    ring = Keyring("office", source, lambda: yard.private["office"], clock=yard.clock, timer=yard.clock)
+    await ring.start()
+    down = True
+    for _ in range(3):
+        yard.clock.now += 10
+        await ring.refetch()
+    assert ring.get("office-1") is not None
+    assert ring.signing().key.id == "office-1"
+    down = False
+    yard.key("mail")
+    yard.clock.now += 10
+    await ring.refetch()
+    assert ring.get("mail-1") is not None
+
+
+@virtual
+async def test_it_looks_again_every_minute_by_itself() -> None:
+    yard = Yard()
+    yard.key("office")
+    ring = yard.ring("office")
+    ring._timer = asyncio.get_running_loop().time
+    await ring.start()
+    looking = asyncio.ensure_future(ring.run())
+    await asyncio.sleep(601)
+    assert yard.fetches == 11
+    looking.cancel()
+
+
+@virtual
+async def test_a_service_whose_key_nobody_could_check_does_not_start() -> None:
+    yard = Yard()
+    yard.key("office")
+    yard.key("mail")
+    yard.private["mail"] = yard.private["office"]
+    with pytest.raises(ConfigurationError, match="not in BUS_JWKS as that of mail"):
+        await yard.started("mail")
+
+
+@virtual
+async def test_the_newest_key_that_is_valid_signs() -> None:
+    yard = Yard()
+    yard.key("office", "old", retired_at=NOW + 400)
+    yard.key("office", "next", not_before=NOW + 100)
+    ring = await yard.started("office")
+    signing = []
+    for seconds in (0, 99, 100, 399, 400, 50):
+        yard.clock.now = NOW + seconds
+        signing.append(ring.signing().key.id)
+    assert signing == ["old", "old", "next", "next", "next", "old"]
+
+
+@virtual
+async def test_without_a_valid_key_nothing_is_signed() -> None:
+    yard = Yard()
+    yard.key("office", retired_at=NOW + 100)
+    ring = await yard.started("office")
+    yard.clock.now += 100
+    with pytest.raises(FailedPrecondition, match="no key of office is valid now"):
+        ring.signing()
+
+
+# --- a directory of keys -------------------------------------------------------------------------------------------
+
+
+def test_a_directory_holds_keys_that_can_be_used(tmp_path: Path) -> None:
+    keys = KeyDirectory(tmp_path / "keys")
+    keys.new("office", "office-1")
+    keys.new("ida", "ida-1", role="operator", algorithm="ES256")
+    assert keys.key_file("office").stat().st_mode & 0o777 == 0o600
+    ring = Keyring("office", public_source(str(keys.set_file)), private_keys(str(keys.key_file("office"))))
+    asyncio.run(ring.start())
+    assert ring.signing().key.id == "office-1"
+    assert "d" not in keys.public()[0]
+
+
+def test_a_rotation_publishes_the_next_key_and_ends_the_one_before(tmp_path: Path) -> None:
+    keys = KeyDirectory(tmp_path)
+    keys.new("office", "office-1")
+    keys.new("mail", "mail-1")
+    keys.rotate("office", "office-2", begins=int(NOW), retires=int(NOW) + 300)
+    keys.rotate("office", "office-3", begins=int(NOW) + 1000, retires=int(NOW) + 1300)
+    times = {each["kid"]: (each.get("not_before"), each.get("retired_at")) for each in keys.public()}
+    assert times == {
+        "office-1": (None, int(NOW) + 300),
+        "office-2": (int(NOW), int(NOW) + 1300),
+        "office-3": (int(NOW) + 1000, None),
+        "mail-1": (None, None),
+    }
+    assert len(private_keys(str(keys.key_file("office")))()) == 3
+
+
+def test_a_service_has_one_first_key(tmp_path: Path) -> None:
+    keys = KeyDirectory(tmp_path)
+    keys.new("office", "office-1")
+    with pytest.raises(AlreadyExists, match="keys rotate office"):
+        keys.new("office", "office-2")
+    with pytest.raises(NotFound, match="keys new mail"):
+        keys.rotate("mail", "mail-2", begins=0, retires=0)
+    with pytest.raises(NotFound, match="no key mail-1"):
+        keys.change("mail-1", retired_at=1)
+
+
+@pytest.mark.parametrize("name", ["../office", "Office", "", "bus", "a" * 61])
+def test_what_is_no_service_gets_no_key(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError):
+        KeyDirectory(tmp_path / "keys").new(name, "kid-1")
+    assert not list(tmp_path.rglob("*.key"))
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("")
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        KeyDirectory(tmp_path / "keys").new("office", "office-1")
+
+
+def test_two_at_a_time_lose_no_key(tmp_path: Path) -> None:
+    keys = KeyDirectory(tmp_path)
+    threads = [threading.Thread(target=keys.new, args=(f"service-{number}", f"kid-{number}")) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(keys.public()) == 8
+    assert not [*tmp_path.glob(".*")]

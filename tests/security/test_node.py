@@ -1,0 +1,72 @@
+"""A JWT library of another language checks our proofs, and we check those that it makes: `jose`, in Node.js."""
+
+import base64
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bus.private_keys import generate, read_private
+from tests.security.world import World
+from tests.unit.ledger import CloseBooks
+
+SCRIPT = Path(__file__).parent / "node" / "check.mjs"
+JOSE = "jose@6"
+INSTALLING = 45.0
+"""Seconds."""
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with `jose` in it; the test is skipped where Node.js, npm or a registry cannot be had."""
+    directory = tmp_path_factory.mktemp("node")
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("Node.js and npm are not installed")
+    command = ["npm", "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock", JOSE]
+    try:
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=INSTALLING, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip("npm did not answer in time")
+    if done.returncode != 0:
+        pytest.skip(f"npm cannot install {JOSE}: is there a registry?")
+    shutil.copy(SCRIPT, directory / SCRIPT.name)
+    return directory
+
+
+def run(directory: Path, given: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["node", SCRIPT.name], cwd=directory, input=json.dumps(given), capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+@pytest.mark.parametrize("algorithm", ["EdDSA", "ES256"])
+async def test_another_languages_library_checks_our_proof_and_makes_one_that_we_take(algorithm: Any, node: Path) -> None:
+    world = await World.started()
+    secret = {**generate(algorithm), "kid": "office-2", "alg": algorithm}
+    (private,) = read_private(json.dumps(secret))
+    world.yard.public["office-2"] = {**private.public, "kid": "office-2", "alg": algorithm, "iss": "office", "not_before": 1_600_000_000}
+    world.yard.private["office"] = [private]
+    world.rings["office"] = await world.yard.started("office")
+    world.rings["ledger"] = await world.yard.started("ledger")
+    job = world.job(expires=1_700_086_400_123)
+    given = {
+        "jwks": json.loads(world.yard.text()),
+        "proof": job.proof,
+        "token": (world.request().authorization or "").removeprefix("Bearer "),
+        "message": {name: getattr(job, name) for name in ("id", "type", "source", "correlation_id", "reply_to", "expires")},
+        "body": base64.b64encode(job.body).decode(),
+        "now": world.yard.clock(),
+        "own": secret,
+    }
+    done = run(node, given)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["bound"], said["issuer"], said["scope"]) == (True, True, "ledger.add ledger.close")
+    gate = world.yard.gate("ledger", world.rings["ledger"], CloseBooks)
+    assert gate.refusal(job.evolve(proof=said["made"])) is None
+    assert gate.refusal(job.evolve(proof=said["made"], body=b"{}")) is not None
+    broken = run(node, {**given, "proof": f"{(job.proof or '')[:-4]}AAAA"})
+    assert broken.returncode != 0

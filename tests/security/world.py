@@ -1,0 +1,136 @@
+"""A ledger with everything locked, an office that has its keys, and what a forger can put together from what he saw."""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bus.contract import Message, contract_of
+from bus.envelope import Envelope
+from bus.key_source import Keyring
+from bus.keys import PrivateKey
+from bus.middleware.auth import Signer
+from bus.router import Router
+from bus.tokens import counter_proof
+from bus.topology import event_queue, job_queue, reply_queue, request_queue
+from tests.security.yard import NOW, Yard, bearer, jws, parts_of
+from tests.unit.fakes import FakeTransport, Sent, receiver_of
+from tests.unit.ledger import Add, BooksClosed, CloseBooks, Total
+
+BODY = b'{"year": 1999, "note": "Eleonora Quist"}'
+SECRET = "Eleonora Quist"
+DAY = 24 * 3600
+OPERATOR = "ops"
+
+
+@dataclass
+class World:
+    """`office` may call and submit, `mail` has a key and no rights, and `ops` is an operator."""
+
+    yard: Yard
+    rings: dict[str, Keyring]
+    signers: dict[Keyring, Signer] = field(default_factory=dict)
+
+    @classmethod
+    async def started(cls) -> "World":
+        yard = Yard()
+        for service in ("ledger", "office", "mail"):
+            yard.key(service)
+        yard.key(OPERATOR, role="operator")
+        yard.grant("office", call=(contract_of(Add), contract_of(CloseBooks)))
+        yard.grant("ledger", publish=(contract_of(BooksClosed),))
+        return cls(yard, {name: await yard.started(name) for name in ("ledger", "office", "mail", OPERATOR)})
+
+    def signer(self, service: str) -> Signer:
+        """One for each keyring, as a bus has it."""
+        ring = self.rings[service]
+        if ring not in self.signers:
+            self.signers[ring] = self.yard.signer(service, ring)
+        return self.signers[ring]
+
+    def key(self, owner: str) -> PrivateKey:
+        return self.yard.private[owner][-1]
+
+    # --- what is in order --------------------------------------------------------------------------------------
+
+    def request(self, type_: str = "ledger.add.v1", **attributes: Any) -> Envelope:
+        known = {"reply_to": reply_queue("office", "1"), "queue": request_queue(contract_of(Add))}
+        return self.signer("office").signed(message("request", type_, "office", **{**known, **attributes}))
+
+    def job(self, sender: str = "office", **attributes: Any) -> Envelope:
+        known = {"reply_to": reply_queue(sender, "1"), "queue": job_queue(contract_of(CloseBooks)), "expires": int((NOW + DAY) * 1000)}
+        return self.signer(sender).signed(message("job", "ledger.close.v1", sender, **{**known, **attributes}))
+
+    def event(self, sender: str = "ledger", **attributes: Any) -> Envelope:
+        known = {"queue": event_queue("ledger", contract_of(BooksClosed)), "expires": int((NOW + DAY) * 1000)}
+        return self.signer(sender).signed(message("event", "ledger.closed.v1", sender, **{**known, **attributes}))
+
+    def replayed(self, job: Envelope, *, operator: str = OPERATOR, hours: float = 1, **changes: Any) -> Envelope:
+        """With more time, by an operator."""
+        expires = int((self.yard.clock() + hours * 3600) * 1000)
+        how = {"queue": job.queue, "actor": "ida", "reason": "the printer was down", "expires": expires, "count": 1, **changes}
+        word = counter_proof(self.rings[operator].signing(), job, now=self.yard.clock(), **how)
+        return job.evolve(counter_proof=word, expires=expires)
+
+    # --- what a forger does --------------------------------------------------------------------------------------
+
+    def forged(
+        self, envelope: Envelope, header: Mapping[str, Any] | None = None, claims: Mapping[str, Any] | None = None, by: str | None = None
+    ) -> Envelope:
+        """Signed again with these changed (None: left out), by the sender's key unless somebody else's."""
+        old_header, old_claims, _ = parts_of(token_of(envelope))
+        return with_token(envelope, jws(changed(old_header, header), changed(old_claims, claims), self.key(by or envelope.source)))
+
+
+def message(traffic: Any, type_: str, source: str, **attributes: Any) -> Envelope:
+    known = {"id": "m-1", "body": BODY, "correlation_id": "c-1", "timestamp": int(NOW)}
+    return Envelope(traffic=traffic, type=type_, source=source, **{**known, **attributes})
+
+
+def changed(old: Mapping[str, Any], new: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in {**old, **(new or {})}.items() if value is not None}
+
+
+def token_of(envelope: Envelope) -> str:
+    return bearer(envelope) if envelope.traffic == "request" else envelope.proof or ""
+
+
+def with_token(envelope: Envelope, token: str) -> Envelope:
+    return envelope.evolve(authorization=f"Bearer {token}") if envelope.traffic == "request" else envelope.evolve(proof=token)
+
+
+MODELS: Mapping[str, type[Message]] = {"request": Add, "job": CloseBooks, "event": BooksClosed}
+
+
+class Ledger:
+    """The service, with a handler that notes what it was given, and a transport that notes what it sent."""
+
+    def __init__(self, world: World, traffic: str, *, answer: Callable[[Envelope], Any] = lambda _: None) -> None:
+        self.handled: list[Any] = []
+        self.transport = FakeTransport(answer=answer)
+        model = MODELS[traffic]
+        router = Router("ledger")
+        register = {"request": router.request, "job": router.job, "event": router.event}[traffic]
+        register(model)(self._handler(traffic))  # type: ignore[operator]  # one call for all three kinds
+        self.gate = world.yard.gate("ledger", world.rings["ledger"], model)
+        self.receiver = receiver_of(router, self.transport, gate=self.gate, clock=world.yard.clock)
+
+    def _handler(self, traffic: str) -> Callable[[Any], Awaitable[Any]]:
+        async def handle(message: Any) -> Any:
+            self.handled.append(message)
+            return None if traffic == "event" else Total(total=1)
+
+        return handle
+
+    @property
+    def sent(self) -> list[Sent]:
+        return self.transport.sent
+
+
+def codes(sent: list[Sent]) -> list[str]:
+    """How each that was sent says no: an error reply's code, or a dead letter's."""
+    return [str(each.envelope.headers.get("dead-code") or each.envelope.error) for each in sent]
+
+
+def as_json(value: object) -> str:
+    return json.dumps(value)

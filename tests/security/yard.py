@@ -1,0 +1,113 @@
+"""Services with keys, and somebody who forges: what the tests of trust are made of."""
+
+import asyncio
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bus.contract import Contract, Message, contract_of
+from bus.envelope import Envelope
+from bus.grants import Grants, Rights
+from bus.key_source import Keyring
+from bus.keys import Algorithm, PrivateKey, Role
+from bus.middleware.auth import Gate, Signer, Verifier
+from bus.private_keys import generate, read_private
+
+NOW = 1_700_000_000.0
+"""Seconds since the epoch."""
+
+
+@dataclass
+class Clock:
+    """Time that passes when it is told to."""
+
+    now: float = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Yard:
+    """Services, each with a key of its own, and the set of their public halves that everybody has."""
+
+    clock: Clock = field(default_factory=Clock)
+    grants: Grants = field(default_factory=lambda: Grants({}))
+    public: dict[str, dict[str, Any]] = field(default_factory=dict)
+    private: dict[str, list[PrivateKey]] = field(default_factory=dict)
+    fetches: int = 0
+
+    def key(self, owner: str, kid: str | None = None, *, algorithm: Algorithm = "EdDSA", **members: Any) -> PrivateKey:
+        """A new key of `owner`; `members` such as `not_before` and `role`."""
+        (private,) = read_private(json.dumps(generate(algorithm)))
+        kid = kid or f"{owner}-1"
+        self.public[kid] = {**private.public, "kid": kid, "alg": algorithm, "use": "sig", "iss": owner, **members}
+        self.private.setdefault(owner, []).append(private)
+        return private
+
+    def text(self) -> bytes:
+        return json.dumps({"keys": [*self.public.values()]}).encode()
+
+    def ring(self, owner: str) -> Keyring:
+        """Read anew each time it looks."""
+
+        async def source() -> bytes:
+            self.fetches += 1
+            return self.text()
+
+        role: Role = (
+            "operator" if any(each["iss"] == owner and each.get("role") == "operator" for each in self.public.values()) else "service"
+        )
+        return Keyring(owner, source, lambda: self.private.get(owner, []), role=role, clock=self.clock, timer=self.clock)
+
+    async def started(self, owner: str) -> Keyring:
+        ring = self.ring(owner)
+        await ring.start()
+        return ring
+
+    def ready(self, owner: str) -> Keyring:
+        """As `started`, for who is not async."""
+        ring = self.ring(owner)
+        asyncio.run(ring.start())
+        return ring
+
+    def signer(self, owner: str, ring: Keyring) -> Signer:
+        return Signer(owner, ring, lambda: self.grants, clock=self.clock)
+
+    def verifier(self, owner: str, ring: Keyring) -> Verifier:
+        return Verifier(owner, ring, lambda: self.grants, clock=self.clock)
+
+    def gate(self, owner: str, ring: Keyring, model: type[Message]) -> Gate:
+        return Gate(contract_of(model), self.verifier(owner, ring), self.signer(owner, ring))
+
+    def grant(self, service: str, *, call: tuple[Contract, ...] = (), publish: tuple[Contract, ...] = ()) -> None:
+        rights = Rights(call=frozenset(each.permission for each in call), publish=frozenset(each.permission for each in publish))
+        self.grants = Grants({**self.grants.services, service: rights})
+
+
+def base64(data: bytes | str) -> str:
+    return urlsafe_b64encode(data.encode() if isinstance(data, str) else data).rstrip(b"=").decode()
+
+
+def jws(header: Mapping[str, Any] | str, claims: Mapping[str, Any] | str, key: PrivateKey | None) -> str:
+    """A compact JWT of whatever these are; text is taken as it is."""
+    parts = [base64(each if isinstance(each, str) else json.dumps(each)) for each in (header, claims)]
+    signed = ".".join(parts)
+    return f"{signed}.{base64(key.sign(signed.encode())) if key else ''}"
+
+
+def parts_of(token: str) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Header, claims, and the signature as it stands there."""
+    header, claims, signature = token.split(".")
+    return json.loads(bytes_of(header)), json.loads(bytes_of(claims)), signature
+
+
+def bytes_of(part: str) -> bytes:
+    return urlsafe_b64decode(part + "=" * (-len(part) % 4))
+
+
+def bearer(envelope: Envelope) -> str:
+    """The token that came with a request or reply."""
+    return (envelope.authorization or "").removeprefix("Bearer ")

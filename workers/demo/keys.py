@@ -1,0 +1,28 @@
+"""Keys of the demonstration's own, for each of its services, in a directory that is gone at its end."""
+
+from pathlib import Path
+from typing import Any
+
+from bus.key_files import KeyDirectory
+
+__all__ = ["DemoKeys"]
+
+GRANTS = Path(__file__).parents[2] / "grants.toml"
+SERVICES = ("demo", "transcription", "documentation")
+
+
+class DemoKeys:
+    """Made new; what each service has to be told of them."""
+
+    def __init__(self, directory: Path) -> None:
+        self._keys = KeyDirectory(directory)
+        for service in SERVICES:
+            self._keys.new(service, f"{service}-demo")
+
+    def settings(self, service: str) -> dict[str, Any]:
+        """For a bus of this service in this process."""
+        return {"auth": "on", "key": str(self._keys.key_file(service)), "jwks": str(self._keys.set_file), "grants": GRANTS}
+
+    def environment(self, service: str) -> dict[str, str]:
+        """For a process of this service's."""
+        return {f"BUS_{name.upper()}": str(value) for name, value in self.settings(service).items()}
