@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 from bus.errors import BusError
 from bus.quarantine import is_suspect
@@ -36,6 +37,8 @@ class Intake:
         self._current: Consumption | None = None
         """The one that counts."""
         self._widening: asyncio.Task[None] | None = None
+        self._calling: asyncio.Task[None] | None = None
+        """What is said to the broker now, on a channel with unacked messages."""
         self._halted = asyncio.Event()
 
     async def begin(self) -> None:
@@ -69,18 +72,26 @@ class Intake:
 
     async def _retire(self, narrow: Consumption) -> None:
         """Close it once nothing of its own can be left: what is unacked on it would go back."""
-        await _cancelled(narrow)
+        await self._whole(_cancelled(narrow))
         if running := self._receiver.running():
             await asyncio.wait(running)
         if not self._receiver.holds:  # a suspect, perhaps its own: then all of this is about to be halted
-            await narrow.close()
+            await self._whole(narrow.close())
             self._open.remove(narrow)
+
+    async def _whole(self, call: Coroutine[Any, Any, None]) -> None:
+        """A stop must not cut it short: that would cost the channel, and its work that is not acked yet would be done again elsewhere."""
+        self._calling = asyncio.create_task(call)
+        await asyncio.shield(self._calling)
 
     async def _stop_widening(self) -> None:
         if self._widening is not None:
             self._widening.cancel()
             await asyncio.wait([self._widening])
             self._widening = None
+        if self._calling is not None:
+            await asyncio.wait([self._calling])
+            self._calling = None
 
     # --- for the quarantine ------------------------------------------------------------------------------------------
 

@@ -7,12 +7,13 @@ import pytest
 from typing_extensions import override
 
 from bus.contract import Job
+from bus.intake import Intake
 from bus.policy import RetryPolicy
 from bus.quarantine import Quarantine, SingleFile, Suspect, foremost
 from bus.receiver import Receiver
 from bus.router import Router
 from bus.transport import Outcome, Refused
-from tests.unit.fakes import LIMIT, FakeDelivery, FakeTransport, envelope, receiver_of, settle_down, virtual
+from tests.unit.fakes import LIMIT, FakeConsumption, FakeDelivery, FakeTransport, envelope, receiver_of, settle_down, virtual
 from tests.unit.ledger import CloseBooks, Total
 
 
@@ -178,3 +179,35 @@ async def test_a_stop_hands_back_what_waits_for_its_turn() -> None:
     receiver.hand_back()
     await receiver.finish()
     assert (began, delivery.requeues, receiver.holds) == ([], 1, False)
+
+
+@dataclass
+class Slow(FakeConsumption):
+    """Its cancel takes as long as `hold`, and may be cut short."""
+
+    cut: int = 0
+
+    @override
+    async def cancel(self) -> None:
+        try:
+            await super().cancel()
+        except asyncio.CancelledError:
+            self.cut += 1
+            raise
+
+
+@virtual
+async def test_a_stop_does_not_cut_short_what_is_said_on_a_channel_with_unacked_messages() -> None:
+    slow = Slow(hold=asyncio.Event())
+    transport = FakeTransport(consumption=slow)
+    intake = Intake(transport, job(transport, Quarantine(), []))
+    await intake.begin()
+    transport.deliver(delivered(0, redelivered=False))
+    await settle_down()  # the first consumer is being cancelled, the second is there
+    stop = asyncio.create_task(intake.cancel())
+    await settle_down()
+    assert (slow.cut, stop.done()) == (0, False)
+    assert slow.hold is not None
+    slow.hold.set()
+    await stop
+    assert slow.cut == 0
