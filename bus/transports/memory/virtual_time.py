@@ -50,7 +50,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return super().time() if self._now is None else self._now
 
     @override
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":  # type: ignore[override]
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":  # type: ignore[override]  # asyncio's stub has type variables here
         """Call in a thread or process; time is real until it is done."""
         future = super().run_in_executor(executor, func, *args)
         self._calls += 1

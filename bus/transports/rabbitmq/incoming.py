@@ -125,9 +125,9 @@ class Incoming:
                 if end > size or length > self.frame_max:
                     if kind == PROTOCOL_HEADER:
                         at = size  # aiormq has an error of its own for it
-                        raise Malformed("a protocol header; the broker wants another protocol than AMQP 0-9-1")  # noqa: TRY301
+                        raise Malformed("a protocol header; the broker wants another protocol than AMQP 0-9-1")  # noqa: TRY301 - as below
                     if length > self.frame_max:
-                        raise Malformed(f"a frame of {length} bytes, and {self.frame_max} is the most")  # noqa: TRY301
+                        raise Malformed(f"a frame of {length} bytes, and {self.frame_max} is the most")  # noqa: TRY301 - as below
                     self._short = end - size
                     break
                 if data[end - 1] != FRAME_END:
