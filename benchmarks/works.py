@@ -16,6 +16,7 @@ from benchmarks.trust import ROLES, Trust
 
 __all__ = [
     "CLOSED",
+    "HEADLINE",
     "SHARES",
     "SUBSCRIBERS",
     "WORKERS",
@@ -51,6 +52,8 @@ BUSY = 0.3
 """Cores."""
 PUBLISHERS = 200
 """Publishes in flight."""
+HEADLINE = 15
+"""Rounds of the works that have a ratio to reach: single pairs on a shared machine lie a third apart."""
 
 
 @dataclass(kw_only=True)
@@ -154,8 +157,6 @@ class Closed:
 
     in_flight: int
     seconds: float
-    verb: str = "rpc"
-    full: int = 7
 
 
 CLOSED = {"rpc1": Closed(in_flight=1, seconds=0.7), "rpc100": Closed(in_flight=100, seconds=1.0)}
@@ -170,7 +171,7 @@ async def closed(run: Run, only: Iterable[str]) -> dict[str, Rounds]:
             await client.tell("rpc", in_flight=1, seconds=WARM_UP / 2)
         found: dict[str, Rounds] = {key: {peer: [] for peer in present} for key in works}
         for key, work in works.items():
-            for number in range(run.times(work.full)):
+            for number in range(run.times(HEADLINE)):
                 for peer, (server, client) in present.items():
                     groups = {"client": client.pids, "server": server.pids}
                     sample = await measured(run, client, "rpc", groups, in_flight=work.in_flight, seconds=run.long(work.seconds))
@@ -210,7 +211,7 @@ async def flow(run: Run) -> dict[str, Rounds]:
         for peer, (sink, source) in present.items():
             await turn(sink, source, WARM_UP)
             found["publish"][peer], found["consume"][peer] = [], []
-        for number in range(run.times(7)):
+        for number in range(run.times(HEADLINE)):
             for peer, (sink, source) in present.items():
                 sent, came = await turn(sink, source, seconds)
                 found["publish"][peer].append(sent)
