@@ -1,16 +1,15 @@
 """The works: what is done in each round, everybody in turn, so that a busy minute of the machine meets all of them."""
 
 import asyncio
-import os
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from benchmarks.actor import Actor, RunFailed
+from benchmarks.machine import busy_cores
 from benchmarks.peers import AIO_PIKA, CELERY, FASTSTREAM, NAMEKO, ON_FASTSTREAM, OURS, PLAIN, SIGNED, TASKIQ, C, Peer
 from benchmarks.trust import ROLES, Trust
 
@@ -126,16 +125,6 @@ def sides(result: Mapping[str, Any], groups: Mapping[str, list[int]], count: int
         used[name] = sum(result["cpu"][at : at + len(pids)]) / count * 1e6
         at += len(pids)
     return {name: value for name, value in used.items() if value}
-
-
-def busy_cores() -> float:
-    """Seconds of processor time that this machine has spent on anything, what its host withheld included; 0 without Linux's /proc."""
-    try:
-        words = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
-    except OSError:
-        return 0.0
-    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, words)
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 async def measured(run: Run, teller: Actor, verb: str, groups: dict[str, list[int]], **words: object) -> Sample:
