@@ -42,8 +42,8 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     ),
     2: ("bus.middleware",),
     3: (
-        *("bus.router", "bus.client", "bus.replies", "bus.quarantine", "bus.receiver", "bus.intake", "bus.settlement"),
-        *("bus.dead_letters", "bus.transports"),
+        *("bus.router", "bus.client", "bus.replies", "bus.quarantine", "bus.receiver", "bus.activator", "bus.intake"),
+        *("bus.settlement", "bus.dead_letters", "bus.transports"),
     ),
     4: (
         "bus.stacks",
