@@ -61,7 +61,7 @@ docs: $(STAMP) ## build the documentation into site/, strictly (ARGS=serve shows
 check-wheel: $(STAMP) ## build the wheel, install it alone, and see what it brings and how long its imports take
 	@$(BIN)/python scripts/check_wheel.py
 
-bench: $(STAMP) ## measure the bus beside its peers (12 minutes; ARGS=--quick two, ARGS="--only rpc" one work)
+bench: $(STAMP) ## measure the bus beside its peers (15 minutes; ARGS=--quick two, ARGS="--only rpc" one work)
 	@scripts/ensure-broker
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[bench]"
 	@$(BIN)/python -m benchmarks $(ARGS)
