@@ -21,8 +21,9 @@ from bus.declarations import holding_topology
 from bus.errors import Aborted, FailedPrecondition, NotFound
 from bus.settings import Settings
 from bus.topology import Queue, Topology, holding_queue
-from bus.transports.rabbitmq.administration import Administration, Depth, administering
+from bus.transports.rabbitmq.administration import Administration, administering
 from bus.transports.rabbitmq.carrying import Carriage
+from bus.transports.rabbitmq.depth import Depth
 
 __all__ = ["Migrated", "Progress", "migrate"]
 
