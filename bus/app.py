@@ -32,7 +32,6 @@ from bus.settlement import Settler
 from bus.stacks import client_stack, sealed, server_stack
 from bus.topology import Queue, Topology, dead_letter_queue, merged
 from bus.transport import Consumption, Transport
-from bus.transports.memory import MemoryTransport
 from bus.transports.rabbitmq import RabbitMQTransport
 from bus.trust import operator_of, trust_of
 
@@ -195,7 +194,7 @@ class Bus:
             # All queues before the first consumer: who is answered by one endpoint can rely on the others, and a queue
             # that exists with other arguments is told at once.
             await self._transport.declare(merged(receiver.topology for receiver in receivers))
-            if not isinstance(self._transport, MemoryTransport):
+            if self._transport.has_management_api:
                 await refuse_unsafe(wanted_by([router], self.settings), self.settings)
             quarantine.intakes = intakes = [Intake(self._transport, receiver) for receiver in receivers]
             stack.push_async_callback(self._drain, receivers, intakes)

@@ -151,6 +151,7 @@ class FakeTransport:
     consumption: FakeConsumption = field(default_factory=FakeConsumption)
     deliver: Callable[[Delivery], None] = lambda _: None
     closed: int = 0
+    has_management_api: bool = True
 
     async def start(self, observer: Observer, *, timeout: float) -> None: ...
 
