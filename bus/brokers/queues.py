@@ -9,12 +9,13 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit
 
 from bus.brokers.management import Management, usual_address
 from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 from bus.queue_names import QueueName, queue_name
+from bus.settings import Settings
 from bus.topology import Purpose
 from bus.transports.rabbitmq.depth import Depth, depths
 from bus.transports.rabbitmq.probe import Server, probe
@@ -73,6 +74,12 @@ class Where:
     management_url: str | None = None
     renew: bool = True
     """Whether request queues are asked for by AMQP where the management API does not tell."""
+
+    @classmethod
+    def of(cls, settings: Settings, *, renew: bool) -> Self:
+        """The settings' broker."""
+        named = settings.management_url
+        return cls(url=settings.address, management_url=named.get_secret_value() if named else None, renew=renew)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
