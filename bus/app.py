@@ -17,6 +17,7 @@ from bus.administration.wanted import topology_of, wanted_by
 from bus.client import Client
 from bus.contract import Event, Job, Message, Request, check_part
 from bus.dead_letters import EVERYTHING, Letter, Purged, Replayed, Replaying, Selection, look, purge, replay
+from bus.declarations import BASE
 from bus.errors import ConfigurationError, Unavailable
 from bus.handler import Handler, Middleware, compose
 from bus.inbox import Inbox, MemoryInbox
@@ -29,7 +30,7 @@ from bus.sealing import cipher_of
 from bus.settings import Settings, load_settings
 from bus.settlement import Settler
 from bus.stacks import client_stack, sealed, server_stack
-from bus.topology import BASE, Queue, Topology, dead_letter_queue, merged
+from bus.topology import Queue, Topology, dead_letter_queue, merged
 from bus.transport import Consumption, Transport
 from bus.transports.memory import MemoryTransport
 from bus.transports.rabbitmq import RabbitMQTransport

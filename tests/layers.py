@@ -19,6 +19,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "bus.contract",
         "bus.envelope",
         "bus.topology",
+        "bus.declarations",
         "bus.queue_names",
         "bus.settings",
     ),

@@ -16,7 +16,7 @@ from bus.brokers.management import Management, usual_address
 from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 from bus.queue_names import QueueName, queue_name
 from bus.topology import Purpose
-from bus.transports.rabbitmq.depths import Depth, depths
+from bus.transports.rabbitmq.depth import Depth, depths
 from bus.transports.rabbitmq.probe import Server, probe
 
 __all__ = ["Picture", "QueueState", "Wanted", "Where", "picture"]

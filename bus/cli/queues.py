@@ -18,11 +18,11 @@ from bus.cli.parameters import Contracts
 from bus.cli.queue_table import notes, table
 from bus.cli.screen import print_json, table_console
 from bus.contract import check_part
+from bus.declarations import job_topology, request_topology
 from bus.errors import BusError, ContractError, NotFound
 from bus.nearest import did_you_mean
 from bus.queue_names import service_queues
 from bus.settings import load_settings
-from bus.topology import job_topology, request_topology
 
 __all__ = ["command"]
 

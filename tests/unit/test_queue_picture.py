@@ -9,7 +9,7 @@ from bus.brokers.queues import Listing, Picture, QueueState, Wanted, Where, aska
 from bus.cli.queue_table import age, notes, table
 from bus.errors import ConfigurationError, Unavailable
 from bus.queue_names import QueueName, queue_name
-from bus.transports.rabbitmq.depths import Depth
+from bus.transports.rabbitmq.depth import Depth
 from bus.transports.rabbitmq.probe import Server
 from tests.unit.http_stub import answering
 
