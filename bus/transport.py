@@ -54,7 +54,7 @@ class Delivery(Protocol):
         ...
 
     async def ack(self) -> bool:
-        """Done; twice is once. False, and nothing written, where its channel is gone: then the broker delivers it again."""
+        """Done; twice is once. False where the broker may deliver it again: its channel is gone, or it was taken back meanwhile."""
         ...
 
     async def requeue(self) -> bool:

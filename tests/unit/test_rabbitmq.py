@@ -39,7 +39,7 @@ from bus.errors import (
     Unavailable,
 )
 from bus.topology import Address, Queue, Topology
-from bus.transport import Accepted, Refused, Returned
+from bus.transport import Accepted, Delivery, Refused, Returned
 from bus.transports.rabbitmq.consumer import Consumer
 from bus.transports.rabbitmq.discretion import be_discreet
 from bus.transports.rabbitmq.faults import translated, translating
@@ -84,6 +84,8 @@ class FakeChannel:
         self.settling = asyncio.Event()
         self.settling.set()
         self.cancelled: list[str] = []
+        self.consumers: list[str] = []
+        self.acked: list[int] = []
         self.on_consumer_cancel_callbacks: set[Any] = set()
 
     @property
@@ -99,10 +101,12 @@ class FakeChannel:
 
     async def basic_ack(self, tag: int, *, wait: bool) -> None:
         await self.settling.wait()
+        self.acked.append(tag)
 
     async def basic_qos(self, **_: Any) -> None: ...
 
-    async def basic_consume(self, *_: Any, **__: Any) -> None: ...
+    async def basic_consume(self, *_: Any, consumer_tag: str, **__: Any) -> None:
+        self.consumers.append(consumer_tag)
 
     async def basic_cancel(self, tag: str, **_: Any) -> None:
         self.cancelled.append(tag)
@@ -332,6 +336,66 @@ async def test_a_cancelled_consumer_keeps_its_channel_for_acks() -> None:
     assert link.channels[0].is_closed
 
 
+class Cancelled:
+    """A consumer that the broker has cancelled while two deliveries were unsettled; it consumes anew."""
+
+    def __init__(self) -> None:
+        self.link, self.deliveries = FakeLink(), list[Delivery]()
+        self.sessions: list[PlainConsuming] = []
+        self.consumer = Consumer(cast("Link", self.link), WORK, Topology(), prefetch=2, acks=True, confirms=False, opened=self._opened)
+
+    def _opened(self, channel: Channel) -> PlainConsuming:
+        session = PlainConsuming(channel, queue=WORK.name, traffic="job", on_delivery=self.deliveries.append, clock=lambda: 0.0)
+        self.sessions.append(session)
+        return session
+
+    async def __aenter__(self) -> Self:
+        self.consumer.start()
+        await self.consumer.wait_ready()
+        for tag in (1, 2):
+            self.sessions[0].deliver(tag, lambda: Wire(body=b"{}"), redelivered=False)
+        for callback in self.link.channels[0].on_consumer_cancel_callbacks:
+            callback(None)
+        await self.consumer.wait_ready()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.consumer.close()
+        assert all(channel.is_closed for channel in self.link.channels)
+
+
+@virtual
+async def test_a_channel_stays_after_the_brokers_cancel_until_its_last_delivery_is_settled() -> None:
+    async with Cancelled() as here:
+        before, after = here.link.channels
+        assert before.cancelled == before.consumers
+        assert await here.deliveries[0].ack() is False
+        await asyncio.sleep(10)
+        assert (before.acked, before.is_closed) == ([1], False)
+        assert await here.deliveries[1].ack() is False
+        await asyncio.sleep(10)
+        assert (before.acked, before.is_closed, after.is_closed) == ([1, 2], True, False)
+
+
+@virtual
+async def test_a_consumer_that_is_closed_closes_the_channels_of_before_as_well() -> None:
+    async with Cancelled() as here:
+        await here.consumer.cancel()
+        assert not here.link.channels[0].is_closed
+    assert not await here.deliveries[0].ack()
+    assert here.link.channels[0].acked == []
+
+
+@virtual
+async def test_a_channel_of_before_that_the_broker_closes_is_let_go() -> None:
+    async with Cancelled() as here:
+        here.link.channels[0].closing.set_result(None)
+        await settle_down()
+        assert not await here.deliveries[0].ack()
+        assert here.consumer.ready
+    assert len(here.link.channels) == 2
+
+
 def delivery(channel: FakeChannel) -> tuple[PlainDelivery, PlainConsuming]:
     session = consuming(cast("Channel", channel))
     return PlainDelivery(session, 1, lambda: Wire(body=b"{}"), redelivered=False), session
@@ -348,7 +412,7 @@ async def test_an_ack_that_nobody_takes_ends() -> None:
 @virtual
 async def test_a_delivery_of_a_session_that_ended_is_never_acked() -> None:
     mine, session = delivery(FakeChannel())
-    session.end("over")
+    session.release()
     assert await mine.ack() is False
     assert not mine.channel.alive
 

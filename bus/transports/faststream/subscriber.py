@@ -107,6 +107,11 @@ class Subscribed(Consumer):
             log.debug("a channel did not close cleanly", extra={"why": str(error)})
 
     @override
+    def _outlives(self, current: Consuming) -> bool:
+        """Never: FastStream keeps one channel for a subscriber, and the next consumer needs it."""
+        return False
+
+    @override
     async def close(self) -> None:
         """Consume no more; a broker that is started again has no part in it."""
         await super().close()

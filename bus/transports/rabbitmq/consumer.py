@@ -13,6 +13,7 @@ from aiormq.channel import Channel
 from bus.recovery import supervised
 from bus.topology import Queue, Topology
 from bus.transports.rabbitmq.faults import TROUBLE, translated, translating
+from bus.transports.rabbitmq.lingering import Lingering
 from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, RPC_TIMEOUT, Connected, quietly_closed
 
 __all__ = ["Consumer", "Consuming"]
@@ -24,6 +25,15 @@ class Consuming(Protocol):
     """One channel's life, on the fast lane or not."""
 
     ended: "asyncio.Future[str]"
+    cancelled: bool
+    """Whether the broker has cancelled its consumer: then an ack may come too late to count."""
+    idle: asyncio.Event
+    """Set once it is cancelled and holds nothing any more."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether something that came is not settled."""
+        ...
 
     @property
     def alive(self) -> bool:
@@ -69,6 +79,9 @@ class Consumer:
         """Not set while it registers, which takes some calls to the broker."""
         self._between_calls.set()
         self._stopping = False
+        self._closing = False
+        self._lingering: list[Lingering] = []
+        """Its channels of before, on which something is not settled."""
         self._task: asyncio.Task[None] | None = None
         self.trouble: str | None = None
 
@@ -119,9 +132,14 @@ class Consumer:
                 log.warning("a consumer ended; consuming again", extra={"queue": self.name, "why": self.trouble})
         finally:
             self._ready.clear()
-            if current is not None:
-                current.release()
-            await self._leave(channel)
+            if current is not None and self._outlives(current) and not channel.is_closed:
+                self._current = None
+                self._lingering = [each for each in self._lingering if not each.ended]
+                self._lingering.append(Lingering(channel, current, self._tag, leave=self._leave))
+            else:
+                if current is not None:
+                    current.release()
+                await self._leave(channel)
 
     # --- how it is done on a connection of ours; on another library's it is done by its means ---
 
@@ -138,6 +156,10 @@ class Consumer:
 
     async def _leave(self, channel: Channel) -> None:
         await quietly_closed(channel)
+
+    def _outlives(self, current: Consuming) -> bool:
+        """Whether the channel stays without its consumer, for the acks of what came on it."""
+        return current.cancelled and self._acks and current.holds and not self._closing
 
     # ---
 
@@ -169,11 +191,12 @@ class Consumer:
 
     async def close(self) -> None:
         """Consume no more, and close the channel: the broker takes back what is unacked. Acks of this turn are on their way before."""
-        self._stopping = True
+        self._stopping = self._closing = True
         if self._task is not None:
             await self._pause_between_calls()
             self._task.cancel()
             await asyncio.wait([self._task], timeout=2 * CLOSE_TIMEOUT)
+        await asyncio.gather(*(each.close() for each in self._lingering))
 
     async def _pause_between_calls(self) -> None:
         """A call that is cut off makes aiormq close the channel twice, and the broker ends the whole connection for that."""
