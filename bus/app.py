@@ -8,10 +8,11 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from bus.administration.verifying import refuse_unsafe
+from bus.administration.verifying import nothing_said, policies_on, refuse_unsafe
 from bus.administration.wanted import topology_of, wanted_by
 from bus.client import Client
 from bus.contract import Event, Job, Message, Request, check_part
@@ -20,6 +21,7 @@ from bus.errors import ConfigurationError, Unavailable
 from bus.handler import Middleware, compose
 from bus.inbox import Inbox, MemoryInbox
 from bus.intake import Intake
+from bus.patience import patience_of, refuse_impatient
 from bus.quarantine import Quarantine
 from bus.receiver import Receiver
 from bus.replies import JobHandle
@@ -168,7 +170,8 @@ class Bus:
         """
         if router.name != self.service:
             raise ConfigurationError(f"the bus is {self.service!r} and the router {router.name!r}; a service serves its own router")
-        _fit(router, self.settings.consumer_timeout)
+        policies = nothing_said if isinstance(self._transport, MemoryTransport) else partial(policies_on, settings=self.settings)
+        await refuse_impatient(router, self.settings, heeded=self._transport.heeds_patience, policies=policies)
         for endpoint in router.endpoints.values():
             self._cipher.require(endpoint.contract.type)
         if self._trust is not None:
@@ -228,6 +231,7 @@ class Bus:
                 cipher=self._cipher,
                 quarantine=quarantine,
                 delivery_limit=self.settings.delivery_limit,
+                patience=patience_of(endpoint, router, least=self.settings.consumer_timeout),
                 clock=self._clock,
             )
             for name, endpoint in router.endpoints.items()
@@ -267,13 +271,3 @@ class Bus:
             with suppress(TimeoutError):
                 async with asyncio.timeout(ABANDON_TIMEOUT):
                     await asyncio.gather(*(receiver.finish() for receiver in receivers))
-
-
-def _fit(router: Router, consumer_timeout: float) -> None:
-    """Refuse what may run for longer than the broker waits for its ack: it would be taken away and run elsewhere meanwhile."""
-    for endpoint in router.endpoints.values():
-        if endpoint.timeout is not None and endpoint.timeout > consumer_timeout:
-            raise ConfigurationError(
-                f"{endpoint.contract.type} may take {endpoint.timeout:g} s, and the broker takes it back after {consumer_timeout:g} s; "
-                "shorten its handler's timeout, or raise RabbitMQ's consumer_timeout (ms) and BUS_CONSUMER_TIMEOUT (s)"
-            )

@@ -58,11 +58,13 @@ class Receiver:
         cipher: Cipher = UNUSED,
         quarantine: Quarantine,
         delivery_limit: int,
+        patience: float | None = None,
         version: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`gate` holds messages to what proves them; None takes them as they come. `cipher` opens their payloads.
 
+        `patience`: seconds for which a message may be held here; None says nothing of it.
         `delivery_limit` is how many deliveries of one message may be lost with their process; then it is given up.
         """
         self.endpoint = endpoint
@@ -73,6 +75,7 @@ class Receiver:
         self.counted = queue.arguments.get("x-queue-type") == "quorum" and not self._once
         """Whether the broker counts how often a message was lost, and somebody minds."""
         self._limit = min(delivery_limit, int(queue.arguments.get("x-delivery-limit", delivery_limit)))
+        self.patience = patience
         self._quarantine = quarantine
         self._single_file = SingleFile()
         self._handler = handler

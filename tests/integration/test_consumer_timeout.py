@@ -1,4 +1,4 @@
-"""What RabbitMQ 4.3 does with what is overdue, and what is left of the consumer that had it. Older brokers close the channel."""
+"""The broker's consumer timeout: what RabbitMQ 4.3 does with what is overdue, and what it and its predecessors let be set."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,9 +6,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from bus import Bus, ConfigurationError, Context, Job, Router, contract
 from bus.brokers.broker import Broker
+from bus.contract import Catalog
 from bus.topology import Queue, Topology
 from bus.transport import Accepted
+from bus.transports.faststream import FastStreamTransport, broker_of_its_own
 from bus.transports.rabbitmq import RabbitMQTransport
 from tests.conformance.ports import quorum, to
 from tests.conformance.world import Ear, Inbox, Side, message, until
@@ -16,7 +19,7 @@ from tests.integration.ledger import Place
 
 OVERDUE = 3.0
 """Seconds. A second one has to be overdue a good while later."""
-CANCELS_FROM = (4, 3)
+POLICIES_FROM, CANCELS_FROM = (3, 12), (4, 3)
 
 
 @pytest.fixture(params=[True, False], ids=["fastlane", "plain"])
@@ -24,14 +27,26 @@ def fastlane(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
+async def version_of(place: Place) -> tuple[int, ...]:
+    return tuple(int(part) for part in (await place.api.version()).split(".")[:2])
+
+
 @pytest.fixture
 async def place(shared_broker: Broker, vhost_url: str) -> Place:
     """A virtual host in which `inbox` has a consumer timeout of its own, on a broker that cancels for it."""
     place = Place(shared_broker, vhost_url)
-    version = await place.api.version()
-    if tuple(int(part) for part in version.split(".")[:2]) < CANCELS_FROM:
-        pytest.skip(f"RabbitMQ cancels a consumer for what is overdue from 4.3 on; this is {version}")
+    if await version_of(place) < CANCELS_FROM:
+        pytest.skip("needs RabbitMQ 4.3, which cancels a consumer for what is overdue")
     await place.policy("inbox", {"consumer-timeout": int(OVERDUE * 1000)})
+    return place
+
+
+@pytest.fixture
+async def strict(shared_broker: Broker, vhost_url: str) -> Place:
+    """A virtual host of a broker that knows a policy for the consumer timeout, and nothing of what a consumer says."""
+    place = Place(shared_broker, vhost_url)
+    if not POLICIES_FROM <= await version_of(place) < CANCELS_FROM:
+        pytest.skip("needs RabbitMQ 3.12 to 4.2, where a policy has the last word")
     return place
 
 
@@ -101,3 +116,67 @@ async def test_what_is_unsettled_on_a_channel_of_before_goes_back_when_the_consu
         assert not await inbox.deliveries[1].ack()
         elsewhere = await other.consume(queue, topology)
         assert (await elsewhere.next()).envelope.id == "neighbour"
+
+
+# --- what a consumer says beforehand -------------------------------------------------------------------------------------------
+
+
+@contract("slow.long", version=1, catalog=Catalog())
+class Long(Job[None]):
+    """Longer than the broker's patience."""
+
+
+async def test_a_job_three_times_as_long_as_the_consumer_timeout_runs_once_in_one_of_two_processes(
+    place: Place, fastlane: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    await place.policy("slow.jobs.long.v1", {"consumer-timeout": 1000})
+    settings, runs, router = place.settings.model_copy(update={"consumer_timeout": 1.0, "fastlane": fastlane}), list[str](), Router("slow")
+
+    @router.job(Long, timeout=100)
+    async def long(_job: Long, context: Context) -> None:
+        runs.append(context.envelope.id)
+        await asyncio.sleep(3)  # it is a long job
+
+    async with Bus("slow", settings=settings) as one, Bus("slow", settings=settings) as two, one.serving(router), two.serving(router):
+        jobs = [await one.submit(Long()) for _ in range(2)]
+        for job in jobs:
+            await job.result(timeout=60)
+    assert sorted(runs) == sorted(job.id for job in jobs)
+    assert "a consumer ended; consuming again" not in caplog.messages
+
+
+async def test_before_4_3_a_policy_says_at_the_start_whether_a_handler_may_take_so_long(strict: Place) -> None:
+    router, queue = Router("slow"), "slow.jobs.long.v1"
+
+    @router.job(Long, timeout=100)
+    async def long(_job: Long) -> None:
+        pass
+
+    impatient = strict.settings.model_copy(update={"consumer_timeout": 10.0})
+    await strict.policy(queue, {"consumer-timeout": 100_000})
+    async with Bus("slow", settings=impatient) as bus, bus.serving(router):
+        assert bus.ready
+    await strict.policy(queue, {"consumer-timeout": 99_000})
+    async with Bus("slow", settings=impatient) as bus:
+        with pytest.raises(ConfigurationError, match=r"slow\.long\.v1 may take 100 s.*after 99 s"):
+            await bus.serve(router)
+    async with Bus("slow", settings=strict.settings) as bus:
+        with pytest.raises(ConfigurationError, match=rf"unsafe queue {queue}: the consumer timeout is 99 s, below the 100 s"):
+            await bus.serve(router)
+
+
+async def test_over_a_connection_of_faststream_it_is_said_as_well(place: Place) -> None:
+    transport, inbox = FastStreamTransport(broker_of_its_own(place.settings, name="desk"), settings=place.settings, name="desk"), Inbox()
+    queue, topology = quorum("inbox")
+    await transport.start(Ear(), timeout=30)
+    try:
+        inbox.consumption = await transport.consume(queue, topology, prefetch=10, on_delivery=inbox.take, patience=100)
+        await until(lambda: inbox.consumption.ready, "the consumer")
+
+        async def shown() -> bool:
+            consumers = await place.api.call("GET", f"consumers/{place.vhost}")
+            return [each["arguments"] for each in consumers] == [{"x-consumer-timeout": 100_000}]
+
+        await until(shown, "the consumer's own word")
+    finally:
+        await transport.close()

@@ -44,6 +44,7 @@ from bus.transports.rabbitmq.consumer import Consumer
 from bus.transports.rabbitmq.discretion import be_discreet
 from bus.transports.rabbitmq.faults import translated, translating
 from bus.transports.rabbitmq.link import Link
+from bus.transports.rabbitmq.patience import heeds_patience
 from bus.transports.rabbitmq.plain import PlainConsuming, PlainDelivery, PlainPublishing
 from bus.transports.rabbitmq.publisher import Publisher
 from bus.transports.rabbitmq.publishing import LARGEST_BODY
@@ -85,6 +86,7 @@ class FakeChannel:
         self.settling.set()
         self.cancelled: list[str] = []
         self.consumers: list[str] = []
+        self.arguments: list[Any] = []
         self.acked: list[int] = []
         self.on_consumer_cancel_callbacks: set[Any] = set()
 
@@ -105,8 +107,9 @@ class FakeChannel:
 
     async def basic_qos(self, **_: Any) -> None: ...
 
-    async def basic_consume(self, *_: Any, consumer_tag: str, **__: Any) -> None:
+    async def basic_consume(self, *_: Any, consumer_tag: str, arguments: Any, **__: Any) -> None:
         self.consumers.append(consumer_tag)
+        self.arguments.append(arguments)
 
     async def basic_cancel(self, tag: str, **_: Any) -> None:
         self.cancelled.append(tag)
@@ -119,6 +122,7 @@ class FakeChannel:
 class FakeLink:
     name = "link"
     trouble: str | None = None
+    heeds = False
 
     def __init__(self) -> None:
         self.up = asyncio.Event()
@@ -129,6 +133,9 @@ class FakeLink:
 
     async def unblocked(self) -> None:
         await self.up.wait()
+
+    def heeds_patience(self, queue: Queue) -> bool:
+        return self.heeds
 
     def given(self, queue: str) -> str:
         return queue
@@ -334,6 +341,43 @@ async def test_a_cancelled_consumer_keeps_its_channel_for_acks() -> None:
     assert not link.channels[0].is_closed
     await mine.close()
     assert link.channels[0].is_closed
+
+
+@pytest.mark.parametrize(
+    ("patience", "heeds", "said"), [(90.5, True, 90_500), (None, True, None), (90.5, False, None), (1e12, True, 31_536_000_000)]
+)
+def test_a_consumer_says_how_long_it_may_hold_a_delivery_where_the_broker_listens(
+    patience: float | None, heeds: bool, said: int | None
+) -> None:
+    @virtual
+    async def run() -> None:
+        link = FakeLink()
+        link.heeds = heeds
+        mine = Consumer(cast("Link", link), WORK, Topology(), prefetch=1, acks=True, confirms=False, opened=consuming, patience=patience)
+        mine.start()
+        await mine.wait_ready()
+        assert [each.get("x-consumer-timeout") for each in link.channels[0].arguments] == [said]
+        await mine.close()
+
+    run()
+
+
+@pytest.mark.parametrize(
+    ("product", "version", "queue_type", "heeds"),
+    [
+        ("RabbitMQ", "4.3.6", "quorum", True),
+        ("RabbitMQ", "4.10.0-rc.1", "quorum", True),
+        ("RabbitMQ", "5.0.0", "quorum", True),
+        ("RabbitMQ", "4.3.6", "classic", False),
+        ("RabbitMQ", "4.3.6", None, False),
+        ("RabbitMQ", "4.2.9", "quorum", False),
+        ("RabbitMQ", "3.10.8", "quorum", False),
+        ("RabbitMQ", "", "quorum", False),
+        ("LavinMQ", "9.9.9", "quorum", False),
+    ],
+)
+def test_which_brokers_listen_to_how_long_a_delivery_may_be_held(product: str, version: str, queue_type: str | None, heeds: bool) -> None:
+    assert heeds_patience({"product": product, "version": version}, queue_type) is heeds
 
 
 class Cancelled:

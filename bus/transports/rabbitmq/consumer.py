@@ -9,12 +9,14 @@ from typing import Protocol
 
 import aiormq.abc
 from aiormq.channel import Channel
+from pamqp.common import FieldTable
 
 from bus.recovery import supervised
 from bus.topology import Queue, Topology
 from bus.transports.rabbitmq.faults import TROUBLE, translated, translating
 from bus.transports.rabbitmq.lingering import Lingering
 from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, RPC_TIMEOUT, Connected, quietly_closed
+from bus.transports.rabbitmq.patience import consumer_arguments
 
 __all__ = ["Consumer", "Consuming"]
 
@@ -62,6 +64,7 @@ class Consumer:
         acks: bool,
         confirms: bool,
         opened: Callable[[Channel], Consuming],
+        patience: float | None = None,
     ) -> None:
         """`opened` makes of a channel, with publisher confirms or without, what consumes on it."""
         self._link = link
@@ -71,6 +74,7 @@ class Consumer:
         self._acks = acks
         self._confirms = confirms
         self._opened = opened
+        self._patience = patience
         self._channel: Channel | None = None
         self._current: Consuming | None = None
         self._tag = ""
@@ -151,8 +155,15 @@ class Consumer:
         tag = f"trunkline-{secrets.token_hex(6)}"
         await channel.basic_qos(prefetch_count=self._prefetch, timeout=RPC_TIMEOUT)
         queue = self._link.given(self.name)
-        await channel.basic_consume(queue, current.take, no_ack=not self._acks, consumer_tag=tag, timeout=RPC_TIMEOUT)
+        acks, arguments = self._acks, self._arguments()
+        await channel.basic_consume(queue, current.take, no_ack=not acks, arguments=arguments, consumer_tag=tag, timeout=RPC_TIMEOUT)
         return tag
+
+    def _arguments(self) -> FieldTable:
+        """What the broker is told of this consumer, where it listens."""
+        if self._patience is None or not self._link.heeds_patience(self._queue):
+            return {}
+        return consumer_arguments(self._patience)
 
     async def _leave(self, channel: Channel) -> None:
         await quietly_closed(channel)
