@@ -8,11 +8,12 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from bus.activator import ServiceActivator
-from bus.administration.verifying import refuse_unsafe
+from bus.administration.verifying import nothing_said, policies_on, refuse_unsafe
 from bus.administration.wanted import topology_of, wanted_by
 from bus.client import Client
 from bus.contract import Event, Job, Message, Request, check_part
@@ -22,6 +23,7 @@ from bus.errors import ConfigurationError, Unavailable
 from bus.handler import Handler, Middleware, compose
 from bus.inbox import Inbox, MemoryInbox
 from bus.intake import Intake
+from bus.patience import patience_of, refuse_impatient
 from bus.quarantine import Quarantine
 from bus.receiver import Receiver
 from bus.replies import JobHandle
@@ -170,7 +172,8 @@ class Bus:
         """
         if router.name != self.service:
             raise ConfigurationError(f"the bus is {self.service!r} and the router {router.name!r}; a service serves its own router")
-        _fit(router, self.settings.consumer_timeout)
+        policies = partial(policies_on, settings=self.settings) if self._transport.has_management_api else nothing_said
+        await refuse_impatient(router, self.settings, heeded=self._transport.heeds_patience, policies=policies)
         for endpoint in router.endpoints.values():
             self._cipher.require(endpoint.contract.type)
         if self._trust is not None:
@@ -215,10 +218,20 @@ class Bus:
     def _receivers(self, router: Router, state: Any, quarantine: Quarantine) -> list[Receiver]:
         handler = compose(self._server, router)
         needs = topology_of(router, self.settings)
-        return [self._receiver(each, needs[name], handler, state, quarantine) for name, each in router.endpoints.items()]
+        least = self.settings.consumer_timeout
+        return [
+            self._receiver(each, needs[name], handler, state=state, quarantine=quarantine, patience=patience_of(each, router, least=least))
+            for name, each in router.endpoints.items()
+        ]
 
     def _receiver(
-        self, endpoint: Endpoint, needs: tuple[Queue, Topology], handler: Handler, state: Any, quarantine: Quarantine
+        self,
+        endpoint: Endpoint,
+        needs: tuple[Queue, Topology],
+        handler: Handler,
+        state: Any,
+        quarantine: Quarantine,
+        patience: float | None,
     ) -> Receiver:
         settings, cipher, clock = self.settings, self._cipher, self._clock
         gate = self._trust.gate(endpoint.contract) if self._trust else None
@@ -233,8 +246,15 @@ class Bus:
             version=settings.service_version,
             clock=clock,
         )
-        limit = settings.delivery_limit
-        return Receiver(endpoint, *needs, activator=activator, settler=settler, quarantine=quarantine, delivery_limit=limit)
+        return Receiver(
+            endpoint,
+            *needs,
+            activator=activator,
+            settler=settler,
+            quarantine=quarantine,
+            delivery_limit=settings.delivery_limit,
+            patience=patience,
+        )
 
     async def _ready(self, consumptions: Sequence[Consumption]) -> None:
         try:
@@ -270,13 +290,3 @@ class Bus:
             with suppress(TimeoutError):
                 async with asyncio.timeout(ABANDON_TIMEOUT):
                     await asyncio.gather(*(receiver.finish() for receiver in receivers))
-
-
-def _fit(router: Router, consumer_timeout: float) -> None:
-    """Refuse what may run for longer than the broker waits for its ack: it would be taken away and run elsewhere meanwhile."""
-    for endpoint in router.endpoints.values():
-        if endpoint.timeout is not None and endpoint.timeout > consumer_timeout:
-            raise ConfigurationError(
-                f"{endpoint.contract.type} may take {endpoint.timeout:g} s, and the broker takes it back after {consumer_timeout:g} s; "
-                "shorten its handler's timeout, or raise RabbitMQ's consumer_timeout (ms) and BUS_CONSUMER_TIMEOUT (s)"
-            )

@@ -50,7 +50,9 @@ class Intake:
 
     async def _consume(self, prefetch: int, on_delivery: Callable[[Delivery], None]) -> Consumption:
         receiver = self._receiver
-        consumption = await self._transport.consume(receiver.queue, receiver.topology, prefetch=prefetch, on_delivery=on_delivery)
+        consumption = await self._transport.consume(
+            receiver.queue, receiver.topology, prefetch=prefetch, on_delivery=on_delivery, patience=receiver.patience
+        )
         self._open.append(consumption)
         return consumption
 

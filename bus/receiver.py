@@ -46,8 +46,12 @@ class Receiver:
         settler: Settler,
         quarantine: Quarantine,
         delivery_limit: int,
+        patience: float | None = None,
     ) -> None:
-        """`delivery_limit` is how many deliveries of one message may be lost with their process; then it is given up."""
+        """`delivery_limit` is how many deliveries of one message may be lost with their process; then it is given up.
+
+        `patience`: seconds for which a message may be held here; None says nothing of it.
+        """
         self.endpoint = endpoint
         self.queue = queue
         self.topology = topology
@@ -56,6 +60,7 @@ class Receiver:
         self.counted = queue.arguments.get("x-queue-type") == "quorum" and not self._once
         """Whether the broker counts how often a message was lost, and somebody minds."""
         self._limit = min(delivery_limit, int(queue.arguments.get("x-delivery-limit", delivery_limit)))
+        self.patience = patience
         self._quarantine = quarantine
         self._single_file = SingleFile()
         self._activator = activator

@@ -54,7 +54,7 @@ class Delivery(Protocol):
         ...
 
     async def ack(self) -> bool:
-        """Done; twice is once. False, and nothing written, where its channel is gone: then the broker delivers it again."""
+        """Done; twice is once. False where the broker may deliver it again: its channel is gone, or it was taken back meanwhile."""
         ...
 
     async def requeue(self) -> bool:
@@ -145,6 +145,10 @@ class Transport(Protocol):
         """
         ...
 
+    def heeds_patience(self, queue: Queue) -> bool:
+        """Whether the broker leaves a message of this queue with its consumer for as long as that says. Ask it once it is connected."""
+        ...
+
     async def consume(
         self,
         queue: Queue,
@@ -153,11 +157,14 @@ class Transport(Protocol):
         prefetch: int,
         on_delivery: Callable[[Delivery], None],
         acks: bool = True,
+        patience: float | None = None,
     ) -> Consumption:
         """Consume, supervised, at least once; declares `topology` first, and again whenever it has to start anew.
 
         At most `prefetch` unacked deliveries at a time (0: no limit). `acks=False`: the broker forgets a message as it
-        sends it. `on_delivery` must not block and must not raise. Returns at once; `wait_ready` says when it consumes.
+        sends it. `patience`: seconds for which one may be held unacked, where that is heeded; else, and where it is None,
+        the broker has a time of its own. `on_delivery` must not block and must not raise. Returns at once; `wait_ready` says
+        when it consumes.
         """
         ...
 

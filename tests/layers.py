@@ -56,6 +56,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "bus.health",
         "bus.brokers",
         "bus.administration",
+        "bus.patience",
         "bus.faststream",
     ),
     5: ("bus.cli", "bus"),

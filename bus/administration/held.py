@@ -4,20 +4,34 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
 from bus.brokers.management import Management, usual_address
 from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 from bus.settings import Settings
-from bus.topology import Binding
+from bus.topology import Binding, Queue
+from bus.transports.rabbitmq.patience import heeds_patience
 from bus.transports.rabbitmq.probe import probe, vhost_of
 
-__all__ = ["Held", "HeldExchange", "HeldQueue", "effective", "management_of", "policy_of", "read", "totals"]
+__all__ = [
+    "CONSUMER_TIMEOUT",
+    "Held",
+    "HeldExchange",
+    "HeldQueue",
+    "effective",
+    "management_of",
+    "policies_for",
+    "policy_of",
+    "read",
+    "totals",
+]
 
 Setting = str | int
-LEAST = frozenset({"delivery-limit", "expires", "max-length", "max-length-bytes", "message-ttl"})
+CONSUMER_TIMEOUT = "consumer-timeout"
+"""Of policies; milliseconds."""
+LEAST = frozenset({CONSUMER_TIMEOUT, "delivery-limit", "expires", "max-length", "max-length-bytes", "message-ttl"})
 """Where an argument and a policy both say something of these, RabbitMQ takes the smaller; of all else the argument."""
 TOTALS = "?disable_stats=true&enable_queue_totals=true"
 """What RabbitMQ has of a queue at hand, which but for its totals is as it is now. With statistics all is some seconds old."""
@@ -59,6 +73,8 @@ class Held:
     bindings: frozenset[Binding]
     default_kind: str = "classic"
     """What a queue becomes that is declared without a type."""
+    heeds_patience: bool = False
+    """Whether its consumers of quorum queues say themselves for how long they may hold a message."""
     unseen: tuple[str, ...] = ()
     """What could not be looked at, and why."""
 
@@ -83,11 +99,20 @@ async def read(settings: Settings) -> Held:
         overview = await api.call("GET", "overview")
         if overview.get("cluster_name") != server.cluster:
             raise ConfigurationError(f"BUS_URL and the management API on {api.where} are two brokers; set BUS_MANAGEMENT_URL")
-        return await _read(api, _vhost(url))
+        return replace(
+            await _read(api, _vhost(url)), heeds_patience=heeds_patience({"product": server.product, "version": server.version}, "quorum")
+        )
     except Unavailable as error:
         raise Unavailable(f"{error}; BUS_MANAGEMENT_URL says where it is") from error
     except Unauthenticated as error:
         raise Unauthenticated(f"{error}; give it the tag 'management', or BUS_MANAGEMENT_URL another user") from error
+
+
+async def policies_for(queue: Queue, settings: Settings) -> Mapping[str, Any]:
+    """What policies say of a queue, whether or not it exists. Raises `Unavailable` and `Unauthenticated`, as `read`."""
+    api, vhost = management_of(settings), _vhost(settings.address)
+    policies, operators = [await api.call("GET", f"{kind}/{vhost}") for kind in ("policies", "operator-policies")]
+    return policy_of(queue.name, str(queue.arguments.get("x-queue-type", "classic")), policies, operators)
 
 
 async def totals(settings: Settings) -> dict[str, int]:

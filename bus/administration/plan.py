@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from typing_extensions import override
 
-from bus.administration.held import Held, HeldExchange, HeldQueue, effective
+from bus.administration.held import CONSUMER_TIMEOUT, Held, HeldExchange, HeldQueue, effective
 from bus.administration.wanted import Wanted
 from bus.declarations import UNLIMITED_DELIVERIES
 from bus.queue_names import queue_name
@@ -132,7 +132,8 @@ def _different(wanted: Wanted, held: Held) -> Iterator[Difference]:
             wrong = dict(_queue_details(queue, now, held.default_kind))
             for detail in wrong.values():
                 yield Difference(verdict="different", what="queue", name=queue.name, detail=detail)
-            for setting, detail in _policy_details(queue, now, wanted.attempts.get(queue.name)):
+            timeout = None if held.heeds_patience and now.kind == "quorum" else wanted.timeouts.get(queue.name)
+            for setting, detail in _policy_details(queue, now, wanted.attempts.get(queue.name), timeout):
                 if f"x-{setting}" not in wrong:
                     yield Difference(verdict="unsafe", what="queue", name=queue.name, detail=detail)
 
@@ -166,7 +167,7 @@ def _value(values: Mapping[str, Any], name: str) -> str:
     return str(values[name]).lower() if isinstance(values[name], bool) else str(values[name])
 
 
-def _policy_details(queue: Queue, held: HeldQueue, attempts: int | None) -> Iterator[tuple[str, str]]:
+def _policy_details(queue: Queue, held: HeldQueue, attempts: int | None, timeout: float | None) -> Iterator[tuple[str, str]]:
     """What is wrong with what counts, although the arguments are right: by the setting."""
     counts = effective(held)
     for setting, harm in FORBIDDEN.get(queue.purpose, {}).items():
@@ -176,6 +177,10 @@ def _policy_details(queue: Queue, held: HeldQueue, attempts: int | None) -> Iter
     if "x-message-ttl" in queue.arguments and counts.get("message-ttl") != queue.arguments["x-message-ttl"]:
         yield "message-ttl", f"a policy sets message-ttl to {counts.get('message-ttl')}: retries come back early"
     yield from _limit_details(queue, counts, attempts)
+    patience = counts.get(CONSUMER_TIMEOUT)
+    if timeout is not None and isinstance(patience, int) and patience < timeout * 1000:
+        waits = f"the consumer timeout is {patience / 1000:g} s, below the {timeout:g} s of its handler"
+        yield CONSUMER_TIMEOUT, f"{waits}: the broker gives its message to another meanwhile"
 
 
 def _limit_details(queue: Queue, counts: Mapping[str, Any], attempts: int | None) -> Iterator[tuple[str, str]]:

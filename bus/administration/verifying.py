@@ -1,16 +1,19 @@
 """Look whether the broker has what is needed; nothing is declared."""
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from bus.administration.applying import plan
+from bus.administration.held import policies_for
 from bus.administration.plan import Difference, Plan, Verdict, lasting
 from bus.administration.wanted import Wanted
-from bus.errors import ConfigurationError, TopologyMismatch, Unavailable
+from bus.errors import ConfigurationError, TopologyMismatch, Unauthenticated, Unavailable
 from bus.settings import Settings
-from bus.topology import Topology
+from bus.topology import Queue, Topology
 from bus.transports.rabbitmq.administration import administering
 
-__all__ = ["refuse_unsafe", "verify", "verify_by_amqp"]
+__all__ = ["nothing_said", "policies_on", "refuse_unsafe", "verify", "verify_by_amqp"]
 
 log = logging.getLogger("bus.topology")
 
@@ -33,6 +36,22 @@ async def verify_by_amqp(wanted: Wanted, settings: Settings) -> Plan:
     differences = [Difference(verdict="missing", what="exchange", name=each.name) for each in topology.exchanges]
     differences += [Difference(verdict="missing", what="queue", name=each.name) for each in topology.queues]
     return Plan(differences=tuple(differences), missing=topology, unseen=(BY_AMQP,))
+
+
+async def policies_on(queue: Queue, settings: Settings) -> Mapping[str, Any]:
+    """What policies say of a queue; nothing where the management API does not tell."""
+    if settings.management_url is None:
+        return {}
+    try:
+        return await policies_for(queue, settings)
+    except (Unavailable, Unauthenticated) as error:
+        log.warning("the policies were not read", extra={"why": str(error)})
+        return {}
+
+
+async def nothing_said(_queue: Queue) -> Mapping[str, Any]:
+    """Where there are no policies."""
+    return {}
 
 
 async def refuse_unsafe(wanted: Wanted, settings: Settings) -> None:

@@ -1,7 +1,7 @@
 """What routers need in the broker."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bus.declarations import BASE
 from bus.errors import NotFound
@@ -20,6 +20,8 @@ class Wanted:
     services: frozenset[str]
     attempts: Mapping[str, int]
     """By work queue: how often its handler tries, which the broker's delivery limit must not undercut."""
+    timeouts: Mapping[str, float] = field(default_factory=dict)
+    """By work queue: how many seconds its handler may take, which the broker's consumer timeout must not undercut."""
 
     def queue(self, name: str) -> Queue:
         """The queue of this name; `NotFound` says which there are."""
@@ -44,4 +46,5 @@ def wanted_by(routers: Iterable[Router], settings: Settings) -> Wanted:
         attempts={
             name: each.retry.attempts for router in served for name, each in router.endpoints.items() if each.contract.kind != "request"
         },
+        timeouts={name: each.timeout for router in served for name, each in router.endpoints.items() if each.timeout is not None},
     )

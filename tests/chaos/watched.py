@@ -27,7 +27,14 @@ class WatchedTransport(RabbitMQTransport):
 
     @override
     async def consume(
-        self, queue: Queue, topology: Topology, *, prefetch: int, on_delivery: Callable[[Delivery], None], acks: bool = True
+        self,
+        queue: Queue,
+        topology: Topology,
+        *,
+        prefetch: int,
+        on_delivery: Callable[[Delivery], None],
+        acks: bool = True,
+        patience: float | None = None,
     ) -> Consumption:
         def seen(delivery: Delivery) -> None:
             envelope = delivery.envelope
@@ -35,7 +42,7 @@ class WatchedTransport(RabbitMQTransport):
             on_delivery(delivery)
 
         taking = seen if queue.purpose in {"jobs", "events"} else on_delivery
-        return await super().consume(queue, topology, prefetch=prefetch, on_delivery=taking, acks=acks)
+        return await super().consume(queue, topology, prefetch=prefetch, on_delivery=taking, acks=acks, patience=patience)
 
 
 def number_of(envelope: Envelope) -> int:

@@ -42,6 +42,9 @@ class Broker:
             deliver = Basic.Deliver(consumer_tag="c", delivery_tag=self.sent, redelivered=self.sent % 2 == 0, exchange="x", routing_key="k")
             self.lane.data_received(b"".join(content(1, deliver, [2], PROPERTIES)))
 
+    def cancel(self) -> None:
+        self.lane.data_received(method(1, Basic.Cancel(consumer_tag="c", nowait=True)))
+
     def settled(self) -> tuple[set[int], set[int]]:
         """Tags acked and tags handed back; fails where the broker would close the channel."""
         unsettled, acked, back = set(range(1, self.sent + 1)), set[int](), set[int]()
@@ -181,14 +184,37 @@ async def test_what_is_handed_back_on_a_closing_connection_is_not_an_error() -> 
     assert not await broker.deliveries[0].requeue()
 
 
-async def test_after_a_cancel_by_the_broker_what_was_delivered_can_be_acked() -> None:
+async def test_after_a_cancel_by_the_broker_what_was_delivered_can_be_acked_and_may_come_again_all_the_same() -> None:
     broker = Broker()
     broker.deliver()
-    broker.lane.data_received(method(1, Basic.Cancel(consumer_tag="c", nowait=True)))
+    broker.cancel()
     assert broker.channel.ended.result() == "the broker cancelled it"
-    assert await broker.deliveries[0].ack()
+    assert not await broker.deliveries[0].ack()
     await asyncio.sleep(0)
     assert list(acks(broker.socket)) == [(1, True)]
+
+
+async def test_a_cancelled_channel_is_idle_once_all_that_came_is_settled_and_written() -> None:
+    broker = Broker()
+    broker.deliver(3)
+    await broker.deliveries[0].ack()
+    broker.cancel()
+    await broker.deliveries[1].requeue()
+    await asyncio.sleep(0)
+    assert (broker.channel.holds, broker.channel.idle.is_set()) == (True, False)
+    await broker.deliveries[2].ack()
+    assert (broker.channel.holds, broker.channel.idle.is_set()) == (True, False)
+    await asyncio.sleep(0)
+    assert (broker.channel.holds, broker.channel.idle.is_set()) == (False, True)
+    assert broker.settled() == ({1, 3}, {2})
+
+
+async def test_a_cancelled_channel_is_idle_when_the_last_that_came_is_handed_back() -> None:
+    broker = Broker()
+    broker.deliver()
+    broker.cancel()
+    await broker.deliveries[0].requeue()
+    assert (broker.channel.holds, broker.channel.idle.is_set()) == (False, True)
 
 
 async def test_one_that_is_never_done_lets_nothing_pile_up() -> None:

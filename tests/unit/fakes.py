@@ -152,6 +152,8 @@ class FakeTransport:
     deliver: Callable[[Delivery], None] = lambda _: None
     closed: int = 0
     has_management_api: bool = True
+    heeds: bool = False
+    patiences: dict[str, float | None] = field(default_factory=dict)
 
     async def start(self, observer: Observer, *, timeout: float) -> None: ...
 
@@ -165,10 +167,21 @@ class FakeTransport:
         self.sent.append(Sent(envelope, address, timeout, via))
         return self.answer(envelope) or Accepted()
 
+    def heeds_patience(self, queue: Queue) -> bool:
+        return self.heeds
+
     async def consume(
-        self, queue: Queue, topology: Topology, *, prefetch: int, on_delivery: Callable[[Delivery], None], acks: bool = True
+        self,
+        queue: Queue,
+        topology: Topology,
+        *,
+        prefetch: int,
+        on_delivery: Callable[[Delivery], None],
+        acks: bool = True,
+        patience: float | None = None,
     ) -> Consumption:
         self.deliver = on_delivery
+        self.patiences[queue.name] = patience
         return self.consumption
 
     async def close(self) -> None:

@@ -1,14 +1,16 @@
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
 
 from bus.app import Bus
 from bus.errors import ConfigurationError, ContractError, Unavailable
+from bus.patience import refuse_impatient
 from bus.router import Router
 from bus.settings import load_settings
+from bus.topology import Queue
 from tests.unit.fakes import FakeConsumption, FakeDelivery, FakeTransport, envelope, settle_down, virtual
 from tests.unit.ledger import CloseBooks, Total
 
@@ -75,6 +77,28 @@ async def test_a_handler_that_may_outlast_the_brokers_patience_is_refused_by_nam
         with pytest.raises(ConfigurationError, match=r"ledger\.close\.v1 may take 1000 s.*after 999 s.*BUS_CONSUMER_TIMEOUT"):
             await bus.serve(working(1, notes))
     assert notes == []
+
+
+@virtual
+async def test_a_handler_of_any_length_is_served_where_the_broker_heeds_how_long_it_may_take() -> None:
+    transport, notes = FakeTransport(heeds=True), list[str]()
+    settings = load_settings(consumer_timeout=999)
+    async with Bus("ledger", settings=settings, transport=transport) as bus, bus.serving(working(1, notes)):
+        assert transport.patiences["ledger.jobs.close.v1"] == 1000 + 1000 + 60  # its own, what it may have to wait for, and what follows
+
+
+@virtual
+async def test_a_policy_that_gives_the_queue_more_time_counts_before_the_setting() -> None:
+    async def policies(queue: Queue) -> Mapping[str, object]:
+        return {"consumer-timeout": patience} if queue.name == "ledger.jobs.close.v1" else {}
+
+    for patience in (1_000_000, 999_000):
+        settings, heeded = load_settings(consumer_timeout=500), FakeTransport().heeds_patience
+        if patience == 1_000_000:
+            await refuse_impatient(working(1, []), settings, heeded=heeded, policies=policies)
+        else:
+            with pytest.raises(ConfigurationError, match=r"ledger\.close\.v1 may take 1000 s.*after 999 s"):
+                await refuse_impatient(working(1, []), settings, heeded=heeded, policies=policies)
 
 
 @virtual

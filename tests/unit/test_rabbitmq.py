@@ -39,11 +39,12 @@ from bus.errors import (
     Unavailable,
 )
 from bus.topology import Address, Queue, Topology
-from bus.transport import Accepted, Refused, Returned
+from bus.transport import Accepted, Delivery, Refused, Returned
 from bus.transports.rabbitmq.consumer import Consumer
 from bus.transports.rabbitmq.discretion import be_discreet
 from bus.transports.rabbitmq.faults import translated, translating
 from bus.transports.rabbitmq.link import Link
+from bus.transports.rabbitmq.patience import heeds_patience
 from bus.transports.rabbitmq.plain import PlainConsuming, PlainDelivery, PlainPublishing
 from bus.transports.rabbitmq.publisher import Publisher
 from bus.transports.rabbitmq.publishing import LARGEST_BODY
@@ -84,6 +85,9 @@ class FakeChannel:
         self.settling = asyncio.Event()
         self.settling.set()
         self.cancelled: list[str] = []
+        self.consumers: list[str] = []
+        self.arguments: list[Any] = []
+        self.acked: list[int] = []
         self.on_consumer_cancel_callbacks: set[Any] = set()
 
     @property
@@ -99,10 +103,13 @@ class FakeChannel:
 
     async def basic_ack(self, tag: int, *, wait: bool) -> None:
         await self.settling.wait()
+        self.acked.append(tag)
 
     async def basic_qos(self, **_: Any) -> None: ...
 
-    async def basic_consume(self, *_: Any, **__: Any) -> None: ...
+    async def basic_consume(self, *_: Any, consumer_tag: str, arguments: Any, **__: Any) -> None:
+        self.consumers.append(consumer_tag)
+        self.arguments.append(arguments)
 
     async def basic_cancel(self, tag: str, **_: Any) -> None:
         self.cancelled.append(tag)
@@ -115,6 +122,7 @@ class FakeChannel:
 class FakeLink:
     name = "link"
     trouble: str | None = None
+    heeds = False
 
     def __init__(self) -> None:
         self.up = asyncio.Event()
@@ -125,6 +133,9 @@ class FakeLink:
 
     async def unblocked(self) -> None:
         await self.up.wait()
+
+    def heeds_patience(self, queue: Queue) -> bool:
+        return self.heeds
 
     def given(self, queue: str) -> str:
         return queue
@@ -332,6 +343,103 @@ async def test_a_cancelled_consumer_keeps_its_channel_for_acks() -> None:
     assert link.channels[0].is_closed
 
 
+@pytest.mark.parametrize(
+    ("patience", "heeds", "said"), [(90.5, True, 90_500), (None, True, None), (90.5, False, None), (1e12, True, 31_536_000_000)]
+)
+def test_a_consumer_says_how_long_it_may_hold_a_delivery_where_the_broker_listens(
+    patience: float | None, heeds: bool, said: int | None
+) -> None:
+    @virtual
+    async def run() -> None:
+        link = FakeLink()
+        link.heeds = heeds
+        mine = Consumer(cast("Link", link), WORK, Topology(), prefetch=1, acks=True, confirms=False, opened=consuming, patience=patience)
+        mine.start()
+        await mine.wait_ready()
+        assert [each.get("x-consumer-timeout") for each in link.channels[0].arguments] == [said]
+        await mine.close()
+
+    run()
+
+
+@pytest.mark.parametrize(
+    ("product", "version", "queue_type", "heeds"),
+    [
+        ("RabbitMQ", "4.3.6", "quorum", True),
+        ("RabbitMQ", "4.10.0-rc.1", "quorum", True),
+        ("RabbitMQ", "5.0.0", "quorum", True),
+        ("RabbitMQ", "4.3.6", "classic", False),
+        ("RabbitMQ", "4.3.6", None, False),
+        ("RabbitMQ", "4.2.9", "quorum", False),
+        ("RabbitMQ", "3.10.8", "quorum", False),
+        ("RabbitMQ", "", "quorum", False),
+        ("LavinMQ", "9.9.9", "quorum", False),
+    ],
+)
+def test_which_brokers_listen_to_how_long_a_delivery_may_be_held(product: str, version: str, queue_type: str | None, heeds: bool) -> None:
+    assert heeds_patience({"product": product, "version": version}, queue_type) is heeds
+
+
+class Cancelled:
+    """A consumer that the broker has cancelled while two deliveries were unsettled; it consumes anew."""
+
+    def __init__(self) -> None:
+        self.link, self.deliveries = FakeLink(), list[Delivery]()
+        self.sessions: list[PlainConsuming] = []
+        self.consumer = Consumer(cast("Link", self.link), WORK, Topology(), prefetch=2, acks=True, confirms=False, opened=self._opened)
+
+    def _opened(self, channel: Channel) -> PlainConsuming:
+        session = PlainConsuming(channel, queue=WORK.name, traffic="job", on_delivery=self.deliveries.append, clock=lambda: 0.0)
+        self.sessions.append(session)
+        return session
+
+    async def __aenter__(self) -> Self:
+        self.consumer.start()
+        await self.consumer.wait_ready()
+        for tag in (1, 2):
+            self.sessions[0].deliver(tag, lambda: Wire(body=b"{}"), redelivered=False)
+        for callback in self.link.channels[0].on_consumer_cancel_callbacks:
+            callback(None)
+        await self.consumer.wait_ready()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.consumer.close()
+        assert all(channel.is_closed for channel in self.link.channels)
+
+
+@virtual
+async def test_a_channel_stays_after_the_brokers_cancel_until_its_last_delivery_is_settled() -> None:
+    async with Cancelled() as here:
+        before, after = here.link.channels
+        assert before.cancelled == before.consumers
+        assert await here.deliveries[0].ack() is False
+        await asyncio.sleep(10)
+        assert (before.acked, before.is_closed) == ([1], False)
+        assert await here.deliveries[1].ack() is False
+        await asyncio.sleep(10)
+        assert (before.acked, before.is_closed, after.is_closed) == ([1, 2], True, False)
+
+
+@virtual
+async def test_a_consumer_that_is_closed_closes_the_channels_of_before_as_well() -> None:
+    async with Cancelled() as here:
+        await here.consumer.cancel()
+        assert not here.link.channels[0].is_closed
+    assert not await here.deliveries[0].ack()
+    assert here.link.channels[0].acked == []
+
+
+@virtual
+async def test_a_channel_of_before_that_the_broker_closes_is_let_go() -> None:
+    async with Cancelled() as here:
+        here.link.channels[0].closing.set_result(None)
+        await settle_down()
+        assert not await here.deliveries[0].ack()
+        assert here.consumer.ready
+    assert len(here.link.channels) == 2
+
+
 def delivery(channel: FakeChannel) -> tuple[PlainDelivery, PlainConsuming]:
     session = consuming(cast("Channel", channel))
     return PlainDelivery(session, 1, lambda: Wire(body=b"{}"), redelivered=False), session
@@ -348,7 +456,7 @@ async def test_an_ack_that_nobody_takes_ends() -> None:
 @virtual
 async def test_a_delivery_of_a_session_that_ended_is_never_acked() -> None:
     mine, session = delivery(FakeChannel())
-    session.end("over")
+    session.release()
     assert await mine.ack() is False
     assert not mine.channel.alive
 

@@ -246,6 +246,22 @@ def test_of_limits_the_smaller_counts_and_of_all_else_the_argument() -> None:
     assert effective(queue) == {"delivery-limit": 3, "overflow": "reject-publish", "message-ttl": 5, "max-length": 7}
 
 
+@pytest.mark.parametrize(
+    ("patience", "heeded", "said"),
+    [
+        (599_000, False, ["unsafe queue ledger.jobs.close.v1: the consumer timeout is 599 s, below the 600 s of its handler: "]),
+        (600_000, False, []),
+        (1000, True, []),
+    ],
+)
+def test_a_policy_that_takes_messages_back_too_soon_is_unsafe_where_consumers_have_no_say(
+    patience: int, heeded: bool, said: list[str]
+) -> None:
+    held = replace(with_policy(WORK, consumer_timeout=patience), heeds_patience=heeded)
+    found = lines(compare(WANTED, held))
+    assert [line.partition("the broker gives")[0] for line in found] == said
+
+
 # --- definitions.json --------------------------------------------------------------------------------------------------------------
 
 

@@ -44,9 +44,10 @@ class Subscribed(Consumer):
         acks: bool,
         confirms: bool,
         opened: Callable[[Channel], PlainConsuming],
+        patience: float | None = None,
     ) -> None:
         """As of `Consumer`; `confirms` where replies go out on its channel."""
-        super().__init__(link, queue, topology, prefetch=prefetch, acks=acks, confirms=confirms, opened=opened)
+        super().__init__(link, queue, topology, prefetch=prefetch, acks=acks, confirms=confirms, opened=opened, patience=patience)
         self._broker = link.broker
         self._options = ChannelOptions(prefetch_count=prefetch or None, publisher_confirms=confirms, on_return_raises=confirms)
         self._robust: Any = None
@@ -88,6 +89,7 @@ class Subscribed(Consumer):
         name = self._link.given(self.name)
         if self._subscriber.queue.name != name:
             self._subscriber.queue = _own(name)
+        self._subscriber.consume_args = self._arguments()
         self._taking = current if isinstance(current, PlainConsuming) else None
         # FastStream drops what comes while this is false, and sets it once its start has returned: a delivery must not be quicker.
         self._subscriber.running = True
@@ -105,6 +107,11 @@ class Subscribed(Consumer):
                     await self._robust.close()
         except BusError as error:
             log.debug("a channel did not close cleanly", extra={"why": str(error)})
+
+    @override
+    def _outlives(self, current: Consuming) -> bool:
+        """Never: FastStream keeps one channel for a subscriber, and the next consumer needs it."""
+        return False
 
     @override
     async def close(self) -> None:

@@ -109,6 +109,10 @@ class FastStreamTransport:
         publisher = self._publisher if address.confirmed else self._questions
         return await publisher.publish(envelope, address, timeout=timeout)
 
+    def heeds_patience(self, queue: Queue) -> bool:
+        """From RabbitMQ 4.3 on, for quorum queues."""
+        return self._link.heeds_patience(queue)
+
     async def consume(
         self,
         queue: Queue,
@@ -117,6 +121,7 @@ class FastStreamTransport:
         prefetch: int,
         on_delivery: Callable[[Delivery], None],
         acks: bool = True,
+        patience: float | None = None,
     ) -> Consumption:
         """Consume, supervised, by a subscriber of FastStream's."""
         consumer = Subscribed(
@@ -127,6 +132,7 @@ class FastStreamTransport:
             acks=acks,
             confirms=queue.purpose == "requests",
             opened=self._taking(queue, on_delivery),
+            patience=patience,
         )
         self._consumers = [each for each in self._consumers if not each.closed] + [consumer]
         consumer.start()

@@ -106,8 +106,19 @@ class MemoryTransport:
             raise Unavailable(f"not sent: {why}") from None
         return await self.connection()
 
+    def heeds_patience(self, queue: Queue) -> bool:  # noqa: ARG002 - of no queue
+        """The model takes nothing back; what older brokers would is refused here as well, so that a test shows it."""
+        return False
+
     async def consume(
-        self, queue: Queue, topology: Topology, *, prefetch: int, on_delivery: Callable[[Delivery], None], acks: bool = True
+        self,
+        queue: Queue,
+        topology: Topology,
+        *,
+        prefetch: int,
+        on_delivery: Callable[[Delivery], None],
+        acks: bool = True,
+        patience: float | None = None,  # noqa: ARG002 - it has no end here
     ) -> MemoryConsumer:
         """Consume, supervised."""
         consumer = MemoryConsumer(

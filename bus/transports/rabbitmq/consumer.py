@@ -9,11 +9,14 @@ from typing import Protocol
 
 import aiormq.abc
 from aiormq.channel import Channel
+from pamqp.common import FieldTable
 
 from bus.recovery import supervised
 from bus.topology import Queue, Topology
 from bus.transports.rabbitmq.faults import TROUBLE, translated, translating
+from bus.transports.rabbitmq.lingering import Lingering
 from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, RPC_TIMEOUT, Connected, quietly_closed
+from bus.transports.rabbitmq.patience import consumer_arguments
 
 __all__ = ["Consumer", "Consuming"]
 
@@ -24,6 +27,15 @@ class Consuming(Protocol):
     """One channel's life, on the fast lane or not."""
 
     ended: "asyncio.Future[str]"
+    cancelled: bool
+    """Whether the broker has cancelled its consumer: then an ack may come too late to count."""
+    idle: asyncio.Event
+    """Set once it is cancelled and holds nothing any more."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether something that came is not settled."""
+        ...
 
     @property
     def alive(self) -> bool:
@@ -52,6 +64,7 @@ class Consumer:
         acks: bool,
         confirms: bool,
         opened: Callable[[Channel], Consuming],
+        patience: float | None = None,
     ) -> None:
         """`opened` makes of a channel, with publisher confirms or without, what consumes on it."""
         self._link = link
@@ -61,6 +74,7 @@ class Consumer:
         self._acks = acks
         self._confirms = confirms
         self._opened = opened
+        self._patience = patience
         self._channel: Channel | None = None
         self._current: Consuming | None = None
         self._tag = ""
@@ -69,6 +83,9 @@ class Consumer:
         """Not set while it registers, which takes some calls to the broker."""
         self._between_calls.set()
         self._stopping = False
+        self._closing = False
+        self._lingering: list[Lingering] = []
+        """Its channels of before, on which something is not settled."""
         self._task: asyncio.Task[None] | None = None
         self.trouble: str | None = None
 
@@ -119,9 +136,14 @@ class Consumer:
                 log.warning("a consumer ended; consuming again", extra={"queue": self.name, "why": self.trouble})
         finally:
             self._ready.clear()
-            if current is not None:
-                current.release()
-            await self._leave(channel)
+            if current is not None and self._outlives(current) and not channel.is_closed:
+                self._current = None
+                self._lingering = [each for each in self._lingering if not each.ended]
+                self._lingering.append(Lingering(channel, current, self._tag, leave=self._leave))
+            else:
+                if current is not None:
+                    current.release()
+                await self._leave(channel)
 
     # --- how it is done on a connection of ours; on another library's it is done by its means ---
 
@@ -133,11 +155,22 @@ class Consumer:
         tag = f"trunkline-{secrets.token_hex(6)}"
         await channel.basic_qos(prefetch_count=self._prefetch, timeout=RPC_TIMEOUT)
         queue = self._link.given(self.name)
-        await channel.basic_consume(queue, current.take, no_ack=not self._acks, consumer_tag=tag, timeout=RPC_TIMEOUT)
+        acks, arguments = self._acks, self._arguments()
+        await channel.basic_consume(queue, current.take, no_ack=not acks, arguments=arguments, consumer_tag=tag, timeout=RPC_TIMEOUT)
         return tag
+
+    def _arguments(self) -> FieldTable:
+        """What the broker is told of this consumer, where it listens."""
+        if self._patience is None or not self._link.heeds_patience(self._queue):
+            return {}
+        return consumer_arguments(self._patience)
 
     async def _leave(self, channel: Channel) -> None:
         await quietly_closed(channel)
+
+    def _outlives(self, current: Consuming) -> bool:
+        """Whether the channel stays without its consumer, for the acks of what came on it."""
+        return current.cancelled and self._acks and current.holds and not self._closing
 
     # ---
 
@@ -169,11 +202,12 @@ class Consumer:
 
     async def close(self) -> None:
         """Consume no more, and close the channel: the broker takes back what is unacked. Acks of this turn are on their way before."""
-        self._stopping = True
+        self._stopping = self._closing = True
         if self._task is not None:
             await self._pause_between_calls()
             self._task.cancel()
             await asyncio.wait([self._task], timeout=2 * CLOSE_TIMEOUT)
+        await asyncio.gather(*(each.close() for each in self._lingering))
 
     async def _pause_between_calls(self) -> None:
         """A call that is cut off makes aiormq close the channel twice, and the broker ends the whole connection for that."""

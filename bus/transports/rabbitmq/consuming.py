@@ -57,7 +57,7 @@ class LaneDelivery:
         if not self._settled:
             self._settled = True
             self.channel.ack(self._tag)
-        return True
+        return not self.channel.cancelled
 
     async def requeue(self) -> bool:
         """Back to the broker, by nack: on 4.3 that does not count towards the delivery limit, as a reject would."""
@@ -100,6 +100,8 @@ class ConsumingChannel:
         self._dirty = False
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.alive = True
+        self.cancelled = False
+        self.idle = asyncio.Event()
         lane.claim(number, self)
 
     # --- acks ------------------------------------------------------------------------------------------------------
@@ -118,7 +120,17 @@ class ConsumingChannel:
                 self.lane.send(nack_frame(self._number, tag))
             except ConnectionLost:
                 return False
+            self._look()
         return True
+
+    @property
+    def holds(self) -> bool:
+        """Whether something that came is not settled, or its ack not written."""
+        return bool(self._unfinished())
+
+    def _look(self) -> None:
+        if self.cancelled and not self._open:
+            self.idle.set()
 
     def _unfinished(self) -> dict[int, bool]:
         if self._known < self._last:
@@ -134,6 +146,7 @@ class ConsumingChannel:
             return []
         unfinished = self._unfinished()
         settled = [tag for tag in done if unfinished.pop(tag, False)]
+        self._look()
         oldest = next(iter(unfinished), self._last + 1)
         covered = max((tag for tag in settled if tag < oldest), default=0)
         frames = [ack_frame(self._number, covered, multiple=True)] if covered else []
@@ -167,6 +180,7 @@ class ConsumingChannel:
 
     def on_cancel(self) -> None:
         """The broker has ended the consumer. What was delivered can still be acked, until the channel is closed."""
+        self.cancelled = True
         self.end("the broker cancelled it")
 
     def on_close(self, why: str) -> None:

@@ -13,11 +13,13 @@ from yarl import URL
 
 from bus.errors import BusError, ConfigurationError, PermissionDenied, Unauthenticated, Unavailable
 from bus.recovery import supervised
-from bus.topology import Topology
+from bus.topology import Queue, Topology
 from bus.transports.rabbitmq.declaring import declare, declare_own
 from bus.transports.rabbitmq.discretion import be_discreet
 from bus.transports.rabbitmq.faults import TROUBLE, translated, translating
 from bus.transports.rabbitmq.lane import Lane, LaneFactory
+from bus.transports.rabbitmq.patience import heeds_patience
+from bus.transports.rabbitmq.probe import properties_of
 from bus.transports.rabbitmq.tolerance import TolerantTransport
 
 __all__ = ["Channel", "Connected", "Link", "dressed"]
@@ -77,6 +79,11 @@ class Connected:
         async with asyncio.timeout(RPC_TIMEOUT):
             channel = await self._underlay().channel(publisher_confirms=confirms, on_return_raises=confirms)
         return cast("Channel", channel)  # the abstract class lacks arguments that the only real one has
+
+    def heeds_patience(self, queue: Queue) -> bool:
+        """Whether the broker lets consumers of this queue say for how long they may hold a delivery; it was connected to before."""
+        properties = properties_of(self._connection) if self._connection is not None else {}
+        return heeds_patience(properties, queue.arguments.get("x-queue-type"))
 
     def given(self, queue: str) -> str:
         """What the broker calls a queue: another name than ours for a connection's own, where others manage the broker."""

@@ -143,13 +143,26 @@ class PlainConsuming:
         self.traffic = traffic
         self.clock = clock
         self._on_delivery = on_delivery
+        self._unsettled = 0
+        self._released = False
+        self.cancelled = False
+        self.idle = asyncio.Event()
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        channel.on_consumer_cancel_callbacks.add(lambda _: self.end("the broker cancelled it"))
+        channel.on_consumer_cancel_callbacks.add(self._cancelled)
 
     @property
     def alive(self) -> bool:
         """Whether what came on it can be settled."""
-        return not self.ended.done() and not self.channel.is_closed
+        return not self._released and not self.channel.is_closed
+
+    @property
+    def holds(self) -> bool:
+        """Whether something that came is not settled."""
+        return self._unsettled > 0
+
+    def _cancelled(self, _frame: object) -> None:
+        self.cancelled = True
+        self.end("the broker cancelled it")
 
     async def take(self, message: aiormq.abc.DeliveredMessage) -> None:
         """A message, from aiormq."""
@@ -158,7 +171,14 @@ class PlainConsuming:
 
     def deliver(self, tag: int, read: Callable[[], wire.Wire], *, redelivered: bool) -> None:
         """A message that came on this channel; `read` says what it is, when somebody wants to know."""
+        self._unsettled += 1
         self._on_delivery(PlainDelivery(self, tag, read, redelivered=redelivered))
+
+    def settled(self) -> None:
+        """One of them was."""
+        self._unsettled -= 1
+        if self.cancelled and not self._unsettled:
+            self.idle.set()
 
     async def publish(self, envelope: Envelope, address: Address, ends: float) -> Outcome:
         """On this channel, which is a confirmed one, before the ack of what is answered."""
@@ -171,6 +191,7 @@ class PlainConsuming:
 
     def release(self) -> None:
         """It is about to be closed."""
+        self._released = True
         self.end("closed")
 
 
@@ -207,7 +228,7 @@ class PlainDelivery:
         if not self.channel.alive:
             return False
         if self._settled:
-            return True
+            return not self.channel.cancelled
         self._settled = True
         channel, tag = self.channel.channel, self._tag
         try:
@@ -217,4 +238,6 @@ class PlainDelivery:
                     await (channel.basic_nack(tag, requeue=True, wait=False) if requeue else channel.basic_ack(tag, wait=False))
         except BusError:
             return False
-        return True
+        finally:
+            self.channel.settled()
+        return not self.channel.cancelled

@@ -141,6 +141,13 @@ class RabbitMQTransport:
             return ACCEPTED
         return outcome
 
+    def _link_of(self, queue: Queue) -> Link:
+        return self._rpc if queue.purpose in {"requests", "replies"} else self._consuming
+
+    def heeds_patience(self, queue: Queue) -> bool:
+        """From RabbitMQ 4.3 on, for quorum queues."""
+        return self._link_of(queue).heeds_patience(queue)
+
     async def consume(
         self,
         queue: Queue,
@@ -149,9 +156,10 @@ class RabbitMQTransport:
         prefetch: int,
         on_delivery: Callable[[Delivery], None],
         acks: bool = True,
+        patience: float | None = None,
     ) -> Consumption:
         """Consume, supervised. Requests and replies share their connection; jobs and events have another."""
-        link = self._rpc if queue.purpose in {"requests", "replies"} else self._consuming
+        link = self._link_of(queue)
         consumer = Consumer(
             link,
             queue,
@@ -161,6 +169,7 @@ class RabbitMQTransport:
             # Without the fast lane replies need confirms: aiormq drops what comes back on a channel that has none.
             confirms=queue.purpose == "requests" and not self._settings.fastlane,
             opened=self._taking(link, queue, on_delivery),
+            patience=patience,
         )
         self._consumers = [each for each in self._consumers if not each.closed] + [consumer]
         consumer.start()
