@@ -76,7 +76,8 @@ class Bus:
         self._trust = trust_of(service, self.settings, clock=clock)
         signer, verifier = (self._trust.signer, self._trust.verifier) if self._trust else (None, None)
         self._cipher = cipher_of(self.settings)
-        layers = sealed(client_stack(clock=clock) if client is None else client, self._cipher, signer)
+        refusal = self._trust.refusal_to_send if self._trust else None
+        layers = sealed(client_stack(clock=clock) if client is None else client, self._cipher, signer, refusal)
         self._client = Client(
             service, self.instance, self._transport, layers, settings=self.settings, verifier=verifier, cipher=self._cipher, clock=clock
         )

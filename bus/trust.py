@@ -9,10 +9,11 @@ from contextlib import suppress
 from bus.contract import CATALOG, Contract
 from bus.dead_letters.moving import Countersign
 from bus.envelope import Envelope
-from bus.errors import ConfigurationError
+from bus.errors import ConfigurationError, PermissionDenied
 from bus.grants import Grants, load_grants
 from bus.key_source import Keyring, dev_ring, private_keys, public_source
-from bus.middleware.auth import Gate, Rights, Signer, Verifier
+from bus.middleware.auth import Gate, Signer, Verifier
+from bus.rights import Rights
 from bus.router import Router
 from bus.settings import Settings
 from bus.tokens import MOST_REPLAYS, counter_proof, counter_proofs_so_far
@@ -28,9 +29,13 @@ class Trust:
     """One service's keys and grants, while its bus is open."""
 
     def __init__(self, service: str, ring: Keyring, grants: Callable[[], Rights], settings: Settings, clock: Callable[[], float]) -> None:
+        self._service = service
+        self._file = settings.grants
         self._ring = ring
         self._load = grants
         self._grants: Rights = Grants({})
+        self._contracts = 0
+        """How many were known when they were read."""
         self._refreshing: asyncio.Task[None] | None = None
         self.signer = Signer(service, ring, lambda: self._grants, clock=clock)
         self.verifier = Verifier(service, ring, lambda: self._grants, clock=clock, leeway=settings.clock_leeway)
@@ -42,7 +47,7 @@ class Trust:
 
     def read_grants(self) -> None:
         """Read them, again: a file grants no more than the contracts that are known allow. Raises `ConfigurationError`."""
-        self._grants = self._load()
+        self._grants, self._contracts = self._load(), len(CATALOG)
 
     async def start(self) -> None:
         """Read keys and grants, and look at the keys again from time to time. Raises `ConfigurationError`."""
@@ -53,6 +58,22 @@ class Trust:
     def gate(self, contract: Contract) -> Gate:
         """The way in of an endpoint."""
         return Gate(contract, self.verifier, self.signer)
+
+    def refusal_to_send(self, contract: Contract) -> PermissionDenied | None:
+        """Why this service must not send a message of this contract; None where it may. Contracts that came since the start count."""
+        if self._may_send(contract):
+            return None
+        if len(CATALOG) != self._contracts:
+            self.read_grants()
+            if self._may_send(contract):
+                return None
+        verb, permission = "publish" if contract.kind == "event" else "call", contract.permission
+        line = f'[services.{self._service}] {verb} = ["{permission}"]'
+        return PermissionDenied(f"{self._service} has no right to {verb} {permission}; grant it in {self._file}: {line}")
+
+    def _may_send(self, contract: Contract) -> bool:
+        allowed = self._grants.may_publish if contract.kind == "event" else self._grants.may_call
+        return allowed(self._service, contract.permission)
 
     def admit(self, router: Router) -> None:
         """Refuse to serve what this service may not hear: `ConfigurationError`. Contracts that came since the start count."""

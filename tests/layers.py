@@ -30,6 +30,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "bus.deadlines",
         "bus.inbox",
         "bus.grants",
+        "bus.rights",
         "bus.encryption",
         "bus.jwe",
         "bus.keys",

@@ -9,17 +9,17 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from bus.contract import Contract
 from bus.envelope import Envelope
 from bus.errors import BusError, Expired, PermissionDenied, Unauthenticated, Undecodable, UnknownKey
 from bus.handler import Handler, Middleware
 from bus.key_source import Keyring
+from bus.rights import Rights
 from bus.tokens import TOKEN_LIFE, ServiceToken, check_proof, check_token, message_proof, service_token
 from bus.topology import reply_queue, service_of
 
-__all__ = ["REPLY_SCOPE", "Gate", "Rights", "Signer", "Verifier", "sign"]
+__all__ = ["REPLY_SCOPE", "Gate", "Signer", "Verifier", "sign"]
 
 log = levels.getLogger("bus.auth")
 
@@ -30,26 +30,6 @@ RENEW_BEFORE = 60.0
 """Seconds before its end that a token is made anew: it still has to be valid on arrival, by another machine's clock."""
 MOST_TOKENS = 1024
 """Tokens remembered, of each kind; one for each service that this one speaks with."""
-
-
-class Rights(Protocol):
-    """Who may do what, by permission."""
-
-    def may_call(self, service: str, permission: str) -> bool:
-        """Requests and jobs."""
-        ...
-
-    def may_publish(self, service: str, permission: str) -> bool:
-        """Events."""
-        ...
-
-    def may_consume(self, service: str, permission: str) -> bool:
-        """Events of others."""
-        ...
-
-    def scope(self, service: str) -> frozenset[str]:
-        """All that it may call."""
-        ...
 
 
 def sign(signer: "Signer") -> Middleware:
