@@ -68,6 +68,10 @@ class Grants:
         """All that `service` may call: what its tokens carry."""
         return self._of(service).call
 
+    def knows(self, service: str) -> bool:
+        """Whether the file names it."""
+        return service in self.services
+
     def _of(self, service: str) -> Rights:
         return self.services.get(service, NO_RIGHTS)
 

@@ -23,3 +23,7 @@ class Rights(Protocol):
     def scope(self, service: str) -> frozenset[str]:
         """All that it may call."""
         ...
+
+    def knows(self, service: str) -> bool:
+        """Whether it has rights at all; only then has the broker a user for it, and lets it be answered."""
+        ...

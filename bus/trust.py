@@ -37,8 +37,9 @@ class Trust:
         self._contracts = 0
         """How many were known when they were read."""
         self._refreshing: asyncio.Task[None] | None = None
+        direct = settings.topology == "declare"  # else its user has no right to the default exchange
         self.signer = Signer(service, ring, lambda: self._grants, clock=clock)
-        self.verifier = Verifier(service, ring, lambda: self._grants, clock=clock, leeway=settings.clock_leeway)
+        self.verifier = Verifier(service, ring, lambda: self._grants, clock=clock, leeway=settings.clock_leeway, direct=direct)
 
     @property
     def grants(self) -> Rights:
@@ -155,6 +156,10 @@ class Everything:
         return True
 
     may_publish = may_consume = may_call
+
+    def knows(self, service: str) -> bool:  # noqa: ARG002 - as above
+        """Yes."""
+        return True
 
     def scope(self, service: str) -> frozenset[str]:  # noqa: ARG002 - as above
         """Everything that is known here."""

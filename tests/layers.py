@@ -30,6 +30,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "bus.deadlines",
         "bus.inbox",
         "bus.grants",
+        "bus.return_address",
         "bus.rights",
         "bus.encryption",
         "bus.jwe",

@@ -1,19 +1,28 @@
 """The attack table: each is refused, its handler is never called, and the log shows nothing of what was sent."""
 
 import logging
+import re
 import socket
 
 import pytest
 
+from bus.administration.permissions import broker_users
+from bus.contract import contract_of
+from bus.envelope import Envelope
+from bus.grants import Grants
+from bus.topology import Address, reply_address, reply_queue
 from tests.security.attacks.forging import Attack
 from tests.security.attacks.more_time import MORE_TIME
 from tests.security.attacks.proofs import PROOFS
+from tests.security.attacks.return_addresses import DIRECT, RETURN_ADDRESSES
 from tests.security.attacks.tokens import TOKENS
 from tests.security.world import SECRET, Ledger, World, codes
 from tests.unit.fakes import FakeDelivery, settle_down, virtual
+from tests.unit.ledger import Add, BooksClosed, CloseBooks
 
 REFUSALS = {"unauthenticated", "permission_denied", "invalid_argument", "deadline_exceeded", "unimplemented"}
-ATTACKS: dict[str, Attack] = {**TOKENS, **PROOFS, **MORE_TIME}
+ATTACKS: dict[str, Attack] = {**TOKENS, **PROOFS, **MORE_TIME, **RETURN_ADDRESSES}
+CONTRACTS = [contract_of(each) for each in (Add, CloseBooks, BooksClosed)]
 PARKED_IN = "ledger.retry.30s"
 
 
@@ -23,6 +32,27 @@ async def come_back(world: World, ledger: Ledger) -> None:
     world.yard.clock.now += 30
     ledger.receiver.take(FakeDelivery(copy.evolve(queue=ledger.receiver.queue.name)))
     await settle_down()
+
+
+def broker_lets(address: Address, grants: Grants) -> bool:
+    """Whether the ledger's user may publish that: what he may not costs the channel."""
+    (user,) = (each for each in broker_users(grants, CONTRACTS, ["ledger"]) if each.name == "ledger")
+    exchange, key = address.exchange, address.routing_key
+    return fits(user.write, exchange) and (exchange not in user.keys or fits(user.keys[exchange].write, key))
+
+
+def could_be_told(envelope: Envelope, grants: Grants) -> bool:
+    """Who asks is told where he says, if the broker lets us and the place is of whom he says he is. All others end as dead letters."""
+    if envelope.traffic != "request":
+        return True
+    reply_to = envelope.reply_to or ""
+    its_own = reply_to.startswith(reply_queue(envelope.source, ""))
+    return its_own and broker_lets(reply_address(reply_to), grants)
+
+
+def fits(pattern: str, name: str) -> bool:
+    """As RabbitMQ asks; nothing fits an empty pattern."""
+    return bool(pattern) and re.search(pattern.replace("$", r"\Z"), name, re.ASCII) is not None
 
 
 async def refused(attack: Attack, log: pytest.LogCaptureFixture) -> None:
@@ -37,8 +67,10 @@ async def refused(attack: Attack, log: pytest.LogCaptureFixture) -> None:
         if [each.address.exchange for each in ledger.sent] == [PARKED_IN]:
             await come_back(world, ledger)
     assert ledger.handled == []
-    assert ledger.sent, "nobody was told"
+    assert all(broker_lets(each.address, world.yard.grants) for each in ledger.sent), "it would have lost the channel"
+    assert ledger.sent or not could_be_told(envelope, world.yard.grants), "nobody was told"
     assert set(codes(ledger.sent)) <= REFUSALS
+    assert any(record.message in {"refused", "dead-lettered"} for record in log.records)
     shown = log.text + "".join(str(record.__dict__) for record in log.records)
     assert SECRET not in shown
     for each in (envelope.proof, envelope.authorization, envelope.counter_proof):
@@ -73,3 +105,16 @@ async def test_what_is_in_order_is_handled(kind: str) -> None:
     assert len(ledger.handled) == 1
     assert delivery.acks == 1
     assert all(each.envelope.error is None for each in ledger.sent)
+
+
+@virtual
+async def test_a_request_that_the_broker_has_addressed_is_answered_where_that_is_allowed() -> None:
+    """RabbitMQ's direct reply-to; not where each service has a user of its own, which is in the table."""
+    world = await World.started()
+    ledger = Ledger(world, "request", direct=True)
+    ledger.receiver.take(FakeDelivery(world.request(reply_to=DIRECT)))
+    ledger.receiver.take(FakeDelivery(world.request(id="m-2", reply_to=DIRECT).evolve(authorization=None)))
+    await settle_down()
+    assert len(ledger.handled) == 1
+    assert {(each.address.exchange, each.address.routing_key) for each in ledger.sent} == {("", DIRECT)}
+    assert sorted(codes(ledger.sent)) == ["None", "unauthenticated"]
