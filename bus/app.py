@@ -20,6 +20,7 @@ from bus.errors import ConfigurationError, Unavailable
 from bus.handler import Middleware, compose
 from bus.inbox import Inbox, MemoryInbox
 from bus.intake import Intake
+from bus.operators import operator_of
 from bus.quarantine import Quarantine
 from bus.receiver import Receiver
 from bus.replies import JobHandle
@@ -31,7 +32,7 @@ from bus.topology import BASE, dead_letter_queue, merged
 from bus.transport import Consumption, Transport
 from bus.transports.memory import MemoryTransport
 from bus.transports.rabbitmq import RabbitMQTransport
-from bus.trust import operator_of, trust_of
+from bus.trust import trust_of
 
 __all__ = ["Bus"]
 

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from bus.contract import CATALOG, Contract
-from bus.dead_letters.moving import Countersign
-from bus.envelope import Envelope
 from bus.errors import ConfigurationError, PermissionDenied
 from bus.grants import Grants, load_grants
 from bus.key_source import Keyring, dev_ring, private_keys, public_source
@@ -16,9 +14,8 @@ from bus.middleware.auth import Gate, Signer, Verifier
 from bus.rights import Rights
 from bus.router import Router
 from bus.settings import Settings
-from bus.tokens import MOST_REPLAYS, counter_proof, counter_proofs_so_far
 
-__all__ = ["Trust", "operator_of", "trust_of"]
+__all__ = ["Trust", "trust_of"]
 
 log = logging.getLogger("bus.auth")
 
@@ -92,36 +89,6 @@ class Trust:
             self._refreshing.cancel()
             with suppress(asyncio.CancelledError):
                 await self._refreshing
-
-
-async def operator_of(settings: Settings, *, actor: str, reason: str | None, clock: Callable[[], float] = time.time) -> Countersign | None:
-    """Who gives expired messages more time, by `BUS_OPERATOR_KEY`; None with `BUS_AUTH=off`. Raises `ConfigurationError`.
-
-    `actor` and `reason`: who and why, for the record on each message.
-    """
-    if settings.auth == "off":
-        return None
-    if not (reason and reason.strip()):
-        raise ConfigurationError("giving expired messages more time takes a reason, which stays with them")
-    setting = settings.key if settings.auth == "dev" else settings.operator_key
-    if setting is None or (settings.auth == "on" and settings.jwks is None):
-        raise ConfigurationError(
-            "giving expired messages more time takes an operator's key: set BUS_OPERATOR_KEY and BUS_JWKS; `bus keys new NAME --operator`"
-        )
-    secret = setting.get_secret_value()
-    if settings.auth == "dev":
-        ring = dev_ring("", secret, clock=clock)
-    else:
-        ring = Keyring(None, public_source(settings.jwks or ""), private_keys(secret, "BUS_OPERATOR_KEY"), role="operator", clock=clock)
-    await ring.start()
-
-    def countersign(envelope: Envelope, queue: str, expires: int) -> str | None:
-        count = counter_proofs_so_far(envelope) + 1
-        if count > MOST_REPLAYS:
-            return None
-        return counter_proof(ring.signing(), envelope, queue=queue, actor=actor, reason=reason, expires=expires, count=count, now=clock())
-
-    return countersign
 
 
 def trust_of(service: str, settings: Settings, *, clock: Callable[[], float] = time.time) -> Trust | None:

@@ -50,6 +50,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     4: (
         "bus.stacks",
         "bus.trust",
+        "bus.operators",
         "bus.sealing",
         "bus.app",
         "bus.testing",
