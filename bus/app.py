@@ -23,6 +23,7 @@ from bus.errors import ConfigurationError, Unavailable
 from bus.handler import Handler, Middleware, compose
 from bus.inbox import Inbox, MemoryInbox
 from bus.intake import Intake
+from bus.operators import operator_of
 from bus.patience import patience_of, refuse_impatient
 from bus.quarantine import Quarantine
 from bus.receiver import Receiver
@@ -35,7 +36,7 @@ from bus.stacks import client_stack, sealed, server_stack
 from bus.topology import Queue, Topology, dead_letter_queue, merged
 from bus.transport import Consumption, Transport
 from bus.transports.rabbitmq import RabbitMQTransport
-from bus.trust import operator_of, trust_of
+from bus.trust import trust_of
 
 __all__ = ["Bus"]
 
@@ -80,7 +81,8 @@ class Bus:
         self._trust = trust_of(service, self.settings, clock=clock)
         signer, verifier = (self._trust.signer, self._trust.verifier) if self._trust else (None, None)
         self._cipher = cipher_of(self.settings)
-        layers = sealed(client_stack(clock=clock) if client is None else client, self._cipher, signer)
+        refusal = self._trust.refusal_to_send if self._trust else None
+        layers = sealed(client_stack(clock=clock) if client is None else client, self._cipher, signer, refusal)
         self._client = Client(
             service, self.instance, self._transport, layers, settings=self.settings, verifier=verifier, cipher=self._cipher, clock=clock
         )

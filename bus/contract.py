@@ -163,6 +163,9 @@ class Catalog:
     def __iter__(self) -> Iterator[Contract]:
         return iter(self._by_type.values())
 
+    def __len__(self) -> int:
+        return len(self._by_type)
+
 
 # The one process-wide registry: a duplicate type has to fail at import, wherever its twin was imported.
 CATALOG = Catalog()

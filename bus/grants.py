@@ -8,13 +8,16 @@
     [services.transcription]
     publish = ["transcription.completed"]    # permissions of its own events
 
+    [operators.ida]
+    may = ["dead-letters.reveal"]            # what people do, by the name of their key
+
 A service that the file does not name may do nothing. Names are written out: a pattern would grant what does not exist yet.
 """
 
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,10 +25,13 @@ from bus.contract import Contract, check_part
 from bus.errors import ConfigurationError, ContractError
 from bus.nearest import did_you_mean
 
-__all__ = ["VERBS", "Grants", "Rights", "Verb", "load_grants"]
+__all__ = ["REVEAL", "VERBS", "Grants", "Rights", "Verb", "load_grants"]
 
 Verb = Literal["call", "publish", "consume"]
-CLIENTS, SERVICES = "clients", "services"
+CLIENTS, SERVICES, OPERATORS = "clients", "services", "operators"
+REVEAL: Final = "dead-letters.reveal"
+"""To see payloads of dead letters."""
+OPERATIONS: Final = (REVEAL,)
 MOST_FAULTS_SHOWN = 5
 NOTHING: Final[frozenset[str]] = frozenset()
 
@@ -51,6 +57,8 @@ class Grants:
     """The rights of each service, by its name. Who is not in it may do nothing."""
 
     services: Mapping[str, Rights]
+    operators: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """What people may do, by the name of their key."""
 
     def may_call(self, service: str, permission: str) -> bool:
         """Whether `service` may send requests and jobs of this permission."""
@@ -67,6 +75,14 @@ class Grants:
     def scope(self, service: str) -> frozenset[str]:
         """All that `service` may call: what its tokens carry."""
         return self._of(service).call
+
+    def knows(self, service: str) -> bool:
+        """Whether the file names it."""
+        return service in self.services
+
+    def may_operate(self, operator: str, operation: str) -> bool:
+        """Whether an operator may do that, such as `REVEAL`."""
+        return operation in self.operators.get(operator, NOTHING)
 
     def _of(self, service: str) -> Rights:
         return self.services.get(service, NO_RIGHTS)
@@ -91,7 +107,8 @@ def load_grants(path: Path, contracts: Iterable[Contract], *, complete: bool = T
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is no TOML: {error}") from None
     reading = _Reading(text, tuple(contracts), complete=complete)
-    grants = Grants({service: reading.rights(service, table) for service, table in reading.tables(content)})
+    services = {service: reading.rights(service, table) for service, table in reading.tables(content)}
+    grants = Grants(services, dict(reading.operators(content)))
     if reading.faults:
         more = len(reading.faults) - MOST_FAULTS_SHOWN
         faults = "; ".join(f"{path}:{fault}" for fault in reading.faults[:MOST_FAULTS_SHOWN])
@@ -111,8 +128,9 @@ class _Reading:
 
     def tables(self, content: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Each service with its table. `clients` and the services' names are checked."""
-        for name in content.keys() - {CLIENTS, SERVICES}:
-            self._fault("", name, f"unknown key {name!r}{did_you_mean(name, [CLIENTS, SERVICES])}; rights stand in [services.<name>]")
+        known = (CLIENTS, SERVICES, OPERATORS)
+        for name in content.keys() - set(known):
+            self._fault("", name, f"unknown key {name!r}{did_you_mean(name, known)}; rights stand in [services.<name>]")
         services = content.get(SERVICES, {})
         if not isinstance(services, dict):
             self._fault("", SERVICES, "services has to be tables: [services.<name>]")
@@ -125,6 +143,21 @@ class _Reading:
                 yield service, table
             elif not isinstance(table, dict):
                 self._fault(SERVICES, service, f"services.{service} has to be a table: [services.{service}]")
+
+    def operators(self, content: dict[str, Any]) -> Iterator[tuple[str, frozenset[str]]]:
+        """Each operator with what they may do."""
+        tables = content.get(OPERATORS, {})
+        if not isinstance(tables, dict) or not all(isinstance(each, dict) for each in tables.values()):
+            self._fault("", OPERATORS, f'operators have to be tables: [operators.<name>] with may = ["{REVEAL}"]')
+            return
+        for operator, table in tables.items():
+            place = f"{OPERATORS}.{operator}"
+            for key in table.keys() - {"may"}:
+                self._fault(place, key, f"unknown key {key!r}{did_you_mean(key, ['may'])}; an operator has may")
+            named = self._names(table, place, "may")
+            for each in sorted(set(named) - set(OPERATIONS)):
+                self._fault(place, each, f"{place}.may: unknown operation {each!r}{did_you_mean(each, OPERATIONS)}")
+            yield operator, frozenset(named)
 
     def rights(self, service: str, table: dict[str, Any]) -> Rights:
         """What a service's table grants."""

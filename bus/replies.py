@@ -110,6 +110,12 @@ class Replies:
         elif not call.answer.done():
             call.answer.set_exception(NotServed(f"nobody serves it ({reason}); start the service that does, in this version"))
 
+    def failed(self, message_id: str, error: BusError) -> None:
+        """A request that the broker refused, or dropped with its channel, fails at once."""
+        call = self._calls.get(message_id)
+        if call is not None and not call.answer.done():
+            call.answer.set_exception(error)
+
     def lost(self) -> None:
         """Every call under way fails now: its reply queue went with the connection."""
         for call in self._calls.values():

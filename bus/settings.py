@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     encrypt: Literal["contracts", "everything"] = "contracts"
     """Whose payloads are encrypted: of contracts that say so (`encrypted=True`), or of all."""
     operator_key: SecretStr | None = None
-    """The private key of who gives expired dead letters more time; a service has none."""
+    """The private key of who gives expired dead letters more time, or sees payloads; a service has none."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     """`auto`: readable on a terminal, JSON elsewhere."""

@@ -74,7 +74,7 @@ class Settler:
     async def conclude(self, envelope: Envelope, outcome: Outcome, via: Delivery) -> bool:
         """Do what follows. False where the broker has not taken responsibility, so that the message must not be acked."""
         if envelope.traffic == "request":
-            if envelope.reply_to:
+            if envelope.reply_to and self._may_tell(envelope, outcome):
                 answer = outcome.reply or self._failure(envelope, outcome)
                 await self._answer(envelope, envelope.reply_to, self._signed(answer, envelope, outcome), via)
             return True  # the caller's deadline ends what no reply can
@@ -149,9 +149,14 @@ class Settler:
             return False
         facts = {"type": envelope.type, "queue": queue, "message_id": envelope.id, "code": decision.code, "why": decision.reason}
         log.error("dead-lettered", extra=facts)
-        if envelope.traffic == "job" and not await self._report_result(envelope, self._failure(envelope, outcome)):
+        told = envelope.traffic == "job" and self._may_tell(envelope, outcome)
+        if told and not await self._report_result(envelope, self._failure(envelope, outcome)):
             log.warning("a dead job's submitter could not be told", extra={"message_id": envelope.id})
         return True
+
+    def _may_tell(self, envelope: Envelope, outcome: Outcome) -> bool:
+        """Whether there is an answer: where a message that was not let in wants it is to be judged, too."""
+        return not outcome.refused or self._gate is None or self._gate.may_tell(envelope)
 
     def _failure(self, envelope: Envelope, outcome: Outcome) -> Envelope:
         return error_reply(envelope, outcome.error or Cancelled(), source=self._service)

@@ -3,12 +3,15 @@
 import time
 from collections.abc import Callable, Sequence
 
+from bus.contract import Contract
 from bus.encryption import Cipher
+from bus.errors import PermissionDenied
 from bus.handler import Middleware
 from bus.middleware.auth import Signer, sign
 from bus.middleware.deadline import client_deadline, server_deadline
 from bus.middleware.encryption import seal
 from bus.middleware.logging import logging
+from bus.middleware.permission import permit
 from bus.middleware.retry import retry
 from bus.middleware.tracing import tracing
 
@@ -20,14 +23,21 @@ def client_stack(*, clock: Callable[[], float] = time.time) -> list[Middleware]:
     return [tracing(), logging("sent"), client_deadline(clock=clock), retry(clock=clock)]
 
 
-def sealed(layers: Sequence[Middleware], cipher: Cipher, signer: Signer | None) -> list[Middleware]:
-    """`layers`, and innermost `seal` and `sign`, whoever made the list: so nobody leaves them out by a list of his own.
+def sealed(
+    layers: Sequence[Middleware],
+    cipher: Cipher,
+    signer: Signer | None,
+    refusal: Callable[[Contract], PermissionDenied | None] | None = None,
+) -> list[Middleware]:
+    """`layers`, and innermost `permit`, `seal` and `sign`, whoever made the list: so nobody leaves them out by a list of his own.
 
     Their counterparts stand in no list. What verifies comes before the server's stack, where the receiver looks at what it knows of a
     message (`bus.middleware.auth.Gate`): what is not verified must not be answered from memory, nor join what is under way. The
     receiver opens payloads, too (`bus.encryption.Cipher`): retries and dead letters keep them sealed.
     """
-    return [*layers, seal(cipher), sign(signer)] if signer is not None else [*layers, seal(cipher)]
+    permitted = [permit(refusal)] if refusal is not None else []
+    signed = [sign(signer)] if signer is not None else []
+    return [*layers, *permitted, seal(cipher), *signed]
 
 
 def server_stack(*, clock: Callable[[], float] = time.time, leeway: float = 30, longest: float = 10) -> list[Middleware]:

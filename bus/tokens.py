@@ -4,6 +4,7 @@ All three are JSON Web Tokens (RFC 7519) in the compact form of RFC 7515, each w
 none passes for another. `bus.token_frame` reads what they have in common. No error's text has anything of a token in it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -51,7 +52,7 @@ def digest(body: bytes) -> str:
     return base64(sha256(body).digest()).decode()
 
 
-def service_token(pair: KeyPair, *, issuer: str, audience: str, scope: str, now: float) -> str:
+def service_token(pair: KeyPair, *, issuer: str, audience: str, scope: str, now: float, jti: Callable[[], str] = jti) -> str:
     """A token by which `issuer` speaks to `audience` for five minutes. `scope`: permissions with spaces between."""
     begins = int(now)
     claims = {"iss": issuer, "aud": audience, "scope": scope, "iat": begins, "nbf": begins, "exp": begins + TOKEN_LIFE, "jti": jti()}

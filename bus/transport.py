@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from bus.envelope import Envelope
+from bus.errors import BusError
 from bus.topology import Address, Queue, Topology
 
 __all__ = ["Accepted", "Consumption", "Delivery", "Observer", "Outcome", "Refused", "Returned", "Transport"]
@@ -67,6 +68,10 @@ class Observer(Protocol):
 
     def returned(self, message_id: str, reason: str) -> None:
         """An unconfirmed mandatory message came back: no queue takes it."""
+        ...
+
+    def failed(self, message_id: str, error: BusError) -> None:
+        """An unconfirmed message was written, and the broker has refused or dropped it; or may have, where `error` says so."""
         ...
 
     def lost(self) -> None:
@@ -140,7 +145,8 @@ class Transport(Protocol):
         `via`: on that delivery's channel while it lives, so that what is sent reaches the broker before its ack.
 
         Raises `Unavailable` where the message was surely not sent (no connection, a blocked one),
-        `ConnectionLost(maybe_executed=True)` where the connection went before the confirm, and
+        `ConnectionLost(maybe_executed=True)` where the connection went before the confirm,
+        `PermissionDenied` where the broker names this as what its user may not send, and
         `DeadlineExceeded(maybe_executed=…)` where the time was up before, or after, it was written.
         """
         ...

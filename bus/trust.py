@@ -7,17 +7,15 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from bus.contract import CATALOG, Contract
-from bus.dead_letters.moving import Countersign
-from bus.envelope import Envelope
-from bus.errors import ConfigurationError
+from bus.errors import ConfigurationError, PermissionDenied
 from bus.grants import Grants, load_grants
 from bus.key_source import Keyring, dev_ring, private_keys, public_source
-from bus.middleware.auth import Gate, Rights, Signer, Verifier
+from bus.middleware.auth import Gate, Signer, Verifier
+from bus.rights import Rights
 from bus.router import Router
 from bus.settings import Settings
-from bus.tokens import MOST_REPLAYS, counter_proof, counter_proofs_so_far
 
-__all__ = ["Trust", "operator_of", "trust_of"]
+__all__ = ["Trust", "trust_of"]
 
 log = logging.getLogger("bus.auth")
 
@@ -28,12 +26,17 @@ class Trust:
     """One service's keys and grants, while its bus is open."""
 
     def __init__(self, service: str, ring: Keyring, grants: Callable[[], Rights], settings: Settings, clock: Callable[[], float]) -> None:
+        self._service = service
+        self._file = settings.grants
         self._ring = ring
         self._load = grants
         self._grants: Rights = Grants({})
+        self._contracts = 0
+        """How many were known when they were read."""
         self._refreshing: asyncio.Task[None] | None = None
+        direct = settings.topology == "declare"  # else its user has no right to the default exchange
         self.signer = Signer(service, ring, lambda: self._grants, clock=clock)
-        self.verifier = Verifier(service, ring, lambda: self._grants, clock=clock, leeway=settings.clock_leeway)
+        self.verifier = Verifier(service, ring, lambda: self._grants, clock=clock, leeway=settings.clock_leeway, direct=direct)
 
     @property
     def grants(self) -> Rights:
@@ -42,7 +45,7 @@ class Trust:
 
     def read_grants(self) -> None:
         """Read them, again: a file grants no more than the contracts that are known allow. Raises `ConfigurationError`."""
-        self._grants = self._load()
+        self._grants, self._contracts = self._load(), len(CATALOG)
 
     async def start(self) -> None:
         """Read keys and grants, and look at the keys again from time to time. Raises `ConfigurationError`."""
@@ -53,6 +56,22 @@ class Trust:
     def gate(self, contract: Contract) -> Gate:
         """The way in of an endpoint."""
         return Gate(contract, self.verifier, self.signer)
+
+    def refusal_to_send(self, contract: Contract) -> PermissionDenied | None:
+        """Why this service must not send a message of this contract; None where it may. Contracts that came since the start count."""
+        if self._may_send(contract):
+            return None
+        if len(CATALOG) != self._contracts:
+            self.read_grants()
+            if self._may_send(contract):
+                return None
+        verb, permission = "publish" if contract.kind == "event" else "call", contract.permission
+        line = f'[services.{self._service}] {verb} = ["{permission}"]'
+        return PermissionDenied(f"{self._service} has no right to {verb} {permission}; grant it in {self._file}: {line}")
+
+    def _may_send(self, contract: Contract) -> bool:
+        allowed = self._grants.may_publish if contract.kind == "event" else self._grants.may_call
+        return allowed(self._service, contract.permission)
 
     def admit(self, router: Router) -> None:
         """Refuse to serve what this service may not hear: `ConfigurationError`. Contracts that came since the start count."""
@@ -70,36 +89,6 @@ class Trust:
             self._refreshing.cancel()
             with suppress(asyncio.CancelledError):
                 await self._refreshing
-
-
-async def operator_of(settings: Settings, *, actor: str, reason: str | None, clock: Callable[[], float] = time.time) -> Countersign | None:
-    """Who gives expired messages more time, by `BUS_OPERATOR_KEY`; None with `BUS_AUTH=off`. Raises `ConfigurationError`.
-
-    `actor` and `reason`: who and why, for the record on each message.
-    """
-    if settings.auth == "off":
-        return None
-    if not (reason and reason.strip()):
-        raise ConfigurationError("giving expired messages more time takes a reason, which stays with them")
-    setting = settings.key if settings.auth == "dev" else settings.operator_key
-    if setting is None or (settings.auth == "on" and settings.jwks is None):
-        raise ConfigurationError(
-            "giving expired messages more time takes an operator's key: set BUS_OPERATOR_KEY and BUS_JWKS; `bus keys new NAME --operator`"
-        )
-    secret = setting.get_secret_value()
-    if settings.auth == "dev":
-        ring = dev_ring("", secret, clock=clock)
-    else:
-        ring = Keyring(None, public_source(settings.jwks or ""), private_keys(secret, "BUS_OPERATOR_KEY"), role="operator", clock=clock)
-    await ring.start()
-
-    def countersign(envelope: Envelope, queue: str, expires: int) -> str | None:
-        count = counter_proofs_so_far(envelope) + 1
-        if count > MOST_REPLAYS:
-            return None
-        return counter_proof(ring.signing(), envelope, queue=queue, actor=actor, reason=reason, expires=expires, count=count, now=clock())
-
-    return countersign
 
 
 def trust_of(service: str, settings: Settings, *, clock: Callable[[], float] = time.time) -> Trust | None:
@@ -134,6 +123,10 @@ class Everything:
         return True
 
     may_publish = may_consume = may_call
+
+    def knows(self, service: str) -> bool:  # noqa: ARG002 - as above
+        """Yes."""
+        return True
 
     def scope(self, service: str) -> frozenset[str]:  # noqa: ARG002 - as above
         """Everything that is known here."""

@@ -16,6 +16,8 @@ from typing import Any
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+from signed_examples import PREFACE as SIGNED
+from signed_examples import decoded, key_blocks, signed_messages
 
 from bus import Bus, Context, Event, InvalidArgument, Job, Message, NotFound, Request, RetryPolicy, Router, Unavailable, contract
 from bus.declarations import BASE
@@ -213,8 +215,32 @@ async def main() -> None:
     async with library, library.serving(router), reader, listening(reader.instance) as queue:
         await talk(reader)
         messages = await heard(queue)
-    blocks = [f"## {title}\n\n```json\n{json.dumps(messages[name], indent=2)}\n```" for name, title in TITLES.items()]
-    print(readable("\n\n".join([PREFACE, *blocks]), reader.instance))
+    blocks = [block(title, messages[name]) for name, title in TITLES.items()]
+    print(readable("\n\n".join([PREFACE, *blocks]), reader.instance), end="\n\n")
+    async with listening("host-4711-0a1b2c3d4e5f") as queue:
+        signed = await signed_messages(
+            queue,
+            find=FindBook(title="Emma"),
+            place=Place(shelf="A3"),
+            scan=ScanBook(title="Emma"),
+            pages=Scan(pages=4),
+            returned=BookReturned(title="Emma"),
+            now=NOW,
+        )
+    print("\n\n".join([SIGNED, *(block(*each, "###") for each in key_blocks()), *(signed_block(*each) for each in signed)]))
+
+
+def block(title: str, value: Any, level: str = "##") -> str:
+    """A heading, and JSON."""
+    return f"{level} {title}\n\n```json\n{json.dumps(value, indent=2)}\n```"
+
+
+def signed_block(title: str, message: AbstractIncomingMessage) -> str:
+    """The message, and what its token or proof says."""
+    headers = message.headers
+    name = "proof" if "proof" in headers else "authorization"
+    said = decoded(str(headers[name]).removeprefix("Bearer "))
+    return f"{block(title, shown(message), '###')}\n\nIts `{name}` says:\n\n```json\n{json.dumps(said, indent=2)}\n```"
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "bus.deadlines",
         "bus.inbox",
         "bus.grants",
+        "bus.return_address",
+        "bus.rights",
         "bus.encryption",
         "bus.jwe",
         "bus.keys",
@@ -49,6 +51,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     4: (
         "bus.stacks",
         "bus.trust",
+        "bus.operators",
         "bus.sealing",
         "bus.app",
         "bus.testing",

@@ -1,14 +1,17 @@
 """Who looked at, moved or deleted messages: the logger `bus.audit`, a line on standard error for each."""
 
+import asyncio
 import logging
 import os
 import pwd
 import socket
 
+from bus.errors import PermissionDenied
 from bus.logs import configure_logging
+from bus.operators import revealer_of
 from bus.settings import Settings
 
-__all__ = ["audited", "begin_audit", "who"]
+__all__ = ["audited", "begin_audit", "revealing", "who"]
 
 log = logging.getLogger("bus.audit")
 log.setLevel(logging.INFO)  # whatever BUS_LOG_LEVEL says of the rest
@@ -23,6 +26,20 @@ def begin_audit(settings: Settings) -> None:
 def audited(action: str, **facts: object) -> None:
     """Note what was done, by whom and where."""
     log.info(action, extra={"who": who(), **facts})
+
+
+def revealing(settings: Settings) -> dict[str, str]:
+    """Let nobody see payloads who may not; for the record the operator in whose name, where there is one.
+
+    Raises `PermissionDenied`, of which there is a record, too, and `ConfigurationError`.
+    """
+    begin_audit(settings)
+    try:
+        operator = asyncio.run(revealer_of(settings))
+    except PermissionDenied as error:
+        audited("payloads refused", why=str(error))
+        raise
+    return {} if operator is None else {"operator": operator}
 
 
 def who() -> str:

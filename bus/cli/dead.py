@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from bus.cli.audit import audited, begin_audit, who
+from bus.cli.audit import audited, begin_audit, revealing, who
 from bus.cli.dead_file import read, write
 from bus.cli.dead_options import (
     SCAN,
@@ -32,10 +32,10 @@ from bus.cli.screen import print_json, say, table_console
 from bus.dead_letters import Looked, Purged, Replayed, Replaying, Selection, purge, replay
 from bus.dead_letters.moving import WINDOW
 from bus.errors import BusError, NotFound, ResourceExhausted
+from bus.operators import operator_of
 from bus.settings import load_settings
 from bus.topology import dead_letter_address
 from bus.transport import Accepted, Transport
-from bus.trust import operator_of
 
 __all__ = ["command"]
 
@@ -91,12 +91,13 @@ def show(
 ) -> None:
     """Show why a message died, and its headers. It stays where it is.
 
-    The payload is a patient's data, and hidden without --reveal.
+    The payload is a patient's data, and hidden without --reveal, which takes BUS_OPERATOR_KEY and a right, unless BUS_AUTH is off.
     """
+    by = revealing(load_settings()) if reveal else {}
     found = looked_for([id_], service, queue, scan)
     for letter in found.letters:
         if reveal:
-            audited("payload revealed", message_id=letter.id, type=letter.type, queue=letter.dead_queue)
+            audited("payload revealed", message_id=letter.id, type=letter.type, queue=letter.dead_queue, **by)
             letter = opened(letter)  # noqa: PLW2901 - from here on with its payload
         if as_json:
             print_json(as_value(letter, headers=True, body=reveal), compact=True)
@@ -228,14 +229,15 @@ def export(
 ) -> None:
     """Write dead letters into a file, a line of JSON each, payloads in base64. They stay where they are.
 
-    The file holds patients' data, so it takes --reveal.
+    The file holds patients' data, so it takes --reveal, and the same right as to show a payload.
     """
     if not reveal:
         raise typer.BadParameter("the file will hold payloads, which are patients' data: say --reveal")
+    by = revealing(load_settings())
     wanted = selected(types=type_, codes=code, since=since, until=until, correlation_id=correlation_id)
     found = run(lambda transport, names: look_everywhere(transport, names, wanted, scan=scan), service, queue)
     write(file, found.letters)
-    audited("exported", file=str(file.absolute()), letters=len(found.letters))
+    audited("exported", file=str(file.absolute()), letters=len(found.letters), **by)
     say(f"wrote {letters_of(len(found.letters))} into {file}{unseen(found.unseen)}")
 
 

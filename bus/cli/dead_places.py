@@ -7,7 +7,7 @@ from bus.brokers.queues import Wanted, Where, picture
 from bus.cli.lookup import load_router
 from bus.contract import check_part
 from bus.dead_letters import Looked, Selection, look_into
-from bus.errors import ContractError, NotFound
+from bus.errors import BusError, ContractError, NotFound
 from bus.settings import Settings
 from bus.topology import dead_letter_queue, unroutable_dead
 from bus.transport import Transport
@@ -20,6 +20,9 @@ class Nobody:
     """Hears of nothing: no request is sent."""
 
     def returned(self, message_id: str, reason: str) -> None:
+        """No request is sent."""
+
+    def failed(self, message_id: str, error: BusError) -> None:
         """No request is sent."""
 
     def lost(self) -> None:

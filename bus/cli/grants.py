@@ -71,6 +71,8 @@ def show(grants: Grants, known: Known, console: Console) -> None:
             table.add_row(service, verb, permission, "\n".join(types(known.contracts, verb, permission)))
         if not held:
             table.add_row(service, "-", "-", "nothing")
+    for operator, operations in sorted(grants.operators.items()):
+        table.add_row(operator, "operate", "\n".join(sorted(operations)) or "-", "an operator's")
     console.print(table)
     console.print(f"\n{known.looked_at()}", style="dim", highlight=False)
 

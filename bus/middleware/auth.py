@@ -9,17 +9,18 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from bus.contract import Contract
 from bus.envelope import Envelope
 from bus.errors import BusError, Expired, PermissionDenied, Unauthenticated, Undecodable, UnknownKey
 from bus.handler import Handler, Middleware
 from bus.key_source import Keyring
+from bus.return_address import is_direct, is_of
+from bus.rights import Rights
 from bus.tokens import TOKEN_LIFE, ServiceToken, check_proof, check_token, message_proof, service_token
-from bus.topology import reply_queue, service_of
+from bus.topology import service_of
 
-__all__ = ["REPLY_SCOPE", "Gate", "Rights", "Signer", "Verifier", "sign"]
+__all__ = ["REPLY_SCOPE", "Gate", "Signer", "Verifier", "sign"]
 
 log = levels.getLogger("bus.auth")
 
@@ -28,28 +29,9 @@ REPLY_SCOPE = "bus/reply"
 """All that the token on a reply is good for. No contract has this permission: none has a slash in it."""
 RENEW_BEFORE = 60.0
 """Seconds before its end that a token is made anew: it still has to be valid on arrival, by another machine's clock."""
+NOT_ITS_OWN = "its reply_to is no queue for replies of its sender"
 MOST_TOKENS = 1024
 """Tokens remembered, of each kind; one for each service that this one speaks with."""
-
-
-class Rights(Protocol):
-    """Who may do what, by permission."""
-
-    def may_call(self, service: str, permission: str) -> bool:
-        """Requests and jobs."""
-        ...
-
-    def may_publish(self, service: str, permission: str) -> bool:
-        """Events."""
-        ...
-
-    def may_consume(self, service: str, permission: str) -> bool:
-        """Events of others."""
-        ...
-
-    def scope(self, service: str) -> frozenset[str]:
-        """All that it may call."""
-        ...
 
 
 def sign(signer: "Signer") -> Middleware:
@@ -107,8 +89,6 @@ class Remembered:
     """A token that was checked before."""
 
     issuer: str
-    home: str
-    """What its reply queues' names begin with."""
     until: float
     permissions: frozenset[str]
     """Its scope, and of that only what the issuer is granted."""
@@ -126,8 +106,9 @@ class Verifier:
         *,
         clock: Callable[[], float] = time.time,
         leeway: float = 30,
+        direct: bool = True,
     ) -> None:
-        """`leeway`: seconds by which two machines' clocks may differ."""
+        """`leeway`: seconds by which two machines' clocks may differ. `direct`: whether RabbitMQ's direct reply-to can be answered."""
         self.refused: Counter[str] = Counter()
         """How often, by reason."""
         self.clock = clock
@@ -135,6 +116,7 @@ class Verifier:
         self._ring = ring
         self._rights = rights
         self._leeway = leeway
+        self._direct = direct
         self._tokens: dict[str | None, Remembered] = {}
         self._fetches: set[asyncio.Task[None]] = set()
         ring.on_change.append(self._tokens.clear)
@@ -171,7 +153,6 @@ class Verifier:
         rights = self._rights()
         return Remembered(
             issuer=token.issuer,
-            home=reply_queue(token.issuer, ""),
             until=token.until,
             permissions=frozenset(each for each in token.scope if rights.may_call(token.issuer, each)),
             answers=token.scope == {REPLY_SCOPE},
@@ -187,8 +168,17 @@ class Verifier:
             allowed = rights.may_call(source, permission)
         if not allowed:
             raise PermissionDenied(f"{source} has no right to {permission}")
-        if envelope.reply_to is not None and not envelope.reply_to.startswith(reply_queue(source, "")):
-            raise Unauthenticated("its reply_to is another's")
+        if envelope.reply_to is not None and not is_of(source, envelope.reply_to):
+            raise Unauthenticated(NOT_ITS_OWN)
+
+    def is_known(self, service: str, permission: str) -> bool:
+        """Whether the broker has a user for it, to its knowledge; of this service itself, whether it asks for this."""
+        rights = self._rights()
+        return rights.may_call(service, permission) if service == self._service else rights.knows(service)
+
+    def may_answer(self, service: str, reply_to: str, *, direct: bool) -> bool:
+        """Whether a request (`direct`) or job of this service can be answered there."""
+        return is_of(service, reply_to) or (direct and self._direct and is_direct(reply_to))
 
     def answer_refusal(self, answer: Envelope, service: str) -> BusError | None:
         """Why an answer is not that of `service`, which was asked; None where it is."""
@@ -258,7 +248,7 @@ class Gate:
             and envelope.fault is None
             and known.issuer == envelope.source
             and self._permission in known.permissions
-            and (envelope.reply_to is None or envelope.reply_to.startswith(known.home))
+            and (envelope.reply_to is None or is_of(known.issuer, envelope.reply_to))
             and self._clock() < known.until
         )
 
@@ -269,10 +259,20 @@ class Gate:
             self._verifier.hold_to_proof(envelope, self._contract)
             return
         known = self._verifier.remembered(envelope)
-        if envelope.reply_to is not None and not envelope.reply_to.startswith((known.home, DIRECT)):
-            raise Unauthenticated("its reply_to is another's")
+        if envelope.reply_to is not None and not self._verifier.may_answer(known.issuer, envelope.reply_to, direct=True):
+            raise Unauthenticated(NOT_ITS_OWN)
         if self._permission not in known.permissions:
             raise PermissionDenied(f"{known.issuer} has no right to {self._permission}")
+
+    def may_tell(self, envelope: Envelope) -> bool:
+        """Whether a refusal can be told where the message asks for it: anyone may have written that, and the sender's name.
+
+        Only who is in the grants has a user at the broker, which lets us answer nobody else; and us only where we ask ourselves.
+        """
+        reply_to, source = envelope.reply_to, envelope.source
+        if reply_to is None or not self._verifier.may_answer(source, reply_to, direct=envelope.traffic == "request"):
+            return False
+        return is_direct(reply_to) or self._verifier.is_known(source, self._permission)
 
     async def again(self, envelope: Envelope) -> BusError | None:
         """The same after a look for new keys; and now it is noted."""
@@ -285,7 +285,3 @@ class Gate:
     def later(self) -> None:
         """Look for new keys while a message waits for them."""
         self._verifier.refetch_soon()
-
-
-DIRECT = "amq.rabbitmq.reply-to"
-"""RabbitMQ itself says whose that is."""

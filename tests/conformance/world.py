@@ -11,6 +11,7 @@ from typing import Any
 
 from bus.app import Bus
 from bus.envelope import Envelope, new_id
+from bus.errors import BusError
 from bus.router import Router
 from bus.settings import Settings
 from bus.topology import Address, Binding, Queue, Topology
@@ -48,11 +49,16 @@ class Ear:
     """An observer that remembers what it heard."""
 
     returns: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     losses: int = 0
 
     def returned(self, message_id: str, reason: str) -> None:
         assert reason
         self.returns.append(message_id)
+
+    def failed(self, message_id: str, error: BusError) -> None:
+        assert str(error)
+        self.failures.append(message_id)
 
     def lost(self) -> None:
         self.losses += 1

@@ -1,9 +1,8 @@
 """The reference application's grants as RabbitMQ's users and permissions: what each service can do at the broker, and what it cannot."""
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import aiormq
@@ -14,17 +13,14 @@ from pamqp.commands import Basic
 from pydantic import SecretStr
 
 from bus import Bus, Context, InvalidArgument, PermissionDenied, RetryPolicy, Router, Settings, Unavailable
-from bus.administration.definitions import definitions
-from bus.administration.permissions import ADMINISTRATOR, broker_users, permissions, refuse_ungranted, users
-from bus.administration.wanted import wanted_by
+from bus.administration.permissions import ADMINISTRATOR
 from bus.brokers.broker import Broker
-from bus.brokers.management import Management
 from bus.contract import contract_of
 from bus.grants import load_grants
 from bus.transports.faststream import FastStreamTransport, broker_of_its_own
 from contracts.documentation.v1 import CreateNote, DocumentGenerated, GenerateDocuments, GetNote, GetNoteStatus, NoteStatus
 from contracts.transcription.v1 import GetTranscript, TranscribeAudio, Transcript, TranscriptCompleted
-from tests.broker import management_url
+from tests.integration.broker_users import Place, place_for
 from tests.integration.command import ROOT
 from tests.polling import until
 
@@ -80,35 +76,11 @@ async def on_completed(event: TranscriptCompleted) -> None:
 # --- the broker ------------------------------------------------------------------------------------------------------------------
 
 
-class Place:
-    """A virtual host with the definitions imported, and how each user gets there."""
-
-    def __init__(self, broker: Broker, url: str) -> None:
-        self.api = Management(management_url(broker), broker.url)
-        self.url, self.vhost = url, urlsplit(url).path[1:]
-        self.passwords = {name: secrets.token_hex(8) for name in (ADMINISTRATOR, "demo", "transcription", "documentation")}
-
-    def address(self, user: str) -> str:
-        parts = urlsplit(self.url)
-        return urlunsplit(parts._replace(netloc=f"{user}:{self.passwords[user]}@{parts.netloc.rpartition('@')[2]}"))
-
-    def bus(self, service: str) -> Bus:
-        return Bus(service, settings=Settings(url=SecretStr(self.address(service)), topology="verify"))
-
-
 @pytest.fixture
 async def place(shared_broker: Broker, vhost_url: str) -> AsyncIterator[Place]:
-    place = Place(shared_broker, vhost_url)
-    routers = (transcription, documentation, demo)
     grants = load_grants(ROOT / "grants.toml", CONTRACTS)
-    refuse_ungranted(routers, grants)
-    found = broker_users(grants, CONTRACTS, [router.name for router in routers])
-    needed = wanted_by(routers, Settings(topology="verify")).topology
-    access = {"users": users(found, place.passwords), **permissions(found, vhost=place.vhost)}
-    await place.api.call("POST", "definitions", {**definitions(needed, vhost=place.vhost), **access})
-    yield place
-    for user in place.passwords:
-        await place.api.call("DELETE", f"users/{quote(user)}")
+    async with place_for(shared_broker, vhost_url, (transcription, documentation, demo), grants, CONTRACTS) as place:
+        yield place
 
 
 @pytest.fixture

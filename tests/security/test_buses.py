@@ -97,10 +97,14 @@ def test_signed_messages_of_every_kind_arrive(deployment: Deployment) -> None:
     on_virtual_time(scene())
 
 
-def test_who_was_not_granted_it_is_refused_at_once(deployment: Deployment, caplog: pytest.LogCaptureFixture) -> None:
+def test_who_was_not_granted_it_is_refused_at_once(deployment: Deployment, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever his own file grants him: the receiver's counts."""
+    its_own = tmp_path / "its-own.toml"
+    its_own.write_text('[services.mail]\ncall = ["ledger.add", "ledger.close"]\n')
+
     async def scene() -> None:
         async with running(deployment) as (buses, ledger, _):
-            mail = await buses.bus("mail", **deployment.of("mail"))
+            mail = await buses.bus("mail", **deployment.of("mail", grants=its_own))
             with pytest.raises(PermissionDenied, match=r"mail has no right to ledger\.add"):
                 await mail.request(Add())
             job = await mail.submit(CloseBooks())

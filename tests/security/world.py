@@ -105,14 +105,15 @@ MODELS: Mapping[str, type[Message]] = {"request": Add, "job": CloseBooks, "event
 class Ledger:
     """The service, with a handler that notes what it was given, and a transport that notes what it sent."""
 
-    def __init__(self, world: World, traffic: str, *, answer: Callable[[Envelope], Any] = lambda _: None) -> None:
+    def __init__(self, world: World, traffic: str, *, answer: Callable[[Envelope], Any] = lambda _: None, direct: bool = False) -> None:
+        """`direct`: whether its user may use the default exchange."""
         self.handled: list[Any] = []
         self.transport = FakeTransport(answer=answer)
         model = MODELS[traffic]
         router = Router("ledger")
         register = {"request": router.request, "job": router.job, "event": router.event}[traffic]
         register(model)(self._handler(traffic))  # type: ignore[operator]  # one call for all three kinds
-        self.gate = world.yard.gate("ledger", world.rings["ledger"], model)
+        self.gate = world.yard.gate("ledger", world.rings["ledger"], model, direct=direct)
         self.receiver = receiver_of(router, self.transport, gate=self.gate, clock=world.yard.clock)
 
     def _handler(self, traffic: str) -> Callable[[Any], Awaitable[Any]]:

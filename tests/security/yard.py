@@ -76,11 +76,11 @@ class Yard:
     def signer(self, owner: str, ring: Keyring) -> Signer:
         return Signer(owner, ring, lambda: self.grants, clock=self.clock)
 
-    def verifier(self, owner: str, ring: Keyring) -> Verifier:
-        return Verifier(owner, ring, lambda: self.grants, clock=self.clock)
+    def verifier(self, owner: str, ring: Keyring, *, direct: bool = False) -> Verifier:
+        return Verifier(owner, ring, lambda: self.grants, clock=self.clock, direct=direct)
 
-    def gate(self, owner: str, ring: Keyring, model: type[Message]) -> Gate:
-        return Gate(contract_of(model), self.verifier(owner, ring), self.signer(owner, ring))
+    def gate(self, owner: str, ring: Keyring, model: type[Message], *, direct: bool = False) -> Gate:
+        return Gate(contract_of(model), self.verifier(owner, ring, direct=direct), self.signer(owner, ring))
 
     def grant(self, service: str, *, call: tuple[Contract, ...] = (), publish: tuple[Contract, ...] = ()) -> None:
         rights = Rights(call=frozenset(each.permission for each in call), publish=frozenset(each.permission for each in publish))

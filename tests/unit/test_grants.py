@@ -1,5 +1,6 @@
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from bus.cli import main
 from bus.contract import Catalog, Event, Job, Request, contract
 from bus.errors import ConfigurationError, ContractError
-from bus.grants import Grants, Rights, load_grants
+from bus.grants import REVEAL, Grants, Rights, load_grants
 
 CATALOG = Catalog()
 GRANTS = Path(__file__).parents[2] / "grants.toml"
@@ -79,6 +80,14 @@ def test_a_service_that_has_no_grants_may_do_nothing() -> None:
     assert grants.scope("stranger") == frozenset()
 
 
+def test_operators_may_what_is_written_and_are_no_services(tmp_path: Path) -> None:
+    grants = load_grants(_write(tmp_path, GOOD + '[operators.ida]\nmay = ["dead-letters.reveal"]\n[operators.bob]\n'), CATALOG)
+    assert grants.may_operate("ida", REVEAL)
+    assert not grants.may_operate("bob", REVEAL)
+    assert not grants.may_operate("library", REVEAL)
+    assert not grants.knows("ida")
+
+
 FAULTS = {
     "another permission": ('[services.library]\ncall = ["read:book"]', 2, "unknown permission 'read:book'; did you mean 'read:books'?"),
     "a version": ('[services.library]\nconsume = ["library.scanned.v1"]', 2, "did you mean 'library.scanned'?"),
@@ -97,6 +106,11 @@ FAULTS = {
     "no name": ('[services."The Library"]\ncall = []', 1, "is no name of a service"),
     "the bus's own name": ("[services.bus]\ncall = []", 1, "it is the bus's own"),
     "a client that owns": ('clients = ["library"]\n[services.library]', 1, "which owns contracts"),
+    "another operation": ('[operators.ida]\nmay = ["dead-letter.reveal"]', 2, "unknown operation 'dead-letter.reveal'; did you mean"),
+    "an operation that is a permission": ('[operators.ida]\nmay = ["read:books"]', 2, "operators.ida.may: unknown operation 'read:books'"),
+    "an operator who calls": ('[operators.ida]\ncall = ["read:books"]', 2, "unknown key 'call'; an operator has may"),
+    "an operation that is no list": ('[operators.ida]\nmay = "all"', 2, "operators.ida.may has to be a list"),
+    "an operator that is no table": ("operators = 1", 1, "operators have to be tables"),
     "a client without rights": ('clients = ["reader"]', 1, "has no table"),
 }
 
@@ -171,6 +185,12 @@ def test_the_reference_applications_grants_are_shown_with_what_they_open(capsys:
     assert told["transcription"]["publish"] == {"transcription.completed": ["transcription.completed.v1"]}
     assert not _bus("grants", "check", str(GRANTS), "--contracts", "contracts")
     assert "documentation.get-note-status.v1" in capsys.readouterr().out
+
+
+def test_what_operators_may_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = GRANTS.read_text(encoding="utf-8") + '\n[operators.ida]\nmay = ["dead-letters.reveal"]\n'
+    assert not _bus("grants", "check", str(_write(tmp_path, text)), "--contracts", "contracts")
+    assert re.search(r"^ida +operate +dead-letters\.reveal", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_what_nobody_may_call_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,10 @@ from bus.transports.rabbitmq.frames import (
     RETURN,
 )
 
-__all__ = ["Claimant", "Incoming"]
+__all__ = ["CLOSED_BY_BROKER", "Claimant", "Incoming"]
+
+CLOSED_BY_BROKER = "the broker closed the channel: "
+"""How the reason of such an end begins; the broker's own follows."""
 
 BLOCKED, UNBLOCKED = 0x000A003C, 0x000A003D
 PROTOCOL_HEADER = ord("A")
@@ -228,7 +231,7 @@ class Incoming:
         """The broker closes the channel, or agrees to aiormq's closing it: its number may be another's from here on."""
         del self._claims[channel]
         self.forget(channel)
-        claimant.on_close(f"the broker closed the channel: {why}" if why else "the channel was closed")
+        claimant.on_close(f"{CLOSED_BY_BROKER}{why}" if why else "the channel was closed")
 
     def _complete(self, claimant: Claimant, partial: Partial) -> None:
         properties = partial.properties or b""

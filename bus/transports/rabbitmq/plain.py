@@ -13,7 +13,7 @@ from pamqp.commands import Basic
 from yarl import URL
 
 from bus.envelope import Envelope, Traffic
-from bus.errors import BusError, ConnectionLost, DeadlineExceeded, InvalidArgument, Unavailable
+from bus.errors import BusError, ConnectionLost, DeadlineExceeded, InvalidArgument, PermissionDenied, Unavailable
 from bus.topology import Address
 from bus.transport import Accepted, Delivery, Outcome, Refused, Returned
 from bus.transports import wire
@@ -21,6 +21,7 @@ from bus.transports.rabbitmq.codec import from_message, to_properties
 from bus.transports.rabbitmq.faults import translating
 from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, Connected
 from bus.transports.rabbitmq.publishing import LARGEST_BODY
+from bus.transports.rabbitmq.refusals import is_refusal_of
 
 __all__ = ["PlainConsuming", "PlainDelivery", "PlainPublishing"]
 
@@ -97,6 +98,8 @@ async def publish_on(channel: Channel, message: wire.Wire, address: Address, end
     except DeadlineExceeded:
         raise
     except BusError as error:
+        if is_refusal_of(str(error), address):
+            raise PermissionDenied(f"not sent: {error}") from None
         sent = not isinstance(error, NotSent)
         raise ConnectionLost(str(error), maybe_executed=sent) from None
 

@@ -15,13 +15,11 @@ from bus.topology import Address
 from bus.transport import Outcome
 from bus.transports.rabbitmq.faults import TROUBLE, translated
 from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, Connected, quietly_closed
+from bus.transports.rabbitmq.refusals import REFUSED
 
-__all__ = ["REFUSED", "Publisher", "Publishing"]
+__all__ = ["Publisher", "Publishing"]
 
 log = logging.getLogger("bus.rabbitmq")
-
-REFUSED = "ACCESS_REFUSED"
-"""What the broker says to who may not publish that, or there. It then closes the channel, and names no message."""
 
 
 class Publishing(Protocol):

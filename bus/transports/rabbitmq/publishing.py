@@ -2,7 +2,7 @@
 
 import asyncio
 import struct
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -10,18 +10,22 @@ from itertools import takewhile
 
 from bus.deadlines import Deadlines
 from bus.envelope import Envelope
-from bus.errors import ConnectionLost, DeadlineExceeded, InvalidArgument, PermissionDenied, Unavailable
+from bus.errors import BusError, DeadlineExceeded, InvalidArgument, Unavailable
 from bus.topology import Address
 from bus.transport import Accepted, Outcome, Refused, Returned
 from bus.transports.rabbitmq.frames import publish_frames, publish_method
+from bus.transports.rabbitmq.incoming import CLOSED_BY_BROKER
 from bus.transports.rabbitmq.lane import Lane
 from bus.transports.rabbitmq.properties import message_id_of, write_properties
-from bus.transports.rabbitmq.publisher import REFUSED
+from bus.transports.rabbitmq.refusals import Closing
 
 __all__ = ["ACCEPTED", "LARGEST_BODY", "ConfirmedChannel", "UnconfirmedChannel", "framed"]
 
 LARGEST_BODY = 16 * 1024 * 1024
 """Bytes; RabbitMQ 4's default `max_message_size`. A larger one would cost the channel, and all that is under way on it."""
+
+MOST_UNHEARD_OF = 4096
+"""Publishes without confirm that are remembered, by their ids, for when the broker closes their channel: more than are on their way."""
 
 UNFIT = (struct.error, ValueError, IndexError)
 """What encoding raises: a number over 64 bits, a surrogate, a short string of over 255 bytes."""
@@ -177,15 +181,14 @@ class ConfirmedChannel:
         """Nothing is consumed here."""
 
     def on_close(self, why: str) -> None:
-        """Nobody waits any longer: what became of the publishes under way is unknown, but that of one that was refused alone."""
+        """Nobody waits any longer. What became of the publishes under way is unknown, unless the broker names what it refused."""
         if not self.alive:
             return
         self.ended.set_result(why)
-        refused = REFUSED in why and len(self._pending) == 1
-        for entry in self._pending.values():
+        pending = [*self._pending.values()]
+        for entry, fate in zip(pending, Closing(why, [entry.address for entry in pending]).fates(), strict=True):
             if not entry.future.done():
-                lost = PermissionDenied(f"not sent: {why}") if refused else ConnectionLost(f"no confirm: {why}", maybe_executed=True)
-                entry.future.set_exception(lost)
+                entry.future.set_exception(fate)
         self._pending.clear()
         while self._waiting:
             place, _ = self._waiting.popitem()
@@ -200,12 +203,19 @@ class ConfirmedChannel:
 
 
 class UnconfirmedChannel:
-    """Publishes without confirms; a `Claimant` of its channel. What no queue takes is told to `on_returned` by its id."""
+    """Publishes without confirms; a `Claimant` of its channel.
 
-    def __init__(self, lane: Lane, number: int, *, on_returned: Callable[[str, str], None]) -> None:
+    What no queue takes is told to `on_returned` by its id, and what the broker drops with the channel to `on_failed`.
+    """
+
+    def __init__(
+        self, lane: Lane, number: int, *, on_returned: Callable[[str, str], None], on_failed: Callable[[str, BusError], None]
+    ) -> None:
         self.lane = lane
         self._number = number
         self._on_returned = on_returned
+        self._on_failed = on_failed
+        self._written: deque[tuple[str, Address]] = deque(maxlen=MOST_UNHEARD_OF)
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         lane.claim(number, self)
 
@@ -226,6 +236,7 @@ class UnconfirmedChannel:
         if not self.alive:
             raise Unavailable("not sent: the channel was closed")
         self.lane.send(frames)
+        self._written.append((envelope.id, address))
         return ACCEPTED
 
     def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
@@ -242,9 +253,14 @@ class UnconfirmedChannel:
         """Nothing is consumed here."""
 
     def on_close(self, why: str) -> None:
-        """Nothing may be written any more."""
-        if self.alive:
-            self.ended.set_result(why)
+        """Nothing may be written any more. Of what was written the broker has dropped what comes behind what it refused."""
+        if not self.alive:
+            return
+        self.ended.set_result(why)
+        if why.startswith(CLOSED_BY_BROKER):  # else the connection is gone, and all calls with it, or it is we who close
+            closing = Closing(why, [address for _, address in self._written])
+            for (message_id, _), fate in list(zip(self._written, closing.fates(), strict=True))[closing.culprit or 0 :]:
+                self._on_failed(message_id, fate)
 
     def release(self) -> None:
         """Give the channel back to aiormq, which is about to close it."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from aiormq.channel import Channel
 
 from bus.envelope import Envelope, Traffic
+from bus.errors import BusError
 from bus.settings import Settings
 from bus.topology import Address, Purpose, Queue, Topology
 from bus.transport import Consumption, Delivery, Observer, Outcome, Returned
@@ -66,7 +67,7 @@ class RabbitMQTransport:
         lane, window = self._rpc.lane, self._settings.publish_window
         if lane is None:
             return PlainPublishing(self._rpc, channel, window=window)
-        return UnconfirmedChannel(lane, channel.number, on_returned=self._returned)
+        return UnconfirmedChannel(lane, channel.number, on_returned=self._returned, on_failed=self._failed)
 
     def _confirming(self, channel: Channel) -> Publishing:
         lane, window = self._publishing.lane, self._settings.publish_window
@@ -101,6 +102,10 @@ class RabbitMQTransport:
     def _returned(self, message_id: str, reason: str) -> None:
         if self._observer is not None:
             self._observer.returned(message_id, reason)
+
+    def _failed(self, message_id: str, error: BusError) -> None:
+        if self._observer is not None:
+            self._observer.failed(message_id, error)
 
     async def start(self, observer: Observer, *, timeout: float) -> None:
         """Connect; `Transport.start` says what is raised."""

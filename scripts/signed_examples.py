@@ -1,0 +1,149 @@
+"""Signed messages for `scripts/wire_examples.py`: by keys that anyone can make, and at a time that stands still.
+
+Ed25519 signs the same text with the same key always in the same way, so that two runs print the same.
+"""
+
+import json
+from base64 import urlsafe_b64decode
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Any
+
+from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from bus.contract import encode
+from bus.envelope import Envelope, reply
+from bus.errors import BusError
+from bus.keys import KeyPair, read_jwk
+from bus.middleware.auth import BEARER, REPLY_SCOPE
+from bus.private_keys import read_private
+from bus.settings import load_settings
+from bus.token_frame import base64
+from bus.tokens import message_proof, service_token
+from bus.topology import Address, address_of, reply_address, reply_queue, service_of, update_address
+from bus.transports.rabbitmq import RabbitMQTransport
+
+__all__ = ["PREFACE", "decoded", "key_blocks", "signed_messages"]
+
+Jwk = dict[str, str]
+PREFACE = """## Signed messages
+
+With `BUS_AUTH=on` the messages above have a token or a proof besides; [the wire format](wire-format.md#what-proves-the-sender) says what is
+in them. Here ids are readable from the start, since they are signed. Sign the same header and claims with the same key, in this order and
+without spaces, and you get the same text: Ed25519 is deterministic. `dig` is the digest of the body as it is sent, which has no spaces:
+`{"title":"Emma"}`.
+
+**The keys are examples, and everybody has them.** `d` is the SHA-256 of the text `example key of reader`, or `example key of library`, in
+base64url. `bus keys new` makes real ones."""
+SERVICES = ("reader", "library")
+LIFE = 7 * 24 * 3600
+"""Seconds."""
+
+
+def private_key(service: str) -> Jwk:
+    """The same at each run; nobody may use it."""
+    seed = sha256(f"example key of {service}".encode()).digest()
+    public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    parts = {"x": base64(public).decode(), "d": base64(seed).decode()}
+    return {"kty": "OKP", "crv": "Ed25519", **parts, "kid": f"EXAMPLE-{service}", "alg": "EdDSA"}
+
+
+def public_key(service: str) -> Jwk:
+    """What stands in the set."""
+    secret = private_key(service)
+    return {**{name: value for name, value in secret.items() if name != "d"}, "use": "sig", "iss": service}
+
+
+def pair(service: str) -> KeyPair:
+    """To sign with."""
+    (private,) = read_private(json.dumps(private_key(service)))
+    return KeyPair(key=read_jwk(public_key(service)), private=private)
+
+
+def key_blocks() -> Iterator[tuple[str, Any]]:
+    """A title and what to show."""
+    yield "The public keys", {"keys": [public_key(each) for each in SERVICES]}
+    yield "The private key of `reader`, an example", private_key("reader")
+
+
+def id_of(number: int) -> str:
+    """Readable, and signed."""
+    return f"{number:08d}-2222-4222-8222-222222222222"
+
+
+def messages(find: Any, place: Any, scan: Any, pages: Any, returned: Any, now: float) -> Iterator[tuple[str, Envelope, Address]]:
+    """Each with its title and where it goes."""
+    expires, back = int((now + LIFE) * 1000), reply_queue("reader", "host-4711-0a1b2c3d4e5f")
+
+    def message(number: int, traffic: Any, type_: str, source: str, body: Any, **others: Any) -> Envelope:
+        known = {"id": id_of(number), "correlation_id": id_of(number), "timestamp": int(now), "body": encode(body)}
+        return Envelope(traffic=traffic, type=type_, source=source, **{**known, **others})
+
+    def token(issuer: str, audience: str, scope: str, number: int) -> str:
+        made = service_token(pair(issuer), issuer=issuer, audience=audience, scope=scope, now=now, jti=lambda: f"{number:032x}")
+        return f"{BEARER}{made}"
+
+    def proven(envelope: Envelope, audience: str | None = None) -> Envelope:
+        return envelope.evolve(proof=message_proof(pair(envelope.source), envelope, now=now, audience=audience))
+
+    def answer(to: Envelope, number: int, body: Any, model: Any) -> Envelope:
+        return reply(to, body, source=service_of(to.type), model=model).evolve(id=id_of(number), timestamp=int(now))
+
+    asked = message(1, "request", "library.find.v1", "reader", find, reply_to=back, deadline=int((now + 5) * 1000), expiration=5000)
+    yield (
+        "Signed request",
+        asked.evolve(authorization=token("reader", "library", "library.find library.scan", 1)),
+        address_of("request", asked.type),
+    )
+    yield (
+        "Signed reply",
+        answer(asked, 2, place, type(place)).evolve(authorization=token("library", "reader", REPLY_SCOPE, 2)),
+        reply_address(back),
+    )
+    told = message(3, "event", "library.returned.v1", "library", returned, expires=expires)
+    yield "Signed event", proven(told), address_of("event", told.type)
+    job = message(4, "job", "library.scan.v1", "reader", scan, expires=expires, reply_to=back)
+    yield "Signed job", proven(job), address_of("job", job.type)
+    yield "Signed result of a job", proven(answer(job, 5, pages, type(pages)), "reader"), update_address(back, mandatory=True)
+
+
+class Nobody:
+    """Hears of nothing."""
+
+    def returned(self, message_id: str, reason: str) -> None:
+        """Somebody listens."""
+
+    def failed(self, message_id: str, error: BusError) -> None:
+        """All may be sent."""
+
+    def lost(self) -> None:
+        """Nobody waits."""
+
+
+async def signed_messages(queue: AbstractQueue, **bodies: Any) -> list[tuple[str, AbstractIncomingMessage]]:
+    """Each as it came off the broker, with its title, in the order in which it was sent."""
+    transport = RabbitMQTransport(load_settings(auth="off"), name="examples")
+    found: list[tuple[str, AbstractIncomingMessage]] = []
+    await transport.start(Nobody(), timeout=10)
+    try:
+        async with queue.iterator(no_ack=True) as incoming:
+            for title, envelope, address in messages(**bodies):
+                await transport.send(envelope, address, timeout=10)
+                async for message in incoming:
+                    if message.message_id == envelope.id:
+                        found.append((title, message))
+                        break
+    finally:
+        await transport.close()
+    return found
+
+
+def decoded(token: str) -> dict[str, Any]:
+    """What a token says; its signature is the rest."""
+    names = ("header", "claims")
+    return dict(zip(names, (json.loads(_bytes(part)) for part in token.split(".")[:2]), strict=True))
+
+
+def _bytes(part: str) -> bytes:
+    return urlsafe_b64decode(part + "=" * (-len(part) % 4))

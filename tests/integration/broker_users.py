@@ -1,0 +1,55 @@
+"""A user of the broker for each service, from grants, in a virtual host with all that their routers need."""
+
+import secrets
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from pydantic import SecretStr
+
+from bus import Bus, Router, Settings
+from bus.administration.definitions import definitions
+from bus.administration.permissions import ADMINISTRATOR, broker_users, permissions, refuse_ungranted, users
+from bus.administration.wanted import wanted_by
+from bus.brokers.broker import Broker
+from bus.brokers.management import Management
+from bus.contract import Contract
+from bus.grants import Grants
+from tests.broker import management_url
+
+
+class Place:
+    """A virtual host with the definitions imported, and how each user gets there."""
+
+    def __init__(self, broker: Broker, url: str, services: Iterable[str]) -> None:
+        self.api = Management(management_url(broker), broker.url)
+        self.url, self.vhost = url, urlsplit(url).path[1:]
+        self.passwords = {name: secrets.token_hex(8) for name in (ADMINISTRATOR, *services)}
+
+    def address(self, user: str) -> str:
+        parts = urlsplit(self.url)
+        return urlunsplit(parts._replace(netloc=f"{user}:{self.passwords[user]}@{parts.netloc.rpartition('@')[2]}"))
+
+    def settings(self, service: str, **others: object) -> Settings:
+        return Settings(url=SecretStr(self.address(service)), topology="verify", **others)  # type: ignore[arg-type]  # pydantic validates
+
+    def bus(self, service: str, **others: object) -> Bus:
+        return Bus(service, settings=self.settings(service, **others))
+
+
+@asynccontextmanager
+async def place_for(
+    broker: Broker, url: str, routers: Sequence[Router], grants: Grants, contracts: Sequence[Contract]
+) -> AsyncIterator[Place]:
+    """The place, while its users are there."""
+    refuse_ungranted(routers, grants)
+    found = broker_users(grants, contracts, [router.name for router in routers])
+    place = Place(broker, url, [each.name for each in found])
+    needed = wanted_by(routers, Settings(topology="verify")).topology
+    access = {"users": users(found, place.passwords), **permissions(found, vhost=place.vhost)}
+    await place.api.call("POST", "definitions", {**definitions(needed, vhost=place.vhost), **access})
+    try:
+        yield place
+    finally:
+        for user in place.passwords:
+            await place.api.call("DELETE", f"users/{quote(user)}")

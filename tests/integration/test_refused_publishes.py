@@ -1,0 +1,135 @@
+"""What the broker refuses fails at once, and takes nobody along: it closes the channel that all others send on, too."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import pytest
+
+from bus import ConnectionLost, Context, Job, Message, PermissionDenied, Request, Router, contract
+from bus.brokers.broker import Broker
+from bus.contract import contract_of
+from bus.grants import Grants, Rights
+from tests.integration.broker_users import Place, place_for
+
+pytestmark = pytest.mark.timeout(120)
+
+PATIENCE = 60
+"""Seconds: long enough that who waits for his deadline fails by the test's own limit."""
+MANY = 20
+
+
+class Found(Message):
+    number: int
+
+
+@contract("shelf.find", version=1)
+class Find(Request[Found]):
+    number: int
+
+
+@contract("shelf.hide", version=1, idempotent=True)
+class Hide(Request[None]):
+    pass
+
+
+@contract("shelf.sort", version=1)
+class Sort(Job[Found]):
+    number: int
+
+
+@contract("shelf.burn", version=1)
+class Burn(Job[None]):
+    pass
+
+
+CONTRACTS = [contract_of(each) for each in (Find, Hide, Sort, Burn)]
+GRANTS = Grants({"desk": Rights(call=frozenset({"shelf.find", "shelf.sort"})), "shelf": Rights()})
+TOPIC = "not sent: .*access to topic 'shelf.{}.v1' in exchange '{}' in vhost .* refused for user 'desk'"
+
+shelf = Router("shelf")
+done: Counter[str] = Counter()
+
+
+@shelf.request(Find, concurrency=MANY)
+async def find(request: Find) -> Found:
+    done[f"find {request.number}"] += 1
+    return Found(number=request.number)
+
+
+@shelf.request(Hide)
+async def hide(request: Hide) -> None:
+    done["hide"] += 1
+
+
+@shelf.job(Sort, concurrency=MANY)
+async def sort(job: Sort, context: Context) -> Found:
+    done[f"sort {job.number}"] += 1
+    return Found(number=job.number)
+
+
+@shelf.job(Burn)
+async def burn(job: Burn) -> None:
+    done["burn"] += 1
+
+
+@pytest.fixture
+async def place(shared_broker: Broker, vhost_url: str) -> AsyncIterator[Place]:
+    done.clear()
+    async with place_for(shared_broker, vhost_url, [shelf], GRANTS, CONTRACTS) as place:
+        yield place
+
+
+async def outcomes(*calls: Coroutine[Any, Any, Any]) -> list[Any]:
+    """What each returned or raised; all begin in their order, in one turn of the loop."""
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
+@pytest.mark.parametrize("fastlane", [True, False], ids=["lane", "plain"])
+async def test_who_asks_what_the_broker_refuses_hears_so_at_once(place: Place, fastlane: bool) -> None:
+    async with place.bus("shelf") as owner, owner.serving(shelf), place.bus("desk", fastlane=fastlane) as desk:
+        with pytest.raises(PermissionDenied, match=TOPIC.format("hide", "bus.requests")) as told:
+            await desk.request(Hide(), timeout=PATIENCE)
+        assert not told.value.maybe_executed
+        with pytest.raises(PermissionDenied, match=TOPIC.format("burn", "bus.jobs")):
+            await desk.submit(Burn(), timeout=PATIENCE)
+        assert (await desk.request(Find(number=1), timeout=PATIENCE)).number == 1
+    assert done == {"find 1": 1}
+
+
+async def test_requests_beside_one_that_is_refused_are_answered_and_none_runs_twice(place: Place) -> None:
+    async with place.bus("shelf") as owner, owner.serving(shelf), place.bus("desk") as desk:
+        before = [desk.request(Find(number=number), timeout=PATIENCE) for number in range(MANY)]
+        behind = [desk.request(Find(number=number), timeout=PATIENCE) for number in range(MANY, 2 * MANY)]
+        refused = [desk.request(Hide(), timeout=PATIENCE) for _ in range(3)]
+        found = await outcomes(*before, refused[0], refused[1], *behind, refused[2])
+    assert [type(each) for each in found if not isinstance(each, Found)] == [PermissionDenied] * 3
+    assert sorted(each.number for each in found if isinstance(each, Found)) == [*range(2 * MANY)]
+    assert done == {f"find {number}": 1 for number in range(2 * MANY)}
+
+
+async def test_without_the_lane_requests_beside_one_that_is_refused_do_not_wait_in_vain(place: Place) -> None:
+    """Nobody knows there which of them were dropped, and they may not run twice."""
+    async with place.bus("shelf") as owner, owner.serving(shelf), place.bus("desk", fastlane=False) as desk:
+        before = [desk.request(Find(number=number), timeout=PATIENCE) for number in range(MANY)]
+        behind = [desk.request(Find(number=number), timeout=PATIENCE) for number in range(MANY, 2 * MANY)]
+        found = await outcomes(*before, desk.request(Hide(), timeout=PATIENCE), *behind)
+    assert [type(each) for each in found].count(PermissionDenied) == 1
+    assert {type(each) for each in found} <= {Found, PermissionDenied, ConnectionLost}
+    assert all(each.maybe_executed for each in found if isinstance(each, ConnectionLost))
+    assert all(times == 1 for times in done.values())
+
+
+@pytest.mark.parametrize("fastlane", [True, False], ids=["lane", "plain"])
+async def test_jobs_beside_one_that_is_refused_are_done(place: Place, fastlane: bool) -> None:
+    async with place.bus("shelf") as owner, owner.serving(shelf), place.bus("desk", fastlane=fastlane) as desk:
+        before = [desk.submit(Sort(number=number), timeout=PATIENCE) for number in range(MANY)]
+        behind = [desk.submit(Sort(number=number), timeout=PATIENCE) for number in range(MANY, 2 * MANY)]
+        refused = [desk.submit(Burn(), timeout=PATIENCE) for _ in range(3)]
+        submitted = await outcomes(*before, refused[0], refused[1], *behind, refused[2])
+        assert [type(each) for each in submitted if isinstance(each, Exception)] == [PermissionDenied] * 3
+        jobs = [each for each in submitted if not isinstance(each, Exception)]
+        results = [await job.result(timeout=PATIENCE) for job in jobs]
+    assert sorted(each.number for each in results) == [*range(2 * MANY)]
+    assert done == {f"sort {number}": 1 for number in range(2 * MANY)}, "sent again, and absorbed by the inbox"

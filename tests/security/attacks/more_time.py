@@ -1,0 +1,67 @@
+"""Attacks with an operator's word that a message may be handled after its time."""
+
+from typing import Any
+
+from bus.envelope import Envelope
+from bus.tokens import digest
+from tests.security.attacks.forging import Attack, later
+from tests.security.world import DAY, OPERATOR, World
+from tests.security.yard import jws, parts_of
+
+
+def replay(**changes: Any) -> Attack:
+    """A job that expired, with an operator's word in which something is wrong."""
+
+    def attack(world: World) -> Envelope:
+        job = world.job()
+        world.yard.clock.now += 2 * DAY
+        return world.replayed(job, **changes)
+
+    return attack
+
+
+def counter_forged(by: str = OPERATOR, header: dict[str, Any] | None = None, **claims: Any) -> Attack:
+    def attack(world: World) -> Envelope:
+        envelope = replay()(world)
+        old_header, old_claims, _ = parts_of(envelope.counter_proof or "")
+        return envelope.evolve(counter_proof=jws({**old_header, **(header or {})}, {**old_claims, **claims}, world.key(by)))
+
+    return attack
+
+
+def another_proofs_word(world: World) -> Envelope:
+    other = world.replayed(world.job(id="m-2"))
+    job = world.job()
+    world.yard.clock.now += 2 * DAY
+    return job.evolve(counter_proof=other.counter_proof, expires=other.expires)
+
+
+def longer_than_given(world: World) -> Envelope:
+    job = replay()(world)
+    return job.evolve(expires=(job.expires or 0) + 1)
+
+
+def a_proof_as_counter_proof(world: World) -> Envelope:
+    job = replay()(world)
+    return job.evolve(counter_proof=job.proof)
+
+
+MORE_TIME: dict[str, Attack] = {
+    "more time, by a service": counter_forged("office", {"kid": "office-1"}, iss="office"),
+    "more time, by the operator's name and a service's key": counter_forged("office"),
+    "a fourth time": replay(count=4),
+    "a time that is none": counter_forged(n=0),
+    "a time that is true": counter_forged(n=True),
+    "more time in another queue": replay(queue="mail.jobs.close.v1"),
+    "more time for another job": another_proofs_word,
+    "more time for another proof": counter_forged(prf=digest(b"another")),
+    "more time that is over": later(2 * 3600, replay()),
+    "more time than the operator gave": longer_than_given,
+    "more time for ever": replay(hours=24 * 400),
+    "more time without a reason": replay(reason=" "),
+    "more time without a name": replay(actor=""),
+    "more time, and another body": lambda world: replay()(world).evolve(body=b"{}"),
+    "more time, and wider rights": lambda world: world.replayed(world.job("mail")),
+    "more time, by a proof": a_proof_as_counter_proof,
+    "more time, with an algorithm of none": counter_forged(header={"alg": "none"}),
+}

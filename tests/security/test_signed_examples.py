@@ -1,0 +1,97 @@
+"""The signed messages of the wire format's page are what we take: by its keys, and byte for byte."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bus.contract import Catalog, Contract, Event, Job, Message, Request, contract, contract_of
+from bus.envelope import Envelope, Traffic
+from bus.grants import Grants, Rights
+from bus.key_source import Keyring
+from bus.middleware.auth import Gate, Signer, Verifier
+from bus.transports.wire import Wire, decode
+
+PAGE = Path(__file__).parents[2] / "docs/reference/wire-examples.md"
+CATALOG = Catalog()
+SENT = 1_798_794_000.0
+TRAFFIC: dict[str, Traffic] = {
+    "Signed request": "request",
+    "Signed reply": "reply",
+    "Signed event": "event",
+    "Signed job": "job",
+    "Signed result of a job": "update",
+}
+
+
+class Found(Message):
+    shelf: str
+
+
+@contract("library.find", version=1, catalog=CATALOG)
+class Find(Request[Found]):
+    title: str
+
+
+@contract("library.returned", version=1, catalog=CATALOG)
+class Returned(Event):
+    title: str
+
+
+@contract("library.scan", version=1, catalog=CATALOG)
+class Scan(Job[None]):
+    title: str
+
+
+CONTRACTS: dict[str, Contract] = {each.type: each for each in map(contract_of, (Find, Returned, Scan))}
+GRANTS = Grants(
+    {
+        "reader": Rights(call=frozenset({"library.find", "library.scan"})),
+        "library": Rights(publish=frozenset({"library.returned"})),
+    }
+)
+
+
+def shown(title: str) -> dict[str, Any]:
+    """The JSON under a heading."""
+    found = re.search(rf"^### {re.escape(title)}\n\n```json\n(.*?)\n```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert found is not None, title
+    value: dict[str, Any] = json.loads(found[1])
+    return value
+
+
+def message(title: str, body: bytes | None = None) -> Envelope:
+    """As it comes off the wire; without spaces in its body, as the page says."""
+    value = shown(title)
+    sent = json.dumps(value["body"], separators=(",", ":")).encode() if body is None else body
+    return decode(
+        Wire(body=sent, headers=value["headers"], **value["properties"]), traffic=TRAFFIC[title], queue="q", received=int(SENT * 1000)
+    )
+
+
+async def verifier(service: str) -> tuple[Verifier, Signer]:
+    async def source() -> bytes:
+        return json.dumps(shown("The public keys")).encode()
+
+    ring = Keyring(service, source, list, clock=lambda: SENT)
+    await ring.refetch()
+    return Verifier(service, ring, lambda: GRANTS, clock=lambda: SENT), Signer(service, ring, lambda: GRANTS, clock=lambda: SENT)
+
+
+@pytest.mark.parametrize("title", ["Signed request", "Signed event", "Signed job"])
+async def test_what_the_page_shows_is_let_in_and_nothing_else_in_its_place(title: str) -> None:
+    checks, signer = await verifier("library")
+    gate = Gate(CONTRACTS[message(title).type], checks, signer)
+    assert gate.refusal(message(title)) is None
+    assert gate.refusal(message(title).evolve(source="library" if title != "Signed event" else "reader")) is not None
+    if title != "Signed request":
+        assert gate.refusal(message(title, b'{"title": "Emma"}')) is not None, "a space is another body"
+
+
+@pytest.mark.parametrize("title", ["Signed reply", "Signed result of a job"])
+async def test_the_answers_that_the_page_shows_are_the_asked_services(title: str) -> None:
+    checks, _ = await verifier("reader")
+    assert checks.answer_refusal(message(title), "library") is None
+    assert checks.answer_refusal(message(title), "shop") is not None
