@@ -178,7 +178,10 @@ def _bus(*arguments: str) -> int | str | None:
     return ended.value.code
 
 
-def test_the_reference_applications_grants_are_shown_with_what_they_open(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_reference_applications_grants_are_shown_with_what_they_open(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # a table is as wide as what other tests have defined makes it
     assert not _bus("grants", "check", str(GRANTS), "--contracts", "contracts", "--json")
     told = json.loads(capsys.readouterr().out)
     assert told["documentation"]["call"] == {"read:transcriptions": ["transcription.get.v1"]}
