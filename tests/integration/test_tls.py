@@ -175,7 +175,7 @@ async def test_a_service_comes_with_a_token_and_can_do_what_its_scopes_say(secur
     without = secure.token(*(scope for scope in SCOPES if "bus.requests" not in scope))
     settings = load_settings(topology="verify", connect_timeout=WAIT, url=secure.url(f"oauth:{without}@"), **known)
     async with Bus("desk", settings=settings) as bus:
-        with pytest.raises(PermissionDenied, match="access to exchange 'bus.requests'"):
+        with pytest.raises(PermissionDenied, match=r"access to exchange 'bus\.requests'"):
             await bus.request(Ask(), timeout=WAIT)
         await until(lambda: "the broker refused a publish, and closed the channel" in caplog.messages, "what was refused")
 
