@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from bus import Bus, DeadlineExceeded, Request, Router, Unauthenticated, Unavailable, contract
+from bus import Bus, PermissionDenied, Request, Router, Unauthenticated, Unavailable, contract
 from bus.administration.definitions import definitions
 from bus.administration.permissions import broker_users, permissions, users
 from bus.administration.wanted import wanted_by
@@ -175,8 +175,8 @@ async def test_a_service_comes_with_a_token_and_can_do_what_its_scopes_say(secur
     without = secure.token(*(scope for scope in SCOPES if "bus.requests" not in scope))
     settings = load_settings(topology="verify", connect_timeout=WAIT, url=secure.url(f"oauth:{without}@"), **known)
     async with Bus("desk", settings=settings) as bus:
-        with pytest.raises(DeadlineExceeded):  # a request waits for no confirm
-            await bus.request(Ask(), timeout=1)
+        with pytest.raises(PermissionDenied, match=r"access to exchange 'bus\.requests'"):
+            await bus.request(Ask(), timeout=WAIT)
         await until(lambda: "the broker refused a publish, and closed the channel" in caplog.messages, "what was refused")
 
 
