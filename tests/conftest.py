@@ -13,7 +13,6 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from typing import cast
 
-import hypothesis
 import pytest
 
 from bus.brokers import private_node as private_node_room
@@ -28,9 +27,6 @@ from tests.chaos.table import PROPERTY, Row, table
 # the environment, and for the processes that tests start.
 os.environ.setdefault("BUS_AUTH", "off")
 private_node_room.START_DEADLINE = START
-# How long an example takes is the machine's affair, not the code's: on a crowded one hypothesis' own 200 ms are soon over.
-hypothesis.settings.register_profile("trunkline", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("trunkline")
 gc.disable()  # until all is imported
 
 NEEDS_BROKER = {"broker", "vhost_url", "shared_broker", "private_node"}
