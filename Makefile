@@ -21,13 +21,13 @@ test: export PYTHONDONTWRITEBYTECODE =
 test: $(STAMP) ## unit tests, which need no broker, then everything else on a real RabbitMQ
 	@echo "test: unit tests"
 	@$(BIN)/python -m pytest -q tests/unit
-	@scripts/ensure-broker
+	@env -u BUS_URL scripts/ensure-broker
 	@echo "test: the rest, on RabbitMQ"
 	@$(BIN)/python -m pytest -q --ignore=tests/unit --ignore=tests/chaos --numprocesses=3 --dist=worksteal
 	@$(MAKE) --no-print-directory test-chaos
 
 test-chaos: $(STAMP) ## the ledger's short form: faults while messages flow, and what was lost (the long form: make chaos)
-	@scripts/ensure-broker
+	@env -u BUS_URL scripts/ensure-broker
 	@echo "test: faults, on RabbitMQ nodes that may be killed"
 	@$(BIN)/python -m pytest -q tests/chaos --numprocesses=3 --dist=worksteal
 
@@ -61,7 +61,7 @@ docs: $(STAMP) ## build the documentation into site/, strictly (ARGS=serve shows
 check-wheel: $(STAMP) ## build the wheel, install it alone, and see what it brings and how long its imports take
 	@$(BIN)/python scripts/check_wheel.py
 
-bench: $(STAMP) ## measure the bus beside its peers (12 minutes; ARGS=--quick two, ARGS="--only rpc" one work)
+bench: $(STAMP) ## measure the bus beside its peers (15 minutes; ARGS=--quick two, ARGS="--only rpc" one work)
 	@scripts/ensure-broker
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[bench]"
 	@$(BIN)/python -m benchmarks $(ARGS)

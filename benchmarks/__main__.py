@@ -17,7 +17,7 @@ from benchmarks.environments import cache
 from benchmarks.machine import described, peer_versions, today
 from benchmarks.peers import PEERS, prepare
 from benchmarks.waiting import waiting
-from benchmarks.works import CLOSED, Rounds, Run, closed, fanout, flow, jobs, latency, scaling
+from benchmarks.works import CLOSED, HEADLINE, Rounds, Run, closed, fanout, flow, jobs, latency, scaling
 from bus.brokers.broker import Broker
 from bus.brokers.choice import broker_for, choose
 from bus.brokers.installation import find_installation
@@ -101,7 +101,7 @@ async def measure(works: dict[str, Work], keys: set[str], *, quick: bool, rounds
     return {
         "date": today(),
         "quick": quick,
-        "rounds": run.times(7),
+        "rounds": run.times(HEADLINE),
         "machine": machine,
         **about,
         "versions": versions,

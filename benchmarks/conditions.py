@@ -57,6 +57,7 @@ CONSUME = {
 }
 FANOUT = {
     OURS: f"{FULL}; topic exchange, a quorum queue a subscription, prefetch 200, confirms, all subscriptions in one process",
+    SIGNED: "as above, and `BUS_AUTH=on`: each event with a proof of its own (Ed25519), which each subscription checks",
     AIO_PIKA: "validation; fanout exchange, a quorum queue and channel a subscription, prefetch 200, confirms, one process",
     FASTSTREAM: "validation; fanout exchange, a quorum queue and channel a subscription, prefetch 200, confirms, one process; logger off",
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.actor import ROOT
 from benchmarks.peers import OURS, Peer
 
-__all__ = ["commit", "described", "peer_versions", "today"]
+__all__ = ["busy_cores", "commit", "described", "peer_versions", "today"]
 
 ASK = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
 
@@ -69,3 +69,13 @@ def commit() -> str:
 def today() -> str:
     """ISO 8601, UTC."""
     return dt.datetime.now(dt.UTC).date().isoformat()
+
+
+def busy_cores() -> float:
+    """Seconds of processor time that this machine has spent on anything, what its host withheld included; 0 without Linux's /proc."""
+    try:
+        words = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
+    except OSError:
+        return 0.0
+    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, words)
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")

@@ -90,7 +90,10 @@ TARGETS = (
     Target(title="publish with confirm, quorum queue, 200 in flight, against aio-pika", work="publish", against=AIO_PIKA, bound=3),
     Target(title="consume with ack, against aio-pika", work="consume", against=AIO_PIKA, bound=4),
     Target(title="RPC with tokens, 100 in flight, against the same without", work="rpc100", peer=SIGNED, against=OURS, bound=0.9),
-    Target(title="events with proofs, published, against the same without", work="publish", peer=SIGNED, against=OURS, bound=0.4),
-    Target(title="events with proofs, consumed, against the same without", work="consume", peer=SIGNED, against=OURS, bound=0.4),
+    Target(
+        title="events with proofs, from publish to handled, against the same without", work="fanout1", peer=SIGNED, against=OURS, bound=0.4
+    ),
+    Target(title="the same, published alone", work="publish", peer=SIGNED, against=OURS, bound=0.4),
+    Target(title="the same, a backlog consumed alone", work="consume", peer=SIGNED, against=OURS, bound=0.4),
     Target(title="memory while 1,000,000 wait, beside an empty queue, MB", work="waiting1000000", metric="rss", bound=20, most=True),
 )

@@ -7,9 +7,10 @@ from bus.key_files import KeyDirectory
 
 __all__ = ["ROLES", "Trust"]
 
-ROLES = {"ask": "asker", "consume": "sink"}
+ROLES = {"ask": "asker", "consume": "sink", "subscribe": "many"}
 """Who the actors of these roles are; all others are the service itself."""
-SERVICES = ("asker", "sink", "signed-rpc", "signed-flow")
+FANOUT = ("signed-fanout1", "signed-fanout5", "signed-fanout20")
+SERVICES = ("asker", "sink", "many", "signed-rpc", "signed-flow", *FANOUT)
 GRANTS = """
 clients = ["asker", "sink"]
 
@@ -21,7 +22,10 @@ consume = ["signed-flow.happened"]
 
 [services.signed-flow]
 publish = ["signed-flow.happened"]
-"""
+
+[services.many]
+consume = ["signed-fanout1.happened", "signed-fanout5.happened", "signed-fanout20.happened"]
+""" + "".join(f'\n[services.{service}]\npublish = ["{service}.happened"]\n' for service in FANOUT)
 
 
 class Trust:

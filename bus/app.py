@@ -11,25 +11,27 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from bus.activator import ServiceActivator
 from bus.administration.verifying import refuse_unsafe
 from bus.administration.wanted import topology_of, wanted_by
 from bus.client import Client
 from bus.contract import Event, Job, Message, Request, check_part
 from bus.dead_letters import EVERYTHING, Letter, Purged, Replayed, Replaying, Selection, look, purge, replay
+from bus.declarations import BASE
 from bus.errors import ConfigurationError, Unavailable
-from bus.handler import Middleware, compose
+from bus.handler import Handler, Middleware, compose
 from bus.inbox import Inbox, MemoryInbox
 from bus.intake import Intake
 from bus.quarantine import Quarantine
 from bus.receiver import Receiver
 from bus.replies import JobHandle
-from bus.router import Router
+from bus.router import Endpoint, Router
 from bus.sealing import cipher_of
 from bus.settings import Settings, load_settings
+from bus.settlement import Settler
 from bus.stacks import client_stack, sealed, server_stack
-from bus.topology import BASE, dead_letter_queue, merged
+from bus.topology import Queue, Topology, dead_letter_queue, merged
 from bus.transport import Consumption, Transport
-from bus.transports.memory import MemoryTransport
 from bus.transports.rabbitmq import RabbitMQTransport
 from bus.trust import operator_of, trust_of
 
@@ -192,7 +194,7 @@ class Bus:
             # All queues before the first consumer: who is answered by one endpoint can rely on the others, and a queue
             # that exists with other arguments is told at once.
             await self._transport.declare(merged(receiver.topology for receiver in receivers))
-            if not isinstance(self._transport, MemoryTransport):
+            if self._transport.has_management_api:
                 await refuse_unsafe(wanted_by([router], self.settings), self.settings)
             quarantine.intakes = intakes = [Intake(self._transport, receiver) for receiver in receivers]
             stack.push_async_callback(self._drain, receivers, intakes)
@@ -213,25 +215,26 @@ class Bus:
     def _receivers(self, router: Router, state: Any, quarantine: Quarantine) -> list[Receiver]:
         handler = compose(self._server, router)
         needs = topology_of(router, self.settings)
-        return [
-            Receiver(
-                endpoint,
-                *needs[name],
-                handler,
-                self._transport,
-                service=self.service,
-                sender=self,
-                state=state,
-                version=self.settings.service_version,
-                inbox=self._inbox,
-                gate=self._trust.gate(endpoint.contract) if self._trust else None,
-                cipher=self._cipher,
-                quarantine=quarantine,
-                delivery_limit=self.settings.delivery_limit,
-                clock=self._clock,
-            )
-            for name, endpoint in router.endpoints.items()
-        ]
+        return [self._receiver(each, needs[name], handler, state, quarantine) for name, each in router.endpoints.items()]
+
+    def _receiver(
+        self, endpoint: Endpoint, needs: tuple[Queue, Topology], handler: Handler, state: Any, quarantine: Quarantine
+    ) -> Receiver:
+        settings, cipher, clock = self.settings, self._cipher, self._clock
+        gate = self._trust.gate(endpoint.contract) if self._trust else None
+        activator = ServiceActivator(endpoint, handler, sender=self, state=state, inbox=self._inbox, gate=gate, cipher=cipher, clock=clock)
+        settler = Settler(
+            endpoint,
+            needs[1],
+            self._transport,
+            service=self.service,
+            gate=gate,
+            cipher=cipher,
+            version=settings.service_version,
+            clock=clock,
+        )
+        limit = settings.delivery_limit
+        return Receiver(endpoint, *needs, activator=activator, settler=settler, quarantine=quarantine, delivery_limit=limit)
 
     async def _ready(self, consumptions: Sequence[Consumption]) -> None:
         try:

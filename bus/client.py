@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, cast
 
 from bus.contract import Contract, Event, Job, Kind, Message, Request, contract_of, encode
+from bus.declarations import reply_topology
 from bus.encryption import UNUSED, Cipher
 from bus.envelope import Envelope, new_id
 from bus.errors import BusError, ContractError, Internal, NotServed, ResourceExhausted, Unavailable, UnknownKey
@@ -14,7 +15,7 @@ from bus.handler import Middleware, compose
 from bus.middleware.auth import Verifier
 from bus.replies import JobHandle, Replies, answer_of, error_in
 from bus.settings import Settings
-from bus.topology import address_of, reply_queue, reply_topology, service_of
+from bus.topology import address_of, reply_queue, service_of
 from bus.transport import Accepted, Consumption, Delivery, Outcome, Refused, Returned, Transport
 
 __all__ = ["Client"]

@@ -2,27 +2,21 @@
 
 import asyncio
 import logging
-import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
-from typing import Any
 
-from bus.context import Context, Sender, current
-from bus.dead_letters.record import PARKED, REPLAYS
-from bus.encryption import UNUSED, Cipher
+from bus.activator import ServiceActivator
+from bus.context import current
+from bus.dead_letters.record import REPLAYS
 from bus.envelope import Envelope
-from bus.errors import BusError, Cancelled, Expired, ProcessLost, Unavailable, Undecodable, UnknownKey
-from bus.handler import Handler
-from bus.inbox import Handled, Inbox, MessageKey
-from bus.middleware.auth import Gate
+from bus.errors import ProcessLost, Unavailable
 from bus.quarantine import SUSPECT_FROM, Quarantine, SingleFile, Suspect, losses_of
-from bus.recovery import backoff, is_own_cancel, place_of
+from bus.recovery import backoff, place_of
 from bus.router import Endpoint
 from bus.settlement import Outcome, Settler
 from bus.topology import Queue, Topology
-from bus.transport import Delivery, Transport
+from bus.transport import Delivery
 
 __all__ = ["Receiver"]
 
@@ -42,29 +36,18 @@ class Receiver:
     What ended here while its ack could not be written is remembered, and not run again.
     """
 
-    def __init__(  # noqa: PLR0913 - what a message meets on its way
+    def __init__(  # noqa: PLR0913 - what a message meets here
         self,
         endpoint: Endpoint,
         queue: Queue,
         topology: Topology,
-        handler: Handler,
-        transport: Transport,
         *,
-        service: str,
-        sender: Sender,
-        state: Any,
-        inbox: Inbox,
-        gate: Gate | None = None,
-        cipher: Cipher = UNUSED,
+        activator: ServiceActivator,
+        settler: Settler,
         quarantine: Quarantine,
         delivery_limit: int,
-        version: str | None = None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`gate` holds messages to what proves them; None takes them as they come. `cipher` opens their payloads.
-
-        `delivery_limit` is how many deliveries of one message may be lost with their process; then it is given up.
-        """
+        """`delivery_limit` is how many deliveries of one message may be lost with their process; then it is given up."""
         self.endpoint = endpoint
         self.queue = queue
         self.topology = topology
@@ -75,14 +58,8 @@ class Receiver:
         self._limit = min(delivery_limit, int(queue.arguments.get("x-delivery-limit", delivery_limit)))
         self._quarantine = quarantine
         self._single_file = SingleFile()
-        self._handler = handler
-        self._sender = sender
-        self._state = state
-        self._inbox = inbox
-        self._clock = clock
-        self._gate = gate
-        self._cipher = cipher
-        self._settler = Settler(endpoint, topology, transport, service=service, gate=gate, cipher=cipher, version=version, clock=clock)
+        self._activator = activator
+        self._settler = settler
         # Handlers see the context variables of who serves, and not those of who happened to open the connection.
         self._surroundings = copy_context()
         self._surroundings.run(current.set, None)
@@ -101,7 +78,7 @@ class Receiver:
         key: Key = (envelope.id, envelope.attempt, envelope.headers.get(REPLAYS, 0), 0)
         deliveries = self._open.get(key)
         if deliveries is not None:
-            if self._joins(deliveries[0].envelope, envelope):
+            if self._activator.same(deliveries[0].envelope, envelope):
                 deliveries.append(delivery)
                 return
             self._strangers += 1
@@ -111,17 +88,6 @@ class Receiver:
             return
         life = self._receive(key, envelope, deliveries)
         self._tasks[key] = self._loop.create_task(life, context=self._surroundings.copy())
-
-    def _joins(self, first: Envelope, second: Envelope) -> bool:
-        """Whether the second is the first once more, and not only in what anyone could have written on it.
-
-        A copy that its sender made when it was in doubt is signed and encrypted anew: then both have to be what they say.
-        """
-        if all(getattr(first, name) == getattr(second, name) for name in IDENTITY):
-            return True
-        if (first.source, first.type) != (second.source, second.type):
-            return False
-        return self._gate is None or (self._gate.refusal(first) is None and self._gate.refusal(second) is None)
 
     def _waits(self, key: Key, envelope: Envelope, delivery: Delivery) -> bool:
         """Whether what was delivered before, here or elsewhere, is run later, without company. What was lost too often ends at once."""
@@ -217,81 +183,31 @@ class Receiver:
     async def _run(self, key: Key, envelope: Envelope, deliveries: list[Delivery]) -> None:
         """Call the handler once, do what follows, then ack. What cannot be done goes back, and its outcome is kept for when it returns."""
         # Before all else: who is not who he says gets no answer that is remembered, and stands in nobody's way.
-        refusal = self._gate.refusal(envelope) if self._gate is not None else None
+        refusal = self._activator.refusal(envelope)
         if refusal is not None:
-            outcome: Outcome | None = await self._refused(envelope, refusal)
+            outcome: Outcome | None = await self._activator.refused(envelope, refusal)
         else:
             outcome = self._ended.pop(key, None) if self._ended else None
         if outcome is None:
             if self._once:
                 if deliveries[0].redelivered:
-                    outcome = self._refusal(envelope)
+                    outcome = self._delivered_twice(envelope)
                 elif not await _ack(deliveries):
                     return  # no longer ours: it comes again
                 else:
-                    outcome = await self._call(envelope)
+                    outcome = await self._activator.call(envelope, self._settler.reporter(envelope))
             else:
-                outcome = await self._unless_handled(envelope)
+                outcome = await self._activator.call_unless_handled(envelope, self._settler.reporter(envelope))
         if not outcome.concluded and not await self._settler.conclude(envelope, outcome, deliveries[-1]):
             self._keep(key, outcome)
             await _requeue(deliveries)
         elif not await _ack(deliveries):
             self._keep(key, Outcome(concluded=True))
 
-    async def _refused(self, envelope: Envelope, refusal: BusError) -> Outcome | None:
-        """What becomes of what is not let in; None where it is after all, by a key that was fetched just now."""
-        if isinstance(refusal, UnknownKey) and self._gate is not None:
-            if envelope.traffic == "request" or PARKED in envelope.headers:
-                again = await self._gate.again(envelope)
-                return None if again is None else Outcome(error=again, refused=True)
-            self._gate.later()
-        return Outcome(error=refusal, refused=True)
-
-    async def _unless_handled(self, envelope: Envelope) -> Outcome:
-        """What is remembered of the message, or comes of handling it now. Only success is remembered: a dead letter may be replayed."""
-        key = MessageKey(self.endpoint.queue, envelope.source, envelope.id)
-        known = await self._inbox.find(key)
-        if known is not None:
-            log.debug("a duplicate; it was handled before", extra={"queue": envelope.queue, "message_id": envelope.id})
-            return Outcome(reply=known.reply, concluded=known.reply is None)
-        outcome = await self._call(envelope)
-        if outcome.error is None:
-            # A job's result has been told to its submitter; only who asks again is answered again.
-            await self._inbox.add(key, Handled(reply=outcome.reply if envelope.traffic == "request" else None))
-        return outcome
-
-    def _refusal(self, envelope: Envelope) -> Outcome:
+    def _delivered_twice(self, envelope: Envelope) -> Outcome:
         """Another process may have begun it: the ack of a beginning can be lost with its connection."""
         text = f"{envelope.type}: it was delivered twice, and may run once only"
         return Outcome(error=Unavailable(text, maybe_executed=True))
-
-    async def _call(self, envelope: Envelope) -> Outcome:
-        report = self._settler.reporter(envelope)
-        context = Context(envelope=envelope, bus=self._sender, state=self._state, report=report)
-        token = current.set(context)
-        try:
-            return Outcome(reply=await self._handler(self._admitted(envelope)))
-        except asyncio.CancelledError:
-            if is_own_cancel():
-                raise
-            return Outcome(error=Cancelled("the handler awaited something that was cancelled"))
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome, and settled as one
-            return Outcome(error=error)
-        finally:
-            current.reset(token)
-
-    def _admitted(self, envelope: Envelope) -> Envelope:
-        """The envelope with its payload, and with the deadline that the handler's own timeout sets."""
-        if envelope.fault:
-            log.warning("undecodable message", extra={"queue": envelope.queue, "fault": envelope.fault})
-            raise Undecodable(envelope.fault)
-        now = self._clock() * 1000
-        if envelope.expires is not None and envelope.expires <= now:
-            raise Expired(f"{envelope.type}: it lay longer than it was worth handling")
-        envelope = self._cipher.open(envelope)
-        if self.endpoint.timeout is None:
-            return envelope
-        return envelope.evolve(deadline=int(now + self.endpoint.timeout * 1000))
 
     def _keep(self, key: Key, outcome: Outcome) -> None:
         self._ended[key] = outcome
@@ -324,9 +240,6 @@ class Receiver:
         for task in self._tasks.values():
             task.cancel()
         return len(self._tasks)
-
-
-IDENTITY = ("source", "type", "body", "proof", "authorization", "reply_to")
 
 
 async def _ack(deliveries: list[Delivery]) -> bool:

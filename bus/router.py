@@ -8,24 +8,14 @@ from typing import Any, Protocol, TypeVar, overload
 
 from bus.context import Context, current
 from bus.contract import Asks, Contract, Event, Message, Orders, check_part, contract_of, decode
+from bus.declarations import event_topology, job_topology, request_topology
 from bus.depends import dependencies_of, injected
 from bus.envelope import Envelope, reply
 from bus.errors import ContractError, FailedPrecondition, Internal, Unimplemented
 from bus.key_source import REFETCH_INTERVAL
 from bus.policy import RetryPolicy
 from bus.recovery import delays_of
-from bus.topology import (
-    Queue,
-    Topology,
-    dead_letter_queue,
-    event_queue,
-    event_topology,
-    job_queue,
-    job_topology,
-    request_queue,
-    request_topology,
-    tier_for,
-)
+from bus.topology import Queue, Topology, dead_letter_queue, event_queue, job_queue, request_queue, tier_for
 
 __all__ = ["Endpoint", "Lifespan", "Registrar", "Router"]
 

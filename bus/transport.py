@@ -112,6 +112,11 @@ class Transport(Protocol):
     back-off, and for ever. What it was told to do and could not is raised to the caller who waits for it.
     """
 
+    @property
+    def has_management_api(self) -> bool:
+        """Whether its broker tells by RabbitMQ's management API what counts for its queues."""
+        ...
+
     async def start(self, observer: Observer, *, timeout: float) -> None:
         """Connect. Raises `Unavailable` (nobody there in `timeout` seconds) or `Unauthenticated` (at once)."""
         ...

@@ -18,8 +18,9 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
 from bus import Bus, Context, Event, InvalidArgument, Job, Message, NotFound, Request, RetryPolicy, Router, Unavailable, contract
+from bus.declarations import BASE
 from bus.settings import load_settings
-from bus.topology import BASE, DEAD, REPLIES, UPDATES, reply_queue, retry_tier
+from bus.topology import DEAD, REPLIES, UPDATES, reply_queue, retry_tier
 
 URL = os.environ.get("BUS_URL", "amqp://guest:guest@localhost:5672/")
 NOW = 1_798_794_000.0  # 2027-01-01T09:00:00Z

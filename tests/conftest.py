@@ -22,10 +22,9 @@ from bus.brokers.installation import Installation, find_installation
 from bus.brokers.private_node import PrivateNode
 from tests.broker import START, fresh_vhost, running_broker
 from tests.chaos.table import PROPERTY, Row, table
+from tests.isolation import isolate
 
-# Most tests are not about who sent a message. Those in tests/security are, and say so in their settings. Here, before anything reads
-# the environment, and for the processes that tests start.
-os.environ.setdefault("BUS_AUTH", "off")
+isolate(os.environ)  # here, before anything reads the environment
 private_node_room.START_DEADLINE = START
 gc.disable()  # until all is imported
 

@@ -19,6 +19,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "bus.contract",
         "bus.envelope",
         "bus.topology",
+        "bus.declarations",
         "bus.queue_names",
         "bus.settings",
     ),
@@ -42,8 +43,8 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     ),
     2: ("bus.middleware",),
     3: (
-        *("bus.router", "bus.client", "bus.replies", "bus.quarantine", "bus.receiver", "bus.intake", "bus.settlement"),
-        *("bus.dead_letters", "bus.transports"),
+        *("bus.router", "bus.client", "bus.replies", "bus.quarantine", "bus.receiver", "bus.activator", "bus.intake"),
+        *("bus.settlement", "bus.dead_letters", "bus.transports"),
     ),
     4: (
         "bus.stacks",

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 from bus.brokers.management import Management, usual_address
 from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 from bus.settings import Settings
 from bus.topology import Binding
-from bus.transports.rabbitmq.probe import probe
+from bus.transports.rabbitmq.probe import probe, vhost_of
 
 __all__ = ["Held", "HeldExchange", "HeldQueue", "effective", "management_of", "policy_of", "read", "totals"]
 
@@ -104,7 +104,7 @@ def management_of(settings: Settings) -> Management:
 
 def _vhost(url: str) -> str:
     """The virtual host of an AMQP URL, as the management API's paths have it."""
-    return quote(unquote(urlsplit(url).path[1:]) or "/", safe="")
+    return quote(vhost_of(url), safe="")
 
 
 async def _read(api: Management, vhost: str) -> Held:

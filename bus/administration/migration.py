@@ -17,11 +17,13 @@ from dataclasses import dataclass, replace
 from bus.administration.held import Held, read, totals
 from bus.administration.plan import compare
 from bus.administration.wanted import Wanted
+from bus.declarations import holding_topology
 from bus.errors import Aborted, FailedPrecondition, NotFound
 from bus.settings import Settings
-from bus.topology import Queue, Topology, holding_queue, holding_topology
-from bus.transports.rabbitmq.administration import Administration, Depth, administering
+from bus.topology import Queue, Topology, holding_queue
+from bus.transports.rabbitmq.administration import Administration, administering
 from bus.transports.rabbitmq.carrying import Carriage
+from bus.transports.rabbitmq.depth import Depth
 
 __all__ = ["Migrated", "Progress", "migrate"]
 

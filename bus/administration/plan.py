@@ -8,8 +8,9 @@ from typing_extensions import override
 
 from bus.administration.held import Held, HeldExchange, HeldQueue, effective
 from bus.administration.wanted import Wanted
+from bus.declarations import UNLIMITED_DELIVERIES
 from bus.queue_names import queue_name
-from bus.topology import TIERS, UNLIMITED_DELIVERIES, Binding, Exchange, Purpose, Queue, Topology, holding_queue, retry_tier
+from bus.topology import TIERS, Binding, Exchange, Purpose, Queue, Topology, holding_queue, retry_tier
 
 __all__ = ["Difference", "Plan", "Verdict", "compare", "lasting"]
 

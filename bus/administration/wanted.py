@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from bus.declarations import BASE
 from bus.errors import NotFound
 from bus.router import Router
 from bus.settings import Settings
-from bus.topology import BASE, Queue, Topology, merged
+from bus.topology import Queue, Topology, merged
 
 __all__ = ["Wanted", "topology_of", "wanted_by"]
 

@@ -9,15 +9,16 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from typing import Any, Self
+from urllib.parse import quote
 
 from bus.brokers.management import Management, usual_address
 from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 from bus.queue_names import QueueName, queue_name
+from bus.settings import Settings
 from bus.topology import Purpose
-from bus.transports.rabbitmq.depths import Depth, depths
-from bus.transports.rabbitmq.probe import Server, probe
+from bus.transports.rabbitmq.depth import Depth, depths
+from bus.transports.rabbitmq.probe import Server, probe, vhost_of
 
 __all__ = ["Picture", "QueueState", "Wanted", "Where", "picture"]
 
@@ -74,6 +75,12 @@ class Where:
     renew: bool = True
     """Whether request queues are asked for by AMQP where the management API does not tell."""
 
+    @classmethod
+    def of(cls, settings: Settings, *, renew: bool) -> Self:
+        """The settings' broker."""
+        named = settings.management_url
+        return cls(url=settings.address, management_url=named.get_secret_value() if named else None, renew=renew)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
@@ -122,7 +129,7 @@ async def listed(where: Where, server: Server) -> Listing:
         overview = await api.call("GET", "overview")
         if overview.get("cluster_name") != server.cluster:
             return another(where, api)
-        return Listing(rows=await rows(api, vhost(where.url)))
+        return Listing(rows=await rows(api, vhost_of(where.url)))
     except (Unavailable, Unauthenticated) as error:
         return Listing(why=str(error))
 
@@ -140,11 +147,6 @@ async def rows(api: Management, vhost: str) -> dict[str, Mapping[str, Any]]:
     statistics, totals = await asyncio.gather(api.call("GET", path), api.call("GET", f"{path}&{TOTALS}"))
     found = {each["name"]: each for each in statistics}
     return {each["name"]: {**found.get(each["name"], {}), **each} for each in totals}
-
-
-def vhost(url: str) -> str:
-    """The virtual host of an AMQP URL."""
-    return unquote(urlsplit(url).path[1:]) or "/"
 
 
 def chosen(wanted: Wanted, listing: Listing) -> list[QueueName]:

@@ -1,6 +1,5 @@
 """Which dead-letter queues a command is about, and the way to them."""
 
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -76,8 +75,7 @@ async def _listed(settings: Settings, service: str | None) -> list[str]:
             check_part(service, "service")
         except ContractError as error:
             raise ContractError(f"{error}; or write MODULE:ROUTER") from None
-    where = Where(url=settings.address, management_url=os.environ.get("BUS_MANAGEMENT_URL") or None, renew=False)
-    seen = await picture(where, Wanted(service=service))
+    seen = await picture(Where.of(settings, renew=False), Wanted(service=service))
     names = [each.name for each in seen.queues if each.purpose == "dead"]
     if not names:
         raise NotFound(f"there are no dead-letter queues{f' of a service {service!r}' if service else ''} on this broker")

@@ -14,6 +14,7 @@ from unittest.mock import patch
 import pamqp.encode
 
 import bus.app
+import bus.declarations
 import bus.middleware.retry
 import bus.topology
 from bus.envelope import Envelope, new_id
@@ -139,7 +140,7 @@ def headers_copied() -> list[Any]:
 
 def without(function: str, argument: str) -> list[Any]:
     """What this function of the topology makes, without one argument."""
-    made = getattr(bus.topology, function)
+    made = getattr(bus.declarations, function)
 
     def lacking(*words: Any, **more: Any) -> Any:
         result = made(*words, **more)
@@ -147,15 +148,16 @@ def without(function: str, argument: str) -> list[Any]:
             return replace(result, arguments={name: value for name, value in result.arguments.items() if name != argument})
         return {name: value for name, value in result.items() if name != argument}
 
-    return [patch.object(bus.topology, function, lacking)]
+    return [patch.object(bus.declarations, function, lacking)]
 
 
 def tiers_shared() -> list[Any]:
-    return [
-        patch.object(bus.topology, "retry_tier", lambda service, tier: f"shared.retry.{tier}"),
-        patch.object(bus.topology, "return_exchange", lambda service: "shared.return"),
-        patch.object(bus.topology, "unroutable_dead", lambda service: "shared.unroutable.dead"),
-    ]
+    names = {
+        "retry_tier": lambda service, tier: f"shared.retry.{tier}",
+        "return_exchange": lambda service: "shared.return",
+        "unroutable_dead": lambda service: "shared.unroutable.dead",
+    }
+    return [patch.object(room, name, made) for name, made in names.items() for room in (bus.topology, bus.declarations)]
 
 
 # --- the sender's side ---------------------------------------------------------------------------------------------

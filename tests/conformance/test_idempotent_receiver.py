@@ -1,9 +1,10 @@
 """What was handled has no second effect, however often it comes."""
 
 from bus.contract import encode
+from bus.declarations import reply_topology
 from bus.envelope import Envelope, new_id
 from bus.router import Router
-from bus.topology import address_of, reply_topology
+from bus.topology import address_of
 from bus.transport import Accepted
 from tests.conformance.contracts import Look, Told, Word, Write
 from tests.conformance.test_jobs import QUEUE

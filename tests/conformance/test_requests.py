@@ -4,6 +4,9 @@ import asyncio
 
 import pytest
 
+from bus.context import Context
+from bus.contract import Kind
+from bus.declarations import reply_topology
 from bus.errors import (
     BusError,
     ConfigurationError,
@@ -16,8 +19,15 @@ from bus.errors import (
     NotServed,
 )
 from bus.router import Router
-from tests.conformance.contracts import Ask, AskNewly, Hush, Word
-from tests.conformance.world import World
+from bus.topology import address_of
+from tests.conformance.contracts import Ask, AskNewly, Hush, Word, Write
+from tests.conformance.world import World, message
+
+ANSWERS: tuple[tuple[Kind, str, tuple[str, ...]], ...] = (
+    ("request", "desk.ask.v1", ("desk.ask.v1.reply",)),
+    ("request", "desk.silence.v1", ("bus.error.v1",)),
+    ("job", "desk.write.v1", ("desk.write.v1.progress", "desk.write.v1.reply")),
+)
 
 
 def echo() -> Router:
@@ -39,6 +49,36 @@ async def test_a_request_is_answered_with_its_reply(world: World) -> None:
     await world.serve(desk, echo())
     assert await client.request(Ask(text="be it"), timeout=30) == Word(text="so be it")
     await client.request(Hush(), timeout=30)
+
+
+async def test_whatever_is_answered_has_the_question_as_its_cause(world: World) -> None:
+    """A reply, an error, and what the submitter of a job hears."""
+    desk, client = await world.bus("desk"), await world.connect()
+    router = Router("desk")
+
+    @router.request(Ask)
+    async def ask(request: Ask) -> Word:
+        return Word(text="")
+
+    @router.request(Hush)
+    async def hush(request: Hush) -> None:
+        raise NotFound("no such silence")
+
+    @router.job(Write)
+    async def write(job: Write, context: Context) -> Word:
+        await context.progress(0.5)
+        return Word(text="")
+
+    await world.serve(desk, router)
+    topology = reply_topology("client", "1")
+    (queue,) = topology.queues
+    heard = await client.consume(queue, topology, acks=False)
+    for traffic, type_, answers in ANSWERS:
+        question = message(type=type_, traffic=traffic, source="client", reply_to=queue.name, correlation_id="whole", causation_id="before")
+        await client.send(question, address_of(traffic, type_))
+        for answer in answers:
+            said = (await heard.next()).envelope
+            assert (said.type, said.correlation_id, said.causation_id, said.in_reply_to) == (answer, "whole", question.id, question.id)
 
 
 async def test_a_hundred_requests_at_once_each_get_their_own_reply(world: World) -> None:

@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from bus.declarations import BASE
 from bus.errors import ConnectionLost, DeadlineExceeded, InvalidArgument, Unavailable
-from bus.topology import BASE, EVENTS, Binding, Queue, Topology
+from bus.topology import EVENTS, Binding, Queue, Topology
 from bus.transport import Accepted, Outcome, Refused, Returned
 from tests.conformance.ports import narrow, plain, quorum, to
 from tests.conformance.world import World, message, stays, until

@@ -24,10 +24,10 @@ class Ended:
 
 
 @asynccontextmanager
-async def running(*arguments: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def running(*arguments: str, program: str = "bus.cli", **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """The command while the block lasts."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bus.cli", *arguments),
+        *(sys.executable, "-m", program, *arguments),
         cwd=ROOT,
         env={**os.environ, **PATIENT, "COLUMNS": "200", **environment},
         stdin=asyncio.subprocess.DEVNULL,

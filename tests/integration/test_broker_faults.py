@@ -19,52 +19,49 @@ class AddUp(Job[Sum]):
     count: int
 
 
-async def test_a_job_ends_although_its_broker_was_killed_meanwhile_and_runs_once(private_node: PrivateNode) -> None:
-    router = Router("faults")
-    begun, go_on, runs = asyncio.Event(), asyncio.Event(), list[str]()
+class Work:
+    """A job that goes on when it is told to."""
 
-    @router.job(AddUp)
-    async def add_up(job: AddUp, context: Context) -> Sum:
-        runs.append(context.envelope.id)
-        begun.set()
-        await go_on.wait()
+    def __init__(self) -> None:
+        self.router = Router("faults")
+        self.begun, self.go_on, self.runs = asyncio.Event(), asyncio.Event(), list[str]()
+        self.router.job(AddUp)(self.add_up)
+
+    async def add_up(self, job: AddUp, context: Context) -> Sum:
+        self.runs.append(context.envelope.id)
+        self.begun.set()
+        await self.go_on.wait()
         return Sum(total=sum(range(job.count)))
 
+
+async def test_a_job_ends_although_its_broker_was_killed_meanwhile_and_runs_once(private_node: PrivateNode) -> None:
+    work = Work()
     settings = Settings(url=SecretStr(private_node.url))
-    async with Bus("faults", settings=settings) as worker, worker.serving(router), Bus("caller", settings=settings) as caller:
+    async with Bus("faults", settings=settings) as worker, worker.serving(work.router), Bus("caller", settings=settings) as caller:
         job = await caller.submit(AddUp(count=5))
-        await begun.wait()
+        await work.begun.wait()
         await kill_with_queues_on_disk(private_node)
         await until(lambda: not worker.ready and not caller.ready, "both to notice")
         await private_node.start()
         await until(lambda: worker.ready and caller.ready, "both to be back", seconds=100)
-        go_on.set()
+        work.go_on.set()
         result = await job.result(timeout=100)
 
     assert result.total == 10
-    assert runs == [job.id]
+    assert work.runs == [job.id]
 
 
 async def test_a_job_that_ended_while_the_broker_was_away_is_reported_and_not_run_again(private_node: PrivateNode) -> None:
-    router = Router("faults")
-    begun, go_on, runs = asyncio.Event(), asyncio.Event(), list[str]()
-
-    @router.job(AddUp)
-    async def add_up(job: AddUp, context: Context) -> Sum:
-        runs.append(context.envelope.id)
-        begun.set()
-        await go_on.wait()
-        return Sum(total=sum(range(job.count)))
-
+    work = Work()
     settings = Settings(url=SecretStr(private_node.url))
-    async with Bus("faults", settings=settings) as worker, worker.serving(router), Bus("caller", settings=settings) as caller:
+    async with Bus("faults", settings=settings) as worker, worker.serving(work.router), Bus("caller", settings=settings) as caller:
         job = await caller.submit(AddUp(count=4))
-        await begun.wait()
+        await work.begun.wait()
         await kill_with_queues_on_disk(private_node)
         await until(lambda: not worker.ready and not caller.ready, "both to notice")
-        go_on.set()
+        work.go_on.set()
         await private_node.start()
         result = await job.result(timeout=100)
 
     assert result.total == 6
-    assert runs == [job.id]
+    assert work.runs == [job.id]

@@ -19,8 +19,9 @@ from bus.brokers.broker import Broker
 from bus.cli.dead_places import connected
 from bus.contract import contract_of
 from bus.dead_letters import look
+from bus.declarations import job_topology
 from bus.envelope import Envelope
-from bus.topology import dead_letter_address, dead_letter_queue, job_topology
+from bus.topology import dead_letter_address, dead_letter_queue
 from bus.transport import Accepted, Transport
 from bus.transports.rabbitmq import RabbitMQTransport
 from bus.transports.rabbitmq.link import Link

@@ -1,12 +1,10 @@
 """The bus in FastStream applications, run by FastStream."""
 
 import asyncio
-import os
 import signal
 import struct
-import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import aio_pika
@@ -21,29 +19,16 @@ from bus import Bus, BusError, ConfigurationError, FailedPrecondition, Internal,
 from bus.faststream import FastStreamTransport, attach, broker_of_its_own
 from tests.conformance.ports import HERE, quorum
 from tests.conformance.world import Ear, Inbox
-from tests.integration.command import ROOT, Ended, ended
+from tests.integration.command import ROOT, Ended, ended, running
 from tests.integration.faststream_service import Answer, Ask, Note, router
 from tests.polling import until
 
 CANARY = "Eleonora Quist"
 
 
-@asynccontextmanager
-async def faststream(url: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+def faststream(url: str, *arguments: str) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
     """`faststream run` while the block lasts."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "faststream", "run", *arguments),
-        cwd=ROOT,
-        env={**os.environ, "BUS_URL": url, "BUS_LOG_LEVEL": "debug", "PYTHONPATH": str(ROOT)},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    return running("run", *arguments, program="faststream", BUS_URL=url, BUS_LOG_LEVEL="debug", PYTHONPATH=str(ROOT))
 
 
 def caller(url: str) -> Bus:

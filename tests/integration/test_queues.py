@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from bus import Bus, Settings
 from bus.brokers.broker import Broker
 from bus.brokers.queues import Picture, QueueState, Wanted, Where, picture
-from bus.transports.rabbitmq.depths import Depth, depths
+from bus.transports.rabbitmq.depth import Depth, depths
 from tests.broker import management_url
 from tests.integration.command import bus
 from tests.integration.library_service import ScanBook, heard, router

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import override
 
+from bus.activator import ServiceActivator
 from bus.contract import Event, Job, Message, Request
 from bus.envelope import Envelope, Traffic
 from bus.handler import Handler
@@ -18,6 +19,7 @@ from bus.quarantine import Quarantine
 from bus.receiver import Receiver
 from bus.replies import JobHandle
 from bus.router import Router
+from bus.settlement import Settler
 from bus.topology import Address, Queue, Topology
 from bus.transport import Accepted, Consumption, Delivery, Observer, Outcome
 
@@ -149,6 +151,7 @@ class FakeTransport:
     consumption: FakeConsumption = field(default_factory=FakeConsumption)
     deliver: Callable[[Delivery], None] = lambda _: None
     closed: int = 0
+    has_management_api: bool = True
 
     async def start(self, observer: Observer, *, timeout: float) -> None: ...
 
@@ -201,18 +204,13 @@ def receiver_of(
     """The receiver of a router's only endpoint."""
     ((name, endpoint),) = router.endpoints.items()
     queue, topology = router.topology()[name]
+    known = MemoryInbox() if inbox is None else inbox
     return Receiver(
         endpoint,
         queue,
         topology,
-        handler or router,
-        transport,
-        service=router.name,
-        sender=NoSender(),
-        state=None,
-        inbox=MemoryInbox() if inbox is None else inbox,
-        gate=gate,
+        activator=ServiceActivator(endpoint, handler or router, sender=NoSender(), state=None, inbox=known, gate=gate, clock=clock),
+        settler=Settler(endpoint, topology, transport, service=router.name, gate=gate, clock=clock),
         quarantine=Quarantine() if quarantine is None else quarantine,
         delivery_limit=LIMIT,
-        clock=clock,
     )

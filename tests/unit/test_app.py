@@ -1,4 +1,5 @@
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -184,3 +185,19 @@ async def test_it_is_ready_only_while_it_serves_not_while_it_begins_or_stops() -
 async def test_a_router_without_handlers_is_served() -> None:
     async with ledger(FakeTransport()) as bus, bus.serving(Router("ledger")):
         assert bus.ready
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_counts_for_the_queues_is_read_back_where_the_transport_has_a_management_api(
+    caplog: pytest.LogCaptureFixture, *, asked: bool
+) -> None:
+    @virtual
+    async def run() -> None:
+        transport = FakeTransport(has_management_api=asked)
+        bus = ledger(transport)
+        with caplog.at_level(logging.INFO):
+            async with bus, bus.serving(working(0, [])):
+                pass
+        assert ("policies were not looked at" in caplog.text) is asked
+
+    run()

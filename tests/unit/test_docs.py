@@ -8,9 +8,10 @@ import bus
 import bus.errors
 from bus.cli.errors import exit_code
 from bus.contract import contract_of
+from bus.declarations import BASE, job_topology
 from bus.errors import BusError
 from bus.settings import Settings
-from bus.topology import BASE, TIERS, job_queue, job_topology
+from bus.topology import TIERS, job_queue
 from bus.transports.wire import KNOWN_HEADERS
 from tests.conformance.faststream_world import FastStreamWorld
 from tests.unit.ledger import CloseBooks

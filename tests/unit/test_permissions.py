@@ -9,10 +9,10 @@ from bus.administration.passwords import password_hash, read_passwords
 from bus.administration.permissions import ADMINISTRATOR, BrokerUser, broker_users, permissions, refuse_ungranted, users
 from bus.cli import main
 from bus.contract import Contract, contract_of
+from bus.declarations import BASE
 from bus.errors import ConfigurationError
 from bus.grants import Grants, Rights
 from bus.router import Router
-from bus.topology import BASE
 from tests.unit.ledger import Add, BooksClosed, CloseBooks, GetTotal
 
 CONTRACTS: list[Contract] = [contract_of(model) for model in (Add, GetTotal, CloseBooks, BooksClosed)]

@@ -2,8 +2,9 @@ import pytest
 
 from bus import Event, Job, Message, Request, Router, contract
 from bus.contract import Catalog
+from bus.declarations import reply_topology
 from bus.queue_names import queue_name, service_queues
-from bus.topology import TIERS, Queue, Topology, merged, reply_topology
+from bus.topology import TIERS, Queue, Topology, merged
 
 catalog = Catalog()
 

@@ -3,13 +3,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from rich.console import Console
 
 from bus.brokers.queues import Listing, Picture, QueueState, Wanted, Where, askable, chosen, listed, merged
 from bus.cli.queue_table import age, notes, table
 from bus.errors import ConfigurationError, Unavailable
 from bus.queue_names import QueueName, queue_name
-from bus.transports.rabbitmq.depths import Depth
+from bus.settings import Settings
+from bus.transports.rabbitmq.depth import Depth
 from bus.transports.rabbitmq.probe import Server
 from tests.unit.http_stub import answering
 
@@ -27,6 +29,12 @@ def named(name: str) -> QueueName:
 
 def row(name: str, **values: Any) -> Listing:
     return Listing(rows={name: {"name": name, "state": "running", "type": "quorum", **values}})
+
+
+def test_both_sources_are_where_the_settings_say() -> None:
+    settings = Settings(url=SecretStr(WHERE.url), management_url=SecretStr("http://127.0.0.1:1"))
+    assert Where.of(settings, renew=True) == replace(WHERE, management_url="http://127.0.0.1:1")
+    assert Where.of(settings.model_copy(update={"management_url": None}), renew=True) == WHERE
 
 
 # --- what is asked for -----------------------------------------------------------------------------------------------

@@ -3,11 +3,11 @@ from itertools import permutations
 import pytest
 
 from bus.contract import HIGHEST_VERSION, LONGEST_NAME, LONGEST_PART, Catalog, Event, contract, contract_of
+from bus.declarations import BASE, event_topology, job_topology, reply_topology, request_topology
 from bus.errors import ContractError
 from bus.policy import RetryPolicy
 from bus.router import Router
 from bus.topology import (
-    BASE,
     Address,
     Binding,
     Queue,
@@ -15,12 +15,8 @@ from bus.topology import (
     address_of,
     dead_letter_address,
     dead_letter_queue,
-    event_topology,
-    job_topology,
     merged,
     reply_address,
-    reply_topology,
-    request_topology,
     retry_address,
     tier_for,
     update_address,

@@ -10,11 +10,12 @@ from bus.administration.definitions import definitions
 from bus.administration.held import Held, HeldExchange, HeldQueue, effective, policy_of
 from bus.administration.plan import Difference, Plan, compare
 from bus.administration.wanted import Wanted, wanted_by
+from bus.declarations import reply_topology
 from bus.errors import NotFound
 from bus.policy import RetryPolicy
 from bus.router import Router
 from bus.settings import Settings
-from bus.topology import Binding, Queue, Topology, merged, reply_topology
+from bus.topology import Binding, Queue, Topology, merged
 from tests.unit.ledger import Add, BooksClosed, CloseBooks, Total
 
 SETTINGS = Settings()

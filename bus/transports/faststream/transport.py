@@ -46,6 +46,8 @@ class FastStreamTransport:
     and stopped at the close.
     """
 
+    has_management_api = True
+
     def __init__(self, broker: RabbitBroker, *, settings: Settings, name: str, clock: Clock = time.time) -> None:
         """`name` is the service's, for logs. Where messages go is the broker's affair, and the setting `url` is not looked at."""
         self._settings = settings

@@ -22,6 +22,8 @@ LARGEST_BODY = 16 * 1024 * 1024
 class MemoryTransport:
     """A connection to a `MemoryBroker`; `clock` is the wall clock in seconds, the broker's where none is given."""
 
+    has_management_api = False
+
     def __init__(self, broker: MemoryBroker, *, clock: Callable[[], float] | None = None) -> None:
         self._broker = broker
         self._clock = clock or broker.clock

@@ -3,21 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from aiormq.channel import Channel
-from aiormq.exceptions import ChannelNotFoundEntity
 
 from bus.errors import Unavailable
 from bus.settings import Settings
 from bus.topology import Binding, Topology
 from bus.transports.rabbitmq.carrying import Carriage
 from bus.transports.rabbitmq.declaring import absent
+from bus.transports.rabbitmq.depth import Depth, depth_by
 from bus.transports.rabbitmq.faults import translating
 from bus.transports.rabbitmq.link import RPC_TIMEOUT, Link, quietly_closed
 from bus.transports.rabbitmq.moving import MovingChannel, fresh_tag
 
-__all__ = ["Administration", "Depth", "Moving", "administering"]
+__all__ = ["Administration", "Moving", "administering"]
 
 WINDOW = 200
 """Messages that are on their way at a time; so many may be there twice after a kill."""
@@ -28,14 +27,6 @@ QUIET = 0.3
 
 LOOK = 0.05
 """Seconds between two looks whether a queue is empty yet."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Depth:
-    """What a passive declaration says of a queue."""
-
-    ready: int
-    consumers: int
 
 
 @asynccontextmanager
@@ -83,13 +74,8 @@ class Administration:
     async def depth(self, queue: str) -> Depth | None:
         """What waits in a queue, and who consumes it; None where there is none."""
         async with self._channel(f"looking at {queue}") as channel:
-            try:
-                declared = await channel.queue_declare(queue, passive=True, timeout=RPC_TIMEOUT)
-            except ChannelNotFoundEntity as error:
-                if "no queue" not in str(error):
-                    raise
-                return None
-            return Depth(ready=declared.message_count or 0, consumers=declared.consumer_count or 0)
+            depth = await depth_by(channel, queue)
+        return None if depth.missing else depth
 
     async def bind(self, bindings: Iterable[Binding]) -> None:
         """Bind; what is bound already stays so."""

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from aiormq.channel import Channel
-from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
+from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, ChannelNotFoundEntity
 
 from bus.errors import ConfigurationError
 from bus.topology import Queue, Topology
@@ -60,7 +60,11 @@ async def _own(opened: Open, queue: Queue, known: str | None, *, timeout: float)
 
 
 async def absent(opened: Open, topology: Topology, *, timeout: float) -> list[str]:
-    """What is not there of the exchanges, and of the queues that are not a connection's own: `queue <name>`."""
+    """What is not there of the exchanges, and of the queues that are not a connection's own: `queue <name>`.
+
+    RabbitMQ from 4.2.6 on shows an exchange only to who has some right to it. One that is not shown counts as there: this service
+    neither publishes to it nor binds anything to it, and what its queues get from there is others' to make.
+    """
     checks = [(f"exchange {each.name}", "exchange", each.name) for each in topology.exchanges]
     checks += [(f"queue {each.name}", "queue", each.name) for each in topology.queues if not each.exclusive]
     found: list[str] = []
@@ -72,6 +76,10 @@ async def absent(opened: Open, topology: Topology, *, timeout: float) -> list[st
                 await channel.exchange_declare(name, passive=True, timeout=timeout)
             else:
                 await channel.queue_declare(name, passive=True, timeout=timeout)
+        except ChannelAccessRefused:
+            if kind != "exchange":
+                raise  # it is consumed, or written to
+            channel = None
         except ChannelNotFoundEntity as error:
             if f"no {kind}" not in str(error):
                 raise  # it is there, and its node is down

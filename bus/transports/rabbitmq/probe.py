@@ -11,7 +11,7 @@ from aiormq.exceptions import AMQPError, AuthenticationError, ProbableAuthentica
 
 from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 
-__all__ = ["Server", "connected", "probe"]
+__all__ = ["Server", "connected", "probe", "vhost_of"]
 
 TIMEOUT = 5.0  # seconds for the whole; a handshake on a local network takes 10 ms
 
@@ -53,7 +53,9 @@ async def connected(url: str, timeout: float) -> AsyncIterator[aio_pika.abc.Abst
         raise Unauthenticated(f"the broker at {where} refuses the user or the password; check them in BUS_URL") from error
     except ProtocolSyntaxError as error:
         # RabbitMQ closes the connection instead of opening it, and aiormq calls that an unexpected frame.
-        raise Unauthenticated(f"the broker at {where} refuses {vhost(url)}: make it, or give this user rights to it") from error
+        raise Unauthenticated(
+            f"the broker at {where} refuses the virtual host {vhost_of(url)!r}: make it, or give this user rights to it"
+        ) from error
     except TimeoutError as error:
         raise Unavailable(f"no answer from {where} within {timeout:g} s; is it a RabbitMQ, and is a firewall between?") from error
     except (OSError, AMQPError) as error:
@@ -77,9 +79,9 @@ def address(url: str) -> str:
     return f"{parts.hostname}:{port}"
 
 
-def vhost(url: str) -> str:
-    """The virtual host that a URL names, for people."""
-    return f"the virtual host {unquote(urlsplit(url).path[1:]) or '/'!r}"
+def vhost_of(url: str) -> str:
+    """The virtual host that a URL names."""
+    return unquote(urlsplit(url).path[1:]) or "/"
 
 
 def reason(error: Exception) -> str:

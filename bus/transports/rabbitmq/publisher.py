@@ -7,10 +7,11 @@ from typing import Protocol
 
 from aiormq.channel import Channel
 
+from bus.declarations import BASE
 from bus.envelope import Envelope
 from bus.errors import DeadlineExceeded, Unavailable
 from bus.recovery import supervised
-from bus.topology import BASE, Address
+from bus.topology import Address
 from bus.transport import Outcome
 from bus.transports.rabbitmq.faults import TROUBLE, translated
 from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, Connected, quietly_closed

@@ -34,6 +34,8 @@ Clock = Callable[[], float]
 class RabbitMQTransport:
     """`Transport` on RabbitMQ 3.10 and later."""
 
+    has_management_api = True
+
     def __init__(self, settings: Settings, *, name: str, clock: Clock = time.time) -> None:
         """`name` is the service's; the RabbitMQ UI shows it as that of the connections."""
         self._settings = settings

@@ -1,0 +1,124 @@
+"""Service Activator (Hohpe and Woolf, "Enterprise Integration Patterns", 2003): lets a message in, and calls the service with it.
+
+In this order: who sent it is proven, what was handled before has no second effect, what lay too long is refused, the payload is opened.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from bus.context import Context, Sender, current
+from bus.dead_letters.record import PARKED
+from bus.encryption import UNUSED, Cipher
+from bus.envelope import Envelope, Progress
+from bus.errors import BusError, Cancelled, Expired, Undecodable, UnknownKey
+from bus.handler import Handler
+from bus.inbox import Handled, Inbox, MessageKey
+from bus.middleware.auth import Gate
+from bus.recovery import is_own_cancel
+from bus.router import Endpoint
+from bus.settlement import Outcome
+
+__all__ = ["ServiceActivator"]
+
+log = logging.getLogger("bus.activator")
+
+Report = Callable[[Progress], Awaitable[None]]
+
+
+class ServiceActivator:
+    """One endpoint's: from a message to the outcome of one attempt. It knows of no delivery, and settles nothing."""
+
+    def __init__(  # noqa: PLR0913 - what a message meets on its way in
+        self,
+        endpoint: Endpoint,
+        handler: Handler,
+        *,
+        sender: Sender,
+        state: Any,
+        inbox: Inbox,
+        gate: Gate | None = None,
+        cipher: Cipher = UNUSED,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`gate` holds messages to what proves them; None takes them as they come. `cipher` opens their payloads."""
+        self._endpoint = endpoint
+        self._handler = handler
+        self._sender = sender
+        self._state = state
+        self._inbox = inbox
+        self._gate = gate
+        self._cipher = cipher
+        self._clock = clock
+        self.refusal: Callable[[Envelope], BusError | None] = gate.refusal if gate is not None else _none
+        """Why a message must not be handled; None where it may. No method, since every message passes it: one call less."""
+
+    def same(self, first: Envelope, second: Envelope) -> bool:
+        """Whether the second is the first once more, and not only in what anyone could have written on it.
+
+        A copy that its sender made when it was in doubt is signed and encrypted anew: then both have to be what they say.
+        """
+        if all(getattr(first, name) == getattr(second, name) for name in IDENTITY):
+            return True
+        if (first.source, first.type) != (second.source, second.type):
+            return False
+        return self.refusal(first) is None and self.refusal(second) is None
+
+    async def refused(self, envelope: Envelope, refusal: BusError) -> Outcome | None:
+        """What becomes of what is not let in; None where it is after all, by a key that was fetched just now."""
+        if isinstance(refusal, UnknownKey) and self._gate is not None:
+            if envelope.traffic == "request" or PARKED in envelope.headers:
+                again = await self._gate.again(envelope)
+                return None if again is None else Outcome(error=again, refused=True)
+            self._gate.later()
+        return Outcome(error=refusal, refused=True)
+
+    async def call_unless_handled(self, envelope: Envelope, report: Report | None) -> Outcome:
+        """What is remembered of the message, or comes of handling it now. Only success is remembered: a dead letter may be replayed."""
+        key = MessageKey(self._endpoint.queue, envelope.source, envelope.id)
+        known = await self._inbox.find(key)
+        if known is not None:
+            log.debug("a duplicate; it was handled before", extra={"queue": envelope.queue, "message_id": envelope.id})
+            return Outcome(reply=known.reply, concluded=known.reply is None)
+        outcome = await self.call(envelope, report)
+        if outcome.error is None:
+            # A job's result has been told to its submitter; only who asks again is answered again.
+            await self._inbox.add(key, Handled(reply=outcome.reply if envelope.traffic == "request" else None))
+        return outcome
+
+    async def call(self, envelope: Envelope, report: Report | None) -> Outcome:
+        """Handle it. Whatever its handler raises is an outcome; `report` tells how far it is."""
+        token = current.set(Context(envelope=envelope, bus=self._sender, state=self._state, report=report))
+        try:
+            return Outcome(reply=await self._handler(self._opened(envelope)))
+        except asyncio.CancelledError:
+            if is_own_cancel():
+                raise
+            return Outcome(error=Cancelled("the handler awaited something that was cancelled"))
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome, and settled as one
+            return Outcome(error=error)
+        finally:
+            current.reset(token)
+
+    def _opened(self, envelope: Envelope) -> Envelope:
+        """The envelope with its payload, and with the deadline that the handler's own timeout sets."""
+        if envelope.fault:
+            log.warning("undecodable message", extra={"queue": envelope.queue, "fault": envelope.fault})
+            raise Undecodable(envelope.fault)
+        now = self._clock() * 1000
+        if envelope.expires is not None and envelope.expires <= now:
+            raise Expired(f"{envelope.type}: it lay longer than it was worth handling")
+        envelope = self._cipher.open(envelope)
+        if self._endpoint.timeout is None:
+            return envelope
+        return envelope.evolve(deadline=int(now + self._endpoint.timeout * 1000))
+
+
+IDENTITY = ("source", "type", "body", "proof", "authorization", "reply_to")
+
+
+def _none(_envelope: Envelope) -> BusError | None:
+    """Nothing is refused."""
+    return None
