@@ -13,7 +13,6 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from typing import cast
 
-import hypothesis
 import pytest
 
 from bus.brokers import private_node as private_node_room
@@ -27,9 +26,6 @@ from tests.isolation import isolate
 
 isolate(os.environ)  # here, before anything reads the environment
 private_node_room.START_DEADLINE = START
-# How long an example takes is the machine's affair, not the code's: on a crowded one hypothesis' own 200 ms are soon over.
-hypothesis.settings.register_profile("trunkline", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("trunkline")
 gc.disable()  # until all is imported
 
 NEEDS_BROKER = {"broker", "vhost_url", "shared_broker", "private_node"}

@@ -2,7 +2,7 @@
 
 import ast
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -92,9 +92,14 @@ HOMES: Mapping[str, tuple[str, ...]] = {
 }
 # The guard is a program of its own, started with an environment that is made for it.
 READS_ENVIRONMENT = ("bus.settings", "bus.cli", "bus.brokers.guard")
+ENVIRONMENT = frozenset({"environ", "environb", "getenv", "getenvb"})
+SAID_IN_EXPRESSIONS = ("import_module", *ENVIRONMENT)
 # The reference application shows what users write: no broker's library in it.
 BROKER_LIBRARIES = ("aio_pika", "aiormq", "pamqp", "faststream")
 APPLICATION = {"contracts": ("workers", *BROKER_LIBRARIES), "workers": BROKER_LIBRARIES}
+
+
+Imports = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ class Module:
 
     name: str
     nodes: tuple[ast.AST, ...]
-    imports: tuple[tuple[str, int], ...]
+    imports: Imports
 
     @property
     def is_middleware(self) -> bool:
@@ -112,28 +117,45 @@ class Module:
 
 def violations(root: Path) -> list[str]:
     """Every breach of the rules under `root`, the directory that holds `bus`; empty when all is well."""
-    modules = read(root, "bus")
-    found = [breach for module in modules for rule in RULES for breach in rule(module)]
+    found: list[str] = []
+    imports: dict[str, Imports] = {}
+    for module in read(root, "bus"):
+        found += [breach for rule in RULES for breach in rule(module)]
+        imports[module.name] = module.imports
     applied = [breach for package in APPLICATION for module in read(root, package) for breach in foreign(module, package)]
-    return [*found, *cycles(modules), *applied]
+    return [*found, *cycles(imports), *applied]
 
 
-def read(root: Path, package: str) -> list[Module]:
-    """The modules of one top-level package, with `from x import y` resolved to `x.y` where that is a module."""
-    nodes = {dotted(root, path): every_node(path) for path in sorted((root / package).rglob("*.py"))}
-    return [Module(name, each, tuple(imported(each, known=set(nodes)))) for name, each in nodes.items()]
+def read(root: Path, package: str) -> Iterator[Module]:
+    """The modules of one top-level package, with `from x import y` resolved to `x.y` where that is a module.
+
+    One at a time: all their trees together would keep the collector of garbage busy for longer than all else takes.
+    """
+    paths = {dotted(root, path): path for path in sorted((root / package).rglob("*.py"))}
+    for name, path in paths.items():
+        nodes = every_node(path)
+        yield Module(name, nodes, tuple(imported(nodes, known=paths.keys())))
 
 
 def every_node(path: Path) -> tuple[ast.AST, ...]:
-    """What the file is made of: walked once, since that takes longer than all of the rules."""
-    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    """What the rules look at, walked once: statements, and expressions only where one of them can matter, since they are most of a file."""
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    return tuple(ast.walk(tree) if any(name in source for name in SAID_IN_EXPRESSIONS) else statements(tree))
+
+
+def statements(tree: ast.AST) -> Iterator[ast.AST]:
+    for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for node in getattr(tree, part, ()):
+            yield node
+            yield from statements(node)
 
 
 def dotted(root: Path, path: Path) -> str:
     return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imported(nodes: Iterable[ast.AST], known: set[str]) -> Iterator[tuple[str, int]]:
+def imported(nodes: Iterable[ast.AST], known: Collection[str]) -> Iterator[tuple[str, int]]:
     """What is imported by statement, or by `import_module` with a name that is written out."""
     for node in nodes:
         match node:
@@ -197,18 +219,16 @@ def imports_on_top(module: Module) -> Iterator[str]:
 def leaves_environment(module: Module) -> Iterator[str]:
     if within(module.name, READS_ENVIRONMENT):
         return
-    names = {"environ", "environb", "getenv", "getenvb"}
     for node in module.nodes:
         match node:
-            case ast.Attribute(value=ast.Name(id="os"), attr=attribute) if attribute in names:
+            case ast.Attribute(value=ast.Name(id="os"), attr=attribute) if attribute in ENVIRONMENT:
                 yield f"{module.name}:{node.lineno}: reads the environment (os.{attribute}); take a mapping or a setting"
-            case ast.ImportFrom(module="os", names=aliases) if names.intersection(each.name for each in aliases):
+            case ast.ImportFrom(module="os", names=aliases) if ENVIRONMENT.intersection(each.name for each in aliases):
                 yield f"{module.name}:{node.lineno}: reads the environment; take a mapping or a setting"
 
 
-def cycles(modules: list[Module]) -> Iterator[str]:
-    known = {module.name for module in modules}
-    graph = {module.name: {target for target, _ in module.imports if target in known and target != module.name} for module in modules}
+def cycles(imports: Mapping[str, Imports]) -> Iterator[str]:
+    graph = {name: {target for target, _ in found if target in imports and target != name} for name, found in imports.items()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

@@ -18,7 +18,7 @@ PAGE = ROOT / "docs" / "reliability.md"
 TITLES = {name: fault.title for name, fault in FAULTS.items()}
 HEAD = """\
 This page says what that is worth: what was tried, how often, and what was found. `make chaos` writes it, class by class; no figure in
-it is typed. `make test` ends with a short form of the same.
+it is typed. `make test` has a short form of the same.
 
 ## The ledger
 

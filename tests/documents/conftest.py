@@ -9,9 +9,11 @@ from docx.oxml.ns import qn
 from pypdf import PdfReader
 
 from contracts.documentation.v1 import Note
+from tests.properties import as_here
 from workers.documents.rendering import Template
 from workers.documents.settings import load_settings
 
+as_here()
 CLINIC = "Northside Family Practice"
 
 

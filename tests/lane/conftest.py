@@ -3,6 +3,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lane.streams import StillLoop
+from tests.properties import as_here
+
+as_here()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from bus.envelope import Envelope, Traffic
 from bus.transports import wire
 from bus.transports.rabbitmq.codec import from_properties, to_properties
 from bus.transports.rabbitmq.properties import message_id_of, read_envelope, write_properties
-from tests.unit.test_wire import envelopes
+from tests.lane.envelopes import envelopes
 
 # An unreadable or missing id is made up, and so never the same twice.
 MADE_UP = "made up"

@@ -1,5 +1,7 @@
+import gc
 import inspect
 import io
+import sys
 from importlib import import_module
 
 import pytest
@@ -118,3 +120,16 @@ def test_help_lists_every_command_without_loading_one() -> None:
     app = build(["--help"], Reporter(debug=False))
     assert [each.name for each in app.registered_commands] == sorted(COMMANDS)
     assert len({each.callback for each in app.registered_commands}) == 1
+
+
+def test_what_a_command_imports_is_not_searched_for_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen: list[bool] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(gc.isenabled()))
+    with pytest.raises(SystemExit):
+        main(["contracts", "--help"])
+    assert frozen == [], "the process of somebody else"
+    monkeypatch.setattr(sys, "argv", ["bus", "contracts", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert frozen == [False]
+    assert gc.isenabled()

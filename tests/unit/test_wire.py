@@ -4,39 +4,13 @@ from typing import Any
 
 import pytest
 from aiormq.abc import DeliveredMessage
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from bus.envelope import Envelope
-from bus.transports.rabbitmq.codec import from_message, to_properties
+from bus.transports.rabbitmq.codec import from_message
 from bus.transports.wire import LONGEST_DEADLINE, LONGEST_TEXT, MOST_OTHER, Wire, decode, encode
 from tests.unit.fakes import envelope
-
-text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
-moment = st.integers(1, LONGEST_DEADLINE - 1)
-envelopes = st.builds(
-    Envelope,
-    id=text,
-    type=text,
-    traffic=st.sampled_from(["request", "event", "job", "reply", "update"]),
-    source=text,
-    body=st.binary(max_size=60),
-    timestamp=st.integers(0, 2**32 - 1),
-    correlation_id=text,
-    causation_id=st.none() | text,
-    in_reply_to=st.none() | text,
-    reply_to=st.none() | text,
-    traceparent=st.none() | text,
-    tracestate=st.none() | text,
-    deadline=st.none() | moment,
-    expires=st.none() | moment,
-    expiration=st.none() | moment,
-    attempt=moment,
-    error=st.none() | text,
-    headers=st.dictionaries(text.filter(lambda name: name.startswith("mine")), text | st.integers(-(2**31), 2**31), max_size=3),
-)
 
 GOOD = Wire(body=b"{}", message_id="m-1", type="ledger.add.v1", app_id="office", headers={"correlation-id": "c-1"})
 
@@ -47,38 +21,6 @@ def read(message: Wire) -> Envelope:
 
 def delivered(properties: Basic.Properties) -> DeliveredMessage:
     return DeliveredMessage(delivery=Basic.Deliver(), header=ContentHeader(properties=properties), body=b"{}", channel=None)  # type: ignore[arg-type]  # not looked at
-
-
-@settings(max_examples=50)
-@given(envelopes)
-def test_what_is_sent_arrives(sent: Envelope) -> None:
-    wire = encode(sent)
-    arrived = decode(wire, traffic=sent.traffic, queue="q", received=7)
-    request, lasting = sent.traffic == "request", sent.traffic in {"event", "job"}
-    assert arrived == sent.evolve(
-        queue="q",
-        received=7,
-        deadline=sent.deadline if request else None,
-        attempt=sent.attempt if lasting else 1,
-    )
-    assert wire.delivery_mode == (2 if lasting else 1)
-
-
-@settings(max_examples=50)
-@given(envelopes)
-def test_it_survives_amqps_own_properties(sent: Envelope) -> None:
-    wire = encode(sent)
-    properties = to_properties(wire)
-    blank = Basic.Properties()
-    blank.unmarshal(*_flags_and_values(properties))
-    assert decode(from_message(delivered(blank)), traffic="job", queue=None, received=0).evolve(body=b"") == decode(
-        wire, traffic="job", queue=None, received=0
-    ).evolve(body=b"")
-
-
-def _flags_and_values(properties: Basic.Properties) -> tuple[int, bytes]:
-    raw = properties.marshal()
-    return int.from_bytes(raw[:2], "big"), raw[2:]
 
 
 ANYTHING: list[Any] = [True, 0, -1, 2**53, 2**63 - 1, 0.5, Decimal("1.5"), "", "text", b"\xff", bytearray(b"x"), None, [1], {"a": 1}]

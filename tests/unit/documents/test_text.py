@@ -1,10 +1,8 @@
 """What may be dictated, and what becomes of it on a page."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from workers.documents.text import UNCARRIED, paragraphs, plain
+from workers.documents.text import paragraphs, plain
 
 
 def test_a_line_break_stays_one_and_an_empty_line_begins_a_paragraph() -> None:
@@ -39,12 +37,3 @@ def test_accents_that_were_sent_apart_come_together() -> None:
 
 def test_indentation_and_tabs_stay() -> None:
     assert paragraphs("Plan:\n  - rest\n\tthen walk") == [["Plan:", "  - rest", "    then walk"]]
-
-
-@given(st.text())
-def test_what_comes_out_can_be_carried_and_keeps_every_word(text: str) -> None:
-    lines = [line for block in paragraphs(text) for line in block]
-    assert not any(UNCARRIED.search(line) or "\n" in line or not line.strip() for line in lines)
-    said = [c for c in text if c.isascii() and c.isalnum()]
-    shown = iter("".join(lines))
-    assert all(c in shown for c in said), "a letter is missing, or out of order"
