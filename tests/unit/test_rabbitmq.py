@@ -216,6 +216,42 @@ def test_a_connection_that_goes_before_the_confirm_leaves_the_outcome_open(broke
 
 
 @virtual
+async def test_a_channel_on_which_all_is_nacked_is_given_up_for_another() -> None:
+    """It may not have heard which node leads the queue now."""
+    async with Publishing() as here:
+        first = here.channel
+        for number in range(20):
+            publishing = here.publish()
+            await settle_down()
+            if first.is_closed:
+                break
+            first.confirms[-1].set_exception(DeliveryError(None, Basic.Nack()))
+            assert await publishing == Refused(reason="basic.nack")
+            await asyncio.sleep(0.2)
+        assert 5 <= number <= 12
+        await asyncio.sleep(0)
+        await settle_down()
+        assert len(here.link.channels) == 2
+        here.channel.confirms[-1].set_result(None)
+        assert await publishing == Accepted()
+
+
+@virtual
+async def test_a_channel_on_which_something_is_taken_stays() -> None:
+    async with Publishing() as here:
+        for number in range(100):
+            publishing = here.publish()
+            await settle_down()
+            if number % 10:
+                here.channel.confirms[-1].set_exception(DeliveryError(None, Basic.Nack()))
+            else:
+                here.channel.confirms[-1].set_result(None)
+            await publishing
+            await asyncio.sleep(0.1)
+        assert len(here.link.channels) == 1
+
+
+@virtual
 async def test_a_cancelled_publish_gives_its_place_and_its_id_back() -> None:
     async with Publishing(window=1) as here:
         publishing = here.publish()

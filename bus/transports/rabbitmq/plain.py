@@ -22,6 +22,7 @@ from bus.transports.rabbitmq.faults import translating
 from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, Connected
 from bus.transports.rabbitmq.publishing import LARGEST_BODY
 from bus.transports.rabbitmq.refusals import is_refusal_of
+from bus.transports.rabbitmq.refusing import Verdicts
 
 __all__ = ["PlainConsuming", "PlainDelivery", "PlainPublishing"]
 
@@ -37,6 +38,7 @@ class PlainPublishing:
         self._channel = channel
         self._window = asyncio.Semaphore(window)
         self._in_flight: dict[str, asyncio.Event] = {}
+        self.verdicts = Verdicts()
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @property
@@ -48,7 +50,12 @@ class PlainPublishing:
         """Publish, and what the broker says by `ends` (loop time); `Transport.send` says what is raised."""
         message = wire.encode(envelope)
         async with self._place(envelope.id, ends):
-            return await publish_on(self._channel, message, address, ends)
+            outcome = await publish_on(self._channel, message, address, ends)
+        if isinstance(outcome, Refused):
+            self.verdicts.refuse(asyncio.get_running_loop().time())
+        else:
+            self.verdicts.accept()
+        return outcome
 
     @asynccontextmanager
     async def _place(self, message_id: str, ends: float) -> AsyncIterator[None]:

@@ -16,16 +16,21 @@ from bus.transport import Outcome
 from bus.transports.rabbitmq.faults import TROUBLE, translated
 from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, Connected, quietly_closed
 from bus.transports.rabbitmq.refusals import REFUSED
+from bus.transports.rabbitmq.refusing import Patience, Verdicts
 
 __all__ = ["Publisher", "Publishing"]
 
 log = logging.getLogger("bus.rabbitmq")
+
+LOOK = 0.5
+"""Seconds between two looks whether the broker takes anything."""
 
 
 class Publishing(Protocol):
     """One channel's life: on the fast lane or not, with confirms or without."""
 
     ended: "asyncio.Future[str]"
+    verdicts: Verdicts
 
     @property
     def alive(self) -> bool:
@@ -53,6 +58,7 @@ class Publisher:
         self._open = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._now: Callable[[], float] | None = None
+        self._patience = Patience()
 
     def start(self) -> None:
         """Open the channel, and again whenever it ends."""
@@ -67,7 +73,7 @@ class Publisher:
         try:
             current = self._current = self._opened(channel)
             self._open.set()
-            await asyncio.wait((channel.closing, current.ended), return_when=asyncio.FIRST_COMPLETED)
+            await self._watched(channel, current)
             if current.ended.done() and REFUSED in current.ended.result():
                 log.error(
                     "the broker refused a publish, and closed the channel", extra={"link": self._link.name, "why": current.ended.result()}
@@ -78,6 +84,17 @@ class Publisher:
             if current is not None:
                 current.release()
             await quietly_closed(channel)
+
+    async def _watched(self, channel: Channel, current: Publishing) -> None:
+        """Until the channel has ended, or is to be given up, since all that is published on it is nacked."""
+        loop, look = asyncio.get_running_loop(), LOOK if self._confirms else None
+        while True:
+            done, _ = await asyncio.wait((channel.closing, current.ended), timeout=look, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                return
+            if self._patience.is_over(current.verdicts, loop.time()):
+                log.warning("the broker refuses all that is published; trying another channel", extra={"link": self._link.name})
+                return
 
     def _report(self, error: BaseException) -> None:
         known = translated(error, "opening a channel to publish")

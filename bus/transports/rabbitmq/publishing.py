@@ -18,6 +18,7 @@ from bus.transports.rabbitmq.incoming import CLOSED_BY_BROKER
 from bus.transports.rabbitmq.lane import Lane
 from bus.transports.rabbitmq.properties import message_id_of, write_properties
 from bus.transports.rabbitmq.refusals import Closing
+from bus.transports.rabbitmq.refusing import Verdicts
 
 __all__ = ["ACCEPTED", "LARGEST_BODY", "ConfirmedChannel", "UnconfirmedChannel", "framed"]
 
@@ -78,6 +79,7 @@ class ConfirmedChannel:
         """Places in the window that are promised to publishes that have not run on yet."""
         self._deadlines = Deadlines()
         self._loop = asyncio.get_running_loop()
+        self.verdicts = Verdicts()
         self.ended: asyncio.Future[str] = self._loop.create_future()
         lane.claim(number, self)
 
@@ -156,6 +158,10 @@ class ConfirmedChannel:
 
     def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:
         """The broker has, or has not, taken responsibility."""
+        if ok:
+            self.verdicts.accept()
+        else:
+            self.verdicts.refuse(self._loop.time())
         pending = self._pending
         if not multiple:
             entry = pending.pop(tag, None)
@@ -216,6 +222,7 @@ class UnconfirmedChannel:
         self._on_returned = on_returned
         self._on_failed = on_failed
         self._written: deque[tuple[str, Address]] = deque(maxlen=MOST_UNHEARD_OF)
+        self.verdicts = Verdicts()
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         lane.claim(number, self)
 
