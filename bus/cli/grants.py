@@ -21,7 +21,11 @@ command = typer.Typer(no_args_is_help=True, help="Check a file of grants, and sh
 
 @command.callback()
 def group() -> None:
-    """Check a file of grants, and show who may do what."""
+    r"""Check a file of grants, and show who may do what.
+
+    The file is TOML, with a table for each service and lists of permissions in it: \[services.reader] call = \["library.find"]; beside
+    call there are publish and consume. `bus contracts show TYPE` tells a contract's permission.
+    """
 
 
 @command.command()
@@ -53,11 +57,12 @@ def types(contracts: Sequence[Contract], verb: Verb, permission: str) -> list[st
 
 
 def as_value(grants: Grants, contracts: Sequence[Contract]) -> dict[str, Any]:
-    """For programs: by service and verb the permissions, each with the types that it opens."""
-    return {
+    """For programs: by service and verb the permissions, each with the types that it opens; by operator what he may do."""
+    services = {
         service: {verb: {each: types(contracts, verb, each) for each in sorted(getattr(rights, verb))} for verb in VERBS}
         for service, rights in sorted(grants.services.items())
     }
+    return {"services": services, "operators": {operator: sorted(operations) for operator, operations in sorted(grants.operators.items())}}
 
 
 def show(grants: Grants, known: Known, console: Console) -> None:
