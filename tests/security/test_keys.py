@@ -343,6 +343,10 @@ async def test_a_service_whose_key_nobody_could_check_does_not_start() -> None:
     yard.key("office")
     yard.key("mail")
     yard.private["mail"] = yard.private["office"]
+    with pytest.raises(ConfigurationError, match="the private key is that of the service office, and not of mail"):
+        await yard.started("mail")
+    yard.private["mail"] = [yard.key("mail", "mail-2")]
+    del yard.public["mail-2"]
     with pytest.raises(ConfigurationError, match="not in BUS_JWKS as that of mail"):
         await yard.started("mail")
 
