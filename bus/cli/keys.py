@@ -137,6 +137,7 @@ def ring(
     directory: Directory = HERE,
     add: Annotated[bool, typer.Option("--add", help="Make another key, which decrypts and does not encrypt yet.")] = False,
     use: Annotated[str | None, typer.Option("--use", metavar="KID", show_default=False, help="Let this key encrypt from now on.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make the key that encrypts payloads, or show which there are.
 
@@ -149,8 +150,13 @@ def ring(
     if add or not keys.ring():
         keys.add_to_ring(_new_ring_key(key_id("ring")))
         say(f"BUS_ENCRYPTION_KEYS={keys.ring_file}    (keep it secret: who has it reads what is encrypted)")
-    for number, each in enumerate(keys.ring()):
-        say(f"{each.get('kid')}: {'decrypts' if number else 'encrypts and decrypts'}")
+    held = [{"kid": each.get("kid"), "encrypts": not number} for number, each in enumerate(keys.ring())]
+    if as_json:
+        print_json(held, compact=True)
+        return
+    for key in held:
+        use_ = "encrypts and decrypts" if key["encrypts"] else "decrypts"
+        table_console().print(f"{key['kid']}: {use_}", markup=False, highlight=False)
 
 
 def _new_ring_key(kid: str) -> dict[str, str]:
