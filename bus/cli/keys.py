@@ -72,12 +72,12 @@ def list_(*, directory: Directory = HERE, as_json: AsJson = False) -> None:
         say(f"there are no keys in {directory}; `bus keys new SERVICE` makes the first")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("key", "of", "algorithm", "state", "from", "retired", "compromised"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("key", "of", "algorithm"):
+        table.add_column(heading, no_wrap=heading == "key", overflow="fold")
+    table.add_column("state", overflow="fold")
     for each in jwks:
-        times = (shown(each.get(name)) for name in ("not_before", "retired_at", "compromised_since"))
         owner = f"{each.get('iss')}{' (operator)' if each.get('role') == 'operator' else ''}"
-        table.add_row(str(each.get("kid")), owner, str(each.get("alg")), state(each, now), *times)
+        table.add_row(str(each.get("kid")), owner, str(each.get("alg")), f"{state(each, now)}{times(each)}")
     table_console().print(table)
 
 
@@ -204,6 +204,12 @@ def state(jwk: dict[str, Any], now: float) -> str:
     if key.not_before > now:
         return "published: signs later"
     return "signs"
+
+
+def times(jwk: dict[str, Any]) -> str:
+    """What changes what a key is good for, and when."""
+    words = {"not_before": "from", "retired_at": "retired", "compromised_since": "compromised"}
+    return "".join(f"; {word} {shown(jwk.get(name))}" for name, word in words.items() if jwk.get(name))
 
 
 def shown(moment_: object) -> str:

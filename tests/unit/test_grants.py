@@ -189,6 +189,9 @@ def test_the_reference_applications_grants_are_shown_with_what_they_open(
     assert told["transcription"]["publish"] == {"transcription.completed": ["transcription.completed.v1"]}
     assert not _bus("grants", "check", str(GRANTS), "--contracts", "contracts")
     assert "documentation.get-note-status.v1" in capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "80")
+    assert not _bus("grants", "check", str(GRANTS), "--contracts", "contracts")
+    assert "  documentation.get-note-status.v1\n" in re.sub(" +\n", "\n", capsys.readouterr().out)
 
 
 def test_what_operators_may_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
