@@ -122,7 +122,11 @@ class Keyring:
         needed = self.owner or f"an {self.role}"
         others = sorted(f"the {key.role} {key.owner}" for key in self._keys.values() if key.thumbprint in held)
         if others:
-            return f"the private key is that of {' and '.join(others)}, and not of {needed}: each has its own, and `bus keys new` makes it"
+            new = f"{self.owner}" if self.role == "service" else "NAME --operator"
+            return (
+                f"the private key is that of {' and '.join(others)}, and not of {needed}: `bus keys new {new}` makes one; "
+                "`bus call`, publish and submit speak as its owner by --as"
+            )
         return (
             f"the public half of the private key is not in BUS_JWKS as that of {needed}, "
             "so nobody could check what it signs; `bus keys jwks` shows what to publish"
