@@ -185,11 +185,9 @@ class _Reading:
             self._fault(SERVICES, service, str(error))
             return False
         if self._complete and service not in self._owners and service not in clients:
-            self._fault(
-                f"{SERVICES}.{service}",
-                None,
-                f"unknown service {service!r}{did_you_mean(service, self._owners)}; one that owns no contract is named in {CLIENTS}",
-            )
+            meant = did_you_mean(service, {*self._owners, *clients})
+            fault = f"unknown service {service!r}{meant}; one that owns no contract is named in {CLIENTS}"
+            self._fault(f"{SERVICES}.{service}", None, fault)
         return True
 
     def _check_client(self, client: str, services: dict[str, Any]) -> None:

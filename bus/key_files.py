@@ -13,6 +13,7 @@ from typing import Any
 
 from bus.errors import AlreadyExists, ConfigurationError, NotFound
 from bus.keys import Algorithm, Role, read_jwk
+from bus.nearest import did_you_mean
 from bus.private_keys import generate, read_private
 
 __all__ = ["RING", "SET", "KeyDirectory"]
@@ -74,7 +75,8 @@ class KeyDirectory:
         with self._alone():
             before = [each for each in self.public() if each.get("iss") == owner]
             if not before or not self.key_file(owner).exists():
-                raise NotFound(f"{owner} has no key in {self.path}; `bus keys new {owner}` makes one")
+                meant = did_you_mean(owner, {str(each.get("iss")) for each in self.public()})
+                raise NotFound(f"{owner} has no key in {self.path}{meant or f'; `bus keys new {owner}` makes one'}")
             key = read_jwk(before[-1])
             made = self._add(owner, kid, key.role, algorithm or key.algorithm, {"not_before": begins})
             self._write_set(
@@ -96,7 +98,7 @@ class KeyDirectory:
                     each.update(members)
                     self._write_set(keys)
                     return each
-        raise NotFound(f"there is no key {kid} in {self.set_file}; `bus keys list` shows those that are")
+        raise NotFound(f"there is no key {kid} in {self.set_file}{_meant(kid, keys)}; `bus keys list` shows those that are")
 
     def ring(self) -> list[Jwk]:
         """The keys that encrypt payloads, the one that does so now first; none where there is no ring yet."""
@@ -119,7 +121,7 @@ class KeyDirectory:
             keys = self.ring()
             chosen = [key for key in keys if key.get("kid") == kid]
             if not chosen:
-                raise NotFound(f"there is no key {kid} in {self.ring_file}; `bus keys ring` shows those that are")
+                raise NotFound(f"there is no key {kid} in {self.ring_file}{_meant(kid, keys)}; `bus keys ring` shows those that are")
             _write(self.ring_file, {"keys": chosen + [key for key in keys if key not in chosen]}, 0o600)
 
     def _add(self, owner: str, kid: str, role: Role, algorithm: Algorithm, times: Mapping[str, int]) -> Jwk:
@@ -158,6 +160,12 @@ class KeyDirectory:
             raise ConfigurationError(f"{self.path} cannot be written: {error.strerror}") from None
         finally:
             os.close(descriptor)
+
+
+def _meant(kid: str, keys: list[Jwk]) -> str:
+    """Which key a wrong id may have meant: all of an owner's where it is his name."""
+    owned = [str(each.get("kid")) for each in keys if each.get("iss") == kid]
+    return f"; the keys of {kid} are {', '.join(owned)}" if owned else did_you_mean(kid, {str(each.get("kid")) for each in keys})
 
 
 def _write(path: Path, value: object, mode: int) -> None:

@@ -115,10 +115,22 @@ class Keyring:
             raise ConfigurationError(f"BUS_JWKS: the key set cannot be read: {_why(error)}") from None
         self._take(text)
         if not self._mine():
-            raise ConfigurationError(
-                f"the public half of the private key is not in BUS_JWKS as that of {self.owner or f'an {self.role}'}, "
-                "so nobody could check what it signs; `bus keys jwks` shows what to publish"
+            raise ConfigurationError(self._why_not_mine())
+
+    def _why_not_mine(self) -> str:
+        held = {private.thumbprint for private in self._private}
+        needed = self.owner or f"an {self.role}"
+        others = sorted(f"the {key.role} {key.owner}" for key in self._keys.values() if key.thumbprint in held)
+        if others:
+            new = f"{self.owner}" if self.role == "service" else "NAME --operator"
+            return (
+                f"the private key is that of {' and '.join(others)}, and not of {needed}: `bus keys new {new}` makes one; "
+                "`bus call`, publish and submit speak as its owner by --as"
             )
+        return (
+            f"the public half of the private key is not in BUS_JWKS as that of {needed}, "
+            "so nobody could check what it signs; `bus keys jwks` shows what to publish"
+        )
 
     async def run(self) -> None:
         """Look again every so often, for ever."""

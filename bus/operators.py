@@ -61,7 +61,9 @@ async def _ring(settings: Settings, what: str, clock: Clock) -> Keyring:
     setting = settings.key if settings.auth == "dev" else settings.operator_key
     secret = "" if setting is None else setting.get_secret_value()
     if not secret or (settings.auth == "on" and settings.jwks is None):
-        raise ConfigurationError(f"{what} takes an operator's key: set BUS_OPERATOR_KEY and BUS_JWKS; `bus keys new NAME --operator`")
+        raise ConfigurationError(
+            f"{what} takes an operator's key: set BUS_OPERATOR_KEY and BUS_JWKS; `bus keys new NAME --operator` makes it"
+        )
     if settings.auth == "dev":
         ring = dev_ring("", secret, clock=clock)
     else:

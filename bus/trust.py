@@ -19,7 +19,7 @@ __all__ = ["Trust", "trust_of"]
 
 log = logging.getLogger("bus.auth")
 
-HOW = "`bus keys new SERVICE` makes keys and says what to set; BUS_AUTH=off runs without, and anyone can then speak for anyone"
+WITHOUT = "BUS_AUTH=off runs without, and anyone can then speak for anyone"
 
 
 class Trust:
@@ -98,14 +98,21 @@ def trust_of(service: str, settings: Settings, *, clock: Callable[[], float] = t
         return None
     key = settings.key.get_secret_value() if settings.key else ""
     if not key:
-        raise ConfigurationError(f"BUS_KEY is not set, so {service} cannot prove who it is; {HOW}")
+        raise ConfigurationError(
+            f"BUS_KEY is not set, so {service} cannot prove who it is; `bus keys new {service}` makes a key and says what to set; {WITHOUT}"
+        )
     if settings.auth == "dev":
         log.warning("BUS_AUTH=dev: every service has the same secret, and can speak for any other")
         return Trust(service, dev_ring(service, key, clock=clock), lambda: _grants(settings), settings, clock)
     if settings.jwks is None:
-        raise ConfigurationError(f"BUS_JWKS is not set, so {service} cannot know who the others are; {HOW}")
+        raise ConfigurationError(
+            f"BUS_JWKS is not set, so {service} cannot know who the others are; "
+            f"set it to the jwks.json that `bus keys new` has written beside the key; {WITHOUT}"
+        )
     if settings.grants is None:
-        raise ConfigurationError(f"BUS_GRANTS is not set, so nobody may do anything; write a grants.toml, see `bus grants --help`; {HOW}")
+        raise ConfigurationError(
+            f"BUS_GRANTS is not set, so nobody may do anything; set it to a grants.toml (`bus grants --help` says what is in it); {WITHOUT}"
+        )
     ring = Keyring(service, public_source(settings.jwks), private_keys(key), clock=clock)
     return Trust(service, ring, lambda: _grants(settings), settings, clock)
 

@@ -38,6 +38,7 @@ WITHOUT_SIDEBAR = "---\nhide:\n  - navigation\n---\n\n"
 """The first page is alone in its section."""
 
 LINK = re.compile(r"(\[[^\]]*\]\()([^)\s]+)(\))")
+CODE = re.compile(r"`[^`]+`")
 FENCE = re.compile(r"^\s*(`{3,}|~{3,})")
 LANGUAGES = {
     ".py": "python",
@@ -161,4 +162,9 @@ def _rewritten(line: str, origin: Path, here: str) -> str:
         uri = posixpath.relpath(_page_of(path), posixpath.dirname(here)) if path.is_relative_to(ROOT) else file
         return f"{before}{uri}{mark}{anchor}{after}"
 
-    return LINK.sub(leads, line)
+    return LINK.sub(leads, _unescaped(line) if line.startswith("|") else line)
+
+
+def _unescaped(row: str) -> str:
+    """Git hosts want the bar in a table's code escaped, and Python-Markdown shows the backslash then."""
+    return CODE.sub(lambda code: code[0].replace("\\|", "|"), row)

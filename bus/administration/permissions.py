@@ -160,7 +160,8 @@ def users(found: Sequence[BrokerUser], passwords: Mapping[str, str] | None) -> l
         missing = [name for name in names if not passwords.get(name)]
         stray = sorted(passwords.keys() - set(names))
         if missing:
-            raise ConfigurationError(f"no password for {', '.join(missing)}")
+            strays = f"; there is one for {', '.join(map(repr, stray))}, which is no user" if stray else ""
+            raise ConfigurationError(f"no password for {', '.join(missing)}{strays}")
         if stray:
             raise ConfigurationError(f"a password for {stray[0]!r}, which is no user{did_you_mean(stray[0], names)}")
     return [

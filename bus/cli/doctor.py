@@ -17,18 +17,22 @@ from bus.brokers.choice import Choice, broker_for, choose
 from bus.brokers.engine import engine_answers
 from bus.brokers.installation import find_installation, versions
 from bus.cli.errors import exit_code
-from bus.cli.screen import print_json
+from bus.cli.screen import print_json, table_console
 from bus.errors import BusError
 from bus.settings import load_settings
 from bus.transports.rabbitmq.probe import Server, probe
 
 __all__ = ["command"]
 
-CORE = ("trunkline", "aio-pika", "aiormq", "pydantic", "pydantic-settings", "structlog", "tenacity", "typer", "rich")
+CORE = (
+    *("trunkline", "aio-pika", "aiormq", "msgspec", "pydantic", "pydantic-settings", "pyjwt", "pynacl"),
+    *("structlog", "tenacity", "typer", "rich"),
+)
 EXTRAS = {
-    "auth": ("pyjwt", "cryptography"),
     "containers": ("testcontainers",),
+    "depends": ("fast-depends",),
     "documents": ("python-docx", "reportlab"),
+    "encryption": ("joserfc",),
     "faststream": ("faststream",),
     "reload": ("watchfiles",),
     "transcription": ("pocketsphinx", "numpy", "soundfile", "soxr", "httpx"),
@@ -36,9 +40,18 @@ EXTRAS = {
 }
 
 
+NEEDED: dict[str, tuple[str, ...]] = {"on": ("key", "jwks", "grants"), "dev": ("key",), "off": ()}
+"""What a service does not start without, by `BUS_AUTH`."""
+SECURITY = {
+    "on": "each message is signed and checked",
+    "dev": "BUS_AUTH=dev: all services have one secret",
+    "off": "BUS_AUTH=off: nothing is signed, and anyone can speak for anyone",
+}
+
+
 @dataclass(kw_only=True)
 class Report:
-    """Everything that the doctor found; `exit_code` 0 means that the bus can work here."""
+    """Everything that the doctor found; `exit_code` 0 means that the bus can work here, once a service has the `missing` settings."""
 
     python: str = field(default_factory=platform.python_version)
     packages: dict[str, str | None] = field(default_factory=dict)
@@ -46,6 +59,8 @@ class Report:
     rabbitmq: dict[str, str] | None = None
     container_engine: bool = False
     settings: str = "valid"
+    security: str | None = None
+    missing: list[str] = field(default_factory=list)
     broker: str | None = None
     why: str | None = None
     server: dict[str, str] | None = None
@@ -67,7 +82,7 @@ def command(
 
     Exit code 0: the bus can work here. Otherwise the first problem's code, as for every command.
     """
-    console = Console()
+    console = table_console()
     with console.status("looking"):
         report = asyncio.run(examine(os.environ, start=start))
     if as_json:
@@ -84,7 +99,9 @@ async def examine(environment: Mapping[str, str], *, start: bool) -> Report:
         report.rabbitmq = {"server": str(installation.server), **versions(installation)}
     report.container_engine = await asyncio.to_thread(engine_answers, environment)
     try:
-        load_settings()
+        settings = load_settings()
+        report.missing = [f"BUS_{name.upper()}" for name in NEEDED[settings.auth] if getattr(settings, name) is None]
+        report.security = SECURITY[settings.auth]
     except BusError as error:
         report.settings = "wrong"
         report.failed(error)
@@ -139,7 +156,14 @@ def show(report: Report, console: Console) -> None:
         console.print("problem:", style="bold red", end=" ")
         console.print(problem, markup=False, highlight=False, soft_wrap=True)
     if not report.problems:
-        console.print("all is well", style="green")
+        said = ("well, but no service starts without its keys", "yellow") if report.missing else ("all is well", "green")
+        console.print(said[0], style=said[1])
+
+
+def security(report: Report) -> str:
+    """Who believes whom, and what a service needs for it."""
+    missing = f"; not set: {', '.join(report.missing)} (`bus keys new SERVICE` says what to set)" if report.missing else ""
+    return f"{report.security or 'not known'}{missing}"
 
 
 def rows(report: Report) -> Iterable[tuple[str, str]]:
@@ -153,6 +177,7 @@ def rows(report: Report) -> Iterable[tuple[str, str]]:
     yield "rabbitmq-server", f"{rabbitmq['rabbitmq']} on Erlang {rabbitmq['erlang']}, {rabbitmq['server']}" if rabbitmq else "no"
     yield "container engine", "answers" if report.container_engine else "no"
     yield "settings", report.settings
+    yield "security", security(report)
     yield "broker", f"{report.broker}: {report.why}" if report.broker else "none"
     yield "connection", connection(report)
 

@@ -1,6 +1,6 @@
 """`bus grants`: who may do what, by a file of grants."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,12 +16,19 @@ from bus.grants import VERBS, Grants, Verb, load_grants
 
 __all__ = ["command"]
 
+UNFOLDED = 10_000
+"""Columns in which no row is folded: what the widest takes is measured there."""
+
 command = typer.Typer(no_args_is_help=True, help="Check a file of grants, and show who may do what.")
 
 
 @command.callback()
 def group() -> None:
-    """Check a file of grants, and show who may do what."""
+    r"""Check a file of grants, and show who may do what.
+
+    The file is TOML, with a table for each service and lists of permissions in it: \[services.reader] call = \["library.find"]; beside
+    call there are publish and consume. `bus contracts show TYPE` tells a contract's permission.
+    """
 
 
 @command.command()
@@ -53,28 +60,45 @@ def types(contracts: Sequence[Contract], verb: Verb, permission: str) -> list[st
 
 
 def as_value(grants: Grants, contracts: Sequence[Contract]) -> dict[str, Any]:
-    """For programs: by service and verb the permissions, each with the types that it opens."""
-    return {
+    """For programs: by service and verb the permissions, each with the types that it opens; by operator what he may do."""
+    services = {
         service: {verb: {each: types(contracts, verb, each) for each in sorted(getattr(rights, verb))} for verb in VERBS}
         for service, rights in sorted(grants.services.items())
     }
+    return {"services": services, "operators": {operator: sorted(operations) for operator, operations in sorted(grants.operators.items())}}
 
 
 def show(grants: Grants, known: Known, console: Console) -> None:
-    """A line a permission."""
-    table = Table("service", "may", "permission", "which is", box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in table.columns:
-        column.overflow = "fold"
+    """A line a permission; on a narrow screen what it opens stands below it."""
+    found = list(rows(grants, known))
+    table = tabled(("service", "may", "permission", "which is"), found)
+    if console.measure(table, options=console.options.update(max_width=UNFOLDED)).maximum > console.width:
+        below = [(service, may, "\n  ".join([permission, *which.splitlines()])) for service, may, permission, which in found]
+        table = tabled(("service", "may", "permission, and which it is"), below)
+    console.print(table)
+    console.print(f"\n{known.looked_at()}", style="dim", highlight=False)
+
+
+def rows(grants: Grants, known: Known) -> Iterator[tuple[str, str, str, str]]:
+    """Who, may do what, by which permission, and what that opens."""
     for service, rights in sorted(grants.services.items()):
         held = [(verb, each) for verb in VERBS for each in sorted(getattr(rights, verb))]
         for verb, permission in held:
-            table.add_row(service, verb, permission, "\n".join(types(known.contracts, verb, permission)))
+            yield service, verb, permission, "\n".join(types(known.contracts, verb, permission))
         if not held:
-            table.add_row(service, "-", "-", "nothing")
+            yield service, "-", "-", "nothing"
     for operator, operations in sorted(grants.operators.items()):
-        table.add_row(operator, "operate", "\n".join(sorted(operations)) or "-", "an operator's")
-    console.print(table)
-    console.print(f"\n{known.looked_at()}", style="dim", highlight=False)
+        yield operator, "operate", "\n".join(sorted(operations)) or "-", "an operator's"
+
+
+def tabled(headings: Sequence[str], found: Iterable[Sequence[str]]) -> Table:
+    """Rows below headings; a name that is too long is folded and never cut."""
+    table = Table(*headings, box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in table.columns:
+        column.overflow = "fold"
+    for row in found:
+        table.add_row(*row)
+    return table
 
 
 def nobodys(grants: Grants, contracts: Sequence[Contract]) -> list[str]:

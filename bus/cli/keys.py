@@ -72,12 +72,12 @@ def list_(*, directory: Directory = HERE, as_json: AsJson = False) -> None:
         say(f"there are no keys in {directory}; `bus keys new SERVICE` makes the first")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("key", "of", "algorithm", "state", "from", "retired", "compromised"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("key", "of", "algorithm"):
+        table.add_column(heading, no_wrap=heading == "key", overflow="fold")
+    table.add_column("state", overflow="fold")
     for each in jwks:
-        times = (shown(each.get(name)) for name in ("not_before", "retired_at", "compromised_since"))
         owner = f"{each.get('iss')}{' (operator)' if each.get('role') == 'operator' else ''}"
-        table.add_row(str(each.get("kid")), owner, str(each.get("alg")), state(each, now), *times)
+        table.add_row(str(each.get("kid")), owner, str(each.get("alg")), f"{state(each, now)}{times(each)}")
     table_console().print(table)
 
 
@@ -137,6 +137,7 @@ def ring(
     directory: Directory = HERE,
     add: Annotated[bool, typer.Option("--add", help="Make another key, which decrypts and does not encrypt yet.")] = False,
     use: Annotated[str | None, typer.Option("--use", metavar="KID", show_default=False, help="Let this key encrypt from now on.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make the key that encrypts payloads, or show which there are.
 
@@ -149,8 +150,13 @@ def ring(
     if add or not keys.ring():
         keys.add_to_ring(_new_ring_key(key_id("ring")))
         say(f"BUS_ENCRYPTION_KEYS={keys.ring_file}    (keep it secret: who has it reads what is encrypted)")
-    for number, each in enumerate(keys.ring()):
-        say(f"{each.get('kid')}: {'decrypts' if number else 'encrypts and decrypts'}")
+    held = [{"kid": each.get("kid"), "encrypts": not number} for number, each in enumerate(keys.ring())]
+    if as_json:
+        print_json(held, compact=True)
+        return
+    for key in held:
+        use_ = "encrypts and decrypts" if key["encrypts"] else "decrypts"
+        table_console().print(f"{key['kid']}: {use_}", markup=False, highlight=False)
 
 
 def _new_ring_key(kid: str) -> dict[str, str]:
@@ -198,6 +204,12 @@ def state(jwk: dict[str, Any], now: float) -> str:
     if key.not_before > now:
         return "published: signs later"
     return "signs"
+
+
+def times(jwk: dict[str, Any]) -> str:
+    """What changes what a key is good for, and when."""
+    words = {"not_before": "from", "retired_at": "retired", "compromised_since": "compromised"}
+    return "".join(f"; {word} {shown(jwk.get(name))}" for name, word in words.items() if jwk.get(name))
 
 
 def shown(moment_: object) -> str:

@@ -33,7 +33,7 @@ Payload = Annotated[
 ]
 File = Annotated[Path | None, typer.Option("--file", metavar="PATH", show_default=False, help="Take the payload from a file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="On one line, for programs.")]
-AsService = Annotated[str, typer.Option("--as", metavar="SERVICE", help="The service that asks.")]
+AsService = Annotated[str, typer.Option("--as", metavar="SERVICE", help="The service that asks; BUS_KEY is its key.")]
 
 
 def completed_types(kind: Kind | None = None) -> Callable[[typer.Context, str], list[tuple[str, str]]]:

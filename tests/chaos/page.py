@@ -97,6 +97,7 @@ def campaigns(figures: Figures) -> Iterator[str]:
 
 def exams(figures: Figures) -> Iterator[str]:
     yield "## Retries, herds, poison\n"
+    yield "Times are in seconds, except where it says ms.\n"
     found = figures["exams"]
     for name, exam in EXAMS.items():
         if name in found:

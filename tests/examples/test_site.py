@@ -53,6 +53,10 @@ def test_every_document_is_a_page_that_the_navigation_leads_to(site: Path) -> No
         assert f'href="{page.rstrip("/")}/"' in home or path.stem == "template", page
 
 
+def test_a_bar_in_a_tables_code_is_shown_without_a_backslash(site: Path) -> None:
+    assert "<code>float | None</code>" in (site / "reference/api/index.html").read_text(encoding="utf-8")
+
+
 def test_no_page_asks_anything_of_another_host(site: Path) -> None:
     assert list(asked_elsewhere(site)) == []
 

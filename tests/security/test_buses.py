@@ -227,7 +227,7 @@ def test_a_service_does_not_give_more_time(deployment: Deployment) -> None:
             with pytest.raises(ConfigurationError, match="takes an operator's key"):
                 await owner.replay("ledger.jobs.close.v1", extend=60, reason="because")
             owner = await buses.bus("ledger", **deployment.of("ledger", operator_key=str(deployment.keys.key_file("ledger"))))
-            with pytest.raises(ConfigurationError, match="not in BUS_JWKS as that of an operator"):
+            with pytest.raises(ConfigurationError, match="that of the service ledger, and not of an operator"):
                 await owner.replay("ledger.jobs.close.v1", extend=60, reason="because")
 
     on_virtual_time(scene())
@@ -254,8 +254,8 @@ def test_a_subscription_without_the_right_does_not_start(deployment: Deployment)
 @pytest.mark.parametrize(
     ("missing", "why"),
     [
-        ("key", "BUS_KEY is not set.*bus keys new.*BUS_AUTH=off"),
-        ("jwks", "BUS_JWKS is not set.*bus keys new.*BUS_AUTH=off"),
+        ("key", "BUS_KEY is not set.*`bus keys new ledger`.*BUS_AUTH=off"),
+        ("jwks", "BUS_JWKS is not set.*jwks.json that `bus keys new`.*BUS_AUTH=off"),
         ("grants", "BUS_GRANTS is not set.*grants.toml"),
     ],
 )

@@ -343,6 +343,10 @@ async def test_a_service_whose_key_nobody_could_check_does_not_start() -> None:
     yard.key("office")
     yard.key("mail")
     yard.private["mail"] = yard.private["office"]
+    with pytest.raises(ConfigurationError, match="the private key is that of the service office, and not of mail"):
+        await yard.started("mail")
+    yard.private["mail"] = [yard.key("mail", "mail-2")]
+    del yard.public["mail-2"]
     with pytest.raises(ConfigurationError, match="not in BUS_JWKS as that of mail"):
         await yard.started("mail")
 
@@ -405,6 +409,12 @@ def test_a_service_has_one_first_key(tmp_path: Path) -> None:
     keys.new("office", "office-1")
     with pytest.raises(AlreadyExists, match="keys rotate office"):
         keys.new("office", "office-2")
+    with pytest.raises(NotFound, match="did you mean 'office'"):
+        keys.rotate("ofice", "office-2", begins=int(NOW), retires=int(NOW))
+    with pytest.raises(NotFound, match="the keys of office are office-1"):
+        keys.change("office", retired_at=int(NOW))
+    with pytest.raises(NotFound, match="did you mean 'office-1'"):
+        keys.change("offce-1", retired_at=int(NOW))
     with pytest.raises(NotFound, match="keys new mail"):
         keys.rotate("mail", "mail-2", begins=0, retires=0)
     with pytest.raises(NotFound, match="no key mail-1"):

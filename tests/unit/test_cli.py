@@ -1,8 +1,11 @@
 import gc
 import inspect
 import io
+import re
 import sys
+import tomllib
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import typer
@@ -10,6 +13,7 @@ from rich.console import Console
 
 from bus import errors
 from bus.cli import COMMANDS, build, completed_line, flowing, main, take_debug
+from bus.cli.doctor import CORE, EXTRAS
 from bus.cli.errors import EXIT_CODES, INTERRUPTED, MEANINGS, Reporter, exit_code
 
 ALL_ERRORS = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.BusError)]
@@ -94,6 +98,13 @@ def test_a_paragraph_of_help_flows() -> None:
         """
 
     assert flowing(command) == "Do it.\n\nAt once, and all of it.\n\nThen stop."
+
+
+def test_the_doctor_looks_for_what_the_project_asks_for_and_advises_extras_that_there_are() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {*EXTRAS} == {*project["optional-dependencies"]} - {"bench", "dev", "docs"}
+    asked = {re.split(r"[\[<>=]", each)[0] for each in project["dependencies"]}
+    assert asked - {"typing-extensions"} <= {*CORE}
 
 
 def test_debug_is_taken_from_anywhere_before_a_double_dash() -> None:

@@ -2,11 +2,13 @@
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bus import Job, Message, contract
+from bus.cli import main
 from bus.contract import Catalog
 from bus.encryption import ENCRYPTION, Cipher
 from bus.envelope import Envelope, reply
@@ -195,3 +197,13 @@ def test_what_could_not_be_opened_leaves_nothing_of_keys_or_payload_in_the_error
 def _kid(sealed: Envelope) -> str:
     protected = json.loads(base64.urlsafe_b64decode(json.loads(sealed.body)["protected"] + "=="))
     return str(protected["kid"])
+
+
+def test_the_rings_keys_are_data_for_people_and_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ((), ("--add",), ("--json",)):
+        with pytest.raises(SystemExit) as ended:
+            main(["keys", "ring", "--directory", str(tmp_path), *arguments])
+        assert not ended.value.code
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["encrypts and decrypts", "encrypts and decrypts", "decrypts"]
+    assert [each["encrypts"] for each in json.loads(last)] == [True, False]

@@ -93,6 +93,7 @@ FAULTS = {
     "a version": ('[services.library]\nconsume = ["library.scanned.v1"]', 2, "did you mean 'library.scanned'?"),
     "a pattern": ('[services.library]\ncall = ["read:*"]', 2, "unknown permission 'read:\\*'"),
     "another service": ('[services.libary]\ncall = ["read:books"]', 1, "unknown service 'libary'; did you mean 'library'?"),
+    "another client": ('clients = ["reader"]\n[services.raeder]\n[services.reader]', 2, "unknown service 'raeder'; did you mean 'reader'?"),
     "a stranger's event": ('[services.library]\n\npublish = ["events:bindery"]', 3, "only its owner publishes an event, which is bindery"),
     "an event called": ('[services.library]\ncall = ["library.scanned"]', 2, "it is an event's; publish or consume it"),
     "a request consumed": ('[services.library]\nconsume = ["read:books"]', 2, "it is no event's; it can only be called"),
@@ -183,17 +184,22 @@ def test_the_reference_applications_grants_are_shown_with_what_they_open(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")  # a table is as wide as what other tests have defined makes it
     assert not _bus("grants", "check", str(GRANTS), "--contracts", "contracts", "--json")
-    told = json.loads(capsys.readouterr().out)
+    told = json.loads(capsys.readouterr().out)["services"]
     assert told["documentation"]["call"] == {"read:transcriptions": ["transcription.get.v1"]}
     assert told["transcription"]["publish"] == {"transcription.completed": ["transcription.completed.v1"]}
     assert not _bus("grants", "check", str(GRANTS), "--contracts", "contracts")
     assert "documentation.get-note-status.v1" in capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "80")
+    assert not _bus("grants", "check", str(GRANTS), "--contracts", "contracts")
+    assert "  documentation.get-note-status.v1\n" in re.sub(" +\n", "\n", capsys.readouterr().out)
 
 
 def test_what_operators_may_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = GRANTS.read_text(encoding="utf-8") + '\n[operators.ida]\nmay = ["dead-letters.reveal"]\n'
     assert not _bus("grants", "check", str(_write(tmp_path, text)), "--contracts", "contracts")
     assert re.search(r"^ida +operate +dead-letters\.reveal", capsys.readouterr().out, re.MULTILINE)
+    assert not _bus("grants", "check", str(_write(tmp_path, text)), "--contracts", "contracts", "--json")
+    assert json.loads(capsys.readouterr().out)["operators"] == {"ida": ["dead-letters.reveal"]}
 
 
 def test_what_nobody_may_call_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,6 +123,8 @@ def test_every_user_has_a_password_and_every_password_a_user() -> None:
     office = [_user("office")]
     with pytest.raises(ConfigurationError, match=r"no password for bus\.topology, office"):
         users(office, {})
+    with pytest.raises(ConfigurationError, match="no password for office; there is one for 'ofice', which is no user"):
+        users(office, {ADMINISTRATOR: "a", "ofice": "b"})
     with pytest.raises(ConfigurationError, match=r"a password for 'ofice', which is no user; did you mean 'office'\?"):
         users(office, {ADMINISTRATOR: "a", "office": "b", "ofice": "c"})
     made = users(office, {ADMINISTRATOR: "a", "office": "b"})
