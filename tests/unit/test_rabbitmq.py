@@ -289,6 +289,20 @@ async def test_a_message_that_would_cost_the_channel_is_refused() -> None:
         assert here.channel.confirms == []
 
 
+@virtual
+async def test_of_several_that_go_where_the_broker_refuses_one_only_the_last_is_surely_not_sent() -> None:
+    """The right may have been revoked behind the others. aiormq tells them in no order."""
+    words = f"ACCESS_REFUSED - access to topic '{ADDRESS.routing_key}' in exchange '{ADDRESS.exchange}' in vhost '/' refused for user 'u'"
+    async with Publishing() as here:
+        publishing = [here.publish(message_id) for message_id in ("m-1", "m-2", "m-3")]
+        await settle_down()
+        for confirm in reversed(here.channel.confirms):
+            confirm.set_exception(ChannelAccessRefused(403, words))
+        errors = await asyncio.gather(*publishing, return_exceptions=True)
+    told = [(type(error), isinstance(error, BusError) and error.maybe_executed) for error in errors]
+    assert told == [(PermissionDenied, True), (PermissionDenied, True), (PermissionDenied, False)]
+
+
 # --- consuming -------------------------------------------------------------------------------------------------------
 
 
