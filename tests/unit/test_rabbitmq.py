@@ -454,6 +454,19 @@ async def test_a_channel_of_before_that_the_broker_closes_is_let_go() -> None:
     assert len(here.link.channels) == 2
 
 
+@virtual
+async def test_of_a_handler_that_never_ends_at_most_one_channel_of_before_is_kept() -> None:
+    """What a channel has still got when its successor is overdue as well was delivered before that, and has been taken back."""
+    async with Cancelled() as here:
+        for _ in range(3):
+            here.sessions[-1].deliver(1, lambda: Wire(body=b"{}"), redelivered=True)
+            for callback in here.link.channels[-1].on_consumer_cancel_callbacks:
+                callback(None)
+            await here.consumer.wait_ready()
+            await settle_down()
+        assert [channel.is_closed for channel in here.link.channels] == [True, True, True, False, False]
+
+
 def delivery(channel: FakeChannel) -> tuple[PlainDelivery, PlainConsuming]:
     session = consuming(cast("Channel", channel))
     return PlainDelivery(session, 1, lambda: Wire(body=b"{}"), redelivered=False), session
