@@ -258,9 +258,9 @@ class UnconfirmedChannel:
             return
         self.ended.set_result(why)
         if why.startswith(CLOSED_BY_BROKER):  # else the connection is gone, and all calls with it, or it is we who close
-            closing = Closing(why, [address for _, address in self._written])
-            fates = list(zip(self._written, closing.fates(), strict=True))
-            for (message_id, _), fate in fates[min(closing.suspects, default=0) :]:
+            ids, written = [each for each, _ in self._written], [address for _, address in self._written]
+            begin = min(Closing(why, written).suspects, default=0)
+            for message_id, fate in zip(ids[begin:], Closing(why, written[begin:]).fates(), strict=True):
                 self._on_failed(message_id, fate)
 
     def release(self) -> None:

@@ -9,6 +9,7 @@ behind it, is it sure that it was not sent.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from bus.errors import BusError, ConnectionLost, PermissionDenied
 from bus.topology import Address
@@ -25,11 +26,17 @@ DEFAULT_EXCHANGE = "amq.default"
 
 def is_refusal_of(why: str, address: Address) -> bool:
     """Whether the broker's words are about what goes to `address`: to that exchange, and with that key where they name one."""
+    named = _named(why)
+    return named is not None and named[0] == address.exchange and named[1] in {None, address.routing_key}
+
+
+@lru_cache(maxsize=16)  # one refusal is compared with thousands of addresses, while the loop stands still
+def _named(why: str) -> tuple[str, str | None] | None:
+    """The exchange that the broker names, and the key where it names one."""
     named = NAMED.search(why) if REFUSED in why else None
     if named is None:
-        return False
-    exchange = "" if named["exchange"] == DEFAULT_EXCHANGE else named["exchange"]
-    return exchange == address.exchange and named["key"] in {None, address.routing_key}
+        return None
+    return ("" if named["exchange"] == DEFAULT_EXCHANGE else named["exchange"]), named["key"]
 
 
 @dataclass(frozen=True, slots=True)
