@@ -10,7 +10,7 @@ from typing import Any
 from bus.dead_letters.record import FIRST_FAILED, PARKED, Worker, fault_headers, since_first_failure
 from bus.encryption import UNUSED, Cipher
 from bus.envelope import Envelope, Progress, error_reply, progress_update
-from bus.errors import BusError, Cancelled, ConnectionLost, FailedPrecondition, InvalidArgument, UnknownKey
+from bus.errors import BusError, Cancelled, ConnectionLost, FailedPrecondition, InvalidArgument, PermissionDenied, UnknownKey
 from bus.key_source import REFETCH_INTERVAL
 from bus.middleware.auth import Gate
 from bus.recovery import Ack, DeadLetter, Requeue, Retry, backoff, code_of, reason_of, settle
@@ -205,6 +205,8 @@ class Settler:
             taken = await self._offer(job, update)
         except InvalidArgument as error:
             return await self._report_result(job, self._unsendable(job, error))
+        except PermissionDenied as error:  # as it would be each time, and each time it costs the channel on which all others publish
+            return self._untold(update, error)
         except BusError:
             return False
         if not taken and len(self._offers) < MOST_OFFERS:
@@ -226,9 +228,18 @@ class Settler:
             try:
                 if await self._offer(job, update):
                     return
+            except PermissionDenied as error:
+                self._untold(update, error)
+                return
             except BusError as error:
                 log.debug("a result could not be offered", extra={"why": str(error)})
         log.info("nobody took a job's result", extra={"type": update.type, "job": update.in_reply_to})
+
+    def _untold(self, update: Envelope, error: PermissionDenied) -> bool:
+        """The job is done all the same."""
+        facts = {"type": update.type, "job": update.in_reply_to, "why": str(error)}
+        log.error("a job's submitter may not be told; is the broker's user older than the grants?", extra=facts)
+        return True
 
     async def _tell_of_retry(self, job: Envelope, outcome: Outcome, delay: float) -> None:
         report = self.reporter(job)

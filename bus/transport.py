@@ -146,7 +146,8 @@ class Transport(Protocol):
 
         Raises `Unavailable` where the message was surely not sent (no connection, a blocked one),
         `ConnectionLost(maybe_executed=True)` where the connection went before the confirm,
-        `PermissionDenied` where the broker names this as what its user may not send, and
+        `PermissionDenied` where the broker names this as what its user may not send, with `maybe_executed` where
+        it may have meant another that went there, and
         `DeadlineExceeded(maybe_executed=…)` where the time was up before, or after, it was written.
         """
         ...

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from bus.contract import CATALOG, Catalog
 from bus.envelope import Envelope
-from bus.errors import BusError, ConnectionLost, DeadlineExceeded, ResourceExhausted, Unavailable
+from bus.errors import BusError, ConnectionLost, DeadlineExceeded, PermissionDenied, ResourceExhausted, Unavailable
 from bus.handler import Handler, Middleware
 from bus.recovery import backoff
 
@@ -29,7 +29,7 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
             while True:
                 try:
                     return await inner(envelope)
-                except (Unavailable, ResourceExhausted, DeadlineExceeded) as error:
+                except (Unavailable, ResourceExhausted, DeadlineExceeded, PermissionDenied) as error:
                     wait = backoff(attempt)
                     if not _again(envelope, error, catalog) or _late(envelope, clock() + wait):
                         if not doubtful:

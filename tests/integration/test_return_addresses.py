@@ -14,6 +14,7 @@ from bus.grants import load_grants
 from bus.handler import Handler, Middleware
 from bus.topology import job_queue
 from tests.integration.broker_users import Place, place_for
+from tests.polling import until
 from tests.security.attacks.return_addresses import DIRECT
 from tests.security.deployment import Deployment
 from tests.unit.ledger import Add, BooksClosed, CloseBooks, GetTotal, Total
@@ -104,3 +105,17 @@ async def test_who_asks_to_be_answered_where_the_broker_refuses_it_costs_nobody_
     told = {record.message for record in caplog.records}
     assert "refused" in told
     assert not told & {"a consumer ended; consuming again", "the broker refused a publish, and closed the channel"}
+
+
+async def test_a_job_whose_submitter_the_broker_lets_nobody_tell_is_done_once(
+    place: Place, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without keys it is let in. With them it is where the worker's user is older than the grants."""
+    async with place.bus("ledger") as owner, owner.serving(ledger.router), place.bus("office") as office:
+        async with Bus("office", settings=place.settings("office"), client=[*CLIENT, answered_at("nobody.replies.1")]) as stranger:
+            await stranger.submit(CloseBooks(year=-1), timeout=PATIENCE)
+        assert (await (await office.submit(CloseBooks(year=1999), timeout=PATIENCE)).result(timeout=PATIENCE)).total == 1999
+        await until(lambda: "a job's submitter may not be told" in caplog.text, "the refusal")
+    async with place.bus("ledger") as again, again.serving(ledger.router), place.bus("office") as office:
+        assert (await (await office.submit(CloseBooks(year=2000), timeout=PATIENCE)).result(timeout=PATIENCE)).total == 2000
+    assert sorted(ledger.handled) == [-1, 1999, 2000], "it is done, and gone from its queue"

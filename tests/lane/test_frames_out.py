@@ -3,13 +3,13 @@ import asyncio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pamqp.commands import Basic, Connection
+from pamqp.commands import Basic, Channel, Connection
 
 from bus.errors import ConnectionLost
 from bus.transports.rabbitmq.frames import HEARTBEAT, ack_frame, nack_frame, publish_frames, publish_method
 from bus.transports.rabbitmq.lane import LONGEST_HOLD
 from tests.lane.fakes import Acks, connected
-from tests.lane.streams import PROPERTIES, Socket, frames_of, method
+from tests.lane.streams import PROPERTIES, Recorder, Socket, frames_of, method
 
 LARGE = b"x" * 40_000
 
@@ -224,3 +224,12 @@ def test_a_settlement_is_what_pamqp_reads(channel: int, tag: int, multiple: bool
     ((_, on, nack),) = frames_of(nack_frame(channel, tag))
     assert isinstance(nack, Basic.Nack)
     assert (on, nack.delivery_tag, nack.multiple, nack.requeue) == (channel, tag, False, True)
+
+
+async def test_what_waits_is_written_before_aiormq_can_answer_a_close() -> None:
+    """aiormq agrees to the close of a channel at once; a frame on the channel behind that would end the whole connection."""
+    lane, socket = connected()
+    lane.claim(1, Recorder(1, []))
+    lane.send(b"held")
+    lane.data_received(method(1, Channel.Close(403, "no", 60, 40)))
+    assert socket.writes == [b"held"]

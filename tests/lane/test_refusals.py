@@ -43,10 +43,12 @@ def test_the_brokers_words_are_about(case: str) -> None:
 
 
 BEFORE, REFUSED, BEHIND = (ConnectionLost, True), (PermissionDenied, False), (ConnectionLost, False)
+SUSPECT = (PermissionDenied, True)
+"""The right may have been revoked behind it."""
 FATES: dict[str, tuple[str, list[Address], list[tuple[type[BusError], bool]]]] = {
     "one in the middle": (TOPIC, [GOOD, BAD, GOOD], [BEFORE, REFUSED, BEHIND]),
-    "several": (TOPIC, [GOOD, BAD, GOOD, BAD, ELSEWHERE], [BEFORE, REFUSED, BEHIND, REFUSED, BEHIND]),
-    "a whole exchange": (EXCHANGE, [ELSEWHERE, GOOD, BAD, ELSEWHERE], [BEFORE, REFUSED, REFUSED, BEHIND]),
+    "several": (TOPIC, [GOOD, BAD, GOOD, BAD, ELSEWHERE], [BEFORE, SUSPECT, BEFORE, REFUSED, BEHIND]),
+    "a whole exchange": (EXCHANGE, [ELSEWHERE, GOOD, BAD, ELSEWHERE], [BEFORE, SUSPECT, REFUSED, BEHIND]),
     "none that is known": (TOPIC, [GOOD, ELSEWHERE], [BEFORE, BEFORE]),
     "one alone, whatever the words": (UNKNOWN, [GOOD], [REFUSED]),
     "several, and unknown words": (UNKNOWN, [GOOD, BAD], [BEFORE, BEFORE]),

@@ -324,6 +324,20 @@ async def test_a_message_that_would_cost_the_channel_is_refused() -> None:
         assert here.channel.confirms == []
 
 
+@virtual
+async def test_of_several_that_go_where_the_broker_refuses_one_only_the_last_is_surely_not_sent() -> None:
+    """The right may have been revoked behind the others. aiormq tells them in no order."""
+    words = f"ACCESS_REFUSED - access to topic '{ADDRESS.routing_key}' in exchange '{ADDRESS.exchange}' in vhost '/' refused for user 'u'"
+    async with Publishing() as here:
+        publishing = [here.publish(message_id) for message_id in ("m-1", "m-2", "m-3")]
+        await settle_down()
+        for confirm in reversed(here.channel.confirms):
+            confirm.set_exception(ChannelAccessRefused(403, words))
+        errors = await asyncio.gather(*publishing, return_exceptions=True)
+    told = [(type(error), isinstance(error, BusError) and error.maybe_executed) for error in errors]
+    assert told == [(PermissionDenied, True), (PermissionDenied, True), (PermissionDenied, False)]
+
+
 # --- consuming -------------------------------------------------------------------------------------------------------
 
 
@@ -473,6 +487,19 @@ async def test_a_channel_of_before_that_the_broker_closes_is_let_go() -> None:
         assert not await here.deliveries[0].ack()
         assert here.consumer.ready
     assert len(here.link.channels) == 2
+
+
+@virtual
+async def test_of_a_handler_that_never_ends_at_most_one_channel_of_before_is_kept() -> None:
+    """What a channel has still got when its successor is overdue as well was delivered before that, and has been taken back."""
+    async with Cancelled() as here:
+        for _ in range(3):
+            here.sessions[-1].deliver(1, lambda: Wire(body=b"{}"), redelivered=True)
+            for callback in here.link.channels[-1].on_consumer_cancel_callbacks:
+                callback(None)
+            await here.consumer.wait_ready()
+            await settle_down()
+        assert [channel.is_closed for channel in here.link.channels] == [True, True, True, False, False]
 
 
 def delivery(channel: FakeChannel) -> tuple[PlainDelivery, PlainConsuming]:

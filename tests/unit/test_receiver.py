@@ -11,7 +11,7 @@ from bus.context import Context, current
 from bus.contract import decode
 from bus.dead_letters.record import LONGEST_REASON
 from bus.envelope import Envelope, ErrorReply
-from bus.errors import ConnectionLost, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from bus.errors import ConnectionLost, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unavailable
 from bus.policy import RetryPolicy
 from bus.receiver import MOST_KEPT, Receiver
 from bus.router import Router
@@ -348,6 +348,27 @@ async def test_a_submitter_that_is_away_holds_no_ack_and_gets_its_result_when_it
     offered = len(transport.sent)
     await asyncio.sleep(60)
     assert len(transport.sent) == offered + 1
+
+
+@virtual
+async def test_a_submitter_whom_the_broker_lets_us_not_tell_holds_no_ack_and_is_not_offered_the_result_again() -> None:
+    """Each offer would cost the channel on which all others publish."""
+
+    def refuse(_: Envelope) -> Outcome:
+        raise PermissionDenied("access refused")
+
+    transport, delivery, later = FakeTransport(answer=refuse), ordered(), ordered(id="m-2")
+    receiver = job(Work(), transport)
+    receiver.take(delivery)
+    await settle_down()
+    assert (delivery.acks, delivery.requeues) == (1, 0)
+    transport.answer = lambda _: RETURNED
+    receiver.take(later)
+    await settle_down()
+    assert later.acks == 1
+    transport.answer = refuse
+    await asyncio.sleep(60)
+    assert len(transport.sent) == 3
 
 
 @virtual

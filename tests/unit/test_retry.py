@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from bus.envelope import Envelope
-from bus.errors import BusError, ConnectionLost, DeadlineExceeded, Internal, NotServed, ResourceExhausted, Unavailable
+from bus.errors import BusError, ConnectionLost, DeadlineExceeded, Internal, NotServed, PermissionDenied, ResourceExhausted, Unavailable
 from bus.middleware.retry import retry
 from tests.unit import ledger  # noqa: F401 - declares the contracts that these types are of
 from tests.unit.fakes import NOW, envelope, virtual
@@ -60,7 +60,7 @@ def test_a_service_that_has_no_room_is_not_asked_again() -> None:
 
 
 @pytest.mark.parametrize("message", [IDEMPOTENT, EVENT, JOB], ids=["request", "event", "job"])
-@pytest.mark.parametrize("last", [Unavailable, NotServed, DeadlineExceeded])
+@pytest.mark.parametrize("last", [Unavailable, NotServed, DeadlineExceeded, PermissionDenied])
 def test_what_may_have_arrived_once_is_never_said_to_be_surely_unsent(message: Envelope, last: type[BusError]) -> None:
     @virtual
     async def run() -> None:

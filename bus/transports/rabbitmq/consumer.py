@@ -138,12 +138,18 @@ class Consumer:
             self._ready.clear()
             if current is not None and self._outlives(current) and not channel.is_closed:
                 self._current = None
-                self._lingering = [each for each in self._lingering if not each.ended]
-                self._lingering.append(Lingering(channel, current, self._tag, leave=self._leave))
+                self._linger(channel, current)
             else:
                 if current is not None:
                     current.release()
                 await self._leave(channel)
+
+    def _linger(self, channel: Channel, current: Consuming) -> None:
+        """What those before it have still got came before what is overdue now, so it was overdue earlier, and is theirs no more."""
+        for each in self._lingering:
+            each.end()
+        self._lingering = [each for each in self._lingering if not each.ended]
+        self._lingering.append(Lingering(channel, current, self._tag, leave=self._leave))
 
     # --- how it is done on a connection of ours; on another library's it is done by its means ---
 

@@ -128,7 +128,10 @@ class Lane(asyncio.StreamReaderProtocol):
         """Called by the loop with whatever the socket had."""
         now = self.heard = self._now()
         readable = self.trouble is None
+        claimed = len(self._claimed)
         passed = self._incoming.feed(data)
+        if len(self._claimed) < claimed:
+            self.flush()  # aiormq agrees to a channel's close at once, and a frame on the channel behind that ends the connection
         if readable and self.trouble is not None:
             self._give_up(self.trouble)
         if passed:

@@ -27,7 +27,7 @@ class Held(Protocol):
 
 
 class Lingering:
-    """Keeps the channel until all of that is settled, or the channel is closed, or `close`.
+    """Keeps the channel until all of that is settled, or the channel is closed, or `end`.
 
     Since RabbitMQ 4.3 a consumer timeout takes back what is overdue and cancels its consumer; what else the consumer has is still its
     own, and can be acked here. Closing the channel would give that away, too, and count it as lost.
@@ -68,7 +68,11 @@ class Lingering:
         except BusError as error:
             log.debug("a cancelled consumer was not cancelled again", extra={"why": str(error)})
 
-    async def close(self) -> None:
+    def end(self) -> None:
         """Wait no longer, and close the channel: the broker takes back what is unacked."""
         self._closing.set()
+
+    async def close(self) -> None:
+        """The same; returns when it is closed."""
+        self.end()
         await asyncio.wait([self._task], timeout=2 * CLOSE_TIMEOUT)

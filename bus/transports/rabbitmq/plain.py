@@ -39,6 +39,8 @@ class PlainPublishing:
         self._window = asyncio.Semaphore(window)
         self._in_flight: dict[str, asyncio.Event] = {}
         self.verdicts = Verdicts()
+        self._newest: dict[Address, str] = {}
+        """By address the id of what was published there last, while that is under way."""
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @property
@@ -50,7 +52,16 @@ class PlainPublishing:
         """Publish, and what the broker says by `ends` (loop time); `Transport.send` says what is raised."""
         message = wire.encode(envelope)
         async with self._place(envelope.id, ends):
-            outcome = await publish_on(self._channel, message, address, ends)
+            self._newest[address] = envelope.id
+            try:
+                outcome = await publish_on(self._channel, message, address, ends)
+            except PermissionDenied as error:  # the broker names no message: of several that go there it is surely the last
+                if self._newest.get(address) != envelope.id:
+                    raise
+                raise PermissionDenied(f"not sent: {error}") from None
+            finally:
+                if self._newest.get(address) == envelope.id:
+                    del self._newest[address]
         if isinstance(outcome, Refused):
             self.verdicts.refuse(asyncio.get_running_loop().time())
         else:
@@ -92,7 +103,10 @@ class PlainPublishing:
 
 
 async def publish_on(channel: Channel, message: wire.Wire, address: Address, ends: float) -> Outcome:
-    """Publish on this confirmed channel, and wait for what the broker says, until `ends` (loop time)."""
+    """Publish on this confirmed channel, and wait for what the broker says, until `ends` (loop time).
+
+    `PermissionDenied` where it, or another that goes there, was refused.
+    """
     if len(message.body) > LARGEST_BODY:
         raise InvalidArgument(f"the message has {len(message.body)} bytes, and {LARGEST_BODY} is the most; store it and send a reference")
     properties = to_properties(message, user=_user(channel))
@@ -106,7 +120,7 @@ async def publish_on(channel: Channel, message: wire.Wire, address: Address, end
         raise
     except BusError as error:
         if is_refusal_of(str(error), address):
-            raise PermissionDenied(f"not sent: {error}") from None
+            raise PermissionDenied(str(error), maybe_executed=True) from None
         sent = not isinstance(error, NotSent)
         raise ConnectionLost(str(error), maybe_executed=sent) from None
 

@@ -260,13 +260,14 @@ class UnconfirmedChannel:
         """Nothing is consumed here."""
 
     def on_close(self, why: str) -> None:
-        """Nothing may be written any more. Of what was written the broker has dropped what comes behind what it refused."""
+        """Nothing may be written any more. What was written before all that may be the refused one was taken, and is answered."""
         if not self.alive:
             return
         self.ended.set_result(why)
         if why.startswith(CLOSED_BY_BROKER):  # else the connection is gone, and all calls with it, or it is we who close
-            closing = Closing(why, [address for _, address in self._written])
-            for (message_id, _), fate in list(zip(self._written, closing.fates(), strict=True))[closing.culprit or 0 :]:
+            ids, written = [each for each, _ in self._written], [address for _, address in self._written]
+            begin = min(Closing(why, written).suspects, default=0)
+            for message_id, fate in zip(ids[begin:], Closing(why, written[begin:]).fates(), strict=True):
                 self._on_failed(message_id, fate)
 
     def release(self) -> None:

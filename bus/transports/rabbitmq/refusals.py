@@ -1,12 +1,15 @@
 """A publish that the broker refuses: it closes the channel, and names what was refused, but no message.
 
-It works through a channel in the order of what was written there. So the first publish that goes where the refusal says is the
-one that was refused: what was written before it has been taken, and what was written behind it was dropped.
+It works through a channel in the order of what was written there: what was written before the refused one has been taken, and what
+was written behind it was dropped. Where several go where the refusal says, any of them may be the one: a right can be revoked between
+two, and RabbitMQ notices whenever it has forgotten that it allowed the first. So only of the last of them, and of what was written
+behind it, is it sure that it was not sent.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from bus.errors import BusError, ConnectionLost, PermissionDenied
 from bus.topology import Address
@@ -23,11 +26,17 @@ DEFAULT_EXCHANGE = "amq.default"
 
 def is_refusal_of(why: str, address: Address) -> bool:
     """Whether the broker's words are about what goes to `address`: to that exchange, and with that key where they name one."""
+    named = _named(why)
+    return named is not None and named[0] == address.exchange and named[1] in {None, address.routing_key}
+
+
+@lru_cache(maxsize=16)  # one refusal is compared with thousands of addresses, while the loop stands still
+def _named(why: str) -> tuple[str, str | None] | None:
+    """The exchange that the broker names, and the key where it names one."""
     named = NAMED.search(why) if REFUSED in why else None
     if named is None:
-        return False
-    exchange = "" if named["exchange"] == DEFAULT_EXCHANGE else named["exchange"]
-    return exchange == address.exchange and named["key"] in {None, address.routing_key}
+        return None
+    return ("" if named["exchange"] == DEFAULT_EXCHANGE else named["exchange"]), named["key"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +48,26 @@ class Closing:
     """Where went what the broker may not have worked off, in the order in which it was written."""
 
     @property
-    def culprit(self) -> int | None:
-        """Which of them was refused; None where it was none, or nobody can say. Alone it needs no name."""
+    def suspects(self) -> list[int]:
+        """Which of them may be the refused one; empty where it was none, or nobody can say. Alone it needs no name."""
         if REFUSED not in self.why:
-            return None
+            return []
         if len(self.written) == 1:
-            return 0
-        return next((number for number, address in enumerate(self.written) if is_refusal_of(self.why, address)), None)
+            return [0]
+        return [number for number, address in enumerate(self.written) if is_refusal_of(self.why, address)]
 
     def fates(self) -> list[BusError]:
-        """What became of each, as an error. What was surely not sent is a `ConnectionLost` without `maybe_executed`."""
-        culprit = self.culprit
-        return [self._fate(number, culprit) for number in range(len(self.written))]
+        """What became of each, as an error. What was surely not sent has no `maybe_executed`."""
+        suspects = self.suspects
+        if not suspects:
+            return [self._in_doubt() for _ in self.written]
+        refused, last = set(suspects), suspects[-1]
+        return [self._fate(number, last, refused=number in refused) for number in range(len(self.written))]
 
-    def _fate(self, number: int, culprit: int | None) -> BusError:
-        if culprit is None or number < culprit:
-            return ConnectionLost(f"no confirm: {self.why}", maybe_executed=True)
-        if number == culprit or is_refusal_of(self.why, self.written[number]):
-            return PermissionDenied(f"not sent: {self.why}")
-        return ConnectionLost("not sent: the channel was closed")
+    def _fate(self, number: int, last: int, *, refused: bool) -> BusError:
+        if refused:
+            return PermissionDenied(f"{'not sent' if number == last else 'no confirm'}: {self.why}", maybe_executed=number < last)
+        return ConnectionLost("not sent: the channel was closed") if number > last else self._in_doubt()
+
+    def _in_doubt(self) -> BusError:
+        return ConnectionLost(f"no confirm: {self.why}", maybe_executed=True)
