@@ -127,9 +127,8 @@ async def test_open_connections_are_told_and_lost_ones_come_back_with_it(vault: 
     first = vault.file.read_text().strip()
     async with vault.served(way) as bus:
         await bus.request(Open(), timeout=WAIT)
-        told = caplog.messages.count(RENEWED)
         second = await vault.change()
-        await until(lambda: caplog.messages.count(RENEWED) == told + count, "connections that were told")
+        await until(lambda: caplog.messages.count(RENEWED) == count, "connections that were told")
         await bus.request(Open(), timeout=WAIT)
         assert lost(caplog) == 0
         await vault.disconnect(count)
@@ -147,13 +146,11 @@ async def test_a_password_that_the_broker_refuses_interrupts_nothing_and_is_warn
     monkeypatch.setattr(renewal, "REFUSED_AGAIN", 0.1)
     caplog.set_level(logging.DEBUG)
     async with vault.served(way) as bus:
-        await until(lambda: way != "faststream" or RENEWED in caplog.messages, "the first look")
         wrong = vault.write("wrong-altogether")
         await until(lambda: REFUSED in caplog.messages, "a trial")
         await bus.request(Open(), timeout=WAIT)
-        told = caplog.messages.count(RENEWED)
         right = await vault.change()
-        await until(lambda: caplog.messages.count(RENEWED) > told, "the right one")
+        await until(lambda: RENEWED in caplog.messages, "the right one")
         await bus.request(Open(), timeout=WAIT)
     assert (lost(caplog), caplog.messages.count(REFUSED)) == (0, 1)
     assert_hidden([wrong, right], caplog)
@@ -164,9 +161,8 @@ async def test_a_faststream_application_of_one_router_renews_its_password(vault:
     app = application(router, settings=vault.settings("faststream"))
     await app.start()
     try:
-        await until(lambda: RENEWED in caplog.messages, "the first look")
         await vault.change()
-        await until(lambda: caplog.messages.count(RENEWED) == 2, "what changed")
+        await until(lambda: RENEWED in caplog.messages, "what changed")
     finally:
         await app.stop()
     assert lost(caplog) == 0

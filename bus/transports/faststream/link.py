@@ -67,6 +67,7 @@ class RobustLink(Connected):
             raise FailedPrecondition("FastStream's test broker connects to nothing; test a router with bus.testing.MemoryBuses")
         # From the next connection on. On this first one a message that cannot be read costs the connection, once.
         connection.kwargs["transport_factory"] = TolerantTransport()
+        self.shown = SecretStr(connection.url.password or "")
         self._connection = connection
 
     @override
