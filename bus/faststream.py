@@ -33,7 +33,7 @@ def application(router: Router, *, settings: Settings | None = None) -> FastStre
     """
     chosen = settings or load_settings()
     app = new_application(broker_of_its_own(chosen, name=router.name))
-    transport = _transport(app, router, chosen)
+    transport = FastStreamTransport(broker_of(app), settings=chosen, name=router.name, own=True)
 
     async def prepare() -> None:
         if not logging.getLogger().handlers:
@@ -56,17 +56,15 @@ def attach(
     """Serve `router` on the application's broker whenever the application runs, beside its own subscribers.
 
     Returns the service's bus, by which those can ask, tell and submit. It is connected once the application has started.
-    The setting `url` is not looked at: messages go where the application's broker is. `client` and `server` as of `Bus`.
+    The settings `url` and `password_file` are not looked at: messages go where the application's broker is. `client` and
+    `server` as of `Bus`.
     Raises `ConfigurationError` where the application has no RabbitMQ broker.
     """
     chosen = settings or load_settings()
-    bus = Bus(router.name, settings=chosen, transport=_transport(app, router, chosen), client=client, server=server)
+    transport = FastStreamTransport(broker_of(app), settings=chosen, name=router.name)
+    bus = Bus(router.name, settings=chosen, transport=transport, client=client, server=server)
     _serve(app, router, bus)
     return bus
-
-
-def _transport(app: AnyApplication, router: Router, settings: Settings) -> FastStreamTransport:
-    return FastStreamTransport(broker_of(app), settings=settings, name=router.name)
 
 
 def _serve(app: AnyApplication, router: Router, bus: Bus) -> None:

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
-from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qs, quote, urlencode, urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bus.errors import ConfigurationError
+from bus.password_file import read_password
 
 __all__ = ["Settings", "load_settings"]
 
@@ -23,6 +24,8 @@ class Settings(BaseSettings):
 
     url: SecretStr = Field(default=SecretStr("amqp://guest:guest@localhost:5672/"))
     """The broker, `amqp://` or `amqps://user:password@host:port/vhost`."""
+    password_file: Path | None = None
+    """A file with the password, or OAuth 2 token, in place of the one in `url`; read at each connect, and watched."""
     management_url: SecretStr | None = None
     """Its management API, `http://host:port` or `https://…`, with user and password where they are others than those of `url`."""
     ca_file: Path | None = None
@@ -101,6 +104,16 @@ class Settings(BaseSettings):
                 ssl.create_default_context(cafile=path)
         return path
 
+    @field_validator("password_file")
+    @classmethod
+    def _password(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            try:
+                read_password(path)
+            except ConfigurationError:
+                raise ValueError("no password") from None
+        return path
+
     @field_validator("client_key")
     @classmethod
     def _certified(cls, key: Path | None, info: ValidationInfo) -> Path | None:
@@ -115,15 +128,25 @@ class Settings(BaseSettings):
 
     @property
     def address(self) -> str:
-        """`url` with the certificates, as aiormq takes them. Without a password in it a certificate says who we are (EXTERNAL)."""
-        parts = urlsplit(self.url.get_secret_value())
+        """`url` with the certificates, as aiormq takes them. Without a password a certificate says who we are (EXTERNAL).
+
+        The password is what `password_file` has now, where that is set; `ConfigurationError` where it has none.
+        """
+        parts = self._with_password(urlsplit(self.url.get_secret_value()))
         files = {"cafile": self.ca_file, "certfile": self.client_certificate, "keyfile": self.client_key}
         added = {name: str(path) for name, path in files.items() if path is not None}
         if parts.scheme != "amqps" or not added:
-            return self.url.get_secret_value()
+            return urlunsplit(parts)
         if self.client_certificate is not None and not parts.password:
             added["auth"] = "external"
         return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, urlencode(added))))))
+
+    def _with_password(self, parts: SplitResult) -> SplitResult:
+        if self.password_file is None:
+            return parts
+        credentials, _, host = parts.netloc.rpartition("@")
+        password = quote(read_password(self.password_file).get_secret_value(), safe="")
+        return parts._replace(netloc=f"{credentials.partition(':')[0]}:{password}@{host}")
 
     @field_validator("management_url")
     @classmethod
@@ -148,6 +171,7 @@ def _readable() -> Iterator[None]:
 ADDRESSES = {
     "url": "write amqp://user:password@host:port/vhost, or amqps://…; the broker's certificate is always verified, and BUS_CA_FILE names "
     "an authority of your own",
+    "password_file": "name a file that can be read, that not everybody may write, and that has the password, or token, on one line",
     "ca_file": "name a file that can be read, with certificates as PEM",
     "client_key": "BUS_CLIENT_CERTIFICATE names a certificate as PEM, and BUS_CLIENT_KEY its private key, without a passphrase, where that "
     "is not in the same file; both can be read",

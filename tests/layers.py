@@ -21,6 +21,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "bus.topology",
         "bus.declarations",
         "bus.queue_names",
+        "bus.password_file",
         "bus.settings",
     ),
     1: (

@@ -12,14 +12,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bus.brokers.broker import Broker
 from bus.brokers.choice import Choice, broker_for, choose
 from bus.brokers.engine import engine_answers
 from bus.brokers.installation import find_installation, versions
 from bus.cli.errors import exit_code
 from bus.cli.screen import print_json, table_console
 from bus.errors import BusError
-from bus.settings import load_settings
+from bus.settings import Settings, load_settings
 from bus.transports.rabbitmq.probe import Server, probe
 
 __all__ = ["command"]
@@ -98,6 +97,7 @@ async def examine(environment: Mapping[str, str], *, start: bool) -> Report:
     if installation := find_installation(environment):
         report.rabbitmq = {"server": str(installation.server), **versions(installation)}
     report.container_engine = await asyncio.to_thread(engine_answers, environment)
+    settings: Settings | None = None
     try:
         settings = load_settings()
         report.missing = [f"BUS_{name.upper()}" for name in NEEDED[settings.auth] if getattr(settings, name) is None]
@@ -108,28 +108,28 @@ async def examine(environment: Mapping[str, str], *, start: bool) -> Report:
     try:
         choice = choose(environment)
         report.broker, report.why = choice.kind, choice.why
-        await connect(choice, report, start=start)
+        await connect(choice, settings, report, start=start)
     except BusError as error:
         report.failed(error)
     return report
 
 
-async def connect(choice: Choice, report: Report, *, start: bool) -> None:
+async def connect(choice: Choice, settings: Settings | None, report: Report, *, start: bool) -> None:
     """Talk to the broker that is named, or to one that was started for this."""
     broker = broker_for(choice)
     if choice.kind == "named":
-        report.server = await server(broker)
+        report.server = await server(settings.address if settings else broker.url)  # with the authorities, and a password's file
     elif start:
         try:
             await broker.start()
-            report.server = await server(broker)
+            report.server = await server(broker.url)
         finally:
             await broker.stop()
 
 
-async def server(broker: Broker) -> dict[str, str]:
+async def server(url: str) -> dict[str, str]:
     """What it says of itself."""
-    found: Server = await probe(broker.url)
+    found: Server = await probe(url)
     return asdict(found)
 
 

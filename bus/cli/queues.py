@@ -21,7 +21,7 @@ from bus.declarations import job_topology, request_topology
 from bus.errors import BusError, ContractError, NotFound
 from bus.nearest import did_you_mean
 from bus.queue_names import service_queues
-from bus.settings import load_settings
+from bus.settings import Settings, load_settings
 
 __all__ = ["command"]
 
@@ -45,10 +45,11 @@ def command(
     oldest is the time since the first message in the queue was sent. RabbitMQ tells it of classic queues only, so of
     jobs, events and dead letters, which are in quorum queues, there is "-".
     """
-    where = Where.of(load_settings(), renew=watch is None)
+    settings = load_settings()
+    where = Where.of(settings, renew=watch is None)
     wanted = wanted_queues(target, contracts or [])
     if watch is not None:
-        asyncio.run(watched(where, wanted, watch, as_json=as_json))
+        asyncio.run(watched(settings, wanted, watch, as_json=as_json))
         return
     seen = asyncio.run(picture(where, wanted))
     if not seen.queues and target and not wanted.names:
@@ -87,11 +88,11 @@ async def services(where: Where) -> set[str]:
     return {each.service for each in (await picture(where, Wanted())).queues}
 
 
-async def watched(where: Where, wanted: Wanted, seconds: float, *, as_json: bool) -> None:
+async def watched(settings: Settings, wanted: Wanted, seconds: float, *, as_json: bool) -> None:
     """Look every so many seconds until a signal; a broker that does not answer meanwhile is told, and asked again."""
     with signals() as stop, Live(console=table_console(), auto_refresh=False) as live:
         while not stop.is_set():
-            looking = asyncio.ensure_future(picture(where, wanted))
+            looking = asyncio.ensure_future(look(settings, wanted))
             stopping = asyncio.ensure_future(stop.wait())
             await asyncio.wait({looking, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if looking.done():
@@ -99,6 +100,11 @@ async def watched(where: Where, wanted: Wanted, seconds: float, *, as_json: bool
                 await asyncio.wait({stopping}, timeout=seconds)
             looking.cancel()
             stopping.cancel()
+
+
+async def look(settings: Settings, wanted: Wanted) -> Picture:
+    """What is there now; with a password's file with what that has now."""
+    return await picture(Where.of(settings, renew=False), wanted)
 
 
 def update(live: Live, looking: "asyncio.Future[Picture]", *, as_json: bool) -> None:

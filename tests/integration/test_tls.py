@@ -1,6 +1,7 @@
 """Encrypted connections by settings; services that come with a certificate, and with a token of an OAuth 2 server."""
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from bus import Bus, PermissionDenied, Request, Router, Unauthenticated, Unavailable, contract
+from bus import Bus, Event, PermissionDenied, Request, Router, Unauthenticated, Unavailable, contract
 from bus.administration.definitions import definitions
 from bus.administration.permissions import broker_users, permissions, users
 from bus.administration.wanted import wanted_by
@@ -25,6 +26,8 @@ from bus.brokers.private_node import PrivateNode
 from bus.contract import Catalog, contract_of
 from bus.grants import Grants, Rights
 from bus.settings import load_settings
+from bus.transports.faststream import FastStreamTransport, broker_of_its_own
+from bus.transports.rabbitmq import renewal
 from tests.integration.certificates import Certificates, certificates
 from tests.polling import until
 
@@ -38,6 +41,11 @@ WAIT = 20
 @contract("desk.ask", version=1, catalog=catalog)
 class Ask(Request[None]):
     """Asks."""
+
+
+@contract("desk.asked", version=1, catalog=catalog)
+class Asked(Event):
+    """Tells."""
 
 
 router = Router("desk")
@@ -186,3 +194,67 @@ async def test_a_token_that_is_no_good_is_refused(secure: Secure, what: str) -> 
     token = replace(secure, issuer=issuer).token(*SCOPES, expires=-60 if what == "expired" else 300)
     with pytest.raises(Unauthenticated):
         await served(url=secure.url(f"oauth:{token}@"), ca_file=secure.certificates.authority)
+
+
+LIFE = 6
+"""Seconds of a token in which the services have to be connected, and to be told of the next."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renewed:
+    """A service whose first token ends soon, and the file where the next one comes."""
+
+    way: str
+    file: Path
+    first: str
+    following: str
+
+    def bus(self, secure: Secure) -> Bus:
+        self.file.write_text(self.first)
+        settings = load_settings(
+            topology="verify",
+            url=secure.url("oauth@"),
+            ca_file=secure.certificates.authority,
+            password_file=self.file,
+            connect_timeout=WAIT,
+            start_timeout=WAIT if self.following else 1,
+            fastlane=self.way != "plain",
+        )
+        own = FastStreamTransport(broker_of_its_own(settings, name="desk"), settings=settings, name="desk", own=True)
+        return Bus("desk", settings=settings, transport=own if self.way == "faststream" else None)
+
+    async def work(self, secure: Secure, ends: float) -> None:
+        """Over the end of the first token, without a pause; and then what RabbitMQ 3.10 does not remember to have allowed."""
+        async with self.bus(secure) as bus:
+            if self.following:
+                other = self.file.with_suffix(".next")
+                other.write_text(self.following)
+                other.replace(self.file)
+                async with bus.serving(router):
+                    while time.time() < ends + 1:
+                        await bus.request(Ask(), timeout=WAIT)
+                        await bus.publish(Asked(), timeout=WAIT)
+                        await asyncio.sleep(0.05)  # enough to see, and not all of the machine
+            else:
+                await until(lambda: time.time() > ends + 1, "the token's end")
+            async with bus.serving(router):
+                await bus.request(Ask(), timeout=WAIT)
+
+
+async def test_services_work_on_over_the_end_of_their_first_token_by_that_in_their_file_and_without_it_do_not(
+    secure: Secure, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "LOOK", 0.2)
+    caplog.set_level(logging.DEBUG)
+    scopes, ends = (*SCOPES, "rabbitmq.write:%2F/bus.events/desk.asked.v1"), time.time() + LIFE
+    first, following = (secure.token(*scopes, expires=expires) for expires in (LIFE, 300))
+    services = {
+        way: Renewed(way=way, file=tmp_path / way, first=first, following=following if way != "left" else "")
+        for way in ("lane", "plain", "faststream", "left")
+    }
+    ended = await asyncio.gather(*(each.work(secure, ends) for each in services.values()), return_exceptions=True)
+    assert ended[:3] == [None] * 3
+    assert isinstance(ended[3], PermissionDenied | Unavailable)
+    assert caplog.messages.count("connected") == 3 + 3 + 1 + 3
+    assert "connection lost" not in caplog.messages
+    assert not any(token in caplog.text + str([vars(record) for record in caplog.records]) for token in (first, following))

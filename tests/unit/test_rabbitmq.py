@@ -219,15 +219,15 @@ def test_a_connection_that_goes_before_the_confirm_leaves_the_outcome_open(broke
 async def test_a_channel_on_which_all_is_nacked_is_given_up_for_another() -> None:
     """It may not have heard which node leads the queue now."""
     async with Publishing() as here:
-        first = here.channel
-        for _ in range(20):
-            publishing = here.publish()
-            await settle_down()
-            if first.is_closed:
-                break
+        first, publishing = here.channel, here.publish()
+        await settle_down()
+        while not first.is_closed:
             first.confirms[-1].set_exception(DeliveryError(None, Basic.Nack()))
             assert await publishing == Refused(reason="basic.nack")
+            assert len(first.confirms) < 20
             await asyncio.sleep(0.2)
+            publishing = here.publish()
+            await settle_down()
         assert 5 <= len(first.confirms) <= 12
         await settle_down()
         assert len(here.link.channels) == 2

@@ -2,6 +2,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from yarl import URL
 
 from bus.errors import ConfigurationError
 from bus.settings import Settings, load_settings
@@ -39,6 +40,8 @@ def test_the_environment_is_read() -> None:
         ("url", f"amqps://guest:{SECRET}@localhost/?no_verify_ssl=1"),
         ("ca_file", f"/nowhere/{SECRET}"),
         ("ca_file", __file__),
+        ("password_file", f"/nowhere/{SECRET}"),
+        ("password_file", __file__),
         ("client_key", f"/nowhere/{SECRET}"),
         ("management_url", f"amqp://u:{SECRET}@localhost"),
         ("management_url", f"http://u:{SECRET}@localhost:port"),
@@ -89,6 +92,28 @@ def test_certificates_go_along_with_the_address_and_say_who_we_are_where_no_pass
     assert told == {"capath": ["x"], "cafile": [str(made.authority)], "certfile": [str(made.client)], "auth": ["external"]}
     assert "auth" not in parse_qs(urlsplit(load_settings(url="amqps://desk:secret@localhost/", **files).address).query)
     assert load_settings(url="amqp://desk:secret@localhost/", **files).address == "amqp://desk:secret@localhost/"
+
+
+@pytest.mark.parametrize("password", ["hunter 2", "a:b@c/d?e#f%41+g", "schlüssel", "eyJhbGciOiJSUzI1NiJ9.e30._-"])
+@pytest.mark.parametrize("credentials", ["desk:old@", "desk@", "desk:@", "%40desk:old@", ""])
+def test_the_password_of_a_file_stands_for_the_one_in_the_address(tmp_path: Path, credentials: str, password: str) -> None:
+    file = tmp_path / "password"
+    file.write_text(f"{password}\n")
+    settings = load_settings(url=f"amqps://{credentials}localhost:5671/books?x=1", password_file=file)
+    address = URL(settings.address)
+    assert address.password == password
+    assert address.user == (URL(settings.url.get_secret_value()).user or None)
+    assert (address.host, address.port, address.path, dict(address.query)) == ("localhost", 5671, "/books", {"x": "1"})
+    assert password not in repr(settings)
+    file.write_text("the next")
+    assert URL(settings.address).password == "the next"
+
+
+def test_with_a_password_in_a_file_no_certificate_says_who_we_are(made: Certificates, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("secret")
+    settings = load_settings(url="amqps://desk@localhost/", client_certificate=made.client, password_file=file)
+    assert "auth" not in parse_qs(urlsplit(settings.address).query)
 
 
 def test_a_certificate_without_its_key_is_refused(made: Certificates) -> None:

@@ -5,6 +5,8 @@ import logging
 from collections.abc import Callable
 
 from faststream.rabbit import RabbitBroker
+from pydantic import SecretStr
+from typing_extensions import override
 
 from bus.errors import BusError, ConfigurationError, FailedPrecondition, PermissionDenied, Unauthenticated, Unavailable
 from bus.recovery import backoff, supervised
@@ -65,7 +67,14 @@ class RobustLink(Connected):
             raise FailedPrecondition("FastStream's test broker connects to nothing; test a router with bus.testing.MemoryBuses")
         # From the next connection on. On this first one a message that cannot be read costs the connection, once.
         connection.kwargs["transport_factory"] = TolerantTransport()
+        self.shown = SecretStr(connection.url.password or "")
         self._connection = connection
+
+    @override
+    def prepare(self, password: SecretStr) -> None:
+        """aio-pika connects again by itself, and asks its connection for the address."""
+        if self._connection is not None:
+            self._connection.url = self._connection.url.with_password(password.get_secret_value())
 
     async def _step(self) -> None:
         """One life of the connection below."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from faststream.rabbit import RabbitBroker
 
 from bus.envelope import Envelope
+from bus.password_file import PasswordFile
 from bus.settings import Settings
 from bus.topology import Address, Queue, Topology
 from bus.transport import Accepted, Consumption, Delivery, Observer, Outcome, Returned
@@ -16,6 +17,7 @@ from bus.transports.rabbitmq.depth import ready_in
 from bus.transports.rabbitmq.link import Channel, dressed
 from bus.transports.rabbitmq.plain import PlainConsuming, PlainDelivery, PlainPublishing
 from bus.transports.rabbitmq.publisher import Publisher
+from bus.transports.rabbitmq.renewal import Renewal
 from bus.transports.rabbitmq.transport import TRAFFIC
 
 __all__ = ["FastStreamTransport", "broker_of_its_own"]
@@ -48,12 +50,17 @@ class FastStreamTransport:
 
     has_management_api = True
 
-    def __init__(self, broker: RabbitBroker, *, settings: Settings, name: str, clock: Clock = time.time) -> None:
-        """`name` is the service's, for logs. Where messages go is the broker's affair, and the setting `url` is not looked at."""
+    def __init__(self, broker: RabbitBroker, *, settings: Settings, name: str, own: bool = False, clock: Clock = time.time) -> None:
+        """`name` is the service's, for logs. Where messages go is the broker's affair, and the setting `url` is not looked at.
+
+        `own`: the broker is one by these settings (`broker_of_its_own`), so that a password in a file is renewed on its connection.
+        """
         self._settings = settings
         self._clock = clock
         self._observer: Observer | None = None
         self._link = RobustLink(broker, name=name, on_lost=self._lost, verify=settings.topology == "verify")
+        file = PasswordFile.of(settings.password_file) if own else None
+        self._renewal = Renewal.by(settings, file, (self._link,), name=name)
         # Also what goes unconfirmed is confirmed: only so is its return noticed. On a channel of its own, so that no request
         # waits for a place behind events.
         self._questions = Publisher(self._link, confirms=True, opened=self._publishing)
@@ -81,6 +88,8 @@ class FastStreamTransport:
         await self._link.start(timeout=timeout)
         for publisher in (self._questions, self._publisher):
             publisher.start()
+        if self._renewal is not None:
+            self._renewal.start()
 
     async def connect(self, *, timeout: float) -> None:
         """Only connect, before the broker's own start, whose errors say less; raises what `start` raises."""
@@ -142,4 +151,6 @@ class FastStreamTransport:
         """Close everything that is ours."""
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
         await asyncio.gather(self._questions.close(), self._publisher.close())
+        if self._renewal is not None:
+            await self._renewal.close()
         await self._link.close()

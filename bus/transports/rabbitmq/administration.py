@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from aiormq.channel import Channel
 
 from bus.errors import Unavailable
+from bus.password_file import PasswordFile
 from bus.settings import Settings
 from bus.topology import Binding, Topology
 from bus.transports.rabbitmq.carrying import Carriage
@@ -15,6 +16,7 @@ from bus.transports.rabbitmq.depth import Depth, depth_by
 from bus.transports.rabbitmq.faults import translating
 from bus.transports.rabbitmq.link import RPC_TIMEOUT, Link, quietly_closed
 from bus.transports.rabbitmq.moving import MovingChannel, fresh_tag
+from bus.transports.rabbitmq.renewal import Renewal
 
 __all__ = ["Administration", "Moving", "administering"]
 
@@ -32,17 +34,24 @@ LOOK = 0.05
 @asynccontextmanager
 async def administering(settings: Settings) -> AsyncIterator["Administration"]:
     """A connection for an operator's work; raises as `Transport.start`. It declares whatever the setting `topology` says."""
+    password = PasswordFile.of(settings.password_file)
     link = Link(
         settings.address,
         name="topology",
         heartbeat=settings.heartbeat,
         attempt_timeout=settings.connect_timeout,
         fastlane=True,  # messages are moved on it, as the bytes that they are
+        password=password,
     )
+    renewal = Renewal.by(settings, password, (link,), name="topology")
     try:
         await link.start(timeout=settings.connect_timeout)
+        if renewal is not None:
+            renewal.start()
         yield Administration(link)
     finally:
+        if renewal is not None:
+            await renewal.close()
         await link.close()
 
 

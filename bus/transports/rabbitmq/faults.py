@@ -37,7 +37,7 @@ MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[BusError], str], ...
     (
         (ProbableAuthenticationError, AuthenticationError),
         Unauthenticated,
-        "the broker refused the credentials; check user and password in BUS_URL",
+        "the broker refused the credentials; check user and password in BUS_URL, or in BUS_PASSWORD_FILE",
     ),
     # RabbitMQ closes the connection instead of opening it, and aiormq calls that an unexpected frame.
     (

@@ -9,9 +9,11 @@ import aio_pika
 import aiormq.abc
 import aiormq.exceptions
 from aiormq.channel import Channel
+from pydantic import SecretStr
 from yarl import URL
 
 from bus.errors import BusError, ConfigurationError, PermissionDenied, Unauthenticated, Unavailable
+from bus.password_file import PasswordFile
 from bus.recovery import supervised
 from bus.topology import Queue, Topology
 from bus.transports.rabbitmq.declaring import declare, declare_own
@@ -44,6 +46,8 @@ class Connected:
         self.name = name
         self._verify = verify
         self.up = asyncio.Event()
+        self.shown: SecretStr | None = None
+        """The password that the broker was shown, where that comes from a file."""
         self.trouble: str | None = None
         self._url = URL(url)
         self._connection: aio_pika.Connection | None = None
@@ -61,6 +65,20 @@ class Connected:
         if self._connection is None or self._connection.transport is None or not self.up.is_set():
             raise Unavailable(f"not connected to {self._place()}")
         return self._connection.transport.connection
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it is up now."""
+        return self.up.is_set()
+
+    def prepare(self, password: SecretStr) -> None:
+        """A new password for the next connection, for who does not read it itself."""
+
+    async def renew(self, password: SecretStr) -> None:
+        """Tell the broker a new password on the open connection (`connection.update-secret`), at most for `RPC_TIMEOUT` seconds."""
+        with translating("renewing the password"):
+            await self._underlay().update_secret(password.get_secret_value(), reason="renewed", timeout=RPC_TIMEOUT)
+        self.shown = password
 
     async def unblocked(self) -> None:
         """Returns when the broker takes publishes: connected, and no alarm that it has told us of. Callers set the limit."""
@@ -121,14 +139,19 @@ class Link(Connected):
         attempt_timeout: float,
         fastlane: bool,
         verify: bool = False,
+        password: PasswordFile | None = None,
         on_lost: Callable[[], None] | None = None,
     ) -> None:
-        """`heartbeat` and `attempt_timeout` in seconds; `name` is shown in the RabbitMQ UI; `verify`: make only what is its own."""
+        """`heartbeat` and `attempt_timeout` in seconds; `name` is shown in the RabbitMQ UI; `verify`: make only what is its own.
+
+        `password` is read at each attempt to connect, and stands for the one in `url`.
+        """
         be_discreet()
         super().__init__(name, dressed(url, heartbeat=heartbeat, name=name), verify=verify)
         self._attempt_timeout = attempt_timeout
         self._heartbeat = heartbeat
         self._fastlane = fastlane
+        self._password = password
         self.lane: Lane | None = None
         """The connection's fast lane; None without one."""
         self._on_lost = on_lost
@@ -152,6 +175,9 @@ class Link(Connected):
             self._refused.cancel()
 
     async def _step(self) -> None:
+        if self._password is not None:
+            self.shown = self._password.read()
+            self._url = self._url.with_password(self.shown.get_secret_value())
         connection = aio_pika.Connection(self._url)
         factory = LaneFactory() if self._fastlane else TolerantTransport()
         connection.kwargs["transport_factory"] = factory

@@ -50,7 +50,9 @@ async def connected(url: str, timeout: float) -> AsyncIterator[aio_pika.abc.Abst
             async with asyncio.timeout(timeout):
                 await connection.close()
     except (AuthenticationError, ProbableAuthenticationError) as error:
-        raise Unauthenticated(f"the broker at {where} refuses the user or the password; check them in BUS_URL") from error
+        raise Unauthenticated(
+            f"the broker at {where} refuses the user or the password; check them in BUS_URL, or in BUS_PASSWORD_FILE"
+        ) from error
     except ProtocolSyntaxError as error:
         # RabbitMQ closes the connection instead of opening it, and aiormq calls that an unexpected frame.
         raise Unauthenticated(

@@ -8,6 +8,7 @@ from aiormq.channel import Channel
 
 from bus.envelope import Envelope, Traffic
 from bus.errors import BusError
+from bus.password_file import PasswordFile
 from bus.settings import Settings
 from bus.topology import Address, Purpose, Queue, Topology
 from bus.transport import Consumption, Delivery, Observer, Outcome, Returned
@@ -18,6 +19,7 @@ from bus.transports.rabbitmq.link import Link
 from bus.transports.rabbitmq.plain import PlainConsuming, PlainDelivery, PlainPublishing
 from bus.transports.rabbitmq.publisher import Publisher, Publishing
 from bus.transports.rabbitmq.publishing import ACCEPTED, ConfirmedChannel, UnconfirmedChannel
+from bus.transports.rabbitmq.renewal import Renewal
 
 __all__ = ["RabbitMQTransport"]
 
@@ -42,9 +44,11 @@ class RabbitMQTransport:
         self._settings = settings
         self._clock = clock
         self._observer: Observer | None = None
+        self._password = PasswordFile.of(settings.password_file)
         self._rpc = self._link(f"{name} requests and replies", on_lost=self._lost)
         self._publishing = self._link(f"{name} publishing")
         self._consuming = self._link(f"{name} consuming")
+        self._renewal = Renewal.by(settings, self._password, self._links, name=name)
         self._questions = Publisher(self._rpc, confirms=not settings.fastlane, opened=self._asking)
         self._publisher = Publisher(self._publishing, confirms=True, opened=self._confirming)
         self._consumers: list[Consumer] = []
@@ -57,6 +61,7 @@ class RabbitMQTransport:
             attempt_timeout=self._settings.connect_timeout,
             fastlane=self._settings.fastlane,
             verify=self._settings.topology == "verify",
+            password=self._password,
             on_lost=on_lost,
         )
 
@@ -118,6 +123,8 @@ class RabbitMQTransport:
                 raise error
         for publisher in (self._questions, self._publisher):
             publisher.start()
+        if self._renewal is not None:
+            self._renewal.start()
 
     @property
     def _links(self) -> tuple[Link, Link, Link]:
@@ -184,6 +191,8 @@ class RabbitMQTransport:
         """Close everything; the reply consumer's connection last."""
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
         await asyncio.gather(self._questions.close(), self._publisher.close())
+        if self._renewal is not None:
+            await self._renewal.close()
         await asyncio.gather(*(link.close() for link in self._links))
 
 

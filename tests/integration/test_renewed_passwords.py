@@ -1,0 +1,182 @@
+"""A password in a file that is rewritten: open connections are told, new ones come with it, and nothing is interrupted."""
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import pytest
+from pydantic import SecretStr
+
+from bus import Bus, Event, Request, Router, Settings, contract
+from bus.brokers.broker import Broker
+from bus.brokers.management import Management
+from bus.faststream import application
+from bus.transports.faststream import FastStreamTransport, broker_of_its_own
+from bus.transports.rabbitmq import renewal
+from tests.broker import management_url
+from tests.integration.command import bus as command
+from tests.polling import until
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
+
+WAIT = 30
+"""Seconds for what takes milliseconds: the machine may be busy."""
+WAYS = ("lane", "plain", "faststream")
+RENEWED = "the password was renewed"
+REFUSED = "the broker refuses the new password; connections go on with the one before, until that ends"
+
+
+@contract("vault.open", version=1)
+class Open(Request[None]):
+    """Asks."""
+
+
+@contract("vault.opened", version=1)
+class Opened(Event):
+    """Tells."""
+
+
+router = Router("vault")
+
+
+@router.request(Open)
+async def answer(_ask: Open) -> None:
+    """Answers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vault:
+    """A virtual host, its user, and the file with the password."""
+
+    api: Management
+    url: str
+    """With a password that was never good."""
+    user: str
+    file: Path
+
+    def write(self, password: str) -> str:
+        """As a whole, by renaming."""
+        following = self.file.with_name("following")
+        following.write_text(f"{password}\n")
+        following.replace(self.file)
+        return password
+
+    async def change(self) -> str:
+        """Another password at the broker, and in the file."""
+        password = secrets.token_urlsafe()
+        await self.api.call("PUT", f"users/{self.user}", {"password": password, "tags": "management"})
+        return self.write(password)
+
+    def settings(self, way: str) -> Settings:
+        return Settings(url=SecretStr(self.url), password_file=self.file, fastlane=way == "lane", connect_timeout=WAIT)
+
+    @asynccontextmanager
+    async def served(self, way: str) -> AsyncIterator[Bus]:
+        settings, transport = self.settings(way), None
+        if way == "faststream":
+            transport = FastStreamTransport(broker_of_its_own(settings, name="vault"), settings=settings, name="vault", own=True)
+        async with Bus("vault", settings=settings, transport=transport) as bus, bus.serving(router):
+            yield bus
+
+    async def disconnect(self, count: int) -> None:
+        """Close so many connections, once the management API knows of them, which is a few seconds later."""
+        vhost = quote(urlsplit(self.url).path[1:], safe="")
+        async with asyncio.timeout(WAIT):
+            while True:
+                found = [each["name"] for each in await self.api.call("GET", f"vhosts/{vhost}/connections")]
+                if len(found) >= count:
+                    break
+                await asyncio.sleep(0.1)
+        for name in found:
+            await self.api.call("DELETE", f"connections/{quote(name)}")
+
+
+@pytest.fixture
+async def vault(shared_broker: Broker, vhost_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Vault]:
+    monkeypatch.setattr(renewal, "LOOK", 0.1)
+    api = Management(management_url(shared_broker), shared_broker.url)
+    parts, user = urlsplit(vhost_url), f"vault-{secrets.token_hex(4)}"
+    url = urlunsplit(parts._replace(netloc=f"{user}:never-good@{parts.netloc.rpartition('@')[2]}"))
+    made = Vault(api=api, url=url, user=user, file=tmp_path / "password")
+    await made.change()
+    await api.call("PUT", f"permissions/{quote(parts.path[1:], safe='')}/{user}", dict.fromkeys(("configure", "write", "read"), ".*"))
+    yield made
+    await api.call("DELETE", f"users/{user}")
+
+
+def lost(caplog: pytest.LogCaptureFixture) -> int:
+    return caplog.messages.count("connection lost")
+
+
+def assert_hidden(passwords: Sequence[str], caplog: pytest.LogCaptureFixture) -> None:
+    """In no line, and in nothing that goes with one."""
+    written = caplog.text + str([vars(record) for record in caplog.records])
+    assert [password for password in passwords if password in written] == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_open_connections_are_told_and_lost_ones_come_back_with_it(vault: Vault, way: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    count = 1 if way == "faststream" else 3
+    first = vault.file.read_text().strip()
+    async with vault.served(way) as bus:
+        await bus.request(Open(), timeout=WAIT)
+        second = await vault.change()
+        await until(lambda: caplog.messages.count(RENEWED) == count, "connections that were told")
+        await bus.request(Open(), timeout=WAIT)
+        assert lost(caplog) == 0
+        await vault.disconnect(count)
+        await until(lambda: lost(caplog) == count, "lost connections")
+        await until(lambda: bus.ready, "the way back")
+        await bus.request(Open(), timeout=WAIT)
+        await bus.publish(Opened(), timeout=WAIT)
+    assert_hidden([first, second], caplog)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_password_that_the_broker_refuses_interrupts_nothing_and_is_warned_of_once(
+    vault: Vault, way: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "REFUSED_AGAIN", 0.1)
+    caplog.set_level(logging.DEBUG)
+    async with vault.served(way) as bus:
+        wrong = vault.write("wrong-altogether")
+        await until(lambda: REFUSED in caplog.messages, "a trial")
+        await bus.request(Open(), timeout=WAIT)
+        right = await vault.change()
+        await until(lambda: RENEWED in caplog.messages, "the right one")
+        await bus.request(Open(), timeout=WAIT)
+    assert (lost(caplog), caplog.messages.count(REFUSED)) == (0, 1)
+    assert_hidden([wrong, right], caplog)
+
+
+async def test_a_faststream_application_of_one_router_renews_its_password(vault: Vault, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    app = application(router, settings=vault.settings("faststream"))
+    await app.start()
+    try:
+        await vault.change()
+        await until(lambda: RENEWED in caplog.messages, "what changed")
+    finally:
+        await app.stop()
+    assert lost(caplog) == 0
+
+
+async def test_the_command_line_comes_with_the_files_password(vault: Vault) -> None:
+    environment = {"BUS_URL": vault.url, "BUS_PASSWORD_FILE": str(vault.file), "BUS_MANAGEMENT_URL": vault.api.where}
+    seen = await command("doctor", "--json", **environment)
+    assert json.loads(seen.out)["server"]["product"] == "RabbitMQ", seen
+    listed = await command("queues", "--json", **environment)
+    assert listed.code == 0, listed
+    assert json.loads(listed.out)["without_management"] is None
+    wrong = vault.write("wrong-altogether")
+    refused = await command("doctor", **environment)
+    assert refused.code == 77, refused
+    assert "BUS_PASSWORD_FILE" in refused.out
+    assert wrong not in refused.out + refused.err
