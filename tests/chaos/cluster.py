@@ -16,6 +16,9 @@ from typing_extensions import override
 
 from bus.brokers.installation import Installation
 from bus.brokers.ports import LOOPBACK, accepts, free_ports, greets
+from bus.errors import BusError
+from bus.transports.rabbitmq.probe import probe
+from tests.broker import with_vhost
 from tests.chaos.campaign import Played, Size, play_in
 from tests.chaos.faults import JOBS, Fault
 from tests.chaos.journal import ACKED, Entry
@@ -192,6 +195,18 @@ async def whole(cluster: Cluster) -> None:
             await asyncio.sleep(0.2)
 
 
+async def shared(cluster: Cluster, vhost: str) -> None:
+    """Until every node lets somebody into this virtual host: one that was away a moment ago hears of it later than the others."""
+    async with asyncio.timeout(JOIN):
+        for node in cluster.nodes:
+            while True:
+                try:
+                    await probe(with_vhost(node.url, vhost))
+                    break
+                except BusError:
+                    await asyncio.sleep(0.2)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Round:
     """One fault, and how long nothing was confirmed."""
@@ -212,6 +227,7 @@ async def rounds(
         place.mkdir()
         size = Size(messages=messages, faults=1, seed=seed + number, timeout=timeout)
         async with Scene(cluster.nodes[0], place, environment=faults[name].environment, ways=cluster.way) as scene:
+            await shared(cluster, scene.vhost)
             played = await play_in(scene, faults[name], size)
             yield Round(fault=faults[name], played=played, gap=write_gap(scene.sends.entries))
 
