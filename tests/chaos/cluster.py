@@ -133,7 +133,7 @@ class Cluster:
 
 
 class Balancer(FaultyProxy):
-    """A proxy whose connections go to each node in turn, and on to the next where one does not take them."""
+    """A proxy whose connections go to each node in turn, and on to the next where one does not answer, as a balancer's health check does."""
 
     def __init__(self, ports: Sequence[int]) -> None:
         super().__init__(LOOPBACK, ports[0])
@@ -142,7 +142,7 @@ class Balancer(FaultyProxy):
     @override
     def target(self) -> tuple[str, int]:
         self._ports.append(self._ports.pop(0))
-        return LOOPBACK, next((port for port in self._ports if accepts(port)), self._ports[0])
+        return LOOPBACK, next((port for port in self._ports if greets(LOOPBACK, port)), self._ports[0])
 
 
 ROUNDS = ("leader-killed", "leader-isolated", "node-paused")
