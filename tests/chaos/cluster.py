@@ -133,7 +133,7 @@ class Cluster:
 
 
 class Balancer(FaultyProxy):
-    """A proxy whose connections go to each node in turn, and on to the next where one does not answer, as a balancer's health check does."""
+    """A proxy whose connections go to each node in turn, and on to the next where one does not answer: as with a health check."""
 
     def __init__(self, ports: Sequence[int]) -> None:
         super().__init__(LOOPBACK, ports[0])
