@@ -28,7 +28,7 @@ from tests.chaos.scene import Scene
 
 __all__ = ["ROUNDS", "Cluster", "Round", "rounds"]
 
-CONFIG = {"cluster_partition_handling": "pause_minority", "net_ticktime": "5", "cluster_name": "chaos"}
+CONFIG = {"cluster_partition_handling": "pause_minority", "net_ticktime": "15", "cluster_name": "chaos"}
 STUB = "#!/bin/sh\nexec sleep 2147483647\n"
 """In the place of a node's own name server: it has to be a process, and does nothing."""
 JOIN = 240.0
