@@ -16,7 +16,7 @@ from bus.transport import Outcome
 from bus.transports.rabbitmq.faults import TROUBLE, translated
 from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, Connected, quietly_closed
 from bus.transports.rabbitmq.refusals import REFUSED
-from bus.transports.rabbitmq.refusing import Patience, Verdicts
+from bus.transports.rabbitmq.refusing import GivingUp, Verdicts
 
 __all__ = ["Publisher", "Publishing"]
 
@@ -58,7 +58,7 @@ class Publisher:
         self._open = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._now: Callable[[], float] | None = None
-        self._patience = Patience()
+        self._giving_up = GivingUp()
 
     def start(self) -> None:
         """Open the channel, and again whenever it ends."""
@@ -92,7 +92,7 @@ class Publisher:
             done, _ = await asyncio.wait((channel.closing, current.ended), timeout=look, return_when=asyncio.FIRST_COMPLETED)
             if done:
                 return
-            if self._patience.is_over(current.verdicts, loop.time()):
+            if self._giving_up.is_due(current.verdicts, loop.time()):
                 log.warning("the broker refuses all that is published; trying another channel", extra={"link": self._link.name})
                 return
 

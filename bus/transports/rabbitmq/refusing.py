@@ -4,7 +4,7 @@ A queue that is full does that, and so does a channel that was opened in the mom
 does not hear who leads now (RabbitMQ 3.10.8), for as long as the node is away on which the old one was. A new channel asks.
 """
 
-__all__ = ["LONGEST", "SHORTEST", "Patience", "Verdicts"]
+__all__ = ["LONGEST", "SHORTEST", "GivingUp", "Verdicts"]
 
 SHORTEST = 1.5
 """Seconds of nothing but nacks after which a channel is given up. An election takes less."""
@@ -32,13 +32,13 @@ class Verdicts:
             self.refusing_since = now
 
 
-class Patience:
-    """How long such channels are kept, one after the other."""
+class GivingUp:
+    """When such a channel is given up, and its successors."""
 
     def __init__(self) -> None:
         self._seconds = SHORTEST
 
-    def is_over(self, verdicts: Verdicts, now: float) -> bool:
+    def is_due(self, verdicts: Verdicts, now: float) -> bool:
         """Whether this channel is to be given up."""
         if verdicts.accepted:
             self._seconds, verdicts.accepted = SHORTEST, False
