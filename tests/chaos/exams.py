@@ -14,6 +14,7 @@ from bus.brokers.installation import find_installation
 from tests.chaos.actor import Actor
 from tests.chaos.cluster import ROUNDS, Cluster, rounds
 from tests.chaos.journal import ACKED, FAILED, Tail
+from tests.chaos.neighbours import STATES, retried_beside
 from tests.chaos.node import ChaosNode
 from tests.chaos.poison import fuzzed, through_the_broker
 from tests.chaos.retrying import Policy, percentile, tried
@@ -28,6 +29,9 @@ PATIENCE = 150
 """Seconds for each send: more than a round's fault takes where others have the machine as well."""
 CLUSTER_ROUNDS, ROUND_MESSAGES = int(os.environ.get("CHAOS_ROUNDS") or 20), 2_500
 """Each round takes a minute or more."""
+
+TROUBLE, TROUBLE_RATE = 600, 20
+"""Seconds of each trouble that one service has, and events a second that the other hears meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +102,31 @@ def again(journal: Tail) -> dict[int, float]:
     return {entry.number: entry.at for entry in journal.entries if entry.mark == ACKED and entry.number in lost}
 
 
+async def neighbours(node: ChaosNode, directory: Path) -> Found:
+    """The troubles at the same time, each in a virtual host of its own."""
+    for state in STATES:
+        (directory / state).mkdir()
+    async with asyncio.TaskGroup() as group:
+        tasks = {
+            state: group.create_task(
+                retried_beside(
+                    node, directory / state, state, in_trouble=TROUBLE * TROUBLE_RATE, rate=TROUBLE_RATE, patience=float(PATIENCE)
+                )
+            )
+            for state in STATES
+        }
+    seen = {state: task.result() for state, task in tasks.items()}
+    late = sorted(seconds for each in seen.values() for seconds in each.late)
+    return {
+        "events in the trouble": {state: each.in_trouble for state, each in seen.items()},
+        "retries": len(late),
+        "not back": sum(each.pending for each in seen.values()),
+        "late median": round(percentile(late, 0.5), 3),
+        "late p99": round(percentile(late, 0.99), 3),
+        "late most": round(late[-1], 3),
+    }
+
+
 async def poison(node: ChaosNode, directory: Path) -> Found:
     return {"decoded": fuzzed(1_000_000, seed=1), **await through_the_broker(node, directory, 50_000)}
 
@@ -139,10 +168,17 @@ def torn(found: Found) -> str:
     return slow(found, "longest without a confirm, leader-killed", 10)
 
 
+def delayed(found: Found) -> str:
+    return f"{found['not back']} did not come back" if found["not back"] else slow(found, "late p99", 1)
+
+
 EXAMS = {
     "cluster": Exam(title="Three nodes: the queue's leader killed, cut off, paused, in turns", sit=cluster, broken=torn),
     "retries": Exam(title="10,000 messages with mixed waits", sit=retries, broken=lambda found: wrong(found) or slow(found, "late p99", 1)),
     "loops": Exam(title="10,000 messages ten times around a tier", sit=loops, broken=wrong),
+    "neighbours": Exam(
+        title=f"One service's queue full, deleted, failing for {TROUBLE // 60} min each: another's retries", sit=neighbours, broken=delayed
+    ),
     "herd": Exam(title="200 clients whose broker is killed and started", sit=herd, broken=lambda found: slow(found, "all back", 15)),
     "poison": Exam(
         title="1,000,000 fuzzed messages decoded, 50,000 through the broker",
