@@ -28,7 +28,7 @@ class Choice:
     kind: Literal["named", "node", "container", "memory"]
     why: str
     url: str | None = field(default=None, repr=False)
-    management_url: str | None = None
+    management_url: str | None = field(default=None, repr=False)
     installation: Installation | None = None
     image: str | None = None
     """A container's; None: the usual one."""

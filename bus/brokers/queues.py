@@ -8,7 +8,7 @@ that marks them as redelivered, and counts towards a quorum queue's delivery lim
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -70,8 +70,8 @@ class Wanted:
 class Where:
     """The broker. Without a `management_url` the usual address is tried."""
 
-    url: str
-    management_url: str | None = None
+    url: str = field(repr=False)
+    management_url: str | None = field(default=None, repr=False)
     renew: bool = True
     """Whether request queues are asked for by AMQP where the management API does not tell."""
 

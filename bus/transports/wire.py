@@ -5,11 +5,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bus.envelope import Envelope, Traffic, new_id
+from bus.topology import Purpose
 
-__all__ = ["CONTENT_TYPE", "Wire", "broker_headers", "decode", "encode"]
+__all__ = ["CONTENT_TYPE", "TRAFFIC", "Wire", "broker_headers", "decode", "encode"]
 
 CONTENT_TYPE = "application/json"
 PERSISTENT, TRANSIENT = 2, 1
+TRAFFIC: dict[Purpose, Traffic] = {
+    "requests": "request",
+    "replies": "reply",
+    "jobs": "job",
+    "events": "event",
+    "retry": "job",
+    "dead": "job",
+}
+"""What a message is, by the queue that it came from: what a sender writes does not change how it is treated."""
 DURABLE_TRAFFIC: frozenset[Traffic] = frozenset({"event", "job"})
 LONGEST_DEADLINE = 2**53
 """ms; the largest integer that every JSON and JavaScript peer reads exactly."""

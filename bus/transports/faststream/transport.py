@@ -18,7 +18,7 @@ from bus.transports.rabbitmq.link import Channel, dressed
 from bus.transports.rabbitmq.plain import PlainConsuming, PlainDelivery, PlainPublishing
 from bus.transports.rabbitmq.publisher import Publisher
 from bus.transports.rabbitmq.renewal import Renewal
-from bus.transports.rabbitmq.transport import TRAFFIC
+from bus.transports.wire import TRAFFIC
 
 __all__ = ["FastStreamTransport", "broker_of_its_own"]
 

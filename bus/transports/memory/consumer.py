@@ -5,26 +5,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
 from typing import Any
 
-from bus.envelope import Envelope, Traffic
+from bus.envelope import Envelope
 from bus.errors import BusError
 from bus.recovery import supervised
-from bus.topology import Purpose, Queue, Topology
+from bus.topology import Queue, Topology
 from bus.transport import Delivery
 from bus.transports.memory.broker import MemoryBroker
 from bus.transports.memory.connection import Channel, Connection
 from bus.transports.memory.messages import Stored
-from bus.transports.wire import broker_headers, decode
+from bus.transports.wire import TRAFFIC, broker_headers, decode
 
 __all__ = ["MemoryConsumer", "MemoryDelivery"]
-
-TRAFFIC: dict[Purpose, Traffic] = {
-    "requests": "request",
-    "replies": "reply",
-    "jobs": "job",
-    "events": "event",
-    "retry": "job",
-    "dead": "job",
-}
 
 
 class MemoryDelivery:

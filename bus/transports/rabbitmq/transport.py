@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from aiormq.channel import Channel
 
-from bus.envelope import Envelope, Traffic
+from bus.envelope import Envelope
 from bus.errors import BusError
 from bus.password_file import PasswordFile
 from bus.settings import Settings
-from bus.topology import Address, Purpose, Queue, Topology
+from bus.topology import Address, Queue, Topology
 from bus.transport import Consumption, Delivery, Observer, Outcome, Returned
 from bus.transports.rabbitmq.consumer import Consumer, Consuming
 from bus.transports.rabbitmq.consuming import ConsumingChannel, LaneDelivery
@@ -20,17 +20,10 @@ from bus.transports.rabbitmq.plain import PlainConsuming, PlainDelivery, PlainPu
 from bus.transports.rabbitmq.publisher import Publisher, Publishing
 from bus.transports.rabbitmq.publishing import ACCEPTED, ConfirmedChannel, UnconfirmedChannel
 from bus.transports.rabbitmq.renewal import Renewal
+from bus.transports.wire import TRAFFIC
 
 __all__ = ["RabbitMQTransport"]
 
-TRAFFIC: dict[Purpose, Traffic] = {
-    "requests": "request",
-    "replies": "reply",
-    "jobs": "job",
-    "events": "event",
-    "retry": "job",
-    "dead": "job",
-}
 Clock = Callable[[], float]
 
 
