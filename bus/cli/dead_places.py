@@ -1,19 +1,38 @@
-"""Which dead-letter queues a command is about, and the way to them."""
+"""Which dead-letter queues a command is about, and the way to them and back."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
 
-from bus.brokers.queues import Wanted, Where, picture
+from bus.brokers.queues import QueueState, Wanted, Where, picture
+from bus.cli.audit import begin_audit
 from bus.cli.lookup import load_router
 from bus.contract import check_part
 from bus.dead_letters import Looked, Selection, look_into
 from bus.errors import BusError, ContractError, NotFound
-from bus.settings import Settings
+from bus.nearest import did_you_mean
+from bus.settings import Settings, load_settings
 from bus.topology import dead_letter_queue, unroutable_dead
 from bus.transport import Transport
 from bus.transports.rabbitmq import RabbitMQTransport
 
-__all__ = ["connected", "look_everywhere", "places"]
+__all__ = ["connected", "look_everywhere", "run"]
+
+T = TypeVar("T")
+Work = Callable[[Transport, list[str]], Coroutine[Any, Any, T]]
+
+
+def run(work: Work[T], service: str | None, queues: Sequence[str] | None) -> T:
+    """Connect, find the queues, and do it; `queues` given as an empty list means that none are needed."""
+    settings = load_settings()
+
+    async def connect() -> T:
+        async with connected(settings) as transport:
+            return await work(transport, [] if queues == [] else await places(transport, settings, service, queues))
+
+    begin_audit(settings)
+    return asyncio.run(connect())
 
 
 class Nobody:
@@ -46,10 +65,10 @@ async def places(transport: Transport, settings: Settings, service: str | None, 
     Queues and routers name them; those of a service, or all, only the management API can list.
     """
     if queues:
-        names = [each if each.endswith(dead_letter_queue("")) else dead_letter_queue(each) for each in queues]
-        for each in names:
-            await transport.depth(each)
-        return sorted(set(names))
+        names = {each if each.endswith(dead_letter_queue("")) else dead_letter_queue(each) for each in queues}
+        for each in sorted(names):
+            await _check_is_there(transport, each, settings)
+        return sorted(names)
     if service is not None and ":" in service:
         return await _of_router(transport, service)
     return await _listed(settings, service)
@@ -62,6 +81,16 @@ async def _of_router(transport: Transport, target: str) -> list[str]:
     if not there:
         raise NotFound(f"{target} has no dead-letter queue on this broker; it gets them when it is first served")
     return there
+
+
+async def _check_is_there(transport: Transport, queue: str, settings: Settings) -> None:
+    try:
+        await transport.depth(queue)
+    except NotFound as error:
+        there: list[QueueState] = []
+        with suppress(BusError):  # who may not list them has the error without what was perhaps meant
+            there = await _dead_queues(settings)
+        raise NotFound(f"{error}{did_you_mean(queue, [each.name for each in there])}") from None
 
 
 async def _is_there(transport: Transport, queue: str) -> bool:
@@ -78,15 +107,29 @@ async def _listed(settings: Settings, service: str | None) -> list[str]:
             check_part(service, "service")
         except ContractError as error:
             raise ContractError(f"{error}; or write MODULE:ROUTER") from None
-    seen = await picture(Where.of(settings, renew=False), Wanted(service=service))
-    names = [each.name for each in seen.queues if each.purpose == "dead"]
+    names = [each.name for each in await _dead_queues(settings, service)]
+    if not names and service:
+        near = did_you_mean(service, {each.service for each in await _dead_queues(settings)})
+        raise NotFound(f"there are no dead-letter queues of a service {service!r} on this broker{near}")
     if not names:
-        raise NotFound(f"there are no dead-letter queues{f' of a service {service!r}' if service else ''} on this broker")
+        raise NotFound("there are no dead-letter queues on this broker")
     return sorted(names)
+
+
+async def _dead_queues(settings: Settings, service: str | None = None) -> list[QueueState]:
+    """Those that the management API lists."""
+    seen = await picture(Where.of(settings, renew=False), Wanted(service=service))
+    return [each for each in seen.queues if each.purpose == "dead"]
 
 
 async def look_everywhere(transport: Transport, queues: Sequence[str], selection: Selection, *, scan: int) -> Looked:
     """Look into each, one after the other; all that is meant together, by the time of death."""
     looks = [await look_into(transport, each, selection, limit=scan, most=scan) for each in queues]
     letters = sorted((letter for look in looks for letter in look.letters), key=lambda letter: letter.record.last_at or 0)
-    return Looked(letters=tuple(letters), matching=len(letters), unseen=sum(look.unseen for look in looks))
+    return Looked(
+        letters=tuple(letters),
+        matching=len(letters),
+        unseen=sum(look.unseen for look in looks),
+        types=frozenset().union(*(look.types for look in looks)),
+        codes=frozenset().union(*(look.codes for look in looks)),
+    )

@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bus.cli.screen import print_json, say
-from bus.dead_letters import Looked, Purged, Replayed
+from bus.dead_letters import Looked, Purged, Replayed, Selection
 from bus.errors import FailedPrecondition
+from bus.nearest import did_you_mean
 
-__all__ = ["end_with", "letters_of", "progress", "summary", "tell_replayed", "unseen"]
+__all__ = ["end_with", "letters_of", "progress", "summary", "tell_purged", "tell_replayed", "unseen"]
 
 
 Done = TypeVar("Done", Replayed, Purged)
@@ -32,10 +33,17 @@ def progress(name: str, total: int, results: dict[str, Done]) -> Iterator[Callab
         yield update
 
 
-def summary(found: Looked, shown: int) -> str:
-    """How many there are, and how many of them are not shown."""
+def summary(found: Looked, shown: int, wanted: Selection) -> str:
+    """How many there are, how many of them are not shown, and what was perhaps mistyped."""
     more = f"; the oldest {shown} are shown, --limit shows more" if 0 < shown < found.matching else ""
-    return f"{letters_of(found.matching) if found.matching else 'no dead letters'}{more}{unseen(found.unseen)}"
+    return f"{letters_of(found.matching) if found.matching else 'no dead letters'}{more}{unmet(wanted, found)}{unseen(found.unseen)}"
+
+
+def unmet(wanted: Selection, found: Looked) -> str:
+    """The types and codes that were asked for and that none of all that were looked at has."""
+    asked = (("type", wanted.types, found.types), ("code", wanted.codes, found.codes))
+    missing = [(what, name, there) for what, names, there in asked for name in sorted(names - there)]
+    return "".join(f"; none has the {what} {name!r}{did_you_mean(name, there)}" for what, name, there in missing)
 
 
 def unseen(count: int) -> str:
@@ -69,6 +77,14 @@ def tell_replayed(results: Mapping[str, Replayed], *, dry_run: bool, as_json: bo
     refused += [f"{homeless} whose work queue is not there (start its service)"] if homeless else []
     if refused:
         raise FailedPrecondition(f"not replayed: {', '.join(refused)}")
+
+
+def tell_purged(results: Mapping[str, Purged], found: Looked, *, as_json: bool) -> None:
+    """How many were deleted."""
+    if as_json:
+        print_json({name: {"matched": each.matched, "deleted": each.deleted} for name, each in results.items()}, compact=True)
+    elif results:
+        say(f"deleted {letters_of(sum(each.deleted for each in results.values()))}{unseen(found.unseen)}")
 
 
 def end_with(results: Iterable[Replayed | Purged]) -> None:

@@ -33,6 +33,10 @@ class Looked:
     """How many were meant."""
     unseen: int
     """How many more were in the queue, and were not looked at."""
+    types: frozenset[str]
+    """Of all that were looked at, meant or not."""
+    codes: frozenset[str]
+    """Of all that were looked at, meant or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,15 +145,18 @@ async def look_into(
     part of a queue turns it round, and sees another part the next time.
     """
     found: list[Letter] = []
+    kinds: set[tuple[str, str]] = set()
     async with reading(transport, dead_queue, hold=most) as letters:
         async for taken in letters.letters():
+            kinds.add((taken.letter.type, taken.letter.record.code))
             if selection.fits(taken.letter):
                 found.append(taken.letter)
             if letters.keep(taken) >= most:
                 break
         unseen = await letters.unseen()
     found.sort(key=lambda letter: letter.record.last_at or 0)
-    return Looked(letters=tuple(found[:limit]), matching=len(found), unseen=unseen)
+    types, codes = (frozenset(names) for names in zip(*kinds, strict=True)) if kinds else (frozenset(), frozenset())
+    return Looked(letters=tuple(found[:limit]), matching=len(found), unseen=unseen, types=types, codes=codes)
 
 
 def _letter(delivery: Delivery, dead_queue: str) -> Letter:

@@ -103,6 +103,18 @@ async def test_dead_letters_are_listed_without_their_payload(transport: Transpor
     assert sorted(await ids_in(vhost_url, DEAD)) == ["m-1", "m-2"]
 
 
+async def test_a_type_or_code_that_no_letter_has_is_told_with_what_was_perhaps_meant(transport: Transport, vhost_url: str) -> None:
+    await bury(transport, "m-1")
+    await bury(transport, "m-2", code="not_found")
+    done = await dead(vhost_url, "list", "--queue", WORK, "--type", "archive.file.v2", "--code", "not-found", "--code", "internal")
+    assert (done.code, done.out) == (0, "")
+    assert "none has the type 'archive.file.v2'; did you mean 'archive.file.v1'?" in done.err
+    assert "none has the code 'not-found'; did you mean 'not_found'?" in done.err
+    none = await dead(vhost_url, "purge", "--queue", WORK, "--type", "archive.file.v2", "--json")
+    assert (none.code, none.out, "did you mean 'archive.file.v1'?" in none.err) == (0, "{}\n", True)
+    assert await transport.depth(DEAD) == 2
+
+
 async def test_the_queues_of_a_service_are_found_by_the_management_api(transport: Transport, vhost_url: str, shared_broker: Broker) -> None:
     await bury(transport, "m-1")
     where = {"BUS_URL": vhost_url, "BUS_MANAGEMENT_URL": management_url(shared_broker)}
@@ -111,6 +123,10 @@ async def test_the_queues_of_a_service_are_found_by_the_management_api(transport
         assert [each["id"] for each in json.loads(done.out)["letters"]] == ["m-1"], done.err
     other = await bus("dead", "list", "--service", "nobody", **where)
     assert (other.code, "no dead-letter queues of a service 'nobody'" in other.err) == (os.EX_NOINPUT, True)
+    nearly = await bus("dead", "list", "--service", "archives", **where)
+    assert (nearly.code, "; did you mean 'archive'?" in nearly.err) == (os.EX_NOINPUT, True)
+    mistyped = await bus("dead", "list", "--queue", "archive.jobs.fill.v1", **where)
+    assert (mistyped.code, f"; did you mean '{DEAD}'?" in mistyped.err) == (os.EX_NOINPUT, True)
 
 
 async def test_a_payload_is_hidden_and_revealing_it_is_logged_with_who_did(transport: Transport, vhost_url: str) -> None:
@@ -194,7 +210,9 @@ async def test_a_purge_asks_and_deletes_what_it_counted(transport: Transport, vh
     assert await transport.depth(DEAD) == 3
     done = await dead(vhost_url, "purge", "--queue", WORK, "--code", "internal", "--yes")
     assert (done.code, audit_of(done)[0][DEAD]) == (0, 2), done.err
-    assert await ids_in(vhost_url, DEAD) == ["m-3"]
+    last = await dead(vhost_url, "purge", "--queue", WORK, "--all", "--yes", "--json")
+    assert (last.code, json.loads(last.out)) == (0, {DEAD: {"matched": 1, "deleted": 1}}), last.err
+    assert await ids_in(vhost_url, DEAD) == []
 
 
 async def test_dead_letters_survive_in_a_file_that_its_owner_alone_may_read(transport: Transport, vhost_url: str, tmp_path: Path) -> None:
