@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -21,6 +22,8 @@ from bus.router import Router
 from bus.settings import Settings, load_settings
 
 __all__ = ["command"]
+
+log = logging.getLogger("bus")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 CANCEL_AGAIN = 0.5
@@ -79,6 +82,9 @@ async def serve_until(router: Router, stop: asyncio.Event, bus: Bus, health: Pla
     async with probes(health, ready=ready), bus, bus.serving(router):
         started()
         await stop.wait()
+        # Who has pressed Ctrl-C should not wonder for the whole grace.
+        log.info("stopping; a second signal ends it at once", extra={"service": router.name, "grace": bus.settings.stop_grace})
+    log.info("stopped", extra={"service": router.name})
 
 
 def _tell(notification_fd: int | None) -> None:

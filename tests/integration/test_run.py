@@ -1,6 +1,7 @@
 """`bus run`: signals, a clean stop, several processes, what is wrong told in a line."""
 
 import asyncio
+import json
 import os
 import signal
 
@@ -24,6 +25,11 @@ async def test_the_first_signal_lets_running_work_finish(vhost_url: str) -> None
 
         assert (await job.result(timeout=40)).process == process.pid
     assert answer.code == 0
+    said = [json.loads(line) for line in answer.err.splitlines()]
+    assert [(line["event"], line.get("grace")) for line in said if line["event"].startswith("stop")] == [
+        ("stopping; a second signal ends it at once", 30),
+        ("stopped", None),
+    ]
 
 
 async def test_a_second_signal_ends_it_now_and_the_work_waits_for_another(vhost_url: str) -> None:
