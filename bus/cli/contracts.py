@@ -107,7 +107,8 @@ def show_one(contract: Contract, schema: dict[str, Any], console: Console) -> No
     """All of one contract that a caller needs."""
     console.print(f"[bold]{contract.type}[/], {contract.kind} of {contract.service}", highlight=False)
     console.print(place(contract), style="dim", highlight=False)
-    console.print(inspect.getdoc(contract.model) or "", markup=False, highlight=False)
+    if contract.model.__doc__:  # its own: that of its kind is about the bus
+        console.print(inspect.cleandoc(contract.model.__doc__), markup=False, highlight=False)
     console.print()
     table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
     table.add_column(no_wrap=True)

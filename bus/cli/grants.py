@@ -33,7 +33,7 @@ def group() -> None:
 
 @command.command()
 def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="Such as grants.toml.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", envvar="BUS_GRANTS", show_default=False, help="Such as grants.toml.")],
     *,
     contracts: Contracts = None,
     as_json: Annotated[bool, typer.Option("--json", help="On one line, for programs.")] = False,

@@ -71,7 +71,7 @@ def load_router(target: str) -> Router:
     """The router that `MODULE:ROUTER` names; `ConfigurationError` says what is wrong with it."""
     module, _, name = target.partition(":")
     if not module or not name:
-        raise ConfigurationError(f"{target!r} names no router; write MODULE:ROUTER, for example workers.transcription:router")
+        raise ConfigurationError(f"{target!r} names no router; write MODULE:ROUTER, for example {module or 'workers.transcription'}:router")
     importable_here()
     within = vars(imported(module))
     router = within.get(name)

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from typing_extensions import override
 
+from bus.cli import main
 from bus.errors import AlreadyExists, ConfigurationError, FailedPrecondition, NotFound
 from bus.key_files import KeyDirectory
 from bus.key_source import LARGEST_SET, Keyring, private_keys, public_source
@@ -443,3 +444,19 @@ def test_two_at_a_time_lose_no_key(tmp_path: Path) -> None:
         thread.join()
     assert len(keys.public()) == 8
     assert not [*tmp_path.glob(".*")]
+
+
+def test_what_was_made_is_told_to_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ("--directory", str(tmp_path), "--json")
+    for arguments in (("new", "office", "mail"), ("rotate", "office")):
+        with pytest.raises(SystemExit) as ended:
+            main(["keys", *arguments, *where])
+        assert not ended.value.code
+    written = capsys.readouterr()
+    office, mail, following = (json.loads(line) for line in written.out.splitlines())
+    assert (office["of"], mail["of"], following["of"]) == ("office", "mail", "office")
+    assert {"kid": office["kid"], "key": str(tmp_path / "office.key"), "jwks": str(tmp_path / "jwks.json")}.items() <= office.items()
+    published = {each["kid"]: each for each in KeyDirectory(tmp_path).public()}
+    assert published[following["kid"]]["not_before"] == following["used_from"]
+    assert published[office["kid"]]["retired_at"] == following["before_retired_at"]
+    assert written.err == ""

@@ -1,3 +1,4 @@
+import asyncio
 import gc
 import inspect
 import io
@@ -5,16 +6,19 @@ import re
 import sys
 import tomllib
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
+from typing import Self
 
 import pytest
 import typer
 from rich.console import Console
 
 from bus import errors
-from bus.cli import COMMANDS, build, completed_line, flowing, main, take_debug
+from bus.cli import COMMANDS, build, completed_line, flowing, main, submit, take_debug
 from bus.cli.doctor import CORE, EXTRAS
-from bus.cli.errors import EXIT_CODES, INTERRUPTED, MEANINGS, Reporter, exit_code
+from bus.cli.errors import EXIT_CODES, INTERRUPTED, MEANINGS, TERMINATED, Reporter, exit_code
+from tests.unit.ledger import CloseBooks
 
 ALL_ERRORS = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.BusError)]
 
@@ -71,7 +75,7 @@ def test_every_error_has_an_exit_code_that_tells_it_from_success_and_usage(error
 
 
 def test_every_exit_code_has_a_meaning() -> None:
-    assert {*EXIT_CODES.values(), 0, 1, 2, 70, INTERRUPTED} == {*MEANINGS}
+    assert {*EXIT_CODES.values(), 0, 1, 2, 70, INTERRUPTED, TERMINATED} == {*MEANINGS}
 
 
 @pytest.mark.parametrize(
@@ -133,6 +137,12 @@ def test_help_lists_every_command_without_loading_one() -> None:
     assert len({each.callback for each in app.registered_commands}) == 1
 
 
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert (caught.value.code, capsys.readouterr().out) == (0, f"trunkline {version('trunkline')}\n")
+
+
 def test_what_a_command_imports_is_not_searched_for_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
     frozen: list[bool] = []
     monkeypatch.setattr(gc, "freeze", lambda: frozen.append(gc.isenabled()))
@@ -144,3 +154,25 @@ def test_what_a_command_imports_is_not_searched_for_garbage(monkeypatch: pytest.
         main()
     assert frozen == [False]
     assert gc.isenabled()
+
+
+def test_who_does_not_wait_for_a_result_waits_for_the_confirm_as_long_as_he_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float | None] = []
+
+    class Confirming:
+        id = "m-1"
+
+        def __init__(self, _service: str) -> None: ...
+
+        async def __aenter__(self) -> Self:
+            return self
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+        async def submit(self, _job: object, *, timeout: float | None) -> "Confirming":
+            waited.append(timeout)
+            return self
+
+    monkeypatch.setattr(submit, "Bus", Confirming)
+    assert asyncio.run(submit.submit("cli", CloseBooks(), 2.5)) == "m-1"
+    assert waited == [2.5]

@@ -120,7 +120,7 @@ def test_a_router_by_a_wrong_name_gets_the_routers_that_are_there(here: Path) ->
     for target, told in (
         ("desk:ruoter", r"nothing by the name 'ruoter'.*did you mean 'router'\?"),
         ("desk:value", r"a int by the name 'value'.*its routers: router"),
-        ("desk", "names no router"),
+        ("desk", "names no router; write MODULE:ROUTER, for example desk:router"),
     ):
         with pytest.raises(ConfigurationError, match=told):
             load_router(target)
