@@ -8,6 +8,7 @@ import tomllib
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Self
 
 import pytest
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from bus import errors
 from bus.cli import COMMANDS, build, completed_line, flowing, main, submit, take_debug
+from bus.cli.demo import table_of
 from bus.cli.doctor import CORE, EXTRAS
 from bus.cli.errors import EXIT_CODES, INTERRUPTED, MEANINGS, TERMINATED, Reporter, exit_code
 from tests.unit.ledger import CloseBooks
@@ -176,3 +178,10 @@ def test_who_does_not_wait_for_a_result_waits_for_the_confirm_as_long_as_he_says
     monkeypatch.setattr(submit, "Bus", Confirming)
     assert asyncio.run(submit.submit("cli", CloseBooks(), 2.5)) == "m-1"
     assert waited == [2.5]
+
+
+def test_the_demonstrations_table_is_folded_and_never_cut_on_a_narrow_screen() -> None:
+    written = io.StringIO()
+    step = SimpleNamespace(name="event", outcome="documentation.document-generated.v1 received", at=1.0, took=0.1, correlation_id="c-1")
+    Console(file=written, width=60).print(table_of([step], "c-1"))
+    assert "…" not in written.getvalue()
