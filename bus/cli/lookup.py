@@ -112,6 +112,10 @@ def imported(name: str) -> object:
     except BusError:
         raise  # its contracts or handlers are declared wrongly, and the error says how
     except ModuleNotFoundError as error:
+        if error.name and not f"{name}.".startswith(f"{error.name}."):
+            raise ConfigurationError(
+                f"{name} imports {error.name!r}, and there is no such module: install it, or mend the import"
+            ) from error
         raise ConfigurationError(
             f"there is no module {error.name!r}; run this where {name!r} can be imported{siblings(name, error.name)}"
         ) from error
