@@ -35,7 +35,7 @@ def list_(
     since: Since = None,
     until: Until = None,
     correlation_id: Correlation = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show so many, the oldest first.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show so many, the oldest first.")] = 100,
     scan: Scan = SCAN,
     as_json: AsJson = False,
 ) -> None:

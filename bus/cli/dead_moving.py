@@ -59,7 +59,7 @@ def replay_(
         str | None, typer.Option("--reason", metavar="TEXT", show_default=False, help="Why they get more time; it stays with them.")
     ] = None,
     rate: Annotated[float | None, typer.Option(min=0.001, metavar="N", show_default=False, help="At most so many a second.")] = None,
-    window: Annotated[int, typer.Option(min=1, max=1000, help="Under way at a time.")] = WINDOW,
+    window: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Under way at a time.")] = WINDOW,
     scan: Scan = SCAN,
     as_json: AsJson = False,
 ) -> None:

@@ -57,7 +57,7 @@ Queues = Annotated[
 ]
 Types = Annotated[
     list[str] | None,
-    typer.Option("--type", metavar="TYPE", show_default=False, help="Such as transcription.transcribe.v1; may be given again."),
+    typer.Option("--type", metavar="TYPE", show_default=False, help="Such as library.scan.v1; may be given again."),
 ]
 Codes = Annotated[
     list[str] | None,

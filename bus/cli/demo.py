@@ -32,7 +32,7 @@ MOMENTS = {"dead-at", "first-failed-at"}
 
 
 def command(
-    recording: Annotated[str | None, typer.Argument(help="A WAV: a path, or a file:, http: or https: URL.")] = None,
+    recording: Annotated[str | None, typer.Argument(metavar="RECORDING", help="A WAV: a path, or a file:, http: or https: URL.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Keep RabbitMQ's UI up at the end, until Ctrl-C.")] = False,
     against_running: Annotated[bool, typer.Option("--against-running", help="Start no worker; use those at BUS_URL.")] = False,
 ) -> None:

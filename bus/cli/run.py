@@ -32,7 +32,7 @@ CANCEL_AGAIN = 0.5
 
 def command(
     target: Annotated[str, typer.Argument(metavar="MODULE:ROUTER", help="For example workers.transcription:router.")],
-    processes: Annotated[int, typer.Option(min=1, max=64, help="Worker processes; one that dies is started again.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, max=64, metavar="N", help="Worker processes; one that dies is started again.")] = 1,
     reload: Annotated[bool, typer.Option("--reload", help="Start anew when a Python file below this folder changes.")] = False,
     health_socket: Annotated[Path | None, typer.Option(hidden=True, help="Where a parent asks how this process is.")] = None,
     notification_fd: Annotated[int | None, typer.Option(hidden=True, help="Where a parent hears once that it is ready.")] = None,

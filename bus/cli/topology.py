@@ -145,7 +145,7 @@ def access(
 @command.command()
 def migrate(
     router: Annotated[str, typer.Argument(metavar="MODULE:ROUTER", help="Whose queue.")],
-    queue: Annotated[str, typer.Argument(help="The queue that exists with other arguments.")],
+    queue: Annotated[str, typer.Argument(metavar="QUEUE", help="The queue that exists with other arguments.")],
     *,
     wait: Annotated[
         float | None,

@@ -9,11 +9,12 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Self
+from typing import Any, Self
 
 import pytest
 import typer
 from rich.console import Console
+from typer.main import get_command
 
 from bus import errors
 from bus.cli import COMMANDS, build, completed_line, flowing, main, submit, take_debug
@@ -131,6 +132,17 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
         main([name, "--help"])
     assert caught.value.code == 0
     assert COMMANDS[name].split()[0] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_help_is_cut_in_a_terminal_of_80_columns(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
+    group: Any = get_command(build([name], Reporter(debug=False)))
+    for words in [[name], *([name, each] for each in getattr(group.commands[name], "commands", ()))]:
+        with pytest.raises(SystemExit) as caught:
+            main([*words, "--help"])
+        assert caught.value.code == 0
+        assert "…" not in capsys.readouterr().out.replace('"…"', ""), words
 
 
 def test_help_lists_every_command_without_loading_one() -> None:
