@@ -56,9 +56,12 @@ def new(
     """Make the first key of a service, valid now."""
     keys = KeyDirectory(directory)
     role: Role = "operator" if operator else "service"
-    for name in names:
+    owners = list(dict.fromkeys(names))
+    for name in owners:
+        keys.check_new(name)  # before the first is made: all, or none
+    for name in owners:
         made = keys.new(name, key_id(name), role=role, algorithm=algorithm)
-        if as_json:  # a line each: one that fails leaves those before it made, and told
+        if as_json:
             print_json({"kid": made["kid"], "of": name, "key": str(keys.key_file(name)), "jwks": str(keys.set_file)}, compact=True)
             continue
         say(f"made {made['kid']}")

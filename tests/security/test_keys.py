@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -460,3 +461,16 @@ def test_what_was_made_is_told_to_programs(tmp_path: Path, capsys: pytest.Captur
     assert published[following["kid"]]["not_before"] == following["used_from"]
     assert published[office["kid"]]["retired_at"] == following["before_retired_at"]
     assert written.err == ""
+
+
+def test_one_wrong_name_among_several_makes_no_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for names in (("office", "Mail"), ("office", "mail", "office")):
+        with pytest.raises(SystemExit):
+            main(["keys", "new", *names, "--directory", str(tmp_path)])
+        made = {each.name for each in tmp_path.glob("*.key")}
+        assert made == (set() if "Mail" in names else {"office.key", "mail.key"})
+    with pytest.raises(SystemExit) as ended:
+        main(["keys", "new", "desk", "mail", "--directory", str(tmp_path)])
+    assert ended.value.code == os.EX_CANTCREAT
+    assert not (tmp_path / "desk.key").exists()
+    assert "`bus keys rotate mail` makes the next" in " ".join(capsys.readouterr().err.split())
