@@ -64,7 +64,7 @@ def test_a_service_has_its_own_queues_and_the_bus_all_of_its() -> None:
 
 def test_without_a_list_a_service_is_guessed_and_all_is_an_error_that_says_what_to_do() -> None:
     assert [each.name for each in chosen(Wanted(service="library", guesses=(WORK,)), UNLISTED)] == [WORK]
-    with pytest.raises(Unavailable, match=r"nobody answers.*BUS_MANAGEMENT_URL.*MODULE:ROUTER"):
+    with pytest.raises(Unavailable, match=r"nobody answers.*BUS_MANAGEMENT_URL.*MODULE:ROUTER .*--service"):
         chosen(Wanted(), UNLISTED)
 
 
