@@ -14,7 +14,7 @@ from bus.topology import DEAD, dead_letter_queue, event_queue, job_queue, return
 from bus.topology import JOBS as EXCHANGE
 from tests.broker import queues_to_disk
 from tests.chaos.contracts import SERVICE, Happened, Work
-from tests.chaos.journal import ACKED, FAILED
+from tests.chaos.journal import ACKED, EFFECT, FAILED, Tail
 from tests.chaos.scene import Scene
 
 __all__ = ["FAULTS", "Fault"]
@@ -71,23 +71,25 @@ async def kill_broker(scene: Scene, chance: random.Random) -> None:
     await scene.node.kill()
     await asyncio.sleep(chance.random())
     await scene.returns(scene.node.start())
-    await confirmed_again(scene)
+    await felt_again(scene)
 
 
 async def restart_broker(scene: Scene, chance: random.Random) -> None:
     await scene.returns(scene.node.restart())
-    await confirmed_again(scene)
+    await felt_again(scene)
 
 
-async def confirmed_again(scene: Scene) -> None:
-    """Until the broker's return is felt, so that it is this return which is timed; whose sender has given up is left alone."""
+async def felt_again(scene: Scene) -> None:
+    """Until the broker's return is felt on both sides, so that it is this return which is timed; who has given up is left alone."""
     began = time.monotonic()
-    scene.sends.news()
-    while time.monotonic() - began < PATIENCE:
-        if any(entry.mark == ACKED and entry.at > scene.back[-1] for entry in scene.sends.entries[-ENOUGH:]):
-            return
+    while time.monotonic() - began < PATIENCE and not (came_after(scene, scene.sends, ACKED) and came_after(scene, scene.work, EFFECT)):
         await asyncio.sleep(LOOK)
-        scene.sends.news()
+
+
+def came_after(scene: Scene, journal: Tail, mark: str) -> bool:
+    """Whether the last return was followed by an entry of this kind."""
+    journal.news()
+    return any(entry.mark == mark and entry.at > scene.back[-1] for entry in journal.entries[-ENOUGH:])
 
 
 async def alarm(scene: Scene, chance: random.Random) -> None:
@@ -97,6 +99,7 @@ async def alarm(scene: Scene, chance: random.Random) -> None:
     finally:
         await scene.node.ctl("set_vm_memory_high_watermark", "absolute", WATERMARK)
         scene.back.append(time.monotonic())
+    await felt_again(scene)
 
 
 async def silence(scene: Scene, seconds: float) -> None:
