@@ -59,15 +59,19 @@ class KeyDirectory:
             raise ConfigurationError(f"{self.set_file} is no JSON Web Key Set") from None
         return keys
 
-    def new(self, owner: str, kid: str, *, role: Role = "service", algorithm: Algorithm = "EdDSA", **times: int) -> Jwk:
-        """A first key of `owner`; its public half. `AlreadyExists` where it has some: those are rotated."""
+    def check_new(self, owner: str) -> None:
+        """`ConfigurationError` for what is no name, `AlreadyExists` for who has keys: those are rotated."""
         if not OWNER.fullmatch(owner):
             raise ConfigurationError(
                 f"{owner[:60]!r} is no name of a service or operator; write lower-case letters, digits and dashes, at most 60"
             )
+        if self.key_file(owner).exists() or any(each.get("iss") == owner for each in self.public()):
+            raise AlreadyExists(f"{owner} has keys in {self.path}; `bus keys rotate {owner}` makes the next")
+
+    def new(self, owner: str, kid: str, *, role: Role = "service", algorithm: Algorithm = "EdDSA", **times: int) -> Jwk:
+        """A first key of `owner`; its public half. Raises as `check_new` does."""
         with self._alone():
-            if self.key_file(owner).exists() or any(each.get("iss") == owner for each in self.public()):
-                raise AlreadyExists(f"{owner} has keys in {self.path}; `bus keys rotate {owner}` makes the next")
+            self.check_new(owner)
             return self._add(owner, kid, role, algorithm, times)
 
     def rotate(self, owner: str, kid: str, *, begins: int, retires: int, algorithm: Algorithm | None = None) -> Jwk:

@@ -79,9 +79,8 @@ class Trust:
         for endpoint in router.endpoints.values():
             contract = endpoint.contract
             if contract.kind == "event" and not self._grants.may_consume(router.name, contract.permission):
-                raise ConfigurationError(
-                    f'{router.name} may not consume {contract.permission}; grant it in BUS_GRANTS: consume = ["{contract.permission}"]'
-                )
+                line = f'[services.{router.name}] consume = ["{contract.permission}"]'
+                raise ConfigurationError(f"{router.name} may not consume {contract.permission}; grant it in {self._file}: {line}")
 
     async def close(self) -> None:
         """Look no more."""

@@ -39,7 +39,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Logging: `bus.logs`": {"bus.logs": ("configure_logging",)},
     "Messages": {"bus.envelope": ("Envelope", "Progress")},
     "Dead letters: `bus.dead_letters`": {
-        "bus.dead_letters.selection": ("Letter", "Selection", "EVERYTHING"),
+        "bus.dead_letters.selection": ("Letter", "Selection", "EVERYTHING", "Seen"),
         "bus.dead_letters.record": ("FaultRecord",),
         "bus.dead_letters.moving": ("Replayed", "Purged"),
     },
@@ -51,6 +51,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 INNER = {
     *("Bus.__aexit__", "JobHandle.__init__", "JobHandle.take", "Router.__call__", "Router.topology", "MemoryBuses.__aexit__"),
+    *("Seen.note", "Seen.add"),
     *("MemoryBuses.__aenter__", "MemoryBroker.connect", "MemoryBroker.declare", "MemoryBroker.publish", "MemoryBroker.swallows_confirm"),
     *(
         "MemoryBroker.closed",

@@ -4,7 +4,7 @@ usage: python scripts/cli_reference.py > docs/reference/command-line.md
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import typer.main
 
@@ -21,8 +21,10 @@ Printed by `scripts/cli_reference.py` from the commands themselves; a test compa
 - Colours are for terminals only, and `NO_COLOR=1` ends them there.
 - `bus --install-completion` makes the shell complete commands, options and the types of contracts (bash, zsh, fish,
   PowerShell). `bus --show-completion` prints what would be installed.
-- A mistyped command, option, contract, module or router gets the nearest names.
-- The [settings](settings.md) are the environment's. `bus call`, `publish`, `submit` and `queues` connect to `BUS_URL`.
+- `bus --version` prints the version.
+- A mistyped command, option, contract, module, router, service, queue or key gets the nearest names.
+- The [settings](settings.md) are the environment's. What needs a broker connects to `BUS_URL`; `bus broker` and `bus demo`
+  start one where it is not set.
 
 **Contracts** are Python classes, so the command line has to import them. `--contracts` or `BUS_CONTRACTS` names the
 modules, with commas between. A package stands for itself and every module in it but `__main__`. Without either it is the
@@ -56,7 +58,7 @@ def command_of(name: str) -> Any:
 
 def sections_of(name: str, command: Any) -> Iterator[str]:
     """A heading, the usage, what it does, its parameters; the same for the commands below it."""
-    parameters = [each for each in command.params if "--help" not in each.opts]
+    parameters = [each for each in command.params if "--help" not in each.opts and not getattr(each, "hidden", False)]
     arguments = " ".join(metavar(each) for each in parameters if not each.opts[0].startswith("-"))
     options = "[OPTIONS] " if len(parameters) > len(arguments.split()) else ""
     below = getattr(command, "commands", {})
@@ -87,7 +89,10 @@ def called(parameter: Any) -> str:
 
 def kind(parameter: Any) -> str:
     """What stands after an option that names nothing."""
-    return "NUMBER" if parameter.type_descriptor.annotation in (int, float) else "TEXT"
+    annotation = parameter.type_descriptor.annotation
+    if get_origin(annotation) is Literal:
+        return " or ".join(get_args(annotation))
+    return "NUMBER" if annotation in (int, float) else "TEXT"
 
 
 def metavar(parameter: Any) -> str:
@@ -97,7 +102,8 @@ def metavar(parameter: Any) -> str:
 
 def name_of(parameter: Any) -> str:
     """What an argument is called."""
-    return str(parameter.metavar or parameter.name.upper())
+    again = "..." if parameter.nargs < 0 and parameter.name != "payload" else ""  # a second payload is only taken to be refused
+    return f"{parameter.metavar or parameter.name.upper()}{again}"
 
 
 def exit_codes() -> Iterator[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from bus.declarations import BASE
 from bus.errors import NotFound
+from bus.nearest import did_you_mean
 from bus.router import Router
 from bus.settings import Settings
 from bus.topology import Queue, Topology, merged
@@ -28,7 +29,9 @@ class Wanted:
         for queue in self.topology.queues:
             if queue.name == name:
                 return queue
-        raise NotFound(f"these routers need no queue {name!r}; they need {', '.join(each.name for each in self.topology.queues) or 'none'}")
+        names = [each.name for each in self.topology.queues]
+        meant = did_you_mean(name, names) or f"; they need {', '.join(names) or 'none'}"
+        raise NotFound(f"these routers need no queue {name!r}{meant}")
 
 
 def topology_of(router: Router, settings: Settings) -> dict[str, tuple[Queue, Topology]]:

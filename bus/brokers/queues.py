@@ -153,7 +153,8 @@ def chosen(wanted: Wanted, listing: Listing) -> list[QueueName]:
     """The names to tell of, sorted; `Unavailable` where nobody can list them."""
     if listing.rows is None and not wanted.names and not wanted.guesses:
         raise Unavailable(
-            f"{listing.why}; only it can list the queues: set BUS_MANAGEMENT_URL=http://host:port, or name a router as MODULE:ROUTER"
+            f"{listing.why}; only it can list the queues: set BUS_MANAGEMENT_URL=http://host:port, or name a router as MODULE:ROUTER "
+            "(`bus dead` takes it by --service, and queues by --queue)"
         )
     known = {*wanted.names, *(listing.rows if listing.rows is not None else wanted.guesses)}
     names = (queue_name(each) for each in known)

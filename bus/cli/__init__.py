@@ -109,7 +109,23 @@ def flowing(command: Callable[..., Any]) -> str:
     return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(command) or "")
 
 
-def options(debug: bool = typer.Option(False, DEBUG, help="Show where an error came from.")) -> None:  # noqa: FBT003  read by main
+def told_version(wanted: bool) -> None:
+    """Print which version this is, and end."""
+    if not wanted:
+        return
+    try:
+        # By name: no other command needs what it loads.
+        version = importlib.import_module("importlib.metadata").version("trunkline")
+    except ModuleNotFoundError:  # a checkout that is not installed
+        version = "that is not installed"
+    typer.echo(f"trunkline {version}")
+    raise typer.Exit
+
+
+def options(
+    debug: bool = typer.Option(False, DEBUG, help="Show where an error came from."),  # noqa: FBT003  read by main
+    version: bool = typer.Option(False, "--version", is_eager=True, callback=told_version, help="Print the version."),  # noqa: FBT003  as above
+) -> None:
     """Requests, events and jobs between Python services on RabbitMQ."""
 
 

@@ -33,6 +33,8 @@ def command(
     console = Console(stderr=as_json)
     choice = choose(os.environ)
     if choice.kind == "named":
+        if as_json:
+            print_json(where(choice, broker_for(choice)), compact=True)
         console.print(f"{broker_for(choice).describe()}: nothing is started. Unset BUS_URL to start a private one.", soft_wrap=True)
         return
     asyncio.run(serve(choice, console, as_json=as_json))
@@ -45,7 +47,7 @@ async def serve(choice: Choice, console: Console, *, as_json: bool) -> None:
             if broker is None:
                 return
             if as_json:
-                print_json({"broker": choice.kind, "url": broker.url, "management_url": broker.management_url}, compact=True)
+                print_json(where(choice, broker), compact=True)
             else:
                 console.print(card(choice, broker), markup=False, highlight=False, soft_wrap=True)
             console.print("Ctrl-C ends it and removes its data.")
@@ -91,6 +93,11 @@ def signals() -> Iterator[asyncio.Event]:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+def where(choice: Choice, broker: Broker) -> dict[str, str | None]:
+    """Where it is and who may come in, for programs."""
+    return {"broker": choice.kind, "url": broker.url, "management_url": broker.management_url}
 
 
 def card(choice: Choice, broker: Broker) -> str:

@@ -2,20 +2,26 @@
 
 import inspect
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from bus.cli.lookup import Known, contract_named, known_contracts
 from bus.cli.parameters import AsJson, Contracts, completed_types
 from bus.cli.schema import fields_of, sample_of, schema_of
-from bus.cli.screen import print_json, say, table_console
+from bus.cli.screen import fits, print_json, say, table_console
 from bus.contract import Contract, decode
 from bus.errors import ContractViolation, FailedPrecondition
 
 __all__ = ["command"]
+
+BELOW = (0, 0, 0, 2)
+"""Where what belongs to the line above begins."""
 
 command = typer.Typer(help="List the contracts that are known here, or show one.", invoke_without_command=True)
 
@@ -91,23 +97,42 @@ def place(contract: Contract) -> str:
 
 
 def show_all(known: Known, console: Console) -> None:
-    """A table: type, kind, what comes back, the right that it needs, fields."""
+    """A table: type, kind, what comes back, the right that it needs, fields. On a narrow screen all that stands below the type."""
     table = Table("type", "kind", "reply", "permission", "fields", box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.columns[0].overflow = table.columns[3].overflow = table.columns[4].overflow = "fold"
-    table.columns[1].no_wrap = True
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for each in known.contracts:
-        fields = ", ".join(f"{field.name}{'' if field.required else '?'}" for field in fields_of(each.model))
-        reply = each.reply.__name__ if each.reply else "-"
-        table.add_row(each.type, each.kind, reply, "-" if each.permission == each.name else each.permission, fields or "-")
-    console.print(table)
+        table.add_row(*row(each))
+    if fits(table, console):
+        console.print(table)
+    else:
+        narrow(known.contracts, console)
     console.print(f"\n{known.looked_at()}; a field with ? may be left out; a permission - is the name", style="dim", highlight=False)
+
+
+def row(contract: Contract) -> tuple[str, str, str, str, str]:
+    """One contract."""
+    fields = ", ".join(f"{field.name}{'' if field.required else '?'}" for field in fields_of(contract.model))
+    reply = contract.reply.__name__ if contract.reply else "-"
+    return contract.type, contract.kind, reply, "-" if contract.permission == contract.name else contract.permission, fields or "-"
+
+
+def narrow(contracts: Iterable[Contract], console: Console) -> None:
+    """A type in full, since it is what the next command takes, and below it what would not fit beside it."""
+    console.print("type\n  kind, reply, permission\n  fields", style="bold", highlight=False)
+    for each in contracts:
+        type_, *about, fields = row(each)
+        console.print(Text(type_), soft_wrap=True)
+        console.print(Padding(Text(", ".join(about), style="dim"), BELOW))
+        console.print(Padding(Text(fields), BELOW))
 
 
 def show_one(contract: Contract, schema: dict[str, Any], console: Console) -> None:
     """All of one contract that a caller needs."""
     console.print(f"[bold]{contract.type}[/], {contract.kind} of {contract.service}", highlight=False)
     console.print(place(contract), style="dim", highlight=False)
-    console.print(inspect.getdoc(contract.model) or "", markup=False, highlight=False)
+    if contract.model.__doc__:  # its own: that of its kind is about the bus
+        console.print(inspect.cleandoc(contract.model.__doc__), markup=False, highlight=False)
     console.print()
     table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
     table.add_column(no_wrap=True)

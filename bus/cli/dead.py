@@ -13,7 +13,7 @@ from bus.cli.dead_moving import import_, purge_, replay_
 from bus.cli.dead_options import SCAN, AsJson, Codes, Correlation, Queues, Scan, Service, Since, Types, Until, selected
 from bus.cli.dead_places import look_everywhere, run
 from bus.cli.dead_table import as_value, details, listing, opened, payload
-from bus.cli.dead_words import letters_of, summary, unseen
+from bus.cli.dead_words import letters_of, summary, unmet, unseen
 from bus.cli.screen import print_json, say, table_console
 from bus.dead_letters import Looked, Selection
 from bus.errors import NotFound
@@ -35,7 +35,7 @@ def list_(
     since: Since = None,
     until: Until = None,
     correlation_id: Correlation = None,
-    limit: Annotated[int, typer.Option(min=1, help="Show so many, the oldest first.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Show so many, the oldest first.")] = 100,
     scan: Scan = SCAN,
     as_json: AsJson = False,
 ) -> None:
@@ -71,7 +71,7 @@ def show(
     The payload is a patient's data, and hidden without --reveal, which takes BUS_OPERATOR_KEY and a right, unless BUS_AUTH is off.
     """
     by = revealing(load_settings()) if reveal else {}
-    found = looked_for([id_], service, queue, scan)
+    found = looked_for(id_, service, queue, scan)
     for letter in found.letters:
         if reveal:
             audited("payload revealed", message_id=letter.id, type=letter.type, queue=letter.dead_queue, **by)
@@ -105,6 +105,7 @@ def export(
     until: Until = None,
     correlation_id: Correlation = None,
     scan: Scan = SCAN,
+    as_json: AsJson = False,
 ) -> None:
     """Write dead letters into a file, a line of JSON each, payloads in base64. They stay where they are.
 
@@ -117,15 +118,18 @@ def export(
     found = run(lambda transport, names: look_everywhere(transport, names, wanted, scan=scan), service, queue)
     write(file, found.letters)
     audited("exported", file=str(file.absolute()), letters=len(found.letters), **by)
-    say(f"wrote {letters_of(len(found.letters))} into {file}{unseen(found.unseen)}")
+    if as_json:
+        print_json({"file": str(file), "letters": len(found.letters), "unseen": found.unseen}, compact=True)
+        return
+    say(f"wrote {letters_of(len(found.letters))} into {file}{unmet(wanted, found.seen)}{unseen(found.unseen)}")
 
 
 command.command("import")(import_)
 
 
-def looked_for(ids: Sequence[str], service: str | None, queues: Sequence[str] | None, scan: int) -> Looked:
-    """The letters of these ids; `NotFound`."""
-    found = run(lambda transport, names: look_everywhere(transport, names, Selection(ids=frozenset(ids)), scan=scan), service, queues)
+def looked_for(id_: str, service: str | None, queues: Sequence[str] | None, scan: int) -> Looked:
+    """The letters of this id, which can have died more than once; `NotFound`."""
+    found = run(lambda transport, names: look_everywhere(transport, names, Selection(ids=frozenset([id_])), scan=scan), service, queues)
     if not found.letters:
-        raise NotFound(f"there is no such dead letter{unseen(found.unseen)}")
+        raise NotFound(f"there is no dead letter {id_!r}; `bus dead list` shows which there are{unseen(found.unseen)}")
     return found

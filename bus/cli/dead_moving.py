@@ -23,8 +23,8 @@ from bus.cli.dead_options import (
     selected,
 )
 from bus.cli.dead_places import look_everywhere, run
-from bus.cli.dead_words import end_with, letters_of, progress, summary, tell_purged, tell_replayed
-from bus.cli.screen import say
+from bus.cli.dead_words import end_with, letters_of, progress, summary, tell_purged, tell_replayed, unmet
+from bus.cli.screen import print_json, say
 from bus.dead_letters import Purged, Replayed, Replaying, Selection, purge, replay
 from bus.dead_letters.moving import WINDOW
 from bus.errors import BusError, NotFound, ResourceExhausted
@@ -59,7 +59,7 @@ def replay_(
         str | None, typer.Option("--reason", metavar="TEXT", show_default=False, help="Why they get more time; it stays with them.")
     ] = None,
     rate: Annotated[float | None, typer.Option(min=0.001, metavar="N", show_default=False, help="At most so many a second.")] = None,
-    window: Annotated[int, typer.Option(min=1, max=1000, help="Under way at a time.")] = WINDOW,
+    window: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="Under way at a time.")] = WINDOW,
     scan: Scan = SCAN,
     as_json: AsJson = False,
 ) -> None:
@@ -93,7 +93,7 @@ def replay_(
         moved = {name: each.replayed for name, each in results.items() if each.replayed or each.doubtful}
         if moved and not dry_run:
             audited("replayed", **moved, **({"extended": extend, "reason": reason} if extend is not None else {}))
-    tell_replayed(results, dry_run=dry_run, as_json=as_json)
+    tell_replayed(results, wanted, dry_run=dry_run, as_json=as_json)
 
 
 def purge_(
@@ -122,6 +122,8 @@ def purge_(
     counts = {name: sum(each.dead_queue == name for each in found.letters) for name in sorted({each.dead_queue for each in found.letters})}
     for name, count in counts.items():
         say(f"{name}: {count}")
+    if mistyped := unmet(wanted, found.seen):
+        say(mistyped.removeprefix("; "))
     if not yes:
         typer.confirm(f"Delete {letters_of(len(found.letters))} for good?", abort=True, err=True)
     exactly = Selection(keys=frozenset(each.key for each in found.letters))
@@ -143,6 +145,8 @@ def purge_(
 
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What `bus dead export` wrote.")],
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Put exported dead letters back among the dead letters of their queues. Those that are still there will be there twice.
 
@@ -161,6 +165,9 @@ def import_(
 
     sent = run(work, None, [])
     audited("imported", file=str(file.absolute()), letters=sent)
+    if as_json:
+        print_json({"file": str(file), "letters": sent}, compact=True)
+        return
     say(f"put back {letters_of(sent)}")
 
 

@@ -57,7 +57,7 @@ Queues = Annotated[
 ]
 Types = Annotated[
     list[str] | None,
-    typer.Option("--type", metavar="TYPE", show_default=False, help="Such as transcription.transcribe.v1; may be given again."),
+    typer.Option("--type", metavar="TYPE", show_default=False, help="Such as library.scan.v1; may be given again."),
 ]
 Codes = Annotated[
     list[str] | None,
@@ -71,7 +71,7 @@ Until = Annotated[int | None, typer.Option("--until", metavar="TIME", parser=mom
 Correlation = Annotated[
     str | None, typer.Option("--correlation-id", metavar="ID", show_default=False, help="The id of all that one cause set off.")
 ]
-Ids = Annotated[list[str] | None, typer.Argument(metavar="ID...", show_default=False, help="Message ids.")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", show_default=False, help="Message ids.")]
 Scan = Annotated[int, typer.Option("--scan", min=1, metavar="N", help="Look through so many of each queue; memory holds them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="On one line, for programs.")]
 

@@ -9,7 +9,7 @@ from bus.brokers.queues import QueueState, Wanted, Where, picture
 from bus.cli.audit import begin_audit
 from bus.cli.lookup import load_router
 from bus.contract import check_part
-from bus.dead_letters import Looked, Selection, look_into
+from bus.dead_letters import Looked, Seen, Selection, look_into
 from bus.errors import BusError, ContractError, NotFound
 from bus.nearest import did_you_mean
 from bus.settings import Settings, load_settings
@@ -130,6 +130,5 @@ async def look_everywhere(transport: Transport, queues: Sequence[str], selection
         letters=tuple(letters),
         matching=len(letters),
         unseen=sum(look.unseen for look in looks),
-        types=frozenset().union(*(look.types for look in looks)),
-        codes=frozenset().union(*(look.codes for look in looks)),
+        seen=Seen().add(look.seen for look in looks),
     )

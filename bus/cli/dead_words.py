@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bus.cli.screen import print_json, say
-from bus.dead_letters import Looked, Purged, Replayed, Selection
+from bus.dead_letters import Looked, Purged, Replayed, Seen, Selection
 from bus.errors import FailedPrecondition
 from bus.nearest import did_you_mean
 
@@ -36,14 +36,15 @@ def progress(name: str, total: int, results: dict[str, Done]) -> Iterator[Callab
 def summary(found: Looked, shown: int, wanted: Selection) -> str:
     """How many there are, how many of them are not shown, and what was perhaps mistyped."""
     more = f"; the oldest {shown} are shown, --limit shows more" if 0 < shown < found.matching else ""
-    return f"{letters_of(found.matching) if found.matching else 'no dead letters'}{more}{unmet(wanted, found)}{unseen(found.unseen)}"
+    return f"{letters_of(found.matching) if found.matching else 'no dead letters'}{more}{unmet(wanted, found.seen)}{unseen(found.unseen)}"
 
 
-def unmet(wanted: Selection, found: Looked) -> str:
-    """The types and codes that were asked for and that none of all that were looked at has."""
-    asked = (("type", wanted.types, found.types), ("code", wanted.codes, found.codes))
-    missing = [(what, name, there) for what, names, there in asked for name in sorted(names - there)]
-    return "".join(f"; none has the {what} {name!r}{did_you_mean(name, there)}" for what, name, there in missing)
+def unmet(wanted: Selection, seen: Seen) -> str:
+    """The types, codes and ids that were asked for and that none of all that were looked at has."""
+    asked = (("type", wanted.types, seen.types), ("code", wanted.codes, seen.codes))
+    missing = [(what, name, did_you_mean(name, there)) for what, names, there in asked for name in sorted(names - there)]
+    missing += [("id", name, "") for name in sorted(wanted.ids - seen.ids)]  # nobody types an id
+    return "".join(f"; none has the {what} {name!r}{meant}" for what, name, meant in missing)
 
 
 def unseen(count: int) -> str:
@@ -56,7 +57,7 @@ def letters_of(count: int) -> str:
     return f"{count} dead letter{'' if count == 1 else 's'}"
 
 
-def tell_replayed(results: Mapping[str, Replayed], *, dry_run: bool, as_json: bool) -> None:
+def tell_replayed(results: Mapping[str, Replayed], wanted: Selection, *, dry_run: bool, as_json: bool) -> None:
     """Counts by queue, and then what went wrong as an error."""
     if as_json:
         fields = ("matched", "replayed", "expired", "unsigned", "homeless", "doubtful", "unseen")
@@ -64,8 +65,12 @@ def tell_replayed(results: Mapping[str, Replayed], *, dry_run: bool, as_json: bo
     for name, each in results.items():
         if not as_json and (each.matched or each.unseen):
             say(f"{name}: {'would replay' if dry_run else 'replayed'} {each.replayed} of {each.matched}{unseen(each.unseen)}")
-    if not as_json and not any(each.matched for each in results.values()):
-        say("no dead letters that fit")
+    whole = not any(each.failure for each in results.values())
+    mistyped = unmet(wanted, Seen().add(each.seen for each in results.values())) if whole else ""
+    if not any(each.matched for each in results.values()):
+        say(f"no dead letters that fit{mistyped}")
+    elif mistyped:
+        say(mistyped.removeprefix("; "))
     doubtful = sum(each.doubtful for each in results.values())
     if doubtful:
         say(f"{letters_of(doubtful)} may be in both places; the ids are the same")

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +21,7 @@ from rich.table import Table
 from bus.brokers.broker import Broker
 from bus.brokers.choice import Choice, choose
 from bus.cli.broker import signals, started
+from bus.cli.screen import table_console
 from bus.errors import ConfigurationError, NotFound
 
 __all__ = ["command"]
@@ -31,14 +32,14 @@ MOMENTS = {"dead-at", "first-failed-at"}
 
 
 def command(
-    recording: Annotated[str | None, typer.Argument(help="A WAV: a path, or a file:, http: or https: URL.")] = None,
+    recording: Annotated[str | None, typer.Argument(metavar="RECORDING", help="A WAV: a path, or a file:, http: or https: URL.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Keep RabbitMQ's UI up at the end, until Ctrl-C.")] = False,
     against_running: Annotated[bool, typer.Option("--against-running", help="Start no worker; use those at BUS_URL.")] = False,
 ) -> None:
     """Watch a spoken dictation become a transcript, a note and documents, every step on one correlation id."""
     sys.path.insert(0, str(Path.cwd()))
     logging.getLogger("bus").setLevel(logging.CRITICAL)  # what goes wrong is told on the screen, once
-    console = Console()
+    console = table_console()
     story = _story()
     choice = choose(os.environ, memory=True)
     if against_running and choice.kind != "named":
@@ -117,7 +118,7 @@ async def tell(story: ModuleType, stage: Any, console: Console, recording: str) 
 
         def on_step(step: Any) -> None:
             steps.append(step)
-            bar.console.print(f"[green]done[/]    {step.name}: {step.outcome}", highlight=False)
+            bar.console.print(f"[green]done[/]    {step.name}: {step.outcome}", highlight=False, soft_wrap=True)
             bar.update(task, completed=0, description="working")
 
         def on_progress(what: str, update: Any) -> None:
@@ -145,13 +146,20 @@ def _show(console: Console, steps: list[Any], ending: Any) -> None:
         shown = datetime.fromtimestamp(int(value) / 1000).astimezone().isoformat("T", "seconds") if name in MOMENTS else value
         console.print(f"  {name:15} {shown}", highlight=False, soft_wrap=True)
     console.print()
-    table = Table("step", "what came of it", "at", "took", "correlation", caption=f"correlation id {ending.correlation_id}")
+    console.print(table_of(steps, ending.correlation_id))
+
+
+def table_of(steps: Iterable[Any], correlation_id: str) -> Table:
+    """A line a step; on a narrow screen what is long is folded and never cut."""
+    table = Table("step", "what came of it", "at", "took", "correlation", caption=f"correlation id {correlation_id}")
     for step in steps:
         short = (step.correlation_id or "").partition("-")[0]
         table.add_row(step.name, step.outcome, f"{step.at:.2f} s", f"{step.took * 1000:.0f} ms", short)
+    for column in (0, 1):
+        table.columns[column].overflow = "fold"
     for column in (2, 3):
         table.columns[column].justify, table.columns[column].no_wrap = "right", True
-    console.print(table)
+    return table
 
 
 def _show_ui(console: Console, broker: Broker) -> None:

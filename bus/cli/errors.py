@@ -16,7 +16,7 @@ from typer.exceptions import TyperException
 from bus import errors
 from bus.cli.screen import harmless
 
-__all__ = ["EXIT_CODES", "INTERRUPTED", "MEANINGS", "Reporter", "exit_code"]
+__all__ = ["EXIT_CODES", "INTERRUPTED", "MEANINGS", "TERMINATED", "Reporter", "exit_code"]
 
 EXIT_CODES: dict[type[BaseException], int] = {
     errors.InvalidArgument: os.EX_DATAERR,
@@ -35,11 +35,12 @@ EXIT_CODES: dict[type[BaseException], int] = {
     errors.ContractError: os.EX_CONFIG,
     errors.Unimplemented: os.EX_CONFIG,
 }
-INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT and SIGTERM, as shells say it
 MEANINGS: dict[int, str] = {
     os.EX_OK: "done",
-    1: "who read its output has gone (a closed pipe); of `bus health`: not ready, or nobody answers",
-    2: "the command line is wrong: an unknown command or option, an argument too many or missing",
+    1: "who read its output has gone (a closed pipe), or whoever was asked said no; of `bus health`: not ready, or nobody answers",
+    2: "the command line is wrong: an unknown command or option, an argument too many or missing; "
+    "of `bus topology plan`, `apply` and `verify`: something is to be done",
     os.EX_DATAERR: "what was given is wrong",
     os.EX_NOINPUT: "it does not exist",
     os.EX_UNAVAILABLE: "nobody answers",
@@ -48,7 +49,8 @@ MEANINGS: dict[int, str] = {
     os.EX_TEMPFAIL: "try again later",
     os.EX_NOPERM: "not allowed",
     os.EX_CONFIG: "set up wrongly",
-    INTERRUPTED: "interrupted by Ctrl-C",
+    INTERRUPTED: "interrupted by Ctrl-C; of `bus run`: by a second one, which ends it before its work is done",
+    TERMINATED: "ended by SIGTERM; of `bus run`: by a second one",
 }
 """What each exit code says; `docs/reference/command-line.md` has them with the errors of each."""
 

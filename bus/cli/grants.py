@@ -10,14 +10,11 @@ from rich.table import Table
 
 from bus.cli.lookup import Known, known_contracts
 from bus.cli.parameters import Contracts
-from bus.cli.screen import print_json, say, table_console
+from bus.cli.screen import fits, print_json, say, table_console
 from bus.contract import Contract
 from bus.grants import VERBS, Grants, Verb, load_grants
 
 __all__ = ["command"]
-
-UNFOLDED = 10_000
-"""Columns in which no row is folded: what the widest takes is measured there."""
 
 command = typer.Typer(no_args_is_help=True, help="Check a file of grants, and show who may do what.")
 
@@ -33,7 +30,7 @@ def group() -> None:
 
 @command.command()
 def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="Such as grants.toml.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", envvar="BUS_GRANTS", show_default=False, help="Such as grants.toml.")],
     *,
     contracts: Contracts = None,
     as_json: Annotated[bool, typer.Option("--json", help="On one line, for programs.")] = False,
@@ -72,7 +69,7 @@ def show(grants: Grants, known: Known, console: Console) -> None:
     """A line a permission; on a narrow screen what it opens stands below it."""
     found = list(rows(grants, known))
     table = tabled(("service", "may", "permission", "which is"), found)
-    if console.measure(table, options=console.options.update(max_width=UNFOLDED)).maximum > console.width:
+    if not fits(table, console):
         below = [(service, may, "\n  ".join([permission, *which.splitlines()])) for service, may, permission, which in found]
         table = tabled(("service", "may", "permission, and which it is"), below)
     console.print(table)

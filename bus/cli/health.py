@@ -17,7 +17,7 @@ EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bo
 
 def command(
     live: Annotated[bool, typer.Option("--live", help="Ask only whether its event loop turns.")] = False,
-    timeout: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds to wait for the answer.")] = 3,
+    timeout: Annotated[float, typer.Option(min=0.1, max=60, metavar="SECONDS", help="To wait for the answer.")] = 3,
 ) -> None:
     """Ask a worker of this machine whether it is ready: exit code 0, else 1.
 

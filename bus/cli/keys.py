@@ -44,20 +44,30 @@ def group() -> None:
 
 @command.command()
 def new(
-    names: Annotated[list[str], typer.Argument(metavar="SERVICE...", show_default=False, help="Services, or an operator.")],
+    names: Annotated[list[str], typer.Argument(metavar="SERVICE", show_default=False, help="Services, or an operator.")],
     *,
     directory: Directory = HERE,
     algorithm: Annotated[Literal["EdDSA", "ES256"], typer.Option("--algorithm", help="Ed25519, or P-256 for those who need it.")] = "EdDSA",
-    operator: Annotated[bool, typer.Option("--operator", help="An operator's, who gives expired dead letters more time.")] = False,
+    operator: Annotated[
+        bool, typer.Option("--operator", help="An operator's, who sees payloads of dead letters, or gives expired ones more time.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make the first key of a service, valid now."""
     keys = KeyDirectory(directory)
     role: Role = "operator" if operator else "service"
-    for name in names:
+    owners = list(dict.fromkeys(names))
+    for name in owners:
+        keys.check_new(name)  # before the first is made: all, or none
+    for name in owners:
         made = keys.new(name, key_id(name), role=role, algorithm=algorithm)
+        if as_json:
+            print_json({"kid": made["kid"], "of": name, "key": str(keys.key_file(name)), "jwks": str(keys.set_file)}, compact=True)
+            continue
         say(f"made {made['kid']}")
         say(f"  {'BUS_OPERATOR_KEY' if operator else 'BUS_KEY'}={keys.key_file(name)}    (keep it secret: {name} alone reads it)")
-    say(f"  BUS_JWKS={keys.set_file}    (public: everyone reads it)")
+    if not as_json:
+        say(f"  BUS_JWKS={keys.set_file}    (public: everyone reads it)")
 
 
 @command.command("list")
@@ -94,6 +104,7 @@ def rotate(
         typer.Option("--lead", parser=duration, metavar="TIME", show_default="2m", help="From now to the new key's first use: 90s, 15m."),
     ] = None,
     now: Annotated[bool, typer.Option("--now", help="Use it at once; what it signs may be refused until everyone has it.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make the next key of a service: published now, used in a while, and the one before retired a little later.
 
@@ -102,6 +113,9 @@ def rotate(
     """
     begins = int(time.time() + (0 if now else LEAD if lead is None else lead))
     made = KeyDirectory(directory).rotate(name, key_id(name), begins=begins, retires=begins + OVERLAP)
+    if as_json:
+        print_json({"kid": made["kid"], "of": name, "used_from": begins, "before_retired_at": begins + OVERLAP}, compact=True)
+        return
     say(f"made {made['kid']}: used from {shown(begins)} on; the key before signs nothing after {shown(begins + OVERLAP)}")
 
 

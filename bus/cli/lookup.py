@@ -71,7 +71,7 @@ def load_router(target: str) -> Router:
     """The router that `MODULE:ROUTER` names; `ConfigurationError` says what is wrong with it."""
     module, _, name = target.partition(":")
     if not module or not name:
-        raise ConfigurationError(f"{target!r} names no router; write MODULE:ROUTER, for example workers.transcription:router")
+        raise ConfigurationError(f"{target!r} names no router; write MODULE:ROUTER, for example {module or 'workers.transcription'}:router")
     importable_here()
     within = vars(imported(module))
     router = within.get(name)
@@ -112,6 +112,10 @@ def imported(name: str) -> object:
     except BusError:
         raise  # its contracts or handlers are declared wrongly, and the error says how
     except ModuleNotFoundError as error:
+        if error.name and not f"{name}.".startswith(f"{error.name}."):
+            raise ConfigurationError(
+                f"{name} imports {error.name!r}, and there is no such module: install it, or mend the import"
+            ) from error
         raise ConfigurationError(
             f"there is no module {error.name!r}; run this where {name!r} can be imported{siblings(name, error.name)}"
         ) from error

@@ -85,6 +85,7 @@ class Child:
                 return code
             failures = failures + 1 if failed and not reloading else 0
             if failures >= FAILED_STARTS:
+                print(f"bus run: process {self._number} has not started {failures} times in a row; giving up", file=sys.stderr)  # noqa: T201 - its parent has no log
                 self._stop.set()
                 return code
             if not reloading:

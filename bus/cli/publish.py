@@ -10,7 +10,7 @@ from bus.cli.lookup import contract_named
 from bus.cli.parameters import Contracts, File, Payload, completed_types
 from bus.cli.payload import message_from
 from bus.cli.quiet import quietly
-from bus.cli.screen import say
+from bus.cli.screen import print_json, say
 from bus.context import correlated
 from bus.contract import Contract, Event
 from bus.envelope import new_id
@@ -34,6 +34,7 @@ def command(
     timeout: Annotated[
         float | None, typer.Option(min=0.001, metavar="SECONDS", help="To wait for the broker's confirm; without it BUS_PUBLISH_TIMEOUT.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the correlation id on one line, for programs.")] = False,
 ) -> None:
     """Publish an event; returns when the broker has confirmed it.
 
@@ -44,6 +45,9 @@ def command(
     event = message_from(contract, payload or [], file)
     with quietly(), correlated(new_id()) as correlation_id:
         asyncio.run(tell(contract.service, event, timeout))  # type: ignore[arg-type]  # its contract is an event's
+    if as_json:
+        print_json({"type": contract.type, "correlation_id": correlation_id}, compact=True)
+        return
     say(f"published {contract.type}, correlation id {correlation_id}: the broker has it; whoever subscribes will get it")
 
 

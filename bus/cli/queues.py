@@ -118,7 +118,8 @@ def update(live: Live, looking: "asyncio.Future[Picture]", *, as_json: bool) -> 
         live.update(Text(f"error: {error}", style="red"), refresh=True)
     else:
         seen = looking.result()
-        live.update(Group(table(seen), *(Text.from_markup(line) for line in notes(seen))), refresh=True)
+        # What is to be done stands first: of a table that is longer than the screen the end is cut.
+        live.update(Group(*(Text.from_markup(line) for line in notes(seen)), table(seen)), refresh=True)
 
 
 def show(seen: Picture, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -22,6 +23,8 @@ from bus.settings import Settings, load_settings
 
 __all__ = ["command"]
 
+log = logging.getLogger("bus")
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 CANCEL_AGAIN = 0.5
 """Seconds that what is told to stop now has to clean up; a connection's goodbye takes a tenth of it."""
@@ -29,7 +32,7 @@ CANCEL_AGAIN = 0.5
 
 def command(
     target: Annotated[str, typer.Argument(metavar="MODULE:ROUTER", help="For example workers.transcription:router.")],
-    processes: Annotated[int, typer.Option(min=1, max=64, help="Worker processes; one that dies is started again.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, max=64, metavar="N", help="Worker processes; one that dies is started again.")] = 1,
     reload: Annotated[bool, typer.Option("--reload", help="Start anew when a Python file below this folder changes.")] = False,
     health_socket: Annotated[Path | None, typer.Option(hidden=True, help="Where a parent asks how this process is.")] = None,
     notification_fd: Annotated[int | None, typer.Option(hidden=True, help="Where a parent hears once that it is ready.")] = None,
@@ -79,6 +82,9 @@ async def serve_until(router: Router, stop: asyncio.Event, bus: Bus, health: Pla
     async with probes(health, ready=ready), bus, bus.serving(router):
         started()
         await stop.wait()
+        # Who has pressed Ctrl-C should not wonder for the whole grace.
+        log.info("stopping; a second signal ends it at once", extra={"service": router.name, "grace": bus.settings.stop_grace})
+    log.info("stopped", extra={"service": router.name})
 
 
 def _tell(notification_fd: int | None) -> None:

@@ -11,12 +11,15 @@ from typing import Any
 
 from rich.console import Console
 from rich.highlighter import JSONHighlighter
+from rich.table import Table
 
-__all__ = ["harmless", "print_json", "say", "table_console"]
+__all__ = ["fits", "harmless", "print_json", "say", "table_console"]
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Controls but tab and newline: what other services sent must not move our reader's cursor."""
 
+UNFOLDED = 10_000
+"""Columns in which no row is folded: what the widest takes is measured there."""
 PIPED_WIDTH = 1000
 """Wide enough for every name and sentence: who reads a pipe wants none folded."""
 
@@ -31,6 +34,11 @@ def print_json(value: Any, *, compact: bool) -> None:
 def table_console() -> Console:
     """For tables and sentences: as wide as the terminal is, and a pipe as wide as it takes."""
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
+
+
+def fits(table: Table, console: Console) -> bool:
+    """Whether no cell of it would be cut, or folded within a word."""
+    return console.measure(table, options=console.options.update(max_width=UNFOLDED)).minimum <= console.width
 
 
 def say(text: str) -> None:

@@ -32,7 +32,12 @@ def command(
     as_service: AsService = CLI,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the job's id as soon as the broker has it.")] = False,
     timeout: Annotated[
-        float | None, typer.Option(min=0.001, metavar="SECONDS", help="To wait for the result; without it BUS_MESSAGE_TTL.")
+        float | None,
+        typer.Option(
+            min=0.001,
+            metavar="SECONDS",
+            help="To wait for the result, or with --no-wait for the broker's confirm; without it BUS_MESSAGE_TTL, or BUS_PUBLISH_TIMEOUT.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -45,16 +50,16 @@ def command(
     job: Any = message_from(contract, payload or [], file)
     with quietly(), correlated(new_id()) as correlation_id:
         if no_wait:
-            print_json({"id": asyncio.run(submit(as_service, job)), "correlation_id": correlation_id}, compact=as_json)
+            print_json({"id": asyncio.run(submit(as_service, job, timeout)), "correlation_id": correlation_id}, compact=as_json)
             return
         result = asyncio.run(follow(as_service, job, timeout))
     print_json(json.loads(encode(result, contract.reply)), compact=as_json)
 
 
-async def submit(service: str, job: Job[Message | None]) -> str:
+async def submit(service: str, job: Job[Any], timeout: float | None) -> str:
     """Connect, submit, and go; the job's id."""
     async with Bus(service) as bus:
-        return (await bus.submit(job)).id
+        return (await bus.submit(job, timeout=timeout)).id
 
 
 async def follow(service: str, job: Job[Message | None], timeout: float | None) -> Message | None:

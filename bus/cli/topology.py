@@ -145,7 +145,7 @@ def access(
 @command.command()
 def migrate(
     router: Annotated[str, typer.Argument(metavar="MODULE:ROUTER", help="Whose queue.")],
-    queue: Annotated[str, typer.Argument(help="The queue that exists with other arguments.")],
+    queue: Annotated[str, typer.Argument(metavar="QUEUE", help="The queue that exists with other arguments.")],
     *,
     wait: Annotated[
         float | None,
@@ -154,6 +154,7 @@ def migrate(
         ),
     ] = None,
     management_url: ManagementUrl = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a queue anew with the arguments that its router needs, its messages kept.
 
@@ -164,7 +165,9 @@ def migrate(
     settings = configured(management_url)
     with Console(stderr=True).status("looking") as status, quietly():
         done = asyncio.run(remade(queue, wanted([router], settings), settings, wait=wait, report=Shown(status)))
-    if done is None:
+    if as_json:
+        print_json({"queue": queue, "done": done is not None, **(asdict(done) if done else {"moved": 0, "again": 0})}, compact=True)
+    elif done is None:
         say(f"{queue} is as it is needed; nothing to do")
     else:
         say(f"{queue} is made anew; {done.moved} messages are back in it, {done.again} may be there twice")

@@ -3,7 +3,7 @@
 from bus.dead_letters.moving import Purged, Replayed, Replaying, purge, replay
 from bus.dead_letters.reading import MOST_LOOKED_AT, Looked, look, look_into
 from bus.dead_letters.record import FaultRecord
-from bus.dead_letters.selection import EVERYTHING, Letter, Selection
+from bus.dead_letters.selection import EVERYTHING, Letter, Seen, Selection
 
 __all__ = [
     "EVERYTHING",
@@ -14,6 +14,7 @@ __all__ = [
     "Purged",
     "Replayed",
     "Replaying",
+    "Seen",
     "Selection",
     "look",
     "look_into",

@@ -4,11 +4,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bus.dead_letters.reading import MOST_LOOKED_AT, Reading, Taken, reading
 from bus.dead_letters.record import FIRST_FAILED, PARKED, REPLAYS, Headers, without_record
-from bus.dead_letters.selection import EVERYTHING, Letter, Selection
+from bus.dead_letters.selection import EVERYTHING, Letter, Seen, Selection
 from bus.envelope import Envelope
 from bus.errors import BusError, ConnectionLost, FailedPrecondition, NotFound, ResourceExhausted
 from bus.topology import replay_address, service_of
@@ -71,6 +71,8 @@ class Replayed:
     """Not looked at: too many that are not meant, or stay, were in front of them."""
     failure: BusError | None = None
     """What ended it early; what was not moved is where it was."""
+    seen: Seen = field(default_factory=Seen, compare=False, repr=False)
+    """What all that were looked at have, meant or not."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,6 +106,7 @@ async def replay(
     started, most = int(how.clock() * 1000), min(how.most, how.window * MOST_CONSUMERS)
 
     def fits(letter: Letter) -> bool:
+        done.seen.note(letter, selection)
         return selection.fits(letter) and not _replayed_since(letter, started)
 
     on_progress(done)

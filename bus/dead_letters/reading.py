@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from bus.dead_letters.record import read_record
-from bus.dead_letters.selection import EVERYTHING, Letter, Selection
+from bus.dead_letters.selection import EVERYTHING, Letter, Seen, Selection
 from bus.errors import BusError, ConnectionLost, NotFound, Unavailable
 from bus.topology import Queue, Topology, dead_letter_queue, work_queue
 from bus.transport import Consumption, Delivery, Transport
@@ -33,10 +33,8 @@ class Looked:
     """How many were meant."""
     unseen: int
     """How many more were in the queue, and were not looked at."""
-    types: frozenset[str]
-    """Of all that were looked at, meant or not."""
-    codes: frozenset[str]
-    """Of all that were looked at, meant or not."""
+    seen: Seen
+    """What all that were looked at have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,18 +143,17 @@ async def look_into(
     part of a queue turns it round, and sees another part the next time.
     """
     found: list[Letter] = []
-    kinds: set[tuple[str, str]] = set()
+    seen = Seen()
     async with reading(transport, dead_queue, hold=most) as letters:
         async for taken in letters.letters():
-            kinds.add((taken.letter.type, taken.letter.record.code))
+            seen.note(taken.letter, selection)
             if selection.fits(taken.letter):
                 found.append(taken.letter)
             if letters.keep(taken) >= most:
                 break
         unseen = await letters.unseen()
     found.sort(key=lambda letter: letter.record.last_at or 0)
-    types, codes = (frozenset(names) for names in zip(*kinds, strict=True)) if kinds else (frozenset(), frozenset())
-    return Looked(letters=tuple(found[:limit]), matching=len(found), unseen=unseen, types=types, codes=codes)
+    return Looked(letters=tuple(found[:limit]), matching=len(found), unseen=unseen, seen=seen)
 
 
 def _letter(delivery: Delivery, dead_queue: str) -> Letter:

@@ -1,13 +1,13 @@
 """Dead letters as values, and which of them are meant."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bus.dead_letters.record import FaultRecord
 from bus.envelope import Envelope
 
-__all__ = ["EVERYTHING", "Letter", "Selection"]
+__all__ = ["EVERYTHING", "Letter", "Seen", "Selection"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,3 +91,28 @@ def _among(value: str, wanted: frozenset[str]) -> bool:
 
 
 EVERYTHING = Selection()
+
+
+@dataclass(slots=True, kw_only=True)
+class Seen:
+    """What letters that were looked at have, meant or not: what was asked for and none has was perhaps mistyped."""
+
+    types: set[str] = field(default_factory=set)
+    codes: set[str] = field(default_factory=set)
+    ids: set[str] = field(default_factory=set)
+    """Of those that were asked for."""
+
+    def note(self, letter: Letter, wanted: Selection) -> None:
+        """Take in one more."""
+        self.types.add(letter.type)
+        self.codes.add(letter.record.code)
+        if letter.id in wanted.ids:
+            self.ids.add(letter.id)
+
+    def add(self, others: Iterable["Seen"]) -> "Seen":
+        """This, with what others have seen."""
+        for each in others:
+            self.types |= each.types
+            self.codes |= each.codes
+            self.ids |= each.ids
+        return self

@@ -86,6 +86,8 @@ def test_broker_starts_nothing_where_one_is_named(vhost_url: str) -> None:
     assert done.returncode == 0
     assert "nothing is started" in done.stdout
     assert str(urlsplit(vhost_url).password) not in done.stdout
+    program = bus("broker", "--json", BUS_URL=vhost_url, BUS_MANAGEMENT_URL="http://somewhere:15672")
+    assert json.loads(program.stdout) == {"broker": "named", "url": vhost_url, "management_url": "http://somewhere:15672"}
 
 
 def test_broker_that_cannot_be_had_is_one_line_and_an_exit_code() -> None:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 from pydantic import SecretStr
 
-from bus import Bus, Settings
+from bus import Bus, Job, Settings
 from tests.integration.command import ROOT, Ended, bus, ended, running
 from tests.integration.library_service import heard, router
 from tests.polling import until
@@ -94,16 +94,20 @@ async def test_ctrl_c_ends_a_call_without_a_traceback(served: str) -> None:
 
 async def test_an_event_is_published_by_who_says_that_they_speak_for_its_owner(served: str) -> None:
     publish = ("publish", "library.scanned.v1", EMMA)
-    nobody, another, owner = await asyncio.gather(
-        said(served, *publish), said(served, *publish, "--as", "reader"), said(served, *publish, "--as", "library")
+    nobody, another, owner, program = await asyncio.gather(
+        said(served, *publish),
+        said(served, *publish, "--as", "reader"),
+        said(served, *publish, "--as", "library"),
+        said(served, *publish, "--as", "library", "--json"),
     )
     assert nobody.code == another.code == os.EX_CONFIG
     assert "--as library" in nobody.err
     assert "reader cannot publish it" in another.err
     assert (owner.code, owner.out) == (0, "")
     assert "published library.scanned.v1" in owner.err
-    await until(lambda: heard, "the event")
-    assert heard == ["Emma"]
+    assert (program.code, program.err, set(json.loads(program.out))) == (0, "", {"type", "correlation_id"})
+    await until(lambda: len(heard) == 2, "the events")
+    assert heard == ["Emma", "Emma"]
 
 
 async def test_a_job_shows_its_progress_on_standard_error_and_its_result_on_standard_output(served: str) -> None:
@@ -127,10 +131,13 @@ async def test_a_job_goes_on_without_who_submitted_it(served: str) -> None:
 
 
 async def test_contracts_are_listed_and_shown() -> None:
-    listed, shown = await asyncio.gather(
+    listed, shown, told = await asyncio.gather(
         bus("contracts", "--json", "--contracts", CONTRACTS),
         bus("contracts", "show", "library.find.v1", "--contracts", CONTRACTS, "--sample"),
+        bus("contracts", "show", "library.scan.v1", "--contracts", CONTRACTS),
     )
+    assert "job of library" in told.out
+    assert str(Job.__doc__) not in told.out, "what all jobs are"
     assert [each["type"] for each in json.loads(listed.out)] == ["library.find.v1", "library.scan.v1", "library.scanned.v1"]
     assert json.loads(listed.out)[0]["fields"][1]["description"] == "How long to look for it."
     assert json.loads(shown.out) == {"title": "…", "seconds": 0}

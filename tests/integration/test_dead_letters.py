@@ -115,6 +115,18 @@ async def test_a_type_or_code_that_no_letter_has_is_told_with_what_was_perhaps_m
     assert await transport.depth(DEAD) == 2
 
 
+async def test_who_moves_letters_hears_of_what_was_mistyped(transport: Transport, vhost_url: str) -> None:
+    await bury(transport, "m-1")
+    none = await dead(vhost_url, "replay", "--queue", WORK, "--type", "archive.file.v2")
+    assert (none.code, none.out) == (0, "")
+    assert none.err == "no dead letters that fit; none has the type 'archive.file.v2'; did you mean 'archive.file.v1'?\n"
+    some = await dead(vhost_url, "replay", "m-1", "m-9", "--queue", WORK, "--dry-run", "--json")
+    assert json.loads(some.out)[DEAD]["replayed"] == 1
+    assert some.err == "none has the id 'm-9'\n"
+    purged = await dead(vhost_url, "purge", "m-1", "m-9", "--queue", WORK, "--yes")
+    assert (purged.code, "none has the id 'm-9'" in purged.err) == (0, True)
+
+
 async def test_the_queues_of_a_service_are_found_by_the_management_api(transport: Transport, vhost_url: str, shared_broker: Broker) -> None:
     await bury(transport, "m-1")
     where = {"BUS_URL": vhost_url, "BUS_MANAGEMENT_URL": management_url(shared_broker)}
@@ -140,7 +152,7 @@ async def test_a_payload_is_hidden_and_revealing_it_is_logged_with_who_did(trans
     assert (line["event"], line["message_id"], line["queue"]) == ("payload revealed", "m-1", DEAD)
     assert str(line["who"]).endswith(f"@{socket.gethostname()}")
     missing = await dead(vhost_url, "show", "m-9", "--queue", WORK)
-    assert (missing.code, missing.err) == (os.EX_NOINPUT, "error: there is no such dead letter\n")
+    assert (missing.code, missing.err) == (os.EX_NOINPUT, "error: there is no dead letter 'm-9'; `bus dead list` shows which there are\n")
 
 
 async def test_a_queue_that_is_not_there_is_told_by_name(vhost_url: str) -> None:
@@ -220,12 +232,14 @@ async def test_dead_letters_survive_in_a_file_that_its_owner_alone_may_read(tran
     file = tmp_path / "letters.jsonl"
     assert (await dead(vhost_url, "export", str(file), "--queue", WORK)).code == 2
     assert not file.exists()
-    done = await dead(vhost_url, "export", str(file), "--queue", WORK, "--reveal")
+    done = await dead(vhost_url, "export", str(file), "--queue", WORK, "--reveal", "--json")
+    assert json.loads(done.out) == {"file": str(file), "letters": 1, "unseen": 0}
     assert (done.code, file.stat().st_mode & 0o777, audit_of(done)[0]["letters"]) == (0, 0o600, 1)
     assert (await dead(vhost_url, "export", str(file), "--queue", WORK, "--reveal")).code == os.EX_CANTCREAT
     (before,) = await look(transport, WORK)
     assert (await dead(vhost_url, "purge", "--queue", WORK, "--all", "--yes")).code == 0
-    assert (await dead(vhost_url, "import", str(file))).code == 0
+    put_back = await dead(vhost_url, "import", str(file), "--json")
+    assert (put_back.code, json.loads(put_back.out)) == (0, {"file": str(file), "letters": 1})
     (after,) = await look(transport, WORK)
     assert after.envelope.evolve(received=0) == before.envelope.evolve(received=0)
 

@@ -272,7 +272,7 @@ async def test_a_queue_that_is_right_or_not_there_or_nobodys_is_not_migrated(pla
     wanted = wanted_by([router], place.settings)
     with pytest.raises(NotFound, match="`bus topology apply` makes it"):
         await migrate(WORK, wanted, place.settings)
-    with pytest.raises(NotFound, match="these routers need no queue"):
+    with pytest.raises(NotFound, match=f"these routers need no queue 'books.jobs.close.v0'; did you mean '{WORK}'"):
         await migrate("books.jobs.close.v0", wanted, place.settings)
     await apply(wanted, place.settings)
     assert await migrate(WORK, wanted, place.settings) is None
@@ -288,3 +288,5 @@ async def test_the_command_says_what_it_does(place: Place) -> None:
     assert done.err.splitlines()[-1] == f"{WORK} is made anew; 10 messages are back in it, 0 may be there twice"
     once_more = await bus("topology", "migrate", "tests.integration.ledger:router", WORK, **place.environment)
     assert (once_more.code, once_more.err) == (0, f"{WORK} is as it is needed; nothing to do\n")
+    program = await bus("topology", "migrate", "tests.integration.ledger:router", WORK, "--json", **place.environment)
+    assert json.loads(program.out) == {"queue": WORK, "done": False, "moved": 0, "again": 0}

@@ -242,7 +242,10 @@ def test_a_subscription_without_the_right_does_not_start(deployment: Deployment)
             async def on_closed(event: BooksClosed) -> None: ...
 
             office = await buses.bus("office", **deployment.of("office"))
-            with pytest.raises(ConfigurationError, match=r"office may not consume ledger\.closed"):
+            with pytest.raises(
+                ConfigurationError,
+                match=r"office may not consume ledger\.closed; grant it in .*\.toml: \[services\.office\] consume = \[\"ledger\.closed\"\]",
+            ):
                 await buses.serve(office, router)
 
     on_virtual_time(scene())

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from typing_extensions import override
 
+from bus.cli import main
 from bus.errors import AlreadyExists, ConfigurationError, FailedPrecondition, NotFound
 from bus.key_files import KeyDirectory
 from bus.key_source import LARGEST_SET, Keyring, private_keys, public_source
@@ -443,3 +445,32 @@ def test_two_at_a_time_lose_no_key(tmp_path: Path) -> None:
         thread.join()
     assert len(keys.public()) == 8
     assert not [*tmp_path.glob(".*")]
+
+
+def test_what_was_made_is_told_to_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ("--directory", str(tmp_path), "--json")
+    for arguments in (("new", "office", "mail"), ("rotate", "office")):
+        with pytest.raises(SystemExit) as ended:
+            main(["keys", *arguments, *where])
+        assert not ended.value.code
+    written = capsys.readouterr()
+    office, mail, following = (json.loads(line) for line in written.out.splitlines())
+    assert (office["of"], mail["of"], following["of"]) == ("office", "mail", "office")
+    assert {"kid": office["kid"], "key": str(tmp_path / "office.key"), "jwks": str(tmp_path / "jwks.json")}.items() <= office.items()
+    published = {each["kid"]: each for each in KeyDirectory(tmp_path).public()}
+    assert published[following["kid"]]["not_before"] == following["used_from"]
+    assert published[office["kid"]]["retired_at"] == following["before_retired_at"]
+    assert written.err == ""
+
+
+def test_one_wrong_name_among_several_makes_no_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for names in (("office", "Mail"), ("office", "mail", "office")):
+        with pytest.raises(SystemExit):
+            main(["keys", "new", *names, "--directory", str(tmp_path)])
+        made = {each.name for each in tmp_path.glob("*.key")}
+        assert made == (set() if "Mail" in names else {"office.key", "mail.key"})
+    with pytest.raises(SystemExit) as ended:
+        main(["keys", "new", "desk", "mail", "--directory", str(tmp_path)])
+    assert ended.value.code == os.EX_CANTCREAT
+    assert not (tmp_path / "desk.key").exists()
+    assert "`bus keys rotate mail` makes the next" in " ".join(capsys.readouterr().err.split())

@@ -1,3 +1,4 @@
+import asyncio
 import gc
 import inspect
 import io
@@ -5,16 +6,22 @@ import re
 import sys
 import tomllib
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self
 
 import pytest
 import typer
 from rich.console import Console
+from typer.main import get_command
 
 from bus import errors
-from bus.cli import COMMANDS, build, completed_line, flowing, main, take_debug
+from bus.cli import COMMANDS, build, completed_line, flowing, main, submit, take_debug
+from bus.cli.demo import table_of
 from bus.cli.doctor import CORE, EXTRAS
-from bus.cli.errors import EXIT_CODES, INTERRUPTED, MEANINGS, Reporter, exit_code
+from bus.cli.errors import EXIT_CODES, INTERRUPTED, MEANINGS, TERMINATED, Reporter, exit_code
+from tests.unit.ledger import CloseBooks
 
 ALL_ERRORS = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.BusError)]
 
@@ -71,7 +78,7 @@ def test_every_error_has_an_exit_code_that_tells_it_from_success_and_usage(error
 
 
 def test_every_exit_code_has_a_meaning() -> None:
-    assert {*EXIT_CODES.values(), 0, 1, 2, 70, INTERRUPTED} == {*MEANINGS}
+    assert {*EXIT_CODES.values(), 0, 1, 2, 70, INTERRUPTED, TERMINATED} == {*MEANINGS}
 
 
 @pytest.mark.parametrize(
@@ -127,10 +134,27 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
     assert COMMANDS[name].split()[0] in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_help_is_cut_in_a_terminal_of_80_columns(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
+    group: Any = get_command(build([name], Reporter(debug=False)))
+    for words in [[name], *([name, each] for each in getattr(group.commands[name], "commands", ()))]:
+        with pytest.raises(SystemExit) as caught:
+            main([*words, "--help"])
+        assert caught.value.code == 0
+        assert "…" not in capsys.readouterr().out.replace('"…"', ""), words
+
+
 def test_help_lists_every_command_without_loading_one() -> None:
     app = build(["--help"], Reporter(debug=False))
     assert [each.name for each in app.registered_commands] == sorted(COMMANDS)
     assert len({each.callback for each in app.registered_commands}) == 1
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert (caught.value.code, capsys.readouterr().out) == (0, f"trunkline {version('trunkline')}\n")
 
 
 def test_what_a_command_imports_is_not_searched_for_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,3 +168,32 @@ def test_what_a_command_imports_is_not_searched_for_garbage(monkeypatch: pytest.
         main()
     assert frozen == [False]
     assert gc.isenabled()
+
+
+def test_who_does_not_wait_for_a_result_waits_for_the_confirm_as_long_as_he_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float | None] = []
+
+    class Confirming:
+        id = "m-1"
+
+        def __init__(self, _service: str) -> None: ...
+
+        async def __aenter__(self) -> Self:
+            return self
+
+        async def __aexit__(self, *_: object) -> None: ...
+
+        async def submit(self, _job: object, *, timeout: float | None) -> "Confirming":
+            waited.append(timeout)
+            return self
+
+    monkeypatch.setattr(submit, "Bus", Confirming)
+    assert asyncio.run(submit.submit("cli", CloseBooks(), 2.5)) == "m-1"
+    assert waited == [2.5]
+
+
+def test_the_demonstrations_table_is_folded_and_never_cut_on_a_narrow_screen() -> None:
+    written = io.StringIO()
+    step = SimpleNamespace(name="event", outcome="documentation.document-generated.v1 received", at=1.0, took=0.1, correlation_id="c-1")
+    Console(file=written, width=60).print(table_of([step], "c-1"))
+    assert "…" not in written.getvalue()

@@ -104,7 +104,9 @@ def test_a_type_of_another_kind_names_the_command_for_it(here: Path) -> None:
 def test_a_module_that_cannot_be_imported_is_told_with_what_may_have_been_meant(here: Path) -> None:
     write(here / "services/library/__init__.py")
     write(here / "services/broken.py", "1 / 0  # Eleonora Quist")
+    write(here / "services/needy.py", "import not_there.at_all")
     for name, told in (
+        ("services.needy", r"services.needy imports 'not_there', and there is no such module: install it"),
         ("services.libary", r"no module 'services.libary'.*did you mean 'library'\?"),
         ("servces.library", r"no module 'servces'.*did you mean 'services'\?"),
         ("nowhere.at_all", "no module 'nowhere'"),
@@ -120,7 +122,7 @@ def test_a_router_by_a_wrong_name_gets_the_routers_that_are_there(here: Path) ->
     for target, told in (
         ("desk:ruoter", r"nothing by the name 'ruoter'.*did you mean 'router'\?"),
         ("desk:value", r"a int by the name 'value'.*its routers: router"),
-        ("desk", "names no router"),
+        ("desk", "names no router; write MODULE:ROUTER, for example desk:router"),
     ):
         with pytest.raises(ConfigurationError, match=told):
             load_router(target)

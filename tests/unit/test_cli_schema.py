@@ -1,3 +1,4 @@
+import io
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
@@ -7,8 +8,13 @@ from uuid import UUID
 
 import pytest
 from pydantic import BaseModel, Field, HttpUrl
+from rich.console import Console
 
+from bus.cli.contracts import show_all
+from bus.cli.lookup import Known
 from bus.cli.schema import fields_of, sample_of, schema_of
+from bus.contract import contract_of
+from tests.unit.ledger import BooksClosed, CloseBooks, GetTotal
 
 
 class Colour(Enum):
@@ -97,3 +103,14 @@ def test_a_model_without_a_schema_has_none() -> None:
 
     assert schema_of(Odd) is None
     assert fields_of(Odd) == []
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_contracts_are_listed_with_types_and_replies_that_are_never_cut(width: int) -> None:
+    written = io.StringIO()
+    found = tuple(contract_of(each) for each in (CloseBooks, GetTotal, BooksClosed))
+    show_all(Known(contracts=found, modules=("tests.unit.ledger",)), Console(file=written, width=width))
+    lines = [line.strip() for line in written.getvalue().splitlines()]
+    for each in found:
+        assert any(line.split()[:1] == [each.type] for line in lines), "whole, to be copied"
+    assert "…" not in written.getvalue()

@@ -15,6 +15,7 @@ from bus.topology import TIERS, job_queue
 from bus.transports.wire import KNOWN_HEADERS
 from tests.conformance.faststream_world import FastStreamWorld
 from tests.unit.ledger import CloseBooks
+from workers.transcription.settings import TranscriptionSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -47,9 +48,24 @@ def test_every_setting_is_in_the_docs_with_its_default(name: str) -> None:
     assert written[0] == (f"{default:.15g}" if isinstance(default, float) else str(default))
 
 
+@pytest.mark.parametrize("name", list(TranscriptionSettings.model_fields))
+def test_every_setting_of_the_transcription_worker_is_in_the_docs_with_its_default(name: str) -> None:
+    default = TranscriptionSettings.model_fields[name].default
+    written = rows("docs/reference/settings.md")[f"TRANSCRIPTION_{name.upper()}"]
+    assert written[0] == ("[]" if default in ((), frozenset()) else str(default))
+
+
 def test_the_command_lines_reference_is_what_the_commands_say_now() -> None:
     printed = runpy.run_path(str(ROOT / "scripts/cli_reference.py"))["page"]()
     assert page("docs/reference/command-line.md") == printed, "python scripts/cli_reference.py > docs/reference/command-line.md"
+
+
+def test_what_the_help_hides_the_reference_hides_and_what_may_be_given_again_says_so() -> None:
+    written = page("docs/reference/command-line.md")
+    assert "--notification-fd" not in written
+    assert "`--algorithm EdDSA or ES256`" in written
+    for command in ("plan", "apply", "verify", "export", "definitions"):
+        assert f"bus topology {command} [OPTIONS] MODULE:ROUTER...\n" in written
 
 
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
@@ -118,6 +134,15 @@ def test_the_readme_is_short_and_comes_to_code_soon() -> None:
     assert len(lines) <= LONGEST_README
     assert lines.index("```python") < 50
     assert lines.index("```console") < 20
+
+
+def test_what_the_readme_takes_from_measurements_is_what_they_say() -> None:
+    lost = re.search(r"None of ([\d,]+) messages, under ([\d,]+) faults", page("docs/reliability.md"))
+    assert lost
+    assert f"[none of {lost[1]} lost](docs/reliability.md) under {lost[2]} faults" in page("README.md")
+    faster = re.search(r"\| RPC, 100 in flight, against bare aio-pika \|[^|]*\| ([\d.]+) \|", page("docs/benchmarks.md"))
+    assert faster
+    assert f"[{float(faster[1]):.1f} times bare aio-pika's rate]" in page("README.md")
 
 
 def test_every_decision_is_in_the_index() -> None:

@@ -194,6 +194,14 @@ def test_the_reference_applications_grants_are_shown_with_what_they_open(
     assert "  documentation.get-note-status.v1\n" in re.sub(" +\n", "\n", capsys.readouterr().out)
 
 
+def test_the_grants_that_services_are_given_are_checked_where_no_file_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUS_GRANTS", str(GRANTS))
+    assert not _bus("grants", "check", "--contracts", "contracts", "--json")
+    assert "documentation" in json.loads(capsys.readouterr().out)["services"]
+
+
 def test_what_operators_may_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = GRANTS.read_text(encoding="utf-8") + '\n[operators.ida]\nmay = ["dead-letters.reveal"]\n'
     assert not _bus("grants", "check", str(_write(tmp_path, text)), "--contracts", "contracts")

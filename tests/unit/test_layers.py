@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,14 @@ def test_no_room_is_on_two_floors() -> None:
 
 def test_every_home_is_in_the_house() -> None:
     assert all(room.partition(".")[0] == "bus" for rooms in HOMES.values() for room in rooms)
+
+
+def test_contributing_shows_every_room_on_its_floor() -> None:
+    table = re.findall(r"^\| (\d) \w+ \| (.*) \|$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    shown = {int(floor): {room_of(name) for name in re.findall(r"`([^`]+)`", rooms)} for floor, rooms in table}
+    assert shown == {floor: {*rooms} for floor, rooms in LAYERS.items()}
+
+
+def room_of(name: str) -> str:
+    """The room that the table calls by the place of its source."""
+    return ".".join(["bus", *name.removeprefix("bus/").removesuffix("/*").removesuffix("__init__.py").split("/")]).rstrip(".")

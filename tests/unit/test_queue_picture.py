@@ -1,3 +1,5 @@
+import asyncio
+import io
 import json
 from dataclasses import replace
 from typing import Any
@@ -5,9 +7,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from rich.console import Console
+from rich.live import Live
 
 from bus.brokers.queues import Listing, Picture, QueueState, Wanted, Where, askable, chosen, listed, merged
 from bus.cli.queue_table import age, notes, table
+from bus.cli.queues import update
 from bus.errors import ConfigurationError, Unavailable
 from bus.queue_names import QueueName, queue_name
 from bus.settings import Settings
@@ -60,7 +64,7 @@ def test_a_service_has_its_own_queues_and_the_bus_all_of_its() -> None:
 
 def test_without_a_list_a_service_is_guessed_and_all_is_an_error_that_says_what_to_do() -> None:
     assert [each.name for each in chosen(Wanted(service="library", guesses=(WORK,)), UNLISTED)] == [WORK]
-    with pytest.raises(Unavailable, match=r"nobody answers.*BUS_MANAGEMENT_URL.*MODULE:ROUTER"):
+    with pytest.raises(Unavailable, match=r"nobody answers.*BUS_MANAGEMENT_URL.*MODULE:ROUTER .*--service"):
         chosen(Wanted(), UNLISTED)
 
 
@@ -171,6 +175,16 @@ def test_the_notes_say_what_somebody_should_do() -> None:
         f"[yellow]{DEAD}: 3 dead letters[/]",
         "[yellow]reader.events.library.scanned.v1 is not there: nobody serves it yet[/]",
     ]
+
+
+async def test_what_somebody_should_do_is_seen_on_a_screen_that_is_too_low_for_all_queues() -> None:
+    written = io.StringIO()
+    looking = asyncio.get_running_loop().create_future()
+    looking.set_result(SEEN)
+    with Live(console=Console(file=written, force_terminal=True, width=80, height=6), auto_refresh=False) as live:
+        update(live, looking, as_json=False)
+        frame = written.getvalue()
+    assert f"{WORK}: 12 wait and nobody consumes" in frame
 
 
 def test_what_could_not_be_told_is_told_with_the_reason() -> None:

@@ -591,6 +591,14 @@ def test_the_libraries_lines_show_no_message(caplog: pytest.LogCaptureFixture) -
     assert SECRET not in caplog.text
 
 
+def test_the_libraries_lines_are_sentences_and_none_stands_for_each_attempt_to_connect(caplog: pytest.LogCaptureFixture) -> None:
+    be_discreet()
+    theirs = logging.getLogger("aiormq.connection")
+    theirs.error("error when creating transport: %r", OSError("refused"))  # the link says so itself, once
+    theirs.error("Got frame for closed channel %d: %r", 7, Message())
+    assert caplog.messages == ["Got frame for closed channel …: …"]
+
+
 # --- what cannot be read ---------------------------------------------------------------------------------------------
 
 

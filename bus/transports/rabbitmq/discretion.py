@@ -1,6 +1,7 @@
 """What the libraries below may log: their lines show whole messages, which are patients'."""
 
 import logging
+import re
 
 __all__ = ["be_discreet"]
 
@@ -15,6 +16,10 @@ CHATTY = (
     "aiormq.connection",
     "aiormq.connection.marshall",
 )
+ATTEMPT = "error when creating transport"
+"""How aiormq's line begins about each attempt to connect, several a second while a broker is away; the link says it once for each cause."""
+PLACE = re.compile(r"%[-+ #0-9.]*[a-zA-Z]")
+"""Where an argument would stand in a line."""
 
 
 def be_discreet() -> None:
@@ -28,5 +33,6 @@ def be_discreet() -> None:
 
 
 def _without_contents(record: logging.LogRecord) -> bool:
+    record.msg = PLACE.sub("…", str(record.msg))
     record.args, record.exc_info, record.exc_text = (), None, None
-    return record.levelno >= logging.WARNING
+    return record.levelno >= logging.WARNING and not record.msg.startswith(ATTEMPT)
