@@ -3,11 +3,14 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from bus.contract import contract_of
 from bus.inbox import MemoryInbox
 from bus.router import Router
 from bus.topology import reply_queue
-from tests.security.world import World, codes
+from tests.security.world import DAY, Ledger, World, codes
+from tests.security.yard import NOW
 from tests.unit.fakes import FakeDelivery, FakeTransport, receiver_of, settle_down, virtual
 from tests.unit.ledger import CloseBooks, GetTotal, Total
 
@@ -58,6 +61,29 @@ async def test_a_forgery_that_comes_first_does_not_take_the_real_one_with_it() -
     await settle_down()
     assert len(handled) == 1
     assert (forged.acks, real.acks) == (1, 1)
+
+
+CHANGED: dict[str, dict[str, Any]] = {
+    "its correlation id": {"correlation_id": "c-2"},
+    "its deadline": {"expires": int((NOW + 2 * DAY) * 1000)},
+    "its deadline, which is over": {"expires": int((NOW - DAY) * 1000)},
+    "an operator's word": {"counter_proof": "e30.e30.AA"},
+    "what is malformed": {"fault": "content_type is not application/json"},
+}
+
+
+@pytest.mark.parametrize("what", CHANGED)
+@virtual
+async def test_a_copy_that_was_changed_and_comes_first_does_not_take_the_real_one_with_it(what: str) -> None:
+    """It has the real one's proof, and is refused: the real one is not acked with it."""
+    world = await World.started()
+    ledger, job = Ledger(world, "job"), world.job()
+    changed, real = FakeDelivery(job.evolve(**CHANGED[what])), FakeDelivery(job)
+    ledger.receiver.take(changed)
+    ledger.receiver.take(real)
+    await settle_down()
+    assert len(ledger.handled) == 1
+    assert (changed.acks, real.acks) == (1, 1)
 
 
 @virtual
