@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 
 from bus.contract import contract_of
+from bus.envelope import Envelope
+from bus.errors import Unavailable
 from bus.inbox import MemoryInbox
 from bus.router import Router
 from bus.topology import reply_queue
+from bus.transport import Outcome
 from tests.security.world import DAY, Ledger, World, codes
 from tests.security.yard import NOW
 from tests.unit.fakes import FakeDelivery, FakeTransport, receiver_of, settle_down, virtual
@@ -84,6 +87,34 @@ async def test_a_copy_that_was_changed_and_comes_first_does_not_take_the_real_on
     await settle_down()
     assert len(ledger.handled) == 1
     assert (changed.acks, real.acks) == (1, 1)
+
+
+@virtual
+async def test_an_outcome_that_could_not_be_told_is_for_who_asked_alone() -> None:
+    """It waits until its message is delivered again; meanwhile another service, which may ask as well, sends one with the same id."""
+    world = await World.started()
+    for service in ("office", "mail"):
+        world.yard.grant(service, call=(contract_of(CloseBooks),))
+    down = [True]
+
+    def once(sent: Envelope) -> Outcome | None:
+        if down and sent.in_reply_to:
+            down.pop()
+            raise Unavailable("no connection")
+        return None
+
+    ledger = Ledger(world, "job", answer=once)
+    job = FakeDelivery(world.job())
+    ledger.receiver.take(job)
+    await asyncio.sleep(5)
+    assert (job.requeues, len(ledger.handled)) == (1, 1)
+    ledger.receiver.take(FakeDelivery(world.job("mail", body=b"{}")))
+    await settle_down()
+    assert len(ledger.handled) == 2, "it was told what another's job came to"
+    ledger.receiver.take(FakeDelivery(job.envelope, redelivered=True))
+    await asyncio.sleep(5)
+    assert len(ledger.handled) == 2
+    assert [each.address.routing_key for each in ledger.sent[-2:]] == ["mail.replies.1", "office.replies.1"]
 
 
 @virtual
