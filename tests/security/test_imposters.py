@@ -11,7 +11,7 @@ from bus.errors import Unavailable
 from bus.inbox import MemoryInbox
 from bus.router import Router
 from bus.topology import reply_queue
-from bus.transport import Outcome
+from bus.transport import Outcome, Returned
 from tests.security.world import DAY, Ledger, World, codes
 from tests.security.yard import NOW
 from tests.unit.fakes import FakeDelivery, FakeTransport, receiver_of, settle_down, virtual
@@ -143,6 +143,16 @@ async def test_an_answer_that_is_remembered_is_for_who_asked_alone() -> None:
     assert codes(transport.sent) == ["None", "unauthenticated"]
     assert [b"4711" in each.envelope.body for each in transport.sent] == [True, False]
     assert {each.address.routing_key for each in transport.sent} == {reply_queue("office", "1")}
+
+
+@virtual
+async def test_who_is_not_let_in_is_told_once_however_long_he_is_away() -> None:
+    """A submitter that is away is offered its result for 30 s; anyone could ask for that in the name of one that is gone."""
+    world = await World.started()
+    ledger = Ledger(world, "job", answer=lambda sent: Returned(reason="NO_ROUTE") if sent.in_reply_to else None)
+    ledger.receiver.take(FakeDelivery(world.job(reply_to="office.replies.gone").evolve(proof=None)))
+    await asyncio.sleep(60)
+    assert codes(ledger.sent) == ["unauthenticated", "unauthenticated"], "a dead letter, and one failure"
 
 
 @virtual
