@@ -173,6 +173,17 @@ def test_a_private_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         private_keys(str(tmp_path / "gone.key"))()
 
 
+@pytest.mark.parametrize(
+    "secret",
+    ["hunter2 is what all services of a test share", "Gb9/ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=", "/hunter2", "hunter2\0", "a" * 5000],
+)
+def test_a_private_key_that_was_taken_for_a_path_is_not_shown(secret: str) -> None:
+    """As the shared secret of BUS_AUTH=dev is, where that is forgotten."""
+    with pytest.raises(ConfigurationError, match=r"BUS_KEY: .*not shown.*cannot be read") as caught:
+        private_keys(secret)()
+    assert secret not in str(caught.value)
+
+
 def test_a_private_key_can_be_the_settings_text() -> None:
     assert len(private_keys(json.dumps(generate()))()) == 1
 
