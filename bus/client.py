@@ -88,7 +88,7 @@ class Client:
     def _refusal(self, answer: Envelope, verifier: Verifier) -> BusError | None:
         """Why it is no answer of the service that was asked. One that nobody waits for is nobody's to judge: it is counted as late."""
         asked = self.replies.asked(answer)
-        return None if asked is None else verifier.answer_refusal(answer, service_of(asked))
+        return None if asked is None else verifier.answer_refusal(answer, service_of(asked.type), lasting=asked.lasting)
 
     def _refuse(self, answer: Envelope, verifier: Verifier, error: BusError) -> None:
         verifier.note(answer, error)

@@ -87,14 +87,14 @@ class Replies:
         else:
             self.late += 1
 
-    def asked(self, envelope: Envelope) -> str | None:
-        """The type of the request or job that this answers; None where nobody waits for it."""
+    def asked(self, envelope: Envelope) -> "Asked | None":
+        """The request or job that this answers; None where nobody waits for it."""
         target = envelope.in_reply_to or ""
         call = self._calls.get(target)
         if call is not None:
-            return call.type
+            return call
         handle = self._jobs.get(target)
-        return None if handle is None else handle.type
+        return None if handle is None else handle.asked
 
     def refused(self, envelope: Envelope, why: str) -> None:
         """An answer that is not the service's is dropped: the right one may come yet. Who waits in vain hears of it at the end."""
@@ -123,14 +123,26 @@ class Replies:
                 call.answer.set_exception(ConnectionLost("the connection went while waiting for the reply", maybe_executed=True))
 
 
-class _Call:
+class Asked:
+    """What was sent, as far as an answer is held to it."""
+
+    __slots__ = ("lasting", "type")
+
+    def __init__(self, type_: str, *, lasting: bool) -> None:
+        self.type = type_
+        self.lasting = lasting
+        """Whether its answers prove themselves: those of a job do, whose result may be a long time in coming."""
+
+
+class _Call(Asked):
     """A call that waits."""
 
-    __slots__ = ("answer", "refused", "type")
+    __slots__ = ("answer", "refused")
 
     def __init__(self, answer: "asyncio.Future[Envelope]", type_: str) -> None:
         self.answer = answer
         self.type = type_
+        self.lasting = False
         self.refused: str | None = None
         """Why the last answer that came was none."""
 
@@ -148,6 +160,7 @@ class JobHandle(Generic[R]):
         """`patience` is how long, in seconds, `result` and `updates` wait at most: a job ends at its `expires`."""
         self.id = job_id
         self.type = contract.type
+        self.asked = Asked(contract.type, lasting=True)
         self._contract = contract
         self._patience = patience
         self._updates: deque[Progress] = deque(maxlen=MOST_UPDATES)

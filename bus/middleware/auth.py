@@ -180,21 +180,21 @@ class Verifier:
         """Whether a request (`direct`) or job of this service can be answered there."""
         return is_of(service, reply_to) or (direct and self._direct and is_direct(reply_to))
 
-    def answer_refusal(self, answer: Envelope, service: str) -> BusError | None:
-        """Why an answer is not that of `service`, which was asked; None where it is."""
-        known = self._tokens.get(answer.authorization)
+    def answer_refusal(self, answer: Envelope, service: str, *, lasting: bool = False) -> BusError | None:
+        """Why an answer is not that of `service`, which was asked; None where it is. `lasting`: a job's, for which no token is enough."""
+        known = None if lasting else self._tokens.get(answer.authorization)
         if known is not None and known.answers and known.issuer == service == answer.source and self.clock() < known.until:
             return None
         try:
-            self._check_answer(answer, service)
+            self._check_answer(answer, service, lasting=lasting)
         except BusError as error:
             return error
         return None
 
-    def _check_answer(self, answer: Envelope, service: str) -> None:
+    def _check_answer(self, answer: Envelope, service: str, *, lasting: bool) -> None:
         if answer.source != service:
             raise Unauthenticated("its app_id is not the service that was asked")
-        if answer.proof is not None:
+        if lasting or answer.proof is not None:
             check_proof(answer, self._ring, now=self.clock(), leeway=self._leeway, audience=self._service)
         elif not self.remembered(answer).answers:
             raise Unauthenticated("its token is not for answers")

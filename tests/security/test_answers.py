@@ -142,6 +142,9 @@ async def test_a_jobs_updates_are_its_services() -> None:
     office.hear(update("ledger", 0.4).evolve(body=b'{"progress": 0.99}'))
     office.hear(update("ledger", 0.5))
     office.hear(progress_update(job, Progress(progress=0.8), source="ledger"))
+    token = world.signer("ledger").authorization("office", answers=True)  # of any reply: it says nothing of this one
+    office.hear(progress_update(job, Progress(progress=0.7), source="ledger").evolve(authorization=token))
+    office.hear(reply(job, Total(total=4711), source="ledger").evolve(authorization=token))
     done = error_reply(job, NotFound("no such year"), source="ledger")
     office.hear(done)
     office.hear(world.signer("mail").proven(done.evolve(source="mail"), "office"))
@@ -149,4 +152,4 @@ async def test_a_jobs_updates_are_its_services() -> None:
     assert [each.progress async for each in handle.updates()] == [0.5]
     with pytest.raises(NotFound, match="no such year"):
         await handle.result()
-    assert sum(office.verifier.refused.values()) == 5
+    assert sum(office.verifier.refused.values()) == 7
