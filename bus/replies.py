@@ -54,14 +54,14 @@ class Replies:
         """From now on calls wait on the running loop."""
         self._loop = asyncio.get_running_loop()
 
-    def expect(self, message_id: str, seconds: float, type_: str) -> asyncio.Future[Envelope]:
+    def expect(self, message_id: str, seconds: float, type_: str, token: str | None = None) -> asyncio.Future[Envelope]:
         """A call that waits for the reply to `message_id`, and fails with `DeadlineExceeded` after `seconds`. `forget` it in the end.
 
-        `type_` is what was asked.
+        `type_` is what was asked, `token` what it was asked with.
         """
         loop = self._loop
         call: asyncio.Future[Envelope] = loop.create_future()
-        waiting = self._calls[message_id] = _Call(call, type_)
+        waiting = self._calls[message_id] = _Call(call, type_, token)
         self._deadlines.add(loop, call, loop.time() + seconds, waiting.late)
         return call
 
@@ -75,6 +75,12 @@ class Replies:
     def follow(self, handle: "JobHandle[R]") -> None:
         """Updates of the job go to `handle` for as long as somebody holds it."""
         self._jobs[handle.id] = cast("JobHandle[Message | None]", handle)
+
+    def sent(self, job: Envelope) -> None:
+        """Another attempt to send it, with a proof of its own."""
+        handle = self._jobs.get(job.id)
+        if handle is not None and job.proof is not None:
+            handle.asked.proofs = (*handle.asked.proofs, job.proof)
 
     def take(self, envelope: Envelope) -> None:
         """Hand a reply or update to who waits for it; what nobody waits for is counted and dropped."""
@@ -126,10 +132,12 @@ class Replies:
 class Asked:
     """What was sent, as far as an answer is held to it."""
 
-    __slots__ = ("lasting", "type")
+    __slots__ = ("lasting", "proofs", "type")
 
     def __init__(self, type_: str, *, lasting: bool) -> None:
         self.type = type_
+        self.proofs: tuple[str, ...] = ()
+        """The token, or of a job the proof of each attempt: an error that answers something else is none."""
         self.lasting = lasting
         """Whether its answers prove themselves: those of a job do, whose result may be a long time in coming."""
 
@@ -139,10 +147,11 @@ class _Call(Asked):
 
     __slots__ = ("answer", "refused")
 
-    def __init__(self, answer: "asyncio.Future[Envelope]", type_: str) -> None:
+    def __init__(self, answer: "asyncio.Future[Envelope]", type_: str, token: str | None) -> None:
         self.answer = answer
         self.type = type_
         self.lasting = False
+        self.proofs = () if token is None else (token,)
         self.refused: str | None = None
         """Why the last answer that came was none."""
 

@@ -131,7 +131,7 @@ class Settler:
         if self._gate is None:
             return answer
         if outcome.refused:
-            return self._gate.signer.proven(answer, request.source)
+            return self._gate.signer.proven(answer, request.source, refused=request)
         return answer.evolve(authorization=self._gate.signer.authorization(request.source, answers=True))
 
     async def _park(self, envelope: Envelope, now: int) -> bool:
@@ -172,7 +172,8 @@ class Settler:
     def _stamped(self, update: Envelope, job: Envelope) -> Envelope:
         """As it is sent now. It carries a proof, and no token: the job's submitter may be anyone until the job was let in."""
         update = self._cipher.seal(update.evolve(timestamp=int(self._clock())))
-        return update if self._gate is None else self._gate.signer.proven(update, job.source)
+        refused = job if update.error is not None else None
+        return update if self._gate is None else self._gate.signer.proven(update, job.source, refused=refused)
 
     # --- copies ----------------------------------------------------------------------------------------------------
 
