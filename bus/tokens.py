@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from bus.encryption import ENCRYPTION
 from bus.envelope import Envelope
 from bus.errors import Expired, Unauthenticated
 from bus.keys import Key, KeyPair
@@ -77,6 +78,8 @@ def message_proof(pair: KeyPair, envelope: Envelope, *, now: float, audience: st
         claims["rto"] = envelope.reply_to
     if envelope.in_reply_to is not None:
         claims["irt"] = envelope.in_reply_to
+    if ENCRYPTION in envelope.headers:
+        claims["enc"] = envelope.headers[ENCRYPTION]
     if audience is not None:
         claims["aud"] = audience
     if refused is not None:
@@ -221,7 +224,7 @@ def _lasting(claims: Claims, key: Key, now: float, leeway: float) -> float:
     return expires
 
 
-def _bound(envelope: Envelope, audience: str | None) -> dict[str, str | None]:
+def _bound(envelope: Envelope, audience: str | None) -> dict[str, str | int | None]:
     """The claims that have to be what the message says; None: may not be there."""
     return {
         "jti": envelope.id,
@@ -232,6 +235,7 @@ def _bound(envelope: Envelope, audience: str | None) -> dict[str, str | None]:
         "rto": envelope.reply_to,
         "irt": None if audience is None else envelope.in_reply_to or "",
         "aud": audience,
+        "enc": envelope.headers.get(ENCRYPTION),
     }
 
 
