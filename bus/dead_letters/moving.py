@@ -24,6 +24,8 @@ SEND_TIMEOUT = 10.0
 """Seconds for the broker's confirm."""
 LONGEST_REPLAYER = 200
 """Characters."""
+MOST_COUNTED = 2**53
+"""Replays; the header is anyone's, and one more than the largest number of AMQP could not be sent."""
 REPLAYED_AT, REPLAYED_BY = "replayed-at", "replayed-by"
 
 
@@ -230,7 +232,7 @@ def revived(letter: Letter, how: Replaying) -> Envelope | None:
         expires = now + int(how.extend * 1000)
     before = envelope.headers.get(REPLAYS)
     notes: Headers = {
-        REPLAYS: 1 + (before if isinstance(before, int) and before > 0 else 0),
+        REPLAYS: 1 + (before if isinstance(before, int) and 0 < before < MOST_COUNTED else 0),
         REPLAYED_AT: now,
         REPLAYED_BY: how.by[:LONGEST_REPLAYER],
     }
