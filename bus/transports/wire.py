@@ -40,7 +40,7 @@ class Wire:
     """The AMQP properties that the format uses, and its headers."""
 
     body: bytes = field(repr=False)
-    headers: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = field(default_factory=dict, repr=False)
     message_id: str | None = None
     type: str | None = None
     app_id: str | None = None

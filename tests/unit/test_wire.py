@@ -118,5 +118,10 @@ def test_other_headers_are_carried_as_far_as_a_frame_holds_them() -> None:
     assert arrived.headers == {"small": "kept"}
 
 
+def test_what_proves_a_message_is_not_in_its_repr() -> None:
+    sent = encode(envelope(authorization="Bearer hunter2", proof="hunter3", counter_proof="hunter4", body=b"hunter5"))
+    assert "hunter" not in repr(sent)
+
+
 def test_a_good_message_has_no_fault() -> None:
     assert read(GOOD).fault is None
