@@ -10,7 +10,8 @@ from bus.dead_letters.reading import MOST_LOOKED_AT, Reading, Taken, reading
 from bus.dead_letters.record import FIRST_FAILED, PARKED, REPLAYS, Headers, without_record
 from bus.dead_letters.selection import EVERYTHING, Letter, Selection
 from bus.envelope import Envelope
-from bus.errors import BusError, ConnectionLost, FailedPrecondition, NotFound, ResourceExhausted
+from bus.errors import BusError, ConfigurationError, ConnectionLost, FailedPrecondition, NotFound, ResourceExhausted
+from bus.tokens import LONGEST_LIFE
 from bus.topology import replay_address, service_of
 from bus.transport import Accepted, Transport
 
@@ -99,8 +100,11 @@ async def replay(
     """Move the dead letters that are meant back to their work queues, with `attempt` 1 and who and when in their headers.
 
     What dies again meanwhile is not taken a second time. Each is acked when the broker has confirmed its copy. What
-    went wrong is in the result. Raises `NotFound` where there is no such queue, and `Unavailable` where it cannot be read.
+    went wrong is in the result. Raises `NotFound` where there is no such queue, `Unavailable` where it cannot be read, and
+    `ConfigurationError` for more time than a proof can have.
     """
+    if how.countersign is not None and (how.extend or 0) >= LONGEST_LIFE:
+        raise ConfigurationError("a message gets less than 31 days more: what was proven for longer its receiver would refuse")
     done = Replayed()
     move = Move(transport, how, done)
     started, most = int(how.clock() * 1000), min(how.most, how.window * MOST_CONSUMERS)
