@@ -98,7 +98,7 @@ class Receiver:
         """Whether what was delivered before, here or elsewhere, is run later, without company. What was lost too often ends at once."""
         if self._once or key in self._ended:
             return False
-        losses, run = losses_of(delivery), partial(self._run_alone, key)
+        losses, run = losses_of(delivery) if self.counted else None, partial(self._run_alone, key)
         if losses is None:
             self._single_file.add(run)
             return True
