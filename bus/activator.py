@@ -116,7 +116,11 @@ class ServiceActivator:
         return envelope.evolve(deadline=int(now + self._endpoint.timeout * 1000))
 
 
-IDENTITY = ("source", "type", "body", "proof", "authorization", "reply_to")
+IDENTITY = (
+    *("source", "type", "body", "proof", "authorization", "reply_to"),
+    *("correlation_id", "in_reply_to", "expires", "counter_proof", "headers", "fault"),
+)
+"""All by which one of two could be refused that the other is not."""
 
 
 def _none(_envelope: Envelope) -> BusError | None:

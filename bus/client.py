@@ -88,7 +88,9 @@ class Client:
     def _refusal(self, answer: Envelope, verifier: Verifier) -> BusError | None:
         """Why it is no answer of the service that was asked. One that nobody waits for is nobody's to judge: it is counted as late."""
         asked = self.replies.asked(answer)
-        return None if asked is None else verifier.answer_refusal(answer, service_of(asked))
+        if asked is None:
+            return None
+        return verifier.answer_refusal(answer, service_of(asked.type), lasting=asked.lasting, proofs=asked.proofs)
 
     def _refuse(self, answer: Envelope, verifier: Verifier, error: BusError) -> None:
         verifier.note(answer, error)
@@ -160,6 +162,8 @@ class Client:
 
     async def _tell(self, envelope: Envelope) -> None:
         kind = cast("Kind", envelope.traffic)
+        if kind == "job":
+            self.replies.sent(envelope)
         outcome = await self._transport.send(envelope, address_of(kind, envelope.type), timeout=self._left(envelope))
         _check(outcome, envelope)
 
@@ -169,7 +173,7 @@ class Client:
         left = self._left(envelope)
         # Each attempt has its own: the broker drops what is dead by then, and the server's clock need not be ours.
         envelope = envelope.evolve(expiration=int(left * 1000))
-        answer = self.replies.expect(envelope.id, left, envelope.type)
+        answer = self.replies.expect(envelope.id, left, envelope.type, envelope.authorization)
         try:
             _check(await self._transport.send(envelope, address_of("request", envelope.type), timeout=left), envelope)
             reply = await answer

@@ -217,7 +217,7 @@ def private_keys(setting: str, variable: str = "BUS_KEY") -> PrivateSource:
 
 
 def private_file(path: Path, variable: str) -> str:
-    """Its text; `ConfigurationError` where others could read it, too."""
+    """Its text; `ConfigurationError` where others could read it, too, which names the path, unless that may be the key itself."""
     try:
         with path.open(encoding="utf-8") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -226,9 +226,18 @@ def private_file(path: Path, variable: str) -> str:
                     f"{variable}: {path} is open to others (mode {mode:o}); chmod 600 it, and mount secrets with mode 0400"
                 )
             return file.read(LARGEST_SET)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ConfigurationError(f"{variable}: {path} cannot be read: {why}") from None
+        raise ConfigurationError(f"{variable}: {_named(path)} cannot be read: {why}") from None
+
+
+def _named(path: Path) -> str:
+    """The path; but of a text that leads nowhere nobody can tell whether it is the key, written in a form that is not known here."""
+    try:
+        leads = path.exists() or (path.parent.name != "" and path.parent.is_dir())
+    except OSError:  # too long for a path
+        leads = False
+    return str(path) if leads else "the path (not shown, since it may be the key itself)"
 
 
 def public_source(setting: str) -> PublicSource:

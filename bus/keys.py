@@ -6,7 +6,6 @@ operator; `role`; `not_before`, `retired_at` and `compromised_since`, in seconds
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -162,7 +161,8 @@ def _check_service(owner: str, kid: str) -> None:
 
 
 def _public(jwk: Mapping[str, Any], kid: str) -> tuple[Algorithm, PublicMaterial]:
-    algorithm = KINDS.get((jwk.get("kty"), jwk.get("crv")))
+    kind = jwk.get("kty"), jwk.get("crv")
+    algorithm = KINDS.get(kind) if all(isinstance(each, str) for each in kind) else None
     if algorithm is None:
         raise ConfigurationError(f"{kid}: it is neither Ed25519 (kty OKP) nor P-256 (kty EC)")
     if jwk.get("alg") != algorithm:
@@ -180,7 +180,7 @@ def _moment(jwk: Mapping[str, Any], name: str, kid: str) -> float | None:
     value = jwk.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value < LATEST:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LATEST:  # NaN is not
         raise ConfigurationError(f"{kid}: {name} is seconds since the epoch")
     return value
 

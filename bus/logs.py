@@ -1,6 +1,7 @@
 """Logging set-up: structlog's processors for our lines and everybody else's; JSON in production, readable on a terminal."""
 
 import logging
+import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any, TextIO
@@ -13,6 +14,7 @@ from bus.settings import Settings
 __all__ = ["configure_logging"]
 
 Event = MutableMapping[str, Any]
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> None:
@@ -53,7 +55,7 @@ def _shared() -> list[structlog.typing.Processor]:
 def _final(settings: Settings, out: TextIO) -> list[structlog.typing.Processor]:
     terminal = settings.log_format == "console" or (settings.log_format == "auto" and out.isatty())
     last: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+        [_harmless, structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -66,6 +68,11 @@ def _handled_now(_logger: Any, _method: str, event: Event) -> Event:
         event.setdefault("correlation_id", context.envelope.correlation_id)
         event.setdefault("message_id", context.envelope.id)
     return event
+
+
+def _harmless(_logger: Any, _method: str, event: Event) -> Event:
+    """Without controls but tab and newline, for a terminal: types and ids are others', who must not move our reader's cursor."""
+    return {name: CONTROL.sub("\ufffd", value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def _without_nothing(_logger: Any, _method: str, event: Event) -> Event:

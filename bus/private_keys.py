@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -38,7 +39,7 @@ def read_private(text: str) -> list[PrivateKey]:
     """The private keys in a PEM, a JSON Web Key, or a set of these; `ConfigurationError`, which shows nothing of them."""
     try:
         materials = [_from_pem(text)] if text.lstrip().startswith("-----BEGIN") else [_from_jwk(jwk) for jwk in _listed(text)]
-    except (InvalidKeyError, ValueError, TypeError, RecursionError):
+    except (InvalidKeyError, UnsupportedAlgorithm, ValueError, TypeError, RecursionError):
         materials = []
     if not materials or not all(isinstance(each, Ed25519PrivateKey) or _is_p256(each) for each in materials):
         raise ConfigurationError(
@@ -50,7 +51,7 @@ def read_private(text: str) -> list[PrivateKey]:
 def _listed(text: str) -> list[Any]:
     whole = json.loads(text)
     listed = whole.get("keys", [whole]) if isinstance(whole, dict) else None
-    if not isinstance(listed, list):
+    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
         raise TypeError
     return listed
 

@@ -25,8 +25,8 @@ log = logging.getLogger("bus.receiver")
 MOST_KEPT = 1_000
 """Outcomes remembered for redeliveries; beyond it the oldest are forgotten. Not more than the prefetch can be under way at a time."""
 
-Key = tuple[str, int, str | int, int]
-"""A message's id, attempt and replays: neither a retry nor a replay is a redelivery. The last: of others with the same id, which."""
+Key = tuple[str, str, int, str | int, int]
+"""Sender, id, attempt and replays: neither a retry nor a replay is a redelivery. The last: of others with the same id, which."""
 
 
 class Receiver:
@@ -80,14 +80,14 @@ class Receiver:
     def take(self, delivery: Delivery) -> None:
         """One delivery, from the transport."""
         envelope = delivery.envelope
-        key: Key = (envelope.id, envelope.attempt, envelope.headers.get(REPLAYS, 0), 0)
+        key: Key = (envelope.source, envelope.id, envelope.attempt, envelope.headers.get(REPLAYS, 0), 0)
         deliveries = self._open.get(key)
         if deliveries is not None:
             if self._activator.same(deliveries[0].envelope, envelope):
                 deliveries.append(delivery)
                 return
             self._strangers += 1
-            key = (*key[:3], self._strangers)
+            key = (*key[:4], self._strangers)
         deliveries = self._open[key] = [delivery]
         if delivery.redelivered and self._waits(key, envelope, delivery):
             return
@@ -98,7 +98,7 @@ class Receiver:
         """Whether what was delivered before, here or elsewhere, is run later, without company. What was lost too often ends at once."""
         if self._once or key in self._ended:
             return False
-        losses, run = losses_of(delivery), partial(self._run_alone, key)
+        losses, run = losses_of(delivery) if self.counted else None, partial(self._run_alone, key)
         if losses is None:
             self._single_file.add(run)
             return True

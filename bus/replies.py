@@ -54,14 +54,14 @@ class Replies:
         """From now on calls wait on the running loop."""
         self._loop = asyncio.get_running_loop()
 
-    def expect(self, message_id: str, seconds: float, type_: str) -> asyncio.Future[Envelope]:
+    def expect(self, message_id: str, seconds: float, type_: str, token: str | None = None) -> asyncio.Future[Envelope]:
         """A call that waits for the reply to `message_id`, and fails with `DeadlineExceeded` after `seconds`. `forget` it in the end.
 
-        `type_` is what was asked.
+        `type_` is what was asked, `token` what it was asked with.
         """
         loop = self._loop
         call: asyncio.Future[Envelope] = loop.create_future()
-        waiting = self._calls[message_id] = _Call(call, type_)
+        waiting = self._calls[message_id] = _Call(call, type_, token)
         self._deadlines.add(loop, call, loop.time() + seconds, waiting.late)
         return call
 
@@ -76,6 +76,12 @@ class Replies:
         """Updates of the job go to `handle` for as long as somebody holds it."""
         self._jobs[handle.id] = cast("JobHandle[Message | None]", handle)
 
+    def sent(self, job: Envelope) -> None:
+        """Another attempt to send it, with a proof of its own."""
+        handle = self._jobs.get(job.id)
+        if handle is not None and job.proof is not None:
+            handle.asked.proofs = (*handle.asked.proofs, job.proof)
+
     def take(self, envelope: Envelope) -> None:
         """Hand a reply or update to who waits for it; what nobody waits for is counted and dropped."""
         target = envelope.in_reply_to or ""
@@ -87,14 +93,14 @@ class Replies:
         else:
             self.late += 1
 
-    def asked(self, envelope: Envelope) -> str | None:
-        """The type of the request or job that this answers; None where nobody waits for it."""
+    def asked(self, envelope: Envelope) -> "Asked | None":
+        """The request or job that this answers; None where nobody waits for it."""
         target = envelope.in_reply_to or ""
         call = self._calls.get(target)
         if call is not None:
-            return call.type
+            return call
         handle = self._jobs.get(target)
-        return None if handle is None else handle.type
+        return None if handle is None else handle.asked
 
     def refused(self, envelope: Envelope, why: str) -> None:
         """An answer that is not the service's is dropped: the right one may come yet. Who waits in vain hears of it at the end."""
@@ -123,14 +129,29 @@ class Replies:
                 call.answer.set_exception(ConnectionLost("the connection went while waiting for the reply", maybe_executed=True))
 
 
-class _Call:
+class Asked:
+    """What was sent, as far as an answer is held to it."""
+
+    __slots__ = ("lasting", "proofs", "type")
+
+    def __init__(self, type_: str, *, lasting: bool) -> None:
+        self.type = type_
+        self.proofs: tuple[str, ...] = ()
+        """The token, or of a job the proof of each attempt: an error that answers something else is none."""
+        self.lasting = lasting
+        """Whether its answers prove themselves: those of a job do, whose result may be a long time in coming."""
+
+
+class _Call(Asked):
     """A call that waits."""
 
-    __slots__ = ("answer", "refused", "type")
+    __slots__ = ("answer", "refused")
 
-    def __init__(self, answer: "asyncio.Future[Envelope]", type_: str) -> None:
+    def __init__(self, answer: "asyncio.Future[Envelope]", type_: str, token: str | None) -> None:
         self.answer = answer
         self.type = type_
+        self.lasting = False
+        self.proofs = () if token is None else (token,)
         self.refused: str | None = None
         """Why the last answer that came was none."""
 
@@ -148,6 +169,7 @@ class JobHandle(Generic[R]):
         """`patience` is how long, in seconds, `result` and `updates` wait at most: a job ends at its `expires`."""
         self.id = job_id
         self.type = contract.type
+        self.asked = Asked(contract.type, lasting=True)
         self._contract = contract
         self._patience = patience
         self._updates: deque[Progress] = deque(maxlen=MOST_UPDATES)

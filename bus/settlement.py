@@ -131,7 +131,7 @@ class Settler:
         if self._gate is None:
             return answer
         if outcome.refused:
-            return self._gate.signer.proven(answer, request.source)
+            return self._gate.signer.proven(answer, request.source, refused=request)
         return answer.evolve(authorization=self._gate.signer.authorization(request.source, answers=True))
 
     async def _park(self, envelope: Envelope, now: int) -> bool:
@@ -150,7 +150,7 @@ class Settler:
         facts = {"type": envelope.type, "queue": queue, "message_id": envelope.id, "code": decision.code, "why": decision.reason}
         log.error("dead-lettered", extra=facts)
         told = envelope.traffic == "job" and self._may_tell(envelope, outcome)
-        if told and not await self._report_result(envelope, self._failure(envelope, outcome)):
+        if told and not await self._report_result(envelope, self._failure(envelope, outcome), again=not outcome.refused):
             log.warning("a dead job's submitter could not be told", extra={"message_id": envelope.id})
         return True
 
@@ -172,7 +172,8 @@ class Settler:
     def _stamped(self, update: Envelope, job: Envelope) -> Envelope:
         """As it is sent now. It carries a proof, and no token: the job's submitter may be anyone until the job was let in."""
         update = self._cipher.seal(update.evolve(timestamp=int(self._clock())))
-        return update if self._gate is None else self._gate.signer.proven(update, job.source)
+        refused = job if update.error is not None else None
+        return update if self._gate is None else self._gate.signer.proven(update, job.source, refused=refused)
 
     # --- copies ----------------------------------------------------------------------------------------------------
 
@@ -197,19 +198,22 @@ class Settler:
 
     # --- what a job's submitter hears ------------------------------------------------------------------------------
 
-    async def _report_result(self, job: Envelope, update: Envelope) -> bool:
-        """Offer the result to the submitter's handle. False where the broker cannot be reached; a submitter that is away holds nothing."""
+    async def _report_result(self, job: Envelope, update: Envelope, *, again: bool = True) -> bool:
+        """Offer the result to the submitter's handle. False where the broker cannot be reached; a submitter that is away holds nothing.
+
+        `again`: whether it is offered for a while. Who was not let in could be anyone, and must not keep the worker busy.
+        """
         if job.reply_to is None:
             return True
         try:
             taken = await self._offer(job, update)
         except InvalidArgument as error:
-            return await self._report_result(job, self._unsendable(job, error))
+            return await self._report_result(job, self._unsendable(job, error), again=again)
         except PermissionDenied as error:  # as it would be each time, and each time it costs the channel on which all others publish
             return self._untold(update, error)
         except BusError:
             return False
-        if not taken and len(self._offers) < MOST_OFFERS:
+        if again and not taken and len(self._offers) < MOST_OFFERS:
             offer = asyncio.get_running_loop().create_task(self._offer_again(job, update))
             self._offers.add(offer)
             offer.add_done_callback(self._offers.discard)

@@ -4,10 +4,11 @@ All three are JSON Web Tokens (RFC 7519) in the compact form of RFC 7515, each w
 none passes for another. `bus.token_frame` reads what they have in common. No error's text has anything of a token in it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from bus.encryption import ENCRYPTION
 from bus.envelope import Envelope
 from bus.errors import Expired, Unauthenticated
 from bus.keys import Key, KeyPair
@@ -59,8 +60,11 @@ def service_token(pair: KeyPair, *, issuer: str, audience: str, scope: str, now:
     return compact(pair, SERVICE, claims)
 
 
-def message_proof(pair: KeyPair, envelope: Envelope, *, now: float, audience: str | None = None) -> str:
-    """A proof about this one message. `audience`: who is answered, for answers; they are proven for five minutes."""
+def message_proof(pair: KeyPair, envelope: Envelope, *, now: float, audience: str | None = None, refused: Envelope | None = None) -> str:
+    """A proof about this one message. `audience`: who is answered, for answers; they are proven for five minutes.
+
+    `refused`: the message that an error answers. Anyone may have written its id, and who sent the real one must know that apart.
+    """
     claims: dict[str, object] = {
         "jti": envelope.id,
         "type": envelope.type,
@@ -74,8 +78,12 @@ def message_proof(pair: KeyPair, envelope: Envelope, *, now: float, audience: st
         claims["rto"] = envelope.reply_to
     if envelope.in_reply_to is not None:
         claims["irt"] = envelope.in_reply_to
+    if ENCRYPTION in envelope.headers:
+        claims["enc"] = envelope.headers[ENCRYPTION]
     if audience is not None:
         claims["aud"] = audience
+    if refused is not None:
+        claims["ref"] = digest(((refused.authorization if refused.traffic == "request" else refused.proof) or "").encode())
     return compact(pair, MESSAGE, claims)
 
 
@@ -171,8 +179,18 @@ def check_token(token: str, keys: Known, *, audience: str, now: float, leeway: f
     return ServiceToken(issuer=issuer, scope=frozenset(scope.split(" ")), until=expires + leeway)
 
 
-def check_proof(envelope: Envelope, keys: Known, *, now: float, leeway: float, audience: str | None = None) -> None:
+def check_proof(
+    envelope: Envelope,
+    keys: Known,
+    *,
+    now: float,
+    leeway: float,
+    audience: str | None = None,
+    asked_with: Collection[str] | None = None,
+) -> None:
     """Hold a message to its proof, byte by byte of its body. `audience`: who is answered, where it is an answer.
+
+    `asked_with`: the tokens or proofs of what is answered; None: not to be compared.
 
     Raises `Unauthenticated`, `UnknownKey` for a key that is not here, and `Expired` where its time is over and no
     operator has given it more.
@@ -184,6 +202,8 @@ def check_proof(envelope: Envelope, keys: Known, *, now: float, leeway: float, a
     for name, value in _bound(envelope, audience).items():
         if claims.get(name) != value:
             refuse(f"its {name} is not the proof's")
+    if asked_with is not None and "ref" in claims and claims["ref"] not in [digest(each.encode()) for each in asked_with]:
+        refuse("it refuses another message, which has the same id")
     expires = _lasting(claims, key, now, leeway)
     if audience is not None:
         if expires + leeway <= now:
@@ -204,7 +224,7 @@ def _lasting(claims: Claims, key: Key, now: float, leeway: float) -> float:
     return expires
 
 
-def _bound(envelope: Envelope, audience: str | None) -> dict[str, str | None]:
+def _bound(envelope: Envelope, audience: str | None) -> dict[str, str | int | None]:
     """The claims that have to be what the message says; None: may not be there."""
     return {
         "jti": envelope.id,
@@ -215,6 +235,7 @@ def _bound(envelope: Envelope, audience: str | None) -> dict[str, str | None]:
         "rto": envelope.reply_to,
         "irt": None if audience is None else envelope.in_reply_to or "",
         "aud": audience,
+        "enc": envelope.headers.get(ENCRYPTION),
     }
 
 

@@ -14,6 +14,7 @@ from bus.middleware.auth import Gate, Signer, Verifier
 from bus.rights import Rights
 from bus.router import Router
 from bus.settings import Settings
+from bus.tokens import LONGEST_LIFE
 
 __all__ = ["Trust", "trust_of"]
 
@@ -95,6 +96,10 @@ def trust_of(service: str, settings: Settings, *, clock: Callable[[], float] = t
     if settings.auth == "off":
         log.warning("BUS_AUTH=off: nothing is signed or checked, and anyone who reaches the broker can speak for any service")
         return None
+    if settings.message_ttl >= LONGEST_LIFE:
+        raise ConfigurationError(
+            f"BUS_MESSAGE_TTL is to be less than {LONGEST_LIFE} (31 days): what was proven for longer all would refuse"
+        )
     key = settings.key.get_secret_value() if settings.key else ""
     if not key:
         raise ConfigurationError(

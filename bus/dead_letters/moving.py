@@ -10,7 +10,8 @@ from bus.dead_letters.reading import MOST_LOOKED_AT, Reading, Taken, reading
 from bus.dead_letters.record import FIRST_FAILED, PARKED, REPLAYS, Headers, without_record
 from bus.dead_letters.selection import EVERYTHING, Letter, Seen, Selection
 from bus.envelope import Envelope
-from bus.errors import BusError, ConnectionLost, FailedPrecondition, NotFound, ResourceExhausted
+from bus.errors import BusError, ConfigurationError, ConnectionLost, FailedPrecondition, NotFound, ResourceExhausted
+from bus.tokens import LONGEST_LIFE
 from bus.topology import replay_address, service_of
 from bus.transport import Accepted, Transport
 
@@ -24,6 +25,8 @@ SEND_TIMEOUT = 10.0
 """Seconds for the broker's confirm."""
 LONGEST_REPLAYER = 200
 """Characters."""
+MOST_COUNTED = 2**53
+"""Replays; the header is anyone's, and one more than the largest number of AMQP could not be sent."""
 REPLAYED_AT, REPLAYED_BY = "replayed-at", "replayed-by"
 
 
@@ -99,8 +102,11 @@ async def replay(
     """Move the dead letters that are meant back to their work queues, with `attempt` 1 and who and when in their headers.
 
     What dies again meanwhile is not taken a second time. Each is acked when the broker has confirmed its copy. What
-    went wrong is in the result. Raises `NotFound` where there is no such queue, and `Unavailable` where it cannot be read.
+    went wrong is in the result. Raises `NotFound` where there is no such queue, `Unavailable` where it cannot be read, and
+    `ConfigurationError` for more time than a proof can have.
     """
+    if how.countersign is not None and (how.extend or 0) >= LONGEST_LIFE:
+        raise ConfigurationError("a message gets less than 31 days more: what was proven for longer its receiver would refuse")
     done = Replayed()
     move = Move(transport, how, done)
     started, most = int(how.clock() * 1000), min(how.most, how.window * MOST_CONSUMERS)
@@ -233,7 +239,7 @@ def revived(letter: Letter, how: Replaying) -> Envelope | None:
         expires = now + int(how.extend * 1000)
     before = envelope.headers.get(REPLAYS)
     notes: Headers = {
-        REPLAYS: 1 + (before if isinstance(before, int) and before > 0 else 0),
+        REPLAYS: 1 + (before if isinstance(before, int) and 0 < before < MOST_COUNTED else 0),
         REPLAYED_AT: now,
         REPLAYED_BY: how.by[:LONGEST_REPLAYER],
     }

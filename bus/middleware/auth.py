@@ -7,7 +7,7 @@ import asyncio
 import logging as levels
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from bus.contract import Contract
@@ -76,12 +76,13 @@ class Signer:
         self._made[audience, answers] = (f"{BEARER}{token}", now + TOKEN_LIFE - RENEW_BEFORE)
         return f"{BEARER}{token}"
 
-    def proven(self, answer: Envelope, audience: str) -> Envelope:
+    def proven(self, answer: Envelope, audience: str, *, refused: Envelope | None = None) -> Envelope:
         """An answer with a proof about itself: for one that lies a while, or that goes to somebody who did not say who he is.
 
-        A token in such hands could be used again; this cannot.
+        A token in such hands could be used again; this cannot. `refused` is what an error answers.
         """
-        return answer.evolve(proof=message_proof(self._ring.signing(), answer, now=self._clock(), audience=audience))
+        proof = message_proof(self._ring.signing(), answer, now=self._clock(), audience=audience, refused=refused)
+        return answer.evolve(proof=proof)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,22 +181,27 @@ class Verifier:
         """Whether a request (`direct`) or job of this service can be answered there."""
         return is_of(service, reply_to) or (direct and self._direct and is_direct(reply_to))
 
-    def answer_refusal(self, answer: Envelope, service: str) -> BusError | None:
-        """Why an answer is not that of `service`, which was asked; None where it is."""
-        known = self._tokens.get(answer.authorization)
+    def answer_refusal(
+        self, answer: Envelope, service: str, *, lasting: bool = False, proofs: Collection[str] | None = None
+    ) -> BusError | None:
+        """Why an answer is not that of `service`, which was asked; None where it is. `lasting`: a job's, for which no token is enough.
+
+        `proofs`: the tokens or proofs with which was asked; None: not to be compared.
+        """
+        known = None if lasting else self._tokens.get(answer.authorization)
         if known is not None and known.answers and known.issuer == service == answer.source and self.clock() < known.until:
             return None
         try:
-            self._check_answer(answer, service)
+            self._check_answer(answer, service, lasting=lasting, proofs=proofs)
         except BusError as error:
             return error
         return None
 
-    def _check_answer(self, answer: Envelope, service: str) -> None:
+    def _check_answer(self, answer: Envelope, service: str, *, lasting: bool, proofs: Collection[str] | None) -> None:
         if answer.source != service:
             raise Unauthenticated("its app_id is not the service that was asked")
-        if answer.proof is not None:
-            check_proof(answer, self._ring, now=self.clock(), leeway=self._leeway, audience=self._service)
+        if lasting or answer.proof is not None:
+            check_proof(answer, self._ring, now=self.clock(), leeway=self._leeway, audience=self._service, asked_with=proofs)
         elif not self.remembered(answer).answers:
             raise Unauthenticated("its token is not for answers")
 

@@ -26,9 +26,11 @@ LONGEST_DEADLINE = 2**53
 LONGEST_TEXT = 1024
 """Characters of one of our headers. A longer one would be copied into all that it causes."""
 LONGEST_TOKEN = 9216
-"""Characters of a header that proves something: `bus.tokens` takes 8192, after the word `Bearer`."""
+"""Bytes of a header that proves something: `bus.tokens` takes 8192 characters, after the word `Bearer`."""
 MOST_OTHER = 32 * 1024
-"""Characters of all other headers together: a header frame larger than the connection's frames costs the connection."""
+"""Bytes of all other headers together, as they are sent on: with ours and a record of death they have to fit a frame."""
+TEXT_FIELD, NUMBER_FIELD = 6, 10
+"""Bytes of a header beside its name, and beside the text."""
 
 Header = str | int
 
@@ -38,7 +40,7 @@ class Wire:
     """The AMQP properties that the format uses, and its headers."""
 
     body: bytes = field(repr=False)
-    headers: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = field(default_factory=dict, repr=False)
     message_id: str | None = None
     type: str | None = None
     app_id: str | None = None
@@ -136,7 +138,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_token(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= LONGEST_TOKEN
+    return isinstance(value, str) and _bytes(value) <= LONGEST_TOKEN
 
 
 def _is_moment(value: object) -> bool:
@@ -157,11 +159,15 @@ def _other(headers: Mapping[str, Any]) -> dict[str, Header]:
     for name, value in headers.items():
         if name in KNOWN_HEADERS or name.lower().startswith("x-") or not isinstance(value, str | int):
             continue
-        size += len(name) + len(str(value))
+        size += _bytes(name) + (TEXT_FIELD + _bytes(value) if isinstance(value, str) else NUMBER_FIELD)
         if size > MOST_OTHER:
             break
         others[name] = value
     return others
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
 def broker_headers(headers: Mapping[str, Any]) -> dict[str, Any]:

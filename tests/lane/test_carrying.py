@@ -88,6 +88,13 @@ def test_nothing_expires_while_it_is_held_and_all_is_as_it_was_afterwards() -> N
     assert carried(held, BACK, redelivered=False) == data
 
 
+@pytest.mark.parametrize("value", ["never", "-1", "99999999999", 7, bytearray(b"\xff" * 300)])
+def test_an_expiration_that_a_sender_says_is_held_is_none(value: Any) -> None:
+    """The broker refuses what is none, and closes the channel: nothing behind it would come out of the holding queue."""
+    held = carried(raw(headers={"held-expiration": value, "mine": 1}), OUT, redelivered=False)
+    assert attributes(carried(held, BACK, redelivered=False)) == {"headers": {"mine": 1}}
+
+
 def test_what_cannot_be_read_goes_on_as_it_is() -> None:
     whole = raw(**{**ALL, "user_id": "guest"})
     for end in range(len(whole)):

@@ -121,6 +121,15 @@ async def test_what_amqp_cannot_say_is_refused_before_it_is_numbered() -> None:
     assert await task == Accepted()
 
 
+async def test_a_copy_of_what_the_broker_brought_is_taken_however_large_it_is() -> None:
+    broker = Broker()
+    copy = message().evolve(body=bytes(LARGEST_BODY + 1), queue="ledger.jobs.close.v1")
+    task = asyncio.create_task(broker.channel.publish(copy, HERE, asyncio.get_running_loop().time() + LATER))
+    await turns()
+    broker.say(Basic.Ack(1))
+    assert await task == Accepted()
+
+
 # --- returns -------------------------------------------------------------------------------------------------------
 
 

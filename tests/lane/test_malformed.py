@@ -26,6 +26,7 @@ BAD = {
     "a bad end of a header before a whole body": (ONE[0] + ONE[1][:-1] + b"\0" + ONE[2], "without its end"),
     "a bad end of a body": (HEAD + HEADER + BODY[:-1] + b"\0", "without its end"),
     "too large": (pack(">BHI", 3, 1, 131073), "a frame of 131073 bytes, and 131072 is the most"),
+    "a header too large": (HEAD + pack(">BHI", 2, 1, 200_000), "a frame of 200000 bytes, and 131072 is the most"),
     "too large for anybody": (b"\xff" * 8, "a frame of 4294967295 bytes"),
     "a protocol header": (b"AMQP\0\0\x09\x01", "a protocol header"),
     "another protocol's header": (b"AMQP\x03\x01\0\0", "a protocol header"),
@@ -84,6 +85,19 @@ def test_a_header_as_large_as_a_frame_and_a_body_as_large_are_fine(still: StillL
     deliver = Basic.Deliver(consumer_tag="c", delivery_tag=1, redelivered=False, exchange="x", routing_key="k")
     properties = Basic.Properties(headers={"mine": "x" * 130_000})
     assert len(listen(still, (1,), [b"".join(content(1, deliver, [131_000], properties))]).log) == 1
+
+
+def test_a_header_that_the_broker_has_added_to_is_read_however_it_comes(still: StillLoop) -> None:
+    """RabbitMQ writes `x-delivery-count` and `x-death` into a header that filled its frame, and sends a larger one. It would come again."""
+    deliver = Basic.Deliver(consumer_tag="c", delivery_tag=1, redelivered=True, exchange="x", routing_key="k")
+    for body in [2], []:
+        stream = b"".join(content(1, deliver, body, Basic.Properties(headers={"mine": "x" * 131_040, "x-death": "y" * 20_000})))
+        for places in (), (20,), (40, 100_000), (len(stream) - 1,):
+            line = Line(still, (1,))
+            for piece in cut(stream, places):
+                line.lane.data_received(piece)
+            assert line.lane.trouble is None
+            assert [entry[:4] for entry in line.log] == [("deliver", 1, 1, True)]
 
 
 def test_a_small_frame_max_is_kept_to_however_the_frames_come(still: StillLoop) -> None:

@@ -8,11 +8,12 @@ import pytest
 from bus.client import Client
 from bus.encryption import UNUSED
 from bus.envelope import Envelope, Progress, error_reply, progress_update, reply
-from bus.errors import DeadlineExceeded, NotFound, Unauthenticated
+from bus.errors import DeadlineExceeded, NotFound, PermissionDenied, Unauthenticated
+from bus.grants import Grants, Rights
 from bus.settings import load_settings
 from bus.stacks import client_stack, sealed
 from bus.transport import Outcome
-from tests.security.world import World
+from tests.security.world import Ledger, World
 from tests.unit.fakes import FakeDelivery, FakeTransport, settle_down, virtual
 from tests.unit.ledger import Add, CloseBooks, Total
 
@@ -114,6 +115,80 @@ async def test_a_refusal_that_its_service_proves_arrives_at_once() -> None:
         await call
 
 
+FAKES: dict[str, dict[str, Any]] = {
+    "without a token": {"authorization": None},
+    "that is malformed": {"authorization": None, "fault": "content_type is not application/json"},
+}
+
+
+@pytest.mark.parametrize("fake", FAKES)
+@virtual
+async def test_the_refusal_of_a_fake_with_a_requests_id_does_not_end_the_call(fake: str) -> None:
+    """A service that is asked meanwhile has the id from the header `causation-id`, and knows where the asker is answered."""
+    world = await World.started()
+    office, call, request = await asked(world)
+    ledger = Ledger(world, "request")
+    ledger.receiver.take(FakeDelivery(request.evolve(queue=ledger.receiver.queue.name, **FAKES[fake])))
+    await settle_down()
+    (refusal,) = ledger.sent
+    assert (refusal.address.routing_key, refusal.envelope.in_reply_to) == (request.reply_to, request.id)
+    office.hear(refusal.envelope)
+    await settle_down()
+    assert not call.done()
+    office.hear(answered(world, request))
+    assert (await call).total == 7
+
+
+@virtual
+async def test_the_refusal_of_a_fake_with_a_jobs_id_does_not_end_the_job() -> None:
+    world = await World.started()
+    office = Office(world)
+    await office.client.start()
+    handle = await office.client.submit(CloseBooks())
+    (job,) = office.asked
+    ledger = Ledger(world, "job")
+    for each in (job.evolve(proof=None), world.job(id=job.id, reply_to=job.reply_to).evolve(source="office", body=b"{}"), job):
+        ledger.receiver.take(FakeDelivery(each.evolve(queue=ledger.receiver.queue.name)))
+    await settle_down()
+    for update in ledger.sent:
+        if update.envelope.in_reply_to:
+            office.hear(update.envelope)
+    assert (await handle.result(timeout=5)).total == 1
+    assert len(ledger.handled) == 1
+
+
+@virtual
+async def test_a_request_that_is_refused_says_so_at_once() -> None:
+    world = await World.started()
+    office, call, request = await asked(world)
+    world.yard.grants = Grants({"office": Rights()})
+    ledger = Ledger(world, "request")
+    ledger.receiver.take(FakeDelivery(request.evolve(queue=ledger.receiver.queue.name)))
+    await settle_down()
+    (refusal,) = ledger.sent
+    office.hear(refusal.envelope)
+    with pytest.raises(PermissionDenied, match="office has no right"):
+        await call
+
+
+@virtual
+async def test_a_job_that_is_refused_says_so_at_once() -> None:
+    world = await World.started()
+    office = Office(world)
+    await office.client.start()
+    handle = await office.client.submit(CloseBooks())
+    (job,) = office.asked
+    world.yard.grants = Grants({"office": Rights()})
+    ledger = Ledger(world, "job")
+    ledger.receiver.take(FakeDelivery(job.evolve(queue=ledger.receiver.queue.name)))
+    await settle_down()
+    for update in ledger.sent:
+        if update.envelope.in_reply_to:
+            office.hear(update.envelope)
+    with pytest.raises(PermissionDenied, match="office has no right"):
+        await handle.result(timeout=5)
+
+
 @virtual
 async def test_a_reply_by_a_key_that_is_new_waits_for_it() -> None:
     world = await World.started()
@@ -142,6 +217,9 @@ async def test_a_jobs_updates_are_its_services() -> None:
     office.hear(update("ledger", 0.4).evolve(body=b'{"progress": 0.99}'))
     office.hear(update("ledger", 0.5))
     office.hear(progress_update(job, Progress(progress=0.8), source="ledger"))
+    token = world.signer("ledger").authorization("office", answers=True)  # of any reply: it says nothing of this one
+    office.hear(progress_update(job, Progress(progress=0.7), source="ledger").evolve(authorization=token))
+    office.hear(reply(job, Total(total=4711), source="ledger").evolve(authorization=token))
     done = error_reply(job, NotFound("no such year"), source="ledger")
     office.hear(done)
     office.hear(world.signer("mail").proven(done.evolve(source="mail"), "office"))
@@ -149,4 +227,4 @@ async def test_a_jobs_updates_are_its_services() -> None:
     assert [each.progress async for each in handle.updates()] == [0.5]
     with pytest.raises(NotFound, match="no such year"):
         await handle.result()
-    assert sum(office.verifier.refused.values()) == 5
+    assert sum(office.verifier.refused.values()) == 7

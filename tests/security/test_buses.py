@@ -220,6 +220,24 @@ def test_after_its_replay_a_dead_job_is_done(deployment: Deployment) -> None:
     on_virtual_time(scene())
 
 
+def test_more_time_than_a_proof_can_have_is_refused_before_anything_is_moved(deployment: Deployment) -> None:
+    """Its receiver would refuse it, and it would have been given more time once."""
+    queue = job_queue(contract_of(CloseBooks))
+
+    async def scene() -> None:
+        async with running(deployment) as (buses, ledger, owner):
+            ledger.broken = True
+            office = await buses.bus("office", **deployment.of("office", message_ttl=HOUR))
+            await office.submit(CloseBooks(year=1999))
+            await asyncio.sleep(2 * HOUR)
+            with pytest.raises(ConfigurationError, match="31 days"):
+                await owner.replay(queue, extend=31 * 24 * HOUR, reason="the printer was down")
+            (letter,) = await owner.dead_letters(queue)
+            assert letter.envelope.counter_proof is None
+
+    on_virtual_time(scene())
+
+
 def test_a_service_does_not_give_more_time(deployment: Deployment) -> None:
     async def scene() -> None:
         async with MemoryBuses(clock=wall_clock) as buses:
@@ -265,6 +283,14 @@ def test_a_subscription_without_the_right_does_not_start(deployment: Deployment)
 def test_a_bus_without_keys_or_grants_does_not_start(missing: str, why: str, deployment: Deployment) -> None:
     with pytest.raises(ConfigurationError, match=why):
         Bus("ledger", settings=Settings(**{**deployment.of("ledger"), missing: None}))
+
+
+def test_a_bus_whose_messages_would_outlast_their_proofs_does_not_start(deployment: Deployment) -> None:
+    """Every receiver would refuse every event and job."""
+    with pytest.raises(ConfigurationError, match="BUS_MESSAGE_TTL"):
+        Bus("ledger", settings=Settings(**deployment.of("ledger", message_ttl=31 * 24 * HOUR)))
+    Bus("ledger", settings=Settings(**deployment.of("ledger", message_ttl=31 * 24 * HOUR - 1)))
+    Bus("ledger", settings=Settings(auth="off", message_ttl=32 * 24 * HOUR))
 
 
 def test_a_bus_that_signs_nothing_says_so(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,11 +3,17 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from bus.contract import contract_of
+from bus.envelope import Envelope
+from bus.errors import Unavailable
 from bus.inbox import MemoryInbox
 from bus.router import Router
 from bus.topology import reply_queue
-from tests.security.world import World, codes
+from bus.transport import Outcome, Returned
+from tests.security.world import DAY, Ledger, World, codes
+from tests.security.yard import NOW
 from tests.unit.fakes import FakeDelivery, FakeTransport, receiver_of, settle_down, virtual
 from tests.unit.ledger import CloseBooks, GetTotal, Total
 
@@ -60,6 +66,57 @@ async def test_a_forgery_that_comes_first_does_not_take_the_real_one_with_it() -
     assert (forged.acks, real.acks) == (1, 1)
 
 
+CHANGED: dict[str, dict[str, Any]] = {
+    "its correlation id": {"correlation_id": "c-2"},
+    "its deadline": {"expires": int((NOW + 2 * DAY) * 1000)},
+    "its deadline, which is over": {"expires": int((NOW - DAY) * 1000)},
+    "an operator's word": {"counter_proof": "e30.e30.AA"},
+    "what is malformed": {"fault": "content_type is not application/json"},
+}
+
+
+@pytest.mark.parametrize("what", CHANGED)
+@virtual
+async def test_a_copy_that_was_changed_and_comes_first_does_not_take_the_real_one_with_it(what: str) -> None:
+    """It has the real one's proof, and is refused: the real one is not acked with it."""
+    world = await World.started()
+    ledger, job = Ledger(world, "job"), world.job()
+    changed, real = FakeDelivery(job.evolve(**CHANGED[what])), FakeDelivery(job)
+    ledger.receiver.take(changed)
+    ledger.receiver.take(real)
+    await settle_down()
+    assert len(ledger.handled) == 1
+    assert (changed.acks, real.acks) == (1, 1)
+
+
+@virtual
+async def test_an_outcome_that_could_not_be_told_is_for_who_asked_alone() -> None:
+    """It waits until its message is delivered again; meanwhile another service, which may ask as well, sends one with the same id."""
+    world = await World.started()
+    for service in ("office", "mail"):
+        world.yard.grant(service, call=(contract_of(CloseBooks),))
+    down = [True]
+
+    def once(sent: Envelope) -> Outcome | None:
+        if down and sent.in_reply_to:
+            down.pop()
+            raise Unavailable("no connection")
+        return None
+
+    ledger = Ledger(world, "job", answer=once)
+    job = FakeDelivery(world.job())
+    ledger.receiver.take(job)
+    await asyncio.sleep(5)
+    assert (job.requeues, len(ledger.handled)) == (1, 1)
+    ledger.receiver.take(FakeDelivery(world.job("mail", body=b"{}")))
+    await settle_down()
+    assert len(ledger.handled) == 2, "it was told what another's job came to"
+    ledger.receiver.take(FakeDelivery(job.envelope, redelivered=True))
+    await asyncio.sleep(5)
+    assert len(ledger.handled) == 2
+    assert [each.address.routing_key for each in ledger.sent[-2:]] == ["mail.replies.1", "office.replies.1"]
+
+
 @virtual
 async def test_an_answer_that_is_remembered_is_for_who_asked_alone() -> None:
     """An idempotent request's duplicate gets the same answer; a captured one, sent again with another reply_to, gets none.
@@ -86,6 +143,16 @@ async def test_an_answer_that_is_remembered_is_for_who_asked_alone() -> None:
     assert codes(transport.sent) == ["None", "unauthenticated"]
     assert [b"4711" in each.envelope.body for each in transport.sent] == [True, False]
     assert {each.address.routing_key for each in transport.sent} == {reply_queue("office", "1")}
+
+
+@virtual
+async def test_who_is_not_let_in_is_told_once_however_long_he_is_away() -> None:
+    """A submitter that is away is offered its result for 30 s; anyone could ask for that in the name of one that is gone."""
+    world = await World.started()
+    ledger = Ledger(world, "job", answer=lambda sent: Returned(reason="NO_ROUTE") if sent.in_reply_to else None)
+    ledger.receiver.take(FakeDelivery(world.job(reply_to="office.replies.gone").evolve(proof=None)))
+    await asyncio.sleep(60)
+    assert codes(ledger.sent) == ["unauthenticated", "unauthenticated"], "a dead letter, and one failure"
 
 
 @virtual

@@ -6,12 +6,13 @@ import logging
 import os
 import ssl
 import threading
+from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from typing_extensions import override
 
@@ -49,6 +50,8 @@ def jwk(**members: Any) -> dict[str, Any]:
         ({"alg": "HS256"}, "alg has to be EdDSA"),
         ({"kty": "RSA"}, "neither Ed25519"),
         ({"kty": "oct"}, "neither Ed25519"),
+        ({"kty": ["OKP"]}, "neither Ed25519"),
+        ({"crv": {"name": "Ed25519"}}, "neither Ed25519"),
         ({"crv": "Ed448"}, "neither Ed25519"),
         ({"use": "enc"}, "other than sig"),
         ({"x": "AAAA"}, "no key"),
@@ -59,6 +62,8 @@ def jwk(**members: Any) -> dict[str, Any]:
         ({"retired_at": True}, "seconds since the epoch"),
         ({"compromised_since": -1}, "seconds since the epoch"),
         ({"compromised_since": 1_700_000_000_000}, "seconds since the epoch"),
+        ({"compromised_since": 10**400}, "seconds since the epoch"),
+        ({"not_before": float("nan")}, "seconds since the epoch"),
     ],
 )
 def test_what_is_no_key_does_not_count_and_does_not_hold_up_others(members: dict[str, Any], why: str) -> None:
@@ -101,6 +106,13 @@ def test_a_private_key_is_read_from_a_pem() -> None:
     assert key.algorithm == "EdDSA"
 
 
+def of_an_unknown_curve() -> str:
+    """A key of P-256 that says it is of another curve, which the library does not have."""
+    der = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    other = b64encode(der.replace(bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d030105"))).decode()
+    return f"-----BEGIN PRIVATE KEY-----\n{other}\n-----END PRIVATE KEY-----"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -109,8 +121,11 @@ def test_a_private_key_is_read_from_a_pem() -> None:
         "hunter2",
         '{"keys": []}',
         '{"kty": "oct", "k": "aHVudGVyMg"}',
+        '{"keys": ["hunter2"]}',
+        '{"keys": [["hunter2"]]}',
         "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----",
         rsa.generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+        of_an_unknown_curve(),
         json.dumps(jwk()),
     ],
 )
@@ -158,6 +173,17 @@ def test_a_private_key_file_that_others_may_read_is_refused(mode: int, tmp_path:
 def test_a_private_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"BUS_KEY: .*gone\.key cannot be read: No such file"):
         private_keys(str(tmp_path / "gone.key"))()
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["hunter2 is what all services of a test share", "Gb9/ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=", "/hunter2", "hunter2\0", "a" * 5000],
+)
+def test_a_private_key_that_was_taken_for_a_path_is_not_shown(secret: str) -> None:
+    """As the shared secret of BUS_AUTH=dev is, where that is forgotten."""
+    with pytest.raises(ConfigurationError, match=r"BUS_KEY: .*not shown.*cannot be read") as caught:
+        private_keys(secret)()
+    assert secret not in str(caught.value)
 
 
 def test_a_private_key_can_be_the_settings_text() -> None:
@@ -291,7 +317,16 @@ async def test_who_comes_during_a_look_waits_for_the_same() -> None:
     assert ring.get("mail-1") is not None
 
 
-@pytest.mark.parametrize("answer", [OSError("no route to host"), b"<html>maintenance</html>", b'{"keys": []}', TimeoutError()])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OSError("no route to host"),
+        b"<html>maintenance</html>",
+        b'{"keys": []}',
+        b'{"keys": [{"kid": "a", "iss": "a", "kty": []}]}',
+        TimeoutError(),
+    ],
+)
 def test_the_last_good_keys_stay_while_the_source_is_down(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
     virtual(source_down)(answer)
     assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [

@@ -10,6 +10,7 @@ from bus.envelope import Envelope
 from bus.recovery import DeadLetter
 from bus.topology import replay_address, work_queue
 from bus.transports import wire
+from bus.transports.rabbitmq.properties import write_properties
 from tests.unit.fakes import NOW, envelope
 
 QUEUE, MS = "ledger.jobs.close.v1", int(NOW * 1000)
@@ -164,6 +165,15 @@ def test_replays_are_counted() -> None:
     again = revived(letter(headers={"replays": 2, "replayed-at": 1, "replayed-by": "bob"}), replaying())
     assert again is not None
     assert again.headers == {"replays": 3, "replayed-at": MS, "replayed-by": "ann@host-1"}
+
+
+@pytest.mark.parametrize("header", ["replays", "replayed-at", "first-failed-at"])
+@pytest.mark.parametrize("value", [2**63 - 1, -(2**63), True, "x"])
+def test_a_replay_can_be_sent_whatever_its_sender_wrote_of_replays(header: str, value: Any) -> None:
+    """What cannot be sent ends the replay, and what lies behind it is never moved."""
+    again = revived(letter(headers={header: value}), replaying())
+    assert again is not None
+    write_properties(again)
 
 
 def test_an_expired_message_stays_unless_it_is_given_more_time() -> None:

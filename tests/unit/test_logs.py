@@ -68,6 +68,13 @@ def test_a_terminal_gets_readable_lines(stream: io.StringIO) -> None:
     assert not stream.getvalue().startswith("{")
 
 
+def test_what_others_sent_does_not_steer_a_terminal(stream: io.StringIO) -> None:
+    configure_logging(load_settings(log_format="console"), stream=stream)
+    logging.getLogger("bus.audit").info("payload revealed\x1b[A", extra={"type": "a\x1b[2K\x1b]0;b\x07", "queue": "c\x9b2J"})
+    assert "payload revealed" in stream.getvalue()
+    assert not [each for each in stream.getvalue() if (each < " " and each != "\n") or "\x7f" <= each <= "\x9f"]
+
+
 def test_the_libraries_below_stay_quiet(stream: io.StringIO) -> None:
     configure_logging(load_settings(log_format="json", log_level="debug"), stream=stream)
     logging.getLogger("aiormq.connection").warning("frames")

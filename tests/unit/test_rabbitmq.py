@@ -325,6 +325,17 @@ async def test_a_message_that_would_cost_the_channel_is_refused() -> None:
 
 
 @virtual
+async def test_a_copy_of_what_the_broker_brought_is_taken_however_large_it_is() -> None:
+    """Else what anyone may send could neither be tried again nor be dead-lettered, and would come again and again."""
+    async with Publishing() as here:
+        copy = message(body=bytes(LARGEST_BODY + 1)).evolve(queue="ledger.jobs.close.v1")
+        publishing = asyncio.create_task(here.publisher.publish(copy, ADDRESS, timeout=1))
+        await settle_down()
+        here.channel.confirms[0].set_result(None)
+        assert await publishing == Accepted()
+
+
+@virtual
 async def test_of_several_that_go_where_the_broker_refuses_one_only_the_last_is_surely_not_sent() -> None:
     """The right may have been revoked behind the others. aiormq tells them in no order."""
     words = f"ACCESS_REFUSED - access to topic '{ADDRESS.routing_key}' in exchange '{ADDRESS.exchange}' in vhost '/' refused for user 'u'"

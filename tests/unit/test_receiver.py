@@ -492,6 +492,18 @@ async def test_an_idempotent_request_runs_again_when_it_is_delivered_again() -> 
 
 
 @virtual
+async def test_what_a_sender_writes_as_the_brokers_count_does_not_count() -> None:
+    """A classic queue counts nothing, and brings the header as it was sent."""
+    work, transport = Work(), FakeTransport()
+    receiver = idempotent(work, transport)
+    again = asked_again()
+    again.redelivered, again.broker_headers = True, {"x-delivery-count": 99}
+    receiver.take(again)
+    await settle_down()
+    assert (len(work.began), [each.envelope.error for each in transport.sent]) == (1, [None])
+
+
+@virtual
 async def test_what_is_remembered_is_bounded_and_holds_no_contents() -> None:
     receiver = job(Work(), FakeTransport())
     for number in range(MOST_KEPT + 100):

@@ -1,5 +1,7 @@
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import product
+from string import ascii_letters
 from typing import Any
 
 import pytest
@@ -7,9 +9,12 @@ from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
+from bus.dead_letters.record import Worker, fault_headers
 from bus.envelope import Envelope
+from bus.recovery import DeadLetter
 from bus.transports.rabbitmq.codec import from_message
-from bus.transports.wire import LONGEST_DEADLINE, LONGEST_TEXT, MOST_OTHER, Wire, decode, encode
+from bus.transports.rabbitmq.properties import write_properties
+from bus.transports.wire import LONGEST_DEADLINE, LONGEST_TEXT, MOST_OTHER, TOKEN_HEADERS, Wire, decode, encode
 from tests.unit.fakes import envelope
 
 GOOD = Wire(body=b"{}", message_id="m-1", type="ledger.add.v1", app_id="office", headers={"correlation-id": "c-1"})
@@ -83,9 +88,39 @@ def test_the_brokers_headers_do_not_come_back() -> None:
     assert "x-death" not in encode(envelope(headers={"x-death": "q", "X-Any": 1})).headers
 
 
+FRAME = 131_072 - 32
+"""Bytes of properties that RabbitMQ takes; what comes has at most as many."""
+NAMES = ["".join(each) for each in product(ascii_letters, repeat=3)]
+LARGE: dict[str, dict[str, Any]] = {
+    "letters of four bytes": {"a": "\U0001f600" * (FRAME // 4 - 100)},
+    "tokens and ids of four bytes a letter": {
+        **dict.fromkeys(TOKEN_HEADERS, "\U0001f600" * 9216),
+        **dict.fromkeys(("correlation-id", "tracestate"), "\U0001f600" * 1024),
+        "a": "a" * 11_500,
+    },
+    "many that are empty, and tokens": dict.fromkeys(NAMES[:10_900], "") | dict.fromkeys(TOKEN_HEADERS, "a" * 9216),
+    "many numbers of one byte each, and tokens": dict.fromkeys(NAMES[:8_000], 1) | dict.fromkeys(TOKEN_HEADERS, "a" * 9216),
+}
+
+
+@pytest.mark.parametrize("what", LARGE)
+def test_a_dead_letter_fits_a_frame_whatever_was_sent(what: str) -> None:
+    """What is too large to be copied goes back to its queue, and comes again, for ever: anyone may send it."""
+    assert len(Basic.Properties(headers=LARGE[what]).marshal()) <= FRAME, "it could not have been sent"
+    arrived = read(Wire(body=b"", headers=LARGE[what]))
+    decision = DeadLetter(code="unauthenticated", reason="\U0001f600" * 2000)
+    headers = fault_headers(arrived, decision, "Unauthenticated", queue="q" * 200, now=2**40, worker=Worker(service="ledger"))
+    assert len(write_properties(arrived.evolve(headers=headers))) <= FRAME
+
+
 def test_other_headers_are_carried_as_far_as_a_frame_holds_them() -> None:
     arrived = read(Wire(body=b"", headers={"small": "kept", "large": "a" * MOST_OTHER}))
     assert arrived.headers == {"small": "kept"}
+
+
+def test_what_proves_a_message_is_not_in_its_repr() -> None:
+    sent = encode(envelope(authorization="Bearer hunter2", proof="hunter3", counter_proof="hunter4", body=b"hunter5"))
+    assert "hunter" not in repr(sent)
 
 
 def test_a_good_message_has_no_fault() -> None:

@@ -83,7 +83,7 @@ class MemoryTransport:
         via: Delivery | None = None,  # noqa: ARG002 - the port's
     ) -> Outcome:
         """Send one message. `via` changes nothing here: the model broker has each message before the next call."""
-        if len(envelope.body) > LARGEST_BODY:
+        if len(envelope.body) > LARGEST_BODY and envelope.queue is None:
             raise InvalidArgument(f"the message has {len(envelope.body)} bytes, and {LARGEST_BODY} is the most")
         ends = asyncio.get_running_loop().time() + timeout
         connection = await self._writable(ends)

@@ -53,6 +53,8 @@ def _carried(properties: bytes, carriage: Carriage, *, redelivered: bool) -> byt
     kept = {name: value for name, value in table.items() if not name.lower().startswith(b"x-") or (carriage.keep_deaths and _death(name))}
     if redelivered:
         kept[REDELIVERED] = b"t\x01"
+    if carriage.hold:
+        kept.pop(HELD_EXPIRATION, None)  # a sender's own, which would come to stand where the broker looks
     if carriage.hold and EXPIRATION in fields:
         text = fields.pop(EXPIRATION)[1:]
         kept[HELD_EXPIRATION] = b"S" + pack(">I", len(text)) + text

@@ -42,6 +42,10 @@ LEAST_HEADER = 14
 """Bytes of a header frame's payload where it has no property at all."""
 
 
+MOST_ADDED = 64 * 1024
+"""Bytes by which a header may be larger than a frame: RabbitMQ adds its own (`x-delivery-count`, `x-death`) to one that filled it."""
+
+
 class Malformed(Exception):
     """Bytes that are no AMQP 0-9-1, or not in an order that it allows."""
 
@@ -129,10 +133,11 @@ class Incoming:
                     if kind == PROTOCOL_HEADER:
                         at = size  # aiormq has an error of its own for it
                         raise Malformed("a protocol header; the broker wants another protocol than AMQP 0-9-1")  # noqa: TRY301 - as below
-                    if length > self.frame_max:
+                    if length > self.frame_max and (kind != HEADER or length > self.frame_max + MOST_ADDED):
                         raise Malformed(f"a frame of {length} bytes, and {self.frame_max} is the most")  # noqa: TRY301 - as below
-                    self._short = end - size
-                    break
+                    if end > size:
+                        self._short = end - size
+                        break
                 if data[end - 1] != FRAME_END:
                     raise Malformed("a frame without its end")  # noqa: TRY301 - one way out for all of them
                 claimant = claims.get(channel)

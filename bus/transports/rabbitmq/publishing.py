@@ -39,7 +39,7 @@ method_of = lru_cache(maxsize=1024)(lambda address: publish_method(address.excha
 
 def framed(lane: Lane, channel: int, envelope: Envelope, address: Address) -> bytes:
     """The frames of one publish; `InvalidArgument` for what the broker or the protocol would not take."""
-    if len(envelope.body) > LARGEST_BODY:
+    if len(envelope.body) > LARGEST_BODY and envelope.queue is None:  # what the broker brought it takes again
         raise InvalidArgument(f"the message has {len(envelope.body)} bytes, and {LARGEST_BODY} is the most; store it and send a reference")
     try:
         properties, method = write_properties(envelope, user=lane.user), method_of(address)

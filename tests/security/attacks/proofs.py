@@ -14,6 +14,12 @@ def of_another_job(world: World) -> Envelope:
     return world.job().evolve(proof=world.job(id="m-2").proof)
 
 
+def passed_off_as_plain(kind: str) -> Attack:
+    """It is JSON as any payload, and a contract in which nothing is required takes it."""
+    sealed = {"body": b'{"protected": "e30", "iv": "", "ciphertext": "", "tag": ""}', "headers": {"encryption": "jwe"}}
+    return lambda world: getattr(world, kind)(**sealed).evolve(headers={})
+
+
 PROOFS: dict[str, Attack] = {
     # --- a proof and its message
     "the body swapped": swapped(body=b'{"year": 2001}'),
@@ -29,6 +35,9 @@ PROOFS: dict[str, Attack] = {
     "reply_to swapped within the sender's": swapped(reply_to=reply_queue("office", "2")),
     "reply_to removed": swapped(reply_to=None),
     "reply_to of another, proven": lambda world: world.job(reply_to=reply_queue("mail", "1")),
+    "an encrypted job passed off as plain": passed_off_as_plain("job"),
+    "an encrypted event passed off as plain": passed_off_as_plain("event"),
+    "a plain job passed off as encrypted": swapped(headers={"encryption": "jwe"}),
     "the deadline removed": swapped(expires=None),
     "the deadline extended": swapped(expires=int((NOW + 2 * DAY) * 1000)),
     "the deadline a text": on_the_wire("job", expires="9999999999999"),
