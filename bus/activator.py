@@ -90,7 +90,8 @@ class ServiceActivator:
 
     async def call(self, envelope: Envelope, report: Report | None) -> Outcome:
         """Handle it. Whatever its handler raises is an outcome; `report` tells how far it is."""
-        token = current.set(Context(envelope=envelope, bus=self._sender, state=self._state, report=report))
+        context = Context(envelope=envelope, bus=self._sender, state=self._state, report=report)
+        token = current.set(context)
         try:
             return Outcome(reply=await self._handler(self._opened(envelope)))
         except asyncio.CancelledError:
@@ -101,6 +102,7 @@ class ServiceActivator:
             return Outcome(error=error)
         finally:
             current.reset(token)
+            context.deadline = None  # a task that outlives the handling has its cause, and no longer its deadline
 
     def _opened(self, envelope: Envelope) -> Envelope:
         """The envelope with its payload, and with the deadline that the handler's own timeout sets."""

@@ -12,6 +12,8 @@ from bus.contract import decode
 from bus.dead_letters.record import LONGEST_REASON
 from bus.envelope import Envelope, ErrorReply
 from bus.errors import ConnectionLost, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unavailable
+from bus.handler import compose
+from bus.middleware.deadline import server_deadline
 from bus.policy import RetryPolicy
 from bus.receiver import MOST_KEPT, Receiver
 from bus.router import Router
@@ -556,6 +558,30 @@ async def test_handlers_see_the_surroundings_of_who_serves_and_not_of_who_delive
     await received(receiver, ordered(id="1"), ordered(id="2"))
     assert seen == [("serving", "1"), ("serving", "2")]
 
+
+@virtual
+async def test_a_task_that_outlives_its_handler_keeps_its_cause_and_not_its_deadline() -> None:
+    go, seen, left = asyncio.Event(), list[Context | None](), list[asyncio.Task[None]]()
+    deadlines: list[int | None] = []
+
+    async def background() -> None:
+        await go.wait()
+        seen.append(current.get())
+
+    async def begin(message: Add, context: Context) -> Total:
+        deadlines.append(context.deadline)
+        left.append(asyncio.create_task(background()))
+        return Total(total=1)
+
+    router = Router("ledger")
+    router.request(Add)(begin)
+    receiver = receiver_of(router, FakeTransport(), handler=compose([server_deadline(clock=lambda: NOW, longest=10)], router))
+    await received(receiver, asked())
+    go.set()
+    await left[0]
+    (context,) = seen
+    assert context is not None
+    assert (deadlines, context.envelope.id, context.deadline) == ([int(NOW * 1000) + 10_000], "m-1", None)
 
 @virtual
 async def test_progress_is_told_and_never_fails_the_job() -> None:
