@@ -17,7 +17,7 @@ from bus.errors import BusError, Cancelled, Expired, Undecodable, UnknownKey
 from bus.handler import Handler
 from bus.inbox import Handled, Inbox, MessageKey
 from bus.middleware.auth import Gate
-from bus.recovery import is_own_cancel
+from bus.recovery import is_own_cancel, place_of
 from bus.router import Endpoint
 from bus.settlement import Outcome
 
@@ -99,6 +99,12 @@ class ServiceActivator:
                 raise
             return Outcome(error=Cancelled("the handler awaited something that was cancelled"))
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome, and settled as one
+            return Outcome(error=error)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - so is a panic of a library in Rust, and a group with one in it
+            facts = {"queue": envelope.queue, "message_id": envelope.id, "error": type(error).__name__, "where": place_of(error)}
+            log.error("a handler failed with what is no Exception", extra=facts)  # noqa: TRY400 - a traceback's text shows values
             return Outcome(error=error)
         finally:
             current.reset(token)

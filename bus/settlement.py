@@ -38,7 +38,7 @@ class Outcome:
     """How one attempt ended."""
 
     reply: Envelope | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
     refused: bool = False
     """Whether it was not let in: who sent it is not known, or may not."""
     concluded: bool = False

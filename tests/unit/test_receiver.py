@@ -529,6 +529,27 @@ async def test_a_handler_that_awaits_something_cancelled_has_failed() -> None:
     assert delivery.acks == 1
 
 
+class Panic(BaseException):
+    """As a library in Rust raises where it fails."""
+
+
+@pytest.mark.parametrize("error", [Panic(SECRET), BaseExceptionGroup(SECRET, [Panic(SECRET)])], ids=["panic", "group"])
+def test_a_handler_that_fails_with_what_is_no_exception_has_failed(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    @virtual
+    async def run() -> None:
+        transport, delivery = FakeTransport(), ordered()
+        receiver = job(Work(error=error), transport, concurrency=1)
+        await received(receiver, delivery)
+        assert (len(to(transport, "ledger.retry.1s")), delivery.acks, receiver._free) == (1, 1, 1)
+        await received(receiver, last := ordered(attempt=3))
+        (dead,) = to(transport, "bus.dead")
+        assert (dead.envelope.headers["dead-code"], dead.envelope.headers["dead-error"]) == ("internal", type(error).__name__)
+        assert last.acks == 1
+
+    run()
+    assert SECRET not in caplog.text
+
+
 @virtual
 async def test_a_fault_of_the_bus_leaves_no_message_behind(caplog: pytest.LogCaptureFixture) -> None:
     def broken(_: Envelope) -> Outcome:
@@ -582,6 +603,7 @@ async def test_a_task_that_outlives_its_handler_keeps_its_cause_and_not_its_dead
     (context,) = seen
     assert context is not None
     assert (deadlines, context.envelope.id, context.deadline) == ([int(NOW * 1000) + 10_000], "m-1", None)
+
 
 @virtual
 async def test_progress_is_told_and_never_fails_the_job() -> None:
