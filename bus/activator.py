@@ -13,7 +13,7 @@ from bus.context import Context, Sender, current
 from bus.dead_letters.record import PARKED
 from bus.encryption import UNUSED, Cipher
 from bus.envelope import Envelope, Progress
-from bus.errors import BusError, Cancelled, Expired, Undecodable, UnknownKey
+from bus.errors import BusError, Cancelled, Expired, Internal, Undecodable, UnknownKey
 from bus.handler import Handler
 from bus.inbox import Handled, Inbox, MessageKey
 from bus.middleware.auth import Gate
@@ -99,7 +99,7 @@ class ServiceActivator:
                 raise
             return Outcome(error=Cancelled("the handler awaited something that was cancelled"))
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome, and settled as one
-            return Outcome(error=error)
+            return Outcome(error=_told(error, envelope))
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - so is a panic of a library in Rust, and a group with one in it
@@ -125,6 +125,19 @@ class ServiceActivator:
 
 
 IDENTITY = ("source", "type", "body", "proof", "authorization", "reply_to")
+
+
+def _told(error: Exception, envelope: Envelope) -> Exception:
+    """`error`, or `Internal` for one of a user's that cannot be told: each attempt to do so would fail, after its dead letter was made."""
+    if not isinstance(error, BusError):
+        return error
+    try:
+        if all(map(isinstance, (str(error), error.code, error.retryable, error.maybe_executed), (str, str, bool, bool))):
+            return error
+    except Exception:  # noqa: BLE001, S110 - a user's code; what follows says it
+        pass
+    log.error("an error of a handler cannot be told", extra={"message_id": envelope.id, "error": type(error).__name__})
+    return Internal()
 
 
 def _none(_envelope: Envelope) -> BusError | None:

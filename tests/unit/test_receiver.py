@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from bus.context import Context, current
 from bus.contract import decode
@@ -548,6 +549,48 @@ def test_a_handler_that_fails_with_what_is_no_exception_has_failed(error: BaseEx
 
     run()
     assert SECRET not in caplog.text
+
+
+class NoSuchYear(NotFound):
+    """A user's, who has forgotten the bus's own `__init__`."""
+
+    def __init__(self, year: int) -> None:
+        self.year = year
+
+
+class Mute(NotFound):
+    """A user's, whose text cannot be had."""
+
+    @override
+    def __str__(self) -> str:
+        raise KeyError(SECRET)
+
+
+@virtual
+async def test_an_error_of_a_users_own_kind_is_told_once_and_is_no_fault_of_the_bus() -> None:
+    transport, delivery, question = FakeTransport(), ordered(), asked()
+    await received(job(Work(error=NoSuchYear(1999)), transport), delivery)
+    assert [dead.envelope.headers["dead-code"] for dead in to(transport, "bus.dead")] == ["not_found"]
+    assert [told.envelope.error for told in to(transport, "bus.updates")] == ["not_found"]
+    assert (delivery.acks, delivery.requeues) == (1, 0)
+    await received(request(Work(error=NoSuchYear(1999)), transport), question)
+    assert (transport.sent[-1].envelope.error, question.acks) == ("not_found", 1)
+
+
+NONE: Any = None
+
+
+@pytest.mark.parametrize("error", [Mute(), NotFound("no such year", maybe_executed=NONE)], ids=["no text", "no value"])
+def test_an_error_that_cannot_be_told_is_an_internal_one(error: Exception) -> None:
+    @virtual
+    async def run() -> None:
+        transport, delivery, question = FakeTransport(), ordered(), asked_again()
+        await received(job(Work(error=error), transport), delivery)
+        assert (len(to(transport, "ledger.retry.1s")), delivery.acks, delivery.requeues) == (1, 1, 0)
+        await received(idempotent(Work(error=error), transport), question)
+        assert (transport.sent[-1].envelope.error, question.acks, question.requeues) == ("internal", 1, 0)
+
+    run()
 
 
 @virtual
