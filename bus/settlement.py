@@ -150,8 +150,8 @@ class Settler:
         facts = {"type": envelope.type, "queue": queue, "message_id": envelope.id, "code": decision.code, "why": decision.reason}
         log.error("dead-lettered", extra=facts)
         told = envelope.traffic == "job" and self._may_tell(envelope, outcome)
-        if told and not await self._report_result(envelope, self._failure(envelope, outcome)):
-            log.warning("a dead job's submitter could not be told", extra={"message_id": envelope.id})
+        if told and not await self._report_result(envelope, failure := self._failure(envelope, outcome)):
+            self._offer_later(envelope, failure)  # nothing else brings it: the job does not go back
         return True
 
     def _may_tell(self, envelope: Envelope, outcome: Outcome) -> bool:
@@ -209,11 +209,15 @@ class Settler:
             return self._untold(update, error)
         except BusError:
             return False
-        if not taken and len(self._offers) < MOST_OFFERS:
+        if not taken:
+            self._offer_later(job, update)
+        return True
+
+    def _offer_later(self, job: Envelope, update: Envelope) -> None:
+        if len(self._offers) < MOST_OFFERS:
             offer = asyncio.get_running_loop().create_task(self._offer_again(job, update))
             self._offers.add(offer)
             offer.add_done_callback(self._offers.discard)
-        return True
 
     async def _offer(self, job: Envelope, update: Envelope) -> bool:
         address = update_address(job.reply_to or "", mandatory=True)

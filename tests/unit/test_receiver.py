@@ -354,6 +354,24 @@ async def test_a_submitter_that_is_away_holds_no_ack_and_gets_its_result_when_it
 
 
 @virtual
+async def test_the_submitter_of_a_dead_job_who_cannot_be_told_at_once_hears_of_it_later() -> None:
+    def down_for_updates(sent: Envelope) -> Outcome | None:
+        if sent.traffic == "update":
+            raise ConnectionLost("down", maybe_executed=True)
+        return None
+
+    transport, delivery = FakeTransport(answer=down_for_updates), ordered()
+    receiver = job(Work(error=NotFound("no such year")), transport)
+    receiver.take(delivery)
+    await settle_down()
+    assert (len(to(transport, "bus.dead")), delivery.acks) == (1, 1)
+    transport.answer = lambda _: None
+    offered = len(to(transport, "bus.updates"))
+    await asyncio.sleep(60)
+    assert [told.envelope.error for told in to(transport, "bus.updates")[offered:]] == ["not_found"]
+
+
+@virtual
 async def test_a_submitter_whom_the_broker_lets_us_not_tell_holds_no_ack_and_is_not_offered_the_result_again() -> None:
     """Each offer would cost the channel on which all others publish."""
 
