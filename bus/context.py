@@ -6,6 +6,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from pydantic import ValidationError
+
 from bus.contract import Event, Job, Message, Request
 from bus.envelope import Envelope, Progress
 
@@ -63,7 +65,11 @@ class Context:
     async def progress(self, progress: float, note: str = "") -> None:
         """Tell the submitter how far the job is, from 0 to 1. Never fails the job: progress that cannot be sent is dropped."""
         if self.report is not None:
-            await self.report(Progress(progress=progress, note=note))
+            try:
+                update = Progress(progress=progress, note=note)
+            except ValidationError:
+                return  # NaN, say: no number that a message can have
+            await self.report(update)
 
 
 current: ContextVar[Context | None] = ContextVar("bus.current", default=None)

@@ -260,8 +260,8 @@ class Settler:
             return None
 
         async def report(progress: Progress) -> None:
-            update = self._stamped(progress_update(job, progress, source=self._service), job)
             try:
+                update = self._stamped(progress_update(job, progress, source=self._service), job)
                 await self._transport.send(update, update_address(reply_to, mandatory=False), timeout=PROGRESS_TIMEOUT)
             except BusError as error:
                 log.debug("progress dropped", extra={"why": str(error)})

@@ -685,6 +685,22 @@ async def test_progress_is_told_and_never_fails_the_job() -> None:
     assert delivery.acks == 1
 
 
+@pytest.mark.parametrize(("done", "note"), [(float("nan"), ""), (0.5, "reading \udcff.wav")], ids=["no number", "no text"])
+def test_progress_that_cannot_be_told_does_not_fail_the_job(done: float, note: str) -> None:
+    async def report(message: CloseBooks, context: Context) -> Total:
+        await context.progress(done, note)
+        return Total(total=1)
+
+    @virtual
+    async def run() -> None:
+        transport, delivery = FakeTransport(), ordered()
+        await received(job(report, transport), delivery)
+        assert [sent.envelope.type for sent in transport.sent] == ["ledger.close.v1.reply"]
+        assert delivery.acks == 1
+
+    run()
+
+
 def _down_for_progress(sent: Envelope) -> Outcome | None:
     if sent.type.endswith(".progress"):
         raise Unavailable("down")
