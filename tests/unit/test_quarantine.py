@@ -211,3 +211,24 @@ async def test_a_stop_does_not_cut_short_what_is_said_on_a_channel_with_unacked_
     slow.hold.set()
     await stop
     assert slow.cut == 0
+
+
+@virtual
+async def test_a_stop_does_not_cut_short_a_halt_on_channels_with_unacked_messages() -> None:
+    slow, quarantine = Slow(hold=asyncio.Event()), Quarantine()
+    transport = FakeTransport(consumption=slow)
+    intake = Intake(transport, job(transport, quarantine, []))
+    quarantine.intakes = [intake]
+    await intake.begin()
+    quarantine.start()
+    quarantine.add(suspect("another queue", 2))
+    await settle_down()
+    assert not slow.ready  # it is being cancelled, for the suspect
+    await quarantine.stop()
+    stop = asyncio.create_task(intake.cancel())
+    await settle_down()
+    assert (slow.cut, stop.done()) == (0, False)
+    assert slow.hold is not None
+    slow.hold.set()
+    await stop
+    assert slow.cut == 0
