@@ -84,8 +84,9 @@ class ServiceActivator:
             return Outcome(reply=known.reply, concluded=known.reply is None)
         outcome = await self.call(envelope, report)
         if outcome.error is None:
-            # A job's result has been told to its submitter; only who asks again is answered again.
-            await self._inbox.add(key, Handled(reply=outcome.reply if envelope.traffic == "request" else None))
+            # A job's result is not told yet: where this process ends before it is, only who remembers it can.
+            waited_for = envelope.traffic == "request" or envelope.reply_to is not None
+            await self._inbox.add(key, Handled(reply=outcome.reply if waited_for else None))
         return outcome
 
     async def call(self, envelope: Envelope, report: Report | None) -> Outcome:
