@@ -7,7 +7,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from bus.context import Context, Sender, current
 from bus.dead_letters.record import PARKED
@@ -17,7 +18,7 @@ from bus.errors import BusError, Cancelled, Expired, Internal, Undecodable, Unkn
 from bus.handler import Handler
 from bus.inbox import Handled, Inbox, MessageKey
 from bus.middleware.auth import Gate
-from bus.recovery import is_own_cancel, place_of
+from bus.recovery import backoff, is_own_cancel, place_of
 from bus.router import Endpoint
 from bus.settlement import Outcome
 
@@ -26,6 +27,10 @@ __all__ = ["ServiceActivator"]
 log = logging.getLogger("bus.activator")
 
 Report = Callable[[Progress], Awaitable[None]]
+T = TypeVar("T")
+
+STORE_PATIENCE = 300.0
+"""Seconds for which a message waits for an inbox that fails; with its handler's own time below the broker's 30 minutes for an ack."""
 
 
 class ServiceActivator:
@@ -78,7 +83,10 @@ class ServiceActivator:
     async def call_unless_handled(self, envelope: Envelope, report: Report | None) -> Outcome:
         """What is remembered of the message, or comes of handling it now. Only success is remembered: a dead letter may be replayed."""
         key = MessageKey(self._endpoint.queue, envelope.source, envelope.id)
-        known = await self._inbox.find(key)
+        try:
+            known = await self._inbox.find(key)
+        except Exception as error:  # noqa: BLE001 - a user's store, which raises what it likes
+            known = await self._asked_again(partial(self._inbox.find, key), envelope, error)
         if known is not None:
             log.debug("a duplicate; it was handled before", extra={"queue": envelope.queue, "message_id": envelope.id})
             return Outcome(reply=known.reply, concluded=known.reply is None)
@@ -86,8 +94,27 @@ class ServiceActivator:
         if outcome.error is None:
             # A job's result is not told yet: where this process ends before it is, only who remembers it can.
             waited_for = envelope.traffic == "request" or envelope.reply_to is not None
-            await self._inbox.add(key, Handled(reply=outcome.reply if waited_for else None))
+            handled = Handled(reply=outcome.reply if waited_for else None)
+            try:
+                await self._inbox.add(key, handled)
+            except Exception as error:  # noqa: BLE001 - as above
+                await self._asked_again(partial(self._inbox.add, key, handled), envelope, error)
         return outcome
+
+    async def _asked_again(self, ask: Callable[[], Awaitable[T]], envelope: Envelope, error: Exception) -> T:
+        """The store's answer, once it is back. A message that went back meanwhile would count as lost each time, and be given up."""
+        facts = {"queue": envelope.queue, "message_id": envelope.id, "error": type(error).__name__, "where": place_of(error)}
+        log.error("the store of what was handled fails; the message waits for it", extra=facts)
+        loop = asyncio.get_running_loop()
+        ends, attempt = loop.time() + STORE_PATIENCE, 0
+        while True:
+            attempt += 1
+            await asyncio.sleep(backoff(attempt))
+            try:
+                return await ask()
+            except Exception:
+                if loop.time() > ends:
+                    raise
 
     async def call(self, envelope: Envelope, report: Report | None) -> Outcome:
         """Handle it. Whatever its handler raises is an outcome; `report` tells how far it is."""

@@ -31,7 +31,7 @@ class Handled:
 
 
 class Inbox(Protocol):
-    """The store of what was handled. One that raises keeps the message from being handled: it goes back to the broker."""
+    """The store of what was handled. While one raises the message waits; after five minutes it goes back to the broker."""
 
     async def find(self, key: MessageKey) -> Handled | None:
         """What is known of `key`; None where it was not handled, or that is forgotten."""
