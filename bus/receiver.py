@@ -226,6 +226,7 @@ class Receiver:
     def hand_back(self) -> None:
         """Give back what has not started."""
         self._stopping = True
+        self._settler.hand_back()
         if self._goes_back():
             for turn in self._waiting:
                 if not turn.done():

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,9 @@ __all__ = ["Outcome", "Settler"]
 log = logging.getLogger("bus.settlement")
 
 COPY_TIMEOUT = 10.0
-"""Seconds for a retry copy, dead letter or result to be confirmed; after that the message goes back to the broker."""
+"""Seconds for a retry copy, dead letter or result to be confirmed; after that it is sent again."""
+CONCLUDE_PATIENCE = 300.0
+"""Seconds in which that is tried; then the message goes back. With its handler's own time below the broker's 30 minutes for an ack."""
 PROGRESS_TIMEOUT = 0.5
 """Seconds; progress is worth little, and must not hold the job."""
 RESULT_PATIENCE = 30.0
@@ -70,6 +73,7 @@ class Settler:
         self._worker = Worker(service=service, version=version)
         self._clock = clock
         self._offers: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
 
     async def conclude(self, envelope: Envelope, outcome: Outcome, via: Delivery) -> bool:
         """Do what follows. False where the broker has not taken responsibility, so that the message must not be acked."""
@@ -78,10 +82,25 @@ class Settler:
                 answer = outcome.reply or self._failure(envelope, outcome)
                 await self._answer(envelope, envelope.reply_to, self._signed(answer, envelope, outcome), via)
             return True  # the caller's deadline ends what no reply can
-        if await self._settle(envelope, outcome):
-            return True
-        await asyncio.sleep(1 + backoff(1))  # it comes again at once
+        return await self._settle(envelope, outcome) or await self._settle_later(envelope, outcome)
+
+    async def _settle_later(self, envelope: Envelope, outcome: Outcome) -> bool:
+        """In hand: a message that went back each time would count as lost each time (before RabbitMQ 4.3), and be given up."""
+        loop = asyncio.get_running_loop()
+        ends, attempt = loop.time() + CONCLUDE_PATIENCE, 0
+        while loop.time() < ends:
+            attempt += 1
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1 + backoff(attempt)):
+                    await self._stopping.wait()
+                    return False
+            if await self._settle(envelope, outcome):
+                return True
         return False
+
+    def hand_back(self) -> None:
+        """The service stops: what cannot be concluded now goes back."""
+        self._stopping.set()
 
     async def close(self) -> None:
         """Offer results no more."""
@@ -187,7 +206,7 @@ class Settler:
     async def _hindered(self, address: Address, why: str) -> bool:
         """A copy was not taken: see that its queue exists."""
         facts = {"exchange": address.exchange, "queue": self._endpoint.queue, "why": why}
-        log.error("a copy was not taken; the message goes back to its queue", extra=facts)
+        log.error("a copy was not taken; it is sent again", extra=facts)
         try:
             async with asyncio.timeout(COPY_TIMEOUT):
                 await self._transport.declare(self._topology)

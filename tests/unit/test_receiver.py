@@ -18,7 +18,7 @@ from bus.middleware.deadline import server_deadline
 from bus.policy import RetryPolicy
 from bus.receiver import MOST_KEPT, Receiver
 from bus.router import Router
-from bus.settlement import MOST_OFFERS
+from bus.settlement import CONCLUDE_PATIENCE, MOST_OFFERS
 from bus.transport import Outcome, Refused, Returned
 from tests.unit.fakes import NOW, FakeDelivery, FakeTransport, Sent, envelope, receiver_of, settle_down, virtual
 from tests.unit.ledger import Add, BooksClosed, CloseBooks, GetTotal, Total
@@ -290,27 +290,67 @@ def test_what_cannot_be_handled_is_dead_lettered_at_once(attributes: dict[str, A
     run()
 
 
-@pytest.mark.parametrize("failure", [RETURNED, REFUSED, Unavailable("down")], ids=["returned", "refused", "down"])
-def test_a_copy_that_is_not_taken_sends_the_message_back(failure: Outcome | Exception) -> None:
+def refusing(failure: Outcome | Exception) -> FakeTransport:
     def refuse(_: Envelope) -> Outcome:
         if isinstance(failure, Exception):
             raise failure
         return failure
 
+    return FakeTransport(answer=refuse)
+
+
+def accept(_: Envelope) -> None: ...
+
+
+FAILURES = pytest.mark.parametrize("failure", [RETURNED, REFUSED, Unavailable("down")], ids=["returned", "refused", "down"])
+
+
+@FAILURES
+def test_a_copy_that_is_not_taken_is_sent_again_and_its_message_stays_in_hand(failure: Outcome | Exception) -> None:
+    """Before RabbitMQ 4.3 each return would count as a loss, and it would be given up for that."""
+
     @virtual
     async def run() -> None:
-        transport, work = FakeTransport(answer=refuse), Work(error=ValueError())
+        transport, work = refusing(failure), Work(error=ValueError())
         receiver, delivery = job(work, transport), ordered(reply_to=None)
-        await received(receiver, delivery)
-        assert (delivery.acks, delivery.requeues, len(transport.declared)) == (0, 1, 1)
-        assert asyncio.get_running_loop().time() >= 1  # it comes again at once, and must not spin
-
-        transport.answer = lambda _: None
-        again = ordered(reply_to=None)
-        await received(receiver, again)
-        assert (len(work.began), again.acks, len(to(transport, "ledger.retry.1s"))) == (1, 1, 2)
+        receiver.take(delivery)
+        await asyncio.sleep(120)
+        assert 60 <= len(transport.sent) == len(transport.declared) <= 120  # it does not spin
+        transport.answer = accept
+        await receiver.finish()
+        assert (len(work.began), delivery.acks, delivery.requeues) == (1, 1, 0)
+        assert {sent.envelope.attempt for sent in to(transport, "ledger.retry.1s")} == {2}
 
     run()
+
+
+@FAILURES
+def test_a_copy_that_is_not_taken_for_minutes_sends_the_message_back(failure: Outcome | Exception) -> None:
+    @virtual
+    async def run() -> None:
+        transport, work = refusing(failure), Work(error=ValueError())
+        receiver, delivery = job(work, transport), ordered(reply_to=None)
+        await received(receiver, delivery)
+        assert (delivery.acks, delivery.requeues) == (0, 1)
+        assert asyncio.get_running_loop().time() == pytest.approx(CONCLUDE_PATIENCE, abs=3)
+
+        transport.answer = accept
+        again = ordered(reply_to=None)
+        await received(receiver, again)
+        assert (len(work.began), again.acks) == (1, 1)
+
+    run()
+
+
+@virtual
+async def test_a_stop_does_not_wait_for_a_copy_that_is_not_taken() -> None:
+    receiver, delivery = job(Work(error=ValueError()), refusing(REFUSED)), ordered(reply_to=None)
+    receiver.take(delivery)
+    await asyncio.sleep(10)
+    receiver.hand_back()
+    await receiver.finish()
+    assert (delivery.acks, delivery.requeues) == (0, 1)
+    assert asyncio.get_running_loop().time() == pytest.approx(10, abs=0.1)
 
 
 @virtual
