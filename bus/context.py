@@ -9,7 +9,8 @@ from typing import Any, Protocol, TypeVar
 from pydantic import ValidationError
 
 from bus.contract import Event, Job, Message, Request
-from bus.envelope import Envelope, Progress
+from bus.envelope import LONGEST_TEXT, Envelope, Progress
+from bus.errors import InvalidArgument
 
 __all__ = ["Context", "PendingJob", "Sender", "correlated", "correlation", "current", "handling"]
 
@@ -89,9 +90,20 @@ def handling(context: Context) -> Iterator[Context]:
 
 @contextmanager
 def correlated(correlation_id: str) -> Iterator[str]:
-    """What is sent inside, and not while handling a message, has this correlation id."""
+    """What is sent inside, and not while handling a message, has this correlation id; `InvalidArgument` where no header could."""
+    if len(correlation_id) > LONGEST_TEXT or not _is_unicode(correlation_id):
+        raise InvalidArgument(f"a correlation id is a text of at most {LONGEST_TEXT} characters")
     token = correlation.set(correlation_id)
     try:
         yield correlation_id
     finally:
         correlation.reset(token)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it has no lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
