@@ -25,8 +25,10 @@ log = logging.getLogger("bus.settlement")
 
 COPY_TIMEOUT = 10.0
 """Seconds for a retry copy, dead letter or result to be confirmed; after that it is sent again."""
-CONCLUDE_PATIENCE = 300.0
-"""Seconds in which that is tried; then the message goes back. With its handler's own time below the broker's 30 minutes for an ack."""
+CONCLUDE_PATIENCE = 60.0
+"""Seconds in which that is tried, several times what a queue without a leader takes to have one; then the message goes back, and others get its place."""
+NEVER = (InvalidArgument, PermissionDenied)
+"""What sending a copy again cannot help: it is too large, or not allowed. The broker gives its message up after so many returns."""
 PROGRESS_TIMEOUT = 0.5
 """Seconds; progress is worth little, and must not hold the job."""
 RESULT_PATIENCE = 30.0
@@ -82,7 +84,11 @@ class Settler:
                 answer = outcome.reply or self._failure(envelope, outcome)
                 await self._answer(envelope, envelope.reply_to, self._signed(answer, envelope, outcome), via)
             return True  # the caller's deadline ends what no reply can
-        return await self._settle(envelope, outcome) or await self._settle_later(envelope, outcome)
+        try:
+            return await self._settle(envelope, outcome) or await self._settle_later(envelope, outcome)
+        except NEVER:
+            await asyncio.sleep(1 + backoff(1))  # it comes again at once
+            return False
 
     async def _settle_later(self, envelope: Envelope, outcome: Outcome) -> bool:
         """In hand: a message that went back each time would count as lost each time (before RabbitMQ 4.3), and be given up."""
@@ -200,13 +206,16 @@ class Settler:
         try:
             outcome = await self._transport.send(envelope.evolve(deadline=None, expiration=None), address, timeout=COPY_TIMEOUT)
         except BusError as error:
-            return await self._hindered(address, str(error))
+            await self._hindered(address, str(error))
+            if isinstance(error, NEVER):
+                raise
+            return False
         return isinstance(outcome, Accepted) or await self._hindered(address, outcome.reason)
 
     async def _hindered(self, address: Address, why: str) -> bool:
         """A copy was not taken: see that its queue exists."""
         facts = {"exchange": address.exchange, "queue": self._endpoint.queue, "why": why}
-        log.error("a copy was not taken; it is sent again", extra=facts)
+        log.error("a copy was not taken", extra=facts)
         try:
             async with asyncio.timeout(COPY_TIMEOUT):
                 await self._transport.declare(self._topology)

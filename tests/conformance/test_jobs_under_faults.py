@@ -179,7 +179,7 @@ async def test_a_retry_that_no_tier_takes_for_a_while_is_none_that_is_lost_howev
     for _ in range(3):
         await virtual_world.serve(await virtual_world.bus("desk"), router)
     handle = await client.submit(Write(text="late"))
-    await asyncio.sleep(200)
+    await asyncio.sleep(50)
     refused = False
     assert await handle.result(timeout=30) == Word(text="late")
     assert attempts == [1, 2, 3]
