@@ -26,7 +26,7 @@ log = logging.getLogger("bus.settlement")
 COPY_TIMEOUT = 10.0
 """Seconds for a retry copy, dead letter or result to be confirmed; after that it is sent again."""
 CONCLUDE_PATIENCE = 60.0
-"""Seconds in which that is tried, several times what a queue without a leader takes to have one; then the message goes back, and others get its place."""
+"""Seconds in which that is tried, several times what a queue needs that has lost its leader. Then the message goes back, to make room."""
 NEVER = (InvalidArgument, PermissionDenied)
 """What sending a copy again cannot help: it is too large, or not allowed. The broker gives its message up after so many returns."""
 PROGRESS_TIMEOUT = 0.5
