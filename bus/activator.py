@@ -7,17 +7,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from bus.context import Context, Sender, current
 from bus.dead_letters.record import PARKED
 from bus.encryption import UNUSED, Cipher
 from bus.envelope import Envelope, Progress
-from bus.errors import BusError, Cancelled, Expired, Undecodable, UnknownKey
+from bus.errors import BusError, Cancelled, Expired, Internal, Undecodable, UnknownKey
 from bus.handler import Handler
 from bus.inbox import Handled, Inbox, MessageKey
 from bus.middleware.auth import Gate
-from bus.recovery import is_own_cancel
+from bus.recovery import backoff, is_own_cancel, place_of
 from bus.router import Endpoint
 from bus.settlement import Outcome
 
@@ -26,6 +27,10 @@ __all__ = ["ServiceActivator"]
 log = logging.getLogger("bus.activator")
 
 Report = Callable[[Progress], Awaitable[None]]
+T = TypeVar("T")
+
+STORE_PATIENCE = 300.0
+"""Seconds for which a message waits for an inbox that fails; with its handler's own time below the broker's 30 minutes for an ack."""
 
 
 class ServiceActivator:
@@ -78,19 +83,43 @@ class ServiceActivator:
     async def call_unless_handled(self, envelope: Envelope, report: Report | None) -> Outcome:
         """What is remembered of the message, or comes of handling it now. Only success is remembered: a dead letter may be replayed."""
         key = MessageKey(self._endpoint.queue, envelope.source, envelope.id)
-        known = await self._inbox.find(key)
+        try:
+            known = await self._inbox.find(key)
+        except Exception as error:  # noqa: BLE001 - a user's store, which raises what it likes
+            known = await self._asked_again(partial(self._inbox.find, key), envelope, error)
         if known is not None:
             log.debug("a duplicate; it was handled before", extra={"queue": envelope.queue, "message_id": envelope.id})
             return Outcome(reply=known.reply, concluded=known.reply is None)
         outcome = await self.call(envelope, report)
         if outcome.error is None:
-            # A job's result has been told to its submitter; only who asks again is answered again.
-            await self._inbox.add(key, Handled(reply=outcome.reply if envelope.traffic == "request" else None))
+            # A job's result is not told yet: where this process ends before it is, only who remembers it can.
+            waited_for = envelope.traffic == "request" or envelope.reply_to is not None
+            handled = Handled(reply=outcome.reply if waited_for else None)
+            try:
+                await self._inbox.add(key, handled)
+            except Exception as error:  # noqa: BLE001 - as above
+                await self._asked_again(partial(self._inbox.add, key, handled), envelope, error)
         return outcome
+
+    async def _asked_again(self, ask: Callable[[], Awaitable[T]], envelope: Envelope, error: Exception) -> T:
+        """The store's answer, once it is back. A message that went back meanwhile would count as lost each time, and be given up."""
+        facts = {"queue": envelope.queue, "message_id": envelope.id, "error": type(error).__name__, "where": place_of(error)}
+        log.error("the store of what was handled fails; the message waits for it", extra=facts)
+        loop = asyncio.get_running_loop()
+        ends, attempt = loop.time() + STORE_PATIENCE, 0
+        while True:
+            attempt += 1
+            await asyncio.sleep(backoff(attempt))
+            try:
+                return await ask()
+            except Exception:
+                if loop.time() > ends:
+                    raise
 
     async def call(self, envelope: Envelope, report: Report | None) -> Outcome:
         """Handle it. Whatever its handler raises is an outcome; `report` tells how far it is."""
-        token = current.set(Context(envelope=envelope, bus=self._sender, state=self._state, report=report))
+        context = Context(envelope=envelope, bus=self._sender, state=self._state, report=report)
+        token = current.set(context)
         try:
             return Outcome(reply=await self._handler(self._opened(envelope)))
         except asyncio.CancelledError:
@@ -98,9 +127,16 @@ class ServiceActivator:
                 raise
             return Outcome(error=Cancelled("the handler awaited something that was cancelled"))
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome, and settled as one
+            return Outcome(error=_told(error, envelope))
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - so is a panic of a library in Rust, and a group with one in it
+            facts = {"queue": envelope.queue, "message_id": envelope.id, "error": type(error).__name__, "where": place_of(error)}
+            log.error("a handler failed with what is no Exception", extra=facts)  # noqa: TRY400 - a traceback's text shows values
             return Outcome(error=error)
         finally:
             current.reset(token)
+            context.deadline = None  # a task that outlives the handling has its cause, and no longer its deadline
 
     def _opened(self, envelope: Envelope) -> Envelope:
         """The envelope with its payload, and with the deadline that the handler's own timeout sets."""
@@ -121,6 +157,19 @@ IDENTITY = (
     *("correlation_id", "in_reply_to", "expires", "counter_proof", "headers", "fault"),
 )
 """All by which one of two could be refused that the other is not."""
+
+
+def _told(error: Exception, envelope: Envelope) -> Exception:
+    """`error`, or `Internal` for one of a user's that cannot be told: each attempt to do so would fail, after its dead letter was made."""
+    if not isinstance(error, BusError):
+        return error
+    try:
+        if all(map(isinstance, (str(error), error.code, error.retryable, error.maybe_executed), (str, str, bool, bool))):
+            return error
+    except Exception:  # noqa: BLE001, S110 - a user's code; what follows says it
+        pass
+    log.error("an error of a handler cannot be told", extra={"message_id": envelope.id, "error": type(error).__name__})
+    return Internal()
 
 
 def _none(_envelope: Envelope) -> BusError | None:

@@ -111,8 +111,10 @@ class Bus:
             await self._trust.close()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self._close()
-        self._client.replies.lost()  # who still waits for a reply hears that none will come
+        try:
+            await self._close()
+        finally:
+            self._client.replies.end()  # who still waits hears that nothing will come
 
     @property
     def ready(self) -> bool:

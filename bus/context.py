@@ -6,8 +6,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from pydantic import ValidationError
+
 from bus.contract import Event, Job, Message, Request
-from bus.envelope import Envelope, Progress
+from bus.envelope import LONGEST_TEXT, Envelope, Progress
+from bus.errors import InvalidArgument
 
 __all__ = ["Context", "PendingJob", "Sender", "correlated", "correlation", "current", "handling"]
 
@@ -63,7 +66,11 @@ class Context:
     async def progress(self, progress: float, note: str = "") -> None:
         """Tell the submitter how far the job is, from 0 to 1. Never fails the job: progress that cannot be sent is dropped."""
         if self.report is not None:
-            await self.report(Progress(progress=progress, note=note))
+            try:
+                update = Progress(progress=progress, note=note)
+            except ValidationError:
+                return  # NaN, say: no number that a message can have
+            await self.report(update)
 
 
 current: ContextVar[Context | None] = ContextVar("bus.current", default=None)
@@ -83,9 +90,20 @@ def handling(context: Context) -> Iterator[Context]:
 
 @contextmanager
 def correlated(correlation_id: str) -> Iterator[str]:
-    """What is sent inside, and not while handling a message, has this correlation id."""
+    """What is sent inside, and not while handling a message, has this correlation id; `InvalidArgument` where no header could."""
+    if len(correlation_id) > LONGEST_TEXT or not _is_unicode(correlation_id):
+        raise InvalidArgument(f"a correlation id is a text of at most {LONGEST_TEXT} characters")
     token = correlation.set(correlation_id)
     try:
         yield correlation_id
     finally:
         correlation.reset(token)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it has no lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -14,6 +14,7 @@ from bus.randomness import uuid_source
 
 __all__ = [
     "ERROR_TYPE",
+    "LONGEST_TEXT",
     "PROGRESS_SUFFIX",
     "REPLY_SUFFIX",
     "Envelope",
@@ -31,6 +32,8 @@ Traffic = Literal["request", "reply", "event", "job", "update"]
 
 REPLY_SUFFIX, PROGRESS_SUFFIX = ".reply", ".progress"
 ERROR_TYPE = "bus.error.v1"
+LONGEST_TEXT = 1024
+"""Characters of one of our headers. A longer one would be copied into all that it causes."""
 HIDDEN = frozenset({"body", "authorization", "proof", "counter_proof"})
 NO_HEADERS: Mapping[str, str | int] = MappingProxyType({})
 

@@ -76,6 +76,7 @@ class BusError(Exception):
 
     code: ClassVar[str] = "unknown"
     retryable: ClassVar[bool] = False
+    maybe_executed: bool = False  # for a class of a user's whose own `__init__` does not come here
 
     def __init__(self, message: str = "", *, maybe_executed: bool = False) -> None:
         super().__init__(message or self.code.replace("_", " "))

@@ -27,11 +27,11 @@ class Handled:
     """A message that was handled well."""
 
     reply: Envelope | None = None
-    """What an idempotent request was answered; its duplicate gets the same."""
+    """What an idempotent request was answered, or a job that somebody waits for; its duplicate gets the same."""
 
 
 class Inbox(Protocol):
-    """The store of what was handled. One that raises keeps the message from being handled: it goes back to the broker."""
+    """The store of what was handled. While one raises the message waits; after five minutes it goes back to the broker."""
 
     async def find(self, key: MessageKey) -> Handled | None:
         """What is known of `key`; None where it was not handled, or that is forgotten."""
@@ -60,7 +60,9 @@ class MemoryInbox:
         return self._known.get(key)
 
     async def add(self, key: MessageKey, handled: Handled) -> None:
-        """Remember."""
+        """Remember, but for a job's result: whoever could ask this store has told it, or is about to."""
+        if handled.reply is not None and handled.reply.traffic == "update":
+            handled = Handled()
         before = self._known.pop(key, None)
         if before is not None:
             self._bytes -= _size(before)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -160,7 +160,7 @@ class Intake:
     async def cancel(self) -> None:
         """No further deliveries; what was delivered can still be acked."""
         await self._stop_widening()
-        await asyncio.gather(*(_cancelled(consumption) for consumption in self._open))
+        await self._whole(_all_cancelled([*self._open]))  # a halt can be stopped, too
 
     async def close(self) -> None:
         """Consume no more; what is unacked goes back to the broker."""
@@ -173,6 +173,10 @@ async def _settled(consumption: Consumption) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(SETTLING):
             await consumption.wait_ready()
+
+
+async def _all_cancelled(consumptions: Sequence[Consumption]) -> None:
+    await asyncio.gather(*(_cancelled(consumption) for consumption in consumptions))
 
 
 async def _cancelled(consumption: Consumption) -> None:

@@ -137,7 +137,8 @@ class Quarantine:
 
     async def _step(self) -> None:
         while True:
-            await self._wanted.wait()
+            if not self._halted:  # else this begins anew after a fault, and who is halted waits
+                await self._wanted.wait()
             while self._suspects:
                 await self._run_next()
                 await self._linger()

@@ -207,7 +207,7 @@ class Receiver:
             self._keep(key, outcome)
             await _requeue(deliveries)
         elif not await _ack(deliveries):
-            self._keep(key, Outcome(concluded=True))
+            self._keep(key, Outcome(concluded=True, refused=outcome.refused))
 
     def _delivered_twice(self, envelope: Envelope) -> Outcome:
         """Another process may have begun it: the ack of a beginning can be lost with its connection."""
@@ -215,6 +215,8 @@ class Receiver:
         return Outcome(error=Unavailable(text, maybe_executed=True))
 
     def _keep(self, key: Key, outcome: Outcome) -> None:
+        if outcome.refused:
+            return  # it may be let in the next time; and the copy that waits for its key has the same id and attempt
         self._ended[key] = outcome
         if len(self._ended) > MOST_KEPT:
             self._ended.popitem(last=False)
@@ -224,6 +226,7 @@ class Receiver:
     def hand_back(self) -> None:
         """Give back what has not started."""
         self._stopping = True
+        self._settler.hand_back()
         if self._goes_back():
             for turn in self._waiting:
                 if not turn.done():

@@ -128,6 +128,12 @@ class Replies:
             if not call.answer.done():
                 call.answer.set_exception(ConnectionLost("the connection went while waiting for the reply", maybe_executed=True))
 
+    def end(self) -> None:
+        """The bus is closed: no reply comes any more, and no result."""
+        self.lost()
+        for handle in [*self._jobs.values()]:
+            handle.end()
+
 
 class Asked:
     """What was sent, as far as an answer is held to it."""
@@ -176,6 +182,12 @@ class JobHandle(Generic[R]):
         self._count = 0
         self._changed = asyncio.Event()
         self._answer: Envelope | None = None
+        self._deaf = False
+
+    def end(self) -> None:
+        """Nothing more will be heard: who waits is told so."""
+        self._deaf = True
+        self._tell()
 
     def take(self, envelope: Envelope) -> None:
         """An update from the worker. What comes after the result is dropped."""
@@ -185,6 +197,9 @@ class JobHandle(Generic[R]):
             self._note(envelope)
         else:
             self._answer = envelope
+        self._tell()
+
+    def _tell(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
@@ -205,18 +220,27 @@ class JobHandle(Generic[R]):
                 seen += 1
             if self._answer is not None:
                 return
+            self._check()
             await self._wait(self._patience)
 
     async def result(self, *, timeout: float | None = None) -> R:
-        """The job's result; raises what the job raised at last, or `DeadlineExceeded` after `timeout` seconds."""
+        """The job's result; raises what the job raised at last, or `DeadlineExceeded` after `timeout` seconds.
+
+        `ConnectionLost` where the bus was closed before.
+        """
         patience = self._patience if timeout is None else timeout
         try:
             async with asyncio.timeout(patience):
                 while self._answer is None:
+                    self._check()
                     await self._changed.wait()
         except TimeoutError:
             raise DeadlineExceeded(f"job {self.id} is not done after {patience:.3g} s; it goes on") from None
         return cast("R", answer_of(self._contract, self._answer))
+
+    def _check(self) -> None:
+        if self._deaf:
+            raise ConnectionLost(f"job {self.id}: the bus was closed before its result came; it goes on", maybe_executed=True)
 
     async def _wait(self, seconds: float) -> None:
         try:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Protocol, TypeVar, overload
 
 from bus.context import Context, current
@@ -167,6 +168,8 @@ class Router:
     ) -> Registrar[Any, Any]:
         if concurrency < 1:
             raise ContractError(f"{contract.type}: concurrency is at least 1, not {concurrency}")
+        if timeout is not None and not 0 < timeout < inf:  # NaN, too
+            raise ContractError(f"{contract.type}: timeout is a number of seconds above 0, not {timeout:g}")
 
         def register(function: Any) -> Any:
             dependencies = dependencies_of(function)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,11 @@ __all__ = ["Outcome", "Settler"]
 log = logging.getLogger("bus.settlement")
 
 COPY_TIMEOUT = 10.0
-"""Seconds for a retry copy, dead letter or result to be confirmed; after that the message goes back to the broker."""
+"""Seconds for a retry copy, dead letter or result to be confirmed; after that it is sent again."""
+CONCLUDE_PATIENCE = 60.0
+"""Seconds in which that is tried, several times what a queue needs that has lost its leader. Then the message goes back, to make room."""
+NEVER = (InvalidArgument, PermissionDenied)
+"""What sending a copy again cannot help: it is too large, or not allowed. The broker gives its message up after so many returns."""
 PROGRESS_TIMEOUT = 0.5
 """Seconds; progress is worth little, and must not hold the job."""
 RESULT_PATIENCE = 30.0
@@ -38,7 +43,7 @@ class Outcome:
     """How one attempt ended."""
 
     reply: Envelope | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
     refused: bool = False
     """Whether it was not let in: who sent it is not known, or may not."""
     concluded: bool = False
@@ -70,6 +75,7 @@ class Settler:
         self._worker = Worker(service=service, version=version)
         self._clock = clock
         self._offers: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
 
     async def conclude(self, envelope: Envelope, outcome: Outcome, via: Delivery) -> bool:
         """Do what follows. False where the broker has not taken responsibility, so that the message must not be acked."""
@@ -78,10 +84,29 @@ class Settler:
                 answer = outcome.reply or self._failure(envelope, outcome)
                 await self._answer(envelope, envelope.reply_to, self._signed(answer, envelope, outcome), via)
             return True  # the caller's deadline ends what no reply can
-        if await self._settle(envelope, outcome):
-            return True
-        await asyncio.sleep(1 + backoff(1))  # it comes again at once
+        try:
+            return await self._settle(envelope, outcome) or await self._settle_later(envelope, outcome)
+        except NEVER:
+            await asyncio.sleep(1 + backoff(1))  # it comes again at once
+            return False
+
+    async def _settle_later(self, envelope: Envelope, outcome: Outcome) -> bool:
+        """In hand: a message that went back each time would count as lost each time (before RabbitMQ 4.3), and be given up."""
+        loop = asyncio.get_running_loop()
+        ends, attempt = loop.time() + CONCLUDE_PATIENCE, 0
+        while loop.time() < ends:
+            attempt += 1
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1 + backoff(attempt)):
+                    await self._stopping.wait()
+                    return False
+            if await self._settle(envelope, outcome):
+                return True
         return False
+
+    def hand_back(self) -> None:
+        """The service stops: what cannot be concluded now goes back."""
+        self._stopping.set()
 
     async def close(self) -> None:
         """Offer results no more."""
@@ -149,9 +174,10 @@ class Settler:
             return False
         facts = {"type": envelope.type, "queue": queue, "message_id": envelope.id, "code": decision.code, "why": decision.reason}
         log.error("dead-lettered", extra=facts)
-        told = envelope.traffic == "job" and self._may_tell(envelope, outcome)
-        if told and not await self._report_result(envelope, self._failure(envelope, outcome), again=not outcome.refused):
-            log.warning("a dead job's submitter could not be told", extra={"message_id": envelope.id})
+        if envelope.traffic == "job" and self._may_tell(envelope, outcome):
+            failure, again = self._failure(envelope, outcome), not outcome.refused
+            if not await self._report_result(envelope, failure, again=again) and again:
+                self._offer_later(envelope, failure)  # nothing else brings it: the job does not go back
         return True
 
     def _may_tell(self, envelope: Envelope, outcome: Outcome) -> bool:
@@ -182,13 +208,16 @@ class Settler:
         try:
             outcome = await self._transport.send(envelope.evolve(deadline=None, expiration=None), address, timeout=COPY_TIMEOUT)
         except BusError as error:
-            return await self._hindered(address, str(error))
+            await self._hindered(address, str(error))
+            if isinstance(error, NEVER):
+                raise
+            return False
         return isinstance(outcome, Accepted) or await self._hindered(address, outcome.reason)
 
     async def _hindered(self, address: Address, why: str) -> bool:
         """A copy was not taken: see that its queue exists."""
         facts = {"exchange": address.exchange, "queue": self._endpoint.queue, "why": why}
-        log.error("a copy was not taken; the message goes back to its queue", extra=facts)
+        log.error("a copy was not taken", extra=facts)
         try:
             async with asyncio.timeout(COPY_TIMEOUT):
                 await self._transport.declare(self._topology)
@@ -213,11 +242,15 @@ class Settler:
             return self._untold(update, error)
         except BusError:
             return False
-        if again and not taken and len(self._offers) < MOST_OFFERS:
+        if again and not taken:
+            self._offer_later(job, update)
+        return True
+
+    def _offer_later(self, job: Envelope, update: Envelope) -> None:
+        if len(self._offers) < MOST_OFFERS:
             offer = asyncio.get_running_loop().create_task(self._offer_again(job, update))
             self._offers.add(offer)
             offer.add_done_callback(self._offers.discard)
-        return True
 
     async def _offer(self, job: Envelope, update: Envelope) -> bool:
         address = update_address(job.reply_to or "", mandatory=True)
@@ -260,8 +293,8 @@ class Settler:
             return None
 
         async def report(progress: Progress) -> None:
-            update = self._stamped(progress_update(job, progress, source=self._service), job)
             try:
+                update = self._stamped(progress_update(job, progress, source=self._service), job)
                 await self._transport.send(update, update_address(reply_to, mandatory=False), timeout=PROGRESS_TIMEOUT)
             except BusError as error:
                 log.debug("progress dropped", extra={"why": str(error)})

@@ -50,7 +50,15 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
 }
 INNER = {
-    *("Bus.__aexit__", "JobHandle.__init__", "JobHandle.take", "Router.__call__", "Router.topology", "MemoryBuses.__aexit__"),
+    *(
+        "Bus.__aexit__",
+        "JobHandle.__init__",
+        "JobHandle.end",
+        "JobHandle.take",
+        "Router.__call__",
+        "Router.topology",
+        "MemoryBuses.__aexit__",
+    ),
     *("Seen.note", "Seen.add"),
     *("MemoryBuses.__aenter__", "MemoryBroker.connect", "MemoryBroker.declare", "MemoryBroker.publish", "MemoryBroker.swallows_confirm"),
     *(

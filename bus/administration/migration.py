@@ -151,15 +151,25 @@ class Migration:
             raise FailedPrecondition(f"{self._name} has {others} new consumers: stop the workers, and run this again")
 
     async def _without_stuck(self) -> None:
-        """Dead letters that no queue takes stay in their quorum queue, where nobody can consume them; only the totals show them."""
-        if self._held.queues[self._name].arguments.get("x-dead-letter-strategy") != "at-least-once":
-            return
-        left = await self._total_left(self._name, "dead letters that are under way", PATIENCE)
-        if left:
-            raise FailedPrecondition(
-                f"{left} messages of {self._name} wait to be dead-lettered, and their target takes none: make it, give RabbitMQ the "
-                "3 minutes after which it tries again, and run this again"
-            )
+        """What cannot be consumed would go with the queue, and only the totals show it.
+
+        In a quorum queue that is dead letters that no queue takes. In a classic one it is what a worker has in hand that has
+        cancelled its consumers, as it does when it stops; of a quorum queue such a worker still counts as a consumer.
+        """
+        old = self._held.queues[self._name]
+        if old.kind == "classic":
+            left = await self._total_left(self._name, "workers to finish what they have in hand", PATIENCE)
+            if left:
+                raise FailedPrecondition(
+                    f"{left} messages of {self._name} are in the hands of a worker that is stopping: let it end, and run this again"
+                )
+        elif old.arguments.get("x-dead-letter-strategy") == "at-least-once":
+            left = await self._total_left(self._name, "dead letters that are under way", PATIENCE)
+            if left:
+                raise FailedPrecondition(
+                    f"{left} messages of {self._name} wait to be dead-lettered, and their target takes none: make it, give RabbitMQ the "
+                    "3 minutes after which it tries again, and run this again"
+                )
 
     async def _total_left(self, name: str, what: str, seconds: float) -> int:
         """What is left in a queue, ready or not, after so many seconds; 0 once there has been nothing for as long as totals may be old."""

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bus.envelope import Envelope, Traffic, new_id
+from bus.envelope import LONGEST_TEXT, Envelope, Traffic, new_id
 from bus.topology import Purpose
 
-__all__ = ["CONTENT_TYPE", "TRAFFIC", "Wire", "broker_headers", "decode", "encode"]
+__all__ = ["CONTENT_TYPE", "LONGEST_TEXT", "TRAFFIC", "Wire", "broker_headers", "decode", "encode"]
 
 CONTENT_TYPE = "application/json"
 PERSISTENT, TRANSIENT = 2, 1
@@ -23,8 +23,6 @@ TRAFFIC: dict[Purpose, Traffic] = {
 DURABLE_TRAFFIC: frozenset[Traffic] = frozenset({"event", "job"})
 LONGEST_DEADLINE = 2**53
 """ms; the largest integer that every JSON and JavaScript peer reads exactly."""
-LONGEST_TEXT = 1024
-"""Characters of one of our headers. A longer one would be copied into all that it causes."""
 LONGEST_TOKEN = 9216
 """Bytes of a header that proves something: `bus.tokens` takes 8192 characters, after the word `Bearer`."""
 MOST_OTHER = 32 * 1024

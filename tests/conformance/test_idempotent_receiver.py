@@ -1,12 +1,21 @@
 """What was handled has no second effect, however often it comes."""
 
+import asyncio
+
+import pytest
+from typing_extensions import override
+
+from bus.app import Bus
 from bus.contract import encode
 from bus.declarations import reply_topology
 from bus.envelope import Envelope, new_id
+from bus.inbox import Handled, MemoryInbox, MessageKey
 from bus.router import Router
+from bus.settings import Settings
 from bus.topology import address_of
 from bus.transport import Accepted
 from tests.conformance.contracts import Look, Told, Word, Write
+from tests.conformance.memory_world import MemoryWorld
 from tests.conformance.test_jobs import QUEUE
 from tests.conformance.world import World, until
 
@@ -76,3 +85,52 @@ async def test_the_duplicate_of_an_idempotent_request_is_given_the_same_answer(w
         await asker.send(question, address_of("request", question.type))
         reply = (await inbox.next()).envelope
         assert (reply.in_reply_to, reply.body) == (question.id, encode(Word(text="first")))
+
+
+class Distant(MemoryInbox):
+    """A store that can be away, as one on another machine."""
+
+    away = True
+
+    def __init__(self, call: str) -> None:
+        super().__init__()
+        self._call = call
+
+    @override
+    async def find(self, key: MessageKey) -> Handled | None:
+        self._reached("find")
+        return await super().find(key)
+
+    @override
+    async def add(self, key: MessageKey, handled: Handled) -> None:
+        self._reached("add")
+        await super().add(key, handled)
+
+    def _reached(self, call: str) -> None:
+        if self.away and call == self._call:
+            raise OSError("the store is away")
+
+
+@pytest.mark.parametrize("call", ["find", "add"])
+async def test_while_the_store_is_away_jobs_wait_and_none_is_given_up_or_done_twice(virtual_world: MemoryWorld, call: str) -> None:
+    """A message that went back each time would count as lost each time."""
+    inbox, settings = Distant(call), Settings()
+    transport = await virtual_world.new_transport("desk", settings)
+    desk = await virtual_world.closing.enter_async_context(
+        Bus("desk", settings=settings, transport=transport, clock=virtual_world.clock, inbox=inbox)
+    )
+    client = await virtual_world.bus("client")
+    done, router = list[str](), Router("desk")
+
+    @router.job(Write, concurrency=3)
+    async def write(job: Write) -> Word:
+        done.append(job.text)
+        return Word(text=job.text)
+
+    await virtual_world.serve(desk, router)
+    jobs = [await client.submit(Write(text=str(number))) for number in range(5)]
+    await asyncio.sleep(120)
+    inbox.away = False
+    assert {(await job.result(timeout=30)).text for job in jobs} == {"0", "1", "2", "3", "4"}
+    assert sorted(done) == ["0", "1", "2", "3", "4"]
+    assert await desk.dead_letters(QUEUE) == []

@@ -2,12 +2,19 @@
 
 import asyncio
 
+import pytest
+
 from bus.app import Bus
 from bus.context import Context
+from bus.envelope import Envelope
 from bus.errors import Unavailable
 from bus.policy import RetryPolicy
 from bus.router import Router
+from bus.topology import Address, retry_tier
+from bus.transport import Delivery, Outcome, Refused
+from bus.transports.memory import MemoryTransport
 from tests.conformance.contracts import Word, Write
+from tests.conformance.memory_world import MemoryWorld
 from tests.conformance.test_jobs import QUEUE, writer
 from tests.conformance.world import World, stays, until
 
@@ -143,3 +150,36 @@ async def test_a_retry_whose_copy_is_refused_is_not_lost(world: World) -> None:
     handle = await client.submit(Write(), timeout=30)
     assert await handle.result(timeout=20) == Word(text="kept")
     assert attempts[-1] == 2
+
+
+async def test_a_retry_that_no_tier_takes_for_a_while_is_none_that_is_lost_however_many_workers_there_are(
+    virtual_world: MemoryWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while a tier's quorum queue has no leader: each return would count as the loss of a process."""
+    send, refused = MemoryTransport.send, True
+
+    async def refusing(
+        self: MemoryTransport, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None
+    ) -> Outcome:
+        if refused and address.exchange.startswith(retry_tier("desk", "")):
+            return Refused(reason="basic.nack")
+        return await send(self, envelope, address, timeout=timeout, via=via)
+
+    monkeypatch.setattr(MemoryTransport, "send", refusing)
+    attempts, client = list[int](), await virtual_world.bus("client")
+    router = Router("desk")
+
+    @router.job(Write, retry=RetryPolicy(attempts=3))
+    async def write(job: Write, context: Context) -> Word:
+        attempts.append(context.envelope.attempt)
+        if context.envelope.attempt < 3:
+            raise ValueError
+        return Word(text=job.text)
+
+    for _ in range(3):
+        await virtual_world.serve(await virtual_world.bus("desk"), router)
+    handle = await client.submit(Write(text="late"))
+    await asyncio.sleep(50)
+    refused = False
+    assert await handle.result(timeout=30) == Word(text="late")
+    assert attempts == [1, 2, 3]

@@ -205,6 +205,32 @@ async def test_a_queue_that_is_consumed_is_left_alone_unless_told_to_wait(place:
     assert sorted(ids(found)) == [*range(20)]
 
 
+@pytest.mark.parametrize("kind", OLD)
+async def test_what_a_worker_that_stops_has_in_hand_is_not_deleted_with_the_queue(
+    place: Place, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bus.administration.migration.PATIENCE", 1.0)
+    wanted = wanted_by([router], place.settings)
+    in_hand = asyncio.Event()
+
+    async def take(_: DeliveredMessage) -> None:
+        in_hand.set()
+
+    async with channel(place) as own:
+        await with_old_queue(place, own, OLD[kind])
+        await publish(own, range(10))
+        async with channel(place) as worker:
+            await worker.basic_qos(prefetch_count=1)
+            await worker.basic_consume(WORK, take, consumer_tag="worker")
+            await in_hand.wait()
+            await worker.basic_cancel("worker")
+            with pytest.raises(FailedPrecondition, match=f"1 messages of {WORK} are in the hands|{WORK} has 1 consumers"):
+                await migrate(WORK, wanted, place.settings)
+        await migrate(WORK, wanted, place.settings)
+        found = await drained(own, WORK)
+    assert sorted(ids(found)) == [*range(10)]
+
+
 def seen(progress: Progress, waiting: asyncio.Event) -> None:
     if "waiting for 1 consumers" in progress.step:
         waiting.set()
@@ -280,7 +306,7 @@ async def test_a_queue_that_is_right_or_not_there_or_nobodys_is_not_migrated(pla
 
 async def test_the_command_says_what_it_does(place: Place) -> None:
     async with channel(place) as own:
-        await with_old_queue(place, own, OLD["classic"])
+        await with_old_queue(place, own, OLD["quorum"])
         await publish(own, range(10))
     done = await bus("topology", "migrate", "tests.integration.ledger:router", WORK, **place.environment)
     assert (done.code, done.out) == (0, "")

@@ -173,3 +173,32 @@ async def test_who_is_not_let_in_gets_no_token_that_he_could_use() -> None:
     await settle_down()
     assert sorted(codes(transport.sent)) == ["invalid_argument", "permission_denied", "unauthenticated"]
     assert all(each.envelope.authorization is None and each.envelope.proof for each in transport.sent)
+
+
+@virtual
+async def test_what_waited_for_its_key_is_handled_although_the_ack_of_the_one_that_was_parked_was_in_doubt() -> None:
+    """Its parked copy has the same id and attempt, and was taken for the redelivery of what is settled."""
+    world = await World.started()
+    world.yard.key("office", "office-2")
+    world.rings["office"] = await world.yard.started("office")
+    world.yard.clock.now += 60
+    handled: list[Any] = []
+    router, transport = Router("ledger"), FakeTransport()
+
+    @router.job(CloseBooks)
+    async def close(job: CloseBooks) -> Total:
+        handled.append(job)
+        return Total(total=1)
+
+    gate = world.yard.gate("ledger", world.rings["ledger"], CloseBooks)
+    receiver = receiver_of(router, transport, gate=gate, clock=world.yard.clock)
+    first = FakeDelivery(world.forged(world.job(), header={"kid": "office-2"}), alive=False)
+    receiver.take(first)
+    await settle_down()
+    (parked,) = transport.sent
+    assert (parked.address.exchange, handled) == ("ledger.retry.30s", [])
+    world.yard.clock.now += 30
+    back = FakeDelivery(parked.envelope)
+    receiver.take(back)
+    await settle_down()
+    assert (len(handled), back.acks) == (1, 1)

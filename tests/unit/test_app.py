@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bus.app import Bus
-from bus.errors import ConfigurationError, ContractError, Unavailable
+from bus.errors import ConfigurationError, ConnectionLost, ContractError, Unavailable
 from bus.patience import refuse_impatient
 from bus.router import Router
 from bus.settings import load_settings
@@ -60,6 +60,21 @@ async def test_the_transport_is_closed_where_the_start_fails() -> None:
         async with ledger(transport):
             pass
     assert transport.closed == 1
+
+
+@virtual
+async def test_who_waits_for_a_job_hears_that_the_bus_was_closed() -> None:
+    async with ledger(FakeTransport()) as bus:
+        job = await bus.submit(CloseBooks())
+        waiting = [asyncio.ensure_future(each) for each in (job.result(), anext(job.updates()))]
+        await settle_down()
+    for each in waiting:
+        with pytest.raises(ConnectionLost, match=f"{job.id}.*the bus was closed.*it goes on") as lost:
+            await each
+        assert lost.value.maybe_executed
+    with pytest.raises(ConnectionLost):
+        await job.result(timeout=5)
+    assert asyncio.get_running_loop().time() == 0
 
 
 @virtual

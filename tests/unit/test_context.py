@@ -3,7 +3,8 @@ import asyncio
 import pytest
 
 from bus.context import Context, correlated, correlation, current, handling
-from bus.envelope import Progress
+from bus.envelope import LONGEST_TEXT, Progress
+from bus.errors import InvalidArgument
 from tests.unit.fakes import NoSender, envelope, virtual
 
 
@@ -32,6 +33,15 @@ def test_correlated_nests_and_ends() -> None:
             assert correlation.get() == "b"
         assert (given, correlation.get()) == ("a", "a")
     assert correlation.get() is None
+
+
+@pytest.mark.parametrize("text", ["x" * (LONGEST_TEXT + 1), "\ud800"], ids=["too long", "no text"])
+def test_a_correlation_id_that_no_receiver_takes_is_refused_before_anything_is_sent_with_it(text: str) -> None:
+    """A job was confirmed, and then dead-lettered for its header; such an id may come from a caller of somebody's HTTP API."""
+    with pytest.raises(InvalidArgument, match="a correlation id is a text of at most 1024 characters"), correlated(text):
+        pass
+    with correlated("x" * LONGEST_TEXT):
+        pass
 
 
 @virtual

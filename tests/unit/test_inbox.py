@@ -1,9 +1,11 @@
 from typing_extensions import override
 
-from bus.errors import FailedPrecondition
+from bus.envelope import Envelope
+from bus.errors import FailedPrecondition, Unavailable
 from bus.inbox import Handled, MemoryInbox, MessageKey
 from bus.router import Router
-from tests.unit.fakes import FakeTransport, envelope, receiver_of, virtual
+from bus.transport import Outcome
+from tests.unit.fakes import FakeTransport, envelope, receiver_of, settle_down, virtual
 from tests.unit.ledger import Add, CloseBooks
 from tests.unit.test_receiver import Work, asked, asked_again, idempotent, job, ordered, received
 
@@ -14,6 +16,19 @@ def key(number: int) -> MessageKey:
 
 def reply(size: int) -> Handled:
     return Handled(reply=envelope("ledger.total.v1.reply", traffic="reply", body=b"x" * size))
+
+
+class Lasting:
+    """A store that forgets nothing."""
+
+    def __init__(self) -> None:
+        self.known: dict[MessageKey, Handled] = {}
+
+    async def find(self, key: MessageKey) -> Handled | None:
+        return self.known.get(key)
+
+    async def add(self, key: MessageKey, handled: Handled) -> None:
+        self.known[key] = handled
 
 
 @virtual
@@ -105,3 +120,25 @@ async def test_a_request_that_may_run_once_is_not_looked_up() -> None:
     router.request(Add)(work)
     await received(receiver_of(router, FakeTransport(), inbox=inbox), asked())
     assert (len(work.began), inbox.found, len(inbox)) == (1, 0, 0)
+
+
+@virtual
+async def test_a_job_whose_process_ends_before_its_result_is_told_tells_it_where_it_is_delivered_again() -> None:
+    """By a store that outlasts the process: what is remembered is acked, and nobody else would tell it."""
+
+    def never(_: Envelope) -> Outcome:
+        raise Unavailable("down")
+
+    router, work, inbox, transport = Router("ledger"), Work(), Lasting(), FakeTransport(answer=never)
+    router.job(CloseBooks)(work)
+    first, again = ordered(), ordered()
+    doomed = receiver_of(router, transport, inbox=inbox)
+    doomed.take(first)
+    await settle_down()
+    doomed.abandon()
+    await doomed.finish()
+    transport.answer = lambda _: None
+    await received(receiver_of(router, transport, inbox=inbox), again)
+    assert (len(work.began), first.acks, again.acks) == (1, 0, 1)
+    assert (transport.sent[-1].envelope.type, transport.sent[-1].envelope.body) == ("ledger.close.v1.reply", b'{"total":1}')
+    assert len(transport.sent) == 2

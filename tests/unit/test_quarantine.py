@@ -12,7 +12,7 @@ from bus.policy import RetryPolicy
 from bus.quarantine import Quarantine, SingleFile, Suspect, foremost
 from bus.receiver import Receiver
 from bus.router import Router
-from bus.transport import Outcome, Refused
+from bus.transport import Consumption, Outcome, Refused
 from tests.unit.fakes import LIMIT, FakeConsumption, FakeDelivery, FakeTransport, envelope, receiver_of, settle_down, virtual
 from tests.unit.ledger import CloseBooks, Total
 
@@ -211,3 +211,51 @@ async def test_a_stop_does_not_cut_short_what_is_said_on_a_channel_with_unacked_
     slow.hold.set()
     await stop
     assert slow.cut == 0
+
+
+@virtual
+async def test_a_stop_does_not_cut_short_a_halt_on_channels_with_unacked_messages() -> None:
+    slow, quarantine = Slow(hold=asyncio.Event()), Quarantine()
+    transport = FakeTransport(consumption=slow)
+    intake = Intake(transport, job(transport, quarantine, []))
+    quarantine.intakes = [intake]
+    await intake.begin()
+    quarantine.start()
+    quarantine.add(suspect("another queue", 2))
+    await settle_down()
+    assert not slow.ready  # it is being cancelled, for the suspect
+    await quarantine.stop()
+    stop = asyncio.create_task(intake.cancel())
+    await settle_down()
+    assert (slow.cut, stop.done()) == (0, False)
+    assert slow.hold is not None
+    slow.hold.set()
+    await stop
+    assert slow.cut == 0
+
+
+@virtual
+async def test_who_could_not_be_resumed_at_once_is_resumed_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(FakeTransport):
+        failures = 0
+
+        @override
+        async def consume(self, *args: Any, **options: Any) -> Consumption:
+            if self.failures:
+                self.failures -= 1
+                raise KeyError("a fault of the program")
+            return await super().consume(*args, **options)
+
+    transport, quarantine = Failing(), Quarantine()
+    intake = Intake(transport, job(transport, quarantine, []))
+    quarantine.intakes = [intake]
+    await intake.begin()
+    quarantine.start()
+    transport.failures = 1
+    quarantine.add(suspect("another queue", 2))
+    await settle_down()
+    assert intake.still
+    transport.consumption.ready = True
+    await asyncio.sleep(10)
+    assert (transport.failures, intake.still, intake.trouble) == (0, False, None)
+    await quarantine.stop()

@@ -6,16 +6,19 @@ from importlib.metadata import version
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from bus.context import Context, current
 from bus.contract import decode
 from bus.dead_letters.record import LONGEST_REASON
 from bus.envelope import Envelope, ErrorReply
 from bus.errors import ConnectionLost, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unavailable
+from bus.handler import compose
+from bus.middleware.deadline import server_deadline
 from bus.policy import RetryPolicy
 from bus.receiver import MOST_KEPT, Receiver
 from bus.router import Router
-from bus.settlement import MOST_OFFERS
+from bus.settlement import CONCLUDE_PATIENCE, MOST_OFFERS
 from bus.transport import Outcome, Refused, Returned
 from tests.unit.fakes import NOW, FakeDelivery, FakeTransport, Sent, envelope, receiver_of, settle_down, virtual
 from tests.unit.ledger import Add, BooksClosed, CloseBooks, GetTotal, Total
@@ -287,27 +290,81 @@ def test_what_cannot_be_handled_is_dead_lettered_at_once(attributes: dict[str, A
     run()
 
 
-@pytest.mark.parametrize("failure", [RETURNED, REFUSED, Unavailable("down")], ids=["returned", "refused", "down"])
-def test_a_copy_that_is_not_taken_sends_the_message_back(failure: Outcome | Exception) -> None:
+def refusing(failure: Outcome | Exception) -> FakeTransport:
     def refuse(_: Envelope) -> Outcome:
         if isinstance(failure, Exception):
             raise failure
         return failure
 
+    return FakeTransport(answer=refuse)
+
+
+def accept(_: Envelope) -> None: ...
+
+
+FAILURES = pytest.mark.parametrize("failure", [RETURNED, REFUSED, Unavailable("down")], ids=["returned", "refused", "down"])
+
+
+@FAILURES
+def test_a_copy_that_is_not_taken_is_sent_again_and_its_message_stays_in_hand(failure: Outcome | Exception) -> None:
+    """Before RabbitMQ 4.3 each return would count as a loss, and it would be given up for that."""
+
     @virtual
     async def run() -> None:
-        transport, work = FakeTransport(answer=refuse), Work(error=ValueError())
+        transport, work = refusing(failure), Work(error=ValueError())
         receiver, delivery = job(work, transport), ordered(reply_to=None)
-        await received(receiver, delivery)
-        assert (delivery.acks, delivery.requeues, len(transport.declared)) == (0, 1, 1)
-        assert asyncio.get_running_loop().time() >= 1  # it comes again at once, and must not spin
-
-        transport.answer = lambda _: None
-        again = ordered(reply_to=None)
-        await received(receiver, again)
-        assert (len(work.began), again.acks, len(to(transport, "ledger.retry.1s"))) == (1, 1, 2)
+        receiver.take(delivery)
+        await asyncio.sleep(50)
+        assert 25 <= len(transport.sent) == len(transport.declared) <= 50  # it does not spin
+        transport.answer = accept
+        await receiver.finish()
+        assert (len(work.began), delivery.acks, delivery.requeues) == (1, 1, 0)
+        assert {sent.envelope.attempt for sent in to(transport, "ledger.retry.1s")} == {2}
 
     run()
+
+
+@FAILURES
+def test_a_copy_that_is_not_taken_for_a_minute_sends_the_message_back(failure: Outcome | Exception) -> None:
+    @virtual
+    async def run() -> None:
+        transport, work = refusing(failure), Work(error=ValueError())
+        receiver, delivery = job(work, transport), ordered(reply_to=None)
+        await received(receiver, delivery)
+        assert (delivery.acks, delivery.requeues) == (0, 1)
+        assert asyncio.get_running_loop().time() == pytest.approx(CONCLUDE_PATIENCE, abs=3)
+
+        transport.answer = accept
+        again = ordered(reply_to=None)
+        await received(receiver, again)
+        assert (len(work.began), again.acks) == (1, 1)
+
+    run()
+
+
+@pytest.mark.parametrize("failure", [InvalidArgument("too large"), PermissionDenied("access refused")], ids=["too large", "refused"])
+def test_a_message_whose_copy_can_never_be_sent_goes_back_and_holds_no_place(failure: Exception) -> None:
+    """The broker dead-letters it after so many returns, and needs no copy for that."""
+
+    @virtual
+    async def run() -> None:
+        receiver, delivery = job(Work(error=NotFound()), refusing(failure)), ordered(reply_to=None)
+        await received(receiver, delivery)
+        assert (delivery.acks, delivery.requeues) == (0, 1)
+        assert 1 <= asyncio.get_running_loop().time() < 3  # it comes again at once, and must not spin
+
+    run()
+
+
+@virtual
+async def test_a_stop_does_not_wait_for_a_copy_that_is_not_taken() -> None:
+    receiver, delivery = job(Work(error=ValueError()), refusing(REFUSED)), ordered(reply_to=None)
+    receiver.take(delivery)
+    await asyncio.sleep(10)
+    receiver.hand_back()
+    await receiver.finish()
+    assert (delivery.acks, delivery.requeues) == (0, 1)
+    assert asyncio.get_running_loop().time() == pytest.approx(10, abs=0.1)
 
 
 @virtual
@@ -348,6 +405,24 @@ async def test_a_submitter_that_is_away_holds_no_ack_and_gets_its_result_when_it
     offered = len(transport.sent)
     await asyncio.sleep(60)
     assert len(transport.sent) == offered + 1
+
+
+@virtual
+async def test_the_submitter_of_a_dead_job_who_cannot_be_told_at_once_hears_of_it_later() -> None:
+    def down_for_updates(sent: Envelope) -> Outcome | None:
+        if sent.traffic == "update":
+            raise ConnectionLost("down", maybe_executed=True)
+        return None
+
+    transport, delivery = FakeTransport(answer=down_for_updates), ordered()
+    receiver = job(Work(error=NotFound("no such year")), transport)
+    receiver.take(delivery)
+    await settle_down()
+    assert (len(to(transport, "bus.dead")), delivery.acks) == (1, 1)
+    transport.answer = lambda _: None
+    offered = len(to(transport, "bus.updates"))
+    await asyncio.sleep(60)
+    assert [told.envelope.error for told in to(transport, "bus.updates")[offered:]] == ["not_found"]
 
 
 @virtual
@@ -539,6 +614,69 @@ async def test_a_handler_that_awaits_something_cancelled_has_failed() -> None:
     assert delivery.acks == 1
 
 
+class Panic(BaseException):
+    """As a library in Rust raises where it fails."""
+
+
+@pytest.mark.parametrize("error", [Panic(SECRET), BaseExceptionGroup(SECRET, [Panic(SECRET)])], ids=["panic", "group"])
+def test_a_handler_that_fails_with_what_is_no_exception_has_failed(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    @virtual
+    async def run() -> None:
+        transport, delivery = FakeTransport(), ordered()
+        receiver = job(Work(error=error), transport, concurrency=1)
+        await received(receiver, delivery)
+        assert (len(to(transport, "ledger.retry.1s")), delivery.acks, receiver._free) == (1, 1, 1)
+        await received(receiver, last := ordered(attempt=3))
+        (dead,) = to(transport, "bus.dead")
+        assert (dead.envelope.headers["dead-code"], dead.envelope.headers["dead-error"]) == ("internal", type(error).__name__)
+        assert last.acks == 1
+
+    run()
+    assert SECRET not in caplog.text
+
+
+class NoSuchYear(NotFound):
+    """A user's, who has forgotten the bus's own `__init__`."""
+
+    def __init__(self, year: int) -> None:
+        self.year = year
+
+
+class Mute(NotFound):
+    """A user's, whose text cannot be had."""
+
+    @override
+    def __str__(self) -> str:
+        raise KeyError(SECRET)
+
+
+@virtual
+async def test_an_error_of_a_users_own_kind_is_told_once_and_is_no_fault_of_the_bus() -> None:
+    transport, delivery, question = FakeTransport(), ordered(), asked()
+    await received(job(Work(error=NoSuchYear(1999)), transport), delivery)
+    assert [dead.envelope.headers["dead-code"] for dead in to(transport, "bus.dead")] == ["not_found"]
+    assert [told.envelope.error for told in to(transport, "bus.updates")] == ["not_found"]
+    assert (delivery.acks, delivery.requeues) == (1, 0)
+    await received(request(Work(error=NoSuchYear(1999)), transport), question)
+    assert (transport.sent[-1].envelope.error, question.acks) == ("not_found", 1)
+
+
+NONE: Any = None
+
+
+@pytest.mark.parametrize("error", [Mute(), NotFound("no such year", maybe_executed=NONE)], ids=["no text", "no value"])
+def test_an_error_that_cannot_be_told_is_an_internal_one(error: Exception) -> None:
+    @virtual
+    async def run() -> None:
+        transport, delivery, question = FakeTransport(), ordered(), asked_again()
+        await received(job(Work(error=error), transport), delivery)
+        assert (len(to(transport, "ledger.retry.1s")), delivery.acks, delivery.requeues) == (1, 1, 0)
+        await received(idempotent(Work(error=error), transport), question)
+        assert (transport.sent[-1].envelope.error, question.acks, question.requeues) == ("internal", 1, 0)
+
+    run()
+
+
 @virtual
 async def test_a_fault_of_the_bus_leaves_no_message_behind(caplog: pytest.LogCaptureFixture) -> None:
     def broken(_: Envelope) -> Outcome:
@@ -570,6 +708,31 @@ async def test_handlers_see_the_surroundings_of_who_serves_and_not_of_who_delive
 
 
 @virtual
+async def test_a_task_that_outlives_its_handler_keeps_its_cause_and_not_its_deadline() -> None:
+    go, seen, left = asyncio.Event(), list[Context | None](), list[asyncio.Task[None]]()
+    deadlines: list[int | None] = []
+
+    async def background() -> None:
+        await go.wait()
+        seen.append(current.get())
+
+    async def begin(message: Add, context: Context) -> Total:
+        deadlines.append(context.deadline)
+        left.append(asyncio.create_task(background()))
+        return Total(total=1)
+
+    router = Router("ledger")
+    router.request(Add)(begin)
+    receiver = receiver_of(router, FakeTransport(), handler=compose([server_deadline(clock=lambda: NOW, longest=10)], router))
+    await received(receiver, asked())
+    go.set()
+    await left[0]
+    (context,) = seen
+    assert context is not None
+    assert (deadlines, context.envelope.id, context.deadline) == ([int(NOW * 1000) + 10_000], "m-1", None)
+
+
+@virtual
 async def test_progress_is_told_and_never_fails_the_job() -> None:
     transport, delivery = FakeTransport(), ordered()
 
@@ -586,6 +749,22 @@ async def test_progress_is_told_and_never_fails_the_job() -> None:
         "ledger.close.v1.reply",
     ]
     assert delivery.acks == 1
+
+
+@pytest.mark.parametrize(("done", "note"), [(float("nan"), ""), (0.5, "reading \udcff.wav")], ids=["no number", "no text"])
+def test_progress_that_cannot_be_told_does_not_fail_the_job(done: float, note: str) -> None:
+    async def report(message: CloseBooks, context: Context) -> Total:
+        await context.progress(done, note)
+        return Total(total=1)
+
+    @virtual
+    async def run() -> None:
+        transport, delivery = FakeTransport(), ordered()
+        await received(job(report, transport), delivery)
+        assert [sent.envelope.type for sent in transport.sent] == ["ledger.close.v1.reply"]
+        assert delivery.acks == 1
+
+    run()
 
 
 def _down_for_progress(sent: Envelope) -> Outcome | None:

@@ -1,4 +1,5 @@
 import functools
+import math
 from typing import Any
 
 import pytest
@@ -230,3 +231,13 @@ async def test_a_payload_that_breaks_its_contract_reaches_no_handler() -> None:
 async def test_a_router_needs_a_context() -> None:
     with pytest.raises(FailedPrecondition, match=r"Bus\.serving"):
         await Router("ledger")(envelope())
+
+
+@pytest.mark.parametrize("timeout", [0, -1, math.nan, math.inf])
+def test_a_timeout_that_is_no_time_is_refused(timeout: float) -> None:
+    """Every message failed by it."""
+    router = Router("ledger")
+    with pytest.raises(ContractError, match=rf"ledger\.close\.v1: timeout is a number of seconds above 0, not {timeout:g}"):
+        router.job(CloseBooks, timeout=timeout)
+    with pytest.raises(ContractError, match=r"ledger\.closed\.v1: timeout is"):
+        router.event(BooksClosed, timeout=timeout)
