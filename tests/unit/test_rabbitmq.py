@@ -80,7 +80,8 @@ class FakeChannel:
     connection: object = None
 
     def __init__(self) -> None:
-        self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.observers = 0
         self.confirms: list[asyncio.Future[None]] = []
         self.settling = asyncio.Event()
         self.settling.set()
@@ -91,8 +92,14 @@ class FakeChannel:
         self.on_consumer_cancel_callbacks: set[Any] = set()
 
     @property
+    def closing(self) -> "asyncio.Future[None]":
+        """aiormq makes a future each time, and keeps it for as long as the channel lives."""
+        self.observers += 1
+        return self._closing
+
+    @property
     def is_closed(self) -> bool:
-        return self.closing.done()
+        return self._closing.done()
 
     async def basic_publish(self, body: bytes, *, timeout: float, **_: Any) -> None:
         if self.is_closed:
@@ -116,7 +123,7 @@ class FakeChannel:
 
     async def close(self, **_: Any) -> None:
         if not self.is_closed:
-            self.closing.set_result(None)
+            self._closing.set_result(None)
 
 
 class FakeLink:
@@ -248,6 +255,13 @@ async def test_a_channel_on_which_something_is_taken_stays() -> None:
             await publishing
             await asyncio.sleep(0.1)
         assert len(here.link.channels) == 1
+
+
+@virtual
+async def test_a_channel_that_lives_for_days_is_watched_by_one_observer() -> None:
+    async with Publishing() as here:
+        await asyncio.sleep(1000)
+        assert here.channel.observers == 1
 
 
 @virtual

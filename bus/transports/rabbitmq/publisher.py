@@ -88,8 +88,9 @@ class Publisher:
     async def _watched(self, channel: Channel, current: Publishing) -> None:
         """Until the channel has ended, or is to be given up, since all that is published on it is nacked."""
         loop, look = asyncio.get_running_loop(), LOOK if self._confirms else None
+        closing = channel.closing  # once: aiormq makes a future each time, and keeps it for as long as the channel lives
         while True:
-            done, _ = await asyncio.wait((channel.closing, current.ended), timeout=look, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait((closing, current.ended), timeout=look, return_when=asyncio.FIRST_COMPLETED)
             if done:
                 return
             if self._giving_up.is_due(current.verdicts, loop.time()):
