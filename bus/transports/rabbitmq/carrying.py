@@ -17,11 +17,13 @@ SHORT_STRINGS = {1 << 15, 1 << 14, 1 << 10, 1 << 9, EXPIRATION, 1 << 7, 1 << 5, 
 OCTETS = {1 << 12, 1 << 11}
 TIMESTAMP = 1 << 6
 MORE_FLAGS = 1
-SIZES = {**dict.fromkeys("tbB", 1), **dict.fromkeys("sU", 2), **dict.fromkeys("iIf", 4), **dict.fromkeys("lLdT", 8), "D": 5, "V": 0}
+SIZES = {**dict.fromkeys("tbB", 1), **dict.fromkeys("suU", 2), **dict.fromkeys("iIf", 4), **dict.fromkeys("lLdT", 8), "D": 5, "V": 0}
 """Bytes of a table's value by its type; all others begin with their own length."""
 LENGTH_FIRST = frozenset("SxFA")
 
 REDELIVERED, HELD_EXPIRATION = b"redelivered", b"held-expiration"
+LONGEST_EXPIRATION = 315_360_000_000
+"""ms, ten years: RabbitMQ 3.10 takes no longer one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +58,20 @@ def _carried(properties: bytes, carriage: Carriage, *, redelivered: bool) -> byt
     if carriage.hold and EXPIRATION in fields:
         text = fields.pop(EXPIRATION)[1:]
         kept[HELD_EXPIRATION] = b"S" + pack(">I", len(text)) + text
-    elif not carriage.hold and HELD_EXPIRATION in kept:
-        text = kept.pop(HELD_EXPIRATION)[5:]
+    elif not carriage.hold and HELD_EXPIRATION in kept and (text := _held(kept[HELD_EXPIRATION])):
+        del kept[HELD_EXPIRATION]
         fields[EXPIRATION] = bytes((len(text),)) + text
     content = b"".join(bytes((len(name),)) + name + value for name, value in kept.items())
     if content or HEADERS in fields:
         fields[HEADERS] = pack(">I", len(content)) + content
     return pack(">H", sum(fields)) + b"".join(fields[flag] for flag in sorted(fields, reverse=True))
+
+
+def _held(value: bytes) -> bytes:
+    """The expiration that a header keeps; empty where somebody else wrote it, and it is none: the broker closes the channel for that."""
+    text = value[5:]
+    right = value[:1] == b"S" and text.isdigit() and len(text) <= len(str(LONGEST_EXPIRATION)) and int(text) <= LONGEST_EXPIRATION
+    return text if right else b""
 
 
 def _death(name: bytes) -> bool:
