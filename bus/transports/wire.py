@@ -26,9 +26,9 @@ LONGEST_DEADLINE = 2**53
 LONGEST_TEXT = 1024
 """Characters of one of our headers. A longer one would be copied into all that it causes."""
 LONGEST_TOKEN = 9216
-"""Characters of a header that proves something: `bus.tokens` takes 8192, after the word `Bearer`."""
+"""Bytes of a header that proves something: `bus.tokens` takes 8192, after the word `Bearer`."""
 MOST_OTHER = 32 * 1024
-"""Characters of all other headers together: a header frame larger than the connection's frames costs the connection."""
+"""Bytes of all other headers together, as they are written: a message whose copy does not fit a header frame could never be dead-lettered."""
 
 Header = str | int
 
@@ -136,7 +136,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_token(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= LONGEST_TOKEN
+    return isinstance(value, str) and _size(value) <= LONGEST_TOKEN
 
 
 def _is_moment(value: object) -> bool:
@@ -157,11 +157,16 @@ def _other(headers: Mapping[str, Any]) -> dict[str, Header]:
     for name, value in headers.items():
         if name in KNOWN_HEADERS or name.lower().startswith("x-") or not isinstance(value, str | int):
             continue
-        size += len(name) + len(str(value))
+        size += 2 + _size(name) + (4 + _size(value) if isinstance(value, str) else 8)
         if size > MOST_OTHER:
             break
         others[name] = value
     return others
+
+
+def _size(text: str) -> int:
+    """Bytes on the wire; of a surrogate, which has no place there, as many as of another character."""
+    return len(text.encode(errors="surrogatepass"))
 
 
 def broker_headers(headers: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 import struct
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import product
 from typing import Any
 
 import pytest
@@ -9,11 +10,16 @@ from hypothesis import strategies as st
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
+from bus.dead_letters.record import Worker, fault_headers
 from bus.envelope import Envelope, Traffic
+from bus.recovery import DeadLetter
+from bus.topology import dead_letter_address
 from bus.transports import wire
 from bus.transports.rabbitmq.codec import from_properties, to_properties
 from bus.transports.rabbitmq.properties import message_id_of, read_envelope, write_properties
+from bus.transports.rabbitmq.publishing import framed
 from tests.lane.envelopes import envelopes
+from tests.lane.fakes import connected
 
 # An unreadable or missing id is made up, and so never the same twice.
 MADE_UP = "made up"
@@ -182,6 +188,27 @@ def test_any_bytes_are_read_as_the_long_way_reads_them(data: bytes) -> None:
 def test_large_headers_are_read_as_the_long_way_reads_them(name: str, size: int) -> None:
     headers: dict[str, Any] = {name: "x" * size, "zz": "after"}
     same(Basic.Properties(content_type="application/json", headers=headers, message_id="m", message_type="t", app_id="a").marshal())
+
+
+WIDE = "\U0001f600"  # one character, four bytes
+FULL: dict[str, dict[str, Any]] = {
+    "a long text": {"mine": WIDE * 32_500},
+    "long tokens": dict.fromkeys(["authorization", "proof", "counter-proof"], WIDE * 9_216) | {"mine": WIDE * 4_950},
+    "many small numbers": {"".join(name): 1 for name, _ in zip(product(map(chr, range(1, 120)), repeat=2), range(10_900), strict=False)},
+}
+
+
+@pytest.mark.parametrize("what", FULL)
+async def test_whatever_came_in_a_frame_can_be_dead_lettered_in_one(what: str) -> None:
+    """Else it would go back to its queue for ever."""
+    lane, _ = connected()
+    came = Basic.Properties(content_type="application/json", headers=FULL[what], message_id="m", message_type="t.v1", app_id="a").marshal()
+    assert len(came) < lane.frame_max - 32
+    envelope = read_envelope(came, b"{}", traffic="job", queue="q", received=7)
+    headers = fault_headers(
+        envelope, DeadLetter(code="internal", reason=WIDE * 2_000), "E" * 300, queue="q" * 200, now=2**40, worker=Worker(service="ledger")
+    )
+    assert framed(lane, 1, envelope.evolve(headers=headers), dead_letter_address("q" * 200))
 
 
 @pytest.mark.parametrize("digits", ["", "5000", "-1", "5 ", "\uff19", "9" * 17, "1e3"])
