@@ -121,6 +121,16 @@ async def test_what_amqp_cannot_say_is_refused_before_it_is_numbered() -> None:
     assert await task == Accepted()
 
 
+async def test_what_came_from_the_broker_and_is_larger_than_what_we_send_is_copied() -> None:
+    """It could be neither retried nor dead-lettered. RabbitMQ 3 takes 128 MiB, from anybody."""
+    broker = Broker()
+    large = message().evolve(body=bytes(LARGEST_BODY + 1), queue="here")
+    copying = asyncio.create_task(broker.channel.publish(large, HERE, asyncio.get_running_loop().time() + LATER))
+    await turns()
+    broker.say(Basic.Ack(1))
+    assert await copying == Accepted()
+
+
 # --- returns -------------------------------------------------------------------------------------------------------
 
 

@@ -339,6 +339,16 @@ async def test_a_message_that_would_cost_the_channel_is_refused() -> None:
 
 
 @virtual
+async def test_what_came_from_the_broker_and_is_larger_than_what_we_send_is_copied() -> None:
+    async with Publishing() as here:
+        large = message(body=bytes(LARGEST_BODY + 1)).evolve(queue="q")
+        copying = asyncio.create_task(here.publisher.publish(large, ADDRESS, timeout=1))
+        await settle_down()
+        here.channel.confirms[0].set_result(None)
+        assert await copying == Accepted()
+
+
+@virtual
 async def test_of_several_that_go_where_the_broker_refuses_one_only_the_last_is_surely_not_sent() -> None:
     """The right may have been revoked behind the others. aiormq tells them in no order."""
     words = f"ACCESS_REFUSED - access to topic '{ADDRESS.routing_key}' in exchange '{ADDRESS.exchange}' in vhost '/' refused for user 'u'"

@@ -50,11 +50,10 @@ class PlainPublishing:
 
     async def publish(self, envelope: Envelope, address: Address, ends: float) -> Outcome:
         """Publish, and what the broker says by `ends` (loop time); `Transport.send` says what is raised."""
-        message = wire.encode(envelope)
         async with self._place(envelope.id, ends):
             self._newest[address] = envelope.id
             try:
-                outcome = await publish_on(self._channel, message, address, ends)
+                outcome = await publish_on(self._channel, envelope, address, ends)
             except PermissionDenied as error:  # the broker names no message: of several that go there it is surely the last
                 if self._newest.get(address) != envelope.id:
                     raise
@@ -102,20 +101,20 @@ class PlainPublishing:
             self.ended.set_result("closed")
 
 
-async def publish_on(channel: Channel, message: wire.Wire, address: Address, ends: float) -> Outcome:
+async def publish_on(channel: Channel, envelope: Envelope, address: Address, ends: float) -> Outcome:
     """Publish on this confirmed channel, and wait for what the broker says, until `ends` (loop time).
 
     `PermissionDenied` where it, or another that goes there, was refused.
     """
-    if len(message.body) > LARGEST_BODY:
-        raise InvalidArgument(f"the message has {len(message.body)} bytes, and {LARGEST_BODY} is the most; store it and send a reference")
-    properties = to_properties(message, user=_user(channel))
+    if len(envelope.body) > LARGEST_BODY and envelope.queue is None:
+        raise InvalidArgument(f"the message has {len(envelope.body)} bytes, and {LARGEST_BODY} is the most; store it and send a reference")
+    properties = to_properties(wire.encode(envelope), user=_user(channel))
     timeout = ends - asyncio.get_running_loop().time()
     if timeout <= 0:
         raise DeadlineExceeded("the deadline had passed before it was sent")
     try:
         with translating("waiting for the confirm"):
-            return await _confirmed(channel, message, properties, address, timeout)
+            return await _confirmed(channel, envelope.body, properties, address, timeout)
     except DeadlineExceeded:
         raise
     except BusError as error:
@@ -134,10 +133,10 @@ class NotSent(Unavailable):
     """The channel was closed before anything was written."""
 
 
-async def _confirmed(channel: Channel, message: wire.Wire, properties: Basic.Properties, address: Address, timeout: float) -> Outcome:
+async def _confirmed(channel: Channel, body: bytes, properties: Basic.Properties, address: Address, timeout: float) -> Outcome:
     try:
         await channel.basic_publish(
-            message.body,
+            body,
             exchange=address.exchange,
             routing_key=address.routing_key,
             properties=properties,
@@ -206,7 +205,7 @@ class PlainConsuming:
 
     async def publish(self, envelope: Envelope, address: Address, ends: float) -> Outcome:
         """On this channel, which is a confirmed one, before the ack of what is answered."""
-        return await publish_on(self.channel, wire.encode(envelope), address, ends)
+        return await publish_on(self.channel, envelope, address, ends)
 
     def end(self, why: str) -> None:
         """Who watches consumes anew."""
