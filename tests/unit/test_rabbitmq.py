@@ -78,6 +78,7 @@ class FakeChannel:
     """A channel on which each publish waits for what the test says."""
 
     connection: object = None
+    max_content_size = 131_064
 
     def __init__(self) -> None:
         self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -346,6 +347,32 @@ async def test_what_came_from_the_broker_and_is_larger_than_what_we_send_is_copi
         await settle_down()
         here.channel.confirms[0].set_result(None)
         assert await copying == Accepted()
+
+
+@virtual
+async def test_where_the_broker_sets_no_limit_to_frames_headers_may_be_long() -> None:
+    async with Publishing() as here:
+        here.channel.max_content_size = -8  # as aiormq has it then
+        publishing = asyncio.create_task(here.publisher.publish(message().evolve(headers={"mine": "x" * 140_000}), ADDRESS, timeout=1))
+        await settle_down()
+        here.channel.confirms[0].set_result(None)
+        assert await publishing == Accepted()
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [({"id": "x" * 256}, "k"), ({"headers": {"mine": "x" * 140_000}}, "k"), ({"headers": {"mine": 2**63}}, "k"), ({}, "ü" * 128)],
+    ids=["a long id", "long headers", "a large number", "a long key"],
+)
+def test_what_amqp_cannot_say_is_refused_before_it_costs_the_connection(change: dict[str, Any], key: str) -> None:
+    @virtual
+    async def run() -> None:
+        async with Publishing() as here:
+            with pytest.raises(InvalidArgument):
+                await here.publisher.publish(message().evolve(**change), Address(exchange="bus.events", routing_key=key), timeout=1)
+            assert here.channel.confirms == []
+
+    run()
 
 
 @virtual

@@ -19,12 +19,16 @@ from bus.transport import Accepted, Delivery, Outcome, Refused, Returned
 from bus.transports import wire
 from bus.transports.rabbitmq.codec import from_message, to_properties
 from bus.transports.rabbitmq.faults import translating
+from bus.transports.rabbitmq.frames import publish_method
 from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, Connected
-from bus.transports.rabbitmq.publishing import LARGEST_BODY
+from bus.transports.rabbitmq.publishing import LARGEST_BODY, UNFIT
 from bus.transports.rabbitmq.refusals import is_refusal_of
 from bus.transports.rabbitmq.refusing import Verdicts
 
 __all__ = ["PlainConsuming", "PlainDelivery", "PlainPublishing"]
+
+HEAD = 24
+"""Bytes of a header frame beside the properties, and some to spare."""
 
 
 class PlainPublishing:
@@ -108,7 +112,7 @@ async def publish_on(channel: Channel, envelope: Envelope, address: Address, end
     """
     if len(envelope.body) > LARGEST_BODY and envelope.queue is None:
         raise InvalidArgument(f"the message has {len(envelope.body)} bytes, and {LARGEST_BODY} is the most; store it and send a reference")
-    properties = to_properties(wire.encode(envelope), user=_user(channel))
+    properties = fitting(to_properties(wire.encode(envelope), user=_user(channel)), address, channel.max_content_size)
     timeout = ends - asyncio.get_running_loop().time()
     if timeout <= 0:
         raise DeadlineExceeded("the deadline had passed before it was sent")
@@ -122,6 +126,21 @@ async def publish_on(channel: Channel, envelope: Envelope, address: Address, end
             raise PermissionDenied(str(error), maybe_executed=True) from None
         sent = not isinstance(error, NotSent)
         raise ConnectionLost(str(error), maybe_executed=sent) from None
+
+
+def fitting(properties: Basic.Properties, address: Address, largest: int) -> Basic.Properties:
+    """The properties, where they fit a frame of `largest` bytes; `InvalidArgument` for what the broker or the protocol would not take.
+
+    aiormq finds out while it writes, where it could be anything, or not at all; the broker then ends the connection.
+    """
+    try:
+        publish_method(address.exchange, address.routing_key, mandatory=address.mandatory)
+        size = len(properties.marshal())
+    except (*UNFIT, TypeError) as error:  # pamqp says the latter
+        raise InvalidArgument("an attribute, header or address is too long, or no text or number of AMQP's") from error
+    if 0 < largest < size + HEAD:  # below 0 where the broker sets no limit
+        raise InvalidArgument(f"the headers have {size} bytes, and have to fit a frame of {largest}")
+    return properties
 
 
 def _user(channel: Channel) -> str | None:
