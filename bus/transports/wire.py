@@ -28,7 +28,7 @@ LONGEST_TEXT = 1024
 LONGEST_TOKEN = 9216
 """Bytes of a header that proves something: `bus.tokens` takes 8192, after the word `Bearer`."""
 MOST_OTHER = 32 * 1024
-"""Bytes of all other headers together, as they are written: a message whose copy does not fit a header frame could never be dead-lettered."""
+"""Bytes of all other headers together, as they are written: what does not fit a header frame could never be dead-lettered."""
 
 Header = str | int
 
