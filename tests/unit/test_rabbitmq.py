@@ -47,9 +47,10 @@ from bus.transports.rabbitmq.link import Link
 from bus.transports.rabbitmq.patience import heeds_patience
 from bus.transports.rabbitmq.plain import PlainConsuming, PlainDelivery, PlainPublishing
 from bus.transports.rabbitmq.publisher import Publisher
-from bus.transports.rabbitmq.publishing import LARGEST_BODY
+from bus.transports.rabbitmq.publishing import LARGEST_BODY, ConfirmedChannel
 from bus.transports.rabbitmq.tolerance import TolerantReader
 from bus.transports.wire import Wire
+from tests.lane.fakes import connected
 from tests.unit.fakes import settle_down, virtual
 
 SECRET = "Eleonora Quist"
@@ -263,6 +264,39 @@ async def test_a_channel_that_lives_for_days_is_watched_by_one_observer() -> Non
     async with Publishing() as here:
         await asyncio.sleep(1000)
         assert here.channel.observers == 1
+
+
+@virtual
+async def test_a_queue_that_does_not_answer_keeps_nothing_from_going_to_others() -> None:
+    """A quorum queue whose majority is away neither confirms nor nacks, and each publish to it would hold its place for as long."""
+    link, opened = FakeLink(), list[ConfirmedChannel]()
+
+    def open_(_: Channel) -> ConfirmedChannel:
+        opened.append(ConfirmedChannel(connected()[0], 1, window=10))
+        return opened[-1]
+
+    publisher = Publisher(cast("Link", link), confirms=True, opened=open_)
+    publisher.start()
+    await settle_down()
+    silent = [publisher.publish(message(str(number)), ADDRESS, timeout=2) for number in range(20)]
+    assert all(isinstance(error, Unavailable | DeadlineExceeded) for error in await asyncio.gather(*silent, return_exceptions=True))
+    other = asyncio.create_task(publisher.publish(message(), Address(exchange="bus.jobs", routing_key="other"), timeout=10))
+    await asyncio.sleep(5)
+    opened[-1].on_confirm(1, multiple=False, ok=True)
+    assert await other == Accepted()
+    assert len(opened) == 2
+    await publisher.close()
+
+
+@virtual
+async def test_a_channel_whose_confirms_are_only_waited_for_stays() -> None:
+    async with Publishing(window=4) as here:
+        waiting = [here.publish(str(number), timeout=60) for number in range(4)]
+        await asyncio.sleep(30)
+        assert len(here.link.channels) == 1
+        for confirm in here.channel.confirms:
+            confirm.set_result(None)
+        assert await asyncio.gather(*waiting) == [Accepted()] * 4
 
 
 @virtual

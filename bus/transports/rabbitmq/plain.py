@@ -37,6 +37,8 @@ class PlainPublishing:
     One id is never under way twice on it: aiormq tells returns apart by id alone.
     """
 
+    clogged = False  # who gives up gives the place back
+
     def __init__(self, link: Connected, channel: Channel, *, window: int) -> None:
         self._link = link
         self._channel = channel

@@ -91,6 +91,11 @@ class ConfirmedChannel:
         """Whether it can publish."""
         return not self.ended.done()
 
+    @property
+    def clogged(self) -> bool:
+        """Whether half of its window is taken by publishes whose callers have given up: a queue does not answer, and keeps out others."""
+        return 2 * sum(entry.future.done() for entry in self._pending.values()) >= self._window
+
     async def publish(self, envelope: Envelope, address: Address, ends: float) -> Outcome:
         """Publish, and what the broker says by `ends` (loop time); `Transport.send` says what is raised."""
         frames = framed(self.lane, self._number, envelope, address)
@@ -216,6 +221,8 @@ class UnconfirmedChannel:
 
     What no queue takes is told to `on_returned` by its id, and what the broker drops with the channel to `on_failed`.
     """
+
+    clogged = False
 
     def __init__(
         self, lane: Lane, number: int, *, on_returned: Callable[[str, str], None], on_failed: Callable[[str, BusError], None]
