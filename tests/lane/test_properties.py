@@ -16,8 +16,9 @@ from bus.recovery import DeadLetter
 from bus.topology import dead_letter_address
 from bus.transports import wire
 from bus.transports.rabbitmq.codec import from_properties, to_properties
-from bus.transports.rabbitmq.properties import message_id_of, read_envelope, write_properties
+from bus.transports.rabbitmq.properties import message_id_of, read_envelope, read_headers, write_properties
 from bus.transports.rabbitmq.publishing import framed
+from bus.transports.rabbitmq.tolerance import legible
 from tests.lane.envelopes import envelopes
 from tests.lane.fakes import connected
 
@@ -209,6 +210,37 @@ async def test_whatever_came_in_a_frame_can_be_dead_lettered_in_one(what: str) -
         envelope, DeadLetter(code="internal", reason=WIDE * 2_000), "E" * 300, queue="q" * 200, now=2**40, worker=Worker(service="ledger")
     )
     assert framed(lane, 1, envelope.evolve(headers=headers), dead_letter_address("q" * 200))
+
+
+def crowd(value: Any) -> bytes:
+    return Basic.Properties(content_type="application/json", headers=value, message_id="m", message_type="t", app_id="a").marshal()
+
+
+CROWDS = {
+    "an array": crowd({"mine": [None] * 100_000}),
+    "an array of the broker's": crowd({"x-death": [None] * 100_000}),
+    "a table in a table": crowd({"mine": {"a": {str(number): None for number in range(15_000)}}}),
+    "headers": crowd({str(number): None for number in range(15_000)}),
+    "a header again and again": crowd({"": None}).replace(b"\0\0\0\2\0V", (120_000).to_bytes(4, "big") + b"\0V" * 60_000),
+}
+
+
+@pytest.mark.parametrize("what", CROWDS)
+def test_headers_of_many_thousand_values_are_not_read(what: str) -> None:
+    """pamqp copies what follows for each value, and the loop stands still for half a second."""
+    properties = CROWDS[what]
+    assert 60_000 < len(properties) < 131_072
+    assert "no message_id" in (read_envelope(properties, b"{}", traffic="job", queue="q", received=7).fault or "")
+    assert read_headers(properties) == {}
+    rest = struct.pack(">HHQ", 60, 0, 2) + properties + b"\xce"
+    assert legible(b"\x02\0\1" + (len(rest) - 1).to_bytes(4, "big"), rest).count(b"\0") > len(properties)
+
+
+def test_headers_of_many_bytes_in_few_values_are_read() -> None:
+    deaths = [{"queue": "q" * 200, "reason": "rejected", "count": number} for number in range(10)]
+    properties = crowd({"mine": "x" * 20_000, "bytes": bytearray(30_000), "list": ["x" * 30_000, {"a": "y" * 9_000}], "x-death": deaths})
+    assert read_headers(properties)["x-death"] == deaths
+    same(properties)
 
 
 @pytest.mark.parametrize("digits", ["", "5000", "-1", "5 ", "\uff19", "9" * 17, "1e3"])

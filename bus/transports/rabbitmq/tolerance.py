@@ -16,6 +16,8 @@ from pamqp.frame import unmarshal
 from typing_extensions import override
 from yarl import URL
 
+from bus.transports.rabbitmq.carrying import is_crowded
+
 __all__ = ["TolerantTransport", "legible", "lenient"]
 
 HEAD = 7
@@ -69,11 +71,17 @@ class TolerantReader:
 
 def legible(head: bytes, rest: bytes) -> bytes:
     """`rest` of a content header frame, without properties where they cannot be read."""
+    return rest if _is_legible(head, rest) else rest[:BEFORE_FLAGS] + bytes(len(rest) - BEFORE_FLAGS - 1) + rest[-1:]
+
+
+def _is_legible(head: bytes, rest: bytes) -> bool:
+    if is_crowded(rest[BEFORE_FLAGS:-1]):
+        return False
     try:
         unmarshal(head + rest)
     except Exception:  # noqa: BLE001 - whatever it is, it would end the connection
-        return rest[:BEFORE_FLAGS] + bytes(len(rest) - BEFORE_FLAGS - 1) + rest[-1:]
-    return rest
+        return False
+    return True
 
 
 def lenient(channel: Channel) -> Channel:
