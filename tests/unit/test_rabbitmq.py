@@ -289,6 +289,30 @@ async def test_a_queue_that_does_not_answer_keeps_nothing_from_going_to_others()
 
 
 @virtual
+async def test_a_channel_that_an_alarm_holds_up_stays_and_so_it_does_when_its_confirms_come_late() -> None:
+    link, (lane, _), opened = FakeLink(), connected(), list[ConfirmedChannel]()
+
+    def open_(_: Channel) -> ConfirmedChannel:
+        opened.append(ConfirmedChannel(lane, 1, window=10))
+        return opened[-1]
+
+    publisher = Publisher(cast("Link", link), confirms=True, opened=open_)
+    publisher.start()
+    await settle_down()
+    burst = asyncio.gather(*(publisher.publish(message(str(n)), ADDRESS, timeout=2) for n in range(10)), return_exceptions=True)
+    await settle_down()
+    lane.unblocked.clear()
+    assert all(isinstance(error, DeadlineExceeded) for error in await burst)
+    await asyncio.sleep(60)
+    lane.unblocked.set()
+    await asyncio.sleep(1)
+    opened[0].on_confirm(10, multiple=True, ok=True)
+    await asyncio.sleep(60)
+    assert len(opened) == 1
+    await publisher.close()
+
+
+@virtual
 async def test_a_channel_whose_confirms_are_only_waited_for_stays() -> None:
     async with Publishing(window=4) as here:
         waiting = [here.publish(str(number), timeout=60) for number in range(4)]

@@ -24,6 +24,8 @@ log = logging.getLogger("bus.rabbitmq")
 
 LOOK = 0.5
 """Seconds between two looks whether the broker takes anything."""
+MOST_CLOGGED = 4
+"""Looks that find a channel clogged: after an alarm the confirms of what lay before it come first."""
 
 
 class Publishing(Protocol):
@@ -93,12 +95,14 @@ class Publisher:
     async def _watched(self, channel: Channel, current: Publishing) -> None:
         """Until the channel has ended, or is to be given up: all that is published on it is nacked, or too much of it never confirmed."""
         loop, look = asyncio.get_running_loop(), LOOK if self._confirms else None
+        clogged = 0
         closing = channel.closing  # once: aiormq makes a future each time, and keeps it for as long as the channel lives
         while True:
             done, _ = await asyncio.wait((closing, current.ended), timeout=look, return_when=asyncio.FIRST_COMPLETED)
             if done:
                 return
-            if current.clogged:
+            clogged = clogged + 1 if current.clogged else 0
+            if clogged == MOST_CLOGGED:
                 log.warning("the broker does not confirm what is published; trying another channel", extra={"link": self._link.name})
                 return
             if self._giving_up.is_due(current.verdicts, loop.time()):

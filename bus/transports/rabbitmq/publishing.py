@@ -24,9 +24,7 @@ __all__ = ["ACCEPTED", "LARGEST_BODY", "ConfirmedChannel", "UnconfirmedChannel",
 
 LARGEST_BODY = 16 * 1024 * 1024
 """Bytes; RabbitMQ 4's default `max_message_size`. A larger one would cost the channel, and all that is under way on it.
-
-Not held to it is a copy of what came from a queue: its broker takes more (3.13: 128 MiB), and it could never be dead-lettered.
-"""
+A copy of what a queue brought is not held to it: its broker takes more (3.13: 128 MiB), and it could never be dead-lettered."""
 
 MOST_UNHEARD_OF = 4096
 """Publishes without confirm that are remembered, by their ids, for when the broker closes their channel: more than are on their way."""
@@ -94,7 +92,7 @@ class ConfirmedChannel:
     @property
     def clogged(self) -> bool:
         """Whether half of its window is taken by publishes whose callers have given up: a queue does not answer, and keeps out others."""
-        return 2 * sum(entry.future.done() for entry in self._pending.values()) >= self._window
+        return self.lane.writable and 2 * sum(entry.future.done() for entry in self._pending.values()) >= self._window
 
     async def publish(self, envelope: Envelope, address: Address, ends: float) -> Outcome:
         """Publish, and what the broker says by `ends` (loop time); `Transport.send` says what is raised."""
