@@ -24,6 +24,9 @@ log = logging.getLogger("bus.client")
 
 R = TypeVar("R", bound=Message | None)
 
+LONGEST_EXPIRATION = 2**32 - 1
+"""ms, 49 days. RabbitMQ closes the channel for a much longer one (3.10: 10 years), and all calls on their way are lost with it."""
+
 
 class Client:
     """Sends for one service, and takes the replies."""
@@ -172,7 +175,7 @@ class Client:
             await self._listening(envelope)
         left = self._left(envelope)
         # Each attempt has its own: the broker drops what is dead by then, and the server's clock need not be ours.
-        envelope = envelope.evolve(expiration=int(left * 1000))
+        envelope = envelope.evolve(expiration=min(int(left * 1000), LONGEST_EXPIRATION))
         answer = self.replies.expect(envelope.id, left, envelope.type, envelope.authorization)
         try:
             _check(await self._transport.send(envelope, address_of("request", envelope.type), timeout=left), envelope)

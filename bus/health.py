@@ -102,23 +102,22 @@ class Talks:
 
     def __init__(self, checks: Mapping[str, Check]) -> None:
         self._checks = checks
-        self._open: dict[asyncio.Task[None], None] = {}  # in the order of their coming
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}  # in the order of their coming
 
     def begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take a connection."""
         if len(self._open) >= MOST_CONNECTIONS:
             oldest = next(iter(self._open))
-            del self._open[oldest]
-            oldest.cancel()
+            _cut_off(oldest, self._open.pop(oldest))
         talk = asyncio.create_task(self._talk(reader, writer))
-        self._open[talk] = None
+        self._open[talk] = writer
         talk.add_done_callback(lambda _: self._open.pop(talk, None))
 
     async def end(self) -> None:
         """Cut off who is still there."""
-        talks = [*self._open]
-        for talk in talks:
-            talk.cancel()
+        talks = dict(self._open)
+        for talk, writer in talks.items():
+            _cut_off(talk, writer)
         await asyncio.gather(*talks, return_exceptions=True)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -149,6 +148,12 @@ class Talks:
         why = await self._checks[probe]()
         status, text = (HTTPStatus.OK, WORDS[probe]) if why is None else (HTTPStatus.SERVICE_UNAVAILABLE, f"not {WORDS[probe]}: {why}")
         return _response(status, text, body=line[1] == b"GET")
+
+
+def _cut_off(talk: "asyncio.Task[None]", writer: asyncio.StreamWriter) -> None:
+    """The connection, too: a talk that is cancelled before its first turn never comes to close it."""
+    talk.cancel()
+    writer.transport.abort()
 
 
 def _response(status: HTTPStatus, text: str | None = None, *, headers: str = "", body: bool = True) -> bytes:

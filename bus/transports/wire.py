@@ -26,7 +26,7 @@ LONGEST_DEADLINE = 2**53
 LONGEST_TOKEN = 9216
 """Bytes of a header that proves something: `bus.tokens` takes 8192 characters, after the word `Bearer`."""
 MOST_OTHER = 32 * 1024
-"""Bytes of all other headers together, as they are sent on: with ours and a record of death they have to fit a frame."""
+"""Bytes of all other headers together, as they are written: what does not fit a header frame could never be dead-lettered."""
 TEXT_FIELD, NUMBER_FIELD = 6, 10
 """Bytes of a header beside its name, and beside the text."""
 
@@ -165,6 +165,7 @@ def _other(headers: Mapping[str, Any]) -> dict[str, Header]:
 
 
 def _bytes(text: str) -> int:
+    """On the wire; of a surrogate, which has no place there, as many as of another character."""
     return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 

@@ -95,6 +95,19 @@ def test_an_expiration_that_a_sender_says_is_held_is_none(value: Any) -> None:
     assert attributes(carried(held, BACK, redelivered=False)) == {"headers": {"mine": 1}}
 
 
+def test_a_header_of_every_type_that_rabbitmq_knows_is_read() -> None:
+    """pamqp writes no `u`, and .NET's client does for a `ushort`."""
+    data = raw(user_id="guest", headers={"a": 300}).replace(b"\x01as\x01\x2c", b"\x01au\x01\x2c")
+    assert attributes(carried(data, OUT, redelivered=False)) == {"headers": {"a": 300}}
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "", "315360000001", "9" * 300, 7, None, [1], bytearray(b"60000")])
+def test_who_says_that_something_was_held_and_gives_no_time_keeps_his_header(value: Any) -> None:
+    """The broker closes the channel of a copy with such an expiration, or with another's user id."""
+    back = attributes(carried(raw(user_id="guest", headers={"held-expiration": value}), BACK, redelivered=False))
+    assert back == {"headers": {"held-expiration": value}}
+
+
 def test_what_cannot_be_read_goes_on_as_it_is() -> None:
     whole = raw(**{**ALL, "user_id": "guest"})
     for end in range(len(whole)):

@@ -1,11 +1,15 @@
 """A connection's life below the lane."""
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from bus.errors import Unavailable
+from bus.transports.rabbitmq.lane import LaneFactory
 from bus.transports.rabbitmq.link import Link
+from tests.lane.fakes import connected
 
 
 @pytest.mark.parametrize("fastlane", [True, False])
@@ -30,3 +34,18 @@ async def test_an_attempt_that_is_given_up_leaves_no_socket_open(*, fastlane: bo
             assert await asyncio.wait_for(ends.get(), 20) == b""
         finally:
             await link.close()
+
+
+async def test_a_broker_that_has_no_limit_to_its_frames_sends_a_large_body_in_one() -> None:
+    """`frame_max = 0` in rabbitmq.conf."""
+    link = Link("amqp://guest:guest@127.0.0.1/", name="test", heartbeat=10, attempt_timeout=1, fastlane=True)
+    factory = LaneFactory()
+    factory.lane, socket = connected()
+    tuned = SimpleNamespace(connection_tune=SimpleNamespace(frame_max=0))
+    link._connection = cast("Any", SimpleNamespace(transport=SimpleNamespace(connection=tuned)))
+    lane = link._joined(factory)
+    assert lane is not None
+    size = 20 * 1024 * 1024
+    lane.data_received(b"\x03\x00\x01" + size.to_bytes(4, "big") + bytes(size) + b"\xce")
+    assert lane.trouble is None
+    assert not socket.aborted

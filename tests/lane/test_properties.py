@@ -1,6 +1,7 @@
 import struct
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import product
 from typing import Any
 
 import pytest
@@ -9,11 +10,17 @@ from hypothesis import strategies as st
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
+from bus.dead_letters.record import Worker, fault_headers
 from bus.envelope import Envelope, Traffic
+from bus.recovery import DeadLetter
+from bus.topology import dead_letter_address
 from bus.transports import wire
 from bus.transports.rabbitmq.codec import from_properties, to_properties
-from bus.transports.rabbitmq.properties import message_id_of, read_envelope, write_properties
+from bus.transports.rabbitmq.properties import message_id_of, read_envelope, read_headers, write_properties
+from bus.transports.rabbitmq.publishing import framed
+from bus.transports.rabbitmq.tolerance import legible
 from tests.lane.envelopes import envelopes
+from tests.lane.fakes import connected
 
 # An unreadable or missing id is made up, and so never the same twice.
 MADE_UP = "made up"
@@ -182,6 +189,58 @@ def test_any_bytes_are_read_as_the_long_way_reads_them(data: bytes) -> None:
 def test_large_headers_are_read_as_the_long_way_reads_them(name: str, size: int) -> None:
     headers: dict[str, Any] = {name: "x" * size, "zz": "after"}
     same(Basic.Properties(content_type="application/json", headers=headers, message_id="m", message_type="t", app_id="a").marshal())
+
+
+WIDE = "\U0001f600"  # one character, four bytes
+FULL: dict[str, dict[str, Any]] = {
+    "a long text": {"mine": WIDE * 32_500},
+    "long tokens": dict.fromkeys(["authorization", "proof", "counter-proof"], WIDE * 9_216) | {"mine": WIDE * 4_950},
+    "many small numbers": {"".join(name): 1 for name, _ in zip(product(map(chr, range(1, 120)), repeat=2), range(10_900), strict=False)},
+}
+
+
+@pytest.mark.parametrize("what", FULL)
+async def test_whatever_came_in_a_frame_can_be_dead_lettered_in_one(what: str) -> None:
+    """Else it would go back to its queue for ever."""
+    lane, _ = connected()
+    came = Basic.Properties(content_type="application/json", headers=FULL[what], message_id="m", message_type="t.v1", app_id="a").marshal()
+    assert len(came) < lane.frame_max - 32
+    envelope = read_envelope(came, b"{}", traffic="job", queue="q", received=7)
+    headers = fault_headers(
+        envelope, DeadLetter(code="internal", reason=WIDE * 2_000), "E" * 300, queue="q" * 200, now=2**40, worker=Worker(service="ledger")
+    )
+    assert framed(lane, 1, envelope.evolve(headers=headers), dead_letter_address("q" * 200))
+
+
+def crowd(value: Any) -> bytes:
+    return Basic.Properties(content_type="application/json", headers=value, message_id="m", message_type="t", app_id="a").marshal()
+
+
+CROWDS = {
+    "an array": crowd({"mine": [None] * 100_000}),
+    "an array of the broker's": crowd({"x-death": [None] * 100_000}),
+    "a table in a table": crowd({"mine": {"a": {str(number): None for number in range(15_000)}}}),
+    "headers": crowd({str(number): None for number in range(15_000)}),
+    "a header again and again": crowd({"": None}).replace(b"\0\0\0\2\0V", (120_000).to_bytes(4, "big") + b"\0V" * 60_000),
+}
+
+
+@pytest.mark.parametrize("what", CROWDS)
+def test_headers_of_many_thousand_values_are_not_read(what: str) -> None:
+    """pamqp copies what follows for each value, and the loop stands still for half a second."""
+    properties = CROWDS[what]
+    assert 60_000 < len(properties) < 131_072
+    assert "no message_id" in (read_envelope(properties, b"{}", traffic="job", queue="q", received=7).fault or "")
+    assert read_headers(properties) == {}
+    rest = struct.pack(">HHQ", 60, 0, 2) + properties + b"\xce"
+    assert legible(b"\x02\0\1" + (len(rest) - 1).to_bytes(4, "big"), rest).count(b"\0") > len(properties)
+
+
+def test_headers_of_many_bytes_in_few_values_are_read() -> None:
+    deaths = [{"queue": "q" * 200, "reason": "rejected", "count": number} for number in range(10)]
+    properties = crowd({"mine": "x" * 20_000, "bytes": bytearray(30_000), "list": ["x" * 30_000, {"a": "y" * 9_000}], "x-death": deaths})
+    assert read_headers(properties)["x-death"] == deaths
+    same(properties)
 
 
 @pytest.mark.parametrize("digits", ["", "5000", "-1", "5 ", "\uff19", "9" * 17, "1e3"])

@@ -70,6 +70,15 @@ async def test_a_request_gets_its_reply() -> None:
 
 
 @virtual
+async def test_a_caller_with_the_patience_of_months_is_told_to_a_broker_that_counts_to_49_days() -> None:
+    """RabbitMQ closes the channel for a longer expiration, and with it all calls on their way."""
+    transport = answering(total)
+    assert await (await started(transport)).request(Add(amount=7), timeout=1e7) == Total(total=7)
+    (sent,) = transport.sent
+    assert (sent.envelope.expiration, sent.timeout) == (2**32 - 1, 1e7)
+
+
+@virtual
 async def test_a_reply_without_content_is_none() -> None:
     client: Any = await started(answering(lambda sent: reply(sent, None, source="ledger")))
     assert await client.request(Clear()) is None

@@ -1,11 +1,16 @@
 import sys
+from functools import partial
 from importlib import import_module, reload
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aio_pika.queue import consumer
+from aiormq.abc import DeliveredMessage
 from faststream import FastStream
 from faststream.rabbit import RabbitBroker
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
 from pydantic import SecretStr
 
 from bus.errors import ConfigurationError
@@ -16,6 +21,7 @@ from bus.transport import Delivery
 from bus.transports.faststream.link import RobustLink
 from bus.transports.faststream.subscriber import Subscribed
 from bus.transports.rabbitmq.plain import PlainConsuming
+from bus.transports.rabbitmq.tolerance import lenient
 from tests.unit.fakes import virtual
 
 
@@ -45,6 +51,26 @@ async def test_a_message_of_a_channel_that_is_gone_is_not_settled_on_the_next() 
     assert came == []
     await consumer._take(message(now))
     assert len(came) == 1
+
+
+@pytest.mark.parametrize("mode", [0, 7, 255])
+async def test_a_delivery_mode_that_aio_pika_does_not_know_keeps_no_message_from_arriving(mode: int) -> None:
+    """From RabbitMQ 4 on it can be any number. aio-pika would drop the message, and nobody ever settle it."""
+    came: list[Any] = []
+    callbacks: list[Any] = []
+
+    async def take(message: Any) -> None:
+        came.append(message)
+
+    async def basic_consume(callback: Any, **_: Any) -> None:
+        callbacks.append(callback)
+
+    channel: Any = SimpleNamespace(basic_consume=lambda _, callback, **options: basic_consume(callback, **options))
+    await lenient(channel).basic_consume(queue="q", consumer_callback=partial(consumer, take, no_ack=False), no_ack=False)
+    properties = Basic.Properties(message_id="m")
+    properties.delivery_mode = mode
+    await callbacks[0](DeliveredMessage(Basic.Deliver(delivery_tag=1), ContentHeader(properties=properties), b"{}", channel))
+    assert [(message.message_id, message.delivery_mode) for message in came] == [("m", 1)]
 
 
 def test_a_broker_of_its_own_never_shows_its_password_nor_logs_messages() -> None:

@@ -158,6 +158,26 @@ async def test_slow_clients_keep_no_probe_out(service: Service, monkeypatch: pyt
         writer.close()
 
 
+async def test_who_comes_in_a_crowd_is_cut_off_as_well(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are taken in one turn of the loop: those that are cut off have not begun to talk."""
+    monkeypatch.setattr(health, "PATIENCE", 1000)
+    crowd = [socket.socket(socket.AF_UNIX) for _ in range(2 * health.MOST_CONNECTIONS)]
+    for each in crowd:
+        each.connect(str(service.at))
+        each.setblocking(False)
+
+    await until(lambda: sum(map(_ended, crowd)) == health.MOST_CONNECTIONS, "the end of the first half")
+    for each in crowd:
+        each.close()
+
+
+def _ended(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+
+
 async def test_the_end_cuts_off_who_is_there_and_frees_the_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "PATIENCE", 1000)
     service, at = Service(tmp_path), (LOOPBACK, free_ports(1)[0])

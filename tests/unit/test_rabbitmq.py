@@ -47,9 +47,10 @@ from bus.transports.rabbitmq.link import Link
 from bus.transports.rabbitmq.patience import heeds_patience
 from bus.transports.rabbitmq.plain import PlainConsuming, PlainDelivery, PlainPublishing
 from bus.transports.rabbitmq.publisher import Publisher
-from bus.transports.rabbitmq.publishing import LARGEST_BODY
+from bus.transports.rabbitmq.publishing import LARGEST_BODY, ConfirmedChannel
 from bus.transports.rabbitmq.tolerance import TolerantReader
 from bus.transports.wire import Wire
+from tests.lane.fakes import connected
 from tests.unit.fakes import settle_down, virtual
 
 SECRET = "Eleonora Quist"
@@ -78,9 +79,11 @@ class FakeChannel:
     """A channel on which each publish waits for what the test says."""
 
     connection: object = None
+    max_content_size = 131_064
 
     def __init__(self) -> None:
-        self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.observers = 0
         self.confirms: list[asyncio.Future[None]] = []
         self.settling = asyncio.Event()
         self.settling.set()
@@ -91,8 +94,14 @@ class FakeChannel:
         self.on_consumer_cancel_callbacks: set[Any] = set()
 
     @property
+    def closing(self) -> "asyncio.Future[None]":
+        """aiormq makes a future each time, and keeps it for as long as the channel lives."""
+        self.observers += 1
+        return self._closing
+
+    @property
     def is_closed(self) -> bool:
-        return self.closing.done()
+        return self._closing.done()
 
     async def basic_publish(self, body: bytes, *, timeout: float, **_: Any) -> None:
         if self.is_closed:
@@ -116,7 +125,7 @@ class FakeChannel:
 
     async def close(self, **_: Any) -> None:
         if not self.is_closed:
-            self.closing.set_result(None)
+            self._closing.set_result(None)
 
 
 class FakeLink:
@@ -251,6 +260,70 @@ async def test_a_channel_on_which_something_is_taken_stays() -> None:
 
 
 @virtual
+async def test_a_channel_that_lives_for_days_is_watched_by_one_observer() -> None:
+    async with Publishing() as here:
+        await asyncio.sleep(1000)
+        assert here.channel.observers == 1
+
+
+@virtual
+async def test_a_queue_that_does_not_answer_keeps_nothing_from_going_to_others() -> None:
+    """A quorum queue whose majority is away neither confirms nor nacks, and each publish to it would hold its place for as long."""
+    link, opened = FakeLink(), list[ConfirmedChannel]()
+
+    def open_(_: Channel) -> ConfirmedChannel:
+        opened.append(ConfirmedChannel(connected()[0], 1, window=10))
+        return opened[-1]
+
+    publisher = Publisher(cast("Link", link), confirms=True, opened=open_)
+    publisher.start()
+    await settle_down()
+    silent = [publisher.publish(message(str(number)), ADDRESS, timeout=2) for number in range(20)]
+    assert all(isinstance(error, Unavailable | DeadlineExceeded) for error in await asyncio.gather(*silent, return_exceptions=True))
+    other = asyncio.create_task(publisher.publish(message(), Address(exchange="bus.jobs", routing_key="other"), timeout=10))
+    await asyncio.sleep(5)
+    opened[-1].on_confirm(1, multiple=False, ok=True)
+    assert await other == Accepted()
+    assert len(opened) == 2
+    await publisher.close()
+
+
+@virtual
+async def test_a_channel_that_an_alarm_holds_up_stays_and_so_it_does_when_its_confirms_come_late() -> None:
+    link, (lane, _), opened = FakeLink(), connected(), list[ConfirmedChannel]()
+
+    def open_(_: Channel) -> ConfirmedChannel:
+        opened.append(ConfirmedChannel(lane, 1, window=10))
+        return opened[-1]
+
+    publisher = Publisher(cast("Link", link), confirms=True, opened=open_)
+    publisher.start()
+    await settle_down()
+    burst = asyncio.gather(*(publisher.publish(message(str(n)), ADDRESS, timeout=2) for n in range(10)), return_exceptions=True)
+    await settle_down()
+    lane.unblocked.clear()
+    assert all(isinstance(error, DeadlineExceeded) for error in await burst)
+    await asyncio.sleep(60)
+    lane.unblocked.set()
+    await asyncio.sleep(1)
+    opened[0].on_confirm(10, multiple=True, ok=True)
+    await asyncio.sleep(60)
+    assert len(opened) == 1
+    await publisher.close()
+
+
+@virtual
+async def test_a_channel_whose_confirms_are_only_waited_for_stays() -> None:
+    async with Publishing(window=4) as here:
+        waiting = [here.publish(str(number), timeout=60) for number in range(4)]
+        await asyncio.sleep(30)
+        assert len(here.link.channels) == 1
+        for confirm in here.channel.confirms:
+            confirm.set_result(None)
+        assert await asyncio.gather(*waiting) == [Accepted()] * 4
+
+
+@virtual
 async def test_a_cancelled_publish_gives_its_place_and_its_id_back() -> None:
     async with Publishing(window=1) as here:
         publishing = here.publish()
@@ -325,14 +398,39 @@ async def test_a_message_that_would_cost_the_channel_is_refused() -> None:
 
 
 @virtual
-async def test_a_copy_of_what_the_broker_brought_is_taken_however_large_it_is() -> None:
-    """Else what anyone may send could neither be tried again nor be dead-lettered, and would come again and again."""
+async def test_what_came_from_the_broker_and_is_larger_than_what_we_send_is_copied() -> None:
     async with Publishing() as here:
-        copy = message(body=bytes(LARGEST_BODY + 1)).evolve(queue="ledger.jobs.close.v1")
-        publishing = asyncio.create_task(here.publisher.publish(copy, ADDRESS, timeout=1))
+        large = message(body=bytes(LARGEST_BODY + 1)).evolve(queue="q")
+        copying = asyncio.create_task(here.publisher.publish(large, ADDRESS, timeout=1))
+        await settle_down()
+        here.channel.confirms[0].set_result(None)
+        assert await copying == Accepted()
+
+
+@virtual
+async def test_where_the_broker_sets_no_limit_to_frames_headers_may_be_long() -> None:
+    async with Publishing() as here:
+        here.channel.max_content_size = -8  # as aiormq has it then
+        publishing = asyncio.create_task(here.publisher.publish(message().evolve(headers={"mine": "x" * 140_000}), ADDRESS, timeout=1))
         await settle_down()
         here.channel.confirms[0].set_result(None)
         assert await publishing == Accepted()
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [({"id": "x" * 256}, "k"), ({"headers": {"mine": "x" * 140_000}}, "k"), ({"headers": {"mine": 2**63}}, "k"), ({}, "ü" * 128)],
+    ids=["a long id", "long headers", "a large number", "a long key"],
+)
+def test_what_amqp_cannot_say_is_refused_before_it_costs_the_connection(change: dict[str, Any], key: str) -> None:
+    @virtual
+    async def run() -> None:
+        async with Publishing() as here:
+            with pytest.raises(InvalidArgument):
+                await here.publisher.publish(message().evolve(**change), Address(exchange="bus.events", routing_key=key), timeout=1)
+            assert here.channel.confirms == []
+
+    run()
 
 
 @virtual

@@ -20,6 +20,7 @@ from bus.transports.rabbitmq.consumer import Consumer, Consuming
 from bus.transports.rabbitmq.faults import TROUBLE, translating
 from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, RPC_TIMEOUT, Channel
 from bus.transports.rabbitmq.plain import PlainConsuming
+from bus.transports.rabbitmq.tolerance import lenient
 from bus.transports.wire import Wire
 
 __all__ = ["Subscribed"]
@@ -82,7 +83,7 @@ class Subscribed(Consumer):
             self._robust = robust = await self._broker.config.channel_manager.get_channel(self._options)
             if robust.is_closed:
                 await robust.reopen()
-            return cast("Channel", await robust.get_underlay_channel())
+            return lenient(cast("Channel", await robust.get_underlay_channel()))
 
     @override
     async def _register(self, channel: Channel, current: Consuming) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct, error, pack
 
-__all__ = ["Carriage", "carried"]
+__all__ = ["Carriage", "carried", "is_crowded"]
 
 u16_at, u32_at = Struct(">H").unpack_from, Struct(">I").unpack_from
 
@@ -17,11 +17,19 @@ SHORT_STRINGS = {1 << 15, 1 << 14, 1 << 10, 1 << 9, EXPIRATION, 1 << 7, 1 << 5, 
 OCTETS = {1 << 12, 1 << 11}
 TIMESTAMP = 1 << 6
 MORE_FLAGS = 1
-SIZES = {**dict.fromkeys("tbB", 1), **dict.fromkeys("sU", 2), **dict.fromkeys("iIf", 4), **dict.fromkeys("lLdT", 8), "D": 5, "V": 0}
+SIZES = {**dict.fromkeys("tbB", 1), **dict.fromkeys("suU", 2), **dict.fromkeys("iIf", 4), **dict.fromkeys("lLdT", 8), "D": 5, "V": 0}
 """Bytes of a table's value by its type; all others begin with their own length."""
 LENGTH_FIRST = frozenset("SxFA")
+UNREADABLE = (error, IndexError, KeyError, ValueError)
+
+ROOMY = 16 * 1024
+"""Bytes of properties that are read whatever is in them."""
+MOST_VALUES = 4096
+"""In the headers, those in tables and arrays included."""
 
 REDELIVERED, HELD_EXPIRATION = b"redelivered", b"held-expiration"
+LONGEST_EXPIRATION = 315_360_000_000
+"""ms, ten years: RabbitMQ 3.10 takes no longer one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +50,19 @@ def carried(properties: bytes, carriage: Carriage, *, redelivered: bool) -> byte
     """
     try:
         return _carried(properties, carriage, redelivered=redelivered)
-    except (error, IndexError, KeyError, ValueError):
+    except UNREADABLE:
         return properties
+
+
+def is_crowded(properties: bytes) -> bool:
+    """Whether the headers have too many values to be decoded: pamqp copies what follows for each, half a second for a frame of them."""
+    if len(properties) <= ROOMY:
+        return False
+    try:
+        values = _values(dict(_fields(properties)).get(HEADERS, bytes(4)))
+        return any(count > MOST_VALUES for count, _ in enumerate(values))
+    except UNREADABLE:
+        return False  # pamqp says so as well
 
 
 def _carried(properties: bytes, carriage: Carriage, *, redelivered: bool) -> bytes:
@@ -58,13 +77,20 @@ def _carried(properties: bytes, carriage: Carriage, *, redelivered: bool) -> byt
     if carriage.hold and EXPIRATION in fields:
         text = fields.pop(EXPIRATION)[1:]
         kept[HELD_EXPIRATION] = b"S" + pack(">I", len(text)) + text
-    elif not carriage.hold and HELD_EXPIRATION in kept:
-        text = kept.pop(HELD_EXPIRATION)[5:]
+    elif not carriage.hold and HELD_EXPIRATION in kept and (text := _held(kept[HELD_EXPIRATION])):
+        del kept[HELD_EXPIRATION]
         fields[EXPIRATION] = bytes((len(text),)) + text
     content = b"".join(bytes((len(name),)) + name + value for name, value in kept.items())
     if content or HEADERS in fields:
         fields[HEADERS] = pack(">I", len(content)) + content
     return pack(">H", sum(fields)) + b"".join(fields[flag] for flag in sorted(fields, reverse=True))
+
+
+def _held(value: bytes) -> bytes:
+    """The expiration that a header keeps; empty where somebody else wrote it, and it is none: the broker closes the channel for that."""
+    text = value[5:]
+    right = value[:1] == b"S" and text.isdigit() and len(text) <= len(str(LONGEST_EXPIRATION)) and int(text) <= LONGEST_EXPIRATION
+    return text if right else b""
 
 
 def _death(name: bytes) -> bool:
@@ -106,3 +132,22 @@ def _entries(table: bytes) -> Iterator[tuple[bytes, bytes]]:
             raise ValueError("cut off")
         yield name, table[value_at : value_at + size]
         at = value_at + size
+
+
+def _values(table: bytes) -> Iterator[int]:
+    """Where each value begins, those within others included."""
+    at, inside = 4, [(len(table), True)]
+    while inside:
+        end, named = inside[-1]
+        if at >= end:
+            inside.pop()
+            continue
+        at += 1 + table[at] if named else 0
+        yield at
+        kind = chr(table[at])
+        at += 1
+        if kind in "AF":
+            inside.append((at + 4 + u32_at(table, at)[0], kind == "F"))
+            at += 4
+        else:
+            at += 4 + u32_at(table, at)[0] if kind in LENGTH_FIRST else SIZES[kind]

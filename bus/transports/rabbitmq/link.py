@@ -32,6 +32,8 @@ RPC_TIMEOUT = 10.0
 """Seconds for one synchronous AMQP call. A quorum queue that lost its leader leaves such a call without an answer."""
 CLOSE_TIMEOUT = 2.0
 """Seconds; a peer that does not say goodbye by then is left."""
+UNLIMITED = 512 * 1024 * 1024
+"""Bytes of a frame where the broker sets no limit (`frame_max = 0`): of the largest message that RabbitMQ can be set to take."""
 BLOCKED_LOOK = 1.0
 """Seconds after which who waits for an unblocking looks whether it is still the same connection: one that is lost never unblocks."""
 REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied)
@@ -203,7 +205,7 @@ class Link(Connected):
         lane = factory.lane
         if lane is not None and self._connection is not None and self._connection.transport is not None:
             tune = cast("aiormq.Connection", self._connection.transport.connection).connection_tune
-            lane.frame_max = tune.frame_max or lane.frame_max
+            lane.frame_max = tune.frame_max or UNLIMITED
             lane.feed_interval = min(1.0, self._heartbeat / 2)
         return lane
 

@@ -19,12 +19,16 @@ from bus.transport import Accepted, Delivery, Outcome, Refused, Returned
 from bus.transports import wire
 from bus.transports.rabbitmq.codec import from_message, to_properties
 from bus.transports.rabbitmq.faults import translating
+from bus.transports.rabbitmq.frames import publish_method
 from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, Connected
-from bus.transports.rabbitmq.publishing import LARGEST_BODY
+from bus.transports.rabbitmq.publishing import LARGEST_BODY, UNFIT
 from bus.transports.rabbitmq.refusals import is_refusal_of
 from bus.transports.rabbitmq.refusing import Verdicts
 
 __all__ = ["PlainConsuming", "PlainDelivery", "PlainPublishing"]
+
+HEAD = 24
+"""Bytes of a header frame beside the properties, and some to spare."""
 
 
 class PlainPublishing:
@@ -32,6 +36,8 @@ class PlainPublishing:
 
     One id is never under way twice on it: aiormq tells returns apart by id alone.
     """
+
+    clogged = False  # who gives up gives the place back
 
     def __init__(self, link: Connected, channel: Channel, *, window: int) -> None:
         self._link = link
@@ -106,16 +112,15 @@ async def publish_on(channel: Channel, envelope: Envelope, address: Address, end
 
     `PermissionDenied` where it, or another that goes there, was refused.
     """
-    if len(envelope.body) > LARGEST_BODY and envelope.queue is None:  # what the broker brought it takes again
+    if len(envelope.body) > LARGEST_BODY and envelope.queue is None:
         raise InvalidArgument(f"the message has {len(envelope.body)} bytes, and {LARGEST_BODY} is the most; store it and send a reference")
-    message = wire.encode(envelope)
-    properties = to_properties(message, user=_user(channel))
+    properties = fitting(to_properties(wire.encode(envelope), user=_user(channel)), address, channel.max_content_size)
     timeout = ends - asyncio.get_running_loop().time()
     if timeout <= 0:
         raise DeadlineExceeded("the deadline had passed before it was sent")
     try:
         with translating("waiting for the confirm"):
-            return await _confirmed(channel, message, properties, address, timeout)
+            return await _confirmed(channel, envelope.body, properties, address, timeout)
     except DeadlineExceeded:
         raise
     except BusError as error:
@@ -123,6 +128,21 @@ async def publish_on(channel: Channel, envelope: Envelope, address: Address, end
             raise PermissionDenied(str(error), maybe_executed=True) from None
         sent = not isinstance(error, NotSent)
         raise ConnectionLost(str(error), maybe_executed=sent) from None
+
+
+def fitting(properties: Basic.Properties, address: Address, largest: int) -> Basic.Properties:
+    """The properties, where they fit a frame of `largest` bytes; `InvalidArgument` for what the broker or the protocol would not take.
+
+    aiormq finds out while it writes, where it could be anything, or not at all; the broker then ends the connection.
+    """
+    try:
+        publish_method(address.exchange, address.routing_key, mandatory=address.mandatory)
+        size = len(properties.marshal())
+    except (*UNFIT, TypeError) as error:  # pamqp says the latter
+        raise InvalidArgument("an attribute, header or address is too long, or no text or number of AMQP's") from error
+    if 0 < largest < size + HEAD:  # below 0 where the broker sets no limit
+        raise InvalidArgument(f"the headers have {size} bytes, and have to fit a frame of {largest}")
+    return properties
 
 
 def _user(channel: Channel) -> str | None:
@@ -134,10 +154,10 @@ class NotSent(Unavailable):
     """The channel was closed before anything was written."""
 
 
-async def _confirmed(channel: Channel, message: wire.Wire, properties: Basic.Properties, address: Address, timeout: float) -> Outcome:
+async def _confirmed(channel: Channel, body: bytes, properties: Basic.Properties, address: Address, timeout: float) -> Outcome:
     try:
         await channel.basic_publish(
-            message.body,
+            body,
             exchange=address.exchange,
             routing_key=address.routing_key,
             properties=properties,

@@ -12,6 +12,7 @@ from pamqp import header as pamqp_header
 
 from bus.envelope import Envelope, Traffic
 from bus.transports import wire
+from bus.transports.rabbitmq.carrying import is_crowded
 from bus.transports.rabbitmq.codec import from_properties
 
 __all__ = ["message_id_of", "read_envelope", "read_headers", "write_properties"]
@@ -144,6 +145,8 @@ UNREADABLE = (Unusual, error, IndexError, ValueError)
 
 def _long_way(properties: bytes, body: bytes) -> wire.Wire:
     header = pamqp_header.ContentHeader()
+    if is_crowded(properties):
+        return wire.Wire(body=body, content_type=None)
     try:
         header.unmarshal(b"\x00\x3c\x00\x00" + u64(len(body)) + properties)
     except Exception:  # noqa: BLE001 - pamqp raises what it happens upon; nothing legible is left but the body

@@ -24,6 +24,8 @@ log = logging.getLogger("bus.rabbitmq")
 
 LOOK = 0.5
 """Seconds between two looks whether the broker takes anything."""
+MOST_CLOGGED = 4
+"""Looks that find a channel clogged: after an alarm the confirms of what lay before it come first."""
 
 
 class Publishing(Protocol):
@@ -35,6 +37,11 @@ class Publishing(Protocol):
     @property
     def alive(self) -> bool:
         """Whether it can publish."""
+        ...
+
+    @property
+    def clogged(self) -> bool:
+        """Whether publishes that nobody waits for any more leave too little room for others."""
         ...
 
     async def publish(self, envelope: Envelope, address: Address, ends: float) -> Outcome:
@@ -86,11 +93,17 @@ class Publisher:
             await quietly_closed(channel)
 
     async def _watched(self, channel: Channel, current: Publishing) -> None:
-        """Until the channel has ended, or is to be given up, since all that is published on it is nacked."""
+        """Until the channel has ended, or is to be given up: all that is published on it is nacked, or too much of it never confirmed."""
         loop, look = asyncio.get_running_loop(), LOOK if self._confirms else None
+        clogged = 0
+        closing = channel.closing  # once: aiormq makes a future each time, and keeps it for as long as the channel lives
         while True:
-            done, _ = await asyncio.wait((channel.closing, current.ended), timeout=look, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait((closing, current.ended), timeout=look, return_when=asyncio.FIRST_COMPLETED)
             if done:
+                return
+            clogged = clogged + 1 if current.clogged else 0
+            if clogged == MOST_CLOGGED:
+                log.warning("the broker does not confirm what is published; trying another channel", extra={"link": self._link.name})
                 return
             if self._giving_up.is_due(current.verdicts, loop.time()):
                 log.warning("the broker refuses all that is published; trying another channel", extra={"link": self._link.name})

@@ -23,7 +23,8 @@ from bus.transports.rabbitmq.refusing import Verdicts
 __all__ = ["ACCEPTED", "LARGEST_BODY", "ConfirmedChannel", "UnconfirmedChannel", "framed"]
 
 LARGEST_BODY = 16 * 1024 * 1024
-"""Bytes; RabbitMQ 4's default `max_message_size`. A larger one would cost the channel, and all that is under way on it."""
+"""Bytes; RabbitMQ 4's default `max_message_size`. A larger one would cost the channel, and all that is under way on it.
+A copy of what a queue brought is not held to it: its broker takes more (3.13: 128 MiB), and it could never be dead-lettered."""
 
 MOST_UNHEARD_OF = 4096
 """Publishes without confirm that are remembered, by their ids, for when the broker closes their channel: more than are on their way."""
@@ -39,7 +40,7 @@ method_of = lru_cache(maxsize=1024)(lambda address: publish_method(address.excha
 
 def framed(lane: Lane, channel: int, envelope: Envelope, address: Address) -> bytes:
     """The frames of one publish; `InvalidArgument` for what the broker or the protocol would not take."""
-    if len(envelope.body) > LARGEST_BODY and envelope.queue is None:  # what the broker brought it takes again
+    if len(envelope.body) > LARGEST_BODY and envelope.queue is None:
         raise InvalidArgument(f"the message has {len(envelope.body)} bytes, and {LARGEST_BODY} is the most; store it and send a reference")
     try:
         properties, method = write_properties(envelope, user=lane.user), method_of(address)
@@ -87,6 +88,11 @@ class ConfirmedChannel:
     def alive(self) -> bool:
         """Whether it can publish."""
         return not self.ended.done()
+
+    @property
+    def clogged(self) -> bool:
+        """Whether half of its window is taken by publishes whose callers have given up: a queue does not answer, and keeps out others."""
+        return self.lane.writable and 2 * sum(entry.future.done() for entry in self._pending.values()) >= self._window
 
     async def publish(self, envelope: Envelope, address: Address, ends: float) -> Outcome:
         """Publish, and what the broker says by `ends` (loop time); `Transport.send` says what is raised."""
@@ -213,6 +219,8 @@ class UnconfirmedChannel:
 
     What no queue takes is told to `on_returned` by its id, and what the broker drops with the channel to `on_failed`.
     """
+
+    clogged = False
 
     def __init__(
         self, lane: Lane, number: int, *, on_returned: Callable[[str, str], None], on_failed: Callable[[str, BusError], None]

@@ -8,18 +8,24 @@ is dead-lettered as any other that is none.
 import asyncio
 from typing import Any, cast
 
+from aiormq.abc import ConsumerCallback, DeliveredMessage
+from aiormq.channel import Channel
 from aiormq.connection import TCPTransportFactory, TLSTransportFactory, TransportFactory
 from pamqp.constants import FRAME_HEADER
 from pamqp.frame import unmarshal
 from typing_extensions import override
 from yarl import URL
 
-__all__ = ["TolerantTransport", "legible"]
+from bus.transports.rabbitmq.carrying import is_crowded
+
+__all__ = ["TolerantTransport", "legible", "lenient"]
 
 HEAD = 7
 """Bytes: a frame's type, channel and size."""
 BEFORE_FLAGS = 12
 """Bytes of a content header: class, weight and the body's size. Behind them the flags that say which properties follow."""
+KNOWN_MODES = {None, 1, 2}
+"""Delivery modes of AMQP 0-9-1."""
 
 
 class TolerantTransport(TransportFactory):
@@ -65,8 +71,34 @@ class TolerantReader:
 
 def legible(head: bytes, rest: bytes) -> bytes:
     """`rest` of a content header frame, without properties where they cannot be read."""
+    return rest if _is_legible(head, rest) else rest[:BEFORE_FLAGS] + bytes(len(rest) - BEFORE_FLAGS - 1) + rest[-1:]
+
+
+def _is_legible(head: bytes, rest: bytes) -> bool:
+    if is_crowded(rest[BEFORE_FLAGS:-1]):
+        return False
     try:
         unmarshal(head + rest)
     except Exception:  # noqa: BLE001 - whatever it is, it would end the connection
-        return rest[:BEFORE_FLAGS] + bytes(len(rest) - BEFORE_FLAGS - 1) + rest[-1:]
-    return rest
+        return False
+    return True
+
+
+def lenient(channel: Channel) -> Channel:
+    """The channel, on which aio-pika takes what comes with a delivery mode that it does not know: it would drop it, unsettled for ever.
+
+    RabbitMQ 3 refuses to publish that, and 4 does not.
+    """
+    consume = channel.basic_consume
+
+    async def basic_consume(queue: str, consumer_callback: ConsumerCallback, **options: Any) -> Any:
+        async def take(message: DeliveredMessage) -> Any:
+            properties = message.header.properties
+            if properties.delivery_mode not in KNOWN_MODES:
+                properties.delivery_mode = None
+            return await consumer_callback(message)
+
+        return await consume(queue, take, **options)
+
+    channel.basic_consume = basic_consume  # type: ignore[method-assign]  # one channel's: aio-pika offers no other place
+    return channel
