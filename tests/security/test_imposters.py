@@ -10,6 +10,7 @@ from bus.envelope import Envelope
 from bus.errors import Unavailable
 from bus.inbox import MemoryInbox
 from bus.router import Router
+from bus.settlement import CONCLUDE_PATIENCE
 from bus.topology import reply_queue
 from bus.transport import Outcome, Returned
 from tests.security.world import DAY, Ledger, World, codes
@@ -97,17 +98,17 @@ async def test_an_outcome_that_could_not_be_told_is_for_who_asked_alone() -> Non
         world.yard.grant(service, call=(contract_of(CloseBooks),))
     down = [True]
 
-    def once(sent: Envelope) -> Outcome | None:
+    def answer(sent: Envelope) -> Outcome | None:
         if down and sent.in_reply_to:
-            down.pop()
             raise Unavailable("no connection")
         return None
 
-    ledger = Ledger(world, "job", answer=once)
+    ledger = Ledger(world, "job", answer=answer)
     job = FakeDelivery(world.job())
     ledger.receiver.take(job)
-    await asyncio.sleep(5)
+    await asyncio.sleep(CONCLUDE_PATIENCE + 30)
     assert (job.requeues, len(ledger.handled)) == (1, 1)
+    down.clear()
     ledger.receiver.take(FakeDelivery(world.job("mail", body=b"{}")))
     await settle_down()
     assert len(ledger.handled) == 2, "it was told what another's job came to"

@@ -48,6 +48,7 @@ from bus.transports.rabbitmq.patience import heeds_patience
 from bus.transports.rabbitmq.plain import PlainConsuming, PlainDelivery, PlainPublishing
 from bus.transports.rabbitmq.publisher import Publisher
 from bus.transports.rabbitmq.publishing import LARGEST_BODY, ConfirmedChannel
+from bus.transports.rabbitmq.refusing import SILENT, SILENT_AT_FIRST
 from bus.transports.rabbitmq.tolerance import TolerantReader
 from bus.transports.wire import Wire
 from tests.lane.fakes import connected
@@ -132,6 +133,7 @@ class FakeLink:
     name = "link"
     trouble: str | None = None
     heeds = False
+    blocked = False
 
     def __init__(self) -> None:
         self.up = asyncio.Event()
@@ -139,6 +141,9 @@ class FakeLink:
         self.channels: list[FakeChannel] = []
         self.declaring = asyncio.Event()
         self.declaring.set()
+
+    async def takes_publishes(self) -> bool:
+        return self.up.is_set() and not self.blocked
 
     async def unblocked(self) -> None:
         await self.up.wait()
@@ -281,7 +286,7 @@ async def test_a_queue_that_does_not_answer_keeps_nothing_from_going_to_others()
     silent = [publisher.publish(message(str(number)), ADDRESS, timeout=2) for number in range(20)]
     assert all(isinstance(error, Unavailable | DeadlineExceeded) for error in await asyncio.gather(*silent, return_exceptions=True))
     other = asyncio.create_task(publisher.publish(message(), Address(exchange="bus.jobs", routing_key="other"), timeout=10))
-    await asyncio.sleep(5)
+    await asyncio.sleep(3)
     opened[-1].on_confirm(1, multiple=False, ok=True)
     assert await other == Accepted()
     assert len(opened) == 2
@@ -315,12 +320,53 @@ async def test_a_channel_that_an_alarm_holds_up_stays_and_so_it_does_when_its_co
 @virtual
 async def test_a_channel_whose_confirms_are_only_waited_for_stays() -> None:
     async with Publishing(window=4) as here:
+        first = here.publish()
+        await settle_down()
+        here.channel.confirms[0].set_result(None)
+        assert await first == Accepted()
         waiting = [here.publish(str(number), timeout=60) for number in range(4)]
-        await asyncio.sleep(30)
+        await asyncio.sleep(SILENT - 2)
         assert len(here.link.channels) == 1
-        for confirm in here.channel.confirms:
+        for confirm in here.channel.confirms[1:]:
             confirm.set_result(None)
         assert await asyncio.gather(*waiting) == [Accepted()] * 4
+
+
+@virtual
+async def test_a_new_channel_that_never_says_anything_is_given_up_and_who_waits_can_try_another() -> None:
+    """Opened while the node hung that led the queue, it waits for that node, and longer than the queue is without a leader."""
+    link, opened = FakeLink(), list[ConfirmedChannel]()
+
+    def open_(_: Channel) -> ConfirmedChannel:
+        opened.append(ConfirmedChannel(connected()[0], 1, window=10))
+        return opened[-1]
+
+    publisher = Publisher(cast("Link", link), confirms=True, opened=open_)
+    publisher.start()
+    await settle_down()
+    with pytest.raises(ConnectionLost) as caught:
+        await publisher.publish(message(), ADDRESS, timeout=2 * SILENT_AT_FIRST)
+    assert caught.value.maybe_executed
+    again = asyncio.create_task(publisher.publish(message(), ADDRESS, timeout=60))
+    await asyncio.sleep(2)
+    opened[-1].on_confirm(1, multiple=False, ok=True)
+    assert await again == Accepted()
+    assert len(opened) == 2
+    await publisher.close()
+
+
+@virtual
+async def test_a_channel_is_not_given_up_for_its_silence_in_an_alarm() -> None:
+    async with Publishing() as here:
+        waiting = here.publish(timeout=200)
+        await settle_down()
+        here.link.blocked = True
+        await asyncio.sleep(100)
+        here.link.blocked = False
+        await asyncio.sleep(2)
+        here.channel.confirms[0].set_result(None)
+        assert await waiting == Accepted()
+        assert len(here.link.channels) == 1
 
 
 @virtual

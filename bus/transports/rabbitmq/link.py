@@ -94,6 +94,17 @@ class Connected:
             except TimeoutError:
                 continue
 
+    async def takes_publishes(self) -> bool:
+        """Whether it is up and no alarm that the broker has told us of holds publishes up; does not wait."""
+        if not self.up.is_set():
+            return False
+        try:
+            async with asyncio.timeout(0):
+                await self._underlay().ready()
+        except (TimeoutError, Unavailable):
+            return False
+        return True
+
     async def channel(self, *, confirms: bool) -> Channel:
         """A channel of this connection, at most after `RPC_TIMEOUT` seconds."""
         async with asyncio.timeout(RPC_TIMEOUT):

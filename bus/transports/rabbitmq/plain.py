@@ -54,6 +54,11 @@ class PlainPublishing:
         """Whether it can publish."""
         return not self.ended.done() and not self._channel.is_closed
 
+    @property
+    def waiting(self) -> bool:
+        """Whether the broker's word is waited for."""
+        return bool(self._in_flight)
+
     async def publish(self, envelope: Envelope, address: Address, ends: float) -> Outcome:
         """Publish, and what the broker says by `ends` (loop time); `Transport.send` says what is raised."""
         async with self._place(envelope.id, ends):

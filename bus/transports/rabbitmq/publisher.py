@@ -16,7 +16,7 @@ from bus.transport import Outcome
 from bus.transports.rabbitmq.faults import TROUBLE, translated
 from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, Connected, quietly_closed
 from bus.transports.rabbitmq.refusals import REFUSED
-from bus.transports.rabbitmq.refusing import GivingUp, Verdicts
+from bus.transports.rabbitmq.refusing import GivingUp, Silence, Verdicts
 
 __all__ = ["Publisher", "Publishing"]
 
@@ -37,6 +37,11 @@ class Publishing(Protocol):
     @property
     def alive(self) -> bool:
         """Whether it can publish."""
+        ...
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the broker's word is waited for, and no full socket holds it up."""
         ...
 
     @property
@@ -65,7 +70,7 @@ class Publisher:
         self._open = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._now: Callable[[], float] | None = None
-        self._giving_up = GivingUp()
+        self._giving_up, self._silence = GivingUp(), Silence()
 
     def start(self) -> None:
         """Open the channel, and again whenever it ends."""
@@ -102,7 +107,8 @@ class Publisher:
             if done:
                 return
             clogged = clogged + 1 if current.clogged else 0
-            if clogged == MOST_CLOGGED:
+            waiting = current.waiting and await self._link.takes_publishes()
+            if clogged == MOST_CLOGGED or self._silence.is_due(current.verdicts, loop.time(), waiting=waiting):
                 log.warning("the broker does not confirm what is published; trying another channel", extra={"link": self._link.name})
                 return
             if self._giving_up.is_due(current.verdicts, loop.time()):

@@ -90,6 +90,11 @@ class ConfirmedChannel:
         return not self.ended.done()
 
     @property
+    def waiting(self) -> bool:
+        """Whether the broker's word is waited for, and no full socket holds it up."""
+        return bool(self._pending) and self.lane.writable
+
+    @property
     def clogged(self) -> bool:
         """Whether half of its window is taken by publishes whose callers have given up: a queue does not answer, and keeps out others."""
         return self.lane.writable and 2 * sum(entry.future.done() for entry in self._pending.values()) >= self._window
@@ -220,7 +225,7 @@ class UnconfirmedChannel:
     What no queue takes is told to `on_returned` by its id, and what the broker drops with the channel to `on_failed`.
     """
 
-    clogged = False
+    clogged = waiting = False
 
     def __init__(
         self, lane: Lane, number: int, *, on_returned: Callable[[str, str], None], on_failed: Callable[[str, BusError], None]

@@ -1,15 +1,22 @@
-"""A channel on which the broker nacks everything.
+"""A channel on which the broker nacks everything, or says nothing.
 
-A queue that is full does that, and so does a channel that was opened in the moment in which a quorum queue lost its leader: it
+A queue that is full does the first, and so does a channel that was opened in the moment in which a quorum queue lost its leader: it
 does not hear who leads now (RabbitMQ 3.10.8), for as long as the node is away on which the old one was. A new channel asks.
+
+Where that node hangs, such a channel waits for its answer and says nothing: on RabbitMQ 4.3.6 for over a minute, after others
+had a leader again for long. A channel that knew the queue before hears of the new leader, after 6 to 10 s.
 """
 
-__all__ = ["LONGEST", "SHORTEST", "GivingUp", "Verdicts"]
+__all__ = ["LONGEST", "SHORTEST", "SILENT", "SILENT_AT_FIRST", "GivingUp", "Silence", "Verdicts"]
 
 SHORTEST = 1.5
 """Seconds of nothing but nacks after which a channel is given up. An election takes less."""
 LONGEST = 24.0
 """Seconds; twice as long each time, since a new channel does not help a queue that is full."""
+SILENT_AT_FIRST, SILENT = 4.0, 15.0
+"""Seconds without an ack or nack for what is under way after which a channel is given up: one that has never said anything, and another."""
+LONGEST_SILENT = 60.0
+"""Seconds; twice as long each time, since a new channel does not help a broker that is slow, and costs it more."""
 
 
 class Verdicts:
@@ -18,16 +25,20 @@ class Verdicts:
     def __init__(self) -> None:
         self.accepted = False
         """Whether it took anything."""
+        self.heard = 0
+        """Acks and nacks."""
         self.refusing_since: float | None = None
         """The moment of the first nack after the last ack, in seconds of the caller's clock."""
 
     def accept(self) -> None:
         """An ack."""
         self.accepted = True
+        self.heard += 1
         self.refusing_since = None
 
     def refuse(self, now: float) -> None:
         """A nack."""
+        self.heard += 1
         if self.refusing_since is None:
             self.refusing_since = now
 
@@ -45,4 +56,27 @@ class GivingUp:
         if verdicts.refusing_since is None or now - verdicts.refusing_since < self._seconds:
             return False
         self._seconds = min(2 * self._seconds, LONGEST)
+        return True
+
+
+class Silence:
+    """When a channel is given up that says nothing, and its successors."""
+
+    def __init__(self) -> None:
+        self._given_up = 0
+        self._verdicts: Verdicts | None = None
+        self._heard = 0
+        self._since: float | None = None
+
+    def is_due(self, verdicts: Verdicts, now: float, *, waiting: bool) -> bool:
+        """Whether this channel is to be given up. `waiting`: whether something is under way on it that nothing holds up but the broker."""
+        if verdicts.heard:
+            self._given_up = 0
+        if not waiting or self._since is None or verdicts is not self._verdicts or verdicts.heard != self._heard:
+            self._verdicts, self._heard, self._since = verdicts, verdicts.heard, now if waiting else None
+            return False
+        if now - self._since < min((SILENT if verdicts.heard else SILENT_AT_FIRST) * 2**self._given_up, LONGEST_SILENT):
+            return False
+        self._given_up += 1
+        self._since = None
         return True
