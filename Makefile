@@ -17,15 +17,15 @@ demo: $(STAMP) ## a recording becomes a transcript, a note and documents (ARGS=-
 	@$(BIN)/bus demo $(ARGS)
 
 # What tests start in processes of their own imports the bus anew each time: it is compiled once, even where the environment says not to.
-# Faults are mostly waited for (a node's start, an election, a retry's second), so they run beside the others. Tests that share a node
-# that may be killed stay in one of the four processes; these groups begin first.
+# Faults are mostly waited for (a node's start, an election, a retry's second), so they run beside the others: the first of four workers
+# begins with them, and the others take from its end.
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(STAMP) ## unit tests, which need no broker, then everything else on a real RabbitMQ
 	@echo "test: unit tests"
 	@$(BIN)/python -m pytest -q tests/unit
 	@env -u BUS_URL scripts/ensure-broker
 	@echo "test: the rest, on RabbitMQ, and faults while messages flow on nodes that may be killed"
-	@$(BIN)/python -m pytest -q --ignore=tests/unit --numprocesses=4 --dist=loadgroup
+	@$(BIN)/python -m pytest -q --ignore=tests/unit --numprocesses=4 --dist=worksteal
 
 test-chaos: $(STAMP) ## the ledger's short form: faults while messages flow, and what was lost (the long form: make chaos)
 	@env -u BUS_URL scripts/ensure-broker

@@ -31,20 +31,13 @@ gc.disable()  # until all is imported
 NEEDS_BROKER = {"broker", "vhost_url", "shared_broker", "private_node"}
 
 
-# One process of pytest has all tests that share a node of their own: a start costs 5 s of processor.
-NODES = {"lasting_node": "private node", "chaos_node": "chaos"}
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a RabbitMQ, so that `-m "not broker"` leaves it out, and what needs one that it may kill."""
     for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        if NEEDS_BROKER.intersection(fixtures):
+        if NEEDS_BROKER.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.broker)
-        if "private_node" in fixtures:
+        if "private_node" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.private_node)
-        for node in NODES.keys() & set(fixtures):
-            item.add_marker(pytest.mark.xdist_group(NODES[node]))
 
 
 def pytest_collection_finish() -> None:

@@ -110,8 +110,8 @@ async def test_a_restarted_node_keeps_its_data(node: PrivateNode) -> None:
 
 async def test_a_paused_node_accepts_and_does_not_answer_until_it_is_resumed(node: PrivateNode) -> None:
     await node.pause()
+    await until(lambda: not greets(LOOPBACK, node.port), "the node's threads to stop")
     assert accepts(node.port)
-    assert not greets(LOOPBACK, node.port)
     await node.resume()
     await until(lambda: greets(LOOPBACK, node.port), "an answer after the pause")
 
