@@ -13,8 +13,8 @@ from bus.topology import Queue
 __all__ = ["patience_of", "refuse_impatient"]
 
 PoliciesOf = Callable[[Queue], Awaitable[Mapping[str, Any]]]
-SETTLING = 60.0
-"""Seconds for what follows a handler: its retry's or dead letter's copy, and that copy's confirm."""
+SETTLING = 90.0
+"""Seconds for what follows a handler: its retry's or dead letter's copy, which is sent again for a minute, and the last one's confirm."""
 
 
 def patience_of(endpoint: Endpoint, router: Router, *, least: float) -> float | None:

@@ -97,9 +97,8 @@ class Settler:
         while loop.time() < ends:
             attempt += 1
             with suppress(TimeoutError):
-                async with asyncio.timeout(1 + backoff(attempt)):
-                    await self._stopping.wait()
-                    return False
+                await asyncio.wait_for(self._stopping.wait(), 1 + backoff(attempt))
+                return False
             if await self._settle(envelope, outcome):
                 return True
         return False
@@ -112,8 +111,7 @@ class Settler:
         """Offer results no more."""
         for offer in self._offers:
             offer.cancel()
-        if self._offers:
-            await asyncio.wait(self._offers)
+        await asyncio.gather(*self._offers, return_exceptions=True)
 
     async def _answer(self, request: Envelope, reply_to: str, answer: Envelope, via: Delivery | None) -> None:
         """On the delivery's own channel, so that the reply reaches the broker before the ack; where that is gone, on another."""

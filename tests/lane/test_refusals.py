@@ -9,8 +9,8 @@ from pamqp.commands import Channel
 
 from bus.errors import BusError, ConnectionLost, PermissionDenied
 from bus.topology import Address
-from bus.transports.rabbitmq.publishing import UnconfirmedChannel
 from bus.transports.rabbitmq.refusals import Closing, is_refusal_of
+from bus.transports.rabbitmq.unconfirmed import UnconfirmedChannel
 from tests.lane.fakes import connected
 from tests.lane.streams import method
 from tests.lane.test_confirmed_channel import Broker, message, turns

@@ -99,7 +99,7 @@ async def test_a_handler_of_any_length_is_served_where_the_broker_heeds_how_long
     transport, notes = FakeTransport(heeds=True), list[str]()
     settings = load_settings(consumer_timeout=999)
     async with Bus("ledger", settings=settings, transport=transport) as bus, bus.serving(working(1, notes)):
-        assert transport.patiences["ledger.jobs.close.v1"] == 1000 + 1000 + 60  # its own, what it may have to wait for, and what follows
+        assert transport.patiences["ledger.jobs.close.v1"] == 1000 + 1000 + 90  # its own, what it may have to wait for, and what follows
 
 
 @virtual

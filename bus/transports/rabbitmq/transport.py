@@ -18,8 +18,9 @@ from bus.transports.rabbitmq.depth import ready_in
 from bus.transports.rabbitmq.link import Link
 from bus.transports.rabbitmq.plain import PlainConsuming, PlainDelivery, PlainPublishing
 from bus.transports.rabbitmq.publisher import Publisher, Publishing
-from bus.transports.rabbitmq.publishing import ACCEPTED, ConfirmedChannel, UnconfirmedChannel
+from bus.transports.rabbitmq.publishing import ACCEPTED, ConfirmedChannel
 from bus.transports.rabbitmq.renewal import Renewal
+from bus.transports.rabbitmq.unconfirmed import UnconfirmedChannel
 from bus.transports.wire import TRAFFIC
 
 __all__ = ["RabbitMQTransport"]
