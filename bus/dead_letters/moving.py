@@ -54,6 +54,11 @@ class Replaying:
     """Whether everything is checked and nothing is moved."""
     clock: Callable[[], float] = time.time
 
+    def __post_init__(self) -> None:
+        """`ConfigurationError` for what could move nothing."""
+        if self.rate is not None and not self.rate > 0:  # NaN, too
+            raise ConfigurationError(f"a rate is messages a second, above 0, not {self.rate:g}; without one it is as fast as it goes")
+
 
 @dataclass(slots=True, kw_only=True)
 class Replayed:

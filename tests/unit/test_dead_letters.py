@@ -7,6 +7,7 @@ from bus.dead_letters import FaultRecord, Letter, Replaying, Selection
 from bus.dead_letters.moving import revived
 from bus.dead_letters.record import Worker, fault_headers, read_record
 from bus.envelope import Envelope
+from bus.errors import ConfigurationError
 from bus.recovery import DeadLetter
 from bus.topology import replay_address, work_queue
 from bus.transports import wire
@@ -159,6 +160,12 @@ def test_a_revived_message_is_as_it_was_sent_but_for_its_history() -> None:
     died = dead(attempt=5, expires=MS + 1, reply_to="r", timestamp=7, headers=headers)
     again = revived(letter(attempt=5, expires=MS + 1, reply_to="r", timestamp=7, headers=headers), replaying())
     assert again == died.evolve(attempt=1, headers={"replays": 1, "replayed-at": MS, "replayed-by": "ann@host-1", "mine": "kept"})
+
+
+@pytest.mark.parametrize("rate", [0, -1, float("nan")])
+def test_a_rate_at_which_nothing_moves_is_refused(rate: float) -> None:
+    with pytest.raises(ConfigurationError, match="above 0"):
+        Replaying(by="me", rate=rate)
 
 
 def test_replays_are_counted() -> None:
