@@ -95,6 +95,8 @@ class FarEnd(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        if self._near.transport.is_closing():
+            transport.abort()  # it was cut while this end was dialled, and nobody else would close it
 
     @override
     def data_received(self, data: bytes) -> None:

@@ -1,7 +1,11 @@
 """The faulty proxy's way with frames: a fault that is not made as it is meant proves nothing."""
 
+import asyncio
+from typing import cast
+
 from bus.transports.rabbitmq.frames import HEARTBEAT, ack_frame, publish_frames, publish_method
 from tests.chaos.proxy import NO_SUCH_TAG, FaultyProxy, Frames
+from tests.conformance.proxy import Pipe
 
 PUBLISHED = publish_frames(3, publish_method("x", "key", mandatory=True), b"\x00\x00", b"body", 4096)
 CONFIRM = ack_frame(3, 7, multiple=True)
@@ -40,3 +44,16 @@ def test_a_cut_waits_for_frames_that_matter_and_falls_within_them() -> None:
         assert place is not None
         assert 0 < place < len(PUBLISHED)
         assert proxy.to_cut("up", frames) is None
+
+
+async def test_a_connection_that_is_cut_while_its_far_end_is_dialled_is_closed_at_both_ends() -> None:
+    """The broker's end stayed open until the broker gave it up, and a later test was blamed for it."""
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    broker = server.sockets[0].getsockname()[:2]
+    _, near = await asyncio.open_connection(*broker)
+    near.transport.abort()
+    pipe = Pipe(broker, set())
+    pipe.transport = cast("asyncio.Transport", near.transport)
+    far, _ = await asyncio.get_running_loop().create_connection(lambda: pipe.far, *broker)
+    assert far.is_closing()
+    server.close()
