@@ -186,6 +186,19 @@ class Publishing:
         return asyncio.create_task(self.publisher.publish(message(message_id), ADDRESS, timeout=timeout))
 
 
+class LanePublishing(Publishing):
+    """The same on the fast lane, and the channels that were opened on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lane, self.opened = connected()[0], list[ConfirmedChannel]()
+        self.publisher = Publisher(cast("Link", self.link), confirms=True, opened=self._open)
+
+    def _open(self, _: Channel) -> ConfirmedChannel:
+        self.opened.append(ConfirmedChannel(self.lane, 1, window=10))
+        return self.opened[-1]
+
+
 # --- publishing ------------------------------------------------------------------------------------------------------
 
 
@@ -274,47 +287,30 @@ async def test_a_channel_that_lives_for_days_is_watched_by_one_observer() -> Non
 @virtual
 async def test_a_queue_that_does_not_answer_keeps_nothing_from_going_to_others() -> None:
     """A quorum queue whose majority is away neither confirms nor nacks, and each publish to it would hold its place for as long."""
-    link, opened = FakeLink(), list[ConfirmedChannel]()
-
-    def open_(_: Channel) -> ConfirmedChannel:
-        opened.append(ConfirmedChannel(connected()[0], 1, window=10))
-        return opened[-1]
-
-    publisher = Publisher(cast("Link", link), confirms=True, opened=open_)
-    publisher.start()
-    await settle_down()
-    silent = [publisher.publish(message(str(number)), ADDRESS, timeout=2) for number in range(20)]
-    assert all(isinstance(error, Unavailable | DeadlineExceeded) for error in await asyncio.gather(*silent, return_exceptions=True))
-    other = asyncio.create_task(publisher.publish(message(), Address(exchange="bus.jobs", routing_key="other"), timeout=10))
-    await asyncio.sleep(3)
-    opened[-1].on_confirm(1, multiple=False, ok=True)
-    assert await other == Accepted()
-    assert len(opened) == 2
-    await publisher.close()
+    async with LanePublishing() as here:
+        silent = await asyncio.gather(*(here.publish(str(number), timeout=2) for number in range(20)), return_exceptions=True)
+        assert all(isinstance(error, Unavailable | DeadlineExceeded) for error in silent)
+        elsewhere = Address(exchange="bus.jobs", routing_key="other")
+        other = asyncio.create_task(here.publisher.publish(message(), elsewhere, timeout=10))
+        await asyncio.sleep(3)
+        here.opened[-1].on_confirm(1, multiple=False, ok=True)
+        assert await other == Accepted()
+        assert len(here.opened) == 2
 
 
 @virtual
 async def test_a_channel_that_an_alarm_holds_up_stays_and_so_it_does_when_its_confirms_come_late() -> None:
-    link, (lane, _), opened = FakeLink(), connected(), list[ConfirmedChannel]()
-
-    def open_(_: Channel) -> ConfirmedChannel:
-        opened.append(ConfirmedChannel(lane, 1, window=10))
-        return opened[-1]
-
-    publisher = Publisher(cast("Link", link), confirms=True, opened=open_)
-    publisher.start()
-    await settle_down()
-    burst = asyncio.gather(*(publisher.publish(message(str(n)), ADDRESS, timeout=2) for n in range(10)), return_exceptions=True)
-    await settle_down()
-    lane.unblocked.clear()
-    assert all(isinstance(error, DeadlineExceeded) for error in await burst)
-    await asyncio.sleep(60)
-    lane.unblocked.set()
-    await asyncio.sleep(1)
-    opened[0].on_confirm(10, multiple=True, ok=True)
-    await asyncio.sleep(60)
-    assert len(opened) == 1
-    await publisher.close()
+    async with LanePublishing() as here:
+        burst = asyncio.gather(*(here.publish(str(number), timeout=2) for number in range(10)), return_exceptions=True)
+        await settle_down()
+        here.lane.unblocked.clear()
+        assert all(isinstance(error, DeadlineExceeded) for error in await burst)
+        await asyncio.sleep(60)
+        here.lane.unblocked.set()
+        await asyncio.sleep(1)
+        here.opened[0].on_confirm(10, multiple=True, ok=True)
+        await asyncio.sleep(60)
+        assert len(here.opened) == 1
 
 
 @virtual
@@ -335,24 +331,15 @@ async def test_a_channel_whose_confirms_are_only_waited_for_stays() -> None:
 @virtual
 async def test_a_new_channel_that_never_says_anything_is_given_up_and_who_waits_can_try_another() -> None:
     """Opened while the node hung that led the queue, it waits for that node, and longer than the queue is without a leader."""
-    link, opened = FakeLink(), list[ConfirmedChannel]()
-
-    def open_(_: Channel) -> ConfirmedChannel:
-        opened.append(ConfirmedChannel(connected()[0], 1, window=10))
-        return opened[-1]
-
-    publisher = Publisher(cast("Link", link), confirms=True, opened=open_)
-    publisher.start()
-    await settle_down()
-    with pytest.raises(ConnectionLost) as caught:
-        await publisher.publish(message(), ADDRESS, timeout=2 * SILENT_AT_FIRST)
-    assert caught.value.maybe_executed
-    again = asyncio.create_task(publisher.publish(message(), ADDRESS, timeout=60))
-    await asyncio.sleep(2)
-    opened[-1].on_confirm(1, multiple=False, ok=True)
-    assert await again == Accepted()
-    assert len(opened) == 2
-    await publisher.close()
+    async with LanePublishing() as here:
+        with pytest.raises(ConnectionLost) as caught:
+            await here.publish(timeout=2 * SILENT_AT_FIRST)
+        assert caught.value.maybe_executed
+        again = here.publish(timeout=60)
+        await asyncio.sleep(2)
+        here.opened[-1].on_confirm(1, multiple=False, ok=True)
+        assert await again == Accepted()
+        assert len(here.opened) == 2
 
 
 @virtual
