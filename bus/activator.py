@@ -112,7 +112,7 @@ class ServiceActivator:
             await asyncio.sleep(backoff(attempt))
             try:
                 return await ask()
-            except Exception:
+            except Exception:  # as above: it is raised in the end
                 if loop.time() > ends:
                     raise
 

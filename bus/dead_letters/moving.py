@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from bus.dead_letters.reading import MOST_LOOKED_AT, Reading, Taken, reading
+from bus.dead_letters.reading import MOST_LOOKED_AT, Taken, reading
 from bus.dead_letters.record import FIRST_FAILED, PARKED, REPLAYS, Headers, without_record
 from bus.dead_letters.selection import EVERYTHING, Letter, Seen, Selection
 from bus.envelope import Envelope
@@ -125,7 +125,7 @@ async def replay(
         # What the broker has not seen acked fills the hold: so the window is the most that can be there twice, acks lost or not.
         async with reading(transport, dead_queue, hold=how.window) as letters:
             try:
-                async for taken in _paced(_meant(letters, most, fits), how.rate):
+                async for taken in _paced(letters.meant(fits, most), how.rate):
                     done.matched += 1
                     if not await move.begin(taken) and letters.keep(taken) >= most:
                         break
@@ -265,7 +265,7 @@ async def purge(
     on_progress(done)
     with _noting(done):
         async with reading(transport, dead_queue, hold=most) as letters:
-            async for taken in _meant(letters, most, selection.fits):
+            async for taken in letters.meant(selection.fits, most):
                 done.matched += 1
                 if not await taken.delivery.ack():
                     break
@@ -273,15 +273,6 @@ async def purge(
                 on_progress(done)
             done.unseen = await letters.unseen()
     return done
-
-
-async def _meant(letters: Reading, most: int, fits: Callable[[Letter], bool]) -> AsyncIterator[Taken]:
-    """Those that are meant; the others are kept, at most so many."""
-    async for taken in letters.letters():
-        if fits(taken.letter):
-            yield taken
-        elif letters.keep(taken) >= most:
-            return
 
 
 def _replayed_since(letter: Letter, started: int) -> bool:

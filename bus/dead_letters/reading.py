@@ -1,7 +1,7 @@
 """Reading dead letters: they are delivered, and what nobody acks is handed back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -82,6 +82,14 @@ class Reading:
                 return
             self._seen += 1
             yield Taken(letter=_letter(delivery, self._queue.name), delivery=delivery)
+
+    async def meant(self, fits: Callable[[Letter], bool], most: int) -> AsyncIterator[Taken]:
+        """Those that fit; the others are kept, at most so many."""
+        async for taken in self.letters():
+            if fits(taken.letter):
+                yield taken
+            elif self.keep(taken) >= most:
+                return
 
     def keep(self, taken: Taken) -> int:
         """It goes back when the reading ends: sooner it would come again at once. How many are kept."""
