@@ -18,12 +18,12 @@ from benchmarks.machine import described, peer_versions, today
 from benchmarks.peers import PEERS, prepare
 from benchmarks.waiting import waiting
 from benchmarks.works import CLOSED, HEADLINE, Rounds, Run, closed, fanout, flow, jobs, latency, scaling
-from bus.brokers.broker import Broker
-from bus.brokers.choice import broker_for, choose
-from bus.brokers.installation import find_installation
-from bus.brokers.installation import versions as broker_versions
-from bus.brokers.private_node import PrivateNode
 from bus.errors import BusError
+from bus.operations.brokers.broker import Broker
+from bus.operations.brokers.installation import find_installation
+from bus.operations.brokers.installation import versions as broker_versions
+from bus.operations.brokers.private_node import PrivateNode
+from bus.operations.brokers.select import broker_for, choose
 
 Work = Callable[[Run], Awaitable[dict[str, Rounds]]]
 KEPT = ("rate", "count", "seconds", "p50", "p99", "p999", "cpu", "rss", "rss_early", "waiting", "others")

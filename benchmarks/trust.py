@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from bus.key_files import KeyDirectory
+from bus.security.key_directory import KeyDirectory
 
 __all__ = ["ROLES", "Trust"]
 

@@ -1,146 +1,25 @@
 """Trunkline: requests, events and jobs between Python services on RabbitMQ.
 
-The names are loaded when they are first used (PEP 562): importing a kind must not load the transports. Only those of
-`bus.contract` are loaded at once, because its decorator has the module's name: a module that is imported later would
-take the name's place.
+The public names are listed once, in `__init__.pyi`, which type checkers read too. Each is loaded
+when it is first used (PEP 562), so that importing a contract does not load the transports.
 """
 
+import pkgutil
+import re
 from importlib import import_module
-from typing import TYPE_CHECKING
 
-from bus.contract import Event, Job, Message, Request, contract
+_STUB = (pkgutil.get_data("bus", "__init__.pyi") or b"").decode()
+_MODULES = {name: module for module, name in re.findall(r"^from (bus\.[\w.]+) import (\w+) as \2$", _STUB, re.MULTILINE)}
 
-if TYPE_CHECKING:
-    from bus.app import Bus
-    from bus.context import Context, correlated
-    from bus.depends import Depends
-    from bus.errors import (
-        Aborted,
-        AlreadyExists,
-        BusError,
-        Cancelled,
-        ConfigurationError,
-        ConnectionLost,
-        ContractError,
-        ContractViolation,
-        DataLoss,
-        DeadlineExceeded,
-        Expired,
-        FailedPrecondition,
-        Internal,
-        InvalidArgument,
-        NotFound,
-        NotServed,
-        OutOfRange,
-        PermissionDenied,
-        ResourceExhausted,
-        TopologyMismatch,
-        Unauthenticated,
-        Unavailable,
-        Undecodable,
-        Unimplemented,
-        Unknown,
-        UnknownKey,
-    )
-    from bus.policy import RetryPolicy
-    from bus.replies import JobHandle
-    from bus.router import Router
-    from bus.sensitive import Sensitive
-    from bus.settings import Settings
-    from bus.stacks import CLIENT, SERVER
-
-_HOMES = {
-    "bus.app": ("Bus",),
-    "bus.context": ("Context", "correlated"),
-    "bus.depends": ("Depends",),
-    "bus.errors": (
-        "Aborted",
-        "AlreadyExists",
-        "BusError",
-        "Cancelled",
-        "ConfigurationError",
-        "ConnectionLost",
-        "ContractError",
-        "ContractViolation",
-        "DataLoss",
-        "DeadlineExceeded",
-        "Expired",
-        "FailedPrecondition",
-        "Internal",
-        "InvalidArgument",
-        "NotFound",
-        "NotServed",
-        "OutOfRange",
-        "PermissionDenied",
-        "ResourceExhausted",
-        "TopologyMismatch",
-        "Unauthenticated",
-        "Unavailable",
-        "Undecodable",
-        "Unimplemented",
-        "Unknown",
-        "UnknownKey",
-    ),
-    "bus.policy": ("RetryPolicy",),
-    "bus.replies": ("JobHandle",),
-    "bus.router": ("Router",),
-    "bus.sensitive": ("Sensitive",),
-    "bus.settings": ("Settings",),
-    "bus.stacks": ("CLIENT", "SERVER"),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
-__all__ = [
-    "CLIENT",
-    "SERVER",
-    "Aborted",
-    "AlreadyExists",
-    "Bus",
-    "BusError",
-    "Cancelled",
-    "ConfigurationError",
-    "ConnectionLost",
-    "Context",
-    "ContractError",
-    "ContractViolation",
-    "DataLoss",
-    "DeadlineExceeded",
-    "Depends",
-    "Event",
-    "Expired",
-    "FailedPrecondition",
-    "Internal",
-    "InvalidArgument",
-    "Job",
-    "JobHandle",
-    "Message",
-    "NotFound",
-    "NotServed",
-    "OutOfRange",
-    "PermissionDenied",
-    "Request",
-    "ResourceExhausted",
-    "RetryPolicy",
-    "Router",
-    "Sensitive",
-    "Settings",
-    "TopologyMismatch",
-    "Unauthenticated",
-    "Unavailable",
-    "Undecodable",
-    "Unimplemented",
-    "Unknown",
-    "UnknownKey",
-    "contract",
-    "correlated",
-]
+__all__ = sorted(_MODULES)  # noqa: PLE0605 - computed from the stub, which is the only list
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME_OF:
+    if name not in _MODULES:
         raise AttributeError(f"module 'bus' has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return list(__all__)

@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bus.errors import ConfigurationError
-from bus.password_file import read_password
+from bus.security.secret_files import read_password
 
 __all__ = ["Settings", "load_settings"]
 

@@ -15,10 +15,10 @@ from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
-from bus.app import Bus
-from bus.depends import provider
-from bus.router import Router
-from bus.sensitive import shown_values
+from bus.contracts.sensitive import shown_values
+from bus.runtime.bus import Bus
+from bus.runtime.dependencies import provider
+from bus.runtime.router import Router
 from bus.settings import Settings
 from bus.transports.memory import MemoryBroker, MemoryTransport, VirtualLoop, wall_clock
 

@@ -10,7 +10,7 @@ from faststream import FastStream
 from faststream.rabbit import RabbitBroker
 
 from bus import Bus, Depends, Message, Request, Router, contract
-from bus.faststream import attach
+from bus.integrations.faststream import attach
 
 broker = RabbitBroker(os.environ["BUS_URL"], logger=None)
 app = FastStream(broker, logger=None)

@@ -20,33 +20,40 @@ Every public name, with its signature and what its docstring says. Made by `scri
 seconds, and what is asynchronous says so. The [errors](errors.md) and the [settings](settings.md) have pages of their own."""
 
 SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "Contracts": {"bus.contract": ("contract", "Message", "Request", "Event", "Job"), "bus.sensitive": ("Sensitive",)},
-    "Asking, telling, handing over": {"bus.app": ("Bus",), "bus.replies": ("JobHandle",), "bus.context": ("correlated",)},
-    "Serving": {
-        "bus.router": ("Router", "Lifespan"),
-        "bus.policy": ("RetryPolicy",),
-        "bus.context": ("Context",),
-        "bus.depends": ("Depends",),
+    "Contracts": {"bus.contracts.contract": ("contract", "Message", "Request", "Event", "Job"), "bus.contracts.sensitive": ("Sensitive",)},
+    "Asking, telling, handing over": {
+        "bus.runtime.bus": ("Bus",),
+        "bus.runtime.pending_replies": ("JobHandle",),
+        "bus.messaging.context": ("correlated",),
     },
-    "On FastStream: `bus.faststream`": {"bus.faststream": ("attach", "application")},
+    "Serving": {
+        "bus.runtime.router": ("Router", "Lifespan"),
+        "bus.contracts.retry_policy": ("RetryPolicy",),
+        "bus.messaging.context": ("Context",),
+        "bus.runtime.dependencies": ("Depends",),
+    },
+    "On FastStream: `bus.integrations.faststream`": {"bus.integrations.faststream": ("attach", "application")},
     "Testing: `bus.testing`": {
         "bus.testing": ("MemoryBuses", "replaced"),
-        "bus.sensitive": ("shown_values",),
+        "bus.contracts.sensitive": ("shown_values",),
         "bus.transports.memory.broker": ("MemoryBroker",),
         "bus.transports.memory.transport": ("MemoryTransport",),
         "bus.transports.memory.virtual_time": ("VirtualLoop", "wall_clock"),
     },
-    "Logging: `bus.logs`": {"bus.logs": ("configure_logging",)},
-    "Messages": {"bus.envelope": ("Envelope", "Progress")},
-    "Dead letters: `bus.dead_letters`": {
-        "bus.dead_letters.selection": ("Letter", "Selection", "EVERYTHING", "Seen"),
-        "bus.dead_letters.record": ("FaultRecord",),
-        "bus.dead_letters.moving": ("Replayed", "Purged"),
+    "Logging: `bus.operations.logging`": {"bus.operations.logging": ("configure_logging",)},
+    "Messages": {"bus.messaging.envelope": ("Envelope", "Progress")},
+    "Dead letters: `bus.operations.dead_letters`": {
+        "bus.operations.dead_letters.selection": ("Letter", "Selection", "EVERYTHING", "Seen"),
+        "bus.messaging.fault_record": ("FaultRecord",),
+        "bus.operations.dead_letters.replay": ("Replayed", "Purged"),
     },
-    "Policies": {"bus.handler": ("Handler", "Middleware", "compose"), "bus.stacks": ("CLIENT", "SERVER", "client_stack", "server_stack")},
+    "Policies": {
+        "bus.messaging.handler": ("Handler", "Middleware", "compose"),
+        "bus.middleware.stacks": ("CLIENT", "SERVER", "client_stack", "server_stack"),
+    },
     "Ports, for who writes a transport or a store": {
-        "bus.inbox": ("Inbox", "MemoryInbox", "MessageKey", "Handled"),
-        "bus.transport": ("Transport", "Consumption", "Delivery", "Observer", "Accepted", "Returned", "Refused"),
+        "bus.storage.memory.inbox": ("Inbox", "MemoryInbox", "MessageKey", "Handled"),
+        "bus.messaging.ports.transport": ("Transport", "Consumption", "Delivery", "Observer", "Accepted", "Returned", "Refused"),
     },
 }
 INNER = {
@@ -75,9 +82,9 @@ INNER = {
 """Methods that are the bus's own, or are described where they are promised (the port)."""
 
 SAID_ELSEWHERE = {
-    "Bus.request": ("bus.client", "Client.request"),
-    "Bus.publish": ("bus.client", "Client.publish"),
-    "Bus.submit": ("bus.client", "Client.submit"),
+    "Bus.request": ("bus.runtime.client", "Client.request"),
+    "Bus.publish": ("bus.runtime.client", "Client.publish"),
+    "Bus.submit": ("bus.runtime.client", "Client.submit"),
 }
 """What only hands on, and where what it does is said."""
 

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from bus.administration.definitions import definitions
-from bus.brokers.management import Management
 from bus.cli.errors import exit_code
 from bus.errors import BusError, InvalidArgument, NotFound, Unavailable
-from bus.router import Router
+from bus.messaging.topology.model import merged
+from bus.operations.management_api import Management
+from bus.operations.topology.definitions import definitions
+from bus.runtime.router import Router
 from bus.settings import load_settings
-from bus.topology import merged
 
 VHOST = "/"
 ATTEMPTS = 5  # the API can refuse in its first moments

@@ -17,10 +17,9 @@ from typing import Literal
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # run as a script, where only its own folder would be found
 
-from bus.contract import Catalog, Job, contract, contract_of  # noqa: E402
-from bus.handler import Middleware  # noqa: E402
-from bus.stacks import CLIENT, SERVER  # noqa: E402
-from bus.topology import (  # noqa: E402
+from bus.contracts.contract import Catalog, Job, contract, contract_of  # noqa: E402
+from bus.messaging.handler import Middleware  # noqa: E402
+from bus.messaging.topology.model import (  # noqa: E402
     DEAD,
     JOBS,
     REPLIES,
@@ -31,6 +30,7 @@ from bus.topology import (  # noqa: E402
     return_exchange,
     unroutable_dead,
 )
+from bus.middleware.stacks import CLIENT, SERVER  # noqa: E402
 from tests.layers import LAYERS  # noqa: E402
 
 Kind = Literal["process", "exchange", "queue", "step", "ground", "note"]

@@ -12,16 +12,16 @@ from typing import Any
 from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from bus.contract import encode
-from bus.envelope import Envelope, reply
+from bus.contracts.contract import encode
 from bus.errors import BusError
-from bus.keys import KeyPair, read_jwk
-from bus.middleware.auth import BEARER, REPLY_SCOPE
-from bus.private_keys import read_private
+from bus.messaging.envelope import Envelope, reply
+from bus.messaging.topology.model import Address, address_of, reply_address, reply_queue, service_of, update_address
+from bus.security.jws import base64
+from bus.security.keys import KeyPair, read_jwk
+from bus.security.private_keys import read_private
+from bus.security.tokens import message_proof, service_token
+from bus.security.verifier import BEARER, REPLY_SCOPE
 from bus.settings import load_settings
-from bus.token_frame import base64
-from bus.tokens import message_proof, service_token
-from bus.topology import Address, address_of, reply_address, reply_queue, service_of, update_address
 from bus.transports.rabbitmq import RabbitMQTransport
 
 __all__ = ["PREFACE", "decoded", "key_blocks", "signed_messages"]

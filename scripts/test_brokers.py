@@ -16,12 +16,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bus.brokers.broker import Broker
-from bus.brokers.engine import engine_answers
-from bus.brokers.installation import find_installation
-from bus.brokers.private_node import PrivateNode
 from bus.errors import BusError, ConfigurationError
-from bus.transports.rabbitmq.probe import probe
+from bus.operations.brokers.broker import Broker
+from bus.operations.brokers.docker import engine_answers
+from bus.operations.brokers.installation import find_installation
+from bus.operations.brokers.private_node import PrivateNode
+from bus.transports.rabbitmq.handshake import probe
 
 ROOT = Path(__file__).parents[1]
 BROKERS = ("node", "rabbitmq:4-management", "rabbitmq:4.3-management")
@@ -52,7 +52,7 @@ def broker_named(name: str) -> Broker:
     if not engine_answers(os.environ):
         raise ConfigurationError("no Docker engine answers")
     without_needless_reaper()
-    broker: Broker = importlib.import_module("bus.brokers.container").ContainerBroker(name)
+    broker: Broker = importlib.import_module("bus.operations.brokers.container").ContainerBroker(name)
     return broker
 
 

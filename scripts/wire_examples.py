@@ -20,9 +20,9 @@ from signed_examples import PREFACE as SIGNED
 from signed_examples import decoded, key_blocks, signed_messages
 
 from bus import Bus, Context, Event, InvalidArgument, Job, Message, NotFound, Request, RetryPolicy, Router, Unavailable, contract
-from bus.declarations import BASE
+from bus.messaging.topology.declarations import BASE
+from bus.messaging.topology.model import DEAD, REPLIES, UPDATES, reply_queue, retry_tier
 from bus.settings import load_settings
-from bus.topology import DEAD, REPLIES, UPDATES, reply_queue, retry_tier
 
 URL = os.environ.get("BUS_URL", "amqp://guest:guest@localhost:5672/")
 NOW = 1_798_794_000.0  # 2027-01-01T09:00:00Z

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from bus.brokers.broker import Broker
-from bus.brokers.choice import broker_for, choose
-from bus.brokers.management import Management
-from bus.brokers.private_node import PrivateNode
+from bus.operations.brokers.broker import Broker
+from bus.operations.brokers.private_node import PrivateNode
+from bus.operations.brokers.select import broker_for, choose
+from bus.operations.management_api import Management
 
 START, CTL = 150.0, 120.0
 """Seconds for a node's start and for one rabbitmqctl, which starts an Erlang too: 5 s and 1 s, and on a crowded machine a minute."""

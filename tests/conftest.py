@@ -15,11 +15,11 @@ from typing import cast
 
 import pytest
 
-from bus.brokers import private_node as private_node_room
-from bus.brokers.broker import Broker
-from bus.brokers.choice import INSTALL
-from bus.brokers.installation import Installation, find_installation
-from bus.brokers.private_node import PrivateNode
+from bus.operations.brokers import private_node as private_node_room
+from bus.operations.brokers.broker import Broker
+from bus.operations.brokers.installation import Installation, find_installation
+from bus.operations.brokers.private_node import PrivateNode
+from bus.operations.brokers.select import INSTALL
 from tests.broker import START, fresh_vhost, running_broker
 from tests.chaos.table import PROPERTY, Row, table
 from tests.isolation import isolate

@@ -8,7 +8,7 @@ from importlib import import_module
 from benchmarks.actors.stage import Gathering, Order, Result, WrongReply, closed_loop, obey, open_loop, published
 from benchmarks.payload import fields, numbers
 from bus import Bus, Event, Job, Message, Request, Router, contract
-from bus.logs import configure_logging
+from bus.operations.logging import configure_logging
 from bus.settings import load_settings
 
 SERVICE = os.environ.get("BENCH_SERVICE", "bench")
@@ -78,7 +78,7 @@ def bus_of(service: str) -> Bus:
     """A bus on the transport that is measured. FastStream is loaded for its own row alone: it would weigh on the others' memory."""
     if not ON_FASTSTREAM:
         return Bus(service)
-    settings, faststream = load_settings(), import_module("bus.faststream")
+    settings, faststream = load_settings(), import_module("bus.integrations.faststream")
     broker = faststream.broker_of_its_own(settings, name=service)
     return Bus(service, settings=settings, transport=faststream.FastStreamTransport(broker, settings=settings, name=service))
 

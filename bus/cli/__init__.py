@@ -82,7 +82,7 @@ def take_debug(arguments: list[str]) -> tuple[bool, list[str]]:
 
 def build(arguments: Sequence[str], reporter: Reporter) -> typer.Typer:
     """The application with the command that `arguments` name loaded, and the others by their summaries only."""
-    app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, callback=options)
+    app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, callback=global_options)
     named = next((each for each in arguments if not each.startswith("-")), None)
     for name, summary in COMMANDS.items():
         if name == named:
@@ -122,7 +122,7 @@ def told_version(wanted: bool) -> None:
     raise typer.Exit
 
 
-def options(
+def global_options(
     debug: bool = typer.Option(False, DEBUG, help="Show where an error came from."),  # noqa: FBT003  read by main
     version: bool = typer.Option(False, "--version", is_eager=True, callback=told_version, help="Print the version."),  # noqa: FBT003  as above
 ) -> None:

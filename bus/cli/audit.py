@@ -7,8 +7,8 @@ import pwd
 import socket
 
 from bus.errors import PermissionDenied
-from bus.logs import configure_logging
-from bus.operators import revealer_of
+from bus.operations.logging import configure_logging
+from bus.runtime.security import revealer_of
 from bus.settings import Settings
 
 __all__ = ["audited", "begin_audit", "revealing", "who"]

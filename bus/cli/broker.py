@@ -11,10 +11,10 @@ from urllib.parse import unquote, urlsplit
 import typer
 from rich.console import Console
 
-from bus.brokers.broker import Broker
-from bus.brokers.choice import Choice, broker_for, choose
-from bus.cli.screen import print_json
+from bus.cli.output import print_json
 from bus.errors import Unavailable
+from bus.operations.brokers.broker import Broker
+from bus.operations.brokers.select import Choice, broker_for, choose
 
 __all__ = ["command", "started"]
 

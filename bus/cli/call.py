@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from bus.app import Bus
-from bus.cli.lookup import contract_named
-from bus.cli.parameters import CLI, AsJson, AsService, Contracts, File, Payload, completed_types
-from bus.cli.payload import message_from
+from bus.cli.loading import contract_named
+from bus.cli.options import CLI, AsJson, AsService, Contracts, File, Payload, completed_types
+from bus.cli.output import print_json
+from bus.cli.payload_input import message_from
 from bus.cli.quiet import quietly
-from bus.cli.screen import print_json
-from bus.contract import Message, Request, encode
+from bus.contracts.contract import Message, Request, encode
+from bus.runtime.bus import Bus
 
 __all__ = ["command"]
 

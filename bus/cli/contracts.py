@@ -11,11 +11,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from bus.cli.lookup import Known, contract_named, known_contracts
-from bus.cli.parameters import AsJson, Contracts, completed_types
-from bus.cli.schema import fields_of, sample_of, schema_of
-from bus.cli.screen import fits, print_json, say, table_console
-from bus.contract import Contract, decode
+from bus.cli.loading import Known, contract_named, known_contracts
+from bus.cli.options import AsJson, Contracts, completed_types
+from bus.cli.output import fits, print_json, say, table_console
+from bus.contracts.contract import Contract, decode
+from bus.contracts.schema import fields_of, sample_of, schema_of
 from bus.errors import ContractViolation, FailedPrecondition
 
 __all__ = ["command"]

@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bus.brokers.broker import Broker
-from bus.brokers.choice import Choice, choose
 from bus.cli.broker import signals, started
-from bus.cli.screen import table_console
+from bus.cli.output import table_console
 from bus.errors import ConfigurationError, NotFound
+from bus.operations.brokers.broker import Broker
+from bus.operations.brokers.select import Choice, choose
 
 __all__ = ["command"]
 

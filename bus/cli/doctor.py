@@ -12,14 +12,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bus.brokers.choice import Choice, broker_for, choose
-from bus.brokers.engine import engine_answers
-from bus.brokers.installation import find_installation, versions
 from bus.cli.errors import exit_code
-from bus.cli.screen import print_json, table_console
+from bus.cli.output import print_json, table_console
 from bus.errors import BusError
+from bus.operations.brokers.docker import engine_answers
+from bus.operations.brokers.installation import find_installation, versions
+from bus.operations.brokers.select import Choice, broker_for, choose
 from bus.settings import Settings, load_settings
-from bus.transports.rabbitmq.probe import Server, probe
+from bus.transports.rabbitmq.handshake import Server, probe
 
 __all__ = ["command"]
 

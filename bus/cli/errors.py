@@ -14,7 +14,7 @@ from rich.console import Console
 from typer.exceptions import TyperException
 
 from bus import errors
-from bus.cli.screen import harmless
+from bus.cli.output import harmless
 
 __all__ = ["EXIT_CODES", "INTERRUPTED", "MEANINGS", "TERMINATED", "Reporter", "exit_code"]
 

@@ -8,11 +8,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bus.cli.lookup import Known, known_contracts
-from bus.cli.parameters import Contracts
-from bus.cli.screen import fits, print_json, say, table_console
-from bus.contract import Contract
-from bus.grants import VERBS, Grants, Verb, load_grants
+from bus.cli.loading import Known, known_contracts
+from bus.cli.options import Contracts
+from bus.cli.output import fits, print_json, say, table_console
+from bus.contracts.contract import Contract
+from bus.security.grants import VERBS, Grants, Verb, load_grants
 
 __all__ = ["command"]
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bus.errors import BusError, ConfigurationError
-from bus.health import LIVE, READY, ask
+from bus.operations.health import LIVE, READY, ask
 from bus.settings import load_settings
 
 __all__ = ["command"]

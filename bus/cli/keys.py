@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from bus.cli.dead_options import duration, moment
-from bus.cli.screen import print_json, say, table_console
+from bus.cli.dead.options import duration, moment
+from bus.cli.output import print_json, say, table_console
 from bus.errors import ConfigurationError
-from bus.key_files import KeyDirectory
-from bus.key_source import REFRESH_INTERVAL
-from bus.keys import Key, Role, public_keys, read_jwk
+from bus.security.key_directory import KeyDirectory
+from bus.security.keyring import REFRESH_INTERVAL
+from bus.security.keys import Key, Role, public_keys, read_jwk
 
 __all__ = ["command"]
 
@@ -175,7 +175,7 @@ def ring(
 
 def _new_ring_key(kid: str) -> dict[str, str]:
     try:
-        made: dict[str, str] = import_module("bus.jwe").new_ring_key(kid)
+        made: dict[str, str] = import_module("bus.security.jwe").new_ring_key(kid)
     except ModuleNotFoundError:
         raise ConfigurationError("encryption needs joserfc; pip install 'trunkline[encryption]'") from None
     return made

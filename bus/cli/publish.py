@@ -5,16 +5,16 @@ from typing import Annotated
 
 import typer
 
-from bus.app import Bus
-from bus.cli.lookup import contract_named
-from bus.cli.parameters import Contracts, File, Payload, completed_types
-from bus.cli.payload import message_from
+from bus.cli.loading import contract_named
+from bus.cli.options import Contracts, File, Payload, completed_types
+from bus.cli.output import print_json, say
+from bus.cli.payload_input import message_from
 from bus.cli.quiet import quietly
-from bus.cli.screen import print_json, say
-from bus.context import correlated
-from bus.contract import Contract, Event
-from bus.envelope import new_id
+from bus.contracts.contract import Contract, Event
 from bus.errors import ContractError
+from bus.messaging.context import correlated
+from bus.messaging.envelope import new_id
+from bus.runtime.bus import Bus
 
 __all__ = ["command"]
 

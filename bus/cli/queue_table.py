@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bus.brokers.queues import Picture, QueueState
-from bus.topology import TIERS
+from bus.messaging.topology.model import TIERS
+from bus.operations.queue_inspection import Picture, QueueState
 
 __all__ = ["notes", "table"]
 

@@ -10,17 +10,17 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from bus.brokers.queues import Picture, Wanted, Where, picture
 from bus.cli.broker import signals
-from bus.cli.lookup import has_default, known_contracts, load_router
-from bus.cli.parameters import Contracts
+from bus.cli.loading import has_default, known_contracts, load_router
+from bus.cli.options import Contracts
+from bus.cli.output import print_json, table_console
 from bus.cli.queue_table import notes, table
-from bus.cli.screen import print_json, table_console
-from bus.contract import check_part
-from bus.declarations import job_topology, request_topology
+from bus.contracts.contract import check_part
 from bus.errors import BusError, ContractError, NotFound
-from bus.nearest import did_you_mean
-from bus.queue_names import service_queues
+from bus.messaging.suggestions import did_you_mean
+from bus.messaging.topology.declarations import job_topology, request_topology
+from bus.messaging.topology.names import service_queues
+from bus.operations.queue_inspection import Picture, Wanted, Where, picture
 from bus.settings import Settings, load_settings
 
 __all__ = ["command"]

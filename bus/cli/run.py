@@ -13,12 +13,12 @@ from typing import Annotated
 
 import typer
 
-from bus.app import Bus
-from bus.cli.lookup import load_router
-from bus.cli.processes import Command, run_processes
-from bus.health import Place, probes
-from bus.logs import configure_logging
-from bus.router import Router
+from bus.cli.loading import load_router
+from bus.cli.process_supervisor import Command, run_processes
+from bus.operations.health import Place, probes
+from bus.operations.logging import configure_logging
+from bus.runtime.bus import Bus
+from bus.runtime.router import Router
 from bus.settings import Settings, load_settings
 
 __all__ = ["command"]

@@ -6,17 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from bus.app import Bus
-from bus.cli.lookup import contract_named
-from bus.cli.parameters import CLI, AsJson, AsService, Contracts, File, Payload, completed_types
-from bus.cli.payload import message_from
+from bus.cli.loading import contract_named
+from bus.cli.options import CLI, AsJson, AsService, Contracts, File, Payload, completed_types
+from bus.cli.output import print_json, say
+from bus.cli.payload_input import message_from
 from bus.cli.quiet import quietly
-from bus.cli.screen import print_json, say
-from bus.context import correlated
-from bus.contract import Job, Message, encode
-from bus.envelope import Progress, new_id
+from bus.contracts.contract import Job, Message, encode
 from bus.errors import DeadlineExceeded
-from bus.replies import JobHandle
+from bus.messaging.context import correlated
+from bus.messaging.envelope import Progress, new_id
+from bus.runtime.bus import Bus
+from bus.runtime.pending_replies import JobHandle
 
 __all__ = ["command"]
 

@@ -10,22 +10,22 @@ import typer
 from rich.console import Console
 from rich.status import Status
 
-from bus.administration.applying import apply as make
-from bus.administration.applying import plan as compared
-from bus.administration.definitions import definitions
-from bus.administration.migration import Progress
-from bus.administration.migration import migrate as remade
-from bus.administration.passwords import read_passwords
-from bus.administration.permissions import ADMINISTRATOR, broker_users, permissions, refuse_ungranted, users
-from bus.administration.plan import Plan
-from bus.administration.verifying import verify as verified
-from bus.administration.wanted import Wanted, wanted_by
-from bus.cli.lookup import known_contracts, load_router
-from bus.cli.parameters import Contracts
+from bus.cli.loading import known_contracts, load_router
+from bus.cli.options import Contracts
+from bus.cli.output import harmless, print_json, say
 from bus.cli.quiet import quietly
-from bus.cli.screen import harmless, print_json, say
 from bus.errors import InvalidArgument
-from bus.grants import load_grants
+from bus.operations.topology.apply import apply as make
+from bus.operations.topology.apply import plan as compared
+from bus.operations.topology.definitions import definitions
+from bus.operations.topology.diff import Plan
+from bus.operations.topology.migrate import Progress
+from bus.operations.topology.migrate import migrate as remade
+from bus.operations.topology.permissions import ADMINISTRATOR, broker_users, permissions, refuse_ungranted, users
+from bus.operations.topology.required import Wanted, wanted_by
+from bus.operations.topology.user_passwords import read_passwords
+from bus.operations.topology.verify import verify as verified
+from bus.security.grants import load_grants
 from bus.settings import Settings, load_settings
 
 __all__ = ["command"]

@@ -1,1 +1,4 @@
-"""Policies, one a file. They never import each other; their order is in `bus/stacks.py`."""
+"""Middleware: one policy a file, for the client or the server, and the two stacks in `stacks.py`.
+
+Policies never import each other, a transport or the settings.
+"""

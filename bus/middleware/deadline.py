@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable
 
-from bus.context import current
-from bus.deadlines import Deadlines, OutOfTime
-from bus.envelope import Envelope
 from bus.errors import DeadlineExceeded
-from bus.handler import Handler, Middleware
+from bus.messaging.context import current
+from bus.messaging.envelope import Envelope
+from bus.messaging.handler import Handler, Middleware
+from bus.messaging.timers import Deadlines, OutOfTime
 
 __all__ = ["client_deadline", "server_deadline"]
 

@@ -4,10 +4,10 @@ import logging as levels
 import time
 from collections.abc import Callable
 
-from bus.envelope import Envelope
 from bus.errors import BusError
-from bus.handler import Handler, Middleware
-from bus.recovery import code_of, place_of
+from bus.messaging.envelope import Envelope
+from bus.messaging.handler import Handler, Middleware
+from bus.messaging.settlement import code_of, place_of
 
 __all__ = ["logging"]
 

@@ -4,11 +4,11 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from bus.contract import CATALOG, Catalog
-from bus.envelope import Envelope
+from bus.contracts.contract import CATALOG, Catalog
 from bus.errors import BusError, ConnectionLost, DeadlineExceeded, PermissionDenied, ResourceExhausted, Unavailable
-from bus.handler import Handler, Middleware
-from bus.recovery import backoff
+from bus.messaging.envelope import Envelope
+from bus.messaging.handler import Handler, Middleware
+from bus.messaging.settlement import backoff
 
 __all__ = ["retry"]
 

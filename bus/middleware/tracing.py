@@ -2,10 +2,10 @@
 
 import re
 
-from bus.context import correlation, current
-from bus.envelope import Envelope
-from bus.handler import Handler, Middleware
-from bus.randomness import hex_source
+from bus.messaging.context import correlation, current
+from bus.messaging.envelope import Envelope
+from bus.messaging.handler import Handler, Middleware
+from bus.messaging.ids import hex_source
 
 __all__ = ["tracing"]
 
@@ -19,7 +19,7 @@ def tracing() -> Middleware:
     """What is sent while handling a message takes over its correlation id and trace, and names it as its cause.
 
     What nothing caused starts a trace, and its own id is the correlation id of all that follows, unless
-    `bus.context.correlated` has set one.
+    `bus.messaging.context.correlated` has set one.
     """
 
     def layer(inner: Handler) -> Handler:

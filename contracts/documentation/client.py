@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from bus.context import PendingJob, Sender
+from bus.messaging.context import PendingJob, Sender
 from contracts.documentation.v1 import (
     CreateNote,
     DocumentFormat,

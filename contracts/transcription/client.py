@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from typing import Literal
 from uuid import UUID
 
-from bus.context import PendingJob, Sender
-from bus.envelope import Progress
+from bus.messaging.context import PendingJob, Sender
+from bus.messaging.envelope import Progress
 from contracts.transcription.v1 import GetTranscript, TranscribeAudio, Transcript
 
 __all__ = ["TranscriptionClient"]

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.environments import Absent
-from bus.brokers.choice import INSTALL
-from bus.brokers.installation import find_installation, versions
+from bus.operations.brokers.installation import find_installation, versions
+from bus.operations.brokers.select import INSTALL
 from tests.chaos import page
 from tests.chaos.campaign import Size, broken, play
 from tests.chaos.exams import EXAMS

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bus.brokers.private_node import PrivateNode
+from bus.operations.brokers.private_node import PrivateNode
 from tests.chaos.actor import Actor
 from tests.chaos.faults import Fault
 from tests.chaos.journal import ACKED, EFFECT, SENT, Entry

@@ -14,10 +14,10 @@ from typing import Self
 
 from typing_extensions import override
 
-from bus.brokers.installation import Installation
-from bus.brokers.ports import LOOPBACK, accepts, free_ports, greets
 from bus.errors import BusError
-from bus.transports.rabbitmq.probe import probe
+from bus.operations.brokers.installation import Installation
+from bus.operations.brokers.ports import LOOPBACK, accepts, free_ports, greets
+from bus.transports.rabbitmq.handshake import probe
 from tests.broker import with_vhost
 from tests.chaos.campaign import Played, Size, play_in
 from tests.chaos.faults import JOBS, Fault

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from bus.brokers.choice import INSTALL
-from bus.brokers.installation import find_installation
+from bus.operations.brokers.installation import find_installation
+from bus.operations.brokers.select import INSTALL
 from tests.chaos.node import ChaosNode
 
 

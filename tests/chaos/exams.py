@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bus.brokers.choice import INSTALL
-from bus.brokers.installation import find_installation
+from bus.operations.brokers.installation import find_installation
+from bus.operations.brokers.select import INSTALL
 from tests.chaos.actor import Actor
 from tests.chaos.cluster import ROUNDS, Cluster, rounds
 from tests.chaos.journal import ACKED, FAILED, Tail

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from bus import Bus
-from bus.logs import configure_logging
+from bus.operations.logging import configure_logging
 from bus.settings import load_settings
 from tests.chaos.contracts import SERVICE
 from tests.chaos.journal import ACKED, FAILED, Journal

@@ -4,8 +4,8 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from bus.contract import contract_of
-from bus.topology import event_queue
+from bus.contracts.contract import contract_of
+from bus.messaging.topology.model import event_queue
 from tests.chaos.contracts import SERVICE, Happened
 from tests.chaos.journal import ACKED, DELIVERED, Tail
 from tests.chaos.node import ChaosNode

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from bus.brokers.private_node import PrivateNode
+from bus.operations.brokers.private_node import PrivateNode
 
 __all__ = ["ChaosNode"]
 

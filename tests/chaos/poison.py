@@ -13,11 +13,11 @@ from aiormq.abc import AbstractChannel
 from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
-from bus.contract import contract_of, decode
-from bus.envelope import Envelope
+from bus.contracts.contract import contract_of, decode
 from bus.errors import BusError
-from bus.topology import JOBS, dead_letter_queue, job_queue
-from bus.transports.rabbitmq.properties import read_envelope, write_properties
+from bus.messaging.envelope import Envelope
+from bus.messaging.topology.model import JOBS, dead_letter_queue, job_queue
+from bus.transports.rabbitmq.amqp.properties import read_envelope, write_properties
 from tests.chaos.contracts import SERVICE, Work
 from tests.chaos.journal import EFFECT
 from tests.chaos.node import ChaosNode

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
-from bus.transports.rabbitmq.frames import ACK, DELIVER, METHOD, NACK, OVERHEAD, PUBLISH, ack_frame
+from bus.transports.rabbitmq.amqp.frames import ACK, DELIVER, METHOD, NACK, OVERHEAD, PUBLISH, ack_frame
 from tests.conformance.proxy import FarEnd, Pipe, Proxy
 
 __all__ = ["FaultyProxy"]

@@ -13,19 +13,21 @@ from unittest.mock import patch
 
 import pamqp.encode
 
-import bus.app
-import bus.declarations
+import bus.messaging.topology.declarations
+import bus.messaging.topology.model
 import bus.middleware.retry
-import bus.topology
-from bus.envelope import Envelope, new_id
+import bus.runtime.bus
 from bus.errors import ConnectionLost
-from bus.handler import Handler, Middleware, compose
-from bus.inbox import Handled, MessageKey
-from bus.topology import Address, Queue
-from bus.transport import Accepted, Delivery, Outcome, Refused
-from bus.transports.rabbitmq import RabbitMQTransport, consuming, properties
+from bus.messaging.envelope import Envelope, new_id
+from bus.messaging.handler import Handler, Middleware, compose
+from bus.messaging.ports.transport import Accepted, Delivery, Outcome, Refused
+from bus.messaging.topology.model import Address, Queue
+from bus.storage.memory.inbox import Handled, MessageKey
+from bus.transports.rabbitmq import RabbitMQTransport
+from bus.transports.rabbitmq.amqp import properties
 from bus.transports.rabbitmq.consumer import Consumer
-from bus.transports.rabbitmq.consuming import ConsumingChannel, LaneDelivery
+from bus.transports.rabbitmq.fastlane import consumer_channel as consuming
+from bus.transports.rabbitmq.fastlane.consumer_channel import ConsumingChannel, LaneDelivery
 
 __all__ = ["SABOTAGES", "VARIABLE", "Sabotage", "sabotaged"]
 
@@ -100,7 +102,7 @@ class Forgetful:
 
 
 def no_inbox() -> list[Any]:
-    return [patch.object(bus.app, "MemoryInbox", Forgetful)]
+    return [patch.object(bus.runtime.bus, "MemoryInbox", Forgetful)]
 
 
 def cancel_ignored() -> list[Any]:
@@ -140,7 +142,7 @@ def headers_copied() -> list[Any]:
 
 def without(function: str, argument: str) -> list[Any]:
     """What this function of the topology makes, without one argument."""
-    made = getattr(bus.declarations, function)
+    made = getattr(bus.messaging.topology.declarations, function)
 
     def lacking(*words: Any, **more: Any) -> Any:
         result = made(*words, **more)
@@ -148,7 +150,7 @@ def without(function: str, argument: str) -> list[Any]:
             return replace(result, arguments={name: value for name, value in result.arguments.items() if name != argument})
         return {name: value for name, value in result.items() if name != argument}
 
-    return [patch.object(bus.declarations, function, lacking)]
+    return [patch.object(bus.messaging.topology.declarations, function, lacking)]
 
 
 def tiers_shared() -> list[Any]:
@@ -157,7 +159,11 @@ def tiers_shared() -> list[Any]:
         "return_exchange": lambda service: "shared.return",
         "unroutable_dead": lambda service: "shared.unroutable.dead",
     }
-    return [patch.object(room, name, made) for name, made in names.items() for room in (bus.topology, bus.declarations)]
+    return [
+        patch.object(room, name, made)
+        for name, made in names.items()
+        for room in (bus.messaging.topology.model, bus.messaging.topology.declarations)
+    ]
 
 
 # --- the sender's side ---------------------------------------------------------------------------------------------
@@ -191,7 +197,7 @@ def dropped_on_reconnect() -> list[Any]:
 
 
 def no_resend() -> list[Any]:
-    return [patch("bus.stacks.retry", lambda **_: lambda inner: inner)]
+    return [patch("bus.middleware.stacks.retry", lambda **_: lambda inner: inner)]
 
 
 def new_id_on_resend() -> list[Any]:
@@ -210,7 +216,7 @@ def new_id_on_resend() -> list[Any]:
     def both(**words: Any) -> Middleware:
         return lambda inner: compose([retry(**words), renewing], inner)
 
-    return [patch("bus.stacks.retry", both)]
+    return [patch("bus.middleware.stacks.retry", both)]
 
 
 SABOTAGES = {

@@ -15,9 +15,9 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import aiormq
 
-from bus.brokers.management import Management
-from bus.brokers.ports import accepts
-from bus.brokers.private_node import PrivateNode
+from bus.operations.brokers.ports import accepts
+from bus.operations.brokers.private_node import PrivateNode
+from bus.operations.management_api import Management
 from tests.broker import with_vhost
 from tests.chaos.actor import Actor
 from tests.chaos.contracts import SERVICE

@@ -11,12 +11,12 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from bus import Bus
-from bus.envelope import Envelope
 from bus.errors import BusError
-from bus.handler import Handler, Middleware
-from bus.logs import configure_logging
+from bus.messaging.envelope import Envelope
+from bus.messaging.handler import Handler, Middleware
+from bus.middleware.stacks import client_stack
+from bus.operations.logging import configure_logging
 from bus.settings import load_settings
-from bus.stacks import client_stack
 from tests.chaos.contracts import SERVICE, Happened, Work
 from tests.chaos.journal import ACKED, FAILED, SENT, UNKNOWN, Journal
 from tests.chaos.lines import input_ended

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bus.brokers.choice import INSTALL
-from bus.brokers.installation import find_installation
+from bus.operations.brokers.installation import find_installation
+from bus.operations.brokers.select import INSTALL
 from tests.chaos.campaign import broken
 from tests.chaos.cluster import ROUNDS, Cluster, rounds
 from tests.chaos.table import PROPERTY, row

@@ -7,7 +7,7 @@ from pathlib import Path
 import aiormq
 import pytest
 
-from bus.declarations import UNLIMITED_DELIVERIES
+from bus.messaging.topology.declarations import UNLIMITED_DELIVERIES
 from tests.chaos.contracts import SERVICE
 from tests.chaos.node import ChaosNode
 from tests.chaos.retrying import Policy, percentile, tried

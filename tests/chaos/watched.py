@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 from typing_extensions import override
 
-from bus.envelope import Envelope
+from bus.messaging.envelope import Envelope
+from bus.messaging.ports.transport import Consumption, Delivery
+from bus.messaging.topology.model import Queue, Topology
 from bus.settings import Settings
-from bus.topology import Queue, Topology
-from bus.transport import Consumption, Delivery
 from bus.transports.rabbitmq import RabbitMQTransport
 from tests.chaos.journal import DELIVERED, Journal
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from bus import Bus, Context, RetryPolicy, Router
 from bus.cli.run import serve_until, signals
 from bus.errors import FailedPrecondition, Unavailable
-from bus.logs import configure_logging
+from bus.operations.logging import configure_logging
 from bus.settings import load_settings
 from tests.chaos.contracts import SERVICE, Happened, Work
 from tests.chaos.journal import EFFECT, Journal

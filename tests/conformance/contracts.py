@@ -1,6 +1,6 @@
 """What the services of the tests say to each other; `desk` owns it all."""
 
-from bus.contract import Event, Job, Message, Request, contract
+from bus.contracts.contract import Event, Job, Message, Request, contract
 
 
 class Word(Message):

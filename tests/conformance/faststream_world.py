@@ -4,8 +4,8 @@ from types import MappingProxyType
 
 from typing_extensions import override
 
+from bus.messaging.ports.transport import Transport
 from bus.settings import Settings
-from bus.transport import Transport
 from bus.transports.faststream import FastStreamTransport, broker_of_its_own
 from tests.conformance.rabbitmq_world import RabbitMQWorld
 

@@ -6,12 +6,12 @@ from types import MappingProxyType
 
 from typing_extensions import override
 
-from bus.app import Bus
+from bus.messaging.ports.transport import Transport
+from bus.messaging.topology.model import Address, Binding
+from bus.runtime.bus import Bus
 from bus.settings import Settings
-from bus.topology import Address, Binding
-from bus.transport import Transport
 from bus.transports.memory import MemoryBroker, MemoryTransport, VirtualLoop, wall_clock
-from bus.transports.wire import Wire
+from bus.transports.wire_format import Wire
 from tests.conformance.world import Side, World
 
 

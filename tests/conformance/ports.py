@@ -1,8 +1,8 @@
 """Topologies for the tests of the port."""
 
-from bus.contract import Catalog, Contract, Job, contract, contract_of
-from bus.declarations import job_topology
-from bus.topology import JOBS, Address, Binding, Exchange, Queue, Topology, job_queue
+from bus.contracts.contract import Catalog, Contract, Job, contract, contract_of
+from bus.messaging.topology.declarations import job_topology
+from bus.messaging.topology.model import JOBS, Address, Binding, Exchange, Queue, Topology, job_queue
 
 HERE = Exchange(name="here", kind="direct")
 

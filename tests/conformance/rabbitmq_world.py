@@ -14,17 +14,17 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from pydantic import SecretStr
 from typing_extensions import override
 
-from bus.app import Bus
-from bus.brokers.broker import Broker
-from bus.brokers.container import ContainerBroker
-from bus.brokers.management import Management
-from bus.brokers.private_node import DEFAULTS, PrivateNode
+from bus.messaging.ports.transport import Transport
+from bus.messaging.topology.model import Address, Binding
+from bus.operations.brokers.broker import Broker
+from bus.operations.brokers.container import ContainerBroker
+from bus.operations.brokers.private_node import DEFAULTS, PrivateNode
+from bus.operations.management_api import Management
+from bus.runtime.bus import Bus
 from bus.settings import Settings
-from bus.topology import Address, Binding
-from bus.transport import Transport
 from bus.transports.rabbitmq import RabbitMQTransport
-from bus.transports.rabbitmq.codec import from_message, to_properties
-from bus.transports.wire import Wire
+from bus.transports.rabbitmq.amqp.pamqp_codec import from_message, to_properties
+from bus.transports.wire_format import Wire
 from tests.broker import management_url, set_watermark
 from tests.conformance.proxy import Proxy
 from tests.conformance.world import Side, World

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from bus.errors import NotFound
-from bus.transport import Accepted
+from bus.messaging.ports.transport import Accepted
 from tests.conformance.ports import plain, quorum, to
 from tests.conformance.world import World, message, stays, until
 

@@ -5,14 +5,22 @@ from typing import Any
 
 import pytest
 
-from bus.context import Context
-from bus.contract import contract_of
-from bus.dead_letters import EVERYTHING, Letter, Replayed, Replaying, Selection, look, look_into, purge, reading, replay
-from bus.envelope import Envelope
+from bus.contracts.contract import contract_of
+from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import InvalidArgument, NotFound, ResourceExhausted
-from bus.policy import RetryPolicy
-from bus.router import Router
-from bus.topology import Queue, Topology, dead_letter_address, dead_letter_queue, event_queue, retry_address, unroutable_dead
+from bus.messaging.context import Context
+from bus.messaging.envelope import Envelope
+from bus.messaging.topology.model import (
+    Queue,
+    Topology,
+    dead_letter_address,
+    dead_letter_queue,
+    event_queue,
+    retry_address,
+    unroutable_dead,
+)
+from bus.operations.dead_letters import EVERYTHING, Letter, Replayed, Replaying, Selection, browse, look, look_into, purge, replay
+from bus.runtime.router import Router
 from tests.conformance.contracts import Told, Word, Write
 from tests.conformance.ports import to_jobs, work_of
 from tests.conformance.world import Inbox, Side, World, message, until
@@ -69,7 +77,7 @@ async def test_an_empty_queue_of_dead_letters_is_told_at_once_and_a_missing_one_
 
 async def test_dead_letters_that_were_looked_at_fifty_times_are_still_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     desk = await with_dead(world, died("1"), died("2", at=1_001))
-    monkeypatch.setattr(reading, "QUIET", 0.01)
+    monkeypatch.setattr(browse, "QUIET", 0.01)
     for _ in range(50):
         await look(desk.transport, WORK.name)
     assert len(await world.holds(DEAD, 2)) == 2

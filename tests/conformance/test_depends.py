@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from bus.context import Context
-from bus.depends import Depends
-from bus.router import Router
+from bus.messaging.context import Context
+from bus.runtime.dependencies import Depends
+from bus.runtime.router import Router
 from tests.conformance.contracts import Ask, Told, Word, Write
 from tests.conformance.world import World, until
 

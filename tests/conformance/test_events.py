@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from bus.context import Context
-from bus.contract import contract_of
+from bus.contracts.contract import contract_of
+from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import ContractError, DeadlineExceeded
-from bus.policy import RetryPolicy
-from bus.router import Router
-from bus.topology import dead_letter_queue, event_queue
+from bus.messaging.context import Context
+from bus.messaging.topology.model import dead_letter_queue, event_queue
+from bus.runtime.router import Router
 from tests.conformance.contracts import Ask, Told, ToldNewly, Word, Write
 from tests.conformance.world import World, stays, until
 

@@ -5,15 +5,15 @@ import asyncio
 import pytest
 from typing_extensions import override
 
-from bus.app import Bus
-from bus.contract import encode
-from bus.declarations import reply_topology
-from bus.envelope import Envelope, new_id
-from bus.inbox import Handled, MemoryInbox, MessageKey
-from bus.router import Router
+from bus.contracts.contract import encode
+from bus.messaging.envelope import Envelope, new_id
+from bus.messaging.ports.transport import Accepted
+from bus.messaging.topology.declarations import reply_topology
+from bus.messaging.topology.model import address_of
+from bus.runtime.bus import Bus
+from bus.runtime.router import Router
 from bus.settings import Settings
-from bus.topology import address_of
-from bus.transport import Accepted
+from bus.storage.memory.inbox import Handled, MemoryInbox, MessageKey
 from tests.conformance.contracts import Look, Told, Word, Write
 from tests.conformance.memory_world import MemoryWorld
 from tests.conformance.test_jobs import QUEUE

@@ -5,13 +5,13 @@ from itertools import pairwise
 
 import pytest
 
-from bus.context import Context
-from bus.contract import contract_of
+from bus.contracts.contract import contract_of
+from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import Aborted, BusError, FailedPrecondition, NotServed
-from bus.policy import RetryPolicy
-from bus.router import Router
-from bus.topology import address_of, dead_letter_queue, job_queue
-from bus.transports.wire import Wire
+from bus.messaging.context import Context
+from bus.messaging.topology.model import address_of, dead_letter_queue, job_queue
+from bus.runtime.router import Router
+from bus.transports.wire_format import Wire
 from tests.conformance.contracts import Ask, Word, Write, WriteNewly
 from tests.conformance.world import World
 

@@ -4,14 +4,14 @@ import asyncio
 
 import pytest
 
-from bus.app import Bus
-from bus.context import Context
-from bus.envelope import Envelope
+from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import Unavailable
-from bus.policy import RetryPolicy
-from bus.router import Router
-from bus.topology import Address, retry_tier
-from bus.transport import Delivery, Outcome, Refused
+from bus.messaging.context import Context
+from bus.messaging.envelope import Envelope
+from bus.messaging.ports.transport import Delivery, Outcome, Refused
+from bus.messaging.topology.model import Address, retry_tier
+from bus.runtime.bus import Bus
+from bus.runtime.router import Router
 from bus.transports.memory import MemoryTransport
 from tests.conformance.contracts import Word, Write
 from tests.conformance.memory_world import MemoryWorld

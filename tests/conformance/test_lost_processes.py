@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from bus.app import Bus
-from bus.context import Context
-from bus.contract import contract_of
+from bus.contracts.contract import contract_of
 from bus.errors import BusError, DeadlineExceeded, ProcessLost
-from bus.router import Router
-from bus.topology import dead_letter_queue, event_queue, job_queue, merged
+from bus.messaging.context import Context
+from bus.messaging.topology.model import dead_letter_queue, event_queue, job_queue, merged
+from bus.runtime.bus import Bus
+from bus.runtime.router import Router
 from tests.conformance.contracts import Look, Told, Word, Write
 from tests.conformance.ports import plain, quorum, to
 from tests.conformance.world import World, message, until

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from bus.errors import TopologyMismatch, Unavailable
+from bus.messaging.ports.transport import Accepted, Returned
+from bus.messaging.topology.model import Queue, Topology
 from bus.settings import Settings
-from bus.topology import Queue, Topology
-from bus.transport import Accepted, Returned
 from tests.conformance.ports import plain, quorum, to
 from tests.conformance.world import Ear, Inbox, Side, World, message, stays, until
 

@@ -4,9 +4,7 @@ import asyncio
 
 import pytest
 
-from bus.context import Context
-from bus.contract import Kind
-from bus.declarations import reply_topology
+from bus.contracts.contract import Kind
 from bus.errors import (
     BusError,
     ConfigurationError,
@@ -18,8 +16,10 @@ from bus.errors import (
     NotFound,
     NotServed,
 )
-from bus.router import Router
-from bus.topology import address_of
+from bus.messaging.context import Context
+from bus.messaging.topology.declarations import reply_topology
+from bus.messaging.topology.model import address_of
+from bus.runtime.router import Router
 from tests.conformance.contracts import Ask, AskNewly, Hush, Word, Write
 from tests.conformance.world import World, message
 

@@ -4,15 +4,15 @@ import asyncio
 
 import pytest
 
-from bus.app import Bus
-from bus.contract import contract_of
+from bus.contracts.contract import contract_of
 from bus.errors import (
     ConnectionLost,
     DeadlineExceeded,
 )
-from bus.router import Router
-from bus.topology import address_of, reply_address, request_queue
-from bus.transports.wire import Wire
+from bus.messaging.topology.model import address_of, reply_address, request_queue
+from bus.runtime.bus import Bus
+from bus.runtime.router import Router
+from bus.transports.wire_format import Wire
 from tests.conformance.contracts import Ask, Look, Price, Word
 from tests.conformance.test_requests import echo
 from tests.conformance.world import World, stays, until

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from bus.declarations import BASE
-from bus.topology import Queue, Topology, dead_letter_address, dead_letter_queue, retry_address, retry_tier, unroutable_dead
-from bus.transport import Accepted, Returned
+from bus.messaging.ports.transport import Accepted, Returned
+from bus.messaging.topology.declarations import BASE
+from bus.messaging.topology.model import Queue, Topology, dead_letter_address, dead_letter_queue, retry_address, retry_tier, unroutable_dead
 from tests.conformance.ports import plain, quorum, to, to_jobs, work_of
 from tests.conformance.world import World, message, until
 

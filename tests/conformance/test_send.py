@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from bus.declarations import BASE
 from bus.errors import ConnectionLost, DeadlineExceeded, InvalidArgument, Unavailable
-from bus.topology import EVENTS, Binding, Queue, Topology
-from bus.transport import Accepted, Outcome, Refused, Returned
+from bus.messaging.ports.transport import Accepted, Outcome, Refused, Returned
+from bus.messaging.topology.declarations import BASE
+from bus.messaging.topology.model import EVENTS, Binding, Queue, Topology
 from tests.conformance.ports import narrow, plain, quorum, to
 from tests.conformance.world import World, message, stays, until
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from bus.errors import ConnectionLost
-from bus.router import Router
+from bus.runtime.router import Router
 from bus.testing import MemoryBuses, VirtualLoop, wall_clock
 from tests.conformance.contracts import Ask, Told, Word
 from tests.conformance.world import until

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bus.transports.wire import Wire
+from bus.transports.wire_format import Wire
 from tests.conformance.ports import quorum, to
 from tests.conformance.world import World
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from bus.app import Bus
-from bus.envelope import Envelope, new_id
 from bus.errors import BusError
-from bus.router import Router
+from bus.messaging.envelope import Envelope, new_id
+from bus.messaging.ports.transport import Consumption, Delivery, Outcome, Transport
+from bus.messaging.topology.model import Address, Binding, Queue, Topology
+from bus.runtime.bus import Bus
+from bus.runtime.router import Router
 from bus.settings import Settings
-from bus.topology import Address, Binding, Queue, Topology
-from bus.transport import Consumption, Delivery, Outcome, Transport
-from bus.transports.wire import Wire
+from bus.transports.wire_format import Wire
 
 PATIENCE = 40.0  # seconds on the loop's clock; what is waited for takes a fraction of one, and a loaded machine may take several
 POLL = 0.02  # seconds between two looks; a thousandth of the patience where that is more

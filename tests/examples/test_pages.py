@@ -6,8 +6,8 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from bus.brokers.broker import Broker
-from bus.brokers.management import Management
+from bus.operations.brokers.broker import Broker
+from bus.operations.management_api import Management
 from tests.broker import management_url
 from tests.examples.page import ROOT, followed
 

@@ -8,13 +8,13 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from pydantic import SecretStr
 
 from bus import Bus, Router, Settings
-from bus.administration.definitions import definitions
-from bus.administration.permissions import ADMINISTRATOR, broker_users, permissions, refuse_ungranted, users
-from bus.administration.wanted import wanted_by
-from bus.brokers.broker import Broker
-from bus.brokers.management import Management
-from bus.contract import Contract
-from bus.grants import Grants
+from bus.contracts.contract import Contract
+from bus.operations.brokers.broker import Broker
+from bus.operations.management_api import Management
+from bus.operations.topology.definitions import definitions
+from bus.operations.topology.permissions import ADMINISTRATOR, broker_users, permissions, refuse_ungranted, users
+from bus.operations.topology.required import wanted_by
+from bus.security.grants import Grants
 from tests.broker import management_url
 
 

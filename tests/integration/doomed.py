@@ -13,8 +13,8 @@ import os
 import signal
 import sys
 
-from bus.administration.migration import Progress, migrate
-from bus.administration.wanted import wanted_by
+from bus.operations.topology.migrate import Progress, migrate
+from bus.operations.topology.required import wanted_by
 from bus.settings import load_settings
 from tests.integration.ledger import router
 

@@ -10,7 +10,7 @@ from faststream import FastStream
 from faststream.rabbit import RabbitBroker
 
 from bus import Context, Job, Message, Request, RetryPolicy, Router, contract
-from bus.faststream import application, attach
+from bus.integrations.faststream import application, attach
 
 
 class Answer(Message):

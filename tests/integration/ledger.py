@@ -6,9 +6,9 @@ import aio_pika
 from pydantic import SecretStr
 
 from bus import Event, Job, Request, RetryPolicy, Router, Settings, contract
-from bus.brokers.broker import Broker
-from bus.brokers.management import Management
-from bus.contract import Catalog
+from bus.contracts.contract import Catalog
+from bus.operations.brokers.broker import Broker
+from bus.operations.management_api import Management
 from tests.broker import management_url
 
 catalog = Catalog()

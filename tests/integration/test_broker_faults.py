@@ -5,7 +5,7 @@ import asyncio
 from pydantic import SecretStr
 
 from bus import Bus, Context, Job, Message, Router, Settings, contract
-from bus.brokers.private_node import PrivateNode
+from bus.operations.brokers.private_node import PrivateNode
 from tests.broker import kill_with_queues_on_disk
 from tests.polling import until
 

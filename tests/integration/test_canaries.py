@@ -13,14 +13,14 @@ from pydantic import SecretStr
 from typing_extensions import override
 
 from bus import Bus, Context, Event, Job, Message, Request, RetryPolicy, Router, Settings, contract
-from bus.brokers.private_node import PrivateNode
-from bus.contract import contract_of
-from bus.dead_letters import EVERYTHING
-from bus.envelope import Envelope
+from bus.contracts.contract import contract_of
 from bus.errors import BusError, InvalidArgument
-from bus.jwe import new_ring_key
-from bus.topology import Address, dead_letter_queue, job_queue
-from bus.transport import Transport
+from bus.messaging.envelope import Envelope
+from bus.messaging.ports.transport import Transport
+from bus.messaging.topology.model import Address, dead_letter_queue, job_queue
+from bus.operations.brokers.private_node import PrivateNode
+from bus.operations.dead_letters import EVERYTHING
+from bus.security.jwe import new_ring_key
 from tests.broker import queues_to_disk
 from tests.polling import until
 

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bus.brokers.management import Management
-from bus.brokers.ports import LOOPBACK, free_ports, greets
-from bus.transports.rabbitmq.probe import probe
+from bus.operations.brokers.ports import LOOPBACK, free_ports, greets
+from bus.operations.management_api import Management
+from bus.transports.rabbitmq.handshake import probe
 from tests.broker import with_vhost
 from tests.polling import until
 

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bus import Bus, ConfigurationError, Context, Job, Router, contract
-from bus.brokers.broker import Broker
-from bus.contract import Catalog
-from bus.topology import Queue, Topology
-from bus.transport import Accepted
+from bus.contracts.contract import Catalog
+from bus.messaging.ports.transport import Accepted
+from bus.messaging.topology.model import Queue, Topology
+from bus.operations.brokers.broker import Broker
 from bus.transports.faststream import FastStreamTransport, broker_of_its_own
 from bus.transports.rabbitmq import RabbitMQTransport
 from tests.conformance.ports import quorum, to

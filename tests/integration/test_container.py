@@ -5,11 +5,11 @@ import subprocess
 import pytest
 from testcontainers.core.config import testcontainers_config
 
-from bus.brokers.container import IMAGE, ContainerBroker
-from bus.brokers.engine import engine_answers
-from bus.brokers.management import Management
 from bus.errors import Unavailable
-from bus.transports.rabbitmq.probe import probe
+from bus.operations.brokers.container import IMAGE, ContainerBroker
+from bus.operations.brokers.docker import engine_answers
+from bus.operations.management_api import Management
+from bus.transports.rabbitmq.handshake import probe
 from tests.integration.command import bus, ended, running
 
 

@@ -15,16 +15,16 @@ from aiormq.abc import AbstractChannel
 from pydantic import SecretStr
 
 from bus import Bus, Job, Router, Settings, contract
-from bus.brokers.broker import Broker
-from bus.cli.dead_places import connected
-from bus.contract import contract_of
-from bus.dead_letters import look
-from bus.declarations import job_topology
-from bus.envelope import Envelope
-from bus.topology import dead_letter_address, dead_letter_queue
-from bus.transport import Accepted, Transport
+from bus.cli.dead.queues import connected
+from bus.contracts.contract import contract_of
+from bus.messaging.envelope import Envelope
+from bus.messaging.ports.transport import Accepted, Transport
+from bus.messaging.topology.declarations import job_topology
+from bus.messaging.topology.model import dead_letter_address, dead_letter_queue
+from bus.operations.brokers.broker import Broker
+from bus.operations.dead_letters import look
 from bus.transports.rabbitmq import RabbitMQTransport
-from bus.transports.rabbitmq.link import Link
+from bus.transports.rabbitmq.connection import Link
 from tests.broker import management_url
 from tests.integration.command import Ended, bus, ended, running
 

@@ -11,8 +11,8 @@ import pytest
 from pydantic import SecretStr
 
 from bus import Bus, Settings
-from bus.brokers.broker import Broker
-from bus.brokers.management import Management
+from bus.operations.brokers.broker import Broker
+from bus.operations.management_api import Management
 from tests.broker import management_url
 from tests.integration.command import ROOT
 from workers.transcription import router

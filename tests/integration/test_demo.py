@@ -15,14 +15,14 @@ from pydantic import SecretStr
 from pypdf import PdfReader
 
 from bus import Bus, Settings
-from bus.brokers.broker import Broker
-from bus.topology import dead_letter_address
-from bus.transport import Accepted
+from bus.messaging.ports.transport import Accepted
+from bus.messaging.topology.model import dead_letter_address
+from bus.operations.brokers.broker import Broker
 from contracts.transcription.v1 import TranscriptCompleted
 from tests.broker import fresh_vhost
 from tests.integration.command import PATIENT, ROOT, Ended, bus, ended, running
 from tests.unit.fakes import envelope
-from tests.unit.transcription.recordings import last_sentence
+from tests.unit.workers.transcription.recordings import last_sentence
 from workers.demo.keys import DemoKeys
 from workers.demo.stage import RabbitMQStage, served
 from workers.demo.story import WORK_QUEUE

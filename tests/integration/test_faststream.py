@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from typing_extensions import override
 
 from bus import Bus, BusError, ConfigurationError, FailedPrecondition, Internal, Router, Settings
-from bus.faststream import FastStreamTransport, attach, broker_of_its_own
+from bus.integrations.faststream import FastStreamTransport, attach, broker_of_its_own
 from tests.conformance.ports import HERE, quorum
 from tests.conformance.world import Ear, Inbox
 from tests.integration.command import ROOT, Ended, ended, running

@@ -9,10 +9,10 @@ import pytest
 from pydantic import SecretStr
 
 from bus import Bus, Settings
-from bus.brokers.ports import LOOPBACK, free_ports
-from bus.brokers.private_node import PrivateNode
 from bus.errors import BusError
-from bus.health import LIVE, READY, ask
+from bus.operations.brokers.ports import LOOPBACK, free_ports
+from bus.operations.brokers.private_node import PrivateNode
+from bus.operations.health import LIVE, READY, ask
 from tests.broker import kill_with_queues_on_disk
 from tests.integration.command import bus, ended, running
 from tests.integration.slow_service import Nap

@@ -15,11 +15,11 @@ import pytest
 from pydantic import SecretStr
 
 from bus import Bus, BusError, DeadlineExceeded, Event, Message, Request, Router, Settings, Unavailable, contract
-from bus.brokers.installation import Installation
-from bus.brokers.ports import LOOPBACK, free_ports
-from bus.brokers.private_node import PrivateNode
+from bus.operations.brokers.installation import Installation
+from bus.operations.brokers.ports import LOOPBACK, free_ports
+from bus.operations.brokers.private_node import PrivateNode
 from bus.transports.rabbitmq import RabbitMQTransport
-from bus.transports.rabbitmq.lane import Lane
+from bus.transports.rabbitmq.fastlane.protocol import Lane
 from tests.broker import set_watermark
 from tests.conformance.proxy import Proxy
 from tests.integration.certificates import Certificates, certificates

@@ -10,8 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from bus import Bus, Settings
-from bus.contract import contract_of
-from bus.topology import dead_letter_queue, event_queue, job_queue, merged
+from bus.contracts.contract import contract_of
+from bus.messaging.topology.model import dead_letter_queue, event_queue, job_queue, merged
 from tests.integration.command import bus, ended, running
 from tests.integration.mortal_service import KILLER, SLOW, Noted, Tidy, entries, router
 

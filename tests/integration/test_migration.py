@@ -20,10 +20,10 @@ from aiormq.channel import Channel
 from pamqp.commands import Basic
 
 from bus import Aborted, FailedPrecondition, NotFound
-from bus.administration.applying import apply, plan
-from bus.administration.migration import Progress, migrate
-from bus.administration.wanted import wanted_by
-from bus.brokers.broker import Broker
+from bus.operations.brokers.broker import Broker
+from bus.operations.topology.apply import apply, plan
+from bus.operations.topology.migrate import Progress, migrate
+from bus.operations.topology.required import wanted_by
 from tests.integration.command import bus
 from tests.integration.ledger import DEAD, TIER, WORK, Place, router
 from tests.polling import until
@@ -209,7 +209,7 @@ async def test_a_queue_that_is_consumed_is_left_alone_unless_told_to_wait(place:
 async def test_what_a_worker_that_stops_has_in_hand_is_not_deleted_with_the_queue(
     place: Place, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bus.administration.migration.PATIENCE", 1.0)
+    monkeypatch.setattr("bus.operations.topology.migrate.PATIENCE", 1.0)
     wanted = wanted_by([router], place.settings)
     in_hand = asyncio.Event()
 
@@ -273,7 +273,7 @@ async def until_arrived(on: Channel, queue: str) -> None:
 
 
 async def test_dead_letters_that_nobody_takes_are_not_deleted_with_their_queue(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bus.administration.migration.PATIENCE", 1.0)
+    monkeypatch.setattr("bus.operations.topology.migrate.PATIENCE", 1.0)
     async with channel(place) as own:
         right = wanted_by([router], place.settings).queue(WORK).arguments
         await with_old_queue(place, own, {**right, "x-dead-letter-exchange": "amq.direct"})

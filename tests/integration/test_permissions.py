@@ -13,10 +13,10 @@ from pamqp.commands import Basic
 from pydantic import SecretStr
 
 from bus import Bus, Context, InvalidArgument, PermissionDenied, RetryPolicy, Router, Settings, Unavailable
-from bus.administration.permissions import ADMINISTRATOR
-from bus.brokers.broker import Broker
-from bus.contract import contract_of
-from bus.grants import load_grants
+from bus.contracts.contract import contract_of
+from bus.operations.brokers.broker import Broker
+from bus.operations.topology.permissions import ADMINISTRATOR
+from bus.security.grants import load_grants
 from bus.transports.faststream import FastStreamTransport, broker_of_its_own
 from contracts.documentation.v1 import CreateNote, DocumentGenerated, GenerateDocuments, GetNote, GetNoteStatus, NoteStatus
 from contracts.transcription.v1 import GetTranscript, TranscribeAudio, Transcript, TranscriptCompleted

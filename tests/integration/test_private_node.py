@@ -10,19 +10,19 @@ from pathlib import Path
 import aio_pika
 import pytest
 
-from bus.brokers.installation import Installation
-from bus.brokers.management import Management
-from bus.brokers.ports import LOOPBACK, accepts, greets
-from bus.brokers.private_node import PrivateNode
 from bus.errors import Unauthenticated, Unavailable
+from bus.operations.brokers.installation import Installation
+from bus.operations.brokers.ports import LOOPBACK, accepts, greets
+from bus.operations.brokers.private_node import PrivateNode
+from bus.operations.management_api import Management
 from tests.broker import CTL, evaluate, kill_with_queues_on_disk
 from tests.polling import until
 
 OWNER = """
 import asyncio, json, os
-from bus.brokers import private_node
-from bus.brokers.installation import find_installation
-from bus.brokers.private_node import PrivateNode
+from bus.operations.brokers import private_node
+from bus.operations.brokers.installation import find_installation
+from bus.operations.brokers.private_node import PrivateNode
 
 async def main():
     private_node.START_DEADLINE = 150

@@ -12,9 +12,9 @@ from aiormq.abc import FieldTable
 from pydantic import SecretStr
 
 from bus import Bus, Settings
-from bus.brokers.broker import Broker
-from bus.brokers.queues import Picture, QueueState, Wanted, Where, picture
-from bus.transports.rabbitmq.depth import Depth, depths
+from bus.operations.brokers.broker import Broker
+from bus.operations.queue_inspection import Picture, QueueState, Wanted, Where, picture
+from bus.transports.rabbitmq.queue_depth import Depth, depths
 from tests.broker import management_url
 from tests.integration.command import bus
 from tests.integration.library_service import ScanBook, heard, router

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from bus import Bus, BusError, ConnectionLost, Context, Job, Message, PermissionDenied, Request, Router, contract
-from bus.brokers.broker import Broker
-from bus.contract import contract_of
-from bus.envelope import Envelope, new_id
-from bus.grants import Grants, Rights
-from bus.topology import Address
+from bus.contracts.contract import contract_of
+from bus.messaging.envelope import Envelope, new_id
+from bus.messaging.topology.model import Address
+from bus.operations.brokers.broker import Broker
+from bus.security.grants import Grants, Rights
 from tests.integration.broker_users import Place, place_for
 from tests.polling import until
 

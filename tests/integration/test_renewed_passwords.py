@@ -14,11 +14,11 @@ import pytest
 from pydantic import SecretStr
 
 from bus import Bus, Event, Request, Router, Settings, contract
-from bus.brokers.broker import Broker
-from bus.brokers.management import Management
-from bus.faststream import application
+from bus.integrations.faststream import application
+from bus.operations.brokers.broker import Broker
+from bus.operations.management_api import Management
 from bus.transports.faststream import FastStreamTransport, broker_of_its_own
-from bus.transports.rabbitmq import renewal
+from bus.transports.rabbitmq import credential_refresh as renewal
 from tests.broker import management_url
 from tests.integration.command import bus as command
 from tests.polling import until

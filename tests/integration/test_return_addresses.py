@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from bus import CLIENT, Bus, DeadlineExceeded, Router
-from bus.brokers.broker import Broker
-from bus.contract import contract_of
-from bus.envelope import Envelope
-from bus.grants import load_grants
-from bus.handler import Handler, Middleware
-from bus.topology import job_queue
+from bus.contracts.contract import contract_of
+from bus.messaging.envelope import Envelope
+from bus.messaging.handler import Handler, Middleware
+from bus.messaging.topology.model import job_queue
+from bus.operations.brokers.broker import Broker
+from bus.security.grants import load_grants
 from tests.integration.broker_users import Place, place_for
 from tests.polling import until
 from tests.security.attacks.return_addresses import DIRECT

@@ -9,8 +9,8 @@ import pytest
 from pydantic import SecretStr
 
 from bus import Settings
-from bus.cli.dead_places import connected
-from bus.transport import Transport
+from bus.cli.dead.queues import connected
+from bus.messaging.ports.transport import Transport
 from tests.integration.command import Ended, bus
 from tests.integration.test_dead_letters import SECRET, TOPOLOGY, WORK, audit_of, bury
 from tests.security.deployment import GRANTS, Deployment

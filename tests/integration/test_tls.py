@@ -15,19 +15,19 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from bus import Bus, Event, PermissionDenied, Request, Router, Unauthenticated, Unavailable, contract
-from bus.administration.definitions import definitions
-from bus.administration.permissions import broker_users, permissions, users
-from bus.administration.wanted import wanted_by
-from bus.brokers.choice import INSTALL
-from bus.brokers.installation import find_installation
-from bus.brokers.management import Management
-from bus.brokers.ports import LOOPBACK, free_ports
-from bus.brokers.private_node import PrivateNode
-from bus.contract import Catalog, contract_of
-from bus.grants import Grants, Rights
+from bus.contracts.contract import Catalog, contract_of
+from bus.operations.brokers.installation import find_installation
+from bus.operations.brokers.ports import LOOPBACK, free_ports
+from bus.operations.brokers.private_node import PrivateNode
+from bus.operations.brokers.select import INSTALL
+from bus.operations.management_api import Management
+from bus.operations.topology.definitions import definitions
+from bus.operations.topology.permissions import broker_users, permissions, users
+from bus.operations.topology.required import wanted_by
+from bus.security.grants import Grants, Rights
 from bus.settings import load_settings
 from bus.transports.faststream import FastStreamTransport, broker_of_its_own
-from bus.transports.rabbitmq import renewal
+from bus.transports.rabbitmq import credential_refresh as renewal
 from tests.integration.certificates import Certificates, certificates
 from tests.polling import until
 

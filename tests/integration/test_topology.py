@@ -10,10 +10,10 @@ from pamqp.common import FieldTable
 from pydantic import SecretStr
 
 from bus import Bus, ConfigurationError, Settings, TopologyMismatch
-from bus.administration.applying import apply, plan
-from bus.administration.verifying import verify_by_amqp
-from bus.administration.wanted import wanted_by
-from bus.brokers.broker import Broker
+from bus.operations.brokers.broker import Broker
+from bus.operations.topology.apply import apply, plan
+from bus.operations.topology.required import wanted_by
+from bus.operations.topology.verify import verify_by_amqp
 from tests.broker import with_vhost
 from tests.integration.command import bus
 from tests.integration.ledger import DEAD, REQUESTS, TIER, WORK, Close, Open, Place, router

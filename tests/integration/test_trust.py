@@ -10,12 +10,12 @@ import pytest
 from pydantic import SecretStr
 
 from bus import Bus, Router, Settings
-from bus.contract import contract_of
-from bus.envelope import Envelope, new_id
+from bus.contracts.contract import contract_of
 from bus.errors import PermissionDenied
-from bus.topology import JOBS, job_queue
-from bus.transports.rabbitmq.codec import to_properties
-from bus.transports.wire import encode
+from bus.messaging.envelope import Envelope, new_id
+from bus.messaging.topology.model import JOBS, job_queue
+from bus.transports.rabbitmq.amqp.pamqp_codec import to_properties
+from bus.transports.wire_format import encode
 from tests.conformance.world import until
 from tests.security.deployment import Deployment
 from tests.unit.ledger import Add, CloseBooks, Total

@@ -16,14 +16,14 @@ from aiormq.abc import DeliveredMessage
 from pydantic import SecretStr
 
 from bus import Bus, Context, InvalidArgument, Job, Message, RetryPolicy, Router, Settings, Unavailable, contract
-from bus.administration.applying import apply
-from bus.administration.migration import migrate
-from bus.administration.permissions import ADMINISTRATOR
-from bus.administration.wanted import wanted_by
-from bus.brokers.broker import Broker
-from bus.contract import contract_of
-from bus.grants import Grants, Rights
-from bus.topology import DEAD, dead_letter_queue, retry_tier, return_exchange
+from bus.contracts.contract import contract_of
+from bus.messaging.topology.model import DEAD, dead_letter_queue, retry_tier, return_exchange
+from bus.operations.brokers.broker import Broker
+from bus.operations.topology.apply import apply
+from bus.operations.topology.migrate import migrate
+from bus.operations.topology.permissions import ADMINISTRATOR
+from bus.operations.topology.required import wanted_by
+from bus.security.grants import Grants, Rights
 from bus.transports.faststream import FastStreamTransport, broker_of_its_own
 from tests.broker import management_url
 from tests.integration.broker_users import Place, place_for

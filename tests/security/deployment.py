@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from bus.key_files import KeyDirectory
+from bus.security.key_directory import KeyDirectory
 
 GRANTS = """
 clients = ["office", "mail"]

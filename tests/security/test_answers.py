@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from bus.client import Client
-from bus.encryption import UNUSED
-from bus.envelope import Envelope, Progress, error_reply, progress_update, reply
 from bus.errors import DeadlineExceeded, NotFound, PermissionDenied, Unauthenticated
-from bus.grants import Grants, Rights
+from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update, reply
+from bus.messaging.ports.transport import Outcome
+from bus.middleware.stacks import client_stack, sealed
+from bus.runtime.client import Client
+from bus.security.encryption import UNUSED
+from bus.security.grants import Grants, Rights
 from bus.settings import load_settings
-from bus.stacks import client_stack, sealed
-from bus.transport import Outcome
 from tests.security.world import Ledger, World
 from tests.unit.fakes import FakeDelivery, FakeTransport, settle_down, virtual
 from tests.unit.ledger import Add, CloseBooks, Total

@@ -6,11 +6,11 @@ import socket
 
 import pytest
 
-from bus.administration.permissions import broker_users
-from bus.contract import contract_of
-from bus.envelope import Envelope
-from bus.grants import Grants
-from bus.topology import Address, reply_address, reply_queue
+from bus.contracts.contract import contract_of
+from bus.messaging.envelope import Envelope
+from bus.messaging.topology.model import Address, reply_address, reply_queue
+from bus.operations.topology.permissions import broker_users
+from bus.security.grants import Grants
 from tests.security.attacks.forging import Attack
 from tests.security.attacks.more_time import MORE_TIME
 from tests.security.attacks.proofs import PROOFS

@@ -12,12 +12,12 @@ import pytest
 from pydantic import SecretStr
 
 from bus import Bus, Context, Router
-from bus.contract import contract_of
-from bus.dead_letters import Selection
+from bus.contracts.contract import contract_of
 from bus.errors import ConfigurationError, PermissionDenied, Unauthenticated
+from bus.messaging.topology.model import job_queue
+from bus.operations.dead_letters import Selection
 from bus.settings import Settings
 from bus.testing import MemoryBuses, VirtualLoop, wall_clock
-from bus.topology import job_queue
 from tests.security.deployment import Deployment
 from tests.unit.ledger import Add, BooksClosed, CloseBooks, GetTotal, Total
 

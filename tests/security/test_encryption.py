@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from bus import Bus, Context, Event, Job, Message, Request, RetryPolicy, Router, contract
-from bus.contract import contract_of
+from bus.contracts.contract import contract_of
 from bus.errors import ConfigurationError, DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable
-from bus.jwe import new_ring_key
+from bus.messaging.topology.model import Address, dead_letter_queue, job_queue
+from bus.security.jwe import new_ring_key
 from bus.testing import MemoryBuses
-from bus.topology import Address, dead_letter_queue, job_queue
-from bus.transports.wire import Wire
+from bus.transports.wire_format import Wire
 from tests.polling import until
 
 CANARY = "Ada-Lovelace-1815"

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from bus.contract import contract_of
-from bus.envelope import Envelope
+from bus.contracts.contract import contract_of
 from bus.errors import Unavailable
-from bus.inbox import MemoryInbox
-from bus.router import Router
-from bus.settlement import CONCLUDE_PATIENCE
-from bus.topology import reply_queue
-from bus.transport import Outcome, Returned
+from bus.messaging.envelope import Envelope
+from bus.messaging.ports.transport import Outcome, Returned
+from bus.messaging.topology.model import reply_queue
+from bus.runtime.router import Router
+from bus.runtime.settler import CONCLUDE_PATIENCE
+from bus.storage.memory.inbox import MemoryInbox
 from tests.security.world import DAY, Ledger, World, codes
 from tests.security.yard import NOW
 from tests.unit.fakes import FakeDelivery, FakeTransport, receiver_of, settle_down, virtual

@@ -18,10 +18,10 @@ from typing_extensions import override
 
 from bus.cli import main
 from bus.errors import AlreadyExists, ConfigurationError, FailedPrecondition, NotFound
-from bus.key_files import KeyDirectory
-from bus.key_source import LARGEST_SET, Keyring, private_keys, public_source
-from bus.keys import public_keys
-from bus.private_keys import dev_key, generate, read_private
+from bus.security.key_directory import KeyDirectory
+from bus.security.keyring import LARGEST_SET, Keyring, private_keys, public_source
+from bus.security.keys import public_keys
+from bus.security.private_keys import dev_key, generate, read_private
 from tests.integration.certificates import certificates
 from tests.security.yard import NOW, Yard
 from tests.unit.fakes import virtual

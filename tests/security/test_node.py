@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bus.private_keys import generate, read_private
+from bus.security.private_keys import generate, read_private
 from tests.security.world import World
 from tests.unit.ledger import CloseBooks
 

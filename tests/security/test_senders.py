@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from bus import Bus, Event, Router, contract
-from bus.contract import contract_of
+from bus.contracts.contract import contract_of
 from bus.errors import PermissionDenied
+from bus.messaging.topology.model import event_queue
 from bus.testing import MemoryBuses, wall_clock
-from bus.topology import event_queue
 from tests.security.deployment import Deployment
 from tests.unit.ledger import Add, BooksClosed, CloseBooks
 

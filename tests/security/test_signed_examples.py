@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from bus.contract import Catalog, Contract, Event, Job, Message, Request, contract, contract_of
-from bus.envelope import Envelope, Traffic
-from bus.grants import Grants, Rights
-from bus.key_source import Keyring
-from bus.middleware.auth import Gate, Signer, Verifier
-from bus.transports.wire import Wire, decode
+from bus.contracts.contract import Catalog, Contract, Event, Job, Message, Request, contract, contract_of
+from bus.messaging.envelope import Envelope, Traffic
+from bus.security.grants import Grants, Rights
+from bus.security.keyring import Keyring
+from bus.security.verifier import Gate, Signer, Verifier
+from bus.transports.wire_format import Wire, decode
 
 PAGE = Path(__file__).parents[2] / "docs/reference/wire-examples.md"
 CATALOG = Catalog()

@@ -5,14 +5,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bus.contract import Message, contract_of
-from bus.envelope import Envelope
-from bus.key_source import Keyring
-from bus.keys import PrivateKey
-from bus.middleware.auth import Signer
-from bus.router import Router
-from bus.tokens import counter_proof
-from bus.topology import event_queue, job_queue, reply_queue, request_queue
+from bus.contracts.contract import Message, contract_of
+from bus.messaging.envelope import Envelope
+from bus.messaging.topology.model import event_queue, job_queue, reply_queue, request_queue
+from bus.runtime.router import Router
+from bus.security.keyring import Keyring
+from bus.security.keys import PrivateKey
+from bus.security.tokens import counter_proof
+from bus.security.verifier import Signer
 from tests.security.yard import NOW, Yard, bearer, jws, parts_of
 from tests.unit.fakes import FakeTransport, Sent, receiver_of
 from tests.unit.ledger import Add, BooksClosed, CloseBooks, Total

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bus.contract import Contract, Message, contract_of
-from bus.envelope import Envelope
-from bus.grants import Grants, Rights
-from bus.key_source import Keyring
-from bus.keys import Algorithm, PrivateKey, Role
-from bus.middleware.auth import Gate, Signer, Verifier
-from bus.private_keys import generate, read_private
+from bus.contracts.contract import Contract, Message, contract_of
+from bus.messaging.envelope import Envelope
+from bus.security.grants import Grants, Rights
+from bus.security.keyring import Keyring
+from bus.security.keys import Algorithm, PrivateKey, Role
+from bus.security.private_keys import generate, read_private
+from bus.security.verifier import Gate, Signer, Verifier
 
 NOW = 1_700_000_000.0
 """Seconds since the epoch."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, assert_type
 
 from bus import Bus, Context, Depends, Event, Job, JobHandle, Message, Request, Router, contract
-from bus.envelope import Progress
+from bus.messaging.envelope import Progress
 
 
 class Note(Message):

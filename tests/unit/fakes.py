@@ -9,19 +9,19 @@ from typing import Any, TypeVar
 
 from typing_extensions import override
 
-from bus.activator import ServiceActivator
-from bus.contract import Event, Job, Message, Request
-from bus.envelope import Envelope, Traffic
-from bus.handler import Handler
-from bus.inbox import Inbox, MemoryInbox
-from bus.middleware.auth import Gate
-from bus.quarantine import Quarantine
-from bus.receiver import Receiver
-from bus.replies import JobHandle
-from bus.router import Router
-from bus.settlement import Settler
-from bus.topology import Address, Queue, Topology
-from bus.transport import Accepted, Consumption, Delivery, Observer, Outcome
+from bus.contracts.contract import Event, Job, Message, Request
+from bus.messaging.envelope import Envelope, Traffic
+from bus.messaging.handler import Handler
+from bus.messaging.ports.transport import Accepted, Consumption, Delivery, Observer, Outcome
+from bus.messaging.topology.model import Address, Queue, Topology
+from bus.runtime.pending_replies import JobHandle
+from bus.runtime.poison_isolation import Quarantine
+from bus.runtime.receiver import Receiver
+from bus.runtime.router import Router
+from bus.runtime.service_activator import ServiceActivator
+from bus.runtime.settler import Settler
+from bus.security.verifier import Gate
+from bus.storage.memory.inbox import Inbox, MemoryInbox
 
 NOW = 1_700_000_000.0
 """Seconds since the epoch, on every injected clock."""

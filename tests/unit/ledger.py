@@ -1,6 +1,6 @@
 """The contracts that these tests speak."""
 
-from bus.contract import Event, Job, Message, Request, contract
+from bus.contracts.contract import Event, Job, Message, Request, contract
 
 
 class Total(Message):

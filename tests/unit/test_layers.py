@@ -8,15 +8,19 @@ from tests.layers import HOMES, LAYERS, violations
 ROOT = Path(__file__).parents[2]
 
 PLANTED = {
-    "an import that points up": ("handler", "from bus.app import Bus", "imports bus.app, which is up"),
+    "an import that points up": ("handler", "from bus.runtime.bus import Bus", "imports bus.runtime.bus, which is up"),
     "an import that points up, for types only": (
         "handler",
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from bus.app import Bus",
-        "imports bus.app, which is up",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from bus.runtime.bus import Bus",
+        "imports bus.runtime.bus, which is up",
     ),
     "the public names used from inside": ("app", "from bus import Bus", "imports bus, which is up"),
-    "a module imported from its package": ("handler", "from bus import app", "imports bus.app, which is up"),
-    "an import by name": ("handler", "import importlib\nimportlib.import_module('bus.app')", "imports bus.app, which is up"),
+    "a module imported from its package": ("handler", "from bus import app", "imports bus.runtime.bus, which is up"),
+    "an import by name": (
+        "handler",
+        "import importlib\nimportlib.import_module('bus.runtime.bus')",
+        "imports bus.runtime.bus, which is up",
+    ),
     "an import inside a function": ("app", "def f():\n    import json", "an import inside a function"),
     "an import inside an async method": ("app", "class A:\n    async def f(self):\n        from json import loads", "an import inside"),
     "a room without a layer": ("cellar", "", "bus.cellar: a new room"),
@@ -29,7 +33,7 @@ PLANTED = {
     ),
     "the environment read": ("app", "import os\nos.environ['HOME']", "reads the environment"),
     "the environment read by another name": ("app", "from os import getenv", "reads the environment"),
-    "a cycle in one layer": ("envelope", "import bus.topology", "an import cycle"),
+    "a cycle in one layer": ("envelope", "import bus.messaging.topology.model", "an import cycle"),
     "a contract that knows a worker": ("../contracts/note/v1", "import workers.note", "contracts imports workers.note"),
     "a worker with a broker's library": ("../workers/note", "import pamqp.frame", "workers imports pamqp.frame"),
 }
@@ -41,8 +45,8 @@ def house(root: Path) -> Path:
         "__init__": "",
         "errors": "",
         "envelope": "from bus.errors import BusError",
-        "topology": "import bus.envelope",
-        "app": "from bus.envelope import Envelope\nimport json, pydantic",
+        "topology": "import bus.messaging.envelope",
+        "app": "from bus.messaging.envelope import Envelope\nimport json, pydantic",
         "middleware/__init__": "",
         "middleware/deadline": "from bus import errors",
         "middleware/retry": "",

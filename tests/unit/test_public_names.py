@@ -69,13 +69,14 @@ def test_another_name_is_not() -> None:
 # One interpreter for all: starting one is most of the time of the unit tests.
 IMPORTS = """
 import sys
-from bus import Event, Message, contract
+from bus import Event, Message
+from bus import contract
 ours = {name for name in sys.modules if name.partition(".")[0] == "bus"}
-assert ours == {"bus", "bus.contract", "bus.errors", "bus.payloads", "bus.policy", "bus.sensitive"}, f"a kind loads {ours}"
+assert ours == {"bus", "bus.contracts.contract", "bus.errors", "bus.contracts.payload", "bus.contracts.retry_policy", "bus.contracts.sensitive"}, f"a kind loads {ours}"
 foreign = {"aio_pika", "aiormq", "asyncio", "msgspec", "pydantic_settings", "rich", "structlog", "tenacity", "typer", "yarl"}
 assert not foreign & set(sys.modules), f"a kind loads {foreign & set(sys.modules)}"
-import bus.contract
-from bus import contract as again
+import bus.contracts.contract
+from bus.contracts import contract as again
 assert contract is again is bus.contract and callable(again), "a module took the place of the decorator"
 from bus import Bus
 assert "aio_pika" in sys.modules

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from bus.key_files import KeyDirectory
+from bus.security.key_directory import KeyDirectory
 
 __all__ = ["DemoKeys"]
 

@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 from pydantic import SecretStr
 
 from bus import Bus, DeadlineExceeded, NotFound, NotServed, Settings, Unavailable
-from bus.context import Sender
-from bus.recovery import backoff
+from bus.messaging.context import Sender
+from bus.messaging.settlement import backoff
 from bus.transports.memory import MemoryBroker, MemoryTransport
 from contracts.documentation.client import DocumentationClient
 from contracts.transcription.client import TranscriptionClient

@@ -9,10 +9,10 @@ from typing import TypeVar
 from uuid import uuid4
 
 from bus import Bus, BusError, InvalidArgument, Job, Message, contract, correlated
-from bus.context import PendingJob
-from bus.contract import Catalog
-from bus.envelope import Envelope, Progress
+from bus.contracts.contract import Catalog
 from bus.errors import error_for
+from bus.messaging.context import PendingJob
+from bus.messaging.envelope import Envelope, Progress
 from contracts.documentation.client import DocumentationClient
 from contracts.documentation.v1 import CreateNote, NoteContent, NoteStatus
 from contracts.transcription.client import TranscriptionClient

@@ -3,7 +3,7 @@
 import asyncio
 
 from bus import Context, Event, Router
-from bus.envelope import Envelope
+from bus.messaging.envelope import Envelope
 from contracts.documentation.v1 import DocumentGenerated
 from contracts.transcription.v1 import TranscriptCompleted
 

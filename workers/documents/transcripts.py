@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from bus import NotFound, OutOfRange, Unavailable
-from bus.context import Sender
+from bus.messaging.context import Sender
 from contracts.documentation.v1 import LONGEST_SECTION
 from contracts.transcription.client import TranscriptionClient
 

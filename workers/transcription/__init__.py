@@ -31,4 +31,4 @@ def __getattr__(name: str) -> Any:
 @cache
 def _application() -> Any:
     """The same handlers as a FastStream application; made when it is asked for, as FastStream need not be installed."""
-    return import_module("bus.faststream").application(router)
+    return import_module("bus.integrations.faststream").application(router)

@@ -14,14 +14,14 @@ from faststream.rabbit import RabbitMessage, RabbitQueue
 from typing_extensions import override
 
 from bus.errors import BusError
-from bus.topology import Queue, Topology
-from bus.transports.faststream.link import RobustLink
+from bus.messaging.topology.model import Queue, Topology
+from bus.transports.faststream.connection import RobustLink
+from bus.transports.rabbitmq.aiormq_channels import PlainConsuming
+from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT, RPC_TIMEOUT, Channel
 from bus.transports.rabbitmq.consumer import Consumer, Consuming
-from bus.transports.rabbitmq.faults import TROUBLE, translating
-from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, RPC_TIMEOUT, Channel
-from bus.transports.rabbitmq.plain import PlainConsuming
-from bus.transports.rabbitmq.tolerance import lenient
-from bus.transports.wire import Wire
+from bus.transports.rabbitmq.exceptions import TROUBLE, translating
+from bus.transports.rabbitmq.lenient_reader import lenient
+from bus.transports.wire_format import Wire
 
 __all__ = ["Subscribed"]
 

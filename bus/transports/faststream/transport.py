@@ -6,19 +6,19 @@ from collections.abc import Callable
 
 from faststream.rabbit import RabbitBroker
 
-from bus.envelope import Envelope
-from bus.password_file import PasswordFile
+from bus.messaging.envelope import Envelope
+from bus.messaging.ports.transport import Accepted, Consumption, Delivery, Observer, Outcome, Returned
+from bus.messaging.topology.model import Address, Queue, Topology
+from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
-from bus.topology import Address, Queue, Topology
-from bus.transport import Accepted, Consumption, Delivery, Observer, Outcome, Returned
-from bus.transports.faststream.link import RobustLink
+from bus.transports.faststream.connection import RobustLink
 from bus.transports.faststream.subscriber import Subscribed
-from bus.transports.rabbitmq.depth import ready_in
-from bus.transports.rabbitmq.link import Channel, dressed
-from bus.transports.rabbitmq.plain import PlainConsuming, PlainDelivery, PlainPublishing
+from bus.transports.rabbitmq.aiormq_channels import PlainConsuming, PlainDelivery, PlainPublishing
+from bus.transports.rabbitmq.connection import Channel, dressed
+from bus.transports.rabbitmq.credential_refresh import Renewal
 from bus.transports.rabbitmq.publisher import Publisher
-from bus.transports.rabbitmq.renewal import Renewal
-from bus.transports.wire import TRAFFIC
+from bus.transports.rabbitmq.queue_depth import ready_in
+from bus.transports.wire_format import TRAFFIC
 
 __all__ = ["FastStreamTransport", "broker_of_its_own"]
 

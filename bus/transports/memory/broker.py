@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from bus.errors import ConnectionLost, FailedPrecondition, NotFound, TopologyMismatch, Unavailable
-from bus.topology import Address, Binding, Queue, Topology
-from bus.transport import Accepted, Outcome, Refused, Returned
+from bus.messaging.ports.transport import Accepted, Outcome, Refused, Returned
+from bus.messaging.topology.model import Address, Binding, Queue, Topology
 from bus.transports.memory.connection import Connection
-from bus.transports.memory.dead_letters import DeadLetterWorker, at_least_once
-from bus.transports.memory.messages import Reason, Stored, died, in_cycle
-from bus.transports.memory.queues import MemoryQueue, Owner
+from bus.transports.memory.dead_lettering import DeadLetterWorker, at_least_once
+from bus.transports.memory.queue import MemoryQueue, Owner
 from bus.transports.memory.routing import Routes, difference, mismatch
-from bus.transports.wire import Wire
+from bus.transports.memory.stored_message import Reason, Stored, died, in_cycle
+from bus.transports.wire_format import Wire
 
 __all__ = ["MemoryBroker"]
 

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from bus.errors import ConnectionLost
-from bus.topology import Address
-from bus.transport import Outcome
-from bus.transports.memory.messages import Stored
-from bus.transports.memory.queues import MemoryQueue
-from bus.transports.wire import Wire
+from bus.messaging.ports.transport import Outcome
+from bus.messaging.topology.model import Address
+from bus.transports.memory.queue import MemoryQueue
+from bus.transports.memory.stored_message import Stored
+from bus.transports.wire_format import Wire
 
 __all__ = ["Channel", "Connection"]
 

@@ -5,15 +5,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
 from typing import Any
 
-from bus.envelope import Envelope
 from bus.errors import BusError
-from bus.recovery import supervised
-from bus.topology import Queue, Topology
-from bus.transport import Delivery
+from bus.messaging.envelope import Envelope
+from bus.messaging.ports.transport import Delivery
+from bus.messaging.settlement import supervised
+from bus.messaging.topology.model import Queue, Topology
 from bus.transports.memory.broker import MemoryBroker
 from bus.transports.memory.connection import Channel, Connection
-from bus.transports.memory.messages import Stored
-from bus.transports.wire import TRAFFIC, broker_headers, decode
+from bus.transports.memory.stored_message import Stored
+from bus.transports.wire_format import TRAFFIC, broker_headers, decode
 
 __all__ = ["MemoryConsumer", "MemoryDelivery"]
 

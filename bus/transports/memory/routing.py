@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from bus.errors import TopologyMismatch
-from bus.topology import Binding, Exchange
+from bus.messaging.topology.model import Binding, Exchange
 
 __all__ = ["Routes", "difference", "mismatch", "topic_matches"]
 

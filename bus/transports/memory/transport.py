@@ -3,15 +3,15 @@
 import asyncio
 from collections.abc import Callable
 
-from bus.envelope import Envelope
 from bus.errors import BusError, DeadlineExceeded, InvalidArgument, Unavailable
-from bus.recovery import supervised
-from bus.topology import Address, Queue, Topology
-from bus.transport import Accepted, Delivery, Observer, Outcome, Returned
+from bus.messaging.envelope import Envelope
+from bus.messaging.ports.transport import Accepted, Delivery, Observer, Outcome, Returned
+from bus.messaging.settlement import supervised
+from bus.messaging.topology.model import Address, Queue, Topology
 from bus.transports.memory.broker import MemoryBroker
 from bus.transports.memory.connection import Connection
 from bus.transports.memory.consumer import MemoryConsumer
-from bus.transports.wire import encode
+from bus.transports.wire_format import encode
 
 __all__ = ["MemoryTransport"]
 

@@ -11,12 +11,12 @@ import aiormq.abc
 from aiormq.channel import Channel
 from pamqp.common import FieldTable
 
-from bus.recovery import supervised
-from bus.topology import Queue, Topology
-from bus.transports.rabbitmq.faults import TROUBLE, translated, translating
-from bus.transports.rabbitmq.lingering import Lingering
-from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, RPC_TIMEOUT, Connected, quietly_closed
-from bus.transports.rabbitmq.patience import consumer_arguments
+from bus.messaging.settlement import supervised
+from bus.messaging.topology.model import Queue, Topology
+from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT, RPC_TIMEOUT, Connected, quietly_closed
+from bus.transports.rabbitmq.consumer_timeout import consumer_arguments
+from bus.transports.rabbitmq.draining_channel import Lingering
+from bus.transports.rabbitmq.exceptions import TROUBLE, translated, translating
 
 __all__ = ["Consumer", "Consuming"]
 

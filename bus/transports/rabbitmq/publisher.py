@@ -7,16 +7,16 @@ from typing import Protocol
 
 from aiormq.channel import Channel
 
-from bus.declarations import BASE
-from bus.envelope import Envelope
 from bus.errors import DeadlineExceeded, Unavailable
-from bus.recovery import supervised
-from bus.topology import Address
-from bus.transport import Outcome
-from bus.transports.rabbitmq.faults import TROUBLE, translated
-from bus.transports.rabbitmq.link import CLOSE_TIMEOUT, Connected, quietly_closed
-from bus.transports.rabbitmq.refusals import REFUSED
-from bus.transports.rabbitmq.refusing import GivingUp, Silence, Verdicts
+from bus.messaging.envelope import Envelope
+from bus.messaging.ports.transport import Outcome
+from bus.messaging.settlement import supervised
+from bus.messaging.topology.declarations import BASE
+from bus.messaging.topology.model import Address
+from bus.transports.rabbitmq.amqp.access_refused import REFUSED
+from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT, Connected, quietly_closed
+from bus.transports.rabbitmq.exceptions import TROUBLE, translated
+from bus.transports.rabbitmq.fastlane.confirm_watchdog import GivingUp, Silence, Verdicts
 
 __all__ = ["Publisher", "Publishing"]
 

@@ -6,22 +6,22 @@ from collections.abc import Callable
 
 from aiormq.channel import Channel
 
-from bus.envelope import Envelope
 from bus.errors import BusError
-from bus.password_file import PasswordFile
+from bus.messaging.envelope import Envelope
+from bus.messaging.ports.transport import Consumption, Delivery, Observer, Outcome, Returned
+from bus.messaging.topology.model import Address, Queue, Topology
+from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
-from bus.topology import Address, Queue, Topology
-from bus.transport import Consumption, Delivery, Observer, Outcome, Returned
+from bus.transports.rabbitmq.aiormq_channels import PlainConsuming, PlainDelivery, PlainPublishing
+from bus.transports.rabbitmq.connection import Link
 from bus.transports.rabbitmq.consumer import Consumer, Consuming
-from bus.transports.rabbitmq.consuming import ConsumingChannel, LaneDelivery
-from bus.transports.rabbitmq.depth import ready_in
-from bus.transports.rabbitmq.link import Link
-from bus.transports.rabbitmq.plain import PlainConsuming, PlainDelivery, PlainPublishing
+from bus.transports.rabbitmq.credential_refresh import Renewal
+from bus.transports.rabbitmq.fastlane.confirm_channel import ACCEPTED, ConfirmedChannel
+from bus.transports.rabbitmq.fastlane.consumer_channel import ConsumingChannel, LaneDelivery
+from bus.transports.rabbitmq.fastlane.unconfirmed_channel import UnconfirmedChannel
 from bus.transports.rabbitmq.publisher import Publisher, Publishing
-from bus.transports.rabbitmq.publishing import ACCEPTED, ConfirmedChannel
-from bus.transports.rabbitmq.renewal import Renewal
-from bus.transports.rabbitmq.unconfirmed import UnconfirmedChannel
-from bus.transports.wire import TRAFFIC
+from bus.transports.rabbitmq.queue_depth import ready_in
+from bus.transports.wire_format import TRAFFIC
 
 __all__ = ["RabbitMQTransport"]
 

@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from bus.envelope import Envelope
-from bus.transports.wire import decode, encode
+from bus.messaging.envelope import Envelope
+from bus.transports.wire_format import decode, encode
 from tests.security.world import World, token_of, with_token
 from tests.security.yard import NOW, base64, bytes_of, jws, parts_of
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from bus.envelope import Envelope
-from bus.tokens import digest
+from bus.messaging.envelope import Envelope
+from bus.security.tokens import digest
 from tests.security.attacks.forging import Attack, later
 from tests.security.world import DAY, OPERATOR, World
 from tests.security.yard import jws, parts_of

@@ -2,9 +2,9 @@
 
 from hashlib import sha256
 
-from bus.envelope import Envelope
-from bus.tokens import digest
-from bus.topology import reply_queue
+from bus.messaging.envelope import Envelope
+from bus.messaging.topology.model import reply_queue
+from bus.security.tokens import digest
 from tests.security.attacks.forging import Attack, claims, doubled, keyed, later, on_the_wire, payload, swapped
 from tests.security.world import BODY, DAY, OPERATOR, World
 from tests.security.yard import NOW

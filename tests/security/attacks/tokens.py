@@ -7,8 +7,8 @@ from hmac import digest as hmac_digest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from bus.envelope import Envelope
-from bus.topology import reply_queue
+from bus.messaging.envelope import Envelope
+from bus.messaging.topology.model import reply_queue
 from tests.security.attacks.forging import (
     Attack,
     claims,

@@ -1,0 +1,21 @@
+"""Payload encryption of what is sent."""
+
+from collections.abc import Awaitable
+
+from bus.messaging.envelope import Envelope
+from bus.messaging.handler import Handler, Middleware
+from bus.security.encryption import Cipher
+
+__all__ = ["seal"]
+
+
+def seal(cipher: Cipher) -> Middleware:
+    """Encrypt payloads that are to be. Next to `sign`, which signs what is sent: each attempt has a data key of its own."""
+
+    def layer(inner: Handler) -> Handler:
+        def call(envelope: Envelope) -> Awaitable[Envelope | None]:
+            return inner(cipher.seal(envelope))
+
+        return call
+
+    return layer

@@ -1,0 +1,292 @@
+"""Moving dead letters back to work, and deleting them: confirmed first, acked then, so that being killed at any point loses nothing."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from bus.errors import BusError, ConfigurationError, ConnectionLost, FailedPrecondition, NotFound, ResourceExhausted
+from bus.messaging.envelope import Envelope
+from bus.messaging.fault_record import FIRST_FAILED, PARKED, REPLAYS, Headers, without_record
+from bus.messaging.ports.transport import Accepted, Transport
+from bus.messaging.topology.model import replay_address, service_of
+from bus.operations.dead_letters.browse import MOST_LOOKED_AT, Taken, reading
+from bus.operations.dead_letters.selection import EVERYTHING, Letter, Seen, Selection
+from bus.security.tokens import LONGEST_LIFE
+
+__all__ = ["WINDOW", "Purged", "Replayed", "Replaying", "purge", "replay"]
+
+WINDOW = 100
+"""Dead letters that are under way at a time: as many can be there twice where the replay is killed."""
+MOST_CONSUMERS = 1000
+"""Windows full of what is kept, each with its consumer and channel; RabbitMQ allows 2047 channels to a connection."""
+SEND_TIMEOUT = 10.0
+"""Seconds for the broker's confirm."""
+LONGEST_REPLAYER = 200
+"""Characters."""
+MOST_COUNTED = 2**53
+"""Replays; the header is anyone's, and one more than the largest number of AMQP could not be sent."""
+REPLAYED_AT, REPLAYED_BY = "replayed-at", "replayed-by"
+
+
+Countersign = Callable[[Envelope, str, int], str | None]
+"""A counter-proof for a message, its work queue and its new `expires` (ms); None where it was given more time too often."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replaying:
+    """How to replay."""
+
+    by: str
+    """Who does it; noted on each message."""
+    extend: float | None = None
+    """Seconds from now that an expired message gets to be handled; None refuses it."""
+    countersign: Countersign | None = None
+    """An operator's word for it, which a message needs that has a proof: without it such a one is refused."""
+    rate: float | None = None
+    """At most so many a second."""
+    window: int = WINDOW
+    """Under way at a time."""
+    most: int = MOST_LOOKED_AT
+    """Held at a time that are not meant; where there are more of these, those behind them are not looked at."""
+    dry_run: bool = False
+    """Whether everything is checked and nothing is moved."""
+    clock: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        """`ConfigurationError` for what could move nothing."""
+        if self.rate is not None and not self.rate > 0:  # NaN, too
+            raise ConfigurationError(f"a rate is messages a second, above 0, not {self.rate:g}; without one it is as fast as it goes")
+
+
+@dataclass(slots=True, kw_only=True)
+class Replayed:
+    """What a replay of one queue did."""
+
+    matched: int = 0
+    replayed: int = 0
+    """In a dry run: that would be."""
+    expired: int = 0
+    """Refused, since nobody should act on them any more."""
+    unsigned: int = 0
+    """Expired, and refused more time: no operator signed for it, or they did so too often."""
+    homeless: int = 0
+    """Refused, since their work queue is not there."""
+    doubtful: int = 0
+    """Sent, and possibly still among the dead letters as well: the connection went before confirm or ack was sure."""
+    unseen: int = 0
+    """Not looked at: too many that are not meant, or stay, were in front of them."""
+    failure: BusError | None = None
+    """What ended it early; what was not moved is where it was."""
+    seen: Seen = field(default_factory=Seen, compare=False, repr=False)
+    """What all that were looked at have, meant or not."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Purged:
+    """What a purge of one queue did."""
+
+    matched: int = 0
+    deleted: int = 0
+    unseen: int = 0
+    failure: BusError | None = None
+
+
+def _ignored(_done: Replayed) -> None: ...
+
+
+async def replay(
+    transport: Transport,
+    dead_queue: str,
+    selection: Selection = EVERYTHING,
+    *,
+    how: Replaying,
+    on_progress: Callable[[Replayed], None] = _ignored,
+) -> Replayed:
+    """Move the dead letters that are meant back to their work queues, with `attempt` 1 and who and when in their headers.
+
+    What dies again meanwhile is not taken a second time. Each is acked when the broker has confirmed its copy. What
+    went wrong is in the result. Raises `NotFound` where there is no such queue, `Unavailable` where it cannot be read, and
+    `ConfigurationError` for more time than a proof can have.
+    """
+    if how.countersign is not None and (how.extend or 0) >= LONGEST_LIFE:
+        raise ConfigurationError("a message gets less than 31 days more: what was proven for longer its receiver would refuse")
+    done = Replayed()
+    move = Move(transport, how, done)
+    started, most = int(how.clock() * 1000), min(how.most, how.window * MOST_CONSUMERS)
+
+    def fits(letter: Letter) -> bool:
+        done.seen.note(letter, selection)
+        return selection.fits(letter) and not _replayed_since(letter, started)
+
+    on_progress(done)
+    with _noting(done):
+        # What the broker has not seen acked fills the hold: so the window is the most that can be there twice, acks lost or not.
+        async with reading(transport, dead_queue, hold=how.window) as letters:
+            try:
+                async for taken in _paced(letters.meant(fits, most), how.rate):
+                    done.matched += 1
+                    if not await move.begin(taken) and letters.keep(taken) >= most:
+                        break
+                    on_progress(done)
+                    if done.failure is not None:
+                        break
+            finally:
+                await move.finish()  # also where somebody calls it off: what is under way would be there twice
+            done.unseen = await letters.unseen()
+    on_progress(done)
+    return done
+
+
+@contextmanager
+def _noting(done: "Replayed | Purged") -> Iterator[None]:
+    """What ends it early is in the result, once there is one."""
+    try:
+        yield
+    except BusError as error:
+        if done == type(done)():
+            raise
+        done.failure = done.failure or error
+
+
+class Move:
+    """The moves of one replay, a window of them at a time."""
+
+    def __init__(self, transport: Transport, how: Replaying, done: Replayed) -> None:
+        self._transport = transport
+        self._how = how
+        self._done = done
+        self._homes: dict[str, bool] = {}
+        self._places = asyncio.Semaphore(how.window)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def begin(self, taken: Taken) -> bool:
+        """Send it on its way, as soon as there is a place in the window; False where it stays."""
+        queue = taken.letter.record.queue
+        if queue is None or service_of(queue) != service_of(taken.letter.dead_queue) or not await self._is_there(queue):
+            self._done.homeless += 1
+            return False
+        copy = revived(taken.letter, self._how)
+        if copy is None:
+            self._done.expired += 1
+            return False
+        if copy.expires != taken.letter.envelope.expires and copy.proof is not None:
+            word = self._how.countersign and self._how.countersign(copy, queue, copy.expires or 0)
+            if word is None:
+                self._done.unsigned += 1
+                return False
+            copy = copy.evolve(counter_proof=word)
+        if self._how.dry_run:
+            self._done.replayed += 1
+            return False
+        await self._places.acquire()
+        task = asyncio.create_task(self._move(taken, copy, queue))
+        self._tasks.add(task)
+        task.add_done_callback(self._over)
+        return True
+
+    async def _is_there(self, queue: str) -> bool:
+        """Asked once for each."""
+        if queue not in self._homes:
+            try:
+                await self._transport.depth(queue)
+            except NotFound:
+                self._homes[queue] = False
+            else:
+                self._homes[queue] = True
+        return self._homes[queue]
+
+    def _over(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        self._places.release()
+
+    async def _move(self, taken: Taken, copy: Envelope, queue: str) -> None:
+        try:
+            outcome = await self._transport.send(copy, replay_address(queue), timeout=SEND_TIMEOUT)
+        except BusError as error:
+            self._done.doubtful += error.maybe_executed
+            self._fail(error)
+            return
+        if not isinstance(outcome, Accepted):
+            self._fail(_refusal(queue, outcome.reason))
+        elif await taken.delivery.ack():
+            self._done.replayed += 1
+        else:
+            self._done.doubtful += 1
+            self._fail(ConnectionLost("the connection went between confirm and ack", maybe_executed=True))
+
+    def _fail(self, error: BusError) -> None:
+        self._done.failure = self._done.failure or error
+
+    async def finish(self) -> None:
+        """Returns when nothing is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+def _refusal(queue: str, reason: str) -> BusError:
+    if reason == "NO_ROUTE":
+        return FailedPrecondition(f"{queue} is not bound to its service's way back; start the service, which declares it")
+    return ResourceExhausted(f"{queue} takes no more: {reason}")
+
+
+def revived(letter: Letter, how: Replaying) -> Envelope | None:
+    """The message as it begins its next life; None where its time is over and nobody gives it more.
+
+    The record of its death goes; how often, when and by whom it was replayed stays with it, into its next death too.
+    """
+    envelope, now = letter.envelope, int(how.clock() * 1000)
+    expires = envelope.expires
+    if expires is not None and expires <= now:
+        if how.extend is None:
+            return None
+        expires = now + int(how.extend * 1000)
+    before = envelope.headers.get(REPLAYS)
+    notes: Headers = {
+        REPLAYS: 1 + (before if isinstance(before, int) and 0 < before < MOST_COUNTED else 0),
+        REPLAYED_AT: now,
+        REPLAYED_BY: how.by[:LONGEST_REPLAYER],
+    }
+    others = {name: value for name, value in without_record(envelope.headers).items() if name not in {*notes, FIRST_FAILED, PARKED}}
+    return envelope.evolve(attempt=1, expires=expires, deadline=None, expiration=None, headers=notes | others)
+
+
+async def purge(
+    transport: Transport,
+    dead_queue: str,
+    selection: Selection,
+    *,
+    most: int = MOST_LOOKED_AT,
+    on_progress: Callable[[Purged], None] = lambda _: None,
+) -> Purged:
+    """Delete the dead letters that are meant, for good; of the others `most` are looked at. Errors as of `replay`."""
+    done = Purged()
+    on_progress(done)
+    with _noting(done):
+        async with reading(transport, dead_queue, hold=most) as letters:
+            async for taken in letters.meant(selection.fits, most):
+                done.matched += 1
+                if not await taken.delivery.ack():
+                    break
+                done.deleted += 1
+                on_progress(done)
+            done.unseen = await letters.unseen()
+    return done
+
+
+def _replayed_since(letter: Letter, started: int) -> bool:
+    """Whether it died again after this replay had moved it: moved once more it might go round for ever."""
+    at = letter.headers.get(REPLAYED_AT)
+    return isinstance(at, int) and at >= started
+
+
+async def _paced(taken: AsyncIterator[Taken], rate: float | None) -> AsyncIterator[Taken]:
+    """Not faster than `rate` a second; what was late is not made up for in a burst."""
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    async for each in taken:
+        if rate is not None:
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            due = max(due, loop.time() - 1 / rate) + 1 / rate
+        yield each

@@ -1,0 +1,226 @@
+"""Messaging Gateway: typed `request`, `publish` and `submit`."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar, cast
+
+from bus.contracts.contract import Contract, Event, Job, Kind, Message, Request, contract_of, encode
+from bus.errors import BusError, ContractError, Internal, NotServed, ResourceExhausted, Unavailable, UnknownKey
+from bus.messaging.envelope import Envelope, new_id
+from bus.messaging.handler import Middleware, compose
+from bus.messaging.ports.transport import Accepted, Consumption, Delivery, Outcome, Refused, Returned, Transport
+from bus.messaging.topology.declarations import reply_topology
+from bus.messaging.topology.model import address_of, reply_queue, service_of
+from bus.runtime.pending_replies import JobHandle, Replies, answer_of, error_in
+from bus.security.encryption import UNUSED, Cipher
+from bus.security.verifier import Verifier
+from bus.settings import Settings
+
+__all__ = ["Client"]
+
+log = logging.getLogger("bus.client")
+
+R = TypeVar("R", bound=Message | None)
+
+LONGEST_EXPIRATION = 2**32 - 1
+"""ms, 49 days. RabbitMQ closes the channel for a much longer one (3.10: 10 years), and all calls on their way are lost with it."""
+
+
+class Client:
+    """Sends for one service, and takes the replies."""
+
+    def __init__(  # noqa: PLR0913 - what a message meets on its way
+        self,
+        service: str,
+        instance: str,
+        transport: Transport,
+        layers: Sequence[Middleware],
+        *,
+        settings: Settings,
+        verifier: Verifier | None = None,
+        cipher: Cipher = UNUSED,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`verifier` holds answers to what proves them; None takes them as they come. `cipher` opens their payloads."""
+        self._service = service
+        self._instance = instance
+        self._reply_to = reply_queue(service, instance)
+        self._transport = transport
+        self._settings = settings
+        self._clock = clock
+        self._call = compose(layers, self._exchange)
+        self._verifier = verifier
+        self._cipher = cipher
+        self._checks: set[asyncio.Task[None]] = set()
+        self._consumption: Consumption | None = None
+        self.replies = Replies()
+
+    async def start(self) -> Consumption:
+        """Take replies; the consumption is that of the reply queue."""
+        self.replies.begin()
+        topology = reply_topology(self._service, self._instance)
+        self._consumption = await self._transport.consume(topology.queues[0], topology, prefetch=0, on_delivery=self._take, acks=False)
+        return self._consumption
+
+    def _take(self, delivery: Delivery) -> None:
+        envelope = delivery.envelope
+        if self._verifier is not None:
+            error = self._refusal(envelope, self._verifier)
+            if isinstance(error, UnknownKey):
+                check = asyncio.get_running_loop().create_task(self._take_later(envelope, self._verifier))
+                self._checks.add(check)
+                check.add_done_callback(self._checks.discard)
+                return
+            if error is not None:
+                self._refuse(envelope, self._verifier, error)
+                return
+        self._hand_over(envelope)
+
+    def _hand_over(self, answer: Envelope) -> None:
+        """To who waits for it, with its payload."""
+        try:
+            answer = self._cipher.open(answer)
+        except BusError as error:
+            log.warning("an answer was refused", extra={"type": answer.type, "message_id": answer.id, "why": str(error)})
+            self.replies.refused(answer, str(error))
+        else:
+            self.replies.take(answer)
+
+    def _refusal(self, answer: Envelope, verifier: Verifier) -> BusError | None:
+        """Why it is no answer of the service that was asked. One that nobody waits for is nobody's to judge: it is counted as late."""
+        asked = self.replies.asked(answer)
+        if asked is None:
+            return None
+        return verifier.answer_refusal(answer, service_of(asked.type), lasting=asked.lasting, proofs=asked.proofs)
+
+    def _refuse(self, answer: Envelope, verifier: Verifier, error: BusError) -> None:
+        verifier.note(answer, error)
+        self.replies.refused(answer, str(error))
+
+    async def _take_later(self, answer: Envelope, verifier: Verifier) -> None:
+        """Its key may be a new one."""
+        await verifier.refetch()
+        error = self._refusal(answer, verifier)
+        if error is None:
+            self._hand_over(answer)
+        else:
+            self._refuse(answer, verifier, error)
+
+    async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
+        """Ask, and wait for the answer at most `timeout` seconds (default: the setting `request_timeout`).
+
+        Raises what the handler raised, as the class of its code; `NotServed` at once where nobody serves the contract;
+        `DeadlineExceeded`; `ConnectionLost` with `maybe_executed`; `Unavailable` where the broker could not be reached.
+        """
+        contract = _declared(request, "request")
+        envelope = self._envelope(contract, request, self._settings.request_timeout if timeout is None else timeout)
+        answer = await self._call(envelope)
+        if answer is None:
+            raise Internal(f"{contract.type}: a layer of the client stack returned no answer")
+        return cast("R", answer_of(contract, answer))
+
+    async def publish(self, event: Event, *, timeout: float | None = None) -> None:
+        """Tell; returns when the broker has confirmed, at most after `timeout` seconds (default: `publish_timeout`).
+
+        Raises `ContractError` for another service's event, `Unavailable` where it was surely not sent,
+        `DeadlineExceeded` or `ConnectionLost` with `maybe_executed` where that is unknown.
+        """
+        contract = _declared(event, "event")
+        if contract.service != self._service:
+            raise ContractError(f"{contract.type} belongs to {contract.service}; {self._service} cannot publish it")
+        await self._call(self._lasting(contract, event, timeout))
+
+    async def submit(self, job: Job[R], *, timeout: float | None = None) -> JobHandle[R]:
+        """Hand over work; returns when the broker has confirmed. Errors as of `publish`, and `NotServed` where no queue takes it."""
+        contract = _declared(job, "job")
+        envelope = self._lasting(contract, job, timeout)
+        handle: JobHandle[R] = JobHandle(envelope.id, contract, patience=self._settings.message_ttl)
+        self.replies.follow(handle)
+        await self._call(envelope)
+        return handle
+
+    def _envelope(self, contract: Contract, message: Message, timeout: float) -> Envelope:
+        now = self._clock()
+        return Envelope(
+            id=new_id(),
+            type=contract.type,
+            traffic=contract.kind,
+            source=self._service,
+            body=encode(message),
+            timestamp=int(now),
+            deadline=int((now + timeout) * 1000),
+            reply_to=None if contract.kind == "event" else self._reply_to,
+        )
+
+    def _lasting(self, contract: Contract, message: Message, timeout: float | None) -> Envelope:
+        """An event or job, which outlives the call that sends it."""
+        expires = int((self._clock() + self._settings.message_ttl) * 1000)
+        return self._envelope(contract, message, self._settings.publish_timeout if timeout is None else timeout).evolve(expires=expires)
+
+    def _exchange(self, envelope: Envelope) -> Awaitable[Envelope | None]:
+        """The innermost handler of the client stack: onto the wire, and for a request wait for the answer."""
+        return self._ask(envelope) if envelope.traffic == "request" else self._tell(envelope)
+
+    async def _tell(self, envelope: Envelope) -> None:
+        kind = cast("Kind", envelope.traffic)
+        if kind == "job":
+            self.replies.sent(envelope)
+        outcome = await self._transport.send(envelope, address_of(kind, envelope.type), timeout=self._left(envelope))
+        _check(outcome, envelope)
+
+    async def _ask(self, envelope: Envelope) -> Envelope:
+        if self._consumption is None or not self._consumption.ready:
+            await self._listening(envelope)
+        left = self._left(envelope)
+        # Each attempt has its own: the broker drops what is dead by then, and the server's clock need not be ours.
+        envelope = envelope.evolve(expiration=min(int(left * 1000), LONGEST_EXPIRATION))
+        answer = self.replies.expect(envelope.id, left, envelope.type, envelope.authorization)
+        try:
+            _check(await self._transport.send(envelope, address_of("request", envelope.type), timeout=left), envelope)
+            reply = await answer
+        except NotServed as returned:
+            raise NotServed(f"{envelope.type}: {returned}") from None  # who noticed the return knows only its id
+        finally:
+            self.replies.forget(envelope.id, answer)
+        error = error_in(reply)
+        if error is not None:
+            raise error  # here, so that every policy sees it as the exception that it is
+        return reply
+
+    async def _listening(self, envelope: Envelope) -> None:
+        """A request goes out only while its reply could come back."""
+        if self._consumption is None:
+            raise Unavailable("the bus is not started; use it inside `async with Bus(…)`")
+        try:
+            async with asyncio.timeout(self._left(envelope)):
+                await self._consumption.wait_ready()
+        except TimeoutError:
+            raise Unavailable(f"{envelope.type}: not sent, no connection to the broker") from None
+
+    def _left(self, envelope: Envelope) -> float:
+        """Seconds."""
+        if envelope.deadline is None:
+            return self._settings.request_timeout
+        return max(0.0, envelope.deadline / 1000 - self._clock())
+
+
+def _declared(message: Message, kind: Kind) -> Contract:
+    contract = contract_of(type(message))
+    if contract.kind != kind:
+        verb = {"request": "request", "event": "publish", "job": "submit"}[contract.kind]
+        raise ContractError(f"{contract.type} is a {contract.kind}; use bus.{verb}(…)")
+    return contract
+
+
+def _check(outcome: Outcome, envelope: Envelope) -> None:
+    match outcome:
+        case Accepted():
+            return
+        case Returned(reason=reason):
+            raise NotServed(f"{envelope.type}: nobody serves it ({reason}); start the service that does, in this version")
+        case Refused(reason=reason):
+            # Not surely refused: a queue whose leader is lost nacks what it may have stored.
+            why = f"{envelope.type}: the broker refused it ({reason}); its queue is full, or has no leader now"
+            raise ResourceExhausted(why, maybe_executed=True)

@@ -1,0 +1,173 @@
+"""Messages that may have killed their process run alone in this one, so that another death takes no neighbour along.
+
+Nothing is handed back for it: before RabbitMQ 4.3 that would count against the neighbours. ADR 0017 has the reasons.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from random import randrange
+from typing import Protocol
+
+from bus.messaging.ports.transport import Delivery
+from bus.messaging.settlement import supervised
+
+__all__ = ["SUSPECT_FROM", "Halting", "Quarantine", "SingleFile", "Suspect", "foremost", "is_suspect", "losses_of"]
+
+log = logging.getLogger("bus.quarantine")
+
+SUSPECT_FROM = 2
+"""Losses. The first is no evidence: a stop, a lost connection and a neighbour's death count as much as a message's own doing."""
+
+
+def losses_of(delivery: Delivery) -> int | None:
+    """How often it was delivered before and not settled, as the broker counts; None where its queue does not count (a classic one)."""
+    count = delivery.broker_headers.get("x-delivery-count")
+    return count if isinstance(count, int) else None
+
+
+def is_suspect(delivery: Delivery) -> bool:
+    """Whether it may have killed its process."""
+    return delivery.redelivered and (losses_of(delivery) or 0) >= SUSPECT_FROM
+
+
+LINGER = 0.05
+"""Seconds that the others stay halted after a suspect for the next one: what a dead process held comes back in a row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """A message that waits to be run alone."""
+
+    queue: str
+    id: str
+    losses: int
+    run: Callable[[], Awaitable[None]]
+    """Run it; returns when it has ended."""
+
+
+def foremost(suspects: Sequence[Suspect]) -> Suspect:
+    """Who is run next: the least suspicious, so that it is done before a worse one can take it along.
+
+    Of several that are equal another one each time: their losses rise together while the culprit is before the others.
+    """
+    least = min(suspect.losses for suspect in suspects)
+    equal = sorted((suspect for suspect in suspects if suspect.losses == least), key=lambda suspect: suspect.queue)
+    return equal[least % len(equal)]
+
+
+class SingleFile:
+    """Runs what may have killed its process where nobody counts: one at a time, and each time another one first.
+
+    So a message that kills its process does not keep those behind it from ever being run.
+    """
+
+    def __init__(self, pick: Callable[[int], int] = randrange) -> None:
+        """`pick` chooses among so many."""
+        self._pick = pick
+        self._waiting: list[Callable[[], Awaitable[None]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Run it when its turn comes; `run` returns when it has ended."""
+        self._waiting.append(run)
+        if self._task is None:
+            self._task = asyncio.create_task(self._go(), name="single file")
+
+    async def _go(self) -> None:
+        while self._waiting:
+            await self._waiting.pop(self._pick(len(self._waiting)))()
+        self._task = None
+
+
+class Halting(Protocol):
+    """What a queue brings into this process."""
+
+    @property
+    def name(self) -> str:
+        """The queue's name."""
+        ...
+
+    @property
+    def lasting(self) -> bool:
+        """Whether a loss counts against its messages: events and jobs. A request's caller would only wait."""
+        ...
+
+    @property
+    def still(self) -> bool:
+        """Whether nothing comes, and nothing runs."""
+        ...
+
+    async def halt(self) -> None:
+        """No further deliveries; returns when what was delivered has ended, but for suspects."""
+        ...
+
+    async def resume(self) -> None:
+        """Deliveries again."""
+        ...
+
+
+class Quarantine:
+    """One process's: it clears the place for each suspect, runs it, and lets the others in again."""
+
+    def __init__(self) -> None:
+        self.intakes: Sequence[Halting] = ()
+        """Whom it halts; events and jobs always, requests only for a suspect of their own."""
+        self._suspects: list[Suspect] = []
+        self._halted: list[Halting] = []
+        self._wanted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """From now on suspects are run."""
+        self._task = asyncio.create_task(supervised(self._step, trouble=(), report=_ignore), name="quarantine")
+
+    def add(self, suspect: Suspect) -> None:
+        """A suspect was delivered."""
+        self._suspects.append(suspect)
+        self._wanted.set()
+
+    async def stop(self) -> None:
+        """Run no more of them; one that runs goes on."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _step(self) -> None:
+        while True:
+            if not self._halted:  # else this begins anew after a fault, and who is halted waits
+                await self._wanted.wait()
+            while self._suspects:
+                await self._run_next()
+                await self._linger()
+            while self._halted:
+                await self._halted[-1].resume()
+                self._halted.pop()
+            if not self._suspects:  # one may have come with the first that was resumed
+                self._wanted.clear()
+
+    async def _run_next(self) -> None:
+        while to_halt := [intake for intake in self.intakes if self._concerns(intake) and not intake.still]:
+            self._halted += [intake for intake in to_halt if intake not in self._halted]
+            await asyncio.gather(*(intake.halt() for intake in to_halt))
+        suspect = foremost(self._suspects)
+        self._suspects.remove(suspect)
+        facts = {"queue": suspect.queue, "message_id": suspect.id, "losses": suspect.losses}
+        log.warning("a message whose process ended before it is run alone", extra=facts)
+        await suspect.run()
+
+    async def _linger(self) -> None:
+        if not self._suspects:
+            self._wanted.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER):
+                    await self._wanted.wait()
+
+    def _concerns(self, intake: Halting) -> bool:
+        return intake.lasting or any(suspect.queue == intake.name for suspect in self._suspects)
+
+
+def _ignore(_error: BaseException) -> None:
+    """`supervised` has logged it."""

@@ -1,0 +1,4 @@
+"""Storage: implementations of the ports for data that outlives a message, such as the inbox.
+
+It imports no transport, no middleware and no runtime.
+"""

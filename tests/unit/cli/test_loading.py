@@ -1,0 +1,142 @@
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bus.cli.loading import contract_named, known_contracts, load_router
+from bus.errors import ConfigurationError, ContractError, NotFound
+from bus.messaging.suggestions import did_you_mean
+from bus.runtime.router import Router
+
+CONTRACTS = """
+from bus import Event, Request
+from bus import contract
+
+print("imported")
+
+@contract("{service}.find", version=1)
+class Find(Request[None]):
+    title: str
+
+@contract("{service}.renamed", version=1)
+class Found(Event):
+    pass
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of one's own, and no module of it left behind."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = dict(sys.modules)
+    for name in [each for each in sys.modules if each == "contracts" or each.startswith("contracts.")]:
+        del sys.modules[name]
+    yield tmp_path
+    sys.modules.clear()
+    sys.modules.update(before)
+
+
+def write(path: Path, text: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def types(chosen: list[str], service: str) -> list[str]:
+    return [each.type for each in known_contracts(chosen).contracts if each.service == service]
+
+
+def test_the_package_contracts_in_this_folder_is_the_default_and_stands_for_all_in_it(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(here / "contracts/__init__.py")
+    write(here / "contracts/here/v1.py", CONTRACTS.format(service="here"))
+    write(here / "contracts/__main__.py", "raise SystemExit('a program')")
+    assert types([], "here") == ["here.find.v1", "here.renamed.v1"]
+    assert known_contracts([]).modules == ("contracts.here.v1",)
+    assert capsys.readouterr().out == ""  # what a module prints is no data
+
+
+def test_another_package_contracts_is_not_taken_for_this_folders(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(here / "elsewhere/contracts/__init__.py")
+    write(here / "app/contracts/v1.py", CONTRACTS.format(service="app"))
+    monkeypatch.chdir(here / "app")
+    sys.path.insert(0, str(here / "elsewhere"))
+    with pytest.raises(ConfigurationError, match=r"elsewhere/contracts and not in this folder: give this one an __init__.py"):
+        known_contracts([])
+
+
+def test_modules_can_be_named_with_commas_or_one_by_one(here: Path) -> None:
+    write(here / "first_of_two.py", CONTRACTS.format(service="first"))
+    write(here / "second_of_two.py", CONTRACTS.format(service="second"))
+    known = known_contracts(["first_of_two, second_of_two"])
+    assert known.modules == known_contracts(["first_of_two", "second_of_two"]).modules == ("first_of_two", "second_of_two")
+    assert {"first.find.v1", "second.find.v1"} <= {each.type for each in known.contracts}
+
+
+def test_without_contracts_the_error_says_how_to_name_them(here: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"no package 'contracts'.*--contracts or BUS_CONTRACTS"):
+        known_contracts([])
+
+
+def test_an_unknown_type_gets_the_nearest_and_the_modules_that_were_looked_at(here: Path) -> None:
+    write(here / "shelf_contracts.py", CONTRACTS.format(service="shelf"))
+    with pytest.raises(NotFound, match=r"'shelf.fnid.v1'; did you mean 'shelf.find.v1'\? \(looked at shelf_contracts\)"):
+        contract_named("shelf.fnid.v1", ["shelf_contracts"])
+    with pytest.raises(NotFound, match=r"did you mean 'shelf.find.v1'\?"):
+        contract_named("shelf.find", ["shelf_contracts"])
+
+
+def test_a_payload_in_the_place_of_a_type_is_not_shown(here: Path) -> None:
+    write(here / "door_contracts.py", CONTRACTS.format(service="door"))
+    with pytest.raises(NotFound, match="no contract's type") as caught:
+        contract_named('{"patient": "Eleonora Quist"}', ["door_contracts"])
+    assert "Quist" not in str(caught.value)
+
+
+def test_a_type_of_another_kind_names_the_command_for_it(here: Path) -> None:
+    write(here / "lamp_contracts.py", CONTRACTS.format(service="lamp"))
+    with pytest.raises(ContractError, match="is an event: use `bus publish`"):
+        contract_named("lamp.renamed.v1", ["lamp_contracts"], kind="request")
+    assert contract_named("lamp.renamed.v1", ["lamp_contracts"], kind="event").name == "lamp.renamed"
+
+
+def test_a_module_that_cannot_be_imported_is_told_with_what_may_have_been_meant(here: Path) -> None:
+    write(here / "services/library/__init__.py")
+    write(here / "services/broken.py", "1 / 0  # Eleonora Quist")
+    write(here / "services/needy.py", "import not_there.at_all")
+    for name, told in (
+        ("services.needy", r"services.needy imports 'not_there', and there is no such module: install it"),
+        ("services.libary", r"no module 'services.libary'.*did you mean 'library'\?"),
+        ("servces.library", r"no module 'servces'.*did you mean 'services'\?"),
+        ("nowhere.at_all", "no module 'nowhere'"),
+        ("services.broken", r"services.broken cannot be imported \(ZeroDivisionError\)"),
+    ):
+        with pytest.raises(ConfigurationError, match=told):
+            known_contracts([name])
+
+
+def test_a_router_by_a_wrong_name_gets_the_routers_that_are_there(here: Path) -> None:
+    write(here / "desk.py", "from bus import Router\nrouter = Router('desk')\nvalue = 1\n")
+    assert isinstance(load_router("desk:router"), Router)
+    for target, told in (
+        ("desk:ruoter", r"nothing by the name 'ruoter'.*did you mean 'router'\?"),
+        ("desk:value", r"a int by the name 'value'.*its routers: router"),
+        ("desk", "names no router; write MODULE:ROUTER, for example desk:router"),
+    ):
+        with pytest.raises(ConfigurationError, match=told):
+            load_router(target)
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "told"),
+    [
+        ("library.fnid.v1", ["library.find.v1", "library.scan.v1"], "; did you mean 'library.find.v1'?"),
+        ("a.b", ["a.b.v1", "a.b.v2"], "; did you mean 'a.b.v1' or 'a.b.v2'?"),
+        ("nothing-like-it", ["library.find.v1"], ""),
+        ("", ["library.find.v1"], ""),
+    ],
+)
+def test_only_the_nearest_are_suggested(name: str, known: list[str], told: str) -> None:
+    assert did_you_mean(name, known) == told

@@ -1,0 +1,221 @@
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import pytest
+from pydantic import AfterValidator, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from bus.contracts.contract import Catalog, Event, Job, Message, Request, contract, contract_of, decode, encode
+from bus.contracts.retry_policy import RetryPolicy
+from bus.errors import ContractError, ContractViolation
+from tests.unit.ledger import Add, BooksClosed, Clear, CloseBooks, GetTotal, Total
+
+_LATER: Any = "Later"
+_NUMBER: Any = int
+SECRET = "Eleonora Quist"  # a patient, who must not be found in any error's text
+
+
+class Visit(Message):
+    ward: int
+
+
+def _refuse(value: str) -> str:
+    raise ValueError(f"{value} is not one of ours")
+
+
+def _refuse_by_name(value: str) -> str:
+    raise PydanticCustomError("Eleonora Quist", "who is {who}", {"who": value})  # as bad as a user can be
+
+
+class Chart(Message):
+    age: int = 0
+    visits: dict[str, Visit] = Field(default_factory=dict)
+    checked: Annotated[str, AfterValidator(_refuse)] = ""
+    named: Annotated[str, AfterValidator(_refuse_by_name)] = ""
+    either: int | Visit | None = None
+
+
+class Strict(Message):
+    model_config = ConfigDict(extra="forbid")
+    age: int = 0
+
+
+class Callback(Message):
+    call: Callable[[], None] | None = None
+    age: int
+
+
+@pytest.mark.parametrize(
+    "name", ["total", "Ledger.total", "ledger.", ".total", "ledger..total", "ledger.to tal", "ledger.1", "l" * 99 + ".x"]
+)
+def test_a_contract_needs_a_name_of_service_and_operation(name: str) -> None:
+    with pytest.raises(ContractError, match=r"no (contract )?name"):
+        contract(name, version=1, catalog=Catalog())(_event())
+
+
+@pytest.mark.parametrize("name", ["ledger.v2", "ledger.v1.total"])
+def test_a_name_with_a_version_in_it_is_refused(name: str) -> None:
+    with pytest.raises(ContractError, match="version="):
+        contract(name, version=1, catalog=Catalog())(_event())
+
+
+@pytest.mark.parametrize("version", [0, -1, 10_000])
+def test_versions_start_at_one_and_end(version: int) -> None:
+    with pytest.raises(ContractError, match=f"not {version}"):
+        contract("ledger.total", version=version, catalog=Catalog())(_event())
+
+
+def test_the_names_of_the_bus_are_its_own() -> None:
+    with pytest.raises(ContractError, match="the bus's own"):
+        contract("bus.error", version=1, catalog=Catalog())(_event())
+
+
+def test_the_kind_comes_from_the_class() -> None:
+    assert [contract_of(model).kind for model in (Add, CloseBooks, BooksClosed)] == ["request", "job", "event"]
+
+
+def test_a_contract_knows_its_parts() -> None:
+    declared = contract_of(GetTotal)
+    assert (declared.type, declared.service, declared.operation) == ("ledger.total.v1", "ledger", "total")
+    assert (declared.reply, declared.idempotent, contract_of(Clear).reply, contract_of(BooksClosed).reply) == (Total, True, None, None)
+
+
+def test_a_type_declared_twice_names_both_classes() -> None:
+    catalog = Catalog()
+
+    class First(Event): ...
+
+    class Second(Event): ...
+
+    contract("ledger.moved", version=1, catalog=catalog)(First)
+    with pytest.raises(ContractError, match=r"First and by .*Second"):
+        contract("ledger.moved", version=1, catalog=catalog)(Second)
+    contract("ledger.moved", version=2, catalog=catalog)(Second)
+    assert [each.version for each in catalog] == [1, 2]
+
+
+def test_a_class_has_one_contract() -> None:
+    model = contract("ledger.moved", version=1, catalog=Catalog())(_event())
+    with pytest.raises(ContractError, match=r"ledger\.moved\.v1 and as ledger\.moved\.v2"):
+        contract("ledger.moved", version=2, catalog=Catalog())(model)
+
+
+def test_a_contract_says_how_its_handlers_are_retried_and_a_request_does_not() -> None:
+    policy = RetryPolicy(delays=(5,))
+    moved = contract("ledger.moved", version=1, retry=policy, catalog=Catalog())(_event())
+    assert contract_of(moved).retry is policy
+
+    class Ask(Request[Total]):
+        pass
+
+    with pytest.raises(ContractError, match="retried by who asks"):
+        contract("ledger.ask", version=1, retry=policy, catalog=Catalog())(Ask)
+
+
+def test_a_class_that_is_none_of_the_three_kinds_is_refused() -> None:
+    with pytest.raises(ContractError, match="neither a Request"):
+        contract("ledger.total", version=1, catalog=Catalog())(Total)
+
+
+def test_an_undecorated_class_has_no_contract_and_neither_has_a_subclass() -> None:
+    class Child(Add): ...
+
+    for model in (_event(), Child):
+        with pytest.raises(ContractError, match="decorate it"):
+            contract_of(model)
+
+
+@pytest.mark.parametrize(
+    "base",
+    [Request, Job, Request[_LATER], Job[_NUMBER], Request["Total"]],
+    ids=["bare", "bare job", "later", "an int", "a string"],
+)
+def test_a_reply_type_that_is_not_resolved_is_refused(base: type[Message]) -> None:
+    model = type("Ask", (base,), {"__module__": __name__})
+    with pytest.raises(ContractError, match=r"is no Message|does not say"):
+        contract("ledger.ask", version=1, catalog=Catalog())(model)
+
+
+def test_none_travels_as_null() -> None:
+    assert encode(None) == b"null"
+    assert decode(None, b"null") is None
+
+
+def test_a_message_comes_back_as_it_was_and_ignores_what_is_new() -> None:
+    assert decode(Total, encode(Total(total=3))) == Total(total=3)
+    assert decode(Total, b'{"total": 3, "since": "v2"}') == Total(total=3)
+
+
+def test_a_message_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Total(total=1).total = 2
+
+
+def test_what_a_subclass_adds_stays_here() -> None:
+    class Audited(Total):
+        auditor: str = SECRET
+
+    assert encode(Audited(total=1), Total) == b'{"total":1}'
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "text"),
+    [
+        (Chart, f'{{"age": "{SECRET}"}}', "Chart: age: int parsing"),
+        (Chart, f'{{"visits": {{"{SECRET}": {{"ward": "x"}}}}}}', "Chart: visits.*.ward: int parsing"),
+        (Chart, f'{{"visits": {{"{SECRET}": 7}}}}', "Chart: visits.*: model type"),
+        (Chart, f'{{"checked": "{SECRET}"}}', "Chart: checked: value error"),
+        (Chart, f'{{"named": "{SECRET}"}}', "Chart: named: a rule of its own"),
+        (Chart, f'{{"either": "{SECRET}"}}', "Chart: either.*: int parsing; either.*: model type"),
+        (Chart, f'{{"age": "{SECRET}', "Chart: body: json invalid"),
+        (Chart, f'["{SECRET}"]', "Chart: body: model type"),
+        (Strict, f'{{"{SECRET}": 1}}', "Strict: *: extra forbidden"),
+        (Callback, f'{{"age": "{SECRET}"}}', "Callback: age: int parsing"),
+    ],
+)
+def test_a_violation_names_fields_and_rules_and_no_values(model: type[Message], body: str, text: str) -> None:
+    with pytest.raises(ContractViolation) as caught:
+        decode(model, body.encode())
+    assert str(caught.value) == text
+    assert caught.value.__context__ is None
+
+
+def test_a_violation_shows_the_first_faults_and_counts_the_rest() -> None:
+    class Many(Message):
+        numbers: list[int]
+
+    with pytest.raises(ContractViolation, match=r"numbers\.4: int parsing; and 3 more$"):
+        decode(Many, b'{"numbers": ["a","a","a","a","a","a","a","a"]}')
+
+
+@pytest.mark.parametrize("body", [b"\xff\xfe", b"", b"[" * 100_000, b'{"age": NaN}', b'{"age": 1e999}', b'{"age": "\\ud800"}'])
+def test_any_bytes_are_a_violation_at_worst(body: bytes) -> None:
+    with pytest.raises(ContractViolation):
+        decode(Chart, body)
+
+
+@pytest.mark.parametrize("message", [Total.model_construct(total=SECRET), Chart.model_construct(checked="\ud800")])
+def test_what_does_not_fit_is_not_sent_and_not_shown(message: Message) -> None:
+    with pytest.raises(ContractViolation, match="does not fit") as caught:
+        encode(message)
+    assert SECRET not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_a_validators_own_error_passes_as_it_is() -> None:
+    class Broken(Message):
+        age: int
+
+        @field_validator("age")
+        @classmethod
+        def _look(cls, age: int) -> int:
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        decode(Broken, b'{"age": 1}')
+
+
+def _event() -> type[Event]:
+    class Anything(Event): ...
+
+    return Anything

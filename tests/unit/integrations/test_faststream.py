@@ -1,0 +1,95 @@
+import sys
+from functools import partial
+from importlib import import_module, reload
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aio_pika.queue import consumer
+from aiormq.abc import DeliveredMessage
+from faststream import FastStream
+from faststream.rabbit import RabbitBroker
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+from pydantic import SecretStr
+
+from bus.errors import ConfigurationError
+from bus.integrations.faststream import broker_of_its_own
+from bus.messaging.ports.transport import Delivery
+from bus.messaging.topology.model import Queue, Topology
+from bus.settings import Settings
+from bus.transports.faststream.connection import RobustLink
+from bus.transports.faststream.subscriber import Subscribed
+from bus.transports.rabbitmq.aiormq_channels import PlainConsuming
+from bus.transports.rabbitmq.lenient_reader import lenient
+from tests.unit.fakes import virtual
+
+
+class FakeChannel:
+    is_closed = False
+    on_consumer_cancel_callbacks: set[Any] = set()  # noqa: RUF012 - shared is as good
+
+
+def message(channel: Any, body: bytes = b"{}") -> Any:
+    raw = SimpleNamespace(channel=channel, body=body, delivery_tag=1, redelivered=False)
+    return SimpleNamespace(raw_message=raw)
+
+
+@virtual
+async def test_a_message_of_a_channel_that_is_gone_is_not_settled_on_the_next() -> None:
+    link = RobustLink(RabbitBroker(), name="desk", on_lost=lambda: None)
+    came: list[Delivery] = []
+    now: Any = FakeChannel()
+
+    def opened(channel: Any) -> PlainConsuming:
+        return PlainConsuming(channel, queue="q", traffic="job", on_delivery=came.append, clock=lambda: 0)
+
+    queue = Queue(name="q", purpose="jobs")
+    consumer = Subscribed(link, queue, Topology(), prefetch=1, acks=True, confirms=False, opened=opened)
+    consumer._taking = opened(now)
+    await consumer._take(message(FakeChannel()))
+    assert came == []
+    await consumer._take(message(now))
+    assert len(came) == 1
+
+
+@pytest.mark.parametrize("mode", [0, 7, 255])
+async def test_a_delivery_mode_that_aio_pika_does_not_know_keeps_no_message_from_arriving(mode: int) -> None:
+    """From RabbitMQ 4 on it can be any number. aio-pika would drop the message, and nobody ever settle it."""
+    came: list[Any] = []
+    callbacks: list[Any] = []
+
+    async def take(message: Any) -> None:
+        came.append(message)
+
+    async def basic_consume(callback: Any, **_: Any) -> None:
+        callbacks.append(callback)
+
+    channel: Any = SimpleNamespace(basic_consume=lambda _, callback, **options: basic_consume(callback, **options))
+    await lenient(channel).basic_consume(queue="q", consumer_callback=partial(consumer, take, no_ack=False), no_ack=False)
+    properties = Basic.Properties(message_id="m")
+    properties.delivery_mode = mode
+    await callbacks[0](DeliveredMessage(Basic.Deliver(delivery_tag=1), ContentHeader(properties=properties), b"{}", channel))
+    assert [(message.message_id, message.delivery_mode) for message in came] == [("m", 1)]
+
+
+def test_a_broker_of_its_own_never_shows_its_password_nor_logs_messages() -> None:
+    broker = broker_of_its_own(Settings(url=SecretStr("amqp://user:hunter2@host:5673/vhost")), name="desk")
+    link = RobustLink(broker, name="desk", on_lost=lambda: None)
+    assert link._place() == "host:5673 (virtual host vhost)"
+    assert "hunter2" not in str(link._url)
+
+
+def test_the_worker_offers_an_application_that_is_made_once_and_when_it_is_asked_for() -> None:
+    module = import_module("workers.transcription")
+    assert isinstance(module.app, FastStream)
+    assert module.app is module.app
+    with pytest.raises(AttributeError, match="'aap'"):
+        _ = module.aap
+
+
+def test_without_faststream_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faststream", None)
+    monkeypatch.delitem(sys.modules, "bus.transports.faststream.application")
+    with pytest.raises(ConfigurationError, match=r"pip install 'trunkline\[faststream\]'"):
+        reload(import_module("bus.transports.faststream"))

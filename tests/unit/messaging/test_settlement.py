@@ -1,0 +1,170 @@
+import asyncio
+import logging
+from collections.abc import Callable
+
+import pytest
+
+from bus.contracts.retry_policy import RetryPolicy
+from bus.errors import ConfigurationError, ContractViolation, DeadlineExceeded, Expired, Internal, NotFound, Unavailable
+from bus.messaging.settlement import (
+    STABLE_AFTER,
+    Ack,
+    DeadLetter,
+    Retry,
+    Settlement,
+    backoff,
+    delay_after,
+    delays_of,
+    is_own_cancel,
+    reason_of,
+    settle,
+    supervised,
+)
+from tests.unit.fakes import virtual
+
+SECRET = "Eleonora Quist"
+POLICY = RetryPolicy(attempts=3, permanent=(LookupError,))
+
+
+@pytest.mark.parametrize(
+    ("error", "attempt", "settlement"),
+    [
+        (None, 1, Ack()),
+        (None, 9, Ack()),
+        (ValueError(SECRET), 1, Retry(delay=1)),
+        (ValueError(SECRET), 2, Retry(delay=5)),
+        (ValueError(SECRET), 3, DeadLetter(code="internal", reason="ValueError")),
+        (ValueError(SECRET), 4, DeadLetter(code="internal", reason="ValueError")),
+        (KeyError(SECRET), 1, DeadLetter(code="internal", reason="KeyError")),
+        (Unavailable("later"), 1, Retry(delay=1)),
+        (DeadlineExceeded("slow"), 1, Retry(delay=1)),
+        (Internal("broken"), 1, Retry(delay=1)),
+        (NotFound("no such note"), 1, DeadLetter(code="not_found", reason="NotFound: no such note")),
+        (ContractViolation("x"), 1, DeadLetter(code="invalid_argument", reason="ContractViolation: x")),
+        (Expired("old"), 1, DeadLetter(code="deadline_exceeded", reason="Expired: old")),
+    ],
+)
+def test_what_becomes_of_a_message(error: Exception | None, attempt: int, settlement: Settlement) -> None:
+    assert settle(error, attempt, POLICY) == settlement
+
+
+@pytest.mark.parametrize(
+    ("lasted", "settlement"), [(0, Retry(delay=5)), (5, Retry(delay=5)), (5.1, DeadLetter(code="unavailable", reason="Unavailable: x"))]
+)
+def test_no_attempt_begins_after_the_total_time(lasted: float, settlement: Settlement) -> None:
+    policy = RetryPolicy(attempts=100, total_time=10)
+    assert settle(Unavailable("x"), 2, policy, lasted=lasted) == settlement
+
+
+def test_a_foreign_text_is_no_reason() -> None:
+    assert reason_of(ValueError(SECRET)) == "ValueError"
+    assert reason_of(Internal(SECRET)) == "Internal"
+
+
+@pytest.mark.parametrize(
+    ("policy", "delays"),
+    [
+        (RetryPolicy(), (1, 5, 25, 125)),
+        (RetryPolicy(attempts=1), ()),
+        (RetryPolicy(attempts=4, first_delay=0), (0, 0, 0)),
+        (RetryPolicy(attempts=4, first_delay=2, factor=10, longest_delay=30), (2, 20, 30)),
+        (RetryPolicy(attempts=3, factor=1), (1, 1)),
+        (RetryPolicy(delays=(5, 5, 600)), (5, 5, 600)),
+    ],
+)
+def test_the_waits_of_a_policy(policy: RetryPolicy, delays: tuple[float, ...]) -> None:
+    assert delays_of(policy) == delays
+
+
+def test_a_million_attempts_overflow_nothing() -> None:
+    assert delay_after(1_000_000, RetryPolicy(attempts=2_000_000)) == 3600
+    assert backoff(1_000_000) <= 1
+
+
+@pytest.mark.parametrize("wrong", [{"attempts": 0}, {"first_delay": -1}, {"factor": 0.5}, {"delays": (1, -1)}, {"total_time": 0}])
+def test_a_policy_without_sense_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="retry policy"):
+        RetryPolicy(**wrong)  # type: ignore[arg-type]  # the table's numbers
+
+
+def test_the_backoff_is_jittered_and_never_longer_than_a_second() -> None:
+    waits = [backoff(attempt) for attempt in range(1, 200)]
+    assert all(0 <= wait <= 1 for wait in waits)
+    assert len(set(waits)) > 150
+    assert all(backoff(1) <= 0.1 for _ in range(50))
+
+
+class Steps:
+    """A step that ends as the script says, each time after `lasting` seconds."""
+
+    def __init__(self, *ends: BaseException | None, lasting: float = 0) -> None:
+        self._ends = list(ends)
+        self._lasting = lasting
+        self.began: list[float] = []
+        self.reported: list[BaseException] = []
+        self.all_ended = asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.began.append(asyncio.get_running_loop().time())
+        if not self._ends:
+            self.all_ended.set()
+            await asyncio.Event().wait()
+        await asyncio.sleep(self._lasting)
+        end = self._ends.pop(0)
+        if end is not None:
+            raise end
+
+    async def run(self) -> None:
+        task = asyncio.create_task(supervised(self, trouble=(OSError,), report=self.reported.append))
+        await self.all_ended.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+@virtual
+async def test_a_step_is_run_again_whatever_ended_it(caplog: pytest.LogCaptureFixture) -> None:
+    ends = [None, OSError("gone"), ValueError(SECRET), Exception(), asyncio.CancelledError()]
+    steps = Steps(*ends)
+    await steps.run()
+    assert len(steps.began) == 6
+    assert steps.reported == ends[1:]
+    assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.ERROR]
+    assert SECRET not in caplog.text
+
+
+@virtual
+async def test_the_wait_grows_with_failures_and_starts_anew_after_a_stable_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[int] = []
+    monkeypatch.setattr("bus.messaging.settlement.backoff", _noting(failures))
+    await Steps(*[OSError()] * 4).run()
+    assert failures == [1, 2, 3, 4]
+    failures.clear()
+    await Steps(*[OSError()] * 3, lasting=STABLE_AFTER + 1).run()
+    assert failures == [1, 1, 1]
+
+
+def _noting(failures: list[int]) -> Callable[[int], float]:
+    def wait(attempt: int) -> float:
+        failures.append(attempt)
+        return 0.1
+
+    return wait
+
+
+@virtual
+async def test_a_cancellation_is_own_only_where_this_task_was_cancelled() -> None:
+    assert not is_own_cancel()
+    seen: list[bool] = []
+
+    async def cancelled() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append(is_own_cancel())
+
+    task = asyncio.create_task(cancelled())
+    await asyncio.sleep(0)
+    task.cancel()
+    await task
+    assert seen == [True]

@@ -1,0 +1,121 @@
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from bus.errors import ConfigurationError
+from bus.operations.brokers.external import NamedBroker
+from bus.operations.brokers.installation import Installation, find_installation
+from bus.operations.brokers.private_node import PrivateNode
+from bus.operations.brokers.select import Choice, Probes, broker_for, choose
+
+NODE = Installation(server=Path("/opt/rabbitmq-server"), ctl=Path("/opt/rabbitmqctl"), epmd=Path("/opt/epmd"), search_path="/opt")
+URL = "amqp://someone:secret@broker.example:5673/clinic"
+
+
+def machine(*, node: bool = False, engine: bool = False, testcontainers: bool = True) -> Probes:
+    return Probes(
+        installation=lambda _: NODE if node else None,
+        engine=lambda _: engine,
+        module=lambda name: ModuleType(name) if testcontainers else None,
+    )
+
+
+EVERYTHING = machine(node=True, engine=True)
+TESTCONTAINERS = {"BUS_TEST_BROKER": "testcontainers"}
+ORDER: list[tuple[str, Mapping[str, str], Probes, bool, str, str]] = [
+    ("BUS_URL comes first", {"BUS_URL": URL}, EVERYTHING, True, "named", "BUS_URL names it"),
+    ("then this machine's RabbitMQ", {}, EVERYTHING, True, "node", "/opt/rabbitmq-server"),
+    ("an empty BUS_URL names nothing", {"BUS_URL": ""}, EVERYTHING, False, "node", "BUS_URL is not set"),
+    ("then a container", {}, machine(engine=True), True, "container", "a Docker engine answers"),
+    ("then memory, where it will do", {}, machine(), True, "memory", "apt-get install rabbitmq-server"),
+    ("memory when asked for", {"BUS_URL": "memory:"}, EVERYTHING, True, "memory", "BUS_URL asks for"),
+    ("an engine alone is not enough", {}, machine(engine=True, testcontainers=False), True, "memory", "trunkline[containers]"),
+    ("a container when asked for", TESTCONTAINERS, EVERYTHING, True, "container", "BUS_TEST_BROKER=testcontainers"),
+    ("a node when asked for", {"BUS_TEST_BROKER": "node"}, EVERYTHING, True, "node", "BUS_TEST_BROKER=node"),
+    ("nothing asked for", {"BUS_TEST_BROKER": ""}, EVERYTHING, True, "node", "/opt/rabbitmq-server"),
+    ("BUS_URL comes before what is asked for", {**TESTCONTAINERS, "BUS_URL": URL}, EVERYTHING, True, "named", "BUS_URL names it"),
+]
+NOTHING: list[tuple[str, Mapping[str, str], Probes, str]] = [
+    ("nothing is there", {}, machine(), "apt-get install rabbitmq-server"),
+    ("only an engine", {}, machine(engine=True, testcontainers=False), "trunkline[containers]"),
+    ("memory is no broker", {"BUS_URL": "memory:"}, EVERYTHING, "inside one process"),
+    ("a container without an engine", TESTCONTAINERS, machine(node=True), "no Docker engine answers"),
+    ("a container without its library", TESTCONTAINERS, machine(engine=True, testcontainers=False), "trunkline[containers]"),
+    ("a node that is not there", {"BUS_TEST_BROKER": "node"}, machine(engine=True), "no rabbitmq-server"),
+    ("a broker of no kind", {"BUS_TEST_BROKER": "docker"}, EVERYTHING, "node or testcontainers"),
+    ("a URL of something else", {"BUS_URL": "http://secret@example"}, EVERYTHING, "amqp://user:password@host:port/vhost"),
+]
+
+
+@pytest.mark.parametrize(("environment", "probes", "memory", "kind", "why"), [row[1:] for row in ORDER], ids=[row[0] for row in ORDER])
+def test_the_first_that_can_be_had_is_chosen(environment: Mapping[str, str], probes: Probes, memory: bool, kind: str, why: str) -> None:
+    choice = choose(environment, memory=memory, probes=probes)
+    assert choice.kind == kind
+    assert why in choice.why
+
+
+@pytest.mark.parametrize(("environment", "probes", "advice"), [row[1:] for row in NOTHING], ids=[row[0] for row in NOTHING])
+def test_where_there_is_none_the_error_says_what_to_do(environment: Mapping[str, str], probes: Probes, advice: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        choose(environment, probes=probes)
+    assert advice in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_named_broker_is_taken_as_it_is() -> None:
+    choice = choose({"BUS_URL": URL, "BUS_MANAGEMENT_URL": "http://broker.example:15672"})
+    broker = broker_for(choice)
+    assert broker == NamedBroker(URL, "http://broker.example:15672")
+
+
+def test_no_description_shows_the_password() -> None:
+    choice = choose({"BUS_URL": URL})
+    broker = broker_for(choice)
+    assert "broker.example:5673" in broker.describe()
+    assert "secret" not in f"{choice!r} {broker!r} {broker.describe()}"
+
+
+def test_a_node_is_made_of_the_installation_that_was_found() -> None:
+    broker = broker_for(choose({}, probes=EVERYTHING))
+    assert isinstance(broker, PrivateNode)
+    assert not broker.running
+
+
+@pytest.mark.parametrize(
+    ("environment", "image"), [({}, None), ({"BUS_TEST_IMAGE": ""}, None), ({"BUS_TEST_IMAGE": "rabbitmq:9"}, "rabbitmq:9")]
+)
+@pytest.mark.parametrize("why", [{}, TESTCONTAINERS], ids=["nothing else", "asked for"])
+def test_a_container_is_of_the_image_that_is_named(why: Mapping[str, str], environment: Mapping[str, str], image: str | None) -> None:
+    assert choose({**why, **environment}, probes=machine(engine=True)).image == image
+
+
+def test_what_is_asked_for_is_never_replaced_by_memory() -> None:
+    with pytest.raises(ConfigurationError, match="no Docker engine"):
+        choose(TESTCONTAINERS, memory=True, probes=machine())
+
+
+def test_the_broker_in_memory_is_none_that_can_be_started() -> None:
+    with pytest.raises(ConfigurationError, match="memory"):
+        broker_for(Choice(kind="memory", why="it will do"))
+
+
+def scripts(directory: Path) -> Path:
+    directory.mkdir(parents=True)
+    for name in ("rabbitmq-server", "rabbitmqctl", "epmd"):
+        (directory / name).touch(mode=0o755)
+    return directory
+
+
+def test_a_named_home_is_preferred_to_the_package_and_that_to_the_path(tmp_path: Path) -> None:
+    on_path, packaged = scripts(tmp_path / "path"), scripts(tmp_path / "packaged")
+    home = scripts(tmp_path / "home" / "sbin")
+    environment = {"PATH": str(on_path)}
+    chosen = [
+        find_installation({**environment, "RABBITMQ_HOME": str(tmp_path / "home")}, packaged),
+        find_installation(environment, packaged),
+        find_installation(environment, tmp_path / "nowhere"),
+        find_installation({"PATH": str(tmp_path)}, tmp_path / "nowhere"),
+    ]
+    assert [each and each.server.parent for each in chosen] == [home, packaged, on_path, None]

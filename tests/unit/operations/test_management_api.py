@@ -1,0 +1,54 @@
+import base64
+
+import pytest
+
+from bus.errors import ConfigurationError, Unavailable
+from bus.operations.management_api import Management, usual_address
+from tests.unit.http_stub import answering
+
+AMQP = "amqp://clerk:se%40cret@broker.example/"
+
+
+def basic(user: str, password: str) -> str:
+    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
+async def test_a_path_before_the_api_and_the_password_of_amqp_are_used() -> None:
+    with answering({"/rabbit/api/overview": b'{"rabbitmq_version": "4.0.5"}'}) as stub:
+        assert await Management(f"{stub.url}/rabbit/", AMQP).version() == "4.0.5"
+    assert stub.asked == [("/rabbit/api/overview", basic("clerk", "se@cret"))]
+
+
+async def test_a_user_of_its_own_comes_first() -> None:
+    with answering({"/api/overview": b'{"rabbitmq_version": "4.0.5"}'}) as stub:
+        await Management(stub.url.replace("//", "//monitor:other@"), AMQP).version()
+    assert stub.asked == [("/api/overview", basic("monitor", "other"))]
+
+
+async def test_a_web_server_that_is_no_management_api_is_told_as_one() -> None:
+    with answering({"/api/overview": b"<h1>Welcome</h1>"}) as stub, pytest.raises(Unavailable, match="no management API"):
+        await Management(stub.url, AMQP).version()
+
+
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        ("http://broker.example", "http://broker.example:15672"),
+        ("https://broker.example", "https://broker.example:443"),
+        ("https://user:secret@broker.example:15671/rabbit/", "https://broker.example:15671/rabbit"),
+    ],
+)
+def test_the_address_is_shown_without_the_password(given: str, where: str) -> None:
+    assert Management(given, AMQP).where == where
+
+
+@pytest.mark.parametrize("given", ["broker.example:15672", "amqp://broker.example", "http://", "http://host:port", "http://host:0", ""])
+def test_what_is_no_address_is_an_error_that_says_what_to_write(given: str) -> None:
+    with pytest.raises(ConfigurationError, match="BUS_MANAGEMENT_URL"):
+        Management(given, AMQP)
+
+
+def test_the_usual_address_is_encrypted_where_amqp_is() -> None:
+    assert usual_address("amqp://user:password@broker.example:5673/vhost") == "http://broker.example:15672"
+    assert usual_address("amqps://user:password@broker.example/vhost") == "https://broker.example:15671"
+    assert usual_address("amqp://user:password@[::1]/") == "http://[::1]:15672"

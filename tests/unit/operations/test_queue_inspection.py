@@ -1,0 +1,203 @@
+import asyncio
+import io
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from rich.console import Console
+from rich.live import Live
+
+from bus.cli.queue_table import age, notes, table
+from bus.cli.queues import update
+from bus.errors import ConfigurationError, Unavailable
+from bus.messaging.topology.names import QueueName, queue_name
+from bus.operations.queue_inspection import Listing, Picture, QueueState, Wanted, Where, askable, chosen, listed, merged
+from bus.settings import Settings
+from bus.transports.rabbitmq.handshake import Server
+from bus.transports.rabbitmq.queue_depth import Depth
+from tests.unit.http_stub import answering
+
+SERVER = Server(product="RabbitMQ", version="4.0.5", cluster="rabbit@here", platform="Erlang/OTP 26")
+WHERE = Where(url="amqp://clerk:secret@127.0.0.1/")
+UNLISTED = Listing(why="nobody answers")
+WORK, DEAD, ASK = "library.jobs.scan.v1", "library.jobs.scan.v1.dead", "library.requests.find.v1"
+
+
+def named(name: str) -> QueueName:
+    read = queue_name(name)
+    assert read
+    return read
+
+
+def row(name: str, **values: Any) -> Listing:
+    return Listing(rows={name: {"name": name, "state": "running", "type": "quorum", **values}})
+
+
+def test_both_sources_are_where_the_settings_say() -> None:
+    settings = Settings(url=SecretStr(WHERE.url), management_url=SecretStr("http://127.0.0.1:1"))
+    assert Where.of(settings, renew=True) == replace(WHERE, management_url="http://127.0.0.1:1")
+    assert Where.of(settings.model_copy(update={"management_url": None}), renew=True) == WHERE
+
+
+# --- what is asked for -----------------------------------------------------------------------------------------------
+
+
+def test_a_request_queue_is_asked_for_by_amqp_only_where_nothing_else_tells_and_only_once() -> None:
+    assert not askable(named(ASK), WHERE, row(ASK))
+    assert askable(named(ASK), WHERE, UNLISTED)
+    assert not askable(named(ASK), replace(WHERE, renew=False), UNLISTED)
+
+
+def test_quorum_queues_are_always_asked_for_and_exclusive_ones_never() -> None:
+    assert askable(named(WORK), replace(WHERE, renew=False), row(WORK))
+    assert not askable(named("library.replies.host-1-a"), WHERE, UNLISTED)
+
+
+def test_a_service_has_its_own_queues_and_the_bus_all_of_its() -> None:
+    listing = Listing(rows={name: {} for name in ("celery", "reader.jobs.read.v1", WORK)})
+    assert [each.name for each in chosen(Wanted(), listing)] == [WORK, "reader.jobs.read.v1"]
+    assert [each.name for each in chosen(Wanted(service="library"), listing)] == [WORK]
+    assert [each.name for each in chosen(Wanted(names=(WORK, ASK), service="library"), listing)] == [WORK, ASK]
+
+
+def test_without_a_list_a_service_is_guessed_and_all_is_an_error_that_says_what_to_do() -> None:
+    assert [each.name for each in chosen(Wanted(service="library", guesses=(WORK,)), UNLISTED)] == [WORK]
+    with pytest.raises(Unavailable, match=r"nobody answers.*BUS_MANAGEMENT_URL.*MODULE:ROUTER .*--service"):
+        chosen(Wanted(), UNLISTED)
+
+
+# --- what two sources say --------------------------------------------------------------------------------------------
+
+
+def test_amqp_is_the_newer_word_on_what_is_ready_and_who_consumes() -> None:
+    state = merged(named(WORK), Depth(ready=3, consumers=2), row(WORK, messages_ready=1, messages_unacknowledged=4, consumers=1), now=100)
+    assert (state.ready, state.consumers, state.unacked, state.type) == (3, 2, 4, "quorum")
+
+
+def test_a_queue_without_its_leader_says_zero_by_amqp_and_is_not_believed() -> None:
+    state = merged(named(WORK), Depth(), row(WORK, state="minority", messages_ready=7), now=100)
+    assert (state.ready, state.trouble) == (7, "minority")
+
+
+def test_what_nobody_tells_is_nothing_and_not_zero() -> None:
+    state = merged(named(WORK), Depth(ready=3, consumers=2), UNLISTED, now=100)
+    assert (state.unacked, state.oldest, state.type) == (None, None, None)
+    assert merged(named(ASK), None, UNLISTED, now=100).consumers is None
+
+
+def test_the_oldest_message_is_as_old_as_its_timestamp_and_never_younger_than_now() -> None:
+    assert merged(named(ASK), None, row(ASK, messages_ready=1, head_message_timestamp=40), now=100).oldest == 60
+    assert merged(named(ASK), None, row(ASK, messages_unacknowledged=1, head_message_timestamp=140), now=100).oldest == 0
+    assert merged(named(ASK), None, row(ASK, messages_ready=1, head_message_timestamp=""), now=100).oldest is None
+
+
+def test_an_empty_queue_has_no_oldest_message_whatever_the_statistics_still_say() -> None:
+    assert (
+        merged(named(ASK), None, row(ASK, messages_ready=0, messages_unacknowledged=0, head_message_timestamp=40), now=100).oldest is None
+    )
+
+
+def test_a_queue_that_is_not_there_does_not_exist() -> None:
+    assert not merged(named(WORK), Depth(missing=True), UNLISTED, now=100).exists
+    assert not merged(named(ASK), None, row(WORK), now=100).exists
+    assert merged(named(WORK), Depth(trouble="its node is down"), UNLISTED, now=100).trouble == "its node is down"
+
+
+# --- the management API ----------------------------------------------------------------------------------------------
+
+
+async def test_statistics_and_totals_are_laid_together() -> None:
+    queues = [{"name": WORK, "messages_ready": 5}]
+    answers = {"/api/overview": {"cluster_name": "rabbit@here"}, "/api/queues/%2F": queues}
+    with answering({path: json.dumps(each).encode() for path, each in answers.items()}) as stub:
+        listing = await listed(replace(WHERE, management_url=stub.url), SERVER)
+    assert listing.rows == {WORK: {"name": WORK, "messages_ready": 5}}
+    assert sum("enable_queue_totals=true" in path for path, _ in stub.asked) == 1
+
+
+async def test_the_api_of_another_broker_is_not_believed() -> None:
+    with answering({"/api/overview": b'{"cluster_name": "rabbit@there"}'}) as stub:
+        where = replace(WHERE, management_url=stub.url)
+        with pytest.raises(ConfigurationError, match="two brokers"):
+            await listed(where, SERVER)
+    assert [path for path, _ in stub.asked] == ["/api/overview"]
+
+
+async def test_an_api_that_refuses_or_is_not_there_is_a_reason_and_no_error() -> None:
+    with answering({}) as stub:
+        listing = await listed(replace(WHERE, management_url=stub.url), SERVER)
+    assert listing.rows is None
+    assert "404" in str(listing.why)
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+STATES = (
+    QueueState(name=WORK, service="library", purpose="jobs", ready=12, unacked=0, consumers=0),
+    QueueState(name=DEAD, service="library", purpose="dead", work_queue=WORK, ready=2, unacked=1, consumers=0),
+    QueueState(name="library.replies.host-1-a", service="library", purpose="replies", ready=1, unacked=0, consumers=1),
+    QueueState(name="library.replies.host-2-b", service="library", purpose="replies", ready=2, unacked=None, consumers=1),
+    QueueState(name=ASK, service="library", purpose="requests", ready=0, unacked=3, consumers=2, oldest=200.0),
+    QueueState(name="library.retry.10m", service="library", purpose="retry", ready=1, unacked=0, consumers=0),
+    QueueState(name="library.retry.5s", service="library", purpose="retry", ready=4, unacked=0, consumers=0),
+    QueueState(name="library.unroutable.dead", service="library", purpose="dead", ready=0, unacked=0, consumers=0),
+    QueueState(name="reader.events.library.scanned.v1", service="reader", purpose="events", exists=False),
+)
+SEEN = Picture(server=SERVER, queues=STATES, at=0)
+SHOWN = """\
+queue                       ready unacked consumers oldest dead
+library
+  jobs.scan.v1                 12       0         0      -    3
+  requests.find.v1              0       3         2     3m
+  retry.5s                      4       0
+  retry.10m                     1       0
+  replies (2 instances)         3       -
+reader
+  events.library.scanned.v1     -       -         -      -    -"""
+
+
+def printed(picture: Picture, width: int = 80) -> str:
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(table(picture))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()[1:])
+
+
+def test_the_table_has_a_group_for_each_service_and_fits_a_terminal_of_80_columns() -> None:
+    assert printed(SEEN) == SHOWN
+
+
+def test_the_notes_say_what_somebody_should_do() -> None:
+    assert list(notes(SEEN)) == [
+        f"[yellow]{WORK}: 12 wait and nobody consumes; start library with `bus run`[/]",
+        f"[yellow]{DEAD}: 3 dead letters[/]",
+        "[yellow]reader.events.library.scanned.v1 is not there: nobody serves it yet[/]",
+    ]
+
+
+async def test_what_somebody_should_do_is_seen_on_a_screen_that_is_too_low_for_all_queues() -> None:
+    written = io.StringIO()
+    looking = asyncio.get_running_loop().create_future()
+    looking.set_result(SEEN)
+    with Live(console=Console(file=written, force_terminal=True, width=80, height=6), auto_refresh=False) as live:
+        update(live, looking, as_json=False)
+        frame = written.getvalue()
+    assert f"{WORK}: 12 wait and nobody consumes" in frame
+
+
+def test_what_could_not_be_told_is_told_with_the_reason() -> None:
+    asked = QueueState(name=ASK, service="library", purpose="requests")
+    told = list(notes(Picture(server=SERVER, queues=(asked,), without_management="no [answer]", at=0)))
+    assert "no \\[answer]; set BUS_MANAGEMENT_URL" in told[0]
+    assert "request queues are left out" in told[1]
+
+
+def test_no_queues_are_told_in_words() -> None:
+    assert printed(Picture(server=SERVER, queues=(), at=0)) == "no queues of the bus"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(None, "-"), (0.2, "0s"), (59.9, "59s"), (61, "1m"), (7200, "2h"), (200_000, "2d")])
+def test_an_age_is_told_in_its_largest_unit(seconds: float | None, text: str) -> None:
+    assert age(seconds) == text

@@ -1,0 +1,213 @@
+import asyncio
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from bus.contracts.contract import contract_of
+from bus.errors import ConnectionLost, ContractViolation, DeadlineExceeded, NotFound, NotServed, Unavailable, Unknown
+from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update, reply
+from bus.runtime.pending_replies import MOST_UPDATES, JobHandle, Replies, answer_of
+from tests.unit.fakes import envelope, settle_down, virtual
+from tests.unit.ledger import CloseBooks, GetTotal, Total
+
+JOB = envelope("ledger.close.v1", traffic="job", id="job")
+REQUEST = envelope("ledger.total.v1")
+
+
+def handle(patience: float = 60) -> JobHandle[Total]:
+    return JobHandle("job", contract_of(CloseBooks), patience=patience)
+
+
+def progress(done: float, note: str = "") -> Envelope:
+    return progress_update(JOB, Progress(progress=done, note=note), source="ledger")
+
+
+@contextmanager
+def expecting(replies: Replies, message_id: str, seconds: float = 60) -> Iterator["asyncio.Future[Envelope]"]:
+    replies.begin()
+    call = replies.expect(message_id, seconds, "ledger.add.v1")
+    try:
+        yield call
+    finally:
+        replies.forget(message_id, call)
+
+
+@virtual
+async def test_a_call_that_nobody_answers_ends_at_its_deadline() -> None:
+    replies = Replies()
+    with expecting(replies, "m-1", seconds=2) as call:
+        with pytest.raises(DeadlineExceeded) as caught:
+            await call
+        assert caught.value.maybe_executed
+        assert asyncio.get_running_loop().time() == pytest.approx(2, abs=0.05)
+
+
+@virtual
+async def test_a_reply_goes_to_the_call_that_waits_for_it() -> None:
+    replies = Replies()
+    with expecting(replies, "m-1") as call, expecting(replies, "m-2") as other:
+        answer = reply(REQUEST, Total(total=1), source="ledger")
+        replies.take(answer)
+        assert await call is answer
+        assert not other.done()
+
+
+@virtual
+async def test_late_second_and_foreign_replies_are_counted_and_dropped() -> None:
+    replies = Replies()
+    with expecting(replies, "m-1"):
+        replies.take(reply(REQUEST, Total(total=1), source="ledger"))
+        replies.take(reply(REQUEST, Total(total=2), source="ledger"))
+    replies.take(reply(REQUEST, Total(total=3), source="ledger"))
+    replies.take(envelope(in_reply_to=None))
+    assert replies.late == 3
+
+
+@virtual
+async def test_a_request_that_comes_back_fails_at_once() -> None:
+    replies = Replies()
+    with expecting(replies, "m-1") as call:
+        replies.returned("m-1", "NO_ROUTE")
+        with pytest.raises(NotServed, match="NO_ROUTE"):
+            await call
+        replies.returned("m-1", "NO_ROUTE")
+    replies.returned("reply-of-ours", "NO_ROUTE")
+    assert replies.undeliverable == 1
+
+
+@virtual
+async def test_a_lost_connection_fails_what_waits_and_no_more() -> None:
+    replies = Replies()
+    with expecting(replies, "m-1") as first, expecting(replies, "m-2") as second:
+        replies.take(reply(REQUEST, Total(total=1), source="ledger"))
+        replies.lost()
+        assert first.result().body == b'{"total":1}'
+        with pytest.raises(ConnectionLost) as caught:
+            await second
+        assert caught.value.maybe_executed
+    with expecting(replies, "m-3") as third:
+        assert not third.done()
+
+
+@virtual
+async def test_an_error_that_nobody_looks_at_is_no_noise() -> None:
+    replies = Replies()
+    with expecting(replies, "m-1"):
+        replies.lost()
+    gc.collect()
+    await settle_down()
+
+
+@virtual
+async def test_a_call_that_is_over_is_forgotten() -> None:
+    replies = Replies()
+    with expecting(replies, "m-1") as call:
+        pass
+    assert call.cancelled()
+    assert not replies._calls
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (error_reply(REQUEST, NotFound("no such account"), source="ledger"), NotFound),
+        (error_reply(REQUEST, Unavailable("x", maybe_executed=True), source="ledger"), Unavailable),
+        (REQUEST.evolve(type="ledger.total.v2.reply"), Unknown),
+        (REQUEST.evolve(type="ledger.total.v1.reply", body=b"{}"), ContractViolation),
+        (REQUEST.evolve(type="bus.error.v1", body=b"{}"), ContractViolation),
+        (REQUEST.evolve(type="bus.error.v1", body=b'{"code": "sunspots", "message": "m", "retryable": true}'), Unknown),
+    ],
+)
+def test_an_answer_that_is_none_is_an_error(answer: Envelope, error: type[Exception]) -> None:
+    with pytest.raises(error) as caught:
+        answer_of(contract_of(GetTotal), answer)
+    assert getattr(caught.value, "maybe_executed", None) is (error is Unavailable)
+
+
+@virtual
+async def test_a_job_tells_its_progress_and_its_result() -> None:
+    replies, mine = Replies(), handle()
+    replies.follow(mine)
+    replies.take(progress(0.1))
+
+    async def work() -> None:
+        for done in (0.5, 0.9):
+            await asyncio.sleep(1)
+            replies.take(progress(done))
+        replies.take(reply(JOB, Total(total=4), source="ledger"))
+        replies.take(progress(0.95))
+        replies.take(error_reply(JOB, NotFound("late"), source="ledger"))
+
+    working = asyncio.create_task(work())
+    assert [update.progress async for update in mine.updates()] == [0.1, 0.5, 0.9]
+    assert await mine.result() == Total(total=4)
+    assert [update.progress async for update in mine.updates()] == [0.1, 0.5, 0.9]
+    await working
+
+
+@virtual
+async def test_a_reader_that_lags_misses_the_oldest_updates_only() -> None:
+    mine = handle()
+    updates = mine.updates()
+    mine.take(progress(0, "0"))
+    assert (await anext(updates)).note == "0"
+    for number in range(1, MOST_UPDATES + 11):
+        mine.take(progress(0, str(number)))
+    mine.take(reply(JOB, Total(total=1), source="ledger"))
+    notes = [update.note async for update in updates]
+    assert (notes[0], notes[-1], len(notes)) == ("11", str(MOST_UPDATES + 10), MOST_UPDATES)
+
+
+@virtual
+async def test_two_readers_see_the_same() -> None:
+    mine = handle()
+
+    async def read() -> list[float]:
+        return [update.progress async for update in mine.updates()]
+
+    readers = [asyncio.create_task(read()) for _ in range(2)]
+    for done in (0.1, 0.2):
+        await settle_down()
+        mine.take(progress(done))
+    mine.take(reply(JOB, Total(total=1), source="ledger"))
+    assert [await reader for reader in readers] == [[0.1, 0.2]] * 2
+
+
+@virtual
+async def test_a_job_that_failed_raises_what_it_raised() -> None:
+    mine = handle()
+    mine.take(error_reply(JOB, NotFound("no such year"), source="ledger"))
+    with pytest.raises(NotFound, match="no such year"):
+        await mine.result()
+
+
+@virtual
+async def test_waiting_for_a_job_ends_and_the_job_goes_on() -> None:
+    mine = handle(patience=60)
+    with pytest.raises(DeadlineExceeded, match="not done after 5 s"):
+        await mine.result(timeout=5)
+    with pytest.raises(DeadlineExceeded, match="not been heard of for 60 s"):
+        await anext(mine.updates())
+    with pytest.raises(DeadlineExceeded):
+        await mine.result(timeout=0)
+    mine.take(reply(JOB, Total(total=1), source="ledger"))
+    assert await mine.result(timeout=5) == Total(total=1)
+
+
+@virtual
+async def test_progress_that_is_none_is_dropped() -> None:
+    mine = handle()
+    mine.take(progress(0).evolve(body=b'{"progress": "much"}'))
+    mine.take(reply(JOB, Total(total=1), source="ledger"))
+    assert [update async for update in mine.updates()] == []
+
+
+@virtual
+async def test_a_handle_that_nobody_holds_is_forgotten() -> None:
+    replies = Replies()
+    replies.follow(handle())
+    gc.collect()
+    replies.take(progress(0.5))
+    assert replies.late == 1

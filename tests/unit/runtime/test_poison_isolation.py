@@ -1,0 +1,261 @@
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from typing_extensions import override
+
+from bus.contracts.contract import Job
+from bus.contracts.retry_policy import RetryPolicy
+from bus.messaging.ports.transport import Consumption, Outcome, Refused
+from bus.runtime.endpoint_consumer import Intake
+from bus.runtime.poison_isolation import Quarantine, SingleFile, Suspect, foremost
+from bus.runtime.receiver import Receiver
+from bus.runtime.router import Router
+from tests.unit.fakes import LIMIT, FakeConsumption, FakeDelivery, FakeTransport, envelope, receiver_of, settle_down, virtual
+from tests.unit.ledger import CloseBooks, Total
+
+
+async def nothing() -> None: ...
+
+
+def suspect(queue: str, losses: int) -> Suspect:
+    return Suspect(queue=queue, id=f"{queue}-{losses}", losses=losses, run=nothing)
+
+
+@pytest.mark.parametrize(
+    ("suspects", "first"),
+    [
+        ([suspect("a", 4)], "a"),
+        ([suspect("a", 4), suspect("b", 3)], "b"),
+        ([suspect("b", 2), suspect("a", 2)], "a"),
+        ([suspect("a", 3), suspect("b", 3)], "b"),
+        ([suspect("a", 4), suspect("b", 4), suspect("c", 5)], "a"),
+        ([suspect("a", 4), suspect("b", 4), suspect("c", 4)], "b"),
+    ],
+)
+def test_the_least_suspicious_is_run_first_and_of_equals_another_one_each_time(suspects: list[Suspect], first: str) -> None:
+    assert foremost(suspects).queue == first
+
+
+@pytest.mark.parametrize("equals", range(2, 9))
+def test_of_so_many_equals_each_is_first_before_it_is_given_up(equals: int) -> None:
+    """The worst: all but one of them are culprits, and all are lost together each time."""
+    firsts = {foremost([suspect(str(number), losses) for number in range(equals)]).queue for losses in range(2, LIMIT)}
+    assert len(firsts) == equals
+
+
+@virtual
+async def test_in_single_file_one_runs_at_a_time_and_who_comes_meanwhile_waits() -> None:
+    ran, most, picked = list[str](), [0, 0], list[int]()
+
+    def last(count: int) -> int:
+        picked.append(count)
+        return count - 1
+
+    file = SingleFile(last)
+
+    def run(name: str) -> Any:
+        async def work() -> None:
+            most[0] += 1
+            most[1] = max(most)
+            await asyncio.sleep(1)
+            most[0] -= 1
+            ran.append(name)
+
+        return work
+
+    for name in "abc":
+        file.add(run(name))
+    await asyncio.sleep(0.5)
+    file.add(run("d"))
+    await asyncio.sleep(9)
+    file.add(run("e"))
+    await asyncio.sleep(9)
+    assert ("".join(ran), most, picked) == ("cdbae", [0, 1], [3, 3, 2, 1, 1])
+
+
+# --- what a receiver makes of a delivery ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Counting(FakeDelivery):
+    looks: list[str] = field(default_factory=list)
+    losses: int | None = None
+
+    @override
+    def __getattribute__(self, name: str) -> Any:
+        if name == "broker_headers":
+            self.looks.append(name)
+            return {} if self.losses is None else {"x-delivery-count": self.losses}
+        return super().__getattribute__(name)
+
+
+def delivered(losses: int | None, *, redelivered: bool = True) -> Counting:
+    known: Mapping[str, Any] = {"queue": "ledger.jobs.close.v1", "traffic": "job"}
+    return Counting(envelope("ledger.close.v1", **known), redelivered=redelivered, losses=losses)
+
+
+def job(transport: FakeTransport, quarantine: Quarantine, began: list[Job[Any]]) -> Receiver:
+    router = Router("ledger")
+
+    async def work(message: CloseBooks) -> Total:
+        began.append(message)
+        return Total(total=1)
+
+    router.job(CloseBooks, concurrency=2, retry=RetryPolicy(attempts=3))(work)
+    return receiver_of(router, transport, quarantine=quarantine)
+
+
+@virtual
+async def test_of_what_was_not_delivered_before_nobody_reads_a_header() -> None:
+    began, delivery = list[Job[Any]](), delivered(7, redelivered=False)
+    receiver = job(FakeTransport(), Quarantine(), began)
+    receiver.take(delivery)
+    await receiver.finish()
+    assert (len(began), delivery.acks, delivery.looks) == (1, 1, [])
+
+
+@virtual
+async def test_what_was_lost_once_runs_as_any_other() -> None:
+    began, quarantine = list[Job[Any]](), Quarantine()
+    receiver = job(FakeTransport(), quarantine, began)
+    receiver.take(delivered(1))
+    await receiver.finish()
+    assert (len(began), quarantine._suspects) == (1, [])
+
+
+@virtual
+async def test_what_was_lost_twice_waits_for_its_turn_and_a_further_delivery_of_it_joins() -> None:
+    began, quarantine = list[Job[Any]](), Quarantine()
+    receiver, first, second = job(FakeTransport(), quarantine, began), delivered(2), delivered(3)
+    receiver.take(first)
+    receiver.take(second)
+    await settle_down()
+    assert (len(began), len(quarantine._suspects), receiver.holds) == (0, 1, True)
+    quarantine.start()
+    await asyncio.sleep(1)
+    assert (len(began), first.acks, second.acks, receiver.holds) == (1, 1, 1, False)
+    await quarantine.stop()
+
+
+@virtual
+async def test_what_was_lost_too_often_is_dead_lettered_and_never_run() -> None:
+    began, transport, delivery = list[Job[Any]](), FakeTransport(), delivered(LIMIT)
+    receiver = job(transport, Quarantine(), began)
+    receiver.take(delivery)
+    await receiver.finish()
+    (dead,) = [sent.envelope.headers for sent in transport.sent if sent.address.exchange == "bus.dead"]
+    assert (began, delivery.acks) == ([], 1)
+    assert (dead["dead-code"], dead["dead-error"], dead["dead-attempts"]) == ("process_lost", "ProcessLost", 1)
+    assert dead["dead-reason"] == (
+        f"ProcessLost: ledger.close.v1: its process ended, or lost its connection, {LIMIT} times before it was done"
+    )
+
+
+@virtual
+async def test_what_was_lost_too_often_and_cannot_be_dead_lettered_goes_back_and_is_not_run_then_either() -> None:
+    began, transport = list[Job[Any]](), FakeTransport()
+    receiver, first, second = job(transport, Quarantine(), began), delivered(LIMIT), delivered(LIMIT + 1)
+    transport.answer = _full
+    receiver.take(first)
+    await receiver.finish()
+    transport.answer = lambda _: None
+    receiver.take(second)
+    await receiver.finish()
+    assert (began, first.requeues, second.acks) == ([], 1, 1)
+
+
+def _full(_: Any) -> Outcome:
+    return Refused(reason="full")
+
+
+@virtual
+async def test_a_stop_hands_back_what_waits_for_its_turn() -> None:
+    began, delivery = list[Job[Any]](), delivered(2)
+    receiver = job(FakeTransport(), Quarantine(), began)
+    receiver.take(delivery)
+    receiver.hand_back()
+    await receiver.finish()
+    assert (began, delivery.requeues, receiver.holds) == ([], 1, False)
+
+
+@dataclass
+class Slow(FakeConsumption):
+    """Its cancel takes as long as `hold`, and may be cut short."""
+
+    cut: int = 0
+
+    @override
+    async def cancel(self) -> None:
+        try:
+            await super().cancel()
+        except asyncio.CancelledError:
+            self.cut += 1
+            raise
+
+
+@virtual
+async def test_a_stop_does_not_cut_short_what_is_said_on_a_channel_with_unacked_messages() -> None:
+    slow = Slow(hold=asyncio.Event())
+    transport = FakeTransport(consumption=slow)
+    intake = Intake(transport, job(transport, Quarantine(), []))
+    await intake.begin()
+    transport.deliver(delivered(0, redelivered=False))
+    await settle_down()  # the first consumer is being cancelled, the second is there
+    stop = asyncio.create_task(intake.cancel())
+    await settle_down()
+    assert (slow.cut, stop.done()) == (0, False)
+    assert slow.hold is not None
+    slow.hold.set()
+    await stop
+    assert slow.cut == 0
+
+
+@virtual
+async def test_a_stop_does_not_cut_short_a_halt_on_channels_with_unacked_messages() -> None:
+    slow, quarantine = Slow(hold=asyncio.Event()), Quarantine()
+    transport = FakeTransport(consumption=slow)
+    intake = Intake(transport, job(transport, quarantine, []))
+    quarantine.intakes = [intake]
+    await intake.begin()
+    quarantine.start()
+    quarantine.add(suspect("another queue", 2))
+    await settle_down()
+    assert not slow.ready  # it is being cancelled, for the suspect
+    await quarantine.stop()
+    stop = asyncio.create_task(intake.cancel())
+    await settle_down()
+    assert (slow.cut, stop.done()) == (0, False)
+    assert slow.hold is not None
+    slow.hold.set()
+    await stop
+    assert slow.cut == 0
+
+
+@virtual
+async def test_who_could_not_be_resumed_at_once_is_resumed_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(FakeTransport):
+        failures = 0
+
+        @override
+        async def consume(self, *args: Any, **options: Any) -> Consumption:
+            if self.failures:
+                self.failures -= 1
+                raise KeyError("a fault of the program")
+            return await super().consume(*args, **options)
+
+    transport, quarantine = Failing(), Quarantine()
+    intake = Intake(transport, job(transport, quarantine, []))
+    quarantine.intakes = [intake]
+    await intake.begin()
+    quarantine.start()
+    transport.failures = 1
+    quarantine.add(suspect("another queue", 2))
+    await settle_down()
+    assert intake.still
+    transport.consumption.ready = True
+    await asyncio.sleep(10)
+    assert (transport.failures, intake.still, intake.trouble) == (0, False, None)
+    await quarantine.stop()

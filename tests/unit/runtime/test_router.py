@@ -1,0 +1,243 @@
+import functools
+import math
+from typing import Any
+
+import pytest
+
+from bus.contracts.contract import Catalog, Event, contract, contract_of
+from bus.contracts.retry_policy import RetryPolicy
+from bus.errors import ContractError, ContractViolation, FailedPrecondition, Internal, Unimplemented
+from bus.messaging.context import Context, handling
+from bus.runtime.router import Router
+from tests.unit.fakes import NoSender, envelope, virtual
+from tests.unit.ledger import Add, BooksClosed, Clear, CloseBooks, Total
+
+QUEUE = "ledger.requests.add.v1"
+
+
+async def add(request: Add) -> Total:
+    return Total(total=request.amount)
+
+
+async def handled(router: Router, **attributes: Any) -> Any:
+    message = envelope(**{"queue": QUEUE, "body": b'{"amount": 2}', **attributes})
+    with handling(Context(envelope=message, bus=NoSender(), state="state")):
+        return await router(message)
+
+
+def test_a_handler_without_a_policy_has_its_contracts() -> None:
+    @contract("ledger.counted", version=1, retry=RetryPolicy(delays=(5, 600)), catalog=Catalog())
+    class Counted(Event):
+        pass
+
+    async def on_counted(_: Counted) -> None:
+        pass
+
+    router = Router("ledger")
+    router.event(Counted)(on_counted)
+    router.event(Counted, subscription="own", retry=RetryPolicy(attempts=1))(on_counted)
+    first, second = router.endpoints.values()
+    assert (first.tiers(), second.tiers()) == (("5s", "10m", "30s"), ("30s",))
+
+
+@virtual
+async def test_a_handler_gets_its_message_and_its_answer_is_the_reply() -> None:
+    router = Router("ledger")
+    router.request(Add)(add)
+    answer = await handled(router)
+    assert (answer.type, answer.body, answer.source) == ("ledger.add.v1.reply", b'{"total":2}', "ledger")
+
+
+class Adder:
+    async def __call__(self, request: Add) -> Total:
+        return Total(total=request.amount)
+
+    async def method(self, request: Add, context: Context) -> Total:
+        return Total(total=request.amount + len(context.state))
+
+
+async def with_context(request: Add, context: Context) -> Total:
+    return Total(total=request.amount + len(context.state))
+
+
+async def with_options(request: Add, *more: int, scale: int = 3, **other: int) -> Total:
+    return Total(total=request.amount * scale)
+
+
+@pytest.mark.parametrize(
+    ("handler", "total"),
+    [
+        (with_context, 7),
+        (Adder(), 2),
+        (Adder().method, 7),
+        (functools.partial(with_options, scale=5), 10),
+        (with_options, 6),
+    ],
+    ids=["context", "callable", "method", "partial", "options"],
+)
+def test_anything_that_can_be_awaited_with_a_message_is_a_handler(handler: Any, total: int) -> None:
+    @virtual
+    async def run() -> None:
+        router = Router("ledger")
+        router.request(Add)(handler)
+        assert (await handled(router)).body == f'{{"total":{total}}}'.encode()
+
+    run()
+
+
+def plain(request: Add) -> Total:
+    return Total(total=1)
+
+
+async def nothing() -> Total:
+    return Total(total=1)
+
+
+async def three(request: Add, context: Context, more: int) -> Total:
+    return Total(total=1)
+
+
+async def by_name(request: Add, *, context: Context) -> Total:
+    return Total(total=1)
+
+
+async def generator(request: Add) -> Any:
+    yield Total(total=1)
+
+
+@pytest.mark.parametrize("handler", [plain, nothing, three, by_name, generator, lambda request: request])
+def test_what_could_not_be_called_is_refused_at_once(handler: Any) -> None:
+    with pytest.raises(ContractError, match=rf"{__name__}\."):
+        Router("ledger").request(Add)(handler)
+
+
+def test_only_its_owner_serves_a_contract() -> None:
+    for register in (lambda: Router("office").request(Add), lambda: Router("office").job(CloseBooks)):
+        with pytest.raises(ContractError, match=r"belongs to the service 'ledger', and this router is 'office'"):
+            register()
+
+
+def test_a_contract_is_registered_as_what_it_is() -> None:
+    router = Router("ledger")
+    wrong: list[Any] = [lambda: router.job(Add), lambda: router.event(Add), lambda: router.request(CloseBooks)]  # type: ignore[type-var, arg-type]
+    for register in wrong:
+        with pytest.raises(ContractError, match=r"register it with @router\.(request|job)"):
+            register()
+
+
+def test_a_request_has_one_handler_and_both_are_named() -> None:
+    router = Router("ledger")
+    router.request(Add)(add)
+    with pytest.raises(ContractError, match=r"two handlers in ledger: .*\.add and .*\.with_context$"):
+        router.request(Add)(with_context)
+
+
+async def on_closed(event: BooksClosed) -> None: ...
+
+
+def test_two_handlers_of_an_event_need_two_subscriptions() -> None:
+    router = Router("archive")
+    router.event(BooksClosed)(on_closed)
+    with pytest.raises(ContractError, match="a subscription of its own"):
+        router.event(BooksClosed)(on_closed)
+    router.event(BooksClosed, subscription="index")(on_closed)
+    assert [*router.endpoints] == ["archive.events.ledger.closed.v1", "archive.events.ledger.closed.v1.index"]
+
+
+def test_a_concurrency_below_one_is_refused() -> None:
+    with pytest.raises(ContractError, match="at least 1, not 0"):
+        Router("ledger").request(Add, concurrency=0)
+
+
+def test_an_endpoint_uses_the_tiers_of_its_policy() -> None:
+    router = Router("archive")
+    router.event(BooksClosed, retry=RetryPolicy(attempts=5))(on_closed)
+    (endpoint,) = router.endpoints.values()
+    assert endpoint.tiers() == ("1s", "5s", "30s", "10m")
+
+
+def test_a_routers_topology_is_that_of_its_endpoints() -> None:
+    router = Router("ledger")
+    router.request(Add)(add)
+    ((name, (queue, topology)),) = router.topology(quorum_requests=True).items()
+    assert (name, queue.arguments["x-queue-type"]) == (QUEUE, "quorum")
+    assert topology.bindings[0].routing_key == contract_of(Add).type
+
+
+@pytest.mark.parametrize("answer", [None, 3, {"total": 1}, Add(amount=1)])
+def test_a_handler_that_answers_something_else_is_at_fault_itself(answer: Any) -> None:
+    async def wrong(request: Add) -> Any:
+        return answer
+
+    @virtual
+    async def run() -> None:
+        router = Router("ledger")
+        router.request(Add)(wrong)
+        with pytest.raises(Internal, match=r"answered \w+, not Total"):
+            await handled(router)
+
+    run()
+
+
+@virtual
+async def test_a_request_without_content_in_its_answer_must_answer_none() -> None:
+    async def clear(request: Clear) -> Any:
+        return Total(total=1)
+
+    router = Router("ledger")
+    router.request(Clear)(clear)
+    with pytest.raises(Internal, match="answered Total, not None"):
+        await handled(router, type_="ledger.clear.v1", queue="ledger.requests.clear.v1")
+
+
+@virtual
+async def test_what_a_subclass_adds_to_an_answer_stays_here() -> None:
+    class Audited(Total):
+        auditor: str = "Eleonora Quist"
+
+    async def audited(request: Add) -> Total:
+        return Audited(total=1)
+
+    router = Router("ledger")
+    router.request(Add)(audited)
+    assert (await handled(router)).body == b'{"total":1}'
+
+
+@virtual
+async def test_an_event_has_no_answer() -> None:
+    router = Router("archive")
+    router.event(BooksClosed)(on_closed)
+    assert await handled(router, type_="ledger.closed.v1", queue="archive.events.ledger.closed.v1") is None
+
+
+@virtual
+async def test_what_is_not_served_from_its_queue_is_unimplemented() -> None:
+    router = Router("ledger")
+    router.request(Add)(add)
+    for wrong in ({"type_": "ledger.add.v2"}, {"queue": "ledger.requests.other.v1"}, {"queue": None}):
+        with pytest.raises(Unimplemented):
+            await handled(router, **wrong)
+
+
+@virtual
+async def test_a_payload_that_breaks_its_contract_reaches_no_handler() -> None:
+    router = Router("ledger")
+    router.request(Add)(add)
+    with pytest.raises(ContractViolation, match="Add: amount: int parsing"):
+        await handled(router, body=b'{"amount": "x"}')
+
+
+@virtual
+async def test_a_router_needs_a_context() -> None:
+    with pytest.raises(FailedPrecondition, match=r"Bus\.serving"):
+        await Router("ledger")(envelope())
+
+
+@pytest.mark.parametrize("timeout", [0, -1, math.nan, math.inf])
+def test_a_timeout_that_is_no_time_is_refused(timeout: float) -> None:
+    """Every message failed by it."""
+    router = Router("ledger")
+    with pytest.raises(ContractError, match=rf"ledger\.close\.v1: timeout is a number of seconds above 0, not {timeout:g}"):
+        router.job(CloseBooks, timeout=timeout)
+    with pytest.raises(ContractError, match=r"ledger\.closed\.v1: timeout is"):
+        router.event(BooksClosed, timeout=timeout)

@@ -1,0 +1,30 @@
+"""Envelopes with anything in their attributes, for properties that hold for all of them."""
+
+from hypothesis import strategies as st
+
+from bus.messaging.envelope import Envelope
+from bus.transports.wire_format import LONGEST_DEADLINE
+
+text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
+moment = st.integers(1, LONGEST_DEADLINE - 1)
+envelopes = st.builds(
+    Envelope,
+    id=text,
+    type=text,
+    traffic=st.sampled_from(["request", "event", "job", "reply", "update"]),
+    source=text,
+    body=st.binary(max_size=60),
+    timestamp=st.integers(0, 2**32 - 1),
+    correlation_id=text,
+    causation_id=st.none() | text,
+    in_reply_to=st.none() | text,
+    reply_to=st.none() | text,
+    traceparent=st.none() | text,
+    tracestate=st.none() | text,
+    deadline=st.none() | moment,
+    expires=st.none() | moment,
+    expiration=st.none() | moment,
+    attempt=moment,
+    error=st.none() | text,
+    headers=st.dictionaries(text.filter(lambda name: name.startswith("mine")), text | st.integers(-(2**31), 2**31), max_size=3),
+)

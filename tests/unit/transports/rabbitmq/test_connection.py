@@ -1,0 +1,51 @@
+"""A connection's life below the lane."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from bus.errors import Unavailable
+from bus.transports.rabbitmq.connection import Link
+from bus.transports.rabbitmq.fastlane.protocol import LaneFactory
+from tests.unit.transports.rabbitmq.fakes import connected
+
+
+@pytest.mark.parametrize("fastlane", [True, False])
+async def test_an_attempt_that_is_given_up_leaves_no_socket_open(*, fastlane: bool) -> None:
+    ends: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.read(100)  # AMQP's protocol header
+            ends.put_nowait(await reader.read())  # whatever else, to the connection's end
+        except ConnectionError:
+            ends.put_nowait(b"")
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(says_nothing, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        link = Link(f"amqp://guest:guest@127.0.0.1:{port}/", name="test", heartbeat=10, attempt_timeout=0.2, fastlane=fastlane)
+        with pytest.raises(Unavailable):
+            await link.start(timeout=0.5)
+        try:
+            assert await asyncio.wait_for(ends.get(), 20) == b""
+        finally:
+            await link.close()
+
+
+async def test_a_broker_that_has_no_limit_to_its_frames_sends_a_large_body_in_one() -> None:
+    """`frame_max = 0` in rabbitmq.conf."""
+    link = Link("amqp://guest:guest@127.0.0.1/", name="test", heartbeat=10, attempt_timeout=1, fastlane=True)
+    factory = LaneFactory()
+    factory.lane, socket = connected()
+    tuned = SimpleNamespace(connection_tune=SimpleNamespace(frame_max=0))
+    link._connection = cast("Any", SimpleNamespace(transport=SimpleNamespace(connection=tuned)))
+    lane = link._joined(factory)
+    assert lane is not None
+    size = 20 * 1024 * 1024
+    lane.data_received(b"\x03\x00\x01" + size.to_bytes(4, "big") + bytes(size) + b"\xce")
+    assert lane.trouble is None
+    assert not socket.aborted

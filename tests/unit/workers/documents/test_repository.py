@@ -1,0 +1,42 @@
+"""Notes are kept by id, the latest ones; so are the documents that were made of them."""
+
+from uuid import UUID, uuid4
+
+from contracts.documentation.v1 import Document
+from tests.unit.workers.documents.notes import note
+from workers.documents.repository import MemoryRepository
+
+
+def document(note_id: UUID, document_id: UUID, size: int = 1) -> Document:
+    return Document(document_id=document_id, note_id=note_id, format="pdf", uri="file:///a.pdf", size=size, sha256="0" * 64)
+
+
+async def test_the_first_note_of_an_id_stays() -> None:
+    repository = MemoryRepository(limit=2)
+    first, second = note("first"), note("second")
+    assert await repository.add(first) is first
+    assert await repository.add(second) is first
+    assert await repository.find(first.note_id) is first
+
+
+async def test_beyond_the_limit_the_oldest_is_forgotten_with_its_documents() -> None:
+    repository, ids = MemoryRepository(limit=2), [uuid4() for _ in range(3)]
+    for id_ in ids:
+        await repository.add(note(note_id=id_))
+        await repository.attach(document(id_, uuid4()))
+    assert [await repository.find(id_) is not None for id_ in ids] == [False, True, True]
+    assert [len(await repository.documents(id_)) for id_ in ids] == [0, 1, 1]
+
+
+async def test_a_document_that_was_made_again_is_one() -> None:
+    repository, kept, id_ = MemoryRepository(limit=2), note(), uuid4()
+    await repository.add(kept)
+    for size in (1, 2):
+        await repository.attach(document(kept.note_id, id_, size))
+    assert await repository.documents(kept.note_id) == (document(kept.note_id, id_, 2),)
+
+
+async def test_a_document_of_a_note_that_is_gone_is_not_kept() -> None:
+    repository, id_ = MemoryRepository(limit=2), uuid4()
+    await repository.attach(document(id_, uuid4()))
+    assert await repository.documents(id_) == ()

@@ -1,0 +1,31 @@
+"""The worker's settings."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bus.errors import ConfigurationError
+from workers.documents.settings import DocumentsSettings, load_settings
+
+HOW_TO = Path(__file__).parents[4] / "docs/how-to/generate-documents.md"
+
+
+def test_defaults_need_no_environment() -> None:
+    assert load_settings().zone.key == "UTC"
+
+
+WRONG = [("TIMEZONE", "Mars/Olympus"), ("PAGE_SIZE", "a3"), ("CLINIC_NAME", ""), ("CLINIC_NAME", "x" * 81), ("KEPT_NOTES", "0")]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_a_bad_variable_is_named_and_its_value_is_not(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"DOCUMENTS_{name}", value)
+    with pytest.raises(ConfigurationError, match=f"DOCUMENTS_{name}") as raised:
+        load_settings()
+    assert len(value) < 2 or value not in str(raised.value)
+
+
+def test_every_setting_is_in_the_how_to_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `DOCUMENTS_(\w+)` \| ([^|]*) \|", HOW_TO.read_text(encoding="utf-8"), re.MULTILINE))
+    assert rows == {name.upper(): f"`{field.default}`" if field.default else "" for name, field in DocumentsSettings.model_fields.items()}
