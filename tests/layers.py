@@ -61,7 +61,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "bus.middleware.stacks",
         "bus.security.identity",
         "bus.runtime.security",
-        "bus.runtime.payload_cipher",
+        "bus.runtime.security",
         "bus.runtime.bus",
         "bus.testing",
         "bus.operations.logging",

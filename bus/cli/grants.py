@@ -12,7 +12,8 @@ from bus.cli.loading import Known, known_contracts
 from bus.cli.options import Contracts
 from bus.cli.output import fits, print_json, say, table_console
 from bus.contracts.contract import Contract
-from bus.security.grants import VERBS, Grants, Verb, load_grants
+from bus.security.grants import VERBS, Grants, Verb
+from bus.security.grants_file import load_grants
 
 __all__ = ["command"]
 

@@ -22,10 +22,11 @@ from bus.operations.topology.diff import Plan
 from bus.operations.topology.migrate import Progress
 from bus.operations.topology.migrate import migrate as remade
 from bus.operations.topology.permissions import ADMINISTRATOR, broker_users, permissions, refuse_ungranted, users
-from bus.operations.topology.required import Wanted, wanted_by
+from bus.operations.topology.required import Wanted
 from bus.operations.topology.user_passwords import read_passwords
 from bus.operations.topology.verify import verify as verified
-from bus.security.grants import load_grants
+from bus.runtime.requirements import wanted_by
+from bus.security.grants_file import load_grants
 from bus.settings import Settings, load_settings
 
 __all__ = ["command"]
@@ -133,7 +134,8 @@ def access(
     served = [load_router(each) for each in routers]
     known = known_contracts(contracts or []).contracts
     granted = load_grants(grants, known)
-    refuse_ungranted(served, granted)
+    for router in served:
+        refuse_ungranted(router.name, router.contracts, granted)
     found = broker_users(granted, known, [router.name for router in served])
     needed = wanted_by(served, load_settings(topology="verify")).topology
     made = {"users": users(found, read_passwords(passwords) if passwords else None)} if passwords or certificates else {}

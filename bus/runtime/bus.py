@@ -20,20 +20,18 @@ from bus.messaging.topology.declarations import BASE
 from bus.messaging.topology.model import Queue, Topology, dead_letter_queue, merged
 from bus.middleware.stacks import client_stack, sealed, server_stack
 from bus.operations.dead_letters import EVERYTHING, Letter, Purged, Replayed, Replaying, Selection, look, purge, replay
-from bus.operations.topology.required import topology_of, wanted_by
 from bus.operations.topology.verify import nothing_said, policies_on, refuse_unsafe
 from bus.runtime.client import Client
 from bus.runtime.endpoint_consumer import Intake
 from bus.runtime.handler_timeouts import patience_of, refuse_impatient
-from bus.runtime.payload_cipher import cipher_of
 from bus.runtime.pending_replies import JobHandle
 from bus.runtime.poison_isolation import Quarantine
 from bus.runtime.receiver import Receiver
+from bus.runtime.requirements import topology_of, wanted_by
 from bus.runtime.router import Endpoint, Router
-from bus.runtime.security import operator_of
+from bus.runtime.security import cipher_of, operator_of, trust_of
 from bus.runtime.service_activator import ServiceActivator
 from bus.runtime.settler import Settler
-from bus.security.identity import trust_of
 from bus.settings import Settings, load_settings
 from bus.storage.memory.inbox import Inbox, MemoryInbox
 from bus.transports.rabbitmq import RabbitMQTransport
@@ -181,7 +179,7 @@ class Bus:
         for endpoint in router.endpoints.values():
             self._cipher.require(endpoint.contract.type)
         if self._trust is not None:
-            self._trust.admit(router)
+            self._trust.check_subscriptions(router.contracts)
         self._unsettled += 1
         try:
             async with self._consuming(router):

@@ -6,7 +6,7 @@ from typing import Any
 from bus.errors import ConfigurationError
 from bus.messaging.topology.model import Queue
 from bus.operations.topology.broker_state import CONSUMER_TIMEOUT
-from bus.operations.topology.required import topology_of
+from bus.runtime.requirements import topology_of
 from bus.runtime.router import Endpoint, Router
 from bus.settings import Settings
 

@@ -132,6 +132,11 @@ class Router:
             return None
         return reply(envelope, _checked(endpoint.contract, answer), source=self.name, model=endpoint.contract.reply)
 
+    @property
+    def contracts(self) -> tuple[Contract, ...]:
+        """The contracts of all endpoints, in the order of their registration."""
+        return tuple(endpoint.contract for endpoint in self.endpoints.values())
+
     def topology(self, *, quorum_requests: bool = False, lasting_requests: bool = False) -> dict[str, tuple[Queue, Topology]]:
         """By queue: the queue that is consumed, and everything that it needs in the broker."""
         requests = {"quorum": quorum_requests, "lasting": lasting_requests}

@@ -1,20 +1,92 @@
-"""Operators: who they are, by `BUS_OPERATOR_KEY`, and what they do in that name."""
+"""The security objects of a service, built from its settings: its identity, its payload cipher, and its operator."""
 
+import logging
 import time
 from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
 
 from bus.contracts.contract import CATALOG
 from bus.errors import ConfigurationError, PermissionDenied
 from bus.messaging.envelope import Envelope
 from bus.operations.dead_letters.replay import Countersign
-from bus.security.grants import REVEAL, load_grants
-from bus.security.keyring import Keyring, dev_ring, private_keys, public_source
-from bus.security.tokens import MOST_REPLAYS, counter_proof, counter_proofs_so_far
+from bus.security.encryption import UNUSED, Cipher
+from bus.security.grants import REVEAL, AccessPolicy, AllowAll
+from bus.security.grants_file import load_grants
+from bus.security.identity import Trust
+from bus.security.keyring import Keyring, dev_ring, private_file, private_keys, public_source
+from bus.security.tokens import LONGEST_LIFE, MOST_REPLAYS, counter_proof, counter_proofs_so_far
 from bus.settings import Settings
 
-__all__ = ["operator_of", "revealer_of"]
+__all__ = ["cipher_of", "operator_of", "revealer_of", "trust_of"]
+
+log = logging.getLogger("bus.auth")
 
 Clock = Callable[[], float]
+WITHOUT = "BUS_AUTH=off runs without, and anyone can then speak for anyone"
+VARIABLE = "BUS_ENCRYPTION_KEYS"
+
+
+def trust_of(service: str, settings: Settings, *, clock: Callable[[], float] = time.time) -> Trust | None:
+    """By the settings; None with `BUS_AUTH=off`, of which the log is told. Raises `ConfigurationError` where one is missing."""
+    if settings.auth == "off":
+        log.warning("BUS_AUTH=off: nothing is signed or checked, and anyone who reaches the broker can speak for any service")
+        return None
+    if settings.message_ttl >= LONGEST_LIFE:
+        raise ConfigurationError(
+            f"BUS_MESSAGE_TTL is to be less than {LONGEST_LIFE} (31 days): what was proven for longer all would refuse"
+        )
+    key = settings.key.get_secret_value() if settings.key else ""
+    if not key:
+        raise ConfigurationError(
+            f"BUS_KEY is not set, so {service} cannot prove who it is; `bus keys new {service}` makes a key and says what to set; {WITHOUT}"
+        )
+    if settings.auth == "dev":
+        log.warning("BUS_AUTH=dev: every service has the same secret, and can speak for any other")
+        return _identity(service, dev_ring(service, key, clock=clock), settings, clock)
+    if settings.jwks is None:
+        raise ConfigurationError(
+            f"BUS_JWKS is not set, so {service} cannot know who the others are; "
+            f"set it to the jwks.json that `bus keys new` has written beside the key; {WITHOUT}"
+        )
+    if settings.grants is None:
+        raise ConfigurationError(
+            f"BUS_GRANTS is not set, so nobody may do anything; set it to a grants.toml (`bus grants --help` says what is in it); {WITHOUT}"
+        )
+    return _identity(service, Keyring(service, public_source(settings.jwks), private_keys(key), clock=clock), settings, clock)
+
+
+def _identity(service: str, ring: Keyring, settings: Settings, clock: Clock) -> Trust:
+    return Trust(
+        service,
+        ring,
+        lambda: _grants(settings),
+        grants_file=settings.grants,
+        leeway=settings.clock_leeway,
+        direct=settings.topology == "declare",  # otherwise the broker user has no right to the default exchange
+        clock=clock,
+    )
+
+
+def _grants(settings: Settings) -> AccessPolicy:
+    """By the file. A process knows the contracts that it imports, and grants of others are no fault to it."""
+    return load_grants(settings.grants, CATALOG, complete=False) if settings.grants is not None else AllowAll()
+
+
+def cipher_of(settings: Settings) -> Cipher:
+    """By the settings. `ConfigurationError` where keys are none, are open to others, or are missing for `BUS_ENCRYPT=everything`."""
+    everything = settings.encrypt == "everything"
+    if settings.encryption_keys is None:
+        if everything:
+            raise ConfigurationError(f"BUS_ENCRYPT=everything takes keys; `bus keys ring` makes them, and {VARIABLE} says where they are")
+        return UNUSED
+    setting = settings.encryption_keys.get_secret_value()
+    text = setting if setting.lstrip().startswith("{") else private_file(Path(setting), VARIABLE)
+    try:
+        jwe = import_module("bus.security.jwe")  # loaded where it is used alone: its library takes as long as half of the bus
+    except ModuleNotFoundError:
+        raise ConfigurationError(f"{VARIABLE}: encryption needs joserfc; pip install 'trunkline[encryption]'") from None
+    return Cipher(jwe.read_ring(text), everything=everything)
 
 
 async def operator_of(settings: Settings, *, actor: str, reason: str | None, clock: Clock = time.time) -> Countersign | None:

@@ -15,7 +15,7 @@ from bus.errors import BusError, Expired, PermissionDenied, Unauthenticated, Und
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
 from bus.messaging.topology.model import service_of
-from bus.security.access_policy import Rights
+from bus.security.grants import AccessPolicy
 from bus.security.keyring import Keyring
 from bus.security.reply_to import is_direct, is_of
 from bus.security.tokens import TOKEN_LIFE, ServiceToken, check_proof, check_token, message_proof, service_token
@@ -49,7 +49,7 @@ def sign(signer: "Signer") -> Middleware:
 class Signer:
     """Speaks for one service."""
 
-    def __init__(self, service: str, ring: Keyring, rights: Callable[[], Rights], *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, service: str, ring: Keyring, rights: Callable[[], AccessPolicy], *, clock: Callable[[], float] = time.time) -> None:
         self._service = service
         self._ring = ring
         self._rights = rights
@@ -103,7 +103,7 @@ class Verifier:
         self,
         service: str,
         ring: Keyring,
-        rights: Callable[[], Rights],
+        rights: Callable[[], AccessPolicy],
         *,
         clock: Callable[[], float] = time.time,
         leeway: float = 30,

@@ -13,7 +13,7 @@ from bus.operations.brokers.broker import Broker
 from bus.operations.management_api import Management
 from bus.operations.topology.definitions import definitions
 from bus.operations.topology.permissions import ADMINISTRATOR, broker_users, permissions, refuse_ungranted, users
-from bus.operations.topology.required import wanted_by
+from bus.runtime.requirements import wanted_by
 from bus.security.grants import Grants
 from tests.broker import management_url
 
@@ -42,7 +42,8 @@ async def place_for(
     broker: Broker, url: str, routers: Sequence[Router], grants: Grants, contracts: Sequence[Contract]
 ) -> AsyncIterator[Place]:
     """The place, while its users are there."""
-    refuse_ungranted(routers, grants)
+    for router in routers:
+        refuse_ungranted(router.name, router.contracts, grants)
     found = broker_users(grants, contracts, [router.name for router in routers])
     place = Place(broker, url, [each.name for each in found])
     needed = wanted_by(routers, Settings(topology="verify")).topology

@@ -14,7 +14,7 @@ import signal
 import sys
 
 from bus.operations.topology.migrate import Progress, migrate
-from bus.operations.topology.required import wanted_by
+from bus.runtime.requirements import wanted_by
 from bus.settings import load_settings
 from tests.integration.ledger import router
 

@@ -23,7 +23,7 @@ from bus import Aborted, FailedPrecondition, NotFound
 from bus.operations.brokers.broker import Broker
 from bus.operations.topology.apply import apply, plan
 from bus.operations.topology.migrate import Progress, migrate
-from bus.operations.topology.required import wanted_by
+from bus.runtime.requirements import wanted_by
 from tests.integration.command import bus
 from tests.integration.ledger import DEAD, TIER, WORK, Place, router
 from tests.polling import until

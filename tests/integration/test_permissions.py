@@ -16,7 +16,7 @@ from bus import Bus, Context, InvalidArgument, PermissionDenied, RetryPolicy, Ro
 from bus.contracts.contract import contract_of
 from bus.operations.brokers.broker import Broker
 from bus.operations.topology.permissions import ADMINISTRATOR
-from bus.security.grants import load_grants
+from bus.security.grants_file import load_grants
 from bus.transports.faststream import FastStreamTransport, broker_of_its_own
 from contracts.documentation.v1 import CreateNote, DocumentGenerated, GenerateDocuments, GetNote, GetNoteStatus, NoteStatus
 from contracts.transcription.v1 import GetTranscript, TranscribeAudio, Transcript, TranscriptCompleted

@@ -12,7 +12,7 @@ from bus.contracts.contract import contract_of
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.topology.model import Address
 from bus.operations.brokers.broker import Broker
-from bus.security.grants import Grants, Rights
+from bus.security.grants import Grants, ServiceGrants
 from tests.integration.broker_users import Place, place_for
 from tests.polling import until
 
@@ -50,7 +50,7 @@ class Burn(Job[None]):
 
 
 CONTRACTS = [contract_of(each) for each in (Find, Hide, Sort, Burn)]
-GRANTS = Grants({"desk": Rights(call=frozenset({"shelf.find", "shelf.sort"})), "shelf": Rights()})
+GRANTS = Grants({"desk": ServiceGrants(call=frozenset({"shelf.find", "shelf.sort"})), "shelf": ServiceGrants()})
 TOPIC = "not sent: .*access to topic 'shelf.{}.v1' in exchange '{}' in vhost .* refused for user 'desk'"
 
 shelf = Router("shelf")

@@ -12,7 +12,7 @@ from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
 from bus.messaging.topology.model import job_queue
 from bus.operations.brokers.broker import Broker
-from bus.security.grants import load_grants
+from bus.security.grants_file import load_grants
 from tests.integration.broker_users import Place, place_for
 from tests.polling import until
 from tests.security.attacks.return_addresses import DIRECT

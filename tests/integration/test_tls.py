@@ -23,8 +23,8 @@ from bus.operations.brokers.select import INSTALL
 from bus.operations.management_api import Management
 from bus.operations.topology.definitions import definitions
 from bus.operations.topology.permissions import broker_users, permissions, users
-from bus.operations.topology.required import wanted_by
-from bus.security.grants import Grants, Rights
+from bus.runtime.requirements import wanted_by
+from bus.security.grants import Grants, ServiceGrants
 from bus.settings import load_settings
 from bus.transports.faststream import FastStreamTransport, broker_of_its_own
 from bus.transports.rabbitmq import credential_refresh as renewal
@@ -57,7 +57,7 @@ async def answer(_ask: Ask) -> None:
 
 
 ASK = contract_of(Ask)
-GRANTS = Grants({"desk": Rights(call=frozenset({ASK.permission}))})
+GRANTS = Grants({"desk": ServiceGrants(call=frozenset({ASK.permission}))})
 
 
 @dataclass(frozen=True, kw_only=True)

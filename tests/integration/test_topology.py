@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from bus import Bus, ConfigurationError, Settings, TopologyMismatch
 from bus.operations.brokers.broker import Broker
 from bus.operations.topology.apply import apply, plan
-from bus.operations.topology.required import wanted_by
 from bus.operations.topology.verify import verify_by_amqp
+from bus.runtime.requirements import wanted_by
 from tests.broker import with_vhost
 from tests.integration.command import bus
 from tests.integration.ledger import DEAD, REQUESTS, TIER, WORK, Close, Open, Place, router

@@ -22,8 +22,8 @@ from bus.operations.brokers.broker import Broker
 from bus.operations.topology.apply import apply
 from bus.operations.topology.migrate import migrate
 from bus.operations.topology.permissions import ADMINISTRATOR
-from bus.operations.topology.required import wanted_by
-from bus.security.grants import Grants, Rights
+from bus.runtime.requirements import wanted_by
+from bus.security.grants import Grants, ServiceGrants
 from bus.transports.faststream import FastStreamTransport, broker_of_its_own
 from tests.broker import management_url
 from tests.integration.broker_users import Place, place_for
@@ -48,7 +48,7 @@ class Grind(Job[Flour]):
 
 
 WORK = "mill.jobs.grind.v1"
-GRANTS = Grants({name: Rights(call=frozenset({"mill.grind"})) for name in SENDERS})
+GRANTS = Grants({name: ServiceGrants(call=frozenset({"mill.grind"})) for name in SENDERS})
 CONTRACTS = [contract_of(Grind)]
 
 

@@ -11,7 +11,7 @@ from bus.messaging.ports.transport import Outcome
 from bus.middleware.stacks import client_stack, sealed
 from bus.runtime.client import Client
 from bus.security.encryption import UNUSED
-from bus.security.grants import Grants, Rights
+from bus.security.grants import Grants, ServiceGrants
 from bus.settings import load_settings
 from tests.security.world import Ledger, World
 from tests.unit.fakes import FakeDelivery, FakeTransport, settle_down, virtual
@@ -161,7 +161,7 @@ async def test_the_refusal_of_a_fake_with_a_jobs_id_does_not_end_the_job() -> No
 async def test_a_request_that_is_refused_says_so_at_once() -> None:
     world = await World.started()
     office, call, request = await asked(world)
-    world.yard.grants = Grants({"office": Rights()})
+    world.yard.grants = Grants({"office": ServiceGrants()})
     ledger = Ledger(world, "request")
     ledger.receiver.take(FakeDelivery(request.evolve(queue=ledger.receiver.queue.name)))
     await settle_down()
@@ -178,7 +178,7 @@ async def test_a_job_that_is_refused_says_so_at_once() -> None:
     await office.client.start()
     handle = await office.client.submit(CloseBooks())
     (job,) = office.asked
-    world.yard.grants = Grants({"office": Rights()})
+    world.yard.grants = Grants({"office": ServiceGrants()})
     ledger = Ledger(world, "job")
     ledger.receiver.take(FakeDelivery(job.evolve(queue=ledger.receiver.queue.name)))
     await settle_down()

@@ -9,7 +9,7 @@ import pytest
 
 from bus.contracts.contract import Catalog, Contract, Event, Job, Message, Request, contract, contract_of
 from bus.messaging.envelope import Envelope, Traffic
-from bus.security.grants import Grants, Rights
+from bus.security.grants import Grants, ServiceGrants
 from bus.security.keyring import Keyring
 from bus.security.verifier import Gate, Signer, Verifier
 from bus.transports.wire_format import Wire, decode
@@ -48,8 +48,8 @@ class Scan(Job[None]):
 CONTRACTS: dict[str, Contract] = {each.type: each for each in map(contract_of, (Find, Returned, Scan))}
 GRANTS = Grants(
     {
-        "reader": Rights(call=frozenset({"library.find", "library.scan"})),
-        "library": Rights(publish=frozenset({"library.returned"})),
+        "reader": ServiceGrants(call=frozenset({"library.find", "library.scan"})),
+        "library": ServiceGrants(publish=frozenset({"library.returned"})),
     }
 )
 

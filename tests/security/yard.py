@@ -9,7 +9,7 @@ from typing import Any
 
 from bus.contracts.contract import Contract, Message, contract_of
 from bus.messaging.envelope import Envelope
-from bus.security.grants import Grants, Rights
+from bus.security.grants import Grants, ServiceGrants
 from bus.security.keyring import Keyring
 from bus.security.keys import Algorithm, PrivateKey, Role
 from bus.security.private_keys import generate, read_private
@@ -83,7 +83,7 @@ class Yard:
         return Gate(contract_of(model), self.verifier(owner, ring, direct=direct), self.signer(owner, ring))
 
     def grant(self, service: str, *, call: tuple[Contract, ...] = (), publish: tuple[Contract, ...] = ()) -> None:
-        rights = Rights(call=frozenset(each.permission for each in call), publish=frozenset(each.permission for each in publish))
+        rights = ServiceGrants(call=frozenset(each.permission for each in call), publish=frozenset(each.permission for each in publish))
         self.grants = Grants({**self.grants.services, service: rights})
 
 

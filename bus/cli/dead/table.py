@@ -14,7 +14,7 @@ from rich.text import Text
 from bus.cli.output import escaped, harmless, say
 from bus.errors import BusError
 from bus.operations.dead_letters import Letter
-from bus.runtime.payload_cipher import cipher_of
+from bus.runtime.security import cipher_of
 from bus.security.encryption import ENCRYPTION
 from bus.settings import load_settings
 

@@ -24,7 +24,6 @@ from bus.messaging.topology.model import (
     unroutable_dead,
 )
 from bus.operations.topology.user_passwords import password_hash
-from bus.runtime.router import Router
 from bus.security.grants import Grants
 
 __all__ = ["ADMINISTRATOR", "BrokerUser", "broker_users", "permissions", "refuse_ungranted", "users"]
@@ -100,15 +99,13 @@ def _user(service: str, services: Sequence[str], grants: Grants, contracts: Sequ
     )
 
 
-def refuse_ungranted(routers: Iterable[Router], grants: Grants) -> None:
-    """`ConfigurationError` where a router subscribes to what its service may not consume: its queue would be bound all the same."""
-    for router in routers:
-        for endpoint in router.endpoints.values():
-            contract = endpoint.contract
-            if contract.kind == "event" and not grants.may_consume(router.name, contract.permission):
-                raise ConfigurationError(
-                    f"{router.name} subscribes to {contract.type}, and services.{router.name}.consume has no {contract.permission!r}"
-                )
+def refuse_ungranted(service: str, contracts: Iterable[Contract], grants: Grants) -> None:
+    """Raise `ConfigurationError` if `service` serves an event that it may not consume: its queue would be bound nevertheless."""
+    for contract in contracts:
+        if contract.kind == "event" and not grants.may_consume(service, contract.permission):
+            raise ConfigurationError(
+                f"{service} subscribes to {contract.type}, and services.{service}.consume has no {contract.permission!r}"
+            )
 
 
 def _these(names: Iterable[str]) -> str:

@@ -8,7 +8,8 @@ import pytest
 from bus.cli import main
 from bus.contracts.contract import Catalog, Event, Job, Request, contract
 from bus.errors import ConfigurationError, ContractError
-from bus.security.grants import REVEAL, Grants, Rights, load_grants
+from bus.security.grants import REVEAL, Grants, ServiceGrants
+from bus.security.grants_file import load_grants
 
 CATALOG = Catalog()
 GRANTS = Path(__file__).parents[3] / "grants.toml"
@@ -74,7 +75,7 @@ def test_grants_say_who_may_call_publish_and_consume(tmp_path: Path) -> None:
 
 
 def test_a_service_that_has_no_grants_may_do_nothing() -> None:
-    grants = Grants({"reader": Rights(call=frozenset({"read:books"}))})
+    grants = Grants({"reader": ServiceGrants(call=frozenset({"read:books"}))})
     assert not grants.may_call("stranger", "read:books")
     assert not grants.may_publish("reader", "read:books")
     assert grants.scope("stranger") == frozenset()

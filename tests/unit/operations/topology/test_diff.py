@@ -13,7 +13,8 @@ from bus.messaging.topology.model import Binding, Queue, Topology, merged
 from bus.operations.topology.broker_state import Held, HeldExchange, HeldQueue, effective, policy_of
 from bus.operations.topology.definitions import definitions
 from bus.operations.topology.diff import Difference, Plan, compare
-from bus.operations.topology.required import Wanted, wanted_by
+from bus.operations.topology.required import Wanted
+from bus.runtime.requirements import wanted_by
 from bus.runtime.router import Router
 from bus.settings import Settings
 from tests.unit.ledger import Add, BooksClosed, CloseBooks, Total

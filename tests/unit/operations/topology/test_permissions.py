@@ -12,15 +12,15 @@ from bus.messaging.topology.declarations import BASE
 from bus.operations.topology.permissions import ADMINISTRATOR, BrokerUser, broker_users, permissions, refuse_ungranted, users
 from bus.operations.topology.user_passwords import password_hash, read_passwords
 from bus.runtime.router import Router
-from bus.security.grants import Grants, Rights
+from bus.security.grants import Grants, ServiceGrants
 from tests.unit.ledger import Add, BooksClosed, CloseBooks, GetTotal
 
 CONTRACTS: list[Contract] = [contract_of(model) for model in (Add, GetTotal, CloseBooks, BooksClosed)]
 GRANTS = Grants(
     {
-        "ledger": Rights(publish=frozenset({contract_of(BooksClosed).permission})),
-        "office": Rights(call=frozenset({contract_of(Add).permission}), consume=frozenset({contract_of(BooksClosed).permission})),
-        "guest": Rights(),
+        "ledger": ServiceGrants(publish=frozenset({contract_of(BooksClosed).permission})),
+        "office": ServiceGrants(call=frozenset({contract_of(Add).permission}), consume=frozenset({contract_of(BooksClosed).permission})),
+        "guest": ServiceGrants(),
     }
 )
 ROOT = Path(__file__).parents[4]
@@ -108,7 +108,7 @@ def test_a_subscription_without_its_grant_is_refused() -> None:
         """Does nothing."""
 
     with pytest.raises(ConfigurationError, match=r"guest subscribes to ledger\.\S+, and services\.guest\.consume has no"):
-        refuse_ungranted([router], GRANTS)
+        refuse_ungranted(router.name, router.contracts, GRANTS)
 
 
 # --- passwords -------------------------------------------------------------------------------------------------------------------
