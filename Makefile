@@ -47,10 +47,11 @@ sabotage: $(STAMP) ## breaks the bus in many ways at run time; the test that is 
 	@$(BIN)/python -m tests.chaos.sabotaging $(ARGS)
 
 lint: $(STAMP) ## ruff's rules, ruff's format, mypy strict
-	@echo "lint: ruff check, ruff format, mypy"
+	@echo "lint: ruff check, ruff format, mypy, import-linter"
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet || { echo "lint: not formatted; run: make format" >&2; exit 1; }
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports --no-logo
 
 format: $(STAMP) ## let ruff format the code and mend what it can
 	@$(BIN)/ruff check --fix --quiet || true

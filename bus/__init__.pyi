@@ -1,5 +1,6 @@
 # The public names, each with the module that defines it. This is the only list: `__init__.py` reads it.
 
+from bus.contracts.contract import Catalog as Catalog
 from bus.contracts.contract import Event as Event
 from bus.contracts.contract import Job as Job
 from bus.contracts.contract import Message as Message
@@ -35,6 +36,7 @@ from bus.errors import Unimplemented as Unimplemented
 from bus.errors import Unknown as Unknown
 from bus.errors import UnknownKey as UnknownKey
 from bus.messaging.context import Context as Context
+from bus.messaging.context import JobHandle as JobHandle
 from bus.messaging.context import Sender as Sender
 from bus.messaging.context import correlated as correlated
 from bus.messaging.envelope import Envelope as Envelope
@@ -45,7 +47,6 @@ from bus.middleware.stacks import CLIENT as CLIENT
 from bus.middleware.stacks import SERVER as SERVER
 from bus.runtime.bus import Bus as Bus
 from bus.runtime.dependencies import Depends as Depends
-from bus.runtime.pending_replies import JobHandle as JobHandle
 from bus.runtime.router import Router as Router
 from bus.settings import Settings as Settings
 

@@ -63,7 +63,10 @@ __all__ = [
     "Unimplemented",
     "Unknown",
     "UnknownKey",
+    "code_of",
     "error_for",
+    "error_location",
+    "safe_reason",
 ]
 
 
@@ -253,3 +256,22 @@ CANONICAL: dict[str, type[BusError]] = {
 def error_for(code: str, message: str, *, maybe_executed: bool = False) -> BusError:
     """The error that a code from the wire stands for; `Unknown` for a code that this version does not know."""
     return CANONICAL.get(code, Unknown)(message, maybe_executed=maybe_executed)
+
+
+def safe_reason(error: BaseException) -> str:
+    """What may be written down of an error: the class, and the text only of ours (another's, as `Internal`'s, could hold a payload)."""
+    name = type(error).__name__
+    return f"{name}: {error}" if isinstance(error, BusError) and not isinstance(error, Internal) else name
+
+
+def code_of(error: BaseException) -> str:
+    """The error's code; `internal` for what is not the bus's."""
+    return error.code if isinstance(error, BusError) else "internal"
+
+
+def error_location(error: BaseException) -> str | None:
+    """File and line of the innermost frame: enough to find the fault, and without the values that a traceback's text could show."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else None

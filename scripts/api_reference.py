@@ -6,6 +6,7 @@ The source is parsed and not imported, so that the page shows what was written, 
 """
 
 import ast
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -20,38 +21,40 @@ Every public name, with its signature and what its docstring says. Made by `scri
 seconds, and what is asynchronous says so. The [errors](errors.md) and the [settings](settings.md) have pages of their own."""
 
 SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "Contracts": {"bus.contracts.contract": ("contract", "Message", "Request", "Event", "Job"), "bus.contracts.sensitive": ("Sensitive",)},
-    "Asking, telling, handing over": {
+    "Contracts": {
+        "bus.contracts.contract": ("contract", "Message", "Request", "Event", "Job", "Catalog"),
+        "bus.contracts.sensitive": ("Sensitive",),
+    },
+    "Requests, events and jobs": {
         "bus.runtime.bus": ("Bus",),
-        "bus.runtime.pending_replies": ("JobHandle",),
-        "bus.messaging.context": ("correlated",),
+        "bus.messaging.context": ("JobHandle", "correlated"),
     },
     "Serving": {
         "bus.runtime.router": ("Router", "Lifespan"),
         "bus.contracts.retry_policy": ("RetryPolicy",),
-        "bus.messaging.context": ("Context",),
+        "bus.messaging.context": ("Context", "Sender"),
         "bus.runtime.dependencies": ("Depends",),
     },
-    "On FastStream: `bus.integrations.faststream`": {"bus.integrations.faststream": ("attach", "application")},
-    "Testing: `bus.testing`": {
+    "FastStream": {"bus.integrations.faststream": ("attach", "application")},
+    "Testing": {
         "bus.testing": ("MemoryBuses", "replaced"),
         "bus.contracts.sensitive": ("shown_values",),
         "bus.transports.memory.broker": ("MemoryBroker",),
         "bus.transports.memory.transport": ("MemoryTransport",),
         "bus.transports.memory.virtual_time": ("VirtualLoop", "wall_clock"),
     },
-    "Logging: `bus.operations.logging`": {"bus.operations.logging": ("configure_logging",)},
+    "Logging": {"bus.operations.logging": ("configure_logging",)},
     "Messages": {"bus.messaging.envelope": ("Envelope", "Progress")},
-    "Dead letters: `bus.operations.dead_letters`": {
+    "Dead letters": {
         "bus.operations.dead_letters.selection": ("Letter", "Selection", "EVERYTHING", "Seen"),
         "bus.messaging.fault_record": ("FaultRecord",),
-        "bus.operations.dead_letters.replay": ("Replayed", "Purged"),
+        "bus.operations.dead_letters.reports": ("Replayed", "Purged"),
     },
     "Policies": {
         "bus.messaging.handler": ("Handler", "Middleware", "compose"),
         "bus.middleware.stacks": ("CLIENT", "SERVER", "client_stack", "server_stack"),
     },
-    "Ports, for who writes a transport or a store": {
+    "Ports for transports and stores": {
         "bus.storage.memory.inbox": ("Inbox", "MemoryInbox", "MessageKey", "Handled"),
         "bus.messaging.ports.transport": ("Transport", "Consumption", "Delivery", "Observer", "Accepted", "Returned", "Refused"),
     },
@@ -157,7 +160,10 @@ def home(name: str, module: str) -> str:
 
 @cache
 def exported(module: str) -> tuple[str, ...]:
-    """What a module or package has in its `__all__`."""
+    """Return the names that a module exports: those of the stub of `bus`, or those in `__all__`."""
+    if module == "bus":
+        stub = ast.parse((ROOT / "bus/__init__.pyi").read_text(encoding="utf-8"))
+        return tuple(each.name for node in stub.body if isinstance(node, ast.ImportFrom) for each in node.names)
     path = source(module) if source(module).exists() else source(module).with_suffix("") / "__init__.py"
     node, _ = definitions(path)["__all__"]
     return tuple(ast.literal_eval(node.value)) if isinstance(node, ast.Assign) else ()
@@ -266,9 +272,22 @@ def prose(docstring: str) -> str:
         lines = paragraph.splitlines()
         if lines and lines[0].startswith((">>>", "    ")):
             parts.append(fence(*(line.removeprefix(">>> ").removeprefix("... ") for line in lines)))
+        elif lines and lines[0] in {"Args:", "Returns:", "Raises:", "Yields:", "Attributes:"}:
+            parts.append(f"*{lines[0].removesuffix(':')}*\n\n{items(lines[1:])}")
         else:
             parts.append(paragraph)
     return "\n\n".join(parts)
+
+
+def items(lines: list[str]) -> str:
+    """Return the entries of a docstring section as a Markdown list."""
+    entries: list[str] = []
+    for line in textwrap.dedent("\n".join(lines)).splitlines():
+        if line.startswith(" ") and entries:
+            entries[-1] += f" {line.strip()}"
+        else:
+            entries.append(line)
+    return "\n".join("- " + re.sub(r"^(\w[\w.]*):", r"`\1`:", each) for each in entries)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,11 @@ SVG files and not Mermaid: a Git host shows them as well, and no page needs a sc
 light with a ground of their own; the site turns them round on a dark page.
 """
 
+import ast
+import re
 import sys
+import textwrap
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -19,7 +23,7 @@ sys.path.insert(0, str(ROOT))  # run as a script, where only its own folder woul
 
 from bus.contracts.contract import Catalog, Job, contract, contract_of  # noqa: E402
 from bus.messaging.handler import Middleware  # noqa: E402
-from bus.messaging.topology.model import (  # noqa: E402
+from bus.messaging.topology.names import (  # noqa: E402
     DEAD,
     JOBS,
     REPLIES,
@@ -31,7 +35,6 @@ from bus.messaging.topology.model import (  # noqa: E402
     unroutable_dead,
 )
 from bus.middleware.stacks import CLIENT, SERVER  # noqa: E402
-from tests.layers import LAYERS  # noqa: E402
 
 Kind = Literal["process", "exchange", "queue", "step", "ground", "note"]
 FILLS: Mapping[Kind, tuple[str, str]] = {
@@ -46,7 +49,6 @@ LINE = 18  # from one line of text to the next
 LETTER = 7.4  # the width of a character, roughly, at 13 px
 HEAD = '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto-start-reverse">'
 PLACES = ("who asks", "the broker", "who answers")
-LAYER_NAMES = ("values", "spine", "policies", "endpoints", "assembly", "faces")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,31 +115,41 @@ def svg(width: int, height: int, title: str, parts: Iterable[Box | Arrow]) -> st
 
 
 def layers() -> str:
-    """The house, with the rooms of `tests/layers.py`."""
+    """Draw the packages by layer, each with the first sentence of its charter, from pyproject.toml and the docstrings."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    rows: list[str] = settings["tool"]["importlinter"]["contracts"][0]["layers"]
     parts: list[Box | Arrow] = []
     y = 20.0
-    for number in sorted(LAYERS, reverse=True):
-        rows = wrapped([room.removeprefix("bus.") for room in LAYERS[number]], 62)
-        height = 20 + LINE * len(rows)
-        parts += [
-            Box(kind="ground", x=20, y=y, w=660, h=height),
-            Box(kind="note", x=20, y=y, w=130, h=height, lines=(f"{number} {LAYER_NAMES[number]}",)),
-            Box(kind="note", x=150, y=y, w=520, h=height, lines=tuple(rows)),
-        ]
-        y += height + 8
-    parts.append(Arrow(points=((700, 30), (700, y - 14))))
-    parts.append(Box(kind="note", x=635, y=y - 4, w=130, h=LINE, lines=("imports",)))
-    return svg(740, int(y + 26), "Layers of the package; imports point down only", parts)
+    for row in rows:
+        top = y
+        for name in row.split(" | "):
+            lines = wrapped(charter(name), 72)
+            height = 14 + LINE * len(lines)
+            parts += [
+                Box(kind="note", x=20, y=y, w=130, h=height, lines=(name,)),
+                Box(kind="note", x=150, y=y, w=580, h=height, lines=tuple(lines)),
+            ]
+            y += height
+        parts.insert(0, Box(kind="ground", x=20, y=top, w=720, h=y - top))
+        y += 8
+    parts.append(Arrow(points=((760, 30), (760, y - 14))))
+    parts.append(Box(kind="note", x=695, y=y - 4, w=130, h=LINE, lines=("imports",)))
+    return svg(800, int(y + 26), "Layers of the package; imports point down only", parts)
 
 
-def wrapped(words: Sequence[str], width: int) -> list[str]:
-    """Words in rows of about so many characters."""
-    rows = [""]
-    for word in words:
-        if len(rows[-1]) + len(word) > width:
-            rows.append("")
-        rows[-1] += f"{'  ·  ' if rows[-1] else ''}{word}"
-    return rows
+def charter(name: str) -> str:
+    """Return the first sentence of a package's docstring, without its name."""
+    path = ROOT / "bus" / name
+    source = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8")
+    first = " ".join((ast.get_docstring(ast.parse(source)) or "").split("\n\n")[0].split())
+    first = re.split(r"(?<=\.)\s", first)[0]
+    head, colon, rest = first.partition(": ")
+    return (rest if colon and head.lower().replace("`", "") in (name, f"the {name}", "bus") else first).removesuffix(".")
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Break a text into lines of at most `width` characters."""
+    return textwrap.wrap(text, width)
 
 
 def names(stack: Iterable[Middleware]) -> list[str]:

@@ -15,12 +15,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from bus.contracts.contract import encode
 from bus.errors import BusError
 from bus.messaging.envelope import Envelope, reply
-from bus.messaging.topology.model import Address, address_of, reply_address, reply_queue, service_of, update_address
+from bus.messaging.topology.addresses import Address, address_of, reply_address, update_address
+from bus.messaging.topology.names import reply_queue, service_of
 from bus.security.jws import base64
 from bus.security.keys import KeyPair, read_jwk
 from bus.security.private_keys import read_private
-from bus.security.tokens import message_proof, service_token
-from bus.security.verifier import BEARER, REPLY_SCOPE
+from bus.security.proofs import message_proof
+from bus.security.signer import BEARER, REPLY_SCOPE
+from bus.security.tokens import service_token
 from bus.settings import load_settings
 from bus.transports.rabbitmq import RabbitMQTransport
 

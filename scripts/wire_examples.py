@@ -21,7 +21,7 @@ from signed_examples import decoded, key_blocks, signed_messages
 
 from bus import Bus, Context, Event, InvalidArgument, Job, Message, NotFound, Request, RetryPolicy, Router, Unavailable, contract
 from bus.messaging.topology.declarations import BASE
-from bus.messaging.topology.model import DEAD, REPLIES, UPDATES, reply_queue, retry_tier
+from bus.messaging.topology.names import DEAD, REPLIES, UPDATES, reply_queue, retry_tier
 from bus.settings import load_settings
 
 URL = os.environ.get("BUS_URL", "amqp://guest:guest@localhost:5672/")

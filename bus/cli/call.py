@@ -8,9 +8,8 @@ import typer
 
 from bus.cli.loading import contract_named
 from bus.cli.options import CLI, AsJson, AsService, Contracts, File, Payload, completed_types
-from bus.cli.output import print_json
+from bus.cli.output import print_json, quietly
 from bus.cli.payload_input import message_from
-from bus.cli.quiet import quietly
 from bus.contracts.contract import Message, Request, encode
 from bus.runtime.bus import Bus
 

@@ -23,6 +23,7 @@ from bus.cli.output import table_console
 from bus.errors import ConfigurationError, NotFound
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.select import Choice, choose
+from bus.security.key_directory import KeyDirectory
 
 __all__ = ["command"]
 
@@ -91,7 +92,7 @@ async def play(story: ModuleType, choice: Choice, console: Console, recording: s
 async def _staged(choice: Choice, console: Console, stop: asyncio.Event, *, own_workers: bool) -> AsyncIterator[tuple[Any, Broker | None]]:
     stages = importlib.import_module("workers.demo.stage")
     with tempfile.TemporaryDirectory(prefix="trunkline-keys-") as directory:
-        keys = importlib.import_module("workers.demo.keys").DemoKeys(Path(directory)) if own_workers else None
+        keys = importlib.import_module("workers.demo.keys").DemoKeys(KeyDirectory(Path(directory))) if own_workers else None
         async with _stage(stages, choice, console, stop, keys) as staged:
             yield staged
 

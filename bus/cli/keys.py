@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from bus.cli.dead.options import duration, moment
+from bus.cli.options import duration, moment
 from bus.cli.output import print_json, say, table_console
 from bus.errors import ConfigurationError
 from bus.security.key_directory import KeyDirectory

@@ -2,7 +2,10 @@
 
 import contextlib
 import io
+import re
+import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +14,7 @@ import typer
 from bus.cli.loading import known_contracts
 from bus.contracts.contract import Contract, Kind
 
-__all__ = ["CLI", "AsJson", "AsService", "Contracts", "File", "Payload", "completed_types"]
+__all__ = ["CLI", "AsJson", "AsService", "Contracts", "File", "Payload", "completed_types", "duration"]
 
 CLI = "cli"
 """The service as which the command line asks and submits, where nobody says another."""
@@ -56,3 +59,27 @@ def found(context: typer.Context) -> tuple[Contract, ...]:
 def summary(contract: Contract) -> str:
     """One line about it."""
     return (contract.model.__doc__ or contract.kind).strip().splitlines()[0]
+
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+
+
+def duration(text: str) -> float:
+    """Seconds of `90s`, `15m`, `2h` or `7d`."""
+    found = DURATION.fullmatch(text.strip())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no duration: write 90s, 15m, 2h or 7d")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def moment(text: str) -> int:
+    """Milliseconds since the epoch of `2026-11-22`, `2026-11-22T10:00` (in this machine's time zone, unless one is written) or `2h` ago."""
+    if DURATION.fullmatch(text.strip()):
+        return int((time.time() - duration(text)) * 1000)
+    try:
+        return int(datetime.fromisoformat(text).astimezone().timestamp() * 1000)
+    except (ValueError, OverflowError, OSError):
+        raise typer.BadParameter(f"{text!r} is no time: write 2026-11-22, 2026-11-22T10:00 or 2h (ago)") from None

@@ -3,17 +3,20 @@
 Colours are rich's business: on a terminal only, and none with NO_COLOR.
 """
 
+import contextlib
 import json
+import logging
 import os
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
 from rich.highlighter import JSONHighlighter
 from rich.table import Table
 
-__all__ = ["fits", "harmless", "print_json", "say", "table_console"]
+__all__ = ["fits", "harmless", "print_json", "quietly", "say", "table_console"]
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Controls but tab and newline: what other services sent must not move our reader's cursor."""
@@ -54,3 +57,15 @@ def escaped(text: str) -> str:
 def harmless(text: str) -> str:
     """The text without controls."""
     return CONTROL.sub("�", text)
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """The bus's own log is silent inside."""
+    log = logging.getLogger("bus")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bus.errors import ConfigurationError
-from bus.messaging.settlement import backoff
+from bus.messaging.backoff import backoff
 from bus.operations.health import Place, family, probes
 
 __all__ = ["Command", "run_processes"]

@@ -7,9 +7,8 @@ import typer
 
 from bus.cli.loading import contract_named
 from bus.cli.options import Contracts, File, Payload, completed_types
-from bus.cli.output import print_json, say
+from bus.cli.output import print_json, quietly, say
 from bus.cli.payload_input import message_from
-from bus.cli.quiet import quietly
 from bus.contracts.contract import Contract, Event
 from bus.errors import ContractError
 from bus.messaging.context import correlated

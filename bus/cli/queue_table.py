@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bus.messaging.topology.model import TIERS
+from bus.messaging.topology.names import TIERS
 from bus.operations.queue_inspection import Picture, QueueState
 
 __all__ = ["notes", "table"]

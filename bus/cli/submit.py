@@ -8,15 +8,13 @@ import typer
 
 from bus.cli.loading import contract_named
 from bus.cli.options import CLI, AsJson, AsService, Contracts, File, Payload, completed_types
-from bus.cli.output import print_json, say
+from bus.cli.output import print_json, quietly, say
 from bus.cli.payload_input import message_from
-from bus.cli.quiet import quietly
 from bus.contracts.contract import Job, Message, encode
 from bus.errors import DeadlineExceeded
-from bus.messaging.context import correlated
+from bus.messaging.context import JobHandle, correlated
 from bus.messaging.envelope import Progress, new_id
 from bus.runtime.bus import Bus
-from bus.runtime.pending_replies import JobHandle
 
 __all__ = ["command"]
 

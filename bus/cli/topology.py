@@ -12,8 +12,7 @@ from rich.status import Status
 
 from bus.cli.loading import known_contracts, load_router
 from bus.cli.options import Contracts
-from bus.cli.output import harmless, print_json, say
-from bus.cli.quiet import quietly
+from bus.cli.output import harmless, print_json, quietly, say
 from bus.errors import InvalidArgument
 from bus.operations.topology.apply import apply as make
 from bus.operations.topology.apply import plan as compared

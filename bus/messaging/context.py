@@ -12,18 +12,23 @@ from bus.contracts.contract import Event, Job, Message, Request
 from bus.errors import InvalidArgument
 from bus.messaging.envelope import LONGEST_TEXT, Envelope, Progress
 
-__all__ = ["Context", "PendingJob", "Sender", "correlated", "correlation", "current", "handling"]
+__all__ = ["Context", "JobHandle", "Sender", "correlated", "correlation", "current", "handling"]
 
 R = TypeVar("R", bound=Message | None)
 R_co = TypeVar("R_co", covariant=True)
 
 
-class PendingJob(Protocol[R_co]):
+class JobHandle(Protocol[R_co]):
     """A submitted job, seen by its submitter."""
 
     @property
     def id(self) -> str:
         """The job's message id."""
+        ...
+
+    @property
+    def type(self) -> str:
+        """The job's type, `<name>.v<version>`."""
         ...
 
     def updates(self) -> AsyncIterator[Progress]:
@@ -46,7 +51,7 @@ class Sender(Protocol):
         """Tell; returns when the broker has confirmed."""
         ...
 
-    async def submit(self, job: Job[R], *, timeout: float | None = None) -> PendingJob[R]:
+    async def submit(self, job: Job[R], *, timeout: float | None = None) -> JobHandle[R]:
         """Hand over work; returns when the broker has confirmed."""
         ...
 

@@ -4,10 +4,9 @@ import logging as levels
 import time
 from collections.abc import Callable
 
-from bus.errors import BusError
+from bus.errors import BusError, code_of, error_location
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
-from bus.messaging.settlement import code_of, place_of
 
 __all__ = ["logging"]
 
@@ -55,7 +54,7 @@ def _facts(envelope: Envelope) -> dict[str, object]:
 
 def _failure(error: Exception) -> dict[str, object]:
     facts = {"error": type(error).__name__, "code": code_of(error)}
-    return {**facts, "text": str(error)} if isinstance(error, BusError) else {**facts, "where": place_of(error)}
+    return {**facts, "text": str(error)} if isinstance(error, BusError) else {**facts, "where": error_location(error)}
 
 
 def _ms(seconds: float) -> float:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from bus.contracts.contract import CATALOG, Catalog
 from bus.errors import BusError, ConnectionLost, DeadlineExceeded, PermissionDenied, ResourceExhausted, Unavailable
+from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
-from bus.messaging.settlement import backoff
 
 __all__ = ["retry"]
 

@@ -11,9 +11,10 @@ from bus.middleware.deadline import client_deadline, server_deadline
 from bus.middleware.encrypt import seal
 from bus.middleware.logging import logging
 from bus.middleware.retry import retry
+from bus.middleware.sign import sign
 from bus.middleware.tracing import tracing
 from bus.security.encryption import Cipher
-from bus.security.verifier import Signer, sign
+from bus.security.signer import Signer
 
 __all__ = ["CLIENT", "SERVER", "client_stack", "sealed", "server_stack"]
 
@@ -32,7 +33,7 @@ def sealed(
     """`layers`, and innermost `permit`, `seal` and `sign`, whoever made the list: so nobody leaves them out by a list of his own.
 
     Their counterparts stand in no list. What verifies comes before the server's stack, where the receiver looks at what it knows of a
-    message (`bus.security.verifier.Gate`): what is not verified must not be answered from memory, nor join what is under way. The
+    message (`bus.security.endpoint_guard.Gate`): what is not verified must not be answered from memory, nor join what is under way. The
     receiver opens payloads, too (`bus.security.encryption.Cipher`): retries and dead letters keep them sealed.
     """
     permitted = [permit(refusal)] if refusal is not None else []

@@ -14,17 +14,18 @@ from typing import Any, Self, TypeVar
 
 from bus.contracts.contract import Event, Job, Message, Request, check_part
 from bus.errors import ConfigurationError, Unavailable
+from bus.messaging.context import JobHandle
 from bus.messaging.handler import Handler, Middleware, compose
 from bus.messaging.ports.transport import Consumption, Transport
 from bus.messaging.topology.declarations import BASE
-from bus.messaging.topology.model import Queue, Topology, dead_letter_queue, merged
+from bus.messaging.topology.model import Queue, Topology, merged
+from bus.messaging.topology.names import dead_letter_queue
 from bus.middleware.stacks import client_stack, sealed, server_stack
 from bus.operations.dead_letters import EVERYTHING, Letter, Purged, Replayed, Replaying, Selection, look, purge, replay
 from bus.operations.topology.verify import nothing_said, policies_on, refuse_unsafe
 from bus.runtime.client import Client
 from bus.runtime.endpoint_consumer import Intake
 from bus.runtime.handler_timeouts import patience_of, refuse_impatient
-from bus.runtime.pending_replies import JobHandle
 from bus.runtime.poison_isolation import Quarantine
 from bus.runtime.receiver import Receiver
 from bus.runtime.requirements import topology_of, wanted_by

@@ -11,9 +11,12 @@ from bus.errors import BusError, ContractError, Internal, NotServed, ResourceExh
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.handler import Middleware, compose
 from bus.messaging.ports.transport import Accepted, Consumption, Delivery, Outcome, Refused, Returned, Transport
+from bus.messaging.topology.addresses import address_of
 from bus.messaging.topology.declarations import reply_topology
-from bus.messaging.topology.model import address_of, reply_queue, service_of
-from bus.runtime.pending_replies import JobHandle, Replies, answer_of, error_in
+from bus.messaging.topology.names import reply_queue, service_of
+from bus.runtime.job_handle import PendingJob
+from bus.runtime.pending_replies import Replies
+from bus.runtime.pending_request import answer_of, error_in
 from bus.security.encryption import UNUSED, Cipher
 from bus.security.verifier import Verifier
 from bus.settings import Settings
@@ -132,11 +135,11 @@ class Client:
             raise ContractError(f"{contract.type} belongs to {contract.service}; {self._service} cannot publish it")
         await self._call(self._lasting(contract, event, timeout))
 
-    async def submit(self, job: Job[R], *, timeout: float | None = None) -> JobHandle[R]:
+    async def submit(self, job: Job[R], *, timeout: float | None = None) -> PendingJob[R]:
         """Hand over work; returns when the broker has confirmed. Errors as of `publish`, and `NotServed` where no queue takes it."""
         contract = _declared(job, "job")
         envelope = self._lasting(contract, job, timeout)
-        handle: JobHandle[R] = JobHandle(envelope.id, contract, patience=self._settings.message_ttl)
+        handle: PendingJob[R] = PendingJob(envelope.id, contract, patience=self._settings.message_ttl)
         self.replies.follow(handle)
         await self._call(envelope)
         return handle

@@ -1,40 +1,17 @@
 """What waits for an answer: calls for their reply, job handles for progress and result."""
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator
-from typing import Generic, TypeVar, cast
+from typing import cast
 from weakref import WeakValueDictionary
 
-from bus.contracts.contract import Contract, Message, decode
-from bus.errors import BusError, ConnectionLost, ContractViolation, DeadlineExceeded, NotServed, Unknown, error_for
-from bus.messaging.envelope import ERROR_TYPE, PROGRESS_SUFFIX, REPLY_SUFFIX, Envelope, ErrorReply, Progress
+from bus.contracts.contract import Message
+from bus.errors import BusError, ConnectionLost, DeadlineExceeded, NotServed
+from bus.messaging.envelope import Envelope
 from bus.messaging.timers import Deadlines
+from bus.runtime.job_handle import PendingJob
+from bus.runtime.pending_request import Asked, R
 
-__all__ = ["JobHandle", "Replies", "answer_of", "error_in"]
-
-R = TypeVar("R", bound=Message | None)
-
-MOST_UPDATES = 1000
-"""Updates that a handle keeps for a reader that lags; older ones are of no interest to anybody."""
-
-
-def answer_of(contract: Contract, answer: Envelope) -> Message | None:
-    """The reply's or result's message; raises the error that an error reply carries."""
-    error = error_in(answer)
-    if error is not None:
-        raise error
-    if answer.type != f"{contract.type}{REPLY_SUFFIX}":
-        raise Unknown(f"{contract.type} was answered with {answer.type}; is its service another version of the bus?")
-    return cast("Message | None", decode(contract.reply, answer.body))
-
-
-def error_in(answer: Envelope) -> BusError | None:
-    """The error that an error reply carries."""
-    if answer.type != ERROR_TYPE:
-        return None
-    body: ErrorReply = decode(ErrorReply, answer.body)
-    return error_for(body.code, body.message, maybe_executed=body.maybe_executed)
+__all__ = ["Replies"]
 
 
 class Replies:
@@ -44,7 +21,7 @@ class Replies:
         self._loop: asyncio.AbstractEventLoop
         self._deadlines = Deadlines()
         self._calls: dict[str, _Call] = {}
-        self._jobs: WeakValueDictionary[str, JobHandle[Message | None]] = WeakValueDictionary()
+        self._jobs: WeakValueDictionary[str, PendingJob[Message | None]] = WeakValueDictionary()
         self.late = 0
         """Replies for which nobody waited any more."""
         self.undeliverable = 0
@@ -72,9 +49,9 @@ class Replies:
         if not call.cancel() and not call.cancelled():
             call.exception()  # looked at, or asyncio would report that nobody did
 
-    def follow(self, handle: "JobHandle[R]") -> None:
+    def follow(self, handle: "PendingJob[R]") -> None:
         """Updates of the job go to `handle` for as long as somebody holds it."""
-        self._jobs[handle.id] = cast("JobHandle[Message | None]", handle)
+        self._jobs[handle.id] = cast("PendingJob[Message | None]", handle)
 
     def sent(self, job: Envelope) -> None:
         """Another attempt to send it, with a proof of its own."""
@@ -135,19 +112,6 @@ class Replies:
             handle.end()
 
 
-class Asked:
-    """What was sent, as far as an answer is held to it."""
-
-    __slots__ = ("lasting", "proofs", "type")
-
-    def __init__(self, type_: str, *, lasting: bool) -> None:
-        self.type = type_
-        self.proofs: tuple[str, ...] = ()
-        """The token, or of a job the proof of each attempt: an error that answers something else is none."""
-        self.lasting = lasting
-        """Whether its answers prove themselves: those of a job do, whose result may be a long time in coming."""
-
-
 class _Call(Asked):
     """A call that waits."""
 
@@ -166,85 +130,3 @@ class _Call(Asked):
         if not self.answer.done():
             why = f"; one that came was refused: {self.refused}" if self.refused else ""
             self.answer.set_exception(DeadlineExceeded(f"no reply within the deadline{why}", maybe_executed=True))
-
-
-class JobHandle(Generic[R]):
-    """A submitted job, seen by its submitter. It hears of the job as long as its process and its bus live."""
-
-    def __init__(self, job_id: str, contract: Contract, *, patience: float) -> None:
-        """`patience` is how long, in seconds, `result` and `updates` wait at most: a job ends at its `expires`."""
-        self.id = job_id
-        self.type = contract.type
-        self.asked = Asked(contract.type, lasting=True)
-        self._contract = contract
-        self._patience = patience
-        self._updates: deque[Progress] = deque(maxlen=MOST_UPDATES)
-        self._count = 0
-        self._changed = asyncio.Event()
-        self._answer: Envelope | None = None
-        self._deaf = False
-
-    def end(self) -> None:
-        """Nothing more will be heard: who waits is told so."""
-        self._deaf = True
-        self._tell()
-
-    def take(self, envelope: Envelope) -> None:
-        """An update from the worker. What comes after the result is dropped."""
-        if self._answer is not None:
-            return
-        if envelope.type == f"{self._contract.type}{PROGRESS_SUFFIX}":
-            self._note(envelope)
-        else:
-            self._answer = envelope
-        self._tell()
-
-    def _tell(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
-
-    def _note(self, envelope: Envelope) -> None:
-        try:
-            self._updates.append(decode(Progress, envelope.body))
-        except ContractViolation:
-            return  # what is no progress is worth nothing, and must not end the consumer that brought it
-        self._count += 1
-
-    async def updates(self) -> AsyncIterator[Progress]:
-        """Progress as it comes, from the first on; ends with the job."""
-        seen = 0
-        while True:
-            while seen < self._count:
-                seen = max(seen, self._count - len(self._updates))
-                yield self._updates[seen - self._count]
-                seen += 1
-            if self._answer is not None:
-                return
-            self._check()
-            await self._wait(self._patience)
-
-    async def result(self, *, timeout: float | None = None) -> R:
-        """The job's result; raises what the job raised at last, or `DeadlineExceeded` after `timeout` seconds.
-
-        `ConnectionLost` where the bus was closed before.
-        """
-        patience = self._patience if timeout is None else timeout
-        try:
-            async with asyncio.timeout(patience):
-                while self._answer is None:
-                    self._check()
-                    await self._changed.wait()
-        except TimeoutError:
-            raise DeadlineExceeded(f"job {self.id} is not done after {patience:.3g} s; it goes on") from None
-        return cast("R", answer_of(self._contract, self._answer))
-
-    def _check(self) -> None:
-        if self._deaf:
-            raise ConnectionLost(f"job {self.id}: the bus was closed before its result came; it goes on", maybe_executed=True)
-
-    async def _wait(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
-        except TimeoutError:
-            raise DeadlineExceeded(f"job {self.id} has not been heard of for {seconds:.3g} s") from None

@@ -12,7 +12,7 @@ from random import randrange
 from typing import Protocol
 
 from bus.messaging.ports.transport import Delivery
-from bus.messaging.settlement import supervised
+from bus.messaging.supervision import supervised
 
 __all__ = ["SUSPECT_FROM", "Halting", "Quarantine", "SingleFile", "Suspect", "foremost", "is_suspect", "losses_of"]
 

@@ -6,12 +6,12 @@ from collections import OrderedDict, deque
 from contextvars import copy_context
 from functools import partial
 
-from bus.errors import ProcessLost, Unavailable
+from bus.errors import ProcessLost, Unavailable, error_location
+from bus.messaging.backoff import backoff
 from bus.messaging.context import current
 from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import REPLAYS
 from bus.messaging.ports.transport import Delivery
-from bus.messaging.settlement import backoff, place_of
 from bus.messaging.topology.model import Queue, Topology
 from bus.runtime.poison_isolation import SUSPECT_FROM, Quarantine, SingleFile, Suspect, losses_of
 from bus.runtime.router import Endpoint
@@ -139,7 +139,7 @@ class Receiver:
             await _requeue(deliveries)  # abandoned: now another may have it
             raise
         except Exception as error:  # noqa: BLE001 - a fault of the bus must not leave a message neither acked nor handed back
-            facts = {"queue": envelope.queue, "message_id": envelope.id, "error": type(error).__name__, "where": place_of(error)}
+            facts = {"queue": envelope.queue, "message_id": envelope.id, "error": type(error).__name__, "where": error_location(error)}
             log.error("a fault of the bus; the message goes back to its queue", extra=facts)  # noqa: TRY400 - a traceback's text shows values
             await asyncio.sleep(1 + backoff(1))  # it comes again at once
             await _requeue(deliveries)

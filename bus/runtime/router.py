@@ -14,7 +14,8 @@ from bus.messaging.context import Context, current
 from bus.messaging.envelope import Envelope, reply
 from bus.messaging.settlement import delays_of
 from bus.messaging.topology.declarations import event_topology, job_topology, request_topology
-from bus.messaging.topology.model import Queue, Topology, dead_letter_queue, event_queue, job_queue, request_queue, tier_for
+from bus.messaging.topology.model import Queue, Topology
+from bus.messaging.topology.names import dead_letter_queue, event_queue, job_queue, request_queue, tier_for
 from bus.runtime.dependencies import dependencies_of, injected
 from bus.security.keyring import REFETCH_INTERVAL
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from bus.contracts.contract import CATALOG
 from bus.errors import ConfigurationError, PermissionDenied
 from bus.messaging.envelope import Envelope
-from bus.operations.dead_letters.replay import Countersign
 from bus.security.encryption import UNUSED, Cipher
 from bus.security.grants import REVEAL, AccessPolicy, AllowAll
 from bus.security.grants_file import load_grants
 from bus.security.identity import Trust
-from bus.security.keyring import Keyring, dev_ring, private_file, private_keys, public_source
-from bus.security.tokens import LONGEST_LIFE, MOST_REPLAYS, counter_proof, counter_proofs_so_far
+from bus.security.jwks_source import private_keys, public_source
+from bus.security.keyring import Keyring, dev_ring
+from bus.security.proofs import LONGEST_LIFE, MOST_REPLAYS, Countersign, counter_proof, counter_proofs_so_far
+from bus.security.secret_files import private_file
 from bus.settings import Settings
 
 __all__ = ["cipher_of", "operator_of", "revealer_of", "trust_of"]

@@ -10,16 +10,17 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from bus.errors import BusError, Cancelled, Expired, Internal, Undecodable, UnknownKey
+from bus.errors import BusError, Cancelled, Expired, Internal, Undecodable, UnknownKey, error_location
+from bus.messaging.backoff import backoff
 from bus.messaging.context import Context, Sender, current
 from bus.messaging.envelope import Envelope, Progress
 from bus.messaging.fault_record import PARKED
 from bus.messaging.handler import Handler
-from bus.messaging.settlement import backoff, is_own_cancel, place_of
+from bus.messaging.supervision import is_own_cancel
 from bus.runtime.router import Endpoint
 from bus.runtime.settler import Outcome
 from bus.security.encryption import UNUSED, Cipher
-from bus.security.verifier import Gate
+from bus.security.endpoint_guard import Gate
 from bus.storage.memory.inbox import Handled, Inbox, MessageKey
 
 __all__ = ["ServiceActivator"]
@@ -103,7 +104,7 @@ class ServiceActivator:
 
     async def _asked_again(self, ask: Callable[[], Awaitable[T]], envelope: Envelope, error: Exception) -> T:
         """The store's answer, once it is back. A message that went back meanwhile would count as lost each time, and be given up."""
-        facts = {"queue": envelope.queue, "message_id": envelope.id, "error": type(error).__name__, "where": place_of(error)}
+        facts = {"queue": envelope.queue, "message_id": envelope.id, "error": type(error).__name__, "where": error_location(error)}
         log.error("the store of what was handled fails; the message waits for it", extra=facts)
         loop = asyncio.get_running_loop()
         ends, attempt = loop.time() + STORE_PATIENCE, 0
@@ -131,7 +132,7 @@ class ServiceActivator:
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - so is a panic of a library in Rust, and a group with one in it
-            facts = {"queue": envelope.queue, "message_id": envelope.id, "error": type(error).__name__, "where": place_of(error)}
+            facts = {"queue": envelope.queue, "message_id": envelope.id, "error": type(error).__name__, "where": error_location(error)}
             log.error("a handler failed with what is no Exception", extra=facts)  # noqa: TRY400 - a traceback's text shows values
             return Outcome(error=error)
         finally:

@@ -8,25 +8,29 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from bus.errors import BusError, Cancelled, ConnectionLost, FailedPrecondition, InvalidArgument, PermissionDenied, UnknownKey
+from bus.errors import (
+    BusError,
+    Cancelled,
+    ConnectionLost,
+    FailedPrecondition,
+    InvalidArgument,
+    PermissionDenied,
+    UnknownKey,
+    code_of,
+    safe_reason,
+)
+from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update
 from bus.messaging.fault_record import FIRST_FAILED, PARKED, Worker, fault_headers, since_first_failure
 from bus.messaging.ports.transport import Accepted, Delivery, Transport
-from bus.messaging.settlement import Ack, DeadLetter, Requeue, Retry, backoff, code_of, reason_of, settle
-from bus.messaging.topology.model import (
-    TIERS,
-    Address,
-    Topology,
-    dead_letter_address,
-    reply_address,
-    retry_address,
-    tier_for,
-    update_address,
-)
+from bus.messaging.settlement import Ack, DeadLetter, Requeue, Retry, settle
+from bus.messaging.topology.addresses import Address, dead_letter_address, reply_address, retry_address, update_address
+from bus.messaging.topology.model import Topology
+from bus.messaging.topology.names import TIERS, tier_for
 from bus.runtime.router import Endpoint
 from bus.security.encryption import UNUSED, Cipher
+from bus.security.endpoint_guard import Gate
 from bus.security.keyring import REFETCH_INTERVAL
-from bus.security.verifier import Gate
 
 __all__ = ["Outcome", "Settler"]
 
@@ -289,7 +293,7 @@ class Settler:
         report = self.reporter(job)
         if report is None or outcome.error is None:
             return
-        why = reason_of(outcome.error)
+        why = safe_reason(outcome.error)
         note = f"attempt {job.attempt} of {self._endpoint.retry.attempts} failed, the next is in {TIERS[tier_for(delay)]:.3g} s: {why}"
         await report(Progress(progress=0, note=note, error=code_of(outcome.error)))
 

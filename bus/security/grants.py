@@ -20,7 +20,7 @@ from typing import Final, Literal, Protocol
 
 from bus.contracts.contract import CATALOG
 
-__all__ = ["REVEAL", "VERBS", "Grants", "AccessPolicy", "AllowAll", "ServiceGrants", "Verb"]
+__all__ = ["REVEAL", "VERBS", "AccessPolicy", "AllowAll", "Grants", "ServiceGrants", "Verb"]
 
 Verb = Literal["call", "publish", "consume"]
 REVEAL: Final = "dead-letters.reveal"

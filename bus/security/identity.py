@@ -9,9 +9,11 @@ from pathlib import Path
 
 from bus.contracts.contract import CATALOG, Contract
 from bus.errors import ConfigurationError, PermissionDenied
+from bus.security.endpoint_guard import Gate
 from bus.security.grants import AccessPolicy, Grants
 from bus.security.keyring import Keyring
-from bus.security.verifier import Gate, Signer, Verifier
+from bus.security.signer import Signer
+from bus.security.verifier import Verifier
 
 __all__ = ["Trust"]
 

@@ -2,25 +2,18 @@
 
 import asyncio
 import logging
-import os
-import ssl
-import stat
 import time
-import urllib.request
-from collections.abc import Awaitable, Callable, Mapping
-from http.client import HTTPException, HTTPMessage
-from pathlib import Path
-from typing import IO, Any
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
+from collections.abc import Callable, Mapping
+from http.client import HTTPException
 
 from typing_extensions import override
 
 from bus.errors import ConfigurationError, FailedPrecondition
+from bus.security.jwks_source import FETCH_TIMEOUT, PrivateSource, PublicSource
 from bus.security.keys import Algorithm, Key, KeyPair, PrivateKey, Role, public_keys
-from bus.security.private_keys import dev_key, read_private
+from bus.security.private_keys import dev_key
 
-__all__ = ["REFETCH_INTERVAL", "REFRESH_INTERVAL", "Keyring", "dev_ring", "private_file", "private_keys", "public_source"]
+__all__ = ["REFETCH_INTERVAL", "REFRESH_INTERVAL", "Keyring", "dev_ring"]
 
 log = logging.getLogger("bus.keys")
 
@@ -28,13 +21,6 @@ REFRESH_INTERVAL = 60.0
 """Seconds between two looks at the key set: a revocation can go unnoticed so long. New keys are published that much before their use."""
 REFETCH_INTERVAL = 10.0
 """Seconds between two looks, at least: a flood of unknown key ids must not become a flood at the source."""
-FETCH_TIMEOUT = 5.0
-"""Seconds for one look."""
-LARGEST_SET = 1024 * 1024
-"""Bytes."""
-
-PublicSource = Callable[[], Awaitable[bytes]]
-PrivateSource = Callable[[], list[PrivateKey]]
 
 
 class Keyring:
@@ -207,80 +193,3 @@ async def _nothing() -> bytes:
 
 
 # --- sources -------------------------------------------------------------------------------------------------------
-
-
-def private_keys(setting: str, variable: str = "BUS_KEY") -> PrivateSource:
-    """What reads `BUS_KEY`, or another of its kind: a path, or the key itself (PEM, JSON Web Key, or a set of these)."""
-    if setting.lstrip().startswith(("{", "-----BEGIN")):
-        return lambda: read_private(setting)
-    return lambda: read_private(private_file(Path(setting), variable))
-
-
-def private_file(path: Path, variable: str) -> str:
-    """Its text; `ConfigurationError` where others could read it, too, which names the path, unless that may be the key itself."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise ConfigurationError(
-                    f"{variable}: {path} is open to others (mode {mode:o}); chmod 600 it, and mount secrets with mode 0400"
-                )
-            return file.read(LARGEST_SET)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ConfigurationError(f"{variable}: {_named(path)} cannot be read: {why}") from None
-
-
-def _named(path: Path) -> str:
-    """The path; but of a text that leads nowhere nobody can tell whether it is the key, written in a form that is not known here."""
-    try:
-        leads = path.exists() or (path.parent.name != "" and path.parent.is_dir())
-    except OSError:  # too long for a path
-        leads = False
-    return str(path) if leads else "the path (not shown, since it may be the key itself)"
-
-
-def public_source(setting: str) -> PublicSource:
-    """What reads `BUS_JWKS`: a path, or an https URL. `ConfigurationError` for any other URL."""
-    if "://" not in setting:
-        path = Path(setting)
-
-        async def read() -> bytes:
-            return _file(path)  # a few kilobytes of this machine: sooner read than a thread is asked
-
-        return read
-    parts = urlsplit(setting)
-    if parts.scheme != "https" or not parts.hostname or parts.username:
-        raise ConfigurationError("BUS_JWKS: write a path, or https://host/path: over http anyone on the way could put in a key of his")
-    return lambda: asyncio.to_thread(_url, setting)
-
-
-def _file(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return _bounded(file)
-
-
-def _url(url: str) -> bytes:
-    opener = urllib.request.build_opener(_NoRedirect, urllib.request.HTTPSHandler(context=ssl.create_default_context()))
-    request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310 - https alone, see above
-    try:
-        with opener.open(request, timeout=FETCH_TIMEOUT) as answer:
-            return _bounded(answer)
-    except HTTPError as error:
-        with error:
-            raise OSError(f"it was answered with {error.code}") from None
-
-
-def _bounded(stream: IO[bytes]) -> bytes:
-    text = stream.read(LARGEST_SET + 1)
-    if len(text) > LARGEST_SET:
-        raise ConfigurationError(f"BUS_JWKS: the key set is larger than {LARGEST_SET} bytes")
-    return text
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Keys come from where they are said to come from."""
-
-    @override
-    def redirect_request(self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str) -> Any:
-        return None

@@ -7,7 +7,7 @@ return address is held to the form that the broker's permissions have for it (`b
 import re
 from functools import lru_cache
 
-from bus.messaging.topology.model import reply_queue
+from bus.messaging.topology.names import reply_queue
 
 __all__ = ["is_direct", "is_of"]
 

@@ -10,10 +10,12 @@ from pydantic import SecretStr
 
 from bus.errors import ConfigurationError
 
-__all__ = ["PasswordFile", "read_password"]
+__all__ = ["PasswordFile", "private_file", "read_password"]
 
 log = logging.getLogger("bus.password")
 
+LARGEST_KEY_FILE = 1024 * 1024
+"""Bytes; a set of some hundred private keys."""
 LARGEST = 64 * 1024
 """Bytes; a token has some hundred to a few thousand."""
 
@@ -79,3 +81,27 @@ def _content(path: Path) -> bytes:
 
 def _wrong(path: Path, what: str) -> ConfigurationError:
     return ConfigurationError(f"BUS_PASSWORD_FILE: {path} {what}")
+
+
+def private_file(path: Path, variable: str) -> str:
+    """Its text; `ConfigurationError` where others could read it, too, which names the path, unless that may be the key itself."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise ConfigurationError(
+                    f"{variable}: {path} is open to others (mode {mode:o}); chmod 600 it, and mount secrets with mode 0400"
+                )
+            return file.read(LARGEST_KEY_FILE)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigurationError(f"{variable}: {_named(path)} cannot be read: {why}") from None
+
+
+def _named(path: Path) -> str:
+    """The path; but of a text that leads nowhere nobody can tell whether it is the key, written in a form that is not known here."""
+    try:
+        leads = path.exists() or (path.parent.name != "" and path.parent.is_dir())
+    except OSError:  # too long for a path
+        leads = False
+    return str(path) if leads else "the path (not shown, since it may be the key itself)"

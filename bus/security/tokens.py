@@ -4,53 +4,27 @@ All three are JSON Web Tokens (RFC 7519) in the compact form of RFC 7515, each w
 none passes for another. `bus.security.jws` reads what they have in common. No error's text has anything of a token in it.
 """
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
-from hashlib import sha256
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from bus.errors import Expired, Unauthenticated
-from bus.messaging.envelope import Envelope
 from bus.messaging.ids import hex_source
-from bus.security.encryption import ENCRYPTION
-from bus.security.jws import Claims, Known, base64, claims_unchecked, compact, opened, refuse
-from bus.security.keys import Key, KeyPair
+from bus.security.claims import check_issued_at, check_signed_by, text_claim, time_claim
+from bus.security.jws import Known, compact, opened, refuse
+from bus.security.keys import KeyPair
 
-__all__ = [
-    "LONGEST_LIFE",
-    "MOST_REPLAYS",
-    "TOKEN_LIFE",
-    "CounterProof",
-    "ServiceToken",
-    "check_proof",
-    "check_token",
-    "counter_proof",
-    "counter_proofs_so_far",
-    "digest",
-    "message_proof",
-    "service_token",
-]
+__all__ = ["TOKEN_LIFE", "ServiceToken", "check_token", "service_token"]
 
-SERVICE, MESSAGE, COUNTER = "svc+jwt", "msg+jwt", "ctr+jwt"
+SERVICE = "svc+jwt"
+"""The `typ` of a service token (RFC 8725, 3.11)."""
 TOKEN_LIFE = 300
 """Seconds."""
 LONGEST_TOKEN_LIFE = 900
 """Seconds; of a token that another program made."""
-LONGEST_LIFE = 31 * 24 * 3600
-"""Seconds from a proof's `iat` to its `exp`: so long the keys of the past have to stay published, and no longer can a lost one be used."""
-MOST_REPLAYS = 3
-"""How often an operator may give an expired message more time."""
-LATEST = 2**40
-"""Seconds since the epoch."""
 
 jti = hex_source(16)
 
 
 # --- making --------------------------------------------------------------------------------------------------------
-
-
-def digest(body: bytes) -> str:
-    """SHA-256 of the body as it is sent, in base64url without padding."""
-    return base64(sha256(body).digest()).decode()
 
 
 def service_token(pair: KeyPair, *, issuer: str, audience: str, scope: str, now: float, jti: Callable[[], str] = jti) -> str:
@@ -60,92 +34,7 @@ def service_token(pair: KeyPair, *, issuer: str, audience: str, scope: str, now:
     return compact(pair, SERVICE, claims)
 
 
-def message_proof(pair: KeyPair, envelope: Envelope, *, now: float, audience: str | None = None, refused: Envelope | None = None) -> str:
-    """A proof about this one message. `audience`: who is answered, for answers; they are proven for five minutes.
-
-    `refused`: the message that an error answers. Anyone may have written its id, and who sent the real one must know that apart.
-    """
-    claims: dict[str, object] = {
-        "jti": envelope.id,
-        "type": envelope.type,
-        "iss": envelope.source,
-        "iat": _seconds(int(now * 1000)),
-        "exp": _seconds(envelope.expires or int((now + TOKEN_LIFE) * 1000)),
-        "cid": envelope.correlation_id,
-        "dig": digest(envelope.body),
-    }
-    if envelope.reply_to is not None:
-        claims["rto"] = envelope.reply_to
-    if envelope.in_reply_to is not None:
-        claims["irt"] = envelope.in_reply_to
-    if ENCRYPTION in envelope.headers:
-        claims["enc"] = envelope.headers[ENCRYPTION]
-    if audience is not None:
-        claims["aud"] = audience
-    if refused is not None:
-        claims["ref"] = digest(((refused.authorization if refused.traffic == "request" else refused.proof) or "").encode())
-    return compact(pair, MESSAGE, claims)
-
-
-def counter_proof(  # noqa: PLR0913 - a parameter a claim
-    pair: KeyPair, envelope: Envelope, *, queue: str, actor: str, reason: str, expires: int, count: int, now: float
-) -> str:
-    """An operator's word that this message may still be handled: from `queue`, until `expires` (ms). `count`: which such word it is."""
-    claims = {
-        "iss": pair.key.owner or pair.key.id,
-        "jti": envelope.id,
-        "prf": digest((envelope.proof or "").encode()),
-        "queue": queue,
-        "iat": _seconds(int(now * 1000)),
-        "exp": _seconds(expires),
-        "n": count,
-        "actor": actor,
-        "reason": reason,
-    }
-    return compact(pair, COUNTER, claims)
-
-
-def _seconds(milliseconds: int) -> int | float:
-    """A NumericDate, which may have a fraction (RFC 7519, 2)."""
-    whole, rest = divmod(milliseconds, 1000)
-    return milliseconds / 1000 if rest else whole
-
-
 # --- checking -------------------------------------------------------------------------------------------------------
-
-
-def _text(claims: Claims, name: str) -> str:
-    value = claims.get(name)
-    if not isinstance(value, str):
-        refuse(f"its claim {name} is missing, or is no text")
-    return value
-
-
-def _moment(claims: Claims, name: str) -> float:
-    value = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < LATEST:  # NaN is not above 0
-        refuse(f"its claim {name} is missing, or is no time")
-    return value
-
-
-def _signed_by(key: Key, issuer: str, role: str = "service") -> None:
-    if key.owner is None:
-        return  # development: anyone's
-    if key.role != role:
-        refuse("its key is for something else")
-    if key.owner != issuer:
-        refuse("its key is another's")
-
-
-def _issued(claims: Claims, key: Key, now: float, leeway: float) -> float:
-    """When it was signed, by a key that was valid then."""
-    issued = _moment(claims, "iat")
-    if issued > now + leeway:
-        refuse("it is signed in the future")
-    why = key.refusal(issued)
-    if why is not None:
-        refuse(why)
-    return issued
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,17 +50,17 @@ class ServiceToken:
 def check_token(token: str, keys: Known, *, audience: str, now: float, leeway: float) -> ServiceToken:
     """What a service token says to `audience`. Raises `Unauthenticated`, and `UnknownKey` for a key that is not here."""
     claims, key = opened(token, SERVICE, keys)
-    issuer = _text(claims, "iss")
-    _signed_by(key, issuer)
-    if _text(claims, "aud") != audience:
+    issuer = text_claim(claims, "iss")
+    check_signed_by(key, issuer)
+    if text_claim(claims, "aud") != audience:
         refuse("it is for another service")
-    scope = _text(claims, "scope")
-    if not _text(claims, "jti"):
+    scope = text_claim(claims, "scope")
+    if not text_claim(claims, "jti"):
         refuse("its claim jti is empty")
-    issued = _issued(claims, key, now, leeway)
-    if _moment(claims, "nbf") > now + leeway:
+    issued = check_issued_at(claims, key, now, leeway)
+    if time_claim(claims, "nbf") > now + leeway:
         refuse("it is not valid yet")
-    expires = _moment(claims, "exp")
+    expires = time_claim(claims, "exp")
     if expires + leeway <= now:
         refuse("it has expired")
     if expires - issued > LONGEST_TOKEN_LIFE:
@@ -179,120 +68,4 @@ def check_token(token: str, keys: Known, *, audience: str, now: float, leeway: f
     return ServiceToken(issuer=issuer, scope=frozenset(scope.split(" ")), until=expires + leeway)
 
 
-def check_proof(
-    envelope: Envelope,
-    keys: Known,
-    *,
-    now: float,
-    leeway: float,
-    audience: str | None = None,
-    asked_with: Collection[str] | None = None,
-) -> None:
-    """Hold a message to its proof, byte by byte of its body. `audience`: who is answered, where it is an answer.
-
-    `asked_with`: the tokens or proofs of what is answered; None: not to be compared.
-
-    Raises `Unauthenticated`, `UnknownKey` for a key that is not here, and `Expired` where its time is over and no
-    operator has given it more.
-    """
-    if envelope.proof is None:
-        refuse("it has no proof")
-    claims, key = opened(envelope.proof, MESSAGE, keys)
-    _signed_by(key, _text(claims, "iss"))
-    for name, value in _bound(envelope, audience).items():
-        if claims.get(name) != value:
-            refuse(f"its {name} is not the proof's")
-    if asked_with is not None and "ref" in claims and claims["ref"] not in [digest(each.encode()) for each in asked_with]:
-        refuse("it refuses another message, which has the same id")
-    expires = _lasting(claims, key, now, leeway)
-    if audience is not None:
-        if expires + leeway <= now:
-            refuse("it has expired")
-    elif envelope.counter_proof is not None:
-        _check_counter_proof(envelope, keys, now=now, leeway=leeway)
-    elif envelope.expires != _milliseconds(expires):
-        refuse("its expires is not the proof's")
-    elif expires <= now:
-        raise Expired(f"{envelope.type}: it lay longer than it was worth handling")
-
-
-def _lasting(claims: Claims, key: Key, now: float, leeway: float) -> float:
-    """When it ends, which is not too long after its beginning."""
-    issued, expires = _issued(claims, key, now, leeway), _moment(claims, "exp")
-    if expires - issued > LONGEST_LIFE:
-        refuse("it is valid for too long")
-    return expires
-
-
-def _bound(envelope: Envelope, audience: str | None) -> dict[str, str | int | None]:
-    """The claims that have to be what the message says; None: may not be there."""
-    return {
-        "jti": envelope.id,
-        "type": envelope.type,
-        "iss": envelope.source,
-        "cid": envelope.correlation_id,
-        "dig": digest(envelope.body),
-        "rto": envelope.reply_to,
-        "irt": None if audience is None else envelope.in_reply_to or "",
-        "aud": audience,
-        "enc": envelope.headers.get(ENCRYPTION),
-    }
-
-
-def _milliseconds(moment: float) -> int:
-    return round(moment * 1000)
-
-
 # --- more time, by an operator -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CounterProof:
-    """What an operator's counter-proof says."""
-
-    operator: str
-    actor: str
-    reason: str = field(repr=False)
-    count: int
-    expires: int
-    """Milliseconds since the epoch."""
-
-
-def _check_counter_proof(envelope: Envelope, keys: Known, *, now: float, leeway: float) -> CounterProof:
-    claims, key = opened(envelope.counter_proof or "", COUNTER, keys)
-    _signed_by(key, _text(claims, "iss"), "operator")
-    wanted = {"jti": envelope.id, "prf": digest((envelope.proof or "").encode()), "queue": envelope.queue}
-    for name, value in wanted.items():
-        if _text(claims, name) != value:
-            refuse(f"its {name} is not the counter-proof's")
-    expires = _lasting(claims, key, now, leeway)
-    if envelope.expires != _milliseconds(expires):
-        refuse("its expires is not the counter-proof's")
-    actor, reason = _text(claims, "actor"), _text(claims, "reason")
-    if not actor.strip() or not reason.strip():
-        refuse("its counter-proof does not say who and why")
-    count = _count(claims)
-    if expires <= now:
-        raise Expired(f"{envelope.type}: the time that an operator gave it is over")
-    return CounterProof(operator=_text(claims, "iss"), actor=actor, reason=reason, count=count, expires=_milliseconds(expires))
-
-
-def _count(claims: Claims) -> int:
-    count = claims.get("n")
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_REPLAYS:
-        refuse("it was given more time too often")
-    return count
-
-
-def counter_proofs_so_far(envelope: Envelope) -> int:
-    """How often a message was given more time, as its last counter-proof says; not checked, since who checks is who handles it.
-
-    One that cannot be read counts as all of them.
-    """
-    if envelope.counter_proof is None:
-        return 0
-    claims = claims_unchecked(envelope.counter_proof)
-    try:
-        return MOST_REPLAYS if claims is None else _count(claims)
-    except Unauthenticated:
-        return MOST_REPLAYS

@@ -7,82 +7,24 @@ import asyncio
 import logging as levels
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from bus.contracts.contract import Contract
-from bus.errors import BusError, Expired, PermissionDenied, Unauthenticated, Undecodable, UnknownKey
+from bus.errors import BusError, PermissionDenied, Unauthenticated
 from bus.messaging.envelope import Envelope
-from bus.messaging.handler import Handler, Middleware
-from bus.messaging.topology.model import service_of
 from bus.security.grants import AccessPolicy
 from bus.security.keyring import Keyring
+from bus.security.proofs import check_proof
 from bus.security.reply_to import is_direct, is_of
-from bus.security.tokens import TOKEN_LIFE, ServiceToken, check_proof, check_token, message_proof, service_token
+from bus.security.signer import BEARER, MOST_TOKENS, REPLY_SCOPE
+from bus.security.tokens import ServiceToken, check_token
 
-__all__ = ["REPLY_SCOPE", "Gate", "Signer", "Verifier", "sign"]
+__all__ = ["Verifier"]
 
 log = levels.getLogger("bus.auth")
 
-BEARER = "Bearer "
-REPLY_SCOPE = "bus/reply"
-"""All that the token on a reply is good for. No contract has this permission: none has a slash in it."""
-RENEW_BEFORE = 60.0
-"""Seconds before its end that a token is made anew: it still has to be valid on arrival, by another machine's clock."""
 NOT_ITS_OWN = "its reply_to is no queue for replies of its sender"
-MOST_TOKENS = 1024
-"""Tokens remembered, of each kind; one for each service that this one speaks with."""
-
-
-def sign(signer: "Signer") -> Middleware:
-    """Sign what is sent. Innermost, so that each attempt carries fresh proof."""
-
-    def layer(inner: Handler) -> Handler:
-        def call(envelope: Envelope) -> Awaitable[Envelope | None]:
-            return inner(signer.signed(envelope))
-
-        return call
-
-    return layer
-
-
-class Signer:
-    """Speaks for one service."""
-
-    def __init__(self, service: str, ring: Keyring, rights: Callable[[], AccessPolicy], *, clock: Callable[[], float] = time.time) -> None:
-        self._service = service
-        self._ring = ring
-        self._rights = rights
-        self._clock = clock
-        self._made: dict[tuple[str, bool], tuple[str, float]] = {}
-        ring.on_change.append(self._made.clear)
-
-    def signed(self, envelope: Envelope) -> Envelope:
-        """A request with a token for the service that is asked; an event or job with a proof of its own."""
-        if envelope.traffic == "request":
-            return envelope.evolve(authorization=self.authorization(service_of(envelope.type)))
-        return envelope.evolve(proof=message_proof(self._ring.signing(), envelope, now=self._clock()))
-
-    def authorization(self, audience: str, *, answers: bool = False) -> str:
-        """The header with a token for `audience`: made once, and used until shortly before its end."""
-        made = self._made.get((audience, answers))
-        now = self._clock()
-        if made is not None and now < made[1] <= now + TOKEN_LIFE:  # else the clock was put back
-            return made[0]
-        scope = REPLY_SCOPE if answers else " ".join(sorted(self._rights().scope(self._service)))
-        token = service_token(self._ring.signing(), issuer=self._service, audience=audience, scope=scope, now=now)
-        if len(self._made) >= MOST_TOKENS:
-            self._made.clear()
-        self._made[audience, answers] = (f"{BEARER}{token}", now + TOKEN_LIFE - RENEW_BEFORE)
-        return f"{BEARER}{token}"
-
-    def proven(self, answer: Envelope, audience: str, *, refused: Envelope | None = None) -> Envelope:
-        """An answer with a proof about itself: for one that lies a while, or that goes to somebody who did not say who he is.
-
-        A token in such hands could be used again; this cannot. `refused` is what an error answers.
-        """
-        proof = message_proof(self._ring.signing(), answer, now=self._clock(), audience=audience, refused=refused)
-        return answer.evolve(proof=proof)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,74 +162,3 @@ class Verifier:
         self.refused[f"{error.code}: {error}" if isinstance(error, Unauthenticated) else error.code] += 1
         facts = {"type": envelope.type, "message_id": envelope.id, "app_id": envelope.source, "queue": envelope.queue}
         log.warning("refused", extra={**facts, "code": error.code, "why": str(error)})
-
-
-class Gate:
-    """One endpoint's way in, and the way out of its answers."""
-
-    def __init__(self, contract: Contract, verifier: Verifier, signer: Signer) -> None:
-        self.signer = signer
-        self._contract = contract
-        self._permission = contract.permission
-        self._verifier = verifier
-        self._clock = verifier.clock
-        self._tokens = verifier.tokens
-
-    def refusal(self, envelope: Envelope) -> BusError | None:
-        """Why this message must not be handled; None where it may. Not noted for a key that may be known soon: `UnknownKey`."""
-        known = self._tokens.get(envelope.authorization)
-        if known is not None and self._fits(known, envelope):
-            return None
-        try:
-            self._check(envelope)
-        except (UnknownKey, Expired) as error:  # nobody's fault
-            return error
-        except BusError as error:
-            self._verifier.note(envelope, error)
-            return error
-        return None
-
-    def _fits(self, known: Remembered, envelope: Envelope) -> bool:
-        """Whether a token that was checked before is all that there is to see; what is not so is looked at again, by `_check`."""
-        return (
-            envelope.traffic == "request"
-            and envelope.fault is None
-            and known.issuer == envelope.source
-            and self._permission in known.permissions
-            and (envelope.reply_to is None or is_of(known.issuer, envelope.reply_to))
-            and self._clock() < known.until
-        )
-
-    def _check(self, envelope: Envelope) -> None:
-        if envelope.fault:
-            raise Undecodable(envelope.fault)
-        if envelope.traffic != "request":
-            self._verifier.hold_to_proof(envelope, self._contract)
-            return
-        known = self._verifier.remembered(envelope)
-        if envelope.reply_to is not None and not self._verifier.may_answer(known.issuer, envelope.reply_to, direct=True):
-            raise Unauthenticated(NOT_ITS_OWN)
-        if self._permission not in known.permissions:
-            raise PermissionDenied(f"{known.issuer} has no right to {self._permission}")
-
-    def may_tell(self, envelope: Envelope) -> bool:
-        """Whether a refusal can be told where the message asks for it: anyone may have written that, and the sender's name.
-
-        Only who is in the grants has a user at the broker, which lets us answer nobody else; and us only where we ask ourselves.
-        """
-        reply_to, source = envelope.reply_to, envelope.source
-        if reply_to is None or not self._verifier.may_answer(source, reply_to, direct=envelope.traffic == "request"):
-            return False
-        return is_direct(reply_to) or self._verifier.is_known(source, self._permission)
-
-    async def again(self, envelope: Envelope) -> BusError | None:
-        """The same after a look for new keys; and now it is noted."""
-        await self._verifier.refetch()
-        error = self.refusal(envelope)
-        if isinstance(error, UnknownKey):
-            self._verifier.note(envelope, error)
-        return error
-
-    def later(self) -> None:
-        """Look for new keys while a message waits for them."""
-        self._verifier.refetch_soon()

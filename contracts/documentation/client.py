@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from bus.messaging.context import PendingJob, Sender
+from bus import JobHandle, Sender
 from contracts.documentation.v1 import (
     CreateNote,
     DocumentFormat,
@@ -35,6 +35,6 @@ class DocumentationClient:
         """The note with its content; `NotFound` where there is none."""
         return await self._bus.request(GetNote(note_id=note_id), timeout=timeout)
 
-    async def generate(self, note_id: UUID, *formats: DocumentFormat) -> PendingJob[GeneratedDocuments]:
+    async def generate(self, note_id: UUID, *formats: DocumentFormat) -> JobHandle[GeneratedDocuments]:
         """Have documents made of a note; returns when the broker has confirmed. The job's `result()` says where they lie."""
         return await self._bus.submit(GenerateDocuments(note_id=note_id, formats=formats))

@@ -4,8 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Literal
 from uuid import UUID
 
-from bus.messaging.context import PendingJob, Sender
-from bus.messaging.envelope import Progress
+from bus import JobHandle, Progress, Sender
 from contracts.transcription.v1 import GetTranscript, TranscribeAudio, Transcript
 
 __all__ = ["TranscriptionClient"]
@@ -17,11 +16,11 @@ class TranscriptionClient:
     def __init__(self, bus: Sender) -> None:
         self._bus = bus
 
-    async def create(self, audio_url: str, *, language: Literal["en"] = "en") -> PendingJob[Transcript]:
+    async def create(self, audio_url: str, *, language: Literal["en"] = "en") -> JobHandle[Transcript]:
         """Hand over a recording; returns when the broker has confirmed. The job's `result()` is the transcript."""
         return await self._bus.submit(TranscribeAudio(audio_url=audio_url, language=language))
 
-    def status(self, job: PendingJob[Transcript]) -> AsyncIterator[Progress]:
+    def status(self, job: JobHandle[Transcript]) -> AsyncIterator[Progress]:
         """How far a job is, as it goes on; ends with the job. Who submitted it hears it, and nobody else."""
         return job.updates()
 

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from bus.contracts.contract import contract_of
-from bus.messaging.topology.model import DEAD, dead_letter_queue, event_queue, job_queue, return_exchange
-from bus.messaging.topology.model import JOBS as EXCHANGE
+from bus.messaging.topology.names import DEAD, dead_letter_queue, event_queue, job_queue, return_exchange
+from bus.messaging.topology.names import JOBS as EXCHANGE
 from bus.operations.brokers.private_node import DEFAULTS
 from tests.broker import queues_to_disk
 from tests.chaos.contracts import SERVICE, Happened, Work

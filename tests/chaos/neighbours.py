@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bus.contracts.contract import contract_of
-from bus.messaging.topology.model import event_queue
+from bus.messaging.topology.names import event_queue
 from tests.chaos.contracts import SERVICE, Happened
 from tests.chaos.journal import ACKED, DELIVERED, Tail
 from tests.chaos.node import ChaosNode

@@ -16,7 +16,7 @@ from pamqp.common import FieldTable
 from bus.contracts.contract import contract_of, decode
 from bus.errors import BusError
 from bus.messaging.envelope import Envelope
-from bus.messaging.topology.model import JOBS, dead_letter_queue, job_queue
+from bus.messaging.topology.names import JOBS, dead_letter_queue, job_queue
 from bus.transports.rabbitmq.amqp.properties import read_envelope, write_properties
 from tests.chaos.contracts import SERVICE, Work
 from tests.chaos.journal import EFFECT

@@ -9,7 +9,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from bus.messaging.topology.model import TIERS, tier_for
+from bus.messaging.topology.names import TIERS, tier_for
 from tests.chaos.campaign import REST, at_rest
 from tests.chaos.journal import ACKED, DELIVERED, EFFECT, Entry
 from tests.chaos.node import ChaosNode

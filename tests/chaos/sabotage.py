@@ -21,7 +21,8 @@ from bus.errors import ConnectionLost
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.handler import Handler, Middleware, compose
 from bus.messaging.ports.transport import Accepted, Delivery, Outcome, Refused
-from bus.messaging.topology.model import Address, Queue
+from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.model import Queue
 from bus.storage.memory.inbox import Handled, MessageKey
 from bus.transports.rabbitmq import RabbitMQTransport
 from bus.transports.rabbitmq.amqp import properties

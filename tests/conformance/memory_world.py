@@ -7,7 +7,8 @@ from types import MappingProxyType
 from typing_extensions import override
 
 from bus.messaging.ports.transport import Transport
-from bus.messaging.topology.model import Address, Binding
+from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.model import Binding
 from bus.runtime.bus import Bus
 from bus.settings import Settings
 from bus.transports.memory import MemoryBroker, MemoryTransport, VirtualLoop, wall_clock

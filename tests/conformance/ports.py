@@ -1,8 +1,10 @@
 """Topologies for the tests of the port."""
 
 from bus.contracts.contract import Catalog, Contract, Job, contract, contract_of
+from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.declarations import job_topology
-from bus.messaging.topology.model import JOBS, Address, Binding, Exchange, Queue, Topology, job_queue
+from bus.messaging.topology.model import Binding, Exchange, Queue, Topology
+from bus.messaging.topology.names import JOBS, job_queue
 
 HERE = Exchange(name="here", kind="direct")
 

@@ -15,7 +15,8 @@ from pydantic import SecretStr
 from typing_extensions import override
 
 from bus.messaging.ports.transport import Transport
-from bus.messaging.topology.model import Address, Binding
+from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.model import Binding
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.container import ContainerBroker
 from bus.operations.brokers.private_node import DEFAULTS, PrivateNode

@@ -10,15 +10,9 @@ from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import InvalidArgument, NotFound, ResourceExhausted
 from bus.messaging.context import Context
 from bus.messaging.envelope import Envelope
-from bus.messaging.topology.model import (
-    Queue,
-    Topology,
-    dead_letter_address,
-    dead_letter_queue,
-    event_queue,
-    retry_address,
-    unroutable_dead,
-)
+from bus.messaging.topology.addresses import dead_letter_address, retry_address
+from bus.messaging.topology.model import Queue, Topology
+from bus.messaging.topology.names import dead_letter_queue, event_queue, unroutable_dead
 from bus.operations.dead_letters import EVERYTHING, Letter, Replayed, Replaying, Selection, browse, look, look_into, purge, replay
 from bus.runtime.router import Router
 from tests.conformance.contracts import Told, Word, Write

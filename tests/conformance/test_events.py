@@ -8,7 +8,7 @@ from bus.contracts.contract import contract_of
 from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import ContractError, DeadlineExceeded
 from bus.messaging.context import Context
-from bus.messaging.topology.model import dead_letter_queue, event_queue
+from bus.messaging.topology.names import dead_letter_queue, event_queue
 from bus.runtime.router import Router
 from tests.conformance.contracts import Ask, Told, ToldNewly, Word, Write
 from tests.conformance.world import World, stays, until

@@ -8,8 +8,8 @@ from typing_extensions import override
 from bus.contracts.contract import encode
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.ports.transport import Accepted
+from bus.messaging.topology.addresses import address_of
 from bus.messaging.topology.declarations import reply_topology
-from bus.messaging.topology.model import address_of
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
 from bus.settings import Settings

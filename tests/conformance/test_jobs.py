@@ -9,7 +9,8 @@ from bus.contracts.contract import contract_of
 from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import Aborted, BusError, FailedPrecondition, NotServed
 from bus.messaging.context import Context
-from bus.messaging.topology.model import address_of, dead_letter_queue, job_queue
+from bus.messaging.topology.addresses import address_of
+from bus.messaging.topology.names import dead_letter_queue, job_queue
 from bus.runtime.router import Router
 from bus.transports.wire_format import Wire
 from tests.conformance.contracts import Ask, Word, Write, WriteNewly

@@ -9,7 +9,8 @@ from bus.errors import Unavailable
 from bus.messaging.context import Context
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Delivery, Outcome, Refused
-from bus.messaging.topology.model import Address, retry_tier
+from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.names import retry_tier
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
 from bus.transports.memory import MemoryTransport

@@ -12,7 +12,8 @@ import pytest
 from bus.contracts.contract import contract_of
 from bus.errors import BusError, DeadlineExceeded, ProcessLost
 from bus.messaging.context import Context
-from bus.messaging.topology.model import dead_letter_queue, event_queue, job_queue, merged
+from bus.messaging.topology.model import merged
+from bus.messaging.topology.names import dead_letter_queue, event_queue, job_queue
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
 from tests.conformance.contracts import Look, Told, Word, Write

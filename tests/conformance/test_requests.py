@@ -17,8 +17,8 @@ from bus.errors import (
     NotServed,
 )
 from bus.messaging.context import Context
+from bus.messaging.topology.addresses import address_of
 from bus.messaging.topology.declarations import reply_topology
-from bus.messaging.topology.model import address_of
 from bus.runtime.router import Router
 from tests.conformance.contracts import Ask, AskNewly, Hush, Word, Write
 from tests.conformance.world import World, message

@@ -9,7 +9,8 @@ from bus.errors import (
     ConnectionLost,
     DeadlineExceeded,
 )
-from bus.messaging.topology.model import address_of, reply_address, request_queue
+from bus.messaging.topology.addresses import address_of, reply_address
+from bus.messaging.topology.names import request_queue
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
 from bus.transports.wire_format import Wire

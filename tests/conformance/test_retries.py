@@ -3,8 +3,10 @@
 import asyncio
 
 from bus.messaging.ports.transport import Accepted, Returned
+from bus.messaging.topology.addresses import dead_letter_address, retry_address
 from bus.messaging.topology.declarations import BASE
-from bus.messaging.topology.model import Queue, Topology, dead_letter_address, dead_letter_queue, retry_address, retry_tier, unroutable_dead
+from bus.messaging.topology.model import Queue, Topology
+from bus.messaging.topology.names import dead_letter_queue, retry_tier, unroutable_dead
 from tests.conformance.ports import plain, quorum, to, to_jobs, work_of
 from tests.conformance.world import World, message, until
 

@@ -8,7 +8,8 @@ import pytest
 from bus.errors import ConnectionLost, DeadlineExceeded, InvalidArgument, Unavailable
 from bus.messaging.ports.transport import Accepted, Outcome, Refused, Returned
 from bus.messaging.topology.declarations import BASE
-from bus.messaging.topology.model import EVENTS, Binding, Queue, Topology
+from bus.messaging.topology.model import Binding, Queue, Topology
+from bus.messaging.topology.names import EVENTS
 from tests.conformance.ports import narrow, plain, quorum, to
 from tests.conformance.world import World, message, stays, until
 

@@ -12,7 +12,8 @@ from typing import Any
 from bus.errors import BusError
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.ports.transport import Consumption, Delivery, Outcome, Transport
-from bus.messaging.topology.model import Address, Binding, Queue, Topology
+from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.model import Binding, Queue, Topology
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
 from bus.settings import Settings

@@ -17,7 +17,8 @@ from bus.contracts.contract import contract_of
 from bus.errors import BusError, InvalidArgument
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Transport
-from bus.messaging.topology.model import Address, dead_letter_queue, job_queue
+from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.names import dead_letter_queue, job_queue
 from bus.operations.brokers.private_node import PrivateNode
 from bus.operations.dead_letters import EVERYTHING
 from bus.security.jwe import new_ring_key

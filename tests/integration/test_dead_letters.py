@@ -19,8 +19,9 @@ from bus.cli.dead.queues import connected
 from bus.contracts.contract import contract_of
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Accepted, Transport
+from bus.messaging.topology.addresses import dead_letter_address
 from bus.messaging.topology.declarations import job_topology
-from bus.messaging.topology.model import dead_letter_address, dead_letter_queue
+from bus.messaging.topology.names import dead_letter_queue
 from bus.operations.brokers.broker import Broker
 from bus.operations.dead_letters import look
 from bus.transports.rabbitmq import RabbitMQTransport

@@ -16,7 +16,7 @@ from pypdf import PdfReader
 
 from bus import Bus, Settings
 from bus.messaging.ports.transport import Accepted
-from bus.messaging.topology.model import dead_letter_address
+from bus.messaging.topology.addresses import dead_letter_address
 from bus.operations.brokers.broker import Broker
 from contracts.transcription.v1 import TranscriptCompleted
 from tests.broker import fresh_vhost

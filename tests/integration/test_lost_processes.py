@@ -11,7 +11,8 @@ from pydantic import SecretStr
 
 from bus import Bus, Settings
 from bus.contracts.contract import contract_of
-from bus.messaging.topology.model import dead_letter_queue, event_queue, job_queue, merged
+from bus.messaging.topology.model import merged
+from bus.messaging.topology.names import dead_letter_queue, event_queue, job_queue
 from tests.integration.command import bus, ended, running
 from tests.integration.mortal_service import KILLER, SLOW, Noted, Tidy, entries, router
 

@@ -10,7 +10,7 @@ import pytest
 from bus import Bus, BusError, ConnectionLost, Context, Job, Message, PermissionDenied, Request, Router, contract
 from bus.contracts.contract import contract_of
 from bus.messaging.envelope import Envelope, new_id
-from bus.messaging.topology.model import Address
+from bus.messaging.topology.addresses import Address
 from bus.operations.brokers.broker import Broker
 from bus.security.grants import Grants, ServiceGrants
 from tests.integration.broker_users import Place, place_for

@@ -10,7 +10,7 @@ from bus import CLIENT, Bus, DeadlineExceeded, Router
 from bus.contracts.contract import contract_of
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
-from bus.messaging.topology.model import job_queue
+from bus.messaging.topology.names import job_queue
 from bus.operations.brokers.broker import Broker
 from bus.security.grants_file import load_grants
 from tests.integration.broker_users import Place, place_for

@@ -13,7 +13,7 @@ from bus import Bus, Router, Settings
 from bus.contracts.contract import contract_of
 from bus.errors import PermissionDenied
 from bus.messaging.envelope import Envelope, new_id
-from bus.messaging.topology.model import JOBS, job_queue
+from bus.messaging.topology.names import JOBS, job_queue
 from bus.transports.rabbitmq.amqp.pamqp_codec import to_properties
 from bus.transports.wire_format import encode
 from tests.conformance.world import until

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from bus import Bus, Context, InvalidArgument, Job, Message, RetryPolicy, Router, Settings, Unavailable, contract
 from bus.contracts.contract import contract_of
-from bus.messaging.topology.model import DEAD, dead_letter_queue, retry_tier, return_exchange
+from bus.messaging.topology.names import DEAD, dead_letter_queue, retry_tier, return_exchange
 from bus.operations.brokers.broker import Broker
 from bus.operations.topology.apply import apply
 from bus.operations.topology.migrate import migrate

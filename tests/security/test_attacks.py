@@ -8,7 +8,8 @@ import pytest
 
 from bus.contracts.contract import contract_of
 from bus.messaging.envelope import Envelope
-from bus.messaging.topology.model import Address, reply_address, reply_queue
+from bus.messaging.topology.addresses import Address, reply_address
+from bus.messaging.topology.names import reply_queue
 from bus.operations.topology.permissions import broker_users
 from bus.security.grants import Grants
 from tests.security.attacks.forging import Attack

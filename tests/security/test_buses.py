@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from bus import Bus, Context, Router
 from bus.contracts.contract import contract_of
 from bus.errors import ConfigurationError, PermissionDenied, Unauthenticated
-from bus.messaging.topology.model import job_queue
+from bus.messaging.topology.names import job_queue
 from bus.operations.dead_letters import Selection
 from bus.settings import Settings
 from bus.testing import MemoryBuses, VirtualLoop, wall_clock

@@ -11,7 +11,8 @@ import pytest
 from bus import Bus, Context, Event, Job, Message, Request, RetryPolicy, Router, contract
 from bus.contracts.contract import contract_of
 from bus.errors import ConfigurationError, DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable
-from bus.messaging.topology.model import Address, dead_letter_queue, job_queue
+from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.names import dead_letter_queue, job_queue
 from bus.security.jwe import new_ring_key
 from bus.testing import MemoryBuses
 from bus.transports.wire_format import Wire

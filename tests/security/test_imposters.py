@@ -9,7 +9,7 @@ from bus.contracts.contract import contract_of
 from bus.errors import Unavailable
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Outcome, Returned
-from bus.messaging.topology.model import reply_queue
+from bus.messaging.topology.names import reply_queue
 from bus.runtime.router import Router
 from bus.runtime.settler import CONCLUDE_PATIENCE
 from bus.storage.memory.inbox import MemoryInbox

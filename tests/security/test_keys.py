@@ -18,8 +18,9 @@ from typing_extensions import override
 
 from bus.cli import main
 from bus.errors import AlreadyExists, ConfigurationError, FailedPrecondition, NotFound
+from bus.security.jwks_source import LARGEST_SET, private_keys, public_source
 from bus.security.key_directory import KeyDirectory
-from bus.security.keyring import LARGEST_SET, Keyring, private_keys, public_source
+from bus.security.keyring import Keyring
 from bus.security.keys import public_keys
 from bus.security.private_keys import dev_key, generate, read_private
 from tests.integration.certificates import certificates

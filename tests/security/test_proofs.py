@@ -10,7 +10,8 @@ import pytest
 from bus.contracts.contract import contract_of
 from bus.errors import Unauthenticated
 from bus.messaging.envelope import Envelope
-from bus.security.tokens import counter_proofs_so_far, service_token
+from bus.security.proofs import counter_proofs_so_far
+from bus.security.tokens import service_token
 from tests.security.world import DAY, Ledger, World, codes, token_of, with_token
 from tests.security.yard import NOW, Yard, jws, parts_of
 from tests.unit.fakes import FakeDelivery, settle_down, virtual

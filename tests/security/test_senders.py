@@ -9,7 +9,7 @@ import pytest
 from bus import Bus, Event, Router, contract
 from bus.contracts.contract import contract_of
 from bus.errors import PermissionDenied
-from bus.messaging.topology.model import event_queue
+from bus.messaging.topology.names import event_queue
 from bus.testing import MemoryBuses, wall_clock
 from tests.security.deployment import Deployment
 from tests.unit.ledger import Add, BooksClosed, CloseBooks

@@ -9,9 +9,11 @@ import pytest
 
 from bus.contracts.contract import Catalog, Contract, Event, Job, Message, Request, contract, contract_of
 from bus.messaging.envelope import Envelope, Traffic
+from bus.security.endpoint_guard import Gate
 from bus.security.grants import Grants, ServiceGrants
 from bus.security.keyring import Keyring
-from bus.security.verifier import Gate, Signer, Verifier
+from bus.security.signer import Signer
+from bus.security.verifier import Verifier
 from bus.transports.wire_format import Wire, decode
 
 PAGE = Path(__file__).parents[2] / "docs/reference/wire-examples.md"

@@ -7,12 +7,12 @@ from typing import Any
 
 from bus.contracts.contract import Message, contract_of
 from bus.messaging.envelope import Envelope
-from bus.messaging.topology.model import event_queue, job_queue, reply_queue, request_queue
+from bus.messaging.topology.names import event_queue, job_queue, reply_queue, request_queue
 from bus.runtime.router import Router
 from bus.security.keyring import Keyring
 from bus.security.keys import PrivateKey
-from bus.security.tokens import counter_proof
-from bus.security.verifier import Signer
+from bus.security.proofs import counter_proof
+from bus.security.signer import Signer
 from tests.security.yard import NOW, Yard, bearer, jws, parts_of
 from tests.unit.fakes import FakeTransport, Sent, receiver_of
 from tests.unit.ledger import Add, BooksClosed, CloseBooks, Total

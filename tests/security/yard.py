@@ -9,11 +9,13 @@ from typing import Any
 
 from bus.contracts.contract import Contract, Message, contract_of
 from bus.messaging.envelope import Envelope
+from bus.security.endpoint_guard import Gate
 from bus.security.grants import Grants, ServiceGrants
 from bus.security.keyring import Keyring
 from bus.security.keys import Algorithm, PrivateKey, Role
 from bus.security.private_keys import generate, read_private
-from bus.security.verifier import Gate, Signer, Verifier
+from bus.security.signer import Signer
+from bus.security.verifier import Verifier
 
 NOW = 1_700_000_000.0
 """Seconds since the epoch."""

@@ -13,14 +13,15 @@ from bus.contracts.contract import Event, Job, Message, Request
 from bus.messaging.envelope import Envelope, Traffic
 from bus.messaging.handler import Handler
 from bus.messaging.ports.transport import Accepted, Consumption, Delivery, Observer, Outcome
-from bus.messaging.topology.model import Address, Queue, Topology
-from bus.runtime.pending_replies import JobHandle
+from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.model import Queue, Topology
+from bus.runtime.job_handle import PendingJob
 from bus.runtime.poison_isolation import Quarantine
 from bus.runtime.receiver import Receiver
 from bus.runtime.router import Router
 from bus.runtime.service_activator import ServiceActivator
 from bus.runtime.settler import Settler
-from bus.security.verifier import Gate
+from bus.security.endpoint_guard import Gate
 from bus.storage.memory.inbox import Inbox, MemoryInbox
 
 NOW = 1_700_000_000.0
@@ -200,7 +201,7 @@ class NoSender:
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:
         raise NotImplementedError
 
-    async def submit(self, job: Job[R], *, timeout: float | None = None) -> JobHandle[R]:
+    async def submit(self, job: Job[R], *, timeout: float | None = None) -> PendingJob[R]:
         raise NotImplementedError
 
 

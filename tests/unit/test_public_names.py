@@ -5,55 +5,13 @@ import pytest
 
 import bus
 
-NAMES = [
-    "Aborted",
-    "AlreadyExists",
-    "Bus",
-    "BusError",
-    "CLIENT",
-    "Cancelled",
-    "ConfigurationError",
-    "ConnectionLost",
-    "Context",
-    "ContractError",
-    "ContractViolation",
-    "DataLoss",
-    "DeadlineExceeded",
-    "Depends",
-    "Event",
-    "Expired",
-    "FailedPrecondition",
-    "Internal",
-    "InvalidArgument",
-    "Job",
-    "JobHandle",
-    "Message",
-    "NotFound",
-    "NotServed",
-    "OutOfRange",
-    "PermissionDenied",
-    "Request",
-    "ResourceExhausted",
-    "RetryPolicy",
-    "Router",
-    "SERVER",
-    "Sensitive",
-    "Settings",
-    "TopologyMismatch",
-    "Unauthenticated",
-    "Unavailable",
-    "Undecodable",
-    "Unimplemented",
-    "Unknown",
-    "UnknownKey",
-    "contract",
-    "correlated",
-]
+NAMES = bus.__all__
+"""Read from `bus/__init__.pyi`, the only list; the reference page has to describe each (test_docs.py)."""
 
 
-def test_the_public_names_are_these() -> None:
-    assert sorted(bus.__all__) == NAMES
-    assert sorted(dir(bus)) == NAMES
+def test_the_public_names_are_those_of_the_stub() -> None:
+    assert dir(bus) == NAMES
+    assert {"Bus", "Context", "Envelope", "Event", "Handler", "JobHandle", "Middleware", "ProcessLost", "Progress", "Sender"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,12 +30,12 @@ import sys
 from bus import Event, Message
 from bus import contract
 ours = {name for name in sys.modules if name.partition(".")[0] == "bus"}
-assert ours == {"bus", "bus.contracts.contract", "bus.errors", "bus.contracts.payload", "bus.contracts.retry_policy", "bus.contracts.sensitive"}, f"a kind loads {ours}"
+inner = {"contract", "payload", "retry_policy", "sensitive"}
+assert ours == {"bus", "bus.errors", "bus.contracts", *(f"bus.contracts.{name}" for name in inner)}, f"a kind loads {ours}"
 foreign = {"aio_pika", "aiormq", "asyncio", "msgspec", "pydantic_settings", "rich", "structlog", "tenacity", "typer", "yarl"}
 assert not foreign & set(sys.modules), f"a kind loads {foreign & set(sys.modules)}"
 import bus.contracts.contract
-from bus.contracts import contract as again
-assert contract is again is bus.contract and callable(again), "a module took the place of the decorator"
+assert contract is bus.contract and callable(contract), "a module took the place of the decorator"
 from bus import Bus
 assert "aio_pika" in sys.modules
 assert "structlog" not in sys.modules, "a library must not load an application's logging"

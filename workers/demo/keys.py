@@ -1,9 +1,7 @@
 """Keys of the demonstration's own, for each of its services, in a directory that is gone at its end."""
 
 from pathlib import Path
-from typing import Any
-
-from bus.security.key_directory import KeyDirectory
+from typing import Any, Protocol
 
 __all__ = ["DemoKeys"]
 
@@ -11,11 +9,28 @@ GRANTS = Path(__file__).parents[2] / "grants.toml"
 SERVICES = ("demo", "transcription", "documentation")
 
 
+class KeyDirectory(Protocol):
+    """A directory in which keys are created, as `bus keys` does."""
+
+    @property
+    def set_file(self) -> Path:
+        """The path of the public key set."""
+        ...
+
+    def new(self, owner: str, kid: str) -> object:
+        """Create a first key of `owner` with the key id `kid`."""
+        ...
+
+    def key_file(self, owner: str) -> Path:
+        """Return the path of the private key of `owner`."""
+        ...
+
+
 class DemoKeys:
     """Made new; what each service has to be told of them."""
 
-    def __init__(self, directory: Path) -> None:
-        self._keys = KeyDirectory(directory)
+    def __init__(self, keys: KeyDirectory) -> None:
+        self._keys = keys
         for service in SERVICES:
             self._keys.new(service, f"{service}-demo")
 

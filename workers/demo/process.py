@@ -68,7 +68,7 @@ class WorkerProcess:
 
 def _environment() -> dict[str, str]:
     """This process's, without the port for health probes: somebody else may have it, and nobody asks a demonstration."""
-    return {name: value for name, value in os.environ.items() if name != "BUS_HEALTH_PORT"}
+    return {name: value for name, value in os.environ.items() if name != "BUS_HEALTH_PORT"}  # noqa: TID251 - for a child
 
 
 def _last_line(log: BinaryIO) -> str:

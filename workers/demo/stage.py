@@ -8,11 +8,10 @@ from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 from pydantic import SecretStr
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from bus import Bus, DeadlineExceeded, NotFound, NotServed, Settings, Unavailable
-from bus.messaging.context import Sender
-from bus.messaging.settlement import backoff
-from bus.transports.memory import MemoryBroker, MemoryTransport
+from bus import Bus, DeadlineExceeded, NotFound, NotServed, Sender, Settings, Unavailable
+from bus.testing import MemoryBroker, MemoryTransport
 from contracts.documentation.client import DocumentationClient
 from contracts.transcription.client import TranscriptionClient
 from workers import documents, transcription
@@ -113,13 +112,15 @@ async def served(bus: Sender, check: Callable[[], None]) -> None:
 
 
 async def _answered(ask: Callable[[UUID], Coroutine[Any, Any, object]], check: Callable[[], None]) -> None:
-    attempt = 0
-    while True:
-        attempt += 1
-        try:
-            await ask(uuid4())
-        except NotFound:
-            return  # somebody looked, and there is none: just what we asked for
-        except (NotServed, DeadlineExceeded):  # not there yet, or too busy starting to answer in time
-            check()
-            await asyncio.sleep(backoff(attempt))
+    def before_sleep(_state: RetryCallState) -> None:
+        check()
+
+    attempts = AsyncRetrying(
+        retry=retry_if_exception_type((NotServed, DeadlineExceeded)),  # not there yet, or too busy starting to answer in time
+        wait=wait_random_exponential(multiplier=0.1, max=1),
+        before_sleep=before_sleep,
+    )
+    with contextlib.suppress(NotFound):  # the worker answered: it has no such record
+        async for attempt in attempts:
+            with attempt:
+                await ask(uuid4())

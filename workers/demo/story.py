@@ -8,11 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import uuid4
 
-from bus import Bus, BusError, InvalidArgument, Job, Message, contract, correlated
-from bus.contracts.contract import Catalog
-from bus.errors import error_for
-from bus.messaging.context import PendingJob
-from bus.messaging.envelope import Envelope, Progress
+from bus import Bus, BusError, Catalog, Envelope, InvalidArgument, Job, JobHandle, Message, Progress, contract, correlated, error_for
 from contracts.documentation.client import DocumentationClient
 from contracts.documentation.v1 import CreateNote, NoteContent, NoteStatus
 from contracts.transcription.client import TranscriptionClient
@@ -115,7 +111,7 @@ class Story:
             content = NoteContent(**dict(zip(NoteContent.model_fields, said, strict=True)))
         return CreateNote(**DEMO_IDS, note_type="SOAP", transcription_id=transcript.transcript_id, content=content)
 
-    async def _followed(self, what: str, job: PendingJob[R]) -> R:
+    async def _followed(self, what: str, job: JobHandle[R]) -> R:
         async for update in job.updates():
             if update.error is not None:
                 # It will be tried again, for minutes; who watches a demonstration wants to know now.

@@ -2,8 +2,7 @@
 
 import asyncio
 
-from bus import Context, Event, Router
-from bus.messaging.envelope import Envelope
+from bus import Context, Envelope, Event, Router
 from contracts.documentation.v1 import DocumentGenerated
 from contracts.transcription.v1 import TranscriptCompleted
 

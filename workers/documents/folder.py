@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from bus.errors import BusError, ConfigurationError, ResourceExhausted, Unavailable
+from bus import BusError, ConfigurationError, ResourceExhausted, Unavailable
 
 __all__ = ["DocumentFolder"]
 

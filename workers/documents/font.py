@@ -3,7 +3,7 @@
 import unicodedata
 from collections.abc import Set as AbstractSet
 
-from bus.errors import InvalidArgument
+from bus import InvalidArgument
 from workers.documents.text import code_point
 
 __all__ = ["shown"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Self
 
-from bus.errors import ConfigurationError, InvalidArgument
+from bus import ConfigurationError, InvalidArgument
 from contracts.documentation.v1 import DocumentFormat, Note
 from workers.documents.layout import Letterhead, PageSize, laid_out
 from workers.documents.pdf import check_shown, render_pdf

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bus.errors import ConfigurationError
+from bus import ConfigurationError
 
 __all__ = ["DocumentsSettings", "load_settings"]
 

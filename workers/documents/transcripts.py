@@ -2,8 +2,7 @@
 
 from uuid import UUID
 
-from bus import NotFound, OutOfRange, Unavailable
-from bus.messaging.context import Sender
+from bus import NotFound, OutOfRange, Sender, Unavailable
 from contracts.documentation.v1 import LONGEST_SECTION
 from contracts.transcription.client import TranscriptionClient
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from bus.errors import InvalidArgument, OutOfRange
+from bus import InvalidArgument, OutOfRange
 
 __all__ = ["RATE", "Samples", "read_wav"]
 

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-from bus.errors import ConfigurationError
+from bus import ConfigurationError
 from workers.transcription.audio import Samples
 
 __all__ = ["Engine", "EngineSpec", "Words", "load_engine"]

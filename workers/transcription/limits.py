@@ -1,6 +1,6 @@
 """How large a recording may be, in bytes."""
 
-from bus.errors import InvalidArgument, OutOfRange
+from bus import InvalidArgument, OutOfRange
 
 __all__ = ["check_size"]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pocketsphinx import Config, Decoder, get_model_path
 
-from bus.errors import ConfigurationError
+from bus import ConfigurationError
 from workers.transcription.audio import Samples
 from workers.transcription.engine import Words
 

@@ -8,7 +8,7 @@ from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import send_handle
 from typing import Any, Self
 
-from bus.errors import BusError, Internal, Unavailable
+from bus import BusError, Internal, Unavailable
 from workers.transcription.engine import EngineSpec
 from workers.transcription.recogniser import Begun, Done, Heard, serve
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 
-from bus.errors import BusError, Internal
+from bus import BusError, Internal
 from workers.transcription.audio import RATE, read_wav
 from workers.transcription.engine import Engine, EngineSpec, Words, load_engine
 from workers.transcription.segmentation import utterances

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bus.errors import ConfigurationError
+from bus import ConfigurationError
 
 __all__ = ["TranscriptionSettings", "load_settings"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from bus.errors import BusError, InvalidArgument, NotFound, PermissionDenied, Unavailable
+from bus import BusError, InvalidArgument, NotFound, PermissionDenied, Unavailable
 from workers.transcription.download import Downloads
 from workers.transcription.limits import check_size
 

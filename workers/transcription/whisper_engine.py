@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from faster_whisper import WhisperModel
 
-from bus.errors import ConfigurationError
+from bus import ConfigurationError
 from workers.transcription.audio import Samples
 from workers.transcription.engine import Words
 

@@ -1,50 +1,14 @@
 """The options that the commands for dead letters share: where to look, and which are meant."""
 
-import re
-import time
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
+from bus.cli.options import moment
 from bus.operations.dead_letters import MOST_LOOKED_AT, Selection
 
-__all__ = [
-    "AsJson",
-    "Codes",
-    "Correlation",
-    "Ids",
-    "Queues",
-    "Scan",
-    "Service",
-    "Since",
-    "Types",
-    "Until",
-    "duration",
-    "selected",
-]
-
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-
-
-def duration(text: str) -> float:
-    """Seconds of `90s`, `15m`, `2h` or `7d`."""
-    found = DURATION.fullmatch(text.strip())
-    if found is None:
-        raise typer.BadParameter(f"{text!r} is no duration: write 90s, 15m, 2h or 7d")
-    return float(found[1]) * UNITS[found[2]]
-
-
-def moment(text: str) -> int:
-    """Milliseconds since the epoch of `2026-11-22`, `2026-11-22T10:00` (in this machine's time zone, unless one is written) or `2h` ago."""
-    if DURATION.fullmatch(text.strip()):
-        return int((time.time() - duration(text)) * 1000)
-    try:
-        return int(datetime.fromisoformat(text).astimezone().timestamp() * 1000)
-    except (ValueError, OverflowError, OSError):
-        raise typer.BadParameter(f"{text!r} is no time: write 2026-11-22, 2026-11-22T10:00 or 2h (ago)") from None
+__all__ = ["AsJson", "Codes", "Correlation", "Ids", "Queues", "Scan", "Service", "Since", "Types", "Until", "selected"]
 
 
 Service = Annotated[

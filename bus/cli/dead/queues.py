@@ -11,7 +11,7 @@ from bus.contracts.contract import check_part
 from bus.errors import BusError, ContractError, NotFound
 from bus.messaging.ports.transport import Transport
 from bus.messaging.suggestions import did_you_mean
-from bus.messaging.topology.model import dead_letter_queue, unroutable_dead
+from bus.messaging.topology.names import dead_letter_queue, unroutable_dead
 from bus.operations.dead_letters import Looked, Seen, Selection, look_into
 from bus.operations.queue_inspection import QueueState, Wanted, Where, picture
 from bus.settings import Settings, load_settings

@@ -8,26 +8,13 @@ import typer
 from bus.cli.audit import audited, who
 from bus.cli.dead.export_file import read
 from bus.cli.dead.messages import end_with, letters_of, progress, summary, tell_purged, tell_replayed, unmet
-from bus.cli.dead.options import (
-    SCAN,
-    AsJson,
-    Codes,
-    Correlation,
-    Ids,
-    Queues,
-    Scan,
-    Service,
-    Since,
-    Types,
-    Until,
-    duration,
-    selected,
-)
+from bus.cli.dead.options import SCAN, AsJson, Codes, Correlation, Ids, Queues, Scan, Service, Since, Types, Until, selected
 from bus.cli.dead.queues import look_everywhere, run
+from bus.cli.options import duration
 from bus.cli.output import print_json, say
 from bus.errors import BusError, NotFound, ResourceExhausted
 from bus.messaging.ports.transport import Accepted, Transport
-from bus.messaging.topology.model import dead_letter_address
+from bus.messaging.topology.addresses import dead_letter_address
 from bus.operations.dead_letters import Purged, Replayed, Replaying, Selection, purge, replay
 from bus.operations.dead_letters.replay import WINDOW
 from bus.runtime.security import operator_of

@@ -6,7 +6,8 @@ from typing import Any, Protocol
 
 from bus.errors import BusError
 from bus.messaging.envelope import Envelope
-from bus.messaging.topology.model import Address, Queue, Topology
+from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.model import Queue, Topology
 
 __all__ = ["Accepted", "Consumption", "Delivery", "Observer", "Outcome", "Refused", "Returned", "Transport"]
 

@@ -6,7 +6,8 @@ Sources of the arguments: RabbitMQ's pages on quorum queues, dead letter exchang
 from collections.abc import Iterable
 
 from bus.contracts.contract import Contract
-from bus.messaging.topology.model import (
+from bus.messaging.topology.model import Argument, Binding, Exchange, Purpose, Queue, Topology, merged
+from bus.messaging.topology.names import (
     DEAD,
     EVENTS,
     JOBS,
@@ -14,17 +15,10 @@ from bus.messaging.topology.model import (
     REQUESTS,
     TIERS,
     UPDATES,
-    Argument,
-    Binding,
-    Exchange,
-    Purpose,
-    Queue,
-    Topology,
     dead_letter_queue,
     event_queue,
     holding_queue,
     job_queue,
-    merged,
     reply_queue,
     request_queue,
     retry_tier,

@@ -1,19 +1,115 @@
-"""Queue names read back: whose queue it is, and what for. The way there is in `bus.messaging.topology.model`."""
+"""The names of queues and exchanges: derived in the first half of this file, parsed in the second. No other code builds a name."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bus.contracts.contract import PART
-from bus.messaging.topology.model import TIERS, Purpose, dead_letter_queue, retry_tier, unroutable_dead
+from bus.contracts.contract import PART, Contract
+from bus.messaging.topology.model import Purpose
 
-__all__ = ["QueueName", "queue_name", "service_queues"]
+__all__ = [
+    "DEAD",
+    "EVENTS",
+    "JOBS",
+    "REPLIES",
+    "REQUESTS",
+    "TIERS",
+    "UPDATES",
+    "QueueName",
+    "dead_letter_queue",
+    "holding_queue",
+    "prefix",
+    "queue_name",
+    "service_of",
+    "service_queues",
+    "tier_for",
+    "work_queue",
+]
+
+REQUESTS, JOBS, EVENTS = "bus.requests", "bus.jobs", "bus.events"
+REPLIES, UPDATES, DEAD = "bus.replies", "bus.updates", "bus.dead"
+
+
+TIERS: Mapping[str, float] = {"1s": 1, "5s": 5, "30s": 30, "2m": 120, "10m": 600, "1h": 3600}
+"""The retry tiers, in seconds. Fixed, because of a mixed queue only the head expires."""
+
+
+def prefix(service: str, purpose: Purpose) -> str:
+    """`<service>.<purpose>.`: how the names of its queues of this purpose begin, their dead letters' included."""
+    return f"{service}.{purpose}."
+
+
+def request_queue(contract: Contract) -> str:
+    """`<service>.requests.<operation>.v<n>`."""
+    return f"{prefix(contract.service, 'requests')}{contract.operation}.v{contract.version}"
+
+
+def job_queue(contract: Contract) -> str:
+    """`<service>.jobs.<job>.v<n>`: a queue a version, so that an old worker never sees what only a new one knows."""
+    return f"{prefix(contract.service, 'jobs')}{contract.operation}.v{contract.version}"
+
+
+def event_queue(subscriber: str, contract: Contract, subscription: str | None = None) -> str:
+    """`<subscriber>.events.<event>.v<n>[.<subscription>]`."""
+    name = f"{prefix(subscriber, 'events')}{contract.name}.v{contract.version}"
+    return f"{name}.{subscription}" if subscription else name
+
+
+def reply_queue(service: str, instance: str) -> str:
+    """`<service>.replies.<instance>`."""
+    return f"{prefix(service, 'replies')}{instance}"
+
+
+def dead_letter_queue(queue: str) -> str:
+    """`<queue>.dead`."""
+    return f"{queue}.dead"
+
+
+def work_queue(dead_letters: str) -> str | None:
+    """The work queue whose dead letters this queue holds; None for those that came back from a tier and found their queue gone."""
+    if dead_letters == unroutable_dead(service_of(dead_letters)):
+        return None
+    return dead_letters.removesuffix(dead_letter_queue(""))
+
+
+def service_of(queue: str) -> str:
+    """The service that a queue belongs to."""
+    return queue.partition(".")[0]
+
+
+def retry_tier(service: str, tier: str) -> str:
+    """`<service>.retry.<delay>`, both the exchange and its queue."""
+    return f"{prefix(service, 'retry')}{tier}"
+
+
+def return_exchange(service: str) -> str:
+    """`<service>.return`, the way back from the retry tiers."""
+    return f"{service}.return"
+
+
+def unroutable_dead(service: str) -> str:
+    """`<service>.unroutable.dead`: what came back from a tier and found its queue gone."""
+    return f"{service}.unroutable.dead"
+
+
+def holding_queue(queue: str) -> str:
+    """`bus.holding.<queue>`: where its messages wait while it is made anew. No service is called `bus`."""
+    return f"bus.holding.{queue}"
+
+
+def tier_for(delay: float) -> str:
+    """The shortest tier that is at least `delay` seconds; the longest where none is."""
+    return next((name for name, seconds in TIERS.items() if seconds >= delay), [*TIERS][-1])
+
+
+# --- parsing ----------------------------------------------------------------------------------------------------
 
 VERSIONED = rf"{PART.pattern}(\.{PART.pattern})*\.v\d+"
 NAME = re.compile(
     rf"(?P<service>{PART.pattern})\."
     rf"((?P<work>(requests|jobs)\.{VERSIONED}|events\.{VERSIONED}(\.{PART.pattern})?)|replies\.(?P<instance>[\w.-]+)|retry\.(?P<tier>\w+))"
 )
-DEAD = dead_letter_queue("")
+DEAD_SUFFIX = dead_letter_queue("")
 PURPOSES: dict[str, Purpose] = {"requests": "requests", "jobs": "jobs", "events": "events"}
 
 
@@ -30,7 +126,7 @@ class QueueName:
 
 def queue_name(name: str) -> QueueName | None:
     """What `name` says; None for a queue that is none of the bus's."""
-    work = name.removesuffix(DEAD)
+    work = name.removesuffix(DEAD_SUFFIX)
     found = NAME.fullmatch(work)
     if work != name:
         return _dead(name, work, found)

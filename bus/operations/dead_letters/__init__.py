@@ -2,7 +2,9 @@
 
 from bus.messaging.fault_record import FaultRecord
 from bus.operations.dead_letters.browse import MOST_LOOKED_AT, Looked, look, look_into
-from bus.operations.dead_letters.replay import Purged, Replayed, Replaying, purge, replay
+from bus.operations.dead_letters.purge import purge
+from bus.operations.dead_letters.replay import Replaying, replay
+from bus.operations.dead_letters.reports import Purged, Replayed
 from bus.operations.dead_letters.selection import EVERYTHING, Letter, Seen, Selection
 
 __all__ = [

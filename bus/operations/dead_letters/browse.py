@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from bus.errors import BusError, ConnectionLost, NotFound, Unavailable
 from bus.messaging.fault_record import read_record
 from bus.messaging.ports.transport import Consumption, Delivery, Transport
-from bus.messaging.topology.model import Queue, Topology, dead_letter_queue, work_queue
+from bus.messaging.topology.model import Queue, Topology
+from bus.messaging.topology.names import dead_letter_queue, work_queue
 from bus.operations.dead_letters.selection import EVERYTHING, Letter, Seen, Selection
 
 __all__ = ["MOST_LOOKED_AT", "Looked", "Reading", "Taken", "look", "look_into", "reading"]

@@ -2,20 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 from bus.errors import BusError, ConfigurationError, ConnectionLost, FailedPrecondition, NotFound, ResourceExhausted
 from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import FIRST_FAILED, PARKED, REPLAYS, Headers, without_record
 from bus.messaging.ports.transport import Accepted, Transport
-from bus.messaging.topology.model import replay_address, service_of
+from bus.messaging.topology.addresses import replay_address
+from bus.messaging.topology.names import service_of
 from bus.operations.dead_letters.browse import MOST_LOOKED_AT, Taken, reading
-from bus.operations.dead_letters.selection import EVERYTHING, Letter, Seen, Selection
-from bus.security.tokens import LONGEST_LIFE
+from bus.operations.dead_letters.reports import Replayed, recording_failure
+from bus.operations.dead_letters.selection import EVERYTHING, Letter, Selection
+from bus.security.proofs import LONGEST_LIFE, Countersign
 
-__all__ = ["WINDOW", "Purged", "Replayed", "Replaying", "purge", "replay"]
+__all__ = ["WINDOW", "Replaying", "replay"]
 
 WINDOW = 100
 """Dead letters that are under way at a time: as many can be there twice where the replay is killed."""
@@ -28,10 +29,6 @@ LONGEST_REPLAYER = 200
 MOST_COUNTED = 2**53
 """Replays; the header is anyone's, and one more than the largest number of AMQP could not be sent."""
 REPLAYED_AT, REPLAYED_BY = "replayed-at", "replayed-by"
-
-
-Countersign = Callable[[Envelope, str, int], str | None]
-"""A counter-proof for a message, its work queue and its new `expires` (ms); None where it was given more time too often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,39 +55,6 @@ class Replaying:
         """`ConfigurationError` for what could move nothing."""
         if self.rate is not None and not self.rate > 0:  # NaN, too
             raise ConfigurationError(f"a rate is messages a second, above 0, not {self.rate:g}; without one it is as fast as it goes")
-
-
-@dataclass(slots=True, kw_only=True)
-class Replayed:
-    """What a replay of one queue did."""
-
-    matched: int = 0
-    replayed: int = 0
-    """In a dry run: that would be."""
-    expired: int = 0
-    """Refused, since nobody should act on them any more."""
-    unsigned: int = 0
-    """Expired, and refused more time: no operator signed for it, or they did so too often."""
-    homeless: int = 0
-    """Refused, since their work queue is not there."""
-    doubtful: int = 0
-    """Sent, and possibly still among the dead letters as well: the connection went before confirm or ack was sure."""
-    unseen: int = 0
-    """Not looked at: too many that are not meant, or stay, were in front of them."""
-    failure: BusError | None = None
-    """What ended it early; what was not moved is where it was."""
-    seen: Seen = field(default_factory=Seen, compare=False, repr=False)
-    """What all that were looked at have, meant or not."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Purged:
-    """What a purge of one queue did."""
-
-    matched: int = 0
-    deleted: int = 0
-    unseen: int = 0
-    failure: BusError | None = None
 
 
 def _ignored(_done: Replayed) -> None: ...
@@ -121,7 +85,7 @@ async def replay(
         return selection.fits(letter) and not _replayed_since(letter, started)
 
     on_progress(done)
-    with _noting(done):
+    with recording_failure(done):
         # What the broker has not seen acked fills the hold: so the window is the most that can be there twice, acks lost or not.
         async with reading(transport, dead_queue, hold=how.window) as letters:
             try:
@@ -137,17 +101,6 @@ async def replay(
             done.unseen = await letters.unseen()
     on_progress(done)
     return done
-
-
-@contextmanager
-def _noting(done: "Replayed | Purged") -> Iterator[None]:
-    """What ends it early is in the result, once there is one."""
-    try:
-        yield
-    except BusError as error:
-        if done == type(done)():
-            raise
-        done.failure = done.failure or error
 
 
 class Move:
@@ -250,29 +203,6 @@ def revived(letter: Letter, how: Replaying) -> Envelope | None:
     }
     others = {name: value for name, value in without_record(envelope.headers).items() if name not in {*notes, FIRST_FAILED, PARKED}}
     return envelope.evolve(attempt=1, expires=expires, deadline=None, expiration=None, headers=notes | others)
-
-
-async def purge(
-    transport: Transport,
-    dead_queue: str,
-    selection: Selection,
-    *,
-    most: int = MOST_LOOKED_AT,
-    on_progress: Callable[[Purged], None] = lambda _: None,
-) -> Purged:
-    """Delete the dead letters that are meant, for good; of the others `most` are looked at. Errors as of `replay`."""
-    done = Purged()
-    on_progress(done)
-    with _noting(done):
-        async with reading(transport, dead_queue, hold=most) as letters:
-            async for taken in letters.meant(selection.fits, most):
-                done.matched += 1
-                if not await taken.delivery.ack():
-                    break
-                done.deleted += 1
-                on_progress(done)
-            done.unseen = await letters.unseen()
-    return done
 
 
 def _replayed_since(letter: Letter, started: int) -> bool:

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from typing_extensions import override
 
 from bus.messaging.topology.declarations import UNLIMITED_DELIVERIES
-from bus.messaging.topology.model import TIERS, Binding, Exchange, Purpose, Queue, Topology, holding_queue, retry_tier
-from bus.messaging.topology.names import queue_name
+from bus.messaging.topology.model import Binding, Exchange, Purpose, Queue, Topology
+from bus.messaging.topology.names import TIERS, holding_queue, queue_name, retry_tier
 from bus.operations.topology.broker_state import CONSUMER_TIMEOUT, Held, HeldExchange, HeldQueue, effective
 from bus.operations.topology.required import Wanted
 

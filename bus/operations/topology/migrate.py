@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 
 from bus.errors import Aborted, FailedPrecondition, NotFound
 from bus.messaging.topology.declarations import holding_topology
-from bus.messaging.topology.model import Queue, Topology, holding_queue
+from bus.messaging.topology.model import Queue, Topology
+from bus.messaging.topology.names import holding_queue
 from bus.operations.topology.broker_state import Held, read, totals
 from bus.operations.topology.diff import compare
 from bus.operations.topology.required import Wanted

@@ -11,18 +11,8 @@ from typing import Any
 from bus.contracts.contract import Contract
 from bus.errors import ConfigurationError
 from bus.messaging.suggestions import did_you_mean
-from bus.messaging.topology.model import (
-    DEAD,
-    EVENTS,
-    JOBS,
-    REPLIES,
-    REQUESTS,
-    UPDATES,
-    Purpose,
-    prefix,
-    return_exchange,
-    unroutable_dead,
-)
+from bus.messaging.topology.model import Purpose
+from bus.messaging.topology.names import DEAD, EVENTS, JOBS, REPLIES, REQUESTS, UPDATES, prefix, return_exchange, unroutable_dead
 from bus.operations.topology.user_passwords import password_hash
 from bus.security.grants import Grants
 

@@ -9,7 +9,8 @@ from pydantic import SecretStr
 from typing_extensions import override
 
 from bus.errors import BusError, ConfigurationError, FailedPrecondition, PermissionDenied, Unauthenticated, Unavailable
-from bus.messaging.settlement import backoff, supervised
+from bus.messaging.backoff import backoff
+from bus.messaging.supervision import supervised
 from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT, Connected
 from bus.transports.rabbitmq.exceptions import TROUBLE, translated, translating
 from bus.transports.rabbitmq.lenient_reader import TolerantTransport

@@ -8,7 +8,8 @@ from faststream.rabbit import RabbitBroker
 
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Accepted, Consumption, Delivery, Observer, Outcome, Returned
-from bus.messaging.topology.model import Address, Queue, Topology
+from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.model import Queue, Topology
 from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
 from bus.transports.faststream.connection import RobustLink

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from bus.errors import ConnectionLost, FailedPrecondition, NotFound, TopologyMismatch, Unavailable
 from bus.messaging.ports.transport import Accepted, Outcome, Refused, Returned
-from bus.messaging.topology.model import Address, Binding, Queue, Topology
+from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.model import Binding, Queue, Topology
 from bus.transports.memory.connection import Connection
 from bus.transports.memory.dead_lettering import DeadLetterWorker, at_least_once
 from bus.transports.memory.queue import MemoryQueue, Owner

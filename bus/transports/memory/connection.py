@@ -6,7 +6,7 @@ from typing import Protocol
 
 from bus.errors import ConnectionLost
 from bus.messaging.ports.transport import Outcome
-from bus.messaging.topology.model import Address
+from bus.messaging.topology.addresses import Address
 from bus.transports.memory.queue import MemoryQueue
 from bus.transports.memory.stored_message import Stored
 from bus.transports.wire_format import Wire

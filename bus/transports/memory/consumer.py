@@ -8,7 +8,7 @@ from typing import Any
 from bus.errors import BusError
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Delivery
-from bus.messaging.settlement import supervised
+from bus.messaging.supervision import supervised
 from bus.messaging.topology.model import Queue, Topology
 from bus.transports.memory.broker import MemoryBroker
 from bus.transports.memory.connection import Channel, Connection

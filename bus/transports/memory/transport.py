@@ -6,8 +6,9 @@ from collections.abc import Callable
 from bus.errors import BusError, DeadlineExceeded, InvalidArgument, Unavailable
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Accepted, Delivery, Observer, Outcome, Returned
-from bus.messaging.settlement import supervised
-from bus.messaging.topology.model import Address, Queue, Topology
+from bus.messaging.supervision import supervised
+from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.model import Queue, Topology
 from bus.transports.memory.broker import MemoryBroker
 from bus.transports.memory.connection import Connection
 from bus.transports.memory.consumer import MemoryConsumer

@@ -15,7 +15,7 @@ from yarl import URL
 from bus.errors import BusError, ConnectionLost, DeadlineExceeded, InvalidArgument, PermissionDenied, Unavailable
 from bus.messaging.envelope import Envelope, Traffic
 from bus.messaging.ports.transport import Accepted, Delivery, Outcome, Refused, Returned
-from bus.messaging.topology.model import Address
+from bus.messaging.topology.addresses import Address
 from bus.transports import wire_format as wire
 from bus.transports.rabbitmq.amqp.access_refused import is_refusal_of
 from bus.transports.rabbitmq.amqp.frames import publish_method

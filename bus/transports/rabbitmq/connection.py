@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from bus.errors import BusError, ConfigurationError, PermissionDenied, Unauthenticated, Unavailable
-from bus.messaging.settlement import supervised
+from bus.messaging.supervision import supervised
 from bus.messaging.topology.model import Queue, Topology
 from bus.security.secret_files import PasswordFile
 from bus.transports.rabbitmq.consumer_timeout import heeds_patience

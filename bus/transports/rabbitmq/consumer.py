@@ -11,7 +11,7 @@ import aiormq.abc
 from aiormq.channel import Channel
 from pamqp.common import FieldTable
 
-from bus.messaging.settlement import supervised
+from bus.messaging.supervision import supervised
 from bus.messaging.topology.model import Queue, Topology
 from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT, RPC_TIMEOUT, Connected, quietly_closed
 from bus.transports.rabbitmq.consumer_timeout import consumer_arguments

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from bus.errors import BusError
-from bus.messaging.settlement import supervised
+from bus.messaging.supervision import supervised
 from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
 from bus.transports.rabbitmq.connection import dressed

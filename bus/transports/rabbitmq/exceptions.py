@@ -24,7 +24,7 @@ from bus.errors import (
     Unauthenticated,
     Unavailable,
 )
-from bus.messaging.settlement import is_own_cancel
+from bus.messaging.supervision import is_own_cancel
 
 __all__ = ["TROUBLE", "translated", "translating"]
 

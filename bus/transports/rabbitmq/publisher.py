@@ -10,9 +10,9 @@ from aiormq.channel import Channel
 from bus.errors import DeadlineExceeded, Unavailable
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Outcome
-from bus.messaging.settlement import supervised
+from bus.messaging.supervision import supervised
+from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.declarations import BASE
-from bus.messaging.topology.model import Address
 from bus.transports.rabbitmq.amqp.access_refused import REFUSED
 from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT, Connected, quietly_closed
 from bus.transports.rabbitmq.exceptions import TROUBLE, translated

@@ -9,7 +9,8 @@ from aiormq.channel import Channel
 from bus.errors import BusError
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Consumption, Delivery, Observer, Outcome, Returned
-from bus.messaging.topology.model import Address, Queue, Topology
+from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.model import Queue, Topology
 from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
 from bus.transports.rabbitmq.aiormq_channels import PlainConsuming, PlainDelivery, PlainPublishing

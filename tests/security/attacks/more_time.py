@@ -3,7 +3,7 @@
 from typing import Any
 
 from bus.messaging.envelope import Envelope
-from bus.security.tokens import digest
+from bus.security.proofs import digest
 from tests.security.attacks.forging import Attack, later
 from tests.security.world import DAY, OPERATOR, World
 from tests.security.yard import jws, parts_of

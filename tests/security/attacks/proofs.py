@@ -3,8 +3,8 @@
 from hashlib import sha256
 
 from bus.messaging.envelope import Envelope
-from bus.messaging.topology.model import reply_queue
-from bus.security.tokens import digest
+from bus.messaging.topology.names import reply_queue
+from bus.security.proofs import digest
 from tests.security.attacks.forging import Attack, claims, doubled, keyed, later, on_the_wire, payload, swapped
 from tests.security.world import BODY, DAY, OPERATOR, World
 from tests.security.yard import NOW

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from bus.messaging.envelope import Envelope
-from bus.messaging.topology.model import reply_queue
+from bus.messaging.topology.names import reply_queue
 from tests.security.attacks.forging import (
     Attack,
     claims,

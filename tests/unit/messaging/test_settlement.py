@@ -5,21 +5,10 @@ from collections.abc import Callable
 import pytest
 
 from bus.contracts.retry_policy import RetryPolicy
-from bus.errors import ConfigurationError, ContractViolation, DeadlineExceeded, Expired, Internal, NotFound, Unavailable
-from bus.messaging.settlement import (
-    STABLE_AFTER,
-    Ack,
-    DeadLetter,
-    Retry,
-    Settlement,
-    backoff,
-    delay_after,
-    delays_of,
-    is_own_cancel,
-    reason_of,
-    settle,
-    supervised,
-)
+from bus.errors import ConfigurationError, ContractViolation, DeadlineExceeded, Expired, Internal, NotFound, Unavailable, safe_reason
+from bus.messaging.backoff import backoff
+from bus.messaging.settlement import Ack, DeadLetter, Retry, Settlement, delay_after, delays_of, settle
+from bus.messaging.supervision import STABLE_AFTER, is_own_cancel, supervised
 from tests.unit.fakes import virtual
 
 SECRET = "Eleonora Quist"
@@ -57,8 +46,8 @@ def test_no_attempt_begins_after_the_total_time(lasted: float, settlement: Settl
 
 
 def test_a_foreign_text_is_no_reason() -> None:
-    assert reason_of(ValueError(SECRET)) == "ValueError"
-    assert reason_of(Internal(SECRET)) == "Internal"
+    assert safe_reason(ValueError(SECRET)) == "ValueError"
+    assert safe_reason(Internal(SECRET)) == "Internal"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +125,7 @@ async def test_a_step_is_run_again_whatever_ended_it(caplog: pytest.LogCaptureFi
 @virtual
 async def test_the_wait_grows_with_failures_and_starts_anew_after_a_stable_time(monkeypatch: pytest.MonkeyPatch) -> None:
     failures: list[int] = []
-    monkeypatch.setattr("bus.messaging.settlement.backoff", _noting(failures))
+    monkeypatch.setattr("bus.messaging.supervision.backoff", _noting(failures))
     await Steps(*[OSError()] * 4).run()
     assert failures == [1, 2, 3, 4]
     failures.clear()

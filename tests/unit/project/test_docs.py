@@ -10,7 +10,7 @@ from bus.cli.errors import exit_code
 from bus.contracts.contract import contract_of
 from bus.errors import BusError
 from bus.messaging.topology.declarations import BASE, job_topology
-from bus.messaging.topology.model import TIERS, job_queue
+from bus.messaging.topology.names import TIERS, job_queue
 from bus.settings import Settings
 from bus.transports.wire_format import KNOWN_HEADERS
 from tests.conformance.faststream_world import FastStreamWorld

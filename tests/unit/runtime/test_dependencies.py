@@ -145,7 +145,7 @@ def test_a_dependency_that_asks_for_what_nobody_has_is_refused_at_once() -> None
         return Total(total=1)
 
     with pytest.raises(
-        ContractError, match=r"test_depends\..*add: a dependency needs patient; it may take request \(the message\), context"
+        ContractError, match=r"test_dependencies\..*add: a dependency needs patient; it may take request \(the message\), context"
     ):
         Router("ledger").request(Add)(add)
 

@@ -8,7 +8,9 @@ import pytest
 from bus.contracts.contract import contract_of
 from bus.errors import ConnectionLost, ContractViolation, DeadlineExceeded, NotFound, NotServed, Unavailable, Unknown
 from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update, reply
-from bus.runtime.pending_replies import MOST_UPDATES, JobHandle, Replies, answer_of
+from bus.runtime.job_handle import MOST_UPDATES, PendingJob
+from bus.runtime.pending_replies import Replies
+from bus.runtime.pending_request import answer_of
 from tests.unit.fakes import envelope, settle_down, virtual
 from tests.unit.ledger import CloseBooks, GetTotal, Total
 
@@ -16,8 +18,8 @@ JOB = envelope("ledger.close.v1", traffic="job", id="job")
 REQUEST = envelope("ledger.total.v1")
 
 
-def handle(patience: float = 60) -> JobHandle[Total]:
-    return JobHandle("job", contract_of(CloseBooks), patience=patience)
+def handle(patience: float = 60) -> PendingJob[Total]:
+    return PendingJob("job", contract_of(CloseBooks), patience=patience)
 
 
 def progress(done: float, note: str = "") -> Envelope:

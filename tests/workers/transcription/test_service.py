@@ -12,7 +12,7 @@ import soundfile
 
 from bus.contracts.contract import Event, Job, Message, Request
 from bus.errors import InvalidArgument, NotFound
-from bus.messaging.context import Context, PendingJob
+from bus.messaging.context import Context, JobHandle
 from bus.messaging.envelope import Envelope, Progress
 from contracts.transcription.v1 import GetTranscript, TranscribeAudio, TranscriptCompleted
 from tests.unit.workers.transcription.recordings import DICTATION, RATE
@@ -34,7 +34,7 @@ class Published:
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:
         self.events.append(event)
 
-    async def submit(self, job: Job[R], *, timeout: float | None = None) -> PendingJob[R]:
+    async def submit(self, job: Job[R], *, timeout: float | None = None) -> JobHandle[R]:
         raise NotImplementedError
 
 

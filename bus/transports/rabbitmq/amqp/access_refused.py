@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from bus.errors import BusError, ConnectionLost, PermissionDenied
-from bus.messaging.topology.model import Address
+from bus.messaging.topology.addresses import Address
 
 __all__ = ["REFUSED", "Closing", "is_refusal_of"]
 

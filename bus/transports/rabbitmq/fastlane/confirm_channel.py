@@ -11,7 +11,7 @@ from bus.errors import DeadlineExceeded, InvalidArgument, Unavailable
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Accepted, Outcome, Refused, Returned
 from bus.messaging.timers import Deadlines
-from bus.messaging.topology.model import Address
+from bus.messaging.topology.addresses import Address
 from bus.transports.rabbitmq.amqp.access_refused import Closing
 from bus.transports.rabbitmq.amqp.frames import publish_frames, publish_method
 from bus.transports.rabbitmq.amqp.properties import message_id_of, write_properties

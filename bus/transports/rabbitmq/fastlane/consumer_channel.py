@@ -8,7 +8,7 @@ from typing import Any
 from bus.errors import ConnectionLost
 from bus.messaging.envelope import Envelope, Traffic
 from bus.messaging.ports.transport import Delivery
-from bus.messaging.topology.model import Address
+from bus.messaging.topology.addresses import Address
 from bus.transports.rabbitmq.amqp.frames import ack_frame, nack_frame
 from bus.transports.rabbitmq.amqp.properties import message_id_of, read_envelope, read_headers
 from bus.transports.rabbitmq.fastlane.confirm_channel import framed

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from bus.errors import BusError, Unavailable
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Outcome
-from bus.messaging.topology.model import Address
+from bus.messaging.topology.addresses import Address
 from bus.transports.rabbitmq.amqp.access_refused import Closing
 from bus.transports.rabbitmq.amqp.properties import message_id_of
 from bus.transports.rabbitmq.fastlane.confirm_channel import ACCEPTED, framed

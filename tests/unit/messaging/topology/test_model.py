@@ -5,21 +5,10 @@ import pytest
 from bus.contracts.contract import HIGHEST_VERSION, LONGEST_NAME, LONGEST_PART, Catalog, Event, contract, contract_of
 from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import ContractError
+from bus.messaging.topology.addresses import Address, address_of, dead_letter_address, reply_address, retry_address, update_address
 from bus.messaging.topology.declarations import BASE, event_topology, job_topology, reply_topology, request_topology
-from bus.messaging.topology.model import (
-    Address,
-    Binding,
-    Queue,
-    Topology,
-    address_of,
-    dead_letter_address,
-    dead_letter_queue,
-    merged,
-    reply_address,
-    retry_address,
-    tier_for,
-    update_address,
-)
+from bus.messaging.topology.model import Binding, Queue, Topology, merged
+from bus.messaging.topology.names import dead_letter_queue, tier_for
 from bus.runtime.router import Router
 from tests.unit.ledger import Add, BooksClosed, CloseBooks
 

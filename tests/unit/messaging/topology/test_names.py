@@ -3,8 +3,8 @@ import pytest
 from bus import Event, Job, Message, Request, Router, contract
 from bus.contracts.contract import Catalog
 from bus.messaging.topology.declarations import reply_topology
-from bus.messaging.topology.model import TIERS, Queue, Topology, merged
-from bus.messaging.topology.names import queue_name, service_queues
+from bus.messaging.topology.model import Queue, Topology, merged
+from bus.messaging.topology.names import TIERS, queue_name, service_queues
 
 catalog = Catalog()
 

@@ -7,7 +7,8 @@ from bus.errors import ConfigurationError
 from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import Worker, fault_headers, read_record
 from bus.messaging.settlement import DeadLetter
-from bus.messaging.topology.model import replay_address, work_queue
+from bus.messaging.topology.addresses import replay_address
+from bus.messaging.topology.names import work_queue
 from bus.operations.dead_letters import FaultRecord, Letter, Replaying, Selection
 from bus.operations.dead_letters.replay import revived
 from bus.transports import wire_format as wire

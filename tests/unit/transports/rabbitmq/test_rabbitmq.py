@@ -39,7 +39,8 @@ from bus.errors import (
 )
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Accepted, Delivery, Refused, Returned
-from bus.messaging.topology.model import Address, Queue, Topology
+from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.model import Queue, Topology
 from bus.transports.rabbitmq.aiormq_channels import PlainConsuming, PlainDelivery, PlainPublishing
 from bus.transports.rabbitmq.connection import Link
 from bus.transports.rabbitmq.consumer import Consumer

@@ -8,7 +8,7 @@ import pytest
 from pamqp.commands import Channel
 
 from bus.errors import BusError, ConnectionLost, PermissionDenied
-from bus.messaging.topology.model import Address
+from bus.messaging.topology.addresses import Address
 from bus.transports.rabbitmq.amqp.access_refused import Closing, is_refusal_of
 from bus.transports.rabbitmq.fastlane.unconfirmed_channel import UnconfirmedChannel
 from tests.unit.transports.rabbitmq.fakes import connected

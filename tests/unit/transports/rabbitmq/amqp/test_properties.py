@@ -13,7 +13,7 @@ from pamqp.header import ContentHeader
 from bus.messaging.envelope import Envelope, Traffic
 from bus.messaging.fault_record import Worker, fault_headers
 from bus.messaging.settlement import DeadLetter
-from bus.messaging.topology.model import dead_letter_address
+from bus.messaging.topology.addresses import dead_letter_address
 from bus.transports import wire_format as wire
 from bus.transports.rabbitmq.amqp.pamqp_codec import from_properties, to_properties
 from bus.transports.rabbitmq.amqp.properties import message_id_of, read_envelope, read_headers, write_properties

@@ -9,7 +9,7 @@ from pamqp.commands import Basic, Channel, Connection
 from bus.errors import ConnectionLost, DeadlineExceeded, InvalidArgument, Unavailable
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Accepted, Outcome, Refused, Returned
-from bus.messaging.topology.model import Address
+from bus.messaging.topology.addresses import Address
 from bus.transports.rabbitmq.amqp.properties import write_properties
 from bus.transports.rabbitmq.fastlane.confirm_channel import LARGEST_BODY, ConfirmedChannel
 from tests.unit.fakes import VirtualLoop, virtual

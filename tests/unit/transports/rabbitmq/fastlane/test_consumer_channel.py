@@ -8,7 +8,7 @@ from pamqp.commands import Basic, Channel
 from bus.errors import BusError, InvalidArgument
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Delivery
-from bus.messaging.topology.model import Address
+from bus.messaging.topology.addresses import Address
 from bus.transports.rabbitmq.fastlane.consumer_channel import ConsumingChannel
 from tests.unit.fakes import VirtualLoop
 from tests.unit.transports.rabbitmq.fakes import acks, connected, written
