@@ -173,15 +173,19 @@ def delayed(found: Found) -> str:
 
 
 EXAMS = {
-    "cluster": Exam(title="Three nodes: the queue's leader killed, cut off, paused, in turns", sit=cluster, broken=torn),
-    "retries": Exam(title="10,000 messages with mixed waits", sit=retries, broken=lambda found: wrong(found) or slow(found, "late p99", 1)),
-    "loops": Exam(title="10,000 messages ten times around a tier", sit=loops, broken=wrong),
-    "neighbours": Exam(
-        title=f"One service's queue full, deleted, failing for {TROUBLE // 60} min each: another's retries", sit=neighbours, broken=delayed
+    "cluster": Exam(title="Three nodes: the queue's leader is killed, isolated or paused in turn", sit=cluster, broken=torn),
+    "retries": Exam(
+        title="10,000 messages with mixed retry waits", sit=retries, broken=lambda found: wrong(found) or slow(found, "late p99", 1)
     ),
-    "herd": Exam(title="200 clients whose broker is killed and started", sit=herd, broken=lambda found: slow(found, "all back", 15)),
+    "loops": Exam(title="10,000 messages, each ten times through a retry tier", sit=loops, broken=wrong),
+    "neighbours": Exam(
+        title=f"Retries of a service while another's queue is full, deleted or failing for {TROUBLE // 60} min each",
+        sit=neighbours,
+        broken=delayed,
+    ),
+    "herd": Exam(title="200 clients while their broker is killed and started", sit=herd, broken=lambda found: slow(found, "all back", 15)),
     "poison": Exam(
-        title="1,000,000 fuzzed messages decoded, 50,000 through the broker",
+        title="1,000,000 fuzzed messages decoded, 50,000 sent through the broker",
         sit=poison,
         broken=lambda found: "" if found["dead"] == found["sent"] and not found["restarts"] else "not all were dead-lettered",
     ),

@@ -253,7 +253,7 @@ FAULTS = {
     fault.name: fault
     for fault in (
         Fault(name="kill-broker", title="broker killed (SIGKILL) and started", strike=kill_broker, faults=2),
-        Fault(name="restart-broker", title="broker restarted in order", strike=restart_broker, faults=1),
+        Fault(name="restart-broker", title="broker restarted cleanly", strike=restart_broker, faults=1),
         Fault(
             name="close-connections",
             title="connections closed by the operator",

@@ -225,7 +225,7 @@ SABOTAGES = {
         what="a message is acked before its handler runs", patches=ack_first, caught_by=FAULTS.format("kill-worker"), words="lost"
     ),
     "auto-ack": Sabotage(
-        what="the broker forgets a message as it sends it", patches=auto_ack, caught_by=FAULTS.format("kill-worker"), words="lost"
+        what="the broker deletes a message when it delivers it", patches=auto_ack, caught_by=FAULTS.format("kill-worker"), words="lost"
     ),
     "no-confirms": Sabotage(
         what="a publish does not wait for its confirm",
@@ -234,34 +234,37 @@ SABOTAGES = {
         words="lost",
     ),
     "mandatory-off": Sabotage(
-        what="what no queue takes does not come back",
+        what="a message that no queue takes is not returned",
         patches=lambda: addressed(mandatory=False),
         caught_by=FAULTS.format("unbound"),
         words="lost",
     ),
     "no-resend": Sabotage(
-        what="what was under way when the connection went is not sent again",
+        what="a message in flight is not sent again after its connection is lost",
         patches=no_resend,
         caught_by=FAULTS.format("swallowed-confirms"),
         words="unknown",
     ),
     "new-id-on-resend": Sabotage(
-        what="it is sent again under another id",
+        what="a message that is sent again gets another id",
         patches=new_id_on_resend,
         caught_by=FAULTS.format("swallowed-confirms"),
         words="unexpected",
     ),
     "no-inbox": Sabotage(
-        what="no idempotent receiver", patches=no_inbox, caught_by=FAULTS.format("swallowed-confirms"), words="duplicate effects"
+        what="the receiver does not remember handled messages",
+        patches=no_inbox,
+        caught_by=FAULTS.format("swallowed-confirms"),
+        words="duplicate effects",
     ),
     "drop-on-reconnect": Sabotage(
-        what="what was under way when the connection went is dropped, and reported as sent",
+        what="a message in flight is dropped when its connection is lost, and reported as sent",
         patches=dropped_on_reconnect,
         caught_by=FAULTS.format("reset"),
         words="lost",
     ),
     "consumer-gone": Sabotage(
-        what="a consumer whose connection went does not come back",
+        what="a consumer is not started again after its connection is lost",
         patches=consumer_gone,
         caught_by=FAULTS.format("close-connections"),
         words="lost",
@@ -273,13 +276,13 @@ SABOTAGES = {
         words="late",
     ),
     "no-delivery-limit": Sabotage(
-        what="dead letters without a delivery limit: 4.x deletes one that was looked at 21 times",
+        what="dead-letter queues have no delivery limit, so 4.x deletes a dead letter after 21 reads",
         patches=lambda: without("_dead_queue", "x-delivery-limit"),
         caught_by="tests/chaos/test_retries.py::test_a_dead_letter_survives_being_looked_at",
         words="delivery limit",
     ),
     "headers-copied": Sabotage(
-        what="a copy carries the broker's headers of what it is a copy of",
+        what="a copy carries the broker's headers of its original",
         patches=headers_copied,
         caught_by="tests/chaos/test_retries.py::test_every_message_is_tried_exactly_as_often_as_its_policy_says",
         words="the broker's headers",
@@ -297,7 +300,7 @@ SABOTAGES = {
         words="lost",
     ),
     "cancel-ignored": Sabotage(
-        what="a consumer that the broker cancelled does not come back",
+        what="a consumer that the broker cancelled is not started again",
         patches=cancel_ignored,
         caught_by="tests/chaos/test_deleted.py::test_a_queue_that_was_deleted_is_served_again",
         words="not served",
