@@ -50,4 +50,4 @@ from bus.runtime.dependencies import Depends as Depends
 from bus.runtime.router import Router as Router
 from bus.settings import Settings as Settings
 
-__all__: list[str]
+__all__: list[str]  # noqa: PYI035 - computed at run time from the imports above
