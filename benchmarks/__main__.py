@@ -23,7 +23,7 @@ from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.installation import find_installation
 from bus.operations.brokers.installation import versions as broker_versions
 from bus.operations.brokers.private_node import PrivateNode
-from bus.operations.brokers.select import broker_for, choose
+from bus.operations.brokers.select import broker_for, select_broker
 
 Work = Callable[[Run], Awaitable[dict[str, Rounds]]]
 KEPT = ("rate", "count", "seconds", "p50", "p99", "p999", "cpu", "rss", "rss_early", "waiting", "others")
@@ -115,7 +115,7 @@ async def measure(works: dict[str, Work], keys: set[str], *, quick: bool, rounds
 @contextlib.asynccontextmanager
 async def broker() -> AsyncIterator[tuple[str, list[int], dict[str, str]]]:
     """A broker: its URL, its processes where they are ours, and what it is."""
-    choice = choose(os.environ)
+    choice = select_broker(os.environ)
     chosen: Broker = PrivateNode(choice.installation, config=NODE) if choice.installation else broker_for(choice)
     await chosen.start()
     try:

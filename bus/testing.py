@@ -22,7 +22,7 @@ from bus.runtime.router import Router
 from bus.settings import Settings
 from bus.transports.memory import MemoryBroker, MemoryTransport, VirtualLoop, wall_clock
 
-__all__ = ["MemoryBroker", "MemoryBuses", "MemoryTransport", "VirtualLoop", "replaced", "shown_values", "wall_clock"]
+__all__ = ["MemoryBroker", "MemoryBuses", "MemoryTransport", "VirtualLoop", "override_dependency", "replaced", "shown_values", "wall_clock"]
 
 
 class MemoryBuses:
@@ -56,7 +56,11 @@ class MemoryBuses:
 
 
 @contextmanager
-def replaced(dependency: Callable[..., Any], replacement: Callable[..., Any]) -> Iterator[None]:
+def override_dependency(dependency: Callable[..., Any], replacement: Callable[..., Any]) -> Iterator[None]:
     """Inside the block, what handlers get by `Depends(dependency)` is what `replacement` gives."""
     with provider().scope(dependency, replacement):
         yield
+
+
+replaced = override_dependency
+"""The former name of `override_dependency`; the next minor version removes it."""

@@ -37,7 +37,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "FastStream": {"bus.integrations.faststream": ("attach", "application")},
     "Testing": {
-        "bus.testing": ("MemoryBuses", "replaced"),
+        "bus.testing": ("MemoryBuses", "override_dependency"),
         "bus.contracts.sensitive": ("shown_values",),
         "bus.transports.memory.broker": ("MemoryBroker",),
         "bus.transports.memory.transport": ("MemoryTransport",),
@@ -46,17 +46,18 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Logging": {"bus.operations.logging": ("configure_logging",)},
     "Messages": {"bus.messaging.envelope": ("Envelope", "Progress")},
     "Dead letters": {
-        "bus.operations.dead_letters.selection": ("Letter", "Selection", "EVERYTHING", "Seen"),
+        "bus.operations.dead_letters.selection": ("DeadLetter", "Selection", "EVERYTHING", "ObservedValues"),
         "bus.messaging.fault_record": ("FaultRecord",),
-        "bus.operations.dead_letters.reports": ("Replayed", "Purged"),
+        "bus.operations.dead_letters.reports": ("ReplayReport", "PurgeReport"),
     },
     "Policies": {
         "bus.messaging.handler": ("Handler", "Middleware", "compose"),
         "bus.middleware.stacks": ("CLIENT", "SERVER", "client_stack", "server_stack"),
     },
     "Ports for transports and stores": {
-        "bus.storage.memory.inbox": ("Inbox", "MemoryInbox", "MessageKey", "Handled"),
-        "bus.messaging.ports.transport": ("Transport", "Consumption", "Delivery", "Observer", "Accepted", "Returned", "Refused"),
+        "bus.messaging.ports.inbox": ("Inbox", "MessageKey", "HandledMessage"),
+        "bus.storage.memory.inbox": ("MemoryInbox",),
+        "bus.messaging.ports.transport": ("Transport", "ConsumerHandle", "Delivery", "ReturnListener", "Accepted", "Returned", "Nacked"),
     },
 }
 INNER = {
@@ -69,7 +70,7 @@ INNER = {
         "Router.topology",
         "MemoryBuses.__aexit__",
     ),
-    *("Seen.note", "Seen.add"),
+    *("ObservedValues.note", "ObservedValues.add"),
     *("MemoryBuses.__aenter__", "MemoryBroker.connect", "MemoryBroker.declare", "MemoryBroker.publish", "MemoryBroker.swallows_confirm"),
     *(
         "MemoryBroker.closed",

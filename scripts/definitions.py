@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from bus.cli.errors import exit_code
 from bus.errors import BusError, InvalidArgument, NotFound, Unavailable
-from bus.messaging.topology.model import merged
+from bus.messaging.topology.model import merge
 from bus.operations.management_api import Management
 from bus.operations.topology.definitions import definitions
 from bus.runtime.router import Router
@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> int:
     """The exit code: as the command line's, see `bus.cli.errors`."""
     match arguments:
         case []:
-            everything = merged(topology for router in routers() for _, topology in router.topology().values())
+            everything = merge(topology for router in routers() for _, topology in router.topology().values())
             print(json.dumps(definitions(everything), indent=2))
         case ["--load", path]:
             try:

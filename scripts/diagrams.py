@@ -30,9 +30,9 @@ from bus.messaging.topology.names import (  # noqa: E402
     REQUESTS,
     dead_letter_queue,
     job_queue,
+    retry_return_exchange,
     retry_tier,
-    return_exchange,
-    unroutable_dead,
+    unroutable_queue,
 )
 from bus.middleware.stacks import CLIENT, SERVER  # noqa: E402
 
@@ -214,8 +214,8 @@ class Scan(Job[None]):
 def job() -> str:
     """A job's queues: work, waiting, dead."""
     declared = contract_of(Scan)
-    work, tier, back = job_queue(declared), retry_tier("library", "5s"), return_exchange("library")
-    dead, lost = dead_letter_queue(work), unroutable_dead("library")
+    work, tier, back = job_queue(declared), retry_tier("library", "5s"), retry_return_exchange("library")
+    dead, lost = dead_letter_queue(work), unroutable_queue("library")
     parts: list[Box | Arrow] = [
         Box(kind="process", x=20, y=30, w=130, h=54, lines=("who submits", "bus.submit(…)")),
         Box(kind="exchange", x=210, y=34, w=130, h=46, lines=(JOBS,)),

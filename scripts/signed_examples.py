@@ -78,29 +78,29 @@ def messages(find: Any, place: Any, scan: Any, pages: Any, returned: Any, now: f
     """Each with its title and where it goes."""
     expires, back = int((now + LIFE) * 1000), reply_queue("reader", "host-4711-0a1b2c3d4e5f")
 
-    def message(number: int, traffic: Any, type_: str, source: str, body: Any, **others: Any) -> Envelope:
+    def message(number: int, role: Any, type_: str, source: str, body: Any, **others: Any) -> Envelope:
         known = {"id": id_of(number), "correlation_id": id_of(number), "timestamp": int(now), "body": encode(body)}
-        return Envelope(traffic=traffic, type=type_, source=source, **{**known, **others})
+        return Envelope(role=role, type=type_, source=source, **{**known, **others})
 
     def token(issuer: str, audience: str, scope: str, number: int) -> str:
         made = service_token(pair(issuer), issuer=issuer, audience=audience, scope=scope, now=now, jti=lambda: f"{number:032x}")
         return f"{BEARER}{made}"
 
     def proven(envelope: Envelope, audience: str | None = None) -> Envelope:
-        return envelope.evolve(proof=message_proof(pair(envelope.source), envelope, now=now, audience=audience))
+        return envelope.replace(proof=message_proof(pair(envelope.source), envelope, now=now, audience=audience))
 
     def answer(to: Envelope, number: int, body: Any, model: Any) -> Envelope:
-        return reply(to, body, source=service_of(to.type), model=model).evolve(id=id_of(number), timestamp=int(now))
+        return reply(to, body, source=service_of(to.type), model=model).replace(id=id_of(number), timestamp=int(now))
 
     asked = message(1, "request", "library.find.v1", "reader", find, reply_to=back, deadline=int((now + 5) * 1000), expiration=5000)
     yield (
         "Signed request",
-        asked.evolve(authorization=token("reader", "library", "library.find library.scan", 1)),
+        asked.replace(authorization=token("reader", "library", "library.find library.scan", 1)),
         address_of("request", asked.type),
     )
     yield (
         "Signed reply",
-        answer(asked, 2, place, type(place)).evolve(authorization=token("library", "reader", REPLY_SCOPE, 2)),
+        answer(asked, 2, place, type(place)).replace(authorization=token("library", "reader", REPLY_SCOPE, 2)),
         reply_address(back),
     )
     told = message(3, "event", "library.returned.v1", "library", returned, expires=expires)
@@ -110,24 +110,24 @@ def messages(find: Any, place: Any, scan: Any, pages: Any, returned: Any, now: f
     yield "Signed result of a job", proven(answer(job, 5, pages, type(pages)), "reader"), update_address(back, mandatory=True)
 
 
-class Nobody:
+class IgnoredReturns:
     """Hears of nothing."""
 
-    def returned(self, message_id: str, reason: str) -> None:
+    def on_return(self, message_id: str, reason: str) -> None:
         """Somebody listens."""
 
-    def failed(self, message_id: str, error: BusError) -> None:
+    def on_publish_failed(self, message_id: str, error: BusError) -> None:
         """All may be sent."""
 
-    def lost(self) -> None:
-        """Nobody waits."""
+    def on_connection_lost(self) -> None:
+        """IgnoredReturns waits."""
 
 
 async def signed_messages(queue: AbstractQueue, **bodies: Any) -> list[tuple[str, AbstractIncomingMessage]]:
     """Each as it came off the broker, with its title, in the order in which it was sent."""
     transport = RabbitMQTransport(load_settings(auth="off"), name="examples")
     found: list[tuple[str, AbstractIncomingMessage]] = []
-    await transport.start(Nobody(), timeout=10)
+    await transport.start(IgnoredReturns(), timeout=10)
     try:
         async with queue.iterator(no_ack=True) as incoming:
             for title, envelope, address in messages(**bodies):

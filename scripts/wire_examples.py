@@ -20,7 +20,7 @@ from signed_examples import PREFACE as SIGNED
 from signed_examples import decoded, key_blocks, signed_messages
 
 from bus import Bus, Context, Event, InvalidArgument, Job, Message, NotFound, Request, RetryPolicy, Router, Unavailable, contract
-from bus.messaging.topology.declarations import BASE
+from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.messaging.topology.names import DEAD, REPLIES, UPDATES, reply_queue, retry_tier
 from bus.settings import load_settings
 
@@ -167,7 +167,7 @@ def readable(text: str, instance: str) -> str:
 async def tap(channel: AbstractChannel, instance: str) -> AbstractQueue:
     """A queue that takes a copy of everything."""
     queue = await channel.declare_queue(exclusive=True)
-    for exchange in BASE.exchanges:
+    for exchange in BASE_EXCHANGES.exchanges:
         if exchange.kind == "topic":
             await queue.bind(exchange.name, "#")
     for exchange_name in (REPLIES, UPDATES):

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.private_node import PrivateNode
-from bus.operations.brokers.select import broker_for, choose
+from bus.operations.brokers.select import broker_for, select_broker
 from bus.operations.management_api import Management
 
 START, CTL = 150.0, 120.0
@@ -20,7 +20,7 @@ START, CTL = 150.0, 120.0
 @contextmanager
 def running_broker() -> Iterator[Broker]:
     """What `bus broker` would start here (`BUS_TEST_BROKER` chooses); an error, never a skip, where none can be had."""
-    broker = broker_for(choose(os.environ))
+    broker = broker_for(select_broker(os.environ))
     asyncio.run(broker.start())
     try:
         yield broker

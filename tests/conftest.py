@@ -25,7 +25,7 @@ from tests.chaos.table import PROPERTY, Row, table
 from tests.isolation import isolate
 
 isolate(os.environ)  # here, before anything reads the environment
-private_node_room.START_DEADLINE = START
+private_node_room.START_TIMEOUT_SECONDS = START
 gc.disable()  # until all is imported
 
 NEEDS_BROKER = {"broker", "vhost_url", "shared_broker", "private_node"}

@@ -8,7 +8,7 @@ import socket
 
 from bus.errors import PermissionDenied
 from bus.operations.logging import configure_logging
-from bus.runtime.security import revealer_of
+from bus.runtime.security import authorized_revealer
 from bus.settings import Settings
 
 __all__ = ["audited", "begin_audit", "revealing", "who"]
@@ -35,7 +35,7 @@ def revealing(settings: Settings) -> dict[str, str]:
     """
     begin_audit(settings)
     try:
-        operator = asyncio.run(revealer_of(settings))
+        operator = asyncio.run(authorized_revealer(settings))
     except PermissionDenied as error:
         audited("payloads refused", why=str(error))
         raise

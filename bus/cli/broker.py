@@ -14,11 +14,11 @@ from rich.console import Console
 from bus.cli.output import print_json
 from bus.errors import Unavailable
 from bus.operations.brokers.broker import Broker
-from bus.operations.brokers.select import Choice, broker_for, choose
+from bus.operations.brokers.select import BrokerChoice, broker_for, select_broker
 
 __all__ = ["command", "started"]
 
-LOOK = 0.5  # seconds between two looks at whether the broker still runs
+POLL_INTERVAL_SECONDS = 0.5  # seconds between two looks at whether the broker still runs
 
 
 def command(
@@ -31,7 +31,7 @@ def command(
     Where BUS_URL names a broker, nothing is started.
     """
     console = Console(stderr=as_json)
-    choice = choose(os.environ)
+    choice = select_broker(os.environ)
     if choice.kind == "named":
         if as_json:
             print_json(where(choice, broker_for(choice)), compact=True)
@@ -40,7 +40,7 @@ def command(
     asyncio.run(serve(choice, console, as_json=as_json))
 
 
-async def serve(choice: Choice, console: Console, *, as_json: bool) -> None:
+async def serve(choice: BrokerChoice, console: Console, *, as_json: bool) -> None:
     """Start it, say where it is, and end it when a signal says so."""
     with signals() as stop:
         async with started(choice, console, stop) as broker:
@@ -56,7 +56,7 @@ async def serve(choice: Choice, console: Console, *, as_json: bool) -> None:
 
 
 @contextlib.asynccontextmanager
-async def started(choice: Choice, console: Console, stop: asyncio.Event) -> AsyncIterator[Broker | None]:
+async def started(choice: BrokerChoice, console: Console, stop: asyncio.Event) -> AsyncIterator[Broker | None]:
     """The chosen broker while it runs, ended afterwards; None where `stop` came first."""
     broker = broker_for(choice)
     starting, stopping = asyncio.ensure_future(broker.start()), asyncio.ensure_future(stop.wait())
@@ -79,7 +79,7 @@ async def until(stop: asyncio.Event, broker: Broker) -> None:
         if not broker.running:
             raise Unavailable(f"{broker.describe()} has ended by itself; start it again")
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), LOOK)
+            await asyncio.wait_for(stop.wait(), POLL_INTERVAL_SECONDS)
 
 
 @contextlib.contextmanager
@@ -95,12 +95,12 @@ def signals() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
-def where(choice: Choice, broker: Broker) -> dict[str, str | None]:
+def where(choice: BrokerChoice, broker: Broker) -> dict[str, str | None]:
     """Where it is and who may come in, for programs."""
     return {"broker": choice.kind, "url": broker.url, "management_url": broker.management_url}
 
 
-def card(choice: Choice, broker: Broker) -> str:
+def card(choice: BrokerChoice, broker: Broker) -> str:
     """Where it is and who may come in."""
     parts = urlsplit(broker.url)
     rows = {

@@ -8,7 +8,7 @@ import typer
 
 from bus.cli.loading import contract_named
 from bus.cli.options import CLI, AsJson, AsService, Contracts, File, Payload, completed_types
-from bus.cli.output import print_json, quietly
+from bus.cli.output import print_json, suppress_library_logs
 from bus.cli.payload_input import message_from
 from bus.contracts.contract import Message, Request, encode
 from bus.runtime.bus import Bus
@@ -35,7 +35,7 @@ def command(
     """
     contract = contract_named(type_, contracts or [], kind="request")
     request = message_from(contract, payload or [], file)
-    with quietly():
+    with suppress_library_logs():
         answer = asyncio.run(ask(as_service, request, timeout))  # type: ignore[arg-type]  # its contract is a request's
     print_json(json.loads(encode(answer, contract.reply)), compact=as_json)
 

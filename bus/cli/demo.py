@@ -22,7 +22,7 @@ from bus.cli.broker import signals, started
 from bus.cli.output import table_console
 from bus.errors import ConfigurationError, NotFound
 from bus.operations.brokers.broker import Broker
-from bus.operations.brokers.select import Choice, choose
+from bus.operations.brokers.select import BrokerChoice, select_broker
 from bus.security.key_directory import KeyDirectory
 
 __all__ = ["command"]
@@ -42,7 +42,7 @@ def command(
     logging.getLogger("bus").setLevel(logging.CRITICAL)  # what goes wrong is told on the screen, once
     console = table_console()
     story = _story()
-    choice = choose(os.environ, memory=True)
+    choice = select_broker(os.environ, memory=True)
     if against_running and choice.kind != "named":
         raise ConfigurationError("--against-running uses the workers of a RabbitMQ that runs: set BUS_URL=amqp://user:password@host/vhost")
     asyncio.run(play(story, choice, console, _readable(recording), wait=wait, own_workers=not against_running))
@@ -70,7 +70,7 @@ def _readable(recording: str | None) -> str:
     return str(path.resolve())
 
 
-async def play(story: ModuleType, choice: Choice, console: Console, recording: str, *, wait: bool, own_workers: bool) -> None:
+async def play(story: ModuleType, choice: BrokerChoice, console: Console, recording: str, *, wait: bool, own_workers: bool) -> None:
     """Play the story on the chosen broker."""
     with signals() as stop:
         async with _staged(choice, console, stop, own_workers=own_workers) as (stage, broker):
@@ -89,7 +89,9 @@ async def play(story: ModuleType, choice: Choice, console: Console, recording: s
 
 
 @contextlib.asynccontextmanager
-async def _staged(choice: Choice, console: Console, stop: asyncio.Event, *, own_workers: bool) -> AsyncIterator[tuple[Any, Broker | None]]:
+async def _staged(
+    choice: BrokerChoice, console: Console, stop: asyncio.Event, *, own_workers: bool
+) -> AsyncIterator[tuple[Any, Broker | None]]:
     stages = importlib.import_module("workers.demo.stage")
     with tempfile.TemporaryDirectory(prefix="trunkline-keys-") as directory:
         keys = importlib.import_module("workers.demo.keys").DemoKeys(KeyDirectory(Path(directory))) if own_workers else None
@@ -98,7 +100,9 @@ async def _staged(choice: Choice, console: Console, stop: asyncio.Event, *, own_
 
 
 @contextlib.asynccontextmanager
-async def _stage(stages: Any, choice: Choice, console: Console, stop: asyncio.Event, keys: Any) -> AsyncIterator[tuple[Any, Broker | None]]:
+async def _stage(
+    stages: Any, choice: BrokerChoice, console: Console, stop: asyncio.Event, keys: Any
+) -> AsyncIterator[tuple[Any, Broker | None]]:
     if choice.kind == "memory":
         console.print(f"[bold]broker[/]  {choice.why}", highlight=False, soft_wrap=True)
         yield stages.MemoryStage(keys), None

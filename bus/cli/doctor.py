@@ -17,9 +17,9 @@ from bus.cli.output import print_json, table_console
 from bus.errors import BusError
 from bus.operations.brokers.docker import engine_answers
 from bus.operations.brokers.installation import find_installation, versions
-from bus.operations.brokers.select import Choice, broker_for, choose
+from bus.operations.brokers.select import BrokerChoice, broker_for, select_broker
 from bus.settings import Settings, load_settings
-from bus.transports.rabbitmq.handshake import Server, probe
+from bus.transports.rabbitmq.handshake import BrokerInfo, probe
 
 __all__ = ["command"]
 
@@ -106,7 +106,7 @@ async def examine(environment: Mapping[str, str], *, start: bool) -> Report:
         report.settings = "wrong"
         report.failed(error)
     try:
-        choice = choose(environment)
+        choice = select_broker(environment)
         report.broker, report.why = choice.kind, choice.why
         await connect(choice, settings, report, start=start)
     except BusError as error:
@@ -114,7 +114,7 @@ async def examine(environment: Mapping[str, str], *, start: bool) -> Report:
     return report
 
 
-async def connect(choice: Choice, settings: Settings | None, report: Report, *, start: bool) -> None:
+async def connect(choice: BrokerChoice, settings: Settings | None, report: Report, *, start: bool) -> None:
     """Talk to the broker that is named, or to one that was started for this."""
     broker = broker_for(choice)
     if choice.kind == "named":
@@ -129,7 +129,7 @@ async def connect(choice: Choice, settings: Settings | None, report: Report, *, 
 
 async def server(url: str) -> dict[str, str]:
     """What it says of itself."""
-    found: Server = await probe(url)
+    found: BrokerInfo = await probe(url)
     return asdict(found)
 
 

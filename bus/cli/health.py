@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bus.errors import BusError, ConfigurationError
-from bus.operations.health import LIVE, READY, ask
+from bus.operations.health import LIVE, READY, probe
 from bus.settings import load_settings
 
 __all__ = ["command"]
@@ -28,9 +28,9 @@ def command(
     if settings.health_port is None:
         raise ConfigurationError("BUS_HEALTH_PORT is not set, so `bus run` answers no health probes; set the same port for both")
     at = EVERYWHERE.get(settings.health_host, settings.health_host), settings.health_port
-    probe, word = (LIVE, "live") if live else (READY, "ready")
+    path, word = (LIVE, "live") if live else (READY, "ready")
     try:
-        why = asyncio.run(ask(at, probe, timeout=timeout))
+        why = asyncio.run(probe(at, path, timeout=timeout))
     except BusError as error:
         why = f"not {word}: {error}"
     typer.echo(why or word)

@@ -15,14 +15,14 @@ from bus.cli.options import duration, moment
 from bus.cli.output import print_json, say, table_console
 from bus.errors import ConfigurationError
 from bus.security.key_directory import KeyDirectory
-from bus.security.keyring import REFRESH_INTERVAL
+from bus.security.keyring import REFRESH_INTERVAL_SECONDS
 from bus.security.keys import Key, Role, public_keys, read_jwk
 
 __all__ = ["command"]
 
 command = typer.Typer(no_args_is_help=True, help="Make, rotate and revoke the keys by which services prove who they are.")
 
-LEAD = 2 * REFRESH_INTERVAL
+LEAD = 2 * REFRESH_INTERVAL_SECONDS
 """Seconds from a key's publication to its first use: everyone has looked at the set by then, and the service at its own keys."""
 OVERLAP = 300
 """Seconds for which the key before may still sign: a process that was late to look, or whose clock is."""
@@ -122,8 +122,8 @@ def rotate(
 @command.command()
 def retire(kid: Kid, *, directory: Directory = HERE) -> None:
     """Let a key sign nothing from now on. What it signed before stays good until that expires."""
-    KeyDirectory(directory).change(kid, retired_at=int(time.time()))
-    say(f"{kid} is retired; everyone knows in {REFRESH_INTERVAL:.0f} s")
+    KeyDirectory(directory).update(kid, retired_at=int(time.time()))
+    say(f"{kid} is retired; everyone knows in {REFRESH_INTERVAL_SECONDS:.0f} s")
 
 
 @command.command()
@@ -141,8 +141,8 @@ def revoke(
     A thief can write any time into what he signs. So --since is for a key of which you know that nobody had it before, and
     whose older messages you want.
     """
-    KeyDirectory(directory).change(kid, compromised_since=0 if since is None else since // 1000)
-    say(f"{kid} is revoked; everyone knows in {REFRESH_INTERVAL:.0f} s. Give its service another: bus keys rotate SERVICE --now")
+    KeyDirectory(directory).update(kid, compromised_since=0 if since is None else since // 1000)
+    say(f"{kid} is revoked; everyone knows in {REFRESH_INTERVAL_SECONDS:.0f} s. Give its service another: bus keys rotate SERVICE --now")
 
 
 @command.command()
@@ -160,11 +160,11 @@ def ring(
     """
     keys = KeyDirectory(directory)
     if use is not None:
-        keys.encrypt_with(use)
-    if add or not keys.ring():
-        keys.add_to_ring(_new_ring_key(key_id("ring")))
-        say(f"BUS_ENCRYPTION_KEYS={keys.ring_file}    (keep it secret: who has it reads what is encrypted)")
-    held = [{"kid": each.get("kid"), "encrypts": not number} for number, each in enumerate(keys.ring())]
+        keys.select_encryption_key(use)
+    if add or not keys.encryption_keys():
+        keys.add_encryption_key(_new_encryption_key(key_id("ring")))
+        say(f"BUS_ENCRYPTION_KEYS={keys.encryption_keys_file}    (keep it secret: who has it reads what is encrypted)")
+    held = [{"kid": each.get("kid"), "encrypts": not number} for number, each in enumerate(keys.encryption_keys())]
     if as_json:
         print_json(held, compact=True)
         return
@@ -173,9 +173,9 @@ def ring(
         table_console().print(f"{key['kid']}: {use_}", markup=False, highlight=False)
 
 
-def _new_ring_key(kid: str) -> dict[str, str]:
+def _new_encryption_key(kid: str) -> dict[str, str]:
     try:
-        made: dict[str, str] = import_module("bus.security.jwe").new_ring_key(kid)
+        made: dict[str, str] = import_module("bus.security.jwe").new_encryption_key(kid)
     except ModuleNotFoundError:
         raise ConfigurationError("encryption needs joserfc; pip install 'trunkline[encryption]'") from None
     return made

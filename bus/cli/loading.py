@@ -73,7 +73,7 @@ def load_router(target: str) -> Router:
     if not module or not name:
         raise ConfigurationError(f"{target!r} names no router; write MODULE:ROUTER, for example {module or 'workers.transcription'}:router")
     importable_here()
-    within = vars(imported(module))
+    within = vars(import_module_named(module))
     router = within.get(name)
     if isinstance(router, Router):
         return router
@@ -96,7 +96,7 @@ def has_default() -> bool:
 
 def check_is_here(name: str) -> None:
     """`ConfigurationError` where Python finds another package of this name: one with an `__init__.py` comes before one without."""
-    module = imported(name)
+    module = import_module_named(name)
     places = [*getattr(module, "__path__", [])] or [getattr(module, "__file__", None) or ""]
     if not any(Path(each).is_relative_to(Path.cwd()) for each in places):
         raise ConfigurationError(
@@ -104,7 +104,7 @@ def check_is_here(name: str) -> None:
         )
 
 
-def imported(name: str) -> object:
+def import_module_named(name: str) -> object:
     """The module; `ConfigurationError` where it cannot be imported. What it prints meanwhile is no data of ours."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
@@ -125,10 +125,10 @@ def imported(name: str) -> object:
 
 def imported_with_contents(name: str) -> list[str]:
     """Import a module, and of a package everything in it; their names."""
-    module = imported(name)
+    module = import_module_named(name)
     inner = sorted({f"{name}.{each}" for folder in getattr(module, "__path__", []) for each in modules_in(Path(folder))})
     for each in inner:
-        imported(each)
+        import_module_named(each)
     return inner or [name]
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.highlighter import JSONHighlighter
 from rich.table import Table
 
-__all__ = ["fits", "harmless", "print_json", "quietly", "say", "table_console"]
+__all__ = ["fits", "harmless", "print_json", "suppress_library_logs", "say", "table_console"]
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Controls but tab and newline: what other services sent must not move our reader's cursor."""
@@ -60,7 +60,7 @@ def harmless(text: str) -> str:
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
+def suppress_library_logs() -> Iterator[None]:
     """The bus's own log is silent inside."""
     log = logging.getLogger("bus")
     before = log.level

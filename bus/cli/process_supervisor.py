@@ -14,7 +14,7 @@ from typing import Any
 
 from bus.errors import ConfigurationError
 from bus.messaging.backoff import backoff
-from bus.operations.health import Place, family, probes
+from bus.operations.health import ProbeAddress, aggregate, serve_probes
 
 __all__ = ["Command", "run_processes"]
 
@@ -32,7 +32,7 @@ class Command:
     arguments: list[str]
     processes: int
     reload: bool = False
-    health: Place | None = None
+    health: ProbeAddress | None = None
     """Where the parent answers for all of them."""
 
 
@@ -42,7 +42,7 @@ async def run_processes(command: Command) -> int:
         return await _run(command, [command.arguments] * command.processes)
     with TemporaryDirectory(prefix="bus-health-") as directory:
         sockets = [Path(directory, str(number)) for number in range(1, command.processes + 1)]
-        async with probes(command.health, **family(sockets)):
+        async with serve_probes(command.health, **aggregate(sockets)):
             return await _run(command, [[*command.arguments, "--health-socket", str(socket)] for socket in sockets])
 
 

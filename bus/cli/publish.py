@@ -7,7 +7,7 @@ import typer
 
 from bus.cli.loading import contract_named
 from bus.cli.options import Contracts, File, Payload, completed_types
-from bus.cli.output import print_json, quietly, say
+from bus.cli.output import print_json, say, suppress_library_logs
 from bus.cli.payload_input import message_from
 from bus.contracts.contract import Contract, Event
 from bus.errors import ContractError
@@ -42,7 +42,7 @@ def command(
     contract = contract_named(type_, contracts or [], kind="event")
     owned(contract, as_service)
     event = message_from(contract, payload or [], file)
-    with quietly(), correlated(new_id()) as correlation_id:
+    with suppress_library_logs(), correlated(new_id()) as correlation_id:
         asyncio.run(tell(contract.service, event, timeout))  # type: ignore[arg-type]  # its contract is an event's
     if as_json:
         print_json({"type": contract.type, "correlation_id": correlation_id}, compact=True)

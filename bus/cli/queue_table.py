@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bus.messaging.topology.names import TIERS
-from bus.operations.queue_inspection import Picture, QueueState
+from bus.messaging.topology.names import RETRY_DELAYS
+from bus.operations.queue_inspection import QueueReport, QueueStatus
 
 __all__ = ["notes", "table"]
 
@@ -20,7 +20,7 @@ WORK = ("requests", "jobs", "events")
 UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
-def table(seen: Picture) -> RenderableType:
+def table(seen: QueueReport) -> RenderableType:
     """The broker, the time, and the queues."""
     grid = Table(box=None, padding=(0, 0, 0, 1), header_style="bold", pad_edge=False)
     grid.add_column("queue", overflow="fold")
@@ -36,23 +36,23 @@ def table(seen: Picture) -> RenderableType:
     return Group(head, body)
 
 
-def rows(service: str, states: list[QueueState]) -> Iterator[tuple[str | Text, ...]]:
+def rows(service: str, states: list[QueueStatus]) -> Iterator[tuple[str | Text, ...]]:
     """A service's: work queues with the number of their dead letters, retry tiers, reply queues together, what came back in vain."""
-    dead = {each.work_queue: held(each) for each in states if each.purpose == "dead"}
-    for each in (each for each in states if each.purpose in WORK):
+    dead = {each.work_queue: held(each) for each in states if each.role == "dead"}
+    for each in (each for each in states if each.role in WORK):
         yield row(service, each, dead.get(each.name))
-    for each in sorted((each for each in states if each.purpose == "retry"), key=lambda each: TIERS[each.name.rpartition(".")[2]]):
+    for each in sorted((each for each in states if each.role == "retry"), key=lambda each: RETRY_DELAYS[each.name.rpartition(".")[2]]):
         yield short(service, each), number(each.ready), number(each.unacked), "", "", ""
-    replies = [each for each in states if each.purpose == "replies"]
+    replies = [each for each in states if each.role == "replies"]
     if replies:
         waiting, unacked = (total(getattr(each, name) for each in replies) for name in ("ready", "unacked"))
         name = f"  replies ({len(replies)} {'instance' if len(replies) == 1 else 'instances'})"
         yield name, number(waiting), number(unacked), "", "", ""
-    for each in (each for each in states if each.purpose == "dead" and each.work_queue is None and held(each)):
+    for each in (each for each in states if each.role == "dead" and each.work_queue is None and held(each)):
         yield short(service, each), "", "", "", "", warned(held(each), "bold red", when=True)
 
 
-def row(service: str, each: QueueState, dead: int | None) -> tuple[str | Text, ...]:
+def row(service: str, each: QueueStatus, dead: int | None) -> tuple[str | Text, ...]:
     """One work queue."""
     return (
         short(service, each),
@@ -60,38 +60,38 @@ def row(service: str, each: QueueState, dead: int | None) -> tuple[str | Text, .
         number(each.unacked),
         warned(each.consumers, "bold yellow", when=each.consumers == 0 and bool(each.ready)),
         age(each.oldest),
-        warned(dead, "bold red", when=bool(dead)) if each.purpose != "requests" else "",
+        warned(dead, "bold red", when=bool(dead)) if each.role != "requests" else "",
     )
 
 
-def notes(seen: Picture) -> Iterator[str]:
+def notes(seen: QueueReport) -> Iterator[str]:
     """What somebody should do, and what could not be told; a line each, with rich's markup."""
     for each in seen.queues:
         yield from (f"[yellow]{escape(text)}[/]" for text in advice(each))
     if seen.without_management:
         yield f"[dim]unacked, oldest and reply queues are not known: {escape(seen.without_management)}; set BUS_MANAGEMENT_URL[/]"
-        if any(each.purpose == "requests" and each.exists and each.consumers is None for each in seen.queues):
+        if any(each.role == "requests" and each.exists and each.consumers is None for each in seen.queues):
             yield "[dim]request queues are left out: to ask again and again by AMQP would keep those alive that nobody serves[/]"
 
 
-def advice(each: QueueState) -> Iterator[str]:
+def advice(each: QueueStatus) -> Iterator[str]:
     """What is to be done about one queue."""
-    if each.trouble:
-        yield f"{each.name}: {each.trouble}"
-    if not each.exists and each.purpose in WORK:
-        yield f"{each.name} is not there: nobody serves it{' now' if each.purpose == 'requests' else ' yet'}"
-    if each.purpose in WORK and each.ready and each.consumers == 0:
+    if each.last_error:
+        yield f"{each.name}: {each.last_error}"
+    if not each.exists and each.role in WORK:
+        yield f"{each.name} is not there: nobody serves it{' now' if each.role == 'requests' else ' yet'}"
+    if each.role in WORK and each.ready and each.consumers == 0:
         yield f"{each.name}: {each.ready} wait and nobody consumes; start {each.service} with `bus run`"
-    if each.purpose == "dead" and (count := held(each)):
+    if each.role == "dead" and (count := held(each)):
         yield f"{each.name}: {count} dead {'letter' if count == 1 else 'letters'}"
 
 
-def short(service: str, each: QueueState) -> str:
+def short(service: str, each: QueueStatus) -> str:
     """The name below its service's."""
     return f"  {each.name.removeprefix(f'{service}.')}"
 
 
-def held(each: QueueState) -> int | None:
+def held(each: QueueStatus) -> int | None:
     """Everything in it."""
     return None if each.ready is None else each.ready + (each.unacked or 0)
 

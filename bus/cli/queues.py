@@ -20,7 +20,7 @@ from bus.errors import BusError, ContractError, NotFound
 from bus.messaging.suggestions import did_you_mean
 from bus.messaging.topology.declarations import job_topology, request_topology
 from bus.messaging.topology.names import service_queues
-from bus.operations.queue_inspection import Picture, Wanted, Where, picture
+from bus.operations.queue_inspection import BrokerAddress, QueueFilter, QueueReport, QueueStatus, inspect_queues
 from bus.settings import Settings, load_settings
 
 __all__ = ["command"]
@@ -46,30 +46,30 @@ def command(
     jobs, events and dead letters, which are in quorum queues, there is "-".
     """
     settings = load_settings()
-    where = Where.of(settings, renew=watch is None)
+    where = BrokerAddress.of(settings, renew=watch is None)
     wanted = wanted_queues(target, contracts or [])
     if watch is not None:
         asyncio.run(watched(settings, wanted, watch, as_json=as_json))
         return
-    seen = asyncio.run(picture(where, wanted))
+    seen = asyncio.run(inspect_queues(where, wanted))
     if not seen.queues and target and not wanted.names:
         raise NotFound(f"there are no queues of a service {target!r}{did_you_mean(target, asyncio.run(services(where)))}")
     show(seen, as_json=as_json)
 
 
-def wanted_queues(target: str | None, contracts: Sequence[str]) -> Wanted:
+def wanted_queues(target: str | None, contracts: Sequence[str]) -> QueueFilter:
     """What the argument names."""
     if target is None:
-        return Wanted()
+        return QueueFilter()
     if ":" in target:
         router = load_router(target)
         needed = {queue.name for _, topology in router.topology().values() for queue in topology.queues}
-        return Wanted(names=tuple(sorted(needed)), service=router.name)
+        return QueueFilter(names=tuple(sorted(needed)), service=router.name)
     try:
         check_part(target, "service")
     except ContractError as error:
         raise ContractError(f"{error}; or write MODULE:ROUTER") from None
-    return Wanted(service=target, guesses=(*service_queues(target), *owned(target, contracts)))
+    return QueueFilter(service=target, guesses=(*service_queues(target), *owned(target, contracts)))
 
 
 def owned(service: str, contracts: Sequence[str]) -> set[str]:
@@ -83,12 +83,12 @@ def owned(service: str, contracts: Sequence[str]) -> set[str]:
     return {queue.name for topology in topologies for queue in topology.queues}
 
 
-async def services(where: Where) -> set[str]:
+async def services(where: BrokerAddress) -> set[str]:
     """Those that have queues."""
-    return {each.service for each in (await picture(where, Wanted())).queues}
+    return {each.service for each in (await inspect_queues(where, QueueFilter())).queues}
 
 
-async def watched(settings: Settings, wanted: Wanted, seconds: float, *, as_json: bool) -> None:
+async def watched(settings: Settings, wanted: QueueFilter, seconds: float, *, as_json: bool) -> None:
     """Look every so many seconds until a signal; a broker that does not answer meanwhile is told, and asked again."""
     with signals() as stop, Live(console=table_console(), auto_refresh=False) as live:
         while not stop.is_set():
@@ -102,12 +102,12 @@ async def watched(settings: Settings, wanted: Wanted, seconds: float, *, as_json
             stopping.cancel()
 
 
-async def look(settings: Settings, wanted: Wanted) -> Picture:
+async def look(settings: Settings, wanted: QueueFilter) -> QueueReport:
     """What is there now; with a password's file with what that has now."""
-    return await picture(Where.of(settings, renew=False), wanted)
+    return await inspect_queues(BrokerAddress.of(settings, renew=False), wanted)
 
 
-def update(live: Live, looking: "asyncio.Future[Picture]", *, as_json: bool) -> None:
+def update(live: Live, looking: "asyncio.Future[QueueReport]", *, as_json: bool) -> None:
     """Show what was seen in place of what was shown, or as the next line."""
     error = looking.exception()
     if error is not None and not isinstance(error, BusError):
@@ -122,7 +122,7 @@ def update(live: Live, looking: "asyncio.Future[Picture]", *, as_json: bool) -> 
         live.update(Group(*(Text.from_markup(line) for line in notes(seen)), table(seen)), refresh=True)
 
 
-def show(seen: Picture, *, as_json: bool) -> None:
+def show(seen: QueueReport, *, as_json: bool) -> None:
     """For a program, or for a person."""
     if as_json:
         print_json(as_value(seen), compact=True)
@@ -133,11 +133,28 @@ def show(seen: Picture, *, as_json: bool) -> None:
         console.print(line, highlight=False)
 
 
-def as_value(seen: Picture) -> dict[str, Any]:
+def queue_value(status: QueueStatus) -> dict[str, Any]:
+    """Return one queue as JSON; the keys are part of the command line's interface."""
+    return {
+        "name": status.name,
+        "service": status.service,
+        "purpose": status.role,
+        "work_queue": status.work_queue,
+        "type": status.type,
+        "exists": status.exists,
+        "ready": status.ready,
+        "unacked": status.unacked,
+        "consumers": status.consumers,
+        "oldest": None if status.oldest is None else round(status.oldest, 1),
+        "trouble": status.last_error,
+    }
+
+
+def as_value(seen: QueueReport) -> dict[str, Any]:
     """For programs: names in full, null for what nobody could tell, seconds."""
     return {
         "broker": asdict(seen.server),
         "at": round(seen.at, 3),
         "without_management": seen.without_management,
-        "queues": [{**asdict(each), "oldest": None if each.oldest is None else round(each.oldest, 1)} for each in seen.queues],
+        "queues": [queue_value(each) for each in seen.queues],
     }

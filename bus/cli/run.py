@@ -15,7 +15,7 @@ import typer
 
 from bus.cli.loading import load_router
 from bus.cli.process_supervisor import Command, run_processes
-from bus.operations.health import Place, probes
+from bus.operations.health import ProbeAddress, serve_probes
 from bus.operations.logging import configure_logging
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
@@ -51,7 +51,7 @@ def command(
     raise typer.Exit(asyncio.run(serve(load_router(target), settings, health_socket or health, partial(_tell, notification_fd))))
 
 
-async def serve(router: Router, settings: Settings, health: Place | None, started: Callable[[], None]) -> int:
+async def serve(router: Router, settings: Settings, health: ProbeAddress | None, started: Callable[[], None]) -> int:
     """Serve until a signal; the exit code: 0 after a clean stop, 128 + the signal's number after a second one.
 
     `started` is called once, when every consumer is ready.
@@ -71,7 +71,9 @@ def _nobody() -> None:
     """Nobody wants to know."""
 
 
-async def serve_until(router: Router, stop: asyncio.Event, bus: Bus, health: Place | None, started: Callable[[], None] = _nobody) -> None:
+async def serve_until(
+    router: Router, stop: asyncio.Event, bus: Bus, health: ProbeAddress | None, started: Callable[[], None] = _nobody
+) -> None:
     """Serve until `stop` is set, and answer health probes meanwhile, from before the first connection until after the last."""
 
     async def ready() -> str | None:
@@ -79,7 +81,7 @@ async def serve_until(router: Router, stop: asyncio.Event, bus: Bus, health: Pla
             return "stopping"
         return None if bus.ready else "not every consumer is registered at the broker"
 
-    async with probes(health, ready=ready), bus, bus.serving(router):
+    async with serve_probes(health, ready=ready), bus, bus.serving(router):
         started()
         await stop.wait()
         # Who has pressed Ctrl-C should not wonder for the whole grace.

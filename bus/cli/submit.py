@@ -8,7 +8,7 @@ import typer
 
 from bus.cli.loading import contract_named
 from bus.cli.options import CLI, AsJson, AsService, Contracts, File, Payload, completed_types
-from bus.cli.output import print_json, quietly, say
+from bus.cli.output import print_json, say, suppress_library_logs
 from bus.cli.payload_input import message_from
 from bus.contracts.contract import Job, Message, encode
 from bus.errors import DeadlineExceeded
@@ -46,7 +46,7 @@ def command(
     """
     contract = contract_named(type_, contracts or [], kind="job")
     job: Any = message_from(contract, payload or [], file)
-    with quietly(), correlated(new_id()) as correlation_id:
+    with suppress_library_logs(), correlated(new_id()) as correlation_id:
         if no_wait:
             print_json({"id": asyncio.run(submit(as_service, job, timeout)), "correlation_id": correlation_id}, compact=as_json)
             return

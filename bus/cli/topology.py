@@ -12,19 +12,19 @@ from rich.status import Status
 
 from bus.cli.loading import known_contracts, load_router
 from bus.cli.options import Contracts
-from bus.cli.output import harmless, print_json, quietly, say
+from bus.cli.output import harmless, print_json, say, suppress_library_logs
 from bus.errors import InvalidArgument
 from bus.operations.topology.apply import apply as make
 from bus.operations.topology.apply import plan as compared
 from bus.operations.topology.definitions import definitions
 from bus.operations.topology.diff import Plan
-from bus.operations.topology.migrate import Progress
+from bus.operations.topology.migrate import MigrationProgress
 from bus.operations.topology.migrate import migrate as remade
-from bus.operations.topology.permissions import ADMINISTRATOR, broker_users, permissions, refuse_ungranted, users
-from bus.operations.topology.required import Wanted
+from bus.operations.topology.permissions import ADMINISTRATOR, broker_users, check_consume_grants, permissions, users
+from bus.operations.topology.required import RequiredTopology
 from bus.operations.topology.user_passwords import read_passwords
 from bus.operations.topology.verify import verify as verified
-from bus.runtime.requirements import wanted_by
+from bus.runtime.requirements import required_by
 from bus.security.grants_file import load_grants
 from bus.settings import Settings, load_settings
 
@@ -70,7 +70,7 @@ def apply(routers: Routers, *, management_url: ManagementUrl = None, as_json: As
     needed. 2: something is left, such as a queue that cannot be changed in place; see migrate.
     """
     settings = configured(management_url)
-    with quietly():
+    with suppress_library_logs():
         done = asyncio.run(make(wanted(routers, settings), settings))
     for each in done.before.having("missing"):
         if each not in done.after.differences:
@@ -86,7 +86,7 @@ def verify(routers: Routers, *, management_url: ManagementUrl = None, as_json: A
     rights, which tells missing exchanges and queues, and says what it could not see. Exit codes as of plan.
     """
     settings = configured(management_url)
-    with quietly():
+    with suppress_library_logs():
         found = asyncio.run(verified(wanted(routers, settings), settings))
     end(found, routers, as_json=as_json)
 
@@ -134,9 +134,9 @@ def access(
     known = known_contracts(contracts or []).contracts
     granted = load_grants(grants, known)
     for router in served:
-        refuse_ungranted(router.name, router.contracts, granted)
+        check_consume_grants(router.name, router.contracts, granted)
     found = broker_users(granted, known, [router.name for router in served])
-    needed = wanted_by(served, load_settings(topology="verify")).topology
+    needed = required_by(served, load_settings(topology="verify")).topology
     made = {"users": users(found, read_passwords(passwords) if passwords else None)} if passwords or certificates else {}
     print_json({**definitions(needed, vhost=vhost), **made, **permissions(found, vhost=vhost)}, compact=False)
     if not made:
@@ -164,14 +164,17 @@ def migrate(
     in its header "redelivered". It is refused while anybody consumes the queue: stop the workers first.
     """
     settings = configured(management_url)
-    with Console(stderr=True).status("looking") as status, quietly():
+    with Console(stderr=True).status("looking") as status, suppress_library_logs():
         done = asyncio.run(remade(queue, wanted([router], settings), settings, wait=wait, report=Shown(status)))
     if as_json:
-        print_json({"queue": queue, "done": done is not None, **(asdict(done) if done else {"moved": 0, "again": 0})}, compact=True)
+        print_json(
+            {"queue": queue, "done": done is not None, "moved": done.moved if done else 0, "again": done.redelivered if done else 0},
+            compact=True,
+        )
     elif done is None:
         say(f"{queue} is as it is needed; nothing to do")
     else:
-        say(f"{queue} is made anew; {done.moved} messages are back in it, {done.again} may be there twice")
+        say(f"{queue} is made anew; {done.moved} messages are back in it, {done.redelivered} may be there twice")
 
 
 class Shown:
@@ -181,7 +184,7 @@ class Shown:
         self._status = status
         self._step = ""
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: MigrationProgress) -> None:
         """Show it."""
         if progress.step != self._step:
             self._step = progress.step
@@ -196,16 +199,16 @@ def configured(management_url: str | None) -> Settings:
     return load_settings(management_url=management_url) if management_url else load_settings()
 
 
-def wanted(targets: Sequence[str], settings: Settings) -> Wanted:
+def wanted(targets: Sequence[str], settings: Settings) -> RequiredTopology:
     """What the routers that are named need."""
-    return wanted_by([load_router(each) for each in targets], settings)
+    return required_by([load_router(each) for each in targets], settings)
 
 
 def end(found: Plan, targets: Sequence[str], *, as_json: bool) -> None:
     """Show a plan, and exit with what it says."""
     if as_json:
         print_json(
-            {"clean": found.clean, "differences": [asdict(each) for each in found.differences], "unseen": found.unseen}, compact=True
+            {"clean": found.clean, "differences": [asdict(each) for each in found.differences], "unseen": found.not_read}, compact=True
         )
     else:
         show(found, targets)
@@ -217,7 +220,7 @@ def show(found: Plan, targets: Sequence[str]) -> None:
     console = Console()
     for each in found.differences:
         console.print(harmless(str(each)), style=COLOURS[each.verdict], markup=False, highlight=False, soft_wrap=True)
-    for unseen in found.unseen:
+    for unseen in found.not_read:
         say(f"not looked at: {unseen}")
     for name in dict.fromkeys(each.name for each in found.having("different", "unfinished") if each.what == "queue"):
         say(f"to change it: bus topology migrate {targets[0] if len(targets) == 1 else 'MODULE:ROUTER'} {name}")

@@ -43,9 +43,9 @@ PERMISSION = re.compile(r"[a-z][a-z0-9:._-]*")
 VERSION_PART = re.compile(r"v\d+")
 # A queue's name is an AMQP short string (255 bytes); the longest is that of a subscription's dead letters:
 # <service>.events.<contract>.v<version>.<subscription>.dead
-LONGEST_NAME = 100
-LONGEST_PART = 60
-HIGHEST_VERSION = 9999
+MAX_NAME_LENGTH = 100
+MAX_PART_LENGTH = 60
+MAX_VERSION = 9999
 OURS = "bus"
 """The prefix of the bus's own exchanges and types; no service has it."""
 
@@ -92,13 +92,13 @@ class Event(Message):
     """A fact; zero or more services care."""
 
 
-class Asks(Protocol[Q_co, R_co]):
+class RequestClass(Protocol[Q_co, R_co]):
     """What a request's class is to the type checker: it knows its own type and its reply's."""
 
     def __asks__(self) -> tuple[type[Q_co], type[R_co]]: ...
 
 
-class Orders(Protocol[Q_co, R_co]):
+class JobClass(Protocol[Q_co, R_co]):
     """What a job's class is to the type checker: it knows its own type and its result's."""
 
     def __orders__(self) -> tuple[type[Q_co], type[R_co]]: ...
@@ -230,33 +230,33 @@ def contract_of(model: type[Message]) -> Contract:
 
 def check_part(part: str, what: str) -> None:
     """`ContractError` where the name of a service or subscription could not be a part of a queue's name."""
-    if not PART.fullmatch(part) or len(part) > LONGEST_PART:
+    if not PART.fullmatch(part) or len(part) > MAX_PART_LENGTH:
         raise ContractError(
-            f"{part[:LONGEST_NAME]!r} is no name of a {what}; write lower-case letters, digits and dashes, at most {LONGEST_PART}"
+            f"{part[:MAX_NAME_LENGTH]!r} is no name of a {what}; write lower-case letters, digits and dashes, at most {MAX_PART_LENGTH}"
         )
     if part == OURS:
         raise ContractError(f"{part!r} is no name of a {what}: it is the bus's own")
 
 
 def _check_name(name: str, version: int, model: type[Message]) -> None:
-    if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+    if not NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
         raise ContractError(
             f"{_place(model)}: {name!r} is no contract name; write '<service>.<operation>' in lower-case letters, "
-            f"digits and dashes, at most {LONGEST_NAME} characters"
+            f"digits and dashes, at most {MAX_NAME_LENGTH} characters"
         )
     parts = name.split(".")
     check_part(parts[0], "service")
     if any(VERSION_PART.fullmatch(part) for part in parts):
         raise ContractError(f"{_place(model)}: {name!r} has a version in it; write version= instead")
-    if not 1 <= version <= HIGHEST_VERSION:
-        raise ContractError(f"{_place(model)}: versions go from 1 to {HIGHEST_VERSION}, not {version}")
+    if not 1 <= version <= MAX_VERSION:
+        raise ContractError(f"{_place(model)}: versions go from 1 to {MAX_VERSION}, not {version}")
 
 
 def _check_permission(permission: str | None, model: type[Message]) -> None:
-    if permission is not None and (not PERMISSION.fullmatch(permission) or len(permission) > LONGEST_NAME):
+    if permission is not None and (not PERMISSION.fullmatch(permission) or len(permission) > MAX_NAME_LENGTH):
         raise ContractError(
-            f"{_place(model)}: {permission[:LONGEST_NAME]!r} is no permission; write lower-case letters, digits and any of ':.-_', "
-            f"at most {LONGEST_NAME} characters, such as 'read:notes'"
+            f"{_place(model)}: {permission[:MAX_NAME_LENGTH]!r} is no permission; write lower-case letters, digits and any of ':.-_', "
+            f"at most {MAX_NAME_LENGTH} characters, such as 'read:notes'"
         )
 
 

@@ -44,7 +44,7 @@ def decode(model: type[Any] | None, body: bytes, *, extra: Literal["forbid"] | N
     raise ContractViolation(f"{model.__name__}: {faults}")  # outside of the handler, as in `encode`
 
 
-MOST_FAULTS_SHOWN = 5
+MAX_FAULTS_SHOWN = 5
 RULES = frozenset(get_args(ErrorType))
 """The rules that are pydantic's own; a validator may name one of its own after what it saw."""
 
@@ -56,7 +56,7 @@ def _faults(model: type[BaseModel], error: ValidationError) -> str:
     shown = [
         f"{'.'.join(str(part) if isinstance(part, int) or part in names else '*' for part in fault['loc']) or 'body'}: "
         f"{fault['type'].replace('_', ' ') if fault['type'] in RULES else 'a rule of its own'}"
-        for fault in faults[:MOST_FAULTS_SHOWN]
+        for fault in faults[:MAX_FAULTS_SHOWN]
     ]
     more = len(faults) - len(shown)
     return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")

@@ -32,7 +32,7 @@ STRINGS = {
 """By JSON schema's formats; the addresses are those that are set aside for documents."""
 LIBRARIES = {"pydantic", "bus", "typing", "builtins"}
 """Their classes have no fields of a message, and their long sources take a while to read."""
-DEEPEST = 8
+MAX_SAMPLE_DEPTH = 8
 """Levels of a sample; a model that holds itself ends here."""
 
 
@@ -57,7 +57,7 @@ def fields_of(model: type[BaseModel]) -> list[Field]:
     return [
         Field(
             name=name,
-            type=described(each, definitions),
+            type=describe(each, definitions),
             required=name in required,
             description=each.get("description") or written.get(name),
         )
@@ -98,19 +98,19 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any] | None:
 
 def sample_of(schema: Schema) -> Any:
     """A value that fits as far as a schema can tell: defaults and examples where there are any, else the least that is allowed."""
-    return sample(schema, schema.get("$defs", {}), DEEPEST)
+    return sample(schema, schema.get("$defs", {}), MAX_SAMPLE_DEPTH)
 
 
-def described(schema: Schema, definitions: Schema) -> str:
+def describe(schema: Schema, definitions: Schema) -> str:
     """A type in a few words: `uuid`, `array of Segment`, `en or de`."""
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
     if "const" in schema or "enum" in schema:
         return " or ".join(str(each) for each in schema.get("enum", [schema.get("const")]))
     if branches := schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"):
-        return " or ".join(dict.fromkeys(described(each, definitions) for each in branches))
+        return " or ".join(dict.fromkeys(describe(each, definitions) for each in branches))
     if schema.get("type") == "array" and "items" in schema:
-        return f"array of {described(schema['items'], definitions)}"
+        return f"array of {describe(schema['items'], definitions)}"
     return str(schema.get("format") or schema.get("type") or "any")
 
 

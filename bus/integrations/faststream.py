@@ -68,12 +68,12 @@ def attach(
 
 
 def _serve(app: AnyApplication, router: Router, bus: Bus) -> None:
-    served = Served(bus, router)
-    app.after_startup(served.begin)
-    app.on_shutdown(served.end)
+    served = AttachedService(bus, router)
+    app.after_startup(served.start)
+    app.on_shutdown(served.stop)
 
 
-class Served:
+class AttachedService:
     """A router, served between two hooks of an application."""
 
     def __init__(self, bus: Bus, router: Router) -> None:
@@ -82,7 +82,7 @@ class Served:
         self._stop = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
 
-    async def begin(self) -> None:
+    async def start(self) -> None:
         """Returns when every consumer is ready; raises what `Bus` raises at its start."""
         if self._serving is not None:
             raise FailedPrecondition("an application runs once; make another to run again")
@@ -101,7 +101,7 @@ class Served:
             ready.set()
             await self._stop.wait()
 
-    async def end(self) -> None:
+    async def stop(self) -> None:
         """A clean stop, before FastStream closes the connection."""
         self._stop.set()
         if self._serving is not None and not self._serving.done():

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from bus.contracts.contract import Event, Job, Message, Request
 from bus.errors import InvalidArgument
-from bus.messaging.envelope import LONGEST_TEXT, Envelope, Progress
+from bus.messaging.envelope import MAX_TEXT_LENGTH, Envelope, Progress
 
 __all__ = ["Context", "JobHandle", "Sender", "correlated", "correlation", "current", "handling"]
 
@@ -96,8 +96,8 @@ def handling(context: Context) -> Iterator[Context]:
 @contextmanager
 def correlated(correlation_id: str) -> Iterator[str]:
     """What is sent inside, and not while handling a message, has this correlation id; `InvalidArgument` where no header could."""
-    if len(correlation_id) > LONGEST_TEXT or not _is_unicode(correlation_id):
-        raise InvalidArgument(f"a correlation id is a text of at most {LONGEST_TEXT} characters")
+    if len(correlation_id) > MAX_TEXT_LENGTH or not _is_unicode(correlation_id):
+        raise InvalidArgument(f"a correlation id is a text of at most {MAX_TEXT_LENGTH} characters")
     token = correlation.set(correlation_id)
     try:
         yield correlation_id

@@ -10,31 +10,31 @@ from typing_extensions import override
 
 from bus.contracts.contract import Message, encode
 from bus.errors import BusError, Internal
-from bus.messaging.ids import uuid_source
+from bus.messaging.ids import uuid4_factory
 
 __all__ = [
     "ERROR_TYPE",
-    "LONGEST_TEXT",
+    "MAX_TEXT_LENGTH",
     "PROGRESS_SUFFIX",
     "REPLY_SUFFIX",
     "Envelope",
     "ErrorReply",
     "Progress",
-    "Traffic",
+    "MessageRole",
     "error_reply",
     "new_id",
     "progress_update",
     "reply",
 ]
 
-Traffic = Literal["request", "reply", "event", "job", "update"]
+MessageRole = Literal["request", "reply", "event", "job", "update"]
 """What role a message plays. It is not on the wire: a receiver knows it from the queue, a sender from the contract."""
 
 REPLY_SUFFIX, PROGRESS_SUFFIX = ".reply", ".progress"
 ERROR_TYPE = "bus.error.v1"
-LONGEST_TEXT = 1024
+MAX_TEXT_LENGTH = 1024
 """Characters of one of our headers. A longer one would be copied into all that it causes."""
-HIDDEN = frozenset({"body", "authorization", "proof", "counter_proof"})
+HIDDEN = frozenset({"body", "authorization", "proof", "expiry_override"})
 NO_HEADERS: Mapping[str, str | int] = MappingProxyType({})
 
 
@@ -47,7 +47,7 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     """Unique; all attempts and redeliveries of one message share it."""
     type: str
     """`<name>.v<version>`; replies: the request's type + `.reply`; error replies: `bus.error.v1`."""
-    traffic: Traffic
+    role: MessageRole
     source: str
     """The sending service."""
     body: bytes = b""
@@ -84,12 +84,12 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     """Requests and replies: `Bearer <service token>`. Not in the repr, as the two below."""
     proof: str | None = None
     """Events and jobs: a compact JWT about this message."""
-    counter_proof: str | None = None
+    expiry_override: str | None = None
     """An operator's word that it may be handled although `proof` has expired."""
     headers: Mapping[str, str | int] = NO_HEADERS
     """All other headers, such as `dead-*` or a user's own; carried along by copies."""
 
-    def evolve(self, **changes: Any) -> "Envelope":
+    def replace(self, **changes: Any) -> "Envelope":
         """The same message with some attributes changed."""
         return replace(self, **changes)
 
@@ -119,7 +119,7 @@ class Progress(Message):
     """The code of the failure, where an attempt failed and the job will be tried again."""
 
 
-new_id = uuid_source()
+new_id = uuid4_factory()
 """An unguessable message id (a UUID, 122 random bits): a reply is matched by it alone."""
 
 
@@ -146,7 +146,7 @@ def _answer(request: Envelope, type_: str, body: bytes, *, source: str, error: s
     return Envelope(
         id=new_id(),
         type=type_,
-        traffic="reply" if request.traffic == "request" else "update",
+        role="reply" if request.role == "request" else "update",
         source=source,
         body=body,
         correlation_id=request.correlation_id or request.id,

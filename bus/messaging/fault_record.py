@@ -8,14 +8,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from bus.messaging.envelope import Envelope
-from bus.messaging.settlement import DeadLetter
+from bus.messaging.settlement import MoveToDeadLetters
 
 __all__ = [
     "FIRST_FAILED",
     "PARKED",
     "REPLAYS",
     "FaultRecord",
-    "Worker",
+    "FailedBy",
     "fault_headers",
     "read_record",
     "record_headers",
@@ -32,9 +32,9 @@ PARKED = "parked-at"
 """Milliseconds since the epoch; on a message that waited once for its key to become known."""
 REPLAYS = "replays"
 """How often a message was taken out of the dead letters; each time is a life of its own."""
-LONGEST_REASON = 1000
+MAX_REASON_LENGTH = 1000
 """Characters of the reason: a header frame larger than the connection's frames costs the connection."""
-LONGEST_NAME = 200
+MAX_NAME_LENGTH = 200
 """Characters of a class, host or version."""
 UNKNOWN = "unknown"
 
@@ -47,7 +47,7 @@ def _trunkline() -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Worker:
+class FailedBy:
     """Who gave a message up."""
 
     service: str
@@ -91,23 +91,23 @@ def since_first_failure(headers: Mapping[str, str | int], now: int) -> Headers:
     return {FIRST_FAILED: first, **{name: value for name, value in headers.items() if name != FIRST_FAILED}}
 
 
-def fault_headers(envelope: Envelope, decision: DeadLetter, error: str, *, queue: str, now: int, worker: Worker) -> Headers:
+def fault_headers(envelope: Envelope, decision: MoveToDeadLetters, error: str, *, queue: str, now: int, worker: FailedBy) -> Headers:
     """All headers of a dead letter: the record, then its own. `error` is the error's class, `now` in ms.
 
     The record comes first, because who reads headers stops at a size; a record of another death is replaced as a whole.
     """
     record: Headers = {
         "dead-code": decision.code,
-        "dead-error": error[:LONGEST_NAME],
-        "dead-reason": decision.reason[:LONGEST_REASON].encode(errors="replace").decode(),
+        "dead-error": error[:MAX_NAME_LENGTH],
+        "dead-reason": decision.reason[:MAX_REASON_LENGTH].encode(errors="replace").decode(),
         "dead-attempts": envelope.attempt,
         "dead-at": now,
         "dead-queue": queue,
         "dead-by": worker.service,
-        "dead-host": worker.host[:LONGEST_NAME],
+        "dead-host": worker.host[:MAX_NAME_LENGTH],
         "dead-trunkline": worker.trunkline,
     }
-    told: Headers = {"dead-version": worker.version[:LONGEST_NAME]} if worker.version else {}
+    told: Headers = {"dead-version": worker.version[:MAX_NAME_LENGTH]} if worker.version else {}
     return record | told | since_first_failure(without_record(envelope.headers), now)
 
 

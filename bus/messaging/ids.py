@@ -4,17 +4,17 @@ import os
 from collections import deque
 from collections.abc import Callable
 
-__all__ = ["hex_source", "uuid_source"]
+__all__ = ["random_hex_factory", "uuid4_factory"]
 
 BATCH = 256
 
 
-def hex_source(size: int) -> Callable[[], str]:
+def random_hex_factory(size: int) -> Callable[[], str]:
     """A function that gives `size` random bytes in hex, fit for secrets; safe in threads, and after a fork."""
     return _source(size, bytes.hex)
 
 
-def uuid_source() -> Callable[[], str]:
+def uuid4_factory() -> Callable[[], str]:
     """A function that gives random UUIDs (RFC 9562, version 4) as text; fit and safe as `hex_source`."""
     return _source(16, _uuid)
 

@@ -8,7 +8,7 @@ from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import BusError, code_of, safe_reason
 from bus.messaging.backoff import wait_seconds
 
-__all__ = ["Ack", "DeadLetter", "Requeue", "Retry", "Settlement", "delay_after", "delays_of", "settle"]
+__all__ = ["Ack", "MoveToDeadLetters", "Requeue", "Retry", "Settlement", "delay_after", "delays_of", "decide"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
+class MoveToDeadLetters:
     """A copy into the dead-letter queue, then ack."""
 
     code: str
@@ -36,7 +36,7 @@ class Requeue:
     """Back to the broker; only where even the copy could not be published."""
 
 
-Settlement = Ack | Retry | DeadLetter | Requeue
+Settlement = Ack | Retry | MoveToDeadLetters | Requeue
 
 
 def delay_after(attempt: int, policy: RetryPolicy) -> float:
@@ -52,7 +52,7 @@ def delays_of(policy: RetryPolicy) -> tuple[float, ...]:
     return tuple(delay_after(attempt, policy) for attempt in range(1, policy.attempts))
 
 
-def settle(error: BaseException | None, attempt: int, policy: RetryPolicy, *, lasted: float = 0) -> Settlement:
+def decide(error: BaseException | None, attempt: int, policy: RetryPolicy, *, lasted: float = 0) -> Settlement:
     """What becomes of an event or job after attempt `attempt` (from 1) ended with `error`, or well.
 
     `lasted` is the seconds since its first failure.
@@ -60,10 +60,10 @@ def settle(error: BaseException | None, attempt: int, policy: RetryPolicy, *, la
     if error is None:
         return Ack()
     if attempt >= policy.attempts or _permanent(error, policy):
-        return DeadLetter(code=code_of(error), reason=safe_reason(error))
+        return MoveToDeadLetters(code=code_of(error), reason=safe_reason(error))
     delay = delay_after(attempt, policy)
     if policy.total_time is not None and lasted + delay > policy.total_time:
-        return DeadLetter(code=code_of(error), reason=safe_reason(error))
+        return MoveToDeadLetters(code=code_of(error), reason=safe_reason(error))
     return Retry(delay=delay)
 
 

@@ -5,20 +5,20 @@ from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Any
 
-__all__ = ["Deadlines", "OutOfTime"]
+__all__ = ["SharedTimer", "TimerExpired"]
 
-TICK = 0.02
+TICK_SECONDS = 0.02
 """Seconds between two looks; by so much a deadline may be noticed late."""
 
 
-class OutOfTime(Exception):
+class TimerExpired(Exception):
     """The work took longer than it may."""
 
 
 Due = dict[Hashable, tuple[float, Callable[[], object]]]
 
 
-class Deadlines:
+class SharedTimer:
     """What has to happen by when, on each event loop's own clock."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Deadlines:
         for other in [other for other in self._due if other.is_closed()]:
             del self._due[other]
         due = self._due[loop] = {}
-        loop.call_later(TICK, self._look, loop, due)
+        loop.call_later(TICK_SECONDS, self._look, loop, due)
         return due
 
     def _look(self, loop: asyncio.AbstractEventLoop, due: Due) -> None:
@@ -56,21 +56,21 @@ class Deadlines:
                     entry[1]()
         finally:  # whoever raises: the others still have deadlines
             if due:
-                loop.call_later(TICK, self._look, loop, due)
+                loop.call_later(TICK_SECONDS, self._look, loop, due)
             else:
                 del self._due[loop]
 
-    def limit(self, seconds: float) -> "Limit":
+    def limit(self, seconds: float) -> "TimeoutScope":
         """`with deadlines.limit(seconds):` cancels what takes longer, and raises `OutOfTime`. As `asyncio.timeout`, by the shared timer."""
-        return Limit(self, seconds)
+        return TimeoutScope(self, seconds)
 
 
-class Limit:
+class TimeoutScope:
     """What ends a task's work."""
 
     __slots__ = ("_before", "_deadlines", "_expired", "_loop", "_seconds", "_task")
 
-    def __init__(self, deadlines: Deadlines, seconds: float) -> None:
+    def __init__(self, deadlines: SharedTimer, seconds: float) -> None:
         self._deadlines = deadlines
         self._seconds = seconds
         self._expired = False
@@ -93,4 +93,4 @@ class Limit:
         """End; a cancellation that was not of this limit's making goes on as one."""
         self._deadlines.discard(self._loop, self)
         if self._expired and self._task.uncancel() <= self._before and isinstance(error, asyncio.CancelledError):
-            raise OutOfTime from None
+            raise TimerExpired from None

@@ -7,10 +7,10 @@ from bus.errors import PermissionDenied
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
 
-__all__ = ["permit"]
+__all__ = ["authorize"]
 
 
-def permit(refusal: Callable[[Contract], PermissionDenied | None], *, catalog: Catalog = CATALOG) -> Middleware:
+def authorize(refusal: Callable[[Contract], PermissionDenied | None], *, catalog: Catalog = CATALOG) -> Middleware:
     """Send what `refusal` has nothing against; what is no contract of this process is for the receiver to judge."""
 
     def layer(inner: Handler) -> Handler:

@@ -7,7 +7,7 @@ from bus.errors import DeadlineExceeded
 from bus.messaging.context import current
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
-from bus.messaging.timers import Deadlines, OutOfTime
+from bus.messaging.timers import SharedTimer, TimerExpired
 
 __all__ = ["client_deadline", "server_deadline"]
 
@@ -24,9 +24,9 @@ def client_deadline(*, clock: Clock = time.time) -> Middleware:
     def layer(inner: Handler) -> Handler:
         async def call(envelope: Envelope) -> Envelope | None:
             context = current.get()
-            inherited = context.deadline if context and envelope.traffic == "request" else None
+            inherited = context.deadline if context and envelope.role == "request" else None
             if inherited is not None and (envelope.deadline is None or inherited < envelope.deadline):
-                envelope = envelope.evolve(deadline=inherited)
+                envelope = envelope.replace(deadline=inherited)
             if envelope.deadline is not None and envelope.deadline <= clock() * 1000:
                 raise DeadlineExceeded(f"{envelope.type}: the deadline had passed before it was sent")
             return await inner(envelope)
@@ -43,7 +43,7 @@ def server_deadline(*, clock: Clock = time.time, leeway: float = 30, longest: fl
     clock kill live work, the second alone would give a request that waited in the queue its whole time again.
     One that says neither, which a client in another language may send, ends after `longest`. Both are in seconds.
     """
-    deadlines = Deadlines()
+    deadlines = SharedTimer()
 
     def layer(inner: Handler) -> Handler:
         async def call(envelope: Envelope) -> Envelope | None:
@@ -59,7 +59,7 @@ def server_deadline(*, clock: Clock = time.time, leeway: float = 30, longest: fl
             try:
                 with deadlines.limit(left):
                     return await inner(envelope)
-            except OutOfTime:
+            except TimerExpired:
                 raise DeadlineExceeded(f"{envelope.type}: not done within {left:.3g} s") from None
 
         return call
@@ -69,7 +69,7 @@ def server_deadline(*, clock: Clock = time.time, leeway: float = 30, longest: fl
 
 def _end(envelope: Envelope, leeway: int, longest: int) -> int | None:
     """Milliseconds since the epoch."""
-    if envelope.traffic != "request":
+    if envelope.role != "request":
         return envelope.deadline  # set by the receiver from the handler's own timeout, on this machine's clock
     if envelope.received is None:
         return None if envelope.deadline is None else envelope.deadline + leeway

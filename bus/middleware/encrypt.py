@@ -4,17 +4,17 @@ from collections.abc import Awaitable
 
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
-from bus.security.encryption import Cipher
+from bus.security.encryption import PayloadCipher
 
-__all__ = ["seal"]
+__all__ = ["encrypt"]
 
 
-def seal(cipher: Cipher) -> Middleware:
+def encrypt(cipher: PayloadCipher) -> Middleware:
     """Encrypt payloads that are to be. Next to `sign`, which signs what is sent: each attempt has a data key of its own."""
 
     def layer(inner: Handler) -> Handler:
         def call(envelope: Envelope) -> Awaitable[Envelope | None]:
-            return inner(cipher.seal(envelope))
+            return inner(cipher.encrypt(envelope))
 
         return call
 

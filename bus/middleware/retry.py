@@ -31,7 +31,7 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
                     return await inner(envelope)
                 except (Unavailable, ResourceExhausted, DeadlineExceeded, PermissionDenied) as error:
                     wait = backoff(attempt)
-                    if not _again(envelope, error, catalog) or _late(envelope, clock() + wait):
+                    if not _next_delay(envelope, error, catalog) or _late(envelope, clock() + wait):
                         if not doubtful:
                             raise
                         raise _in_doubt(error) from None
@@ -44,12 +44,12 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
     return layer
 
 
-def _again(envelope: Envelope, error: BusError, catalog: Catalog) -> bool:
-    if isinstance(error, ResourceExhausted) and envelope.traffic != "request":
+def _next_delay(envelope: Envelope, error: BusError, catalog: Catalog) -> bool:
+    if isinstance(error, ResourceExhausted) and envelope.role != "request":
         return True  # the broker's nack: a queue that is full drains, and one that lost its leader has another in seconds
     if not isinstance(error, ConnectionLost):
         return False  # nobody there is an answer; and a transport that could not send has waited for the deadline already
-    if envelope.traffic != "request" or not error.maybe_executed:
+    if envelope.role != "request" or not error.maybe_executed:
         return True
     contract = catalog.get(envelope.type)
     return contract is not None and contract.idempotent

@@ -14,7 +14,7 @@ def sign(signer: "Signer") -> Middleware:
 
     def layer(inner: Handler) -> Handler:
         def call(envelope: Envelope) -> Awaitable[Envelope | None]:
-            return inner(signer.signed(envelope))
+            return inner(signer.sign(envelope))
 
         return call
 

@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 from bus.contracts.contract import Contract
 from bus.errors import PermissionDenied
 from bus.messaging.handler import Middleware
-from bus.middleware.authorize import permit
+from bus.middleware.authorize import authorize
 from bus.middleware.deadline import client_deadline, server_deadline
-from bus.middleware.encrypt import seal
+from bus.middleware.encrypt import encrypt
 from bus.middleware.logging import logging
 from bus.middleware.retry import retry
 from bus.middleware.sign import sign
 from bus.middleware.tracing import tracing
-from bus.security.encryption import Cipher
+from bus.security.encryption import PayloadCipher
 from bus.security.signer import Signer
 
-__all__ = ["CLIENT", "SERVER", "client_stack", "sealed", "server_stack"]
+__all__ = ["CLIENT", "SERVER", "client_stack", "with_security", "server_stack"]
 
 
 def client_stack(*, clock: Callable[[], float] = time.time) -> list[Middleware]:
@@ -24,9 +24,9 @@ def client_stack(*, clock: Callable[[], float] = time.time) -> list[Middleware]:
     return [tracing(), logging("sent"), client_deadline(clock=clock), retry(clock=clock)]
 
 
-def sealed(
+def with_security(
     layers: Sequence[Middleware],
-    cipher: Cipher,
+    cipher: PayloadCipher,
     signer: Signer | None,
     refusal: Callable[[Contract], PermissionDenied | None] | None = None,
 ) -> list[Middleware]:
@@ -36,9 +36,9 @@ def sealed(
     message (`bus.security.endpoint_guard.Gate`): what is not verified must not be answered from memory, nor join what is under way. The
     receiver opens payloads, too (`bus.security.encryption.Cipher`): retries and dead letters keep them sealed.
     """
-    permitted = [permit(refusal)] if refusal is not None else []
+    permitted = [authorize(refusal)] if refusal is not None else []
     signed = [sign(signer)] if signer is not None else []
-    return [*layers, *permitted, seal(cipher), *signed]
+    return [*layers, *permitted, encrypt(cipher), *signed]
 
 
 def server_stack(*, clock: Callable[[], float] = time.time, leeway: float = 30, longest: float = 10) -> list[Middleware]:

@@ -5,12 +5,12 @@ import re
 from bus.messaging.context import correlation, current
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
-from bus.messaging.ids import hex_source
+from bus.messaging.ids import random_hex_factory
 
 __all__ = ["tracing"]
 
 TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?")
-trace_id, span_id = hex_source(16), hex_source(8)
+trace_id, span_id = random_hex_factory(16), random_hex_factory(8)
 SAMPLED = 1
 """The one flag of version 00; all others are sent as zero."""
 
@@ -34,7 +34,7 @@ def tracing() -> Middleware:
 
 def _caused(envelope: Envelope, cause: Envelope) -> Envelope:
     trace = _trace(cause.traceparent)
-    return envelope.evolve(
+    return envelope.replace(
         correlation_id=cause.correlation_id or cause.id,
         causation_id=cause.id,
         traceparent=_span(*trace) if trace else _new(),
@@ -43,7 +43,7 @@ def _caused(envelope: Envelope, cause: Envelope) -> Envelope:
 
 
 def _first(envelope: Envelope) -> Envelope:
-    return envelope.evolve(correlation_id=envelope.correlation_id or correlation.get() or envelope.id, traceparent=_new())
+    return envelope.replace(correlation_id=envelope.correlation_id or correlation.get() or envelope.id, traceparent=_new())
 
 
 def _trace(parent: str | None) -> tuple[str, int] | None:

@@ -16,51 +16,51 @@ from pathlib import Path
 
 from bus.errors import ConfigurationError, DeadlineExceeded, Unavailable
 
-__all__ = ["LIVE", "READY", "Check", "Place", "alive", "ask", "family", "probes"]
+__all__ = ["LIVE", "READY", "Check", "ProbeAddress", "always_live", "probe", "aggregate", "serve_probes"]
 
 log = logging.getLogger("bus.health")
 
 Check = Callable[[], Awaitable[str | None]]
 """None where all is well, else why not, in a few words."""
-Place = Path | tuple[str, int]
+ProbeAddress = Path | tuple[str, int]
 """A Unix socket, or host and port."""
 
 LIVE, READY = "/livez", "/readyz"
 WORDS = {LIVE: "live", READY: "ready"}
-LONGEST_HEAD = 8192
+MAX_HEAD_BYTES = 8192
 """Bytes of a request's head; a probe's has a few hundred."""
-MOST_CONNECTIONS = 32
+MAX_CONNECTIONS = 32
 """At a time; an orchestrator has one or two. For one more the oldest is cut off: slow clients keep no probe out."""
-PATIENCE = 5.0
+CONNECTION_TIMEOUT_SECONDS = 5.0
 """Seconds for one connection from its beginning to its end; a probe takes milliseconds."""
-SIBLING_TIMEOUT = 2.0
+SIBLING_TIMEOUT_SECONDS = 2.0
 """Seconds in which a process has to tell its parent how it is; else its loop is stuck."""
 REQUEST_LINE = re.compile(rb"([A-Z]+) (/[!-~]*) HTTP/1\.([01])\r\n")
 HOST = re.compile(rb"\r\nhost:", re.IGNORECASE)
 VERDICT = re.compile(r"HTTP/1\.1 (200|503) .*?\r\n\r\n([ -~]*)\n?", re.DOTALL)
 
 
-async def alive() -> str | None:
+async def always_live() -> str | None:
     """All is well: this runs."""
     return None
 
 
 @asynccontextmanager
-async def probes(at: Place | None, *, ready: Check, live: Check = alive) -> AsyncIterator[None]:
+async def serve_probes(at: ProbeAddress | None, *, ready: Check, live: Check = always_live) -> AsyncIterator[None]:
     """Answer at `at` inside the block; None: nowhere. `ConfigurationError` where it cannot be opened."""
     if at is None:
         yield
         return
-    talks = Talks({LIVE: live, READY: ready})
+    talks = ProbeServer({LIVE: live, READY: ready})
     server = await _listening(at, talks)
     try:
         yield
     finally:
         server.close()
-        await talks.end()
+        await talks.close()
 
 
-async def ask(at: Place, probe: str, *, timeout: float) -> str | None:
+async def probe(at: ProbeAddress, probe: str, *, timeout: float) -> str | None:
     """None where all is well at `at`, else the line that says why not.
 
     Raises `Unavailable` where nobody answers there, and `DeadlineExceeded` where whoever does is silent for `timeout` seconds.
@@ -78,42 +78,42 @@ async def ask(at: Place, probe: str, *, timeout: float) -> str | None:
     return None if verdict[1] == "200" else verdict[2]
 
 
-def family(places: Sequence[Place]) -> Mapping[str, Check]:
+def aggregate(places: Sequence[ProbeAddress]) -> Mapping[str, Check]:
     """The checks of several processes together, as arguments of `probes`.
 
     Ready when all are. Live unless one is stuck: a process that does not listen is on its way, and its parent looks after it.
     """
 
     async def ready() -> str | None:
-        verdicts = await asyncio.gather(*(ask(place, READY, timeout=SIBLING_TIMEOUT) for place in places), return_exceptions=True)
+        verdicts = await asyncio.gather(*(probe(place, READY, timeout=SIBLING_TIMEOUT_SECONDS) for place in places), return_exceptions=True)
         waiting = sum(verdict is not None for verdict in verdicts)
         return f"{waiting} of {len(places)} processes" if waiting else None
 
     async def live() -> str | None:
-        verdicts = await asyncio.gather(*(ask(place, LIVE, timeout=SIBLING_TIMEOUT) for place in places), return_exceptions=True)
+        verdicts = await asyncio.gather(*(probe(place, LIVE, timeout=SIBLING_TIMEOUT_SECONDS) for place in places), return_exceptions=True)
         stuck = sum(isinstance(verdict, str | DeadlineExceeded) for verdict in verdicts)
         return f"{stuck} of {len(places)} processes" if stuck else None
 
     return {"ready": ready, "live": live}
 
 
-class Talks:
+class ProbeServer:
     """The connections that are open."""
 
     def __init__(self, checks: Mapping[str, Check]) -> None:
         self._checks = checks
         self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}  # in the order of their coming
 
-    def begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def start(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take a connection."""
-        if len(self._open) >= MOST_CONNECTIONS:
+        if len(self._open) >= MAX_CONNECTIONS:
             oldest = next(iter(self._open))
             _cut_off(oldest, self._open.pop(oldest))
         talk = asyncio.create_task(self._talk(reader, writer))
         self._open[talk] = writer
         talk.add_done_callback(lambda _: self._open.pop(talk, None))
 
-    async def end(self) -> None:
+    async def close(self) -> None:
         """Cut off who is still there."""
         talks = dict(self._open)
         for talk, writer in talks.items():
@@ -123,11 +123,11 @@ class Talks:
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(CONNECTION_TIMEOUT_SECONDS):
                     writer.write(await self._answer(reader))
                     writer.write_eof()
                     # To close with something unread would reset the connection, and the answer could be lost with it.
-                    while await reader.read(LONGEST_HEAD):
+                    while await reader.read(MAX_HEAD_BYTES):
                         pass
         finally:
             writer.transport.abort()
@@ -165,25 +165,25 @@ def _response(status: HTTPStatus, text: str | None = None, *, headers: str = "",
     return (head + (content if body else "")).encode("ascii")
 
 
-async def _listening(at: Place, talks: Talks) -> asyncio.Server:
+async def _listening(at: ProbeAddress, talks: ProbeServer) -> asyncio.Server:
     try:
         if isinstance(at, Path):
-            return await asyncio.start_unix_server(talks.begin, at, limit=LONGEST_HEAD)
-        return await asyncio.start_server(talks.begin, *at, limit=LONGEST_HEAD)
+            return await asyncio.start_unix_server(talks.start, at, limit=MAX_HEAD_BYTES)
+        return await asyncio.start_server(talks.start, *at, limit=MAX_HEAD_BYTES)
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise ConfigurationError(f"health probes cannot be answered on {_name(at)} ({why}); set BUS_HEALTH_PORT to a free port") from error
 
 
-async def _asked(at: Place, probe: str) -> bytes:
+async def _asked(at: ProbeAddress, probe: str) -> bytes:
     opened = asyncio.open_unix_connection(at) if isinstance(at, Path) else asyncio.open_connection(*at)
     reader, writer = await opened
     try:
         writer.write(f"GET {probe} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode("ascii"))
-        return await reader.readuntil(b"\r\n\r\n") + await reader.read(LONGEST_HEAD)
+        return await reader.readuntil(b"\r\n\r\n") + await reader.read(MAX_HEAD_BYTES)
     finally:
         writer.close()
 
 
-def _name(at: Place) -> str:
+def _name(at: ProbeAddress) -> str:
     return str(at) if isinstance(at, Path) else f"{at[0]}:{at[1]}"

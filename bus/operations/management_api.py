@@ -13,7 +13,7 @@ from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 
 __all__ = ["Management", "usual_address"]
 
-TIMEOUT = 10.0  # seconds for one call; they take milliseconds, so this only ends a hang
+TIMEOUT_SECONDS = 10.0  # seconds for one call; they take milliseconds, so this only ends a hang
 UNAUTHORIZED = 401
 FIRST_FAILURE = 400
 
@@ -24,7 +24,7 @@ PORT, TLS_PORT = 15672, 15671
 class Management:
     """One broker's API, with the user and password of its own URL, else of its AMQP URL."""
 
-    def __init__(self, management_url: str, amqp_url: str, *, timeout: float = TIMEOUT) -> None:
+    def __init__(self, management_url: str, amqp_url: str, *, timeout: float = TIMEOUT_SECONDS) -> None:
         """`management_url` is `http://host:port`, or `https://…`, with the path before `/api` where there is one.
 
         `timeout` is for one call, in seconds. Who vouches for it is in the AMQP URL (`?cafile=`). Raises `ConfigurationError`

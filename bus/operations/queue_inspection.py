@@ -13,16 +13,16 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from bus.errors import ConfigurationError, Unauthenticated, Unavailable
-from bus.messaging.topology.model import Purpose
-from bus.messaging.topology.names import QueueName, queue_name
+from bus.messaging.topology.model import QueueRole
+from bus.messaging.topology.names import QueueName, parse_queue_name
 from bus.operations.management_api import Management, usual_address
 from bus.settings import Settings
-from bus.transports.rabbitmq.handshake import Server, probe, vhost_of
-from bus.transports.rabbitmq.queue_depth import Depth, depths
+from bus.transports.rabbitmq.handshake import BrokerInfo, probe, vhost_of
+from bus.transports.rabbitmq.queue_depth import QueueDepth, depths
 
-__all__ = ["Picture", "QueueState", "Wanted", "Where", "picture"]
+__all__ = ["QueueReport", "QueueStatus", "QueueFilter", "BrokerAddress", "inspect_queues"]
 
-TIMEOUT = 3.0
+TIMEOUT_SECONDS = 3.0
 """Seconds for one call of the management API: without it the picture is smaller and there all the same."""
 COLUMNS = "columns=name,type,state,messages_ready,messages_unacknowledged,consumers,head_message_timestamp"
 TOTALS = "disable_stats=true&enable_queue_totals=true"
@@ -30,12 +30,12 @@ HEALTHY = {None, "running", "flow"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QueueState:
+class QueueStatus:
     """One queue; None is what nobody could tell."""
 
     name: str
     service: str
-    purpose: Purpose
+    role: QueueRole
     work_queue: str | None = None
     """Of a dead-letter queue: the queue whose dead letters it holds."""
     type: str | None = None
@@ -46,12 +46,12 @@ class QueueState:
     consumers: int | None = None
     oldest: float | None = None
     """Seconds since the message at the head was first sent. Classic queues alone tell."""
-    trouble: str | None = None
+    last_error: str | None = None
     """What is wrong with the queue itself, such as a node that is down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class QueueFilter:
     """Which queues: those of `names`, or all of one `service`, or all of the bus."""
 
     names: tuple[str, ...] = ()
@@ -62,12 +62,12 @@ class Wanted:
     def takes(self, name: QueueName) -> bool:
         """Whether a listed queue is wanted."""
         if self.names:
-            return name.name in self.names or (name.purpose == "replies" and name.service == self.service)
+            return name.name in self.names or (name.role == "replies" and name.service == self.service)
         return self.service in {None, name.service}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Where:
+class BrokerAddress:
     """The broker. Without a `management_url` the usual address is tried."""
 
     url: str = field(repr=False)
@@ -83,11 +83,11 @@ class Where:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class QueueReport:
     """What was found."""
 
-    server: Server
-    queues: tuple[QueueState, ...]
+    server: BrokerInfo
+    queues: tuple[QueueStatus, ...]
     without_management: str | None = None
     """Why the management API told nothing; None where it did."""
     at: float
@@ -95,26 +95,26 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
+class ManagementListing:
     """What the management API told, by queue; or why it did not."""
 
     rows: Mapping[str, Mapping[str, Any]] | None = None
     why: str | None = None
 
 
-async def picture(where: Where, wanted: Wanted, *, clock: Callable[[], float] = time.time) -> Picture:
+async def inspect_queues(where: BrokerAddress, wanted: QueueFilter, *, clock: Callable[[], float] = time.time) -> QueueReport:
     """Look once.
 
     Raises as `probe` does where AMQP does not answer; `Unavailable` where the queues have to be listed and only AMQP
     answers; `ConfigurationError` for a `management_url` that is none, or is another broker's.
     """
     server = await probe(where.url)
-    listing = await listed(where, server)
-    names = chosen(wanted, listing)
-    asked = await depths(where.url, [each.name for each in names if askable(each, where, listing)])
-    states = [merged(each, asked.get(each.name), listing, now=clock()) for each in names]
+    listing = await fetch_listing(where, server)
+    names = select_names(wanted, listing)
+    asked = await depths(where.url, [each.name for each in names if may_declare_passively(each, where, listing)])
+    states = [merge_depths(each, asked.get(each.name), listing, now=clock()) for each in names]
     expected = {*wanted.names}
-    return Picture(
+    return QueueReport(
         server=server,
         queues=tuple(each for each in states if each.exists or each.name in expected),
         without_management=listing.why,
@@ -122,23 +122,23 @@ async def picture(where: Where, wanted: Wanted, *, clock: Callable[[], float] = 
     )
 
 
-async def listed(where: Where, server: Server) -> Listing:
+async def fetch_listing(where: BrokerAddress, server: BrokerInfo) -> ManagementListing:
     """What the management API tells of every queue in the virtual host. It is checked to be that broker's."""
     try:
-        api = Management(where.management_url or usual_address(where.url), where.url, timeout=TIMEOUT)
+        api = Management(where.management_url or usual_address(where.url), where.url, timeout=TIMEOUT_SECONDS)
         overview = await api.call("GET", "overview")
         if overview.get("cluster_name") != server.cluster:
-            return another(where, api)
-        return Listing(rows=await rows(api, vhost_of(where.url)))
+            return wrong_broker(where, api)
+        return ManagementListing(rows=await rows(api, vhost_of(where.url)))
     except (Unavailable, Unauthenticated) as error:
-        return Listing(why=str(error))
+        return ManagementListing(why=str(error))
 
 
-def another(where: Where, api: Management) -> Listing:
+def wrong_broker(where: BrokerAddress, api: Management) -> ManagementListing:
     """The usual address is a guess, and on one machine the API of another node may be there; one that was set is an error."""
     if where.management_url:
         raise ConfigurationError(f"BUS_MANAGEMENT_URL ({api.where}) and BUS_URL name two brokers")
-    return Listing(why=f"what answers on {api.where} is another broker's management API")
+    return ManagementListing(why=f"what answers on {api.where} is another broker's management API")
 
 
 async def rows(api: Management, vhost: str) -> dict[str, Mapping[str, Any]]:
@@ -149,7 +149,7 @@ async def rows(api: Management, vhost: str) -> dict[str, Mapping[str, Any]]:
     return {each["name"]: {**found.get(each["name"], {}), **each} for each in totals}
 
 
-def chosen(wanted: Wanted, listing: Listing) -> list[QueueName]:
+def select_names(wanted: QueueFilter, listing: ManagementListing) -> list[QueueName]:
     """The names to tell of, sorted; `Unavailable` where nobody can list them."""
     if listing.rows is None and not wanted.names and not wanted.guesses:
         raise Unavailable(
@@ -157,28 +157,28 @@ def chosen(wanted: Wanted, listing: Listing) -> list[QueueName]:
             "(`bus dead` takes it by --service, and queues by --queue)"
         )
     known = {*wanted.names, *(listing.rows if listing.rows is not None else wanted.guesses)}
-    names = (queue_name(each) for each in known)
+    names = (parse_queue_name(each) for each in known)
     return sorted((each for each in names if each and wanted.takes(each)), key=lambda each: each.name)
 
 
-def askable(name: QueueName, where: Where, listing: Listing) -> bool:
+def may_declare_passively(name: QueueName, where: BrokerAddress, listing: ManagementListing) -> bool:
     """Whether to ask by AMQP. A question keeps a queue alive that expires unused, so those are asked for only where nothing else tells."""
-    if name.purpose == "requests":
+    if name.role == "requests":
         return listing.rows is None and where.renew
-    return name.purpose != "replies"  # exclusive: told to their own connection alone
+    return name.role != "replies"  # exclusive: told to their own connection alone
 
 
-def merged(name: QueueName, depth: Depth | None, listing: Listing, *, now: float) -> QueueState:
+def merge_depths(name: QueueName, depth: QueueDepth | None, listing: ManagementListing, *, now: float) -> QueueStatus:
     """What both sources say of one queue; AMQP's word is the newer, where the queue is well."""
     row = (listing.rows or {}).get(name.name, {})
     unwell = None if row.get("state") in HEALTHY else f"{row['state']}"
-    told = depth if depth and not depth.trouble and not depth.missing and not unwell else None
+    told = depth if depth and not depth.last_error and not depth.missing and not unwell else None
     ready, unacked = told.ready if told else row.get("messages_ready"), row.get("messages_unacknowledged")
     sent = row.get("head_message_timestamp") if ready or unacked else None  # it stays for a while when the message has gone
-    return QueueState(
+    return QueueStatus(
         name=name.name,
         service=name.service,
-        purpose=name.purpose,
+        role=name.role,
         work_queue=name.work_queue,
         type=row.get("type"),
         exists=not depth.missing if depth else listing.rows is None or bool(row),
@@ -186,5 +186,5 @@ def merged(name: QueueName, depth: Depth | None, listing: Listing, *, now: float
         unacked=unacked,
         consumers=told.consumers if told else row.get("consumers"),
         oldest=max(0.0, now - sent) if isinstance(sent, int) else None,
-        trouble=unwell or (depth.trouble if depth else None),
+        last_error=unwell or (depth.last_error if depth else None),
     )

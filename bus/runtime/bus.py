@@ -16,25 +16,26 @@ from bus.contracts.contract import Event, Job, Message, Request, check_part
 from bus.errors import ConfigurationError, Unavailable
 from bus.messaging.context import JobHandle
 from bus.messaging.handler import Handler, Middleware, compose
-from bus.messaging.ports.transport import Consumption, Transport
-from bus.messaging.topology.declarations import BASE
-from bus.messaging.topology.model import Queue, Topology, merged
+from bus.messaging.ports.inbox import Inbox
+from bus.messaging.ports.transport import ConsumerHandle, Transport
+from bus.messaging.topology.declarations import BASE_EXCHANGES
+from bus.messaging.topology.model import Queue, Topology, merge
 from bus.messaging.topology.names import dead_letter_queue
-from bus.middleware.stacks import client_stack, sealed, server_stack
-from bus.operations.dead_letters import EVERYTHING, Letter, Purged, Replayed, Replaying, Selection, look, purge, replay
-from bus.operations.topology.verify import nothing_said, policies_on, refuse_unsafe
+from bus.middleware.stacks import client_stack, server_stack, with_security
+from bus.operations.dead_letters import EVERYTHING, DeadLetter, PurgeReport, ReplayOptions, ReplayReport, Selection, browse, purge, replay
+from bus.operations.topology.verify import check_policies, no_policies, policies_on
 from bus.runtime.client import Client
-from bus.runtime.endpoint_consumer import Intake
-from bus.runtime.handler_timeouts import patience_of, refuse_impatient
-from bus.runtime.poison_isolation import Quarantine
+from bus.runtime.endpoint_consumer import EndpointConsumer
+from bus.runtime.handler_timeouts import check_handler_timeouts, consumer_timeout_for
+from bus.runtime.poison_isolation import PoisonIsolation
 from bus.runtime.receiver import Receiver
-from bus.runtime.requirements import topology_of, wanted_by
+from bus.runtime.requirements import required_by, topology_of
 from bus.runtime.router import Endpoint, Router
-from bus.runtime.security import cipher_of, operator_of, trust_of
+from bus.runtime.security import cipher_from_settings, identity_from_settings, operator_signer
 from bus.runtime.service_activator import ServiceActivator
 from bus.runtime.settler import Settler
 from bus.settings import Settings, load_settings
-from bus.storage.memory.inbox import Inbox, MemoryInbox
+from bus.storage.memory.inbox import MemoryInbox
 from bus.transports.rabbitmq import RabbitMQTransport
 
 __all__ = ["Bus"]
@@ -42,7 +43,7 @@ __all__ = ["Bus"]
 log = logging.getLogger("bus")
 
 R = TypeVar("R", bound=Message | None)
-ABANDON_TIMEOUT = 2.0
+CANCEL_TIMEOUT_SECONDS = 2.0
 """Seconds for cancelled handlers to end."""
 
 
@@ -77,15 +78,15 @@ class Bus:
         self._transport = transport or RabbitMQTransport(self.settings, name=service, clock=clock)
         limits = {"leeway": self.settings.clock_leeway, "longest": self.settings.request_timeout}
         self._server = server_stack(clock=clock, **limits) if server is None else server
-        self._trust = trust_of(service, self.settings, clock=clock)
+        self._trust = identity_from_settings(service, self.settings, clock=clock)
         signer, verifier = (self._trust.signer, self._trust.verifier) if self._trust else (None, None)
-        self._cipher = cipher_of(self.settings)
-        refusal = self._trust.refusal_to_send if self._trust else None
-        layers = sealed(client_stack(clock=clock) if client is None else client, self._cipher, signer, refusal)
+        self._cipher = cipher_from_settings(self.settings)
+        refusal = self._trust.check_send_permission if self._trust else None
+        layers = with_security(client_stack(clock=clock) if client is None else client, self._cipher, signer, refusal)
         self._client = Client(
             service, self.instance, self._transport, layers, settings=self.settings, verifier=verifier, cipher=self._cipher, clock=clock
         )
-        self._consumptions: list[Consumption] = []
+        self._consumptions: list[ConsumerHandle] = []
         self._unsettled = 0
         """How many `serving` blocks begin or end now."""
 
@@ -96,9 +97,11 @@ class Bus:
                 await self._trust.start()
             await self._transport.start(self._client.replies, timeout=self.settings.connect_timeout)
             if self.settings.topology == "verify":
-                await self._transport.declare(BASE)  # says at once what is missing; a consumer would try again until the start's deadline
+                await self._transport.declare(
+                    BASE_EXCHANGES
+                )  # says at once what is missing; a consumer would try again until the start's deadline
             self._consumptions = [await self._client.start()]
-            await self._ready(self._consumptions)
+            await self._wait_ready(self._consumptions)
         except BaseException:
             await self._close()
             raise
@@ -113,7 +116,7 @@ class Bus:
         try:
             await self._close()
         finally:
-            self._client.replies.end()  # who still waits hears that nothing will come
+            self._client.replies.close()  # who still waits hears that nothing will come
 
     @property
     def ready(self) -> bool:
@@ -132,13 +135,13 @@ class Bus:
         """Hand over work, and wait for the broker's confirm: `Client.submit` has the errors. `timeout` in seconds."""
         return await self._client.submit(job, timeout=timeout)
 
-    async def dead_letters(self, queue: str, selection: Selection = EVERYTHING, *, limit: int = 100) -> list[Letter]:
+    async def dead_letters(self, queue: str, selection: Selection = EVERYTHING, *, limit: int = 100) -> list[DeadLetter]:
         """Look at the first `limit` dead letters of a work queue that fit, by the time of their death, and leave them there.
 
         At most 10,000 are looked at. Their `record` says why they died. Raises `NotFound` where the queue has no dead-letter
         queue, and `ConnectionLost` where the connection went meanwhile.
         """
-        return await look(self._transport, queue, selection, limit=limit)
+        return await browse(self._transport, queue, selection, limit=limit)
 
     async def replay(
         self,
@@ -148,18 +151,18 @@ class Bus:
         extend: float | None = None,
         reason: str | None = None,
         rate: float | None = None,
-    ) -> Replayed:
+    ) -> ReplayReport:
         """Move dead letters back into their work queue, to be handled anew from attempt 1. What went wrong is in the result.
 
         Each is acked when the broker has confirmed its copy: killed at any point, nothing is lost, and at most 100 are there twice.
         `extend`: seconds that expired ones get to be handled in; without it they stay. Unless `BUS_AUTH` is off it takes an operator's
         key, `BUS_OPERATOR_KEY`, and a `reason`, and is done three times at most. `rate`: at most so many a second.
         """
-        word = await operator_of(self.settings, actor=self.instance, reason=reason, clock=self._clock) if extend is not None else None
-        how = Replaying(by=self.instance, extend=extend, countersign=word, rate=rate, clock=self._clock)
+        word = await operator_signer(self.settings, actor=self.instance, reason=reason, clock=self._clock) if extend is not None else None
+        how = ReplayOptions(by=self.instance, extend=extend, countersign=word, rate=rate, clock=self._clock)
         return await replay(self._transport, dead_letter_queue(queue), selection, how=how)
 
-    async def purge(self, queue: str, selection: Selection) -> Purged:
+    async def purge(self, queue: str, selection: Selection) -> PurgeReport:
         """Delete dead letters of a work queue for good: those that fit `selection`, and with `EVERYTHING` all.
 
         Raises `NotFound` where the queue has no dead-letter queue.
@@ -175,15 +178,15 @@ class Bus:
         """
         if router.name != self.service:
             raise ConfigurationError(f"the bus is {self.service!r} and the router {router.name!r}; a service serves its own router")
-        policies = partial(policies_on, settings=self.settings) if self._transport.has_management_api else nothing_said
-        await refuse_impatient(router, self.settings, heeded=self._transport.heeds_patience, policies=policies)
+        policies = partial(policies_on, settings=self.settings) if self._transport.has_management_api else no_policies
+        await check_handler_timeouts(router, self.settings, supported=self._transport.supports_consumer_timeout, policies=policies)
         for endpoint in router.endpoints.values():
-            self._cipher.require(endpoint.contract.type)
+            self._cipher.check_keys(endpoint.contract.type)
         if self._trust is not None:
             self._trust.check_subscriptions(router.contracts)
         self._unsettled += 1
         try:
-            async with self._consuming(router):
+            async with self._consume(router):
                 self._unsettled -= 1
                 try:
                     yield
@@ -193,22 +196,22 @@ class Bus:
             self._unsettled -= 1
 
     @asynccontextmanager
-    async def _consuming(self, router: Router) -> AsyncIterator[None]:
+    async def _consume(self, router: Router) -> AsyncIterator[None]:
         async with router.lifespan() as state, AsyncExitStack() as stack:
-            quarantine = Quarantine()
+            quarantine = PoisonIsolation()
             receivers = self._receivers(router, state, quarantine)
             # All queues before the first consumer: who is answered by one endpoint can rely on the others, and a queue
             # that exists with other arguments is told at once.
-            await self._transport.declare(merged(receiver.topology for receiver in receivers))
+            await self._transport.declare(merge(receiver.topology for receiver in receivers))
             if self._transport.has_management_api:
-                await refuse_unsafe(wanted_by([router], self.settings), self.settings)
-            quarantine.intakes = intakes = [Intake(self._transport, receiver) for receiver in receivers]
-            stack.push_async_callback(self._drain, receivers, intakes)
+                await check_policies(required_by([router], self.settings), self.settings)
+            quarantine.intakes = intakes = [EndpointConsumer(self._transport, receiver) for receiver in receivers]
+            stack.push_async_callback(self._stop_consuming, receivers, intakes)
             quarantine.start()
             stack.push_async_callback(quarantine.stop)
             for intake in intakes:
-                await intake.begin()
-            await self._ready(intakes)
+                await intake.start()
+            await self._wait_ready(intakes)
             self._consumptions += intakes
             log.info("serving", extra={"service": self.service, "endpoints": len(receivers)})
             yield
@@ -218,12 +221,19 @@ class Bus:
         async with self.serving(router):
             await (until or asyncio.Event()).wait()
 
-    def _receivers(self, router: Router, state: Any, quarantine: Quarantine) -> list[Receiver]:
+    def _receivers(self, router: Router, state: Any, quarantine: PoisonIsolation) -> list[Receiver]:
         handler = compose(self._server, router)
         needs = topology_of(router, self.settings)
         least = self.settings.consumer_timeout
         return [
-            self._receiver(each, needs[name], handler, state=state, quarantine=quarantine, patience=patience_of(each, router, least=least))
+            self._receiver(
+                each,
+                needs[name],
+                handler,
+                state=state,
+                quarantine=quarantine,
+                consumer_timeout=consumer_timeout_for(each, router, least=least),
+            )
             for name, each in router.endpoints.items()
         ]
 
@@ -233,11 +243,11 @@ class Bus:
         needs: tuple[Queue, Topology],
         handler: Handler,
         state: Any,
-        quarantine: Quarantine,
-        patience: float | None,
+        quarantine: PoisonIsolation,
+        consumer_timeout: float | None,
     ) -> Receiver:
         settings, cipher, clock = self.settings, self._cipher, self._clock
-        gate = self._trust.gate(endpoint.contract) if self._trust else None
+        gate = self._trust.guard(endpoint.contract) if self._trust else None
         activator = ServiceActivator(endpoint, handler, sender=self, state=state, inbox=self._inbox, gate=gate, cipher=cipher, clock=clock)
         settler = Settler(
             endpoint,
@@ -256,40 +266,40 @@ class Bus:
             settler=settler,
             quarantine=quarantine,
             delivery_limit=settings.delivery_limit,
-            patience=patience,
+            consumer_timeout=consumer_timeout,
         )
 
-    async def _ready(self, consumptions: Sequence[Consumption]) -> None:
+    async def _wait_ready(self, consumptions: Sequence[ConsumerHandle]) -> None:
         try:
             async with asyncio.timeout(self.settings.start_timeout):
                 for consumption in consumptions:
                     await consumption.wait_ready()
         except TimeoutError:
-            waiting = {c.name: c.trouble or "no answer" for c in consumptions if not c.ready}
+            waiting = {c.name: c.last_error or "no answer" for c in consumptions if not c.ready}
             why = "; ".join(f"{name}: {trouble}" for name, trouble in waiting.items())
             raise Unavailable(f"not ready after {self.settings.start_timeout:.3g} s: {why}") from None
 
-    async def _drain(self, receivers: Sequence[Receiver], intakes: Sequence[Intake]) -> None:
+    async def _stop_consuming(self, receivers: Sequence[Receiver], intakes: Sequence[EndpointConsumer]) -> None:
         self._consumptions = [c for c in self._consumptions if c not in intakes]
         try:
             await asyncio.gather(*(intake.cancel() for intake in intakes))
             for receiver in receivers:
-                receiver.hand_back()
-            await self._finish(receivers)
+                receiver.stop_accepting()
+            await self._drain_receivers(receivers)
             await asyncio.gather(*(intake.close() for intake in intakes))
         except asyncio.CancelledError:  # told to stop a second time: now
             for receiver in receivers:
-                receiver.abandon()
+                receiver.cancel_running()
             raise
 
-    async def _finish(self, receivers: Sequence[Receiver]) -> None:
+    async def _drain_receivers(self, receivers: Sequence[Receiver]) -> None:
         """Let what runs end within the grace, and cancel the rest."""
         try:
             async with asyncio.timeout(self.settings.stop_grace):
-                await asyncio.gather(*(receiver.finish() for receiver in receivers))
+                await asyncio.gather(*(receiver.drain() for receiver in receivers))
         except TimeoutError:
-            left = sum(receiver.abandon() for receiver in receivers)
+            left = sum(receiver.cancel_running() for receiver in receivers)
             log.warning("the grace is over; unfinished work goes back to the broker", extra={"unfinished": left})
             with suppress(TimeoutError):
-                async with asyncio.timeout(ABANDON_TIMEOUT):
-                    await asyncio.gather(*(receiver.finish() for receiver in receivers))
+                async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS):
+                    await asyncio.gather(*(receiver.drain() for receiver in receivers))

@@ -10,14 +10,14 @@ from bus.contracts.contract import Contract, Event, Job, Kind, Message, Request,
 from bus.errors import BusError, ContractError, Internal, NotServed, ResourceExhausted, Unavailable, UnknownKey
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.handler import Middleware, compose
-from bus.messaging.ports.transport import Accepted, Consumption, Delivery, Outcome, Refused, Returned, Transport
+from bus.messaging.ports.transport import Accepted, ConsumerHandle, Delivery, Nacked, PublishOutcome, Returned, Transport
 from bus.messaging.topology.addresses import address_of
 from bus.messaging.topology.declarations import reply_topology
 from bus.messaging.topology.names import reply_queue, service_of
 from bus.runtime.job_handle import PendingJob
-from bus.runtime.pending_replies import Replies
-from bus.runtime.pending_request import answer_of, error_in
-from bus.security.encryption import UNUSED, Cipher
+from bus.runtime.pending_replies import PendingReplies
+from bus.runtime.pending_request import decode_reply, error_from_reply
+from bus.security.encryption import NO_ENCRYPTION, PayloadCipher
 from bus.security.verifier import Verifier
 from bus.settings import Settings
 
@@ -27,7 +27,7 @@ log = logging.getLogger("bus.client")
 
 R = TypeVar("R", bound=Message | None)
 
-LONGEST_EXPIRATION = 2**32 - 1
+MAX_EXPIRATION_MS = 2**32 - 1
 """ms, 49 days. RabbitMQ closes the channel for a much longer one (3.10: 10 years), and all calls on their way are lost with it."""
 
 
@@ -43,7 +43,7 @@ class Client:
         *,
         settings: Settings,
         verifier: Verifier | None = None,
-        cipher: Cipher = UNUSED,
+        cipher: PayloadCipher = NO_ENCRYPTION,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`verifier` holds answers to what proves them; None takes them as they come. `cipher` opens their payloads."""
@@ -53,63 +53,63 @@ class Client:
         self._transport = transport
         self._settings = settings
         self._clock = clock
-        self._call = compose(layers, self._exchange)
+        self._stack = compose(layers, self._send)
         self._verifier = verifier
         self._cipher = cipher
         self._checks: set[asyncio.Task[None]] = set()
-        self._consumption: Consumption | None = None
-        self.replies = Replies()
+        self._consumption: ConsumerHandle | None = None
+        self.replies = PendingReplies()
 
-    async def start(self) -> Consumption:
+    async def start(self) -> ConsumerHandle:
         """Take replies; the consumption is that of the reply queue."""
-        self.replies.begin()
+        self.replies.start()
         topology = reply_topology(self._service, self._instance)
-        self._consumption = await self._transport.consume(topology.queues[0], topology, prefetch=0, on_delivery=self._take, acks=False)
+        self._consumption = await self._transport.consume(topology.queues[0], topology, prefetch=0, on_delivery=self._on_reply, acks=False)
         return self._consumption
 
-    def _take(self, delivery: Delivery) -> None:
+    def _on_reply(self, delivery: Delivery) -> None:
         envelope = delivery.envelope
         if self._verifier is not None:
-            error = self._refusal(envelope, self._verifier)
+            error = self._verify_reply(envelope, self._verifier)
             if isinstance(error, UnknownKey):
-                check = asyncio.get_running_loop().create_task(self._take_later(envelope, self._verifier))
+                check = asyncio.get_running_loop().create_task(self._recheck_reply(envelope, self._verifier))
                 self._checks.add(check)
                 check.add_done_callback(self._checks.discard)
                 return
             if error is not None:
-                self._refuse(envelope, self._verifier, error)
+                self._reject_reply(envelope, self._verifier, error)
                 return
-        self._hand_over(envelope)
+        self._dispatch(envelope)
 
-    def _hand_over(self, answer: Envelope) -> None:
+    def _dispatch(self, answer: Envelope) -> None:
         """To who waits for it, with its payload."""
         try:
-            answer = self._cipher.open(answer)
+            answer = self._cipher.decrypt(answer)
         except BusError as error:
             log.warning("an answer was refused", extra={"type": answer.type, "message_id": answer.id, "why": str(error)})
-            self.replies.refused(answer, str(error))
+            self.replies.record_rejected_reply(answer, str(error))
         else:
-            self.replies.take(answer)
+            self.replies.dispatch(answer)
 
-    def _refusal(self, answer: Envelope, verifier: Verifier) -> BusError | None:
+    def _verify_reply(self, answer: Envelope, verifier: Verifier) -> BusError | None:
         """Why it is no answer of the service that was asked. One that nobody waits for is nobody's to judge: it is counted as late."""
-        asked = self.replies.asked(answer)
+        asked = self.replies.find_request(answer)
         if asked is None:
             return None
-        return verifier.answer_refusal(answer, service_of(asked.type), lasting=asked.lasting, proofs=asked.proofs)
+        return verifier.check_reply(answer, service_of(asked.type), is_job=asked.is_job, proofs=asked.proofs)
 
-    def _refuse(self, answer: Envelope, verifier: Verifier, error: BusError) -> None:
-        verifier.note(answer, error)
-        self.replies.refused(answer, str(error))
+    def _reject_reply(self, answer: Envelope, verifier: Verifier, error: BusError) -> None:
+        verifier.record_rejection(answer, error)
+        self.replies.record_rejected_reply(answer, str(error))
 
-    async def _take_later(self, answer: Envelope, verifier: Verifier) -> None:
+    async def _recheck_reply(self, answer: Envelope, verifier: Verifier) -> None:
         """Its key may be a new one."""
-        await verifier.refetch()
-        error = self._refusal(answer, verifier)
+        await verifier.refresh_keys()
+        error = self._verify_reply(answer, verifier)
         if error is None:
-            self._hand_over(answer)
+            self._dispatch(answer)
         else:
-            self._refuse(answer, verifier, error)
+            self._reject_reply(answer, verifier, error)
 
     async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
         """Ask, and wait for the answer at most `timeout` seconds (default: the setting `request_timeout`).
@@ -117,12 +117,12 @@ class Client:
         Raises what the handler raised, as the class of its code; `NotServed` at once where nobody serves the contract;
         `DeadlineExceeded`; `ConnectionLost` with `maybe_executed`; `Unavailable` where the broker could not be reached.
         """
-        contract = _declared(request, "request")
+        contract = _require_kind(request, "request")
         envelope = self._envelope(contract, request, self._settings.request_timeout if timeout is None else timeout)
-        answer = await self._call(envelope)
+        answer = await self._stack(envelope)
         if answer is None:
             raise Internal(f"{contract.type}: a layer of the client stack returned no answer")
-        return cast("R", answer_of(contract, answer))
+        return cast("R", decode_reply(contract, answer))
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:
         """Tell; returns when the broker has confirmed, at most after `timeout` seconds (default: `publish_timeout`).
@@ -130,18 +130,18 @@ class Client:
         Raises `ContractError` for another service's event, `Unavailable` where it was surely not sent,
         `DeadlineExceeded` or `ConnectionLost` with `maybe_executed` where that is unknown.
         """
-        contract = _declared(event, "event")
+        contract = _require_kind(event, "event")
         if contract.service != self._service:
             raise ContractError(f"{contract.type} belongs to {contract.service}; {self._service} cannot publish it")
-        await self._call(self._lasting(contract, event, timeout))
+        await self._stack(self._durable_envelope(contract, event, timeout))
 
     async def submit(self, job: Job[R], *, timeout: float | None = None) -> PendingJob[R]:
         """Hand over work; returns when the broker has confirmed. Errors as of `publish`, and `NotServed` where no queue takes it."""
-        contract = _declared(job, "job")
-        envelope = self._lasting(contract, job, timeout)
-        handle: PendingJob[R] = PendingJob(envelope.id, contract, patience=self._settings.message_ttl)
-        self.replies.follow(handle)
-        await self._call(envelope)
+        contract = _require_kind(job, "job")
+        envelope = self._durable_envelope(contract, job, timeout)
+        handle: PendingJob[R] = PendingJob(envelope.id, contract, timeout=self._settings.message_ttl)
+        self.replies.track_job(handle)
+        await self._stack(envelope)
         return handle
 
     def _envelope(self, contract: Contract, message: Message, timeout: float) -> Envelope:
@@ -149,7 +149,7 @@ class Client:
         return Envelope(
             id=new_id(),
             type=contract.type,
-            traffic=contract.kind,
+            role=contract.kind,
             source=self._service,
             body=encode(message),
             timestamp=int(now),
@@ -157,59 +157,59 @@ class Client:
             reply_to=None if contract.kind == "event" else self._reply_to,
         )
 
-    def _lasting(self, contract: Contract, message: Message, timeout: float | None) -> Envelope:
+    def _durable_envelope(self, contract: Contract, message: Message, timeout: float | None) -> Envelope:
         """An event or job, which outlives the call that sends it."""
         expires = int((self._clock() + self._settings.message_ttl) * 1000)
-        return self._envelope(contract, message, self._settings.publish_timeout if timeout is None else timeout).evolve(expires=expires)
+        return self._envelope(contract, message, self._settings.publish_timeout if timeout is None else timeout).replace(expires=expires)
 
-    def _exchange(self, envelope: Envelope) -> Awaitable[Envelope | None]:
+    def _send(self, envelope: Envelope) -> Awaitable[Envelope | None]:
         """The innermost handler of the client stack: onto the wire, and for a request wait for the answer."""
-        return self._ask(envelope) if envelope.traffic == "request" else self._tell(envelope)
+        return self._call_service(envelope) if envelope.role == "request" else self._publish(envelope)
 
-    async def _tell(self, envelope: Envelope) -> None:
-        kind = cast("Kind", envelope.traffic)
+    async def _publish(self, envelope: Envelope) -> None:
+        kind = cast("Kind", envelope.role)
         if kind == "job":
-            self.replies.sent(envelope)
-        outcome = await self._transport.send(envelope, address_of(kind, envelope.type), timeout=self._left(envelope))
-        _check(outcome, envelope)
+            self.replies.record_job_sent(envelope)
+        outcome = await self._transport.send(envelope, address_of(kind, envelope.type), timeout=self._remaining(envelope))
+        _raise_unless_accepted(outcome, envelope)
 
-    async def _ask(self, envelope: Envelope) -> Envelope:
+    async def _call_service(self, envelope: Envelope) -> Envelope:
         if self._consumption is None or not self._consumption.ready:
-            await self._listening(envelope)
-        left = self._left(envelope)
+            await self._wait_for_reply_consumer(envelope)
+        left = self._remaining(envelope)
         # Each attempt has its own: the broker drops what is dead by then, and the server's clock need not be ours.
-        envelope = envelope.evolve(expiration=min(int(left * 1000), LONGEST_EXPIRATION))
-        answer = self.replies.expect(envelope.id, left, envelope.type, envelope.authorization)
+        envelope = envelope.replace(expiration=min(int(left * 1000), MAX_EXPIRATION_MS))
+        answer = self.replies.register(envelope.id, left, envelope.type, envelope.authorization)
         try:
-            _check(await self._transport.send(envelope, address_of("request", envelope.type), timeout=left), envelope)
+            _raise_unless_accepted(await self._transport.send(envelope, address_of("request", envelope.type), timeout=left), envelope)
             reply = await answer
         except NotServed as returned:
             raise NotServed(f"{envelope.type}: {returned}") from None  # who noticed the return knows only its id
         finally:
-            self.replies.forget(envelope.id, answer)
-        error = error_in(reply)
+            self.replies.discard(envelope.id, answer)
+        error = error_from_reply(reply)
         if error is not None:
             raise error  # here, so that every policy sees it as the exception that it is
         return reply
 
-    async def _listening(self, envelope: Envelope) -> None:
+    async def _wait_for_reply_consumer(self, envelope: Envelope) -> None:
         """A request goes out only while its reply could come back."""
         if self._consumption is None:
             raise Unavailable("the bus is not started; use it inside `async with Bus(…)`")
         try:
-            async with asyncio.timeout(self._left(envelope)):
+            async with asyncio.timeout(self._remaining(envelope)):
                 await self._consumption.wait_ready()
         except TimeoutError:
             raise Unavailable(f"{envelope.type}: not sent, no connection to the broker") from None
 
-    def _left(self, envelope: Envelope) -> float:
+    def _remaining(self, envelope: Envelope) -> float:
         """Seconds."""
         if envelope.deadline is None:
             return self._settings.request_timeout
         return max(0.0, envelope.deadline / 1000 - self._clock())
 
 
-def _declared(message: Message, kind: Kind) -> Contract:
+def _require_kind(message: Message, kind: Kind) -> Contract:
     contract = contract_of(type(message))
     if contract.kind != kind:
         verb = {"request": "request", "event": "publish", "job": "submit"}[contract.kind]
@@ -217,13 +217,13 @@ def _declared(message: Message, kind: Kind) -> Contract:
     return contract
 
 
-def _check(outcome: Outcome, envelope: Envelope) -> None:
+def _raise_unless_accepted(outcome: PublishOutcome, envelope: Envelope) -> None:
     match outcome:
         case Accepted():
             return
         case Returned(reason=reason):
             raise NotServed(f"{envelope.type}: nobody serves it ({reason}); start the service that does, in this version")
-        case Refused(reason=reason):
+        case Nacked(reason=reason):
             # Not surely refused: a queue whose leader is lost nacks what it may have stored.
             why = f"{envelope.type}: the broker refused it ({reason}); its queue is full, or has no leader now"
             raise ResourceExhausted(why, maybe_executed=True)

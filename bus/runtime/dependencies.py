@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from bus.errors import ConfigurationError, ContractError
 from bus.messaging.context import Context
 
-__all__ = ["Depends", "dependencies_of", "injected", "provider"]
+__all__ = ["Depends", "dependencies_of", "inject", "provider"]
 
 CONTEXT = "context"
 """The name by which a dependency asks for the context, whatever the handler calls it."""
@@ -30,7 +30,7 @@ def Depends(dependency: Callable[..., Any], *, use_cache: bool = True) -> Any:  
     With `use_cache` it is called once for each message, however many ask for it.
     Raises `ConfigurationError` where fast-depends is not installed.
     """
-    return _library().Depends(dependency, use_cache=use_cache, cast=False)
+    return _load_library().Depends(dependency, use_cache=use_cache, cast=False)
 
 
 def dependencies_of(function: Callable[..., Any]) -> frozenset[str]:
@@ -46,7 +46,7 @@ def dependencies_of(function: Callable[..., Any]) -> frozenset[str]:
     )
 
 
-def injected(function: Callable[..., Awaitable[Any]], name: str, *, wants_context: bool) -> Callable[[Any, Context], Awaitable[Any]]:
+def inject(function: Callable[..., Awaitable[Any]], name: str, *, wants_context: bool) -> Callable[[Any, Context], Awaitable[Any]]:
     """A handler that has dependencies, as one that takes message and context.
 
     `name` is what it is called in the `ContractError` where a dependency asks for what nobody has.
@@ -64,7 +64,7 @@ def injected(function: Callable[..., Awaitable[Any]], name: str, *, wants_contex
         return model
 
     # No casts: a message is valid already, and the context is nothing that pydantic could look into.
-    call = _library().inject(function, cast=False, cast_result=False, dependency_provider=provider(), wrap_model=checked)
+    call = _load_library().inject(function, cast=False, cast_result=False, dependency_provider=provider(), wrap_model=checked)
 
     @wraps(function)
     async def with_dependencies(message: Any, context: Context) -> Any:
@@ -76,10 +76,10 @@ def injected(function: Callable[..., Awaitable[Any]], name: str, *, wants_contex
 @cache
 def provider() -> Any:
     """Where dependencies are looked up, and can be replaced. Ours alone: FastStream's would cast their arguments."""
-    return _library().Provider()
+    return _load_library().Provider()
 
 
-def _library() -> Any:
+def _load_library() -> Any:
     try:
         return import_module("fast_depends")
     except ModuleNotFoundError:

@@ -12,33 +12,42 @@ from random import randrange
 from typing import Protocol
 
 from bus.messaging.ports.transport import Delivery
-from bus.messaging.supervision import supervised
+from bus.messaging.supervision import run_forever
 
-__all__ = ["SUSPECT_FROM", "Halting", "Quarantine", "SingleFile", "Suspect", "foremost", "is_suspect", "losses_of"]
+__all__ = [
+    "POISON_AFTER_DELIVERIES",
+    "PausableConsumer",
+    "PoisonIsolation",
+    "SerialRunner",
+    "PoisonCandidate",
+    "next_candidate",
+    "is_poison_candidate",
+    "delivery_count",
+]
 
 log = logging.getLogger("bus.quarantine")
 
-SUSPECT_FROM = 2
+POISON_AFTER_DELIVERIES = 2
 """Losses. The first is no evidence: a stop, a lost connection and a neighbour's death count as much as a message's own doing."""
 
 
-def losses_of(delivery: Delivery) -> int | None:
+def delivery_count(delivery: Delivery) -> int | None:
     """How often it was delivered before and not settled, as the broker counts; None where its queue does not count (a classic one)."""
     count = delivery.broker_headers.get("x-delivery-count")
     return count if isinstance(count, int) else None
 
 
-def is_suspect(delivery: Delivery) -> bool:
+def is_poison_candidate(delivery: Delivery) -> bool:
     """Whether it may have killed its process."""
-    return delivery.redelivered and (losses_of(delivery) or 0) >= SUSPECT_FROM
+    return delivery.redelivered and (delivery_count(delivery) or 0) >= POISON_AFTER_DELIVERIES
 
 
-LINGER = 0.05
+RESUME_DELAY_SECONDS = 0.05
 """Seconds that the others stay halted after a suspect for the next one: what a dead process held comes back in a row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Suspect:
+class PoisonCandidate:
     """A message that waits to be run alone."""
 
     queue: str
@@ -48,7 +57,7 @@ class Suspect:
     """Run it; returns when it has ended."""
 
 
-def foremost(suspects: Sequence[Suspect]) -> Suspect:
+def next_candidate(suspects: Sequence[PoisonCandidate]) -> PoisonCandidate:
     """Who is run next: the least suspicious, so that it is done before a worse one can take it along.
 
     Of several that are equal another one each time: their losses rise together while the culprit is before the others.
@@ -58,7 +67,7 @@ def foremost(suspects: Sequence[Suspect]) -> Suspect:
     return equal[least % len(equal)]
 
 
-class SingleFile:
+class SerialRunner:
     """Runs what may have killed its process where nobody counts: one at a time, and each time another one first.
 
     So a message that kills its process does not keep those behind it from ever being run.
@@ -74,15 +83,15 @@ class SingleFile:
         """Run it when its turn comes; `run` returns when it has ended."""
         self._waiting.append(run)
         if self._task is None:
-            self._task = asyncio.create_task(self._go(), name="single file")
+            self._task = asyncio.create_task(self._run_all(), name="single file")
 
-    async def _go(self) -> None:
+    async def _run_all(self) -> None:
         while self._waiting:
             await self._waiting.pop(self._pick(len(self._waiting)))()
         self._task = None
 
 
-class Halting(Protocol):
+class PausableConsumer(Protocol):
     """What a queue brings into this process."""
 
     @property
@@ -91,16 +100,16 @@ class Halting(Protocol):
         ...
 
     @property
-    def lasting(self) -> bool:
+    def counts_deliveries(self) -> bool:
         """Whether a loss counts against its messages: events and jobs. A request's caller would only wait."""
         ...
 
     @property
-    def still(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether nothing comes, and nothing runs."""
         ...
 
-    async def halt(self) -> None:
+    async def pause(self) -> None:
         """No further deliveries; returns when what was delivered has ended, but for suspects."""
         ...
 
@@ -109,22 +118,22 @@ class Halting(Protocol):
         ...
 
 
-class Quarantine:
+class PoisonIsolation:
     """One process's: it clears the place for each suspect, runs it, and lets the others in again."""
 
     def __init__(self) -> None:
-        self.intakes: Sequence[Halting] = ()
+        self.intakes: Sequence[PausableConsumer] = ()
         """Whom it halts; events and jobs always, requests only for a suspect of their own."""
-        self._suspects: list[Suspect] = []
-        self._halted: list[Halting] = []
+        self._suspects: list[PoisonCandidate] = []
+        self._halted: list[PausableConsumer] = []
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """From now on suspects are run."""
-        self._task = asyncio.create_task(supervised(self._step, trouble=(), report=_ignore), name="quarantine")
+        self._task = asyncio.create_task(run_forever(self._step, expected=(), on_error=_ignore), name="quarantine")
 
-    def add(self, suspect: Suspect) -> None:
+    def add(self, suspect: PoisonCandidate) -> None:
         """A suspect was delivered."""
         self._suspects.append(suspect)
         self._wanted.set()
@@ -141,7 +150,7 @@ class Quarantine:
                 await self._wanted.wait()
             while self._suspects:
                 await self._run_next()
-                await self._linger()
+                await self._wait_for_next()
             while self._halted:
                 await self._halted[-1].resume()
                 self._halted.pop()
@@ -149,24 +158,24 @@ class Quarantine:
                 self._wanted.clear()
 
     async def _run_next(self) -> None:
-        while to_halt := [intake for intake in self.intakes if self._concerns(intake) and not intake.still]:
+        while to_halt := [intake for intake in self.intakes if self._must_pause(intake) and not intake.is_idle]:
             self._halted += [intake for intake in to_halt if intake not in self._halted]
-            await asyncio.gather(*(intake.halt() for intake in to_halt))
-        suspect = foremost(self._suspects)
+            await asyncio.gather(*(intake.pause() for intake in to_halt))
+        suspect = next_candidate(self._suspects)
         self._suspects.remove(suspect)
         facts = {"queue": suspect.queue, "message_id": suspect.id, "losses": suspect.losses}
         log.warning("a message whose process ended before it is run alone", extra=facts)
         await suspect.run()
 
-    async def _linger(self) -> None:
+    async def _wait_for_next(self) -> None:
         if not self._suspects:
             self._wanted.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(LINGER):
+                async with asyncio.timeout(RESUME_DELAY_SECONDS):
                     await self._wanted.wait()
 
-    def _concerns(self, intake: Halting) -> bool:
-        return intake.lasting or any(suspect.queue == intake.name for suspect in self._suspects)
+    def _must_pause(self, intake: PausableConsumer) -> bool:
+        return intake.counts_deliveries or any(suspect.queue == intake.name for suspect in self._suspects)
 
 
 def _ignore(_error: BaseException) -> None:

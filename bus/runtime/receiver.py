@@ -13,16 +13,16 @@ from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import REPLAYS
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.topology.model import Queue, Topology
-from bus.runtime.poison_isolation import SUSPECT_FROM, Quarantine, SingleFile, Suspect, losses_of
+from bus.runtime.poison_isolation import POISON_AFTER_DELIVERIES, PoisonCandidate, PoisonIsolation, SerialRunner, delivery_count
 from bus.runtime.router import Endpoint
 from bus.runtime.service_activator import ServiceActivator
-from bus.runtime.settler import Outcome, Settler
+from bus.runtime.settler import HandlingResult, Settler
 
 __all__ = ["Receiver"]
 
 log = logging.getLogger("bus.receiver")
 
-MOST_KEPT = 1_000
+MAX_REMEMBERED_RESULTS = 1_000
 """Outcomes remembered for redeliveries; beyond it the oldest are forgotten. Not more than the prefetch can be under way at a time."""
 
 Key = tuple[str, str, int, str | int, int]
@@ -44,9 +44,9 @@ class Receiver:
         *,
         activator: ServiceActivator,
         settler: Settler,
-        quarantine: Quarantine,
+        quarantine: PoisonIsolation,
         delivery_limit: int,
-        patience: float | None = None,
+        consumer_timeout: float | None = None,
     ) -> None:
         """`delivery_limit` is how many deliveries of one message may be lost with their process; then it is given up.
 
@@ -60,9 +60,9 @@ class Receiver:
         self.counted = queue.arguments.get("x-queue-type") == "quorum" and not self._once
         """Whether the broker counts how often a message was lost, and somebody minds."""
         self._limit = min(delivery_limit, int(queue.arguments.get("x-delivery-limit", delivery_limit)))
-        self.patience = patience
+        self.consumer_timeout = consumer_timeout
         self._quarantine = quarantine
-        self._single_file = SingleFile()
+        self._single_file = SerialRunner()
         self._activator = activator
         self._settler = settler
         # Handlers see the context variables of who serves, and not those of who happened to open the connection.
@@ -71,19 +71,19 @@ class Receiver:
         self._loop = asyncio.get_running_loop()
         self._free = endpoint.concurrency
         self._open: dict[Key, list[Delivery]] = {}
-        self._ended: OrderedDict[Key, Outcome] = OrderedDict()
+        self._ended: OrderedDict[Key, HandlingResult] = OrderedDict()
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._waiting: deque[asyncio.Future[bool]] = deque()
         self._stopping = False
         self._strangers = 0
 
-    def take(self, delivery: Delivery) -> None:
+    def on_delivery(self, delivery: Delivery) -> None:
         """One delivery, from the transport."""
         envelope = delivery.envelope
         key: Key = (envelope.source, envelope.id, envelope.attempt, envelope.headers.get(REPLAYS, 0), 0)
         deliveries = self._open.get(key)
         if deliveries is not None:
-            if self._activator.same(deliveries[0].envelope, envelope):
+            if self._activator.is_same_message(deliveries[0].envelope, envelope):
                 deliveries.append(delivery)
                 return
             self._strangers += 1
@@ -98,15 +98,15 @@ class Receiver:
         """Whether what was delivered before, here or elsewhere, is run later, without company. What was lost too often ends at once."""
         if self._once or key in self._ended:
             return False
-        losses, run = losses_of(delivery) if self.counted else None, partial(self._run_alone, key)
+        losses, run = delivery_count(delivery) if self.counted else None, partial(self._run_alone, key)
         if losses is None:
             self._single_file.add(run)
             return True
         if losses >= self._limit:
             text = f"{envelope.type}: its process ended, or lost its connection, {losses} times before it was done"
-            self._keep(key, Outcome(error=ProcessLost(text)))
-        elif losses >= SUSPECT_FROM:
-            self._quarantine.add(Suspect(queue=self.queue.name, id=envelope.id, losses=losses, run=run))
+            self._keep(key, HandlingResult(error=ProcessLost(text)))
+        elif losses >= POISON_AFTER_DELIVERIES:
+            self._quarantine.add(PoisonCandidate(queue=self.queue.name, id=envelope.id, losses=losses, run=run))
             return True
         return False
 
@@ -117,7 +117,7 @@ class Receiver:
             await asyncio.wait([task])
 
     @property
-    def holds(self) -> bool:
+    def has_deferred(self) -> bool:
         """Whether something is here that has not begun, since it is to run alone."""
         return len(self._open) > len(self._tasks)
 
@@ -190,7 +190,7 @@ class Receiver:
         # Before all else: who is not who he says gets no answer that is remembered, and stands in nobody's way.
         refusal = self._activator.refusal(envelope)
         if refusal is not None:
-            outcome: Outcome | None = await self._activator.refused(envelope, refusal)
+            outcome: HandlingResult | None = await self._activator.reject(envelope, refusal)
         else:
             outcome = self._ended.pop(key, None) if self._ended else None
         if outcome is None:
@@ -200,40 +200,40 @@ class Receiver:
                 elif not await _ack(deliveries):
                     return  # no longer ours: it comes again
                 else:
-                    outcome = await self._activator.call(envelope, self._settler.reporter(envelope))
+                    outcome = await self._activator.handle(envelope, self._settler.progress_reporter(envelope))
             else:
-                outcome = await self._activator.call_unless_handled(envelope, self._settler.reporter(envelope))
-        if not outcome.concluded and not await self._settler.conclude(envelope, outcome, deliveries[-1]):
+                outcome = await self._activator.handle_once(envelope, self._settler.progress_reporter(envelope))
+        if not outcome.settled and not await self._settler.settle(envelope, outcome, deliveries[-1]):
             self._keep(key, outcome)
             await _requeue(deliveries)
         elif not await _ack(deliveries):
-            self._keep(key, Outcome(concluded=True, refused=outcome.refused))
+            self._keep(key, HandlingResult(settled=True, unauthorized=outcome.unauthorized))
 
-    def _delivered_twice(self, envelope: Envelope) -> Outcome:
+    def _delivered_twice(self, envelope: Envelope) -> HandlingResult:
         """Another process may have begun it: the ack of a beginning can be lost with its connection."""
         text = f"{envelope.type}: it was delivered twice, and may run once only"
-        return Outcome(error=Unavailable(text, maybe_executed=True))
+        return HandlingResult(error=Unavailable(text, maybe_executed=True))
 
-    def _keep(self, key: Key, outcome: Outcome) -> None:
-        if outcome.refused:
+    def _keep(self, key: Key, outcome: HandlingResult) -> None:
+        if outcome.unauthorized:
             return  # it may be let in the next time; and the copy that waits for its key has the same id and attempt
         self._ended[key] = outcome
-        if len(self._ended) > MOST_KEPT:
+        if len(self._ended) > MAX_REMEMBERED_RESULTS:
             self._ended.popitem(last=False)
 
     # --- the stop --------------------------------------------------------------------------------------------------
 
-    def hand_back(self) -> None:
+    def stop_accepting(self) -> None:
         """Give back what has not started."""
         self._stopping = True
-        self._settler.hand_back()
+        self._settler.stop_retrying()
         if self._goes_back():
             for turn in self._waiting:
                 if not turn.done():
                     turn.set_result(False)
             self._waiting.clear()
 
-    async def finish(self) -> None:
+    async def drain(self) -> None:
         """Returns when nothing runs any more. Callers set the limit."""
         while running := self.running():
             await asyncio.wait(running)
@@ -243,7 +243,7 @@ class Receiver:
         self._tasks.clear()
         await self._settler.close()
 
-    def abandon(self) -> int:
+    def cancel_running(self) -> int:
         """Cancel what still runs, and how many that were; the broker delivers it again."""
         for task in self._tasks.values():
             task.cancel()

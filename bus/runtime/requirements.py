@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 
-from bus.messaging.topology.declarations import BASE
-from bus.messaging.topology.model import Queue, Topology, merged
-from bus.operations.topology.required import Wanted
+from bus.messaging.topology.declarations import BASE_EXCHANGES
+from bus.messaging.topology.model import Queue, Topology, merge
+from bus.operations.topology.required import RequiredTopology
 from bus.runtime.router import Router
 from bus.settings import Settings
 
-__all__ = ["topology_of", "wanted_by"]
+__all__ = ["topology_of", "required_by"]
 
 
 def topology_of(router: Router, settings: Settings) -> dict[str, tuple[Queue, Topology]]:
@@ -16,12 +16,12 @@ def topology_of(router: Router, settings: Settings) -> dict[str, tuple[Queue, To
     return router.topology(quorum_requests=settings.request_queue == "quorum", lasting_requests=settings.topology == "verify")
 
 
-def wanted_by(routers: Iterable[Router], settings: Settings) -> Wanted:
+def required_by(routers: Iterable[Router], settings: Settings) -> RequiredTopology:
     """What all of them need together, as services with these settings would declare it; without any the six exchanges."""
     served = list(routers)
     needs = [topology for router in served for _, topology in topology_of(router, settings).values()]
-    return Wanted(
-        topology=merged([BASE, *needs]),
+    return RequiredTopology(
+        topology=merge([BASE_EXCHANGES, *needs]),
         services=frozenset(router.name for router in served),
         attempts={
             name: each.retry.attempts for router in served for name, each in router.endpoints.items() if each.contract.kind != "request"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Protocol, TypeVar, overload
 
-from bus.contracts.contract import Asks, Contract, Event, Message, Orders, check_part, contract_of, decode
+from bus.contracts.contract import Contract, Event, JobClass, Message, RequestClass, check_part, contract_of, decode
 from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import ContractError, FailedPrecondition, Internal, Unimplemented
 from bus.messaging.context import Context, current
@@ -15,9 +15,9 @@ from bus.messaging.envelope import Envelope, reply
 from bus.messaging.settlement import delays_of
 from bus.messaging.topology.declarations import event_topology, job_topology, request_topology
 from bus.messaging.topology.model import Queue, Topology
-from bus.messaging.topology.names import dead_letter_queue, event_queue, job_queue, request_queue, tier_for
-from bus.runtime.dependencies import dependencies_of, injected
-from bus.security.keyring import REFETCH_INTERVAL
+from bus.messaging.topology.names import dead_letter_queue, event_queue, job_queue, request_queue, retry_delay_for
+from bus.runtime.dependencies import dependencies_of, inject
+from bus.security.keyring import MIN_REFRESH_SECONDS
 
 __all__ = ["Endpoint", "Lifespan", "Registrar", "Router"]
 
@@ -69,8 +69,8 @@ class Endpoint:
 
     def tiers(self) -> tuple[str, ...]:
         """The retry tiers that its policy uses, and the one in which an event or job waits for an unknown key."""
-        parking = () if self.contract.kind == "request" else (REFETCH_INTERVAL,)
-        return tuple(dict.fromkeys(tier_for(delay) for delay in (*delays_of(self.retry), *parking)))
+        parking = () if self.contract.kind == "request" else (MIN_REFRESH_SECONDS,)
+        return tuple(dict.fromkeys(retry_delay_for(delay) for delay in (*delays_of(self.retry), *parking)))
 
 
 class Router:
@@ -83,14 +83,14 @@ class Router:
         self.lifespan = lifespan or _nothing
         self.endpoints: dict[str, Endpoint] = {}
 
-    def request(self, contract: Asks[Q, R], *, concurrency: int = REQUEST_CONCURRENCY) -> Registrar[Q, R]:
+    def request(self, contract: RequestClass[Q, R], *, concurrency: int = REQUEST_CONCURRENCY) -> Registrar[Q, R]:
         """Answer a request; at most `concurrency` at a time in this process. What it raises is the caller's error."""
         declared = self._own(contract, "request")
         return self._registrar(declared, request_queue(declared), concurrency, RetryPolicy(attempts=1))
 
     def job(
         self,
-        contract: Orders[Q, R],
+        contract: JobClass[Q, R],
         *,
         retry: RetryPolicy | None = None,
         timeout: float = JOB_TIMEOUT,
@@ -183,7 +183,7 @@ class Router:
             self._add(
                 Endpoint(
                     contract=contract,
-                    function=injected(function, _name(function), wants_context=wants_context) if dependencies else function,
+                    function=inject(function, _name(function), wants_context=wants_context) if dependencies else function,
                     wants_context=wants_context or bool(dependencies),
                     queue=queue,
                     concurrency=concurrency,

@@ -9,17 +9,17 @@ from pathlib import Path
 from bus.contracts.contract import CATALOG
 from bus.errors import ConfigurationError, PermissionDenied
 from bus.messaging.envelope import Envelope
-from bus.security.encryption import UNUSED, Cipher
+from bus.security.encryption import NO_ENCRYPTION, PayloadCipher
 from bus.security.grants import REVEAL, AccessPolicy, AllowAll
 from bus.security.grants_file import load_grants
-from bus.security.identity import Trust
-from bus.security.jwks_source import private_keys, public_source
-from bus.security.keyring import Keyring, dev_ring
-from bus.security.proofs import LONGEST_LIFE, MOST_REPLAYS, Countersign, counter_proof, counter_proofs_so_far
-from bus.security.secret_files import private_file
+from bus.security.identity import ServiceIdentity
+from bus.security.jwks_source import private_key_source, public_key_source
+from bus.security.keyring import Keyring, shared_secret_keyring
+from bus.security.proofs import MAX_EXPIRY_OVERRIDES, MAX_PROOF_LIFETIME_SECONDS, Countersign, count_expiry_overrides, expiry_override
+from bus.security.secret_files import read_private_file
 from bus.settings import Settings
 
-__all__ = ["cipher_of", "operator_of", "revealer_of", "trust_of"]
+__all__ = ["cipher_from_settings", "operator_signer", "authorized_revealer", "identity_from_settings"]
 
 log = logging.getLogger("bus.auth")
 
@@ -28,14 +28,14 @@ WITHOUT = "BUS_AUTH=off runs without, and anyone can then speak for anyone"
 VARIABLE = "BUS_ENCRYPTION_KEYS"
 
 
-def trust_of(service: str, settings: Settings, *, clock: Callable[[], float] = time.time) -> Trust | None:
+def identity_from_settings(service: str, settings: Settings, *, clock: Callable[[], float] = time.time) -> ServiceIdentity | None:
     """By the settings; None with `BUS_AUTH=off`, of which the log is told. Raises `ConfigurationError` where one is missing."""
     if settings.auth == "off":
         log.warning("BUS_AUTH=off: nothing is signed or checked, and anyone who reaches the broker can speak for any service")
         return None
-    if settings.message_ttl >= LONGEST_LIFE:
+    if settings.message_ttl >= MAX_PROOF_LIFETIME_SECONDS:
         raise ConfigurationError(
-            f"BUS_MESSAGE_TTL is to be less than {LONGEST_LIFE} (31 days): what was proven for longer all would refuse"
+            f"BUS_MESSAGE_TTL is to be less than {MAX_PROOF_LIFETIME_SECONDS} (31 days): what was proven for longer all would refuse"
         )
     key = settings.key.get_secret_value() if settings.key else ""
     if not key:
@@ -44,7 +44,7 @@ def trust_of(service: str, settings: Settings, *, clock: Callable[[], float] = t
         )
     if settings.auth == "dev":
         log.warning("BUS_AUTH=dev: every service has the same secret, and can speak for any other")
-        return _identity(service, dev_ring(service, key, clock=clock), settings, clock)
+        return _identity(service, shared_secret_keyring(service, key, clock=clock), settings, clock)
     if settings.jwks is None:
         raise ConfigurationError(
             f"BUS_JWKS is not set, so {service} cannot know who the others are; "
@@ -54,11 +54,11 @@ def trust_of(service: str, settings: Settings, *, clock: Callable[[], float] = t
         raise ConfigurationError(
             f"BUS_GRANTS is not set, so nobody may do anything; set it to a grants.toml (`bus grants --help` says what is in it); {WITHOUT}"
         )
-    return _identity(service, Keyring(service, public_source(settings.jwks), private_keys(key), clock=clock), settings, clock)
+    return _identity(service, Keyring(service, public_key_source(settings.jwks), private_key_source(key), clock=clock), settings, clock)
 
 
-def _identity(service: str, ring: Keyring, settings: Settings, clock: Clock) -> Trust:
-    return Trust(
+def _identity(service: str, ring: Keyring, settings: Settings, clock: Clock) -> ServiceIdentity:
+    return ServiceIdentity(
         service,
         ring,
         lambda: _grants(settings),
@@ -74,23 +74,23 @@ def _grants(settings: Settings) -> AccessPolicy:
     return load_grants(settings.grants, CATALOG, complete=False) if settings.grants is not None else AllowAll()
 
 
-def cipher_of(settings: Settings) -> Cipher:
+def cipher_from_settings(settings: Settings) -> PayloadCipher:
     """By the settings. `ConfigurationError` where keys are none, are open to others, or are missing for `BUS_ENCRYPT=everything`."""
     everything = settings.encrypt == "everything"
     if settings.encryption_keys is None:
         if everything:
             raise ConfigurationError(f"BUS_ENCRYPT=everything takes keys; `bus keys ring` makes them, and {VARIABLE} says where they are")
-        return UNUSED
+        return NO_ENCRYPTION
     setting = settings.encryption_keys.get_secret_value()
-    text = setting if setting.lstrip().startswith("{") else private_file(Path(setting), VARIABLE)
+    text = setting if setting.lstrip().startswith("{") else read_private_file(Path(setting), VARIABLE)
     try:
         jwe = import_module("bus.security.jwe")  # loaded where it is used alone: its library takes as long as half of the bus
     except ModuleNotFoundError:
         raise ConfigurationError(f"{VARIABLE}: encryption needs joserfc; pip install 'trunkline[encryption]'") from None
-    return Cipher(jwe.read_ring(text), everything=everything)
+    return PayloadCipher(jwe.read_encryption_keys(text), everything=everything)
 
 
-async def operator_of(settings: Settings, *, actor: str, reason: str | None, clock: Clock = time.time) -> Countersign | None:
+async def operator_signer(settings: Settings, *, actor: str, reason: str | None, clock: Clock = time.time) -> Countersign | None:
     """Who gives expired messages more time, by `BUS_OPERATOR_KEY`; None with `BUS_AUTH=off`. Raises `ConfigurationError`.
 
     `actor` and `reason`: who and why, for the record on each message.
@@ -99,26 +99,28 @@ async def operator_of(settings: Settings, *, actor: str, reason: str | None, clo
         return None
     if not (reason and reason.strip()):
         raise ConfigurationError("giving expired messages more time takes a reason, which stays with them")
-    ring = await _ring(settings, "giving expired messages more time", clock)
+    ring = await _operator_keyring(settings, "giving expired messages more time", clock)
 
     def countersign(envelope: Envelope, queue: str, expires: int) -> str | None:
-        count = counter_proofs_so_far(envelope) + 1
-        if count > MOST_REPLAYS:
+        count = count_expiry_overrides(envelope) + 1
+        if count > MAX_EXPIRY_OVERRIDES:
             return None
-        return counter_proof(ring.signing(), envelope, queue=queue, actor=actor, reason=reason, expires=expires, count=count, now=clock())
+        return expiry_override(
+            ring.signing_key(), envelope, queue=queue, actor=actor, reason=reason, expires=expires, count=count, now=clock()
+        )
 
     return countersign
 
 
-async def revealer_of(settings: Settings, *, clock: Clock = time.time) -> str | None:
+async def authorized_revealer(settings: Settings, *, clock: Clock = time.time) -> str | None:
     """The operator who may see payloads of dead letters; None with `BUS_AUTH=off`, and with `dev` whoever has the secret.
 
     Raises `PermissionDenied` where the grants do not say so of them, and `ConfigurationError`.
     """
     if settings.auth == "off":
         return None
-    ring = await _ring(settings, "seeing payloads", clock)
-    name = ring.signing().key.owner
+    ring = await _operator_keyring(settings, "seeing payloads", clock)
+    name = ring.signing_key().key.owner
     if name is None:
         return "dev"
     if settings.grants is None:
@@ -129,7 +131,7 @@ async def revealer_of(settings: Settings, *, clock: Clock = time.time) -> str | 
     return name
 
 
-async def _ring(settings: Settings, what: str, clock: Clock) -> Keyring:
+async def _operator_keyring(settings: Settings, what: str, clock: Clock) -> Keyring:
     """The operator's keys, of which one is in the public set as an operator's."""
     setting = settings.key if settings.auth == "dev" else settings.operator_key
     secret = "" if setting is None else setting.get_secret_value()
@@ -138,8 +140,10 @@ async def _ring(settings: Settings, what: str, clock: Clock) -> Keyring:
             f"{what} takes an operator's key: set BUS_OPERATOR_KEY and BUS_JWKS; `bus keys new NAME --operator` makes it"
         )
     if settings.auth == "dev":
-        ring = dev_ring("", secret, clock=clock)
+        ring = shared_secret_keyring("", secret, clock=clock)
     else:
-        ring = Keyring(None, public_source(settings.jwks or ""), private_keys(secret, "BUS_OPERATOR_KEY"), role="operator", clock=clock)
+        ring = Keyring(
+            None, public_key_source(settings.jwks or ""), private_key_source(secret, "BUS_OPERATOR_KEY"), role="operator", clock=clock
+        )
     await ring.start()
     return ring

@@ -16,12 +16,12 @@ from bus.messaging.context import Context, Sender, current
 from bus.messaging.envelope import Envelope, Progress
 from bus.messaging.fault_record import PARKED
 from bus.messaging.handler import Handler
+from bus.messaging.ports.inbox import HandledMessage, Inbox, MessageKey
 from bus.messaging.supervision import is_own_cancel
 from bus.runtime.router import Endpoint
-from bus.runtime.settler import Outcome
-from bus.security.encryption import UNUSED, Cipher
-from bus.security.endpoint_guard import Gate
-from bus.storage.memory.inbox import Handled, Inbox, MessageKey
+from bus.runtime.settler import HandlingResult
+from bus.security.encryption import NO_ENCRYPTION, PayloadCipher
+from bus.security.endpoint_guard import EndpointGuard
 
 __all__ = ["ServiceActivator"]
 
@@ -30,7 +30,7 @@ log = logging.getLogger("bus.activator")
 Report = Callable[[Progress], Awaitable[None]]
 T = TypeVar("T")
 
-STORE_PATIENCE = 300.0
+INBOX_RETRY_SECONDS = 300.0
 """Seconds for which a message waits for an inbox that fails; with its handler's own time below the broker's 30 minutes for an ack."""
 
 
@@ -45,8 +45,8 @@ class ServiceActivator:
         sender: Sender,
         state: Any,
         inbox: Inbox,
-        gate: Gate | None = None,
-        cipher: Cipher = UNUSED,
+        gate: EndpointGuard | None = None,
+        cipher: PayloadCipher = NO_ENCRYPTION,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`gate` holds messages to what proves them; None takes them as they come. `cipher` opens their payloads."""
@@ -58,56 +58,56 @@ class ServiceActivator:
         self._gate = gate
         self._cipher = cipher
         self._clock = clock
-        self.refusal: Callable[[Envelope], BusError | None] = gate.refusal if gate is not None else _none
+        self.refusal: Callable[[Envelope], BusError | None] = gate.authorize if gate is not None else _none
         """Why a message must not be handled; None where it may. No method, since every message passes it: one call less."""
 
-    def same(self, first: Envelope, second: Envelope) -> bool:
+    def is_same_message(self, first: Envelope, second: Envelope) -> bool:
         """Whether the second is the first once more, and not only in what anyone could have written on it.
 
         A copy that its sender made when it was in doubt is signed and encrypted anew: then both have to be what they say.
         """
-        if all(getattr(first, name) == getattr(second, name) for name in IDENTITY):
+        if all(getattr(first, name) == getattr(second, name) for name in IDENTITY_FIELDS):
             return True
         if (first.source, first.type) != (second.source, second.type):
             return False
         return self.refusal(first) is None and self.refusal(second) is None
 
-    async def refused(self, envelope: Envelope, refusal: BusError) -> Outcome | None:
+    async def reject(self, envelope: Envelope, refusal: BusError) -> HandlingResult | None:
         """What becomes of what is not let in; None where it is after all, by a key that was fetched just now."""
         if isinstance(refusal, UnknownKey) and self._gate is not None:
-            if envelope.traffic == "request" or PARKED in envelope.headers:
-                again = await self._gate.again(envelope)
-                return None if again is None else Outcome(error=again, refused=True)
-            self._gate.later()
-        return Outcome(error=refusal, refused=True)
+            if envelope.role == "request" or PARKED in envelope.headers:
+                again = await self._gate.recheck_with_new_keys(envelope)
+                return None if again is None else HandlingResult(error=again, unauthorized=True)
+            self._gate.refresh_keys()
+        return HandlingResult(error=refusal, unauthorized=True)
 
-    async def call_unless_handled(self, envelope: Envelope, report: Report | None) -> Outcome:
+    async def handle_once(self, envelope: Envelope, report: Report | None) -> HandlingResult:
         """What is remembered of the message, or comes of handling it now. Only success is remembered: a dead letter may be replayed."""
         key = MessageKey(self._endpoint.queue, envelope.source, envelope.id)
         try:
             known = await self._inbox.find(key)
         except Exception as error:  # noqa: BLE001 - a user's store, which raises what it likes
-            known = await self._asked_again(partial(self._inbox.find, key), envelope, error)
+            known = await self._retry_inbox(partial(self._inbox.find, key), envelope, error)
         if known is not None:
             log.debug("a duplicate; it was handled before", extra={"queue": envelope.queue, "message_id": envelope.id})
-            return Outcome(reply=known.reply, concluded=known.reply is None)
-        outcome = await self.call(envelope, report)
+            return HandlingResult(reply=known.reply, settled=known.reply is None)
+        outcome = await self.handle(envelope, report)
         if outcome.error is None:
             # A job's result is not told yet: where this process ends before it is, only who remembers it can.
-            waited_for = envelope.traffic == "request" or envelope.reply_to is not None
-            handled = Handled(reply=outcome.reply if waited_for else None)
+            waited_for = envelope.role == "request" or envelope.reply_to is not None
+            handled = HandledMessage(reply=outcome.reply if waited_for else None)
             try:
                 await self._inbox.add(key, handled)
             except Exception as error:  # noqa: BLE001 - as above
-                await self._asked_again(partial(self._inbox.add, key, handled), envelope, error)
+                await self._retry_inbox(partial(self._inbox.add, key, handled), envelope, error)
         return outcome
 
-    async def _asked_again(self, ask: Callable[[], Awaitable[T]], envelope: Envelope, error: Exception) -> T:
+    async def _retry_inbox(self, ask: Callable[[], Awaitable[T]], envelope: Envelope, error: Exception) -> T:
         """The store's answer, once it is back. A message that went back meanwhile would count as lost each time, and be given up."""
         facts = {"queue": envelope.queue, "message_id": envelope.id, "error": type(error).__name__, "where": error_location(error)}
         log.error("the store of what was handled fails; the message waits for it", extra=facts)
         loop = asyncio.get_running_loop()
-        ends, attempt = loop.time() + STORE_PATIENCE, 0
+        ends, attempt = loop.time() + INBOX_RETRY_SECONDS, 0
         while True:
             attempt += 1
             await asyncio.sleep(backoff(attempt))
@@ -117,29 +117,29 @@ class ServiceActivator:
                 if loop.time() > ends:
                     raise
 
-    async def call(self, envelope: Envelope, report: Report | None) -> Outcome:
+    async def handle(self, envelope: Envelope, report: Report | None) -> HandlingResult:
         """Handle it. Whatever its handler raises is an outcome; `report` tells how far it is."""
         context = Context(envelope=envelope, bus=self._sender, state=self._state, report=report)
         token = current.set(context)
         try:
-            return Outcome(reply=await self._handler(self._opened(envelope)))
+            return HandlingResult(reply=await self._handler(self._prepare(envelope)))
         except asyncio.CancelledError:
             if is_own_cancel():
                 raise
-            return Outcome(error=Cancelled("the handler awaited something that was cancelled"))
+            return HandlingResult(error=Cancelled("the handler awaited something that was cancelled"))
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome, and settled as one
-            return Outcome(error=_told(error, envelope))
+            return HandlingResult(error=_wire_safe_error(error, envelope))
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - so is a panic of a library in Rust, and a group with one in it
             facts = {"queue": envelope.queue, "message_id": envelope.id, "error": type(error).__name__, "where": error_location(error)}
             log.error("a handler failed with what is no Exception", extra=facts)  # noqa: TRY400 - a traceback's text shows values
-            return Outcome(error=error)
+            return HandlingResult(error=error)
         finally:
             current.reset(token)
             context.deadline = None  # a task that outlives the handling has its cause, and no longer its deadline
 
-    def _opened(self, envelope: Envelope) -> Envelope:
+    def _prepare(self, envelope: Envelope) -> Envelope:
         """The envelope with its payload, and with the deadline that the handler's own timeout sets."""
         if envelope.fault:
             log.warning("undecodable message", extra={"queue": envelope.queue, "fault": envelope.fault})
@@ -147,20 +147,20 @@ class ServiceActivator:
         now = self._clock() * 1000
         if envelope.expires is not None and envelope.expires <= now:
             raise Expired(f"{envelope.type}: it lay longer than it was worth handling")
-        envelope = self._cipher.open(envelope)
+        envelope = self._cipher.decrypt(envelope)
         if self._endpoint.timeout is None:
             return envelope
-        return envelope.evolve(deadline=int(now + self._endpoint.timeout * 1000))
+        return envelope.replace(deadline=int(now + self._endpoint.timeout * 1000))
 
 
-IDENTITY = (
+IDENTITY_FIELDS = (
     *("source", "type", "body", "proof", "authorization", "reply_to"),
-    *("correlation_id", "in_reply_to", "expires", "counter_proof", "headers", "fault"),
+    *("correlation_id", "in_reply_to", "expires", "expiry_override", "headers", "fault"),
 )
 """All by which one of two could be refused that the other is not."""
 
 
-def _told(error: Exception, envelope: Envelope) -> Exception:
+def _wire_safe_error(error: Exception, envelope: Envelope) -> Exception:
     """`error`, or `Internal` for one of a user's that cannot be told: each attempt to do so would fail, after its dead letter was made."""
     if not isinstance(error, BusError):
         return error

@@ -12,43 +12,43 @@ from bus.contracts.contract import CATALOG, Catalog
 from bus.errors import ConfigurationError, FailedPrecondition, Unavailable, Undecodable
 from bus.messaging.envelope import ERROR_TYPE, PROGRESS_SUFFIX, REPLY_SUFFIX, Envelope
 
-__all__ = ["ENCRYPTION", "UNUSED", "Cipher", "NotOurs", "Ring", "Unreadable"]
+__all__ = ["ENCRYPTION", "NO_ENCRYPTION", "PayloadCipher", "UnknownEncryptionKey", "EncryptionKeys", "DecryptionFailed"]
 
 ENCRYPTION, JWE = "encryption", "jwe"
 """The header that says of a payload that it is encrypted, and how."""
 
 
-class NotOurs(Exception):
+class UnknownEncryptionKey(Exception):
     """Sealed with a key that is not in the ring."""
 
 
-class Unreadable(Exception):
+class DecryptionFailed(Exception):
     """Not sealed, not for this context, or changed since."""
 
 
-class Ring(Protocol):
+class EncryptionKeys(Protocol):
     """The keys; each value that is sealed is bound to a context, without which it does not open."""
 
-    def seal(self, plain: bytes, context: bytes) -> bytes:
+    def encrypt(self, plain: bytes, context: bytes) -> bytes:
         """`plain`, sealed."""
         ...
 
-    def open(self, sealed: bytes, context: bytes) -> bytes:
+    def decrypt(self, sealed: bytes, context: bytes) -> bytes:
         """What was sealed for `context`; raises `NotOurs` or `Unreadable`."""
         ...
 
 
-class Cipher:
+class PayloadCipher:
     """Encrypts and decrypts the payloads that are to be, for one service."""
 
-    def __init__(self, ring: Ring | None = None, *, everything: bool = False, catalog: Catalog = CATALOG) -> None:
+    def __init__(self, ring: EncryptionKeys | None = None, *, everything: bool = False, catalog: Catalog = CATALOG) -> None:
         """`everything`: whether also what no contract wants encrypted is. Without a ring what should be is refused."""
         self._ring = ring
         self._everything = everything
         self._catalog = catalog
         self._wanted: dict[str, bool] = {ERROR_TYPE: False}
 
-    def wants(self, type_: str) -> bool:
+    def is_encrypted(self, type_: str) -> bool:
         """Whether messages of this type, replies and progress included, are encrypted. Error replies are not: no payload is in them."""
         wanted = self._wanted.get(type_)
         if wanted is None:
@@ -58,51 +58,51 @@ class Cipher:
             wanted = self._wanted[type_] = self._everything or contract.encrypted
         return wanted
 
-    def require(self, type_: str) -> None:
+    def check_keys(self, type_: str) -> None:
         """Raises `ConfigurationError` where messages of this type could not be read here."""
-        if self._ring is None and self.wants(type_):
+        if self._ring is None and self.is_encrypted(type_):
             raise ConfigurationError(f"{type_} comes encrypted, and there is no key to read it; set BUS_ENCRYPTION_KEYS")
 
-    def seal(self, envelope: Envelope) -> Envelope:
+    def encrypt(self, envelope: Envelope) -> Envelope:
         """The message as it may be sent. `FailedPrecondition` where it has to be encrypted and there is no key."""
-        if not self.wants(envelope.type):
+        if not self.is_encrypted(envelope.type):
             return envelope
         if self._ring is None:
             raise FailedPrecondition(f"{envelope.type} is sent encrypted only, and there is no key; set BUS_ENCRYPTION_KEYS")
-        body = self._ring.seal(envelope.body, _identity(envelope))
-        return envelope.evolve(body=body, headers={**envelope.headers, ENCRYPTION: JWE})
+        body = self._ring.encrypt(envelope.body, _identity(envelope))
+        return envelope.replace(body=body, headers={**envelope.headers, ENCRYPTION: JWE})
 
-    def open(self, envelope: Envelope) -> Envelope:
+    def decrypt(self, envelope: Envelope) -> Envelope:
         """The message with its payload.
 
         Raises `Undecodable` for what is no ciphertext of this very message, and for what had to be one and is not;
         `Unavailable` where its key is not here, or not yet.
         """
         if ENCRYPTION not in envelope.headers:
-            if self.wants(envelope.type):
+            if self.is_encrypted(envelope.type):
                 raise Undecodable(f"{envelope.type}: it came unencrypted, and is taken encrypted only")
             return envelope
         if envelope.headers[ENCRYPTION] != JWE:
             raise Undecodable(f"{envelope.type}: it is encrypted in a way that is not known here")
-        body = self._opened(envelope)
-        return envelope.evolve(body=body, headers={name: value for name, value in envelope.headers.items() if name != ENCRYPTION})
+        body = self._decrypt(envelope)
+        return envelope.replace(body=body, headers={name: value for name, value in envelope.headers.items() if name != ENCRYPTION})
 
-    def _opened(self, envelope: Envelope) -> bytes:
+    def _decrypt(self, envelope: Envelope) -> bytes:
         """Errors are raised outside of the handlers: what is in the other errors is no context of these."""
         try:
             if self._ring is not None:
-                return self._ring.open(envelope.body, _identity(envelope))
+                return self._ring.decrypt(envelope.body, _identity(envelope))
             ours = False
-        except NotOurs:
+        except UnknownEncryptionKey:
             ours = False
-        except Unreadable:
+        except DecryptionFailed:
             ours = True
         if ours:
             raise Undecodable(f"{envelope.type}: its payload is not what was encrypted for this message")
         raise Unavailable(f"{envelope.type}: it is encrypted with a key that is not here; add it to BUS_ENCRYPTION_KEYS")
 
 
-UNUSED = Cipher()
+NO_ENCRYPTION = PayloadCipher()
 """Where there are no keys: what has to be encrypted is refused."""
 
 

@@ -17,7 +17,7 @@ __all__ = ["load_grants"]
 CLIENTS, SERVICES, OPERATORS = "clients", "services", "operators"
 
 
-MOST_FAULTS_SHOWN = 5
+MAX_FAULTS_SHOWN = 5
 
 
 def load_grants(path: Path, contracts: Iterable[Contract], *, complete: bool = True) -> Grants:
@@ -38,17 +38,17 @@ def load_grants(path: Path, contracts: Iterable[Contract], *, complete: bool = T
         raise ConfigurationError(f"{path} is no UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is no TOML: {error}") from None
-    reading = _Reading(text, tuple(contracts), complete=complete)
+    reading = GrantsReader(text, tuple(contracts), complete=complete)
     services = {service: reading.rights(service, table) for service, table in reading.tables(content)}
     grants = Grants(services, dict(reading.operators(content)))
     if reading.faults:
-        more = len(reading.faults) - MOST_FAULTS_SHOWN
-        faults = "; ".join(f"{path}:{fault}" for fault in reading.faults[:MOST_FAULTS_SHOWN])
+        more = len(reading.faults) - MAX_FAULTS_SHOWN
+        faults = "; ".join(f"{path}:{fault}" for fault in reading.faults[:MAX_FAULTS_SHOWN])
         raise ConfigurationError(faults + (f"; and {more} more" if more > 0 else ""))
     return grants
 
 
-class _Reading:
+class GrantsReader:
     """One reading of a file: what it says, and every fault on the way as `line: place: what is wrong`."""
 
     def __init__(self, text: str, contracts: tuple[Contract, ...], *, complete: bool) -> None:

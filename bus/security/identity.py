@@ -9,18 +9,18 @@ from pathlib import Path
 
 from bus.contracts.contract import CATALOG, Contract
 from bus.errors import ConfigurationError, PermissionDenied
-from bus.security.endpoint_guard import Gate
+from bus.security.endpoint_guard import EndpointGuard
 from bus.security.grants import AccessPolicy, Grants
 from bus.security.keyring import Keyring
 from bus.security.signer import Signer
 from bus.security.verifier import Verifier
 
-__all__ = ["Trust"]
+__all__ = ["ServiceIdentity"]
 
 log = logging.getLogger("bus.auth")
 
 
-class Trust:
+class ServiceIdentity:
     """One service's keys and grants, while its bus is open."""
 
     def __init__(  # noqa: PLR0913 - what an identity is made of, each by its name
@@ -71,11 +71,11 @@ class Trust:
         await self._ring.start()
         self._refreshing = asyncio.get_running_loop().create_task(self._ring.run())
 
-    def gate(self, contract: Contract) -> Gate:
+    def guard(self, contract: Contract) -> EndpointGuard:
         """The way in of an endpoint."""
-        return Gate(contract, self.verifier, self.signer)
+        return EndpointGuard(contract, self.verifier, self.signer)
 
-    def refusal_to_send(self, contract: Contract) -> PermissionDenied | None:
+    def check_send_permission(self, contract: Contract) -> PermissionDenied | None:
         """Why this service must not send a message of this contract; None where it may. Contracts that came since the start count."""
         if self._may_send(contract):
             return None

@@ -13,9 +13,9 @@ from joserfc.errors import JoseError, SecurityWarning
 from joserfc.util import urlsafe_b64decode, urlsafe_b64encode
 
 from bus.errors import ConfigurationError
-from bus.security.encryption import NotOurs, Unreadable
+from bus.security.encryption import DecryptionFailed, UnknownEncryptionKey
 
-__all__ = ["KeyRing", "new_ring_key", "read_ring"]
+__all__ = ["JweKeys", "new_encryption_key", "read_encryption_keys"]
 
 WRAPPING, CONTENT = "A256KW", "A256GCM"
 KEY_BITS = 256
@@ -35,13 +35,13 @@ REFUSALS = (JoseError, ValueError, TypeError, KeyError, AttributeError, Assertio
 """What the library raises of what is no JWE, or not one of these keys."""
 
 
-def new_ring_key(kid: str) -> dict[str, str]:
+def new_encryption_key(kid: str) -> dict[str, str]:
     """A new key as JSON Web Key (RFC 7517, `kty` `oct`); secret."""
     key = jwk.OctKey.generate_key(KEY_BITS, parameters={"kid": kid, "use": "enc", "alg": WRAPPING})
     return cast("dict[str, str]", key.as_dict(private=True))
 
 
-def read_ring(text: str | bytes) -> "KeyRing":
+def read_encryption_keys(text: str | bytes) -> "JweKeys":
     """The ring in a JSON Web Key Set: the first key encrypts, every one decrypts. `ConfigurationError` where it is none."""
     try:
         members = json.loads(text)["keys"]
@@ -60,10 +60,10 @@ def read_ring(text: str | bytes) -> "KeyRing":
             raise ConfigurationError("BUS_ENCRYPTION_KEYS: each key needs a `kid` of its own")
         if len(key.raw_value) * 8 != KEY_BITS:
             raise ConfigurationError(f"BUS_ENCRYPTION_KEYS: the key {key.kid} has {len(key.raw_value) * 8} bits, and {KEY_BITS} are wanted")
-    return KeyRing(keys)
+    return JweKeys(keys)
 
 
-class KeyRing:
+class JweKeys:
     """Seals with the newest key, and opens with each."""
 
     def __init__(self, keys: Sequence[jwk.OctKey]) -> None:
@@ -71,30 +71,30 @@ class KeyRing:
         self._newest = keys[0]
         self._keys = {key.kid: key for key in keys}
 
-    def seal(self, plain: bytes, context: bytes) -> bytes:
+    def encrypt(self, plain: bytes, context: bytes) -> bytes:
         """`plain` as JSON that is bound to `context`."""
         protected = {"alg": WRAPPING, "enc": CONTENT, "kid": self._newest.kid}
         sealing = jwe.FlattenedJSONEncryption(protected, plain, aad=context)
         sealing.add_recipient(None, self._newest)
         return json.dumps(jwe.encrypt_json(sealing, self._newest, registry=REGISTRY), separators=(",", ":")).encode()
 
-    def open(self, sealed: bytes, context: bytes) -> bytes:
+    def decrypt(self, sealed: bytes, context: bytes) -> bytes:
         """What was sealed for `context`. `NotOurs` where its key is not in the ring, `Unreadable` where it is anything else."""
         content = _content(sealed)
         kid = _kid(content)
         if content.get("header", {}) not in ({}, {"kid": kid}):
-            raise Unreadable
+            raise DecryptionFailed
         key = self._keys.get(kid)
         if key is None:
-            raise NotOurs
+            raise UnknownEncryptionKey
         # What it says of its context does not count.
         content["aad"] = urlsafe_b64encode(context).decode()
         try:
             plain = jwe.decrypt_json(cast("jwe.FlattenedJSONSerialization", content), key, registry=REGISTRY).plaintext
         except REFUSALS:
-            raise Unreadable from None
+            raise DecryptionFailed from None
         if plain is None:
-            raise Unreadable
+            raise DecryptionFailed
         return plain
 
 
@@ -102,9 +102,9 @@ def _content(sealed: bytes) -> dict[str, Any]:
     try:
         content = json.loads(sealed)
     except (ValueError, RecursionError):
-        raise Unreadable from None
+        raise DecryptionFailed from None
     if not isinstance(content, dict) or not content.keys() <= MEMBERS:
-        raise Unreadable
+        raise DecryptionFailed
     return content
 
 

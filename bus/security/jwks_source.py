@@ -15,15 +15,15 @@ from typing_extensions import override
 from bus.errors import ConfigurationError
 from bus.security.keys import PrivateKey
 from bus.security.private_keys import read_private
-from bus.security.secret_files import private_file
+from bus.security.secret_files import read_private_file
 
-__all__ = ["private_keys", "public_source"]
+__all__ = ["private_key_source", "public_key_source"]
 
-FETCH_TIMEOUT = 5.0
+FETCH_TIMEOUT_SECONDS = 5.0
 """Seconds for one look."""
 
 
-LARGEST_SET = 1024 * 1024
+MAX_KEY_SET_BYTES = 1024 * 1024
 """Bytes."""
 
 
@@ -33,14 +33,14 @@ PublicSource = Callable[[], Awaitable[bytes]]
 PrivateSource = Callable[[], list[PrivateKey]]
 
 
-def private_keys(setting: str, variable: str = "BUS_KEY") -> PrivateSource:
+def private_key_source(setting: str, variable: str = "BUS_KEY") -> PrivateSource:
     """What reads `BUS_KEY`, or another of its kind: a path, or the key itself (PEM, JSON Web Key, or a set of these)."""
     if setting.lstrip().startswith(("{", "-----BEGIN")):
         return lambda: read_private(setting)
-    return lambda: read_private(private_file(Path(setting), variable))
+    return lambda: read_private(read_private_file(Path(setting), variable))
 
 
-def public_source(setting: str) -> PublicSource:
+def public_key_source(setting: str) -> PublicSource:
     """What reads `BUS_JWKS`: a path, or an https URL. `ConfigurationError` for any other URL."""
     if "://" not in setting:
         path = Path(setting)
@@ -64,7 +64,7 @@ def _url(url: str) -> bytes:
     opener = urllib.request.build_opener(_NoRedirect, urllib.request.HTTPSHandler(context=ssl.create_default_context()))
     request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310 - https alone, see above
     try:
-        with opener.open(request, timeout=FETCH_TIMEOUT) as answer:
+        with opener.open(request, timeout=FETCH_TIMEOUT_SECONDS) as answer:
             return _bounded(answer)
     except HTTPError as error:
         with error:
@@ -72,9 +72,9 @@ def _url(url: str) -> bytes:
 
 
 def _bounded(stream: IO[bytes]) -> bytes:
-    text = stream.read(LARGEST_SET + 1)
-    if len(text) > LARGEST_SET:
-        raise ConfigurationError(f"BUS_JWKS: the key set is larger than {LARGEST_SET} bytes")
+    text = stream.read(MAX_KEY_SET_BYTES + 1)
+    if len(text) > MAX_KEY_SET_BYTES:
+        raise ConfigurationError(f"BUS_JWKS: the key set is larger than {MAX_KEY_SET_BYTES} bytes")
     return text
 
 

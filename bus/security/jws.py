@@ -14,21 +14,21 @@ from typing import Any, NoReturn, Protocol
 from bus.errors import Unauthenticated, UnknownKey
 from bus.security.keys import KEY_ID, Key, KeyPair
 
-__all__ = ["LONGEST_TOKEN", "Claims", "Known", "base64", "claims_unchecked", "compact", "opened", "refuse"]
+__all__ = ["MAX_TOKEN_LENGTH", "Claims", "KeyLookup", "base64", "decode_unverified", "encode_jws", "decode_jws", "reject"]
 
-LONGEST_TOKEN = 8192
+MAX_TOKEN_LENGTH = 8192
 """Characters, of any of the three."""
 COMPACT = re.compile(r"([\w-]{1,1024})\.([\w-]+)\.([\w-]{1,128})", re.ASCII)
-LAST: tuple[str, str | None, str, str] = ("", None, "AQgw", "AEIMQUYcgkosw048")
+CANONICAL_LAST_CHARS: tuple[str, str | None, str, str] = ("", None, "AQgw", "AEIMQUYcgkosw048")
 """By how many characters are over fours: which the last may be, for its unused bits to be 0. Empty: any. None: there is no such length."""
-MOST_HEADERS = 256
+MAX_CACHED_HEADERS = 256
 """Headers remembered: a key has one for each `typ`."""
 HEADER = frozenset({"alg", "kid", "typ"})
 """All that a header may have: so nothing in it (`jwk`, `jku`, `x5u`, `crit`, `b64`) can steer who checks."""
 Claims = dict[str, Any]
 
 
-class Known(Protocol):
+class KeyLookup(Protocol):
     """The keys that are known."""
 
     @property
@@ -41,19 +41,19 @@ class Known(Protocol):
         ...
 
 
-def compact(pair: KeyPair, typ: str, claims: Mapping[str, object]) -> str:
+def encode_jws(pair: KeyPair, typ: str, claims: Mapping[str, object]) -> str:
     """A compact JWT."""
     signed = _header(pair.key.algorithm, pair.key.id, typ) + b"." + _part(claims)
     return (signed + b"." + base64(pair.private.sign(signed))).decode()
 
 
-@lru_cache(MOST_HEADERS)
+@lru_cache(MAX_CACHED_HEADERS)
 def _header(algorithm: str, kid: str, typ: str) -> bytes:
     return _part({"alg": algorithm, "kid": kid, "typ": typ})
 
 
 def _part(value: Mapping[str, object]) -> bytes:
-    return base64(DENSE.encode(value).encode())
+    return base64(COMPACT_JSON.encode(value).encode())
 
 
 def base64(data: bytes) -> bytes:
@@ -61,44 +61,44 @@ def base64(data: bytes) -> bytes:
     return urlsafe_b64encode(data).rstrip(b"=")
 
 
-def opened(token: str, typ: str, keys: Known) -> tuple[Claims, Key]:
+def decode_jws(token: str, typ: str, keys: KeyLookup) -> tuple[Claims, Key]:
     """The claims of a token whose signature is good, and its key. Raises `Unauthenticated`, and `UnknownKey` for a key that is not here."""
-    if len(token) > LONGEST_TOKEN:
-        refuse("it is too large")
+    if len(token) > MAX_TOKEN_LENGTH:
+        reject("it is too large")
     parts = COMPACT.fullmatch(token)
     if parts is None:
-        refuse("it is no compact JWT")
+        reject("it is no compact JWT")
     algorithm, kid = _read_header(parts[1], typ)
     if algorithm not in keys.algorithms:
-        refuse("its algorithm is not allowed")
+        reject("its algorithm is not allowed")
     key = keys.get(kid)
     if key is None:
         raise UnknownKey("its key is not known here")
     if key.algorithm != algorithm:
-        refuse("its algorithm is not its key's")
+        reject("its algorithm is not its key's")
     signature = _bytes(parts[3], "its signature")
     if not key.verify(token[: parts.start(3) - 1].encode(), signature):
-        refuse("its signature does not match")
+        reject("its signature does not match")
     return _object(parts[2], "its payload"), key
 
 
-@lru_cache(MOST_HEADERS)  # what one sender signs begins with the same header each time; a refusal is not remembered
+@lru_cache(MAX_CACHED_HEADERS)  # what one sender signs begins with the same header each time; a refusal is not remembered
 def _read_header(text: str, typ: str) -> tuple[str, str]:
     """Its algorithm and the id of its key."""
     header = _object(text, "its header")
     if header.keys() - HEADER:
-        refuse("its header has parameters that are not allowed")
+        reject("its header has parameters that are not allowed")
     if header.get("typ") != typ:
-        refuse(f"its typ is not {typ}")
+        reject(f"its typ is not {typ}")
     algorithm, kid = header.get("alg"), header.get("kid")
     if not isinstance(algorithm, str):
-        refuse("its algorithm is not allowed")
+        reject("its algorithm is not allowed")
     if not isinstance(kid, str) or not KEY_ID.fullmatch(kid):
-        refuse("its key id is malformed")
+        reject("its key id is malformed")
     return algorithm, kid
 
 
-def refuse(why: str) -> NoReturn:
+def reject(why: str) -> NoReturn:
     """Say no."""
     raise Unauthenticated(why)
 
@@ -106,22 +106,22 @@ def refuse(why: str) -> NoReturn:
 def _bytes(text: str, what: str) -> bytes:
     """What stands there; `text` is of the alphabet, which `COMPACT` has seen to."""
     over = len(text) % 4
-    last = LAST[over]
+    last = CANONICAL_LAST_CHARS[over]
     if last is None:
-        refuse(f"{what} is no base64url")
+        reject(f"{what} is no base64url")
     if last and text[-1] not in last:
-        refuse(f"{what} is no canonical base64url")
+        reject(f"{what} is no canonical base64url")
     return urlsafe_b64decode(text + "==" if over else text)
 
 
 def _object(text: str, what: str) -> Claims:
     """A JSON object without a name that is there twice, and without what is no JSON."""
     try:
-        value = STRICT.decode(_bytes(text, what).decode("utf-8"))
+        value = STRICT_JSON.decode(_bytes(text, what).decode("utf-8"))
     except (ValueError, RecursionError):
-        refuse(f"{what} is no JSON object, or has a name twice")
+        reject(f"{what} is no JSON object, or has a name twice")
     if not isinstance(value, dict):
-        refuse(f"{what} is no JSON object")
+        reject(f"{what} is no JSON object")
     return value
 
 
@@ -136,11 +136,11 @@ def _no_number(_: str) -> NoReturn:
     raise ValueError
 
 
-STRICT = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number)
-DENSE = json.JSONEncoder(separators=(",", ":"))
+STRICT_JSON = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number)
+COMPACT_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
-def claims_unchecked(token: str) -> Claims | None:
+def decode_unverified(token: str) -> Claims | None:
     """The claims of a token whose signature nobody has looked at; None where they cannot be read."""
     parts = COMPACT.fullmatch(token)
     try:

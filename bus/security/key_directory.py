@@ -16,9 +16,9 @@ from bus.messaging.suggestions import did_you_mean
 from bus.security.keys import Algorithm, Role, read_jwk
 from bus.security.private_keys import generate, read_private
 
-__all__ = ["RING", "SET", "KeyDirectory"]
+__all__ = ["ENCRYPTION_KEYS_FILENAME", "JWKS_FILENAME", "KeyDirectory"]
 
-SET, RING = "jwks.json", "encryption.json"
+JWKS_FILENAME, ENCRYPTION_KEYS_FILENAME = "jwks.json", "encryption.json"
 OWNER = re.compile(r"[a-z][a-z0-9-]{0,59}")
 Jwk = dict[str, Any]
 
@@ -32,12 +32,12 @@ class KeyDirectory:
     @property
     def set_file(self) -> Path:
         """The public keys: what `BUS_JWKS` names, or what is put where that looks."""
-        return self.path / SET
+        return self.path / JWKS_FILENAME
 
     @property
-    def ring_file(self) -> Path:
+    def encryption_keys_file(self) -> Path:
         """The keys that encrypt payloads: what `BUS_ENCRYPTION_KEYS` names."""
-        return self.path / RING
+        return self.path / ENCRYPTION_KEYS_FILENAME
 
     def key_file(self, owner: str) -> Path:
         """The private keys of `owner`: what `BUS_KEY` names."""
@@ -70,13 +70,13 @@ class KeyDirectory:
 
     def new(self, owner: str, kid: str, *, role: Role = "service", algorithm: Algorithm = "EdDSA", **times: int) -> Jwk:
         """A first key of `owner`; its public half. Raises as `check_new` does."""
-        with self._alone():
+        with self._locked():
             self.check_new(owner)
             return self._add(owner, kid, role, algorithm, times)
 
     def rotate(self, owner: str, kid: str, *, begins: int, retires: int, algorithm: Algorithm | None = None) -> Jwk:
         """The next key of `owner`, valid from `begins`; those before it sign nothing from `retires` on (seconds since the epoch)."""
-        with self._alone():
+        with self._locked():
             before = [each for each in self.public() if each.get("iss") == owner]
             if not before or not self.key_file(owner).exists():
                 meant = did_you_mean(owner, {str(each.get("iss")) for each in self.public()})
@@ -93,9 +93,9 @@ class KeyDirectory:
             )  # fmt: skip - one change, one expression
             return made
 
-    def change(self, kid: str, **members: int) -> Jwk:
+    def update(self, kid: str, **members: int) -> Jwk:
         """Other times for one key. `NotFound`."""
-        with self._alone():
+        with self._locked():
             keys = self.public()
             for each in keys:
                 if each.get("kid") == kid:
@@ -104,29 +104,31 @@ class KeyDirectory:
                     return each
         raise NotFound(f"there is no key {kid} in {self.set_file}{_meant(kid, keys)}; `bus keys list` shows those that are")
 
-    def ring(self) -> list[Jwk]:
+    def encryption_keys(self) -> list[Jwk]:
         """The keys that encrypt payloads, the one that does so now first; none where there is no ring yet."""
         try:
-            keys: list[Jwk] = json.loads(self.ring_file.read_text(encoding="utf-8"))["keys"]
+            keys: list[Jwk] = json.loads(self.encryption_keys_file.read_text(encoding="utf-8"))["keys"]
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError, KeyError):
-            raise ConfigurationError(f"{self.ring_file} is no ring of keys, or cannot be read") from None
+            raise ConfigurationError(f"{self.encryption_keys_file} is no ring of keys, or cannot be read") from None
         return keys
 
-    def add_to_ring(self, key: Jwk) -> None:
+    def add_encryption_key(self, key: Jwk) -> None:
         """A key that decrypts from now on, and encrypts where it is the first."""
-        with self._alone():
-            _write(self.ring_file, {"keys": [*self.ring(), key]}, 0o600)
+        with self._locked():
+            _write(self.encryption_keys_file, {"keys": [*self.encryption_keys(), key]}, 0o600)
 
-    def encrypt_with(self, kid: str) -> None:
+    def select_encryption_key(self, kid: str) -> None:
         """Let this key of the ring be the one that encrypts. `NotFound`."""
-        with self._alone():
-            keys = self.ring()
+        with self._locked():
+            keys = self.encryption_keys()
             chosen = [key for key in keys if key.get("kid") == kid]
             if not chosen:
-                raise NotFound(f"there is no key {kid} in {self.ring_file}{_meant(kid, keys)}; `bus keys ring` shows those that are")
-            _write(self.ring_file, {"keys": chosen + [key for key in keys if key not in chosen]}, 0o600)
+                raise NotFound(
+                    f"there is no key {kid} in {self.encryption_keys_file}{_meant(kid, keys)}; `bus keys ring` shows those that are"
+                )
+            _write(self.encryption_keys_file, {"keys": chosen + [key for key in keys if key not in chosen]}, 0o600)
 
     def _add(self, owner: str, kid: str, role: Role, algorithm: Algorithm, times: Mapping[str, int]) -> Jwk:
         secret = generate(algorithm)
@@ -151,7 +153,7 @@ class KeyDirectory:
         _write(self.set_file, {"keys": keys}, 0o644)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         try:
             self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)

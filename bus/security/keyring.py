@@ -9,17 +9,17 @@ from http.client import HTTPException
 from typing_extensions import override
 
 from bus.errors import ConfigurationError, FailedPrecondition
-from bus.security.jwks_source import FETCH_TIMEOUT, PrivateSource, PublicSource
+from bus.security.jwks_source import FETCH_TIMEOUT_SECONDS, PrivateSource, PublicSource
 from bus.security.keys import Algorithm, Key, KeyPair, PrivateKey, Role, public_keys
 from bus.security.private_keys import dev_key
 
-__all__ = ["REFETCH_INTERVAL", "REFRESH_INTERVAL", "Keyring", "dev_ring"]
+__all__ = ["MIN_REFRESH_SECONDS", "REFRESH_INTERVAL_SECONDS", "Keyring", "shared_secret_keyring"]
 
 log = logging.getLogger("bus.keys")
 
-REFRESH_INTERVAL = 60.0
+REFRESH_INTERVAL_SECONDS = 60.0
 """Seconds between two looks at the key set: a revocation can go unnoticed so long. New keys are published that much before their use."""
-REFETCH_INTERVAL = 10.0
+MIN_REFRESH_SECONDS = 10.0
 """Seconds between two looks, at least: a flood of unknown key ids must not become a flood at the source."""
 
 
@@ -63,7 +63,7 @@ class Keyring:
         """The key of this id, where it is known."""
         return self._keys.get(kid)
 
-    def signing(self) -> KeyPair:
+    def signing_key(self) -> KeyPair:
         """The newest key of this service that is valid now. `FailedPrecondition` where there is none."""
         now = self._clock()
         if self._chosen is None or not self._good[0] <= now < self._good[1]:
@@ -74,7 +74,7 @@ class Keyring:
         mine = self._mine()
         moments = [moment for pair in mine for moment in pair.key.changes()]
         self._good = (max((m for m in moments if m <= now), default=0.0), min((m for m in moments if m > now), default=float("inf")))
-        valid = [pair for pair in mine if pair.key.refusal(now) is None]
+        valid = [pair for pair in mine if pair.key.check_use(now) is None]
         if not valid:
             raise FailedPrecondition(
                 f"no key of {self.owner} is valid now; look at `bus keys list`, and make one with `bus keys rotate {self.owner}`"
@@ -95,11 +95,11 @@ class Keyring:
         self._private = self._read_private()
         self._looked = self._timer()
         try:
-            async with asyncio.timeout(FETCH_TIMEOUT):
+            async with asyncio.timeout(FETCH_TIMEOUT_SECONDS):
                 text = await self._source()
         except (OSError, HTTPException, TimeoutError) as error:
             raise ConfigurationError(f"BUS_JWKS: the key set cannot be read: {_why(error)}") from None
-        self._take(text)
+        self._replace_keys(text)
         if not self._mine():
             raise ConfigurationError(self._why_not_mine())
 
@@ -121,23 +121,23 @@ class Keyring:
     async def run(self) -> None:
         """Look again every so often, for ever."""
         while True:
-            await asyncio.sleep(REFRESH_INTERVAL)
-            await self.refetch()
+            await asyncio.sleep(REFRESH_INTERVAL_SECONDS)
+            await self.refresh()
 
-    async def refetch(self) -> None:
+    async def refresh(self) -> None:
         """Look again now, unless that was a moment ago; who comes meanwhile waits for the same look."""
         if self._looking is None:
-            if self._timer() - self._looked < REFETCH_INTERVAL:
+            if self._timer() - self._looked < MIN_REFRESH_SECONDS:
                 return
             self._looked = self._timer()
-            self._looking = asyncio.get_running_loop().create_task(self._look())
+            self._looking = asyncio.get_running_loop().create_task(self._fetch())
         await asyncio.shield(self._looking)
 
-    async def _look(self) -> None:
+    async def _fetch(self) -> None:
         try:
-            async with asyncio.timeout(FETCH_TIMEOUT):
+            async with asyncio.timeout(FETCH_TIMEOUT_SECONDS):
                 text = await self._source()
-            self._take(text)
+            self._replace_keys(text)
             self._private = self._read_private()
         except (OSError, HTTPException, TimeoutError, ConfigurationError) as error:
             if not self._down:
@@ -149,7 +149,7 @@ class Keyring:
             self._chosen = None
             self._looking = None
 
-    def _take(self, text: bytes) -> None:
+    def _replace_keys(self, text: bytes) -> None:
         if text == self._text:
             return
         keys, faults = public_keys(text)
@@ -170,12 +170,12 @@ def _why(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def dev_ring(owner: str, secret: str, *, clock: Callable[[], float] = time.time) -> Keyring:
+def shared_secret_keyring(owner: str, secret: str, *, clock: Callable[[], float] = time.time) -> Keyring:
     """One shared secret instead of keys: `BUS_AUTH=dev`. Anyone who knows it speaks for everyone."""
-    return _DevKeyring(owner, secret, clock=clock)
+    return SharedSecretKeyring(owner, secret, clock=clock)
 
 
-class _DevKeyring(Keyring):
+class SharedSecretKeyring(Keyring):
     def __init__(self, owner: str, secret: str, *, clock: Callable[[], float]) -> None:
         pair = dev_key(secret)
         super().__init__(owner, _nothing, lambda: [pair.private], algorithms=frozenset({"HS256"}), clock=clock)
@@ -185,7 +185,7 @@ class _DevKeyring(Keyring):
     async def start(self) -> None: ...
 
     @override
-    async def refetch(self) -> None: ...
+    async def refresh(self) -> None: ...
 
 
 async def _nothing() -> bytes:

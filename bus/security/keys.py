@@ -31,7 +31,7 @@ KINDS: Mapping[tuple[object, object], Algorithm] = {("OKP", "Ed25519"): "EdDSA",
 PRIVATE_MEMBERS = frozenset({"d", "k", "p", "q", "dp", "dq", "qi", "oth"})
 KEY_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 """What a `kid` may be: it comes from strangers, and must be no path and no sentence."""
-LATEST = 2**40
+MAX_TIMESTAMP_SECONDS = 2**40
 """Seconds since the epoch; what is later is a mistake."""
 
 ED25519, P256 = OKPAlgorithm(), ECAlgorithm(ECAlgorithm.SHA256, SECP256R1)
@@ -56,7 +56,7 @@ class Key:
     verify: Callable[[bytes, bytes], bool] = field(repr=False)
     """Whether a signature (the second) is this key's, over the first."""
 
-    def refusal(self, issued_at: float) -> str | None:
+    def check_use(self, issued_at: float) -> str | None:
         """Why what was signed at `issued_at` does not count; None where it does."""
         if issued_at < self.not_before:
             return "it is signed before its key was valid"
@@ -180,7 +180,7 @@ def _moment(jwk: Mapping[str, Any], name: str, kid: str) -> float | None:
     value = jwk.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LATEST:  # NaN is not
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MAX_TIMESTAMP_SECONDS:  # NaN is not
         raise ConfigurationError(f"{kid}: {name} is seconds since the epoch")
     return value
 

@@ -18,7 +18,7 @@ from bus.security.keys import ED25519, P256, Algorithm, Key, KeyPair, PrivateKey
 __all__ = ["DEV_KEY", "dev_key", "generate", "read_private"]
 
 DEV_KEY = "dev"
-SHORTEST_SECRET = 32
+MIN_SECRET_BYTES = 32
 """Bytes, as RFC 7518 asks of HS256."""
 SHA256 = HMACAlgorithm(HMACAlgorithm.SHA256)
 PrivateMaterial = Ed25519PrivateKey | EllipticCurvePrivateKey
@@ -89,9 +89,9 @@ def _signing(secret: bytes) -> Callable[[bytes], bytes]:
 def dev_key(secret: str) -> KeyPair:
     """One shared secret that speaks for everyone (HS256): for `BUS_AUTH=dev` alone. `ConfigurationError` where it is short."""
     data = secret.encode()
-    if len(data) < SHORTEST_SECRET:
+    if len(data) < MIN_SECRET_BYTES:
         raise ConfigurationError(
-            f"with BUS_AUTH=dev BUS_KEY is a secret of at least {SHORTEST_SECRET} characters, the same for all services"
+            f"with BUS_AUTH=dev BUS_KEY is a secret of at least {MIN_SECRET_BYTES} characters, the same for all services"
         )
     try:
         material = SHA256.prepare_key(data)

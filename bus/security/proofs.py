@@ -8,28 +8,28 @@ from bus.errors import Expired, Unauthenticated
 from bus.messaging.envelope import Envelope
 from bus.security.claims import check_issued_at, check_signed_by, text_claim, time_claim
 from bus.security.encryption import ENCRYPTION
-from bus.security.jws import Claims, Known, base64, claims_unchecked, compact, opened, refuse
+from bus.security.jws import Claims, KeyLookup, base64, decode_jws, decode_unverified, encode_jws, reject
 from bus.security.keys import Key, KeyPair
-from bus.security.tokens import TOKEN_LIFE
+from bus.security.tokens import TOKEN_LIFETIME_SECONDS
 
 __all__ = [
-    "LONGEST_LIFE",
-    "MOST_REPLAYS",
-    "CounterProof",
-    "check_proof",
-    "counter_proof",
-    "counter_proofs_so_far",
+    "MAX_PROOF_LIFETIME_SECONDS",
+    "MAX_EXPIRY_OVERRIDES",
+    "ExpiryOverride",
+    "verify_proof",
+    "expiry_override",
+    "count_expiry_overrides",
     "digest",
     "message_proof",
 ]
 
 MESSAGE, COUNTER = "msg+jwt", "ctr+jwt"
 """The `typ` of a message proof and of an expiry override (RFC 8725, 3.11)."""
-LONGEST_LIFE = 31 * 24 * 3600
+MAX_PROOF_LIFETIME_SECONDS = 31 * 24 * 3600
 """Seconds from a proof's `iat` to its `exp`: so long the keys of the past have to stay published, and no longer can a lost one be used."""
 
 
-MOST_REPLAYS = 3
+MAX_EXPIRY_OVERRIDES = 3
 """How often an operator may give an expired message more time."""
 
 
@@ -48,7 +48,7 @@ def message_proof(pair: KeyPair, envelope: Envelope, *, now: float, audience: st
         "type": envelope.type,
         "iss": envelope.source,
         "iat": _seconds(int(now * 1000)),
-        "exp": _seconds(envelope.expires or int((now + TOKEN_LIFE) * 1000)),
+        "exp": _seconds(envelope.expires or int((now + TOKEN_LIFETIME_SECONDS) * 1000)),
         "cid": envelope.correlation_id,
         "dig": digest(envelope.body),
     }
@@ -61,11 +61,11 @@ def message_proof(pair: KeyPair, envelope: Envelope, *, now: float, audience: st
     if audience is not None:
         claims["aud"] = audience
     if refused is not None:
-        claims["ref"] = digest(((refused.authorization if refused.traffic == "request" else refused.proof) or "").encode())
-    return compact(pair, MESSAGE, claims)
+        claims["ref"] = digest(((refused.authorization if refused.role == "request" else refused.proof) or "").encode())
+    return encode_jws(pair, MESSAGE, claims)
 
 
-def counter_proof(  # noqa: PLR0913 - a parameter a claim
+def expiry_override(  # noqa: PLR0913 - a parameter a claim
     pair: KeyPair, envelope: Envelope, *, queue: str, actor: str, reason: str, expires: int, count: int, now: float
 ) -> str:
     """An operator's word that this message may still be handled: from `queue`, until `expires` (ms). `count`: which such word it is."""
@@ -80,7 +80,7 @@ def counter_proof(  # noqa: PLR0913 - a parameter a claim
         "actor": actor,
         "reason": reason,
     }
-    return compact(pair, COUNTER, claims)
+    return encode_jws(pair, COUNTER, claims)
 
 
 def _seconds(milliseconds: int) -> int | float:
@@ -89,9 +89,9 @@ def _seconds(milliseconds: int) -> int | float:
     return milliseconds / 1000 if rest else whole
 
 
-def check_proof(
+def verify_proof(
     envelope: Envelope,
-    keys: Known,
+    keys: KeyLookup,
     *,
     now: float,
     leeway: float,
@@ -106,22 +106,22 @@ def check_proof(
     operator has given it more.
     """
     if envelope.proof is None:
-        refuse("it has no proof")
-    claims, key = opened(envelope.proof, MESSAGE, keys)
+        reject("it has no proof")
+    claims, key = decode_jws(envelope.proof, MESSAGE, keys)
     check_signed_by(key, text_claim(claims, "iss"))
     for name, value in _bound(envelope, audience).items():
         if claims.get(name) != value:
-            refuse(f"its {name} is not the proof's")
+            reject(f"its {name} is not the proof's")
     if asked_with is not None and "ref" in claims and claims["ref"] not in [digest(each.encode()) for each in asked_with]:
-        refuse("it refuses another message, which has the same id")
+        reject("it refuses another message, which has the same id")
     expires = _lasting(claims, key, now, leeway)
     if audience is not None:
         if expires + leeway <= now:
-            refuse("it has expired")
-    elif envelope.counter_proof is not None:
-        _check_counter_proof(envelope, keys, now=now, leeway=leeway)
+            reject("it has expired")
+    elif envelope.expiry_override is not None:
+        _verify_expiry_override(envelope, keys, now=now, leeway=leeway)
     elif envelope.expires != _milliseconds(expires):
-        refuse("its expires is not the proof's")
+        reject("its expires is not the proof's")
     elif expires <= now:
         raise Expired(f"{envelope.type}: it lay longer than it was worth handling")
 
@@ -129,8 +129,8 @@ def check_proof(
 def _lasting(claims: Claims, key: Key, now: float, leeway: float) -> float:
     """When it ends, which is not too long after its beginning."""
     issued, expires = check_issued_at(claims, key, now, leeway), time_claim(claims, "exp")
-    if expires - issued > LONGEST_LIFE:
-        refuse("it is valid for too long")
+    if expires - issued > MAX_PROOF_LIFETIME_SECONDS:
+        reject("it is valid for too long")
     return expires
 
 
@@ -154,7 +154,7 @@ def _milliseconds(moment: float) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CounterProof:
+class ExpiryOverride:
     """What an operator's counter-proof says."""
 
     operator: str
@@ -165,44 +165,44 @@ class CounterProof:
     """Milliseconds since the epoch."""
 
 
-def _check_counter_proof(envelope: Envelope, keys: Known, *, now: float, leeway: float) -> CounterProof:
-    claims, key = opened(envelope.counter_proof or "", COUNTER, keys)
+def _verify_expiry_override(envelope: Envelope, keys: KeyLookup, *, now: float, leeway: float) -> ExpiryOverride:
+    claims, key = decode_jws(envelope.expiry_override or "", COUNTER, keys)
     check_signed_by(key, text_claim(claims, "iss"), "operator")
     wanted = {"jti": envelope.id, "prf": digest((envelope.proof or "").encode()), "queue": envelope.queue}
     for name, value in wanted.items():
         if text_claim(claims, name) != value:
-            refuse(f"its {name} is not the counter-proof's")
+            reject(f"its {name} is not the counter-proof's")
     expires = _lasting(claims, key, now, leeway)
     if envelope.expires != _milliseconds(expires):
-        refuse("its expires is not the counter-proof's")
+        reject("its expires is not the counter-proof's")
     actor, reason = text_claim(claims, "actor"), text_claim(claims, "reason")
     if not actor.strip() or not reason.strip():
-        refuse("its counter-proof does not say who and why")
+        reject("its counter-proof does not say who and why")
     count = _count(claims)
     if expires <= now:
         raise Expired(f"{envelope.type}: the time that an operator gave it is over")
-    return CounterProof(operator=text_claim(claims, "iss"), actor=actor, reason=reason, count=count, expires=_milliseconds(expires))
+    return ExpiryOverride(operator=text_claim(claims, "iss"), actor=actor, reason=reason, count=count, expires=_milliseconds(expires))
 
 
 def _count(claims: Claims) -> int:
     count = claims.get("n")
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_REPLAYS:
-        refuse("it was given more time too often")
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_EXPIRY_OVERRIDES:
+        reject("it was given more time too often")
     return count
 
 
-def counter_proofs_so_far(envelope: Envelope) -> int:
+def count_expiry_overrides(envelope: Envelope) -> int:
     """How often a message was given more time, as its last counter-proof says; not checked, since who checks is who handles it.
 
     One that cannot be read counts as all of them.
     """
-    if envelope.counter_proof is None:
+    if envelope.expiry_override is None:
         return 0
-    claims = claims_unchecked(envelope.counter_proof)
+    claims = decode_unverified(envelope.expiry_override)
     try:
-        return MOST_REPLAYS if claims is None else _count(claims)
+        return MAX_EXPIRY_OVERRIDES if claims is None else _count(claims)
     except Unauthenticated:
-        return MOST_REPLAYS
+        return MAX_EXPIRY_OVERRIDES
 
 
 Countersign = Callable[[Envelope, str, int], str | None]

@@ -10,13 +10,13 @@ from pydantic import SecretStr
 
 from bus.errors import ConfigurationError
 
-__all__ = ["PasswordFile", "private_file", "read_password"]
+__all__ = ["PasswordFile", "read_private_file", "read_password"]
 
 log = logging.getLogger("bus.password")
 
-LARGEST_KEY_FILE = 1024 * 1024
+MAX_KEY_FILE_BYTES = 1024 * 1024
 """Bytes; a set of some hundred private keys."""
-LARGEST = 64 * 1024
+MAX_PASSWORD_FILE_BYTES = 64 * 1024
 """Bytes; a token has some hundred to a few thousand."""
 
 
@@ -63,8 +63,8 @@ def read_password(path: Path) -> SecretStr:
     password = content.removesuffix("\n").removesuffix("\r")
     if not password:
         raise _wrong(path, "is empty")
-    if len(content) > LARGEST or not password.isprintable():
-        raise _wrong(path, f"is more than one line of at most {LARGEST} bytes")
+    if len(content) > MAX_PASSWORD_FILE_BYTES or not password.isprintable():
+        raise _wrong(path, f"is more than one line of at most {MAX_PASSWORD_FILE_BYTES} bytes")
     return SecretStr(password)
 
 
@@ -76,14 +76,14 @@ def _content(path: Path) -> bytes:
             raise _wrong(path, "is no file that can be read again and again")
         if mode & stat.S_IWOTH:
             raise _wrong(path, f"may be written by everybody (mode {stat.S_IMODE(mode):o}); chmod o-w it")
-        return file.read(LARGEST + 1)
+        return file.read(MAX_PASSWORD_FILE_BYTES + 1)
 
 
 def _wrong(path: Path, what: str) -> ConfigurationError:
     return ConfigurationError(f"BUS_PASSWORD_FILE: {path} {what}")
 
 
-def private_file(path: Path, variable: str) -> str:
+def read_private_file(path: Path, variable: str) -> str:
     """Its text; `ConfigurationError` where others could read it, too, which names the path, unless that may be the key itself."""
     try:
         with path.open(encoding="utf-8") as file:
@@ -92,7 +92,7 @@ def private_file(path: Path, variable: str) -> str:
                 raise ConfigurationError(
                     f"{variable}: {path} is open to others (mode {mode:o}); chmod 600 it, and mount secrets with mode 0400"
                 )
-            return file.read(LARGEST_KEY_FILE)
+            return file.read(MAX_KEY_FILE_BYTES)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise ConfigurationError(f"{variable}: {_named(path)} cannot be read: {why}") from None

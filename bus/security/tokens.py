@@ -7,21 +7,21 @@ none passes for another. `bus.security.jws` reads what they have in common. No e
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bus.messaging.ids import hex_source
+from bus.messaging.ids import random_hex_factory
 from bus.security.claims import check_issued_at, check_signed_by, text_claim, time_claim
-from bus.security.jws import Known, compact, opened, refuse
+from bus.security.jws import KeyLookup, decode_jws, encode_jws, reject
 from bus.security.keys import KeyPair
 
-__all__ = ["TOKEN_LIFE", "ServiceToken", "check_token", "service_token"]
+__all__ = ["TOKEN_LIFETIME_SECONDS", "ServiceToken", "verify_service_token", "service_token"]
 
 SERVICE = "svc+jwt"
 """The `typ` of a service token (RFC 8725, 3.11)."""
-TOKEN_LIFE = 300
+TOKEN_LIFETIME_SECONDS = 300
 """Seconds."""
-LONGEST_TOKEN_LIFE = 900
+MAX_TOKEN_LIFETIME_SECONDS = 900
 """Seconds; of a token that another program made."""
 
-jti = hex_source(16)
+jti = random_hex_factory(16)
 
 
 # --- making --------------------------------------------------------------------------------------------------------
@@ -30,8 +30,16 @@ jti = hex_source(16)
 def service_token(pair: KeyPair, *, issuer: str, audience: str, scope: str, now: float, jti: Callable[[], str] = jti) -> str:
     """A token by which `issuer` speaks to `audience` for five minutes. `scope`: permissions with spaces between."""
     begins = int(now)
-    claims = {"iss": issuer, "aud": audience, "scope": scope, "iat": begins, "nbf": begins, "exp": begins + TOKEN_LIFE, "jti": jti()}
-    return compact(pair, SERVICE, claims)
+    claims = {
+        "iss": issuer,
+        "aud": audience,
+        "scope": scope,
+        "iat": begins,
+        "nbf": begins,
+        "exp": begins + TOKEN_LIFETIME_SECONDS,
+        "jti": jti(),
+    }
+    return encode_jws(pair, SERVICE, claims)
 
 
 # --- checking -------------------------------------------------------------------------------------------------------
@@ -47,24 +55,24 @@ class ServiceToken:
     """Seconds since the epoch, the clocks' leeway included."""
 
 
-def check_token(token: str, keys: Known, *, audience: str, now: float, leeway: float) -> ServiceToken:
+def verify_service_token(token: str, keys: KeyLookup, *, audience: str, now: float, leeway: float) -> ServiceToken:
     """What a service token says to `audience`. Raises `Unauthenticated`, and `UnknownKey` for a key that is not here."""
-    claims, key = opened(token, SERVICE, keys)
+    claims, key = decode_jws(token, SERVICE, keys)
     issuer = text_claim(claims, "iss")
     check_signed_by(key, issuer)
     if text_claim(claims, "aud") != audience:
-        refuse("it is for another service")
+        reject("it is for another service")
     scope = text_claim(claims, "scope")
     if not text_claim(claims, "jti"):
-        refuse("its claim jti is empty")
+        reject("its claim jti is empty")
     issued = check_issued_at(claims, key, now, leeway)
     if time_claim(claims, "nbf") > now + leeway:
-        refuse("it is not valid yet")
+        reject("it is not valid yet")
     expires = time_claim(claims, "exp")
     if expires + leeway <= now:
-        refuse("it has expired")
-    if expires - issued > LONGEST_TOKEN_LIFE:
-        refuse("it is valid for too long")
+        reject("it has expired")
+    if expires - issued > MAX_TOKEN_LIFETIME_SECONDS:
+        reject("it is valid for too long")
     return ServiceToken(issuer=issuer, scope=frozenset(scope.split(" ")), until=expires + leeway)
 
 

@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bus.messaging.envelope import LONGEST_TEXT, Envelope, Traffic, new_id
-from bus.messaging.topology.model import Purpose
+from bus.messaging.envelope import MAX_TEXT_LENGTH, Envelope, MessageRole, new_id
+from bus.messaging.topology.model import QueueRole
 
-__all__ = ["CONTENT_TYPE", "LONGEST_TEXT", "TRAFFIC", "Wire", "broker_headers", "decode", "encode"]
+__all__ = ["CONTENT_TYPE", "MAX_TEXT_LENGTH", "ROLES", "AmqpMessage", "broker_headers", "decode", "encode"]
 
 CONTENT_TYPE = "application/json"
 PERSISTENT, TRANSIENT = 2, 1
-TRAFFIC: dict[Purpose, Traffic] = {
+ROLES: dict[QueueRole, MessageRole] = {
     "requests": "request",
     "replies": "reply",
     "jobs": "job",
@@ -20,12 +20,12 @@ TRAFFIC: dict[Purpose, Traffic] = {
     "dead": "job",
 }
 """What a message is, by the queue that it came from: what a sender writes does not change how it is treated."""
-DURABLE_TRAFFIC: frozenset[Traffic] = frozenset({"event", "job"})
-LONGEST_DEADLINE = 2**53
+DURABLE_ROLES: frozenset[MessageRole] = frozenset({"event", "job"})
+MAX_DEADLINE_MS = 2**53
 """ms; the largest integer that every JSON and JavaScript peer reads exactly."""
-LONGEST_TOKEN = 9216
+MAX_TOKEN_HEADER_BYTES = 9216
 """Bytes of a header that proves something: `bus.security.tokens` takes 8192 characters, after the word `Bearer`."""
-MOST_OTHER = 32 * 1024
+MAX_OTHER_HEADER_BYTES = 32 * 1024
 """Bytes of all other headers together, as they are written: what does not fit a header frame could never be dead-lettered."""
 TEXT_FIELD, NUMBER_FIELD = 6, 10
 """Bytes of a header beside its name, and beside the text."""
@@ -34,7 +34,7 @@ Header = str | int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wire:
+class AmqpMessage:
     """The AMQP properties that the format uses, and its headers."""
 
     body: bytes = field(repr=False)
@@ -50,7 +50,7 @@ class Wire:
     expiration: str | None = None
 
 
-TOKEN_HEADERS = {"authorization": "authorization", "proof": "proof", "counter-proof": "counter_proof"}
+TOKEN_HEADERS = {"authorization": "authorization", "proof": "proof", "counter-proof": "expiry_override"}
 STRING_HEADERS = {
     "correlation-id": "correlation_id",
     "causation-id": "causation_id",
@@ -63,32 +63,32 @@ NUMBER_HEADERS = {"deadline": "deadline", "expires": "expires", "attempt": "atte
 KNOWN_HEADERS = STRING_HEADERS | NUMBER_HEADERS
 
 
-def encode(envelope: Envelope) -> Wire:
+def encode(envelope: Envelope) -> AmqpMessage:
     """The envelope as it goes onto the wire."""
     headers: dict[str, Header] = {name: value for name, value in envelope.headers.items() if not name.lower().startswith("x-")}
     for name, attribute in KNOWN_HEADERS.items():
         value = getattr(envelope, attribute)
         if value is not None and value != "":
             headers[name] = value
-    if envelope.traffic != "request":
+    if envelope.role != "request":
         headers.pop("deadline", None)
-    if envelope.traffic not in DURABLE_TRAFFIC:
+    if envelope.role not in DURABLE_ROLES:
         headers.pop("attempt", None)
-    return Wire(
+    return AmqpMessage(
         body=envelope.body,
         headers=headers,
         message_id=envelope.id,
         type=envelope.type,
         app_id=envelope.source,
         timestamp=envelope.timestamp,
-        delivery_mode=PERSISTENT if envelope.traffic in DURABLE_TRAFFIC else TRANSIENT,
+        delivery_mode=PERSISTENT if envelope.role in DURABLE_ROLES else TRANSIENT,
         reply_to=envelope.reply_to,
         correlation_id=envelope.in_reply_to,
         expiration=None if envelope.expiration is None else str(envelope.expiration),
     )
 
 
-def decode(wire: Wire, *, traffic: Traffic, queue: str | None, received: int) -> Envelope:
+def decode(wire: AmqpMessage, *, role: MessageRole, queue: str | None, received: int) -> Envelope:
     """What came off the wire. Never raises: what is legible is kept, so that it can be dead-lettered, and `fault` says the rest."""
     attributes, faults = _headers(wire.headers)
     expiration, bad_expiration = _expiration(wire.expiration)
@@ -96,7 +96,7 @@ def decode(wire: Wire, *, traffic: Traffic, queue: str | None, received: int) ->
     return Envelope(
         id=wire.message_id or new_id(),
         type=wire.type or "",
-        traffic=traffic,
+        role=role,
         source=wire.app_id or "",
         body=wire.body,
         timestamp=wire.timestamp,
@@ -111,7 +111,7 @@ def decode(wire: Wire, *, traffic: Traffic, queue: str | None, received: int) ->
     )
 
 
-def _property_faults(wire: Wire) -> list[str]:
+def _property_faults(wire: AmqpMessage) -> list[str]:
     missing = [f"no {name}" for name in ("message_id", "type", "app_id") if not getattr(wire, name)]
     wrong = [] if wire.content_type == CONTENT_TYPE else [f"content_type is not {CONTENT_TYPE}"]
     return missing + wrong
@@ -132,15 +132,15 @@ def _headers(headers: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= LONGEST_TEXT
+    return isinstance(value, str) and len(value) <= MAX_TEXT_LENGTH
 
 
 def _is_token(value: object) -> bool:
-    return isinstance(value, str) and _bytes(value) <= LONGEST_TOKEN
+    return isinstance(value, str) and _bytes(value) <= MAX_TOKEN_HEADER_BYTES
 
 
 def _is_moment(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < LONGEST_DEADLINE
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < MAX_DEADLINE_MS
 
 
 _RIGHT: Mapping[str, Callable[[object], bool]] = {
@@ -158,7 +158,7 @@ def _other(headers: Mapping[str, Any]) -> dict[str, Header]:
         if name in KNOWN_HEADERS or name.lower().startswith("x-") or not isinstance(value, str | int):
             continue
         size += _bytes(name) + (TEXT_FIELD + _bytes(value) if isinstance(value, str) else NUMBER_FIELD)
-        if size > MOST_OTHER:
+        if size > MAX_OTHER_HEADER_BYTES:
             break
         others[name] = value
     return others
@@ -177,6 +177,6 @@ def broker_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
 def _expiration(text: str | None) -> tuple[int | None, list[str]]:
     if text is None:
         return None, []
-    if text.isascii() and text.isdigit() and len(text) <= len(str(LONGEST_DEADLINE)):
+    if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_DEADLINE_MS)):
         return int(text), []
     return None, ["expiration is malformed"]

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from bus.errors import BusError
 from bus.operations.brokers.installation import Installation
-from bus.operations.brokers.ports import LOOPBACK, accepts, free_ports, greets
+from bus.operations.brokers.ports import LOOPBACK, accepts, free_ports, speaks_amqp
 from bus.transports.rabbitmq.handshake import probe
 from tests.broker import with_vhost
 from tests.chaos.campaign import Played, Size, play_in
@@ -142,7 +142,7 @@ class Balancer(FaultyProxy):
     @override
     def target(self) -> tuple[str, int]:
         self._ports.append(self._ports.pop(0))
-        return LOOPBACK, next((port for port in self._ports if greets(LOOPBACK, port)), self._ports[0])
+        return LOOPBACK, next((port for port in self._ports if speaks_amqp(LOOPBACK, port)), self._ports[0])
 
 
 ROUNDS = ("leader-killed", "leader-isolated", "node-paused")
@@ -191,7 +191,7 @@ def faults_of(cluster: Cluster) -> dict[str, Fault]:
 async def whole(cluster: Cluster) -> None:
     """Until every node takes connections again: one that was in the minority stops its broker, and starts it by itself."""
     async with asyncio.timeout(JOIN):
-        while not all([await asyncio.to_thread(greets, LOOPBACK, node.port) for node in cluster.nodes]):
+        while not all([await asyncio.to_thread(speaks_amqp, LOOPBACK, node.port) for node in cluster.nodes]):
             await asyncio.sleep(0.2)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from bus.contracts.contract import contract_of
-from bus.messaging.topology.names import DEAD, dead_letter_queue, event_queue, job_queue, return_exchange
+from bus.messaging.topology.names import DEAD, dead_letter_queue, event_queue, job_queue, retry_return_exchange
 from bus.messaging.topology.names import JOBS as EXCHANGE
 from bus.operations.brokers.private_node import DEFAULTS
 from tests.broker import queues_to_disk
@@ -169,7 +169,7 @@ async def refused(scene: Scene, count: int) -> None:
 
 async def dead_letter_target_gone(scene: Scene, chance: random.Random) -> None:
     """The way back from the retry tiers goes, and then the ways into the dead letters; an operator mends the first."""
-    back = return_exchange(SERVICE)
+    back = retry_return_exchange(SERVICE)
     exchange = await scene.api("GET", f"exchanges/{{}}/{back}")
     await scene.api("DELETE", f"exchanges/{{}}/{back}")
     for queue in (JOBS, EVENTS):

@@ -98,7 +98,7 @@ def fuzzed(count: int, *, seed: int) -> dict[str, float]:
     """Read so many, with bytes changed by chance in what is good: each is read or refused, and never by another exception."""
     chance, refused, slowest = random.Random(seed), 0, 0.0
     envelope = Envelope(
-        id="m", type=CONTRACT.type, traffic="job", source=SERVICE, body=GOOD, timestamp=1, correlation_id="c", headers={"k": "v"}
+        id="m", type=CONTRACT.type, role="job", source=SERVICE, body=GOOD, timestamp=1, correlation_id="c", headers={"k": "v"}
     )
     raw = write_properties(envelope)
     for _ in range(count):
@@ -127,7 +127,7 @@ def mutated(chance: random.Random, data: bytes) -> bytes:
 
 def readable(properties: bytes, body: bytes) -> bool:
     """Whether a worker would hand it to its handler; only an error of the bus may say that it would not."""
-    envelope = read_envelope(properties, body, traffic="job", queue="q", received=0)
+    envelope = read_envelope(properties, body, role="job", queue="q", received=0)
     if envelope.fault or envelope.type != CONTRACT.type:
         return False
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from bus.messaging.topology.names import TIERS, tier_for
+from bus.messaging.topology.names import RETRY_DELAYS, retry_delay_for
 from tests.chaos.campaign import REST, at_rest
 from tests.chaos.journal import ACKED, DELIVERED, EFFECT, Entry
 from tests.chaos.node import ChaosNode
@@ -33,7 +33,7 @@ class Policy:
 
     def wait(self, attempt: int) -> float:
         """Seconds that a message waits in its tier before this attempt (from 2)."""
-        return TIERS[tier_for(self.first * self.factor ** (attempt - 2))]
+        return RETRY_DELAYS[retry_delay_for(self.first * self.factor ** (attempt - 2))]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,15 +20,15 @@ import bus.runtime.bus
 from bus.errors import ConnectionLost
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.handler import Handler, Middleware, compose
-from bus.messaging.ports.transport import Accepted, Delivery, Outcome, Refused
+from bus.messaging.ports.inbox import HandledMessage, MessageKey
+from bus.messaging.ports.transport import Accepted, Delivery, Nacked, PublishOutcome
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.model import Queue
-from bus.storage.memory.inbox import Handled, MessageKey
 from bus.transports.rabbitmq import RabbitMQTransport
 from bus.transports.rabbitmq.amqp import properties
-from bus.transports.rabbitmq.consumer import Consumer
+from bus.transports.rabbitmq.consumer import RabbitMQConsumer
 from bus.transports.rabbitmq.fastlane import consumer_channel as consuming
-from bus.transports.rabbitmq.fastlane.consumer_channel import ConsumingChannel, LaneDelivery
+from bus.transports.rabbitmq.fastlane.consumer_channel import ConsumerChannel, FastLaneDelivery
 
 __all__ = ["SABOTAGES", "VARIABLE", "Sabotage", "sabotaged"]
 
@@ -72,33 +72,33 @@ def ack_first() -> list[Any]:
             tasks.add(asyncio.ensure_future(delivery.ack()))
             on_delivery(delivery)
 
-        return await consume(self, queue, topology, on_delivery=first_acked if queue.purpose in WORK else on_delivery, **rest)
+        return await consume(self, queue, topology, on_delivery=first_acked if queue.role in WORK else on_delivery, **rest)
 
     return [patch.object(RabbitMQTransport, "consume", consuming_ack_first)]
 
 
 def auto_ack() -> list[Any]:
     async def consuming_unacked(self: RabbitMQTransport, queue: Queue, topology: Any, *, acks: bool = True, **rest: Any) -> Any:
-        return await consume(self, queue, topology, acks=acks and queue.purpose not in WORK, **rest)
+        return await consume(self, queue, topology, acks=acks and queue.role not in WORK, **rest)
 
-    async def nothing(_: LaneDelivery) -> bool:
+    async def nothing(_: FastLaneDelivery) -> bool:
         return True
 
     return [
         patch.object(RabbitMQTransport, "consume", consuming_unacked),
-        patch.object(LaneDelivery, "ack", nothing),
-        patch.object(LaneDelivery, "requeue", nothing),
+        patch.object(FastLaneDelivery, "ack", nothing),
+        patch.object(FastLaneDelivery, "requeue", nothing),
     ]
 
 
 class Forgetful:
     """An inbox without a memory."""
 
-    async def find(self, key: MessageKey) -> Handled | None:
+    async def find(self, key: MessageKey) -> HandledMessage | None:
         """Nothing is known."""
         return None
 
-    async def add(self, key: MessageKey, handled: Handled) -> None:
+    async def add(self, key: MessageKey, handled: HandledMessage) -> None:
         """Forget it."""
 
 
@@ -107,19 +107,19 @@ def no_inbox() -> list[Any]:
 
 
 def cancel_ignored() -> list[Any]:
-    return [patch.object(ConsumingChannel, "on_cancel", lambda self: None)]
+    return [patch.object(ConsumerChannel, "on_cancel", lambda self: None)]
 
 
 def consumer_gone() -> list[Any]:
-    step, begun = Consumer._step, set[int]()
+    step, begun = RabbitMQConsumer._step, set[int]()
 
-    async def once(self: Consumer) -> None:
+    async def once(self: RabbitMQConsumer) -> None:
         if id(self) in begun:
             await asyncio.Event().wait()
         begun.add(id(self))
         await step(self)
 
-    return [patch.object(Consumer, "_step", once)]
+    return [patch.object(RabbitMQConsumer, "_step", once)]
 
 
 def headers_copied() -> list[Any]:
@@ -127,8 +127,8 @@ def headers_copied() -> list[Any]:
 
     def read_with(raw: bytes, body: bytes, **rest: Any) -> Envelope:
         envelope = read(raw, body, **rest)
-        received = {name: value for name, value in properties._long_way(raw, body).headers.items() if name.startswith("x-")}
-        return envelope.evolve(headers={**envelope.headers, **received}) if received else envelope
+        received = {name: value for name, value in properties._decode_with_pamqp(raw, body).headers.items() if name.startswith("x-")}
+        return envelope.replace(headers={**envelope.headers, **received}) if received else envelope
 
     def table_with(envelope: Envelope) -> bytes:
         received = {name: value for name, value in envelope.headers.items() if name.startswith("x-")}
@@ -173,22 +173,22 @@ def tiers_shared() -> list[Any]:
 def addressed(**changes: Any) -> list[Any]:
     """Every send goes to an address that is a little different."""
 
-    async def sent(self: RabbitMQTransport, envelope: Envelope, address: Address, **rest: Any) -> Outcome:
+    async def sent(self: RabbitMQTransport, envelope: Envelope, address: Address, **rest: Any) -> PublishOutcome:
         return await send(self, envelope, replace(address, **changes), **rest)
 
     return [patch.object(RabbitMQTransport, "send", sent)]
 
 
 def nack_swallowed() -> list[Any]:
-    async def sent(self: RabbitMQTransport, envelope: Envelope, address: Address, **rest: Any) -> Outcome:
+    async def sent(self: RabbitMQTransport, envelope: Envelope, address: Address, **rest: Any) -> PublishOutcome:
         outcome = await send(self, envelope, address, **rest)
-        return Accepted() if isinstance(outcome, Refused) else outcome
+        return Accepted() if isinstance(outcome, Nacked) else outcome
 
     return [patch.object(RabbitMQTransport, "send", sent)]
 
 
 def dropped_on_reconnect() -> list[Any]:
-    async def sent(self: RabbitMQTransport, envelope: Envelope, address: Address, **rest: Any) -> Outcome:
+    async def sent(self: RabbitMQTransport, envelope: Envelope, address: Address, **rest: Any) -> PublishOutcome:
         try:
             return await send(self, envelope, address, **rest)
         except ConnectionLost:
@@ -210,7 +210,7 @@ def new_id_on_resend() -> list[Any]:
         async def call(envelope: Envelope) -> Envelope | None:
             again = envelope.id in tried
             tried.add(envelope.id)
-            return await inner(envelope.evolve(id=new_id()) if again else envelope)
+            return await inner(envelope.replace(id=new_id()) if again else envelope)
 
         return call
 

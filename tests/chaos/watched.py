@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing_extensions import override
 
 from bus.messaging.envelope import Envelope
-from bus.messaging.ports.transport import Consumption, Delivery
+from bus.messaging.ports.transport import ConsumerHandle, Delivery
 from bus.messaging.topology.model import Queue, Topology
 from bus.settings import Settings
 from bus.transports.rabbitmq import RabbitMQTransport
@@ -34,15 +34,15 @@ class WatchedTransport(RabbitMQTransport):
         prefetch: int,
         on_delivery: Callable[[Delivery], None],
         acks: bool = True,
-        patience: float | None = None,
-    ) -> Consumption:
+        consumer_timeout: float | None = None,
+    ) -> ConsumerHandle:
         def seen(delivery: Delivery) -> None:
             envelope = delivery.envelope
             self._journal.write(DELIVERED, number_of(envelope), f"{envelope.id} {envelope.attempt}")
             on_delivery(delivery)
 
-        taking = seen if queue.purpose in {"jobs", "events"} else on_delivery
-        return await super().consume(queue, topology, prefetch=prefetch, on_delivery=taking, acks=acks, patience=patience)
+        taking = seen if queue.role in {"jobs", "events"} else on_delivery
+        return await super().consume(queue, topology, prefetch=prefetch, on_delivery=taking, acks=acks, consumer_timeout=consumer_timeout)
 
 
 def number_of(envelope: Envelope) -> int:

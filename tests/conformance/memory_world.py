@@ -12,7 +12,7 @@ from bus.messaging.topology.model import Binding
 from bus.runtime.bus import Bus
 from bus.settings import Settings
 from bus.transports.memory import MemoryBroker, MemoryTransport, VirtualLoop, wall_clock
-from bus.transports.wire_format import Wire
+from bus.transports.wire_format import AmqpMessage
 from tests.conformance.world import Side, World
 
 
@@ -95,9 +95,9 @@ class MemoryWorld(World):
         return self.broker.consumers(queue)
 
     @override
-    async def peek(self, queue: str) -> Sequence[Wire]:
+    async def peek(self, queue: str) -> Sequence[AmqpMessage]:
         return self.broker.peek(queue)
 
     @override
-    async def put(self, wire: Wire, address: Address) -> None:
+    async def put(self, wire: AmqpMessage, address: Address) -> None:
         self.broker.publish(wire, address)

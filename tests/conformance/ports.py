@@ -11,7 +11,7 @@ HERE = Exchange(name="here", kind="direct")
 
 def plain(name: str, **arguments: str | int) -> tuple[Queue, Topology]:
     """A classic queue, bound to `here` by its name."""
-    queue = Queue(name=name, purpose="events", arguments=arguments)
+    queue = Queue(name=name, role="events", arguments=arguments)
     binding = Binding(exchange=HERE.name, queue=name, routing_key=name)
     return queue, Topology(exchanges=(HERE,), queues=(queue,), bindings=(binding,))
 

@@ -25,7 +25,7 @@ from bus.runtime.bus import Bus
 from bus.settings import Settings
 from bus.transports.rabbitmq import RabbitMQTransport
 from bus.transports.rabbitmq.amqp.pamqp_codec import from_message, to_properties
-from bus.transports.wire_format import Wire
+from bus.transports.wire_format import AmqpMessage
 from tests.broker import management_url, set_watermark
 from tests.conformance.proxy import Proxy
 from tests.conformance.world import Side, World
@@ -146,7 +146,7 @@ class RabbitMQWorld(World):
             return (await channel.queue_declare(queue, passive=True)).consumer_count or 0
 
     @override
-    async def peek(self, queue: str) -> Sequence[Wire]:
+    async def peek(self, queue: str) -> Sequence[AmqpMessage]:
         found = []
         async with self._channel() as channel:
             while (message := await channel.basic_get(queue)).delivery_tag:
@@ -155,7 +155,7 @@ class RabbitMQWorld(World):
         return found
 
     @override
-    async def put(self, wire: Wire, address: Address) -> None:
+    async def put(self, wire: AmqpMessage, address: Address) -> None:
         if wire.message_id is None:
             await self._put_without_id(wire, address)
             return
@@ -164,7 +164,7 @@ class RabbitMQWorld(World):
                 wire.body, exchange=address.exchange, routing_key=address.routing_key, properties=to_properties(wire), timeout=5
             )
 
-    async def _put_without_id(self, wire: Wire, address: Address) -> None:
+    async def _put_without_id(self, wire: AmqpMessage, address: Address) -> None:
         """By the management API: aiormq gives an id to each message that has none."""
         names = ("type", "app_id", "content_type", "delivery_mode")
         properties = {name: value for name in names if (value := getattr(wire, name)) is not None}

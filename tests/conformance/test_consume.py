@@ -19,7 +19,7 @@ async def test_a_message_arrives_as_it_was_sent(world: World, kind: type) -> Non
     inbox = await desk.consume(queue, topology)
     sent = message(
         "1",
-        traffic="event",
+        role="event",
         body='{"name": "Zoë"}'.encode(),
         timestamp=1_700_000_000,
         correlation_id="c",
@@ -34,7 +34,7 @@ async def test_a_message_arrives_as_it_was_sent(world: World, kind: type) -> Non
     await desk.send(sent, to("inbox"))
     arrived = (await inbox.next()).envelope
     assert abs((arrived.received or 0) / 1000 - world.clock()) < 5
-    assert arrived == sent.evolve(received=arrived.received, queue="inbox")
+    assert arrived == sent.replace(received=arrived.received, queue="inbox")
 
 
 @BOTH
@@ -235,7 +235,7 @@ async def test_a_reply_sent_by_way_of_a_delivery_arrives_before_its_ack_takes_ef
     answers = await desk.consume(replies, their_topology)
     await desk.send(message("1"), to("inbox"))
     delivery = await inbox.next()
-    await desk.send(message("answer", traffic="reply"), to("replies", confirmed=False), via=delivery)
+    await desk.send(message("answer", role="reply"), to("replies", confirmed=False), via=delivery)
     assert await delivery.ack()
     assert (await answers.next()).envelope.id == "answer"
 

@@ -12,8 +12,8 @@ from bus.messaging.context import Context
 from bus.messaging.envelope import Envelope
 from bus.messaging.topology.addresses import dead_letter_address, retry_address
 from bus.messaging.topology.model import Queue, Topology
-from bus.messaging.topology.names import dead_letter_queue, event_queue, unroutable_dead
-from bus.operations.dead_letters import EVERYTHING, Letter, Replayed, Replaying, Selection, browse, look, look_into, purge, replay
+from bus.messaging.topology.names import dead_letter_queue, event_queue, unroutable_queue
+from bus.operations.dead_letters import EVERYTHING, DeadLetter, ReplayOptions, ReplayReport, Selection, browse, browse_queue, purge, replay
 from bus.runtime.router import Router
 from tests.conformance.contracts import Told, Word, Write
 from tests.conformance.ports import to_jobs, work_of
@@ -37,8 +37,8 @@ def died(id_: str, code: str = "internal", *, at: int = 1_000, **attributes: Any
     return message(id_, attempt=5, **{"headers": headers, **attributes})
 
 
-def how(world: World, **changes: Any) -> Replaying:
-    return Replaying(**{"by": "ann@host", "clock": world.clock, **changes})
+def how(world: World, **changes: Any) -> ReplayOptions:
+    return ReplayOptions(**{"by": "ann@host", "clock": world.clock, **changes})
 
 
 async def counted(world: World, count: int, queue: str = DEAD) -> None:
@@ -50,49 +50,49 @@ async def counted(world: World, count: int, queue: str = DEAD) -> None:
     await until(ready, f"{count} in {queue}")
 
 
-def ids(letters: list[Letter]) -> list[str]:
+def ids(letters: list[DeadLetter]) -> list[str]:
     return [each.id for each in letters]
 
 
 async def test_dead_letters_are_looked_at_oldest_first_and_stay(world: World) -> None:
     desk = await with_dead(world, *(died(str(number), at=1_000 + number) for number in range(5)))
     for limit in (10, 10, 2, 10):
-        assert ids(await look(desk.transport, WORK.name, limit=limit)) == ["0", "1", "2", "3", "4"][:limit]
+        assert ids(await browse(desk.transport, WORK.name, limit=limit)) == ["0", "1", "2", "3", "4"][:limit]
         await counted(world, 5)
     assert await world.consumers(DEAD) == 0
 
 
 async def test_an_empty_queue_of_dead_letters_is_told_at_once_and_a_missing_one_by_name(world: World) -> None:
     desk = await with_dead(world)
-    assert await look(desk.transport, WORK.name) == []
+    assert await browse(desk.transport, WORK.name) == []
     with pytest.raises(NotFound, match=r"desk\.jobs\.nowhere\.v1 has no dead-letter queue"):
-        await look(desk.transport, "desk.jobs.nowhere.v1")
+        await browse(desk.transport, "desk.jobs.nowhere.v1")
 
 
 async def test_dead_letters_that_were_looked_at_fifty_times_are_still_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     desk = await with_dead(world, died("1"), died("2", at=1_001))
-    monkeypatch.setattr(browse, "QUIET", 0.01)
+    monkeypatch.setattr(browse, "UNCOUNTED_DELIVERY_SECONDS", 0.01)
     for _ in range(50):
-        await look(desk.transport, WORK.name)
+        await browse(desk.transport, WORK.name)
     assert len(await world.holds(DEAD, 2)) == 2
 
 
 async def test_a_selection_takes_some_and_leaves_the_others_in_their_order(world: World) -> None:
     desk = await with_dead(world, died("1"), died("2", "not_found", at=1_001), died("3", at=1_002), died("4", "not_found", at=1_003))
     chosen = Selection(codes=frozenset({"not_found"}))
-    assert ids(await look(desk.transport, WORK.name, chosen)) == ["2", "4"]
+    assert ids(await browse(desk.transport, WORK.name, chosen)) == ["2", "4"]
     await counted(world, 4)
-    assert ids(await look(desk.transport, WORK.name, chosen, limit=1)) == ["2"]
+    assert ids(await browse(desk.transport, WORK.name, chosen, limit=1)) == ["2"]
     await counted(world, 4)
-    found = await look_into(desk.transport, DEAD, chosen, most=2)
-    assert (len(found.letters), found.unseen) == (1, 2)
+    found = await browse_queue(desk.transport, DEAD, chosen, most=2)
+    assert (len(found.letters), found.not_scanned) == (1, 2)
     await counted(world, 4)
-    assert ids(await look(desk.transport, WORK.name)) == ["1", "2", "3", "4"]
+    assert ids(await browse(desk.transport, WORK.name)) == ["1", "2", "3", "4"]
 
 
 async def test_what_the_broker_gave_up_is_read_from_its_own_notes(world: World) -> None:
     desk = await world.connect()
-    queue = Queue(name=WORK.name, purpose="jobs", arguments={**WORK.arguments, "x-delivery-limit": 1})
+    queue = Queue(name=WORK.name, role="jobs", arguments={**WORK.arguments, "x-delivery-limit": 1})
     others = tuple(each for each in TOPOLOGY.queues if each.name != queue.name)
     limited = Topology(exchanges=TOPOLOGY.exchanges, queues=(*others, queue), bindings=TOPOLOGY.bindings)
     inbox = await desk.consume(queue, limited, prefetch=1)
@@ -103,7 +103,7 @@ async def test_what_the_broker_gave_up_is_read_from_its_own_notes(world: World) 
     await world.holds(DEAD, 1)
     await until(lambda: inbox.consumption.ready, "the connection")
     await counted(world, 1)
-    (letter,) = await look(desk.transport, WORK.name)
+    (letter,) = await browse(desk.transport, WORK.name)
     record = letter.record
     assert (letter.id, record.by, record.code, record.queue, record.attempts) == ("poison", "broker", "delivery_limit", WORK.name, 2)
     assert abs((record.last_at or 0) / 1000 - world.clock()) < 60
@@ -112,7 +112,7 @@ async def test_what_the_broker_gave_up_is_read_from_its_own_notes(world: World) 
 async def test_a_replay_moves_all_of_them_to_their_work_queue_as_new(world: World) -> None:
     desk = await with_dead(world, *(died(str(number)) for number in range(120)))
     done = await replay(desk.transport, DEAD, how=how(world, window=7))
-    assert done == Replayed(matched=120, replayed=120)
+    assert done == ReplayReport(matched=120, replayed=120)
     await world.holds(DEAD, 0)
     back = await world.holds(WORK.name, 120)
     assert [wire.message_id for wire in back] == [str(number) for number in range(120)]
@@ -125,19 +125,19 @@ async def test_a_replay_moves_all_of_them_to_their_work_queue_as_new(world: Worl
 async def test_a_dry_run_moves_nothing_and_says_what_would_be(world: World) -> None:
     desk = await with_dead(world, died("1"), died("2", expires=1, headers={"dead-at": 1_001}))
     done = await replay(desk.transport, DEAD, how=how(world, dry_run=True))
-    assert done == Replayed(matched=2, replayed=1, expired=1)
+    assert done == ReplayReport(matched=2, replayed=1, expired=1)
     await counted(world, 2)
-    assert ids(await look(desk.transport, WORK.name)) == ["1", "2"]
+    assert ids(await browse(desk.transport, WORK.name)) == ["1", "2"]
     assert await world.depth(WORK.name) == 0
 
 
 async def test_an_expired_dead_letter_stays_until_it_is_given_more_time(world: World) -> None:
     desk = await with_dead(world, died("late", expires=1), died("fine"))
-    assert await replay(desk.transport, DEAD, how=how(world)) == Replayed(matched=2, replayed=1, expired=1)
+    assert await replay(desk.transport, DEAD, how=how(world)) == ReplayReport(matched=2, replayed=1, expired=1)
     await counted(world, 1)
-    assert ids(await look(desk.transport, WORK.name)) == ["late"]
+    assert ids(await browse(desk.transport, WORK.name)) == ["late"]
     await counted(world, 1)
-    assert await replay(desk.transport, DEAD, how=how(world, extend=60)) == Replayed(matched=1, replayed=1)
+    assert await replay(desk.transport, DEAD, how=how(world, extend=60)) == ReplayReport(matched=1, replayed=1)
     late = next(wire for wire in await world.holds(WORK.name, 2) if wire.message_id == "late")
     assert abs(late.headers["expires"] / 1000 - world.clock() - 60) < 30
 
@@ -145,9 +145,9 @@ async def test_an_expired_dead_letter_stays_until_it_is_given_more_time(world: W
 async def test_a_replay_takes_only_what_is_meant(world: World) -> None:
     desk = await with_dead(world, died("1"), died("2", "not_found"), died("3", at=1_001))
     done = await replay(desk.transport, DEAD, Selection(codes=frozenset({"not_found"})), how=how(world))
-    assert done == Replayed(matched=1, replayed=1)
+    assert done == ReplayReport(matched=1, replayed=1)
     await counted(world, 2)
-    assert ids(await look(desk.transport, WORK.name)) == ["1", "3"]
+    assert ids(await browse(desk.transport, WORK.name)) == ["1", "3"]
     assert [wire.message_id for wire in await world.holds(WORK.name, 1)] == ["2"]
 
 
@@ -216,16 +216,16 @@ async def test_what_came_back_from_a_tier_in_vain_can_be_replayed_once_its_queue
     await desk.transport.declare(TOPOLOGY)
     await world.delete_queue(WORK.name)
     await desk.send(message("1", attempt=2), retry_address("desk", "1s", WORK.name))
-    lost = unroutable_dead("desk")
+    lost = unroutable_queue("desk")
     await world.holds(lost, 1)
     await counted(world, 1, lost)
-    (letter,) = (await look_into(desk.transport, lost)).letters
+    (letter,) = (await browse_queue(desk.transport, lost)).letters
     assert (letter.record.by, letter.record.code, letter.record.queue) == ("broker", "unroutable", WORK.name)
     await counted(world, 1, lost)
-    assert await replay(desk.transport, lost, how=how(world)) == Replayed(matched=1, homeless=1)
+    assert await replay(desk.transport, lost, how=how(world)) == ReplayReport(matched=1, no_queue=1)
     await counted(world, 1, lost)
     await desk.transport.declare(TOPOLOGY)
-    assert await replay(desk.transport, lost, how=how(world)) == Replayed(matched=1, replayed=1)
+    assert await replay(desk.transport, lost, how=how(world)) == ReplayReport(matched=1, replayed=1)
     assert [wire.message_id for wire in await world.holds(WORK.name, 1)] == ["1"]
 
 
@@ -253,7 +253,7 @@ async def test_a_connection_that_goes_during_a_replay_loses_nothing(world: World
     await world.drop_connections(desk)
     done = await moving
     assert done.failure is not None
-    assert done.replayed + done.doubtful < 40
+    assert done.replayed + done.uncertain < 40
     rest = await replay(desk.transport, DEAD, how=how(world))
     assert rest.failure is None
     await world.holds(DEAD, 0)
@@ -264,12 +264,12 @@ async def test_a_connection_that_goes_during_a_replay_loses_nothing(world: World
 
 async def test_a_purge_deletes_exactly_what_is_meant(world: World) -> None:
     desk = await with_dead(world, died("1"), died("2", "not_found"), died("3", at=1_001), died("2", at=2_000))
-    (chosen, _) = await look(desk.transport, WORK.name, Selection(ids=frozenset({"2"})))
+    (chosen, _) = await browse(desk.transport, WORK.name, Selection(ids=frozenset({"2"})))
     await counted(world, 4)
     done = await purge(desk.transport, DEAD, Selection(keys=frozenset({chosen.key})))
     assert (done.deleted, done.failure) == (1, None)
     await counted(world, 3)
-    assert ids(await look(desk.transport, WORK.name)) == ["1", "3", "2"]
+    assert ids(await browse(desk.transport, WORK.name)) == ["1", "3", "2"]
     await counted(world, 3)
     assert (await purge(desk.transport, DEAD, EVERYTHING)).deleted == 3
     await world.holds(DEAD, 0)
@@ -279,6 +279,6 @@ async def test_a_look_leaves_nothing_with_who_looked(world: World) -> None:
     """Else who looks and stays connected would keep dead letters from everybody."""
     desk = await with_dead(world, died("1"))
     other = await world.connect("other")
-    await look(desk.transport, WORK.name)
-    inbox: Inbox = await other.consume(Queue(name=DEAD, purpose="dead"), Topology())
+    await browse(desk.transport, WORK.name)
+    inbox: Inbox = await other.consume(Queue(name=DEAD, role="dead"), Topology())
     assert (await inbox.next()).envelope.id == "1"

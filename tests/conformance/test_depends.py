@@ -13,9 +13,9 @@ life: list[str] = []
 
 
 async def pen(context: Context) -> AsyncIterator[str]:
-    life.append(f"opened for {context.envelope.traffic}")
+    life.append(f"opened for {context.envelope.role}")
     yield "ink"
-    life.append(f"closed for {context.envelope.traffic}")
+    life.append(f"closed for {context.envelope.role}")
 
 
 def on(pen: str = Depends(pen)) -> str:

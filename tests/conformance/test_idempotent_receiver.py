@@ -7,13 +7,14 @@ from typing_extensions import override
 
 from bus.contracts.contract import encode
 from bus.messaging.envelope import Envelope, new_id
+from bus.messaging.ports.inbox import HandledMessage, MessageKey
 from bus.messaging.ports.transport import Accepted
 from bus.messaging.topology.addresses import address_of
 from bus.messaging.topology.declarations import reply_topology
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
 from bus.settings import Settings
-from bus.storage.memory.inbox import Handled, MemoryInbox, MessageKey
+from bus.storage.memory.inbox import MemoryInbox
 from tests.conformance.contracts import Look, Told, Word, Write
 from tests.conformance.memory_world import MemoryWorld
 from tests.conformance.test_jobs import QUEUE
@@ -21,7 +22,7 @@ from tests.conformance.world import World, until
 
 
 def copy_of_a_job() -> Envelope:
-    return Envelope(id=new_id(), type="desk.write.v1", traffic="job", source="client", body=encode(Write(text="once")))
+    return Envelope(id=new_id(), type="desk.write.v1", role="job", source="client", body=encode(Write(text="once")))
 
 
 async def test_copies_that_a_doubtful_sender_makes_of_a_job_are_handled_once(world: World) -> None:
@@ -57,7 +58,7 @@ async def test_each_subscription_handles_an_event_once(world: World) -> None:
         seen.append("another")
 
     await world.serve(desk, router)
-    event = Envelope(id=new_id(), type="desk.told.v1", traffic="event", source="desk", body=encode(Told(text="once")))
+    event = Envelope(id=new_id(), type="desk.told.v1", role="event", source="desk", body=encode(Told(text="once")))
     for _ in range(3):
         await sender.send(event, address_of("event", event.type))
     for queue in router.endpoints:
@@ -79,7 +80,7 @@ async def test_the_duplicate_of_an_idempotent_request_is_given_the_same_answer(w
     (queue,) = topology.queues
     inbox = await asker.consume(queue, topology, acks=False)
     question = Envelope(
-        id=new_id(), type="desk.look.v1", traffic="request", source="client", body=encode(Look()), reply_to=queue.name, expiration=9000
+        id=new_id(), type="desk.look.v1", role="request", source="client", body=encode(Look()), reply_to=queue.name, expiration=9000
     )
     for _ in range(2):
         await asker.send(question, address_of("request", question.type))
@@ -97,12 +98,12 @@ class Distant(MemoryInbox):
         self._call = call
 
     @override
-    async def find(self, key: MessageKey) -> Handled | None:
+    async def find(self, key: MessageKey) -> HandledMessage | None:
         self._reached("find")
         return await super().find(key)
 
     @override
-    async def add(self, key: MessageKey, handled: Handled) -> None:
+    async def add(self, key: MessageKey, handled: HandledMessage) -> None:
         self._reached("add")
         await super().add(key, handled)
 

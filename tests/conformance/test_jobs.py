@@ -12,7 +12,7 @@ from bus.messaging.context import Context
 from bus.messaging.topology.addresses import address_of
 from bus.messaging.topology.names import dead_letter_queue, job_queue
 from bus.runtime.router import Router
-from bus.transports.wire_format import Wire
+from bus.transports.wire_format import AmqpMessage
 from tests.conformance.contracts import Ask, Word, Write, WriteNewly
 from tests.conformance.world import World
 
@@ -145,13 +145,13 @@ async def test_a_job_that_never_succeeds_is_dead_lettered_after_its_last_attempt
 
 
 POISON = {
-    "no JSON": Wire(body=b"{", message_id="1", type="desk.write.v1", app_id="client"),
-    "a broken contract": Wire(body=b'{"text": 5}', message_id="1", type="desk.write.v1", app_id="client"),
-    "no UTF-8": Wire(body=b'{"text": "\xff"}', message_id="1", type="desk.write.v1", app_id="client"),
-    "nested beyond reason": Wire(body=b"[" * 100_000, message_id="1", type="desk.write.v1", app_id="client"),
-    "another type": Wire(body=b"{}", message_id="1", type="desk.told.v1", app_id="client"),
-    "no type": Wire(body=b"{}", message_id="1", app_id="client"),
-    "a bad header": Wire(body=b"{}", message_id="1", type="desk.write.v1", app_id="client", headers={"attempt": "many"}),
+    "no JSON": AmqpMessage(body=b"{", message_id="1", type="desk.write.v1", app_id="client"),
+    "a broken contract": AmqpMessage(body=b'{"text": 5}', message_id="1", type="desk.write.v1", app_id="client"),
+    "no UTF-8": AmqpMessage(body=b'{"text": "\xff"}', message_id="1", type="desk.write.v1", app_id="client"),
+    "nested beyond reason": AmqpMessage(body=b"[" * 100_000, message_id="1", type="desk.write.v1", app_id="client"),
+    "another type": AmqpMessage(body=b"{}", message_id="1", type="desk.told.v1", app_id="client"),
+    "no type": AmqpMessage(body=b"{}", message_id="1", app_id="client"),
+    "a bad header": AmqpMessage(body=b"{}", message_id="1", type="desk.write.v1", app_id="client", headers={"attempt": "many"}),
 }
 
 

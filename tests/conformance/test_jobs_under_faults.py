@@ -8,7 +8,7 @@ from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import Unavailable
 from bus.messaging.context import Context
 from bus.messaging.envelope import Envelope
-from bus.messaging.ports.transport import Delivery, Outcome, Refused
+from bus.messaging.ports.transport import Delivery, Nacked, PublishOutcome
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.names import retry_tier
 from bus.runtime.bus import Bus
@@ -161,9 +161,9 @@ async def test_a_retry_that_no_tier_takes_for_a_while_is_none_that_is_lost_howev
 
     async def refusing(
         self: MemoryTransport, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None
-    ) -> Outcome:
+    ) -> PublishOutcome:
         if refused and address.exchange.startswith(retry_tier("desk", "")):
-            return Refused(reason="basic.nack")
+            return Nacked(reason="basic.nack")
         return await send(self, envelope, address, timeout=timeout, via=via)
 
     monkeypatch.setattr(MemoryTransport, "send", refusing)

@@ -12,7 +12,7 @@ import pytest
 from bus.contracts.contract import contract_of
 from bus.errors import BusError, DeadlineExceeded, ProcessLost
 from bus.messaging.context import Context
-from bus.messaging.topology.model import merged
+from bus.messaging.topology.model import merge
 from bus.messaging.topology.names import dead_letter_queue, event_queue, job_queue
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
@@ -117,7 +117,7 @@ async def holds(world: World, queue: str, count: int) -> bool:
 async def declared(world: World, router: Router, service: str = "client") -> Bus:
     """A client, once the queues are there."""
     client = await world.bus(service)
-    await client._transport.declare(merged(topology for _, topology in router.topology().values()))
+    await client._transport.declare(merge(topology for _, topology in router.topology().values()))
     return client
 
 
@@ -252,7 +252,7 @@ async def test_a_request_is_given_up_after_as_many_losses_where_they_are_counted
 
     client = await world.bus("client", request_queue="quorum")
     needs = router.topology(quorum_requests=True)
-    await client._transport.declare(merged(topology for _, topology in needs.values()))
+    await client._transport.declare(merge(topology for _, topology in needs.values()))
     asked = asyncio.create_task(client.request(Look(text=KILLER), timeout=40))
     await lives.until(asked.done, router, request_queue="quorum")
     with pytest.raises(ProcessLost, match=f"{LIMIT} times"):

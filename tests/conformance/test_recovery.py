@@ -28,14 +28,14 @@ async def test_a_consumer_is_not_ready_while_the_broker_is_down_and_says_why(wor
     desk = await world.connect()
     queue, topology = quorum("inbox")
     inbox = await desk.consume(queue, topology)
-    assert inbox.consumption.trouble is None
+    assert inbox.consumption.last_error is None
     await world.stop_broker()
     await until(lambda: not inbox.consumption.ready, "the consumer to be not ready")
-    await until(lambda: inbox.consumption.trouble, "the reason")
+    await until(lambda: inbox.consumption.last_error, "the reason")
     await world.start_broker()
     async with asyncio.timeout(30):
         await inbox.consumption.wait_ready()
-    assert inbox.consumption.trouble is None
+    assert inbox.consumption.last_error is None
 
 
 async def test_a_consumer_declares_and_consumes_again_when_its_queue_was_deleted(world: World) -> None:
@@ -49,7 +49,7 @@ async def test_a_consumer_declares_and_consumes_again_when_its_queue_was_deleted
 async def test_an_exclusive_queue_goes_with_its_connection_and_is_declared_again(world: World) -> None:
     desk, other = await world.connect("desk"), await world.connect("other")
     _, bindings = plain("own")
-    queue = Queue(name="own", purpose="replies", durable=False, exclusive=True)
+    queue = Queue(name="own", role="replies", durable=False, exclusive=True)
     topology = Topology(exchanges=bindings.exchanges, queues=(queue,), bindings=bindings.bindings)
     inbox = await desk.consume(queue, topology, acks=False)
     assert await other.send(message("1"), to("own")) == Accepted()
@@ -74,8 +74,8 @@ async def test_one_failed_consumer_leaves_the_others_ready(world: World) -> None
     await desk.transport.declare(plain("bad")[1])
     clashing, its_topology = plain("bad", **{"x-message-ttl": 1000})
     failed = await desk.transport.consume(clashing, its_topology, prefetch=1, on_delivery=lambda _: None)
-    await until(lambda: failed.trouble, "the trouble")
-    assert "x-message-ttl" in (failed.trouble or "")
+    await until(lambda: failed.last_error, "the trouble")
+    assert "x-message-ttl" in (failed.last_error or "")
     assert not failed.ready
     await stays(lambda: inbox.consumption.ready, "the other is ready")
     assert await desk.send(message("1"), to("good")) == Accepted()
@@ -87,11 +87,11 @@ async def test_a_failed_consumer_is_ready_as_soon_as_what_hindered_it_is_gone(wo
     await desk.transport.declare(plain("inbox")[1])
     queue, topology = plain("inbox", **{"x-message-ttl": 60_000})
     consumption = await desk.transport.consume(queue, topology, prefetch=1, on_delivery=lambda _: None)
-    await until(lambda: consumption.trouble, "the trouble")
+    await until(lambda: consumption.last_error, "the trouble")
     await world.delete_queue("inbox")
     async with asyncio.timeout(30):
         await consumption.wait_ready()
-    assert consumption.trouble is None
+    assert consumption.last_error is None
 
 
 async def test_work_that_was_unacked_is_delivered_to_another_when_its_consumer_dies(world: World) -> None:

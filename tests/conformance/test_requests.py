@@ -73,9 +73,9 @@ async def test_whatever_is_answered_has_the_question_as_its_cause(world: World) 
     topology = reply_topology("client", "1")
     (queue,) = topology.queues
     heard = await client.consume(queue, topology, acks=False)
-    for traffic, type_, answers in ANSWERS:
-        question = message(type=type_, traffic=traffic, source="client", reply_to=queue.name, correlation_id="whole", causation_id="before")
-        await client.send(question, address_of(traffic, type_))
+    for role, type_, answers in ANSWERS:
+        question = message(type=type_, role=role, source="client", reply_to=queue.name, correlation_id="whole", causation_id="before")
+        await client.send(question, address_of(role, type_))
         for answer in answers:
             said = (await heard.next()).envelope
             assert (said.type, said.correlation_id, said.causation_id, said.in_reply_to) == (answer, "whole", question.id, question.id)

@@ -13,7 +13,7 @@ from bus.messaging.topology.addresses import address_of, reply_address
 from bus.messaging.topology.names import request_queue
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
-from bus.transports.wire_format import Wire
+from bus.transports.wire_format import AmqpMessage
 from tests.conformance.contracts import Ask, Look, Price, Word
 from tests.conformance.test_requests import echo
 from tests.conformance.world import World, stays, until
@@ -179,7 +179,9 @@ async def test_late_replies_are_counted_and_dropped(world: World) -> None:
     await world.serve(desk, echo())
     reply_to = client._client._reply_to
     for number in range(3):
-        wire = Wire(body=b'{"text": ""}', message_id=f"r{number}", type="desk.ask.v1.reply", app_id="desk", correlation_id="nobody's")
+        wire = AmqpMessage(
+            body=b'{"text": ""}', message_id=f"r{number}", type="desk.ask.v1.reply", app_id="desk", correlation_id="nobody's"
+        )
         await world.put(wire, reply_address(reply_to))
     await until(lambda: client._client.replies.late == 3, "the late replies to be counted")
     assert await client.request(Ask(text="1"), timeout=30) == Word(text="so 1")
@@ -208,7 +210,7 @@ async def test_a_malformed_request_is_refused_and_the_server_lives(world: World)
     desk, client = await world.bus("desk"), await world.bus("client")
     await world.serve(desk, echo())
     address = address_of("request", "desk.ask.v1")
-    for wire in (Wire(body=b"\xff", content_type=None), Wire(body=b"[", message_id="1", type="desk.ask.v1", app_id="x")):
+    for wire in (AmqpMessage(body=b"\xff", content_type=None), AmqpMessage(body=b"[", message_id="1", type="desk.ask.v1", app_id="x")):
         await world.put(wire, address)
     await world.holds(request_queue(contract_of(Ask)), 0)
     assert await client.request(Ask(text="1"), timeout=30) == Word(text="so 1")

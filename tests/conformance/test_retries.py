@@ -4,9 +4,9 @@ import asyncio
 
 from bus.messaging.ports.transport import Accepted, Returned
 from bus.messaging.topology.addresses import dead_letter_address, retry_address
-from bus.messaging.topology.declarations import BASE
+from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.messaging.topology.model import Queue, Topology
-from bus.messaging.topology.names import dead_letter_queue, retry_tier, unroutable_dead
+from bus.messaging.topology.names import dead_letter_queue, retry_tier, unroutable_queue
 from tests.conformance.ports import plain, quorum, to, to_jobs, work_of
 from tests.conformance.world import World, message, until
 
@@ -53,7 +53,7 @@ async def test_a_retry_goes_round_ten_times_and_is_not_taken_for_a_cycle(virtual
     for _ in range(10):
         await desk.send(copy, retry_address("desk", "1s", queue.name))
         delivery = await inbox.next()
-        copy = delivery.envelope.evolve(attempt=delivery.envelope.attempt + 1)
+        copy = delivery.envelope.replace(attempt=delivery.envelope.attempt + 1)
         await delivery.ack()
     assert copy.attempt == 11
 
@@ -82,13 +82,13 @@ async def test_a_retry_whose_work_queue_is_deleted_is_kept_as_unroutable_and_hol
         await desk.send(message(f"gone-{number}"), retry_address("gone", "1s", deleted.name))
     await desk.send(message("1"), retry_address("desk", "1s", queue.name))
     assert (await inbox.next()).envelope.id == "1"
-    assert len(await world.holds(unroutable_dead("gone"), 40)) == 40
+    assert len(await world.holds(unroutable_queue("gone"), 40)) == 40
 
 
 async def test_a_message_whose_consumer_goes_too_often_is_dead_lettered_with_the_reason(world: World) -> None:
     desk = await world.connect()
     declared, topology = work_of("desk")
-    queue = Queue(name=declared.name, purpose="jobs", arguments={**declared.arguments, "x-delivery-limit": 3})
+    queue = Queue(name=declared.name, role="jobs", arguments={**declared.arguments, "x-delivery-limit": 3})
     others = tuple(each for each in topology.queues if each.name != queue.name)
     limited = Topology(exchanges=topology.exchanges, queues=(*others, queue), bindings=topology.bindings)
     inbox = await desk.consume(queue, limited, prefetch=1)
@@ -110,7 +110,7 @@ async def test_a_dead_letter_that_was_looked_at_fifty_times_is_still_there(world
     name = dead_letter_queue(queue.name)
     for _ in range(50):
         assert [wire.message_id for wire in await world.peek(name)] == ["1"]
-    dead = Queue(name=name, purpose="dead", arguments=next(q for q in topology.queues if q.name == name).arguments)
+    dead = Queue(name=name, role="dead", arguments=next(q for q in topology.queues if q.name == name).arguments)
     inbox = await desk.consume(dead, Topology(queues=(dead,)), prefetch=1)
     for _ in range(50):
         await (await inbox.next()).requeue()
@@ -124,8 +124,8 @@ async def test_a_message_that_expires_in_a_queue_is_gone_and_dead_lettered_where
     await desk.transport.declare(plain("grave")[1])
     _, topology = plain("inbox", **{"x-dead-letter-exchange": "here", "x-dead-letter-routing-key": "grave"})
     await desk.transport.declare(topology | plain("other")[1])
-    await desk.send(message("1", traffic="request", expiration=200), to("inbox"))
-    await desk.send(message("2", traffic="request", expiration=200), to("other"))
+    await desk.send(message("1", role="request", expiration=200), to("inbox"))
+    await desk.send(message("2", role="request", expiration=200), to("other"))
     (dead,) = await world.holds("grave", 1)
     await world.holds("inbox", 0)
     await world.holds("other", 0)
@@ -137,8 +137,8 @@ async def test_a_message_that_expires_in_a_queue_is_gone_and_dead_lettered_where
 async def test_only_the_head_of_a_queue_expires(world: World) -> None:
     desk = await world.connect()
     await desk.transport.declare(plain("inbox")[1])
-    await desk.send(message("patient", traffic="request", expiration=4000), to("inbox"))
-    await desk.send(message("hasty", traffic="request", expiration=100), to("inbox"))
+    await desk.send(message("patient", role="request", expiration=4000), to("inbox"))
+    await desk.send(message("hasty", role="request", expiration=100), to("inbox"))
     await asyncio.sleep(0.5)
     assert await world.depth("inbox") == 2
     await world.holds("inbox", 0)
@@ -176,7 +176,7 @@ async def test_dead_letters_wait_until_their_queue_takes_them(virtual_world: Wor
 
 async def test_the_exchanges_of_the_bus_exist_before_anything_is_sent(world: World) -> None:
     desk = await world.connect()
-    await desk.transport.declare(BASE)
+    await desk.transport.declare(BASE_EXCHANGES)
     assert isinstance(await desk.send(message(), to_jobs("nobody.serves.v1")), Returned)
     assert isinstance(await desk.send(message(), dead_letter_address("nobody")), Returned)
 

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from bus.errors import ConnectionLost, DeadlineExceeded, InvalidArgument, Unavailable
-from bus.messaging.ports.transport import Accepted, Outcome, Refused, Returned
-from bus.messaging.topology.declarations import BASE
+from bus.messaging.ports.transport import Accepted, Nacked, PublishOutcome, Returned
+from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.messaging.topology.model import Binding, Queue, Topology
 from bus.messaging.topology.names import EVENTS
 from tests.conformance.ports import narrow, plain, quorum, to
@@ -55,15 +55,15 @@ async def test_a_full_queue_refuses(world: World, kind: type) -> None:
     desk = await world.connect()
     _, topology = kind("narrow", **narrow(2))
     await desk.transport.declare(topology)
-    outcome: Outcome = Accepted()
+    outcome: PublishOutcome = Accepted()
 
     async def refused() -> bool:
         nonlocal outcome
         outcome = await desk.send(message(), to("narrow"))
-        return isinstance(outcome, Refused)
+        return isinstance(outcome, Nacked)
 
     await until(refused, "a refusal")
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, Nacked)
     assert outcome.reason
     assert 2 <= await world.depth("narrow") <= 5  # a quorum queue tells its publishers late
 
@@ -74,7 +74,7 @@ async def test_a_queue_that_refused_takes_messages_again_when_there_is_room(worl
     await desk.transport.declare(topology)
 
     async def refused() -> bool:
-        return isinstance(await desk.send(message(), to("narrow")), Refused)
+        return isinstance(await desk.send(message(), to("narrow")), Nacked)
 
     async def accepted() -> bool:
         return not await refused()
@@ -89,8 +89,8 @@ async def test_a_queue_that_refused_takes_messages_again_when_there_is_room(worl
 async def test_an_unconfirmed_message_that_no_queue_takes_reaches_the_observer_by_its_id(world: World) -> None:
     desk = await world.connect()
     await desk.transport.declare(plain("inbox")[1])
-    await desk.send(message("lost", traffic="request"), to("nowhere", confirmed=False))
-    await desk.send(message("found", traffic="request"), to("inbox", confirmed=False))
+    await desk.send(message("lost", role="request"), to("nowhere", confirmed=False))
+    await desk.send(message("found", role="request"), to("inbox", confirmed=False))
     await until(lambda: desk.ear.returns, "the return")
     await world.holds("inbox", 1)
     assert desk.ear.returns == ["lost"]
@@ -100,9 +100,9 @@ async def test_a_topic_exchange_matches_words(world: World) -> None:
     patterns = {"one": "shop.*.v1", "any": "shop.#", "all": "#", "exact": "shop.sold.v1", "other": "shop.sold.v2", "middle": "#.eu.*"}
     desk = await world.connect()
     await desk.transport.declare(
-        BASE
+        BASE_EXCHANGES
         | Topology(
-            queues=tuple(Queue(name=name, purpose="events") for name in patterns),
+            queues=tuple(Queue(name=name, role="events") for name in patterns),
             bindings=tuple(Binding(exchange=EVENTS, queue=name, routing_key=key) for name, key in patterns.items()),
         )
     )
@@ -227,7 +227,7 @@ async def test_an_alarm_leaves_the_acks_of_who_is_blocked_flowing(world: World) 
         await world.unblock()
 
 
-async def _until_blocked(send: Callable[..., Awaitable[Outcome]]) -> None:
+async def _until_blocked(send: Callable[..., Awaitable[PublishOutcome]]) -> None:
     """RabbitMQ tells a connection of an alarm only after it publishes."""
 
     async def blocked() -> bool:

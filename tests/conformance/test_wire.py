@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from bus.transports.wire_format import Wire
+from bus.transports.wire_format import AmqpMessage
 from tests.conformance.ports import quorum, to
 from tests.conformance.world import World
 
-GOOD = Wire(body=b"{}", message_id="1", type="desk.note.v1", app_id="desk", timestamp=1_700_000_000)
+GOOD = AmqpMessage(body=b"{}", message_id="1", type="desk.note.v1", app_id="desk", timestamp=1_700_000_000)
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "no id": ({"message_id": None}, "no message_id"),
     "no type": ({"type": None}, "no type"),
@@ -59,7 +59,7 @@ async def test_the_consumer_lives_after_a_hundred_malformed_messages(world: Worl
     queue, topology = quorum("inbox")
     inbox = await desk.consume(queue, topology)
     for number in range(100):
-        await world.put(Wire(body=bytes([number]), content_type=None), to("inbox"))
+        await world.put(AmqpMessage(body=bytes([number]), content_type=None), to("inbox"))
     await inbox.holds(100)
     assert all(delivery.envelope.fault for delivery in inbox.deliveries)
     assert inbox.consumption.ready

@@ -11,13 +11,13 @@ from typing import Any
 
 from bus.errors import BusError
 from bus.messaging.envelope import Envelope, new_id
-from bus.messaging.ports.transport import Consumption, Delivery, Outcome, Transport
+from bus.messaging.ports.transport import ConsumerHandle, Delivery, PublishOutcome, Transport
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.model import Binding, Queue, Topology
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
 from bus.settings import Settings
-from bus.transports.wire_format import Wire
+from bus.transports.wire_format import AmqpMessage
 
 PATIENCE = 40.0  # seconds on the loop's clock; what is waited for takes a fraction of one, and a loaded machine may take several
 POLL = 0.02  # seconds between two looks; a thousandth of the patience where that is more
@@ -53,15 +53,15 @@ class Ear:
     failures: list[str] = field(default_factory=list)
     losses: int = 0
 
-    def returned(self, message_id: str, reason: str) -> None:
+    def on_return(self, message_id: str, reason: str) -> None:
         assert reason
         self.returns.append(message_id)
 
-    def failed(self, message_id: str, error: BusError) -> None:
+    def on_publish_failed(self, message_id: str, error: BusError) -> None:
         assert str(error)
         self.failures.append(message_id)
 
-    def lost(self) -> None:
+    def on_connection_lost(self) -> None:
         self.losses += 1
 
 
@@ -72,7 +72,7 @@ class Side:
     transport: Transport
     ear: Ear
 
-    async def send(self, envelope: Envelope, address: Address, *, timeout: float = 30, via: Delivery | None = None) -> Outcome:
+    async def send(self, envelope: Envelope, address: Address, *, timeout: float = 30, via: Delivery | None = None) -> PublishOutcome:
         return await self.transport.send(envelope, address, timeout=timeout, via=via)
 
     async def consume(self, queue: Queue, topology: Topology, *, prefetch: int = 0, acks: bool = True) -> "Inbox":
@@ -86,7 +86,7 @@ class Side:
 class Inbox:
     """Deliveries in the order in which they came."""
 
-    consumption: Consumption
+    consumption: ConsumerHandle
 
     def __init__(self) -> None:
         self.deliveries: list[Delivery] = []
@@ -112,7 +112,7 @@ class Inbox:
 
 def message(id_: str | None = None, **attributes: Any) -> Envelope:
     """A message of no contract: the port moves any."""
-    defaults = {"id": id_ or new_id(), "type": "desk.note.v1", "traffic": "job", "source": "desk", "body": b"{}"}
+    defaults = {"id": id_ or new_id(), "type": "desk.note.v1", "role": "job", "source": "desk", "body": b"{}"}
     return Envelope(**(defaults | attributes))
 
 
@@ -213,14 +213,14 @@ class World(ABC):
         """Consumers that are registered at a queue. RabbitMQ counts one of a quorum queue until it has acked all, cancelled or not."""
 
     @abstractmethod
-    async def peek(self, queue: str) -> Sequence[Wire]:
+    async def peek(self, queue: str) -> Sequence[AmqpMessage]:
         """What is ready in a queue, left where it is."""
 
     @abstractmethod
-    async def put(self, wire: Wire, address: Address) -> None:
+    async def put(self, wire: AmqpMessage, address: Address) -> None:
         """Publish exactly this, as a client of another making might."""
 
-    async def holds(self, queue: str, count: int, seconds: float = PATIENCE) -> Sequence[Wire]:
+    async def holds(self, queue: str, count: int, seconds: float = PATIENCE) -> Sequence[AmqpMessage]:
         """What is in a queue, once it is `count`."""
 
         async def reached() -> bool:

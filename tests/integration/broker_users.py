@@ -12,8 +12,8 @@ from bus.contracts.contract import Contract
 from bus.operations.brokers.broker import Broker
 from bus.operations.management_api import Management
 from bus.operations.topology.definitions import definitions
-from bus.operations.topology.permissions import ADMINISTRATOR, broker_users, permissions, refuse_ungranted, users
-from bus.runtime.requirements import wanted_by
+from bus.operations.topology.permissions import ADMINISTRATOR, broker_users, check_consume_grants, permissions, users
+from bus.runtime.requirements import required_by
 from bus.security.grants import Grants
 from tests.broker import management_url
 
@@ -43,10 +43,10 @@ async def place_for(
 ) -> AsyncIterator[Place]:
     """The place, while its users are there."""
     for router in routers:
-        refuse_ungranted(router.name, router.contracts, grants)
+        check_consume_grants(router.name, router.contracts, grants)
     found = broker_users(grants, contracts, [router.name for router in routers])
     place = Place(broker, url, [each.name for each in found])
-    needed = wanted_by(routers, Settings(topology="verify")).topology
+    needed = required_by(routers, Settings(topology="verify")).topology
     access = {"users": users(found, place.passwords), **permissions(found, vhost=place.vhost)}
     await place.api.call("POST", "definitions", {**definitions(needed, vhost=place.vhost), **access})
     try:

@@ -13,8 +13,8 @@ import os
 import signal
 import sys
 
-from bus.operations.topology.migrate import Progress, migrate
-from bus.runtime.requirements import wanted_by
+from bus.operations.topology.migrate import MigrationProgress, migrate
+from bus.runtime.requirements import required_by
 from bus.settings import load_settings
 from tests.integration.ledger import router
 
@@ -36,12 +36,12 @@ def ended(queue: str, step: str, moved: int) -> int:
 def live(queue: str, step: str, moved: int) -> None:
     """Migrate, or die."""
 
-    def report(progress: Progress) -> None:
+    def report(progress: MigrationProgress) -> None:
         if progress.step == step and progress.moved >= moved:
             os.kill(os.getpid(), signal.SIGKILL)
 
     settings = load_settings()
-    asyncio.run(migrate(queue, wanted_by([router], settings), settings, report=report))
+    asyncio.run(migrate(queue, required_by([router], settings), settings, report=report))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.names import dead_letter_queue, job_queue
 from bus.operations.brokers.private_node import PrivateNode
 from bus.operations.dead_letters import EVERYTHING
-from bus.security.jwe import new_ring_key
+from bus.security.jwe import new_encryption_key
 from tests.broker import queues_to_disk
 from tests.polling import until
 
@@ -148,7 +148,7 @@ async def broken(transport: Transport, canaries: list[str]) -> None:
     for number, canary in enumerate(canaries):
         body = json.dumps([{"text": [canary]}, {canary: 1}, canary, {"text": "ok", "fails": {canary: canary}}][number]).encode()
         type_ = contract_of(CopyChart).type
-        message = Envelope(id=f"broken-{number}", type=type_, traffic="job", source="desk", body=body, timestamp=int(time.time()))
+        message = Envelope(id=f"broken-{number}", type=type_, role="job", source="desk", body=body, timestamp=int(time.time()))
         await transport.send(message, Address(exchange="bus.jobs", routing_key=type_), timeout=10)
 
 
@@ -167,7 +167,7 @@ def on_disk(directory: Path, canaries: list[str]) -> set[str]:
 async def test_no_canary_is_found_in_logs_errors_headers_or_reprs_nor_on_the_brokers_disk_where_payloads_are_encrypted(
     private_node: PrivateNode, logged: Heard, *, encrypted: bool
 ) -> None:
-    ring = json.dumps({"keys": [new_ring_key("one")]})
+    ring = json.dumps({"keys": [new_encryption_key("one")]})
     secret = {"encryption_keys": SecretStr(ring), "encrypt": "everything"} if encrypted else {}
     settings = Settings(url=SecretStr(private_node.url), **secret)  # type: ignore[arg-type]  # one of two sets of settings
     # Others than those of the other run, whose payloads may still lie on the node's disk.

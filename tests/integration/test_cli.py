@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bus.operations.brokers.ports import LOOPBACK, free_ports, greets
+from bus.operations.brokers.ports import LOOPBACK, free_ports, speaks_amqp
 from bus.operations.management_api import Management
 from bus.transports.rabbitmq.handshake import probe
 from tests.broker import with_vhost
@@ -62,7 +62,7 @@ async def test_broker_runs_until_ctrl_c_and_leaves_nothing() -> None:
         assert (await Management(card["UI"], card["URL"]).call("GET", "whoami"))["name"] == card["user"]
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 0
-    assert not greets(LOOPBACK, urlsplit(card["URL"]).port or 0)
+    assert not speaks_amqp(LOOPBACK, urlsplit(card["URL"]).port or 0)
 
 
 async def test_broker_can_be_ended_while_it_starts() -> None:

@@ -170,7 +170,7 @@ async def test_over_a_connection_of_faststream_it_is_said_as_well(place: Place) 
     queue, topology = quorum("inbox")
     await transport.start(Ear(), timeout=30)
     try:
-        inbox.consumption = await transport.consume(queue, topology, prefetch=10, on_delivery=inbox.take, patience=100)
+        inbox.consumption = await transport.consume(queue, topology, prefetch=10, on_delivery=inbox.take, consumer_timeout=100)
         await until(lambda: inbox.consumption.ready, "the consumer")
 
         async def shown() -> bool:

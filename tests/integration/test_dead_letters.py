@@ -23,9 +23,9 @@ from bus.messaging.topology.addresses import dead_letter_address
 from bus.messaging.topology.declarations import job_topology
 from bus.messaging.topology.names import dead_letter_queue
 from bus.operations.brokers.broker import Broker
-from bus.operations.dead_letters import look
+from bus.operations.dead_letters import browse
 from bus.transports.rabbitmq import RabbitMQTransport
-from bus.transports.rabbitmq.connection import Link
+from bus.transports.rabbitmq.connection import SupervisedConnection
 from tests.broker import management_url
 from tests.integration.command import Ended, bus, ended, running
 
@@ -54,9 +54,9 @@ async def bury(transport: Transport, *ids: str, code: str = "internal", at: int 
     """Dead letters of these ids."""
     headers: dict[str, str | int] = {"dead-code": code, "dead-reason": "ValueError", "dead-attempts": 5, "dead-at": at}
     body = json.dumps({"title": SECRET}).encode()
-    letter = Envelope(id="", type="archive.file.v1", traffic="job", source="desk", body=body, attempt=5, headers=headers)
+    letter = Envelope(id="", type="archive.file.v1", role="job", source="desk", body=body, attempt=5, headers=headers)
     for id_ in ids:
-        sent = letter.evolve(id=id_, correlation_id=f"c-{id_}")
+        sent = letter.replace(id=id_, correlation_id=f"c-{id_}")
         assert await transport.send(sent, dead_letter_address(WORK), timeout=40) == Accepted()
 
 
@@ -196,7 +196,7 @@ async def test_a_replay_that_is_interrupted_says_what_it_moved(transport: Transp
 
 async def test_a_dry_run_a_replay_and_what_was_refused(transport: Transport, vhost_url: str) -> None:
     await bury(transport, "m-1", "m-2")
-    late = Envelope(id="late", type="archive.file.v1", traffic="job", source="desk", expires=1, headers={"dead-code": "internal"})
+    late = Envelope(id="late", type="archive.file.v1", role="job", source="desk", expires=1, headers={"dead-code": "internal"})
     await transport.send(late, dead_letter_address(WORK), timeout=40)
     which = (await dead(vhost_url, "replay", "--queue", WORK, "--dry-run", "--json")).out
     assert json.loads(which)[DEAD] == {"matched": 3, "replayed": 2, "expired": 1, "unsigned": 0, "homeless": 0, "doubtful": 0, "unseen": 0}
@@ -237,12 +237,12 @@ async def test_dead_letters_survive_in_a_file_that_its_owner_alone_may_read(tran
     assert json.loads(done.out) == {"file": str(file), "letters": 1, "unseen": 0}
     assert (done.code, file.stat().st_mode & 0o777, audit_of(done)[0]["letters"]) == (0, 0o600, 1)
     assert (await dead(vhost_url, "export", str(file), "--queue", WORK, "--reveal")).code == os.EX_CANTCREAT
-    (before,) = await look(transport, WORK)
+    (before,) = await browse(transport, WORK)
     assert (await dead(vhost_url, "purge", "--queue", WORK, "--all", "--yes")).code == 0
     put_back = await dead(vhost_url, "import", str(file), "--json")
     assert (put_back.code, json.loads(put_back.out)) == (0, {"file": str(file), "letters": 1})
-    (after,) = await look(transport, WORK)
-    assert after.envelope.evolve(received=0) == before.envelope.evolve(received=0)
+    (after,) = await browse(transport, WORK)
+    assert after.envelope.replace(received=0) == before.envelope.replace(received=0)
 
 
 async def test_a_file_that_is_none_of_ours_is_refused_and_not_shown(vhost_url: str, tmp_path: Path) -> None:
@@ -278,5 +278,5 @@ def channels(bus: Bus) -> int:
     return sum(len(open_on(link)) for link in transport._links)
 
 
-def open_on(link: Link) -> list[AbstractChannel]:
+def open_on(link: SupervisedConnection) -> list[AbstractChannel]:
     return [channel for channel in link._underlay().channels.values() if channel is not None and not channel.is_closed]

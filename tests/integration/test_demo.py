@@ -70,7 +70,7 @@ async def test_it_plays_with_workers_that_run_at_a_broker_that_keeps_what_was(wo
             await demo._transport.declare(topology)
         async with Bus("transcription", settings=settings) as earlier:
             await earlier.publish(TranscriptCompleted(transcript_id=uuid4(), duration=1, words=1))
-        letters = [envelope("transcription.transcribe.v1", traffic="job", id=f"earlier-{number}") for number in range(101)]
+        letters = [envelope("transcription.transcribe.v1", role="job", id=f"earlier-{number}") for number in range(101)]
         dead = dead_letter_address(WORK_QUEUE)
         sent = await asyncio.gather(*(demo._transport.send(letter, dead, timeout=30) for letter in letters))
         assert set(sent) == {Accepted()}

@@ -12,7 +12,7 @@ from bus import Bus, Settings
 from bus.errors import BusError
 from bus.operations.brokers.ports import LOOPBACK, free_ports
 from bus.operations.brokers.private_node import PrivateNode
-from bus.operations.health import LIVE, READY, ask
+from bus.operations.health import LIVE, READY, probe
 from tests.broker import kill_with_queues_on_disk
 from tests.integration.command import bus, ended, running
 from tests.integration.slow_service import Nap
@@ -28,17 +28,17 @@ class Asked:
         self.port = free_ports(1)[0]
         self.environment = {"BUS_HEALTH_PORT": str(self.port), "BUS_HEARTBEAT": "1"}
 
-    async def how(self, probe: str = READY) -> str | None:
+    async def how(self, path: str = READY) -> str | None:
         try:
-            return await ask((LOOPBACK, self.port), probe, timeout=5)
+            return await probe((LOOPBACK, self.port), path, timeout=5)
         except BusError:
             return "nobody"
 
-    async def until(self, *said: str | None, probe: str = READY) -> None:
+    async def until(self, *said: str | None, path: str = READY) -> None:
         """Return once one of these is said."""
         async with asyncio.timeout(100):
             while True:
-                if await self.how(probe) in said:
+                if await self.how(path) in said:
                     return
                 await asyncio.sleep(0.02)
 
@@ -97,10 +97,10 @@ async def test_several_processes_answer_at_one_port(vhost_url: str, asked: Asked
         one, other = children(parent.pid)
 
         os.kill(one, signal.SIGSTOP)
-        await asked.until("not live: 1 of 2 processes", probe=LIVE)
+        await asked.until("not live: 1 of 2 processes", path=LIVE)
         assert await asked.how() == "not ready: 1 of 2 processes"
         os.kill(one, signal.SIGCONT)
-        await asked.until(None, probe=LIVE)
+        await asked.until(None, path=LIVE)
 
         os.kill(other, signal.SIGKILL)
         await asked.until("not ready: 1 of 2 processes")

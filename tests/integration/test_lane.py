@@ -19,7 +19,7 @@ from bus.operations.brokers.installation import Installation
 from bus.operations.brokers.ports import LOOPBACK, free_ports
 from bus.operations.brokers.private_node import PrivateNode
 from bus.transports.rabbitmq import RabbitMQTransport
-from bus.transports.rabbitmq.fastlane.protocol import Lane
+from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 from tests.broker import set_watermark
 from tests.conformance.proxy import Proxy
 from tests.integration.certificates import Certificates, certificates
@@ -128,7 +128,7 @@ async def way_to(url: str) -> AsyncIterator[tuple[Way, str]]:
         await way.close()
 
 
-def lanes_of(bus: Bus) -> list[Lane]:
+def lanes_of(bus: Bus) -> list[FastLaneProtocol]:
     """The lanes of its three connections, which there are."""
     assert isinstance(bus._transport, RabbitMQTransport)
     lanes = [link.lane for link in bus._transport._links]

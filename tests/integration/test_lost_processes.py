@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from bus import Bus, Settings
 from bus.contracts.contract import contract_of
-from bus.messaging.topology.model import merged
+from bus.messaging.topology.model import merge
 from bus.messaging.topology.names import dead_letter_queue, event_queue, job_queue
 from tests.integration.command import bus, ended, running
 from tests.integration.mortal_service import KILLER, SLOW, Noted, Tidy, entries, router
@@ -49,7 +49,7 @@ async def until_dead(caller: Bus, queue: str, count: int) -> None:
 async def test_one_that_kills_among_100_prefetched_is_dead_lettered_and_99_are_handled_once(vhost_url: str, tmp_path: Path) -> None:
     diary, names = tmp_path / "diary", neighbours(99)
     async with sender(vhost_url) as caller:
-        await caller._transport.declare(merged(topology for _, topology in router.topology().values()))
+        await caller._transport.declare(merge(topology for _, topology in router.topology().values()))
         for name in [*names[:50], KILLER, *names[50:]]:
             await caller.submit(Tidy(name=name, together=100))
         settings = {"BUS_URL": vhost_url, "BUS_DELIVERY_LIMIT": "5", "MORTAL_DIARY": str(diary)}
@@ -73,7 +73,7 @@ async def test_three_that_kill_are_found_by_two_processes_and_all_others_are_han
     diary, names = tmp_path / "diary", neighbours(60)
     killers = [f"{KILLER}-{number}" for number in range(3)]
     async with sender(vhost_url) as caller:
-        await caller._transport.declare(merged(topology for _, topology in router.topology().values()))
+        await caller._transport.declare(merge(topology for _, topology in router.topology().values()))
         for name in [*names[:20], *killers, *names[20:]]:
             await caller.publish(Noted(name=name, together=2))
         settings = {"BUS_URL": vhost_url, "BUS_DELIVERY_LIMIT": "4", "MORTAL_DIARY": str(diary)}

@@ -22,8 +22,8 @@ from pamqp.commands import Basic
 from bus import Aborted, FailedPrecondition, NotFound
 from bus.operations.brokers.broker import Broker
 from bus.operations.topology.apply import apply, plan
-from bus.operations.topology.migrate import Progress, migrate
-from bus.runtime.requirements import wanted_by
+from bus.operations.topology.migrate import MigrationProgress, migrate
+from bus.runtime.requirements import required_by
 from tests.integration.command import bus
 from tests.integration.ledger import DEAD, TIER, WORK, Place, router
 from tests.polling import until
@@ -67,7 +67,7 @@ async def channel(place: Place) -> AsyncIterator[Channel]:
 async def with_old_queue(place: Place, on: Channel, arguments: Mapping[str, str | int], name: str = WORK) -> None:
     """All that the service needs, but one queue with the arguments of an earlier version, bound as it should be."""
     await on.queue_declare(name, durable=True, arguments={**arguments})
-    await apply(wanted_by([router], place.settings), place.settings)
+    await apply(required_by([router], place.settings), place.settings)
 
 
 async def publish(on: Channel, ids: range, *, exchange: str = "bus.jobs", key: str = TYPE) -> None:
@@ -104,13 +104,13 @@ async def test_messages_keep_their_order_and_all_that_is_theirs(place: Place, ki
     async with channel(place) as own:
         await with_old_queue(place, own, OLD[kind])
         await publish(own, range(MESSAGES))
-        done = await migrate(WORK, wanted_by([router], place.settings), place.settings)
-        assert (await plan(wanted_by([router], place.settings), place.settings)).differences == ()
+        done = await migrate(WORK, required_by([router], place.settings), place.settings)
+        assert (await plan(required_by([router], place.settings), place.settings)).differences == ()
         await publish(own, range(MESSAGES, MESSAGES + 1))  # its bindings are back
         found = await drained(own, WORK)
 
     assert done
-    assert (done.moved, done.again) == (MESSAGES, 0)
+    assert (done.moved, done.redelivered) == (MESSAGES, 0)
     assert ids(found) == [*range(MESSAGES + 1)]
     assert [message.body for message in found] == [b"%d" % number for number in range(MESSAGES + 1)]
     assert {str(dict(message.header.properties).get("headers")) for message in found} == {"{'attempt': 1}"}
@@ -123,7 +123,7 @@ async def test_killed_at_every_step_nothing_is_lost_and_what_is_there_twice_says
         await with_old_queue(place, own, OLD[kind])
         await publish(own, range(MESSAGES))
         ended = await migrated_by(place, DEATHS)
-        assert (await plan(wanted_by([router], place.settings), place.settings)).differences == ()
+        assert (await plan(required_by([router], place.settings), place.settings)).differences == ()
         found = await drained(own, WORK)
 
     counts = Counter(ids(found))
@@ -146,7 +146,7 @@ async def migrated_by(place: Place, deaths: Sequence[tuple[str, int]], *, last: 
 
 
 async def test_who_wants_the_old_arguments_again_gets_back_what_is_held(place: Place) -> None:
-    wanted = wanted_by([router], place.settings)
+    wanted = required_by([router], place.settings)
     queues = tuple(replace(each, arguments=OLD["quorum"]) if each.name == WORK else each for each in wanted.topology.queues)
     earlier = replace(wanted, topology=replace(wanted.topology, queues=queues))
     async with channel(place) as own:
@@ -174,7 +174,7 @@ async def test_what_is_published_meanwhile_is_there_afterwards(place: Place) -> 
         await with_old_queue(place, own, OLD["quorum"])
         publisher = asyncio.create_task(publishing(other))
         await until(lambda: sent > 100, "something to move")
-        await migrate(WORK, wanted_by([router], place.settings), place.settings)
+        await migrate(WORK, required_by([router], place.settings), place.settings)
         done.set()
         await publisher
         found = await drained(own, WORK)
@@ -182,7 +182,7 @@ async def test_what_is_published_meanwhile_is_there_afterwards(place: Place) -> 
 
 
 async def test_a_queue_that_is_consumed_is_left_alone_unless_told_to_wait(place: Place) -> None:
-    wanted = wanted_by([router], place.settings)
+    wanted = required_by([router], place.settings)
 
     async def take(_: DeliveredMessage) -> None:
         """Keep it: the worker has not finished."""
@@ -209,8 +209,8 @@ async def test_a_queue_that_is_consumed_is_left_alone_unless_told_to_wait(place:
 async def test_what_a_worker_that_stops_has_in_hand_is_not_deleted_with_the_queue(
     place: Place, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bus.operations.topology.migrate.PATIENCE", 1.0)
-    wanted = wanted_by([router], place.settings)
+    monkeypatch.setattr("bus.operations.topology.migrate.ARRIVAL_TIMEOUT_SECONDS", 1.0)
+    wanted = required_by([router], place.settings)
     in_hand = asyncio.Event()
 
     async def take(_: DeliveredMessage) -> None:
@@ -231,17 +231,17 @@ async def test_what_a_worker_that_stops_has_in_hand_is_not_deleted_with_the_queu
     assert sorted(ids(found)) == [*range(10)]
 
 
-def seen(progress: Progress, waiting: asyncio.Event) -> None:
+def seen(progress: MigrationProgress, waiting: asyncio.Event) -> None:
     if "waiting for 1 consumers" in progress.step:
         waiting.set()
 
 
 async def test_a_tier_is_made_anew_while_its_messages_come_back_to_where_they_belong(place: Place) -> None:
     async with channel(place) as own:
-        right = wanted_by([router], place.settings).queue(TIER).arguments
+        right = required_by([router], place.settings).queue(TIER).arguments
         await with_old_queue(place, own, {**right, "x-message-ttl": 2500}, name=TIER)
         await publish(own, range(20), exchange=TIER, key=WORK)
-        await migrate(TIER, wanted_by([router], place.settings), place.settings)
+        await migrate(TIER, required_by([router], place.settings), place.settings)
         await publish(own, range(20, 40), exchange=TIER, key=WORK)
         found: list[DeliveredMessage] = []
 
@@ -251,7 +251,7 @@ async def test_a_tier_is_made_anew_while_its_messages_come_back_to_where_they_be
         await own.basic_consume(WORK, take, no_ack=True)
         await until(lambda: len(found) >= 40, "everything back in the work queue")
     assert sorted(ids(found)) == [*range(40)]
-    assert (await plan(wanted_by([router], place.settings), place.settings)).differences == ()
+    assert (await plan(required_by([router], place.settings), place.settings)).differences == ()
 
 
 async def test_dead_letters_keep_what_says_why(place: Place) -> None:
@@ -262,7 +262,7 @@ async def test_dead_letters_keep_what_says_why(place: Place) -> None:
         assert message.delivery_tag
         await own.basic_reject(message.delivery_tag, requeue=False)
         await until_arrived(own, DEAD)
-        await migrate(DEAD, wanted_by([router], place.settings), place.settings)
+        await migrate(DEAD, required_by([router], place.settings), place.settings)
         (found,) = await drained(own, DEAD)
     assert "x-death" in (found.header.properties.headers or {})
 
@@ -273,16 +273,16 @@ async def until_arrived(on: Channel, queue: str) -> None:
 
 
 async def test_dead_letters_that_nobody_takes_are_not_deleted_with_their_queue(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bus.operations.topology.migrate.PATIENCE", 1.0)
+    monkeypatch.setattr("bus.operations.topology.migrate.ARRIVAL_TIMEOUT_SECONDS", 1.0)
     async with channel(place) as own:
-        right = wanted_by([router], place.settings).queue(WORK).arguments
+        right = required_by([router], place.settings).queue(WORK).arguments
         await with_old_queue(place, own, {**right, "x-dead-letter-exchange": "amq.direct"})
         await publish(own, range(1))
         message = await own.basic_get(WORK)
         assert message.delivery_tag
         await own.basic_reject(message.delivery_tag, requeue=False)
         with pytest.raises(FailedPrecondition, match=f"1 messages of {WORK} wait to be dead-lettered"):
-            await migrate(WORK, wanted_by([router], place.settings), place.settings)
+            await migrate(WORK, required_by([router], place.settings), place.settings)
         assert (await own.queue_declare(WORK, passive=True)).message_count == 0  # it is there, and holds what cannot be seen
 
 
@@ -291,11 +291,11 @@ async def test_a_policy_that_would_lose_what_is_held_is_named(place: Place) -> N
         await with_old_queue(place, own, OLD["quorum"])
         await place.policy(HOLDING, {"message-ttl": 1000})
         with pytest.raises(FailedPrecondition, match=f"not be safe while they are held: unsafe queue {HOLDING}"):
-            await migrate(WORK, wanted_by([router], place.settings), place.settings)
+            await migrate(WORK, required_by([router], place.settings), place.settings)
 
 
 async def test_a_queue_that_is_right_or_not_there_or_nobodys_is_not_migrated(place: Place) -> None:
-    wanted = wanted_by([router], place.settings)
+    wanted = required_by([router], place.settings)
     with pytest.raises(NotFound, match="`bus topology apply` makes it"):
         await migrate(WORK, wanted, place.settings)
     with pytest.raises(NotFound, match=f"these routers need no queue 'books.jobs.close.v0'; did you mean '{WORK}'"):

@@ -12,7 +12,7 @@ import pytest
 
 from bus.errors import Unauthenticated, Unavailable
 from bus.operations.brokers.installation import Installation
-from bus.operations.brokers.ports import LOOPBACK, accepts, greets
+from bus.operations.brokers.ports import LOOPBACK, accepts, speaks_amqp
 from bus.operations.brokers.private_node import PrivateNode
 from bus.operations.management_api import Management
 from tests.broker import CTL, evaluate, kill_with_queues_on_disk
@@ -93,7 +93,7 @@ async def test_a_killed_node_comes_back_on_its_ports_with_its_data(node: Private
     await publish(url, "kept")
     await kill_with_queues_on_disk(node)
     assert not node.running
-    assert not greets(LOOPBACK, node.port)
+    assert not speaks_amqp(LOOPBACK, node.port)
     assert alive(pids["guard"]) == []
 
     await node.start()
@@ -110,10 +110,10 @@ async def test_a_restarted_node_keeps_its_data(node: PrivateNode) -> None:
 
 async def test_a_paused_node_accepts_and_does_not_answer_until_it_is_resumed(node: PrivateNode) -> None:
     await node.pause()
-    await until(lambda: not greets(LOOPBACK, node.port), "the node's threads to stop")
+    await until(lambda: not speaks_amqp(LOOPBACK, node.port), "the node's threads to stop")
     assert accepts(node.port)
     await node.resume()
-    await until(lambda: greets(LOOPBACK, node.port), "an answer after the pause")
+    await until(lambda: speaks_amqp(LOOPBACK, node.port), "an answer after the pause")
 
 
 async def test_only_its_own_password_opens_it(node: PrivateNode) -> None:
@@ -174,7 +174,7 @@ async def test_a_node_does_not_outlive_its_guard_and_another_does(node: PrivateN
     group = second.pids["guard"]
     os.kill(group, signal.SIGKILL)
     await until(lambda: alive(group) == [], "the end of the unguarded node")
-    await until(lambda: greets(LOOPBACK, node.port), "the other to answer")
+    await until(lambda: speaks_amqp(LOOPBACK, node.port), "the other to answer")
 
 
 async def test_nothing_is_left_of_a_stopped_node_even_a_paused_one(node: PrivateNode) -> None:

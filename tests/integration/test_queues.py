@@ -13,8 +13,8 @@ from pydantic import SecretStr
 
 from bus import Bus, Settings
 from bus.operations.brokers.broker import Broker
-from bus.operations.queue_inspection import Picture, QueueState, Wanted, Where, picture
-from bus.transports.rabbitmq.queue_depth import Depth, depths
+from bus.operations.queue_inspection import BrokerAddress, QueueFilter, QueueReport, QueueStatus, inspect_queues
+from bus.transports.rabbitmq.queue_depth import QueueDepth, depths
 from tests.broker import management_url
 from tests.integration.command import bus
 from tests.integration.library_service import ScanBook, heard, router
@@ -24,8 +24,8 @@ NOBODY = "http://127.0.0.1:1"
 
 
 @pytest.fixture
-def where(vhost_url: str, shared_broker: Broker) -> Where:
-    return Where(url=vhost_url, management_url=management_url(shared_broker))
+def where(vhost_url: str, shared_broker: Broker) -> BrokerAddress:
+    return BrokerAddress(url=vhost_url, management_url=management_url(shared_broker))
 
 
 @pytest.fixture
@@ -47,22 +47,22 @@ def library(url: str) -> Bus:
     return Bus("library", settings=Settings(url=SecretStr(url)))
 
 
-def state(seen: Picture, name: str) -> QueueState:
+def state(seen: QueueReport, name: str) -> QueueStatus:
     return next(each for each in seen.queues if each.name == name)
 
 
-async def test_what_waits_is_told_by_both_sources_and_by_amqp_alone(left: str, where: Where) -> None:
-    for each, unacked in ((where, 0), (Where(url=left, management_url=NOBODY), None)):
-        seen = await picture(each, Wanted(service="library", guesses=(WORK, DEAD, ASK)))
+async def test_what_waits_is_told_by_both_sources_and_by_amqp_alone(left: str, where: BrokerAddress) -> None:
+    for each, unacked in ((where, 0), (BrokerAddress(url=left, management_url=NOBODY), None)):
+        seen = await inspect_queues(each, QueueFilter(service="library", guesses=(WORK, DEAD, ASK)))
         work, dead = state(seen, WORK), state(seen, DEAD)
         assert (work.ready, work.consumers, work.unacked) == (1, 0, unacked)
         assert (dead.ready, dead.work_queue) == (2, WORK)
         assert (seen.without_management is None) == (unacked is not None)
 
 
-async def test_looking_takes_nothing_out_and_marks_nothing(left: str, where: Where) -> None:
+async def test_looking_takes_nothing_out_and_marks_nothing(left: str, where: BrokerAddress) -> None:
     for _ in range(3):
-        await picture(where, Wanted())
+        await inspect_queues(where, QueueFilter())
     async with await aio_pika.connect(left) as connection:
         channel = await connection.channel()
         queue = await channel.declare_queue(DEAD, passive=True)
@@ -71,24 +71,24 @@ async def test_looking_takes_nothing_out_and_marks_nothing(left: str, where: Whe
     assert all(letter.headers.get("x-delivery-count") in {None, 0} for letter in letters)
 
 
-async def test_the_oldest_request_has_an_age_and_a_job_has_none(vhost_url: str, where: Where) -> None:
+async def test_the_oldest_request_has_an_age_and_a_job_has_none(vhost_url: str, where: BrokerAddress) -> None:
     kinds: Mapping[str, FieldTable] = {ASK: {}, WORK: {"x-queue-type": "quorum"}}
     async with await aio_pika.connect(vhost_url) as connection:
         channel = await connection.channel()
         for name, arguments in kinds.items():
             await channel.declare_queue(name, durable=True, arguments=arguments)
             await channel.default_exchange.publish(aio_pika.Message(b"{}", timestamp=1000), name)
-    seen = await picture(where, Wanted())
+    seen = await inspect_queues(where, QueueFilter())
     async with asyncio.timeout(100):
         while state(seen, ASK).oldest is None:  # the statistics come some seconds later
             await asyncio.sleep(0.1)
-            seen = await picture(where, Wanted(), clock=lambda: 1090)
+            seen = await inspect_queues(where, QueueFilter(), clock=lambda: 1090)
     assert (state(seen, ASK).oldest, state(seen, WORK).oldest) == (90, None)
 
 
 async def test_a_queue_that_is_not_there_is_told_and_none_is_made(vhost_url: str) -> None:
-    assert await depths(vhost_url, [WORK, ASK]) == {WORK: Depth(missing=True), ASK: Depth(missing=True)}
-    assert await depths(vhost_url, [WORK]) == {WORK: Depth(missing=True)}
+    assert await depths(vhost_url, [WORK, ASK]) == {WORK: QueueDepth(missing=True), ASK: QueueDepth(missing=True)}
+    assert await depths(vhost_url, [WORK]) == {WORK: QueueDepth(missing=True)}
 
 
 async def test_an_exclusive_queue_of_somebody_else_is_a_trouble_and_no_error(vhost_url: str) -> None:
@@ -96,7 +96,7 @@ async def test_an_exclusive_queue_of_somebody_else_is_a_trouble_and_no_error(vho
         channel = await connection.channel()
         await channel.declare_queue("library.replies.host-1-a", exclusive=True)
         asked = await depths(vhost_url, ["library.replies.host-1-a", WORK])
-    assert "RESOURCE_LOCKED" in str(asked["library.replies.host-1-a"].trouble)
+    assert "RESOURCE_LOCKED" in str(asked["library.replies.host-1-a"].last_error)
     assert asked[WORK].missing
 
 

@@ -173,5 +173,5 @@ async def allow(place: Place, keys: str) -> None:
 
 
 async def ask_nobody(desk: Bus, key: str) -> None:
-    asked = Envelope(id=new_id(), type="other.v1", traffic="request", source="desk", body=b"{}", timestamp=0)
+    asked = Envelope(id=new_id(), type="other.v1", role="request", source="desk", body=b"{}", timestamp=0)
     await desk._transport.send(asked, Address(exchange="bus.requests", routing_key=key, mandatory=False, confirmed=False), timeout=PATIENCE)

@@ -99,7 +99,7 @@ class Vault:
 
 @pytest.fixture
 async def vault(shared_broker: Broker, vhost_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Vault]:
-    monkeypatch.setattr(renewal, "LOOK", 0.1)
+    monkeypatch.setattr(renewal, "POLL_INTERVAL_SECONDS", 0.1)
     api = Management(management_url(shared_broker), shared_broker.url)
     parts, user = urlsplit(vhost_url), f"vault-{secrets.token_hex(4)}"
     url = urlunsplit(parts._replace(netloc=f"{user}:never-good@{parts.netloc.rpartition('@')[2]}"))
@@ -143,7 +143,7 @@ async def test_open_connections_are_told_and_lost_ones_come_back_with_it(vault: 
 async def test_a_password_that_the_broker_refuses_interrupts_nothing_and_is_warned_of_once(
     vault: Vault, way: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(renewal, "REFUSED_AGAIN", 0.1)
+    monkeypatch.setattr(renewal, "RETRY_REFUSED_SECONDS", 0.1)
     caplog.set_level(logging.DEBUG)
     async with vault.served(way) as bus:
         wrong = vault.write("wrong-altogether")

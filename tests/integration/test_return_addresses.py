@@ -67,7 +67,7 @@ def answered_at(reply_to: str) -> Middleware:
 
     def layer(inner: Handler) -> Handler:
         def call(envelope: Envelope) -> Awaitable[Envelope | None]:
-            return inner(envelope.evolve(reply_to=reply_to))
+            return inner(envelope.replace(reply_to=reply_to))
 
         return call
 

@@ -23,7 +23,7 @@ from bus.operations.brokers.select import INSTALL
 from bus.operations.management_api import Management
 from bus.operations.topology.definitions import definitions
 from bus.operations.topology.permissions import broker_users, permissions, users
-from bus.runtime.requirements import wanted_by
+from bus.runtime.requirements import required_by
 from bus.security.grants import Grants, ServiceGrants
 from bus.settings import load_settings
 from bus.transports.faststream import FastStreamTransport, broker_of_its_own
@@ -113,7 +113,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
     node = PrivateNode(installation, config=config, plugins=("rabbitmq_auth_mechanism_ssl", "rabbitmq_auth_backend_oauth2"))
     asyncio.run(node.start())
     found = broker_users(GRANTS, [ASK], ["desk"])
-    needed = wanted_by([router], load_settings(topology="verify")).topology
+    needed = required_by([router], load_settings(topology="verify")).topology
     access = {"users": users(found, None), **permissions(found, vhost="/")}
     asyncio.run(Management(node.management_url, node.url).call("POST", "definitions", {**definitions(needed), **access}))
     yield Secure(node=node, port=port, management_port=management_port, certificates=made, issuer=issuer)
@@ -244,7 +244,7 @@ class Renewed:
 async def test_services_work_on_over_the_end_of_their_first_token_by_that_in_their_file_and_without_it_do_not(
     secure: Secure, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(renewal, "LOOK", 0.2)
+    monkeypatch.setattr(renewal, "POLL_INTERVAL_SECONDS", 0.2)
     caplog.set_level(logging.DEBUG)
     scopes, ends = (*SCOPES, "rabbitmq.write:%2F/bus.events/desk.asked.v1"), time.time() + LIFE
     first, following = (secure.token(*scopes, expires=expires) for expires in (LIFE, 300))

@@ -13,7 +13,7 @@ from bus import Bus, ConfigurationError, Settings, TopologyMismatch
 from bus.operations.brokers.broker import Broker
 from bus.operations.topology.apply import apply, plan
 from bus.operations.topology.verify import verify_by_amqp
-from bus.runtime.requirements import wanted_by
+from bus.runtime.requirements import required_by
 from tests.broker import with_vhost
 from tests.integration.command import bus
 from tests.integration.ledger import DEAD, REQUESTS, TIER, WORK, Close, Open, Place, router
@@ -27,7 +27,7 @@ def place(shared_broker: Broker, vhost_url: str) -> Place:
 
 
 async def test_apply_makes_what_plan_misses_and_running_it_again_does_nothing(place: Place) -> None:
-    wanted = wanted_by([router], place.settings)
+    wanted = required_by([router], place.settings)
     before = await plan(wanted, place.settings)
     done = await apply(wanted, place.settings)
     again = await apply(wanted, place.settings)
@@ -38,10 +38,10 @@ async def test_apply_makes_what_plan_misses_and_running_it_again_does_nothing(pl
 
 
 async def test_what_apply_makes_is_what_a_service_declares(place: Place) -> None:
-    await apply(wanted_by([router], place.settings), place.settings)
+    await apply(required_by([router], place.settings), place.settings)
     async with Bus("books", settings=place.settings) as service, service.serving(router):
         assert service.ready
-        assert (await plan(wanted_by([router], place.settings), place.settings)).differences == ()
+        assert (await plan(required_by([router], place.settings), place.settings)).differences == ()
 
 
 SPOILT: Mapping[str, dict[str, str | int | None]] = {
@@ -57,7 +57,7 @@ SPOILT: Mapping[str, dict[str, str | int | None]] = {
 
 async def declared(place: Place, name: str, arguments: Mapping[str, str | int | None]) -> None:
     """Make a queue with the right arguments but for these."""
-    right = dict(wanted_by([router], place.settings).queue(name).arguments)
+    right = dict(required_by([router], place.settings).queue(name).arguments)
     mixed: FieldTable = {key: value for key, value in {**right, **arguments}.items() if value is not None}
     connection = await place.connect()
     async with connection, connection.channel() as channel:
@@ -74,7 +74,7 @@ async def test_a_service_is_not_started_on_a_queue_with_other_arguments_and_the_
                 with pytest.raises(TopologyMismatch, match=argument):
                     async with service.serving(router):
                         pass
-            found = (await plan(wanted_by([router], place.settings), place.settings)).having("different")
+            found = (await plan(required_by([router], place.settings), place.settings)).having("different")
             assert [each.name for each in found] == [WORK] * len(arguments)
             assert argument in found[0].detail
             async with connection.channel() as channel:
@@ -91,7 +91,7 @@ POLICIES: Mapping[str, tuple[str, dict[str, object]]] = {
 
 
 async def test_a_service_is_not_started_where_a_policy_would_lose_messages_and_the_queue_is_named(place: Place) -> None:
-    await apply(wanted_by([router], place.settings), place.settings)
+    await apply(required_by([router], place.settings), place.settings)
     async with Bus("books", settings=place.settings) as service:
         for said, (queue, definition) in POLICIES.items():
             await place.policy(queue, definition)
@@ -104,7 +104,7 @@ async def test_a_service_is_not_started_where_a_policy_would_lose_messages_and_t
 
 
 async def test_without_the_management_api_policies_stop_nobody(place: Place) -> None:
-    await apply(wanted_by([router], place.settings), place.settings)
+    await apply(required_by([router], place.settings), place.settings)
     await place.policy(WORK, {"max-length": 10})
     for settings in (place.settings.model_copy(update={"management_url": None}), at(place, "http://127.0.0.1:1")):
         async with Bus("books", settings=settings) as service, service.serving(router):
@@ -133,11 +133,11 @@ async def test_a_service_without_rights_to_declare_serves_what_others_have_made(
     settings = await verifying(place)
     try:
         administrator = place.settings.model_copy(update={"topology": "verify"})
-        await apply(wanted_by([router], administrator), administrator)
+        await apply(required_by([router], administrator), administrator)
         async with Bus("books", settings=settings) as service, service.serving(router), Bus("office", settings=administrator) as caller:
             await caller.request(Open(), timeout=40)
             await (await caller.submit(Close())).result(timeout=40)
-        assert (await verify_by_amqp(wanted_by([router], settings), settings)).clean
+        assert (await verify_by_amqp(required_by([router], settings), settings)).clean
         queues = await place.api.call("GET", f"queues/{place.vhost}?disable_stats=true")
         assert {each["name"]: each["arguments"].get("x-expires") for each in queues}[REQUESTS] is None
     finally:
@@ -149,7 +149,7 @@ async def test_with_verify_what_is_missing_is_named_at_the_start_and_nothing_is_
     with pytest.raises(ConfigurationError, match=r"the broker has no exchange bus\.requests, no exchange bus\.jobs.*bus topology export"):
         async with Bus("books", settings=settings):
             pass
-    await apply(wanted_by([], settings), settings)
+    await apply(required_by([], settings), settings)
     async with Bus("books", settings=settings) as service:
         with pytest.raises(ConfigurationError, match=rf"no exchange books\.return.*no queue {REQUESTS}.*no queue {WORK}"):
             async with service.serving(router):
@@ -160,7 +160,7 @@ async def test_with_verify_what_is_missing_is_named_at_the_start_and_nothing_is_
 
 async def test_with_verify_a_missing_binding_is_named_where_the_management_api_tells_it(place: Place) -> None:
     settings = place.settings.model_copy(update={"topology": "verify"})
-    await apply(wanted_by([router], settings), settings)
+    await apply(required_by([router], settings), settings)
     connection = await place.connect()
     async with connection, connection.channel() as channel:
         queue = await channel.get_queue(DEAD)
@@ -211,6 +211,6 @@ async def test_the_export_is_all_that_a_broker_needs_which_has_not_even_the_virt
     try:
         assert vhost in {each["name"] for each in await place.api.call("GET", "vhosts")}
         await place.api.add_vhost(vhost)  # for the right to look into it, which an export gives nobody
-        assert (await plan(wanted_by([router], place.settings), place.settings)).differences == ()
+        assert (await plan(required_by([router], place.settings), place.settings)).differences == ()
     finally:
         await place.api.delete_vhost(vhost)

@@ -69,7 +69,7 @@ async def until_dead(ledger: Bus, queue: str) -> list[str]:
 async def forge(url: str) -> None:
     """A job in the office's name, by who has an account at the broker and no key."""
     job = Envelope(
-        id=new_id(), type="ledger.close.v1", traffic="job", source="office", body=b'{"year": 2000}', expires=int((time.time() + 60) * 1000)
+        id=new_id(), type="ledger.close.v1", role="job", source="office", body=b'{"year": 2000}', expires=int((time.time() + 60) * 1000)
     )
     wire = replace(encode(job), reply_to=None)
     connection = await aio_pika.connect(url)

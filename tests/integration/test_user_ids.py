@@ -17,12 +17,12 @@ from pydantic import SecretStr
 
 from bus import Bus, Context, InvalidArgument, Job, Message, RetryPolicy, Router, Settings, Unavailable, contract
 from bus.contracts.contract import contract_of
-from bus.messaging.topology.names import DEAD, dead_letter_queue, retry_tier, return_exchange
+from bus.messaging.topology.names import DEAD, dead_letter_queue, retry_return_exchange, retry_tier
 from bus.operations.brokers.broker import Broker
 from bus.operations.topology.apply import apply
 from bus.operations.topology.migrate import migrate
 from bus.operations.topology.permissions import ADMINISTRATOR
-from bus.runtime.requirements import wanted_by
+from bus.runtime.requirements import required_by
 from bus.security.grants import Grants, ServiceGrants
 from bus.transports.faststream import FastStreamTransport, broker_of_its_own
 from tests.broker import management_url
@@ -104,7 +104,7 @@ async def tapped(place: Place) -> AsyncIterator[list[tuple[str, str | None]]]:
     try:
         channel = await connection.channel()
         queue = (await channel.queue_declare("", exclusive=True)).queue or ""
-        for exchange in (DEAD, retry_tier("mill", "1s"), return_exchange("mill")):
+        for exchange in (DEAD, retry_tier("mill", "1s"), retry_return_exchange("mill")):
             await channel.queue_bind(queue, exchange, routing_key=WORK)
         await channel.basic_consume(queue, take, no_ack=True)
         yield copies
@@ -152,7 +152,7 @@ async def test_retries_dead_letters_and_replays_work_and_carry_no_other_than_the
             assert (await worker.replay(WORK)).replayed == 1
             await until(lambda: mill.ground == ["wheat", "stones"], "the replay")
             await until(lambda: len(copies) >= 4, "the copies")
-    back = return_exchange("mill")
+    back = retry_return_exchange("mill")
     assert sorted(copies, key=str) == sorted([(DEAD, own), (retry_tier("mill", "1s"), own), (back, own), (back, own)], key=str)
 
 
@@ -194,7 +194,7 @@ async def test_what_was_exported_is_put_back_without_one(place: Place, mill: Mil
 
 async def test_what_was_moved_by_a_migration_has_none(place: Place, mill: Mill, shared_broker: Broker) -> None:
     settings = Settings(url=place.settings(ADMINISTRATOR).url, management_url=SecretStr(management_url(shared_broker)))
-    needed = wanted_by([mill.router], settings)
+    needed = required_by([mill.router], settings)
     old: dict[str, Any] = {"durable": True, "arguments": {"x-queue-type": "quorum", "x-delivery-limit": 1000}}
     await place.api.call("DELETE", f"queues/{place.vhost}/{WORK}")
     await place.api.call("PUT", f"queues/{place.vhost}/{WORK}", old)

@@ -7,10 +7,10 @@ import pytest
 
 from bus.errors import DeadlineExceeded, NotFound, PermissionDenied, Unauthenticated
 from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update, reply
-from bus.messaging.ports.transport import Outcome
-from bus.middleware.stacks import client_stack, sealed
+from bus.messaging.ports.transport import PublishOutcome
+from bus.middleware.stacks import client_stack, with_security
 from bus.runtime.client import Client
-from bus.security.encryption import UNUSED
+from bus.security.encryption import NO_ENCRYPTION
 from bus.security.grants import Grants, ServiceGrants
 from bus.settings import load_settings
 from tests.security.world import Ledger, World
@@ -27,10 +27,10 @@ class Office:
         self.asked: list[Envelope] = []
         self.transport = FakeTransport(answer=self._note)
         self.verifier = world.yard.verifier("office", world.rings["office"])
-        layers = sealed(client_stack(clock=world.yard.clock), UNUSED, world.signer("office"))
+        layers = with_security(client_stack(clock=world.yard.clock), NO_ENCRYPTION, world.signer("office"))
         self.client = Client("office", "1", self.transport, layers, settings=SETTINGS, verifier=self.verifier, clock=world.yard.clock)
 
-    def _note(self, sent: Envelope) -> Outcome | None:
+    def _note(self, sent: Envelope) -> PublishOutcome | None:
         self.asked.append(sent)
         return None
 
@@ -40,7 +40,7 @@ class Office:
 
 def answered(world: World, request: Envelope, *, by: str = "ledger", to: str = "office", amount: int = 7) -> Envelope:
     answer = reply(request, Total(total=amount), source=by)
-    return answer.evolve(authorization=world.signer(by).authorization(to, answers=True))
+    return answer.replace(authorization=world.signer(by).authorization(to, for_replies=True))
 
 
 async def asked(world: World) -> tuple[Office, "asyncio.Task[Total]", Envelope]:
@@ -52,24 +52,24 @@ async def asked(world: World) -> tuple[Office, "asyncio.Task[Total]", Envelope]:
 
 
 FORGERIES: dict[str, Any] = {
-    "without a token": lambda world, request: answered(world, request).evolve(authorization=None),
+    "without a token": lambda world, request: answered(world, request).replace(authorization=None),
     "by another service": lambda world, request: answered(world, request, by="mail"),
-    "by another service, in the asked one's name": lambda world, request: answered(world, request, by="mail").evolve(source="ledger"),
+    "by another service, in the asked one's name": lambda world, request: answered(world, request, by="mail").replace(source="ledger"),
     "with a token for another service": lambda world, request: answered(world, request, to="mail"),
-    "with a request's token": lambda world, request: answered(world, request).evolve(
+    "with a request's token": lambda world, request: answered(world, request).replace(
         authorization=world.signer("ledger").authorization("office")
     ),
-    "with the request's own token": lambda world, request: answered(world, request).evolve(authorization=request.authorization),
-    "with a token that is cut off": lambda world, request: answered(world, request).evolve(
+    "with the request's own token": lambda world, request: answered(world, request).replace(authorization=request.authorization),
+    "with a token that is cut off": lambda world, request: answered(world, request).replace(
         authorization=world.signer("ledger").authorization("office", answers=True)[:-5]
     ),
-    "with the proof of another answer": lambda world, request: answered(world, request).evolve(
+    "with the proof of another answer": lambda world, request: answered(world, request).replace(
         authorization=None, proof=world.signer("ledger").proven(answered(world, request), "office").proof
     ),
     "with a proof for another": lambda world, request: world.signer("ledger").proven(
-        answered(world, request).evolve(authorization=None), "mail"
+        answered(world, request).replace(authorization=None), "mail"
     ),
-    "with a job's proof": lambda world, request: answered(world, request).evolve(authorization=None, proof=world.job().proof),
+    "with a job's proof": lambda world, request: answered(world, request).replace(authorization=None, proof=world.job().proof),
     "an unsigned refusal": lambda world, request: error_reply(request, Unauthenticated("no"), source="ledger"),
 }
 
@@ -84,7 +84,7 @@ async def test_a_forged_reply_is_dropped_and_the_right_one_arrives(forgery: str)
     assert not call.done()
     office.hear(answered(world, request))
     assert (await call).total == 7
-    assert sum(office.verifier.refused.values()) == 1
+    assert sum(office.verifier.rejections.values()) == 1
 
 
 @virtual
@@ -100,7 +100,7 @@ async def test_who_hears_only_a_forged_reply_is_told_so_at_the_deadline() -> Non
 async def test_a_reply_to_another_request_is_late() -> None:
     world = await World.started()
     office, call, request = await asked(world)
-    office.hear(answered(world, request.evolve(id="m-2")))
+    office.hear(answered(world, request.replace(id="m-2")))
     assert office.client.replies.late == 1
     office.hear(answered(world, request))
     assert (await call).total == 7
@@ -110,7 +110,7 @@ async def test_a_reply_to_another_request_is_late() -> None:
 async def test_a_refusal_that_its_service_proves_arrives_at_once() -> None:
     world = await World.started()
     office, call, request = await asked(world)
-    office.hear(world.signer("ledger").proven(error_reply(request, Unauthenticated("it has no token"), source="ledger"), "office"))
+    office.hear(world.signer("ledger").sign_reply(error_reply(request, Unauthenticated("it has no token"), source="ledger"), "office"))
     with pytest.raises(Unauthenticated, match="it has no token"):
         await call
 
@@ -128,7 +128,7 @@ async def test_the_refusal_of_a_fake_with_a_requests_id_does_not_end_the_call(fa
     world = await World.started()
     office, call, request = await asked(world)
     ledger = Ledger(world, "request")
-    ledger.receiver.take(FakeDelivery(request.evolve(queue=ledger.receiver.queue.name, **FAKES[fake])))
+    ledger.receiver.on_delivery(FakeDelivery(request.replace(queue=ledger.receiver.queue.name, **FAKES[fake])))
     await settle_down()
     (refusal,) = ledger.sent
     assert (refusal.address.routing_key, refusal.envelope.in_reply_to) == (request.reply_to, request.id)
@@ -147,8 +147,8 @@ async def test_the_refusal_of_a_fake_with_a_jobs_id_does_not_end_the_job() -> No
     handle = await office.client.submit(CloseBooks())
     (job,) = office.asked
     ledger = Ledger(world, "job")
-    for each in (job.evolve(proof=None), world.job(id=job.id, reply_to=job.reply_to).evolve(source="office", body=b"{}"), job):
-        ledger.receiver.take(FakeDelivery(each.evolve(queue=ledger.receiver.queue.name)))
+    for each in (job.replace(proof=None), world.job(id=job.id, reply_to=job.reply_to).replace(source="office", body=b"{}"), job):
+        ledger.receiver.on_delivery(FakeDelivery(each.replace(queue=ledger.receiver.queue.name)))
     await settle_down()
     for update in ledger.sent:
         if update.envelope.in_reply_to:
@@ -163,7 +163,7 @@ async def test_a_request_that_is_refused_says_so_at_once() -> None:
     office, call, request = await asked(world)
     world.yard.grants = Grants({"office": ServiceGrants()})
     ledger = Ledger(world, "request")
-    ledger.receiver.take(FakeDelivery(request.evolve(queue=ledger.receiver.queue.name)))
+    ledger.receiver.on_delivery(FakeDelivery(request.replace(queue=ledger.receiver.queue.name)))
     await settle_down()
     (refusal,) = ledger.sent
     office.hear(refusal.envelope)
@@ -180,7 +180,7 @@ async def test_a_job_that_is_refused_says_so_at_once() -> None:
     (job,) = office.asked
     world.yard.grants = Grants({"office": ServiceGrants()})
     ledger = Ledger(world, "job")
-    ledger.receiver.take(FakeDelivery(job.evolve(queue=ledger.receiver.queue.name)))
+    ledger.receiver.on_delivery(FakeDelivery(job.replace(queue=ledger.receiver.queue.name)))
     await settle_down()
     for update in ledger.sent:
         if update.envelope.in_reply_to:
@@ -199,7 +199,7 @@ async def test_a_reply_by_a_key_that_is_new_waits_for_it() -> None:
     world.rings["ledger"] = await world.yard.started("ledger")
     office.hear(answered(world, request))
     assert (await call).total == 7
-    assert not office.verifier.refused
+    assert not office.verifier.rejections
 
 
 @virtual
@@ -211,20 +211,20 @@ async def test_a_jobs_updates_are_its_services() -> None:
     (job,) = office.asked
 
     def update(by: str, progress: float) -> Envelope:
-        return world.signer(by).proven(progress_update(job, Progress(progress=progress), source=by), "office")
+        return world.signer(by).sign_reply(progress_update(job, Progress(progress=progress), source=by), "office")
 
     office.hear(update("mail", 0.9))
-    office.hear(update("ledger", 0.4).evolve(body=b'{"progress": 0.99}'))
+    office.hear(update("ledger", 0.4).replace(body=b'{"progress": 0.99}'))
     office.hear(update("ledger", 0.5))
     office.hear(progress_update(job, Progress(progress=0.8), source="ledger"))
-    token = world.signer("ledger").authorization("office", answers=True)  # of any reply: it says nothing of this one
-    office.hear(progress_update(job, Progress(progress=0.7), source="ledger").evolve(authorization=token))
-    office.hear(reply(job, Total(total=4711), source="ledger").evolve(authorization=token))
+    token = world.signer("ledger").authorization("office", for_replies=True)  # of any reply: it says nothing of this one
+    office.hear(progress_update(job, Progress(progress=0.7), source="ledger").replace(authorization=token))
+    office.hear(reply(job, Total(total=4711), source="ledger").replace(authorization=token))
     done = error_reply(job, NotFound("no such year"), source="ledger")
     office.hear(done)
-    office.hear(world.signer("mail").proven(done.evolve(source="mail"), "office"))
-    office.hear(world.signer("ledger").proven(done, "office"))
+    office.hear(world.signer("mail").sign_reply(done.replace(source="mail"), "office"))
+    office.hear(world.signer("ledger").sign_reply(done, "office"))
     assert [each.progress async for each in handle.updates()] == [0.5]
     with pytest.raises(NotFound, match="no such year"):
         await handle.result()
-    assert sum(office.verifier.refused.values()) == 7
+    assert sum(office.verifier.rejections.values()) == 7

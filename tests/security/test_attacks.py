@@ -31,7 +31,7 @@ async def come_back(world: World, ledger: Ledger) -> None:
     """What waited for its key to become known is delivered again; once, and no more."""
     copy = ledger.sent.pop().envelope
     world.yard.clock.now += 30
-    ledger.receiver.take(FakeDelivery(copy.evolve(queue=ledger.receiver.queue.name)))
+    ledger.receiver.on_delivery(FakeDelivery(copy.replace(queue=ledger.receiver.queue.name)))
     await settle_down()
 
 
@@ -44,7 +44,7 @@ def broker_lets(address: Address, grants: Grants) -> bool:
 
 def could_be_told(envelope: Envelope, grants: Grants) -> bool:
     """Who asks is told where he says, if the broker lets us and the place is of whom he says he is. All others end as dead letters."""
-    if envelope.traffic != "request":
+    if envelope.role != "request":
         return True
     reply_to = envelope.reply_to or ""
     its_own = reply_to.startswith(reply_queue(envelope.source, ""))
@@ -60,9 +60,9 @@ async def refused(attack: Attack, log: pytest.LogCaptureFixture) -> None:
     world = await World.started()
     envelope = attack(world)
     world.rings["ledger"] = await world.yard.started("ledger")
-    ledger, delivery = Ledger(world, envelope.traffic), FakeDelivery(envelope)
+    ledger, delivery = Ledger(world, envelope.role), FakeDelivery(envelope)
     with log.at_level(logging.DEBUG):
-        ledger.receiver.take(delivery)
+        ledger.receiver.on_delivery(delivery)
         await settle_down()
         assert delivery.acks == 1
         if [each.address.exchange for each in ledger.sent] == [PARKED_IN]:
@@ -74,7 +74,7 @@ async def refused(attack: Attack, log: pytest.LogCaptureFixture) -> None:
     assert any(record.message in {"refused", "dead-lettered"} for record in log.records)
     shown = log.text + "".join(str(record.__dict__) for record in log.records)
     assert SECRET not in shown
-    for each in (envelope.proof, envelope.authorization, envelope.counter_proof):
+    for each in (envelope.proof, envelope.authorization, envelope.expiry_override):
         assert (
             each is None
             or len(each) < 20
@@ -101,7 +101,7 @@ def test_there_are_enough_of_them() -> None:
 async def test_what_is_in_order_is_handled(kind: str) -> None:
     world = await World.started()
     ledger, delivery = Ledger(world, kind), FakeDelivery(getattr(world, kind)())
-    ledger.receiver.take(delivery)
+    ledger.receiver.on_delivery(delivery)
     await settle_down()
     assert len(ledger.handled) == 1
     assert delivery.acks == 1
@@ -113,8 +113,8 @@ async def test_a_request_that_the_broker_has_addressed_is_answered_where_that_is
     """RabbitMQ's direct reply-to; not where each service has a user of its own, which is in the table."""
     world = await World.started()
     ledger = Ledger(world, "request", direct=True)
-    ledger.receiver.take(FakeDelivery(world.request(reply_to=DIRECT)))
-    ledger.receiver.take(FakeDelivery(world.request(id="m-2", reply_to=DIRECT).evolve(authorization=None)))
+    ledger.receiver.on_delivery(FakeDelivery(world.request(reply_to=DIRECT)))
+    ledger.receiver.on_delivery(FakeDelivery(world.request(id="m-2", reply_to=DIRECT).replace(authorization=None)))
     await settle_down()
     assert len(ledger.handled) == 1
     assert {(each.address.exchange, each.address.routing_key) for each in ledger.sent} == {("", DIRECT)}

@@ -196,7 +196,7 @@ def test_a_dead_job_is_handled_hours_later_by_an_operators_word_and_no_fourth_ti
             assert [letter.record.code for letter in await owner.dead_letters(queue)] == ["permission_denied"]
             await asyncio.sleep(2 * HOUR)
             done = await owner.replay(queue, extend=60, reason="once more")
-            assert (done.replayed, done.unsigned) == (0, 1)
+            assert (done.replayed, done.needs_operator) == (0, 1)
             (letter,) = await owner.dead_letters(queue, Selection(ids=frozenset({job.id})))
             assert "eyJ" not in repr(letter)
 
@@ -233,7 +233,7 @@ def test_more_time_than_a_proof_can_have_is_refused_before_anything_is_moved(dep
             with pytest.raises(ConfigurationError, match="31 days"):
                 await owner.replay(queue, extend=31 * 24 * HOUR, reason="the printer was down")
             (letter,) = await owner.dead_letters(queue)
-            assert letter.envelope.counter_proof is None
+            assert letter.envelope.expiry_override is None
 
     on_virtual_time(scene())
 

@@ -13,14 +13,14 @@ from bus.contracts.contract import contract_of
 from bus.errors import ConfigurationError, DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.names import dead_letter_queue, job_queue
-from bus.security.jwe import new_ring_key
+from bus.security.jwe import new_encryption_key
 from bus.testing import MemoryBuses
-from bus.transports.wire_format import Wire
+from bus.transports.wire_format import AmqpMessage
 from tests.polling import until
 
 CANARY = "Ada-Lovelace-1815"
-RING = json.dumps({"keys": [new_ring_key("one")]})
-OTHER = json.dumps({"keys": [new_ring_key("two")]})
+RING = json.dumps({"keys": [new_encryption_key("one")]})
+OTHER = json.dumps({"keys": [new_encryption_key("two")]})
 
 
 class Chart(Message):
@@ -78,13 +78,13 @@ class Ward:
 
 
 @asynccontextmanager
-async def ward(**settings: Any) -> AsyncIterator[tuple[MemoryBuses, Ward, Bus, list[Wire]]]:
+async def ward(**settings: Any) -> AsyncIterator[tuple[MemoryBuses, Ward, Bus, list[AmqpMessage]]]:
     """The service with these settings, and all that crosses the broker."""
     async with MemoryBuses() as buses:
-        crossed: list[Wire] = []
+        crossed: list[AmqpMessage] = []
         publish = buses.broker.publish
 
-        def listening(wire: Wire, address: Any) -> Any:
+        def listening(wire: AmqpMessage, address: Any) -> Any:
             crossed.append(wire)
             return publish(wire, address)
 
@@ -94,7 +94,7 @@ async def ward(**settings: Any) -> AsyncIterator[tuple[MemoryBuses, Ward, Bus, l
         yield buses, service, bus, crossed
 
 
-def shown(crossed: list[Wire]) -> list[str | None]:
+def shown(crossed: list[AmqpMessage]) -> list[str | None]:
     """The types of what shows the canary."""
     return [wire.type for wire in crossed if CANARY in f"{wire.body!r} {wire.headers}"]
 
@@ -149,8 +149,8 @@ async def test_what_came_plain_is_dead_lettered_and_its_handler_never_called() -
         plain = b'{"text": "plain", "fails": false}'
         headers = {name: value for name, value in sealed.headers.items() if name != "encryption"}
         address = Address(exchange="", routing_key=queue)
-        buses.broker.publish(Wire(body=plain, headers=headers, **_properties(sealed, "another-id")), address)
-        buses.broker.publish(Wire(body=sealed.body, headers=sealed.headers, **_properties(sealed, "a-third-id")), address)
+        buses.broker.publish(AmqpMessage(body=plain, headers=headers, **_properties(sealed, "another-id")), address)
+        buses.broker.publish(AmqpMessage(body=sealed.body, headers=sealed.headers, **_properties(sealed, "a-third-id")), address)
         await until(lambda: buses.broker.depth(dead_letter_queue(queue)) == 2, "both to be refused")
         codes = [letter.record.code for letter in await bus.dead_letters(queue)]
     assert codes == ["invalid_argument", "invalid_argument"]
@@ -196,5 +196,5 @@ async def test_keys_come_from_a_file_that_nobody_else_can_read(tmp_path: Path) -
         await buses.bus("clinic", encryption_keys=str(file))
 
 
-def _properties(wire: Wire, message_id: str) -> dict[str, Any]:
+def _properties(wire: AmqpMessage, message_id: str) -> dict[str, Any]:
     return {"message_id": message_id, "type": wire.type, "app_id": wire.app_id, "timestamp": wire.timestamp}

@@ -8,10 +8,10 @@ import pytest
 from bus.contracts.contract import contract_of
 from bus.errors import Unavailable
 from bus.messaging.envelope import Envelope
-from bus.messaging.ports.transport import Outcome, Returned
+from bus.messaging.ports.transport import PublishOutcome, Returned
 from bus.messaging.topology.names import reply_queue
 from bus.runtime.router import Router
-from bus.runtime.settler import CONCLUDE_PATIENCE
+from bus.runtime.settler import SETTLE_TIMEOUT_SECONDS
 from bus.storage.memory.inbox import MemoryInbox
 from tests.security.world import DAY, Ledger, World, codes
 from tests.security.yard import NOW
@@ -34,9 +34,9 @@ async def test_a_forgery_of_a_job_under_way_does_not_join_it() -> None:
     transport = FakeTransport()
     receiver = receiver_of(router, transport, gate=world.yard.gate("ledger", world.rings["ledger"], CloseBooks), clock=world.yard.clock)
     job = world.job()
-    first, forged, again = FakeDelivery(job), FakeDelivery(job.evolve(body=b"{}")), FakeDelivery(job, redelivered=True)
+    first, forged, again = FakeDelivery(job), FakeDelivery(job.replace(body=b"{}")), FakeDelivery(job, redelivered=True)
     for each in (first, forged, again):
-        receiver.take(each)
+        receiver.on_delivery(each)
     await settle_down()
     assert (forged.acks, first.acks, again.acks) == (1, 0, 0)
     assert codes(transport.sent)[0] == "unauthenticated"
@@ -59,9 +59,9 @@ async def test_a_forgery_that_comes_first_does_not_take_the_real_one_with_it() -
     gate = world.yard.gate("ledger", world.rings["ledger"], CloseBooks)
     receiver = receiver_of(router, FakeTransport(), gate=gate, clock=world.yard.clock)
     job = world.job()
-    forged, real = FakeDelivery(job.evolve(proof=None)), FakeDelivery(job)
-    receiver.take(forged)
-    receiver.take(real)
+    forged, real = FakeDelivery(job.replace(proof=None)), FakeDelivery(job)
+    receiver.on_delivery(forged)
+    receiver.on_delivery(real)
     await settle_down()
     assert len(handled) == 1
     assert (forged.acks, real.acks) == (1, 1)
@@ -71,7 +71,7 @@ CHANGED: dict[str, dict[str, Any]] = {
     "its correlation id": {"correlation_id": "c-2"},
     "its deadline": {"expires": int((NOW + 2 * DAY) * 1000)},
     "its deadline, which is over": {"expires": int((NOW - DAY) * 1000)},
-    "an operator's word": {"counter_proof": "e30.e30.AA"},
+    "an operator's word": {"expiry_override": "e30.e30.AA"},
     "what is malformed": {"fault": "content_type is not application/json"},
 }
 
@@ -82,9 +82,9 @@ async def test_a_copy_that_was_changed_and_comes_first_does_not_take_the_real_on
     """It has the real one's proof, and is refused: the real one is not acked with it."""
     world = await World.started()
     ledger, job = Ledger(world, "job"), world.job()
-    changed, real = FakeDelivery(job.evolve(**CHANGED[what])), FakeDelivery(job)
-    ledger.receiver.take(changed)
-    ledger.receiver.take(real)
+    changed, real = FakeDelivery(job.replace(**CHANGED[what])), FakeDelivery(job)
+    ledger.receiver.on_delivery(changed)
+    ledger.receiver.on_delivery(real)
     await settle_down()
     assert len(ledger.handled) == 1
     assert (changed.acks, real.acks) == (1, 1)
@@ -98,21 +98,21 @@ async def test_an_outcome_that_could_not_be_told_is_for_who_asked_alone() -> Non
         world.yard.grant(service, call=(contract_of(CloseBooks),))
     down = [True]
 
-    def answer(sent: Envelope) -> Outcome | None:
+    def answer(sent: Envelope) -> PublishOutcome | None:
         if down and sent.in_reply_to:
             raise Unavailable("no connection")
         return None
 
     ledger = Ledger(world, "job", answer=answer)
     job = FakeDelivery(world.job())
-    ledger.receiver.take(job)
-    await asyncio.sleep(CONCLUDE_PATIENCE + 30)
+    ledger.receiver.on_delivery(job)
+    await asyncio.sleep(SETTLE_TIMEOUT_SECONDS + 30)
     assert (job.requeues, len(ledger.handled)) == (1, 1)
     down.clear()
-    ledger.receiver.take(FakeDelivery(world.job("mail", body=b"{}")))
+    ledger.receiver.on_delivery(FakeDelivery(world.job("mail", body=b"{}")))
     await settle_down()
     assert len(ledger.handled) == 2, "it was told what another's job came to"
-    ledger.receiver.take(FakeDelivery(job.envelope, redelivered=True))
+    ledger.receiver.on_delivery(FakeDelivery(job.envelope, redelivered=True))
     await asyncio.sleep(5)
     assert len(ledger.handled) == 2
     assert [each.address.routing_key for each in ledger.sent[-2:]] == ["mail.replies.1", "office.replies.1"]
@@ -135,11 +135,11 @@ async def test_an_answer_that_is_remembered_is_for_who_asked_alone() -> None:
     gate = world.yard.gate("ledger", world.rings["ledger"], GetTotal)
     receiver = receiver_of(router, transport, inbox=MemoryInbox(), gate=gate, clock=world.yard.clock)
     request = world.request("ledger.total.v1", body=b"{}", queue="ledger.requests.total.v1")
-    receiver.take(FakeDelivery(request))
+    receiver.on_delivery(FakeDelivery(request))
     await settle_down()
-    receiver.take(FakeDelivery(request.evolve(reply_to=reply_queue("mail", "1"))))
-    receiver.take(FakeDelivery(request.evolve(source="mail", reply_to=reply_queue("mail", "1"))))
-    receiver.take(FakeDelivery(request.evolve(authorization=None)))
+    receiver.on_delivery(FakeDelivery(request.replace(reply_to=reply_queue("mail", "1"))))
+    receiver.on_delivery(FakeDelivery(request.replace(source="mail", reply_to=reply_queue("mail", "1"))))
+    receiver.on_delivery(FakeDelivery(request.replace(authorization=None)))
     await settle_down()
     assert codes(transport.sent) == ["None", "unauthenticated"]
     assert [b"4711" in each.envelope.body for each in transport.sent] == [True, False]
@@ -151,7 +151,7 @@ async def test_who_is_not_let_in_is_told_once_however_long_he_is_away() -> None:
     """A submitter that is away is offered its result for 30 s; anyone could ask for that in the name of one that is gone."""
     world = await World.started()
     ledger = Ledger(world, "job", answer=lambda sent: Returned(reason="NO_ROUTE") if sent.in_reply_to else None)
-    ledger.receiver.take(FakeDelivery(world.job(reply_to="office.replies.gone").evolve(proof=None)))
+    ledger.receiver.on_delivery(FakeDelivery(world.job(reply_to="office.replies.gone").replace(proof=None)))
     await asyncio.sleep(60)
     assert codes(ledger.sent) == ["unauthenticated", "unauthenticated"], "a dead letter, and one failure"
 
@@ -168,9 +168,9 @@ async def test_who_is_not_let_in_gets_no_token_that_he_could_use() -> None:
     gate = world.yard.gate("ledger", world.rings["ledger"], GetTotal)
     receiver = receiver_of(router, transport, gate=gate, clock=world.yard.clock)
     request = world.request("ledger.total.v1", queue="ledger.requests.total.v1")
-    receiver.take(FakeDelivery(request.evolve(authorization=None)))
-    receiver.take(FakeDelivery(request.evolve(id="m-2", fault="no type")))
-    receiver.take(FakeDelivery(request.evolve(id="m-3")))
+    receiver.on_delivery(FakeDelivery(request.replace(authorization=None)))
+    receiver.on_delivery(FakeDelivery(request.replace(id="m-2", fault="no type")))
+    receiver.on_delivery(FakeDelivery(request.replace(id="m-3")))
     await settle_down()
     assert sorted(codes(transport.sent)) == ["invalid_argument", "permission_denied", "unauthenticated"]
     assert all(each.envelope.authorization is None and each.envelope.proof for each in transport.sent)
@@ -194,12 +194,12 @@ async def test_what_waited_for_its_key_is_handled_although_the_ack_of_the_one_th
     gate = world.yard.gate("ledger", world.rings["ledger"], CloseBooks)
     receiver = receiver_of(router, transport, gate=gate, clock=world.yard.clock)
     first = FakeDelivery(world.forged(world.job(), header={"kid": "office-2"}), alive=False)
-    receiver.take(first)
+    receiver.on_delivery(first)
     await settle_down()
     (parked,) = transport.sent
     assert (parked.address.exchange, handled) == ("ledger.retry.30s", [])
     world.yard.clock.now += 30
     back = FakeDelivery(parked.envelope)
-    receiver.take(back)
+    receiver.on_delivery(back)
     await settle_down()
     assert (len(handled), back.acks) == (1, 1)

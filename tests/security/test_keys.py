@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from bus.cli import main
 from bus.errors import AlreadyExists, ConfigurationError, FailedPrecondition, NotFound
-from bus.security.jwks_source import LARGEST_SET, private_keys, public_source
+from bus.security.jwks_source import MAX_KEY_SET_BYTES, private_key_source, public_key_source
 from bus.security.key_directory import KeyDirectory
 from bus.security.keyring import Keyring
 from bus.security.keys import public_keys
@@ -159,7 +159,7 @@ def test_a_private_key_file_of_its_owner_alone_is_read(tmp_path: Path) -> None:
     file.write_text(json.dumps(generate()))
     for mode in (0o600, 0o400):
         file.chmod(mode)
-        assert len(private_keys(str(file))()) == 1
+        assert len(private_key_source(str(file))()) == 1
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660])
@@ -168,12 +168,12 @@ def test_a_private_key_file_that_others_may_read_is_refused(mode: int, tmp_path:
     file.write_text(json.dumps(generate()))
     file.chmod(mode)
     with pytest.raises(ConfigurationError, match=rf"open to others \(mode {mode:o}\); chmod 600"):
-        private_keys(str(file))()
+        private_key_source(str(file))()
 
 
 def test_a_private_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"BUS_KEY: .*gone\.key cannot be read: No such file"):
-        private_keys(str(tmp_path / "gone.key"))()
+        private_key_source(str(tmp_path / "gone.key"))()
 
 
 @pytest.mark.parametrize(
@@ -183,12 +183,12 @@ def test_a_private_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_private_key_that_was_taken_for_a_path_is_not_shown(secret: str) -> None:
     """As the shared secret of BUS_AUTH=dev is, where that is forgotten."""
     with pytest.raises(ConfigurationError, match=r"BUS_KEY: .*not shown.*cannot be read") as caught:
-        private_keys(secret)()
+        private_key_source(secret)()
     assert secret not in str(caught.value)
 
 
 def test_a_private_key_can_be_the_settings_text() -> None:
-    assert len(private_keys(json.dumps(generate()))()) == 1
+    assert len(private_key_source(json.dumps(generate()))()) == 1
 
 
 # --- where public keys come from -----------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_a_private_key_can_be_the_settings_text() -> None:
 )
 def test_public_keys_come_by_https_or_from_a_file(url: str) -> None:
     with pytest.raises(ConfigurationError, match="BUS_JWKS: write a path, or https"):
-        public_source(url)
+        public_key_source(url)
 
 
 def test_public_keys_are_fetched_by_https_from_who_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +213,7 @@ def test_public_keys_are_fetched_by_https_from_who_it_is(tmp_path: Path, monkeyp
                 self.send_header("location", "/jwks.json")
                 self.end_headers()
                 return
-            body = text if self.path == "/jwks.json" else b"x" * (LARGEST_SET + 1)
+            body = text if self.path == "/jwks.json" else b"x" * (MAX_KEY_SET_BYTES + 1)
             self.send_response(200)
             self.end_headers()
             self.wfile.write(body)
@@ -264,7 +264,7 @@ class Server(HTTPServer):
 
 
 async def fetched(url: str) -> bytes:
-    return await public_source(url)()
+    return await public_key_source(url)()
 
 
 # --- fresh keys ----------------------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ async def test_a_new_key_is_found_by_looking_again() -> None:
     yard.key("mail")
     assert ring.get("mail-1") is None
     yard.clock.now += 10
-    await ring.refetch()
+    await ring.refresh()
     assert ring.get("mail-1") is not None
 
 
@@ -289,7 +289,7 @@ async def test_it_looks_at_most_every_ten_seconds_however_many_ask() -> None:
     ring = await yard.started("office")
     for second in range(60):
         yard.clock.now = NOW + second
-        await asyncio.gather(*(ring.refetch() for _ in range(100)))
+        await asyncio.gather(*(ring.refresh() for _ in range(100)))
     assert yard.fetches == 6
 
 
@@ -309,7 +309,7 @@ async def test_who_comes_during_a_look_waits_for_the_same() -> None:
     await ring.start()
     yard.clock.now += 10
     yard.key("mail")
-    waiting = [asyncio.ensure_future(ring.refetch()) for _ in range(10)]
+    waiting = [asyncio.ensure_future(ring.refresh()) for _ in range(10)]
     await asyncio.sleep(0)
     waiting[0].cancel()  # one that gives up takes it from nobody
     go.set()
@@ -352,13 +352,13 @@ async def source_down(answer: Any) -> None:
     down = True
     for _ in range(3):
         yard.clock.now += 10
-        await ring.refetch()
+        await ring.refresh()
     assert ring.get("office-1") is not None
-    assert ring.signing().key.id == "office-1"
+    assert ring.signing_key().key.id == "office-1"
     down = False
     yard.key("mail")
     yard.clock.now += 10
-    await ring.refetch()
+    await ring.refresh()
     assert ring.get("mail-1") is not None
 
 
@@ -398,7 +398,7 @@ async def test_the_newest_key_that_is_valid_signs() -> None:
     signing = []
     for seconds in (0, 99, 100, 399, 400, 50):
         yard.clock.now = NOW + seconds
-        signing.append(ring.signing().key.id)
+        signing.append(ring.signing_key().key.id)
     assert signing == ["old", "old", "next", "next", "next", "old"]
 
 
@@ -409,7 +409,7 @@ async def test_without_a_valid_key_nothing_is_signed() -> None:
     ring = await yard.started("office")
     yard.clock.now += 100
     with pytest.raises(FailedPrecondition, match="no key of office is valid now"):
-        ring.signing()
+        ring.signing_key()
 
 
 # --- a directory of keys -------------------------------------------------------------------------------------------
@@ -420,9 +420,9 @@ def test_a_directory_holds_keys_that_can_be_used(tmp_path: Path) -> None:
     keys.new("office", "office-1")
     keys.new("ida", "ida-1", role="operator", algorithm="ES256")
     assert keys.key_file("office").stat().st_mode & 0o777 == 0o600
-    ring = Keyring("office", public_source(str(keys.set_file)), private_keys(str(keys.key_file("office"))))
+    ring = Keyring("office", public_key_source(str(keys.set_file)), private_key_source(str(keys.key_file("office"))))
     asyncio.run(ring.start())
-    assert ring.signing().key.id == "office-1"
+    assert ring.signing_key().key.id == "office-1"
     assert "d" not in keys.public()[0]
 
 
@@ -439,7 +439,7 @@ def test_a_rotation_publishes_the_next_key_and_ends_the_one_before(tmp_path: Pat
         "office-3": (int(NOW) + 1000, None),
         "mail-1": (None, None),
     }
-    assert len(private_keys(str(keys.key_file("office")))()) == 3
+    assert len(private_key_source(str(keys.key_file("office")))()) == 3
 
 
 def test_a_service_has_one_first_key(tmp_path: Path) -> None:
@@ -450,13 +450,13 @@ def test_a_service_has_one_first_key(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="did you mean 'office'"):
         keys.rotate("ofice", "office-2", begins=int(NOW), retires=int(NOW))
     with pytest.raises(NotFound, match="the keys of office are office-1"):
-        keys.change("office", retired_at=int(NOW))
+        keys.update("office", retired_at=int(NOW))
     with pytest.raises(NotFound, match="did you mean 'office-1'"):
-        keys.change("offce-1", retired_at=int(NOW))
+        keys.update("offce-1", retired_at=int(NOW))
     with pytest.raises(NotFound, match="keys new mail"):
         keys.rotate("mail", "mail-2", begins=0, retires=0)
     with pytest.raises(NotFound, match="no key mail-1"):
-        keys.change("mail-1", retired_at=1)
+        keys.update("mail-1", retired_at=1)
 
 
 @pytest.mark.parametrize("name", ["../office", "Office", "", "bus", "a" * 61])

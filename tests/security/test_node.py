@@ -66,7 +66,7 @@ async def test_another_languages_library_checks_our_proof_and_makes_one_that_we_
     said = json.loads(done.stdout)
     assert (said["bound"], said["issuer"], said["scope"]) == (True, True, "ledger.add ledger.close")
     gate = world.yard.gate("ledger", world.rings["ledger"], CloseBooks)
-    assert gate.refusal(job.evolve(proof=said["made"])) is None
-    assert gate.refusal(job.evolve(proof=said["made"], body=b"{}")) is not None
+    assert gate.authorize(job.replace(proof=said["made"])) is None
+    assert gate.authorize(job.replace(proof=said["made"], body=b"{}")) is not None
     broken = run(node, {**given, "proof": f"{(job.proof or '')[:-4]}AAAA"})
     assert broken.returncode != 0

@@ -10,7 +10,7 @@ import pytest
 from bus.contracts.contract import contract_of
 from bus.errors import Unauthenticated
 from bus.messaging.envelope import Envelope
-from bus.security.proofs import counter_proofs_so_far
+from bus.security.proofs import count_expiry_overrides
 from bus.security.tokens import service_token
 from tests.security.world import DAY, Ledger, World, codes, token_of, with_token
 from tests.security.yard import NOW, Yard, jws, parts_of
@@ -23,8 +23,8 @@ MESSAGES = int(os.environ.get("BUS_TEST_ROTATED_MESSAGES", "5000"))
 
 
 async def handled(world: World, envelope: Envelope) -> Ledger:
-    ledger = Ledger(world, envelope.traffic)
-    ledger.receiver.take(FakeDelivery(envelope))
+    ledger = Ledger(world, envelope.role)
+    ledger.receiver.on_delivery(FakeDelivery(envelope))
     await settle_down()
     return ledger
 
@@ -58,7 +58,7 @@ async def test_an_expired_job_is_accepted_again_by_an_operators_word_three_times
     for count in (1, 2, 3):
         world.yard.clock.now += 2 * DAY
         job = world.replayed(job, count=count)
-        assert counter_proofs_so_far(job) == count
+        assert count_expiry_overrides(job) == count
         assert len((await handled(world, job)).handled) == 1
 
 
@@ -84,11 +84,11 @@ async def test_a_retry_carries_the_proof_as_it_is() -> None:
         raise ValueError
 
     object.__setattr__(ledger.receiver.endpoint, "function", fail)
-    ledger.receiver.take(FakeDelivery(job))
+    ledger.receiver.on_delivery(FakeDelivery(job))
     await settle_down()
     copy = ledger.sent[0].envelope
     assert (copy.proof, copy.body, copy.attempt) == (job.proof, job.body, 2)
-    assert ledger.gate.refusal(copy.evolve(queue=job.queue)) is None
+    assert ledger.gate.authorize(copy.replace(queue=job.queue)) is None
 
 
 @pytest.mark.parametrize(("skew", "accepted"), [(-29, True), (-31, False), (300, True), (329, True), (331, False)])
@@ -129,12 +129,12 @@ async def test_a_token_is_checked_once_and_never_past_its_end() -> None:
     world = await World.started()
     gate = world.yard.gate("ledger", world.rings["ledger"], Add)
     request = world.request()
-    assert gate.refusal(request) is None
+    assert gate.authorize(request) is None
     world.yard.public.clear()  # nothing can be checked any more
     world.rings["ledger"]._keys = {}
-    assert gate.refusal(request) is None
+    assert gate.authorize(request) is None
     world.yard.clock.now += 331
-    assert isinstance(gate.refusal(request), Unauthenticated)
+    assert isinstance(gate.authorize(request), Unauthenticated)
 
 
 @virtual
@@ -142,21 +142,21 @@ async def test_a_revoked_keys_tokens_are_forgotten() -> None:
     world = await World.started()
     gate = world.yard.gate("ledger", world.rings["ledger"], Add)
     request = world.request()
-    assert gate.refusal(request) is None
+    assert gate.authorize(request) is None
     world.yard.public["office-1"]["compromised_since"] = 0
     world.yard.clock.now += 10
-    await world.rings["ledger"].refetch()
-    assert "compromised" in str(gate.refusal(request))
+    await world.rings["ledger"].refresh()
+    assert "compromised" in str(gate.authorize(request))
 
 
 @virtual
 async def test_the_memory_of_tokens_is_bounded() -> None:
     world = await World.started()
     verifier = world.yard.verifier("ledger", world.rings["ledger"])
-    pair = world.rings["office"].signing()
+    pair = world.rings["office"].signing_key()
     for number in range(1100):
         token = service_token(pair, issuer="office", audience="ledger", scope=f"ledger.add {number}", now=NOW)
-        verifier.remembered(world.request().evolve(authorization=f"Bearer {token}"))
+        verifier.verify_token(world.request().replace(authorization=f"Bearer {token}"))
     assert len(verifier.tokens) == 1024
 
 
@@ -166,8 +166,8 @@ async def test_a_refusal_is_counted_by_its_reason() -> None:
     verifier = world.yard.verifier("ledger", world.rings["ledger"])
     for _ in range(2):
         error = Unauthenticated("it has no token")
-        verifier.note(world.request(), error)
-    assert verifier.refused == Counter({"unauthenticated: it has no token": 2})
+        verifier.record_rejection(world.request(), error)
+    assert verifier.rejections == Counter({"unauthenticated: it has no token": 2})
 
 
 # --- mutations -----------------------------------------------------------------------------------------------------
@@ -212,12 +212,12 @@ def mutated(envelope: Envelope, others: list[Envelope], chance: random.Random) -
     """The message with something changed: its body, an attribute, its time, its token, or a part of that taken from another's."""
     match chance.randrange(6):
         case 0:
-            return envelope.evolve(body=altered_bytes(envelope.body, chance))
+            return envelope.replace(body=altered_bytes(envelope.body, chance))
         case 1:
             name = chance.choice(FIELDS)
-            return envelope.evolve(**{name: altered(getattr(envelope, name) or "x", chance)})
+            return envelope.replace(**{name: altered(getattr(envelope, name) or "x", chance)})
         case 2:
-            return envelope.evolve(expires=chance.choice([None, 1, (envelope.expires or 0) + chance.randint(-(10**9), 10**9)]))
+            return envelope.replace(expires=chance.choice([None, 1, (envelope.expires or 0) + chance.randint(-(10**9), 10**9)]))
         case 3:
             return with_token(envelope, altered(token_of(envelope), chance))
         case 4:
@@ -248,10 +248,10 @@ async def mutations(chance: random.Random) -> None:
         envelope = good[number % len(good)]
         mutation = mutated(envelope, others, chance)
         same = signed_part(mutation) == signed_part(envelope)
-        assert (gate.refusal(mutation) is None) is same, mutation
+        assert (gate.authorize(mutation) is None) is same, mutation
         accepted += same
     assert accepted < MUTATIONS / 10
-    assert all(gate.refusal(envelope) is None for envelope in good)
+    assert all(gate.authorize(envelope) is None for envelope in good)
 
 
 # --- rotation ------------------------------------------------------------------------------------------------------
@@ -281,23 +281,23 @@ async def test_a_rotation_every_30_seconds_refuses_nothing_and_everything_that_i
         yard.clock.now = begin + number * 0.06
         visible(yard, published, yard.clock.now)
         if number % 200 == 0:  # every 12 s; in a bus every 60 s, for keys that live longer
-            await world.rings["ledger"].refetch()
-            await world.rings["office"].refetch()
+            await world.rings["ledger"].refresh()
+            await world.rings["office"].refresh()
         job = world.job(id=f"m-{number}", expires=int((yard.clock.now + DAY) * 1000))
-        assert gate.refusal(job) is None
-        assert requests.refusal(world.request(id=f"r-{number}")) is None
+        assert gate.authorize(job) is None
+        assert requests.authorize(world.request(id=f"r-{number}")) is None
         sent += [job] if number % 10 == 0 else []
     kids = {parts_of(token_of(job))[0]["kid"] for job in sent}
     assert len(kids) >= MESSAGES * 0.06 / ROTATE_EVERY
     yard.clock.now += HOUR
-    assert all(gate.refusal(job) is None for job in sent)
+    assert all(gate.authorize(job) is None for job in sent)
     retired = [late(world, job, published) for job in sent[: len(sent) // 2]]
-    assert all(isinstance(gate.refusal(job), Unauthenticated) for job in retired)
+    assert all(isinstance(gate.authorize(job), Unauthenticated) for job in retired)
     for kid in kids:
         published[kid]["compromised_since"] = begin
     visible(yard, published, yard.clock.now)
-    await world.rings["ledger"].refetch()
-    assert all(isinstance(gate.refusal(job), Unauthenticated) for job in sent)
+    await world.rings["ledger"].refresh()
+    assert all(isinstance(gate.authorize(job), Unauthenticated) for job in sent)
 
 
 def from_office(world: World) -> None:

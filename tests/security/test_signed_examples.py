@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from bus.contracts.contract import Catalog, Contract, Event, Job, Message, Request, contract, contract_of
-from bus.messaging.envelope import Envelope, Traffic
-from bus.security.endpoint_guard import Gate
+from bus.messaging.envelope import Envelope, MessageRole
+from bus.security.endpoint_guard import EndpointGuard
 from bus.security.grants import Grants, ServiceGrants
 from bus.security.keyring import Keyring
 from bus.security.signer import Signer
 from bus.security.verifier import Verifier
-from bus.transports.wire_format import Wire, decode
+from bus.transports.wire_format import AmqpMessage, decode
 
 PAGE = Path(__file__).parents[2] / "docs/reference/wire-examples.md"
 CATALOG = Catalog()
 SENT = 1_798_794_000.0
-TRAFFIC: dict[str, Traffic] = {
+ROLES: dict[str, MessageRole] = {
     "Signed request": "request",
     "Signed reply": "reply",
     "Signed event": "event",
@@ -69,7 +69,10 @@ def message(title: str, body: bytes | None = None) -> Envelope:
     value = shown(title)
     sent = json.dumps(value["body"], separators=(",", ":")).encode() if body is None else body
     return decode(
-        Wire(body=sent, headers=value["headers"], **value["properties"]), traffic=TRAFFIC[title], queue="q", received=int(SENT * 1000)
+        AmqpMessage(body=sent, headers=value["headers"], **value["properties"]),
+        role=ROLES[title],
+        queue="q",
+        received=int(SENT * 1000),
     )
 
 
@@ -78,22 +81,22 @@ async def verifier(service: str) -> tuple[Verifier, Signer]:
         return json.dumps(shown("The public keys")).encode()
 
     ring = Keyring(service, source, list, clock=lambda: SENT)
-    await ring.refetch()
+    await ring.refresh()
     return Verifier(service, ring, lambda: GRANTS, clock=lambda: SENT), Signer(service, ring, lambda: GRANTS, clock=lambda: SENT)
 
 
 @pytest.mark.parametrize("title", ["Signed request", "Signed event", "Signed job"])
 async def test_what_the_page_shows_is_let_in_and_nothing_else_in_its_place(title: str) -> None:
     checks, signer = await verifier("library")
-    gate = Gate(CONTRACTS[message(title).type], checks, signer)
-    assert gate.refusal(message(title)) is None
-    assert gate.refusal(message(title).evolve(source="library" if title != "Signed event" else "reader")) is not None
+    gate = EndpointGuard(CONTRACTS[message(title).type], checks, signer)
+    assert gate.authorize(message(title)) is None
+    assert gate.authorize(message(title).replace(source="library" if title != "Signed event" else "reader")) is not None
     if title != "Signed request":
-        assert gate.refusal(message(title, b'{"title": "Emma"}')) is not None, "a space is another body"
+        assert gate.authorize(message(title, b'{"title": "Emma"}')) is not None, "a space is another body"
 
 
 @pytest.mark.parametrize("title", ["Signed reply", "Signed result of a job"])
 async def test_the_answers_that_the_page_shows_are_the_asked_services(title: str) -> None:
     checks, _ = await verifier("reader")
-    assert checks.answer_refusal(message(title), "library") is None
-    assert checks.answer_refusal(message(title), "shop") is not None
+    assert checks.check_reply(message(title), "library") is None
+    assert checks.check_reply(message(title), "shop") is not None

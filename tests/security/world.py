@@ -11,7 +11,7 @@ from bus.messaging.topology.names import event_queue, job_queue, reply_queue, re
 from bus.runtime.router import Router
 from bus.security.keyring import Keyring
 from bus.security.keys import PrivateKey
-from bus.security.proofs import counter_proof
+from bus.security.proofs import expiry_override
 from bus.security.signer import Signer
 from tests.security.yard import NOW, Yard, bearer, jws, parts_of
 from tests.unit.fakes import FakeTransport, Sent, receiver_of
@@ -55,22 +55,22 @@ class World:
 
     def request(self, type_: str = "ledger.add.v1", **attributes: Any) -> Envelope:
         known = {"reply_to": reply_queue("office", "1"), "queue": request_queue(contract_of(Add))}
-        return self.signer("office").signed(message("request", type_, "office", **{**known, **attributes}))
+        return self.signer("office").sign(message("request", type_, "office", **{**known, **attributes}))
 
     def job(self, sender: str = "office", **attributes: Any) -> Envelope:
         known = {"reply_to": reply_queue(sender, "1"), "queue": job_queue(contract_of(CloseBooks)), "expires": int((NOW + DAY) * 1000)}
-        return self.signer(sender).signed(message("job", "ledger.close.v1", sender, **{**known, **attributes}))
+        return self.signer(sender).sign(message("job", "ledger.close.v1", sender, **{**known, **attributes}))
 
     def event(self, sender: str = "ledger", **attributes: Any) -> Envelope:
         known = {"queue": event_queue("ledger", contract_of(BooksClosed)), "expires": int((NOW + DAY) * 1000)}
-        return self.signer(sender).signed(message("event", "ledger.closed.v1", sender, **{**known, **attributes}))
+        return self.signer(sender).sign(message("event", "ledger.closed.v1", sender, **{**known, **attributes}))
 
     def replayed(self, job: Envelope, *, operator: str = OPERATOR, hours: float = 1, **changes: Any) -> Envelope:
         """With more time, by an operator."""
         expires = int((self.yard.clock() + hours * 3600) * 1000)
         how = {"queue": job.queue, "actor": "ida", "reason": "the printer was down", "expires": expires, "count": 1, **changes}
-        word = counter_proof(self.rings[operator].signing(), job, now=self.yard.clock(), **how)
-        return job.evolve(counter_proof=word, expires=expires)
+        word = expiry_override(self.rings[operator].signing_key(), job, now=self.yard.clock(), **how)
+        return job.replace(expiry_override=word, expires=expires)
 
     # --- what a forger does --------------------------------------------------------------------------------------
 
@@ -82,9 +82,9 @@ class World:
         return with_token(envelope, jws(changed(old_header, header), changed(old_claims, claims), self.key(by or envelope.source)))
 
 
-def message(traffic: Any, type_: str, source: str, **attributes: Any) -> Envelope:
+def message(role: Any, type_: str, source: str, **attributes: Any) -> Envelope:
     known = {"id": "m-1", "body": BODY, "correlation_id": "c-1", "timestamp": int(NOW)}
-    return Envelope(traffic=traffic, type=type_, source=source, **{**known, **attributes})
+    return Envelope(role=role, type=type_, source=source, **{**known, **attributes})
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -92,11 +92,11 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any] | None) -> dict[str, 
 
 
 def token_of(envelope: Envelope) -> str:
-    return bearer(envelope) if envelope.traffic == "request" else envelope.proof or ""
+    return bearer(envelope) if envelope.role == "request" else envelope.proof or ""
 
 
 def with_token(envelope: Envelope, token: str) -> Envelope:
-    return envelope.evolve(authorization=f"Bearer {token}") if envelope.traffic == "request" else envelope.evolve(proof=token)
+    return envelope.replace(authorization=f"Bearer {token}") if envelope.role == "request" else envelope.replace(proof=token)
 
 
 MODELS: Mapping[str, type[Message]] = {"request": Add, "job": CloseBooks, "event": BooksClosed}
@@ -105,21 +105,21 @@ MODELS: Mapping[str, type[Message]] = {"request": Add, "job": CloseBooks, "event
 class Ledger:
     """The service, with a handler that notes what it was given, and a transport that notes what it sent."""
 
-    def __init__(self, world: World, traffic: str, *, answer: Callable[[Envelope], Any] = lambda _: None, direct: bool = False) -> None:
+    def __init__(self, world: World, role: str, *, answer: Callable[[Envelope], Any] = lambda _: None, direct: bool = False) -> None:
         """`direct`: whether its user may use the default exchange."""
         self.handled: list[Any] = []
         self.transport = FakeTransport(answer=answer)
-        model = MODELS[traffic]
+        model = MODELS[role]
         router = Router("ledger")
-        register = {"request": router.request, "job": router.job, "event": router.event}[traffic]
-        register(model)(self._handler(traffic))  # type: ignore[operator]  # one call for all three kinds
+        register = {"request": router.request, "job": router.job, "event": router.event}[role]
+        register(model)(self._handler(role))  # type: ignore[operator]  # one call for all three kinds
         self.gate = world.yard.gate("ledger", world.rings["ledger"], model, direct=direct)
         self.receiver = receiver_of(router, self.transport, gate=self.gate, clock=world.yard.clock)
 
-    def _handler(self, traffic: str) -> Callable[[Any], Awaitable[Any]]:
+    def _handler(self, role: str) -> Callable[[Any], Awaitable[Any]]:
         async def handle(message: Any) -> Any:
             self.handled.append(message)
-            return None if traffic == "event" else Total(total=1)
+            return None if role == "event" else Total(total=1)
 
         return handle
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from bus.contracts.contract import Contract, Message, contract_of
 from bus.messaging.envelope import Envelope
-from bus.security.endpoint_guard import Gate
+from bus.security.endpoint_guard import EndpointGuard
 from bus.security.grants import Grants, ServiceGrants
 from bus.security.keyring import Keyring
 from bus.security.keys import Algorithm, PrivateKey, Role
@@ -81,8 +81,8 @@ class Yard:
     def verifier(self, owner: str, ring: Keyring, *, direct: bool = False) -> Verifier:
         return Verifier(owner, ring, lambda: self.grants, clock=self.clock, direct=direct)
 
-    def gate(self, owner: str, ring: Keyring, model: type[Message], *, direct: bool = False) -> Gate:
-        return Gate(contract_of(model), self.verifier(owner, ring, direct=direct), self.signer(owner, ring))
+    def gate(self, owner: str, ring: Keyring, model: type[Message], *, direct: bool = False) -> EndpointGuard:
+        return EndpointGuard(contract_of(model), self.verifier(owner, ring, direct=direct), self.signer(owner, ring))
 
     def grant(self, service: str, *, call: tuple[Contract, ...] = (), publish: tuple[Contract, ...] = ()) -> None:
         rights = ServiceGrants(call=frozenset(each.permission for each in call), publish=frozenset(each.permission for each in publish))

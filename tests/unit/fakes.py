@@ -10,19 +10,20 @@ from typing import Any, TypeVar
 from typing_extensions import override
 
 from bus.contracts.contract import Event, Job, Message, Request
-from bus.messaging.envelope import Envelope, Traffic
+from bus.messaging.envelope import Envelope, MessageRole
 from bus.messaging.handler import Handler
-from bus.messaging.ports.transport import Accepted, Consumption, Delivery, Observer, Outcome
+from bus.messaging.ports.inbox import Inbox
+from bus.messaging.ports.transport import Accepted, ConsumerHandle, Delivery, PublishOutcome, ReturnListener
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.model import Queue, Topology
 from bus.runtime.job_handle import PendingJob
-from bus.runtime.poison_isolation import Quarantine
+from bus.runtime.poison_isolation import PoisonIsolation
 from bus.runtime.receiver import Receiver
 from bus.runtime.router import Router
 from bus.runtime.service_activator import ServiceActivator
 from bus.runtime.settler import Settler
-from bus.security.endpoint_guard import Gate
-from bus.storage.memory.inbox import Inbox, MemoryInbox
+from bus.security.endpoint_guard import EndpointGuard
+from bus.storage.memory.inbox import MemoryInbox
 
 NOW = 1_700_000_000.0
 """Seconds since the epoch, on every injected clock."""
@@ -79,9 +80,9 @@ async def settle_down() -> None:
         await asyncio.sleep(0)
 
 
-def envelope(type_: str = "ledger.add.v1", *, traffic: Traffic = "request", **attributes: Any) -> Envelope:
+def envelope(type_: str = "ledger.add.v1", *, role: MessageRole = "request", **attributes: Any) -> Envelope:
     known: dict[str, Any] = {"id": "m-1", "source": "office", "body": b"{}", "correlation_id": "c-1"}
-    return Envelope(type=type_, traffic=traffic, **{**known, **attributes})
+    return Envelope(type=type_, role=role, **{**known, **attributes})
 
 
 @dataclass
@@ -109,10 +110,10 @@ class FakeDelivery:
 
 
 @dataclass
-class FakeConsumption:
+class FakeConsumerHandle:
     name: str = "replies"
     ready: bool = True
-    trouble: str | None = None
+    last_error: str | None = None
     hold: asyncio.Event | None = None
     """What `cancel` waits for."""
     closed: int = 0
@@ -139,7 +140,7 @@ class Sent:
     via: Delivery | None
 
 
-Answer = Callable[[Envelope], Outcome | None]
+Answer = Callable[[Envelope], PublishOutcome | None]
 
 
 @dataclass
@@ -149,14 +150,14 @@ class FakeTransport:
     answer: Answer = lambda _: None
     sent: list[Sent] = field(default_factory=list)
     declared: list[Topology] = field(default_factory=list)
-    consumption: FakeConsumption = field(default_factory=FakeConsumption)
+    consumption: FakeConsumerHandle = field(default_factory=FakeConsumerHandle)
     deliver: Callable[[Delivery], None] = lambda _: None
     closed: int = 0
     has_management_api: bool = True
     heeds: bool = False
-    patiences: dict[str, float | None] = field(default_factory=dict)
+    consumer_timeouts: dict[str, float | None] = field(default_factory=dict)
 
-    async def start(self, observer: Observer, *, timeout: float) -> None: ...
+    async def start(self, observer: ReturnListener, *, timeout: float) -> None: ...
 
     async def declare(self, topology: Topology) -> None:
         self.declared.append(topology)
@@ -164,11 +165,11 @@ class FakeTransport:
     async def depth(self, queue: str) -> int:
         return 0
 
-    async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> Outcome:
+    async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> PublishOutcome:
         self.sent.append(Sent(envelope, address, timeout, via))
         return self.answer(envelope) or Accepted()
 
-    def heeds_patience(self, queue: Queue) -> bool:
+    def supports_consumer_timeout(self, queue: Queue) -> bool:
         return self.heeds
 
     async def consume(
@@ -179,10 +180,10 @@ class FakeTransport:
         prefetch: int,
         on_delivery: Callable[[Delivery], None],
         acks: bool = True,
-        patience: float | None = None,
-    ) -> Consumption:
+        consumer_timeout: float | None = None,
+    ) -> ConsumerHandle:
         self.deliver = on_delivery
-        self.patiences[queue.name] = patience
+        self.consumer_timeouts[queue.name] = consumer_timeout
         return self.consumption
 
     async def close(self) -> None:
@@ -211,8 +212,8 @@ def receiver_of(
     *,
     handler: Handler | None = None,
     inbox: Inbox | None = None,
-    gate: Gate | None = None,
-    quarantine: Quarantine | None = None,
+    gate: EndpointGuard | None = None,
+    quarantine: PoisonIsolation | None = None,
     clock: Callable[[], float] = lambda: NOW,
 ) -> Receiver:
     """The receiver of a router's only endpoint."""
@@ -225,6 +226,6 @@ def receiver_of(
         topology,
         activator=ServiceActivator(endpoint, handler or router, sender=NoSender(), state=None, inbox=known, gate=gate, clock=clock),
         settler=Settler(endpoint, topology, transport, service=router.name, gate=gate, clock=clock),
-        quarantine=Quarantine() if quarantine is None else quarantine,
+        quarantine=PoisonIsolation() if quarantine is None else quarantine,
         delivery_limit=LIMIT,
     )

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import uuid4
 
-from bus import Bus, BusError, Catalog, Envelope, InvalidArgument, Job, JobHandle, Message, Progress, contract, correlated, error_for
+from bus import Bus, BusError, Catalog, Envelope, InvalidArgument, Job, JobHandle, Message, Progress, contract, correlated
+from bus.errors import error_for
 from contracts.documentation.client import DocumentationClient
 from contracts.documentation.v1 import CreateNote, NoteContent, NoteStatus
 from contracts.transcription.client import TranscriptionClient

@@ -16,7 +16,7 @@ from bus.cli.dead.replay import import_, purge_, replay_
 from bus.cli.dead.table import as_value, details, listing, opened, payload
 from bus.cli.output import print_json, say, table_console
 from bus.errors import NotFound
-from bus.operations.dead_letters import Looked, Selection
+from bus.operations.dead_letters import BrowseResult, Selection
 from bus.settings import load_settings
 
 __all__ = ["command"]
@@ -49,7 +49,7 @@ def list_(
     found = run(lambda transport, names: look_everywhere(transport, names, wanted, scan=scan), service, queue)
     letters = found.letters[:limit]
     if as_json:
-        print_json({"letters": [as_value(each) for each in letters], "matching": found.matching, "unseen": found.unseen}, compact=True)
+        print_json({"letters": [as_value(each) for each in letters], "matching": found.matching, "unseen": found.not_scanned}, compact=True)
         return
     if letters:
         listing(letters, table_console())
@@ -119,17 +119,17 @@ def export(
     write(file, found.letters)
     audited("exported", file=str(file.absolute()), letters=len(found.letters), **by)
     if as_json:
-        print_json({"file": str(file), "letters": len(found.letters), "unseen": found.unseen}, compact=True)
+        print_json({"file": str(file), "letters": len(found.letters), "unseen": found.not_scanned}, compact=True)
         return
-    say(f"wrote {letters_of(len(found.letters))} into {file}{unmet(wanted, found.seen)}{unseen(found.unseen)}")
+    say(f"wrote {letters_of(len(found.letters))} into {file}{unmet(wanted, found.seen)}{unseen(found.not_scanned)}")
 
 
 command.command("import")(import_)
 
 
-def looked_for(id_: str, service: str | None, queues: Sequence[str] | None, scan: int) -> Looked:
+def looked_for(id_: str, service: str | None, queues: Sequence[str] | None, scan: int) -> BrowseResult:
     """The letters of this id, which can have died more than once; `NotFound`."""
     found = run(lambda transport, names: look_everywhere(transport, names, Selection(ids=frozenset([id_])), scan=scan), service, queues)
     if not found.letters:
-        raise NotFound(f"there is no dead letter {id_!r}; `bus dead list` shows which there are{unseen(found.unseen)}")
+        raise NotFound(f"there is no dead letter {id_!r}; `bus dead list` shows which there are{unseen(found.not_scanned)}")
     return found

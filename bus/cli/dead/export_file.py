@@ -12,7 +12,7 @@ from bus.cli.dead.table import jsonable
 from bus.errors import AlreadyExists, InvalidArgument, NotFound
 from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import record_headers
-from bus.operations.dead_letters import FaultRecord, Letter
+from bus.operations.dead_letters import DeadLetter, FaultRecord
 
 __all__ = ["read", "write"]
 
@@ -20,12 +20,12 @@ KEPT = (
     *("id", "type", "source", "timestamp", "correlation_id", "causation_id", "in_reply_to", "reply_to"),
     *("traceparent", "tracestate", "expires", "attempt"),
 )
-PROOFS = ("proof", "counter_proof")
-"""What lets it be handled again; files that were written without have none."""
+PROOFS = {"proof": "proof", "counter_proof": "expiry_override"}
+"""JSON keys of the signatures, and the attributes that hold them. A file from before signatures has none."""
 """The envelope's attributes that are in the file; headers and body have places of their own."""
 
 
-def write(path: Path, letters: Iterable[Letter]) -> None:
+def write(path: Path, letters: Iterable[DeadLetter]) -> None:
     """A new file that its owner alone may read; `AlreadyExists` where there is one, and nothing is left of one that fails."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -44,12 +44,12 @@ def write(path: Path, letters: Iterable[Letter]) -> None:
         raise
 
 
-def as_line(letter: Letter) -> dict[str, Any]:
+def as_line(letter: DeadLetter) -> dict[str, Any]:
     """One letter."""
     return {
         "queue": letter.record.queue,
         "record": asdict(letter.record),
-        "message": {name: getattr(letter.envelope, name) for name in (*KEPT, *PROOFS)},
+        "message": {name: getattr(letter.envelope, PROOFS.get(name, name)) for name in (*KEPT, *PROOFS)},
         "headers": jsonable(letter.headers),
         "broker": jsonable(letter.notes),
         "body": base64.b64encode(letter.envelope.body).decode(),
@@ -79,11 +79,11 @@ def parsed(line: str, where: str) -> tuple[str, Envelope]:
 def restored(value: Any) -> tuple[str, Envelope]:
     """Work queue and message; any of four exceptions where something is not as it should be."""
     record, message = FaultRecord(**value["record"]), {name: value["message"][name] for name in KEPT}
-    proofs: dict[str, Any] = {name: each for name in PROOFS if isinstance(each := value["message"].get(name), str)}
+    proofs: dict[str, Any] = {attribute: each for name, attribute in PROOFS.items() if isinstance(each := value["message"].get(name), str)}
     headers: dict[str, str | int] = {name: each for name, each in value["headers"].items() if isinstance(each, str | int)}
     queue, body = value["queue"], base64.b64decode(value["body"], validate=True)
     if not (isinstance(queue, str) and isinstance(message["id"], str) and isinstance(message["attempt"], int)):
         raise TypeError("no dead letter")
     # The broker's notes cannot be sent again, so what they said becomes a record.
     told = record_headers(record) if record.by == "broker" else {}
-    return queue, Envelope(**message, **proofs, traffic="job", headers=told | headers, body=body)
+    return queue, Envelope(**message, **proofs, role="job", headers=told | headers, body=body)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bus.cli.options import moment
-from bus.operations.dead_letters import MOST_LOOKED_AT, Selection
+from bus.operations.dead_letters import MAX_BROWSED, Selection
 
 __all__ = ["AsJson", "Codes", "Correlation", "Ids", "Queues", "Scan", "Service", "Since", "Types", "Until", "selected"]
 
@@ -39,7 +39,7 @@ Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", show_default=Fals
 Scan = Annotated[int, typer.Option("--scan", min=1, metavar="N", help="Look through so many of each queue; memory holds them.")]
 AsJson = Annotated[bool, typer.Option("--json", help="On one line, for programs.")]
 
-SCAN = MOST_LOOKED_AT
+SCAN = MAX_BROWSED
 
 
 def selected(

@@ -11,9 +11,9 @@ from bus.contracts.contract import check_part
 from bus.errors import BusError, ContractError, NotFound
 from bus.messaging.ports.transport import Transport
 from bus.messaging.suggestions import did_you_mean
-from bus.messaging.topology.names import dead_letter_queue, unroutable_dead
-from bus.operations.dead_letters import Looked, Seen, Selection, look_into
-from bus.operations.queue_inspection import QueueState, Wanted, Where, picture
+from bus.messaging.topology.names import dead_letter_queue, unroutable_queue
+from bus.operations.dead_letters import BrowseResult, ObservedValues, Selection, browse_queue
+from bus.operations.queue_inspection import BrokerAddress, QueueFilter, QueueStatus, inspect_queues
 from bus.settings import Settings, load_settings
 from bus.transports.rabbitmq import RabbitMQTransport
 
@@ -35,16 +35,16 @@ def run(work: Work[T], service: str | None, queues: Sequence[str] | None) -> T:
     return asyncio.run(connect())
 
 
-class Nobody:
+class IgnoredReturns:
     """Hears of nothing: no request is sent."""
 
-    def returned(self, message_id: str, reason: str) -> None:
+    def on_return(self, message_id: str, reason: str) -> None:
         """No request is sent."""
 
-    def failed(self, message_id: str, error: BusError) -> None:
+    def on_publish_failed(self, message_id: str, error: BusError) -> None:
         """No request is sent."""
 
-    def lost(self) -> None:
+    def on_connection_lost(self) -> None:
         """No reply is waited for."""
 
 
@@ -53,7 +53,7 @@ async def connected(settings: Settings) -> AsyncIterator[Transport]:
     """A connection; it makes no queue, so that a user who may only read dead letters and write to the way back is enough."""
     transport = RabbitMQTransport(settings, name="bus dead")
     try:
-        await transport.start(Nobody(), timeout=settings.connect_timeout)
+        await transport.start(IgnoredReturns(), timeout=settings.connect_timeout)
         yield transport
     finally:
         await transport.close()
@@ -76,8 +76,8 @@ async def places(transport: Transport, settings: Settings, service: str | None, 
 
 async def _of_router(transport: Transport, target: str) -> list[str]:
     router = load_router(target)
-    declared = {queue.name for _, topology in router.topology().values() for queue in topology.queues if queue.purpose == "dead"}
-    there = [each for each in sorted({*declared, unroutable_dead(router.name)}) if await _is_there(transport, each)]
+    declared = {queue.name for _, topology in router.topology().values() for queue in topology.queues if queue.role == "dead"}
+    there = [each for each in sorted({*declared, unroutable_queue(router.name)}) if await _is_there(transport, each)]
     if not there:
         raise NotFound(f"{target} has no dead-letter queue on this broker; it gets them when it is first served")
     return there
@@ -87,7 +87,7 @@ async def _check_is_there(transport: Transport, queue: str, settings: Settings) 
     try:
         await transport.depth(queue)
     except NotFound as error:
-        there: list[QueueState] = []
+        there: list[QueueStatus] = []
         with suppress(BusError):  # who may not list them has the error without what was perhaps meant
             there = await _dead_queues(settings)
         raise NotFound(f"{error}{did_you_mean(queue, [each.name for each in there])}") from None
@@ -116,19 +116,19 @@ async def _listed(settings: Settings, service: str | None) -> list[str]:
     return sorted(names)
 
 
-async def _dead_queues(settings: Settings, service: str | None = None) -> list[QueueState]:
+async def _dead_queues(settings: Settings, service: str | None = None) -> list[QueueStatus]:
     """Those that the management API lists."""
-    seen = await picture(Where.of(settings, renew=False), Wanted(service=service))
-    return [each for each in seen.queues if each.purpose == "dead"]
+    seen = await inspect_queues(BrokerAddress.of(settings, renew=False), QueueFilter(service=service))
+    return [each for each in seen.queues if each.role == "dead"]
 
 
-async def look_everywhere(transport: Transport, queues: Sequence[str], selection: Selection, *, scan: int) -> Looked:
+async def look_everywhere(transport: Transport, queues: Sequence[str], selection: Selection, *, scan: int) -> BrowseResult:
     """Look into each, one after the other; all that is meant together, by the time of death."""
-    looks = [await look_into(transport, each, selection, limit=scan, most=scan) for each in queues]
+    looks = [await browse_queue(transport, each, selection, limit=scan, most=scan) for each in queues]
     letters = sorted((letter for look in looks for letter in look.letters), key=lambda letter: letter.record.last_at or 0)
-    return Looked(
+    return BrowseResult(
         letters=tuple(letters),
         matching=len(letters),
-        unseen=sum(look.unseen for look in looks),
-        seen=Seen().add(look.seen for look in looks),
+        not_scanned=sum(look.not_scanned for look in looks),
+        seen=ObservedValues().add(look.seen for look in looks),
     )

@@ -15,9 +15,9 @@ from bus.cli.output import print_json, say
 from bus.errors import BusError, NotFound, ResourceExhausted
 from bus.messaging.ports.transport import Accepted, Transport
 from bus.messaging.topology.addresses import dead_letter_address
-from bus.operations.dead_letters import Purged, Replayed, Replaying, Selection, purge, replay
+from bus.operations.dead_letters import PurgeReport, ReplayOptions, ReplayReport, Selection, purge, replay
 from bus.operations.dead_letters.replay import WINDOW
-from bus.runtime.security import operator_of
+from bus.runtime.security import operator_signer
 from bus.settings import load_settings
 
 __all__ = ["import_", "purge_", "replay_"]
@@ -63,11 +63,11 @@ def replay_(
     wanted = selected(ids=ids, types=type_, codes=code, since=since, until=until, correlation_id=correlation_id)
     demand_a_choice(wanted, everything or bool(queue) or bool(service))
     settings = load_settings()
-    results: dict[str, Replayed] = {}
+    results: dict[str, ReplayReport] = {}
 
     async def work(transport: Transport, names: list[str]) -> None:
-        word = await operator_of(settings, actor=who(), reason=reason) if extend is not None else None
-        how = Replaying(by=who(), extend=extend, countersign=word, rate=rate, window=window, most=scan, dry_run=dry_run)
+        word = await operator_signer(settings, actor=who(), reason=reason) if extend is not None else None
+        how = ReplayOptions(by=who(), extend=extend, countersign=word, rate=rate, window=window, most=scan, dry_run=dry_run)
         for name in names:
             with progress(name, await transport.depth(name), results) as update:
                 await replay(transport, name, wanted, how=how, on_progress=update)
@@ -77,7 +77,7 @@ def replay_(
     try:
         run(work, service, queue)
     finally:  # interrupted, too
-        moved = {name: each.replayed for name, each in results.items() if each.replayed or each.doubtful}
+        moved = {name: each.replayed for name, each in results.items() if each.replayed or each.uncertain}
         if moved and not dry_run:
             audited("replayed", **moved, **({"extended": extend, "reason": reason} if extend is not None else {}))
     tell_replayed(results, wanted, dry_run=dry_run, as_json=as_json)
@@ -115,7 +115,7 @@ def purge_(
         typer.confirm(f"Delete {letters_of(len(found.letters))} for good?", abort=True, err=True)
     exactly = Selection(keys=frozenset(each.key for each in found.letters))
 
-    results: dict[str, Purged] = {}
+    results: dict[str, PurgeReport] = {}
 
     async def work(transport: Transport, names: list[str]) -> None:
         for name in names:

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from bus.cli.output import escaped, harmless, say
 from bus.errors import BusError
-from bus.operations.dead_letters import Letter
-from bus.runtime.security import cipher_of
+from bus.operations.dead_letters import DeadLetter
+from bus.runtime.security import cipher_from_settings
 from bus.security.encryption import ENCRYPTION
 from bus.settings import load_settings
 
@@ -25,7 +25,7 @@ WIDE = 140
 UNKNOWN = "-"
 
 
-def listing(letters: Sequence[Letter], console: Console) -> None:
+def listing(letters: Sequence[DeadLetter], console: Console) -> None:
     """A table; ids stand in full, since they are what the next command takes."""
     if console.width < WIDE:
         narrow(letters, console)
@@ -38,7 +38,7 @@ def listing(letters: Sequence[Letter], console: Console) -> None:
     console.print(table)
 
 
-def narrow(letters: Sequence[Letter], console: Console) -> None:
+def narrow(letters: Sequence[DeadLetter], console: Console) -> None:
     """Two lines for each: what happened, and the two ids."""
     console.print(f"{'time':19}  {'attempts':>8}  type, code", style="bold", highlight=False)
     console.print(f"{'id':36}  correlation id", style="bold", highlight=False)
@@ -48,13 +48,13 @@ def narrow(letters: Sequence[Letter], console: Console) -> None:
         console.print(Text(f"{harmless(letter.id):36}  {harmless(letter.correlation_id)}", style="dim"), soft_wrap=True)
 
 
-def row(letter: Letter) -> tuple[str, str, str, str]:
+def row(letter: DeadLetter) -> tuple[str, str, str, str]:
     """Time, type, code and attempts."""
     record = letter.record
     return moment(record.last_at), harmless(letter.type) or UNKNOWN, harmless(record.code), str(record.attempts or UNKNOWN)
 
 
-def details(letter: Letter, *, now: int) -> Table:
+def details(letter: DeadLetter, *, now: int) -> Table:
     """Everything but the payload; `now` in ms."""
     grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     grid.add_column(style="bold", no_wrap=True)
@@ -64,7 +64,7 @@ def details(letter: Letter, *, now: int) -> Table:
     return grid
 
 
-def facts(letter: Letter, now: int) -> Iterator[tuple[str, str]]:
+def facts(letter: DeadLetter, now: int) -> Iterator[tuple[str, str]]:
     """What the record and the envelope say, for an operator."""
     envelope, record = letter.envelope, letter.record
     yield "id", letter.id
@@ -84,7 +84,7 @@ def facts(letter: Letter, now: int) -> Iterator[tuple[str, str]]:
     yield "given up by", giver(letter)
 
 
-def giver(letter: Letter) -> str:
+def giver(letter: DeadLetter) -> str:
     """The worker, or the broker."""
     record = letter.record
     if record.by != "worker":
@@ -93,25 +93,25 @@ def giver(letter: Letter) -> str:
     return f"{service or UNKNOWN} on {record.host or UNKNOWN} with trunkline {record.trunkline or UNKNOWN}"
 
 
-def others(letter: Letter) -> Iterator[tuple[str, str]]:
+def others(letter: DeadLetter) -> Iterator[tuple[str, str]]:
     """The headers beside the record's."""
     for name, value in sorted(letter.headers.items()):
         if not name.startswith("dead-") and name != "first-failed-at":
             yield f"header {name}", moment(value) if name == "replayed-at" and isinstance(value, int) else str(value)
 
 
-def opened(letter: Letter) -> Letter:
+def opened(letter: DeadLetter) -> DeadLetter:
     """With its payload decrypted, where it is encrypted and the keys are at hand; else as it lies there, and why is said."""
     if ENCRYPTION not in letter.envelope.headers:
         return letter
     try:
-        return replace(letter, envelope=cipher_of(load_settings()).open(letter.envelope))
+        return replace(letter, envelope=cipher_from_settings(load_settings()).decrypt(letter.envelope))
     except BusError as error:
         say(f"shown as it lies there: {error}")
         return letter
 
 
-def payload(letter: Letter) -> str:
+def payload(letter: DeadLetter) -> str:
     """The body as it may be shown on a terminal: indented where it is JSON, else as its bytes are written in Python."""
     try:
         return escaped(json.dumps(json.loads(letter.envelope.body), ensure_ascii=False, indent=2))
@@ -129,7 +129,7 @@ def moment(milliseconds: int | None) -> str:
         return f"{milliseconds} ms"
 
 
-def as_value(letter: Letter, *, headers: bool = False, body: bool = False) -> dict[str, Any]:
+def as_value(letter: DeadLetter, *, headers: bool = False, body: bool = False) -> dict[str, Any]:
     """For programs; times in milliseconds since the epoch, null for what nobody noted, the body in base64."""
     envelope = letter.envelope
     value: dict[str, Any] = {

@@ -9,7 +9,7 @@ from bus.messaging.envelope import Envelope
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.model import Queue, Topology
 
-__all__ = ["Accepted", "Consumption", "Delivery", "Observer", "Outcome", "Refused", "Returned", "Transport"]
+__all__ = ["Accepted", "ConsumerHandle", "Delivery", "ReturnListener", "PublishOutcome", "Nacked", "Returned", "Transport"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +25,13 @@ class Returned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class Nacked:
     """The broker said no: a queue is full."""
 
     reason: str
 
 
-Outcome = Accepted | Returned | Refused
+PublishOutcome = Accepted | Returned | Nacked
 
 
 class Delivery(Protocol):
@@ -64,23 +64,23 @@ class Delivery(Protocol):
         ...
 
 
-class Observer(Protocol):
+class ReturnListener(Protocol):
     """Who hears of what concerns no single call."""
 
-    def returned(self, message_id: str, reason: str) -> None:
+    def on_return(self, message_id: str, reason: str) -> None:
         """An unconfirmed mandatory message came back: no queue takes it."""
         ...
 
-    def failed(self, message_id: str, error: BusError) -> None:
+    def on_publish_failed(self, message_id: str, error: BusError) -> None:
         """An unconfirmed message was written, and the broker has refused or dropped it; or may have, where `error` says so."""
         ...
 
-    def lost(self) -> None:
+    def on_connection_lost(self) -> None:
         """The connection that carries requests and replies is gone; replies under way will not come."""
         ...
 
 
-class Consumption(Protocol):
+class ConsumerHandle(Protocol):
     """A supervised consumer: it ends only when it is told to."""
 
     @property
@@ -94,7 +94,7 @@ class Consumption(Protocol):
         ...
 
     @property
-    def trouble(self) -> str | None:
+    def last_error(self) -> str | None:
         """Why it is not ready, in one line without secrets; None while nothing has gone wrong since it last was."""
         ...
 
@@ -123,7 +123,7 @@ class Transport(Protocol):
         """Whether its broker tells by RabbitMQ's management API what counts for its queues."""
         ...
 
-    async def start(self, observer: Observer, *, timeout: float) -> None:
+    async def start(self, observer: ReturnListener, *, timeout: float) -> None:
         """Connect. Raises `Unavailable` (nobody there in `timeout` seconds) or `Unauthenticated` (at once)."""
         ...
 
@@ -138,7 +138,7 @@ class Transport(Protocol):
         """Messages that are ready in a queue now. `NotFound` where there is no such queue; `Unavailable`."""
         ...
 
-    async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> Outcome:
+    async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> PublishOutcome:
         """Send one message, at least once, and say what became of it within `timeout` seconds.
 
         `address.confirmed`: returns after the broker's confirm. The same id may be in flight twice, and each send
@@ -153,7 +153,7 @@ class Transport(Protocol):
         """
         ...
 
-    def heeds_patience(self, queue: Queue) -> bool:
+    def supports_consumer_timeout(self, queue: Queue) -> bool:
         """Whether the broker leaves a message of this queue with its consumer for as long as that says. Ask it once it is connected."""
         ...
 
@@ -165,8 +165,8 @@ class Transport(Protocol):
         prefetch: int,
         on_delivery: Callable[[Delivery], None],
         acks: bool = True,
-        patience: float | None = None,
-    ) -> Consumption:
+        consumer_timeout: float | None = None,
+    ) -> ConsumerHandle:
         """Consume, supervised, at least once; declares `topology` first, and again whenever it has to start anew.
 
         At most `prefetch` unacked deliveries at a time (0: no limit). `acks=False`: the broker forgets a message as it

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from bus.contracts.contract import Kind
-from bus.messaging.topology.names import DEAD, EVENTS, JOBS, REPLIES, REQUESTS, UPDATES, retry_tier, return_exchange, service_of
+from bus.messaging.topology.names import DEAD, EVENTS, JOBS, REPLIES, REQUESTS, UPDATES, retry_return_exchange, retry_tier, service_of
 
 __all__ = ["Address", "address_of", "dead_letter_address", "replay_address", "reply_address", "retry_address"]
 
@@ -57,4 +57,4 @@ def dead_letter_address(queue: str) -> Address:
 
 def replay_address(queue: str) -> Address:
     """From the dead letters back into the work queue `queue` alone: not to the other subscribers of an event."""
-    return Address(exchange=return_exchange(service_of(queue)), routing_key=queue)
+    return Address(exchange=retry_return_exchange(service_of(queue)), routing_key=queue)

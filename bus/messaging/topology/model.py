@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Literal, TypeVar
 
-__all__ = ["Binding", "Exchange", "Purpose", "Queue", "Topology", "merged"]
+__all__ = ["Binding", "Exchange", "QueueRole", "Queue", "Topology", "merge"]
 
 Argument = str | int
 T = TypeVar("T")
-Purpose = Literal["requests", "replies", "jobs", "events", "retry", "dead"]
+QueueRole = Literal["requests", "replies", "jobs", "events", "retry", "dead"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class Queue:
     """A queue. `purpose` is ours: it decides the connection that a transport consumes it on."""
 
     name: str
-    purpose: Purpose
+    role: QueueRole
     durable: bool = True
     exclusive: bool = False
     arguments: Mapping[str, Argument] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Topology:
         )
 
 
-def merged(topologies: Iterable[Topology]) -> Topology:
+def merge(topologies: Iterable[Topology]) -> Topology:
     """All of them, each value once."""
     return reduce(Topology.__or__, topologies, Topology())
 

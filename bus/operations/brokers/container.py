@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from bus.errors import ConfigurationError, Unavailable
-from bus.operations.brokers.ports import greets
+from bus.operations.brokers.ports import speaks_amqp
 from bus.operations.management_api import Management
 
 try:
@@ -19,8 +19,8 @@ __all__ = ["ContainerBroker"]
 IMAGE = "rabbitmq:4-management"
 USER = "bus"
 AMQP_PORT, MANAGEMENT_PORT = 5672, 15672
-START_DEADLINE = 60.0  # seconds from the container's start until it answers; 5 to 10 when idle
-POLL = 0.1  # seconds between two looks
+START_TIMEOUT_SECONDS = 60.0  # seconds from the container's start until it answers; 5 to 10 when idle
+POLL_INTERVAL_SECONDS = 0.1  # seconds between two looks
 ADVICE = (
     "Fetch its image, or let the engine reach a registry; where it is testcontainers' own ryuk that cannot be had, "
     "set TESTCONTAINERS_RYUK_DISABLED=true"
@@ -51,7 +51,7 @@ class ContainerBroker:
     @property
     def running(self) -> bool:
         """Whether it answers."""
-        return self._container is not None and greets(self._host, self._ports[AMQP_PORT])
+        return self._container is not None and speaks_amqp(self._host, self._ports[AMQP_PORT])
 
     def describe(self) -> str:
         """What this is, without the password."""
@@ -98,9 +98,9 @@ class ContainerBroker:
         self._ports = {port: int(container.get_exposed_port(port)) for port in self._ports}
 
     async def _ready(self) -> None:
-        deadline = time.monotonic() + START_DEADLINE
-        while not await asyncio.to_thread(greets, self._host, self._ports[AMQP_PORT]):
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not await asyncio.to_thread(speaks_amqp, self._host, self._ports[AMQP_PORT]):
             if time.monotonic() > deadline:
-                raise Unavailable(f"the container {self._image} did not answer on its AMQP port within {START_DEADLINE:g} s")
-            await asyncio.sleep(POLL)
+                raise Unavailable(f"the container {self._image} did not answer on its AMQP port within {START_TIMEOUT_SECONDS:g} s")
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
         await Management(self.management_url, self.url).call("GET", "whoami")

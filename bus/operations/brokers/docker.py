@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 __all__ = ["engine_answers"]
 
 PING = b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n"
-TIMEOUT = 2.0  # seconds; it answers in milliseconds
+TIMEOUT_SECONDS = 2.0  # seconds; it answers in milliseconds
 DOCKER_PORT = 2375
 
 
@@ -42,11 +42,11 @@ def connect(address: str) -> socket.socket:
     """An open connection to it; `OSError` where there is none, `ValueError` for another kind of address."""
     parts = urlsplit(address)
     if parts.scheme == "tcp":
-        return socket.create_connection((parts.hostname or "localhost", parts.port or DOCKER_PORT), TIMEOUT)
+        return socket.create_connection((parts.hostname or "localhost", parts.port or DOCKER_PORT), TIMEOUT_SECONDS)
     if parts.scheme != "unix" or not Path(parts.path).exists():
         raise ValueError(address)
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(TIMEOUT)
+    connection.settimeout(TIMEOUT_SECONDS)
     try:
         connection.connect(parts.path)
     except OSError:

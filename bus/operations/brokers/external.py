@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-__all__ = ["NamedBroker"]
+__all__ = ["ExternalBroker"]
 
 
 @dataclass(frozen=True)
-class NamedBroker:
+class ExternalBroker:
     """The RabbitMQ behind a URL; starting and stopping it is somebody else's business."""
 
     url: str = field(repr=False)

@@ -22,15 +22,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-GRACE = 15.0  # seconds for an orderly end; a node with thousands of queues needs a few
-EPMD_DEADLINE = 10.0  # seconds; it takes a few milliseconds on an idle machine
-TURN = 0.1  # seconds between two looks at the node; bounds how late its own end is noticed
+STOP_GRACE_SECONDS = 15.0  # seconds for an orderly end; a node with thousands of queues needs a few
+EPMD_TIMEOUT_SECONDS = 10.0  # seconds; it takes a few milliseconds on an idle machine
+POLL_INTERVAL_SECONDS = 0.1  # seconds between two looks at the node; bounds how late its own end is noticed
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def main(directory: str, epmd: str, server: str) -> int:
     """Start both, then watch the owner, the node and the wish to stop; 0 after an orderly end."""
-    wanted = Stop()
+    wanted = StopSignal()
     name_server = start([epmd, "-address", "127.0.0.1"])
     try:
         wait_for_port(int(os.environ["ERL_EPMD_PORT"]), name_server)
@@ -41,7 +41,7 @@ def main(directory: str, epmd: str, server: str) -> int:
         end(name_server)
 
 
-class Stop:
+class StopSignal:
     """Becomes true when SIGTERM or SIGINT arrives."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ def death_wish() -> Callable[[], object] | None:
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     """Return once `port` accepts; the node must find this name server, or it would start one that nobody ends."""
-    deadline = time.monotonic() + EPMD_DEADLINE
+    deadline = time.monotonic() + EPMD_TIMEOUT_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
             return
@@ -76,7 +76,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     sys.exit(f"guard: epmd did not open port {port}")
 
 
-def watch(node: subprocess.Popen[bytes], wanted: Stop, directory: Path) -> int:
+def watch(node: subprocess.Popen[bytes], wanted: StopSignal, directory: Path) -> int:
     """Until the node ends, a stop is wanted, or the owner is gone."""
     while node.poll() is None:
         if wanted.asked:
@@ -90,7 +90,7 @@ def watch(node: subprocess.Popen[bytes], wanted: Stop, directory: Path) -> int:
 
 def owner_is_gone() -> bool:
     """Whether the pipe to the owner has ended; waits for at most `TURN`."""
-    readable, _, _ = select.select([sys.stdin], [], [], TURN)
+    readable, _, _ = select.select([sys.stdin], [], [], POLL_INTERVAL_SECONDS)
     return bool(readable) and not os.read(sys.stdin.fileno(), 1)
 
 
@@ -98,7 +98,7 @@ def stop(node: subprocess.Popen[bytes]) -> int:
     """End the node in order, or by force after `GRACE`."""
     node.terminate()
     try:
-        node.wait(GRACE)
+        node.wait(STOP_GRACE_SECONDS)
     except subprocess.TimeoutExpired:
         end(node)
         return 1

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from bus.errors import Unavailable
 
-__all__ = ["LOOPBACK", "accepts", "free_ports", "greets"]
+__all__ = ["LOOPBACK", "accepts", "free_ports", "speaks_amqp"]
 
 LOOPBACK = "127.0.0.1"
-LOWEST = 20_000
+MIN_PORT = 20_000
 # Linux's and IANA's usual first port for outgoing connections. Above it a client that keeps dialling a broker which is
 # down can be given the very port that it dials, and then talks to itself and holds the port against the broker.
 FIRST_EPHEMERAL = 32_768
@@ -21,7 +21,7 @@ METHOD_FRAME = b"\x01"
 
 def free_ports(count: int, chance: random.Random | None = None) -> list[int]:
     """`count` different ports on which nothing listens; `Unavailable` where there are not so many."""
-    candidates = range(LOWEST, max(first_ephemeral(), LOWEST + 1_000))
+    candidates = range(MIN_PORT, max(first_ephemeral(), MIN_PORT + 1_000))
     order = (chance or random.SystemRandom()).sample(candidates, len(candidates))
     found = [port for _, port in zip(range(count), filter(bindable, order), strict=False)]
     if len(found) < count:
@@ -54,7 +54,7 @@ def accepts(port: int) -> bool:
     return False
 
 
-def greets(host: str, port: int) -> bool:
+def speaks_amqp(host: str, port: int) -> bool:
     """Whether an AMQP 0-9-1 broker answers there: with a method frame, which is Connection.Start."""
     with contextlib.suppress(OSError), socket.create_connection((host, port), 0.5) as connection:
         connection.sendall(PROTOCOL_HEADER)

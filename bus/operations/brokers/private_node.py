@@ -22,15 +22,15 @@ from pathlib import Path
 from bus.errors import ConfigurationError, Unavailable
 from bus.operations.brokers import node_guard
 from bus.operations.brokers.installation import Installation
-from bus.operations.brokers.ports import LOOPBACK, accepts, free_ports, greets
+from bus.operations.brokers.ports import LOOPBACK, accepts, free_ports, speaks_amqp
 from bus.operations.management_api import Management
 
 __all__ = ["PrivateNode"]
 
-START_DEADLINE = 60.0  # seconds; 4 to 5 on two idle cores, and several nodes may start at once
-STOP_DEADLINE = node_guard.GRACE + 5.0  # seconds; the guard ends the node by force before
-CTL_DEADLINE = 30.0  # seconds for one rabbitmqctl; it starts an Erlang of its own, about 1 s
-POLL = 0.02  # seconds between two looks at something that is awaited
+START_TIMEOUT_SECONDS = 60.0  # seconds; 4 to 5 on two idle cores, and several nodes may start at once
+STOP_TIMEOUT_SECONDS = node_guard.STOP_GRACE_SECONDS + 5.0  # seconds; the guard ends the node by force before
+CTL_TIMEOUT_SECONDS = 30.0  # seconds for one rabbitmqctl; it starts an Erlang of its own, about 1 s
+POLL_INTERVAL_SECONDS = 0.02  # seconds between two looks at something that is awaited
 LOG_LINES = 15
 USER = "bus"
 
@@ -137,7 +137,7 @@ class PrivateNode:
         if pid := self.pids.get("node"):
             os.kill(pid, signal.SIGCONT)
 
-    async def ctl(self, *arguments: str, timeout: float = CTL_DEADLINE) -> str:
+    async def ctl(self, *arguments: str, timeout: float = CTL_TIMEOUT_SECONDS) -> str:
         """What `rabbitmqctl -q <arguments>` prints; `Unavailable` with its complaint where it fails or takes too long."""
         process = await asyncio.create_subprocess_exec(
             self._installation.ctl,
@@ -216,8 +216,8 @@ class PrivateNode:
 
     async def _ready(self) -> None:
         """AMQP greets (RabbitMQ opens its listeners last), then the UI's API takes the password."""
-        await self._until(lambda: self._ended() or greets(LOOPBACK, self.port), START_DEADLINE, "answer on its AMQP port")
-        await self._until(lambda: self._ended() or accepts(self.management_port), START_DEADLINE, "open its management port")
+        await self._until(lambda: self._ended() or speaks_amqp(LOOPBACK, self.port), START_TIMEOUT_SECONDS, "answer on its AMQP port")
+        await self._until(lambda: self._ended() or accepts(self.management_port), START_TIMEOUT_SECONDS, "open its management port")
         await Management(self.management_url, self.url).call("GET", "whoami")
 
     def _ended(self) -> bool:
@@ -230,13 +230,13 @@ class PrivateNode:
         while not await asyncio.to_thread(condition):
             if time.monotonic() > deadline:
                 raise Unavailable(f"the private RabbitMQ node did not {what} within {seconds:g} s.{self._log()}")
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
     def _log(self) -> str:
         """What it wrote before it failed, and what to do."""
         written = [self.directory / "output.log", *sorted(self.directory.glob("log/*.log"))]
         advice = "Check its `config`, free memory and disk; or set BUS_URL to a RabbitMQ that runs."
-        return "\n".join([f" {advice} It wrote:", *telling(written)])
+        return "\n".join([f" {advice} It wrote:", *startup_error_lines(written)])
 
     async def _end(self, how: signal.Signals) -> None:
         """Signal the guard to end the node in order, or kill the whole group; then wait until nothing of it is left."""
@@ -245,22 +245,22 @@ class PrivateNode:
         guarding, self._guard = self._guard, None
         if how is signal.SIGTERM:
             guarding.terminate()
-            await self._gone(guarding, STOP_DEADLINE)
+            await self._gone(guarding, STOP_TIMEOUT_SECONDS)
         if guarding.poll() is None:
             os.killpg(guarding.pid, signal.SIGKILL)
-        await self._gone(guarding, STOP_DEADLINE)
+        await self._gone(guarding, STOP_TIMEOUT_SECONDS)
         if guarding.stdin:
             guarding.stdin.close()
         ports = (self.port, self.management_port, self._dist_port, self._epmd_port)
-        await self._until(lambda: not any(map(accepts, ports)), STOP_DEADLINE, "let go of its ports")
+        await self._until(lambda: not any(map(accepts, ports)), STOP_TIMEOUT_SECONDS, "let go of its ports")
 
     async def _gone(self, process: subprocess.Popen[bytes], seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while process.poll() is None and time.monotonic() < deadline:
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
 
-def telling(files: list[Path]) -> list[str]:
+def startup_error_lines(files: list[Path]) -> list[str]:
     """The lines before RabbitMQ's first `BOOT FAILED`, where it says why; pages of supervisors' reports follow it. Else the last lines."""
     lines = [line for file in files if file.exists() for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
     end = next((number for number, line in enumerate(lines) if "BOOT FAILED" in line), len(lines))

@@ -1,25 +1,29 @@
 """Dead letters: what each says of its failure, and an operator's hands on them."""
 
 from bus.messaging.fault_record import FaultRecord
-from bus.operations.dead_letters.browse import MOST_LOOKED_AT, Looked, look, look_into
+from bus.operations.dead_letters.browse import MAX_BROWSED, BrowseResult, browse, browse_queue
 from bus.operations.dead_letters.purge import purge
-from bus.operations.dead_letters.replay import Replaying, replay
-from bus.operations.dead_letters.reports import Purged, Replayed
-from bus.operations.dead_letters.selection import EVERYTHING, Letter, Seen, Selection
+from bus.operations.dead_letters.replay import ReplayOptions, replay
+from bus.operations.dead_letters.reports import PurgeReport, ReplayReport
+from bus.operations.dead_letters.selection import EVERYTHING, DeadLetter, ObservedValues, Selection
 
 __all__ = [
     "EVERYTHING",
-    "MOST_LOOKED_AT",
+    "MAX_BROWSED",
     "FaultRecord",
+    "DeadLetter",
     "Letter",
-    "Looked",
-    "Purged",
-    "Replayed",
-    "Replaying",
-    "Seen",
+    "BrowseResult",
+    "PurgeReport",
+    "ReplayReport",
+    "ReplayOptions",
+    "ObservedValues",
     "Selection",
-    "look",
-    "look_into",
+    "browse",
+    "browse_queue",
     "purge",
     "replay",
 ]
+
+Letter = DeadLetter
+"""The former name of `DeadLetter`; the next minor version removes it."""

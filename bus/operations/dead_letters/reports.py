@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from bus.errors import BusError
-from bus.operations.dead_letters.selection import Seen
+from bus.operations.dead_letters.selection import ObservedValues
 
-__all__ = ["Purged", "Replayed"]
+__all__ = ["PurgeReport", "ReplayReport"]
 
 
 @dataclass(slots=True, kw_only=True)
-class Replayed:
+class ReplayReport:
     """What a replay of one queue did."""
 
     matched: int = 0
@@ -19,22 +19,22 @@ class Replayed:
     """In a dry run: that would be."""
     expired: int = 0
     """Refused, since nobody should act on them any more."""
-    unsigned: int = 0
+    needs_operator: int = 0
     """Expired, and refused more time: no operator signed for it, or they did so too often."""
-    homeless: int = 0
+    no_queue: int = 0
     """Refused, since their work queue is not there."""
-    doubtful: int = 0
+    uncertain: int = 0
     """Sent, and possibly still among the dead letters as well: the connection went before confirm or ack was sure."""
-    unseen: int = 0
+    not_scanned: int = 0
     """Not looked at: too many that are not meant, or stay, were in front of them."""
     failure: BusError | None = None
     """What ended it early; what was not moved is where it was."""
-    seen: Seen = field(default_factory=Seen, compare=False, repr=False)
+    seen: ObservedValues = field(default_factory=ObservedValues, compare=False, repr=False)
     """What all that were looked at have, meant or not."""
 
 
 @contextmanager
-def recording_failure(done: "Replayed | Purged") -> Iterator[None]:
+def recording_failure(done: "ReplayReport | PurgeReport") -> Iterator[None]:
     """What ends it early is in the result, once there is one."""
     try:
         yield
@@ -45,10 +45,10 @@ def recording_failure(done: "Replayed | Purged") -> Iterator[None]:
 
 
 @dataclass(slots=True, kw_only=True)
-class Purged:
+class PurgeReport:
     """What a purge of one queue did."""
 
     matched: int = 0
     deleted: int = 0
-    unseen: int = 0
+    not_scanned: int = 0
     failure: BusError | None = None

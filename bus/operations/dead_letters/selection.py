@@ -7,11 +7,11 @@ from typing import Any
 from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import FaultRecord
 
-__all__ = ["EVERYTHING", "Letter", "Seen", "Selection"]
+__all__ = ["EVERYTHING", "DeadLetter", "ObservedValues", "Selection"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
+class DeadLetter:
     """A dead letter: the message, and why it is here."""
 
     envelope: Envelope
@@ -68,7 +68,7 @@ class Selection:
         """Whether nothing is given, so that all fit."""
         return self == EVERYTHING
 
-    def fits(self, letter: Letter) -> bool:
+    def fits(self, letter: DeadLetter) -> bool:
         """Whether this one is meant."""
         return (
             _among(letter.id, self.ids)
@@ -94,7 +94,7 @@ EVERYTHING = Selection()
 
 
 @dataclass(slots=True, kw_only=True)
-class Seen:
+class ObservedValues:
     """What letters that were looked at have, meant or not: what was asked for and none has was perhaps mistyped."""
 
     types: set[str] = field(default_factory=set)
@@ -102,14 +102,14 @@ class Seen:
     ids: set[str] = field(default_factory=set)
     """Of those that were asked for."""
 
-    def note(self, letter: Letter, wanted: Selection) -> None:
+    def note(self, letter: DeadLetter, wanted: Selection) -> None:
         """Take in one more."""
         self.types.add(letter.type)
         self.codes.add(letter.record.code)
         if letter.id in wanted.ids:
             self.ids.add(letter.id)
 
-    def add(self, others: Iterable["Seen"]) -> "Seen":
+    def add(self, others: Iterable["ObservedValues"]) -> "ObservedValues":
         """This, with what others have seen."""
         for each in others:
             self.types |= each.types

@@ -12,33 +12,33 @@ from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 from bus.messaging.topology.model import Binding, Queue
 from bus.operations.management_api import Management, usual_address
 from bus.settings import Settings
-from bus.transports.rabbitmq.consumer_timeout import heeds_patience
+from bus.transports.rabbitmq.consumer_timeout import supports_consumer_timeout
 from bus.transports.rabbitmq.handshake import probe, vhost_of
 
 __all__ = [
     "CONSUMER_TIMEOUT",
-    "Held",
-    "HeldExchange",
-    "HeldQueue",
-    "effective",
+    "BrokerState",
+    "ActualExchange",
+    "ActualQueue",
+    "effective_arguments",
     "management_of",
     "policies_for",
     "policy_of",
-    "read",
-    "totals",
+    "read_broker_state",
+    "queue_totals",
 ]
 
 Setting = str | int
 CONSUMER_TIMEOUT = "consumer-timeout"
 """Of policies; milliseconds."""
-LEAST = frozenset({CONSUMER_TIMEOUT, "delivery-limit", "expires", "max-length", "max-length-bytes", "message-ttl"})
+SMALLER_WINS = frozenset({CONSUMER_TIMEOUT, "delivery-limit", "expires", "max-length", "max-length-bytes", "message-ttl"})
 """Where an argument and a policy both say something of these, RabbitMQ takes the smaller; of all else the argument."""
 TOTALS = "?disable_stats=true&enable_queue_totals=true"
 """What RabbitMQ has of a queue at hand, which but for its totals is as it is now. With statistics all is some seconds old."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeldExchange:
+class ActualExchange:
     """An exchange as it is."""
 
     kind: str
@@ -49,7 +49,7 @@ class HeldExchange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeldQueue:
+class ActualQueue:
     """A queue as it is."""
 
     kind: str
@@ -65,28 +65,28 @@ class HeldQueue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class BrokerState:
     """A virtual host's exchanges, queues and bindings."""
 
-    exchanges: Mapping[str, HeldExchange]
-    queues: Mapping[str, HeldQueue]
+    exchanges: Mapping[str, ActualExchange]
+    queues: Mapping[str, ActualQueue]
     bindings: frozenset[Binding]
     default_kind: str = "classic"
     """What a queue becomes that is declared without a type."""
-    heeds_patience: bool = False
+    supports_consumer_timeout: bool = False
     """Whether its consumers of quorum queues say themselves for how long they may hold a message."""
-    unseen: tuple[str, ...] = ()
+    not_read: tuple[str, ...] = ()
     """What could not be looked at, and why."""
 
 
-def effective(queue: HeldQueue) -> dict[str, Setting]:
+def effective_arguments(queue: ActualQueue) -> dict[str, Setting]:
     """What counts for a queue, of its arguments and policies, by the names that policies have: `delivery-limit`."""
     arguments = {name.removeprefix("x-"): value for name, value in queue.arguments.items() if name.startswith("x-")}
-    both = {name: min(value, queue.policy[name]) for name, value in arguments.items() if name in LEAST and name in queue.policy}
+    both = {name: min(value, queue.policy[name]) for name, value in arguments.items() if name in SMALLER_WINS and name in queue.policy}
     return {**queue.policy, **arguments, **both}
 
 
-async def read(settings: Settings) -> Held:
+async def read_broker_state(settings: Settings) -> BrokerState:
     """Look once.
 
     Raises as `probe` where AMQP does not answer, `Unavailable` or `Unauthenticated` where the management API does not, and
@@ -100,7 +100,8 @@ async def read(settings: Settings) -> Held:
         if overview.get("cluster_name") != server.cluster:
             raise ConfigurationError(f"BUS_URL and the management API on {api.where} are two brokers; set BUS_MANAGEMENT_URL")
         return replace(
-            await _read(api, _vhost(url)), heeds_patience=heeds_patience({"product": server.product, "version": server.version}, "quorum")
+            await _read(api, _vhost(url)),
+            supports_consumer_timeout=supports_consumer_timeout({"product": server.product, "version": server.version}, "quorum"),
         )
     except Unavailable as error:
         raise Unavailable(f"{error}; BUS_MANAGEMENT_URL says where it is") from error
@@ -115,7 +116,7 @@ async def policies_for(queue: Queue, settings: Settings) -> Mapping[str, Any]:
     return policy_of(queue.name, str(queue.arguments.get("x-queue-type", "classic")), policies, operators)
 
 
-async def totals(settings: Settings) -> dict[str, int]:
+async def queue_totals(settings: Settings) -> dict[str, int]:
     """By queue all messages that it holds: ready, unacked, and on their way to the dead letters; up to 5 s old. Raises as `read`."""
     rows = await management_of(settings).call("GET", f"queues/{_vhost(settings.url.get_secret_value())}{TOTALS}&columns=name,messages")
     return {row["name"]: row.get("messages") or 0 for row in rows}
@@ -132,21 +133,21 @@ def _vhost(url: str) -> str:
     return quote(vhost_of(url), safe="")
 
 
-async def _read(api: Management, vhost: str) -> Held:
+async def _read(api: Management, vhost: str) -> BrokerState:
     kinds = ("exchanges", "queues", "bindings", "policies", "operator-policies")
     lists = await asyncio.gather(*(api.call("GET", f"{kind}/{vhost}{TOTALS if kind == 'queues' else ''}") for kind in kinds))
     exchanges, queues, bindings, policies, operators = lists
-    return Held(
+    return BrokerState(
         exchanges={each["name"]: _exchange(each) for each in exchanges},
         queues={each["name"]: _queue(each, policies, operators) for each in queues},
         bindings=frozenset(_bindings(bindings)),
         default_kind=await _default_kind(api, vhost),
-        unseen=tuple(_illegible([*policies, *operators])),
+        not_read=tuple(_illegible([*policies, *operators])),
     )
 
 
-def _exchange(row: Mapping[str, Any]) -> HeldExchange:
-    return HeldExchange(
+def _exchange(row: Mapping[str, Any]) -> ActualExchange:
+    return ActualExchange(
         kind=row["type"],
         durable=row["durable"],
         auto_delete=row["auto_delete"],
@@ -155,9 +156,9 @@ def _exchange(row: Mapping[str, Any]) -> HeldExchange:
     )
 
 
-def _queue(row: Mapping[str, Any], policies: Sequence[Mapping[str, Any]], operators: Sequence[Mapping[str, Any]]) -> HeldQueue:
+def _queue(row: Mapping[str, Any], policies: Sequence[Mapping[str, Any]], operators: Sequence[Mapping[str, Any]]) -> ActualQueue:
     known = row.get("effective_policy_definition")  # RabbitMQ 4 says it at once, older ones only in their statistics
-    return HeldQueue(
+    return ActualQueue(
         kind=row["type"],
         durable=row["durable"],
         auto_delete=row["auto_delete"],
@@ -176,7 +177,7 @@ def policy_of(
     https://www.rabbitmq.com/docs/parameters#policies
     """
     user, operator = (_first(name, kind, rules) for rules in (policies, operators))
-    both = {key: min(value, user[key]) for key, value in operator.items() if key in LEAST and key in user}
+    both = {key: min(value, user[key]) for key, value in operator.items() if key in SMALLER_WINS and key in user}
     return {**user, **operator, **both}
 
 

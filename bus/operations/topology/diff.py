@@ -7,12 +7,12 @@ from typing import Any, Literal
 from typing_extensions import override
 
 from bus.messaging.topology.declarations import UNLIMITED_DELIVERIES
-from bus.messaging.topology.model import Binding, Exchange, Purpose, Queue, Topology
-from bus.messaging.topology.names import TIERS, holding_queue, queue_name, retry_tier
-from bus.operations.topology.broker_state import CONSUMER_TIMEOUT, Held, HeldExchange, HeldQueue, effective
-from bus.operations.topology.required import Wanted
+from bus.messaging.topology.model import Binding, Exchange, Queue, QueueRole, Topology
+from bus.messaging.topology.names import RETRY_DELAYS, migration_queue, parse_queue_name, retry_tier
+from bus.operations.topology.broker_state import CONSUMER_TIMEOUT, ActualExchange, ActualQueue, BrokerState, effective_arguments
+from bus.operations.topology.required import RequiredTopology
 
-__all__ = ["Difference", "Plan", "Verdict", "compare", "lasting"]
+__all__ = ["Difference", "Plan", "Verdict", "diff", "without_expiring_queues"]
 
 Verdict = Literal["missing", "different", "unsafe", "unfinished", "superfluous"]
 """`missing`: apply makes it. `different`: cannot be changed in place. `unsafe`: a policy spoils it. `unfinished`: a migration
@@ -33,7 +33,7 @@ VANISHES = "it vanishes, with what is in it, when nobody consumes it"
 FULL = "a full queue stalls what is dead-lettered into it"
 DROPS = "dead letters are dropped"
 WORK = {"max-length": FULL, "max-length-bytes": FULL, "expires": VANISHES}
-FORBIDDEN: Mapping[Purpose, Mapping[str, str]] = {
+FORBIDDEN: Mapping[QueueRole, Mapping[str, str]] = {
     "jobs": WORK,
     "events": WORK,
     "retry": WORK,
@@ -63,7 +63,7 @@ class Plan:
     differences: tuple[Difference, ...]
     missing: Topology
     """What apply would make."""
-    unseen: tuple[str, ...] = ()
+    not_read: tuple[str, ...] = ()
     """What was not looked at, and why."""
 
     def having(self, *verdicts: Verdict) -> tuple[Difference, ...]:
@@ -76,18 +76,18 @@ class Plan:
         return len(self.having("superfluous")) == len(self.differences)
 
 
-def compare(wanted: Wanted, held: Held) -> Plan:
+def diff(wanted: RequiredTopology, held: BrokerState) -> Plan:
     """What `wanted` needs, beside `held`."""
     missing = _missing(wanted.topology, held)
     return Plan(
         differences=(*_named(missing), *_different(wanted, held), *_unfinished(wanted, held), *_superfluous(wanted, held)),
         missing=missing,
-        unseen=held.unseen,
+        not_read=held.not_read,
     )
 
 
-def _missing(topology: Topology, held: Held) -> Topology:
-    needed = lasting(topology, there=held.queues.keys())
+def _missing(topology: Topology, held: BrokerState) -> Topology:
+    needed = without_expiring_queues(topology, there=held.queues.keys())
     return Topology(
         exchanges=tuple(each for each in needed.exchanges if each.name not in held.exchanges),
         queues=tuple(each for each in needed.queues if each.name not in held.queues),
@@ -95,7 +95,7 @@ def _missing(topology: Topology, held: Held) -> Topology:
     )
 
 
-def lasting(topology: Topology, *, there: Collection[str] = ()) -> Topology:
+def without_expiring_queues(topology: Topology, *, there: Collection[str] = ()) -> Topology:
     """Without the queues that expire, and are not `there`: whoever serves a request makes its queue, and nobody misses it before."""
     gone = {each.name for each in topology.queues if "x-expires" in each.arguments and each.name not in there}
     return Topology(
@@ -121,7 +121,7 @@ def _shown(binding: Binding) -> str:
 # --- what cannot be changed in place, and what policies spoil ------------------------------------------------------------------
 
 
-def _different(wanted: Wanted, held: Held) -> Iterator[Difference]:
+def _different(wanted: RequiredTopology, held: BrokerState) -> Iterator[Difference]:
     for exchange in wanted.topology.exchanges:
         if exchange.name in held.exchanges:
             for detail in _exchange_details(exchange, held.exchanges[exchange.name]):
@@ -132,19 +132,19 @@ def _different(wanted: Wanted, held: Held) -> Iterator[Difference]:
             wrong = dict(_queue_details(queue, now, held.default_kind))
             for detail in wrong.values():
                 yield Difference(verdict="different", what="queue", name=queue.name, detail=detail)
-            timeout = None if held.heeds_patience and now.kind == "quorum" else wanted.timeouts.get(queue.name)
+            timeout = None if held.supports_consumer_timeout and now.kind == "quorum" else wanted.timeouts.get(queue.name)
             for setting, detail in _policy_details(queue, now, wanted.attempts.get(queue.name), timeout):
                 if f"x-{setting}" not in wrong:
                     yield Difference(verdict="unsafe", what="queue", name=queue.name, detail=detail)
 
 
-def _exchange_details(exchange: Exchange, held: HeldExchange) -> Iterator[str]:
+def _exchange_details(exchange: Exchange, held: ActualExchange) -> Iterator[str]:
     need = {"type": exchange.kind, "durable": True, "auto_delete": False, "internal": False, **exchange.arguments}
     have = {"type": held.kind, "durable": held.durable, "auto_delete": held.auto_delete, "internal": held.internal, **held.arguments}
     yield from _clashes(need, have).values()
 
 
-def _queue_details(queue: Queue, held: HeldQueue, default_kind: str) -> Iterator[tuple[str, str]]:
+def _queue_details(queue: Queue, held: ActualQueue, default_kind: str) -> Iterator[tuple[str, str]]:
     need = {"type": default_kind, "durable": queue.durable, "auto_delete": False, "exclusive": queue.exclusive, **_plain(queue.arguments)}
     have = {"type": held.kind, "durable": held.durable, "auto_delete": held.auto_delete, "exclusive": held.exclusive}
     clashes = _clashes(need, {**have, **_plain({**held.arguments, "x-queue-type": held.kind})})
@@ -167,11 +167,11 @@ def _value(values: Mapping[str, Any], name: str) -> str:
     return str(values[name]).lower() if isinstance(values[name], bool) else str(values[name])
 
 
-def _policy_details(queue: Queue, held: HeldQueue, attempts: int | None, timeout: float | None) -> Iterator[tuple[str, str]]:
+def _policy_details(queue: Queue, held: ActualQueue, attempts: int | None, timeout: float | None) -> Iterator[tuple[str, str]]:
     """What is wrong with what counts, although the arguments are right: by the setting."""
-    counts = effective(held)
-    for setting, harm in FORBIDDEN.get(queue.purpose, {}).items():
-        tolerable = setting.startswith("max-length") and queue.purpose == "dead" and counts.get("overflow") == "reject-publish"
+    counts = effective_arguments(held)
+    for setting, harm in FORBIDDEN.get(queue.role, {}).items():
+        tolerable = setting.startswith("max-length") and queue.role == "dead" and counts.get("overflow") == "reject-publish"
         if setting in counts and f"x-{setting}" not in queue.arguments and not tolerable:
             yield setting, f"a policy sets {setting} to {counts[setting]}: {harm}"
     if "x-message-ttl" in queue.arguments and counts.get("message-ttl") != queue.arguments["x-message-ttl"]:
@@ -189,30 +189,30 @@ def _limit_details(queue: Queue, counts: Mapping[str, Any], attempts: int | None
         return
     if attempts is not None and limit < attempts:
         yield "delivery-limit", f"the delivery limit is {limit}, below the {attempts} attempts of its handler: the broker gives up first"
-    elif queue.purpose == "dead" and limit < UNLIMITED_DELIVERIES:
+    elif queue.role == "dead" and limit < UNLIMITED_DELIVERIES:
         yield "delivery-limit", f"a policy sets delivery-limit to {limit}: dead letters are deleted after so many looks"
 
 
 # --- what is left over -----------------------------------------------------------------------------------------------------------
 
 
-def _unfinished(wanted: Wanted, held: Held) -> Iterator[Difference]:
+def _unfinished(wanted: RequiredTopology, held: BrokerState) -> Iterator[Difference]:
     for queue in wanted.topology.queues:
-        holding = holding_queue(queue.name)
+        holding = migration_queue(queue.name)
         if holding in held.queues:
             detail = f"messages wait in {holding}; go on with `bus topology migrate`"
             yield Difference(verdict="unfinished", what="queue", name=queue.name, detail=detail)
 
 
-def _superfluous(wanted: Wanted, held: Held) -> Iterator[Difference]:
+def _superfluous(wanted: RequiredTopology, held: BrokerState) -> Iterator[Difference]:
     topology = wanted.topology
     exchanges, queues = ({each.name for each in values} for values in (topology.exchanges, topology.queues))
-    for name in sorted(retry_tier(service, tier) for service in wanted.services for tier in TIERS):
+    for name in sorted(retry_tier(service, tier) for service in wanted.services for tier in RETRY_DELAYS):
         if name in held.exchanges and name not in exchanges:
             yield Difference(verdict="superfluous", what="exchange", name=name)
     for name in sorted(held.queues):
-        read = queue_name(name)
-        if read and read.service in wanted.services and read.purpose != "replies" and name not in queues:
+        read = parse_queue_name(name)
+        if read and read.service in wanted.services and read.role != "replies" and name not in queues:
             waiting = held.queues[name].messages
             yield Difference(verdict="superfluous", what="queue", name=name, detail=f"{waiting} messages" if waiting else "")
     for binding in sorted(held.bindings - {*topology.bindings}, key=_shown):

@@ -11,12 +11,22 @@ from typing import Any
 from bus.contracts.contract import Contract
 from bus.errors import ConfigurationError
 from bus.messaging.suggestions import did_you_mean
-from bus.messaging.topology.model import Purpose
-from bus.messaging.topology.names import DEAD, EVENTS, JOBS, REPLIES, REQUESTS, UPDATES, prefix, return_exchange, unroutable_dead
+from bus.messaging.topology.model import QueueRole
+from bus.messaging.topology.names import (
+    DEAD,
+    EVENTS,
+    JOBS,
+    REPLIES,
+    REQUESTS,
+    UPDATES,
+    queue_prefix,
+    retry_return_exchange,
+    unroutable_queue,
+)
 from bus.operations.topology.user_passwords import password_hash
 from bus.security.grants import Grants
 
-__all__ = ["ADMINISTRATOR", "BrokerUser", "broker_users", "permissions", "refuse_ungranted", "users"]
+__all__ = ["ADMINISTRATOR", "BrokerUser", "broker_users", "permissions", "check_consume_grants", "users"]
 
 ADMINISTRATOR = "bus.topology"
 """The user of `bus topology` and of operators: it alone declares and binds. No service's name has a dot."""
@@ -25,8 +35,8 @@ NOTHING, EVERYTHING = "", ".*"
 NAMED_BY_BROKER = r"^amq\.gen-[\w-]+$"
 """The one thing that a service declares is its queue for replies, and the broker names it. A name of the service's own would also be
 one of an exchange, whose alternate exchange takes any key where only the exchange itself may be published to (ADR 0020)."""
-CONSUMED: Sequence[Purpose] = ("requests", "jobs", "events")
-WORK: Sequence[Purpose] = ("jobs", "events")
+CONSUMED: Sequence[QueueRole] = ("requests", "jobs", "events")
+WORK: Sequence[QueueRole] = ("jobs", "events")
 """What has dead letters."""
 
 
@@ -68,18 +78,18 @@ def _user(service: str, services: Sequence[str], grants: Grants, contracts: Sequ
     works = "job" in served or any(grants.may_consume(service, each.permission) for each in events)
     # All services may be answered: who asked without the right has to hear that. Itself only where it asks itself.
     asking = [each for each in services if each != service or any(each.service == service for each in called)]
-    answers, own = _any(_beginning(prefix(each, "replies")) for each in asking), _beginning(prefix(service, "replies"))
+    answers, own = _any(_beginning(queue_prefix(each, "replies")) for each in asking), _beginning(queue_prefix(service, "replies"))
     keys = {
         REQUESTS: Keys(write=_these(each.type for each in called if each.kind == "request")),
         JOBS: Keys(write=_these(each.type for each in called if each.kind == "job")),
         EVENTS: Keys(write=_these(each.type for each in events if grants.may_publish(service, each.permission))),
         REPLIES: Keys(write=answers if "request" in served else NOTHING, read=own),
         UPDATES: Keys(write=answers if "job" in served else NOTHING, read=own),
-        DEAD: Keys(write=_any(_beginning(prefix(service, purpose)) for purpose in WORK) if works else NOTHING),
+        DEAD: Keys(write=_any(_beginning(queue_prefix(service, purpose)) for purpose in WORK) if works else NOTHING),
     }
     exchanges = _these(name for name, each in keys.items() if each.write)
-    returning = (_beginning(prefix(service, "retry")), _these([return_exchange(service)])) if works else ()
-    consumed = (*(_beginning(prefix(service, purpose)) for purpose in CONSUMED), _these([unroutable_dead(service)]))
+    returning = (_beginning(queue_prefix(service, "retry")), _these([retry_return_exchange(service)])) if works else ()
+    consumed = (*(_beginning(queue_prefix(service, purpose)) for purpose in CONSUMED), _these([unroutable_queue(service)]))
     return BrokerUser(
         name=service,
         configure=NAMED_BY_BROKER,
@@ -89,7 +99,7 @@ def _user(service: str, services: Sequence[str], grants: Grants, contracts: Sequ
     )
 
 
-def refuse_ungranted(service: str, contracts: Iterable[Contract], grants: Grants) -> None:
+def check_consume_grants(service: str, contracts: Iterable[Contract], grants: Grants) -> None:
     """Raise `ConfigurationError` if `service` serves an event that it may not consume: its queue would be bound nevertheless."""
     for contract in contracts:
         if contract.kind == "event" and not grants.may_consume(service, contract.permission):

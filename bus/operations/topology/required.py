@@ -7,11 +7,11 @@ from bus.errors import NotFound
 from bus.messaging.suggestions import did_you_mean
 from bus.messaging.topology.model import Queue, Topology
 
-__all__ = ["Wanted"]
+__all__ = ["RequiredTopology"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class RequiredTopology:
     """The needs of one or more services."""
 
     topology: Topology

@@ -11,7 +11,7 @@ from bus.errors import ConfigurationError
 
 __all__ = ["password_hash", "read_passwords"]
 
-SALT = 4
+SALT_BYTES = 4
 """Bytes that RabbitMQ hashes in front of a password."""
 
 
@@ -37,5 +37,5 @@ def read_passwords(path: Path) -> dict[str, str]:
 
 def password_hash(password: str, *, salt: bytes | None = None) -> str:
     """As RabbitMQ keeps it: base64 of a salt, and of the SHA-256 of the salt and the password."""
-    salt = secrets.token_bytes(SALT) if salt is None else salt
+    salt = secrets.token_bytes(SALT_BYTES) if salt is None else salt
     return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()

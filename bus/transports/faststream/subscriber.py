@@ -15,20 +15,20 @@ from typing_extensions import override
 
 from bus.errors import BusError
 from bus.messaging.topology.model import Queue, Topology
-from bus.transports.faststream.connection import RobustLink
-from bus.transports.rabbitmq.aiormq_channels import PlainConsuming
-from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT, RPC_TIMEOUT, Channel
-from bus.transports.rabbitmq.consumer import Consumer, Consuming
-from bus.transports.rabbitmq.exceptions import TROUBLE, translating
-from bus.transports.rabbitmq.lenient_reader import lenient
-from bus.transports.wire_format import Wire
+from bus.transports.faststream.connection import RobustConnection
+from bus.transports.rabbitmq.aiormq_channels import AiormqConsumerChannel
+from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT_SECONDS, RPC_TIMEOUT_SECONDS, Channel
+from bus.transports.rabbitmq.consumer import ConsumerChannelPort, RabbitMQConsumer
+from bus.transports.rabbitmq.exceptions import EXPECTED_ERRORS, map_errors
+from bus.transports.rabbitmq.lenient_reader import accept_unknown_delivery_mode
+from bus.transports.wire_format import AmqpMessage
 
-__all__ = ["Subscribed"]
+__all__ = ["FastStreamConsumer"]
 
 log = logging.getLogger("bus.faststream")
 
 
-class Subscribed(Consumer):
+class FastStreamConsumer(RabbitMQConsumer):
     """A supervised consumer whose channel and registration are FastStream's.
 
     FastStream starts a subscriber once, and leaves the rest to aio-pika. So this one's queue is nothing that aio-pika
@@ -37,23 +37,32 @@ class Subscribed(Consumer):
 
     def __init__(  # noqa: PLR0913 - as of `Consumer`
         self,
-        link: RobustLink,
+        link: RobustConnection,
         queue: Queue,
         topology: Topology,
         *,
         prefetch: int,
         acks: bool,
         confirms: bool,
-        opened: Callable[[Channel], PlainConsuming],
-        patience: float | None = None,
+        opened: Callable[[Channel], AiormqConsumerChannel],
+        consumer_timeout: float | None = None,
     ) -> None:
         """As of `Consumer`; `confirms` where replies go out on its channel."""
-        super().__init__(link, queue, topology, prefetch=prefetch, acks=acks, confirms=confirms, opened=opened, patience=patience)
+        super().__init__(
+            link,
+            queue,
+            topology,
+            prefetch=prefetch,
+            acks=acks,
+            confirms=confirms,
+            channel_factory=opened,
+            consumer_timeout=consumer_timeout,
+        )
         self._broker = link.broker
         self._options = ChannelOptions(prefetch_count=prefetch or None, publisher_confirms=confirms, on_return_raises=confirms)
         self._robust: Any = None
         """aio-pika's channel, which FastStream keeps for this subscriber."""
-        self._taking: PlainConsuming | None = None
+        self._taking: AiormqConsumerChannel | None = None
         self._subscriber = self._broker.subscriber(
             _own(queue.name),
             channel=self._options,
@@ -71,46 +80,46 @@ class Subscribed(Consumer):
         raw = message.raw_message
         try:
             channel = raw.channel
-        except TROUBLE:
+        except EXPECTED_ERRORS:
             return
         if self._taking is not None and channel is self._taking.channel:
             self._taking.deliver(raw.delivery_tag or 0, partial(_wire_of, message), redelivered=bool(raw.redelivered))
 
     @override
-    async def _channel_of_its_own(self) -> Channel:
-        async with asyncio.timeout(RPC_TIMEOUT):
+    async def _open_channel(self) -> Channel:
+        async with asyncio.timeout(RPC_TIMEOUT_SECONDS):
             # Made the first time, and then the same for ever.
             self._robust = robust = await self._broker.config.channel_manager.get_channel(self._options)
             if robust.is_closed:
                 await robust.reopen()
-            return lenient(cast("Channel", await robust.get_underlay_channel()))
+            return accept_unknown_delivery_mode(cast("Channel", await robust.get_underlay_channel()))
 
     @override
-    async def _register(self, channel: Channel, current: Consuming) -> str:
-        name = self._link.given(self.name)
+    async def _register(self, channel: Channel, current: ConsumerChannelPort) -> str:
+        name = self._link.broker_name_of(self.name)
         if self._subscriber.queue.name != name:
             self._subscriber.queue = _own(name)
         self._subscriber.consume_args = self._arguments()
-        self._taking = current if isinstance(current, PlainConsuming) else None
+        self._taking = current if isinstance(current, AiormqConsumerChannel) else None
         # FastStream drops what comes while this is false, and sets it once its start has returned: a delivery must not be quicker.
         self._subscriber.running = True
-        async with asyncio.timeout(RPC_TIMEOUT):
+        async with asyncio.timeout(RPC_TIMEOUT_SECONDS):
             await self._subscriber.start()
         return next(iter(channel.consumers))
 
     @override
-    async def _leave(self, channel: Channel) -> None:
+    async def _close_channel(self, channel: Channel) -> None:
         """Close aio-pika's channel, not only the one below, which it would open again by itself."""
         self._taking = None
         try:
-            with translating("closing a channel"):
-                async with asyncio.timeout(CLOSE_TIMEOUT):
+            with map_errors("closing a channel"):
+                async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                     await self._robust.close()
         except BusError as error:
             log.debug("a channel did not close cleanly", extra={"why": str(error)})
 
     @override
-    def _outlives(self, current: Consuming) -> bool:
+    def _should_drain(self, current: ConsumerChannelPort) -> bool:
         """Never: FastStream keeps one channel for a subscriber, and the next consumer needs it."""
         return False
 
@@ -155,10 +164,10 @@ def _untouched_by(broker: Any) -> dict[str, Any]:
     return {"codec": _AsItIs()} if broker.config.broker_codec else {"decoder": _as_it_is}
 
 
-def _wire_of(message: RabbitMessage) -> Wire:
+def _wire_of(message: RabbitMessage) -> AmqpMessage:
     """What was delivered, whoever sent it."""
     raw: Any = message.raw_message
-    return Wire(
+    return AmqpMessage(
         body=raw.body,
         headers=raw.headers,
         message_id=raw.message_id,

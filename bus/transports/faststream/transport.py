@@ -7,24 +7,24 @@ from collections.abc import Callable
 from faststream.rabbit import RabbitBroker
 
 from bus.messaging.envelope import Envelope
-from bus.messaging.ports.transport import Accepted, Consumption, Delivery, Observer, Outcome, Returned
+from bus.messaging.ports.transport import Accepted, ConsumerHandle, Delivery, PublishOutcome, Returned, ReturnListener
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.model import Queue, Topology
 from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
-from bus.transports.faststream.connection import RobustLink
-from bus.transports.faststream.subscriber import Subscribed
-from bus.transports.rabbitmq.aiormq_channels import PlainConsuming, PlainDelivery, PlainPublishing
-from bus.transports.rabbitmq.connection import Channel, dressed
-from bus.transports.rabbitmq.credential_refresh import Renewal
+from bus.transports.faststream.connection import RobustConnection
+from bus.transports.faststream.subscriber import FastStreamConsumer
+from bus.transports.rabbitmq.aiormq_channels import AiormqConsumerChannel, AiormqDelivery, AiormqPublisherChannel
+from bus.transports.rabbitmq.connection import Channel, connection_url
+from bus.transports.rabbitmq.credential_refresh import CredentialRefresher
 from bus.transports.rabbitmq.publisher import Publisher
 from bus.transports.rabbitmq.queue_depth import ready_in
-from bus.transports.wire_format import TRAFFIC
+from bus.transports.wire_format import ROLES
 
 __all__ = ["FastStreamTransport", "broker_of_its_own"]
 
 Clock = Callable[[], float]
-RECONNECT_INTERVAL = 1.0
+RECONNECT_INTERVAL_SECONDS = 1.0
 """Seconds between two attempts, at most as long as the bus's own; FastStream's default is 5."""
 
 
@@ -34,9 +34,9 @@ def broker_of_its_own(settings: Settings, *, name: str) -> RabbitBroker:
     FastStream writes no line for each message, since the bus does, and injects nothing by type.
     """
     return RabbitBroker(
-        dressed(settings.address, heartbeat=settings.heartbeat, name=name),
+        connection_url(settings.address, heartbeat=settings.heartbeat, name=name),
         timeout=settings.connect_timeout,
-        reconnect_interval=RECONNECT_INTERVAL,
+        reconnect_interval=RECONNECT_INTERVAL_SECONDS,
         logger=None,
         apply_types=False,
     )
@@ -58,32 +58,32 @@ class FastStreamTransport:
         """
         self._settings = settings
         self._clock = clock
-        self._observer: Observer | None = None
-        self._link = RobustLink(broker, name=name, on_lost=self._lost, verify=settings.topology == "verify")
+        self._observer: ReturnListener | None = None
+        self._link = RobustConnection(broker, name=name, on_lost=self._lost, verify=settings.topology == "verify")
         file = PasswordFile.of(settings.password_file) if own else None
-        self._renewal = Renewal.by(settings, file, (self._link,), name=name)
+        self._renewal = CredentialRefresher.by(settings, file, (self._link,), name=name)
         # Also what goes unconfirmed is confirmed: only so is its return noticed. On a channel of its own, so that no request
         # waits for a place behind events.
-        self._questions = Publisher(self._link, confirms=True, opened=self._publishing)
-        self._publisher = Publisher(self._link, confirms=True, opened=self._publishing)
-        self._consumers: list[Subscribed] = []
+        self._questions = Publisher(self._link, confirms=True, channel_factory=self._publishing)
+        self._publisher = Publisher(self._link, confirms=True, channel_factory=self._publishing)
+        self._consumers: list[FastStreamConsumer] = []
 
-    def _publishing(self, channel: Channel) -> PlainPublishing:
-        return PlainPublishing(self._link, channel, window=self._settings.publish_window)
+    def _publishing(self, channel: Channel) -> AiormqPublisherChannel:
+        return AiormqPublisherChannel(self._link, channel, window=self._settings.publish_window)
 
-    def _taking(self, queue: Queue, on_delivery: Callable[[Delivery], None]) -> Callable[[Channel], PlainConsuming]:
-        def opened(channel: Channel) -> PlainConsuming:
-            return PlainConsuming(channel, queue=queue.name, traffic=TRAFFIC[queue.purpose], on_delivery=on_delivery, clock=self._clock)
+    def _taking(self, queue: Queue, on_delivery: Callable[[Delivery], None]) -> Callable[[Channel], AiormqConsumerChannel]:
+        def opened(channel: Channel) -> AiormqConsumerChannel:
+            return AiormqConsumerChannel(channel, queue=queue.name, role=ROLES[queue.role], on_delivery=on_delivery, clock=self._clock)
 
         return opened
 
     def _lost(self) -> None:
         if self._observer is not None:
-            self._observer.lost()
+            self._observer.on_connection_lost()
 
     # --- the port --------------------------------------------------------------------------------------------------
 
-    async def start(self, observer: Observer, *, timeout: float) -> None:
+    async def start(self, observer: ReturnListener, *, timeout: float) -> None:
         """Connect; `Transport.start` says what is raised."""
         self._observer = observer
         await self._link.start(timeout=timeout)
@@ -104,24 +104,24 @@ class FastStreamTransport:
         """Messages that are ready in a queue."""
         return await ready_in(self._link, queue)
 
-    async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> Outcome:
+    async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> PublishOutcome:
         """Send one message."""
         outcome = await self._sent(envelope, address, timeout, via)
         if isinstance(outcome, Returned) and not address.confirmed:
             if self._observer is not None:
-                self._observer.returned(envelope.id, outcome.reason)
+                self._observer.on_return(envelope.id, outcome.reason)
             return Accepted()
         return outcome
 
-    async def _sent(self, envelope: Envelope, address: Address, timeout: float, via: Delivery | None) -> Outcome:
-        if isinstance(via, PlainDelivery) and via.channel.alive:
+    async def _sent(self, envelope: Envelope, address: Address, timeout: float, via: Delivery | None) -> PublishOutcome:
+        if isinstance(via, AiormqDelivery) and via.channel.alive:
             return await via.channel.publish(envelope, address, asyncio.get_running_loop().time() + timeout)
         publisher = self._publisher if address.confirmed else self._questions
         return await publisher.publish(envelope, address, timeout=timeout)
 
-    def heeds_patience(self, queue: Queue) -> bool:
+    def supports_consumer_timeout(self, queue: Queue) -> bool:
         """From RabbitMQ 4.3 on, for quorum queues."""
-        return self._link.heeds_patience(queue)
+        return self._link.supports_consumer_timeout(queue)
 
     async def consume(
         self,
@@ -131,18 +131,18 @@ class FastStreamTransport:
         prefetch: int,
         on_delivery: Callable[[Delivery], None],
         acks: bool = True,
-        patience: float | None = None,
-    ) -> Consumption:
+        consumer_timeout: float | None = None,
+    ) -> ConsumerHandle:
         """Consume, supervised, by a subscriber of FastStream's."""
-        consumer = Subscribed(
+        consumer = FastStreamConsumer(
             self._link,
             queue,
             topology,
             prefetch=prefetch,
             acks=acks,
-            confirms=queue.purpose == "requests",
+            confirms=queue.role == "requests",
             opened=self._taking(queue, on_delivery),
-            patience=patience,
+            consumer_timeout=consumer_timeout,
         )
         self._consumers = [each for each in self._consumers if not each.closed] + [consumer]
         consumer.start()

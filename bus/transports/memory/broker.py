@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from bus.errors import ConnectionLost, FailedPrecondition, NotFound, TopologyMismatch, Unavailable
-from bus.messaging.ports.transport import Accepted, Outcome, Refused, Returned
+from bus.messaging.ports.transport import Accepted, Nacked, PublishOutcome, Returned
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.model import Binding, Queue, Topology
-from bus.transports.memory.connection import Connection
+from bus.transports.memory.connection import MemoryConnection
 from bus.transports.memory.dead_lettering import DeadLetterWorker, at_least_once
-from bus.transports.memory.queue import MemoryQueue, Owner
+from bus.transports.memory.queue import MemoryQueue, QueueOwner
 from bus.transports.memory.routing import Routes, difference, mismatch
-from bus.transports.memory.stored_message import Reason, Stored, died, in_cycle
-from bus.transports.wire_format import Wire
+from bus.transports.memory.stored_message import Reason, StoredMessage, died, in_cycle
+from bus.transports.wire_format import AmqpMessage
 
 __all__ = ["MemoryBroker"]
 
@@ -30,8 +30,8 @@ class MemoryBroker:
         self._routes = Routes()
         self._queues: dict[str, MemoryQueue] = {}
         self._workers: dict[str, DeadLetterWorker] = {}
-        self._owners: dict[str, Connection] = {}
-        self._connections: list[Connection] = []
+        self._owners: dict[str, MemoryConnection] = {}
+        self._connections: list[MemoryConnection] = []
         self._unblocked = asyncio.Event()
         self._unblocked.set()
         self._running = True
@@ -39,15 +39,15 @@ class MemoryBroker:
 
     # --- what a client does ----------------------------------------------------------------------------------------
 
-    def connect(self) -> Connection:
+    def connect(self) -> MemoryConnection:
         """A new connection; `Unavailable` while the broker is stopped."""
         if not self._running:
             raise Unavailable("the model broker is stopped")
-        connection = Connection(self)
+        connection = MemoryConnection(self)
         self._connections.append(connection)
         return connection
 
-    def declare(self, topology: Topology, connection: Connection) -> None:
+    def declare(self, topology: Topology, connection: MemoryConnection) -> None:
         """Make it exist; `TopologyMismatch` names what exists with other arguments."""
         for exchange in topology.exchanges:
             self._routes.declare(exchange)
@@ -56,16 +56,16 @@ class MemoryBroker:
         for binding in topology.bindings:
             self.bind(binding)
 
-    def publish(self, wire: Wire, address: Address) -> Outcome:
+    def publish(self, wire: AmqpMessage, address: Address) -> PublishOutcome:
         """Route one message; `ConnectionLost` where the exchange does not exist, which RabbitMQ answers by closing the channel."""
         if address.exchange not in self._routes:
             raise ConnectionLost(f"the broker closed the channel: no exchange '{address.exchange}'", maybe_executed=True)
-        message = Stored(wire=wire, exchange=address.exchange, routing_key=address.routing_key)
+        message = StoredMessage(wire=wire, exchange=address.exchange, routing_key=address.routing_key)
         targets = self._targets(address.exchange, address.routing_key)
         if not targets and address.mandatory:
             return Returned(reason="NO_ROUTE")
         full = [queue.name for queue in targets if not queue.put(replace(message))]
-        return Refused(reason=f"the broker refused it: {', '.join(full)} is full") if full else Accepted()
+        return Nacked(reason=f"the broker refused it: {', '.join(full)} is full") if full else Accepted()
 
     def swallows_confirm(self) -> bool:
         """Whether the confirm that is due now gets lost on its way."""
@@ -73,7 +73,7 @@ class MemoryBroker:
         self._confirms_to_swallow -= swallows
         return swallows
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: MemoryConnection) -> None:
         """A connection is gone, and its exclusive queues with it."""
         if connection in self._connections:
             self._connections.remove(connection)
@@ -172,14 +172,14 @@ class MemoryBroker:
         """Consumers registered at a queue."""
         return len(self.queue(name).consumers)
 
-    def peek(self, name: str) -> list[Wire]:
+    def peek(self, name: str) -> list[AmqpMessage]:
         """What is ready in a queue, in order; nothing is taken out."""
         queue = self.queue(name)
         return [queue.outgoing(message) for message in queue.peek()]
 
     # --- within ----------------------------------------------------------------------------------------------------
 
-    def _declare_queue(self, declared: Queue, connection: Connection) -> None:
+    def _declare_queue(self, declared: Queue, connection: MemoryConnection) -> None:
         known = self._queues.get(declared.name)
         if known is None:
             self._create(declared, connection)
@@ -191,8 +191,8 @@ class MemoryBroker:
             raise TopologyMismatch(mismatch(argument, "queue", declared.name, wanted, current))
         known.touch()
 
-    def _create(self, declared: Queue, connection: Connection) -> None:
-        owner = Owner(dead_letter=self._dead_letter, expired=lambda queue: self.delete_queue(queue.name))
+    def _create(self, declared: Queue, connection: MemoryConnection) -> None:
+        owner = QueueOwner(dead_letter=self._dead_letter, expired=lambda queue: self.delete_queue(queue.name))
         queue = self._queues[declared.name] = MemoryQueue(declared, owner)
         self._workers[declared.name] = DeadLetterWorker(queue, self._forward)
         if declared.exclusive:
@@ -202,7 +202,7 @@ class MemoryBroker:
         names = self._routes.targets(exchange, routing_key)
         return [self._queues[name] for name in names if name in self._queues]
 
-    def _dead_letter(self, queue: MemoryQueue, message: Stored, reason: Reason) -> None:
+    def _dead_letter(self, queue: MemoryQueue, message: StoredMessage, reason: Reason) -> None:
         arguments = queue.declared.arguments
         if "x-dead-letter-exchange" not in arguments:
             return
@@ -214,7 +214,7 @@ class MemoryBroker:
         else:
             self._forward(dead)
 
-    def _forward(self, message: Stored) -> bool:
+    def _forward(self, message: StoredMessage) -> bool:
         """To the dead-letter exchange; whether each target took it, and there was one."""
         if message.exchange not in self._routes:
             return False

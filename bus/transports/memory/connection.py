@@ -5,19 +5,19 @@ from collections.abc import Callable
 from typing import Protocol
 
 from bus.errors import ConnectionLost
-from bus.messaging.ports.transport import Outcome
+from bus.messaging.ports.transport import PublishOutcome
 from bus.messaging.topology.addresses import Address
 from bus.transports.memory.queue import MemoryQueue
-from bus.transports.memory.stored_message import Stored
-from bus.transports.wire_format import Wire
+from bus.transports.memory.stored_message import StoredMessage
+from bus.transports.wire_format import AmqpMessage
 
-__all__ = ["Channel", "Connection"]
+__all__ = ["MemoryChannel", "MemoryConnection"]
 
 
-class Peer(Protocol):
+class BrokerPort(Protocol):
     """The broker, seen from a connection."""
 
-    def publish(self, wire: Wire, address: Address) -> Outcome:
+    def publish(self, wire: AmqpMessage, address: Address) -> PublishOutcome:
         """Route one message."""
         ...
 
@@ -29,19 +29,19 @@ class Peer(Protocol):
         """A queue by name; `NotFound`."""
         ...
 
-    def closed(self, connection: "Connection") -> None:
+    def closed(self, connection: "MemoryConnection") -> None:
         """A connection is gone."""
         ...
 
 
-class Connection:
+class MemoryConnection:
     """A client's connection."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: BrokerPort) -> None:
         self._peer = peer
         self._loop = asyncio.get_running_loop()
-        self._channels: list[Channel] = []
-        self._unconfirmed: set[asyncio.Future[Outcome]] = set()
+        self._channels: list[MemoryChannel] = []
+        self._unconfirmed: set[asyncio.Future[PublishOutcome]] = set()
         self.ended: asyncio.Future[str] = self._loop.create_future()
         """Why it is gone, once it is."""
 
@@ -50,13 +50,13 @@ class Connection:
         """Whether it still carries anything."""
         return not self.ended.done()
 
-    def send(self, wire: Wire, address: Address) -> Outcome:
+    def send(self, wire: AmqpMessage, address: Address) -> PublishOutcome:
         """Publish without a confirm."""
         return self._peer.publish(wire, address)
 
-    def send_confirmed(self, wire: Wire, address: Address) -> asyncio.Future[Outcome]:
+    def send_confirmed(self, wire: AmqpMessage, address: Address) -> asyncio.Future[PublishOutcome]:
         """Publish; the outcome comes with the confirm, or `ConnectionLost` in its place."""
-        confirm: asyncio.Future[Outcome] = self._loop.create_future()
+        confirm: asyncio.Future[PublishOutcome] = self._loop.create_future()
         outcome = self._peer.publish(wire, address)
         self._unconfirmed.add(confirm)
         confirm.add_done_callback(self._unconfirmed.discard)
@@ -64,9 +64,9 @@ class Connection:
             self._loop.call_soon(_resolve, confirm, outcome)
         return confirm
 
-    def channel(self) -> "Channel":
+    def channel(self) -> "MemoryChannel":
         """A new channel."""
-        channel = Channel(self._peer)
+        channel = MemoryChannel(self._peer)
         self._channels = [each for each in self._channels if each.alive] + [channel]
         return channel
 
@@ -84,13 +84,13 @@ class Connection:
         self._peer.closed(self)
 
 
-class Channel:
+class MemoryChannel:
     """A channel with at most one consumer on it."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: BrokerPort) -> None:
         self._peer = peer
         self._loop = asyncio.get_running_loop()
-        self._unacked: dict[int, Stored] = {}
+        self._unacked: dict[int, StoredMessage] = {}
         self._queue: MemoryQueue | None = None
         self._on_message: OnMessage = _ignore
         self._prefetch = 0
@@ -119,13 +119,13 @@ class Channel:
         """Whether its prefetch allows one more; without acks there is no limit."""
         return not self.acks or self._prefetch == 0 or len(self._unacked) < self._prefetch
 
-    def take(self, message: Stored) -> None:
+    def take(self, message: StoredMessage) -> None:
         """One message from the queue; the client has it in the loop's next turn."""
         if self.acks:
             self._unacked[id(message)] = message
         self._loop.call_soon(self._hand_over, message)
 
-    def outgoing(self, message: Stored) -> Wire:
+    def outgoing(self, message: StoredMessage) -> AmqpMessage:
         """A message of its queue as it is delivered."""
         return message.wire if self._queue is None else self._queue.outgoing(message)
 
@@ -134,14 +134,14 @@ class Channel:
         self.detach()
         self._end("the broker cancelled the consumer")
 
-    def ack(self, message: Stored) -> bool:
+    def ack(self, message: StoredMessage) -> bool:
         """Done with a message; False where the channel is gone, or knows nothing of it (any more)."""
         if self._unacked.pop(id(message), None) is None or self._queue is None:
             return False
         self._queue.pump()
         return True
 
-    def requeue(self, message: Stored) -> bool:
+    def requeue(self, message: StoredMessage) -> bool:
         """Back to the queue; False as for `ack`."""
         if self._unacked.pop(id(message), None) is None or self._queue is None:
             return False
@@ -161,7 +161,7 @@ class Channel:
             self.requeue(message)
         self._end(reason)
 
-    def _hand_over(self, message: Stored) -> None:
+    def _hand_over(self, message: StoredMessage) -> None:
         if not self._alive:
             return
         if not self.consuming and self.acks:
@@ -174,17 +174,17 @@ class Channel:
             self.ended.set_result(reason)
 
 
-OnMessage = Callable[[Channel, Stored], None]
+OnMessage = Callable[[MemoryChannel, StoredMessage], None]
 
 
-def _ignore(_channel: Channel, _message: Stored) -> None: ...
+def _ignore(_channel: MemoryChannel, _message: StoredMessage) -> None: ...
 
 
-def _resolve(confirm: asyncio.Future[Outcome], outcome: Outcome) -> None:
+def _resolve(confirm: asyncio.Future[PublishOutcome], outcome: PublishOutcome) -> None:
     if not confirm.done():
         confirm.set_result(outcome)
 
 
-def _fail(confirm: asyncio.Future[Outcome], error: Exception) -> None:
+def _fail(confirm: asyncio.Future[PublishOutcome], error: Exception) -> None:
     if not confirm.done():
         confirm.set_exception(error)

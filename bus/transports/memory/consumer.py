@@ -8,12 +8,12 @@ from typing import Any
 from bus.errors import BusError
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Delivery
-from bus.messaging.supervision import supervised
+from bus.messaging.supervision import run_forever
 from bus.messaging.topology.model import Queue, Topology
 from bus.transports.memory.broker import MemoryBroker
-from bus.transports.memory.connection import Channel, Connection
-from bus.transports.memory.stored_message import Stored
-from bus.transports.wire_format import TRAFFIC, broker_headers, decode
+from bus.transports.memory.connection import MemoryChannel, MemoryConnection
+from bus.transports.memory.stored_message import StoredMessage
+from bus.transports.wire_format import ROLES, broker_headers, decode
 
 __all__ = ["MemoryConsumer", "MemoryDelivery"]
 
@@ -21,7 +21,7 @@ __all__ = ["MemoryConsumer", "MemoryDelivery"]
 class MemoryDelivery:
     """A message as it was delivered on one channel."""
 
-    def __init__(self, channel: Channel, message: Stored, queue: Queue, received: int) -> None:
+    def __init__(self, channel: MemoryChannel, message: StoredMessage, queue: Queue, received: int) -> None:
         self._channel, self._message, self._queue = channel, message, queue
         self._received = received
         self._settled = False
@@ -32,7 +32,7 @@ class MemoryDelivery:
     @cached_property
     def envelope(self) -> Envelope:
         """The message; `Delivery.envelope` says more."""
-        return decode(self._wire, traffic=TRAFFIC[self._queue.purpose], queue=self._queue.name, received=self._received)
+        return decode(self._wire, role=ROLES[self._queue.role], queue=self._queue.name, received=self._received)
 
     @property
     def broker_headers(self) -> Mapping[str, Any]:
@@ -47,7 +47,7 @@ class MemoryDelivery:
         """Back to the broker, for another consumer."""
         return self._settle(self._channel.requeue)
 
-    def _settle(self, how: Callable[[Stored], bool]) -> bool:
+    def _settle(self, how: Callable[[StoredMessage], bool]) -> bool:
         """Once: a second ack would cost the channel."""
         if not self._channel.alive:
             return False
@@ -62,7 +62,7 @@ class MemoryConsumer:
 
     def __init__(  # noqa: PLR0913 - what `Transport.consume` takes, and what it comes on
         self,
-        connection: Callable[[], Awaitable[Connection]],
+        connection: Callable[[], Awaitable[MemoryConnection]],
         broker: MemoryBroker,
         queue: Queue,
         topology: Topology,
@@ -75,10 +75,10 @@ class MemoryConsumer:
         self._connection, self._broker = connection, broker
         self._queue, self._topology = queue, topology
         self._prefetch, self._on_delivery, self._acks, self._clock = prefetch, on_delivery, acks, clock
-        self._channel: Channel | None = None
+        self._channel: MemoryChannel | None = None
         self._registered = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self.trouble: str | None = None
+        self.last_error: str | None = None
 
     @property
     def name(self) -> str:
@@ -99,7 +99,7 @@ class MemoryConsumer:
     def start(self) -> None:
         """Consume, and again whenever that ends."""
         self._task = asyncio.create_task(
-            supervised(self._step, trouble=(BusError,), report=self._report), name=f"memory consumer {self.name}"
+            run_forever(self._step, expected=(BusError,), on_error=self._report), name=f"memory consumer {self.name}"
         )
 
     async def _step(self) -> None:
@@ -107,16 +107,16 @@ class MemoryConsumer:
         self._broker.declare(self._topology, connection)
         channel = self._channel = connection.channel()
         channel.consume(self.name, self._deliver, prefetch=self._prefetch, acks=self._acks)
-        self.trouble = None
+        self.last_error = None
         self._registered.set()
         await asyncio.wait([channel.ended])
-        self.trouble = channel.ended.result()
-        channel.close(self.trouble)
+        self.last_error = channel.ended.result()
+        channel.close(self.last_error)
 
     def _report(self, error: BaseException) -> None:
-        self.trouble = str(error)
+        self.last_error = str(error)
 
-    def _deliver(self, channel: Channel, message: Stored) -> None:
+    def _deliver(self, channel: MemoryChannel, message: StoredMessage) -> None:
         delivery = MemoryDelivery(channel, message, self._queue, int(self._clock() * 1000))
         try:
             self._on_delivery(delivery)

@@ -5,16 +5,16 @@ from collections import deque
 from collections.abc import Callable
 
 from bus.transports.memory.queue import MemoryQueue
-from bus.transports.memory.stored_message import Stored
+from bus.transports.memory.stored_message import StoredMessage
 
 __all__ = ["DeadLetterWorker", "at_least_once"]
 
 PREFETCH = 32
 """Dead letters that one worker holds; those behind wait (`dead_letter_worker_consumer_prefetch`)."""
-RETRY_AFTER = 180.0
+RETRY_AFTER_SECONDS = 180.0
 """Seconds until it tries again what no queue took (`dead_letter_worker_publisher_confirm_timeout`)."""
 
-Forward = Callable[[Stored], bool]
+Forward = Callable[[StoredMessage], bool]
 """Publishes a dead letter; whether every target took it, and there was one."""
 
 
@@ -34,11 +34,11 @@ class DeadLetterWorker:
 
     def __init__(self, queue: MemoryQueue, forward: Forward) -> None:
         self._queue, self._forward = queue, forward
-        self._waiting: deque[Stored] = deque()
-        self._stuck: list[Stored] = []
+        self._waiting: deque[StoredMessage] = deque()
+        self._stuck: list[StoredMessage] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def take(self, message: Stored) -> None:
+    def take(self, message: StoredMessage) -> None:
         """One more dead letter."""
         self._waiting.append(message)
         self._work()
@@ -55,7 +55,7 @@ class DeadLetterWorker:
                 self._stuck.append(message)
         self._queue.discarded = len(self._waiting) + len(self._stuck)
         if self._stuck and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(RETRY_AFTER, self._again)
+            self._timer = asyncio.get_running_loop().call_later(RETRY_AFTER_SECONDS, self._again)
 
     def _again(self) -> None:
         self._timer = None

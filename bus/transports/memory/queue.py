@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from bus.messaging.topology.model import Queue
-from bus.transports.memory.stored_message import Reason, Stored
-from bus.transports.wire_format import Wire
+from bus.transports.memory.stored_message import Reason, StoredMessage
+from bus.transports.wire_format import AmqpMessage
 
-__all__ = ["Consumer", "MemoryQueue"]
+__all__ = ["QueueConsumer", "MemoryQueue"]
 
 SOFT_LIMIT = 0.8
 """A quorum queue that refused takes messages again below this share of its limit (`LOW_LIMIT` in rabbit_fifo)."""
 
 
-class Consumer(Protocol):
+class QueueConsumer(Protocol):
     """Who takes messages from a queue."""
 
     @property
@@ -29,7 +29,7 @@ class Consumer(Protocol):
         """Whether its prefetch allows one more."""
         ...
 
-    def take(self, message: Stored) -> None:
+    def take(self, message: StoredMessage) -> None:
         """One message; must not call back into the queue."""
         ...
 
@@ -39,10 +39,10 @@ class Consumer(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
+class QueueOwner:
     """What a queue asks of its broker."""
 
-    dead_letter: Callable[["MemoryQueue", Stored, Reason], None]
+    dead_letter: Callable[["MemoryQueue", StoredMessage, Reason], None]
     expired: Callable[["MemoryQueue"], None]
     """Nobody used it for `x-expires`."""
 
@@ -50,17 +50,17 @@ class Owner:
 class MemoryQueue:
     """One queue; every method works at once, and the consumers get theirs in the loop's next turn."""
 
-    def __init__(self, declared: Queue, owner: Owner) -> None:
+    def __init__(self, declared: Queue, owner: QueueOwner) -> None:
         self.declared = declared
         self.limit = self._number("x-max-length")
         self.overflow = str(declared.arguments.get("x-overflow", "drop-head"))
-        self.consumers: deque[Consumer] = deque()
+        self.consumers: deque[QueueConsumer] = deque()
         self.discarded = 0
         """Dead letters that no target has taken yet; they count towards the limit."""
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._returned: deque[Stored] = deque()
-        self._ready: deque[Stored] = deque()
+        self._returned: deque[StoredMessage] = deque()
+        self._ready: deque[StoredMessage] = deque()
         self._positions = 0
         self._refusing = False
         self._head_timer: asyncio.TimerHandle | None = None
@@ -83,11 +83,11 @@ class MemoryQueue:
         """Messages that are ready."""
         return len(self._returned) + len(self._ready)
 
-    def peek(self) -> list[Stored]:
+    def peek(self) -> list[StoredMessage]:
         """What is ready, in order."""
         return [*self._returned, *self._ready]
 
-    def outgoing(self, message: Stored) -> Wire:
+    def outgoing(self, message: StoredMessage) -> AmqpMessage:
         """A message as it is delivered: a quorum queue counts, for whoever reads it."""
         if not self.quorum or not message.returns:
             return message.wire
@@ -95,7 +95,7 @@ class MemoryQueue:
 
     # --- messages in and out ---------------------------------------------------------------------------------------
 
-    def put(self, message: Stored) -> bool:
+    def put(self, message: StoredMessage) -> bool:
         """Take a message; False where the queue is full and refuses."""
         if self._refuses():
             return False
@@ -104,7 +104,7 @@ class MemoryQueue:
         self._drop_heads()
         return True
 
-    def requeue(self, message: Stored) -> None:
+    def requeue(self, message: StoredMessage) -> None:
         """A message that was handed over comes back; it went with its queue where that is deleted."""
         if self._gone:
             return
@@ -133,16 +133,16 @@ class MemoryQueue:
                 for messages in (self._returned, self._ready)
             )
 
-    def _append(self, message: Stored) -> None:
+    def _append(self, message: StoredMessage) -> None:
         self._positions += 1
         message.position = self._positions
         message.expires_at = self._expiry(message)
         self._ready.append(message)
 
-    def _pop(self) -> Stored:
+    def _pop(self) -> StoredMessage:
         return self._returned.popleft() if self._returned else self._ready.popleft()
 
-    def _put_back(self, message: Stored, *, limited: bool) -> None:
+    def _put_back(self, message: StoredMessage, *, limited: bool) -> None:
         """Classic: where it was. Quorum on 3.10: with a delivery limit ahead of all new ones, without to the back."""
         if not self.quorum:
             insort(self._returned, message, key=lambda each: each.position)
@@ -189,7 +189,7 @@ class MemoryQueue:
             if timer:
                 timer.cancel()
 
-    def _expiry(self, message: Stored) -> float | None:
+    def _expiry(self, message: StoredMessage) -> float | None:
         own = message.wire.expiration
         times = [int(own)] if own is not None and own.isdigit() else []
         if (common := self._number("x-message-ttl")) is not None:
@@ -212,24 +212,24 @@ class MemoryQueue:
         self._expire()
         self.pump()
 
-    def _head(self) -> Stored:
+    def _head(self) -> StoredMessage:
         return self._returned[0] if self._returned else self._ready[0]
 
     # --- consumers -------------------------------------------------------------------------------------------------
 
-    def attach(self, consumer: Consumer) -> None:
+    def attach(self, consumer: QueueConsumer) -> None:
         """Register a consumer."""
         self.consumers.append(consumer)
         self.touch()
         self.pump()
 
-    def detach(self, consumer: Consumer) -> None:
+    def detach(self, consumer: QueueConsumer) -> None:
         """Remove a consumer, if it is there."""
         if consumer in self.consumers:
             self.consumers.remove(consumer)
             self.touch()
 
-    def _next_consumer(self) -> Consumer | None:
+    def _next_consumer(self) -> QueueConsumer | None:
         for _ in range(len(self.consumers)):
             consumer = self.consumers[0]
             self.consumers.rotate(-1)

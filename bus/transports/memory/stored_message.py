@@ -4,18 +4,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from bus.transports.wire_format import Wire
+from bus.transports.wire_format import AmqpMessage
 
-__all__ = ["Stored", "died", "in_cycle"]
+__all__ = ["StoredMessage", "died", "in_cycle"]
 
 Reason = Literal["expired", "rejected", "maxlen", "delivery_limit"]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Stored:
+class StoredMessage:
     """One copy in one queue."""
 
-    wire: Wire
+    wire: AmqpMessage
     exchange: str
     routing_key: str
     position: int = 0
@@ -26,7 +26,7 @@ class Stored:
     """The loop's clock, in seconds."""
 
 
-def died(message: Stored, *, queue: str, reason: Reason, routing_key: str | None, at: int) -> Stored:
+def died(message: StoredMessage, *, queue: str, reason: Reason, routing_key: str | None, at: int) -> StoredMessage:
     """The copy that a dead-letter exchange gets: `x-death` counted up, the expiration taken off, so that it dies only once of it."""
     deaths = _deaths(message.wire.headers)
     same = [death for death in deaths if (death["queue"], death["reason"]) == (queue, reason)]
@@ -44,14 +44,14 @@ def died(message: Stored, *, queue: str, reason: Reason, routing_key: str | None
     headers = {**message.wire.headers, "x-death": [{**death, "count": death["count"] + 1}, *others]}
     for name, value in (("reason", reason), ("queue", queue), ("exchange", message.exchange)):
         headers.setdefault(f"x-first-death-{name}", value)
-    return Stored(
+    return StoredMessage(
         wire=replace(message.wire, headers=headers, expiration=None),
         exchange=message.exchange,
         routing_key=routing_key or message.routing_key,
     )
 
 
-def in_cycle(message: Stored, queue: str) -> bool:
+def in_cycle(message: StoredMessage, queue: str) -> bool:
     """Whether it went round to `queue` without a rejection on the way: RabbitMQ drops such a message."""
     deaths = _deaths(message.wire.headers)
     places = [death["queue"] for death in deaths]
@@ -60,7 +60,7 @@ def in_cycle(message: Stored, queue: str) -> bool:
     return all(death["reason"] != "rejected" for death in deaths[: places.index(queue) + 1])
 
 
-def _original(wire: Wire) -> Mapping[str, str]:
+def _original(wire: AmqpMessage) -> Mapping[str, str]:
     return {} if wire.expiration is None else {"original-expiration": wire.expiration}
 
 

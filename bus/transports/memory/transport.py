@@ -5,18 +5,18 @@ from collections.abc import Callable
 
 from bus.errors import BusError, DeadlineExceeded, InvalidArgument, Unavailable
 from bus.messaging.envelope import Envelope
-from bus.messaging.ports.transport import Accepted, Delivery, Observer, Outcome, Returned
-from bus.messaging.supervision import supervised
+from bus.messaging.ports.transport import Accepted, Delivery, PublishOutcome, Returned, ReturnListener
+from bus.messaging.supervision import run_forever
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.model import Queue, Topology
 from bus.transports.memory.broker import MemoryBroker
-from bus.transports.memory.connection import Connection
+from bus.transports.memory.connection import MemoryConnection
 from bus.transports.memory.consumer import MemoryConsumer
 from bus.transports.wire_format import encode
 
 __all__ = ["MemoryTransport"]
 
-LARGEST_BODY = 16 * 1024 * 1024
+MAX_BODY_BYTES = 16 * 1024 * 1024
 """Bytes; as the rabbitmq transport has it, so that what is too large for RabbitMQ is too large here."""
 
 
@@ -28,16 +28,16 @@ class MemoryTransport:
     def __init__(self, broker: MemoryBroker, *, clock: Callable[[], float] | None = None) -> None:
         self._broker = broker
         self._clock = clock or broker.clock
-        self._observer: Observer | None = None
-        self._connection: Connection | None = None
+        self._observer: ReturnListener | None = None
+        self._connection: MemoryConnection | None = None
         self._connected = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._consumers: list[MemoryConsumer] = []
 
-    async def start(self, observer: Observer, *, timeout: float) -> None:
+    async def start(self, observer: ReturnListener, *, timeout: float) -> None:
         """Connect; `Unavailable` where the broker stays down for `timeout` seconds."""
         self._observer = observer
-        self._task = asyncio.create_task(supervised(self._step, trouble=(BusError,), report=_ignore), name="memory connection")
+        self._task = asyncio.create_task(run_forever(self._step, expected=(BusError,), on_error=_ignore), name="memory connection")
         try:
             async with asyncio.timeout(timeout):
                 await self.connection()
@@ -50,9 +50,9 @@ class MemoryTransport:
         await asyncio.wait([connection.ended])
         self._connected.clear()
         if self._observer is not None:
-            self._observer.lost()
+            self._observer.on_connection_lost()
 
-    async def connection(self) -> Connection:
+    async def connection(self) -> MemoryConnection:
         """The connection that is up. Waits for it; callers set the limit."""
         while self._connection is None or not self._connection.alive:
             self._connected.clear()
@@ -82,20 +82,20 @@ class MemoryTransport:
         *,
         timeout: float,
         via: Delivery | None = None,  # noqa: ARG002 - the port's
-    ) -> Outcome:
+    ) -> PublishOutcome:
         """Send one message. `via` changes nothing here: the model broker has each message before the next call."""
-        if len(envelope.body) > LARGEST_BODY and envelope.queue is None:
-            raise InvalidArgument(f"the message has {len(envelope.body)} bytes, and {LARGEST_BODY} is the most")
+        if len(envelope.body) > MAX_BODY_BYTES and envelope.queue is None:
+            raise InvalidArgument(f"the message has {len(envelope.body)} bytes, and {MAX_BODY_BYTES} is the most")
         ends = asyncio.get_running_loop().time() + timeout
         connection = await self._writable(ends)
         if address.confirmed:
             return await _confirmed(connection.send_confirmed(encode(envelope), address), ends)
         outcome = connection.send(encode(envelope), address)
         if isinstance(outcome, Returned) and self._observer is not None:
-            asyncio.get_running_loop().call_soon(self._observer.returned, envelope.id, outcome.reason)
+            asyncio.get_running_loop().call_soon(self._observer.on_return, envelope.id, outcome.reason)
         return Accepted()
 
-    async def _writable(self, ends: float) -> Connection:
+    async def _writable(self, ends: float) -> MemoryConnection:
         """A connection that takes publishes; `Unavailable`, surely not sent, where there is none in time."""
         try:
             async with asyncio.timeout_at(ends):
@@ -107,7 +107,7 @@ class MemoryTransport:
             raise Unavailable(f"not sent: {why}") from None
         return await self.connection()
 
-    def heeds_patience(self, queue: Queue) -> bool:  # noqa: ARG002 - of no queue
+    def supports_consumer_timeout(self, queue: Queue) -> bool:  # noqa: ARG002 - of no queue
         """The model takes nothing back; what older brokers would is refused here as well, so that a test shows it."""
         return False
 
@@ -119,7 +119,7 @@ class MemoryTransport:
         prefetch: int,
         on_delivery: Callable[[Delivery], None],
         acks: bool = True,
-        patience: float | None = None,  # noqa: ARG002 - it has no end here
+        consumer_timeout: float | None = None,  # noqa: ARG002 - it has no end here
     ) -> MemoryConsumer:
         """Consume, supervised."""
         consumer = MemoryConsumer(
@@ -144,7 +144,7 @@ class MemoryTransport:
             self._connection.close(reason)
 
 
-async def _confirmed(confirm: "asyncio.Future[Outcome]", ends: float) -> Outcome:
+async def _confirmed(confirm: "asyncio.Future[PublishOutcome]", ends: float) -> PublishOutcome:
     try:
         async with asyncio.timeout_at(ends):
             return await confirm

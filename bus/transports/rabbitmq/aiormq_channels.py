@@ -13,38 +13,38 @@ from pamqp.commands import Basic
 from yarl import URL
 
 from bus.errors import BusError, ConnectionLost, DeadlineExceeded, InvalidArgument, PermissionDenied, Unavailable
-from bus.messaging.envelope import Envelope, Traffic
-from bus.messaging.ports.transport import Accepted, Delivery, Outcome, Refused, Returned
+from bus.messaging.envelope import Envelope, MessageRole
+from bus.messaging.ports.transport import Accepted, Delivery, Nacked, PublishOutcome, Returned
 from bus.messaging.topology.addresses import Address
 from bus.transports import wire_format as wire
-from bus.transports.rabbitmq.amqp.access_refused import is_refusal_of
+from bus.transports.rabbitmq.amqp.access_refused import is_access_refused
 from bus.transports.rabbitmq.amqp.frames import publish_method
 from bus.transports.rabbitmq.amqp.pamqp_codec import from_message, to_properties
-from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT, Connected
-from bus.transports.rabbitmq.exceptions import translating
-from bus.transports.rabbitmq.fastlane.confirm_channel import LARGEST_BODY, UNFIT
-from bus.transports.rabbitmq.fastlane.confirm_watchdog import Verdicts
+from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT_SECONDS, OpenConnection
+from bus.transports.rabbitmq.exceptions import map_errors
+from bus.transports.rabbitmq.fastlane.confirm_channel import MAX_BODY_BYTES, UNFIT
+from bus.transports.rabbitmq.fastlane.confirm_watchdog import ConfirmStats
 
-__all__ = ["PlainConsuming", "PlainDelivery", "PlainPublishing"]
+__all__ = ["AiormqConsumerChannel", "AiormqDelivery", "AiormqPublisherChannel"]
 
 HEAD = 24
 """Bytes of a header frame beside the properties, and some to spare."""
 
 
-class PlainPublishing:
+class AiormqPublisherChannel:
     """Publishes with confirms on one channel.
 
     One id is never under way twice on it: aiormq tells returns apart by id alone.
     """
 
-    clogged = False  # who gives up gives the place back
+    window_exhausted = False  # who gives up gives the place back
 
-    def __init__(self, link: Connected, channel: Channel, *, window: int) -> None:
+    def __init__(self, link: OpenConnection, channel: Channel, *, window: int) -> None:
         self._link = link
         self._channel = channel
         self._window = asyncio.Semaphore(window)
         self._in_flight: dict[str, asyncio.Event] = {}
-        self.verdicts = Verdicts()
+        self.confirm_stats = ConfirmStats()
         self._newest: dict[Address, str] = {}
         """By address the id of what was published there last, while that is under way."""
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -55,11 +55,11 @@ class PlainPublishing:
         return not self.ended.done() and not self._channel.is_closed
 
     @property
-    def waiting(self) -> bool:
+    def awaiting_confirms(self) -> bool:
         """Whether the broker's word is waited for."""
         return bool(self._in_flight)
 
-    async def publish(self, envelope: Envelope, address: Address, ends: float) -> Outcome:
+    async def publish(self, envelope: Envelope, address: Address, ends: float) -> PublishOutcome:
         """Publish, and what the broker says by `ends` (loop time); `Transport.send` says what is raised."""
         async with self._place(envelope.id, ends):
             self._newest[address] = envelope.id
@@ -72,10 +72,10 @@ class PlainPublishing:
             finally:
                 if self._newest.get(address) == envelope.id:
                     del self._newest[address]
-        if isinstance(outcome, Refused):
-            self.verdicts.refuse(asyncio.get_running_loop().time())
+        if isinstance(outcome, Nacked):
+            self.confirm_stats.refuse(asyncio.get_running_loop().time())
         else:
-            self.verdicts.accept()
+            self.confirm_stats.accept()
         return outcome
 
     @asynccontextmanager
@@ -100,7 +100,7 @@ class PlainPublishing:
     async def _alone(self, message_id: str, ends: float) -> None:
         try:
             async with asyncio.timeout_at(ends):
-                await self._link.unblocked()
+                await self._link.wait_unblocked()
                 while (copy := self._in_flight.get(message_id)) is not None:
                     await copy.wait()
         except TimeoutError:
@@ -112,24 +112,26 @@ class PlainPublishing:
             self.ended.set_result("closed")
 
 
-async def publish_on(channel: Channel, envelope: Envelope, address: Address, ends: float) -> Outcome:
+async def publish_on(channel: Channel, envelope: Envelope, address: Address, ends: float) -> PublishOutcome:
     """Publish on this confirmed channel, and wait for what the broker says, until `ends` (loop time).
 
     `PermissionDenied` where it, or another that goes there, was refused.
     """
-    if len(envelope.body) > LARGEST_BODY and envelope.queue is None:
-        raise InvalidArgument(f"the message has {len(envelope.body)} bytes, and {LARGEST_BODY} is the most; store it and send a reference")
+    if len(envelope.body) > MAX_BODY_BYTES and envelope.queue is None:
+        raise InvalidArgument(
+            f"the message has {len(envelope.body)} bytes, and {MAX_BODY_BYTES} is the most; store it and send a reference"
+        )
     properties = fitting(to_properties(wire.encode(envelope), user=_user(channel)), address, channel.max_content_size)
     timeout = ends - asyncio.get_running_loop().time()
     if timeout <= 0:
         raise DeadlineExceeded("the deadline had passed before it was sent")
     try:
-        with translating("waiting for the confirm"):
+        with map_errors("waiting for the confirm"):
             return await _confirmed(channel, envelope.body, properties, address, timeout)
     except DeadlineExceeded:
         raise
     except BusError as error:
-        if is_refusal_of(str(error), address):
+        if is_access_refused(str(error), address):
             raise PermissionDenied(str(error), maybe_executed=True) from None
         sent = not isinstance(error, NotSent)
         raise ConnectionLost(str(error), maybe_executed=sent) from None
@@ -159,7 +161,7 @@ class NotSent(Unavailable):
     """The channel was closed before anything was written."""
 
 
-async def _confirmed(channel: Channel, body: bytes, properties: Basic.Properties, address: Address, timeout: float) -> Outcome:
+async def _confirmed(channel: Channel, body: bytes, properties: Basic.Properties, address: Address, timeout: float) -> PublishOutcome:
     try:
         await channel.basic_publish(
             body,
@@ -173,7 +175,7 @@ async def _confirmed(channel: Channel, body: bytes, properties: Basic.Properties
     except PublishError as error:
         return Returned(reason=str(getattr(error.frame, "reply_text", "") or "returned"))
     except DeliveryError:
-        return Refused(reason="basic.nack")
+        return Nacked(reason="basic.nack")
     except ChannelInvalidStateError:
         raise NotSent("not sent: the channel was closed") from None
     except TimeoutError:
@@ -181,15 +183,15 @@ async def _confirmed(channel: Channel, body: bytes, properties: Basic.Properties
     return Accepted()
 
 
-class PlainConsuming:
+class AiormqConsumerChannel:
     """One consumer's channel. Once it has ended nothing is acked: its tags mean nothing on the next channel."""
 
     def __init__(
-        self, channel: Channel, *, queue: str, traffic: Traffic, on_delivery: Callable[[Delivery], None], clock: Callable[[], float]
+        self, channel: Channel, *, queue: str, role: MessageRole, on_delivery: Callable[[Delivery], None], clock: Callable[[], float]
     ) -> None:
         self.channel = channel
         self.queue = queue
-        self.traffic = traffic
+        self.role = role
         self.clock = clock
         self._on_delivery = on_delivery
         self._unsettled = 0
@@ -205,7 +207,7 @@ class PlainConsuming:
         return not self._released and not self.channel.is_closed
 
     @property
-    def holds(self) -> bool:
+    def has_unsettled(self) -> bool:
         """Whether something that came is not settled."""
         return self._unsettled > 0
 
@@ -218,10 +220,10 @@ class PlainConsuming:
         if message.delivery_tag is not None:
             self.deliver(message.delivery_tag, partial(from_message, message), redelivered=bool(message.redelivered))
 
-    def deliver(self, tag: int, read: Callable[[], wire.Wire], *, redelivered: bool) -> None:
+    def deliver(self, tag: int, read: Callable[[], wire.AmqpMessage], *, redelivered: bool) -> None:
         """A message that came on this channel; `read` says what it is, when somebody wants to know."""
         self._unsettled += 1
-        self._on_delivery(PlainDelivery(self, tag, read, redelivered=redelivered))
+        self._on_delivery(AiormqDelivery(self, tag, read, redelivered=redelivered))
 
     def settled(self) -> None:
         """One of them was."""
@@ -229,7 +231,7 @@ class PlainConsuming:
         if self.cancelled and not self._unsettled:
             self.idle.set()
 
-    async def publish(self, envelope: Envelope, address: Address, ends: float) -> Outcome:
+    async def publish(self, envelope: Envelope, address: Address, ends: float) -> PublishOutcome:
         """On this channel, which is a confirmed one, before the ack of what is answered."""
         return await publish_on(self.channel, envelope, address, ends)
 
@@ -244,10 +246,10 @@ class PlainConsuming:
         self.end("closed")
 
 
-class PlainDelivery:
+class AiormqDelivery:
     """A message as it was delivered on one channel."""
 
-    def __init__(self, channel: PlainConsuming, tag: int, read: Callable[[], wire.Wire], *, redelivered: bool) -> None:
+    def __init__(self, channel: AiormqConsumerChannel, tag: int, read: Callable[[], wire.AmqpMessage], *, redelivered: bool) -> None:
         self.channel = channel
         self.redelivered = redelivered
         self._tag = tag
@@ -258,7 +260,7 @@ class PlainDelivery:
     @cached_property
     def envelope(self) -> Envelope:
         """The message; `Delivery.envelope` says more."""
-        return wire.decode(self._read(), traffic=self.channel.traffic, queue=self.channel.queue, received=self._received)
+        return wire.decode(self._read(), role=self.channel.role, queue=self.channel.queue, received=self._received)
 
     @property
     def broker_headers(self) -> Mapping[str, Any]:
@@ -282,8 +284,8 @@ class PlainDelivery:
         channel, tag = self.channel.channel, self._tag
         try:
             # The queue in front of a connection that is going takes ten frames, and nobody takes them out.
-            with translating("settling a delivery"):
-                async with asyncio.timeout(CLOSE_TIMEOUT):
+            with map_errors("settling a delivery"):
+                async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                     await (channel.basic_nack(tag, requeue=True, wait=False) if requeue else channel.basic_ack(tag, wait=False))
         except BusError:
             return False

@@ -13,34 +13,34 @@ from pydantic import SecretStr
 from yarl import URL
 
 from bus.errors import BusError, ConfigurationError, PermissionDenied, Unauthenticated, Unavailable
-from bus.messaging.supervision import supervised
+from bus.messaging.supervision import run_forever
 from bus.messaging.topology.model import Queue, Topology
 from bus.security.secret_files import PasswordFile
-from bus.transports.rabbitmq.consumer_timeout import heeds_patience
+from bus.transports.rabbitmq.consumer_timeout import supports_consumer_timeout
 from bus.transports.rabbitmq.declare import declare, declare_own
-from bus.transports.rabbitmq.exceptions import TROUBLE, translated, translating
-from bus.transports.rabbitmq.fastlane.protocol import Lane, LaneFactory
+from bus.transports.rabbitmq.exceptions import EXPECTED_ERRORS, map_errors, to_bus_error
+from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol, FastLaneTransportFactory
 from bus.transports.rabbitmq.handshake import properties_of
-from bus.transports.rabbitmq.lenient_reader import TolerantTransport
-from bus.transports.rabbitmq.log_filter import be_discreet
+from bus.transports.rabbitmq.lenient_reader import LenientTransportFactory
+from bus.transports.rabbitmq.log_filter import redact_library_logs
 
-__all__ = ["Channel", "Connected", "Link", "dressed"]
+__all__ = ["Channel", "OpenConnection", "SupervisedConnection", "connection_url"]
 
 log = logging.getLogger("bus.rabbitmq")
 
-RPC_TIMEOUT = 10.0
+RPC_TIMEOUT_SECONDS = 10.0
 """Seconds for one synchronous AMQP call. A quorum queue that lost its leader leaves such a call without an answer."""
-CLOSE_TIMEOUT = 2.0
+CLOSE_TIMEOUT_SECONDS = 2.0
 """Seconds; a peer that does not say goodbye by then is left."""
-UNLIMITED = 512 * 1024 * 1024
+UNLIMITED_FRAME_BYTES = 512 * 1024 * 1024
 """Bytes of a frame where the broker sets no limit (`frame_max = 0`): of the largest message that RabbitMQ can be set to take."""
-BLOCKED_LOOK = 1.0
+BLOCKED_POLL_SECONDS = 1.0
 """Seconds after which who waits for an unblocking looks whether it is still the same connection: one that is lost never unblocks."""
 REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied)
 """What trying again cannot help while the bus starts."""
 
 
-class Connected:
+class OpenConnection:
     """A connection that is up, or will be again: what channels, publishers and consumers need of one."""
 
     def __init__(self, name: str, url: str, *, verify: bool = False) -> None:
@@ -48,9 +48,9 @@ class Connected:
         self.name = name
         self._verify = verify
         self.up = asyncio.Event()
-        self.shown: SecretStr | None = None
+        self.current_password: SecretStr | None = None
         """The password that the broker was shown, where that comes from a file."""
-        self.trouble: str | None = None
+        self.last_error: str | None = None
         self._url = URL(url)
         self._connection: aio_pika.Connection | None = None
         self._declaring = asyncio.Lock()
@@ -73,28 +73,28 @@ class Connected:
         """Whether it is up now."""
         return self.up.is_set()
 
-    def prepare(self, password: SecretStr) -> None:
+    def use_password_on_reconnect(self, password: SecretStr) -> None:
         """A new password for the next connection, for who does not read it itself."""
 
-    async def renew(self, password: SecretStr) -> None:
+    async def update_secret(self, password: SecretStr) -> None:
         """Tell the broker a new password on the open connection (`connection.update-secret`), at most for `RPC_TIMEOUT` seconds."""
-        with translating("renewing the password"):
-            await self._underlay().update_secret(password.get_secret_value(), reason="renewed", timeout=RPC_TIMEOUT)
-        self.shown = password
+        with map_errors("renewing the password"):
+            await self._underlay().update_secret(password.get_secret_value(), reason="renewed", timeout=RPC_TIMEOUT_SECONDS)
+        self.current_password = password
 
-    async def unblocked(self) -> None:
+    async def wait_unblocked(self) -> None:
         """Returns when the broker takes publishes: connected, and no alarm that it has told us of. Callers set the limit."""
         while True:
             await self.up.wait()
             if not self.up.is_set():
                 continue
             try:
-                async with asyncio.timeout(BLOCKED_LOOK):
+                async with asyncio.timeout(BLOCKED_POLL_SECONDS):
                     return await self._underlay().ready()
             except TimeoutError:
                 continue
 
-    async def takes_publishes(self) -> bool:
+    async def accepts_publishes(self) -> bool:
         """Whether it is up and no alarm that the broker has told us of holds publishes up; does not wait."""
         if not self.up.is_set():
             return False
@@ -107,16 +107,16 @@ class Connected:
 
     async def channel(self, *, confirms: bool) -> Channel:
         """A channel of this connection, at most after `RPC_TIMEOUT` seconds."""
-        async with asyncio.timeout(RPC_TIMEOUT):
+        async with asyncio.timeout(RPC_TIMEOUT_SECONDS):
             channel = await self._underlay().channel(publisher_confirms=confirms, on_return_raises=confirms)
         return cast("Channel", channel)  # the abstract class lacks arguments that the only real one has
 
-    def heeds_patience(self, queue: Queue) -> bool:
+    def supports_consumer_timeout(self, queue: Queue) -> bool:
         """Whether the broker lets consumers of this queue say for how long they may hold a delivery; it was connected to before."""
         properties = properties_of(self._connection) if self._connection is not None else {}
-        return heeds_patience(properties, queue.arguments.get("x-queue-type"))
+        return supports_consumer_timeout(properties, queue.arguments.get("x-queue-type"))
 
-    def given(self, queue: str) -> str:
+    def broker_name_of(self, queue: str) -> str:
         """What the broker calls a queue: another name than ours for a connection's own, where others manage the broker."""
         return self._given.get(queue, queue)
 
@@ -129,18 +129,18 @@ class Connected:
             return opened[-1]
 
         async with self._declaring:
-            with translating("verifying" if self._verify else "declaring"):
+            with map_errors("verifying" if self._verify else "declaring"):
                 try:
                     if self._verify:
-                        self._given |= await declare_own(fresh, topology, self._given, timeout=RPC_TIMEOUT)
+                        self._given |= await declare_own(fresh, topology, self._given, timeout=RPC_TIMEOUT_SECONDS)
                     else:
-                        await declare(await fresh(), topology, timeout=RPC_TIMEOUT)
+                        await declare(await fresh(), topology, timeout=RPC_TIMEOUT_SECONDS)
                 finally:
                     for channel in opened:
-                        await quietly_closed(channel)
+                        await close_quietly(channel)
 
 
-class Link(Connected):
+class SupervisedConnection(OpenConnection):
     """A supervised connection."""
 
     def __init__(  # noqa: PLR0913 - what a connection is
@@ -159,13 +159,13 @@ class Link(Connected):
 
         `password` is read at each attempt to connect, and stands for the one in `url`.
         """
-        be_discreet()
-        super().__init__(name, dressed(url, heartbeat=heartbeat, name=name), verify=verify)
+        redact_library_logs()
+        super().__init__(name, connection_url(url, heartbeat=heartbeat, name=name), verify=verify)
         self._attempt_timeout = attempt_timeout
         self._heartbeat = heartbeat
         self._fastlane = fastlane
         self._password = password
-        self.lane: Lane | None = None
+        self.lane: FastLaneProtocol | None = None
         """The connection's fast lane; None without one."""
         self._on_lost = on_lost
         self._task: asyncio.Task[None] | None = None
@@ -175,35 +175,35 @@ class Link(Connected):
     async def start(self, *, timeout: float) -> None:
         """Connect. `Unauthenticated` or `ConfigurationError` at once, `Unavailable` after `timeout` seconds."""
         self._refused = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(supervised(self._step, trouble=TROUBLE, report=self._report), name=f"link {self.name}")
+        self._task = asyncio.create_task(run_forever(self._step, expected=EXPECTED_ERRORS, on_error=self._report), name=f"link {self.name}")
         up = asyncio.create_task(self.up.wait())
         try:
             await asyncio.wait((up, self._refused), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if self._refused.done():
                 self._refused.result()
             if not self.up.is_set():
-                raise Unavailable(f"no broker at {self._place()} ({self.trouble or 'no answer'}); is it running, and BUS_URL right?")
+                raise Unavailable(f"no broker at {self._place()} ({self.last_error or 'no answer'}); is it running, and BUS_URL right?")
         finally:
             up.cancel()
             self._refused.cancel()
 
     async def _step(self) -> None:
         if self._password is not None:
-            self.shown = self._password.read()
-            self._url = self._url.with_password(self.shown.get_secret_value())
+            self.current_password = self._password.read()
+            self._url = self._url.with_password(self.current_password.get_secret_value())
         connection = aio_pika.Connection(self._url)
-        factory = LaneFactory() if self._fastlane else TolerantTransport()
+        factory = FastLaneTransportFactory() if self._fastlane else LenientTransportFactory()
         connection.kwargs["transport_factory"] = factory
         try:
             async with asyncio.timeout(self._attempt_timeout):
                 await connection.connect()
             self._connection = connection
-            if isinstance(factory, LaneFactory):
-                self.lane = self._joined(factory)
-            self.trouble = None
+            if isinstance(factory, FastLaneTransportFactory):
+                self.lane = self._join(factory)
+            self.last_error = None
             self.up.set()
             log.info("connected", extra={"link": self.name, "broker": self._place()})
-            await self._watched()
+            await self._watch()
         finally:
             self._down()
             try:
@@ -211,16 +211,16 @@ class Link(Connected):
             finally:
                 factory.abort()
 
-    def _joined(self, factory: LaneFactory) -> Lane | None:
+    def _join(self, factory: FastLaneTransportFactory) -> FastLaneProtocol | None:
         """The new connection's lane, which from now on knows what was agreed with the broker."""
         lane = factory.lane
         if lane is not None and self._connection is not None and self._connection.transport is not None:
             tune = cast("aiormq.Connection", self._connection.transport.connection).connection_tune
-            lane.frame_max = tune.frame_max or UNLIMITED
+            lane.frame_max = tune.frame_max or UNLIMITED_FRAME_BYTES
             lane.feed_interval = min(1.0, self._heartbeat / 2)
         return lane
 
-    async def _watched(self) -> None:
+    async def _watch(self) -> None:
         """Until the connection ends; one that nothing has come over for two heartbeats is ended here: aiormq waits for three and more."""
         closing = self._underlay().closing
         loop = asyncio.get_running_loop()
@@ -237,16 +237,16 @@ class Link(Connected):
             return
         self.up.clear()
         if not self._closing:
-            why = self.lane.trouble if self.lane is not None else None
+            why = self.lane.last_error if self.lane is not None else None
             log.warning("connection lost", extra={"link": self.name, "why": why})
         if self._on_lost is not None:
             self._on_lost()
 
     def _report(self, error: BaseException) -> None:
-        known = translated(error, f"connecting to {self._place()}")
-        if self.trouble != str(known):
+        known = to_bus_error(error, f"connecting to {self._place()}")
+        if self.last_error != str(known):
             log.warning("no connection; trying again", extra={"link": self.name, "why": str(known)})
-        self.trouble = str(known)
+        self.last_error = str(known)
         if isinstance(known, REFUSALS) and self._refused is not None and not self._refused.done():
             self._refused.set_exception(known)
 
@@ -255,29 +255,29 @@ class Link(Connected):
         self._closing = True
         if self._task is not None:
             self._task.cancel()
-            await asyncio.wait([self._task], timeout=2 * CLOSE_TIMEOUT)
+            await asyncio.wait([self._task], timeout=2 * CLOSE_TIMEOUT_SECONDS)
 
 
-def dressed(url: str, *, heartbeat: int, name: str) -> str:
+def connection_url(url: str, *, heartbeat: int, name: str) -> str:
     """The address with what goes with it: the heartbeat in seconds, and the name that the RabbitMQ UI shows."""
     return str(URL(url).update_query(heartbeat=heartbeat, name=name))
 
 
-async def quietly_closed(channel: Channel) -> None:
+async def close_quietly(channel: Channel) -> None:
     """Close a channel that is of no use any more, whatever state it is in."""
     if channel.is_closed:
         return
     try:
-        with translating("closing a channel"):
-            await channel.close(timeout=CLOSE_TIMEOUT)
+        with map_errors("closing a channel"):
+            await channel.close(timeout=CLOSE_TIMEOUT_SECONDS)
     except BusError as error:
         log.debug("a channel did not close cleanly", extra={"why": str(error)})
 
 
 async def _quietly(connection: aio_pika.Connection) -> None:
     try:
-        with translating("closing a connection"):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
+        with map_errors("closing a connection"):
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 # Without an exception of its own aiormq fails what waits with a CancelledError.
                 await connection.close(aiormq.exceptions.ConnectionClosed(0, "closed"))
     except BusError as error:

@@ -11,19 +11,19 @@ import aiormq.abc
 from aiormq.channel import Channel
 from pamqp.common import FieldTable
 
-from bus.messaging.supervision import supervised
+from bus.messaging.supervision import run_forever
 from bus.messaging.topology.model import Queue, Topology
-from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT, RPC_TIMEOUT, Connected, quietly_closed
+from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT_SECONDS, RPC_TIMEOUT_SECONDS, OpenConnection, close_quietly
 from bus.transports.rabbitmq.consumer_timeout import consumer_arguments
-from bus.transports.rabbitmq.draining_channel import Lingering
-from bus.transports.rabbitmq.exceptions import TROUBLE, translated, translating
+from bus.transports.rabbitmq.draining_channel import DrainingChannel
+from bus.transports.rabbitmq.exceptions import EXPECTED_ERRORS, map_errors, to_bus_error
 
-__all__ = ["Consumer", "Consuming"]
+__all__ = ["RabbitMQConsumer", "ConsumerChannelPort"]
 
 log = logging.getLogger("bus.rabbitmq")
 
 
-class Consuming(Protocol):
+class ConsumerChannelPort(Protocol):
     """One channel's life, on the fast lane or not."""
 
     ended: "asyncio.Future[str]"
@@ -33,7 +33,7 @@ class Consuming(Protocol):
     """Set once it is cancelled and holds nothing any more."""
 
     @property
-    def holds(self) -> bool:
+    def has_unsettled(self) -> bool:
         """Whether something that came is not settled."""
         ...
 
@@ -51,20 +51,20 @@ class Consuming(Protocol):
         ...
 
 
-class Consumer:
+class RabbitMQConsumer:
     """A queue's consumer; `Consumption` is its port."""
 
     def __init__(  # noqa: PLR0913 - what `Transport.consume` takes, and the link
         self,
-        link: Connected,
+        link: OpenConnection,
         queue: Queue,
         topology: Topology,
         *,
         prefetch: int,
         acks: bool,
         confirms: bool,
-        opened: Callable[[Channel], Consuming],
-        patience: float | None = None,
+        channel_factory: Callable[[Channel], ConsumerChannelPort],
+        consumer_timeout: float | None = None,
     ) -> None:
         """`opened` makes of a channel, with publisher confirms or without, what consumes on it."""
         self._link = link
@@ -73,10 +73,10 @@ class Consumer:
         self._prefetch = prefetch
         self._acks = acks
         self._confirms = confirms
-        self._opened = opened
-        self._patience = patience
+        self._opened = channel_factory
+        self._consumer_timeout = consumer_timeout
         self._channel: Channel | None = None
-        self._current: Consuming | None = None
+        self._current: ConsumerChannelPort | None = None
         self._tag = ""
         self._ready = asyncio.Event()
         self._between_calls = asyncio.Event()
@@ -84,10 +84,10 @@ class Consumer:
         self._between_calls.set()
         self._stopping = False
         self._closing = False
-        self._lingering: list[Lingering] = []
+        self._lingering: list[DrainingChannel] = []
         """Its channels of before, on which something is not settled."""
         self._task: asyncio.Task[None] | None = None
-        self.trouble: str | None = None
+        self.last_error: str | None = None
 
     @property
     def name(self) -> str:
@@ -107,7 +107,9 @@ class Consumer:
 
     def start(self) -> None:
         """Consume, and again whenever that ends."""
-        self._task = asyncio.create_task(supervised(self._step, trouble=TROUBLE, report=self._report), name=f"consumer {self.name}")
+        self._task = asyncio.create_task(
+            run_forever(self._step, expected=EXPECTED_ERRORS, on_error=self._report), name=f"consumer {self.name}"
+        )
 
     async def _step(self) -> None:
         if self._stopping:
@@ -116,13 +118,13 @@ class Consumer:
         self._between_calls.clear()
         try:
             await self._link.declare(self._topology)
-            await self._take_from(await self._channel_of_its_own())
+            await self._take_from(await self._open_channel())
         finally:
             self._between_calls.set()
 
     async def _take_from(self, channel: Channel) -> None:
         """Consume on a channel for as long as that goes well, and give it back."""
-        current: Consuming | None = None
+        current: ConsumerChannelPort | None = None
         try:
             current = self._opened(channel)  # before consuming: the first delivery may come with the answer
             await self._consume(channel, current)
@@ -132,74 +134,76 @@ class Consumer:
             await asyncio.wait((channel.closing, current.ended), return_when=asyncio.FIRST_COMPLETED)
             self._between_calls.clear()
             if not self._stopping:
-                self.trouble = current.ended.result() if current.ended.done() else "its channel was closed"
-                log.warning("a consumer ended; consuming again", extra={"queue": self.name, "why": self.trouble})
+                self.last_error = current.ended.result() if current.ended.done() else "its channel was closed"
+                log.warning("a consumer ended; consuming again", extra={"queue": self.name, "why": self.last_error})
         finally:
             self._ready.clear()
-            if current is not None and self._outlives(current) and not channel.is_closed:
+            if current is not None and self._should_drain(current) and not channel.is_closed:
                 self._current = None
-                self._linger(channel, current)
+                self._start_draining(channel, current)
             else:
                 if current is not None:
                     current.release()
-                await self._leave(channel)
+                await self._close_channel(channel)
 
-    def _linger(self, channel: Channel, current: Consuming) -> None:
+    def _start_draining(self, channel: Channel, current: ConsumerChannelPort) -> None:
         """What those before it have still got came before what is overdue now, so it was overdue earlier, and is theirs no more."""
         for each in self._lingering:
             each.end()
         self._lingering = [each for each in self._lingering if not each.ended]
-        self._lingering.append(Lingering(channel, current, self._tag, leave=self._leave))
+        self._lingering.append(DrainingChannel(channel, current, self._tag, leave=self._close_channel))
 
     # --- how it is done on a connection of ours; on another library's it is done by its means ---
 
-    async def _channel_of_its_own(self) -> Channel:
+    async def _open_channel(self) -> Channel:
         return await self._link.channel(confirms=self._confirms)
 
-    async def _register(self, channel: Channel, current: Consuming) -> str:
+    async def _register(self, channel: Channel, current: ConsumerChannelPort) -> str:
         """Become a consumer at the broker; its tag, fresh each time: one that is used again ends a connection on 4.3."""
         tag = f"trunkline-{secrets.token_hex(6)}"
-        await channel.basic_qos(prefetch_count=self._prefetch, timeout=RPC_TIMEOUT)
-        queue = self._link.given(self.name)
+        await channel.basic_qos(prefetch_count=self._prefetch, timeout=RPC_TIMEOUT_SECONDS)
+        queue = self._link.broker_name_of(self.name)
         acks, arguments = self._acks, self._arguments()
-        await channel.basic_consume(queue, current.take, no_ack=not acks, arguments=arguments, consumer_tag=tag, timeout=RPC_TIMEOUT)
+        await channel.basic_consume(
+            queue, current.take, no_ack=not acks, arguments=arguments, consumer_tag=tag, timeout=RPC_TIMEOUT_SECONDS
+        )
         return tag
 
     def _arguments(self) -> FieldTable:
         """What the broker is told of this consumer, where it listens."""
-        if self._patience is None or not self._link.heeds_patience(self._queue):
+        if self._consumer_timeout is None or not self._link.supports_consumer_timeout(self._queue):
             return {}
-        return consumer_arguments(self._patience)
+        return consumer_arguments(self._consumer_timeout)
 
-    async def _leave(self, channel: Channel) -> None:
-        await quietly_closed(channel)
+    async def _close_channel(self, channel: Channel) -> None:
+        await close_quietly(channel)
 
-    def _outlives(self, current: Consuming) -> bool:
+    def _should_drain(self, current: ConsumerChannelPort) -> bool:
         """Whether the channel stays without its consumer, for the acks of what came on it."""
-        return current.cancelled and self._acks and current.holds and not self._closing
+        return current.cancelled and self._acks and current.has_unsettled and not self._closing
 
     # ---
 
-    async def _consume(self, channel: Channel, current: Consuming) -> None:
+    async def _consume(self, channel: Channel, current: ConsumerChannelPort) -> None:
         self._tag = await self._register(channel, current)
         self._channel, self._current = channel, current
-        self.trouble = None
+        self.last_error = None
         if not self._stopping:
             self._ready.set()
 
     def _report(self, error: BaseException) -> None:
-        known = str(translated(error, f"consuming {self.name}"))
-        if known != self.trouble:
+        known = str(to_bus_error(error, f"consuming {self.name}"))
+        if known != self.last_error:
             log.warning("cannot consume; trying again", extra={"queue": self.name, "why": known})
-        self.trouble = known
+        self.last_error = known
 
     async def cancel(self) -> None:
         """No further deliveries; the channel stays for acks."""
         self._stopping = True
         self._ready.clear()
         if self._channel is not None and self._current is not None and self._current.alive:
-            with translating(f"cancelling the consumer of {self.name}"):
-                await self._channel.basic_cancel(self._tag, timeout=CLOSE_TIMEOUT)
+            with map_errors(f"cancelling the consumer of {self.name}"):
+                await self._channel.basic_cancel(self._tag, timeout=CLOSE_TIMEOUT_SECONDS)
 
     @property
     def closed(self) -> bool:
@@ -212,11 +216,11 @@ class Consumer:
         if self._task is not None:
             await self._pause_between_calls()
             self._task.cancel()
-            await asyncio.wait([self._task], timeout=2 * CLOSE_TIMEOUT)
+            await asyncio.wait([self._task], timeout=2 * CLOSE_TIMEOUT_SECONDS)
         await asyncio.gather(*(each.close() for each in self._lingering))
 
     async def _pause_between_calls(self) -> None:
         """A call that is cut off makes aiormq close the channel twice, and the broker ends the whole connection for that."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 await self._between_calls.wait()

@@ -12,30 +12,30 @@ from pydantic import SecretStr
 from yarl import URL
 
 from bus.errors import BusError
-from bus.messaging.supervision import supervised
+from bus.messaging.supervision import run_forever
 from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
-from bus.transports.rabbitmq.connection import dressed
-from bus.transports.rabbitmq.exceptions import TROUBLE, translated, translating
-from bus.transports.rabbitmq.lenient_reader import TolerantTransport
+from bus.transports.rabbitmq.connection import connection_url
+from bus.transports.rabbitmq.exceptions import EXPECTED_ERRORS, map_errors, to_bus_error
+from bus.transports.rabbitmq.lenient_reader import LenientTransportFactory
 
-__all__ = ["Renewable", "Renewal", "is_accepted"]
+__all__ = ["RefreshableConnection", "CredentialRefresher", "is_accepted"]
 
 log = logging.getLogger("bus.rabbitmq")
 
-LOOK = 2.0
+POLL_INTERVAL_SECONDS = 2.0
 """Seconds between two looks at the file. Who renews a token does it minutes before its end, so this need not be shorter."""
-REFUSED_AGAIN = 30.0
+RETRY_REFUSED_SECONDS = 30.0
 """Seconds until a refused password is tried again: the broker may learn of it later than we do, and counts failures."""
-TRIAL_TIMEOUT = 5.0
+TRIAL_TIMEOUT_SECONDS = 5.0
 """Seconds for one trial, a handshake."""
 
 
-class Renewable(Protocol):
+class RefreshableConnection(Protocol):
     """A connection whose password can be replaced."""
 
     name: str
-    shown: SecretStr | None
+    current_password: SecretStr | None
     """The password that the broker was shown on it."""
 
     @property
@@ -43,16 +43,16 @@ class Renewable(Protocol):
         """Whether there is a broker to tell."""
         ...
 
-    def prepare(self, password: SecretStr) -> None:
+    def use_password_on_reconnect(self, password: SecretStr) -> None:
         """What to connect with the next time."""
         ...
 
-    async def renew(self, password: SecretStr) -> None:
+    async def update_secret(self, password: SecretStr) -> None:
         """Show the broker this one from now on; an error of the bus where it did not say yes."""
         ...
 
 
-class Renewal:
+class CredentialRefresher:
     """Looks at the file, and tells the connections.
 
     RabbitMQ closes a connection on which it is told a secret that it refuses, and takes one there that has ended already. So each new
@@ -62,7 +62,7 @@ class Renewal:
     def __init__(
         self,
         file: PasswordFile,
-        connections: Sequence[Renewable],
+        connections: Sequence[RefreshableConnection],
         *,
         trial: Callable[[SecretStr], Awaitable[bool]],
         timer: Callable[[], float] | None = None,
@@ -78,16 +78,16 @@ class Renewal:
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
-    def by(cls, settings: Settings, file: PasswordFile | None, connections: Sequence[Renewable], *, name: str) -> Self | None:
+    def by(cls, settings: Settings, file: PasswordFile | None, connections: Sequence[RefreshableConnection], *, name: str) -> Self | None:
         """For connections by these settings, of the service `name`; None without a file."""
         if file is None:
             return None
-        url = dressed(settings.address, heartbeat=settings.heartbeat, name=f"{name} trying a new password")
+        url = connection_url(settings.address, heartbeat=settings.heartbeat, name=f"{name} trying a new password")
         return cls(file, connections, trial=partial(is_accepted, url))
 
     def start(self) -> None:
         """Look every `LOOK` seconds from now on."""
-        self._task = asyncio.create_task(supervised(self._looks, trouble=TROUBLE, report=_report), name="password renewal")
+        self._task = asyncio.create_task(run_forever(self._watch_file, expected=EXPECTED_ERRORS, on_error=_report), name="password renewal")
 
     async def close(self) -> None:
         """Look no more."""
@@ -95,23 +95,23 @@ class Renewal:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    async def _looks(self) -> None:
+    async def _watch_file(self) -> None:
         while True:
-            await asyncio.sleep(LOOK)
-            await self.look()
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
+            await self.check_file()
 
-    async def look(self) -> None:
+    async def check_file(self) -> None:
         """Look once, and tell every open connection that was shown another password than the file's."""
         password = self._file.read()
         for each in self._connections:
-            each.prepare(password)
-        if self._waiting(password) and await self._accepted(password):
-            await asyncio.gather(*(self._told(each, password) for each in self._waiting(password)))
+            each.use_password_on_reconnect(password)
+        if self._pending(password) and await self._try_password(password):
+            await asyncio.gather(*(self._update_connections(each, password) for each in self._pending(password)))
 
-    def _waiting(self, password: SecretStr) -> list[Renewable]:
-        return [each for each in self._connections if each.is_up and each.shown != password]
+    def _pending(self, password: SecretStr) -> list[RefreshableConnection]:
+        return [each for each in self._connections if each.is_up and each.current_password != password]
 
-    async def _accepted(self, password: SecretStr) -> bool:
+    async def _try_password(self, password: SecretStr) -> bool:
         if password == self._refused and self._timer() < self._again:
             return False
         try:
@@ -125,13 +125,13 @@ class Renewal:
                     "the broker refuses the new password; connections go on with the one before, until that ends",
                     extra={"file": str(self._file.path)},
                 )
-            self._again = self._timer() + REFUSED_AGAIN
+            self._again = self._timer() + RETRY_REFUSED_SECONDS
         self._refused = None if accepted else password
         return accepted
 
-    async def _told(self, connection: Renewable, password: SecretStr) -> None:
+    async def _update_connections(self, connection: RefreshableConnection, password: SecretStr) -> None:
         try:
-            await connection.renew(password)
+            await connection.update_secret(password)
         except BusError as error:  # an alarm, in which the broker reads nothing, or the connection ended meanwhile
             self._warn("the new password was not taken; trying again", connection.name, password, error)
         else:
@@ -147,11 +147,11 @@ class Renewal:
 async def is_accepted(url: str, password: SecretStr) -> bool:
     """Whether the broker lets this password in, by a handshake; an error of the bus where it does not say."""
     connection = aio_pika.Connection(URL(url).with_password(password.get_secret_value()))
-    factory = TolerantTransport()
+    factory = LenientTransportFactory()
     connection.kwargs["transport_factory"] = factory
     try:
-        with translating("trying a new password"):
-            async with asyncio.timeout(TRIAL_TIMEOUT):
+        with map_errors("trying a new password"):
+            async with asyncio.timeout(TRIAL_TIMEOUT_SECONDS):
                 return await _let_in(connection)
     finally:
         factory.abort()
@@ -169,7 +169,7 @@ async def _let_in(connection: aio_pika.Connection) -> bool:
 
 
 def _report(error: BaseException) -> None:
-    log.warning("a look at the password failed; trying again", extra={"why": str(translated(error, "renewing"))})
+    log.warning("a look at the password failed; trying again", extra={"why": str(to_bus_error(error, "renewing"))})
 
 
 def _loop_time() -> float:

@@ -9,7 +9,7 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, Chann
 from bus.errors import ConfigurationError
 from bus.messaging.topology.model import Queue, Topology
 
-__all__ = ["absent", "declare", "declare_own"]
+__all__ = ["find_missing", "declare", "declare_own"]
 
 Open = Callable[[], Awaitable[Channel]]
 
@@ -34,7 +34,7 @@ async def declare_own(opened: Open, topology: Topology, given: Mapping[str, str]
     A passive declaration says whether something exists, and nothing of its arguments; bindings it cannot see at all.
     The broker names what is made (ADR 0020), and the answer is those names by ours; `given` is the last one.
     """
-    missing = await absent(opened, topology, timeout=timeout)
+    missing = await find_missing(opened, topology, timeout=timeout)
     if missing:
         raise ConfigurationError(
             f"the broker has no {', no '.join(missing)}; with BUS_TOPOLOGY=verify others make them, from what `bus topology export` prints"
@@ -59,7 +59,7 @@ async def _own(opened: Open, queue: Queue, known: str | None, *, timeout: float)
     return made.queue or ""
 
 
-async def absent(opened: Open, topology: Topology, *, timeout: float) -> list[str]:
+async def find_missing(opened: Open, topology: Topology, *, timeout: float) -> list[str]:
     """What is not there of the exchanges, and of the queues that are not a connection's own: `queue <name>`.
 
     RabbitMQ from 4.2.6 on shows an exchange only to who has some right to it. One that is not shown counts as there: this service

@@ -8,15 +8,15 @@ from typing import Protocol
 from aiormq.channel import Channel
 
 from bus.errors import BusError
-from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT
-from bus.transports.rabbitmq.exceptions import translating
+from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT_SECONDS
+from bus.transports.rabbitmq.exceptions import map_errors
 
-__all__ = ["Lingering"]
+__all__ = ["DrainingChannel"]
 
 log = logging.getLogger("bus.rabbitmq")
 
 
-class Held(Protocol):
+class UnsettledDeliveries(Protocol):
     """What came on the channel."""
 
     idle: asyncio.Event
@@ -26,14 +26,14 @@ class Held(Protocol):
         ...
 
 
-class Lingering:
+class DrainingChannel:
     """Keeps the channel until all of that is settled, or the channel is closed, or `end`.
 
     Since RabbitMQ 4.3 a consumer timeout takes back what is overdue and cancels its consumer; what else the consumer has is still its
     own, and can be acked here. Closing the channel would give that away, too, and count it as lost.
     """
 
-    def __init__(self, channel: Channel, held: Held, tag: str, *, leave: Callable[[Channel], Awaitable[None]]) -> None:
+    def __init__(self, channel: Channel, held: UnsettledDeliveries, tag: str, *, leave: Callable[[Channel], Awaitable[None]]) -> None:
         """`tag` is its consumer's; `leave` closes it."""
         self._channel = channel
         self._held = held
@@ -63,8 +63,8 @@ class Lingering:
         if self._channel.is_closed:
             return
         try:
-            with translating("cancelling a consumer that the broker has cancelled"):
-                await self._channel.basic_cancel(self._tag, timeout=CLOSE_TIMEOUT)
+            with map_errors("cancelling a consumer that the broker has cancelled"):
+                await self._channel.basic_cancel(self._tag, timeout=CLOSE_TIMEOUT_SECONDS)
         except BusError as error:
             log.debug("a cancelled consumer was not cancelled again", extra={"why": str(error)})
 
@@ -75,4 +75,4 @@ class Lingering:
     async def close(self) -> None:
         """The same; returns when it is closed."""
         self.end()
-        await asyncio.wait([self._task], timeout=2 * CLOSE_TIMEOUT)
+        await asyncio.wait([self._task], timeout=2 * CLOSE_TIMEOUT_SECONDS)

@@ -26,14 +26,14 @@ from bus.errors import (
 )
 from bus.messaging.supervision import is_own_cancel
 
-__all__ = ["TROUBLE", "translated", "translating"]
+__all__ = ["EXPECTED_ERRORS", "to_bus_error", "map_errors"]
 
 # RuntimeError is aiormq's for "closed". It also puts a CancelledError, or a bare Exception, into what waits when it closes.
-TROUBLE: tuple[type[BaseException], ...] = (OSError, EOFError, AMQPError, TimeoutError, RuntimeError, BusError)
+EXPECTED_ERRORS: tuple[type[BaseException], ...] = (OSError, EOFError, AMQPError, TimeoutError, RuntimeError, BusError)
 
 
 # Which error each of the broker's refusals is, and what to do. Whatever is not in here may pass: `Unavailable`.
-MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[BusError], str], ...] = (
+ERROR_MAP: tuple[tuple[tuple[type[BaseException], ...], type[BusError], str], ...] = (
     (
         (ProbableAuthenticationError, AuthenticationError),
         Unauthenticated,
@@ -55,18 +55,18 @@ MEANINGS: tuple[tuple[tuple[type[BaseException], ...], type[BusError], str], ...
 )
 
 
-def translated(error: BaseException, what: str) -> BusError:
+def to_bus_error(error: BaseException, what: str) -> BusError:
     """`error`, which happened while `what`, as an error of the bus. The broker's texts name objects, never contents."""
     if isinstance(error, BusError):
         return error
-    for classes, meaning, text in MEANINGS:
+    for classes, meaning, text in ERROR_MAP:
         if isinstance(error, classes):
             return meaning(f"{what}: {text.format(text=_text(error))}")
     return Unavailable(f"{what}: {_text(error)}")
 
 
 @contextmanager
-def translating(what: str) -> Iterator[None]:
+def map_errors(what: str) -> Iterator[None]:
     """No foreign exception leaves the block, and no CancelledError that aiormq put into what waited when it closed."""
     try:
         yield
@@ -75,7 +75,7 @@ def translating(what: str) -> Iterator[None]:
             raise
         raise Unavailable(f"{what}: the connection was closed") from None
     except Exception as error:  # noqa: BLE001 - aiormq also raises a bare Exception
-        raise translated(error, what) from None
+        raise to_bus_error(error, what) from None
 
 
 def _text(error: BaseException) -> str:
@@ -85,7 +85,7 @@ def _text(error: BaseException) -> str:
             return "no answer in time"
         case OSError() if error.strerror:
             return error.strerror
-        case _ if not isinstance(error, TROUBLE):
+        case _ if not isinstance(error, EXPECTED_ERRORS):
             return type(error).__name__  # its text is not known to be safe
     shown = next((str(part) for part in reversed(error.args) if isinstance(part, str) and part), "")
     return " ".join((shown or type(error).__name__).split())

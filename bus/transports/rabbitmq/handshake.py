@@ -11,13 +11,13 @@ from aiormq.exceptions import AMQPError, AuthenticationError, ProbableAuthentica
 
 from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 
-__all__ = ["Server", "connected", "probe", "vhost_of"]
+__all__ = ["BrokerInfo", "connected", "probe", "vhost_of"]
 
-TIMEOUT = 5.0  # seconds for the whole; a handshake on a local network takes 10 ms
+TIMEOUT_SECONDS = 5.0  # seconds for the whole; a handshake on a local network takes 10 ms
 
 
 @dataclass(frozen=True, kw_only=True)
-class Server:
+class BrokerInfo:
     """What a broker says of itself."""
 
     product: str
@@ -26,7 +26,7 @@ class Server:
     platform: str
 
 
-async def probe(url: str, timeout: float = TIMEOUT) -> Server:
+async def probe(url: str, timeout: float = TIMEOUT_SECONDS) -> BrokerInfo:
     """Connect and close; within `timeout` seconds the server's words, or an error that says what to do.
 
     Raises:
@@ -35,7 +35,7 @@ async def probe(url: str, timeout: float = TIMEOUT) -> Server:
         Unavailable: nobody answers there, or it does not speak AMQP 0-9-1.
     """
     async with connected(url, timeout) as connection:
-        return described(properties_of(connection))
+        return describe(properties_of(connection))
 
 
 @asynccontextmanager
@@ -98,10 +98,10 @@ def properties_of(connection: aio_pika.abc.AbstractConnection) -> Mapping[str, o
     return properties if isinstance(properties, Mapping) else {}
 
 
-def described(properties: Mapping[str, object]) -> Server:
+def describe(properties: Mapping[str, object]) -> BrokerInfo:
     """The part of it that people ask for."""
     said = {key: str(properties.get(name, "unknown")) for key, name in FIELDS.items()}
-    return Server(**said)
+    return BrokerInfo(**said)
 
 
 FIELDS = {"product": "product", "version": "version", "cluster": "cluster_name", "platform": "platform"}

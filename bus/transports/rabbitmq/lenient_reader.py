@@ -16,9 +16,9 @@ from pamqp.frame import unmarshal
 from typing_extensions import override
 from yarl import URL
 
-from bus.transports.rabbitmq.amqp.raw_properties import is_crowded
+from bus.transports.rabbitmq.amqp.raw_properties import has_too_many_headers
 
-__all__ = ["TolerantTransport", "legible", "lenient"]
+__all__ = ["LenientTransportFactory", "sanitize_header_frame", "accept_unknown_delivery_mode"]
 
 HEAD = 7
 """Bytes: a frame's type, channel and size."""
@@ -28,7 +28,7 @@ KNOWN_MODES = {None, 1, 2}
 """Delivery modes of AMQP 0-9-1."""
 
 
-class TolerantTransport(TransportFactory):
+class LenientTransportFactory(TransportFactory):
     """Opens what aiormq would open by itself, and reads tolerantly."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class TolerantTransport(TransportFactory):
         factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
         reader, writer = await factory.create(url, **kwargs)
         self._writer = writer
-        return cast("asyncio.StreamReader", TolerantReader(reader)), writer
+        return cast("asyncio.StreamReader", LenientReader(reader)), writer
 
     def abort(self) -> None:
         """End the socket, if it is still there: aiormq leaves that of an attempt that is given up open."""
@@ -48,7 +48,7 @@ class TolerantTransport(TransportFactory):
             self._writer.transport.abort()
 
 
-class TolerantReader:
+class LenientReader:
     """The two methods of a reader that aiormq calls: for a frame's first byte, its head's other six, and its rest."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
@@ -66,16 +66,16 @@ class TolerantReader:
             self._head += data
             return data
         head, self._head = self._head, b""
-        return legible(head, data) if head[0] == FRAME_HEADER else data
+        return sanitize_header_frame(head, data) if head[0] == FRAME_HEADER else data
 
 
-def legible(head: bytes, rest: bytes) -> bytes:
+def sanitize_header_frame(head: bytes, rest: bytes) -> bytes:
     """`rest` of a content header frame, without properties where they cannot be read."""
     return rest if _is_legible(head, rest) else rest[:BEFORE_FLAGS] + bytes(len(rest) - BEFORE_FLAGS - 1) + rest[-1:]
 
 
 def _is_legible(head: bytes, rest: bytes) -> bool:
-    if is_crowded(rest[BEFORE_FLAGS:-1]):
+    if has_too_many_headers(rest[BEFORE_FLAGS:-1]):
         return False
     try:
         unmarshal(head + rest)
@@ -84,7 +84,7 @@ def _is_legible(head: bytes, rest: bytes) -> bool:
     return True
 
 
-def lenient(channel: Channel) -> Channel:
+def accept_unknown_delivery_mode(channel: Channel) -> Channel:
     """The channel, on which aio-pika takes what comes with a delivery mode that it does not know: it would drop it, unsettled for ever.
 
     RabbitMQ 3 refuses to publish that, and 4 does not.

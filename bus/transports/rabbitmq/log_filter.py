@@ -3,9 +3,9 @@
 import logging
 import re
 
-__all__ = ["be_discreet"]
+__all__ = ["redact_library_logs"]
 
-CHATTY = (
+REDACTED_LOGGERS = (
     "aio_pika.channel",
     "aio_pika.connection",
     "aio_pika.exchange",
@@ -22,13 +22,13 @@ PLACE = re.compile(r"%[-+ #0-9.]*[a-zA-Z]")
 """Where an argument would stand in a line."""
 
 
-def be_discreet() -> None:
+def redact_library_logs() -> None:
     """From now on the libraries' lines have no arguments and no traceback, and there are none below warning.
 
     At debug aiormq logs every frame; at error it logs a returned message, body included, that nobody waits for any more.
     A filter and not a level: an application that turns these loggers on, to look for a fault, must not turn that on, too.
     """
-    for name in CHATTY:
+    for name in REDACTED_LOGGERS:
         logging.getLogger(name).addFilter(_without_contents)  # adding it twice is once
 
 

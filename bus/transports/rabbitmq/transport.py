@@ -8,21 +8,21 @@ from aiormq.channel import Channel
 
 from bus.errors import BusError
 from bus.messaging.envelope import Envelope
-from bus.messaging.ports.transport import Consumption, Delivery, Observer, Outcome, Returned
+from bus.messaging.ports.transport import ConsumerHandle, Delivery, PublishOutcome, Returned, ReturnListener
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.model import Queue, Topology
 from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
-from bus.transports.rabbitmq.aiormq_channels import PlainConsuming, PlainDelivery, PlainPublishing
-from bus.transports.rabbitmq.connection import Link
-from bus.transports.rabbitmq.consumer import Consumer, Consuming
-from bus.transports.rabbitmq.credential_refresh import Renewal
-from bus.transports.rabbitmq.fastlane.confirm_channel import ACCEPTED, ConfirmedChannel
-from bus.transports.rabbitmq.fastlane.consumer_channel import ConsumingChannel, LaneDelivery
+from bus.transports.rabbitmq.aiormq_channels import AiormqConsumerChannel, AiormqDelivery, AiormqPublisherChannel
+from bus.transports.rabbitmq.connection import SupervisedConnection
+from bus.transports.rabbitmq.consumer import ConsumerChannelPort, RabbitMQConsumer
+from bus.transports.rabbitmq.credential_refresh import CredentialRefresher
+from bus.transports.rabbitmq.fastlane.confirm_channel import ACCEPTED, ConfirmChannel
+from bus.transports.rabbitmq.fastlane.consumer_channel import ConsumerChannel, FastLaneDelivery
 from bus.transports.rabbitmq.fastlane.unconfirmed_channel import UnconfirmedChannel
-from bus.transports.rabbitmq.publisher import Publisher, Publishing
+from bus.transports.rabbitmq.publisher import Publisher, PublisherChannelPort
 from bus.transports.rabbitmq.queue_depth import ready_in
-from bus.transports.wire_format import TRAFFIC
+from bus.transports.wire_format import ROLES
 
 __all__ = ["RabbitMQTransport"]
 
@@ -38,18 +38,18 @@ class RabbitMQTransport:
         """`name` is the service's; the RabbitMQ UI shows it as that of the connections."""
         self._settings = settings
         self._clock = clock
-        self._observer: Observer | None = None
+        self._observer: ReturnListener | None = None
         self._password = PasswordFile.of(settings.password_file)
         self._rpc = self._link(f"{name} requests and replies", on_lost=self._lost)
         self._publishing = self._link(f"{name} publishing")
         self._consuming = self._link(f"{name} consuming")
-        self._renewal = Renewal.by(settings, self._password, self._links, name=name)
-        self._questions = Publisher(self._rpc, confirms=not settings.fastlane, opened=self._asking)
-        self._publisher = Publisher(self._publishing, confirms=True, opened=self._confirming)
-        self._consumers: list[Consumer] = []
+        self._renewal = CredentialRefresher.by(settings, self._password, self._links, name=name)
+        self._questions = Publisher(self._rpc, confirms=not settings.fastlane, channel_factory=self._asking)
+        self._publisher = Publisher(self._publishing, confirms=True, channel_factory=self._confirming)
+        self._consumers: list[RabbitMQConsumer] = []
 
-    def _link(self, name: str, *, on_lost: Callable[[], None] | None = None) -> Link:
-        return Link(
+    def _link(self, name: str, *, on_lost: Callable[[], None] | None = None) -> SupervisedConnection:
+        return SupervisedConnection(
             self._settings.address,
             name=name,
             heartbeat=self._settings.heartbeat,
@@ -62,30 +62,32 @@ class RabbitMQTransport:
 
     # --- what a channel becomes, on the fast lane and without it -----------------------------------------------------
 
-    def _asking(self, channel: Channel) -> Publishing:
+    def _asking(self, channel: Channel) -> PublisherChannelPort:
         """Without the fast lane also what goes unconfirmed is confirmed: only so is its return noticed."""
         lane, window = self._rpc.lane, self._settings.publish_window
         if lane is None:
-            return PlainPublishing(self._rpc, channel, window=window)
+            return AiormqPublisherChannel(self._rpc, channel, window=window)
         return UnconfirmedChannel(lane, channel.number, on_returned=self._returned, on_failed=self._failed)
 
-    def _confirming(self, channel: Channel) -> Publishing:
+    def _confirming(self, channel: Channel) -> PublisherChannelPort:
         lane, window = self._publishing.lane, self._settings.publish_window
         if lane is None:
-            return PlainPublishing(self._publishing, channel, window=window)
-        return ConfirmedChannel(lane, channel.number, window=window)
+            return AiormqPublisherChannel(self._publishing, channel, window=window)
+        return ConfirmChannel(lane, channel.number, window=window)
 
-    def _taking(self, link: Link, queue: Queue, on_delivery: Callable[[Delivery], None]) -> Callable[[Channel], Consuming]:
-        traffic = TRAFFIC[queue.purpose]
+    def _taking(
+        self, link: SupervisedConnection, queue: Queue, on_delivery: Callable[[Delivery], None]
+    ) -> Callable[[Channel], ConsumerChannelPort]:
+        role = ROLES[queue.role]
 
-        def opened(channel: Channel) -> Consuming:
+        def opened(channel: Channel) -> ConsumerChannelPort:
             if link.lane is None:
-                return PlainConsuming(channel, queue=queue.name, traffic=traffic, on_delivery=on_delivery, clock=self._clock)
-            return ConsumingChannel(
+                return AiormqConsumerChannel(channel, queue=queue.name, role=role, on_delivery=on_delivery, clock=self._clock)
+            return ConsumerChannel(
                 link.lane,
                 channel.number,
                 queue=queue.name,
-                traffic=traffic,
+                role=role,
                 on_delivery=on_delivery,
                 on_returned=self._returned,
                 clock=self._clock,
@@ -97,17 +99,17 @@ class RabbitMQTransport:
 
     def _lost(self) -> None:
         if self._observer is not None:
-            self._observer.lost()
+            self._observer.on_connection_lost()
 
     def _returned(self, message_id: str, reason: str) -> None:
         if self._observer is not None:
-            self._observer.returned(message_id, reason)
+            self._observer.on_return(message_id, reason)
 
     def _failed(self, message_id: str, error: BusError) -> None:
         if self._observer is not None:
-            self._observer.failed(message_id, error)
+            self._observer.on_publish_failed(message_id, error)
 
-    async def start(self, observer: Observer, *, timeout: float) -> None:
+    async def start(self, observer: ReturnListener, *, timeout: float) -> None:
         """Connect; `Transport.start` says what is raised."""
         self._observer = observer
         async with asyncio.TaskGroup() as group:
@@ -122,7 +124,7 @@ class RabbitMQTransport:
             self._renewal.start()
 
     @property
-    def _links(self) -> tuple[Link, Link, Link]:
+    def _links(self) -> tuple[SupervisedConnection, SupervisedConnection, SupervisedConnection]:
         return self._rpc, self._publishing, self._consuming
 
     async def declare(self, topology: Topology) -> None:
@@ -133,12 +135,12 @@ class RabbitMQTransport:
         """Messages that are ready in a queue."""
         return await ready_in(self._consuming, queue)
 
-    async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> Outcome:
+    async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> PublishOutcome:
         """Send one message."""
-        if isinstance(via, LaneDelivery) and via.channel.alive:
+        if isinstance(via, FastLaneDelivery) and via.channel.alive:
             via.channel.publish(envelope, address)
             return ACCEPTED
-        if isinstance(via, PlainDelivery) and via.channel.alive:
+        if isinstance(via, AiormqDelivery) and via.channel.alive:
             outcome = await via.channel.publish(envelope, address, asyncio.get_running_loop().time() + timeout)
         else:
             publisher = self._publisher if address.confirmed else self._questions
@@ -148,12 +150,12 @@ class RabbitMQTransport:
             return ACCEPTED
         return outcome
 
-    def _link_of(self, queue: Queue) -> Link:
-        return self._rpc if queue.purpose in {"requests", "replies"} else self._consuming
+    def _link_of(self, queue: Queue) -> SupervisedConnection:
+        return self._rpc if queue.role in {"requests", "replies"} else self._consuming
 
-    def heeds_patience(self, queue: Queue) -> bool:
+    def supports_consumer_timeout(self, queue: Queue) -> bool:
         """From RabbitMQ 4.3 on, for quorum queues."""
-        return self._link_of(queue).heeds_patience(queue)
+        return self._link_of(queue).supports_consumer_timeout(queue)
 
     async def consume(
         self,
@@ -163,20 +165,20 @@ class RabbitMQTransport:
         prefetch: int,
         on_delivery: Callable[[Delivery], None],
         acks: bool = True,
-        patience: float | None = None,
-    ) -> Consumption:
+        consumer_timeout: float | None = None,
+    ) -> ConsumerHandle:
         """Consume, supervised. Requests and replies share their connection; jobs and events have another."""
         link = self._link_of(queue)
-        consumer = Consumer(
+        consumer = RabbitMQConsumer(
             link,
             queue,
             topology,
             prefetch=prefetch,
             acks=acks,
             # Without the fast lane replies need confirms: aiormq drops what comes back on a channel that has none.
-            confirms=queue.purpose == "requests" and not self._settings.fastlane,
-            opened=self._taking(link, queue, on_delivery),
-            patience=patience,
+            confirms=queue.role == "requests" and not self._settings.fastlane,
+            channel_factory=self._taking(link, queue, on_delivery),
+            consumer_timeout=consumer_timeout,
         )
         self._consumers = [each for each in self._consumers if not each.closed] + [consumer]
         consumer.start()
@@ -191,7 +193,7 @@ class RabbitMQTransport:
         await asyncio.gather(*(link.close() for link in self._links))
 
 
-async def _outcome(link: Link, timeout: float) -> Exception | None:
+async def _outcome(link: SupervisedConnection, timeout: float) -> Exception | None:
     """How the link's start ended; one that fails must not hide another's reason behind a cancellation."""
     try:
         await link.start(timeout=timeout)

@@ -50,7 +50,7 @@ def token(change: Callable[[str], str], kind: str = "request") -> Attack:
 
 def swapped(kind: str = "job", **attributes: Any) -> Attack:
     """The message changed under its proof or token."""
-    return lambda world: getattr(world, kind)().evolve(**attributes)
+    return lambda world: getattr(world, kind)().replace(**attributes)
 
 
 def on_the_wire(kind: str, **headers: Any) -> Attack:
@@ -62,13 +62,13 @@ def on_the_wire(kind: str, **headers: Any) -> Attack:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         raw = {name: value for name, value in {**wire.headers, **names}.items() if value is not None}
         sent = type(wire)(**{**{name: getattr(wire, name) for name in wire.__dataclass_fields__}, "headers": raw})
-        return decode(sent, traffic=envelope.traffic, queue=envelope.queue, received=int(NOW * 1000))
+        return decode(sent, role=envelope.role, queue=envelope.queue, received=int(NOW * 1000))
 
     return attack
 
 
-def unsigned(traffic: str) -> Attack:
-    return lambda world: getattr(world, traffic)().evolve(authorization=None, proof=None)
+def unsigned(role: str) -> Attack:
+    return lambda world: getattr(world, role)().replace(authorization=None, proof=None)
 
 
 def later(seconds: float, attack: Attack) -> Attack:

@@ -23,8 +23,8 @@ def replay(**changes: Any) -> Attack:
 def counter_forged(by: str = OPERATOR, header: dict[str, Any] | None = None, **claims: Any) -> Attack:
     def attack(world: World) -> Envelope:
         envelope = replay()(world)
-        old_header, old_claims, _ = parts_of(envelope.counter_proof or "")
-        return envelope.evolve(counter_proof=jws({**old_header, **(header or {})}, {**old_claims, **claims}, world.key(by)))
+        old_header, old_claims, _ = parts_of(envelope.expiry_override or "")
+        return envelope.replace(expiry_override=jws({**old_header, **(header or {})}, {**old_claims, **claims}, world.key(by)))
 
     return attack
 
@@ -33,17 +33,17 @@ def another_proofs_word(world: World) -> Envelope:
     other = world.replayed(world.job(id="m-2"))
     job = world.job()
     world.yard.clock.now += 2 * DAY
-    return job.evolve(counter_proof=other.counter_proof, expires=other.expires)
+    return job.replace(expiry_override=other.expiry_override, expires=other.expires)
 
 
 def longer_than_given(world: World) -> Envelope:
     job = replay()(world)
-    return job.evolve(expires=(job.expires or 0) + 1)
+    return job.replace(expires=(job.expires or 0) + 1)
 
 
-def a_proof_as_counter_proof(world: World) -> Envelope:
+def a_proof_as_expiry_override(world: World) -> Envelope:
     job = replay()(world)
-    return job.evolve(counter_proof=job.proof)
+    return job.replace(expiry_override=job.proof)
 
 
 MORE_TIME: dict[str, Attack] = {
@@ -60,8 +60,8 @@ MORE_TIME: dict[str, Attack] = {
     "more time for ever": replay(hours=24 * 400),
     "more time without a reason": replay(reason=" "),
     "more time without a name": replay(actor=""),
-    "more time, and another body": lambda world: replay()(world).evolve(body=b"{}"),
+    "more time, and another body": lambda world: replay()(world).replace(body=b"{}"),
     "more time, and wider rights": lambda world: world.replayed(world.job("mail")),
-    "more time, by a proof": a_proof_as_counter_proof,
+    "more time, by a proof": a_proof_as_expiry_override,
     "more time, with an algorithm of none": counter_forged(header={"alg": "none"}),
 }

@@ -11,13 +11,13 @@ from tests.security.yard import NOW
 
 
 def of_another_job(world: World) -> Envelope:
-    return world.job().evolve(proof=world.job(id="m-2").proof)
+    return world.job().replace(proof=world.job(id="m-2").proof)
 
 
 def passed_off_as_plain(kind: str) -> Attack:
     """It is JSON as any payload, and a contract in which nothing is required takes it."""
     sealed = {"body": b'{"protected": "e30", "iv": "", "ciphertext": "", "tag": ""}', "headers": {"encryption": "jwe"}}
-    return lambda world: getattr(world, kind)(**sealed).evolve(headers={})
+    return lambda world: getattr(world, kind)(**sealed).replace(headers={})
 
 
 PROOFS: dict[str, Attack] = {
@@ -47,11 +47,11 @@ PROOFS: dict[str, Attack] = {
     "the proof a list": on_the_wire("job", proof=["a"]),
     "another job's proof": of_another_job,
     "a job in another's queue": lambda world: world.forged(
-        world.job().evolve(type="ledger.reopen.v1"), claims={"type": "ledger.reopen.v1"}
+        world.job().replace(type="ledger.reopen.v1"), claims={"type": "ledger.reopen.v1"}
     ),
     "a proof with another's key": lambda world: world.forged(world.job(), by="mail"),
     "a proof with an operator's key": lambda world: world.forged(
-        world.job().evolve(source=OPERATOR), header={"kid": "ops-1"}, claims={"iss": OPERATOR, "rto": None}, by=OPERATOR
+        world.job().replace(source=OPERATOR), header={"kid": "ops-1"}, claims={"iss": OPERATOR, "rto": None}, by=OPERATOR
     ),
     "a sender without the right": lambda world: world.job("mail"),
     "an event of another than its owner": lambda world: world.event("office"),

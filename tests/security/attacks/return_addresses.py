@@ -37,7 +37,7 @@ def proven(reply_to: str) -> Attack:
 
 def claimed(source: str, reply_to: str) -> Attack:
     """By nobody, who gives himself a name, and wants to be told that he may not."""
-    return lambda world: unsigned("request")(world).evolve(source=source, reply_to=reply_to)
+    return lambda world: unsigned("request")(world).replace(source=source, reply_to=reply_to)
 
 
 RETURN_ADDRESSES: dict[str, Attack] = {
@@ -51,7 +51,7 @@ RETURN_ADDRESSES: dict[str, Attack] = {
     "no token, in the name of an operator": claimed(OPERATOR, f"{OPERATOR}.replies.1"),
     "no token, in a name that is none": claimed("a b", "a b.replies.1"),
     "no token, and no name": claimed("", ".replies.1"),
-    "no proof, and a reply_to of nobody": lambda world: unsigned("job")(world).evolve(source="nobody", reply_to="nobody.replies.1"),
+    "no proof, and a reply_to of nobody": lambda world: unsigned("job")(world).replace(source="nobody", reply_to="nobody.replies.1"),
     "a job without the right, and a reply_to with a space": lambda world: world.job("mail", reply_to="mail.replies.a b"),
     "a job that has expired, and a reply_to with a space": later(2 * DAY, proven("office.replies.a b")),
 }

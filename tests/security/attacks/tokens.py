@@ -46,7 +46,7 @@ def mac(material: str) -> Attack:
 
 
 def a_token_as_proof(world: World) -> Envelope:
-    return world.job().evolve(proof=token_of(world.request()))
+    return world.job().replace(proof=token_of(world.request()))
 
 
 def a_proof_as_token(world: World) -> Envelope:
@@ -55,13 +55,13 @@ def a_proof_as_token(world: World) -> Envelope:
 
 def a_replys_token(world: World) -> Envelope:
     """The ledger's own answers, and the office's, are no requests."""
-    return world.request().evolve(authorization=world.signer("office").authorization("ledger", answers=True))
+    return world.request().replace(authorization=world.signer("office").authorization("ledger", for_replies=True))
 
 
 def an_updates_proof(world: World) -> Envelope:
     """What the office once proved as an answer."""
     job = world.job(proof=None)
-    return world.signer("office").proven(job.evolve(proof=None), "ledger")
+    return world.signer("office").sign_reply(job.replace(proof=None), "ledger")
 
 
 def by_a_stranger(world: World) -> Envelope:
@@ -157,9 +157,9 @@ TOKENS: dict[str, Attack] = {
     "letters that are no ASCII": token(lambda text: "é" + text),
     "a payload that is no UTF-8": token(lambda text: f"{text.split('.')[0]}.{base64(bytes([0xFF, 0xFE]))}.{text.split('.')[2]}"),
     "a token of 1 MB": token(lambda text: text + "A" * 1_000_000),
-    "another scheme": lambda world: world.request().evolve(authorization=f"Basic {token_of(world.request())}"),
-    "no scheme": lambda world: world.request().evolve(authorization=token_of(world.request())),
-    "an empty token": lambda world: world.request().evolve(authorization="Bearer "),
+    "another scheme": lambda world: world.request().replace(authorization=f"Basic {token_of(world.request())}"),
+    "no scheme": lambda world: world.request().replace(authorization=token_of(world.request())),
+    "an empty token": lambda world: world.request().replace(authorization="Bearer "),
     "no token": unsigned("request"),
     "a job without a proof": unsigned("job"),
     "an event without a proof": unsigned("event"),
@@ -196,13 +196,13 @@ TOKENS: dict[str, Attack] = {
     "an end that is true": claims("request", exp=True),
     "a claim that is there twice": doubled("request", "scope"),
     "a scope that the issuer was never granted": lambda world: world.forged(
-        world.request().evolve(source="mail", reply_to=reply_queue("mail", "1")),
+        world.request().replace(source="mail", reply_to=reply_queue("mail", "1")),
         header={"kid": "mail-1"},
         claims={"iss": "mail", "scope": "ledger.add ledger.close"},
         by="mail",
     ),
     "a token of an operator": lambda world: world.forged(
-        world.request().evolve(source=OPERATOR, reply_to=reply_queue(OPERATOR, "1")),
+        world.request().replace(source=OPERATOR, reply_to=reply_queue(OPERATOR, "1")),
         header={"kid": "ops-1"},
         claims={"iss": OPERATOR},
         by=OPERATOR,

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from bus.cli import broker as cli
 from bus.errors import Unavailable
-from bus.operations.brokers.select import Choice
+from bus.operations.brokers.select import BrokerChoice
 
 
 @dataclass
@@ -31,7 +31,7 @@ async def test_where_it_is_can_be_read_by_programs_and_by_people(
 ) -> None:
     monkeypatch.setattr(cli, "broker_for", lambda _: Ended())
     with pytest.raises(Unavailable, match="a broker has ended by itself"):
-        await cli.serve(Choice(kind="node", why="it is here"), Console(stderr=as_json), as_json=as_json)
+        await cli.serve(BrokerChoice(kind="node", why="it is here"), Console(stderr=as_json), as_json=as_json)
     out = capsys.readouterr().out
     if as_json:
         assert json.loads(out) == {"broker": "node", "url": Ended.url, "management_url": Ended.management_url}

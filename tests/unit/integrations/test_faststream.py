@@ -18,10 +18,10 @@ from bus.integrations.faststream import broker_of_its_own
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.topology.model import Queue, Topology
 from bus.settings import Settings
-from bus.transports.faststream.connection import RobustLink
-from bus.transports.faststream.subscriber import Subscribed
-from bus.transports.rabbitmq.aiormq_channels import PlainConsuming
-from bus.transports.rabbitmq.lenient_reader import lenient
+from bus.transports.faststream.connection import RobustConnection
+from bus.transports.faststream.subscriber import FastStreamConsumer
+from bus.transports.rabbitmq.aiormq_channels import AiormqConsumerChannel
+from bus.transports.rabbitmq.lenient_reader import accept_unknown_delivery_mode
 from tests.unit.fakes import virtual
 
 
@@ -37,15 +37,15 @@ def message(channel: Any, body: bytes = b"{}") -> Any:
 
 @virtual
 async def test_a_message_of_a_channel_that_is_gone_is_not_settled_on_the_next() -> None:
-    link = RobustLink(RabbitBroker(), name="desk", on_lost=lambda: None)
+    link = RobustConnection(RabbitBroker(), name="desk", on_lost=lambda: None)
     came: list[Delivery] = []
     now: Any = FakeChannel()
 
-    def opened(channel: Any) -> PlainConsuming:
-        return PlainConsuming(channel, queue="q", traffic="job", on_delivery=came.append, clock=lambda: 0)
+    def opened(channel: Any) -> AiormqConsumerChannel:
+        return AiormqConsumerChannel(channel, queue="q", role="job", on_delivery=came.append, clock=lambda: 0)
 
-    queue = Queue(name="q", purpose="jobs")
-    consumer = Subscribed(link, queue, Topology(), prefetch=1, acks=True, confirms=False, opened=opened)
+    queue = Queue(name="q", role="jobs")
+    consumer = FastStreamConsumer(link, queue, Topology(), prefetch=1, acks=True, confirms=False, opened=opened)
     consumer._taking = opened(now)
     await consumer._take(message(FakeChannel()))
     assert came == []
@@ -66,7 +66,9 @@ async def test_a_delivery_mode_that_aio_pika_does_not_know_keeps_no_message_from
         callbacks.append(callback)
 
     channel: Any = SimpleNamespace(basic_consume=lambda _, callback, **options: basic_consume(callback, **options))
-    await lenient(channel).basic_consume(queue="q", consumer_callback=partial(consumer, take, no_ack=False), no_ack=False)
+    await accept_unknown_delivery_mode(channel).basic_consume(
+        queue="q", consumer_callback=partial(consumer, take, no_ack=False), no_ack=False
+    )
     properties = Basic.Properties(message_id="m")
     properties.delivery_mode = mode
     await callbacks[0](DeliveredMessage(Basic.Deliver(delivery_tag=1), ContentHeader(properties=properties), b"{}", channel))
@@ -75,7 +77,7 @@ async def test_a_delivery_mode_that_aio_pika_does_not_know_keeps_no_message_from
 
 def test_a_broker_of_its_own_never_shows_its_password_nor_logs_messages() -> None:
     broker = broker_of_its_own(Settings(url=SecretStr("amqp://user:hunter2@host:5673/vhost")), name="desk")
-    link = RobustLink(broker, name="desk", on_lost=lambda: None)
+    link = RobustConnection(broker, name="desk", on_lost=lambda: None)
     assert link._place() == "host:5673 (virtual host vhost)"
     assert "hunter2" not in str(link._url)
 

@@ -4,7 +4,7 @@ import pytest
 
 from bus.errors import InvalidArgument
 from bus.messaging.context import Context, correlated, correlation, current, handling
-from bus.messaging.envelope import LONGEST_TEXT, Progress
+from bus.messaging.envelope import MAX_TEXT_LENGTH, Progress
 from tests.unit.fakes import NoSender, envelope, virtual
 
 
@@ -35,12 +35,12 @@ def test_correlated_nests_and_ends() -> None:
     assert correlation.get() is None
 
 
-@pytest.mark.parametrize("text", ["x" * (LONGEST_TEXT + 1), "\ud800"], ids=["too long", "no text"])
+@pytest.mark.parametrize("text", ["x" * (MAX_TEXT_LENGTH + 1), "\ud800"], ids=["too long", "no text"])
 def test_a_correlation_id_that_no_receiver_takes_is_refused_before_anything_is_sent_with_it(text: str) -> None:
     """A job was confirmed, and then dead-lettered for its header; such an id may come from a caller of somebody's HTTP API."""
     with pytest.raises(InvalidArgument, match="a correlation id is a text of at most 1024 characters"), correlated(text):
         pass
-    with correlated("x" * LONGEST_TEXT):
+    with correlated("x" * MAX_TEXT_LENGTH):
         pass
 
 

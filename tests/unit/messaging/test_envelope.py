@@ -13,7 +13,7 @@ SECRET = "Eleonora Quist"
 def test_a_reply_keeps_the_ids_of_its_request() -> None:
     request = envelope(reply_to="here", traceparent="00-a", tracestate="b=c", deadline=5, expires=6, attempt=3)
     answer = reply(request, Total(total=1), source="ledger")
-    assert (answer.type, answer.traffic, answer.source, answer.body) == ("ledger.add.v1.reply", "reply", "ledger", b'{"total":1}')
+    assert (answer.type, answer.role, answer.source, answer.body) == ("ledger.add.v1.reply", "reply", "ledger", b'{"total":1}')
     assert (answer.correlation_id, answer.causation_id, answer.in_reply_to) == ("c-1", "m-1", "m-1")
     assert (answer.traceparent, answer.tracestate) == ("00-a", "b=c")
     assert (answer.deadline, answer.expires, answer.attempt, answer.reply_to) == (None, None, 1, None)
@@ -21,10 +21,10 @@ def test_a_reply_keeps_the_ids_of_its_request() -> None:
 
 
 def test_a_jobs_updates_are_no_replies() -> None:
-    job = envelope("ledger.close.v1", traffic="job")
+    job = envelope("ledger.close.v1", role="job")
     update = progress_update(job, Progress(progress=0.5), source="ledger")
-    assert (update.type, update.traffic, update.in_reply_to) == ("ledger.close.v1.progress", "update", "m-1")
-    assert reply(job, None, source="ledger").traffic == "update"
+    assert (update.type, update.role, update.in_reply_to) == ("ledger.close.v1.progress", "update", "m-1")
+    assert reply(job, None, source="ledger").role == "update"
 
 
 @pytest.mark.parametrize("error", [ValueError(SECRET), KeyError(SECRET), Internal(SECRET), ExceptionGroup(SECRET, [ValueError(SECRET)])])

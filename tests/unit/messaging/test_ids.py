@@ -1,25 +1,25 @@
 import os
 from uuid import RFC_4122, UUID
 
-from bus.messaging.ids import BATCH, hex_source, uuid_source
+from bus.messaging.ids import BATCH, random_hex_factory, uuid4_factory
 
 
 def test_ids_differ_within_a_batch_and_beyond() -> None:
-    take = hex_source(16)
+    take = random_hex_factory(16)
     taken = [take() for _ in range(3 * BATCH)]
     assert len(set(taken)) == len(taken)
     assert {len(each) for each in taken} == {32}
 
 
 def test_message_ids_are_random_uuids() -> None:
-    take = uuid_source()
+    take = uuid4_factory()
     for taken in (take() for _ in range(BATCH)):
         parsed = UUID(taken)
         assert (str(parsed), parsed.version, parsed.variant) == (taken, 4, RFC_4122)
 
 
 def test_a_forked_child_gives_out_none_of_its_parents() -> None:
-    take = hex_source(8)
+    take = random_hex_factory(8)
     take()
     reader, writer = os.pipe()
     child = os.fork()

@@ -7,8 +7,8 @@ import pytest
 from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import ConfigurationError, ContractViolation, DeadlineExceeded, Expired, Internal, NotFound, Unavailable, safe_reason
 from bus.messaging.backoff import backoff
-from bus.messaging.settlement import Ack, DeadLetter, Retry, Settlement, delay_after, delays_of, settle
-from bus.messaging.supervision import STABLE_AFTER, is_own_cancel, supervised
+from bus.messaging.settlement import Ack, MoveToDeadLetters, Retry, Settlement, decide, delay_after, delays_of
+from bus.messaging.supervision import STABLE_AFTER_SECONDS, is_own_cancel, run_forever
 from tests.unit.fakes import virtual
 
 SECRET = "Eleonora Quist"
@@ -22,27 +22,28 @@ POLICY = RetryPolicy(attempts=3, permanent=(LookupError,))
         (None, 9, Ack()),
         (ValueError(SECRET), 1, Retry(delay=1)),
         (ValueError(SECRET), 2, Retry(delay=5)),
-        (ValueError(SECRET), 3, DeadLetter(code="internal", reason="ValueError")),
-        (ValueError(SECRET), 4, DeadLetter(code="internal", reason="ValueError")),
-        (KeyError(SECRET), 1, DeadLetter(code="internal", reason="KeyError")),
+        (ValueError(SECRET), 3, MoveToDeadLetters(code="internal", reason="ValueError")),
+        (ValueError(SECRET), 4, MoveToDeadLetters(code="internal", reason="ValueError")),
+        (KeyError(SECRET), 1, MoveToDeadLetters(code="internal", reason="KeyError")),
         (Unavailable("later"), 1, Retry(delay=1)),
         (DeadlineExceeded("slow"), 1, Retry(delay=1)),
         (Internal("broken"), 1, Retry(delay=1)),
-        (NotFound("no such note"), 1, DeadLetter(code="not_found", reason="NotFound: no such note")),
-        (ContractViolation("x"), 1, DeadLetter(code="invalid_argument", reason="ContractViolation: x")),
-        (Expired("old"), 1, DeadLetter(code="deadline_exceeded", reason="Expired: old")),
+        (NotFound("no such note"), 1, MoveToDeadLetters(code="not_found", reason="NotFound: no such note")),
+        (ContractViolation("x"), 1, MoveToDeadLetters(code="invalid_argument", reason="ContractViolation: x")),
+        (Expired("old"), 1, MoveToDeadLetters(code="deadline_exceeded", reason="Expired: old")),
     ],
 )
 def test_what_becomes_of_a_message(error: Exception | None, attempt: int, settlement: Settlement) -> None:
-    assert settle(error, attempt, POLICY) == settlement
+    assert decide(error, attempt, POLICY) == settlement
 
 
 @pytest.mark.parametrize(
-    ("lasted", "settlement"), [(0, Retry(delay=5)), (5, Retry(delay=5)), (5.1, DeadLetter(code="unavailable", reason="Unavailable: x"))]
+    ("lasted", "settlement"),
+    [(0, Retry(delay=5)), (5, Retry(delay=5)), (5.1, MoveToDeadLetters(code="unavailable", reason="Unavailable: x"))],
 )
 def test_no_attempt_begins_after_the_total_time(lasted: float, settlement: Settlement) -> None:
     policy = RetryPolicy(attempts=100, total_time=10)
-    assert settle(Unavailable("x"), 2, policy, lasted=lasted) == settlement
+    assert decide(Unavailable("x"), 2, policy, lasted=lasted) == settlement
 
 
 def test_a_foreign_text_is_no_reason() -> None:
@@ -104,7 +105,7 @@ class Steps:
             raise end
 
     async def run(self) -> None:
-        task = asyncio.create_task(supervised(self, trouble=(OSError,), report=self.reported.append))
+        task = asyncio.create_task(run_forever(self, expected=(OSError,), on_error=self.reported.append))
         await self.all_ended.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -129,7 +130,7 @@ async def test_the_wait_grows_with_failures_and_starts_anew_after_a_stable_time(
     await Steps(*[OSError()] * 4).run()
     assert failures == [1, 2, 3, 4]
     failures.clear()
-    await Steps(*[OSError()] * 3, lasting=STABLE_AFTER + 1).run()
+    await Steps(*[OSError()] * 3, lasting=STABLE_AFTER_SECONDS + 1).run()
     assert failures == [1, 1, 1]
 
 

@@ -2,14 +2,14 @@ import asyncio
 
 import pytest
 
-from bus.messaging.timers import Deadlines, Limit, OutOfTime
+from bus.messaging.timers import SharedTimer, TimeoutScope, TimerExpired
 from tests.unit.fakes import virtual
 
 
 @virtual
 async def test_each_expires_once_in_its_time() -> None:
     loop, expired = asyncio.get_running_loop(), list[tuple[str, float]]()
-    deadlines = Deadlines()
+    deadlines = SharedTimer()
     start = loop.time()
     for name, after in {"b": 2.0, "a": 1.0, "now": 0.0}.items():
         deadlines.add(loop, name, start + after, lambda name=name: expired.append((name, loop.time() - start)))  # type: ignore[misc]
@@ -21,7 +21,7 @@ async def test_each_expires_once_in_its_time() -> None:
 
 @virtual
 async def test_what_was_met_does_not_expire() -> None:
-    deadlines, expired = Deadlines(), list[str]()
+    deadlines, expired = SharedTimer(), list[str]()
     loop = asyncio.get_running_loop()
     deadlines.add(loop, "met", loop.time() + 1, lambda: expired.append("met"))
     deadlines.discard(loop, "met")
@@ -32,7 +32,7 @@ async def test_what_was_met_does_not_expire() -> None:
 
 @virtual
 async def test_one_that_is_added_after_all_were_met_expires_too() -> None:
-    loop, deadlines, expired = asyncio.get_running_loop(), Deadlines(), list[str]()
+    loop, deadlines, expired = asyncio.get_running_loop(), SharedTimer(), list[str]()
     deadlines.add(loop, "first", loop.time(), lambda: expired.append("first"))
     await asyncio.sleep(1)
     deadlines.add(loop, "second", loop.time() + 1, lambda: expired.append("second"))
@@ -42,7 +42,7 @@ async def test_one_that_is_added_after_all_were_met_expires_too() -> None:
 
 @virtual
 async def test_what_expires_may_end_or_start_others() -> None:
-    loop, deadlines, expired = asyncio.get_running_loop(), Deadlines(), list[str]()
+    loop, deadlines, expired = asyncio.get_running_loop(), SharedTimer(), list[str]()
 
     def first() -> None:
         deadlines.discard(loop, "second")
@@ -57,7 +57,7 @@ async def test_what_expires_may_end_or_start_others() -> None:
 
 @virtual
 async def test_without_any_there_is_no_timer() -> None:
-    loop, deadlines = asyncio.get_running_loop(), Deadlines()
+    loop, deadlines = asyncio.get_running_loop(), SharedTimer()
     deadlines.add(loop, "met", loop.time() + 1, lambda: None)
     deadlines.discard(loop, "met")
     await asyncio.sleep(1)
@@ -66,7 +66,7 @@ async def test_without_any_there_is_no_timer() -> None:
 
 @virtual
 async def test_one_that_raises_takes_no_other_with_it() -> None:
-    loop, deadlines, expired = asyncio.get_running_loop(), Deadlines(), list[str]()
+    loop, deadlines, expired = asyncio.get_running_loop(), SharedTimer(), list[str]()
     loop.set_exception_handler(lambda *_: None)
     deadlines.add(loop, "bad", loop.time() + 1, lambda: 1 / 0)
     deadlines.add(loop, "good", loop.time() + 2, lambda: expired.append("good"))
@@ -76,10 +76,10 @@ async def test_one_that_raises_takes_no_other_with_it() -> None:
 
 @virtual
 async def test_work_in_time_returns_and_work_that_takes_longer_is_cancelled() -> None:
-    deadlines = Deadlines()
+    deadlines = SharedTimer()
     with deadlines.limit(1):
         await asyncio.sleep(0.5)
-    with pytest.raises(OutOfTime), deadlines.limit(1):
+    with pytest.raises(TimerExpired), deadlines.limit(1):
         await asyncio.sleep(5)
     task = asyncio.current_task()
     assert task is not None
@@ -89,9 +89,9 @@ async def test_work_in_time_returns_and_work_that_takes_longer_is_cancelled() ->
 
 @virtual
 async def test_who_cancels_from_outside_is_obeyed_whether_or_not_the_time_is_up_too() -> None:
-    loop, deadlines = asyncio.get_running_loop(), Deadlines()
+    loop, deadlines = asyncio.get_running_loop(), SharedTimer()
 
-    async def work(limit: Limit) -> None:
+    async def work(limit: TimeoutScope) -> None:
         with limit:
             await asyncio.sleep(20)
 
@@ -107,7 +107,7 @@ async def test_who_cancels_from_outside_is_obeyed_whether_or_not_the_time_is_up_
 
 
 def test_loops_that_came_one_after_the_other_leave_nothing_behind() -> None:
-    deadlines = Deadlines()
+    deadlines = SharedTimer()
 
     async def begun() -> None:
         loop = asyncio.get_running_loop()

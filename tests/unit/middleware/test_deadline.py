@@ -5,7 +5,7 @@ import pytest
 
 from bus.errors import DeadlineExceeded
 from bus.messaging.context import Context, handling
-from bus.messaging.envelope import Envelope, Traffic
+from bus.messaging.envelope import Envelope, MessageRole
 from bus.middleware.deadline import client_deadline, server_deadline
 from tests.unit.fakes import NOW, NoSender, envelope, virtual
 
@@ -24,7 +24,7 @@ async def sent(message: Envelope, *, context_deadline: int | None = None) -> Env
 
 
 @pytest.mark.parametrize(
-    ("traffic", "own", "inherited", "expected"),
+    ("role", "own", "inherited", "expected"),
     [
         ("request", 5_000, None, 5_000),
         ("request", 5_000, 2_000, 2_000),
@@ -37,14 +37,14 @@ async def sent(message: Envelope, *, context_deadline: int | None = None) -> Env
     ],
 )
 def test_a_request_alone_is_narrowed_to_the_deadline_of_what_is_handled(
-    traffic: Traffic, own: int | None, inherited: int | None, expected: int | None
+    role: MessageRole, own: int | None, inherited: int | None, expected: int | None
 ) -> None:
     def moment(milliseconds: int | None) -> int | None:
         return None if milliseconds is None else MS + milliseconds
 
     @virtual
     async def run() -> None:
-        message = await sent(envelope(traffic=traffic, deadline=moment(own)), context_deadline=moment(inherited))
+        message = await sent(envelope(role=role, deadline=moment(own)), context_deadline=moment(inherited))
         assert message.deadline == moment(expected)
 
     run()
@@ -117,7 +117,7 @@ async def test_what_waited_here_past_its_time_is_refused() -> None:
 
 @virtual
 async def test_a_job_ends_at_the_deadline_that_its_handler_set() -> None:
-    job = envelope(traffic="job", deadline=MS + 5_000)
+    job = envelope(role="job", deadline=MS + 5_000)
     assert await served(job, lasting=4.9) == MS + 5_000
     with pytest.raises(DeadlineExceeded):
         await served(job, lasting=5.1)
@@ -144,7 +144,7 @@ async def test_a_request_that_says_no_limit_has_one_all_the_same() -> None:
     async def handler(_envelope: Envelope) -> None:
         await endless.wait()
 
-    late = Envelope(id="1", type="a.b.v1", traffic="request", source="s", received=89_000)
+    late = Envelope(id="1", type="a.b.v1", role="request", source="s", received=89_000)
 
     with pytest.raises(DeadlineExceeded):
         await layer(handler)(late)

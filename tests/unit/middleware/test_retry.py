@@ -11,7 +11,7 @@ from tests.unit.fakes import NOW, envelope, virtual
 LOST, UNSENT = ConnectionLost("lost", maybe_executed=True), ConnectionLost("not sent")
 REFUSED = ResourceExhausted("refused", maybe_executed=True)
 IDEMPOTENT, OTHER = envelope("ledger.total.v1"), envelope("ledger.add.v1")
-EVENT, JOB = envelope("ledger.closed.v1", traffic="event"), envelope("ledger.close.v1", traffic="job")
+EVENT, JOB = envelope("ledger.closed.v1", role="event"), envelope("ledger.close.v1", role="job")
 
 
 async def attempts(message: Envelope, *errors: BusError) -> list[Envelope]:
@@ -45,7 +45,7 @@ def test_what_the_broker_refuses_is_tried_again_until_the_deadline(message: Enve
     async def run() -> None:
         assert await attempts(message, *[REFUSED] * 3) == [message] * 4
         with pytest.raises(ResourceExhausted):
-            await attempts(message.evolve(deadline=int((NOW + asyncio.get_running_loop().time()) * 1000) + 3_000), *[REFUSED] * 1000)
+            await attempts(message.replace(deadline=int((NOW + asyncio.get_running_loop().time()) * 1000) + 3_000), *[REFUSED] * 1000)
 
     run()
 
@@ -108,7 +108,7 @@ def test_what_may_have_happened_and_is_not_idempotent_is_not_tried_again(type_: 
 
 @virtual
 async def test_retries_end_before_the_deadline() -> None:
-    message = IDEMPOTENT.evolve(deadline=int(NOW * 1000) + 3_000)
+    message = IDEMPOTENT.replace(deadline=int(NOW * 1000) + 3_000)
     with pytest.raises(ConnectionLost):
         await attempts(message, *[LOST] * 1000)
     assert asyncio.get_running_loop().time() < 3

@@ -9,7 +9,7 @@ import pytest
 from bus.errors import BusError, ConfigurationError, DeadlineExceeded, Unavailable
 from bus.operations import health
 from bus.operations.brokers.ports import LOOPBACK, free_ports
-from bus.operations.health import LIVE, READY, ask, family, probes
+from bus.operations.health import LIVE, READY, aggregate, probe, serve_probes
 from tests.polling import until
 
 FIRST = "GET /livez HTTP/1.1\r\nhost: a\r\n"
@@ -41,7 +41,7 @@ class Service:
 @pytest.fixture
 async def service(tmp_path: Path) -> AsyncIterator[Service]:
     service = Service(tmp_path)
-    async with probes(service.at, ready=service.ready):
+    async with serve_probes(service.at, ready=service.ready):
         yield service
 
 
@@ -56,13 +56,13 @@ async def silent(at: Path) -> AsyncIterator[None]:
 
 
 async def test_who_is_live_and_ready_says_so(service: Service) -> None:
-    assert [await ask(service.at, probe, timeout=5) for probe in (LIVE, READY)] == [None, None]
+    assert [await probe(service.at, path, timeout=5) for path in (LIVE, READY)] == [None, None]
 
 
 async def test_who_is_not_ready_says_why_and_is_live_all_the_same(service: Service) -> None:
     service.why = "stopping"
 
-    assert [await ask(service.at, probe, timeout=5) for probe in (LIVE, READY)] == [None, "not ready: stopping"]
+    assert [await probe(service.at, path, timeout=5) for path in (LIVE, READY)] == [None, "not ready: stopping"]
 
 
 async def test_an_answer_is_a_line_that_nobody_keeps(service: Service) -> None:
@@ -105,7 +105,7 @@ async def test_what_is_no_probe_is_refused(service: Service, case: str) -> None:
     request, status = REFUSED[case]
 
     assert (await service.says(request)).startswith(f"HTTP/1.1 {status} ")
-    assert await ask(service.at, LIVE, timeout=5) is None
+    assert await probe(service.at, LIVE, timeout=5) is None
 
 
 async def test_who_sends_more_than_is_read_still_hears_the_answer(service: Service) -> None:
@@ -141,18 +141,18 @@ async def test_a_request_in_pieces_is_one_request(service: Service) -> None:
 
 
 async def test_a_slow_client_is_cut_off(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "PATIENCE", 0.05)
+    monkeypatch.setattr(health, "CONNECTION_TIMEOUT_SECONDS", 0.05)
 
     assert await service.says(FIRST) == ""
 
 
 async def test_slow_clients_keep_no_probe_out(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "PATIENCE", 1000)
-    slow = [await asyncio.open_unix_connection(service.at) for _ in range(health.MOST_CONNECTIONS)]
+    monkeypatch.setattr(health, "CONNECTION_TIMEOUT_SECONDS", 1000)
+    slow = [await asyncio.open_unix_connection(service.at) for _ in range(health.MAX_CONNECTIONS)]
     for _, writer in slow:
         writer.write(FIRST.encode())
 
-    assert await ask(service.at, READY, timeout=4) is None
+    assert await probe(service.at, READY, timeout=4) is None
     await until(lambda: slow[0][0].at_eof() or slow[0][0].exception(), "the end of the oldest")
     for _, writer in slow:
         writer.close()
@@ -160,13 +160,13 @@ async def test_slow_clients_keep_no_probe_out(service: Service, monkeypatch: pyt
 
 async def test_who_comes_in_a_crowd_is_cut_off_as_well(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """All are taken in one turn of the loop: those that are cut off have not begun to talk."""
-    monkeypatch.setattr(health, "PATIENCE", 1000)
-    crowd = [socket.socket(socket.AF_UNIX) for _ in range(2 * health.MOST_CONNECTIONS)]
+    monkeypatch.setattr(health, "CONNECTION_TIMEOUT_SECONDS", 1000)
+    crowd = [socket.socket(socket.AF_UNIX) for _ in range(2 * health.MAX_CONNECTIONS)]
     for each in crowd:
         each.connect(str(service.at))
         each.setblocking(False)
 
-    await until(lambda: sum(map(_ended, crowd)) == health.MOST_CONNECTIONS, "the end of the first half")
+    await until(lambda: sum(map(_ended, crowd)) == health.MAX_CONNECTIONS, "the end of the first half")
     for each in crowd:
         each.close()
 
@@ -179,27 +179,27 @@ def _ended(connection: socket.socket) -> bool:
 
 
 async def test_the_end_cuts_off_who_is_there_and_frees_the_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "PATIENCE", 1000)
+    monkeypatch.setattr(health, "CONNECTION_TIMEOUT_SECONDS", 1000)
     service, at = Service(tmp_path), (LOOPBACK, free_ports(1)[0])
-    async with probes(at, ready=service.ready):
+    async with serve_probes(at, ready=service.ready):
         reader, writer = await asyncio.open_connection(*at)
         writer.write(FIRST.encode())
-        await ask(at, LIVE, timeout=5)
+        await probe(at, LIVE, timeout=5)
 
     async with asyncio.timeout(20):
         assert await reader.read() == b""
     writer.close()
     with pytest.raises(Unavailable, match="nobody answers health probes"):
-        await ask(at, LIVE, timeout=5)
-    async with probes(at, ready=service.ready):
-        assert await ask(at, LIVE, timeout=5) is None
+        await probe(at, LIVE, timeout=5)
+    async with serve_probes(at, ready=service.ready):
+        assert await probe(at, LIVE, timeout=5) is None
 
 
 async def test_without_a_place_nobody_answers(tmp_path: Path) -> None:
     service = Service(tmp_path)
-    async with probes(None, ready=service.ready):
+    async with serve_probes(None, ready=service.ready):
         with pytest.raises(Unavailable):
-            await ask(service.at, LIVE, timeout=5)
+            await probe(service.at, LIVE, timeout=5)
 
 
 @pytest.mark.parametrize("host", [LOOPBACK, "203.0.113.1"])
@@ -207,14 +207,14 @@ async def test_a_port_that_cannot_be_had_is_a_wrong_setting(service: Service, ho
     async with await asyncio.start_server(lambda *_: None, LOOPBACK, 0) as taken:
         port = taken.sockets[0].getsockname()[1]
         with pytest.raises(ConfigurationError, match=rf"on {host}:{port} \(.+\); set BUS_HEALTH_PORT"):
-            async with probes((host, port), ready=service.ready):
+            async with serve_probes((host, port), ready=service.ready):
                 pass
 
 
 async def test_who_takes_the_question_and_is_silent_is_stuck(tmp_path: Path) -> None:
     async with silent(tmp_path / "1"):
         with pytest.raises(DeadlineExceeded, match="does not answer within"):
-            await ask(tmp_path / "1", LIVE, timeout=0.05)
+            await probe(tmp_path / "1", LIVE, timeout=0.05)
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 404 Not Found\r\n\r\n", b"220 mail.example ESMTP\r\n\r\n", b"\xff" * 20_000, b""])
@@ -225,25 +225,25 @@ async def test_what_answers_and_is_no_bus_is_told(tmp_path: Path, answer: bytes)
 
     async with await asyncio.start_unix_server(begin, tmp_path / "1"):
         with pytest.raises(BusError) as caught:
-            await ask(tmp_path / "1", LIVE, timeout=5)
+            await probe(tmp_path / "1", LIVE, timeout=5)
     assert isinstance(caught.value, Unavailable)
 
 
 async def test_a_family_is_ready_when_all_are(tmp_path: Path) -> None:
     one, other = Service(tmp_path), Service(tmp_path)
-    together = family([tmp_path / "1", tmp_path / "2"])
+    together = aggregate([tmp_path / "1", tmp_path / "2"])
 
-    async with probes(tmp_path / "1", ready=one.ready):
+    async with serve_probes(tmp_path / "1", ready=one.ready):
         assert await together["ready"]() == "1 of 2 processes"
-        async with probes(tmp_path / "2", ready=other.ready):
+        async with serve_probes(tmp_path / "2", ready=other.ready):
             assert await together["ready"]() is None
             one.why = other.why = "stopping"
             assert await together["ready"]() == "2 of 2 processes"
 
 
 async def test_a_family_is_live_unless_one_is_stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "SIBLING_TIMEOUT", 0.05)
-    together = family([tmp_path / "1", tmp_path / "2"])
+    monkeypatch.setattr(health, "SIBLING_TIMEOUT_SECONDS", 0.05)
+    together = aggregate([tmp_path / "1", tmp_path / "2"])
 
     assert await together["live"]() is None  # both are on their way
     async with silent(tmp_path / "1"):

@@ -12,97 +12,110 @@ from rich.live import Live
 from bus.cli.queue_table import age, notes, table
 from bus.cli.queues import update
 from bus.errors import ConfigurationError, Unavailable
-from bus.messaging.topology.names import QueueName, queue_name
-from bus.operations.queue_inspection import Listing, Picture, QueueState, Wanted, Where, askable, chosen, listed, merged
+from bus.messaging.topology.names import QueueName, parse_queue_name
+from bus.operations.queue_inspection import (
+    BrokerAddress,
+    ManagementListing,
+    QueueFilter,
+    QueueReport,
+    QueueStatus,
+    fetch_listing,
+    may_declare_passively,
+    merge_depths,
+    select_names,
+)
 from bus.settings import Settings
-from bus.transports.rabbitmq.handshake import Server
-from bus.transports.rabbitmq.queue_depth import Depth
+from bus.transports.rabbitmq.handshake import BrokerInfo
+from bus.transports.rabbitmq.queue_depth import QueueDepth
 from tests.unit.http_stub import answering
 
-SERVER = Server(product="RabbitMQ", version="4.0.5", cluster="rabbit@here", platform="Erlang/OTP 26")
-WHERE = Where(url="amqp://clerk:secret@127.0.0.1/")
-UNLISTED = Listing(why="nobody answers")
+SERVER = BrokerInfo(product="RabbitMQ", version="4.0.5", cluster="rabbit@here", platform="Erlang/OTP 26")
+WHERE = BrokerAddress(url="amqp://clerk:secret@127.0.0.1/")
+UNLISTED = ManagementListing(why="nobody answers")
 WORK, DEAD, ASK = "library.jobs.scan.v1", "library.jobs.scan.v1.dead", "library.requests.find.v1"
 
 
 def named(name: str) -> QueueName:
-    read = queue_name(name)
+    read = parse_queue_name(name)
     assert read
     return read
 
 
-def row(name: str, **values: Any) -> Listing:
-    return Listing(rows={name: {"name": name, "state": "running", "type": "quorum", **values}})
+def row(name: str, **values: Any) -> ManagementListing:
+    return ManagementListing(rows={name: {"name": name, "state": "running", "type": "quorum", **values}})
 
 
 def test_both_sources_are_where_the_settings_say() -> None:
     settings = Settings(url=SecretStr(WHERE.url), management_url=SecretStr("http://127.0.0.1:1"))
-    assert Where.of(settings, renew=True) == replace(WHERE, management_url="http://127.0.0.1:1")
-    assert Where.of(settings.model_copy(update={"management_url": None}), renew=True) == WHERE
+    assert BrokerAddress.of(settings, renew=True) == replace(WHERE, management_url="http://127.0.0.1:1")
+    assert BrokerAddress.of(settings.model_copy(update={"management_url": None}), renew=True) == WHERE
 
 
 # --- what is asked for -----------------------------------------------------------------------------------------------
 
 
 def test_a_request_queue_is_asked_for_by_amqp_only_where_nothing_else_tells_and_only_once() -> None:
-    assert not askable(named(ASK), WHERE, row(ASK))
-    assert askable(named(ASK), WHERE, UNLISTED)
-    assert not askable(named(ASK), replace(WHERE, renew=False), UNLISTED)
+    assert not may_declare_passively(named(ASK), WHERE, row(ASK))
+    assert may_declare_passively(named(ASK), WHERE, UNLISTED)
+    assert not may_declare_passively(named(ASK), replace(WHERE, renew=False), UNLISTED)
 
 
 def test_quorum_queues_are_always_asked_for_and_exclusive_ones_never() -> None:
-    assert askable(named(WORK), replace(WHERE, renew=False), row(WORK))
-    assert not askable(named("library.replies.host-1-a"), WHERE, UNLISTED)
+    assert may_declare_passively(named(WORK), replace(WHERE, renew=False), row(WORK))
+    assert not may_declare_passively(named("library.replies.host-1-a"), WHERE, UNLISTED)
 
 
 def test_a_service_has_its_own_queues_and_the_bus_all_of_its() -> None:
-    listing = Listing(rows={name: {} for name in ("celery", "reader.jobs.read.v1", WORK)})
-    assert [each.name for each in chosen(Wanted(), listing)] == [WORK, "reader.jobs.read.v1"]
-    assert [each.name for each in chosen(Wanted(service="library"), listing)] == [WORK]
-    assert [each.name for each in chosen(Wanted(names=(WORK, ASK), service="library"), listing)] == [WORK, ASK]
+    listing = ManagementListing(rows={name: {} for name in ("celery", "reader.jobs.read.v1", WORK)})
+    assert [each.name for each in select_names(QueueFilter(), listing)] == [WORK, "reader.jobs.read.v1"]
+    assert [each.name for each in select_names(QueueFilter(service="library"), listing)] == [WORK]
+    assert [each.name for each in select_names(QueueFilter(names=(WORK, ASK), service="library"), listing)] == [WORK, ASK]
 
 
 def test_without_a_list_a_service_is_guessed_and_all_is_an_error_that_says_what_to_do() -> None:
-    assert [each.name for each in chosen(Wanted(service="library", guesses=(WORK,)), UNLISTED)] == [WORK]
+    assert [each.name for each in select_names(QueueFilter(service="library", guesses=(WORK,)), UNLISTED)] == [WORK]
     with pytest.raises(Unavailable, match=r"nobody answers.*BUS_MANAGEMENT_URL.*MODULE:ROUTER .*--service"):
-        chosen(Wanted(), UNLISTED)
+        select_names(QueueFilter(), UNLISTED)
 
 
 # --- what two sources say --------------------------------------------------------------------------------------------
 
 
 def test_amqp_is_the_newer_word_on_what_is_ready_and_who_consumes() -> None:
-    state = merged(named(WORK), Depth(ready=3, consumers=2), row(WORK, messages_ready=1, messages_unacknowledged=4, consumers=1), now=100)
+    state = merge_depths(
+        named(WORK), QueueDepth(ready=3, consumers=2), row(WORK, messages_ready=1, messages_unacknowledged=4, consumers=1), now=100
+    )
     assert (state.ready, state.consumers, state.unacked, state.type) == (3, 2, 4, "quorum")
 
 
 def test_a_queue_without_its_leader_says_zero_by_amqp_and_is_not_believed() -> None:
-    state = merged(named(WORK), Depth(), row(WORK, state="minority", messages_ready=7), now=100)
-    assert (state.ready, state.trouble) == (7, "minority")
+    state = merge_depths(named(WORK), QueueDepth(), row(WORK, state="minority", messages_ready=7), now=100)
+    assert (state.ready, state.last_error) == (7, "minority")
 
 
 def test_what_nobody_tells_is_nothing_and_not_zero() -> None:
-    state = merged(named(WORK), Depth(ready=3, consumers=2), UNLISTED, now=100)
+    state = merge_depths(named(WORK), QueueDepth(ready=3, consumers=2), UNLISTED, now=100)
     assert (state.unacked, state.oldest, state.type) == (None, None, None)
-    assert merged(named(ASK), None, UNLISTED, now=100).consumers is None
+    assert merge_depths(named(ASK), None, UNLISTED, now=100).consumers is None
 
 
 def test_the_oldest_message_is_as_old_as_its_timestamp_and_never_younger_than_now() -> None:
-    assert merged(named(ASK), None, row(ASK, messages_ready=1, head_message_timestamp=40), now=100).oldest == 60
-    assert merged(named(ASK), None, row(ASK, messages_unacknowledged=1, head_message_timestamp=140), now=100).oldest == 0
-    assert merged(named(ASK), None, row(ASK, messages_ready=1, head_message_timestamp=""), now=100).oldest is None
+    assert merge_depths(named(ASK), None, row(ASK, messages_ready=1, head_message_timestamp=40), now=100).oldest == 60
+    assert merge_depths(named(ASK), None, row(ASK, messages_unacknowledged=1, head_message_timestamp=140), now=100).oldest == 0
+    assert merge_depths(named(ASK), None, row(ASK, messages_ready=1, head_message_timestamp=""), now=100).oldest is None
 
 
 def test_an_empty_queue_has_no_oldest_message_whatever_the_statistics_still_say() -> None:
     assert (
-        merged(named(ASK), None, row(ASK, messages_ready=0, messages_unacknowledged=0, head_message_timestamp=40), now=100).oldest is None
+        merge_depths(named(ASK), None, row(ASK, messages_ready=0, messages_unacknowledged=0, head_message_timestamp=40), now=100).oldest
+        is None
     )
 
 
 def test_a_queue_that_is_not_there_does_not_exist() -> None:
-    assert not merged(named(WORK), Depth(missing=True), UNLISTED, now=100).exists
-    assert not merged(named(ASK), None, row(WORK), now=100).exists
-    assert merged(named(WORK), Depth(trouble="its node is down"), UNLISTED, now=100).trouble == "its node is down"
+    assert not merge_depths(named(WORK), QueueDepth(missing=True), UNLISTED, now=100).exists
+    assert not merge_depths(named(ASK), None, row(WORK), now=100).exists
+    assert merge_depths(named(WORK), QueueDepth(last_error="its node is down"), UNLISTED, now=100).last_error == "its node is down"
 
 
 # --- the management API ----------------------------------------------------------------------------------------------
@@ -112,7 +125,7 @@ async def test_statistics_and_totals_are_laid_together() -> None:
     queues = [{"name": WORK, "messages_ready": 5}]
     answers = {"/api/overview": {"cluster_name": "rabbit@here"}, "/api/queues/%2F": queues}
     with answering({path: json.dumps(each).encode() for path, each in answers.items()}) as stub:
-        listing = await listed(replace(WHERE, management_url=stub.url), SERVER)
+        listing = await fetch_listing(replace(WHERE, management_url=stub.url), SERVER)
     assert listing.rows == {WORK: {"name": WORK, "messages_ready": 5}}
     assert sum("enable_queue_totals=true" in path for path, _ in stub.asked) == 1
 
@@ -121,13 +134,13 @@ async def test_the_api_of_another_broker_is_not_believed() -> None:
     with answering({"/api/overview": b'{"cluster_name": "rabbit@there"}'}) as stub:
         where = replace(WHERE, management_url=stub.url)
         with pytest.raises(ConfigurationError, match="two brokers"):
-            await listed(where, SERVER)
+            await fetch_listing(where, SERVER)
     assert [path for path, _ in stub.asked] == ["/api/overview"]
 
 
 async def test_an_api_that_refuses_or_is_not_there_is_a_reason_and_no_error() -> None:
     with answering({}) as stub:
-        listing = await listed(replace(WHERE, management_url=stub.url), SERVER)
+        listing = await fetch_listing(replace(WHERE, management_url=stub.url), SERVER)
     assert listing.rows is None
     assert "404" in str(listing.why)
 
@@ -135,17 +148,17 @@ async def test_an_api_that_refuses_or_is_not_there_is_a_reason_and_no_error() ->
 # --- the table -------------------------------------------------------------------------------------------------------
 
 STATES = (
-    QueueState(name=WORK, service="library", purpose="jobs", ready=12, unacked=0, consumers=0),
-    QueueState(name=DEAD, service="library", purpose="dead", work_queue=WORK, ready=2, unacked=1, consumers=0),
-    QueueState(name="library.replies.host-1-a", service="library", purpose="replies", ready=1, unacked=0, consumers=1),
-    QueueState(name="library.replies.host-2-b", service="library", purpose="replies", ready=2, unacked=None, consumers=1),
-    QueueState(name=ASK, service="library", purpose="requests", ready=0, unacked=3, consumers=2, oldest=200.0),
-    QueueState(name="library.retry.10m", service="library", purpose="retry", ready=1, unacked=0, consumers=0),
-    QueueState(name="library.retry.5s", service="library", purpose="retry", ready=4, unacked=0, consumers=0),
-    QueueState(name="library.unroutable.dead", service="library", purpose="dead", ready=0, unacked=0, consumers=0),
-    QueueState(name="reader.events.library.scanned.v1", service="reader", purpose="events", exists=False),
+    QueueStatus(name=WORK, service="library", role="jobs", ready=12, unacked=0, consumers=0),
+    QueueStatus(name=DEAD, service="library", role="dead", work_queue=WORK, ready=2, unacked=1, consumers=0),
+    QueueStatus(name="library.replies.host-1-a", service="library", role="replies", ready=1, unacked=0, consumers=1),
+    QueueStatus(name="library.replies.host-2-b", service="library", role="replies", ready=2, unacked=None, consumers=1),
+    QueueStatus(name=ASK, service="library", role="requests", ready=0, unacked=3, consumers=2, oldest=200.0),
+    QueueStatus(name="library.retry.10m", service="library", role="retry", ready=1, unacked=0, consumers=0),
+    QueueStatus(name="library.retry.5s", service="library", role="retry", ready=4, unacked=0, consumers=0),
+    QueueStatus(name="library.unroutable.dead", service="library", role="dead", ready=0, unacked=0, consumers=0),
+    QueueStatus(name="reader.events.library.scanned.v1", service="reader", role="events", exists=False),
 )
-SEEN = Picture(server=SERVER, queues=STATES, at=0)
+SEEN = QueueReport(server=SERVER, queues=STATES, at=0)
 SHOWN = """\
 queue                       ready unacked consumers oldest dead
 library
@@ -158,7 +171,7 @@ reader
   events.library.scanned.v1     -       -         -      -    -"""
 
 
-def printed(picture: Picture, width: int = 80) -> str:
+def printed(picture: QueueReport, width: int = 80) -> str:
     console = Console(width=width, color_system=None)
     with console.capture() as capture:
         console.print(table(picture))
@@ -188,14 +201,14 @@ async def test_what_somebody_should_do_is_seen_on_a_screen_that_is_too_low_for_a
 
 
 def test_what_could_not_be_told_is_told_with_the_reason() -> None:
-    asked = QueueState(name=ASK, service="library", purpose="requests")
-    told = list(notes(Picture(server=SERVER, queues=(asked,), without_management="no [answer]", at=0)))
+    asked = QueueStatus(name=ASK, service="library", role="requests")
+    told = list(notes(QueueReport(server=SERVER, queues=(asked,), without_management="no [answer]", at=0)))
     assert "no \\[answer]; set BUS_MANAGEMENT_URL" in told[0]
     assert "request queues are left out" in told[1]
 
 
 def test_no_queues_are_told_in_words() -> None:
-    assert printed(Picture(server=SERVER, queues=(), at=0)) == "no queues of the bus"
+    assert printed(QueueReport(server=SERVER, queues=(), at=0)) == "no queues of the bus"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(None, "-"), (0.2, "0s"), (59.9, "59s"), (61, "1m"), (7200, "2h"), (200_000, "2d")])

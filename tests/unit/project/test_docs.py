@@ -9,8 +9,8 @@ import bus.errors
 from bus.cli.errors import exit_code
 from bus.contracts.contract import contract_of
 from bus.errors import BusError
-from bus.messaging.topology.declarations import BASE, job_topology
-from bus.messaging.topology.names import TIERS, job_queue
+from bus.messaging.topology.declarations import BASE_EXCHANGES, job_topology
+from bus.messaging.topology.names import RETRY_DELAYS, job_queue
 from bus.settings import Settings
 from bus.transports.wire_format import KNOWN_HEADERS
 from tests.conformance.faststream_world import FastStreamWorld
@@ -118,7 +118,7 @@ def test_what_the_docs_say_of_a_work_queue_is_what_is_declared() -> None:
         assert str(value) in shown[name] or value == queue.name, name
 
 
-@pytest.mark.parametrize("name", [*TIERS, *(exchange.name for exchange in BASE.exchanges)])
+@pytest.mark.parametrize("name", [*RETRY_DELAYS, *(exchange.name for exchange in BASE_EXCHANGES.exchanges)])
 def test_every_exchange_and_tier_is_in_the_docs(name: str) -> None:
     assert f"`{name}`" in page("docs/reference/topology.md")
 

@@ -8,10 +8,10 @@ import pytest
 from bus.errors import ConfigurationError, ConnectionLost, ContractError, Unavailable
 from bus.messaging.topology.model import Queue
 from bus.runtime.bus import Bus
-from bus.runtime.handler_timeouts import refuse_impatient
+from bus.runtime.handler_timeouts import check_handler_timeouts
 from bus.runtime.router import Router
 from bus.settings import load_settings
-from tests.unit.fakes import FakeConsumption, FakeDelivery, FakeTransport, envelope, settle_down, virtual
+from tests.unit.fakes import FakeConsumerHandle, FakeDelivery, FakeTransport, envelope, settle_down, virtual
 from tests.unit.ledger import CloseBooks, Total
 
 SETTINGS = load_settings(stop_grace=30, start_timeout=5)
@@ -22,7 +22,7 @@ def ledger(transport: FakeTransport) -> Bus:
 
 
 def delivery() -> FakeDelivery:
-    return FakeDelivery(envelope("ledger.close.v1", traffic="job", queue="ledger.jobs.close.v1"))
+    return FakeDelivery(envelope("ledger.close.v1", role="job", queue="ledger.jobs.close.v1"))
 
 
 def working(seconds: float, notes: list[str]) -> Router:
@@ -99,7 +99,9 @@ async def test_a_handler_of_any_length_is_served_where_the_broker_heeds_how_long
     transport, notes = FakeTransport(heeds=True), list[str]()
     settings = load_settings(consumer_timeout=999)
     async with Bus("ledger", settings=settings, transport=transport) as bus, bus.serving(working(1, notes)):
-        assert transport.patiences["ledger.jobs.close.v1"] == 1000 + 1000 + 90  # its own, what it may have to wait for, and what follows
+        assert (
+            transport.consumer_timeouts["ledger.jobs.close.v1"] == 1000 + 1000 + 90
+        )  # its own, what it may have to wait for, and what follows
 
 
 @virtual
@@ -108,12 +110,12 @@ async def test_a_policy_that_gives_the_queue_more_time_counts_before_the_setting
         return {"consumer-timeout": patience} if queue.name == "ledger.jobs.close.v1" else {}
 
     for patience in (1_000_000, 999_000):
-        settings, heeded = load_settings(consumer_timeout=500), FakeTransport().heeds_patience
+        settings, heeded = load_settings(consumer_timeout=500), FakeTransport().supports_consumer_timeout
         if patience == 1_000_000:
-            await refuse_impatient(working(1, []), settings, heeded=heeded, policies=policies)
+            await check_handler_timeouts(working(1, []), settings, supported=heeded, policies=policies)
         else:
             with pytest.raises(ConfigurationError, match=r"ledger\.close\.v1 may take 1000 s.*after 999 s"):
-                await refuse_impatient(working(1, []), settings, heeded=heeded, policies=policies)
+                await check_handler_timeouts(working(1, []), settings, supported=heeded, policies=policies)
 
 
 @virtual
@@ -135,7 +137,7 @@ async def test_a_stop_closes_its_consumers_once_nothing_runs_any_more() -> None:
             transport.consumption.ready = True
             async with bus.serving(working(5, notes)):
                 mine = delivery()
-                mine.envelope = mine.envelope.evolve(id=f"m-{number}")
+                mine.envelope = mine.envelope.replace(id=f"m-{number}")
                 transport.deliver(mine)
                 await settle_down()
             assert notes[-2:] == ["done", "closed"]
@@ -210,7 +212,7 @@ async def test_it_is_ready_only_while_it_serves_not_while_it_begins_or_stops() -
     router = working(20, notes)
     router.lifespan = lifespan
     async with bus:
-        transport.consumption = FakeConsumption(name="work")  # the replies' own one goes on
+        transport.consumption = FakeConsumerHandle(name="work")  # the replies' own one goes on
         async with bus.serving(router):
             seen["serving"] = bus.ready
             transport.deliver(delivery())

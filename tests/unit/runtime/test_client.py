@@ -18,7 +18,7 @@ from bus.errors import (
 )
 from bus.messaging.envelope import Envelope, error_reply, reply
 from bus.messaging.handler import Handler
-from bus.messaging.ports.transport import Accepted, Outcome, Refused, Returned
+from bus.messaging.ports.transport import Accepted, Nacked, PublishOutcome, Returned
 from bus.middleware.stacks import client_stack
 from bus.runtime.client import Client
 from bus.settings import load_settings
@@ -26,7 +26,7 @@ from tests.unit.fakes import NOW, FakeDelivery, FakeTransport, settle_down, virt
 from tests.unit.ledger import Add, BooksClosed, Clear, CloseBooks, GetTotal, Total
 
 SETTINGS = load_settings(request_timeout=10, publish_timeout=10, message_ttl=100)
-RETURNED, REFUSED = Returned(reason="NO_ROUTE"), Refused(reason="basic.nack")
+RETURNED, REFUSED = Returned(reason="NO_ROUTE"), Nacked(reason="basic.nack")
 
 
 async def started(transport: FakeTransport, service: str = "office") -> Client:
@@ -47,7 +47,7 @@ def answering(answer: Callable[[Envelope], Envelope], *, after: float = 0) -> Fa
     def deliver(sent: Envelope) -> None:
         transport.deliver(FakeDelivery(answer(sent)))
 
-    def take(sent: Envelope) -> Outcome | None:
+    def take(sent: Envelope) -> PublishOutcome | None:
         asyncio.get_running_loop().call_later(after, deliver, sent)
         return None
 
@@ -126,7 +126,7 @@ async def test_a_request_that_comes_back_later_is_not_served() -> None:
     client = await started(transport)
     asking = asyncio.create_task(client.request(Add()))
     await settle_down()
-    client.replies.returned(transport.sent[0].envelope.id, "NO_ROUTE")
+    client.replies.on_return(transport.sent[0].envelope.id, "NO_ROUTE")
     with pytest.raises(NotServed):
         await asking
 
@@ -165,7 +165,7 @@ async def test_a_connection_that_goes_while_waiting_fails_the_call_at_once() -> 
     client = await started(transport)
     asking = asyncio.create_task(client.request(Add()))
     await settle_down()
-    client.replies.lost()
+    client.replies.on_connection_lost()
     with pytest.raises(ConnectionLost) as caught:
         await asking
     assert caught.value.maybe_executed
@@ -176,12 +176,12 @@ async def test_a_connection_that_goes_while_sending_fails_the_call_and_leaves_no
     transport = FakeTransport()
     client = await started(transport)
 
-    def lose(_: Envelope) -> Outcome:
-        client.replies.lost()
+    def lose(_: Envelope) -> PublishOutcome:
+        client.replies.on_connection_lost()
         return Accepted()
 
-    def lose_and_fail(_: Envelope) -> Outcome:
-        client.replies.lost()
+    def lose_and_fail(_: Envelope) -> PublishOutcome:
+        client.replies.on_connection_lost()
         raise ConnectionLost("gone", maybe_executed=True)
 
     for transport.answer in (lose, lose_and_fail):
@@ -195,9 +195,9 @@ async def test_an_idempotent_request_is_asked_again_with_the_time_that_is_left()
     client = await started(transport)
     working = transport.answer
 
-    def lose_first(sent: Envelope) -> Outcome | None:
+    def lose_first(sent: Envelope) -> PublishOutcome | None:
         transport.answer = working
-        asyncio.get_running_loop().call_later(4, client.replies.lost)
+        asyncio.get_running_loop().call_later(4, client.replies.on_connection_lost)
         return None
 
     transport.answer = lose_first

@@ -9,7 +9,7 @@ from bus.errors import ConfigurationError, ContractError
 from bus.messaging.context import Context, handling
 from bus.runtime.dependencies import Depends
 from bus.runtime.router import Router
-from bus.testing import replaced
+from bus.testing import override_dependency
 from tests.unit.fakes import NoSender, envelope, virtual
 from tests.unit.ledger import Add, Total
 
@@ -132,7 +132,7 @@ async def test_a_test_can_replace_a_dependency() -> None:
     async def add(request: Add, factor: int = Depends(opened)) -> Total:
         return Total(total=request.amount * factor)
 
-    with replaced(rate, lambda: 3):
+    with override_dependency(rate, lambda: 3):
         assert await handled(add) == 6
     assert await handled(add) == 20
 

@@ -8,18 +8,18 @@ import pytest
 from bus.contracts.contract import contract_of
 from bus.errors import ConnectionLost, ContractViolation, DeadlineExceeded, NotFound, NotServed, Unavailable, Unknown
 from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update, reply
-from bus.runtime.job_handle import MOST_UPDATES, PendingJob
-from bus.runtime.pending_replies import Replies
-from bus.runtime.pending_request import answer_of
+from bus.runtime.job_handle import MAX_UPDATES, PendingJob
+from bus.runtime.pending_replies import PendingReplies
+from bus.runtime.pending_request import decode_reply
 from tests.unit.fakes import envelope, settle_down, virtual
 from tests.unit.ledger import CloseBooks, GetTotal, Total
 
-JOB = envelope("ledger.close.v1", traffic="job", id="job")
+JOB = envelope("ledger.close.v1", role="job", id="job")
 REQUEST = envelope("ledger.total.v1")
 
 
 def handle(patience: float = 60) -> PendingJob[Total]:
-    return PendingJob("job", contract_of(CloseBooks), patience=patience)
+    return PendingJob("job", contract_of(CloseBooks), timeout=patience)
 
 
 def progress(done: float, note: str = "") -> Envelope:
@@ -27,18 +27,18 @@ def progress(done: float, note: str = "") -> Envelope:
 
 
 @contextmanager
-def expecting(replies: Replies, message_id: str, seconds: float = 60) -> Iterator["asyncio.Future[Envelope]"]:
-    replies.begin()
-    call = replies.expect(message_id, seconds, "ledger.add.v1")
+def expecting(replies: PendingReplies, message_id: str, seconds: float = 60) -> Iterator["asyncio.Future[Envelope]"]:
+    replies.start()
+    call = replies.register(message_id, seconds, "ledger.add.v1")
     try:
         yield call
     finally:
-        replies.forget(message_id, call)
+        replies.discard(message_id, call)
 
 
 @virtual
 async def test_a_call_that_nobody_answers_ends_at_its_deadline() -> None:
-    replies = Replies()
+    replies = PendingReplies()
     with expecting(replies, "m-1", seconds=2) as call:
         with pytest.raises(DeadlineExceeded) as caught:
             await call
@@ -48,43 +48,43 @@ async def test_a_call_that_nobody_answers_ends_at_its_deadline() -> None:
 
 @virtual
 async def test_a_reply_goes_to_the_call_that_waits_for_it() -> None:
-    replies = Replies()
+    replies = PendingReplies()
     with expecting(replies, "m-1") as call, expecting(replies, "m-2") as other:
         answer = reply(REQUEST, Total(total=1), source="ledger")
-        replies.take(answer)
+        replies.dispatch(answer)
         assert await call is answer
         assert not other.done()
 
 
 @virtual
 async def test_late_second_and_foreign_replies_are_counted_and_dropped() -> None:
-    replies = Replies()
+    replies = PendingReplies()
     with expecting(replies, "m-1"):
-        replies.take(reply(REQUEST, Total(total=1), source="ledger"))
-        replies.take(reply(REQUEST, Total(total=2), source="ledger"))
-    replies.take(reply(REQUEST, Total(total=3), source="ledger"))
-    replies.take(envelope(in_reply_to=None))
+        replies.dispatch(reply(REQUEST, Total(total=1), source="ledger"))
+        replies.dispatch(reply(REQUEST, Total(total=2), source="ledger"))
+    replies.dispatch(reply(REQUEST, Total(total=3), source="ledger"))
+    replies.dispatch(envelope(in_reply_to=None))
     assert replies.late == 3
 
 
 @virtual
 async def test_a_request_that_comes_back_fails_at_once() -> None:
-    replies = Replies()
+    replies = PendingReplies()
     with expecting(replies, "m-1") as call:
-        replies.returned("m-1", "NO_ROUTE")
+        replies.on_return("m-1", "NO_ROUTE")
         with pytest.raises(NotServed, match="NO_ROUTE"):
             await call
-        replies.returned("m-1", "NO_ROUTE")
-    replies.returned("reply-of-ours", "NO_ROUTE")
+        replies.on_return("m-1", "NO_ROUTE")
+    replies.on_return("reply-of-ours", "NO_ROUTE")
     assert replies.undeliverable == 1
 
 
 @virtual
 async def test_a_lost_connection_fails_what_waits_and_no_more() -> None:
-    replies = Replies()
+    replies = PendingReplies()
     with expecting(replies, "m-1") as first, expecting(replies, "m-2") as second:
-        replies.take(reply(REQUEST, Total(total=1), source="ledger"))
-        replies.lost()
+        replies.dispatch(reply(REQUEST, Total(total=1), source="ledger"))
+        replies.on_connection_lost()
         assert first.result().body == b'{"total":1}'
         with pytest.raises(ConnectionLost) as caught:
             await second
@@ -95,16 +95,16 @@ async def test_a_lost_connection_fails_what_waits_and_no_more() -> None:
 
 @virtual
 async def test_an_error_that_nobody_looks_at_is_no_noise() -> None:
-    replies = Replies()
+    replies = PendingReplies()
     with expecting(replies, "m-1"):
-        replies.lost()
+        replies.on_connection_lost()
     gc.collect()
     await settle_down()
 
 
 @virtual
 async def test_a_call_that_is_over_is_forgotten() -> None:
-    replies = Replies()
+    replies = PendingReplies()
     with expecting(replies, "m-1") as call:
         pass
     assert call.cancelled()
@@ -116,31 +116,31 @@ async def test_a_call_that_is_over_is_forgotten() -> None:
     [
         (error_reply(REQUEST, NotFound("no such account"), source="ledger"), NotFound),
         (error_reply(REQUEST, Unavailable("x", maybe_executed=True), source="ledger"), Unavailable),
-        (REQUEST.evolve(type="ledger.total.v2.reply"), Unknown),
-        (REQUEST.evolve(type="ledger.total.v1.reply", body=b"{}"), ContractViolation),
-        (REQUEST.evolve(type="bus.error.v1", body=b"{}"), ContractViolation),
-        (REQUEST.evolve(type="bus.error.v1", body=b'{"code": "sunspots", "message": "m", "retryable": true}'), Unknown),
+        (REQUEST.replace(type="ledger.total.v2.reply"), Unknown),
+        (REQUEST.replace(type="ledger.total.v1.reply", body=b"{}"), ContractViolation),
+        (REQUEST.replace(type="bus.error.v1", body=b"{}"), ContractViolation),
+        (REQUEST.replace(type="bus.error.v1", body=b'{"code": "sunspots", "message": "m", "retryable": true}'), Unknown),
     ],
 )
 def test_an_answer_that_is_none_is_an_error(answer: Envelope, error: type[Exception]) -> None:
     with pytest.raises(error) as caught:
-        answer_of(contract_of(GetTotal), answer)
+        decode_reply(contract_of(GetTotal), answer)
     assert getattr(caught.value, "maybe_executed", None) is (error is Unavailable)
 
 
 @virtual
 async def test_a_job_tells_its_progress_and_its_result() -> None:
-    replies, mine = Replies(), handle()
-    replies.follow(mine)
-    replies.take(progress(0.1))
+    replies, mine = PendingReplies(), handle()
+    replies.track_job(mine)
+    replies.dispatch(progress(0.1))
 
     async def work() -> None:
         for done in (0.5, 0.9):
             await asyncio.sleep(1)
-            replies.take(progress(done))
-        replies.take(reply(JOB, Total(total=4), source="ledger"))
-        replies.take(progress(0.95))
-        replies.take(error_reply(JOB, NotFound("late"), source="ledger"))
+            replies.dispatch(progress(done))
+        replies.dispatch(reply(JOB, Total(total=4), source="ledger"))
+        replies.dispatch(progress(0.95))
+        replies.dispatch(error_reply(JOB, NotFound("late"), source="ledger"))
 
     working = asyncio.create_task(work())
     assert [update.progress async for update in mine.updates()] == [0.1, 0.5, 0.9]
@@ -153,13 +153,13 @@ async def test_a_job_tells_its_progress_and_its_result() -> None:
 async def test_a_reader_that_lags_misses_the_oldest_updates_only() -> None:
     mine = handle()
     updates = mine.updates()
-    mine.take(progress(0, "0"))
+    mine.on_update(progress(0, "0"))
     assert (await anext(updates)).note == "0"
-    for number in range(1, MOST_UPDATES + 11):
-        mine.take(progress(0, str(number)))
-    mine.take(reply(JOB, Total(total=1), source="ledger"))
+    for number in range(1, MAX_UPDATES + 11):
+        mine.on_update(progress(0, str(number)))
+    mine.on_update(reply(JOB, Total(total=1), source="ledger"))
     notes = [update.note async for update in updates]
-    assert (notes[0], notes[-1], len(notes)) == ("11", str(MOST_UPDATES + 10), MOST_UPDATES)
+    assert (notes[0], notes[-1], len(notes)) == ("11", str(MAX_UPDATES + 10), MAX_UPDATES)
 
 
 @virtual
@@ -172,15 +172,15 @@ async def test_two_readers_see_the_same() -> None:
     readers = [asyncio.create_task(read()) for _ in range(2)]
     for done in (0.1, 0.2):
         await settle_down()
-        mine.take(progress(done))
-    mine.take(reply(JOB, Total(total=1), source="ledger"))
+        mine.on_update(progress(done))
+    mine.on_update(reply(JOB, Total(total=1), source="ledger"))
     assert [await reader for reader in readers] == [[0.1, 0.2]] * 2
 
 
 @virtual
 async def test_a_job_that_failed_raises_what_it_raised() -> None:
     mine = handle()
-    mine.take(error_reply(JOB, NotFound("no such year"), source="ledger"))
+    mine.on_update(error_reply(JOB, NotFound("no such year"), source="ledger"))
     with pytest.raises(NotFound, match="no such year"):
         await mine.result()
 
@@ -194,22 +194,22 @@ async def test_waiting_for_a_job_ends_and_the_job_goes_on() -> None:
         await anext(mine.updates())
     with pytest.raises(DeadlineExceeded):
         await mine.result(timeout=0)
-    mine.take(reply(JOB, Total(total=1), source="ledger"))
+    mine.on_update(reply(JOB, Total(total=1), source="ledger"))
     assert await mine.result(timeout=5) == Total(total=1)
 
 
 @virtual
 async def test_progress_that_is_none_is_dropped() -> None:
     mine = handle()
-    mine.take(progress(0).evolve(body=b'{"progress": "much"}'))
-    mine.take(reply(JOB, Total(total=1), source="ledger"))
+    mine.on_update(progress(0).replace(body=b'{"progress": "much"}'))
+    mine.on_update(reply(JOB, Total(total=1), source="ledger"))
     assert [update async for update in mine.updates()] == []
 
 
 @virtual
 async def test_a_handle_that_nobody_holds_is_forgotten() -> None:
-    replies = Replies()
-    replies.follow(handle())
+    replies = PendingReplies()
+    replies.track_job(handle())
     gc.collect()
-    replies.take(progress(0.5))
+    replies.dispatch(progress(0.5))
     assert replies.late == 1

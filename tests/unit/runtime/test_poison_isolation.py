@@ -8,20 +8,20 @@ from typing_extensions import override
 
 from bus.contracts.contract import Job
 from bus.contracts.retry_policy import RetryPolicy
-from bus.messaging.ports.transport import Consumption, Outcome, Refused
-from bus.runtime.endpoint_consumer import Intake
-from bus.runtime.poison_isolation import Quarantine, SingleFile, Suspect, foremost
+from bus.messaging.ports.transport import ConsumerHandle, Nacked, PublishOutcome
+from bus.runtime.endpoint_consumer import EndpointConsumer
+from bus.runtime.poison_isolation import PoisonCandidate, PoisonIsolation, SerialRunner, next_candidate
 from bus.runtime.receiver import Receiver
 from bus.runtime.router import Router
-from tests.unit.fakes import LIMIT, FakeConsumption, FakeDelivery, FakeTransport, envelope, receiver_of, settle_down, virtual
+from tests.unit.fakes import LIMIT, FakeConsumerHandle, FakeDelivery, FakeTransport, envelope, receiver_of, settle_down, virtual
 from tests.unit.ledger import CloseBooks, Total
 
 
 async def nothing() -> None: ...
 
 
-def suspect(queue: str, losses: int) -> Suspect:
-    return Suspect(queue=queue, id=f"{queue}-{losses}", losses=losses, run=nothing)
+def suspect(queue: str, losses: int) -> PoisonCandidate:
+    return PoisonCandidate(queue=queue, id=f"{queue}-{losses}", losses=losses, run=nothing)
 
 
 @pytest.mark.parametrize(
@@ -35,14 +35,14 @@ def suspect(queue: str, losses: int) -> Suspect:
         ([suspect("a", 4), suspect("b", 4), suspect("c", 4)], "b"),
     ],
 )
-def test_the_least_suspicious_is_run_first_and_of_equals_another_one_each_time(suspects: list[Suspect], first: str) -> None:
-    assert foremost(suspects).queue == first
+def test_the_least_suspicious_is_run_first_and_of_equals_another_one_each_time(suspects: list[PoisonCandidate], first: str) -> None:
+    assert next_candidate(suspects).queue == first
 
 
 @pytest.mark.parametrize("equals", range(2, 9))
 def test_of_so_many_equals_each_is_first_before_it_is_given_up(equals: int) -> None:
     """The worst: all but one of them are culprits, and all are lost together each time."""
-    firsts = {foremost([suspect(str(number), losses) for number in range(equals)]).queue for losses in range(2, LIMIT)}
+    firsts = {next_candidate([suspect(str(number), losses) for number in range(equals)]).queue for losses in range(2, LIMIT)}
     assert len(firsts) == equals
 
 
@@ -54,7 +54,7 @@ async def test_in_single_file_one_runs_at_a_time_and_who_comes_meanwhile_waits()
         picked.append(count)
         return count - 1
 
-    file = SingleFile(last)
+    file = SerialRunner(last)
 
     def run(name: str) -> Any:
         async def work() -> None:
@@ -93,11 +93,11 @@ class Counting(FakeDelivery):
 
 
 def delivered(losses: int | None, *, redelivered: bool = True) -> Counting:
-    known: Mapping[str, Any] = {"queue": "ledger.jobs.close.v1", "traffic": "job"}
+    known: Mapping[str, Any] = {"queue": "ledger.jobs.close.v1", "role": "job"}
     return Counting(envelope("ledger.close.v1", **known), redelivered=redelivered, losses=losses)
 
 
-def job(transport: FakeTransport, quarantine: Quarantine, began: list[Job[Any]]) -> Receiver:
+def job(transport: FakeTransport, quarantine: PoisonIsolation, began: list[Job[Any]]) -> Receiver:
     router = Router("ledger")
 
     async def work(message: CloseBooks) -> Total:
@@ -111,41 +111,41 @@ def job(transport: FakeTransport, quarantine: Quarantine, began: list[Job[Any]])
 @virtual
 async def test_of_what_was_not_delivered_before_nobody_reads_a_header() -> None:
     began, delivery = list[Job[Any]](), delivered(7, redelivered=False)
-    receiver = job(FakeTransport(), Quarantine(), began)
-    receiver.take(delivery)
-    await receiver.finish()
+    receiver = job(FakeTransport(), PoisonIsolation(), began)
+    receiver.on_delivery(delivery)
+    await receiver.drain()
     assert (len(began), delivery.acks, delivery.looks) == (1, 1, [])
 
 
 @virtual
 async def test_what_was_lost_once_runs_as_any_other() -> None:
-    began, quarantine = list[Job[Any]](), Quarantine()
+    began, quarantine = list[Job[Any]](), PoisonIsolation()
     receiver = job(FakeTransport(), quarantine, began)
-    receiver.take(delivered(1))
-    await receiver.finish()
+    receiver.on_delivery(delivered(1))
+    await receiver.drain()
     assert (len(began), quarantine._suspects) == (1, [])
 
 
 @virtual
 async def test_what_was_lost_twice_waits_for_its_turn_and_a_further_delivery_of_it_joins() -> None:
-    began, quarantine = list[Job[Any]](), Quarantine()
+    began, quarantine = list[Job[Any]](), PoisonIsolation()
     receiver, first, second = job(FakeTransport(), quarantine, began), delivered(2), delivered(3)
-    receiver.take(first)
-    receiver.take(second)
+    receiver.on_delivery(first)
+    receiver.on_delivery(second)
     await settle_down()
-    assert (len(began), len(quarantine._suspects), receiver.holds) == (0, 1, True)
+    assert (len(began), len(quarantine._suspects), receiver.has_deferred) == (0, 1, True)
     quarantine.start()
     await asyncio.sleep(1)
-    assert (len(began), first.acks, second.acks, receiver.holds) == (1, 1, 1, False)
+    assert (len(began), first.acks, second.acks, receiver.has_deferred) == (1, 1, 1, False)
     await quarantine.stop()
 
 
 @virtual
 async def test_what_was_lost_too_often_is_dead_lettered_and_never_run() -> None:
     began, transport, delivery = list[Job[Any]](), FakeTransport(), delivered(LIMIT)
-    receiver = job(transport, Quarantine(), began)
-    receiver.take(delivery)
-    await receiver.finish()
+    receiver = job(transport, PoisonIsolation(), began)
+    receiver.on_delivery(delivery)
+    await receiver.drain()
     (dead,) = [sent.envelope.headers for sent in transport.sent if sent.address.exchange == "bus.dead"]
     assert (began, delivery.acks) == ([], 1)
     assert (dead["dead-code"], dead["dead-error"], dead["dead-attempts"]) == ("process_lost", "ProcessLost", 1)
@@ -157,32 +157,32 @@ async def test_what_was_lost_too_often_is_dead_lettered_and_never_run() -> None:
 @virtual
 async def test_what_was_lost_too_often_and_cannot_be_dead_lettered_goes_back_and_is_not_run_then_either() -> None:
     began, transport = list[Job[Any]](), FakeTransport()
-    receiver, first, second = job(transport, Quarantine(), began), delivered(LIMIT), delivered(LIMIT + 1)
+    receiver, first, second = job(transport, PoisonIsolation(), began), delivered(LIMIT), delivered(LIMIT + 1)
     transport.answer = _full
-    receiver.take(first)
-    await receiver.finish()
+    receiver.on_delivery(first)
+    await receiver.drain()
     transport.answer = lambda _: None
-    receiver.take(second)
-    await receiver.finish()
+    receiver.on_delivery(second)
+    await receiver.drain()
     assert (began, first.requeues, second.acks) == ([], 1, 1)
 
 
-def _full(_: Any) -> Outcome:
-    return Refused(reason="full")
+def _full(_: Any) -> PublishOutcome:
+    return Nacked(reason="full")
 
 
 @virtual
 async def test_a_stop_hands_back_what_waits_for_its_turn() -> None:
     began, delivery = list[Job[Any]](), delivered(2)
-    receiver = job(FakeTransport(), Quarantine(), began)
-    receiver.take(delivery)
-    receiver.hand_back()
-    await receiver.finish()
-    assert (began, delivery.requeues, receiver.holds) == ([], 1, False)
+    receiver = job(FakeTransport(), PoisonIsolation(), began)
+    receiver.on_delivery(delivery)
+    receiver.stop_accepting()
+    await receiver.drain()
+    assert (began, delivery.requeues, receiver.has_deferred) == ([], 1, False)
 
 
 @dataclass
-class Slow(FakeConsumption):
+class Slow(FakeConsumerHandle):
     """Its cancel takes as long as `hold`, and may be cut short."""
 
     cut: int = 0
@@ -200,8 +200,8 @@ class Slow(FakeConsumption):
 async def test_a_stop_does_not_cut_short_what_is_said_on_a_channel_with_unacked_messages() -> None:
     slow = Slow(hold=asyncio.Event())
     transport = FakeTransport(consumption=slow)
-    intake = Intake(transport, job(transport, Quarantine(), []))
-    await intake.begin()
+    intake = EndpointConsumer(transport, job(transport, PoisonIsolation(), []))
+    await intake.start()
     transport.deliver(delivered(0, redelivered=False))
     await settle_down()  # the first consumer is being cancelled, the second is there
     stop = asyncio.create_task(intake.cancel())
@@ -215,11 +215,11 @@ async def test_a_stop_does_not_cut_short_what_is_said_on_a_channel_with_unacked_
 
 @virtual
 async def test_a_stop_does_not_cut_short_a_halt_on_channels_with_unacked_messages() -> None:
-    slow, quarantine = Slow(hold=asyncio.Event()), Quarantine()
+    slow, quarantine = Slow(hold=asyncio.Event()), PoisonIsolation()
     transport = FakeTransport(consumption=slow)
-    intake = Intake(transport, job(transport, quarantine, []))
+    intake = EndpointConsumer(transport, job(transport, quarantine, []))
     quarantine.intakes = [intake]
-    await intake.begin()
+    await intake.start()
     quarantine.start()
     quarantine.add(suspect("another queue", 2))
     await settle_down()
@@ -240,22 +240,22 @@ async def test_who_could_not_be_resumed_at_once_is_resumed_all_the_same(caplog: 
         failures = 0
 
         @override
-        async def consume(self, *args: Any, **options: Any) -> Consumption:
+        async def consume(self, *args: Any, **options: Any) -> ConsumerHandle:
             if self.failures:
                 self.failures -= 1
                 raise KeyError("a fault of the program")
             return await super().consume(*args, **options)
 
-    transport, quarantine = Failing(), Quarantine()
-    intake = Intake(transport, job(transport, quarantine, []))
+    transport, quarantine = Failing(), PoisonIsolation()
+    intake = EndpointConsumer(transport, job(transport, quarantine, []))
     quarantine.intakes = [intake]
-    await intake.begin()
+    await intake.start()
     quarantine.start()
     transport.failures = 1
     quarantine.add(suspect("another queue", 2))
     await settle_down()
-    assert intake.still
+    assert intake.is_idle
     transport.consumption.ready = True
     await asyncio.sleep(10)
-    assert (transport.failures, intake.still, intake.trouble) == (0, False, None)
+    assert (transport.failures, intake.is_idle, intake.last_error) == (0, False, None)
     await quarantine.stop()

@@ -13,18 +13,18 @@ from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import ConnectionLost, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unavailable
 from bus.messaging.context import Context, current
 from bus.messaging.envelope import Envelope, ErrorReply
-from bus.messaging.fault_record import LONGEST_REASON
+from bus.messaging.fault_record import MAX_REASON_LENGTH
 from bus.messaging.handler import compose
-from bus.messaging.ports.transport import Outcome, Refused, Returned
+from bus.messaging.ports.transport import Nacked, PublishOutcome, Returned
 from bus.middleware.deadline import server_deadline
-from bus.runtime.receiver import MOST_KEPT, Receiver
+from bus.runtime.receiver import MAX_REMEMBERED_RESULTS, Receiver
 from bus.runtime.router import Router
-from bus.runtime.settler import CONCLUDE_PATIENCE, MOST_OFFERS
+from bus.runtime.settler import MAX_PENDING_RESULTS, SETTLE_TIMEOUT_SECONDS
 from tests.unit.fakes import NOW, FakeDelivery, FakeTransport, Sent, envelope, receiver_of, settle_down, virtual
 from tests.unit.ledger import Add, BooksClosed, CloseBooks, GetTotal, Total
 
 SECRET = "Eleonora Quist"
-RETURNED, REFUSED = Returned(reason="NO_ROUTE"), Refused(reason="basic.nack")
+RETURNED, REFUSED = Returned(reason="NO_ROUTE"), Nacked(reason="basic.nack")
 
 
 class Work:
@@ -75,14 +75,14 @@ def asked_again(**attributes: Any) -> FakeDelivery:
 
 
 def ordered(**attributes: Any) -> FakeDelivery:
-    known = {"queue": "ledger.jobs.close.v1", "traffic": "job", "reply_to": "office.replies.1"}
+    known = {"queue": "ledger.jobs.close.v1", "role": "job", "reply_to": "office.replies.1"}
     return FakeDelivery(envelope("ledger.close.v1", **{**known, **attributes}))
 
 
 async def received(receiver: Receiver, *deliveries: FakeDelivery) -> None:
     for delivery in deliveries:
-        receiver.take(delivery)
-    await receiver.finish()
+        receiver.on_delivery(delivery)
+    await receiver.drain()
 
 
 def to(transport: FakeTransport, exchange: str) -> list[Sent]:
@@ -133,7 +133,7 @@ async def test_a_request_that_wants_no_answer_gets_none() -> None:
 async def test_an_answer_whose_channel_is_gone_goes_another_way() -> None:
     transport, delivery = FakeTransport(), asked()
 
-    def lose_the_first(_: Envelope) -> Outcome | None:
+    def lose_the_first(_: Envelope) -> PublishOutcome | None:
         if len(transport.sent) == 1:
             raise ConnectionLost("gone", maybe_executed=True)
         return None
@@ -147,7 +147,7 @@ async def test_an_answer_whose_channel_is_gone_goes_another_way() -> None:
 async def test_an_answer_that_is_too_large_is_told() -> None:
     transport, delivery = FakeTransport(), asked()
 
-    def refuse(sent: Envelope) -> Outcome | None:
+    def refuse(sent: Envelope) -> PublishOutcome | None:
         if sent.type != "bus.error.v1":
             raise InvalidArgument("too large")
         return None
@@ -162,7 +162,7 @@ async def test_an_answer_that_is_too_large_is_told() -> None:
 async def test_an_event_that_went_well_is_acked() -> None:
     router, transport = Router("archive"), FakeTransport()
     router.event(BooksClosed)(Work())
-    delivery = FakeDelivery(envelope("ledger.closed.v1", traffic="event", queue="archive.events.ledger.closed.v1"))
+    delivery = FakeDelivery(envelope("ledger.closed.v1", role="event", queue="archive.events.ledger.closed.v1"))
     await received(receiver_of(router, transport), delivery)
     assert (transport.sent, delivery.acks, delivery.requeues) == ([], 1, 0)
 
@@ -265,7 +265,7 @@ async def test_copies_do_not_expire_with_their_original() -> None:
 async def test_a_long_reason_does_not_cost_the_connection() -> None:
     transport = FakeTransport()
     await received(job(Work(error=NotFound("\ud800" + "x" * 200_000)), transport), ordered())
-    assert len(str(to(transport, "bus.dead")[0].envelope.headers["dead-reason"])) == LONGEST_REASON
+    assert len(str(to(transport, "bus.dead")[0].envelope.headers["dead-reason"])) == MAX_REASON_LENGTH
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_what_cannot_be_handled_is_dead_lettered_at_once(attributes: dict[str, A
     async def run() -> None:
         transport, work = FakeTransport(), Work()
         delivery = ordered(**{name: value for name, value in attributes.items() if name != "type_"})
-        delivery.envelope = delivery.envelope.evolve(type=attributes.get("type_", "ledger.close.v1"))
+        delivery.envelope = delivery.envelope.replace(type=attributes.get("type_", "ledger.close.v1"))
         await received(job(work, transport), delivery)
         assert to(transport, "bus.dead")[0].envelope.headers["dead-reason"] == reason
         assert (work.began, delivery.acks) == ([], 1)
@@ -290,8 +290,8 @@ def test_what_cannot_be_handled_is_dead_lettered_at_once(attributes: dict[str, A
     run()
 
 
-def refusing(failure: Outcome | Exception) -> FakeTransport:
-    def refuse(_: Envelope) -> Outcome:
+def refusing(failure: PublishOutcome | Exception) -> FakeTransport:
+    def refuse(_: Envelope) -> PublishOutcome:
         if isinstance(failure, Exception):
             raise failure
         return failure
@@ -306,18 +306,18 @@ FAILURES = pytest.mark.parametrize("failure", [RETURNED, REFUSED, Unavailable("d
 
 
 @FAILURES
-def test_a_copy_that_is_not_taken_is_sent_again_and_its_message_stays_in_hand(failure: Outcome | Exception) -> None:
+def test_a_copy_that_is_not_taken_is_sent_again_and_its_message_stays_in_hand(failure: PublishOutcome | Exception) -> None:
     """Before RabbitMQ 4.3 each return would count as a loss, and it would be given up for that."""
 
     @virtual
     async def run() -> None:
         transport, work = refusing(failure), Work(error=ValueError())
         receiver, delivery = job(work, transport), ordered(reply_to=None)
-        receiver.take(delivery)
+        receiver.on_delivery(delivery)
         await asyncio.sleep(50)
         assert 25 <= len(transport.sent) == len(transport.declared) <= 50  # it does not spin
         transport.answer = accept
-        await receiver.finish()
+        await receiver.drain()
         assert (len(work.began), delivery.acks, delivery.requeues) == (1, 1, 0)
         assert {sent.envelope.attempt for sent in to(transport, "ledger.retry.1s")} == {2}
 
@@ -325,14 +325,14 @@ def test_a_copy_that_is_not_taken_is_sent_again_and_its_message_stays_in_hand(fa
 
 
 @FAILURES
-def test_a_copy_that_is_not_taken_for_a_minute_sends_the_message_back(failure: Outcome | Exception) -> None:
+def test_a_copy_that_is_not_taken_for_a_minute_sends_the_message_back(failure: PublishOutcome | Exception) -> None:
     @virtual
     async def run() -> None:
         transport, work = refusing(failure), Work(error=ValueError())
         receiver, delivery = job(work, transport), ordered(reply_to=None)
         await received(receiver, delivery)
         assert (delivery.acks, delivery.requeues) == (0, 1)
-        assert asyncio.get_running_loop().time() == pytest.approx(CONCLUDE_PATIENCE, abs=3)
+        assert asyncio.get_running_loop().time() == pytest.approx(SETTLE_TIMEOUT_SECONDS, abs=3)
 
         transport.answer = accept
         again = ordered(reply_to=None)
@@ -359,17 +359,17 @@ def test_a_message_whose_copy_can_never_be_sent_goes_back_and_holds_no_place(fai
 @virtual
 async def test_a_stop_does_not_wait_for_a_copy_that_is_not_taken() -> None:
     receiver, delivery = job(Work(error=ValueError()), refusing(REFUSED)), ordered(reply_to=None)
-    receiver.take(delivery)
+    receiver.on_delivery(delivery)
     await asyncio.sleep(10)
-    receiver.hand_back()
-    await receiver.finish()
+    receiver.stop_accepting()
+    await receiver.drain()
     assert (delivery.acks, delivery.requeues) == (0, 1)
     assert asyncio.get_running_loop().time() == pytest.approx(10, abs=0.1)
 
 
 @virtual
 async def test_a_result_that_cannot_be_sent_waits_and_the_job_is_not_done_again() -> None:
-    def down(_: Envelope) -> Outcome:
+    def down(_: Envelope) -> PublishOutcome:
         raise Unavailable("down")
 
     transport, work = FakeTransport(answer=down), Work()
@@ -383,7 +383,7 @@ async def test_a_result_that_cannot_be_sent_waits_and_the_job_is_not_done_again(
 
 @virtual
 async def test_a_result_that_is_too_large_is_told_and_the_job_is_done() -> None:
-    def refuse(sent: Envelope) -> Outcome | None:
+    def refuse(sent: Envelope) -> PublishOutcome | None:
         if sent.error is None:
             raise InvalidArgument("too large")
         return None
@@ -397,7 +397,7 @@ async def test_a_result_that_is_too_large_is_told_and_the_job_is_done() -> None:
 async def test_a_submitter_that_is_away_holds_no_ack_and_gets_its_result_when_it_is_back() -> None:
     transport, delivery = FakeTransport(answer=lambda _: RETURNED), ordered()
     receiver = job(Work(), transport)
-    receiver.take(delivery)
+    receiver.on_delivery(delivery)
     await settle_down()
     assert delivery.acks == 1
     await asyncio.sleep(2)
@@ -409,14 +409,14 @@ async def test_a_submitter_that_is_away_holds_no_ack_and_gets_its_result_when_it
 
 @virtual
 async def test_the_submitter_of_a_dead_job_who_cannot_be_told_at_once_hears_of_it_later() -> None:
-    def down_for_updates(sent: Envelope) -> Outcome | None:
-        if sent.traffic == "update":
+    def down_for_updates(sent: Envelope) -> PublishOutcome | None:
+        if sent.role == "update":
             raise ConnectionLost("down", maybe_executed=True)
         return None
 
     transport, delivery = FakeTransport(answer=down_for_updates), ordered()
     receiver = job(Work(error=NotFound("no such year")), transport)
-    receiver.take(delivery)
+    receiver.on_delivery(delivery)
     await settle_down()
     assert (len(to(transport, "bus.dead")), delivery.acks) == (1, 1)
     transport.answer = lambda _: None
@@ -429,16 +429,16 @@ async def test_the_submitter_of_a_dead_job_who_cannot_be_told_at_once_hears_of_i
 async def test_a_submitter_whom_the_broker_lets_us_not_tell_holds_no_ack_and_is_not_offered_the_result_again() -> None:
     """Each offer would cost the channel on which all others publish."""
 
-    def refuse(_: Envelope) -> Outcome:
+    def refuse(_: Envelope) -> PublishOutcome:
         raise PermissionDenied("access refused")
 
     transport, delivery, later = FakeTransport(answer=refuse), ordered(), ordered(id="m-2")
     receiver = job(Work(), transport)
-    receiver.take(delivery)
+    receiver.on_delivery(delivery)
     await settle_down()
     assert (delivery.acks, delivery.requeues) == (1, 0)
     transport.answer = lambda _: RETURNED
-    receiver.take(later)
+    receiver.on_delivery(later)
     await settle_down()
     assert later.acks == 1
     transport.answer = refuse
@@ -450,11 +450,11 @@ async def test_a_submitter_whom_the_broker_lets_us_not_tell_holds_no_ack_and_is_
 async def test_results_that_nobody_wants_fill_no_memory_and_hold_no_stop() -> None:
     transport = FakeTransport(answer=lambda _: RETURNED)
     receiver = job(Work(), transport, concurrency=200)
-    for number in range(MOST_OFFERS + 50):
-        receiver.take(ordered(id=str(number)))
+    for number in range(MAX_PENDING_RESULTS + 50):
+        receiver.on_delivery(ordered(id=str(number)))
     await settle_down()
-    assert len(receiver._settler._offers) == MOST_OFFERS
-    await receiver.finish()
+    assert len(receiver._settler._offers) == MAX_PENDING_RESULTS
+    await receiver.drain()
     assert asyncio.get_running_loop().time() < 1
     assert not receiver._settler._offers
 
@@ -466,13 +466,13 @@ async def test_results_that_nobody_wants_fill_no_memory_and_hold_no_stop() -> No
 async def test_a_redelivery_of_what_still_runs_joins_it() -> None:
     transport, work = FakeTransport(), Work(at_once=False)
     receiver, first, second = job(work, transport), ordered(), ordered()
-    receiver.take(first)
+    receiver.on_delivery(first)
     await settle_down()
     first.alive = False
-    receiver.take(second)
+    receiver.on_delivery(second)
     await settle_down()
     work.go.set()
-    await receiver.finish()
+    await receiver.drain()
     assert (len(work.began), first.acks, second.acks) == (1, 0, 1)
     assert len(to(transport, "bus.updates")) == 1
 
@@ -481,12 +481,12 @@ async def test_a_redelivery_of_what_still_runs_joins_it() -> None:
 async def test_the_next_attempt_is_no_redelivery() -> None:
     work = Work(at_once=False)
     receiver = job(work, FakeTransport())
-    receiver.take(ordered(attempt=1))
-    receiver.take(ordered(attempt=2))
+    receiver.on_delivery(ordered(attempt=1))
+    receiver.on_delivery(ordered(attempt=2))
     await settle_down()
     assert len(work.began) == 2
     work.go.set()
-    await receiver.finish()
+    await receiver.drain()
 
 
 @virtual
@@ -506,11 +506,11 @@ async def test_what_ended_while_its_ack_could_not_be_written_is_acked_when_it_re
 async def test_what_must_not_run_twice_is_acked_before_it_runs() -> None:
     work = Work(at_once=False)
     receiver, delivery = request(work, FakeTransport()), asked()
-    receiver.take(delivery)
+    receiver.on_delivery(delivery)
     await settle_down()
     assert (len(work.began), delivery.acks) == (1, 1)
     work.go.set()
-    await receiver.finish()
+    await receiver.drain()
 
 
 @virtual
@@ -560,9 +560,9 @@ async def test_an_idempotent_request_runs_again_when_it_is_delivered_again() -> 
     work, delivery = Work(), asked_again()
     delivery.redelivered = True
     receiver = idempotent(work, FakeTransport())
-    receiver.take(delivery)
+    receiver.on_delivery(delivery)
     await settle_down()
-    await receiver.finish()
+    await receiver.drain()
     assert (len(work.began), delivery.acks) == (1, 1)
 
 
@@ -573,7 +573,7 @@ async def test_what_a_sender_writes_as_the_brokers_count_does_not_count() -> Non
     receiver = idempotent(work, transport)
     again = asked_again()
     again.redelivered, again.broker_headers = True, {"x-delivery-count": 99}
-    receiver.take(again)
+    receiver.on_delivery(again)
     await settle_down()
     assert (len(work.began), [each.envelope.error for each in transport.sent]) == (1, [None])
 
@@ -581,12 +581,12 @@ async def test_what_a_sender_writes_as_the_brokers_count_does_not_count() -> Non
 @virtual
 async def test_what_is_remembered_is_bounded_and_holds_no_contents() -> None:
     receiver = job(Work(), FakeTransport())
-    for number in range(MOST_KEPT + 100):
+    for number in range(MAX_REMEMBERED_RESULTS + 100):
         delivery = ordered(id=str(number))
         delivery.alive = False
-        receiver.take(delivery)
-    await receiver.finish()
-    assert len(receiver._ended) == MOST_KEPT
+        receiver.on_delivery(delivery)
+    await receiver.drain()
+    assert len(receiver._ended) == MAX_REMEMBERED_RESULTS
     assert {(kept.reply, kept.error) for kept in receiver._ended.values()} == {(None, None)}
     assert not receiver._open
     assert not receiver._tasks
@@ -595,9 +595,9 @@ async def test_what_is_remembered_is_bounded_and_holds_no_contents() -> None:
 @virtual
 async def test_what_is_abandoned_before_it_began_goes_back() -> None:
     receiver, work, delivery = job(Work(), FakeTransport()), Work(), ordered()
-    receiver.take(delivery)
-    assert receiver.abandon() == 1
-    await receiver.finish()
+    receiver.on_delivery(delivery)
+    assert receiver.cancel_running() == 1
+    await receiver.drain()
     assert (work.began, delivery.acks, delivery.requeues) == ([], 0, 1)
     assert not receiver._open
     assert not receiver._tasks
@@ -679,7 +679,7 @@ def test_an_error_that_cannot_be_told_is_an_internal_one(error: Exception) -> No
 
 @virtual
 async def test_a_fault_of_the_bus_leaves_no_message_behind(caplog: pytest.LogCaptureFixture) -> None:
-    def broken(_: Envelope) -> Outcome:
+    def broken(_: Envelope) -> PublishOutcome:
         raise KeyError(SECRET)
 
     receiver, delivery = job(Work(), FakeTransport(answer=broken), concurrency=1), ordered()
@@ -767,7 +767,7 @@ def test_progress_that_cannot_be_told_does_not_fail_the_job(done: float, note: s
     run()
 
 
-def _down_for_progress(sent: Envelope) -> Outcome | None:
+def _down_for_progress(sent: Envelope) -> PublishOutcome | None:
     if sent.type.endswith(".progress"):
         raise Unavailable("down")
     return None
@@ -781,15 +781,15 @@ async def test_a_stop_hands_back_what_waits_and_finishes_what_runs() -> None:
     work = Work(at_once=False)
     receiver = job(work, FakeTransport(), concurrency=1)
     running, waiting, unseen = ordered(id="1"), ordered(id="2"), ordered(id="3")
-    receiver.take(running)
-    receiver.take(waiting)
+    receiver.on_delivery(running)
+    receiver.on_delivery(waiting)
     await settle_down()
-    receiver.take(unseen)  # its task has not run when the stop comes
-    receiver.hand_back()
+    receiver.on_delivery(unseen)  # its task has not run when the stop comes
+    receiver.stop_accepting()
     await settle_down()
     assert [delivery.requeues for delivery in (running, waiting, unseen)] == [0, 1, 1]
     work.go.set()
-    await receiver.finish()
+    await receiver.drain()
     assert (running.acks, len(work.began)) == (1, 1)
 
 
@@ -797,9 +797,9 @@ async def test_a_stop_hands_back_what_waits_and_finishes_what_runs() -> None:
 async def test_a_place_that_is_free_at_the_stop_is_not_taken() -> None:
     work = Work()
     receiver, delivery = job(work, FakeTransport()), ordered()
-    receiver.take(delivery)
-    receiver.hand_back()
-    await receiver.finish()
+    receiver.on_delivery(delivery)
+    receiver.stop_accepting()
+    await receiver.drain()
     assert (work.began, delivery.requeues) == ([], 1)
 
 
@@ -809,11 +809,11 @@ async def test_a_stop_keeps_what_would_be_refused_elsewhere() -> None:
     receiver = request(work, FakeTransport(), concurrency=1)
     deliveries = [asked(id="1"), asked(id="2")]
     for delivery in deliveries:
-        receiver.take(delivery)
+        receiver.on_delivery(delivery)
     await settle_down()
-    receiver.hand_back()
+    receiver.stop_accepting()
     work.go.set()
-    await receiver.finish()
+    await receiver.drain()
     assert [(delivery.acks, delivery.requeues) for delivery in deliveries] == [(1, 0), (1, 0)]
     assert work.ended == 2
 
@@ -822,11 +822,11 @@ async def test_a_stop_keeps_what_would_be_refused_elsewhere() -> None:
 async def test_what_is_not_done_after_the_grace_is_abandoned_and_goes_back() -> None:
     work = Work(at_once=False)
     receiver, delivery = job(work, FakeTransport()), ordered()
-    receiver.take(delivery)
+    receiver.on_delivery(delivery)
     await settle_down()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(30):
-            await receiver.finish()
-    assert receiver.abandon() == 1
-    await receiver.finish()
+            await receiver.drain()
+    assert receiver.cancel_running() == 1
+    await receiver.drain()
     assert (work.ended, delivery.acks, delivery.requeues) == (0, 0, 1)

@@ -12,8 +12,8 @@ from bus.cli import main
 from bus.contracts.contract import Catalog
 from bus.errors import ConfigurationError, FailedPrecondition, Unavailable, Undecodable
 from bus.messaging.envelope import Envelope, reply
-from bus.security.encryption import ENCRYPTION, Cipher
-from bus.security.jwe import new_ring_key, read_ring
+from bus.security.encryption import ENCRYPTION, PayloadCipher
+from bus.security.jwe import new_encryption_key, read_encryption_keys
 
 CATALOG = Catalog()
 SECRET = "Ada Lovelace, born 1815-12-10"
@@ -33,69 +33,69 @@ class Count(Job[None]):
     pass
 
 
-OLD, NEW, FOREIGN = (new_ring_key(kid) for kid in ("old", "new", "foreign"))
+OLD, NEW, FOREIGN = (new_encryption_key(kid) for kid in ("old", "new", "foreign"))
 
 
-def cipher(*keys: dict[str, str], everything: bool = False) -> Cipher:
-    ring = read_ring(json.dumps({"keys": keys})) if keys else None
-    return Cipher(ring, everything=everything, catalog=CATALOG)
+def cipher(*keys: dict[str, str], everything: bool = False) -> PayloadCipher:
+    ring = read_encryption_keys(json.dumps({"keys": keys})) if keys else None
+    return PayloadCipher(ring, everything=everything, catalog=CATALOG)
 
 
 def letter(**changes: Any) -> Envelope:
     message = Envelope(
         id="id-1",
         type="post.deliver.v1",
-        traffic="job",
+        role="job",
         source="office",
         body=json.dumps({"text": SECRET}).encode(),
         correlation_id="visit-1",
         headers={"mine": "kept"},
     )
-    return message.evolve(**changes)
+    return message.replace(**changes)
 
 
 def test_a_payload_comes_back_as_it_was_and_lies_in_the_broker_as_json_that_shows_nothing_of_it() -> None:
-    sealed = cipher(NEW).seal(letter())
+    sealed = cipher(NEW).encrypt(letter())
 
     assert json.loads(sealed.body).keys() == {"protected", "iv", "ciphertext", "tag", "aad", "header", "encrypted_key"}
     assert b"Ada" not in sealed.body
     assert sealed.headers == {"mine": "kept", ENCRYPTION: "jwe"}
-    assert cipher(NEW).open(sealed) == letter()
+    assert cipher(NEW).decrypt(sealed) == letter()
 
 
 def test_no_two_messages_share_a_data_key_or_a_nonce() -> None:
-    sealed = [json.loads(cipher(NEW).seal(letter()).body) for _ in range(100)]
+    sealed = [json.loads(cipher(NEW).encrypt(letter()).body) for _ in range(100)]
     for member in ("iv", "encrypted_key", "ciphertext", "tag"):
         assert len({each[member] for each in sealed}) == 100
 
 
 def test_a_retry_and_a_dead_letter_open_too() -> None:
-    sealed = cipher(NEW).seal(letter())
-    assert cipher(NEW).open(sealed.evolve(attempt=3, headers={**sealed.headers, "dead-code": "internal"})).body == letter().body
+    sealed = cipher(NEW).encrypt(letter())
+    assert cipher(NEW).decrypt(sealed.replace(attempt=3, headers={**sealed.headers, "dead-code": "internal"})).body == letter().body
 
 
 def test_a_key_that_no_longer_encrypts_still_decrypts() -> None:
-    assert cipher(NEW, OLD).open(cipher(OLD).seal(letter())).body == letter().body
-    assert _kid(cipher(NEW, OLD).seal(letter())) == "new"
+    assert cipher(NEW, OLD).decrypt(cipher(OLD).encrypt(letter())).body == letter().body
+    assert _kid(cipher(NEW, OLD).encrypt(letter())) == "new"
 
 
 def test_a_key_that_is_not_here_yet_is_no_reason_to_give_a_message_up() -> None:
     with pytest.raises(Unavailable, match="BUS_ENCRYPTION_KEYS"):
-        cipher(NEW).open(cipher(FOREIGN).seal(letter()))
+        cipher(NEW).decrypt(cipher(FOREIGN).encrypt(letter()))
     with pytest.raises(Unavailable):
-        cipher().open(cipher(NEW).seal(letter()))
+        cipher().decrypt(cipher(NEW).encrypt(letter()))
 
 
 @pytest.mark.parametrize("changed", ["id", "type", "source", "correlation_id", "in_reply_to"])
 def test_a_payload_opens_in_its_own_message_only(changed: str) -> None:
-    sealed = cipher(NEW, everything=True).seal(letter())
+    sealed = cipher(NEW, everything=True).encrypt(letter())
     with pytest.raises(Undecodable, match="not what was encrypted for this message"):
-        cipher(NEW, everything=True).open(sealed.evolve(**{changed: "another"}))
+        cipher(NEW, everything=True).decrypt(sealed.replace(**{changed: "another"}))
 
 
 @pytest.mark.parametrize("member", ["protected", "iv", "ciphertext", "tag", "encrypted_key"])
 def test_each_flipped_bit_of_a_sealed_payload_is_noticed(member: str) -> None:
-    sealed = cipher(NEW).seal(letter())
+    sealed = cipher(NEW).encrypt(letter())
     content = json.loads(sealed.body)
     raw = bytearray(base64.urlsafe_b64decode(content[member] + "=="))
     for at in range(len(raw)):
@@ -103,7 +103,7 @@ def test_each_flipped_bit_of_a_sealed_payload_is_noticed(member: str) -> None:
         changed[at] ^= 1
         body = json.dumps({**content, member: base64.urlsafe_b64encode(changed).decode().rstrip("=")}).encode()
         with pytest.raises((Undecodable, Unavailable)):
-            cipher(NEW).open(sealed.evolve(body=body))
+            cipher(NEW).decrypt(sealed.replace(body=body))
 
 
 @pytest.mark.parametrize(
@@ -124,47 +124,47 @@ def test_each_flipped_bit_of_a_sealed_payload_is_noticed(member: str) -> None:
     ],
 )
 def test_a_sealed_payload_of_another_shape_is_refused(changes: dict[str, object]) -> None:
-    sealed = cipher(NEW).seal(letter())
+    sealed = cipher(NEW).encrypt(letter())
     body = json.dumps(json.loads(sealed.body) | changes).encode()
     with pytest.raises((Undecodable, Unavailable)):
-        cipher(NEW).open(sealed.evolve(body=body))
+        cipher(NEW).decrypt(sealed.replace(body=body))
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b'{"text": "plain"}', b"\xff", b"[" * 100_000])
 def test_what_says_that_it_is_encrypted_and_is_not_is_refused(body: bytes) -> None:
     with pytest.raises((Undecodable, Unavailable)):
-        cipher(NEW).open(letter(body=body, headers={ENCRYPTION: "jwe"}))
+        cipher(NEW).decrypt(letter(body=body, headers={ENCRYPTION: "jwe"}))
     with pytest.raises(Undecodable):
-        cipher(NEW).open(letter(body=body, headers={ENCRYPTION: "rot13"}))
+        cipher(NEW).decrypt(letter(body=body, headers={ENCRYPTION: "rot13"}))
 
 
 def test_what_has_to_be_encrypted_and_came_plain_is_refused_whether_or_not_there_are_keys() -> None:
     for mine in (cipher(NEW), cipher()):
         with pytest.raises(Undecodable, match="it came unencrypted"):
-            mine.open(letter())
+            mine.decrypt(letter())
 
 
 def test_what_has_to_be_encrypted_does_not_leave_without_a_key() -> None:
     with pytest.raises(FailedPrecondition, match="BUS_ENCRYPTION_KEYS"):
-        cipher().seal(letter())
+        cipher().encrypt(letter())
 
 
 def test_replies_and_progress_are_encrypted_as_their_contract_and_error_replies_never() -> None:
     mine = cipher(NEW)
     answer = reply(letter(), Letter(text=SECRET), source="post")
-    assert mine.wants("post.deliver.v1.progress")
-    assert not mine.wants("bus.error.v1")
-    assert b"Ada" not in mine.seal(answer).body
-    assert mine.open(mine.seal(answer)).body == answer.body
+    assert mine.is_encrypted("post.deliver.v1.progress")
+    assert not mine.is_encrypted("bus.error.v1")
+    assert b"Ada" not in mine.encrypt(answer).body
+    assert mine.decrypt(mine.encrypt(answer)).body == answer.body
 
 
 def test_other_contracts_go_plain_unless_everything_is_encrypted() -> None:
     count = letter(type="post.count.v1")
-    assert cipher(NEW).seal(count) is count
-    assert cipher(NEW).open(count) is count
-    assert b"Ada" not in cipher(NEW, everything=True).seal(count).body
+    assert cipher(NEW).encrypt(count) is count
+    assert cipher(NEW).decrypt(count) is count
+    assert b"Ada" not in cipher(NEW, everything=True).encrypt(count).body
     with pytest.raises(Undecodable):
-        cipher(NEW, everything=True).open(count)
+        cipher(NEW, everything=True).decrypt(count)
 
 
 @pytest.mark.parametrize(
@@ -181,16 +181,16 @@ def test_other_contracts_go_plain_unless_everything_is_encrypted() -> None:
 )
 def test_a_ring_that_is_none_says_what_to_write_and_shows_no_key(text: str, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words) as caught:
-        read_ring(text)
+        read_encryption_keys(text)
     assert NEW["k"] not in str(caught.value)
     assert "c2VjcmV0" not in str(caught.value)
 
 
 def test_what_could_not_be_opened_leaves_nothing_of_keys_or_payload_in_the_error() -> None:
-    sealed = cipher(NEW).seal(letter())
-    for broken in (sealed.evolve(id="x"), sealed.evolve(body=sealed.body[:-9])):
+    sealed = cipher(NEW).encrypt(letter())
+    for broken in (sealed.replace(id="x"), sealed.replace(body=sealed.body[:-9])):
         with pytest.raises(Undecodable) as caught:
-            cipher(NEW).open(broken)
+            cipher(NEW).decrypt(broken)
         assert caught.value.__cause__ is caught.value.__context__ is None
 
 

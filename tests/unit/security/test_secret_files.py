@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bus.errors import ConfigurationError
-from bus.security.secret_files import LARGEST, PasswordFile, read_password
+from bus.security.secret_files import MAX_PASSWORD_FILE_BYTES, PasswordFile, read_password
 
 SECRET = "hunter2"
 
@@ -32,7 +32,7 @@ def test_the_password_is_the_files_line_without_its_end(path: Path, end: str) ->
         (b"\n", "is empty"),
         (f"{SECRET}\n{SECRET}\n".encode(), "more than one line"),
         (f"{SECRET}\0".encode(), "more than one line"),
-        (SECRET.encode() * LARGEST, "more than one line"),
+        (SECRET.encode() * MAX_PASSWORD_FILE_BYTES, "more than one line"),
         (f"{SECRET}\xff".encode("latin-1"), "is no text"),
     ],
 )

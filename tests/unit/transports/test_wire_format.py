@@ -10,18 +10,18 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from bus.messaging.envelope import Envelope
-from bus.messaging.fault_record import Worker, fault_headers
-from bus.messaging.settlement import DeadLetter
+from bus.messaging.fault_record import FailedBy, fault_headers
+from bus.messaging.settlement import MoveToDeadLetters
 from bus.transports.rabbitmq.amqp.pamqp_codec import from_message
 from bus.transports.rabbitmq.amqp.properties import write_properties
-from bus.transports.wire_format import LONGEST_DEADLINE, LONGEST_TEXT, MOST_OTHER, TOKEN_HEADERS, Wire, decode, encode
+from bus.transports.wire_format import MAX_DEADLINE_MS, MAX_OTHER_HEADER_BYTES, MAX_TEXT_LENGTH, TOKEN_HEADERS, AmqpMessage, decode, encode
 from tests.unit.fakes import envelope
 
-GOOD = Wire(body=b"{}", message_id="m-1", type="ledger.add.v1", app_id="office", headers={"correlation-id": "c-1"})
+GOOD = AmqpMessage(body=b"{}", message_id="m-1", type="ledger.add.v1", app_id="office", headers={"correlation-id": "c-1"})
 
 
-def read(message: Wire) -> Envelope:
-    return decode(message, traffic="job", queue="q", received=1)
+def read(message: AmqpMessage) -> Envelope:
+    return decode(message, role="job", queue="q", received=1)
 
 
 def delivered(properties: Basic.Properties) -> DeliveredMessage:
@@ -36,11 +36,11 @@ KNOWN = ["correlation-id", "causation-id", "traceparent", "tracestate", "error",
 @pytest.mark.parametrize("name", [*KNOWN, "mine"])
 def test_a_header_of_any_type_is_taken_or_told(name: str) -> None:
     for value in ANYTHING:
-        arrived = read(Wire(body=b"{}", message_id="m", type="t", app_id="a", headers={name: value}))
+        arrived = read(AmqpMessage(body=b"{}", message_id="m", type="t", app_id="a", headers={name: value}))
         if name in {"deadline", "expires", "attempt"}:
-            right = type(value) is int and 0 < value < LONGEST_DEADLINE
+            right = type(value) is int and 0 < value < MAX_DEADLINE_MS
         else:
-            right = name == "mine" or (isinstance(value, str) and len(value) <= LONGEST_TEXT)
+            right = name == "mine" or (isinstance(value, str) and len(value) <= MAX_TEXT_LENGTH)
         assert arrived.fault == (None if right or value is None else f"header {name} is malformed"), repr(value)[:20]
 
 
@@ -77,13 +77,13 @@ def test_a_property_of_any_type_is_taken_or_told(name: str) -> None:
 )
 def test_what_is_missing_or_wrong_is_told(changes: dict[str, Any], fault: str) -> None:
     known = {"body": b"{}", "message_id": "m-1", "type": "ledger.add.v1", "app_id": "office"}
-    arrived = read(Wire(**{**known, **changes}))
+    arrived = read(AmqpMessage(**{**known, **changes}))
     assert arrived.fault == fault
     assert arrived.id
 
 
 def test_the_brokers_headers_do_not_come_back() -> None:
-    arrived = read(Wire(body=b"", headers={"x-death": "q", "X-Mine": "a", "mine": "kept", "list": [1], "dead-code": "internal"}))
+    arrived = read(AmqpMessage(body=b"", headers={"x-death": "q", "X-Mine": "a", "mine": "kept", "list": [1], "dead-code": "internal"}))
     assert arrived.headers == {"mine": "kept", "dead-code": "internal"}
     assert "x-death" not in encode(envelope(headers={"x-death": "q", "X-Any": 1})).headers
 
@@ -107,19 +107,19 @@ LARGE: dict[str, dict[str, Any]] = {
 def test_a_dead_letter_fits_a_frame_whatever_was_sent(what: str) -> None:
     """What is too large to be copied goes back to its queue, and comes again, for ever: anyone may send it."""
     assert len(Basic.Properties(headers=LARGE[what]).marshal()) <= FRAME, "it could not have been sent"
-    arrived = read(Wire(body=b"", headers=LARGE[what]))
-    decision = DeadLetter(code="unauthenticated", reason="\U0001f600" * 2000)
-    headers = fault_headers(arrived, decision, "Unauthenticated", queue="q" * 200, now=2**40, worker=Worker(service="ledger"))
-    assert len(write_properties(arrived.evolve(headers=headers))) <= FRAME
+    arrived = read(AmqpMessage(body=b"", headers=LARGE[what]))
+    decision = MoveToDeadLetters(code="unauthenticated", reason="\U0001f600" * 2000)
+    headers = fault_headers(arrived, decision, "Unauthenticated", queue="q" * 200, now=2**40, worker=FailedBy(service="ledger"))
+    assert len(write_properties(arrived.replace(headers=headers))) <= FRAME
 
 
 def test_other_headers_are_carried_as_far_as_a_frame_holds_them() -> None:
-    arrived = read(Wire(body=b"", headers={"small": "kept", "large": "a" * MOST_OTHER}))
+    arrived = read(AmqpMessage(body=b"", headers={"small": "kept", "large": "a" * MAX_OTHER_HEADER_BYTES}))
     assert arrived.headers == {"small": "kept"}
 
 
 def test_what_proves_a_message_is_not_in_its_repr() -> None:
-    sent = encode(envelope(authorization="Bearer hunter2", proof="hunter3", counter_proof="hunter4", body=b"hunter5"))
+    sent = encode(envelope(authorization="Bearer hunter2", proof="hunter3", expiry_override="hunter4", body=b"hunter5"))
     assert "hunter" not in repr(sent)
 
 

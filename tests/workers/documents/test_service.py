@@ -148,7 +148,7 @@ class Remembers:
 
 
 def context(message: CreateNote | GenerateDocuments, state: Documentation, bus: Remembers, id_: str) -> Context:
-    envelope = Envelope(id=id_, type=contract_of(type(message)).type, traffic="job", source="test", body=encode(message))
+    envelope = Envelope(id=id_, type=contract_of(type(message)).type, role="job", source="test", body=encode(message))
     return Context(envelope=envelope, bus=cast("Sender", bus), state=state)
 
 

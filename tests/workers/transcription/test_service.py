@@ -54,7 +54,7 @@ def context(state: Transcription, bus: Published, job_id: str = "job", told: lis
         if told is not None:
             told.append(progress)
 
-    envelope = Envelope(id=job_id, type="transcription.transcribe.v1", traffic="job", source="test")
+    envelope = Envelope(id=job_id, type="transcription.transcribe.v1", role="job", source="test")
     return Context(envelope=envelope, bus=bus, state=state, report=report)
 
 

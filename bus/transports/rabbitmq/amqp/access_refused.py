@@ -14,7 +14,7 @@ from functools import lru_cache
 from bus.errors import BusError, ConnectionLost, PermissionDenied
 from bus.messaging.topology.addresses import Address
 
-__all__ = ["REFUSED", "Closing", "is_refusal_of"]
+__all__ = ["REFUSED", "ChannelClosure", "is_access_refused"]
 
 REFUSED = "ACCESS_REFUSED"
 """What the broker says to who may not publish that, or there."""
@@ -24,7 +24,7 @@ DEFAULT_EXCHANGE = "amq.default"
 """What the broker calls the exchange that has no name."""
 
 
-def is_refusal_of(why: str, address: Address) -> bool:
+def is_access_refused(why: str, address: Address) -> bool:
     """Whether the broker's words are about what goes to `address`: to that exchange, and with that key where they name one."""
     named = _named(why)
     return named is not None and named[0] == address.exchange and named[1] in {None, address.routing_key}
@@ -40,7 +40,7 @@ def _named(why: str) -> tuple[str, str | None] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Closing:
+class ChannelClosure:
     """The end of a channel that publishes."""
 
     why: str
@@ -54,7 +54,7 @@ class Closing:
             return []
         if len(self.written) == 1:
             return [0]
-        return [number for number, address in enumerate(self.written) if is_refusal_of(self.why, address)]
+        return [number for number, address in enumerate(self.written) if is_access_refused(self.why, address)]
 
     def fates(self) -> list[BusError]:
         """What became of each, as an error. What was surely not sent has no `maybe_executed`."""

@@ -6,12 +6,12 @@ from typing import Any
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
-from bus.transports.wire_format import Wire
+from bus.transports.wire_format import AmqpMessage
 
 __all__ = ["from_message", "from_properties", "to_properties", "user_id_of"]
 
 
-def to_properties(wire: Wire, *, user: str | None = None) -> Basic.Properties:
+def to_properties(wire: AmqpMessage, *, user: str | None = None) -> Basic.Properties:
     """The AMQP properties of an outgoing message. `user`: the connection's, see `user_id_of`."""
     return Basic.Properties(
         content_type=wire.content_type,
@@ -36,14 +36,14 @@ def user_id_of(source: str | None, user: str | None) -> str | None:
     return user if user == source else None
 
 
-def from_message(message: DeliveredMessage) -> Wire:
+def from_message(message: DeliveredMessage) -> AmqpMessage:
     """What was delivered, whoever sent it: nothing in it is taken to be of the right type."""
     return from_properties(message.header.properties, message.body)
 
 
-def from_properties(properties: Basic.Properties, body: bytes) -> Wire:
+def from_properties(properties: Basic.Properties, body: bytes) -> AmqpMessage:
     """What these properties say of `body`."""
-    return Wire(
+    return AmqpMessage(
         body=body,
         headers=properties.headers or {},
         message_id=_text(properties.message_id),

@@ -10,10 +10,10 @@ from typing import Any
 
 from pamqp import header as pamqp_header
 
-from bus.messaging.envelope import Envelope, Traffic
+from bus.messaging.envelope import Envelope, MessageRole
 from bus.transports import wire_format as wire
 from bus.transports.rabbitmq.amqp.pamqp_codec import from_properties
-from bus.transports.rabbitmq.amqp.raw_properties import is_crowded
+from bus.transports.rabbitmq.amqp.raw_properties import has_too_many_headers
 
 __all__ = ["message_id_of", "read_envelope", "read_headers", "write_properties"]
 
@@ -34,13 +34,13 @@ JSON = LENGTHS[len(wire.CONTENT_TYPE)] + wire.CONTENT_TYPE.encode()
 STRINGS = {name.encode(): attribute for name, attribute in wire.STRING_HEADERS.items()}
 TOKENS = frozenset(wire.TOKEN_HEADERS.values())
 NUMBERS = {name.encode(): attribute for name, attribute in wire.NUMBER_HEADERS.items()}
-SHORT = wire.MOST_OTHER // 4
+SHORT = wire.MAX_OTHER_HEADER_BYTES // 4
 """Bytes of properties that no limit of ours can be exceeded in, however the characters and digits are counted."""
-LATEST = 0xFFFFFFFF
+MAX_TIMESTAMP_SECONDS = 0xFFFFFFFF
 """Seconds; pamqp takes a later timestamp for milliseconds."""
 
 
-class Unusual(Exception):
+class NeedsSlowPath(Exception):
     """Something that the bus does not send."""
 
 
@@ -51,7 +51,7 @@ def write_properties(envelope: Envelope, *, user: str | None = None) -> bytes:
     """The flags and values of a header frame; `wire.encode` says what goes where. `user`: the connection's, see `codec.user_id_of`."""
     flags = CONTENT_TYPE | HEADERS | DELIVERY_MODE | MESSAGE_ID | TIMESTAMP | TYPE | APP_ID
     table = _table(envelope)
-    parts = [JSON, u32(len(table)), table, b"\x02" if envelope.traffic in wire.DURABLE_TRAFFIC else b"\x01"]
+    parts = [JSON, u32(len(table)), table, b"\x02" if envelope.role in wire.DURABLE_ROLES else b"\x01"]
     if envelope.in_reply_to is not None:
         flags |= CORRELATION_ID
         parts.append(_short(envelope.in_reply_to))
@@ -106,13 +106,13 @@ def _table(envelope: Envelope) -> bytes:  # noqa: C901, PLR0912 - a field a line
         table += _text(AUTHORIZATION, envelope.authorization)
     if envelope.proof:
         table += _text(PROOF, envelope.proof)
-    if envelope.counter_proof:
-        table += _text(COUNTER_PROOF, envelope.counter_proof)
-    if envelope.deadline is not None and envelope.traffic == "request":
+    if envelope.expiry_override:
+        table += _text(COUNTER_PROOF, envelope.expiry_override)
+    if envelope.deadline is not None and envelope.role == "request":
         table += DEADLINE + i64(envelope.deadline)
     if envelope.expires is not None:
         table += EXPIRES + i64(envelope.expires)
-    if envelope.traffic in wire.DURABLE_TRAFFIC:
+    if envelope.role in wire.DURABLE_ROLES:
         table += ATTEMPT + i64(envelope.attempt)
     for name, value in envelope.headers.items():
         if not name.lower().startswith("x-"):
@@ -131,35 +131,35 @@ def _field(name: str, value: str | int) -> bytes:
 # --- in ------------------------------------------------------------------------------------------------------------
 
 
-def read_envelope(properties: bytes, body: bytes, *, traffic: Traffic, queue: str | None, received: int) -> Envelope:
+def read_envelope(properties: bytes, body: bytes, *, role: MessageRole, queue: str | None, received: int) -> Envelope:
     """What came off the wire; never raises, as `wire.decode`."""
     try:
-        return _read(properties, body, traffic, queue, received)
+        return _read(properties, body, role, queue, received)
     except UNREADABLE:
-        return wire.decode(_long_way(properties, body), traffic=traffic, queue=queue, received=received)
+        return wire.decode(_decode_with_pamqp(properties, body), role=role, queue=queue, received=received)
 
 
-UNREADABLE = (Unusual, error, IndexError, ValueError)
+UNREADABLE = (NeedsSlowPath, error, IndexError, ValueError)
 """What `_read` raises of what the bus does not send, or of bytes that end too early or are no text."""
 
 
-def _long_way(properties: bytes, body: bytes) -> wire.Wire:
+def _decode_with_pamqp(properties: bytes, body: bytes) -> wire.AmqpMessage:
     header = pamqp_header.ContentHeader()
-    if is_crowded(properties):
-        return wire.Wire(body=body, content_type=None)
+    if has_too_many_headers(properties):
+        return wire.AmqpMessage(body=body, content_type=None)
     try:
         header.unmarshal(b"\x00\x3c\x00\x00" + u64(len(body)) + properties)
     except Exception:  # noqa: BLE001 - pamqp raises what it happens upon; nothing legible is left but the body
-        return wire.Wire(body=body, content_type=None)
+        return wire.AmqpMessage(body=body, content_type=None)
     return from_properties(header.properties, body)
 
 
-def _read(properties: bytes, body: bytes, traffic: Traffic, queue: str | None, received: int) -> Envelope:  # noqa: C901 - a property a line
+def _read(properties: bytes, body: bytes, role: MessageRole, queue: str | None, received: int) -> Envelope:  # noqa: C901 - a property a line
     flags = u16_at(properties)[0]
     if len(properties) > SHORT or flags & RARE or not flags & (MESSAGE_ID | TYPE | APP_ID) == MESSAGE_ID | TYPE | APP_ID:
-        raise Unusual
+        raise NeedsSlowPath
     if not flags & CONTENT_TYPE or not properties.startswith(JSON, 2):
-        raise Unusual
+        raise NeedsSlowPath
     at = 2 + len(JSON)
     known: dict[str, Any] = {}
     if flags & HEADERS:
@@ -188,12 +188,12 @@ def _read(properties: bytes, body: bytes, traffic: Traffic, queue: str | None, r
         at += 1 + properties[at]  # the broker has checked it; who sent the message is proven by other means
     end = at + 1 + properties[at]
     source = properties[at + 1 : end].decode()
-    if not (message_id and type_ and source) or timestamp > LATEST:
-        raise Unusual
+    if not (message_id and type_ and source) or timestamp > MAX_TIMESTAMP_SECONDS:
+        raise NeedsSlowPath
     return Envelope(
         id=message_id,
         type=type_,
-        traffic=traffic,
+        role=role,
         source=source,
         body=body,
         timestamp=timestamp,
@@ -219,8 +219,8 @@ def _read_table(data: bytes, at: int, known: dict[str, Any]) -> int:
             attribute = STRINGS.get(name)
             if attribute is None:
                 _other(others, name, text)
-            elif size > wire.LONGEST_TEXT and (attribute not in TOKENS or size > wire.LONGEST_TOKEN):
-                raise Unusual
+            elif size > wire.MAX_TEXT_LENGTH and (attribute not in TOKENS or size > wire.MAX_TOKEN_HEADER_BYTES):
+                raise NeedsSlowPath
             else:
                 known[attribute] = text
         elif kind == INTEGER:
@@ -229,14 +229,14 @@ def _read_table(data: bytes, at: int, known: dict[str, Any]) -> int:
             attribute = NUMBERS.get(name)
             if attribute is None:
                 _other(others, name, value)
-            elif not 0 < value < wire.LONGEST_DEADLINE:
-                raise Unusual
+            elif not 0 < value < wire.MAX_DEADLINE_MS:
+                raise NeedsSlowPath
             else:
                 known[attribute] = value
         else:
-            raise Unusual
+            raise NeedsSlowPath
     if at != end:
-        raise Unusual
+        raise NeedsSlowPath
     if others:
         known["headers"] = others
     return at
@@ -244,7 +244,7 @@ def _read_table(data: bytes, at: int, known: dict[str, Any]) -> int:
 
 def _other(others: dict[str, str | int], name: bytes, value: str | int) -> None:
     if name in STRINGS or name in NUMBERS or name[:2].lower() == b"x-":
-        raise Unusual  # ours with a value of the wrong type, or the broker's own
+        raise NeedsSlowPath  # ours with a value of the wrong type, or the broker's own
     others[name.decode()] = value
 
 
@@ -254,14 +254,14 @@ def _short_at(data: bytes, at: int) -> tuple[str, int]:
 
 
 def _digits(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(wire.LONGEST_DEADLINE))):
-        raise Unusual
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(wire.MAX_DEADLINE_MS))):
+        raise NeedsSlowPath
     return int(text)
 
 
 def read_headers(properties: bytes) -> Mapping[str, Any]:
     """Every header, the broker's own as well; none where they are illegible."""
-    return _long_way(properties, b"").headers
+    return _decode_with_pamqp(properties, b"").headers
 
 
 def message_id_of(properties: bytes) -> str:
@@ -269,4 +269,4 @@ def message_id_of(properties: bytes) -> str:
     try:
         return _read(properties, b"", "event", None, 0).id
     except UNREADABLE:
-        return _long_way(properties, b"").message_id or ""
+        return _decode_with_pamqp(properties, b"").message_id or ""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct, error, pack
 
-__all__ = ["Carriage", "carried", "is_crowded"]
+__all__ = ["CopyOptions", "copy_properties", "has_too_many_headers"]
 
 u16_at, u32_at = Struct(">H").unpack_from, Struct(">I").unpack_from
 
@@ -22,18 +22,18 @@ SIZES = {**dict.fromkeys("tbB", 1), **dict.fromkeys("suU", 2), **dict.fromkeys("
 LENGTH_FIRST = frozenset("SxFA")
 UNREADABLE = (error, IndexError, KeyError, ValueError)
 
-ROOMY = 16 * 1024
+UNCHECKED_BYTES = 16 * 1024
 """Bytes of properties that are read whatever is in them."""
-MOST_VALUES = 4096
+MAX_HEADER_VALUES = 4096
 """In the headers, those in tables and arrays included."""
 
 REDELIVERED, HELD_EXPIRATION = b"redelivered", b"held-expiration"
-LONGEST_EXPIRATION = 315_360_000_000
+MAX_EXPIRATION_MS = 315_360_000_000
 """ms, ten years: RabbitMQ 3.10 takes no longer one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Carriage:
+class CopyOptions:
     """How messages are carried."""
 
     hold: bool
@@ -42,7 +42,7 @@ class Carriage:
     """Whether the broker's `x-death` and its kin go along: in a dead-letter queue they say why, and are no cycle."""
 
 
-def carried(properties: bytes, carriage: Carriage, *, redelivered: bool) -> bytes:
+def copy_properties(properties: bytes, carriage: CopyOptions, *, redelivered: bool) -> bytes:
     """The flags and values of the copy.
 
     Without `user_id`, which only its sender may give, and without the broker's headers. `redelivered` is noted in the header of
@@ -54,18 +54,18 @@ def carried(properties: bytes, carriage: Carriage, *, redelivered: bool) -> byte
         return properties
 
 
-def is_crowded(properties: bytes) -> bool:
+def has_too_many_headers(properties: bytes) -> bool:
     """Whether the headers have too many values to be decoded: pamqp copies what follows for each, half a second for a frame of them."""
-    if len(properties) <= ROOMY:
+    if len(properties) <= UNCHECKED_BYTES:
         return False
     try:
         values = _values(dict(_fields(properties)).get(HEADERS, bytes(4)))
-        return any(count > MOST_VALUES for count, _ in enumerate(values))
+        return any(count > MAX_HEADER_VALUES for count, _ in enumerate(values))
     except UNREADABLE:
         return False  # pamqp says so as well
 
 
-def _carried(properties: bytes, carriage: Carriage, *, redelivered: bool) -> bytes:
+def _carried(properties: bytes, carriage: CopyOptions, *, redelivered: bool) -> bytes:
     fields = dict(_fields(properties))
     fields.pop(USER_ID, None)
     table = dict(_entries(fields.get(HEADERS, bytes(4))))
@@ -89,7 +89,7 @@ def _carried(properties: bytes, carriage: Carriage, *, redelivered: bool) -> byt
 def _held(value: bytes) -> bytes:
     """The expiration that a header keeps; empty where somebody else wrote it, and it is none: the broker closes the channel for that."""
     text = value[5:]
-    right = value[:1] == b"S" and text.isdigit() and len(text) <= len(str(LONGEST_EXPIRATION)) and int(text) <= LONGEST_EXPIRATION
+    right = value[:1] == b"S" and text.isdigit() and len(text) <= len(str(MAX_EXPIRATION_MS)) and int(text) <= MAX_EXPIRATION_MS
     return text if right else b""
 
 

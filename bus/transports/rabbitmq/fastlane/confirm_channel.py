@@ -9,34 +9,36 @@ from itertools import takewhile
 
 from bus.errors import DeadlineExceeded, InvalidArgument, Unavailable
 from bus.messaging.envelope import Envelope
-from bus.messaging.ports.transport import Accepted, Outcome, Refused, Returned
-from bus.messaging.timers import Deadlines
+from bus.messaging.ports.transport import Accepted, Nacked, PublishOutcome, Returned
+from bus.messaging.timers import SharedTimer
 from bus.messaging.topology.addresses import Address
-from bus.transports.rabbitmq.amqp.access_refused import Closing
+from bus.transports.rabbitmq.amqp.access_refused import ChannelClosure
 from bus.transports.rabbitmq.amqp.frames import publish_frames, publish_method
 from bus.transports.rabbitmq.amqp.properties import message_id_of, write_properties
-from bus.transports.rabbitmq.fastlane.confirm_watchdog import Verdicts
-from bus.transports.rabbitmq.fastlane.protocol import Lane
+from bus.transports.rabbitmq.fastlane.confirm_watchdog import ConfirmStats
+from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 
-__all__ = ["ACCEPTED", "LARGEST_BODY", "ConfirmedChannel", "framed"]
+__all__ = ["ACCEPTED", "MAX_BODY_BYTES", "ConfirmChannel", "encode_publish"]
 
-LARGEST_BODY = 16 * 1024 * 1024
+MAX_BODY_BYTES = 16 * 1024 * 1024
 """Bytes; RabbitMQ 4's default `max_message_size`. A larger one would cost the channel, and all that is under way on it.
 A copy of what a queue brought is not held to it: its broker takes more (3.13: 128 MiB), and it could never be dead-lettered."""
 
 UNFIT = (struct.error, ValueError, IndexError)
 """What encoding raises: a number over 64 bits, a surrogate, a short string of over 255 bytes."""
 
-ACCEPTED, NACKED = Accepted(), Refused(reason="basic.nack")
+ACCEPTED, NACKED = Accepted(), Nacked(reason="basic.nack")
 
 # A service sends few types to few addresses.
 method_of = lru_cache(maxsize=1024)(lambda address: publish_method(address.exchange, address.routing_key, mandatory=address.mandatory))
 
 
-def framed(lane: Lane, channel: int, envelope: Envelope, address: Address) -> bytes:
+def encode_publish(lane: FastLaneProtocol, channel: int, envelope: Envelope, address: Address) -> bytes:
     """The frames of one publish; `InvalidArgument` for what the broker or the protocol would not take."""
-    if len(envelope.body) > LARGEST_BODY and envelope.queue is None:
-        raise InvalidArgument(f"the message has {len(envelope.body)} bytes, and {LARGEST_BODY} is the most; store it and send a reference")
+    if len(envelope.body) > MAX_BODY_BYTES and envelope.queue is None:
+        raise InvalidArgument(
+            f"the message has {len(envelope.body)} bytes, and {MAX_BODY_BYTES} is the most; store it and send a reference"
+        )
     try:
         properties, method = write_properties(envelope, user=lane.user), method_of(address)
     except UNFIT as error:
@@ -47,16 +49,16 @@ def framed(lane: Lane, channel: int, envelope: Envelope, address: Address) -> by
 
 
 @dataclass(slots=True)
-class Pending:
+class PendingConfirm:
     """A publish that waits for its confirm."""
 
-    future: "asyncio.Future[Outcome]"
+    future: "asyncio.Future[PublishOutcome]"
     id: str
     address: Address
     returned: str | None = None
 
 
-class ConfirmedChannel:
+class ConfirmChannel:
     """Publishes with confirms; a `Claimant` of its channel.
 
     A return belongs to the oldest publish under way with the same id, exchange and routing key: the broker tells
@@ -64,20 +66,20 @@ class ConfirmedChannel:
     does not either where two copies are under way. Two with one address are alike: one queue takes both or none.
     """
 
-    def __init__(self, lane: Lane, number: int, *, window: int) -> None:
+    def __init__(self, lane: FastLaneProtocol, number: int, *, window: int) -> None:
         self.lane = lane
         self._number = number
         self._window = window
         self._sent = 0
-        self._pending: dict[int, Pending] = {}
+        self._pending: dict[int, PendingConfirm] = {}
         self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
         self._granted = 0
         """Places in the window that are promised to publishes that have not run on yet."""
-        self._deadlines = Deadlines()
+        self._deadlines = SharedTimer()
         self._loop = asyncio.get_running_loop()
-        self.verdicts = Verdicts()
+        self.confirm_stats = ConfirmStats()
         self.ended: asyncio.Future[str] = self._loop.create_future()
-        lane.claim(number, self)
+        lane.attach(number, self)
 
     @property
     def alive(self) -> bool:
@@ -85,26 +87,26 @@ class ConfirmedChannel:
         return not self.ended.done()
 
     @property
-    def waiting(self) -> bool:
+    def awaiting_confirms(self) -> bool:
         """Whether the broker's word is waited for, and no full socket holds it up."""
         return bool(self._pending) and self.lane.writable
 
     @property
-    def clogged(self) -> bool:
+    def window_exhausted(self) -> bool:
         """Whether half of its window is taken by publishes whose callers have given up: a queue does not answer, and keeps out others."""
         return self.lane.writable and 2 * sum(entry.future.done() for entry in self._pending.values()) >= self._window
 
-    async def publish(self, envelope: Envelope, address: Address, ends: float) -> Outcome:
+    async def publish(self, envelope: Envelope, address: Address, ends: float) -> PublishOutcome:
         """Publish, and what the broker says by `ends` (loop time); `Transport.send` says what is raised."""
-        frames = framed(self.lane, self._number, envelope, address)
+        frames = encode_publish(self.lane, self._number, envelope, address)
         if self._full or not self.lane.writable:
             await self._room(ends)
         if not self.alive:
             raise Unavailable("not sent: the channel was closed")
-        future: asyncio.Future[Outcome] = self._loop.create_future()
+        future: asyncio.Future[PublishOutcome] = self._loop.create_future()
         self.lane.send(frames)
         self._sent += 1  # only now: a number that was not written would shift all that follow
-        self._pending[self._sent] = Pending(future, envelope.id, address)
+        self._pending[self._sent] = PendingConfirm(future, envelope.id, address)
         self._deadlines.add(self._loop, future, ends, partial(_late, future))
         try:
             return await future
@@ -165,9 +167,9 @@ class ConfirmedChannel:
     def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:
         """The broker has, or has not, taken responsibility."""
         if ok:
-            self.verdicts.accept()
+            self.confirm_stats.accept()
         else:
-            self.verdicts.refuse(self._loop.time())
+            self.confirm_stats.refuse(self._loop.time())
         pending = self._pending
         if not multiple:
             entry = pending.pop(tag, None)
@@ -198,7 +200,7 @@ class ConfirmedChannel:
             return
         self.ended.set_result(why)
         pending = [*self._pending.values()]
-        for entry, fate in zip(pending, Closing(why, [entry.address for entry in pending]).fates(), strict=True):
+        for entry, fate in zip(pending, ChannelClosure(why, [entry.address for entry in pending]).fates(), strict=True):
             if not entry.future.done():
                 entry.future.set_exception(fate)
         self._pending.clear()
@@ -210,11 +212,11 @@ class ConfirmedChannel:
 
     def release(self) -> None:
         """Give the channel back to aiormq, which is about to close it."""
-        self.lane.release(self._number, self)
+        self.lane.detach(self._number, self)
         self.on_close("closed")
 
 
-def _settle(entry: Pending, *, ok: bool) -> None:
+def _settle(entry: PendingConfirm, *, ok: bool) -> None:
     if entry.future.done():
         return
     if not ok:
@@ -223,6 +225,6 @@ def _settle(entry: Pending, *, ok: bool) -> None:
         entry.future.set_result(ACCEPTED if entry.returned is None else Returned(reason=entry.returned))
 
 
-def _late(future: "asyncio.Future[Outcome]") -> None:
+def _late(future: "asyncio.Future[PublishOutcome]") -> None:
     if not future.done():
         future.set_exception(DeadlineExceeded("no confirm within the deadline", maybe_executed=True))

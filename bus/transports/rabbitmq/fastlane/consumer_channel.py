@@ -6,26 +6,26 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bus.errors import ConnectionLost
-from bus.messaging.envelope import Envelope, Traffic
+from bus.messaging.envelope import Envelope, MessageRole
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.topology.addresses import Address
 from bus.transports.rabbitmq.amqp.frames import ack_frame, nack_frame
 from bus.transports.rabbitmq.amqp.properties import message_id_of, read_envelope, read_headers
-from bus.transports.rabbitmq.fastlane.confirm_channel import framed
-from bus.transports.rabbitmq.fastlane.protocol import Lane
+from bus.transports.rabbitmq.fastlane.confirm_channel import encode_publish
+from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 from bus.transports.wire_format import broker_headers
 
-__all__ = ["ConsumingChannel", "LaneDelivery"]
+__all__ = ["ConsumerChannel", "FastLaneDelivery"]
 
 MULTIPLE_ACK, SINGLE_ACK = True, False
 
 
-class LaneDelivery:
+class FastLaneDelivery:
     """A message as it was delivered on one channel of the lane."""
 
     __slots__ = ("_body", "_envelope", "_properties", "_received", "_settled", "_tag", "channel", "redelivered")
 
-    def __init__(self, channel: "ConsumingChannel", tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
+    def __init__(self, channel: "ConsumerChannel", tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
         self.channel = channel
         self.redelivered = redelivered
         self._tag = tag
@@ -40,9 +40,7 @@ class LaneDelivery:
         """The message; `Delivery.envelope` says more."""
         if self._envelope is None:
             channel = self.channel
-            self._envelope = read_envelope(
-                self._properties, self._body, traffic=channel.traffic, queue=channel.queue, received=self._received
-            )
+            self._envelope = read_envelope(self._properties, self._body, role=channel.role, queue=channel.queue, received=self._received)
         return self._envelope
 
     @property
@@ -69,23 +67,23 @@ class LaneDelivery:
         return True
 
 
-class ConsumingChannel:
+class ConsumerChannel:
     """One consumer's channel; a `Claimant`. Once it has ended nothing is acked: its tags mean nothing on the next channel."""
 
     def __init__(  # noqa: PLR0913 - what a delivery needs to know
         self,
-        lane: Lane,
+        lane: FastLaneProtocol,
         number: int,
         *,
         queue: str,
-        traffic: Traffic,
+        role: MessageRole,
         on_delivery: Callable[[Delivery], None],
         on_returned: Callable[[str, str], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.lane = lane
         self.queue = queue
-        self.traffic = traffic
+        self.role = role
         self.clock = clock
         self._number = number
         self._on_delivery = on_delivery
@@ -102,7 +100,7 @@ class ConsumingChannel:
         self.alive = True
         self.cancelled = False
         self.idle = asyncio.Event()
-        lane.claim(number, self)
+        lane.attach(number, self)
 
     # --- acks ------------------------------------------------------------------------------------------------------
 
@@ -111,7 +109,7 @@ class ConsumingChannel:
         self._done.append(tag)
         if not self._dirty:
             self._dirty = True
-            self.lane.send_later(self)
+            self.lane.schedule(self)
 
     def nack(self, tag: int) -> bool:
         """Back to the broker; false where it does not hear of it, which has the same effect."""
@@ -124,7 +122,7 @@ class ConsumingChannel:
         return True
 
     @property
-    def holds(self) -> bool:
+    def has_unsettled(self) -> bool:
         """Whether something that came is not settled, or its ack not written."""
         return bool(self._unfinished())
 
@@ -159,14 +157,14 @@ class ConsumingChannel:
         """Without confirm, before the acks of this turn; one that no queue takes is told to `on_returned`."""
         if not self.alive:
             raise ConnectionLost("not sent: the channel was closed")
-        self.lane.send(framed(self.lane, self._number, envelope, address))
+        self.lane.send(encode_publish(self.lane, self._number, envelope, address))
 
     # --- the claimant ----------------------------------------------------------------------------------------------
 
     def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
         """A message."""
         self._last = tag
-        self._on_delivery(LaneDelivery(self, tag, properties, body, redelivered=redelivered))
+        self._on_delivery(FastLaneDelivery(self, tag, properties, body, redelivered=redelivered))
 
     async def take(self, message: object) -> None:
         """From aiormq, which sees no delivery of this channel."""
@@ -197,5 +195,5 @@ class ConsumingChannel:
 
     def release(self) -> None:
         """Give the channel back to aiormq, which is about to close it."""
-        self.lane.release(self._number, self)
+        self.lane.detach(self._number, self)
         self.on_close("closed")

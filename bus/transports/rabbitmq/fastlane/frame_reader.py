@@ -19,7 +19,7 @@ from bus.transports.rabbitmq.amqp.frames import (
     RETURN,
 )
 
-__all__ = ["CLOSED_BY_BROKER", "Claimant", "Incoming"]
+__all__ = ["CLOSED_BY_BROKER", "ChannelHandler", "FrameReader"]
 
 CLOSED_BY_BROKER = "the broker closed the channel: "
 """How the reason of such an end begins; the broker's own follows."""
@@ -38,19 +38,19 @@ METHOD_ID, CONFIRM_LENGTH = 4, 13
 """Bytes"""
 CONTENT_HEAD = 19
 """Bytes of a header frame before its properties: the frame's head, class, weight and the body's size."""
-LEAST_HEADER = 14
+MIN_HEADER_BYTES = 14
 """Bytes of a header frame's payload where it has no property at all."""
 
 
-MOST_ADDED = 64 * 1024
+MAX_ADDED_HEADER_BYTES = 64 * 1024
 """Bytes by which a header may be larger than a frame: RabbitMQ adds its own (`x-delivery-count`, `x-death`) to one that filled it."""
 
 
-class Malformed(Exception):
+class MalformedFrame(Exception):
     """Bytes that are no AMQP 0-9-1, or not in an order that it allows."""
 
 
-class Claimant(Protocol):
+class ChannelHandler(Protocol):
     """Who has claimed a channel. Nothing of this may block or raise."""
 
     def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
@@ -69,7 +69,7 @@ class Claimant(Protocol):
         """The broker has closed the channel, or the connection is gone: nothing more comes, and nothing may be written."""
 
 
-class Partial:
+class PartialContent:
     """A delivery or return whose content has not come whole."""
 
     __slots__ = ("body", "delivered", "missing", "properties", "returned")
@@ -82,17 +82,17 @@ class Partial:
         self.body: list[bytes] = []
 
 
-class Incoming:
+class FrameReader:
     """Reads one connection's stream, however it is cut into pieces."""
 
-    def __init__(self, claims: dict[int, Claimant], *, on_alarm: Callable[[bool], None]) -> None:
+    def __init__(self, claims: dict[int, ChannelHandler], *, on_alarm: Callable[[bool], None]) -> None:
         """`claims` is who has which channel; `on_alarm` hears whether the broker takes publishes, when it says so."""
         self.frame_max = 131072
-        self.trouble: str | None = None
+        self.last_error: str | None = None
         """Why nothing more can be read; what comes then is dropped."""
         self._claims = claims
         self._on_alarm = on_alarm
-        self._partial: dict[int, Partial] = {}
+        self._partial: dict[int, PartialContent] = {}
         self._rest: list[bytes] = []
         """The first frame that is not whole, in the pieces that it came in."""
         self._short = 0
@@ -104,7 +104,7 @@ class Incoming:
             self._rest.append(data)
             self._short -= len(data)
             return b""
-        if self.trouble is not None:
+        if self.last_error is not None:
             return b""
         if self._rest:
             self._rest.append(data)
@@ -132,14 +132,14 @@ class Incoming:
                 if end > size or length > self.frame_max:
                     if kind == PROTOCOL_HEADER:
                         at = size  # aiormq has an error of its own for it
-                        raise Malformed("a protocol header; the broker wants another protocol than AMQP 0-9-1")  # noqa: TRY301 - as below
-                    if length > self.frame_max and (kind != HEADER or length > self.frame_max + MOST_ADDED):
-                        raise Malformed(f"a frame of {length} bytes, and {self.frame_max} is the most")  # noqa: TRY301 - as below
+                        raise MalformedFrame("a protocol header; the broker wants another protocol than AMQP 0-9-1")  # noqa: TRY301 - as below
+                    if length > self.frame_max and (kind != HEADER or length > self.frame_max + MAX_ADDED_HEADER_BYTES):
+                        raise MalformedFrame(f"a frame of {length} bytes, and {self.frame_max} is the most")  # noqa: TRY301 - as below
                     if end > size:
                         self._short = end - size
                         break
                 if data[end - 1] != FRAME_END:
-                    raise Malformed("a frame without its end")  # noqa: TRY301 - one way out for all of them
+                    raise MalformedFrame("a frame without its end")  # noqa: TRY301 - one way out for all of them
                 claimant = claims.get(channel)
                 if claimant is not None:
                     taken = self._take(claimant, kind, channel, data, at + 7, end - 1)
@@ -151,48 +151,48 @@ class Incoming:
                 elif channel == 0 and kind == METHOD and length >= METHOD_ID:
                     self._alarm(u32_at(data, at + 7)[0])
                 at = end
-        except Malformed as error:
-            self.trouble = f"the broker's stream is malformed: {error}"
+        except MalformedFrame as error:
+            self.last_error = f"the broker's stream is malformed: {error}"
             return size, passed + data[keep:at]
         except Exception as error:  # noqa: BLE001 - of whatever kind: the loop would close the connection without a word
-            self.trouble = f"the broker's stream could not be read: {type(error).__name__}"
+            self.last_error = f"the broker's stream could not be read: {type(error).__name__}"
             return size, passed + data[keep:at]
         return at, passed + data[keep:at]
 
-    def _take(self, claimant: Claimant, kind: int, channel: int, data: bytes, at: int, end: int) -> int:
+    def _take(self, claimant: ChannelHandler, kind: int, channel: int, data: bytes, at: int, end: int) -> int:
         """Where the frames end that were for the claimant alone, beginning with `data[at:end]`; 0 where this one was not."""
         if kind == METHOD:
             return self._method(claimant, channel, data, at, end)
         partial = self._partial.get(channel)
         if partial is None:
             return 0  # of content whose method went to aiormq
-        if kind == HEADER and partial.properties is None and end - at >= LEAST_HEADER:
+        if kind == HEADER and partial.properties is None and end - at >= MIN_HEADER_BYTES:
             partial.missing = u64_at(data, at + 4)[0]
             partial.properties = data[at + 12 : end]
         elif kind == BODY and partial.properties is not None and end - at <= partial.missing:
             partial.body.append(data[at:end])
             partial.missing -= end - at
         else:
-            raise Malformed(f"a frame of kind {kind} where it has no place in a message's content")
+            raise MalformedFrame(f"a frame of kind {kind} where it has no place in a message's content")
         if not partial.missing:
             del self._partial[channel]
             self._complete(claimant, partial)
         return end + 1
 
-    def _method(self, claimant: Claimant, channel: int, data: bytes, at: int, end: int) -> int:
+    def _method(self, claimant: ChannelHandler, channel: int, data: bytes, at: int, end: int) -> int:
         if end - at < METHOD_ID:
-            raise Malformed("a method frame without a method")
+            raise MalformedFrame("a method frame without a method")
         method = u32_at(data, at)[0]
         if method == DELIVER:
             return self._deliver(claimant, channel, data, at, end)
         if method in (ACK, NACK):
             if end - at != CONFIRM_LENGTH:
-                raise Malformed(f"a confirm of {end - at} bytes")
+                raise MalformedFrame(f"a confirm of {end - at} bytes")
             tag, flags = confirm_at(data, at + 4)
             claimant.on_confirm(tag, multiple=flags & 1 == 1, ok=method == ACK)
             return end + 1
         if method == RETURN:
-            self._begin(channel, Partial(returned=_return(data[at + 6 : end])))
+            self._begin(channel, PartialContent(returned=_return(data[at + 6 : end])))
             return end + 1
         if method == CANCEL:
             claimant.on_cancel()
@@ -200,11 +200,11 @@ class Incoming:
             self._end(channel, claimant, _short_at(data[at + 6 : end], 0)[0] if method == CLOSE_CHANNEL else "")
         return 0
 
-    def _deliver(self, claimant: Claimant, channel: int, data: bytes, at: int, end: int) -> int:
+    def _deliver(self, claimant: ChannelHandler, channel: int, data: bytes, at: int, end: int) -> int:
         """Most deliveries are in the buffer as a whole, and need no `Partial`."""
         tag_at = at + 5 + data[at + 4]
         if tag_at + 9 > end:
-            raise Malformed("a delivery without its tag")
+            raise MalformedFrame("a delivery without its tag")
         tag, redelivered = delivered_at(data, tag_at)
         start = end + 1
         if start + CONTENT_HEAD < len(data) and channel not in self._partial:
@@ -214,7 +214,7 @@ class Incoming:
             if (
                 kind == HEADER
                 and number == channel
-                and length >= LEAST_HEADER
+                and length >= MIN_HEADER_BYTES
                 and length + size <= self.frame_max
                 and after <= len(data)
                 and data[body - 1] == FRAME_END
@@ -224,21 +224,21 @@ class Incoming:
                 content = data[start + CONTENT_HEAD : body - 1], data[body + 7 : after - 1]
                 claimant.on_deliver(tag, *content, redelivered=redelivered == 1)
                 return after
-        self._begin(channel, Partial(delivered=(tag, redelivered == 1)))
+        self._begin(channel, PartialContent(delivered=(tag, redelivered == 1)))
         return start
 
-    def _begin(self, channel: int, partial: Partial) -> None:
+    def _begin(self, channel: int, partial: PartialContent) -> None:
         if channel in self._partial:
-            raise Malformed("a message within another's content")
+            raise MalformedFrame("a message within another's content")
         self._partial[channel] = partial
 
-    def _end(self, channel: int, claimant: Claimant, why: str) -> None:
+    def _end(self, channel: int, claimant: ChannelHandler, why: str) -> None:
         """The broker closes the channel, or agrees to aiormq's closing it: its number may be another's from here on."""
         del self._claims[channel]
         self.forget(channel)
         claimant.on_close(f"{CLOSED_BY_BROKER}{why}" if why else "the channel was closed")
 
-    def _complete(self, claimant: Claimant, partial: Partial) -> None:
+    def _complete(self, claimant: ChannelHandler, partial: PartialContent) -> None:
         properties = partial.properties or b""
         body = partial.body[0] if len(partial.body) == 1 else b"".join(partial.body)
         if partial.delivered is not None:
@@ -264,5 +264,5 @@ def _return(data: bytes) -> tuple[str, str, str]:
     exchange, at = _short_at(data, at)
     routing_key, at = _short_at(data, at)
     if at > len(data):
-        raise Malformed("a return that is shorter than its fields")
+        raise MalformedFrame("a return that is shorter than its fields")
     return reason, exchange, routing_key

@@ -18,19 +18,19 @@ from yarl import URL
 
 from bus.errors import ConnectionLost
 from bus.transports.rabbitmq.amqp.frames import HEARTBEAT
-from bus.transports.rabbitmq.fastlane.frame_reader import Claimant, Incoming
+from bus.transports.rabbitmq.fastlane.frame_reader import ChannelHandler, FrameReader
 
-__all__ = ["Lane", "LaneFactory"]
+__all__ = ["FastLaneProtocol", "FastLaneTransportFactory"]
 
 log = logging.getLogger("bus.rabbitmq")
 
-LARGE = 32 * 1024
+LARGE_WRITE_BYTES = 32 * 1024
 """Bytes. So many are written at once, without waiting for others: the next publish has to see whether the socket is full."""
-LONGEST_HOLD = 0.001
+MAX_HOLD_SECONDS = 0.001
 """Seconds for which frames wait for others while more keeps coming in: a write and the broker's waking cost more than a message."""
 
 
-class Writer(Protocol):
+class FrameSource(Protocol):
     """Who has frames to write that are better made together: acks."""
 
     def frames(self) -> list[bytes]:
@@ -38,7 +38,7 @@ class Writer(Protocol):
         ...
 
 
-class Nobody:
+class DiscardingHandler:
     """Has a channel between its release and its end, so that no half of a delivery gets to aiormq."""
 
     def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
@@ -57,19 +57,19 @@ class Nobody:
         """As intended."""
 
 
-NOBODY = Nobody()
+DISCARD = DiscardingHandler()
 
 
-class Lane(asyncio.StreamReaderProtocol):
+class FastLaneProtocol(asyncio.StreamReaderProtocol):
     """One connection's frames, both ways."""
 
     def __init__(self, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(reader, loop=loop)
         self._now = loop.time
         self._call_soon = loop.call_soon
-        self._dirty: list[Writer] = []
-        self._claimed: dict[int, Claimant] = {}
-        self._incoming = Incoming(self._claimed, on_alarm=self._alarm)
+        self._dirty: list[FrameSource] = []
+        self._claimed: dict[int, ChannelHandler] = {}
+        self._incoming = FrameReader(self._claimed, on_alarm=self._alarm)
         self._outgoing: list[bytes] = []
         self._size = 0
         """Bytes of it."""
@@ -98,9 +98,9 @@ class Lane(asyncio.StreamReaderProtocol):
         self._incoming.frame_max = size
 
     @property
-    def trouble(self) -> str | None:
+    def last_error(self) -> str | None:
         """Why the lane itself has closed the connection."""
-        return self._incoming.trouble
+        return self._incoming.last_error
 
     # --- in --------------------------------------------------------------------------------------------------------
 
@@ -127,13 +127,13 @@ class Lane(asyncio.StreamReaderProtocol):
     def data_received(self, data: bytes) -> None:
         """Called by the loop with whatever the socket had."""
         now = self.heard = self._now()
-        readable = self.trouble is None
+        readable = self.last_error is None
         claimed = len(self._claimed)
         passed = self._incoming.feed(data)
         if len(self._claimed) < claimed:
             self.flush()  # aiormq agrees to a channel's close at once, and a frame on the channel behind that ends the connection
-        if readable and self.trouble is not None:
-            self._give_up(self.trouble)
+        if readable and self.last_error is not None:
+            self._give_up(self.last_error)
         if passed:
             self._fed = now
             super().data_received(passed)
@@ -154,7 +154,7 @@ class Lane(asyncio.StreamReaderProtocol):
 
     # --- channels --------------------------------------------------------------------------------------------------
 
-    def claim(self, channel: int, claimant: Claimant) -> None:
+    def attach(self, channel: int, claimant: ChannelHandler) -> None:
         """From now on the channel's hot frames are the claimant's."""
         if self.ended:
             raise ConnectionLost("the connection was lost")
@@ -163,14 +163,14 @@ class Lane(asyncio.StreamReaderProtocol):
         if before is not None and before is not claimant:
             before.on_close("its number is another channel's")
 
-    def release(self, channel: int, claimant: Claimant) -> None:
+    def detach(self, channel: int, claimant: ChannelHandler) -> None:
         """Want no more of the channel, which is then closed; does nothing where the number has been claimed anew since.
 
         What has been sent is written first: afterwards aiormq closes the channel, and a frame on it ends the connection.
         """
         if self._claimed.get(channel) is claimant:
             self.flush()
-            self._claimed[channel] = NOBODY
+            self._claimed[channel] = DISCARD
 
     # --- out -------------------------------------------------------------------------------------------------------
 
@@ -205,10 +205,10 @@ class Lane(asyncio.StreamReaderProtocol):
             self._collect()
         self._outgoing.append(frames)
         self._size += len(frames)
-        if self._size > LARGE:
+        if self._size > LARGE_WRITE_BYTES:
             self.flush()
 
-    def send_later(self, writer: "Writer") -> None:
+    def schedule(self, writer: "FrameSource") -> None:
         """Ask `writer` for its frames when this turn's are written; after those, so that a reply comes before its ack."""
         if not self._outgoing and not self._dirty:
             self._collect()
@@ -223,7 +223,7 @@ class Lane(asyncio.StreamReaderProtocol):
         if not self._outgoing and not self._dirty:
             return
         now = self._now()
-        if self.heard > self._looked and now - self._began < LONGEST_HOLD:
+        if self.heard > self._looked and now - self._began < MAX_HOLD_SECONDS:
             self._looked = now
             self._call_soon(self._end_turn)
         else:
@@ -241,11 +241,11 @@ class Lane(asyncio.StreamReaderProtocol):
             self.transport.write(b"".join(outgoing))
 
 
-class LaneFactory(TransportFactory):
+class FastLaneTransportFactory(TransportFactory):
     """What aiormq calls to connect; `lane` is the connection's, once it is made."""
 
     def __init__(self) -> None:
-        self.lane: Lane | None = None
+        self.lane: FastLaneProtocol | None = None
 
     @override
     async def create(self, url: URL, ssl_context_provider: Any = None, **kwargs: Any) -> Any:
@@ -253,7 +253,7 @@ class LaneFactory(TransportFactory):
         loop = asyncio.get_running_loop()
         context = await ssl_context_provider.get_context() if url.scheme == "amqps" else None
         reader = asyncio.StreamReader(loop=loop)
-        lane = Lane(reader, loop)
+        lane = FastLaneProtocol(reader, loop)
         lane.user = url.user
         try:
             transport, _ = await loop.create_connection(

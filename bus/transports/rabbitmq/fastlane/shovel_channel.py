@@ -12,10 +12,10 @@ from itertools import takewhile
 
 from bus.errors import BusError, ConnectionLost, FailedPrecondition, ResourceExhausted, Unavailable
 from bus.transports.rabbitmq.amqp.frames import ack_frame, publish_frames, publish_method
-from bus.transports.rabbitmq.amqp.raw_properties import Carriage, carried
-from bus.transports.rabbitmq.fastlane.protocol import Lane
+from bus.transports.rabbitmq.amqp.raw_properties import CopyOptions, copy_properties
+from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 
-__all__ = ["MovingChannel", "fresh_tag"]
+__all__ = ["ShovelChannel", "fresh_tag"]
 
 HEAD = 32
 """Bytes of a header frame beside the properties."""
@@ -26,10 +26,10 @@ def fresh_tag() -> str:
     return f"trunkline-moving-{secrets.token_hex(6)}"
 
 
-class MovingChannel:
+class ShovelChannel:
     """A confirmed channel that consumes one queue and publishes into another; a `Claimant`."""
 
-    def __init__(self, lane: Lane, number: int, *, target: str, carriage: Carriage, on_moved: Callable[[], None]) -> None:
+    def __init__(self, lane: FastLaneProtocol, number: int, *, target: str, carriage: CopyOptions, on_moved: Callable[[], None]) -> None:
         """`on_moved` is called after the acks of messages that were moved."""
         self._lane = lane
         self._number = number
@@ -47,10 +47,10 @@ class MovingChannel:
         """Of those that were copied, how many the broker had delivered before."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # asked for in `check`
-        lane.claim(number, self)
+        lane.attach(number, self)
 
     @property
-    def busy(self) -> int:
+    def in_flight(self) -> int:
         """Messages that are neither here nor there for certain."""
         return len(self._unacked)
 
@@ -64,7 +64,7 @@ class MovingChannel:
 
     def release(self) -> None:
         """Give the channel back to aiormq, which is about to close it; what is under way goes back to its queue."""
-        self._lane.release(self._number, self)
+        self._lane.detach(self._number, self)
         self._end(Unavailable("closed"))
 
     def _end(self, error: BusError) -> None:
@@ -77,9 +77,9 @@ class MovingChannel:
         """A message to be moved."""
         if self.ended.done():
             return
-        copy = carried(properties, self._carriage, redelivered=redelivered)
+        copy = copy_properties(properties, self._carriage, redelivered=redelivered)
         if len(copy) > self._lane.frame_max - HEAD:
-            copy = carried(properties, self._carriage, redelivered=False)  # rather unnoted than never moved
+            copy = copy_properties(properties, self._carriage, redelivered=False)  # rather unnoted than never moved
         if not self._send(publish_frames(self._number, self._method, copy, body, self._lane.frame_max)):
             return
         self._sent += 1

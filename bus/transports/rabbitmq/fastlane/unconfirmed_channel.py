@@ -6,18 +6,18 @@ from collections.abc import Callable
 
 from bus.errors import BusError, Unavailable
 from bus.messaging.envelope import Envelope
-from bus.messaging.ports.transport import Outcome
+from bus.messaging.ports.transport import PublishOutcome
 from bus.messaging.topology.addresses import Address
-from bus.transports.rabbitmq.amqp.access_refused import Closing
+from bus.transports.rabbitmq.amqp.access_refused import ChannelClosure
 from bus.transports.rabbitmq.amqp.properties import message_id_of
-from bus.transports.rabbitmq.fastlane.confirm_channel import ACCEPTED, framed
-from bus.transports.rabbitmq.fastlane.confirm_watchdog import Verdicts
+from bus.transports.rabbitmq.fastlane.confirm_channel import ACCEPTED, encode_publish
+from bus.transports.rabbitmq.fastlane.confirm_watchdog import ConfirmStats
 from bus.transports.rabbitmq.fastlane.frame_reader import CLOSED_BY_BROKER
-from bus.transports.rabbitmq.fastlane.protocol import Lane
+from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 
 __all__ = ["UnconfirmedChannel"]
 
-MOST_UNHEARD_OF = 4096
+MAX_REMEMBERED_PUBLISHES = 4096
 """Publishes without confirm that are remembered, by their ids, for when the broker closes their channel: more than are on their way."""
 
 
@@ -27,28 +27,28 @@ class UnconfirmedChannel:
     What no queue takes is told to `on_returned` by its id, and what the broker drops with the channel to `on_failed`.
     """
 
-    clogged = waiting = False
+    window_exhausted = awaiting_confirms = False
 
     def __init__(
-        self, lane: Lane, number: int, *, on_returned: Callable[[str, str], None], on_failed: Callable[[str, BusError], None]
+        self, lane: FastLaneProtocol, number: int, *, on_returned: Callable[[str, str], None], on_failed: Callable[[str, BusError], None]
     ) -> None:
         self.lane = lane
         self._number = number
         self._on_returned = on_returned
         self._on_failed = on_failed
-        self._written: deque[tuple[str, Address]] = deque(maxlen=MOST_UNHEARD_OF)
-        self.verdicts = Verdicts()
+        self._written: deque[tuple[str, Address]] = deque(maxlen=MAX_REMEMBERED_PUBLISHES)
+        self.confirm_stats = ConfirmStats()
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        lane.claim(number, self)
+        lane.attach(number, self)
 
     @property
     def alive(self) -> bool:
         """Whether it can publish."""
         return not self.ended.done()
 
-    async def publish(self, envelope: Envelope, address: Address, ends: float) -> Outcome:
+    async def publish(self, envelope: Envelope, address: Address, ends: float) -> PublishOutcome:
         """Write it. `Unavailable`, surely not sent, where socket and broker take nothing by `ends` (loop time)."""
-        frames = framed(self.lane, self._number, envelope, address)
+        frames = encode_publish(self.lane, self._number, envelope, address)
         if not self.lane.writable:
             try:
                 async with asyncio.timeout_at(ends):
@@ -81,11 +81,11 @@ class UnconfirmedChannel:
         self.ended.set_result(why)
         if why.startswith(CLOSED_BY_BROKER):  # else the connection is gone, and all calls with it, or it is we who close
             ids, written = [each for each, _ in self._written], [address for _, address in self._written]
-            begin = min(Closing(why, written).suspects, default=0)
-            for message_id, fate in zip(ids[begin:], Closing(why, written[begin:]).fates(), strict=True):
+            begin = min(ChannelClosure(why, written).suspects, default=0)
+            for message_id, fate in zip(ids[begin:], ChannelClosure(why, written[begin:]).fates(), strict=True):
                 self._on_failed(message_id, fate)
 
     def release(self) -> None:
         """Give the channel back to aiormq, which is about to close it."""
-        self.lane.release(self._number, self)
+        self.lane.detach(self._number, self)
         self.on_close("closed")

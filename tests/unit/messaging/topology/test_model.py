@@ -2,13 +2,13 @@ from itertools import permutations
 
 import pytest
 
-from bus.contracts.contract import HIGHEST_VERSION, LONGEST_NAME, LONGEST_PART, Catalog, Event, contract, contract_of
+from bus.contracts.contract import MAX_NAME_LENGTH, MAX_PART_LENGTH, MAX_VERSION, Catalog, Event, contract, contract_of
 from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import ContractError
 from bus.messaging.topology.addresses import Address, address_of, dead_letter_address, reply_address, retry_address, update_address
-from bus.messaging.topology.declarations import BASE, event_topology, job_topology, reply_topology, request_topology
-from bus.messaging.topology.model import Binding, Queue, Topology, merged
-from bus.messaging.topology.names import dead_letter_queue, tier_for
+from bus.messaging.topology.declarations import BASE_EXCHANGES, event_topology, job_topology, reply_topology, request_topology
+from bus.messaging.topology.model import Binding, Queue, Topology, merge
+from bus.messaging.topology.names import dead_letter_queue, retry_delay_for
 from bus.runtime.router import Router
 from tests.unit.ledger import Add, BooksClosed, CloseBooks
 
@@ -27,20 +27,20 @@ def exchanges(topology: Topology) -> dict[str, tuple[str, dict[str, str | int]]]
 
 def test_the_base_is_six_exchanges() -> None:
     names = ("bus.requests", "bus.jobs", "bus.events", "bus.replies", "bus.updates", "bus.dead")
-    assert exchanges(BASE) == {name: ("topic", {}) for name in names}, "only topic exchanges obey topic permissions"
+    assert exchanges(BASE_EXCHANGES) == {name: ("topic", {}) for name in names}, "only topic exchanges obey topic permissions"
 
 
 @pytest.mark.parametrize(("quorum", "kind"), [(False, {}), (True, {"x-queue-type": "quorum"})])
 def test_an_operation_has_a_queue_that_vanishes_with_its_servers(quorum: bool, kind: dict[str, str]) -> None:
     topology = request_topology(ADD, quorum=quorum)
-    assert topology.queues == (Queue(name="ledger.requests.add.v1", purpose="requests", arguments={**kind, "x-expires": 60_000}),)
+    assert topology.queues == (Queue(name="ledger.requests.add.v1", role="requests", arguments={**kind, "x-expires": 60_000}),)
     assert topology.bindings == (Binding(exchange="bus.requests", queue="ledger.requests.add.v1", routing_key="ledger.add.v1"),)
 
 
 def test_a_job_has_a_work_queue_dead_letters_tiers_and_a_way_back() -> None:
     topology = job_topology(CLOSE, tiers=["1s", "5s"])
     work, returned = "ledger.jobs.close.v1", {**DEAD_LETTERING, "x-dead-letter-exchange": "ledger.return"}
-    assert {name: (queue.purpose, queue.arguments) for name, queue in queues(topology).items()} == {
+    assert {name: (queue.role, queue.arguments) for name, queue in queues(topology).items()} == {
         work: (
             "jobs",
             {**DEAD_LETTERING, "x-dead-letter-exchange": "bus.dead", "x-dead-letter-routing-key": work, "x-delivery-limit": 100},
@@ -51,7 +51,7 @@ def test_a_job_has_a_work_queue_dead_letters_tiers_and_a_way_back() -> None:
         "ledger.retry.5s": ("retry", {**returned, "x-message-ttl": 5_000}),
     }
     assert exchanges(topology) == {
-        **exchanges(BASE),
+        **exchanges(BASE_EXCHANGES),
         "ledger.unroutable.dead": ("fanout", {}),
         "ledger.return": ("direct", {"alternate-exchange": "ledger.unroutable.dead"}),
         "ledger.retry.1s": ("fanout", {}),
@@ -70,7 +70,7 @@ def test_a_job_has_a_work_queue_dead_letters_tiers_and_a_way_back() -> None:
 def test_a_subscription_has_a_queue_and_tiers_of_its_subscriber() -> None:
     topology = event_topology("archive", CLOSED, "index", tiers=["1s"])
     work = "archive.events.ledger.closed.v1.index"
-    assert queues(topology)[work].purpose == "events"
+    assert queues(topology)[work].role == "events"
     assert Binding(exchange="bus.events", queue=work, routing_key="ledger.closed.v1") in topology.bindings
     assert {"archive.retry.1s", "archive.return", f"{work}.dead"} <= queues(topology).keys() | exchanges(topology).keys()
     assert "archive.events.ledger.closed.v1" in queues(event_topology("archive", CLOSED, None, tiers=[]))
@@ -79,17 +79,17 @@ def test_a_subscription_has_a_queue_and_tiers_of_its_subscriber() -> None:
 def test_replies_and_updates_share_an_exclusive_queue() -> None:
     topology = reply_topology("ledger", "host-1")
     queue = "ledger.replies.host-1"
-    assert topology.queues == (Queue(name=queue, purpose="replies", durable=False, exclusive=True),)
+    assert topology.queues == (Queue(name=queue, role="replies", durable=False, exclusive=True),)
     assert [(binding.exchange, binding.routing_key) for binding in topology.bindings] == [("bus.replies", queue), ("bus.updates", queue)]
 
 
 def test_merged_holds_each_value_once_and_the_base_first() -> None:
     parts = [job_topology(CLOSE, tiers=["1s"]), event_topology("ledger", CLOSED, None, tiers=["1s"]), request_topology(ADD)]
     for some in permutations(parts):
-        whole = merged(some)
+        whole = merge(some)
         for values in (whole.exchanges, whole.queues, whole.bindings):
             assert len(values) == len(set(map(repr, values)))
-        assert whole.exchanges[:6] == BASE.exchanges
+        assert whole.exchanges[:6] == BASE_EXCHANGES.exchanges
         assert len(whole.queues) == 7
 
 
@@ -97,7 +97,7 @@ def test_merged_holds_each_value_once_and_the_base_first() -> None:
     ("delay", "tier"), [(0, "1s"), (1, "1s"), (1.01, "5s"), (5, "5s"), (25, "30s"), (125, "10m"), (3600, "1h"), (99_999, "1h")]
 )
 def test_a_delay_is_rounded_up_to_a_tier(delay: float, tier: str) -> None:
-    assert tier_for(delay) == tier
+    assert retry_delay_for(delay) == tier
 
 
 @pytest.mark.parametrize(
@@ -121,26 +121,26 @@ def test_every_message_has_an_address(address: Address, expected: Address) -> No
 def test_the_longest_names_fit_an_amqp_short_string() -> None:
     class Longest(Event): ...
 
-    name = f"{'s' * LONGEST_PART}.{'e' * (LONGEST_NAME - LONGEST_PART - 1)}"
-    contract(name, version=HIGHEST_VERSION, catalog=Catalog())(Longest)
-    router = Router("r" * LONGEST_PART)
+    name = f"{'s' * MAX_PART_LENGTH}.{'e' * (MAX_NAME_LENGTH - MAX_PART_LENGTH - 1)}"
+    contract(name, version=MAX_VERSION, catalog=Catalog())(Longest)
+    router = Router("r" * MAX_PART_LENGTH)
 
-    @router.event(Longest, subscription="s" * LONGEST_PART, retry=RetryPolicy(attempts=20))
+    @router.event(Longest, subscription="s" * MAX_PART_LENGTH, retry=RetryPolicy(attempts=20))
     async def index(event: Longest) -> None: ...
 
     ((queue, topology),) = router.topology().values()
     names = [*queues(topology), *exchanges(topology), *(each.routing_key for each in topology.bindings), dead_letter_queue(queue.name)]
-    names += queues(reply_topology("r" * LONGEST_PART, "i" * 60))
+    names += queues(reply_topology("r" * MAX_PART_LENGTH, "i" * 60))
     assert max(map(len, names)) < 255
 
 
-@pytest.mark.parametrize("name", ["r" * (LONGEST_PART + 1), "a.b", "Ledger", "", "bus", "1a", "a b", "a*"])
+@pytest.mark.parametrize("name", ["r" * (MAX_PART_LENGTH + 1), "a.b", "Ledger", "", "bus", "1a", "a b", "a*"])
 def test_what_would_not_fit_a_queues_name_is_no_services_name(name: str) -> None:
     with pytest.raises(ContractError, match="no name of a service"):
         Router(name)
 
 
-@pytest.mark.parametrize("subscription", ["", "s" * (LONGEST_PART + 1), "a.dead", "#", "dead"])
+@pytest.mark.parametrize("subscription", ["", "s" * (MAX_PART_LENGTH + 1), "a.dead", "#", "dead"])
 def test_what_would_not_fit_a_queues_name_is_no_subscription(subscription: str) -> None:
     with pytest.raises(ContractError, match="subscription"):
         Router("archive").event(BooksClosed, subscription=subscription)

@@ -3,8 +3,8 @@ import pytest
 from bus import Event, Job, Message, Request, Router, contract
 from bus.contracts.contract import Catalog
 from bus.messaging.topology.declarations import reply_topology
-from bus.messaging.topology.model import Queue, Topology, merged
-from bus.messaging.topology.names import TIERS, queue_name, service_queues
+from bus.messaging.topology.model import Queue, Topology, merge
+from bus.messaging.topology.names import RETRY_DELAYS, parse_queue_name, service_queues
 
 catalog = Catalog()
 
@@ -45,7 +45,7 @@ def everything() -> Topology:
         async def on_found(_event: Found) -> None:
             pass
 
-    return merged([*(needs for _, needs in router.topology().values()), reply_topology("library", "host.example-4711-0a1b")])
+    return merge([*(needs for _, needs in router.topology().values()), reply_topology("library", "host.example-4711-0a1b")])
 
 
 QUEUES = everything().queues
@@ -53,9 +53,9 @@ QUEUES = everything().queues
 
 @pytest.mark.parametrize("made", QUEUES, ids=lambda queue: queue.name)
 def test_every_name_that_the_topology_makes_is_read_back(made: Queue) -> None:
-    read = queue_name(made.name)
+    read = parse_queue_name(made.name)
     assert read
-    assert (read.name, read.service, read.purpose) == (made.name, "library", made.purpose)
+    assert (read.name, read.service, read.role) == (made.name, "library", made.role)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_every_name_that_the_topology_makes_is_read_back(made: Queue) -> None:
     [("library.jobs.scan.all-pages.v12.dead", "library.jobs.scan.all-pages.v12"), ("library.unroutable.dead", None)],
 )
 def test_dead_letters_know_whose_they_are(name: str, work_queue: str | None) -> None:
-    read = queue_name(name)
+    read = parse_queue_name(name)
     assert read
     assert read.work_queue == work_queue
 
@@ -85,9 +85,9 @@ def test_dead_letters_know_whose_they_are(name: str, work_queue: str | None) -> 
     ],
 )
 def test_other_peoples_queues_are_none_of_ours(name: str) -> None:
-    assert queue_name(name) is None
+    assert parse_queue_name(name) is None
 
 
 def test_what_any_service_may_have_is_a_tier_or_what_came_back_in_vain() -> None:
-    read = [queue_name(name) for name in service_queues("library")]
-    assert [each and each.purpose for each in read] == [*("retry" for _ in TIERS), "dead"]
+    read = [parse_queue_name(name) for name in service_queues("library")]
+    assert [each and each.role for each in read] == [*("retry" for _ in RETRY_DELAYS), "dead"]

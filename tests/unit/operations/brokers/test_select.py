@@ -5,10 +5,10 @@ from types import ModuleType
 import pytest
 
 from bus.errors import ConfigurationError
-from bus.operations.brokers.external import NamedBroker
+from bus.operations.brokers.external import ExternalBroker
 from bus.operations.brokers.installation import Installation, find_installation
 from bus.operations.brokers.private_node import PrivateNode
-from bus.operations.brokers.select import Choice, Probes, broker_for, choose
+from bus.operations.brokers.select import BrokerChoice, Probes, broker_for, select_broker
 
 NODE = Installation(server=Path("/opt/rabbitmq-server"), ctl=Path("/opt/rabbitmqctl"), epmd=Path("/opt/epmd"), search_path="/opt")
 URL = "amqp://someone:secret@broker.example:5673/clinic"
@@ -51,7 +51,7 @@ NOTHING: list[tuple[str, Mapping[str, str], Probes, str]] = [
 
 @pytest.mark.parametrize(("environment", "probes", "memory", "kind", "why"), [row[1:] for row in ORDER], ids=[row[0] for row in ORDER])
 def test_the_first_that_can_be_had_is_chosen(environment: Mapping[str, str], probes: Probes, memory: bool, kind: str, why: str) -> None:
-    choice = choose(environment, memory=memory, probes=probes)
+    choice = select_broker(environment, memory=memory, probes=probes)
     assert choice.kind == kind
     assert why in choice.why
 
@@ -59,26 +59,26 @@ def test_the_first_that_can_be_had_is_chosen(environment: Mapping[str, str], pro
 @pytest.mark.parametrize(("environment", "probes", "advice"), [row[1:] for row in NOTHING], ids=[row[0] for row in NOTHING])
 def test_where_there_is_none_the_error_says_what_to_do(environment: Mapping[str, str], probes: Probes, advice: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        choose(environment, probes=probes)
+        select_broker(environment, probes=probes)
     assert advice in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
 def test_a_named_broker_is_taken_as_it_is() -> None:
-    choice = choose({"BUS_URL": URL, "BUS_MANAGEMENT_URL": "http://broker.example:15672"})
+    choice = select_broker({"BUS_URL": URL, "BUS_MANAGEMENT_URL": "http://broker.example:15672"})
     broker = broker_for(choice)
-    assert broker == NamedBroker(URL, "http://broker.example:15672")
+    assert broker == ExternalBroker(URL, "http://broker.example:15672")
 
 
 def test_no_description_shows_the_password() -> None:
-    choice = choose({"BUS_URL": URL})
+    choice = select_broker({"BUS_URL": URL})
     broker = broker_for(choice)
     assert "broker.example:5673" in broker.describe()
     assert "secret" not in f"{choice!r} {broker!r} {broker.describe()}"
 
 
 def test_a_node_is_made_of_the_installation_that_was_found() -> None:
-    broker = broker_for(choose({}, probes=EVERYTHING))
+    broker = broker_for(select_broker({}, probes=EVERYTHING))
     assert isinstance(broker, PrivateNode)
     assert not broker.running
 
@@ -88,17 +88,17 @@ def test_a_node_is_made_of_the_installation_that_was_found() -> None:
 )
 @pytest.mark.parametrize("why", [{}, TESTCONTAINERS], ids=["nothing else", "asked for"])
 def test_a_container_is_of_the_image_that_is_named(why: Mapping[str, str], environment: Mapping[str, str], image: str | None) -> None:
-    assert choose({**why, **environment}, probes=machine(engine=True)).image == image
+    assert select_broker({**why, **environment}, probes=machine(engine=True)).image == image
 
 
 def test_what_is_asked_for_is_never_replaced_by_memory() -> None:
     with pytest.raises(ConfigurationError, match="no Docker engine"):
-        choose(TESTCONTAINERS, memory=True, probes=machine())
+        select_broker(TESTCONTAINERS, memory=True, probes=machine())
 
 
 def test_the_broker_in_memory_is_none_that_can_be_started() -> None:
     with pytest.raises(ConfigurationError, match="memory"):
-        broker_for(Choice(kind="memory", why="it will do"))
+        broker_for(BrokerChoice(kind="memory", why="it will do"))
 
 
 def scripts(directory: Path) -> Path:

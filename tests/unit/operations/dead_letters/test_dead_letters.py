@@ -5,26 +5,26 @@ import pytest
 
 from bus.errors import ConfigurationError
 from bus.messaging.envelope import Envelope
-from bus.messaging.fault_record import Worker, fault_headers, read_record
-from bus.messaging.settlement import DeadLetter
+from bus.messaging.fault_record import FailedBy, fault_headers, read_record
+from bus.messaging.settlement import MoveToDeadLetters
 from bus.messaging.topology.addresses import replay_address
 from bus.messaging.topology.names import work_queue
-from bus.operations.dead_letters import FaultRecord, Letter, Replaying, Selection
-from bus.operations.dead_letters.replay import revived
+from bus.operations.dead_letters import DeadLetter, FaultRecord, ReplayOptions, Selection
+from bus.operations.dead_letters.replay import reset_for_replay
 from bus.transports import wire_format as wire
 from bus.transports.rabbitmq.amqp.properties import write_properties
 from tests.unit.fakes import NOW, envelope
 
 QUEUE, MS = "ledger.jobs.close.v1", int(NOW * 1000)
-WORKER = Worker(service="ledger", host="host-1", version="1.4.2", trunkline="0.1.0")
+WORKER = FailedBy(service="ledger", host="host-1", version="1.4.2", trunkline="0.1.0")
 
 
 def dead(**attributes: Any) -> Envelope:
-    return envelope("ledger.close.v1", traffic="job", **attributes)
+    return envelope("ledger.close.v1", role="job", **attributes)
 
 
-def letter(record: FaultRecord | None = None, **attributes: Any) -> Letter:
-    return Letter(envelope=dead(**attributes), record=record or record_of(), dead_queue=f"{QUEUE}.dead")
+def letter(record: FaultRecord | None = None, **attributes: Any) -> DeadLetter:
+    return DeadLetter(envelope=dead(**attributes), record=record or record_of(), dead_queue=f"{QUEUE}.dead")
 
 
 def record_of(code: str = "internal", last_at: int | None = MS) -> FaultRecord:
@@ -39,7 +39,7 @@ def death(**attributes: Any) -> dict[str, Any]:
 
 
 def test_a_record_is_read_as_it_was_written() -> None:
-    decision = DeadLetter(code="not_found", reason="NotFound: no such year")
+    decision = MoveToDeadLetters(code="not_found", reason="NotFound: no such year")
     headers = fault_headers(dead(attempt=3, headers={"first-failed-at": MS - 5}), decision, "NotFound", queue=QUEUE, now=MS, worker=WORKER)
     assert read_record(dead(attempt=3, headers=headers), {"x-delivery-count": 3}, work_queue=QUEUE) == FaultRecord(
         by="worker",
@@ -60,9 +60,9 @@ def test_a_record_is_read_as_it_was_written() -> None:
 def test_a_record_survives_a_sender_who_fills_the_headers() -> None:
     full = {f"mine-{number}": "x" * 1000 for number in range(32)}
     headers = fault_headers(
-        dead(headers=full), DeadLetter(code="internal", reason="ValueError"), "ValueError", queue=QUEUE, now=MS, worker=WORKER
+        dead(headers=full), MoveToDeadLetters(code="internal", reason="ValueError"), "ValueError", queue=QUEUE, now=MS, worker=WORKER
     )
-    arrived = wire.decode(wire.encode(dead(headers=headers)), traffic="job", queue=None, received=MS)
+    arrived = wire.decode(wire.encode(dead(headers=headers)), role="job", queue=None, received=MS)
     assert read_record(arrived, {}, work_queue=QUEUE).code == "internal"
 
 
@@ -152,25 +152,25 @@ def test_a_letter_shows_no_body() -> None:
 # --- the next life -------------------------------------------------------------------------------------------------
 
 
-def replaying(**changes: Any) -> Replaying:
-    return Replaying(by="ann@host-1", clock=lambda: NOW, **changes)
+def replaying(**changes: Any) -> ReplayOptions:
+    return ReplayOptions(by="ann@host-1", clock=lambda: NOW, **changes)
 
 
 def test_a_revived_message_is_as_it_was_sent_but_for_its_history() -> None:
     headers: dict[str, str | int] = {"dead-code": "internal", "dead-at": 1, "first-failed-at": 1, "mine": "kept"}
     died = dead(attempt=5, expires=MS + 1, reply_to="r", timestamp=7, headers=headers)
-    again = revived(letter(attempt=5, expires=MS + 1, reply_to="r", timestamp=7, headers=headers), replaying())
-    assert again == died.evolve(attempt=1, headers={"replays": 1, "replayed-at": MS, "replayed-by": "ann@host-1", "mine": "kept"})
+    again = reset_for_replay(letter(attempt=5, expires=MS + 1, reply_to="r", timestamp=7, headers=headers), replaying())
+    assert again == died.replace(attempt=1, headers={"replays": 1, "replayed-at": MS, "replayed-by": "ann@host-1", "mine": "kept"})
 
 
 @pytest.mark.parametrize("rate", [0, -1, float("nan")])
 def test_a_rate_at_which_nothing_moves_is_refused(rate: float) -> None:
     with pytest.raises(ConfigurationError, match="above 0"):
-        Replaying(by="me", rate=rate)
+        ReplayOptions(by="me", rate=rate)
 
 
 def test_replays_are_counted() -> None:
-    again = revived(letter(headers={"replays": 2, "replayed-at": 1, "replayed-by": "bob"}), replaying())
+    again = reset_for_replay(letter(headers={"replays": 2, "replayed-at": 1, "replayed-by": "bob"}), replaying())
     assert again is not None
     assert again.headers == {"replays": 3, "replayed-at": MS, "replayed-by": "ann@host-1"}
 
@@ -179,20 +179,20 @@ def test_replays_are_counted() -> None:
 @pytest.mark.parametrize("value", [2**63 - 1, -(2**63), True, "x"])
 def test_a_replay_can_be_sent_whatever_its_sender_wrote_of_replays(header: str, value: Any) -> None:
     """What cannot be sent ends the replay, and what lies behind it is never moved."""
-    again = revived(letter(headers={header: value}), replaying())
+    again = reset_for_replay(letter(headers={header: value}), replaying())
     assert again is not None
     write_properties(again)
 
 
 def test_an_expired_message_stays_unless_it_is_given_more_time() -> None:
-    assert revived(letter(expires=MS), replaying()) is None
-    again = revived(letter(expires=MS), replaying(extend=60.0))
+    assert reset_for_replay(letter(expires=MS), replaying()) is None
+    again = reset_for_replay(letter(expires=MS), replaying(extend=60.0))
     assert again is not None
     assert again.expires == MS + 60_000
 
 
 def test_time_that_is_left_is_not_touched() -> None:
-    again = revived(letter(expires=MS + 1), replaying(extend=60.0))
+    again = reset_for_replay(letter(expires=MS + 1), replaying(extend=60.0))
     assert again is not None
     assert again.expires == MS + 1
 

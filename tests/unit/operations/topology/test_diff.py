@@ -9,12 +9,12 @@ import pytest
 from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import NotFound
 from bus.messaging.topology.declarations import reply_topology
-from bus.messaging.topology.model import Binding, Queue, Topology, merged
-from bus.operations.topology.broker_state import Held, HeldExchange, HeldQueue, effective, policy_of
+from bus.messaging.topology.model import Binding, Queue, Topology, merge
+from bus.operations.topology.broker_state import ActualExchange, ActualQueue, BrokerState, effective_arguments, policy_of
 from bus.operations.topology.definitions import definitions
-from bus.operations.topology.diff import Difference, Plan, compare
-from bus.operations.topology.required import Wanted
-from bus.runtime.requirements import wanted_by
+from bus.operations.topology.diff import Difference, Plan, diff
+from bus.operations.topology.required import RequiredTopology
+from bus.runtime.requirements import required_by
 from bus.runtime.router import Router
 from bus.settings import Settings
 from tests.unit.ledger import Add, BooksClosed, CloseBooks, Total
@@ -41,15 +41,15 @@ def ledger() -> Router:
     return router
 
 
-WANTED = wanted_by([ledger()], SETTINGS)
+WANTED = required_by([ledger()], SETTINGS)
 
 
-def holding(topology: Topology) -> Held:
+def holding(topology: Topology) -> BrokerState:
     """A broker that has exactly this."""
-    return Held(
-        exchanges={each.name: HeldExchange(kind=each.kind, arguments=each.arguments) for each in topology.exchanges},
+    return BrokerState(
+        exchanges={each.name: ActualExchange(kind=each.kind, arguments=each.arguments) for each in topology.exchanges},
         queues={
-            each.name: HeldQueue(kind=str(each.arguments.get("x-queue-type", "classic")), arguments=each.arguments)
+            each.name: ActualQueue(kind=str(each.arguments.get("x-queue-type", "classic")), arguments=each.arguments)
             for each in topology.queues
         },
         bindings=frozenset(topology.bindings),
@@ -59,21 +59,21 @@ def holding(topology: Topology) -> Held:
 RIGHT = holding(WANTED.topology)
 
 
-def with_queue(name: str, **changes: Any) -> Held:
+def with_queue(name: str, **changes: Any) -> BrokerState:
     return replace(RIGHT, queues={**RIGHT.queues, name: replace(RIGHT.queues[name], **changes)})
 
 
-def with_arguments(name: str, **changes: object) -> Held:
+def with_arguments(name: str, **changes: object) -> BrokerState:
     """The broker with other arguments of a queue; None leaves one out."""
     changed = {**RIGHT.queues[name].arguments, **{f"x-{key.replace('_', '-')}": value for key, value in changes.items()}}
     return with_queue(name, arguments={key: value for key, value in changed.items() if value is not None})
 
 
-def with_policy(name: str, **policy: object) -> Held:
+def with_policy(name: str, **policy: object) -> BrokerState:
     return with_queue(name, policy={key.replace("_", "-"): value for key, value in policy.items()})
 
 
-def without_binding(exchange: str, queue: str) -> Held:
+def without_binding(exchange: str, queue: str) -> BrokerState:
     return replace(RIGHT, bindings=frozenset(each for each in RIGHT.bindings if (each.exchange, each.queue) != (exchange, queue)))
 
 
@@ -82,12 +82,12 @@ def lines(plan: Plan) -> list[str]:
 
 
 def test_a_broker_that_has_all_needs_nothing() -> None:
-    plan = compare(WANTED, RIGHT)
+    plan = diff(WANTED, RIGHT)
     assert (plan.differences, plan.missing, plan.clean) == ((), Topology(), True)
 
 
 def test_an_empty_broker_misses_all_but_what_expires_by_itself() -> None:
-    plan = compare(WANTED, Held(exchanges={}, queues={}, bindings=frozenset()))
+    plan = diff(WANTED, BrokerState(exchanges={}, queues={}, bindings=frozenset()))
     assert plan.missing.exchanges == WANTED.topology.exchanges
     assert {each.name for each in WANTED.topology.queues} - {each.name for each in plan.missing.queues} == {REQUESTS}
     assert [each for each in WANTED.topology.bindings if each not in plan.missing.bindings] == [
@@ -97,12 +97,12 @@ def test_an_empty_broker_misses_all_but_what_expires_by_itself() -> None:
 
 
 def test_where_others_manage_the_broker_request_queues_stay_and_are_missed() -> None:
-    wanted = wanted_by([ledger()], Settings(topology="verify"))
+    wanted = required_by([ledger()], Settings(topology="verify"))
     assert wanted.queue(REQUESTS).arguments == {}
-    assert REQUESTS in {each.name for each in compare(wanted, Held(exchanges={}, queues={}, bindings=frozenset())).missing.queues}
+    assert REQUESTS in {each.name for each in diff(wanted, BrokerState(exchanges={}, queues={}, bindings=frozenset())).missing.queues}
 
 
-MIS_SET: Mapping[str, tuple[Held, str]] = {
+MIS_SET: Mapping[str, tuple[BrokerState, str]] = {
     "no dead-letter exchange": (with_arguments(WORK, dead_letter_exchange=None), "x-dead-letter-exchange is not set, needed bus.dead"),
     "dead letters elsewhere": (with_arguments(WORK, dead_letter_exchange="amq.direct"), "x-dead-letter-exchange is amq.direct"),
     "no dead-letter routing key": (with_arguments(WORK, dead_letter_routing_key=None), "x-dead-letter-routing-key is not set"),
@@ -134,50 +134,50 @@ MIS_SET: Mapping[str, tuple[Held, str]] = {
 @pytest.mark.parametrize("name", MIS_SET)
 def test_a_mis_set_topology_is_named(name: str) -> None:
     held, said = MIS_SET[name]
-    plan = compare(WANTED, held)
+    plan = diff(WANTED, held)
     assert any(said in line for line in lines(plan)), lines(plan)
     assert len(plan.differences) == 1
     assert not plan.clean
 
 
-TOLERABLE: Mapping[str, Held] = {
+TOLERABLE: Mapping[str, BrokerState] = {
     "a delivery limit of just the attempts": with_policy(WORK, delivery_limit=3),
     "a policy that the argument overrules": with_policy(WORK, overflow="drop-head", dead_letter_exchange="elsewhere"),
     "dead letters that are refused where there is no room": with_policy(DEAD, max_length=10, overflow="reject-publish"),
     "a type among the arguments, as RabbitMQ 4 has it": with_arguments(REQUESTS, queue_type="classic"),
-    "another service's queue": replace(RIGHT, queues={**RIGHT.queues, "office.jobs.file.v1": HeldQueue(kind="classic")}),
-    "a queue that is none of ours": replace(RIGHT, queues={**RIGHT.queues, "ledger": HeldQueue(kind="classic")}),
+    "another service's queue": replace(RIGHT, queues={**RIGHT.queues, "office.jobs.file.v1": ActualQueue(kind="classic")}),
+    "a queue that is none of ours": replace(RIGHT, queues={**RIGHT.queues, "ledger": ActualQueue(kind="classic")}),
 }
 
 
 @pytest.mark.parametrize("name", TOLERABLE)
 def test_what_does_no_harm_is_no_difference(name: str) -> None:
-    assert lines(compare(WANTED, TOLERABLE[name])) == []
+    assert lines(diff(WANTED, TOLERABLE[name])) == []
 
 
 def test_a_virtual_hosts_default_type_is_what_a_queue_without_one_becomes() -> None:
     quorum = with_queue(REQUESTS, kind="quorum", arguments={"x-expires": 60_000, "x-queue-type": "quorum"})
-    assert lines(compare(WANTED, quorum)) == [f"different queue {REQUESTS}: type is quorum, needed classic"]
-    assert lines(compare(WANTED, replace(quorum, default_kind="quorum"))) == []
+    assert lines(diff(WANTED, quorum)) == [f"different queue {REQUESTS}: type is quorum, needed classic"]
+    assert lines(diff(WANTED, replace(quorum, default_kind="quorum"))) == []
 
 
 def test_an_exchange_of_another_kind_is_different() -> None:
-    held = replace(RIGHT, exchanges={**RIGHT.exchanges, "bus.jobs": HeldExchange(kind="direct", durable=False)})
-    assert lines(compare(WANTED, held)) == [
+    held = replace(RIGHT, exchanges={**RIGHT.exchanges, "bus.jobs": ActualExchange(kind="direct", durable=False)})
+    assert lines(diff(WANTED, held)) == [
         "different exchange bus.jobs: type is direct, needed topic",
         "different exchange bus.jobs: durable is false, needed true",
     ]
 
 
 def test_what_is_left_over_is_told_and_nothing_is_to_be_done() -> None:
-    old, tier = Queue(name="ledger.jobs.close.v0", purpose="jobs"), "ledger.retry.1h"
+    old, tier = Queue(name="ledger.jobs.close.v0", role="jobs"), "ledger.retry.1h"
     held = replace(
         RIGHT,
-        exchanges={**RIGHT.exchanges, tier: HeldExchange(kind="fanout")},
-        queues={**RIGHT.queues, old.name: HeldQueue(kind="quorum", messages=7), "ledger.replies.host-1": HeldQueue(kind="classic")},
+        exchanges={**RIGHT.exchanges, tier: ActualExchange(kind="fanout")},
+        queues={**RIGHT.queues, old.name: ActualQueue(kind="quorum", messages=7), "ledger.replies.host-1": ActualQueue(kind="classic")},
         bindings=RIGHT.bindings | {Binding(exchange="bus.jobs", queue=WORK, routing_key="#")},
     )
-    plan = compare(WANTED, held)
+    plan = diff(WANTED, held)
     assert lines(plan) == [
         f"superfluous exchange {tier}",
         "superfluous queue ledger.jobs.close.v0: 7 messages",
@@ -187,8 +187,8 @@ def test_what_is_left_over_is_told_and_nothing_is_to_be_done() -> None:
 
 
 def test_a_migration_that_has_not_ended_is_told() -> None:
-    held = replace(RIGHT, queues={**RIGHT.queues, f"bus.holding.{WORK}": HeldQueue(kind="quorum")})
-    (found,) = compare(WANTED, held).differences
+    held = replace(RIGHT, queues={**RIGHT.queues, f"bus.holding.{WORK}": ActualQueue(kind="quorum")})
+    (found,) = diff(WANTED, held).differences
     assert (found.verdict, found.name) == ("unfinished", WORK)
 
 
@@ -200,7 +200,7 @@ def test_a_queue_that_no_router_needs_is_named_with_those_that_they_need() -> No
 def test_the_needs_of_several_services_are_one_topology() -> None:
     other = Router("office")
     other.event(BooksClosed)(ledger().endpoints["ledger.events.ledger.closed.v1"].function)
-    both = wanted_by([ledger(), other], SETTINGS)
+    both = required_by([ledger(), other], SETTINGS)
     assert both.services == {"ledger", "office"}
     assert {"office.events.ledger.closed.v1", WORK} <= {each.name for each in both.topology.queues}
     assert both.attempts == {WORK: 3, "ledger.events.ledger.closed.v1": 5, "office.events.ledger.closed.v1": 5}
@@ -239,12 +239,12 @@ def test_the_policy_that_counts(policies: list[Mapping[str, Any]], operators: li
 
 
 def test_of_limits_the_smaller_counts_and_of_all_else_the_argument() -> None:
-    queue = HeldQueue(
+    queue = ActualQueue(
         kind="quorum",
         arguments={"x-delivery-limit": 100, "x-overflow": "reject-publish", "x-message-ttl": 5},
         policy={"delivery-limit": 3, "overflow": "drop-head", "message-ttl": 9, "max-length": 7},
     )
-    assert effective(queue) == {"delivery-limit": 3, "overflow": "reject-publish", "message-ttl": 5, "max-length": 7}
+    assert effective_arguments(queue) == {"delivery-limit": 3, "overflow": "reject-publish", "message-ttl": 5, "max-length": 7}
 
 
 @pytest.mark.parametrize(
@@ -258,8 +258,8 @@ def test_of_limits_the_smaller_counts_and_of_all_else_the_argument() -> None:
 def test_a_policy_that_takes_messages_back_too_soon_is_unsafe_where_consumers_have_no_say(
     patience: int, heeded: bool, said: list[str]
 ) -> None:
-    held = replace(with_policy(WORK, consumer_timeout=patience), heeds_patience=heeded)
-    found = lines(compare(WANTED, held))
+    held = replace(with_policy(WORK, consumer_timeout=patience), supports_consumer_timeout=heeded)
+    found = lines(diff(WANTED, held))
     assert [line.partition("the broker gives")[0] for line in found] == said
 
 
@@ -276,7 +276,7 @@ def test_definitions_are_sorted_and_the_same_for_the_same_needs() -> None:
 
 
 def test_what_belongs_to_a_connection_is_in_no_file() -> None:
-    made = definitions(merged([WANTED.topology, reply_topology("ledger", "host-1")]))
+    made = definitions(merge([WANTED.topology, reply_topology("ledger", "host-1")]))
     assert made == definitions(WANTED.topology)
 
 
@@ -286,5 +286,5 @@ def test_a_difference_is_one_line() -> None:
 
 
 def test_wanted_holds_for_nobody_just_the_exchanges() -> None:
-    nobody: Wanted = wanted_by([], SETTINGS)
+    nobody: RequiredTopology = required_by([], SETTINGS)
     assert (len(nobody.topology.exchanges), nobody.topology.queues, nobody.services) == (6, (), frozenset())

@@ -8,8 +8,8 @@ import pytest
 from bus.cli import main
 from bus.contracts.contract import Contract, contract_of
 from bus.errors import ConfigurationError
-from bus.messaging.topology.declarations import BASE
-from bus.operations.topology.permissions import ADMINISTRATOR, BrokerUser, broker_users, permissions, refuse_ungranted, users
+from bus.messaging.topology.declarations import BASE_EXCHANGES
+from bus.operations.topology.permissions import ADMINISTRATOR, BrokerUser, broker_users, check_consume_grants, permissions, users
 from bus.operations.topology.user_passwords import password_hash, read_passwords
 from bus.runtime.router import Router
 from bus.security.grants import Grants, ServiceGrants
@@ -96,8 +96,8 @@ def test_a_service_declares_nothing_that_has_a_name(name: str) -> None:
 
 def test_every_exchange_of_the_bus_has_its_keys_since_one_without_would_take_any() -> None:
     written = permissions([_user("guest")], vhost="/")["topic_permissions"]
-    assert {each["exchange"] for each in written} == {each.name for each in BASE.exchanges}
-    assert {each.kind for each in BASE.exchanges} == {"topic"}
+    assert {each["exchange"] for each in written} == {each.name for each in BASE_EXCHANGES.exchanges}
+    assert {each.kind for each in BASE_EXCHANGES.exchanges} == {"topic"}
 
 
 def test_a_subscription_without_its_grant_is_refused() -> None:
@@ -108,7 +108,7 @@ def test_a_subscription_without_its_grant_is_refused() -> None:
         """Does nothing."""
 
     with pytest.raises(ConfigurationError, match=r"guest subscribes to ledger\.\S+, and services\.guest\.consume has no"):
-        refuse_ungranted(router.name, router.contracts, GRANTS)
+        check_consume_grants(router.name, router.contracts, GRANTS)
 
 
 # --- passwords -------------------------------------------------------------------------------------------------------------------

@@ -2,9 +2,10 @@ from typing_extensions import override
 
 from bus.errors import FailedPrecondition, Unavailable
 from bus.messaging.envelope import Envelope
-from bus.messaging.ports.transport import Outcome
+from bus.messaging.ports.inbox import HandledMessage, MessageKey
+from bus.messaging.ports.transport import PublishOutcome
 from bus.runtime.router import Router
-from bus.storage.memory.inbox import Handled, MemoryInbox, MessageKey
+from bus.storage.memory.inbox import MemoryInbox
 from tests.unit.fakes import FakeTransport, envelope, receiver_of, settle_down, virtual
 from tests.unit.ledger import Add, CloseBooks
 from tests.unit.runtime.test_receiver import Work, asked, asked_again, idempotent, job, ordered, received
@@ -14,20 +15,20 @@ def key(number: int) -> MessageKey:
     return MessageKey("ledger.jobs.close.v1", "office", str(number))
 
 
-def reply(size: int) -> Handled:
-    return Handled(reply=envelope("ledger.total.v1.reply", traffic="reply", body=b"x" * size))
+def reply(size: int) -> HandledMessage:
+    return HandledMessage(reply=envelope("ledger.total.v1.reply", role="reply", body=b"x" * size))
 
 
 class Lasting:
     """A store that forgets nothing."""
 
     def __init__(self) -> None:
-        self.known: dict[MessageKey, Handled] = {}
+        self.known: dict[MessageKey, HandledMessage] = {}
 
-    async def find(self, key: MessageKey) -> Handled | None:
+    async def find(self, key: MessageKey) -> HandledMessage | None:
         return self.known.get(key)
 
-    async def add(self, key: MessageKey, handled: Handled) -> None:
+    async def add(self, key: MessageKey, handled: HandledMessage) -> None:
         self.known[key] = handled
 
 
@@ -35,8 +36,8 @@ class Lasting:
 async def test_the_oldest_messages_are_forgotten_first() -> None:
     inbox = MemoryInbox(most_messages=3)
     for number in range(5):
-        await inbox.add(key(number), Handled())
-    assert [await inbox.find(key(number)) for number in range(5)] == [None, None, Handled(), Handled(), Handled()]
+        await inbox.add(key(number), HandledMessage())
+    assert [await inbox.find(key(number)) for number in range(5)] == [None, None, HandledMessage(), HandledMessage(), HandledMessage()]
 
 
 @virtual
@@ -56,7 +57,7 @@ async def test_replies_take_no_more_than_their_share() -> None:
 @virtual
 async def test_another_senders_message_is_another() -> None:
     inbox = MemoryInbox()
-    await inbox.add(key(1), Handled())
+    await inbox.add(key(1), HandledMessage())
     assert await inbox.find(key(1)._replace(source="stranger")) is None
     assert await inbox.find(key(1)._replace(queue="ledger.events.closed.v1")) is None
 
@@ -97,7 +98,7 @@ async def test_what_failed_is_not_remembered() -> None:
 async def test_a_message_that_cannot_be_looked_up_goes_back_and_is_not_handled() -> None:
     class Broken(MemoryInbox):
         @override
-        async def find(self, key: MessageKey) -> Handled | None:
+        async def find(self, key: MessageKey) -> HandledMessage | None:
             raise OSError("the store is away")
 
     router, work, delivery = Router("ledger"), Work(), ordered()
@@ -112,7 +113,7 @@ async def test_a_request_that_may_run_once_is_not_looked_up() -> None:
         found = 0
 
         @override
-        async def find(self, key: MessageKey) -> Handled | None:
+        async def find(self, key: MessageKey) -> HandledMessage | None:
             self.found += 1
             return await super().find(key)
 
@@ -126,17 +127,17 @@ async def test_a_request_that_may_run_once_is_not_looked_up() -> None:
 async def test_a_job_whose_process_ends_before_its_result_is_told_tells_it_where_it_is_delivered_again() -> None:
     """By a store that outlasts the process: what is remembered is acked, and nobody else would tell it."""
 
-    def never(_: Envelope) -> Outcome:
+    def never(_: Envelope) -> PublishOutcome:
         raise Unavailable("down")
 
     router, work, inbox, transport = Router("ledger"), Work(), Lasting(), FakeTransport(answer=never)
     router.job(CloseBooks)(work)
     first, again = ordered(), ordered()
     doomed = receiver_of(router, transport, inbox=inbox)
-    doomed.take(first)
+    doomed.on_delivery(first)
     await settle_down()
-    doomed.abandon()
-    await doomed.finish()
+    doomed.cancel_running()
+    await doomed.drain()
     transport.answer = lambda _: None
     await received(receiver_of(router, transport, inbox=inbox), again)
     assert (len(work.began), first.acks, again.acks) == (1, 0, 1)

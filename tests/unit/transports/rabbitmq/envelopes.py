@@ -3,15 +3,15 @@
 from hypothesis import strategies as st
 
 from bus.messaging.envelope import Envelope
-from bus.transports.wire_format import LONGEST_DEADLINE
+from bus.transports.wire_format import MAX_DEADLINE_MS
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
-moment = st.integers(1, LONGEST_DEADLINE - 1)
+moment = st.integers(1, MAX_DEADLINE_MS - 1)
 envelopes = st.builds(
     Envelope,
     id=text,
     type=text,
-    traffic=st.sampled_from(["request", "event", "job", "reply", "update"]),
+    role=st.sampled_from(["request", "event", "job", "reply", "update"]),
     source=text,
     body=st.binary(max_size=60),
     timestamp=st.integers(0, 2**32 - 1),

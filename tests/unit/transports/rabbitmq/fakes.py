@@ -6,7 +6,7 @@ from typing import Any
 
 from pamqp.commands import Basic
 
-from bus.transports.rabbitmq.fastlane.protocol import Lane
+from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 from tests.unit.transports.rabbitmq.streams import Socket, frames_of
 
 
@@ -20,10 +20,10 @@ class Acks:
         return self._frames
 
 
-def connected() -> tuple[Lane, Socket]:
+def connected() -> tuple[FastLaneProtocol, Socket]:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(loop=loop)
-    lane = Lane(reader, loop)
+    lane = FastLaneProtocol(reader, loop)
     socket = Socket()
     lane.connection_made(socket)
     socket.reader = reader  # type: ignore[attr-defined]  # the lane holds it weakly

@@ -11,7 +11,7 @@ from pamqp.commands import Basic, Channel, Connection
 from pamqp.commands import Queue as QueueMethods
 from typing_extensions import override
 
-from bus.transports.rabbitmq.fastlane.protocol import Lane
+from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 
 Entry = tuple[Any, ...]
 """What happened, on which channel, and with what."""
@@ -95,12 +95,12 @@ class Line:
 
     def __post_init__(self) -> None:
         self.reader = asyncio.StreamReader(loop=self.loop)
-        self.lane = Lane(self.reader, self.loop)
+        self.lane = FastLaneProtocol(self.reader, self.loop)
         self.socket = Socket()
         self.lane.connection_made(self.socket)
         self.recorders = {channel: Recorder(channel, self.log) for channel in self.claims}
         for channel, recorder in self.recorders.items():
-            self.lane.claim(channel, recorder)
+            self.lane.attach(channel, recorder)
 
     @property
     def passed(self) -> bytes:
@@ -108,7 +108,7 @@ class Line:
         return bytes(self.reader._buffer)  # type: ignore[attr-defined]  # asking for it would need a running loop
 
     def heard(self) -> Heard:
-        return Heard(self.log, self.passed, not self.lane.unblocked.is_set(), self.lane.trouble)
+        return Heard(self.log, self.passed, not self.lane.unblocked.is_set(), self.lane.last_error)
 
 
 def listen(loop: StillLoop, claims: Iterable[int], pieces: Iterable[bytes]) -> Heard:

@@ -7,8 +7,8 @@ from typing import Any, cast
 import pytest
 
 from bus.errors import Unavailable
-from bus.transports.rabbitmq.connection import Link
-from bus.transports.rabbitmq.fastlane.protocol import LaneFactory
+from bus.transports.rabbitmq.connection import SupervisedConnection
+from bus.transports.rabbitmq.fastlane.protocol import FastLaneTransportFactory
 from tests.unit.transports.rabbitmq.fakes import connected
 
 
@@ -27,7 +27,9 @@ async def test_an_attempt_that_is_given_up_leaves_no_socket_open(*, fastlane: bo
 
     async with await asyncio.start_server(says_nothing, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        link = Link(f"amqp://guest:guest@127.0.0.1:{port}/", name="test", heartbeat=10, attempt_timeout=0.2, fastlane=fastlane)
+        link = SupervisedConnection(
+            f"amqp://guest:guest@127.0.0.1:{port}/", name="test", heartbeat=10, attempt_timeout=0.2, fastlane=fastlane
+        )
         with pytest.raises(Unavailable):
             await link.start(timeout=0.5)
         try:
@@ -38,14 +40,14 @@ async def test_an_attempt_that_is_given_up_leaves_no_socket_open(*, fastlane: bo
 
 async def test_a_broker_that_has_no_limit_to_its_frames_sends_a_large_body_in_one() -> None:
     """`frame_max = 0` in rabbitmq.conf."""
-    link = Link("amqp://guest:guest@127.0.0.1/", name="test", heartbeat=10, attempt_timeout=1, fastlane=True)
-    factory = LaneFactory()
+    link = SupervisedConnection("amqp://guest:guest@127.0.0.1/", name="test", heartbeat=10, attempt_timeout=1, fastlane=True)
+    factory = FastLaneTransportFactory()
     factory.lane, socket = connected()
     tuned = SimpleNamespace(connection_tune=SimpleNamespace(frame_max=0))
     link._connection = cast("Any", SimpleNamespace(transport=SimpleNamespace(connection=tuned)))
-    lane = link._joined(factory)
+    lane = link._join(factory)
     assert lane is not None
     size = 20 * 1024 * 1024
     lane.data_received(b"\x03\x00\x01" + size.to_bytes(4, "big") + bytes(size) + b"\xce")
-    assert lane.trouble is None
+    assert lane.last_error is None
     assert not socket.aborted

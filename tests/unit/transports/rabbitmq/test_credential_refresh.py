@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from bus.errors import BusError, Unavailable
 from bus.security.secret_files import PasswordFile
-from bus.transports.rabbitmq.credential_refresh import REFUSED_AGAIN, Renewal
+from bus.transports.rabbitmq.credential_refresh import RETRY_REFUSED_SECONDS, CredentialRefresher
 
 OLD, NEW = "the-old-one", "the-new-one"
 
@@ -18,19 +18,19 @@ class Connection:
 
     name: str
     is_up: bool = True
-    shown: SecretStr | None = field(default_factory=lambda: SecretStr(OLD))
+    current_password: SecretStr | None = field(default_factory=lambda: SecretStr(OLD))
     prepared: str = ""
     trouble: BusError | None = None
     told: list[str] = field(default_factory=list)
 
-    def prepare(self, password: SecretStr) -> None:
+    def use_password_on_reconnect(self, password: SecretStr) -> None:
         self.prepared = password.get_secret_value()
 
-    async def renew(self, password: SecretStr) -> None:
+    async def update_secret(self, password: SecretStr) -> None:
         self.told.append(password.get_secret_value())
         if self.trouble is not None:
             raise self.trouble
-        self.shown = password
+        self.current_password = password
 
 
 @dataclass
@@ -46,7 +46,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.path.write_text(OLD)
-        self.renewal = Renewal(PasswordFile(self.path), self.connections, trial=self.trial, timer=lambda: self.now)
+        self.renewal = CredentialRefresher(PasswordFile(self.path), self.connections, trial=self.trial, timer=lambda: self.now)
 
     async def trial(self, password: SecretStr) -> bool:
         self.tried.append(password.get_secret_value())
@@ -67,17 +67,17 @@ def world(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> World:
 
 async def test_while_the_file_stays_the_same_nobody_is_asked_and_nobody_told(world: World) -> None:
     for _ in range(3):
-        await world.renewal.look()
+        await world.renewal.check_file()
     assert (world.tried, world.told) == ([], [[], [], []])
 
 
 async def test_a_new_password_is_tried_once_and_then_told_to_each_open_connection_once(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await world.renewal.look()
+    await world.renewal.check_file()
     world.path.write_text(NEW)
     for _ in range(3):
-        await world.renewal.look()
+        await world.renewal.check_file()
     assert (world.tried, world.told) == ([NEW], [[NEW], [NEW], []])
     assert [each.prepared for each in world.connections] == [NEW] * 3
     assert caplog.messages == ["the password was renewed"] * 2
@@ -85,8 +85,8 @@ async def test_a_new_password_is_tried_once_and_then_told_to_each_open_connectio
 
 async def test_a_connection_that_came_up_with_the_new_password_is_not_told(world: World) -> None:
     world.path.write_text(NEW)
-    world.connections[0].shown = SecretStr(NEW)
-    await world.renewal.look()
+    world.connections[0].current_password = SecretStr(NEW)
+    await world.renewal.check_file()
     assert world.told == [[], [NEW], []]
 
 
@@ -94,10 +94,10 @@ async def test_a_refused_password_is_told_to_nobody_and_warned_of_once(world: Wo
     world.path.write_text(NEW)
     world.accepts = False
     for _ in range(3):
-        await world.renewal.look()
+        await world.renewal.check_file()
     assert world.tried == [NEW], "not again and again: the broker counts failures"
-    world.now += REFUSED_AGAIN
-    await world.renewal.look()
+    world.now += RETRY_REFUSED_SECONDS
+    await world.renewal.check_file()
     assert (world.tried, world.told) == ([NEW, NEW], [[], [], []])
     (warning,) = caplog.records
     assert warning.levelno == logging.WARNING
@@ -107,17 +107,17 @@ async def test_a_refused_password_is_told_to_nobody_and_warned_of_once(world: Wo
 async def test_a_refused_password_that_the_broker_learns_of_later_is_told_then_and_the_next_one_at_once(world: World) -> None:
     world.path.write_text(NEW)
     world.accepts = False
-    await world.renewal.look()
+    await world.renewal.check_file()
     world.accepts = True
-    world.now += REFUSED_AGAIN
-    await world.renewal.look()
+    world.now += RETRY_REFUSED_SECONDS
+    await world.renewal.check_file()
     assert world.told == [[NEW], [NEW], []]
     world.accepts = False
     world.path.write_text("wrong")
-    await world.renewal.look()
+    await world.renewal.check_file()
     world.accepts = True
     world.path.write_text("right")
-    await world.renewal.look()
+    await world.renewal.check_file()
     assert world.told == [[NEW, "right"], [NEW, "right"], []]
 
 
@@ -127,11 +127,11 @@ async def test_a_broker_that_does_not_answer_is_asked_again_at_the_next_look_and
     world.path.write_text(NEW)
     world.silent = True
     for _ in range(3):
-        await world.renewal.look()
+        await world.renewal.check_file()
     assert world.told == [[], [], []]
     assert caplog.messages == ["a new password could not be tried; trying again"]
     world.silent = False
-    await world.renewal.look()
+    await world.renewal.check_file()
     assert world.told == [[NEW], [NEW], []]
 
 
@@ -141,20 +141,20 @@ async def test_one_connection_that_takes_nothing_keeps_no_other_waiting_and_is_t
     world.path.write_text(NEW)
     world.connections[0].trouble = Unavailable("renewing the password: no answer in time")
     for _ in range(3):
-        await world.renewal.look()
+        await world.renewal.check_file()
     assert world.told == [[NEW] * 3, [NEW], []]
     assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
         "the new password was not taken; trying again"
     ]
     world.connections[0].trouble = None
-    await world.renewal.look()
-    await world.renewal.look()
+    await world.renewal.check_file()
+    await world.renewal.check_file()
     assert world.told == [[NEW] * 4, [NEW], []]
     assert NEW not in str([vars(record) for record in caplog.records])
 
 
 async def test_a_file_that_is_halfway_written_is_told_to_nobody(world: World) -> None:
-    await world.renewal.look()
+    await world.renewal.check_file()
     world.path.write_text("")
-    await world.renewal.look()
+    await world.renewal.check_file()
     assert (world.tried, world.told) == ([], [[], [], []])

@@ -38,30 +38,30 @@ from bus.errors import (
     Unavailable,
 )
 from bus.messaging.envelope import Envelope
-from bus.messaging.ports.transport import Accepted, Delivery, Refused, Returned
+from bus.messaging.ports.transport import Accepted, Delivery, Nacked, Returned
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.model import Queue, Topology
-from bus.transports.rabbitmq.aiormq_channels import PlainConsuming, PlainDelivery, PlainPublishing
-from bus.transports.rabbitmq.connection import Link
-from bus.transports.rabbitmq.consumer import Consumer
-from bus.transports.rabbitmq.consumer_timeout import heeds_patience
-from bus.transports.rabbitmq.exceptions import translated, translating
-from bus.transports.rabbitmq.fastlane.confirm_channel import LARGEST_BODY, ConfirmedChannel
-from bus.transports.rabbitmq.fastlane.confirm_watchdog import SILENT, SILENT_AT_FIRST
-from bus.transports.rabbitmq.lenient_reader import TolerantReader
-from bus.transports.rabbitmq.log_filter import be_discreet
+from bus.transports.rabbitmq.aiormq_channels import AiormqConsumerChannel, AiormqDelivery, AiormqPublisherChannel
+from bus.transports.rabbitmq.connection import SupervisedConnection
+from bus.transports.rabbitmq.consumer import RabbitMQConsumer
+from bus.transports.rabbitmq.consumer_timeout import supports_consumer_timeout
+from bus.transports.rabbitmq.exceptions import map_errors, to_bus_error
+from bus.transports.rabbitmq.fastlane.confirm_channel import MAX_BODY_BYTES, ConfirmChannel
+from bus.transports.rabbitmq.fastlane.confirm_watchdog import NEW_CHANNEL_SILENT_SECONDS, SILENT_SECONDS
+from bus.transports.rabbitmq.lenient_reader import LenientReader
+from bus.transports.rabbitmq.log_filter import redact_library_logs
 from bus.transports.rabbitmq.publisher import Publisher
-from bus.transports.wire_format import Wire
+from bus.transports.wire_format import AmqpMessage
 from tests.unit.fakes import settle_down, virtual
 from tests.unit.transports.rabbitmq.fakes import connected
 
 SECRET = "Eleonora Quist"
 ADDRESS = Address(exchange="bus.events", routing_key="ledger.closed.v1")
-WORK = Queue(name="q", purpose="jobs")
+WORK = Queue(name="q", role="jobs")
 
 
 def message(message_id: str = "m-1", body: bytes = b"{}") -> Envelope:
-    return Envelope(id=message_id, type="ledger.closed.v1", traffic="event", source="ledger", body=body)
+    return Envelope(id=message_id, type="ledger.closed.v1", role="event", source="ledger", body=body)
 
 
 class Message:
@@ -130,9 +130,9 @@ class FakeChannel:
             self._closing.set_result(None)
 
 
-class FakeLink:
+class FakeConnection:
     name = "link"
-    trouble: str | None = None
+    last_error: str | None = None
     heeds = False
     blocked = False
 
@@ -143,16 +143,16 @@ class FakeLink:
         self.declaring = asyncio.Event()
         self.declaring.set()
 
-    async def takes_publishes(self) -> bool:
+    async def accepts_publishes(self) -> bool:
         return self.up.is_set() and not self.blocked
 
-    async def unblocked(self) -> None:
+    async def wait_unblocked(self) -> None:
         await self.up.wait()
 
-    def heeds_patience(self, queue: Queue) -> bool:
+    def supports_consumer_timeout(self, queue: Queue) -> bool:
         return self.heeds
 
-    def given(self, queue: str) -> str:
+    def broker_name_of(self, queue: str) -> str:
         return queue
 
     async def declare(self, topology: Topology) -> None:
@@ -167,9 +167,11 @@ class Publishing:
     """A publisher that is open, and the channel below it."""
 
     def __init__(self, *, window: int = 10) -> None:
-        self.link = FakeLink()
-        link = cast("Link", self.link)
-        self.publisher = Publisher(link, confirms=True, opened=lambda channel: PlainPublishing(link, channel, window=window))
+        self.link = FakeConnection()
+        link = cast("SupervisedConnection", self.link)
+        self.publisher = Publisher(
+            link, confirms=True, channel_factory=lambda channel: AiormqPublisherChannel(link, channel, window=window)
+        )
 
     async def __aenter__(self) -> Self:
         self.publisher.start()
@@ -192,11 +194,11 @@ class LanePublishing(Publishing):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lane, self.opened = connected()[0], list[ConfirmedChannel]()
-        self.publisher = Publisher(cast("Link", self.link), confirms=True, opened=self._open)
+        self.lane, self.opened = connected()[0], list[ConfirmChannel]()
+        self.publisher = Publisher(cast("SupervisedConnection", self.link), confirms=True, channel_factory=self._open)
 
-    def _open(self, _: Channel) -> ConfirmedChannel:
-        self.opened.append(ConfirmedChannel(self.lane, 1, window=10))
+    def _open(self, _: Channel) -> ConfirmChannel:
+        self.opened.append(ConfirmChannel(self.lane, 1, window=10))
         return self.opened[-1]
 
 
@@ -208,7 +210,7 @@ class LanePublishing(Publishing):
     [
         (None, Accepted()),
         (PublishError(cast("Any", Message()), Basic.Return(reply_text="NO_ROUTE")), Returned(reason="NO_ROUTE")),
-        (DeliveryError(None, Basic.Nack()), Refused(reason="basic.nack")),
+        (DeliveryError(None, Basic.Nack()), Nacked(reason="basic.nack")),
     ],
 )
 def test_what_the_broker_says_is_the_outcome(broker: Exception | None, outcome: object) -> None:
@@ -251,7 +253,7 @@ async def test_a_channel_on_which_all_is_nacked_is_given_up_for_another() -> Non
         await settle_down()
         while not first.is_closed:
             first.confirms[-1].set_exception(DeliveryError(None, Basic.Nack()))
-            assert await publishing == Refused(reason="basic.nack")
+            assert await publishing == Nacked(reason="basic.nack")
             assert len(first.confirms) < 20
             await asyncio.sleep(0.2)
             publishing = here.publish()
@@ -322,7 +324,7 @@ async def test_a_channel_whose_confirms_are_only_waited_for_stays() -> None:
         here.channel.confirms[0].set_result(None)
         assert await first == Accepted()
         waiting = [here.publish(str(number), timeout=60) for number in range(4)]
-        await asyncio.sleep(SILENT - 2)
+        await asyncio.sleep(SILENT_SECONDS - 2)
         assert len(here.link.channels) == 1
         for confirm in here.channel.confirms[1:]:
             confirm.set_result(None)
@@ -334,7 +336,7 @@ async def test_a_new_channel_that_never_says_anything_is_given_up_and_who_waits_
     """Opened while the node hung that led the queue, it waits for that node, and longer than the queue is without a leader."""
     async with LanePublishing() as here:
         with pytest.raises(ConnectionLost) as caught:
-            await here.publish(timeout=2 * SILENT_AT_FIRST)
+            await here.publish(timeout=2 * NEW_CHANNEL_SILENT_SECONDS)
         assert caught.value.maybe_executed
         again = here.publish(timeout=60)
         await asyncio.sleep(2)
@@ -427,14 +429,14 @@ async def test_a_publish_waits_for_the_next_channel() -> None:
 async def test_a_message_that_would_cost_the_channel_is_refused() -> None:
     async with Publishing() as here:
         with pytest.raises(InvalidArgument, match="store it"):
-            await here.publisher.publish(message(body=bytes(LARGEST_BODY + 1)), ADDRESS, timeout=1)
+            await here.publisher.publish(message(body=bytes(MAX_BODY_BYTES + 1)), ADDRESS, timeout=1)
         assert here.channel.confirms == []
 
 
 @virtual
 async def test_what_came_from_the_broker_and_is_larger_than_what_we_send_is_copied() -> None:
     async with Publishing() as here:
-        large = message(body=bytes(LARGEST_BODY + 1)).evolve(queue="q")
+        large = message(body=bytes(MAX_BODY_BYTES + 1)).replace(queue="q")
         copying = asyncio.create_task(here.publisher.publish(large, ADDRESS, timeout=1))
         await settle_down()
         here.channel.confirms[0].set_result(None)
@@ -445,7 +447,7 @@ async def test_what_came_from_the_broker_and_is_larger_than_what_we_send_is_copi
 async def test_where_the_broker_sets_no_limit_to_frames_headers_may_be_long() -> None:
     async with Publishing() as here:
         here.channel.max_content_size = -8  # as aiormq has it then
-        publishing = asyncio.create_task(here.publisher.publish(message().evolve(headers={"mine": "x" * 140_000}), ADDRESS, timeout=1))
+        publishing = asyncio.create_task(here.publisher.publish(message().replace(headers={"mine": "x" * 140_000}), ADDRESS, timeout=1))
         await settle_down()
         here.channel.confirms[0].set_result(None)
         assert await publishing == Accepted()
@@ -461,7 +463,7 @@ def test_what_amqp_cannot_say_is_refused_before_it_costs_the_connection(change: 
     async def run() -> None:
         async with Publishing() as here:
             with pytest.raises(InvalidArgument):
-                await here.publisher.publish(message().evolve(**change), Address(exchange="bus.events", routing_key=key), timeout=1)
+                await here.publisher.publish(message().replace(**change), Address(exchange="bus.events", routing_key=key), timeout=1)
             assert here.channel.confirms == []
 
     run()
@@ -484,17 +486,19 @@ async def test_of_several_that_go_where_the_broker_refuses_one_only_the_last_is_
 # --- consuming -------------------------------------------------------------------------------------------------------
 
 
-def consumer(link: FakeLink) -> Consumer:
-    return Consumer(cast("Link", link), WORK, Topology(), prefetch=1, acks=True, confirms=False, opened=consuming)
+def consumer(link: FakeConnection) -> RabbitMQConsumer:
+    return RabbitMQConsumer(
+        cast("SupervisedConnection", link), WORK, Topology(), prefetch=1, acks=True, confirms=False, channel_factory=consuming
+    )
 
 
-def consuming(channel: Channel) -> PlainConsuming:
-    return PlainConsuming(channel, queue=WORK.name, traffic="job", on_delivery=lambda _: None, clock=lambda: 0.0)
+def consuming(channel: Channel) -> AiormqConsumerChannel:
+    return AiormqConsumerChannel(channel, queue=WORK.name, role="job", on_delivery=lambda _: None, clock=lambda: 0.0)
 
 
 @virtual
 async def test_a_consumer_is_ready_again_after_its_channel_was_lost() -> None:
-    link = FakeLink()
+    link = FakeConnection()
     mine = consumer(link)
     mine.start()
     await mine.wait_ready()
@@ -508,7 +512,7 @@ async def test_a_consumer_is_ready_again_after_its_channel_was_lost() -> None:
 
 @virtual
 async def test_a_consumer_that_is_cancelled_while_it_begins_does_not_consume() -> None:
-    link = FakeLink()
+    link = FakeConnection()
     link.declaring.clear()
     mine = consumer(link)
     mine.start()
@@ -523,7 +527,7 @@ async def test_a_consumer_that_is_cancelled_while_it_begins_does_not_consume() -
 
 @virtual
 async def test_a_cancelled_consumer_keeps_its_channel_for_acks() -> None:
-    link = FakeLink()
+    link = FakeConnection()
     mine = consumer(link)
     mine.start()
     await mine.wait_ready()
@@ -543,9 +547,18 @@ def test_a_consumer_says_how_long_it_may_hold_a_delivery_where_the_broker_listen
 ) -> None:
     @virtual
     async def run() -> None:
-        link = FakeLink()
+        link = FakeConnection()
         link.heeds = heeds
-        mine = Consumer(cast("Link", link), WORK, Topology(), prefetch=1, acks=True, confirms=False, opened=consuming, patience=patience)
+        mine = RabbitMQConsumer(
+            cast("SupervisedConnection", link),
+            WORK,
+            Topology(),
+            prefetch=1,
+            acks=True,
+            confirms=False,
+            channel_factory=consuming,
+            consumer_timeout=patience,
+        )
         mine.start()
         await mine.wait_ready()
         assert [each.get("x-consumer-timeout") for each in link.channels[0].arguments] == [said]
@@ -569,19 +582,21 @@ def test_a_consumer_says_how_long_it_may_hold_a_delivery_where_the_broker_listen
     ],
 )
 def test_which_brokers_listen_to_how_long_a_delivery_may_be_held(product: str, version: str, queue_type: str | None, heeds: bool) -> None:
-    assert heeds_patience({"product": product, "version": version}, queue_type) is heeds
+    assert supports_consumer_timeout({"product": product, "version": version}, queue_type) is heeds
 
 
 class Cancelled:
     """A consumer that the broker has cancelled while two deliveries were unsettled; it consumes anew."""
 
     def __init__(self) -> None:
-        self.link, self.deliveries = FakeLink(), list[Delivery]()
-        self.sessions: list[PlainConsuming] = []
-        self.consumer = Consumer(cast("Link", self.link), WORK, Topology(), prefetch=2, acks=True, confirms=False, opened=self._opened)
+        self.link, self.deliveries = FakeConnection(), list[Delivery]()
+        self.sessions: list[AiormqConsumerChannel] = []
+        self.consumer = RabbitMQConsumer(
+            cast("SupervisedConnection", self.link), WORK, Topology(), prefetch=2, acks=True, confirms=False, channel_factory=self._opened
+        )
 
-    def _opened(self, channel: Channel) -> PlainConsuming:
-        session = PlainConsuming(channel, queue=WORK.name, traffic="job", on_delivery=self.deliveries.append, clock=lambda: 0.0)
+    def _opened(self, channel: Channel) -> AiormqConsumerChannel:
+        session = AiormqConsumerChannel(channel, queue=WORK.name, role="job", on_delivery=self.deliveries.append, clock=lambda: 0.0)
         self.sessions.append(session)
         return session
 
@@ -589,7 +604,7 @@ class Cancelled:
         self.consumer.start()
         await self.consumer.wait_ready()
         for tag in (1, 2):
-            self.sessions[0].deliver(tag, lambda: Wire(body=b"{}"), redelivered=False)
+            self.sessions[0].deliver(tag, lambda: AmqpMessage(body=b"{}"), redelivered=False)
         for callback in self.link.channels[0].on_consumer_cancel_callbacks:
             callback(None)
         await self.consumer.wait_ready()
@@ -637,7 +652,7 @@ async def test_of_a_handler_that_never_ends_at_most_one_channel_of_before_is_kep
     """What a channel has still got when its successor is overdue as well was delivered before that, and has been taken back."""
     async with Cancelled() as here:
         for _ in range(3):
-            here.sessions[-1].deliver(1, lambda: Wire(body=b"{}"), redelivered=True)
+            here.sessions[-1].deliver(1, lambda: AmqpMessage(body=b"{}"), redelivered=True)
             for callback in here.link.channels[-1].on_consumer_cancel_callbacks:
                 callback(None)
             await here.consumer.wait_ready()
@@ -645,9 +660,9 @@ async def test_of_a_handler_that_never_ends_at_most_one_channel_of_before_is_kep
         assert [channel.is_closed for channel in here.link.channels] == [True, True, True, False, False]
 
 
-def delivery(channel: FakeChannel) -> tuple[PlainDelivery, PlainConsuming]:
+def delivery(channel: FakeChannel) -> tuple[AiormqDelivery, AiormqConsumerChannel]:
     session = consuming(cast("Channel", channel))
-    return PlainDelivery(session, 1, lambda: Wire(body=b"{}"), redelivered=False), session
+    return AiormqDelivery(session, 1, lambda: AmqpMessage(body=b"{}"), redelivered=False), session
 
 
 @virtual
@@ -693,7 +708,7 @@ async def test_an_ack_twice_is_once() -> None:
     ],
 )
 def test_what_goes_wrong_below_is_an_error_of_the_bus(error: Exception, meaning: type[BusError]) -> None:
-    known = translated(error, "trying")
+    known = to_bus_error(error, "trying")
     assert type(known) is meaning
     assert str(known).startswith("trying: ")
     assert SECRET not in str(known)
@@ -701,14 +716,14 @@ def test_what_goes_wrong_below_is_an_error_of_the_bus(error: Exception, meaning:
 
 @virtual
 async def test_a_cancellation_that_the_library_made_is_a_lost_connection() -> None:
-    with pytest.raises(Unavailable, match="the connection was closed"), translating("trying"):
+    with pytest.raises(Unavailable, match="the connection was closed"), map_errors("trying"):
         raise asyncio.CancelledError
 
 
 @virtual
 async def test_a_cancellation_of_the_task_stays_one() -> None:
     async def run() -> None:
-        with translating("trying"):
+        with map_errors("trying"):
             await asyncio.Event().wait()
 
     task = asyncio.create_task(run())
@@ -722,8 +737,8 @@ async def test_a_cancellation_of_the_task_stays_one() -> None:
 
 
 def test_the_libraries_lines_show_no_message(caplog: pytest.LogCaptureFixture) -> None:
-    be_discreet()
-    be_discreet()
+    redact_library_logs()
+    redact_library_logs()
     caplog.set_level("DEBUG")
     for name in ("aiormq.channel", "aiormq.connection", "aio_pika.channel"):
         theirs = logging.getLogger(name)
@@ -735,7 +750,7 @@ def test_the_libraries_lines_show_no_message(caplog: pytest.LogCaptureFixture) -
 
 
 def test_the_libraries_lines_are_sentences_and_none_stands_for_each_attempt_to_connect(caplog: pytest.LogCaptureFixture) -> None:
-    be_discreet()
+    redact_library_logs()
     theirs = logging.getLogger("aiormq.connection")
     theirs.error("error when creating transport: %r", OSError("refused"))  # the link says so itself, once
     theirs.error("Got frame for closed channel %d: %r", 7, Message())
@@ -770,7 +785,7 @@ def test_a_message_whose_properties_cannot_be_read_arrives_without_them(what: st
         good = pamqp.frame.marshal(ContentHeader(body_size=2, properties=Basic.Properties(message_id="m-1")), 1)
         stream.feed_data(content_header(*ILLEGIBLE[what]) + heartbeat + good)
         stream.feed_eof()
-        frames: list[Any] = [frame async for _, _, frame in FrameReceiver(cast("asyncio.StreamReader", TolerantReader(stream)))]
+        frames: list[Any] = [frame async for _, _, frame in FrameReceiver(cast("asyncio.StreamReader", LenientReader(stream)))]
         assert [type(frame) for frame in frames] == [ContentHeader, Heartbeat, ContentHeader]
         assert (frames[0].body_size, frames[0].properties.message_id) == (5, None)
         assert (frames[2].body_size, frames[2].properties.message_id) == (2, "m-1")

@@ -9,7 +9,7 @@ from pamqp.commands import Channel
 
 from bus.errors import BusError, ConnectionLost, PermissionDenied
 from bus.messaging.topology.addresses import Address
-from bus.transports.rabbitmq.amqp.access_refused import Closing, is_refusal_of
+from bus.transports.rabbitmq.amqp.access_refused import ChannelClosure, is_access_refused
 from bus.transports.rabbitmq.fastlane.unconfirmed_channel import UnconfirmedChannel
 from tests.unit.transports.rabbitmq.fakes import connected
 from tests.unit.transports.rabbitmq.fastlane.test_confirm_channel import Broker, message, turns
@@ -39,7 +39,7 @@ NAMES: dict[str, tuple[str, Address, bool]] = {
 @pytest.mark.parametrize("case", NAMES)
 def test_the_brokers_words_are_about(case: str) -> None:
     why, address, meant = NAMES[case]
-    assert is_refusal_of(why, address) is meant
+    assert is_access_refused(why, address) is meant
 
 
 BEFORE, REFUSED, BEHIND = (ConnectionLost, True), (PermissionDenied, False), (ConnectionLost, False)
@@ -60,7 +60,7 @@ FATES: dict[str, tuple[str, list[Address], list[tuple[type[BusError], bool]]]] =
 @pytest.mark.parametrize("case", FATES)
 def test_what_was_refused_what_was_dropped_and_what_may_have_arrived(case: str) -> None:
     why, written, fates = FATES[case]
-    assert [(type(error), error.maybe_executed) for error in Closing(why, written).fates()] == fates
+    assert [(type(error), error.maybe_executed) for error in ChannelClosure(why, written).fates()] == fates
 
 
 async def fate(task: "asyncio.Task[Any]") -> tuple[type[BaseException], bool]:

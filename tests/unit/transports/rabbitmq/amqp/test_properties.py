@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from bus.messaging.envelope import Envelope, Traffic
-from bus.messaging.fault_record import Worker, fault_headers
-from bus.messaging.settlement import DeadLetter
+from bus.messaging.envelope import Envelope, MessageRole
+from bus.messaging.fault_record import FailedBy, fault_headers
+from bus.messaging.settlement import MoveToDeadLetters
 from bus.messaging.topology.addresses import dead_letter_address
 from bus.transports import wire_format as wire
 from bus.transports.rabbitmq.amqp.pamqp_codec import from_properties, to_properties
 from bus.transports.rabbitmq.amqp.properties import message_id_of, read_envelope, read_headers, write_properties
-from bus.transports.rabbitmq.fastlane.confirm_channel import framed
-from bus.transports.rabbitmq.lenient_reader import legible
+from bus.transports.rabbitmq.fastlane.confirm_channel import encode_publish
+from bus.transports.rabbitmq.lenient_reader import sanitize_header_frame
 from tests.unit.transports.rabbitmq.envelopes import envelopes
 from tests.unit.transports.rabbitmq.fakes import connected
 
@@ -60,24 +60,24 @@ foreign = st.builds(
 )
 
 
-def by_pamqp(properties: bytes, body: bytes) -> wire.Wire:
+def by_pamqp(properties: bytes, body: bytes) -> wire.AmqpMessage:
     header = ContentHeader()
     try:
         header.unmarshal(struct.pack(">HHQ", 60, 0, len(body)) + properties)
     except Exception:  # noqa: BLE001 - pamqp raises what it happens upon
-        return wire.Wire(body=body, content_type=None)
+        return wire.AmqpMessage(body=body, content_type=None)
     return from_properties(header.properties, body)
 
 
 def the_long_way(properties: bytes) -> Envelope:
     read = by_pamqp(properties, b"{}")
-    envelope = wire.decode(read, traffic="job", queue="q", received=7)
-    return envelope if read.message_id else envelope.evolve(id=MADE_UP)
+    envelope = wire.decode(read, role="job", queue="q", received=7)
+    return envelope if read.message_id else envelope.replace(id=MADE_UP)
 
 
 def the_short_way(properties: bytes) -> Envelope:
-    envelope = read_envelope(properties, b"{}", traffic="job", queue="q", received=7)
-    return envelope if by_pamqp(properties, b"").message_id else envelope.evolve(id=MADE_UP)
+    envelope = read_envelope(properties, b"{}", role="job", queue="q", received=7)
+    return envelope if by_pamqp(properties, b"").message_id else envelope.replace(id=MADE_UP)
 
 
 def same(properties: bytes) -> None:
@@ -94,7 +94,7 @@ users_headers = st.dictionaries(names.filter(bool), st.booleans() | st.integers(
 @thorough
 @given(envelopes, st.none() | users_headers)
 def test_what_is_written_is_what_the_long_way_writes(sent: Envelope, headers: dict[str, Any] | None) -> None:
-    envelope = sent if headers is None else sent.evolve(headers=headers)
+    envelope = sent if headers is None else sent.replace(headers=headers)
     written, long = write_properties(envelope), to_properties(wire.encode(envelope)).marshal()
     assert by_pamqp(written, b"{}") == by_pamqp(long, b"{}")
 
@@ -102,21 +102,21 @@ def test_what_is_written_is_what_the_long_way_writes(sent: Envelope, headers: di
 @thorough
 @given(envelopes)
 def test_what_is_written_is_read(sent: Envelope) -> None:
-    read = read_envelope(write_properties(sent), sent.body, traffic=sent.traffic, queue=None, received=0)
-    assert read == wire.decode(wire.encode(sent), traffic=sent.traffic, queue=None, received=0)
+    read = read_envelope(write_properties(sent), sent.body, role=sent.role, queue=None, received=0)
+    assert read == wire.decode(wire.encode(sent), role=sent.role, queue=None, received=0)
 
 
 @pytest.mark.parametrize(("user", "times"), [("library", 2), ("guest", 1), (None, 1)])
 def test_a_message_has_a_user_where_that_has_its_senders_name_and_a_copy_of_anothers_has_none(user: str | None, times: int) -> None:
-    sent = Envelope(id="1", type="t", traffic="event", source="library", body=b"{}")
+    sent = Envelope(id="1", type="t", role="event", source="library", body=b"{}")
     short, long = write_properties(sent, user=user), to_properties(wire.encode(sent), user=user).marshal()
     assert short.count(b"\x07library") == long.count(b"\x07library") == times, "app_id, and user_id"
     same(short)
 
 
-@pytest.mark.parametrize("traffic", ["request", "event", "job", "reply", "update"])
-def test_a_name_of_ours_among_the_users_headers_is_no_second_field(traffic: Traffic) -> None:
-    envelope = Envelope(id="1", type="t", traffic=traffic, source="s", correlation_id="c", headers={"correlation-id": "d", "deadline": 7})
+@pytest.mark.parametrize("role", ["request", "event", "job", "reply", "update"])
+def test_a_name_of_ours_among_the_users_headers_is_no_second_field(role: MessageRole) -> None:
+    envelope = Envelope(id="1", type="t", role=role, source="s", correlation_id="c", headers={"correlation-id": "d", "deadline": 7})
     assert by_pamqp(write_properties(envelope), b"") == by_pamqp(to_properties(wire.encode(envelope)).marshal(), b"")
     assert write_properties(envelope).count(b"correlation-id") == 1
 
@@ -126,7 +126,7 @@ def test_a_name_of_ours_among_the_users_headers_is_no_second_field(traffic: Traf
     [{"id": "x" * 256}, {"type": "ü" * 128}, {"headers": {"n" * 256: "x"}}, {"headers": {"n": 2**63}}, {"timestamp": -1}, {"id": "\ud800"}],
 )
 def test_what_amqp_cannot_say_is_an_error(change: dict[str, Any]) -> None:
-    envelope = Envelope(id="1", type="t", traffic="event", source="s").evolve(**change)
+    envelope = Envelope(id="1", type="t", role="event", source="s").replace(**change)
     with pytest.raises((IndexError, ValueError, struct.error)):
         write_properties(envelope)
 
@@ -149,7 +149,7 @@ OURS = write_properties(
     Envelope(
         id="m-1",
         type="ledger.add.v1",
-        traffic="request",
+        role="request",
         source="office",
         correlation_id="c-1",
         causation_id="c-0",
@@ -205,11 +205,16 @@ async def test_whatever_came_in_a_frame_can_be_dead_lettered_in_one(what: str) -
     lane, _ = connected()
     came = Basic.Properties(content_type="application/json", headers=FULL[what], message_id="m", message_type="t.v1", app_id="a").marshal()
     assert len(came) < lane.frame_max - 32
-    envelope = read_envelope(came, b"{}", traffic="job", queue="q", received=7)
+    envelope = read_envelope(came, b"{}", role="job", queue="q", received=7)
     headers = fault_headers(
-        envelope, DeadLetter(code="internal", reason=WIDE * 2_000), "E" * 300, queue="q" * 200, now=2**40, worker=Worker(service="ledger")
+        envelope,
+        MoveToDeadLetters(code="internal", reason=WIDE * 2_000),
+        "E" * 300,
+        queue="q" * 200,
+        now=2**40,
+        worker=FailedBy(service="ledger"),
     )
-    assert framed(lane, 1, envelope.evolve(headers=headers), dead_letter_address("q" * 200))
+    assert encode_publish(lane, 1, envelope.replace(headers=headers), dead_letter_address("q" * 200))
 
 
 def crowd(value: Any) -> bytes:
@@ -230,10 +235,10 @@ def test_headers_of_many_thousand_values_are_not_read(what: str) -> None:
     """pamqp copies what follows for each value, and the loop stands still for half a second."""
     properties = CROWDS[what]
     assert 60_000 < len(properties) < 131_072
-    assert "no message_id" in (read_envelope(properties, b"{}", traffic="job", queue="q", received=7).fault or "")
+    assert "no message_id" in (read_envelope(properties, b"{}", role="job", queue="q", received=7).fault or "")
     assert read_headers(properties) == {}
     rest = struct.pack(">HHQ", 60, 0, 2) + properties + b"\xce"
-    assert legible(b"\x02\0\1" + (len(rest) - 1).to_bytes(4, "big"), rest).count(b"\0") > len(properties)
+    assert sanitize_header_frame(b"\x02\0\1" + (len(rest) - 1).to_bytes(4, "big"), rest).count(b"\0") > len(properties)
 
 
 def test_headers_of_many_bytes_in_few_values_are_read() -> None:

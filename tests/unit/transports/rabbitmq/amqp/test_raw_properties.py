@@ -8,9 +8,9 @@ import pytest
 from pamqp import header as pamqp_header
 from pamqp.commands import Basic
 
-from bus.transports.rabbitmq.amqp.raw_properties import Carriage, carried
+from bus.transports.rabbitmq.amqp.raw_properties import CopyOptions, copy_properties
 
-OUT, BACK, DEAD = Carriage(hold=True), Carriage(hold=False), Carriage(hold=True, keep_deaths=True)
+OUT, BACK, DEAD = CopyOptions(hold=True), CopyOptions(hold=False), CopyOptions(hold=True, keep_deaths=True)
 EVERY_TYPE: dict[str, Any] = {
     "text": "a",
     "bytes": bytearray(b"\xff\x00"),
@@ -59,52 +59,52 @@ ALL: dict[str, Any] = {
 
 @pytest.mark.parametrize("carriage", [OUT, BACK, DEAD])
 @pytest.mark.parametrize("properties", [ALL, {}, {"message_id": "m"}, {"headers": {}}, {"message_type": "t" * 255}])
-def test_what_belongs_to_the_message_arrives_byte_for_byte(carriage: Carriage, properties: dict[str, Any]) -> None:
+def test_what_belongs_to_the_message_arrives_byte_for_byte(carriage: CopyOptions, properties: dict[str, Any]) -> None:
     data = raw(**properties)
-    assert carried(data, carriage, redelivered=False) == data
+    assert copy_properties(data, carriage, redelivered=False) == data
 
 
 def test_what_belongs_to_its_sender_and_to_the_broker_stays_behind() -> None:
     data = raw(**{**ALL, "user_id": "guest", "headers": {"x-death": [{"count": 1}], "X-First-Death-Queue": "q", "mine": 1}})
-    assert attributes(carried(data, OUT, redelivered=False)) == attributes(raw(**{**ALL, "headers": {"mine": 1}}))
+    assert attributes(copy_properties(data, OUT, redelivered=False)) == attributes(raw(**{**ALL, "headers": {"mine": 1}}))
 
 
 def test_of_dead_letters_what_says_why_goes_along() -> None:
     data = raw(headers={"x-death": [{"count": 1}], "x-first-death-queue": "q", "x-delivery-count": 3})
-    assert set(decoded(carried(data, DEAD, redelivered=False)).headers or {}) == {"x-death", "x-first-death-queue"}
+    assert set(decoded(copy_properties(data, DEAD, redelivered=False)).headers or {}) == {"x-death", "x-first-death-queue"}
 
 
 def test_a_message_that_may_be_there_twice_says_so() -> None:
-    again = carried(raw(message_id="m", headers={"mine": 1}), OUT, redelivered=True)
+    again = copy_properties(raw(message_id="m", headers={"mine": 1}), OUT, redelivered=True)
     assert decoded(again).headers == {"mine": 1, "redelivered": True}
-    assert decoded(carried(raw(), OUT, redelivered=True)).headers == {"redelivered": True}
-    assert carried(again, BACK, redelivered=True) == again
+    assert decoded(copy_properties(raw(), OUT, redelivered=True)).headers == {"redelivered": True}
+    assert copy_properties(again, BACK, redelivered=True) == again
 
 
 def test_nothing_expires_while_it_is_held_and_all_is_as_it_was_afterwards() -> None:
     data = raw(**{**ALL, "expiration": "60000"})
-    held = carried(data, OUT, redelivered=False)
+    held = copy_properties(data, OUT, redelivered=False)
     assert "expiration" not in attributes(held)
-    assert carried(held, BACK, redelivered=False) == data
+    assert copy_properties(held, BACK, redelivered=False) == data
 
 
 @pytest.mark.parametrize("value", ["never", "-1", "99999999999", 7, bytearray(b"\xff" * 300)])
 def test_an_expiration_that_a_sender_says_is_held_is_none(value: Any) -> None:
     """The broker refuses what is none, and closes the channel: nothing behind it would come out of the holding queue."""
-    held = carried(raw(headers={"held-expiration": value, "mine": 1}), OUT, redelivered=False)
-    assert attributes(carried(held, BACK, redelivered=False)) == {"headers": {"mine": 1}}
+    held = copy_properties(raw(headers={"held-expiration": value, "mine": 1}), OUT, redelivered=False)
+    assert attributes(copy_properties(held, BACK, redelivered=False)) == {"headers": {"mine": 1}}
 
 
 def test_a_header_of_every_type_that_rabbitmq_knows_is_read() -> None:
     """pamqp writes no `u`, and .NET's client does for a `ushort`."""
     data = raw(user_id="guest", headers={"a": 300}).replace(b"\x01as\x01\x2c", b"\x01au\x01\x2c")
-    assert attributes(carried(data, OUT, redelivered=False)) == {"headers": {"a": 300}}
+    assert attributes(copy_properties(data, OUT, redelivered=False)) == {"headers": {"a": 300}}
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "", "315360000001", "9" * 300, 7, None, [1], bytearray(b"60000")])
 def test_who_says_that_something_was_held_and_gives_no_time_keeps_his_header(value: Any) -> None:
     """The broker closes the channel of a copy with such an expiration, or with another's user id."""
-    back = attributes(carried(raw(user_id="guest", headers={"held-expiration": value}), BACK, redelivered=False))
+    back = attributes(copy_properties(raw(user_id="guest", headers={"held-expiration": value}), BACK, redelivered=False))
     assert back == {"headers": {"held-expiration": value}}
 
 
@@ -112,6 +112,6 @@ def test_what_cannot_be_read_goes_on_as_it_is() -> None:
     whole = raw(**{**ALL, "user_id": "guest"})
     for end in range(len(whole)):
         cut = whole[:end]
-        assert carried(cut, OUT, redelivered=True) == cut
+        assert copy_properties(cut, OUT, redelivered=True) == cut
     unknown = raw(headers={"a": 1}).replace(b"\x01ab", b"\x01a?")
-    assert carried(unknown, OUT, redelivered=True) == unknown
+    assert copy_properties(unknown, OUT, redelivered=True) == unknown

@@ -12,9 +12,9 @@ from tests.unit.transports.test_wire_format import delivered
 @given(envelopes)
 def test_what_is_sent_arrives(sent: Envelope) -> None:
     wire = encode(sent)
-    arrived = decode(wire, traffic=sent.traffic, queue="q", received=7)
-    request, lasting = sent.traffic == "request", sent.traffic in {"event", "job"}
-    assert arrived == sent.evolve(
+    arrived = decode(wire, role=sent.role, queue="q", received=7)
+    request, lasting = sent.role == "request", sent.role in {"event", "job"}
+    assert arrived == sent.replace(
         queue="q",
         received=7,
         deadline=sent.deadline if request else None,
@@ -30,9 +30,9 @@ def test_it_survives_amqps_own_properties(sent: Envelope) -> None:
     properties = to_properties(wire)
     blank = Basic.Properties()
     blank.unmarshal(*_flags_and_values(properties))
-    assert decode(from_message(delivered(blank)), traffic="job", queue=None, received=0).evolve(body=b"") == decode(
-        wire, traffic="job", queue=None, received=0
-    ).evolve(body=b"")
+    assert decode(from_message(delivered(blank)), role="job", queue=None, received=0).replace(body=b"") == decode(
+        wire, role="job", queue=None, received=0
+    ).replace(body=b"")
 
 
 def _flags_and_values(properties: Basic.Properties) -> tuple[int, bytes]:

@@ -8,10 +8,10 @@ from pamqp.commands import Basic, Channel, Connection
 
 from bus.errors import ConnectionLost, DeadlineExceeded, InvalidArgument, Unavailable
 from bus.messaging.envelope import Envelope
-from bus.messaging.ports.transport import Accepted, Outcome, Refused, Returned
+from bus.messaging.ports.transport import Accepted, Nacked, PublishOutcome, Returned
 from bus.messaging.topology.addresses import Address
 from bus.transports.rabbitmq.amqp.properties import write_properties
-from bus.transports.rabbitmq.fastlane.confirm_channel import LARGEST_BODY, ConfirmedChannel
+from bus.transports.rabbitmq.fastlane.confirm_channel import MAX_BODY_BYTES, ConfirmChannel
 from tests.unit.fakes import VirtualLoop, virtual
 from tests.unit.transports.rabbitmq.fakes import connected, published
 from tests.unit.transports.rabbitmq.streams import content, frames_of, method
@@ -21,7 +21,7 @@ LATER = 60.0
 
 
 def message(name: str = "m") -> Envelope:
-    return Envelope(id=name, type="ledger.add.v1", traffic="job", source="office")
+    return Envelope(id=name, type="ledger.add.v1", role="job", source="office")
 
 
 class Broker:
@@ -29,7 +29,7 @@ class Broker:
 
     def __init__(self, window: int = 100) -> None:
         self.lane, self.socket = connected()
-        self.channel = ConfirmedChannel(self.lane, 1, window=window)
+        self.channel = ConfirmChannel(self.lane, 1, window=window)
 
     def say(self, *values: Any) -> None:
         self.lane.data_received(b"".join(method(1, value) for value in values))
@@ -40,7 +40,7 @@ class Broker:
         back = Basic.Return(312, reason, address.exchange, address.routing_key)
         self.lane.data_received(b"".join(content(1, back, [], header.properties)))
 
-    async def publish(self, name: str = "m", address: Address = HERE, within: float = LATER) -> "asyncio.Task[Outcome]":
+    async def publish(self, name: str = "m", address: Address = HERE, within: float = LATER) -> "asyncio.Task[PublishOutcome]":
         """A publish that is under way, or waits for room."""
         task = asyncio.create_task(self.channel.publish(message(name), address, asyncio.get_running_loop().time() + within))
         await turns()
@@ -87,7 +87,7 @@ async def test_a_multiple_ack_accepts_all_up_to_its_number() -> None:
     await turns()
     assert [task.done() for task in tasks] == [True, True, True, False, False]
     broker.say(Basic.Nack(5, multiple=True))
-    assert [await task for task in tasks] == [Accepted()] * 3 + [Refused(reason="basic.nack")] * 2
+    assert [await task for task in tasks] == [Accepted()] * 3 + [Nacked(reason="basic.nack")] * 2
 
 
 async def test_confirms_of_what_was_never_sent_or_twice_are_ignored() -> None:
@@ -111,7 +111,7 @@ async def test_many_in_one_turn_are_numbered_as_they_were_written() -> None:
 async def test_what_amqp_cannot_say_is_refused_before_it_is_numbered() -> None:
     broker = Broker()
     ends = asyncio.get_running_loop().time() + LATER
-    for bad in (message("x" * 256), message().evolve(body=bytes(LARGEST_BODY + 1)), message().evolve(headers={"mine": "x" * 140_000})):
+    for bad in (message("x" * 256), message().replace(body=bytes(MAX_BODY_BYTES + 1)), message().replace(headers={"mine": "x" * 140_000})):
         with pytest.raises(InvalidArgument):
             await broker.channel.publish(bad, HERE, ends)
     with pytest.raises(InvalidArgument):
@@ -124,7 +124,7 @@ async def test_what_amqp_cannot_say_is_refused_before_it_is_numbered() -> None:
 async def test_what_came_from_the_broker_and_is_larger_than_what_we_send_is_copied() -> None:
     """It could be neither retried nor dead-lettered. RabbitMQ 3 takes 128 MiB, from anybody."""
     broker = Broker()
-    large = message().evolve(body=bytes(LARGEST_BODY + 1), queue="here")
+    large = message().replace(body=bytes(MAX_BODY_BYTES + 1), queue="here")
     copying = asyncio.create_task(broker.channel.publish(large, HERE, asyncio.get_running_loop().time() + LATER))
     await turns()
     broker.say(Basic.Ack(1))
@@ -193,7 +193,7 @@ async def test_a_nack_after_a_return_is_a_refusal() -> None:
     task = await broker.publish()
     broker.send_back(message(), HERE)
     broker.say(Basic.Nack(1))
-    assert await task == Refused(reason="basic.nack")
+    assert await task == Nacked(reason="basic.nack")
 
 
 # --- the window ----------------------------------------------------------------------------------------------------
@@ -426,7 +426,7 @@ def test_in_any_order_the_window_holds_and_nobody_is_forgotten(steps: list[tuple
 
 async def _any_order(steps: list[tuple[int, int]], window: int) -> None:
     broker = Broker(window)
-    tasks: list[asyncio.Task[Outcome]] = []
+    tasks: list[asyncio.Task[PublishOutcome]] = []
     for step, number in steps:
         if step == PUBLISH:
             ends = asyncio.get_running_loop().time() + LATER

@@ -9,7 +9,7 @@ from bus.errors import BusError, InvalidArgument
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.topology.addresses import Address
-from bus.transports.rabbitmq.fastlane.consumer_channel import ConsumingChannel
+from bus.transports.rabbitmq.fastlane.consumer_channel import ConsumerChannel
 from tests.unit.fakes import VirtualLoop
 from tests.unit.transports.rabbitmq.fakes import acks, connected, written
 from tests.unit.transports.rabbitmq.streams import content, method
@@ -26,11 +26,11 @@ class Broker:
         self.deliveries: list[Delivery] = []
         self.returned: list[tuple[str, str]] = []
         self.sent = 0
-        self.channel = ConsumingChannel(
+        self.channel = ConsumerChannel(
             self.lane,
             1,
             queue="office.requests.add.v1",
-            traffic="request",
+            role="request",
             on_delivery=self.deliveries.append,
             on_returned=lambda message_id, reason: self.returned.append((message_id, reason)),
             clock=lambda: 7.0,
@@ -64,7 +64,7 @@ async def test_a_delivery_says_what_came() -> None:
     first, second = broker.deliveries
     assert (first.redelivered, second.redelivered) == (False, True)
     assert first.envelope == Envelope(
-        id="m-1", type="ledger.add.v1", traffic="request", source="office", body=b"\xc0\xc1", queue="office.requests.add.v1", received=7000
+        id="m-1", type="ledger.add.v1", role="request", source="office", body=b"\xc0\xc1", queue="office.requests.add.v1", received=7000
     )
     assert first.envelope is first.envelope
 
@@ -117,7 +117,7 @@ async def test_to_settle_twice_is_once() -> None:
 async def test_a_reply_goes_out_before_its_ack() -> None:
     broker = Broker()
     broker.deliver()
-    broker.channel.publish(Envelope(id="r", type="ledger.add.v1.reply", traffic="reply", source="office"), REPLY)
+    broker.channel.publish(Envelope(id="r", type="ledger.add.v1.reply", role="reply", source="office"), REPLY)
     await broker.deliveries[0].ack()
     await asyncio.sleep(0)
     assert [name for name, _ in written(broker.socket)] == ["Publish", "Ack"]
@@ -133,7 +133,7 @@ async def test_a_reply_that_comes_back_is_told_by_its_id() -> None:
 async def test_a_reply_that_amqp_cannot_say_is_an_error_of_the_caller() -> None:
     broker = Broker()
     with pytest.raises(InvalidArgument):
-        broker.channel.publish(Envelope(id="r" * 256, type="t", traffic="reply", source="office"), REPLY)
+        broker.channel.publish(Envelope(id="r" * 256, type="t", role="reply", source="office"), REPLY)
     await asyncio.sleep(0)
     assert not broker.socket.writes
 
@@ -153,7 +153,7 @@ async def test_nothing_is_written_once_the_channel_has_ended(end: str) -> None:
     assert not await broker.deliveries[0].ack()
     assert not await broker.deliveries[1].requeue()
     with pytest.raises(BusError):
-        broker.channel.publish(Envelope(id="r", type="t", traffic="reply", source="office"), REPLY)
+        broker.channel.publish(Envelope(id="r", type="t", role="reply", source="office"), REPLY)
     await asyncio.sleep(0)
     assert not broker.socket.writes
     assert broker.channel.ended.done()
@@ -201,11 +201,11 @@ async def test_a_cancelled_channel_is_idle_once_all_that_came_is_settled_and_wri
     broker.cancel()
     await broker.deliveries[1].requeue()
     await asyncio.sleep(0)
-    assert (broker.channel.holds, broker.channel.idle.is_set()) == (True, False)
+    assert (broker.channel.has_unsettled, broker.channel.idle.is_set()) == (True, False)
     await broker.deliveries[2].ack()
-    assert (broker.channel.holds, broker.channel.idle.is_set()) == (True, False)
+    assert (broker.channel.has_unsettled, broker.channel.idle.is_set()) == (True, False)
     await asyncio.sleep(0)
-    assert (broker.channel.holds, broker.channel.idle.is_set()) == (False, True)
+    assert (broker.channel.has_unsettled, broker.channel.idle.is_set()) == (False, True)
     assert broker.settled() == ({1, 3}, {2})
 
 
@@ -214,7 +214,7 @@ async def test_a_cancelled_channel_is_idle_when_the_last_that_came_is_handed_bac
     broker.deliver()
     broker.cancel()
     await broker.deliveries[0].requeue()
-    assert (broker.channel.holds, broker.channel.idle.is_set()) == (False, True)
+    assert (broker.channel.has_unsettled, broker.channel.idle.is_set()) == (False, True)
 
 
 async def test_one_that_is_never_done_lets_nothing_pile_up() -> None:

@@ -118,7 +118,7 @@ def test_content_whose_method_went_to_aiormq_follows_it(still: StillLoop) -> Non
     line = Line(still)
     first, *rest = happening(1, DELIVER, 4, 1)
     line.lane.data_received(first)
-    line.lane.claim(1, Recorder(1, line.log))
+    line.lane.attach(1, Recorder(1, line.log))
     line.lane.data_received(b"".join(rest))
     assert (line.log, line.passed) == ([], first + b"".join(rest))
 
@@ -127,7 +127,7 @@ def test_a_released_channel_hands_nothing_to_anybody_until_it_is_closed(still: S
     line = Line(still, (1,))
     half, rest = happening(1, DELIVER, 4, 1)[:2], happening(1, DELIVER, 4, 1)[2:]
     line.lane.data_received(b"".join(half))
-    line.lane.release(1, line.recorders[1])
+    line.lane.detach(1, line.recorders[1])
     line.lane.data_received(b"".join([*rest, *happening(1, DELIVER, 3, 3), *happening(1, ACK, 1, 1)]))
     assert (line.log, line.passed) == ([], b"")
     closed = method(1, Channel.CloseOk())
@@ -141,8 +141,8 @@ def test_a_release_by_who_had_the_number_before_does_nothing(still: StillLoop) -
     before = line.recorders[1]
     line.lane.data_received(method(1, Channel.Close(404, "gone", 0, 0)))
     after = Recorder(1, [])
-    line.lane.claim(1, after)
-    line.lane.release(1, before)
+    line.lane.attach(1, after)
+    line.lane.detach(1, before)
     line.lane.data_received(b"".join(happening(1, DELIVER, 3, 3)))
     assert [entry[0] for entry in before.log] == ["close"]
     assert [entry[0] for entry in after.log] == ["deliver"]
@@ -150,13 +150,13 @@ def test_a_release_by_who_had_the_number_before_does_nothing(still: StillLoop) -
 
 def test_who_claims_a_number_anew_ends_the_claim_before(still: StillLoop) -> None:
     line = Line(still, (1,))
-    line.lane.claim(1, Recorder(1, []))
+    line.lane.attach(1, Recorder(1, []))
     assert line.log == [("close", 1)]
 
 
 def test_who_claims_twice_stays(still: StillLoop) -> None:
     line = Line(still, (1,))
-    line.lane.claim(1, line.recorders[1])
+    line.lane.attach(1, line.recorders[1])
     assert not line.log
 
 

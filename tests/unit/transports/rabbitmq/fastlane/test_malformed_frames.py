@@ -67,8 +67,8 @@ def test_a_malformed_frame_closes_the_connection_and_says_why(still: StillLoop, 
         line = Line(still, (1,))
         for piece in cut(stream, places):
             line.lane.data_received(piece)
-        assert line.lane.trouble is not None
-        assert why in line.lane.trouble
+        assert line.lane.last_error is not None
+        assert why in line.lane.last_error
         assert line.socket.aborted
         assert line.log == listen(still, (1,), [GOOD]).log + (listen(still, (1,), [GOOD]).log[:1] if bad == HALF_GOOD else [])
         line.lane.connection_lost(None)
@@ -90,7 +90,7 @@ def test_a_claimant_that_raises_costs_the_connection_and_not_the_loop(still: Sti
     line = Line(still, (1,))
     monkeypatch.setattr(line.recorders[1], "on_deliver", None)
     line.lane.data_received(GOOD)
-    assert line.lane.trouble == "the broker's stream could not be read: TypeError"
+    assert line.lane.last_error == "the broker's stream could not be read: TypeError"
     assert line.socket.aborted
 
 
@@ -109,7 +109,7 @@ def test_a_header_that_the_broker_has_added_to_is_read_however_it_comes(still: S
             line = Line(still, (1,))
             for piece in cut(stream, places):
                 line.lane.data_received(piece)
-            assert line.lane.trouble is None
+            assert line.lane.last_error is None
             assert [entry[:4] for entry in line.log] == [("deliver", 1, 1, True)]
 
 
@@ -121,7 +121,7 @@ def test_a_small_frame_max_is_kept_to_however_the_frames_come(still: StillLoop) 
         line.lane.frame_max = 4096
         for piece in cut(stream, places):
             line.lane.data_received(piece)
-        assert line.lane.trouble == "the broker's stream is malformed: a frame of 5000 bytes, and 4096 is the most"
+        assert line.lane.last_error == "the broker's stream is malformed: a frame of 5000 bytes, and 4096 is the most"
         assert not line.log
 
 

@@ -7,7 +7,7 @@ from pamqp.commands import Basic, Channel, Connection
 
 from bus.errors import ConnectionLost
 from bus.transports.rabbitmq.amqp.frames import HEARTBEAT, ack_frame, nack_frame, publish_frames, publish_method
-from bus.transports.rabbitmq.fastlane.protocol import LONGEST_HOLD
+from bus.transports.rabbitmq.fastlane.protocol import MAX_HOLD_SECONDS
 from tests.unit.transports.rabbitmq.fakes import Acks, connected
 from tests.unit.transports.rabbitmq.streams import PROPERTIES, Recorder, Socket, frames_of, method
 
@@ -28,7 +28,7 @@ async def test_what_is_sent_in_one_turn_is_written_once() -> None:
 
 async def test_acks_follow_the_replies_of_their_turn() -> None:
     lane, socket = connected()
-    lane.send_later(Acks(b"ack"))
+    lane.schedule(Acks(b"ack"))
     lane.send(b"reply")
     await asyncio.sleep(0)
     assert socket.writes == [b"replyack"]
@@ -36,14 +36,14 @@ async def test_acks_follow_the_replies_of_their_turn() -> None:
 
 async def test_acks_alone_are_written_too() -> None:
     lane, socket = connected()
-    lane.send_later(Acks(b"ack"))
+    lane.schedule(Acks(b"ack"))
     await asyncio.sleep(0)
     assert socket.writes == [b"ack"]
 
 
 async def test_nothing_to_say_writes_nothing() -> None:
     lane, socket = connected()
-    lane.send_later(Acks())
+    lane.schedule(Acks())
     await asyncio.sleep(0)
     lane.flush()
     assert socket.writes == []
@@ -83,7 +83,7 @@ async def test_what_came_before_an_answer_holds_nothing_up() -> None:
 async def test_answers_are_held_for_a_millisecond_at_most_whatever_comes_in() -> None:
     lane, socket = connected()
     moments = iter(range(1_000_000))
-    lane._now = lambda: next(moments) * LONGEST_HOLD / 4
+    lane._now = lambda: next(moments) * MAX_HOLD_SECONDS / 4
     lane.send(b"a")
     turns = 0
     while not socket.writes:
@@ -107,7 +107,7 @@ async def test_many_small_ones_are_written_before_they_are_too_many() -> None:
 async def test_nothing_is_written_once_the_connection_goes(end: str) -> None:
     lane, socket = connected()
     lane.send(b"collected")
-    lane.send_later(Acks(b"ack"))
+    lane.schedule(Acks(b"ack"))
     _end(lane, socket, end)
     with pytest.raises(ConnectionLost) as lost:
         lane.send(b"late")
@@ -127,16 +127,16 @@ async def test_a_lost_connection_takes_no_claim() -> None:
     lane, _ = connected()
     lane.connection_lost(None)
     with pytest.raises(ConnectionLost):
-        lane.claim(1, Acks())  # type: ignore[arg-type]  # not looked at
+        lane.attach(1, Acks())  # type: ignore[arg-type]  # not looked at
 
 
 async def test_a_release_writes_what_was_sent_before_aiormq_closes_the_channel() -> None:
     lane, socket = connected()
     claimant = Acks()
-    lane.claim(1, claimant)  # type: ignore[arg-type]  # it is asked nothing
+    lane.attach(1, claimant)  # type: ignore[arg-type]  # it is asked nothing
     lane.send(b"reply")
-    lane.send_later(Acks(b"ack"))
-    lane.release(1, claimant)  # type: ignore[arg-type]  # it is asked nothing
+    lane.schedule(Acks(b"ack"))
+    lane.detach(1, claimant)  # type: ignore[arg-type]  # it is asked nothing
     assert socket.writes == [b"replyack"]
 
 
@@ -193,7 +193,7 @@ async def test_nobody_waits_on_a_lost_connection() -> None:
 async def test_an_alarm_stops_no_acks() -> None:
     lane, socket = connected()
     lane.data_received(method(0, Connection.Blocked(reason="low on memory")))
-    lane.send_later(Acks(b"ack"))
+    lane.schedule(Acks(b"ack"))
     await asyncio.sleep(0)
     assert socket.writes == [b"ack"]
 
@@ -229,7 +229,7 @@ def test_a_settlement_is_what_pamqp_reads(channel: int, tag: int, multiple: bool
 async def test_what_waits_is_written_before_aiormq_can_answer_a_close() -> None:
     """aiormq agrees to the close of a channel at once; a frame on the channel behind that would end the whole connection."""
     lane, socket = connected()
-    lane.claim(1, Recorder(1, []))
+    lane.attach(1, Recorder(1, []))
     lane.send(b"held")
     lane.data_received(method(1, Channel.Close(403, "no", 60, 40)))
     assert socket.writes == [b"held"]
