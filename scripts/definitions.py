@@ -1,4 +1,4 @@
-"""Print the RabbitMQ definitions of the reference application, or load such a file into a broker.
+"""Print the RabbitMQ definitions of the reference application, or load them into a broker.
 
 usage: python scripts/definitions.py > definitions.json
        BUS_URL=amqp://… python scripts/definitions.py --load definitions.json

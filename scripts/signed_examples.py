@@ -36,7 +36,7 @@ Sign the same header and claims with the same key, in this order and without spa
 The result is the same text: Ed25519 is deterministic.
 `dig` is the digest of the body as it is sent, which has no spaces: `{"title":"Emma"}`.
 
-**The keys are examples, and everybody has them.**
+**The keys are examples, and they are public.**
 `d` is the SHA-256 of the text `example key of reader`, or `example key of library`, in base64url.
 `bus keys new` creates real keys."""
 SERVICES = ("reader", "library")

@@ -3,7 +3,7 @@
 usage: BUS_URL=amqp://… python scripts/wire_examples.py > docs/reference/wire-examples.md
 
 Two services exchange messages, and an additional queue receives a copy of each message.
-The clock stands still, and readable numbers replace the random parts: two runs print the same page.
+The clock is fixed, and readable numbers replace the random parts: two runs print the same page.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ PREFACE = """# Wire format 1: every message
 
 `scripts/wire_examples.py` reads these messages from a broker and prints this page.
 A test compares the two.
-The clock stood still at 2027-01-01T09:00:00Z, and numbers replace the random parts (ids, traces).
+The clock was fixed at 2027-01-01T09:00:00Z, and numbers replace the random parts (ids, traces).
 [wire-format.md](wire-format.md) explains the parts.
 
 The service `reader` sends two requests to `library`, for the locations of two books.
