@@ -1,1 +1,1 @@
-"""The bus measured beside its peers, in one run: `make bench`, or `python -m benchmarks --help`."""
+"""Benchmarks of the bus and its peers: `make bench` or `python -m benchmarks --help`."""

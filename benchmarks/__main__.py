@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: start a private broker, measure, report."""
+"""The command `python -m benchmarks`: start a private broker, measure, and report."""
 
 import argparse
 import asyncio
@@ -27,15 +27,15 @@ from bus.operations.brokers.select import broker_for, select_broker
 
 Work = Callable[[Run], Awaitable[dict[str, Rounds]]]
 KEPT = ("rate", "count", "seconds", "p50", "p99", "p999", "cpu", "rss", "rss_early", "waiting", "others")
-"""What benchmarks.json has of a round."""
+"""The values of a round that benchmarks.json keeps."""
 NODE = {
-    "vm_memory_high_watermark.absolute": "4GB",  # an alarm would stop the filling of a queue with a million messages
-    "raft.wal_max_size_bytes": "536870912",  # RabbitMQ's default; a private node's is less
+    "vm_memory_high_watermark.absolute": "4GB",  # an alarm would block a million publishes
+    "raft.wal_max_size_bytes": "536870912",  # RabbitMQ's default; a private node has less
 }
 
 
 def rpc(*names: str) -> Work:
-    """The closed-loop works with these names."""
+    """Return the closed-loop workloads with these names, as one function."""
 
     async def work(run: Run) -> dict[str, Rounds]:
         return await closed(run, names)
@@ -53,25 +53,28 @@ WORKS: dict[str, Work] = {
     "waiting": waiting,
 }
 ALSO: dict[str, Work] = {**{name: rpc(name) for name in CLOSED}, "publish": flow, "consume": flow, "memory": waiting}
-"""Other names for `--only`."""
+"""Further names for `--only`."""
 
 
 def main(arguments: list[str]) -> int:
-    """Measure what the arguments say."""
+    """Measure the workloads and peers that the arguments select, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, no million messages: two minutes; writes no page")
-    parser.add_argument("--only", help="one or more works, with commas", metavar="|".join([*WORKS, *ALSO]))
-    parser.add_argument("--peers", help=f"only these, with commas: {', '.join(PEERS)}")
-    parser.add_argument("--rounds", type=int, help="so many rounds of each work")
-    parser.add_argument("--output", type=Path, help="directory of benchmarks.md, .json and .svg (default: docs/ for a full run)")
+    quick = "fewer and shorter rounds, no million messages (two minutes; writes no page)"
+    output = "directory for benchmarks.md, .json and .svg (default for a full run: docs/)"
+    parser.add_argument("--quick", action="store_true", help=quick)
+    names = "|".join([*WORKS, *ALSO])
+    parser.add_argument("--only", help="workloads, separated by commas", metavar=names)
+    parser.add_argument("--peers", help=f"peers, separated by commas: {', '.join(PEERS)}")
+    parser.add_argument("--rounds", type=int, help="number of rounds of each workload")
+    parser.add_argument("--output", type=Path, help=output)
     options = parser.parse_args(arguments)
     known = {**WORKS, **ALSO}
     chosen = options.only.split(",") if options.only else [name for name in WORKS if not (options.quick and name == "waiting")]
     if unknown := [name for name in chosen if name not in known]:
-        parser.error(f"no such work: {', '.join(unknown)}")
+        parser.error(f"unknown workload: {', '.join(unknown)}")
     keys = set(options.peers.split(",")) if options.peers else set(PEERS)
     if unknown := sorted(keys - set(PEERS)):
-        parser.error(f"no such peer here: {', '.join(unknown)}")
+        parser.error(f"unknown peer: {', '.join(unknown)}")
     whole = not (options.quick or options.only or options.peers or options.rounds)
     target = options.output or (ROOT / "docs" if whole else cache())
     try:
@@ -84,10 +87,10 @@ def main(arguments: list[str]) -> int:
 
 
 async def measure(works: dict[str, Work], keys: set[str], *, quick: bool, rounds: int | None) -> dict[str, Any]:
-    """Everything that benchmarks.json holds."""
+    """Measure the workloads, and return the content of benchmarks.json."""
     began, machine = time.monotonic(), described()
     here, absent = prepare(keys)
-    versions = peer_versions(here)  # before: the checkout may change meanwhile
+    versions = peer_versions(here)  # read first: the checkout may change during the run
     for key, why in absent.items():
         print(f"bench: without {PEERS[key].title}: {why}")
     async with broker() as (url, pids, about):
@@ -114,7 +117,7 @@ async def measure(works: dict[str, Work], keys: set[str], *, quick: bool, rounds
 
 @contextlib.asynccontextmanager
 async def broker() -> AsyncIterator[tuple[str, list[int], dict[str, str]]]:
-    """A broker: its URL, its processes where they are ours, and what it is."""
+    """Yield a broker: its URL, its processes if this run started them, and its description."""
     choice = select_broker(os.environ)
     chosen: Broker = PrivateNode(choice.installation, config=NODE) if choice.installation else broker_for(choice)
     await chosen.start()
@@ -129,25 +132,25 @@ async def broker() -> AsyncIterator[tuple[str, list[int], dict[str, str]]]:
 
 
 def kept(sample: dict[str, Any]) -> dict[str, Any]:
-    """Rounded to what it is worth."""
+    """Return the values of a round to keep, rounded."""
     return {key: rounded(sample[key]) for key in KEPT if key in sample}
 
 
 def rounded(value: Any) -> Any:
-    """Four digits after the point."""
+    """Round floats to four digits after the point."""
     if isinstance(value, dict):
         return {key: rounded(each) for key, each in value.items()}
     return round(value, 4) if isinstance(value, float) else value
 
 
 def written(figures: dict[str, Any], target: Path) -> None:
-    """The three files, and the targets for who looks on."""
+    """Write the three files, and print the results and the targets."""
     target.mkdir(parents=True, exist_ok=True)
     try:
-        # Only the chart needs it, and the figures are worth having without one.
+        # Only the chart needs matplotlib, and the figures are useful without a chart.
         from benchmarks.chart import draw  # noqa: PLC0415
     except ImportError:
-        figures["notes"].append("No chart was drawn: matplotlib is not installed (the extra `bench`).")
+        figures["notes"].append("No chart was drawn: matplotlib is not installed (extra `bench`).")
     else:
         draw(figures["works"], figures["names"], target / "benchmarks.svg")
     (target / "benchmarks.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""One process that is measured: started, told what to do, ended."""
+"""A measured process: started, controlled by orders, and stopped."""
 
 import asyncio
 import contextlib
@@ -15,26 +15,29 @@ __all__ = ["Actor", "RunFailed", "descendants", "resident"]
 
 ROOT = Path(__file__).parents[1]
 READY = 40.0
-"""Seconds for an actor to connect; a Celery worker takes five."""
+"""Seconds for an actor to connect; a Celery worker needs five."""
 ANSWER = 240.0
-"""Seconds for one order; the filling of a queue with a million messages is cut into smaller ones."""
+"""Seconds for one order; a million messages are published in several smaller orders."""
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class RunFailed(Exception):
-    """An actor ended, answered wrongly or not at all: the figures would not be worth anything."""
+    """An actor's failure: it ended, or gave a wrong answer or none. The figures are invalid."""
 
 
 class Actor:
-    """`async with Actor("aio-pika server", [...], {...}) as actor: await actor.tell("rpc", seconds=1)`."""
+    """One measured process, as a context manager.
+
+    `async with Actor("aio-pika server", [...], {...}) as actor: await actor.tell("rpc", seconds=1)`
+    """
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """`environment` is added to this process's own."""
+        """Set the command; `environment` is added to this process's own."""
         self.name = name
         self._command = command
         self._environment = {"BUS_AUTH": "off", **os.environ, **environment, "PYTHONPATH": str(ROOT)}
         self._process: asyncio.subprocess.Process | None = None
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - open until the process ends
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
@@ -47,7 +50,7 @@ class Actor:
             start_new_session=True,
         )
         try:
-            await self._heard(READY)  # its first line says that it is ready
+            await self._heard(READY)  # its first line reports that it is ready
         except BaseException:
             await self.stop()
             raise
@@ -58,26 +61,26 @@ class Actor:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self._running.pid
 
     @property
     def pids(self) -> list[int]:
-        """Itself and its children: a worker may fork."""
+        """The ids of the process and its children: a worker may fork."""
         return [self.pid, *descendants(self.pid)]
 
     @property
     def _running(self) -> asyncio.subprocess.Process:
         if self._process is None:
-            raise RunFailed(f"{self.name} was not started")
+            raise RunFailed(f"{self.name} is not started")
         return self._process
 
     async def tell(self, verb: str, **words: object) -> dict[str, Any]:
-        """Give one order and wait for its result; `RunFailed` where it is an error."""
+        """Send one order and return its result; raise `RunFailed` if the result is an error."""
         line = " ".join([verb, *(f"{key}={value}" for key, value in words.items())])
         stdin = self._running.stdin
         if stdin is None:
-            raise RunFailed(f"{self.name} cannot be told anything")
+            raise RunFailed(f"{self.name} has no standard input")
         stdin.write(f"{line}\n".encode())
         await stdin.drain()
         return await self._heard(ANSWER)
@@ -85,39 +88,39 @@ class Actor:
     async def _heard(self, timeout: float) -> dict[str, Any]:
         stdout = self._running.stdout
         if stdout is None:
-            raise RunFailed(f"{self.name} cannot answer")
+            raise RunFailed(f"{self.name} has no standard output")
         try:
             line = await asyncio.wait_for(stdout.readline(), timeout)
         except TimeoutError:
-            raise RunFailed(f"{self.name}: no answer within {timeout:g} s{self._last()}") from None
+            raise RunFailed(f"{self.name} gave no answer in {timeout:g} s{self._last()}") from None
         if not line:
             raise RunFailed(f"{self.name} ended{self._last()}")
         try:
             result: dict[str, Any] = json.loads(line)
         except ValueError:
-            raise RunFailed(f"{self.name} said {line!r}") from None
+            raise RunFailed(f"{self.name} must answer with JSON, but wrote {line!r}") from None
         if "error" in result:
             raise RunFailed(f"{self.name}: {result['error']}{self._last()}")
         return result
 
     def _last(self) -> str:
-        """The end of what it wrote to its standard error."""
+        """Return the last lines of its standard error."""
         self._complaints.seek(0)
         lines = self._complaints.read().decode(errors="replace").strip().splitlines()
         return "\n  ".join(["", *lines[-12:]])
 
     async def stop(self) -> None:
-        """End it: it holds nothing worth keeping."""
+        """Kill the process: it has no state to save."""
         process = self._process
         if process is None or process.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its children, too
+            os.killpg(process.pid, signal.SIGKILL)  # the children too
         await process.wait()
 
 
 def descendants(pid: int) -> list[int]:
-    """Children and theirs, as Linux's /proc has them; empty elsewhere."""
+    """Return all descendants of a process; an empty list without Linux's /proc."""
     found: list[int] = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
@@ -127,7 +130,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def resident(pid: int) -> float:
-    """Megabytes (10^6 bytes) of memory in use by a process, as Linux's /proc has it; 0 elsewhere."""
+    """Return the resident megabytes (10^6 bytes) of a process; 0 without Linux's /proc."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE / 1e6
     except (OSError, IndexError):

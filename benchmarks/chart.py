@@ -1,4 +1,4 @@
-"""The chart: three works, a bar a peer, the range of the rounds as a whisker."""
+"""The chart: a panel for each workload, a bar for each peer, the range of rounds as a whisker."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,12 +18,13 @@ INK, OWN, OTHER = "#24292f", "#0b6e4f", "#9aa5b1"
 
 
 def draw(works: Works, names: Mapping[str, str], path: Path) -> None:
-    """Write the SVG; works that were not measured are left out."""
+    """Write the SVG; workloads that were not measured are left out."""
     shown = [work for work in SHOWN if works.get(work)]
     if not shown:
         return
     heights = [len(works[work]) + 1 for work in shown]
-    # The same figures give the same file: no date in it, and ids that do not change. White, so that it can be read on a dark page.
+    # The same figures must give the same file: it has no date, and its ids are fixed. The ground is
+    # white, because the text is dark and the page may be dark too.
     with mpl.rc_context({"svg.hashsalt": "trunkline", "font.size": 9, "text.color": INK, "xtick.color": INK, "ytick.color": INK}):
         figure = Figure(figsize=(8, 0.36 * sum(heights) + 0.5), layout="constrained", facecolor="white")
         panels = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -34,7 +35,7 @@ def draw(works: Works, names: Mapping[str, str], path: Path) -> None:
 
 
 def bars(panel: Any, works: Works, work: str, names: Mapping[str, str]) -> None:
-    """One panel; the longest bar is on top."""
+    """Draw one panel, with the longest bar on top."""
     found = {peer: spread for peer in works[work] if (spread := value(works, work, peer))}
     order = sorted(found, key=lambda peer: found[peer].median)
     medians = [found[peer].median for peer in order]

@@ -1,4 +1,4 @@
-"""What is switched on, for each work and each peer: a figure means nothing without it."""
+"""The configuration of each peer in each workload, without which a figure means nothing."""
 
 from benchmarks.peers import AIO_PIKA, CELERY, FASTSTREAM, NAMEKO, ON_FASTSTREAM, OURS, PLAIN, SIGNED, TASKIQ, C
 
@@ -16,54 +16,64 @@ TITLES = {
     "rpc-workers1": "RPC, 100 in flight, 1 worker process",
     "rpc-workers2": "RPC, 100 in flight, 2 worker processes",
     "rpc-workers4": "RPC, 100 in flight, 4 worker processes",
-    "nap-workers1": "a handler that waits 10 ms, 4 at a time, 1 worker process",
-    "nap-workers2": "the same, 2 worker processes",
-    "nap-workers4": "the same, 4 worker processes",
+    "nap-workers1": "A handler that waits 10 ms, 4 at a time, 1 worker process",
+    "nap-workers2": "A handler that waits 10 ms, 4 at a time, 2 worker processes",
+    "nap-workers4": "A handler that waits 10 ms, 4 at a time, 4 worker processes",
     "latency25": "RPC at 25 % of the peak, open loop",
     "latency50": "RPC at 50 % of the peak, open loop",
     "latency75": "RPC at 75 % of the peak, open loop",
-    "waiting0": "Consume with ack, 10,000 messages pass an empty queue",
+    "waiting0": "Consume with ack, 10,000 messages pass through an empty queue",
     "waiting1000000": "Consume with ack, 1,000,000 wait",
 }
 FULL = "validation, correlation and trace headers, deadline, logging at info"
+REPLIED = "ack after the reply, mandatory, no confirm (the reply is the confirm)"
+SECURED = "with `BUS_AUTH=on`. Tokens (Ed25519) both ways, cached once checked; rights from grants"
+DIRECT = "Direct reply-to, classic queue, prefetch 200, ack, no confirms"
+LOCKED = "Its `request` has one call in flight for each broker object"
+SUBSCRIBER = "One connection, and FastStream's subscriber for each queue"
+EARLY = "early ack (its default), thread pool, log level warning"
+HANDLED = "prefetch 200, ack after the handler"
+PROVEN = "as Trunkline with `BUS_AUTH=on`. Each event has a proof of its own (Ed25519)"
+QUEUES = "one quorum queue for each subscription"
+FANNED = "one quorum queue and channel for each subscription, prefetch 200, confirms, one process"
 RPC = {
-    OURS: f"{FULL}; classic queue, prefetch 200, ack after the reply, mandatory, no confirm (the reply is it)",
-    SIGNED: "as above, and `BUS_AUTH=on`: both ways a token (Ed25519), which is looked up once it was checked; rights by grants",
+    OURS: f"{FULL}. Classic queue, prefetch 200, {REPLIED}",
+    SIGNED: f"as Trunkline {SECURED}",
     PLAIN: "as Trunkline on aio-pika's plain path (`BUS_FASTLANE=off`)",
-    ON_FASTSTREAM: "the same service and client on a FastStream broker each: one connection, and FastStream's subscriber for each queue",
-    AIO_PIKA: "validation, correlation id, a timeout; direct reply-to, classic queue, prefetch 200, ack, no confirms; no logging",
-    FASTSTREAM: "validation, correlation id; its `request`: one in flight for a broker object; prefetch 200, ack, no confirms; logger off",
-    CELERY: "validation (`pydantic=True`); backend `rpc`, transient, prefetch 200, early ack (its default), thread pool; log level warning",
-    NAMEKO: "validation; JSON serializer, 200 workers, prefetch 200, ack, eventlet; no logging",
-    C: "none: bytes are echoed; direct reply-to, classic queue, prefetch 200, ack, no confirms; replies checked by id and size",
+    ON_FASTSTREAM: f"as Trunkline, client and service each on a FastStream broker. {SUBSCRIBER}",
+    AIO_PIKA: f"validation, correlation id, a timeout. {DIRECT}; no logging",
+    FASTSTREAM: f"validation, correlation id. {LOCKED}; prefetch 200, ack, no confirms, logger off",
+    CELERY: f"validation (`pydantic=True`). Backend `rpc`, transient, prefetch 200, {EARLY}",
+    NAMEKO: "validation. JSON serializer, 200 workers, prefetch 200, ack, eventlet, no logging",
+    C: f"no validation (bytes are echoed). {DIRECT}; replies are checked by id and size",
 }
 PUBLISH = {
-    OURS: f"{FULL}; topic exchange, persistent, confirm awaited",
-    SIGNED: "as above, and `BUS_AUTH=on`: each event with a proof of its own (Ed25519)",
+    OURS: f"{FULL}. Topic exchange, persistent, confirm awaited",
+    SIGNED: PROVEN,
     PLAIN: "as Trunkline on aio-pika's plain path",
-    ON_FASTSTREAM: "as above on a FastStream broker",
-    AIO_PIKA: "validation; default exchange, persistent, confirm awaited",
-    FASTSTREAM: "validation; default exchange, persistent, confirm awaited",
-    C: "none; default exchange, persistent, confirms counted",
+    ON_FASTSTREAM: "as Trunkline on a FastStream broker",
+    AIO_PIKA: "validation. Default exchange, persistent, confirm awaited",
+    FASTSTREAM: "validation. Default exchange, persistent, confirm awaited",
+    C: "no validation. Default exchange, persistent, confirms counted",
 }
 CONSUME = {
-    OURS: f"{FULL}; a task a message, settlement (retry or dead letter), prefetch 200, ack after the handler",
-    SIGNED: "as above, and each proof checked before the handler; rights by grants",
+    OURS: f"{FULL}. One task for each message, settlement (retry or dead letter), {HANDLED}",
+    SIGNED: "as Trunkline, and each proof is checked before the handler; rights from grants",
     PLAIN: "as Trunkline on aio-pika's plain path",
-    ON_FASTSTREAM: "as above on a FastStream broker",
-    AIO_PIKA: "validation; a task a message, prefetch 200, ack after the handler",
-    FASTSTREAM: "validation; prefetch 200, ack after the handler; logger off",
-    C: "none; prefetch 200, ack at once",
+    ON_FASTSTREAM: "as Trunkline on a FastStream broker",
+    AIO_PIKA: f"validation. One task for each message, {HANDLED}",
+    FASTSTREAM: "validation. Prefetch 200, ack after the handler, logger off",
+    C: "no validation. Prefetch 200, ack at once",
 }
 FANOUT = {
-    OURS: f"{FULL}; topic exchange, a quorum queue a subscription, prefetch 200, confirms, all subscriptions in one process",
-    SIGNED: "as above, and `BUS_AUTH=on`: each event with a proof of its own (Ed25519), which each subscription checks",
-    AIO_PIKA: "validation; fanout exchange, a quorum queue and channel a subscription, prefetch 200, confirms, one process",
-    FASTSTREAM: "validation; fanout exchange, a quorum queue and channel a subscription, prefetch 200, confirms, one process; logger off",
+    OURS: f"{FULL}. Topic exchange, {QUEUES}, prefetch 200, confirms, one process",
+    SIGNED: f"{PROVEN}, which each subscription checks",
+    AIO_PIKA: f"validation. Fanout exchange, {FANNED}",
+    FASTSTREAM: f"validation. Fanout exchange, {FANNED}, logger off",
 }
 JOBS = {
-    OURS: f"{FULL}; confirm, ack after the handler, and the result goes back to the submitter's handle",
-    TASKIQ: "validation; confirm, ack after the handler, no result backend",
+    OURS: f"{FULL}. Confirm, ack after the handler, result sent to the submitter's handle",
+    TASKIQ: "validation. Confirm, ack after the handler, no result backend",
 }
 GROUPS = {
     "rpc": RPC, "nap": RPC, "latency": RPC, "publish": PUBLISH, "consume": CONSUME, "waiting": CONSUME, "fanout": FANOUT, "jobs": JOBS,
@@ -71,6 +81,6 @@ GROUPS = {
 
 
 def condition(work: str, peer: str) -> str:
-    """In one line."""
+    """Return the configuration of a peer in a workload, in one line."""
     group = next(found for prefix, found in GROUPS.items() if work.startswith(prefix))
     return group.get(peer, "")

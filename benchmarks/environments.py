@@ -1,4 +1,7 @@
-"""Where peers run that are not installed beside the bus: a virtual environment each, and a C program, in a cache that git ignores."""
+"""Environments of peers that are not installed beside the bus.
+
+Each has a virtual environment, and the C program is compiled; both are in a cache that git ignores.
+"""
 
 import shutil
 import subprocess
@@ -10,25 +13,25 @@ __all__ = ["Absent", "compiled", "installed"]
 
 CACHE = Path(__file__).parent / ".cache"
 INSTALL = 300
-"""Seconds for the installation of one peer."""
+"""Seconds that the installation of one peer may take."""
 
 
 @dataclass(frozen=True)
 class Absent(Exception):
-    """A peer cannot be had here, and why; a note in the report."""
+    """The absence of a peer on this machine, with the reason; it becomes a note in the report."""
 
     why: str
 
 
 def cache() -> Path:
-    """The directory, which tells git to ignore it."""
+    """Return the directory of the cache, which git ignores."""
     CACHE.mkdir(exist_ok=True)
     (CACHE / ".gitignore").write_text("*\n", encoding="ascii")
     return CACHE
 
 
 def installed(name: str, requirements: tuple[str, ...]) -> str:
-    """The Python of an environment with these; made the first time. `Absent` where that fails."""
+    """Return the Python of an environment with these, created on first use, or raise `Absent`."""
     home = cache() / name
     python, stamp, wanted = home / "bin" / "python", home / ".installed", "\n".join(requirements)
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
@@ -47,14 +50,17 @@ def installed(name: str, requirements: tuple[str, ...]) -> str:
 
 
 def compiled(source: Path) -> str:
-    """The C program, compiled when its source is newer; `Absent` where there is no compiler or no librabbitmq."""
+    """Return the C program, compiled if its source is newer.
+
+    Raise `Absent` if the compiler or librabbitmq is missing.
+    """
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
-        raise Absent("no C compiler is here (Debian, Ubuntu: apt-get install gcc librabbitmq-dev)")
+        raise Absent("no C compiler (Debian, Ubuntu: apt-get install gcc librabbitmq-dev)")
     program = cache() / source.stem
     if program.exists() and program.stat().st_mtime > source.stat().st_mtime:
         return str(program)
     done = subprocess.run([compiler, "-O2", "-o", str(program), str(source), "-lrabbitmq"], capture_output=True, check=False, timeout=60)
     if done.returncode:
-        raise Absent("librabbitmq's headers are not here (Debian, Ubuntu: apt-get install librabbitmq-dev)")
+        raise Absent("no headers of librabbitmq (Debian, Ubuntu: apt-get install librabbitmq-dev)")
     return str(program)

@@ -1,4 +1,4 @@
-"""Where the figures come from: the machine, the versions, the day."""
+"""The origin of the figures: machine, versions and date."""
 
 import datetime as dt
 import json
@@ -19,7 +19,7 @@ ASK = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version
 
 
 def described() -> dict[str, object]:
-    """The machine, without its name."""
+    """Describe the machine, without its name."""
     return {
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -32,7 +32,7 @@ def described() -> dict[str, object]:
 
 
 def processor() -> str:
-    """Its name as Linux has it."""
+    """Return the processor's name from Linux, or from `platform`."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -41,12 +41,12 @@ def processor() -> str:
 
 
 def peer_versions(peers: Mapping[str, Peer]) -> dict[str, str]:
-    """Such as `celery 5.7.0, kombu 5.7.0`, asked of each peer's own environment."""
+    """Return the versions in each peer's own environment, such as `celery 5.7.0, kombu 5.7.0`."""
     return {peer.title: versions_of(peer) for peer in peers.values() if peer.versions or peer.key == OURS}
 
 
 def versions_of(peer: Peer) -> str:
-    """As `peer_versions`, of one."""
+    """Return the versions of one peer."""
     if peer.key == OURS:
         return f"{version('trunkline')}, commit {commit()}, on aio-pika {version('aio-pika')}"
     command = [peer.interpreter() if peer.packages else sys.executable, "-c", ASK, *peer.versions]
@@ -57,7 +57,7 @@ def versions_of(peer: Peer) -> str:
 
 
 def commit() -> str:
-    """The checkout's, with `+` where the bus's files are changed."""
+    """Return the commit of the checkout, with `+` if files of the bus are changed."""
     try:
         head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=ROOT)  # noqa: S607
         changes = subprocess.run(["git", "status", "--porcelain", "--", "bus"], capture_output=True, text=True, check=True, cwd=ROOT)  # noqa: S607
@@ -67,12 +67,15 @@ def commit() -> str:
 
 
 def today() -> str:
-    """ISO 8601, UTC."""
+    """Return the date in UTC, as ISO 8601."""
     return dt.datetime.now(dt.UTC).date().isoformat()
 
 
 def busy_cores() -> float:
-    """Seconds of processor time that this machine has spent on anything, what its host withheld included; 0 without Linux's /proc."""
+    """Return the processor seconds that this machine has used, or its host has withheld.
+
+    The result is 0 without Linux's /proc.
+    """
     try:
         words = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
     except OSError:

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md, wholly from the figures of one run."""
+"""The page docs/benchmarks.md, generated from the figures of one run."""
 
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,55 +11,66 @@ from benchmarks.report import TARGETS, Spread, Works, cpu, ratio, value
 __all__ = ["lines", "page", "targets"]
 
 WAITING = 1_000_000
-"""Messages that are to wait in the work about them."""
+"""Messages that should wait in the workload `waiting1000000`."""
 HEAD = """# Benchmarks
 
-Made by `make bench`; do not edit. All of it is from one run, {rounds}, on {date}.
+`make bench` writes this page; do not edit it.
+All figures are from one run on {date}, with {rounds}.
 
-{machine}. RabbitMQ {rabbitmq}, {broker}, everything on this one machine: clients, servers and the broker share its cores.
+The machine: {machine}.
+The broker: RabbitMQ {rabbitmq}, {broker}.
+Clients, servers and the broker ran on this one machine and shared its cores.
 {others}
 
-![Messages a second, by work and peer](benchmarks.svg)
+![Messages per second, by workload and peer](benchmarks.svg)
 
-## What was to be reached
+## Targets
 
-Ratios within this run: the median of the ratios of each round.
+A figure without a unit is a ratio within this run: the median of the ratios of the rounds.
 """
 READ = """## How to read it
 
-- **One run, in turns.** In each round everybody has a turn of a second or so, one after another (A B C A B C …), so that
-  a busy minute of the machine meets all of them. A rate is the median of the rounds, with the lowest and highest
-  beside it. A ratio is the median of the ratios within each round, and so is not the quotient of two medians.
-- **CPU µs** is processor time for each message, by the processes' own CPU clocks (what `getrusage` adds up). It hardly
-  depends on who else is busy on the machine; rates do. The broker's is that of the node's process.
-- **The same work.** A JSON body of 300 bytes, one pydantic model, validated by the receiver of each message, requests
-  and replies; the sender builds it through the model, too. A reply that is wrong or missing fails the run, and so does a
-  message that is consumed twice or not at all. Client and server are processes of their own, warm before round 1.
-- **Latency** at a share of the peak is measured in an open loop: requests leave at fixed times, however long the answers
-  take, and each one's latency counts from when it was due. Slow answers cannot slow the questions down (no coordinated
-  omission). The rate is a share of the peak of the one that is measured, taken a few seconds before.
-- **Memory** is the most resident memory of a fresh consumer process: once while messages pass an empty queue, once while it
-  consumes from a queue in which our publisher left the others. The peers read the same messages of the same queue.
+- **One run, in turns.** In each round every peer has a turn of about a second, one after another
+  (A B C A B C …). A busy minute of the machine therefore affects all peers. A rate is the median
+  of the rounds, with the lowest and highest beside it. A ratio is the median of the ratios within
+  each round, and not the quotient of two medians.
+- **CPU µs** is processor time for each message, from the CPU clocks of the processes (the sum that
+  `getrusage` reports). It hardly depends on other load on the machine; rates do. The broker's value
+  is that of the node's process.
+- **The same message.** Each message is a JSON body of 300 bytes and one pydantic model. The
+  receiver validates every message, requests and replies; the sender builds it with the model, too.
+  A wrong or missing reply fails the run. A message that is consumed twice or not at all fails it,
+  too. Client and server are separate processes, warm before round 1.
+- **Latency** at a share of the peak is measured in an open loop. Requests leave at fixed times,
+  independent of the answers, and each latency counts from the time at which the request was due.
+  Slow answers cannot delay later requests (no coordinated omission). The rate is a share of the
+  peer's own peak, measured a few seconds before.
+- **Memory** is the peak resident memory of a fresh consumer process. It is measured once while
+  messages pass through an empty queue. It is measured again with a queue that Trunkline's publisher
+  has filled. The peers consume the same messages from the same queue.
 
 ## What it does not measure
 
-A network, a cluster, TLS, other message sizes, handlers that do something, brokers under an alarm, or days of running. The
-peers can be tuned in ways that we do not know; each has the settings named above. The C programs check nothing and decode
-nothing: they show what the broker leaves, and nobody should write services like that.
+The figures do not cover a network, a cluster, TLS or other message sizes.
+They do not cover handlers that do work, brokers under an alarm, or days of running.
+The peers may have faster settings that we do not know; each runs with the settings named above.
+The C programs check nothing and decode nothing.
+They show the limit that the broker sets, and are not a model for a service.
 
-The figures of each round: [benchmarks.json](benchmarks.json). Again: `make bench`, or `make bench ARGS=--quick` (two minutes;
-writes no page), or `make bench ARGS="--only rpc"`.
+[benchmarks.json](benchmarks.json) has the figures of each round.
+Run the benchmarks again with `make bench`, or with `make bench ARGS="--only rpc"`.
+`make bench ARGS=--quick` takes two minutes and writes no page.
 """
 
 
 def page(run: Mapping[str, Any]) -> str:
-    """The whole page from what `benchmarks.json` holds."""
+    """Return the whole page for the content of `benchmarks.json`."""
     machine, works, names = run["machine"], run["works"], run["names"]
     described = (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}, Python {machine['python']}"
     )
     head = HEAD.format(
-        rounds=f"{run['rounds']} rounds of the headline works",
+        rounds=f"{run['rounds']} rounds of the headline workloads",
         date=run["date"],
         machine=described,
         rabbitmq=run["rabbitmq"],
@@ -71,19 +82,20 @@ def page(run: Mapping[str, Any]) -> str:
 
 
 def others(works: Works) -> str:
-    """How quiet the machine was."""
+    """Return a sentence about the load of other programs."""
     seen = [sample["others"] for by in works.values() for rounds in by.values() for sample in rounds if "others" in sample]
     if not seen:
-        return "How busy the machine was with others is not known."
+        return "The load of other programs on the machine is unknown."
     return (
-        f"Other programs on it used {max(0.0, statistics.median(seen)):.1f} cores meanwhile (median of the rounds; "
-        f"at most {max(seen):.1f}): rates would be higher on a machine that does nothing else."
+        f"Other programs used {max(0.0, statistics.median(seen)):.1f} cores in the median round, "
+        f"and at most {max(seen):.1f}.\nRates would be higher on a machine that does nothing else."
     )
 
 
 def targets(works: Works) -> Iterator[str]:
-    """The table of what was to be reached, and whether it was."""
-    yield from ("| work, full stack on | to reach | measured | rounds, min–max | |", "|---|---|---|---|---|")
+    """Yield the rows of the table of targets, with the results."""
+    yield "| workload, full stack | target | measured | min–max | |"
+    yield "|---|---|---|---|---|"
     for target in TARGETS:
         found = target.measured(works)
         verdict = {True: "reached", False: "**not reached**", None: "not measured"}[target.reached(works)]
@@ -94,13 +106,13 @@ def targets(works: Works) -> Iterator[str]:
 
 
 def fewer_waited(works: Works) -> str:
-    """Where the filling took too long, how many messages there were."""
+    """Return the number of waiting messages, if filling the queue took too long."""
     there = value(works, "waiting1000000", OURS, "waiting")
-    return f" (here {there.median:,.0f})" if there and there.median < WAITING else ""
+    return f" (in this run {there.median:,.0f})" if there and there.median < WAITING else ""
 
 
 def sections(works: Works, names: Mapping[str, str]) -> Iterator[str]:
-    """Everything that was measured."""
+    """Yield a section for each group of workloads that was measured."""
     for group, title in GROUPS.items():
         measured = [work for work in works if work.startswith(group)]
         if not measured:
@@ -112,13 +124,14 @@ def sections(works: Works, names: Mapping[str, str]) -> Iterator[str]:
 
 
 def messages(works: Works, work: str, names: Mapping[str, str]) -> Iterator[str]:
-    """Rates."""
+    """Yield a table of rates."""
     measured = cpu(works, work, next(iter(works[work]), ""))
     paired = any("p50" in sample for rounds in works[work].values() for sample in rounds)
     latency = ("p50 ms | p99 ms |", "---|---|") if paired else ("", "")
     yield f"### {TITLES[work]}"
     yield ""
-    yield f"| | a second | min–max | ours ÷ it | {latency[0]} CPU µs: {' / '.join(measured)} |"
+    side = " / ".join(measured)
+    yield f"| | per second | min–max | ours ÷ peer | {latency[0]} CPU µs: {side} |"
     yield f"|---|---|---|---|{latency[1]}---|"
     for peer in works[work]:
         rate, against = value(works, work, peer), ratio(works, work, OURS, peer)
@@ -131,19 +144,22 @@ def messages(works: Works, work: str, names: Mapping[str, str]) -> Iterator[str]
 
 
 def percentiles(works: Works, work: str, names: Mapping[str, str]) -> Iterator[str]:
-    """Latency at a fixed rate."""
-    yield from (f"### {TITLES[work]}", "", "| | calls a second | p50 ms | p99 ms | p99.9 ms |", "|---|---|---|---|---|")
+    """Yield a table of latencies at a fixed rate."""
+    yield from (f"### {TITLES[work]}", "")
+    yield "| | calls per second | p50 ms | p99 ms | p99.9 ms |"
+    yield "|---|---|---|---|---|"
     for peer in works[work]:
         cells = [number(value(works, work, peer, name), 2) for name in ("p50", "p99", "p999")]
         yield f"| {names[peer]} | {number(value(works, work, peer), 0)} | {' | '.join(cells)} |"
 
 
 def memory(works: Works, work: str, names: Mapping[str, str]) -> Iterator[str]:
-    """Memory and cost, with nothing waiting and with a million."""
+    """Yield a table of memory and cost, with an empty queue or with a million messages."""
     waiting = next((sample["waiting"] for rounds in works[work].values() for sample in rounds if "waiting" in sample), 0)
     yield f"### {TITLES[work] if not waiting else f'Consume with ack, {waiting:,} wait'}"
     yield ""
-    yield "| | most resident MB | MB after a tenth of the time | a second | CPU µs: consumer / broker |"
+    sides = "consumer / broker"
+    yield f"| | peak resident MB | MB after 10 % of the time | per second | CPU µs: {sides} |"
     yield "|---|---|---|---|---|"
     for peer in works[work]:
         cells = [number(value(works, work, peer, name), digits) for name, digits in (("rss", 1), ("rss_early", 1), ("rate", 0))]
@@ -161,51 +177,51 @@ GROUPS = {
     "latency": "Latency below the peak",
     "waiting": "Memory and cost while messages wait",
 }
-"""Sections, by how the names of their works begin."""
+"""Titles of sections, by the prefix of their workloads' names."""
 TABLES: Mapping[str, Callable[[Works, str, Mapping[str, str]], Iterator[str]]] = {"latency": percentiles, "waiting": memory}
 
 
 def conditions(works: Works, work: str, names: Mapping[str, str]) -> Iterator[str]:
-    """What is switched on."""
-    yield from ("Switched on:", "")
+    """Yield the configuration of each peer."""
+    yield from ("Configuration:", "")
     for peer in works[work]:
         yield f"- {names[peer]}: {condition(work, peer)}"
     yield ""
 
 
 def used(works: Works, work: str, peer: str) -> str:
-    """By side, and together."""
+    """Return the CPU microseconds by side, and their sum."""
     found = cpu(works, work, peer)
     return f"{' / '.join(f'{each:,.0f}' for each in found.values())} = {sum(found.values()):,.0f}" if found else "–"
 
 
 def number(found: Spread | None, digits: int) -> str:
-    """A median."""
+    """Return a median as text."""
     return "–" if found is None else f"{found.median:,.{digits}f}"
 
 
 def low_high(found: Spread | None, digits: int = 0) -> str:
-    """A range."""
+    """Return a range as text."""
     return "–" if found is None else f"{found.low:,.{digits}f}–{found.high:,.{digits}f}"
 
 
 def versions(run: Mapping[str, Any]) -> Iterator[str]:
-    """Who was there."""
+    """Yield the section about versions."""
     yield from ("## Versions", "")
     yield from (f"- {title}: {written}" for title, written in run["versions"].items())
-    yield f"- pydantic {run['machine']['pydantic']} in all of them"
+    yield f"- all of them: pydantic {run['machine']['pydantic']}"
     yield ""
 
 
 def notes(run: Mapping[str, Any]) -> Iterator[str]:
-    """What was noticed, and who was missing."""
+    """Yield the section of notes and missing peers, if there are any."""
     found = [*run["notes"], *(f"{name} was not measured: {why}" for name, why in run["absent"].items())]
     if found:
-        yield from ("## Notes of this run", "", *(f"- {note}" for note in found), "")
+        yield from ("## Notes on this run", "", *(f"- {note}" for note in found), "")
 
 
 def lines(works: Works, work: str, peers: Iterable[str], names: Mapping[str, str]) -> Iterator[str]:
-    """For a terminal."""
+    """Yield the results of a workload, a line for each peer, for a terminal."""
     for peer in peers:
         rate, against = value(works, work, peer), ratio(works, work, OURS, peer)
         beside = f"ours x{against.median:.2f}" if against and peer != OURS else ""

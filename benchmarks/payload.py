@@ -1,4 +1,7 @@
-"""The message that everybody sends: 300 bytes of JSON, one pydantic model. It imports pydantic only, as peers' environments have it."""
+"""The message that every peer sends: 300 bytes of JSON, one pydantic model.
+
+This module imports only pydantic, which is in the environment of every peer.
+"""
 
 from collections.abc import Iterator
 from itertools import count
@@ -8,14 +11,14 @@ from pydantic import BaseModel, ConfigDict
 __all__ = ["FIRST", "SIZE", "Payload", "fields", "numbers"]
 
 SIZE = 300
-"""Bytes of the JSON."""
+"""Bytes of the message as JSON."""
 FIRST = 10_000_000
-"""Numbers begin here, so that each has eight digits and every message the same size."""
-TEXT = "the patient reports no pain since the last visit, sleeps well and walks half an hour each day; "
+"""The first number: each number has eight digits, so every message has the same size."""
+TEXT = "the reader returns the novel after two weeks, borrows the next one and reads for an hour; "
 
 
 class Payload(BaseModel):
-    """As the bus's own messages: frozen, unknown fields ignored."""
+    """The message, configured like the bus's own: frozen, unknown fields ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False)
 
@@ -27,12 +30,12 @@ class Payload(BaseModel):
 
 
 def fields(number: int) -> dict[str, object]:
-    """What the message with this number contains, ready for the model."""
+    """Return the fields of the message with this number, as input for the model."""
     return {"number": number, "audio_url": "https://audio.example/1.wav", "language": "en", "seconds": 12.5, "text": FILLER}
 
 
 def numbers() -> Iterator[int]:
-    """Numbers for messages, each once in this process."""
+    """Return numbers for messages, each once in this process."""
     return count(FIRST)
 
 

@@ -1,4 +1,4 @@
-"""Who is measured, and how each is started."""
+"""The measured peers, and how each is started."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -17,30 +17,30 @@ OURS, SIGNED, PLAIN, ON_FASTSTREAM, AIO_PIKA, FASTSTREAM, CELERY, NAMEKO, TASKIQ
 ACTORS = Path(__file__).parent / "actors"
 PYDANTIC = "pydantic>=2.12,<3"
 Start = Callable[[str], list[str]]
-"""From a broker's URL to the command, to which the role is added."""
+"""A function from a broker's URL to the command, to which the role is added."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """One of those that are compared."""
+    """One of the compared programs."""
 
     key: str
     title: str
     module: str = ""
     service: str = "bench"
-    """How the names of its services begin, where it is the bus: with and without the fast lane are two."""
+    """The prefix of its services' names, if it is the bus: each variant needs names of its own."""
     packages: tuple[str, ...] = ()
-    """What is in its own environment; empty: this one."""
+    """The packages of its own environment; empty for this environment."""
     environment: Mapping[str, str] = field(default_factory=dict)
     versions: tuple[str, ...] = ()
-    """The distributions whose versions the report names."""
+    """The distributions of which the report names the versions."""
 
     def interpreter(self) -> str:
-        """The Python that runs it; `Absent` where it cannot be had."""
+        """Return the Python that runs it; raise `Absent` if it is not available."""
         return installed(self.key, self.packages) if self.packages else sys.executable
 
     def command(self, role: str, *more: str, url: str) -> list[str]:
-        """What starts it."""
+        """Return the command that starts it in a role."""
         if self.key == C:
             to = urlsplit(url)
             where = [to.hostname or "localhost", str(to.port or 5672)]
@@ -55,12 +55,12 @@ class Peer:
 
 
 def vhost(path: str) -> str:
-    """The virtual host that an AMQP URL's path names."""
+    """Return the virtual host in the path of an AMQP URL."""
     return unquote(path[1:]) or "/"
 
 
 def ours() -> tuple[Peer, ...]:
-    """The bus; with the fast lane and without it, where this checkout has one."""
+    """Return the variants of the bus, or only one if this checkout has no fast lane."""
     if "fastlane" not in Settings.model_fields:
         return (Peer(key=OURS, title="Trunkline", module="ours", versions=("aio-pika",)),)
     return (
@@ -99,7 +99,7 @@ PEERS = {
 
 
 def prepare(keys: set[str]) -> tuple[dict[str, Peer], dict[str, str]]:
-    """Those of them that can be had here, and for the others why not."""
+    """Return the peers that are available here, and the reasons for the others' absence."""
     here: dict[str, Peer] = {}
     absent: dict[str, str] = {}
     for key, peer in PEERS.items():

@@ -1,4 +1,4 @@
-"""Keys and grants for the row in which everything is signed and checked."""
+"""Keys and grants for the variant of the bus that signs and checks every message."""
 
 import tempfile
 from pathlib import Path
@@ -8,7 +8,7 @@ from bus.security.key_directory import KeyDirectory
 __all__ = ["ROLES", "Trust"]
 
 ROLES = {"ask": "asker", "consume": "sink", "subscribe": "many"}
-"""Who the actors of these roles are; all others are the service itself."""
+"""The service names of the actors in these roles; all others use the measured service's name."""
 FANOUT = ("signed-fanout1", "signed-fanout5", "signed-fanout20")
 SERVICES = ("asker", "sink", "many", "signed-rpc", "signed-flow", *FANOUT)
 GRANTS = """
@@ -29,16 +29,18 @@ consume = ["signed-fanout1.happened", "signed-fanout5.happened", "signed-fanout2
 
 
 class Trust:
-    """Ed25519 keys in a directory that goes with this object."""
+    """Ed25519 keys in a temporary directory that is deleted with this object."""
 
     def __init__(self) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="bench-keys-")
         self._keys = KeyDirectory(Path(self._directory.name))
         self._grants = Path(self._directory.name) / "grants.toml"
         self._grants.write_text(GRANTS, encoding="utf-8")
-        for service in SERVICES:  # all before the first starts: who meets a key that is not in the set looks again, but not at once
+        # All keys exist before the first service starts: for an unknown key a service reads the set
+        # again, but not at once.
+        for service in SERVICES:
             self._keys.new(service, f"{service}-1")
 
     def of(self, service: str) -> dict[str, str]:
-        """The environment of one service."""
+        """Return the environment variables of one service."""
         return {"BUS_KEY": str(self._keys.key_file(service)), "BUS_JWKS": str(self._keys.set_file), "BUS_GRANTS": str(self._grants)}

@@ -1,4 +1,4 @@
-"""Memory and cost of a consumer while nothing waits in its queue, and while a million messages do."""
+"""Memory and cost of a consumer with an empty queue, and with a million waiting messages."""
 
 import asyncio
 import time
@@ -13,28 +13,28 @@ __all__ = ["CONSUMED", "WAITING", "waiting"]
 
 WAITING = 1_000_000
 CONSUMED = 100_000
-"""Of those, by each."""
+"""Messages of those that each peer consumes."""
 EMPTY = 10_000
-"""Messages that pass an otherwise empty queue, for comparison."""
+"""Messages that pass through an otherwise empty queue, for comparison."""
 CHUNK = 25_000
 LIMIT = 40.0
-"""Seconds for each; who is slower consumes fewer."""
+"""Seconds for each peer; a slower peer consumes fewer messages."""
 FILLING = 150.0
-"""Seconds that the filling may take; what is there then is measured, and named."""
+"""Seconds for filling the queue; the run then measures with the messages that are there."""
 QUEUE = "sink.events.{service}.happened.v1"
-"""Our subscription's; the peers consume from the same queue."""
+"""The queue of Trunkline's subscription; the peers consume from the same queue."""
 WHO = (OURS, AIO_PIKA, FASTSTREAM)
 LOOK = 0.05
-"""Seconds between two looks at a process's memory."""
+"""Seconds between two samples of a process's memory."""
 
 
 async def waiting(run: Run) -> dict[str, Rounds]:
-    """Two works, one sample for each peer: `waiting0` and `waiting1000000`."""
+    """Measure `waiting0` and `waiting1000000`, with one sample for each peer."""
     empty: Rounds = {}
     full: Rounds = {}
     async with run.actor(run.peers[OURS], "publish") as source, run.actor(run.peers[OURS], "publish") as second:
         async with run.actor(run.peers[OURS], "consume"):
-            pass  # the queue is there now
+            pass  # the queue exists now
         for peer in run.who(WHO):
             empty[peer.key] = [await passing(run, peer, source)]
         there = await filled(run, [source, second])
@@ -49,23 +49,26 @@ async def waiting(run: Run) -> dict[str, Rounds]:
 
 
 def consumer(run: Run, peer: Peer) -> Actor:
-    """A fresh process on our subscription's queue."""
+    """Return a fresh process that consumes from the queue of Trunkline's subscription."""
     return (
         run.actor(peer, "consume") if peer.key == OURS else run.actor(peer, "consume", QUEUE.format(service=run.service(run.peers[OURS])))
     )
 
 
 async def passing(run: Run, peer: Peer, source: Actor) -> Sample:
-    """The consumer takes messages as they are published."""
+    """Measure a consumer while the messages are published."""
     async with consumer(run, peer) as sink, asyncio.TaskGroup() as group:
         coming = group.create_task(watched(sink, measured(run, sink, "consume", {"consumer": sink.pids}, count=EMPTY)))
-        await asyncio.sleep(0.5)  # it is there first
+        await asyncio.sleep(0.5)  # the consumer must be ready first
         await source.tell("publish", in_flight=200, count=EMPTY)
         return await coming
 
 
 async def watched(actor: Actor, work: Any) -> Sample:
-    """The work's sample with the most memory that the process had meanwhile, and what it had when a tenth of the time was over."""
+    """Return the workload's sample with the peak memory of the process.
+
+    The sample also has the memory after a tenth of the time.
+    """
     looks: list[float] = []
 
     async def look() -> None:
@@ -84,7 +87,7 @@ async def watched(actor: Actor, work: Any) -> Sample:
 
 
 async def filled(run: Run, sources: list[Actor]) -> int:
-    """Publish until a million wait, or time is up."""
+    """Publish until a million messages wait or the time is up, and return their number."""
     there, until = 0, time.monotonic() + FILLING
     while there < WAITING and time.monotonic() < until:
         sent = await asyncio.gather(*(source.tell("publish", in_flight=500, count=CHUNK) for source in sources))
@@ -92,5 +95,5 @@ async def filled(run: Run, sources: list[Actor]) -> int:
         if there % (4 * CHUNK) == 0:
             run.say(f"bench: waiting    {there:,} in the queue")
     if there < WAITING:
-        run.notes.append(f"Filling the queue took too long here: {there:,} messages waited instead of {WAITING:,}.")
+        run.notes.append(f"Filling the queue was slow: {there:,} messages waited, not {WAITING:,}.")
     return there

@@ -1,4 +1,4 @@
-"""The works: what is done in each round, everybody in turn, so that a busy minute of the machine meets all of them."""
+"""The workloads. The peers take turns in each round: a busy minute of the machine affects all."""
 
 import asyncio
 import statistics
@@ -34,10 +34,10 @@ __all__ = [
 
 Sample = dict[str, Any]
 Rounds = dict[str, list[Sample]]
-"""By peer, one sample a round."""
+"""Samples by peer, one for each round."""
 
 WARM_UP = 0.4
-"""Seconds; connections, caches and code paths are warm before the first round."""
+"""Seconds of warm-up for connections, caches and code paths before the first round."""
 RPC = (OURS, SIGNED, PLAIN, ON_FASTSTREAM, AIO_PIKA, FASTSTREAM, CELERY, NAMEKO, C)
 FLOW = (OURS, SIGNED, PLAIN, ON_FASTSTREAM, AIO_PIKA, FASTSTREAM, C)
 FANOUT = (OURS, SIGNED, AIO_PIKA, FASTSTREAM)
@@ -46,58 +46,64 @@ SCALING = (OURS, AIO_PIKA)
 SUBSCRIBERS = (1, 5, 20)
 WORKERS = (1, 2, 4)
 SHARES = (25, 50, 75)
-"""Percent of the peak."""
+"""Loads in percent of the peak."""
 BUSY = 0.3
-"""Cores."""
+"""Cores used by other programs, above which the progress line shows them."""
 PUBLISHERS = 200
-"""Publishes in flight."""
+"""Publishes in flight at a time."""
 HEADLINE = 15
-"""Rounds of the works that have a ratio to reach: single pairs on a shared machine lie a third apart."""
+"""Rounds of the workloads with a target: on a shared machine single ratios differ by a third."""
 
 
 @dataclass(kw_only=True)
 class Run:
-    """One run: where, who, how long; and what was noticed."""
+    """One run: its broker, peers and duration, and its notes."""
 
     url: str
     broker: list[int]
-    """The broker's process, where it is of this machine."""
+    """The broker's processes, if this run started them."""
     peers: Mapping[str, Peer]
     quick: bool
     rounds: int | None = None
     scope: str = "bench"
-    """The work that is measured now."""
+    """The name of the current workload."""
     trust: Trust = field(default_factory=Trust)
-    """Who the signed services are."""
+    """The keys and grants of the signed services."""
     notes: list[str] = field(default_factory=list)
     say: Callable[[str], None] = print
 
     def times(self, full: int, quick: int = 2) -> int:
-        """How many rounds."""
+        """Return the number of rounds."""
         return self.rounds or (quick if self.quick else full)
 
     def long(self, seconds: float) -> float:
-        """How long a round is."""
+        """Return the seconds of a round."""
         return seconds * 0.5 if self.quick else seconds
 
     def who(self, wanted: Iterable[str]) -> list[Peer]:
-        """Those of the wanted who are here, in the order of turns."""
+        """Return the wanted peers that are available, in the order of their turns."""
         return [self.peers[key] for key in wanted if key in self.peers]
 
     def actor(self, peer: Peer, role: str, *more: str) -> Actor:
-        """One process of a peer."""
+        """Return one process of a peer, not started."""
         environment = {"BUS_URL": self.url, "BENCH_SERVICE": self.service(peer), **peer.environment}
         if peer.key == SIGNED:
             environment |= self.trust.of(ROLES.get(role, self.service(peer)))
         return Actor(f"{peer.title}, {role}", peer.command(role, *more, url=self.url), environment)
 
     def service(self, peer: Peer) -> str:
-        """Our service's name: another for each work, so that no event of one work reaches the subscriptions of another."""
+        """Return the name of the peer's service, which differs for each workload.
+
+        An event of one workload must not reach the subscriptions of another.
+        """
         return f"{peer.service}-{self.scope}"
 
     @asynccontextmanager
     async def cast(self, wanted: Iterable[str], *roles: tuple[str, ...]) -> AsyncIterator[dict[str, list[Actor]]]:
-        """The processes of everybody, by peer in the order of roles. A peer that does not start is a note; ours fails the run."""
+        """Yield the running processes of each peer, in the order of the roles.
+
+        A peer that does not start becomes a note. If it is a variant of the bus, the run fails.
+        """
         async with AsyncExitStack() as stack:
 
             async def start(peer: Peer) -> list[Actor] | RunFailed:
@@ -112,14 +118,15 @@ class Run:
             everybody = self.who(wanted)
             for peer, started in zip(everybody, await asyncio.gather(*map(start, everybody)), strict=True):
                 if isinstance(started, RunFailed):
-                    self.notes.append(f"{peer.title} did not start, and was left out: {str(started).splitlines()[-1].strip()[:160]}")
+                    why = str(started).splitlines()[-1].strip()[:160]
+                    self.notes.append(f"{peer.title} did not start and was left out: {why}")
                 else:
                     present[peer.key] = started
             yield present
 
 
 def sides(result: Mapping[str, Any], groups: Mapping[str, list[int]], count: int) -> dict[str, float]:
-    """CPU microseconds a message, by side."""
+    """Return the CPU microseconds for each message, by side."""
     used, at = {}, 0
     for name, pids in groups.items():
         used[name] = sum(result["cpu"][at : at + len(pids)]) / count * 1e6
@@ -128,21 +135,21 @@ def sides(result: Mapping[str, Any], groups: Mapping[str, list[int]], count: int
 
 
 async def measured(run: Run, teller: Actor, verb: str, groups: dict[str, list[int]], **words: object) -> Sample:
-    """One order whose result is rates, latencies and CPU."""
+    """Send one order, and return its rate, latencies and CPU."""
     groups = {**groups, "broker": run.broker}
     watch = ",".join(str(pid) for pids in groups.values() for pid in pids)
     before, busy = time.monotonic(), busy_cores()
     result = await teller.tell(verb, **words, watch=watch)
     others = (busy_cores() - busy - sum(result["cpu"])) / (time.monotonic() - before)
     if not result["count"]:
-        raise RunFailed(f"{teller.name} did nothing in its round")
+        raise RunFailed(f"{teller.name} processed no message in its round")
     used = sides(result, groups, result["count"])
     return {**result, "rate": result["count"] / result["seconds"], "cpu": used, "others": others}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Closed:
-    """A work of callers that each wait for their answer."""
+    """A workload of callers that each wait for their answer."""
 
     in_flight: int
     seconds: float
@@ -152,7 +159,7 @@ CLOSED = {"rpc1": Closed(in_flight=1, seconds=0.7), "rpc100": Closed(in_flight=1
 
 
 async def closed(run: Run, only: Iterable[str]) -> dict[str, Rounds]:
-    """RPC: by work, then by peer."""
+    """Measure RPC, and return the rounds by workload and peer."""
     works = {key: work for key, work in CLOSED.items() if key in only}
     async with run.cast(RPC, ("serve",), ("ask",)) as present:
         for _, client in present.values():
@@ -170,24 +177,28 @@ async def closed(run: Run, only: Iterable[str]) -> dict[str, Rounds]:
 
 
 def tell(run: Run, work: str, number: int, rounds: Rounds) -> None:
-    """One line a round, for who looks on."""
+    """Print one line of progress for a round."""
     rates = "  ".join(f"{peer} {s[-1]['rate']:,.0f}/s{busy(s[-1])}" for peer, s in rounds.items() if s)
     run.say(f"bench: {work:10} round {number + 1}: {rates}")
 
 
 def busy(sample: Sample) -> str:
-    """How many cores others used meanwhile, where that matters."""
-    return f" ({sample['others']:.1f} cores busy with others)" if sample.get("others", 0) > BUSY else ""
+    """Return the number of cores that other programs used, if it is large."""
+    others = sample.get("others", 0)
+    return f" ({others:.1f} cores busy with other programs)" if others > BUSY else ""
 
 
 def same(peer: str, sent: Mapping[str, Any], came: Mapping[str, Any], times: int = 1) -> None:
-    """Each message came, and came once; C's bodies have no numbers, and are counted."""
+    """Raise `RunFailed` unless each message arrived once; the C program only counts messages."""
     if "sum" in sent and "sum" in came and sent["sum"] * times != came["sum"]:
-        raise RunFailed(f"{peer}: what was consumed is not what was published")
+        raise RunFailed(f"{peer}: the consumed messages differ from the published ones")
 
 
 async def flow(run: Run) -> dict[str, Rounds]:
-    """Publish with confirm for a second into an empty quorum queue, then consume what waits there; two works."""
+    """Publish with confirm into an empty quorum queue for a second, then consume the messages.
+
+    The two steps are two workloads.
+    """
     seconds, found = run.long(1.0), {"publish": Rounds(), "consume": Rounds()}
     async with run.cast(FLOW, ("consume",), ("publish",)) as present:
 
@@ -211,7 +222,10 @@ async def flow(run: Run) -> dict[str, Rounds]:
 
 
 async def through(run: Run, actors: list[Actor], verb: str, *, times: int, count: int) -> Sample:
-    """Publish `count` and wait until all of them were handled `times` times; the rate is that of messages published."""
+    """Publish `count` messages and wait until all of them were handled `times` times.
+
+    The rate is that of the published messages.
+    """
     sink, source = actors
     groups = {"publisher": source.pids, "consumer": sink.pids, "broker": run.broker}
     await sink.tell("expect", count=count * times, watch=",".join(str(pid) for pids in groups.values() for pid in pids))
@@ -223,7 +237,10 @@ async def through(run: Run, actors: list[Actor], verb: str, *, times: int, count
 
 
 async def between(run: Run, work: str, present: Mapping[str, list[Actor]], verbs: Mapping[str, str], *, times: int = 1) -> Rounds:
-    """Rounds of `through`, each as long for everybody: a warm-up says how many messages that is."""
+    """Repeat `through`, with rounds of the same duration for all peers.
+
+    A warm-up determines the number of messages of each peer.
+    """
     seconds, counts, found = run.long(1.0), {}, {peer: list[Sample]() for peer in present}
     for peer, actors in present.items():
         first = await through(run, actors, verbs.get(peer, "publish"), times=times, count=max(100, 2000 // times))
@@ -236,7 +253,7 @@ async def between(run: Run, work: str, present: Mapping[str, list[Actor]], verbs
 
 
 async def fanout(run: Run) -> dict[str, Rounds]:
-    """An event for 1, 5 and 20 subscriptions, from the first publish to the last handling."""
+    """Measure events with 1, 5 and 20 subscriptions, from first publish to last handling."""
     verbs = {AIO_PIKA: "fanout", FASTSTREAM: "fanout"}
     found: dict[str, Rounds] = {}
     for number in (1, 20) if run.quick else SUBSCRIBERS:
@@ -247,13 +264,16 @@ async def fanout(run: Run) -> dict[str, Rounds]:
 
 
 async def jobs(run: Run) -> dict[str, Rounds]:
-    """Jobs, from the first submit to the last one done."""
+    """Measure jobs, from the first submit to the last completion."""
     async with run.cast(JOBS, ("work",), ("publish",)) as present:
         return {"jobs": await between(run, "jobs", present, {OURS: "submit", TASKIQ: "submit"})}
 
 
 async def scaling(run: Run) -> dict[str, Rounds]:
-    """Worker processes 1, 2, 4 on one queue, one client: an echo, and a handler that waits 10 ms, four at a time in each."""
+    """Measure 1, 2 and 4 worker processes on one queue, with one client.
+
+    The handlers are an echo, and one that waits 10 ms, four at a time in each process.
+    """
     found: dict[str, Rounds] = {}
     for workers in (1, 4) if run.quick else WORKERS:
         async with run.cast(SCALING, *[("serve",)] * workers, ("ask",)) as present:
@@ -270,7 +290,10 @@ async def scaling(run: Run) -> dict[str, Rounds]:
 
 
 async def latency(run: Run) -> dict[str, Rounds]:
-    """Percentiles at 25, 50 and 75 percent of each one's own peak, which is measured just before, paced."""
+    """Measure percentiles at 25, 50 and 75 percent of each peer's own peak, in an open loop.
+
+    The peak is measured just before.
+    """
     shares = (25, 75) if run.quick else SHARES
     async with run.cast(SCALING, ("serve",), ("ask",)) as present:
         peaks: dict[str, list[float]] = {peer: [] for peer in present}

@@ -2,7 +2,8 @@
 
 usage: python scripts/api_reference.py > docs/reference/api.md
 
-The source is parsed and not imported, so that the page shows what was written, and is the same on every version of Python.
+The script parses the source and does not import it: the page shows the text as it is written, on
+every version of Python.
 """
 
 import ast
@@ -83,26 +84,26 @@ INNER = {
     *("MemoryBroker.unblocked", "MemoryBroker.blocked", "MemoryTransport.connection", "MemoryTransport.close"),
     *("VirtualLoop.time", "VirtualLoop.run_in_executor", "VirtualLoop.shutdown_default_executor"),
 }
-"""Methods that are the bus's own, or are described where they are promised (the port)."""
+"""Methods for internal use, and methods that the port describes."""
 
 SAID_ELSEWHERE = {
     "Bus.request": ("bus.runtime.client", "Client.request"),
     "Bus.publish": ("bus.runtime.client", "Client.publish"),
     "Bus.submit": ("bus.runtime.client", "Client.submit"),
 }
-"""What only hands on, and where what it does is said."""
+"""Methods that only delegate, and the methods with their descriptions."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = (part for title, names in SECTIONS.items() for part in section(title, names))
     return "\n\n".join([PREFACE, *filter(None, parts)]) + "\n"
 
 
 def section(title: str, names: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
-    """A heading, and what is below it."""
+    """Yield a heading and the text below it."""
     yield f"## {title}"
     for module, wanted in names.items():
         known = definitions(source(module))
@@ -111,12 +112,12 @@ def section(title: str, names: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
 
 
 def definitions(path: Path) -> dict[str, tuple[ast.stmt, str]]:
-    """What a module defines at its top level, and what is said of it."""
+    """Return the top-level definitions of a module, each with its docstring."""
     return {name: (node, said) for name, node, said in with_docs(ast.parse(path.read_text(encoding="utf-8")).body)}
 
 
 def said_of(module: str, path: str) -> str:
-    """The docstring of a function, or of a method by `Class.method`."""
+    """Return the docstring of a function, or of a method by `Class.method`."""
     owner, _, member = path.partition(".")
     node, said = definitions(source(module))[owner]
     if not member or not isinstance(node, ast.ClassDef):
@@ -125,12 +126,12 @@ def said_of(module: str, path: str) -> str:
 
 
 def source(module: str) -> Path:
-    """Where a module's source is."""
+    """Return the path of a module's source."""
     return ROOT / f"{module.replace('.', '/')}.py"
 
 
 def with_docs(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt, str]]:
-    """Each definition with its docstring; that of a variable stands below it."""
+    """Yield each definition with its docstring; that of a variable is below it."""
     for node, below in zip(body, [*body[1:], ast.Pass()], strict=True):
         match node:
             case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
@@ -142,7 +143,7 @@ def with_docs(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt, str]]:
 
 
 def described(name: str, module: str, node: ast.stmt, said: str) -> Iterator[str]:
-    """A public name."""
+    """Yield the parts that describe a public name."""
     yield f"### {name}"
     if isinstance(node, ast.ClassDef):
         yield from class_described(name, module, node, said)
@@ -155,7 +156,7 @@ def described(name: str, module: str, node: ast.stmt, said: str) -> Iterator[str
 
 
 def home(name: str, module: str) -> str:
-    """Where its users import it from."""
+    """Return the module from which users import the name."""
     return next((each for each in ("bus", "bus.testing") if name in exported(each)), module)
 
 
@@ -172,13 +173,13 @@ def exported(module: str) -> tuple[str, ...]:
 
 @cache
 def constants(module: str) -> Mapping[str, ast.expr]:
-    """Numbers and texts that a module gives names to: a signature shows what they are."""
+    """Return the constants of a module: a signature shows their values instead of their names."""
     named = {name: node.value for name, (node, _) in definitions(source(module)).items() if isinstance(node, ast.Assign)}
     return {name: value for name, value in named.items() if isinstance(value, ast.Constant)}
 
 
 def class_described(name: str, module: str, node: ast.ClassDef, said: str) -> Iterator[str]:
-    """A class: how it is made, its fields, its methods."""
+    """Yield the parts that describe a class: its constructor, fields and methods."""
     known = constants(module)
     members = [(member, each, text) for member, each, text in with_docs(node.body) if f"{name}.{member}" not in INNER]
     made = next((each for member, each, _ in members if member == "__init__" and isinstance(each, Function)), None)
@@ -197,7 +198,7 @@ def class_described(name: str, module: str, node: ast.ClassDef, said: str) -> It
 
 
 def method(name: str, member: str, node: Function, said: str, known: Mapping[str, ast.expr]) -> Iterator[str]:
-    """A method or property."""
+    """Yield the parts that describe a method or property."""
     if member == "__aenter__":
         yield f"#### async with {name}"
         yield prose(said)
@@ -212,7 +213,7 @@ def method(name: str, member: str, node: Function, said: str, known: Mapping[str
 
 
 def table(fields: list[tuple[str, ast.AnnAssign, str]]) -> str:
-    """Fields with their types, defaults and meanings."""
+    """Return a table of fields with their types, defaults and meanings."""
     rows = ["| field | type | default | |", "|---|---|---|---|"]
     for name, node, said in fields:
         default = ast.unparse(node.value) if node.value else ""
@@ -222,7 +223,7 @@ def table(fields: list[tuple[str, ast.AnnAssign, str]]) -> str:
 
 
 def signature(name: str, node: Function, known: Mapping[str, ast.expr]) -> str:
-    """The head of a function without `self`, on one line where it fits."""
+    """Return the signature of a function without `self`, on one line if it fits."""
     before, after = kind(node)
     taken = list(parameters(node.args, known))
     line = f"{before}{name}({', '.join(taken)}){after}"
@@ -230,7 +231,7 @@ def signature(name: str, node: Function, known: Mapping[str, ast.expr]) -> str:
 
 
 def kind(node: Function) -> tuple[str, str]:
-    """What stands before a function's name and after its parameters."""
+    """Return the text before a function's name and the text after its parameters."""
     decorators = {ast.unparse(decorator) for decorator in node.decorator_list}
     if node.name == "__init__":
         return "class ", ""
@@ -243,7 +244,7 @@ def kind(node: Function) -> tuple[str, str]:
 
 
 def parameters(taken: ast.arguments, known: Mapping[str, ast.expr]) -> Iterator[str]:
-    """Each parameter with its type and default; only what our public functions have."""
+    """Yield each parameter with its type and default; only kinds that the public functions have."""
     plain = [*taken.posonlyargs, *taken.args]
     defaults = [None] * (len(plain) - len(taken.defaults)) + [*taken.defaults]
     yield from (parameter(each, default, known) for each, default in zip(plain, defaults, strict=True) if each.arg not in {"self", "cls"})
@@ -255,19 +256,19 @@ def parameters(taken: ast.arguments, known: Mapping[str, ast.expr]) -> Iterator[
 
 
 def parameter(argument: ast.arg, default: ast.expr | None, known: Mapping[str, ast.expr]) -> str:
-    """One parameter."""
+    """Return one parameter with its type and default."""
     if isinstance(default, ast.Name):
         default = known.get(default.id, default)
     return ast.unparse(argument) + (f" = {ast.unparse(default)}" if default else "")
 
 
 def fence(*lines: str) -> str:
-    """Lines of Python."""
+    """Return a block of Python code."""
     return "\n".join(["```python", *lines, "```"])
 
 
 def prose(docstring: str) -> str:
-    """A docstring as Markdown: sessions of the interpreter become code."""
+    """Return a docstring as Markdown, with interpreter sessions as code blocks."""
     parts: list[str] = []
     for paragraph in docstring.split("\n\n"):
         lines = paragraph.splitlines()

@@ -1,9 +1,10 @@
-"""Build the wheel, install it alone into a new environment, and see what it brings and how long its imports take.
+"""Build the wheel, install it alone into a new environment, and check its content and import times.
 
 usage: python scripts/check_wheel.py
 
-Nothing but `bus` at the top level; `import bus` in at most 0.4 s and `from bus import Event` in at most 0.15 s. A time is the
-median of several new interpreters', taken inside each around the statement, in turns. Exit code 1 where one check fails.
+The wheel must have only `bus` at the top level. `import bus` may take at most 0.4 s, and
+`from bus import Event` at most 0.15 s. A time is the median of several new interpreters, measured
+inside each around the statement, in turns. The exit code is 1 if a check fails.
 """
 
 import statistics
@@ -16,13 +17,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 RUNS = 15
 LIMITS = {"import bus": 0.4, "from bus import Event": 0.15}
-"""Seconds."""
+"""Seconds that each statement may take."""
 SHOWN = ("from pydantic import BaseModel; type('M', (BaseModel,), {})", "from bus import Bus")
-"""Timed as well, without a limit: the part that is pydantic's, and what loads a transport."""
+"""Statements that are timed without a limit: pydantic's share, and the import of a transport."""
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
-    """What a command prints; its own complaint is shown where it fails."""
+    """Return the output of a command, or print its standard error and exit if it fails."""
     done = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True, check=False)  # noqa: S603  commands of this file
     if done.returncode:
         print(done.stderr, file=sys.stderr)
@@ -31,19 +32,19 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
 
 
 def build(folder: Path) -> Path:
-    """The wheel of this checkout."""
+    """Build the wheel of this checkout and return its path."""
     run(sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "--wheel-dir", folder, ROOT)
     return next(folder.glob("*.whl"))
 
 
 def top_level(wheel: Path) -> set[str]:
-    """What an installation puts beside everybody else's packages."""
+    """Return the top-level names that the wheel installs into site-packages."""
     names = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     return {name for name in names if not name.endswith(".dist-info")}
 
 
 def installed(wheel: Path, folder: Path) -> Path:
-    """The Python of a new environment that has the wheel, what it needs, and nothing else."""
+    """Install the wheel and its dependencies into a new environment, and return its Python."""
     run(sys.executable, "-m", "venv", folder)
     python = folder / "bin" / "python"
     constraints = ROOT / "constraints.txt"
@@ -52,7 +53,7 @@ def installed(wheel: Path, folder: Path) -> Path:
 
 
 def seconds(python: Path, statements: tuple[str, ...], cwd: Path) -> dict[str, float]:
-    """The median time of each statement, as the first of its interpreter."""
+    """Return the median time of each statement, as the first statement of an interpreter."""
     times: dict[str, list[float]] = {statement: [] for statement in statements}
     for _ in range(RUNS + 1):
         for statement, taken in times.items():
@@ -62,7 +63,7 @@ def seconds(python: Path, statements: tuple[str, ...], cwd: Path) -> dict[str, f
 
 
 def main() -> int:
-    """Print a line for each check; 1 where one failed."""
+    """Print a line for each check, and return 1 if one failed."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         wheel = build(folder)
@@ -70,7 +71,7 @@ def main() -> int:
         failed = brought != {"bus"}
         print(f"{wheel.name}: {wheel.stat().st_size / 1000:.0f} kB, top level: {', '.join(sorted(brought))}")
         python = installed(wheel, folder / "venv")
-        # From an empty folder: in a checkout Python would take its `bus`.
+        # Run in an empty folder: in a checkout Python would import the checkout's `bus`.
         empty = folder / "empty"
         empty.mkdir()
         place = run(python, "-c", "import bus; print(bus.__file__)", cwd=empty).strip()

@@ -1,4 +1,4 @@
-"""Print the reference of the command line, as Markdown, read off the commands themselves.
+"""Print the reference of the command line, as Markdown, generated from the commands themselves.
 
 usage: python scripts/cli_reference.py > docs/reference/command-line.md
 """
@@ -45,19 +45,19 @@ its class, too."""
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     sections = [part for name in sorted(COMMANDS) for part in sections_of(f"bus {name}", command_of(name))]
     return "\n\n".join([PREFACE, *sections, EXITS, "\n".join(exit_codes())]) + "\n"
 
 
 def command_of(name: str) -> Any:
-    """A command as typer builds it."""
+    """Return a command as typer builds it."""
     group: Any = typer.main.get_command(build([name], Reporter(debug=False)))
     return group.commands[name]
 
 
 def sections_of(name: str, command: Any) -> Iterator[str]:
-    """A heading, the usage, what it does, its parameters; the same for the commands below it."""
+    """Yield heading, usage, help and parameters of a command and of its subcommands."""
     parameters = [each for each in command.params if "--help" not in each.opts and not getattr(each, "hidden", False)]
     arguments = " ".join(metavar(each) for each in parameters if not each.opts[0].startswith("-"))
     options = "[OPTIONS] " if len(parameters) > len(arguments.split()) else ""
@@ -71,7 +71,7 @@ def sections_of(name: str, command: Any) -> Iterator[str]:
 
 
 def row(parameter: Any) -> str:
-    """One parameter."""
+    """Return the table row of one parameter."""
     default = parameter.default
     shown = "" if default in (None, False) else f"`{default}`"
     variable = f" Or by the variable `{parameter.envvar}`." if parameter.envvar else ""
@@ -79,7 +79,7 @@ def row(parameter: Any) -> str:
 
 
 def called(parameter: Any) -> str:
-    """How it is written."""
+    """Return a parameter as the user types it."""
     if not parameter.opts[0].startswith("-"):
         return name_of(parameter)
     if parameter.is_flag:
@@ -88,7 +88,7 @@ def called(parameter: Any) -> str:
 
 
 def kind(parameter: Any) -> str:
-    """What stands after an option that names nothing."""
+    """Return the placeholder of an option without a metavar."""
     annotation = parameter.type_descriptor.annotation
     if get_origin(annotation) is Literal:
         return " or ".join(get_args(annotation))
@@ -96,18 +96,19 @@ def kind(parameter: Any) -> str:
 
 
 def metavar(parameter: Any) -> str:
-    """An argument in the usage."""
+    """Return an argument as the usage line shows it."""
     return name_of(parameter) if parameter.required else f"[{name_of(parameter)}]"
 
 
 def name_of(parameter: Any) -> str:
-    """What an argument is called."""
-    again = "..." if parameter.nargs < 0 and parameter.name != "payload" else ""  # a second payload is only taken to be refused
+    """Return the name of an argument."""
+    # A command accepts a second payload only to refuse it.
+    again = "..." if parameter.nargs < 0 and parameter.name != "payload" else ""
     return f"{parameter.metavar or parameter.name.upper()}{again}"
 
 
 def exit_codes() -> Iterator[str]:
-    """The table: code, meaning, and every error of the bus that ends with it."""
+    """Yield the rows of the table: code, meaning, and the errors with this code."""
     classes = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.BusError)]
     yield "| code | meaning | errors |"
     yield "|---|---|---|"

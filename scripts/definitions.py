@@ -1,12 +1,14 @@
-"""Print what the reference application needs in RabbitMQ as definitions, or load such a file into a broker.
+"""Print the RabbitMQ definitions of the reference application, or load them into a broker.
 
 usage: python scripts/definitions.py > definitions.json
        BUS_URL=amqp://… python scripts/definitions.py --load definitions.json
 
-The first takes every router that a package in `workers` exports; `bus topology export` does it for any others. The second
-makes exchanges, queues and bindings in the virtual host of BUS_URL by the management API (BUS_MANAGEMENT_URL, else port 15672 of
-the same host); what exists stays as it is. The workers declare the same by themselves. Loaded before them, the UI shows each
-queue from the beginning, and jobs can be submitted before a worker has ever run.
+The first form reads every router that a package in `workers` exports; `bus topology export` does
+the same for other routers. The second form creates exchanges, queues and bindings in the virtual
+host of BUS_URL. It uses the management API (BUS_MANAGEMENT_URL, or port 15672 of the same host).
+Existing objects stay unchanged. The workers declare the same objects themselves. If the definitions
+are loaded first, the UI shows each queue from the beginning. Jobs can then be submitted before a
+worker has ever run.
 """
 
 import asyncio
@@ -28,12 +30,13 @@ from bus.runtime.router import Router
 from bus.settings import load_settings
 
 VHOST = "/"
-ATTEMPTS = 5  # the API can refuse in its first moments
+ATTEMPTS = 5  # the API can refuse requests shortly after the broker's start
 WAIT = 2.0  # seconds between them
+WRITE = "Write it with `python scripts/definitions.py`."
 
 
 def routers() -> list[Router]:
-    """What the packages in `workers` export."""
+    """Return the routers that the packages in `workers` export, by name."""
     import_here()
     packages = pkgutil.iter_modules(importlib.import_module("workers").__path__, "workers.")
     found = (getattr(importlib.import_module(package.name), "router", None) for package in packages)
@@ -41,13 +44,13 @@ def routers() -> list[Router]:
 
 
 def import_here() -> None:
-    """Let `workers` be found where this script lies, or above it."""
+    """Put the folder with `workers` on the import path: this script's folder, or its parent."""
     here = Path(__file__).resolve().parent
     sys.path[:0] = [str(folder) for folder in (here, here.parent) if (folder / "workers").is_dir()]
 
 
 async def load(content: dict[str, Any], url: str, management_url: str | None) -> str:
-    """Load definitions; what was done, in one line."""
+    """Load definitions, and return one line about the result."""
     parts = urlsplit(url)
     vhost = unquote(parts.path[1:]) or VHOST
     management = Management(management_url or f"http://{parts.hostname}:15672", url)
@@ -64,20 +67,20 @@ async def load(content: dict[str, Any], url: str, management_url: str | None) ->
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The definitions in a file; `NotFound` or `InvalidArgument` where there are none."""
+    """Return the definitions in a file, or raise `NotFound` or `InvalidArgument`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise NotFound(f"{path} cannot be read ({error.strerror})") from error
+        raise NotFound(f"{path} cannot be read: {error.strerror}. {WRITE}") from error
     except ValueError as error:
-        raise InvalidArgument(f"{path} is no JSON: {error}") from error
+        raise InvalidArgument(f"{path} is not JSON: {error}. {WRITE}") from error
     if not isinstance(content, dict):
-        raise InvalidArgument(f"{path} holds no definitions")
+        raise InvalidArgument(f"{path} must contain a JSON object with definitions. {WRITE}")
     return content
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code: as the command line's, see `bus.cli.errors`."""
+    """Run the script, and return an exit code of the command line (see `bus.cli.errors`)."""
     match arguments:
         case []:
             everything = merge(topology for router in routers() for _, topology in router.topology().values())

@@ -1,9 +1,9 @@
-"""Draw the diagrams of the explanation, as SVG files, with the names that the code has.
+"""Draw the diagrams of the explanation, as SVG files, with the names from the code.
 
 usage: python scripts/diagrams.py [FOLDER]      default: docs/explanation
 
-SVG files and not Mermaid: a Git host shows them as well, and no page needs a script from elsewhere. They are drawn dark on
-light with a ground of their own; the site turns them round on a dark page.
+The files are SVG and not Mermaid: a Git host shows them too, and no page needs a script from
+another host. They are dark on a light background of their own; the site inverts them on dark pages.
 """
 
 import ast
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # run as a script, where only its own folder would be found
+sys.path.insert(0, str(ROOT))  # a script finds only its own folder by default
 
 from bus.contracts.contract import Catalog, Job, contract, contract_of  # noqa: E402
 from bus.messaging.handler import Middleware  # noqa: E402
@@ -45,15 +45,15 @@ FILLS: Mapping[Kind, tuple[str, str]] = {
     "ground": ("#f7f8f9", "#c4ccd2"),
     "note": ("none", "none"),
 }
-LINE = 18  # from one line of text to the next
-LETTER = 7.4  # the width of a character, roughly, at 13 px
+LINE = 18  # distance between two lines of text
+LETTER = 7.4  # approximate width of a character at 13 px
 HEAD = '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto-start-reverse">'
 PLACES = ("who asks", "the broker", "who answers")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """A shape with lines of text in its middle, or at its top."""
+    """A shape with lines of text in its middle or at its top."""
 
     kind: Kind
     x: float
@@ -64,7 +64,7 @@ class Box:
     at_top: bool = False
 
     def drawn(self) -> str:
-        """The shape, and its text; the first line of a queue or exchange is its name."""
+        """Return the shape and its text; the first line of a queue or exchange is its name."""
         fill, stroke = FILLS[self.kind]
         radius = {"exchange": self.h / 2, "process": 8, "ground": 10}.get(self.kind, 3)
         shape = f'<rect x="{self.x}" y="{self.y}" width="{self.w}" height="{self.h}" rx="{radius}" fill="{fill}" stroke="{stroke}"/>'
@@ -80,7 +80,7 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True)
 class Arrow:
-    """A way over some points, with a word beside one of them."""
+    """A path through some points, with a word beside one of them."""
 
     points: tuple[tuple[float, float], ...]
     word: str = ""
@@ -88,7 +88,7 @@ class Arrow:
     dashed: bool = False
 
     def drawn(self) -> str:
-        """The line, its head, and the word."""
+        """Return the line, its head, and the word."""
         way = " ".join(f"{x},{y}" for x, y in self.points)
         dashes = ' stroke-dasharray="5 4"' if self.dashed else ""
         line = f'<polyline points="{way}" fill="none" stroke="#4a5560" stroke-width="1.4" marker-end="url(#head)"{dashes}/>'
@@ -100,7 +100,7 @@ class Arrow:
 
 
 def svg(width: int, height: int, title: str, parts: Iterable[Box | Arrow]) -> str:
-    """The file."""
+    """Return the content of the file."""
     style = 'text{font:13px system-ui,"DejaVu Sans",sans-serif;fill:#1d2731;text-anchor:middle}.word{fill:#4a5560;font-size:12px}'
     head = f'{HEAD}<path d="M0 0L8 4L0 8z" fill="#4a5560"/></marker>'
     return "\n".join(
@@ -153,24 +153,24 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def names(stack: Iterable[Middleware]) -> list[str]:
-    """The policies of a stack, by the functions that made them."""
+    """Return the names of a stack's policies, from the functions that created them."""
     return [layer.__qualname__.partition(".")[0].removeprefix("client_").removeprefix("server_") for layer in stack]
 
 
 def column(x: float, words: Sequence[str], high: float) -> list[Box]:
-    """Steps below each other, over the same height however many they are."""
+    """Return steps below each other, over the same height for any number of them."""
     between = 290 / (len(words) - 1)
     return [Box(kind="step", x=x, y=60 + between * place, w=160, h=high, lines=(word,)) for place, word in enumerate(words)]
 
 
 def ways(upper: Box, lower: Box) -> Iterator[tuple[tuple[tuple[float, float], ...], bool]]:
-    """Down, and, dashed, back up."""
+    """Yield an arrow down and a dashed arrow back up."""
     yield ((upper.x + 60, upper.y + upper.h), (upper.x + 60, lower.y)), False
     yield ((upper.x + 100, lower.y), (upper.x + 100, upper.y + upper.h)), True
 
 
 def request() -> str:
-    """A request's way to its handler, and the reply's way back."""
+    """Draw the path of a request to its handler, and of the reply back."""
     x, w, high = (20, 280, 520), 200, 38
     asks = column(x[0] + 20, ("bus.request(…)", *names(CLIENT), "transport"), high)
     answers = column(x[2] + 20, ("the handler", "router", *reversed(names(SERVER)), "receiver", "transport"), high)
@@ -208,11 +208,11 @@ def request() -> str:
 
 @contract("library.scan", version=1, catalog=Catalog())
 class Scan(Job[None]):
-    """A job, for its names."""
+    """A job that the diagram takes its names from."""
 
 
 def job() -> str:
-    """A job's queues: work, waiting, dead."""
+    """Draw the queues of a job: work, retry tier, dead letters."""
     declared = contract_of(Scan)
     work, tier, back = job_queue(declared), retry_tier("library", "5s"), retry_return_exchange("library")
     dead, lost = dead_letter_queue(work), unroutable_queue("library")
@@ -247,7 +247,7 @@ DIAGRAMS = {"layers": layers, "request": request, "job": job}
 
 
 def main(folder: Path) -> None:
-    """Write them all."""
+    """Write all diagrams."""
     for name, draw in DIAGRAMS.items():
         (folder / f"{name}.svg").write_text(draw(), encoding="utf-8")
 

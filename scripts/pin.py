@@ -1,4 +1,4 @@
-"""Pin what a resolve of the project gives: names and versions only, so that the file holds on any machine and any mirror.
+"""Pin the resolved dependencies: names and versions only, for any machine and any mirror.
 
 usage: python scripts/pin.py ".[dev,auth]" constraints.txt
 """
@@ -13,7 +13,7 @@ OWN = "trunkline"
 
 
 def resolve(requirement: str) -> dict[str, str]:
-    """What pip would install for `requirement` into an empty environment: normalised name to version."""
+    """Return the versions that pip would install into an empty environment, by normalised name."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-"]
     done = subprocess.run([*command, requirement], check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603  a fixed command
     found = (entry["metadata"] for entry in json.loads(done.stdout)["install"])

@@ -1,6 +1,6 @@
-"""Signed messages for `scripts/wire_examples.py`: by keys that anyone can make, and at a time that stands still.
+"""Signed messages for `scripts/wire_examples.py`, with publicly known keys and a fixed time.
 
-Ed25519 signs the same text with the same key always in the same way, so that two runs print the same.
+Ed25519 is deterministic: the same text and key give the same signature, so two runs print the same.
 """
 
 import json
@@ -31,20 +31,23 @@ __all__ = ["PREFACE", "decoded", "key_blocks", "signed_messages"]
 Jwk = dict[str, str]
 PREFACE = """## Signed messages
 
-With `BUS_AUTH=on` the messages above have a token or a proof besides; [the wire format](wire-format.md#what-proves-the-sender) says what is
-in them. Here ids are readable from the start, since they are signed. Sign the same header and claims with the same key, in this order and
-without spaces, and you get the same text: Ed25519 is deterministic. `dig` is the digest of the body as it is sent, which has no spaces:
-`{"title":"Emma"}`.
+With `BUS_AUTH=on` the messages above also carry a token or a proof.
+[The wire format](wire-format.md#what-proves-the-sender) defines the content of both.
+The ids of these messages are readable when they are sent, since the signature covers them.
+Sign the same header and claims with the same key, in this order and without spaces.
+The result is the same text: Ed25519 is deterministic.
+`dig` is the digest of the body as it is sent, which has no spaces: `{"title":"Emma"}`.
 
-**The keys are examples, and everybody has them.** `d` is the SHA-256 of the text `example key of reader`, or `example key of library`, in
-base64url. `bus keys new` makes real ones."""
+**The keys are examples, and they are public.**
+`d` is the SHA-256 of the text `example key of reader`, or `example key of library`, in base64url.
+`bus keys new` creates real keys."""
 SERVICES = ("reader", "library")
 LIFE = 7 * 24 * 3600
-"""Seconds."""
+"""Seconds until events and jobs expire."""
 
 
 def private_key(service: str) -> Jwk:
-    """The same at each run; nobody may use it."""
+    """Return the same private key at each run; it is for these examples only."""
     seed = sha256(f"example key of {service}".encode()).digest()
     public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
     parts = {"x": base64(public).decode(), "d": base64(seed).decode()}
@@ -52,30 +55,30 @@ def private_key(service: str) -> Jwk:
 
 
 def public_key(service: str) -> Jwk:
-    """What stands in the set."""
+    """Return the public key as it is in the key set."""
     secret = private_key(service)
     return {**{name: value for name, value in secret.items() if name != "d"}, "use": "sig", "iss": service}
 
 
 def pair(service: str) -> KeyPair:
-    """To sign with."""
+    """Return the key pair that signs for `service`."""
     (private,) = read_private(json.dumps(private_key(service)))
     return KeyPair(key=read_jwk(public_key(service)), private=private)
 
 
 def key_blocks() -> Iterator[tuple[str, Any]]:
-    """A title and what to show."""
+    """Yield a title and the JSON below it, for each block of keys."""
     yield "The public keys", {"keys": [public_key(each) for each in SERVICES]}
     yield "The private key of `reader`, an example", private_key("reader")
 
 
 def id_of(number: int) -> str:
-    """Readable, and signed."""
+    """Return a readable message id."""
     return f"{number:08d}-2222-4222-8222-222222222222"
 
 
 def messages(find: Any, place: Any, scan: Any, pages: Any, returned: Any, now: float) -> Iterator[tuple[str, Envelope, Address]]:
-    """Each with its title and where it goes."""
+    """Yield each message with its title and address."""
     expires, back = int((now + LIFE) * 1000), reply_queue("reader", "host-4711-0a1b2c3d4e5f")
 
     def message(number: int, role: Any, type_: str, source: str, body: Any, **others: Any) -> Envelope:
@@ -111,20 +114,20 @@ def messages(find: Any, place: Any, scan: Any, pages: Any, returned: Any, now: f
 
 
 class IgnoredReturns:
-    """Hears of nothing."""
+    """An observer that ignores every report."""
 
     def on_return(self, message_id: str, reason: str) -> None:
-        """Somebody listens."""
+        """Ignore the return: every message has a consumer."""
 
     def on_publish_failed(self, message_id: str, error: BusError) -> None:
-        """All may be sent."""
+        """Ignore the failure: every message may be sent."""
 
     def on_connection_lost(self) -> None:
-        """IgnoredReturns waits."""
+        """Ignore the lost connection: no call waits for a reply."""
 
 
 async def signed_messages(queue: AbstractQueue, **bodies: Any) -> list[tuple[str, AbstractIncomingMessage]]:
-    """Each as it came off the broker, with its title, in the order in which it was sent."""
+    """Send the messages, and return each as the broker delivered it, with its title."""
     transport = RabbitMQTransport(load_settings(auth="off"), name="examples")
     found: list[tuple[str, AbstractIncomingMessage]] = []
     await transport.start(IgnoredReturns(), timeout=10)
@@ -142,7 +145,7 @@ async def signed_messages(queue: AbstractQueue, **bodies: Any) -> list[tuple[str
 
 
 def decoded(token: str) -> dict[str, Any]:
-    """What a token says; its signature is the rest."""
+    """Return the header and the claims of a token, without its signature."""
     names = ("header", "claims")
     return dict(zip(names, (json.loads(_bytes(part)) for part in token.split(".")[:2]), strict=True))
 

@@ -1,10 +1,12 @@
-"""What MkDocs needs to make one site of this repository's Markdown, none of which is written for it alone.
+"""MkDocs hooks that make a site of this repository's Markdown; no page is only for the site.
 
-- The navigation is made of the folders: a new page is in it without another line.
-- README, CONTRIBUTING and others at the root become pages, README the first.
-- A link to a file that is no page (an example, a script) leads to a page that shows it, so that the site needs no Git host.
+- The navigation comes from the folders: a new page is in it without further configuration.
+- README, CONTRIBUTING and others at the root become pages; README is the first.
+- A link to another file (an example, a script) leads to a page that shows the file: the site needs
+  no Git host.
 
-Links are written for the repository, as a Git host shows it, and are rewritten here; MkDocs then checks each of them.
+Links are written for the repository, as a Git host shows it. The hooks rewrite them, and MkDocs
+checks each of them.
 """
 
 import posixpath
@@ -32,10 +34,10 @@ ORDER = (
     *("README", "first-service", "run-a-worker", "add-a-service", "test-without-a-broker"),
     *("architecture", "delivery", "ordering", "api", "command-line", "settings", "errors", "wire-format", "wire-examples", "topology"),
 )
-"""Pages that come first, in this order; the others of a section follow by name."""
+"""The first pages of their sections, in this order; the others follow by name."""
 
 WITHOUT_SIDEBAR = "---\nhide:\n  - navigation\n---\n\n"
-"""The first page is alone in its section."""
+"""Front matter for the first page, which is the only one in its section."""
 
 LINK = re.compile(r"(\[[^\]]*\]\()([^)\s]+)(\))")
 CODE = re.compile(r"`[^`]+`")
@@ -56,7 +58,7 @@ SHOWN = "source"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Make the navigation."""
+    """Set the navigation."""
     config.nav = [
         {"Home": "index.md"},
         *({title: _pages(folder)} for title, folder in SECTIONS.items() if _pages(folder)),
@@ -73,7 +75,7 @@ def _pages(folder: str) -> list[str]:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that do not stand in the folder of the documents."""
+    """Add the pages that are not in the folder of the documents."""
     for name, uri in FROM_ROOT.items():
         head = WITHOUT_SIDEBAR if uri == "index.md" else ""
         files.append(File.generated(config, uri, content=head + (ROOT / name).read_text(encoding="utf-8")))
@@ -88,7 +90,7 @@ def _sources() -> Iterator[Path]:
 
 
 def _linked(page: Path) -> Iterator[Path]:
-    """The files that a page links to; of a folder, its files with it."""
+    """Yield the files and folders that a page links to, and the files in these folders."""
     for _, target, _ in LINK.findall(page.read_text(encoding="utf-8")):
         if _is_relative(target):
             path = (page.parent / target.partition("#")[0]).resolve()
@@ -101,14 +103,14 @@ def _is_relative(target: str) -> bool:
 
 
 def _is_shown(path: Path) -> bool:
-    """Whether a file or folder is of the repository, and neither a page nor part of one."""
+    """True if a file or folder belongs to the repository and is neither a page nor part of one."""
     if not path.is_relative_to(ROOT) or path.is_relative_to(ROOT / DOCS) or path.relative_to(ROOT).as_posix() in FROM_ROOT:
         return False
-    return path.exists()  # MkDocs complains of the others
+    return path.exists()  # MkDocs reports the missing ones
 
 
 def _page_of(path: Path) -> str:
-    """Where in the site a file of the repository is."""
+    """Return the location of a repository file in the site."""
     name = path.relative_to(ROOT).as_posix()
     if name in FROM_ROOT:
         return FROM_ROOT[name]
@@ -120,7 +122,7 @@ def _page_of(path: Path) -> str:
 
 
 def _shown(path: Path) -> str | bytes:
-    """A page that shows a file or lists a folder; what is no text is handed out as it is."""
+    """Return a page that shows a file or lists a folder; binary files stay as they are."""
     name = path.relative_to(ROOT).as_posix()
     head = f"---\nsearch:\n  exclude: true\n---\n\n# {name}\n\n"
     if path.is_dir():
@@ -141,7 +143,7 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 
 def _lines(markdown: str) -> Iterator[tuple[str, bool]]:
-    """Each line, and whether it is prose; what stands in a fence is not."""
+    """Yield each line, and True if it is prose and not part of a fenced block."""
     fence = ""
     for line in markdown.splitlines(keepends=True):
         found = FENCE.match(line)
@@ -166,5 +168,5 @@ def _rewritten(line: str, origin: Path, here: str) -> str:
 
 
 def _unescaped(row: str) -> str:
-    """Git hosts want the bar in a table's code escaped, and Python-Markdown shows the backslash then."""
+    """Remove backslashes before bars in code: Git hosts need them, Python-Markdown shows them."""
     return CODE.sub(lambda code: code[0].replace("\\|", "|"), row)

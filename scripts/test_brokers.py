@@ -1,10 +1,11 @@
-"""Run the conformance and integration suites on each RabbitMQ that can be had here, and say which passed.
+"""Run the conformance and integration suites on each available RabbitMQ, and print the results.
 
 usage: python scripts/test_brokers.py [node | IMAGE ...]
 
-`node` is this machine's own RabbitMQ, started as a private node; an image is fetched where it is not here. Without an
-argument: all of `BROKERS`. One that cannot be had is told with the reason and fails nothing; the exit code is 1 where
-one that was had failed, 69 where none could be had.
+`node` is this machine's own RabbitMQ, started as a private node. An image is pulled if it is
+missing. Without an argument the suites run on all of `BROKERS`. A broker that is not available is
+reported with the reason and is not a failure. The exit code is 1 if a suite failed, and 69 if no
+broker was available.
 """
 
 import asyncio
@@ -26,41 +27,45 @@ from bus.transports.rabbitmq.handshake import probe
 ROOT = Path(__file__).parents[1]
 BROKERS = ("node", "rabbitmq:4-management", "rabbitmq:4.3-management")
 SUITES = ("tests/conformance", "tests/integration")
-PROCESSES = 2  # each starts a broker of its own, since tests raise alarms, which are the whole broker's
-# What is chosen, and what that leaves out.
-ON_NODE = ["-k", "not memory"], "what runs in memory"
-IN_CONTAINER = ["-m", "broker and not private_node"], "what needs no RabbitMQ, or brings this machine's own; `node` has both"
+PROCESSES = 2  # each starts its own broker, since tests raise alarms, which affect the whole broker
+# The selected tests, and a description of those that are left out. `node` runs the tests that a
+# container leaves out.
+ON_NODE = ["-k", "not memory"], "tests that run in memory"
+IN_CONTAINER = ["-m", "broker and not private_node"], "tests without RabbitMQ, or on private nodes"
 RYUK_OFF = "TESTCONTAINERS_RYUK_DISABLED"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What is said of one broker at the end."""
+    """The result of one broker."""
 
     name: str
     passed: bool | None
-    """None: it could not be had."""
+    """None if the broker was not available."""
     detail: str
 
 
 def broker_named(name: str) -> Broker:
-    """The broker, not started; `BusError` says why it cannot be had."""
+    """Return the broker, not started, or raise `BusError` if it is not available."""
     if name == "node":
         if installation := find_installation(os.environ):
             return PrivateNode(installation)
-        raise ConfigurationError("this machine has no rabbitmq-server")
+        raise ConfigurationError("rabbitmq-server is missing. Install it or set RABBITMQ_HOME.")
     if not engine_answers(os.environ):
-        raise ConfigurationError("no Docker engine answers")
+        raise ConfigurationError("no Docker engine answers. Start one.")
     without_needless_reaper()
     broker: Broker = importlib.import_module("bus.operations.brokers.container").ContainerBroker(name)
     return broker
 
 
 def without_needless_reaper() -> None:
-    """Let testcontainers do without ryuk, its clearer-up, where its image cannot be had; the tests end what they start."""
+    """Disable ryuk, which cleans up for testcontainers, if its image is not available.
+
+    The tests stop what they start.
+    """
     if RYUK_OFF in os.environ:
         return
-    # By name: they take a second to load, and come with an extra.
+    # Imported by name: these modules take a second to load, and belong to an extra.
     docker, config = importlib.import_module("docker"), importlib.import_module("testcontainers.core.config").testcontainers_config
     client = docker.from_env()
     try:
@@ -76,23 +81,23 @@ def without_needless_reaper() -> None:
 
 
 async def version_of(broker: Broker) -> str:
-    """Its version; it is started for that and stopped, so that one which cannot be had fails here and no test does."""
+    """Start the broker, return its version and stop it: a missing broker fails before any test."""
     try:
         await broker.start()
-        # By AMQP: the management API gives no overview in its first moments.
+        # Read over AMQP: the management API has no overview in its first moments.
         return (await probe(broker.url)).version
     finally:
         await broker.stop()
 
 
 def run_on(name: str) -> Outcome:
-    """Both suites on one broker; pytest's words pass through."""
+    """Run both suites on one broker; the output of pytest is shown."""
     print(f"test-brokers: {name}", flush=True)
     try:
         version = asyncio.run(version_of(broker_named(name)))
     except (BusError, ImportError) as error:
-        print(f"test-brokers: {name} cannot be had: {error}\n", flush=True)
-        return Outcome(name=name, passed=None, detail=f"could not be had: {error}")
+        print(f"test-brokers: {name} is not available: {error}\n", flush=True)
+        return Outcome(name=name, passed=None, detail=f"not available: {error}")
     print(f"test-brokers: {name} is RabbitMQ {version}", flush=True)
     chosen, left_out = ON_NODE if name == "node" else IN_CONTAINER
     print(f"test-brokers: left out: {left_out}", flush=True)
@@ -111,10 +116,10 @@ def run_on(name: str) -> Outcome:
 
 
 def main(names: list[str]) -> int:
-    """The exit code."""
+    """Run the suites on each broker, print the results, and return the exit code."""
     outcomes = [run_on(name) for name in names or BROKERS]
     for each in outcomes:
-        word = {True: "passed", False: "FAILED", None: "not had"}[each.passed]
+        word = {True: "passed", False: "FAILED", None: "skipped"}[each.passed]
         print(f"test-brokers: {word:8} {each.name:24} {each.detail}")
     if all(each.passed is None for each in outcomes):
         return os.EX_UNAVAILABLE

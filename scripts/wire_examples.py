@@ -1,9 +1,9 @@
-"""Print an example of every message of wire format 1, as Markdown, read off a real broker.
+"""Print an example of every message of wire format 1, as Markdown, read from a real broker.
 
 usage: BUS_URL=amqp://… python scripts/wire_examples.py > docs/reference/wire-examples.md
 
-Two services talk to each other, and a queue beside theirs takes a copy of all that they say. The clock stands still, and
-what is random is replaced by what is readable, so that two runs print the same.
+Two services exchange messages, and an additional queue receives a copy of each message.
+The clock is fixed, and readable numbers replace the random parts: two runs print the same page.
 """
 
 import asyncio
@@ -26,15 +26,18 @@ from bus.settings import load_settings
 
 URL = os.environ.get("BUS_URL", "amqp://guest:guest@localhost:5672/")
 NOW = 1_798_794_000.0  # 2027-01-01T09:00:00Z
-PATIENCE = 15.0  # seconds for everything to have been said
+PATIENCE = 15.0  # seconds until every message must have been sent
 SCAN_QUEUE = "library.jobs.scan.v1"
 
 PREFACE = """# Wire format 1: every message
 
-Read off a broker by `scripts/wire_examples.py`, which prints this page; a test compares the two. The clock stood still at
-2027-01-01T09:00:00Z, and random parts (ids, traces) were replaced by numbers. [wire-format.md](wire-format.md) explains the parts.
+`scripts/wire_examples.py` reads these messages from a broker and prints this page.
+A test compares the two.
+The clock was fixed at 2027-01-01T09:00:00Z, and numbers replace the random parts (ids, traces).
+[wire-format.md](wire-format.md) explains the parts.
 
-The service `reader` asks `library` where two books are. Then it submits two jobs: one fails once and succeeds, the other fails for good.
+The service `reader` sends two requests to `library`, for the locations of two books.
+Then it submits two jobs: one fails once and succeeds, the other fails permanently.
 The reply queue's name is shown as `reader.replies.host-4711-0a1b2c3d4e5f`."""
 
 TITLES = {
@@ -51,7 +54,7 @@ TITLES = {
     "failure": "Failure of a job",
 }
 HERE = {"dead-host": "host-4711", "dead-trunkline": "0.1.0"}
-"""Headers that tell of where this runs."""
+"""Headers that depend on the machine, with the values that the page shows."""
 READABLE = (
     (re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "{n:08d}-1111-4111-8111-111111111111"),
     (re.compile(r"(?<=00-)[0-9a-f]{32}(?=-)"), "{n:032x}"),
@@ -60,34 +63,34 @@ READABLE = (
 
 
 class Place(Message):
-    """Where a book stands."""
+    """The location of a book."""
 
     shelf: str
 
 
 class Scan(Message):
-    """What came out of a scan."""
+    """The result of a scan."""
 
     pages: int
 
 
 @contract("library.find", version=1, idempotent=True)
 class FindBook(Request[Place]):
-    """Where is it?"""
+    """The request for the location of a book."""
 
     title: str
 
 
 @contract("library.returned", version=1)
 class BookReturned(Event):
-    """Somebody brought it back."""
+    """The return of a book."""
 
     title: str
 
 
 @contract("library.scan", version=1)
 class ScanBook(Job[Scan]):
-    """Make images of its pages."""
+    """The job of making images of a book's pages."""
 
     title: str
 
@@ -97,7 +100,7 @@ router = Router("library")
 
 @router.request(FindBook)
 async def find(request: FindBook) -> Place:
-    """Answer, or say that there is none."""
+    """Return the book's location, or raise `NotFound`."""
     if request.title != "Emma":
         raise NotFound("no such book")
     return Place(shelf="A3")
@@ -105,7 +108,7 @@ async def find(request: FindBook) -> Place:
 
 @router.job(ScanBook, retry=RetryPolicy(attempts=2, first_delay=1))
 async def scan(job: ScanBook, context: Context) -> Scan:
-    """Fail for good, fail once, succeed."""
+    """Fail permanently, fail once, or succeed."""
     if job.title == "Sand":
         raise InvalidArgument("a book of sand has no first page")
     if context.envelope.attempt == 1:
@@ -116,7 +119,7 @@ async def scan(job: ScanBook, context: Context) -> Scan:
 
 
 def name_of(message: AbstractIncomingMessage) -> str:
-    """Which of the examples it is."""
+    """Return the key in `TITLES` of this message."""
     exchange, kind = message.exchange or "", message.type or ""
     if exchange == UPDATES and kind.endswith(".progress"):
         return "failed attempt" if b'"error":"' in message.body else "progress"
@@ -130,7 +133,7 @@ def name_of(message: AbstractIncomingMessage) -> str:
 
 
 def shown(message: AbstractIncomingMessage) -> dict[str, Any]:
-    """The message as a reader of the table wants to see it."""
+    """Return the message as the page shows it."""
     raw = message.properties
     properties = {
         "message_id": raw.message_id,
@@ -153,7 +156,7 @@ def shown(message: AbstractIncomingMessage) -> dict[str, Any]:
 
 
 def readable(text: str, instance: str) -> str:
-    """Random parts replaced by their numbers, in the order of their appearance."""
+    """Replace random parts by numbers, in the order of their appearance."""
     text = text.replace(instance, "host-4711-0a1b2c3d4e5f")
     for pattern, form in READABLE:
         numbers: dict[str, int] = {}
@@ -165,7 +168,7 @@ def readable(text: str, instance: str) -> str:
 
 
 async def tap(channel: AbstractChannel, instance: str) -> AbstractQueue:
-    """A queue that takes a copy of everything."""
+    """Declare a queue that receives a copy of every message."""
     queue = await channel.declare_queue(exclusive=True)
     for exchange in BASE_EXCHANGES.exchanges:
         if exchange.kind == "topic":
@@ -179,13 +182,13 @@ async def tap(channel: AbstractChannel, instance: str) -> AbstractQueue:
 
 @asynccontextmanager
 async def listening(instance: str) -> AsyncIterator[AbstractQueue]:
-    """The tap, while it is there."""
+    """Yield the tap, with its connection open."""
     async with await aio_pika.connect(URL) as connection:
         yield await tap(await connection.channel(), instance)
 
 
 async def talk(reader: Bus) -> None:
-    """Say one of each."""
+    """Cause one message of each kind."""
     await reader.request(FindBook(title="Emma"), timeout=5)
     try:
         await reader.request(FindBook(title="Emmma"), timeout=5)
@@ -199,7 +202,7 @@ async def talk(reader: Bus) -> None:
 
 
 async def heard(queue: AbstractQueue) -> dict[str, dict[str, Any]]:
-    """The first of each."""
+    """Return the first message of each kind."""
     messages: dict[str, dict[str, Any]] = {}
     async with asyncio.timeout(PATIENCE), queue.iterator(no_ack=True) as incoming:
         async for message in incoming:
@@ -210,7 +213,7 @@ async def heard(queue: AbstractQueue) -> dict[str, dict[str, Any]]:
 
 
 async def main() -> None:
-    """Talk, listen, print."""
+    """Exchange the messages and print the page."""
     library, reader = (Bus(name, settings=load_settings(auth="off"), clock=lambda: NOW) for name in ("library", "reader"))
     async with library, library.serving(router), reader, listening(reader.instance) as queue:
         await talk(reader)
@@ -231,16 +234,17 @@ async def main() -> None:
 
 
 def block(title: str, value: Any, level: str = "##") -> str:
-    """A heading, and JSON."""
+    """Return a heading and a block of JSON."""
     return f"{level} {title}\n\n```json\n{json.dumps(value, indent=2)}\n```"
 
 
 def signed_block(title: str, message: AbstractIncomingMessage) -> str:
-    """The message, and what its token or proof says."""
+    """Return the message and the content of its token or proof."""
     headers = message.headers
     name = "proof" if "proof" in headers else "authorization"
     said = decoded(str(headers[name]).removeprefix("Bearer "))
-    return f"{block(title, shown(message), '###')}\n\nIts `{name}` says:\n\n```json\n{json.dumps(said, indent=2)}\n```"
+    whole, content = block(title, shown(message), "###"), json.dumps(said, indent=2)
+    return f"{whole}\n\nIts `{name}` contains:\n\n```json\n{content}\n```"
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Who is measured: one file a peer, each started as a process of its own and told what to do line by line (`stage`)."""
+"""The measured programs: a file for each peer, run as processes that take orders (see `stage`)."""

@@ -1,4 +1,4 @@
-"""aio-pika without anything around it, as its RPC tutorial does it, done well: one channel, direct reply-to, futures by correlation id."""
+"""Bare aio-pika, like its RPC tutorial: one channel, direct reply-to, futures by correlation id."""
 
 import asyncio
 import sys
@@ -14,14 +14,14 @@ from benchmarks.payload import Payload, fields, numbers
 
 PREFETCH = 200
 NAP = 0.01
-"""Seconds; as the bus's actor."""
+"""Seconds that a handler waits, as in the bus's actor."""
 REPLY_TO = "amq.rabbitmq.reply-to"
 ECHO, NAPS, FLOW, FANOUT = "bare.echo", "bare.nap", "bare.flow", "bare.fanout"
 QUORUM: FieldTable = {"x-queue-type": "quorum"}
 
 
 async def opened(*, confirms: bool, prefetch: int = PREFETCH) -> AbstractChannel:
-    """A channel on a connection of its own."""
+    """Open a channel on a new connection."""
     connection = await aio_pika.connect_robust(URL)
     channel = await connection.channel(publisher_confirms=confirms)
     await channel.set_qos(prefetch)
@@ -103,7 +103,7 @@ async def publish() -> None:
 
 
 async def consume(name: str = FLOW) -> None:
-    """Validate and ack what waits in the queue, whenever told to."""
+    """Validate and ack the messages in the queue, on each order."""
     channel = await opened(confirms=False)
     mine = name == FLOW
     queue: AbstractQueue = await channel.declare_queue(name, durable=True, arguments=QUORUM if mine else None, passive=not mine)
@@ -125,7 +125,7 @@ async def consume(name: str = FLOW) -> None:
 
 
 async def subscribe(subscribers: int) -> None:
-    """Handle events all the time, from as many quorum queues, each on a channel of its own."""
+    """Handle events continuously, from `subscribers` quorum queues with a channel each."""
     gathering = Gathering()
 
     async def handle(message: AbstractIncomingMessage) -> None:

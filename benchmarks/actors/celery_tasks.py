@@ -1,4 +1,4 @@
-"""Celery as an RPC: result backend `rpc`, transient messages, its pydantic validation on the worker, many prefetched."""
+"""Celery as RPC: result backend `rpc`, transient messages, pydantic validation, large prefetch."""
 
 import os
 import sys
@@ -28,12 +28,12 @@ app.conf.update(
 
 @app.task(pydantic=True, name="echo")
 def echo(asked: Payload) -> Payload:
-    """Celery validates what comes and dumps what goes."""
+    """Return the message; Celery validates the argument and dumps the result."""
     return asked
 
 
 def ask() -> None:
-    """Send requests; the results come on one queue of the client's."""
+    """Send requests; the results arrive in one queue of the client."""
     sequence = numbers()
 
     def send() -> Callable[[], object]:
@@ -50,7 +50,7 @@ def ask() -> None:
 
 
 def serve() -> None:
-    """A worker without what only a fleet needs."""
+    """Run a worker without the features that only several workers need."""
     worker_ready.connect(lambda **_: say({"ready": True}), weak=False)
     pool = ["--pool", POOL, "--concurrency", "2" if POOL == "prefork" else "1"]
     app.worker_main(["--quiet", "worker", "--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat", *pool])

@@ -1,4 +1,4 @@
-"""FastStream, with its own publishing, subscribing and `request`; its line of log for each message is off."""
+"""FastStream with its own publishing, subscribing and `request`; its log of each message is off."""
 
 import asyncio
 import sys
@@ -16,7 +16,7 @@ FANOUT = RabbitExchange("faststream.fanout", type=ExchangeType.FANOUT)
 
 
 def broker(*, confirms: bool) -> RabbitBroker:
-    """One connection, one channel."""
+    """Return a broker with one connection and one channel."""
     return RabbitBroker(URL, default_channel=Channel(prefetch_count=PREFETCH, publisher_confirms=confirms), logger=None)
 
 
@@ -34,7 +34,7 @@ async def serve() -> None:
 
 
 async def ask() -> None:
-    """Send requests: `request` holds a lock, so one broker object has one in flight."""
+    """Send requests; `request` holds a lock, so a broker object has one call in flight."""
     sequence = numbers()
     async with broker(confirms=False) as client:
 
@@ -65,7 +65,7 @@ async def publish() -> None:
 
 
 async def consume(name: str | None = None) -> None:
-    """Handle what waits in the queue, whenever told to."""
+    """Handle the messages in the queue, on each order."""
     queue = FLOW if name is None else RabbitQueue(name, declare=False)
     gathering = Gathering()
 
@@ -80,7 +80,7 @@ async def consume(name: str | None = None) -> None:
         async with receiver:
             await receiver.start()
             result = await gathering.complete()
-            await asyncio.sleep(0.1)  # the last acks
+            await asyncio.sleep(0.1)  # time for the last acks
         return result
 
     async with broker(confirms=False) as first:
@@ -90,7 +90,7 @@ async def consume(name: str | None = None) -> None:
 
 
 async def subscribe(subscribers: int) -> None:
-    """Handle events all the time, from as many quorum queues, each on a channel of its own."""
+    """Handle events continuously, from `subscribers` quorum queues with a channel each."""
     gathering = Gathering()
     receiver = broker(confirms=False)
     for number in range(subscribers):

@@ -1,4 +1,4 @@
-"""Nameko's RPC, over eventlet: JSON in, JSON out, the same model on both sides."""
+"""Nameko's RPC over eventlet: JSON in, JSON out, the same model on both sides."""
 
 import eventlet
 
@@ -20,18 +20,18 @@ CONFIG = {"AMQP_URI": URL, "max_workers": WORKERS, "prefetch_count": WORKERS, "s
 
 
 class Service:
-    """One method."""
+    """The service, with one method."""
 
     name = "nameko_bench"
 
     @rpc
     def echo(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Validate, and give back."""
+        """Validate the message and return it."""
         return Payload.model_validate(asked).model_dump()
 
 
 def serve() -> None:
-    """Until killed."""
+    """Serve requests until killed."""
     container = ServiceContainer(Service, CONFIG)
     container.start()
     say({"ready": True})

@@ -1,4 +1,4 @@
-"""The bus: `Bus`, `Router` and contracts as everybody uses them, the full stack on."""
+"""The bus: `Bus`, `Router` and contracts as in any service, with the full stack."""
 
 import asyncio
 import os
@@ -12,16 +12,16 @@ from bus.operations.logging import configure_logging
 from bus.settings import load_settings
 
 SERVICE = os.environ.get("BENCH_SERVICE", "bench")
-"""On each transport it is another service: one queue for both would give each the other's requests."""
+"""The service's name, which differs for each variant: they must not share a queue."""
 ON_FASTSTREAM = os.environ.get("BENCH_TRANSPORT") == "faststream"
 CONCURRENCY = 200
-"""Handlers at a time, and so the prefetch: the same as every peer's."""
+"""Handlers at a time, and so the prefetch: the same as for every peer."""
 NAP = 0.01
-"""Seconds that a handler waits in the work about worker processes."""
+"""Seconds that a handler waits in the workload about worker processes."""
 
 
 class Echoed(Message):
-    """What was asked, back."""
+    """The reply, with the content of the request."""
 
     number: int
     audio_url: str
@@ -32,7 +32,7 @@ class Echoed(Message):
 
 @contract(f"{SERVICE}.echo", version=1, idempotent=True)
 class Echo(Request[Echoed]):
-    """Acked after its reply, as the peers do."""
+    """A request that is acked after its reply, as by the peers."""
 
     number: int
     audio_url: str
@@ -43,7 +43,7 @@ class Echo(Request[Echoed]):
 
 @contract(f"{SERVICE}.nap", version=1, idempotent=True)
 class Nap(Request[Echoed]):
-    """Answered a little later, few at a time in a process."""
+    """A request that is answered after a wait, a few at a time in a process."""
 
     number: int
     audio_url: str
@@ -54,7 +54,7 @@ class Nap(Request[Echoed]):
 
 @contract(f"{SERVICE}.happened", version=1)
 class Happened(Event):
-    """For one or more subscriptions."""
+    """An event with one or more subscriptions."""
 
     number: int
     audio_url: str
@@ -65,7 +65,7 @@ class Happened(Event):
 
 @contract(f"{SERVICE}.work", version=1)
 class Work(Job[None]):
-    """For the work about jobs."""
+    """A job of the workload about jobs."""
 
     number: int
     audio_url: str
@@ -75,7 +75,10 @@ class Work(Job[None]):
 
 
 def bus_of(service: str) -> Bus:
-    """A bus on the transport that is measured. FastStream is loaded for its own row alone: it would weigh on the others' memory."""
+    """Return a bus on the measured transport.
+
+    FastStream is imported only for its own variant: it would increase the memory of the others.
+    """
     if not ON_FASTSTREAM:
         return Bus(service)
     settings, faststream = load_settings(), import_module("bus.integrations.faststream")
@@ -143,7 +146,7 @@ async def publish() -> None:
 
 
 async def consume() -> None:
-    """Handle what waits in the queue, whenever told to; the queue is there from the start."""
+    """Handle the messages in the queue, on each order; the queue exists from the start."""
     gathering = Gathering()
     router = Router("sink")
 
@@ -164,7 +167,7 @@ async def consume() -> None:
 
 
 async def subscribe(subscribers: int) -> None:
-    """Handle events all the time, in as many subscriptions."""
+    """Handle events continuously, in `subscribers` subscriptions."""
     gathering = Gathering()
     router = Router("many")
     for number in range(subscribers):
@@ -178,7 +181,7 @@ async def subscribe(subscribers: int) -> None:
 
 
 async def work() -> None:
-    """Do jobs all the time."""
+    """Handle jobs continuously."""
     gathering = Gathering()
     router = Router(SERVICE)
 

@@ -1,7 +1,10 @@
-"""How an actor is told what to do and what it measures. Standard library only: peers run in environments of their own.
+"""The protocol between the driver and an actor, and the measurements of an actor.
 
-The driver writes a line to the actor's standard input, `verb key=value …`, and reads one line of JSON from its
-standard output. The first line, without being asked, is `{"ready": true}`; `{"error": …}` fails the run.
+The module imports only the standard library: the peers run in environments of their own.
+
+The driver writes a line `verb key=value …` to the actor's standard input, and reads one line of
+JSON from its standard output. The actor first writes `{"ready": true}` without an order. A result
+`{"error": …}` fails the run.
 """
 
 import asyncio
@@ -35,7 +38,7 @@ URL = os.environ.get("BUS_URL", "amqp://guest:guest@127.0.0.1/")
 REPLY_TIMEOUT = 10.0
 """Seconds after which a missing reply fails the run."""
 STALL = 150.0
-"""Seconds after which a consumer that has not seen everything fails the run."""
+"""Seconds after which a consumer that has not received every message fails the run."""
 
 Result = dict[str, Any]
 Verb = Callable[["Order"], Awaitable[Result]]
@@ -43,7 +46,7 @@ Call = Callable[[], Awaitable[object]]
 
 
 class WrongReply(Exception):
-    """A reply that is not what was asked for; it fails the run."""
+    """A reply that does not match its request; it fails the run."""
 
 
 @dataclass(frozen=True)
@@ -55,35 +58,39 @@ class Order:
 
     @classmethod
     def parse(cls, line: str) -> "Order":
-        """`verb key=value …`."""
+        """Parse `verb key=value …`."""
         verb, *pairs = line.split()
         return cls(verb, dict(pair.partition("=")[::2] for pair in pairs))
 
     def integer(self, key: str, default: int = 0) -> int:
-        """A whole number."""
+        """Return an argument as an integer."""
         return int(self.words.get(key, default))
 
     def real(self, key: str, default: float = 0.0) -> float:
-        """A number."""
+        """Return an argument as a float."""
         return float(self.words.get(key, default))
 
     @property
     def watch(self) -> list[int]:
-        """The processes whose CPU time is asked for."""
+        """The ids of the processes of which the CPU time is measured."""
         return [int(pid) for pid in self.words.get("watch", "").split(",") if pid]
 
 
 def cpu_clock(pid: int) -> float:
-    """Seconds of CPU that a process has used, all its threads: what getrusage adds up, in nanoseconds, and for any process."""
+    """Return the CPU seconds of all threads of a process, for any process.
+
+    The value is the sum that getrusage reports, with a resolution of nanoseconds.
+    """
     try:
-        return time.clock_gettime(((~pid) << 3) | 2)  # clock_getcpuclockid(3): Linux's clock id for another process
+        # clock_getcpuclockid(3): Linux's clock id for another process
+        return time.clock_gettime(((~pid) << 3) | 2)
     except (OSError, OverflowError, AttributeError):
         return 0.0
 
 
 @dataclass
 class Window:
-    """From `begin` to `end`: the time, and the CPU time of the watched processes."""
+    """The time from `begin` to `end`, and the CPU time of the watched processes in it."""
 
     watch: Sequence[int]
     began: float = 0.0
@@ -92,35 +99,35 @@ class Window:
     after: list[float] = field(default_factory=list)
 
     def begin(self) -> None:
-        """Now."""
+        """Start the window now."""
         self.before = [cpu_clock(pid) for pid in self.watch]
         self.began = time.monotonic()
 
     def end(self) -> None:
-        """Now; the last call counts."""
+        """End the window now; the last call counts."""
         self.ended = time.monotonic()
         self.after = [cpu_clock(pid) for pid in self.watch]
 
     def result(self, count: int, **more: object) -> Result:
-        """For the driver."""
+        """Return the result for the driver."""
         used = [after - before for before, after in zip(self.before, self.after, strict=True)]
         return {"count": count, "seconds": self.ended - self.began, "began": self.began, "ended": self.ended, "cpu": used, **more}
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """By nearest rank; the values come sorted."""
+    """Return a percentile of sorted values by nearest rank."""
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 def summary(latencies: list[float]) -> Result:
-    """Percentiles in milliseconds."""
+    """Return percentiles in milliseconds."""
     ordered = sorted(latencies)
     shares = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
     return {name: percentile(ordered, share) * 1e3 for name, share in shares.items()} if ordered else {}
 
 
 async def closed_loop(call: Call, order: Order) -> Result:
-    """`in_flight` callers, each calling again as soon as it has its answer, for `seconds`."""
+    """Run `in_flight` callers for `seconds`; each calls again as soon as it has its answer."""
     window, latencies, clock = Window(order.watch), list[float](), time.perf_counter
     until = clock() + order.real("seconds")
 
@@ -138,10 +145,13 @@ async def closed_loop(call: Call, order: Order) -> Result:
 
 
 class Paced:
-    """Calls that leave at fixed times; a thread keeps the time, since an event loop's own timers are a millisecond coarse."""
+    """Calls at fixed times.
+
+    A thread keeps the time, since the timers of an event loop have a resolution of a millisecond.
+    """
 
     def __init__(self, call: Call, order: Order) -> None:
-        """`rate` calls a second for `seconds`."""
+        """Schedule `rate` calls a second for `seconds`."""
         self.call, self.rate = call, order.real("rate")
         self.total = int(self.rate * order.real("seconds"))
         self.latencies: list[float] = []
@@ -150,7 +160,7 @@ class Paced:
         self.done: asyncio.Future[None] = self.loop.create_future()
 
     def keep_time(self) -> None:
-        """In a thread: whatever is due is fired, late ones too."""
+        """Start all calls that are due, late ones too; runs in a thread."""
         start, sent = time.perf_counter(), 0
         while sent < self.total and not self.done.done():
             upto = min(self.total, int((time.perf_counter() - start) * self.rate) + 1)
@@ -160,19 +170,19 @@ class Paced:
             time.sleep(max(0.0, start + sent / self.rate - time.perf_counter()))
 
     def fire(self, dues: list[float]) -> None:
-        """One task for each call."""
+        """Start one task for each call."""
         for due in dues:
             task = self.loop.create_task(self.one(due))
             self.tasks.add(task)
             task.add_done_callback(self.ended)
 
     async def one(self, due: float) -> None:
-        """Its latency counts from when it was due."""
+        """Make one call, and record its latency from the time at which it was due."""
         await self.call()
         self.latencies.append(time.perf_counter() - due)
 
     def ended(self, task: "asyncio.Task[None]") -> None:
-        """The first failure ends all of it, and so does the last success."""
+        """End the run on the first failure or the last success."""
         self.tasks.discard(task)
         error = task.exception()
         if self.done.done():
@@ -184,7 +194,7 @@ class Paced:
 
 
 async def open_loop(call: Call, order: Order) -> Result:
-    """`rate` calls a second for `seconds`, however long the answers take."""
+    """Make `rate` calls a second for `seconds`, independent of the answers."""
     window, paced = Window(order.watch), Paced(call, order)
     gc.collect()
     window.begin()
@@ -195,7 +205,10 @@ async def open_loop(call: Call, order: Order) -> Result:
 
 
 async def published(send: Callable[[int], Awaitable[object]], numbers: Iterator[int], order: Order) -> Result:
-    """`in_flight` senders, each awaiting its confirm, for `seconds` or until `count` are sent; `sum` is over the numbers sent."""
+    """Run `in_flight` senders, which await their confirms, for `seconds` or until `count` are sent.
+
+    `sum` in the result is the sum of the numbers sent.
+    """
     window, clock, count = Window(order.watch), time.monotonic, order.integer("count")
     left = iter(range(count)) if count else iter(int, 1)
     until = clock() + (order.real("seconds") if not count else 1e9)
@@ -220,10 +233,10 @@ async def published(send: Callable[[int], Awaitable[object]], numbers: Iterator[
 
 
 class Gathering:
-    """Counts what a consumer handles, from the first to the `count`-th message."""
+    """A count of the messages that a consumer handles, from the first to the `count`-th."""
 
     def __init__(self) -> None:
-        """Nothing is expected yet."""
+        """Start without an expected message."""
         self.window = Window([])
         self.seen = self.total = 0
         self.wanted = -1
@@ -232,7 +245,7 @@ class Gathering:
         self.done = asyncio.Event()
 
     def expect(self, order: Order) -> Result:
-        """From now on, `count` messages."""
+        """Expect `count` messages from now on."""
         gc.collect()
         self.window = Window(order.watch)
         self.seen = self.total = 0
@@ -243,9 +256,9 @@ class Gathering:
         return {"count": self.wanted}
 
     def saw(self, number: int) -> None:
-        """One message was handled, and is acked."""
+        """Record one message that was handled and acked."""
         if self.seen >= self.wanted:
-            return  # delivered before the consumer had stopped
+            return  # delivered before the consumer stopped
         if not self.began:
             self.window.begin()
             self.began = True
@@ -256,22 +269,22 @@ class Gathering:
             self.done.set()
 
     async def complete(self) -> Result:
-        """All of it has come: the rate is that of all but the first."""
+        """Wait for all messages, and return the result; the rate is that of all but the first."""
         try:
             await asyncio.wait_for(self.done.wait(), self.limit or STALL)
         except TimeoutError:
             if not self.limit or not self.seen:
                 raise
-            self.wanted = -1  # what was done until now counts; a million messages can take long
+            self.wanted = -1  # the messages until now count; a million can take too long
             self.window.end()
         return self.window.result(self.seen, sum=self.total)
 
     async def obey(self) -> None:
-        """For a consumer that consumes all the time: `expect`, and then `complete`."""
+        """Obey `expect` and then `complete`, for a consumer that consumes continuously."""
 
         async def expect(order: Order) -> Result:
             result = self.expect(order)
-            self.window.begin()  # CPU counts from the first publish; the driver takes the time from there, too
+            self.window.begin()  # CPU time counts from the first publish, as the driver's time does
             self.began = True
             return result
 
@@ -282,7 +295,10 @@ class Gathering:
 
 
 def sliding(send: Callable[[], Callable[[], object]], order: Order) -> Result:
-    """As `closed_loop`, for a blocking client: `send` gives back what waits for its answer; the oldest is awaited first."""
+    """Run a closed loop of a blocking client.
+
+    `send` returns a function that waits for the answer; the oldest call is awaited first.
+    """
     window, latencies, clock = Window(order.watch), list[float](), time.perf_counter
     waiting: list[tuple[float, Callable[[], object]]] = []
     gc.collect()
@@ -301,13 +317,13 @@ def sliding(send: Callable[[], Callable[[], object]], order: Order) -> Result:
 
 
 def say(result: Mapping[str, object]) -> None:
-    """One line to the driver."""
+    """Write one line to the driver."""
     sys.stdout.write(json.dumps(result) + "\n")
     sys.stdout.flush()
 
 
 async def obey(**verbs: Verb) -> None:
-    """Do what the driver says until it closes the line."""
+    """Execute the driver's orders until it closes standard input."""
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     say({"ready": True})
@@ -315,12 +331,12 @@ async def obey(**verbs: Verb) -> None:
         order = Order.parse(line)
         try:
             say(await verbs[order.verb](order))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the driver has to hear of it
+        except Exception as error:  # noqa: BLE001 - the driver must receive any error
             say({"error": f"{type(error).__name__}: {error}"})
 
 
 def obey_blocking(**verbs: Callable[[Order], Result]) -> None:
-    """As `obey`, without an event loop."""
+    """Execute the driver's orders without an event loop, until it closes standard input."""
     say({"ready": True})
     for line in sys.stdin:
         order = Order.parse(line)

@@ -1,4 +1,4 @@
-"""Taskiq on its aio-pika broker: jobs without a result backend, and a worker inside this process."""
+"""Taskiq on its aio-pika broker: jobs without a result backend, and a worker in this process."""
 
 import asyncio
 import sys
@@ -13,7 +13,7 @@ PREFETCH = 200
 
 
 def prepared() -> tuple[AioPikaBroker, Gathering]:
-    """A broker with one quorum queue and one task, which takes the model."""
+    """Return a broker with one quorum queue and one task, which takes the model."""
     broker = AioPikaBroker(URL, qos=PREFETCH, task_queues=[Queue(name="taskiq.flow", type=QueueType.QUORUM)])
     gathering = Gathering()
 
@@ -40,7 +40,7 @@ async def publish() -> None:
 
 
 async def work() -> None:
-    """Do jobs all the time."""
+    """Handle jobs continuously."""
     broker, gathering = prepared()
     worker = asyncio.create_task(run_receiver_task(broker, run_startup=True, max_async_tasks=PREFETCH, max_prefetch=PREFETCH))
     await gathering.obey()

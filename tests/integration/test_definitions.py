@@ -47,7 +47,7 @@ async def test_a_worker_finds_loaded_definitions_as_it_would_have_made_them(shar
 
 @pytest.mark.parametrize(
     ("content", "code", "about"),
-    [(None, 66, "cannot be read"), ("{", 65, "no JSON"), ("[]", 65, "holds no definitions")],
+    [(None, 66, "cannot be read"), ("{", 65, "is not JSON"), ("[]", 65, "must contain a JSON object with definitions")],
 )
 def test_a_file_without_definitions_is_told_in_a_line(
     tmp_path_factory: pytest.TempPathFactory, content: str | None, code: int, about: str
