@@ -1,7 +1,7 @@
-"""A request: one service asks another, and waits for the answer.
+"""Request: one service calls another and waits for the reply.
 
 Run it with BUS_URL set to a RabbitMQ and BUS_AUTH=off: python examples/01_request.py
-Both services are in this one file; in real life they are two processes that share the contract.
+Both services are in this file; in production they are two processes that share the contract.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ async def main() -> None:
         try:
             await reader.request(ReserveBook(title="Emma"), timeout=5)
         except NotServed:
-            print(f"NotServed: nobody has that handler (at once: {time.perf_counter() - began < 1})")
+            print(f"NotServed: no handler for this (at once: {time.perf_counter() - began < 1})")
 
 
 asyncio.run(main())

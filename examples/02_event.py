@@ -1,4 +1,4 @@
-"""An event: a fact that a service tells, and that two subscriptions hear, each in a queue of its own.
+"""Event: a fact that a service publishes to two subscriptions, each with its own queue.
 
 Run it with BUS_URL set to a RabbitMQ and BUS_AUTH=off: python examples/02_event.py
 """
@@ -13,23 +13,25 @@ class BookReturned(Event):
     title: str
 
 
-router = Router("desk")  # any service may care about library's event; only library may publish it
+router = Router("desk")  # any service may subscribe, and only library may publish
 heard: asyncio.Queue[str] = asyncio.Queue()
 
 
 @router.event(BookReturned, subscription="shelve")
 async def shelve(event: BookReturned, context: Context) -> None:
-    heard.put_nowait(f"shelve: {event.title} goes back to its shelf (correlation {context.envelope.correlation_id})")
+    correlation_id = context.envelope.correlation_id
+    heard.put_nowait(f"shelve: {event.title} returns to its shelf (correlation {correlation_id})")
 
 
 @router.event(BookReturned, subscription="notify")
 async def notify(event: BookReturned, context: Context) -> None:
-    heard.put_nowait(f"notify: somebody waits for {event.title} (correlation {context.envelope.correlation_id})")
+    correlation_id = context.envelope.correlation_id
+    heard.put_nowait(f"notify: a reader waits for {event.title} (correlation {correlation_id})")
 
 
 async def main() -> None:
     async with Bus("desk") as desk, desk.serving(router), Bus("library") as library:
-        with correlated("visit-1"):  # else the event's own id; handlers pass it on by themselves
+        with correlated("visit-1"):  # default: the event's id; handlers pass it on
             await library.publish(BookReturned(title="Emma"))  # returns when the broker has confirmed
         print("published")
         async with asyncio.timeout(10):

@@ -1,4 +1,4 @@
-"""A failure: tried again after a wait in the broker; what fails for good ends in a dead-letter queue with its reason.
+"""Failure: the broker delays a retry, and a permanent failure is dead-lettered with its reason.
 
 Run it with BUS_URL set to a RabbitMQ and BUS_AUTH=off: python examples/04_retry_and_dead_letter.py
 """
@@ -23,11 +23,11 @@ async def bind(job: BindBook, context: Context) -> None:
     attempt = context.envelope.attempt
     print(f"{job.title}: attempt {attempt}")
     if job.title == "Sand":
-        raise InvalidArgument("a book of sand cannot be bound")  # trying again cannot help: dead-lettered at once
+        raise InvalidArgument("a book of sand cannot be bound")  # not retried: dead-lettered
     if job.title == "Emma" and attempt == 1:
-        raise Unavailable("the glue is cold")  # may succeed later: tried again
+        raise Unavailable("the glue is cold")  # may succeed later: retried
     if job.title == "Ulysses":
-        raise RuntimeError("its text never leaves this process")  # a fault of ours: tried again, then dead-lettered
+        raise RuntimeError("its text never leaves this process")  # a bug: retried, dead-lettered
 
 
 async def main() -> None:
@@ -41,7 +41,7 @@ async def main() -> None:
                 print(f"{title}: bound")
             except BusError as error:
                 print(f"{title}: failed, {error.code}")
-        for letter in await library.dead_letters(QUEUE):  # they stay there
+        for letter in await library.dead_letters(QUEUE):  # they stay in their queue
             if letter.id in jobs:
                 print(f"dead letter: {letter.headers['dead-reason']} (attempts {letter.headers['dead-attempts']})")
 

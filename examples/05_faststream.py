@@ -1,6 +1,6 @@
-"""FastStream: an application's own subscribers and the bus's handlers, side by side on one connection.
+"""FastStream: an application's own subscribers and the bus's handlers on one connection.
 
-Run it with BUS_URL set to a RabbitMQ and BUS_AUTH=off: python examples/05_faststream.py (in real life: faststream run MODULE:app)
+Run it with BUS_URL set to a RabbitMQ and BUS_AUTH=off: python examples/05_faststream.py
 """
 
 import asyncio
@@ -33,15 +33,15 @@ def shelves() -> dict[str, str]:  # Depends is FastStream's own
     return {"Emma": "A3", "Ulysses": "J7"}
 
 
-@router.request(FindBook)  # the bus's: a contract, deadlines, a queue of its own
+@router.request(FindBook)  # a handler of the bus: a contract, deadlines, its own queue
 async def find(request: FindBook, shelves: dict[str, str] = Depends(shelves)) -> Place:
     return Place(shelf=shelves[request.title])
 
 
-bus = attach(app, router)  # served from now on whenever the application runs
+bus = attach(app, router)  # the application serves the router while it runs
 
 
-@broker.subscriber("returned-books")  # FastStream's: as it was, and it may use the bus
+@broker.subscriber("returned-books")  # a FastStream subscriber: unchanged, and it may use the bus
 async def on_returned(title: str) -> None:
     place = await bus.request(FindBook(title=title), timeout=5)
     done.put_nowait(f"FastStream's subscriber: {title} goes to {place.shelf}")
@@ -56,5 +56,5 @@ async def main() -> None:
             print(await done.get())
 
 
-if __name__ == "__main__":  # and not `faststream run`
+if __name__ == "__main__":  # in production: faststream run MODULE:app
     asyncio.run(main())

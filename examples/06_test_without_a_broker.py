@@ -1,4 +1,4 @@
-"""Tests without a broker: services on a model of RabbitMQ, its faults on request, and an hour of waiting in no time.
+"""Tests without a broker: a model of RabbitMQ, simulated failures, and an hour on a virtual clock.
 
 Run it: python examples/06_test_without_a_broker.py; with pytest: docs/how-to/test-without-a-broker.md
 """
@@ -35,16 +35,16 @@ async def an_hour_in_a_retry_tier(buses: MemoryBuses) -> None:
     there, here = wall_clock(), time.monotonic()
     place = await job.result()
     hours, ours = round((wall_clock() - there) / 3600), round((time.monotonic() - here) / 3600)
-    print(f"bound, on shelf {place.shelf}: {hours} h later by its clock, {ours} h by ours")
+    print(f"bound on shelf {place.shelf}: {hours} h on the virtual clock, {ours} h on the real one")
 
 
 async def a_broker_that_is_away(buses: MemoryBuses) -> None:
     reader = await buses.bus("reader")
     buses.broker.stop()
     try:
-        await reader.submit(BindBook(title="Emma"), timeout=60)  # seconds that take no time, too
+        await reader.submit(BindBook(title="Emma"), timeout=60)  # virtual seconds, without a wait
     except Unavailable as error:
-        print(f"an error and not a hang: {error}; surely not sent: {not error.maybe_executed}")
+        print(f"error: {error}; certainly not sent: {not error.maybe_executed}")
 
 
 async def run(test: Callable[[MemoryBuses], Awaitable[None]]) -> None:

@@ -1,1 +1,4 @@
-"""Workers of the reference application: plain handler functions and a `router` each; no broker code."""
+"""Workers of the reference application.
+
+Each worker has plain handler functions and a `router`, and no broker code.
+"""

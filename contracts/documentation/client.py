@@ -1,4 +1,4 @@
-"""The documentation service, for who calls it."""
+"""Typed client of the documentation service."""
 
 from uuid import UUID
 
@@ -18,23 +18,36 @@ __all__ = ["DocumentationClient"]
 
 
 class DocumentationClient:
-    """Typed calls over a `Bus`, or over a handler's `context.bus`. What they raise is what `Client.request` and `Client.submit` do."""
+    """Typed calls over a `Bus`, or over a handler's `context.bus`.
+
+    They raise the same errors as `Client.request` and `Client.submit`.
+    """
 
     def __init__(self, bus: Sender) -> None:
         self._bus = bus
 
     async def create(self, note: CreateNote, *, timeout: float | None = None) -> NoteStatus:
-        """Keep a note; its `note_id` is in the answer. `timeout` in seconds, here and below."""
+        """Create a note, and return its status with the `note_id`.
+
+        `timeout` is in seconds, here and below.
+        """
         return await self._bus.request(note, timeout=timeout)
 
     async def status(self, note_id: UUID, *, timeout: float | None = None) -> NoteStatus:
-        """Whether it is signed, and which documents were made of it; `NotFound` where there is no such note."""
+        """Return the status of a note: whether it is signed, and its documents.
+
+        Raise `NotFound` if the note does not exist.
+        """
         return await self._bus.request(GetNoteStatus(note_id=note_id), timeout=timeout)
 
     async def get(self, note_id: UUID, *, timeout: float | None = None) -> Note:
-        """The note with its content; `NotFound` where there is none."""
+        """Return a note with its content. Raise `NotFound` if it does not exist."""
         return await self._bus.request(GetNote(note_id=note_id), timeout=timeout)
 
     async def generate(self, note_id: UUID, *formats: DocumentFormat) -> JobHandle[GeneratedDocuments]:
-        """Have documents made of a note; returns when the broker has confirmed. The job's `result()` says where they lie."""
+        """Submit a job that generates documents of a note.
+
+        The method returns when the broker has confirmed. The job's `result()` contains the URIs
+        of the documents.
+        """
         return await self._bus.submit(GenerateDocuments(note_id=note_id, formats=formats))

@@ -1,4 +1,4 @@
-"""Contracts of the documentation service, version 1: clinical notes become documents."""
+"""Contracts of the documentation service, version 1, which turns clinical notes into documents."""
 
 from typing import Annotated, Literal
 from uuid import UUID
@@ -26,37 +26,49 @@ __all__ = [
 ]
 
 LONGEST_SECTION = 50_000
-"""Characters; an hour of dictation. It bounds a document: to 2,042 pages where each line has one letter."""
+"""Maximum characters of a section: an hour of dictation.
+
+It limits a document to 2,042 pages if each line has one letter.
+"""
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,64}$")]
-"""Another system's id, by the rule of FHIR's `id` type (https://hl7.org/fhir/R4/datatypes.html#id)."""
+"""Id of another system, by the rule of FHIR's `id` type.
+
+See https://hl7.org/fhir/R4/datatypes.html#id.
+"""
 NoteType = Literal["SOAP", "Progress", "Discharge"]
 DocumentFormat = Literal["docx", "pdf"]
 Section = Sensitive[Annotated[str, Field(max_length=LONGEST_SECTION)]]
 
 
 class NoteContent(Message):
-    """What a clinician says of an encounter: any Unicode text; a line break stays one, an empty line begins a paragraph."""
+    """Text of a clinician about an encounter: any Unicode text.
+
+    A line break is kept, and an empty line begins a paragraph.
+    """
 
     subjective: Section = ""
-    """What the patient reports."""
+    """Report of the patient."""
     objective: Section = ""
-    """What was found and measured."""
+    """Findings and measurements."""
     assessment: Section = ""
-    """What the clinician makes of it."""
+    """Conclusions of the clinician."""
     plan: Section = ""
-    """What is to be done."""
+    """Planned actions."""
 
 
 class Signature(Message):
-    """Who took responsibility for a note, and when. No request of version 1 signs: that wants proof of who asks."""
+    """Provider that took responsibility for a note, and the time.
+
+    Version 1 has no request to sign a note: signing requires proof of the caller's identity.
+    """
 
     provider_id: Identifier
     signed_at: AwareDatetime
 
 
 class Note(Message):
-    """A clinical note as it is kept. It does not change once it is created."""
+    """Clinical note as it is stored; it does not change after it is created."""
 
     note_id: UUID
     patient_id: Sensitive[Identifier]
@@ -67,42 +79,43 @@ class Note(Message):
     content: NoteContent
     transcription_id: UUID | None = None
     transcribed: bool = False
-    """Whether the subjective section is the transcript, word for word, which nobody has read yet."""
+    """True if the subjective section is the transcript, word for word and not yet reviewed."""
     signature: Signature | None = None
 
 
 class Document(Message):
-    """A file that was made of a note."""
+    """File that was generated from a note."""
 
     document_id: UUID
     note_id: UUID
     format: DocumentFormat
     uri: str
-    """A `file:` URI on the worker's machine; its name says nothing of the patient."""
+    """`file:` URI on the worker's machine; its name reveals nothing about the patient."""
     size: int = Field(gt=0)
-    """Bytes."""
+    """Size of the file in bytes."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """Of the file's bytes, in hexadecimal."""
+    """SHA-256 of the file's bytes, in hexadecimal."""
     pages: int | None = Field(default=None, ge=1)
-    """None for DOCX: the program that opens it breaks the pages."""
+    """Number of pages, or None for DOCX, because the program that opens it breaks the pages."""
 
 
 class NoteStatus(Message):
-    """What became of a note, without what it says."""
+    """Status of a note, without its content."""
 
     note_id: UUID
     status: Literal["draft", "signed"]
     created_at: AwareDatetime
     documents: tuple[Document, ...] = ()
-    """Those that were generated of it, oldest first."""
+    """Documents that were generated from it, oldest first."""
 
 
 @contract("documentation.create-note", version=1, permission="write:notes", idempotent=True)
 class CreateNote(Request[NoteStatus]):
-    """Keep a note.
+    """Request to create a note.
 
-    With a `transcription_id` and no subjective section, the transcript becomes that section. `invalid_argument` for a note
-    that says nothing, `not_found` where there is no such transcript, `unavailable` where it cannot be asked for now.
+    With a `transcription_id` and no subjective section, the transcript becomes that section.
+    The error is `invalid_argument` for a note without text, and `not_found` for an unknown
+    transcript. It is `unavailable` if the transcription service does not answer now.
     """
 
     patient_id: Sensitive[Identifier]
@@ -115,27 +128,30 @@ class CreateNote(Request[NoteStatus]):
 
 @contract("documentation.get-note", version=1, permission="read:notes", idempotent=True)
 class GetNote(Request[Note]):
-    """Ask for a note with its content; `not_found` where there is none."""
+    """Request for a note with its content; the error is `not_found` if it does not exist."""
 
     note_id: UUID
 
 
 @contract("documentation.get-note-status", version=1, permission="read:notes", idempotent=True)
 class GetNoteStatus(Request[NoteStatus]):
-    """Ask whether a note is signed and which documents were made of it; `not_found` where there is none."""
+    """Request for a note's status: whether it is signed, and its documents.
+
+    The error is `not_found` if the note does not exist.
+    """
 
     note_id: UUID
 
 
 class GeneratedDocuments(Message):
-    """What a job made, in the order in which it was asked for."""
+    """Documents of a job, in the order of the requested formats."""
 
     documents: tuple[Document, ...]
 
 
 @contract("documentation.generate-documents", version=1, permission="write:documents")
 class GenerateDocuments(Job[GeneratedDocuments]):
-    """Make files of a note; a format that is named twice is made once."""
+    """Job that generates files of a note; a format that is named twice is generated once."""
 
     note_id: UUID
     formats: tuple[DocumentFormat, ...] = Field(min_length=1, max_length=8)
@@ -143,6 +159,9 @@ class GenerateDocuments(Job[GeneratedDocuments]):
 
 @contract("documentation.document-generated", version=1)
 class DocumentGenerated(Event):
-    """A document lies where it says. It names no patient: who may know asks for the note."""
+    """Event that a document is stored at its URI.
+
+    It does not name the patient; a service with permission can request the note.
+    """
 
     document: Document

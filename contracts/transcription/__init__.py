@@ -1,1 +1,4 @@
-"""What the transcription service answers, does and tells; version 1 in `v1`, its typed client in `client`."""
+"""Requests, jobs and events of the transcription service.
+
+Version 1 is in `v1`, and its typed client is in `client`.
+"""

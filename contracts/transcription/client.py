@@ -1,4 +1,4 @@
-"""The transcription service, for who calls it."""
+"""Typed client of the transcription service."""
 
 from collections.abc import AsyncIterator
 from typing import Literal
@@ -11,19 +11,31 @@ __all__ = ["TranscriptionClient"]
 
 
 class TranscriptionClient:
-    """Typed calls over a `Bus`, or over a handler's `context.bus`. What they raise is what `Client.request` and `Client.submit` do."""
+    """Typed calls over a `Bus`, or over a handler's `context.bus`.
+
+    They raise the same errors as `Client.request` and `Client.submit`.
+    """
 
     def __init__(self, bus: Sender) -> None:
         self._bus = bus
 
     async def create(self, audio_url: str, *, language: Literal["en"] = "en") -> JobHandle[Transcript]:
-        """Hand over a recording; returns when the broker has confirmed. The job's `result()` is the transcript."""
+        """Submit a recording, and return when the broker has confirmed.
+
+        The job's `result()` is the transcript.
+        """
         return await self._bus.submit(TranscribeAudio(audio_url=audio_url, language=language))
 
     def status(self, job: JobHandle[Transcript]) -> AsyncIterator[Progress]:
-        """How far a job is, as it goes on; ends with the job. Who submitted it hears it, and nobody else."""
+        """Return an iterator over a job's progress, which ends with the job.
+
+        Only the submitter of the job receives its progress.
+        """
         return job.updates()
 
     async def get(self, transcript_id: UUID, *, timeout: float | None = None) -> Transcript:
-        """A finished transcript, within `timeout` seconds; `NotFound` where there is none (yet)."""
+        """Return a finished transcript within `timeout` seconds.
+
+        Raise `NotFound` if it does not exist, or does not exist yet.
+        """
         return await self._bus.request(GetTranscript(transcript_id=transcript_id), timeout=timeout)

@@ -1,4 +1,4 @@
-"""Contracts of the transcription service, version 1: recordings become text."""
+"""Contracts of the transcription service, version 1, which turns recordings into text."""
 
 from typing import Literal
 from uuid import UUID
@@ -19,48 +19,54 @@ class Segment(Message):
     """Seconds from the recording's beginning to the end of the last word."""
     text: Sensitive[str]
     confidence: float = Field(ge=0, le=1)
-    """How sure the engine is of these words; comparable within one engine, not between two."""
+    """Confidence of the engine in these words, comparable only within one engine."""
 
 
 class Transcript(Message):
-    """What was said in a recording; a silent one has empty text and no segments."""
+    """Text of a recording; a silent recording has empty text and no segments."""
 
     transcript_id: UUID
     text: Sensitive[str]
-    """All segments' texts, a line each."""
+    """Texts of all segments, one line each."""
     confidence: float = Field(ge=0, le=1)
-    """The segments' confidences, weighted by their words; 0 where nothing was said."""
+    """Mean confidence of the segments, weighted by their words; 0 if there are no words."""
     duration: float = Field(ge=0)
-    """Seconds that the recording lasts."""
+    """Length of the recording in seconds."""
     language: str
     engine: str
-    """What recognised it, such as `pocketsphinx`."""
+    """Name of the engine, such as `pocketsphinx`."""
     segments: tuple[Segment, ...]
 
 
 @contract("transcription.get", version=1, permission="read:transcriptions", idempotent=True)
 class GetTranscript(Request[Transcript]):
-    """Ask for a finished transcript; `not_found` where there is none."""
+    """Request for a finished transcript; the error is `not_found` if it does not exist."""
 
     transcript_id: UUID
 
 
 @contract("transcription.transcribe", version=1, permission="write:transcriptions")
 class TranscribeAudio(Job[Transcript]):
-    """Turn a recording into text."""
+    """Job that turns a recording into text."""
 
     audio_url: Sensitive[str] = Field(min_length=1, max_length=4096)
-    """A WAV: a path or `file:` URL on the worker's disk, or an `http(s)` URL."""
+    """WAV recording: a path or `file:` URL on the worker's disk, or an `http(s)` URL."""
     language: Literal["en"] = "en"
-    """English is what both engines can; another language will be a new value, and an old worker refuses it."""
+    """Language that both engines support.
+
+    Another language will be a new value, and an old worker refuses it.
+    """
 
 
 @contract("transcription.completed", version=1)
 class TranscriptCompleted(Event):
-    """A transcript can be asked for. It holds no text: an event must not spread what a patient said."""
+    """Event that a transcript is available.
+
+    It holds no text, because an event must not spread a patient's words.
+    """
 
     transcript_id: UUID
     duration: float = Field(ge=0)
-    """Seconds that the recording lasts."""
+    """Length of the recording in seconds."""
     words: int = Field(ge=0)
-    """How many words the transcript has."""
+    """Number of words in the transcript."""

@@ -1,4 +1,4 @@
-"""The service that client.mjs talks to; run it with: BUS_AUTH=off bus run examples.node.library:router."""
+"""Service for client.mjs; run it with: BUS_AUTH=off bus run examples.node.library:router."""
 
 import asyncio
 

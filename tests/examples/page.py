@@ -1,8 +1,12 @@
-"""Runs what a page of the documents tells its reader to do: writes the files that it shows, and types its commands.
+"""Runner of a documentation page: it writes the files of the page, and types its commands.
 
-A fence `python title="shop.py"` is a file, and a later one of the same title takes its place. A fence `console
-title="terminal 2"` is what is typed there and what is seen: `$ ` begins a command, `^C` and `^\\` are keys, anything else
-is a line of output, in which `…` stands for whatever differs. A line that is `…` alone stands for any lines.
+A fence `python title="shop.py"` is a file, and a later fence with the same title replaces it.
+A fence `console title="terminal 2"` has the input and the output of a terminal:
+
+- a line that begins with `$ ` is a command;
+- `^C` and `^\\` are keys;
+- any other line is output, in which `…` matches any text;
+- a line with `…` alone matches any lines.
 """
 
 import asyncio
@@ -22,19 +26,19 @@ from tests.integration.command import interruptible
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w+) title=\"([^\"]+)\".*?\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 ANYTHING = "…"
-PATIENCE = 100.0  # seconds for a line or an end; what is waited for takes a second or two
+PATIENCE = 100.0  # seconds for a line or an end, which usually take a second or two
 KEYS = {"^C": signal.SIGINT, "^\\": signal.SIGQUIT}
 PROGRAMS = {"bus": ["-m", "bus.cli"], "python": [], "pytest": ["-m", "pytest", "-p", "no:cacheprovider"]}
 SERVES = ("bus", "run")
 NOT_TYPED = ("mkdir", "cd", "python3 -m venv", "pip", "export", "bus broker")
-"""Set-up, which has been done for the test: an environment, and a broker in BUS_URL."""
+"""Commands that the test has already done: an environment, and a broker in BUS_URL."""
 WARNING = "BUS_AUTH=off: "
-"""What every program says on these pages, which tell their reader once."""
+"""Warning of every program on these pages, which explain it once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """A fence with a title."""
+    """Fence with a title."""
 
     language: str
     title: str
@@ -42,14 +46,14 @@ class Block:
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """The titled fences of a page, in their order."""
+    """Yield the titled fences of a page, in their order."""
     for language, title, text in FENCE.findall(page.read_text(encoding="utf-8")):
         yield Block(language=language, title=title, text=text)
 
 
 @dataclass
 class Terminal:
-    """What runs in one terminal, and the lines that it has printed and nobody has looked at."""
+    """Process in one terminal, and the lines that it has printed."""
 
     folder: Path
     environment: dict[str, str]
@@ -60,7 +64,7 @@ class Terminal:
     seen: list[str] = field(default_factory=list)
 
     async def type(self, command: str) -> None:
-        """Start a command, once the one before has ended well."""
+        """Start a command after the previous one has ended with success."""
         await self.end()
         words = shlex.split(command)
         assert words[0] in PROGRAMS, f"{command!r}: this test knows {', '.join(PROGRAMS)}"
@@ -75,7 +79,7 @@ class Terminal:
         )
 
     async def see(self, expected: str) -> None:
-        """The next line is this one. A service's own log lines may come before it."""
+        """Assert that this line is next. A service's own log lines may come before it."""
         if expected == ANYTHING:
             self.skipping = True
             return
@@ -87,7 +91,7 @@ class Terminal:
         raise AssertionError(f"{self.typed}: it ended without {expected!r}, after {self.seen}")
 
     async def press(self, key: str) -> None:
-        """Ctrl-C ends it well; Ctrl-\\ kills it."""
+        """Press a key: Ctrl-C ends the process with success, and Ctrl-\\ kills it."""
         assert self.process, f"nothing runs where {key} is pressed"
         if hasattr(resource, "prlimit"):
             resource.prlimit(self.process.pid, resource.RLIMIT_CORE, (0, 0))
@@ -97,7 +101,7 @@ class Terminal:
         assert code == (0 if key == "^C" else -KEYS[key]), self.seen
 
     async def end(self) -> None:
-        """What runs here ends by itself, well, and says nothing more; a service is told to stop."""
+        """Assert that the process ends with success and no more output; stop a service first."""
         if self.process is None:
             return
         if self.serves:
@@ -125,14 +129,14 @@ class Terminal:
 
 
 def matches(expected: str, line: str) -> bool:
-    """Whether a line is as it is shown."""
+    """Return True if a line matches the expected one."""
     pattern = ".*".join(re.escape(part) for part in expected.split(ANYTHING))
     return re.fullmatch(pattern, line.rstrip("\n")) is not None
 
 
 @asynccontextmanager
 async def followed(page: Path, folder: Path, url: str) -> AsyncIterator[None]:
-    """Do everything that the page says; inside the block its services still run."""
+    """Follow all steps of the page; inside the block its services still run."""
     environment = {
         **os.environ,
         "BUS_URL": url,

@@ -16,12 +16,12 @@ PRINTED = {
 answer: shelf A3
 NotFound: no such book
 DeadlineExceeded: half a second is over
-NotServed: nobody has that handler (at once: True)
+NotServed: no handler for this (at once: True)
 """,
     "02_event": """
 published
-notify: somebody waits for Emma (correlation visit-1)
-shelve: Emma goes back to its shelf (correlation visit-1)
+notify: a reader waits for Emma (correlation visit-1)
+shelve: Emma returns to its shelf (correlation visit-1)
 """,
     "03_job": """
 submitted <id>
@@ -49,14 +49,14 @@ the bus's handler: Ulysses is on J7
 FastStream's subscriber: Emma goes to A3
 """,
     "06_test_without_a_broker": """
-bound, on shelf B1: 1 h later by its clock, 0 h by ours
-an error and not a hang: not sent: no connection to the model broker; surely not sent: True
+bound on shelf B1: 1 h on the virtual clock, 0 h on the real one
+error: not sent: no connection to the model broker; certainly not sent: True
 """,
 }
 
 
 def run(example: Path, url: str) -> subprocess.CompletedProcess[str]:
-    """The example in a process of its own, as its reader runs it."""
+    """Run the example in its own process, as its reader runs it."""
     environment = {**os.environ, "BUS_URL": url, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
     command = [sys.executable, str(example)]
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)

@@ -1,4 +1,4 @@
-"""The tutorial and the how-to pages, followed as a reader follows them."""
+"""Test of the tutorial and the how-to pages, by the steps of a reader."""
 
 import re
 from pathlib import Path

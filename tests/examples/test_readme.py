@@ -35,7 +35,7 @@ async def test_what_the_readme_shows_runs_as_it_says(vhost_url: str, tmp_path: P
 
 
 async def line_with(text: str, stream: asyncio.StreamReader | None) -> str:
-    """The next line that has it."""
+    """Return the next line that contains the text."""
     assert stream
     async with asyncio.timeout(100):
         while line := (await stream.readline()).decode():

@@ -17,7 +17,10 @@ IN_CSS = re.compile(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//[^\"')]*")
 
 
 class Fetches(HTMLParser):
-    """What a browser would ask another host for, and whether there is a diagram that the theme would fetch a script for."""
+    """Resources that a browser would request from another host.
+
+    Mermaid diagrams are among them, because the theme would fetch a script for them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,9 +38,9 @@ class Fetches(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as `make docs` builds it."""
+    """Build the site as `make docs` does."""
     folder = tmp_path_factory.mktemp("site")
-    # Not --quiet: with it MkDocs hears no warnings, and a strict build passes with dead links.
+    # With --quiet MkDocs ignores warnings, and a strict build passes with dead links.
     command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False)

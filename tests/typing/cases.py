@@ -1,7 +1,7 @@
-"""Right and wrong uses, as a type checker sees them; never run.
+"""Correct and incorrect uses for a type checker; this module is never run.
 
-A line with `type: ignore[code]` is wrong and has to be found, with that code: mypy strict also reports an ignore that it
-does not need. All others are right.
+A line with `type: ignore[code]` is incorrect, and the checker must report that code. mypy strict
+also reports an ignore that is not needed. All other lines are correct.
 """
 
 from collections.abc import AsyncIterator

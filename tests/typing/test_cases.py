@@ -8,19 +8,19 @@ MARK = "# type: ignore["
 
 
 def mypy(file: Path) -> str:
-    """What `mypy --strict` finds, with the project's settings."""
+    """Return the report of `mypy --strict` with the project's settings."""
     command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--show-error-codes", "--no-pretty", str(file)]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60).stdout
 
 
 def marks(text: str) -> set[tuple[int, str]]:
-    """Line and code of every fault that is marked."""
+    """Return line and code of every marked error."""
     lines = ((number, line) for number, line in enumerate(text.splitlines(), 1) if MARK in line and "`" not in line)
     return {(number, code.strip()) for number, line in lines for code in line.partition(MARK)[2].rstrip("]").split(",")}
 
 
 def found(report: str, name: str) -> set[tuple[int, str]]:
-    """Line and code of every fault that was found."""
+    """Return line and code of every reported error."""
     errors = (line for line in report.splitlines() if f"{name}:" in line and ": error: " in line)
     return {(int(line.split(":")[1]), line.rpartition("[")[2].rstrip("]")) for line in errors}
 

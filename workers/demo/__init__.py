@@ -1,1 +1,4 @@
-"""The demonstration: a recording goes in, its transcript, a note and documents come out, and every step can be watched."""
+"""Demonstration of the reference application.
+
+A recording becomes a transcript, a note and documents, and every step is shown.
+"""

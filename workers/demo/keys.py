@@ -1,4 +1,7 @@
-"""Keys of the demonstration's own, for each of its services, in a directory that is gone at its end."""
+"""Keys for each service of the demonstration.
+
+They are in a directory that is removed at the end of the demonstration.
+"""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,7 +30,7 @@ class KeyDirectory(Protocol):
 
 
 class DemoKeys:
-    """Made new; what each service has to be told of them."""
+    """New keys, and the settings that each service needs for them."""
 
     def __init__(self, keys: KeyDirectory) -> None:
         self._keys = keys
@@ -35,9 +38,9 @@ class DemoKeys:
             self._keys.new(service, f"{service}-demo")
 
     def settings(self, service: str) -> dict[str, Any]:
-        """For a bus of this service in this process."""
+        """Return the settings for a bus of this service in this process."""
         return {"auth": "on", "key": str(self._keys.key_file(service)), "jwks": str(self._keys.set_file), "grants": GRANTS}
 
     def environment(self, service: str) -> dict[str, str]:
-        """For a process of this service's."""
+        """Return the environment variables for a process of this service."""
         return {f"BUS_{name.upper()}": str(value) for name, value in self.settings(service).items()}

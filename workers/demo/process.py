@@ -1,4 +1,4 @@
-"""A worker in a process of its own, as `bus run` starts it."""
+"""Worker in its own process, as `bus run` starts it."""
 
 import asyncio
 import os
@@ -13,11 +13,11 @@ from bus import Unavailable
 __all__ = ["WorkerProcess"]
 
 STOP_TIMEOUT = 10.0
-"""Seconds for a worker to stop cleanly; it has nothing left to do then."""
+"""Seconds for a clean stop of a worker, which has no work left at that time."""
 
 
 class WorkerProcess:
-    """Serves a router until it is stopped; its log is shown where it dies."""
+    """Process that serves a router until it is stopped; if it dies, the error quotes its log."""
 
     def __init__(self, target: str, process: asyncio.subprocess.Process, log: BinaryIO) -> None:
         self._target = target
@@ -27,7 +27,7 @@ class WorkerProcess:
 
     @classmethod
     async def start(cls, target: str, url: str, environment: Mapping[str, str]) -> Self:
-        """`bus run` of this router, on the broker at `url`; it may not serve yet."""
+        """Start `bus run` with this router on the broker at `url`; it may not serve yet."""
         log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
         try:
             process = await asyncio.create_subprocess_exec(
@@ -44,16 +44,19 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """The system's number for it."""
+        """Process id."""
         return self._process.pid
 
     @property
     def ended(self) -> bool:
-        """Whether it runs no more."""
+        """True if the process has ended."""
         return self._ended.done()
 
     async def stop(self) -> None:
-        """Stop it cleanly, and kill it where it takes too long; `Unavailable` where it had ended by itself."""
+        """Stop the process cleanly, or kill it after `STOP_TIMEOUT`.
+
+        Raise `Unavailable` if it had ended by itself.
+        """
         died = self._ended.done()
         if not died:
             self._process.terminate()
@@ -63,15 +66,19 @@ class WorkerProcess:
             await self._ended
         with self._log:
             if died:
-                raise Unavailable(f"a worker ended by itself (bus run {self._target}): {_last_line(self._log)}")
+                last = _last_line(self._log)
+                raise Unavailable(f"{self._target} ended by itself. Check its log: {last}")
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without the port for health probes: somebody else may have it, and nobody asks a demonstration."""
+    """Return this process's environment without the port for health probes.
+
+    Another process may use that port, and a demonstration needs no health probes.
+    """
     return {name: value for name, value in os.environ.items() if name != "BUS_HEALTH_PORT"}  # noqa: TID251 - for a child
 
 
 def _last_line(log: BinaryIO) -> str:
     log.seek(0)
     lines = log.read().decode(errors="replace").split("\n")
-    return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+    return next((line for line in reversed(lines) if line.strip()), "the log is empty")

@@ -1,4 +1,7 @@
-"""What the demonstration plays on: a real RabbitMQ with each worker in a process of its own, or the model broker in this one."""
+"""Stages of the demonstration.
+
+A stage is a real RabbitMQ with each worker in its own process, or the model broker in this process.
+"""
 
 import asyncio
 import contextlib
@@ -22,29 +25,32 @@ __all__ = ["MemoryStage", "RabbitMQStage", "Stage", "served"]
 
 WORKERS = {"transcription": "workers.transcription:router", "documentation": "workers.documents:router"}
 UNUSED = SecretStr("amqp://unused/")
-"""Settings want a broker's URL, and the model broker has none."""
+"""Placeholder, because the settings require a broker URL and the model broker has none."""
 START_TIMEOUT = 120.0
-"""Seconds for the workers to load what they need, such as an acoustic model, and to consume; many times what they take."""
+"""Seconds for the workers to load their models and to consume, many times the usual duration."""
 
 
 class Stage(Protocol):
-    """Gives buses, and the reference application's workers, which serve inside a block."""
+    """Source of buses, and of the reference application's workers, which serve inside a block."""
 
     def bus(self, service: str) -> Bus:
-        """A bus for this service, not yet connected."""
+        """Return a bus for this service, not yet connected."""
         ...
 
     def workers(self) -> contextlib.AbstractAsyncContextManager[str]:
-        """The workers while the block lasts; yields what they are, in a few words."""
+        """Run the workers inside the block, and yield a short description of them."""
         ...
 
     def check(self) -> None:
-        """`Unavailable` where a worker has ended: nobody should wait for it."""
+        """Raise `Unavailable` if a worker has ended, because it would never answer."""
         ...
 
 
 class RabbitMQStage:
-    """On the RabbitMQ at `url`: with workers of its own, which get `keys`, or with those that run there."""
+    """Stage on the RabbitMQ at `url`.
+
+    It starts its own workers with `keys`, or uses the workers that run there if `keys` is None.
+    """
 
     def __init__(self, url: str, keys: DemoKeys | None) -> None:
         self._url = url
@@ -52,13 +58,13 @@ class RabbitMQStage:
         self._started: dict[str, WorkerProcess] = {}
 
     def bus(self, service: str) -> Bus:
-        """A bus on this RabbitMQ."""
+        """Return a bus on this RabbitMQ."""
         known = self._keys.settings(service) if self._keys is not None else {}
         return Bus(service, settings=Settings(url=SecretStr(self._url), **known))
 
     @contextlib.asynccontextmanager
     async def workers(self) -> AsyncIterator[str]:
-        """`bus run` for each, in processes of their own, which are stopped together."""
+        """Start `bus run` for each worker in its own process, and stop all of them together."""
         if self._keys is None:
             yield "those that run at this broker"
             return
@@ -72,25 +78,28 @@ class RabbitMQStage:
                 raise error
 
     def check(self) -> None:
-        """`Unavailable` where a worker has ended; its last words follow when it is stopped."""
+        """Raise `Unavailable` if a worker has ended.
+
+        `workers` then raises an error with the worker's last log line.
+        """
         if any(worker.ended for worker in self._started.values()):
-            raise Unavailable("a worker ended by itself")
+            raise Unavailable("a worker ended by itself. Check its log.")
 
 
 class MemoryStage:
-    """On the model broker, where no RabbitMQ can be had."""
+    """Stage on the model broker, for a machine without RabbitMQ."""
 
     def __init__(self, keys: DemoKeys) -> None:
         self._broker = MemoryBroker()
         self._keys = keys
 
     def bus(self, service: str) -> Bus:
-        """A bus on this model broker."""
+        """Return a bus on this model broker."""
         return Bus(service, settings=Settings(url=UNUSED, **self._keys.settings(service)), transport=MemoryTransport(self._broker))
 
     @contextlib.asynccontextmanager
     async def workers(self) -> AsyncIterator[str]:
-        """The workers in this process."""
+        """Run the workers in this process."""
         async with contextlib.AsyncExitStack() as stack:
             for router in (transcription.router, documents.router):
                 bus = await stack.enter_async_context(self.bus(router.name))
@@ -98,17 +107,21 @@ class MemoryStage:
             yield "both routers, in this process"
 
     def check(self) -> None:
-        """They live as long as this process."""
+        """Do nothing, because these workers run for the lifetime of this process."""
 
 
 async def served(bus: Sender, check: Callable[[], None]) -> None:
-    """Returns when both workers answer; `Unavailable` after `START_TIMEOUT` seconds, or what `check` raises."""
+    """Return when both workers answer.
+
+    Raise `Unavailable` after `START_TIMEOUT` seconds, or the error that `check` raises.
+    """
     try:
         async with asyncio.timeout(START_TIMEOUT):
             await _answered(partial(TranscriptionClient(bus).get, timeout=2), check)
             await _answered(partial(DocumentationClient(bus).status, timeout=2), check)
     except TimeoutError:
-        raise Unavailable(f"a worker did not answer within {START_TIMEOUT:.0f} s") from None
+        problem = f"a worker did not answer within {START_TIMEOUT:.0f} s"
+        raise Unavailable(f"{problem}. Check that both workers run at this broker.") from None
 
 
 async def _answered(ask: Callable[[UUID], Coroutine[Any, Any, object]], check: Callable[[], None]) -> None:
@@ -116,7 +129,7 @@ async def _answered(ask: Callable[[UUID], Coroutine[Any, Any, object]], check: C
         check()
 
     attempts = AsyncRetrying(
-        retry=retry_if_exception_type((NotServed, DeadlineExceeded)),  # not there yet, or too busy starting to answer in time
+        retry=retry_if_exception_type((NotServed, DeadlineExceeded)),  # not started, or too busy to answer
         wait=wait_random_exponential(multiplier=0.1, max=1),
         before_sleep=before_sleep,
     )

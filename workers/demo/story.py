@@ -1,4 +1,4 @@
-"""The steps of the demonstration, each timed, all on one correlation id."""
+"""Steps of the demonstration, each timed, all with one correlation id."""
 
 import asyncio
 import time
@@ -20,62 +20,72 @@ from workers.demo.subscribers import subscribers
 __all__ = ["Ending", "Step", "Story"]
 
 JOB_TIMEOUT = 300.0
-"""Seconds; several times what the recording takes on a slow machine."""
+"""Seconds for a job, several times the duration on a slow machine."""
 EVENT_TIMEOUT = 10.0
-"""Seconds from what happened to who cares."""
+"""Seconds from a step to its event at a subscriber, or to the error of the invalid job."""
 MOST_LETTERS = 10_000
-"""Dead letters that are looked at: a broker that lasts keeps those of earlier demonstrations, and ours is the last."""
+"""Maximum dead letters to browse.
+
+A long-lived broker keeps those of earlier demonstrations, and this run's dead letter is the last.
+"""
 R = TypeVar("R", bound=Message)
 DEMO_IDS = {"patient_id": "DEMO-PATIENT-1", "encounter_id": "DEMO-ENCOUNTER-1", "provider_id": "DEMO-PROVIDER-1"}
 WORK_QUEUE = "transcription.jobs.transcribe.v1"
 
 
-# The same contract, as somebody sees it who did not read it: a sender in another language, or of a version that never was.
+# This is a wrong copy of the contract. A sender in another language can have one, or a sender with
+# a version that never existed.
 @contract("transcription.transcribe", version=1, catalog=Catalog())
 class MisreadTranscribeAudio(Job[Transcript]):
-    """Has a number where the contract has text."""
+    """Contract with a number in place of text."""
 
     audio_url: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One line of the table at the end."""
+    """Line of the table at the end."""
 
     name: str
     outcome: str
     at: float
-    """Seconds since the story began."""
+    """Seconds since the start of the demonstration."""
     took: float
-    """Seconds."""
+    """Duration in seconds."""
     correlation_id: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class Ending:
-    """What the story tells at its end."""
+    """Results of the demonstration."""
 
     transcript: Transcript
     note: NoteStatus
-    """As it is in the end, with its documents."""
+    """Status of the note at the end, with its documents."""
     dead_letter: Envelope
     correlation_id: str
 
 
 @dataclass(slots=True)
 class Story:
-    """Plays on a stage; `on_step` and `on_progress` let somebody watch."""
+    """Demonstration on a stage; `on_step` and `on_progress` receive its steps and its progress."""
 
     stage: Stage
     on_step: Callable[[Step], None]
     on_progress: Callable[[str, Progress], None]
     by_section: bool = False
-    """Whether the recording has an utterance for each section of a note, as the repository's sample has."""
+    """True if the recording has an utterance for each section of a note.
+
+    The repository's sample has them.
+    """
     correlation_id: str = field(default_factory=lambda: str(uuid4()))
     _began: float = field(default_factory=time.perf_counter)
 
     async def play(self, recording: str) -> Ending:
-        """From the recording (a path or URL that the worker can read) to documents, and to a dead letter."""
+        """Run all steps, from the recording to documents and a dead letter.
+
+        `recording` is a path or URL that the worker can read.
+        """
         router, seen = subscribers(self.correlation_id)
         async with self.stage.bus("demo") as bus, self.stage.workers() as workers, bus.serving(router):
             with self._step("start the workers", workers):
@@ -91,21 +101,25 @@ class Story:
     async def _transcribe(self, client: TranscriptionClient, recording: str) -> Transcript:
         with self._step("submit the recording", "confirmed by the broker", self.correlation_id):
             job = await client.create(recording)
-        with self._step("transcribe it", "progress, then the result", self.correlation_id):
+        with self._step("transcribe the recording", "progress and result", self.correlation_id):
             transcript = await self._followed("transcribing", job)
-        with self._step("ask for it by RPC", "the transcript, again", self.correlation_id):
+        with self._step("request the transcript by RPC", "same transcript", self.correlation_id):
             return await client.get(transcript.transcript_id, timeout=5)
 
     async def _document(self, client: DocumentationClient, transcript: Transcript) -> NoteStatus:
-        with self._step("create a note by RPC", "a draft, kept", self.correlation_id):
+        with self._step("create a note by RPC", "a draft is stored", self.correlation_id):
             created = await client.create(self._note(transcript), timeout=10)
-        with self._step("make documents of it", "PDF and DOCX are written", self.correlation_id):
+        with self._step("generate the documents", "PDF and DOCX are written", self.correlation_id):
             await self._followed("writing", await client.generate(created.note_id, "pdf", "docx"))
-        with self._step("ask for its status by RPC", "a draft with two documents", self.correlation_id):
+        with self._step("request the status by RPC", "draft, two documents", self.correlation_id):
             return await client.status(created.note_id, timeout=5)
 
     def _note(self, transcript: Transcript) -> CreateNote:
-        """The sample is filed section by section; of any other recording the service takes all as what the patient reports."""
+        """Return the request to create a note.
+
+        The sample is filed section by section. For any other recording, the service uses the
+        whole transcript as the subjective section.
+        """
         content = NoteContent()
         said = [segment.text for segment in transcript.segments]
         if self.by_section and len(said) == len(NoteContent.model_fields):
@@ -115,7 +129,7 @@ class Story:
     async def _followed(self, what: str, job: JobHandle[R]) -> R:
         async for update in job.updates():
             if update.error is not None:
-                # It will be tried again, for minutes; who watches a demonstration wants to know now.
+                # The retries would take minutes, and the user must see the error now.
                 raise error_for(update.error, update.note)
             self.on_progress(what, update)
         return await job.result(timeout=JOB_TIMEOUT)
@@ -136,8 +150,9 @@ class Story:
             letters = await bus.dead_letters(WORK_QUEUE, limit=MOST_LETTERS)
             dead = next(letter.envelope for letter in letters if letter.id == job.id)
         else:
-            raise BusError("the worker took a message that breaks its contract")
-        self._done("submit a poisoned job", f"dead-lettered: {dead.headers['dead-code']}", began, dead.correlation_id)
+            raise BusError("the worker accepted an invalid message. Check its version.")
+        outcome = f"dead-lettered: {dead.headers['dead-code']}"
+        self._done("submit an invalid job", outcome, began, dead.correlation_id)
         return dead
 
     @contextmanager

@@ -1,4 +1,7 @@
-"""A service that cares about transcripts twice and about documents once: three subscriptions, each with a queue of its own."""
+"""Service with three subscriptions, each with its own queue.
+
+Two of them subscribe to transcripts, and one to documents.
+"""
 
 import asyncio
 
@@ -12,7 +15,10 @@ SUBSCRIPTIONS: dict[str, type[Event]] = {"index": TranscriptCompleted, "notify":
 
 
 def subscribers(correlation_id: str) -> tuple[Router, dict[str, "asyncio.Future[Envelope]"]]:
-    """The router, and by subscription the first event with this id to arrive; the queues can hold those of earlier work."""
+    """Return the router, and for each subscription a future of its first event with this id.
+
+    The id excludes events of earlier runs, which the queues can still hold.
+    """
     router = Router("demo")
     loop = asyncio.get_running_loop()
     seen: dict[str, asyncio.Future[Envelope]] = {name: loop.create_future() for name in SUBSCRIPTIONS}

@@ -1,15 +1,15 @@
-"""The documentation service: a note goes in, DOCX and PDF come out.
+"""Documentation service, which turns a note into DOCX and PDF.
 
-    repository    where notes are kept (a Protocol; in memory)
+    repository    storage of notes (a Protocol; in memory)
     transcripts   a note's subjective section, from the transcription service
-    text          what a clinician may dictate becomes what a document can carry
-    layout        what stands on the pages, whatever the format
+    text          dictated text to text that a document can hold
+    layout        the content of the pages, for each format
     word, pdf     the pages
-    rendering     one of them, off the event loop
-    folder        where documents lie
+    rendering     the call of either format, outside the event loop
+    folder        storage of documents
     service       the handlers
 
-The settings are in `settings`, and nothing else here reads the environment.
+The settings are in `settings`, and no other module here reads the environment.
 """
 
 from workers.documents.service import router

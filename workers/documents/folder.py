@@ -1,4 +1,8 @@
-"""The folder where documents lie: each is there whole or not at all, for this user alone, under a name that says nothing."""
+"""Folder for documents.
+
+Each document is stored as a whole or not at all, for this user alone, under a name that reveals
+nothing.
+"""
 
 import errno
 import os
@@ -13,15 +17,18 @@ __all__ = ["DocumentFolder"]
 
 UNFINISHED = ".part"
 ABANDONED_AFTER = 3600.0
-"""Seconds; a file is written in one of them, and another worker may be writing now."""
+"""Seconds after which an unfinished file is removed.
+
+A file is written within a second, and another worker may be writing now.
+"""
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class DocumentFolder:
-    """Writes documents."""
+    """Writer of documents."""
 
     def __init__(self, path: Path) -> None:
-        """`path` is made where it is missing. Raises `ConfigurationError` where it cannot be written to."""
+        """Create `path` if it is missing. Raise `ConfigurationError` if it is not writable."""
         self.path = path.absolute()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -30,15 +37,14 @@ class DocumentFolder:
             probe.touch(mode=0o600, exist_ok=False)
             probe.unlink()
         except OSError as error:
-            text = (
-                f"DOCUMENTS_FOLDER: documents cannot be written there ({_name(error)}); name a folder that the worker's user may write to"
-            )
-            raise ConfigurationError(text) from error
+            problem = f"DOCUMENTS_FOLDER: {self.path} is not writable ({_name(error)})"
+            raise ConfigurationError(f"{problem}. Name a writable folder.") from error
 
     def write(self, name: str, data: bytes) -> Path:
-        """The path of the file with this name and content, once the disk has it. One that is there is replaced at once, as a whole.
+        """Write a file with this name and content, and return its path once the disk has it.
 
-        Raises `ResourceExhausted` where there is no room, `Unavailable` for what else the disk says.
+        An existing file is replaced atomically. Raise `ResourceExhausted` if there is no space, and
+        `Unavailable` for any other error of the disk.
         """
         path, unfinished = self.path / name, self._unfinished()
         try:
@@ -55,9 +61,9 @@ class DocumentFolder:
         return self.path / f".{secrets.token_hex(8)}{UNFINISHED}"
 
     def _sweep(self) -> None:
-        """Remove what a killed process left half-written: it is a patient's."""
+        """Remove the unfinished files of killed processes, because they have a patient's data."""
         for path in self.path.glob(f".*{UNFINISHED}"):
-            with suppress(FileNotFoundError):  # another worker sweeps, too
+            with suppress(FileNotFoundError):  # another worker also removes them
                 if time.time() - path.stat().st_mtime > ABANDONED_AFTER:
                     path.unlink()
 
@@ -70,7 +76,10 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Else a power cut could forget the name, and a job that said it was done."""
+    """Write the folder's entries to the disk.
+
+    Otherwise a power cut could remove the name of a file after its job reported success.
+    """
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
@@ -80,9 +89,9 @@ def _sync_folder(path: Path) -> None:
 
 def _error(error: OSError) -> BusError:
     if error.errno in NO_ROOM:
-        return ResourceExhausted("there is no room for the document; make room in DOCUMENTS_FOLDER")
-    return Unavailable(f"the document cannot be written now ({_name(error)}); check DOCUMENTS_FOLDER and its disk")
+        return ResourceExhausted("DOCUMENTS_FOLDER has no space for the document. Free some space.")
+    return Unavailable(f"DOCUMENTS_FOLDER is not writable now ({_name(error)}). Check its disk.")
 
 
 def _name(error: OSError) -> str:
-    return errno.errorcode.get(error.errno or 0, "no number")
+    return errno.errorcode.get(error.errno or 0, "unknown errno")

@@ -1,4 +1,4 @@
-"""What a font can show of a text, where nothing may disappear unseen."""
+"""Text as a font can show it, without hidden losses."""
 
 import unicodedata
 from collections.abc import Set as AbstractSet
@@ -9,22 +9,22 @@ from workers.documents.text import code_point
 __all__ = ["shown"]
 
 ALIKE = str.maketrans({"\u2010": "-", "\u2011": "-"})
-"""Hyphens, for the fonts that have one only."""
+"""Hyphens and their replacement, for fonts that have only one."""
 RIGHT_TO_LEFT = {"R", "AL", "AN"}
 WORDS = {"L", "M", "N"}
-"""Categories that words are made of; one that is missing leaves a text that cannot be read."""
+"""Categories of characters in words; a text without one of its letters is not readable."""
 UNSEEN = {"Cf"}
-"""Joiners and the like, which have no look of their own."""
+"""Category of joiners and similar characters, which are invisible."""
 VARIATION_SELECTORS = range(0xFE00, 0xFE10)
-"""Say how to draw what they follow."""
+"""Characters that select the form of the character before them."""
 SYMBOL = "No"
-"""Numbers in circles and the like; not what words are made of."""
+"""Category of numbers in circles and similar symbols, which do not form words."""
 
 
 def shown(text: str, glyphs: AbstractSet[int]) -> str:
-    """The text with a lone symbol that the font has not, such as an emoji, as its code point.
+    """Return the text; a lone symbol that the font lacks, such as an emoji, becomes its code point.
 
-    Raises `InvalidArgument` for letters that the font has not, and for scripts that are written from right to left.
+    Raise `InvalidArgument` for letters that the font lacks, and for right-to-left scripts.
     """
     return "".join(_shown(character, glyphs) for character in text.translate(ALIKE))
 
@@ -45,4 +45,5 @@ def _shown(character: str, glyphs: AbstractSet[int]) -> str:
 
 
 def _no_script() -> InvalidArgument:
-    return InvalidArgument("the note has letters that its PDF cannot show (it can Latin, Greek and Cyrillic); ask for DOCX instead")
+    problem = "the note has letters that a PDF cannot show (it can show Latin, Greek and Cyrillic)"
+    return InvalidArgument(f"{problem}. Request DOCX instead.")

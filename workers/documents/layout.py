@@ -1,4 +1,4 @@
-"""What stands on the pages of a note, whatever the format: both renderers show this and nothing else."""
+"""Content of a note's pages in each format: both renderers show this and nothing else."""
 
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
@@ -12,7 +12,7 @@ __all__ = ["Layout", "Letterhead", "PageSize", "SectionText", "laid_out"]
 PageSize = Literal["a4", "letter"]
 
 HEADER_LENGTH = 90
-"""Characters, in the header's size on either paper, with some to spare."""
+"""Maximum characters in the header's size on either paper, with a reserve."""
 UNSIGNED = "Generated document \u2014 not signed"
 NOTHING = "Not documented."
 UNREAD = "Machine transcript of the recording, not reviewed."
@@ -20,53 +20,56 @@ UNREAD = "Machine transcript of the recording, not reviewed."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Letterhead:
-    """Whose paper it is."""
+    """Letterhead of a clinic."""
 
     name: str
     address: str
-    """Empty where there is none."""
+    """Address line; empty if there is no address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SectionText:
-    """One of the four sections."""
+    """Text of one of the four sections."""
 
     heading: str
     remark: str | None
-    """What a reader has to know before the text, or instead of it."""
+    """Information for the reader before the text, or instead of it."""
     paragraphs: list[list[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """A note's pages, before they are pages."""
+    """Content of a note's pages before rendering."""
 
     letterhead: Letterhead
     title: str
     date: str
     patient: str
-    """On every page: a page that got loose must not be filed with somebody else."""
+    """Patient line of every page; a loose page must not be filed with another patient."""
     marker: str | None
-    """Stands under the title and on every page of what is not signed."""
+    """Warning under the title and on every page of an unsigned note."""
     standing: str
-    """In each page's footer: the marker, or who signed."""
+    """Text in each page's footer: the marker or the signature."""
     facts: tuple[tuple[str, str], ...]
     """Names and values, two pairs to a row."""
     sections: tuple[SectionText, ...]
     signer: str
-    """Who signed or has to."""
+    """Provider that signed, or that has to sign."""
     created: datetime
     page_size: PageSize
 
     def running(self, *, first: bool) -> str:
-        """What each page's header says beside the patient; the first page has the letterhead below it."""
+        """Return the text of a page's header beside the patient.
+
+        The first page needs no clinic name, because the letterhead is below its header.
+        """
         about = f"{self.title}, {self.date}"
         full = about if first else f"{about} \u00b7 {self.letterhead.name}"
         return next((text for text in (full, about) if len(text) + len(self.patient) <= HEADER_LENGTH), self.title)
 
 
 def laid_out(note: Note, letterhead: Letterhead, *, zone: tzinfo, page_size: PageSize) -> Layout:
-    """The note on this clinic's paper, with dates of this zone."""
+    """Return the layout of the note with this letterhead and with dates of this zone."""
     signed = note.signature and f"Signed by {note.signature.provider_id} on {_date(note.signature.signed_at, zone)}"
     return Layout(
         letterhead=Letterhead(name=plain(letterhead.name), address=plain(letterhead.address)),
@@ -97,7 +100,7 @@ def _facts(note: Note, zone: tzinfo) -> tuple[tuple[str, str], ...]:
 
 
 def _sections(note: Note) -> list[SectionText]:
-    """All four, in clinical order: a heading that is missing could have been lost."""
+    """Return all four sections in clinical order; a missing heading would look like lost text."""
     texts = {
         "Subjective": note.content.subjective,
         "Objective": note.content.objective,
@@ -113,6 +116,9 @@ def _sections(note: Note) -> list[SectionText]:
 
 
 def _date(moment: datetime, zone: tzinfo) -> str:
-    """With the month as a word: 3/4 is a day in March here and in April there."""
+    """Return the date with the month as a word.
+
+    3/4 is a day in March in some countries, and a day in April in others.
+    """
     local = moment.astimezone(zone)
     return f"{local.day} {local:%B %Y, %H:%M %Z}"

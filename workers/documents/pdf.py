@@ -1,4 +1,7 @@
-"""A note as PDF, by ReportLab, in Liberation Sans, which is embedded: it looks the same wherever it is opened."""
+"""PDF of a note by ReportLab, in Liberation Sans.
+
+The font is embedded, so the PDF looks the same everywhere.
+"""
 
 from functools import cache, partial
 from io import BytesIO
@@ -20,22 +23,25 @@ __all__ = ["check_shown", "render_pdf"]
 SIZES = {"a4": A4, "letter": LETTER}
 SIDE, TOP, BOTTOM = 20 * mm, 24 * mm, 22 * mm
 Commands = list[tuple[str, tuple[int, int], tuple[int, int], *tuple[Any, ...]]]
-"""ReportLab's form of a table's look."""
+"""ReportLab's type for the style of a table."""
 EMPTY_CELLS = ("FONTNAME", (0, 0), (-1, -1), REGULAR)
-"""Even of a cell with nothing in it the file names the font."""
+"""Font of all cells, because the file names the font of an empty cell too."""
 MOST_INDENT = 24
-"""Spaces at a line's beginning that are kept; more is no indentation."""
+"""Maximum spaces that are kept at the beginning of a line; more are not an indentation."""
 
 
 def render_pdf(layout: Layout) -> tuple[bytes, int]:
-    """The file, the same bytes for the same layout, and how many pages it has. `InvalidArgument` for a script that the font has not."""
+    """Return the file and its number of pages, with the same bytes for the same layout.
+
+    Raise `InvalidArgument` for a script that the font lacks.
+    """
     pages = _built(layout, total=0)[1]
-    # Again, since the first page says how many there are.
+    # The second pass knows the number of pages, which the first page already shows.
     return _built(layout, total=pages)
 
 
 def check_shown(text: str) -> None:
-    """`InvalidArgument` where the font has not the text's script."""
+    """Raise `InvalidArgument` if the font lacks the text's script."""
     _fit(text)
 
 
@@ -49,8 +55,8 @@ def _built(layout: Layout, *, total: int) -> tuple[bytes, int]:
         title=layout.title,
         author=_fit(layout.letterhead.name),
         lang="en",
-        invariant=1,  # no date of now and no random id in it
-        initialFontName=REGULAR,  # else it names Helvetica, which is not embedded
+        invariant=1,  # no current date and no random id
+        initialFontName=REGULAR,  # otherwise the file names Helvetica, which is not embedded
     )
     frame = Frame(SIDE, BOTTOM, width - 2 * SIDE, height - TOP - BOTTOM, leftPadding=0, rightPadding=0, topPadding=0, bottomPadding=0)
     document.addPageTemplates(PageTemplate(frames=[frame], onPage=partial(_furnish, layout, total)))
@@ -59,7 +65,7 @@ def _built(layout: Layout, *, total: int) -> tuple[bytes, int]:
 
 
 def _furnish(layout: Layout, total: int, canvas: Canvas, _document: BaseDocTemplate) -> None:
-    """The header and the footer."""
+    """Draw the header and the footer."""
     width, height = SIZES[layout.page_size]
     right, page = width - SIDE, canvas.getPageNumber()
     canvas.saveState()
@@ -80,7 +86,7 @@ def _furnish(layout: Layout, total: int, canvas: Canvas, _document: BaseDocTempl
 
 
 def _cut(text: str, room: float) -> str:
-    """As much of a line as there is room for, in points."""
+    """Return the beginning of a line that fits into `room` points."""
     if pdfmetrics.stringWidth(text, REGULAR, SMALL) <= room:
         return text
     while text and pdfmetrics.stringWidth(f"{text}\u2026", REGULAR, SMALL) > room:
@@ -104,7 +110,7 @@ def _story(layout: Layout, width: float) -> list[Flowable]:
 
 
 def _facts(layout: Layout, width: float) -> Table:
-    """Name over value, two to a row."""
+    """Return a table with names over values, two pairs to a row."""
     cells = [[_text(name, "label"), _text(value, "value")] for name, value in layout.facts]
     rows = [[cells[i], cells[i + 1] if i + 1 < len(cells) else ""] for i in range(0, len(cells), 2)]
     box: Commands = [("BOX", (0, 0), (-1, -1), 0.5, RULE), ("VALIGN", (0, 0), (-1, -1), "TOP"), ("BOTTOMPADDING", (0, 0), (-1, -1), 5)]
@@ -112,19 +118,19 @@ def _facts(layout: Layout, width: float) -> Table:
 
 
 def _section(section: SectionText) -> list[Flowable]:
-    # Room for the heading and two lines of its text, or a new page.
+    # A new page begins if there is no room for the heading and two lines of its text.
     flow: list[Flowable] = [CondPageBreak(22 * mm), _text(section.heading, "heading")]
     if section.remark:
         flow.append(_text(section.remark, "caution" if section.paragraphs else "remark"))
     for lines in section.paragraphs:
-        # A flowable for each line: one with many breaks takes ReportLab time by the square of their number.
+        # Each line is a flowable: ReportLab's time grows with the square of the breaks in one.
         flow += [_text(line, "line") for line in lines[:-1]]
         flow.append(_text(lines[-1], "body"))
     return flow
 
 
 def _signing(layout: Layout, width: float) -> Table:
-    """Lines to sign on."""
+    """Return a table with lines to sign on."""
     row = [_text(f"Signature of {layout.signer}", "label"), "", _text("Date and time", "label")]
     line: Commands = [("LINEABOVE", (column, 0), (column, 0), 0.7, INK) for column in (0, 2)]
     line.append(("LEFTPADDING", (0, 0), (-1, -1), 0))
@@ -132,7 +138,10 @@ def _signing(layout: Layout, width: float) -> Table:
 
 
 def _text(line: str, style: str) -> Paragraph:
-    """A line that may be broken. Past ReportLab's parser of markup: what a clinician says is none."""
+    """Return a line that may be broken.
+
+    It bypasses ReportLab's markup parser, because a clinician's text is not markup.
+    """
     text = _fit(line)
     inner = text.lstrip(" ")
     indent = "\u00a0" * min(len(text) - len(inner), MOST_INDENT)
@@ -141,11 +150,11 @@ def _text(line: str, style: str) -> Paragraph:
 
 @cache
 def _look(style: str) -> ParaFrag:
-    """The font and colour of a style, as a piece of text has them."""
+    """Return the font and colour of a style, as a fragment of text has them."""
     look: ParaFrag = Paragraph("x", styles()[style]).frags[0]
     return look
 
 
 def _fit(text: str) -> str:
-    """What the font can show of a text."""
+    """Return the text as the font can show it."""
     return shown(text, register_fonts())

@@ -1,4 +1,4 @@
-"""How a PDF looks: its fonts, colours and paragraph styles."""
+"""Styles of a PDF: its fonts, colours and paragraph styles."""
 
 from functools import cache
 from pathlib import Path
@@ -14,12 +14,12 @@ FONTS = Path(__file__).parent / "fonts"
 REGULAR, BOLD = "LiberationSans", "LiberationSans-Bold"
 INK, GREY, RULE, ACCENT, ALERT = (HexColor(color) for color in ("#1a1a1a", "#5a6470", "#c3cad3", "#1f3a5f", "#9a3412"))
 SMALL = 8.5
-"""Points; the smallest that is read without trouble on paper."""
+"""Size in points, the smallest that is easy to read on paper."""
 
 
 @cache
 def register_fonts() -> frozenset[int]:
-    """Both weights, once in a process; the code points that they have."""
+    """Register both weights once in a process, and return the code points that both have."""
     regular, bold = TTFont(REGULAR, FONTS / "LiberationSans-Regular.ttf"), TTFont(BOLD, FONTS / "LiberationSans-Bold.ttf")
     pdfmetrics.registerFont(regular)
     pdfmetrics.registerFont(bold)
@@ -28,7 +28,7 @@ def register_fonts() -> frozenset[int]:
 
 @cache
 def styles() -> dict[str, ParagraphStyle]:
-    """By name; the fonts have to be registered."""
+    """Return the styles by name; the fonts have to be registered."""
     text = ParagraphStyle("text", fontName=REGULAR, fontSize=10.5, leading=14.5, textColor=INK, allowWidows=0, allowOrphans=0)
     bold = ParagraphStyle("bold", text, fontName=BOLD)
     small = ParagraphStyle("small", text, fontSize=SMALL, leading=11, textColor=GREY)

@@ -1,4 +1,4 @@
-"""A note becomes a file's bytes, off the event loop."""
+"""Rendering of a note to a file's bytes, outside the event loop."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,16 +20,16 @@ __all__ = ["Rendered", "Renderer", "Template"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """A document before it lies anywhere."""
+    """Document before it is stored."""
 
     data: bytes
     pages: int | None
-    """None where the program that opens it breaks the pages."""
+    """Number of pages, or None if the program that opens the document breaks the pages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """What all of a clinic's documents have in common."""
+    """Common parts of all documents of a clinic."""
 
     letterhead: Letterhead
     zone: tzinfo
@@ -37,19 +37,26 @@ class Template:
 
     @classmethod
     def from_settings(cls, settings: DocumentsSettings) -> Self:
-        """The clinic's, as it is set. `ConfigurationError` for a letterhead that a PDF cannot show."""
+        """Return the clinic's template from the settings.
+
+        Raise `ConfigurationError` if a PDF cannot show the letterhead.
+        """
         letterhead = Letterhead(name=settings.clinic_name, address=settings.clinic_address)
         try:
             check_shown(letterhead.name + letterhead.address)
         except InvalidArgument as error:
             text = (
-                "DOCUMENTS_CLINIC_NAME, DOCUMENTS_CLINIC_ADDRESS: a PDF cannot show their letters; write them in Latin, Greek or Cyrillic"
+                "DOCUMENTS_CLINIC_NAME or DOCUMENTS_CLINIC_ADDRESS has letters that a PDF cannot "
+                "show. Write both in Latin, Greek or Cyrillic."
             )
             raise ConfigurationError(text) from error
         return cls(letterhead=letterhead, zone=settings.zone, page_size=settings.page_size)
 
     def rendered(self, note: Note, format_: DocumentFormat) -> Rendered:
-        """The note in this format, always the same bytes. `InvalidArgument` where the format cannot show its script."""
+        """Return the note in this format, always with the same bytes.
+
+        Raise `InvalidArgument` if the format cannot show its script.
+        """
         layout = laid_out(note, self.letterhead, zone=self.zone, page_size=self.page_size)
         if format_ == "pdf":
             data, pages = render_pdf(layout)
@@ -58,7 +65,10 @@ class Template:
 
 
 class Renderer:
-    """Renders in a thread of its own: more would share one interpreter, and ReportLab keeps its fonts in globals."""
+    """Renderer with one thread.
+
+    More threads would share one interpreter, and ReportLab keeps its fonts in globals.
+    """
 
     def __init__(self, template: Template, thread: ThreadPoolExecutor) -> None:
         self._template = template
@@ -67,14 +77,14 @@ class Renderer:
     @classmethod
     @asynccontextmanager
     async def opened(cls, template: Template) -> AsyncIterator[Self]:
-        """With its thread, which has ended on leaving."""
+        """Start the thread, and end it on leaving."""
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="renderer")
         try:
             yield cls(template, thread)
         finally:
-            # What runs ends in seconds, sizes being bounded; what waits is not begun.
+            # Running work ends in seconds, because sizes are limited. Waiting work is not started.
             await asyncio.to_thread(thread.shutdown, cancel_futures=True)
 
     async def render(self, note: Note, format_: DocumentFormat) -> Rendered:
-        """The note in this format; errors as of `Template.rendered`."""
+        """Return the note in this format. Raise the errors of `Template.rendered`."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._template.rendered, note, format_)

@@ -1,4 +1,4 @@
-"""The handlers of the documentation service."""
+"""Handlers of the documentation service."""
 
 import asyncio
 import hashlib
@@ -30,14 +30,14 @@ from workers.documents.transcripts import transcript_text
 __all__ = ["Documentation", "create", "generate", "get", "get_status", "router"]
 
 NOTES = UUID("b7a54c7e-35b4-5c1f-9a3c-6a2d2d0f7b11")
-"""The namespace (RFC 9562, version 5) in which a request's id becomes its note's."""
+"""Namespace (RFC 9562, version 5) that derives a note's id from its request's id."""
 DOCUMENTS = UUID("1d0f4a53-9b86-5e0a-8f57-0c9d5f3b6e22")
-"""The same for a job's id and a format, and their document."""
+"""Namespace that derives a document's id from its job's id and its format."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Documentation:
-    """What the handlers work with, as `context.state`."""
+    """State of the handlers, as `context.state`."""
 
     repository: NoteRepository
     renderer: Renderer
@@ -47,7 +47,7 @@ class Documentation:
 
 @asynccontextmanager
 async def lifespan() -> AsyncIterator[Documentation]:
-    """Settings, the folder, a thread that renders."""
+    """Load the settings, open the folder, and run a thread that renders."""
     settings = load_settings()
     folder = await asyncio.to_thread(DocumentFolder, settings.folder)
     async with Renderer.opened(Template.from_settings(settings)) as renderer:
@@ -59,7 +59,10 @@ router = Router("documentation", lifespan=lifespan)
 
 @router.request(CreateNote, concurrency=16)
 async def create(request: CreateNote, context: Context) -> NoteStatus:
-    """Keep a note. Run again, by a redelivery or a caller's retry, it answers with the one that it kept."""
+    """Create a note.
+
+    A redelivery or a caller's retry returns the note that is already stored.
+    """
     state: Documentation = context.state
     note_id = uuid5(NOTES, context.envelope.id)
     note = await state.repository.find(note_id)
@@ -70,21 +73,22 @@ async def create(request: CreateNote, context: Context) -> NoteStatus:
 
 @router.request(GetNote, concurrency=16)
 async def get(request: GetNote, context: Context) -> Note:
-    """The note of this id; `NotFound` where there is none."""
+    """Return the note with this id. Raise `NotFound` if it does not exist."""
     return await _found(context.state, request.note_id)
 
 
 @router.request(GetNoteStatus, concurrency=16)
 async def get_status(request: GetNoteStatus, context: Context) -> NoteStatus:
-    """What became of the note of this id; `NotFound` where there is none."""
+    """Return the status of the note with this id. Raise `NotFound` if it does not exist."""
     return await _status(context.state, await _found(context.state, request.note_id))
 
 
 @router.job(GenerateDocuments, retry=RetryPolicy(attempts=5), timeout=300, concurrency=2)
 async def generate(job: GenerateDocuments, context: Context) -> GeneratedDocuments:
-    """Render, write, remember, tell.
+    """Render the documents, write them, record them, and publish the events.
 
-    Run again, by a redelivery or a retry, it makes the same files under the same names: written in their place, told once more.
+    A redelivery or a retry makes the same files with the same names. They replace the first files,
+    and their events are published again.
     """
     state: Documentation = context.state
     note = await _found(state, job.note_id)
@@ -107,7 +111,8 @@ async def _note(request: CreateNote, note_id: UUID, context: Context) -> Note:
         text = await transcript_text(context.bus, request.transcription_id)
         content = content.model_copy(update={"subjective": text})
     if not any(text.strip() for _, text in content):
-        raise InvalidArgument("the note says nothing; give it a section, or the transcription_id of a recording in which something is said")
+        problem = "the note has no text"
+        raise InvalidArgument(f"{problem}. Send a section, or a transcription_id with text.")
     return Note(
         note_id=note_id,
         patient_id=request.patient_id,
@@ -124,7 +129,8 @@ async def _note(request: CreateNote, note_id: UUID, context: Context) -> Note:
 async def _found(state: Documentation, note_id: UUID) -> Note:
     note = await state.repository.find(note_id)
     if note is None:
-        raise NotFound("there is no note of this id; check it, or the note is no longer kept")
+        problem = "the note_id is unknown, or its note was removed"
+        raise NotFound(f"{problem}. Check the id, or create the note again.")
     return note
 
 

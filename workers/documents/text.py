@@ -1,8 +1,12 @@
-"""What a clinician may dictate becomes what a document can carry, and nothing of it disappears unseen.
+"""Conversion of dictated text to text that a document can hold, without hidden losses.
 
-Every way of breaking a line is one (CR LF, vertical tab, NEL, U+2028), and so is every way of ending a paragraph (an empty line, form
-feed, U+2029). What no page can show stands there as its code point, such as [U+0007]: control characters, which XML and PDF cannot
-carry; noncharacters; and the controls that turn the direction of text, since with them 10 mg could be shown as 01.
+All line breaks are treated alike (CR LF, vertical tab, NEL, U+2028). All paragraph ends are treated
+alike too (an empty line, form feed, U+2029). A character that no page can show becomes its code
+point, such as [U+0007]. There are three kinds of these characters:
+
+- control characters, which XML and PDF cannot hold;
+- noncharacters;
+- controls that turn the direction of text, because they could show 10 mg as 01.
 """
 
 import re
@@ -15,14 +19,23 @@ PARAGRAPH_BREAKS = re.compile("[\f\u2029]")
 EMPTY_LINES = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)*\n")
 TAB = " " * 4
 SOFT_HYPHEN = "\u00ad"
-"""Says where a word may be broken; on a page it is nothing, or a hyphen that nobody wrote."""
+"""Character that marks a possible break in a word.
+
+On a page it is invisible, or a hyphen that the author did not write.
+"""
 BYTE_ORDER_MARK = "\ufeff"
 UNCARRIED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]")
-"""Noncharacters beyond the first plane are left to fonts: XML carries them."""
+"""Characters that a document cannot hold.
+
+Noncharacters beyond the first plane are left to fonts, because XML can hold them.
+"""
 
 
 def paragraphs(text: str) -> list[list[str]]:
-    """The text's paragraphs, each a list of lines, none of them empty; an empty list for a text that shows nothing."""
+    """Return the text's paragraphs, each a list of lines that are not empty.
+
+    The list is empty for a text without visible characters.
+    """
     text = PARAGRAPH_BREAKS.sub("\n\n", LINE_BREAKS.sub("\n", text)).replace("\t", TAB)
     text = text.replace(SOFT_HYPHEN, "").replace(BYTE_ORDER_MARK, "")
     text = UNCARRIED.sub(lambda found: code_point(found[0]), unicodedata.normalize("NFC", text))
@@ -31,10 +44,10 @@ def paragraphs(text: str) -> list[list[str]]:
 
 
 def plain(text: str) -> str:
-    """The text on one line."""
+    """Return the text on one line."""
     return " ".join(line.strip() for block in paragraphs(text) for line in block)
 
 
 def code_point(character: str) -> str:
-    """How a character is shown that cannot be."""
+    """Return the notation for a character that cannot be shown."""
     return f"[U+{ord(character):04X}]"

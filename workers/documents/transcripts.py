@@ -1,4 +1,4 @@
-"""A note's subjective section, from the transcription service."""
+"""Subjective section of a note, from the transcription service."""
 
 from uuid import UUID
 
@@ -10,16 +10,20 @@ __all__ = ["transcript_text"]
 
 
 async def transcript_text(bus: Sender, transcription_id: UUID) -> str:
-    """The transcript's text, which is empty for a silent recording.
+    """Return the transcript's text, which is empty for a silent recording.
 
-    Raises `NotFound`, `OutOfRange` where it is longer than a section may be, `Unavailable` where nobody can be asked now.
+    Raise `NotFound`, `OutOfRange` if it is longer than a section may be, and `Unavailable` if the
+    transcription service does not answer now.
     """
     try:
         transcript = await TranscriptionClient(bus).get(transcription_id)
     except NotFound as error:
-        raise NotFound("there is no transcript of this transcription_id; its job may still run, or it is no longer kept") from error
+        problem = "the transcription_id is unknown: its job may still run, or it was removed"
+        raise NotFound(f"{problem}. Wait for the job, or send the subjective section.") from error
     except Unavailable as error:
-        raise Unavailable("the transcription service does not answer now; try again later, or send the subjective section") from error
+        problem = "the transcription service does not answer now"
+        raise Unavailable(f"{problem}. Try again later, or send the subjective section.") from error
     if len(transcript.text) > LONGEST_SECTION:
-        raise OutOfRange(f"the transcript is longer than a section may be ({LONGEST_SECTION:,} characters); send what is needed of it")
+        problem = f"the transcript is longer than a section may be ({LONGEST_SECTION:,} characters)"
+        raise OutOfRange(f"{problem}. Send the necessary part as the subjective section.")
     return transcript.text

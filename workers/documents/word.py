@@ -1,4 +1,4 @@
-"""A note as DOCX, by python-docx: for who has to go on writing in it."""
+"""DOCX of a note by python-docx, for users that continue to edit it."""
 
 import unicodedata
 from datetime import UTC
@@ -23,11 +23,14 @@ __all__ = ["render_docx"]
 SIZES = {"a4": (Mm(210), Mm(297)), "letter": (Mm(215.9), Mm(279.4))}
 SIDE = Mm(20)
 EARLIEST = (1980, 1, 1, 0, 0, 0)
-"""The first moment that a ZIP can hold. python-docx writes the present one, and no two runs would make the same file."""
+"""Earliest time that a ZIP can hold.
+
+python-docx writes the current time, and no two runs would make the same file.
+"""
 
 
 def render_docx(layout: Layout) -> bytes:
-    """The file, the same bytes for the same layout."""
+    """Return the file, with the same bytes for the same layout."""
     document = Document()
     _describe(document, layout)
     set_styles(document)
@@ -45,14 +48,14 @@ def render_docx(layout: Layout) -> bytes:
 
 
 def _describe(document: WordDocument, layout: Layout) -> None:
-    """What a file browser shows: nothing of the patient."""
+    """Set the metadata that a file browser shows, without any data of the patient."""
     about = document.core_properties
     about.title, about.author, about.last_modified_by, about.comments = layout.title, layout.letterhead.name, layout.letterhead.name, ""
     about.created = about.modified = layout.created.astimezone(UTC).replace(tzinfo=None, microsecond=0)
 
 
 def _set_page(page: Section, layout: Layout) -> Length:
-    """The page's size and margins; returns the width of its text."""
+    """Set the page's size and margins, and return the width of its text."""
     page.page_width, page.page_height = SIZES[layout.page_size]
     page.left_margin = page.right_margin = SIDE
     page.top_margin, page.bottom_margin = Mm(24), Mm(22)
@@ -61,11 +64,11 @@ def _set_page(page: Section, layout: Layout) -> Length:
 
 
 def _furnish(page: Section, layout: Layout, width: Length) -> None:
-    """Headers and footers."""
+    """Add headers and footers."""
     page.different_first_page_header_footer = True
     for header, first in ((page.first_page_header, True), (page.header, False)):
         line = _two_sided(header.paragraphs[0], layout.running(first=first), width)
-        patient = line.add_run(layout.patient.replace(" ", "\u00a0"))  # never broken in two
+        patient = line.add_run(layout.patient.replace(" ", "\u00a0"))  # kept on one line
         patient.bold, patient.font.color.rgb = True, RGBColor.from_string(INK)
         draw_border(line, "bottom")
     for footer in (page.first_page_footer, page.footer):
@@ -80,7 +83,7 @@ def _furnish(page: Section, layout: Layout, width: Length) -> None:
 
 
 def _two_sided(line: Paragraph, left: str, width: Length) -> Paragraph:
-    """A line with its text, whose next run stands at the right margin."""
+    """Add text to a line, and return the line; its next run is at the right margin."""
     line.paragraph_format.tab_stops.add_tab_stop(width, WD_TAB_ALIGNMENT.RIGHT)
     line.add_run(left)
     line.add_run("\t")
@@ -88,16 +91,16 @@ def _two_sided(line: Paragraph, left: str, width: Length) -> Paragraph:
 
 
 def _field(line: Paragraph, instruction: str) -> None:
-    """What Word computes, such as PAGE; 1 until it has."""
+    """Add a field that Word computes, such as PAGE; it is 1 until then."""
     field = OxmlElement("w:fldSimple")
     field.set(qn("w:instr"), instruction)
     run = line.add_run("1")
-    field.append(run._r)  # noqa: SLF001 - python-docx has no fields, and no other way to its XML
+    field.append(run._r)  # noqa: SLF001 - python-docx has no fields, and no other access to its XML
     line._p.append(field)  # noqa: SLF001 - as above
 
 
 def _open(document: WordDocument, layout: Layout) -> None:
-    """Letterhead, title, marker."""
+    """Add letterhead, title and marker."""
     last = document.add_paragraph(layout.letterhead.name, "Clinic")
     if layout.letterhead.address:
         last = document.add_paragraph(layout.letterhead.address, "Address")
@@ -108,7 +111,7 @@ def _open(document: WordDocument, layout: Layout) -> None:
 
 
 def _facts(document: WordDocument, layout: Layout, width: Length) -> None:
-    """Name over value, two to a row."""
+    """Add a table with names over values, two pairs to a row."""
     table = _table(document, (len(layout.facts) + 1) // 2, width // 2, width // 2)
     draw_box(table)
     cells = [cell for row in table.rows for cell in row.cells]
@@ -133,19 +136,23 @@ def _section(document: WordDocument, section: SectionText) -> None:
 
 
 def _right_to_left(text: str) -> bool:
-    """Whether the first letter that has a direction has this one (Unicode's bidirectional algorithm, rule P2)."""
+    """Return True if the first letter with a direction is right-to-left.
+
+    This is rule P2 of Unicode's bidirectional algorithm.
+    """
     strong = (direction for direction in map(unicodedata.bidirectional, text) if direction in {"L", "R", "AL"})
     return next(strong, "L") != "L"
 
 
 def _turn(paragraph: Paragraph) -> None:
-    """Let a paragraph begin at the right."""
-    properties = paragraph._p.get_or_add_pPr()  # noqa: SLF001 - python-docx has no direction, and no other way to its XML
+    """Make a paragraph begin at the right."""
+    # python-docx has no direction, and no other access to its XML.
+    properties = paragraph._p.get_or_add_pPr()  # noqa: SLF001 - see above
     properties.insert_element_before(OxmlElement("w:bidi"), "w:spacing", "w:ind", "w:jc", "w:rPr")
 
 
 def _signing(document: WordDocument, layout: Layout, width: Length) -> None:
-    """Who signed, or lines to sign on."""
+    """Add the signature, or lines to sign on."""
     if layout.marker is None:
         document.add_paragraph(layout.standing, "Signed")
         return
@@ -160,7 +167,10 @@ def _signing(document: WordDocument, layout: Layout, width: Length) -> None:
 
 
 def _table(document: WordDocument, rows: int, *widths: int) -> Table:
-    """A table with columns of these widths, which Word reads from the cells and others from the columns."""
+    """Return a new table with columns of these widths.
+
+    Word reads the widths from the cells, and other programs read them from the columns.
+    """
     table: Table = document.add_table(rows, len(widths))
     table.autofit = False
     for column, width in zip(table.columns, widths, strict=True):
@@ -171,7 +181,7 @@ def _table(document: WordDocument, rows: int, *widths: int) -> Table:
 
 
 def _undated(file: bytes) -> bytes:
-    """The same package, with one date for everything in it."""
+    """Return the same package, with one date for all its entries."""
     result = BytesIO()
     with ZipFile(BytesIO(file)) as source, ZipFile(result, "w") as target:
         for name in source.namelist():

@@ -1,4 +1,4 @@
-"""How a DOCX looks: as styles, so that who goes on writing in it keeps the look."""
+"""Styles of a DOCX, which later edits of the document keep."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +16,17 @@ from docx.text.paragraph import Paragraph
 __all__ = ["ACCENT", "ALERT", "GREY", "INK", "RULE", "draw_border", "draw_box", "set_styles"]
 
 FONT = "Arial"
-"""On nearly every machine, and as wide as Liberation Sans, which the PDF embeds: lines break alike."""
+"""Font that nearly every machine has.
+
+It is as wide as Liberation Sans, which the PDF embeds, so lines break alike.
+"""
 INK, GREY, ACCENT, ALERT = "1A1A1A", "5A6470", "1F3A5F", "9A3412"
 RULE = "C3CAD3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """One style's look; sizes and spaces in points."""
+    """Values of one style; sizes and spaces are in points."""
 
     size: float
     color: str = INK
@@ -31,10 +34,10 @@ class Look:
     before: float = 0
     after: float = 0
     line: float = 1.0
-    """Lines' distance in multiples of the font's own."""
+    """Distance between lines as a multiple of the font's own."""
     keep_with_next: bool = False
     indent: float = 0
-    """From both margins."""
+    """Indent from both margins."""
 
 
 LOOKS = {
@@ -55,12 +58,13 @@ LOOKS = {
 
 
 def set_styles(document: Document) -> None:
-    """Give the document its styles: its own where it has one of the name, else a new one."""
+    """Set each style of the document; a style that it lacks is added."""
     known = {style.name for style in document.styles}
     for name, look in LOOKS.items():
         style = document.styles[name] if name in known else document.styles.add_style(name, WD_STYLE_TYPE.PARAGRAPH)
         if not isinstance(style, ParagraphStyle):
-            raise TypeError(f"{name} is no paragraph style in python-docx's template")
+            problem = f"{name} is not a paragraph style in python-docx's template"
+            raise TypeError(f"{problem}. Use another name.")
         _dress(style, look)
 
 
@@ -76,27 +80,37 @@ def _dress(style: ParagraphStyle, look: Look) -> None:
 
 
 def _undress(style: ParagraphStyle) -> None:
-    """Take off what the template gave: its theme's font would win over ours, and its tab stops stand in the way."""
+    """Remove the values of the template.
+
+    Its theme's font would override ours, and its tab stops would interfere.
+    """
     for path in ("w:rPr", "w:pPr/w:pBdr", "w:pPr/w:tabs", "w:pPr/w:contextualSpacing"):
         for found in style.element.xpath(path):
             found.getparent().remove(found)
 
 
 def _set_font(style: ParagraphStyle) -> None:
-    """For every script."""
+    """Set the font for every script."""
     fonts = style.element.get_or_add_rPr().get_or_add_rFonts()
     for script in ("ascii", "hAnsi", "cs", "eastAsia"):
         fonts.set(qn(f"w:{script}"), FONT)
 
 
 def draw_border(paragraph: Paragraph, *sides: str, color: str = RULE, width: float = 0.5, space: int = 4) -> None:
-    """Lines on these sides (`top`, `left`, `bottom`, `right`) of a paragraph; width and space to its text in points."""
-    properties = paragraph._p.get_or_add_pPr()  # noqa: SLF001 - python-docx has no borders, and no other way to its XML
+    """Draw lines on these sides (`top`, `left`, `bottom`, `right`) of a paragraph.
+
+    `width` and `space`, the distance to the text, are in points.
+    """
+    # python-docx has no borders, and no other access to its XML.
+    properties = paragraph._p.get_or_add_pPr()  # noqa: SLF001 - see above
     properties.insert_element_before(_lines("w:pBdr", sides, color=color, width=width, space=space), *AFTER_BORDERS)
 
 
 def draw_box(table: Table) -> None:
-    """A thin line around a table, which would else stick out of the text by its cells' margin."""
+    """Draw a thin line around a table.
+
+    An indent keeps the line from extending beyond the text by the margin of the cells.
+    """
     properties = table._tbl.tblPr  # noqa: SLF001 - as above
     borders = _lines("w:tblBorders", SIDES, color=RULE, width=0.5, space=0)
     following = ("w:shd", "w:tblLayout", "w:tblCellMar", "w:tblLook")
@@ -119,8 +133,11 @@ def _lines(kind: str, sides: Sequence[str], *, color: str, width: float, space: 
 
 
 CELL_MARGIN = 108
-"""Twentieths of a point; the template's."""
+"""Margin of the template's cells, in twentieths of a point."""
 SIDES = ("top", "left", "bottom", "right")
-"""In the schema's order."""
+"""Sides in the schema's order."""
 AFTER_BORDERS = ("w:shd", "w:tabs", "w:bidi", "w:spacing", "w:ind", "w:jc", "w:rPr")
-"""Of what follows `pBdr` in a paragraph's properties (ECMA-376 part 1, 17.3.1.26), what can be there: Word refuses another order."""
+"""Elements that can follow `pBdr` in a paragraph's properties (ECMA-376 part 1, 17.3.1.26).
+
+Word refuses another order.
+"""

@@ -1,14 +1,14 @@
-"""The transcription service: a recording goes in, its transcript comes out.
+"""Transcription service, which turns a recording into a transcript.
 
-    source        where a recording comes from: a file, or a download
-    audio         a WAV of any kind becomes 16 kHz mono
-    segmentation  speech becomes utterances
-    engine        an utterance becomes words (a Protocol; pocketsphinx and, optionally, faster-whisper)
-    recogniser    all of the above after the source, in a process of its own
-    pool          those processes, leased one to a job
+    source        the source of a recording: a file, or a download
+    audio         any WAV to 16 kHz mono
+    segmentation  speech to utterances
+    engine        an utterance to words (a Protocol; pocketsphinx and, optionally, faster-whisper)
+    recogniser    all of the above after the source, in its own process
+    pool          these processes, each leased to one job
     service       the handlers
 
-The settings are in `settings`, and nothing else here reads the environment.
+The settings are in `settings`, and no other module here reads the environment.
 
 `bus run workers.transcription:router` serves it, and so does `faststream run workers.transcription:app`.
 """
@@ -30,5 +30,8 @@ def __getattr__(name: str) -> Any:
 
 @cache
 def _application() -> Any:
-    """The same handlers as a FastStream application; made when it is asked for, as FastStream need not be installed."""
+    """Return the same handlers as a FastStream application.
+
+    It is created on its first use, because FastStream need not be installed.
+    """
     return import_module("bus.integrations.faststream").application(router)

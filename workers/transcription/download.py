@@ -1,6 +1,7 @@
-"""Recordings by http(s): into an unnamed temporary file, never into memory, and never more than the limit.
+"""Download of recordings by http(s) into an unnamed temporary file.
 
-Unnamed, so that what a patient said is gone from the disk whenever this process is, kill -9 included.
+A recording is never held in memory, and never exceeds the limit. The file has no name, so the
+system removes a patient's recording when this process ends, even by kill -9.
 """
 
 import asyncio
@@ -18,13 +19,13 @@ from workers.transcription.settings import TranscriptionSettings
 __all__ = ["Downloads"]
 
 MOST_REDIRECTS = 5
-"""A store's front door, its region, its signed URL, and some to spare."""
+"""Maximum redirects: a store's entry point, its region, its signed URL, and a reserve."""
 NOW_NOT = {408, 425, 429}
-"""Statuses below 500 that say "later" (RFC 9110, 6585, 8470)."""
+"""Statuses below 500 that mean "later" (RFC 9110, 6585, 8470)."""
 
 
 class Downloads:
-    """Fetches recordings."""
+    """Downloader of recordings."""
 
     def __init__(self, client: httpx.AsyncClient, *, max_bytes: int, timeout: float) -> None:
         self._client = client
@@ -34,14 +35,14 @@ class Downloads:
     @classmethod
     @asynccontextmanager
     async def opened(cls, settings: TranscriptionSettings) -> AsyncIterator[Self]:
-        """With a connection pool that is closed on leaving."""
+        """Open a connection pool, and close it on leaving."""
         async with httpx.AsyncClient(
             timeout=httpx.Timeout(settings.fetch_timeout, connect=settings.connect_timeout),
             follow_redirects=True,
             max_redirects=MOST_REDIRECTS,
-            # What is compressed cannot be counted before it is unpacked.
+            # The size of a compressed body is unknown before it is decompressed.
             headers={"Accept": "audio/wav, */*;q=0.1", "Accept-Encoding": "identity"},
-            # Else ~/.netrc would send this machine's passwords to whatever host a job names.
+            # Otherwise ~/.netrc would send this machine's passwords to any host that a job names.
             trust_env=False,
             proxy=settings.proxy,
             event_hooks={"request": [_only(settings.hosts)]} if settings.hosts else None,
@@ -49,12 +50,13 @@ class Downloads:
             yield cls(client, max_bytes=settings.max_bytes, timeout=settings.fetch_timeout)
 
     async def fetch(self, url: str) -> BinaryIO:
-        """The recording as an open file at its beginning.
+        """Download a recording, and return it as an open file at its beginning.
 
-        Raises `Unavailable` or `ResourceExhausted` for what may work later, `NotFound`, `PermissionDenied`, `OutOfRange` over
-        the limit, and `InvalidArgument` or `FailedPrecondition` for what asking again cannot help.
+        Raise `Unavailable` or `ResourceExhausted` if a later attempt may succeed. Raise
+        `OutOfRange` over the limit, and `NotFound` or `PermissionDenied` if the server reports it.
+        Raise `InvalidArgument` or `FailedPrecondition` if another attempt cannot help.
         """
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - handed to the caller, open
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         try:
             async with asyncio.timeout(self._timeout):
                 await self._into(file, url)
@@ -71,24 +73,24 @@ class Downloads:
             _check(response, url)
             if "content-length" in response.headers:
                 check_size(int(response.headers["content-length"]), self._max_bytes)
-            # Raw: a body that is compressed although nobody asked for it was refused above.
+            # The raw body is read, because a compressed body was refused above.
             async for chunk in response.aiter_raw():
                 file.write(chunk)
                 check_size(response.num_bytes_downloaded, self._max_bytes)
 
 
 def _only(hosts: Collection[str]) -> Callable[[httpx.Request], Awaitable[None]]:
-    """Refuses each request, a redirect's too, to any other host."""
+    """Return a hook that refuses each request to any other host, redirects included."""
 
     async def check(request: httpx.Request) -> None:
         if request.url.host not in hosts:
-            raise PermissionDenied("this worker may not download from that host (TRANSCRIPTION_HOSTS)")
+            raise PermissionDenied("the recording's host is not in TRANSCRIPTION_HOSTS. Add it.")
 
     return check
 
 
 def _place(url: str) -> str:
-    """Scheme, host and port: path, query and user name may hold a patient's."""
+    """Return scheme, host and port, because path, query and user name may identify a patient."""
     parsed = httpx.URL(url)
     return f"{parsed.scheme}://{parsed.netloc.decode('ascii')}"
 
@@ -96,28 +98,35 @@ def _place(url: str) -> str:
 def _check(response: httpx.Response, url: str) -> None:
     if response.is_success:
         if response.headers.get("content-encoding", "identity") != "identity":
-            raise FailedPrecondition(f"{_place(url)} sends the recording compressed although asked not to; serve it as it is")
+            problem = f"{_place(url)} compresses the recording despite Accept-Encoding"
+            raise FailedPrecondition(f"{problem}. Serve it uncompressed.")
         return
     status = response.status_code
     if status in {404, 410}:
-        raise NotFound(f"{_place(url)} has no such recording (HTTP {status}); check audio_url")
+        raise NotFound(f"{_place(url)} has no such recording (HTTP {status}). Check audio_url.")
     if status in {401, 403}:
-        raise PermissionDenied(f"{_place(url)} refuses to give the recording (HTTP {status}); send a URL that grants access")
+        problem = f"{_place(url)} refuses access to the recording (HTTP {status})"
+        raise PermissionDenied(f"{problem}. Send a URL that grants access.")
     if status in NOW_NOT or response.is_server_error:
-        raise Unavailable(f"{_place(url)} cannot give the recording now (HTTP {status}); try again later")
-    raise FailedPrecondition(f"{_place(url)} does not give the recording (HTTP {status}); open audio_url yourself to see why")
+        problem = f"{_place(url)} cannot send the recording now (HTTP {status})"
+        raise Unavailable(f"{problem}. Try again later.")
+    problem = f"{_place(url)} does not send the recording (HTTP {status})"
+    raise FailedPrecondition(f"{problem}. Open audio_url in a browser to see the reason.")
 
 
 def _error(error: BaseException, url: str) -> BusError:
     match error:
         case httpx.InvalidURL() | httpx.UnsupportedProtocol():
-            return InvalidArgument("audio_url is not a valid URL; write it as http(s)://host/path")
+            return InvalidArgument("audio_url is not a valid URL. Write it as http(s)://host/path.")
         case httpx.TooManyRedirects():
-            return FailedPrecondition(f"{_place(url)} redirects more than {MOST_REDIRECTS} times; send the URL where that ends")
+            problem = f"{_place(url)} redirects more than {MOST_REDIRECTS} times"
+            return FailedPrecondition(f"{problem}. Send the final URL.")
         case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.ProxyError():
-            return Unavailable(f"{_place(url)} cannot be reached; check the host, its port and the network")
+            return Unavailable(f"{_place(url)} cannot be reached. Check host, port and network.")
         case TimeoutError() | httpx.TimeoutException():
-            return Unavailable(f"{_place(url)} is too slow; try again later, or raise TRANSCRIPTION_FETCH_TIMEOUT")
+            problem = f"{_place(url)} is too slow"
+            return Unavailable(f"{problem}. Try again later, or raise TRANSCRIPTION_FETCH_TIMEOUT.")
         case OSError():
-            return ResourceExhausted("the worker has no room for the download; make room in its temporary directory")
-    return Unavailable(f"the connection to {_place(url)} broke during the download; try again later")
+            problem = "the worker's temporary directory has no space for the download"
+            return ResourceExhausted(f"{problem}. Free space there.")
+    return Unavailable(f"the connection to {_place(url)} broke. Try the download again later.")

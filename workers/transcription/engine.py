@@ -1,4 +1,4 @@
-"""The port to speech recognition, and the loader of what is behind it."""
+"""Port for speech recognition, and the loader of its engines."""
 
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -13,47 +13,49 @@ __all__ = ["Engine", "EngineSpec", "Words", "load_engine"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
-    """What was understood of one utterance."""
+    """Recognised words of one utterance."""
 
     text: str
     confidence: float
-    """0 to 1; each engine says how it comes by it."""
+    """Value from 0 to 1; each engine documents its calculation."""
     start: float
-    """Seconds, to the first word."""
+    """Seconds to the first word."""
     end: float
-    """Seconds, to the end of the last word."""
+    """Seconds to the end of the last word."""
 
     def later(self, seconds: float) -> "Words":
-        """The same, said `seconds` later; to the millisecond."""
+        """Return the same words `seconds` later, rounded to milliseconds."""
         return replace(self, start=round(self.start + seconds, 3), end=round(self.end + seconds, 3))
 
 
 class Engine(Protocol):
-    """Recognises speech; used by one thread at a time."""
+    """Speech recogniser, which one thread uses at a time."""
 
     @property
     def name(self) -> str:
-        """What transcripts say recognised them."""
+        """Name of the engine in its transcripts."""
         ...
 
     def recognise(self, utterance: Samples) -> Words | None:
-        """The words in at most 15 s of sound, times from its beginning; None where there are none.
+        """Return the words in at most 15 s of sound, or None if there are none.
 
-        The same samples give the same words whatever was recognised before: a job may run twice, and nothing of one
-        patient's recording may show in another's.
+        Times count from the beginning of the sound. The same samples give the same words,
+        independent of earlier calls. A job may run twice, and one patient's recording must not
+        affect another's.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
-    """Which engine, with which model; can be handed to another process, as a loaded engine cannot."""
+    """Engine and model to load; unlike a loaded engine, it can be sent to another process."""
 
     engine: str
     model_dir: Path | None = None
 
 
-# Modules and not classes: an engine whose library is not installed must cost nothing until somebody asks for it.
+# These are names of modules, and not classes. An engine without its library must not matter until
+# the setting selects it.
 MODULES = {
     "pocketsphinx": "workers.transcription.pocketsphinx_engine",
     "faster-whisper": "workers.transcription.whisper_engine",
@@ -61,12 +63,17 @@ MODULES = {
 
 
 def load_engine(spec: EngineSpec) -> Engine:
-    """The engine with its model in memory (seconds); `ConfigurationError` where the library or the model is missing."""
+    """Load an engine and its model into memory, which takes seconds.
+
+    Raise `ConfigurationError` if the library or the model is missing.
+    """
     try:
         module = import_module(MODULES[spec.engine])
     except KeyError:
-        raise ConfigurationError(f"no engine is called {spec.engine!r}; set TRANSCRIPTION_ENGINE to one of {', '.join(MODULES)}") from None
+        known = f"Set TRANSCRIPTION_ENGINE to one of {', '.join(MODULES)}."
+        raise ConfigurationError(f"the engine {spec.engine!r} does not exist. {known}") from None
     except ModuleNotFoundError as error:
-        raise ConfigurationError(f"the engine {spec.engine} is not installed; run: pip install {spec.engine}") from error
+        problem = f"the engine {spec.engine} is not installed"
+        raise ConfigurationError(f"{problem}. Run: pip install {spec.engine}") from error
     engine: Engine = module.load(spec.model_dir)
     return engine

@@ -1,4 +1,4 @@
-"""How large a recording may be, in bytes."""
+"""Size limits of a recording, in bytes."""
 
 from bus import InvalidArgument, OutOfRange
 
@@ -6,8 +6,12 @@ __all__ = ["check_size"]
 
 
 def check_size(size: int, max_bytes: int) -> None:
-    """Refuse nothing at all, and too much: `InvalidArgument`, `OutOfRange` (not `ResourceExhausted`, which is tried again)."""
+    """Raise `InvalidArgument` for an empty recording, and `OutOfRange` for one over the limit.
+
+    `ResourceExhausted` would be wrong, because it is retried.
+    """
     if size == 0:
-        raise InvalidArgument("the recording is empty (0 bytes); check that its upload was complete")
+        raise InvalidArgument("the recording is empty (0 bytes). Check that its upload completed.")
     if size > max_bytes:
-        raise OutOfRange(f"the recording is larger than {max_bytes:,} bytes; split it, or raise TRANSCRIPTION_MAX_BYTES")
+        problem = f"the recording is larger than {max_bytes:,} bytes"
+        raise OutOfRange(f"{problem}. Split it, or raise TRANSCRIPTION_MAX_BYTES.")

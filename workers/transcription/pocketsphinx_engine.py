@@ -1,4 +1,4 @@
-"""The default engine: CMU PocketSphinx with the English model that its package ships."""
+"""Default engine: CMU PocketSphinx with the English model of its package."""
 
 from pathlib import Path
 
@@ -11,11 +11,14 @@ from workers.transcription.engine import Words
 __all__ = ["PocketSphinx", "load"]
 
 FILLERS = ("<", "[", "+")
-"""How its dictionary begins what is no word: silence `<sil>`, `[NOISE]`, `++COUGH++`."""
+"""Prefixes of dictionary entries that are not words: silence `<sil>`, `[NOISE]`, `++COUGH++`."""
 
 
 class PocketSphinx:
-    """An offline decoder of some years: small, quick to load, an eighth of real time, best on clean read speech at 16 kHz."""
+    """Offline decoder, some years old: small and quick to load.
+
+    It needs an eighth of real time, and is best on clean read speech at 16 kHz.
+    """
 
     name = "pocketsphinx"
 
@@ -24,15 +27,18 @@ class PocketSphinx:
         self._frames_per_second = int(decoder.config["frate"])
 
     def recognise(self, utterance: Samples) -> Words | None:
-        """Its words. The confidence is the mean of the words' posterior probabilities in the lattice.
+        """Return the words of an utterance.
 
-        So it estimates the share of words that are right; the product over all words, which pocketsphinx itself
-        reports, falls towards 0 with the length of what is said.
+        The confidence is the mean of the words' posterior probabilities in the lattice.
+        So it estimates the share of words that are right. pocketsphinx itself reports the product
+        over all words, which falls towards 0 with the length of the utterance.
         """
-        # Adaptation to noise and channel would otherwise go from one utterance, and patient, to the next (0.1 ms).
+        # This reset takes 0.1 ms. Without it, the adaptation to noise and channel would carry over
+        # to the next utterance, and to the next patient.
         self._decoder.reinit_feat()
         self._decoder.start_utt()
-        # full_utt normalises over the whole utterance: 0 instead of 1 word wrong on the dictation, 1 instead of 3 at -30 dB.
+        # full_utt normalises over the whole utterance. The dictation then has 0 wrong words
+        # instead of 1, and at -30 dB 1 instead of 3.
         self._decoder.process_raw(utterance.tobytes(), full_utt=True)
         self._decoder.end_utt()
         return self._words()
@@ -51,7 +57,10 @@ class PocketSphinx:
 
 
 def load(model_dir: Path | None) -> PocketSphinx:
-    """The shipped model, or the one in `model_dir`, laid out alike; `ConfigurationError` where it cannot be loaded."""
+    """Load the shipped model, or the one in `model_dir`, which has the same layout.
+
+    Raise `ConfigurationError` if the model cannot be loaded.
+    """
     model = model_dir or Path(get_model_path("en-us"))
     try:
         return PocketSphinx(
@@ -60,11 +69,12 @@ def load(model_dir: Path | None) -> PocketSphinx:
                     hmm=str(model / "en-us"),
                     lm=str(model / "en-us.lm.bin"),
                     dict=str(model / "cmudict-en-us.dict"),
-                    loglevel="FATAL",  # its log shows what it understands
+                    loglevel="FATAL",  # its log contains the recognised words
                 )
             )
         )
     except (RuntimeError, ValueError) as error:
         raise ConfigurationError(
-            f"no pocketsphinx model in {model}; TRANSCRIPTION_MODEL_DIR has to hold en-us/, en-us.lm.bin and cmudict-en-us.dict"
+            f"the pocketsphinx model in {model} cannot be loaded. Set TRANSCRIPTION_MODEL_DIR "
+            "to a folder with en-us/, en-us.lm.bin and cmudict-en-us.dict."
         ) from error

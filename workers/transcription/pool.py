@@ -1,4 +1,4 @@
-"""The recognising processes, leased one to a job."""
+"""Pool of recognising processes, each leased to one job."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,7 +13,10 @@ Start = Callable[[], Awaitable[RecogniserProcess]]
 
 
 class Pool:
-    """At most `size` processes; one that died, or was left half-way and so killed, is replaced when it is next needed."""
+    """Pool of at most `size` processes.
+
+    A process is replaced at its next use if it died, or if it was killed during a recording.
+    """
 
     def __init__(self, start: Start, size: int) -> None:
         self._start = start
@@ -24,7 +27,10 @@ class Pool:
     @classmethod
     @asynccontextmanager
     async def opened(cls, start: Start, *, size: int) -> AsyncIterator[Self]:
-        """A pool with its processes started, so that what is wrong with the engine shows at once; ended on leaving."""
+        """Start all processes and yield their pool; end them on leaving.
+
+        The start of all processes reports an error of the engine at once.
+        """
         pool = cls(start, size)
         try:
             await pool._fill()
@@ -34,7 +40,11 @@ class Pool:
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[RecogniserProcess]:
-        """A process for one recording; leaving early (a timeout, say) kills it: its work has no other way to end."""
+        """Lease a process for one recording.
+
+        An early exit, for example by a timeout, kills the process, because its work cannot be
+        stopped otherwise.
+        """
         process = await self._places.get()
         try:
             if process is None or not process.usable:

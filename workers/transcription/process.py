@@ -1,4 +1,4 @@
-"""One recognising process, seen from the service."""
+"""Recognising process, as the service uses it."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -15,13 +15,13 @@ from workers.transcription.recogniser import Begun, Done, Heard, serve
 __all__ = ["RecogniserProcess"]
 
 REAPED_WITHIN = 5.0
-"""Seconds for the system to end a killed process; milliseconds, unless the machine is in trouble."""
+"""Seconds for the system to end a killed process; a healthy machine needs milliseconds."""
 GONE = (EOFError, ConnectionResetError, BrokenPipeError)
-"""What a dead process looks like at this end of the pipe."""
+"""Errors of this end of the pipe after the process has died."""
 
 
 class RecogniserProcess:
-    """A loaded engine, in a process of its own; recognises one recording at a time."""
+    """Loaded engine in its own process, which recognises one recording at a time."""
 
     def __init__(self, process: SpawnProcess, connection: "Connection[Any, Any]") -> None:
         self._process = process
@@ -30,11 +30,14 @@ class RecogniserProcess:
 
     @classmethod
     async def start(cls, spec: EngineSpec, *, max_seconds: float, timeout: float) -> Self:
-        """A process with its engine loaded, within `timeout` seconds; raises what loading it raises, or `Unavailable`."""
-        # Spawned: a fork would copy a running event loop and its sockets.
+        """Start a process and load its engine within `timeout` seconds.
+
+        Raise `Unavailable` after the timeout, or the error of loading the engine.
+        """
+        # The process is spawned, because a fork would copy a running event loop and its sockets.
         context = get_context("spawn")
         ours, theirs = context.Pipe()
-        # A daemon, so that even an interpreter that exits without a clean stop takes it along.
+        # A daemon process also ends if the interpreter exits without a clean stop.
         process = context.Process(target=serve, args=(theirs, spec, max_seconds), name="recogniser", daemon=True)
         process.start()
         theirs.close()
@@ -48,18 +51,19 @@ class RecogniserProcess:
 
     @property
     def pid(self) -> int | None:
-        """The system's number for it."""
+        """Process id."""
         return self._process.pid
 
     @property
     def usable(self) -> bool:
-        """Whether it waits for work: a recording was not left half-way, and the process lives."""
+        """True if the process is alive and idle; an unfinished recording leaves it busy."""
         return self._idle and self._process.is_alive()
 
     async def recognise(self, file: int) -> AsyncGenerator[Begun | Heard, None]:
-        """Recognise the recording in an open file, from its position: first `Begun`, then each utterance when it is done.
+        """Recognise the recording in an open file, from its position.
 
-        Raises what `read_wav` raises, `Internal` for a fault of the engine, `Unavailable` where the process died.
+        Yield `Begun` first, then each utterance when it is done. Raise the errors of `read_wav`,
+        `Internal` for a bug in the engine, and `Unavailable` if the process died.
         """
         self._idle = False
         self._send(file)
@@ -71,10 +75,10 @@ class RecogniserProcess:
         self._idle = True
 
     async def end(self) -> None:
-        """Kill the process, whatever it does, and wait until it is gone."""
+        """Kill the process, even while it works, and wait until it has ended."""
         self._process.kill()
         self._connection.close()
-        # Shielded, so that a second cancellation leaves no zombie.
+        # The shield prevents a zombie process after a second cancellation.
         await asyncio.shield(asyncio.to_thread(self._process.join, REAPED_WITHIN))
 
     async def _loaded(self, timeout: float) -> None:
@@ -82,22 +86,27 @@ class RecogniserProcess:
             async with asyncio.timeout(timeout):
                 message = await self._receive()
         except TimeoutError as error:
-            raise Unavailable(f"the recogniser did not load within {timeout:g} s; raise TRANSCRIPTION_START_TIMEOUT") from error
+            problem = f"the recogniser did not load within {timeout:g} s"
+            raise Unavailable(f"{problem}. Raise TRANSCRIPTION_START_TIMEOUT.") from error
         if isinstance(message, BusError):
             raise message
         self._idle = True
 
     def _send(self, file: int) -> None:
         if self._process.pid is None:
-            raise Internal("the recogniser was not started")
+            raise Internal("the recogniser is not started. Call `start` first.")
         try:
-            # The open file itself, not its name: what was checked is what is read, and a download needs no name.
+            # The open file is sent, and not its name. So the process reads the checked file, and a
+            # download needs no name.
             send_handle(self._connection, file, self._process.pid)
         except GONE as error:
             raise self._died() from error
 
     async def _receive(self) -> Any:
-        """The next message; waiting for it holds no thread, so that cancelling leaves nothing behind."""
+        """Return the next message.
+
+        No thread waits for it, so a cancellation leaves no thread behind.
+        """
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
         loop.add_reader(self._connection.fileno(), readable.set)
@@ -111,4 +120,5 @@ class RecogniserProcess:
             raise self._died() from error
 
     def _died(self) -> Unavailable:
-        return Unavailable("the recogniser's process ended unexpectedly; try again, and read the worker's log if that repeats")
+        problem = "the recogniser's process ended unexpectedly"
+        return Unavailable(f"{problem}. Try again, and read the worker's log if this repeats.")

@@ -1,9 +1,12 @@
-"""Recognition in a process of its own: decode, segment, recognise; one utterance out after the other.
+"""Recognition in its own process: it decodes, segments and recognises, and sends each utterance.
 
-A thread would not do: pocketsphinx holds the GIL while it decodes. Measured: with a thread the event loop stood still for
-0.5 s in each utterance of the dictation, 0.44 s while the model was loaded, and 10.4 s in an utterance of 70 s, which is past
-a heartbeat of 10 s. Feeding 30 ms pieces leaves 0.11 s at each utterance's end and costs accuracy. With a process it stands still for 4 ms,
-a hostile WAV that crashes a C library costs one process and not the service, and work can be ended at once, by killing it.
+A thread is not enough, because pocketsphinx holds the GIL while it decodes. With a thread, each
+utterance of the dictation blocked the event loop for 0.5 s. The load of the model blocked it for
+0.44 s. An utterance of 70 s blocked it for 10.4 s, which exceeds a heartbeat of 10 s. Pieces of
+30 ms leave 0.11 s at the end of each utterance, and cost accuracy.
+
+A process blocks the event loop for 4 ms. A hostile WAV that crashes a C library costs one process
+and not the service. The service can end work at once by killing the process.
 """
 
 import signal
@@ -23,41 +26,46 @@ __all__ = ["Begun", "Done", "Heard", "Message", "Ready", "recognise", "serve"]
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The engine is loaded."""
+    """Message that the engine is loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
-    """The recording can be read."""
+    """Message that the recording can be read."""
 
     duration: float
-    """Seconds."""
+    """Length of the recording in seconds."""
     engine: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """One utterance is recognised."""
+    """Message that one utterance is recognised."""
 
     words: Words | None
-    """Times from the recording's beginning; None where the utterance was a noise."""
+    """Words with times from the recording's beginning, or None if the utterance was a noise."""
     position: float
     """Seconds of the recording that are done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The recording is recognised to its end."""
+    """Message that the recording is recognised to its end."""
 
 
 Message = Ready | Begun | Heard | Done | BusError
 
 
 def serve(connection: "Connection[Message, None]", spec: EngineSpec, max_seconds: float) -> None:
-    """The process: load the engine, then recognise each recording whose open file comes in, until the other side is gone."""
-    # Ctrl-C reaches the whole process group; the service decides what is finished first, and this process follows it.
+    """Run the process: load the engine, then recognise each recording that arrives as an open file.
+
+    The process ends with the service.
+    """
+    # Ctrl-C reaches the whole process group. This process ignores it, because the service decides
+    # which work is finished first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The other side gone, even by kill -9, ends this process: at once when idle, else after the current utterance.
+    # The end of the service, even by kill -9, ends this process: at once if it is idle, otherwise
+    # after the current utterance.
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             engine = load_engine(spec)
@@ -72,18 +80,24 @@ def serve(connection: "Connection[Message, None]", spec: EngineSpec, max_seconds
 
 
 def _guarded(engine: Engine, file: int, max_seconds: float) -> Iterator[Message]:
-    """What comes of a recording, an error as the last message; of a foreign error the class alone, as its text may be a patient's."""
+    """Yield the messages of a recording, with an error as the last message.
+
+    Of a foreign error only the class is sent, because its text may contain a patient's words.
+    """
     try:
         yield from recognise(engine, file, max_seconds)
         yield Done()
     except BusError as error:
         yield error
     except Exception as error:  # noqa: BLE001 - a process boundary
-        yield Internal(f"the recogniser failed with {type(error).__name__}")
+        yield Internal(f"the recogniser failed with {type(error).__name__}. Report it as a bug.")
 
 
 def recognise(engine: Engine, file: int, max_seconds: float) -> Iterator[Begun | Heard]:
-    """The recording in an open file descriptor, which is closed; raises what `read_wav` raises."""
+    """Recognise the recording in an open file descriptor, which is closed.
+
+    Raise the errors of `read_wav`.
+    """
     samples = read_wav(file, max_seconds=max_seconds)
     yield Begun(duration=len(samples) / RATE, engine=engine.name)
     for span in utterances(samples):

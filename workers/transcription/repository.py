@@ -1,4 +1,4 @@
-"""Where transcripts are kept: a port, and an implementation in memory."""
+"""Storage of transcripts: a port, and an implementation in memory."""
 
 from collections import OrderedDict
 from typing import Protocol
@@ -10,31 +10,34 @@ __all__ = ["MemoryRepository", "TranscriptRepository"]
 
 
 class TranscriptRepository(Protocol):
-    """Keeps transcripts by their id."""
+    """Storage of transcripts by their id."""
 
     async def save(self, transcript: Transcript) -> None:
-        """Keep it durably before returning; one of the same id is replaced, so that a job may run twice."""
+        """Store a transcript durably before returning.
+
+        A transcript with the same id is replaced, because a job may run twice.
+        """
         ...
 
     async def find(self, transcript_id: UUID) -> Transcript | None:
-        """The transcript of this id, or None."""
+        """Return the transcript with this id, or None."""
         ...
 
 
 class MemoryRepository:
-    """Keeps the latest `limit` transcripts in this process; they are gone when it ends."""
+    """Storage of the latest `limit` transcripts in this process, which ends with the process."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._kept: OrderedDict[UUID, Transcript] = OrderedDict()
 
     async def save(self, transcript: Transcript) -> None:
-        """Keep or replace it; beyond the limit the oldest is forgotten."""
+        """Store or replace a transcript; beyond the limit the oldest is removed."""
         self._kept[transcript.transcript_id] = transcript
         self._kept.move_to_end(transcript.transcript_id)
         if len(self._kept) > self._limit:
             self._kept.popitem(last=False)
 
     async def find(self, transcript_id: UUID) -> Transcript | None:
-        """The transcript of this id, or None."""
+        """Return the transcript with this id, or None."""
         return self._kept.get(transcript_id)

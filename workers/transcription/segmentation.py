@@ -1,10 +1,11 @@
-"""Speech becomes utterances, none of them clipped.
+"""Division of speech into utterances, without clipping any of them.
 
-pocketsphinx's own endpointer (WebRTC's voice-activity detector over a 0.3 s window) finds where speech is, but it cuts
-inside the first word's onset. Measured on examples/data/dictation.wav, 41 words: as found, 2 words wrong ("the patient" became
-"a patient", "blood pressure" became "and pressure"); with 0.1 to 0.8 s of padding, none. Its stricter modes and shorter
-windows mostly make it worse (up to 9 words wrong). silero-vad needs torch, and `webrtcvad` is this detector again,
-without a release for years.
+pocketsphinx's own endpointer (WebRTC's voice-activity detector over a 0.3 s window) finds speech.
+However, it cuts inside the first word's onset. examples/data/dictation.wav has 41 words. Without
+padding, 2 of them were wrong: "the patient" became "a patient", and "blood pressure" became "and
+pressure". With 0.1 to 0.8 s of padding, 0 words were wrong. Stricter modes and shorter windows
+mostly make it worse (up to 9 words wrong). silero-vad needs torch. `webrtcvad` is the same
+detector, and has had no release for years.
 """
 
 from collections.abc import Iterator
@@ -19,37 +20,46 @@ from workers.transcription.audio import RATE, Samples
 __all__ = ["Span", "utterances"]
 
 PADDING = 0.2
-"""Seconds before and after: twice what the dictation needs, less than the pause that ends an utterance."""
+"""Seconds of padding before and after an utterance.
+
+The dictation needs half of it, and the pause that ends an utterance is longer.
+"""
 LONGEST = 15.0
-"""Seconds. Bounds the time between two progress reports: speech takes an eighth of its length to recognise, noise two thirds."""
+"""Maximum seconds of an utterance, which limit the time between two progress reports.
+
+Recognition takes an eighth of the length for speech, and two thirds for noise.
+"""
 SEARCHED = 5.0
-"""Seconds at the end of an over-long utterance in which the quietest place is cut; people pause for breath within that."""
+"""Seconds at the end of an over-long utterance that are searched for the quietest point.
+
+Speakers pause for breath within that time.
+"""
 FRAME = 480
-"""Samples; 30 ms, the detector's."""
+"""Samples in a frame of the detector: 30 ms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """A stretch of a recording."""
+    """Part of a recording."""
 
     start: float
-    """Seconds."""
+    """Start in seconds."""
     end: float
-    """Seconds."""
+    """End in seconds."""
 
     def of(self, samples: Samples) -> Samples:
-        """Its samples."""
+        """Return the samples of this span."""
         return samples[int(self.start * RATE) : int(self.end * RATE)]
 
 
 def utterances(samples: Samples) -> list[Span]:
-    """Where somebody speaks, in order, not overlapping, each at most 15 s; empty for silence."""
+    """Return the spans of speech in order, without overlap, each at most 15 s; [] for silence."""
     speech = list(_speech(samples))
     return [piece for span in _padded(speech, len(samples) / RATE) for piece in _pieces(samples, span)]
 
 
 def _speech(samples: Samples) -> Iterator[Span]:
-    """What the endpointer takes for speech."""
+    """Yield the spans that the endpointer classifies as speech."""
     endpointer = Endpointer(sample_rate=RATE)
     speaking = False
     for at in range(0, len(samples), FRAME):
@@ -63,7 +73,7 @@ def _speech(samples: Samples) -> Iterator[Span]:
 
 
 def _padded(speech: list[Span], duration: float) -> Iterator[Span]:
-    """The same with padding, which never reaches beyond the middle of the pause to a neighbour."""
+    """Yield the spans with padding, at most to the middle of the pause before a neighbour."""
     starts = [0.0, *((a.end + b.start) / 2 for a, b in pairwise(speech))]
     ends = [*starts[1:], duration]
     for span, first, last in zip(speech, starts, ends, strict=False):
@@ -71,7 +81,7 @@ def _padded(speech: list[Span], duration: float) -> Iterator[Span]:
 
 
 def _pieces(samples: Samples, span: Span) -> Iterator[Span]:
-    """An over-long utterance, cut where it is quietest."""
+    """Yield the pieces of an utterance, which is cut at its quietest points if it is too long."""
     while span.end - span.start > LONGEST:
         cut = _quietest(samples, Span(start=span.start + LONGEST - SEARCHED, end=span.start + LONGEST))
         yield Span(start=span.start, end=cut)
@@ -80,7 +90,7 @@ def _pieces(samples: Samples, span: Span) -> Iterator[Span]:
 
 
 def _quietest(samples: Samples, span: Span) -> float:
-    """The middle of the frame with the least energy, in seconds."""
+    """Return the middle of the frame with the least energy, in seconds."""
     part = span.of(samples).astype(np.float32)
     frames = part[: len(part) // FRAME * FRAME].reshape(-1, FRAME)
     return span.start + (int(np.square(frames).sum(axis=1).argmin()) + 0.5) * FRAME / RATE

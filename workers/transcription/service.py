@@ -1,4 +1,4 @@
-"""The handlers of the transcription service."""
+"""Handlers of the transcription service."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -20,14 +20,14 @@ from workers.transcription.source import Sources
 __all__ = ["CONCURRENCY", "Transcription", "get", "router", "transcribe", "transcript_id_of"]
 
 CONCURRENCY = 2
-"""Jobs at a time, each with a process that keeps a core busy and holds 165 MB."""
+"""Jobs at a time, each with a process that uses a core and 165 MB."""
 TRANSCRIPTS = UUID("6f2a1d0c-4f0e-5d0a-9d5e-7d1f6d1f0c55")
-"""The namespace (RFC 9562, version 5) in which a job's id becomes its transcript's."""
+"""Namespace (RFC 9562, version 5) that derives a transcript's id from its job's id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcription:
-    """What the handlers work with, as `context.state`."""
+    """State of the handlers, as `context.state`."""
 
     sources: Sources
     recognisers: Pool
@@ -36,7 +36,7 @@ class Transcription:
 
 @asynccontextmanager
 async def lifespan() -> AsyncIterator[Transcription]:
-    """Settings, processes with their models loaded, connections; all gone on leaving."""
+    """Load the settings, start the processes and connections, and close all of them on leaving."""
     settings = load_settings()
     async with Downloads.opened(settings) as downloads, Pool.opened(_starter(settings), size=CONCURRENCY) as recognisers:
         yield Transcription(
@@ -56,19 +56,21 @@ router = Router("transcription", lifespan=lifespan)
 
 @router.request(GetTranscript, concurrency=16)
 async def get(request: GetTranscript, context: Context) -> Transcript:
-    """The transcript of this id; `NotFound` where there is none."""
+    """Return the transcript with this id. Raise `NotFound` if it does not exist."""
     state: Transcription = context.state
     transcript = await state.repository.find(request.transcript_id)
     if transcript is None:
-        raise NotFound("there is no transcript of this id; its job may still run, or its transcript is no longer kept")
+        problem = "the transcript_id is unknown: its job may still run, or it was removed"
+        raise NotFound(f"{problem}. Wait for the job, or submit the recording again.")
     return transcript
 
 
 @router.job(TranscribeAudio, retry=RetryPolicy(attempts=5), timeout=600, concurrency=CONCURRENCY)
 async def transcribe(job: TranscribeAudio, context: Context) -> Transcript:
-    """Fetch, recognise with progress after each utterance, keep, tell.
+    """Fetch the recording, recognise it, store the transcript, and publish the event.
 
-    Run again, by a redelivery or a retry, it makes the same transcript under the same id: kept once, told once more.
+    The job reports progress after each utterance. A redelivery or a retry makes the same transcript
+    with the same id. The transcript is stored once, and its event is published again.
     """
     state: Transcription = context.state
     async with state.sources.open(job.audio_url) as file, state.recognisers.lease() as recogniser:
@@ -80,7 +82,7 @@ async def transcribe(job: TranscribeAudio, context: Context) -> Transcript:
 
 
 def transcript_id_of(job_id: str) -> UUID:
-    """The id of the transcript that a job makes, however often it runs."""
+    """Return the transcript id of a job, which is the same for each of its runs."""
     return uuid5(TRANSCRIPTS, job_id)
 
 
@@ -94,7 +96,7 @@ async def _recognised(recogniser: RecogniserProcess, file: int, context: Context
                 continue
             if message.words is not None:
                 said.append(message.words)
-            # The note says how far, not what: progress goes to whoever shows it.
+            # The note has the position and no words, because any client may display progress.
             await context.progress(min(message.position / begun.duration, 1.0), f"{message.position:.0f} of {begun.duration:.0f} s")
     return Transcript(
         transcript_id=transcript_id_of(context.envelope.id),
@@ -108,6 +110,9 @@ async def _recognised(recogniser: RecogniserProcess, file: int, context: Context
 
 
 def _confidence(said: list[Words]) -> float:
-    """The mean over all words, so that a long utterance counts for more than a short one; 0 where nothing was said."""
+    """Return the mean confidence over all words, or 0 if there are no words.
+
+    A long utterance counts for more than a short one.
+    """
     counts = [len(words.text.split()) for words in said]
     return sum(w.confidence * n for w, n in zip(said, counts, strict=True)) / sum(counts) if said else 0.0

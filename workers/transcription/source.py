@@ -1,7 +1,8 @@
-"""Where a recording comes from: a file on this machine, or a download; either way it ends as an open file.
+"""Source of a recording: a file on this machine, or a download. Both become an open file.
 
-What goes wrong is told without the path, the query or any other part of the URL except scheme and host: errors cross the wire and are
-kept in dead letters, and recordings are named after patients. Who sent the job knows what it named.
+An error contains only the scheme and host of the URL, and neither path nor query. Errors cross the
+wire and are stored in dead letters, and recordings are named after patients. The sender of the job
+knows its URL.
 """
 
 import asyncio
@@ -22,11 +23,11 @@ from workers.transcription.limits import check_size
 __all__ = ["Sources", "open_file"]
 
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-"""RFC 3986's, of two characters at least."""
+"""Scheme of RFC 3986, with at least two characters."""
 
 
 class Sources:
-    """Opens recordings by their URL."""
+    """Opener of recordings by their URL."""
 
     def __init__(self, downloads: Downloads, *, max_bytes: int, roots: Sequence[Path] = ()) -> None:
         self._downloads = downloads
@@ -35,10 +36,10 @@ class Sources:
 
     @asynccontextmanager
     async def open(self, audio_url: str) -> AsyncIterator[BinaryIO]:
-        """The recording as an open file at its beginning, 1 to `max_bytes` bytes long; closed on leaving.
+        """Open the recording at its beginning, 1 to `max_bytes` bytes long; close it on leaving.
 
-        Raises `InvalidArgument` for what can never be a recording, `OutOfRange` over the limit, `NotFound`,
-        `PermissionDenied`, and `Unavailable` for what may work later.
+        Raise `InvalidArgument` if the URL can never be a recording, `OutOfRange` over the limit,
+        `NotFound`, `PermissionDenied`, and `Unavailable` if a later attempt may succeed.
         """
         with await self._opened(audio_url) as file:
             check_size(os.fstat(file.fileno()).st_size, self._max_bytes)
@@ -54,33 +55,39 @@ class Sources:
             case "file" if url.netloc in {"", "localhost"}:
                 return await self._file(unquote(url.path))
             case "file":
-                raise InvalidArgument("a file: URL with a host is another machine's; write file:///path, or serve it by http(s)")
-        raise InvalidArgument("audio_url has a scheme that is not supported; send a path, file:, http: or https:")
+                problem = "audio_url is a file: URL with a host"
+                raise InvalidArgument(f"{problem}. Write file:///path, or serve it by http(s).")
+        problem = "audio_url has an unsupported scheme"
+        raise InvalidArgument(f"{problem}. Send a path, or a file:, http: or https: URL.")
 
     async def _file(self, path: str) -> BinaryIO:
-        # In a thread: a file on a network disk can take long to open.
+        # A thread opens the file, because a network disk can take long.
         return await asyncio.to_thread(open_file, path, self._roots)
 
 
 def open_file(path: str, roots: Sequence[Path] = ()) -> BinaryIO:
-    """A regular file, open; symbolic links are followed first and `roots` checked against where they lead."""
+    """Open a regular file.
+
+    Symbolic links are followed first, and `roots` is checked against their target.
+    """
     try:
         real = Path(os.path.realpath(path))
         if roots and not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
-            raise PermissionDenied("the recording is outside the directories that this worker may read (TRANSCRIPTION_ROOTS)")
-        # Before opening: to open a pipe waits for its writer, and to open a device may do something.
+            raise PermissionDenied("the recording is outside TRANSCRIPTION_ROOTS. Move it there.")
+        # The check comes first, because opening a pipe waits for its writer, and opening a device
+        # may have an effect.
         _check_regular(real.stat().st_mode)
-        # What is a link now was none a moment ago.
+        # O_NOFOLLOW refuses a link that replaced the file after the check.
         file = os.fdopen(os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     except OSError as error:
         raise _file_error(error) from error
     except ValueError as error:
-        raise InvalidArgument("the recording's path holds a character that no path can") from error
+        raise InvalidArgument("audio_url has an invalid character. Correct the path.") from error
     return file
 
 
 def _split(audio_url: str) -> SplitResult:
-    invalid = InvalidArgument("audio_url is not a valid URL; write it as http(s)://host/path")
+    invalid = InvalidArgument("audio_url is not a valid URL. Write it as http(s)://host/path.")
     try:
         url = urlsplit(audio_url)
         complete = url.scheme == "file" or (url.hostname and url.port != 0)
@@ -93,18 +100,20 @@ def _split(audio_url: str) -> SplitResult:
 
 def _check_regular(mode: int) -> None:
     if stat.S_ISDIR(mode):
-        raise InvalidArgument("the recording's path is a directory; name a WAV file in it")
+        raise InvalidArgument("the recording's path is a directory. Name a WAV file in it.")
     if not stat.S_ISREG(mode):
-        raise InvalidArgument("the recording's path is a pipe, socket or device; name a WAV file")
+        raise InvalidArgument("the recording's path is a pipe, socket or device. Name a WAV file.")
 
 
 def _file_error(error: OSError) -> BusError:
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
-            return NotFound("the worker has no such file; give an absolute path on the worker's machine, or an http(s) URL")
+            problem = "the recording's file does not exist"
+            return NotFound(f"{problem}. Send an absolute path on the worker, or an http(s) URL.")
         case errno.EACCES | errno.EPERM:
-            return PermissionDenied("the worker may not read the recording's file; let its user read it")
+            return PermissionDenied("the recording's file is not readable. Change its mode.")
         case errno.ELOOP | errno.ENAMETOOLONG:
-            return InvalidArgument("the recording's path is too long or a loop of links; name the file itself")
-    name = errno.errorcode.get(error.errno or 0, "no number")
-    return Unavailable(f"the recording's file cannot be opened now ({name}); check the worker's disk")
+            problem = "the recording's path is too long or a loop of links"
+            return InvalidArgument(f"{problem}. Name the file itself.")
+    name = errno.errorcode.get(error.errno or 0, "unknown errno")
+    return Unavailable(f"the recording's file cannot be opened ({name}). Check the worker's disk.")

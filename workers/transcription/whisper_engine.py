@@ -1,4 +1,7 @@
-"""The optional engine: faster-whisper with a model that is on this machine. Nothing is ever downloaded."""
+"""Optional engine: faster-whisper with a model on this machine.
+
+It never downloads a model.
+"""
 
 from math import exp
 from pathlib import Path
@@ -14,7 +17,10 @@ __all__ = ["Whisper", "load"]
 
 
 class Whisper:
-    """OpenAI's Whisper on CTranslate2: far fewer wrong words than pocketsphinx, for gigabytes and seconds."""
+    """OpenAI's Whisper on CTranslate2.
+
+    It has far fewer wrong words than pocketsphinx, and needs gigabytes and seconds.
+    """
 
     name = "faster-whisper"
 
@@ -22,8 +28,13 @@ class Whisper:
         self._model = model
 
     def recognise(self, utterance: Samples) -> Words | None:
-        """Its words. The confidence is the mean token probability, exp(avg_logprob), weighted by the segments' lengths."""
-        # Without the text so far as a hint: what one patient said must not colour what another is taken to say.
+        """Return the words of an utterance.
+
+        The confidence is the mean token probability, exp(avg_logprob), weighted by the segments'
+        lengths.
+        """
+        # Earlier text is not used as a hint, because one patient's words must not influence the
+        # transcript of another patient.
         found, _ = self._model.transcribe(utterance.astype(np.float32) / 32768, language="en", condition_on_previous_text=False)
         segments = [segment for segment in found if segment.text.strip()]
         if not segments:
@@ -39,10 +50,12 @@ class Whisper:
 
 
 def load(model_dir: Path | None) -> Whisper:
-    """The model in `model_dir`; `ConfigurationError` where there is none."""
+    """Load the model in `model_dir`. Raise `ConfigurationError` if it is missing or invalid."""
     if model_dir is None or not (model_dir / "model.bin").is_file():
-        raise ConfigurationError("faster-whisper needs a model on this machine; set TRANSCRIPTION_MODEL_DIR to where its model.bin is")
+        problem = "TRANSCRIPTION_MODEL_DIR is not set, or has no model.bin"
+        raise ConfigurationError(f"{problem}. Set it to the folder of a faster-whisper model.")
     try:
         return Whisper(WhisperModel(str(model_dir), device="cpu", compute_type="int8", local_files_only=True))
     except (RuntimeError, ValueError) as error:
-        raise ConfigurationError(f"the faster-whisper model in {model_dir} cannot be loaded; convert it anew") from error
+        problem = f"the faster-whisper model in {model_dir} cannot be loaded"
+        raise ConfigurationError(f"{problem}. Convert it again.") from error

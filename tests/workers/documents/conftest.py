@@ -1,4 +1,7 @@
-"""What the tests of the documentation worker share; rendering takes longer than a unit test may."""
+"""Fixtures of the documentation worker's tests.
+
+Rendering takes longer than a unit test may.
+"""
 
 from io import BytesIO
 
@@ -35,6 +38,6 @@ def page_texts(file: PdfReader) -> list[str]:
 
 
 def word_text(document: WordDocument) -> str:
-    """Everything in the body, tables included, a paragraph a line."""
+    """Return all text of the body, tables included, one line for each paragraph."""
     lines = document.element.body.iter(qn("w:p"))
     return "\n".join("".join(part.text or "" for part in line.iter(qn("w:t"))) for line in lines)

@@ -1,4 +1,4 @@
-"""A clinic's day with the documentation service, on whatever transport the buses have."""
+"""Conversation of a clinic with the documentation service, on any transport."""
 
 import hashlib
 from pathlib import Path
@@ -17,7 +17,7 @@ DICTATED = "chest pain for two days\nworse at night"
 
 
 def transcription() -> Router:
-    """A transcription service that has three transcripts."""
+    """Return a transcription service that has three transcripts."""
     router = Router("transcription")
     texts = {SILENT: "", SPOKEN: DICTATED, ENDLESS: "word " * 20_000}
 
@@ -32,7 +32,10 @@ def transcription() -> Router:
 
 
 def archive() -> tuple[Router, list[tuple[str, Document]]]:
-    """A service that cares about documents, and what it heard: correlation ids and documents."""
+    """Return a service that subscribes to documents, and the list of its events.
+
+    The list contains correlation ids and documents.
+    """
     router = Router("archive")
     heard: list[tuple[str, Document]] = []
 
@@ -53,7 +56,7 @@ def file_of(document: Document) -> Path:
 
 
 def check(document: Document, note_id: UUID) -> None:
-    """What a document says of its file is so."""
+    """Assert that the values of a document match its file."""
     data = file_of(document).read_bytes()
     assert (document.note_id, document.size, document.sha256) == (note_id, len(data), hashlib.sha256(data).hexdigest())
     assert data.startswith({"pdf": b"%PDF-", "docx": b"PK"}[document.format])
@@ -63,7 +66,7 @@ def check(document: Document, note_id: UUID) -> None:
 
 
 async def from_note_to_documents(bus: Sender) -> tuple[NoteStatus, tuple[Document, ...]]:
-    """The whole way; the note's status at the end, and what the job made."""
+    """Run all steps, and return the note's status at the end and the documents of the job."""
     client = DocumentationClient(bus)
     created = await client.create(a_note(transcription_id=SPOKEN), timeout=20)
     assert (created.status, created.documents) == ("draft", ())

@@ -1,11 +1,15 @@
-"""Whatever was dictated: a property, beside the tables in tests/unit. What makes such texts takes longer to load than a unit test may."""
+"""Property test with any text, in addition to the tables in tests/unit.
+
+The generator of the texts takes longer to load than a unit test may.
+"""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.documents.text import UNCARRIED, paragraphs
 
-# What UTF-8 can say, and so what arrives as JSON. Hypothesis would find that out by encoding each of the million code points.
+# UTF-8 has no surrogates (Cs), so JSON has none. Without the category, Hypothesis would encode each
+# of the million code points to find that out.
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 
 

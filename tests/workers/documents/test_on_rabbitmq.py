@@ -1,4 +1,4 @@
-"""The service on a real RabbitMQ, in a process of its own, as a person runs it."""
+"""Tests of the service on a real RabbitMQ, in its own process, as an operator runs it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The PDF, read back."""
+"""Tests that read the PDF back."""
 
 from typing import Any
 
@@ -51,7 +51,7 @@ def test_a_note_that_is_signed_says_by_whom_and_nowhere_that_it_is_not(template:
 
 
 def embedded_fonts(file: PdfReader) -> list[str]:
-    """The names of a page's fonts; each of them has to be embedded."""
+    """Return the names of the first page's fonts, and assert that each is embedded."""
     resources: Any = file.pages[0]["/Resources"]
     fonts = [font.get_object() for font in resources["/Font"].values()]
     assert all("/FontFile2" in font["/FontDescriptor"] for font in fonts)

@@ -1,4 +1,4 @@
-"""The service, as its callers see it, on the model broker."""
+"""Tests of the service on the model broker, through its client."""
 
 import re
 from collections.abc import AsyncIterator
@@ -42,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 async def buses() -> AsyncIterator[MemoryBuses]:
-    """With the documentation service on it, and no other."""
+    """Yield buses on which only the documentation service runs."""
     async with MemoryBuses() as buses:
         await buses.serve(await buses.bus("documentation"), router)
         yield buses
@@ -50,7 +50,7 @@ async def buses() -> AsyncIterator[MemoryBuses]:
 
 @pytest.fixture
 async def desk(buses: MemoryBuses) -> Bus:
-    """Who calls; the transcription service serves, too."""
+    """Return the caller's bus; the transcription service runs too."""
     await buses.serve(await buses.bus("transcription"), transcription())
     return await buses.bus("desk")
 
@@ -95,7 +95,7 @@ async def test_a_subjective_section_of_spaces_is_none(client: DocumentationClien
 async def test_a_transcript_that_is_not_there_is_not_found(client: DocumentationClient) -> None:
     error = await fault(client, transcription_id=uuid4())
     assert isinstance(error, NotFound)
-    assert "no transcript of this transcription_id" in str(error)
+    assert "the transcription_id is unknown" in str(error)
 
 
 async def test_a_transcript_that_is_too_long_for_a_section_is_told(client: DocumentationClient) -> None:
@@ -116,29 +116,29 @@ async def test_without_a_transcription_service_a_note_that_needs_it_is_refused_f
 async def test_a_note_that_says_nothing_is_refused(client: DocumentationClient, changes: dict[str, Any]) -> None:
     error = await fault(client, content=NoteContent(plan=" \n"), **changes)
     assert isinstance(error, InvalidArgument)
-    assert "the note says nothing" in str(error)
+    assert "the note has no text" in str(error)
 
 
 async def test_a_note_that_is_not_there_is_not_found_by_any_of_them(client: DocumentationClient) -> None:
-    with pytest.raises(NotFound, match="no note of this id"):
+    with pytest.raises(NotFound, match="the note_id is unknown"):
         await client.get(uuid4())
-    with pytest.raises(NotFound, match="no note of this id"):
+    with pytest.raises(NotFound, match="the note_id is unknown"):
         await client.status(uuid4())
     job = await client.generate(uuid4(), "pdf")
-    with pytest.raises(NotFound, match="no note of this id"):
+    with pytest.raises(NotFound, match="the note_id is unknown"):
         await job.result(timeout=20)
 
 
 async def test_a_note_that_a_pdf_cannot_show_is_told_and_its_docx_is_made(client: DocumentationClient) -> None:
     created = await client.create(a_note(content=NoteContent(plan="疼痛")))
-    with pytest.raises(InvalidArgument, match="ask for DOCX instead"):
+    with pytest.raises(InvalidArgument, match="Request DOCX instead"):
         await (await client.generate(created.note_id, "pdf")).result(timeout=20)
     made = await (await client.generate(created.note_id, "docx")).result(timeout=20)
     assert [document.format for document in made.documents] == ["docx"]
 
 
 class Remembers:
-    """A bus that remembers which documents were told."""
+    """Bus that records the documents of the published events."""
 
     def __init__(self) -> None:
         self.told: list[Document] = []

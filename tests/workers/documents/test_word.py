@@ -1,4 +1,4 @@
-"""The DOCX, read back."""
+"""Tests that read the DOCX back."""
 
 import re
 
@@ -30,7 +30,7 @@ def test_each_page_has_its_number_the_patient_and_that_it_is_not_signed(template
     for footer in (page.first_page_footer, page.footer):
         line = footer.paragraphs[0]
         assert line.text.startswith(UNSIGNED)
-        # Word computes the numbers; what is looked at here is that it is asked to.
+        # Word computes the numbers, so this test only checks the fields.
         assert [field.get(qn("w:instr")) for field in line._p.iter(qn("w:fldSimple"))] == ["PAGE", "NUMPAGES"]
         assert "".join(piece.text or "" for piece in line._p.iter(qn("w:t"))).endswith("Page 1 of 1")
 
@@ -72,7 +72,7 @@ def test_a_file_browser_sees_nothing_of_the_patient(template: Template) -> None:
 
 
 def test_a_paragraphs_properties_stand_in_the_order_that_word_wants(template: Template) -> None:
-    """ECMA-376 part 1, 17.3.1.26: Word calls a file with another order damaged."""
+    """Check ECMA-376 part 1, 17.3.1.26: Word reports a file with another order as damaged."""
     order = (
         "pStyle",
         "keepNext",

@@ -1,4 +1,7 @@
-"""What the tests of the recogniser share: they take seconds each, and so are no unit tests."""
+"""Fixtures of the recogniser's tests.
+
+Each test takes seconds, so they are not unit tests.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""The recogniser's process, and the pool of them: nothing is lost with one, and nothing is left of one."""
+"""Tests of the recogniser's process and of its pool.
+
+No job is lost with a process, and no process is left behind.
+"""
 
 import asyncio
 import os
@@ -44,7 +47,7 @@ async def test_a_process_recognises_one_recording_after_another_good_or_bad(sent
 
 
 async def test_an_engine_that_cannot_be_loaded_says_so_at_the_start(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no pocketsphinx model"):
+    with pytest.raises(ConfigurationError, match=r"the pocketsphinx model in .* cannot be loaded"):
         await RecogniserProcess.start(EngineSpec(engine="pocketsphinx", model_dir=tmp_path), max_seconds=60, timeout=STARTED_WITHIN)
 
 
@@ -124,7 +127,7 @@ async def test_a_pool_that_cannot_fill_leaves_nothing_behind() -> None:
 
 async def test_a_service_that_dies_takes_its_recogniser_along() -> None:
     process = await start()
-    # What the system does with the service's end of the pipe when it is killed.
+    # The system also closes the service's end of the pipe when the service is killed.
     process._connection.close()
     await asyncio.to_thread(process._process.join, STARTED_WITHIN)
     assert process._process.exitcode == 0

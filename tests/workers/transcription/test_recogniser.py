@@ -1,4 +1,4 @@
-"""Recordings become words: the whole way, in this process."""
+"""Tests of recognition, from recordings to words, in this process."""
 
 import os
 from itertools import pairwise
@@ -30,12 +30,12 @@ def text(messages: list[Heard]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(engine: Engine) -> list[Heard]:
-    """The dictation, recognised once."""
+    """Recognise the dictation once."""
     return heard(engine, DICTATION)
 
 
 def test_the_dictation_is_understood_but_for_a_few_words(whole: list[Heard], said: list[str]) -> None:
-    # Measured: 0 of 41 with pocketsphinx 5.1.1.
+    # The measured value is 0 of 41 with pocketsphinx 5.1.1.
     assert word_errors(text(whole), said) / len(said) <= 0.1
 
 
@@ -53,7 +53,7 @@ def test_without_padding_a_first_word_is_lost_that_is_there_with_it(
     second = segmentation.utterances(dictation())[1]
     words = engine.recognise(second.of(dictation()))
     assert words
-    # "and pressure is normal"; this is why there is padding.
+    # The words are "and pressure is normal", and this error is the reason for the padding.
     assert words.text.split()[0] != text(whole[1:2])[0] == "blood"
 
 

@@ -1,4 +1,4 @@
-"""The handlers, without a bus: a recording in, its transcript out."""
+"""Tests of the handlers without a bus: from a recording to its transcript."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,7 +23,7 @@ R = TypeVar("R", bound=Message | None)
 
 
 class Published:
-    """A bus that remembers what was told."""
+    """Bus that records the published events."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -38,7 +38,7 @@ class Published:
         raise NotImplementedError
 
 
-# One loop and one lifespan for all: each start loads two models.
+# All tests share one loop and one lifespan, because each start loads two models.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -102,5 +102,5 @@ async def test_a_transcript_that_is_not_there_is_not_found() -> None:
             return None
 
     nothing: Any = Transcription(sources=Any, recognisers=Any, repository=Nothing())  # type: ignore[arg-type]  # only the repository is used
-    with pytest.raises(NotFound, match="no transcript of this id"):
+    with pytest.raises(NotFound, match="the transcript_id is unknown"):
         await get(GetTranscript(transcript_id=uuid4()), context(nothing, Published()))

@@ -1,10 +1,13 @@
-"""How many words are wrong."""
+"""Number of wrong words."""
 
 from collections.abc import Sequence
 
 
 def word_errors(heard: Sequence[str], said: Sequence[str]) -> int:
-    """The least number of words to insert, delete or replace (Levenshtein); over the number said it is the word error rate."""
+    """Return the least number of words to insert, delete or replace (Levenshtein).
+
+    Divided by the number of spoken words, it is the word error rate.
+    """
     row = list(range(len(said) + 1))
     for i, word in enumerate(heard, 1):
         left = [i]
