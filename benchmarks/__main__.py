@@ -17,7 +17,18 @@ from benchmarks.environments import cache
 from benchmarks.machine import described, peer_versions, today
 from benchmarks.peers import PEERS, prepare
 from benchmarks.waiting import waiting
-from benchmarks.works import CLOSED, HEADLINE, Rounds, Run, closed, fanout, flow, jobs, latency, scaling
+from benchmarks.works import (
+    CLOSED,
+    HEADLINE,
+    Rounds,
+    Run,
+    closed,
+    fanout,
+    flow,
+    jobs,
+    latency,
+    scaling,
+)
 from bus.errors import BusError
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.installation import find_installation
@@ -26,7 +37,19 @@ from bus.operations.brokers.private_node import PrivateNode
 from bus.operations.brokers.select import broker_for, select_broker
 
 Work = Callable[[Run], Awaitable[dict[str, Rounds]]]
-KEPT = ("rate", "count", "seconds", "p50", "p99", "p999", "cpu", "rss", "rss_early", "waiting", "others")
+KEPT = (
+    "rate",
+    "count",
+    "seconds",
+    "p50",
+    "p99",
+    "p999",
+    "cpu",
+    "rss",
+    "rss_early",
+    "waiting",
+    "others",
+)
 """The values of a round that benchmarks.json keeps."""
 NODE = {
     "vm_memory_high_watermark.absolute": "4GB",  # an alarm would block a million publishes
@@ -52,7 +75,12 @@ WORKS: dict[str, Work] = {
     "latency": latency,
     "waiting": waiting,
 }
-ALSO: dict[str, Work] = {**{name: rpc(name) for name in CLOSED}, "publish": flow, "consume": flow, "memory": waiting}
+ALSO: dict[str, Work] = {
+    **{name: rpc(name) for name in CLOSED},
+    "publish": flow,
+    "consume": flow,
+    "memory": waiting,
+}
 """Further names for `--only`."""
 
 
@@ -69,7 +97,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--output", type=Path, help=output)
     options = parser.parse_args(arguments)
     known = {**WORKS, **ALSO}
-    chosen = options.only.split(",") if options.only else [name for name in WORKS if not (options.quick and name == "waiting")]
+    chosen = (
+        options.only.split(",")
+        if options.only
+        else [name for name in WORKS if not (options.quick and name == "waiting")]
+    )
     if unknown := [name for name in chosen if name not in known]:
         parser.error(f"unknown workload: {', '.join(unknown)}")
     keys = set(options.peers.split(",")) if options.peers else set(PEERS)
@@ -78,7 +110,14 @@ def main(arguments: list[str]) -> int:
     whole = not (options.quick or options.only or options.peers or options.rounds)
     target = options.output or (ROOT / "docs" if whole else cache())
     try:
-        figures = asyncio.run(measure({name: known[name] for name in chosen}, keys, quick=options.quick, rounds=options.rounds))
+        figures = asyncio.run(
+            measure(
+                {name: known[name] for name in chosen},
+                keys,
+                quick=options.quick,
+                rounds=options.rounds,
+            )
+        )
     except (RunFailed, BusError) as failed:
         print(f"bench: {failed}", file=sys.stderr)
         return 1
@@ -86,7 +125,9 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-async def measure(works: dict[str, Work], keys: set[str], *, quick: bool, rounds: int | None) -> dict[str, Any]:
+async def measure(
+    works: dict[str, Work], keys: set[str], *, quick: bool, rounds: int | None
+) -> dict[str, Any]:
     """Measure the workloads, and return the content of benchmarks.json."""
     began, machine = time.monotonic(), described()
     here, absent = prepare(keys)
@@ -95,7 +136,14 @@ async def measure(works: dict[str, Work], keys: set[str], *, quick: bool, rounds
         print(f"bench: without {PEERS[key].title}: {why}")
     async with broker() as (url, pids, about):
         print(f"bench: on {about['broker']}, RabbitMQ {about['rabbitmq']}", flush=True)
-        run = Run(url=url, broker=pids, peers=here, quick=quick, rounds=rounds, say=lambda line: print(line, flush=True))
+        run = Run(
+            url=url,
+            broker=pids,
+            peers=here,
+            quick=quick,
+            rounds=rounds,
+            say=lambda line: print(line, flush=True),
+        )
         found: dict[str, Rounds] = {}
         for name, work in works.items():
             run.scope = name
@@ -111,7 +159,10 @@ async def measure(works: dict[str, Work], keys: set[str], *, quick: bool, rounds
         "names": {key: peer.title for key, peer in PEERS.items()},
         "absent": {PEERS[key].title: why for key, why in absent.items()},
         "notes": run.notes,
-        "works": {work: {peer: [kept(each) for each in samples] for peer, samples in by.items()} for work, by in found.items()},
+        "works": {
+            work: {peer: [kept(each) for each in samples] for peer, samples in by.items()}
+            for work, by in found.items()
+        },
     }
 
 
@@ -119,13 +170,21 @@ async def measure(works: dict[str, Work], keys: set[str], *, quick: bool, rounds
 async def broker() -> AsyncIterator[tuple[str, list[int], dict[str, str]]]:
     """Yield a broker: its URL, its processes if this run started them, and its description."""
     choice = select_broker(os.environ)
-    chosen: Broker = PrivateNode(choice.installation, config=NODE) if choice.installation else broker_for(choice)
+    chosen: Broker = (
+        PrivateNode(choice.installation, config=NODE) if choice.installation else broker_for(choice)
+    )
     await chosen.start()
     try:
         pids = [chosen.pids["node"]] if isinstance(chosen, PrivateNode) else []
         installation = find_installation(os.environ) if pids else None
-        number = broker_versions(installation)["rabbitmq"] if installation else "of an unknown version"
-        kind = {"node": "a private node", "container": "a container", "named": "a broker that BUS_URL names"}[choice.kind]
+        number = (
+            broker_versions(installation)["rabbitmq"] if installation else "of an unknown version"
+        )
+        kind = {
+            "node": "a private node",
+            "container": "a container",
+            "named": "a broker that BUS_URL names",
+        }[choice.kind]
         yield chosen.url, pids, {"broker": kind, "rabbitmq": number}
     finally:
         await chosen.stop()

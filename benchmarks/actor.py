@@ -35,7 +35,12 @@ class Actor:
         """Set the command; `environment` is added to this process's own."""
         self.name = name
         self._command = command
-        self._environment = {"BUS_AUTH": "off", **os.environ, **environment, "PYTHONPATH": str(ROOT)}
+        self._environment = {
+            "BUS_AUTH": "off",
+            **os.environ,
+            **environment,
+            "PYTHONPATH": str(ROOT),
+        }
         self._process: asyncio.subprocess.Process | None = None
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - open until the process ends
 
@@ -56,7 +61,12 @@ class Actor:
             raise
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         await self.stop()
 
     @property

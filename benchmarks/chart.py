@@ -25,13 +25,26 @@ def draw(works: Works, names: Mapping[str, str], path: Path) -> None:
     heights = [len(works[work]) + 1 for work in shown]
     # The same figures must give the same file: it has no date, and its ids are fixed. The ground is
     # white, because the text is dark and the page may be dark too.
-    with mpl.rc_context({"svg.hashsalt": "trunkline", "font.size": 9, "text.color": INK, "xtick.color": INK, "ytick.color": INK}):
-        figure = Figure(figsize=(8, 0.36 * sum(heights) + 0.5), layout="constrained", facecolor="white")
+    with mpl.rc_context(
+        {
+            "svg.hashsalt": "trunkline",
+            "font.size": 9,
+            "text.color": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+        }
+    ):
+        figure = Figure(
+            figsize=(8, 0.36 * sum(heights) + 0.5), layout="constrained", facecolor="white"
+        )
         panels = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
         for panel, work in zip(panels, shown, strict=True):
             bars(panel, works, work, names)
         figure.savefig(path, format="svg", metadata={"Date": None})
-    path.write_text("\n".join(line.rstrip() for line in path.read_text(encoding="utf-8").splitlines()) + "\n", encoding="utf-8")
+    path.write_text(
+        "\n".join(line.rstrip() for line in path.read_text(encoding="utf-8").splitlines()) + "\n",
+        encoding="utf-8",
+    )
 
 
 def bars(panel: Any, works: Works, work: str, names: Mapping[str, str]) -> None:
@@ -42,7 +55,14 @@ def bars(panel: Any, works: Works, work: str, names: Mapping[str, str]) -> None:
     low = [found[peer].median - found[peer].low for peer in order]
     high = [found[peer].high - found[peer].median for peer in order]
     colours = [OWN if peer in (OURS, SIGNED, PLAIN, ON_FASTSTREAM) else OTHER for peer in order]
-    panel.barh([names[peer] for peer in order], medians, xerr=[low, high], color=colours, ecolor=INK, error_kw={"linewidth": 0.8})
+    panel.barh(
+        [names[peer] for peer in order],
+        medians,
+        xerr=[low, high],
+        color=colours,
+        ecolor=INK,
+        error_kw={"linewidth": 0.8},
+    )
     most = max(found[peer].high for peer in order)
     for row, peer in enumerate(order):
         panel.text(found[peer].high + most * 0.015, row, f"{found[peer].median:,.0f}", va="center")

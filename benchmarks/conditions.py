@@ -1,6 +1,17 @@
 """The configuration of each peer in each workload, without which a figure means nothing."""
 
-from benchmarks.peers import AIO_PIKA, CELERY, FASTSTREAM, NAMEKO, ON_FASTSTREAM, OURS, PLAIN, SIGNED, TASKIQ, C
+from benchmarks.peers import (
+    AIO_PIKA,
+    CELERY,
+    FASTSTREAM,
+    NAMEKO,
+    ON_FASTSTREAM,
+    OURS,
+    PLAIN,
+    SIGNED,
+    TASKIQ,
+    C,
+)
 
 __all__ = ["TITLES", "condition"]
 

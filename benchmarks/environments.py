@@ -38,13 +38,28 @@ def installed(name: str, requirements: tuple[str, ...]) -> str:
         return str(python)
     print(f"bench: installing {name} (once)", flush=True)
     try:
-        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True, capture_output=True, timeout=INSTALL)
-        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
+        subprocess.run(
+            [sys.executable, "-m", "venv", str(home)],
+            check=True,
+            capture_output=True,
+            timeout=INSTALL,
+        )
+        command = [
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            *requirements,
+        ]
         subprocess.run(command, check=True, capture_output=True, timeout=INSTALL)
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", b"") or b""
         last = said.decode(errors="replace").strip().splitlines()[-1:] or [type(error).__name__]
-        raise Absent(f"could not be installed on Python {sys.version_info.major}.{sys.version_info.minor}: {last[0][:120]}") from error
+        raise Absent(
+            f"could not be installed on Python {sys.version_info.major}.{sys.version_info.minor}: {last[0][:120]}"
+        ) from error
     stamp.write_text(wanted, encoding="utf-8")
     return str(python)
 
@@ -60,7 +75,12 @@ def compiled(source: Path) -> str:
     program = cache() / source.stem
     if program.exists() and program.stat().st_mtime > source.stat().st_mtime:
         return str(program)
-    done = subprocess.run([compiler, "-O2", "-o", str(program), str(source), "-lrabbitmq"], capture_output=True, check=False, timeout=60)
+    done = subprocess.run(
+        [compiler, "-O2", "-o", str(program), str(source), "-lrabbitmq"],
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
     if done.returncode:
         raise Absent("no headers of librabbitmq (Debian, Ubuntu: apt-get install librabbitmq-dev)")
     return str(program)

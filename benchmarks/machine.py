@@ -22,7 +22,9 @@ def described() -> dict[str, object]:
     """Describe the machine, without its name."""
     return {
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": platform.python_version(),
@@ -37,12 +39,19 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
 
 
 def peer_versions(peers: Mapping[str, Peer]) -> dict[str, str]:
     """Return the versions in each peer's own environment, such as `celery 5.7.0, kombu 5.7.0`."""
-    return {peer.title: versions_of(peer) for peer in peers.values() if peer.versions or peer.key == OURS}
+    return {
+        peer.title: versions_of(peer)
+        for peer in peers.values()
+        if peer.versions or peer.key == OURS
+    }
 
 
 def versions_of(peer: Peer) -> str:
@@ -59,8 +68,20 @@ def versions_of(peer: Peer) -> str:
 def commit() -> str:
     """Return the commit of the checkout, with `+` if files of the bus are changed."""
     try:
-        head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=ROOT)  # noqa: S607
-        changes = subprocess.run(["git", "status", "--porcelain", "--", "bus"], capture_output=True, text=True, check=True, cwd=ROOT)  # noqa: S607
+        head = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607 - the git on the path
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=ROOT,
+        )
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "--", "bus"],  # noqa: S607 - as above
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=ROOT,
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head.stdout.strip() + ("+" if changes.stdout.strip() else "")

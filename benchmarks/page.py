@@ -66,9 +66,7 @@ Run the benchmarks again with `make bench`, or with `make bench ARGS="--only rpc
 def page(run: Mapping[str, Any]) -> str:
     """Return the whole page for the content of `benchmarks.json`."""
     machine, works, names = run["machine"], run["works"], run["names"]
-    described = (
-        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}, Python {machine['python']}"
-    )
+    described = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}, Python {machine['python']}"
     head = HEAD.format(
         rounds=f"{run['rounds']} rounds of the headline workloads",
         date=run["date"],
@@ -77,13 +75,28 @@ def page(run: Mapping[str, Any]) -> str:
         broker=run["broker"],
         others=others(works),
     )
-    parts = [head, *targets(works), "", *sections(works, names), READ.rstrip(), "", *versions(run), *notes(run)]
+    parts = [
+        head,
+        *targets(works),
+        "",
+        *sections(works, names),
+        READ.rstrip(),
+        "",
+        *versions(run),
+        *notes(run),
+    ]
     return "\n".join(parts).rstrip() + "\n"
 
 
 def others(works: Works) -> str:
     """Return a sentence about the load of other programs."""
-    seen = [sample["others"] for by in works.values() for rounds in by.values() for sample in rounds if "others" in sample]
+    seen = [
+        sample["others"]
+        for by in works.values()
+        for rounds in by.values()
+        for sample in rounds
+        if "others" in sample
+    ]
     if not seen:
         return "The load of other programs on the machine is unknown."
     return (
@@ -98,9 +111,15 @@ def targets(works: Works) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for target in TARGETS:
         found = target.measured(works)
-        verdict = {True: "reached", False: "**not reached**", None: "not measured"}[target.reached(works)]
+        verdict = {True: "reached", False: "**not reached**", None: "not measured"}[
+            target.reached(works)
+        ]
         bound = f"at {'most' if target.most else 'least'} {target.bound:g}"
-        around = ratio(works, target.work, target.peer, target.against, target.metric) if target.against else None
+        around = (
+            ratio(works, target.work, target.peer, target.against, target.metric)
+            if target.against
+            else None
+        )
         fewer = "" if target.against else fewer_waited(works)
         yield f"| {target.title}{fewer} | {bound} | {'–' if found is None else f'{found:.2f}'} | {low_high(around, 2)} | {verdict} |"
 
@@ -138,8 +157,17 @@ def messages(works: Works, work: str, names: Mapping[str, str]) -> Iterator[str]
         if rate is None:
             continue
         beside = "" if peer == OURS or against is None else f"{against.median:.2f}"
-        percentiles = [number(value(works, work, peer, name), 2) for name in ("p50", "p99")] if paired else []
-        cells = [names[peer], f"{rate.median:,.0f}", low_high(rate), beside, *percentiles, used(works, work, peer)]
+        percentiles = (
+            [number(value(works, work, peer, name), 2) for name in ("p50", "p99")] if paired else []
+        )
+        cells = [
+            names[peer],
+            f"{rate.median:,.0f}",
+            low_high(rate),
+            beside,
+            *percentiles,
+            used(works, work, peer),
+        ]
         yield f"| {' | '.join(cells)} |"
 
 
@@ -155,14 +183,25 @@ def percentiles(works: Works, work: str, names: Mapping[str, str]) -> Iterator[s
 
 def memory(works: Works, work: str, names: Mapping[str, str]) -> Iterator[str]:
     """Yield a table of memory and cost, with an empty queue or with a million messages."""
-    waiting = next((sample["waiting"] for rounds in works[work].values() for sample in rounds if "waiting" in sample), 0)
+    waiting = next(
+        (
+            sample["waiting"]
+            for rounds in works[work].values()
+            for sample in rounds
+            if "waiting" in sample
+        ),
+        0,
+    )
     yield f"### {TITLES[work] if not waiting else f'Consume with ack, {waiting:,} wait'}"
     yield ""
     sides = "consumer / broker"
     yield f"| | peak resident MB | MB after 10 % of the time | per second | CPU µs: {sides} |"
     yield "|---|---|---|---|---|"
     for peer in works[work]:
-        cells = [number(value(works, work, peer, name), digits) for name, digits in (("rss", 1), ("rss_early", 1), ("rate", 0))]
+        cells = [
+            number(value(works, work, peer, name), digits)
+            for name, digits in (("rss", 1), ("rss_early", 1), ("rate", 0))
+        ]
         yield f"| {names[peer]} | {' | '.join(cells)} | {used(works, work, peer)} |"
 
 
@@ -178,7 +217,10 @@ GROUPS = {
     "waiting": "Memory and cost while messages wait",
 }
 """Titles of sections, by the prefix of their workloads' names."""
-TABLES: Mapping[str, Callable[[Works, str, Mapping[str, str]], Iterator[str]]] = {"latency": percentiles, "waiting": memory}
+TABLES: Mapping[str, Callable[[Works, str, Mapping[str, str]], Iterator[str]]] = {
+    "latency": percentiles,
+    "waiting": memory,
+}
 
 
 def conditions(works: Works, work: str, names: Mapping[str, str]) -> Iterator[str]:
@@ -192,7 +234,11 @@ def conditions(works: Works, work: str, names: Mapping[str, str]) -> Iterator[st
 def used(works: Works, work: str, peer: str) -> str:
     """Return the CPU microseconds by side, and their sum."""
     found = cpu(works, work, peer)
-    return f"{' / '.join(f'{each:,.0f}' for each in found.values())} = {sum(found.values()):,.0f}" if found else "–"
+    return (
+        f"{' / '.join(f'{each:,.0f}' for each in found.values())} = {sum(found.values()):,.0f}"
+        if found
+        else "–"
+    )
 
 
 def number(found: Spread | None, digits: int) -> str:
@@ -215,7 +261,10 @@ def versions(run: Mapping[str, Any]) -> Iterator[str]:
 
 def notes(run: Mapping[str, Any]) -> Iterator[str]:
     """Yield the section of notes and missing peers, if there are any."""
-    found = [*run["notes"], *(f"{name} was not measured: {why}" for name, why in run["absent"].items())]
+    found = [
+        *run["notes"],
+        *(f"{name} was not measured: {why}" for name, why in run["absent"].items()),
+    ]
     if found:
         yield from ("## Notes on this run", "", *(f"- {note}" for note in found), "")
 
@@ -225,7 +274,11 @@ def lines(works: Works, work: str, peers: Iterable[str], names: Mapping[str, str
     for peer in peers:
         rate, against = value(works, work, peer), ratio(works, work, OURS, peer)
         beside = f"ours x{against.median:.2f}" if against and peer != OURS else ""
-        latency = " ".join(f"{name} {found.median:.2f}" for name in ("p50", "p99", "p999") if (found := value(works, work, peer, name)))
+        latency = " ".join(
+            f"{name} {found.median:.2f}"
+            for name in ("p50", "p99", "p999")
+            if (found := value(works, work, peer, name))
+        )
         memory = f"rss {found.median:.1f} MB" if (found := value(works, work, peer, "rss")) else ""
         sides = ", ".join(f"{side} {each:.0f}" for side, each in cpu(works, work, peer).items())
         yield f"{names[peer]:22} {number(rate, 0):>8}/s  {beside:12} {latency} {memory} CPU us: {sides}"

@@ -20,7 +20,9 @@ TEXT = "the reader returns the novel after two weeks, borrows the next one and r
 class Payload(BaseModel):
     """The message, configured like the bus's own: frozen, unknown fields ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False
+    )
 
     number: int
     audio_url: str
@@ -31,7 +33,13 @@ class Payload(BaseModel):
 
 def fields(number: int) -> dict[str, object]:
     """Return the fields of the message with this number, as input for the model."""
-    return {"number": number, "audio_url": "https://audio.example/1.wav", "language": "en", "seconds": 12.5, "text": FILLER}
+    return {
+        "number": number,
+        "audio_url": "https://audio.example/1.wav",
+        "language": "en",
+        "seconds": 12.5,
+        "text": FILLER,
+    }
 
 
 def numbers() -> Iterator[int]:

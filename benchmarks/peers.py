@@ -9,7 +9,18 @@ from urllib.parse import unquote, urlsplit
 from benchmarks.environments import Absent, compiled, installed
 from bus.settings import Settings
 
-__all__ = ["AIO_PIKA", "FASTSTREAM", "ON_FASTSTREAM", "OURS", "PEERS", "PLAIN", "SIGNED", "C", "Peer", "prepare"]
+__all__ = [
+    "AIO_PIKA",
+    "FASTSTREAM",
+    "ON_FASTSTREAM",
+    "OURS",
+    "PEERS",
+    "PLAIN",
+    "SIGNED",
+    "C",
+    "Peer",
+    "prepare",
+]
 
 OURS, SIGNED, PLAIN, ON_FASTSTREAM, AIO_PIKA, FASTSTREAM, CELERY, NAMEKO, TASKIQ, C = (
     "trunkline", "trunkline-signed", "trunkline-plain", "trunkline-faststream", "aio-pika", "faststream", "celery", "nameko", "taskiq", "c",
@@ -65,8 +76,20 @@ def ours() -> tuple[Peer, ...]:
         return (Peer(key=OURS, title="Trunkline", module="ours", versions=("aio-pika",)),)
     return (
         Peer(key=OURS, title="Trunkline", module="ours", environment={"BUS_FASTLANE": "on"}),
-        Peer(key=SIGNED, title="Trunkline, signed", module="ours", environment={"BUS_AUTH": "on"}, service="signed"),
-        Peer(key=PLAIN, title="Trunkline, plain path", module="ours", environment={"BUS_FASTLANE": "off"}, service="plain"),
+        Peer(
+            key=SIGNED,
+            title="Trunkline, signed",
+            module="ours",
+            environment={"BUS_AUTH": "on"},
+            service="signed",
+        ),
+        Peer(
+            key=PLAIN,
+            title="Trunkline, plain path",
+            module="ours",
+            environment={"BUS_FASTLANE": "off"},
+            service="plain",
+        ),
         Peer(
             key=ON_FASTSTREAM,
             title="Trunkline on FastStream",
@@ -84,8 +107,20 @@ PEERS = {
         *ours(),
         Peer(key=AIO_PIKA, title="aio-pika, bare", module="bare", versions=("aio-pika", "aiormq")),
         Peer(key=FASTSTREAM, title="FastStream", module="fast_stream", versions=("faststream",)),
-        Peer(key=CELERY, title="Celery", module="celery_tasks", packages=("celery>=5.7,<6", PYDANTIC), versions=("celery", "kombu")),
-        Peer(key=NAMEKO, title="Nameko", module="nameko_service", packages=("nameko>=2.14,<3", PYDANTIC), versions=("nameko", "eventlet")),
+        Peer(
+            key=CELERY,
+            title="Celery",
+            module="celery_tasks",
+            packages=("celery>=5.7,<6", PYDANTIC),
+            versions=("celery", "kombu"),
+        ),
+        Peer(
+            key=NAMEKO,
+            title="Nameko",
+            module="nameko_service",
+            packages=("nameko>=2.14,<3", PYDANTIC),
+            versions=("nameko", "eventlet"),
+        ),
         Peer(
             key=TASKIQ,
             title="Taskiq",

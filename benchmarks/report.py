@@ -24,7 +24,11 @@ class Spread:
 
 def spread(values: Sequence[float]) -> Spread | None:
     """Return the median and range of the values, or None if there are none."""
-    return Spread(median=statistics.median(values), low=min(values), high=max(values)) if values else None
+    return (
+        Spread(median=statistics.median(values), low=min(values), high=max(values))
+        if values
+        else None
+    )
 
 
 def values(works: Works, work: str, peer: str, metric: str) -> list[float]:
@@ -50,7 +54,9 @@ def cpu(works: Works, work: str, peer: str) -> dict[str, float]:
     """Return the median CPU microseconds for each message, by side; unseen sides are missing."""
     rounds = [sample.get("cpu", {}) for sample in works.get(work, {}).get(peer, ())]
     names = dict.fromkeys(name for each in rounds for name in each)
-    return {name: statistics.median([each[name] for each in rounds if name in each]) for name in names}
+    return {
+        name: statistics.median([each[name] for each in rounds if name in each]) for name in names
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +78,10 @@ class Target:
         if self.against is not None:
             found = ratio(works, self.work, self.peer, self.against, self.metric)
             return found.median if found else None
-        full, empty = value(works, self.work, OURS, self.metric), value(works, "waiting0", OURS, self.metric)
+        full, empty = (
+            value(works, self.work, OURS, self.metric),
+            value(works, "waiting0", OURS, self.metric),
+        )
         return full.median - empty.median if full and empty else None
 
     def reached(self, works: Works) -> bool | None:
@@ -84,7 +93,9 @@ class Target:
 
 
 TARGETS = (
-    Target(title="RPC, 100 in flight, against bare aio-pika", work="rpc100", against=AIO_PIKA, bound=6),
+    Target(
+        title="RPC, 100 in flight, against bare aio-pika", work="rpc100", against=AIO_PIKA, bound=6
+    ),
     Target(
         title="RPC, 100 in flight, against FastStream's `request`",
         work="rpc100",

@@ -43,4 +43,8 @@ class Trust:
 
     def of(self, service: str) -> dict[str, str]:
         """Return the environment variables of one service."""
-        return {"BUS_KEY": str(self._keys.key_file(service)), "BUS_JWKS": str(self._keys.set_file), "BUS_GRANTS": str(self._grants)}
+        return {
+            "BUS_KEY": str(self._keys.key_file(service)),
+            "BUS_JWKS": str(self._keys.set_file),
+            "BUS_GRANTS": str(self._grants),
+        }

@@ -32,7 +32,10 @@ async def waiting(run: Run) -> dict[str, Rounds]:
     """Measure `waiting0` and `waiting1000000`, with one sample for each peer."""
     empty: Rounds = {}
     full: Rounds = {}
-    async with run.actor(run.peers[OURS], "publish") as source, run.actor(run.peers[OURS], "publish") as second:
+    async with (
+        run.actor(run.peers[OURS], "publish") as source,
+        run.actor(run.peers[OURS], "publish") as second,
+    ):
         async with run.actor(run.peers[OURS], "consume"):
             pass  # the queue exists now
         for peer in run.who(WHO):
@@ -41,24 +44,38 @@ async def waiting(run: Run) -> dict[str, Rounds]:
     for peer in run.who(WHO):
         async with consumer(run, peer) as sink:
             sample = await watched(
-                sink, measured(run, sink, "consume", {"consumer": sink.pids}, count=min(CONSUMED, there // 4), limit=LIMIT)
+                sink,
+                measured(
+                    run,
+                    sink,
+                    "consume",
+                    {"consumer": sink.pids},
+                    count=min(CONSUMED, there // 4),
+                    limit=LIMIT,
+                ),
             )
             full[peer.key] = [{**sample, "waiting": there}]
-        run.say(f"bench: waiting    {peer.key}: {sample['rate']:,.0f}/s, {sample['rss']:.1f} MB beside {empty[peer.key][0]['rss']:.1f} MB")
+        run.say(
+            f"bench: waiting    {peer.key}: {sample['rate']:,.0f}/s, {sample['rss']:.1f} MB beside {empty[peer.key][0]['rss']:.1f} MB"
+        )
     return {"waiting0": empty, "waiting1000000": full}
 
 
 def consumer(run: Run, peer: Peer) -> Actor:
     """Return a fresh process that consumes from the queue of Trunkline's subscription."""
     return (
-        run.actor(peer, "consume") if peer.key == OURS else run.actor(peer, "consume", QUEUE.format(service=run.service(run.peers[OURS])))
+        run.actor(peer, "consume")
+        if peer.key == OURS
+        else run.actor(peer, "consume", QUEUE.format(service=run.service(run.peers[OURS])))
     )
 
 
 async def passing(run: Run, peer: Peer, source: Actor) -> Sample:
     """Measure a consumer while the messages are published."""
     async with consumer(run, peer) as sink, asyncio.TaskGroup() as group:
-        coming = group.create_task(watched(sink, measured(run, sink, "consume", {"consumer": sink.pids}, count=EMPTY)))
+        coming = group.create_task(
+            watched(sink, measured(run, sink, "consume", {"consumer": sink.pids}, count=EMPTY))
+        )
         await asyncio.sleep(0.5)  # the consumer must be ready first
         await source.tell("publish", in_flight=200, count=EMPTY)
         return await coming
@@ -90,7 +107,9 @@ async def filled(run: Run, sources: list[Actor]) -> int:
     """Publish until a million messages wait or the time is up, and return their number."""
     there, until = 0, time.monotonic() + FILLING
     while there < WAITING and time.monotonic() < until:
-        sent = await asyncio.gather(*(source.tell("publish", in_flight=500, count=CHUNK) for source in sources))
+        sent = await asyncio.gather(
+            *(source.tell("publish", in_flight=500, count=CHUNK) for source in sources)
+        )
         there += sum(each["count"] for each in sent)
         if there % (4 * CHUNK) == 0:
             run.say(f"bench: waiting    {there:,} in the queue")

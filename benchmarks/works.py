@@ -10,7 +10,19 @@ from typing import Any
 
 from benchmarks.actor import Actor, RunFailed
 from benchmarks.machine import busy_cores
-from benchmarks.peers import AIO_PIKA, CELERY, FASTSTREAM, NAMEKO, ON_FASTSTREAM, OURS, PLAIN, SIGNED, TASKIQ, C, Peer
+from benchmarks.peers import (
+    AIO_PIKA,
+    CELERY,
+    FASTSTREAM,
+    NAMEKO,
+    ON_FASTSTREAM,
+    OURS,
+    PLAIN,
+    SIGNED,
+    TASKIQ,
+    C,
+    Peer,
+)
 from benchmarks.trust import ROLES, Trust
 
 __all__ = [
@@ -99,7 +111,9 @@ class Run:
         return f"{peer.service}-{self.scope}"
 
     @asynccontextmanager
-    async def cast(self, wanted: Iterable[str], *roles: tuple[str, ...]) -> AsyncIterator[dict[str, list[Actor]]]:
+    async def cast(
+        self, wanted: Iterable[str], *roles: tuple[str, ...]
+    ) -> AsyncIterator[dict[str, list[Actor]]]:
         """Yield the running processes of each peer, in the order of the roles.
 
         A peer that does not start becomes a note. If it is a variant of the bus, the run fails.
@@ -108,7 +122,9 @@ class Run:
 
             async def start(peer: Peer) -> list[Actor] | RunFailed:
                 try:
-                    return [await stack.enter_async_context(self.actor(peer, *role)) for role in roles]
+                    return [
+                        await stack.enter_async_context(self.actor(peer, *role)) for role in roles
+                    ]
                 except RunFailed as failed:
                     if peer.key in (OURS, SIGNED, PLAIN, ON_FASTSTREAM):
                         raise
@@ -116,7 +132,9 @@ class Run:
 
             present: dict[str, list[Actor]] = {}
             everybody = self.who(wanted)
-            for peer, started in zip(everybody, await asyncio.gather(*map(start, everybody)), strict=True):
+            for peer, started in zip(
+                everybody, await asyncio.gather(*map(start, everybody)), strict=True
+            ):
                 if isinstance(started, RunFailed):
                     why = str(started).splitlines()[-1].strip()[:160]
                     self.notes.append(f"{peer.title} did not start and was left out: {why}")
@@ -125,7 +143,9 @@ class Run:
             yield present
 
 
-def sides(result: Mapping[str, Any], groups: Mapping[str, list[int]], count: int) -> dict[str, float]:
+def sides(
+    result: Mapping[str, Any], groups: Mapping[str, list[int]], count: int
+) -> dict[str, float]:
     """Return the CPU microseconds for each message, by side."""
     used, at = {}, 0
     for name, pids in groups.items():
@@ -134,7 +154,9 @@ def sides(result: Mapping[str, Any], groups: Mapping[str, list[int]], count: int
     return {name: value for name, value in used.items() if value}
 
 
-async def measured(run: Run, teller: Actor, verb: str, groups: dict[str, list[int]], **words: object) -> Sample:
+async def measured(
+    run: Run, teller: Actor, verb: str, groups: dict[str, list[int]], **words: object
+) -> Sample:
     """Send one order, and return its rate, latencies and CPU."""
     groups = {**groups, "broker": run.broker}
     watch = ",".join(str(pid) for pids in groups.values() for pid in pids)
@@ -170,7 +192,14 @@ async def closed(run: Run, only: Iterable[str]) -> dict[str, Rounds]:
             for number in range(run.times(HEADLINE)):
                 for peer, (server, client) in present.items():
                     groups = {"client": client.pids, "server": server.pids}
-                    sample = await measured(run, client, "rpc", groups, in_flight=work.in_flight, seconds=run.long(work.seconds))
+                    sample = await measured(
+                        run,
+                        client,
+                        "rpc",
+                        groups,
+                        in_flight=work.in_flight,
+                        seconds=run.long(work.seconds),
+                    )
                     found[key][peer].append(sample)
                 tell(run, key, number, found[key])
         return found
@@ -178,7 +207,9 @@ async def closed(run: Run, only: Iterable[str]) -> dict[str, Rounds]:
 
 def tell(run: Run, work: str, number: int, rounds: Rounds) -> None:
     """Print one line of progress for a round."""
-    rates = "  ".join(f"{peer} {s[-1]['rate']:,.0f}/s{busy(s[-1])}" for peer, s in rounds.items() if s)
+    rates = "  ".join(
+        f"{peer} {s[-1]['rate']:,.0f}/s{busy(s[-1])}" for peer, s in rounds.items() if s
+    )
     run.say(f"bench: {work:10} round {number + 1}: {rates}")
 
 
@@ -203,8 +234,17 @@ async def flow(run: Run) -> dict[str, Rounds]:
     async with run.cast(FLOW, ("consume",), ("publish",)) as present:
 
         async def turn(sink: Actor, source: Actor, seconds: float) -> tuple[Sample, Sample]:
-            sent = await measured(run, source, "publish", {"publisher": source.pids}, in_flight=PUBLISHERS, seconds=seconds)
-            came = await measured(run, sink, "consume", {"consumer": sink.pids}, count=sent["count"])
+            sent = await measured(
+                run,
+                source,
+                "publish",
+                {"publisher": source.pids},
+                in_flight=PUBLISHERS,
+                seconds=seconds,
+            )
+            came = await measured(
+                run, sink, "consume", {"consumer": sink.pids}, count=sent["count"]
+            )
             same(sink.name, sent, came)
             return sent, came
 
@@ -228,26 +268,48 @@ async def through(run: Run, actors: list[Actor], verb: str, *, times: int, count
     """
     sink, source = actors
     groups = {"publisher": source.pids, "consumer": sink.pids, "broker": run.broker}
-    await sink.tell("expect", count=count * times, watch=",".join(str(pid) for pids in groups.values() for pid in pids))
+    await sink.tell(
+        "expect",
+        count=count * times,
+        watch=",".join(str(pid) for pids in groups.values() for pid in pids),
+    )
     sent = await source.tell(verb, in_flight=PUBLISHERS, count=count)
     came = await sink.tell("complete")
     same(sink.name, sent, came, times)
     seconds = came["ended"] - sent["began"]
-    return {"count": count, "seconds": seconds, "rate": count / seconds, "cpu": sides(came, groups, count)}
+    return {
+        "count": count,
+        "seconds": seconds,
+        "rate": count / seconds,
+        "cpu": sides(came, groups, count),
+    }
 
 
-async def between(run: Run, work: str, present: Mapping[str, list[Actor]], verbs: Mapping[str, str], *, times: int = 1) -> Rounds:
+async def between(
+    run: Run,
+    work: str,
+    present: Mapping[str, list[Actor]],
+    verbs: Mapping[str, str],
+    *,
+    times: int = 1,
+) -> Rounds:
     """Repeat `through`, with rounds of the same duration for all peers.
 
     A warm-up determines the number of messages of each peer.
     """
     seconds, counts, found = run.long(1.0), {}, {peer: list[Sample]() for peer in present}
     for peer, actors in present.items():
-        first = await through(run, actors, verbs.get(peer, "publish"), times=times, count=max(100, 2000 // times))
+        first = await through(
+            run, actors, verbs.get(peer, "publish"), times=times, count=max(100, 2000 // times)
+        )
         counts[peer] = max(100, int(first["rate"] * seconds))
     for number in range(run.times(5)):
         for peer, actors in present.items():
-            found[peer].append(await through(run, actors, verbs.get(peer, "publish"), times=times, count=counts[peer]))
+            found[peer].append(
+                await through(
+                    run, actors, verbs.get(peer, "publish"), times=times, count=counts[peer]
+                )
+            )
         tell(run, work, number, found)
     return found
 
@@ -259,7 +321,9 @@ async def fanout(run: Run) -> dict[str, Rounds]:
     for number in (1, 20) if run.quick else SUBSCRIBERS:
         run.scope = f"fanout{number}"
         async with run.cast(FANOUT, ("subscribe", str(number)), ("publish",)) as present:
-            found[f"fanout{number}"] = await between(run, f"fanout{number}", present, verbs, times=number)
+            found[f"fanout{number}"] = await between(
+                run, f"fanout{number}", present, verbs, times=number
+            )
     return found
 
 
@@ -278,13 +342,22 @@ async def scaling(run: Run) -> dict[str, Rounds]:
     for workers in (1, 4) if run.quick else WORKERS:
         async with run.cast(SCALING, *[("serve",)] * workers, ("ask",)) as present:
             for verb in ("rpc", "nap"):
-                found[f"{verb}-workers{workers}"] = rounds = {peer: list[Sample]() for peer in present}
+                found[f"{verb}-workers{workers}"] = rounds = {
+                    peer: list[Sample]() for peer in present
+                }
                 for *_, client in present.values():
                     await client.tell(verb, in_flight=100, seconds=WARM_UP)
                 for number in range(run.times(3, 1)):
                     for peer, (*servers, client) in present.items():
-                        groups = {"client": client.pids, "server": [pid for server in servers for pid in server.pids]}
-                        rounds[peer].append(await measured(run, client, verb, groups, in_flight=100, seconds=run.long(1.0)))
+                        groups = {
+                            "client": client.pids,
+                            "server": [pid for server in servers for pid in server.pids],
+                        }
+                        rounds[peer].append(
+                            await measured(
+                                run, client, verb, groups, in_flight=100, seconds=run.long(1.0)
+                            )
+                        )
                     tell(run, f"{verb} x{workers}", number, rounds)
     return found
 
@@ -308,6 +381,10 @@ async def latency(run: Run) -> dict[str, Rounds]:
                 for peer, (server, client) in present.items():
                     groups = {"client": client.pids, "server": server.pids}
                     rate = statistics.median(peaks[peer]) * share / 100
-                    rounds[peer].append(await measured(run, client, "paced", groups, rate=f"{rate:.1f}", seconds=run.long(2.0)))
+                    rounds[peer].append(
+                        await measured(
+                            run, client, "paced", groups, rate=f"{rate:.1f}", seconds=run.long(2.0)
+                        )
+                    )
                 tell(run, f"latency{share}", number, rounds)
     return found

@@ -9,7 +9,10 @@ import re
 from importlib import import_module
 
 _STUB = (pkgutil.get_data("bus", "__init__.pyi") or b"").decode()
-_MODULES = {name: module for module, name in re.findall(r"^from (bus\.[\w.]+) import (\w+) as \2$", _STUB, re.MULTILINE)}
+_MODULES = {
+    name: module
+    for module, name in re.findall(r"^from (bus\.[\w.]+) import (\w+) as \2$", _STUB, re.MULTILINE)
+}
 
 __all__ = sorted(_MODULES)  # noqa: PLE0605 - computed from the stub, which is the only list
 

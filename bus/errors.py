@@ -261,7 +261,11 @@ def error_for(code: str, message: str, *, maybe_executed: bool = False) -> BusEr
 def safe_reason(error: BaseException) -> str:
     """What may be written down of an error: the class, and the text only of ours (another's, as `Internal`'s, could hold a payload)."""
     name = type(error).__name__
-    return f"{name}: {error}" if isinstance(error, BusError) and not isinstance(error, Internal) else name
+    return (
+        f"{name}: {error}"
+        if isinstance(error, BusError) and not isinstance(error, Internal)
+        else name
+    )
 
 
 def code_of(error: BaseException) -> str:

@@ -20,7 +20,13 @@ class Settings(BaseSettings):
     """What a service can set; each variable is the field's name in capitals with the prefix `BUS_`."""
 
     # allow_inf_nan: no wait is for ever, not even by setting.
-    model_config = SettingsConfigDict(env_prefix="BUS_", frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False)
+    model_config = SettingsConfigDict(
+        env_prefix="BUS_",
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+    )
 
     url: SecretStr = Field(default=SecretStr("amqp://guest:guest@localhost:5672/"))
     """The broker, `amqp://` or `amqps://user:password@host:port/vhost`."""
@@ -90,7 +96,9 @@ class Settings(BaseSettings):
     @classmethod
     def _address(cls, url: SecretStr) -> SecretStr:
         parts = urlsplit(url.get_secret_value())
-        if parts.scheme not in {"amqp", "amqps"} or not parts.hostname or parts.port == 0:  # .port raises ValueError for what is none
+        if (
+            parts.scheme not in {"amqp", "amqps"} or not parts.hostname or parts.port == 0
+        ):  # .port raises ValueError for what is none
             raise ValueError("no address")
         if "no_verify_ssl" in parse_qs(parts.query):
             raise ValueError("unverified")
@@ -133,13 +141,19 @@ class Settings(BaseSettings):
         The password is what `password_file` has now, where that is set; `ConfigurationError` where it has none.
         """
         parts = self._with_password(urlsplit(self.url.get_secret_value()))
-        files = {"cafile": self.ca_file, "certfile": self.client_certificate, "keyfile": self.client_key}
+        files = {
+            "cafile": self.ca_file,
+            "certfile": self.client_certificate,
+            "keyfile": self.client_key,
+        }
         added = {name: str(path) for name, path in files.items() if path is not None}
         if parts.scheme != "amqps" or not added:
             return urlunsplit(parts)
         if self.client_certificate is not None and not parts.password:
             added["auth"] = "external"
-        return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, urlencode(added))))))
+        return urlunsplit(
+            parts._replace(query="&".join(filter(None, (parts.query, urlencode(added)))))
+        )
 
     def _with_password(self, parts: SplitResult) -> SplitResult:
         if self.password_file is None:
@@ -151,10 +165,14 @@ class Settings(BaseSettings):
     @field_validator("management_url")
     @classmethod
     def _management_address(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is None or not url.get_secret_value():  # Compose sets a variable that is left out to nothing
+        if (
+            url is None or not url.get_secret_value()
+        ):  # Compose sets a variable that is left out to nothing
             return None
         parts = urlsplit(url.get_secret_value())
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:  # as above
+        if (
+            parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0
+        ):  # as above
             raise ValueError("no address")
         return url
 
@@ -185,8 +203,11 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates what the environment or a caller gave
     except ValidationError as error:
-        found = (("_".join(map(str, each["loc"])), each["type"], each["msg"]) for each in error.errors())
+        found = (
+            ("_".join(map(str, each["loc"])), each["type"], each["msg"]) for each in error.errors()
+        )
         faults = "; ".join(
-            f"BUS_{name.upper()}: {ADDRESSES.get(name, rule) if kind == 'value_error' else rule}" for name, kind, rule in found
+            f"BUS_{name.upper()}: {ADDRESSES.get(name, rule) if kind == 'value_error' else rule}"
+            for name, kind, rule in found
         )
         raise ConfigurationError(f"settings: {faults}") from None

@@ -22,7 +22,16 @@ from bus.runtime.router import Router
 from bus.settings import Settings
 from bus.transports.memory import MemoryBroker, MemoryTransport, VirtualLoop, wall_clock
 
-__all__ = ["MemoryBroker", "MemoryBuses", "MemoryTransport", "VirtualLoop", "override_dependency", "replaced", "shown_values", "wall_clock"]
+__all__ = [
+    "MemoryBroker",
+    "MemoryBuses",
+    "MemoryTransport",
+    "VirtualLoop",
+    "override_dependency",
+    "replaced",
+    "shown_values",
+    "wall_clock",
+]
 
 
 class MemoryBuses:
@@ -41,13 +50,23 @@ class MemoryBuses:
         """Nothing is connected yet."""
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         await self._open.aclose()
 
     async def bus(self, service: str, **settings: Any) -> Bus:
         """A connected bus of this service; `settings` are those of `bus.settings.Settings`, and `auth` is off unless they say otherwise."""
         transport = MemoryTransport(self.broker, clock=self._clock)
-        bus = Bus(service, settings=Settings(**{"auth": "off", **settings}), transport=transport, clock=self._clock)
+        bus = Bus(
+            service,
+            settings=Settings(**{"auth": "off", **settings}),
+            transport=transport,
+            clock=self._clock,
+        )
         return await self._open.enter_async_context(bus)
 
     async def serve(self, bus: Bus, router: Router) -> None:
@@ -56,7 +75,9 @@ class MemoryBuses:
 
 
 @contextmanager
-def override_dependency(dependency: Callable[..., Any], replacement: Callable[..., Any]) -> Iterator[None]:
+def override_dependency(
+    dependency: Callable[..., Any], replacement: Callable[..., Any]
+) -> Iterator[None]:
     """Inside the block, what handlers get by `Depends(dependency)` is what `replacement` gives."""
     with provider().scope(dependency, replacement):
         yield

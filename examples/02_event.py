@@ -32,7 +32,9 @@ async def notify(event: BookReturned, context: Context) -> None:
 async def main() -> None:
     async with Bus("desk") as desk, desk.serving(router), Bus("library") as library:
         with correlated("visit-1"):  # default: the event's id; handlers pass it on
-            await library.publish(BookReturned(title="Emma"))  # returns when the broker has confirmed
+            await library.publish(
+                BookReturned(title="Emma")
+            )  # returns when the broker has confirmed
         print("published")
         async with asyncio.timeout(10):
             print(*sorted([await heard.get(), await heard.get()]), sep="\n")

@@ -5,7 +5,17 @@ Run it with BUS_URL set to a RabbitMQ and BUS_AUTH=off: python examples/04_retry
 
 import asyncio
 
-from bus import Bus, BusError, Context, InvalidArgument, Job, RetryPolicy, Router, Unavailable, contract
+from bus import (
+    Bus,
+    BusError,
+    Context,
+    InvalidArgument,
+    Job,
+    RetryPolicy,
+    Router,
+    Unavailable,
+    contract,
+)
 
 QUEUE = "library.jobs.bind.v1"
 
@@ -43,7 +53,9 @@ async def main() -> None:
                 print(f"{title}: failed, {error.code}")
         for letter in await library.dead_letters(QUEUE):  # they stay in their queue
             if letter.id in jobs:
-                print(f"dead letter: {letter.headers['dead-reason']} (attempts {letter.headers['dead-attempts']})")
+                print(
+                    f"dead letter: {letter.headers['dead-reason']} (attempts {letter.headers['dead-attempts']})"
+                )
 
 
 asyncio.run(main())

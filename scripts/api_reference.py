@@ -47,7 +47,12 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Logging": {"bus.operations.logging": ("configure_logging",)},
     "Messages": {"bus.messaging.envelope": ("Envelope", "Progress")},
     "Dead letters": {
-        "bus.operations.dead_letters.selection": ("DeadLetter", "Selection", "EVERYTHING", "ObservedValues"),
+        "bus.operations.dead_letters.selection": (
+            "DeadLetter",
+            "Selection",
+            "EVERYTHING",
+            "ObservedValues",
+        ),
         "bus.messaging.fault_record": ("FaultRecord",),
         "bus.operations.dead_letters.reports": ("ReplayReport", "PurgeReport"),
     },
@@ -58,7 +63,15 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Ports for transports and stores": {
         "bus.messaging.ports.inbox": ("Inbox", "MessageKey", "HandledMessage"),
         "bus.storage.memory.inbox": ("MemoryInbox",),
-        "bus.messaging.ports.transport": ("Transport", "ConsumerHandle", "Delivery", "ReturnListener", "Accepted", "Returned", "Nacked"),
+        "bus.messaging.ports.transport": (
+            "Transport",
+            "ConsumerHandle",
+            "Delivery",
+            "ReturnListener",
+            "Accepted",
+            "Returned",
+            "Nacked",
+        ),
     },
 }
 INNER = {
@@ -72,7 +85,13 @@ INNER = {
         "MemoryBuses.__aexit__",
     ),
     *("ObservedValues.note", "ObservedValues.add"),
-    *("MemoryBuses.__aenter__", "MemoryBroker.connect", "MemoryBroker.declare", "MemoryBroker.publish", "MemoryBroker.swallows_confirm"),
+    *(
+        "MemoryBuses.__aenter__",
+        "MemoryBroker.connect",
+        "MemoryBroker.declare",
+        "MemoryBroker.publish",
+        "MemoryBroker.swallows_confirm",
+    ),
     *(
         "MemoryBroker.closed",
         "MemoryTransport.start",
@@ -81,7 +100,12 @@ INNER = {
         "MemoryTransport.send",
         "MemoryTransport.consume",
     ),
-    *("MemoryBroker.unblocked", "MemoryBroker.blocked", "MemoryTransport.connection", "MemoryTransport.close"),
+    *(
+        "MemoryBroker.unblocked",
+        "MemoryBroker.blocked",
+        "MemoryTransport.connection",
+        "MemoryTransport.close",
+    ),
     *("VirtualLoop.time", "VirtualLoop.run_in_executor", "VirtualLoop.shutdown_default_executor"),
 }
 """Methods for internal use, and methods that the port describes."""
@@ -113,7 +137,10 @@ def section(title: str, names: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
 
 def definitions(path: Path) -> dict[str, tuple[ast.stmt, str]]:
     """Return the top-level definitions of a module, each with its docstring."""
-    return {name: (node, said) for name, node, said in with_docs(ast.parse(path.read_text(encoding="utf-8")).body)}
+    return {
+        name: (node, said)
+        for name, node, said in with_docs(ast.parse(path.read_text(encoding="utf-8")).body)
+    }
 
 
 def said_of(module: str, path: str) -> str:
@@ -138,7 +165,11 @@ def with_docs(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt, str]]:
                 yield node.name, node, ast.get_docstring(node) or ""
             case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
                 text = below.value if isinstance(below, ast.Expr) else None
-                said = text.value if isinstance(text, ast.Constant) and isinstance(text.value, str) else ""
+                said = (
+                    text.value
+                    if isinstance(text, ast.Constant) and isinstance(text.value, str)
+                    else ""
+                )
                 yield name, node, textwrap.dedent(said)
 
 
@@ -148,7 +179,9 @@ def described(name: str, module: str, node: ast.stmt, said: str) -> Iterator[str
     if isinstance(node, ast.ClassDef):
         yield from class_described(name, module, node, said)
     elif isinstance(node, Function):
-        yield fence(f"from {home(name, module)} import {name}", "", signature(name, node, constants(module)))
+        yield fence(
+            f"from {home(name, module)} import {name}", "", signature(name, node, constants(module))
+        )
         yield prose(said)
     else:
         yield fence(f"from {home(name, module)} import {name}", "", ast.unparse(node))
@@ -165,8 +198,17 @@ def exported(module: str) -> tuple[str, ...]:
     """Return the names that a module exports: those of the stub of `bus`, or those in `__all__`."""
     if module == "bus":
         stub = ast.parse((ROOT / "bus/__init__.pyi").read_text(encoding="utf-8"))
-        return tuple(each.name for node in stub.body if isinstance(node, ast.ImportFrom) for each in node.names)
-    path = source(module) if source(module).exists() else source(module).with_suffix("") / "__init__.py"
+        return tuple(
+            each.name
+            for node in stub.body
+            if isinstance(node, ast.ImportFrom)
+            for each in node.names
+        )
+    path = (
+        source(module)
+        if source(module).exists()
+        else source(module).with_suffix("") / "__init__.py"
+    )
     node, _ = definitions(path)["__all__"]
     return tuple(ast.literal_eval(node.value)) if isinstance(node, ast.Assign) else ()
 
@@ -174,22 +216,45 @@ def exported(module: str) -> tuple[str, ...]:
 @cache
 def constants(module: str) -> Mapping[str, ast.expr]:
     """Return the constants of a module: a signature shows their values instead of their names."""
-    named = {name: node.value for name, (node, _) in definitions(source(module)).items() if isinstance(node, ast.Assign)}
+    named = {
+        name: node.value
+        for name, (node, _) in definitions(source(module)).items()
+        if isinstance(node, ast.Assign)
+    }
     return {name: value for name, value in named.items() if isinstance(value, ast.Constant)}
 
 
 def class_described(name: str, module: str, node: ast.ClassDef, said: str) -> Iterator[str]:
     """Yield the parts that describe a class: its constructor, fields and methods."""
     known = constants(module)
-    members = [(member, each, text) for member, each, text in with_docs(node.body) if f"{name}.{member}" not in INNER]
-    made = next((each for member, each, _ in members if member == "__init__" and isinstance(each, Function)), None)
+    members = [
+        (member, each, text)
+        for member, each, text in with_docs(node.body)
+        if f"{name}.{member}" not in INNER
+    ]
+    made = next(
+        (
+            each
+            for member, each, _ in members
+            if member == "__init__" and isinstance(each, Function)
+        ),
+        None,
+    )
     bases = ", ".join(ast.unparse(base) for base in node.bases)
-    head = signature(name, made, known) if made else f"class {name}({bases})" if bases else f"class {name}"
+    head = (
+        signature(name, made, known)
+        if made
+        else f"class {name}({bases})"
+        if bases
+        else f"class {name}"
+    )
     yield fence(f"from {home(name, module)} import {name}", "", head)
     yield prose(said)
     if made:
         yield prose(ast.get_docstring(made) or "")
-    fields = [(member, each, text) for member, each, text in members if isinstance(each, ast.AnnAssign)]
+    fields = [
+        (member, each, text) for member, each, text in members if isinstance(each, ast.AnnAssign)
+    ]
     if fields:
         yield table(fields)
     for member, each, text in members:
@@ -197,7 +262,9 @@ def class_described(name: str, module: str, node: ast.ClassDef, said: str) -> It
             yield from method(name, member, each, text, known)
 
 
-def method(name: str, member: str, node: Function, said: str, known: Mapping[str, ast.expr]) -> Iterator[str]:
+def method(
+    name: str, member: str, node: Function, said: str, known: Mapping[str, ast.expr]
+) -> Iterator[str]:
     """Yield the parts that describe a method or property."""
     if member == "__aenter__":
         yield f"#### async with {name}"
@@ -218,7 +285,9 @@ def table(fields: list[tuple[str, ast.AnnAssign, str]]) -> str:
     for name, node, said in fields:
         default = ast.unparse(node.value) if node.value else ""
         kind = ast.unparse(node.annotation).replace("|", "\\|")
-        rows.append(f"| `{name}` | `{kind}` | {f'`{default}`' if default else ''} | {' '.join(said.split()).replace('|', chr(92) + '|')} |")
+        rows.append(
+            f"| `{name}` | `{kind}` | {f'`{default}`' if default else ''} | {' '.join(said.split()).replace('|', chr(92) + '|')} |"
+        )
     return "\n".join(rows)
 
 
@@ -227,7 +296,11 @@ def signature(name: str, node: Function, known: Mapping[str, ast.expr]) -> str:
     before, after = kind(node)
     taken = list(parameters(node.args, known))
     line = f"{before}{name}({', '.join(taken)}){after}"
-    return line if len(line) <= WIDTH else "\n".join([f"{before}{name}(", *(f"    {each}," for each in taken), f"){after}"])
+    return (
+        line
+        if len(line) <= WIDTH
+        else "\n".join([f"{before}{name}(", *(f"    {each}," for each in taken), f"){after}"])
+    )
 
 
 def kind(node: Function) -> tuple[str, str]:
@@ -247,10 +320,17 @@ def parameters(taken: ast.arguments, known: Mapping[str, ast.expr]) -> Iterator[
     """Yield each parameter with its type and default; only kinds that the public functions have."""
     plain = [*taken.posonlyargs, *taken.args]
     defaults = [None] * (len(plain) - len(taken.defaults)) + [*taken.defaults]
-    yield from (parameter(each, default, known) for each, default in zip(plain, defaults, strict=True) if each.arg not in {"self", "cls"})
+    yield from (
+        parameter(each, default, known)
+        for each, default in zip(plain, defaults, strict=True)
+        if each.arg not in {"self", "cls"}
+    )
     if taken.kwonlyargs:
         yield "*"
-    yield from (parameter(each, default, known) for each, default in zip(taken.kwonlyargs, taken.kw_defaults, strict=True))
+    yield from (
+        parameter(each, default, known)
+        for each, default in zip(taken.kwonlyargs, taken.kw_defaults, strict=True)
+    )
     if taken.kwarg:
         yield f"**{ast.unparse(taken.kwarg)}"
 

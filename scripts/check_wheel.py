@@ -24,7 +24,9 @@ SHOWN = ("from pydantic import BaseModel; type('M', (BaseModel,), {})", "from bu
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
     """Return the output of a command, or print its standard error and exit if it fails."""
-    done = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True, check=False)  # noqa: S603  commands of this file
+    done = subprocess.run(  # noqa: S603 - commands of this file
+        [*map(str, command)], cwd=cwd, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         print(done.stderr, file=sys.stderr)
         raise SystemExit(f"check-wheel: {' '.join(map(str, command))}: exit code {done.returncode}")
@@ -33,7 +35,18 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
 
 def build(folder: Path) -> Path:
     """Build the wheel of this checkout and return its path."""
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps", "--wheel-dir", folder, ROOT)
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--wheel-dir",
+        folder,
+        ROOT,
+    )
     return next(folder.glob("*.whl"))
 
 
@@ -48,7 +61,17 @@ def installed(wheel: Path, folder: Path) -> Path:
     run(sys.executable, "-m", "venv", folder)
     python = folder / "bin" / "python"
     constraints = ROOT / "constraints.txt"
-    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", constraints, wheel)
+    run(
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--constraint",
+        constraints,
+        wheel,
+    )
     return python
 
 
@@ -59,7 +82,9 @@ def seconds(python: Path, statements: tuple[str, ...], cwd: Path) -> dict[str, f
         for statement, taken in times.items():
             timed = f"import time; began = time.perf_counter(); {statement}; print(time.perf_counter() - began)"
             taken.append(float(run(python, "-c", timed, cwd=cwd)))
-    return {statement: statistics.median(taken[1:]) for statement, taken in times.items()}  # the first run may compile
+    return {
+        statement: statistics.median(taken[1:]) for statement, taken in times.items()
+    }  # the first run may compile
 
 
 def main() -> int:
@@ -69,19 +94,26 @@ def main() -> int:
         wheel = build(folder)
         brought = top_level(wheel)
         failed = brought != {"bus"}
-        print(f"{wheel.name}: {wheel.stat().st_size / 1000:.0f} kB, top level: {', '.join(sorted(brought))}")
+        print(
+            f"{wheel.name}: {wheel.stat().st_size / 1000:.0f} kB, top level: {', '.join(sorted(brought))}"
+        )
         python = installed(wheel, folder / "venv")
         # Run in an empty folder: in a checkout Python would import the checkout's `bus`.
         empty = folder / "empty"
         empty.mkdir()
         place = run(python, "-c", "import bus; print(bus.__file__)", cwd=empty).strip()
         failed |= "site-packages" not in place
-        print(f"bus --help: {run(folder / 'venv' / 'bin' / 'bus', '--help', cwd=empty).split('Usage:')[-1].split('[')[0].strip()} answers")
+        print(
+            f"bus --help: {run(folder / 'venv' / 'bin' / 'bus', '--help', cwd=empty).split('Usage:')[-1].split('[')[0].strip()} answers"
+        )
         for statement, taken in seconds(python, (*LIMITS, *SHOWN), empty).items():
             limit = LIMITS.get(statement)
             slow = limit is not None and taken > limit
             failed |= slow
-            print(f"{statement}: {taken:.3f} s" + (f", at most {limit} s{': TOO SLOW' if slow else ''}" if limit else ""))
+            print(
+                f"{statement}: {taken:.3f} s"
+                + (f", at most {limit} s{': TOO SLOW' if slow else ''}" if limit else "")
+            )
     print("check-wheel: failed" if failed else "check-wheel: passed")
     return int(failed)
 

@@ -46,7 +46,9 @@ its class, too."""
 
 def page() -> str:
     """Return the whole page."""
-    sections = [part for name in sorted(COMMANDS) for part in sections_of(f"bus {name}", command_of(name))]
+    sections = [
+        part for name in sorted(COMMANDS) for part in sections_of(f"bus {name}", command_of(name))
+    ]
     return "\n\n".join([PREFACE, *sections, EXITS, "\n".join(exit_codes())]) + "\n"
 
 
@@ -58,14 +60,23 @@ def command_of(name: str) -> Any:
 
 def sections_of(name: str, command: Any) -> Iterator[str]:
     """Yield heading, usage, help and parameters of a command and of its subcommands."""
-    parameters = [each for each in command.params if "--help" not in each.opts and not getattr(each, "hidden", False)]
+    parameters = [
+        each
+        for each in command.params
+        if "--help" not in each.opts and not getattr(each, "hidden", False)
+    ]
     arguments = " ".join(metavar(each) for each in parameters if not each.opts[0].startswith("-"))
     options = "[OPTIONS] " if len(parameters) > len(arguments.split()) else ""
     below = getattr(command, "commands", {})
-    yield f"## {name}\n\n```console\n{name} {options}{arguments or ('[COMMAND]' if below else '')}".rstrip() + "\n```"
+    yield (
+        f"## {name}\n\n```console\n{name} {options}{arguments or ('[COMMAND]' if below else '')}".rstrip()
+        + "\n```"
+    )
     yield command.help
     if parameters:
-        yield "\n".join(["| parameter | meaning | default |", "|---|---|---|", *map(row, parameters)])
+        yield "\n".join(
+            ["| parameter | meaning | default |", "|---|---|---|", *map(row, parameters)]
+        )
     for each in below.values():
         yield from sections_of(f"{name} {each.name}", each)
 
@@ -75,7 +86,9 @@ def row(parameter: Any) -> str:
     default = parameter.default
     shown = "" if default in (None, False) else f"`{default}`"
     variable = f" Or by the variable `{parameter.envvar}`." if parameter.envvar else ""
-    return f"| `{called(parameter)}` | {parameter.help}{variable} | {shown} |".replace("SERVICE|MODULE", "SERVICE\\|MODULE")
+    return f"| `{called(parameter)}` | {parameter.help}{variable} | {shown} |".replace(
+        "SERVICE|MODULE", "SERVICE\\|MODULE"
+    )
 
 
 def called(parameter: Any) -> str:
@@ -109,7 +122,11 @@ def name_of(parameter: Any) -> str:
 
 def exit_codes() -> Iterator[str]:
     """Yield the rows of the table: code, meaning, and the errors with this code."""
-    classes = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.BusError)]
+    classes = [
+        each
+        for each in vars(errors).values()
+        if isinstance(each, type) and issubclass(each, errors.BusError)
+    ]
     yield "| code | meaning | errors |"
     yield "|---|---|---|"
     for code, meaning in MEANINGS.items():

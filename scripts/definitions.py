@@ -40,7 +40,9 @@ def routers() -> list[Router]:
     import_here()
     packages = pkgutil.iter_modules(importlib.import_module("workers").__path__, "workers.")
     found = (getattr(importlib.import_module(package.name), "router", None) for package in packages)
-    return sorted((router for router in found if isinstance(router, Router)), key=lambda router: router.name)
+    return sorted(
+        (router for router in found if isinstance(router, Router)), key=lambda router: router.name
+    )
 
 
 def import_here() -> None:
@@ -62,7 +64,9 @@ async def load(content: dict[str, Any], url: str, management_url: str | None) ->
             if not left:
                 raise
             await asyncio.sleep(WAIT)
-    counts = ", ".join(f"{len(content.get(kind, ()))} {kind}" for kind in ("exchanges", "queues", "bindings"))
+    counts = ", ".join(
+        f"{len(content.get(kind, ()))} {kind}" for kind in ("exchanges", "queues", "bindings")
+    )
     return f"{counts} in the virtual host {vhost!r} on {parts.hostname}"
 
 
@@ -83,12 +87,17 @@ def main(arguments: list[str]) -> int:
     """Run the script, and return an exit code of the command line (see `bus.cli.errors`)."""
     match arguments:
         case []:
-            everything = merge(topology for router in routers() for _, topology in router.topology().values())
+            everything = merge(
+                topology for router in routers() for _, topology in router.topology().values()
+            )
             print(json.dumps(definitions(everything), indent=2))
         case ["--load", path]:
             try:
                 url = load_settings().url.get_secret_value()
-                print("definitions:", asyncio.run(load(read(Path(path)), url, os.environ.get("BUS_MANAGEMENT_URL"))))
+                print(
+                    "definitions:",
+                    asyncio.run(load(read(Path(path)), url, os.environ.get("BUS_MANAGEMENT_URL"))),
+                )
             except BusError as error:
                 print(f"definitions: {error}", file=sys.stderr)
                 return exit_code(error)

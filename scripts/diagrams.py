@@ -69,12 +69,21 @@ class Box:
         radius = {"exchange": self.h / 2, "process": 8, "ground": 10}.get(self.kind, 3)
         shape = f'<rect x="{self.x}" y="{self.y}" width="{self.w}" height="{self.h}" rx="{radius}" fill="{fill}" stroke="{stroke}"/>'
         if self.kind == "queue":
-            bars = "".join(f"M{self.x + self.w - 7 * n} {self.y + 5}v{self.h - 10}" for n in (1, 2, 3))
+            bars = "".join(
+                f"M{self.x + self.w - 7 * n} {self.y + 5}v{self.h - 10}" for n in (1, 2, 3)
+            )
             shape += f'<path d="{bars}" stroke="{stroke}" opacity="0.5"/>'
         middle = self.x + (self.w - (21 if self.kind == "queue" else 0)) / 2
-        top = self.y + LINE + 2 if self.at_top else self.y + self.h / 2 - LINE * (len(self.lines) - 1) / 2 + 4.5
+        top = (
+            self.y + LINE + 2
+            if self.at_top
+            else self.y + self.h / 2 - LINE * (len(self.lines) - 1) / 2 + 4.5
+        )
         weight = ' font-weight="600"' if self.at_top else ""
-        texts = (f'<text x="{middle}" y="{top + LINE * place}"{weight}>{escape(line)}</text>' for place, line in enumerate(self.lines))
+        texts = (
+            f'<text x="{middle}" y="{top + LINE * place}"{weight}>{escape(line)}</text>'
+            for place, line in enumerate(self.lines)
+        )
         return shape + "".join(texts)
 
 
@@ -140,11 +149,15 @@ def layers() -> str:
 def charter(name: str) -> str:
     """Return the first sentence of a package's docstring, without its name."""
     path = ROOT / "bus" / name
-    source = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8")
+    source = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text(
+        encoding="utf-8"
+    )
     first = " ".join((ast.get_docstring(ast.parse(source)) or "").split("\n\n")[0].split())
     first = re.split(r"(?<=\.)\s", first)[0]
     head, colon, rest = first.partition(": ")
-    return (rest if colon and head.lower().replace("`", "") in (name, f"the {name}", "bus") else first).removesuffix(".")
+    return (
+        rest if colon and head.lower().replace("`", "") in (name, f"the {name}", "bus") else first
+    ).removesuffix(".")
 
 
 def wrapped(text: str, width: int) -> list[str]:
@@ -154,13 +167,19 @@ def wrapped(text: str, width: int) -> list[str]:
 
 def names(stack: Iterable[Middleware]) -> list[str]:
     """Return the names of a stack's policies, from the functions that created them."""
-    return [layer.__qualname__.partition(".")[0].removeprefix("client_").removeprefix("server_") for layer in stack]
+    return [
+        layer.__qualname__.partition(".")[0].removeprefix("client_").removeprefix("server_")
+        for layer in stack
+    ]
 
 
 def column(x: float, words: Sequence[str], high: float) -> list[Box]:
     """Return steps below each other, over the same height for any number of them."""
     between = 290 / (len(words) - 1)
-    return [Box(kind="step", x=x, y=60 + between * place, w=160, h=high, lines=(word,)) for place, word in enumerate(words)]
+    return [
+        Box(kind="step", x=x, y=60 + between * place, w=160, h=high, lines=(word,))
+        for place, word in enumerate(words)
+    ]
 
 
 def ways(upper: Box, lower: Box) -> Iterator[tuple[tuple[tuple[float, float], ...], bool]]:
@@ -173,37 +192,89 @@ def request() -> str:
     """Draw the path of a request to its handler, and of the reply back."""
     x, w, high = (20, 280, 520), 200, 38
     asks = column(x[0] + 20, ("bus.request(…)", *names(CLIENT), "transport"), high)
-    answers = column(x[2] + 20, ("the handler", "router", *reversed(names(SERVER)), "receiver", "transport"), high)
+    answers = column(
+        x[2] + 20,
+        ("the handler", "router", *reversed(names(SERVER)), "receiver", "transport"),
+        high,
+    )
     parts: list[Box | Arrow] = [
-        *(Box(kind="ground", x=x[place] - 8, y=16, w=w + 16, h=400, lines=(who,), at_top=True) for place, who in enumerate(PLACES)),
+        *(
+            Box(kind="ground", x=x[place] - 8, y=16, w=w + 16, h=400, lines=(who,), at_top=True)
+            for place, who in enumerate(PLACES)
+        ),
         *asks,
         *answers,
-        *(Arrow(points=way, dashed=back) for upper, lower in pairwise(asks) for way, back in ways(upper, lower)),
-        *(Arrow(points=way[::-1], dashed=back) for upper, lower in pairwise(answers) for way, back in ways(upper, lower)),
+        *(
+            Arrow(points=way, dashed=back)
+            for upper, lower in pairwise(asks)
+            for way, back in ways(upper, lower)
+        ),
+        *(
+            Arrow(points=way[::-1], dashed=back)
+            for upper, lower in pairwise(answers)
+            for way, back in ways(upper, lower)
+        ),
     ]
     ys = [60.0 + 58 * place for place in range(6)]
     middle = x[1] + 100
     parts += [
         Box(kind="exchange", x=x[1] + 20, y=ys[2], w=160, h=high, lines=(REQUESTS,)),
-        Box(kind="queue", x=x[1] + 5, y=ys[3] + 14, w=190, h=high, lines=("library.requests.find.v1",)),
+        Box(
+            kind="queue",
+            x=x[1] + 5,
+            y=ys[3] + 14,
+            w=190,
+            h=high,
+            lines=("library.requests.find.v1",),
+        ),
         Box(kind="exchange", x=x[1] + 20, y=ys[0], w=160, h=high, lines=(REPLIES,)),
         Box(kind="queue", x=x[1] + 5, y=ys[1], w=190, h=high, lines=("reader.replies.…",)),
         Arrow(points=((middle, ys[2] + high), (middle, ys[3] + 14))),
-        Arrow(points=((x[0] + 180, ys[5] + 12), (250, ys[5] + 12), (250, ys[2] + 19), (x[1] + 20, ys[2] + 19))),
+        Arrow(
+            points=(
+                (x[0] + 180, ys[5] + 12),
+                (250, ys[5] + 12),
+                (250, ys[2] + 19),
+                (x[1] + 20, ys[2] + 19),
+            )
+        ),
         Arrow(points=((middle, ys[3] + 14 + high), (middle, ys[5] + 12), (x[2] + 20, ys[5] + 12))),
-        Arrow(points=((x[2] + 20, ys[5] + 28), (490, ys[5] + 28), (490, ys[0] + 19), (x[1] + 180, ys[0] + 19)), dashed=True),
+        Arrow(
+            points=(
+                (x[2] + 20, ys[5] + 28),
+                (490, ys[5] + 28),
+                (490, ys[0] + 19),
+                (x[1] + 180, ys[0] + 19),
+            ),
+            dashed=True,
+        ),
         Arrow(points=((middle, ys[0] + high), (middle, ys[1])), dashed=True),
-        Arrow(points=((x[1] + 5, ys[1] + 19), (234, ys[1] + 19), (234, ys[5] + 28), (x[0] + 180, ys[5] + 28)), dashed=True),
+        Arrow(
+            points=(
+                (x[1] + 5, ys[1] + 19),
+                (234, ys[1] + 19),
+                (234, ys[5] + 28),
+                (x[0] + 180, ys[5] + 28),
+            ),
+            dashed=True,
+        ),
         Box(
             kind="note",
             x=20,
             y=426,
             w=700,
             h=LINE,
-            lines=("full: the request; dashed: its reply, after which an idempotent request is acked",),
+            lines=(
+                "full: the request; dashed: its reply, after which an idempotent request is acked",
+            ),
         ),
     ]
-    return svg(740, 456, "A request's way through both stacks and the broker, and the reply's way back", parts)
+    return svg(
+        740,
+        456,
+        "A request's way through both stacks and the broker, and the reply's way back",
+        parts,
+    )
 
 
 @contract("library.scan", version=1, catalog=Catalog())
@@ -214,7 +285,11 @@ class Scan(Job[None]):
 def job() -> str:
     """Draw the queues of a job: work, retry tier, dead letters."""
     declared = contract_of(Scan)
-    work, tier, back = job_queue(declared), retry_tier("library", "5s"), retry_return_exchange("library")
+    work, tier, back = (
+        job_queue(declared),
+        retry_tier("library", "5s"),
+        retry_return_exchange("library"),
+    )
     dead, lost = dead_letter_queue(work), unroutable_queue("library")
     parts: list[Box | Arrow] = [
         Box(kind="process", x=20, y=30, w=130, h=54, lines=("who submits", "bus.submit(…)")),
@@ -233,12 +308,25 @@ def job() -> str:
         Arrow(points=((440, 150), (440, 80)), word="ack", at=(424, 122), dashed=True),
         Arrow(points=((400, 179), (340, 179)), word="given up", at=(370, 170)),
         Arrow(points=((210, 179), (120, 179), (120, 232)), word="", at=(0, 0)),
-        Arrow(points=((440, 208), (440, 250), (380, 250), (380, 290)), word="attempt + 1", at=(338, 262)),
+        Arrow(
+            points=((440, 208), (440, 250), (380, 250), (380, 290)),
+            word="attempt + 1",
+            at=(338, 262),
+        ),
         Arrow(points=((460, 313), (520, 313))),
         Arrow(points=((635, 336), (635, 400)), word="after 5 s,\nby the broker", at=(680, 362)),
-        Arrow(points=((710, 423), (728, 423), (728, 57), (600, 57)), word="by the work\nqueue's name", at=(664, 180)),
+        Arrow(
+            points=((710, 423), (728, 423), (728, 57), (600, 57)),
+            word="by the work\nqueue's name",
+            at=(664, 180),
+        ),
         Arrow(points=((560, 423), (480, 423)), word="queue gone", at=(520, 415), dashed=True),
-        Arrow(points=((400, 66), (365, 66), (365, 110), (275, 110), (275, 156)), word="delivered 100 times", at=(300, 102), dashed=True),
+        Arrow(
+            points=((400, 66), (365, 66), (365, 110), (275, 110), (275, 156)),
+            word="delivered 100 times",
+            at=(300, 102),
+            dashed=True,
+        ),
     ]
     return svg(740, 470, "The queues of a job: work, retry tier, the way back, dead letters", parts)
 

@@ -14,7 +14,17 @@ OWN = "trunkline"
 
 def resolve(requirement: str) -> dict[str, str]:
     """Return the versions that pip would install into an empty environment, by normalised name."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--dry-run",
+        "--ignore-installed",
+        "--report",
+        "-",
+    ]
     done = subprocess.run([*command, requirement], check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603  a fixed command
     found = (entry["metadata"] for entry in json.loads(done.stdout)["install"])
     return {re.sub(r"[-_.]+", "-", each["name"]).lower(): each["version"] for each in found}
@@ -23,7 +33,10 @@ def resolve(requirement: str) -> dict[str, str]:
 def main(requirement: str, target: str) -> None:
     """Write the pins of `requirement` to `target`."""
     pins = {name: version for name, version in resolve(requirement).items() if name != OWN}
-    lines = ["# Made by `make constraints`; do not edit.", *(f"{name}=={pins[name]}" for name in sorted(pins))]
+    lines = [
+        "# Made by `make constraints`; do not edit.",
+        *(f"{name}=={pins[name]}" for name in sorted(pins)),
+    ]
     Path(target).write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"constraints: {len(pins)} versions in {target}")
 

@@ -57,7 +57,11 @@ def private_key(service: str) -> Jwk:
 def public_key(service: str) -> Jwk:
     """Return the public key as it is in the key set."""
     secret = private_key(service)
-    return {**{name: value for name, value in secret.items() if name != "d"}, "use": "sig", "iss": service}
+    return {
+        **{name: value for name, value in secret.items() if name != "d"},
+        "use": "sig",
+        "iss": service,
+    }
 
 
 def pair(service: str) -> KeyPair:
@@ -77,25 +81,54 @@ def id_of(number: int) -> str:
     return f"{number:08d}-2222-4222-8222-222222222222"
 
 
-def messages(find: Any, place: Any, scan: Any, pages: Any, returned: Any, now: float) -> Iterator[tuple[str, Envelope, Address]]:
+def messages(
+    find: Any, place: Any, scan: Any, pages: Any, returned: Any, now: float
+) -> Iterator[tuple[str, Envelope, Address]]:
     """Yield each message with its title and address."""
     expires, back = int((now + LIFE) * 1000), reply_queue("reader", "host-4711-0a1b2c3d4e5f")
 
-    def message(number: int, role: Any, type_: str, source: str, body: Any, **others: Any) -> Envelope:
-        known = {"id": id_of(number), "correlation_id": id_of(number), "timestamp": int(now), "body": encode(body)}
+    def message(
+        number: int, role: Any, type_: str, source: str, body: Any, **others: Any
+    ) -> Envelope:
+        known = {
+            "id": id_of(number),
+            "correlation_id": id_of(number),
+            "timestamp": int(now),
+            "body": encode(body),
+        }
         return Envelope(role=role, type=type_, source=source, **{**known, **others})
 
     def token(issuer: str, audience: str, scope: str, number: int) -> str:
-        made = service_token(pair(issuer), issuer=issuer, audience=audience, scope=scope, now=now, jti=lambda: f"{number:032x}")
+        made = service_token(
+            pair(issuer),
+            issuer=issuer,
+            audience=audience,
+            scope=scope,
+            now=now,
+            jti=lambda: f"{number:032x}",
+        )
         return f"{BEARER}{made}"
 
     def proven(envelope: Envelope, audience: str | None = None) -> Envelope:
-        return envelope.replace(proof=message_proof(pair(envelope.source), envelope, now=now, audience=audience))
+        return envelope.replace(
+            proof=message_proof(pair(envelope.source), envelope, now=now, audience=audience)
+        )
 
     def answer(to: Envelope, number: int, body: Any, model: Any) -> Envelope:
-        return reply(to, body, source=service_of(to.type), model=model).replace(id=id_of(number), timestamp=int(now))
+        return reply(to, body, source=service_of(to.type), model=model).replace(
+            id=id_of(number), timestamp=int(now)
+        )
 
-    asked = message(1, "request", "library.find.v1", "reader", find, reply_to=back, deadline=int((now + 5) * 1000), expiration=5000)
+    asked = message(
+        1,
+        "request",
+        "library.find.v1",
+        "reader",
+        find,
+        reply_to=back,
+        deadline=int((now + 5) * 1000),
+        expiration=5000,
+    )
     yield (
         "Signed request",
         asked.replace(authorization=token("reader", "library", "library.find library.scan", 1)),
@@ -103,14 +136,20 @@ def messages(find: Any, place: Any, scan: Any, pages: Any, returned: Any, now: f
     )
     yield (
         "Signed reply",
-        answer(asked, 2, place, type(place)).replace(authorization=token("library", "reader", REPLY_SCOPE, 2)),
+        answer(asked, 2, place, type(place)).replace(
+            authorization=token("library", "reader", REPLY_SCOPE, 2)
+        ),
         reply_address(back),
     )
     told = message(3, "event", "library.returned.v1", "library", returned, expires=expires)
     yield "Signed event", proven(told), address_of("event", told.type)
     job = message(4, "job", "library.scan.v1", "reader", scan, expires=expires, reply_to=back)
     yield "Signed job", proven(job), address_of("job", job.type)
-    yield "Signed result of a job", proven(answer(job, 5, pages, type(pages)), "reader"), update_address(back, mandatory=True)
+    yield (
+        "Signed result of a job",
+        proven(answer(job, 5, pages, type(pages)), "reader"),
+        update_address(back, mandatory=True),
+    )
 
 
 class IgnoredReturns:
@@ -126,7 +165,9 @@ class IgnoredReturns:
         """Ignore the lost connection: no call waits for a reply."""
 
 
-async def signed_messages(queue: AbstractQueue, **bodies: Any) -> list[tuple[str, AbstractIncomingMessage]]:
+async def signed_messages(
+    queue: AbstractQueue, **bodies: Any
+) -> list[tuple[str, AbstractIncomingMessage]]:
     """Send the messages, and return each as the broker delivered it, with its title."""
     transport = RabbitMQTransport(load_settings(auth="off"), name="examples")
     found: list[tuple[str, AbstractIncomingMessage]] = []
@@ -147,7 +188,9 @@ async def signed_messages(queue: AbstractQueue, **bodies: Any) -> list[tuple[str
 def decoded(token: str) -> dict[str, Any]:
     """Return the header and the claims of a token, without its signature."""
     names = ("header", "claims")
-    return dict(zip(names, (json.loads(_bytes(part)) for part in token.split(".")[:2]), strict=True))
+    return dict(
+        zip(names, (json.loads(_bytes(part)) for part in token.split(".")[:2]), strict=True)
+    )
 
 
 def _bytes(part: str) -> bytes:

@@ -29,10 +29,27 @@ FROM_ROOT = {
     "CHANGELOG.md": "project/changes.md",
     "SECURITY.md": "project/security.md",
 }
-SECTIONS = {"Tutorial": "tutorial", "How to": "how-to", "Explanation": "explanation", "Reference": "reference", "Decisions": "adr"}
+SECTIONS = {
+    "Tutorial": "tutorial",
+    "How to": "how-to",
+    "Explanation": "explanation",
+    "Reference": "reference",
+    "Decisions": "adr",
+}
 ORDER = (
     *("README", "first-service", "run-a-worker", "add-a-service", "test-without-a-broker"),
-    *("architecture", "delivery", "ordering", "api", "command-line", "settings", "errors", "wire-format", "wire-examples", "topology"),
+    *(
+        "architecture",
+        "delivery",
+        "ordering",
+        "api",
+        "command-line",
+        "settings",
+        "errors",
+        "wire-format",
+        "wire-examples",
+        "topology",
+    ),
 )
 """The first pages of their sections, in this order; the others follow by name."""
 
@@ -71,15 +88,22 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def _pages(folder: str) -> list[str]:
     found = (path for path in (ROOT / DOCS / folder).glob("*.md") if path.stem != "template")
     places = {stem: place for place, stem in enumerate(ORDER)}
-    return [f"{folder}/{path.name}" for path in sorted(found, key=lambda path: (places.get(path.stem, len(ORDER)), path.name))]
+    return [
+        f"{folder}/{path.name}"
+        for path in sorted(found, key=lambda path: (places.get(path.stem, len(ORDER)), path.name))
+    ]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not in the folder of the documents."""
     for name, uri in FROM_ROOT.items():
         head = WITHOUT_SIDEBAR if uri == "index.md" else ""
-        files.append(File.generated(config, uri, content=head + (ROOT / name).read_text(encoding="utf-8")))
-    for path in sorted({target for page in _sources() for target in _linked(page) if _is_shown(target)}):
+        files.append(
+            File.generated(config, uri, content=head + (ROOT / name).read_text(encoding="utf-8"))
+        )
+    for path in sorted(
+        {target for page in _sources() for target in _linked(page) if _is_shown(target)}
+    ):
         files.append(File.generated(config, _page_of(path), content=_shown(path)))
     return files
 
@@ -95,7 +119,9 @@ def _linked(page: Path) -> Iterator[Path]:
         if _is_relative(target):
             path = (page.parent / target.partition("#")[0]).resolve()
             yield path
-            yield from (each for each in path.glob("*") if each.is_file() and each.suffix in LANGUAGES)
+            yield from (
+                each for each in path.glob("*") if each.is_file() and each.suffix in LANGUAGES
+            )
 
 
 def _is_relative(target: str) -> bool:
@@ -104,7 +130,11 @@ def _is_relative(target: str) -> bool:
 
 def _is_shown(path: Path) -> bool:
     """True if a file or folder belongs to the repository and is neither a page nor part of one."""
-    if not path.is_relative_to(ROOT) or path.is_relative_to(ROOT / DOCS) or path.relative_to(ROOT).as_posix() in FROM_ROOT:
+    if (
+        not path.is_relative_to(ROOT)
+        or path.is_relative_to(ROOT / DOCS)
+        or path.relative_to(ROOT).as_posix() in FROM_ROOT
+    ):
         return False
     return path.exists()  # MkDocs reports the missing ones
 
@@ -126,7 +156,9 @@ def _shown(path: Path) -> str | bytes:
     name = path.relative_to(ROOT).as_posix()
     head = f"---\nsearch:\n  exclude: true\n---\n\n# {name}\n\n"
     if path.is_dir():
-        inside = sorted(each.name for each in path.iterdir() if each.is_file() and each.suffix in LANGUAGES)
+        inside = sorted(
+            each.name for each in path.iterdir() if each.is_file() and each.suffix in LANGUAGES
+        )
         return head + "\n".join(f"- [{each}]({each}.md)" for each in inside) + "\n"
     if path.suffix not in LANGUAGES:
         return path.read_bytes()
@@ -138,8 +170,12 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     here = page.file.src_uri
     if here.startswith(f"{SHOWN}/"):
         return markdown
-    origin = next((ROOT / name for name, uri in FROM_ROOT.items() if uri == here), ROOT / DOCS / here)
-    return "".join(_rewritten(line, origin, here) if is_prose else line for line, is_prose in _lines(markdown))
+    origin = next(
+        (ROOT / name for name, uri in FROM_ROOT.items() if uri == here), ROOT / DOCS / here
+    )
+    return "".join(
+        _rewritten(line, origin, here) if is_prose else line for line, is_prose in _lines(markdown)
+    )
 
 
 def _lines(markdown: str) -> Iterator[tuple[str, bool]]:
@@ -161,7 +197,11 @@ def _rewritten(line: str, origin: Path, here: str) -> str:
             return match[0]
         file, mark, anchor = target.partition("#")
         path = (origin.parent / file).resolve()
-        uri = posixpath.relpath(_page_of(path), posixpath.dirname(here)) if path.is_relative_to(ROOT) else file
+        uri = (
+            posixpath.relpath(_page_of(path), posixpath.dirname(here))
+            if path.is_relative_to(ROOT)
+            else file
+        )
         return f"{before}{uri}{mark}{anchor}{after}"
 
     return LINK.sub(leads, _unescaped(line) if line.startswith("|") else line)

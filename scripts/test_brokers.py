@@ -54,7 +54,9 @@ def broker_named(name: str) -> Broker:
     if not engine_answers(os.environ):
         raise ConfigurationError("no Docker engine answers. Start one.")
     without_needless_reaper()
-    broker: Broker = importlib.import_module("bus.operations.brokers.container").ContainerBroker(name)
+    broker: Broker = importlib.import_module("bus.operations.brokers.container").ContainerBroker(
+        name
+    )
     return broker
 
 
@@ -66,7 +68,10 @@ def without_needless_reaper() -> None:
     if RYUK_OFF in os.environ:
         return
     # Imported by name: these modules take a second to load, and belong to an extra.
-    docker, config = importlib.import_module("docker"), importlib.import_module("testcontainers.core.config").testcontainers_config
+    docker, config = (
+        importlib.import_module("docker"),
+        importlib.import_module("testcontainers.core.config").testcontainers_config,
+    )
     client = docker.from_env()
     try:
         client.images.get(config.ryuk_image)
@@ -102,16 +107,24 @@ def run_on(name: str) -> Outcome:
     chosen, left_out = ON_NODE if name == "node" else IN_CONTAINER
     print(f"test-brokers: left out: {left_out}", flush=True)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("BUS_")}
-    environment |= {"BUS_TEST_BROKER": "node"} if name == "node" else {"BUS_TEST_BROKER": "testcontainers", "BUS_TEST_IMAGE": name}
+    environment |= (
+        {"BUS_TEST_BROKER": "node"}
+        if name == "node"
+        else {"BUS_TEST_BROKER": "testcontainers", "BUS_TEST_IMAGE": name}
+    )
     command = [sys.executable, "-m", "pytest", "-q", "-n", str(PROCESSES), *chosen, *SUITES]
     began, last = time.monotonic(), ""
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  a fixed command
+    with subprocess.Popen(  # noqa: S603 - a fixed command
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
         for line in process.stdout or ():
             print(line, end="", flush=True)
             last = line.strip(" =\n") or last
     print(flush=True)
     if process.returncode:
-        last = last or f"pytest ended with {process.returncode} after {time.monotonic() - began:.0f} s"
+        last = (
+            last or f"pytest ended with {process.returncode} after {time.monotonic() - began:.0f} s"
+        )
     return Outcome(name=name, passed=process.returncode == 0, detail=f"RabbitMQ {version}: {last}")
 
 

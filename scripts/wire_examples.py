@@ -19,7 +19,20 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 from signed_examples import PREFACE as SIGNED
 from signed_examples import decoded, key_blocks, signed_messages
 
-from bus import Bus, Context, Event, InvalidArgument, Job, Message, NotFound, Request, RetryPolicy, Router, Unavailable, contract
+from bus import (
+    Bus,
+    Context,
+    Event,
+    InvalidArgument,
+    Job,
+    Message,
+    NotFound,
+    Request,
+    RetryPolicy,
+    Router,
+    Unavailable,
+    contract,
+)
 from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.messaging.topology.names import DEAD, REPLIES, UPDATES, reply_queue, retry_tier
 from bus.settings import load_settings
@@ -56,7 +69,10 @@ TITLES = {
 HERE = {"dead-host": "host-4711", "dead-trunkline": "0.1.0"}
 """Headers that depend on the machine, with the values that the page shows."""
 READABLE = (
-    (re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "{n:08d}-1111-4111-8111-111111111111"),
+    (
+        re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
+        "{n:08d}-1111-4111-8111-111111111111",
+    ),
     (re.compile(r"(?<=00-)[0-9a-f]{32}(?=-)"), "{n:032x}"),
     (re.compile(r"(?<=-)[0-9a-f]{16}(?=-0[01]\b)"), "{n:016x}"),
 )
@@ -129,7 +145,9 @@ def name_of(message: AbstractIncomingMessage) -> str:
         return "error reply" if kind == "bus.error.v1" else "reply"
     if exchange == DEAD:
         return "dead letter"
-    return {"bus.requests": "request", "bus.events": "event", "bus.jobs": "job"}.get(exchange, "retry copy")
+    return {"bus.requests": "request", "bus.events": "event", "bus.jobs": "job"}.get(
+        exchange, "retry copy"
+    )
 
 
 def shown(message: AbstractIncomingMessage) -> dict[str, Any]:
@@ -150,7 +168,11 @@ def shown(message: AbstractIncomingMessage) -> dict[str, Any]:
         "exchange": message.exchange,
         "routing_key": message.routing_key,
         "properties": {name: value for name, value in properties.items() if value is not None},
-        "headers": {name: HERE.get(name, value) for name, value in sorted(message.headers.items()) if not name.startswith("x-")},
+        "headers": {
+            name: HERE.get(name, value)
+            for name, value in sorted(message.headers.items())
+            if not name.startswith("x-")
+        },
         "body": json.loads(message.body),
     }
 
@@ -214,7 +236,10 @@ async def heard(queue: AbstractQueue) -> dict[str, dict[str, Any]]:
 
 async def main() -> None:
     """Exchange the messages and print the page."""
-    library, reader = (Bus(name, settings=load_settings(auth="off"), clock=lambda: NOW) for name in ("library", "reader"))
+    library, reader = (
+        Bus(name, settings=load_settings(auth="off"), clock=lambda: NOW)
+        for name in ("library", "reader")
+    )
     async with library, library.serving(router), reader, listening(reader.instance) as queue:
         await talk(reader)
         messages = await heard(queue)
@@ -230,7 +255,15 @@ async def main() -> None:
             returned=BookReturned(title="Emma"),
             now=NOW,
         )
-    print("\n\n".join([SIGNED, *(block(*each, "###") for each in key_blocks()), *(signed_block(*each) for each in signed)]))
+    print(
+        "\n\n".join(
+            [
+                SIGNED,
+                *(block(*each, "###") for each in key_blocks()),
+                *(signed_block(*each) for each in signed),
+            ]
+        )
+    )
 
 
 def block(title: str, value: Any, level: str = "##") -> str:

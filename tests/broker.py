@@ -68,7 +68,9 @@ async def queues_to_disk(node: PrivateNode) -> None:
 
 async def set_watermark(node: PrivateNode, memory: str) -> None:
     """How much memory it may use before it raises its alarm: `1GB`, or `1` for an alarm now."""
-    await evaluate(node, f'vm_memory_monitor:set_vm_memory_high_watermark({{absolute, "{memory}"}}).')
+    await evaluate(
+        node, f'vm_memory_monitor:set_vm_memory_high_watermark({{absolute, "{memory}"}}).'
+    )
 
 
 async def evaluate(node: PrivateNode, expression: str) -> str:

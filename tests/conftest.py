@@ -49,8 +49,19 @@ def pytest_collection_finish() -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The ledger of `tests/chaos`, where its campaigns ran; here, because under xdist only this conftest sees all of them."""
-    reports = [report for reports in terminalreporter.stats.values() for report in reports if isinstance(report, pytest.TestReport)]
-    rows = [value for report in reports if report.when == "call" for name, value in report.user_properties if name == PROPERTY]
+    reports = [
+        report
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport)
+    ]
+    rows = [
+        value
+        for report in reports
+        if report.when == "call"
+        for name, value in report.user_properties
+        if name == PROPERTY
+    ]
     if rows:
         terminalreporter.section("the ledger", sep="-")
         for line in table(cast("list[Row]", rows)):

@@ -13,6 +13,8 @@ def isolate(environment: MutableMapping[str, str]) -> None:
 
     Most tests are not about who sent a message. Those in tests/security are, and say so in their settings.
     """
-    for name in [each for each in environment if each.startswith("BUS_") and not each.startswith(OWN)]:
+    for name in [
+        each for each in environment if each.startswith("BUS_") and not each.startswith(OWN)
+    ]:
         del environment[name]
     environment["BUS_AUTH"] = "off"

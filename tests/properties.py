@@ -5,5 +5,7 @@ import hypothesis
 
 def as_here() -> None:
     """How long an example takes is the machine's affair, not the code's: on a crowded one Hypothesis' own 200 ms are soon over."""
-    hypothesis.settings.register_profile("trunkline", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+    hypothesis.settings.register_profile(
+        "trunkline", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
     hypothesis.settings.load_profile("trunkline")

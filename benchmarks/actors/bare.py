@@ -9,7 +9,18 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 from pamqp.common import FieldTable
 
-from benchmarks.actors.stage import REPLY_TIMEOUT, URL, Gathering, Order, Result, WrongReply, closed_loop, obey, open_loop, published
+from benchmarks.actors.stage import (
+    REPLY_TIMEOUT,
+    URL,
+    Gathering,
+    Order,
+    Result,
+    WrongReply,
+    closed_loop,
+    obey,
+    open_loop,
+    published,
+)
 from benchmarks.payload import Payload, fields, numbers
 
 PREFETCH = 200
@@ -36,7 +47,11 @@ async def serve() -> None:
 
     async def handle(message: AbstractIncomingMessage) -> None:
         asked = Payload.model_validate_json(message.body)
-        reply = aio_pika.Message(asked.model_dump_json().encode(), correlation_id=message.correlation_id, content_type="application/json")
+        reply = aio_pika.Message(
+            asked.model_dump_json().encode(),
+            correlation_id=message.correlation_id,
+            content_type="application/json",
+        )
         await channel.default_exchange.publish(reply, message.reply_to or "", mandatory=False)
         await message.ack()
 
@@ -67,7 +82,9 @@ async def ask() -> None:
         number, correlation_id = next(sequence), str(next(ids))
         waiting[correlation_id] = future = loop.create_future()
         body = Payload.model_validate(fields(number)).model_dump_json().encode()
-        message = aio_pika.Message(body, correlation_id=correlation_id, reply_to=REPLY_TO, content_type="application/json")
+        message = aio_pika.Message(
+            body, correlation_id=correlation_id, reply_to=REPLY_TO, content_type="application/json"
+        )
         await channel.default_exchange.publish(message, queue, mandatory=False)
         async with asyncio.timeout(REPLY_TIMEOUT):
             reply = await future
@@ -78,7 +95,9 @@ async def ask() -> None:
         await call(NAPS)
 
     await obey(
-        rpc=lambda order: closed_loop(call, order), paced=lambda order: open_loop(call, order), nap=lambda order: closed_loop(nap, order)
+        rpc=lambda order: closed_loop(call, order),
+        paced=lambda order: open_loop(call, order),
+        nap=lambda order: closed_loop(nap, order),
     )
 
 
@@ -91,7 +110,9 @@ async def publish() -> None:
 
     def message(number: int) -> aio_pika.Message:
         body = Payload.model_validate(fields(number)).model_dump_json().encode()
-        return aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT, content_type="application/json")
+        return aio_pika.Message(
+            body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT, content_type="application/json"
+        )
 
     async def one(number: int) -> None:
         await channel.default_exchange.publish(message(number), FLOW)
@@ -99,14 +120,19 @@ async def publish() -> None:
     async def many(number: int) -> None:
         await fanout.publish(message(number), "")
 
-    await obey(publish=lambda order: published(one, sequence, order), fanout=lambda order: published(many, sequence, order))
+    await obey(
+        publish=lambda order: published(one, sequence, order),
+        fanout=lambda order: published(many, sequence, order),
+    )
 
 
 async def consume(name: str = FLOW) -> None:
     """Validate and ack the messages in the queue, on each order."""
     channel = await opened(confirms=False)
     mine = name == FLOW
-    queue: AbstractQueue = await channel.declare_queue(name, durable=True, arguments=QUORUM if mine else None, passive=not mine)
+    queue: AbstractQueue = await channel.declare_queue(
+        name, durable=True, arguments=QUORUM if mine else None, passive=not mine
+    )
     gathering = Gathering()
 
     async def handle(message: AbstractIncomingMessage) -> None:
@@ -152,4 +178,6 @@ if __name__ == "__main__":
         case ["consume", queue]:
             asyncio.run(consume(queue))
         case [role]:
-            asyncio.run({"serve": serve, "ask": ask, "publish": publish, "consume": consume}[role]())
+            asyncio.run(
+                {"serve": serve, "ask": ask, "publish": publish, "consume": consume}[role]()
+            )

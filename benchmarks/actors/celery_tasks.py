@@ -53,7 +53,18 @@ def serve() -> None:
     """Run a worker without the features that only several workers need."""
     worker_ready.connect(lambda **_: say({"ready": True}), weak=False)
     pool = ["--pool", POOL, "--concurrency", "2" if POOL == "prefork" else "1"]
-    app.worker_main(["--quiet", "worker", "--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat", *pool])
+    app.worker_main(
+        [
+            "--quiet",
+            "worker",
+            "--loglevel",
+            "WARNING",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+            *pool,
+        ]
+    )
 
 
 if __name__ == "__main__":

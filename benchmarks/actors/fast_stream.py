@@ -5,9 +5,26 @@ import sys
 from contextlib import AsyncExitStack
 
 from faststream import AckPolicy
-from faststream.rabbit import Channel, ExchangeType, QueueType, RabbitBroker, RabbitExchange, RabbitQueue
+from faststream.rabbit import (
+    Channel,
+    ExchangeType,
+    QueueType,
+    RabbitBroker,
+    RabbitExchange,
+    RabbitQueue,
+)
 
-from benchmarks.actors.stage import REPLY_TIMEOUT, URL, Gathering, Order, Result, WrongReply, closed_loop, obey, published
+from benchmarks.actors.stage import (
+    REPLY_TIMEOUT,
+    URL,
+    Gathering,
+    Order,
+    Result,
+    WrongReply,
+    closed_loop,
+    obey,
+    published,
+)
 from benchmarks.payload import Payload, fields, numbers
 
 PREFETCH = 200
@@ -17,7 +34,11 @@ FANOUT = RabbitExchange("faststream.fanout", type=ExchangeType.FANOUT)
 
 def broker(*, confirms: bool) -> RabbitBroker:
     """Return a broker with one connection and one channel."""
-    return RabbitBroker(URL, default_channel=Channel(prefetch_count=PREFETCH, publisher_confirms=confirms), logger=None)
+    return RabbitBroker(
+        URL,
+        default_channel=Channel(prefetch_count=PREFETCH, publisher_confirms=confirms),
+        logger=None,
+    )
 
 
 async def serve() -> None:
@@ -59,9 +80,14 @@ async def publish() -> None:
             await sender.publish(Payload.model_validate(fields(number)), FLOW, persist=True)
 
         async def many(number: int) -> None:
-            await sender.publish(Payload.model_validate(fields(number)), exchange=FANOUT, persist=True)
+            await sender.publish(
+                Payload.model_validate(fields(number)), exchange=FANOUT, persist=True
+            )
 
-        await obey(publish=lambda order: published(one, sequence, order), fanout=lambda order: published(many, sequence, order))
+        await obey(
+            publish=lambda order: published(one, sequence, order),
+            fanout=lambda order: published(many, sequence, order),
+        )
 
 
 async def consume(name: str | None = None) -> None:
@@ -94,9 +120,13 @@ async def subscribe(subscribers: int) -> None:
     gathering = Gathering()
     receiver = broker(confirms=False)
     for number in range(subscribers):
-        queue = RabbitQueue(f"faststream.fanout.{number}", durable=True, queue_type=QueueType.QUORUM)
+        queue = RabbitQueue(
+            f"faststream.fanout.{number}", durable=True, queue_type=QueueType.QUORUM
+        )
 
-        @receiver.subscriber(queue, FANOUT, channel=Channel(prefetch_count=PREFETCH), ack_policy=AckPolicy.ACK)
+        @receiver.subscriber(
+            queue, FANOUT, channel=Channel(prefetch_count=PREFETCH), ack_policy=AckPolicy.ACK
+        )
         async def handle(event: Payload) -> None:
             gathering.saw(event.number)
 
@@ -113,4 +143,6 @@ if __name__ == "__main__":
         case ["consume", queue]:
             asyncio.run(consume(queue))
         case [role]:
-            asyncio.run({"serve": serve, "ask": ask, "publish": publish, "consume": consume}[role]())
+            asyncio.run(
+                {"serve": serve, "ask": ask, "publish": publish, "consume": consume}[role]()
+            )

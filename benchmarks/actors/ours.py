@@ -5,7 +5,16 @@ import os
 import sys
 from importlib import import_module
 
-from benchmarks.actors.stage import Gathering, Order, Result, WrongReply, closed_loop, obey, open_loop, published
+from benchmarks.actors.stage import (
+    Gathering,
+    Order,
+    Result,
+    WrongReply,
+    closed_loop,
+    obey,
+    open_loop,
+    published,
+)
 from benchmarks.payload import fields, numbers
 from bus import Bus, Event, Job, Message, Request, Router, contract
 from bus.operations.logging import configure_logging
@@ -83,7 +92,11 @@ def bus_of(service: str) -> Bus:
         return Bus(service)
     settings, faststream = load_settings(), import_module("bus.integrations.faststream")
     broker = faststream.broker_of_its_own(settings, name=service)
-    return Bus(service, settings=settings, transport=faststream.FastStreamTransport(broker, settings=settings, name=service))
+    return Bus(
+        service,
+        settings=settings,
+        transport=faststream.FastStreamTransport(broker, settings=settings, name=service),
+    )
 
 
 async def serve() -> None:
@@ -93,14 +106,22 @@ async def serve() -> None:
     @router.request(Echo, concurrency=CONCURRENCY)
     async def echo(request: Echo) -> Echoed:
         return Echoed(
-            number=request.number, audio_url=request.audio_url, language=request.language, seconds=request.seconds, text=request.text
+            number=request.number,
+            audio_url=request.audio_url,
+            language=request.language,
+            seconds=request.seconds,
+            text=request.text,
         )
 
     @router.request(Nap, concurrency=4)
     async def nap(request: Nap) -> Echoed:
         await asyncio.sleep(NAP)
         return Echoed(
-            number=request.number, audio_url=request.audio_url, language=request.language, seconds=request.seconds, text=request.text
+            number=request.number,
+            audio_url=request.audio_url,
+            language=request.language,
+            seconds=request.seconds,
+            text=request.text,
         )
 
     async with bus_of(SERVICE) as bus, bus.serving(router):
@@ -142,7 +163,10 @@ async def publish() -> None:
         async def job(number: int) -> None:
             await bus.submit(Work.model_validate(fields(number)))
 
-        await obey(publish=lambda order: published(event, sequence, order), submit=lambda order: published(job, sequence, order))
+        await obey(
+            publish=lambda order: published(event, sequence, order),
+            submit=lambda order: published(job, sequence, order),
+        )
 
 
 async def consume() -> None:

@@ -111,7 +111,14 @@ class Window:
     def result(self, count: int, **more: object) -> Result:
         """Return the result for the driver."""
         used = [after - before for before, after in zip(self.before, self.after, strict=True)]
-        return {"count": count, "seconds": self.ended - self.began, "began": self.began, "ended": self.ended, "cpu": used, **more}
+        return {
+            "count": count,
+            "seconds": self.ended - self.began,
+            "began": self.began,
+            "ended": self.ended,
+            "cpu": used,
+            **more,
+        }
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
@@ -123,7 +130,11 @@ def summary(latencies: list[float]) -> Result:
     """Return percentiles in milliseconds."""
     ordered = sorted(latencies)
     shares = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
-    return {name: percentile(ordered, share) * 1e3 for name, share in shares.items()} if ordered else {}
+    return (
+        {name: percentile(ordered, share) * 1e3 for name, share in shares.items()}
+        if ordered
+        else {}
+    )
 
 
 async def closed_loop(call: Call, order: Order) -> Result:
@@ -165,7 +176,9 @@ class Paced:
         while sent < self.total and not self.done.done():
             upto = min(self.total, int((time.perf_counter() - start) * self.rate) + 1)
             if upto > sent:
-                self.loop.call_soon_threadsafe(self.fire, [start + number / self.rate for number in range(sent, upto)])
+                self.loop.call_soon_threadsafe(
+                    self.fire, [start + number / self.rate for number in range(sent, upto)]
+                )
                 sent = upto
             time.sleep(max(0.0, start + sent / self.rate - time.perf_counter()))
 
@@ -204,7 +217,9 @@ async def open_loop(call: Call, order: Order) -> Result:
     return window.result(paced.total, **summary(paced.latencies))
 
 
-async def published(send: Callable[[int], Awaitable[object]], numbers: Iterator[int], order: Order) -> Result:
+async def published(
+    send: Callable[[int], Awaitable[object]], numbers: Iterator[int], order: Order
+) -> Result:
     """Run `in_flight` senders, which await their confirms, for `seconds` or until `count` are sent.
 
     `sum` in the result is the sum of the numbers sent.
@@ -325,7 +340,9 @@ def say(result: Mapping[str, object]) -> None:
 async def obey(**verbs: Verb) -> None:
     """Execute the driver's orders until it closes standard input."""
     lines = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(lines), sys.stdin
+    )
     say({"ready": True})
     while line := (await lines.readline()).decode():
         order = Order.parse(line)

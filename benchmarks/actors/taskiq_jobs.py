@@ -14,7 +14,9 @@ PREFETCH = 200
 
 def prepared() -> tuple[AioPikaBroker, Gathering]:
     """Return a broker with one quorum queue and one task, which takes the model."""
-    broker = AioPikaBroker(URL, qos=PREFETCH, task_queues=[Queue(name="taskiq.flow", type=QueueType.QUORUM)])
+    broker = AioPikaBroker(
+        URL, qos=PREFETCH, task_queues=[Queue(name="taskiq.flow", type=QueueType.QUORUM)]
+    )
     gathering = Gathering()
 
     @broker.task(task_name="work")
@@ -42,7 +44,9 @@ async def publish() -> None:
 async def work() -> None:
     """Handle jobs continuously."""
     broker, gathering = prepared()
-    worker = asyncio.create_task(run_receiver_task(broker, run_startup=True, max_async_tasks=PREFETCH, max_prefetch=PREFETCH))
+    worker = asyncio.create_task(
+        run_receiver_task(broker, run_startup=True, max_async_tasks=PREFETCH, max_prefetch=PREFETCH)
+    )
     await gathering.obey()
     worker.cancel()
 

@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # What they log about a connection that fails is in the error that we show.
         logging.getLogger(library).addHandler(logging.NullHandler())
     try:
-        with staying() if arguments is None else nullcontext():  # where they are given, the process is not ours
+        with (
+            staying() if arguments is None else nullcontext()
+        ):  # where they are given, the process is not ours
             app = build(completed_line(os.environ) or rest, Reporter(debug=debug))
         app(rest, prog_name=PROGRAM)
     except KeyboardInterrupt:  # while a command was being loaded
@@ -86,13 +88,20 @@ def build(arguments: Sequence[str], reporter: Reporter) -> typer.Typer:
     named = next((each for each in arguments if not each.startswith("-")), None)
     for name, summary in COMMANDS.items():
         if name == named:
-            attach(app, name, importlib.import_module(f"bus.cli.{name.replace('-', '_')}").command, reporter)
+            attach(
+                app,
+                name,
+                importlib.import_module(f"bus.cli.{name.replace('-', '_')}").command,
+                reporter,
+            )
         else:
             app.command(name, help=summary)(unloaded)
     return app
 
 
-def attach(app: typer.Typer, name: str, command: typer.Typer | Callable[..., Any], reporter: Reporter) -> None:
+def attach(
+    app: typer.Typer, name: str, command: typer.Typer | Callable[..., Any], reporter: Reporter
+) -> None:
     """Add a command, or a group of them, with its failures reported."""
     if not isinstance(command, typer.Typer):
         app.command(name, help=flowing(command))(reporter(command))
@@ -124,7 +133,13 @@ def told_version(wanted: bool) -> None:
 
 def global_options(
     debug: bool = typer.Option(False, DEBUG, help="Show where an error came from."),  # noqa: FBT003  read by main
-    version: bool = typer.Option(False, "--version", is_eager=True, callback=told_version, help="Print the version."),  # noqa: FBT003  as above
+    version: bool = typer.Option(
+        False,  # noqa: FBT003 - as above
+        "--version",
+        is_eager=True,
+        callback=told_version,
+        help="Print the version.",
+    ),
 ) -> None:
     """Requests, events and jobs between Python services on RabbitMQ."""
 

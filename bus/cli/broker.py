@@ -23,7 +23,12 @@ POLL_INTERVAL_SECONDS = 0.5  # seconds between two looks at whether the broker s
 
 def command(
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print where it is and who may come in on one line, for programs.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print where it is and who may come in on one line, for programs."
+        ),
+    ] = False,
 ) -> None:
     """Start a private RabbitMQ with its management UI, until Ctrl-C.
 
@@ -35,7 +40,10 @@ def command(
     if choice.kind == "named":
         if as_json:
             print_json(where(choice, broker_for(choice)), compact=True)
-        console.print(f"{broker_for(choice).describe()}: nothing is started. Unset BUS_URL to start a private one.", soft_wrap=True)
+        console.print(
+            f"{broker_for(choice).describe()}: nothing is started. Unset BUS_URL to start a private one.",
+            soft_wrap=True,
+        )
         return
     asyncio.run(serve(choice, console, as_json=as_json))
 
@@ -56,7 +64,9 @@ async def serve(choice: BrokerChoice, console: Console, *, as_json: bool) -> Non
 
 
 @contextlib.asynccontextmanager
-async def started(choice: BrokerChoice, console: Console, stop: asyncio.Event) -> AsyncIterator[Broker | None]:
+async def started(
+    choice: BrokerChoice, console: Console, stop: asyncio.Event
+) -> AsyncIterator[Broker | None]:
     """The chosen broker while it runs, ended afterwards; None where `stop` came first."""
     broker = broker_for(choice)
     starting, stopping = asyncio.ensure_future(broker.start()), asyncio.ensure_future(stop.wait())

@@ -17,14 +17,26 @@ __all__ = ["command"]
 
 
 def command(
-    type_: Annotated[str, typer.Argument(metavar="TYPE", help="Such as transcription.get.v1.", autocompletion=completed_types("request"))],
+    type_: Annotated[
+        str,
+        typer.Argument(
+            metavar="TYPE",
+            help="Such as transcription.get.v1.",
+            autocompletion=completed_types("request"),
+        ),
+    ],
     payload: Payload = None,
     *,
     file: File = None,
     contracts: Contracts = None,
     as_service: AsService = CLI,
     timeout: Annotated[
-        float | None, typer.Option(min=0.001, metavar="SECONDS", help="To wait for the answer; without it BUS_REQUEST_TIMEOUT.")
+        float | None,
+        typer.Option(
+            min=0.001,
+            metavar="SECONDS",
+            help="To wait for the answer; without it BUS_REQUEST_TIMEOUT.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -40,7 +52,9 @@ def command(
     print_json(json.loads(encode(answer, contract.reply)), compact=as_json)
 
 
-async def ask(service: str, request: Request[Message | None], timeout: float | None) -> Message | None:
+async def ask(
+    service: str, request: Request[Message | None], timeout: float | None
+) -> Message | None:
     """Connect, ask, and go."""
     async with Bus(service) as bus:
         return await bus.request(request, timeout=timeout)

@@ -23,7 +23,9 @@ __all__ = ["command"]
 BELOW = (0, 0, 0, 2)
 """Where what belongs to the line above begins."""
 
-command = typer.Typer(help="List the contracts that are known here, or show one.", invoke_without_command=True)
+command = typer.Typer(
+    help="List the contracts that are known here, or show one.", invoke_without_command=True
+)
 
 
 @command.callback()
@@ -45,24 +47,38 @@ def listed(context: typer.Context, *, contracts: Contracts = None, as_json: AsJs
 @command.command()
 def show(
     context: typer.Context,
-    type_: Annotated[str, typer.Argument(metavar="TYPE", help="Such as transcription.get.v1.", autocompletion=completed_types())],
+    type_: Annotated[
+        str,
+        typer.Argument(
+            metavar="TYPE", help="Such as transcription.get.v1.", autocompletion=completed_types()
+        ),
+    ],
     *,
     contracts: Contracts = None,
-    sample: Annotated[bool, typer.Option("--sample", help="Print a sample payload alone, to be filled in.")] = False,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the payload's JSON schema alone.")] = False,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Print a sample payload alone, to be filled in.")
+    ] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the payload's JSON schema alone.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show one contract: its fields, a sample payload, and how it is sent."""
     contract = contract_named(type_, contracts or context.obj or [])
     described = schema_of(contract.model)
     if described is None:
-        raise FailedPrecondition(f"{contract.type} has a field that JSON schema has no words for; see {place(contract)}")
+        raise FailedPrecondition(
+            f"{contract.type} has a field that JSON schema has no words for; see {place(contract)}"
+        )
     if schema:
         print_json(described, compact=as_json)
     elif sample:
         print_json(fitting_sample(contract, described), compact=as_json)
     elif as_json:
-        print_json({**as_value(contract), "sample": sample_of(described), "schema": described}, compact=True)
+        print_json(
+            {**as_value(contract), "sample": sample_of(described), "schema": described},
+            compact=True,
+        )
     else:
         show_one(contract, described, table_console())
 
@@ -98,7 +114,16 @@ def place(contract: Contract) -> str:
 
 def show_all(known: Known, console: Console) -> None:
     """A table: type, kind, what comes back, the right that it needs, fields. On a narrow screen all that stands below the type."""
-    table = Table("type", "kind", "reply", "permission", "fields", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(
+        "type",
+        "kind",
+        "reply",
+        "permission",
+        "fields",
+        box=None,
+        padding=(0, 2, 0, 0),
+        header_style="bold",
+    )
     for column in table.columns[:-1]:
         column.no_wrap = True
     for each in known.contracts:
@@ -107,14 +132,26 @@ def show_all(known: Known, console: Console) -> None:
         console.print(table)
     else:
         narrow(known.contracts, console)
-    console.print(f"\n{known.looked_at()}; a field with ? may be left out; a permission - is the name", style="dim", highlight=False)
+    console.print(
+        f"\n{known.looked_at()}; a field with ? may be left out; a permission - is the name",
+        style="dim",
+        highlight=False,
+    )
 
 
 def row(contract: Contract) -> tuple[str, str, str, str, str]:
     """One contract."""
-    fields = ", ".join(f"{field.name}{'' if field.required else '?'}" for field in fields_of(contract.model))
+    fields = ", ".join(
+        f"{field.name}{'' if field.required else '?'}" for field in fields_of(contract.model)
+    )
     reply = contract.reply.__name__ if contract.reply else "-"
-    return contract.type, contract.kind, reply, "-" if contract.permission == contract.name else contract.permission, fields or "-"
+    return (
+        contract.type,
+        contract.kind,
+        reply,
+        "-" if contract.permission == contract.name else contract.permission,
+        fields or "-",
+    )
 
 
 def narrow(contracts: Iterable[Contract], console: Console) -> None:
@@ -129,7 +166,9 @@ def narrow(contracts: Iterable[Contract], console: Console) -> None:
 
 def show_one(contract: Contract, schema: dict[str, Any], console: Console) -> None:
     """All of one contract that a caller needs."""
-    console.print(f"[bold]{contract.type}[/], {contract.kind} of {contract.service}", highlight=False)
+    console.print(
+        f"[bold]{contract.type}[/], {contract.kind} of {contract.service}", highlight=False
+    )
     console.print(place(contract), style="dim", highlight=False)
     if contract.model.__doc__:  # its own: that of its kind is about the bus
         console.print(inspect.cleandoc(contract.model.__doc__), markup=False, highlight=False)
@@ -137,7 +176,9 @@ def show_one(contract: Contract, schema: dict[str, Any], console: Console) -> No
     table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
     table.add_column(no_wrap=True)
     for each in fields_of(contract.model):
-        table.add_row(f"{each.name}{'' if each.required else '?'}", each.type, each.description or "")
+        table.add_row(
+            f"{each.name}{'' if each.required else '?'}", each.type, each.description or ""
+        )
     console.print(table)
     for name, value in facts(contract):
         console.print(f"  {name}: {value}", markup=False, highlight=False)
@@ -151,7 +192,12 @@ def facts(contract: Contract) -> list[tuple[str, str]]:
     if contract.kind != "event":
         answer = contract.reply
         fields = f" ({', '.join(each.name for each in fields_of(answer))})" if answer else ""
-        found.append(("answers" if contract.kind == "request" else "its result", f"{answer.__name__ if answer else 'nothing'}{fields}"))
+        found.append(
+            (
+                "answers" if contract.kind == "request" else "its result",
+                f"{answer.__name__ if answer else 'nothing'}{fields}",
+            )
+        )
     found.append(("needs the right", contract.permission))
     if contract.idempotent:
         found.append(("idempotent", "it may be sent again blindly"))

@@ -24,7 +24,16 @@ from bus.transports.rabbitmq.handshake import BrokerInfo, probe
 __all__ = ["command"]
 
 CORE = (
-    *("trunkline", "aio-pika", "aiormq", "msgspec", "pydantic", "pydantic-settings", "pyjwt", "pynacl"),
+    *(
+        "trunkline",
+        "aio-pika",
+        "aiormq",
+        "msgspec",
+        "pydantic",
+        "pydantic-settings",
+        "pyjwt",
+        "pynacl",
+    ),
     *("structlog", "tenacity", "typer", "rich"),
 )
 EXTRAS = {
@@ -75,7 +84,12 @@ class Report:
 def command(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="On one line, for programs.")] = False,
-    start: Annotated[bool, typer.Option("--start", help="Start the broker that would be started, and connect to it (about 5 s).")] = False,
+    start: Annotated[
+        bool,
+        typer.Option(
+            "--start", help="Start the broker that would be started, and connect to it (about 5 s)."
+        ),
+    ] = False,
 ) -> None:
     """Show what is installed, which broker would be used and why, and whether it answers.
 
@@ -93,14 +107,20 @@ def command(
 
 async def examine(environment: Mapping[str, str], *, start: bool) -> Report:
     """Look at everything; what is wrong is in the report, never raised."""
-    report = Report(packages=installed(CORE), extras={name: installed(parts) for name, parts in EXTRAS.items()})
+    report = Report(
+        packages=installed(CORE), extras={name: installed(parts) for name, parts in EXTRAS.items()}
+    )
     if installation := find_installation(environment):
         report.rabbitmq = {"server": str(installation.server), **versions(installation)}
     report.container_engine = await asyncio.to_thread(engine_answers, environment)
     settings: Settings | None = None
     try:
         settings = load_settings()
-        report.missing = [f"BUS_{name.upper()}" for name in NEEDED[settings.auth] if getattr(settings, name) is None]
+        report.missing = [
+            f"BUS_{name.upper()}"
+            for name in NEEDED[settings.auth]
+            if getattr(settings, name) is None
+        ]
         report.security = SECURITY[settings.auth]
     except BusError as error:
         report.settings = "wrong"
@@ -114,11 +134,15 @@ async def examine(environment: Mapping[str, str], *, start: bool) -> Report:
     return report
 
 
-async def connect(choice: BrokerChoice, settings: Settings | None, report: Report, *, start: bool) -> None:
+async def connect(
+    choice: BrokerChoice, settings: Settings | None, report: Report, *, start: bool
+) -> None:
     """Talk to the broker that is named, or to one that was started for this."""
     broker = broker_for(choice)
     if choice.kind == "named":
-        report.server = await server(settings.address if settings else broker.url)  # with the authorities, and a password's file
+        report.server = await server(
+            settings.address if settings else broker.url
+        )  # with the authorities, and a password's file
     elif start:
         try:
             await broker.start()
@@ -156,13 +180,21 @@ def show(report: Report, console: Console) -> None:
         console.print("problem:", style="bold red", end=" ")
         console.print(problem, markup=False, highlight=False, soft_wrap=True)
     if not report.problems:
-        said = ("well, but no service starts without its keys", "yellow") if report.missing else ("all is well", "green")
+        said = (
+            ("well, but no service starts without its keys", "yellow")
+            if report.missing
+            else ("all is well", "green")
+        )
         console.print(said[0], style=said[1])
 
 
 def security(report: Report) -> str:
     """Who believes whom, and what a service needs for it."""
-    missing = f"; not set: {', '.join(report.missing)} (`bus keys new SERVICE` says what to set)" if report.missing else ""
+    missing = (
+        f"; not set: {', '.join(report.missing)} (`bus keys new SERVICE` says what to set)"
+        if report.missing
+        else ""
+    )
     return f"{report.security or 'not known'}{missing}"
 
 
@@ -172,9 +204,17 @@ def rows(report: Report) -> Iterable[tuple[str, str]]:
     yield "packages", together(report.packages)
     for name, parts in report.extras.items():
         missing = [part for part, found in parts.items() if not found]
-        yield f"extra {name}", f"no: pip install 'trunkline\\[{name}]'" if missing else together(parts)
+        yield (
+            f"extra {name}",
+            f"no: pip install 'trunkline\\[{name}]'" if missing else together(parts),
+        )
     rabbitmq = report.rabbitmq
-    yield "rabbitmq-server", f"{rabbitmq['rabbitmq']} on Erlang {rabbitmq['erlang']}, {rabbitmq['server']}" if rabbitmq else "no"
+    yield (
+        "rabbitmq-server",
+        f"{rabbitmq['rabbitmq']} on Erlang {rabbitmq['erlang']}, {rabbitmq['server']}"
+        if rabbitmq
+        else "no",
+    )
     yield "container engine", "answers" if report.container_engine else "no"
     yield "settings", report.settings
     yield "security", security(report)
@@ -186,7 +226,11 @@ def connection(report: Report) -> str:
     """Whether the broker answers, in a few words."""
     if report.server:
         return f"{report.server['product']} {report.server['version']} ({report.server['platform']}), {report.server['cluster']}"
-    return "failed" if report.problems else "not tried: it is started when it is needed (--start tries)"
+    return (
+        "failed"
+        if report.problems
+        else "not tried: it is started when it is needed (--start tries)"
+    )
 
 
 def together(parts: Mapping[str, str | None]) -> str:

@@ -57,7 +57,9 @@ MEANINGS: dict[int, str] = {
 
 def exit_code(error: BaseException) -> int:
     """The code of the error's nearest class in the table; 70 for what is not in it."""
-    return next((EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), os.EX_SOFTWARE)
+    return next(
+        (EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), os.EX_SOFTWARE
+    )
 
 
 class Reporter:
@@ -88,7 +90,12 @@ class Reporter:
         self._console.print("error:", style="bold red", end=" ")
         self._console.print(harmless(told(error)), markup=False, highlight=False, soft_wrap=True)
         if self._debug:
-            self._console.print("".join(traceback.format_exception(error)), markup=False, highlight=False, soft_wrap=True)
+            self._console.print(
+                "".join(traceback.format_exception(error)),
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
 
 
 def told(error: Exception) -> str:

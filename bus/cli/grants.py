@@ -17,7 +17,9 @@ from bus.security.grants_file import load_grants
 
 __all__ = ["command"]
 
-command = typer.Typer(no_args_is_help=True, help="Check a file of grants, and show who may do what.")
+command = typer.Typer(
+    no_args_is_help=True, help="Check a file of grants, and show who may do what."
+)
 
 
 @command.callback()
@@ -31,7 +33,12 @@ def group() -> None:
 
 @command.command()
 def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", envvar="BUS_GRANTS", show_default=False, help="Such as grants.toml.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", envvar="BUS_GRANTS", show_default=False, help="Such as grants.toml."
+        ),
+    ],
     *,
     contracts: Contracts = None,
     as_json: Annotated[bool, typer.Option("--json", help="On one line, for programs.")] = False,
@@ -54,16 +61,29 @@ def check(
 
 def types(contracts: Sequence[Contract], verb: Verb, permission: str) -> list[str]:
     """What a granted permission opens: types of requests and jobs, or of events."""
-    return sorted(each.type for each in contracts if each.permission == permission and (each.kind == "event") == (verb != "call"))
+    return sorted(
+        each.type
+        for each in contracts
+        if each.permission == permission and (each.kind == "event") == (verb != "call")
+    )
 
 
 def as_value(grants: Grants, contracts: Sequence[Contract]) -> dict[str, Any]:
     """For programs: by service and verb the permissions, each with the types that it opens; by operator what he may do."""
     services = {
-        service: {verb: {each: types(contracts, verb, each) for each in sorted(getattr(rights, verb))} for verb in VERBS}
+        service: {
+            verb: {each: types(contracts, verb, each) for each in sorted(getattr(rights, verb))}
+            for verb in VERBS
+        }
         for service, rights in sorted(grants.services.items())
     }
-    return {"services": services, "operators": {operator: sorted(operations) for operator, operations in sorted(grants.operators.items())}}
+    return {
+        "services": services,
+        "operators": {
+            operator: sorted(operations)
+            for operator, operations in sorted(grants.operators.items())
+        },
+    }
 
 
 def show(grants: Grants, known: Known, console: Console) -> None:
@@ -71,7 +91,10 @@ def show(grants: Grants, known: Known, console: Console) -> None:
     found = list(rows(grants, known))
     table = tabled(("service", "may", "permission", "which is"), found)
     if not fits(table, console):
-        below = [(service, may, "\n  ".join([permission, *which.splitlines()])) for service, may, permission, which in found]
+        below = [
+            (service, may, "\n  ".join([permission, *which.splitlines()]))
+            for service, may, permission, which in found
+        ]
         table = tabled(("service", "may", "permission, and which it is"), below)
     console.print(table)
     console.print(f"\n{known.looked_at()}", style="dim", highlight=False)

@@ -16,8 +16,12 @@ EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bo
 
 
 def command(
-    live: Annotated[bool, typer.Option("--live", help="Ask only whether its event loop turns.")] = False,
-    timeout: Annotated[float, typer.Option(min=0.1, max=60, metavar="SECONDS", help="To wait for the answer.")] = 3,
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask only whether its event loop turns.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=60, metavar="SECONDS", help="To wait for the answer.")
+    ] = 3,
 ) -> None:
     """Ask a worker of this machine whether it is ready: exit code 0, else 1.
 
@@ -26,7 +30,9 @@ def command(
     """
     settings = load_settings()
     if settings.health_port is None:
-        raise ConfigurationError("BUS_HEALTH_PORT is not set, so `bus run` answers no health probes; set the same port for both")
+        raise ConfigurationError(
+            "BUS_HEALTH_PORT is not set, so `bus run` answers no health probes; set the same port for both"
+        )
     at = EVERYWHERE.get(settings.health_host, settings.health_host), settings.health_port
     path, word = (LIVE, "live") if live else (READY, "ready")
     try:

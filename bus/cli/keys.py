@@ -20,7 +20,10 @@ from bus.security.keys import Key, Role, public_keys, read_jwk
 
 __all__ = ["command"]
 
-command = typer.Typer(no_args_is_help=True, help="Make, rotate and revoke the keys by which services prove who they are.")
+command = typer.Typer(
+    no_args_is_help=True,
+    help="Make, rotate and revoke the keys by which services prove who they are.",
+)
 
 LEAD = 2 * REFRESH_INTERVAL_SECONDS
 """Seconds from a key's publication to its first use: everyone has looked at the set by then, and the service at its own keys."""
@@ -29,7 +32,12 @@ OVERLAP = 300
 
 Directory = Annotated[Path, typer.Option("--directory", metavar="DIR", help="Where the keys are.")]
 AsJson = Annotated[bool, typer.Option("--json", help="On one line, for programs.")]
-Kid = Annotated[str, typer.Argument(metavar="KID", show_default=False, help="A key's id, as `bus keys list` shows it.")]
+Kid = Annotated[
+    str,
+    typer.Argument(
+        metavar="KID", show_default=False, help="A key's id, as `bus keys list` shows it."
+    ),
+]
 HERE = Path("keys")
 
 
@@ -44,12 +52,22 @@ def group() -> None:
 
 @command.command()
 def new(
-    names: Annotated[list[str], typer.Argument(metavar="SERVICE", show_default=False, help="Services, or an operator.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="SERVICE", show_default=False, help="Services, or an operator."),
+    ],
     *,
     directory: Directory = HERE,
-    algorithm: Annotated[Literal["EdDSA", "ES256"], typer.Option("--algorithm", help="Ed25519, or P-256 for those who need it.")] = "EdDSA",
+    algorithm: Annotated[
+        Literal["EdDSA", "ES256"],
+        typer.Option("--algorithm", help="Ed25519, or P-256 for those who need it."),
+    ] = "EdDSA",
     operator: Annotated[
-        bool, typer.Option("--operator", help="An operator's, who sees payloads of dead letters, or gives expired ones more time.")
+        bool,
+        typer.Option(
+            "--operator",
+            help="An operator's, who sees payloads of dead letters, or gives expired ones more time.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -62,10 +80,20 @@ def new(
     for name in owners:
         made = keys.new(name, key_id(name), role=role, algorithm=algorithm)
         if as_json:
-            print_json({"kid": made["kid"], "of": name, "key": str(keys.key_file(name)), "jwks": str(keys.set_file)}, compact=True)
+            print_json(
+                {
+                    "kid": made["kid"],
+                    "of": name,
+                    "key": str(keys.key_file(name)),
+                    "jwks": str(keys.set_file),
+                },
+                compact=True,
+            )
             continue
         say(f"made {made['kid']}")
-        say(f"  {'BUS_OPERATOR_KEY' if operator else 'BUS_KEY'}={keys.key_file(name)}    (keep it secret: {name} alone reads it)")
+        say(
+            f"  {'BUS_OPERATOR_KEY' if operator else 'BUS_KEY'}={keys.key_file(name)}    (keep it secret: {name} alone reads it)"
+        )
     if not as_json:
         say(f"  BUS_JWKS={keys.set_file}    (public: everyone reads it)")
 
@@ -76,7 +104,13 @@ def list_(*, directory: Directory = HERE, as_json: AsJson = False) -> None:
     jwks = KeyDirectory(directory).public()
     now = time.time()
     if as_json:
-        print_json([{**{name: each.get(name) for name in SHOWN}, "state": state(each, now)} for each in jwks], compact=True)
+        print_json(
+            [
+                {**{name: each.get(name) for name in SHOWN}, "state": state(each, now)}
+                for each in jwks
+            ],
+            compact=True,
+        )
         return
     if not jwks:
         say(f"there are no keys in {directory}; `bus keys new SERVICE` makes the first")
@@ -87,7 +121,9 @@ def list_(*, directory: Directory = HERE, as_json: AsJson = False) -> None:
     table.add_column("state", overflow="fold")
     for each in jwks:
         owner = f"{each.get('iss')}{' (operator)' if each.get('role') == 'operator' else ''}"
-        table.add_row(str(each.get("kid")), owner, str(each.get("alg")), f"{state(each, now)}{times(each)}")
+        table.add_row(
+            str(each.get("kid")), owner, str(each.get("alg")), f"{state(each, now)}{times(each)}"
+        )
     table_console().print(table)
 
 
@@ -101,9 +137,20 @@ def rotate(
     directory: Directory = HERE,
     lead: Annotated[
         float | None,
-        typer.Option("--lead", parser=duration, metavar="TIME", show_default="2m", help="From now to the new key's first use: 90s, 15m."),
+        typer.Option(
+            "--lead",
+            parser=duration,
+            metavar="TIME",
+            show_default="2m",
+            help="From now to the new key's first use: 90s, 15m.",
+        ),
     ] = None,
-    now: Annotated[bool, typer.Option("--now", help="Use it at once; what it signs may be refused until everyone has it.")] = False,
+    now: Annotated[
+        bool,
+        typer.Option(
+            "--now", help="Use it at once; what it signs may be refused until everyone has it."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make the next key of a service: published now, used in a while, and the one before retired a little later.
@@ -112,11 +159,23 @@ def rotate(
     signed may still wait in a queue.
     """
     begins = int(time.time() + (0 if now else LEAD if lead is None else lead))
-    made = KeyDirectory(directory).rotate(name, key_id(name), begins=begins, retires=begins + OVERLAP)
+    made = KeyDirectory(directory).rotate(
+        name, key_id(name), begins=begins, retires=begins + OVERLAP
+    )
     if as_json:
-        print_json({"kid": made["kid"], "of": name, "used_from": begins, "before_retired_at": begins + OVERLAP}, compact=True)
+        print_json(
+            {
+                "kid": made["kid"],
+                "of": name,
+                "used_from": begins,
+                "before_retired_at": begins + OVERLAP,
+            },
+            compact=True,
+        )
         return
-    say(f"made {made['kid']}: used from {shown(begins)} on; the key before signs nothing after {shown(begins + OVERLAP)}")
+    say(
+        f"made {made['kid']}: used from {shown(begins)} on; the key before signs nothing after {shown(begins + OVERLAP)}"
+    )
 
 
 @command.command()
@@ -133,7 +192,13 @@ def revoke(
     directory: Directory = HERE,
     since: Annotated[
         int | None,
-        typer.Option("--since", metavar="TIME", parser=moment, show_default=False, help="Since when it may be known to others: 2h (ago)."),
+        typer.Option(
+            "--since",
+            metavar="TIME",
+            parser=moment,
+            show_default=False,
+            help="Since when it may be known to others: 2h (ago).",
+        ),
     ] = None,
 ) -> None:
     """Refuse what a stolen key signed: all of it, or with --since what says that it was signed then or later.
@@ -142,15 +207,25 @@ def revoke(
     whose older messages you want.
     """
     KeyDirectory(directory).update(kid, compromised_since=0 if since is None else since // 1000)
-    say(f"{kid} is revoked; everyone knows in {REFRESH_INTERVAL_SECONDS:.0f} s. Give its service another: bus keys rotate SERVICE --now")
+    say(
+        f"{kid} is revoked; everyone knows in {REFRESH_INTERVAL_SECONDS:.0f} s. Give its service another: bus keys rotate SERVICE --now"
+    )
 
 
 @command.command()
 def ring(
     *,
     directory: Directory = HERE,
-    add: Annotated[bool, typer.Option("--add", help="Make another key, which decrypts and does not encrypt yet.")] = False,
-    use: Annotated[str | None, typer.Option("--use", metavar="KID", show_default=False, help="Let this key encrypt from now on.")] = None,
+    add: Annotated[
+        bool,
+        typer.Option("--add", help="Make another key, which decrypts and does not encrypt yet."),
+    ] = False,
+    use: Annotated[
+        str | None,
+        typer.Option(
+            "--use", metavar="KID", show_default=False, help="Let this key encrypt from now on."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the key that encrypts payloads, or show which there are.
@@ -163,8 +238,13 @@ def ring(
         keys.select_encryption_key(use)
     if add or not keys.encryption_keys():
         keys.add_encryption_key(_new_encryption_key(key_id("ring")))
-        say(f"BUS_ENCRYPTION_KEYS={keys.encryption_keys_file}    (keep it secret: who has it reads what is encrypted)")
-    held = [{"kid": each.get("kid"), "encrypts": not number} for number, each in enumerate(keys.encryption_keys())]
+        say(
+            f"BUS_ENCRYPTION_KEYS={keys.encryption_keys_file}    (keep it secret: who has it reads what is encrypted)"
+        )
+    held = [
+        {"kid": each.get("kid"), "encrypts": not number}
+        for number, each in enumerate(keys.encryption_keys())
+    ]
     if as_json:
         print_json(held, compact=True)
         return
@@ -177,7 +257,9 @@ def _new_encryption_key(kid: str) -> dict[str, str]:
     try:
         made: dict[str, str] = import_module("bus.security.jwe").new_encryption_key(kid)
     except ModuleNotFoundError:
-        raise ConfigurationError("encryption needs joserfc; pip install 'trunkline[encryption]'") from None
+        raise ConfigurationError(
+            "encryption needs joserfc; pip install 'trunkline[encryption]'"
+        ) from None
     return made
 
 
@@ -187,7 +269,9 @@ def jwks(*, directory: Directory = HERE) -> None:
     text = KeyDirectory(directory).set_file
     listed = KeyDirectory(directory).public()
     if not listed:
-        raise ConfigurationError(f"there are no keys in {text}; `bus keys new SERVICE` makes the first")
+        raise ConfigurationError(
+            f"there are no keys in {text}; `bus keys new SERVICE` makes the first"
+        )
     whole = {"keys": listed}
     _, faults = public_keys(as_text(whole))
     if faults:
@@ -223,9 +307,15 @@ def state(jwk: dict[str, Any], now: float) -> str:
 def times(jwk: dict[str, Any]) -> str:
     """What changes what a key is good for, and when."""
     words = {"not_before": "from", "retired_at": "retired", "compromised_since": "compromised"}
-    return "".join(f"; {word} {shown(jwk.get(name))}" for name, word in words.items() if jwk.get(name))
+    return "".join(
+        f"; {word} {shown(jwk.get(name))}" for name, word in words.items() if jwk.get(name)
+    )
 
 
 def shown(moment_: object) -> str:
     """A time of day in UTC, or nothing."""
-    return f"{datetime.fromtimestamp(moment_, UTC):%Y-%m-%d %H:%M:%S}Z" if isinstance(moment_, int | float) and moment_ else ""
+    return (
+        f"{datetime.fromtimestamp(moment_, UTC):%Y-%m-%d %H:%M:%S}Z"
+        if isinstance(moment_, int | float) and moment_
+        else ""
+    )

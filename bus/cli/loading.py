@@ -50,7 +50,9 @@ def known_contracts(chosen: Sequence[str]) -> Known:
         )
     if not named:
         check_is_here(DEFAULT_MODULE)
-    modules = tuple(module for name in named or [DEFAULT_MODULE] for module in imported_with_contents(name))
+    modules = tuple(
+        module for name in named or [DEFAULT_MODULE] for module in imported_with_contents(name)
+    )
     return Known(contracts=tuple(sorted(CATALOG, key=lambda each: each.type)), modules=modules)
 
 
@@ -60,10 +62,18 @@ def contract_named(type_: str, chosen: Sequence[str], *, kind: Kind | None = Non
     found = next((each for each in known.contracts if each.type == type_), None)
     if found is None:
         # What looks like no type may be a payload in the wrong place, which is not shown.
-        shown = f"there is no contract {type_!r}" if PRINTABLE.fullmatch(type_) else "that is no contract's type"
-        raise NotFound(f"{shown}{did_you_mean(type_, [each.type for each in known.contracts])} ({known.looked_at()})")
+        shown = (
+            f"there is no contract {type_!r}"
+            if PRINTABLE.fullmatch(type_)
+            else "that is no contract's type"
+        )
+        raise NotFound(
+            f"{shown}{did_you_mean(type_, [each.type for each in known.contracts])} ({known.looked_at()})"
+        )
     if kind is not None and found.kind != kind:
-        raise ContractError(f"{type_} is {'an event' if found.kind == 'event' else f'a {found.kind}'}: use `bus {COMMANDS[found.kind]}`")
+        raise ContractError(
+            f"{type_} is {'an event' if found.kind == 'event' else f'a {found.kind}'}: use `bus {COMMANDS[found.kind]}`"
+        )
     return found
 
 
@@ -71,7 +81,9 @@ def load_router(target: str) -> Router:
     """The router that `MODULE:ROUTER` names; `ConfigurationError` says what is wrong with it."""
     module, _, name = target.partition(":")
     if not module or not name:
-        raise ConfigurationError(f"{target!r} names no router; write MODULE:ROUTER, for example {module or 'workers.transcription'}:router")
+        raise ConfigurationError(
+            f"{target!r} names no router; write MODULE:ROUTER, for example {module or 'workers.transcription'}:router"
+        )
     importable_here()
     within = vars(import_module_named(module))
     router = within.get(name)
@@ -79,8 +91,12 @@ def load_router(target: str) -> Router:
         return router
     found = "nothing" if router is None else f"a {type(router).__name__}"
     routers = [each for each, value in within.items() if isinstance(value, Router)]
-    meant = did_you_mean(name, routers) or (f"; its routers: {', '.join(routers)}" if routers else "")
-    raise ConfigurationError(f"{module} has {found} by the name {name!r}; it has to be a bus.Router{meant}")
+    meant = did_you_mean(name, routers) or (
+        f"; its routers: {', '.join(routers)}" if routers else ""
+    )
+    raise ConfigurationError(
+        f"{module} has {found} by the name {name!r}; it has to be a bus.Router{meant}"
+    )
 
 
 def importable_here() -> None:
@@ -120,13 +136,21 @@ def import_module_named(name: str) -> object:
             f"there is no module {error.name!r}; run this where {name!r} can be imported{siblings(name, error.name)}"
         ) from error
     except Exception as error:  # whatever a module of somebody's may raise while it is imported
-        raise ConfigurationError(f"{name} cannot be imported ({type(error).__name__}); with `bus --debug` it shows where") from error
+        raise ConfigurationError(
+            f"{name} cannot be imported ({type(error).__name__}); with `bus --debug` it shows where"
+        ) from error
 
 
 def imported_with_contents(name: str) -> list[str]:
     """Import a module, and of a package everything in it; their names."""
     module = import_module_named(name)
-    inner = sorted({f"{name}.{each}" for folder in getattr(module, "__path__", []) for each in modules_in(Path(folder))})
+    inner = sorted(
+        {
+            f"{name}.{each}"
+            for folder in getattr(module, "__path__", [])
+            for each in modules_in(Path(folder))
+        }
+    )
     for each in inner:
         import_module_named(each)
     return inner or [name]
@@ -136,7 +160,11 @@ def modules_in(folder: Path) -> Iterable[str]:
     """Dotted names of the modules below a package's folder. `__main__` is a program and not a module to import."""
     for path in folder.rglob("*.py"):
         parts = path.relative_to(folder).with_suffix("").parts
-        if parts[-1] != "__init__" and parts[-1] != "__main__" and all(part.isidentifier() for part in parts):
+        if (
+            parts[-1] != "__init__"
+            and parts[-1] != "__main__"
+            and all(part.isidentifier() for part in parts)
+        ):
             yield ".".join(parts)
 
 

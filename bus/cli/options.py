@@ -14,7 +14,16 @@ import typer
 from bus.cli.loading import known_contracts
 from bus.contracts.contract import Contract, Kind
 
-__all__ = ["CLI", "AsJson", "AsService", "Contracts", "File", "Payload", "completed_types", "duration"]
+__all__ = [
+    "CLI",
+    "AsJson",
+    "AsService",
+    "Contracts",
+    "File",
+    "Payload",
+    "completed_types",
+    "duration",
+]
 
 CLI = "cli"
 """The service as which the command line asks and submits, where nobody says another."""
@@ -32,25 +41,46 @@ Contracts = Annotated[
 ]
 Payload = Annotated[
     list[str] | None,
-    typer.Argument(metavar="PAYLOAD", show_default=False, help="JSON in single quotes; '-' or nothing takes standard input."),
+    typer.Argument(
+        metavar="PAYLOAD",
+        show_default=False,
+        help="JSON in single quotes; '-' or nothing takes standard input.",
+    ),
 ]
-File = Annotated[Path | None, typer.Option("--file", metavar="PATH", show_default=False, help="Take the payload from a file.")]
+File = Annotated[
+    Path | None,
+    typer.Option(
+        "--file", metavar="PATH", show_default=False, help="Take the payload from a file."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="On one line, for programs.")]
-AsService = Annotated[str, typer.Option("--as", metavar="SERVICE", help="The service that asks; BUS_KEY is its key.")]
+AsService = Annotated[
+    str, typer.Option("--as", metavar="SERVICE", help="The service that asks; BUS_KEY is its key.")
+]
 
 
-def completed_types(kind: Kind | None = None) -> Callable[[typer.Context, str], list[tuple[str, str]]]:
+def completed_types(
+    kind: Kind | None = None,
+) -> Callable[[typer.Context, str], list[tuple[str, str]]]:
     """What completes a contract's type: those of `kind`, or all."""
 
     def completed(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-        return [(each.type, summary(each)) for each in found(context) if kind in {None, each.kind} and each.type.startswith(incomplete)]
+        return [
+            (each.type, summary(each))
+            for each in found(context)
+            if kind in {None, each.kind} and each.type.startswith(incomplete)
+        ]
 
     return completed
 
 
 def found(context: typer.Context) -> tuple[Contract, ...]:
     """The known contracts; none where they cannot be had, since a shell that completes has no place for an error."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(Exception):
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.suppress(Exception),
+    ):
         chosen: Any = context.params.get("contracts") or ()
         return known_contracts(chosen).contracts
     return ()
@@ -82,4 +112,6 @@ def moment(text: str) -> int:
     try:
         return int(datetime.fromisoformat(text).astimezone().timestamp() * 1000)
     except (ValueError, OverflowError, OSError):
-        raise typer.BadParameter(f"{text!r} is no time: write 2026-11-22, 2026-11-22T10:00 or 2h (ago)") from None
+        raise typer.BadParameter(
+            f"{text!r} is no time: write 2026-11-22, 2026-11-22T10:00 or 2h (ago)"
+        ) from None

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.highlighter import JSONHighlighter
 from rich.table import Table
 
-__all__ = ["fits", "harmless", "print_json", "suppress_library_logs", "say", "table_console"]
+__all__ = ["fits", "harmless", "print_json", "say", "suppress_library_logs", "table_console"]
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Controls but tab and newline: what other services sent must not move our reader's cursor."""
@@ -31,7 +31,9 @@ def print_json(value: Any, *, compact: bool) -> None:
     """A value on standard output: on one line for programs, else indented and, on a terminal, coloured."""
     form: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 2}
     text = escaped(json.dumps(value, ensure_ascii=False, **form))
-    Console().print(text if compact else JSONHighlighter()(text), markup=False, highlight=False, soft_wrap=True)
+    Console().print(
+        text if compact else JSONHighlighter()(text), markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def table_console() -> Console:
@@ -41,7 +43,10 @@ def table_console() -> Console:
 
 def fits(table: Table, console: Console) -> bool:
     """Whether no cell of it would be cut, or folded within a word."""
-    return console.measure(table, options=console.options.update(max_width=UNFOLDED)).minimum <= console.width
+    return (
+        console.measure(table, options=console.options.update(max_width=UNFOLDED)).minimum
+        <= console.width
+    )
 
 
 def say(text: str) -> None:

@@ -35,9 +35,13 @@ def message_from(contract: Contract, given: list[str], file: Path | None) -> Mes
 def written(contract: Contract, given: list[str], file: Path | None) -> bytes:
     """The bytes that were given, from the one place that was."""
     if len(given) > 1:
-        raise typer.BadParameter("the payload is one argument: put it in single quotes", param_hint="PAYLOAD")
+        raise typer.BadParameter(
+            "the payload is one argument: put it in single quotes", param_hint="PAYLOAD"
+        )
     if given and file is not None:
-        raise typer.BadParameter("give the payload either as an argument or as a file", param_hint="PAYLOAD")
+        raise typer.BadParameter(
+            "give the payload either as an argument or as a file", param_hint="PAYLOAD"
+        )
     if file is not None and str(file) != STANDARD_INPUT:
         return of_file(file)
     if given and given[0] != STANDARD_INPUT:
@@ -47,7 +51,9 @@ def written(contract: Contract, given: list[str], file: Path | None) -> bytes:
     if text.strip():
         return text
     if asked or any(field.is_required() for field in contract.model.model_fields.values()):
-        raise InvalidArgument(f"no payload: give it as an argument, by --file, or on standard input; {hint(contract)}")
+        raise InvalidArgument(
+            f"no payload: give it as an argument, by --file, or on standard input; {hint(contract)}"
+        )
     return b"{}"
 
 
@@ -82,5 +88,7 @@ def strictness(contract: Contract) -> Literal["forbid"] | None:
     """Refuse a field that the contract does not have, as it would be left out silently; but not where a model asks for more."""
     schema = schema_of(contract.model) or {}
     models = [schema, *schema.get("$defs", {}).values()]
-    open_ended = any(each.get("additionalProperties") is True and "properties" in each for each in models)
+    open_ended = any(
+        each.get("additionalProperties") is True and "properties" in each for each in models
+    )
     return None if open_ended else "forbid"

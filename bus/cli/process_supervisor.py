@@ -43,13 +43,18 @@ async def run_processes(command: Command) -> int:
     with TemporaryDirectory(prefix="bus-health-") as directory:
         sockets = [Path(directory, str(number)) for number in range(1, command.processes + 1)]
         async with serve_probes(command.health, **aggregate(sockets)):
-            return await _run(command, [[*command.arguments, "--health-socket", str(socket)] for socket in sockets])
+            return await _run(
+                command,
+                [[*command.arguments, "--health-socket", str(socket)] for socket in sockets],
+            )
 
 
 async def _run(command: Command, lines: Sequence[list[str]]) -> int:
     watch = _watcher() if command.reload else None
     stop, changed = asyncio.Event(), asyncio.Event()
-    children = [Child(arguments, stop, changed, number) for number, arguments in enumerate(lines, start=1)]
+    children = [
+        Child(arguments, stop, changed, number) for number, arguments in enumerate(lines, start=1)
+    ]
     watching = asyncio.ensure_future(_watch(watch, changed)) if watch else None
     try:
         with _forwarded(stop, children):
@@ -63,7 +68,9 @@ async def _run(command: Command, lines: Sequence[list[str]]) -> int:
 class Child:
     """One worker process."""
 
-    def __init__(self, arguments: list[str], stop: asyncio.Event, changed: asyncio.Event, number: int) -> None:
+    def __init__(
+        self, arguments: list[str], stop: asyncio.Event, changed: asyncio.Event, number: int
+    ) -> None:
         self._arguments = arguments
         self._stop = stop
         self._changed = changed
@@ -85,11 +92,17 @@ class Child:
                 return code
             failures = failures + 1 if failed and not reloading else 0
             if failures >= FAILED_STARTS:
-                print(f"bus run: process {self._number} has not started {failures} times in a row; giving up", file=sys.stderr)  # noqa: T201 - its parent has no log
+                print(  # noqa: T201 - its parent has no log
+                    f"bus run: process {self._number} has not started {failures} times in a row; giving up",
+                    file=sys.stderr,
+                )
                 self._stop.set()
                 return code
             if not reloading:
-                print(f"bus run: process {self._number} ended with {code}; starting it again", file=sys.stderr)  # noqa: T201 - its parent has no log
+                print(  # noqa: T201 - its parent has no log
+                    f"bus run: process {self._number} ended with {code}; starting it again",
+                    file=sys.stderr,
+                )
                 await asyncio.sleep(backoff(failures or 1))
 
     async def _once(self) -> tuple[int, bool, bool]:
@@ -99,10 +112,16 @@ class Child:
         with _notification() as (told, telling):
             # A session of its own: the terminal's Ctrl-C reaches the parent alone, which hands it on once.
             line = [*self._arguments, "--notification-fd", str(telling)]
-            self._process = await asyncio.create_subprocess_exec(*line, start_new_session=True, pass_fds=[telling])
+            self._process = await asyncio.create_subprocess_exec(
+                *line, start_new_session=True, pass_fds=[telling]
+            )
             code, reloading = await self._ended(self._process)
             # One that was ready and then died, perhaps of a message, is started again however soon that was.
-            return code, bool(code) and loop.time() - began < STARTING and not _has_come(told), reloading
+            return (
+                code,
+                bool(code) and loop.time() - began < STARTING and not _has_come(told),
+                reloading,
+            )
 
     async def _ended(self, process: asyncio.subprocess.Process) -> tuple[int, bool]:
         reload = asyncio.ensure_future(self._changed.wait())
@@ -146,7 +165,9 @@ def _watcher() -> Any:
     try:
         return importlib.import_module("watchfiles")
     except ModuleNotFoundError:
-        raise ConfigurationError("--reload needs watchfiles; pip install 'trunkline[reload]'") from None
+        raise ConfigurationError(
+            "--reload needs watchfiles; pip install 'trunkline[reload]'"
+        ) from None
 
 
 async def _watch(watchfiles: Any, changed: asyncio.Event) -> None:

@@ -20,7 +20,12 @@ __all__ = ["command"]
 
 def command(
     type_: Annotated[
-        str, typer.Argument(metavar="TYPE", help="Such as transcription.completed.v1.", autocompletion=completed_types("event"))
+        str,
+        typer.Argument(
+            metavar="TYPE",
+            help="Such as transcription.completed.v1.",
+            autocompletion=completed_types("event"),
+        ),
     ],
     payload: Payload = None,
     *,
@@ -28,12 +33,24 @@ def command(
     contracts: Contracts = None,
     as_service: Annotated[
         str | None,
-        typer.Option("--as", metavar="SERVICE", show_default=False, help="The service to speak for: the event's owner, and no other."),
+        typer.Option(
+            "--as",
+            metavar="SERVICE",
+            show_default=False,
+            help="The service to speak for: the event's owner, and no other.",
+        ),
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option(min=0.001, metavar="SECONDS", help="To wait for the broker's confirm; without it BUS_PUBLISH_TIMEOUT.")
+        float | None,
+        typer.Option(
+            min=0.001,
+            metavar="SECONDS",
+            help="To wait for the broker's confirm; without it BUS_PUBLISH_TIMEOUT.",
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the correlation id on one line, for programs.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the correlation id on one line, for programs.")
+    ] = False,
 ) -> None:
     """Publish an event; returns when the broker has confirmed it.
 
@@ -47,7 +64,9 @@ def command(
     if as_json:
         print_json({"type": contract.type, "correlation_id": correlation_id}, compact=True)
         return
-    say(f"published {contract.type}, correlation id {correlation_id}: the broker has it; whoever subscribes will get it")
+    say(
+        f"published {contract.type}, correlation id {correlation_id}: the broker has it; whoever subscribes will get it"
+    )
 
 
 def owned(contract: Contract, service: str | None) -> None:
@@ -57,7 +76,9 @@ def owned(contract: Contract, service: str | None) -> None:
             f"{contract.type} belongs to {contract.service}, which alone publishes it: --as {contract.service} speaks for it"
         )
     if service != contract.service:
-        raise ContractError(f"{contract.type} belongs to {contract.service}; {service} cannot publish it")
+        raise ContractError(
+            f"{contract.type} belongs to {contract.service}; {service} cannot publish it"
+        )
 
 
 async def tell(service: str, event: Event, timeout: float | None) -> None:

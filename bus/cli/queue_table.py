@@ -31,7 +31,10 @@ def table(seen: QueueReport) -> RenderableType:
         for row in rows(service, list(states)):
             grid.add_row(*row)
     when = time.strftime("%H:%M:%S", time.localtime(seen.at))
-    head = Text(f"{seen.server.product} {seen.server.version}, {seen.server.cluster}, at {when}", style="dim")
+    head = Text(
+        f"{seen.server.product} {seen.server.version}, {seen.server.cluster}, at {when}",
+        style="dim",
+    )
     body = grid if seen.queues else Text("no queues of the bus")
     return Group(head, body)
 
@@ -41,14 +44,21 @@ def rows(service: str, states: list[QueueStatus]) -> Iterator[tuple[str | Text, 
     dead = {each.work_queue: held(each) for each in states if each.role == "dead"}
     for each in (each for each in states if each.role in WORK):
         yield row(service, each, dead.get(each.name))
-    for each in sorted((each for each in states if each.role == "retry"), key=lambda each: RETRY_DELAYS[each.name.rpartition(".")[2]]):
+    for each in sorted(
+        (each for each in states if each.role == "retry"),
+        key=lambda each: RETRY_DELAYS[each.name.rpartition(".")[2]],
+    ):
         yield short(service, each), number(each.ready), number(each.unacked), "", "", ""
     replies = [each for each in states if each.role == "replies"]
     if replies:
-        waiting, unacked = (total(getattr(each, name) for each in replies) for name in ("ready", "unacked"))
+        waiting, unacked = (
+            total(getattr(each, name) for each in replies) for name in ("ready", "unacked")
+        )
         name = f"  replies ({len(replies)} {'instance' if len(replies) == 1 else 'instances'})"
         yield name, number(waiting), number(unacked), "", "", ""
-    for each in (each for each in states if each.role == "dead" and each.work_queue is None and held(each)):
+    for each in (
+        each for each in states if each.role == "dead" and each.work_queue is None and held(each)
+    ):
         yield short(service, each), "", "", "", "", warned(held(each), "bold red", when=True)
 
 
@@ -70,7 +80,10 @@ def notes(seen: QueueReport) -> Iterator[str]:
         yield from (f"[yellow]{escape(text)}[/]" for text in advice(each))
     if seen.without_management:
         yield f"[dim]unacked, oldest and reply queues are not known: {escape(seen.without_management)}; set BUS_MANAGEMENT_URL[/]"
-        if any(each.role == "requests" and each.exists and each.consumers is None for each in seen.queues):
+        if any(
+            each.role == "requests" and each.exists and each.consumers is None
+            for each in seen.queues
+        ):
             yield "[dim]request queues are left out: to ask again and again by AMQP would keep those alive that nobody serves[/]"
 
 

@@ -20,7 +20,13 @@ from bus.errors import BusError, ContractError, NotFound
 from bus.messaging.suggestions import did_you_mean
 from bus.messaging.topology.declarations import job_topology, request_topology
 from bus.messaging.topology.names import service_queues
-from bus.operations.queue_inspection import BrokerAddress, QueueFilter, QueueReport, QueueStatus, inspect_queues
+from bus.operations.queue_inspection import (
+    BrokerAddress,
+    QueueFilter,
+    QueueReport,
+    QueueStatus,
+    inspect_queues,
+)
 from bus.settings import Settings, load_settings
 
 __all__ = ["command"]
@@ -29,12 +35,23 @@ __all__ = ["command"]
 def command(
     target: Annotated[
         str | None,
-        typer.Argument(metavar="SERVICE|MODULE:ROUTER", show_default=False, help="Whose queues; without it all of the bus."),
+        typer.Argument(
+            metavar="SERVICE|MODULE:ROUTER",
+            show_default=False,
+            help="Whose queues; without it all of the bus.",
+        ),
     ] = None,
     *,
-    watch: Annotated[float | None, typer.Option("--watch", min=0.5, metavar="SECONDS", help="Look again and again, until Ctrl-C.")] = None,
+    watch: Annotated[
+        float | None,
+        typer.Option(
+            "--watch", min=0.5, metavar="SECONDS", help="Look again and again, until Ctrl-C."
+        ),
+    ] = None,
     contracts: Contracts = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs; with --watch a line for each look.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For programs; with --watch a line for each look.")
+    ] = False,
 ) -> None:
     """Show what waits in the queues, who consumes it, and what is dead.
 
@@ -53,7 +70,9 @@ def command(
         return
     seen = asyncio.run(inspect_queues(where, wanted))
     if not seen.queues and target and not wanted.names:
-        raise NotFound(f"there are no queues of a service {target!r}{did_you_mean(target, asyncio.run(services(where)))}")
+        raise NotFound(
+            f"there are no queues of a service {target!r}{did_you_mean(target, asyncio.run(services(where)))}"
+        )
     show(seen, as_json=as_json)
 
 
@@ -63,7 +82,9 @@ def wanted_queues(target: str | None, contracts: Sequence[str]) -> QueueFilter:
         return QueueFilter()
     if ":" in target:
         router = load_router(target)
-        needed = {queue.name for _, topology in router.topology().values() for queue in topology.queues}
+        needed = {
+            queue.name for _, topology in router.topology().values() for queue in topology.queues
+        }
         return QueueFilter(names=tuple(sorted(needed)), service=router.name)
     try:
         check_part(target, "service")
@@ -78,7 +99,9 @@ def owned(service: str, contracts: Sequence[str]) -> set[str]:
         return set()
     own = [each for each in known_contracts(contracts).contracts if each.service == service]
     topologies = [
-        request_topology(each) if each.kind == "request" else job_topology(each, tiers=()) for each in own if each.kind != "event"
+        request_topology(each) if each.kind == "request" else job_topology(each, tiers=())
+        for each in own
+        if each.kind != "event"
     ]
     return {queue.name for topology in topologies for queue in topology.queues}
 
@@ -88,7 +111,9 @@ async def services(where: BrokerAddress) -> set[str]:
     return {each.service for each in (await inspect_queues(where, QueueFilter())).queues}
 
 
-async def watched(settings: Settings, wanted: QueueFilter, seconds: float, *, as_json: bool) -> None:
+async def watched(
+    settings: Settings, wanted: QueueFilter, seconds: float, *, as_json: bool
+) -> None:
     """Look every so many seconds until a signal; a broker that does not answer meanwhile is told, and asked again."""
     with signals() as stop, Live(console=table_console(), auto_refresh=False) as live:
         while not stop.is_set():
@@ -119,7 +144,9 @@ def update(live: Live, looking: "asyncio.Future[QueueReport]", *, as_json: bool)
     else:
         seen = looking.result()
         # What is to be done stands first: of a table that is longer than the screen the end is cut.
-        live.update(Group(*(Text.from_markup(line) for line in notes(seen)), table(seen)), refresh=True)
+        live.update(
+            Group(*(Text.from_markup(line) for line in notes(seen)), table(seen)), refresh=True
+        )
 
 
 def show(seen: QueueReport, *, as_json: bool) -> None:

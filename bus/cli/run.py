@@ -31,11 +31,26 @@ CANCEL_AGAIN = 0.5
 
 
 def command(
-    target: Annotated[str, typer.Argument(metavar="MODULE:ROUTER", help="For example workers.transcription:router.")],
-    processes: Annotated[int, typer.Option(min=1, max=64, metavar="N", help="Worker processes; one that dies is started again.")] = 1,
-    reload: Annotated[bool, typer.Option("--reload", help="Start anew when a Python file below this folder changes.")] = False,
-    health_socket: Annotated[Path | None, typer.Option(hidden=True, help="Where a parent asks how this process is.")] = None,
-    notification_fd: Annotated[int | None, typer.Option(hidden=True, help="Where a parent hears once that it is ready.")] = None,
+    target: Annotated[
+        str,
+        typer.Argument(metavar="MODULE:ROUTER", help="For example workers.transcription:router."),
+    ],
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1, max=64, metavar="N", help="Worker processes; one that dies is started again."
+        ),
+    ] = 1,
+    reload: Annotated[
+        bool,
+        typer.Option("--reload", help="Start anew when a Python file below this folder changes."),
+    ] = False,
+    health_socket: Annotated[
+        Path | None, typer.Option(hidden=True, help="Where a parent asks how this process is.")
+    ] = None,
+    notification_fd: Annotated[
+        int | None, typer.Option(hidden=True, help="Where a parent hears once that it is ready.")
+    ] = None,
 ) -> None:
     """Serve a router until SIGTERM or Ctrl-C.
 
@@ -48,17 +63,30 @@ def command(
         arguments = [sys.executable, "-m", "bus.cli", "run", target]
         several = Command(arguments=arguments, processes=processes, reload=reload, health=health)
         raise typer.Exit(asyncio.run(run_processes(several)))
-    raise typer.Exit(asyncio.run(serve(load_router(target), settings, health_socket or health, partial(_tell, notification_fd))))
+    raise typer.Exit(
+        asyncio.run(
+            serve(
+                load_router(target),
+                settings,
+                health_socket or health,
+                partial(_tell, notification_fd),
+            )
+        )
+    )
 
 
-async def serve(router: Router, settings: Settings, health: ProbeAddress | None, started: Callable[[], None]) -> int:
+async def serve(
+    router: Router, settings: Settings, health: ProbeAddress | None, started: Callable[[], None]
+) -> int:
     """Serve until a signal; the exit code: 0 after a clean stop, 128 + the signal's number after a second one.
 
     `started` is called once, when every consumer is ready.
     """
     configure_logging(settings)
     stop = asyncio.Event()
-    serving = asyncio.ensure_future(serve_until(router, stop, Bus(router.name, settings=settings), health, started))
+    serving = asyncio.ensure_future(
+        serve_until(router, stop, Bus(router.name, settings=settings), health, started)
+    )
     with signals(stop, serving) as received:
         try:
             await serving
@@ -72,7 +100,11 @@ def _nobody() -> None:
 
 
 async def serve_until(
-    router: Router, stop: asyncio.Event, bus: Bus, health: ProbeAddress | None, started: Callable[[], None] = _nobody
+    router: Router,
+    stop: asyncio.Event,
+    bus: Bus,
+    health: ProbeAddress | None,
+    started: Callable[[], None] = _nobody,
 ) -> None:
     """Serve until `stop` is set, and answer health probes meanwhile, from before the first connection until after the last."""
 
@@ -85,7 +117,10 @@ async def serve_until(
         started()
         await stop.wait()
         # Who has pressed Ctrl-C should not wonder for the whole grace.
-        log.info("stopping; a second signal ends it at once", extra={"service": router.name, "grace": bus.settings.stop_grace})
+        log.info(
+            "stopping; a second signal ends it at once",
+            extra={"service": router.name, "grace": bus.settings.stop_grace},
+        )
     log.info("stopped", extra={"service": router.name})
 
 

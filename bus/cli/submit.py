@@ -21,14 +21,21 @@ __all__ = ["command"]
 
 def command(
     type_: Annotated[
-        str, typer.Argument(metavar="TYPE", help="Such as transcription.transcribe.v1.", autocompletion=completed_types("job"))
+        str,
+        typer.Argument(
+            metavar="TYPE",
+            help="Such as transcription.transcribe.v1.",
+            autocompletion=completed_types("job"),
+        ),
     ],
     payload: Payload = None,
     *,
     file: File = None,
     contracts: Contracts = None,
     as_service: AsService = CLI,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the job's id as soon as the broker has it.")] = False,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Print the job's id as soon as the broker has it.")
+    ] = False,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -48,7 +55,13 @@ def command(
     job: Any = message_from(contract, payload or [], file)
     with suppress_library_logs(), correlated(new_id()) as correlation_id:
         if no_wait:
-            print_json({"id": asyncio.run(submit(as_service, job, timeout)), "correlation_id": correlation_id}, compact=as_json)
+            print_json(
+                {
+                    "id": asyncio.run(submit(as_service, job, timeout)),
+                    "correlation_id": correlation_id,
+                },
+                compact=as_json,
+            )
             return
         result = asyncio.run(follow(as_service, job, timeout))
     print_json(json.loads(encode(result, contract.reply)), compact=as_json)

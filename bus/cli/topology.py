@@ -20,7 +20,13 @@ from bus.operations.topology.definitions import definitions
 from bus.operations.topology.diff import Plan
 from bus.operations.topology.migrate import MigrationProgress
 from bus.operations.topology.migrate import migrate as remade
-from bus.operations.topology.permissions import ADMINISTRATOR, broker_users, check_consume_grants, permissions, users
+from bus.operations.topology.permissions import (
+    ADMINISTRATOR,
+    broker_users,
+    check_consume_grants,
+    permissions,
+    users,
+)
 from bus.operations.topology.required import RequiredTopology
 from bus.operations.topology.user_passwords import read_passwords
 from bus.operations.topology.verify import verify as verified
@@ -32,24 +38,43 @@ __all__ = ["command"]
 
 DIFFERENCES = 2
 """The exit code where something is to be done."""
-COLOURS = {"missing": "yellow", "different": "red", "unsafe": "red", "unfinished": "red", "superfluous": "dim"}
+COLOURS = {
+    "missing": "yellow",
+    "different": "red",
+    "unsafe": "red",
+    "unfinished": "red",
+    "superfluous": "dim",
+}
 
 Routers = Annotated[
-    list[str], typer.Argument(metavar="MODULE:ROUTER", show_default=False, help="For example workers.transcription:router.")
+    list[str],
+    typer.Argument(
+        metavar="MODULE:ROUTER",
+        show_default=False,
+        help="For example workers.transcription:router.",
+    ),
 ]
 ManagementUrl = Annotated[
     str | None,
     typer.Option(
-        "--management-url", metavar="URL", show_default=False, help="Instead of BUS_MANAGEMENT_URL; else the usual port is tried."
+        "--management-url",
+        metavar="URL",
+        show_default=False,
+        help="Instead of BUS_MANAGEMENT_URL; else the usual port is tried.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="On one line, for programs.")]
 
-command = typer.Typer(no_args_is_help=True, help="Compare what routers need in the broker with what it has, and make it so.")
+command = typer.Typer(
+    no_args_is_help=True,
+    help="Compare what routers need in the broker with what it has, and make it so.",
+)
 
 
 @command.command()
-def plan(routers: Routers, *, management_url: ManagementUrl = None, as_json: AsJson = False) -> None:
+def plan(
+    routers: Routers, *, management_url: ManagementUrl = None, as_json: AsJson = False
+) -> None:
     """Show what routers need and the broker has not, a line each; nothing is changed.
 
     missing: apply makes it. different: it cannot be changed in place; migrate makes a queue anew. unsafe: a policy would
@@ -63,7 +88,9 @@ def plan(routers: Routers, *, management_url: ManagementUrl = None, as_json: AsJ
 
 
 @command.command()
-def apply(routers: Routers, *, management_url: ManagementUrl = None, as_json: AsJson = False) -> None:
+def apply(
+    routers: Routers, *, management_url: ManagementUrl = None, as_json: AsJson = False
+) -> None:
     """Make what is missing, over AMQP; show what is left.
 
     Nothing that exists is changed or deleted. Running it again does nothing. Exit code 0: the broker has all that is
@@ -79,7 +106,9 @@ def apply(routers: Routers, *, management_url: ManagementUrl = None, as_json: As
 
 
 @command.command()
-def verify(routers: Routers, *, management_url: ManagementUrl = None, as_json: AsJson = False) -> None:
+def verify(
+    routers: Routers, *, management_url: ManagementUrl = None, as_json: AsJson = False
+) -> None:
     """Check that the broker has what routers need, for teams whose broker is managed by others; nothing is declared.
 
     With BUS_MANAGEMENT_URL or --management-url it finds all that plan finds. Without, it asks over AMQP with a service's own
@@ -95,7 +124,9 @@ def verify(routers: Routers, *, management_url: ManagementUrl = None, as_json: A
 def export(
     routers: Routers,
     *,
-    vhost: Annotated[str, typer.Option("--vhost", metavar="NAME", help="The virtual host that the file names.")] = "/",
+    vhost: Annotated[
+        str, typer.Option("--vhost", metavar="NAME", help="The virtual host that the file names.")
+    ] = "/",
 ) -> None:
     """Print the definitions.json that RabbitMQ imports; no broker is asked.
 
@@ -110,17 +141,35 @@ def access(
     routers: Routers,
     *,
     grants: Annotated[
-        Path, typer.Option("--grants", metavar="FILE", envvar="BUS_GRANTS", show_default=False, help="Who may do what: grants.toml.")
+        Path,
+        typer.Option(
+            "--grants",
+            metavar="FILE",
+            envvar="BUS_GRANTS",
+            show_default=False,
+            help="Who may do what: grants.toml.",
+        ),
     ],
     passwords: Annotated[
         Path | None,
-        typer.Option("--passwords", metavar="FILE", show_default=False, help='The users\' passwords, TOML with a line each: name = "…".'),
+        typer.Option(
+            "--passwords",
+            metavar="FILE",
+            show_default=False,
+            help='The users\' passwords, TOML with a line each: name = "…".',
+        ),
     ] = None,
     certificates: Annotated[
-        bool, typer.Option("--certificates", help="Users that no password lets in: they come with a certificate or a token.")
+        bool,
+        typer.Option(
+            "--certificates",
+            help="Users that no password lets in: they come with a certificate or a token.",
+        ),
     ] = False,
     contracts: Contracts = None,
-    vhost: Annotated[str, typer.Option("--vhost", metavar="NAME", help="The virtual host that the file names.")] = "/",
+    vhost: Annotated[
+        str, typer.Option("--vhost", metavar="NAME", help="The virtual host that the file names.")
+    ] = "/",
 ) -> None:
     """Print definitions with a user for each service, who can do no more than its grants say; no broker is asked.
 
@@ -129,7 +178,9 @@ def access(
     and --certificates the users are left out, and have to exist before the file is imported.
     """
     if passwords and certificates:
-        raise InvalidArgument("--passwords or --certificates: users who come with a certificate have no password")
+        raise InvalidArgument(
+            "--passwords or --certificates: users who come with a certificate have no password"
+        )
     served = [load_router(each) for each in routers]
     known = known_contracts(contracts or []).contracts
     granted = load_grants(grants, known)
@@ -137,8 +188,15 @@ def access(
         check_consume_grants(router.name, router.contracts, granted)
     found = broker_users(granted, known, [router.name for router in served])
     needed = required_by(served, load_settings(topology="verify")).topology
-    made = {"users": users(found, read_passwords(passwords) if passwords else None)} if passwords or certificates else {}
-    print_json({**definitions(needed, vhost=vhost), **made, **permissions(found, vhost=vhost)}, compact=False)
+    made = (
+        {"users": users(found, read_passwords(passwords) if passwords else None)}
+        if passwords or certificates
+        else {}
+    )
+    print_json(
+        {**definitions(needed, vhost=vhost), **made, **permissions(found, vhost=vhost)},
+        compact=False,
+    )
     if not made:
         say(f"the users have to exist: {ADMINISTRATOR}, {', '.join(each.name for each in found)}")
 
@@ -146,12 +204,18 @@ def access(
 @command.command()
 def migrate(
     router: Annotated[str, typer.Argument(metavar="MODULE:ROUTER", help="Whose queue.")],
-    queue: Annotated[str, typer.Argument(metavar="QUEUE", help="The queue that exists with other arguments.")],
+    queue: Annotated[
+        str, typer.Argument(metavar="QUEUE", help="The queue that exists with other arguments.")
+    ],
     *,
     wait: Annotated[
         float | None,
         typer.Option(
-            "--wait", min=0, metavar="SECONDS", show_default=False, help="Begin while it is consumed, and wait until nobody does."
+            "--wait",
+            min=0,
+            metavar="SECONDS",
+            show_default=False,
+            help="Begin while it is consumed, and wait until nobody does.",
         ),
     ] = None,
     management_url: ManagementUrl = None,
@@ -165,16 +229,25 @@ def migrate(
     """
     settings = configured(management_url)
     with Console(stderr=True).status("looking") as status, suppress_library_logs():
-        done = asyncio.run(remade(queue, wanted([router], settings), settings, wait=wait, report=Shown(status)))
+        done = asyncio.run(
+            remade(queue, wanted([router], settings), settings, wait=wait, report=Shown(status))
+        )
     if as_json:
         print_json(
-            {"queue": queue, "done": done is not None, "moved": done.moved if done else 0, "again": done.redelivered if done else 0},
+            {
+                "queue": queue,
+                "done": done is not None,
+                "moved": done.moved if done else 0,
+                "again": done.redelivered if done else 0,
+            },
             compact=True,
         )
     elif done is None:
         say(f"{queue} is as it is needed; nothing to do")
     else:
-        say(f"{queue} is made anew; {done.moved} messages are back in it, {done.redelivered} may be there twice")
+        say(
+            f"{queue} is made anew; {done.moved} messages are back in it, {done.redelivered} may be there twice"
+        )
 
 
 class Shown:
@@ -189,8 +262,12 @@ class Shown:
         if progress.step != self._step:
             self._step = progress.step
             # By the spinner's own console: another would write into its line.
-            self._status.console.print(harmless(progress.step), markup=False, highlight=False, soft_wrap=True)
-        counts = f": {progress.moved} of {max(progress.total, progress.moved)}" if progress.moved else ""
+            self._status.console.print(
+                harmless(progress.step), markup=False, highlight=False, soft_wrap=True
+            )
+        counts = (
+            f": {progress.moved} of {max(progress.total, progress.moved)}" if progress.moved else ""
+        )
         self._status.update(f"{harmless(progress.step)}{counts}")
 
 
@@ -208,7 +285,12 @@ def end(found: Plan, targets: Sequence[str], *, as_json: bool) -> None:
     """Show a plan, and exit with what it says."""
     if as_json:
         print_json(
-            {"clean": found.clean, "differences": [asdict(each) for each in found.differences], "unseen": found.not_read}, compact=True
+            {
+                "clean": found.clean,
+                "differences": [asdict(each) for each in found.differences],
+                "unseen": found.not_read,
+            },
+            compact=True,
         )
     else:
         show(found, targets)
@@ -219,10 +301,20 @@ def show(found: Plan, targets: Sequence[str]) -> None:
     """Differences on standard output, what they mean on standard error."""
     console = Console()
     for each in found.differences:
-        console.print(harmless(str(each)), style=COLOURS[each.verdict], markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            harmless(str(each)),
+            style=COLOURS[each.verdict],
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     for unseen in found.not_read:
         say(f"not looked at: {unseen}")
-    for name in dict.fromkeys(each.name for each in found.having("different", "unfinished") if each.what == "queue"):
-        say(f"to change it: bus topology migrate {targets[0] if len(targets) == 1 else 'MODULE:ROUTER'} {name}")
+    for name in dict.fromkeys(
+        each.name for each in found.having("different", "unfinished") if each.what == "queue"
+    ):
+        say(
+            f"to change it: bus topology migrate {targets[0] if len(targets) == 1 else 'MODULE:ROUTER'} {name}"
+        )
     if found.clean:
         say("nothing is to be done")

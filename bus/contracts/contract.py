@@ -57,7 +57,9 @@ class Message(BaseModel):
     """
 
     # hide_input_in_errors: an error's text must never show a patient's data. allow_inf_nan: JSON has no such numbers.
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False
+    )
 
     @override
     def __repr_args__(self) -> Iterable[tuple[str | None, object]]:
@@ -195,7 +197,9 @@ def contract(  # noqa: PLR0913 - what may be said of a contract, each by its nam
         _check_permission(permission, model)
         kind = _kind(model)
         if kind == "request" and retry is not DEFAULT_RETRY:
-            raise ContractError(f"{_place(model)} is a request, which is retried by who asks; leave retry= out")
+            raise ContractError(
+                f"{_place(model)} is a request, which is retried by who asks; leave retry= out"
+            )
         declared = Contract(
             name=name,
             version=version,
@@ -209,7 +213,9 @@ def contract(  # noqa: PLR0913 - what may be said of a contract, each by its nam
         )
         known = _DECLARED.get(model)
         if known is not None and known.type != declared.type:
-            raise ContractError(f"{_place(model)} is declared as {known.type} and as {declared.type}; a class has one contract")
+            raise ContractError(
+                f"{_place(model)} is declared as {known.type} and as {declared.type}; a class has one contract"
+            )
         catalog.add(declared)
         _DECLARED[model] = declared
         return model
@@ -225,7 +231,9 @@ def contract_of(model: type[Message]) -> Contract:
     try:
         return _DECLARED[model]
     except KeyError:
-        raise ContractError(f"{_place(model)} has no contract; decorate it with @contract(name, version=…)") from None
+        raise ContractError(
+            f"{_place(model)} has no contract; decorate it with @contract(name, version=…)"
+        ) from None
 
 
 def check_part(part: str, what: str) -> None:
@@ -247,13 +255,17 @@ def _check_name(name: str, version: int, model: type[Message]) -> None:
     parts = name.split(".")
     check_part(parts[0], "service")
     if any(VERSION_PART.fullmatch(part) for part in parts):
-        raise ContractError(f"{_place(model)}: {name!r} has a version in it; write version= instead")
+        raise ContractError(
+            f"{_place(model)}: {name!r} has a version in it; write version= instead"
+        )
     if not 1 <= version <= MAX_VERSION:
         raise ContractError(f"{_place(model)}: versions go from 1 to {MAX_VERSION}, not {version}")
 
 
 def _check_permission(permission: str | None, model: type[Message]) -> None:
-    if permission is not None and (not PERMISSION.fullmatch(permission) or len(permission) > MAX_NAME_LENGTH):
+    if permission is not None and (
+        not PERMISSION.fullmatch(permission) or len(permission) > MAX_NAME_LENGTH
+    ):
         raise ContractError(
             f"{_place(model)}: {permission[:MAX_NAME_LENGTH]!r} is no permission; write lower-case letters, digits and any of ':.-_', "
             f"at most {MAX_NAME_LENGTH} characters, such as 'read:notes'"
@@ -273,7 +285,9 @@ def _reply(model: type[Message]) -> type[Message] | None:
         generic = getattr(base, "__pydantic_generic_metadata__", {})
         if generic.get("origin") in (Request, Job):
             return _resolved(generic["args"][0], model)
-    raise ContractError(f"{_place(model)} does not say what it answers; derive from Request[Reply] or Job[Result]")
+    raise ContractError(
+        f"{_place(model)} does not say what it answers; derive from Request[Reply] or Job[Result]"
+    )
 
 
 def _resolved(reply: object, model: type[Message]) -> type[Message] | None:
@@ -281,7 +295,9 @@ def _resolved(reply: object, model: type[Message]) -> type[Message] | None:
         return None
     if isinstance(reply, type) and issubclass(reply, Message):
         return reply
-    raise ContractError(f"{_place(model)}: its reply type {reply!r} is no Message; define the reply's class before it")
+    raise ContractError(
+        f"{_place(model)}: its reply type {reply!r} is no Message; define the reply's class before it"
+    )
 
 
 def _place(model: type) -> str:

@@ -27,7 +27,9 @@ def encode(message: BaseModel | None, model: type[BaseModel] | None = None) -> b
         return model.__pydantic_serializer__.to_json(message, by_alias=True, warnings="error")
     except PydanticSerializationError:
         fault = f"{model.__name__}: a value does not fit its field, or is no Unicode text"
-    raise ContractViolation(fault)  # outside of the handler: the other error, with the value in it, is no context of this
+    raise ContractViolation(
+        fault
+    )  # outside of the handler: the other error, with the value in it, is no context of this
 
 
 def decode(model: type[Any] | None, body: bytes, *, extra: Literal["forbid"] | None = None) -> Any:

@@ -35,7 +35,12 @@ class RetryPolicy:
         """Derive `attempts` where the waits are named; `ConfigurationError` for what makes no sense."""
         if self.delays:
             object.__setattr__(self, "attempts", len(self.delays) + 1)
-        if self.attempts < 1 or self.first_delay < 0 or self.factor < 1 or any(delay < 0 for delay in self.delays):
+        if (
+            self.attempts < 1
+            or self.first_delay < 0
+            or self.factor < 1
+            or any(delay < 0 for delay in self.delays)
+        ):
             raise ConfigurationError(
                 "a retry policy has attempts of at least 1, first_delay and delays of at least 0 and factor of at least 1"
             )

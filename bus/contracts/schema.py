@@ -68,11 +68,17 @@ def fields_of(model: type[BaseModel]) -> list[Field]:
 def docstrings(model: type[BaseModel]) -> dict[str, str]:
     """What the source says below each field, by its name on the wire; nothing where there is no source."""
     found: dict[str, str] = {}
-    for base in reversed([each for each in model.__mro__ if each.__module__.partition(".")[0] not in LIBRARIES]):
+    for base in reversed(
+        [each for each in model.__mro__ if each.__module__.partition(".")[0] not in LIBRARIES]
+    ):
         with contextlib.suppress(OSError, TypeError, SyntaxError):
             body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
             found |= written_below(body.body) if isinstance(body, ast.ClassDef) else {}
-    return {(model.model_fields[name].alias or name): text for name, text in found.items() if name in model.model_fields}
+    return {
+        (model.model_fields[name].alias or name): text
+        for name, text in found.items()
+        if name in model.model_fields
+    }
 
 
 def written_below(statements: list[ast.stmt]) -> dict[str, str]:
@@ -117,7 +123,9 @@ def describe(schema: Schema, definitions: Schema) -> str:
 def sample(schema: Schema, definitions: Schema, depth: int) -> Any:
     """The sample of one part."""
     if "$ref" in schema:
-        return sample(definitions.get(str(schema["$ref"]).rpartition("/")[2], {}), definitions, depth - 1)
+        return sample(
+            definitions.get(str(schema["$ref"]).rpartition("/")[2], {}), definitions, depth - 1
+        )
     for known in ("default", "const"):
         if known in schema:
             return schema[known]
@@ -125,7 +133,11 @@ def sample(schema: Schema, definitions: Schema, depth: int) -> Any:
         if schema.get(several):
             return schema[several][0]
     if branches := schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"):
-        return sample(next((each for each in branches if each.get("type") != "null"), branches[0]), definitions, depth)
+        return sample(
+            next((each for each in branches if each.get("type") != "null"), branches[0]),
+            definitions,
+            depth,
+        )
     return of_type(schema, definitions, depth)
 
 
@@ -181,5 +193,9 @@ def number(schema: Schema) -> float:
         least = (math.floor(above / step) + 1) * step
         most = below if below is not None else schema.get("maximum", math.inf)
         return least if least < most else (above + most) / 2
-    bound: float = schema.get("minimum", schema.get("maximum", 0 if below is None else below - step))
-    return bound if bound % step == 0 or "multipleOf" not in schema else math.ceil(bound / step) * step
+    bound: float = schema.get(
+        "minimum", schema.get("maximum", 0 if below is None else below - step)
+    )
+    return (
+        bound if bound % step == 0 or "multipleOf" not in schema else math.ceil(bound / step) * step
+    )

@@ -19,7 +19,9 @@ T = TypeVar("T")
 class Mark:
     """The metadata of `Sensitive`."""
 
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
         """Whoever reads the contract's JSON Schema sees it, too."""
         return {**handler(schema), "x-sensitive": True}
 
@@ -58,17 +60,26 @@ def shown_fields(message: BaseModel) -> Iterable[tuple[str | None, object]]:
     """Names and what may be seen of the values."""
     shown = _shown.get()
     hidden = sensitive_fields(type(message)) if shown else frozenset()
-    return [(name, value if shown and name not in hidden else HIDDEN) for name, value in message.__dict__.items()]
+    return [
+        (name, value if shown and name not in hidden else HIDDEN)
+        for name, value in message.__dict__.items()
+    ]
 
 
 @cache
 def sensitive_fields(model: type[BaseModel]) -> frozenset[str]:
     """The names of the model's own fields that are `Sensitive`, in whole or in part."""
-    return frozenset(name for name, field in model.model_fields.items() if _marked(field.metadata) or _within(field.annotation))
+    return frozenset(
+        name
+        for name, field in model.model_fields.items()
+        if _marked(field.metadata) or _within(field.annotation)
+    )
 
 
 def _within(annotation: Any) -> bool:
-    return _marked(getattr(annotation, "__metadata__", ())) or any(_within(part) for part in get_args(annotation))
+    return _marked(getattr(annotation, "__metadata__", ())) or any(
+        _within(part) for part in get_args(annotation)
+    )
 
 
 def _marked(metadata: Iterable[object]) -> bool:

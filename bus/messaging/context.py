@@ -90,7 +90,9 @@ def handling(context: Context) -> Iterator[Context]:
         yield context
     finally:
         current.reset(token)
-        context.deadline = None  # a task that outlives the handling has its cause, and no longer its deadline
+        context.deadline = (
+            None  # a task that outlives the handling has its cause, and no longer its deadline
+        )
 
 
 @contextmanager

@@ -19,8 +19,8 @@ __all__ = [
     "REPLY_SUFFIX",
     "Envelope",
     "ErrorReply",
-    "Progress",
     "MessageRole",
+    "Progress",
     "error_reply",
     "new_id",
     "progress_update",
@@ -95,7 +95,11 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
 
     @override
     def __repr__(self) -> str:
-        shown = (f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in HIDDEN)
+        shown = (
+            f"{name}={getattr(self, name)!r}"
+            for name in self.__struct_fields__
+            if name not in HIDDEN
+        )
         return f"Envelope({', '.join(shown)})"
 
 
@@ -123,7 +127,9 @@ new_id = uuid4_factory()
 """An unguessable message id (a UUID, 122 random bits): a reply is matched by it alone."""
 
 
-def reply(request: Envelope, message: Message | None, *, source: str, model: type[Message] | None = None) -> Envelope:
+def reply(
+    request: Envelope, message: Message | None, *, source: str, model: type[Message] | None = None
+) -> Envelope:
     """The answer to a request, or a job's result, as a `model`; it keeps the request's correlation id and has it as its cause."""
     return _answer(request, f"{request.type}{REPLY_SUFFIX}", encode(message, model), source=source)
 
@@ -136,13 +142,26 @@ def progress_update(job: Envelope, progress: Progress, *, source: str) -> Envelo
 def error_reply(request: Envelope, error: BaseException, *, source: str) -> Envelope:
     """The answer that says why there is none. Only a `BusError`'s text crosses the wire, and `Internal`'s neither."""
     shown = isinstance(error, BusError) and not isinstance(error, Internal)
-    known = error if shown and isinstance(error, BusError) else Internal(f"internal error while handling {request.id}")
+    known = (
+        error
+        if shown and isinstance(error, BusError)
+        else Internal(f"internal error while handling {request.id}")
+    )
     text = str(known).encode(errors="replace").decode()
-    body = encode(ErrorReply(code=known.code, message=text, retryable=known.retryable, maybe_executed=known.maybe_executed))
+    body = encode(
+        ErrorReply(
+            code=known.code,
+            message=text,
+            retryable=known.retryable,
+            maybe_executed=known.maybe_executed,
+        )
+    )
     return _answer(request, ERROR_TYPE, body, source=source, error=known.code)
 
 
-def _answer(request: Envelope, type_: str, body: bytes, *, source: str, error: str | None = None) -> Envelope:
+def _answer(
+    request: Envelope, type_: str, body: bytes, *, source: str, error: str | None = None
+) -> Envelope:
     return Envelope(
         id=new_id(),
         type=type_,

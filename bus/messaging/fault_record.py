@@ -14,8 +14,8 @@ __all__ = [
     "FIRST_FAILED",
     "PARKED",
     "REPLAYS",
-    "FaultRecord",
     "FailedBy",
+    "FaultRecord",
     "fault_headers",
     "read_record",
     "record_headers",
@@ -88,10 +88,21 @@ class FaultRecord:
 def since_first_failure(headers: Mapping[str, str | int], now: int) -> Headers:
     """The headers of a copy after a failure at `now` (ms): with the moment of the first one, which is this one where none is noted."""
     first = _moment(headers.get(FIRST_FAILED)) or now
-    return {FIRST_FAILED: first, **{name: value for name, value in headers.items() if name != FIRST_FAILED}}
+    return {
+        FIRST_FAILED: first,
+        **{name: value for name, value in headers.items() if name != FIRST_FAILED},
+    }
 
 
-def fault_headers(envelope: Envelope, decision: MoveToDeadLetters, error: str, *, queue: str, now: int, worker: FailedBy) -> Headers:
+def fault_headers(
+    envelope: Envelope,
+    decision: MoveToDeadLetters,
+    error: str,
+    *,
+    queue: str,
+    now: int,
+    worker: FailedBy,
+) -> Headers:
     """All headers of a dead letter: the record, then its own. `error` is the error's class, `now` in ms.
 
     The record comes first, because who reads headers stops at a size; a record of another death is replaced as a whole.
@@ -132,7 +143,9 @@ def without_record(headers: Mapping[str, str | int]) -> Headers:
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-def read_record(envelope: Envelope, notes: Mapping[str, Any], *, work_queue: str | None) -> FaultRecord:
+def read_record(
+    envelope: Envelope, notes: Mapping[str, Any], *, work_queue: str | None
+) -> FaultRecord:
     """What is known of a death. `notes` are the broker's headers, `work_queue` the queue whose dead letters it lies among.
 
     A worker's dead letter is a copy, and copies have no broker's notes: where there are some, the broker made it.
@@ -163,28 +176,44 @@ def _by_worker(envelope: Envelope, work_queue: str | None) -> FaultRecord:
     )
 
 
-def _by_broker(envelope: Envelope, deaths: Sequence[Mapping[str, Any]], work_queue: str | None) -> FaultRecord:
+def _by_broker(
+    envelope: Envelope, deaths: Sequence[Mapping[str, Any]], work_queue: str | None
+) -> FaultRecord:
     last = deaths[0]
     reason, place = _text(last.get("reason")) or UNKNOWN, _text(last.get("queue")) or UNKNOWN
     at = _milliseconds(last.get("time"))
-    if work_queue is None:  # it came back from a retry tier, whose routing key is its work queue's name, and that was gone
+    if (
+        work_queue is None
+    ):  # it came back from a retry tier, whose routing key is its work queue's name, and that was gone
         text = f"its queue was gone when it came back from {place}"
         code, queue = "unroutable", _routing_key(last)
     else:
         text = f"the broker gave it up: {reason} in {place}"
         code, queue = reason, work_queue
     first = _moment(envelope.headers.get(FIRST_FAILED)) or at
-    return FaultRecord(by="broker", code=code, reason=text, attempts=envelope.attempt, first_at=first, last_at=at, queue=queue)
+    return FaultRecord(
+        by="broker",
+        code=code,
+        reason=text,
+        attempts=envelope.attempt,
+        first_at=first,
+        last_at=at,
+        queue=queue,
+    )
 
 
 def _deaths(notes: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """The broker's records, newest first; where none is legible, the short form: `x-last-death-*` (since 3.13) or `x-first-death-*`."""
     deaths = notes.get("x-death")
-    listed = [each for each in deaths if isinstance(each, Mapping)] if isinstance(deaths, list) else []
+    listed = (
+        [each for each in deaths if isinstance(each, Mapping)] if isinstance(deaths, list) else []
+    )
     if listed:
         return listed
     for which in ("last", "first"):
-        short = {name: notes.get(f"x-{which}-death-{name}") for name in ("reason", "queue", "exchange")}
+        short = {
+            name: notes.get(f"x-{which}-death-{name}") for name in ("reason", "queue", "exchange")
+        }
         if short["reason"]:
             return [short]
     return []

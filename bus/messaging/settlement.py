@@ -8,7 +8,16 @@ from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import BusError, code_of, safe_reason
 from bus.messaging.backoff import wait_seconds
 
-__all__ = ["Ack", "MoveToDeadLetters", "Requeue", "Retry", "Settlement", "delay_after", "delays_of", "decide"]
+__all__ = [
+    "Ack",
+    "MoveToDeadLetters",
+    "Requeue",
+    "Retry",
+    "Settlement",
+    "decide",
+    "delay_after",
+    "delays_of",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +52,9 @@ def delay_after(attempt: int, policy: RetryPolicy) -> float:
     """Seconds to wait after attempt `attempt` (from 1) has failed."""
     if policy.delays:
         return wait_seconds(wait_chain(*map(wait_fixed, policy.delays)), attempt)
-    wait = wait_exponential(multiplier=policy.first_delay, exp_base=policy.factor, max=policy.longest_delay)
+    wait = wait_exponential(
+        multiplier=policy.first_delay, exp_base=policy.factor, max=policy.longest_delay
+    )
     return wait_seconds(wait, attempt)
 
 
@@ -52,7 +63,9 @@ def delays_of(policy: RetryPolicy) -> tuple[float, ...]:
     return tuple(delay_after(attempt, policy) for attempt in range(1, policy.attempts))
 
 
-def decide(error: BaseException | None, attempt: int, policy: RetryPolicy, *, lasted: float = 0) -> Settlement:
+def decide(
+    error: BaseException | None, attempt: int, policy: RetryPolicy, *, lasted: float = 0
+) -> Settlement:
     """What becomes of an event or job after attempt `attempt` (from 1) ended with `error`, or well.
 
     `lasted` is the seconds since its first failure.
@@ -68,4 +81,6 @@ def decide(error: BaseException | None, attempt: int, policy: RetryPolicy, *, la
 
 
 def _permanent(error: BaseException, policy: RetryPolicy) -> bool:
-    return isinstance(error, policy.permanent) or (isinstance(error, BusError) and not error.retryable)
+    return isinstance(error, policy.permanent) or (
+        isinstance(error, BusError) and not error.retryable
+    )

@@ -15,5 +15,9 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     begun = [each for each in known if name and each.startswith(f"{name}.")]
     near = (begun or get_close_matches(name, known, n=3))[:3]
     likeness = [SequenceMatcher(None, each, name).ratio() for each in near]
-    nearest = [each for each, ratio in zip(near, likeness, strict=True) if begun or ratio > max(likeness) - NEARLY]
+    nearest = [
+        each
+        for each, ratio in zip(near, likeness, strict=True)
+        if begun or ratio > max(likeness) - NEARLY
+    ]
     return f"; did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""

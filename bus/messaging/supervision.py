@@ -61,7 +61,9 @@ async def _run_cancellable(step: Callable[[], Awaitable[None]]) -> None:
         while not running.done():
             running.cancel()
             await asyncio.wait([running], timeout=CANCEL_AGAIN_SECONDS)
-        _ = running.cancelled() or running.exception()  # looked at, so that nobody reports it as never retrieved
+        _ = (
+            running.cancelled() or running.exception()
+        )  # looked at, so that nobody reports it as never retrieved
         raise
     running.result()
 

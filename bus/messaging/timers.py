@@ -27,7 +27,13 @@ class SharedTimer:
     def __len__(self) -> int:
         return sum(len(due) for due in self._due.values())
 
-    def add(self, loop: asyncio.AbstractEventLoop, key: Hashable, ends: float, expire: Callable[[], object]) -> None:
+    def add(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        key: Hashable,
+        ends: float,
+        expire: Callable[[], object],
+    ) -> None:
         """Call `expire` at `ends` (the loop's time, seconds), unless `key` is discarded before. `loop` is the running one."""
         due = self._due.get(loop)
         if due is None:
@@ -89,8 +95,17 @@ class TimeoutScope:
         self._expired = True
         self._task.cancel()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """End; a cancellation that was not of this limit's making goes on as one."""
         self._deadlines.discard(self._loop, self)
-        if self._expired and self._task.uncancel() <= self._before and isinstance(error, asyncio.CancelledError):
+        if (
+            self._expired
+            and self._task.uncancel() <= self._before
+            and isinstance(error, asyncio.CancelledError)
+        ):
             raise TimerExpired from None

@@ -10,7 +10,9 @@ from bus.messaging.handler import Handler, Middleware
 __all__ = ["authorize"]
 
 
-def authorize(refusal: Callable[[Contract], PermissionDenied | None], *, catalog: Catalog = CATALOG) -> Middleware:
+def authorize(
+    refusal: Callable[[Contract], PermissionDenied | None], *, catalog: Catalog = CATALOG
+) -> Middleware:
     """Send what `refusal` has nothing against; what is no contract of this process is for the receiver to judge."""
 
     def layer(inner: Handler) -> Handler:

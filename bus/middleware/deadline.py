@@ -25,10 +25,14 @@ def client_deadline(*, clock: Clock = time.time) -> Middleware:
         async def call(envelope: Envelope) -> Envelope | None:
             context = current.get()
             inherited = context.deadline if context and envelope.role == "request" else None
-            if inherited is not None and (envelope.deadline is None or inherited < envelope.deadline):
+            if inherited is not None and (
+                envelope.deadline is None or inherited < envelope.deadline
+            ):
                 envelope = envelope.replace(deadline=inherited)
             if envelope.deadline is not None and envelope.deadline <= clock() * 1000:
-                raise DeadlineExceeded(f"{envelope.type}: the deadline had passed before it was sent")
+                raise DeadlineExceeded(
+                    f"{envelope.type}: the deadline had passed before it was sent"
+                )
             return await inner(envelope)
 
         return call
@@ -36,7 +40,9 @@ def client_deadline(*, clock: Clock = time.time) -> Middleware:
     return layer
 
 
-def server_deadline(*, clock: Clock = time.time, leeway: float = 30, longest: float = 10) -> Middleware:
+def server_deadline(
+    *, clock: Clock = time.time, leeway: float = 30, longest: float = 10
+) -> Middleware:
     """Cancel handling at the deadline, and refuse what arrived after it.
 
     A request ends at the earlier of `deadline + leeway` and arrival + `expiration`: the first alone would let a skewed
@@ -70,7 +76,9 @@ def server_deadline(*, clock: Clock = time.time, leeway: float = 30, longest: fl
 def _end(envelope: Envelope, leeway: int, longest: int) -> int | None:
     """Milliseconds since the epoch."""
     if envelope.role != "request":
-        return envelope.deadline  # set by the receiver from the handler's own timeout, on this machine's clock
+        return (
+            envelope.deadline
+        )  # set by the receiver from the handler's own timeout, on this machine's clock
     if envelope.received is None:
         return None if envelope.deadline is None else envelope.deadline + leeway
     if envelope.expiration is not None:

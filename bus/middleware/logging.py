@@ -21,7 +21,9 @@ def logging(side: str, *, timer: Callable[[], float] = time.perf_counter) -> Mid
     error of the bus, which a service may well mean, and an error else. It has the error's class and code, and its text
     only where it is one of the bus: another's may hold a patient's data.
     """
-    meant, unforeseen = (levels.DEBUG, levels.DEBUG) if side == "sent" else (levels.INFO, levels.ERROR)
+    meant, unforeseen = (
+        (levels.DEBUG, levels.DEBUG) if side == "sent" else (levels.INFO, levels.ERROR)
+    )
 
     def layer(inner: Handler) -> Handler:
         async def call(envelope: Envelope) -> Envelope | None:
@@ -54,7 +56,11 @@ def _facts(envelope: Envelope) -> dict[str, object]:
 
 def _failure(error: Exception) -> dict[str, object]:
     facts = {"error": type(error).__name__, "code": code_of(error)}
-    return {**facts, "text": str(error)} if isinstance(error, BusError) else {**facts, "where": error_location(error)}
+    return (
+        {**facts, "text": str(error)}
+        if isinstance(error, BusError)
+        else {**facts, "where": error_location(error)}
+    )
 
 
 def _ms(seconds: float) -> float:

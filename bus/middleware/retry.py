@@ -5,7 +5,14 @@ import time
 from collections.abc import Callable
 
 from bus.contracts.contract import CATALOG, Catalog
-from bus.errors import BusError, ConnectionLost, DeadlineExceeded, PermissionDenied, ResourceExhausted, Unavailable
+from bus.errors import (
+    BusError,
+    ConnectionLost,
+    DeadlineExceeded,
+    PermissionDenied,
+    ResourceExhausted,
+    Unavailable,
+)
 from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
@@ -29,7 +36,12 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
             while True:
                 try:
                     return await inner(envelope)
-                except (Unavailable, ResourceExhausted, DeadlineExceeded, PermissionDenied) as error:
+                except (
+                    Unavailable,
+                    ResourceExhausted,
+                    DeadlineExceeded,
+                    PermissionDenied,
+                ) as error:
                     wait = backoff(attempt)
                     if not _next_delay(envelope, error, catalog) or _late(envelope, clock() + wait):
                         if not doubtful:

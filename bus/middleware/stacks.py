@@ -16,7 +16,7 @@ from bus.middleware.tracing import tracing
 from bus.security.encryption import PayloadCipher
 from bus.security.signer import Signer
 
-__all__ = ["CLIENT", "SERVER", "client_stack", "with_security", "server_stack"]
+__all__ = ["CLIENT", "SERVER", "client_stack", "server_stack", "with_security"]
 
 
 def client_stack(*, clock: Callable[[], float] = time.time) -> list[Middleware]:
@@ -41,7 +41,9 @@ def with_security(
     return [*layers, *permitted, encrypt(cipher), *signed]
 
 
-def server_stack(*, clock: Callable[[], float] = time.time, leeway: float = 30, longest: float = 10) -> list[Middleware]:
+def server_stack(
+    *, clock: Callable[[], float] = time.time, leeway: float = 30, longest: float = 10
+) -> list[Middleware]:
     """What is handled passes these; `leeway` (between two machines' clocks) and `longest` (of a request without a deadline) in seconds."""
     return [logging("handled"), server_deadline(clock=clock, leeway=leeway, longest=longest)]
 

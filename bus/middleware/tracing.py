@@ -9,7 +9,9 @@ from bus.messaging.ids import random_hex_factory
 
 __all__ = ["tracing"]
 
-TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?")
+TRACEPARENT = re.compile(
+    r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?"
+)
 trace_id, span_id = random_hex_factory(16), random_hex_factory(8)
 SAMPLED = 1
 """The one flag of version 00; all others are sent as zero."""
@@ -43,7 +45,10 @@ def _caused(envelope: Envelope, cause: Envelope) -> Envelope:
 
 
 def _first(envelope: Envelope) -> Envelope:
-    return envelope.replace(correlation_id=envelope.correlation_id or correlation.get() or envelope.id, traceparent=_new())
+    return envelope.replace(
+        correlation_id=envelope.correlation_id or correlation.get() or envelope.id,
+        traceparent=_new(),
+    )
 
 
 def _trace(parent: str | None) -> tuple[str, int] | None:

@@ -16,7 +16,16 @@ from pathlib import Path
 
 from bus.errors import ConfigurationError, DeadlineExceeded, Unavailable
 
-__all__ = ["LIVE", "READY", "Check", "ProbeAddress", "always_live", "probe", "aggregate", "serve_probes"]
+__all__ = [
+    "LIVE",
+    "READY",
+    "Check",
+    "ProbeAddress",
+    "aggregate",
+    "always_live",
+    "probe",
+    "serve_probes",
+]
 
 log = logging.getLogger("bus.health")
 
@@ -46,7 +55,9 @@ async def always_live() -> str | None:
 
 
 @asynccontextmanager
-async def serve_probes(at: ProbeAddress | None, *, ready: Check, live: Check = always_live) -> AsyncIterator[None]:
+async def serve_probes(
+    at: ProbeAddress | None, *, ready: Check, live: Check = always_live
+) -> AsyncIterator[None]:
     """Answer at `at` inside the block; None: nowhere. `ConfigurationError` where it cannot be opened."""
     if at is None:
         yield
@@ -85,12 +96,18 @@ def aggregate(places: Sequence[ProbeAddress]) -> Mapping[str, Check]:
     """
 
     async def ready() -> str | None:
-        verdicts = await asyncio.gather(*(probe(place, READY, timeout=SIBLING_TIMEOUT_SECONDS) for place in places), return_exceptions=True)
+        verdicts = await asyncio.gather(
+            *(probe(place, READY, timeout=SIBLING_TIMEOUT_SECONDS) for place in places),
+            return_exceptions=True,
+        )
         waiting = sum(verdict is not None for verdict in verdicts)
         return f"{waiting} of {len(places)} processes" if waiting else None
 
     async def live() -> str | None:
-        verdicts = await asyncio.gather(*(probe(place, LIVE, timeout=SIBLING_TIMEOUT_SECONDS) for place in places), return_exceptions=True)
+        verdicts = await asyncio.gather(
+            *(probe(place, LIVE, timeout=SIBLING_TIMEOUT_SECONDS) for place in places),
+            return_exceptions=True,
+        )
         stuck = sum(isinstance(verdict, str | DeadlineExceeded) for verdict in verdicts)
         return f"{stuck} of {len(places)} processes" if stuck else None
 
@@ -102,7 +119,9 @@ class ProbeServer:
 
     def __init__(self, checks: Mapping[str, Check]) -> None:
         self._checks = checks
-        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}  # in the order of their coming
+        self._open: dict[
+            asyncio.Task[None], asyncio.StreamWriter
+        ] = {}  # in the order of their coming
 
     def start(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take a connection."""
@@ -146,7 +165,11 @@ class ProbeServer:
         if probe not in self._checks:
             return _response(HTTPStatus.NOT_FOUND)
         why = await self._checks[probe]()
-        status, text = (HTTPStatus.OK, WORDS[probe]) if why is None else (HTTPStatus.SERVICE_UNAVAILABLE, f"not {WORDS[probe]}: {why}")
+        status, text = (
+            (HTTPStatus.OK, WORDS[probe])
+            if why is None
+            else (HTTPStatus.SERVICE_UNAVAILABLE, f"not {WORDS[probe]}: {why}")
+        )
         return _response(status, text, body=line[1] == b"GET")
 
 
@@ -156,7 +179,9 @@ def _cut_off(talk: "asyncio.Task[None]", writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-def _response(status: HTTPStatus, text: str | None = None, *, headers: str = "", body: bool = True) -> bytes:
+def _response(
+    status: HTTPStatus, text: str | None = None, *, headers: str = "", body: bool = True
+) -> bytes:
     content = f"{text or status.phrase}\n"
     head = (
         f"HTTP/1.1 {status.value} {status.phrase}\r\ndate: {formatdate(usegmt=True)}\r\n{headers}cache-control: no-store\r\n"
@@ -172,11 +197,15 @@ async def _listening(at: ProbeAddress, talks: ProbeServer) -> asyncio.Server:
         return await asyncio.start_server(talks.start, *at, limit=MAX_HEAD_BYTES)
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise ConfigurationError(f"health probes cannot be answered on {_name(at)} ({why}); set BUS_HEALTH_PORT to a free port") from error
+        raise ConfigurationError(
+            f"health probes cannot be answered on {_name(at)} ({why}); set BUS_HEALTH_PORT to a free port"
+        ) from error
 
 
 async def _asked(at: ProbeAddress, probe: str) -> bytes:
-    opened = asyncio.open_unix_connection(at) if isinstance(at, Path) else asyncio.open_connection(*at)
+    opened = (
+        asyncio.open_unix_connection(at) if isinstance(at, Path) else asyncio.open_connection(*at)
+    )
     reader, writer = await opened
     try:
         writer.write(f"GET {probe} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode("ascii"))

@@ -25,7 +25,11 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
     """
     out = stream or sys.stderr
     handler = logging.StreamHandler(out)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_shared(), processors=_final(settings, out)))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_shared(), processors=_final(settings, out)
+        )
+    )
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
@@ -33,7 +37,11 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
         # Their lines repeat ours, and aiormq logs whole frames, payloads included, at debug.
         logging.getLogger(chatty).setLevel(max(logging.ERROR, root.level))
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *_shared(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_shared(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -55,7 +63,12 @@ def _shared() -> list[structlog.typing.Processor]:
 def _final(settings: Settings, out: TextIO) -> list[structlog.typing.Processor]:
     terminal = settings.log_format == "console" or (settings.log_format == "auto" and out.isatty())
     last: list[structlog.typing.Processor] = (
-        [_harmless, structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+        [
+            _harmless,
+            structlog.dev.ConsoleRenderer(
+                colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ]
         if terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -72,7 +85,10 @@ def _handled_now(_logger: Any, _method: str, event: Event) -> Event:
 
 def _harmless(_logger: Any, _method: str, event: Event) -> Event:
     """Without controls but tab and newline, for a terminal: types and ids are others', who must not move our reader's cursor."""
-    return {name: CONTROL.sub("\ufffd", value) if isinstance(value, str) else value for name, value in event.items()}
+    return {
+        name: CONTROL.sub("\ufffd", value) if isinstance(value, str) else value
+        for name, value in event.items()
+    }
 
 
 def _without_nothing(_logger: Any, _method: str, event: Event) -> Event:

@@ -24,7 +24,9 @@ PORT, TLS_PORT = 15672, 15671
 class Management:
     """One broker's API, with the user and password of its own URL, else of its AMQP URL."""
 
-    def __init__(self, management_url: str, amqp_url: str, *, timeout: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self, management_url: str, amqp_url: str, *, timeout: float = TIMEOUT_SECONDS
+    ) -> None:
         """`management_url` is `http://host:port`, or `https://…`, with the path before `/api` where there is one.
 
         `timeout` is for one call, in seconds. Who vouches for it is in the AMQP URL (`?cafile=`). Raises `ConfigurationError`
@@ -35,11 +37,17 @@ class Management:
             credentials = address
         self._tls, self._timeout = address.scheme == "https", timeout
         self._authorities = next(iter(parse_qs(urlsplit(amqp_url).query).get("cafile", ())), None)
-        self._host, self._port = address.hostname or "localhost", address.port or (443 if self._tls else PORT)
+        self._host, self._port = (
+            address.hostname or "localhost",
+            address.port or (443 if self._tls else PORT),
+        )
         self._prefix = address.path.rstrip("/")
         self.user = unquote(credentials.username or "guest")
         basic = base64.b64encode(f"{self.user}:{unquote(credentials.password or 'guest')}".encode())
-        self._headers = {"authorization": f"Basic {basic.decode()}", "content-type": "application/json"}
+        self._headers = {
+            "authorization": f"Basic {basic.decode()}",
+            "content-type": "application/json",
+        }
 
     @property
     def where(self) -> str:
@@ -53,27 +61,40 @@ class Management:
     def _call(self, method: str, path: str, body: object) -> Any:
         connection = self._connection()
         try:
-            connection.request(method, f"{self._prefix}/api/{path}", json.dumps(body) if body is not None else None, self._headers)
+            connection.request(
+                method,
+                f"{self._prefix}/api/{path}",
+                json.dumps(body) if body is not None else None,
+                self._headers,
+            )
             answer = connection.getresponse()
             content = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            raise Unavailable(f"RabbitMQ's management API on {self._host}:{self._port} does not answer: {error}") from error
+            raise Unavailable(
+                f"RabbitMQ's management API on {self._host}:{self._port} does not answer: {error}"
+            ) from error
         finally:
             connection.close()
         if answer.status == UNAUTHORIZED:
             raise Unauthenticated(f"RabbitMQ's management API refuses the user {self.user!r}")
         if answer.status >= FIRST_FAILURE:
-            raise Unavailable(f"RabbitMQ's management API: {method} {path}: {answer.status} {answer.reason}")
+            raise Unavailable(
+                f"RabbitMQ's management API: {method} {path}: {answer.status} {answer.reason}"
+            )
         try:
             return json.loads(content) if content else None
         except ValueError as error:
-            raise Unavailable(f"what answers on {self._host}:{self._port} is no management API of RabbitMQ") from error
+            raise Unavailable(
+                f"what answers on {self._host}:{self._port} is no management API of RabbitMQ"
+            ) from error
 
     def _connection(self) -> http.client.HTTPConnection:
         if not self._tls:
             return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
         context = ssl.create_default_context(cafile=self._authorities)
-        return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=context)
+        return http.client.HTTPSConnection(
+            self._host, self._port, timeout=self._timeout, context=context
+        )
 
     async def version(self) -> str:
         """RabbitMQ's version, such as `4.0.5`."""
@@ -84,7 +105,9 @@ class Management:
         """Make a virtual host in which this user may do everything."""
         await self.call("PUT", f"vhosts/{quote(name, safe='')}")
         rights = {"configure": ".*", "write": ".*", "read": ".*"}
-        await self.call("PUT", f"permissions/{quote(name, safe='')}/{quote(self.user, safe='')}", rights)
+        await self.call(
+            "PUT", f"permissions/{quote(name, safe='')}/{quote(self.user, safe='')}", rights
+        )
 
     async def delete_vhost(self, name: str) -> None:
         """Remove a virtual host and all that is in it; its connections are closed by the broker."""
@@ -101,6 +124,10 @@ def usual_address(amqp_url: str) -> str:
 def _parts(url: str) -> SplitResult:
     with contextlib.suppress(ValueError):
         parts = urlsplit(url)
-        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:  # .port raises ValueError for what is none
+        if (
+            parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        ):  # .port raises ValueError for what is none
             return parts
-    raise ConfigurationError("BUS_MANAGEMENT_URL names no management API: give http://host:port, or https://…")
+    raise ConfigurationError(
+        "BUS_MANAGEMENT_URL names no management API: give http://host:port, or https://…"
+    )

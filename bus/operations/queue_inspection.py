@@ -20,7 +20,7 @@ from bus.settings import Settings
 from bus.transports.rabbitmq.handshake import BrokerInfo, probe, vhost_of
 from bus.transports.rabbitmq.queue_depth import QueueDepth, depths
 
-__all__ = ["QueueReport", "QueueStatus", "QueueFilter", "BrokerAddress", "inspect_queues"]
+__all__ = ["BrokerAddress", "QueueFilter", "QueueReport", "QueueStatus", "inspect_queues"]
 
 TIMEOUT_SECONDS = 3.0
 """Seconds for one call of the management API: without it the picture is smaller and there all the same."""
@@ -62,7 +62,9 @@ class QueueFilter:
     def takes(self, name: QueueName) -> bool:
         """Whether a listed queue is wanted."""
         if self.names:
-            return name.name in self.names or (name.role == "replies" and name.service == self.service)
+            return name.name in self.names or (
+                name.role == "replies" and name.service == self.service
+            )
         return self.service in {None, name.service}
 
 
@@ -79,7 +81,11 @@ class BrokerAddress:
     def of(cls, settings: Settings, *, renew: bool) -> Self:
         """The settings' broker."""
         named = settings.management_url
-        return cls(url=settings.address, management_url=named.get_secret_value() if named else None, renew=renew)
+        return cls(
+            url=settings.address,
+            management_url=named.get_secret_value() if named else None,
+            renew=renew,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +108,9 @@ class ManagementListing:
     why: str | None = None
 
 
-async def inspect_queues(where: BrokerAddress, wanted: QueueFilter, *, clock: Callable[[], float] = time.time) -> QueueReport:
+async def inspect_queues(
+    where: BrokerAddress, wanted: QueueFilter, *, clock: Callable[[], float] = time.time
+) -> QueueReport:
     """Look once.
 
     Raises as `probe` does where AMQP does not answer; `Unavailable` where the queues have to be listed and only AMQP
@@ -111,7 +119,9 @@ async def inspect_queues(where: BrokerAddress, wanted: QueueFilter, *, clock: Ca
     server = await probe(where.url)
     listing = await fetch_listing(where, server)
     names = select_names(wanted, listing)
-    asked = await depths(where.url, [each.name for each in names if may_declare_passively(each, where, listing)])
+    asked = await depths(
+        where.url, [each.name for each in names if may_declare_passively(each, where, listing)]
+    )
     states = [merge_depths(each, asked.get(each.name), listing, now=clock()) for each in names]
     expected = {*wanted.names}
     return QueueReport(
@@ -125,7 +135,9 @@ async def inspect_queues(where: BrokerAddress, wanted: QueueFilter, *, clock: Ca
 async def fetch_listing(where: BrokerAddress, server: BrokerInfo) -> ManagementListing:
     """What the management API tells of every queue in the virtual host. It is checked to be that broker's."""
     try:
-        api = Management(where.management_url or usual_address(where.url), where.url, timeout=TIMEOUT_SECONDS)
+        api = Management(
+            where.management_url or usual_address(where.url), where.url, timeout=TIMEOUT_SECONDS
+        )
         overview = await api.call("GET", "overview")
         if overview.get("cluster_name") != server.cluster:
             return wrong_broker(where, api)
@@ -144,7 +156,9 @@ def wrong_broker(where: BrokerAddress, api: Management) -> ManagementListing:
 async def rows(api: Management, vhost: str) -> dict[str, Mapping[str, Any]]:
     """By queue: its statistics, with the totals, which RabbitMQ gives sooner than these, laid over them."""
     path = f"queues/{quote(vhost, safe='')}?{COLUMNS}"
-    statistics, totals = await asyncio.gather(api.call("GET", path), api.call("GET", f"{path}&{TOTALS}"))
+    statistics, totals = await asyncio.gather(
+        api.call("GET", path), api.call("GET", f"{path}&{TOTALS}")
+    )
     found = {each["name"]: each for each in statistics}
     return {each["name"]: {**found.get(each["name"], {}), **each} for each in totals}
 
@@ -158,23 +172,34 @@ def select_names(wanted: QueueFilter, listing: ManagementListing) -> list[QueueN
         )
     known = {*wanted.names, *(listing.rows if listing.rows is not None else wanted.guesses)}
     names = (parse_queue_name(each) for each in known)
-    return sorted((each for each in names if each and wanted.takes(each)), key=lambda each: each.name)
+    return sorted(
+        (each for each in names if each and wanted.takes(each)), key=lambda each: each.name
+    )
 
 
-def may_declare_passively(name: QueueName, where: BrokerAddress, listing: ManagementListing) -> bool:
+def may_declare_passively(
+    name: QueueName, where: BrokerAddress, listing: ManagementListing
+) -> bool:
     """Whether to ask by AMQP. A question keeps a queue alive that expires unused, so those are asked for only where nothing else tells."""
     if name.role == "requests":
         return listing.rows is None and where.renew
     return name.role != "replies"  # exclusive: told to their own connection alone
 
 
-def merge_depths(name: QueueName, depth: QueueDepth | None, listing: ManagementListing, *, now: float) -> QueueStatus:
+def merge_depths(
+    name: QueueName, depth: QueueDepth | None, listing: ManagementListing, *, now: float
+) -> QueueStatus:
     """What both sources say of one queue; AMQP's word is the newer, where the queue is well."""
     row = (listing.rows or {}).get(name.name, {})
     unwell = None if row.get("state") in HEALTHY else f"{row['state']}"
     told = depth if depth and not depth.last_error and not depth.missing and not unwell else None
-    ready, unacked = told.ready if told else row.get("messages_ready"), row.get("messages_unacknowledged")
-    sent = row.get("head_message_timestamp") if ready or unacked else None  # it stays for a while when the message has gone
+    ready, unacked = (
+        told.ready if told else row.get("messages_ready"),
+        row.get("messages_unacknowledged"),
+    )
+    sent = (
+        row.get("head_message_timestamp") if ready or unacked else None
+    )  # it stays for a while when the message has gone
     return QueueStatus(
         name=name.name,
         service=name.service,

@@ -22,7 +22,17 @@ from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.messaging.topology.model import Queue, Topology, merge
 from bus.messaging.topology.names import dead_letter_queue
 from bus.middleware.stacks import client_stack, server_stack, with_security
-from bus.operations.dead_letters import EVERYTHING, DeadLetter, PurgeReport, ReplayOptions, ReplayReport, Selection, browse, purge, replay
+from bus.operations.dead_letters import (
+    EVERYTHING,
+    DeadLetter,
+    PurgeReport,
+    ReplayOptions,
+    ReplayReport,
+    Selection,
+    browse,
+    purge,
+    replay,
+)
 from bus.operations.topology.verify import check_policies, no_policies, policies_on
 from bus.runtime.client import Client
 from bus.runtime.endpoint_consumer import EndpointConsumer
@@ -79,12 +89,23 @@ class Bus:
         limits = {"leeway": self.settings.clock_leeway, "longest": self.settings.request_timeout}
         self._server = server_stack(clock=clock, **limits) if server is None else server
         self._trust = identity_from_settings(service, self.settings, clock=clock)
-        signer, verifier = (self._trust.signer, self._trust.verifier) if self._trust else (None, None)
+        signer, verifier = (
+            (self._trust.signer, self._trust.verifier) if self._trust else (None, None)
+        )
         self._cipher = cipher_from_settings(self.settings)
         refusal = self._trust.check_send_permission if self._trust else None
-        layers = with_security(client_stack(clock=clock) if client is None else client, self._cipher, signer, refusal)
+        layers = with_security(
+            client_stack(clock=clock) if client is None else client, self._cipher, signer, refusal
+        )
         self._client = Client(
-            service, self.instance, self._transport, layers, settings=self.settings, verifier=verifier, cipher=self._cipher, clock=clock
+            service,
+            self.instance,
+            self._transport,
+            layers,
+            settings=self.settings,
+            verifier=verifier,
+            cipher=self._cipher,
+            clock=clock,
         )
         self._consumptions: list[ConsumerHandle] = []
         self._unsettled = 0
@@ -112,7 +133,12 @@ class Bus:
         if self._trust is not None:
             await self._trust.close()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         try:
             await self._close()
         finally:
@@ -121,7 +147,11 @@ class Bus:
     @property
     def ready(self) -> bool:
         """Whether every consumer is registered at the broker now; false while `serving` begins or ends."""
-        return not self._unsettled and bool(self._consumptions) and all(consumption.ready for consumption in self._consumptions)
+        return (
+            not self._unsettled
+            and bool(self._consumptions)
+            and all(consumption.ready for consumption in self._consumptions)
+        )
 
     async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
         """Ask, and wait for the answer: `Client.request` has the errors. `timeout` in seconds."""
@@ -135,7 +165,9 @@ class Bus:
         """Hand over work, and wait for the broker's confirm: `Client.submit` has the errors. `timeout` in seconds."""
         return await self._client.submit(job, timeout=timeout)
 
-    async def dead_letters(self, queue: str, selection: Selection = EVERYTHING, *, limit: int = 100) -> list[DeadLetter]:
+    async def dead_letters(
+        self, queue: str, selection: Selection = EVERYTHING, *, limit: int = 100
+    ) -> list[DeadLetter]:
         """Look at the first `limit` dead letters of a work queue that fit, by the time of their death, and leave them there.
 
         At most 10,000 are looked at. Their `record` says why they died. Raises `NotFound` where the queue has no dead-letter
@@ -158,8 +190,16 @@ class Bus:
         `extend`: seconds that expired ones get to be handled in; without it they stay. Unless `BUS_AUTH` is off it takes an operator's
         key, `BUS_OPERATOR_KEY`, and a `reason`, and is done three times at most. `rate`: at most so many a second.
         """
-        word = await operator_signer(self.settings, actor=self.instance, reason=reason, clock=self._clock) if extend is not None else None
-        how = ReplayOptions(by=self.instance, extend=extend, countersign=word, rate=rate, clock=self._clock)
+        word = (
+            await operator_signer(
+                self.settings, actor=self.instance, reason=reason, clock=self._clock
+            )
+            if extend is not None
+            else None
+        )
+        how = ReplayOptions(
+            by=self.instance, extend=extend, countersign=word, rate=rate, clock=self._clock
+        )
         return await replay(self._transport, dead_letter_queue(queue), selection, how=how)
 
     async def purge(self, queue: str, selection: Selection) -> PurgeReport:
@@ -177,9 +217,20 @@ class Bus:
         and what is still running then is cancelled and delivered again to others.
         """
         if router.name != self.service:
-            raise ConfigurationError(f"the bus is {self.service!r} and the router {router.name!r}; a service serves its own router")
-        policies = partial(policies_on, settings=self.settings) if self._transport.has_management_api else no_policies
-        await check_handler_timeouts(router, self.settings, supported=self._transport.supports_consumer_timeout, policies=policies)
+            raise ConfigurationError(
+                f"the bus is {self.service!r} and the router {router.name!r}; a service serves its own router"
+            )
+        policies = (
+            partial(policies_on, settings=self.settings)
+            if self._transport.has_management_api
+            else no_policies
+        )
+        await check_handler_timeouts(
+            router,
+            self.settings,
+            supported=self._transport.supports_consumer_timeout,
+            policies=policies,
+        )
         for endpoint in router.endpoints.values():
             self._cipher.check_keys(endpoint.contract.type)
         if self._trust is not None:
@@ -205,7 +256,9 @@ class Bus:
             await self._transport.declare(merge(receiver.topology for receiver in receivers))
             if self._transport.has_management_api:
                 await check_policies(required_by([router], self.settings), self.settings)
-            quarantine.intakes = intakes = [EndpointConsumer(self._transport, receiver) for receiver in receivers]
+            quarantine.intakes = intakes = [
+                EndpointConsumer(self._transport, receiver) for receiver in receivers
+            ]
             stack.push_async_callback(self._stop_consuming, receivers, intakes)
             quarantine.start()
             stack.push_async_callback(quarantine.stop)
@@ -248,7 +301,16 @@ class Bus:
     ) -> Receiver:
         settings, cipher, clock = self.settings, self._cipher, self._clock
         gate = self._trust.guard(endpoint.contract) if self._trust else None
-        activator = ServiceActivator(endpoint, handler, sender=self, state=state, inbox=self._inbox, gate=gate, cipher=cipher, clock=clock)
+        activator = ServiceActivator(
+            endpoint,
+            handler,
+            sender=self,
+            state=state,
+            inbox=self._inbox,
+            gate=gate,
+            cipher=cipher,
+            clock=clock,
+        )
         settler = Settler(
             endpoint,
             needs[1],
@@ -277,9 +339,13 @@ class Bus:
         except TimeoutError:
             waiting = {c.name: c.last_error or "no answer" for c in consumptions if not c.ready}
             why = "; ".join(f"{name}: {trouble}" for name, trouble in waiting.items())
-            raise Unavailable(f"not ready after {self.settings.start_timeout:.3g} s: {why}") from None
+            raise Unavailable(
+                f"not ready after {self.settings.start_timeout:.3g} s: {why}"
+            ) from None
 
-    async def _stop_consuming(self, receivers: Sequence[Receiver], intakes: Sequence[EndpointConsumer]) -> None:
+    async def _stop_consuming(
+        self, receivers: Sequence[Receiver], intakes: Sequence[EndpointConsumer]
+    ) -> None:
         self._consumptions = [c for c in self._consumptions if c not in intakes]
         try:
             await asyncio.gather(*(intake.cancel() for intake in intakes))
@@ -299,7 +365,10 @@ class Bus:
                 await asyncio.gather(*(receiver.drain() for receiver in receivers))
         except TimeoutError:
             left = sum(receiver.cancel_running() for receiver in receivers)
-            log.warning("the grace is over; unfinished work goes back to the broker", extra={"unfinished": left})
+            log.warning(
+                "the grace is over; unfinished work goes back to the broker",
+                extra={"unfinished": left},
+            )
             with suppress(TimeoutError):
                 async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS):
                     await asyncio.gather(*(receiver.drain() for receiver in receivers))

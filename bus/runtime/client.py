@@ -7,10 +7,26 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, cast
 
 from bus.contracts.contract import Contract, Event, Job, Kind, Message, Request, contract_of, encode
-from bus.errors import BusError, ContractError, Internal, NotServed, ResourceExhausted, Unavailable, UnknownKey
+from bus.errors import (
+    BusError,
+    ContractError,
+    Internal,
+    NotServed,
+    ResourceExhausted,
+    Unavailable,
+    UnknownKey,
+)
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.handler import Middleware, compose
-from bus.messaging.ports.transport import Accepted, ConsumerHandle, Delivery, Nacked, PublishOutcome, Returned, Transport
+from bus.messaging.ports.transport import (
+    Accepted,
+    ConsumerHandle,
+    Delivery,
+    Nacked,
+    PublishOutcome,
+    Returned,
+    Transport,
+)
 from bus.messaging.topology.addresses import address_of
 from bus.messaging.topology.declarations import reply_topology
 from bus.messaging.topology.names import reply_queue, service_of
@@ -64,7 +80,9 @@ class Client:
         """Take replies; the consumption is that of the reply queue."""
         self.replies.start()
         topology = reply_topology(self._service, self._instance)
-        self._consumption = await self._transport.consume(topology.queues[0], topology, prefetch=0, on_delivery=self._on_reply, acks=False)
+        self._consumption = await self._transport.consume(
+            topology.queues[0], topology, prefetch=0, on_delivery=self._on_reply, acks=False
+        )
         return self._consumption
 
     def _on_reply(self, delivery: Delivery) -> None:
@@ -72,7 +90,9 @@ class Client:
         if self._verifier is not None:
             error = self._verify_reply(envelope, self._verifier)
             if isinstance(error, UnknownKey):
-                check = asyncio.get_running_loop().create_task(self._recheck_reply(envelope, self._verifier))
+                check = asyncio.get_running_loop().create_task(
+                    self._recheck_reply(envelope, self._verifier)
+                )
                 self._checks.add(check)
                 check.add_done_callback(self._checks.discard)
                 return
@@ -86,7 +106,10 @@ class Client:
         try:
             answer = self._cipher.decrypt(answer)
         except BusError as error:
-            log.warning("an answer was refused", extra={"type": answer.type, "message_id": answer.id, "why": str(error)})
+            log.warning(
+                "an answer was refused",
+                extra={"type": answer.type, "message_id": answer.id, "why": str(error)},
+            )
             self.replies.record_rejected_reply(answer, str(error))
         else:
             self.replies.dispatch(answer)
@@ -96,7 +119,9 @@ class Client:
         asked = self.replies.find_request(answer)
         if asked is None:
             return None
-        return verifier.check_reply(answer, service_of(asked.type), is_job=asked.is_job, proofs=asked.proofs)
+        return verifier.check_reply(
+            answer, service_of(asked.type), is_job=asked.is_job, proofs=asked.proofs
+        )
 
     def _reject_reply(self, answer: Envelope, verifier: Verifier, error: BusError) -> None:
         verifier.record_rejection(answer, error)
@@ -118,7 +143,9 @@ class Client:
         `DeadlineExceeded`; `ConnectionLost` with `maybe_executed`; `Unavailable` where the broker could not be reached.
         """
         contract = _require_kind(request, "request")
-        envelope = self._envelope(contract, request, self._settings.request_timeout if timeout is None else timeout)
+        envelope = self._envelope(
+            contract, request, self._settings.request_timeout if timeout is None else timeout
+        )
         answer = await self._stack(envelope)
         if answer is None:
             raise Internal(f"{contract.type}: a layer of the client stack returned no answer")
@@ -132,14 +159,18 @@ class Client:
         """
         contract = _require_kind(event, "event")
         if contract.service != self._service:
-            raise ContractError(f"{contract.type} belongs to {contract.service}; {self._service} cannot publish it")
+            raise ContractError(
+                f"{contract.type} belongs to {contract.service}; {self._service} cannot publish it"
+            )
         await self._stack(self._durable_envelope(contract, event, timeout))
 
     async def submit(self, job: Job[R], *, timeout: float | None = None) -> PendingJob[R]:
         """Hand over work; returns when the broker has confirmed. Errors as of `publish`, and `NotServed` where no queue takes it."""
         contract = _require_kind(job, "job")
         envelope = self._durable_envelope(contract, job, timeout)
-        handle: PendingJob[R] = PendingJob(envelope.id, contract, timeout=self._settings.message_ttl)
+        handle: PendingJob[R] = PendingJob(
+            envelope.id, contract, timeout=self._settings.message_ttl
+        )
         self.replies.track_job(handle)
         await self._stack(envelope)
         return handle
@@ -157,20 +188,28 @@ class Client:
             reply_to=None if contract.kind == "event" else self._reply_to,
         )
 
-    def _durable_envelope(self, contract: Contract, message: Message, timeout: float | None) -> Envelope:
+    def _durable_envelope(
+        self, contract: Contract, message: Message, timeout: float | None
+    ) -> Envelope:
         """An event or job, which outlives the call that sends it."""
         expires = int((self._clock() + self._settings.message_ttl) * 1000)
-        return self._envelope(contract, message, self._settings.publish_timeout if timeout is None else timeout).replace(expires=expires)
+        return self._envelope(
+            contract, message, self._settings.publish_timeout if timeout is None else timeout
+        ).replace(expires=expires)
 
     def _send(self, envelope: Envelope) -> Awaitable[Envelope | None]:
         """The innermost handler of the client stack: onto the wire, and for a request wait for the answer."""
-        return self._call_service(envelope) if envelope.role == "request" else self._publish(envelope)
+        return (
+            self._call_service(envelope) if envelope.role == "request" else self._publish(envelope)
+        )
 
     async def _publish(self, envelope: Envelope) -> None:
         kind = cast("Kind", envelope.role)
         if kind == "job":
             self.replies.record_job_sent(envelope)
-        outcome = await self._transport.send(envelope, address_of(kind, envelope.type), timeout=self._remaining(envelope))
+        outcome = await self._transport.send(
+            envelope, address_of(kind, envelope.type), timeout=self._remaining(envelope)
+        )
         _raise_unless_accepted(outcome, envelope)
 
     async def _call_service(self, envelope: Envelope) -> Envelope:
@@ -181,10 +220,17 @@ class Client:
         envelope = envelope.replace(expiration=min(int(left * 1000), MAX_EXPIRATION_MS))
         answer = self.replies.register(envelope.id, left, envelope.type, envelope.authorization)
         try:
-            _raise_unless_accepted(await self._transport.send(envelope, address_of("request", envelope.type), timeout=left), envelope)
+            _raise_unless_accepted(
+                await self._transport.send(
+                    envelope, address_of("request", envelope.type), timeout=left
+                ),
+                envelope,
+            )
             reply = await answer
         except NotServed as returned:
-            raise NotServed(f"{envelope.type}: {returned}") from None  # who noticed the return knows only its id
+            raise NotServed(
+                f"{envelope.type}: {returned}"
+            ) from None  # who noticed the return knows only its id
         finally:
             self.replies.discard(envelope.id, answer)
         error = error_from_reply(reply)
@@ -222,7 +268,9 @@ def _raise_unless_accepted(outcome: PublishOutcome, envelope: Envelope) -> None:
         case Accepted():
             return
         case Returned(reason=reason):
-            raise NotServed(f"{envelope.type}: nobody serves it ({reason}); start the service that does, in this version")
+            raise NotServed(
+                f"{envelope.type}: nobody serves it ({reason}); start the service that does, in this version"
+            )
         case Nacked(reason=reason):
             # Not surely refused: a queue whose leader is lost nacks what it may have stored.
             why = f"{envelope.type}: the broker refused it ({reason}); its queue is full, or has no leader now"

@@ -42,11 +42,14 @@ def dependencies_of(function: Callable[..., Any]) -> frozenset[str]:
     return frozenset(
         name
         for name, parameter in inspect.signature(function).parameters.items()
-        if isinstance(parameter.default, loaded.Dependant) or _annotated(hints.get(name, parameter.annotation), loaded.Dependant)
+        if isinstance(parameter.default, loaded.Dependant)
+        or _annotated(hints.get(name, parameter.annotation), loaded.Dependant)
     )
 
 
-def inject(function: Callable[..., Awaitable[Any]], name: str, *, wants_context: bool) -> Callable[[Any, Context], Awaitable[Any]]:
+def inject(
+    function: Callable[..., Awaitable[Any]], name: str, *, wants_context: bool
+) -> Callable[[Any, Context], Awaitable[Any]]:
     """A handler that has dependencies, as one that takes message and context.
 
     `name` is what it is called in the `ContractError` where a dependency asks for what nobody has.
@@ -55,7 +58,13 @@ def inject(function: Callable[..., Awaitable[Any]], name: str, *, wants_context:
     known = {message_name, context_name, CONTEXT}
 
     def checked(model: Any) -> Any:
-        missing = sorted({item.field_name for item in model.flat_params if item.default_value is ... and item.field_name not in known})
+        missing = sorted(
+            {
+                item.field_name
+                for item in model.flat_params
+                if item.default_value is ... and item.field_name not in known
+            }
+        )
         if missing:
             raise ContractError(
                 f"{name}: a dependency needs {', '.join(missing)}; "
@@ -64,7 +73,9 @@ def inject(function: Callable[..., Awaitable[Any]], name: str, *, wants_context:
         return model
 
     # No casts: a message is valid already, and the context is nothing that pydantic could look into.
-    call = _load_library().inject(function, cast=False, cast_result=False, dependency_provider=provider(), wrap_model=checked)
+    call = _load_library().inject(
+        function, cast=False, cast_result=False, dependency_provider=provider(), wrap_model=checked
+    )
 
     @wraps(function)
     async def with_dependencies(message: Any, context: Context) -> Any:
@@ -83,14 +94,20 @@ def _load_library() -> Any:
     try:
         return import_module("fast_depends")
     except ModuleNotFoundError:
-        raise ConfigurationError("Depends needs fast-depends; pip install 'trunkline[depends]'") from None
+        raise ConfigurationError(
+            "Depends needs fast-depends; pip install 'trunkline[depends]'"
+        ) from None
 
 
-def _own_parameters(function: Callable[..., Any], name: str, *, wants_context: bool) -> tuple[str, str]:
+def _own_parameters(
+    function: Callable[..., Any], name: str, *, wants_context: bool
+) -> tuple[str, str]:
     """How the handler calls its message and its context."""
     parameters = inspect.signature(function).parameters.values()
     if any(parameter.kind is parameter.POSITIONAL_ONLY for parameter in parameters):
-        raise ContractError(f"{name}: a handler with dependencies has no positional-only parameters; leave out the /")
+        raise ContractError(
+            f"{name}: a handler with dependencies has no positional-only parameters; leave out the /"
+        )
     filled = dependencies_of(function)
     own = [parameter.name for parameter in parameters if parameter.name not in filled]
     return own[0], own[1] if wants_context else CONTEXT
@@ -104,4 +121,6 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _annotated(annotation: Any, kind: type) -> bool:
-    return get_origin(annotation) is Annotated and any(isinstance(extra, kind) for extra in get_args(annotation)[1:])
+    return get_origin(annotation) is Annotated and any(
+        isinstance(extra, kind) for extra in get_args(annotation)[1:]
+    )

@@ -48,10 +48,16 @@ class EndpointConsumer:
         else:
             self._current = await self._consume(self._full, self._receiver.on_delivery)
 
-    async def _consume(self, prefetch: int, on_delivery: Callable[[Delivery], None]) -> ConsumerHandle:
+    async def _consume(
+        self, prefetch: int, on_delivery: Callable[[Delivery], None]
+    ) -> ConsumerHandle:
         receiver = self._receiver
         consumption = await self._transport.consume(
-            receiver.queue, receiver.topology, prefetch=prefetch, on_delivery=on_delivery, consumer_timeout=receiver.consumer_timeout
+            receiver.queue,
+            receiver.topology,
+            prefetch=prefetch,
+            on_delivery=on_delivery,
+            consumer_timeout=receiver.consumer_timeout,
         )
         self._open.append(consumption)
         return consumption
@@ -61,8 +67,14 @@ class EndpointConsumer:
     def _on_first_delivery(self, delivery: Delivery) -> None:
         """A delivery while there is one at a time."""
         self._receiver.on_delivery(delivery)
-        if self._widening is None and not self._halted.is_set() and not is_poison_candidate(delivery):
-            self._widening = asyncio.create_task(self._raise_prefetch(), name=f"widening {self.name}")
+        if (
+            self._widening is None
+            and not self._halted.is_set()
+            and not is_poison_candidate(delivery)
+        ):
+            self._widening = asyncio.create_task(
+                self._raise_prefetch(), name=f"widening {self.name}"
+            )
 
     async def _raise_prefetch(self) -> None:
         narrow = self._current
@@ -77,7 +89,9 @@ class EndpointConsumer:
         await self._run_shielded(_cancel(narrow))
         if running := self._receiver.running():
             await asyncio.wait(running)
-        if not self._receiver.has_deferred:  # a suspect, perhaps its own: then all of this is about to be halted
+        if (
+            not self._receiver.has_deferred
+        ):  # a suspect, perhaps its own: then all of this is about to be halted
             await self._run_shielded(narrow.close())
             self._open.remove(narrow)
 
@@ -105,7 +119,9 @@ class EndpointConsumer:
     @property
     def is_idle(self) -> bool:
         """Whether nothing comes, and nothing runs: it is halted, or has one place, which a suspect has."""
-        return self._halted.is_set() or (self._narrow == 1 and self._widening is None and self._receiver.has_deferred)
+        return self._halted.is_set() or (
+            self._narrow == 1 and self._widening is None and self._receiver.has_deferred
+        )
 
     async def pause(self) -> None:
         """No further deliveries; returns when what was delivered has ended, but for suspects."""
@@ -184,4 +200,7 @@ async def _cancel(consumption: ConsumerHandle) -> None:
     try:
         await consumption.cancel()
     except BusError as error:
-        log.warning("a consumer could not be cancelled", extra={"queue": consumption.name, "why": str(error)})
+        log.warning(
+            "a consumer could not be cancelled",
+            extra={"queue": consumption.name, "why": str(error)},
+        )

@@ -10,7 +10,7 @@ from bus.runtime.requirements import topology_of
 from bus.runtime.router import Endpoint, Router
 from bus.settings import Settings
 
-__all__ = ["consumer_timeout_for", "check_handler_timeouts"]
+__all__ = ["check_handler_timeouts", "consumer_timeout_for"]
 
 PoliciesOf = Callable[[Queue], Awaitable[Mapping[str, Any]]]
 SETTLING_SECONDS = 90.0
@@ -28,14 +28,20 @@ def consumer_timeout_for(endpoint: Endpoint, router: Router, *, least: float) ->
     return max(least, longest + endpoint.timeout + SETTLING_SECONDS)
 
 
-async def check_handler_timeouts(router: Router, settings: Settings, *, supported: Callable[[Queue], bool], policies: PoliciesOf) -> None:
+async def check_handler_timeouts(
+    router: Router, settings: Settings, *, supported: Callable[[Queue], bool], policies: PoliciesOf
+) -> None:
     """Refuse what may run for longer than the broker waits for its ack: it would be taken away and run elsewhere meanwhile.
 
     The broker waits as long as the consumer says, where that is `heeded`; else as a policy says; else for the setting `consumer_timeout`.
     """
     for name, (queue, _) in topology_of(router, settings).items():
         endpoint = router.endpoints[name]
-        if endpoint.timeout is None or endpoint.timeout <= settings.consumer_timeout or supported(queue):
+        if (
+            endpoint.timeout is None
+            or endpoint.timeout <= settings.consumer_timeout
+            or supported(queue)
+        ):
             continue
         said = (await policies(queue)).get(CONSUMER_TIMEOUT)
         waits = said / 1000 if isinstance(said, int) else settings.consumer_timeout

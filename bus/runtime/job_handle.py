@@ -83,16 +83,23 @@ class PendingJob(Generic[R]):
                     self._check_open()
                     await self._changed.wait()
         except TimeoutError:
-            raise DeadlineExceeded(f"job {self.id} is not done after {limit:.3g} s; it goes on") from None
+            raise DeadlineExceeded(
+                f"job {self.id} is not done after {limit:.3g} s; it goes on"
+            ) from None
         return cast("R", decode_reply(self._contract, self._answer))
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ConnectionLost(f"job {self.id}: the bus was closed before its result came; it goes on", maybe_executed=True)
+            raise ConnectionLost(
+                f"job {self.id}: the bus was closed before its result came; it goes on",
+                maybe_executed=True,
+            )
 
     async def _wait(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
         except TimeoutError:
-            raise DeadlineExceeded(f"job {self.id} has not been heard of for {seconds:.3g} s") from None
+            raise DeadlineExceeded(
+                f"job {self.id} has not been heard of for {seconds:.3g} s"
+            ) from None

@@ -31,7 +31,9 @@ class PendingReplies:
         """From now on calls wait on the running loop."""
         self._loop = asyncio.get_running_loop()
 
-    def register(self, message_id: str, seconds: float, type_: str, token: str | None = None) -> asyncio.Future[Envelope]:
+    def register(
+        self, message_id: str, seconds: float, type_: str, token: str | None = None
+    ) -> asyncio.Future[Envelope]:
         """A call that waits for the reply to `message_id`, and fails with `DeadlineExceeded` after `seconds`. `forget` it in the end.
 
         `type_` is what was asked, `token` what it was asked with.
@@ -91,7 +93,11 @@ class PendingReplies:
         if call is None:
             self.undeliverable += 1
         elif not call.answer.done():
-            call.answer.set_exception(NotServed(f"nobody serves it ({reason}); start the service that does, in this version"))
+            call.answer.set_exception(
+                NotServed(
+                    f"nobody serves it ({reason}); start the service that does, in this version"
+                )
+            )
 
     def on_publish_failed(self, message_id: str, error: BusError) -> None:
         """A request that the broker refused, or dropped with its channel, fails at once."""
@@ -103,7 +109,11 @@ class PendingReplies:
         """Every call under way fails now: its reply queue went with the connection."""
         for call in self._calls.values():
             if not call.answer.done():
-                call.answer.set_exception(ConnectionLost("the connection went while waiting for the reply", maybe_executed=True))
+                call.answer.set_exception(
+                    ConnectionLost(
+                        "the connection went while waiting for the reply", maybe_executed=True
+                    )
+                )
 
     def close(self) -> None:
         """The bus is closed: no reply comes any more, and no result."""
@@ -129,4 +139,6 @@ class PendingCall(PendingRequest):
         """Its time is up."""
         if not self.answer.done():
             why = f"; one that came was refused: {self.rejection}" if self.rejection else ""
-            self.answer.set_exception(DeadlineExceeded(f"no reply within the deadline{why}", maybe_executed=True))
+            self.answer.set_exception(
+                DeadlineExceeded(f"no reply within the deadline{why}", maybe_executed=True)
+            )

@@ -15,7 +15,9 @@ def decode_reply(contract: Contract, answer: Envelope) -> Message | None:
     if error is not None:
         raise error
     if answer.type != f"{contract.type}{REPLY_SUFFIX}":
-        raise Unknown(f"{contract.type} was answered with {answer.type}; is its service another version of the bus?")
+        raise Unknown(
+            f"{contract.type} was answered with {answer.type}; is its service another version of the bus?"
+        )
     return cast("Message | None", decode(contract.reply, answer.body))
 
 

@@ -17,12 +17,12 @@ from bus.messaging.supervision import run_forever
 __all__ = [
     "POISON_AFTER_DELIVERIES",
     "PausableConsumer",
+    "PoisonCandidate",
     "PoisonIsolation",
     "SerialRunner",
-    "PoisonCandidate",
-    "next_candidate",
-    "is_poison_candidate",
     "delivery_count",
+    "is_poison_candidate",
+    "next_candidate",
 ]
 
 log = logging.getLogger("bus.quarantine")
@@ -63,7 +63,10 @@ def next_candidate(suspects: Sequence[PoisonCandidate]) -> PoisonCandidate:
     Of several that are equal another one each time: their losses rise together while the culprit is before the others.
     """
     least = min(suspect.losses for suspect in suspects)
-    equal = sorted((suspect for suspect in suspects if suspect.losses == least), key=lambda suspect: suspect.queue)
+    equal = sorted(
+        (suspect for suspect in suspects if suspect.losses == least),
+        key=lambda suspect: suspect.queue,
+    )
     return equal[least % len(equal)]
 
 
@@ -131,7 +134,9 @@ class PoisonIsolation:
 
     def start(self) -> None:
         """From now on suspects are run."""
-        self._task = asyncio.create_task(run_forever(self._step, expected=(), on_error=_ignore), name="quarantine")
+        self._task = asyncio.create_task(
+            run_forever(self._step, expected=(), on_error=_ignore), name="quarantine"
+        )
 
     def add(self, suspect: PoisonCandidate) -> None:
         """A suspect was delivered."""
@@ -158,7 +163,9 @@ class PoisonIsolation:
                 self._wanted.clear()
 
     async def _run_next(self) -> None:
-        while to_halt := [intake for intake in self.intakes if self._must_pause(intake) and not intake.is_idle]:
+        while to_halt := [
+            intake for intake in self.intakes if self._must_pause(intake) and not intake.is_idle
+        ]:
             self._halted += [intake for intake in to_halt if intake not in self._halted]
             await asyncio.gather(*(intake.pause() for intake in to_halt))
         suspect = next_candidate(self._suspects)
@@ -175,7 +182,9 @@ class PoisonIsolation:
                     await self._wanted.wait()
 
     def _must_pause(self, intake: PausableConsumer) -> bool:
-        return intake.counts_deliveries or any(suspect.queue == intake.name for suspect in self._suspects)
+        return intake.counts_deliveries or any(
+            suspect.queue == intake.name for suspect in self._suspects
+        )
 
 
 def _ignore(_error: BaseException) -> None:

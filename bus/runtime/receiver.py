@@ -13,7 +13,13 @@ from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import REPLAYS
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.topology.model import Queue, Topology
-from bus.runtime.poison_isolation import POISON_AFTER_DELIVERIES, PoisonCandidate, PoisonIsolation, SerialRunner, delivery_count
+from bus.runtime.poison_isolation import (
+    POISON_AFTER_DELIVERIES,
+    PoisonCandidate,
+    PoisonIsolation,
+    SerialRunner,
+    delivery_count,
+)
 from bus.runtime.router import Endpoint
 from bus.runtime.service_activator import ServiceActivator
 from bus.runtime.settler import HandlingResult, Settler
@@ -59,7 +65,9 @@ class Receiver:
         self._once = endpoint.contract.kind == "request" and not endpoint.contract.idempotent
         self.counted = queue.arguments.get("x-queue-type") == "quorum" and not self._once
         """Whether the broker counts how often a message was lost, and somebody minds."""
-        self._limit = min(delivery_limit, int(queue.arguments.get("x-delivery-limit", delivery_limit)))
+        self._limit = min(
+            delivery_limit, int(queue.arguments.get("x-delivery-limit", delivery_limit))
+        )
         self.consumer_timeout = consumer_timeout
         self._quarantine = quarantine
         self._single_file = SerialRunner()
@@ -80,7 +88,13 @@ class Receiver:
     def on_delivery(self, delivery: Delivery) -> None:
         """One delivery, from the transport."""
         envelope = delivery.envelope
-        key: Key = (envelope.source, envelope.id, envelope.attempt, envelope.headers.get(REPLAYS, 0), 0)
+        key: Key = (
+            envelope.source,
+            envelope.id,
+            envelope.attempt,
+            envelope.headers.get(REPLAYS, 0),
+            0,
+        )
         deliveries = self._open.get(key)
         if deliveries is not None:
             if self._activator.is_same_message(deliveries[0].envelope, envelope):
@@ -98,7 +112,10 @@ class Receiver:
         """Whether what was delivered before, here or elsewhere, is run later, without company. What was lost too often ends at once."""
         if self._once or key in self._ended:
             return False
-        losses, run = delivery_count(delivery) if self.counted else None, partial(self._run_alone, key)
+        losses, run = (
+            delivery_count(delivery) if self.counted else None,
+            partial(self._run_alone, key),
+        )
         if losses is None:
             self._single_file.add(run)
             return True
@@ -106,14 +123,18 @@ class Receiver:
             text = f"{envelope.type}: its process ended, or lost its connection, {losses} times before it was done"
             self._keep(key, HandlingResult(error=ProcessLost(text)))
         elif losses >= POISON_AFTER_DELIVERIES:
-            self._quarantine.add(PoisonCandidate(queue=self.queue.name, id=envelope.id, losses=losses, run=run))
+            self._quarantine.add(
+                PoisonCandidate(queue=self.queue.name, id=envelope.id, losses=losses, run=run)
+            )
             return True
         return False
 
     async def _run_alone(self, key: Key) -> None:
         if deliveries := self._open.get(key):
             life = self._receive(key, deliveries[0].envelope, deliveries)
-            self._tasks[key] = task = self._loop.create_task(life, context=self._surroundings.copy())
+            self._tasks[key] = task = self._loop.create_task(
+                life, context=self._surroundings.copy()
+            )
             await asyncio.wait([task])
 
     @property
@@ -139,7 +160,12 @@ class Receiver:
             await _requeue(deliveries)  # abandoned: now another may have it
             raise
         except Exception as error:  # noqa: BLE001 - a fault of the bus must not leave a message neither acked nor handed back
-            facts = {"queue": envelope.queue, "message_id": envelope.id, "error": type(error).__name__, "where": error_location(error)}
+            facts = {
+                "queue": envelope.queue,
+                "message_id": envelope.id,
+                "error": type(error).__name__,
+                "where": error_location(error),
+            }
             log.error("a fault of the bus; the message goes back to its queue", extra=facts)  # noqa: TRY400 - a traceback's text shows values
             await asyncio.sleep(1 + backoff(1))  # it comes again at once
             await _requeue(deliveries)
@@ -200,10 +226,16 @@ class Receiver:
                 elif not await _ack(deliveries):
                     return  # no longer ours: it comes again
                 else:
-                    outcome = await self._activator.handle(envelope, self._settler.progress_reporter(envelope))
+                    outcome = await self._activator.handle(
+                        envelope, self._settler.progress_reporter(envelope)
+                    )
             else:
-                outcome = await self._activator.handle_once(envelope, self._settler.progress_reporter(envelope))
-        if not outcome.settled and not await self._settler.settle(envelope, outcome, deliveries[-1]):
+                outcome = await self._activator.handle_once(
+                    envelope, self._settler.progress_reporter(envelope)
+                )
+        if not outcome.settled and not await self._settler.settle(
+            envelope, outcome, deliveries[-1]
+        ):
             self._keep(key, outcome)
             await _requeue(deliveries)
         elif not await _ack(deliveries):

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Protocol, TypeVar, overload
 
-from bus.contracts.contract import Contract, Event, JobClass, Message, RequestClass, check_part, contract_of, decode
+from bus.contracts.contract import (
+    Contract,
+    Event,
+    JobClass,
+    Message,
+    RequestClass,
+    check_part,
+    contract_of,
+    decode,
+)
 from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import ContractError, FailedPrecondition, Internal, Unimplemented
 from bus.messaging.context import Context, current
@@ -15,7 +24,13 @@ from bus.messaging.envelope import Envelope, reply
 from bus.messaging.settlement import delays_of
 from bus.messaging.topology.declarations import event_topology, job_topology, request_topology
 from bus.messaging.topology.model import Queue, Topology
-from bus.messaging.topology.names import dead_letter_queue, event_queue, job_queue, request_queue, retry_delay_for
+from bus.messaging.topology.names import (
+    dead_letter_queue,
+    event_queue,
+    job_queue,
+    request_queue,
+    retry_delay_for,
+)
 from bus.runtime.dependencies import dependencies_of, inject
 from bus.security.keyring import MIN_REFRESH_SECONDS
 
@@ -48,7 +63,9 @@ class Registrar(Protocol[Q, R]):
     @overload
     def __call__(self, handler: Callable[[Q], Awaitable[R]], /) -> Callable[[Q], Awaitable[R]]: ...
     @overload
-    def __call__(self, handler: Callable[[Q, Context], Awaitable[R]], /) -> Callable[[Q, Context], Awaitable[R]]: ...
+    def __call__(
+        self, handler: Callable[[Q, Context], Awaitable[R]], /
+    ) -> Callable[[Q, Context], Awaitable[R]]: ...
     def __call__(self, handler: Any, /) -> Any:
         """Take `handler`, and give it back as it is."""
 
@@ -70,7 +87,9 @@ class Endpoint:
     def tiers(self) -> tuple[str, ...]:
         """The retry tiers that its policy uses, and the one in which an event or job waits for an unknown key."""
         parking = () if self.contract.kind == "request" else (MIN_REFRESH_SECONDS,)
-        return tuple(dict.fromkeys(retry_delay_for(delay) for delay in (*delays_of(self.retry), *parking)))
+        return tuple(
+            dict.fromkeys(retry_delay_for(delay) for delay in (*delays_of(self.retry), *parking))
+        )
 
 
 class Router:
@@ -83,10 +102,14 @@ class Router:
         self.lifespan = lifespan or _nothing
         self.endpoints: dict[str, Endpoint] = {}
 
-    def request(self, contract: RequestClass[Q, R], *, concurrency: int = REQUEST_CONCURRENCY) -> Registrar[Q, R]:
+    def request(
+        self, contract: RequestClass[Q, R], *, concurrency: int = REQUEST_CONCURRENCY
+    ) -> Registrar[Q, R]:
         """Answer a request; at most `concurrency` at a time in this process. What it raises is the caller's error."""
         declared = self._own(contract, "request")
-        return self._registrar(declared, request_queue(declared), concurrency, RetryPolicy(attempts=1))
+        return self._registrar(
+            declared, request_queue(declared), concurrency, RetryPolicy(attempts=1)
+        )
 
     def job(
         self,
@@ -98,7 +121,9 @@ class Router:
     ) -> Registrar[Q, R]:
         """Do a job: each attempt at most `timeout` seconds, `concurrency` at a time in this process. `retry`: else the contract's."""
         declared = self._own(contract, "job")
-        return self._registrar(declared, job_queue(declared), concurrency, retry or declared.retry, timeout=timeout)
+        return self._registrar(
+            declared, job_queue(declared), concurrency, retry or declared.retry, timeout=timeout
+        )
 
     def event(
         self,
@@ -115,30 +140,52 @@ class Router:
         if subscription is not None:
             check_part(subscription, "subscription")
             if subscription == DEAD_SUFFIX:
-                raise ContractError(f"{declared.type}: a subscription {subscription!r} would share the dead letters' queue; rename it")
+                raise ContractError(
+                    f"{declared.type}: a subscription {subscription!r} would share the dead letters' queue; rename it"
+                )
         queue = event_queue(self.name, declared, subscription)
-        return self._registrar(declared, queue, concurrency, retry or declared.retry, timeout=timeout, subscription=subscription)
+        return self._registrar(
+            declared,
+            queue,
+            concurrency,
+            retry or declared.retry,
+            timeout=timeout,
+            subscription=subscription,
+        )
 
     async def __call__(self, envelope: Envelope) -> Envelope | None:
         """Decode, call the handler, encode what it answers."""
         context = current.get()
         if context is None:
-            raise FailedPrecondition("a router handles messages inside a context; serve it with Bus.serving")
+            raise FailedPrecondition(
+                "a router handles messages inside a context; serve it with Bus.serving"
+            )
         endpoint = self.endpoints.get(envelope.queue or "")
         if endpoint is None or endpoint.contract.type != envelope.type:
             raise Unimplemented(f"{self.name} does not serve {envelope.type} from {envelope.queue}")
         message = decode(endpoint.contract.model, envelope.body)
-        answer = await (endpoint.function(message, context) if endpoint.wants_context else endpoint.function(message))
+        answer = await (
+            endpoint.function(message, context)
+            if endpoint.wants_context
+            else endpoint.function(message)
+        )
         if endpoint.contract.kind == "event":
             return None
-        return reply(envelope, _checked(endpoint.contract, answer), source=self.name, model=endpoint.contract.reply)
+        return reply(
+            envelope,
+            _checked(endpoint.contract, answer),
+            source=self.name,
+            model=endpoint.contract.reply,
+        )
 
     @property
     def contracts(self) -> tuple[Contract, ...]:
         """The contracts of all endpoints, in the order of their registration."""
         return tuple(endpoint.contract for endpoint in self.endpoints.values())
 
-    def topology(self, *, quorum_requests: bool = False, lasting_requests: bool = False) -> dict[str, tuple[Queue, Topology]]:
+    def topology(
+        self, *, quorum_requests: bool = False, lasting_requests: bool = False
+    ) -> dict[str, tuple[Queue, Topology]]:
         """By queue: the queue that is consumed, and everything that it needs in the broker."""
         requests = {"quorum": quorum_requests, "lasting": lasting_requests}
         return {name: self._needs(endpoint, requests) for name, endpoint in self.endpoints.items()}
@@ -175,7 +222,9 @@ class Router:
         if concurrency < 1:
             raise ContractError(f"{contract.type}: concurrency is at least 1, not {concurrency}")
         if timeout is not None and not 0 < timeout < inf:  # NaN, too
-            raise ContractError(f"{contract.type}: timeout is a number of seconds above 0, not {timeout:g}")
+            raise ContractError(
+                f"{contract.type}: timeout is a number of seconds above 0, not {timeout:g}"
+            )
 
         def register(function: Any) -> Any:
             dependencies = dependencies_of(function)
@@ -183,7 +232,9 @@ class Router:
             self._add(
                 Endpoint(
                     contract=contract,
-                    function=inject(function, _name(function), wants_context=wants_context) if dependencies else function,
+                    function=inject(function, _name(function), wants_context=wants_context)
+                    if dependencies
+                    else function,
                     wants_context=wants_context or bool(dependencies),
                     queue=queue,
                     concurrency=concurrency,
@@ -199,7 +250,9 @@ class Router:
     def _add(self, endpoint: Endpoint) -> None:
         known = self.endpoints.get(endpoint.queue)
         if known is not None:
-            hint = "; give each a subscription of its own" if endpoint.contract.kind == "event" else ""
+            hint = (
+                "; give each a subscription of its own" if endpoint.contract.kind == "event" else ""
+            )
             raise ContractError(
                 f"{endpoint.contract.type} has two handlers in {self.name}: {_name(known.function)} and {_name(endpoint.function)}{hint}"
             )
@@ -208,7 +261,9 @@ class Router:
 
 def _expect(contract: Contract, kind: str) -> None:
     if contract.kind != kind:
-        raise ContractError(f"{contract.type} is a {contract.kind}; register it with @router.{contract.kind}")
+        raise ContractError(
+            f"{contract.type} is a {contract.kind}; register it with @router.{contract.kind}"
+        )
 
 
 def _checked(contract: Contract, answer: object) -> Message | None:
@@ -220,13 +275,21 @@ def _checked(contract: Contract, answer: object) -> Message | None:
 
 def _wants_context(function: Callable[..., Awaitable[Any]], dependencies: Collection[str]) -> bool:
     """Whether a handler takes a second argument, beside dependencies; `ContractError` for other than one or two, and a plain function."""
-    if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(type(function).__call__):
-        raise ContractError(f"{_name(function)} is no coroutine function; declare it with async def")
-    parameters = (p for p in inspect.signature(function).parameters.values() if p.name not in dependencies)
+    if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(
+        type(function).__call__
+    ):
+        raise ContractError(
+            f"{_name(function)} is no coroutine function; declare it with async def"
+        )
+    parameters = (
+        p for p in inspect.signature(function).parameters.values() if p.name not in dependencies
+    )
     required = [p for p in parameters if p.default is p.empty and p.kind not in OPEN]
     if not 1 <= len(required) <= 2 or any(p.kind is p.KEYWORD_ONLY for p in required):  # noqa: PLR2004 - the message, and the context
         names = ", ".join(p.name for p in required) or "nothing"
-        raise ContractError(f"{_name(function)} needs {names}; a handler takes the message and, if it likes, the context, by position")
+        raise ContractError(
+            f"{_name(function)} needs {names}; a handler takes the message and, if it likes, the context, by position"
+        )
     return len(required) == 2  # noqa: PLR2004 - as above
 
 

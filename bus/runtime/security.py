@@ -15,11 +15,22 @@ from bus.security.grants_file import load_grants
 from bus.security.identity import ServiceIdentity
 from bus.security.jwks_source import private_key_source, public_key_source
 from bus.security.keyring import Keyring, shared_secret_keyring
-from bus.security.proofs import MAX_EXPIRY_OVERRIDES, MAX_PROOF_LIFETIME_SECONDS, Countersign, count_expiry_overrides, expiry_override
+from bus.security.proofs import (
+    MAX_EXPIRY_OVERRIDES,
+    MAX_PROOF_LIFETIME_SECONDS,
+    Countersign,
+    count_expiry_overrides,
+    expiry_override,
+)
 from bus.security.secret_files import read_private_file
 from bus.settings import Settings
 
-__all__ = ["cipher_from_settings", "operator_signer", "authorized_revealer", "identity_from_settings"]
+__all__ = [
+    "authorized_revealer",
+    "cipher_from_settings",
+    "identity_from_settings",
+    "operator_signer",
+]
 
 log = logging.getLogger("bus.auth")
 
@@ -28,10 +39,14 @@ WITHOUT = "BUS_AUTH=off runs without, and anyone can then speak for anyone"
 VARIABLE = "BUS_ENCRYPTION_KEYS"
 
 
-def identity_from_settings(service: str, settings: Settings, *, clock: Callable[[], float] = time.time) -> ServiceIdentity | None:
+def identity_from_settings(
+    service: str, settings: Settings, *, clock: Callable[[], float] = time.time
+) -> ServiceIdentity | None:
     """By the settings; None with `BUS_AUTH=off`, of which the log is told. Raises `ConfigurationError` where one is missing."""
     if settings.auth == "off":
-        log.warning("BUS_AUTH=off: nothing is signed or checked, and anyone who reaches the broker can speak for any service")
+        log.warning(
+            "BUS_AUTH=off: nothing is signed or checked, and anyone who reaches the broker can speak for any service"
+        )
         return None
     if settings.message_ttl >= MAX_PROOF_LIFETIME_SECONDS:
         raise ConfigurationError(
@@ -54,7 +69,12 @@ def identity_from_settings(service: str, settings: Settings, *, clock: Callable[
         raise ConfigurationError(
             f"BUS_GRANTS is not set, so nobody may do anything; set it to a grants.toml (`bus grants --help` says what is in it); {WITHOUT}"
         )
-    return _identity(service, Keyring(service, public_key_source(settings.jwks), private_key_source(key), clock=clock), settings, clock)
+    return _identity(
+        service,
+        Keyring(service, public_key_source(settings.jwks), private_key_source(key), clock=clock),
+        settings,
+        clock,
+    )
 
 
 def _identity(service: str, ring: Keyring, settings: Settings, clock: Clock) -> ServiceIdentity:
@@ -64,14 +84,19 @@ def _identity(service: str, ring: Keyring, settings: Settings, clock: Clock) -> 
         lambda: _grants(settings),
         grants_file=settings.grants,
         leeway=settings.clock_leeway,
-        direct=settings.topology == "declare",  # otherwise the broker user has no right to the default exchange
+        direct=settings.topology
+        == "declare",  # otherwise the broker user has no right to the default exchange
         clock=clock,
     )
 
 
 def _grants(settings: Settings) -> AccessPolicy:
     """By the file. A process knows the contracts that it imports, and grants of others are no fault to it."""
-    return load_grants(settings.grants, CATALOG, complete=False) if settings.grants is not None else AllowAll()
+    return (
+        load_grants(settings.grants, CATALOG, complete=False)
+        if settings.grants is not None
+        else AllowAll()
+    )
 
 
 def cipher_from_settings(settings: Settings) -> PayloadCipher:
@@ -79,18 +104,28 @@ def cipher_from_settings(settings: Settings) -> PayloadCipher:
     everything = settings.encrypt == "everything"
     if settings.encryption_keys is None:
         if everything:
-            raise ConfigurationError(f"BUS_ENCRYPT=everything takes keys; `bus keys ring` makes them, and {VARIABLE} says where they are")
+            raise ConfigurationError(
+                f"BUS_ENCRYPT=everything takes keys; `bus keys ring` makes them, and {VARIABLE} says where they are"
+            )
         return NO_ENCRYPTION
     setting = settings.encryption_keys.get_secret_value()
-    text = setting if setting.lstrip().startswith("{") else read_private_file(Path(setting), VARIABLE)
+    text = (
+        setting if setting.lstrip().startswith("{") else read_private_file(Path(setting), VARIABLE)
+    )
     try:
-        jwe = import_module("bus.security.jwe")  # loaded where it is used alone: its library takes as long as half of the bus
+        jwe = import_module(
+            "bus.security.jwe"
+        )  # loaded where it is used alone: its library takes as long as half of the bus
     except ModuleNotFoundError:
-        raise ConfigurationError(f"{VARIABLE}: encryption needs joserfc; pip install 'trunkline[encryption]'") from None
+        raise ConfigurationError(
+            f"{VARIABLE}: encryption needs joserfc; pip install 'trunkline[encryption]'"
+        ) from None
     return PayloadCipher(jwe.read_encryption_keys(text), everything=everything)
 
 
-async def operator_signer(settings: Settings, *, actor: str, reason: str | None, clock: Clock = time.time) -> Countersign | None:
+async def operator_signer(
+    settings: Settings, *, actor: str, reason: str | None, clock: Clock = time.time
+) -> Countersign | None:
     """Who gives expired messages more time, by `BUS_OPERATOR_KEY`; None with `BUS_AUTH=off`. Raises `ConfigurationError`.
 
     `actor` and `reason`: who and why, for the record on each message.
@@ -98,7 +133,9 @@ async def operator_signer(settings: Settings, *, actor: str, reason: str | None,
     if settings.auth == "off":
         return None
     if not (reason and reason.strip()):
-        raise ConfigurationError("giving expired messages more time takes a reason, which stays with them")
+        raise ConfigurationError(
+            "giving expired messages more time takes a reason, which stays with them"
+        )
     ring = await _operator_keyring(settings, "giving expired messages more time", clock)
 
     def countersign(envelope: Envelope, queue: str, expires: int) -> str | None:
@@ -106,7 +143,14 @@ async def operator_signer(settings: Settings, *, actor: str, reason: str | None,
         if count > MAX_EXPIRY_OVERRIDES:
             return None
         return expiry_override(
-            ring.signing_key(), envelope, queue=queue, actor=actor, reason=reason, expires=expires, count=count, now=clock()
+            ring.signing_key(),
+            envelope,
+            queue=queue,
+            actor=actor,
+            reason=reason,
+            expires=expires,
+            count=count,
+            now=clock(),
         )
 
     return countersign
@@ -124,10 +168,14 @@ async def authorized_revealer(settings: Settings, *, clock: Clock = time.time) -
     if name is None:
         return "dev"
     if settings.grants is None:
-        raise ConfigurationError("BUS_GRANTS is not set, so nobody may see payloads; it names grants.toml, see `bus grants --help`")
+        raise ConfigurationError(
+            "BUS_GRANTS is not set, so nobody may see payloads; it names grants.toml, see `bus grants --help`"
+        )
     if not load_grants(settings.grants, CATALOG, complete=False).may_operate(name, REVEAL):
         line = f'[operators.{name}] may = ["{REVEAL}"]'
-        raise PermissionDenied(f"{name} may not see payloads of dead letters; grant it in {settings.grants}: {line}")
+        raise PermissionDenied(
+            f"{name} may not see payloads of dead letters; grant it in {settings.grants}: {line}"
+        )
     return name
 
 
@@ -143,7 +191,11 @@ async def _operator_keyring(settings: Settings, what: str, clock: Clock) -> Keyr
         ring = shared_secret_keyring("", secret, clock=clock)
     else:
         ring = Keyring(
-            None, public_key_source(settings.jwks or ""), private_key_source(secret, "BUS_OPERATOR_KEY"), role="operator", clock=clock
+            None,
+            public_key_source(settings.jwks or ""),
+            private_key_source(secret, "BUS_OPERATOR_KEY"),
+            role="operator",
+            clock=clock,
         )
     await ring.start()
     return ring

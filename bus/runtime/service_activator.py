@@ -10,7 +10,15 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from bus.errors import BusError, Cancelled, Expired, Internal, Undecodable, UnknownKey, error_location
+from bus.errors import (
+    BusError,
+    Cancelled,
+    Expired,
+    Internal,
+    Undecodable,
+    UnknownKey,
+    error_location,
+)
 from bus.messaging.backoff import backoff
 from bus.messaging.context import Context, Sender, current
 from bus.messaging.envelope import Envelope, Progress
@@ -58,7 +66,9 @@ class ServiceActivator:
         self._gate = gate
         self._cipher = cipher
         self._clock = clock
-        self.refusal: Callable[[Envelope], BusError | None] = gate.authorize if gate is not None else _none
+        self.refusal: Callable[[Envelope], BusError | None] = (
+            gate.authorize if gate is not None else _none
+        )
         """Why a message must not be handled; None where it may. No method, since every message passes it: one call less."""
 
     def is_same_message(self, first: Envelope, second: Envelope) -> bool:
@@ -89,7 +99,10 @@ class ServiceActivator:
         except Exception as error:  # noqa: BLE001 - a user's store, which raises what it likes
             known = await self._retry_inbox(partial(self._inbox.find, key), envelope, error)
         if known is not None:
-            log.debug("a duplicate; it was handled before", extra={"queue": envelope.queue, "message_id": envelope.id})
+            log.debug(
+                "a duplicate; it was handled before",
+                extra={"queue": envelope.queue, "message_id": envelope.id},
+            )
             return HandlingResult(reply=known.reply, settled=known.reply is None)
         outcome = await self.handle(envelope, report)
         if outcome.error is None:
@@ -102,9 +115,16 @@ class ServiceActivator:
                 await self._retry_inbox(partial(self._inbox.add, key, handled), envelope, error)
         return outcome
 
-    async def _retry_inbox(self, ask: Callable[[], Awaitable[T]], envelope: Envelope, error: Exception) -> T:
+    async def _retry_inbox(
+        self, ask: Callable[[], Awaitable[T]], envelope: Envelope, error: Exception
+    ) -> T:
         """The store's answer, once it is back. A message that went back meanwhile would count as lost each time, and be given up."""
-        facts = {"queue": envelope.queue, "message_id": envelope.id, "error": type(error).__name__, "where": error_location(error)}
+        facts = {
+            "queue": envelope.queue,
+            "message_id": envelope.id,
+            "error": type(error).__name__,
+            "where": error_location(error),
+        }
         log.error("the store of what was handled fails; the message waits for it", extra=facts)
         loop = asyncio.get_running_loop()
         ends, attempt = loop.time() + INBOX_RETRY_SECONDS, 0
@@ -126,23 +146,34 @@ class ServiceActivator:
         except asyncio.CancelledError:
             if is_own_cancel():
                 raise
-            return HandlingResult(error=Cancelled("the handler awaited something that was cancelled"))
+            return HandlingResult(
+                error=Cancelled("the handler awaited something that was cancelled")
+            )
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome, and settled as one
             return HandlingResult(error=_wire_safe_error(error, envelope))
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - so is a panic of a library in Rust, and a group with one in it
-            facts = {"queue": envelope.queue, "message_id": envelope.id, "error": type(error).__name__, "where": error_location(error)}
+            facts = {
+                "queue": envelope.queue,
+                "message_id": envelope.id,
+                "error": type(error).__name__,
+                "where": error_location(error),
+            }
             log.error("a handler failed with what is no Exception", extra=facts)  # noqa: TRY400 - a traceback's text shows values
             return HandlingResult(error=error)
         finally:
             current.reset(token)
-            context.deadline = None  # a task that outlives the handling has its cause, and no longer its deadline
+            context.deadline = (
+                None  # a task that outlives the handling has its cause, and no longer its deadline
+            )
 
     def _prepare(self, envelope: Envelope) -> Envelope:
         """The envelope with its payload, and with the deadline that the handler's own timeout sets."""
         if envelope.fault:
-            log.warning("undecodable message", extra={"queue": envelope.queue, "fault": envelope.fault})
+            log.warning(
+                "undecodable message", extra={"queue": envelope.queue, "fault": envelope.fault}
+            )
             raise Undecodable(envelope.fault)
         now = self._clock() * 1000
         if envelope.expires is not None and envelope.expires <= now:
@@ -165,11 +196,20 @@ def _wire_safe_error(error: Exception, envelope: Envelope) -> Exception:
     if not isinstance(error, BusError):
         return error
     try:
-        if all(map(isinstance, (str(error), error.code, error.retryable, error.maybe_executed), (str, str, bool, bool))):
+        if all(
+            map(
+                isinstance,
+                (str(error), error.code, error.retryable, error.maybe_executed),
+                (str, str, bool, bool),
+            )
+        ):
             return error
     except Exception:  # noqa: BLE001, S110 - a user's code; what follows says it
         pass
-    log.error("an error of a handler cannot be told", extra={"message_id": envelope.id, "error": type(error).__name__})
+    log.error(
+        "an error of a handler cannot be told",
+        extra={"message_id": envelope.id, "error": type(error).__name__},
+    )
     return Internal()
 
 

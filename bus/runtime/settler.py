@@ -21,10 +21,22 @@ from bus.errors import (
 )
 from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update
-from bus.messaging.fault_record import FIRST_FAILED, PARKED, FailedBy, fault_headers, since_first_failure
+from bus.messaging.fault_record import (
+    FIRST_FAILED,
+    PARKED,
+    FailedBy,
+    fault_headers,
+    since_first_failure,
+)
 from bus.messaging.ports.transport import Accepted, Delivery, Transport
 from bus.messaging.settlement import Ack, MoveToDeadLetters, Requeue, Retry, decide
-from bus.messaging.topology.addresses import Address, dead_letter_address, reply_address, retry_address, update_address
+from bus.messaging.topology.addresses import (
+    Address,
+    dead_letter_address,
+    reply_address,
+    retry_address,
+    update_address,
+)
 from bus.messaging.topology.model import Topology
 from bus.messaging.topology.names import RETRY_DELAYS, retry_delay_for
 from bus.runtime.router import Endpoint
@@ -95,10 +107,14 @@ class Settler:
         if envelope.role == "request":
             if envelope.reply_to and self._may_reply(envelope, outcome):
                 answer = outcome.reply or self._failure(envelope, outcome)
-                await self._send_reply(envelope, envelope.reply_to, self._protect_reply(answer, envelope, outcome), via)
+                await self._send_reply(
+                    envelope, envelope.reply_to, self._protect_reply(answer, envelope, outcome), via
+                )
             return True  # the caller's deadline ends what no reply can
         try:
-            return await self._settle(envelope, outcome) or await self._retry_settle(envelope, outcome)
+            return await self._settle(envelope, outcome) or await self._retry_settle(
+                envelope, outcome
+            )
         except PERMANENT_ERRORS:
             await asyncio.sleep(1 + backoff(1))  # it comes again at once
             return False
@@ -126,16 +142,27 @@ class Settler:
             offer.cancel()
         await asyncio.gather(*self._offers, return_exceptions=True)
 
-    async def _send_reply(self, request: Envelope, reply_to: str, answer: Envelope, via: Delivery | None) -> None:
+    async def _send_reply(
+        self, request: Envelope, reply_to: str, answer: Envelope, via: Delivery | None
+    ) -> None:
         """On the delivery's own channel, so that the reply reaches the broker before the ack; where that is gone, on another."""
         now = self._clock()
         timeout = 1.0 if request.deadline is None else max(1.0, request.deadline / 1000 - now)
         try:
-            await self._transport.send(answer.replace(timestamp=int(now)), reply_address(reply_to), timeout=timeout, via=via)
+            await self._transport.send(
+                answer.replace(timestamp=int(now)),
+                reply_address(reply_to),
+                timeout=timeout,
+                via=via,
+            )
         except BusError as error:
-            log.warning("a reply could not be sent", extra={"type": request.type, "why": str(error)})
+            log.warning(
+                "a reply could not be sent", extra={"type": request.type, "why": str(error)}
+            )
             if isinstance(error, InvalidArgument) and answer.error is None:
-                fault = self._unsendable_reply(request, error).replace(authorization=answer.authorization)
+                fault = self._unsendable_reply(request, error).replace(
+                    authorization=answer.authorization
+                )
                 await self._send_reply(request, reply_to, fault, via)
             elif isinstance(error, ConnectionLost) and via is not None:
                 await self._send_reply(request, reply_to, answer, None)
@@ -152,7 +179,9 @@ class Settler:
             case Retry(delay=delay):
                 address = retry_address(self._service, retry_delay_for(delay), self._endpoint.queue)
                 headers = since_first_failure(envelope.headers, now)
-                copied = await self._republish(envelope.replace(attempt=envelope.attempt + 1, headers=headers), address)
+                copied = await self._republish(
+                    envelope.replace(attempt=envelope.attempt + 1, headers=headers), address
+                )
                 if copied:
                     await self._report_retry(envelope, outcome, delay)
                 return copied
@@ -161,34 +190,55 @@ class Settler:
             case Requeue():
                 return False
 
-    def _protect_reply(self, answer: Envelope, request: Envelope, outcome: HandlingResult) -> Envelope:
+    def _protect_reply(
+        self, answer: Envelope, request: Envelope, outcome: HandlingResult
+    ) -> Envelope:
         """With a token for who asked. Who was not let in could be anyone: he gets a proof, which serves for nothing else."""
         answer = self._cipher.encrypt(answer)
         if self._gate is None:
             return answer
         if outcome.unauthorized:
             return self._gate.signer.sign_reply(answer, request.source, refused=request)
-        return answer.replace(authorization=self._gate.signer.authorization(request.source, for_replies=True))
+        return answer.replace(
+            authorization=self._gate.signer.authorization(request.source, for_replies=True)
+        )
 
     async def _defer_until_keys_refresh(self, envelope: Envelope, now: int) -> bool:
         """Its key may be a new one: it comes again, as the same attempt, when the keys have been looked at."""
         facts = {"type": envelope.type, "queue": self._endpoint.queue, "message_id": envelope.id}
         log.warning("its key is not known yet; the message waits", extra=facts)
         parked = envelope.replace(headers={PARKED: now, **envelope.headers})
-        return await self._republish(parked, retry_address(self._service, retry_delay_for(MIN_REFRESH_SECONDS), self._endpoint.queue))
+        return await self._republish(
+            parked,
+            retry_address(
+                self._service, retry_delay_for(MIN_REFRESH_SECONDS), self._endpoint.queue
+            ),
+        )
 
-    async def _dead_letter(self, envelope: Envelope, decision: MoveToDeadLetters, outcome: HandlingResult) -> bool:
+    async def _dead_letter(
+        self, envelope: Envelope, decision: MoveToDeadLetters, outcome: HandlingResult
+    ) -> bool:
         queue = self._endpoint.queue
         error = type(outcome.error or Cancelled()).__name__
-        headers = fault_headers(envelope, decision, error, queue=queue, now=self._now(), worker=self._worker)
+        headers = fault_headers(
+            envelope, decision, error, queue=queue, now=self._now(), worker=self._worker
+        )
         if not await self._republish(envelope.replace(headers=headers), dead_letter_address(queue)):
             return False
-        facts = {"type": envelope.type, "queue": queue, "message_id": envelope.id, "code": decision.code, "why": decision.reason}
+        facts = {
+            "type": envelope.type,
+            "queue": queue,
+            "message_id": envelope.id,
+            "code": decision.code,
+            "why": decision.reason,
+        }
         log.error("dead-lettered", extra=facts)
         if envelope.role == "job" and self._may_reply(envelope, outcome):
             failure, again = self._failure(envelope, outcome), not outcome.unauthorized
             if not await self._report_result(envelope, failure, again=again) and again:
-                self._send_result_later(envelope, failure)  # nothing else brings it: the job does not go back
+                self._send_result_later(
+                    envelope, failure
+                )  # nothing else brings it: the job does not go back
         return True
 
     def _may_reply(self, envelope: Envelope, outcome: HandlingResult) -> bool:
@@ -210,20 +260,30 @@ class Settler:
         """As it is sent now. It carries a proof, and no token: the job's submitter may be anyone until the job was let in."""
         update = self._cipher.encrypt(update.replace(timestamp=int(self._clock())))
         refused = job if update.error is not None else None
-        return update if self._gate is None else self._gate.signer.sign_reply(update, job.source, refused=refused)
+        return (
+            update
+            if self._gate is None
+            else self._gate.signer.sign_reply(update, job.source, refused=refused)
+        )
 
     # --- copies ----------------------------------------------------------------------------------------------------
 
     async def _republish(self, envelope: Envelope, address: Address) -> bool:
         """Send a confirmed copy, which has no deadline but this one's own, and does not expire in its queue."""
         try:
-            outcome = await self._transport.send(envelope.replace(deadline=None, expiration=None), address, timeout=COPY_TIMEOUT_SECONDS)
+            outcome = await self._transport.send(
+                envelope.replace(deadline=None, expiration=None),
+                address,
+                timeout=COPY_TIMEOUT_SECONDS,
+            )
         except BusError as error:
             await self._redeclare_topology(address, str(error))
             if isinstance(error, PERMANENT_ERRORS):
                 raise
             return False
-        return isinstance(outcome, Accepted) or await self._redeclare_topology(address, outcome.reason)
+        return isinstance(outcome, Accepted) or await self._redeclare_topology(
+            address, outcome.reason
+        )
 
     async def _redeclare_topology(self, address: Address, why: str) -> bool:
         """A copy was not taken: see that its queue exists."""
@@ -265,7 +325,12 @@ class Settler:
 
     async def _send_result(self, job: Envelope, update: Envelope) -> bool:
         address = update_address(job.reply_to or "", mandatory=True)
-        return isinstance(await self._transport.send(self._protect_update(update, job), address, timeout=COPY_TIMEOUT_SECONDS), Accepted)
+        return isinstance(
+            await self._transport.send(
+                self._protect_update(update, job), address, timeout=COPY_TIMEOUT_SECONDS
+            ),
+            Accepted,
+        )
 
     async def _resend_result(self, job: Envelope, update: Envelope) -> None:
         loop = asyncio.get_running_loop()
@@ -281,12 +346,17 @@ class Settler:
                 return
             except BusError as error:
                 log.debug("a result could not be offered", extra={"why": str(error)})
-        log.info("nobody took a job's result", extra={"type": update.type, "job": update.in_reply_to})
+        log.info(
+            "nobody took a job's result", extra={"type": update.type, "job": update.in_reply_to}
+        )
 
     def _result_forbidden(self, update: Envelope, error: PermissionDenied) -> bool:
         """The job is done all the same."""
         facts = {"type": update.type, "job": update.in_reply_to, "why": str(error)}
-        log.error("a job's submitter may not be told; is the broker's user older than the grants?", extra=facts)
+        log.error(
+            "a job's submitter may not be told; is the broker's user older than the grants?",
+            extra=facts,
+        )
         return True
 
     async def _report_retry(self, job: Envelope, outcome: HandlingResult, delay: float) -> None:
@@ -297,7 +367,9 @@ class Settler:
         note = f"attempt {job.attempt} of {self._endpoint.retry.attempts} failed, the next is in {RETRY_DELAYS[retry_delay_for(delay)]:.3g} s: {why}"
         await report(Progress(progress=0, note=note, error=code_of(outcome.error)))
 
-    def progress_reporter(self, job: Envelope) -> Callable[[Progress], Coroutine[Any, Any, None]] | None:
+    def progress_reporter(
+        self, job: Envelope
+    ) -> Callable[[Progress], Coroutine[Any, Any, None]] | None:
         """What sends a job's progress; None where nobody waits for it."""
         reply_to = job.reply_to
         if job.role != "job" or reply_to is None:
@@ -305,8 +377,14 @@ class Settler:
 
         async def report(progress: Progress) -> None:
             try:
-                update = self._protect_update(progress_update(job, progress, source=self._service), job)
-                await self._transport.send(update, update_address(reply_to, mandatory=False), timeout=PROGRESS_TIMEOUT_SECONDS)
+                update = self._protect_update(
+                    progress_update(job, progress, source=self._service), job
+                )
+                await self._transport.send(
+                    update,
+                    update_address(reply_to, mandatory=False),
+                    timeout=PROGRESS_TIMEOUT_SECONDS,
+                )
             except BusError as error:
                 log.debug("progress dropped", extra={"why": str(error)})
 

@@ -3,7 +3,13 @@
 from bus.security.jws import Claims, reject
 from bus.security.keys import Key
 
-__all__ = ["MAX_TIMESTAMP_SECONDS", "check_issued_at", "check_signed_by", "text_claim", "time_claim"]
+__all__ = [
+    "MAX_TIMESTAMP_SECONDS",
+    "check_issued_at",
+    "check_signed_by",
+    "text_claim",
+    "time_claim",
+]
 
 MAX_TIMESTAMP_SECONDS = 2**40
 """Seconds since the epoch."""
@@ -18,7 +24,11 @@ def text_claim(claims: Claims, name: str) -> str:
 
 def time_claim(claims: Claims, name: str) -> float:
     value = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MAX_TIMESTAMP_SECONDS:  # NaN is not above 0
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 < value < MAX_TIMESTAMP_SECONDS
+    ):  # NaN is not above 0
         reject(f"its claim {name} is missing, or is no time")
     return value
 

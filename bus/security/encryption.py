@@ -12,7 +12,14 @@ from bus.contracts.contract import CATALOG, Catalog
 from bus.errors import ConfigurationError, FailedPrecondition, Unavailable, Undecodable
 from bus.messaging.envelope import ERROR_TYPE, PROGRESS_SUFFIX, REPLY_SUFFIX, Envelope
 
-__all__ = ["ENCRYPTION", "NO_ENCRYPTION", "PayloadCipher", "UnknownEncryptionKey", "EncryptionKeys", "DecryptionFailed"]
+__all__ = [
+    "ENCRYPTION",
+    "NO_ENCRYPTION",
+    "DecryptionFailed",
+    "EncryptionKeys",
+    "PayloadCipher",
+    "UnknownEncryptionKey",
+]
 
 ENCRYPTION, JWE = "encryption", "jwe"
 """The header that says of a payload that it is encrypted, and how."""
@@ -41,7 +48,13 @@ class EncryptionKeys(Protocol):
 class PayloadCipher:
     """Encrypts and decrypts the payloads that are to be, for one service."""
 
-    def __init__(self, ring: EncryptionKeys | None = None, *, everything: bool = False, catalog: Catalog = CATALOG) -> None:
+    def __init__(
+        self,
+        ring: EncryptionKeys | None = None,
+        *,
+        everything: bool = False,
+        catalog: Catalog = CATALOG,
+    ) -> None:
         """`everything`: whether also what no contract wants encrypted is. Without a ring what should be is refused."""
         self._ring = ring
         self._everything = everything
@@ -52,7 +65,9 @@ class PayloadCipher:
         """Whether messages of this type, replies and progress included, are encrypted. Error replies are not: no payload is in them."""
         wanted = self._wanted.get(type_)
         if wanted is None:
-            contract = self._catalog.get(type_.removesuffix(REPLY_SUFFIX).removesuffix(PROGRESS_SUFFIX))
+            contract = self._catalog.get(
+                type_.removesuffix(REPLY_SUFFIX).removesuffix(PROGRESS_SUFFIX)
+            )
             if contract is None:
                 return self._everything  # not kept: strangers choose types, too
             wanted = self._wanted[type_] = self._everything or contract.encrypted
@@ -61,14 +76,18 @@ class PayloadCipher:
     def check_keys(self, type_: str) -> None:
         """Raises `ConfigurationError` where messages of this type could not be read here."""
         if self._ring is None and self.is_encrypted(type_):
-            raise ConfigurationError(f"{type_} comes encrypted, and there is no key to read it; set BUS_ENCRYPTION_KEYS")
+            raise ConfigurationError(
+                f"{type_} comes encrypted, and there is no key to read it; set BUS_ENCRYPTION_KEYS"
+            )
 
     def encrypt(self, envelope: Envelope) -> Envelope:
         """The message as it may be sent. `FailedPrecondition` where it has to be encrypted and there is no key."""
         if not self.is_encrypted(envelope.type):
             return envelope
         if self._ring is None:
-            raise FailedPrecondition(f"{envelope.type} is sent encrypted only, and there is no key; set BUS_ENCRYPTION_KEYS")
+            raise FailedPrecondition(
+                f"{envelope.type} is sent encrypted only, and there is no key; set BUS_ENCRYPTION_KEYS"
+            )
         body = self._ring.encrypt(envelope.body, _identity(envelope))
         return envelope.replace(body=body, headers={**envelope.headers, ENCRYPTION: JWE})
 
@@ -80,12 +99,17 @@ class PayloadCipher:
         """
         if ENCRYPTION not in envelope.headers:
             if self.is_encrypted(envelope.type):
-                raise Undecodable(f"{envelope.type}: it came unencrypted, and is taken encrypted only")
+                raise Undecodable(
+                    f"{envelope.type}: it came unencrypted, and is taken encrypted only"
+                )
             return envelope
         if envelope.headers[ENCRYPTION] != JWE:
             raise Undecodable(f"{envelope.type}: it is encrypted in a way that is not known here")
         body = self._decrypt(envelope)
-        return envelope.replace(body=body, headers={name: value for name, value in envelope.headers.items() if name != ENCRYPTION})
+        return envelope.replace(
+            body=body,
+            headers={name: value for name, value in envelope.headers.items() if name != ENCRYPTION},
+        )
 
     def _decrypt(self, envelope: Envelope) -> bytes:
         """Errors are raised outside of the handlers: what is in the other errors is no context of these."""
@@ -98,8 +122,12 @@ class PayloadCipher:
         except DecryptionFailed:
             ours = True
         if ours:
-            raise Undecodable(f"{envelope.type}: its payload is not what was encrypted for this message")
-        raise Unavailable(f"{envelope.type}: it is encrypted with a key that is not here; add it to BUS_ENCRYPTION_KEYS")
+            raise Undecodable(
+                f"{envelope.type}: its payload is not what was encrypted for this message"
+            )
+        raise Unavailable(
+            f"{envelope.type}: it is encrypted with a key that is not here; add it to BUS_ENCRYPTION_KEYS"
+        )
 
 
 NO_ENCRYPTION = PayloadCipher()
@@ -108,5 +136,11 @@ NO_ENCRYPTION = PayloadCipher()
 
 def _identity(envelope: Envelope) -> bytes:
     """SHA-256 of what makes the message this one, and stays the same in its retries, dead letter and replays."""
-    attributes = [envelope.id, envelope.type, envelope.source, envelope.correlation_id, envelope.in_reply_to]
+    attributes = [
+        envelope.id,
+        envelope.type,
+        envelope.source,
+        envelope.correlation_id,
+        envelope.in_reply_to,
+    ]
     return hashlib.sha256(json.dumps(attributes, separators=(",", ":")).encode()).digest()

@@ -53,7 +53,9 @@ class EndpointGuard:
             self._verifier.verify_proof(envelope, self._contract)
             return
         known = self._verifier.verify_token(envelope)
-        if envelope.reply_to is not None and not self._verifier.may_reply_to(known.issuer, envelope.reply_to, direct=True):
+        if envelope.reply_to is not None and not self._verifier.may_reply_to(
+            known.issuer, envelope.reply_to, direct=True
+        ):
             raise Unauthenticated(FOREIGN_REPLY_TO)
         if self._permission not in known.permissions:
             raise PermissionDenied(f"{known.issuer} has no right to {self._permission}")
@@ -64,7 +66,9 @@ class EndpointGuard:
         Only who is in the grants has a user at the broker, which lets us answer nobody else; and us only where we ask ourselves.
         """
         reply_to, source = envelope.reply_to, envelope.source
-        if reply_to is None or not self._verifier.may_reply_to(source, reply_to, direct=envelope.role == "request"):
+        if reply_to is None or not self._verifier.may_reply_to(
+            source, reply_to, direct=envelope.role == "request"
+        ):
             return False
         return is_direct_reply_to(reply_to) or self._verifier.is_known(source, self._permission)
 

@@ -39,7 +39,9 @@ def load_grants(path: Path, contracts: Iterable[Contract], *, complete: bool = T
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is no TOML: {error}") from None
     reading = GrantsReader(text, tuple(contracts), complete=complete)
-    services = {service: reading.rights(service, table) for service, table in reading.tables(content)}
+    services = {
+        service: reading.rights(service, table) for service, table in reading.tables(content)
+    }
     grants = Grants(services, dict(reading.operators(content)))
     if reading.faults:
         more = len(reading.faults) - MAX_FAULTS_SHOWN
@@ -62,7 +64,11 @@ class GrantsReader:
         """Each service with its table. `clients` and the services' names are checked."""
         known = (CLIENTS, SERVICES, OPERATORS)
         for name in content.keys() - set(known):
-            self._fault("", name, f"unknown key {name!r}{did_you_mean(name, known)}; rights stand in [services.<name>]")
+            self._fault(
+                "",
+                name,
+                f"unknown key {name!r}{did_you_mean(name, known)}; rights stand in [services.<name>]",
+            )
         services = content.get(SERVICES, {})
         if not isinstance(services, dict):
             self._fault("", SERVICES, "services has to be tables: [services.<name>]")
@@ -74,37 +80,64 @@ class GrantsReader:
             if self._service(service, clients) and isinstance(table, dict):
                 yield service, table
             elif not isinstance(table, dict):
-                self._fault(SERVICES, service, f"services.{service} has to be a table: [services.{service}]")
+                self._fault(
+                    SERVICES, service, f"services.{service} has to be a table: [services.{service}]"
+                )
 
     def operators(self, content: dict[str, Any]) -> Iterator[tuple[str, frozenset[str]]]:
         """Each operator with what they may do."""
         tables = content.get(OPERATORS, {})
-        if not isinstance(tables, dict) or not all(isinstance(each, dict) for each in tables.values()):
-            self._fault("", OPERATORS, f'operators have to be tables: [operators.<name>] with may = ["{REVEAL}"]')
+        if not isinstance(tables, dict) or not all(
+            isinstance(each, dict) for each in tables.values()
+        ):
+            self._fault(
+                "",
+                OPERATORS,
+                f'operators have to be tables: [operators.<name>] with may = ["{REVEAL}"]',
+            )
             return
         for operator, table in tables.items():
             place = f"{OPERATORS}.{operator}"
             for key in table.keys() - {"may"}:
-                self._fault(place, key, f"unknown key {key!r}{did_you_mean(key, ['may'])}; an operator has may")
+                self._fault(
+                    place,
+                    key,
+                    f"unknown key {key!r}{did_you_mean(key, ['may'])}; an operator has may",
+                )
             named = self._names(table, place, "may")
             for each in sorted(set(named) - set(OPERATIONS)):
-                self._fault(place, each, f"{place}.may: unknown operation {each!r}{did_you_mean(each, OPERATIONS)}")
+                self._fault(
+                    place,
+                    each,
+                    f"{place}.may: unknown operation {each!r}{did_you_mean(each, OPERATIONS)}",
+                )
             yield operator, frozenset(named)
 
     def rights(self, service: str, table: dict[str, Any]) -> ServiceGrants:
         """What a service's table grants."""
         place = f"{SERVICES}.{service}"
         for name in table.keys() - {each.name for each in fields(ServiceGrants)}:
-            self._fault(place, name, f"unknown key {name!r}{did_you_mean(name, VERBS)}; a service has call, publish and consume")
+            self._fault(
+                place,
+                name,
+                f"unknown key {name!r}{did_you_mean(name, VERBS)}; a service has call, publish and consume",
+            )
         named = {verb: sorted(set(self._names(table, place, verb))) for verb in VERBS}
-        return ServiceGrants(**{verb: frozenset(each for each in named[verb] if self._holds(service, verb, each)) for verb in VERBS})
+        return ServiceGrants(
+            **{
+                verb: frozenset(each for each in named[verb] if self._holds(service, verb, each))
+                for verb in VERBS
+            }
+        )
 
     def _names(self, table: dict[str, Any], place: str, key: str) -> list[str]:
         """The names in a list; empty where it is none."""
         value = table.get(key, [])
         where = f"{place}.{key}" if place else key
         if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-            self._fault(place, key, f'{where} has to be a list of names in quotes, such as {key} = ["…"]')
+            self._fault(
+                place, key, f'{where} has to be a list of names in quotes, such as {key} = ["…"]'
+            )
             return []
         for each in sorted({each for each in value if value.count(each) > 1}):
             self._fault(place, each, f"{where} names {each!r} twice")
@@ -124,21 +157,33 @@ class GrantsReader:
 
     def _check_client(self, client: str, services: dict[str, Any]) -> None:
         if client in self._owners:
-            self._fault("", client, f"{CLIENTS} names {client!r}, which owns contracts; leave it out there")
+            self._fault(
+                "", client, f"{CLIENTS} names {client!r}, which owns contracts; leave it out there"
+            )
         if client not in services:
-            self._fault("", client, f"{CLIENTS} names {client!r}, which has no table [services.…]{did_you_mean(client, services)}")
+            self._fault(
+                "",
+                client,
+                f"{CLIENTS} names {client!r}, which has no table [services.…]{did_you_mean(client, services)}",
+            )
 
     def _holds(self, service: str, verb: Verb, permission: str) -> bool:
         """Whether it is granted; where it cannot be, that is a fault."""
         bearing = [contract for contract in self._contracts if contract.permission == permission]
-        fitting = [contract for contract in bearing if (contract.kind == "event") == (verb != "call")]
+        fitting = [
+            contract for contract in bearing if (contract.kind == "event") == (verb != "call")
+        ]
         strangers = sorted({contract.service for contract in fitting} - {service})
         if not bearing and not self._complete:
             return verb != "publish"
         if not bearing:
             fault = f"unknown permission {permission!r}{did_you_mean(permission, {each.permission for each in self._contracts})}"
         elif not fitting:
-            meant = "it is an event's; publish or consume it" if verb == "call" else "it is no event's; it can only be called"
+            meant = (
+                "it is an event's; publish or consume it"
+                if verb == "call"
+                else "it is no event's; it can only be called"
+            )
             fault = f"{permission!r}: {meant}"
         elif verb == "publish" and strangers:
             fault = f"{permission!r}: only its owner publishes an event, which is {' and '.join(strangers)}"

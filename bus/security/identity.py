@@ -54,7 +54,9 @@ class ServiceIdentity:
         """How many were known when they were read."""
         self._refreshing: asyncio.Task[None] | None = None
         self.signer = Signer(service, ring, lambda: self._grants, clock=clock)
-        self.verifier = Verifier(service, ring, lambda: self._grants, clock=clock, leeway=leeway, direct=direct)
+        self.verifier = Verifier(
+            service, ring, lambda: self._grants, clock=clock, leeway=leeway, direct=direct
+        )
 
     @property
     def grants(self) -> AccessPolicy:
@@ -85,7 +87,9 @@ class ServiceIdentity:
                 return None
         verb, permission = "publish" if contract.kind == "event" else "call", contract.permission
         line = f'[services.{self._service}] {verb} = ["{permission}"]'
-        return PermissionDenied(f"{self._service} has no right to {verb} {permission}; grant it in {self._file}: {line}")
+        return PermissionDenied(
+            f"{self._service} has no right to {verb} {permission}; grant it in {self._file}: {line}"
+        )
 
     def _may_send(self, contract: Contract) -> bool:
         allowed = self._grants.may_publish if contract.kind == "event" else self._grants.may_call
@@ -95,9 +99,13 @@ class ServiceIdentity:
         """Raise `ConfigurationError` if this service may not consume one of these events. The grants are read again first."""
         self.read_grants()
         for contract in contracts:
-            if contract.kind == "event" and not self._grants.may_consume(self._service, contract.permission):
+            if contract.kind == "event" and not self._grants.may_consume(
+                self._service, contract.permission
+            ):
                 line = f'[services.{self._service}] consume = ["{contract.permission}"]'
-                raise ConfigurationError(f"{self._service} may not consume {contract.permission}; grant it in {self._file}: {line}")
+                raise ConfigurationError(
+                    f"{self._service} may not consume {contract.permission}; grant it in {self._file}: {line}"
+                )
 
     async def close(self) -> None:
         """Look no more."""

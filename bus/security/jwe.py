@@ -31,7 +31,15 @@ class Registry(jwe.JWERegistry):
 
 
 REGISTRY = Registry(algorithms=(WRAPPING, CONTENT))
-REFUSALS = (JoseError, ValueError, TypeError, KeyError, AttributeError, AssertionError, RecursionError)
+REFUSALS = (
+    JoseError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    AssertionError,
+    RecursionError,
+)
 """What the library raises of what is no JWE, or not one of these keys."""
 
 
@@ -46,20 +54,26 @@ def read_encryption_keys(text: str | bytes) -> "JweKeys":
     try:
         members = json.loads(text)["keys"]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SecurityWarning)  # of a short key, which is refused below
+            warnings.simplefilter(
+                "ignore", SecurityWarning
+            )  # of a short key, which is refused below
             keys = [jwk.OctKey.import_key(member) for member in members]
     except REFUSALS:
         raise ConfigurationError(
             'BUS_ENCRYPTION_KEYS: it is no JSON Web Key Set of symmetric keys, {"keys": [{"kty": "oct", "kid": …, "k": …}]}'
         ) from None  # the other error may hold a key
     if not keys:
-        raise ConfigurationError("BUS_ENCRYPTION_KEYS: there is no key in it; `bus keys ring` makes one")
+        raise ConfigurationError(
+            "BUS_ENCRYPTION_KEYS: there is no key in it; `bus keys ring` makes one"
+        )
     names = [key.kid for key in keys]
     for key in keys:
         if not key.kid or names.count(key.kid) > 1:
             raise ConfigurationError("BUS_ENCRYPTION_KEYS: each key needs a `kid` of its own")
         if len(key.raw_value) * 8 != KEY_BITS:
-            raise ConfigurationError(f"BUS_ENCRYPTION_KEYS: the key {key.kid} has {len(key.raw_value) * 8} bits, and {KEY_BITS} are wanted")
+            raise ConfigurationError(
+                f"BUS_ENCRYPTION_KEYS: the key {key.kid} has {len(key.raw_value) * 8} bits, and {KEY_BITS} are wanted"
+            )
     return JweKeys(keys)
 
 
@@ -76,7 +90,9 @@ class JweKeys:
         protected = {"alg": WRAPPING, "enc": CONTENT, "kid": self._newest.kid}
         sealing = jwe.FlattenedJSONEncryption(protected, plain, aad=context)
         sealing.add_recipient(None, self._newest)
-        return json.dumps(jwe.encrypt_json(sealing, self._newest, registry=REGISTRY), separators=(",", ":")).encode()
+        return json.dumps(
+            jwe.encrypt_json(sealing, self._newest, registry=REGISTRY), separators=(",", ":")
+        ).encode()
 
     def decrypt(self, sealed: bytes, context: bytes) -> bytes:
         """What was sealed for `context`. `NotOurs` where its key is not in the ring, `Unreadable` where it is anything else."""
@@ -90,7 +106,9 @@ class JweKeys:
         # What it says of its context does not count.
         content["aad"] = urlsafe_b64encode(context).decode()
         try:
-            plain = jwe.decrypt_json(cast("jwe.FlattenedJSONSerialization", content), key, registry=REGISTRY).plaintext
+            plain = jwe.decrypt_json(
+                cast("jwe.FlattenedJSONSerialization", content), key, registry=REGISTRY
+            ).plaintext
         except REFUSALS:
             raise DecryptionFailed from None
         if plain is None:

@@ -46,12 +46,16 @@ def public_key_source(setting: str) -> PublicSource:
         path = Path(setting)
 
         async def read() -> bytes:
-            return _file(path)  # a few kilobytes of this machine: sooner read than a thread is asked
+            return _file(
+                path
+            )  # a few kilobytes of this machine: sooner read than a thread is asked
 
         return read
     parts = urlsplit(setting)
     if parts.scheme != "https" or not parts.hostname or parts.username:
-        raise ConfigurationError("BUS_JWKS: write a path, or https://host/path: over http anyone on the way could put in a key of his")
+        raise ConfigurationError(
+            "BUS_JWKS: write a path, or https://host/path: over http anyone on the way could put in a key of his"
+        )
     return lambda: asyncio.to_thread(_url, setting)
 
 
@@ -61,7 +65,9 @@ def _file(path: Path) -> bytes:
 
 
 def _url(url: str) -> bytes:
-    opener = urllib.request.build_opener(_NoRedirect, urllib.request.HTTPSHandler(context=ssl.create_default_context()))
+    opener = urllib.request.build_opener(
+        _NoRedirect, urllib.request.HTTPSHandler(context=ssl.create_default_context())
+    )
     request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310 - https alone, see above
     try:
         with opener.open(request, timeout=FETCH_TIMEOUT_SECONDS) as answer:
@@ -82,5 +88,13 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """Keys come from where they are said to come from."""
 
     @override
-    def redirect_request(self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str) -> Any:
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: HTTPMessage,
+        newurl: str,
+    ) -> Any:
         return None

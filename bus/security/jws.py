@@ -14,7 +14,16 @@ from typing import Any, NoReturn, Protocol
 from bus.errors import Unauthenticated, UnknownKey
 from bus.security.keys import KEY_ID, Key, KeyPair
 
-__all__ = ["MAX_TOKEN_LENGTH", "Claims", "KeyLookup", "base64", "decode_unverified", "encode_jws", "decode_jws", "reject"]
+__all__ = [
+    "MAX_TOKEN_LENGTH",
+    "Claims",
+    "KeyLookup",
+    "base64",
+    "decode_jws",
+    "decode_unverified",
+    "encode_jws",
+    "reject",
+]
 
 MAX_TOKEN_LENGTH = 8192
 """Characters, of any of the three."""
@@ -82,7 +91,9 @@ def decode_jws(token: str, typ: str, keys: KeyLookup) -> tuple[Claims, Key]:
     return _object(parts[2], "its payload"), key
 
 
-@lru_cache(MAX_CACHED_HEADERS)  # what one sender signs begins with the same header each time; a refusal is not remembered
+@lru_cache(
+    MAX_CACHED_HEADERS
+)  # what one sender signs begins with the same header each time; a refusal is not remembered
 def _read_header(text: str, typ: str) -> tuple[str, str]:
     """Its algorithm and the id of its key."""
     header = _object(text, "its header")

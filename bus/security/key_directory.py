@@ -66,23 +66,39 @@ class KeyDirectory:
                 f"{owner[:60]!r} is no name of a service or operator; write lower-case letters, digits and dashes, at most 60"
             )
         if self.key_file(owner).exists() or any(each.get("iss") == owner for each in self.public()):
-            raise AlreadyExists(f"{owner} has keys in {self.path}; `bus keys rotate {owner}` makes the next")
+            raise AlreadyExists(
+                f"{owner} has keys in {self.path}; `bus keys rotate {owner}` makes the next"
+            )
 
-    def new(self, owner: str, kid: str, *, role: Role = "service", algorithm: Algorithm = "EdDSA", **times: int) -> Jwk:
+    def new(
+        self,
+        owner: str,
+        kid: str,
+        *,
+        role: Role = "service",
+        algorithm: Algorithm = "EdDSA",
+        **times: int,
+    ) -> Jwk:
         """A first key of `owner`; its public half. Raises as `check_new` does."""
         with self._locked():
             self.check_new(owner)
             return self._add(owner, kid, role, algorithm, times)
 
-    def rotate(self, owner: str, kid: str, *, begins: int, retires: int, algorithm: Algorithm | None = None) -> Jwk:
+    def rotate(
+        self, owner: str, kid: str, *, begins: int, retires: int, algorithm: Algorithm | None = None
+    ) -> Jwk:
         """The next key of `owner`, valid from `begins`; those before it sign nothing from `retires` on (seconds since the epoch)."""
         with self._locked():
             before = [each for each in self.public() if each.get("iss") == owner]
             if not before or not self.key_file(owner).exists():
                 meant = did_you_mean(owner, {str(each.get("iss")) for each in self.public()})
-                raise NotFound(f"{owner} has no key in {self.path}{meant or f'; `bus keys new {owner}` makes one'}")
+                raise NotFound(
+                    f"{owner} has no key in {self.path}{meant or f'; `bus keys new {owner}` makes one'}"
+                )
             key = read_jwk(before[-1])
-            made = self._add(owner, kid, key.role, algorithm or key.algorithm, {"not_before": begins})
+            made = self._add(
+                owner, kid, key.role, algorithm or key.algorithm, {"not_before": begins}
+            )
             self._write_set(
                 [
                     {**each, "retired_at": retires}
@@ -102,16 +118,22 @@ class KeyDirectory:
                     each.update(members)
                     self._write_set(keys)
                     return each
-        raise NotFound(f"there is no key {kid} in {self.set_file}{_meant(kid, keys)}; `bus keys list` shows those that are")
+        raise NotFound(
+            f"there is no key {kid} in {self.set_file}{_meant(kid, keys)}; `bus keys list` shows those that are"
+        )
 
     def encryption_keys(self) -> list[Jwk]:
         """The keys that encrypt payloads, the one that does so now first; none where there is no ring yet."""
         try:
-            keys: list[Jwk] = json.loads(self.encryption_keys_file.read_text(encoding="utf-8"))["keys"]
+            keys: list[Jwk] = json.loads(self.encryption_keys_file.read_text(encoding="utf-8"))[
+                "keys"
+            ]
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError, KeyError):
-            raise ConfigurationError(f"{self.encryption_keys_file} is no ring of keys, or cannot be read") from None
+            raise ConfigurationError(
+                f"{self.encryption_keys_file} is no ring of keys, or cannot be read"
+            ) from None
         return keys
 
     def add_encryption_key(self, key: Jwk) -> None:
@@ -128,9 +150,15 @@ class KeyDirectory:
                 raise NotFound(
                     f"there is no key {kid} in {self.encryption_keys_file}{_meant(kid, keys)}; `bus keys ring` shows those that are"
                 )
-            _write(self.encryption_keys_file, {"keys": chosen + [key for key in keys if key not in chosen]}, 0o600)
+            _write(
+                self.encryption_keys_file,
+                {"keys": chosen + [key for key in keys if key not in chosen]},
+                0o600,
+            )
 
-    def _add(self, owner: str, kid: str, role: Role, algorithm: Algorithm, times: Mapping[str, int]) -> Jwk:
+    def _add(
+        self, owner: str, kid: str, role: Role, algorithm: Algorithm, times: Mapping[str, int]
+    ) -> Jwk:
         secret = generate(algorithm)
         (private,) = read_private(json.dumps(secret))
         public: Jwk = {
@@ -171,7 +199,11 @@ class KeyDirectory:
 def _meant(kid: str, keys: list[Jwk]) -> str:
     """Which key a wrong id may have meant: all of an owner's where it is his name."""
     owned = [str(each.get("kid")) for each in keys if each.get("iss") == kid]
-    return f"; the keys of {kid} are {', '.join(owned)}" if owned else did_you_mean(kid, {str(each.get("kid")) for each in keys})
+    return (
+        f"; the keys of {kid} are {', '.join(owned)}"
+        if owned
+        else did_you_mean(kid, {str(each.get("kid")) for each in keys})
+    )
 
 
 def _write(path: Path, value: object, mode: int) -> None:

@@ -73,7 +73,10 @@ class Keyring:
     def _choose(self, now: float) -> KeyPair:
         mine = self._mine()
         moments = [moment for pair in mine for moment in pair.key.changes()]
-        self._good = (max((m for m in moments if m <= now), default=0.0), min((m for m in moments if m > now), default=float("inf")))
+        self._good = (
+            max((m for m in moments if m <= now), default=0.0),
+            min((m for m in moments if m > now), default=float("inf")),
+        )
         valid = [pair for pair in mine if pair.key.check_use(now) is None]
         if not valid:
             raise FailedPrecondition(
@@ -82,7 +85,11 @@ class Keyring:
         return max(valid, key=lambda pair: pair.key.not_before)
 
     def _mine(self) -> list[KeyPair]:
-        owned = [key for key in self._keys.values() if self.owner in {None, key.owner} or key.owner is None]
+        owned = [
+            key
+            for key in self._keys.values()
+            if self.owner in {None, key.owner} or key.owner is None
+        ]
         return [
             KeyPair(key=key, private=private)
             for key in owned
@@ -98,7 +105,9 @@ class Keyring:
             async with asyncio.timeout(FETCH_TIMEOUT_SECONDS):
                 text = await self._source()
         except (OSError, HTTPException, TimeoutError) as error:
-            raise ConfigurationError(f"BUS_JWKS: the key set cannot be read: {_why(error)}") from None
+            raise ConfigurationError(
+                f"BUS_JWKS: the key set cannot be read: {_why(error)}"
+            ) from None
         self._replace_keys(text)
         if not self._mine():
             raise ConfigurationError(self._why_not_mine())
@@ -106,7 +115,9 @@ class Keyring:
     def _why_not_mine(self) -> str:
         held = {private.thumbprint for private in self._private}
         needed = self.owner or f"an {self.role}"
-        others = sorted(f"the {key.role} {key.owner}" for key in self._keys.values() if key.thumbprint in held)
+        others = sorted(
+            f"the {key.role} {key.owner}" for key in self._keys.values() if key.thumbprint in held
+        )
         if others:
             new = f"{self.owner}" if self.role == "service" else "NAME --operator"
             return (
@@ -141,7 +152,9 @@ class Keyring:
             self._private = self._read_private()
         except (OSError, HTTPException, TimeoutError, ConfigurationError) as error:
             if not self._down:
-                log.warning("keys cannot be read again; the last good ones stay", extra={"why": _why(error)})
+                log.warning(
+                    "keys cannot be read again; the last good ones stay", extra={"why": _why(error)}
+                )
             self._down = True
         else:
             self._down = False
@@ -156,7 +169,9 @@ class Keyring:
         for fault in faults:
             log.error("a key does not count", extra={"why": fault})
         if not keys:
-            raise ConfigurationError(f"BUS_JWKS: no key in it is good: {faults[0] if faults else 'there is none'}")
+            raise ConfigurationError(
+                f"BUS_JWKS: no key in it is good: {faults[0] if faults else 'there is none'}"
+            )
         self._text, self._keys, self._chosen = text, keys, None
         for tell in self.on_change:
             tell()
@@ -170,7 +185,9 @@ def _why(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def shared_secret_keyring(owner: str, secret: str, *, clock: Callable[[], float] = time.time) -> Keyring:
+def shared_secret_keyring(
+    owner: str, secret: str, *, clock: Callable[[], float] = time.time
+) -> Keyring:
     """One shared secret instead of keys: `BUS_AUTH=dev`. Anyone who knows it speaks for everyone."""
     return SharedSecretKeyring(owner, secret, clock=clock)
 
@@ -178,7 +195,9 @@ def shared_secret_keyring(owner: str, secret: str, *, clock: Callable[[], float]
 class SharedSecretKeyring(Keyring):
     def __init__(self, owner: str, secret: str, *, clock: Callable[[], float]) -> None:
         pair = dev_key(secret)
-        super().__init__(owner, _nothing, lambda: [pair.private], algorithms=frozenset({"HS256"}), clock=clock)
+        super().__init__(
+            owner, _nothing, lambda: [pair.private], algorithms=frozenset({"HS256"}), clock=clock
+        )
         self._keys, self._private = {pair.key.id: pair.key}, [pair.private]
 
     @override

@@ -22,11 +22,25 @@ from nacl.exceptions import BadSignatureError
 from bus.contracts.contract import check_part
 from bus.errors import ConfigurationError, ContractError
 
-__all__ = ["KEY_ID", "Algorithm", "Key", "KeyPair", "PrivateKey", "Role", "members_of", "public_keys", "read_jwk", "thumbprint_of"]
+__all__ = [
+    "KEY_ID",
+    "Algorithm",
+    "Key",
+    "KeyPair",
+    "PrivateKey",
+    "Role",
+    "members_of",
+    "public_keys",
+    "read_jwk",
+    "thumbprint_of",
+]
 
 Algorithm = Literal["EdDSA", "ES256", "HS256"]
 Role = Literal["service", "operator"]
-KINDS: Mapping[tuple[object, object], Algorithm] = {("OKP", "Ed25519"): "EdDSA", ("EC", "P-256"): "ES256"}
+KINDS: Mapping[tuple[object, object], Algorithm] = {
+    ("OKP", "Ed25519"): "EdDSA",
+    ("EC", "P-256"): "ES256",
+}
 """What `kty` and `crv` may be, and the one algorithm that each is for."""
 PRIVATE_MEMBERS = frozenset({"d", "k", "p", "q", "dp", "dq", "qi", "oth"})
 KEY_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
@@ -68,7 +82,11 @@ class Key:
 
     def changes(self) -> Iterable[float]:
         """The moments at which it begins or ceases to be good for signing."""
-        return (moment for moment in (self.not_before, self.retired_at, self.compromised_since) if moment is not None)
+        return (
+            moment
+            for moment in (self.not_before, self.retired_at, self.compromised_since)
+            if moment is not None
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -129,10 +147,14 @@ def read_jwk(jwk: object) -> Key:
     if not isinstance(jwk, Mapping):
         raise ConfigurationError("it is no object")
     if PRIVATE_MEMBERS & jwk.keys():
-        raise ConfigurationError("it is a private or symmetric key; publish public ones alone, and make this one anew")
+        raise ConfigurationError(
+            "it is a private or symmetric key; publish public ones alone, and make this one anew"
+        )
     kid, owner, role = jwk.get("kid"), jwk.get("iss"), jwk.get("role", "service")
     if not isinstance(kid, str) or not KEY_ID.fullmatch(kid):
-        raise ConfigurationError("its kid is missing, or is other than 1 to 100 letters, digits and . : _ -")
+        raise ConfigurationError(
+            "its kid is missing, or is other than 1 to 100 letters, digits and . : _ -"
+        )
     if role not in get_args(Role):
         raise ConfigurationError(f"{kid}: role is service or operator")
     if not isinstance(owner, str):
@@ -180,7 +202,11 @@ def _moment(jwk: Mapping[str, Any], name: str, kid: str) -> float | None:
     value = jwk.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MAX_TIMESTAMP_SECONDS:  # NaN is not
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 <= value < MAX_TIMESTAMP_SECONDS
+    ):  # NaN is not
         raise ConfigurationError(f"{kid}: {name} is seconds since the epoch")
     return value
 
@@ -204,7 +230,9 @@ def _verified(public: bytes, message: bytes, signature: bytes) -> bool:
 
 def thumbprint_of(material: PublicMaterial) -> str:
     """RFC 7638, in hex."""
-    return hashlib.sha256(json.dumps(members_of(material), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(members_of(material), sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
 def members_of(material: PublicMaterial) -> dict[str, str]:

@@ -5,7 +5,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    generate_private_key,
+)
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm
@@ -13,7 +17,16 @@ from jwt.exceptions import InvalidKeyError
 from nacl.bindings import crypto_sign, crypto_sign_BYTES, crypto_sign_seed_keypair
 
 from bus.errors import ConfigurationError
-from bus.security.keys import ED25519, P256, Algorithm, Key, KeyPair, PrivateKey, members_of, thumbprint_of
+from bus.security.keys import (
+    ED25519,
+    P256,
+    Algorithm,
+    Key,
+    KeyPair,
+    PrivateKey,
+    members_of,
+    thumbprint_of,
+)
 
 __all__ = ["DEV_KEY", "dev_key", "generate", "read_private"]
 
@@ -27,8 +40,14 @@ PrivateMaterial = Ed25519PrivateKey | EllipticCurvePrivateKey
 def generate(algorithm: Algorithm = "EdDSA") -> dict[str, str]:
     """A new private key, as a JSON Web Key; keep it secret."""
     if algorithm == "EdDSA":
-        return {**_strings(OKPAlgorithm.to_jwk(Ed25519PrivateKey.generate(), as_dict=True)), "alg": algorithm}
-    return {**_strings(ECAlgorithm.to_jwk(generate_private_key(SECP256R1()), as_dict=True)), "alg": algorithm}
+        return {
+            **_strings(OKPAlgorithm.to_jwk(Ed25519PrivateKey.generate(), as_dict=True)),
+            "alg": algorithm,
+        }
+    return {
+        **_strings(ECAlgorithm.to_jwk(generate_private_key(SECP256R1()), as_dict=True)),
+        "alg": algorithm,
+    }
 
 
 def _strings(jwk: Mapping[str, Any]) -> dict[str, str]:
@@ -38,10 +57,16 @@ def _strings(jwk: Mapping[str, Any]) -> dict[str, str]:
 def read_private(text: str) -> list[PrivateKey]:
     """The private keys in a PEM, a JSON Web Key, or a set of these; `ConfigurationError`, which shows nothing of them."""
     try:
-        materials = [_from_pem(text)] if text.lstrip().startswith("-----BEGIN") else [_from_jwk(jwk) for jwk in _listed(text)]
+        materials = (
+            [_from_pem(text)]
+            if text.lstrip().startswith("-----BEGIN")
+            else [_from_jwk(jwk) for jwk in _listed(text)]
+        )
     except (InvalidKeyError, UnsupportedAlgorithm, ValueError, TypeError, RecursionError):
         materials = []
-    if not materials or not all(isinstance(each, Ed25519PrivateKey) or _is_p256(each) for each in materials):
+    if not materials or not all(
+        isinstance(each, Ed25519PrivateKey) or _is_p256(each) for each in materials
+    ):
         raise ConfigurationError(
             "the private key is none: write an Ed25519 or P-256 key as PEM, JSON Web Key or a set of these, unencrypted"
         )
@@ -72,10 +97,15 @@ def _private(material: PrivateMaterial) -> PrivateKey:
     public = material.public_key()
     if isinstance(material, Ed25519PrivateKey):
         return PrivateKey(
-            algorithm="EdDSA", thumbprint=thumbprint_of(public), sign=_signing(material.private_bytes_raw()), public=members_of(public)
+            algorithm="EdDSA",
+            thumbprint=thumbprint_of(public),
+            sign=_signing(material.private_bytes_raw()),
+            public=members_of(public),
         )
     signing = lambda message: P256.sign(message, material)  # noqa: E731 - as short as its twin above
-    return PrivateKey(algorithm="ES256", thumbprint=thumbprint_of(public), sign=signing, public=members_of(public))
+    return PrivateKey(
+        algorithm="ES256", thumbprint=thumbprint_of(public), sign=signing, public=members_of(public)
+    )
 
 
 def _signing(secret: bytes) -> Callable[[bytes], bytes]:
@@ -96,7 +126,9 @@ def dev_key(secret: str) -> KeyPair:
     try:
         material = SHA256.prepare_key(data)
     except InvalidKeyError:
-        raise ConfigurationError("with BUS_AUTH=dev BUS_KEY is a secret text, and no key file") from None
+        raise ConfigurationError(
+            "with BUS_AUTH=dev BUS_KEY is a secret text, and no key file"
+        ) from None
     key = Key(
         id=DEV_KEY,
         algorithm="HS256",
@@ -104,5 +136,10 @@ def dev_key(secret: str) -> KeyPair:
         thumbprint=DEV_KEY,
         verify=lambda message, signature: SHA256.verify(message, material, signature),
     )
-    private = PrivateKey(algorithm="HS256", thumbprint=DEV_KEY, sign=lambda message: SHA256.sign(message, material), public={})
+    private = PrivateKey(
+        algorithm="HS256",
+        thumbprint=DEV_KEY,
+        sign=lambda message: SHA256.sign(message, material),
+        public={},
+    )
     return KeyPair(key=key, private=private)

@@ -8,19 +8,27 @@ from bus.errors import Expired, Unauthenticated
 from bus.messaging.envelope import Envelope
 from bus.security.claims import check_issued_at, check_signed_by, text_claim, time_claim
 from bus.security.encryption import ENCRYPTION
-from bus.security.jws import Claims, KeyLookup, base64, decode_jws, decode_unverified, encode_jws, reject
+from bus.security.jws import (
+    Claims,
+    KeyLookup,
+    base64,
+    decode_jws,
+    decode_unverified,
+    encode_jws,
+    reject,
+)
 from bus.security.keys import Key, KeyPair
 from bus.security.tokens import TOKEN_LIFETIME_SECONDS
 
 __all__ = [
-    "MAX_PROOF_LIFETIME_SECONDS",
     "MAX_EXPIRY_OVERRIDES",
+    "MAX_PROOF_LIFETIME_SECONDS",
     "ExpiryOverride",
-    "verify_proof",
-    "expiry_override",
     "count_expiry_overrides",
     "digest",
+    "expiry_override",
     "message_proof",
+    "verify_proof",
 ]
 
 MESSAGE, COUNTER = "msg+jwt", "ctr+jwt"
@@ -38,7 +46,14 @@ def digest(body: bytes) -> str:
     return base64(sha256(body).digest()).decode()
 
 
-def message_proof(pair: KeyPair, envelope: Envelope, *, now: float, audience: str | None = None, refused: Envelope | None = None) -> str:
+def message_proof(
+    pair: KeyPair,
+    envelope: Envelope,
+    *,
+    now: float,
+    audience: str | None = None,
+    refused: Envelope | None = None,
+) -> str:
     """A proof about this one message. `audience`: who is answered, for answers; they are proven for five minutes.
 
     `refused`: the message that an error answers. Anyone may have written its id, and who sent the real one must know that apart.
@@ -61,12 +76,22 @@ def message_proof(pair: KeyPair, envelope: Envelope, *, now: float, audience: st
     if audience is not None:
         claims["aud"] = audience
     if refused is not None:
-        claims["ref"] = digest(((refused.authorization if refused.role == "request" else refused.proof) or "").encode())
+        claims["ref"] = digest(
+            ((refused.authorization if refused.role == "request" else refused.proof) or "").encode()
+        )
     return encode_jws(pair, MESSAGE, claims)
 
 
 def expiry_override(  # noqa: PLR0913 - a parameter a claim
-    pair: KeyPair, envelope: Envelope, *, queue: str, actor: str, reason: str, expires: int, count: int, now: float
+    pair: KeyPair,
+    envelope: Envelope,
+    *,
+    queue: str,
+    actor: str,
+    reason: str,
+    expires: int,
+    count: int,
+    now: float,
 ) -> str:
     """An operator's word that this message may still be handled: from `queue`, until `expires` (ms). `count`: which such word it is."""
     claims = {
@@ -112,7 +137,11 @@ def verify_proof(
     for name, value in _bound(envelope, audience).items():
         if claims.get(name) != value:
             reject(f"its {name} is not the proof's")
-    if asked_with is not None and "ref" in claims and claims["ref"] not in [digest(each.encode()) for each in asked_with]:
+    if (
+        asked_with is not None
+        and "ref" in claims
+        and claims["ref"] not in [digest(each.encode()) for each in asked_with]
+    ):
         reject("it refuses another message, which has the same id")
     expires = _lasting(claims, key, now, leeway)
     if audience is not None:
@@ -165,10 +194,16 @@ class ExpiryOverride:
     """Milliseconds since the epoch."""
 
 
-def _verify_expiry_override(envelope: Envelope, keys: KeyLookup, *, now: float, leeway: float) -> ExpiryOverride:
+def _verify_expiry_override(
+    envelope: Envelope, keys: KeyLookup, *, now: float, leeway: float
+) -> ExpiryOverride:
     claims, key = decode_jws(envelope.expiry_override or "", COUNTER, keys)
     check_signed_by(key, text_claim(claims, "iss"), "operator")
-    wanted = {"jti": envelope.id, "prf": digest((envelope.proof or "").encode()), "queue": envelope.queue}
+    wanted = {
+        "jti": envelope.id,
+        "prf": digest((envelope.proof or "").encode()),
+        "queue": envelope.queue,
+    }
     for name, value in wanted.items():
         if text_claim(claims, name) != value:
             reject(f"its {name} is not the counter-proof's")
@@ -181,12 +216,22 @@ def _verify_expiry_override(envelope: Envelope, keys: KeyLookup, *, now: float, 
     count = _count(claims)
     if expires <= now:
         raise Expired(f"{envelope.type}: the time that an operator gave it is over")
-    return ExpiryOverride(operator=text_claim(claims, "iss"), actor=actor, reason=reason, count=count, expires=_milliseconds(expires))
+    return ExpiryOverride(
+        operator=text_claim(claims, "iss"),
+        actor=actor,
+        reason=reason,
+        count=count,
+        expires=_milliseconds(expires),
+    )
 
 
 def _count(claims: Claims) -> int:
     count = claims.get("n")
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_EXPIRY_OVERRIDES:
+    if (
+        isinstance(count, bool)
+        or not isinstance(count, int)
+        or not 1 <= count <= MAX_EXPIRY_OVERRIDES
+    ):
         reject("it was given more time too often")
     return count
 

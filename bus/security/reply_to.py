@@ -20,7 +20,11 @@ DIRECT = re.compile(r"amq\.rabbitmq\.reply-to\.[A-Za-z0-9+/=_.-]+")
 def is_reply_queue_of(service: str, reply_to: str) -> bool:
     """Whether it is the name of a queue for replies of `service`."""
     beginning = reply_queue(service, "")
-    return reply_to.startswith(beginning) and reply_to != beginning and NAME.fullmatch(reply_to) is not None
+    return (
+        reply_to.startswith(beginning)
+        and reply_to != beginning
+        and NAME.fullmatch(reply_to) is not None
+    )
 
 
 def is_direct_reply_to(reply_to: str) -> bool:

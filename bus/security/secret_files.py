@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from bus.errors import ConfigurationError
 
-__all__ = ["PasswordFile", "read_private_file", "read_password"]
+__all__ = ["PasswordFile", "read_password", "read_private_file"]
 
 log = logging.getLogger("bus.password")
 
@@ -41,7 +41,10 @@ class PasswordFile:
             if self._good is None:
                 raise
             if not self._down:
-                log.warning("the password cannot be read again; the last good one stays", extra={"why": str(error)})
+                log.warning(
+                    "the password cannot be read again; the last good one stays",
+                    extra={"why": str(error)},
+                )
             self._down = True
         else:
             self._down = False
@@ -75,7 +78,9 @@ def _content(path: Path) -> bytes:
         if not stat.S_ISREG(mode):
             raise _wrong(path, "is no file that can be read again and again")
         if mode & stat.S_IWOTH:
-            raise _wrong(path, f"may be written by everybody (mode {stat.S_IMODE(mode):o}); chmod o-w it")
+            raise _wrong(
+                path, f"may be written by everybody (mode {stat.S_IMODE(mode):o}); chmod o-w it"
+            )
         return file.read(MAX_PASSWORD_FILE_BYTES + 1)
 
 

@@ -12,7 +12,7 @@ from bus.security.claims import check_issued_at, check_signed_by, text_claim, ti
 from bus.security.jws import KeyLookup, decode_jws, encode_jws, reject
 from bus.security.keys import KeyPair
 
-__all__ = ["TOKEN_LIFETIME_SECONDS", "ServiceToken", "verify_service_token", "service_token"]
+__all__ = ["TOKEN_LIFETIME_SECONDS", "ServiceToken", "service_token", "verify_service_token"]
 
 SERVICE = "svc+jwt"
 """The `typ` of a service token (RFC 8725, 3.11)."""
@@ -27,7 +27,15 @@ jti = random_hex_factory(16)
 # --- making --------------------------------------------------------------------------------------------------------
 
 
-def service_token(pair: KeyPair, *, issuer: str, audience: str, scope: str, now: float, jti: Callable[[], str] = jti) -> str:
+def service_token(
+    pair: KeyPair,
+    *,
+    issuer: str,
+    audience: str,
+    scope: str,
+    now: float,
+    jti: Callable[[], str] = jti,
+) -> str:
     """A token by which `issuer` speaks to `audience` for five minutes. `scope`: permissions with spaces between."""
     begins = int(now)
     claims = {
@@ -55,7 +63,9 @@ class ServiceToken:
     """Seconds since the epoch, the clocks' leeway included."""
 
 
-def verify_service_token(token: str, keys: KeyLookup, *, audience: str, now: float, leeway: float) -> ServiceToken:
+def verify_service_token(
+    token: str, keys: KeyLookup, *, audience: str, now: float, leeway: float
+) -> ServiceToken:
     """What a service token says to `audience`. Raises `Unauthenticated`, and `UnknownKey` for a key that is not here."""
     claims, key = decode_jws(token, SERVICE, keys)
     issuer = text_claim(claims, "iss")

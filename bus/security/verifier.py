@@ -85,7 +85,9 @@ class Verifier:
             raise Unauthenticated("it has no token")
         if not header.startswith(BEARER):
             raise Unauthenticated("its authorization is no bearer token")
-        token = verify_service_token(header[len(BEARER) :], self._ring, audience=self._service, now=now, leeway=self._leeway)
+        token = verify_service_token(
+            header[len(BEARER) :], self._ring, audience=self._service, now=now, leeway=self._leeway
+        )
         self._tokens.pop(header, None)
         if len(self._tokens) >= MAX_CACHED_TOKENS:
             del self._tokens[next(iter(self._tokens))]
@@ -97,7 +99,9 @@ class Verifier:
         return VerifiedToken(
             issuer=token.issuer,
             until=token.until,
-            permissions=frozenset(each for each in token.scope if rights.may_call(token.issuer, each)),
+            permissions=frozenset(
+                each for each in token.scope if rights.may_call(token.issuer, each)
+            ),
             is_for_replies=token.scope == {REPLY_SCOPE},
         )
 
@@ -117,21 +121,37 @@ class Verifier:
     def is_known(self, service: str, permission: str) -> bool:
         """Whether the broker has a user for it, to its knowledge; of this service itself, whether it asks for this."""
         rights = self._rights()
-        return rights.may_call(service, permission) if service == self._service else rights.knows(service)
+        return (
+            rights.may_call(service, permission)
+            if service == self._service
+            else rights.knows(service)
+        )
 
     def may_reply_to(self, service: str, reply_to: str, *, direct: bool) -> bool:
         """Whether a request (`direct`) or job of this service can be answered there."""
-        return is_reply_queue_of(service, reply_to) or (direct and self._direct and is_direct_reply_to(reply_to))
+        return is_reply_queue_of(service, reply_to) or (
+            direct and self._direct and is_direct_reply_to(reply_to)
+        )
 
     def check_reply(
-        self, answer: Envelope, service: str, *, is_job: bool = False, proofs: Collection[str] | None = None
+        self,
+        answer: Envelope,
+        service: str,
+        *,
+        is_job: bool = False,
+        proofs: Collection[str] | None = None,
     ) -> BusError | None:
         """Why an answer is not that of `service`, which was asked; None where it is. `lasting`: a job's, for which no token is enough.
 
         `proofs`: the tokens or proofs with which was asked; None: not to be compared.
         """
         known = None if is_job else self._tokens.get(answer.authorization)
-        if known is not None and known.is_for_replies and known.issuer == service == answer.source and self.clock() < known.until:
+        if (
+            known is not None
+            and known.is_for_replies
+            and known.issuer == service == answer.source
+            and self.clock() < known.until
+        ):
             return None
         try:
             self._verify_reply(answer, service, is_job=is_job, proofs=proofs)
@@ -139,11 +159,20 @@ class Verifier:
             return error
         return None
 
-    def _verify_reply(self, answer: Envelope, service: str, *, is_job: bool, proofs: Collection[str] | None) -> None:
+    def _verify_reply(
+        self, answer: Envelope, service: str, *, is_job: bool, proofs: Collection[str] | None
+    ) -> None:
         if answer.source != service:
             raise Unauthenticated("its app_id is not the service that was asked")
         if is_job or answer.proof is not None:
-            verify_proof(answer, self._ring, now=self.clock(), leeway=self._leeway, audience=self._service, asked_with=proofs)
+            verify_proof(
+                answer,
+                self._ring,
+                now=self.clock(),
+                leeway=self._leeway,
+                audience=self._service,
+                asked_with=proofs,
+            )
         elif not self.verify_token(answer).is_for_replies:
             raise Unauthenticated("its token is not for answers")
 
@@ -159,6 +188,13 @@ class Verifier:
 
     def record_rejection(self, envelope: Envelope, error: BusError) -> None:
         """Count and log a refusal: with its reason, and nothing of what was to prove it."""
-        self.rejections[f"{error.code}: {error}" if isinstance(error, Unauthenticated) else error.code] += 1
-        facts = {"type": envelope.type, "message_id": envelope.id, "app_id": envelope.source, "queue": envelope.queue}
+        self.rejections[
+            f"{error.code}: {error}" if isinstance(error, Unauthenticated) else error.code
+        ] += 1
+        facts = {
+            "type": envelope.type,
+            "message_id": envelope.id,
+            "app_id": envelope.source,
+            "queue": envelope.queue,
+        }
         log.warning("refused", extra={**facts, "code": error.code, "why": str(error)})

@@ -7,7 +7,15 @@ from typing import Any
 from bus.messaging.envelope import MAX_TEXT_LENGTH, Envelope, MessageRole, new_id
 from bus.messaging.topology.model import QueueRole
 
-__all__ = ["CONTENT_TYPE", "MAX_TEXT_LENGTH", "ROLES", "AmqpMessage", "broker_headers", "decode", "encode"]
+__all__ = [
+    "CONTENT_TYPE",
+    "MAX_TEXT_LENGTH",
+    "ROLES",
+    "AmqpMessage",
+    "broker_headers",
+    "decode",
+    "encode",
+]
 
 CONTENT_TYPE = "application/json"
 PERSISTENT, TRANSIENT = 2, 1
@@ -50,7 +58,11 @@ class AmqpMessage:
     expiration: str | None = None
 
 
-TOKEN_HEADERS = {"authorization": "authorization", "proof": "proof", "counter-proof": "expiry_override"}
+TOKEN_HEADERS = {
+    "authorization": "authorization",
+    "proof": "proof",
+    "counter-proof": "expiry_override",
+}
 STRING_HEADERS = {
     "correlation-id": "correlation_id",
     "causation-id": "causation_id",
@@ -65,7 +77,9 @@ KNOWN_HEADERS = STRING_HEADERS | NUMBER_HEADERS
 
 def encode(envelope: Envelope) -> AmqpMessage:
     """The envelope as it goes onto the wire."""
-    headers: dict[str, Header] = {name: value for name, value in envelope.headers.items() if not name.lower().startswith("x-")}
+    headers: dict[str, Header] = {
+        name: value for name, value in envelope.headers.items() if not name.lower().startswith("x-")
+    }
     for name, attribute in KNOWN_HEADERS.items():
         value = getattr(envelope, attribute)
         if value is not None and value != "":
@@ -155,9 +169,15 @@ def _other(headers: Mapping[str, Any]) -> dict[str, Header]:
     others: dict[str, Header] = {}
     size = 0
     for name, value in headers.items():
-        if name in KNOWN_HEADERS or name.lower().startswith("x-") or not isinstance(value, str | int):
+        if (
+            name in KNOWN_HEADERS
+            or name.lower().startswith("x-")
+            or not isinstance(value, str | int)
+        ):
             continue
-        size += _bytes(name) + (TEXT_FIELD + _bytes(value) if isinstance(value, str) else NUMBER_FIELD)
+        size += _bytes(name) + (
+            TEXT_FIELD + _bytes(value) if isinstance(value, str) else NUMBER_FIELD
+        )
         if size > MAX_OTHER_HEADER_BYTES:
             break
         others[name] = value

@@ -44,7 +44,9 @@ class DocumentationClient:
         """Return a note with its content. Raise `NotFound` if it does not exist."""
         return await self._bus.request(GetNote(note_id=note_id), timeout=timeout)
 
-    async def generate(self, note_id: UUID, *formats: DocumentFormat) -> JobHandle[GeneratedDocuments]:
+    async def generate(
+        self, note_id: UUID, *formats: DocumentFormat
+    ) -> JobHandle[GeneratedDocuments]:
         """Submit a job that generates documents of a note.
 
         The method returns when the broker has confirmed. The job's `result()` contains the URIs

@@ -19,7 +19,9 @@ class TranscriptionClient:
     def __init__(self, bus: Sender) -> None:
         self._bus = bus
 
-    async def create(self, audio_url: str, *, language: Literal["en"] = "en") -> JobHandle[Transcript]:
+    async def create(
+        self, audio_url: str, *, language: Literal["en"] = "en"
+    ) -> JobHandle[Transcript]:
         """Submit a recording, and return when the broker has confirmed.
 
         The job's `result()` is the transcript.

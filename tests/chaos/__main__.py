@@ -25,7 +25,14 @@ PART = 10_000
 """Messages of one part: what is lost when a run is ended."""
 RATE, SENDERS, PATIENCE = 800.0, 200, 150.0
 """Messages a second, sends under way, and seconds for each: more than a fault takes where others have the machine as well."""
-PEER_FAULTS = ("kill-broker", "close-connections", "reset", "swallowed-confirms", "channel-error", "kill-worker")
+PEER_FAULTS = (
+    "kill-broker",
+    "close-connections",
+    "reset",
+    "swallowed-confirms",
+    "channel-error",
+    "kill-worker",
+)
 """Those that need nothing of the bus's own queues."""
 PEER_MESSAGES = 2_000
 
@@ -33,17 +40,31 @@ PEER_MESSAGES = 2_000
 def main(arguments: list[str]) -> int:
     """0 where everything that ran kept its promises; a peer need not."""
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
-    parser.add_argument("--only", help="classes or exams, with commas", metavar="|".join([*FAULTS, *EXAMS]))
+    parser.add_argument(
+        "--only", help="classes or exams, with commas", metavar="|".join([*FAULTS, *EXAMS])
+    )
     parser.add_argument("--messages", type=int, default=100_000, help="a class (default: 100,000)")
-    parser.add_argument("--seed", type=int, default=1, help="of the first part; each further one has the next")
-    parser.add_argument("--peers", help=f"these instead of the bus, with commas: {', '.join(PEERS)}")
-    parser.add_argument("--list", action="store_true", help="what there is, and what of it was done")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="of the first part; each further one has the next"
+    )
+    parser.add_argument(
+        "--peers", help=f"these instead of the bus, with commas: {', '.join(PEERS)}"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="what there is, and what of it was done"
+    )
     options = parser.parse_args(arguments)
     figures = load()
     if options.list:
         print("\n".join(page.progress(figures)))
         return 0
-    chosen = options.only.split(",") if options.only else list(PEER_FAULTS) if options.peers else [*FAULTS, *EXAMS]
+    chosen = (
+        options.only.split(",")
+        if options.only
+        else list(PEER_FAULTS)
+        if options.peers
+        else [*FAULTS, *EXAMS]
+    )
     if unknown := [name for name in chosen if name not in FAULTS and name not in EXAMS]:
         parser.error(f"no such class: {', '.join(unknown)}")
     installation = find_installation(os.environ)
@@ -55,7 +76,10 @@ def main(arguments: list[str]) -> int:
             return asyncio.run(run.peers([*options.peers.split(",")], chosen))
         return asyncio.run(run.ours(chosen, options.messages))
     except KeyboardInterrupt:
-        print("chaos: ended; what was done is kept, and the next run goes on from there", file=sys.stderr)
+        print(
+            "chaos: ended; what was done is kept, and the next run goes on from there",
+            file=sys.stderr,
+        )
         return 130
 
 
@@ -74,10 +98,17 @@ class Run:
                     await self._exam(name)
                     continue
                 for part in range(-(-messages // PART)):
-                    if self._sent(name) >= messages:  # a sender goes on until the last fault of a part is over
+                    if (
+                        self._sent(name) >= messages
+                    ):  # a sender goes on until the last fault of a part is over
                         break
                     size = Size(
-                        messages=PART, faults=FAULTS[name].faults, seed=self._seed + part, rate=RATE, senders=SENDERS, timeout=PATIENCE
+                        messages=PART,
+                        faults=FAULTS[name].faults,
+                        seed=self._seed + part,
+                        rate=RATE,
+                        senders=SENDERS,
+                        timeout=PATIENCE,
                     )
                     await self._part(OURS, name, part, size)
         finally:
@@ -97,14 +128,26 @@ class Run:
                 except Absent as missing:
                     print(f"chaos: without {title}: {missing.why}")
                     continue
-                for name in names if party.confirms else [name for name in names if name != "swallowed-confirms"]:
-                    await self._part(party, name, 0, Size(messages=PEER_MESSAGES, faults=FAULTS[name].faults, seed=self._seed))
+                for name in (
+                    names
+                    if party.confirms
+                    else [name for name in names if name != "swallowed-confirms"]
+                ):
+                    await self._part(
+                        party,
+                        name,
+                        0,
+                        Size(messages=PEER_MESSAGES, faults=FAULTS[name].faults, seed=self._seed),
+                    )
         finally:
             await self._node.stop()
         return 0
 
     async def _part(self, party: Party, name: str, number: int, size: Size) -> None:
-        if any((each["party"], each["fault"], each["part"]) == (party.name, name, number) for each in self._figures["parts"]):
+        if any(
+            (each["party"], each["fault"], each["part"]) == (party.name, name, number)
+            for each in self._figures["parts"]
+        ):
             return
         await self._node.start()
         print(f"chaos: {party.name}, {name}, part {number + 1}", flush=True)

@@ -25,7 +25,9 @@ class Actor:
         self._log = log
 
     @classmethod
-    async def started(cls, name: str, command: Sequence[str], environment: Mapping[str, str], directory: Path) -> "Actor":
+    async def started(
+        cls, name: str, command: Sequence[str], environment: Mapping[str, str], directory: Path
+    ) -> "Actor":
         """Running, and ready: its first line says so."""
         log = directory / f"{name}.log"
         with log.open("ab") as complaints:

@@ -58,7 +58,9 @@ class Played:
     seconds: float
 
 
-async def play(fault: Fault, size: Size, node: PrivateNode, directory: Path, *, party: Party = OURS) -> Played:
+async def play(
+    fault: Fault, size: Size, node: PrivateNode, directory: Path, *, party: Party = OURS
+) -> Played:
     """Play it on this node."""
     async with Scene(node, directory, party=party, environment=fault.environment) as scene:
         return await play_in(scene, fault, size)
@@ -68,7 +70,9 @@ async def play_in(scene: Scene, fault: Fault, size: Size) -> Played:
     """Play it in a scene that is set."""
     began, party = time.monotonic(), scene.party
     rates = {"rate": size.rate, "senders": size.senders, "timeout": size.timeout}
-    order = Order.model_validate({"count": size.messages, "seed": size.seed, **rates, **party.order})
+    order = Order.model_validate(
+        {"count": size.messages, "seed": size.seed, **rates, **party.order}
+    )
     for _ in range(fault.workers):
         await scene.add_worker()
     sender = await scene.start_sender(order)
@@ -91,7 +95,9 @@ async def play_in(scene: Scene, fault: Fault, size: Size) -> Played:
         party=party.name,
         size=size,
         faults=faults,
-        verdict=judged(Ledger(sends=scene.sends.entries, work=scene.work.entries, dead=await scene.dead())),
+        verdict=judged(
+            Ledger(sends=scene.sends.entries, work=scene.work.entries, dead=await scene.dead())
+        ),
         in_flight=doubled(fault, size) if fault.splits and party.stops else 0,
         waiting={name: count for name, count in waiting.items() if count},
         exits=tuple(scene.exits),
@@ -105,14 +111,22 @@ def broken(played: Played, fault: Fault) -> list[str]:
     """Which promises were not kept; empty where all were."""
     verdict = played.verdict
     rules = {
-        f"lost: {len(verdict.lost)} of {verdict.acked} acked, such as {verdict.lost[:20]}": bool(verdict.lost),
-        f"unexpected: {len(verdict.unexpected)}, such as {verdict.unexpected[:20]}": bool(verdict.unexpected),
-        f"unknown: {verdict.unknown} of {verdict.messages}, though no fault is longer than their timeout": verdict.unknown > 0,
-        f"failed: {verdict.failed}, and the fault should refuse {'some' if fault.refuses else 'none'}": bool(verdict.failed)
+        f"lost: {len(verdict.lost)} of {verdict.acked} acked, such as {verdict.lost[:20]}": bool(
+            verdict.lost
+        ),
+        f"unexpected: {len(verdict.unexpected)}, such as {verdict.unexpected[:20]}": bool(
+            verdict.unexpected
+        ),
+        f"unknown: {verdict.unknown} of {verdict.messages}, though no fault is longer than their timeout": verdict.unknown
+        > 0,
+        f"failed: {verdict.failed}, and the fault should refuse {'some' if fault.refuses else 'none'}": bool(
+            verdict.failed
+        )
         != fault.refuses,
         f"left over: {dict(played.waiting)}": bool(played.waiting),
         f"exit codes: {played.exits}": any(played.exits),
-        f"duplicate effects: {verdict.duplicate_effects}, at most {played.in_flight}": verdict.duplicate_effects > played.in_flight,
+        f"duplicate effects: {verdict.duplicate_effects}, at most {played.in_flight}": verdict.duplicate_effects
+        > played.in_flight,
     }
     return [rule for rule, hurt in rules.items() if hurt]
 
@@ -130,10 +144,17 @@ async def struck(fault: Fault, size: Size, scene: Scene) -> int:
     """Each fault strikes when so many messages have been sent: the same seed strikes at the same places. How many did."""
     chance = random.Random(f"{size.seed} {fault.name}")
     sent = 0
-    for number, due in enumerate(sorted(chance.uniform(0.1, 0.9) * size.messages for _ in range(-(-size.faults // fault.at_once)))):
+    for number, due in enumerate(
+        sorted(
+            chance.uniform(0.1, 0.9) * size.messages
+            for _ in range(-(-size.faults // fault.at_once))
+        )
+    ):
         while sent < due:
             sent += sum(entry.mark == SENT for entry in scene.sends.news())
-            assert scene.sender is None or scene.sender.running, f"the sender ended:\n{scene.sender.said()}"
+            assert scene.sender is None or scene.sender.running, (
+                f"the sender ended:\n{scene.sender.said()}"
+            )
             await asyncio.sleep(LOOK / 5)
         try:
             await fault.strike(scene, chance)
@@ -149,7 +170,9 @@ async def recovered(scene: Scene) -> None:
     """Sending goes on until it succeeds again: a peer may take a while, or never."""
     began = time.monotonic()
     scene.sends.news()
-    while time.monotonic() - began < REST and not any(entry.mark == ACKED for entry in scene.sends.news()):
+    while time.monotonic() - began < REST and not any(
+        entry.mark == ACKED for entry in scene.sends.news()
+    ):
         await asyncio.sleep(LOOK)
 
 
@@ -187,7 +210,11 @@ async def emptied(scene: Scene) -> None:
         before = len(scene.work.entries)
         if not any((await scene.waiting()).values()):
             await asyncio.sleep(CALM)
-            if not any((await scene.waiting()).values()) and not scene.work.news() and len(scene.work.entries) == before:
+            if (
+                not any((await scene.waiting()).values())
+                and not scene.work.news()
+                and len(scene.work.entries) == before
+            ):
                 return
         await asyncio.sleep(LOOK)
 
@@ -195,4 +222,7 @@ async def emptied(scene: Scene) -> None:
 def first_after(moments: list[float], entries: list[Entry], mark: str) -> tuple[float, ...]:
     """From each of these moments, how long it took to the next entry of this kind."""
     times = sorted(entry.at for entry in entries if entry.mark == mark)
-    return tuple(min((at - moment for at in times if at >= moment), default=float("inf")) for moment in moments)
+    return tuple(
+        min((at - moment for at in times if at >= moment), default=float("inf"))
+        for moment in moments
+    )

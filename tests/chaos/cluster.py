@@ -28,7 +28,11 @@ from tests.chaos.scene import Scene
 
 __all__ = ["ROUNDS", "Cluster", "Round", "rounds"]
 
-CONFIG = {"cluster_partition_handling": "pause_minority", "net_ticktime": "15", "cluster_name": "chaos"}
+CONFIG = {
+    "cluster_partition_handling": "pause_minority",
+    "net_ticktime": "15",
+    "cluster_name": "chaos",
+}
 STUB = "#!/bin/sh\nexec sleep 2147483647\n"
 """In the place of a node's own name server: it has to be a process, and does nothing."""
 JOIN = 240.0
@@ -37,7 +41,9 @@ JOIN = 240.0
 class ClusterNode(ChaosNode):
     """A node that finds the others."""
 
-    def __init__(self, installation: Installation, *, cookie: str, names: int, config: Mapping[str, str]) -> None:
+    def __init__(
+        self, installation: Installation, *, cookie: str, names: int, config: Mapping[str, str]
+    ) -> None:
         """`names` is the port of the name server that all of them use."""
         super().__init__(installation, config=config)
         self._cookie, self._names = cookie, names
@@ -70,7 +76,10 @@ class Cluster:
     def __init__(self, installation: Installation) -> None:
         (self._names,) = free_ports(1)
         cookie, password = secrets.token_hex(20), secrets.token_urlsafe(12)
-        self.nodes = [ClusterNode(installation, cookie=cookie, names=self._names, config=CONFIG) for _ in range(3)]
+        self.nodes = [
+            ClusterNode(installation, cookie=cookie, names=self._names, config=CONFIG)
+            for _ in range(3)
+        ]
         for node in self.nodes:
             node._password = password
         self._cookie = cookie
@@ -93,7 +102,12 @@ class Cluster:
             raise
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         await self._stop()
 
     async def _stop(self) -> None:
@@ -113,14 +127,22 @@ class Cluster:
         """The node that leads this quorum queue now."""
         for node in self.nodes:
             if node.running:
-                rows = (await node.ctl("list_queues", "--no-table-headers", "-p", vhost, "name", "leader")).splitlines()
-                name = next((row.split("\t")[1] for row in rows if row.startswith(f"{queue}\t")), "")
+                rows = (
+                    await node.ctl(
+                        "list_queues", "--no-table-headers", "-p", vhost, "name", "leader"
+                    )
+                ).splitlines()
+                name = next(
+                    (row.split("\t")[1] for row in rows if row.startswith(f"{queue}\t")), ""
+                )
                 return next(each for each in self.nodes if each.name == name)
         raise AssertionError("no node of the cluster runs")
 
     async def isolate(self, node: ClusterNode) -> None:
         """No other node can talk to this one: each of them has a wrong password for the other."""
-        await self._to_others(node, "erlang:set_cookie('{0}', wrong), erlang:disconnect_node('{0}')")
+        await self._to_others(
+            node, "erlang:set_cookie('{0}', wrong), erlang:disconnect_node('{0}')"
+        )
 
     async def heal(self, node: ClusterNode) -> None:
         """They can again."""
@@ -142,7 +164,9 @@ class Balancer(FaultyProxy):
     @override
     def target(self) -> tuple[str, int]:
         self._ports.append(self._ports.pop(0))
-        return LOOPBACK, next((port for port in self._ports if speaks_amqp(LOOPBACK, port)), self._ports[0])
+        return LOOPBACK, next(
+            (port for port in self._ports if speaks_amqp(LOOPBACK, port)), self._ports[0]
+        )
 
 
 ROUNDS = ("leader-killed", "leader-isolated", "node-paused")
@@ -179,7 +203,9 @@ def faults_of(cluster: Cluster) -> dict[str, Fault]:
         await node.resume()
         await whole(cluster)
 
-    struck = partial(Fault, faults=1, workers=2, splits=True, resends=True, environment={"BUS_HEARTBEAT": "2"})
+    struck = partial(
+        Fault, faults=1, workers=2, splits=True, resends=True, environment={"BUS_HEARTBEAT": "2"}
+    )
     found = (
         struck(name="leader-killed", title="the queue's leader killed", strike=kill),
         struck(name="leader-isolated", title="the leader cut off", strike=isolate),
@@ -191,7 +217,9 @@ def faults_of(cluster: Cluster) -> dict[str, Fault]:
 async def whole(cluster: Cluster) -> None:
     """Until every node takes connections again: one that was in the minority stops its broker, and starts it by itself."""
     async with asyncio.timeout(JOIN):
-        while not all([await asyncio.to_thread(speaks_amqp, LOOPBACK, node.port) for node in cluster.nodes]):
+        while not all(
+            [await asyncio.to_thread(speaks_amqp, LOOPBACK, node.port) for node in cluster.nodes]
+        ):
             await asyncio.sleep(0.2)
 
 
@@ -218,7 +246,13 @@ class Round:
 
 
 async def rounds(
-    cluster: Cluster, directory: Path, names: Sequence[str], *, messages: int, seed: int, timeout: float = 40
+    cluster: Cluster,
+    directory: Path,
+    names: Sequence[str],
+    *,
+    messages: int,
+    seed: int,
+    timeout: float = 40,
 ) -> AsyncIterator[Round]:
     """Play these faults one after the other."""
     faults = faults_of(cluster)
@@ -226,7 +260,9 @@ async def rounds(
         place = directory / f"{number}-{name}"
         place.mkdir()
         size = Size(messages=messages, faults=1, seed=seed + number, timeout=timeout)
-        async with Scene(cluster.nodes[0], place, environment=faults[name].environment, ways=cluster.way) as scene:
+        async with Scene(
+            cluster.nodes[0], place, environment=faults[name].environment, ways=cluster.way
+        ) as scene:
             await shared(cluster, scene.vhost)
             played = await play_in(scene, faults[name], size)
             yield Round(fault=faults[name], played=played, gap=write_gap(scene.sends.entries))

@@ -45,7 +45,9 @@ class Exam:
 
 
 async def retries(node: ChaosNode, directory: Path) -> Found:
-    order = Order(count=10_000, rate=500, senders=200, seconds=0, failing=1, fail=(1, 2), hopeless=0)
+    order = Order(
+        count=10_000, rate=500, senders=200, seconds=0, failing=1, fail=(1, 2), hopeless=0
+    )
     tries = await tried(node, directory, order, Policy(attempts=4, first=1, factor=5))
     return {
         "messages": len(tries.wanted),
@@ -74,7 +76,9 @@ async def herd(node: ChaosNode, directory: Path) -> Found:
     journal = Tail(directory / "herd")
     async with Scene(node, directory) as scene:
         command = [sys.executable, "-m", "tests.chaos.herd", str(directory / "herd"), str(CLIENTS)]
-        flock = await Actor.started("herd", command, {"BUS_URL": scene.url, "BUS_LOG_LEVEL": "error"}, directory)
+        flock = await Actor.started(
+            "herd", command, {"BUS_URL": scene.url, "BUS_LOG_LEVEL": "error"}, directory
+        )
         try:
             await node.kill()
             await scene.returns(node.start())
@@ -99,7 +103,11 @@ def again(journal: Tail) -> dict[int, float]:
     """When each client was ready again after it was not."""
     journal.news()
     lost = {entry.number for entry in journal.entries if entry.mark == FAILED}
-    return {entry.number: entry.at for entry in journal.entries if entry.mark == ACKED and entry.number in lost}
+    return {
+        entry.number: entry.at
+        for entry in journal.entries
+        if entry.mark == ACKED and entry.number in lost
+    }
 
 
 async def neighbours(node: ChaosNode, directory: Path) -> Found:
@@ -110,7 +118,12 @@ async def neighbours(node: ChaosNode, directory: Path) -> Found:
         tasks = {
             state: group.create_task(
                 retried_beside(
-                    node, directory / state, state, in_trouble=TROUBLE * TROUBLE_RATE, rate=TROUBLE_RATE, patience=float(PATIENCE)
+                    node,
+                    directory / state,
+                    state,
+                    in_trouble=TROUBLE * TROUBLE_RATE,
+                    rate=TROUBLE_RATE,
+                    patience=float(PATIENCE),
                 )
             )
             for state in STATES
@@ -128,17 +141,30 @@ async def neighbours(node: ChaosNode, directory: Path) -> Found:
 
 
 async def poison(node: ChaosNode, directory: Path) -> Found:
-    return {"decoded": fuzzed(1_000_000, seed=1), **await through_the_broker(node, directory, 50_000)}
+    return {
+        "decoded": fuzzed(1_000_000, seed=1),
+        **await through_the_broker(node, directory, 50_000),
+    }
 
 
 async def cluster(node: ChaosNode, directory: Path) -> Found:
     installation = find_installation(os.environ)
     assert installation, INSTALL
-    found: Found = {"rounds": 0, "messages": 0, "lost": 0, "unexpected": 0, "unknown": 0, "failed": 0, "done again": 0}
+    found: Found = {
+        "rounds": 0,
+        "messages": 0,
+        "lost": 0,
+        "unexpected": 0,
+        "unknown": 0,
+        "failed": 0,
+        "done again": 0,
+    }
     gaps: dict[str, list[float]] = {name: [] for name in ROUNDS}
     names = (ROUNDS * CLUSTER_ROUNDS)[:CLUSTER_ROUNDS]
     async with Cluster(installation) as three:
-        async for each in rounds(three, directory, names, messages=ROUND_MESSAGES, seed=1, timeout=PATIENCE):
+        async for each in rounds(
+            three, directory, names, messages=ROUND_MESSAGES, seed=1, timeout=PATIENCE
+        ):
             verdict = each.played.verdict
             found["rounds"] += 1
             found["messages"] += verdict.messages
@@ -148,8 +174,17 @@ async def cluster(node: ChaosNode, directory: Path) -> Found:
             found["failed"] += verdict.failed
             found["done again"] += verdict.duplicate_effects
             gaps[each.fault.name].append(each.gap)
-            print(f"  {each.fault.name}: {verdict.messages} messages, no confirm for {each.gap:.1f} s", flush=True)
-    return {**found, **{f"longest without a confirm, {name}": round(max(times), 1) for name, times in gaps.items()}}
+            print(
+                f"  {each.fault.name}: {verdict.messages} messages, no confirm for {each.gap:.1f} s",
+                flush=True,
+            )
+    return {
+        **found,
+        **{
+            f"longest without a confirm, {name}": round(max(times), 1)
+            for name, times in gaps.items()
+        },
+    }
 
 
 def slow(found: Found, name: str, limit: float) -> str:
@@ -158,7 +193,9 @@ def slow(found: Found, name: str, limit: float) -> str:
 
 def wrong(found: Found) -> str:
     return (
-        f"{found['lost']} lost, {found['wrong attempts']} tried too often or too seldom" if found["lost"] or found["wrong attempts"] else ""
+        f"{found['lost']} lost, {found['wrong attempts']} tried too often or too seldom"
+        if found["lost"] or found["wrong attempts"]
+        else ""
     )
 
 
@@ -169,24 +206,44 @@ def torn(found: Found) -> str:
 
 
 def delayed(found: Found) -> str:
-    return f"{found['not back']} did not come back" if found["not back"] else slow(found, "late p99", 1)
+    return (
+        f"{found['not back']} did not come back"
+        if found["not back"]
+        else slow(found, "late p99", 1)
+    )
 
 
 EXAMS = {
-    "cluster": Exam(title="Three nodes: the queue's leader is killed, isolated or paused in turn", sit=cluster, broken=torn),
-    "retries": Exam(
-        title="10,000 messages with mixed retry waits", sit=retries, broken=lambda found: wrong(found) or slow(found, "late p99", 1)
+    "cluster": Exam(
+        title="Three nodes: the queue's leader is killed, isolated or paused in turn",
+        sit=cluster,
+        broken=torn,
     ),
-    "loops": Exam(title="10,000 messages, each ten times through a retry tier", sit=loops, broken=wrong),
+    "retries": Exam(
+        title="10,000 messages with mixed retry waits",
+        sit=retries,
+        broken=lambda found: wrong(found) or slow(found, "late p99", 1),
+    ),
+    "loops": Exam(
+        title="10,000 messages, each ten times through a retry tier", sit=loops, broken=wrong
+    ),
     "neighbours": Exam(
         title=f"Retries of a service while another's queue is full, deleted or failing for {TROUBLE // 60} min each",
         sit=neighbours,
         broken=delayed,
     ),
-    "herd": Exam(title="200 clients while their broker is killed and started", sit=herd, broken=lambda found: slow(found, "all back", 15)),
+    "herd": Exam(
+        title="200 clients while their broker is killed and started",
+        sit=herd,
+        broken=lambda found: slow(found, "all back", 15),
+    ),
     "poison": Exam(
         title="1,000,000 fuzzed messages decoded, 50,000 sent through the broker",
         sit=poison,
-        broken=lambda found: "" if found["dead"] == found["sent"] and not found["restarts"] else "not all were dead-lettered",
+        broken=lambda found: (
+            ""
+            if found["dead"] == found["sent"] and not found["restarts"]
+            else "not all were dead-lettered"
+        ),
     ),
 }

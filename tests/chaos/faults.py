@@ -9,7 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from bus.contracts.contract import contract_of
-from bus.messaging.topology.names import DEAD, dead_letter_queue, event_queue, job_queue, retry_return_exchange
+from bus.messaging.topology.names import (
+    DEAD,
+    dead_letter_queue,
+    event_queue,
+    job_queue,
+    retry_return_exchange,
+)
 from bus.messaging.topology.names import JOBS as EXCHANGE
 from bus.operations.brokers.private_node import DEFAULTS
 from tests.broker import queues_to_disk
@@ -82,14 +88,18 @@ async def restart_broker(scene: Scene, chance: random.Random) -> None:
 async def felt_again(scene: Scene) -> None:
     """Until the broker's return is felt on both sides, so that it is this return which is timed; who has given up is left alone."""
     began = time.monotonic()
-    while time.monotonic() - began < PATIENCE and not (came_after(scene, scene.sends, ACKED) and came_after(scene, scene.work, EFFECT)):
+    while time.monotonic() - began < PATIENCE and not (
+        came_after(scene, scene.sends, ACKED) and came_after(scene, scene.work, EFFECT)
+    ):
         await asyncio.sleep(LOOK)
 
 
 def came_after(scene: Scene, journal: Tail, mark: str) -> bool:
     """Whether the last return was followed by an entry of this kind."""
     journal.news()
-    return any(entry.mark == mark and entry.at > scene.back[-1] for entry in journal.entries[-ENOUGH:])
+    return any(
+        entry.mark == mark and entry.at > scene.back[-1] for entry in journal.entries[-ENOUGH:]
+    )
 
 
 async def alarm(scene: Scene, chance: random.Random) -> None:
@@ -113,7 +123,11 @@ async def silence(scene: Scene, seconds: float) -> None:
 
 async def full_queue(scene: Scene, chance: random.Random) -> None:
     """The workers stand still, so that the queues fill, and then drain them: only that makes RabbitMQ 3.10 take publishes again."""
-    policy = {"pattern": rf"^({JOBS}|{EVENTS})$", "definition": {"max-length": 10}, "apply-to": "queues"}
+    policy = {
+        "pattern": rf"^({JOBS}|{EVENTS})$",
+        "definition": {"max-length": 10},
+        "apply-to": "queues",
+    }
     for worker in scene.workers:
         worker.signal(signal.SIGSTOP)
     await scene.api("PUT", "policies/{}/full", policy)
@@ -141,7 +155,9 @@ async def lifted(scene: Scene) -> None:
     scene.sender.signal(signal.SIGSTOP)
     try:
         empty, began = 0, time.monotonic()
-        while empty < 2 and time.monotonic() - began < REFUSING:  # what is on its way when the sender stops comes before the second look
+        while (
+            empty < 2 and time.monotonic() - began < REFUSING
+        ):  # what is on its way when the sender stops comes before the second look
             waiting = await scene.waiting()
             empty = 0 if waiting[JOBS] or waiting[EVENTS] else empty + 1
             await asyncio.sleep(LOOK)
@@ -174,10 +190,18 @@ async def dead_letter_target_gone(scene: Scene, chance: random.Random) -> None:
     await scene.api("DELETE", f"exchanges/{{}}/{back}")
     for queue in (JOBS, EVENTS):
         way = f"bindings/{{}}/e/{DEAD}/q/{dead_letter_queue(queue)}"
-        if await scene.api("GET", way):  # the bus mends it with the next dead letter; where there was none since, it is gone still
+        if await scene.api(
+            "GET", way
+        ):  # the bus mends it with the next dead letter; where there was none since, it is gone still
             await scene.api("DELETE", f"{way}/{queue}")
-    await asyncio.sleep(2 + chance.random())  # the tiers' time is one second: what is due finds nobody
-    await scene.api("PUT", f"exchanges/{{}}/{back}", {key: exchange[key] for key in ("type", "durable", "arguments")})
+    await asyncio.sleep(
+        2 + chance.random()
+    )  # the tiers' time is one second: what is due finds nobody
+    await scene.api(
+        "PUT",
+        f"exchanges/{{}}/{back}",
+        {key: exchange[key] for key in ("type", "durable", "arguments")},
+    )
     for queue in (JOBS, EVENTS):
         await scene.api("POST", f"bindings/{{}}/e/{back}/q/{queue}", {"routing_key": queue})
 
@@ -252,8 +276,15 @@ async def later(seconds: float, what: Awaitable[None]) -> None:
 FAULTS = {
     fault.name: fault
     for fault in (
-        Fault(name="kill-broker", title="broker killed (SIGKILL) and started", strike=kill_broker, faults=2),
-        Fault(name="restart-broker", title="broker restarted cleanly", strike=restart_broker, faults=1),
+        Fault(
+            name="kill-broker",
+            title="broker killed (SIGKILL) and started",
+            strike=kill_broker,
+            faults=2,
+        ),
+        Fault(
+            name="restart-broker", title="broker restarted cleanly", strike=restart_broker, faults=1
+        ),
         Fault(
             name="close-connections",
             title="connections closed by the operator",
@@ -263,15 +294,58 @@ FAULTS = {
             splits=True,
             resends=True,
         ),
-        Fault(name="reset", title="connection reset within a frame", strike=reset_within_a_frame, faults=8),
-        Fault(name="swallowed-confirms", title="confirms swallowed, then reset", strike=swallow_confirms, faults=4),
-        Fault(name="half-open", title="half-open connections", strike=half_open, faults=2, environment={"BUS_HEARTBEAT": "1"}),
-        Fault(name="kill-worker", title="worker killed (SIGKILL)", strike=kill_worker, faults=3, workers=2, splits=True),
-        Fault(name="stop-worker", title="workers stopped (SIGTERM)", strike=stop_workers, faults=20, at_once=5, messages=4000, workers=5),
+        Fault(
+            name="reset",
+            title="connection reset within a frame",
+            strike=reset_within_a_frame,
+            faults=8,
+        ),
+        Fault(
+            name="swallowed-confirms",
+            title="confirms swallowed, then reset",
+            strike=swallow_confirms,
+            faults=4,
+        ),
+        Fault(
+            name="half-open",
+            title="half-open connections",
+            strike=half_open,
+            faults=2,
+            environment={"BUS_HEARTBEAT": "1"},
+        ),
+        Fault(
+            name="kill-worker",
+            title="worker killed (SIGKILL)",
+            strike=kill_worker,
+            faults=3,
+            workers=2,
+            splits=True,
+        ),
+        Fault(
+            name="stop-worker",
+            title="workers stopped (SIGTERM)",
+            strike=stop_workers,
+            faults=20,
+            at_once=5,
+            messages=4000,
+            workers=5,
+        ),
         Fault(name="alarm", title="memory alarm", strike=alarm, faults=2),
         Fault(name="full-queue", title="work queues full", strike=full_queue, faults=2),
-        Fault(name="unbound", title="a job's queue unbound", strike=unbound, faults=2, refuses=True),
-        Fault(name="channel-error", title="channel closed with an error (406)", strike=channel_error, faults=4),
-        Fault(name="dead-letter-target", title="dead-letter target gone", strike=dead_letter_target_gone, faults=2),
+        Fault(
+            name="unbound", title="a job's queue unbound", strike=unbound, faults=2, refuses=True
+        ),
+        Fault(
+            name="channel-error",
+            title="channel closed with an error (406)",
+            strike=channel_error,
+            faults=4,
+        ),
+        Fault(
+            name="dead-letter-target",
+            title="dead-letter target gone",
+            strike=dead_letter_target_gone,
+            faults=2,
+        ),
     )
 }

@@ -40,7 +40,10 @@ class Journal:
     def write(self, mark: str, number: int, detail: str = "") -> None:
         """Write one line; on return the kernel has it."""
         words = " ".join(detail.split())
-        os.write(self._file, f"{mark}\t{number}\t{time.monotonic():.6f}\t{self._process}\t{words}\n".encode())
+        os.write(
+            self._file,
+            f"{mark}\t{number}\t{time.monotonic():.6f}\t{self._process}\t{words}\n".encode(),
+        )
 
 
 class Tail:

@@ -56,7 +56,12 @@ def judged(ledger: Ledger) -> Verdict:
         outcomes[entry.mark].add(entry.number)
         if entry.mark == SENT and entry.detail:
             ids[entry.number] = entry.detail
-    deliveries, effects, renamed, times = Counter[tuple[int, str]](), Counter[int](), set[int](), list[float]()
+    deliveries, effects, renamed, times = (
+        Counter[tuple[int, str]](),
+        Counter[int](),
+        set[int](),
+        list[float](),
+    )
     for entry in ledger.work:
         message_id = entry.detail.partition(" ")[0]
         if entry.mark == DELIVERED:

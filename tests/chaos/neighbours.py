@@ -53,7 +53,9 @@ class Attempts:
                     (self.first if attempt == 1 else self.second).setdefault(entry.number, entry.at)
 
 
-async def retried_beside(node: ChaosNode, directory: Path, state: str, *, in_trouble: int, rate: float, patience: float) -> Beside:
+async def retried_beside(
+    node: ChaosNode, directory: Path, state: str, *, in_trouble: int, rate: float, patience: float
+) -> Beside:
     """Events to two services until so many have come to the neighbour while the other's queue is `state`.
 
     Every event's first attempt fails at both. `patience` is the seconds for what has to come within one or two; for
@@ -64,15 +66,32 @@ async def retried_beside(node: ChaosNode, directory: Path, state: str, *, in_tro
     async with Scene(node, directory, environment=environment) as scene:
         await scene.add_worker()
         await scene.add_worker(NEIGHBOUR, "neighbours")
-        order = Order(count=FIRST, rate=rate, kinds="events", failing=1, fail=(1,), hopeless=0, seconds=0, timeout=3)
+        order = Order(
+            count=FIRST,
+            rate=rate,
+            kinds="events",
+            failing=1,
+            fail=(1,),
+            hopeless=0,
+            seconds=0,
+            timeout=3,
+        )
         sender = await scene.start_sender(order)
-        await until(lambda: len(attempted(seen)) > FIRST // 2, "half of the first events", seconds=patience + FIRST / rate)
+        await until(
+            lambda: len(attempted(seen)) > FIRST // 2,
+            "half of the first events",
+            seconds=patience + FIRST / rate,
+        )
         if state != "failing":
             scene.workers[0].signal(signal.SIGSTOP)
             await trouble(scene, state)
         before = len(attempted(seen))
         enough = before + in_trouble
-        await until(lambda: len(attempted(seen)) >= enough, "events in the trouble", seconds=patience + in_trouble * 2 / rate)
+        await until(
+            lambda: len(attempted(seen)) >= enough,
+            "events in the trouble",
+            seconds=patience + in_trouble * 2 / rate,
+        )
         sender.enough()
         await sender.ended()
         try:
@@ -82,7 +101,9 @@ async def retried_beside(node: ChaosNode, directory: Path, state: str, *, in_tro
                 raise  # not a retry, but an event that was accepted and never came
     late = sorted(at - seen.first[number] - WAIT for number, at in seen.second.items())
     pending = len(seen.first.keys() - seen.second.keys())
-    return Beside(events=len(seen.first), in_trouble=len(seen.first) - before, pending=pending, late=late)
+    return Beside(
+        events=len(seen.first), in_trouble=len(seen.first) - before, pending=pending, late=late
+    )
 
 
 def attempted(seen: Attempts) -> dict[int, float]:
@@ -100,6 +121,10 @@ def came_back(scene: Scene, seen: Attempts) -> bool:
 
 async def trouble(scene: Scene, state: str) -> None:
     if state == "full":
-        await scene.api("PUT", "policies/{}/full", {"pattern": f"^{QUEUE}$", "definition": {"max-length": 1}, "apply-to": "queues"})
+        await scene.api(
+            "PUT",
+            "policies/{}/full",
+            {"pattern": f"^{QUEUE}$", "definition": {"max-length": 1}, "apply-to": "queues"},
+        )
     else:
         await scene.api("DELETE", f"queues/{{}}/{QUEUE}")

@@ -115,12 +115,16 @@ def campaigns(figures: Figures) -> Iterator[str]:
     if not total["lost"]:
         bound = 3 / max(1, total["messages"])
         yield f"\n0 lost of {total['messages']:,} means a rate below one in {1 / bound:,.0f} with 95 % confidence; it does not prove more.\n"
-    yield from (f"{line[0].upper()}{line[1:]}.\nThe promise is two seconds.\n" for line in recovery(rows))
+    yield from (
+        f"{line[0].upper()}{line[1:]}.\nThe promise is two seconds.\n" for line in recovery(rows)
+    )
     dates = sorted({part["date"] for part in figures["parts"]})
     brokers = sorted({part["rabbitmq"] for part in figures["parts"]})
     when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
     yield f"Run {when} on RabbitMQ {', '.join(brokers)}: one node, on two cores shared with other processes.\n"
-    if missing := [title for name, title in TITLES.items() if name not in by_fault(figures, OURS.name)]:
+    if missing := [
+        title for name, title in TITLES.items() if name not in by_fault(figures, OURS.name)
+    ]:
         yield f"Not run yet in the long form: {', '.join(missing)}.\n"
 
 
@@ -164,7 +168,10 @@ def peers(figures: Figures) -> Iterator[str]:
 
 def sabotage(figures: Figures) -> Iterator[str]:
     tried = {name: each for name, each in figures["sabotages"].items() if name in SABOTAGES}
-    noticed, dates = [name for name, each in tried.items() if each["noticed"]], sorted({each["date"] for each in tried.values()})
+    noticed, dates = (
+        [name for name, each in tried.items() if each["noticed"]],
+        sorted({each["date"] for each in tried.values()}),
+    )
     yield "## A suite that can fail\n"
     yield (
         f"`make sabotage` breaks the bus in {len(SABOTAGES)} ways, each in the sender's or worker's process only.\n"
@@ -174,13 +181,25 @@ def sabotage(figures: Figures) -> Iterator[str]:
     yield "| change | test that fails | expected text | recorded failure |"
     yield "|---|---|---|---|"
     for name, each in SABOTAGES.items():
-        said = "not run yet" if name not in tried else tried[name]["said"] if name in noticed else f"**not noticed:** {tried[name]['said']}"
+        said = (
+            "not run yet"
+            if name not in tried
+            else tried[name]["said"]
+            if name in noticed
+            else f"**not noticed:** {tried[name]['said']}"
+        )
         yield f"| {name}: {each.what} | `{each.caught_by.rpartition('/')[2]}` | {each.words} | {said} |"
 
 
 def progress(figures: Figures) -> list[str]:
     """Return a line for each class and exam: its title and its progress."""
     done = by_fault(figures, OURS.name)
-    classes = [f"{name:20} {done[name]['messages'] if name in done else 0:>9,} messages  {title}" for name, title in TITLES.items()]
-    sat = [f"{name:20} {'done' if name in figures['exams'] else 'not yet':>18}  {exam.title}" for name, exam in EXAMS.items()]
+    classes = [
+        f"{name:20} {done[name]['messages'] if name in done else 0:>9,} messages  {title}"
+        for name, title in TITLES.items()
+    ]
+    sat = [
+        f"{name:20} {'done' if name in figures['exams'] else 'not yet':>18}  {exam.title}"
+        for name, exam in EXAMS.items()
+    ]
     return [*classes, *sat]

@@ -34,15 +34,39 @@ IN_FLIGHT = 200
 
 def good_properties(message_id: str) -> Basic.Properties:
     """Of a message that is one."""
-    headers: FieldTable = {"correlation-id": "c", "attempt": 1, "expires": int((time.time() + 3600) * 1000)}
+    headers: FieldTable = {
+        "correlation-id": "c",
+        "attempt": 1,
+        "expires": int((time.time() + 3600) * 1000),
+    }
     return Basic.Properties(
-        content_type="application/json", delivery_mode=2, message_id=message_id, message_type=CONTRACT.type, app_id=SERVICE, headers=headers
+        content_type="application/json",
+        delivery_mode=2,
+        message_id=message_id,
+        message_type=CONTRACT.type,
+        app_id=SERVICE,
+        headers=headers,
     )
 
 
 def bad_body(chance: random.Random) -> bytes:
     """No JSON, or not what the contract asks for."""
-    value = chance.choice(['"x"', "null", "[]", "{}", "1.5", "NaN", "Infinity", '"\\ud800"', "1e999", "-", "1" * 5000, "true false"])
+    value = chance.choice(
+        [
+            '"x"',
+            "null",
+            "[]",
+            "{}",
+            "1.5",
+            "NaN",
+            "Infinity",
+            '"\\ud800"',
+            "1e999",
+            "-",
+            "1" * 5000,
+            "true false",
+        ]
+    )
     depth = chance.choice((10, 1000, DEEPEST))
     return chance.choice(
         (
@@ -61,21 +85,29 @@ def bad_properties(chance: random.Random, message_id: str) -> Basic.Properties:
     """Something that wire format 1 asks for is missing or malformed."""
     properties = good_properties(message_id)
     headers: dict[str, Any] = dict(properties.headers or {})
-    wrong = chance.choice(["x", -1, 0, 2**62, 1.5, True, {"a": 1}, [1, "b"], bytearray(b"\xff\xfe"), "9" * 400])
+    wrong = chance.choice(
+        ["x", -1, 0, 2**62, 1.5, True, {"a": 1}, [1, "b"], bytearray(b"\xff\xfe"), "9" * 400]
+    )
     match chance.randrange(6):
         case 0:
             # Not the message id: aiormq gives one to each message that has none.
             setattr(properties, chance.choice(("message_type", "app_id", "content_type")), None)
         case 1:
-            properties.content_type = chance.choice(("text/plain", "application/x-python-serialize", "application/json; charset=utf-16"))
+            properties.content_type = chance.choice(
+                ("text/plain", "application/x-python-serialize", "application/json; charset=utf-16")
+            )
         case 2:
             headers["attempt"] = wrong
         case 3:
             headers["expires"] = chance.choice([wrong, 1])
         case 4:
-            headers[chance.choice(("correlation-id", "causation-id", "traceparent"))] = chance.choice([7, {"a": 1}, "x" * 5000])
+            headers[chance.choice(("correlation-id", "causation-id", "traceparent"))] = (
+                chance.choice([7, {"a": 1}, "x" * 5000])
+            )
         case _:
-            properties.message_type = chance.choice(("chaos.work.v2", "chaos.happened.v1", "other.work.v1", "work", "é" * 100))
+            properties.message_type = chance.choice(
+                ("chaos.work.v2", "chaos.happened.v1", "other.work.v1", "work", "é" * 100)
+            )
     properties.headers = headers
     return properties
 
@@ -98,7 +130,14 @@ def fuzzed(count: int, *, seed: int) -> dict[str, float]:
     """Read so many, with bytes changed by chance in what is good: each is read or refused, and never by another exception."""
     chance, refused, slowest = random.Random(seed), 0, 0.0
     envelope = Envelope(
-        id="m", type=CONTRACT.type, role="job", source=SERVICE, body=GOOD, timestamp=1, correlation_id="c", headers={"k": "v"}
+        id="m",
+        type=CONTRACT.type,
+        role="job",
+        source=SERVICE,
+        body=GOOD,
+        timestamp=1,
+        correlation_id="c",
+        headers={"k": "v"},
     )
     raw = write_properties(envelope)
     for _ in range(count):
@@ -140,7 +179,9 @@ def readable(properties: bytes, body: bytes) -> bool:
 # --- by way of the broker ------------------------------------------------------------------------------------------
 
 
-async def through_the_broker(node: ChaosNode, directory: Path, count: int, *, seed: int = 1) -> dict[str, Any]:
+async def through_the_broker(
+    node: ChaosNode, directory: Path, count: int, *, seed: int = 1
+) -> dict[str, Any]:
     """Send so many to a worker, and one that is good after them."""
     dead = dead_letter_queue(job_queue(CONTRACT))
     async with Scene(node, directory) as scene, await aiormq.connect(scene.url) as connection:
@@ -149,10 +190,16 @@ async def through_the_broker(node: ChaosNode, directory: Path, count: int, *, se
         await published(channel, count, seed)
         found, patience = 0, time.monotonic() + 60
         while found < count and time.monotonic() < patience:
-            before, found = found, (await channel.queue_declare(dead, passive=True)).message_count or 0
+            before, found = (
+                found,
+                (await channel.queue_declare(dead, passive=True)).message_count or 0,
+            )
             patience = time.monotonic() + 60 if found > before else patience
             await asyncio.sleep(0.1)
-        reasons = sum(bool(letter.headers.get("dead-code") and letter.headers.get("dead-reason")) for letter in await scene.dead_letters())
+        reasons = sum(
+            bool(letter.headers.get("dead-code") and letter.headers.get("dead-reason"))
+            for letter in await scene.dead_letters()
+        )
         sender = await scene.start_sender(Order(count=1, kinds="jobs", failing=0, hopeless=0))
         sender.enough()
         await sender.ended()
@@ -166,7 +213,9 @@ async def published(channel: AbstractChannel, count: int, seed: int) -> None:
 
     async def one(body: bytes, properties: Basic.Properties) -> None:
         async with places:
-            await channel.basic_publish(body, exchange=JOBS, routing_key=CONTRACT.type, properties=properties)
+            await channel.basic_publish(
+                body, exchange=JOBS, routing_key=CONTRACT.type, properties=properties
+            )
 
     async with asyncio.TaskGroup() as group:
         for number, (body, properties) in enumerate(poisons(count, seed)):

@@ -5,7 +5,15 @@ from collections.abc import Iterator
 
 from typing_extensions import override
 
-from bus.transports.rabbitmq.amqp.frames import ACK, DELIVER, METHOD, NACK, OVERHEAD, PUBLISH, ack_frame
+from bus.transports.rabbitmq.amqp.frames import (
+    ACK,
+    DELIVER,
+    METHOD,
+    NACK,
+    OVERHEAD,
+    PUBLISH,
+    ack_frame,
+)
 from tests.conformance.proxy import FarEnd, Pipe, Proxy
 
 __all__ = ["FaultyProxy"]
@@ -72,7 +80,11 @@ class FaultyProxy(Proxy):
 
     def to_cut(self, direction: str, frames: list[bytes]) -> int | None:
         """After how many bytes of these frames the connection is to be reset; None where it is not."""
-        if self._cut is None or self._cut[0] != direction or not any(method_of(frame) in HOT for frame in frames):
+        if (
+            self._cut is None
+            or self._cut[0] != direction
+            or not any(method_of(frame) in HOT for frame in frames)
+        ):
             return None
         after = self._cut[1] % max(1, sum(map(len, frames)) - 1) + 1
         self._cut = None
@@ -87,7 +99,11 @@ class FaultyProxy(Proxy):
             if method_of(frame) in (PUBLISH, ACK):
                 self._forging -= 1
                 self.forged += 1
-                return [*frames[:place], ack_frame(channel_of(frame), NO_SUCH_TAG, multiple=False), *frames[place:]]
+                return [
+                    *frames[:place],
+                    ack_frame(channel_of(frame), NO_SUCH_TAG, multiple=False),
+                    *frames[place:],
+                ]
         return frames
 
     def passed_down(self, frames: list[bytes]) -> list[bytes]:
@@ -200,7 +216,11 @@ class Frames:
 
 def method_of(frame: bytes) -> int:
     """The class and method of a method frame; 0 for any other."""
-    return int.from_bytes(frame[7:11], "big") if frame[0] == METHOD and len(frame) >= OVERHEAD + 4 else 0
+    return (
+        int.from_bytes(frame[7:11], "big")
+        if frame[0] == METHOD and len(frame) >= OVERHEAD + 4
+        else 0
+    )
 
 
 def channel_of(frame: bytes) -> int:

@@ -57,7 +57,13 @@ def save(figures: Figures, path: Path = FIGURES) -> None:
 
 
 def _a_line_each(found: Mapping[str, object]) -> str:
-    return "{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(each)}" for name, each in sorted(found.items())) + "\n}"
+    return (
+        "{\n"
+        + ",\n".join(
+            f"{json.dumps(name)}: {json.dumps(each)}" for name, each in sorted(found.items())
+        )
+        + "\n}"
+    )
 
 
 def added(figures: Figures, row: Row, *, part: int, rabbitmq: str) -> None:

@@ -62,13 +62,21 @@ async def tried(node: ChaosNode, directory: Path, order: Order, policy: Policy) 
         scene.sends.news()
         await at_rest(scene, rest=policy.wait(policy.attempts) + REST)
         letters = {letter.number: letter.headers for letter in await scene.dead_letters()}
-    sent = [(message.number, message.failures, message.hopeless) for message in islice(messages(order), order.count)]
+    sent = [
+        (message.number, message.failures, message.hopeless)
+        for message in islice(messages(order), order.count)
+    ]
     acked = {entry.number for entry in scene.sends.entries if entry.mark == ACKED}
     done = {entry.number for entry in scene.work.entries if entry.mark == EFFECT}
     return Tries(
-        wanted={number: 1 if hopeless else min(policy.attempts, failures + 1) for number, failures, hopeless in sent},
+        wanted={
+            number: 1 if hopeless else min(policy.attempts, failures + 1)
+            for number, failures, hopeless in sent
+        },
         counted=Counter(entry.number for entry in scene.work.entries if entry.mark == DELIVERED),
-        doomed=frozenset(number for number, failures, hopeless in sent if hopeless or failures >= policy.attempts),
+        doomed=frozenset(
+            number for number, failures, hopeless in sent if hopeless or failures >= policy.attempts
+        ),
         letters=letters,
         late=lateness(scene.work.entries, policy),
         lost=len(acked - done - letters.keys()),
@@ -77,9 +85,19 @@ async def tried(node: ChaosNode, directory: Path, order: Order, policy: Policy) 
 
 def lateness(work: list[Entry], policy: Policy) -> list[float]:
     """From one delivery to the next, less the tier's own time."""
-    at = {(entry.number, int(entry.detail.split()[1])): entry.at for entry in work if entry.mark == DELIVERED}
-    pairs = ((moment, at.get((number, attempt - 1)), attempt) for (number, attempt), moment in at.items())
-    return sorted(moment - before - policy.wait(attempt) for moment, before, attempt in pairs if before is not None)
+    at = {
+        (entry.number, int(entry.detail.split()[1])): entry.at
+        for entry in work
+        if entry.mark == DELIVERED
+    }
+    pairs = (
+        (moment, at.get((number, attempt - 1)), attempt) for (number, attempt), moment in at.items()
+    )
+    return sorted(
+        moment - before - policy.wait(attempt)
+        for moment, before, attempt in pairs
+        if before is not None
+    )
 
 
 def percentile(ordered: list[float], share: float) -> float:

@@ -67,18 +67,28 @@ consume, send = RabbitMQTransport.consume, RabbitMQTransport.send
 def ack_first() -> list[Any]:
     tasks: set[asyncio.Future[bool]] = set()
 
-    async def consuming_ack_first(self: RabbitMQTransport, queue: Queue, topology: Any, *, on_delivery: Any, **rest: Any) -> Any:
+    async def consuming_ack_first(
+        self: RabbitMQTransport, queue: Queue, topology: Any, *, on_delivery: Any, **rest: Any
+    ) -> Any:
         def first_acked(delivery: Delivery) -> None:
             tasks.add(asyncio.ensure_future(delivery.ack()))
             on_delivery(delivery)
 
-        return await consume(self, queue, topology, on_delivery=first_acked if queue.role in WORK else on_delivery, **rest)
+        return await consume(
+            self,
+            queue,
+            topology,
+            on_delivery=first_acked if queue.role in WORK else on_delivery,
+            **rest,
+        )
 
     return [patch.object(RabbitMQTransport, "consume", consuming_ack_first)]
 
 
 def auto_ack() -> list[Any]:
-    async def consuming_unacked(self: RabbitMQTransport, queue: Queue, topology: Any, *, acks: bool = True, **rest: Any) -> Any:
+    async def consuming_unacked(
+        self: RabbitMQTransport, queue: Queue, topology: Any, *, acks: bool = True, **rest: Any
+    ) -> Any:
         return await consume(self, queue, topology, acks=acks and queue.role not in WORK, **rest)
 
     async def nothing(_: FastLaneDelivery) -> bool:
@@ -127,15 +137,27 @@ def headers_copied() -> list[Any]:
 
     def read_with(raw: bytes, body: bytes, **rest: Any) -> Envelope:
         envelope = read(raw, body, **rest)
-        received = {name: value for name, value in properties._decode_with_pamqp(raw, body).headers.items() if name.startswith("x-")}
+        received = {
+            name: value
+            for name, value in properties._decode_with_pamqp(raw, body).headers.items()
+            if name.startswith("x-")
+        }
         return envelope.replace(headers={**envelope.headers, **received}) if received else envelope
 
     def table_with(envelope: Envelope) -> bytes:
-        received = {name: value for name, value in envelope.headers.items() if name.startswith("x-")}
-        extra = b"".join(properties._short(name) + pamqp.encode.encode_table_value(value) for name, value in received.items())
+        received = {
+            name: value for name, value in envelope.headers.items() if name.startswith("x-")
+        }
+        extra = b"".join(
+            properties._short(name) + pamqp.encode.encode_table_value(value)
+            for name, value in received.items()
+        )
         return table(envelope) + extra
 
-    return [patch.object(consuming, "read_envelope", read_with), patch.object(properties, "_table", table_with)]
+    return [
+        patch.object(consuming, "read_envelope", read_with),
+        patch.object(properties, "_table", table_with),
+    ]
 
 
 # --- the topology --------------------------------------------------------------------------------------------------
@@ -148,7 +170,12 @@ def without(function: str, argument: str) -> list[Any]:
     def lacking(*words: Any, **more: Any) -> Any:
         result = made(*words, **more)
         if isinstance(result, Queue):
-            return replace(result, arguments={name: value for name, value in result.arguments.items() if name != argument})
+            return replace(
+                result,
+                arguments={
+                    name: value for name, value in result.arguments.items() if name != argument
+                },
+            )
         return {name: value for name, value in result.items() if name != argument}
 
     return [patch.object(bus.messaging.topology.declarations, function, lacking)]
@@ -173,14 +200,18 @@ def tiers_shared() -> list[Any]:
 def addressed(**changes: Any) -> list[Any]:
     """Every send goes to an address that is a little different."""
 
-    async def sent(self: RabbitMQTransport, envelope: Envelope, address: Address, **rest: Any) -> PublishOutcome:
+    async def sent(
+        self: RabbitMQTransport, envelope: Envelope, address: Address, **rest: Any
+    ) -> PublishOutcome:
         return await send(self, envelope, replace(address, **changes), **rest)
 
     return [patch.object(RabbitMQTransport, "send", sent)]
 
 
 def nack_swallowed() -> list[Any]:
-    async def sent(self: RabbitMQTransport, envelope: Envelope, address: Address, **rest: Any) -> PublishOutcome:
+    async def sent(
+        self: RabbitMQTransport, envelope: Envelope, address: Address, **rest: Any
+    ) -> PublishOutcome:
         outcome = await send(self, envelope, address, **rest)
         return Accepted() if isinstance(outcome, Nacked) else outcome
 
@@ -188,7 +219,9 @@ def nack_swallowed() -> list[Any]:
 
 
 def dropped_on_reconnect() -> list[Any]:
-    async def sent(self: RabbitMQTransport, envelope: Envelope, address: Address, **rest: Any) -> PublishOutcome:
+    async def sent(
+        self: RabbitMQTransport, envelope: Envelope, address: Address, **rest: Any
+    ) -> PublishOutcome:
         try:
             return await send(self, envelope, address, **rest)
         except ConnectionLost:
@@ -222,10 +255,16 @@ def new_id_on_resend() -> list[Any]:
 
 SABOTAGES = {
     "ack-first": Sabotage(
-        what="a message is acked before its handler runs", patches=ack_first, caught_by=FAULTS.format("kill-worker"), words="lost"
+        what="a message is acked before its handler runs",
+        patches=ack_first,
+        caught_by=FAULTS.format("kill-worker"),
+        words="lost",
     ),
     "auto-ack": Sabotage(
-        what="the broker deletes a message when it delivers it", patches=auto_ack, caught_by=FAULTS.format("kill-worker"), words="lost"
+        what="the broker deletes a message when it delivers it",
+        patches=auto_ack,
+        caught_by=FAULTS.format("kill-worker"),
+        words="lost",
     ),
     "no-confirms": Sabotage(
         what="a publish does not wait for its confirm",

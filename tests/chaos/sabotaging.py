@@ -23,17 +23,26 @@ FAILED = 1
 def main(names: list[str]) -> int:
     """0 where each was caught."""
     if unknown := [name for name in names if name not in SABOTAGES]:
-        print(f"sabotage: no such variant: {', '.join(unknown)}; there are {', '.join(SABOTAGES)}", file=sys.stderr)
+        print(
+            f"sabotage: no such variant: {', '.join(unknown)}; there are {', '.join(SABOTAGES)}",
+            file=sys.stderr,
+        )
         return os.EX_USAGE
     chosen = {name: SABOTAGES[name] for name in names or SABOTAGES}
     tests = sorted({each.caught_by for each in chosen.values()})
     print(f"sabotage: {len(tests)} tests without sabotage", flush=True)
     code, output = run(tests)
     if code:
-        print(f"{output}\nsabotage: they fail as it is; nothing can be learnt from their failing", file=sys.stderr)
+        print(
+            f"{output}\nsabotage: they fail as it is; nothing can be learnt from their failing",
+            file=sys.stderr,
+        )
         return 1
     escaped = [name for name, each in chosen.items() if not kept(name, caught(name, each))]
-    print(f"sabotage: {len(chosen) - len(escaped)} of {len(chosen)} caught" + (f"; escaped: {', '.join(escaped)}" if escaped else ""))
+    print(
+        f"sabotage: {len(chosen) - len(escaped)} of {len(chosen)} caught"
+        + (f"; escaped: {', '.join(escaped)}" if escaped else "")
+    )
     return 1 if escaped else 0
 
 
@@ -65,7 +74,13 @@ def run(tests: list[str], **environment: str) -> tuple[int, str]:
     """pytest's exit code, and what it said."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "CHAOS_SEED": SEED, **environment}, capture_output=True, text=True, timeout=1200, check=False
+        command,
+        cwd=ROOT,
+        env={**os.environ, "CHAOS_SEED": SEED, **environment},
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
     )
     return done.returncode, done.stdout + done.stderr
 

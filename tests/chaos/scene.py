@@ -53,8 +53,20 @@ class Party:
 
 OURS = Party(
     name="Trunkline",
-    worker=lambda journal, service: [sys.executable, "-m", "tests.chaos.worker", str(journal), service],
-    sender=lambda journal, order: [sys.executable, "-m", "tests.chaos.sender", str(journal), order.model_dump_json()],
+    worker=lambda journal, service: [
+        sys.executable,
+        "-m",
+        "tests.chaos.worker",
+        str(journal),
+        service,
+    ],
+    sender=lambda journal, order: [
+        sys.executable,
+        "-m",
+        "tests.chaos.sender",
+        str(journal),
+        order.model_dump_json(),
+    ],
 )
 
 
@@ -104,7 +116,12 @@ class Scene:
             self._closing.push_async_callback(proxy.close)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for actor in [*self.workers, *([self.sender] if self.sender else [])]:
             await actor.kill()
         await self._closing.aclose()
@@ -117,15 +134,23 @@ class Scene:
         """One more, ready."""
         self._names += 1
         command = self.party.worker(self.directory / journal, service)
-        self.workers.append(await self._started(f"worker-{self._names}", command, self.before_workers))
+        self.workers.append(
+            await self._started(f"worker-{self._names}", command, self.before_workers)
+        )
 
     async def start_sender(self, order: Order) -> Actor:
         """The sender; it begins at once."""
-        self.sender = await self._started("sender", self.party.sender(self.directory / "sends", order), self.before_sender)
+        self.sender = await self._started(
+            "sender", self.party.sender(self.directory / "sends", order), self.before_sender
+        )
         return self.sender
 
     async def _started(self, name: str, command: list[str], proxy: FaultyProxy) -> Actor:
-        environment = {"BUS_URL": through(self.url, proxy), "BUS_LOG_LEVEL": "warning", **self._environment}
+        environment = {
+            "BUS_URL": through(self.url, proxy),
+            "BUS_LOG_LEVEL": "warning",
+            **self._environment,
+        }
         return await Actor.started(name, command, environment, self.directory)
 
     async def replace_workers(self) -> None:
@@ -176,7 +201,11 @@ class Scene:
                 if name.endswith(".dead"):
                     channel = await connection.channel()
                     while (message := await channel.basic_get(name)).delivery_tag:
-                        found.append(Letter(_number(message.body), dict(message.header.properties.headers or {})))
+                        found.append(
+                            Letter(
+                                _number(message.body), dict(message.header.properties.headers or {})
+                            )
+                        )
                     await channel.basic_nack(0, multiple=True, requeue=True)
                     await channel.close()
         finally:
@@ -188,8 +217,15 @@ class Scene:
         connection = await aiormq.connect(self.url)
         try:
             channel = await connection.channel()
-            names = [name for name in await self.queues() if ".dead" not in name and ".replies." not in name]
-            return {name: (await channel.queue_declare(name, passive=True)).message_count or 0 for name in names}
+            names = [
+                name
+                for name in await self.queues()
+                if ".dead" not in name and ".replies." not in name
+            ]
+            return {
+                name: (await channel.queue_declare(name, passive=True)).message_count or 0
+                for name in names
+            }
         finally:
             await connection.close()
 
@@ -205,4 +241,6 @@ def _number(body: bytes) -> int:
 def through(url: str, proxy: FaultyProxy) -> str:
     """The same broker, by way of the proxy."""
     parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}"))
+    return urlunsplit(
+        parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}")
+    )

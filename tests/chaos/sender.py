@@ -82,7 +82,11 @@ def noting(journal: Journal) -> Middleware:
 
 async def main(path: str, words: str) -> None:
     """Send what was ordered, and write down what came of each."""
-    order, settings, journal = Order.model_validate_json(words), load_settings(), Journal(Path(path))
+    order, settings, journal = (
+        Order.model_validate_json(words),
+        load_settings(),
+        Journal(Path(path)),
+    )
     configure_logging(settings)
     enough = asyncio.Event()
     listening = asyncio.ensure_future(input_ended(enough))
@@ -92,7 +96,11 @@ async def main(path: str, words: str) -> None:
     listening.cancel()
 
 
-async def sent_all(order: Order, enough: asyncio.Event, send: Callable[[Work | Happened], Coroutine[Any, Any, None]]) -> None:
+async def sent_all(
+    order: Order,
+    enough: asyncio.Event,
+    send: Callable[[Work | Happened], Coroutine[Any, Any, None]],
+) -> None:
     """At the order's rate, with at most so many under way."""
     places, loop = asyncio.Semaphore(order.senders), asyncio.get_running_loop()
     began = loop.time()
@@ -102,22 +110,32 @@ async def sent_all(order: Order, enough: asyncio.Event, send: Callable[[Work | H
                 return
             await asyncio.sleep(max(0.0, began + due(order, count) - loop.time()))
             await places.acquire()
-            began = max(began, loop.time() - due(order, count) - 1)  # what a fault held up is not sent in one heap
+            began = max(
+                began, loop.time() - due(order, count) - 1
+            )  # what a fault held up is not sent in one heap
             group.create_task(send(message)).add_done_callback(lambda _: places.release())
 
 
 def due(order: Order, count: int) -> float:
     """Seconds from the first message to the one after so many."""
-    return min(count, order.count) / order.rate + max(0, count - order.count) / min(order.rate, SLOW)
+    return min(count, order.count) / order.rate + max(0, count - order.count) / min(
+        order.rate, SLOW
+    )
 
 
 async def sent(bus: Bus, journal: Journal, message: Work | Happened, timeout: float) -> None:
     """One send and its outcome."""
     number = message.number
     try:
-        await (bus.submit(message, timeout=timeout) if isinstance(message, Work) else bus.publish(message, timeout=timeout))
+        await (
+            bus.submit(message, timeout=timeout)
+            if isinstance(message, Work)
+            else bus.publish(message, timeout=timeout)
+        )
     except BusError as error:
-        journal.write(UNKNOWN if error.maybe_executed else FAILED, number, f"{type(error).__name__}: {error}")
+        journal.write(
+            UNKNOWN if error.maybe_executed else FAILED, number, f"{type(error).__name__}: {error}"
+        )
     else:
         journal.write(ACKED, number)
 

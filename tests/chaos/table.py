@@ -33,7 +33,20 @@ class Row(TypedDict):
     seconds: float
 
 
-HEADINGS = ("", "messages", "faults", "failed", "unknown", "dead", "lost", "unexpected", "delivered again", "done again", "gap s", "seed")
+HEADINGS = (
+    "",
+    "messages",
+    "faults",
+    "failed",
+    "unknown",
+    "dead",
+    "lost",
+    "unexpected",
+    "delivered again",
+    "done again",
+    "gap s",
+    "seed",
+)
 
 
 def row(played: Played) -> Row:
@@ -63,10 +76,18 @@ def row(played: Played) -> Row:
 def table(rows: Iterable[Row]) -> list[str]:
     """Lines for a terminal: one each, their sum, and how soon the broker's return was felt."""
     found = sorted(rows, key=lambda each: each["fault"])
-    cells = [HEADINGS, *(_cells(each["fault"], each) for each in found), _cells("all", whole(found), seed="")]
+    cells = [
+        HEADINGS,
+        *(_cells(each["fault"], each) for each in found),
+        _cells("all", whole(found), seed=""),
+    ]
     widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))]
     lines = [
-        "  ".join(_aligned(text, width, place) for place, (text, width) in enumerate(zip(line, widths, strict=True))) for line in cells
+        "  ".join(
+            _aligned(text, width, place)
+            for place, (text, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in cells
     ]
     return [*lines, *recovery(found)]
 
@@ -94,13 +115,28 @@ def recovery(rows: Iterable[Row]) -> list[str]:
 
 
 def _spread(ordered: Sequence[float]) -> str:
-    middle, last = ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
+    middle, last = (
+        ordered[len(ordered) // 2],
+        ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))],
+    )
     return f"median {middle:.2f} s, p99 {last:.2f} s ({len(ordered)} times)"
 
 
 def _cells(name: str, each: Row, *, seed: str | None = None) -> tuple[str, ...]:
-    again = f"{each['duplicate_effects']} of at most {each['possible']}" if each["possible"] else f"{each['duplicate_effects']}"
-    counts = (each["messages"], each["faults"], each["failed"], each["unknown"], each["dead"], each["lost"], each["unexpected"])
+    again = (
+        f"{each['duplicate_effects']} of at most {each['possible']}"
+        if each["possible"]
+        else f"{each['duplicate_effects']}"
+    )
+    counts = (
+        each["messages"],
+        each["faults"],
+        each["failed"],
+        each["unknown"],
+        each["dead"],
+        each["lost"],
+        each["unexpected"],
+    )
     numbers = (f"{count:,}" for count in (*counts, each["duplicate_deliveries"]))
     return name, *numbers, again, f"{each['gap']:.1f}", str(each["seed"]) if seed is None else seed
 

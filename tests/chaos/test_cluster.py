@@ -18,11 +18,15 @@ MESSAGES = 1700
 
 
 @pytest.mark.timeout(900)
-async def test_a_cluster_that_loses_its_leader_loses_no_message(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+async def test_a_cluster_that_loses_its_leader_loses_no_message(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     installation = find_installation(os.environ)
     assert installation, INSTALL
     async with Cluster(installation) as cluster:
-        async for each in rounds(cluster, tmp_path, ROUNDS, messages=MESSAGES, seed=SEED, timeout=PATIENCE):
+        async for each in rounds(
+            cluster, tmp_path, ROUNDS, messages=MESSAGES, seed=SEED, timeout=PATIENCE
+        ):
             record_property(PROPERTY, row(each.played))
             print(f"{each.fault.title}: no confirm for {each.gap:.1f} s")
             why = broken(each.played, each.fault)

@@ -16,7 +16,9 @@ pytestmark = pytest.mark.timeout(300)
 PATIENCE = 30.0
 
 
-async def test_a_queue_that_was_deleted_is_served_again(chaos_node: ChaosNode, tmp_path: Path) -> None:
+async def test_a_queue_that_was_deleted_is_served_again(
+    chaos_node: ChaosNode, tmp_path: Path
+) -> None:
     async with Scene(chaos_node, tmp_path) as scene:
         await scene.add_worker()
         await sent(scene, Order(count=100, failing=0, hopeless=0))
@@ -41,7 +43,10 @@ async def consumed_again(scene: Scene) -> bool:
     """Whether both queues have a consumer in time."""
     try:
         async with asyncio.timeout(PATIENCE):
-            while {queue["queue"]["name"] for queue in await scene.api("GET", "consumers/{}")} < {JOBS, EVENTS}:
+            while {queue["queue"]["name"] for queue in await scene.api("GET", "consumers/{}")} < {
+                JOBS,
+                EVENTS,
+            }:
                 await asyncio.sleep(0.1)
     except TimeoutError:
         return False

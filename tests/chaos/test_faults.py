@@ -20,7 +20,10 @@ SEED = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(10_000))
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 async def test_nothing_is_lost_and_nothing_unsent_is_done_under(
-    fault: Fault, chaos_node: ChaosNode, tmp_path: Path, record_property: Callable[[str, object], None]
+    fault: Fault,
+    chaos_node: ChaosNode,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     size = Size(messages=fault.messages, faults=fault.faults, seed=SEED, timeout=PATIENCE)
     played = await play(fault, size, chaos_node, tmp_path)

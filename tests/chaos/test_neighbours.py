@@ -14,8 +14,16 @@ PATIENCE = 45.0
 
 
 @pytest.mark.parametrize("state", STATES)
-async def test_a_services_retries_come_back_on_time_while_anothers_queue_is(state: str, chaos_node: ChaosNode, tmp_path: Path) -> None:
-    seen = await retried_beside(chaos_node, tmp_path, state, in_trouble=50, rate=200, patience=PATIENCE)
-    assert not seen.pending, f"late: {seen.pending} of {seen.events} retries did not come back while another's queue was {state}"
+async def test_a_services_retries_come_back_on_time_while_anothers_queue_is(
+    state: str, chaos_node: ChaosNode, tmp_path: Path
+) -> None:
+    seen = await retried_beside(
+        chaos_node, tmp_path, state, in_trouble=50, rate=200, patience=PATIENCE
+    )
+    assert not seen.pending, (
+        f"late: {seen.pending} of {seen.events} retries did not come back while another's queue was {state}"
+    )
     assert seen.in_trouble >= 50
-    print(f"beside a service whose queue is {state}: late by {percentile(seen.late, 0.5):.3f} s (median), {seen.late[-1]:.3f} s (most)")
+    print(
+        f"beside a service whose queue is {state}: late by {percentile(seen.late, 0.5):.3f} s (median), {seen.late[-1]:.3f} s (most)"
+    )

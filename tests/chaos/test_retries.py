@@ -22,20 +22,40 @@ EARLY = 0.05
 """Seconds that two clocks may differ by; a retry is never early."""
 
 
-async def test_every_message_is_tried_exactly_as_often_as_its_policy_says(chaos_node: ChaosNode, tmp_path: Path) -> None:
-    order = Order(count=1000, rate=400, seconds=0, failing=0.8, fail=(1, 2, 9), hopeless=0.05, seed=random.randrange(10_000))
+async def test_every_message_is_tried_exactly_as_often_as_its_policy_says(
+    chaos_node: ChaosNode, tmp_path: Path
+) -> None:
+    order = Order(
+        count=1000,
+        rate=400,
+        seconds=0,
+        failing=0.8,
+        fail=(1, 2, 9),
+        hopeless=0.05,
+        seed=random.randrange(10_000),
+    )
     tries = await tried(chaos_node, tmp_path, order, POLICY)
     assert tries.counted == tries.wanted
     assert tries.letters.keys() == tries.doomed
-    assert all(headers["dead-attempts"] == tries.wanted[number] for number, headers in tries.letters.items())
+    assert all(
+        headers["dead-attempts"] == tries.wanted[number]
+        for number, headers in tries.letters.items()
+    )
     copied = {name for headers in tries.letters.values() for name in headers if "death" in name}
     assert not copied, f"the broker's headers came along: {copied}"
-    median, most = percentile(tries.late, 0.5), percentile(tries.late, 0.99)  # `make chaos` is strict, on a machine of its own
-    print(f"{len(tries.late)} retries after 1 s and 5 s: late by {median:.3f} s (median), {most:.3f} s (p99)")
+    median, most = (
+        percentile(tries.late, 0.5),
+        percentile(tries.late, 0.99),
+    )  # `make chaos` is strict, on a machine of its own
+    print(
+        f"{len(tries.late)} retries after 1 s and 5 s: late by {median:.3f} s (median), {most:.3f} s (p99)"
+    )
     assert tries.late[0] > -EARLY
 
 
-async def test_a_dead_letter_survives_being_looked_at(chaos_node: ChaosNode, tmp_path: Path) -> None:
+async def test_a_dead_letter_survives_being_looked_at(
+    chaos_node: ChaosNode, tmp_path: Path
+) -> None:
     async with Scene(chaos_node, tmp_path) as scene:
         await scene.add_worker()
         sender = await scene.start_sender(Order(count=4, kinds="jobs", hopeless=1))
@@ -53,7 +73,9 @@ async def test_a_dead_letter_survives_being_looked_at(chaos_node: ChaosNode, tmp
         for queue in await scene.api("GET", "queues/{}"):
             if ".dead" in queue["name"]:
                 limit = queue["arguments"].get("x-delivery-limit", 0)
-                assert limit >= UNLIMITED_DELIVERIES, f"delivery limit of {queue['name']}: {limit}; 4.x deletes what was looked at as often"
+                assert limit >= UNLIMITED_DELIVERIES, (
+                    f"delivery limit of {queue['name']}: {limit}; 4.x deletes what was looked at as often"
+                )
 
 
 async def until_holds(channel: aiormq.abc.AbstractChannel, name: str, count: int) -> None:

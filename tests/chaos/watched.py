@@ -42,7 +42,14 @@ class WatchedTransport(RabbitMQTransport):
             on_delivery(delivery)
 
         taking = seen if queue.role in {"jobs", "events"} else on_delivery
-        return await super().consume(queue, topology, prefetch=prefetch, on_delivery=taking, acks=acks, consumer_timeout=consumer_timeout)
+        return await super().consume(
+            queue,
+            topology,
+            prefetch=prefetch,
+            on_delivery=taking,
+            acks=acks,
+            consumer_timeout=consumer_timeout,
+        )
 
 
 def number_of(envelope: Envelope) -> int:

@@ -53,7 +53,11 @@ async def main(path: str, service: str = SERVICE) -> int:
     attempts, first_delay, factor = map(int, os.environ.get("CHAOS_RETRY", RETRY).split())
     retry = RetryPolicy(attempts=attempts, first_delay=first_delay, factor=factor)
     router = router_for(journal, service, retry, fails=os.environ.get("CHAOS_FAILS") == service)
-    bus = Bus(service, settings=settings, transport=WatchedTransport(settings, name=service, journal=journal))
+    bus = Bus(
+        service,
+        settings=settings,
+        transport=WatchedTransport(settings, name=service, journal=journal),
+    )
     stop = asyncio.Event()
     serving = asyncio.ensure_future(serve_until(router, stop, bus, None))
     with signals(stop, serving) as received:

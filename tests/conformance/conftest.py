@@ -15,7 +15,9 @@ Make = Callable[[pytest.FixtureRequest], World]
 
 
 def _on_rabbitmq(kind: type[RabbitMQWorld]) -> Make:
-    return lambda request: kind(request.getfixturevalue("shared_broker"), request.getfixturevalue("vhost_url"))
+    return lambda request: kind(
+        request.getfixturevalue("shared_broker"), request.getfixturevalue("vhost_url")
+    )
 
 
 # One line a transport.
@@ -33,7 +35,11 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
     return {"virtual": VirtualLoop}
 
 
-@pytest.fixture(params=[pytest.param(name, marks=[] if name == "memory" else pytest.mark.broker) for name in WORLDS])
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=[] if name == "memory" else pytest.mark.broker) for name in WORLDS
+    ]
+)
 def made(request: pytest.FixtureRequest) -> World:
     """Not asynchronous: it may start a broker, and asks for fixtures by name, so that memory needs none."""
     world = WORLDS[request.param](request)

@@ -12,9 +12,13 @@ from tests.conformance.rabbitmq_world import RabbitMQWorld
 
 class FastStreamWorld(RabbitMQWorld):
     unkept = MappingProxyType(
-        {"test_an_alarm_leaves_the_acks_of_who_is_blocked_flowing": "one connection for all: RabbitMQ reads nothing from it, acks included"}
+        {
+            "test_an_alarm_leaves_the_acks_of_who_is_blocked_flowing": "one connection for all: RabbitMQ reads nothing from it, acks included"
+        }
     )
 
     @override
     def make(self, settings: Settings, name: str) -> Transport:
-        return FastStreamTransport(broker_of_its_own(settings, name=name), settings=settings, name=name)
+        return FastStreamTransport(
+            broker_of_its_own(settings, name=name), settings=settings, name=name
+        )

@@ -19,7 +19,9 @@ from tests.conformance.world import Side, World
 class MemoryWorld(World):
     virtual = True
     in_real_time = MappingProxyType(
-        {"test_requests_jobs_and_events_get_what_they_depend_on": "a thread of anyio's, which the virtual clock does not wait for"}
+        {
+            "test_requests_jobs_and_events_get_what_they_depend_on": "a thread of anyio's, which the virtual clock does not wait for"
+        }
     )
 
     def __init__(self) -> None:

@@ -123,9 +123,16 @@ class RabbitMQWorld(World):
     @override
     async def limit(self, queue: str, length: int | None) -> None:
         definition = {"max-length": length, "overflow": "reject-publish"}
-        policy = {"pattern": f"^{queue}$", "definition": definition, "apply-to": "queues", "priority": 1}
+        policy = {
+            "pattern": f"^{queue}$",
+            "definition": definition,
+            "apply-to": "queues",
+            "priority": 1,
+        }
         path = f"policies/{self._vhost}/{quote(queue, safe='')}"
-        await self._management.call(*(("DELETE", path) if length is None else ("PUT", path, policy)))
+        await self._management.call(
+            *(("DELETE", path) if length is None else ("PUT", path, policy))
+        )
 
     @override
     async def exists(self, queue: str) -> bool:
@@ -161,7 +168,11 @@ class RabbitMQWorld(World):
             return
         async with self._channel() as channel:
             await channel.basic_publish(
-                wire.body, exchange=address.exchange, routing_key=address.routing_key, properties=to_properties(wire), timeout=5
+                wire.body,
+                exchange=address.exchange,
+                routing_key=address.routing_key,
+                properties=to_properties(wire),
+                timeout=5,
             )
 
     async def _put_without_id(self, wire: AmqpMessage, address: Address) -> None:
@@ -169,8 +180,13 @@ class RabbitMQWorld(World):
         names = ("type", "app_id", "content_type", "delivery_mode")
         properties = {name: value for name in names if (value := getattr(wire, name)) is not None}
         content = {"payload": base64.b64encode(wire.body).decode(), "payload_encoding": "base64"}
-        routing = {"routing_key": address.routing_key, "properties": properties | {"headers": dict(wire.headers)}}
-        await self._management.call("POST", f"exchanges/{self._vhost}/{address.exchange}/publish", content | routing)
+        routing = {
+            "routing_key": address.routing_key,
+            "properties": properties | {"headers": dict(wire.headers)},
+        }
+        await self._management.call(
+            "POST", f"exchanges/{self._vhost}/{address.exchange}/publish", content | routing
+        )
 
     @asynccontextmanager
     async def _channel(self) -> AsyncIterator[AbstractChannel]:

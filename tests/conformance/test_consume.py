@@ -53,7 +53,9 @@ async def test_prefetch_bounds_what_is_unacked(world: World, kind: type) -> None
 
 
 @BOTH
-async def test_an_acked_message_is_gone_and_a_requeued_one_comes_back_marked(world: World, kind: type) -> None:
+async def test_an_acked_message_is_gone_and_a_requeued_one_comes_back_marked(
+    world: World, kind: type
+) -> None:
     desk = await world.connect()
     queue, topology = kind("inbox")
     inbox = await desk.consume(queue, topology, prefetch=1)
@@ -106,7 +108,9 @@ async def test_a_cancelled_consumer_gets_nothing_more_and_may_still_ack(world: W
     assert [wire.message_id for wire in await world.holds("inbox", 1)] == ["2"]
 
 
-async def test_a_closed_consumer_gives_back_what_is_unacked_and_what_was_acked_stays_gone(world: World) -> None:
+async def test_a_closed_consumer_gives_back_what_is_unacked_and_what_was_acked_stays_gone(
+    world: World,
+) -> None:
     desk = await world.connect()
     queue, topology = quorum("inbox", **{"x-delivery-limit": 10})
     inbox = await desk.consume(queue, topology)
@@ -124,7 +128,9 @@ async def test_a_closed_consumer_gives_back_what_is_unacked_and_what_was_acked_s
     assert await world.consumers("inbox") == 0
 
 
-async def test_a_consumer_can_be_closed_after_it_was_cancelled_and_closed_twice(world: World) -> None:
+async def test_a_consumer_can_be_closed_after_it_was_cancelled_and_closed_twice(
+    world: World,
+) -> None:
     desk = await world.connect()
     queue, topology = quorum("inbox")
     inbox = await desk.consume(queue, topology)
@@ -140,7 +146,9 @@ async def test_a_consumer_can_be_closed_after_it_was_cancelled_and_closed_twice(
     assert not inbox.consumption.ready
 
 
-async def test_a_consumer_that_is_closed_while_it_registers_takes_no_other_along(world: World) -> None:
+async def test_a_consumer_that_is_closed_while_it_registers_takes_no_other_along(
+    world: World,
+) -> None:
     desk = await world.connect()
     queue, topology = quorum("inbox")
     other, its_topology = plain("other")
@@ -148,7 +156,9 @@ async def test_a_consumer_that_is_closed_while_it_registers_takes_no_other_along
     await desk.send(message("1"), to("inbox"))
     held = await inbox.next()
     for step in range(20):
-        brief = await desk.transport.consume(other, its_topology, prefetch=1, on_delivery=lambda _: None)
+        brief = await desk.transport.consume(
+            other, its_topology, prefetch=1, on_delivery=lambda _: None
+        )
         await asyncio.sleep(step * 0.004)
         await brief.close()
     assert inbox.consumption.ready
@@ -176,7 +186,11 @@ async def test_the_depth_of_a_queue_is_what_is_ready_in_it(world: World) -> None
 async def test_what_the_broker_notes_is_told_beside_the_envelope(world: World) -> None:
     desk = await world.connect()
     queue, topology = quorum("inbox")
-    dying: dict[str, str | int] = {"x-message-ttl": 1, "x-dead-letter-exchange": "here", "x-dead-letter-routing-key": "inbox"}
+    dying: dict[str, str | int] = {
+        "x-message-ttl": 1,
+        "x-dead-letter-exchange": "here",
+        "x-dead-letter-routing-key": "inbox",
+    }
     brief, theirs = plain("brief", **dying)
     inbox = await desk.consume(queue, topology | theirs)
     await desk.send(message("1", headers={"mine": "kept"}), to(brief.name))
@@ -227,7 +241,9 @@ async def test_deliveries_never_come_inside_the_send_that_caused_them(world: Wor
     await inbox.holds(1)
 
 
-async def test_a_reply_sent_by_way_of_a_delivery_arrives_before_its_ack_takes_effect(world: World) -> None:
+async def test_a_reply_sent_by_way_of_a_delivery_arrives_before_its_ack_takes_effect(
+    world: World,
+) -> None:
     desk = await world.connect()
     queue, topology = plain("inbox")
     replies, their_topology = plain("replies")
@@ -240,7 +256,9 @@ async def test_a_reply_sent_by_way_of_a_delivery_arrives_before_its_ack_takes_ef
     assert (await answers.next()).envelope.id == "answer"
 
 
-async def test_a_reply_by_way_of_a_delivery_whose_channel_is_gone_goes_out_all_the_same(world: World) -> None:
+async def test_a_reply_by_way_of_a_delivery_whose_channel_is_gone_goes_out_all_the_same(
+    world: World,
+) -> None:
     desk = await world.connect()
     queue, topology = quorum("inbox")
     inbox = await desk.consume(queue, topology, prefetch=1)

@@ -13,7 +13,17 @@ from bus.messaging.envelope import Envelope
 from bus.messaging.topology.addresses import dead_letter_address, retry_address
 from bus.messaging.topology.model import Queue, Topology
 from bus.messaging.topology.names import dead_letter_queue, event_queue, unroutable_queue
-from bus.operations.dead_letters import EVERYTHING, DeadLetter, ReplayOptions, ReplayReport, Selection, browse, browse_queue, purge, replay
+from bus.operations.dead_letters import (
+    EVERYTHING,
+    DeadLetter,
+    ReplayOptions,
+    ReplayReport,
+    Selection,
+    browse,
+    browse_queue,
+    purge,
+    replay,
+)
 from bus.runtime.router import Router
 from tests.conformance.contracts import Told, Word, Write
 from tests.conformance.ports import to_jobs, work_of
@@ -33,7 +43,13 @@ async def with_dead(world: World, *letters: Envelope) -> Side:
 
 
 def died(id_: str, code: str = "internal", *, at: int = 1_000, **attributes: Any) -> Envelope:
-    headers = {"dead-code": code, "dead-at": at, "dead-attempts": 5, "first-failed-at": 500, "mine": "kept"}
+    headers = {
+        "dead-code": code,
+        "dead-at": at,
+        "dead-attempts": 5,
+        "first-failed-at": 500,
+        "mine": "kept",
+    }
     return message(id_, attempt=5, **{"headers": headers, **attributes})
 
 
@@ -57,19 +73,26 @@ def ids(letters: list[DeadLetter]) -> list[str]:
 async def test_dead_letters_are_looked_at_oldest_first_and_stay(world: World) -> None:
     desk = await with_dead(world, *(died(str(number), at=1_000 + number) for number in range(5)))
     for limit in (10, 10, 2, 10):
-        assert ids(await browse(desk.transport, WORK.name, limit=limit)) == ["0", "1", "2", "3", "4"][:limit]
+        assert (
+            ids(await browse(desk.transport, WORK.name, limit=limit))
+            == ["0", "1", "2", "3", "4"][:limit]
+        )
         await counted(world, 5)
     assert await world.consumers(DEAD) == 0
 
 
-async def test_an_empty_queue_of_dead_letters_is_told_at_once_and_a_missing_one_by_name(world: World) -> None:
+async def test_an_empty_queue_of_dead_letters_is_told_at_once_and_a_missing_one_by_name(
+    world: World,
+) -> None:
     desk = await with_dead(world)
     assert await browse(desk.transport, WORK.name) == []
     with pytest.raises(NotFound, match=r"desk\.jobs\.nowhere\.v1 has no dead-letter queue"):
         await browse(desk.transport, "desk.jobs.nowhere.v1")
 
 
-async def test_dead_letters_that_were_looked_at_fifty_times_are_still_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_dead_letters_that_were_looked_at_fifty_times_are_still_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk = await with_dead(world, died("1"), died("2", at=1_001))
     monkeypatch.setattr(browse, "UNCOUNTED_DELIVERY_SECONDS", 0.01)
     for _ in range(50):
@@ -78,7 +101,13 @@ async def test_dead_letters_that_were_looked_at_fifty_times_are_still_there(worl
 
 
 async def test_a_selection_takes_some_and_leaves_the_others_in_their_order(world: World) -> None:
-    desk = await with_dead(world, died("1"), died("2", "not_found", at=1_001), died("3", at=1_002), died("4", "not_found", at=1_003))
+    desk = await with_dead(
+        world,
+        died("1"),
+        died("2", "not_found", at=1_001),
+        died("3", at=1_002),
+        died("4", "not_found", at=1_003),
+    )
     chosen = Selection(codes=frozenset({"not_found"}))
     assert ids(await browse(desk.transport, WORK.name, chosen)) == ["2", "4"]
     await counted(world, 4)
@@ -94,7 +123,9 @@ async def test_what_the_broker_gave_up_is_read_from_its_own_notes(world: World) 
     desk = await world.connect()
     queue = Queue(name=WORK.name, role="jobs", arguments={**WORK.arguments, "x-delivery-limit": 1})
     others = tuple(each for each in TOPOLOGY.queues if each.name != queue.name)
-    limited = Topology(exchanges=TOPOLOGY.exchanges, queues=(*others, queue), bindings=TOPOLOGY.bindings)
+    limited = Topology(
+        exchanges=TOPOLOGY.exchanges, queues=(*others, queue), bindings=TOPOLOGY.bindings
+    )
     inbox = await desk.consume(queue, limited, prefetch=1)
     await desk.send(message("poison", attempt=2), to_jobs("desk.work.v1"))
     for _ in range(2):
@@ -105,7 +136,13 @@ async def test_what_the_broker_gave_up_is_read_from_its_own_notes(world: World) 
     await counted(world, 1)
     (letter,) = await browse(desk.transport, WORK.name)
     record = letter.record
-    assert (letter.id, record.by, record.code, record.queue, record.attempts) == ("poison", "broker", "delivery_limit", WORK.name, 2)
+    assert (letter.id, record.by, record.code, record.queue, record.attempts) == (
+        "poison",
+        "broker",
+        "delivery_limit",
+        WORK.name,
+        2,
+    )
     assert abs((record.last_at or 0) / 1000 - world.clock()) < 60
 
 
@@ -117,7 +154,12 @@ async def test_a_replay_moves_all_of_them_to_their_work_queue_as_new(world: Worl
     back = await world.holds(WORK.name, 120)
     assert [wire.message_id for wire in back] == [str(number) for number in range(120)]
     headers = dict(back[0].headers)
-    assert (headers["attempt"], headers["replays"], headers["replayed-by"], headers["mine"]) == (1, 1, "ann@host", "kept")
+    assert (headers["attempt"], headers["replays"], headers["replayed-by"], headers["mine"]) == (
+        1,
+        1,
+        "ann@host",
+        "kept",
+    )
     assert abs(headers["replayed-at"] / 1000 - world.clock()) < 60
     assert not {"dead-code", "dead-at", "first-failed-at"} & headers.keys()
 
@@ -133,18 +175,24 @@ async def test_a_dry_run_moves_nothing_and_says_what_would_be(world: World) -> N
 
 async def test_an_expired_dead_letter_stays_until_it_is_given_more_time(world: World) -> None:
     desk = await with_dead(world, died("late", expires=1), died("fine"))
-    assert await replay(desk.transport, DEAD, how=how(world)) == ReplayReport(matched=2, replayed=1, expired=1)
+    assert await replay(desk.transport, DEAD, how=how(world)) == ReplayReport(
+        matched=2, replayed=1, expired=1
+    )
     await counted(world, 1)
     assert ids(await browse(desk.transport, WORK.name)) == ["late"]
     await counted(world, 1)
-    assert await replay(desk.transport, DEAD, how=how(world, extend=60)) == ReplayReport(matched=1, replayed=1)
+    assert await replay(desk.transport, DEAD, how=how(world, extend=60)) == ReplayReport(
+        matched=1, replayed=1
+    )
     late = next(wire for wire in await world.holds(WORK.name, 2) if wire.message_id == "late")
     assert abs(late.headers["expires"] / 1000 - world.clock() - 60) < 30
 
 
 async def test_a_replay_takes_only_what_is_meant(world: World) -> None:
     desk = await with_dead(world, died("1"), died("2", "not_found"), died("3", at=1_001))
-    done = await replay(desk.transport, DEAD, Selection(codes=frozenset({"not_found"})), how=how(world))
+    done = await replay(
+        desk.transport, DEAD, Selection(codes=frozenset({"not_found"})), how=how(world)
+    )
     assert done == ReplayReport(matched=1, replayed=1)
     await counted(world, 2)
     assert ids(await browse(desk.transport, WORK.name)) == ["1", "3"]
@@ -158,7 +206,9 @@ async def test_a_replay_keeps_to_its_rate(virtual_world: World) -> None:
     assert 9.4 < asyncio.get_running_loop().time() - began < 11
 
 
-async def test_what_dies_again_is_not_replayed_twice_and_remembers_its_replays(world: World) -> None:
+async def test_what_dies_again_is_not_replayed_twice_and_remembers_its_replays(
+    world: World,
+) -> None:
     desk = await world.bus("desk")
     runs: list[str] = []
     router = Router("desk")
@@ -181,7 +231,9 @@ async def test_what_dies_again_is_not_replayed_twice_and_remembers_its_replays(w
     assert {letter.id for letter in letters} == {job.id for job in jobs}
     assert {letter.headers["replays"] for letter in letters} == {1}
     assert {letter.record.code for letter in letters} == {"invalid_argument"}
-    assert all(int(letter.headers["replayed-at"]) <= (letter.record.first_at or 0) for letter in letters)
+    assert all(
+        int(letter.headers["replayed-at"]) <= (letter.record.first_at or 0) for letter in letters
+    )
 
 
 async def test_an_events_replay_reaches_the_subscription_that_failed_alone(world: World) -> None:
@@ -211,7 +263,9 @@ async def test_an_events_replay_reaches_the_subscription_that_failed_alone(world
     await world.holds(f"{queue}.dead", 0)
 
 
-async def test_what_came_back_from_a_tier_in_vain_can_be_replayed_once_its_queue_is_there_again(world: World) -> None:
+async def test_what_came_back_from_a_tier_in_vain_can_be_replayed_once_its_queue_is_there_again(
+    world: World,
+) -> None:
     desk = await world.connect()
     await desk.transport.declare(TOPOLOGY)
     await world.delete_queue(WORK.name)
@@ -220,7 +274,11 @@ async def test_what_came_back_from_a_tier_in_vain_can_be_replayed_once_its_queue
     await world.holds(lost, 1)
     await counted(world, 1, lost)
     (letter,) = (await browse_queue(desk.transport, lost)).letters
-    assert (letter.record.by, letter.record.code, letter.record.queue) == ("broker", "unroutable", WORK.name)
+    assert (letter.record.by, letter.record.code, letter.record.queue) == (
+        "broker",
+        "unroutable",
+        WORK.name,
+    )
     await counted(world, 1, lost)
     assert await replay(desk.transport, lost, how=how(world)) == ReplayReport(matched=1, no_queue=1)
     await counted(world, 1, lost)
@@ -244,7 +302,9 @@ async def test_a_full_work_queue_ends_a_replay_and_keeps_what_it_did_not_take(wo
 
 async def test_a_connection_that_goes_during_a_replay_loses_nothing(world: World) -> None:
     desk = await with_dead(world, *(died(str(number)) for number in range(40)))
-    moving = asyncio.create_task(replay(desk.transport, DEAD, how=how(world, window=4, rate=4)))  # for 10 s
+    moving = asyncio.create_task(
+        replay(desk.transport, DEAD, how=how(world, window=4, rate=4))
+    )  # for 10 s
 
     async def begun() -> bool:
         return await world.depth(WORK.name) >= 5
@@ -263,7 +323,9 @@ async def test_a_connection_that_goes_during_a_replay_loses_nothing(world: World
 
 
 async def test_a_purge_deletes_exactly_what_is_meant(world: World) -> None:
-    desk = await with_dead(world, died("1"), died("2", "not_found"), died("3", at=1_001), died("2", at=2_000))
+    desk = await with_dead(
+        world, died("1"), died("2", "not_found"), died("3", at=1_001), died("2", at=2_000)
+    )
     (chosen, _) = await browse(desk.transport, WORK.name, Selection(ids=frozenset({"2"})))
     await counted(world, 4)
     done = await purge(desk.transport, DEAD, Selection(keys=frozenset({chosen.key})))

@@ -47,4 +47,7 @@ async def test_requests_jobs_and_events_get_what_they_depend_on(world: World) ->
         assert await job.result(timeout=20) == Word(text="ink on paper")
     await until(lambda: heard == ["ink on paper, ink"] and len(life) == 6, "the event")
     for kind in ("request", "job", "event"):
-        assert [line for line in life if line.endswith(kind)] == [f"opened for {kind}", f"closed for {kind}"]
+        assert [line for line in life if line.endswith(kind)] == [
+            f"opened for {kind}",
+            f"closed for {kind}",
+        ]

@@ -73,7 +73,9 @@ async def test_two_instances_of_one_subscription_share_its_events(world: World) 
             await asyncio.sleep(0.02)
 
         await world.serve(await world.bus("index"), router)
-    await asyncio.gather(*(desk.publish(Told(text=str(number)), timeout=30) for number in range(20)))
+    await asyncio.gather(
+        *(desk.publish(Told(text=str(number)), timeout=30) for number in range(20))
+    )
     await until(lambda: len(heard[0] + heard[1]) >= 20, "the events")
     await stays(lambda: len(heard[0] + heard[1]) == 20, "once each")
     assert all(heard)
@@ -100,8 +102,14 @@ async def test_an_old_subscriber_never_gets_a_newer_version(world: World) -> Non
     await stays(lambda: heard == ["old"], "no newer version")
 
 
-async def test_an_event_published_while_handling_a_request_outlives_that_requests_deadline(world: World) -> None:
-    desk, client, index = await world.bus("desk"), await world.bus("client"), await world.bus("index")
+async def test_an_event_published_while_handling_a_request_outlives_that_requests_deadline(
+    world: World,
+) -> None:
+    desk, client, index = (
+        await world.bus("desk"),
+        await world.bus("client"),
+        await world.bus("index"),
+    )
     heard: list[str] = []
     router = Router("desk")
 
@@ -121,8 +129,14 @@ async def test_an_event_published_while_handling_a_request_outlives_that_request
     await until(lambda: heard == ["of the request"], "the event after the deadline")
 
 
-async def test_an_event_published_in_the_clean_up_after_a_requests_deadline_goes_out(world: World) -> None:
-    desk, client, index = await world.bus("desk"), await world.bus("client"), await world.bus("index")
+async def test_an_event_published_in_the_clean_up_after_a_requests_deadline_goes_out(
+    world: World,
+) -> None:
+    desk, client, index = (
+        await world.bus("desk"),
+        await world.bus("client"),
+        await world.bus("index"),
+    )
     heard: list[str] = []
     router = Router("desk")
 
@@ -141,7 +155,9 @@ async def test_an_event_published_in_the_clean_up_after_a_requests_deadline_goes
     await until(lambda: heard == ["given up"], "the event")
 
 
-async def test_one_correlation_id_and_a_chain_of_causes_run_through_request_event_and_job(world: World) -> None:
+async def test_one_correlation_id_and_a_chain_of_causes_run_through_request_event_and_job(
+    world: World,
+) -> None:
     desk, client = await world.bus("desk"), await world.bus("client")
     contexts: list[Context] = []
     router = Router("desk")
@@ -168,7 +184,11 @@ async def test_one_correlation_id_and_a_chain_of_causes_run_through_request_even
     request, event, job = (context.envelope for context in contexts)
     assert request.correlation_id
     assert {event.correlation_id, job.correlation_id} == {request.correlation_id}
-    assert (request.causation_id, event.causation_id, job.causation_id) == (None, request.id, event.id)
+    assert (request.causation_id, event.causation_id, job.causation_id) == (
+        None,
+        request.id,
+        event.id,
+    )
     traces = {(envelope.traceparent or "").split("-")[1] for envelope in (request, event, job)}
     assert len(traces) == 1
 
@@ -179,7 +199,9 @@ async def test_another_services_event_cannot_be_published(world: World) -> None:
         await client.publish(Told(), timeout=30)
 
 
-async def test_an_event_that_fails_is_tried_again_in_its_own_subscription_only(world: World) -> None:
+async def test_an_event_that_fails_is_tried_again_in_its_own_subscription_only(
+    world: World,
+) -> None:
     desk, index, audit = await world.bus("desk"), await world.bus("index"), await world.bus("audit")
     attempts: list[int] = []
     heard: list[str] = []

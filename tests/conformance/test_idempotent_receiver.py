@@ -22,7 +22,13 @@ from tests.conformance.world import World, until
 
 
 def copy_of_a_job() -> Envelope:
-    return Envelope(id=new_id(), type="desk.write.v1", role="job", source="client", body=encode(Write(text="once")))
+    return Envelope(
+        id=new_id(),
+        type="desk.write.v1",
+        role="job",
+        source="client",
+        body=encode(Write(text="once")),
+    )
 
 
 async def test_copies_that_a_doubtful_sender_makes_of_a_job_are_handled_once(world: World) -> None:
@@ -58,7 +64,13 @@ async def test_each_subscription_handles_an_event_once(world: World) -> None:
         seen.append("another")
 
     await world.serve(desk, router)
-    event = Envelope(id=new_id(), type="desk.told.v1", role="event", source="desk", body=encode(Told(text="once")))
+    event = Envelope(
+        id=new_id(),
+        type="desk.told.v1",
+        role="event",
+        source="desk",
+        body=encode(Told(text="once")),
+    )
     for _ in range(3):
         await sender.send(event, address_of("event", event.type))
     for queue in router.endpoints:
@@ -66,7 +78,9 @@ async def test_each_subscription_handles_an_event_once(world: World) -> None:
     assert sorted(seen) == ["another", "one"]
 
 
-async def test_the_duplicate_of_an_idempotent_request_is_given_the_same_answer(world: World) -> None:
+async def test_the_duplicate_of_an_idempotent_request_is_given_the_same_answer(
+    world: World,
+) -> None:
     desk, asker = await world.bus("desk"), await world.connect("client")
     router = Router("desk")
     answers = iter(["first", "second"])
@@ -80,7 +94,13 @@ async def test_the_duplicate_of_an_idempotent_request_is_given_the_same_answer(w
     (queue,) = topology.queues
     inbox = await asker.consume(queue, topology, acks=False)
     question = Envelope(
-        id=new_id(), type="desk.look.v1", role="request", source="client", body=encode(Look()), reply_to=queue.name, expiration=9000
+        id=new_id(),
+        type="desk.look.v1",
+        role="request",
+        source="client",
+        body=encode(Look()),
+        reply_to=queue.name,
+        expiration=9000,
     )
     for _ in range(2):
         await asker.send(question, address_of("request", question.type))
@@ -113,7 +133,9 @@ class Distant(MemoryInbox):
 
 
 @pytest.mark.parametrize("call", ["find", "add"])
-async def test_while_the_store_is_away_jobs_wait_and_none_is_given_up_or_done_twice(virtual_world: MemoryWorld, call: str) -> None:
+async def test_while_the_store_is_away_jobs_wait_and_none_is_given_up_or_done_twice(
+    virtual_world: MemoryWorld, call: str
+) -> None:
     """A message that went back each time would count as lost each time."""
     inbox, settings = Distant(call), Settings()
     transport = await virtual_world.new_transport("desk", settings)

@@ -46,7 +46,9 @@ async def test_a_job_that_nobody_takes_is_not_served(world: World) -> None:
         await client.submit(Write(), timeout=30)
 
 
-async def test_a_job_of_a_version_that_nobody_serves_is_not_served_and_reaches_no_older_worker(world: World) -> None:
+async def test_a_job_of_a_version_that_nobody_serves_is_not_served_and_reaches_no_older_worker(
+    world: World,
+) -> None:
     desk, client = await world.bus("desk"), await world.bus("client")
     done: list[str] = []
     await world.serve(desk, writer(done))
@@ -78,7 +80,9 @@ async def test_a_job_waits_for_a_worker_that_is_away(world: World) -> None:
     assert await handle.result(timeout=30) == Word(text="later")
 
 
-async def test_a_job_that_fails_for_good_is_dead_lettered_with_its_code_and_its_handle_raises(world: World) -> None:
+async def test_a_job_that_fails_for_good_is_dead_lettered_with_its_code_and_its_handle_raises(
+    world: World,
+) -> None:
     desk, client = await world.bus("desk"), await world.bus("client")
     attempts, router = [], Router("desk")
 
@@ -100,7 +104,9 @@ async def test_a_job_that_fails_for_good_is_dead_lettered_with_its_code_and_its_
     assert "the pen is empty" in dead.headers["dead-reason"]
 
 
-async def test_a_job_that_fails_comes_back_through_the_tiers_until_it_succeeds(world: World) -> None:
+async def test_a_job_that_fails_comes_back_through_the_tiers_until_it_succeeds(
+    world: World,
+) -> None:
     desk, client = await world.bus("desk"), await world.bus("client")
     loop = asyncio.get_running_loop()
     attempts: list[int] = []
@@ -123,7 +129,9 @@ async def test_a_job_that_fails_comes_back_through_the_tiers_until_it_succeeds(w
     assert await world.depth(DEAD) == 0
 
 
-async def test_a_job_that_never_succeeds_is_dead_lettered_after_its_last_attempt(virtual_world: World) -> None:
+async def test_a_job_that_never_succeeds_is_dead_lettered_after_its_last_attempt(
+    virtual_world: World,
+) -> None:
     desk, client = await virtual_world.bus("desk"), await virtual_world.bus("client")
     times: list[float] = []
     router = Router("desk")
@@ -146,17 +154,31 @@ async def test_a_job_that_never_succeeds_is_dead_lettered_after_its_last_attempt
 
 POISON = {
     "no JSON": AmqpMessage(body=b"{", message_id="1", type="desk.write.v1", app_id="client"),
-    "a broken contract": AmqpMessage(body=b'{"text": 5}', message_id="1", type="desk.write.v1", app_id="client"),
-    "no UTF-8": AmqpMessage(body=b'{"text": "\xff"}', message_id="1", type="desk.write.v1", app_id="client"),
-    "nested beyond reason": AmqpMessage(body=b"[" * 100_000, message_id="1", type="desk.write.v1", app_id="client"),
+    "a broken contract": AmqpMessage(
+        body=b'{"text": 5}', message_id="1", type="desk.write.v1", app_id="client"
+    ),
+    "no UTF-8": AmqpMessage(
+        body=b'{"text": "\xff"}', message_id="1", type="desk.write.v1", app_id="client"
+    ),
+    "nested beyond reason": AmqpMessage(
+        body=b"[" * 100_000, message_id="1", type="desk.write.v1", app_id="client"
+    ),
     "another type": AmqpMessage(body=b"{}", message_id="1", type="desk.told.v1", app_id="client"),
     "no type": AmqpMessage(body=b"{}", message_id="1", app_id="client"),
-    "a bad header": AmqpMessage(body=b"{}", message_id="1", type="desk.write.v1", app_id="client", headers={"attempt": "many"}),
+    "a bad header": AmqpMessage(
+        body=b"{}",
+        message_id="1",
+        type="desk.write.v1",
+        app_id="client",
+        headers={"attempt": "many"},
+    ),
 }
 
 
 @pytest.mark.parametrize("poison", POISON)
-async def test_a_poisoned_job_is_dead_lettered_at_once_with_the_reason_and_the_worker_lives(world: World, poison: str) -> None:
+async def test_a_poisoned_job_is_dead_lettered_at_once_with_the_reason_and_the_worker_lives(
+    world: World, poison: str
+) -> None:
     desk, client = await world.bus("desk"), await world.bus("client")
     done: list[str] = []
     await world.serve(desk, writer(done))

@@ -44,7 +44,11 @@ async def test_a_job_still_ends_once_when_the_connection_drops_in_the_middle(wor
 
 
 async def test_a_job_is_done_by_another_worker_when_its_own_dies(world: World) -> None:
-    dying, heir, client = await world.bus("desk", stop_grace=0.1), await world.bus("desk"), await world.bus("client")
+    dying, heir, client = (
+        await world.bus("desk", stop_grace=0.1),
+        await world.bus("desk"),
+        await world.bus("client"),
+    )
     started, done = [], list[str]()
     router = Router("desk")
 
@@ -63,7 +67,9 @@ async def test_a_job_is_done_by_another_worker_when_its_own_dies(world: World) -
     assert done == ["inherited"]
 
 
-async def test_a_result_reaches_a_submitter_that_lost_its_connection_meanwhile(world: World) -> None:
+async def test_a_result_reaches_a_submitter_that_lost_its_connection_meanwhile(
+    world: World,
+) -> None:
     desk, client = await world.bus("desk"), await world.bus("client")
     started, going_on, router = [], asyncio.Event(), Router("desk")
 
@@ -116,7 +122,11 @@ async def serve_until_told(bus: Bus, router: Router, told: asyncio.Event) -> Non
 
 
 async def test_what_is_not_done_within_the_grace_goes_back_to_the_broker(world: World) -> None:
-    desk, heir, client = await world.bus("desk", stop_grace=0.3), await world.bus("desk"), await world.bus("client")
+    desk, heir, client = (
+        await world.bus("desk", stop_grace=0.3),
+        await world.bus("desk"),
+        await world.bus("client"),
+    )
     started, router = [], Router("desk")
 
     @router.job(Write)
@@ -160,7 +170,12 @@ async def test_a_retry_that_no_tier_takes_for_a_while_is_none_that_is_lost_howev
     send, refused = MemoryTransport.send, True
 
     async def refusing(
-        self: MemoryTransport, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None
+        self: MemoryTransport,
+        envelope: Envelope,
+        address: Address,
+        *,
+        timeout: float,
+        via: Delivery | None = None,
     ) -> PublishOutcome:
         if refused and address.exchange.startswith(retry_tier("desk", "")):
             return Nacked(reason="basic.nack")

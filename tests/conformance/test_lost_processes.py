@@ -30,7 +30,9 @@ KILLER, FOREVER = "killer", 3600
 # --- the port ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_quorum_queue_counts_how_often_a_delivery_was_lost_with_its_connection(world: World) -> None:
+async def test_a_quorum_queue_counts_how_often_a_delivery_was_lost_with_its_connection(
+    world: World,
+) -> None:
     desk = await world.connect()
     queue, topology = quorum("inbox", **{"x-delivery-limit": 100})
     inbox = await desk.consume(queue, topology, prefetch=1)
@@ -43,7 +45,9 @@ async def test_a_quorum_queue_counts_how_often_a_delivery_was_lost_with_its_conn
     assert counts == [(False, 0), (True, 1), (True, 2), (True, 3)]
 
 
-async def test_what_was_delivered_and_not_settled_counts_also_where_its_consumer_is_closed(world: World) -> None:
+async def test_what_was_delivered_and_not_settled_counts_also_where_its_consumer_is_closed(
+    world: World,
+) -> None:
     desk = await world.connect()
     queue, topology = quorum("inbox", **{"x-delivery-limit": 100})
     await desk.transport.declare(topology)
@@ -93,19 +97,28 @@ class Lives:
         finally:
             self.here -= 1
 
-    async def until(self, over: Callable[[], object | Awaitable[object]], router: Router, **settings: Any) -> None:
+    async def until(
+        self, over: Callable[[], object | Awaitable[object]], router: Router, **settings: Any
+    ) -> None:
         """Live until `over()`, in as many processes as it takes."""
         while not await self._life(over, router, settings):
             self.deaths += 1
             assert self.deaths < 40, self.begun
 
-    async def _life(self, over: Callable[[], object | Awaitable[object]], router: Router, settings: dict[str, Any]) -> object:
+    async def _life(
+        self,
+        over: Callable[[], object | Awaitable[object]],
+        router: Router,
+        settings: dict[str, Any],
+    ) -> object:
         self._died.clear()
         bus = await self.world.bus("desk", delivery_limit=LIMIT, stop_grace=0, **settings)
         async with bus.serving(router):
             await until(lambda: True if self._died.is_set() else over(), "the process's end", 60)
             if self._died.is_set():
-                await self.world.drop_connections(bus)  # at once: what one channel gives back must not come by another
+                await self.world.drop_connections(
+                    bus
+                )  # at once: what one channel gives back must not come by another
                 await bus._transport.close()
         return not self._died.is_set()
 
@@ -132,7 +145,10 @@ async def test_who_kills_its_process_is_dead_lettered_and_its_neighbours_are_han
     async def write(job: Write, context: Context) -> Word:
         async with lives.running(job.text):
             if job.text.startswith(KILLER):
-                await until(lambda: lives.deaths or lives.here == len(neighbours) + killers, "all that are delivered to have begun")
+                await until(
+                    lambda: lives.deaths or lives.here == len(neighbours) + killers,
+                    "all that are delivered to have begun",
+                )
                 company.setdefault(job.text, []).append(lives.here)
                 await lives.die()
             if not lives.deaths:  # they are there when it kills, and have done nothing yet
@@ -149,13 +165,21 @@ async def test_who_kills_its_process_is_dead_lettered_and_its_neighbours_are_han
     for number in range(killers):
         with pytest.raises(ProcessLost):
             await handles[f"{KILLER}-{number}"].result(timeout=10)
-    assert set(lives.done) == {(text, 1) for text in neighbours}, "one whose ack went down with the process is done again"
+    assert set(lives.done) == {(text, 1) for text in neighbours}, (
+        "one whose ack went down with the process is done again"
+    )
     assert {letter.headers["dead-code"] for letter in dead} == {"process_lost"}
-    assert {(letter.headers["dead-attempts"], letter.headers["dead-queue"]) for letter in dead} == {(1, QUEUE)}
+    assert {(letter.headers["dead-attempts"], letter.headers["dead-queue"]) for letter in dead} == {
+        (1, QUEUE)
+    }
     assert all(f"{LIMIT} times" in str(letter.headers["dead-reason"]) for letter in dead)
     assert all(lives.begun[f"{KILLER}-{number}"] <= LIMIT for number in range(killers))
-    assert sorted(letter.message_id or "" for letter in dead) == sorted(handles[f"{KILLER}-{n}"].id for n in range(killers))
-    assert {here for runs in company.values() for here in runs[2:]} == {1}, "from the third on they run alone"
+    assert sorted(letter.message_id or "" for letter in dead) == sorted(
+        handles[f"{KILLER}-{n}"].id for n in range(killers)
+    )
+    assert {here for runs in company.values() for here in runs[2:]} == {1}, (
+        "from the third on they run alone"
+    )
     await world.holds(QUEUE, 0)
 
 
@@ -186,7 +210,9 @@ async def test_who_kills_its_process_takes_no_message_of_another_queue_along(wor
     assert await world.depth(dead_letter_queue(TOLD)) == 0
 
 
-async def test_a_message_that_was_lost_runs_alone_and_the_others_go_on_afterwards(world: World) -> None:
+async def test_a_message_that_was_lost_runs_alone_and_the_others_go_on_afterwards(
+    world: World,
+) -> None:
     """Lost by nobody's fault: it is handled as any other."""
     lives, router = Lives(world), Router("desk")
     company: dict[str, list[int]] = {}
@@ -217,7 +243,9 @@ async def test_a_message_that_was_lost_runs_alone_and_the_others_go_on_afterward
     assert await world.depth(DEAD) == 0
 
 
-async def test_a_request_that_kills_its_process_ends_at_its_deadline_and_the_others_are_answered(world: World) -> None:
+async def test_a_request_that_kills_its_process_ends_at_its_deadline_and_the_others_are_answered(
+    world: World,
+) -> None:
     lives, router = Lives(world), Router("desk")
 
     @router.request(Look, concurrency=10)
@@ -241,7 +269,9 @@ async def test_a_request_that_kills_its_process_ends_at_its_deadline_and_the_oth
     assert isinstance(caught.value, DeadlineExceeded)
 
 
-async def test_a_request_is_given_up_after_as_many_losses_where_they_are_counted(world: World) -> None:
+async def test_a_request_is_given_up_after_as_many_losses_where_they_are_counted(
+    world: World,
+) -> None:
     lives, router = Lives(world), Router("desk")
 
     @router.request(Look)

@@ -38,7 +38,9 @@ async def test_a_consumer_is_not_ready_while_the_broker_is_down_and_says_why(wor
     assert inbox.consumption.last_error is None
 
 
-async def test_a_consumer_declares_and_consumes_again_when_its_queue_was_deleted(world: World) -> None:
+async def test_a_consumer_declares_and_consumes_again_when_its_queue_was_deleted(
+    world: World,
+) -> None:
     desk = await world.connect()
     queue, topology = quorum("inbox")
     inbox = await desk.consume(queue, topology)
@@ -46,7 +48,9 @@ async def test_a_consumer_declares_and_consumes_again_when_its_queue_was_deleted
     await _reaches(world, desk, inbox)
 
 
-async def test_an_exclusive_queue_goes_with_its_connection_and_is_declared_again(world: World) -> None:
+async def test_an_exclusive_queue_goes_with_its_connection_and_is_declared_again(
+    world: World,
+) -> None:
     desk, other = await world.connect("desk"), await world.connect("other")
     _, bindings = plain("own")
     queue = Queue(name="own", role="replies", durable=False, exclusive=True)
@@ -73,7 +77,9 @@ async def test_one_failed_consumer_leaves_the_others_ready(world: World) -> None
     inbox = await desk.consume(queue, topology)
     await desk.transport.declare(plain("bad")[1])
     clashing, its_topology = plain("bad", **{"x-message-ttl": 1000})
-    failed = await desk.transport.consume(clashing, its_topology, prefetch=1, on_delivery=lambda _: None)
+    failed = await desk.transport.consume(
+        clashing, its_topology, prefetch=1, on_delivery=lambda _: None
+    )
     await until(lambda: failed.last_error, "the trouble")
     assert "x-message-ttl" in (failed.last_error or "")
     assert not failed.ready
@@ -86,7 +92,9 @@ async def test_a_failed_consumer_is_ready_as_soon_as_what_hindered_it_is_gone(wo
     desk = await world.connect()
     await desk.transport.declare(plain("inbox")[1])
     queue, topology = plain("inbox", **{"x-message-ttl": 60_000})
-    consumption = await desk.transport.consume(queue, topology, prefetch=1, on_delivery=lambda _: None)
+    consumption = await desk.transport.consume(
+        queue, topology, prefetch=1, on_delivery=lambda _: None
+    )
     await until(lambda: consumption.last_error, "the trouble")
     await world.delete_queue("inbox")
     async with asyncio.timeout(30):
@@ -94,7 +102,9 @@ async def test_a_failed_consumer_is_ready_as_soon_as_what_hindered_it_is_gone(wo
     assert consumption.last_error is None
 
 
-async def test_work_that_was_unacked_is_delivered_to_another_when_its_consumer_dies(world: World) -> None:
+async def test_work_that_was_unacked_is_delivered_to_another_when_its_consumer_dies(
+    world: World,
+) -> None:
     dying, heir = await world.connect("dying"), await world.connect("heir")
     queue, topology = quorum("inbox")
     held = await dying.consume(queue, topology, prefetch=10)

@@ -74,22 +74,40 @@ async def test_whatever_is_answered_has_the_question_as_its_cause(world: World) 
     (queue,) = topology.queues
     heard = await client.consume(queue, topology, acks=False)
     for role, type_, answers in ANSWERS:
-        question = message(type=type_, role=role, source="client", reply_to=queue.name, correlation_id="whole", causation_id="before")
+        question = message(
+            type=type_,
+            role=role,
+            source="client",
+            reply_to=queue.name,
+            correlation_id="whole",
+            causation_id="before",
+        )
         await client.send(question, address_of(role, type_))
         for answer in answers:
             said = (await heard.next()).envelope
-            assert (said.type, said.correlation_id, said.causation_id, said.in_reply_to) == (answer, "whole", question.id, question.id)
+            assert (said.type, said.correlation_id, said.causation_id, said.in_reply_to) == (
+                answer,
+                "whole",
+                question.id,
+                question.id,
+            )
 
 
 async def test_a_hundred_requests_at_once_each_get_their_own_reply(world: World) -> None:
     desk, client = await world.bus("desk"), await world.bus("client")
     await world.serve(desk, echo())
-    replies = await asyncio.gather(*(client.request(Ask(text=str(n)), timeout=30) for n in range(100)))
+    replies = await asyncio.gather(
+        *(client.request(Ask(text=str(n)), timeout=30) for n in range(100))
+    )
     assert [reply.text for reply in replies] == [f"so {n}" for n in range(100)]
 
 
-@pytest.mark.parametrize("error", [NotFound("no such thing"), FailedPrecondition("not yet"), InvalidArgument("never")])
-async def test_a_domain_error_reaches_the_caller_with_code_and_text(world: World, error: BusError) -> None:
+@pytest.mark.parametrize(
+    "error", [NotFound("no such thing"), FailedPrecondition("not yet"), InvalidArgument("never")]
+)
+async def test_a_domain_error_reaches_the_caller_with_code_and_text(
+    world: World, error: BusError
+) -> None:
     desk, client = await world.bus("desk"), await world.bus("client")
     router = Router("desk")
 
@@ -116,7 +134,9 @@ async def test_a_foreign_exceptions_text_does_not_reach_the_caller(world: World)
     assert "Smith" not in str(caught.value)
 
 
-async def test_a_payload_that_breaks_its_contract_is_the_callers_error_without_its_values(world: World) -> None:
+async def test_a_payload_that_breaks_its_contract_is_the_callers_error_without_its_values(
+    world: World,
+) -> None:
     desk, client = await world.bus("desk"), await world.bus("client")
     await world.serve(desk, echo())
     with pytest.raises(InvalidArgument) as caught:
@@ -134,7 +154,9 @@ async def test_a_request_that_nobody_serves_is_not_served_at_once(world: World) 
     assert loop.time() - began < 20
 
 
-async def test_a_request_of_a_version_that_nobody_serves_is_not_served_and_reaches_no_older_worker(world: World) -> None:
+async def test_a_request_of_a_version_that_nobody_serves_is_not_served_and_reaches_no_older_worker(
+    world: World,
+) -> None:
     desk, client = await world.bus("desk"), await world.bus("client")
     await world.serve(desk, echo())
     with pytest.raises(NotServed, match=r"desk\.ask\.v2"):
@@ -142,7 +164,9 @@ async def test_a_request_of_a_version_that_nobody_serves_is_not_served_and_reach
     assert await client.request(Ask(text="1"), timeout=30) == Word(text="so 1")
 
 
-async def test_a_request_is_not_served_once_its_last_server_has_been_gone_for_a_minute(virtual_world: World) -> None:
+async def test_a_request_is_not_served_once_its_last_server_has_been_gone_for_a_minute(
+    virtual_world: World,
+) -> None:
     desk, client = await virtual_world.bus("desk"), await virtual_world.bus("client")
     async with desk.serving(echo()):
         await client.request(Ask(), timeout=30)
@@ -154,7 +178,9 @@ async def test_a_request_is_not_served_once_its_last_server_has_been_gone_for_a_
     assert loop.time() - began < 1
 
 
-async def test_a_request_whose_time_is_over_is_not_handled_by_a_server_that_comes_later(virtual_world: World) -> None:
+async def test_a_request_whose_time_is_over_is_not_handled_by_a_server_that_comes_later(
+    virtual_world: World,
+) -> None:
     desk, client = await virtual_world.bus("desk"), await virtual_world.bus("client")
     handled = []
     router = Router("desk")

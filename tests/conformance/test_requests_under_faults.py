@@ -19,7 +19,9 @@ from tests.conformance.test_requests import echo
 from tests.conformance.world import World, stays, until
 
 
-async def test_a_request_that_may_not_run_twice_is_not_run_twice_when_the_connection_drops_after_its_effect(world: World) -> None:
+async def test_a_request_that_may_not_run_twice_is_not_run_twice_when_the_connection_drops_after_its_effect(
+    world: World,
+) -> None:
     desk, client = await world.bus("desk"), await world.bus("client")
     effects, going_on = [], asyncio.Event()
     router = Router("desk")
@@ -42,8 +44,14 @@ async def test_a_request_that_may_not_run_twice_is_not_run_twice_when_the_connec
     assert effects == ["once", "another"]
 
 
-async def test_a_request_that_may_not_run_twice_is_not_given_to_another_server_when_its_own_loses_its_connection(world: World) -> None:
-    first, second, client = await world.bus("desk"), await world.bus("desk"), await world.bus("client")
+async def test_a_request_that_may_not_run_twice_is_not_given_to_another_server_when_its_own_loses_its_connection(
+    world: World,
+) -> None:
+    first, second, client = (
+        await world.bus("desk"),
+        await world.bus("desk"),
+        await world.bus("client"),
+    )
     effects: list[Bus] = []
     going_on = asyncio.Event()
     for desk in (first, second):
@@ -67,7 +75,9 @@ async def test_a_request_that_may_not_run_twice_is_not_given_to_another_server_w
     assert len(effects) == 1
 
 
-async def test_an_idempotent_request_is_answered_although_its_server_lost_its_connection(world: World) -> None:
+async def test_an_idempotent_request_is_answered_although_its_server_lost_its_connection(
+    world: World,
+) -> None:
     desk, client = await world.bus("desk"), await world.bus("client")
     calls, going_on = [], asyncio.Event()
     router = Router("desk")
@@ -108,7 +118,9 @@ async def test_pending_requests_fail_at_once_when_the_callers_connection_goes(wo
     going_on.set()
 
 
-async def test_an_idempotent_request_is_asked_again_by_itself_when_the_callers_connection_goes(world: World) -> None:
+async def test_an_idempotent_request_is_asked_again_by_itself_when_the_callers_connection_goes(
+    world: World,
+) -> None:
     desk, client = await world.bus("desk"), await world.bus("client")
     calls, router = [], Router("desk")
 
@@ -180,7 +192,11 @@ async def test_late_replies_are_counted_and_dropped(world: World) -> None:
     reply_to = client._client._reply_to
     for number in range(3):
         wire = AmqpMessage(
-            body=b'{"text": ""}', message_id=f"r{number}", type="desk.ask.v1.reply", app_id="desk", correlation_id="nobody's"
+            body=b'{"text": ""}',
+            message_id=f"r{number}",
+            type="desk.ask.v1.reply",
+            app_id="desk",
+            correlation_id="nobody's",
         )
         await world.put(wire, reply_address(reply_to))
     await until(lambda: client._client.replies.late == 3, "the late replies to be counted")
@@ -188,7 +204,11 @@ async def test_late_replies_are_counted_and_dropped(world: World) -> None:
 
 
 async def test_a_reply_to_a_caller_that_is_gone_harms_nobody(world: World) -> None:
-    desk, client, other = await world.bus("desk"), await world.bus("client"), await world.bus("other")
+    desk, client, other = (
+        await world.bus("desk"),
+        await world.bus("client"),
+        await world.bus("other"),
+    )
     started, router = [], Router("desk")
 
     @router.request(Ask)
@@ -210,7 +230,10 @@ async def test_a_malformed_request_is_refused_and_the_server_lives(world: World)
     desk, client = await world.bus("desk"), await world.bus("client")
     await world.serve(desk, echo())
     address = address_of("request", "desk.ask.v1")
-    for wire in (AmqpMessage(body=b"\xff", content_type=None), AmqpMessage(body=b"[", message_id="1", type="desk.ask.v1", app_id="x")):
+    for wire in (
+        AmqpMessage(body=b"\xff", content_type=None),
+        AmqpMessage(body=b"[", message_id="1", type="desk.ask.v1", app_id="x"),
+    ):
         await world.put(wire, address)
     await world.holds(request_queue(contract_of(Ask)), 0)
     assert await client.request(Ask(text="1"), timeout=30) == Word(text="so 1")

@@ -11,13 +11,18 @@ from tests.conformance.ports import plain, quorum, to, to_jobs, work_of
 from tests.conformance.world import World, message, until
 
 
-async def test_a_retry_tier_returns_a_message_to_its_work_queue_after_its_delay(world: World) -> None:
+async def test_a_retry_tier_returns_a_message_to_its_work_queue_after_its_delay(
+    world: World,
+) -> None:
     desk = await world.connect()
     queue, topology = work_of("desk", "1s", "2m")
     inbox = await desk.consume(queue, topology)
     loop = asyncio.get_running_loop()
     began = loop.time()
-    assert await desk.send(message("1", attempt=2), retry_address("desk", "1s", queue.name)) == Accepted()
+    assert (
+        await desk.send(message("1", attempt=2), retry_address("desk", "1s", queue.name))
+        == Accepted()
+    )
     back = (await inbox.next()).envelope
     assert 1 <= loop.time() - began < (1.1 if world.virtual else 60)
     assert (back.id, back.attempt, back.queue) == ("1", 2, queue.name)
@@ -42,10 +47,14 @@ async def test_what_the_broker_writes_about_deaths_is_not_copied(world: World) -
     assert back.headers == {"mine": "kept"}
     await desk.send(back, dead_letter_address(queue.name))
     (dead,) = await world.holds(dead_letter_queue(queue.name), 1)
-    assert {name for name in dead.headers if name.startswith("x-")} <= {"x-delivery-count"}  # of the queue that it is in now
+    assert {name for name in dead.headers if name.startswith("x-")} <= {
+        "x-delivery-count"
+    }  # of the queue that it is in now
 
 
-async def test_a_retry_goes_round_ten_times_and_is_not_taken_for_a_cycle(virtual_world: World) -> None:
+async def test_a_retry_goes_round_ten_times_and_is_not_taken_for_a_cycle(
+    virtual_world: World,
+) -> None:
     desk = await virtual_world.connect()
     queue, topology = work_of("desk", "1s")
     inbox = await desk.consume(queue, topology)
@@ -58,20 +67,27 @@ async def test_a_retry_goes_round_ten_times_and_is_not_taken_for_a_cycle(virtual
     assert copy.attempt == 11
 
 
-async def test_a_full_work_queue_of_one_service_does_not_hold_anothers_retries(world: World) -> None:
+async def test_a_full_work_queue_of_one_service_does_not_hold_anothers_retries(
+    world: World,
+) -> None:
     desk = await world.connect()
     full, its_topology = work_of("full", "1s")
     queue, topology = work_of("desk", "1s")
     await desk.transport.declare(its_topology)
     inbox = await desk.consume(queue, topology)
     await world.limit(full.name, 0)
-    sends = [desk.send(message(f"full-{number}"), retry_address("full", "1s", full.name)) for number in range(40)]
+    sends = [
+        desk.send(message(f"full-{number}"), retry_address("full", "1s", full.name))
+        for number in range(40)
+    ]
     assert set(await asyncio.gather(*sends)) == {Accepted()}
     assert await desk.send(message("1"), retry_address("desk", "1s", queue.name)) == Accepted()
     assert (await inbox.next()).envelope.id == "1"
 
 
-async def test_a_retry_whose_work_queue_is_deleted_is_kept_as_unroutable_and_holds_nobodys(world: World) -> None:
+async def test_a_retry_whose_work_queue_is_deleted_is_kept_as_unroutable_and_holds_nobodys(
+    world: World,
+) -> None:
     desk = await world.connect()
     deleted, its_topology = work_of("gone", "1s")
     queue, topology = work_of("desk", "1s")
@@ -85,12 +101,18 @@ async def test_a_retry_whose_work_queue_is_deleted_is_kept_as_unroutable_and_hol
     assert len(await world.holds(unroutable_queue("gone"), 40)) == 40
 
 
-async def test_a_message_whose_consumer_goes_too_often_is_dead_lettered_with_the_reason(world: World) -> None:
+async def test_a_message_whose_consumer_goes_too_often_is_dead_lettered_with_the_reason(
+    world: World,
+) -> None:
     desk = await world.connect()
     declared, topology = work_of("desk")
-    queue = Queue(name=declared.name, role="jobs", arguments={**declared.arguments, "x-delivery-limit": 3})
+    queue = Queue(
+        name=declared.name, role="jobs", arguments={**declared.arguments, "x-delivery-limit": 3}
+    )
     others = tuple(each for each in topology.queues if each.name != queue.name)
-    limited = Topology(exchanges=topology.exchanges, queues=(*others, queue), bindings=topology.bindings)
+    limited = Topology(
+        exchanges=topology.exchanges, queues=(*others, queue), bindings=topology.bindings
+    )
     inbox = await desk.consume(queue, limited, prefetch=1)
     await desk.send(message("poison"), to_jobs("desk.work.v1"))
     for _ in range(4):  # not by `requeue`, which 4.3 does not count
@@ -98,7 +120,9 @@ async def test_a_message_whose_consumer_goes_too_often_is_dead_lettered_with_the
         await world.drop_connections(desk)
     (dead,) = await world.holds(dead_letter_queue(queue.name), 1)
     assert dead.message_id == "poison"
-    assert [(death["reason"], death["queue"]) for death in dead.headers["x-death"]] == [("delivery_limit", queue.name)]
+    assert [(death["reason"], death["queue"]) for death in dead.headers["x-death"]] == [
+        ("delivery_limit", queue.name)
+    ]
     assert not inbox.deliveries
 
 
@@ -110,7 +134,11 @@ async def test_a_dead_letter_that_was_looked_at_fifty_times_is_still_there(world
     name = dead_letter_queue(queue.name)
     for _ in range(50):
         assert [wire.message_id for wire in await world.peek(name)] == ["1"]
-    dead = Queue(name=name, role="dead", arguments=next(q for q in topology.queues if q.name == name).arguments)
+    dead = Queue(
+        name=name,
+        role="dead",
+        arguments=next(q for q in topology.queues if q.name == name).arguments,
+    )
     inbox = await desk.consume(dead, Topology(queues=(dead,)), prefetch=1)
     for _ in range(50):
         await (await inbox.next()).requeue()
@@ -119,10 +147,14 @@ async def test_a_dead_letter_that_was_looked_at_fifty_times_is_still_there(world
     await world.holds(name, 1)
 
 
-async def test_a_message_that_expires_in_a_queue_is_gone_and_dead_lettered_where_that_is_asked_for(world: World) -> None:
+async def test_a_message_that_expires_in_a_queue_is_gone_and_dead_lettered_where_that_is_asked_for(
+    world: World,
+) -> None:
     desk = await world.connect()
     await desk.transport.declare(plain("grave")[1])
-    _, topology = plain("inbox", **{"x-dead-letter-exchange": "here", "x-dead-letter-routing-key": "grave"})
+    _, topology = plain(
+        "inbox", **{"x-dead-letter-exchange": "here", "x-dead-letter-routing-key": "grave"}
+    )
     await desk.transport.declare(topology | plain("other")[1])
     await desk.send(message("1", role="request", expiration=200), to("inbox"))
     await desk.send(message("2", role="request", expiration=200), to("other"))
@@ -144,7 +176,9 @@ async def test_only_the_head_of_a_queue_expires(world: World) -> None:
     await world.holds("inbox", 0)
 
 
-async def test_a_queue_that_nobody_uses_vanishes_and_its_messages_are_returned(world: World) -> None:
+async def test_a_queue_that_nobody_uses_vanishes_and_its_messages_are_returned(
+    world: World,
+) -> None:
     desk = await world.connect()
     queue, topology = plain("brief", **{"x-expires": 1500})
     inbox = await desk.consume(queue, topology)
@@ -170,7 +204,10 @@ async def test_dead_letters_wait_until_their_queue_takes_them(virtual_world: Wor
     await desk.send(message("1"), retry_address("desk", "1s", queue.name))
     await asyncio.sleep(5)
     await virtual_world.limit(queue.name, None)
-    assert {wire.message_id for wire in await virtual_world.holds(queue.name, 2, seconds=200)} == {"fills it", "1"}
+    assert {wire.message_id for wire in await virtual_world.holds(queue.name, 2, seconds=200)} == {
+        "fills it",
+        "1",
+    }
     assert await virtual_world.depth(retry_tier("desk", "1s")) == 0
 
 

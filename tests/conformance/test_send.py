@@ -86,7 +86,9 @@ async def test_a_queue_that_refused_takes_messages_again_when_there_is_room(worl
     await until(accepted, "room")
 
 
-async def test_an_unconfirmed_message_that_no_queue_takes_reaches_the_observer_by_its_id(world: World) -> None:
+async def test_an_unconfirmed_message_that_no_queue_takes_reaches_the_observer_by_its_id(
+    world: World,
+) -> None:
     desk = await world.connect()
     await desk.transport.declare(plain("inbox")[1])
     await desk.send(message("lost", role="request"), to("nowhere", confirmed=False))
@@ -97,19 +99,34 @@ async def test_an_unconfirmed_message_that_no_queue_takes_reaches_the_observer_b
 
 
 async def test_a_topic_exchange_matches_words(world: World) -> None:
-    patterns = {"one": "shop.*.v1", "any": "shop.#", "all": "#", "exact": "shop.sold.v1", "other": "shop.sold.v2", "middle": "#.eu.*"}
+    patterns = {
+        "one": "shop.*.v1",
+        "any": "shop.#",
+        "all": "#",
+        "exact": "shop.sold.v1",
+        "other": "shop.sold.v2",
+        "middle": "#.eu.*",
+    }
     desk = await world.connect()
     await desk.transport.declare(
         BASE_EXCHANGES
         | Topology(
             queues=tuple(Queue(name=name, role="events") for name in patterns),
-            bindings=tuple(Binding(exchange=EVENTS, queue=name, routing_key=key) for name, key in patterns.items()),
+            bindings=tuple(
+                Binding(exchange=EVENTS, queue=name, routing_key=key)
+                for name, key in patterns.items()
+            ),
         )
     )
     for key in ("shop.sold.v1", "shop.sold.eu.v1", "shop"):
         address = to(key)
-        assert await desk.send(message(key), type(address)(exchange=EVENTS, routing_key=key)) == Accepted()
-    found = {name: sorted(wire.message_id or "" for wire in await world.peek(name)) for name in patterns}
+        assert (
+            await desk.send(message(key), type(address)(exchange=EVENTS, routing_key=key))
+            == Accepted()
+        )
+    found = {
+        name: sorted(wire.message_id or "" for wire in await world.peek(name)) for name in patterns
+    }
     assert found == {
         "one": ["shop.sold.v1"],
         "any": ["shop", "shop.sold.eu.v1", "shop.sold.v1"],
@@ -129,7 +146,9 @@ async def test_a_body_of_a_mebibyte_arrives_whole(world: World) -> None:
     assert (await inbox.next()).envelope.body == body
 
 
-async def test_a_body_that_the_broker_would_not_take_is_refused_before_it_is_sent(world: World) -> None:
+async def test_a_body_that_the_broker_would_not_take_is_refused_before_it_is_sent(
+    world: World,
+) -> None:
     desk = await world.connect()
     await desk.transport.declare(plain("inbox")[1])
     with pytest.raises(InvalidArgument, match="bytes"):
@@ -179,7 +198,9 @@ async def test_a_confirm_that_got_lost_leaves_the_outcome_open(world: World) -> 
     assert [wire.message_id for wire in await world.holds("inbox", 2)] == ["1", "1"]
 
 
-async def test_a_confirm_that_does_not_come_in_time_is_a_deadline_with_the_outcome_open(world: World) -> None:
+async def test_a_confirm_that_does_not_come_in_time_is_a_deadline_with_the_outcome_open(
+    world: World,
+) -> None:
     desk = await world.connect()
     await desk.transport.declare(quorum("inbox")[1])
     await desk.send(message(), to("nowhere", mandatory=False))
@@ -191,7 +212,9 @@ async def test_a_confirm_that_does_not_come_in_time_is_a_deadline_with_the_outco
     await world.drop_connections(desk)  # a goodbye would go unanswered, too
 
 
-async def test_an_alarm_holds_publishers_until_their_timeout_while_deliveries_and_acks_flow(world: World) -> None:
+async def test_an_alarm_holds_publishers_until_their_timeout_while_deliveries_and_acks_flow(
+    world: World,
+) -> None:
     desk, reader = await world.connect("desk"), await world.connect("reader")
     queue, topology = quorum("inbox")
     await desk.transport.declare(topology)

@@ -9,7 +9,9 @@ from bus.transports.wire_format import AmqpMessage
 from tests.conformance.ports import quorum, to
 from tests.conformance.world import World
 
-GOOD = AmqpMessage(body=b"{}", message_id="1", type="desk.note.v1", app_id="desk", timestamp=1_700_000_000)
+GOOD = AmqpMessage(
+    body=b"{}", message_id="1", type="desk.note.v1", app_id="desk", timestamp=1_700_000_000
+)
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "no id": ({"message_id": None}, "no message_id"),
     "no type": ({"type": None}, "no type"),
@@ -47,7 +49,14 @@ async def test_a_message_with_headers_that_nobody_knows_has_no_fault(world: Worl
     queue, topology = quorum("inbox")
     inbox = await desk.consume(queue, topology)
     deaths = [{"queue": "q", "reason": "expired", "count": 1}]
-    headers = {"mine": "kept", "number": 7, "list": [1], "table": {"a": 1}, "x-death": deaths, "none": None}
+    headers = {
+        "mine": "kept",
+        "number": 7,
+        "list": [1],
+        "table": {"a": 1},
+        "x-death": deaths,
+        "none": None,
+    }
     await world.put(replace(GOOD, headers=headers), to("inbox"))
     envelope = (await inbox.next()).envelope
     assert envelope.fault is None

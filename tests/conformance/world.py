@@ -23,7 +23,9 @@ PATIENCE = 40.0  # seconds on the loop's clock; what is waited for takes a fract
 POLL = 0.02  # seconds between two looks; a thousandth of the patience where that is more
 
 
-async def until(condition: Callable[[], object | Awaitable[object]], what: str, seconds: float = PATIENCE) -> None:
+async def until(
+    condition: Callable[[], object | Awaitable[object]], what: str, seconds: float = PATIENCE
+) -> None:
     """Return once `condition()` is true; fail, naming what was waited for, when it has not become so. The only place that waits."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + seconds
@@ -72,13 +74,24 @@ class Side:
     transport: Transport
     ear: Ear
 
-    async def send(self, envelope: Envelope, address: Address, *, timeout: float = 30, via: Delivery | None = None) -> PublishOutcome:
+    async def send(
+        self,
+        envelope: Envelope,
+        address: Address,
+        *,
+        timeout: float = 30,
+        via: Delivery | None = None,
+    ) -> PublishOutcome:
         return await self.transport.send(envelope, address, timeout=timeout, via=via)
 
-    async def consume(self, queue: Queue, topology: Topology, *, prefetch: int = 0, acks: bool = True) -> "Inbox":
+    async def consume(
+        self, queue: Queue, topology: Topology, *, prefetch: int = 0, acks: bool = True
+    ) -> "Inbox":
         """A consumer that is ready; what it gets piles up in its inbox."""
         inbox = Inbox()
-        inbox.consumption = await self.transport.consume(queue, topology, prefetch=prefetch, on_delivery=inbox.take, acks=acks)
+        inbox.consumption = await self.transport.consume(
+            queue, topology, prefetch=prefetch, on_delivery=inbox.take, acks=acks
+        )
         await until(lambda: inbox.consumption.ready, f"a consumer of {queue.name}")
         return inbox
 
@@ -100,7 +113,11 @@ class Inbox:
 
     async def holds(self, count: int, seconds: float = PATIENCE) -> list[Delivery]:
         """The deliveries, once there are `count`; more are a failure."""
-        await until(lambda: len(self.deliveries) >= count, f"{count} deliveries, and there are {len(self.deliveries)}", seconds)
+        await until(
+            lambda: len(self.deliveries) >= count,
+            f"{count} deliveries, and there are {len(self.deliveries)}",
+            seconds,
+        )
         assert len(self.deliveries) == count, self.ids
         return self.deliveries
 
@@ -112,7 +129,13 @@ class Inbox:
 
 def message(id_: str | None = None, **attributes: Any) -> Envelope:
     """A message of no contract: the port moves any."""
-    defaults = {"id": id_ or new_id(), "type": "desk.note.v1", "role": "job", "source": "desk", "body": b"{}"}
+    defaults = {
+        "id": id_ or new_id(),
+        "type": "desk.note.v1",
+        "role": "job",
+        "source": "desk",
+        "body": b"{}",
+    }
     return Envelope(**(defaults | attributes))
 
 
@@ -153,7 +176,12 @@ class World(ABC):
     async def bus(self, service: str, **settings: Any) -> Bus:
         """A bus that is connected, and closed when the test ends."""
         chosen = Settings(**settings)
-        bus = Bus(service, settings=chosen, transport=await self.new_transport(service, chosen), clock=self.clock)
+        bus = Bus(
+            service,
+            settings=chosen,
+            transport=await self.new_transport(service, chosen),
+            clock=self.clock,
+        )
         return await self.closing.enter_async_context(bus)
 
     async def serve(self, bus: Bus, router: Router) -> None:
@@ -220,7 +248,9 @@ class World(ABC):
     async def put(self, wire: AmqpMessage, address: Address) -> None:
         """Publish exactly this, as a client of another making might."""
 
-    async def holds(self, queue: str, count: int, seconds: float = PATIENCE) -> Sequence[AmqpMessage]:
+    async def holds(
+        self, queue: str, count: int, seconds: float = PATIENCE
+    ) -> Sequence[AmqpMessage]:
         """What is in a queue, once it is `count`."""
 
         async def reached() -> bool:

@@ -28,7 +28,11 @@ FENCE = re.compile(r"^```(\w+) title=\"([^\"]+)\".*?\n(.*?)^```$", flags=re.DOTA
 ANYTHING = "…"
 PATIENCE = 100.0  # seconds for a line or an end, which usually take a second or two
 KEYS = {"^C": signal.SIGINT, "^\\": signal.SIGQUIT}
-PROGRAMS = {"bus": ["-m", "bus.cli"], "python": [], "pytest": ["-m", "pytest", "-p", "no:cacheprovider"]}
+PROGRAMS = {
+    "bus": ["-m", "bus.cli"],
+    "python": [],
+    "pytest": ["-m", "pytest", "-p", "no:cacheprovider"],
+}
 SERVES = ("bus", "run")
 NOT_TYPED = ("mkdir", "cd", "python3 -m venv", "pip", "export", "bus broker")
 """Commands that the test has already done: an environment, and a broker in BUS_URL."""
@@ -87,7 +91,9 @@ class Terminal:
             if matches(expected, line):
                 self.skipping = False
                 return
-            assert self.serves or self.skipping, f"{self.typed}: expected {expected!r}, and it printed {line!r}"
+            assert self.serves or self.skipping, (
+                f"{self.typed}: expected {expected!r}, and it printed {line!r}"
+            )
         raise AssertionError(f"{self.typed}: it ended without {expected!r}, after {self.seen}")
 
     async def press(self, key: str) -> None:
@@ -110,7 +116,9 @@ class Terminal:
         rest = await self._drained()
         code, self.process = await self.process.wait(), None
         assert code == 0, f"{self.typed}: exit code {code}: {self.seen}"
-        assert self.skipping or not rest, f"{self.typed}: it printed more than the page shows: {rest}"
+        assert self.skipping or not rest, (
+            f"{self.typed}: it printed more than the page shows: {rest}"
+        )
 
     async def _line(self) -> str:
         assert self.process, "no command was typed here"
@@ -149,7 +157,9 @@ async def followed(page: Path, folder: Path, url: str) -> AsyncIterator[None]:
     try:
         for block in blocks(page):
             if block.language == "console":
-                await _typed(block, terminals.setdefault(block.title, Terminal(folder, environment)))
+                await _typed(
+                    block, terminals.setdefault(block.title, Terminal(folder, environment))
+                )
             else:
                 file = folder / block.title
                 file.parent.mkdir(parents=True, exist_ok=True)

@@ -59,7 +59,9 @@ def run(example: Path, url: str) -> subprocess.CompletedProcess[str]:
     """Run the example in its own process, as its reader runs it."""
     environment = {**os.environ, "BUS_URL": url, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
     command = [sys.executable, str(example)]
-    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
+    return subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False
+    )
 
 
 def test_every_example_has_its_output_written_down() -> None:

@@ -15,7 +15,9 @@ TUTORIAL = ROOT / "docs/tutorial/first-service.md"
 QUEUE = re.compile(r"`((?:bakery|shop)\.(?:requests|jobs|events|retry|unroutable)\.[a-z0-9.]+)`")
 
 
-async def test_the_tutorial_does_what_it_says_and_its_queues_are_there(shared_broker: Broker, vhost_url: str, tmp_path: Path) -> None:
+async def test_the_tutorial_does_what_it_says_and_its_queues_are_there(
+    shared_broker: Broker, vhost_url: str, tmp_path: Path
+) -> None:
     async with followed(TUTORIAL, tmp_path, vhost_url):
         management = Management(management_url(shared_broker), shared_broker.url)
         vhost = quote(urlsplit(vhost_url).path.removeprefix("/"), safe="")
@@ -25,7 +27,9 @@ async def test_the_tutorial_does_what_it_says_and_its_queues_are_there(shared_br
     assert named <= there
 
 
-@pytest.mark.parametrize("name", ["add-a-service", "move-from-celery", "move-from-rest", "test-without-a-broker"])
+@pytest.mark.parametrize(
+    "name", ["add-a-service", "move-from-celery", "move-from-rest", "test-without-a-broker"]
+)
 async def test_a_how_to_does_what_it_says(name: str, vhost_url: str, tmp_path: Path) -> None:
     async with followed(ROOT / f"docs/how-to/{name}.md", tmp_path, vhost_url):
         pass

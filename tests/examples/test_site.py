@@ -11,7 +11,14 @@ from typing_extensions import override
 
 ROOT = Path(__file__).parents[2]
 
-FETCHED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "object": "data", "link": "href"}
+FETCHED = {
+    "script": "src",
+    "img": "src",
+    "iframe": "src",
+    "source": "src",
+    "object": "data",
+    "link": "href",
+}
 ELSEWHERE = re.compile(r"(?:https?:)?//")
 IN_CSS = re.compile(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//[^\"')]*")
 
@@ -43,8 +50,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # With --quiet MkDocs ignores warnings, and a strict build passes with dead links.
     command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False)
-    assert (done.returncode, [line for line in done.stderr.splitlines() if not line.startswith("INFO")]) == (0, []), done.stderr
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (
+        done.returncode,
+        [line for line in done.stderr.splitlines() if not line.startswith("INFO")],
+    ) == (0, []), done.stderr
     return folder
 
 
@@ -57,7 +69,9 @@ def test_every_document_is_a_page_that_the_navigation_leads_to(site: Path) -> No
 
 
 def test_a_bar_in_a_tables_code_is_shown_without_a_backslash(site: Path) -> None:
-    assert "<code>float | None</code>" in (site / "reference/api/index.html").read_text(encoding="utf-8")
+    assert "<code>float | None</code>" in (site / "reference/api/index.html").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_no_page_asks_anything_of_another_host(site: Path) -> None:
@@ -70,4 +84,7 @@ def asked_elsewhere(site: Path) -> Iterator[str]:
         fetches.feed(path.read_text(encoding="utf-8"))
         yield from (f"{path.relative_to(site)}: {target}" for target in fetches.found)
     for path in site.rglob("*.css"):
-        yield from (f"{path.relative_to(site)}: {target}" for target in IN_CSS.findall(path.read_text(encoding="utf-8")))
+        yield from (
+            f"{path.relative_to(site)}: {target}"
+            for target in IN_CSS.findall(path.read_text(encoding="utf-8"))
+        )

@@ -12,7 +12,13 @@ from bus.contracts.contract import Contract
 from bus.operations.brokers.broker import Broker
 from bus.operations.management_api import Management
 from bus.operations.topology.definitions import definitions
-from bus.operations.topology.permissions import ADMINISTRATOR, broker_users, check_consume_grants, permissions, users
+from bus.operations.topology.permissions import (
+    ADMINISTRATOR,
+    broker_users,
+    check_consume_grants,
+    permissions,
+    users,
+)
 from bus.runtime.requirements import required_by
 from bus.security.grants import Grants
 from tests.broker import management_url
@@ -28,7 +34,11 @@ class Place:
 
     def address(self, user: str) -> str:
         parts = urlsplit(self.url)
-        return urlunsplit(parts._replace(netloc=f"{user}:{self.passwords[user]}@{parts.netloc.rpartition('@')[2]}"))
+        return urlunsplit(
+            parts._replace(
+                netloc=f"{user}:{self.passwords[user]}@{parts.netloc.rpartition('@')[2]}"
+            )
+        )
 
     def settings(self, service: str, **others: object) -> Settings:
         return Settings(url=SecretStr(self.address(service)), topology="verify", **others)  # type: ignore[arg-type]  # pydantic validates
@@ -39,7 +49,11 @@ class Place:
 
 @asynccontextmanager
 async def place_for(
-    broker: Broker, url: str, routers: Sequence[Router], grants: Grants, contracts: Sequence[Contract]
+    broker: Broker,
+    url: str,
+    routers: Sequence[Router],
+    grants: Grants,
+    contracts: Sequence[Contract],
 ) -> AsyncIterator[Place]:
     """The place, while its users are there."""
     for router in routers:
@@ -48,7 +62,9 @@ async def place_for(
     place = Place(broker, url, [each.name for each in found])
     needed = required_by(routers, Settings(topology="verify")).topology
     access = {"users": users(found, place.passwords), **permissions(found, vhost=place.vhost)}
-    await place.api.call("POST", "definitions", {**definitions(needed, vhost=place.vhost), **access})
+    await place.api.call(
+        "POST", "definitions", {**definitions(needed, vhost=place.vhost), **access}
+    )
     try:
         yield place
     finally:

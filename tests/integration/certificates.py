@@ -35,7 +35,9 @@ def certificates(directory: Path, host: str, *, client: str = "client") -> Certi
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
-    client_certificate = _begun(_name(client), issuer, client_key.public_key()).sign(authority_key, hashes.SHA256())
+    client_certificate = _begun(_name(client), issuer, client_key.public_key()).sign(
+        authority_key, hashes.SHA256()
+    )
     directory.mkdir(parents=True)
     made = Certificates(
         authority=directory / "ca.pem",
@@ -46,19 +48,25 @@ def certificates(directory: Path, host: str, *, client: str = "client") -> Certi
     made.authority.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
     made.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     made.key.write_bytes(_private(key))
-    made.client.write_bytes(client_certificate.public_bytes(serialization.Encoding.PEM) + _private(client_key))
+    made.client.write_bytes(
+        client_certificate.public_bytes(serialization.Encoding.PEM) + _private(client_key)
+    )
     return made
 
 
 def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def _begun(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _begun(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
         x509.CertificateBuilder()

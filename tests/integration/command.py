@@ -24,7 +24,9 @@ class Ended:
 
 
 @asynccontextmanager
-async def running(*arguments: str, program: str = "bus.cli", **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def running(
+    *arguments: str, program: str = "bus.cli", **environment: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """The command while the block lasts."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", program, *arguments),

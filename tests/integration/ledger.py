@@ -12,7 +12,12 @@ from bus.operations.management_api import Management
 from tests.broker import management_url
 
 catalog = Catalog()
-WORK, DEAD, TIER, REQUESTS = "books.jobs.close.v1", "books.jobs.close.v1.dead", "books.retry.1s", "books.requests.open.v1"
+WORK, DEAD, TIER, REQUESTS = (
+    "books.jobs.close.v1",
+    "books.jobs.close.v1.dead",
+    "books.retry.1s",
+    "books.requests.open.v1",
+)
 
 
 @contract("books.open", version=1, catalog=catalog)
@@ -60,7 +65,11 @@ class Place:
 
     async def policy(self, queue: str, definition: dict[str, object]) -> None:
         """Set a policy on one queue."""
-        rule = {"pattern": f"^{queue}$".replace(".", "\\."), "definition": definition, "apply-to": "queues"}
+        rule = {
+            "pattern": f"^{queue}$".replace(".", "\\."),
+            "definition": definition,
+            "apply-to": "queues",
+        }
         await self.api.call("PUT", f"policies/{self.vhost}/spoil", rule)
 
     async def no_policy(self) -> None:

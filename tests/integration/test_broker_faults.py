@@ -34,10 +34,16 @@ class Work:
         return Sum(total=sum(range(job.count)))
 
 
-async def test_a_job_ends_although_its_broker_was_killed_meanwhile_and_runs_once(private_node: PrivateNode) -> None:
+async def test_a_job_ends_although_its_broker_was_killed_meanwhile_and_runs_once(
+    private_node: PrivateNode,
+) -> None:
     work = Work()
     settings = Settings(url=SecretStr(private_node.url))
-    async with Bus("faults", settings=settings) as worker, worker.serving(work.router), Bus("caller", settings=settings) as caller:
+    async with (
+        Bus("faults", settings=settings) as worker,
+        worker.serving(work.router),
+        Bus("caller", settings=settings) as caller,
+    ):
         job = await caller.submit(AddUp(count=5))
         await work.begun.wait()
         await kill_with_queues_on_disk(private_node)
@@ -51,10 +57,16 @@ async def test_a_job_ends_although_its_broker_was_killed_meanwhile_and_runs_once
     assert work.runs == [job.id]
 
 
-async def test_a_job_that_ended_while_the_broker_was_away_is_reported_and_not_run_again(private_node: PrivateNode) -> None:
+async def test_a_job_that_ended_while_the_broker_was_away_is_reported_and_not_run_again(
+    private_node: PrivateNode,
+) -> None:
     work = Work()
     settings = Settings(url=SecretStr(private_node.url))
-    async with Bus("faults", settings=settings) as worker, worker.serving(work.router), Bus("caller", settings=settings) as caller:
+    async with (
+        Bus("faults", settings=settings) as worker,
+        worker.serving(work.router),
+        Bus("caller", settings=settings) as caller,
+    ):
         job = await caller.submit(AddUp(count=4))
         await work.begun.wait()
         await kill_with_queues_on_disk(private_node)

@@ -120,14 +120,28 @@ async def spread(settings: Settings, canaries: list[str]) -> list[str]:
     """Send the canaries along every path; what was said of it in exceptions and dead letters' headers."""
     ward, said = Ward(), list[str]()
     queue = job_queue(contract_of(CopyChart))
-    async with Bus("canaries", settings=settings) as bus, bus.serving(ward.router), Bus("desk", settings=settings) as desk:
-        await bus.purge(queue, EVERYTHING)  # the node is shared, and may have those of the test before
-        for canary, how in zip(canaries[:8], ("", "", "value", "chained", "validation", "meant", "value", ""), strict=True):
+    async with (
+        Bus("canaries", settings=settings) as bus,
+        bus.serving(ward.router),
+        Bus("desk", settings=settings) as desk,
+    ):
+        await bus.purge(
+            queue, EVERYTHING
+        )  # the node is shared, and may have those of the test before
+        for canary, how in zip(
+            canaries[:8],
+            ("", "", "value", "chained", "validation", "meant", "value", ""),
+            strict=True,
+        ):
             try:
                 said.append(repr(await desk.request(Ask(text=canary, fails=how), timeout=20)))
             except BusError as error:
                 said.append(f"{error!r} {error} {error.__cause__!r} {error.__context__!r}")
-        for canary, how in zip(canaries[8:16], ("", "", "value", "chained", "validation", "meant", "value", ""), strict=True):
+        for canary, how in zip(
+            canaries[8:16],
+            ("", "", "value", "chained", "validation", "meant", "value", ""),
+            strict=True,
+        ):
             job = await desk.submit(CopyChart(text=canary, fails=how))
             try:
                 said.append(repr(await job.result(timeout=40)))
@@ -146,9 +160,20 @@ async def spread(settings: Settings, canaries: list[str]) -> list[str]:
 async def broken(transport: Transport, canaries: list[str]) -> None:
     """What is no message of the contract, with a canary in every place where a careless error would show it."""
     for number, canary in enumerate(canaries):
-        body = json.dumps([{"text": [canary]}, {canary: 1}, canary, {"text": "ok", "fails": {canary: canary}}][number]).encode()
+        body = json.dumps(
+            [{"text": [canary]}, {canary: 1}, canary, {"text": "ok", "fails": {canary: canary}}][
+                number
+            ]
+        ).encode()
         type_ = contract_of(CopyChart).type
-        message = Envelope(id=f"broken-{number}", type=type_, role="job", source="desk", body=body, timestamp=int(time.time()))
+        message = Envelope(
+            id=f"broken-{number}",
+            type=type_,
+            role="job",
+            source="desk",
+            body=body,
+            timestamp=int(time.time()),
+        )
         await transport.send(message, Address(exchange="bus.jobs", routing_key=type_), timeout=10)
 
 
@@ -171,7 +196,10 @@ async def test_no_canary_is_found_in_logs_errors_headers_or_reprs_nor_on_the_bro
     secret = {"encryption_keys": SecretStr(ring), "encrypt": "everything"} if encrypted else {}
     settings = Settings(url=SecretStr(private_node.url), **secret)  # type: ignore[arg-type]  # one of two sets of settings
     # Others than those of the other run, whose payloads may still lie on the node's disk.
-    canaries = [f"canary-{number:02}-{'encrypted' if encrypted else 'control'}-of-a-patient" for number in range(20)]
+    canaries = [
+        f"canary-{number:02}-{'encrypted' if encrypted else 'control'}-of-a-patient"
+        for number in range(20)
+    ]
     said = await spread(settings, canaries)
     await queues_to_disk(private_node)
     written = await asyncio.to_thread(on_disk, private_node.directory, canaries)
@@ -182,6 +210,8 @@ async def test_no_canary_is_found_in_logs_errors_headers_or_reprs_nor_on_the_bro
     assert [canary for canary in canaries if canary in everything] == []
     assert json.loads(ring)["keys"][0]["k"] not in everything
     if encrypted:
-        assert written <= set(canaries[16:]), "what a stranger sent in the clear, and nothing of ours"
+        assert written <= set(canaries[16:]), (
+            "what a stranger sent in the clear, and nothing of ours"
+        )
     else:
         assert written >= set(canaries[8:16]), "the search finds what is there"

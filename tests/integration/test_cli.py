@@ -22,14 +22,23 @@ PATIENCE = 120  # seconds; a deadline for commands, of which the slowest starts 
 
 def bus(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*BUS, *arguments], env=without_broker(environment), capture_output=True, text=True, timeout=PATIENCE, check=False
+        [*BUS, *arguments],
+        env=without_broker(environment),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
 
 
 @contextmanager
 def running(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [*BUS, *arguments], env=without_broker(environment), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*BUS, *arguments],
+        env=without_broker(environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         yield process
@@ -40,7 +49,11 @@ def running(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[st
 
 def without_broker(environment: Mapping[str, str]) -> dict[str, str]:
     """This environment with nothing about a broker in it, and then `environment`."""
-    return {**{name: value for name, value in os.environ.items() if not name.startswith("BUS_")}, "COLUMNS": "200", **environment}
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("BUS_")},
+        "COLUMNS": "200",
+        **environment,
+    }
 
 
 def read_card(process: subprocess.Popen[str]) -> dict[str, str]:
@@ -59,7 +72,9 @@ async def test_broker_runs_until_ctrl_c_and_leaves_nothing() -> None:
     with running("broker") as process:
         card = read_card(process)
         assert (await probe(card["URL"])).product == "RabbitMQ"
-        assert (await Management(card["UI"], card["URL"]).call("GET", "whoami"))["name"] == card["user"]
+        assert (await Management(card["UI"], card["URL"]).call("GET", "whoami"))["name"] == card[
+            "user"
+        ]
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 0
     assert not speaks_amqp(LOOPBACK, urlsplit(card["URL"]).port or 0)
@@ -76,9 +91,15 @@ async def test_broker_can_be_ended_while_it_starts() -> None:
 
 def children(pid: int) -> list[int]:
     """The processes that `pid` has started and that have not ended."""
-    listed = subprocess.run(["ps", "-A", "-o", "ppid=,pid=,stat="], check=True, capture_output=True, text=True).stdout
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "ppid=,pid=,stat="], check=True, capture_output=True, text=True
+    ).stdout
     rows = (line.split() for line in listed.splitlines())
-    return [int(child) for parent, child, state in rows if int(parent) == pid and not state.startswith("Z")]
+    return [
+        int(child)
+        for parent, child, state in rows
+        if int(parent) == pid and not state.startswith("Z")
+    ]
 
 
 def test_broker_starts_nothing_where_one_is_named(vhost_url: str) -> None:
@@ -86,8 +107,14 @@ def test_broker_starts_nothing_where_one_is_named(vhost_url: str) -> None:
     assert done.returncode == 0
     assert "nothing is started" in done.stdout
     assert str(urlsplit(vhost_url).password) not in done.stdout
-    program = bus("broker", "--json", BUS_URL=vhost_url, BUS_MANAGEMENT_URL="http://somewhere:15672")
-    assert json.loads(program.stdout) == {"broker": "named", "url": vhost_url, "management_url": "http://somewhere:15672"}
+    program = bus(
+        "broker", "--json", BUS_URL=vhost_url, BUS_MANAGEMENT_URL="http://somewhere:15672"
+    )
+    assert json.loads(program.stdout) == {
+        "broker": "named",
+        "url": vhost_url,
+        "management_url": "http://somewhere:15672",
+    }
 
 
 def test_broker_that_cannot_be_had_is_one_line_and_an_exit_code() -> None:
@@ -166,7 +193,9 @@ def no_such_host(url: str) -> str:
         (not_amqp, os.EX_CONFIG, "amqp://user:password@host:port/vhost"),
     ],
 )
-def test_doctor_says_what_is_wrong_with_a_broker(broker: str, spoil: Callable[[str], str], code: int, advice: str) -> None:
+def test_doctor_says_what_is_wrong_with_a_broker(
+    broker: str, spoil: Callable[[str], str], code: int, advice: str
+) -> None:
     done = bus("doctor", BUS_URL=spoil(broker))
     assert done.returncode == code, done.stdout
     assert advice in done.stdout
@@ -181,8 +210,12 @@ def test_a_command_that_does_not_exist_is_a_usage_error() -> None:
 
 
 @pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
-def test_a_terminal_gets_colours_unless_it_wants_none(environment: dict[str, str], coloured: bool) -> None:
-    assert ("\x1b[3" in on_terminal("contracts", "show", "transcription.get.v1", **environment)) == coloured
+def test_a_terminal_gets_colours_unless_it_wants_none(
+    environment: dict[str, str], coloured: bool
+) -> None:
+    assert (
+        "\x1b[3" in on_terminal("contracts", "show", "transcription.get.v1", **environment)
+    ) == coloured
 
 
 def test_a_pipe_gets_no_colours() -> None:

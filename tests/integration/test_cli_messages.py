@@ -24,7 +24,9 @@ EMMA = '{"title": "Emma"}'
 async def served(vhost_url: str) -> AsyncIterator[str]:
     """The broker's URL, with the library served."""
     heard.clear()
-    settings = Settings(url=SecretStr(vhost_url), stop_grace=0)  # nobody waits for what a test left running
+    settings = Settings(
+        url=SecretStr(vhost_url), stop_grace=0
+    )  # nobody waits for what a test left running
     async with Bus("library", settings=settings) as library, library.serving(router):
         yield vhost_url
 
@@ -41,21 +43,26 @@ async def speaking(url: str, *arguments: str) -> AsyncIterator[asyncio.subproces
 
 async def test_an_answer_is_readable_json_and_compact_for_programs(served: str) -> None:
     readable, compact = await asyncio.gather(
-        said(served, "call", "library.find.v1", EMMA), said(served, "call", "library.find.v1", EMMA, "--json")
+        said(served, "call", "library.find.v1", EMMA),
+        said(served, "call", "library.find.v1", EMMA, "--json"),
     )
     assert (readable.code, readable.err) == (0, "")
     assert readable.out == '{\n  "shelf": "A3 ☃ \\u009b2J"\n}\n'
     assert compact.out == '{"shelf":"A3 ☃ \\u009b2J"}\n'
 
 
-async def test_what_the_service_refuses_is_a_line_and_the_exit_code_of_its_class(served: str) -> None:
+async def test_what_the_service_refuses_is_a_line_and_the_exit_code_of_its_class(
+    served: str,
+) -> None:
     answer = await said(served, "call", "library.find.v1", '{"title": "Emmma"}')
     assert (answer.code, answer.out) == (os.EX_NOINPUT, "")
     assert answer.err == "error: no such book �[2J\n"
 
 
 async def test_what_does_not_fit_the_contract_is_not_sent(served: str) -> None:
-    answer = await said(served, "call", "library.find.v1", '{"title": 4711, "patient": "Eleonora Quist"}')
+    answer = await said(
+        served, "call", "library.find.v1", '{"title": 4711, "patient": "Eleonora Quist"}'
+    )
     assert answer.code == os.EX_DATAERR
     assert "title: string type" in answer.err
     assert "4711" not in answer.err
@@ -67,7 +74,9 @@ async def test_a_payload_can_be_piped(served: str) -> None:
     pipe = asyncio.subprocess.PIPE
     command = (sys.executable, "-m", "bus.cli", "call", "library.find.v1", "-")
     environment = {**os.environ, "BUS_URL": served, "BUS_CONTRACTS": CONTRACTS}
-    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe)
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe
+    )
     out, _ = await asyncio.wait_for(process.communicate(EMMA.encode()), 150)
     assert json.loads(out)["shelf"].startswith("A3")
 
@@ -79,13 +88,17 @@ async def test_nobody_who_serves_is_told_at_once(vhost_url: str) -> None:
 
 
 async def test_a_timeout_has_the_code_for_trying_later(served: str) -> None:
-    answer = await said(served, "call", "library.find.v1", '{"title": "Emma", "seconds": 20}', "--timeout", "0.5")
+    answer = await said(
+        served, "call", "library.find.v1", '{"title": "Emma", "seconds": 20}', "--timeout", "0.5"
+    )
     assert (answer.code, answer.out) == (os.EX_TEMPFAIL, "")
     assert len(answer.err.splitlines()) == 1  # the service's words or ours, whichever gave up first
 
 
 async def test_ctrl_c_ends_a_call_without_a_traceback(served: str) -> None:
-    async with speaking(served, "call", "library.find.v1", '{"title": "Emma", "seconds": 20}', "--timeout", "30") as process:
+    async with speaking(
+        served, "call", "library.find.v1", '{"title": "Emma", "seconds": 20}', "--timeout", "30"
+    ) as process:
         await until(lambda: heard, "the request")
         process.send_signal(signal.SIGINT)
         answer = await ended(process, 100)
@@ -105,12 +118,18 @@ async def test_an_event_is_published_by_who_says_that_they_speak_for_its_owner(s
     assert "reader cannot publish it" in another.err
     assert (owner.code, owner.out) == (0, "")
     assert "published library.scanned.v1" in owner.err
-    assert (program.code, program.err, set(json.loads(program.out))) == (0, "", {"type", "correlation_id"})
+    assert (program.code, program.err, set(json.loads(program.out))) == (
+        0,
+        "",
+        {"type", "correlation_id"},
+    )
     await until(lambda: len(heard) == 2, "the events")
     assert heard == ["Emma", "Emma"]
 
 
-async def test_a_job_shows_its_progress_on_standard_error_and_its_result_on_standard_output(served: str) -> None:
+async def test_a_job_shows_its_progress_on_standard_error_and_its_result_on_standard_output(
+    served: str,
+) -> None:
     answer = await said(served, "submit", "library.scan.v1", EMMA, "--json")
     assert answer.out == '{"shelf":"B1"}\n'
     first, second = answer.err.splitlines()
@@ -121,7 +140,14 @@ async def test_a_job_shows_its_progress_on_standard_error_and_its_result_on_stan
 async def test_a_job_goes_on_without_who_submitted_it(served: str) -> None:
     left, late = await asyncio.gather(
         said(served, "submit", "library.scan.v1", '{"title": "Persuasion"}', "--no-wait", "--json"),
-        said(served, "submit", "library.scan.v1", '{"title": "Emma", "seconds": 20}', "--timeout", "1"),
+        said(
+            served,
+            "submit",
+            "library.scan.v1",
+            '{"title": "Emma", "seconds": 20}',
+            "--timeout",
+            "1",
+        ),
     )
     assert set(json.loads(left.out)) == {"id", "correlation_id"}
     assert left.code == 0
@@ -138,20 +164,36 @@ async def test_contracts_are_listed_and_shown() -> None:
     )
     assert "job of library" in told.out
     assert str(Job.__doc__) not in told.out, "what all jobs are"
-    assert [each["type"] for each in json.loads(listed.out)] == ["library.find.v1", "library.scan.v1", "library.scanned.v1"]
+    assert [each["type"] for each in json.loads(listed.out)] == [
+        "library.find.v1",
+        "library.scan.v1",
+        "library.scanned.v1",
+    ]
     assert json.loads(listed.out)[0]["fields"][1]["description"] == "How long to look for it."
     assert json.loads(shown.out) == {"title": "…", "seconds": 0}
     assert listed.err == shown.err == ""
 
 
 async def test_the_shell_completes_the_types_of_the_commands_kind() -> None:
-    line = {"_BUS_COMPLETE": "complete_bash", "COMP_WORDS": "bus call library.", "COMP_CWORD": "2", "BUS_CONTRACTS": CONTRACTS}
-    called, shown = await asyncio.gather(bus(**line), bus(**{**line, "COMP_WORDS": "bus contracts show library.", "COMP_CWORD": "3"}))
+    line = {
+        "_BUS_COMPLETE": "complete_bash",
+        "COMP_WORDS": "bus call library.",
+        "COMP_CWORD": "2",
+        "BUS_CONTRACTS": CONTRACTS,
+    }
+    called, shown = await asyncio.gather(
+        bus(**line), bus(**{**line, "COMP_WORDS": "bus contracts show library.", "COMP_CWORD": "3"})
+    )
     assert called.out.split() == ["library.find.v1"]
     assert shown.out.split() == ["library.find.v1", "library.scan.v1", "library.scanned.v1"]
 
 
 async def test_completion_without_contracts_says_nothing() -> None:
-    line = {"_BUS_COMPLETE": "complete_bash", "COMP_WORDS": "bus call library.", "COMP_CWORD": "2", "BUS_CONTRACTS": "no.such.module"}
+    line = {
+        "_BUS_COMPLETE": "complete_bash",
+        "COMP_WORDS": "bus call library.",
+        "COMP_CWORD": "2",
+        "BUS_CONTRACTS": "no.such.module",
+    }
     answer = await bus(**line)
     assert (answer.out.strip(), answer.err) == ("", "")

@@ -52,7 +52,10 @@ async def strict(shared_broker: Broker, vhost_url: str) -> Place:
 
 @asynccontextmanager
 async def side(place: Place, name: str, *, fastlane: bool) -> AsyncIterator[Side]:
-    transport, ear = RabbitMQTransport(place.settings.model_copy(update={"fastlane": fastlane}), name=name), Ear()
+    transport, ear = (
+        RabbitMQTransport(place.settings.model_copy(update={"fastlane": fastlane}), name=name),
+        Ear(),
+    )
     await transport.start(ear, timeout=30)
     try:
         yield Side(transport, ear)
@@ -73,9 +76,14 @@ async def overdue(here: Side, queue: Queue, topology: Topology) -> Inbox:
     return inbox
 
 
-async def test_what_is_not_overdue_is_still_acked_where_it_came_and_comes_to_nobody_else(place: Place, fastlane: bool) -> None:
+async def test_what_is_not_overdue_is_still_acked_where_it_came_and_comes_to_nobody_else(
+    place: Place, fastlane: bool
+) -> None:
     queue, topology = quorum("inbox")
-    async with side(place, "here", fastlane=fastlane) as here, side(place, "other", fastlane=fastlane) as other:
+    async with (
+        side(place, "here", fastlane=fastlane) as here,
+        side(place, "other", fastlane=fastlane) as other,
+    ):
         inbox = await overdue(here, queue, topology)
         late, neighbour, again = inbox.deliveries
         elsewhere = await other.consume(queue, topology, prefetch=10)
@@ -88,7 +96,9 @@ async def test_what_is_not_overdue_is_still_acked_where_it_came_and_comes_to_nob
         assert (await elsewhere.next()).envelope.id == "last"
 
 
-async def test_a_late_ack_brings_no_message_to_the_channel_of_before(place: Place, fastlane: bool) -> None:
+async def test_a_late_ack_brings_no_message_to_the_channel_of_before(
+    place: Place, fastlane: bool
+) -> None:
     queue, topology = quorum("inbox")
     async with side(place, "here", fastlane=fastlane) as here:
         inbox = await overdue(here, queue, topology)
@@ -101,15 +111,25 @@ async def test_a_late_ack_brings_no_message_to_the_channel_of_before(place: Plac
         assert [await delivery.ack() for delivery in came] == [True] * len(numbers)
 
         async def one_is_registered() -> bool:
-            (row,) = await place.api.call("GET", f"queues/{place.vhost}?disable_stats=true&enable_queue_totals=true")
-            return len(await place.api.call("GET", f"consumers/{place.vhost}")) == 1 and row["messages"] == 2
+            (row,) = await place.api.call(
+                "GET", f"queues/{place.vhost}?disable_stats=true&enable_queue_totals=true"
+            )
+            return (
+                len(await place.api.call("GET", f"consumers/{place.vhost}")) == 1
+                and row["messages"] == 2
+            )
 
         await until(one_is_registered, "one consumer, with the two messages of before")
 
 
-async def test_what_is_unsettled_on_a_channel_of_before_goes_back_when_the_consumer_is_closed(place: Place, fastlane: bool) -> None:
+async def test_what_is_unsettled_on_a_channel_of_before_goes_back_when_the_consumer_is_closed(
+    place: Place, fastlane: bool
+) -> None:
     queue, topology = quorum("inbox")
-    async with side(place, "here", fastlane=fastlane) as here, side(place, "other", fastlane=fastlane) as other:
+    async with (
+        side(place, "here", fastlane=fastlane) as here,
+        side(place, "other", fastlane=fastlane) as other,
+    ):
         inbox = await overdue(here, queue, topology)
         await inbox.deliveries[2].ack()
         await inbox.consumption.close()
@@ -130,14 +150,23 @@ async def test_a_job_three_times_as_long_as_the_consumer_timeout_runs_once_in_on
     place: Place, fastlane: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     await place.policy("slow.jobs.long.v1", {"consumer-timeout": 1000})
-    settings, runs, router = place.settings.model_copy(update={"consumer_timeout": 1.0, "fastlane": fastlane}), list[str](), Router("slow")
+    settings, runs, router = (
+        place.settings.model_copy(update={"consumer_timeout": 1.0, "fastlane": fastlane}),
+        list[str](),
+        Router("slow"),
+    )
 
     @router.job(Long, timeout=100)
     async def long(_job: Long, context: Context) -> None:
         runs.append(context.envelope.id)
         await asyncio.sleep(3)  # it is a long job
 
-    async with Bus("slow", settings=settings) as one, Bus("slow", settings=settings) as two, one.serving(router), two.serving(router):
+    async with (
+        Bus("slow", settings=settings) as one,
+        Bus("slow", settings=settings) as two,
+        one.serving(router),
+        two.serving(router),
+    ):
         jobs = [await one.submit(Long()) for _ in range(2)]
         for job in jobs:
             await job.result(timeout=60)
@@ -145,7 +174,9 @@ async def test_a_job_three_times_as_long_as_the_consumer_timeout_runs_once_in_on
     assert "a consumer ended; consuming again" not in caplog.messages
 
 
-async def test_before_4_3_a_policy_says_at_the_start_whether_a_handler_may_take_so_long(strict: Place) -> None:
+async def test_before_4_3_a_policy_says_at_the_start_whether_a_handler_may_take_so_long(
+    strict: Place,
+) -> None:
     router, queue = Router("slow"), "slow.jobs.long.v1"
 
     @router.job(Long, timeout=100)
@@ -161,16 +192,26 @@ async def test_before_4_3_a_policy_says_at_the_start_whether_a_handler_may_take_
         with pytest.raises(ConfigurationError, match=r"slow\.long\.v1 may take 100 s.*after 99 s"):
             await bus.serve(router)
     async with Bus("slow", settings=strict.settings) as bus:
-        with pytest.raises(ConfigurationError, match=rf"unsafe queue {queue}: the consumer timeout is 99 s, below the 100 s"):
+        with pytest.raises(
+            ConfigurationError,
+            match=rf"unsafe queue {queue}: the consumer timeout is 99 s, below the 100 s",
+        ):
             await bus.serve(router)
 
 
 async def test_over_a_connection_of_faststream_it_is_said_as_well(place: Place) -> None:
-    transport, inbox = FastStreamTransport(broker_of_its_own(place.settings, name="desk"), settings=place.settings, name="desk"), Inbox()
+    transport, inbox = (
+        FastStreamTransport(
+            broker_of_its_own(place.settings, name="desk"), settings=place.settings, name="desk"
+        ),
+        Inbox(),
+    )
     queue, topology = quorum("inbox")
     await transport.start(Ear(), timeout=30)
     try:
-        inbox.consumption = await transport.consume(queue, topology, prefetch=10, on_delivery=inbox.take, consumer_timeout=100)
+        inbox.consumption = await transport.consume(
+            queue, topology, prefetch=10, on_delivery=inbox.take, consumer_timeout=100
+        )
         await until(lambda: inbox.consumption.ready, "the consumer")
 
         async def shown() -> bool:

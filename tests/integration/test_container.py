@@ -17,11 +17,23 @@ def image_is_here() -> bool:
     """Whether a container can be started without a registry; every other test runs on a private node all the same."""
     if not engine_answers(os.environ):
         return False
-    return subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(
+            ["docker", "image", "inspect", IMAGE], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
-pytestmark = pytest.mark.skipif(not image_is_here(), reason=f"no Docker engine with {IMAGE} on this machine")
-ASKED_FOR = {"BUS_URL": "", "BUS_TEST_BROKER": "testcontainers", "BUS_TEST_IMAGE": IMAGE, "TESTCONTAINERS_RYUK_DISABLED": "true"}
+pytestmark = pytest.mark.skipif(
+    not image_is_here(), reason=f"no Docker engine with {IMAGE} on this machine"
+)
+ASKED_FOR = {
+    "BUS_URL": "",
+    "BUS_TEST_BROKER": "testcontainers",
+    "BUS_TEST_IMAGE": IMAGE,
+    "TESTCONTAINERS_RYUK_DISABLED": "true",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +48,9 @@ async def test_a_container_takes_clients_and_answers_its_api() -> None:
         await broker.start()
         assert [broker.running] == [True]
         assert (await probe(broker.url)).product == "RabbitMQ"
-        assert (await Management(broker.management_url, broker.url).call("GET", "whoami"))["name"] == "bus"
+        assert (await Management(broker.management_url, broker.url).call("GET", "whoami"))[
+            "name"
+        ] == "bus"
         assert (await broker.ctl("list_vhosts", "--no-table-headers")).split() == ["/"]
         with pytest.raises(Unavailable, match="no-such-command"):
             await broker.ctl("no-such-command")

@@ -50,11 +50,26 @@ async def transport(vhost_url: str) -> AsyncIterator[Transport]:
         yield transport
 
 
-async def bury(transport: Transport, *ids: str, code: str = "internal", at: int = 1_700_000_000_000) -> None:
+async def bury(
+    transport: Transport, *ids: str, code: str = "internal", at: int = 1_700_000_000_000
+) -> None:
     """Dead letters of these ids."""
-    headers: dict[str, str | int] = {"dead-code": code, "dead-reason": "ValueError", "dead-attempts": 5, "dead-at": at}
+    headers: dict[str, str | int] = {
+        "dead-code": code,
+        "dead-reason": "ValueError",
+        "dead-attempts": 5,
+        "dead-at": at,
+    }
     body = json.dumps({"title": SECRET}).encode()
-    letter = Envelope(id="", type="archive.file.v1", role="job", source="desk", body=body, attempt=5, headers=headers)
+    letter = Envelope(
+        id="",
+        type="archive.file.v1",
+        role="job",
+        source="desk",
+        body=body,
+        attempt=5,
+        headers=headers,
+    )
     for id_ in ids:
         sent = letter.replace(id=id_, correlation_id=f"c-{id_}")
         assert await transport.send(sent, dead_letter_address(WORK), timeout=40) == Accepted()
@@ -79,7 +94,11 @@ async def reached(transport: Transport, least: int) -> None:
 
 
 def audit_of(done: Ended) -> list[dict[str, object]]:
-    return [json.loads(line) for line in done.err.splitlines() if line.startswith("{") and '"bus.audit"' in line]
+    return [
+        json.loads(line)
+        for line in done.err.splitlines()
+        if line.startswith("{") and '"bus.audit"' in line
+    ]
 
 
 async def dead(url: str, *arguments: str) -> Ended:
@@ -90,24 +109,45 @@ async def dead(url: str, *arguments: str) -> Ended:
 # --- looking -------------------------------------------------------------------------------------------------------
 
 
-async def test_dead_letters_are_listed_without_their_payload(transport: Transport, vhost_url: str) -> None:
+async def test_dead_letters_are_listed_without_their_payload(
+    transport: Transport, vhost_url: str
+) -> None:
     await bury(transport, "m-1")
     await bury(transport, "m-2", code="not_found", at=1_800_000_000_000)
     done = await dead(vhost_url, "list", "--queue", WORK)
     assert (done.code, SECRET in done.out + done.err) == (0, False)
     assert re.search(r"archive\.file\.v1 +internal +5 +m-1 +c-m-1", done.out)
     assert "2 dead letters" in done.err
-    some = await dead(vhost_url, "list", "--queue", WORK, "--since", "2026-01-01", "--code", "not_found", "--json")
+    some = await dead(
+        vhost_url, "list", "--queue", WORK, "--since", "2026-01-01", "--code", "not_found", "--json"
+    )
     value = json.loads(some.out)
-    assert ([each["id"] for each in value["letters"]], value["matching"], value["unseen"]) == (["m-2"], 1, 0)
+    assert ([each["id"] for each in value["letters"]], value["matching"], value["unseen"]) == (
+        ["m-2"],
+        1,
+        0,
+    )
     assert value["letters"][0]["record"]["last_at"] == 1_800_000_000_000
     assert sorted(await ids_in(vhost_url, DEAD)) == ["m-1", "m-2"]
 
 
-async def test_a_type_or_code_that_no_letter_has_is_told_with_what_was_perhaps_meant(transport: Transport, vhost_url: str) -> None:
+async def test_a_type_or_code_that_no_letter_has_is_told_with_what_was_perhaps_meant(
+    transport: Transport, vhost_url: str
+) -> None:
     await bury(transport, "m-1")
     await bury(transport, "m-2", code="not_found")
-    done = await dead(vhost_url, "list", "--queue", WORK, "--type", "archive.file.v2", "--code", "not-found", "--code", "internal")
+    done = await dead(
+        vhost_url,
+        "list",
+        "--queue",
+        WORK,
+        "--type",
+        "archive.file.v2",
+        "--code",
+        "not-found",
+        "--code",
+        "internal",
+    )
     assert (done.code, done.out) == (0, "")
     assert "none has the type 'archive.file.v2'; did you mean 'archive.file.v1'?" in done.err
     assert "none has the code 'not-found'; did you mean 'not_found'?" in done.err
@@ -116,11 +156,16 @@ async def test_a_type_or_code_that_no_letter_has_is_told_with_what_was_perhaps_m
     assert await transport.depth(DEAD) == 2
 
 
-async def test_who_moves_letters_hears_of_what_was_mistyped(transport: Transport, vhost_url: str) -> None:
+async def test_who_moves_letters_hears_of_what_was_mistyped(
+    transport: Transport, vhost_url: str
+) -> None:
     await bury(transport, "m-1")
     none = await dead(vhost_url, "replay", "--queue", WORK, "--type", "archive.file.v2")
     assert (none.code, none.out) == (0, "")
-    assert none.err == "no dead letters that fit; none has the type 'archive.file.v2'; did you mean 'archive.file.v1'?\n"
+    assert (
+        none.err
+        == "no dead letters that fit; none has the type 'archive.file.v2'; did you mean 'archive.file.v1'?\n"
+    )
     some = await dead(vhost_url, "replay", "m-1", "m-9", "--queue", WORK, "--dry-run", "--json")
     assert json.loads(some.out)[DEAD]["replayed"] == 1
     assert some.err == "none has the id 'm-9'\n"
@@ -128,21 +173,28 @@ async def test_who_moves_letters_hears_of_what_was_mistyped(transport: Transport
     assert (purged.code, "none has the id 'm-9'" in purged.err) == (0, True)
 
 
-async def test_the_queues_of_a_service_are_found_by_the_management_api(transport: Transport, vhost_url: str, shared_broker: Broker) -> None:
+async def test_the_queues_of_a_service_are_found_by_the_management_api(
+    transport: Transport, vhost_url: str, shared_broker: Broker
+) -> None:
     await bury(transport, "m-1")
     where = {"BUS_URL": vhost_url, "BUS_MANAGEMENT_URL": management_url(shared_broker)}
     for arguments in (("--service", "archive"), ()):
         done = await bus("dead", "list", "--json", *arguments, **where)
         assert [each["id"] for each in json.loads(done.out)["letters"]] == ["m-1"], done.err
     other = await bus("dead", "list", "--service", "nobody", **where)
-    assert (other.code, "no dead-letter queues of a service 'nobody'" in other.err) == (os.EX_NOINPUT, True)
+    assert (other.code, "no dead-letter queues of a service 'nobody'" in other.err) == (
+        os.EX_NOINPUT,
+        True,
+    )
     nearly = await bus("dead", "list", "--service", "archives", **where)
     assert (nearly.code, "; did you mean 'archive'?" in nearly.err) == (os.EX_NOINPUT, True)
     mistyped = await bus("dead", "list", "--queue", "archive.jobs.fill.v1", **where)
     assert (mistyped.code, f"; did you mean '{DEAD}'?" in mistyped.err) == (os.EX_NOINPUT, True)
 
 
-async def test_a_payload_is_hidden_and_revealing_it_is_logged_with_who_did(transport: Transport, vhost_url: str) -> None:
+async def test_a_payload_is_hidden_and_revealing_it_is_logged_with_who_did(
+    transport: Transport, vhost_url: str
+) -> None:
     await bury(transport, "m-1")
     hidden = await dead(vhost_url, "show", "m-1", "--queue", WORK)
     assert (hidden.code, SECRET in hidden.out + hidden.err, audit_of(hidden)) == (0, False, [])
@@ -153,7 +205,10 @@ async def test_a_payload_is_hidden_and_revealing_it_is_logged_with_who_did(trans
     assert (line["event"], line["message_id"], line["queue"]) == ("payload revealed", "m-1", DEAD)
     assert str(line["who"]).endswith(f"@{socket.gethostname()}")
     missing = await dead(vhost_url, "show", "m-9", "--queue", WORK)
-    assert (missing.code, missing.err) == (os.EX_NOINPUT, "error: there is no dead letter 'm-9'; `bus dead list` shows which there are\n")
+    assert (missing.code, missing.err) == (
+        os.EX_NOINPUT,
+        "error: there is no dead letter 'm-9'; `bus dead list` shows which there are\n",
+    )
 
 
 async def test_a_queue_that_is_not_there_is_told_by_name(vhost_url: str) -> None:
@@ -164,7 +219,9 @@ async def test_a_queue_that_is_not_there_is_told_by_name(vhost_url: str) -> None
 # --- moving --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_replay_that_is_killed_loses_nothing_and_doubles_at_most_its_window(transport: Transport, vhost_url: str) -> None:
+async def test_a_replay_that_is_killed_loses_nothing_and_doubles_at_most_its_window(
+    transport: Transport, vhost_url: str
+) -> None:
     ids, window = [f"m-{number}" for number in range(400)], 20
     await bury(transport, *ids)
     arguments = ("dead", "replay", "--queue", WORK, "--rate", "150", "--window", str(window))
@@ -181,9 +238,13 @@ async def test_a_replay_that_is_killed_loses_nothing_and_doubles_at_most_its_win
     assert len(back) - len(ids) <= 2 * window
 
 
-async def test_a_replay_that_is_interrupted_says_what_it_moved(transport: Transport, vhost_url: str) -> None:
+async def test_a_replay_that_is_interrupted_says_what_it_moved(
+    transport: Transport, vhost_url: str
+) -> None:
     await bury(transport, *(f"m-{number}" for number in range(100)))
-    async with running("dead", "replay", "--queue", WORK, "--rate", "50", BUS_URL=vhost_url) as process:
+    async with running(
+        "dead", "replay", "--queue", WORK, "--rate", "50", BUS_URL=vhost_url
+    ) as process:
         await reached(transport, 10)
         process.send_signal(signal.SIGINT)
         done = await ended(process)
@@ -194,15 +255,35 @@ async def test_a_replay_that_is_interrupted_says_what_it_moved(transport: Transp
     assert sorted(moved + left) == sorted(f"m-{number}" for number in range(100))
 
 
-async def test_a_dry_run_a_replay_and_what_was_refused(transport: Transport, vhost_url: str) -> None:
+async def test_a_dry_run_a_replay_and_what_was_refused(
+    transport: Transport, vhost_url: str
+) -> None:
     await bury(transport, "m-1", "m-2")
-    late = Envelope(id="late", type="archive.file.v1", role="job", source="desk", expires=1, headers={"dead-code": "internal"})
+    late = Envelope(
+        id="late",
+        type="archive.file.v1",
+        role="job",
+        source="desk",
+        expires=1,
+        headers={"dead-code": "internal"},
+    )
     await transport.send(late, dead_letter_address(WORK), timeout=40)
     which = (await dead(vhost_url, "replay", "--queue", WORK, "--dry-run", "--json")).out
-    assert json.loads(which)[DEAD] == {"matched": 3, "replayed": 2, "expired": 1, "unsigned": 0, "homeless": 0, "doubtful": 0, "unseen": 0}
+    assert json.loads(which)[DEAD] == {
+        "matched": 3,
+        "replayed": 2,
+        "expired": 1,
+        "unsigned": 0,
+        "homeless": 0,
+        "doubtful": 0,
+        "unseen": 0,
+    }
     assert await transport.depth(WORK) == 0
     done = await dead(vhost_url, "replay", "--queue", WORK)
-    assert (done.code, "not replayed: 1 expired (--extend TIME gives them time)" in done.err) == (os.EX_CONFIG, True)
+    assert (done.code, "not replayed: 1 expired (--extend TIME gives them time)" in done.err) == (
+        os.EX_CONFIG,
+        True,
+    )
     (line,) = audit_of(done)
     assert (line["event"], line[DEAD]) == ("replayed", 2)
     assert (await dead(vhost_url, "replay", "late", "--queue", WORK, "--extend", "1h")).code == 0
@@ -215,10 +296,14 @@ async def test_who_moves_or_deletes_says_which(vhost_url: str) -> None:
         assert (done.code, "--all" in done.err) == (2, True)
 
 
-async def test_a_purge_asks_and_deletes_what_it_counted(transport: Transport, vhost_url: str) -> None:
+async def test_a_purge_asks_and_deletes_what_it_counted(
+    transport: Transport, vhost_url: str
+) -> None:
     await bury(transport, "m-1", "m-2")
     await bury(transport, "m-3", code="not_found")
-    asked = await dead(vhost_url, "purge", "--queue", WORK, "--code", "internal")  # standard input is empty: no
+    asked = await dead(
+        vhost_url, "purge", "--queue", WORK, "--code", "internal"
+    )  # standard input is empty: no
     assert (asked.code, "Delete 2 dead letters for good?" in asked.err) == (1, True)
     assert await transport.depth(DEAD) == 3
     done = await dead(vhost_url, "purge", "--queue", WORK, "--code", "internal", "--yes")
@@ -228,7 +313,9 @@ async def test_a_purge_asks_and_deletes_what_it_counted(transport: Transport, vh
     assert await ids_in(vhost_url, DEAD) == []
 
 
-async def test_dead_letters_survive_in_a_file_that_its_owner_alone_may_read(transport: Transport, vhost_url: str, tmp_path: Path) -> None:
+async def test_dead_letters_survive_in_a_file_that_its_owner_alone_may_read(
+    transport: Transport, vhost_url: str, tmp_path: Path
+) -> None:
     await bury(transport, "m-1")
     file = tmp_path / "letters.jsonl"
     assert (await dead(vhost_url, "export", str(file), "--queue", WORK)).code == 2
@@ -236,7 +323,9 @@ async def test_dead_letters_survive_in_a_file_that_its_owner_alone_may_read(tran
     done = await dead(vhost_url, "export", str(file), "--queue", WORK, "--reveal", "--json")
     assert json.loads(done.out) == {"file": str(file), "letters": 1, "unseen": 0}
     assert (done.code, file.stat().st_mode & 0o777, audit_of(done)[0]["letters"]) == (0, 0o600, 1)
-    assert (await dead(vhost_url, "export", str(file), "--queue", WORK, "--reveal")).code == os.EX_CANTCREAT
+    assert (
+        await dead(vhost_url, "export", str(file), "--queue", WORK, "--reveal")
+    ).code == os.EX_CANTCREAT
     (before,) = await browse(transport, WORK)
     assert (await dead(vhost_url, "purge", "--queue", WORK, "--all", "--yes")).code == 0
     put_back = await dead(vhost_url, "import", str(file), "--json")
@@ -245,7 +334,9 @@ async def test_dead_letters_survive_in_a_file_that_its_owner_alone_may_read(tran
     assert after.envelope.replace(received=0) == before.envelope.replace(received=0)
 
 
-async def test_a_file_that_is_none_of_ours_is_refused_and_not_shown(vhost_url: str, tmp_path: Path) -> None:
+async def test_a_file_that_is_none_of_ours_is_refused_and_not_shown(
+    vhost_url: str, tmp_path: Path
+) -> None:
     file = tmp_path / "letters.jsonl"
     file.write_text(json.dumps({"patient": SECRET}), encoding="utf-8")
     done = await dead(vhost_url, "import", str(file))
@@ -256,13 +347,17 @@ async def test_a_file_that_is_none_of_ours_is_refused_and_not_shown(vhost_url: s
 
 
 @pytest.mark.parametrize("fastlane", [True, False], ids=["fast lane", "plain"])
-async def test_who_looks_and_serves_again_and_again_leaves_no_channel_behind(vhost_url: str, fastlane: bool) -> None:
+async def test_who_looks_and_serves_again_and_again_leaves_no_channel_behind(
+    vhost_url: str, fastlane: bool
+) -> None:
     router = Router("archive")
 
     @router.job(FileAway)
     async def file_away(job: FileAway) -> None: ...
 
-    async with Bus("archive", settings=Settings(url=SecretStr(vhost_url), fastlane=fastlane)) as archive:
+    async with Bus(
+        "archive", settings=Settings(url=SecretStr(vhost_url), fastlane=fastlane)
+    ) as archive:
         async with archive.serving(router):
             await archive.dead_letters(WORK)
         before = channels(archive)
@@ -279,4 +374,8 @@ def channels(bus: Bus) -> int:
 
 
 def open_on(link: SupervisedConnection) -> list[AbstractChannel]:
-    return [channel for channel in link._underlay().channels.values() if channel is not None and not channel.is_closed]
+    return [
+        channel
+        for channel in link._underlay().channels.values()
+        if channel is not None and not channel.is_closed
+    ]

@@ -51,28 +51,42 @@ def test_the_documents_lie_where_it_says_and_say_what_was_said(shown: Ended) -> 
 
     assert Path(docx).read_bytes().startswith(b"PK")
     text = PdfReader(pdf).pages[0].extract_text()
-    said = [re.search(rf"\n{heading}\n(.+)\n", text) for heading in ("Subjective", "Objective", "Assessment", "Plan")]
+    said = [
+        re.search(rf"\n{heading}\n(.+)\n", text)
+        for heading in ("Subjective", "Objective", "Assessment", "Plan")
+    ]
     assert [len(set(found[1].split()) & set(WORDS)) > 3 for found in said if found] == [True] * 4
 
 
-def test_the_events_reach_their_subscriptions_and_the_poison_its_dead_letter_queue(shown: Ended) -> None:
+def test_the_events_reach_their_subscriptions_and_the_poison_its_dead_letter_queue(
+    shown: Ended,
+) -> None:
     assert "event for index" in shown.out
     assert "event for notify" in shown.out
     assert "event for archive" in shown.out
     assert re.search(r"dead-code +invalid_argument", shown.out)
-    assert re.search(r"dead-reason +ContractViolation: TranscribeAudio: audio_url: string type", shown.out)
+    assert re.search(
+        r"dead-reason +ContractViolation: TranscribeAudio: audio_url: string type", shown.out
+    )
 
 
-async def test_it_plays_with_workers_that_run_at_a_broker_that_keeps_what_was(workers_url: str, sentence: str) -> None:
+async def test_it_plays_with_workers_that_run_at_a_broker_that_keeps_what_was(
+    workers_url: str, sentence: str
+) -> None:
     settings = Settings(url=SecretStr(workers_url))
     async with Bus("demo", settings=settings) as demo:
         for _, topology in subscribers("earlier")[0].topology().values():
             await demo._transport.declare(topology)
         async with Bus("transcription", settings=settings) as earlier:
             await earlier.publish(TranscriptCompleted(transcript_id=uuid4(), duration=1, words=1))
-        letters = [envelope("transcription.transcribe.v1", role="job", id=f"earlier-{number}") for number in range(101)]
+        letters = [
+            envelope("transcription.transcribe.v1", role="job", id=f"earlier-{number}")
+            for number in range(101)
+        ]
         dead = dead_letter_address(WORK_QUEUE)
-        sent = await asyncio.gather(*(demo._transport.send(letter, dead, timeout=30) for letter in letters))
+        sent = await asyncio.gather(
+            *(demo._transport.send(letter, dead, timeout=30) for letter in letters)
+        )
         assert set(sent) == {Accepted()}
 
         answer = await bus("demo", "--against-running", sentence, BUS_URL=workers_url)
@@ -109,11 +123,17 @@ def _silent_nothing(path: Path) -> None:
         file.setparams((1, 2, 16000, 0, "NONE", ""))
 
 
-@pytest.mark.parametrize("make", [_text, _nothing, _silent_nothing], ids=["not a WAV", "empty", "no sound"])
-async def test_what_is_no_recording_is_told_in_a_line(workers_url: str, tmp_path: Path, make: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(
+    "make", [_text, _nothing, _silent_nothing], ids=["not a WAV", "empty", "no sound"]
+)
+async def test_what_is_no_recording_is_told_in_a_line(
+    workers_url: str, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
     make(tmp_path / "recording.wav")
 
-    answer = await bus("demo", "--against-running", str(tmp_path / "recording.wav"), BUS_URL=workers_url)
+    answer = await bus(
+        "demo", "--against-running", str(tmp_path / "recording.wav"), BUS_URL=workers_url
+    )
 
     _is_one_line(answer, code=65, about="")
 
@@ -125,15 +145,27 @@ async def test_a_recording_over_the_limit_is_told_in_a_line(vhost_url: str) -> N
 
 
 async def test_a_worker_that_is_set_up_wrongly_is_told_in_a_line(vhost_url: str) -> None:
-    _is_one_line(await bus("demo", BUS_URL=vhost_url, DOCUMENTS_TIMEZONE="Mars"), code=69, about="DOCUMENTS_TIMEZONE")
+    _is_one_line(
+        await bus("demo", BUS_URL=vhost_url, DOCUMENTS_TIMEZONE="Mars"),
+        code=69,
+        about="DOCUMENTS_TIMEZONE",
+    )
 
 
 async def test_an_address_that_nobody_answers_is_told_in_a_line(workers_url: str) -> None:
-    _is_one_line(await bus("demo", "--against-running", "http://127.0.0.1:1/a.wav", BUS_URL=workers_url), code=69, about="127.0.0.1")
+    _is_one_line(
+        await bus("demo", "--against-running", "http://127.0.0.1:1/a.wav", BUS_URL=workers_url),
+        code=69,
+        about="127.0.0.1",
+    )
 
 
 async def test_a_broker_that_is_down_is_told_in_a_line() -> None:
-    _is_one_line(await bus("demo", BUS_URL="amqp://guest:guest@127.0.0.1:1/", BUS_CONNECT_TIMEOUT="1"), code=69, about="127.0.0.1:1")
+    _is_one_line(
+        await bus("demo", BUS_URL="amqp://guest:guest@127.0.0.1:1/", BUS_CONNECT_TIMEOUT="1"),
+        code=69,
+        about="127.0.0.1:1",
+    )
 
 
 async def test_credentials_that_the_broker_refuses_are_told_in_a_line(broker: str) -> None:
@@ -144,7 +176,9 @@ async def test_credentials_that_the_broker_refuses_are_told_in_a_line(broker: st
 
 
 async def test_with_debug_the_traceback_is_shown() -> None:
-    answer = await bus("--debug", "demo", BUS_URL="amqp://guest:guest@127.0.0.1:1/", BUS_CONNECT_TIMEOUT="1")
+    answer = await bus(
+        "--debug", "demo", BUS_URL="amqp://guest:guest@127.0.0.1:1/", BUS_CONNECT_TIMEOUT="1"
+    )
 
     assert "Traceback" in answer.err
 
@@ -171,7 +205,9 @@ def documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def shown(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Ended:
     """Played once, on the shared broker."""
-    answer = asyncio.run(bus("demo", BUS_URL=broker, DOCUMENTS_FOLDER=str(tmp_path_factory.mktemp("documents"))))
+    answer = asyncio.run(
+        bus("demo", BUS_URL=broker, DOCUMENTS_FOLDER=str(tmp_path_factory.mktemp("documents")))
+    )
     assert answer.code == 0, answer.err
     return answer
 
@@ -179,8 +215,16 @@ def shown(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Ended:
 @pytest.fixture(scope="module")
 def workers_url(shared_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A virtual host with both workers, for what is not about their start: each loads two models, seconds of processor."""
-    with fresh_vhost(shared_broker) as url, asyncio.Runner() as runner, pytest.MonkeyPatch.context() as patch:
-        for name, value in {**PATIENT, "BUS_CONNECT_TIMEOUT": "30", "DOCUMENTS_FOLDER": str(tmp_path_factory.mktemp("documents"))}.items():
+    with (
+        fresh_vhost(shared_broker) as url,
+        asyncio.Runner() as runner,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name, value in {
+            **PATIENT,
+            "BUS_CONNECT_TIMEOUT": "30",
+            "DOCUMENTS_FOLDER": str(tmp_path_factory.mktemp("documents")),
+        }.items():
             patch.setenv(name, value)
         stage = RabbitMQStage(url, cast(DemoKeys, Unsigned()))
         workers = stage.workers()

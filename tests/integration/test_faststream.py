@@ -26,9 +26,18 @@ from tests.polling import until
 CANARY = "Eleonora Quist"
 
 
-def faststream(url: str, *arguments: str) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
+def faststream(
+    url: str, *arguments: str
+) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
     """`faststream run` while the block lasts."""
-    return running("run", *arguments, program="faststream", BUS_URL=url, BUS_LOG_LEVEL="debug", PYTHONPATH=str(ROOT))
+    return running(
+        "run",
+        *arguments,
+        program="faststream",
+        BUS_URL=url,
+        BUS_LOG_LEVEL="debug",
+        PYTHONPATH=str(ROOT),
+    )
 
 
 def caller(url: str) -> Bus:
@@ -46,9 +55,14 @@ async def answered(bus: Bus, text: str) -> Answer:
 
 
 @pytest.mark.parametrize("app", ["alone", "beside_another"])
-async def test_it_serves_a_router_stops_cleanly_and_shows_nobody_a_payload(vhost_url: str, app: str) -> None:
+async def test_it_serves_a_router_stops_cleanly_and_shows_nobody_a_payload(
+    vhost_url: str, app: str
+) -> None:
     target = f"tests.integration.faststream_service:{app}"
-    async with faststream(vhost_url, target, "--factory", "--log-level", "debug") as process, caller(vhost_url) as bus:
+    async with (
+        faststream(vhost_url, target, "--factory", "--log-level", "debug") as process,
+        caller(vhost_url) as bus,
+    ):
         assert await answered(bus, CANARY) == Answer(text=f"{CANARY} of the lifespan")
         with pytest.raises(Internal):
             await bus.request(Ask(text=CANARY, fails=True), timeout=40)
@@ -64,7 +78,10 @@ async def test_it_serves_a_router_stops_cleanly_and_shows_nobody_a_payload(vhost
 
 async def test_several_processes_serve_it_and_stop_together(vhost_url: str) -> None:
     target = "tests.integration.faststream_service:alone"
-    async with faststream(vhost_url, target, "--factory", "--workers", "2") as process, caller(vhost_url) as bus:
+    async with (
+        faststream(vhost_url, target, "--factory", "--workers", "2") as process,
+        caller(vhost_url) as bus,
+    ):
         await answered(bus, "one")
         process.send_signal(signal.SIGTERM)
         answer = await ended(process)
@@ -101,7 +118,9 @@ THEIRS = Theirs()
     ],
     ids=["default", "untyped", "codec", "decoder", "parser"],
 )
-async def test_it_is_served_on_any_broker_of_an_application(vhost_url: str, options: dict[str, Any]) -> None:
+async def test_it_is_served_on_any_broker_of_an_application(
+    vhost_url: str, options: dict[str, Any]
+) -> None:
     app = FastStream(RabbitBroker(vhost_url, logger=None, **options), logger=None)
     bus = attach(app, router)
     async with app, caller(vhost_url) as reader:
@@ -159,9 +178,16 @@ class Unreadable(Basic.Properties):
         return struct.pack(">HQ", 1 << 6, 2**63)
 
 
-async def test_a_message_that_nobody_can_read_costs_the_connection_once_and_arrives_as_malformed(vhost_url: str) -> None:
+async def test_a_message_that_nobody_can_read_costs_the_connection_once_and_arrives_as_malformed(
+    vhost_url: str,
+) -> None:
     settings = Settings(url=SecretStr(vhost_url))
-    transport, inbox = FastStreamTransport(broker_of_its_own(settings, name="desk"), settings=settings, name="desk"), Inbox()
+    transport, inbox = (
+        FastStreamTransport(
+            broker_of_its_own(settings, name="desk"), settings=settings, name="desk"
+        ),
+        Inbox(),
+    )
     await transport.start(ear := Ear(), timeout=40)
     queue, topology = quorum("inbox")
     inbox.consumption = await transport.consume(queue, topology, prefetch=5, on_delivery=inbox.take)
@@ -169,8 +195,17 @@ async def test_a_message_that_nobody_can_read_costs_the_connection_once_and_arri
     async with await aio_pika.connect(vhost_url) as connection:
         channel = await (await connection.channel()).get_underlay_channel()
         for body in (b"first", b"second"):
-            await channel.basic_publish(body, exchange=HERE.name, routing_key="inbox", properties=Unreadable(message_id="1"), timeout=40)
-    await until(lambda: {delivery.envelope.body for delivery in inbox.deliveries} == {b"first", b"second"}, "both")
+            await channel.basic_publish(
+                body,
+                exchange=HERE.name,
+                routing_key="inbox",
+                properties=Unreadable(message_id="1"),
+                timeout=40,
+            )
+    await until(
+        lambda: {delivery.envelope.body for delivery in inbox.deliveries} == {b"first", b"second"},
+        "both",
+    )
     assert all(delivery.envelope.fault for delivery in inbox.deliveries)
     assert ear.losses == 1
     await transport.close()

@@ -48,7 +48,9 @@ def asked() -> Asked:
     return Asked()
 
 
-async def test_a_broker_that_is_silent_or_away_makes_a_worker_not_ready_and_leaves_it_live(private_node: PrivateNode, asked: Asked) -> None:
+async def test_a_broker_that_is_silent_or_away_makes_a_worker_not_ready_and_leaves_it_live(
+    private_node: PrivateNode, asked: Asked
+) -> None:
     async with running("run", TARGET, BUS_URL=private_node.url, **asked.environment) as process:
         await asked.until(None)
         assert (await bus("health", **asked.environment)).code == 0
@@ -73,7 +75,9 @@ async def test_a_broker_that_is_silent_or_away_makes_a_worker_not_ready_and_leav
     assert await asked.how() == "nobody"
 
 
-async def test_a_worker_that_stops_is_not_ready_and_is_live_until_its_work_is_done(vhost_url: str, asked: Asked) -> None:
+async def test_a_worker_that_stops_is_not_ready_and_is_live_until_its_work_is_done(
+    vhost_url: str, asked: Asked
+) -> None:
     async with (
         running("run", TARGET, BUS_URL=vhost_url, **asked.environment) as process,
         Bus("caller", settings=Settings(url=SecretStr(vhost_url))) as caller,
@@ -92,7 +96,9 @@ async def test_a_worker_that_stops_is_not_ready_and_is_live_until_its_work_is_do
 
 
 async def test_several_processes_answer_at_one_port(vhost_url: str, asked: Asked) -> None:
-    async with running("run", TARGET, "--processes", "2", BUS_URL=vhost_url, **asked.environment) as parent:
+    async with running(
+        "run", TARGET, "--processes", "2", BUS_URL=vhost_url, **asked.environment
+    ) as parent:
         await asked.until(None)
         one, other = children(parent.pid)
 
@@ -112,7 +118,9 @@ async def test_several_processes_answer_at_one_port(vhost_url: str, asked: Asked
     assert answer.code == 0
 
 
-async def test_a_port_that_is_taken_ends_the_start_with_a_line(vhost_url: str, asked: Asked) -> None:
+async def test_a_port_that_is_taken_ends_the_start_with_a_line(
+    vhost_url: str, asked: Asked
+) -> None:
     async with await asyncio.start_server(lambda *_: None, LOOPBACK, asked.port):
         for more in ([], ["--processes", "2"]):
             answer = await bus("run", TARGET, *more, BUS_URL=vhost_url, **asked.environment)
@@ -121,7 +129,10 @@ async def test_a_port_that_is_taken_ends_the_start_with_a_line(vhost_url: str, a
 
 
 async def test_nobody_there_is_not_ready_and_no_port_is_a_wrong_setting(asked: Asked) -> None:
-    nobody, live = await bus("health", **asked.environment), await bus("health", "--live", **asked.environment)
+    nobody, live = (
+        await bus("health", **asked.environment),
+        await bus("health", "--live", **asked.environment),
+    )
     unset = await bus("health")
 
     where = f"nobody answers health probes on 127.0.0.1:{asked.port}\n"
@@ -133,6 +144,8 @@ async def test_nobody_there_is_not_ready_and_no_port_is_a_wrong_setting(asked: A
 
 def children(parent: int) -> list[int]:
     """The processes that it has started."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], check=True, capture_output=True, text=True).stdout
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid="], check=True, capture_output=True, text=True
+    ).stdout
     rows = (line.split() for line in listed.splitlines())
     return [int(child) for child, of in rows if int(of) == parent]

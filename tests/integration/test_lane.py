@@ -14,7 +14,18 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 from pydantic import SecretStr
 
-from bus import Bus, BusError, DeadlineExceeded, Event, Message, Request, Router, Settings, Unavailable, contract
+from bus import (
+    Bus,
+    BusError,
+    DeadlineExceeded,
+    Event,
+    Message,
+    Request,
+    Router,
+    Settings,
+    Unavailable,
+    contract,
+)
 from bus.operations.brokers.installation import Installation
 from bus.operations.brokers.ports import LOOPBACK, free_ports
 from bus.operations.brokers.private_node import PrivateNode
@@ -123,7 +134,12 @@ async def way_to(url: str) -> AsyncIterator[tuple[Way, str]]:
     way = Way(parts.hostname or "localhost", parts.port or 5672)
     await way.open()
     try:
-        yield way, urlunsplit(parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@{LOOPBACK}:{way.port}"))
+        yield (
+            way,
+            urlunsplit(
+                parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@{LOOPBACK}:{way.port}")
+            ),
+        )
     finally:
         await way.close()
 
@@ -137,7 +153,9 @@ def lanes_of(bus: Bus) -> list[FastLaneProtocol]:
 
 def resident() -> int:
     """Bytes of this process that are in memory."""
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf(
+        "SC_PAGE_SIZE"
+    )
 
 
 # --- faults ------------------------------------------------------------------------------------------------------------
@@ -171,7 +189,9 @@ class Load:
         while not self.over:
             began = time.monotonic()
             try:
-                assert await self.client.request(Ask(text=str(began)), timeout=CALL_DEADLINE) == Word(text=str(began))
+                assert await self.client.request(
+                    Ask(text=str(began)), timeout=CALL_DEADLINE
+                ) == Word(text=str(began))
                 self.answers += 1
             except BusError:
                 self.errors += 1
@@ -180,7 +200,9 @@ class Load:
                 self.longest = max(self.longest, time.monotonic() - began)
 
 
-async def test_fifty_lost_connections_under_load_lose_no_confirmed_message_and_leave_nobody_waiting(vhost_url: str) -> None:
+async def test_fifty_lost_connections_under_load_lose_no_confirmed_message_and_leave_nobody_waiting(
+    vhost_url: str,
+) -> None:
     seed = secrets.randbits(32)
     print(f"seed {seed}")  # noqa: T201 - shown when it fails
     chance, desk = random.Random(seed), Desk()
@@ -203,8 +225,13 @@ async def test_fifty_lost_connections_under_load_lose_no_confirmed_message_and_l
             assert not hanging, f"{len(hanging)} callers wait beyond their deadline"
             await asyncio.gather(*tasks)
             await until(lambda: serving.ready and client.ready, "the consumers to be back")
-            await until(lambda: desk.told.keys() >= {*load.confirmed}, "each confirmed message to be consumed")
-            assert await client.request(Ask(text="still there"), timeout=40) == Word(text="still there")
+            await until(
+                lambda: desk.told.keys() >= {*load.confirmed},
+                "each confirmed message to be consumed",
+            )
+            assert await client.request(Ask(text="still there"), timeout=40) == Word(
+                text="still there"
+            )
             twice = sum(count > 1 for count in desk.told.values())
             print(  # noqa: T201 - shown when it fails, or asked for
                 f"{time.monotonic() - began:.1f} s; {len(load.confirmed)} confirmed, {load.unsure} not, {twice} consumed again; "
@@ -215,7 +242,9 @@ async def test_fifty_lost_connections_under_load_lose_no_confirmed_message_and_l
     assert load.answers
 
 
-async def test_connections_stay_while_only_hot_frames_come_for_many_heartbeats(vhost_url: str) -> None:
+async def test_connections_stay_while_only_hot_frames_come_for_many_heartbeats(
+    vhost_url: str,
+) -> None:
     desk, settings = Desk(), Settings(url=SecretStr(vhost_url), heartbeat=2)
     async with Bus("fastlane", settings=settings) as bus, bus.serving(desk.router()):
         lanes, sent = lanes_of(bus), 0
@@ -234,10 +263,14 @@ async def test_connections_stay_while_only_hot_frames_come_for_many_heartbeats(v
     assert set(desk.told.values()) == {1}
 
 
-async def test_a_half_open_connection_is_noticed_within_two_heartbeats_and_another_takes_its_place(vhost_url: str) -> None:
+async def test_a_half_open_connection_is_noticed_within_two_heartbeats_and_another_takes_its_place(
+    vhost_url: str,
+) -> None:
     desk, heartbeat = Desk(), 2
     async with way_to(vhost_url) as (way, url):
-        serving = Bus("fastlane", settings=Settings(url=SecretStr(vhost_url), stop_grace=0))  # nobody waits for what is never answered
+        serving = Bus(
+            "fastlane", settings=Settings(url=SecretStr(vhost_url), stop_grace=0)
+        )  # nobody waits for what is never answered
         client = Bus("fastlane", settings=Settings(url=SecretStr(url), heartbeat=heartbeat))
         async with serving, serving.serving(desk.router()), client:
             before = lanes_of(client)
@@ -248,7 +281,11 @@ async def test_a_half_open_connection_is_noticed_within_two_heartbeats_and_anoth
             with pytest.raises(Unavailable):
                 await pending
             noticed = time.monotonic() - began
-            await until(lambda: client.ready and not {*map(id, before)} & {*map(id, lanes_of(client))}, "new connections", seconds=30)
+            await until(
+                lambda: client.ready and not {*map(id, before)} & {*map(id, lanes_of(client))},
+                "new connections",
+                seconds=30,
+            )
             back = time.monotonic() - began
             await client.publish(Told(number=1), timeout=40)
             assert await client.request(Ask(text="back"), timeout=40) == Word(text="back")
@@ -304,7 +341,9 @@ async def test_an_encrypted_lane_serves_and_refuses_a_certificate_of_another_nam
 
     monkeypatch.setenv("BUS_CONNECT_TIMEOUT", "4")  # to its end: a certificate may be mended
     monkeypatch.setenv("BUS_URL", secure_node.url(LOOPBACK, secure_node.certificates.authority))
-    with pytest.raises(Unavailable, match=r"certificate is not valid for '127\.0\.0\.1'") as another_name:
+    with pytest.raises(
+        Unavailable, match=r"certificate is not valid for '127\.0\.0\.1'"
+    ) as another_name:
         await Bus("fastlane").__aenter__()
 
     stranger = certificates(tmp_path / "stranger", "stranger").authority
@@ -321,9 +360,14 @@ async def test_an_encrypted_lane_serves_and_refuses_a_certificate_of_another_nam
 # --- amounts -----------------------------------------------------------------------------------------------------------
 
 
-async def test_fifty_thousand_messages_are_each_handled_once_and_leave_no_memory_behind(vhost_url: str) -> None:
+async def test_fifty_thousand_messages_are_each_handled_once_and_leave_no_memory_behind(
+    vhost_url: str,
+) -> None:
     desk, numbers = Desk(told=dict.fromkeys(range(MANY), 0)), iter(range(MANY))
-    async with Bus("fastlane", settings=Settings(url=SecretStr(vhost_url))) as bus, bus.serving(desk.router(IN_FLIGHT)):
+    async with (
+        Bus("fastlane", settings=Settings(url=SecretStr(vhost_url))) as bus,
+        bus.serving(desk.router(IN_FLIGHT)),
+    ):
         began, warm = time.monotonic(), 0
 
         async def publish() -> None:
@@ -335,7 +379,11 @@ async def test_fifty_thousand_messages_are_each_handled_once_and_leave_no_memory
 
         await asyncio.gather(*(publish() for _ in range(IN_FLIGHT)))
         confirmed = time.monotonic() - began
-        await until(lambda: desk.told[MANY - 1] and all(desk.told.values()), "each to be handled", seconds=60)
+        await until(
+            lambda: desk.told[MANY - 1] and all(desk.told.values()),
+            "each to be handled",
+            seconds=60,
+        )
         growth = resident() - warm
         print(  # noqa: T201 - shown when asked for
             f"confirmed after {confirmed:.1f} s, handled after {time.monotonic() - began:.1f} s, grown by {growth / MIB:.1f} MiB"
@@ -348,7 +396,11 @@ async def test_fifty_thousand_messages_are_each_handled_once_and_leave_no_memory
 async def test_a_body_of_any_size_comes_whole_both_ways(vhost_url: str, size: int) -> None:
     desk, text = Desk(), secrets.token_hex(size // 2)
     settings = Settings(url=SecretStr(vhost_url))
-    async with Bus("fastlane", settings=settings) as serving, serving.serving(desk.router()), Bus("fastlane", settings=settings) as client:
+    async with (
+        Bus("fastlane", settings=settings) as serving,
+        serving.serving(desk.router()),
+        Bus("fastlane", settings=settings) as client,
+    ):
         assert await client.request(Ask(text=text), timeout=40) == Word(text=text)
         await client.request(Hush(text=text), timeout=40)  # the answer is the least there is: null
         assert desk.texts.pop() == text
@@ -360,7 +412,9 @@ async def test_a_body_of_any_size_comes_whole_both_ways(vhost_url: str, size: in
 # --- alarms ------------------------------------------------------------------------------------------------------------
 
 
-async def test_an_alarm_ends_publishes_by_their_deadline_and_leaves_consumers_at_work(private_node: PrivateNode) -> None:
+async def test_an_alarm_ends_publishes_by_their_deadline_and_leaves_consumers_at_work(
+    private_node: PrivateNode,
+) -> None:
     desk, settings, waiting = Desk(), Settings(url=SecretStr(private_node.url)), 100
     async with Bus("fastlane", settings=settings) as bus, bus.serving(desk.router(concurrency=5)):
         desk.gate.clear()
@@ -373,7 +427,10 @@ async def test_an_alarm_ends_publishes_by_their_deadline_and_leaves_consumers_at
                 await bus.publish(Told(number=number), timeout=1)
             assert time.monotonic() - began < 20
         desk.gate.set()
-        await until(lambda: {*range(waiting)} <= desk.told.keys(), "the messages of before, while the alarm lasts")
+        await until(
+            lambda: {*range(waiting)} <= desk.told.keys(),
+            "the messages of before, while the alarm lasts",
+        )
         publish = asyncio.create_task(bus.publish(Told(number=waiting + 2), timeout=40))
         await set_watermark(private_node, "1GB")
         began = time.monotonic()

@@ -42,38 +42,57 @@ async def records(url: str, queue: str) -> list[dict[str, object]]:
 async def until_dead(caller: Bus, queue: str, count: int) -> None:
     """Returns once so many are dead, and nothing waits any more."""
     async with asyncio.timeout(PATIENCE):
-        while await caller._transport.depth(dead_letter_queue(queue)) < count or await caller._transport.depth(queue):  # noqa: ASYNC110 - the broker is asked
+        while await caller._transport.depth(  # noqa: ASYNC110 - the broker is polled
+            dead_letter_queue(queue)
+        ) < count or await caller._transport.depth(queue):
             await asyncio.sleep(0.1)
 
 
-async def test_one_that_kills_among_100_prefetched_is_dead_lettered_and_99_are_handled_once(vhost_url: str, tmp_path: Path) -> None:
+async def test_one_that_kills_among_100_prefetched_is_dead_lettered_and_99_are_handled_once(
+    vhost_url: str, tmp_path: Path
+) -> None:
     diary, names = tmp_path / "diary", neighbours(99)
     async with sender(vhost_url) as caller:
-        await caller._transport.declare(merge(topology for _, topology in router.topology().values()))
+        await caller._transport.declare(
+            merge(topology for _, topology in router.topology().values())
+        )
         for name in [*names[:50], KILLER, *names[50:]]:
             await caller.submit(Tidy(name=name, together=100))
         settings = {"BUS_URL": vhost_url, "BUS_DELIVERY_LIMIT": "5", "MORTAL_DIARY": str(diary)}
-        async with running("run", TARGET, "--reload", **settings) as parent:  # one process, and a parent that starts it again
+        async with running(
+            "run", TARGET, "--reload", **settings
+        ) as parent:  # one process, and a parent that starts it again
             await until_dead(caller, JOBS, 1)
             parent.send_signal(signal.SIGTERM)
             answer = await ended(parent)
 
     assert answer.code == 0, answer.err
     (record,) = await records(vhost_url, JOBS)
-    assert (record["code"], record["attempts"], record["error"], record["queue"]) == ("process_lost", 1, "ProcessLost", JOBS)
+    assert (record["code"], record["attempts"], record["error"], record["queue"]) == (
+        "process_lost",
+        1,
+        "ProcessLost",
+        JOBS,
+    )
     assert sorted(entries(diary, "done")) == sorted((name, 1) for name in names)
     killed = entries(diary, "killed")
     assert killed[0] == (KILLER, 100)
-    assert 4 <= len(killed) <= 5  # the broker may count a death twice where it moves what one consumer had to the dying process's next
+    assert (
+        4 <= len(killed) <= 5
+    )  # the broker may count a death twice where it moves what one consumer had to the dying process's next
     assert [company for _, company in killed[2:]] == [1] * (len(killed) - 2)
     assert answer.err.count("starting it again") == len(killed)
 
 
-async def test_three_that_kill_are_found_by_two_processes_and_all_others_are_handled(vhost_url: str, tmp_path: Path) -> None:
+async def test_three_that_kill_are_found_by_two_processes_and_all_others_are_handled(
+    vhost_url: str, tmp_path: Path
+) -> None:
     diary, names = tmp_path / "diary", neighbours(60)
     killers = [f"{KILLER}-{number}" for number in range(3)]
     async with sender(vhost_url) as caller:
-        await caller._transport.declare(merge(topology for _, topology in router.topology().values()))
+        await caller._transport.declare(
+            merge(topology for _, topology in router.topology().values())
+        )
         for name in [*names[:20], *killers, *names[20:]]:
             await caller.publish(Noted(name=name, together=2))
         settings = {"BUS_URL": vhost_url, "BUS_DELIVERY_LIMIT": "4", "MORTAL_DIARY": str(diary)}

@@ -30,7 +30,10 @@ from tests.polling import until
 
 ROOT = Path(__file__).parents[2]
 TYPE, MESSAGES = "books.close.v1", 600
-OLD: Mapping[str, Mapping[str, str | int]] = {"quorum": {"x-queue-type": "quorum", "x-delivery-limit": 1000}, "classic": {}}
+OLD: Mapping[str, Mapping[str, str | int]] = {
+    "quorum": {"x-queue-type": "quorum", "x-delivery-limit": 1000},
+    "classic": {},
+}
 HOLDING = f"bus.holding.{WORK}"
 # Every step, and the middle of both moves, in their order: a migration that is killed here and run again goes on from there.
 DEATHS = (
@@ -64,7 +67,9 @@ async def channel(place: Place) -> AsyncIterator[Channel]:
         await connection.close()
 
 
-async def with_old_queue(place: Place, on: Channel, arguments: Mapping[str, str | int], name: str = WORK) -> None:
+async def with_old_queue(
+    place: Place, on: Channel, arguments: Mapping[str, str | int], name: str = WORK
+) -> None:
     """All that the service needs, but one queue with the arguments of an earlier version, bound as it should be."""
     await on.queue_declare(name, durable=True, arguments={**arguments})
     await apply(required_by([router], place.settings), place.settings)
@@ -72,8 +77,16 @@ async def with_old_queue(place: Place, on: Channel, arguments: Mapping[str, str 
 
 async def publish(on: Channel, ids: range, *, exchange: str = "bus.jobs", key: str = TYPE) -> None:
     async def one(number: int) -> None:
-        properties = Basic.Properties(message_id=str(number), message_type=TYPE, delivery_mode=2, headers={"attempt": 1})
-        await on.basic_publish(b"%d" % number, exchange=exchange, routing_key=key, properties=properties, mandatory=True)
+        properties = Basic.Properties(
+            message_id=str(number), message_type=TYPE, delivery_mode=2, headers={"attempt": 1}
+        )
+        await on.basic_publish(
+            b"%d" % number,
+            exchange=exchange,
+            routing_key=key,
+            properties=properties,
+            mandatory=True,
+        )
 
     await asyncio.gather(*(one(number) for number in ids))
 
@@ -113,12 +126,16 @@ async def test_messages_keep_their_order_and_all_that_is_theirs(place: Place, ki
     assert (done.moved, done.redelivered) == (MESSAGES, 0)
     assert ids(found) == [*range(MESSAGES + 1)]
     assert [message.body for message in found] == [b"%d" % number for number in range(MESSAGES + 1)]
-    assert {str(dict(message.header.properties).get("headers")) for message in found} == {"{'attempt': 1}"}
+    assert {str(dict(message.header.properties).get("headers")) for message in found} == {
+        "{'attempt': 1}"
+    }
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("kind", OLD)
-async def test_killed_at_every_step_nothing_is_lost_and_what_is_there_twice_says_so(place: Place, kind: str) -> None:
+async def test_killed_at_every_step_nothing_is_lost_and_what_is_there_twice_says_so(
+    place: Place, kind: str
+) -> None:
     async with channel(place) as own:
         await with_old_queue(place, own, OLD[kind])
         await publish(own, range(MESSAGES))
@@ -129,14 +146,24 @@ async def test_killed_at_every_step_nothing_is_lost_and_what_is_there_twice_says
     counts = Counter(ids(found))
     assert set(counts) == set(range(MESSAGES))
     twice = {number for number, count in counts.items() if count > 1}
-    assert twice <= {number for number, message in zip(ids(found), found, strict=True) if again(message)}
+    assert twice <= {
+        number for number, message in zip(ids(found), found, strict=True) if again(message)
+    }
     assert ended == [*(-signal.SIGKILL for _ in DEATHS), 0]
 
 
-async def migrated_by(place: Place, deaths: Sequence[tuple[str, int]], *, last: bool = True) -> list[int]:
+async def migrated_by(
+    place: Place, deaths: Sequence[tuple[str, int]], *, last: bool = True
+) -> list[int]:
     """The exit codes of migrations that die there, and of the `last`, which does not."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.integration.doomed", WORK, json.dumps([*deaths, *([("", 0)] if last else [])])),
+        *(
+            sys.executable,
+            "-m",
+            "tests.integration.doomed",
+            WORK,
+            json.dumps([*deaths, *([("", 0)] if last else [])]),
+        ),
         cwd=ROOT,
         env={**os.environ, **place.environment},
         stdout=subprocess.PIPE,
@@ -147,7 +174,10 @@ async def migrated_by(place: Place, deaths: Sequence[tuple[str, int]], *, last: 
 
 async def test_who_wants_the_old_arguments_again_gets_back_what_is_held(place: Place) -> None:
     wanted = required_by([router], place.settings)
-    queues = tuple(replace(each, arguments=OLD["quorum"]) if each.name == WORK else each for each in wanted.topology.queues)
+    queues = tuple(
+        replace(each, arguments=OLD["quorum"]) if each.name == WORK else each
+        for each in wanted.topology.queues
+    )
     earlier = replace(wanted, topology=replace(wanted.topology, queues=queues))
     async with channel(place) as own:
         await with_old_queue(place, own, OLD["quorum"])
@@ -192,13 +222,17 @@ async def test_a_queue_that_is_consumed_is_left_alone_unless_told_to_wait(place:
         await publish(own, range(10))
         async with channel(place) as worker:
             await worker.basic_consume(WORK, take)
-            with pytest.raises(FailedPrecondition, match=f"{WORK} has 1 consumers: stop the workers first"):
+            with pytest.raises(
+                FailedPrecondition, match=f"{WORK} has 1 consumers: stop the workers first"
+            ):
                 await migrate(WORK, wanted, place.settings)
             with pytest.raises(Aborted, match="still has 1 consumers after 0 s"):
                 await migrate(WORK, wanted, place.settings, wait=0)
             await publish(own, range(10, 20))  # into the holding queue by now
             waiting = asyncio.Event()
-            migrating = asyncio.create_task(migrate(WORK, wanted, place.settings, wait=60, report=lambda p: seen(p, waiting)))
+            migrating = asyncio.create_task(
+                migrate(WORK, wanted, place.settings, wait=60, report=lambda p: seen(p, waiting))
+            )
             await waiting.wait()
         await migrating
         found = await drained(own, WORK)
@@ -224,7 +258,10 @@ async def test_what_a_worker_that_stops_has_in_hand_is_not_deleted_with_the_queu
             await worker.basic_consume(WORK, take, consumer_tag="worker")
             await in_hand.wait()
             await worker.basic_cancel("worker")
-            with pytest.raises(FailedPrecondition, match=f"1 messages of {WORK} are in the hands|{WORK} has 1 consumers"):
+            with pytest.raises(
+                FailedPrecondition,
+                match=f"1 messages of {WORK} are in the hands|{WORK} has 1 consumers",
+            ):
                 await migrate(WORK, wanted, place.settings)
         await migrate(WORK, wanted, place.settings)
         found = await drained(own, WORK)
@@ -236,7 +273,9 @@ def seen(progress: MigrationProgress, waiting: asyncio.Event) -> None:
         waiting.set()
 
 
-async def test_a_tier_is_made_anew_while_its_messages_come_back_to_where_they_belong(place: Place) -> None:
+async def test_a_tier_is_made_anew_while_its_messages_come_back_to_where_they_belong(
+    place: Place,
+) -> None:
     async with channel(place) as own:
         right = required_by([router], place.settings).queue(TIER).arguments
         await with_old_queue(place, own, {**right, "x-message-ttl": 2500}, name=TIER)
@@ -272,7 +311,9 @@ async def until_arrived(on: Channel, queue: str) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_dead_letters_that_nobody_takes_are_not_deleted_with_their_queue(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_dead_letters_that_nobody_takes_are_not_deleted_with_their_queue(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("bus.operations.topology.migrate.ARRIVAL_TIMEOUT_SECONDS", 1.0)
     async with channel(place) as own:
         right = required_by([router], place.settings).queue(WORK).arguments
@@ -281,16 +322,22 @@ async def test_dead_letters_that_nobody_takes_are_not_deleted_with_their_queue(p
         message = await own.basic_get(WORK)
         assert message.delivery_tag
         await own.basic_reject(message.delivery_tag, requeue=False)
-        with pytest.raises(FailedPrecondition, match=f"1 messages of {WORK} wait to be dead-lettered"):
+        with pytest.raises(
+            FailedPrecondition, match=f"1 messages of {WORK} wait to be dead-lettered"
+        ):
             await migrate(WORK, required_by([router], place.settings), place.settings)
-        assert (await own.queue_declare(WORK, passive=True)).message_count == 0  # it is there, and holds what cannot be seen
+        assert (
+            await own.queue_declare(WORK, passive=True)
+        ).message_count == 0  # it is there, and holds what cannot be seen
 
 
 async def test_a_policy_that_would_lose_what_is_held_is_named(place: Place) -> None:
     async with channel(place) as own:
         await with_old_queue(place, own, OLD["quorum"])
         await place.policy(HOLDING, {"message-ttl": 1000})
-        with pytest.raises(FailedPrecondition, match=f"not be safe while they are held: unsafe queue {HOLDING}"):
+        with pytest.raises(
+            FailedPrecondition, match=f"not be safe while they are held: unsafe queue {HOLDING}"
+        ):
             await migrate(WORK, required_by([router], place.settings), place.settings)
 
 
@@ -298,7 +345,9 @@ async def test_a_queue_that_is_right_or_not_there_or_nobodys_is_not_migrated(pla
     wanted = required_by([router], place.settings)
     with pytest.raises(NotFound, match="`bus topology apply` makes it"):
         await migrate(WORK, wanted, place.settings)
-    with pytest.raises(NotFound, match=f"these routers need no queue 'books.jobs.close.v0'; did you mean '{WORK}'"):
+    with pytest.raises(
+        NotFound, match=f"these routers need no queue 'books.jobs.close.v0'; did you mean '{WORK}'"
+    ):
         await migrate("books.jobs.close.v0", wanted, place.settings)
     await apply(wanted, place.settings)
     assert await migrate(WORK, wanted, place.settings) is None
@@ -308,11 +357,25 @@ async def test_the_command_says_what_it_does(place: Place) -> None:
     async with channel(place) as own:
         await with_old_queue(place, own, OLD["quorum"])
         await publish(own, range(10))
-    done = await bus("topology", "migrate", "tests.integration.ledger:router", WORK, **place.environment)
+    done = await bus(
+        "topology", "migrate", "tests.integration.ledger:router", WORK, **place.environment
+    )
     assert (done.code, done.out) == (0, "")
     assert f"moving to {HOLDING}" in done.err
-    assert done.err.splitlines()[-1] == f"{WORK} is made anew; 10 messages are back in it, 0 may be there twice"
-    once_more = await bus("topology", "migrate", "tests.integration.ledger:router", WORK, **place.environment)
+    assert (
+        done.err.splitlines()[-1]
+        == f"{WORK} is made anew; 10 messages are back in it, 0 may be there twice"
+    )
+    once_more = await bus(
+        "topology", "migrate", "tests.integration.ledger:router", WORK, **place.environment
+    )
     assert (once_more.code, once_more.err) == (0, f"{WORK} is as it is needed; nothing to do\n")
-    program = await bus("topology", "migrate", "tests.integration.ledger:router", WORK, "--json", **place.environment)
+    program = await bus(
+        "topology",
+        "migrate",
+        "tests.integration.ledger:router",
+        WORK,
+        "--json",
+        **place.environment,
+    )
     assert json.loads(program.out) == {"queue": WORK, "done": False, "moved": 0, "again": 0}

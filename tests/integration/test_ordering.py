@@ -25,7 +25,9 @@ def orderly(url: str, *, stop_grace: float = 5) -> Bus:
     return Bus("orderly", settings=Settings(url=SecretStr(url), stop_grace=stop_grace))
 
 
-async def test_one_process_that_handles_one_at_a_time_keeps_the_order_of_the_sends(vhost_url: str) -> None:
+async def test_one_process_that_handles_one_at_a_time_keeps_the_order_of_the_sends(
+    vhost_url: str,
+) -> None:
     router, heard = Router("orderly"), list[int]()
 
     @router.event(Counted, concurrency=1)
@@ -41,7 +43,12 @@ async def test_one_process_that_handles_one_at_a_time_keeps_the_order_of_the_sen
 
 
 async def test_several_at_a_time_begin_in_order_and_end_in_any(vhost_url: str) -> None:
-    router, begun, ended, first_may_end = Router("orderly"), list[int](), list[int](), asyncio.Event()
+    router, begun, ended, first_may_end = (
+        Router("orderly"),
+        list[int](),
+        list[int](),
+        asyncio.Event(),
+    )
 
     @router.event(Counted, concurrency=2)
     async def on_counted(event: Counted) -> None:
@@ -98,7 +105,9 @@ async def test_what_a_worker_leaves_behind_comes_before_the_rest_and_one_at_a_ti
                 await caller.submit(Count(number=number))
             await until(lambda: len(begun) == concurrency, "as many as run at a time")
             if dies:
-                await first._transport.close()  # its connections go, and nothing has been handed back
+                await (
+                    first._transport.close()
+                )  # its connections go, and nothing has been handed back
         async with orderly(vhost_url) as second, second.serving(takes):
             await until(lambda: len(done) == 8, "all of them")
     # Several at a time come by two consumers, the first of them with one message: each gives back what it had.

@@ -12,21 +12,51 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelPreconditionFailed
 from pamqp.commands import Basic
 from pydantic import SecretStr
 
-from bus import Bus, Context, InvalidArgument, PermissionDenied, RetryPolicy, Router, Settings, Unavailable
+from bus import (
+    Bus,
+    Context,
+    InvalidArgument,
+    PermissionDenied,
+    RetryPolicy,
+    Router,
+    Settings,
+    Unavailable,
+)
 from bus.contracts.contract import contract_of
 from bus.operations.brokers.broker import Broker
 from bus.operations.topology.permissions import ADMINISTRATOR
 from bus.security.grants_file import load_grants
 from bus.transports.faststream import FastStreamTransport, broker_of_its_own
-from contracts.documentation.v1 import CreateNote, DocumentGenerated, GenerateDocuments, GetNote, GetNoteStatus, NoteStatus
-from contracts.transcription.v1 import GetTranscript, TranscribeAudio, Transcript, TranscriptCompleted
+from contracts.documentation.v1 import (
+    CreateNote,
+    DocumentGenerated,
+    GenerateDocuments,
+    GetNote,
+    GetNoteStatus,
+    NoteStatus,
+)
+from contracts.transcription.v1 import (
+    GetTranscript,
+    TranscribeAudio,
+    Transcript,
+    TranscriptCompleted,
+)
 from tests.integration.broker_users import Place, place_for
 from tests.integration.command import ROOT
 from tests.polling import until
 
 pytestmark = pytest.mark.timeout(120)
 
-MODELS = (GetTranscript, TranscribeAudio, TranscriptCompleted, CreateNote, GetNote, GetNoteStatus, GenerateDocuments, DocumentGenerated)
+MODELS = (
+    GetTranscript,
+    TranscribeAudio,
+    TranscriptCompleted,
+    CreateNote,
+    GetNote,
+    GetNoteStatus,
+    GenerateDocuments,
+    DocumentGenerated,
+)
 CONTRACTS = [contract_of(model) for model in MODELS]
 TRANSCRIBE = "transcription.jobs.transcribe.v1"
 WAIT = 20
@@ -37,7 +67,15 @@ WAIT = 20
 
 
 def transcript(of: UUID) -> Transcript:
-    return Transcript(transcript_id=of, text="", confidence=0, duration=1, language="en", engine="none", segments=())
+    return Transcript(
+        transcript_id=of,
+        text="",
+        confidence=0,
+        duration=1,
+        language="en",
+        engine="none",
+        segments=(),
+    )
 
 
 transcription = Router("transcription")
@@ -55,9 +93,13 @@ async def get(request: GetTranscript) -> Transcript:
 async def transcribe(job: TranscribeAudio, context: Context) -> Transcript:
     await context.progress(0.5, "half of it")
     if job.audio_url == "broken" or context.envelope.attempt == 1:
-        raise InvalidArgument("no recording") if job.audio_url == "broken" else Unavailable("not yet")
+        raise (
+            InvalidArgument("no recording") if job.audio_url == "broken" else Unavailable("not yet")
+        )
     done = transcript(uuid4())
-    await context.bus.publish(TranscriptCompleted(transcript_id=done.transcript_id, duration=1, words=0))
+    await context.bus.publish(
+        TranscriptCompleted(transcript_id=done.transcript_id, duration=1, words=0)
+    )
     return done
 
 
@@ -79,7 +121,9 @@ async def on_completed(event: TranscriptCompleted) -> None:
 @pytest.fixture
 async def place(shared_broker: Broker, vhost_url: str) -> AsyncIterator[Place]:
     grants = load_grants(ROOT / "grants.toml", CONTRACTS)
-    async with place_for(shared_broker, vhost_url, (transcription, documentation, demo), grants, CONTRACTS) as place:
+    async with place_for(
+        shared_broker, vhost_url, (transcription, documentation, demo), grants, CONTRACTS
+    ) as place:
         yield place
 
 
@@ -120,7 +164,9 @@ async def test_each_service_works_with_a_user_that_can_do_no_more(place: Place) 
         done = await job.result(timeout=WAIT)
         assert notes.count("half of it") == 2
         assert any("attempt 1 of 2 failed" in note for note in notes)
-        await until(lambda: [each.transcript_id for each in heard] == [done.transcript_id], "the event")
+        await until(
+            lambda: [each.transcript_id for each in heard] == [done.transcript_id], "the event"
+        )
 
         broken = await caller.submit(TranscribeAudio(audio_url="broken"), timeout=WAIT)
         with pytest.raises(InvalidArgument, match="no recording"):
@@ -130,7 +176,9 @@ async def test_each_service_works_with_a_user_that_can_do_no_more(place: Place) 
         assert (await first.replay(TRANSCRIBE)).replayed == 1
 
 
-async def test_a_message_has_its_senders_user_and_copies_of_it_have_none(place: Place, channel_of: ChannelOf) -> None:
+async def test_a_message_has_its_senders_user_and_copies_of_it_have_none(
+    place: Place, channel_of: ChannelOf
+) -> None:
     administrator = await channel_of(ADMINISTRATOR)
     async with place.bus("demo") as caller:
         await caller.submit(TranscribeAudio(audio_url="broken"), timeout=WAIT)
@@ -151,14 +199,22 @@ async def taken(channel: AbstractChannel, queue: str) -> DeliveredMessage:
 
 async def test_by_faststream_a_caller_gets_its_answers_as_well(place: Place) -> None:
     settings = Settings(url=SecretStr(place.address("demo")), topology="verify")
-    transport = FastStreamTransport(broker_of_its_own(settings, name="demo"), settings=settings, name="demo")
+    transport = FastStreamTransport(
+        broker_of_its_own(settings, name="demo"), settings=settings, name="demo"
+    )
     caller = Bus("demo", settings=settings, transport=transport)
     async with place.bus("transcription") as worker, worker.serving(transcription), caller:
         await caller.request(GetTranscript(transcript_id=uuid4()), timeout=WAIT)
 
 
-async def test_a_caller_has_one_queue_for_replies_and_another_after_its_connection_was_lost(place: Place) -> None:
-    async with place.bus("transcription") as worker, worker.serving(transcription), place.bus("demo") as caller:
+async def test_a_caller_has_one_queue_for_replies_and_another_after_its_connection_was_lost(
+    place: Place,
+) -> None:
+    async with (
+        place.bus("transcription") as worker,
+        worker.serving(transcription),
+        place.bus("demo") as caller,
+    ):
         await caller.request(GetTranscript(transcript_id=uuid4()), timeout=WAIT)
         before = await own_queues(place)
         for connection in await connections(place, "demo"):
@@ -167,7 +223,9 @@ async def test_a_caller_has_one_queue_for_replies_and_another_after_its_connecti
         await until(lambda: caller.ready, "the way back")
         await caller.request(GetTranscript(transcript_id=uuid4()), timeout=WAIT)
         after = await own_queues(place)
-        assert (len(before), len(after), len(before & after)) == (2, 2, 1), "the worker has one, too"
+        assert (len(before), len(after), len(before & after)) == (2, 2, 1), (
+            "the worker has one, too"
+        )
 
 
 async def own_queues(place: Place) -> set[str]:
@@ -180,7 +238,11 @@ async def connections(place: Place, user: str) -> list[str]:
     """The names of a user's connections, once the management API knows all three: it is told of them after a while."""
     async with asyncio.timeout(WAIT):
         while True:
-            names = [each["name"] for each in await place.api.call("GET", "connections") if each["user"] == user]
+            names = [
+                each["name"]
+                for each in await place.api.call("GET", "connections")
+                if each["user"] == user
+            ]
             if len(names) == 3:
                 return names
             await asyncio.sleep(0.2)
@@ -212,25 +274,49 @@ def published(exchange: str, key: str) -> Attempt:
 REFUSED: dict[str, Attempt] = {
     "read another's jobs": lambda channel: channel.basic_consume(TRANSCRIBE, nothing),
     "take one of another's jobs": lambda channel: channel.basic_get(TRANSCRIBE),
-    "read another's requests": lambda channel: channel.basic_consume("transcription.requests.get.v1", nothing),
-    "read another's events": lambda channel: channel.basic_consume("demo.events.transcription.completed.v1", nothing),
-    "read another's dead letters": lambda channel: channel.basic_consume(f"{TRANSCRIBE}.dead", nothing),
-    "read another's retries": lambda channel: channel.basic_consume("transcription.retry.1s", nothing),
-    "read what another lost on the way back": lambda channel: channel.basic_consume("transcription.unroutable.dead", nothing),
+    "read another's requests": lambda channel: channel.basic_consume(
+        "transcription.requests.get.v1", nothing
+    ),
+    "read another's events": lambda channel: channel.basic_consume(
+        "demo.events.transcription.completed.v1", nothing
+    ),
+    "read another's dead letters": lambda channel: channel.basic_consume(
+        f"{TRANSCRIBE}.dead", nothing
+    ),
+    "read another's retries": lambda channel: channel.basic_consume(
+        "transcription.retry.1s", nothing
+    ),
+    "read what another lost on the way back": lambda channel: channel.basic_consume(
+        "transcription.unroutable.dead", nothing
+    ),
     "empty another's queue": lambda channel: channel.queue_purge(TRANSCRIBE),
     "delete another's queue": lambda channel: channel.queue_delete(TRANSCRIBE),
     "delete an exchange": lambda channel: channel.exchange_delete("bus.jobs"),
-    "delete its own work queue": lambda channel: channel.queue_delete("documentation.requests.get-note-status.v1"),
-    "declare a work queue": lambda channel: channel.queue_declare("documentation.jobs.more.v1", durable=True),
-    "declare another's reply queue": lambda channel: channel.queue_declare("demo.replies.attacker", exclusive=True),
+    "delete its own work queue": lambda channel: channel.queue_delete(
+        "documentation.requests.get-note-status.v1"
+    ),
+    "declare a work queue": lambda channel: channel.queue_declare(
+        "documentation.jobs.more.v1", durable=True
+    ),
+    "declare another's reply queue": lambda channel: channel.queue_declare(
+        "demo.replies.attacker", exclusive=True
+    ),
     "declare an exchange whose alternate takes any key": lambda channel: channel.exchange_declare(
-        "documentation.replies.1", exchange_type="direct", arguments={"alternate-exchange": "bus.requests"}
+        "documentation.replies.1",
+        exchange_type="direct",
+        arguments={"alternate-exchange": "bus.requests"},
     ),
     "declare such an exchange by a name of the broker's": lambda channel: channel.exchange_declare(
-        "amq.gen-documentation", exchange_type="direct", arguments={"alternate-exchange": "bus.requests"}
+        "amq.gen-documentation",
+        exchange_type="direct",
+        arguments={"alternate-exchange": "bus.requests"},
     ),
-    "declare a queue of its own name": lambda channel: channel.queue_declare("documentation.replies.1", exclusive=True),
-    "declare an exchange": lambda channel: channel.exchange_declare("bus.other", exchange_type="topic"),
+    "declare a queue of its own name": lambda channel: channel.queue_declare(
+        "documentation.replies.1", exclusive=True
+    ),
+    "declare an exchange": lambda channel: channel.exchange_declare(
+        "bus.other", exchange_type="topic"
+    ),
     "collect another's requests": bound("bus.requests", "transcription.get.v1"),
     "collect all requests": bound("bus.requests", "#"),
     "collect another's jobs": bound("bus.jobs", "transcription.transcribe.v1"),
@@ -242,7 +328,9 @@ REFUSED: dict[str, Attempt] = {
     "collect another's dead letters": bound("bus.dead", TRANSCRIBE),
     "collect another's retries": bound("transcription.retry.1s", ""),
     "bind a work queue elsewhere": lambda channel: channel.queue_bind(
-        "documentation.requests.get-note-status.v1", "bus.replies", routing_key="documentation.replies.1"
+        "documentation.requests.get-note-status.v1",
+        "bus.replies",
+        routing_key="documentation.replies.1",
     ),
     "ask what it may not call": published("bus.requests", "documentation.create-note.v1"),
     "submit what it may not call": published("bus.jobs", "transcription.transcribe.v1"),
@@ -281,7 +369,10 @@ async def test_the_same_is_open_to_who_may_do_it(channel_of: ChannelOf) -> None:
 
 async def test_a_service_hears_at_once_that_it_may_not_submit(place: Place) -> None:
     async with place.bus("documentation") as bus:
-        with pytest.raises(PermissionDenied, match=r"access to exchange 'bus\.jobs' in vhost .* refused for user 'documentation'") as told:
+        with pytest.raises(
+            PermissionDenied,
+            match=r"access to exchange 'bus\.jobs' in vhost .* refused for user 'documentation'",
+        ) as told:
             await bus.submit(TranscribeAudio(audio_url="x"), timeout=WAIT)
         assert not told.value.maybe_executed
 
@@ -290,6 +381,12 @@ async def test_nobody_publishes_with_another_services_name(channel_of: ChannelOf
     channel = await channel_of("documentation")
     as_another = Basic.Properties(user_id="transcription", app_id="transcription")
     with pytest.raises(
-        ChannelPreconditionFailed, match="user_id property set to 'transcription' but authenticated user was 'documentation'"
+        ChannelPreconditionFailed,
+        match="user_id property set to 'transcription' but authenticated user was 'documentation'",
     ):
-        await channel.basic_publish(b"{}", exchange="bus.requests", routing_key="transcription.get.v1", properties=as_another)
+        await channel.basic_publish(
+            b"{}",
+            exchange="bus.requests",
+            routing_key="transcription.get.v1",
+            properties=as_another,
+        )

@@ -42,7 +42,9 @@ def node(private_node: PrivateNode) -> PrivateNode:
 
 @pytest.fixture(scope="module")
 def lasting_second(installation: Installation) -> Iterator[PrivateNode]:
-    second = PrivateNode(installation, config={"consumer_timeout": "5000", "disk_free_limit.absolute": "2MB"})
+    second = PrivateNode(
+        installation, config={"consumer_timeout": "5000", "disk_free_limit.absolute": "2MB"}
+    )
     yield second
     asyncio.run(second.stop())
 
@@ -59,7 +61,9 @@ def alive(group: int) -> list[str]:
 
     `-ww`, since `ps` cuts its lines at `COLUMNS` where that is set, which loses the program behind a long path.
     """
-    listed = subprocess.run(["ps", "-ww", "-A", "-o", "pgid=,stat=,args="], check=True, capture_output=True, text=True).stdout
+    listed = subprocess.run(
+        ["ps", "-ww", "-A", "-o", "pgid=,stat=,args="], check=True, capture_output=True, text=True
+    ).stdout
     rows = (line.split(maxsplit=2) for line in listed.splitlines())
     return [" ".join(row) for row in rows if int(row[0]) == group and not row[1].startswith("Z")]
 
@@ -108,7 +112,9 @@ async def test_a_restarted_node_keeps_its_data(node: PrivateNode) -> None:
     assert await depth(node.url, "orderly") == 1
 
 
-async def test_a_paused_node_accepts_and_does_not_answer_until_it_is_resumed(node: PrivateNode) -> None:
+async def test_a_paused_node_accepts_and_does_not_answer_until_it_is_resumed(
+    node: PrivateNode,
+) -> None:
     await node.pause()
     await until(lambda: not speaks_amqp(LOOPBACK, node.port), "the node's threads to stop")
     assert accepts(node.port)
@@ -122,7 +128,9 @@ async def test_only_its_own_password_opens_it(node: PrivateNode) -> None:
         await Management(node.management_url, wrong).call("GET", "whoami")
 
 
-async def test_a_node_that_cannot_start_says_why_and_leaves_nothing(installation: Installation) -> None:
+async def test_a_node_that_cannot_start_says_why_and_leaves_nothing(
+    installation: Installation,
+) -> None:
     node = PrivateNode(installation, config={"no.such.setting": "1"})
     with pytest.raises(Unavailable) as caught:
         await node.start()
@@ -157,20 +165,29 @@ def owner() -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-async def test_a_node_ends_with_the_process_that_started_it_even_when_that_is_killed(owner: subprocess.Popen[str]) -> None:
+async def test_a_node_ends_with_the_process_that_started_it_even_when_that_is_killed(
+    owner: subprocess.Popen[str],
+) -> None:
     assert owner.stdout
     _, directory, pids = json.loads(owner.stdout.readline())
     owner.kill()
-    await until(lambda: alive(pids[0]) == [] and not Path(directory).exists(), "the end of the orphaned node")
+    await until(
+        lambda: alive(pids[0]) == [] and not Path(directory).exists(),
+        "the end of the orphaned node",
+    )
 
 
-async def test_nodes_live_side_by_side_each_with_its_own_settings(node: PrivateNode, second: PrivateNode) -> None:
+async def test_nodes_live_side_by_side_each_with_its_own_settings(
+    node: PrivateNode, second: PrivateNode
+) -> None:
     await publish(second.url, "second")
     assert "5000" in await evaluate(second, "application:get_env(rabbit, consumer_timeout).")
     assert "5000" not in await evaluate(node, "application:get_env(rabbit, consumer_timeout).")
 
 
-async def test_a_node_does_not_outlive_its_guard_and_another_does(node: PrivateNode, second: PrivateNode) -> None:
+async def test_a_node_does_not_outlive_its_guard_and_another_does(
+    node: PrivateNode, second: PrivateNode
+) -> None:
     group = second.pids["guard"]
     os.kill(group, signal.SIGKILL)
     await until(lambda: alive(group) == [], "the end of the unguarded node")

@@ -13,7 +13,13 @@ from pydantic import SecretStr
 
 from bus import Bus, Settings
 from bus.operations.brokers.broker import Broker
-from bus.operations.queue_inspection import BrokerAddress, QueueFilter, QueueReport, QueueStatus, inspect_queues
+from bus.operations.queue_inspection import (
+    BrokerAddress,
+    QueueFilter,
+    QueueReport,
+    QueueStatus,
+    inspect_queues,
+)
 from bus.transports.rabbitmq.queue_depth import QueueDepth, depths
 from tests.broker import management_url
 from tests.integration.command import bus
@@ -51,7 +57,9 @@ def state(seen: QueueReport, name: str) -> QueueStatus:
     return next(each for each in seen.queues if each.name == name)
 
 
-async def test_what_waits_is_told_by_both_sources_and_by_amqp_alone(left: str, where: BrokerAddress) -> None:
+async def test_what_waits_is_told_by_both_sources_and_by_amqp_alone(
+    left: str, where: BrokerAddress
+) -> None:
     for each, unacked in ((where, 0), (BrokerAddress(url=left, management_url=NOBODY), None)):
         seen = await inspect_queues(each, QueueFilter(service="library", guesses=(WORK, DEAD, ASK)))
         work, dead = state(seen, WORK), state(seen, DEAD)
@@ -71,7 +79,9 @@ async def test_looking_takes_nothing_out_and_marks_nothing(left: str, where: Bro
     assert all(letter.headers.get("x-delivery-count") in {None, 0} for letter in letters)
 
 
-async def test_the_oldest_request_has_an_age_and_a_job_has_none(vhost_url: str, where: BrokerAddress) -> None:
+async def test_the_oldest_request_has_an_age_and_a_job_has_none(
+    vhost_url: str, where: BrokerAddress
+) -> None:
     kinds: Mapping[str, FieldTable] = {ASK: {}, WORK: {"x-queue-type": "quorum"}}
     async with await aio_pika.connect(vhost_url) as connection:
         channel = await connection.channel()
@@ -87,11 +97,16 @@ async def test_the_oldest_request_has_an_age_and_a_job_has_none(vhost_url: str, 
 
 
 async def test_a_queue_that_is_not_there_is_told_and_none_is_made(vhost_url: str) -> None:
-    assert await depths(vhost_url, [WORK, ASK]) == {WORK: QueueDepth(missing=True), ASK: QueueDepth(missing=True)}
+    assert await depths(vhost_url, [WORK, ASK]) == {
+        WORK: QueueDepth(missing=True),
+        ASK: QueueDepth(missing=True),
+    }
     assert await depths(vhost_url, [WORK]) == {WORK: QueueDepth(missing=True)}
 
 
-async def test_an_exclusive_queue_of_somebody_else_is_a_trouble_and_no_error(vhost_url: str) -> None:
+async def test_an_exclusive_queue_of_somebody_else_is_a_trouble_and_no_error(
+    vhost_url: str,
+) -> None:
     async with await aio_pika.connect(vhost_url) as connection:
         channel = await connection.channel()
         await channel.declare_queue("library.replies.host-1-a", exclusive=True)
@@ -103,14 +118,23 @@ async def test_an_exclusive_queue_of_somebody_else_is_a_trouble_and_no_error(vho
 @pytest.fixture
 def calm(left: str, shared_broker: Broker) -> dict[str, str]:
     """The environment of a command that looks at what is left."""
-    return {"BUS_URL": left, "BUS_MANAGEMENT_URL": management_url(shared_broker), "BUS_CONTRACTS": "tests.integration.library_service"}
+    return {
+        "BUS_URL": left,
+        "BUS_MANAGEMENT_URL": management_url(shared_broker),
+        "BUS_CONTRACTS": "tests.integration.library_service",
+    }
 
 
 async def test_the_command_tells_people_and_programs(calm: dict[str, str]) -> None:
     shown, told, of_router = await asyncio.gather(
         bus("queues", **calm),
         bus("queues", "library", "--json", **calm),
-        bus("queues", "tests.integration.library_service:router", "--json", **{**calm, "BUS_MANAGEMENT_URL": NOBODY}),
+        bus(
+            "queues",
+            "tests.integration.library_service:router",
+            "--json",
+            **{**calm, "BUS_MANAGEMENT_URL": NOBODY},
+        ),
     )
     assert shown.code == 0, shown.err
     assert f"{WORK}: 1 wait and nobody consumes; start library with `bus run`" in shown.out
@@ -118,7 +142,9 @@ async def test_the_command_tells_people_and_programs(calm: dict[str, str]) -> No
     assert by_name(told.out)[WORK]["ready"] == by_name(of_router.out)[WORK]["ready"] == 1
     assert by_name(of_router.out)[WORK]["unacked"] is None
     assert json.loads(of_router.out)["without_management"]
-    assert {*by_name(of_router.out)} == {queue.name for _, needs in router.topology().values() for queue in needs.queues}
+    assert {*by_name(of_router.out)} == {
+        queue.name for _, needs in router.topology().values() for queue in needs.queues
+    }
 
 
 def by_name(out: str) -> dict[str, Any]:

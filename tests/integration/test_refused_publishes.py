@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from bus import Bus, BusError, ConnectionLost, Context, Job, Message, PermissionDenied, Request, Router, contract
+from bus import (
+    Bus,
+    BusError,
+    ConnectionLost,
+    Context,
+    Job,
+    Message,
+    PermissionDenied,
+    Request,
+    Router,
+    contract,
+)
 from bus.contracts.contract import contract_of
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.topology.addresses import Address
@@ -50,8 +61,12 @@ class Burn(Job[None]):
 
 
 CONTRACTS = [contract_of(each) for each in (Find, Hide, Sort, Burn)]
-GRANTS = Grants({"desk": ServiceGrants(call=frozenset({"shelf.find", "shelf.sort"})), "shelf": ServiceGrants()})
-TOPIC = "not sent: .*access to topic 'shelf.{}.v1' in exchange '{}' in vhost .* refused for user 'desk'"
+GRANTS = Grants(
+    {"desk": ServiceGrants(call=frozenset({"shelf.find", "shelf.sort"})), "shelf": ServiceGrants()}
+)
+TOPIC = (
+    "not sent: .*access to topic 'shelf.{}.v1' in exchange '{}' in vhost .* refused for user 'desk'"
+)
 
 shelf = Router("shelf")
 done: Counter[str] = Counter()
@@ -97,8 +112,14 @@ async def outcomes(*calls: Coroutine[Any, Any, Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("fastlane", [True, False], ids=["lane", "plain"])
-async def test_who_asks_what_the_broker_refuses_hears_so_at_once(place: Place, fastlane: bool) -> None:
-    async with place.bus("shelf") as owner, owner.serving(shelf), place.bus("desk", fastlane=fastlane) as desk:
+async def test_who_asks_what_the_broker_refuses_hears_so_at_once(
+    place: Place, fastlane: bool
+) -> None:
+    async with (
+        place.bus("shelf") as owner,
+        owner.serving(shelf),
+        place.bus("desk", fastlane=fastlane) as desk,
+    ):
         with pytest.raises(PermissionDenied, match=TOPIC.format("hide", "bus.requests")) as told:
             await desk.request(Hide(), timeout=PATIENCE)
         assert not told.value.maybe_executed
@@ -108,10 +129,14 @@ async def test_who_asks_what_the_broker_refuses_hears_so_at_once(place: Place, f
     assert done == {"find 1": 1}
 
 
-async def test_requests_beside_one_that_is_refused_are_answered_and_none_runs_twice(place: Place) -> None:
+async def test_requests_beside_one_that_is_refused_are_answered_and_none_runs_twice(
+    place: Place,
+) -> None:
     async with place.bus("shelf") as owner, owner.serving(shelf), place.bus("desk") as desk:
         before = [desk.request(Find(number=number), timeout=PATIENCE) for number in range(MANY)]
-        behind = [desk.request(Find(number=number), timeout=PATIENCE) for number in range(MANY, 2 * MANY)]
+        behind = [
+            desk.request(Find(number=number), timeout=PATIENCE) for number in range(MANY, 2 * MANY)
+        ]
         refused = [desk.request(Hide(), timeout=PATIENCE) for _ in range(3)]
         found = await outcomes(*before, *refused, *behind)
     assert [type(each) for each in found if not isinstance(each, Found)] == [PermissionDenied] * 3
@@ -119,11 +144,19 @@ async def test_requests_beside_one_that_is_refused_are_answered_and_none_runs_tw
     assert done == {f"find {number}": 1 for number in range(2 * MANY)}
 
 
-async def test_without_the_lane_requests_beside_one_that_is_refused_do_not_wait_in_vain(place: Place) -> None:
+async def test_without_the_lane_requests_beside_one_that_is_refused_do_not_wait_in_vain(
+    place: Place,
+) -> None:
     """Nobody knows there which of them were dropped, and they may not run twice."""
-    async with place.bus("shelf") as owner, owner.serving(shelf), place.bus("desk", fastlane=False) as desk:
+    async with (
+        place.bus("shelf") as owner,
+        owner.serving(shelf),
+        place.bus("desk", fastlane=False) as desk,
+    ):
         before = [desk.request(Find(number=number), timeout=PATIENCE) for number in range(MANY)]
-        behind = [desk.request(Find(number=number), timeout=PATIENCE) for number in range(MANY, 2 * MANY)]
+        behind = [
+            desk.request(Find(number=number), timeout=PATIENCE) for number in range(MANY, 2 * MANY)
+        ]
         found = await outcomes(*before, desk.request(Hide(), timeout=PATIENCE), *behind)
     assert [type(each) for each in found].count(PermissionDenied) == 1
     assert {type(each) for each in found} <= {Found, PermissionDenied, ConnectionLost}
@@ -133,25 +166,44 @@ async def test_without_the_lane_requests_beside_one_that_is_refused_do_not_wait_
 
 @pytest.mark.parametrize("fastlane", [True, False], ids=["lane", "plain"])
 async def test_jobs_beside_one_that_is_refused_are_done(place: Place, fastlane: bool) -> None:
-    async with place.bus("shelf") as owner, owner.serving(shelf), place.bus("desk", fastlane=fastlane) as desk:
+    async with (
+        place.bus("shelf") as owner,
+        owner.serving(shelf),
+        place.bus("desk", fastlane=fastlane) as desk,
+    ):
         before = [desk.submit(Sort(number=number), timeout=PATIENCE) for number in range(MANY)]
-        behind = [desk.submit(Sort(number=number), timeout=PATIENCE) for number in range(MANY, 2 * MANY)]
+        behind = [
+            desk.submit(Sort(number=number), timeout=PATIENCE) for number in range(MANY, 2 * MANY)
+        ]
         refused = [desk.submit(Burn(), timeout=PATIENCE) for _ in range(3)]
         submitted = await outcomes(*before, refused[0], refused[1], *behind, refused[2])
-        assert [type(each) for each in submitted if isinstance(each, Exception)] == [PermissionDenied] * 3
+        assert [type(each) for each in submitted if isinstance(each, Exception)] == [
+            PermissionDenied
+        ] * 3
         jobs = [each for each in submitted if not isinstance(each, Exception)]
         results = [await job.result(timeout=PATIENCE) for job in jobs]
     assert sorted(each.number for each in results) == [*range(2 * MANY)]
-    assert done == {f"sort {number}": 1 for number in range(2 * MANY)}, "sent again, and absorbed by the inbox"
+    assert done == {f"sort {number}": 1 for number in range(2 * MANY)}, (
+        "sent again, and absorbed by the inbox"
+    )
 
 
 @pytest.mark.parametrize("fastlane", [True, False], ids=["lane", "plain"])
-async def test_what_was_taken_before_a_right_was_revoked_is_not_said_to_be_unsent(place: Place, fastlane: bool) -> None:
+async def test_what_was_taken_before_a_right_was_revoked_is_not_said_to_be_unsent(
+    place: Place, fastlane: bool
+) -> None:
     """It went where the refused one goes, and the broker names no message."""
     held.add("all")
-    async with place.bus("shelf") as owner, owner.serving(shelf), place.bus("desk", fastlane=fastlane) as desk:
+    async with (
+        place.bus("shelf") as owner,
+        owner.serving(shelf),
+        place.bus("desk", fastlane=fastlane) as desk,
+    ):
         await allow(place, "shelf[.].*")
-        calls = [desk.request(Hide(), timeout=PATIENCE), desk.request(Find(number=1), timeout=PATIENCE)]
+        calls = [
+            desk.request(Hide(), timeout=PATIENCE),
+            desk.request(Find(number=1), timeout=PATIENCE),
+        ]
         taken = asyncio.gather(*calls, return_exceptions=True)
         await until(lambda: done == {"hide": 1, "find 1": 1}, "both to be handled")
         await allow(place, "shelf[.]find[.].*|other[.].*")
@@ -173,5 +225,11 @@ async def allow(place: Place, keys: str) -> None:
 
 
 async def ask_nobody(desk: Bus, key: str) -> None:
-    asked = Envelope(id=new_id(), type="other.v1", role="request", source="desk", body=b"{}", timestamp=0)
-    await desk._transport.send(asked, Address(exchange="bus.requests", routing_key=key, mandatory=False, confirmed=False), timeout=PATIENCE)
+    asked = Envelope(
+        id=new_id(), type="other.v1", role="request", source="desk", body=b"{}", timestamp=0
+    )
+    await desk._transport.send(
+        asked,
+        Address(exchange="bus.requests", routing_key=key, mandatory=False, confirmed=False),
+        timeout=PATIENCE,
+    )

@@ -29,7 +29,9 @@ WAIT = 30
 """Seconds for what takes milliseconds: the machine may be busy."""
 WAYS = ("lane", "plain", "faststream")
 RENEWED = "the password was renewed"
-REFUSED = "the broker refuses the new password; connections go on with the one before, until that ends"
+REFUSED = (
+    "the broker refuses the new password; connections go on with the one before, until that ends"
+)
 
 
 @contract("vault.open", version=1)
@@ -70,17 +72,26 @@ class Vault:
     async def change(self) -> str:
         """Another password at the broker, and in the file."""
         password = secrets.token_urlsafe()
-        await self.api.call("PUT", f"users/{self.user}", {"password": password, "tags": "management"})
+        await self.api.call(
+            "PUT", f"users/{self.user}", {"password": password, "tags": "management"}
+        )
         return self.write(password)
 
     def settings(self, way: str) -> Settings:
-        return Settings(url=SecretStr(self.url), password_file=self.file, fastlane=way == "lane", connect_timeout=WAIT)
+        return Settings(
+            url=SecretStr(self.url),
+            password_file=self.file,
+            fastlane=way == "lane",
+            connect_timeout=WAIT,
+        )
 
     @asynccontextmanager
     async def served(self, way: str) -> AsyncIterator[Bus]:
         settings, transport = self.settings(way), None
         if way == "faststream":
-            transport = FastStreamTransport(broker_of_its_own(settings, name="vault"), settings=settings, name="vault", own=True)
+            transport = FastStreamTransport(
+                broker_of_its_own(settings, name="vault"), settings=settings, name="vault", own=True
+            )
         async with Bus("vault", settings=settings, transport=transport) as bus, bus.serving(router):
             yield bus
 
@@ -89,7 +100,10 @@ class Vault:
         vhost = quote(urlsplit(self.url).path[1:], safe="")
         async with asyncio.timeout(WAIT):
             while True:
-                found = [each["name"] for each in await self.api.call("GET", f"vhosts/{vhost}/connections")]
+                found = [
+                    each["name"]
+                    for each in await self.api.call("GET", f"vhosts/{vhost}/connections")
+                ]
                 if len(found) >= count:
                     break
                 await asyncio.sleep(0.1)
@@ -98,14 +112,20 @@ class Vault:
 
 
 @pytest.fixture
-async def vault(shared_broker: Broker, vhost_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Vault]:
+async def vault(
+    shared_broker: Broker, vhost_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Vault]:
     monkeypatch.setattr(renewal, "POLL_INTERVAL_SECONDS", 0.1)
     api = Management(management_url(shared_broker), shared_broker.url)
     parts, user = urlsplit(vhost_url), f"vault-{secrets.token_hex(4)}"
     url = urlunsplit(parts._replace(netloc=f"{user}:never-good@{parts.netloc.rpartition('@')[2]}"))
     made = Vault(api=api, url=url, user=user, file=tmp_path / "password")
     await made.change()
-    await api.call("PUT", f"permissions/{quote(parts.path[1:], safe='')}/{user}", dict.fromkeys(("configure", "write", "read"), ".*"))
+    await api.call(
+        "PUT",
+        f"permissions/{quote(parts.path[1:], safe='')}/{user}",
+        dict.fromkeys(("configure", "write", "read"), ".*"),
+    )
     yield made
     await api.call("DELETE", f"users/{user}")
 
@@ -121,7 +141,9 @@ def assert_hidden(passwords: Sequence[str], caplog: pytest.LogCaptureFixture) ->
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_open_connections_are_told_and_lost_ones_come_back_with_it(vault: Vault, way: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_open_connections_are_told_and_lost_ones_come_back_with_it(
+    vault: Vault, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     count = 1 if way == "faststream" else 3
     first = vault.file.read_text().strip()
@@ -156,7 +178,9 @@ async def test_a_password_that_the_broker_refuses_interrupts_nothing_and_is_warn
     assert_hidden([wrong, right], caplog)
 
 
-async def test_a_faststream_application_of_one_router_renews_its_password(vault: Vault, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_faststream_application_of_one_router_renews_its_password(
+    vault: Vault, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     app = application(router, settings=vault.settings("faststream"))
     await app.start()
@@ -169,7 +193,11 @@ async def test_a_faststream_application_of_one_router_renews_its_password(vault:
 
 
 async def test_the_command_line_comes_with_the_files_password(vault: Vault) -> None:
-    environment = {"BUS_URL": vault.url, "BUS_PASSWORD_FILE": str(vault.file), "BUS_MANAGEMENT_URL": vault.api.where}
+    environment = {
+        "BUS_URL": vault.url,
+        "BUS_PASSWORD_FILE": str(vault.file),
+        "BUS_MANAGEMENT_URL": vault.api.where,
+    }
     seen = await command("doctor", "--json", **environment)
     assert json.loads(seen.out)["server"]["product"] == "RabbitMQ", seen
     listed = await command("queues", "--json", **environment)

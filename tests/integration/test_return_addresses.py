@@ -21,7 +21,13 @@ from tests.unit.ledger import Add, BooksClosed, CloseBooks, GetTotal, Total
 
 pytestmark = pytest.mark.timeout(120)
 
-REFUSED_BY_BROKER = ("office.replies.a b", "office.replies.", "nobody.replies.1", "ledger.replies.1", DIRECT)
+REFUSED_BY_BROKER = (
+    "office.replies.a b",
+    "office.replies.",
+    "nobody.replies.1",
+    "ledger.replies.1",
+    DIRECT,
+)
 CONTRACTS = [contract_of(each) for each in (Add, BooksClosed, CloseBooks, GetTotal)]
 QUEUE = job_queue(contract_of(CloseBooks))
 PATIENCE = 60
@@ -56,7 +62,9 @@ def ledger() -> Ledger:
 
 
 @pytest.fixture
-async def place(shared_broker: Broker, vhost_url: str, deployment: Deployment, ledger: Ledger) -> AsyncIterator[Place]:
+async def place(
+    shared_broker: Broker, vhost_url: str, deployment: Deployment, ledger: Ledger
+) -> AsyncIterator[Place]:
     grants = load_grants(deployment.grants, CONTRACTS)
     async with place_for(shared_broker, vhost_url, [ledger.router], grants, CONTRACTS) as place:
         yield place
@@ -79,7 +87,9 @@ async def test_who_asks_to_be_answered_where_the_broker_refuses_it_costs_nobody_
 ) -> None:
     async def attack(reply_to: str) -> None:
         settings = place.settings("office", **deployment.of("office"))
-        async with Bus("office", settings=settings, client=[*CLIENT, answered_at(reply_to)]) as office:
+        async with Bus(
+            "office", settings=settings, client=[*CLIENT, answered_at(reply_to)]
+        ) as office:
             with pytest.raises(DeadlineExceeded):
                 await office.request(Add(amount=-1), timeout=2)
             await office.submit(CloseBooks(year=-1), timeout=PATIENCE)
@@ -93,7 +103,11 @@ async def test_who_asks_to_be_answered_where_the_broker_refuses_it_costs_nobody_
         while not all(each.done() for each in attacks):
             assert (await office.request(Add(amount=7), timeout=PATIENCE)).total == 7
         await asyncio.gather(*attacks)
-        assert (await (await office.submit(CloseBooks(year=1999), timeout=PATIENCE)).result(timeout=PATIENCE)).total == 1999
+        assert (
+            await (await office.submit(CloseBooks(year=1999), timeout=PATIENCE)).result(
+                timeout=PATIENCE
+            )
+        ).total == 1999
         async with asyncio.timeout(PATIENCE):
             while True:
                 letters = await owner.dead_letters(QUEUE)
@@ -104,18 +118,41 @@ async def test_who_asks_to_be_answered_where_the_broker_refuses_it_costs_nobody_
     assert set(ledger.handled) == {7, 1999}
     told = {record.message for record in caplog.records}
     assert "refused" in told
-    assert not told & {"a consumer ended; consuming again", "the broker refused a publish, and closed the channel"}
+    assert not told & {
+        "a consumer ended; consuming again",
+        "the broker refused a publish, and closed the channel",
+    }
 
 
 async def test_a_job_whose_submitter_the_broker_lets_nobody_tell_is_done_once(
     place: Place, ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without keys it is let in. With them it is where the worker's user is older than the grants."""
-    async with place.bus("ledger") as owner, owner.serving(ledger.router), place.bus("office") as office:
-        async with Bus("office", settings=place.settings("office"), client=[*CLIENT, answered_at("nobody.replies.1")]) as stranger:
+    async with (
+        place.bus("ledger") as owner,
+        owner.serving(ledger.router),
+        place.bus("office") as office,
+    ):
+        async with Bus(
+            "office",
+            settings=place.settings("office"),
+            client=[*CLIENT, answered_at("nobody.replies.1")],
+        ) as stranger:
             await stranger.submit(CloseBooks(year=-1), timeout=PATIENCE)
-        assert (await (await office.submit(CloseBooks(year=1999), timeout=PATIENCE)).result(timeout=PATIENCE)).total == 1999
+        assert (
+            await (await office.submit(CloseBooks(year=1999), timeout=PATIENCE)).result(
+                timeout=PATIENCE
+            )
+        ).total == 1999
         await until(lambda: "a job's submitter may not be told" in caplog.text, "the refusal")
-    async with place.bus("ledger") as again, again.serving(ledger.router), place.bus("office") as office:
-        assert (await (await office.submit(CloseBooks(year=2000), timeout=PATIENCE)).result(timeout=PATIENCE)).total == 2000
+    async with (
+        place.bus("ledger") as again,
+        again.serving(ledger.router),
+        place.bus("office") as office,
+    ):
+        assert (
+            await (await office.submit(CloseBooks(year=2000), timeout=PATIENCE)).result(
+                timeout=PATIENCE
+            )
+        ).total == 2000
     assert sorted(ledger.handled) == [-1, 1999, 2000], "it is done, and gone from its queue"

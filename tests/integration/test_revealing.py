@@ -57,21 +57,33 @@ def desk(transport: Transport, vhost_url: str, tmp_path: Path) -> Desk:
     return Desk(vhost_url, Deployment(tmp_path))
 
 
-async def test_an_operator_who_was_granted_it_sees_payloads_and_that_is_noted_with_his_name(desk: Desk, tmp_path: Path) -> None:
+async def test_an_operator_who_was_granted_it_sees_payloads_and_that_is_noted_with_his_name(
+    desk: Desk, tmp_path: Path
+) -> None:
     desk.grant(REVEAL)
     shown = await desk.shows()
     assert (shown.code, SECRET in shown.out, SECRET in shown.err) == (0, True, False)
     (line,) = audit_of(shown)
-    assert (line["event"], line["message_id"], line["operator"]) == ("payload revealed", "m-1", "ida")
+    assert (line["event"], line["message_id"], line["operator"]) == (
+        "payload revealed",
+        "m-1",
+        "ida",
+    )
     exported = await desk.dead("export", str(tmp_path / "letters.jsonl"), "--reveal")
     assert (exported.code, len((tmp_path / "letters.jsonl").read_text().splitlines())) == (0, 1)
     assert [each["operator"] for each in audit_of(exported)] == ["ida"]
 
 
-async def test_an_operator_who_was_not_sees_none_and_that_is_noted_too(desk: Desk, tmp_path: Path) -> None:
+async def test_an_operator_who_was_not_sees_none_and_that_is_noted_too(
+    desk: Desk, tmp_path: Path
+) -> None:
     desk.grant("[operators.ida]\nmay = []\n")
     refused = await desk.shows()
-    assert (refused.code, SECRET in refused.out + refused.err, refused.out) == (os.EX_NOPERM, False, "")
+    assert (refused.code, SECRET in refused.out + refused.err, refused.out) == (
+        os.EX_NOPERM,
+        False,
+        "",
+    )
     told = f'ida may not see payloads of dead letters; grant it in {desk.deployment.grants}: [operators.ida] may = ["dead-letters.reveal"]'
     assert f"error: {told}" in refused.err
     (line,) = audit_of(refused)
@@ -86,14 +98,18 @@ async def test_without_an_operators_key_nobody_sees_a_payload(desk: Desk) -> Non
     desk.grant(REVEAL + '[operators.office]\nmay = ["dead-letters.reveal"]\n')
     for key in ("", str(desk.deployment.keys.key_file("office"))):
         refused = await desk.shows(BUS_OPERATOR_KEY=key)
-        assert (refused.code, SECRET in refused.out + refused.err) == (os.EX_CONFIG, False), refused.err
+        assert (refused.code, SECRET in refused.out + refused.err) == (os.EX_CONFIG, False), (
+            refused.err
+        )
         assert "operator" in refused.err
     hidden = await desk.dead("show", "m-1", "--json", BUS_OPERATOR_KEY="")
     assert (hidden.code, json.loads(hidden.out)["id"], SECRET in hidden.out) == (0, "m-1", False)
 
 
 async def test_in_development_who_has_the_secret_sees_payloads(desk: Desk) -> None:
-    shown = await desk.shows(BUS_AUTH="dev", BUS_KEY="a secret that all services of this test share")
+    shown = await desk.shows(
+        BUS_AUTH="dev", BUS_KEY="a secret that all services of this test share"
+    )
     assert (shown.code, SECRET in shown.out) == (0, True)
     assert [each["operator"] for each in audit_of(shown)] == ["dev"]
     assert (await desk.shows(BUS_AUTH="dev")).code == os.EX_CONFIG

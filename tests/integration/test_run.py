@@ -26,7 +26,9 @@ async def test_the_first_signal_lets_running_work_finish(vhost_url: str) -> None
         assert (await job.result(timeout=40)).process == process.pid
     assert answer.code == 0
     said = [json.loads(line) for line in answer.err.splitlines()]
-    assert [(line["event"], line.get("grace")) for line in said if line["event"].startswith("stop")] == [
+    assert [
+        (line["event"], line.get("grace")) for line in said if line["event"].startswith("stop")
+    ] == [
         ("stopping; a second signal ends it at once", 30),
         ("stopped", None),
     ]
@@ -44,11 +46,17 @@ async def test_a_second_signal_ends_it_now_and_the_work_waits_for_another(vhost_
         async with running("run", TARGET, BUS_URL=vhost_url) as other:
             assert (await job.result(timeout=40)).process == other.pid
 
-    assert answer.code in {128 + signal.SIGINT, 128 + signal.SIGTERM}  # the kernel delivers two that wait by number
+    assert answer.code in {
+        128 + signal.SIGINT,
+        128 + signal.SIGTERM,
+    }  # the kernel delivers two that wait by number
 
 
 async def test_a_process_that_dies_is_started_again(vhost_url: str) -> None:
-    async with running("run", TARGET, "--processes", "2", BUS_URL=vhost_url) as parent, _caller(vhost_url) as caller:
+    async with (
+        running("run", TARGET, "--processes", "2", BUS_URL=vhost_url) as parent,
+        _caller(vhost_url) as caller,
+    ):
         first = await _who(caller)
         os.kill(first, signal.SIGKILL)
         async with asyncio.timeout(100):
@@ -80,7 +88,9 @@ async def test_a_target_that_is_no_router_is_told_in_a_line(target: str, about: 
 
 
 async def test_a_broker_that_is_down_is_told_in_a_line() -> None:
-    answer = await bus("run", TARGET, BUS_URL="amqp://guest:secret@127.0.0.1:1/", BUS_CONNECT_TIMEOUT="1")
+    answer = await bus(
+        "run", TARGET, BUS_URL="amqp://guest:secret@127.0.0.1:1/", BUS_CONNECT_TIMEOUT="1"
+    )
 
     assert answer.code == 69
     assert "no broker at 127.0.0.1:1" in answer.err.splitlines()[-1]

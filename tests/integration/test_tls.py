@@ -14,7 +14,16 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from bus import Bus, Event, PermissionDenied, Request, Router, Unauthenticated, Unavailable, contract
+from bus import (
+    Bus,
+    Event,
+    PermissionDenied,
+    Request,
+    Router,
+    Unauthenticated,
+    Unavailable,
+    contract,
+)
 from bus.contracts.contract import Catalog, contract_of
 from bus.operations.brokers.installation import find_installation
 from bus.operations.brokers.ports import LOOPBACK, free_ports
@@ -78,7 +87,12 @@ class Secure:
         return urlsplit(self.node.url).netloc.rpartition("@")[0] + "@"
 
     def token(self, *scopes: str, expires: float = 300) -> str:
-        claims = {"aud": "rabbitmq", "sub": "desk", "exp": int(time.time() + expires), "scope": " ".join(scopes)}
+        claims = {
+            "aud": "rabbitmq",
+            "sub": "desk",
+            "exp": int(time.time() + expires),
+            "scope": " ".join(scopes),
+        }
         return jwt.encode(claims, self.issuer, algorithm="RS256", headers={"kid": "ours"})
 
 
@@ -87,10 +101,16 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
     folder = tmp_path_factory.mktemp("tls")
     made = certificates(folder / "localhost", "localhost", client="desk")
     issuer = rsa.generate_private_key(65537, 2048)
-    public = issuer.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    public = issuer.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
     (folder / "issuer.pem").write_bytes(public)
     port, management_port = free_ports(2)
-    server = {"cacertfile": str(made.authority), "certfile": str(made.certificate), "keyfile": str(made.key)}
+    server = {
+        "cacertfile": str(made.authority),
+        "certfile": str(made.certificate),
+        "keyfile": str(made.key),
+    }
     config = {
         "listeners.ssl.default": f"{LOOPBACK}:{port}",
         **{f"ssl_options.{name}": value for name, value in server.items()},
@@ -110,19 +130,34 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
     }
     installation = find_installation(os.environ)
     assert installation, INSTALL
-    node = PrivateNode(installation, config=config, plugins=("rabbitmq_auth_mechanism_ssl", "rabbitmq_auth_backend_oauth2"))
+    node = PrivateNode(
+        installation,
+        config=config,
+        plugins=("rabbitmq_auth_mechanism_ssl", "rabbitmq_auth_backend_oauth2"),
+    )
     asyncio.run(node.start())
     found = broker_users(GRANTS, [ASK], ["desk"])
     needed = required_by([router], load_settings(topology="verify")).topology
     access = {"users": users(found, None), **permissions(found, vhost="/")}
-    asyncio.run(Management(node.management_url, node.url).call("POST", "definitions", {**definitions(needed), **access}))
-    yield Secure(node=node, port=port, management_port=management_port, certificates=made, issuer=issuer)
+    asyncio.run(
+        Management(node.management_url, node.url).call(
+            "POST", "definitions", {**definitions(needed), **access}
+        )
+    )
+    yield Secure(
+        node=node, port=port, management_port=management_port, certificates=made, issuer=issuer
+    )
     asyncio.run(node.stop())
 
 
 async def served(**settings: object) -> None:
     """A service that asks itself, with these settings."""
-    async with Bus("desk", settings=load_settings(topology="verify", connect_timeout=WAIT, **settings)) as bus, bus.serving(router):
+    async with (
+        Bus(
+            "desk", settings=load_settings(topology="verify", connect_timeout=WAIT, **settings)
+        ) as bus,
+        bus.serving(router),
+    ):
         await bus.request(Ask(), timeout=WAIT)
 
 
@@ -135,24 +170,42 @@ async def refused(**settings: object) -> str:
 
 
 @pytest.mark.parametrize("fastlane", [True, False])
-async def test_a_service_comes_with_its_certificate_and_no_password(secure: Secure, fastlane: bool) -> None:
-    ours = {"ca_file": secure.certificates.authority, "client_certificate": secure.certificates.client, "fastlane": fastlane}
+async def test_a_service_comes_with_its_certificate_and_no_password(
+    secure: Secure, fastlane: bool
+) -> None:
+    ours = {
+        "ca_file": secure.certificates.authority,
+        "client_certificate": secure.certificates.client,
+        "fastlane": fastlane,
+    }
     await served(url=secure.url("desk@"), **ours)
     await served(url=secure.url(""), **ours)
 
 
-async def test_a_certificate_of_the_broker_for_another_name_or_by_another_authority_is_refused(secure: Secure, tmp_path: Path) -> None:
+async def test_a_certificate_of_the_broker_for_another_name_or_by_another_authority_is_refused(
+    secure: Secure, tmp_path: Path
+) -> None:
     known = {"ca_file": secure.certificates.authority}
     await served(url=secure.url(secure.administrator), **known)
-    assert "certificate is not valid for '127.0.0.1'" in await refused(url=secure.url(secure.administrator, LOOPBACK), **known)
+    assert "certificate is not valid for '127.0.0.1'" in await refused(
+        url=secure.url(secure.administrator, LOOPBACK), **known
+    )
     stranger = certificates(tmp_path / "stranger", "localhost")
-    assert "certificate verify failed" in await refused(url=secure.url(secure.administrator), ca_file=stranger.authority)
+    assert "certificate verify failed" in await refused(
+        url=secure.url(secure.administrator), ca_file=stranger.authority
+    )
     assert "certificate verify failed" in await refused(url=secure.url(secure.administrator))
 
 
-async def test_a_service_with_a_certificate_by_another_authority_is_not_let_in(secure: Secure, tmp_path: Path) -> None:
+async def test_a_service_with_a_certificate_by_another_authority_is_not_let_in(
+    secure: Secure, tmp_path: Path
+) -> None:
     stranger = certificates(tmp_path / "stranger", "localhost", client="desk")
-    await refused(url=secure.url("desk@"), ca_file=secure.certificates.authority, client_certificate=stranger.client)
+    await refused(
+        url=secure.url("desk@"),
+        ca_file=secure.certificates.authority,
+        client_certificate=stranger.client,
+    )
 
 
 async def test_the_management_api_is_verified_by_the_same_authority(secure: Secure) -> None:
@@ -177,15 +230,22 @@ SCOPES = (
 )
 
 
-async def test_a_service_comes_with_a_token_and_can_do_what_its_scopes_say(secure: Secure, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_service_comes_with_a_token_and_can_do_what_its_scopes_say(
+    secure: Secure, caplog: pytest.LogCaptureFixture
+) -> None:
     known = {"ca_file": secure.certificates.authority}
     await served(url=secure.url(f"oauth:{secure.token(*SCOPES)}@"), **known)
     without = secure.token(*(scope for scope in SCOPES if "bus.requests" not in scope))
-    settings = load_settings(topology="verify", connect_timeout=WAIT, url=secure.url(f"oauth:{without}@"), **known)
+    settings = load_settings(
+        topology="verify", connect_timeout=WAIT, url=secure.url(f"oauth:{without}@"), **known
+    )
     async with Bus("desk", settings=settings) as bus:
         with pytest.raises(PermissionDenied, match=r"access to exchange 'bus\.requests'"):
             await bus.request(Ask(), timeout=WAIT)
-        await until(lambda: "the broker refused a publish, and closed the channel" in caplog.messages, "what was refused")
+        await until(
+            lambda: "the broker refused a publish, and closed the channel" in caplog.messages,
+            "what was refused",
+        )
 
 
 @pytest.mark.parametrize("what", ["expired", "of another server"])
@@ -220,7 +280,9 @@ class Renewed:
             start_timeout=WAIT if self.following else 1,
             fastlane=self.way != "plain",
         )
-        own = FastStreamTransport(broker_of_its_own(settings, name="desk"), settings=settings, name="desk", own=True)
+        own = FastStreamTransport(
+            broker_of_its_own(settings, name="desk"), settings=settings, name="desk", own=True
+        )
         return Bus("desk", settings=settings, transport=own if self.way == "faststream" else None)
 
     async def work(self, secure: Secure, ends: float) -> None:
@@ -242,19 +304,29 @@ class Renewed:
 
 
 async def test_services_work_on_over_the_end_of_their_first_token_by_that_in_their_file_and_without_it_do_not(
-    secure: Secure, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    secure: Secure,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(renewal, "POLL_INTERVAL_SECONDS", 0.2)
     caplog.set_level(logging.DEBUG)
     scopes, ends = (*SCOPES, "rabbitmq.write:%2F/bus.events/desk.asked.v1"), time.time() + LIFE
     first, following = (secure.token(*scopes, expires=expires) for expires in (LIFE, 300))
     services = {
-        way: Renewed(way=way, file=tmp_path / way, first=first, following=following if way != "left" else "")
+        way: Renewed(
+            way=way, file=tmp_path / way, first=first, following=following if way != "left" else ""
+        )
         for way in ("lane", "plain", "faststream", "left")
     }
-    ended = await asyncio.gather(*(each.work(secure, ends) for each in services.values()), return_exceptions=True)
+    ended = await asyncio.gather(
+        *(each.work(secure, ends) for each in services.values()), return_exceptions=True
+    )
     assert ended[:3] == [None] * 3
     assert isinstance(ended[3], PermissionDenied | Unavailable)
     assert caplog.messages.count("connected") == 3 + 3 + 1 + 3
     assert "connection lost" not in caplog.messages
-    assert not any(token in caplog.text + str([vars(record) for record in caplog.records]) for token in (first, following))
+    assert not any(
+        token in caplog.text + str([vars(record) for record in caplog.records])
+        for token in (first, following)
+    )

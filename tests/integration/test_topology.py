@@ -58,13 +58,17 @@ SPOILT: Mapping[str, dict[str, str | int | None]] = {
 async def declared(place: Place, name: str, arguments: Mapping[str, str | int | None]) -> None:
     """Make a queue with the right arguments but for these."""
     right = dict(required_by([router], place.settings).queue(name).arguments)
-    mixed: FieldTable = {key: value for key, value in {**right, **arguments}.items() if value is not None}
+    mixed: FieldTable = {
+        key: value for key, value in {**right, **arguments}.items() if value is not None
+    }
     connection = await place.connect()
     async with connection, connection.channel() as channel:
         await channel.declare_queue(name, durable=True, arguments=mixed)
 
 
-async def test_a_service_is_not_started_on_a_queue_with_other_arguments_and_the_argument_is_named(place: Place) -> None:
+async def test_a_service_is_not_started_on_a_queue_with_other_arguments_and_the_argument_is_named(
+    place: Place,
+) -> None:
     connection = await place.connect()
     async with connection:
         for arguments in SPOILT.values():
@@ -74,7 +78,9 @@ async def test_a_service_is_not_started_on_a_queue_with_other_arguments_and_the_
                 with pytest.raises(TopologyMismatch, match=argument):
                     async with service.serving(router):
                         pass
-            found = (await plan(required_by([router], place.settings), place.settings)).having("different")
+            found = (await plan(required_by([router], place.settings), place.settings)).having(
+                "different"
+            )
             assert [each.name for each in found] == [WORK] * len(arguments)
             assert argument in found[0].detail
             async with connection.channel() as channel:
@@ -90,7 +96,9 @@ POLICIES: Mapping[str, tuple[str, dict[str, object]]] = {
 }
 
 
-async def test_a_service_is_not_started_where_a_policy_would_lose_messages_and_the_queue_is_named(place: Place) -> None:
+async def test_a_service_is_not_started_where_a_policy_would_lose_messages_and_the_queue_is_named(
+    place: Place,
+) -> None:
     await apply(required_by([router], place.settings), place.settings)
     async with Bus("books", settings=place.settings) as service:
         for said, (queue, definition) in POLICIES.items():
@@ -106,7 +114,10 @@ async def test_a_service_is_not_started_where_a_policy_would_lose_messages_and_t
 async def test_without_the_management_api_policies_stop_nobody(place: Place) -> None:
     await apply(required_by([router], place.settings), place.settings)
     await place.policy(WORK, {"max-length": 10})
-    for settings in (place.settings.model_copy(update={"management_url": None}), at(place, "http://127.0.0.1:1")):
+    for settings in (
+        place.settings.model_copy(update={"management_url": None}),
+        at(place, "http://127.0.0.1:1"),
+    ):
         async with Bus("books", settings=settings) as service, service.serving(router):
             assert service.ready
 
@@ -123,42 +134,66 @@ async def verifying(place: Place) -> Settings:
     user, parts = f"{place.vhost}-books", urlsplit(place.url)
     await place.api.call("PUT", f"users/{user}", {"password": "secret", "tags": ""})
     own = r"^amq\.gen-.*"
-    rights = {"configure": own, "write": rf"^bus\..*|^books\.retry\..*|{own}", "read": rf"^books\..*|^bus\.(replies|updates)$|{own}"}
+    rights = {
+        "configure": own,
+        "write": rf"^bus\..*|^books\.retry\..*|{own}",
+        "read": rf"^books\..*|^bus\.(replies|updates)$|{own}",
+    }
     await place.api.call("PUT", f"permissions/{place.vhost}/{user}", rights)
     url = urlunsplit(parts._replace(netloc=f"{user}:secret@{parts.netloc.rpartition('@')[2]}"))
     return Settings(url=SecretStr(url), topology="verify")
 
 
-async def test_a_service_without_rights_to_declare_serves_what_others_have_made(place: Place) -> None:
+async def test_a_service_without_rights_to_declare_serves_what_others_have_made(
+    place: Place,
+) -> None:
     settings = await verifying(place)
     try:
         administrator = place.settings.model_copy(update={"topology": "verify"})
         await apply(required_by([router], administrator), administrator)
-        async with Bus("books", settings=settings) as service, service.serving(router), Bus("office", settings=administrator) as caller:
+        async with (
+            Bus("books", settings=settings) as service,
+            service.serving(router),
+            Bus("office", settings=administrator) as caller,
+        ):
             await caller.request(Open(), timeout=40)
             await (await caller.submit(Close())).result(timeout=40)
         assert (await verify_by_amqp(required_by([router], settings), settings)).clean
         queues = await place.api.call("GET", f"queues/{place.vhost}?disable_stats=true")
-        assert {each["name"]: each["arguments"].get("x-expires") for each in queues}[REQUESTS] is None
+        assert {each["name"]: each["arguments"].get("x-expires") for each in queues}[
+            REQUESTS
+        ] is None
     finally:
         await place.api.call("DELETE", f"users/{place.vhost}-books")
 
 
-async def test_with_verify_what_is_missing_is_named_at_the_start_and_nothing_is_made(place: Place) -> None:
+async def test_with_verify_what_is_missing_is_named_at_the_start_and_nothing_is_made(
+    place: Place,
+) -> None:
     settings = place.settings.model_copy(update={"topology": "verify"})
-    with pytest.raises(ConfigurationError, match=r"the broker has no exchange bus\.requests, no exchange bus\.jobs.*bus topology export"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"the broker has no exchange bus\.requests, no exchange bus\.jobs.*bus topology export",
+    ):
         async with Bus("books", settings=settings):
             pass
     await apply(required_by([], settings), settings)
     async with Bus("books", settings=settings) as service:
-        with pytest.raises(ConfigurationError, match=rf"no exchange books\.return.*no queue {REQUESTS}.*no queue {WORK}"):
+        with pytest.raises(
+            ConfigurationError,
+            match=rf"no exchange books\.return.*no queue {REQUESTS}.*no queue {WORK}",
+        ):
             async with service.serving(router):
                 pass
     queues = await place.api.call("GET", f"queues/{place.vhost}?disable_stats=true")
-    assert [each for each in queues if not each["exclusive"]] == [], "a queue for replies goes with its connection, a moment after it"
+    assert [each for each in queues if not each["exclusive"]] == [], (
+        "a queue for replies goes with its connection, a moment after it"
+    )
 
 
-async def test_with_verify_a_missing_binding_is_named_where_the_management_api_tells_it(place: Place) -> None:
+async def test_with_verify_a_missing_binding_is_named_where_the_management_api_tells_it(
+    place: Place,
+) -> None:
     settings = place.settings.model_copy(update={"topology": "verify"})
     await apply(required_by([router], settings), settings)
     connection = await place.connect()
@@ -184,7 +219,10 @@ async def test_the_command_plans_applies_and_verifies(place: Place) -> None:
     assert f"made queue {WORK}" in applied.err
 
     verified = await bus("topology", "verify", ROUTER, "--json", **place.environment)
-    assert (verified.code, json.loads(verified.out)) == (0, {"clean": True, "differences": [], "unseen": []})
+    assert (verified.code, json.loads(verified.out)) == (
+        0,
+        {"clean": True, "differences": [], "unseen": []},
+    )
 
 
 async def test_apply_names_migrate_for_what_cannot_be_changed_in_place(place: Place) -> None:
@@ -196,13 +234,17 @@ async def test_apply_names_migrate_for_what_cannot_be_changed_in_place(place: Pl
 
 
 async def test_a_management_api_that_is_not_there_is_told_in_a_line(place: Place) -> None:
-    planned = await bus("topology", "plan", ROUTER, "--management-url", "http://127.0.0.1:1", **place.environment)
+    planned = await bus(
+        "topology", "plan", ROUTER, "--management-url", "http://127.0.0.1:1", **place.environment
+    )
     assert planned.code == 69
     assert len(planned.err.splitlines()) == 1
     assert "BUS_MANAGEMENT_URL says where it is" in planned.err
 
 
-async def test_the_export_is_all_that_a_broker_needs_which_has_not_even_the_virtual_host(shared_broker: Broker) -> None:
+async def test_the_export_is_all_that_a_broker_needs_which_has_not_even_the_virtual_host(
+    shared_broker: Broker,
+) -> None:
     vhost = f"exported-{secrets.token_hex(6)}"
     place = Place(shared_broker, with_vhost(shared_broker.url, vhost))
     printed = await bus("topology", "export", ROUTER, "--vhost", vhost)
@@ -210,7 +252,9 @@ async def test_the_export_is_all_that_a_broker_needs_which_has_not_even_the_virt
     await place.api.call("POST", "definitions", json.loads(printed.out))
     try:
         assert vhost in {each["name"] for each in await place.api.call("GET", "vhosts")}
-        await place.api.add_vhost(vhost)  # for the right to look into it, which an export gives nobody
+        await place.api.add_vhost(
+            vhost
+        )  # for the right to look into it, which an export gives nobody
         assert (await plan(required_by([router], place.settings), place.settings)).differences == ()
     finally:
         await place.api.delete_vhost(vhost)

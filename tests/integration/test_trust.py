@@ -22,11 +22,15 @@ from tests.unit.ledger import Add, CloseBooks, Total
 
 
 def bus(deployment: Deployment, service: str, url: str, *, fastlane: bool) -> Bus:
-    return Bus(service, settings=Settings(url=SecretStr(url), fastlane=fastlane, **deployment.of(service)))
+    return Bus(
+        service, settings=Settings(url=SecretStr(url), fastlane=fastlane, **deployment.of(service))
+    )
 
 
 @pytest.mark.parametrize("fastlane", [True, False], ids=["lane", "plain"])
-async def test_what_is_signed_arrives_and_what_is_not_is_dead_lettered(vhost_url: str, tmp_path: Path, *, fastlane: bool) -> None:
+async def test_what_is_signed_arrives_and_what_is_not_is_dead_lettered(
+    vhost_url: str, tmp_path: Path, *, fastlane: bool
+) -> None:
     deployment = Deployment(tmp_path)
     router, closed = Router("ledger"), list[int]()
 
@@ -39,13 +43,18 @@ async def test_what_is_signed_arrives_and_what_is_not_is_dead_lettered(vhost_url
         closed.append(job.year)
         return Total(total=job.year)
 
-    async with bus(deployment, "ledger", vhost_url, fastlane=fastlane) as ledger, ledger.serving(router):
+    async with (
+        bus(deployment, "ledger", vhost_url, fastlane=fastlane) as ledger,
+        ledger.serving(router),
+    ):
         async with (
             bus(deployment, "office", vhost_url, fastlane=fastlane) as office,
             bus(deployment, "mail", vhost_url, fastlane=True) as mail,
         ):
             assert (await office.request(Add(amount=7), timeout=10)).total == 7
-            assert (await (await office.submit(CloseBooks(year=1999))).result(timeout=10)).total == 1999
+            assert (
+                await (await office.submit(CloseBooks(year=1999))).result(timeout=10)
+            ).total == 1999
             with pytest.raises(PermissionDenied):
                 await mail.request(Add(amount=7), timeout=10)
         await forge(vhost_url)
@@ -69,12 +78,19 @@ async def until_dead(ledger: Bus, queue: str) -> list[str]:
 async def forge(url: str) -> None:
     """A job in the office's name, by who has an account at the broker and no key."""
     job = Envelope(
-        id=new_id(), type="ledger.close.v1", role="job", source="office", body=b'{"year": 2000}', expires=int((time.time() + 60) * 1000)
+        id=new_id(),
+        type="ledger.close.v1",
+        role="job",
+        source="office",
+        body=b'{"year": 2000}',
+        expires=int((time.time() + 60) * 1000),
     )
     wire = replace(encode(job), reply_to=None)
     connection = await aio_pika.connect(url)
     async with connection:
         channel = await connection.channel()
         underlying = await channel.get_underlay_channel()
-        await underlying.basic_publish(wire.body, exchange=JOBS, routing_key=job.type, properties=to_properties(wire))
+        await underlying.basic_publish(
+            wire.body, exchange=JOBS, routing_key=job.type, properties=to_properties(wire)
+        )
     await asyncio.sleep(0)

@@ -15,7 +15,18 @@ import pytest
 from aiormq.abc import DeliveredMessage
 from pydantic import SecretStr
 
-from bus import Bus, Context, InvalidArgument, Job, Message, RetryPolicy, Router, Settings, Unavailable, contract
+from bus import (
+    Bus,
+    Context,
+    InvalidArgument,
+    Job,
+    Message,
+    RetryPolicy,
+    Router,
+    Settings,
+    Unavailable,
+    contract,
+)
 from bus.contracts.contract import contract_of
 from bus.messaging.topology.names import DEAD, dead_letter_queue, retry_return_exchange, retry_tier
 from bus.operations.brokers.broker import Broker
@@ -88,7 +99,9 @@ def of(place: Place, service: str, way: str) -> Bus:
     return Bus(
         service,
         settings=settings,
-        transport=FastStreamTransport(broker_of_its_own(settings, name=service), settings=settings, name=service),
+        transport=FastStreamTransport(
+            broker_of_its_own(settings, name=service), settings=settings, name=service
+        ),
     )
 
 
@@ -114,13 +127,17 @@ async def tapped(place: Place) -> AsyncIterator[list[tuple[str, str | None]]]:
 
 async def user_ids(place: Place, queue: str) -> list[str | None]:
     """Of what lies in a queue, which stays there."""
-    return [each["properties"].get("user_id") for each in await taken(place, queue, "ack_requeue_true")]
+    return [
+        each["properties"].get("user_id") for each in await taken(place, queue, "ack_requeue_true")
+    ]
 
 
 async def taken(place: Place, queue: str, ackmode: str) -> list[dict[str, Any]]:
     """What lies in a queue; `ackmode` says what becomes of it."""
     how = {"count": 10, "ackmode": ackmode, "encoding": "auto"}
-    found: list[dict[str, Any]] = await place.api.call("POST", f"queues/{place.vhost}/{queue}/get", how)
+    found: list[dict[str, Any]] = await place.api.call(
+        "POST", f"queues/{place.vhost}/{queue}/get", how
+    )
     return found
 
 
@@ -142,7 +159,11 @@ async def test_retries_dead_letters_and_replays_work_and_carry_no_other_than_the
     async with of(place, sender, way) as asking:
         broken = await asking.submit(Grind(corn="stones"), timeout=PATIENCE)
         assert await user_ids(place, WORK) == [sender]
-        async with tapped(place) as copies, of(place, "mill", way) as worker, worker.serving(mill.router):
+        async with (
+            tapped(place) as copies,
+            of(place, "mill", way) as worker,
+            worker.serving(mill.router),
+        ):
             with pytest.raises(InvalidArgument, match="no corn"):
                 await broken.result(timeout=PATIENCE)
             retried = await asking.submit(Grind(corn="wheat"), timeout=PATIENCE)
@@ -153,10 +174,14 @@ async def test_retries_dead_letters_and_replays_work_and_carry_no_other_than_the
             await until(lambda: mill.ground == ["wheat", "stones"], "the replay")
             await until(lambda: len(copies) >= 4, "the copies")
     back = retry_return_exchange("mill")
-    assert sorted(copies, key=str) == sorted([(DEAD, own), (retry_tier("mill", "1s"), own), (back, own), (back, own)], key=str)
+    assert sorted(copies, key=str) == sorted(
+        [(DEAD, own), (retry_tier("mill", "1s"), own), (back, own), (back, own)], key=str
+    )
 
 
-async def test_what_the_broker_gives_up_keeps_its_senders_and_its_replay_has_none(place: Place, mill: Mill) -> None:
+async def test_what_the_broker_gives_up_keeps_its_senders_and_its_replay_has_none(
+    place: Place, mill: Mill
+) -> None:
     async with of(place, "farm", "lane") as asking:
         await asking.submit(Grind(corn="oats"), timeout=PATIENCE)
     await rejected(place)
@@ -174,14 +199,23 @@ async def rejected(place: Place) -> None:
     await taken(place, WORK, "reject_requeue_false")
 
 
-async def test_what_was_exported_is_put_back_without_one(place: Place, mill: Mill, tmp_path: Path) -> None:
+async def test_what_was_exported_is_put_back_without_one(
+    place: Place, mill: Mill, tmp_path: Path
+) -> None:
     async with of(place, "farm", "lane") as asking:
         await asking.submit(Grind(corn="oats"), timeout=PATIENCE)
     await rejected(place)
-    file, where = str(tmp_path / "letters.jsonl"), {"BUS_URL": place.address("mill"), "BUS_TOPOLOGY": "verify"}
+    file, where = (
+        str(tmp_path / "letters.jsonl"),
+        {"BUS_URL": place.address("mill"), "BUS_TOPOLOGY": "verify"},
+    )
     async with of(place, "mill", "lane") as worker:
         await dead(worker, 1)
-        for command in (("export", file, "--reveal", "--queue", WORK), ("purge", "--all", "--yes", "--queue", WORK), ("import", file)):
+        for command in (
+            ("export", file, "--reveal", "--queue", WORK),
+            ("purge", "--all", "--yes", "--queue", WORK),
+            ("import", file),
+        ):
             done = await bus("dead", *command, **where)
             assert done.code == 0, done.err
         assert await user_ids(place, dead_letter_queue(WORK)) == [None]
@@ -192,10 +226,18 @@ async def test_what_was_exported_is_put_back_without_one(place: Place, mill: Mil
             await until(lambda: mill.ground == ["oats"], "the replay")
 
 
-async def test_what_was_moved_by_a_migration_has_none(place: Place, mill: Mill, shared_broker: Broker) -> None:
-    settings = Settings(url=place.settings(ADMINISTRATOR).url, management_url=SecretStr(management_url(shared_broker)))
+async def test_what_was_moved_by_a_migration_has_none(
+    place: Place, mill: Mill, shared_broker: Broker
+) -> None:
+    settings = Settings(
+        url=place.settings(ADMINISTRATOR).url,
+        management_url=SecretStr(management_url(shared_broker)),
+    )
     needed = required_by([mill.router], settings)
-    old: dict[str, Any] = {"durable": True, "arguments": {"x-queue-type": "quorum", "x-delivery-limit": 1000}}
+    old: dict[str, Any] = {
+        "durable": True,
+        "arguments": {"x-queue-type": "quorum", "x-delivery-limit": 1000},
+    }
     await place.api.call("DELETE", f"queues/{place.vhost}/{WORK}")
     await place.api.call("PUT", f"queues/{place.vhost}/{WORK}", old)
     await apply(needed, settings)

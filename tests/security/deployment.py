@@ -31,4 +31,10 @@ class Deployment:
         self.grants.write_text(GRANTS)
 
     def of(self, service: str, **others: Any) -> dict[str, Any]:
-        return {"auth": "on", "key": str(self.keys.key_file(service)), "jwks": str(self.keys.set_file), "grants": self.grants, **others}
+        return {
+            "auth": "on",
+            "key": str(self.keys.key_file(service)),
+            "jwks": str(self.keys.set_file),
+            "grants": self.grants,
+            **others,
+        }

@@ -27,8 +27,18 @@ class Office:
         self.asked: list[Envelope] = []
         self.transport = FakeTransport(answer=self._note)
         self.verifier = world.yard.verifier("office", world.rings["office"])
-        layers = with_security(client_stack(clock=world.yard.clock), NO_ENCRYPTION, world.signer("office"))
-        self.client = Client("office", "1", self.transport, layers, settings=SETTINGS, verifier=self.verifier, clock=world.yard.clock)
+        layers = with_security(
+            client_stack(clock=world.yard.clock), NO_ENCRYPTION, world.signer("office")
+        )
+        self.client = Client(
+            "office",
+            "1",
+            self.transport,
+            layers,
+            settings=SETTINGS,
+            verifier=self.verifier,
+            clock=world.yard.clock,
+        )
 
     def _note(self, sent: Envelope) -> PublishOutcome | None:
         self.asked.append(sent)
@@ -38,7 +48,9 @@ class Office:
         self.transport.deliver(FakeDelivery(answer))
 
 
-def answered(world: World, request: Envelope, *, by: str = "ledger", to: str = "office", amount: int = 7) -> Envelope:
+def answered(
+    world: World, request: Envelope, *, by: str = "ledger", to: str = "office", amount: int = 7
+) -> Envelope:
     answer = reply(request, Total(total=amount), source=by)
     return answer.replace(authorization=world.signer(by).authorization(to, for_replies=True))
 
@@ -54,23 +66,32 @@ async def asked(world: World) -> tuple[Office, "asyncio.Task[Total]", Envelope]:
 FORGERIES: dict[str, Any] = {
     "without a token": lambda world, request: answered(world, request).replace(authorization=None),
     "by another service": lambda world, request: answered(world, request, by="mail"),
-    "by another service, in the asked one's name": lambda world, request: answered(world, request, by="mail").replace(source="ledger"),
+    "by another service, in the asked one's name": lambda world, request: answered(
+        world, request, by="mail"
+    ).replace(source="ledger"),
     "with a token for another service": lambda world, request: answered(world, request, to="mail"),
     "with a request's token": lambda world, request: answered(world, request).replace(
         authorization=world.signer("ledger").authorization("office")
     ),
-    "with the request's own token": lambda world, request: answered(world, request).replace(authorization=request.authorization),
+    "with the request's own token": lambda world, request: answered(world, request).replace(
+        authorization=request.authorization
+    ),
     "with a token that is cut off": lambda world, request: answered(world, request).replace(
         authorization=world.signer("ledger").authorization("office", answers=True)[:-5]
     ),
     "with the proof of another answer": lambda world, request: answered(world, request).replace(
-        authorization=None, proof=world.signer("ledger").proven(answered(world, request), "office").proof
+        authorization=None,
+        proof=world.signer("ledger").proven(answered(world, request), "office").proof,
     ),
     "with a proof for another": lambda world, request: world.signer("ledger").proven(
         answered(world, request).replace(authorization=None), "mail"
     ),
-    "with a job's proof": lambda world, request: answered(world, request).replace(authorization=None, proof=world.job().proof),
-    "an unsigned refusal": lambda world, request: error_reply(request, Unauthenticated("no"), source="ledger"),
+    "with a job's proof": lambda world, request: answered(world, request).replace(
+        authorization=None, proof=world.job().proof
+    ),
+    "an unsigned refusal": lambda world, request: error_reply(
+        request, Unauthenticated("no"), source="ledger"
+    ),
 }
 
 
@@ -92,7 +113,10 @@ async def test_who_hears_only_a_forged_reply_is_told_so_at_the_deadline() -> Non
     world = await World.started()
     office, call, request = await asked(world)
     office.hear(answered(world, request, by="mail"))
-    with pytest.raises(DeadlineExceeded, match="one that came was refused: its app_id is not the service that was asked"):
+    with pytest.raises(
+        DeadlineExceeded,
+        match="one that came was refused: its app_id is not the service that was asked",
+    ):
         await call
 
 
@@ -110,7 +134,11 @@ async def test_a_reply_to_another_request_is_late() -> None:
 async def test_a_refusal_that_its_service_proves_arrives_at_once() -> None:
     world = await World.started()
     office, call, request = await asked(world)
-    office.hear(world.signer("ledger").sign_reply(error_reply(request, Unauthenticated("it has no token"), source="ledger"), "office"))
+    office.hear(
+        world.signer("ledger").sign_reply(
+            error_reply(request, Unauthenticated("it has no token"), source="ledger"), "office"
+        )
+    )
     with pytest.raises(Unauthenticated, match="it has no token"):
         await call
 
@@ -128,10 +156,15 @@ async def test_the_refusal_of_a_fake_with_a_requests_id_does_not_end_the_call(fa
     world = await World.started()
     office, call, request = await asked(world)
     ledger = Ledger(world, "request")
-    ledger.receiver.on_delivery(FakeDelivery(request.replace(queue=ledger.receiver.queue.name, **FAKES[fake])))
+    ledger.receiver.on_delivery(
+        FakeDelivery(request.replace(queue=ledger.receiver.queue.name, **FAKES[fake]))
+    )
     await settle_down()
     (refusal,) = ledger.sent
-    assert (refusal.address.routing_key, refusal.envelope.in_reply_to) == (request.reply_to, request.id)
+    assert (refusal.address.routing_key, refusal.envelope.in_reply_to) == (
+        request.reply_to,
+        request.id,
+    )
     office.hear(refusal.envelope)
     await settle_down()
     assert not call.done()
@@ -147,7 +180,11 @@ async def test_the_refusal_of_a_fake_with_a_jobs_id_does_not_end_the_job() -> No
     handle = await office.client.submit(CloseBooks())
     (job,) = office.asked
     ledger = Ledger(world, "job")
-    for each in (job.replace(proof=None), world.job(id=job.id, reply_to=job.reply_to).replace(source="office", body=b"{}"), job):
+    for each in (
+        job.replace(proof=None),
+        world.job(id=job.id, reply_to=job.reply_to).replace(source="office", body=b"{}"),
+        job,
+    ):
         ledger.receiver.on_delivery(FakeDelivery(each.replace(queue=ledger.receiver.queue.name)))
     await settle_down()
     for update in ledger.sent:
@@ -211,14 +248,20 @@ async def test_a_jobs_updates_are_its_services() -> None:
     (job,) = office.asked
 
     def update(by: str, progress: float) -> Envelope:
-        return world.signer(by).sign_reply(progress_update(job, Progress(progress=progress), source=by), "office")
+        return world.signer(by).sign_reply(
+            progress_update(job, Progress(progress=progress), source=by), "office"
+        )
 
     office.hear(update("mail", 0.9))
     office.hear(update("ledger", 0.4).replace(body=b'{"progress": 0.99}'))
     office.hear(update("ledger", 0.5))
     office.hear(progress_update(job, Progress(progress=0.8), source="ledger"))
-    token = world.signer("ledger").authorization("office", for_replies=True)  # of any reply: it says nothing of this one
-    office.hear(progress_update(job, Progress(progress=0.7), source="ledger").replace(authorization=token))
+    token = world.signer("ledger").authorization(
+        "office", for_replies=True
+    )  # of any reply: it says nothing of this one
+    office.hear(
+        progress_update(job, Progress(progress=0.7), source="ledger").replace(authorization=token)
+    )
     office.hear(reply(job, Total(total=4711), source="ledger").replace(authorization=token))
     done = error_reply(job, NotFound("no such year"), source="ledger")
     office.hear(done)

@@ -21,7 +21,13 @@ from tests.security.world import SECRET, Ledger, World, codes
 from tests.unit.fakes import FakeDelivery, settle_down, virtual
 from tests.unit.ledger import Add, BooksClosed, CloseBooks
 
-REFUSALS = {"unauthenticated", "permission_denied", "invalid_argument", "deadline_exceeded", "unimplemented"}
+REFUSALS = {
+    "unauthenticated",
+    "permission_denied",
+    "invalid_argument",
+    "deadline_exceeded",
+    "unimplemented",
+}
 ATTACKS: dict[str, Attack] = {**TOKENS, **PROOFS, **MORE_TIME, **RETURN_ADDRESSES}
 CONTRACTS = [contract_of(each) for each in (Add, CloseBooks, BooksClosed)]
 PARKED_IN = "ledger.retry.30s"
@@ -37,9 +43,13 @@ async def come_back(world: World, ledger: Ledger) -> None:
 
 def broker_lets(address: Address, grants: Grants) -> bool:
     """Whether the ledger's user may publish that: what he may not costs the channel."""
-    (user,) = (each for each in broker_users(grants, CONTRACTS, ["ledger"]) if each.name == "ledger")
+    (user,) = (
+        each for each in broker_users(grants, CONTRACTS, ["ledger"]) if each.name == "ledger"
+    )
     exchange, key = address.exchange, address.routing_key
-    return fits(user.write, exchange) and (exchange not in user.keys or fits(user.keys[exchange].write, key))
+    return fits(user.write, exchange) and (
+        exchange not in user.keys or fits(user.keys[exchange].write, key)
+    )
 
 
 def could_be_told(envelope: Envelope, grants: Grants) -> bool:
@@ -68,7 +78,9 @@ async def refused(attack: Attack, log: pytest.LogCaptureFixture) -> None:
         if [each.address.exchange for each in ledger.sent] == [PARKED_IN]:
             await come_back(world, ledger)
     assert ledger.handled == []
-    assert all(broker_lets(each.address, world.yard.grants) for each in ledger.sent), "it would have lost the channel"
+    assert all(broker_lets(each.address, world.yard.grants) for each in ledger.sent), (
+        "it would have lost the channel"
+    )
     assert ledger.sent or not could_be_told(envelope, world.yard.grants), "nobody was told"
     assert set(codes(ledger.sent)) <= REFUSALS
     assert any(record.message in {"refused", "dead-lettered"} for record in log.records)
@@ -78,12 +90,18 @@ async def refused(attack: Attack, log: pytest.LogCaptureFixture) -> None:
         assert (
             each is None
             or len(each) < 20
-            or all(part not in shown for part in str(each).removeprefix("Bearer ").split(".") if len(part) > 8)
+            or all(
+                part not in shown
+                for part in str(each).removeprefix("Bearer ").split(".")
+                if len(part) > 8
+            )
         )
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=list(ATTACKS))
-def test_an_attack_is_refused(attack: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attack_is_refused(
+    attack: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def nowhere(*_: object) -> None:
         raise AssertionError("it looked somewhere for a key")
 
@@ -114,8 +132,12 @@ async def test_a_request_that_the_broker_has_addressed_is_answered_where_that_is
     world = await World.started()
     ledger = Ledger(world, "request", direct=True)
     ledger.receiver.on_delivery(FakeDelivery(world.request(reply_to=DIRECT)))
-    ledger.receiver.on_delivery(FakeDelivery(world.request(id="m-2", reply_to=DIRECT).replace(authorization=None)))
+    ledger.receiver.on_delivery(
+        FakeDelivery(world.request(id="m-2", reply_to=DIRECT).replace(authorization=None))
+    )
     await settle_down()
     assert len(ledger.handled) == 1
-    assert {(each.address.exchange, each.address.routing_key) for each in ledger.sent} == {("", DIRECT)}
+    assert {(each.address.exchange, each.address.routing_key) for each in ledger.sent} == {
+        ("", DIRECT)
+    }
     assert sorted(codes(ledger.sent)) == ["None", "unauthenticated"]

@@ -58,7 +58,9 @@ class Ledger:
 async def running(deployment: Deployment) -> AsyncIterator[tuple[MemoryBuses, Ledger, Bus]]:
     ledger = Ledger()
     async with MemoryBuses(clock=wall_clock) as buses:
-        owner = await buses.bus("ledger", **deployment.of("ledger", operator_key=str(deployment.keys.key_file("ida"))))
+        owner = await buses.bus(
+            "ledger", **deployment.of("ledger", operator_key=str(deployment.keys.key_file("ida")))
+        )
         await buses.serve(owner, ledger.router)
         yield buses, ledger, owner
 
@@ -97,7 +99,9 @@ def test_signed_messages_of_every_kind_arrive(deployment: Deployment) -> None:
     on_virtual_time(scene())
 
 
-def test_who_was_not_granted_it_is_refused_at_once(deployment: Deployment, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_who_was_not_granted_it_is_refused_at_once(
+    deployment: Deployment, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Whatever his own file grants him: the receiver's counts."""
     its_own = tmp_path / "its-own.toml"
     its_own.write_text('[services.mail]\ncall = ["ledger.add", "ledger.close"]\n')
@@ -128,7 +132,9 @@ def test_who_does_not_sign_is_refused_at_once(deployment: Deployment) -> None:
     on_virtual_time(scene())
 
 
-def test_a_service_with_an_unknown_key_is_refused_until_the_key_is_known(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_service_with_an_unknown_key_is_refused_until_the_key_is_known(
+    deployment: Deployment, tmp_path: Path
+) -> None:
     """The keys of others are read again; the job waits meanwhile."""
     set_file = deployment.keys.set_file
     all_keys = set_file.read_text()
@@ -139,7 +145,10 @@ def test_a_service_with_an_unknown_key_is_refused_until_the_key_is_known(deploym
     async def scene() -> None:
         ledger = Ledger()
         async with MemoryBuses(clock=wall_clock) as buses:
-            await buses.serve(await buses.bus("ledger", **deployment.of("ledger", jwks=str(theirs))), ledger.router)
+            await buses.serve(
+                await buses.bus("ledger", **deployment.of("ledger", jwks=str(theirs))),
+                ledger.router,
+            )
             office = await buses.bus("office", **deployment.of("office"))
             with pytest.raises(Unauthenticated, match="its key is not known here"):
                 await office.request(Add())
@@ -165,9 +174,13 @@ def test_a_rotation_under_way_refuses_nothing(deployment: Deployment) -> None:
                 if number in {2, 8, 14}:
                     begins = int(wall_clock()) + 120
                     for owner in ("office", "ledger"):
-                        deployment.keys.rotate(owner, f"{owner}-at-{number}", begins=begins, retires=begins + 1)
+                        deployment.keys.rotate(
+                            owner, f"{owner}-at-{number}", begins=begins, retires=begins + 1
+                        )
                 assert (await office.request(Add())).total == 2
-                assert (await (await office.submit(CloseBooks(year=number))).result()).total == number
+                assert (
+                    await (await office.submit(CloseBooks(year=number))).result()
+                ).total == number
                 await asyncio.sleep(30)
             assert ledger.closed == [*range(20)]
             used = {each["kid"] for each in deployment.keys.public() if each["iss"] == "office"}
@@ -176,7 +189,9 @@ def test_a_rotation_under_way_refuses_nothing(deployment: Deployment) -> None:
     on_virtual_time(scene())
 
 
-def test_a_dead_job_is_handled_hours_later_by_an_operators_word_and_no_fourth_time(deployment: Deployment) -> None:
+def test_a_dead_job_is_handled_hours_later_by_an_operators_word_and_no_fourth_time(
+    deployment: Deployment,
+) -> None:
     queue = job_queue(contract_of(CloseBooks))
 
     async def scene() -> None:
@@ -191,9 +206,13 @@ def test_a_dead_job_is_handled_hours_later_by_an_operators_word_and_no_fourth_ti
             for _ in range(3):
                 await asyncio.sleep(2 * HOUR)
                 assert (await owner.replay(queue)).expired == 1
-                assert (await owner.replay(queue, extend=60, reason="the printer was down")).replayed == 1
+                assert (
+                    await owner.replay(queue, extend=60, reason="the printer was down")
+                ).replayed == 1
                 await asyncio.sleep(5)
-            assert [letter.record.code for letter in await owner.dead_letters(queue)] == ["permission_denied"]
+            assert [letter.record.code for letter in await owner.dead_letters(queue)] == [
+                "permission_denied"
+            ]
             await asyncio.sleep(2 * HOUR)
             done = await owner.replay(queue, extend=60, reason="once more")
             assert (done.replayed, done.needs_operator) == (0, 1)
@@ -213,14 +232,18 @@ def test_after_its_replay_a_dead_job_is_done(deployment: Deployment) -> None:
             await office.submit(CloseBooks(year=1999))
             await asyncio.sleep(2 * HOUR)
             ledger.broken = False
-            assert (await owner.replay(queue, extend=60, reason="the printer was down")).replayed == 1
+            assert (
+                await owner.replay(queue, extend=60, reason="the printer was down")
+            ).replayed == 1
             await asyncio.sleep(5)
             assert ledger.closed == [1999]
 
     on_virtual_time(scene())
 
 
-def test_more_time_than_a_proof_can_have_is_refused_before_anything_is_moved(deployment: Deployment) -> None:
+def test_more_time_than_a_proof_can_have_is_refused_before_anything_is_moved(
+    deployment: Deployment,
+) -> None:
     """Its receiver would refuse it, and it would have been given more time once."""
     queue = job_queue(contract_of(CloseBooks))
 
@@ -244,8 +267,13 @@ def test_a_service_does_not_give_more_time(deployment: Deployment) -> None:
             owner = await buses.bus("ledger", **deployment.of("ledger"))
             with pytest.raises(ConfigurationError, match="takes an operator's key"):
                 await owner.replay("ledger.jobs.close.v1", extend=60, reason="because")
-            owner = await buses.bus("ledger", **deployment.of("ledger", operator_key=str(deployment.keys.key_file("ledger"))))
-            with pytest.raises(ConfigurationError, match="that of the service ledger, and not of an operator"):
+            owner = await buses.bus(
+                "ledger",
+                **deployment.of("ledger", operator_key=str(deployment.keys.key_file("ledger"))),
+            )
+            with pytest.raises(
+                ConfigurationError, match="that of the service ledger, and not of an operator"
+            ):
                 await owner.replay("ledger.jobs.close.v1", extend=60, reason="because")
 
     on_virtual_time(scene())
@@ -280,12 +308,16 @@ def test_a_subscription_without_the_right_does_not_start(deployment: Deployment)
         ("grants", "BUS_GRANTS is not set.*grants.toml"),
     ],
 )
-def test_a_bus_without_keys_or_grants_does_not_start(missing: str, why: str, deployment: Deployment) -> None:
+def test_a_bus_without_keys_or_grants_does_not_start(
+    missing: str, why: str, deployment: Deployment
+) -> None:
     with pytest.raises(ConfigurationError, match=why):
         Bus("ledger", settings=Settings(**{**deployment.of("ledger"), missing: None}))
 
 
-def test_a_bus_whose_messages_would_outlast_their_proofs_does_not_start(deployment: Deployment) -> None:
+def test_a_bus_whose_messages_would_outlast_their_proofs_does_not_start(
+    deployment: Deployment,
+) -> None:
     """Every receiver would refuse every event and job."""
     with pytest.raises(ConfigurationError, match="BUS_MESSAGE_TTL"):
         Bus("ledger", settings=Settings(**deployment.of("ledger", message_ttl=31 * 24 * HOUR)))
@@ -308,7 +340,10 @@ def test_for_development_one_secret_serves_all(caplog: pytest.LogCaptureFixture)
             assert (await office.request(Add())).total == 2
             assert (await (await office.submit(CloseBooks(year=1999))).result()).total == 1999
             stranger = await buses.bus("office", auth="dev", key=SECRET + "!")
-            with pytest.raises(Exception, match="no reply within the deadline; one that came was refused: its signature does not match"):
+            with pytest.raises(
+                Exception,
+                match="no reply within the deadline; one that came was refused: its signature does not match",
+            ):
                 await stranger.request(Add(), timeout=1)
 
     on_virtual_time(scene())

@@ -10,7 +10,13 @@ import pytest
 
 from bus import Bus, Context, Event, Job, Message, Request, RetryPolicy, Router, contract
 from bus.contracts.contract import contract_of
-from bus.errors import ConfigurationError, DeadlineExceeded, FailedPrecondition, InvalidArgument, Unavailable
+from bus.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    Unavailable,
+)
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.names import dead_letter_queue, job_queue
 from bus.security.jwe import new_encryption_key
@@ -99,7 +105,9 @@ def shown(crossed: list[AmqpMessage]) -> list[str | None]:
     return [wire.type for wire in crossed if CANARY in f"{wire.body!r} {wire.headers}"]
 
 
-async def test_nothing_of_a_request_an_event_or_a_job_with_progress_and_result_is_seen_on_its_way() -> None:
+async def test_nothing_of_a_request_an_event_or_a_job_with_progress_and_result_is_seen_on_its_way() -> (
+    None
+):
     async with ward(encryption_keys=RING) as (buses, service, _, crossed):
         office = await buses.bus("office", encryption_keys=RING)
         assert (await office.request(Ask(text=CANARY))).text == CANARY
@@ -114,7 +122,10 @@ async def test_nothing_of_a_request_an_event_or_a_job_with_progress_and_result_i
         }
         assert shown(crossed) == []
         await office.request(Count())
-    assert shown(crossed) == ["clinic.count.v1", "clinic.count.v1.reply"]  # so the tap would have heard it
+    assert shown(crossed) == [
+        "clinic.count.v1",
+        "clinic.count.v1.reply",
+    ]  # so the tap would have heard it
 
 
 async def test_everything_is_encrypted_where_the_setting_says_so() -> None:
@@ -134,9 +145,14 @@ async def test_a_dead_letter_lies_encrypted_and_works_when_it_is_replayed() -> N
         await until(lambda: buses.broker.depth(dead_letter_queue(queue)) == 1, "the dead letter")
         assert shown(buses.broker.peek(dead_letter_queue(queue))) == []
         assert (await bus.replay(queue)).replayed == 1
-        await until(lambda: buses.broker.depth(dead_letter_queue(queue)) == 1, "it to die again, read again")
+        await until(
+            lambda: buses.broker.depth(dead_letter_queue(queue)) == 1, "it to die again, read again"
+        )
         [letter] = await bus.dead_letters(queue)
-        assert (letter.record.code, letter.envelope.body[:12]) == ("invalid_argument", b'{"protected"')
+        assert (letter.record.code, letter.envelope.body[:12]) == (
+            "invalid_argument",
+            b'{"protected"',
+        )
     assert shown(crossed) == []
 
 
@@ -149,15 +165,24 @@ async def test_what_came_plain_is_dead_lettered_and_its_handler_never_called() -
         plain = b'{"text": "plain", "fails": false}'
         headers = {name: value for name, value in sealed.headers.items() if name != "encryption"}
         address = Address(exchange="", routing_key=queue)
-        buses.broker.publish(AmqpMessage(body=plain, headers=headers, **_properties(sealed, "another-id")), address)
-        buses.broker.publish(AmqpMessage(body=sealed.body, headers=sealed.headers, **_properties(sealed, "a-third-id")), address)
+        buses.broker.publish(
+            AmqpMessage(body=plain, headers=headers, **_properties(sealed, "another-id")), address
+        )
+        buses.broker.publish(
+            AmqpMessage(
+                body=sealed.body, headers=sealed.headers, **_properties(sealed, "a-third-id")
+            ),
+            address,
+        )
         await until(lambda: buses.broker.depth(dead_letter_queue(queue)) == 2, "both to be refused")
         codes = [letter.record.code for letter in await bus.dead_letters(queue)]
     assert codes == ["invalid_argument", "invalid_argument"]
     assert service.handled == ["sealed"]
 
 
-async def test_without_the_key_an_asker_hears_in_the_end_what_was_wrong_and_a_job_is_tried_again() -> None:
+async def test_without_the_key_an_asker_hears_in_the_end_what_was_wrong_and_a_job_is_tried_again() -> (
+    None
+):
     async with ward(encryption_keys=OTHER) as (buses, service, _, _):
         office = await buses.bus("office", encryption_keys=RING)
         with pytest.raises(Unavailable, match="a key that is not here"):
@@ -176,7 +201,9 @@ async def test_an_answer_that_cannot_be_read_is_refused_by_name_at_the_deadline(
 async def test_an_encrypted_contract_is_neither_served_nor_sent_without_keys() -> None:
     async with MemoryBuses() as buses:
         bus = await buses.bus("clinic")
-        with pytest.raises(ConfigurationError, match=r"clinic\.ask\.v1 comes encrypted.*BUS_ENCRYPTION_KEYS"):
+        with pytest.raises(
+            ConfigurationError, match=r"clinic\.ask\.v1 comes encrypted.*BUS_ENCRYPTION_KEYS"
+        ):
             async with bus.serving(Ward().router):
                 pytest.fail("served")
         with pytest.raises(FailedPrecondition, match="BUS_ENCRYPTION_KEYS"):
@@ -197,4 +224,9 @@ async def test_keys_come_from_a_file_that_nobody_else_can_read(tmp_path: Path) -
 
 
 def _properties(wire: AmqpMessage, message_id: str) -> dict[str, Any]:
-    return {"message_id": message_id, "type": wire.type, "app_id": wire.app_id, "timestamp": wire.timestamp}
+    return {
+        "message_id": message_id,
+        "type": wire.type,
+        "app_id": wire.app_id,
+        "timestamp": wire.timestamp,
+    }

@@ -32,9 +32,18 @@ async def test_a_forgery_of_a_job_under_way_does_not_join_it() -> None:
         return Total(total=1)
 
     transport = FakeTransport()
-    receiver = receiver_of(router, transport, gate=world.yard.gate("ledger", world.rings["ledger"], CloseBooks), clock=world.yard.clock)
+    receiver = receiver_of(
+        router,
+        transport,
+        gate=world.yard.gate("ledger", world.rings["ledger"], CloseBooks),
+        clock=world.yard.clock,
+    )
     job = world.job()
-    first, forged, again = FakeDelivery(job), FakeDelivery(job.replace(body=b"{}")), FakeDelivery(job, redelivered=True)
+    first, forged, again = (
+        FakeDelivery(job),
+        FakeDelivery(job.replace(body=b"{}")),
+        FakeDelivery(job, redelivered=True),
+    )
     for each in (first, forged, again):
         receiver.on_delivery(each)
     await settle_down()
@@ -78,7 +87,9 @@ CHANGED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("what", CHANGED)
 @virtual
-async def test_a_copy_that_was_changed_and_comes_first_does_not_take_the_real_one_with_it(what: str) -> None:
+async def test_a_copy_that_was_changed_and_comes_first_does_not_take_the_real_one_with_it(
+    what: str,
+) -> None:
     """It has the real one's proof, and is refused: the real one is not acked with it."""
     world = await World.started()
     ledger, job = Ledger(world, "job"), world.job()
@@ -115,7 +126,10 @@ async def test_an_outcome_that_could_not_be_told_is_for_who_asked_alone() -> Non
     ledger.receiver.on_delivery(FakeDelivery(job.envelope, redelivered=True))
     await asyncio.sleep(5)
     assert len(ledger.handled) == 2
-    assert [each.address.routing_key for each in ledger.sent[-2:]] == ["mail.replies.1", "office.replies.1"]
+    assert [each.address.routing_key for each in ledger.sent[-2:]] == [
+        "mail.replies.1",
+        "office.replies.1",
+    ]
 
 
 @virtual
@@ -133,12 +147,16 @@ async def test_an_answer_that_is_remembered_is_for_who_asked_alone() -> None:
         return Total(total=4711)
 
     gate = world.yard.gate("ledger", world.rings["ledger"], GetTotal)
-    receiver = receiver_of(router, transport, inbox=MemoryInbox(), gate=gate, clock=world.yard.clock)
+    receiver = receiver_of(
+        router, transport, inbox=MemoryInbox(), gate=gate, clock=world.yard.clock
+    )
     request = world.request("ledger.total.v1", body=b"{}", queue="ledger.requests.total.v1")
     receiver.on_delivery(FakeDelivery(request))
     await settle_down()
     receiver.on_delivery(FakeDelivery(request.replace(reply_to=reply_queue("mail", "1"))))
-    receiver.on_delivery(FakeDelivery(request.replace(source="mail", reply_to=reply_queue("mail", "1"))))
+    receiver.on_delivery(
+        FakeDelivery(request.replace(source="mail", reply_to=reply_queue("mail", "1")))
+    )
     receiver.on_delivery(FakeDelivery(request.replace(authorization=None)))
     await settle_down()
     assert codes(transport.sent) == ["None", "unauthenticated"]
@@ -150,10 +168,16 @@ async def test_an_answer_that_is_remembered_is_for_who_asked_alone() -> None:
 async def test_who_is_not_let_in_is_told_once_however_long_he_is_away() -> None:
     """A submitter that is away is offered its result for 30 s; anyone could ask for that in the name of one that is gone."""
     world = await World.started()
-    ledger = Ledger(world, "job", answer=lambda sent: Returned(reason="NO_ROUTE") if sent.in_reply_to else None)
-    ledger.receiver.on_delivery(FakeDelivery(world.job(reply_to="office.replies.gone").replace(proof=None)))
+    ledger = Ledger(
+        world, "job", answer=lambda sent: Returned(reason="NO_ROUTE") if sent.in_reply_to else None
+    )
+    ledger.receiver.on_delivery(
+        FakeDelivery(world.job(reply_to="office.replies.gone").replace(proof=None))
+    )
     await asyncio.sleep(60)
-    assert codes(ledger.sent) == ["unauthenticated", "unauthenticated"], "a dead letter, and one failure"
+    assert codes(ledger.sent) == ["unauthenticated", "unauthenticated"], (
+        "a dead letter, and one failure"
+    )
 
 
 @virtual
@@ -172,12 +196,20 @@ async def test_who_is_not_let_in_gets_no_token_that_he_could_use() -> None:
     receiver.on_delivery(FakeDelivery(request.replace(id="m-2", fault="no type")))
     receiver.on_delivery(FakeDelivery(request.replace(id="m-3")))
     await settle_down()
-    assert sorted(codes(transport.sent)) == ["invalid_argument", "permission_denied", "unauthenticated"]
-    assert all(each.envelope.authorization is None and each.envelope.proof for each in transport.sent)
+    assert sorted(codes(transport.sent)) == [
+        "invalid_argument",
+        "permission_denied",
+        "unauthenticated",
+    ]
+    assert all(
+        each.envelope.authorization is None and each.envelope.proof for each in transport.sent
+    )
 
 
 @virtual
-async def test_what_waited_for_its_key_is_handled_although_the_ack_of_the_one_that_was_parked_was_in_doubt() -> None:
+async def test_what_waited_for_its_key_is_handled_although_the_ack_of_the_one_that_was_parked_was_in_doubt() -> (
+    None
+):
     """Its parked copy has the same id and attempt, and was taken for the redelivery of what is settled."""
     world = await World.started()
     world.yard.key("office", "office-2")

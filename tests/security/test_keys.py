@@ -31,7 +31,11 @@ from tests.unit.fakes import virtual
 def jwk(**members: Any) -> dict[str, Any]:
     yard = Yard()
     yard.key("office")
-    return {name: value for name, value in {**yard.public["office-1"], **members}.items() if value is not None}
+    return {
+        name: value
+        for name, value in {**yard.public["office-1"], **members}.items()
+        if value is not None
+    }
 
 
 # --- what is a key -------------------------------------------------------------------------------------------------
@@ -67,7 +71,9 @@ def jwk(**members: Any) -> dict[str, Any]:
         ({"not_before": float("nan")}, "seconds since the epoch"),
     ],
 )
-def test_what_is_no_key_does_not_count_and_does_not_hold_up_others(members: dict[str, Any], why: str) -> None:
+def test_what_is_no_key_does_not_count_and_does_not_hold_up_others(
+    members: dict[str, Any], why: str
+) -> None:
     good = jwk(kid="other-1", iss="other")
     keys, faults = public_keys(json.dumps({"keys": [jwk(**members), good]}))
     assert [*keys] == ["other-1"]
@@ -102,15 +108,21 @@ def test_a_private_key_signs_what_its_public_half_checks(algorithm: Any) -> None
 
 
 def test_a_private_key_is_read_from_a_pem() -> None:
-    pem = ed25519.Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    pem = ed25519.Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
     (key,) = read_private(pem.decode())
     assert key.algorithm == "EdDSA"
 
 
 def of_an_unknown_curve() -> str:
     """A key of P-256 that says it is of another curve, which the library does not have."""
-    der = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-    other = b64encode(der.replace(bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d030105"))).decode()
+    der = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        Encoding.DER, PrivateFormat.PKCS8, NoEncryption()
+    )
+    other = b64encode(
+        der.replace(bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d030105"))
+    ).decode()
     return f"-----BEGIN PRIVATE KEY-----\n{other}\n-----END PRIVATE KEY-----"
 
 
@@ -125,7 +137,9 @@ def of_an_unknown_curve() -> str:
         '{"keys": ["hunter2"]}',
         '{"keys": [["hunter2"]]}',
         "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----",
-        rsa.generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+        rsa.generate_private_key(65537, 2048)
+        .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        .decode(),
         of_an_unknown_curve(),
         json.dumps(jwk()),
     ],
@@ -172,13 +186,21 @@ def test_a_private_key_file_that_others_may_read_is_refused(mode: int, tmp_path:
 
 
 def test_a_private_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"BUS_KEY: .*gone\.key cannot be read: No such file"):
+    with pytest.raises(
+        ConfigurationError, match=r"BUS_KEY: .*gone\.key cannot be read: No such file"
+    ):
         private_key_source(str(tmp_path / "gone.key"))()
 
 
 @pytest.mark.parametrize(
     "secret",
-    ["hunter2 is what all services of a test share", "Gb9/ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=", "/hunter2", "hunter2\0", "a" * 5000],
+    [
+        "hunter2 is what all services of a test share",
+        "Gb9/ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=",
+        "/hunter2",
+        "hunter2\0",
+        "a" * 5000,
+    ],
 )
 def test_a_private_key_that_was_taken_for_a_path_is_not_shown(secret: str) -> None:
     """As the shared secret of BUS_AUTH=dev is, where that is forgotten."""
@@ -195,14 +217,23 @@ def test_a_private_key_can_be_the_settings_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://keys.example/jwks.json", "ftp://keys.example", "file:///etc/passwd", "https://", "https://u:p@keys.example/"]
+    "url",
+    [
+        "http://keys.example/jwks.json",
+        "ftp://keys.example",
+        "file:///etc/passwd",
+        "https://",
+        "https://u:p@keys.example/",
+    ],
 )
 def test_public_keys_come_by_https_or_from_a_file(url: str) -> None:
     with pytest.raises(ConfigurationError, match="BUS_JWKS: write a path, or https"):
         public_key_source(url)
 
 
-def test_public_keys_are_fetched_by_https_from_who_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_public_keys_are_fetched_by_https_from_who_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = certificates(tmp_path / "tls", "localhost")
     text = Yard().text()
 
@@ -305,7 +336,9 @@ async def test_who_comes_during_a_look_waits_for_the_same() -> None:
             await go.wait()
         return yard.text()
 
-    ring = Keyring("office", slow, lambda: yard.private["office"], clock=yard.clock, timer=yard.clock)
+    ring = Keyring(
+        "office", slow, lambda: yard.private["office"], clock=yard.clock, timer=yard.clock
+    )
     await ring.start()
     yard.clock.now += 10
     yard.key("mail")
@@ -328,7 +361,9 @@ async def test_who_comes_during_a_look_waits_for_the_same() -> None:
         TimeoutError(),
     ],
 )
-def test_the_last_good_keys_stay_while_the_source_is_down(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_last_good_keys_stay_while_the_source_is_down(
+    answer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     virtual(source_down)(answer)
     assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
         "keys cannot be read again; the last good ones stay"
@@ -347,7 +382,9 @@ async def source_down(answer: Any) -> None:
             return answer
         raise answer
 
-    ring = Keyring("office", source, lambda: yard.private["office"], clock=yard.clock, timer=yard.clock)
+    ring = Keyring(
+        "office", source, lambda: yard.private["office"], clock=yard.clock, timer=yard.clock
+    )
     await ring.start()
     down = True
     for _ in range(3):
@@ -381,7 +418,9 @@ async def test_a_service_whose_key_nobody_could_check_does_not_start() -> None:
     yard.key("office")
     yard.key("mail")
     yard.private["mail"] = yard.private["office"]
-    with pytest.raises(ConfigurationError, match="the private key is that of the service office, and not of mail"):
+    with pytest.raises(
+        ConfigurationError, match="the private key is that of the service office, and not of mail"
+    ):
         await yard.started("mail")
     yard.private["mail"] = [yard.key("mail", "mail-2")]
     del yard.public["mail-2"]
@@ -420,7 +459,11 @@ def test_a_directory_holds_keys_that_can_be_used(tmp_path: Path) -> None:
     keys.new("office", "office-1")
     keys.new("ida", "ida-1", role="operator", algorithm="ES256")
     assert keys.key_file("office").stat().st_mode & 0o777 == 0o600
-    ring = Keyring("office", public_key_source(str(keys.set_file)), private_key_source(str(keys.key_file("office"))))
+    ring = Keyring(
+        "office",
+        public_key_source(str(keys.set_file)),
+        private_key_source(str(keys.key_file("office"))),
+    )
     asyncio.run(ring.start())
     assert ring.signing_key().key.id == "office-1"
     assert "d" not in keys.public()[0]
@@ -432,7 +475,9 @@ def test_a_rotation_publishes_the_next_key_and_ends_the_one_before(tmp_path: Pat
     keys.new("mail", "mail-1")
     keys.rotate("office", "office-2", begins=int(NOW), retires=int(NOW) + 300)
     keys.rotate("office", "office-3", begins=int(NOW) + 1000, retires=int(NOW) + 1300)
-    times = {each["kid"]: (each.get("not_before"), each.get("retired_at")) for each in keys.public()}
+    times = {
+        each["kid"]: (each.get("not_before"), each.get("retired_at")) for each in keys.public()
+    }
     assert times == {
         "office-1": (None, int(NOW) + 300),
         "office-2": (int(NOW), int(NOW) + 1300),
@@ -474,7 +519,10 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_two_at_a_time_lose_no_key(tmp_path: Path) -> None:
     keys = KeyDirectory(tmp_path)
-    threads = [threading.Thread(target=keys.new, args=(f"service-{number}", f"kid-{number}")) for number in range(8)]
+    threads = [
+        threading.Thread(target=keys.new, args=(f"service-{number}", f"kid-{number}"))
+        for number in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -483,7 +531,9 @@ def test_two_at_a_time_lose_no_key(tmp_path: Path) -> None:
     assert not [*tmp_path.glob(".*")]
 
 
-def test_what_was_made_is_told_to_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_made_is_told_to_programs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     where = ("--directory", str(tmp_path), "--json")
     for arguments in (("new", "office", "mail"), ("rotate", "office")):
         with pytest.raises(SystemExit) as ended:
@@ -492,14 +542,20 @@ def test_what_was_made_is_told_to_programs(tmp_path: Path, capsys: pytest.Captur
     written = capsys.readouterr()
     office, mail, following = (json.loads(line) for line in written.out.splitlines())
     assert (office["of"], mail["of"], following["of"]) == ("office", "mail", "office")
-    assert {"kid": office["kid"], "key": str(tmp_path / "office.key"), "jwks": str(tmp_path / "jwks.json")}.items() <= office.items()
+    assert {
+        "kid": office["kid"],
+        "key": str(tmp_path / "office.key"),
+        "jwks": str(tmp_path / "jwks.json"),
+    }.items() <= office.items()
     published = {each["kid"]: each for each in KeyDirectory(tmp_path).public()}
     assert published[following["kid"]]["not_before"] == following["used_from"]
     assert published[office["kid"]]["retired_at"] == following["before_retired_at"]
     assert written.err == ""
 
 
-def test_one_wrong_name_among_several_makes_no_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_wrong_name_among_several_makes_no_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for names in (("office", "Mail"), ("office", "mail", "office")):
         with pytest.raises(SystemExit):
             main(["keys", "new", *names, "--directory", str(tmp_path)])

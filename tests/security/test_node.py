@@ -25,9 +25,20 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("node")
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("Node.js and npm are not installed")
-    command = ["npm", "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock", JOSE]
+    command = [
+        "npm",
+        "install",
+        "--no-save",
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+        "--no-package-lock",
+        JOSE,
+    ]
     try:
-        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=INSTALLING, check=False)
+        done = subprocess.run(
+            command, cwd=directory, capture_output=True, text=True, timeout=INSTALLING, check=False
+        )
     except subprocess.TimeoutExpired:
         pytest.skip("npm did not answer in time")
     if done.returncode != 0:
@@ -38,16 +49,30 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(directory: Path, given: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["node", SCRIPT.name], cwd=directory, input=json.dumps(given), capture_output=True, text=True, timeout=30, check=False
+        ["node", SCRIPT.name],
+        cwd=directory,
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
 
 
 @pytest.mark.parametrize("algorithm", ["EdDSA", "ES256"])
-async def test_another_languages_library_checks_our_proof_and_makes_one_that_we_take(algorithm: Any, node: Path) -> None:
+async def test_another_languages_library_checks_our_proof_and_makes_one_that_we_take(
+    algorithm: Any, node: Path
+) -> None:
     world = await World.started()
     secret = {**generate(algorithm), "kid": "office-2", "alg": algorithm}
     (private,) = read_private(json.dumps(secret))
-    world.yard.public["office-2"] = {**private.public, "kid": "office-2", "alg": algorithm, "iss": "office", "not_before": 1_600_000_000}
+    world.yard.public["office-2"] = {
+        **private.public,
+        "kid": "office-2",
+        "alg": algorithm,
+        "iss": "office",
+        "not_before": 1_600_000_000,
+    }
     world.yard.private["office"] = [private]
     world.rings["office"] = await world.yard.started("office")
     world.rings["ledger"] = await world.yard.started("ledger")
@@ -56,7 +81,10 @@ async def test_another_languages_library_checks_our_proof_and_makes_one_that_we_
         "jwks": json.loads(world.yard.text()),
         "proof": job.proof,
         "token": (world.request().authorization or "").removeprefix("Bearer "),
-        "message": {name: getattr(job, name) for name in ("id", "type", "source", "correlation_id", "reply_to", "expires")},
+        "message": {
+            name: getattr(job, name)
+            for name in ("id", "type", "source", "correlation_id", "reply_to", "expires")
+        },
         "body": base64.b64encode(job.body).decode(),
         "now": world.yard.clock(),
         "own": secret,

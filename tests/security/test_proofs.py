@@ -91,9 +91,13 @@ async def test_a_retry_carries_the_proof_as_it_is() -> None:
     assert ledger.gate.authorize(copy.replace(queue=job.queue)) is None
 
 
-@pytest.mark.parametrize(("skew", "accepted"), [(-29, True), (-31, False), (300, True), (329, True), (331, False)])
+@pytest.mark.parametrize(
+    ("skew", "accepted"), [(-29, True), (-31, False), (300, True), (329, True), (331, False)]
+)
 @virtual
-async def test_a_token_bears_clocks_that_differ_by_half_a_minute(skew: float, accepted: bool) -> None:
+async def test_a_token_bears_clocks_that_differ_by_half_a_minute(
+    skew: float, accepted: bool
+) -> None:
     """`skew`: the receiver's clock, when the token was made by the sender's at zero."""
     world = await World.started()
     request = world.request()
@@ -155,7 +159,9 @@ async def test_the_memory_of_tokens_is_bounded() -> None:
     verifier = world.yard.verifier("ledger", world.rings["ledger"])
     pair = world.rings["office"].signing_key()
     for number in range(1100):
-        token = service_token(pair, issuer="office", audience="ledger", scope=f"ledger.add {number}", now=NOW)
+        token = service_token(
+            pair, issuer="office", audience="ledger", scope=f"ledger.add {number}", now=NOW
+        )
         verifier.verify_token(world.request().replace(authorization=f"Bearer {token}"))
     assert len(verifier.tokens) == 1024
 
@@ -217,11 +223,18 @@ def mutated(envelope: Envelope, others: list[Envelope], chance: random.Random) -
             name = chance.choice(FIELDS)
             return envelope.replace(**{name: altered(getattr(envelope, name) or "x", chance)})
         case 2:
-            return envelope.replace(expires=chance.choice([None, 1, (envelope.expires or 0) + chance.randint(-(10**9), 10**9)]))
+            return envelope.replace(
+                expires=chance.choice(
+                    [None, 1, (envelope.expires or 0) + chance.randint(-(10**9), 10**9)]
+                )
+            )
         case 3:
             return with_token(envelope, altered(token_of(envelope), chance))
         case 4:
-            parts, foreign = token_of(envelope).split("."), token_of(chance.choice(others)).split(".")
+            parts, foreign = (
+                token_of(envelope).split("."),
+                token_of(chance.choice(others)).split("."),
+            )
             at = chance.randrange(3)
             parts[at] = foreign[at]
             return with_token(envelope, ".".join(parts))
@@ -306,7 +319,9 @@ def from_office(world: World) -> None:
 
 def visible(yard: Yard, published: dict[str, dict[str, Any]], now: float) -> None:
     """The set as it is at that moment: with keys whose time comes in the next minute."""
-    yard.public = {kid: each for kid, each in published.items() if each.get("not_before", 0) <= now + 60}
+    yard.public = {
+        kid: each for kid, each in published.items() if each.get("not_before", 0) <= now + 60
+    }
 
 
 def late(world: World, job: Envelope, published: dict[str, dict[str, Any]]) -> Envelope:
@@ -314,4 +329,11 @@ def late(world: World, job: Envelope, published: dict[str, dict[str, Any]]) -> E
     kid = parts_of(token_of(job))[0]["kid"]
     place = list(published).index(kid) - 1  # the ledger's is the first
     header, claims, _ = parts_of(token_of(job))
-    return with_token(job, jws(header, {**claims, "iat": published[kid]["retired_at"]}, world.yard.private["office"][place]))
+    return with_token(
+        job,
+        jws(
+            header,
+            {**claims, "iat": published[kid]["retired_at"]},
+            world.yard.private["office"][place],
+        ),
+    )

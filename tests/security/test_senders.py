@@ -53,7 +53,9 @@ def deployment(tmp_path: Path) -> Deployment:
 
 
 @pytest.mark.parametrize("what", FORBIDDEN)
-async def test_what_is_not_granted_is_refused_before_it_is_sent(what: str, deployment: Deployment) -> None:
+async def test_what_is_not_granted_is_refused_before_it_is_sent(
+    what: str, deployment: Deployment
+) -> None:
     service, send, told = FORBIDDEN[what]
     index = Router("ledger")
     index.event(BooksClosed, subscription="index")(hear)
@@ -61,7 +63,9 @@ async def test_what_is_not_granted_is_refused_before_it_is_sent(what: str, deplo
         listener = await buses.bus("ledger", **deployment.of("ledger"))
         await buses.serve(listener, index)
         bus = await buses.bus(service, **deployment.of(service))
-        with pytest.raises(PermissionDenied, match=f"^{re.escape(told.format(deployment.grants))}$") as refused:
+        with pytest.raises(
+            PermissionDenied, match=f"^{re.escape(told.format(deployment.grants))}$"
+        ) as refused:
             await send(bus)
         assert not refused.value.maybe_executed
         assert buses.broker.depth(event_queue("ledger", contract_of(BooksClosed), "index")) == 0
@@ -90,5 +94,7 @@ async def test_a_contract_that_came_after_the_start_counts(deployment: Deploymen
 async def test_who_knows_no_grants_leaves_it_to_the_receiver() -> None:
     """In development."""
     async with MemoryBuses(clock=wall_clock) as buses:
-        bus = await buses.bus("ledger", auth="dev", key="a secret that all services of this test share")
+        bus = await buses.bus(
+            "ledger", auth="dev", key="a secret that all services of this test share"
+        )
         await bus.publish(BooksClosed())

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from bus.contracts.contract import Catalog, Contract, Event, Job, Message, Request, contract, contract_of
+from bus.contracts.contract import (
+    Catalog,
+    Contract,
+    Event,
+    Job,
+    Message,
+    Request,
+    contract,
+    contract_of,
+)
 from bus.messaging.envelope import Envelope, MessageRole
 from bus.security.endpoint_guard import EndpointGuard
 from bus.security.grants import Grants, ServiceGrants
@@ -47,7 +56,9 @@ class Scan(Job[None]):
     title: str
 
 
-CONTRACTS: dict[str, Contract] = {each.type: each for each in map(contract_of, (Find, Returned, Scan))}
+CONTRACTS: dict[str, Contract] = {
+    each.type: each for each in map(contract_of, (Find, Returned, Scan))
+}
 GRANTS = Grants(
     {
         "reader": ServiceGrants(call=frozenset({"library.find", "library.scan"})),
@@ -58,7 +69,11 @@ GRANTS = Grants(
 
 def shown(title: str) -> dict[str, Any]:
     """The JSON under a heading."""
-    found = re.search(rf"^### {re.escape(title)}\n\n```json\n(.*?)\n```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    found = re.search(
+        rf"^### {re.escape(title)}\n\n```json\n(.*?)\n```",
+        PAGE.read_text(encoding="utf-8"),
+        re.DOTALL | re.MULTILINE,
+    )
     assert found is not None, title
     value: dict[str, Any] = json.loads(found[1])
     return value
@@ -82,7 +97,9 @@ async def verifier(service: str) -> tuple[Verifier, Signer]:
 
     ring = Keyring(service, source, list, clock=lambda: SENT)
     await ring.refresh()
-    return Verifier(service, ring, lambda: GRANTS, clock=lambda: SENT), Signer(service, ring, lambda: GRANTS, clock=lambda: SENT)
+    return Verifier(service, ring, lambda: GRANTS, clock=lambda: SENT), Signer(
+        service, ring, lambda: GRANTS, clock=lambda: SENT
+    )
 
 
 @pytest.mark.parametrize("title", ["Signed request", "Signed event", "Signed job"])
@@ -90,9 +107,16 @@ async def test_what_the_page_shows_is_let_in_and_nothing_else_in_its_place(title
     checks, signer = await verifier("library")
     gate = EndpointGuard(CONTRACTS[message(title).type], checks, signer)
     assert gate.authorize(message(title)) is None
-    assert gate.authorize(message(title).replace(source="library" if title != "Signed event" else "reader")) is not None
+    assert (
+        gate.authorize(
+            message(title).replace(source="library" if title != "Signed event" else "reader")
+        )
+        is not None
+    )
     if title != "Signed request":
-        assert gate.authorize(message(title, b'{"title": "Emma"}')) is not None, "a space is another body"
+        assert gate.authorize(message(title, b'{"title": "Emma"}')) is not None, (
+            "a space is another body"
+        )
 
 
 @pytest.mark.parametrize("title", ["Signed reply", "Signed result of a job"])

@@ -39,7 +39,10 @@ class World:
         yard.key(OPERATOR, role="operator")
         yard.grant("office", call=(contract_of(Add), contract_of(CloseBooks)))
         yard.grant("ledger", publish=(contract_of(BooksClosed),))
-        return cls(yard, {name: await yard.started(name) for name in ("ledger", "office", "mail", OPERATOR)})
+        return cls(
+            yard,
+            {name: await yard.started(name) for name in ("ledger", "office", "mail", OPERATOR)},
+        )
 
     def signer(self, service: str) -> Signer:
         """One for each keyring, as a bus has it."""
@@ -55,31 +58,66 @@ class World:
 
     def request(self, type_: str = "ledger.add.v1", **attributes: Any) -> Envelope:
         known = {"reply_to": reply_queue("office", "1"), "queue": request_queue(contract_of(Add))}
-        return self.signer("office").sign(message("request", type_, "office", **{**known, **attributes}))
+        return self.signer("office").sign(
+            message("request", type_, "office", **{**known, **attributes})
+        )
 
     def job(self, sender: str = "office", **attributes: Any) -> Envelope:
-        known = {"reply_to": reply_queue(sender, "1"), "queue": job_queue(contract_of(CloseBooks)), "expires": int((NOW + DAY) * 1000)}
-        return self.signer(sender).sign(message("job", "ledger.close.v1", sender, **{**known, **attributes}))
+        known = {
+            "reply_to": reply_queue(sender, "1"),
+            "queue": job_queue(contract_of(CloseBooks)),
+            "expires": int((NOW + DAY) * 1000),
+        }
+        return self.signer(sender).sign(
+            message("job", "ledger.close.v1", sender, **{**known, **attributes})
+        )
 
     def event(self, sender: str = "ledger", **attributes: Any) -> Envelope:
-        known = {"queue": event_queue("ledger", contract_of(BooksClosed)), "expires": int((NOW + DAY) * 1000)}
-        return self.signer(sender).sign(message("event", "ledger.closed.v1", sender, **{**known, **attributes}))
+        known = {
+            "queue": event_queue("ledger", contract_of(BooksClosed)),
+            "expires": int((NOW + DAY) * 1000),
+        }
+        return self.signer(sender).sign(
+            message("event", "ledger.closed.v1", sender, **{**known, **attributes})
+        )
 
-    def replayed(self, job: Envelope, *, operator: str = OPERATOR, hours: float = 1, **changes: Any) -> Envelope:
+    def replayed(
+        self, job: Envelope, *, operator: str = OPERATOR, hours: float = 1, **changes: Any
+    ) -> Envelope:
         """With more time, by an operator."""
         expires = int((self.yard.clock() + hours * 3600) * 1000)
-        how = {"queue": job.queue, "actor": "ida", "reason": "the printer was down", "expires": expires, "count": 1, **changes}
-        word = expiry_override(self.rings[operator].signing_key(), job, now=self.yard.clock(), **how)
+        how = {
+            "queue": job.queue,
+            "actor": "ida",
+            "reason": "the printer was down",
+            "expires": expires,
+            "count": 1,
+            **changes,
+        }
+        word = expiry_override(
+            self.rings[operator].signing_key(), job, now=self.yard.clock(), **how
+        )
         return job.replace(expiry_override=word, expires=expires)
 
     # --- what a forger does --------------------------------------------------------------------------------------
 
     def forged(
-        self, envelope: Envelope, header: Mapping[str, Any] | None = None, claims: Mapping[str, Any] | None = None, by: str | None = None
+        self,
+        envelope: Envelope,
+        header: Mapping[str, Any] | None = None,
+        claims: Mapping[str, Any] | None = None,
+        by: str | None = None,
     ) -> Envelope:
         """Signed again with these changed (None: left out), by the sender's key unless somebody else's."""
         old_header, old_claims, _ = parts_of(token_of(envelope))
-        return with_token(envelope, jws(changed(old_header, header), changed(old_claims, claims), self.key(by or envelope.source)))
+        return with_token(
+            envelope,
+            jws(
+                changed(old_header, header),
+                changed(old_claims, claims),
+                self.key(by or envelope.source),
+            ),
+        )
 
 
 def message(role: Any, type_: str, source: str, **attributes: Any) -> Envelope:
@@ -96,7 +134,11 @@ def token_of(envelope: Envelope) -> str:
 
 
 def with_token(envelope: Envelope, token: str) -> Envelope:
-    return envelope.replace(authorization=f"Bearer {token}") if envelope.role == "request" else envelope.replace(proof=token)
+    return (
+        envelope.replace(authorization=f"Bearer {token}")
+        if envelope.role == "request"
+        else envelope.replace(proof=token)
+    )
 
 
 MODELS: Mapping[str, type[Message]] = {"request": Add, "job": CloseBooks, "event": BooksClosed}
@@ -105,7 +147,14 @@ MODELS: Mapping[str, type[Message]] = {"request": Add, "job": CloseBooks, "event
 class Ledger:
     """The service, with a handler that notes what it was given, and a transport that notes what it sent."""
 
-    def __init__(self, world: World, role: str, *, answer: Callable[[Envelope], Any] = lambda _: None, direct: bool = False) -> None:
+    def __init__(
+        self,
+        world: World,
+        role: str,
+        *,
+        answer: Callable[[Envelope], Any] = lambda _: None,
+        direct: bool = False,
+    ) -> None:
         """`direct`: whether its user may use the default exchange."""
         self.handled: list[Any] = []
         self.transport = FakeTransport(answer=answer)

@@ -41,11 +41,20 @@ class Yard:
     private: dict[str, list[PrivateKey]] = field(default_factory=dict)
     fetches: int = 0
 
-    def key(self, owner: str, kid: str | None = None, *, algorithm: Algorithm = "EdDSA", **members: Any) -> PrivateKey:
+    def key(
+        self, owner: str, kid: str | None = None, *, algorithm: Algorithm = "EdDSA", **members: Any
+    ) -> PrivateKey:
         """A new key of `owner`; `members` such as `not_before` and `role`."""
         (private,) = read_private(json.dumps(generate(algorithm)))
         kid = kid or f"{owner}-1"
-        self.public[kid] = {**private.public, "kid": kid, "alg": algorithm, "use": "sig", "iss": owner, **members}
+        self.public[kid] = {
+            **private.public,
+            "kid": kid,
+            "alg": algorithm,
+            "use": "sig",
+            "iss": owner,
+            **members,
+        }
         self.private.setdefault(owner, []).append(private)
         return private
 
@@ -60,9 +69,21 @@ class Yard:
             return self.text()
 
         role: Role = (
-            "operator" if any(each["iss"] == owner and each.get("role") == "operator" for each in self.public.values()) else "service"
+            "operator"
+            if any(
+                each["iss"] == owner and each.get("role") == "operator"
+                for each in self.public.values()
+            )
+            else "service"
         )
-        return Keyring(owner, source, lambda: self.private.get(owner, []), role=role, clock=self.clock, timer=self.clock)
+        return Keyring(
+            owner,
+            source,
+            lambda: self.private.get(owner, []),
+            role=role,
+            clock=self.clock,
+            timer=self.clock,
+        )
 
     async def started(self, owner: str) -> Keyring:
         ring = self.ring(owner)
@@ -81,11 +102,20 @@ class Yard:
     def verifier(self, owner: str, ring: Keyring, *, direct: bool = False) -> Verifier:
         return Verifier(owner, ring, lambda: self.grants, clock=self.clock, direct=direct)
 
-    def gate(self, owner: str, ring: Keyring, model: type[Message], *, direct: bool = False) -> EndpointGuard:
-        return EndpointGuard(contract_of(model), self.verifier(owner, ring, direct=direct), self.signer(owner, ring))
+    def gate(
+        self, owner: str, ring: Keyring, model: type[Message], *, direct: bool = False
+    ) -> EndpointGuard:
+        return EndpointGuard(
+            contract_of(model), self.verifier(owner, ring, direct=direct), self.signer(owner, ring)
+        )
 
-    def grant(self, service: str, *, call: tuple[Contract, ...] = (), publish: tuple[Contract, ...] = ()) -> None:
-        rights = ServiceGrants(call=frozenset(each.permission for each in call), publish=frozenset(each.permission for each in publish))
+    def grant(
+        self, service: str, *, call: tuple[Contract, ...] = (), publish: tuple[Contract, ...] = ()
+    ) -> None:
+        rights = ServiceGrants(
+            call=frozenset(each.permission for each in call),
+            publish=frozenset(each.permission for each in publish),
+        )
         self.grants = Grants({**self.grants.services, service: rights})
 
 
@@ -93,9 +123,13 @@ def base64(data: bytes | str) -> str:
     return urlsafe_b64encode(data.encode() if isinstance(data, str) else data).rstrip(b"=").decode()
 
 
-def jws(header: Mapping[str, Any] | str, claims: Mapping[str, Any] | str, key: PrivateKey | None) -> str:
+def jws(
+    header: Mapping[str, Any] | str, claims: Mapping[str, Any] | str, key: PrivateKey | None
+) -> str:
     """A compact JWT of whatever these are; text is taken as it is."""
-    parts = [base64(each if isinstance(each, str) else json.dumps(each)) for each in (header, claims)]
+    parts = [
+        base64(each if isinstance(each, str) else json.dumps(each)) for each in (header, claims)
+    ]
     signed = ".".join(parts)
     return f"{signed}.{base64(key.sign(signed.encode())) if key else ''}"
 

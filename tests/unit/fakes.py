@@ -13,7 +13,13 @@ from bus.contracts.contract import Event, Job, Message, Request
 from bus.messaging.envelope import Envelope, MessageRole
 from bus.messaging.handler import Handler
 from bus.messaging.ports.inbox import Inbox
-from bus.messaging.ports.transport import Accepted, ConsumerHandle, Delivery, PublishOutcome, ReturnListener
+from bus.messaging.ports.transport import (
+    Accepted,
+    ConsumerHandle,
+    Delivery,
+    PublishOutcome,
+    ReturnListener,
+)
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.model import Queue, Topology
 from bus.runtime.job_handle import PendingJob
@@ -64,7 +70,9 @@ def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
         unnoticed: list[dict[str, Any]] = []
 
         async def noticing() -> None:
-            asyncio.get_running_loop().set_exception_handler(lambda _, context: unnoticed.append(context))
+            asyncio.get_running_loop().set_exception_handler(
+                lambda _, context: unnoticed.append(context)
+            )
             await test(*args, **kwargs)
 
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
@@ -80,8 +88,15 @@ async def settle_down() -> None:
         await asyncio.sleep(0)
 
 
-def envelope(type_: str = "ledger.add.v1", *, role: MessageRole = "request", **attributes: Any) -> Envelope:
-    known: dict[str, Any] = {"id": "m-1", "source": "office", "body": b"{}", "correlation_id": "c-1"}
+def envelope(
+    type_: str = "ledger.add.v1", *, role: MessageRole = "request", **attributes: Any
+) -> Envelope:
+    known: dict[str, Any] = {
+        "id": "m-1",
+        "source": "office",
+        "body": b"{}",
+        "correlation_id": "c-1",
+    }
     return Envelope(type=type_, role=role, **{**known, **attributes})
 
 
@@ -165,7 +180,9 @@ class FakeTransport:
     async def depth(self, queue: str) -> int:
         return 0
 
-    async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> PublishOutcome:
+    async def send(
+        self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None
+    ) -> PublishOutcome:
         self.sent.append(Sent(envelope, address, timeout, via))
         return self.answer(envelope) or Accepted()
 
@@ -224,7 +241,15 @@ def receiver_of(
         endpoint,
         queue,
         topology,
-        activator=ServiceActivator(endpoint, handler or router, sender=NoSender(), state=None, inbox=known, gate=gate, clock=clock),
+        activator=ServiceActivator(
+            endpoint,
+            handler or router,
+            sender=NoSender(),
+            state=None,
+            inbox=known,
+            gate=gate,
+            clock=clock,
+        ),
         settler=Settler(endpoint, topology, transport, service=router.name, gate=gate, clock=clock),
         quarantine=PoisonIsolation() if quarantine is None else quarantine,
         delivery_limit=LIMIT,

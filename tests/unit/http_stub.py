@@ -37,7 +37,9 @@ def answering(answers: Mapping[str, bytes]) -> Iterator[Stub]:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = False  # so that closing it waits for them, and they close their connections
+    server.daemon_threads = (
+        False  # so that closing it waits for them, and they close their connections
+    )
     stub.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -11,7 +11,18 @@ NAMES = bus.__all__
 
 def test_the_public_names_are_those_of_the_stub() -> None:
     assert dir(bus) == NAMES
-    assert {"Bus", "Context", "Envelope", "Event", "Handler", "JobHandle", "Middleware", "ProcessLost", "Progress", "Sender"} <= set(NAMES)
+    assert {
+        "Bus",
+        "Context",
+        "Envelope",
+        "Event",
+        "Handler",
+        "JobHandle",
+        "Middleware",
+        "ProcessLost",
+        "Progress",
+        "Sender",
+    } <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -51,5 +62,7 @@ assert not {"fast_depends", "faststream"} & set(sys.modules), "who uses neither 
 
 
 def test_imports_load_what_is_used_and_contract_stays_the_decorator() -> None:
-    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr

@@ -56,7 +56,9 @@ def test_the_environment_is_read() -> None:
         ("log_level", SECRET),
     ],
 )
-def test_a_wrong_setting_is_named_and_its_value_is_not_shown(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_setting_is_named_and_its_value_is_not_shown(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(f"BUS_{name.upper()}", value)
     with pytest.raises(ConfigurationError, match=f"^settings: BUS_{name.upper()}: ") as caught:
         load_settings()
@@ -68,7 +70,14 @@ def test_all_wrong_settings_are_named_at_once() -> None:
         load_settings(heartbeat=0, stop_grace=-1)
 
 
-@pytest.mark.parametrize("url", ["amqp://localhost", "amqps://u:p@broker.example:5671/vhost", "amqp://u:p@[::1]:5672/%2F?cafile=x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://localhost",
+        "amqps://u:p@broker.example:5671/vhost",
+        "amqp://u:p@[::1]:5672/%2F?cafile=x",
+    ],
+)
 def test_an_address_passes_as_it_is(url: str) -> None:
     assert load_settings(url=url).url.get_secret_value() == url
 
@@ -86,39 +95,71 @@ def made(tmp_path: Path) -> Certificates:
     return certificates(tmp_path / "made", "localhost")
 
 
-def test_certificates_go_along_with_the_address_and_say_who_we_are_where_no_password_does(made: Certificates) -> None:
+def test_certificates_go_along_with_the_address_and_say_who_we_are_where_no_password_does(
+    made: Certificates,
+) -> None:
     files: dict[str, object] = {"ca_file": made.authority, "client_certificate": made.client}
-    told = parse_qs(urlsplit(load_settings(url="amqps://desk@localhost/?capath=x", **files).address).query)
-    assert told == {"capath": ["x"], "cafile": [str(made.authority)], "certfile": [str(made.client)], "auth": ["external"]}
-    assert "auth" not in parse_qs(urlsplit(load_settings(url="amqps://desk:secret@localhost/", **files).address).query)
-    assert load_settings(url="amqp://desk:secret@localhost/", **files).address == "amqp://desk:secret@localhost/"
+    told = parse_qs(
+        urlsplit(load_settings(url="amqps://desk@localhost/?capath=x", **files).address).query
+    )
+    assert told == {
+        "capath": ["x"],
+        "cafile": [str(made.authority)],
+        "certfile": [str(made.client)],
+        "auth": ["external"],
+    }
+    assert "auth" not in parse_qs(
+        urlsplit(load_settings(url="amqps://desk:secret@localhost/", **files).address).query
+    )
+    assert (
+        load_settings(url="amqp://desk:secret@localhost/", **files).address
+        == "amqp://desk:secret@localhost/"
+    )
 
 
-@pytest.mark.parametrize("password", ["hunter 2", "a:b@c/d?e#f%41+g", "schlüssel", "eyJhbGciOiJSUzI1NiJ9.e30._-"])
+@pytest.mark.parametrize(
+    "password", ["hunter 2", "a:b@c/d?e#f%41+g", "schlüssel", "eyJhbGciOiJSUzI1NiJ9.e30._-"]
+)
 @pytest.mark.parametrize("credentials", ["desk:old@", "desk@", "desk:@", "%40desk:old@", ""])
-def test_the_password_of_a_file_stands_for_the_one_in_the_address(tmp_path: Path, credentials: str, password: str) -> None:
+def test_the_password_of_a_file_stands_for_the_one_in_the_address(
+    tmp_path: Path, credentials: str, password: str
+) -> None:
     file = tmp_path / "password"
     file.write_text(f"{password}\n")
-    settings = load_settings(url=f"amqps://{credentials}localhost:5671/books?x=1", password_file=file)
+    settings = load_settings(
+        url=f"amqps://{credentials}localhost:5671/books?x=1", password_file=file
+    )
     address = URL(settings.address)
     assert address.password == password
     assert address.user == (URL(settings.url.get_secret_value()).user or None)
-    assert (address.host, address.port, address.path, dict(address.query)) == ("localhost", 5671, "/books", {"x": "1"})
+    assert (address.host, address.port, address.path, dict(address.query)) == (
+        "localhost",
+        5671,
+        "/books",
+        {"x": "1"},
+    )
     assert password not in repr(settings)
     file.write_text("the next")
     assert URL(settings.address).password == "the next"
 
 
-def test_with_a_password_in_a_file_no_certificate_says_who_we_are(made: Certificates, tmp_path: Path) -> None:
+def test_with_a_password_in_a_file_no_certificate_says_who_we_are(
+    made: Certificates, tmp_path: Path
+) -> None:
     file = tmp_path / "password"
     file.write_text("secret")
-    settings = load_settings(url="amqps://desk@localhost/", client_certificate=made.client, password_file=file)
+    settings = load_settings(
+        url="amqps://desk@localhost/", client_certificate=made.client, password_file=file
+    )
     assert "auth" not in parse_qs(urlsplit(settings.address).query)
 
 
 def test_a_certificate_without_its_key_is_refused(made: Certificates) -> None:
     load_settings(client_certificate=made.certificate, client_key=made.key)
-    with pytest.raises(ConfigurationError, match="BUS_CLIENT_KEY: BUS_CLIENT_CERTIFICATE names a certificate as PEM"):
+    with pytest.raises(
+        ConfigurationError,
+        match="BUS_CLIENT_KEY: BUS_CLIENT_CERTIFICATE names a certificate as PEM",
+    ):
         load_settings(client_certificate=made.certificate)
     with pytest.raises(ConfigurationError, match="BUS_CLIENT_KEY: "):
         load_settings(client_certificate=made.certificate, client_key=made.client)

@@ -39,7 +39,12 @@ class DemoKeys:
 
     def settings(self, service: str) -> dict[str, Any]:
         """Return the settings for a bus of this service in this process."""
-        return {"auth": "on", "key": str(self._keys.key_file(service)), "jwks": str(self._keys.set_file), "grants": GRANTS}
+        return {
+            "auth": "on",
+            "key": str(self._keys.key_file(service)),
+            "jwks": str(self._keys.set_file),
+            "grants": GRANTS,
+        }
 
     def environment(self, service: str) -> dict[str, str]:
         """Return the environment variables for a process of this service."""

@@ -23,7 +23,10 @@ from workers.demo.process import WorkerProcess
 
 __all__ = ["MemoryStage", "RabbitMQStage", "Stage", "served"]
 
-WORKERS = {"transcription": "workers.transcription:router", "documentation": "workers.documents:router"}
+WORKERS = {
+    "transcription": "workers.transcription:router",
+    "documentation": "workers.documents:router",
+}
 UNUSED = SecretStr("amqp://unused/")
 """Placeholder, because the settings require a broker URL and the model broker has none."""
 START_TIMEOUT = 120.0
@@ -70,10 +73,16 @@ class RabbitMQStage:
             return
         try:
             for service, target in WORKERS.items():
-                self._started[service] = await WorkerProcess.start(target, self._url, self._keys.environment(service))
-            yield "processes " + ", ".join(f"{worker.pid} ({service})" for service, worker in self._started.items())
+                self._started[service] = await WorkerProcess.start(
+                    target, self._url, self._keys.environment(service)
+                )
+            yield "processes " + ", ".join(
+                f"{worker.pid} ({service})" for service, worker in self._started.items()
+            )
         finally:
-            stopped = await asyncio.gather(*(worker.stop() for worker in self._started.values()), return_exceptions=True)
+            stopped = await asyncio.gather(
+                *(worker.stop() for worker in self._started.values()), return_exceptions=True
+            )
             for error in filter(None, stopped):
                 raise error
 
@@ -95,7 +104,11 @@ class MemoryStage:
 
     def bus(self, service: str) -> Bus:
         """Return a bus on this model broker."""
-        return Bus(service, settings=Settings(url=UNUSED, **self._keys.settings(service)), transport=MemoryTransport(self._broker))
+        return Bus(
+            service,
+            settings=Settings(url=UNUSED, **self._keys.settings(service)),
+            transport=MemoryTransport(self._broker),
+        )
 
     @contextlib.asynccontextmanager
     async def workers(self) -> AsyncIterator[str]:
@@ -124,12 +137,16 @@ async def served(bus: Sender, check: Callable[[], None]) -> None:
         raise Unavailable(f"{problem}. Check that both workers run at this broker.") from None
 
 
-async def _answered(ask: Callable[[UUID], Coroutine[Any, Any, object]], check: Callable[[], None]) -> None:
+async def _answered(
+    ask: Callable[[UUID], Coroutine[Any, Any, object]], check: Callable[[], None]
+) -> None:
     def before_sleep(_state: RetryCallState) -> None:
         check()
 
     attempts = AsyncRetrying(
-        retry=retry_if_exception_type((NotServed, DeadlineExceeded)),  # not started, or too busy to answer
+        retry=retry_if_exception_type(
+            (NotServed, DeadlineExceeded)
+        ),  # not started, or too busy to answer
         wait=wait_random_exponential(multiplier=0.1, max=1),
         before_sleep=before_sleep,
     )

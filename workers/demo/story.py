@@ -8,7 +8,19 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import uuid4
 
-from bus import Bus, BusError, Catalog, Envelope, InvalidArgument, Job, JobHandle, Message, Progress, contract, correlated
+from bus import (
+    Bus,
+    BusError,
+    Catalog,
+    Envelope,
+    InvalidArgument,
+    Job,
+    JobHandle,
+    Message,
+    Progress,
+    contract,
+    correlated,
+)
 from bus.errors import error_for
 from contracts.documentation.client import DocumentationClient
 from contracts.documentation.v1 import CreateNote, NoteContent, NoteStatus
@@ -29,7 +41,11 @@ MOST_LETTERS = 10_000
 A long-lived broker keeps those of earlier demonstrations, and this run's dead letter is the last.
 """
 R = TypeVar("R", bound=Message)
-DEMO_IDS = {"patient_id": "DEMO-PATIENT-1", "encounter_id": "DEMO-ENCOUNTER-1", "provider_id": "DEMO-PROVIDER-1"}
+DEMO_IDS = {
+    "patient_id": "DEMO-PATIENT-1",
+    "encounter_id": "DEMO-ENCOUNTER-1",
+    "provider_id": "DEMO-PROVIDER-1",
+}
 WORK_QUEUE = "transcription.jobs.transcribe.v1"
 
 
@@ -87,7 +103,11 @@ class Story:
         `recording` is a path or URL that the worker can read.
         """
         router, seen = subscribers(self.correlation_id)
-        async with self.stage.bus("demo") as bus, self.stage.workers() as workers, bus.serving(router):
+        async with (
+            self.stage.bus("demo") as bus,
+            self.stage.workers() as workers,
+            bus.serving(router),
+        ):
             with self._step("start the workers", workers):
                 await served(bus, self.stage.check)
             with correlated(self.correlation_id):
@@ -96,7 +116,9 @@ class Story:
                 note = await self._document(DocumentationClient(bus), transcript)
                 await self._hear(seen, "archive")
                 dead = await self._poison(bus)
-        return Ending(transcript=transcript, note=note, dead_letter=dead, correlation_id=self.correlation_id)
+        return Ending(
+            transcript=transcript, note=note, dead_letter=dead, correlation_id=self.correlation_id
+        )
 
     async def _transcribe(self, client: TranscriptionClient, recording: str) -> Transcript:
         with self._step("submit the recording", "confirmed by the broker", self.correlation_id):
@@ -124,7 +146,9 @@ class Story:
         said = [segment.text for segment in transcript.segments]
         if self.by_section and len(said) == len(NoteContent.model_fields):
             content = NoteContent(**dict(zip(NoteContent.model_fields, said, strict=True)))
-        return CreateNote(**DEMO_IDS, note_type="SOAP", transcription_id=transcript.transcript_id, content=content)
+        return CreateNote(
+            **DEMO_IDS, note_type="SOAP", transcription_id=transcript.transcript_id, content=content
+        )
 
     async def _followed(self, what: str, job: JobHandle[R]) -> R:
         async for update in job.updates():
@@ -163,4 +187,12 @@ class Story:
 
     def _done(self, name: str, outcome: str, began: float, correlation_id: str | None) -> None:
         now = time.perf_counter()
-        self.on_step(Step(name=name, outcome=outcome, at=now - self._began, took=now - began, correlation_id=correlation_id))
+        self.on_step(
+            Step(
+                name=name,
+                outcome=outcome,
+                at=now - self._began,
+                took=now - began,
+                correlation_id=correlation_id,
+            )
+        )

@@ -11,7 +11,11 @@ from contracts.transcription.v1 import TranscriptCompleted
 
 __all__ = ["subscribers"]
 
-SUBSCRIPTIONS: dict[str, type[Event]] = {"index": TranscriptCompleted, "notify": TranscriptCompleted, "archive": DocumentGenerated}
+SUBSCRIPTIONS: dict[str, type[Event]] = {
+    "index": TranscriptCompleted,
+    "notify": TranscriptCompleted,
+    "archive": DocumentGenerated,
+}
 
 
 def subscribers(correlation_id: str) -> tuple[Router, dict[str, "asyncio.Future[Envelope]"]]:
@@ -21,7 +25,9 @@ def subscribers(correlation_id: str) -> tuple[Router, dict[str, "asyncio.Future[
     """
     router = Router("demo")
     loop = asyncio.get_running_loop()
-    seen: dict[str, asyncio.Future[Envelope]] = {name: loop.create_future() for name in SUBSCRIPTIONS}
+    seen: dict[str, asyncio.Future[Envelope]] = {
+        name: loop.create_future() for name in SUBSCRIPTIONS
+    }
 
     def subscribe(name: str, event: type[Event]) -> None:
         @router.event(event, subscription=name)

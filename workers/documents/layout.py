@@ -65,12 +65,18 @@ class Layout:
         """
         about = f"{self.title}, {self.date}"
         full = about if first else f"{about} \u00b7 {self.letterhead.name}"
-        return next((text for text in (full, about) if len(text) + len(self.patient) <= HEADER_LENGTH), self.title)
+        return next(
+            (text for text in (full, about) if len(text) + len(self.patient) <= HEADER_LENGTH),
+            self.title,
+        )
 
 
 def laid_out(note: Note, letterhead: Letterhead, *, zone: tzinfo, page_size: PageSize) -> Layout:
     """Return the layout of the note with this letterhead and with dates of this zone."""
-    signed = note.signature and f"Signed by {note.signature.provider_id} on {_date(note.signature.signed_at, zone)}"
+    signed = (
+        note.signature
+        and f"Signed by {note.signature.provider_id} on {_date(note.signature.signed_at, zone)}"
+    )
     return Layout(
         letterhead=Letterhead(name=plain(letterhead.name), address=plain(letterhead.address)),
         title=f"{note.note_type} note",
@@ -110,7 +116,13 @@ def _sections(note: Note) -> list[SectionText]:
     sections = []
     for heading, text in texts.items():
         blocks = paragraphs(text)
-        remark = UNREAD if blocks and note.transcribed and heading == "Subjective" else None if blocks else NOTHING
+        remark = (
+            UNREAD
+            if blocks and note.transcribed and heading == "Subjective"
+            else None
+            if blocks
+            else NOTHING
+        )
         sections.append(SectionText(heading=heading, remark=remark, paragraphs=blocks))
     return sections
 

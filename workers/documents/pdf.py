@@ -11,12 +11,32 @@ from reportlab.lib.pagesizes import A4, LETTER
 from reportlab.lib.units import mm
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfgen.canvas import Canvas
-from reportlab.platypus import BaseDocTemplate, CondPageBreak, Flowable, Frame, HRFlowable, PageTemplate, Paragraph, Table
+from reportlab.platypus import (
+    BaseDocTemplate,
+    CondPageBreak,
+    Flowable,
+    Frame,
+    HRFlowable,
+    PageTemplate,
+    Paragraph,
+    Table,
+)
 from reportlab.platypus.paraparser import ParaFrag
 
 from workers.documents.font import shown
 from workers.documents.layout import Layout, SectionText
-from workers.documents.pdf_styles import ACCENT, ALERT, BOLD, GREY, INK, REGULAR, RULE, SMALL, register_fonts, styles
+from workers.documents.pdf_styles import (
+    ACCENT,
+    ALERT,
+    BOLD,
+    GREY,
+    INK,
+    REGULAR,
+    RULE,
+    SMALL,
+    register_fonts,
+    styles,
+)
 
 __all__ = ["check_shown", "render_pdf"]
 
@@ -58,7 +78,16 @@ def _built(layout: Layout, *, total: int) -> tuple[bytes, int]:
         invariant=1,  # no current date and no random id
         initialFontName=REGULAR,  # otherwise the file names Helvetica, which is not embedded
     )
-    frame = Frame(SIDE, BOTTOM, width - 2 * SIDE, height - TOP - BOTTOM, leftPadding=0, rightPadding=0, topPadding=0, bottomPadding=0)
+    frame = Frame(
+        SIDE,
+        BOTTOM,
+        width - 2 * SIDE,
+        height - TOP - BOTTOM,
+        leftPadding=0,
+        rightPadding=0,
+        topPadding=0,
+        bottomPadding=0,
+    )
     document.addPageTemplates(PageTemplate(frames=[frame], onPage=partial(_furnish, layout, total)))
     document.build(_story(layout, width - 2 * SIDE))
     return file.getvalue(), document.page
@@ -98,7 +127,9 @@ def _story(layout: Layout, width: float) -> list[Flowable]:
     story: list[Flowable] = [_text(layout.letterhead.name, "clinic")]
     if layout.letterhead.address:
         story.append(_text(layout.letterhead.address, "address"))
-    story.append(HRFlowable(width="100%", thickness=1.2, color=ACCENT, spaceBefore=5, spaceAfter=10))
+    story.append(
+        HRFlowable(width="100%", thickness=1.2, color=ACCENT, spaceBefore=5, spaceAfter=10)
+    )
     story.append(_text(layout.title, "title"))
     if layout.marker:
         story.append(_text(layout.marker, "marker"))
@@ -113,8 +144,18 @@ def _facts(layout: Layout, width: float) -> Table:
     """Return a table with names over values, two pairs to a row."""
     cells = [[_text(name, "label"), _text(value, "value")] for name, value in layout.facts]
     rows = [[cells[i], cells[i + 1] if i + 1 < len(cells) else ""] for i in range(0, len(cells), 2)]
-    box: Commands = [("BOX", (0, 0), (-1, -1), 0.5, RULE), ("VALIGN", (0, 0), (-1, -1), "TOP"), ("BOTTOMPADDING", (0, 0), (-1, -1), 5)]
-    return Table(rows, colWidths=[width / 2, width / 2], style=[EMPTY_CELLS, *box], spaceBefore=4, spaceAfter=6)
+    box: Commands = [
+        ("BOX", (0, 0), (-1, -1), 0.5, RULE),
+        ("VALIGN", (0, 0), (-1, -1), "TOP"),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), 5),
+    ]
+    return Table(
+        rows,
+        colWidths=[width / 2, width / 2],
+        style=[EMPTY_CELLS, *box],
+        spaceBefore=4,
+        spaceAfter=6,
+    )
 
 
 def _section(section: SectionText) -> list[Flowable]:
@@ -134,7 +175,12 @@ def _signing(layout: Layout, width: float) -> Table:
     row = [_text(f"Signature of {layout.signer}", "label"), "", _text("Date and time", "label")]
     line: Commands = [("LINEABOVE", (column, 0), (column, 0), 0.7, INK) for column in (0, 2)]
     line.append(("LEFTPADDING", (0, 0), (-1, -1), 0))
-    return Table([row], colWidths=[width * 0.58, width * 0.06, width * 0.36], style=[EMPTY_CELLS, *line], spaceBefore=20 * mm)
+    return Table(
+        [row],
+        colWidths=[width * 0.58, width * 0.06, width * 0.36],
+        style=[EMPTY_CELLS, *line],
+        spaceBefore=20 * mm,
+    )
 
 
 def _text(line: str, style: str) -> Paragraph:

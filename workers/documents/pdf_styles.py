@@ -8,11 +8,24 @@ from reportlab.lib.styles import ParagraphStyle
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 
-__all__ = ["ACCENT", "ALERT", "BOLD", "GREY", "INK", "REGULAR", "RULE", "SMALL", "register_fonts", "styles"]
+__all__ = [
+    "ACCENT",
+    "ALERT",
+    "BOLD",
+    "GREY",
+    "INK",
+    "REGULAR",
+    "RULE",
+    "SMALL",
+    "register_fonts",
+    "styles",
+]
 
 FONTS = Path(__file__).parent / "fonts"
 REGULAR, BOLD = "LiberationSans", "LiberationSans-Bold"
-INK, GREY, RULE, ACCENT, ALERT = (HexColor(color) for color in ("#1a1a1a", "#5a6470", "#c3cad3", "#1f3a5f", "#9a3412"))
+INK, GREY, RULE, ACCENT, ALERT = (
+    HexColor(color) for color in ("#1a1a1a", "#5a6470", "#c3cad3", "#1f3a5f", "#9a3412")
+)
 SMALL = 8.5
 """Size in points, the smallest that is easy to read on paper."""
 
@@ -20,7 +33,10 @@ SMALL = 8.5
 @cache
 def register_fonts() -> frozenset[int]:
     """Register both weights once in a process, and return the code points that both have."""
-    regular, bold = TTFont(REGULAR, FONTS / "LiberationSans-Regular.ttf"), TTFont(BOLD, FONTS / "LiberationSans-Bold.ttf")
+    regular, bold = (
+        TTFont(REGULAR, FONTS / "LiberationSans-Regular.ttf"),
+        TTFont(BOLD, FONTS / "LiberationSans-Bold.ttf"),
+    )
     pdfmetrics.registerFont(regular)
     pdfmetrics.registerFont(bold)
     return frozenset(regular.face.charToGlyph) & frozenset(bold.face.charToGlyph)
@@ -29,20 +45,55 @@ def register_fonts() -> frozenset[int]:
 @cache
 def styles() -> dict[str, ParagraphStyle]:
     """Return the styles by name; the fonts have to be registered."""
-    text = ParagraphStyle("text", fontName=REGULAR, fontSize=10.5, leading=14.5, textColor=INK, allowWidows=0, allowOrphans=0)
+    text = ParagraphStyle(
+        "text",
+        fontName=REGULAR,
+        fontSize=10.5,
+        leading=14.5,
+        textColor=INK,
+        allowWidows=0,
+        allowOrphans=0,
+    )
     bold = ParagraphStyle("bold", text, fontName=BOLD)
     small = ParagraphStyle("small", text, fontSize=SMALL, leading=11, textColor=GREY)
-    boxed = ParagraphStyle("boxed", bold, borderColor=ALERT, borderWidth=0.7, borderPadding=5, leftIndent=6, rightIndent=6)
+    boxed = ParagraphStyle(
+        "boxed",
+        bold,
+        borderColor=ALERT,
+        borderWidth=0.7,
+        borderPadding=5,
+        leftIndent=6,
+        rightIndent=6,
+    )
     named = [
         ParagraphStyle("clinic", bold, fontSize=17, leading=21, textColor=ACCENT),
         ParagraphStyle("address", small, fontSize=9, leading=12),
         ParagraphStyle("title", bold, fontSize=15, leading=20, spaceAfter=8),
-        ParagraphStyle("marker", boxed, fontSize=9.5, leading=12, textColor=ALERT, spaceBefore=8, spaceAfter=14),
+        ParagraphStyle(
+            "marker", boxed, fontSize=9.5, leading=12, textColor=ALERT, spaceBefore=8, spaceAfter=14
+        ),
         ParagraphStyle("label", small),
         ParagraphStyle("value", text, fontSize=10, leading=13),
-        ParagraphStyle("heading", bold, fontSize=12, leading=16, textColor=ACCENT, spaceBefore=8, spaceAfter=3, keepWithNext=1),
+        ParagraphStyle(
+            "heading",
+            bold,
+            fontSize=12,
+            leading=16,
+            textColor=ACCENT,
+            spaceBefore=8,
+            spaceAfter=3,
+            keepWithNext=1,
+        ),
         ParagraphStyle("remark", small, fontSize=9.5, leading=13, spaceAfter=4),
-        ParagraphStyle("caution", small, fontSize=9.5, leading=13, spaceAfter=4, keepWithNext=1, textColor=ALERT),
+        ParagraphStyle(
+            "caution",
+            small,
+            fontSize=9.5,
+            leading=13,
+            spaceAfter=4,
+            keepWithNext=1,
+            textColor=ALERT,
+        ),
         ParagraphStyle("line", text),
         ParagraphStyle("body", text, spaceAfter=6),
         ParagraphStyle("signed", bold, spaceBefore=16),

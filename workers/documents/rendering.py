@@ -87,4 +87,6 @@ class Renderer:
 
     async def render(self, note: Note, format_: DocumentFormat) -> Rendered:
         """Return the note in this format. Raise the errors of `Template.rendered`."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._template.rendered, note, format_)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._template.rendered, note, format_
+        )

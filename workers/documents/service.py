@@ -51,7 +51,9 @@ async def lifespan() -> AsyncIterator[Documentation]:
     settings = load_settings()
     folder = await asyncio.to_thread(DocumentFolder, settings.folder)
     async with Renderer.opened(Template.from_settings(settings)) as renderer:
-        yield Documentation(repository=MemoryRepository(settings.kept_notes), renderer=renderer, folder=folder)
+        yield Documentation(
+            repository=MemoryRepository(settings.kept_notes), renderer=renderer, folder=folder
+        )
 
 
 router = Router("documentation", lifespan=lifespan)
@@ -143,7 +145,9 @@ async def _status(state: Documentation, note: Note) -> NoteStatus:
     )
 
 
-async def _document(state: Documentation, note: Note, format_: DocumentFormat, *, job_id: str) -> Document:
+async def _document(
+    state: Documentation, note: Note, format_: DocumentFormat, *, job_id: str
+) -> Document:
     rendered = await state.renderer.render(note, format_)
     document_id = uuid5(DOCUMENTS, f"{job_id}/{format_}")
     path = await asyncio.to_thread(state.folder.write, f"{document_id}.{format_}", rendered.data)

@@ -21,7 +21,9 @@ class DocumentsSettings(BaseSettings):
     Each variable is the field's name in capitals with the prefix `DOCUMENTS_`.
     """
 
-    model_config = SettingsConfigDict(env_prefix="DOCUMENTS_", frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="DOCUMENTS_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     folder: Path = Path("documents")
     """Folder for documents; if it is missing, it is created for this user alone."""
@@ -56,5 +58,7 @@ def load_settings(**overrides: object) -> DocumentsSettings:
     try:
         return DocumentsSettings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
-        faults = "; ".join(f"DOCUMENTS_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        faults = "; ".join(
+            f"DOCUMENTS_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()
+        )
         raise ConfigurationError(f"settings: {faults}") from None

@@ -24,7 +24,9 @@ SOFT_HYPHEN = "\u00ad"
 On a page it is invisible, or a hyphen that the author did not write.
 """
 BYTE_ORDER_MARK = "\ufeff"
-UNCARRIED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]")
+UNCARRIED = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]"
+)
 """Characters that a document cannot hold.
 
 Noncharacters beyond the first plane are left to fonts, because XML can hold them.
@@ -39,7 +41,10 @@ def paragraphs(text: str) -> list[list[str]]:
     text = PARAGRAPH_BREAKS.sub("\n\n", LINE_BREAKS.sub("\n", text)).replace("\t", TAB)
     text = text.replace(SOFT_HYPHEN, "").replace(BYTE_ORDER_MARK, "")
     text = UNCARRIED.sub(lambda found: code_point(found[0]), unicodedata.normalize("NFC", text))
-    blocks = ([line.rstrip() for line in block.split("\n") if line.strip()] for block in EMPTY_LINES.split(text))
+    blocks = (
+        [line.rstrip() for line in block.split("\n") if line.strip()]
+        for block in EMPTY_LINES.split(text)
+    )
     return [block for block in blocks if block]
 
 

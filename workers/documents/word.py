@@ -16,7 +16,15 @@ from docx.table import Table
 from docx.text.paragraph import Paragraph
 
 from workers.documents.layout import Layout, SectionText
-from workers.documents.word_styles import ACCENT, ALERT, GREY, INK, draw_border, draw_box, set_styles
+from workers.documents.word_styles import (
+    ACCENT,
+    ALERT,
+    GREY,
+    INK,
+    draw_border,
+    draw_box,
+    set_styles,
+)
 
 __all__ = ["render_docx"]
 
@@ -50,8 +58,15 @@ def render_docx(layout: Layout) -> bytes:
 def _describe(document: WordDocument, layout: Layout) -> None:
     """Set the metadata that a file browser shows, without any data of the patient."""
     about = document.core_properties
-    about.title, about.author, about.last_modified_by, about.comments = layout.title, layout.letterhead.name, layout.letterhead.name, ""
-    about.created = about.modified = layout.created.astimezone(UTC).replace(tzinfo=None, microsecond=0)
+    about.title, about.author, about.last_modified_by, about.comments = (
+        layout.title,
+        layout.letterhead.name,
+        layout.letterhead.name,
+        "",
+    )
+    about.created = about.modified = layout.created.astimezone(UTC).replace(
+        tzinfo=None, microsecond=0
+    )
 
 
 def _set_page(page: Section, layout: Layout) -> Length:
@@ -107,7 +122,15 @@ def _open(document: WordDocument, layout: Layout) -> None:
     draw_border(last, "bottom", color=ACCENT, width=1.25)
     document.add_paragraph(layout.title, "Title")
     if layout.marker:
-        draw_border(document.add_paragraph(layout.marker, "Marker"), "top", "left", "bottom", "right", color=ALERT, width=0.75)
+        draw_border(
+            document.add_paragraph(layout.marker, "Marker"),
+            "top",
+            "left",
+            "bottom",
+            "right",
+            color=ALERT,
+            width=0.75,
+        )
 
 
 def _facts(document: WordDocument, layout: Layout, width: Length) -> None:
@@ -115,7 +138,9 @@ def _facts(document: WordDocument, layout: Layout, width: Length) -> None:
     table = _table(document, (len(layout.facts) + 1) // 2, width // 2, width // 2)
     draw_box(table)
     cells = [cell for row in table.rows for cell in row.cells]
-    for cell, (name, value) in zip(cells, layout.facts, strict=False):  # an odd number leaves the last cell empty
+    for cell, (name, value) in zip(
+        cells, layout.facts, strict=False
+    ):  # an odd number leaves the last cell empty
         line = cell.paragraphs[0]
         line.style = "Fact"
         label = line.add_run(name)
@@ -140,7 +165,11 @@ def _right_to_left(text: str) -> bool:
 
     This is rule P2 of Unicode's bidirectional algorithm.
     """
-    strong = (direction for direction in map(unicodedata.bidirectional, text) if direction in {"L", "R", "AL"})
+    strong = (
+        direction
+        for direction in map(unicodedata.bidirectional, text)
+        if direction in {"L", "R", "AL"}
+    )
     return next(strong, "L") != "L"
 
 

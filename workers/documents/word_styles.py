@@ -61,7 +61,11 @@ def set_styles(document: Document) -> None:
     """Set each style of the document; a style that it lacks is added."""
     known = {style.name for style in document.styles}
     for name, look in LOOKS.items():
-        style = document.styles[name] if name in known else document.styles.add_style(name, WD_STYLE_TYPE.PARAGRAPH)
+        style = (
+            document.styles[name]
+            if name in known
+            else document.styles.add_style(name, WD_STYLE_TYPE.PARAGRAPH)
+        )
         if not isinstance(style, ParagraphStyle):
             problem = f"{name} is not a paragraph style in python-docx's template"
             raise TypeError(f"{problem}. Use another name.")
@@ -74,7 +78,11 @@ def _dress(style: ParagraphStyle, look: Look) -> None:
     style.font.color.rgb = RGBColor.from_string(look.color)
     _set_font(style)
     form = style.paragraph_format
-    form.space_before, form.space_after, form.line_spacing = Pt(look.before), Pt(look.after), look.line
+    form.space_before, form.space_after, form.line_spacing = (
+        Pt(look.before),
+        Pt(look.after),
+        look.line,
+    )
     form.keep_with_next, form.widow_control = look.keep_with_next, True
     form.left_indent = form.right_indent = Pt(look.indent)
 
@@ -96,14 +104,18 @@ def _set_font(style: ParagraphStyle) -> None:
         fonts.set(qn(f"w:{script}"), FONT)
 
 
-def draw_border(paragraph: Paragraph, *sides: str, color: str = RULE, width: float = 0.5, space: int = 4) -> None:
+def draw_border(
+    paragraph: Paragraph, *sides: str, color: str = RULE, width: float = 0.5, space: int = 4
+) -> None:
     """Draw lines on these sides (`top`, `left`, `bottom`, `right`) of a paragraph.
 
     `width` and `space`, the distance to the text, are in points.
     """
     # python-docx has no borders, and no other access to its XML.
     properties = paragraph._p.get_or_add_pPr()  # noqa: SLF001 - see above
-    properties.insert_element_before(_lines("w:pBdr", sides, color=color, width=width, space=space), *AFTER_BORDERS)
+    properties.insert_element_before(
+        _lines("w:pBdr", sides, color=color, width=width, space=space), *AFTER_BORDERS
+    )
 
 
 def draw_box(table: Table) -> None:
@@ -121,12 +133,19 @@ def draw_box(table: Table) -> None:
     properties.insert_element_before(borders, *following)
 
 
-def _lines(kind: str, sides: Sequence[str], *, color: str, width: float, space: int) -> BaseOxmlElement:
+def _lines(
+    kind: str, sides: Sequence[str], *, color: str, width: float, space: int
+) -> BaseOxmlElement:
     borders = OxmlElement(kind)
     for side in SIDES:
         if side in sides:
             line = OxmlElement(f"w:{side}")
-            for name, value in {"val": "single", "sz": str(round(width * 8)), "space": str(space), "color": color}.items():
+            for name, value in {
+                "val": "single",
+                "sz": str(round(width * 8)),
+                "space": str(space),
+                "color": color,
+            }.items():
                 line.set(qn(f"w:{name}"), value)
             borders.append(line)
     return borders

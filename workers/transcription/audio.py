@@ -92,7 +92,9 @@ def _mono(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     A float WAV may hold NaN, infinities and values over full scale, which would spread in the
     resampler.
     """
-    mono: npt.NDArray[np.float32] = np.nan_to_num(block, nan=0.0).clip(-1, 1).mean(axis=1, dtype=np.float32)
+    mono: npt.NDArray[np.float32] = (
+        np.nan_to_num(block, nan=0.0).clip(-1, 1).mean(axis=1, dtype=np.float32)
+    )
     return mono
 
 

@@ -12,7 +12,15 @@ from typing import BinaryIO, Self
 
 import httpx
 
-from bus import BusError, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted, Unavailable
+from bus import (
+    BusError,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unavailable,
+)
 from workers.transcription.limits import check_size
 from workers.transcription.settings import TranscriptionSettings
 

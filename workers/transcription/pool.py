@@ -62,7 +62,9 @@ class Pool:
         return await self._start()
 
     async def _fill(self) -> None:
-        for error in await asyncio.gather(*(self._add() for _ in range(self._size)), return_exceptions=True):
+        for error in await asyncio.gather(
+            *(self._add() for _ in range(self._size)), return_exceptions=True
+        ):
             if error is not None:
                 raise error
 

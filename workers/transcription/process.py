@@ -38,7 +38,9 @@ class RecogniserProcess:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
         # A daemon process also ends if the interpreter exits without a clean stop.
-        process = context.Process(target=serve, args=(theirs, spec, max_seconds), name="recogniser", daemon=True)
+        process = context.Process(
+            target=serve, args=(theirs, spec, max_seconds), name="recogniser", daemon=True
+        )
         process.start()
         theirs.close()
         started = cls(process, ours)

@@ -55,7 +55,9 @@ class Span:
 def utterances(samples: Samples) -> list[Span]:
     """Return the spans of speech in order, without overlap, each at most 15 s; [] for silence."""
     speech = list(_speech(samples))
-    return [piece for span in _padded(speech, len(samples) / RATE) for piece in _pieces(samples, span)]
+    return [
+        piece for span in _padded(speech, len(samples) / RATE) for piece in _pieces(samples, span)
+    ]
 
 
 def _speech(samples: Samples) -> Iterator[Span]:
@@ -83,7 +85,9 @@ def _padded(speech: list[Span], duration: float) -> Iterator[Span]:
 def _pieces(samples: Samples, span: Span) -> Iterator[Span]:
     """Yield the pieces of an utterance, which is cut at its quietest points if it is too long."""
     while span.end - span.start > LONGEST:
-        cut = _quietest(samples, Span(start=span.start + LONGEST - SEARCHED, end=span.start + LONGEST))
+        cut = _quietest(
+            samples, Span(start=span.start + LONGEST - SEARCHED, end=span.start + LONGEST)
+        )
         yield Span(start=span.start, end=cut)
         span = Span(start=cut, end=span.end)
     yield span

@@ -7,7 +7,13 @@ from functools import partial
 from uuid import UUID, uuid5
 
 from bus import Context, NotFound, RetryPolicy, Router
-from contracts.transcription.v1 import GetTranscript, Segment, TranscribeAudio, Transcript, TranscriptCompleted
+from contracts.transcription.v1 import (
+    GetTranscript,
+    Segment,
+    TranscribeAudio,
+    Transcript,
+    TranscriptCompleted,
+)
 from workers.transcription.download import Downloads
 from workers.transcription.engine import EngineSpec, Words
 from workers.transcription.pool import Pool
@@ -38,7 +44,10 @@ class Transcription:
 async def lifespan() -> AsyncIterator[Transcription]:
     """Load the settings, start the processes and connections, and close all of them on leaving."""
     settings = load_settings()
-    async with Downloads.opened(settings) as downloads, Pool.opened(_starter(settings), size=CONCURRENCY) as recognisers:
+    async with (
+        Downloads.opened(settings) as downloads,
+        Pool.opened(_starter(settings), size=CONCURRENCY) as recognisers,
+    ):
         yield Transcription(
             sources=Sources(downloads, max_bytes=settings.max_bytes, roots=settings.roots),
             recognisers=recognisers,
@@ -48,7 +57,12 @@ async def lifespan() -> AsyncIterator[Transcription]:
 
 def _starter(settings: TranscriptionSettings) -> Callable[[], Awaitable[RecogniserProcess]]:
     spec = EngineSpec(engine=settings.engine, model_dir=settings.model_dir)
-    return partial(RecogniserProcess.start, spec, max_seconds=settings.max_seconds, timeout=settings.start_timeout)
+    return partial(
+        RecogniserProcess.start,
+        spec,
+        max_seconds=settings.max_seconds,
+        timeout=settings.start_timeout,
+    )
 
 
 router = Router("transcription", lifespan=lifespan)
@@ -77,7 +91,11 @@ async def transcribe(job: TranscribeAudio, context: Context) -> Transcript:
         transcript = await _recognised(recogniser, file.fileno(), context, job.language)
     await state.repository.save(transcript)
     words = len(transcript.text.split())
-    await context.bus.publish(TranscriptCompleted(transcript_id=transcript.transcript_id, duration=transcript.duration, words=words))
+    await context.bus.publish(
+        TranscriptCompleted(
+            transcript_id=transcript.transcript_id, duration=transcript.duration, words=words
+        )
+    )
     return transcript
 
 
@@ -86,7 +104,9 @@ def transcript_id_of(job_id: str) -> UUID:
     return uuid5(TRANSCRIPTS, job_id)
 
 
-async def _recognised(recogniser: RecogniserProcess, file: int, context: Context, language: str) -> Transcript:
+async def _recognised(
+    recogniser: RecogniserProcess, file: int, context: Context, language: str
+) -> Transcript:
     begun = Begun(duration=0, engine="")
     said: list[Words] = []
     async with aclosing(recogniser.recognise(file)) as messages:
@@ -97,7 +117,10 @@ async def _recognised(recogniser: RecogniserProcess, file: int, context: Context
             if message.words is not None:
                 said.append(message.words)
             # The note has the position and no words, because any client may display progress.
-            await context.progress(min(message.position / begun.duration, 1.0), f"{message.position:.0f} of {begun.duration:.0f} s")
+            await context.progress(
+                min(message.position / begun.duration, 1.0),
+                f"{message.position:.0f} of {begun.duration:.0f} s",
+            )
     return Transcript(
         transcript_id=transcript_id_of(context.envelope.id),
         text="\n".join(words.text for words in said),
@@ -105,7 +128,9 @@ async def _recognised(recogniser: RecogniserProcess, file: int, context: Context
         duration=begun.duration,
         language=language,
         engine=begun.engine,
-        segments=tuple(Segment(start=w.start, end=w.end, text=w.text, confidence=w.confidence) for w in said),
+        segments=tuple(
+            Segment(start=w.start, end=w.end, text=w.text, confidence=w.confidence) for w in said
+        ),
     )
 
 
@@ -115,4 +140,8 @@ def _confidence(said: list[Words]) -> float:
     A long utterance counts for more than a short one.
     """
     counts = [len(words.text.split()) for words in said]
-    return sum(w.confidence * n for w, n in zip(said, counts, strict=True)) / sum(counts) if said else 0.0
+    return (
+        sum(w.confidence * n for w, n in zip(said, counts, strict=True)) / sum(counts)
+        if said
+        else 0.0
+    )

@@ -20,7 +20,9 @@ class TranscriptionSettings(BaseSettings):
     Each variable is the field's name in capitals with the prefix `TRANSCRIPTION_`.
     """
 
-    model_config = SettingsConfigDict(env_prefix="TRANSCRIPTION_", frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="TRANSCRIPTION_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     engine: Literal["pocketsphinx", "faster-whisper"] = "pocketsphinx"
     model_dir: Path | None = None
@@ -67,5 +69,8 @@ def load_settings(**overrides: object) -> TranscriptionSettings:
     try:
         return TranscriptionSettings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
-        faults = "; ".join(f"TRANSCRIPTION_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        faults = "; ".join(
+            f"TRANSCRIPTION_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}"
+            for e in error.errors()
+        )
         raise ConfigurationError(f"settings: {faults}") from None

@@ -78,7 +78,9 @@ def open_file(path: str, roots: Sequence[Path] = ()) -> BinaryIO:
         # may have an effect.
         _check_regular(real.stat().st_mode)
         # O_NOFOLLOW refuses a link that replaced the file after the check.
-        file = os.fdopen(os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        file = os.fdopen(
+            os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb"
+        )
     except OSError as error:
         raise _file_error(error) from error
     except ValueError as error:

@@ -35,12 +35,17 @@ class Whisper:
         """
         # Earlier text is not used as a hint, because one patient's words must not influence the
         # transcript of another patient.
-        found, _ = self._model.transcribe(utterance.astype(np.float32) / 32768, language="en", condition_on_previous_text=False)
+        found, _ = self._model.transcribe(
+            utterance.astype(np.float32) / 32768, language="en", condition_on_previous_text=False
+        )
         segments = [segment for segment in found if segment.text.strip()]
         if not segments:
             return None
         lengths = [max(segment.end - segment.start, 0.01) for segment in segments]
-        sure = sum(exp(segment.avg_logprob) * length for segment, length in zip(segments, lengths, strict=True))
+        sure = sum(
+            exp(segment.avg_logprob) * length
+            for segment, length in zip(segments, lengths, strict=True)
+        )
         return Words(
             text=" ".join(segment.text.strip() for segment in segments),
             confidence=min(sure / sum(lengths), 1.0),
@@ -55,7 +60,9 @@ def load(model_dir: Path | None) -> Whisper:
         problem = "TRANSCRIPTION_MODEL_DIR is not set, or has no model.bin"
         raise ConfigurationError(f"{problem}. Set it to the folder of a faster-whisper model.")
     try:
-        return Whisper(WhisperModel(str(model_dir), device="cpu", compute_type="int8", local_files_only=True))
+        return Whisper(
+            WhisperModel(str(model_dir), device="cpu", compute_type="int8", local_files_only=True)
+        )
     except (RuntimeError, ValueError) as error:
         problem = f"the faster-whisper model in {model_dir} cannot be loaded"
         raise ConfigurationError(f"{problem}. Convert it again.") from error

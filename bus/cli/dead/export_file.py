@@ -17,7 +17,16 @@ from bus.operations.dead_letters import DeadLetter, FaultRecord
 __all__ = ["read", "write"]
 
 KEPT = (
-    *("id", "type", "source", "timestamp", "correlation_id", "causation_id", "in_reply_to", "reply_to"),
+    *(
+        "id",
+        "type",
+        "source",
+        "timestamp",
+        "correlation_id",
+        "causation_id",
+        "in_reply_to",
+        "reply_to",
+    ),
     *("traceparent", "tracestate", "expires", "attempt"),
 )
 PROOFS = {"proof": "proof", "counter_proof": "expiry_override"}
@@ -49,7 +58,9 @@ def as_line(letter: DeadLetter) -> dict[str, Any]:
     return {
         "queue": letter.record.queue,
         "record": asdict(letter.record),
-        "message": {name: getattr(letter.envelope, PROOFS.get(name, name)) for name in (*KEPT, *PROOFS)},
+        "message": {
+            name: getattr(letter.envelope, PROOFS.get(name, name)) for name in (*KEPT, *PROOFS)
+        },
         "headers": jsonable(letter.headers),
         "broker": jsonable(letter.notes),
         "body": base64.b64encode(letter.envelope.body).decode(),
@@ -73,16 +84,31 @@ def parsed(line: str, where: str) -> tuple[str, Envelope]:
     try:
         return restored(json.loads(line))
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise InvalidArgument(f"{where}: this is no dead letter that `bus dead export` wrote") from None
+        raise InvalidArgument(
+            f"{where}: this is no dead letter that `bus dead export` wrote"
+        ) from None
 
 
 def restored(value: Any) -> tuple[str, Envelope]:
     """Work queue and message; any of four exceptions where something is not as it should be."""
-    record, message = FaultRecord(**value["record"]), {name: value["message"][name] for name in KEPT}
-    proofs: dict[str, Any] = {attribute: each for name, attribute in PROOFS.items() if isinstance(each := value["message"].get(name), str)}
-    headers: dict[str, str | int] = {name: each for name, each in value["headers"].items() if isinstance(each, str | int)}
+    record, message = (
+        FaultRecord(**value["record"]),
+        {name: value["message"][name] for name in KEPT},
+    )
+    proofs: dict[str, Any] = {
+        attribute: each
+        for name, attribute in PROOFS.items()
+        if isinstance(each := value["message"].get(name), str)
+    }
+    headers: dict[str, str | int] = {
+        name: each for name, each in value["headers"].items() if isinstance(each, str | int)
+    }
     queue, body = value["queue"], base64.b64decode(value["body"], validate=True)
-    if not (isinstance(queue, str) and isinstance(message["id"], str) and isinstance(message["attempt"], int)):
+    if not (
+        isinstance(queue, str)
+        and isinstance(message["id"], str)
+        and isinstance(message["attempt"], int)
+    ):
         raise TypeError("no dead letter")
     # The broker's notes cannot be sent again, so what they said becomes a record.
     told = record_headers(record) if record.by == "broker" else {}

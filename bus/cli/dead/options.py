@@ -8,35 +8,89 @@ import typer
 from bus.cli.options import moment
 from bus.operations.dead_letters import MAX_BROWSED, Selection
 
-__all__ = ["AsJson", "Codes", "Correlation", "Ids", "Queues", "Scan", "Service", "Since", "Types", "Until", "selected"]
+__all__ = [
+    "AsJson",
+    "Codes",
+    "Correlation",
+    "Ids",
+    "Queues",
+    "Scan",
+    "Service",
+    "Since",
+    "Types",
+    "Until",
+    "selected",
+]
 
 
 Service = Annotated[
     str | None,
-    typer.Option("--service", metavar="SERVICE|MODULE:ROUTER", show_default=False, help="Whose dead letters; without it all of the bus."),
+    typer.Option(
+        "--service",
+        metavar="SERVICE|MODULE:ROUTER",
+        show_default=False,
+        help="Whose dead letters; without it all of the bus.",
+    ),
 ]
 Queues = Annotated[
     list[str] | None,
-    typer.Option("--queue", metavar="QUEUE", show_default=False, help="The work queue that they came from; may be given again."),
+    typer.Option(
+        "--queue",
+        metavar="QUEUE",
+        show_default=False,
+        help="The work queue that they came from; may be given again.",
+    ),
 ]
 Types = Annotated[
     list[str] | None,
-    typer.Option("--type", metavar="TYPE", show_default=False, help="Such as library.scan.v1; may be given again."),
+    typer.Option(
+        "--type",
+        metavar="TYPE",
+        show_default=False,
+        help="Such as library.scan.v1; may be given again.",
+    ),
 ]
 Codes = Annotated[
     list[str] | None,
-    typer.Option("--code", metavar="CODE", show_default=False, help="The error's code, such as internal; may be given again."),
+    typer.Option(
+        "--code",
+        metavar="CODE",
+        show_default=False,
+        help="The error's code, such as internal; may be given again.",
+    ),
 ]
 Since = Annotated[
     int | None,
-    typer.Option("--since", metavar="TIME", parser=moment, show_default=False, help="Died then or later: 2026-11-22T10:00, or 2h (ago)."),
+    typer.Option(
+        "--since",
+        metavar="TIME",
+        parser=moment,
+        show_default=False,
+        help="Died then or later: 2026-11-22T10:00, or 2h (ago).",
+    ),
 ]
-Until = Annotated[int | None, typer.Option("--until", metavar="TIME", parser=moment, show_default=False, help="Died before.")]
+Until = Annotated[
+    int | None,
+    typer.Option("--until", metavar="TIME", parser=moment, show_default=False, help="Died before."),
+]
 Correlation = Annotated[
-    str | None, typer.Option("--correlation-id", metavar="ID", show_default=False, help="The id of all that one cause set off.")
+    str | None,
+    typer.Option(
+        "--correlation-id",
+        metavar="ID",
+        show_default=False,
+        help="The id of all that one cause set off.",
+    ),
 ]
-Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", show_default=False, help="Message ids.")]
-Scan = Annotated[int, typer.Option("--scan", min=1, metavar="N", help="Look through so many of each queue; memory holds them.")]
+Ids = Annotated[
+    list[str] | None, typer.Argument(metavar="ID", show_default=False, help="Message ids.")
+]
+Scan = Annotated[
+    int,
+    typer.Option(
+        "--scan", min=1, metavar="N", help="Look through so many of each queue; memory holds them."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="On one line, for programs.")]
 
 SCAN = MAX_BROWSED

@@ -29,7 +29,10 @@ def run(work: Work[T], service: str | None, queues: Sequence[str] | None) -> T:
 
     async def connect() -> T:
         async with connected(settings) as transport:
-            return await work(transport, [] if queues == [] else await places(transport, settings, service, queues))
+            return await work(
+                transport,
+                [] if queues == [] else await places(transport, settings, service, queues),
+            )
 
     begin_audit(settings)
     return asyncio.run(connect())
@@ -59,13 +62,18 @@ async def connected(settings: Settings) -> AsyncIterator[Transport]:
         await transport.close()
 
 
-async def places(transport: Transport, settings: Settings, service: str | None, queues: Sequence[str] | None) -> list[str]:
+async def places(
+    transport: Transport, settings: Settings, service: str | None, queues: Sequence[str] | None
+) -> list[str]:
     """The dead-letter queues that are meant and there, sorted; `NotFound` where one that is named is not there, or none is.
 
     Queues and routers name them; those of a service, or all, only the management API can list.
     """
     if queues:
-        names = {each if each.endswith(dead_letter_queue("")) else dead_letter_queue(each) for each in queues}
+        names = {
+            each if each.endswith(dead_letter_queue("")) else dead_letter_queue(each)
+            for each in queues
+        }
         for each in sorted(names):
             await _check_is_there(transport, each, settings)
         return sorted(names)
@@ -76,10 +84,21 @@ async def places(transport: Transport, settings: Settings, service: str | None, 
 
 async def _of_router(transport: Transport, target: str) -> list[str]:
     router = load_router(target)
-    declared = {queue.name for _, topology in router.topology().values() for queue in topology.queues if queue.role == "dead"}
-    there = [each for each in sorted({*declared, unroutable_queue(router.name)}) if await _is_there(transport, each)]
+    declared = {
+        queue.name
+        for _, topology in router.topology().values()
+        for queue in topology.queues
+        if queue.role == "dead"
+    }
+    there = [
+        each
+        for each in sorted({*declared, unroutable_queue(router.name)})
+        if await _is_there(transport, each)
+    ]
     if not there:
-        raise NotFound(f"{target} has no dead-letter queue on this broker; it gets them when it is first served")
+        raise NotFound(
+            f"{target} has no dead-letter queue on this broker; it gets them when it is first served"
+        )
     return there
 
 
@@ -88,7 +107,9 @@ async def _check_is_there(transport: Transport, queue: str, settings: Settings) 
         await transport.depth(queue)
     except NotFound as error:
         there: list[QueueStatus] = []
-        with suppress(BusError):  # who may not list them has the error without what was perhaps meant
+        with suppress(
+            BusError
+        ):  # who may not list them has the error without what was perhaps meant
             there = await _dead_queues(settings)
         raise NotFound(f"{error}{did_you_mean(queue, [each.name for each in there])}") from None
 
@@ -110,7 +131,9 @@ async def _listed(settings: Settings, service: str | None) -> list[str]:
     names = [each.name for each in await _dead_queues(settings, service)]
     if not names and service:
         near = did_you_mean(service, {each.service for each in await _dead_queues(settings)})
-        raise NotFound(f"there are no dead-letter queues of a service {service!r} on this broker{near}")
+        raise NotFound(
+            f"there are no dead-letter queues of a service {service!r} on this broker{near}"
+        )
     if not names:
         raise NotFound("there are no dead-letter queues on this broker")
     return sorted(names)
@@ -118,14 +141,23 @@ async def _listed(settings: Settings, service: str | None) -> list[str]:
 
 async def _dead_queues(settings: Settings, service: str | None = None) -> list[QueueStatus]:
     """Those that the management API lists."""
-    seen = await inspect_queues(BrokerAddress.of(settings, renew=False), QueueFilter(service=service))
+    seen = await inspect_queues(
+        BrokerAddress.of(settings, renew=False), QueueFilter(service=service)
+    )
     return [each for each in seen.queues if each.role == "dead"]
 
 
-async def look_everywhere(transport: Transport, queues: Sequence[str], selection: Selection, *, scan: int) -> BrowseResult:
+async def look_everywhere(
+    transport: Transport, queues: Sequence[str], selection: Selection, *, scan: int
+) -> BrowseResult:
     """Look into each, one after the other; all that is meant together, by the time of death."""
-    looks = [await browse_queue(transport, each, selection, limit=scan, most=scan) for each in queues]
-    letters = sorted((letter for look in looks for letter in look.letters), key=lambda letter: letter.record.last_at or 0)
+    looks = [
+        await browse_queue(transport, each, selection, limit=scan, most=scan) for each in queues
+    ]
+    letters = sorted(
+        (letter for look in looks for letter in look.letters),
+        key=lambda letter: letter.record.last_at or 0,
+    )
     return BrowseResult(
         letters=tuple(letters),
         matching=len(letters),

@@ -34,7 +34,9 @@ def listing(letters: Sequence[DeadLetter], console: Console) -> None:
     for name in ("time", "type", "code", "attempts", "id", "correlation id"):
         table.add_column(name, no_wrap=True, justify="right" if name == "attempts" else "left")
     for letter in letters:
-        table.add_row(*map(Text, (*row(letter), harmless(letter.id), harmless(letter.correlation_id))))
+        table.add_row(
+            *map(Text, (*row(letter), harmless(letter.id), harmless(letter.correlation_id)))
+        )
     console.print(table)
 
 
@@ -45,13 +47,21 @@ def narrow(letters: Sequence[DeadLetter], console: Console) -> None:
     for letter in letters:
         when, type_, code, attempts = row(letter)
         console.print(Text(f"{when:19}  {attempts:>8}  {type_}, {code}"), soft_wrap=True)
-        console.print(Text(f"{harmless(letter.id):36}  {harmless(letter.correlation_id)}", style="dim"), soft_wrap=True)
+        console.print(
+            Text(f"{harmless(letter.id):36}  {harmless(letter.correlation_id)}", style="dim"),
+            soft_wrap=True,
+        )
 
 
 def row(letter: DeadLetter) -> tuple[str, str, str, str]:
     """Time, type, code and attempts."""
     record = letter.record
-    return moment(record.last_at), harmless(letter.type) or UNKNOWN, harmless(record.code), str(record.attempts or UNKNOWN)
+    return (
+        moment(record.last_at),
+        harmless(letter.type) or UNKNOWN,
+        harmless(record.code),
+        str(record.attempts or UNKNOWN),
+    )
 
 
 def details(letter: DeadLetter, *, now: int) -> Table:
@@ -73,7 +83,11 @@ def facts(letter: DeadLetter, now: int) -> Iterator[tuple[str, str]]:
     yield "correlation id", letter.correlation_id
     yield "caused by", envelope.causation_id or UNKNOWN
     yield "sent", moment(envelope.timestamp * 1000)
-    yield "expires", moment(envelope.expires) + (" (it has)" if envelope.expires and envelope.expires <= now else "")
+    yield (
+        "expires",
+        moment(envelope.expires)
+        + (" (it has)" if envelope.expires and envelope.expires <= now else ""),
+    )
     yield "code", record.code
     yield "reason", record.reason or UNKNOWN
     yield "attempts", str(record.attempts or UNKNOWN)
@@ -88,7 +102,11 @@ def giver(letter: DeadLetter) -> str:
     """The worker, or the broker."""
     record = letter.record
     if record.by != "worker":
-        return "the broker (it has noted no more than this)" if record.by == "broker" else "nobody knows: it has no record"
+        return (
+            "the broker (it has noted no more than this)"
+            if record.by == "broker"
+            else "nobody knows: it has no record"
+        )
     service = " ".join(each for each in (record.service, record.version) if each)
     return f"{service or UNKNOWN} on {record.host or UNKNOWN} with trunkline {record.trunkline or UNKNOWN}"
 
@@ -97,7 +115,10 @@ def others(letter: DeadLetter) -> Iterator[tuple[str, str]]:
     """The headers beside the record's."""
     for name, value in sorted(letter.headers.items()):
         if not name.startswith("dead-") and name != "first-failed-at":
-            yield f"header {name}", moment(value) if name == "replayed-at" and isinstance(value, int) else str(value)
+            yield (
+                f"header {name}",
+                moment(value) if name == "replayed-at" and isinstance(value, int) else str(value),
+            )
 
 
 def opened(letter: DeadLetter) -> DeadLetter:
@@ -105,7 +126,9 @@ def opened(letter: DeadLetter) -> DeadLetter:
     if ENCRYPTION not in letter.envelope.headers:
         return letter
     try:
-        return replace(letter, envelope=cipher_from_settings(load_settings()).decrypt(letter.envelope))
+        return replace(
+            letter, envelope=cipher_from_settings(load_settings()).decrypt(letter.envelope)
+        )
     except BusError as error:
         say(f"shown as it lies there: {error}")
         return letter
@@ -124,7 +147,9 @@ def moment(milliseconds: int | None) -> str:
     if not milliseconds:
         return UNKNOWN
     try:
-        return datetime.fromtimestamp(milliseconds / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        return (
+            datetime.fromtimestamp(milliseconds / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        )
     except (ValueError, OverflowError, OSError):
         return f"{milliseconds} ms"
 

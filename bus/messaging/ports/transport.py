@@ -9,7 +9,16 @@ from bus.messaging.envelope import Envelope
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.model import Queue, Topology
 
-__all__ = ["Accepted", "ConsumerHandle", "Delivery", "ReturnListener", "PublishOutcome", "Nacked", "Returned", "Transport"]
+__all__ = [
+    "Accepted",
+    "ConsumerHandle",
+    "Delivery",
+    "Nacked",
+    "PublishOutcome",
+    "ReturnListener",
+    "Returned",
+    "Transport",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +147,9 @@ class Transport(Protocol):
         """Messages that are ready in a queue now. `NotFound` where there is no such queue; `Unavailable`."""
         ...
 
-    async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> PublishOutcome:
+    async def send(
+        self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None
+    ) -> PublishOutcome:
         """Send one message, at least once, and say what became of it within `timeout` seconds.
 
         `address.confirmed`: returns after the broker's confirm. The same id may be in flight twice, and each send

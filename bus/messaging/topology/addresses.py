@@ -4,9 +4,26 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from bus.contracts.contract import Kind
-from bus.messaging.topology.names import DEAD, EVENTS, JOBS, REPLIES, REQUESTS, UPDATES, retry_return_exchange, retry_tier, service_of
+from bus.messaging.topology.names import (
+    DEAD,
+    EVENTS,
+    JOBS,
+    REPLIES,
+    REQUESTS,
+    UPDATES,
+    retry_return_exchange,
+    retry_tier,
+    service_of,
+)
 
-__all__ = ["Address", "address_of", "dead_letter_address", "replay_address", "reply_address", "retry_address"]
+__all__ = [
+    "Address",
+    "address_of",
+    "dead_letter_address",
+    "replay_address",
+    "reply_address",
+    "retry_address",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

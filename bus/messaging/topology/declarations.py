@@ -6,7 +6,15 @@ Sources of the arguments: RabbitMQ's pages on quorum queues, dead letter exchang
 from collections.abc import Iterable
 
 from bus.contracts.contract import Contract
-from bus.messaging.topology.model import Argument, Binding, Exchange, Queue, QueueRole, Topology, merge
+from bus.messaging.topology.model import (
+    Argument,
+    Binding,
+    Exchange,
+    Queue,
+    QueueRole,
+    Topology,
+    merge,
+)
 from bus.messaging.topology.names import (
     DEAD,
     EVENTS,
@@ -26,7 +34,14 @@ from bus.messaging.topology.names import (
     unroutable_queue,
 )
 
-__all__ = ["BASE_EXCHANGES", "event_topology", "migration_topology", "job_topology", "reply_topology", "request_topology"]
+__all__ = [
+    "BASE_EXCHANGES",
+    "event_topology",
+    "job_topology",
+    "migration_topology",
+    "reply_topology",
+    "request_topology",
+]
 
 REQUEST_QUEUE_EXPIRES_MS = 60_000
 """ms. With nobody serving it an operation's queue vanishes, and callers hear `NotServed` at once."""
@@ -35,11 +50,18 @@ DELIVERY_LIMIT = 100
 UNLIMITED_DELIVERIES = 1_000_000
 """Without it 4.x deletes a dead letter that was looked at 21 times; -1 deletes at the first requeue on 3.10."""
 
-BASE_EXCHANGES = Topology(exchanges=tuple(Exchange(name=name, kind="topic") for name in (REQUESTS, JOBS, EVENTS, REPLIES, UPDATES, DEAD)))
+BASE_EXCHANGES = Topology(
+    exchanges=tuple(
+        Exchange(name=name, kind="topic")
+        for name in (REQUESTS, JOBS, EVENTS, REPLIES, UPDATES, DEAD)
+    )
+)
 """The exchanges that every service needs. Topic, because only topic exchanges obey topic permissions, to publish and to bind (ADR 0020)."""
 
 
-def request_topology(contract: Contract, *, quorum: bool = False, lasting: bool = False) -> Topology:
+def request_topology(
+    contract: Contract, *, quorum: bool = False, lasting: bool = False
+) -> Topology:
     """An operation's queue. Durable and shared also when classic: 4.3 refuses transient queues that are not exclusive.
 
     `lasting`: it stays when nobody serves, for who may not make it anew.
@@ -55,12 +77,23 @@ def request_topology(contract: Contract, *, quorum: bool = False, lasting: bool 
 
 def job_topology(contract: Contract, *, tiers: Iterable[str]) -> Topology:
     """A job's work queue, its dead letters, and the retry tiers in use."""
-    return _work_queue_topology(job_queue(contract), "jobs", contract.service, JOBS, contract, tiers)
+    return _work_queue_topology(
+        job_queue(contract), "jobs", contract.service, JOBS, contract, tiers
+    )
 
 
-def event_topology(subscriber: str, contract: Contract, subscription: str | None, *, tiers: Iterable[str]) -> Topology:
+def event_topology(
+    subscriber: str, contract: Contract, subscription: str | None, *, tiers: Iterable[str]
+) -> Topology:
     """A subscription's work queue, its dead letters, and the retry tiers in use."""
-    return _work_queue_topology(event_queue(subscriber, contract, subscription), "events", subscriber, EVENTS, contract, tiers)
+    return _work_queue_topology(
+        event_queue(subscriber, contract, subscription),
+        "events",
+        subscriber,
+        EVENTS,
+        contract,
+        tiers,
+    )
 
 
 def reply_topology(service: str, instance: str) -> Topology:
@@ -68,7 +101,10 @@ def reply_topology(service: str, instance: str) -> Topology:
     queue = reply_queue(service, instance)
     return BASE_EXCHANGES | Topology(
         queues=(Queue(name=queue, role="replies", durable=False, exclusive=True),),
-        bindings=tuple(Binding(exchange=exchange, queue=queue, routing_key=queue) for exchange in (REPLIES, UPDATES)),
+        bindings=tuple(
+            Binding(exchange=exchange, queue=queue, routing_key=queue)
+            for exchange in (REPLIES, UPDATES)
+        ),
     )
 
 
@@ -77,7 +113,14 @@ def migration_topology(queue: str) -> Topology:
     return Topology(queues=(_dead_queue(migration_queue(queue)),))
 
 
-def _work_queue_topology(queue: str, purpose: QueueRole, service: str, exchange: str, contract: Contract, tiers: Iterable[str]) -> Topology:
+def _work_queue_topology(
+    queue: str,
+    purpose: QueueRole,
+    service: str,
+    exchange: str,
+    contract: Contract,
+    tiers: Iterable[str],
+) -> Topology:
     arguments = {**_dead_lettering(DEAD, routing_key=queue), "x-delivery-limit": DELIVERY_LIMIT}
     return (
         BASE_EXCHANGES
@@ -108,17 +151,27 @@ def _dead_lettering(exchange: str, *, routing_key: str | None = None) -> dict[st
 
 def _dead_letter_topology(queue: str) -> Topology:
     dead = dead_letter_queue(queue)
-    return Topology(queues=(_dead_queue(dead),), bindings=(Binding(exchange=DEAD, queue=dead, routing_key=queue),))
+    return Topology(
+        queues=(_dead_queue(dead),),
+        bindings=(Binding(exchange=DEAD, queue=dead, routing_key=queue),),
+    )
 
 
 def _dead_queue(name: str) -> Queue:
-    return Queue(name=name, role="dead", arguments={"x-queue-type": "quorum", "x-delivery-limit": UNLIMITED_DELIVERIES})
+    return Queue(
+        name=name,
+        role="dead",
+        arguments={"x-queue-type": "quorum", "x-delivery-limit": UNLIMITED_DELIVERIES},
+    )
 
 
 def _retry_tier_topology(service: str, tier: str) -> Topology:
     """A fanout exchange, so that the routing key is free to name the work queue to come back to."""
     name = retry_tier(service, tier)
-    arguments = {**_dead_lettering(retry_return_exchange(service)), "x-message-ttl": int(RETRY_DELAYS[tier] * 1000)}
+    arguments = {
+        **_dead_lettering(retry_return_exchange(service)),
+        "x-message-ttl": int(RETRY_DELAYS[tier] * 1000),
+    }
     return Topology(
         exchanges=(Exchange(name=name, kind="fanout"),),
         queues=(Queue(name=name, role="retry", arguments=arguments),),
@@ -131,7 +184,11 @@ def _retry_return_topology(service: str) -> Topology:
     return Topology(
         exchanges=(
             Exchange(name=lost, kind="fanout"),
-            Exchange(name=retry_return_exchange(service), kind="direct", arguments={"alternate-exchange": lost}),
+            Exchange(
+                name=retry_return_exchange(service),
+                kind="direct",
+                arguments={"alternate-exchange": lost},
+            ),
         ),
         queues=(_dead_queue(lost),),
         bindings=(Binding(exchange=lost, queue=lost),),

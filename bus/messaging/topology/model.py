@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Literal, TypeVar
 
-__all__ = ["Binding", "Exchange", "QueueRole", "Queue", "Topology", "merge"]
+__all__ = ["Binding", "Exchange", "Queue", "QueueRole", "Topology", "merge"]
 
 Argument = str | int
 T = TypeVar("T")

@@ -18,11 +18,11 @@ __all__ = [
     "QueueName",
     "dead_letter_queue",
     "migration_queue",
-    "queue_prefix",
     "parse_queue_name",
+    "queue_prefix",
+    "retry_delay_for",
     "service_of",
     "service_queues",
-    "retry_delay_for",
     "work_queue",
 ]
 
@@ -99,7 +99,9 @@ def migration_queue(queue: str) -> str:
 
 def retry_delay_for(delay: float) -> str:
     """The shortest tier that is at least `delay` seconds; the longest where none is."""
-    return next((name for name, seconds in RETRY_DELAYS.items() if seconds >= delay), [*RETRY_DELAYS][-1])
+    return next(
+        (name for name, seconds in RETRY_DELAYS.items() if seconds >= delay), [*RETRY_DELAYS][-1]
+    )
 
 
 # --- parsing ----------------------------------------------------------------------------------------------------

@@ -19,7 +19,9 @@ __all__ = ["ContainerBroker"]
 IMAGE = "rabbitmq:4-management"
 USER = "bus"
 AMQP_PORT, MANAGEMENT_PORT = 5672, 15672
-START_TIMEOUT_SECONDS = 60.0  # seconds from the container's start until it answers; 5 to 10 when idle
+START_TIMEOUT_SECONDS = (
+    60.0  # seconds from the container's start until it answers; 5 to 10 when idle
+)
 POLL_INTERVAL_SECONDS = 0.1  # seconds between two looks
 ADVICE = (
     "Fetch its image, or let the engine reach a registry; where it is testcontainers' own ryuk that cannot be had, "
@@ -32,7 +34,9 @@ class ContainerBroker:
 
     def __init__(self, image: str = IMAGE) -> None:
         if testcontainers is None:
-            raise ConfigurationError("a RabbitMQ in a container needs testcontainers: pip install 'trunkline[containers]'")
+            raise ConfigurationError(
+                "a RabbitMQ in a container needs testcontainers: pip install 'trunkline[containers]'"
+            )
         self._image = image
         self._password = secrets.token_urlsafe(12)
         self._container: Any = None
@@ -69,7 +73,9 @@ class ContainerBroker:
             if isinstance(error, Unavailable) or not isinstance(error, Exception):
                 raise
             # The engine's client has errors of many kinds; what they say is about images and engines, never about messages.
-            raise Unavailable(f"the container {self._image} did not start: {error}. {ADVICE}") from error
+            raise Unavailable(
+                f"the container {self._image} did not start: {error}. {ADVICE}"
+            ) from error
 
     async def stop(self) -> None:
         """End and remove the container."""
@@ -83,15 +89,23 @@ class ContainerBroker:
             raise ConfigurationError(f"the container {self._image} was not started")
         # As its user, whose cookie is the node's; the official image changes the user itself, others may not.
         who = {"user": "rabbitmq", "environment": {"HOME": "/var/lib/rabbitmq"}}
-        done = await asyncio.to_thread(self._container.get_wrapped_container().exec_run, ["rabbitmqctl", "-q", *arguments], **who)
+        done = await asyncio.to_thread(
+            self._container.get_wrapped_container().exec_run,
+            ["rabbitmqctl", "-q", *arguments],
+            **who,
+        )
         output: str = done.output.decode(errors="replace")
         if done.exit_code:
             raise Unavailable(f"rabbitmqctl {arguments[0]}: {output.strip()}")
         return output
 
     def _start(self) -> None:
-        container = testcontainers.DockerContainer(self._image).with_exposed_ports(AMQP_PORT, MANAGEMENT_PORT)
-        container.with_env("RABBITMQ_DEFAULT_USER", USER).with_env("RABBITMQ_DEFAULT_PASS", self._password)
+        container = testcontainers.DockerContainer(self._image).with_exposed_ports(
+            AMQP_PORT, MANAGEMENT_PORT
+        )
+        container.with_env("RABBITMQ_DEFAULT_USER", USER).with_env(
+            "RABBITMQ_DEFAULT_PASS", self._password
+        )
         self._container = container
         container.start()
         self._host = container.get_container_host_ip()
@@ -101,6 +115,8 @@ class ContainerBroker:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not await asyncio.to_thread(speaks_amqp, self._host, self._ports[AMQP_PORT]):
             if time.monotonic() > deadline:
-                raise Unavailable(f"the container {self._image} did not answer on its AMQP port within {START_TIMEOUT_SECONDS:g} s")
+                raise Unavailable(
+                    f"the container {self._image} did not answer on its AMQP port within {START_TIMEOUT_SECONDS:g} s"
+                )
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
         await Management(self.management_url, self.url).call("GET", "whoami")

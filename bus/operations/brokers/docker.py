@@ -42,7 +42,9 @@ def connect(address: str) -> socket.socket:
     """An open connection to it; `OSError` where there is none, `ValueError` for another kind of address."""
     parts = urlsplit(address)
     if parts.scheme == "tcp":
-        return socket.create_connection((parts.hostname or "localhost", parts.port or DOCKER_PORT), TIMEOUT_SECONDS)
+        return socket.create_connection(
+            (parts.hostname or "localhost", parts.port or DOCKER_PORT), TIMEOUT_SECONDS
+        )
     if parts.scheme != "unix" or not Path(parts.path).exists():
         raise ValueError(address)
     connection = socket.socket(socket.AF_UNIX)

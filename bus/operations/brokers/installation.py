@@ -8,7 +8,9 @@ from pathlib import Path
 
 __all__ = ["Installation", "find_installation", "versions"]
 
-PACKAGED = Path("/usr/lib/rabbitmq/bin")  # Debian's and Red Hat's; their /usr/sbin holds wrappers that change the user
+PACKAGED = Path(
+    "/usr/lib/rabbitmq/bin"
+)  # Debian's and Red Hat's; their /usr/sbin holds wrappers that change the user
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,17 +24,28 @@ class Installation:
     """The PATH on which its scripts find `erl`."""
 
 
-def find_installation(environment: Mapping[str, str], packaged: Path = PACKAGED) -> Installation | None:
+def find_installation(
+    environment: Mapping[str, str], packaged: Path = PACKAGED
+) -> Installation | None:
     """What `RABBITMQ_HOME`, the distribution's package or `PATH` name, in this order; None where nothing can be run."""
-    search_path = environment.get("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin")
+    search_path = environment.get(
+        "PATH", "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+    )
     epmd = find_epmd(search_path)
     scripts = next(runnable(script_directories(environment, search_path, packaged)), None)
     if scripts is None or epmd is None:
         return None
-    return Installation(server=scripts / "rabbitmq-server", ctl=scripts / "rabbitmqctl", epmd=epmd, search_path=search_path)
+    return Installation(
+        server=scripts / "rabbitmq-server",
+        ctl=scripts / "rabbitmqctl",
+        epmd=epmd,
+        search_path=search_path,
+    )
 
 
-def script_directories(environment: Mapping[str, str], search_path: str, packaged: Path) -> Iterator[Path]:
+def script_directories(
+    environment: Mapping[str, str], search_path: str, packaged: Path
+) -> Iterator[Path]:
     """Where the scripts may be, best first."""
     if home := environment.get("RABBITMQ_HOME"):
         yield Path(home, "sbin")
@@ -43,7 +56,11 @@ def script_directories(environment: Mapping[str, str], search_path: str, package
 
 def runnable(directories: Iterable[Path]) -> Iterator[Path]:
     """Those that hold both scripts."""
-    return (each for each in directories if (each / "rabbitmq-server").is_file() and (each / "rabbitmqctl").is_file())
+    return (
+        each
+        for each in directories
+        if (each / "rabbitmq-server").is_file() and (each / "rabbitmqctl").is_file()
+    )
 
 
 def find_epmd(search_path: str) -> Path | None:
@@ -57,7 +74,13 @@ def find_epmd(search_path: str) -> Path | None:
 def versions(installation: Installation) -> dict[str, str]:
     """The versions of `rabbitmq` and `erlang` as their files name them, or `unknown`; nothing is run."""
     plugins = installation.server.resolve().parent.parent / "plugins"
-    rabbitmq = next((each.name.removeprefix("rabbit-").removesuffix(".ez") for each in plugins.glob("rabbit-*")), "unknown")
+    rabbitmq = next(
+        (
+            each.name.removeprefix("rabbit-").removesuffix(".ez")
+            for each in plugins.glob("rabbit-*")
+        ),
+        "unknown",
+    )
     return {"rabbitmq": rabbitmq, "erlang": erlang_release(installation.search_path)}
 
 
@@ -65,5 +88,9 @@ def erlang_release(search_path: str) -> str:
     """Such as `25`: the second word of Erlang's own note about what it starts."""
     with contextlib.suppress(OSError, IndexError):
         erl = Path(shutil.which("erl", path=search_path) or "").resolve()
-        return (erl.parent.parent / "releases" / "start_erl.data").read_text(encoding="utf-8").split()[1]
+        return (
+            (erl.parent.parent / "releases" / "start_erl.data")
+            .read_text(encoding="utf-8")
+            .split()[1]
+        )
     return "unknown"

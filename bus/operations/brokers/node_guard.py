@@ -24,7 +24,9 @@ from pathlib import Path
 
 STOP_GRACE_SECONDS = 15.0  # seconds for an orderly end; a node with thousands of queues needs a few
 EPMD_TIMEOUT_SECONDS = 10.0  # seconds; it takes a few milliseconds on an idle machine
-POLL_INTERVAL_SECONDS = 0.1  # seconds between two looks at the node; bounds how late its own end is noticed
+POLL_INTERVAL_SECONDS = (
+    0.1  # seconds between two looks at the node; bounds how late its own end is noticed
+)
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -35,7 +37,9 @@ def main(directory: str, epmd: str, server: str) -> int:
     try:
         wait_for_port(int(os.environ["ERL_EPMD_PORT"]), name_server)
         node = start([server])
-        Path(directory, "pids.json").write_text(json.dumps({"epmd": name_server.pid, "node": node.pid}), encoding="utf-8")
+        Path(directory, "pids.json").write_text(
+            json.dumps({"epmd": name_server.pid, "node": node.pid}), encoding="utf-8"
+        )
         return watch(node, wanted, Path(directory))
     finally:
         end(name_server)

@@ -25,7 +25,9 @@ def free_ports(count: int, chance: random.Random | None = None) -> list[int]:
     order = (chance or random.SystemRandom()).sample(candidates, len(candidates))
     found = [port for _, port in zip(range(count), filter(bindable, order), strict=False)]
     if len(found) < count:
-        raise Unavailable(f"no {count} free ports between {candidates[0]} and {candidates[-1]}; end what uses them")
+        raise Unavailable(
+            f"no {count} free ports between {candidates[0]} and {candidates[-1]}; end what uses them"
+        )
     return found
 
 

@@ -27,8 +27,12 @@ from bus.operations.management_api import Management
 
 __all__ = ["PrivateNode"]
 
-START_TIMEOUT_SECONDS = 60.0  # seconds; 4 to 5 on two idle cores, and several nodes may start at once
-STOP_TIMEOUT_SECONDS = node_guard.STOP_GRACE_SECONDS + 5.0  # seconds; the guard ends the node by force before
+START_TIMEOUT_SECONDS = (
+    60.0  # seconds; 4 to 5 on two idle cores, and several nodes may start at once
+)
+STOP_TIMEOUT_SECONDS = (
+    node_guard.STOP_GRACE_SECONDS + 5.0
+)  # seconds; the guard ends the node by force before
 CTL_TIMEOUT_SECONDS = 30.0  # seconds for one rabbitmqctl; it starts an Erlang of its own, about 1 s
 POLL_INTERVAL_SECONDS = 0.02  # seconds between two looks at something that is awaited
 LOG_LINES = 15
@@ -52,7 +56,13 @@ class PrivateNode:
     Usable from any event loop, one call at a time. It ends with this process, even when that is killed.
     """
 
-    def __init__(self, installation: Installation, *, config: Mapping[str, str] | None = None, plugins: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        installation: Installation,
+        *,
+        config: Mapping[str, str] | None = None,
+        plugins: Sequence[str] = (),
+    ) -> None:
         """`config` is lines of rabbitmq.conf: `{"consumer_timeout": "5000"}`. `plugins` run beside the management UI."""
         self._installation = installation
         self._plugins = ("rabbitmq_management", *plugins)
@@ -91,7 +101,9 @@ class PrivateNode:
         """The process ids of `guard`, `epmd` and `node`, all in the guard's process group; empty when it is not running."""
         if self._guard is None or not self.running:
             return {}
-        children: dict[str, int] = json.loads((self.directory / "pids.json").read_text(encoding="utf-8"))
+        children: dict[str, int] = json.loads(
+            (self.directory / "pids.json").read_text(encoding="utf-8")
+        )
         return {"guard": self._guard.pid, **children}
 
     def describe(self) -> str:
@@ -158,15 +170,24 @@ class PrivateNode:
                     process.kill()
                 await process.wait()
         if process.returncode:
-            raise Unavailable(f"rabbitmqctl {arguments[0]}: {complaint.decode(errors='replace').strip()}")
+            raise Unavailable(
+                f"rabbitmqctl {arguments[0]}: {complaint.decode(errors='replace').strip()}"
+            )
         return output.decode()
 
     def _make_directory(self) -> None:
         directory = Path(tempfile.mkdtemp(prefix="bus-rabbitmq-"))
         finalizer = weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
         self._directory, self._remove = directory, finalizer
-        config = {**DEFAULTS, "default_pass": self._password, "management.tcp.port": str(self.management_port), **self._config}
-        (directory / "rabbitmq.conf").write_text("".join(f"{key} = {value}\n" for key, value in config.items()), encoding="utf-8")
+        config = {
+            **DEFAULTS,
+            "default_pass": self._password,
+            "management.tcp.port": str(self.management_port),
+            **self._config,
+        }
+        (directory / "rabbitmq.conf").write_text(
+            "".join(f"{key} = {value}\n" for key, value in config.items()), encoding="utf-8"
+        )
         (directory / "plugins").write_text(f"[{','.join(self._plugins)}].\n", encoding="utf-8")
         (directory / "empty.conf").touch()
         cookie = directory / ".erlang.cookie"
@@ -186,7 +207,9 @@ class PrivateNode:
             "ERL_FLAGS": "-start_epmd false",  # ours is there; one that Erlang started would outlive the node
             "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
             "RABBITMQ_CONFIG_FILES": str(directory / "conf.d"),
-            "RABBITMQ_CONF_ENV_FILE": str(directory / "empty.conf"),  # not this machine's /etc/rabbitmq/rabbitmq-env.conf
+            "RABBITMQ_CONF_ENV_FILE": str(
+                directory / "empty.conf"
+            ),  # not this machine's /etc/rabbitmq/rabbitmq-env.conf
             "RABBITMQ_CTL_ERL_ARGS": loopback,
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
@@ -216,8 +239,16 @@ class PrivateNode:
 
     async def _ready(self) -> None:
         """AMQP greets (RabbitMQ opens its listeners last), then the UI's API takes the password."""
-        await self._until(lambda: self._ended() or speaks_amqp(LOOPBACK, self.port), START_TIMEOUT_SECONDS, "answer on its AMQP port")
-        await self._until(lambda: self._ended() or accepts(self.management_port), START_TIMEOUT_SECONDS, "open its management port")
+        await self._until(
+            lambda: self._ended() or speaks_amqp(LOOPBACK, self.port),
+            START_TIMEOUT_SECONDS,
+            "answer on its AMQP port",
+        )
+        await self._until(
+            lambda: self._ended() or accepts(self.management_port),
+            START_TIMEOUT_SECONDS,
+            "open its management port",
+        )
         await Management(self.management_url, self.url).call("GET", "whoami")
 
     def _ended(self) -> bool:
@@ -229,7 +260,9 @@ class PrivateNode:
         deadline = time.monotonic() + seconds
         while not await asyncio.to_thread(condition):
             if time.monotonic() > deadline:
-                raise Unavailable(f"the private RabbitMQ node did not {what} within {seconds:g} s.{self._log()}")
+                raise Unavailable(
+                    f"the private RabbitMQ node did not {what} within {seconds:g} s.{self._log()}"
+                )
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
     def _log(self) -> str:
@@ -252,7 +285,9 @@ class PrivateNode:
         if guarding.stdin:
             guarding.stdin.close()
         ports = (self.port, self.management_port, self._dist_port, self._epmd_port)
-        await self._until(lambda: not any(map(accepts, ports)), STOP_TIMEOUT_SECONDS, "let go of its ports")
+        await self._until(
+            lambda: not any(map(accepts, ports)), STOP_TIMEOUT_SECONDS, "let go of its ports"
+        )
 
     async def _gone(self, process: subprocess.Popen[bytes], seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -262,6 +297,11 @@ class PrivateNode:
 
 def startup_error_lines(files: list[Path]) -> list[str]:
     """The lines before RabbitMQ's first `BOOT FAILED`, where it says why; pages of supervisors' reports follow it. Else the last lines."""
-    lines = [line for file in files if file.exists() for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
+    lines = [
+        line
+        for file in files
+        if file.exists()
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
+    ]
     end = next((number for number, line in enumerate(lines) if "BOOT FAILED" in line), len(lines))
     return lines[max(end - LOG_LINES, 0) : end]

@@ -43,7 +43,9 @@ class Probes:
     module: Callable[[str], object | None] = importlib.util.find_spec
 
 
-def select_broker(environment: Mapping[str, str], *, memory: bool = False, probes: Probes | None = None) -> BrokerChoice:
+def select_broker(
+    environment: Mapping[str, str], *, memory: bool = False, probes: Probes | None = None
+) -> BrokerChoice:
     """The first that can be had: `BUS_URL`, this machine's RabbitMQ, a container; with `memory`, the model broker.
 
     `BUS_TEST_BROKER` chooses among those that are started here, and `BUS_TEST_IMAGE` the container's image.
@@ -58,7 +60,12 @@ def select_broker(environment: Mapping[str, str], *, memory: bool = False, probe
         why = f"BUS_URL is not set, and this machine has a RabbitMQ ({installation.server})"
         return BrokerChoice(kind="node", why=why, installation=installation)
     if ask.engine(environment):
-        return _container(environment, ask, why="this machine has no RabbitMQ, and a Docker engine answers", memory=memory)
+        return _container(
+            environment,
+            ask,
+            why="this machine has no RabbitMQ, and a Docker engine answers",
+            memory=memory,
+        )
     if memory:
         return BrokerChoice(kind="memory", why=f"in memory, because {INSTALL}")
     raise ConfigurationError(INSTALL)
@@ -66,12 +73,18 @@ def select_broker(environment: Mapping[str, str], *, memory: bool = False, probe
 
 def _named(url: str, management_url: str | None, *, memory: bool) -> BrokerChoice:
     if url.startswith(("amqp://", "amqps://")):
-        return BrokerChoice(kind="named", why="BUS_URL names it", url=url, management_url=management_url)
+        return BrokerChoice(
+            kind="named", why="BUS_URL names it", url=url, management_url=management_url
+        )
     if memory and url.startswith("memory:"):
         return BrokerChoice(kind="memory", why="BUS_URL asks for the broker in memory")
     if url.startswith("memory:"):
-        raise ConfigurationError("BUS_URL=memory: is a broker inside one process; unset it, or name a RabbitMQ")
-    raise ConfigurationError("BUS_URL names no broker: give amqp://user:password@host:port/vhost, or unset it")
+        raise ConfigurationError(
+            "BUS_URL=memory: is a broker inside one process; unset it, or name a RabbitMQ"
+        )
+    raise ConfigurationError(
+        "BUS_URL names no broker: give amqp://user:password@host:port/vhost, or unset it"
+    )
 
 
 def _wanted(wanted: str, environment: Mapping[str, str], ask: Probes) -> BrokerChoice:
@@ -79,18 +92,28 @@ def _wanted(wanted: str, environment: Mapping[str, str], ask: Probes) -> BrokerC
     why = f"BUS_TEST_BROKER={wanted} asks for it"
     if wanted == "testcontainers":
         if not ask.engine(environment):
-            raise ConfigurationError("BUS_TEST_BROKER=testcontainers, and no Docker engine answers: start one, or unset it")
+            raise ConfigurationError(
+                "BUS_TEST_BROKER=testcontainers, and no Docker engine answers: start one, or unset it"
+            )
         return _container(environment, ask, why=why, memory=False)
     if wanted == "node":
         if installation := ask.installation(environment):
             return BrokerChoice(kind="node", why=why, installation=installation)
-        raise ConfigurationError("BUS_TEST_BROKER=node, and this machine has no rabbitmq-server: install it, or unset it")
-    raise ConfigurationError(f"BUS_TEST_BROKER={wanted} names no kind of broker: set it to node or testcontainers, or unset it")
+        raise ConfigurationError(
+            "BUS_TEST_BROKER=node, and this machine has no rabbitmq-server: install it, or unset it"
+        )
+    raise ConfigurationError(
+        f"BUS_TEST_BROKER={wanted} names no kind of broker: set it to node or testcontainers, or unset it"
+    )
 
 
-def _container(environment: Mapping[str, str], ask: Probes, *, why: str, memory: bool) -> BrokerChoice:
+def _container(
+    environment: Mapping[str, str], ask: Probes, *, why: str, memory: bool
+) -> BrokerChoice:
     if ask.module("testcontainers"):
-        return BrokerChoice(kind="container", why=why, image=environment.get("BUS_TEST_IMAGE") or None)
+        return BrokerChoice(
+            kind="container", why=why, image=environment.get("BUS_TEST_IMAGE") or None
+        )
     lacking = "a Docker engine answers, and testcontainers is not installed: pip install 'trunkline[containers]'"
     if memory:
         return BrokerChoice(kind="memory", why=f"in memory, because {lacking}")

@@ -12,7 +12,15 @@ from bus.messaging.topology.model import Queue, Topology
 from bus.messaging.topology.names import dead_letter_queue, work_queue
 from bus.operations.dead_letters.selection import EVERYTHING, DeadLetter, ObservedValues, Selection
 
-__all__ = ["MAX_BROWSED", "BrowseResult", "DeadLetterReader", "HeldDelivery", "browse", "browse_queue", "open_reader"]
+__all__ = [
+    "MAX_BROWSED",
+    "BrowseResult",
+    "DeadLetterReader",
+    "HeldDelivery",
+    "browse",
+    "browse_queue",
+    "open_reader",
+]
 
 MAX_BROWSED = 10_000
 """Dead letters of a queue that are looked at where nobody says how many: they are held in memory, bodies and all."""
@@ -62,13 +70,17 @@ class DeadLetterReader:
 
     async def consume(self) -> None:
         """Take `hold` more; those that are kept stay with the consumer that took them."""
-        consumption = await self._transport.consume(self._queue, Topology(), prefetch=self._hold, on_delivery=self._arrived.put_nowait)
+        consumption = await self._transport.consume(
+            self._queue, Topology(), prefetch=self._hold, on_delivery=self._arrived.put_nowait
+        )
         self._consumptions.append(consumption)
         try:
             async with asyncio.timeout(NEXT_DELIVERY_SECONDS):
                 await consumption.wait_ready()
         except TimeoutError:
-            raise Unavailable(f"{consumption.name} cannot be read: {consumption.last_error or 'no answer'}") from None
+            raise Unavailable(
+                f"{consumption.name} cannot be read: {consumption.last_error or 'no answer'}"
+            ) from None
 
     async def letters(self) -> AsyncIterator[HeldDelivery]:
         """Those that come, until none does. Each is to be acked, or kept."""
@@ -77,14 +89,18 @@ class DeadLetterReader:
                 await self._consumptions[-1].cancel()
                 await self.consume()
             try:
-                async with asyncio.timeout(NEXT_DELIVERY_SECONDS if self._seen < self.ready else UNCOUNTED_DELIVERY_SECONDS):
+                async with asyncio.timeout(
+                    NEXT_DELIVERY_SECONDS if self._seen < self.ready else UNCOUNTED_DELIVERY_SECONDS
+                ):
                     delivery = await self._arrived.get()
             except TimeoutError:
                 return
             self._seen += 1
             yield HeldDelivery(letter=_letter(delivery, self._queue.name), delivery=delivery)
 
-    async def matching(self, fits: Callable[[DeadLetter], bool], most: int) -> AsyncIterator[HeldDelivery]:
+    async def matching(
+        self, fits: Callable[[DeadLetter], bool], most: int
+    ) -> AsyncIterator[HeldDelivery]:
         """Those that fit; the others are kept, at most so many."""
         async for taken in self.letters():
             if fits(taken.letter):
@@ -115,23 +131,32 @@ class DeadLetterReader:
 
 
 @asynccontextmanager
-async def open_reader(transport: Transport, dead_queue: str, *, hold: int) -> AsyncIterator[DeadLetterReader]:
+async def open_reader(
+    transport: Transport, dead_queue: str, *, hold: int
+) -> AsyncIterator[DeadLetterReader]:
     """Read in the block, with at most `hold` unacked beside those that are kept; what was not acked goes back at its end.
 
     Raises `NotFound` where there is no such queue, `Unavailable` where it cannot be consumed, and `ConnectionLost` at the
     end where the connection went meanwhile: then some may have come twice.
     """
-    letters, same = DeadLetterReader(transport, dead_queue, await transport.depth(dead_queue), hold), False
+    letters, same = (
+        DeadLetterReader(transport, dead_queue, await transport.depth(dead_queue), hold),
+        False,
+    )
     try:
         await letters.consume()
         yield letters
     finally:
         same = await letters.close()
     if not same:
-        raise ConnectionLost(f"the connection went while reading {dead_queue}; what was not acked is still there")
+        raise ConnectionLost(
+            f"the connection went while reading {dead_queue}; what was not acked is still there"
+        )
 
 
-async def browse(transport: Transport, queue: str, selection: Selection = EVERYTHING, *, limit: int = MAX_BROWSED) -> list[DeadLetter]:
+async def browse(
+    transport: Transport, queue: str, selection: Selection = EVERYTHING, *, limit: int = MAX_BROWSED
+) -> list[DeadLetter]:
     """The first `limit` dead letters of the work queue `queue` that are meant, by the time of death; they stay where they are.
 
     Raises `NotFound` where the queue has no dead-letter queue, `ConnectionLost` where the look was interrupted, `Unavailable`.
@@ -139,12 +164,19 @@ async def browse(transport: Transport, queue: str, selection: Selection = EVERYT
     try:
         looked = await browse_queue(transport, dead_letter_queue(queue), selection, limit=limit)
     except NotFound:
-        raise NotFound(f"{queue} has no dead-letter queue; is it the name of a job's or subscription's queue?") from None
+        raise NotFound(
+            f"{queue} has no dead-letter queue; is it the name of a job's or subscription's queue?"
+        ) from None
     return [*looked.letters]
 
 
 async def browse_queue(
-    transport: Transport, dead_queue: str, selection: Selection = EVERYTHING, *, limit: int = MAX_BROWSED, most: int = MAX_BROWSED
+    transport: Transport,
+    dead_queue: str,
+    selection: Selection = EVERYTHING,
+    *,
+    limit: int = MAX_BROWSED,
+    most: int = MAX_BROWSED,
 ) -> BrowseResult:
     """Look at `most` dead letters, and bring the first `limit` of those that are meant; `look` says what is raised.
 
@@ -162,7 +194,9 @@ async def browse_queue(
                 break
         unseen = await letters.not_scanned()
     found.sort(key=lambda letter: letter.record.last_at or 0)
-    return BrowseResult(letters=tuple(found[:limit]), matching=len(found), not_scanned=unseen, seen=seen)
+    return BrowseResult(
+        letters=tuple(found[:limit]), matching=len(found), not_scanned=unseen, seen=seen
+    )
 
 
 def _letter(delivery: Delivery, dead_queue: str) -> DeadLetter:

@@ -5,7 +5,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from bus.errors import BusError, ConfigurationError, ConnectionLost, FailedPrecondition, NotFound, ResourceExhausted
+from bus.errors import (
+    BusError,
+    ConfigurationError,
+    ConnectionLost,
+    FailedPrecondition,
+    NotFound,
+    ResourceExhausted,
+)
 from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import FIRST_FAILED, PARKED, REPLAYS, Headers, without_record
 from bus.messaging.ports.transport import Accepted, Transport
@@ -54,7 +61,9 @@ class ReplayOptions:
     def __post_init__(self) -> None:
         """`ConfigurationError` for what could move nothing."""
         if self.rate is not None and not self.rate > 0:  # NaN, too
-            raise ConfigurationError(f"a rate is messages a second, above 0, not {self.rate:g}; without one it is as fast as it goes")
+            raise ConfigurationError(
+                f"a rate is messages a second, above 0, not {self.rate:g}; without one it is as fast as it goes"
+            )
 
 
 def _ignored(_done: ReplayReport) -> None: ...
@@ -75,7 +84,9 @@ async def replay(
     `ConfigurationError` for more time than a proof can have.
     """
     if how.countersign is not None and (how.extend or 0) >= MAX_PROOF_LIFETIME_SECONDS:
-        raise ConfigurationError("a message gets less than 31 days more: what was proven for longer its receiver would refuse")
+        raise ConfigurationError(
+            "a message gets less than 31 days more: what was proven for longer its receiver would refuse"
+        )
     done = ReplayReport()
     move = ReplayRunner(transport, how, done)
     started, most = int(how.clock() * 1000), min(how.most, how.window * MAX_CONSUMERS)
@@ -97,7 +108,9 @@ async def replay(
                     if done.failure is not None:
                         break
             finally:
-                await move.finish()  # also where somebody calls it off: what is under way would be there twice
+                await (
+                    move.finish()
+                )  # also where somebody calls it off: what is under way would be there twice
             done.not_scanned = await letters.not_scanned()
     on_progress(done)
     return done
@@ -117,7 +130,11 @@ class ReplayRunner:
     async def begin(self, taken: HeldDelivery) -> bool:
         """Send it on its way, as soon as there is a place in the window; False where it stays."""
         queue = taken.letter.record.queue
-        if queue is None or service_of(queue) != service_of(taken.letter.dead_queue) or not await self._is_there(queue):
+        if (
+            queue is None
+            or service_of(queue) != service_of(taken.letter.dead_queue)
+            or not await self._is_there(queue)
+        ):
             self._done.no_queue += 1
             return False
         copy = reset_for_replay(taken.letter, self._how)
@@ -156,7 +173,9 @@ class ReplayRunner:
 
     async def _move(self, taken: HeldDelivery, copy: Envelope, queue: str) -> None:
         try:
-            outcome = await self._transport.send(copy, replay_address(queue), timeout=SEND_TIMEOUT_SECONDS)
+            outcome = await self._transport.send(
+                copy, replay_address(queue), timeout=SEND_TIMEOUT_SECONDS
+            )
         except BusError as error:
             self._done.uncertain += error.maybe_executed
             self._fail(error)
@@ -167,7 +186,9 @@ class ReplayRunner:
             self._done.replayed += 1
         else:
             self._done.uncertain += 1
-            self._fail(ConnectionLost("the connection went between confirm and ack", maybe_executed=True))
+            self._fail(
+                ConnectionLost("the connection went between confirm and ack", maybe_executed=True)
+            )
 
     def _fail(self, error: BusError) -> None:
         self._done.failure = self._done.failure or error
@@ -180,7 +201,9 @@ class ReplayRunner:
 
 def _refusal(queue: str, reason: str) -> BusError:
     if reason == "NO_ROUTE":
-        return FailedPrecondition(f"{queue} is not bound to its service's way back; start the service, which declares it")
+        return FailedPrecondition(
+            f"{queue} is not bound to its service's way back; start the service, which declares it"
+        )
     return ResourceExhausted(f"{queue} takes no more: {reason}")
 
 
@@ -201,8 +224,14 @@ def reset_for_replay(letter: DeadLetter, how: ReplayOptions) -> Envelope | None:
         REPLAYED_AT: now,
         REPLAYED_BY: how.by[:MAX_REPLAYER_LENGTH],
     }
-    others = {name: value for name, value in without_record(envelope.headers).items() if name not in {*notes, FIRST_FAILED, PARKED}}
-    return envelope.replace(attempt=1, expires=expires, deadline=None, expiration=None, headers=notes | others)
+    others = {
+        name: value
+        for name, value in without_record(envelope.headers).items()
+        if name not in {*notes, FIRST_FAILED, PARKED}
+    }
+    return envelope.replace(
+        attempt=1, expires=expires, deadline=None, expiration=None, headers=notes | others
+    )
 
 
 def _replayed_since(letter: DeadLetter, started: int) -> bool:
@@ -211,7 +240,9 @@ def _replayed_since(letter: DeadLetter, started: int) -> bool:
     return isinstance(at, int) and at >= started
 
 
-async def _paced(taken: AsyncIterator[HeldDelivery], rate: float | None) -> AsyncIterator[HeldDelivery]:
+async def _paced(
+    taken: AsyncIterator[HeldDelivery], rate: float | None
+) -> AsyncIterator[HeldDelivery]:
     """Not faster than `rate` a second; what was late is not made up for in a burst."""
     loop = asyncio.get_running_loop()
     due = loop.time()

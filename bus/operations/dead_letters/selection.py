@@ -83,7 +83,9 @@ class Selection:
         """One that nobody knows the time of fits no limit."""
         if died is None:
             return self.since is None and self.until is None
-        return (self.since is None or died >= self.since) and (self.until is None or died < self.until)
+        return (self.since is None or died >= self.since) and (
+            self.until is None or died < self.until
+        )
 
 
 def _among(value: str, wanted: frozenset[str]) -> bool:

@@ -17,21 +17,23 @@ from bus.transports.rabbitmq.handshake import probe, vhost_of
 
 __all__ = [
     "CONSUMER_TIMEOUT",
-    "BrokerState",
     "ActualExchange",
     "ActualQueue",
+    "BrokerState",
     "effective_arguments",
     "management_of",
     "policies_for",
     "policy_of",
-    "read_broker_state",
     "queue_totals",
+    "read_broker_state",
 ]
 
 Setting = str | int
 CONSUMER_TIMEOUT = "consumer-timeout"
 """Of policies; milliseconds."""
-SMALLER_WINS = frozenset({CONSUMER_TIMEOUT, "delivery-limit", "expires", "max-length", "max-length-bytes", "message-ttl"})
+SMALLER_WINS = frozenset(
+    {CONSUMER_TIMEOUT, "delivery-limit", "expires", "max-length", "max-length-bytes", "message-ttl"}
+)
 """Where an argument and a policy both say something of these, RabbitMQ takes the smaller; of all else the argument."""
 TOTALS = "?disable_stats=true&enable_queue_totals=true"
 """What RabbitMQ has of a queue at hand, which but for its totals is as it is now. With statistics all is some seconds old."""
@@ -81,8 +83,16 @@ class BrokerState:
 
 def effective_arguments(queue: ActualQueue) -> dict[str, Setting]:
     """What counts for a queue, of its arguments and policies, by the names that policies have: `delivery-limit`."""
-    arguments = {name.removeprefix("x-"): value for name, value in queue.arguments.items() if name.startswith("x-")}
-    both = {name: min(value, queue.policy[name]) for name, value in arguments.items() if name in SMALLER_WINS and name in queue.policy}
+    arguments = {
+        name.removeprefix("x-"): value
+        for name, value in queue.arguments.items()
+        if name.startswith("x-")
+    }
+    both = {
+        name: min(value, queue.policy[name])
+        for name, value in arguments.items()
+        if name in SMALLER_WINS and name in queue.policy
+    }
     return {**queue.policy, **arguments, **both}
 
 
@@ -98,34 +108,51 @@ async def read_broker_state(settings: Settings) -> BrokerState:
     try:
         overview = await api.call("GET", "overview")
         if overview.get("cluster_name") != server.cluster:
-            raise ConfigurationError(f"BUS_URL and the management API on {api.where} are two brokers; set BUS_MANAGEMENT_URL")
+            raise ConfigurationError(
+                f"BUS_URL and the management API on {api.where} are two brokers; set BUS_MANAGEMENT_URL"
+            )
         return replace(
             await _read(api, _vhost(url)),
-            supports_consumer_timeout=supports_consumer_timeout({"product": server.product, "version": server.version}, "quorum"),
+            supports_consumer_timeout=supports_consumer_timeout(
+                {"product": server.product, "version": server.version}, "quorum"
+            ),
         )
     except Unavailable as error:
         raise Unavailable(f"{error}; BUS_MANAGEMENT_URL says where it is") from error
     except Unauthenticated as error:
-        raise Unauthenticated(f"{error}; give it the tag 'management', or BUS_MANAGEMENT_URL another user") from error
+        raise Unauthenticated(
+            f"{error}; give it the tag 'management', or BUS_MANAGEMENT_URL another user"
+        ) from error
 
 
 async def policies_for(queue: Queue, settings: Settings) -> Mapping[str, Any]:
     """What policies say of a queue, whether or not it exists. Raises `Unavailable` and `Unauthenticated`, as `read`."""
     api, vhost = management_of(settings), _vhost(settings.address)
-    policies, operators = [await api.call("GET", f"{kind}/{vhost}") for kind in ("policies", "operator-policies")]
-    return policy_of(queue.name, str(queue.arguments.get("x-queue-type", "classic")), policies, operators)
+    policies, operators = [
+        await api.call("GET", f"{kind}/{vhost}") for kind in ("policies", "operator-policies")
+    ]
+    return policy_of(
+        queue.name, str(queue.arguments.get("x-queue-type", "classic")), policies, operators
+    )
 
 
 async def queue_totals(settings: Settings) -> dict[str, int]:
     """By queue all messages that it holds: ready, unacked, and on their way to the dead letters; up to 5 s old. Raises as `read`."""
-    rows = await management_of(settings).call("GET", f"queues/{_vhost(settings.url.get_secret_value())}{TOTALS}&columns=name,messages")
+    rows = await management_of(settings).call(
+        "GET", f"queues/{_vhost(settings.url.get_secret_value())}{TOTALS}&columns=name,messages"
+    )
     return {row["name"]: row.get("messages") or 0 for row in rows}
 
 
 def management_of(settings: Settings) -> Management:
     """The management API of the settings' broker: where they say, else where it usually is."""
     url = settings.address
-    return Management(settings.management_url.get_secret_value() if settings.management_url else usual_address(url), url)
+    return Management(
+        settings.management_url.get_secret_value()
+        if settings.management_url
+        else usual_address(url),
+        url,
+    )
 
 
 def _vhost(url: str) -> str:
@@ -135,7 +162,9 @@ def _vhost(url: str) -> str:
 
 async def _read(api: Management, vhost: str) -> BrokerState:
     kinds = ("exchanges", "queues", "bindings", "policies", "operator-policies")
-    lists = await asyncio.gather(*(api.call("GET", f"{kind}/{vhost}{TOTALS if kind == 'queues' else ''}") for kind in kinds))
+    lists = await asyncio.gather(
+        *(api.call("GET", f"{kind}/{vhost}{TOTALS if kind == 'queues' else ''}") for kind in kinds)
+    )
     exchanges, queues, bindings, policies, operators = lists
     return BrokerState(
         exchanges={each["name"]: _exchange(each) for each in exchanges},
@@ -156,34 +185,51 @@ def _exchange(row: Mapping[str, Any]) -> ActualExchange:
     )
 
 
-def _queue(row: Mapping[str, Any], policies: Sequence[Mapping[str, Any]], operators: Sequence[Mapping[str, Any]]) -> ActualQueue:
-    known = row.get("effective_policy_definition")  # RabbitMQ 4 says it at once, older ones only in their statistics
+def _queue(
+    row: Mapping[str, Any],
+    policies: Sequence[Mapping[str, Any]],
+    operators: Sequence[Mapping[str, Any]],
+) -> ActualQueue:
+    known = row.get(
+        "effective_policy_definition"
+    )  # RabbitMQ 4 says it at once, older ones only in their statistics
     return ActualQueue(
         kind=row["type"],
         durable=row["durable"],
         auto_delete=row["auto_delete"],
         exclusive=bool(row.get("exclusive")),
         arguments=row["arguments"],
-        policy=known if known is not None else policy_of(row["name"], row["type"], policies, operators),
+        policy=known
+        if known is not None
+        else policy_of(row["name"], row["type"], policies, operators),
         messages=row.get("messages"),
     )
 
 
 def policy_of(
-    name: str, kind: str, policies: Sequence[Mapping[str, Any]], operators: Sequence[Mapping[str, Any]] = ()
+    name: str,
+    kind: str,
+    policies: Sequence[Mapping[str, Any]],
+    operators: Sequence[Mapping[str, Any]] = (),
 ) -> Mapping[str, Any]:
     """What policies say of a queue: of each kind the one with the highest priority, and of both kinds' limits the smaller.
 
     https://www.rabbitmq.com/docs/parameters#policies
     """
     user, operator = (_first(name, kind, rules) for rules in (policies, operators))
-    both = {key: min(value, user[key]) for key, value in operator.items() if key in SMALLER_WINS and key in user}
+    both = {
+        key: min(value, user[key])
+        for key, value in operator.items()
+        if key in SMALLER_WINS and key in user
+    }
     return {**user, **operator, **both}
 
 
 def _first(name: str, kind: str, rules: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     takes = {"all", "queues", f"{kind}_queues", f"{kind}s"}
-    fitting = [each for each in rules if each["apply-to"] in takes and _matches(each["pattern"], name)]
+    fitting = [
+        each for each in rules if each["apply-to"] in takes and _matches(each["pattern"], name)
+    ]
     best = max(fitting, key=lambda each: int(each["priority"]), default=None)
     return best["definition"] if best else {}
 
@@ -205,7 +251,9 @@ def _illegible(rules: Iterable[Mapping[str, Any]]) -> Iterable[str]:
 def _bindings(rows: Iterable[Mapping[str, Any]]) -> Iterable[Binding]:
     for row in rows:
         if row["source"] and row["destination_type"] == "queue":
-            yield Binding(exchange=row["source"], queue=row["destination"], routing_key=row["routing_key"])
+            yield Binding(
+                exchange=row["source"], queue=row["destination"], routing_key=row["routing_key"]
+            )
 
 
 async def _default_kind(api: Management, vhost: str) -> str:

@@ -16,7 +16,14 @@ def definitions(topology: Topology, *, vhost: str = "/") -> dict[str, Any]:
     return {
         "vhosts": [{"name": vhost}],
         "exchanges": [
-            {"name": each.name, **place, "type": each.kind, **LASTING, "internal": False, "arguments": dict(each.arguments)}
+            {
+                "name": each.name,
+                **place,
+                "type": each.kind,
+                **LASTING,
+                "internal": False,
+                "arguments": dict(each.arguments),
+            }
             for each in sorted(topology.exchanges, key=lambda each: each.name)
         ],
         "queues": [
@@ -33,7 +40,9 @@ def definitions(topology: Topology, *, vhost: str = "/") -> dict[str, Any]:
                 "routing_key": each.routing_key,
                 "arguments": {},
             }
-            for each in sorted(topology.bindings, key=lambda each: (each.exchange, each.queue, each.routing_key))
+            for each in sorted(
+                topology.bindings, key=lambda each: (each.exchange, each.queue, each.routing_key)
+            )
             if each.queue not in own
         ],
     }

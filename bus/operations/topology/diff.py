@@ -9,7 +9,13 @@ from typing_extensions import override
 from bus.messaging.topology.declarations import UNLIMITED_DELIVERIES
 from bus.messaging.topology.model import Binding, Exchange, Queue, QueueRole, Topology
 from bus.messaging.topology.names import RETRY_DELAYS, migration_queue, parse_queue_name, retry_tier
-from bus.operations.topology.broker_state import CONSUMER_TIMEOUT, ActualExchange, ActualQueue, BrokerState, effective_arguments
+from bus.operations.topology.broker_state import (
+    CONSUMER_TIMEOUT,
+    ActualExchange,
+    ActualQueue,
+    BrokerState,
+    effective_arguments,
+)
 from bus.operations.topology.required import RequiredTopology
 
 __all__ = ["Difference", "Plan", "Verdict", "diff", "without_expiring_queues"]
@@ -37,7 +43,12 @@ FORBIDDEN: Mapping[QueueRole, Mapping[str, str]] = {
     "jobs": WORK,
     "events": WORK,
     "retry": WORK,
-    "dead": {"max-length": DROPS, "max-length-bytes": DROPS, "expires": VANISHES, "message-ttl": DROPS},
+    "dead": {
+        "max-length": DROPS,
+        "max-length-bytes": DROPS,
+        "expires": VANISHES,
+        "message-ttl": DROPS,
+    },
 }
 """What no policy may set on a queue, and why."""
 
@@ -80,7 +91,12 @@ def diff(wanted: RequiredTopology, held: BrokerState) -> Plan:
     """What `wanted` needs, beside `held`."""
     missing = _missing(wanted.topology, held)
     return Plan(
-        differences=(*_named(missing), *_different(wanted, held), *_unfinished(wanted, held), *_superfluous(wanted, held)),
+        differences=(
+            *_named(missing),
+            *_different(wanted, held),
+            *_unfinished(wanted, held),
+            *_superfluous(wanted, held),
+        ),
         missing=missing,
         not_read=held.not_read,
     )
@@ -97,7 +113,11 @@ def _missing(topology: Topology, held: BrokerState) -> Topology:
 
 def without_expiring_queues(topology: Topology, *, there: Collection[str] = ()) -> Topology:
     """Without the queues that expire, and are not `there`: whoever serves a request makes its queue, and nobody misses it before."""
-    gone = {each.name for each in topology.queues if "x-expires" in each.arguments and each.name not in there}
+    gone = {
+        each.name
+        for each in topology.queues
+        if "x-expires" in each.arguments and each.name not in there
+    }
     return Topology(
         exchanges=topology.exchanges,
         queues=tuple(each for each in topology.queues if each.name not in gone),
@@ -107,15 +127,24 @@ def without_expiring_queues(topology: Topology, *, there: Collection[str] = ()) 
 
 def _named(missing: Topology) -> Iterator[Difference]:
     for exchange in missing.exchanges:
-        yield Difference(verdict="missing", what="exchange", name=exchange.name, detail=exchange.kind)
+        yield Difference(
+            verdict="missing", what="exchange", name=exchange.name, detail=exchange.kind
+        )
     for queue in missing.queues:
-        yield Difference(verdict="missing", what="queue", name=queue.name, detail=str(queue.arguments.get("x-queue-type", "")))
+        yield Difference(
+            verdict="missing",
+            what="queue",
+            name=queue.name,
+            detail=str(queue.arguments.get("x-queue-type", "")),
+        )
     for binding in missing.bindings:
         yield Difference(verdict="missing", what="binding", name=_shown(binding))
 
 
 def _shown(binding: Binding) -> str:
-    return f"{binding.exchange} -> {binding.queue}" + (f" by {binding.routing_key}" if binding.routing_key else "")
+    return f"{binding.exchange} -> {binding.queue}" + (
+        f" by {binding.routing_key}" if binding.routing_key else ""
+    )
 
 
 # --- what cannot be changed in place, and what policies spoil ------------------------------------------------------------------
@@ -125,30 +154,64 @@ def _different(wanted: RequiredTopology, held: BrokerState) -> Iterator[Differen
     for exchange in wanted.topology.exchanges:
         if exchange.name in held.exchanges:
             for detail in _exchange_details(exchange, held.exchanges[exchange.name]):
-                yield Difference(verdict="different", what="exchange", name=exchange.name, detail=detail)
+                yield Difference(
+                    verdict="different", what="exchange", name=exchange.name, detail=detail
+                )
     for queue in wanted.topology.queues:
         if queue.name in held.queues:
             now = held.queues[queue.name]
             wrong = dict(_queue_details(queue, now, held.default_kind))
             for detail in wrong.values():
                 yield Difference(verdict="different", what="queue", name=queue.name, detail=detail)
-            timeout = None if held.supports_consumer_timeout and now.kind == "quorum" else wanted.timeouts.get(queue.name)
-            for setting, detail in _policy_details(queue, now, wanted.attempts.get(queue.name), timeout):
+            timeout = (
+                None
+                if held.supports_consumer_timeout and now.kind == "quorum"
+                else wanted.timeouts.get(queue.name)
+            )
+            for setting, detail in _policy_details(
+                queue, now, wanted.attempts.get(queue.name), timeout
+            ):
                 if f"x-{setting}" not in wrong:
                     yield Difference(verdict="unsafe", what="queue", name=queue.name, detail=detail)
 
 
 def _exchange_details(exchange: Exchange, held: ActualExchange) -> Iterator[str]:
-    need = {"type": exchange.kind, "durable": True, "auto_delete": False, "internal": False, **exchange.arguments}
-    have = {"type": held.kind, "durable": held.durable, "auto_delete": held.auto_delete, "internal": held.internal, **held.arguments}
+    need = {
+        "type": exchange.kind,
+        "durable": True,
+        "auto_delete": False,
+        "internal": False,
+        **exchange.arguments,
+    }
+    have = {
+        "type": held.kind,
+        "durable": held.durable,
+        "auto_delete": held.auto_delete,
+        "internal": held.internal,
+        **held.arguments,
+    }
     yield from _clashes(need, have).values()
 
 
 def _queue_details(queue: Queue, held: ActualQueue, default_kind: str) -> Iterator[tuple[str, str]]:
-    need = {"type": default_kind, "durable": queue.durable, "auto_delete": False, "exclusive": queue.exclusive, **_plain(queue.arguments)}
-    have = {"type": held.kind, "durable": held.durable, "auto_delete": held.auto_delete, "exclusive": held.exclusive}
+    need = {
+        "type": default_kind,
+        "durable": queue.durable,
+        "auto_delete": False,
+        "exclusive": queue.exclusive,
+        **_plain(queue.arguments),
+    }
+    have = {
+        "type": held.kind,
+        "durable": held.durable,
+        "auto_delete": held.auto_delete,
+        "exclusive": held.exclusive,
+    }
     clashes = _clashes(need, {**have, **_plain({**held.arguments, "x-queue-type": held.kind})})
-    yield from ((name, detail + (f" ({WHY[name]})" if name in WHY else "")) for name, detail in clashes.items())
+    yield from (
+        (name, detail + (f" ({WHY[name]})" if name in WHY else ""))
+        for name, detail in clashes.items()
+    )
 
 
 def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,7 +221,11 @@ def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _clashes(need: Mapping[str, Any], have: Mapping[str, Any]) -> dict[str, str]:
     names = [*need, *(name for name in have if name not in need)]
-    return {name: f"{name} is {_value(have, name)}, needed {_value(need, name)}" for name in names if need.get(name) != have.get(name)}
+    return {
+        name: f"{name} is {_value(have, name)}, needed {_value(need, name)}"
+        for name in names
+        if need.get(name) != have.get(name)
+    }
 
 
 def _value(values: Mapping[str, Any], name: str) -> str:
@@ -167,30 +234,52 @@ def _value(values: Mapping[str, Any], name: str) -> str:
     return str(values[name]).lower() if isinstance(values[name], bool) else str(values[name])
 
 
-def _policy_details(queue: Queue, held: ActualQueue, attempts: int | None, timeout: float | None) -> Iterator[tuple[str, str]]:
+def _policy_details(
+    queue: Queue, held: ActualQueue, attempts: int | None, timeout: float | None
+) -> Iterator[tuple[str, str]]:
     """What is wrong with what counts, although the arguments are right: by the setting."""
     counts = effective_arguments(held)
     for setting, harm in FORBIDDEN.get(queue.role, {}).items():
-        tolerable = setting.startswith("max-length") and queue.role == "dead" and counts.get("overflow") == "reject-publish"
+        tolerable = (
+            setting.startswith("max-length")
+            and queue.role == "dead"
+            and counts.get("overflow") == "reject-publish"
+        )
         if setting in counts and f"x-{setting}" not in queue.arguments and not tolerable:
             yield setting, f"a policy sets {setting} to {counts[setting]}: {harm}"
-    if "x-message-ttl" in queue.arguments and counts.get("message-ttl") != queue.arguments["x-message-ttl"]:
-        yield "message-ttl", f"a policy sets message-ttl to {counts.get('message-ttl')}: retries come back early"
+    if (
+        "x-message-ttl" in queue.arguments
+        and counts.get("message-ttl") != queue.arguments["x-message-ttl"]
+    ):
+        yield (
+            "message-ttl",
+            f"a policy sets message-ttl to {counts.get('message-ttl')}: retries come back early",
+        )
     yield from _limit_details(queue, counts, attempts)
     patience = counts.get(CONSUMER_TIMEOUT)
     if timeout is not None and isinstance(patience, int) and patience < timeout * 1000:
-        waits = f"the consumer timeout is {patience / 1000:g} s, below the {timeout:g} s of its handler"
+        waits = (
+            f"the consumer timeout is {patience / 1000:g} s, below the {timeout:g} s of its handler"
+        )
         yield CONSUMER_TIMEOUT, f"{waits}: the broker gives its message to another meanwhile"
 
 
-def _limit_details(queue: Queue, counts: Mapping[str, Any], attempts: int | None) -> Iterator[tuple[str, str]]:
+def _limit_details(
+    queue: Queue, counts: Mapping[str, Any], attempts: int | None
+) -> Iterator[tuple[str, str]]:
     limit = counts.get("delivery-limit")
     if not isinstance(limit, int):
         return
     if attempts is not None and limit < attempts:
-        yield "delivery-limit", f"the delivery limit is {limit}, below the {attempts} attempts of its handler: the broker gives up first"
+        yield (
+            "delivery-limit",
+            f"the delivery limit is {limit}, below the {attempts} attempts of its handler: the broker gives up first",
+        )
     elif queue.role == "dead" and limit < UNLIMITED_DELIVERIES:
-        yield "delivery-limit", f"a policy sets delivery-limit to {limit}: dead letters are deleted after so many looks"
+        yield (
+            "delivery-limit",
+            f"a policy sets delivery-limit to {limit}: dead letters are deleted after so many looks",
+        )
 
 
 # --- what is left over -----------------------------------------------------------------------------------------------------------
@@ -206,15 +295,29 @@ def _unfinished(wanted: RequiredTopology, held: BrokerState) -> Iterator[Differe
 
 def _superfluous(wanted: RequiredTopology, held: BrokerState) -> Iterator[Difference]:
     topology = wanted.topology
-    exchanges, queues = ({each.name for each in values} for values in (topology.exchanges, topology.queues))
-    for name in sorted(retry_tier(service, tier) for service in wanted.services for tier in RETRY_DELAYS):
+    exchanges, queues = (
+        {each.name for each in values} for values in (topology.exchanges, topology.queues)
+    )
+    for name in sorted(
+        retry_tier(service, tier) for service in wanted.services for tier in RETRY_DELAYS
+    ):
         if name in held.exchanges and name not in exchanges:
             yield Difference(verdict="superfluous", what="exchange", name=name)
     for name in sorted(held.queues):
         read = parse_queue_name(name)
-        if read and read.service in wanted.services and read.role != "replies" and name not in queues:
+        if (
+            read
+            and read.service in wanted.services
+            and read.role != "replies"
+            and name not in queues
+        ):
             waiting = held.queues[name].messages
-            yield Difference(verdict="superfluous", what="queue", name=name, detail=f"{waiting} messages" if waiting else "")
+            yield Difference(
+                verdict="superfluous",
+                what="queue",
+                name=name,
+                detail=f"{waiting} messages" if waiting else "",
+            )
     for binding in sorted(held.bindings - {*topology.bindings}, key=_shown):
         if binding.queue in queues:
             yield Difference(verdict="superfluous", what="binding", name=_shown(binding))

@@ -26,7 +26,7 @@ from bus.transports.rabbitmq.admin import AdminSession, open_admin_session
 from bus.transports.rabbitmq.amqp.raw_properties import CopyOptions
 from bus.transports.rabbitmq.queue_depth import QueueDepth
 
-__all__ = ["MigrationResult", "MigrationProgress", "migrate"]
+__all__ = ["MigrationProgress", "MigrationResult", "migrate"]
 
 POLL_INTERVAL_SECONDS = 0.5
 """Seconds between two looks at what is waited for."""
@@ -63,7 +63,12 @@ class MigrationResult:
 
 
 async def migrate(
-    name: str, wanted: RequiredTopology, settings: Settings, *, wait: float | None = None, report: Report = lambda _: None
+    name: str,
+    wanted: RequiredTopology,
+    settings: Settings,
+    *,
+    wait: float | None = None,
+    report: Report = lambda _: None,
 ) -> MigrationResult | None:
     """Make the queue `name` anew as `wanted` needs it; None where it is so already.
 
@@ -88,7 +93,13 @@ class Migration:
     """One queue's."""
 
     def __init__(
-        self, broker: AdminSession, queue: Queue, held: BrokerState, wanted: RequiredTopology, settings: Settings, report: Report
+        self,
+        broker: AdminSession,
+        queue: Queue,
+        held: BrokerState,
+        wanted: RequiredTopology,
+        settings: Settings,
+        report: Report,
     ) -> None:
         self._broker = broker
         self._queue = queue
@@ -103,7 +114,11 @@ class Migration:
         mine = {self._name, self._holding}
         routes = {replace(each, queue=self._name) for each in held.bindings if each.queue in mine}
         self._routes = sorted(routes, key=lambda each: (each.exchange, each.routing_key))
-        self._needs = [each for each in wanted.topology.bindings if each.queue == self._name and each not in routes]
+        self._needs = [
+            each
+            for each in wanted.topology.bindings
+            if each.queue == self._name and each not in routes
+        ]
         self._exchanges = Topology(exchanges=wanted.topology.exchanges)
         self._runs_out = queue.role == "retry"
         (holding,) = migration_topology(queue.name).queues
@@ -116,7 +131,9 @@ class Migration:
         """Into the holding queue, until the old queue is gone."""
         consumers = (await self._depth(self._name)).consumers
         if consumers and wait is None:
-            raise FailedPrecondition(f"{self._name} has {consumers} consumers: stop the workers first, or use --wait SECONDS")
+            raise FailedPrecondition(
+                f"{self._name} has {consumers} consumers: stop the workers first, or use --wait SECONDS"
+            )
         await self._broker.declare(Topology(queues=(self._shelter,)))
         await self._check_holding()
         self._report("the holding queue is there")
@@ -129,10 +146,14 @@ class Migration:
     async def _check_holding(self) -> None:
         """A policy for every queue may set what would lose messages here."""
         held = await read_broker_state(self._settings)
-        plain = RequiredTopology(topology=Topology(queues=(self._shelter,)), services=frozenset(), attempts={})
+        plain = RequiredTopology(
+            topology=Topology(queues=(self._shelter,)), services=frozenset(), attempts={}
+        )
         wrong = diff(plain, held).having("different", "unsafe")
         if wrong:
-            raise FailedPrecondition(f"messages would not be safe while they are held: {'; '.join(map(str, wrong))}")
+            raise FailedPrecondition(
+                f"messages would not be safe while they are held: {'; '.join(map(str, wrong))}"
+            )
 
     async def _left(self, wait: float) -> None:
         """Who consumes finishes what is in the queue; nothing new comes in."""
@@ -144,14 +165,20 @@ class Migration:
                     f"{self._name} still has {depth.consumers} consumers after {wait:g} s; new messages wait in {self._holding}: "
                     "stop the workers, and run this again"
                 )
-            self._on_progress(MigrationProgress(step=f"waiting for {depth.consumers} consumers to go, {depth.ready} messages before them"))
+            self._on_progress(
+                MigrationProgress(
+                    step=f"waiting for {depth.consumers} consumers to go, {depth.ready} messages before them"
+                )
+            )
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
     async def _without_others(self) -> None:
         """A quorum queue lets others consume beside us, and what they hold would go with the queue."""
         others = (await self._depth(self._name)).consumers - 1
         if others > 0:
-            raise FailedPrecondition(f"{self._name} has {others} new consumers: stop the workers, and run this again")
+            raise FailedPrecondition(
+                f"{self._name} has {others} new consumers: stop the workers, and run this again"
+            )
 
     async def _without_stuck(self) -> None:
         """What cannot be consumed would go with the queue, and only the totals show it.
@@ -161,13 +188,17 @@ class Migration:
         """
         old = self._held.queues[self._name]
         if old.kind == "classic":
-            left = await self._total_left(self._name, "workers to finish what they have in hand", ARRIVAL_TIMEOUT_SECONDS)
+            left = await self._total_left(
+                self._name, "workers to finish what they have in hand", ARRIVAL_TIMEOUT_SECONDS
+            )
             if left:
                 raise FailedPrecondition(
                     f"{left} messages of {self._name} are in the hands of a worker that is stopping: let it end, and run this again"
                 )
         elif old.arguments.get("x-dead-letter-strategy") == "at-least-once":
-            left = await self._total_left(self._name, "dead letters that are under way", ARRIVAL_TIMEOUT_SECONDS)
+            left = await self._total_left(
+                self._name, "dead letters that are under way", ARRIVAL_TIMEOUT_SECONDS
+            )
             if left:
                 raise FailedPrecondition(
                     f"{left} messages of {self._name} wait to be dead-lettered, and their target takes none: make it, give RabbitMQ the "
@@ -179,7 +210,9 @@ class Migration:
         loop = asyncio.get_running_loop()
         ends, empty_since = loop.time() + seconds, loop.time()
         while loop.time() - empty_since < TOTALS_AGE_SECONDS:
-            left = max((await self._depth(name)).ready, (await queue_totals(self._settings)).get(name, 0))
+            left = max(
+                (await self._depth(name)).ready, (await queue_totals(self._settings)).get(name, 0)
+            )
             if left:
                 empty_since = loop.time()
             if left and loop.time() > ends:
@@ -207,8 +240,12 @@ class Migration:
             return
         total = (await self._depth(source)).ready
         carriage = CopyOptions(hold=hold, keep_deaths=self._queue.role == "dead")
-        async with self._broker.shovel(source, target, carriage, self._move(f"moving to {target}", total)) as moving:
-            await moving.wait_moved(total)  # before the bindings move, so that what comes later stays behind what was there
+        async with self._broker.shovel(
+            source, target, carriage, self._move(f"moving to {target}", total)
+        ) as moving:
+            await moving.wait_moved(
+                total
+            )  # before the bindings move, so that what comes later stays behind what was there
             await self._hand_over(source, target)
             await moving.wait_empty()
             if hold:
@@ -216,15 +253,21 @@ class Migration:
                 await self._without_stuck()
                 await moving.wait_empty()
             self._report(f"{source} is empty")
-            await self._broker.delete(source, if_empty=hold and self._held.queues[source].kind == "classic")
+            await self._broker.delete(
+                source, if_empty=hold and self._held.queues[source].kind == "classic"
+            )
 
     async def _run_out(self, source: str, target: str) -> None:
         await self._hand_over(source, target)
         held = self._held.queues.get(source)
         ttl = (held.arguments if held else self._queue.arguments).get("x-message-ttl")
         if not isinstance(ttl, int):
-            raise FailedPrecondition(f"{source} has no x-message-ttl, so that messages do not leave it by themselves; move them by hand")
-        left = await self._total_left(source, f"{source} to run out", ttl / 1000 + 2 * ARRIVAL_TIMEOUT_SECONDS)
+            raise FailedPrecondition(
+                f"{source} has no x-message-ttl, so that messages do not leave it by themselves; move them by hand"
+            )
+        left = await self._total_left(
+            source, f"{source} to run out", ttl / 1000 + 2 * ARRIVAL_TIMEOUT_SECONDS
+        )
         if left:
             raise FailedPrecondition(
                 f"{left} messages have not left {source} after its time; can {self._queue.name} be dead-lettered from?"
@@ -245,7 +288,9 @@ class Migration:
 
         def on_moved(moved: int, again: int) -> None:
             self.moved, self.again = moved, before + again
-            self._on_progress(MigrationProgress(step=step, moved=moved, total=total, redelivered=again))
+            self._on_progress(
+                MigrationProgress(step=step, moved=moved, total=total, redelivered=again)
+            )
 
         self.moved = 0
         return on_moved

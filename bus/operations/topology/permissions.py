@@ -26,7 +26,14 @@ from bus.messaging.topology.names import (
 from bus.operations.topology.user_passwords import password_hash
 from bus.security.grants import Grants
 
-__all__ = ["ADMINISTRATOR", "BrokerUser", "broker_users", "permissions", "check_consume_grants", "users"]
+__all__ = [
+    "ADMINISTRATOR",
+    "BrokerUser",
+    "broker_users",
+    "check_consume_grants",
+    "permissions",
+    "users",
+]
 
 ADMINISTRATOR = "bus.topology"
 """The user of `bus topology` and of operators: it alone declares and binds. No service's name has a dot."""
@@ -65,31 +72,61 @@ class BrokerUser:
     """By topic exchange, every one of the bus's: an exchange without an entry would take any key."""
 
 
-def broker_users(grants: Grants, contracts: Iterable[Contract], serving: Iterable[str]) -> tuple[BrokerUser, ...]:
+def broker_users(
+    grants: Grants, contracts: Iterable[Contract], serving: Iterable[str]
+) -> tuple[BrokerUser, ...]:
     """A user for each service that has grants or serves; it can only do what these and the names of its own queues need."""
     known, services = tuple(contracts), sorted({*grants.services, *serving})
     return tuple(_user(service, services, grants, known) for service in services)
 
 
-def _user(service: str, services: Sequence[str], grants: Grants, contracts: Sequence[Contract]) -> BrokerUser:
+def _user(
+    service: str, services: Sequence[str], grants: Grants, contracts: Sequence[Contract]
+) -> BrokerUser:
     events = [each for each in contracts if each.kind == "event"]
-    called = [each for each in contracts if each.kind != "event" and grants.may_call(service, each.permission)]
+    called = [
+        each
+        for each in contracts
+        if each.kind != "event" and grants.may_call(service, each.permission)
+    ]
     served = {each.kind for each in contracts if each.service == service}
     works = "job" in served or any(grants.may_consume(service, each.permission) for each in events)
     # All services may be answered: who asked without the right has to hear that. Itself only where it asks itself.
-    asking = [each for each in services if each != service or any(each.service == service for each in called)]
-    answers, own = _any(_beginning(queue_prefix(each, "replies")) for each in asking), _beginning(queue_prefix(service, "replies"))
+    asking = [
+        each
+        for each in services
+        if each != service or any(each.service == service for each in called)
+    ]
+    answers, own = (
+        _any(_beginning(queue_prefix(each, "replies")) for each in asking),
+        _beginning(queue_prefix(service, "replies")),
+    )
     keys = {
         REQUESTS: Keys(write=_these(each.type for each in called if each.kind == "request")),
         JOBS: Keys(write=_these(each.type for each in called if each.kind == "job")),
-        EVENTS: Keys(write=_these(each.type for each in events if grants.may_publish(service, each.permission))),
+        EVENTS: Keys(
+            write=_these(
+                each.type for each in events if grants.may_publish(service, each.permission)
+            )
+        ),
         REPLIES: Keys(write=answers if "request" in served else NOTHING, read=own),
         UPDATES: Keys(write=answers if "job" in served else NOTHING, read=own),
-        DEAD: Keys(write=_any(_beginning(queue_prefix(service, purpose)) for purpose in WORK) if works else NOTHING),
+        DEAD: Keys(
+            write=_any(_beginning(queue_prefix(service, purpose)) for purpose in WORK)
+            if works
+            else NOTHING
+        ),
     }
     exchanges = _these(name for name, each in keys.items() if each.write)
-    returning = (_beginning(queue_prefix(service, "retry")), _these([retry_return_exchange(service)])) if works else ()
-    consumed = (*(_beginning(queue_prefix(service, purpose)) for purpose in CONSUMED), _these([unroutable_queue(service)]))
+    returning = (
+        (_beginning(queue_prefix(service, "retry")), _these([retry_return_exchange(service)]))
+        if works
+        else ()
+    )
+    consumed = (
+        *(_beginning(queue_prefix(service, purpose)) for purpose in CONSUMED),
+        _these([unroutable_queue(service)]),
+    )
     return BrokerUser(
         name=service,
         configure=NAMED_BY_BROKER,
@@ -136,11 +173,32 @@ def permissions(found: Sequence[BrokerUser], *, vhost: str) -> dict[str, Any]:
     place = {"vhost": vhost}
     return {
         "permissions": [
-            {"user": ADMINISTRATOR, **place, "configure": EVERYTHING, "write": EVERYTHING, "read": EVERYTHING},
-            *({"user": each.name, **place, "configure": each.configure, "write": each.write, "read": each.read} for each in found),
+            {
+                "user": ADMINISTRATOR,
+                **place,
+                "configure": EVERYTHING,
+                "write": EVERYTHING,
+                "read": EVERYTHING,
+            },
+            *(
+                {
+                    "user": each.name,
+                    **place,
+                    "configure": each.configure,
+                    "write": each.write,
+                    "read": each.read,
+                }
+                for each in found
+            ),
         ],
         "topic_permissions": [
-            {"user": each.name, **place, "exchange": exchange, "write": keys.write, "read": keys.read}
+            {
+                "user": each.name,
+                **place,
+                "exchange": exchange,
+                "write": keys.write,
+                "read": keys.read,
+            }
             for each in found
             for exchange, keys in sorted(each.keys.items())
         ],
@@ -157,10 +215,16 @@ def users(found: Sequence[BrokerUser], passwords: Mapping[str, str] | None) -> l
         missing = [name for name in names if not passwords.get(name)]
         stray = sorted(passwords.keys() - set(names))
         if missing:
-            strays = f"; there is one for {', '.join(map(repr, stray))}, which is no user" if stray else ""
+            strays = (
+                f"; there is one for {', '.join(map(repr, stray))}, which is no user"
+                if stray
+                else ""
+            )
             raise ConfigurationError(f"no password for {', '.join(missing)}{strays}")
         if stray:
-            raise ConfigurationError(f"a password for {stray[0]!r}, which is no user{did_you_mean(stray[0], names)}")
+            raise ConfigurationError(
+                f"a password for {stray[0]!r}, which is no user{did_you_mean(stray[0], names)}"
+            )
     return [
         {
             "name": name,

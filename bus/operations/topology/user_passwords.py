@@ -19,7 +19,9 @@ def read_passwords(path: Path) -> dict[str, str]:
     """By user, from a TOML file; `ConfigurationError` where others may read it, or it holds anything else. Never with what it holds."""
     try:
         if stat.S_IMODE(path.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
-            raise ConfigurationError(f"{path} holds passwords, and others may read it: chmod 600 {path}")
+            raise ConfigurationError(
+                f"{path} holds passwords, and others may read it: chmod 600 {path}"
+            )
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read ({error.strerror})") from None

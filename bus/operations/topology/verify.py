@@ -13,11 +13,13 @@ from bus.operations.topology.required import RequiredTopology
 from bus.settings import Settings
 from bus.transports.rabbitmq.admin import open_admin_session
 
-__all__ = ["no_policies", "policies_on", "check_policies", "verify", "verify_by_amqp"]
+__all__ = ["check_policies", "no_policies", "policies_on", "verify", "verify_by_amqp"]
 
 log = logging.getLogger("bus.topology")
 
-BY_AMQP = "arguments, bindings and policies: only the management API tells them (BUS_MANAGEMENT_URL)"
+BY_AMQP = (
+    "arguments, bindings and policies: only the management API tells them (BUS_MANAGEMENT_URL)"
+)
 
 
 async def verify(wanted: RequiredTopology, settings: Settings) -> Plan:
@@ -30,11 +32,18 @@ async def verify_by_amqp(wanted: RequiredTopology, settings: Settings) -> Plan:
     async with open_admin_session(settings) as broker:
         missing = await broker.find_missing(without_expiring_queues(wanted.topology))
     topology = Topology(
-        exchanges=tuple(each for each in wanted.topology.exchanges if f"exchange {each.name}" in missing),
+        exchanges=tuple(
+            each for each in wanted.topology.exchanges if f"exchange {each.name}" in missing
+        ),
         queues=tuple(each for each in wanted.topology.queues if f"queue {each.name}" in missing),
     )
-    differences = [Difference(verdict="missing", what="exchange", name=each.name) for each in topology.exchanges]
-    differences += [Difference(verdict="missing", what="queue", name=each.name) for each in topology.queues]
+    differences = [
+        Difference(verdict="missing", what="exchange", name=each.name)
+        for each in topology.exchanges
+    ]
+    differences += [
+        Difference(verdict="missing", what="queue", name=each.name) for each in topology.queues
+    ]
     return Plan(differences=tuple(differences), missing=topology, not_read=(BY_AMQP,))
 
 
@@ -68,7 +77,11 @@ async def check_policies(wanted: RequiredTopology, settings: Settings) -> None:
     except Unavailable as error:
         log.warning("the effective settings were not read back", extra={"why": str(error)})
         return
-    verdicts: tuple[Verdict, ...] = ("different", "unsafe", *(("missing",) if settings.topology == "verify" else ()))
+    verdicts: tuple[Verdict, ...] = (
+        "different",
+        "unsafe",
+        *(("missing",) if settings.topology == "verify" else ()),
+    )
     wrong = found.having(*verdicts)
     if wrong:
         kind = TopologyMismatch if found.having("different") else ConfigurationError

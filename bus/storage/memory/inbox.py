@@ -36,7 +36,9 @@ class MemoryInbox:
             self._bytes -= _size(before)
         self._known[key] = handled
         self._bytes += _size(handled)
-        while len(self._known) > self._most_messages or (self._bytes > self._most_bytes and self._known):
+        while len(self._known) > self._most_messages or (
+            self._bytes > self._most_bytes and self._known
+        ):
             _, oldest = self._known.popitem(last=False)
             self._bytes -= _size(oldest)
 

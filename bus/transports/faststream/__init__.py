@@ -3,12 +3,20 @@
 from bus.errors import ConfigurationError
 
 try:
-    from bus.transports.faststream.application import AnyApplication, FastStream, RabbitBroker, broker_of, new_application
+    from bus.transports.faststream.application import (
+        AnyApplication,
+        FastStream,
+        RabbitBroker,
+        broker_of,
+        new_application,
+    )
     from bus.transports.faststream.transport import FastStreamTransport, broker_of_its_own
 except ModuleNotFoundError as error:
     if error.name is None or not error.name.startswith("faststream"):
         raise
-    raise ConfigurationError("FastStream is not installed; pip install 'trunkline[faststream]'") from error
+    raise ConfigurationError(
+        "FastStream is not installed; pip install 'trunkline[faststream]'"
+    ) from error
 
 __all__ = [
     "AnyApplication",

@@ -18,7 +18,9 @@ def broker_of(app: AnyApplication) -> RabbitBroker:
     for broker in app.brokers:
         if isinstance(broker, RabbitBroker):
             return broker
-    raise ConfigurationError("the FastStream application has no RabbitBroker; give it one: FastStream(RabbitBroker(url))")
+    raise ConfigurationError(
+        "the FastStream application has no RabbitBroker; give it one: FastStream(RabbitBroker(url))"
+    )
 
 
 def new_application(broker: RabbitBroker) -> FastStream:

@@ -8,7 +8,14 @@ from faststream.rabbit import RabbitBroker
 from pydantic import SecretStr
 from typing_extensions import override
 
-from bus.errors import BusError, ConfigurationError, FailedPrecondition, PermissionDenied, Unauthenticated, Unavailable
+from bus.errors import (
+    BusError,
+    ConfigurationError,
+    FailedPrecondition,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
 from bus.messaging.backoff import backoff
 from bus.messaging.supervision import run_forever
 from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT_SECONDS, OpenConnection
@@ -29,7 +36,9 @@ REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied, FailedPrecond
 class RobustConnection(OpenConnection):
     """The broker's connection, seen from its ups and downs. Whoever connects it closes it."""
 
-    def __init__(self, broker: RabbitBroker, *, name: str, on_lost: Callable[[], None], verify: bool = False) -> None:
+    def __init__(
+        self, broker: RabbitBroker, *, name: str, on_lost: Callable[[], None], verify: bool = False
+    ) -> None:
         redact_library_logs()
         super().__init__(name, str(broker.specification.url[0]), verify=verify)
         self.broker = broker
@@ -41,7 +50,10 @@ class RobustConnection(OpenConnection):
         """Connect, and from now on say whether it is up; raises what `connect` raises."""
         self._ours = not self.broker.running  # an application's is started by it, and stopped by it
         await self.connect(timeout=timeout)
-        self._task = asyncio.create_task(run_forever(self._step, expected=EXPECTED_ERRORS, on_error=self._report), name=f"link {self.name}")
+        self._task = asyncio.create_task(
+            run_forever(self._step, expected=EXPECTED_ERRORS, on_error=self._report),
+            name=f"link {self.name}",
+        )
         await self.up.wait()
 
     async def connect(self, *, timeout: float) -> None:
@@ -57,7 +69,9 @@ class RobustConnection(OpenConnection):
                 failures += 1
                 wait = backoff(failures)
                 if loop.time() + wait > ends:
-                    raise Unavailable(f"no broker at {self._place()} ({error}); is it running, and BUS_URL right?") from None
+                    raise Unavailable(
+                        f"no broker at {self._place()} ({error}); is it running, and BUS_URL right?"
+                    ) from None
                 await asyncio.sleep(wait)
 
     async def _connect(self, ends: float) -> None:
@@ -65,7 +79,9 @@ class RobustConnection(OpenConnection):
             async with asyncio.timeout_at(ends):
                 connection = await self.broker.connect()
         if connection is None:
-            raise FailedPrecondition("FastStream's test broker connects to nothing; test a router with bus.testing.MemoryBuses")
+            raise FailedPrecondition(
+                "FastStream's test broker connects to nothing; test a router with bus.testing.MemoryBuses"
+            )
         # From the next connection on. On this first one a message that cannot be read costs the connection, once.
         connection.kwargs["transport_factory"] = LenientTransportFactory()
         self.current_password = SecretStr(connection.url.password or "")
@@ -85,7 +101,9 @@ class RobustConnection(OpenConnection):
         await connection.connected.wait()
         transport = connection.transport
         if transport is None or transport.connection.is_closed:
-            raise Unavailable(f"connecting to {self._place()}: it was closed")  # and that has not got around yet
+            raise Unavailable(
+                f"connecting to {self._place()}: it was closed"
+            )  # and that has not got around yet
         self.last_error = None
         self.up.set()
         log.info("connected", extra={"link": self.name, "broker": self._place()})

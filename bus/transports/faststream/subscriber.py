@@ -59,7 +59,9 @@ class FastStreamConsumer(RabbitMQConsumer):
             consumer_timeout=consumer_timeout,
         )
         self._broker = link.broker
-        self._options = ChannelOptions(prefetch_count=prefetch or None, publisher_confirms=confirms, on_return_raises=confirms)
+        self._options = ChannelOptions(
+            prefetch_count=prefetch or None, publisher_confirms=confirms, on_return_raises=confirms
+        )
         self._robust: Any = None
         """aio-pika's channel, which FastStream keeps for this subscriber."""
         self._taking: AiormqConsumerChannel | None = None
@@ -83,16 +85,22 @@ class FastStreamConsumer(RabbitMQConsumer):
         except EXPECTED_ERRORS:
             return
         if self._taking is not None and channel is self._taking.channel:
-            self._taking.deliver(raw.delivery_tag or 0, partial(_wire_of, message), redelivered=bool(raw.redelivered))
+            self._taking.deliver(
+                raw.delivery_tag or 0, partial(_wire_of, message), redelivered=bool(raw.redelivered)
+            )
 
     @override
     async def _open_channel(self) -> Channel:
         async with asyncio.timeout(RPC_TIMEOUT_SECONDS):
             # Made the first time, and then the same for ever.
-            self._robust = robust = await self._broker.config.channel_manager.get_channel(self._options)
+            self._robust = robust = await self._broker.config.channel_manager.get_channel(
+                self._options
+            )
             if robust.is_closed:
                 await robust.reopen()
-            return accept_unknown_delivery_mode(cast("Channel", await robust.get_underlay_channel()))
+            return accept_unknown_delivery_mode(
+                cast("Channel", await robust.get_underlay_channel())
+            )
 
     @override
     async def _register(self, channel: Channel, current: ConsumerChannelPort) -> str:

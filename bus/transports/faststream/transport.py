@@ -7,14 +7,25 @@ from collections.abc import Callable
 from faststream.rabbit import RabbitBroker
 
 from bus.messaging.envelope import Envelope
-from bus.messaging.ports.transport import Accepted, ConsumerHandle, Delivery, PublishOutcome, Returned, ReturnListener
+from bus.messaging.ports.transport import (
+    Accepted,
+    ConsumerHandle,
+    Delivery,
+    PublishOutcome,
+    Returned,
+    ReturnListener,
+)
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.model import Queue, Topology
 from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
 from bus.transports.faststream.connection import RobustConnection
 from bus.transports.faststream.subscriber import FastStreamConsumer
-from bus.transports.rabbitmq.aiormq_channels import AiormqConsumerChannel, AiormqDelivery, AiormqPublisherChannel
+from bus.transports.rabbitmq.aiormq_channels import (
+    AiormqConsumerChannel,
+    AiormqDelivery,
+    AiormqPublisherChannel,
+)
 from bus.transports.rabbitmq.connection import Channel, connection_url
 from bus.transports.rabbitmq.credential_refresh import CredentialRefresher
 from bus.transports.rabbitmq.publisher import Publisher
@@ -51,7 +62,15 @@ class FastStreamTransport:
 
     has_management_api = True
 
-    def __init__(self, broker: RabbitBroker, *, settings: Settings, name: str, own: bool = False, clock: Clock = time.time) -> None:
+    def __init__(
+        self,
+        broker: RabbitBroker,
+        *,
+        settings: Settings,
+        name: str,
+        own: bool = False,
+        clock: Clock = time.time,
+    ) -> None:
         """`name` is the service's, for logs. Where messages go is the broker's affair, and the setting `url` is not looked at.
 
         `own`: the broker is one by these settings (`broker_of_its_own`), so that a password in a file is renewed on its connection.
@@ -59,7 +78,9 @@ class FastStreamTransport:
         self._settings = settings
         self._clock = clock
         self._observer: ReturnListener | None = None
-        self._link = RobustConnection(broker, name=name, on_lost=self._lost, verify=settings.topology == "verify")
+        self._link = RobustConnection(
+            broker, name=name, on_lost=self._lost, verify=settings.topology == "verify"
+        )
         file = PasswordFile.of(settings.password_file) if own else None
         self._renewal = CredentialRefresher.by(settings, file, (self._link,), name=name)
         # Also what goes unconfirmed is confirmed: only so is its return noticed. On a channel of its own, so that no request
@@ -71,9 +92,17 @@ class FastStreamTransport:
     def _publishing(self, channel: Channel) -> AiormqPublisherChannel:
         return AiormqPublisherChannel(self._link, channel, window=self._settings.publish_window)
 
-    def _taking(self, queue: Queue, on_delivery: Callable[[Delivery], None]) -> Callable[[Channel], AiormqConsumerChannel]:
+    def _taking(
+        self, queue: Queue, on_delivery: Callable[[Delivery], None]
+    ) -> Callable[[Channel], AiormqConsumerChannel]:
         def opened(channel: Channel) -> AiormqConsumerChannel:
-            return AiormqConsumerChannel(channel, queue=queue.name, role=ROLES[queue.role], on_delivery=on_delivery, clock=self._clock)
+            return AiormqConsumerChannel(
+                channel,
+                queue=queue.name,
+                role=ROLES[queue.role],
+                on_delivery=on_delivery,
+                clock=self._clock,
+            )
 
         return opened
 
@@ -104,7 +133,9 @@ class FastStreamTransport:
         """Messages that are ready in a queue."""
         return await ready_in(self._link, queue)
 
-    async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> PublishOutcome:
+    async def send(
+        self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None
+    ) -> PublishOutcome:
         """Send one message."""
         outcome = await self._sent(envelope, address, timeout, via)
         if isinstance(outcome, Returned) and not address.confirmed:
@@ -113,9 +144,13 @@ class FastStreamTransport:
             return Accepted()
         return outcome
 
-    async def _sent(self, envelope: Envelope, address: Address, timeout: float, via: Delivery | None) -> PublishOutcome:
+    async def _sent(
+        self, envelope: Envelope, address: Address, timeout: float, via: Delivery | None
+    ) -> PublishOutcome:
         if isinstance(via, AiormqDelivery) and via.channel.alive:
-            return await via.channel.publish(envelope, address, asyncio.get_running_loop().time() + timeout)
+            return await via.channel.publish(
+                envelope, address, asyncio.get_running_loop().time() + timeout
+            )
         publisher = self._publisher if address.confirmed else self._questions
         return await publisher.publish(envelope, address, timeout=timeout)
 

@@ -59,13 +59,22 @@ class MemoryBroker:
     def publish(self, wire: AmqpMessage, address: Address) -> PublishOutcome:
         """Route one message; `ConnectionLost` where the exchange does not exist, which RabbitMQ answers by closing the channel."""
         if address.exchange not in self._routes:
-            raise ConnectionLost(f"the broker closed the channel: no exchange '{address.exchange}'", maybe_executed=True)
-        message = StoredMessage(wire=wire, exchange=address.exchange, routing_key=address.routing_key)
+            raise ConnectionLost(
+                f"the broker closed the channel: no exchange '{address.exchange}'",
+                maybe_executed=True,
+            )
+        message = StoredMessage(
+            wire=wire, exchange=address.exchange, routing_key=address.routing_key
+        )
         targets = self._targets(address.exchange, address.routing_key)
         if not targets and address.mandatory:
             return Returned(reason="NO_ROUTE")
         full = [queue.name for queue in targets if not queue.put(replace(message))]
-        return Nacked(reason=f"the broker refused it: {', '.join(full)} is full") if full else Accepted()
+        return (
+            Nacked(reason=f"the broker refused it: {', '.join(full)} is full")
+            if full
+            else Accepted()
+        )
 
     def swallows_confirm(self) -> bool:
         """Whether the confirm that is due now gets lost on its way."""
@@ -145,7 +154,9 @@ class MemoryBroker:
     def bind(self, binding: Binding) -> None:
         """Bind a queue to an exchange; `FailedPrecondition` where one does not exist."""
         if binding.queue not in self or binding.exchange not in self._routes:
-            raise FailedPrecondition(f"no exchange '{binding.exchange}' or no queue '{binding.queue}'")
+            raise FailedPrecondition(
+                f"no exchange '{binding.exchange}' or no queue '{binding.queue}'"
+            )
         self._routes.bind(binding)
 
     def unbind(self, binding: Binding) -> None:
@@ -192,7 +203,9 @@ class MemoryBroker:
         known.touch()
 
     def _create(self, declared: Queue, connection: MemoryConnection) -> None:
-        owner = QueueOwner(dead_letter=self._dead_letter, expired=lambda queue: self.delete_queue(queue.name))
+        owner = QueueOwner(
+            dead_letter=self._dead_letter, expired=lambda queue: self.delete_queue(queue.name)
+        )
         queue = self._queues[declared.name] = MemoryQueue(declared, owner)
         self._workers[declared.name] = DeadLetterWorker(queue, self._forward)
         if declared.exclusive:
@@ -207,7 +220,13 @@ class MemoryBroker:
         if "x-dead-letter-exchange" not in arguments:
             return
         key = arguments.get("x-dead-letter-routing-key")
-        dead = died(message, queue=queue.name, reason=reason, routing_key=None if key is None else str(key), at=int(self.clock()))
+        dead = died(
+            message,
+            queue=queue.name,
+            reason=reason,
+            routing_key=None if key is None else str(key),
+            at=int(self.clock()),
+        )
         dead.exchange = str(arguments["x-dead-letter-exchange"])
         if at_least_once(queue):
             self._workers[queue.name].take(dead)
@@ -219,7 +238,9 @@ class MemoryBroker:
         if message.exchange not in self._routes:
             return False
         targets = self._targets(message.exchange, message.routing_key)
-        taken = [queue.put(replace(message)) for queue in targets if not in_cycle(message, queue.name)]
+        taken = [
+            queue.put(replace(message)) for queue in targets if not in_cycle(message, queue.name)
+        ]
         return bool(taken) and all(taken)
 
 

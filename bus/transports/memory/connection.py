@@ -76,7 +76,10 @@ class MemoryConnection:
             return
         self.ended.set_result(reason)
         for confirm in [*self._unconfirmed]:
-            _fail(confirm, ConnectionLost(f"{reason} before the broker had confirmed", maybe_executed=True))
+            _fail(
+                confirm,
+                ConnectionLost(f"{reason} before the broker had confirmed", maybe_executed=True),
+            )
         for channel in self._channels:
             channel.detach()
         for channel in self._channels:

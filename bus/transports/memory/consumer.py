@@ -21,7 +21,9 @@ __all__ = ["MemoryConsumer", "MemoryDelivery"]
 class MemoryDelivery:
     """A message as it was delivered on one channel."""
 
-    def __init__(self, channel: MemoryChannel, message: StoredMessage, queue: Queue, received: int) -> None:
+    def __init__(
+        self, channel: MemoryChannel, message: StoredMessage, queue: Queue, received: int
+    ) -> None:
         self._channel, self._message, self._queue = channel, message, queue
         self._received = received
         self._settled = False
@@ -32,7 +34,12 @@ class MemoryDelivery:
     @cached_property
     def envelope(self) -> Envelope:
         """The message; `Delivery.envelope` says more."""
-        return decode(self._wire, role=ROLES[self._queue.role], queue=self._queue.name, received=self._received)
+        return decode(
+            self._wire,
+            role=ROLES[self._queue.role],
+            queue=self._queue.name,
+            received=self._received,
+        )
 
     @property
     def broker_headers(self) -> Mapping[str, Any]:
@@ -74,7 +81,12 @@ class MemoryConsumer:
     ) -> None:
         self._connection, self._broker = connection, broker
         self._queue, self._topology = queue, topology
-        self._prefetch, self._on_delivery, self._acks, self._clock = prefetch, on_delivery, acks, clock
+        self._prefetch, self._on_delivery, self._acks, self._clock = (
+            prefetch,
+            on_delivery,
+            acks,
+            clock,
+        )
         self._channel: MemoryChannel | None = None
         self._registered = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -99,7 +111,8 @@ class MemoryConsumer:
     def start(self) -> None:
         """Consume, and again whenever that ends."""
         self._task = asyncio.create_task(
-            run_forever(self._step, expected=(BusError,), on_error=self._report), name=f"memory consumer {self.name}"
+            run_forever(self._step, expected=(BusError,), on_error=self._report),
+            name=f"memory consumer {self.name}",
         )
 
     async def _step(self) -> None:
@@ -133,7 +146,11 @@ class MemoryConsumer:
     @property
     def closed(self) -> bool:
         """Whether it will never consume again, and its channel is gone."""
-        return self._task is not None and self._task.done() and (self._channel is None or not self._channel.alive)
+        return (
+            self._task is not None
+            and self._task.done()
+            and (self._channel is None or not self._channel.alive)
+        )
 
     async def close(self) -> None:
         """Consume no more, and close the channel: what is unacked goes back."""

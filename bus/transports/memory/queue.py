@@ -11,7 +11,7 @@ from bus.messaging.topology.model import Queue
 from bus.transports.memory.stored_message import Reason, StoredMessage
 from bus.transports.wire_format import AmqpMessage
 
-__all__ = ["QueueConsumer", "MemoryQueue"]
+__all__ = ["MemoryQueue", "QueueConsumer"]
 
 SOFT_LIMIT = 0.8
 """A quorum queue that refused takes messages again below this share of its limit (`LOW_LIMIT` in rabbit_fifo)."""
@@ -91,7 +91,9 @@ class MemoryQueue:
         """A message as it is delivered: a quorum queue counts, for whoever reads it."""
         if not self.quorum or not message.returns:
             return message.wire
-        return replace(message.wire, headers={**message.wire.headers, "x-delivery-count": message.returns})
+        return replace(
+            message.wire, headers={**message.wire.headers, "x-delivery-count": message.returns}
+        )
 
     # --- messages in and out ---------------------------------------------------------------------------------------
 
@@ -199,7 +201,11 @@ class MemoryQueue:
     def _expire(self, *, late_only: bool = False) -> None:
         """Dead-letter heads whose time is over; only heads, as in RabbitMQ. A message is still handed over in the instant it expires."""
         now = self._loop.time()
-        while self.depth and (at := self._head().expires_at) is not None and (at < now or (at == now and not late_only)):
+        while (
+            self.depth
+            and (at := self._head().expires_at) is not None
+            and (at < now or (at == now and not late_only))
+        ):
             self._owner.dead_letter(self, self._pop(), "expired")
 
     def _watch_head(self) -> None:

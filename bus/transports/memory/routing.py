@@ -20,10 +20,14 @@ class Routes:
         """Make it exist; of its arguments RabbitMQ compares the alternate exchange alone."""
         known = self._exchanges.setdefault(exchange.name, exchange)
         if known.kind != exchange.kind:
-            raise TopologyMismatch(mismatch("type", "exchange", exchange.name, exchange.kind, known.kind))
+            raise TopologyMismatch(
+                mismatch("type", "exchange", exchange.name, exchange.kind, known.kind)
+            )
         wanted, current = (each.arguments.get("alternate-exchange") for each in (exchange, known))
         if wanted != current:
-            raise TopologyMismatch(mismatch("alternate-exchange", "exchange", exchange.name, wanted, current))
+            raise TopologyMismatch(
+                mismatch("alternate-exchange", "exchange", exchange.name, wanted, current)
+            )
 
     def bind(self, binding: Binding) -> None:
         """Bind once, however often it is asked for."""
@@ -52,7 +56,9 @@ class Routes:
 
     def _bound(self, exchange: str, routing_key: str) -> Iterator[str]:
         for binding in self._bindings:
-            if binding.exchange == exchange and _matches(self._exchanges[exchange], binding.routing_key, routing_key):
+            if binding.exchange == exchange and _matches(
+                self._exchanges[exchange], binding.routing_key, routing_key
+            ):
                 yield binding.queue
 
 

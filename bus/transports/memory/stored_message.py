@@ -26,7 +26,9 @@ class StoredMessage:
     """The loop's clock, in seconds."""
 
 
-def died(message: StoredMessage, *, queue: str, reason: Reason, routing_key: str | None, at: int) -> StoredMessage:
+def died(
+    message: StoredMessage, *, queue: str, reason: Reason, routing_key: str | None, at: int
+) -> StoredMessage:
     """The copy that a dead-letter exchange gets: `x-death` counted up, the expiration taken off, so that it dies only once of it."""
     deaths = _deaths(message.wire.headers)
     same = [death for death in deaths if (death["queue"], death["reason"]) == (queue, reason)]
@@ -71,4 +73,6 @@ def _deaths(headers: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def _records(deaths: Iterable[object]) -> bool:
-    return all(isinstance(death, dict) and {"queue", "reason", "count"} <= death.keys() for death in deaths)
+    return all(
+        isinstance(death, dict) and {"queue", "reason", "count"} <= death.keys() for death in deaths
+    )

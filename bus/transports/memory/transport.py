@@ -5,7 +5,13 @@ from collections.abc import Callable
 
 from bus.errors import BusError, DeadlineExceeded, InvalidArgument, Unavailable
 from bus.messaging.envelope import Envelope
-from bus.messaging.ports.transport import Accepted, Delivery, PublishOutcome, Returned, ReturnListener
+from bus.messaging.ports.transport import (
+    Accepted,
+    Delivery,
+    PublishOutcome,
+    Returned,
+    ReturnListener,
+)
 from bus.messaging.supervision import run_forever
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.model import Queue, Topology
@@ -37,7 +43,10 @@ class MemoryTransport:
     async def start(self, observer: ReturnListener, *, timeout: float) -> None:
         """Connect; `Unavailable` where the broker stays down for `timeout` seconds."""
         self._observer = observer
-        self._task = asyncio.create_task(run_forever(self._step, expected=(BusError,), on_error=_ignore), name="memory connection")
+        self._task = asyncio.create_task(
+            run_forever(self._step, expected=(BusError,), on_error=_ignore),
+            name="memory connection",
+        )
         try:
             async with asyncio.timeout(timeout):
                 await self.connection()
@@ -85,14 +94,18 @@ class MemoryTransport:
     ) -> PublishOutcome:
         """Send one message. `via` changes nothing here: the model broker has each message before the next call."""
         if len(envelope.body) > MAX_BODY_BYTES and envelope.queue is None:
-            raise InvalidArgument(f"the message has {len(envelope.body)} bytes, and {MAX_BODY_BYTES} is the most")
+            raise InvalidArgument(
+                f"the message has {len(envelope.body)} bytes, and {MAX_BODY_BYTES} is the most"
+            )
         ends = asyncio.get_running_loop().time() + timeout
         connection = await self._writable(ends)
         if address.confirmed:
             return await _confirmed(connection.send_confirmed(encode(envelope), address), ends)
         outcome = connection.send(encode(envelope), address)
         if isinstance(outcome, Returned) and self._observer is not None:
-            asyncio.get_running_loop().call_soon(self._observer.on_return, envelope.id, outcome.reason)
+            asyncio.get_running_loop().call_soon(
+                self._observer.on_return, envelope.id, outcome.reason
+            )
         return Accepted()
 
     async def _writable(self, ends: float) -> MemoryConnection:
@@ -103,7 +116,11 @@ class MemoryTransport:
                     await self.connection()
                     await self._broker.unblocked()
         except TimeoutError:
-            why = "the broker blocks publishers" if self._broker.blocked else "no connection to the model broker"
+            why = (
+                "the broker blocks publishers"
+                if self._broker.blocked
+                else "no connection to the model broker"
+            )
             raise Unavailable(f"not sent: {why}") from None
         return await self.connection()
 
@@ -123,7 +140,14 @@ class MemoryTransport:
     ) -> MemoryConsumer:
         """Consume, supervised."""
         consumer = MemoryConsumer(
-            self.connection, self._broker, queue, topology, prefetch=prefetch, on_delivery=on_delivery, acks=acks, clock=self._clock
+            self.connection,
+            self._broker,
+            queue,
+            topology,
+            prefetch=prefetch,
+            on_delivery=on_delivery,
+            acks=acks,
+            clock=self._clock,
         )
         self._consumers = [each for each in self._consumers if not each.closed] + [consumer]
         consumer.start()

@@ -50,7 +50,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return super().time() if self._now is None else self._now
 
     @override
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":  # type: ignore[override]  # asyncio's stub has type variables here
+    def run_in_executor(  # type: ignore[override]  # asyncio's stub has type variables here
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> "asyncio.Future[Any]":
         """Call in a thread or process; time is real until it is done."""
         future = super().run_in_executor(executor, func, *args)
         self._calls += 1
@@ -67,7 +69,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._calls -= 1
 
     def _jumps(self) -> bool:
-        return self._now is not None and self._calls == 0 and len(self._watched.get_map()) == self._own_files
+        return (
+            self._now is not None
+            and self._calls == 0
+            and len(self._watched.get_map()) == self._own_files
+        )
 
     def _advance(self, seconds: float) -> None:
         if self._now is not None:

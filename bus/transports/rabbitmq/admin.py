@@ -11,7 +11,11 @@ from bus.messaging.topology.model import Binding, Topology
 from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
 from bus.transports.rabbitmq.amqp.raw_properties import CopyOptions
-from bus.transports.rabbitmq.connection import RPC_TIMEOUT_SECONDS, SupervisedConnection, close_quietly
+from bus.transports.rabbitmq.connection import (
+    RPC_TIMEOUT_SECONDS,
+    SupervisedConnection,
+    close_quietly,
+)
 from bus.transports.rabbitmq.credential_refresh import CredentialRefresher
 from bus.transports.rabbitmq.declare import find_missing
 from bus.transports.rabbitmq.exceptions import map_errors
@@ -90,13 +94,23 @@ class AdminSession:
         """Bind; what is bound already stays so."""
         async with self._channel("binding") as channel:
             for each in bindings:
-                await channel.queue_bind(each.queue, each.exchange, routing_key=each.routing_key, timeout=RPC_TIMEOUT_SECONDS)
+                await channel.queue_bind(
+                    each.queue,
+                    each.exchange,
+                    routing_key=each.routing_key,
+                    timeout=RPC_TIMEOUT_SECONDS,
+                )
 
     async def unbind(self, bindings: Iterable[Binding]) -> None:
         """Unbind; what is not bound stays so."""
         async with self._channel("unbinding") as channel:
             for each in bindings:
-                await channel.queue_unbind(each.queue, each.exchange, routing_key=each.routing_key, timeout=RPC_TIMEOUT_SECONDS)
+                await channel.queue_unbind(
+                    each.queue,
+                    each.exchange,
+                    routing_key=each.routing_key,
+                    timeout=RPC_TIMEOUT_SECONDS,
+                )
 
     async def delete(self, queue: str, *, if_empty: bool) -> None:
         """Delete a queue. `if_empty` is for classic ones: asked of a quorum queue it ends the connection."""
@@ -115,11 +129,21 @@ class AdminSession:
             if self._link.lane is None:
                 raise Unavailable(f"not connected any more ({self._link.last_error or 'closed'})")
             mover = ShovelChannel(
-                self._link.lane, channel.number, target=target, carriage=carriage, on_moved=lambda: on_moved(mover.moved, mover.again)
+                self._link.lane,
+                channel.number,
+                target=target,
+                carriage=carriage,
+                on_moved=lambda: on_moved(mover.moved, mover.again),
             )
             try:
                 await channel.basic_qos(prefetch_count=MAX_IN_FLIGHT, timeout=RPC_TIMEOUT_SECONDS)
-                await channel.basic_consume(source, mover.take, exclusive=True, consumer_tag=fresh_tag(), timeout=RPC_TIMEOUT_SECONDS)
+                await channel.basic_consume(
+                    source,
+                    mover.take,
+                    exclusive=True,
+                    consumer_tag=fresh_tag(),
+                    timeout=RPC_TIMEOUT_SECONDS,
+                )
                 yield Shovel(self, source, mover)
             finally:
                 mover.release()
@@ -165,5 +189,7 @@ class Shovel:
                     self._mover.check()
                     return
             elif loop.time() - since > STALL_SECONDS:
-                raise Unavailable(f"no confirm for {STALL_SECONDS:g} s: the broker takes no publishes now, as in an alarm; nothing is lost")
+                raise Unavailable(
+                    f"no confirm for {STALL_SECONDS:g} s: the broker takes no publishes now, as in an alarm; nothing is lost"
+                )
             await asyncio.sleep(POLL_INTERVAL_SECONDS)

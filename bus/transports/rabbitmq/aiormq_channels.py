@@ -12,7 +12,14 @@ from aiormq.exceptions import ChannelInvalidStateError, DeliveryError, PublishEr
 from pamqp.commands import Basic
 from yarl import URL
 
-from bus.errors import BusError, ConnectionLost, DeadlineExceeded, InvalidArgument, PermissionDenied, Unavailable
+from bus.errors import (
+    BusError,
+    ConnectionLost,
+    DeadlineExceeded,
+    InvalidArgument,
+    PermissionDenied,
+    Unavailable,
+)
 from bus.messaging.envelope import Envelope, MessageRole
 from bus.messaging.ports.transport import Accepted, Delivery, Nacked, PublishOutcome, Returned
 from bus.messaging.topology.addresses import Address
@@ -112,7 +119,9 @@ class AiormqPublisherChannel:
             self.ended.set_result("closed")
 
 
-async def publish_on(channel: Channel, envelope: Envelope, address: Address, ends: float) -> PublishOutcome:
+async def publish_on(
+    channel: Channel, envelope: Envelope, address: Address, ends: float
+) -> PublishOutcome:
     """Publish on this confirmed channel, and wait for what the broker says, until `ends` (loop time).
 
     `PermissionDenied` where it, or another that goes there, was refused.
@@ -121,7 +130,9 @@ async def publish_on(channel: Channel, envelope: Envelope, address: Address, end
         raise InvalidArgument(
             f"the message has {len(envelope.body)} bytes, and {MAX_BODY_BYTES} is the most; store it and send a reference"
         )
-    properties = fitting(to_properties(wire.encode(envelope), user=_user(channel)), address, channel.max_content_size)
+    properties = fitting(
+        to_properties(wire.encode(envelope), user=_user(channel)), address, channel.max_content_size
+    )
     timeout = ends - asyncio.get_running_loop().time()
     if timeout <= 0:
         raise DeadlineExceeded("the deadline had passed before it was sent")
@@ -146,22 +157,30 @@ def fitting(properties: Basic.Properties, address: Address, largest: int) -> Bas
         publish_method(address.exchange, address.routing_key, mandatory=address.mandatory)
         size = len(properties.marshal())
     except (*UNFIT, TypeError) as error:  # pamqp says the latter
-        raise InvalidArgument("an attribute, header or address is too long, or no text or number of AMQP's") from error
+        raise InvalidArgument(
+            "an attribute, header or address is too long, or no text or number of AMQP's"
+        ) from error
     if 0 < largest < size + HEAD:  # below 0 where the broker sets no limit
-        raise InvalidArgument(f"the headers have {size} bytes, and have to fit a frame of {largest}")
+        raise InvalidArgument(
+            f"the headers have {size} bytes, and have to fit a frame of {largest}"
+        )
     return properties
 
 
 def _user(channel: Channel) -> str | None:
     """Whose connection the channel is of."""
-    return getattr(channel.connection, "url", URL()).user  # the abstract class has no url, and the only real one has
+    return getattr(
+        channel.connection, "url", URL()
+    ).user  # the abstract class has no url, and the only real one has
 
 
 class NotSent(Unavailable):
     """The channel was closed before anything was written."""
 
 
-async def _confirmed(channel: Channel, body: bytes, properties: Basic.Properties, address: Address, timeout: float) -> PublishOutcome:
+async def _confirmed(
+    channel: Channel, body: bytes, properties: Basic.Properties, address: Address, timeout: float
+) -> PublishOutcome:
     try:
         await channel.basic_publish(
             body,
@@ -187,7 +206,13 @@ class AiormqConsumerChannel:
     """One consumer's channel. Once it has ended nothing is acked: its tags mean nothing on the next channel."""
 
     def __init__(
-        self, channel: Channel, *, queue: str, role: MessageRole, on_delivery: Callable[[Delivery], None], clock: Callable[[], float]
+        self,
+        channel: Channel,
+        *,
+        queue: str,
+        role: MessageRole,
+        on_delivery: Callable[[Delivery], None],
+        clock: Callable[[], float],
     ) -> None:
         self.channel = channel
         self.queue = queue
@@ -218,7 +243,11 @@ class AiormqConsumerChannel:
     async def take(self, message: aiormq.abc.DeliveredMessage) -> None:
         """A message, from aiormq."""
         if message.delivery_tag is not None:
-            self.deliver(message.delivery_tag, partial(from_message, message), redelivered=bool(message.redelivered))
+            self.deliver(
+                message.delivery_tag,
+                partial(from_message, message),
+                redelivered=bool(message.redelivered),
+            )
 
     def deliver(self, tag: int, read: Callable[[], wire.AmqpMessage], *, redelivered: bool) -> None:
         """A message that came on this channel; `read` says what it is, when somebody wants to know."""
@@ -249,7 +278,14 @@ class AiormqConsumerChannel:
 class AiormqDelivery:
     """A message as it was delivered on one channel."""
 
-    def __init__(self, channel: AiormqConsumerChannel, tag: int, read: Callable[[], wire.AmqpMessage], *, redelivered: bool) -> None:
+    def __init__(
+        self,
+        channel: AiormqConsumerChannel,
+        tag: int,
+        read: Callable[[], wire.AmqpMessage],
+        *,
+        redelivered: bool,
+    ) -> None:
         self.channel = channel
         self.redelivered = redelivered
         self._tag = tag
@@ -260,7 +296,9 @@ class AiormqDelivery:
     @cached_property
     def envelope(self) -> Envelope:
         """The message; `Delivery.envelope` says more."""
-        return wire.decode(self._read(), role=self.channel.role, queue=self.channel.queue, received=self._received)
+        return wire.decode(
+            self._read(), role=self.channel.role, queue=self.channel.queue, received=self._received
+        )
 
     @property
     def broker_headers(self) -> Mapping[str, Any]:
@@ -286,7 +324,11 @@ class AiormqDelivery:
             # The queue in front of a connection that is going takes ten frames, and nobody takes them out.
             with map_errors("settling a delivery"):
                 async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                    await (channel.basic_nack(tag, requeue=True, wait=False) if requeue else channel.basic_ack(tag, wait=False))
+                    await (
+                        channel.basic_nack(tag, requeue=True, wait=False)
+                        if requeue
+                        else channel.basic_ack(tag, wait=False)
+                    )
         except BusError:
             return False
         finally:

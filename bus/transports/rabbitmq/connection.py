@@ -59,8 +59,9 @@ class OpenConnection:
     def _place(self) -> str:
         """Host, port and virtual host; never the password."""
         vhost = self._url.path.lstrip("/")
-        return f"{self._url.host}:{self._url.port or (5671 if self._url.scheme == 'amqps' else 5672)}" + (
-            f" (virtual host {vhost})" if vhost else ""
+        return (
+            f"{self._url.host}:{self._url.port or (5671 if self._url.scheme == 'amqps' else 5672)}"
+            + (f" (virtual host {vhost})" if vhost else "")
         )
 
     def _underlay(self) -> aiormq.abc.AbstractConnection:
@@ -79,7 +80,9 @@ class OpenConnection:
     async def update_secret(self, password: SecretStr) -> None:
         """Tell the broker a new password on the open connection (`connection.update-secret`), at most for `RPC_TIMEOUT` seconds."""
         with map_errors("renewing the password"):
-            await self._underlay().update_secret(password.get_secret_value(), reason="renewed", timeout=RPC_TIMEOUT_SECONDS)
+            await self._underlay().update_secret(
+                password.get_secret_value(), reason="renewed", timeout=RPC_TIMEOUT_SECONDS
+            )
         self.current_password = password
 
     async def wait_unblocked(self) -> None:
@@ -108,8 +111,12 @@ class OpenConnection:
     async def channel(self, *, confirms: bool) -> Channel:
         """A channel of this connection, at most after `RPC_TIMEOUT` seconds."""
         async with asyncio.timeout(RPC_TIMEOUT_SECONDS):
-            channel = await self._underlay().channel(publisher_confirms=confirms, on_return_raises=confirms)
-        return cast("Channel", channel)  # the abstract class lacks arguments that the only real one has
+            channel = await self._underlay().channel(
+                publisher_confirms=confirms, on_return_raises=confirms
+            )
+        return cast(
+            "Channel", channel
+        )  # the abstract class lacks arguments that the only real one has
 
     def supports_consumer_timeout(self, queue: Queue) -> bool:
         """Whether the broker lets consumers of this queue say for how long they may hold a delivery; it was connected to before."""
@@ -132,7 +139,9 @@ class OpenConnection:
             with map_errors("verifying" if self._verify else "declaring"):
                 try:
                     if self._verify:
-                        self._given |= await declare_own(fresh, topology, self._given, timeout=RPC_TIMEOUT_SECONDS)
+                        self._given |= await declare_own(
+                            fresh, topology, self._given, timeout=RPC_TIMEOUT_SECONDS
+                        )
                     else:
                         await declare(await fresh(), topology, timeout=RPC_TIMEOUT_SECONDS)
                 finally:
@@ -175,14 +184,21 @@ class SupervisedConnection(OpenConnection):
     async def start(self, *, timeout: float) -> None:
         """Connect. `Unauthenticated` or `ConfigurationError` at once, `Unavailable` after `timeout` seconds."""
         self._refused = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(run_forever(self._step, expected=EXPECTED_ERRORS, on_error=self._report), name=f"link {self.name}")
+        self._task = asyncio.create_task(
+            run_forever(self._step, expected=EXPECTED_ERRORS, on_error=self._report),
+            name=f"link {self.name}",
+        )
         up = asyncio.create_task(self.up.wait())
         try:
-            await asyncio.wait((up, self._refused), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                (up, self._refused), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+            )
             if self._refused.done():
                 self._refused.result()
             if not self.up.is_set():
-                raise Unavailable(f"no broker at {self._place()} ({self.last_error or 'no answer'}); is it running, and BUS_URL right?")
+                raise Unavailable(
+                    f"no broker at {self._place()} ({self.last_error or 'no answer'}); is it running, and BUS_URL right?"
+                )
         finally:
             up.cancel()
             self._refused.cancel()
@@ -214,7 +230,11 @@ class SupervisedConnection(OpenConnection):
     def _join(self, factory: FastLaneTransportFactory) -> FastLaneProtocol | None:
         """The new connection's lane, which from now on knows what was agreed with the broker."""
         lane = factory.lane
-        if lane is not None and self._connection is not None and self._connection.transport is not None:
+        if (
+            lane is not None
+            and self._connection is not None
+            and self._connection.transport is not None
+        ):
             tune = cast("aiormq.Connection", self._connection.transport.connection).connection_tune
             lane.frame_max = tune.frame_max or UNLIMITED_FRAME_BYTES
             lane.feed_interval = min(1.0, self._heartbeat / 2)
@@ -229,7 +249,10 @@ class SupervisedConnection(OpenConnection):
             if closing.done():
                 return
             if self.lane is not None and loop.time() - self.lane.heard > 2 * self._heartbeat:
-                log.warning("nothing has come for two heartbeats; ending the connection", extra={"link": self.name})
+                log.warning(
+                    "nothing has come for two heartbeats; ending the connection",
+                    extra={"link": self.name},
+                )
                 self.lane.transport.abort()
 
     def _down(self) -> None:

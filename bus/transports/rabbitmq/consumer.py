@@ -13,12 +13,17 @@ from pamqp.common import FieldTable
 
 from bus.messaging.supervision import run_forever
 from bus.messaging.topology.model import Queue, Topology
-from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT_SECONDS, RPC_TIMEOUT_SECONDS, OpenConnection, close_quietly
+from bus.transports.rabbitmq.connection import (
+    CLOSE_TIMEOUT_SECONDS,
+    RPC_TIMEOUT_SECONDS,
+    OpenConnection,
+    close_quietly,
+)
 from bus.transports.rabbitmq.consumer_timeout import consumer_arguments
 from bus.transports.rabbitmq.draining_channel import DrainingChannel
 from bus.transports.rabbitmq.exceptions import EXPECTED_ERRORS, map_errors, to_bus_error
 
-__all__ = ["RabbitMQConsumer", "ConsumerChannelPort"]
+__all__ = ["ConsumerChannelPort", "RabbitMQConsumer"]
 
 log = logging.getLogger("bus.rabbitmq")
 
@@ -97,7 +102,12 @@ class RabbitMQConsumer:
     @property
     def ready(self) -> bool:
         """Whether the broker has it registered now."""
-        return self._ready.is_set() and self._current is not None and self._current.alive and not self._current.ended.done()
+        return (
+            self._ready.is_set()
+            and self._current is not None
+            and self._current.alive
+            and not self._current.ended.done()
+        )
 
     async def wait_ready(self) -> None:
         """Returns when it is ready."""
@@ -108,12 +118,15 @@ class RabbitMQConsumer:
     def start(self) -> None:
         """Consume, and again whenever that ends."""
         self._task = asyncio.create_task(
-            run_forever(self._step, expected=EXPECTED_ERRORS, on_error=self._report), name=f"consumer {self.name}"
+            run_forever(self._step, expected=EXPECTED_ERRORS, on_error=self._report),
+            name=f"consumer {self.name}",
         )
 
     async def _step(self) -> None:
         if self._stopping:
-            await asyncio.Event().wait()  # until close: a consumer that was told to stop does not come back
+            await (
+                asyncio.Event().wait()
+            )  # until close: a consumer that was told to stop does not come back
         await self._link.up.wait()
         self._between_calls.clear()
         try:
@@ -126,16 +139,25 @@ class RabbitMQConsumer:
         """Consume on a channel for as long as that goes well, and give it back."""
         current: ConsumerChannelPort | None = None
         try:
-            current = self._opened(channel)  # before consuming: the first delivery may come with the answer
+            current = self._opened(
+                channel
+            )  # before consuming: the first delivery may come with the answer
             await self._consume(channel, current)
             if self._stopping:
                 return  # told while it was about to consume: what came goes back with the channel
             self._between_calls.set()
-            await asyncio.wait((channel.closing, current.ended), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                (channel.closing, current.ended), return_when=asyncio.FIRST_COMPLETED
+            )
             self._between_calls.clear()
             if not self._stopping:
-                self.last_error = current.ended.result() if current.ended.done() else "its channel was closed"
-                log.warning("a consumer ended; consuming again", extra={"queue": self.name, "why": self.last_error})
+                self.last_error = (
+                    current.ended.result() if current.ended.done() else "its channel was closed"
+                )
+                log.warning(
+                    "a consumer ended; consuming again",
+                    extra={"queue": self.name, "why": self.last_error},
+                )
         finally:
             self._ready.clear()
             if current is not None and self._should_drain(current) and not channel.is_closed:
@@ -151,7 +173,9 @@ class RabbitMQConsumer:
         for each in self._lingering:
             each.end()
         self._lingering = [each for each in self._lingering if not each.ended]
-        self._lingering.append(DrainingChannel(channel, current, self._tag, leave=self._close_channel))
+        self._lingering.append(
+            DrainingChannel(channel, current, self._tag, leave=self._close_channel)
+        )
 
     # --- how it is done on a connection of ours; on another library's it is done by its means ---
 
@@ -165,7 +189,12 @@ class RabbitMQConsumer:
         queue = self._link.broker_name_of(self.name)
         acks, arguments = self._acks, self._arguments()
         await channel.basic_consume(
-            queue, current.take, no_ack=not acks, arguments=arguments, consumer_tag=tag, timeout=RPC_TIMEOUT_SECONDS
+            queue,
+            current.take,
+            no_ack=not acks,
+            arguments=arguments,
+            consumer_tag=tag,
+            timeout=RPC_TIMEOUT_SECONDS,
         )
         return tag
 

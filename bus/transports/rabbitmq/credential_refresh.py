@@ -7,7 +7,12 @@ from functools import partial
 from typing import Protocol, Self
 
 import aio_pika
-from aiormq.exceptions import AuthenticationError, ConnectionNotAllowed, ProbableAuthenticationError, ProtocolSyntaxError
+from aiormq.exceptions import (
+    AuthenticationError,
+    ConnectionNotAllowed,
+    ProbableAuthenticationError,
+    ProtocolSyntaxError,
+)
 from pydantic import SecretStr
 from yarl import URL
 
@@ -19,7 +24,7 @@ from bus.transports.rabbitmq.connection import connection_url
 from bus.transports.rabbitmq.exceptions import EXPECTED_ERRORS, map_errors, to_bus_error
 from bus.transports.rabbitmq.lenient_reader import LenientTransportFactory
 
-__all__ = ["RefreshableConnection", "CredentialRefresher", "is_accepted"]
+__all__ = ["CredentialRefresher", "RefreshableConnection", "is_accepted"]
 
 log = logging.getLogger("bus.rabbitmq")
 
@@ -78,16 +83,28 @@ class CredentialRefresher:
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
-    def by(cls, settings: Settings, file: PasswordFile | None, connections: Sequence[RefreshableConnection], *, name: str) -> Self | None:
+    def by(
+        cls,
+        settings: Settings,
+        file: PasswordFile | None,
+        connections: Sequence[RefreshableConnection],
+        *,
+        name: str,
+    ) -> Self | None:
         """For connections by these settings, of the service `name`; None without a file."""
         if file is None:
             return None
-        url = connection_url(settings.address, heartbeat=settings.heartbeat, name=f"{name} trying a new password")
+        url = connection_url(
+            settings.address, heartbeat=settings.heartbeat, name=f"{name} trying a new password"
+        )
         return cls(file, connections, trial=partial(is_accepted, url))
 
     def start(self) -> None:
         """Look every `LOOK` seconds from now on."""
-        self._task = asyncio.create_task(run_forever(self._watch_file, expected=EXPECTED_ERRORS, on_error=_report), name="password renewal")
+        self._task = asyncio.create_task(
+            run_forever(self._watch_file, expected=EXPECTED_ERRORS, on_error=_report),
+            name="password renewal",
+        )
 
     async def close(self) -> None:
         """Look no more."""
@@ -106,10 +123,14 @@ class CredentialRefresher:
         for each in self._connections:
             each.use_password_on_reconnect(password)
         if self._pending(password) and await self._try_password(password):
-            await asyncio.gather(*(self._update_connections(each, password) for each in self._pending(password)))
+            await asyncio.gather(
+                *(self._update_connections(each, password) for each in self._pending(password))
+            )
 
     def _pending(self, password: SecretStr) -> list[RefreshableConnection]:
-        return [each for each in self._connections if each.is_up and each.current_password != password]
+        return [
+            each for each in self._connections if each.is_up and each.current_password != password
+        ]
 
     async def _try_password(self, password: SecretStr) -> bool:
         if password == self._refused and self._timer() < self._again:
@@ -129,11 +150,15 @@ class CredentialRefresher:
         self._refused = None if accepted else password
         return accepted
 
-    async def _update_connections(self, connection: RefreshableConnection, password: SecretStr) -> None:
+    async def _update_connections(
+        self, connection: RefreshableConnection, password: SecretStr
+    ) -> None:
         try:
             await connection.update_secret(password)
         except BusError as error:  # an alarm, in which the broker reads nothing, or the connection ended meanwhile
-            self._warn("the new password was not taken; trying again", connection.name, password, error)
+            self._warn(
+                "the new password was not taken; trying again", connection.name, password, error
+            )
         else:
             log.info("the password was renewed", extra={"link": connection.name})
 
@@ -169,7 +194,10 @@ async def _let_in(connection: aio_pika.Connection) -> bool:
 
 
 def _report(error: BaseException) -> None:
-    log.warning("a look at the password failed; trying again", extra={"why": str(to_bus_error(error, "renewing"))})
+    log.warning(
+        "a look at the password failed; trying again",
+        extra={"why": str(to_bus_error(error, "renewing"))},
+    )
 
 
 def _loop_time() -> float:

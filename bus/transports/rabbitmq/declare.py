@@ -9,7 +9,7 @@ from aiormq.exceptions import ChannelAccessRefused, ChannelLockedResource, Chann
 from bus.errors import ConfigurationError
 from bus.messaging.topology.model import Queue, Topology
 
-__all__ = ["find_missing", "declare", "declare_own"]
+__all__ = ["declare", "declare_own", "find_missing"]
 
 Open = Callable[[], Awaitable[Channel]]
 
@@ -18,17 +18,29 @@ async def declare(channel: Channel, topology: Topology, *, timeout: float) -> No
     """Make it exist; `timeout` in seconds for each call. The broker closes the channel where one exists with other arguments."""
     for exchange in topology.exchanges:
         await channel.exchange_declare(
-            exchange.name, exchange_type=exchange.kind, durable=True, arguments=dict(exchange.arguments), timeout=timeout
+            exchange.name,
+            exchange_type=exchange.kind,
+            durable=True,
+            arguments=dict(exchange.arguments),
+            timeout=timeout,
         )
     for queue in topology.queues:
         await channel.queue_declare(
-            queue.name, durable=queue.durable, exclusive=queue.exclusive, arguments=dict(queue.arguments), timeout=timeout
+            queue.name,
+            durable=queue.durable,
+            exclusive=queue.exclusive,
+            arguments=dict(queue.arguments),
+            timeout=timeout,
         )
     for binding in topology.bindings:
-        await channel.queue_bind(binding.queue, binding.exchange, routing_key=binding.routing_key, timeout=timeout)
+        await channel.queue_bind(
+            binding.queue, binding.exchange, routing_key=binding.routing_key, timeout=timeout
+        )
 
 
-async def declare_own(opened: Open, topology: Topology, given: Mapping[str, str], *, timeout: float) -> dict[str, str]:
+async def declare_own(
+    opened: Open, topology: Topology, given: Mapping[str, str], *, timeout: float
+) -> dict[str, str]:
     """Make only what lives and dies with this connection; `ConfigurationError` names all else that is not there.
 
     A passive declaration says whether something exists, and nothing of its arguments; bindings it cannot see at all.
@@ -39,8 +51,14 @@ async def declare_own(opened: Open, topology: Topology, given: Mapping[str, str]
         raise ConfigurationError(
             f"the broker has no {', no '.join(missing)}; with BUS_TOPOLOGY=verify others make them, from what `bus topology export` prints"
         )
-    names = {queue.name: await _own(opened, queue, given.get(queue.name), timeout=timeout) for queue in topology.queues if queue.exclusive}
-    bindings = [replace(each, queue=names[each.queue]) for each in topology.bindings if each.queue in names]
+    names = {
+        queue.name: await _own(opened, queue, given.get(queue.name), timeout=timeout)
+        for queue in topology.queues
+        if queue.exclusive
+    }
+    bindings = [
+        replace(each, queue=names[each.queue]) for each in topology.bindings if each.queue in names
+    ]
     if bindings:
         await declare(await opened(), Topology(bindings=tuple(bindings)), timeout=timeout)
     return names
@@ -55,7 +73,9 @@ async def _own(opened: Open, queue: Queue, known: str | None, *, timeout: float)
             pass  # it was a connection's that is gone, or goes
         else:
             return known
-    made = await (await opened()).queue_declare("", durable=queue.durable, exclusive=True, arguments=dict(queue.arguments), timeout=timeout)
+    made = await (await opened()).queue_declare(
+        "", durable=queue.durable, exclusive=True, arguments=dict(queue.arguments), timeout=timeout
+    )
     return made.queue or ""
 
 
@@ -66,7 +86,9 @@ async def find_missing(opened: Open, topology: Topology, *, timeout: float) -> l
     neither publishes to it nor binds anything to it, and what its queues get from there is others' to make.
     """
     checks = [(f"exchange {each.name}", "exchange", each.name) for each in topology.exchanges]
-    checks += [(f"queue {each.name}", "queue", each.name) for each in topology.queues if not each.exclusive]
+    checks += [
+        (f"queue {each.name}", "queue", each.name) for each in topology.queues if not each.exclusive
+    ]
     found: list[str] = []
     channel: Channel | None = None
     for shown, kind, name in checks:

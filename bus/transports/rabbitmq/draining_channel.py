@@ -33,7 +33,14 @@ class DrainingChannel:
     own, and can be acked here. Closing the channel would give that away, too, and count it as lost.
     """
 
-    def __init__(self, channel: Channel, held: UnsettledDeliveries, tag: str, *, leave: Callable[[Channel], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        held: UnsettledDeliveries,
+        tag: str,
+        *,
+        leave: Callable[[Channel], Awaitable[None]],
+    ) -> None:
         """`tag` is its consumer's; `leave` closes it."""
         self._channel = channel
         self._held = held
@@ -50,7 +57,9 @@ class DrainingChannel:
     async def _stay(self) -> None:
         try:
             await self._stay_cancelled()
-            waits = [asyncio.ensure_future(event.wait()) for event in (self._held.idle, self._closing)]
+            waits = [
+                asyncio.ensure_future(event.wait()) for event in (self._held.idle, self._closing)
+            ]
             await asyncio.wait((*waits, self._channel.closing), return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()

@@ -26,10 +26,17 @@ from bus.errors import (
 )
 from bus.messaging.supervision import is_own_cancel
 
-__all__ = ["EXPECTED_ERRORS", "to_bus_error", "map_errors"]
+__all__ = ["EXPECTED_ERRORS", "map_errors", "to_bus_error"]
 
 # RuntimeError is aiormq's for "closed". It also puts a CancelledError, or a bare Exception, into what waits when it closes.
-EXPECTED_ERRORS: tuple[type[BaseException], ...] = (OSError, EOFError, AMQPError, TimeoutError, RuntimeError, BusError)
+EXPECTED_ERRORS: tuple[type[BaseException], ...] = (
+    OSError,
+    EOFError,
+    AMQPError,
+    TimeoutError,
+    RuntimeError,
+    BusError,
+)
 
 
 # Which error each of the broker's refusals is, and what to do. Whatever is not in here may pass: `Unavailable`.

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 import aio_pika
-from aiormq.exceptions import AMQPError, AuthenticationError, ProbableAuthenticationError, ProtocolSyntaxError
+from aiormq.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    ProbableAuthenticationError,
+    ProtocolSyntaxError,
+)
 
 from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 
@@ -59,9 +64,13 @@ async def connected(url: str, timeout: float) -> AsyncIterator[aio_pika.abc.Abst
             f"the broker at {where} refuses the virtual host {vhost_of(url)!r}: make it, or give this user rights to it"
         ) from error
     except TimeoutError as error:
-        raise Unavailable(f"no answer from {where} within {timeout:g} s; is it a RabbitMQ, and is a firewall between?") from error
+        raise Unavailable(
+            f"no answer from {where} within {timeout:g} s; is it a RabbitMQ, and is a firewall between?"
+        ) from error
     except (OSError, AMQPError) as error:
-        raise Unavailable(f"cannot reach a RabbitMQ at {where}: {reason(error)}; start it, or correct BUS_URL") from error
+        raise Unavailable(
+            f"cannot reach a RabbitMQ at {where}: {reason(error)}; start it, or correct BUS_URL"
+        ) from error
 
 
 async def _opened(url: str, timeout: float) -> aio_pika.abc.AbstractConnection:
@@ -75,7 +84,9 @@ def address(url: str) -> str:
         parts = urlsplit(url)
         port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
     except ValueError as error:
-        raise ConfigurationError("BUS_URL: give amqp://user:password@host:port/vhost, with anything unusual percent-encoded") from error
+        raise ConfigurationError(
+            "BUS_URL: give amqp://user:password@host:port/vhost, with anything unusual percent-encoded"
+        ) from error
     if parts.scheme not in {"amqp", "amqps"} or not parts.hostname:
         raise ConfigurationError("BUS_URL: give amqp://user:password@host:port/vhost")
     return f"{parts.hostname}:{port}"
@@ -104,4 +115,9 @@ def describe(properties: Mapping[str, object]) -> BrokerInfo:
     return BrokerInfo(**said)
 
 
-FIELDS = {"product": "product", "version": "version", "cluster": "cluster_name", "platform": "platform"}
+FIELDS = {
+    "product": "product",
+    "version": "version",
+    "cluster": "cluster_name",
+    "platform": "platform",
+}

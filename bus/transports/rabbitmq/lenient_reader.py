@@ -18,7 +18,7 @@ from yarl import URL
 
 from bus.transports.rabbitmq.amqp.raw_properties import has_too_many_headers
 
-__all__ = ["LenientTransportFactory", "sanitize_header_frame", "accept_unknown_delivery_mode"]
+__all__ = ["LenientTransportFactory", "accept_unknown_delivery_mode", "sanitize_header_frame"]
 
 HEAD = 7
 """Bytes: a frame's type, channel and size."""
@@ -35,7 +35,9 @@ class LenientTransportFactory(TransportFactory):
         self._writer: asyncio.StreamWriter | None = None
 
     @override
-    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def create(
+        self, url: URL, **kwargs: Any
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect."""
         factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
         reader, writer = await factory.create(url, **kwargs)
@@ -71,7 +73,11 @@ class LenientReader:
 
 def sanitize_header_frame(head: bytes, rest: bytes) -> bytes:
     """`rest` of a content header frame, without properties where they cannot be read."""
-    return rest if _is_legible(head, rest) else rest[:BEFORE_FLAGS] + bytes(len(rest) - BEFORE_FLAGS - 1) + rest[-1:]
+    return (
+        rest
+        if _is_legible(head, rest)
+        else rest[:BEFORE_FLAGS] + bytes(len(rest) - BEFORE_FLAGS - 1) + rest[-1:]
+    )
 
 
 def _is_legible(head: bytes, rest: bytes) -> bool:

@@ -16,7 +16,11 @@ from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.transports.rabbitmq.amqp.access_refused import REFUSED
 from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT_SECONDS, OpenConnection, close_quietly
 from bus.transports.rabbitmq.exceptions import EXPECTED_ERRORS, to_bus_error
-from bus.transports.rabbitmq.fastlane.confirm_watchdog import ConfirmStats, ConfirmTimeoutWatchdog, NackWatchdog
+from bus.transports.rabbitmq.fastlane.confirm_watchdog import (
+    ConfirmStats,
+    ConfirmTimeoutWatchdog,
+    NackWatchdog,
+)
 
 __all__ = ["Publisher", "PublisherChannelPort"]
 
@@ -61,7 +65,13 @@ class PublisherChannelPort(Protocol):
 class Publisher:
     """Publishes on one channel of a link; many publishes may wait for their confirm at a time."""
 
-    def __init__(self, link: OpenConnection, *, confirms: bool, channel_factory: Callable[[Channel], PublisherChannelPort]) -> None:
+    def __init__(
+        self,
+        link: OpenConnection,
+        *,
+        confirms: bool,
+        channel_factory: Callable[[Channel], PublisherChannelPort],
+    ) -> None:
         """`opened` makes of a channel what publishes on it."""
         self._link = link
         self._confirms = confirms
@@ -76,12 +86,15 @@ class Publisher:
         """Open the channel, and again whenever it ends."""
         self._now = asyncio.get_running_loop().time
         self._task = asyncio.create_task(
-            run_forever(self._step, expected=EXPECTED_ERRORS, on_error=self._report), name=f"publisher {self._link.name}"
+            run_forever(self._step, expected=EXPECTED_ERRORS, on_error=self._report),
+            name=f"publisher {self._link.name}",
         )
 
     async def _step(self) -> None:
         await self._link.up.wait()
-        await self._link.declare(BASE_EXCHANGES)  # a publish to an exchange that is not there would cost the channel
+        await self._link.declare(
+            BASE_EXCHANGES
+        )  # a publish to an exchange that is not there would cost the channel
         channel = await self._link.channel(confirms=self._confirms)
         current: PublisherChannelPort | None = None
         try:
@@ -90,7 +103,8 @@ class Publisher:
             await self._watch(channel, current)
             if current.ended.done() and REFUSED in current.ended.result():
                 log.error(
-                    "the broker refused a publish, and closed the channel", extra={"link": self._link.name, "why": current.ended.result()}
+                    "the broker refused a publish, and closed the channel",
+                    extra={"link": self._link.name, "why": current.ended.result()},
                 )
         finally:
             self._open.clear()
@@ -103,25 +117,41 @@ class Publisher:
         """Until the channel has ended, or is to be given up: all that is published on it is nacked, or too much of it never confirmed."""
         loop, look = asyncio.get_running_loop(), POLL_INTERVAL_SECONDS if self._confirms else None
         clogged = 0
-        closing = channel.closing  # once: aiormq makes a future each time, and keeps it for as long as the channel lives
+        closing = (
+            channel.closing
+        )  # once: aiormq makes a future each time, and keeps it for as long as the channel lives
         while True:
-            done, _ = await asyncio.wait((closing, current.ended), timeout=look, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(
+                (closing, current.ended), timeout=look, return_when=asyncio.FIRST_COMPLETED
+            )
             if done:
                 return
             clogged = clogged + 1 if current.window_exhausted else 0
             waiting = current.awaiting_confirms and await self._link.accepts_publishes()
-            if clogged == MAX_EXHAUSTED_POLLS or self._silence.is_due(current.confirm_stats, loop.time(), waiting=waiting):
-                log.warning("the broker does not confirm what is published; trying another channel", extra={"link": self._link.name})
+            if clogged == MAX_EXHAUSTED_POLLS or self._silence.is_due(
+                current.confirm_stats, loop.time(), waiting=waiting
+            ):
+                log.warning(
+                    "the broker does not confirm what is published; trying another channel",
+                    extra={"link": self._link.name},
+                )
                 return
             if self._giving_up.is_due(current.confirm_stats, loop.time()):
-                log.warning("the broker refuses all that is published; trying another channel", extra={"link": self._link.name})
+                log.warning(
+                    "the broker refuses all that is published; trying another channel",
+                    extra={"link": self._link.name},
+                )
                 return
 
     def _report(self, error: BaseException) -> None:
         known = to_bus_error(error, "opening a channel to publish")
-        log.warning("cannot publish; trying again", extra={"link": self._link.name, "why": str(known)})
+        log.warning(
+            "cannot publish; trying again", extra={"link": self._link.name, "why": str(known)}
+        )
 
-    async def publish(self, envelope: Envelope, address: Address, *, timeout: float) -> PublishOutcome:
+    async def publish(
+        self, envelope: Envelope, address: Address, *, timeout: float
+    ) -> PublishOutcome:
         """Publish; `Transport.send` says what is raised."""
         if self._now is None:
             raise Unavailable("not sent: the transport is not started")
@@ -148,7 +178,9 @@ class Publisher:
                         return self._current
                     self._open.clear()  # until the next channel
         except TimeoutError:
-            raise Unavailable(f"not sent: {self._link.last_error or 'no channel to the broker'}") from None
+            raise Unavailable(
+                f"not sent: {self._link.last_error or 'no channel to the broker'}"
+            ) from None
 
     async def close(self) -> None:
         """Publish no more."""

@@ -8,12 +8,22 @@ from aiormq.channel import Channel
 
 from bus.errors import BusError
 from bus.messaging.envelope import Envelope
-from bus.messaging.ports.transport import ConsumerHandle, Delivery, PublishOutcome, Returned, ReturnListener
+from bus.messaging.ports.transport import (
+    ConsumerHandle,
+    Delivery,
+    PublishOutcome,
+    Returned,
+    ReturnListener,
+)
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.model import Queue, Topology
 from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
-from bus.transports.rabbitmq.aiormq_channels import AiormqConsumerChannel, AiormqDelivery, AiormqPublisherChannel
+from bus.transports.rabbitmq.aiormq_channels import (
+    AiormqConsumerChannel,
+    AiormqDelivery,
+    AiormqPublisherChannel,
+)
 from bus.transports.rabbitmq.connection import SupervisedConnection
 from bus.transports.rabbitmq.consumer import ConsumerChannelPort, RabbitMQConsumer
 from bus.transports.rabbitmq.credential_refresh import CredentialRefresher
@@ -44,11 +54,17 @@ class RabbitMQTransport:
         self._publishing = self._link(f"{name} publishing")
         self._consuming = self._link(f"{name} consuming")
         self._renewal = CredentialRefresher.by(settings, self._password, self._links, name=name)
-        self._questions = Publisher(self._rpc, confirms=not settings.fastlane, channel_factory=self._asking)
-        self._publisher = Publisher(self._publishing, confirms=True, channel_factory=self._confirming)
+        self._questions = Publisher(
+            self._rpc, confirms=not settings.fastlane, channel_factory=self._asking
+        )
+        self._publisher = Publisher(
+            self._publishing, confirms=True, channel_factory=self._confirming
+        )
         self._consumers: list[RabbitMQConsumer] = []
 
-    def _link(self, name: str, *, on_lost: Callable[[], None] | None = None) -> SupervisedConnection:
+    def _link(
+        self, name: str, *, on_lost: Callable[[], None] | None = None
+    ) -> SupervisedConnection:
         return SupervisedConnection(
             self._settings.address,
             name=name,
@@ -67,7 +83,9 @@ class RabbitMQTransport:
         lane, window = self._rpc.lane, self._settings.publish_window
         if lane is None:
             return AiormqPublisherChannel(self._rpc, channel, window=window)
-        return UnconfirmedChannel(lane, channel.number, on_returned=self._returned, on_failed=self._failed)
+        return UnconfirmedChannel(
+            lane, channel.number, on_returned=self._returned, on_failed=self._failed
+        )
 
     def _confirming(self, channel: Channel) -> PublisherChannelPort:
         lane, window = self._publishing.lane, self._settings.publish_window
@@ -82,7 +100,9 @@ class RabbitMQTransport:
 
         def opened(channel: Channel) -> ConsumerChannelPort:
             if link.lane is None:
-                return AiormqConsumerChannel(channel, queue=queue.name, role=role, on_delivery=on_delivery, clock=self._clock)
+                return AiormqConsumerChannel(
+                    channel, queue=queue.name, role=role, on_delivery=on_delivery, clock=self._clock
+                )
             return ConsumerChannel(
                 link.lane,
                 channel.number,
@@ -135,13 +155,17 @@ class RabbitMQTransport:
         """Messages that are ready in a queue."""
         return await ready_in(self._consuming, queue)
 
-    async def send(self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None) -> PublishOutcome:
+    async def send(
+        self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None
+    ) -> PublishOutcome:
         """Send one message."""
         if isinstance(via, FastLaneDelivery) and via.channel.alive:
             via.channel.publish(envelope, address)
             return ACCEPTED
         if isinstance(via, AiormqDelivery) and via.channel.alive:
-            outcome = await via.channel.publish(envelope, address, asyncio.get_running_loop().time() + timeout)
+            outcome = await via.channel.publish(
+                envelope, address, asyncio.get_running_loop().time() + timeout
+            )
         else:
             publisher = self._publisher if address.confirmed else self._questions
             outcome = await publisher.publish(envelope, address, timeout=timeout)

@@ -13,7 +13,9 @@ from tests.chaos.peers.order import QUEUE, URL, Sending, handling
 
 JOURNAL = sys.argv[2]
 app = Celery("celery_peer", broker=URL)
-app.conf.update(task_default_queue=QUEUE, worker_redirect_stdouts=False, broker_connection_retry_on_startup=True)
+app.conf.update(
+    task_default_queue=QUEUE, worker_redirect_stdouts=False, broker_connection_retry_on_startup=True
+)
 
 
 @app.task(name="work")  # type: ignore[untyped-decorator]  # Celery ships no types
@@ -25,7 +27,9 @@ def task(number: int, seconds: float) -> None:
 def work() -> None:
     """A worker."""
     worker_ready.connect(lambda **_: print("ready", flush=True), weak=False)
-    app.worker_main(["--quiet", "worker", "--loglevel", "WARNING", "--hostname", f"worker-{os.getpid()}@%h"])
+    app.worker_main(
+        ["--quiet", "worker", "--loglevel", "WARNING", "--hostname", f"worker-{os.getpid()}@%h"]
+    )
 
 
 def send() -> None:

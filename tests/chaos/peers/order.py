@@ -26,7 +26,11 @@ class Sending:
     def __init__(self, path: str, words: str) -> None:
         order: dict[str, Any] = json.loads(words)
         self.journal = Journal(Path(path))
-        self.count, self.rate, self.senders = int(order["count"]), float(order["rate"]), int(order["senders"])
+        self.count, self.rate, self.senders = (
+            int(order["count"]),
+            float(order["rate"]),
+            int(order["senders"]),
+        )
         self._longest = float(order["seconds"])
         self._chance = random.Random(order["seed"])
         os.set_blocking(sys.stdin.fileno(), False)
@@ -54,7 +58,9 @@ class Sending:
 
     def end(self, number: int, error: BaseException | None = None) -> None:
         """The peer's call has returned, or raised: then nobody can say."""
-        self.journal.write(UNKNOWN if error else ACKED, number, type(error).__name__ if error else "")
+        self.journal.write(
+            UNKNOWN if error else ACKED, number, type(error).__name__ if error else ""
+        )
 
 
 async def send_all(path: str, words: str, send: Callable[[int, float], Awaitable[object]]) -> None:

@@ -18,7 +18,14 @@ def peer(name: str) -> Party:
     return Party(
         name=name,
         worker=lambda journal, service: [python, "-m", module, "work", str(journal)],
-        sender=lambda journal, order: [python, "-m", module, "send", str(journal), order.model_dump_json()],
+        sender=lambda journal, order: [
+            python,
+            "-m",
+            module,
+            "send",
+            str(journal),
+            order.model_dump_json(),
+        ],
         order={"failing": 0, "hopeless": 0, "seconds": 0.005},
         confirms=name != "Celery",
         stops=False,

@@ -25,7 +25,9 @@ def headed(header: str, kind: str = "request") -> Attack:
 
     def attack(world: World) -> Envelope:
         envelope = getattr(world, kind)()
-        return with_token(envelope, jws(header, parts_of(token_of(envelope))[1], world.key(envelope.source)))
+        return with_token(
+            envelope, jws(header, parts_of(token_of(envelope))[1], world.key(envelope.source))
+        )
 
     return attack
 
@@ -33,7 +35,9 @@ def headed(header: str, kind: str = "request") -> Attack:
 def payload(text: str, kind: str = "job") -> Attack:
     def attack(world: World) -> Envelope:
         envelope = getattr(world, kind)()
-        return with_token(envelope, jws(parts_of(token_of(envelope))[0], text, world.key(envelope.source)))
+        return with_token(
+            envelope, jws(parts_of(token_of(envelope))[0], text, world.key(envelope.source))
+        )
 
     return attack
 
@@ -60,8 +64,12 @@ def on_the_wire(kind: str, **headers: Any) -> Attack:
         envelope = getattr(world, kind)()
         wire = encode(envelope)
         names = {name.replace("_", "-"): value for name, value in headers.items()}
-        raw = {name: value for name, value in {**wire.headers, **names}.items() if value is not None}
-        sent = type(wire)(**{**{name: getattr(wire, name) for name in wire.__dataclass_fields__}, "headers": raw})
+        raw = {
+            name: value for name, value in {**wire.headers, **names}.items() if value is not None
+        }
+        sent = type(wire)(
+            **{**{name: getattr(wire, name) for name in wire.__dataclass_fields__}, "headers": raw}
+        )
         return decode(sent, role=envelope.role, queue=envelope.queue, received=int(NOW * 1000))
 
     return attack
@@ -113,7 +121,12 @@ def doubled(kind: str, name: str) -> Attack:
         header, claims, _ = parts_of(token_of(envelope))
         text = json.dumps(claims)
         return with_token(
-            envelope, jws(header, f"{text[:-1]}, {json.dumps(name)}: {json.dumps(claims[name])}}}", world.key(envelope.source))
+            envelope,
+            jws(
+                header,
+                f"{text[:-1]}, {json.dumps(name)}: {json.dumps(claims[name])}}}",
+                world.key(envelope.source),
+            ),
         )
 
     return attack

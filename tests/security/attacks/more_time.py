@@ -20,11 +20,17 @@ def replay(**changes: Any) -> Attack:
     return attack
 
 
-def counter_forged(by: str = OPERATOR, header: dict[str, Any] | None = None, **claims: Any) -> Attack:
+def counter_forged(
+    by: str = OPERATOR, header: dict[str, Any] | None = None, **claims: Any
+) -> Attack:
     def attack(world: World) -> Envelope:
         envelope = replay()(world)
         old_header, old_claims, _ = parts_of(envelope.expiry_override or "")
-        return envelope.replace(expiry_override=jws({**old_header, **(header or {})}, {**old_claims, **claims}, world.key(by)))
+        return envelope.replace(
+            expiry_override=jws(
+                {**old_header, **(header or {})}, {**old_claims, **claims}, world.key(by)
+            )
+        )
 
     return attack
 

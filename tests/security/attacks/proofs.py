@@ -5,7 +5,16 @@ from hashlib import sha256
 from bus.messaging.envelope import Envelope
 from bus.messaging.topology.names import reply_queue
 from bus.security.proofs import digest
-from tests.security.attacks.forging import Attack, claims, doubled, keyed, later, on_the_wire, payload, swapped
+from tests.security.attacks.forging import (
+    Attack,
+    claims,
+    doubled,
+    keyed,
+    later,
+    on_the_wire,
+    payload,
+    swapped,
+)
 from tests.security.world import BODY, DAY, OPERATOR, World
 from tests.security.yard import NOW
 
@@ -16,7 +25,10 @@ def of_another_job(world: World) -> Envelope:
 
 def passed_off_as_plain(kind: str) -> Attack:
     """It is JSON as any payload, and a contract in which nothing is required takes it."""
-    sealed = {"body": b'{"protected": "e30", "iv": "", "ciphertext": "", "tag": ""}', "headers": {"encryption": "jwe"}}
+    sealed = {
+        "body": b'{"protected": "e30", "iv": "", "ciphertext": "", "tag": ""}',
+        "headers": {"encryption": "jwe"},
+    }
     return lambda world: getattr(world, kind)(**sealed).replace(headers={})
 
 
@@ -51,7 +63,10 @@ PROOFS: dict[str, Attack] = {
     ),
     "a proof with another's key": lambda world: world.forged(world.job(), by="mail"),
     "a proof with an operator's key": lambda world: world.forged(
-        world.job().replace(source=OPERATOR), header={"kid": "ops-1"}, claims={"iss": OPERATOR, "rto": None}, by=OPERATOR
+        world.job().replace(source=OPERATOR),
+        header={"kid": "ops-1"},
+        claims={"iss": OPERATOR, "rto": None},
+        by=OPERATOR,
     ),
     "a sender without the right": lambda world: world.job("mail"),
     "an event of another than its owner": lambda world: world.event("office"),

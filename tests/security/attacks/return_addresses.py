@@ -41,18 +41,32 @@ def claimed(source: str, reply_to: str) -> Attack:
 
 
 RETURN_ADDRESSES: dict[str, Attack] = {
-    **{f"a request's reply_to {what}": swapped("request", reply_to=address) for what, address in ADDRESSES.items()},
+    **{
+        f"a request's reply_to {what}": swapped("request", reply_to=address)
+        for what, address in ADDRESSES.items()
+    },
     **{f"a job's reply_to {what}, proven": proven(address) for what, address in ADDRESSES.items()},
-    **{f"no token, and a reply_to {what}": swapped("request", authorization=None, reply_to=address) for what, address in ADDRESSES.items()},
-    "a request's reply_to that is direct, where its user has no right to answer it": swapped("request", reply_to=DIRECT),
+    **{
+        f"no token, and a reply_to {what}": swapped("request", authorization=None, reply_to=address)
+        for what, address in ADDRESSES.items()
+    },
+    "a request's reply_to that is direct, where its user has no right to answer it": swapped(
+        "request", reply_to=DIRECT
+    ),
     "a job's reply_to that is direct, proven": proven(DIRECT),
     "no token, in the name of nobody": claimed("nobody", "nobody.replies.1"),
     "no token, in the name of the asked service": claimed("ledger", "ledger.replies.1"),
     "no token, in the name of an operator": claimed(OPERATOR, f"{OPERATOR}.replies.1"),
     "no token, in a name that is none": claimed("a b", "a b.replies.1"),
     "no token, and no name": claimed("", ".replies.1"),
-    "no proof, and a reply_to of nobody": lambda world: unsigned("job")(world).replace(source="nobody", reply_to="nobody.replies.1"),
-    "a job without the right, and a reply_to with a space": lambda world: world.job("mail", reply_to="mail.replies.a b"),
-    "a job that has expired, and a reply_to with a space": later(2 * DAY, proven("office.replies.a b")),
+    "no proof, and a reply_to of nobody": lambda world: unsigned("job")(world).replace(
+        source="nobody", reply_to="nobody.replies.1"
+    ),
+    "a job without the right, and a reply_to with a space": lambda world: world.job(
+        "mail", reply_to="mail.replies.a b"
+    ),
+    "a job that has expired, and a reply_to with a space": later(
+        2 * DAY, proven("office.replies.a b")
+    ),
 }
 """The ledger has no right to the default exchange: its bus was told `BUS_TOPOLOGY=verify`."""

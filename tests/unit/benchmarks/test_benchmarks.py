@@ -10,8 +10,16 @@ from benchmarks.works import sides
 
 WORKS = {
     "rpc100": {
-        OURS: [{"rate": 900.0, "p50": 1.0}, {"rate": 100.0, "p50": 9.0}, {"rate": 800.0, "p50": 1.1}],
-        AIO_PIKA: [{"rate": 100.0, "p50": 5.0}, {"rate": 20.0, "p50": 9.0}, {"rate": 200.0, "p50": 4.4}],
+        OURS: [
+            {"rate": 900.0, "p50": 1.0},
+            {"rate": 100.0, "p50": 9.0},
+            {"rate": 800.0, "p50": 1.1},
+        ],
+        AIO_PIKA: [
+            {"rate": 100.0, "p50": 5.0},
+            {"rate": 20.0, "p50": 9.0},
+            {"rate": 200.0, "p50": 4.4},
+        ],
     },
     "waiting0": {OURS: [{"rss": 60.0}]},
     "waiting1000000": {OURS: [{"rss": 65.0, "rate": 5.0, "waiting": 990_000}]},
@@ -21,7 +29,9 @@ RUN = {
     "rounds": 3,
     "rabbitmq": "3.10.8",
     "broker": "a private node",
-    "machine": dict.fromkeys(("processor", "cores", "memory_gb", "system", "python", "pydantic", "load_before"), 1),
+    "machine": dict.fromkeys(
+        ("processor", "cores", "memory_gb", "system", "python", "pydantic", "load_before"), 1
+    ),
     "names": {key: peer.title for key, peer in PEERS.items()},
     "versions": {"Trunkline": "0"},
     "absent": {"C with librabbitmq": "no C compiler is here"},
@@ -46,7 +56,9 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios_and_not_the_ratio_of_medians
     assert (found.low, found.median, found.high) == (4, 5, 9)
 
 
-@pytest.mark.parametrize(("work", "peer"), [("rpc100", "celery"), ("rpc1", AIO_PIKA), ("none", "nobody")])
+@pytest.mark.parametrize(
+    ("work", "peer"), [("rpc100", "celery"), ("rpc1", AIO_PIKA), ("none", "nobody")]
+)
 def test_who_is_missing_has_no_figures(work: str, peer: str) -> None:
     assert value(WORKS, work, peer) is None
     assert ratio(WORKS, work, OURS, peer) is None
@@ -61,20 +73,36 @@ def test_a_target_is_reached_not_reached_or_not_measured() -> None:
 
 
 def test_cpu_is_the_median_by_side_and_a_side_may_be_unseen() -> None:
-    rounds = [{"cpu": {"client": 5.0, "broker": 1.0}}, {"cpu": {"client": 7.0}}, {"cpu": {"client": 6.0}}]
+    rounds = [
+        {"cpu": {"client": 5.0, "broker": 1.0}},
+        {"cpu": {"client": 7.0}},
+        {"cpu": {"client": 6.0}},
+    ]
     assert cpu({"w": {"p": rounds}}, "w", "p") == {"client": 6.0, "broker": 1.0}
-    assert sides({"cpu": [1e-6, 3e-6, 0.0]}, {"client": [1], "server": [2], "broker": [3]}, 2) == {"client": 0.5, "server": 1.5}
+    assert sides({"cpu": [1e-6, 3e-6, 0.0]}, {"client": [1], "server": [2], "broker": [3]}, 2) == {
+        "client": 0.5,
+        "server": 1.5,
+    }
 
 
 def test_percentiles_are_by_nearest_rank_in_milliseconds() -> None:
     assert percentile([1, 2, 3], 0.5) == 2
-    assert summary([number / 1000 for number in range(1000)]) == {"p50": 500, "p99": 990, "p999": 999}
+    assert summary([number / 1000 for number in range(1000)]) == {
+        "p50": 500,
+        "p99": 990,
+        "p999": 999,
+    }
     assert summary([]) == {}
 
 
 def test_an_order_is_a_verb_and_words() -> None:
     order = Order.parse("rpc in_flight=100 seconds=1.5 watch=4,5\n")
-    assert (order.verb, order.integer("in_flight"), order.real("seconds"), order.watch) == ("rpc", 100, 1.5, [4, 5])
+    assert (order.verb, order.integer("in_flight"), order.real("seconds"), order.watch) == (
+        "rpc",
+        100,
+        1.5,
+        [4, 5],
+    )
     assert Order.parse("rpc watch=").watch == []
 
 

@@ -2,7 +2,17 @@
 
 from pathlib import Path
 
-from tests.chaos.journal import ACKED, DELIVERED, EFFECT, FAILED, SENT, UNKNOWN, Entry, Journal, Tail
+from tests.chaos.journal import (
+    ACKED,
+    DELIVERED,
+    EFFECT,
+    FAILED,
+    SENT,
+    UNKNOWN,
+    Entry,
+    Journal,
+    Tail,
+)
 from tests.chaos.ledger import Ledger, Verdict, judged
 
 
@@ -14,11 +24,15 @@ def verdict(*entries: Entry, dead: frozenset[int] = frozenset()) -> Verdict:
     """Of lines of both sides."""
     senders = {SENT, ACKED, FAILED, UNKNOWN}
     sends = [each for each in entries if each.mark in senders]
-    return judged(Ledger(sends=sends, work=[each for each in entries if each.mark not in senders], dead=dead))
+    return judged(
+        Ledger(sends=sends, work=[each for each in entries if each.mark not in senders], dead=dead)
+    )
 
 
 def test_what_was_acked_and_done_is_all_right() -> None:
-    found = verdict(entry(SENT, 1, "a"), entry(ACKED, 1), entry(DELIVERED, 1, "a 1"), entry(EFFECT, 1, "a 1"))
+    found = verdict(
+        entry(SENT, 1, "a"), entry(ACKED, 1), entry(DELIVERED, 1, "a 1"), entry(EFFECT, 1, "a 1")
+    )
     assert (found.lost, found.unexpected, found.duplicate_effects) == ((), (), 0)
 
 
@@ -44,7 +58,9 @@ def test_an_effect_of_what_was_never_sent_is_unexpected() -> None:
 
 
 def test_an_effect_of_a_send_that_surely_failed_is_unexpected() -> None:
-    assert verdict(entry(SENT, 1, "a"), entry(FAILED, 1), entry(EFFECT, 1, "a 1")).unexpected == (1,)
+    assert verdict(entry(SENT, 1, "a"), entry(FAILED, 1), entry(EFFECT, 1, "a 1")).unexpected == (
+        1,
+    )
 
 
 def test_an_effect_of_an_unknown_send_is_not() -> None:
@@ -52,7 +68,9 @@ def test_an_effect_of_an_unknown_send_is_not() -> None:
 
 
 def test_a_message_that_comes_under_another_id_is_unexpected() -> None:
-    assert verdict(entry(SENT, 1, "a"), entry(ACKED, 1), entry(DELIVERED, 1, "b 1"), entry(EFFECT, 1, "b 1")).unexpected == (1,)
+    assert verdict(
+        entry(SENT, 1, "a"), entry(ACKED, 1), entry(DELIVERED, 1, "b 1"), entry(EFFECT, 1, "b 1")
+    ).unexpected == (1,)
 
 
 def test_a_second_effect_is_counted_and_an_attempt_is_no_second_delivery() -> None:
@@ -65,7 +83,12 @@ def test_a_second_effect_is_counted_and_an_attempt_is_no_second_delivery() -> No
 
 
 def test_the_gap_is_the_longest_time_without_an_effect() -> None:
-    assert verdict(*(entry(EFFECT, number, at=at) for number, at in enumerate((1.0, 4.0, 2.0, 9.0)))).gap == 5.0
+    assert (
+        verdict(
+            *(entry(EFFECT, number, at=at) for number, at in enumerate((1.0, 4.0, 2.0, 9.0)))
+        ).gap
+        == 5.0
+    )
 
 
 def test_a_journal_is_read_while_it_is_written(tmp_path: Path) -> None:

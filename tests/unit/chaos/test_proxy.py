@@ -7,7 +7,9 @@ from bus.transports.rabbitmq.amqp.frames import HEARTBEAT, ack_frame, publish_fr
 from tests.chaos.proxy import NO_SUCH_TAG, FaultyProxy, Frames
 from tests.conformance.proxy import Pipe
 
-PUBLISHED = publish_frames(3, publish_method("x", "key", mandatory=True), b"\x00\x00", b"body", 4096)
+PUBLISHED = publish_frames(
+    3, publish_method("x", "key", mandatory=True), b"\x00\x00", b"body", 4096
+)
 CONFIRM = ack_frame(3, 7, multiple=True)
 
 
@@ -46,7 +48,9 @@ def test_a_cut_waits_for_frames_that_matter_and_falls_within_them() -> None:
         assert proxy.to_cut("up", frames) is None
 
 
-async def test_a_connection_that_is_cut_while_its_far_end_is_dialled_is_closed_at_both_ends() -> None:
+async def test_a_connection_that_is_cut_while_its_far_end_is_dialled_is_closed_at_both_ends() -> (
+    None
+):
     """The broker's end stayed open until the broker gave it up, and a later test was blamed for it."""
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     broker = server.sockets[0].getsockname()[:2]

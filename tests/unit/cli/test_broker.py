@@ -31,9 +31,15 @@ async def test_where_it_is_can_be_read_by_programs_and_by_people(
 ) -> None:
     monkeypatch.setattr(cli, "broker_for", lambda _: Ended())
     with pytest.raises(Unavailable, match="a broker has ended by itself"):
-        await cli.serve(BrokerChoice(kind="node", why="it is here"), Console(stderr=as_json), as_json=as_json)
+        await cli.serve(
+            BrokerChoice(kind="node", why="it is here"), Console(stderr=as_json), as_json=as_json
+        )
     out = capsys.readouterr().out
     if as_json:
-        assert json.loads(out) == {"broker": "node", "url": Ended.url, "management_url": Ended.management_url}
+        assert json.loads(out) == {
+            "broker": "node",
+            "url": Ended.url,
+            "management_url": Ended.management_url,
+        }
     else:
         assert f"export BUS_URL={Ended.url} BUS_MANAGEMENT_URL={Ended.management_url}" in out

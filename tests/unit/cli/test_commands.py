@@ -23,7 +23,11 @@ from bus.cli.doctor import CORE, EXTRAS
 from bus.cli.errors import EXIT_CODES, INTERRUPTED, MEANINGS, TERMINATED, Reporter, exit_code
 from tests.unit.ledger import CloseBooks
 
-ALL_ERRORS = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.BusError)]
+ALL_ERRORS = [
+    each
+    for each in vars(errors).values()
+    if isinstance(each, type) and issubclass(each, errors.BusError)
+]
 
 
 def reported(error: BaseException, *, debug: bool = False) -> tuple[int, str]:
@@ -73,7 +77,9 @@ def test_an_exit_that_a_command_chose_is_kept() -> None:
 
 
 @pytest.mark.parametrize("error", ALL_ERRORS)
-def test_every_error_has_an_exit_code_that_tells_it_from_success_and_usage(error: type[errors.BusError]) -> None:
+def test_every_error_has_an_exit_code_that_tells_it_from_success_and_usage(
+    error: type[errors.BusError],
+) -> None:
     assert exit_code(error()) in {*EXIT_CODES.values(), 70}
 
 
@@ -90,7 +96,9 @@ def test_every_exit_code_has_a_meaning() -> None:
         ({"COMP_WORDS": "bus call tran"}, []),
     ],
 )
-def test_the_line_that_a_shell_completes_names_the_command_to_load(environment: dict[str, str], line: list[str]) -> None:
+def test_the_line_that_a_shell_completes_names_the_command_to_load(
+    environment: dict[str, str], line: list[str]
+) -> None:
     assert completed_line(environment) == line
 
 
@@ -108,7 +116,9 @@ def test_a_paragraph_of_help_flows() -> None:
 
 
 def test_the_doctor_looks_for_what_the_project_asks_for_and_advises_extras_that_there_are() -> None:
-    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads(
+        (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
+    )["project"]
     assert {*EXTRAS} == {*project["optional-dependencies"]} - {"bench", "dev", "docs"}
     asked = {re.split(r"[\[<>=]", each)[0] for each in project["dependencies"]}
     assert asked - {"typing-extensions"} <= {*CORE}
@@ -135,10 +145,15 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_no_help_is_cut_in_a_terminal_of_80_columns(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_help_is_cut_in_a_terminal_of_80_columns(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
     group: Any = get_command(build([name], Reporter(debug=False)))
-    for words in [[name], *([name, each] for each in getattr(group.commands[name], "commands", ()))]:
+    for words in [
+        [name],
+        *([name, each] for each in getattr(group.commands[name], "commands", ())),
+    ]:
         with pytest.raises(SystemExit) as caught:
             main([*words, "--help"])
         assert caught.value.code == 0
@@ -154,10 +169,15 @@ def test_help_lists_every_command_without_loading_one() -> None:
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--version"])
-    assert (caught.value.code, capsys.readouterr().out) == (0, f"trunkline {version('trunkline')}\n")
+    assert (caught.value.code, capsys.readouterr().out) == (
+        0,
+        f"trunkline {version('trunkline')}\n",
+    )
 
 
-def test_what_a_command_imports_is_not_searched_for_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_command_imports_is_not_searched_for_garbage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     frozen: list[bool] = []
     monkeypatch.setattr(gc, "freeze", lambda: frozen.append(gc.isenabled()))
     with pytest.raises(SystemExit):
@@ -170,7 +190,9 @@ def test_what_a_command_imports_is_not_searched_for_garbage(monkeypatch: pytest.
     assert gc.isenabled()
 
 
-def test_who_does_not_wait_for_a_result_waits_for_the_confirm_as_long_as_he_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_does_not_wait_for_a_result_waits_for_the_confirm_as_long_as_he_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     waited: list[float | None] = []
 
     class Confirming:
@@ -194,6 +216,12 @@ def test_who_does_not_wait_for_a_result_waits_for_the_confirm_as_long_as_he_says
 
 def test_the_demonstrations_table_is_folded_and_never_cut_on_a_narrow_screen() -> None:
     written = io.StringIO()
-    step = SimpleNamespace(name="event", outcome="documentation.document-generated.v1 received", at=1.0, took=0.1, correlation_id="c-1")
+    step = SimpleNamespace(
+        name="event",
+        outcome="documentation.document-generated.v1 received",
+        at=1.0,
+        took=0.1,
+        correlation_id="c-1",
+    )
     Console(file=written, width=60).print(table_of([step], "c-1"))
     assert "…" not in written.getvalue()

@@ -31,7 +31,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     before = dict(sys.modules)
-    for name in [each for each in sys.modules if each == "contracts" or each.startswith("contracts.")]:
+    for name in [
+        each for each in sys.modules if each == "contracts" or each.startswith("contracts.")
+    ]:
         del sys.modules[name]
     yield tmp_path
     sys.modules.clear()
@@ -58,12 +60,17 @@ def test_the_package_contracts_in_this_folder_is_the_default_and_stands_for_all_
     assert capsys.readouterr().out == ""  # what a module prints is no data
 
 
-def test_another_package_contracts_is_not_taken_for_this_folders(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_package_contracts_is_not_taken_for_this_folders(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(here / "elsewhere/contracts/__init__.py")
     write(here / "app/contracts/v1.py", CONTRACTS.format(service="app"))
     monkeypatch.chdir(here / "app")
     sys.path.insert(0, str(here / "elsewhere"))
-    with pytest.raises(ConfigurationError, match=r"elsewhere/contracts and not in this folder: give this one an __init__.py"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"elsewhere/contracts and not in this folder: give this one an __init__.py",
+    ):
         known_contracts([])
 
 
@@ -71,18 +78,27 @@ def test_modules_can_be_named_with_commas_or_one_by_one(here: Path) -> None:
     write(here / "first_of_two.py", CONTRACTS.format(service="first"))
     write(here / "second_of_two.py", CONTRACTS.format(service="second"))
     known = known_contracts(["first_of_two, second_of_two"])
-    assert known.modules == known_contracts(["first_of_two", "second_of_two"]).modules == ("first_of_two", "second_of_two")
+    assert (
+        known.modules
+        == known_contracts(["first_of_two", "second_of_two"]).modules
+        == ("first_of_two", "second_of_two")
+    )
     assert {"first.find.v1", "second.find.v1"} <= {each.type for each in known.contracts}
 
 
 def test_without_contracts_the_error_says_how_to_name_them(here: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"no package 'contracts'.*--contracts or BUS_CONTRACTS"):
+    with pytest.raises(
+        ConfigurationError, match=r"no package 'contracts'.*--contracts or BUS_CONTRACTS"
+    ):
         known_contracts([])
 
 
 def test_an_unknown_type_gets_the_nearest_and_the_modules_that_were_looked_at(here: Path) -> None:
     write(here / "shelf_contracts.py", CONTRACTS.format(service="shelf"))
-    with pytest.raises(NotFound, match=r"'shelf.fnid.v1'; did you mean 'shelf.find.v1'\? \(looked at shelf_contracts\)"):
+    with pytest.raises(
+        NotFound,
+        match=r"'shelf.fnid.v1'; did you mean 'shelf.find.v1'\? \(looked at shelf_contracts\)",
+    ):
         contract_named("shelf.fnid.v1", ["shelf_contracts"])
     with pytest.raises(NotFound, match=r"did you mean 'shelf.find.v1'\?"):
         contract_named("shelf.find", ["shelf_contracts"])
@@ -99,7 +115,9 @@ def test_a_type_of_another_kind_names_the_command_for_it(here: Path) -> None:
     write(here / "lamp_contracts.py", CONTRACTS.format(service="lamp"))
     with pytest.raises(ContractError, match="is an event: use `bus publish`"):
         contract_named("lamp.renamed.v1", ["lamp_contracts"], kind="request")
-    assert contract_named("lamp.renamed.v1", ["lamp_contracts"], kind="event").name == "lamp.renamed"
+    assert (
+        contract_named("lamp.renamed.v1", ["lamp_contracts"], kind="event").name == "lamp.renamed"
+    )
 
 
 def test_a_module_that_cannot_be_imported_is_told_with_what_may_have_been_meant(here: Path) -> None:
@@ -107,7 +125,10 @@ def test_a_module_that_cannot_be_imported_is_told_with_what_may_have_been_meant(
     write(here / "services/broken.py", "1 / 0  # Eleonora Quist")
     write(here / "services/needy.py", "import not_there.at_all")
     for name, told in (
-        ("services.needy", r"services.needy imports 'not_there', and there is no such module: install it"),
+        (
+            "services.needy",
+            r"services.needy imports 'not_there', and there is no such module: install it",
+        ),
         ("services.libary", r"no module 'services.libary'.*did you mean 'library'\?"),
         ("servces.library", r"no module 'servces'.*did you mean 'services'\?"),
         ("nowhere.at_all", "no module 'nowhere'"),
@@ -132,7 +153,11 @@ def test_a_router_by_a_wrong_name_gets_the_routers_that_are_there(here: Path) ->
 @pytest.mark.parametrize(
     ("name", "known", "told"),
     [
-        ("library.fnid.v1", ["library.find.v1", "library.scan.v1"], "; did you mean 'library.find.v1'?"),
+        (
+            "library.fnid.v1",
+            ["library.find.v1", "library.scan.v1"],
+            "; did you mean 'library.find.v1'?",
+        ),
         ("a.b", ["a.b.v1", "a.b.v2"], "; did you mean 'a.b.v1' or 'a.b.v2'?"),
         ("nothing-like-it", ["library.find.v1"], ""),
         ("", ["library.find.v1"], ""),

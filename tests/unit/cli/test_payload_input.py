@@ -50,7 +50,9 @@ def piped(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
 
 
-def test_a_payload_comes_from_an_argument_a_file_or_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_payload_comes_from_an_argument_a_file_or_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = f'{{"patient": "{SECRET}"}}'
     file = tmp_path / "payload.json"
     file.write_text(text, encoding="utf-8")
@@ -65,15 +67,23 @@ def test_a_payload_comes_from_an_argument_a_file_or_standard_input(tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (f'{{"patient": ["{SECRET}"]}}', "Admit: patient: string type; its fields: patient, age, address"),
+        (
+            f'{{"patient": ["{SECRET}"]}}',
+            "Admit: patient: string type; its fields: patient, age, address",
+        ),
         (f'{{"patient": "x", "age": "{SECRET}"}}', "age: int parsing"),
         (f'{{"patient": "x", "{SECRET}": 1}}', "*: extra forbidden"),
-        (f'{{"patient": "x", "address": {{"street": "x", "{SECRET}": 1}}}}', "address.*: extra forbidden"),
+        (
+            f'{{"patient": "x", "address": {{"street": "x", "{SECRET}": 1}}}}',
+            "address.*: extra forbidden",
+        ),
         ("{}", "patient: missing"),
         ("[]", "body: model type"),
     ],
 )
-def test_what_does_not_fit_is_told_by_field_and_rule_and_without_values(text: str, told: str) -> None:
+def test_what_does_not_fit_is_told_by_field_and_rule_and_without_values(
+    text: str, told: str
+) -> None:
     with pytest.raises(ContractViolation) as caught:
         message_from(ADMIT, [text], None)
     assert told in str(caught.value)
@@ -108,14 +118,18 @@ def test_a_model_that_takes_more_than_its_fields_gets_them() -> None:
     assert message.model_extra == {"more": 1}
 
 
-def test_a_message_without_required_fields_needs_no_payload(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_without_required_fields_needs_no_payload(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal(io.BytesIO(b"never read")))
     assert message_from(contract_of(Opened), [], None) == Opened()
     with pytest.raises(InvalidArgument, match="no payload"):
         message_from(ADMIT, [], None)
 
 
-def test_an_empty_standard_input_that_was_asked_for_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_standard_input_that_was_asked_for_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     piped(monkeypatch, b"\n")
     with pytest.raises(InvalidArgument, match="no payload"):
         message_from(contract_of(Opened), ["-"], None)

@@ -26,7 +26,9 @@ async def test_a_second_signal_in_the_same_moment_ends_the_stop_that_the_first_b
     assert received == [signal.SIGTERM, signal.SIGINT]
 
 
-async def test_a_second_signal_ends_even_a_stop_that_begins_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_second_signal_ends_even_a_stop_that_begins_by_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(run, "CANCEL_AGAIN", 0.01)
     stop, steps = asyncio.Event(), list[str]()
 

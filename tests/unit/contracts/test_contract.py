@@ -5,7 +5,17 @@ import pytest
 from pydantic import AfterValidator, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from bus.contracts.contract import Catalog, Event, Job, Message, Request, contract, contract_of, decode, encode
+from bus.contracts.contract import (
+    Catalog,
+    Event,
+    Job,
+    Message,
+    Request,
+    contract,
+    contract_of,
+    decode,
+    encode,
+)
 from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import ContractError, ContractViolation
 from tests.unit.ledger import Add, BooksClosed, Clear, CloseBooks, GetTotal, Total
@@ -24,7 +34,9 @@ def _refuse(value: str) -> str:
 
 
 def _refuse_by_name(value: str) -> str:
-    raise PydanticCustomError("Eleonora Quist", "who is {who}", {"who": value})  # as bad as a user can be
+    raise PydanticCustomError(
+        "Eleonora Quist", "who is {who}", {"who": value}
+    )  # as bad as a user can be
 
 
 class Chart(Message):
@@ -46,7 +58,17 @@ class Callback(Message):
 
 
 @pytest.mark.parametrize(
-    "name", ["total", "Ledger.total", "ledger.", ".total", "ledger..total", "ledger.to tal", "ledger.1", "l" * 99 + ".x"]
+    "name",
+    [
+        "total",
+        "Ledger.total",
+        "ledger.",
+        ".total",
+        "ledger..total",
+        "ledger.to tal",
+        "ledger.1",
+        "l" * 99 + ".x",
+    ],
 )
 def test_a_contract_needs_a_name_of_service_and_operation(name: str) -> None:
     with pytest.raises(ContractError, match=r"no (contract )?name"):
@@ -71,13 +93,26 @@ def test_the_names_of_the_bus_are_its_own() -> None:
 
 
 def test_the_kind_comes_from_the_class() -> None:
-    assert [contract_of(model).kind for model in (Add, CloseBooks, BooksClosed)] == ["request", "job", "event"]
+    assert [contract_of(model).kind for model in (Add, CloseBooks, BooksClosed)] == [
+        "request",
+        "job",
+        "event",
+    ]
 
 
 def test_a_contract_knows_its_parts() -> None:
     declared = contract_of(GetTotal)
-    assert (declared.type, declared.service, declared.operation) == ("ledger.total.v1", "ledger", "total")
-    assert (declared.reply, declared.idempotent, contract_of(Clear).reply, contract_of(BooksClosed).reply) == (Total, True, None, None)
+    assert (declared.type, declared.service, declared.operation) == (
+        "ledger.total.v1",
+        "ledger",
+        "total",
+    )
+    assert (
+        declared.reply,
+        declared.idempotent,
+        contract_of(Clear).reply,
+        contract_of(BooksClosed).reply,
+    ) == (Total, True, None, None)
 
 
 def test_a_type_declared_twice_names_both_classes() -> None:
@@ -162,7 +197,11 @@ def test_what_a_subclass_adds_stays_here() -> None:
     ("model", "body", "text"),
     [
         (Chart, f'{{"age": "{SECRET}"}}', "Chart: age: int parsing"),
-        (Chart, f'{{"visits": {{"{SECRET}": {{"ward": "x"}}}}}}', "Chart: visits.*.ward: int parsing"),
+        (
+            Chart,
+            f'{{"visits": {{"{SECRET}": {{"ward": "x"}}}}}}',
+            "Chart: visits.*.ward: int parsing",
+        ),
         (Chart, f'{{"visits": {{"{SECRET}": 7}}}}', "Chart: visits.*: model type"),
         (Chart, f'{{"checked": "{SECRET}"}}', "Chart: checked: value error"),
         (Chart, f'{{"named": "{SECRET}"}}', "Chart: named: a rule of its own"),
@@ -173,7 +212,9 @@ def test_what_a_subclass_adds_stays_here() -> None:
         (Callback, f'{{"age": "{SECRET}"}}', "Callback: age: int parsing"),
     ],
 )
-def test_a_violation_names_fields_and_rules_and_no_values(model: type[Message], body: str, text: str) -> None:
+def test_a_violation_names_fields_and_rules_and_no_values(
+    model: type[Message], body: str, text: str
+) -> None:
     with pytest.raises(ContractViolation) as caught:
         decode(model, body.encode())
     assert str(caught.value) == text
@@ -188,13 +229,18 @@ def test_a_violation_shows_the_first_faults_and_counts_the_rest() -> None:
         decode(Many, b'{"numbers": ["a","a","a","a","a","a","a","a"]}')
 
 
-@pytest.mark.parametrize("body", [b"\xff\xfe", b"", b"[" * 100_000, b'{"age": NaN}', b'{"age": 1e999}', b'{"age": "\\ud800"}'])
+@pytest.mark.parametrize(
+    "body",
+    [b"\xff\xfe", b"", b"[" * 100_000, b'{"age": NaN}', b'{"age": 1e999}', b'{"age": "\\ud800"}'],
+)
 def test_any_bytes_are_a_violation_at_worst(body: bytes) -> None:
     with pytest.raises(ContractViolation):
         decode(Chart, body)
 
 
-@pytest.mark.parametrize("message", [Total.model_construct(total=SECRET), Chart.model_construct(checked="\ud800")])
+@pytest.mark.parametrize(
+    "message", [Total.model_construct(total=SECRET), Chart.model_construct(checked="\ud800")]
+)
 def test_what_does_not_fit_is_not_sent_and_not_shown(message: Message) -> None:
     with pytest.raises(ContractViolation, match="does not fit") as caught:
         encode(message)

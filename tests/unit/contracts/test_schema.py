@@ -85,7 +85,12 @@ def test_a_model_that_holds_itself_ends() -> None:
 
 def test_fields_have_the_words_below_them_in_the_source() -> None:
     told = {each.name: each.description for each in fields_of(Told)}
-    assert told == {"size": None, "title": "What it is called, in one line.", "pages": "By the field itself.", "otherName": "By its alias."}
+    assert told == {
+        "size": None,
+        "title": "What it is called, in one line.",
+        "pages": "By the field itself.",
+        "otherName": "By its alias.",
+    }
 
 
 def test_a_type_is_told_in_a_few_words() -> None:
@@ -109,7 +114,9 @@ def test_a_model_without_a_schema_has_none() -> None:
 def test_contracts_are_listed_with_types_and_replies_that_are_never_cut(width: int) -> None:
     written = io.StringIO()
     found = tuple(contract_of(each) for each in (CloseBooks, GetTotal, BooksClosed))
-    show_all(Known(contracts=found, modules=("tests.unit.ledger",)), Console(file=written, width=width))
+    show_all(
+        Known(contracts=found, modules=("tests.unit.ledger",)), Console(file=written, width=width)
+    )
     lines = [line.strip() for line in written.getvalue().splitlines()]
     for each in found:
         assert any(line.split()[:1] == [each.type] for line in lines), "whole, to be copied"

@@ -20,7 +20,13 @@ class Patient(Message):
     address: Address
 
 
-ADA = Patient(id=7, name="Ada", birth="1815-12-10", notes=("coughs",), address=Address(street="St James's Square 12", country="GB"))
+ADA = Patient(
+    id=7,
+    name="Ada",
+    birth="1815-12-10",
+    notes=("coughs",),
+    address=Address(street="St James's Square 12", country="GB"),
+)
 
 
 def test_a_messages_repr_names_its_fields_and_shows_no_value() -> None:
@@ -32,7 +38,9 @@ def test_a_messages_repr_names_its_fields_and_shows_no_value() -> None:
 def test_inside_a_block_tests_see_the_values_but_for_sensitive_ones() -> None:
     with shown_values():
         shown = repr(ADA)
-    assert shown == "Patient(id=7, name=…, birth=…, notes=…, address=Address(street=…, country='GB'))"
+    assert (
+        shown == "Patient(id=7, name=…, birth=…, notes=…, address=Address(street=…, country='GB'))"
+    )
     assert "Ada" not in repr(ADA)
 
 

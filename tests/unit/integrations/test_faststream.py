@@ -42,10 +42,14 @@ async def test_a_message_of_a_channel_that_is_gone_is_not_settled_on_the_next() 
     now: Any = FakeChannel()
 
     def opened(channel: Any) -> AiormqConsumerChannel:
-        return AiormqConsumerChannel(channel, queue="q", role="job", on_delivery=came.append, clock=lambda: 0)
+        return AiormqConsumerChannel(
+            channel, queue="q", role="job", on_delivery=came.append, clock=lambda: 0
+        )
 
     queue = Queue(name="q", role="jobs")
-    consumer = FastStreamConsumer(link, queue, Topology(), prefetch=1, acks=True, confirms=False, opened=opened)
+    consumer = FastStreamConsumer(
+        link, queue, Topology(), prefetch=1, acks=True, confirms=False, opened=opened
+    )
     consumer._taking = opened(now)
     await consumer._take(message(FakeChannel()))
     assert came == []
@@ -54,7 +58,9 @@ async def test_a_message_of_a_channel_that_is_gone_is_not_settled_on_the_next() 
 
 
 @pytest.mark.parametrize("mode", [0, 7, 255])
-async def test_a_delivery_mode_that_aio_pika_does_not_know_keeps_no_message_from_arriving(mode: int) -> None:
+async def test_a_delivery_mode_that_aio_pika_does_not_know_keeps_no_message_from_arriving(
+    mode: int,
+) -> None:
     """From RabbitMQ 4 on it can be any number. aio-pika would drop the message, and nobody ever settle it."""
     came: list[Any] = []
     callbacks: list[Any] = []
@@ -65,18 +71,26 @@ async def test_a_delivery_mode_that_aio_pika_does_not_know_keeps_no_message_from
     async def basic_consume(callback: Any, **_: Any) -> None:
         callbacks.append(callback)
 
-    channel: Any = SimpleNamespace(basic_consume=lambda _, callback, **options: basic_consume(callback, **options))
+    channel: Any = SimpleNamespace(
+        basic_consume=lambda _, callback, **options: basic_consume(callback, **options)
+    )
     await accept_unknown_delivery_mode(channel).basic_consume(
         queue="q", consumer_callback=partial(consumer, take, no_ack=False), no_ack=False
     )
     properties = Basic.Properties(message_id="m")
     properties.delivery_mode = mode
-    await callbacks[0](DeliveredMessage(Basic.Deliver(delivery_tag=1), ContentHeader(properties=properties), b"{}", channel))
+    await callbacks[0](
+        DeliveredMessage(
+            Basic.Deliver(delivery_tag=1), ContentHeader(properties=properties), b"{}", channel
+        )
+    )
     assert [(message.message_id, message.delivery_mode) for message in came] == [("m", 1)]
 
 
 def test_a_broker_of_its_own_never_shows_its_password_nor_logs_messages() -> None:
-    broker = broker_of_its_own(Settings(url=SecretStr("amqp://user:hunter2@host:5673/vhost")), name="desk")
+    broker = broker_of_its_own(
+        Settings(url=SecretStr("amqp://user:hunter2@host:5673/vhost")), name="desk"
+    )
     link = RobustConnection(broker, name="desk", on_lost=lambda: None)
     assert link._place() == "host:5673 (virtual host vhost)"
     assert "hunter2" not in str(link._url)

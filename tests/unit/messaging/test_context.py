@@ -35,10 +35,19 @@ def test_correlated_nests_and_ends() -> None:
     assert correlation.get() is None
 
 
-@pytest.mark.parametrize("text", ["x" * (MAX_TEXT_LENGTH + 1), "\ud800"], ids=["too long", "no text"])
-def test_a_correlation_id_that_no_receiver_takes_is_refused_before_anything_is_sent_with_it(text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["x" * (MAX_TEXT_LENGTH + 1), "\ud800"], ids=["too long", "no text"]
+)
+def test_a_correlation_id_that_no_receiver_takes_is_refused_before_anything_is_sent_with_it(
+    text: str,
+) -> None:
     """A job was confirmed, and then dead-lettered for its header; such an id may come from a caller of somebody's HTTP API."""
-    with pytest.raises(InvalidArgument, match="a correlation id is a text of at most 1024 characters"), correlated(text):
+    with (
+        pytest.raises(
+            InvalidArgument, match="a correlation id is a text of at most 1024 characters"
+        ),
+        correlated(text),
+    ):
         pass
     with correlated("x" * MAX_TEXT_LENGTH):
         pass

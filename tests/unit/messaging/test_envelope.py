@@ -11,23 +11,47 @@ SECRET = "Eleonora Quist"
 
 
 def test_a_reply_keeps_the_ids_of_its_request() -> None:
-    request = envelope(reply_to="here", traceparent="00-a", tracestate="b=c", deadline=5, expires=6, attempt=3)
+    request = envelope(
+        reply_to="here", traceparent="00-a", tracestate="b=c", deadline=5, expires=6, attempt=3
+    )
     answer = reply(request, Total(total=1), source="ledger")
-    assert (answer.type, answer.role, answer.source, answer.body) == ("ledger.add.v1.reply", "reply", "ledger", b'{"total":1}')
+    assert (answer.type, answer.role, answer.source, answer.body) == (
+        "ledger.add.v1.reply",
+        "reply",
+        "ledger",
+        b'{"total":1}',
+    )
     assert (answer.correlation_id, answer.causation_id, answer.in_reply_to) == ("c-1", "m-1", "m-1")
     assert (answer.traceparent, answer.tracestate) == ("00-a", "b=c")
-    assert (answer.deadline, answer.expires, answer.attempt, answer.reply_to) == (None, None, 1, None)
+    assert (answer.deadline, answer.expires, answer.attempt, answer.reply_to) == (
+        None,
+        None,
+        1,
+        None,
+    )
     assert answer.id != request.id
 
 
 def test_a_jobs_updates_are_no_replies() -> None:
     job = envelope("ledger.close.v1", role="job")
     update = progress_update(job, Progress(progress=0.5), source="ledger")
-    assert (update.type, update.role, update.in_reply_to) == ("ledger.close.v1.progress", "update", "m-1")
+    assert (update.type, update.role, update.in_reply_to) == (
+        "ledger.close.v1.progress",
+        "update",
+        "m-1",
+    )
     assert reply(job, None, source="ledger").role == "update"
 
 
-@pytest.mark.parametrize("error", [ValueError(SECRET), KeyError(SECRET), Internal(SECRET), ExceptionGroup(SECRET, [ValueError(SECRET)])])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError(SECRET),
+        KeyError(SECRET),
+        Internal(SECRET),
+        ExceptionGroup(SECRET, [ValueError(SECRET)]),
+    ],
+)
 def test_the_text_of_a_fault_never_crosses(error: Exception) -> None:
     answer = error_reply(envelope(), error, source="ledger")
     assert (answer.type, answer.error) == (ERROR_TYPE, "internal")
@@ -37,7 +61,12 @@ def test_the_text_of_a_fault_never_crosses(error: Exception) -> None:
 
 def test_an_error_of_the_bus_crosses_with_its_text_and_whether_it_may_have_acted() -> None:
     answer = error_reply(envelope(), NotFound("no such account"), source="ledger")
-    assert json.loads(answer.body) == {"code": "not_found", "message": "no such account", "retryable": False, "maybe_executed": False}
+    assert json.loads(answer.body) == {
+        "code": "not_found",
+        "message": "no such account",
+        "retryable": False,
+        "maybe_executed": False,
+    }
     answer = error_reply(envelope(), Unavailable("gone", maybe_executed=True), source="ledger")
     assert json.loads(answer.body)["maybe_executed"] is True
 

@@ -5,9 +5,26 @@ from collections.abc import Callable
 import pytest
 
 from bus.contracts.retry_policy import RetryPolicy
-from bus.errors import ConfigurationError, ContractViolation, DeadlineExceeded, Expired, Internal, NotFound, Unavailable, safe_reason
+from bus.errors import (
+    ConfigurationError,
+    ContractViolation,
+    DeadlineExceeded,
+    Expired,
+    Internal,
+    NotFound,
+    Unavailable,
+    safe_reason,
+)
 from bus.messaging.backoff import backoff
-from bus.messaging.settlement import Ack, MoveToDeadLetters, Retry, Settlement, decide, delay_after, delays_of
+from bus.messaging.settlement import (
+    Ack,
+    MoveToDeadLetters,
+    Retry,
+    Settlement,
+    decide,
+    delay_after,
+    delays_of,
+)
 from bus.messaging.supervision import STABLE_AFTER_SECONDS, is_own_cancel, run_forever
 from tests.unit.fakes import virtual
 
@@ -28,18 +45,32 @@ POLICY = RetryPolicy(attempts=3, permanent=(LookupError,))
         (Unavailable("later"), 1, Retry(delay=1)),
         (DeadlineExceeded("slow"), 1, Retry(delay=1)),
         (Internal("broken"), 1, Retry(delay=1)),
-        (NotFound("no such note"), 1, MoveToDeadLetters(code="not_found", reason="NotFound: no such note")),
-        (ContractViolation("x"), 1, MoveToDeadLetters(code="invalid_argument", reason="ContractViolation: x")),
+        (
+            NotFound("no such note"),
+            1,
+            MoveToDeadLetters(code="not_found", reason="NotFound: no such note"),
+        ),
+        (
+            ContractViolation("x"),
+            1,
+            MoveToDeadLetters(code="invalid_argument", reason="ContractViolation: x"),
+        ),
         (Expired("old"), 1, MoveToDeadLetters(code="deadline_exceeded", reason="Expired: old")),
     ],
 )
-def test_what_becomes_of_a_message(error: Exception | None, attempt: int, settlement: Settlement) -> None:
+def test_what_becomes_of_a_message(
+    error: Exception | None, attempt: int, settlement: Settlement
+) -> None:
     assert decide(error, attempt, POLICY) == settlement
 
 
 @pytest.mark.parametrize(
     ("lasted", "settlement"),
-    [(0, Retry(delay=5)), (5, Retry(delay=5)), (5.1, MoveToDeadLetters(code="unavailable", reason="Unavailable: x"))],
+    [
+        (0, Retry(delay=5)),
+        (5, Retry(delay=5)),
+        (5.1, MoveToDeadLetters(code="unavailable", reason="Unavailable: x")),
+    ],
 )
 def test_no_attempt_begins_after_the_total_time(lasted: float, settlement: Settlement) -> None:
     policy = RetryPolicy(attempts=100, total_time=10)
@@ -71,7 +102,10 @@ def test_a_million_attempts_overflow_nothing() -> None:
     assert backoff(1_000_000) <= 1
 
 
-@pytest.mark.parametrize("wrong", [{"attempts": 0}, {"first_delay": -1}, {"factor": 0.5}, {"delays": (1, -1)}, {"total_time": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"attempts": 0}, {"first_delay": -1}, {"factor": 0.5}, {"delays": (1, -1)}, {"total_time": 0}],
+)
 def test_a_policy_without_sense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match="retry policy"):
         RetryPolicy(**wrong)  # type: ignore[arg-type]  # the table's numbers
@@ -105,7 +139,9 @@ class Steps:
             raise end
 
     async def run(self) -> None:
-        task = asyncio.create_task(run_forever(self, expected=(OSError,), on_error=self.reported.append))
+        task = asyncio.create_task(
+            run_forever(self, expected=(OSError,), on_error=self.reported.append)
+        )
         await self.all_ended.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -124,7 +160,9 @@ async def test_a_step_is_run_again_whatever_ended_it(caplog: pytest.LogCaptureFi
 
 
 @virtual
-async def test_the_wait_grows_with_failures_and_starts_anew_after_a_stable_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_wait_grows_with_failures_and_starts_anew_after_a_stable_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     failures: list[int] = []
     monkeypatch.setattr("bus.messaging.supervision.backoff", _noting(failures))
     await Steps(*[OSError()] * 4).run()

@@ -12,10 +12,16 @@ async def test_each_expires_once_in_its_time() -> None:
     deadlines = SharedTimer()
     start = loop.time()
     for name, after in {"b": 2.0, "a": 1.0, "now": 0.0}.items():
-        deadlines.add(loop, name, start + after, lambda name=name: expired.append((name, loop.time() - start)))  # type: ignore[misc]
+
+        def expire(name: str = name) -> None:
+            expired.append((name, loop.time() - start))
+
+        deadlines.add(loop, name, start + after, expire)
     await asyncio.sleep(5)
     assert [name for name, _ in expired] == ["now", "a", "b"]
-    assert all(after <= at <= after + 0.05 for (_, at), after in zip(expired, (0, 1, 2), strict=True))
+    assert all(
+        after <= at <= after + 0.05 for (_, at), after in zip(expired, (0, 1, 2), strict=True)
+    )
     assert not deadlines
 
 

@@ -44,7 +44,9 @@ def test_a_request_alone_is_narrowed_to_the_deadline_of_what_is_handled(
 
     @virtual
     async def run() -> None:
-        message = await sent(envelope(role=role, deadline=moment(own)), context_deadline=moment(inherited))
+        message = await sent(
+            envelope(role=role, deadline=moment(own)), context_deadline=moment(inherited)
+        )
         assert message.deadline == moment(expected)
 
     run()
@@ -61,7 +63,9 @@ def test_what_is_late_is_not_sent(left: int) -> None:
     run()
 
 
-async def served(message: Envelope, *, ahead: float = 0, lasting: float = 0, leeway: float = 30) -> int | None:
+async def served(
+    message: Envelope, *, ahead: float = 0, lasting: float = 0, leeway: float = 30
+) -> int | None:
     """Handle `message`, which takes `lasting` seconds, with a clock that is `ahead` seconds ahead; the deadline that was inherited."""
     context = Context(envelope=message, bus=NoSender())
     loop = asyncio.get_running_loop()
@@ -72,7 +76,9 @@ async def served(message: Envelope, *, ahead: float = 0, lasting: float = 0, lee
         await asyncio.sleep(lasting)
 
     with handling(context):
-        await server_deadline(clock=lambda: NOW + ahead + loop.time(), leeway=leeway)(handler)(message)
+        await server_deadline(clock=lambda: NOW + ahead + loop.time(), leeway=leeway)(handler)(
+            message
+        )
     return seen[0]
 
 

@@ -36,7 +36,13 @@ async def test_what_went_well_is_one_debug_line(caplog: pytest.LogCaptureFixture
     (record,) = caplog.records
     facts = vars(record)
     assert (record.levelname, record.getMessage()) == ("DEBUG", "handled")
-    assert (facts["type"], facts["message_id"], facts["correlation_id"], facts["attempt"], facts["ms"]) == (
+    assert (
+        facts["type"],
+        facts["message_id"],
+        facts["correlation_id"],
+        facts["attempt"],
+        facts["ms"],
+    ) == (
         "ledger.add.v1",
         "m-1",
         "c-1",
@@ -87,7 +93,9 @@ async def test_nothing_is_computed_for_a_line_that_is_off(monkeypatch: pytest.Mo
 
 
 @virtual
-async def test_an_application_without_any_set_up_finds_nothing_on_its_output(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_application_without_any_set_up_finds_nothing_on_its_output(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(NotFound):
         await through("handled", refusing)
     with pytest.raises(ValueError, match=SECRET):

@@ -2,7 +2,16 @@ import asyncio
 
 import pytest
 
-from bus.errors import BusError, ConnectionLost, DeadlineExceeded, Internal, NotServed, PermissionDenied, ResourceExhausted, Unavailable
+from bus.errors import (
+    BusError,
+    ConnectionLost,
+    DeadlineExceeded,
+    Internal,
+    NotServed,
+    PermissionDenied,
+    ResourceExhausted,
+    Unavailable,
+)
 from bus.messaging.envelope import Envelope
 from bus.middleware.retry import retry
 from tests.unit import ledger  # noqa: F401 - declares the contracts that these types are of
@@ -29,7 +38,9 @@ async def attempts(message: Envelope, *errors: BusError) -> list[Envelope]:
 
 
 @pytest.mark.parametrize(
-    ("message", "error"), [(IDEMPOTENT, LOST), (EVENT, LOST), (JOB, LOST), (OTHER, UNSENT)], ids=["idempotent", "event", "job", "not sent"]
+    ("message", "error"),
+    [(IDEMPOTENT, LOST), (EVENT, LOST), (JOB, LOST), (OTHER, UNSENT)],
+    ids=["idempotent", "event", "job", "not sent"],
 )
 def test_what_is_safe_is_tried_again_with_the_same_id(message: Envelope, error: BusError) -> None:
     @virtual
@@ -45,7 +56,12 @@ def test_what_the_broker_refuses_is_tried_again_until_the_deadline(message: Enve
     async def run() -> None:
         assert await attempts(message, *[REFUSED] * 3) == [message] * 4
         with pytest.raises(ResourceExhausted):
-            await attempts(message.replace(deadline=int((NOW + asyncio.get_running_loop().time()) * 1000) + 3_000), *[REFUSED] * 1000)
+            await attempts(
+                message.replace(
+                    deadline=int((NOW + asyncio.get_running_loop().time()) * 1000) + 3_000
+                ),
+                *[REFUSED] * 1000,
+            )
 
     run()
 
@@ -61,7 +77,9 @@ def test_a_service_that_has_no_room_is_not_asked_again() -> None:
 
 @pytest.mark.parametrize("message", [IDEMPOTENT, EVENT, JOB], ids=["request", "event", "job"])
 @pytest.mark.parametrize("last", [Unavailable, NotServed, DeadlineExceeded, PermissionDenied])
-def test_what_may_have_arrived_once_is_never_said_to_be_surely_unsent(message: Envelope, last: type[BusError]) -> None:
+def test_what_may_have_arrived_once_is_never_said_to_be_surely_unsent(
+    message: Envelope, last: type[BusError]
+) -> None:
     @virtual
     async def run() -> None:
         with pytest.raises(BusError) as raised:
@@ -85,7 +103,9 @@ def test_what_surely_never_left_is_said_to_be_unsent() -> None:
     run()
 
 
-@pytest.mark.parametrize("error", [Unavailable("x"), NotServed("x"), DeadlineExceeded("x"), Internal("x")])
+@pytest.mark.parametrize(
+    "error", [Unavailable("x"), NotServed("x"), DeadlineExceeded("x"), Internal("x")]
+)
 @pytest.mark.parametrize("message", [IDEMPOTENT, EVENT], ids=["request", "event"])
 def test_an_answer_is_never_tried_again(message: Envelope, error: BusError) -> None:
     @virtual

@@ -34,7 +34,9 @@ async def test_what_nothing_caused_starts_a_trace_and_correlates_what_follows() 
 
 @virtual
 async def test_what_is_sent_while_handling_has_that_message_as_its_cause() -> None:
-    cause = envelope(id="cause", correlation_id="whole", traceparent=f"00-{TRACE}-{SPAN}-01", tracestate="a=b")
+    cause = envelope(
+        id="cause", correlation_id="whole", traceparent=f"00-{TRACE}-{SPAN}-01", tracestate="a=b"
+    )
     with correlated("ignored"):
         sent = await traced(envelope(correlation_id=""), cause)
     assert (sent.correlation_id, sent.causation_id, sent.tracestate) == ("whole", "cause", "a=b")
@@ -44,7 +46,9 @@ async def test_what_is_sent_while_handling_has_that_message_as_its_cause() -> No
 
 @virtual
 async def test_a_cause_without_a_correlation_id_is_one() -> None:
-    assert (await traced(envelope(), envelope(id="cause", correlation_id=""))).correlation_id == "cause"
+    assert (
+        await traced(envelope(), envelope(id="cause", correlation_id=""))
+    ).correlation_id == "cause"
 
 
 @virtual
@@ -54,11 +58,15 @@ async def test_a_trace_that_was_not_sampled_stays_so_and_unknown_flags_are_zero(
         assert (sent.traceparent or "").endswith(f"-{expected}")
 
 
-@pytest.mark.parametrize("parent", [f"01-{TRACE}-{SPAN}-01", f"cc-{TRACE}-{SPAN}-01-what-comes-later"])
+@pytest.mark.parametrize(
+    "parent", [f"01-{TRACE}-{SPAN}-01", f"cc-{TRACE}-{SPAN}-01-what-comes-later"]
+)
 def test_a_later_version_is_read_as_this_one(parent: str) -> None:
     @virtual
     async def run() -> None:
-        assert (await traced(envelope(), envelope(traceparent=parent))).traceparent[:36] == f"00-{TRACE}-"  # type: ignore[index]  # it is set
+        assert (await traced(envelope(), envelope(traceparent=parent))).traceparent[
+            :36
+        ] == f"00-{TRACE}-"  # type: ignore[index]  # it is set
 
     run()
 

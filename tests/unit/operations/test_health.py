@@ -62,12 +62,17 @@ async def test_who_is_live_and_ready_says_so(service: Service) -> None:
 async def test_who_is_not_ready_says_why_and_is_live_all_the_same(service: Service) -> None:
     service.why = "stopping"
 
-    assert [await probe(service.at, path, timeout=5) for path in (LIVE, READY)] == [None, "not ready: stopping"]
+    assert [await probe(service.at, path, timeout=5) for path in (LIVE, READY)] == [
+        None,
+        "not ready: stopping",
+    ]
 
 
 async def test_an_answer_is_a_line_that_nobody_keeps(service: Service) -> None:
     service.why = "stopping"
-    head, _, body = (await service.says("GET /readyz?verbose HTTP/1.0\r\n\r\n")).partition("\r\n\r\n")
+    head, _, body = (await service.says("GET /readyz?verbose HTTP/1.0\r\n\r\n")).partition(
+        "\r\n\r\n"
+    )
 
     status, *headers = head.split("\r\n")
     assert (status, body) == ("HTTP/1.1 503 Service Unavailable", "not ready: stopping\n")
@@ -75,7 +80,10 @@ async def test_an_answer_is_a_line_that_nobody_keeps(service: Service) -> None:
 
 
 async def test_head_is_get_without_the_body(service: Service) -> None:
-    whole, head = [await service.says(f"{method} /readyz HTTP/1.1\r\nHost: a\r\n\r\n") for method in ("GET", "HEAD")]
+    whole, head = [
+        await service.says(f"{method} /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
+        for method in ("GET", "HEAD")
+    ]
 
     assert whole.startswith("HTTP/1.1 200 OK\r\n")
     assert head == whole.removesuffix("ready\n")
@@ -120,10 +128,14 @@ async def test_who_sends_more_than_is_read_still_hears_the_answer(service: Servi
 
 
 async def test_who_may_do_what_is_said_with_the_refusal(service: Service) -> None:
-    assert "\r\nallow: GET, HEAD\r\n" in await service.says("DELETE /livez HTTP/1.1\r\nhost: a\r\n\r\n")
+    assert "\r\nallow: GET, HEAD\r\n" in await service.says(
+        "DELETE /livez HTTP/1.1\r\nhost: a\r\n\r\n"
+    )
 
 
-@pytest.mark.parametrize("request_", ["", "GET /livez", FIRST], ids=["nothing", "half a line", "half a head"])
+@pytest.mark.parametrize(
+    "request_", ["", "GET /livez", FIRST], ids=["nothing", "half a line", "half a head"]
+)
 async def test_who_ends_too_soon_gets_no_answer(service: Service, request_: str) -> None:
     assert await service.says(request_, end=True) == ""
 
@@ -146,7 +158,9 @@ async def test_a_slow_client_is_cut_off(service: Service, monkeypatch: pytest.Mo
     assert await service.says(FIRST) == ""
 
 
-async def test_slow_clients_keep_no_probe_out(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_clients_keep_no_probe_out(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(health, "CONNECTION_TIMEOUT_SECONDS", 1000)
     slow = [await asyncio.open_unix_connection(service.at) for _ in range(health.MAX_CONNECTIONS)]
     for _, writer in slow:
@@ -158,7 +172,9 @@ async def test_slow_clients_keep_no_probe_out(service: Service, monkeypatch: pyt
         writer.close()
 
 
-async def test_who_comes_in_a_crowd_is_cut_off_as_well(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_comes_in_a_crowd_is_cut_off_as_well(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All are taken in one turn of the loop: those that are cut off have not begun to talk."""
     monkeypatch.setattr(health, "CONNECTION_TIMEOUT_SECONDS", 1000)
     crowd = [socket.socket(socket.AF_UNIX) for _ in range(2 * health.MAX_CONNECTIONS)]
@@ -166,7 +182,9 @@ async def test_who_comes_in_a_crowd_is_cut_off_as_well(service: Service, monkeyp
         each.connect(str(service.at))
         each.setblocking(False)
 
-    await until(lambda: sum(map(_ended, crowd)) == health.MAX_CONNECTIONS, "the end of the first half")
+    await until(
+        lambda: sum(map(_ended, crowd)) == health.MAX_CONNECTIONS, "the end of the first half"
+    )
     for each in crowd:
         each.close()
 
@@ -178,7 +196,9 @@ def _ended(connection: socket.socket) -> bool:
         return False
 
 
-async def test_the_end_cuts_off_who_is_there_and_frees_the_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_end_cuts_off_who_is_there_and_frees_the_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(health, "CONNECTION_TIMEOUT_SECONDS", 1000)
     service, at = Service(tmp_path), (LOOPBACK, free_ports(1)[0])
     async with serve_probes(at, ready=service.ready):
@@ -206,7 +226,9 @@ async def test_without_a_place_nobody_answers(tmp_path: Path) -> None:
 async def test_a_port_that_cannot_be_had_is_a_wrong_setting(service: Service, host: str) -> None:
     async with await asyncio.start_server(lambda *_: None, LOOPBACK, 0) as taken:
         port = taken.sockets[0].getsockname()[1]
-        with pytest.raises(ConfigurationError, match=rf"on {host}:{port} \(.+\); set BUS_HEALTH_PORT"):
+        with pytest.raises(
+            ConfigurationError, match=rf"on {host}:{port} \(.+\); set BUS_HEALTH_PORT"
+        ):
             async with serve_probes((host, port), ready=service.ready):
                 pass
 
@@ -217,7 +239,10 @@ async def test_who_takes_the_question_and_is_silent_is_stuck(tmp_path: Path) -> 
             await probe(tmp_path / "1", LIVE, timeout=0.05)
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 404 Not Found\r\n\r\n", b"220 mail.example ESMTP\r\n\r\n", b"\xff" * 20_000, b""])
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 404 Not Found\r\n\r\n", b"220 mail.example ESMTP\r\n\r\n", b"\xff" * 20_000, b""],
+)
 async def test_what_answers_and_is_no_bus_is_told(tmp_path: Path, answer: bytes) -> None:
     def begin(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(answer)
@@ -241,7 +266,9 @@ async def test_a_family_is_ready_when_all_are(tmp_path: Path) -> None:
             assert await together["ready"]() == "2 of 2 processes"
 
 
-async def test_a_family_is_live_unless_one_is_stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_family_is_live_unless_one_is_stuck(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(health, "SIBLING_TIMEOUT_SECONDS", 0.05)
     together = aggregate([tmp_path / "1", tmp_path / "2"])
 

@@ -36,7 +36,12 @@ def test_every_line_is_json_whoever_wrote_it(stream: io.StringIO) -> None:
     logging.getLogger("theirs").warning("about %s", "that", extra={"queue": "q"})
     structlog.stdlib.get_logger("ours").info("done", count=3, nothing=None)
     theirs, ours = lines(stream)
-    assert (theirs["event"], theirs["level"], theirs["logger"], theirs["queue"]) == ("about that", "warning", "theirs", "q")
+    assert (theirs["event"], theirs["level"], theirs["logger"], theirs["queue"]) == (
+        "about that",
+        "warning",
+        "theirs",
+        "q",
+    )
     assert (ours["event"], ours["count"], ours["logger"]) == ("done", 3, "ours")
     assert "nothing" not in ours
     assert theirs["timestamp"].endswith("Z")
@@ -70,9 +75,15 @@ def test_a_terminal_gets_readable_lines(stream: io.StringIO) -> None:
 
 def test_what_others_sent_does_not_steer_a_terminal(stream: io.StringIO) -> None:
     configure_logging(load_settings(log_format="console"), stream=stream)
-    logging.getLogger("bus.audit").info("payload revealed\x1b[A", extra={"type": "a\x1b[2K\x1b]0;b\x07", "queue": "c\x9b2J"})
+    logging.getLogger("bus.audit").info(
+        "payload revealed\x1b[A", extra={"type": "a\x1b[2K\x1b]0;b\x07", "queue": "c\x9b2J"}
+    )
     assert "payload revealed" in stream.getvalue()
-    assert not [each for each in stream.getvalue() if (each < " " and each != "\n") or "\x7f" <= each <= "\x9f"]
+    assert not [
+        each
+        for each in stream.getvalue()
+        if (each < " " and each != "\n") or "\x7f" <= each <= "\x9f"
+    ]
 
 
 def test_the_libraries_below_stay_quiet(stream: io.StringIO) -> None:

@@ -26,7 +26,10 @@ async def test_a_user_of_its_own_comes_first() -> None:
 
 
 async def test_a_web_server_that_is_no_management_api_is_told_as_one() -> None:
-    with answering({"/api/overview": b"<h1>Welcome</h1>"}) as stub, pytest.raises(Unavailable, match="no management API"):
+    with (
+        answering({"/api/overview": b"<h1>Welcome</h1>"}) as stub,
+        pytest.raises(Unavailable, match="no management API"),
+    ):
         await Management(stub.url, AMQP).version()
 
 
@@ -42,13 +45,29 @@ def test_the_address_is_shown_without_the_password(given: str, where: str) -> No
     assert Management(given, AMQP).where == where
 
 
-@pytest.mark.parametrize("given", ["broker.example:15672", "amqp://broker.example", "http://", "http://host:port", "http://host:0", ""])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "broker.example:15672",
+        "amqp://broker.example",
+        "http://",
+        "http://host:port",
+        "http://host:0",
+        "",
+    ],
+)
 def test_what_is_no_address_is_an_error_that_says_what_to_write(given: str) -> None:
     with pytest.raises(ConfigurationError, match="BUS_MANAGEMENT_URL"):
         Management(given, AMQP)
 
 
 def test_the_usual_address_is_encrypted_where_amqp_is() -> None:
-    assert usual_address("amqp://user:password@broker.example:5673/vhost") == "http://broker.example:15672"
-    assert usual_address("amqps://user:password@broker.example/vhost") == "https://broker.example:15671"
+    assert (
+        usual_address("amqp://user:password@broker.example:5673/vhost")
+        == "http://broker.example:15672"
+    )
+    assert (
+        usual_address("amqps://user:password@broker.example/vhost")
+        == "https://broker.example:15671"
+    )
     assert usual_address("amqp://user:password@[::1]/") == "http://[::1]:15672"

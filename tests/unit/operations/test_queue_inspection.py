@@ -29,7 +29,9 @@ from bus.transports.rabbitmq.handshake import BrokerInfo
 from bus.transports.rabbitmq.queue_depth import QueueDepth
 from tests.unit.http_stub import answering
 
-SERVER = BrokerInfo(product="RabbitMQ", version="4.0.5", cluster="rabbit@here", platform="Erlang/OTP 26")
+SERVER = BrokerInfo(
+    product="RabbitMQ", version="4.0.5", cluster="rabbit@here", platform="Erlang/OTP 26"
+)
 WHERE = BrokerAddress(url="amqp://clerk:secret@127.0.0.1/")
 UNLISTED = ManagementListing(why="nobody answers")
 WORK, DEAD, ASK = "library.jobs.scan.v1", "library.jobs.scan.v1.dead", "library.requests.find.v1"
@@ -42,13 +44,19 @@ def named(name: str) -> QueueName:
 
 
 def row(name: str, **values: Any) -> ManagementListing:
-    return ManagementListing(rows={name: {"name": name, "state": "running", "type": "quorum", **values}})
+    return ManagementListing(
+        rows={name: {"name": name, "state": "running", "type": "quorum", **values}}
+    )
 
 
 def test_both_sources_are_where_the_settings_say() -> None:
     settings = Settings(url=SecretStr(WHERE.url), management_url=SecretStr("http://127.0.0.1:1"))
-    assert BrokerAddress.of(settings, renew=True) == replace(WHERE, management_url="http://127.0.0.1:1")
-    assert BrokerAddress.of(settings.model_copy(update={"management_url": None}), renew=True) == WHERE
+    assert BrokerAddress.of(settings, renew=True) == replace(
+        WHERE, management_url="http://127.0.0.1:1"
+    )
+    assert (
+        BrokerAddress.of(settings.model_copy(update={"management_url": None}), renew=True) == WHERE
+    )
 
 
 # --- what is asked for -----------------------------------------------------------------------------------------------
@@ -67,14 +75,25 @@ def test_quorum_queues_are_always_asked_for_and_exclusive_ones_never() -> None:
 
 def test_a_service_has_its_own_queues_and_the_bus_all_of_its() -> None:
     listing = ManagementListing(rows={name: {} for name in ("celery", "reader.jobs.read.v1", WORK)})
-    assert [each.name for each in select_names(QueueFilter(), listing)] == [WORK, "reader.jobs.read.v1"]
+    assert [each.name for each in select_names(QueueFilter(), listing)] == [
+        WORK,
+        "reader.jobs.read.v1",
+    ]
     assert [each.name for each in select_names(QueueFilter(service="library"), listing)] == [WORK]
-    assert [each.name for each in select_names(QueueFilter(names=(WORK, ASK), service="library"), listing)] == [WORK, ASK]
+    assert [
+        each.name
+        for each in select_names(QueueFilter(names=(WORK, ASK), service="library"), listing)
+    ] == [WORK, ASK]
 
 
 def test_without_a_list_a_service_is_guessed_and_all_is_an_error_that_says_what_to_do() -> None:
-    assert [each.name for each in select_names(QueueFilter(service="library", guesses=(WORK,)), UNLISTED)] == [WORK]
-    with pytest.raises(Unavailable, match=r"nobody answers.*BUS_MANAGEMENT_URL.*MODULE:ROUTER .*--service"):
+    assert [
+        each.name
+        for each in select_names(QueueFilter(service="library", guesses=(WORK,)), UNLISTED)
+    ] == [WORK]
+    with pytest.raises(
+        Unavailable, match=r"nobody answers.*BUS_MANAGEMENT_URL.*MODULE:ROUTER .*--service"
+    ):
         select_names(QueueFilter(), UNLISTED)
 
 
@@ -83,13 +102,18 @@ def test_without_a_list_a_service_is_guessed_and_all_is_an_error_that_says_what_
 
 def test_amqp_is_the_newer_word_on_what_is_ready_and_who_consumes() -> None:
     state = merge_depths(
-        named(WORK), QueueDepth(ready=3, consumers=2), row(WORK, messages_ready=1, messages_unacknowledged=4, consumers=1), now=100
+        named(WORK),
+        QueueDepth(ready=3, consumers=2),
+        row(WORK, messages_ready=1, messages_unacknowledged=4, consumers=1),
+        now=100,
     )
     assert (state.ready, state.consumers, state.unacked, state.type) == (3, 2, 4, "quorum")
 
 
 def test_a_queue_without_its_leader_says_zero_by_amqp_and_is_not_believed() -> None:
-    state = merge_depths(named(WORK), QueueDepth(), row(WORK, state="minority", messages_ready=7), now=100)
+    state = merge_depths(
+        named(WORK), QueueDepth(), row(WORK, state="minority", messages_ready=7), now=100
+    )
     assert (state.ready, state.last_error) == (7, "minority")
 
 
@@ -100,14 +124,37 @@ def test_what_nobody_tells_is_nothing_and_not_zero() -> None:
 
 
 def test_the_oldest_message_is_as_old_as_its_timestamp_and_never_younger_than_now() -> None:
-    assert merge_depths(named(ASK), None, row(ASK, messages_ready=1, head_message_timestamp=40), now=100).oldest == 60
-    assert merge_depths(named(ASK), None, row(ASK, messages_unacknowledged=1, head_message_timestamp=140), now=100).oldest == 0
-    assert merge_depths(named(ASK), None, row(ASK, messages_ready=1, head_message_timestamp=""), now=100).oldest is None
+    assert (
+        merge_depths(
+            named(ASK), None, row(ASK, messages_ready=1, head_message_timestamp=40), now=100
+        ).oldest
+        == 60
+    )
+    assert (
+        merge_depths(
+            named(ASK),
+            None,
+            row(ASK, messages_unacknowledged=1, head_message_timestamp=140),
+            now=100,
+        ).oldest
+        == 0
+    )
+    assert (
+        merge_depths(
+            named(ASK), None, row(ASK, messages_ready=1, head_message_timestamp=""), now=100
+        ).oldest
+        is None
+    )
 
 
 def test_an_empty_queue_has_no_oldest_message_whatever_the_statistics_still_say() -> None:
     assert (
-        merge_depths(named(ASK), None, row(ASK, messages_ready=0, messages_unacknowledged=0, head_message_timestamp=40), now=100).oldest
+        merge_depths(
+            named(ASK),
+            None,
+            row(ASK, messages_ready=0, messages_unacknowledged=0, head_message_timestamp=40),
+            now=100,
+        ).oldest
         is None
     )
 
@@ -115,7 +162,12 @@ def test_an_empty_queue_has_no_oldest_message_whatever_the_statistics_still_say(
 def test_a_queue_that_is_not_there_does_not_exist() -> None:
     assert not merge_depths(named(WORK), QueueDepth(missing=True), UNLISTED, now=100).exists
     assert not merge_depths(named(ASK), None, row(WORK), now=100).exists
-    assert merge_depths(named(WORK), QueueDepth(last_error="its node is down"), UNLISTED, now=100).last_error == "its node is down"
+    assert (
+        merge_depths(
+            named(WORK), QueueDepth(last_error="its node is down"), UNLISTED, now=100
+        ).last_error
+        == "its node is down"
+    )
 
 
 # --- the management API ----------------------------------------------------------------------------------------------
@@ -149,14 +201,45 @@ async def test_an_api_that_refuses_or_is_not_there_is_a_reason_and_no_error() ->
 
 STATES = (
     QueueStatus(name=WORK, service="library", role="jobs", ready=12, unacked=0, consumers=0),
-    QueueStatus(name=DEAD, service="library", role="dead", work_queue=WORK, ready=2, unacked=1, consumers=0),
-    QueueStatus(name="library.replies.host-1-a", service="library", role="replies", ready=1, unacked=0, consumers=1),
-    QueueStatus(name="library.replies.host-2-b", service="library", role="replies", ready=2, unacked=None, consumers=1),
-    QueueStatus(name=ASK, service="library", role="requests", ready=0, unacked=3, consumers=2, oldest=200.0),
-    QueueStatus(name="library.retry.10m", service="library", role="retry", ready=1, unacked=0, consumers=0),
-    QueueStatus(name="library.retry.5s", service="library", role="retry", ready=4, unacked=0, consumers=0),
-    QueueStatus(name="library.unroutable.dead", service="library", role="dead", ready=0, unacked=0, consumers=0),
-    QueueStatus(name="reader.events.library.scanned.v1", service="reader", role="events", exists=False),
+    QueueStatus(
+        name=DEAD, service="library", role="dead", work_queue=WORK, ready=2, unacked=1, consumers=0
+    ),
+    QueueStatus(
+        name="library.replies.host-1-a",
+        service="library",
+        role="replies",
+        ready=1,
+        unacked=0,
+        consumers=1,
+    ),
+    QueueStatus(
+        name="library.replies.host-2-b",
+        service="library",
+        role="replies",
+        ready=2,
+        unacked=None,
+        consumers=1,
+    ),
+    QueueStatus(
+        name=ASK, service="library", role="requests", ready=0, unacked=3, consumers=2, oldest=200.0
+    ),
+    QueueStatus(
+        name="library.retry.10m", service="library", role="retry", ready=1, unacked=0, consumers=0
+    ),
+    QueueStatus(
+        name="library.retry.5s", service="library", role="retry", ready=4, unacked=0, consumers=0
+    ),
+    QueueStatus(
+        name="library.unroutable.dead",
+        service="library",
+        role="dead",
+        ready=0,
+        unacked=0,
+        consumers=0,
+    ),
+    QueueStatus(
+        name="reader.events.library.scanned.v1", service="reader", role="events", exists=False
+    ),
 )
 SEEN = QueueReport(server=SERVER, queues=STATES, at=0)
 SHOWN = """\
@@ -194,7 +277,9 @@ async def test_what_somebody_should_do_is_seen_on_a_screen_that_is_too_low_for_a
     written = io.StringIO()
     looking = asyncio.get_running_loop().create_future()
     looking.set_result(SEEN)
-    with Live(console=Console(file=written, force_terminal=True, width=80, height=6), auto_refresh=False) as live:
+    with Live(
+        console=Console(file=written, force_terminal=True, width=80, height=6), auto_refresh=False
+    ) as live:
         update(live, looking, as_json=False)
         frame = written.getvalue()
     assert f"{WORK}: 12 wait and nobody consumes" in frame
@@ -202,7 +287,9 @@ async def test_what_somebody_should_do_is_seen_on_a_screen_that_is_too_low_for_a
 
 def test_what_could_not_be_told_is_told_with_the_reason() -> None:
     asked = QueueStatus(name=ASK, service="library", role="requests")
-    told = list(notes(QueueReport(server=SERVER, queues=(asked,), without_management="no [answer]", at=0)))
+    told = list(
+        notes(QueueReport(server=SERVER, queues=(asked,), without_management="no [answer]", at=0))
+    )
     assert "no \\[answer]; set BUS_MANAGEMENT_URL" in told[0]
     assert "request queues are left out" in told[1]
 
@@ -211,6 +298,9 @@ def test_no_queues_are_told_in_words() -> None:
     assert printed(QueueReport(server=SERVER, queues=(), at=0)) == "no queues of the bus"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(None, "-"), (0.2, "0s"), (59.9, "59s"), (61, "1m"), (7200, "2h"), (200_000, "2d")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0.2, "0s"), (59.9, "59s"), (61, "1m"), (7200, "2h"), (200_000, "2d")],
+)
 def test_an_age_is_told_in_its_largest_unit(seconds: float | None, text: str) -> None:
     assert age(seconds) == text

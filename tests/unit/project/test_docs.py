@@ -21,7 +21,11 @@ ROOT = Path(__file__).parents[3]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 LONGEST_README = 150
-ERRORS = [kind for kind in vars(bus.errors).values() if isinstance(kind, type) and issubclass(kind, BusError)]
+ERRORS = [
+    kind
+    for kind in vars(bus.errors).values()
+    if isinstance(kind, type) and issubclass(kind, BusError)
+]
 
 
 def page(name: str) -> str:
@@ -30,12 +34,16 @@ def page(name: str) -> str:
 
 def rows(name: str) -> dict[str, list[str]]:
     """The cells of each table row of a page by its first, without backquotes."""
-    lines = (line.strip("| ").split(" | ") for line in page(name).splitlines() if line.startswith("| `"))
+    lines = (
+        line.strip("| ").split(" | ") for line in page(name).splitlines() if line.startswith("| `")
+    )
     return {cells[0].strip("`"): [cell.strip(" `") for cell in cells[1:]] for cells in lines}
 
 
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
-def test_every_error_is_in_the_docs_with_its_parent_code_and_whether_it_is_retryable(kind: type[BusError]) -> None:
+def test_every_error_is_in_the_docs_with_its_parent_code_and_whether_it_is_retryable(
+    kind: type[BusError],
+) -> None:
     written = rows("docs/reference/errors.md")[kind.__name__]
     assert written[:3] == [kind.__bases__[0].__name__, kind.code, "yes" if kind.retryable else "no"]
 
@@ -49,7 +57,9 @@ def test_every_setting_is_in_the_docs_with_its_default(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(TranscriptionSettings.model_fields))
-def test_every_setting_of_the_transcription_worker_is_in_the_docs_with_its_default(name: str) -> None:
+def test_every_setting_of_the_transcription_worker_is_in_the_docs_with_its_default(
+    name: str,
+) -> None:
     default = TranscriptionSettings.model_fields[name].default
     written = rows("docs/reference/settings.md")[f"TRANSCRIPTION_{name.upper()}"]
     assert written[0] == ("[]" if default in ((), frozenset()) else str(default))
@@ -57,7 +67,9 @@ def test_every_setting_of_the_transcription_worker_is_in_the_docs_with_its_defau
 
 def test_the_command_lines_reference_is_what_the_commands_say_now() -> None:
     printed = runpy.run_path(str(ROOT / "scripts/cli_reference.py"))["page"]()
-    assert page("docs/reference/command-line.md") == printed, "python scripts/cli_reference.py > docs/reference/command-line.md"
+    assert page("docs/reference/command-line.md") == printed, (
+        "python scripts/cli_reference.py > docs/reference/command-line.md"
+    )
 
 
 def test_what_the_help_hides_the_reference_hides_and_what_may_be_given_again_says_so() -> None:
@@ -71,7 +83,10 @@ def test_what_the_help_hides_the_reference_hides_and_what_may_be_given_again_say
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
 def test_the_exit_code_of_every_error_is_in_the_reference(kind: type[BusError]) -> None:
     lines = page("docs/reference/command-line.md").splitlines()
-    assert any(line.startswith(f"| {exit_code(kind())} | ") and f"`{kind.__name__}`" in line for line in lines)
+    assert any(
+        line.startswith(f"| {exit_code(kind())} | ") and f"`{kind.__name__}`" in line
+        for line in lines
+    )
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -94,7 +109,9 @@ def anchors(text: str) -> set[str]:
 
 def test_the_reference_of_the_python_interface_is_what_the_code_says_now() -> None:
     written = runpy.run_path(str(ROOT / "scripts/api_reference.py"))["page"]()
-    assert page("docs/reference/api.md") == written, "write it anew: python scripts/api_reference.py > docs/reference/api.md"
+    assert page("docs/reference/api.md") == written, (
+        "write it anew: python scripts/api_reference.py > docs/reference/api.md"
+    )
 
 
 @pytest.mark.parametrize("name", bus.__all__)
@@ -108,17 +125,24 @@ def test_every_public_name_has_its_place_in_the_reference(name: str) -> None:
 
 def test_what_the_docs_say_of_a_work_queue_is_what_is_declared() -> None:
     declared = contract_of(CloseBooks)
-    queue = next(each for each in job_topology(declared, tiers=()).queues if each.name == job_queue(declared))
+    queue = next(
+        each for each in job_topology(declared, tiers=()).queues if each.name == job_queue(declared)
+    )
     written = rows("docs/reference/topology.md")
     shown = {
-        name.strip("`"): cells[0] for names, cells in written.items() for name in names.split(", ") if name.strip("`").startswith("x-")
+        name.strip("`"): cells[0]
+        for names, cells in written.items()
+        for name in names.split(", ")
+        if name.strip("`").startswith("x-")
     }
     assert set(shown) == set(queue.arguments)
     for name, value in queue.arguments.items():
         assert str(value) in shown[name] or value == queue.name, name
 
 
-@pytest.mark.parametrize("name", [*RETRY_DELAYS, *(exchange.name for exchange in BASE_EXCHANGES.exchanges)])
+@pytest.mark.parametrize(
+    "name", [*RETRY_DELAYS, *(exchange.name for exchange in BASE_EXCHANGES.exchanges)]
+)
 def test_every_exchange_and_tier_is_in_the_docs(name: str) -> None:
     assert f"`{name}`" in page("docs/reference/topology.md")
 
@@ -137,10 +161,17 @@ def test_the_readme_is_short_and_comes_to_code_soon() -> None:
 
 
 def test_what_the_readme_takes_from_measurements_is_what_they_say() -> None:
-    lost = re.search(r"None of ([\d,]+) messages, under ([\d,]+) faults", page("docs/reliability.md"))
+    lost = re.search(
+        r"None of ([\d,]+) messages, under ([\d,]+) faults", page("docs/reliability.md")
+    )
     assert lost
-    assert f"[none of {lost[1]} lost](docs/reliability.md) under {lost[2]} faults" in page("README.md")
-    faster = re.search(r"\| RPC, 100 in flight, against bare aio-pika \|[^|]*\| ([\d.]+) \|", page("docs/benchmarks.md"))
+    assert f"[none of {lost[1]} lost](docs/reliability.md) under {lost[2]} faults" in page(
+        "README.md"
+    )
+    faster = re.search(
+        r"\| RPC, 100 in flight, against bare aio-pika \|[^|]*\| ([\d.]+) \|",
+        page("docs/benchmarks.md"),
+    )
     assert faster
     assert f"[{float(faster[1]):.1f} times bare aio-pika's rate]" in page("README.md")
 
@@ -153,7 +184,9 @@ def test_every_decision_is_in_the_index() -> None:
 def test_what_is_not_kept_on_faststream_is_in_the_docs_and_nothing_else() -> None:
     named = set(re.findall(r"test_\w+", page("docs/explanation/faststream.md")))
     assert named == set(FastStreamWorld.unkept)
-    suite = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests/conformance").glob("test_*.py"))
+    suite = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "tests/conformance").glob("test_*.py")
+    )
     assert all(f"def {name}(" in suite for name in named)
 
 
@@ -166,8 +199,12 @@ def test_a_diagram_shows_what_the_code_says_now(name: str) -> None:
 def test_every_word_of_the_glossary_has_a_meaning_and_a_source() -> None:
     terms, _, avoided = page("docs/glossary.md").partition("\n## Do not use\n")
     for text, fewest, columns in ((terms, 40, 3), (avoided, 20, 2)):
-        table = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
+        table = [
+            line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")
+        ][1:]
         assert len(table) > fewest
-        assert [row for row in table if len(row) != columns or not all(cell.strip(" |") for cell in row)] == []
+        assert [
+            row for row in table if len(row) != columns or not all(cell.strip(" |") for cell in row)
+        ] == []
         words = [row[0].lower() for row in table]
         assert words == sorted(words)

@@ -31,8 +31,15 @@ COMPUTED = {"bus", "bus.cli", "bus.cli.loading", "workers.transcription.engine"}
 
 
 def modules() -> dict[str, ast.Module]:
-    paths = {path: path.relative_to(ROOT) for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
-    return {".".join(each.with_suffix("").parts).removesuffix(".__init__"): ast.parse(path.read_text()) for path, each in paths.items()}
+    paths = {
+        path: path.relative_to(ROOT)
+        for package in PACKAGES
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
+    return {
+        ".".join(each.with_suffix("").parts).removesuffix(".__init__"): ast.parse(path.read_text())
+        for path, each in paths.items()
+    }
 
 
 def imported_by_name(tree: ast.Module) -> set[str | None]:
@@ -40,8 +47,15 @@ def imported_by_name(tree: ast.Module) -> set[str | None]:
     found: set[str | None] = set()
     for node in ast.walk(tree):
         match node:
-            case ast.Call(func=ast.Attribute(attr="import_module") | ast.Name(id="import_module"), args=[argument, *_]):
-                found.add(argument.value if isinstance(argument, ast.Constant) and isinstance(argument.value, str) else None)
+            case ast.Call(
+                func=ast.Attribute(attr="import_module") | ast.Name(id="import_module"),
+                args=[argument, *_],
+            ):
+                found.add(
+                    argument.value
+                    if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+                    else None
+                )
     return found
 
 
@@ -55,12 +69,23 @@ def test_modules_that_are_imported_by_name_are_these() -> None:
 
 def test_every_third_party_library_of_the_bus_has_a_home_in_pyproject() -> None:
     graph = grimp.build_graph(*PACKAGES, include_external_packages=True, cache_dir=None)
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    homes = {library for each in contracts if each["type"] == "protected" for library in each["protected_modules"]}
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
+        "contracts"
+    ]
+    homes = {
+        library
+        for each in contracts
+        if each["type"] == "protected"
+        for library in each["protected_modules"]
+    }
     imported = {
         module
-        for module in graph.modules - {name for package in PACKAGES for name in (package, *graph.find_descendants(package))}
-        if any(name.partition(".")[0] == "bus" for name in graph.find_modules_that_directly_import(module))
+        for module in graph.modules
+        - {name for package in PACKAGES for name in (package, *graph.find_descendants(package))}
+        if any(
+            name.partition(".")[0] == "bus"
+            for name in graph.find_modules_that_directly_import(module)
+        )
     }
     assert imported - set(sys.stdlib_module_names) == homes
 
@@ -71,23 +96,44 @@ def test_nothing_inside_the_bus_imports_its_public_names() -> None:
 
 
 PLANTED = {
-    "bus/messaging/handler.py": ("from bus.runtime.bus import Bus", "bus.messaging is not allowed to import bus.runtime"),
+    "bus/messaging/handler.py": (
+        "from bus.runtime.bus import Bus",
+        "bus.messaging is not allowed to import bus.runtime",
+    ),
     "bus/messaging/ids.py": (
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from bus.settings import Settings",
         "bus.messaging is not allowed to import bus.settings",
     ),
-    "bus/contracts/schema.py": ("from bus import security", "bus.contracts is not allowed to import bus.security"),
+    "bus/contracts/schema.py": (
+        "from bus import security",
+        "bus.contracts is not allowed to import bus.security",
+    ),
     "bus/cellar.py": ("", "bus.cellar"),
-    "bus/operations/health.py": ("from aio_pika.abc import AbstractChannel", "bus.operations.health -> aio_pika"),
-    "bus/middleware/retry.py": ("from bus.middleware.deadline import client_deadline", "bus.middleware.retry is not allowed to import"),
-    "bus/contracts/sensitive.py": ("import bus.contracts.contract", "No cycles are allowed in bus.contracts"),
+    "bus/operations/health.py": (
+        "from aio_pika.abc import AbstractChannel",
+        "bus.operations.health -> aio_pika",
+    ),
+    "bus/middleware/retry.py": (
+        "from bus.middleware.deadline import client_deadline",
+        "bus.middleware.retry is not allowed to import",
+    ),
+    "bus/contracts/sensitive.py": (
+        "import bus.contracts.contract",
+        "No cycles are allowed in bus.contracts",
+    ),
     "bus/transports/rabbitmq/amqp/frames.py": (
         "import bus.transports.rabbitmq.fastlane.protocol",
         "bus.transports.rabbitmq.amqp is not allowed to import bus.transports.rabbitmq.fastlane",
     ),
-    "contracts/documentation/v1.py": ("import workers.documents", "contracts is not allowed to import workers"),
+    "contracts/documentation/v1.py": (
+        "import workers.documents",
+        "contracts is not allowed to import workers",
+    ),
     "workers/documents/text.py": ("import pamqp.frame", "workers is not allowed to import pamqp"),
-    "workers/documents/font.py": ("import bus.runtime.bus", "workers is not allowed to import bus.runtime"),
+    "workers/documents/font.py": (
+        "import bus.runtime.bus",
+        "workers is not allowed to import bus.runtime",
+    ),
 }
 """A line that breaks a rule, at the end of a file, and what import-linter then prints."""
 
@@ -99,7 +145,9 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
     for package in PACKAGES:
         copytree(ROOT / package, copy / package)
     settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    (copy / "pyproject.toml").write_text(settings.replace("exhaustive = true", ""), encoding="utf-8")
+    (copy / "pyproject.toml").write_text(
+        settings.replace("exhaustive = true", ""), encoding="utf-8"
+    )
     (copy / "exhaustive.toml").write_text(settings, encoding="utf-8")
     for name, (line, _) in PLANTED.items():
         with (copy / name).open("a", encoding="utf-8") as file:
@@ -107,7 +155,11 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
     program = "import sys; sys.path.insert(0, ''); from importlinter.cli import lint_imports_command; lint_imports_command()"
     done = [
         subprocess.run(
-            [sys.executable, "-c", program, "--no-cache", "--no-logo", file], cwd=copy, capture_output=True, text=True, check=False
+            [sys.executable, "-c", program, "--no-cache", "--no-logo", file],
+            cwd=copy,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         for file in ("pyproject.toml", "exhaustive.toml")
     ]

@@ -11,7 +11,14 @@ from bus.runtime.bus import Bus
 from bus.runtime.handler_timeouts import check_handler_timeouts
 from bus.runtime.router import Router
 from bus.settings import load_settings
-from tests.unit.fakes import FakeConsumerHandle, FakeDelivery, FakeTransport, envelope, settle_down, virtual
+from tests.unit.fakes import (
+    FakeConsumerHandle,
+    FakeDelivery,
+    FakeTransport,
+    envelope,
+    settle_down,
+    virtual,
+)
 from tests.unit.ledger import CloseBooks, Total
 
 SETTINGS = load_settings(stop_grace=30, start_timeout=5)
@@ -69,7 +76,9 @@ async def test_who_waits_for_a_job_hears_that_the_bus_was_closed() -> None:
         waiting = [asyncio.ensure_future(each) for each in (job.result(), anext(job.updates()))]
         await settle_down()
     for each in waiting:
-        with pytest.raises(ConnectionLost, match=f"{job.id}.*the bus was closed.*it goes on") as lost:
+        with pytest.raises(
+            ConnectionLost, match=f"{job.id}.*the bus was closed.*it goes on"
+        ) as lost:
             await each
         assert lost.value.maybe_executed
     with pytest.raises(ConnectionLost):
@@ -89,16 +98,24 @@ async def test_a_handler_that_may_outlast_the_brokers_patience_is_refused_by_nam
     transport, notes = FakeTransport(), list[str]()
     settings = load_settings(consumer_timeout=999)
     async with Bus("ledger", settings=settings, transport=transport) as bus:
-        with pytest.raises(ConfigurationError, match=r"ledger\.close\.v1 may take 1000 s.*after 999 s.*BUS_CONSUMER_TIMEOUT"):
+        with pytest.raises(
+            ConfigurationError,
+            match=r"ledger\.close\.v1 may take 1000 s.*after 999 s.*BUS_CONSUMER_TIMEOUT",
+        ):
             await bus.serve(working(1, notes))
     assert notes == []
 
 
 @virtual
-async def test_a_handler_of_any_length_is_served_where_the_broker_heeds_how_long_it_may_take() -> None:
+async def test_a_handler_of_any_length_is_served_where_the_broker_heeds_how_long_it_may_take() -> (
+    None
+):
     transport, notes = FakeTransport(heeds=True), list[str]()
     settings = load_settings(consumer_timeout=999)
-    async with Bus("ledger", settings=settings, transport=transport) as bus, bus.serving(working(1, notes)):
+    async with (
+        Bus("ledger", settings=settings, transport=transport) as bus,
+        bus.serving(working(1, notes)),
+    ):
         assert (
             transport.consumer_timeouts["ledger.jobs.close.v1"] == 1000 + 1000 + 90
         )  # its own, what it may have to wait for, and what follows
@@ -110,12 +127,21 @@ async def test_a_policy_that_gives_the_queue_more_time_counts_before_the_setting
         return {"consumer-timeout": patience} if queue.name == "ledger.jobs.close.v1" else {}
 
     for patience in (1_000_000, 999_000):
-        settings, heeded = load_settings(consumer_timeout=500), FakeTransport().supports_consumer_timeout
+        settings, heeded = (
+            load_settings(consumer_timeout=500),
+            FakeTransport().supports_consumer_timeout,
+        )
         if patience == 1_000_000:
-            await check_handler_timeouts(working(1, []), settings, supported=heeded, policies=policies)
+            await check_handler_timeouts(
+                working(1, []), settings, supported=heeded, policies=policies
+            )
         else:
-            with pytest.raises(ConfigurationError, match=r"ledger\.close\.v1 may take 1000 s.*after 999 s"):
-                await check_handler_timeouts(working(1, []), settings, supported=heeded, policies=policies)
+            with pytest.raises(
+                ConfigurationError, match=r"ledger\.close\.v1 may take 1000 s.*after 999 s"
+            ):
+                await check_handler_timeouts(
+                    working(1, []), settings, supported=heeded, policies=policies
+                )
 
 
 @virtual
@@ -219,7 +245,13 @@ async def test_it_is_ready_only_while_it_serves_not_while_it_begins_or_stops() -
             await settle_down()
             asyncio.get_running_loop().call_later(10, lambda: seen.update(finishing=bus.ready))
         seen["afterwards"] = bus.ready
-    assert seen == {"loading": False, "serving": True, "finishing": False, "unloading": False, "afterwards": True}
+    assert seen == {
+        "loading": False,
+        "serving": True,
+        "finishing": False,
+        "unloading": False,
+        "afterwards": True,
+    }
 
 
 @virtual

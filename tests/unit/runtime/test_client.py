@@ -35,7 +35,9 @@ async def started(transport: FakeTransport, service: str = "office") -> Client:
     def clock() -> float:
         return NOW + loop.time()
 
-    client = Client(service, "host-1", transport, client_stack(clock=clock), settings=SETTINGS, clock=clock)
+    client = Client(
+        service, "host-1", transport, client_stack(clock=clock), settings=SETTINGS, clock=clock
+    )
     await client.start()
     return client
 
@@ -64,13 +66,23 @@ async def test_a_request_gets_its_reply() -> None:
     transport = answering(total)
     assert await (await started(transport)).request(Add(amount=7)) == Total(total=7)
     (sent,) = transport.sent
-    assert (sent.envelope.type, sent.envelope.source, sent.envelope.body) == ("ledger.add.v1", "office", b'{"amount":7}')
+    assert (sent.envelope.type, sent.envelope.source, sent.envelope.body) == (
+        "ledger.add.v1",
+        "office",
+        b'{"amount":7}',
+    )
     assert (sent.envelope.reply_to, sent.envelope.expiration) == ("office.replies.host-1", 10_000)
-    assert (sent.envelope.deadline, sent.address.exchange, sent.timeout) == (int(NOW * 1000) + 10_000, "bus.requests", 10)
+    assert (sent.envelope.deadline, sent.address.exchange, sent.timeout) == (
+        int(NOW * 1000) + 10_000,
+        "bus.requests",
+        10,
+    )
 
 
 @virtual
-async def test_a_caller_with_the_patience_of_months_is_told_to_a_broker_that_counts_to_49_days() -> None:
+async def test_a_caller_with_the_patience_of_months_is_told_to_a_broker_that_counts_to_49_days() -> (
+    None
+):
     """RabbitMQ closes the channel for a longer expiration, and with it all calls on their way."""
     transport = answering(total)
     assert await (await started(transport)).request(Add(amount=7), timeout=1e7) == Total(total=7)
@@ -133,7 +145,9 @@ async def test_a_request_that_comes_back_later_is_not_served() -> None:
 
 @virtual
 async def test_a_handlers_error_is_the_callers() -> None:
-    transport = answering(lambda sent: error_reply(sent, NotFound("no such account"), source="ledger"))
+    transport = answering(
+        lambda sent: error_reply(sent, NotFound("no such account"), source="ledger")
+    )
     with pytest.raises(NotFound, match="no such account"):
         await (await started(transport)).request(Add())
 
@@ -153,7 +167,11 @@ async def test_a_request_ends_at_its_deadline_and_says_that_it_may_have_happened
 async def test_no_time_is_no_time_and_not_the_default() -> None:
     transport = FakeTransport()
     client = await started(transport, service="ledger")
-    for call in (client.request(Add(), timeout=0), client.publish(BooksClosed(), timeout=0), client.submit(CloseBooks(), timeout=0)):
+    for call in (
+        client.request(Add(), timeout=0),
+        client.publish(BooksClosed(), timeout=0),
+        client.submit(CloseBooks(), timeout=0),
+    ):
         with pytest.raises(DeadlineExceeded):
             await call
     assert transport.sent == []
@@ -244,7 +262,11 @@ async def test_an_event_is_published_by_its_owner_alone() -> None:
     transport = FakeTransport()
     await (await started(transport, service="ledger")).publish(BooksClosed())
     (sent,) = transport.sent
-    assert (sent.address.exchange, sent.address.mandatory, sent.envelope.expires) == ("bus.events", False, int(NOW * 1000) + 100_000)
+    assert (sent.address.exchange, sent.address.mandatory, sent.envelope.expires) == (
+        "bus.events",
+        False,
+        int(NOW * 1000) + 100_000,
+    )
     assert (sent.envelope.reply_to, sent.envelope.expiration) == (None, None)
     with pytest.raises(ContractError, match="belongs to ledger"):
         await (await started(transport)).publish(BooksClosed())
@@ -294,7 +316,14 @@ async def test_a_layer_that_swallows_the_answer_is_told() -> None:
 
         return call
 
-    client = Client("office", "host-1", (transport := answering(total)), [layer], settings=SETTINGS, clock=lambda: NOW)
+    client = Client(
+        "office",
+        "host-1",
+        (transport := answering(total)),
+        [layer],
+        settings=SETTINGS,
+        clock=lambda: NOW,
+    )
     await client.start()
     with pytest.raises(Internal, match="client stack"):
         await client.request(Add())

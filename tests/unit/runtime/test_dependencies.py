@@ -52,7 +52,9 @@ async def handled(handler: Any, amount: int = 2) -> int:
 
 
 @virtual
-async def test_a_dependency_may_ask_for_the_context_and_for_others_and_is_left_after_the_handler() -> None:
+async def test_a_dependency_may_ask_for_the_context_and_for_others_and_is_left_after_the_handler() -> (
+    None
+):
     async def add(request: Add, factor: int = Depends(opened)) -> Total:
         life.append("handler")
         return Total(total=request.amount * factor)
@@ -63,7 +65,9 @@ async def test_a_dependency_may_ask_for_the_context_and_for_others_and_is_left_a
 
 @virtual
 async def test_a_dependency_that_many_ask_for_is_called_once_a_message() -> None:
-    async def add(request: Add, context: Context, factor: int = Depends(opened), same: int = Depends(rate)) -> Total:
+    async def add(
+        request: Add, context: Context, factor: int = Depends(opened), same: int = Depends(rate)
+    ) -> Total:
         return Total(total=len(str(context.state)) + factor - same)
 
     assert await handled(add) == 2
@@ -145,7 +149,8 @@ def test_a_dependency_that_asks_for_what_nobody_has_is_refused_at_once() -> None
         return Total(total=1)
 
     with pytest.raises(
-        ContractError, match=r"test_dependencies\..*add: a dependency needs patient; it may take request \(the message\), context"
+        ContractError,
+        match=r"test_dependencies\..*add: a dependency needs patient; it may take request \(the message\), context",
     ):
         Router("ledger").request(Add)(add)
 

@@ -6,7 +6,15 @@ from contextlib import contextmanager
 import pytest
 
 from bus.contracts.contract import contract_of
-from bus.errors import ConnectionLost, ContractViolation, DeadlineExceeded, NotFound, NotServed, Unavailable, Unknown
+from bus.errors import (
+    ConnectionLost,
+    ContractViolation,
+    DeadlineExceeded,
+    NotFound,
+    NotServed,
+    Unavailable,
+    Unknown,
+)
 from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update, reply
 from bus.runtime.job_handle import MAX_UPDATES, PendingJob
 from bus.runtime.pending_replies import PendingReplies
@@ -27,7 +35,9 @@ def progress(done: float, note: str = "") -> Envelope:
 
 
 @contextmanager
-def expecting(replies: PendingReplies, message_id: str, seconds: float = 60) -> Iterator["asyncio.Future[Envelope]"]:
+def expecting(
+    replies: PendingReplies, message_id: str, seconds: float = 60
+) -> Iterator["asyncio.Future[Envelope]"]:
     replies.start()
     call = replies.register(message_id, seconds, "ledger.add.v1")
     try:
@@ -119,7 +129,12 @@ async def test_a_call_that_is_over_is_forgotten() -> None:
         (REQUEST.replace(type="ledger.total.v2.reply"), Unknown),
         (REQUEST.replace(type="ledger.total.v1.reply", body=b"{}"), ContractViolation),
         (REQUEST.replace(type="bus.error.v1", body=b"{}"), ContractViolation),
-        (REQUEST.replace(type="bus.error.v1", body=b'{"code": "sunspots", "message": "m", "retryable": true}'), Unknown),
+        (
+            REQUEST.replace(
+                type="bus.error.v1", body=b'{"code": "sunspots", "message": "m", "retryable": true}'
+            ),
+            Unknown,
+        ),
     ],
 )
 def test_an_answer_that_is_none_is_an_error(answer: Envelope, error: type[Exception]) -> None:

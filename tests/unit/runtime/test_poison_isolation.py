@@ -10,10 +10,24 @@ from bus.contracts.contract import Job
 from bus.contracts.retry_policy import RetryPolicy
 from bus.messaging.ports.transport import ConsumerHandle, Nacked, PublishOutcome
 from bus.runtime.endpoint_consumer import EndpointConsumer
-from bus.runtime.poison_isolation import PoisonCandidate, PoisonIsolation, SerialRunner, next_candidate
+from bus.runtime.poison_isolation import (
+    PoisonCandidate,
+    PoisonIsolation,
+    SerialRunner,
+    next_candidate,
+)
 from bus.runtime.receiver import Receiver
 from bus.runtime.router import Router
-from tests.unit.fakes import LIMIT, FakeConsumerHandle, FakeDelivery, FakeTransport, envelope, receiver_of, settle_down, virtual
+from tests.unit.fakes import (
+    LIMIT,
+    FakeConsumerHandle,
+    FakeDelivery,
+    FakeTransport,
+    envelope,
+    receiver_of,
+    settle_down,
+    virtual,
+)
 from tests.unit.ledger import CloseBooks, Total
 
 
@@ -35,14 +49,19 @@ def suspect(queue: str, losses: int) -> PoisonCandidate:
         ([suspect("a", 4), suspect("b", 4), suspect("c", 4)], "b"),
     ],
 )
-def test_the_least_suspicious_is_run_first_and_of_equals_another_one_each_time(suspects: list[PoisonCandidate], first: str) -> None:
+def test_the_least_suspicious_is_run_first_and_of_equals_another_one_each_time(
+    suspects: list[PoisonCandidate], first: str
+) -> None:
     assert next_candidate(suspects).queue == first
 
 
 @pytest.mark.parametrize("equals", range(2, 9))
 def test_of_so_many_equals_each_is_first_before_it_is_given_up(equals: int) -> None:
     """The worst: all but one of them are culprits, and all are lost together each time."""
-    firsts = {next_candidate([suspect(str(number), losses) for number in range(equals)]).queue for losses in range(2, LIMIT)}
+    firsts = {
+        next_candidate([suspect(str(number), losses) for number in range(equals)]).queue
+        for losses in range(2, LIMIT)
+    }
     assert len(firsts) == equals
 
 
@@ -146,18 +165,30 @@ async def test_what_was_lost_too_often_is_dead_lettered_and_never_run() -> None:
     receiver = job(transport, PoisonIsolation(), began)
     receiver.on_delivery(delivery)
     await receiver.drain()
-    (dead,) = [sent.envelope.headers for sent in transport.sent if sent.address.exchange == "bus.dead"]
+    (dead,) = [
+        sent.envelope.headers for sent in transport.sent if sent.address.exchange == "bus.dead"
+    ]
     assert (began, delivery.acks) == ([], 1)
-    assert (dead["dead-code"], dead["dead-error"], dead["dead-attempts"]) == ("process_lost", "ProcessLost", 1)
+    assert (dead["dead-code"], dead["dead-error"], dead["dead-attempts"]) == (
+        "process_lost",
+        "ProcessLost",
+        1,
+    )
     assert dead["dead-reason"] == (
         f"ProcessLost: ledger.close.v1: its process ended, or lost its connection, {LIMIT} times before it was done"
     )
 
 
 @virtual
-async def test_what_was_lost_too_often_and_cannot_be_dead_lettered_goes_back_and_is_not_run_then_either() -> None:
+async def test_what_was_lost_too_often_and_cannot_be_dead_lettered_goes_back_and_is_not_run_then_either() -> (
+    None
+):
     began, transport = list[Job[Any]](), FakeTransport()
-    receiver, first, second = job(transport, PoisonIsolation(), began), delivered(LIMIT), delivered(LIMIT + 1)
+    receiver, first, second = (
+        job(transport, PoisonIsolation(), began),
+        delivered(LIMIT),
+        delivered(LIMIT + 1),
+    )
     transport.answer = _full
     receiver.on_delivery(first)
     await receiver.drain()
@@ -235,7 +266,9 @@ async def test_a_stop_does_not_cut_short_a_halt_on_channels_with_unacked_message
 
 
 @virtual
-async def test_who_could_not_be_resumed_at_once_is_resumed_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+async def test_who_could_not_be_resumed_at_once_is_resumed_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     class Failing(FakeTransport):
         failures = 0
 

@@ -10,7 +10,14 @@ from typing_extensions import override
 
 from bus.contracts.contract import decode
 from bus.contracts.retry_policy import RetryPolicy
-from bus.errors import ConnectionLost, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unavailable
+from bus.errors import (
+    ConnectionLost,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+)
 from bus.messaging.context import Context, current
 from bus.messaging.envelope import Envelope, ErrorReply
 from bus.messaging.fault_record import MAX_REASON_LENGTH
@@ -20,7 +27,16 @@ from bus.middleware.deadline import server_deadline
 from bus.runtime.receiver import MAX_REMEMBERED_RESULTS, Receiver
 from bus.runtime.router import Router
 from bus.runtime.settler import MAX_PENDING_RESULTS, SETTLE_TIMEOUT_SECONDS
-from tests.unit.fakes import NOW, FakeDelivery, FakeTransport, Sent, envelope, receiver_of, settle_down, virtual
+from tests.unit.fakes import (
+    NOW,
+    FakeDelivery,
+    FakeTransport,
+    Sent,
+    envelope,
+    receiver_of,
+    settle_down,
+    virtual,
+)
 from tests.unit.ledger import Add, BooksClosed, CloseBooks, GetTotal, Total
 
 SECRET = "Eleonora Quist"
@@ -66,7 +82,11 @@ def job(work: Any, transport: FakeTransport, *, concurrency: int = 2) -> Receive
 
 
 def asked(**attributes: Any) -> FakeDelivery:
-    known = {"queue": "ledger.requests.add.v1", "reply_to": "office.replies.1", "received": int(NOW * 1000)}
+    known = {
+        "queue": "ledger.requests.add.v1",
+        "reply_to": "office.replies.1",
+        "received": int(NOW * 1000),
+    }
     return FakeDelivery(envelope(**{**known, **attributes}))
 
 
@@ -103,15 +123,24 @@ async def test_a_request_is_answered_on_its_own_channel_before_its_ack() -> None
     transport.answer = take
     await received(idempotent(Work(), transport), delivery)
     (sent,) = transport.sent
-    assert (sent.via, sent.address.routing_key, sent.envelope.body) == (delivery, "office.replies.1", b'{"total":1}')
+    assert (sent.via, sent.address.routing_key, sent.envelope.body) == (
+        delivery,
+        "office.replies.1",
+        b'{"total":1}',
+    )
     assert (acked_before, delivery.acks) == ([0], 1)
 
 
 @pytest.mark.parametrize(
     ("error", "code", "text"),
-    [(NotFound("no such account"), "not_found", "no such account"), (ValueError(SECRET), "internal", "internal error while handling m-1")],
+    [
+        (NotFound("no such account"), "not_found", "no such account"),
+        (ValueError(SECRET), "internal", "internal error while handling m-1"),
+    ],
 )
-def test_a_request_that_fails_is_answered_with_the_error(error: Exception, code: str, text: str) -> None:
+def test_a_request_that_fails_is_answered_with_the_error(
+    error: Exception, code: str, text: str
+) -> None:
     @virtual
     async def run() -> None:
         transport, delivery = FakeTransport(), asked()
@@ -162,7 +191,9 @@ async def test_an_answer_that_is_too_large_is_told() -> None:
 async def test_an_event_that_went_well_is_acked() -> None:
     router, transport = Router("archive"), FakeTransport()
     router.event(BooksClosed)(Work())
-    delivery = FakeDelivery(envelope("ledger.closed.v1", role="event", queue="archive.events.ledger.closed.v1"))
+    delivery = FakeDelivery(
+        envelope("ledger.closed.v1", role="event", queue="archive.events.ledger.closed.v1")
+    )
     await received(receiver_of(router, transport), delivery)
     assert (transport.sent, delivery.acks, delivery.requeues) == ([], 1, 0)
 
@@ -172,7 +203,11 @@ async def test_a_job_that_went_well_reports_its_result_and_is_acked() -> None:
     transport, delivery = FakeTransport(), ordered()
     await received(job(Work(), transport), delivery)
     (result,) = to(transport, "bus.updates")
-    assert (result.envelope.type, result.envelope.in_reply_to, result.address.confirmed) == ("ledger.close.v1.reply", "m-1", True)
+    assert (result.envelope.type, result.envelope.in_reply_to, result.address.confirmed) == (
+        "ledger.close.v1.reply",
+        "m-1",
+        True,
+    )
     assert delivery.acks == 1
 
 
@@ -190,9 +225,14 @@ async def test_a_job_that_failed_is_copied_to_a_tier_and_then_acked() -> None:
 
 @pytest.mark.parametrize(
     ("error", "attempt", "code", "reason"),
-    [(ValueError(SECRET), 3, "internal", "ValueError"), (NotFound("no such year"), 1, "not_found", "NotFound: no such year")],
+    [
+        (ValueError(SECRET), 3, "internal", "ValueError"),
+        (NotFound("no such year"), 1, "not_found", "NotFound: no such year"),
+    ],
 )
-def test_a_job_that_failed_for_good_is_dead_lettered_with_its_reason(error: Exception, attempt: int, code: str, reason: str) -> None:
+def test_a_job_that_failed_for_good_is_dead_lettered_with_its_reason(
+    error: Exception, attempt: int, code: str, reason: str
+) -> None:
     @virtual
     async def run() -> None:
         transport, delivery = FakeTransport(), ordered(attempt=attempt, headers={"mine": "kept"})
@@ -265,24 +305,36 @@ async def test_copies_do_not_expire_with_their_original() -> None:
 async def test_a_long_reason_does_not_cost_the_connection() -> None:
     transport = FakeTransport()
     await received(job(Work(error=NotFound("\ud800" + "x" * 200_000)), transport), ordered())
-    assert len(str(to(transport, "bus.dead")[0].envelope.headers["dead-reason"])) == MAX_REASON_LENGTH
+    assert (
+        len(str(to(transport, "bus.dead")[0].envelope.headers["dead-reason"])) == MAX_REASON_LENGTH
+    )
 
 
 @pytest.mark.parametrize(
     ("attributes", "reason"),
     [
         ({"fault": "no type"}, "Undecodable: no type"),
-        ({"expires": int(NOW * 1000)}, "Expired: ledger.close.v1: it lay longer than it was worth handling"),
+        (
+            {"expires": int(NOW * 1000)},
+            "Expired: ledger.close.v1: it lay longer than it was worth handling",
+        ),
         ({"body": b"{"}, "ContractViolation: CloseBooks: body: json invalid"),
-        ({"type_": "ledger.close.v2"}, "Unimplemented: ledger does not serve ledger.close.v2 from ledger.jobs.close.v1"),
+        (
+            {"type_": "ledger.close.v2"},
+            "Unimplemented: ledger does not serve ledger.close.v2 from ledger.jobs.close.v1",
+        ),
     ],
 )
-def test_what_cannot_be_handled_is_dead_lettered_at_once(attributes: dict[str, Any], reason: str) -> None:
+def test_what_cannot_be_handled_is_dead_lettered_at_once(
+    attributes: dict[str, Any], reason: str
+) -> None:
     @virtual
     async def run() -> None:
         transport, work = FakeTransport(), Work()
         delivery = ordered(**{name: value for name, value in attributes.items() if name != "type_"})
-        delivery.envelope = delivery.envelope.replace(type=attributes.get("type_", "ledger.close.v1"))
+        delivery.envelope = delivery.envelope.replace(
+            type=attributes.get("type_", "ledger.close.v1")
+        )
         await received(job(work, transport), delivery)
         assert to(transport, "bus.dead")[0].envelope.headers["dead-reason"] == reason
         assert (work.began, delivery.acks) == ([], 1)
@@ -302,11 +354,15 @@ def refusing(failure: PublishOutcome | Exception) -> FakeTransport:
 def accept(_: Envelope) -> None: ...
 
 
-FAILURES = pytest.mark.parametrize("failure", [RETURNED, REFUSED, Unavailable("down")], ids=["returned", "refused", "down"])
+FAILURES = pytest.mark.parametrize(
+    "failure", [RETURNED, REFUSED, Unavailable("down")], ids=["returned", "refused", "down"]
+)
 
 
 @FAILURES
-def test_a_copy_that_is_not_taken_is_sent_again_and_its_message_stays_in_hand(failure: PublishOutcome | Exception) -> None:
+def test_a_copy_that_is_not_taken_is_sent_again_and_its_message_stays_in_hand(
+    failure: PublishOutcome | Exception,
+) -> None:
     """Before RabbitMQ 4.3 each return would count as a loss, and it would be given up for that."""
 
     @virtual
@@ -325,7 +381,9 @@ def test_a_copy_that_is_not_taken_is_sent_again_and_its_message_stays_in_hand(fa
 
 
 @FAILURES
-def test_a_copy_that_is_not_taken_for_a_minute_sends_the_message_back(failure: PublishOutcome | Exception) -> None:
+def test_a_copy_that_is_not_taken_for_a_minute_sends_the_message_back(
+    failure: PublishOutcome | Exception,
+) -> None:
     @virtual
     async def run() -> None:
         transport, work = refusing(failure), Work(error=ValueError())
@@ -342,8 +400,14 @@ def test_a_copy_that_is_not_taken_for_a_minute_sends_the_message_back(failure: P
     run()
 
 
-@pytest.mark.parametrize("failure", [InvalidArgument("too large"), PermissionDenied("access refused")], ids=["too large", "refused"])
-def test_a_message_whose_copy_can_never_be_sent_goes_back_and_holds_no_place(failure: Exception) -> None:
+@pytest.mark.parametrize(
+    "failure",
+    [InvalidArgument("too large"), PermissionDenied("access refused")],
+    ids=["too large", "refused"],
+)
+def test_a_message_whose_copy_can_never_be_sent_goes_back_and_holds_no_place(
+    failure: Exception,
+) -> None:
     """The broker dead-letters it after so many returns, and needs no copy for that."""
 
     @virtual
@@ -351,7 +415,9 @@ def test_a_message_whose_copy_can_never_be_sent_goes_back_and_holds_no_place(fai
         receiver, delivery = job(Work(error=NotFound()), refusing(failure)), ordered(reply_to=None)
         await received(receiver, delivery)
         assert (delivery.acks, delivery.requeues) == (0, 1)
-        assert 1 <= asyncio.get_running_loop().time() < 3  # it comes again at once, and must not spin
+        assert (
+            1 <= asyncio.get_running_loop().time() < 3
+        )  # it comes again at once, and must not spin
 
     run()
 
@@ -390,7 +456,11 @@ async def test_a_result_that_is_too_large_is_told_and_the_job_is_done() -> None:
 
     transport, delivery = FakeTransport(answer=refuse), ordered()
     await received(job(Work(), transport), delivery)
-    assert (transport.sent[-1].envelope.error, delivery.acks, delivery.requeues) == ("failed_precondition", 1, 0)
+    assert (transport.sent[-1].envelope.error, delivery.acks, delivery.requeues) == (
+        "failed_precondition",
+        1,
+        0,
+    )
 
 
 @virtual
@@ -426,7 +496,9 @@ async def test_the_submitter_of_a_dead_job_who_cannot_be_told_at_once_hears_of_i
 
 
 @virtual
-async def test_a_submitter_whom_the_broker_lets_us_not_tell_holds_no_ack_and_is_not_offered_the_result_again() -> None:
+async def test_a_submitter_whom_the_broker_lets_us_not_tell_holds_no_ack_and_is_not_offered_the_result_again() -> (
+    None
+):
     """Each offer would cost the channel on which all others publish."""
 
     def refuse(_: Envelope) -> PublishOutcome:
@@ -519,7 +591,12 @@ async def test_what_must_not_run_twice_is_refused_when_it_is_delivered_again() -
     delivery.redelivered = True
     await received(request(work, transport), delivery)
     body: ErrorReply = decode(ErrorReply, transport.sent[0].envelope.body)
-    assert (work.began, body.code, body.maybe_executed, delivery.acks) == ([], "unavailable", True, 1)
+    assert (work.began, body.code, body.maybe_executed, delivery.acks) == (
+        [],
+        "unavailable",
+        True,
+        1,
+    )
 
 
 @virtual
@@ -531,7 +608,9 @@ async def test_what_must_not_run_twice_does_not_run_where_its_ack_cannot_be_writ
 
 
 @virtual
-async def test_what_ran_once_and_is_delivered_again_is_refused_since_its_answer_went_the_way_of_its_ack() -> None:
+async def test_what_ran_once_and_is_delivered_again_is_refused_since_its_answer_went_the_way_of_its_ack() -> (
+    None
+):
     transport, work = FakeTransport(), Work()
     receiver, again = request(work, transport), asked()
     await received(receiver, asked())
@@ -542,9 +621,13 @@ async def test_what_ran_once_and_is_delivered_again_is_refused_since_its_answer_
 
 
 @virtual
-async def test_a_retry_copy_says_when_the_first_attempt_failed_and_the_last_attempt_is_within_the_total_time() -> None:
+async def test_a_retry_copy_says_when_the_first_attempt_failed_and_the_last_attempt_is_within_the_total_time() -> (
+    None
+):
     transport, router = FakeTransport(), Router("ledger")
-    router.job(CloseBooks, retry=RetryPolicy(attempts=9, total_time=60))(Work(error=Unavailable("later")))
+    router.job(CloseBooks, retry=RetryPolicy(attempts=9, total_time=60))(
+        Work(error=Unavailable("later"))
+    )
     receiver = receiver_of(router, transport)
     await received(receiver, ordered())
     (copy,) = to(transport, "ledger.retry.1s")
@@ -552,7 +635,10 @@ async def test_a_retry_copy_says_when_the_first_attempt_failed_and_the_last_atte
     earlier = int((NOW - 59) * 1000)
     await received(receiver, ordered(attempt=3, headers={"first-failed-at": earlier}))
     (dead,) = to(transport, "bus.dead")
-    assert (dead.envelope.headers["first-failed-at"], dead.envelope.headers["dead-attempts"]) == (earlier, 3)
+    assert (dead.envelope.headers["first-failed-at"], dead.envelope.headers["dead-attempts"]) == (
+        earlier,
+        3,
+    )
 
 
 @virtual
@@ -618,8 +704,12 @@ class Panic(BaseException):
     """As a library in Rust raises where it fails."""
 
 
-@pytest.mark.parametrize("error", [Panic(SECRET), BaseExceptionGroup(SECRET, [Panic(SECRET)])], ids=["panic", "group"])
-def test_a_handler_that_fails_with_what_is_no_exception_has_failed(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "error", [Panic(SECRET), BaseExceptionGroup(SECRET, [Panic(SECRET)])], ids=["panic", "group"]
+)
+def test_a_handler_that_fails_with_what_is_no_exception_has_failed(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
     @virtual
     async def run() -> None:
         transport, delivery = FakeTransport(), ordered()
@@ -628,7 +718,10 @@ def test_a_handler_that_fails_with_what_is_no_exception_has_failed(error: BaseEx
         assert (len(to(transport, "ledger.retry.1s")), delivery.acks, receiver._free) == (1, 1, 1)
         await received(receiver, last := ordered(attempt=3))
         (dead,) = to(transport, "bus.dead")
-        assert (dead.envelope.headers["dead-code"], dead.envelope.headers["dead-error"]) == ("internal", type(error).__name__)
+        assert (dead.envelope.headers["dead-code"], dead.envelope.headers["dead-error"]) == (
+            "internal",
+            type(error).__name__,
+        )
         assert last.acks == 1
 
     run()
@@ -654,7 +747,9 @@ class Mute(NotFound):
 async def test_an_error_of_a_users_own_kind_is_told_once_and_is_no_fault_of_the_bus() -> None:
     transport, delivery, question = FakeTransport(), ordered(), asked()
     await received(job(Work(error=NoSuchYear(1999)), transport), delivery)
-    assert [dead.envelope.headers["dead-code"] for dead in to(transport, "bus.dead")] == ["not_found"]
+    assert [dead.envelope.headers["dead-code"] for dead in to(transport, "bus.dead")] == [
+        "not_found"
+    ]
     assert [told.envelope.error for told in to(transport, "bus.updates")] == ["not_found"]
     assert (delivery.acks, delivery.requeues) == (1, 0)
     await received(request(Work(error=NoSuchYear(1999)), transport), question)
@@ -664,21 +759,33 @@ async def test_an_error_of_a_users_own_kind_is_told_once_and_is_no_fault_of_the_
 NONE: Any = None
 
 
-@pytest.mark.parametrize("error", [Mute(), NotFound("no such year", maybe_executed=NONE)], ids=["no text", "no value"])
+@pytest.mark.parametrize(
+    "error", [Mute(), NotFound("no such year", maybe_executed=NONE)], ids=["no text", "no value"]
+)
 def test_an_error_that_cannot_be_told_is_an_internal_one(error: Exception) -> None:
     @virtual
     async def run() -> None:
         transport, delivery, question = FakeTransport(), ordered(), asked_again()
         await received(job(Work(error=error), transport), delivery)
-        assert (len(to(transport, "ledger.retry.1s")), delivery.acks, delivery.requeues) == (1, 1, 0)
+        assert (len(to(transport, "ledger.retry.1s")), delivery.acks, delivery.requeues) == (
+            1,
+            1,
+            0,
+        )
         await received(idempotent(Work(error=error), transport), question)
-        assert (transport.sent[-1].envelope.error, question.acks, question.requeues) == ("internal", 1, 0)
+        assert (transport.sent[-1].envelope.error, question.acks, question.requeues) == (
+            "internal",
+            1,
+            0,
+        )
 
     run()
 
 
 @virtual
-async def test_a_fault_of_the_bus_leaves_no_message_behind(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_fault_of_the_bus_leaves_no_message_behind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def broken(_: Envelope) -> PublishOutcome:
         raise KeyError(SECRET)
 
@@ -723,13 +830,21 @@ async def test_a_task_that_outlives_its_handler_keeps_its_cause_and_not_its_dead
 
     router = Router("ledger")
     router.request(Add)(begin)
-    receiver = receiver_of(router, FakeTransport(), handler=compose([server_deadline(clock=lambda: NOW, longest=10)], router))
+    receiver = receiver_of(
+        router,
+        FakeTransport(),
+        handler=compose([server_deadline(clock=lambda: NOW, longest=10)], router),
+    )
     await received(receiver, asked())
     go.set()
     await left[0]
     (context,) = seen
     assert context is not None
-    assert (deadlines, context.envelope.id, context.deadline) == ([int(NOW * 1000) + 10_000], "m-1", None)
+    assert (deadlines, context.envelope.id, context.deadline) == (
+        [int(NOW * 1000) + 10_000],
+        "m-1",
+        None,
+    )
 
 
 @virtual
@@ -751,7 +866,11 @@ async def test_progress_is_told_and_never_fails_the_job() -> None:
     assert delivery.acks == 1
 
 
-@pytest.mark.parametrize(("done", "note"), [(float("nan"), ""), (0.5, "reading \udcff.wav")], ids=["no number", "no text"])
+@pytest.mark.parametrize(
+    ("done", "note"),
+    [(float("nan"), ""), (0.5, "reading \udcff.wav")],
+    ids=["no number", "no text"],
+)
 def test_progress_that_cannot_be_told_does_not_fail_the_job(done: float, note: str) -> None:
     async def report(message: CloseBooks, context: Context) -> Total:
         await context.progress(done, note)

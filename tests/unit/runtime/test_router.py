@@ -45,7 +45,11 @@ async def test_a_handler_gets_its_message_and_its_answer_is_the_reply() -> None:
     router = Router("ledger")
     router.request(Add)(add)
     answer = await handled(router)
-    assert (answer.type, answer.body, answer.source) == ("ledger.add.v1.reply", b'{"total":2}', "ledger")
+    assert (answer.type, answer.body, answer.source) == (
+        "ledger.add.v1.reply",
+        b'{"total":2}',
+        "ledger",
+    )
 
 
 class Adder:
@@ -105,21 +109,32 @@ async def generator(request: Add) -> Any:
     yield Total(total=1)
 
 
-@pytest.mark.parametrize("handler", [plain, nothing, three, by_name, generator, lambda request: request])
+@pytest.mark.parametrize(
+    "handler", [plain, nothing, three, by_name, generator, lambda request: request]
+)
 def test_what_could_not_be_called_is_refused_at_once(handler: Any) -> None:
     with pytest.raises(ContractError, match=rf"{__name__}\."):
         Router("ledger").request(Add)(handler)
 
 
 def test_only_its_owner_serves_a_contract() -> None:
-    for register in (lambda: Router("office").request(Add), lambda: Router("office").job(CloseBooks)):
-        with pytest.raises(ContractError, match=r"belongs to the service 'ledger', and this router is 'office'"):
+    for register in (
+        lambda: Router("office").request(Add),
+        lambda: Router("office").job(CloseBooks),
+    ):
+        with pytest.raises(
+            ContractError, match=r"belongs to the service 'ledger', and this router is 'office'"
+        ):
             register()
 
 
 def test_a_contract_is_registered_as_what_it_is() -> None:
     router = Router("ledger")
-    wrong: list[Any] = [lambda: router.job(Add), lambda: router.event(Add), lambda: router.request(CloseBooks)]  # type: ignore[type-var, arg-type]
+    wrong: list[Any] = [
+        lambda: router.job(Add),  # type: ignore[arg-type]
+        lambda: router.event(Add),  # type: ignore[type-var]
+        lambda: router.request(CloseBooks),  # type: ignore[arg-type]
+    ]
     for register in wrong:
         with pytest.raises(ContractError, match=r"register it with @router\.(request|job)"):
             register()
@@ -128,7 +143,9 @@ def test_a_contract_is_registered_as_what_it_is() -> None:
 def test_a_request_has_one_handler_and_both_are_named() -> None:
     router = Router("ledger")
     router.request(Add)(add)
-    with pytest.raises(ContractError, match=r"two handlers in ledger: .*\.add and .*\.with_context$"):
+    with pytest.raises(
+        ContractError, match=r"two handlers in ledger: .*\.add and .*\.with_context$"
+    ):
         router.request(Add)(with_context)
 
 
@@ -141,7 +158,10 @@ def test_two_handlers_of_an_event_need_two_subscriptions() -> None:
     with pytest.raises(ContractError, match="a subscription of its own"):
         router.event(BooksClosed)(on_closed)
     router.event(BooksClosed, subscription="index")(on_closed)
-    assert [*router.endpoints] == ["archive.events.ledger.closed.v1", "archive.events.ledger.closed.v1.index"]
+    assert [*router.endpoints] == [
+        "archive.events.ledger.closed.v1",
+        "archive.events.ledger.closed.v1.index",
+    ]
 
 
 def test_a_concurrency_below_one_is_refused() -> None:
@@ -207,14 +227,21 @@ async def test_what_a_subclass_adds_to_an_answer_stays_here() -> None:
 async def test_an_event_has_no_answer() -> None:
     router = Router("archive")
     router.event(BooksClosed)(on_closed)
-    assert await handled(router, type_="ledger.closed.v1", queue="archive.events.ledger.closed.v1") is None
+    assert (
+        await handled(router, type_="ledger.closed.v1", queue="archive.events.ledger.closed.v1")
+        is None
+    )
 
 
 @virtual
 async def test_what_is_not_served_from_its_queue_is_unimplemented() -> None:
     router = Router("ledger")
     router.request(Add)(add)
-    for wrong in ({"type_": "ledger.add.v2"}, {"queue": "ledger.requests.other.v1"}, {"queue": None}):
+    for wrong in (
+        {"type_": "ledger.add.v2"},
+        {"queue": "ledger.requests.other.v1"},
+        {"queue": None},
+    ):
         with pytest.raises(Unimplemented):
             await handled(router, **wrong)
 
@@ -237,7 +264,10 @@ async def test_a_router_needs_a_context() -> None:
 def test_a_timeout_that_is_no_time_is_refused(timeout: float) -> None:
     """Every message failed by it."""
     router = Router("ledger")
-    with pytest.raises(ContractError, match=rf"ledger\.close\.v1: timeout is a number of seconds above 0, not {timeout:g}"):
+    with pytest.raises(
+        ContractError,
+        match=rf"ledger\.close\.v1: timeout is a number of seconds above 0, not {timeout:g}",
+    ):
         router.job(CloseBooks, timeout=timeout)
     with pytest.raises(ContractError, match=r"ledger\.closed\.v1: timeout is"):
         router.event(BooksClosed, timeout=timeout)

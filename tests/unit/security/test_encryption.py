@@ -54,10 +54,20 @@ def letter(**changes: Any) -> Envelope:
     return message.replace(**changes)
 
 
-def test_a_payload_comes_back_as_it_was_and_lies_in_the_broker_as_json_that_shows_nothing_of_it() -> None:
+def test_a_payload_comes_back_as_it_was_and_lies_in_the_broker_as_json_that_shows_nothing_of_it() -> (
+    None
+):
     sealed = cipher(NEW).encrypt(letter())
 
-    assert json.loads(sealed.body).keys() == {"protected", "iv", "ciphertext", "tag", "aad", "header", "encrypted_key"}
+    assert json.loads(sealed.body).keys() == {
+        "protected",
+        "iv",
+        "ciphertext",
+        "tag",
+        "aad",
+        "header",
+        "encrypted_key",
+    }
     assert b"Ada" not in sealed.body
     assert sealed.headers == {"mine": "kept", ENCRYPTION: "jwe"}
     assert cipher(NEW).decrypt(sealed) == letter()
@@ -71,7 +81,12 @@ def test_no_two_messages_share_a_data_key_or_a_nonce() -> None:
 
 def test_a_retry_and_a_dead_letter_open_too() -> None:
     sealed = cipher(NEW).encrypt(letter())
-    assert cipher(NEW).decrypt(sealed.replace(attempt=3, headers={**sealed.headers, "dead-code": "internal"})).body == letter().body
+    assert (
+        cipher(NEW)
+        .decrypt(sealed.replace(attempt=3, headers={**sealed.headers, "dead-code": "internal"}))
+        .body
+        == letter().body
+    )
 
 
 def test_a_key_that_no_longer_encrypts_still_decrypts() -> None:
@@ -101,7 +116,9 @@ def test_each_flipped_bit_of_a_sealed_payload_is_noticed(member: str) -> None:
     for at in range(len(raw)):
         changed = raw.copy()
         changed[at] ^= 1
-        body = json.dumps({**content, member: base64.urlsafe_b64encode(changed).decode().rstrip("=")}).encode()
+        body = json.dumps(
+            {**content, member: base64.urlsafe_b64encode(changed).decode().rstrip("=")}
+        ).encode()
         with pytest.raises((Undecodable, Unavailable)):
             cipher(NEW).decrypt(sealed.replace(body=body))
 
@@ -115,8 +132,18 @@ def test_each_flipped_bit_of_a_sealed_payload_is_noticed(member: str) -> None:
         {"header": {"crit": ["x"], "x": 1}},
         {"header": None},
         {"protected": None},
-        {"protected": base64.urlsafe_b64encode(b'{"alg":"dir","enc":"A256GCM","kid":"new"}').decode().rstrip("=")},
-        {"protected": base64.urlsafe_b64encode(b'{"alg":"A256KW","enc":"A256GCM","zip":"DEF","kid":"new"}').decode().rstrip("=")},
+        {
+            "protected": base64.urlsafe_b64encode(b'{"alg":"dir","enc":"A256GCM","kid":"new"}')
+            .decode()
+            .rstrip("=")
+        },
+        {
+            "protected": base64.urlsafe_b64encode(
+                b'{"alg":"A256KW","enc":"A256GCM","zip":"DEF","kid":"new"}'
+            )
+            .decode()
+            .rstrip("=")
+        },
         {"encrypted_key": ""},
         {"iv": 5},
         {"tag": ""},
@@ -130,7 +157,9 @@ def test_a_sealed_payload_of_another_shape_is_refused(changes: dict[str, object]
         cipher(NEW).decrypt(sealed.replace(body=body))
 
 
-@pytest.mark.parametrize("body", [b"", b"null", b"[]", b'{"text": "plain"}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"[]", b'{"text": "plain"}', b"\xff", b"[" * 100_000]
+)
 def test_what_says_that_it_is_encrypted_and_is_not_is_refused(body: bytes) -> None:
     with pytest.raises((Undecodable, Unavailable)):
         cipher(NEW).decrypt(letter(body=body, headers={ENCRYPTION: "jwe"}))
@@ -175,8 +204,14 @@ def test_other_contracts_go_plain_unless_everything_is_encrypted() -> None:
         ('{"keys": [{"kty": "RSA"}]}', "no JSON Web Key Set"),
         ('{"keys": []}', "no key in it"),
         (json.dumps({"keys": [NEW, NEW]}), "a `kid` of its own"),
-        (json.dumps({"keys": [{k: v for k, v in NEW.items() if k != "kid"}]}), "a `kid` of its own"),
-        (json.dumps({"keys": [{"kty": "oct", "kid": "short", "k": "c2VjcmV0LXNlY3JldA"}]}), "short has 104 bits"),
+        (
+            json.dumps({"keys": [{k: v for k, v in NEW.items() if k != "kid"}]}),
+            "a `kid` of its own",
+        ),
+        (
+            json.dumps({"keys": [{"kty": "oct", "kid": "short", "k": "c2VjcmV0LXNlY3JldA"}]}),
+            "short has 104 bits",
+        ),
     ],
 )
 def test_a_ring_that_is_none_says_what_to_write_and_shows_no_key(text: str, words: str) -> None:
@@ -199,11 +234,17 @@ def _kid(sealed: Envelope) -> str:
     return str(protected["kid"])
 
 
-def test_the_rings_keys_are_data_for_people_and_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_rings_keys_are_data_for_people_and_for_programs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for arguments in ((), ("--add",), ("--json",)):
         with pytest.raises(SystemExit) as ended:
             main(["keys", "ring", "--directory", str(tmp_path), *arguments])
         assert not ended.value.code
     *lines, last = capsys.readouterr().out.splitlines()
-    assert [line.split(": ")[1] for line in lines] == ["encrypts and decrypts", "encrypts and decrypts", "decrypts"]
+    assert [line.split(": ")[1] for line in lines] == [
+        "encrypts and decrypts",
+        "encrypts and decrypts",
+        "decrypts",
+    ]
     assert [each["encrypts"] for each in json.loads(last)] == [True, False]

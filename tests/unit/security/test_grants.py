@@ -82,7 +82,12 @@ def test_a_service_that_has_no_grants_may_do_nothing() -> None:
 
 
 def test_operators_may_what_is_written_and_are_no_services(tmp_path: Path) -> None:
-    grants = load_grants(_write(tmp_path, GOOD + '[operators.ida]\nmay = ["dead-letters.reveal"]\n[operators.bob]\n'), CATALOG)
+    grants = load_grants(
+        _write(
+            tmp_path, GOOD + '[operators.ida]\nmay = ["dead-letters.reveal"]\n[operators.bob]\n'
+        ),
+        CATALOG,
+    )
     assert grants.may_operate("ida", REVEAL)
     assert not grants.may_operate("bob", REVEAL)
     assert not grants.may_operate("library", REVEAL)
@@ -90,28 +95,88 @@ def test_operators_may_what_is_written_and_are_no_services(tmp_path: Path) -> No
 
 
 FAULTS = {
-    "another permission": ('[services.library]\ncall = ["read:book"]', 2, "unknown permission 'read:book'; did you mean 'read:books'?"),
-    "a version": ('[services.library]\nconsume = ["library.scanned.v1"]', 2, "did you mean 'library.scanned'?"),
+    "another permission": (
+        '[services.library]\ncall = ["read:book"]',
+        2,
+        "unknown permission 'read:book'; did you mean 'read:books'?",
+    ),
+    "a version": (
+        '[services.library]\nconsume = ["library.scanned.v1"]',
+        2,
+        "did you mean 'library.scanned'?",
+    ),
     "a pattern": ('[services.library]\ncall = ["read:*"]', 2, "unknown permission 'read:\\*'"),
-    "another service": ('[services.libary]\ncall = ["read:books"]', 1, "unknown service 'libary'; did you mean 'library'?"),
-    "another client": ('clients = ["reader"]\n[services.raeder]\n[services.reader]', 2, "unknown service 'raeder'; did you mean 'reader'?"),
-    "a stranger's event": ('[services.library]\n\npublish = ["events:bindery"]', 3, "only its owner publishes an event, which is bindery"),
-    "an event called": ('[services.library]\ncall = ["library.scanned"]', 2, "it is an event's; publish or consume it"),
-    "a request consumed": ('[services.library]\nconsume = ["read:books"]', 2, "it is no event's; it can only be called"),
-    "twice": ('[services.library]\ncall = ["read:books",\n"read:books"]', 2, "names 'read:books' twice"),
-    "another verb": ('[services.library]\ncalls = ["read:books"]', 2, "unknown key 'calls'; did you mean 'call'?"),
-    "no list": ('[services.library]\ncall = "read:books"', 2, "services.library.call has to be a list"),
+    "another service": (
+        '[services.libary]\ncall = ["read:books"]',
+        1,
+        "unknown service 'libary'; did you mean 'library'?",
+    ),
+    "another client": (
+        'clients = ["reader"]\n[services.raeder]\n[services.reader]',
+        2,
+        "unknown service 'raeder'; did you mean 'reader'?",
+    ),
+    "a stranger's event": (
+        '[services.library]\n\npublish = ["events:bindery"]',
+        3,
+        "only its owner publishes an event, which is bindery",
+    ),
+    "an event called": (
+        '[services.library]\ncall = ["library.scanned"]',
+        2,
+        "it is an event's; publish or consume it",
+    ),
+    "a request consumed": (
+        '[services.library]\nconsume = ["read:books"]',
+        2,
+        "it is no event's; it can only be called",
+    ),
+    "twice": (
+        '[services.library]\ncall = ["read:books",\n"read:books"]',
+        2,
+        "names 'read:books' twice",
+    ),
+    "another verb": (
+        '[services.library]\ncalls = ["read:books"]',
+        2,
+        "unknown key 'calls'; did you mean 'call'?",
+    ),
+    "no list": (
+        '[services.library]\ncall = "read:books"',
+        2,
+        "services.library.call has to be a list",
+    ),
     "numbers": ("[services.library]\ncall = [1]", 2, "has to be a list of names"),
-    "another table": ('[service.library]\ncall = ["read:books"]', 1, "unknown key 'service'; did you mean 'services'?"),
+    "another table": (
+        '[service.library]\ncall = ["read:books"]',
+        1,
+        "unknown key 'service'; did you mean 'services'?",
+    ),
     "no table": ("[services]\nlibrary = 1", 2, "has to be a table"),
     "services in a list": ("services = []", 1, "services has to be tables"),
     "no name": ('[services."The Library"]\ncall = []', 1, "is no name of a service"),
     "the bus's own name": ("[services.bus]\ncall = []", 1, "it is the bus's own"),
     "a client that owns": ('clients = ["library"]\n[services.library]', 1, "which owns contracts"),
-    "another operation": ('[operators.ida]\nmay = ["dead-letter.reveal"]', 2, "unknown operation 'dead-letter.reveal'; did you mean"),
-    "an operation that is a permission": ('[operators.ida]\nmay = ["read:books"]', 2, "operators.ida.may: unknown operation 'read:books'"),
-    "an operator who calls": ('[operators.ida]\ncall = ["read:books"]', 2, "unknown key 'call'; an operator has may"),
-    "an operation that is no list": ('[operators.ida]\nmay = "all"', 2, "operators.ida.may has to be a list"),
+    "another operation": (
+        '[operators.ida]\nmay = ["dead-letter.reveal"]',
+        2,
+        "unknown operation 'dead-letter.reveal'; did you mean",
+    ),
+    "an operation that is a permission": (
+        '[operators.ida]\nmay = ["read:books"]',
+        2,
+        "operators.ida.may: unknown operation 'read:books'",
+    ),
+    "an operator who calls": (
+        '[operators.ida]\ncall = ["read:books"]',
+        2,
+        "unknown key 'call'; an operator has may",
+    ),
+    "an operation that is no list": (
+        '[operators.ida]\nmay = "all"',
+        2,
+        "operators.ida.may has to be a list",
+    ),
     "an operator that is no table": ("operators = 1", 1, "operators have to be tables"),
     "a client without rights": ('clients = ["reader"]', 1, "has no table"),
 }
@@ -120,18 +185,24 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_named_with_file_line_and_the_nearest_name(tmp_path: Path, fault: str) -> None:
     text, line, told = FAULTS[fault]
-    with pytest.raises(ConfigurationError, match=rf"grants\.toml:{line}: .*{told.replace('?', '[?]')}"):
+    with pytest.raises(
+        ConfigurationError, match=rf"grants\.toml:{line}: .*{told.replace('?', '[?]')}"
+    ):
         load_grants(_write(tmp_path, text), CATALOG)
 
 
 def test_a_name_in_a_comment_is_not_where_the_fault_is(tmp_path: Path) -> None:
     text = '# "read:book" was a fault\n[services.library]\n# call = ["read:book"]\ncall = [\n  "read:book",\n]'
-    with pytest.raises(ConfigurationError, match=r"grants\.toml:5: services\.library\.call: unknown"):
+    with pytest.raises(
+        ConfigurationError, match=r"grants\.toml:5: services\.library\.call: unknown"
+    ):
         load_grants(_write(tmp_path, text), CATALOG)
 
 
 def test_several_faults_are_told_together(tmp_path: Path) -> None:
-    text = "[services.library]\ncall = [" + ", ".join(f'"wrong-{number}"' for number in range(7)) + "]"
+    text = (
+        "[services.library]\ncall = [" + ", ".join(f'"wrong-{number}"' for number in range(7)) + "]"
+    )
     with pytest.raises(ConfigurationError, match=r"wrong-0.*wrong-4.*; and 2 more") as told:
         load_grants(_write(tmp_path, text), CATALOG)
     assert "\n" not in str(told.value)
@@ -171,7 +242,9 @@ def test_a_permission_is_the_contracts_name_unless_it_says_another() -> None:
 @pytest.mark.parametrize("permission", ["", "read books", "Read", "read:*", "r" * 101])
 def test_a_permission_that_a_scope_could_not_hold_is_refused(permission: str) -> None:
     with pytest.raises(ContractError, match="is no permission"):
-        contract("library.lend", version=1, permission=permission, catalog=Catalog())(type("Lend", (Event,), {}))
+        contract("library.lend", version=1, permission=permission, catalog=Catalog())(
+            type("Lend", (Event,), {})
+        )
 
 
 def _bus(*arguments: str) -> int | str | None:
@@ -183,11 +256,15 @@ def _bus(*arguments: str) -> int | str | None:
 def test_the_reference_applications_grants_are_shown_with_what_they_open(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "300")  # a table is as wide as what other tests have defined makes it
+    monkeypatch.setenv(
+        "COLUMNS", "300"
+    )  # a table is as wide as what other tests have defined makes it
     assert not _bus("grants", "check", str(GRANTS), "--contracts", "contracts", "--json")
     told = json.loads(capsys.readouterr().out)["services"]
     assert told["documentation"]["call"] == {"read:transcriptions": ["transcription.get.v1"]}
-    assert told["transcription"]["publish"] == {"transcription.completed": ["transcription.completed.v1"]}
+    assert told["transcription"]["publish"] == {
+        "transcription.completed": ["transcription.completed.v1"]
+    }
     assert not _bus("grants", "check", str(GRANTS), "--contracts", "contracts")
     assert "documentation.get-note-status.v1" in capsys.readouterr().out
     monkeypatch.setenv("COLUMNS", "80")
@@ -207,16 +284,26 @@ def test_what_operators_may_is_shown(tmp_path: Path, capsys: pytest.CaptureFixtu
     text = GRANTS.read_text(encoding="utf-8") + '\n[operators.ida]\nmay = ["dead-letters.reveal"]\n'
     assert not _bus("grants", "check", str(_write(tmp_path, text)), "--contracts", "contracts")
     assert re.search(r"^ida +operate +dead-letters\.reveal", capsys.readouterr().out, re.MULTILINE)
-    assert not _bus("grants", "check", str(_write(tmp_path, text)), "--contracts", "contracts", "--json")
+    assert not _bus(
+        "grants", "check", str(_write(tmp_path, text)), "--contracts", "contracts", "--json"
+    )
     assert json.loads(capsys.readouterr().out)["operators"] == {"ida": ["dead-letters.reveal"]}
 
 
 def test_what_nobody_may_call_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert not _bus("grants", "check", str(_write(tmp_path, "[services.transcription]")), "--contracts", "contracts")
+    assert not _bus(
+        "grants",
+        "check",
+        str(_write(tmp_path, "[services.transcription]")),
+        "--contracts",
+        "contracts",
+    )
     assert "nobody may call documentation.create-note.v1 (write:notes)" in capsys.readouterr().err
 
 
-def test_a_fault_is_an_error_of_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fault_is_an_error_of_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = _write(tmp_path, '[services.documentation]\ncall = ["read:transcription"]')
     assert _bus("grants", "check", str(path), "--contracts", "contracts") == os.EX_CONFIG
     told = capsys.readouterr().err

@@ -28,10 +28,15 @@ def accepted(text: str) -> bytes | None:
 
 @pytest.mark.parametrize(
     ("head", "ends"),
-    [("", [bytes([end]) for end in range(256)]), ("Q", [bytes(end) for end in product(range(0x40, 0x44), range(256))])],
+    [
+        ("", [bytes([end]) for end in range(256)]),
+        ("Q", [bytes(end) for end in product(range(0x40, 0x44), range(256))]),
+    ],
     ids=["one byte is over", "two bytes are over"],
 )
-def test_of_all_ends_of_base64_only_those_that_an_encoder_writes_are_read(head: str, ends: list[bytes]) -> None:
+def test_of_all_ends_of_base64_only_those_that_an_encoder_writes_are_read(
+    head: str, ends: list[bytes]
+) -> None:
     written = {canonical(end): end for end in ends}
     for tail in product(ALPHABET, repeat=2):
         text = head + "".join(tail)

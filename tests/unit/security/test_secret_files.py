@@ -43,9 +43,13 @@ def test_what_is_no_password_is_refused_and_not_shown(path: Path, content: bytes
     assert SECRET not in str(caught.value)
 
 
-def test_a_file_that_everybody_may_write_is_refused_and_one_that_others_may_read_is_not(path: Path) -> None:
+def test_a_file_that_everybody_may_write_is_refused_and_one_that_others_may_read_is_not(
+    path: Path,
+) -> None:
     path.chmod(0o646)
-    with pytest.raises(ConfigurationError, match=r"may be written by everybody \(mode 646\); chmod o-w"):
+    with pytest.raises(
+        ConfigurationError, match=r"may be written by everybody \(mode 646\); chmod o-w"
+    ):
         read_password(path)
     path.chmod(0o664)
     assert read_password(path).get_secret_value() == SECRET
@@ -54,7 +58,9 @@ def test_a_file_that_everybody_may_write_is_refused_and_one_that_others_may_read
 def test_a_directory_and_a_pipe_are_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for each in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(ConfigurationError, match=r"cannot be read|is no file that can be read again"):
+        with pytest.raises(
+            ConfigurationError, match=r"cannot be read|is no file that can be read again"
+        ):
             read_password(each)
 
 
@@ -84,7 +90,9 @@ def test_while_the_file_cannot_be_read_the_last_good_password_stays_and_that_is_
         file.read()
 
 
-def test_a_file_that_is_replaced_by_another_as_kubernetes_does_it_is_read_anew(tmp_path: Path) -> None:
+def test_a_file_that_is_replaced_by_another_as_kubernetes_does_it_is_read_anew(
+    tmp_path: Path,
+) -> None:
     """`token` is a link into `..data`, itself a link to a directory that is replaced as a whole."""
     for name in ("first", "second"):
         (tmp_path / name).mkdir()

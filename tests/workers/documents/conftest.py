@@ -22,7 +22,11 @@ CLINIC = "Northside Family Practice"
 
 @pytest.fixture
 def template() -> Template:
-    return Template.from_settings(load_settings(clinic_name=CLINIC, clinic_address="12 Harbour Street", timezone="Europe/Athens"))
+    return Template.from_settings(
+        load_settings(
+            clinic_name=CLINIC, clinic_address="12 Harbour Street", timezone="Europe/Athens"
+        )
+    )
 
 
 def pdf(template: Template, note: Note) -> PdfReader:

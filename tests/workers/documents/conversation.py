@@ -9,7 +9,13 @@ from uuid import UUID, uuid4
 from bus import Context, NotFound, Router
 from bus.messaging.context import Sender
 from contracts.documentation.client import DocumentationClient
-from contracts.documentation.v1 import CreateNote, Document, DocumentGenerated, NoteContent, NoteStatus
+from contracts.documentation.v1 import (
+    CreateNote,
+    Document,
+    DocumentGenerated,
+    NoteContent,
+    NoteStatus,
+)
 from contracts.transcription.v1 import GetTranscript, Transcript
 
 SILENT, SPOKEN, ENDLESS = uuid4(), uuid4(), uuid4()
@@ -25,8 +31,13 @@ def transcription() -> Router:
     async def get(request: GetTranscript) -> Transcript:
         if request.transcript_id not in texts:
             raise NotFound("no such transcript")
-        said: dict[str, Any] = {"transcript_id": request.transcript_id, "text": texts[request.transcript_id]}
-        return Transcript(**said, confidence=1, duration=1, language="en", engine="none", segments=())
+        said: dict[str, Any] = {
+            "transcript_id": request.transcript_id,
+            "text": texts[request.transcript_id],
+        }
+        return Transcript(
+            **said, confidence=1, duration=1, language="en", engine="none", segments=()
+        )
 
     return router
 
@@ -47,7 +58,12 @@ def archive() -> tuple[Router, list[tuple[str, Document]]]:
 
 
 def a_note(**changes: Any) -> CreateNote:
-    usual: dict[str, Any] = {"patient_id": "MRN-1", "encounter_id": "ENC-1", "provider_id": "DR-7", "note_type": "Progress"}
+    usual: dict[str, Any] = {
+        "patient_id": "MRN-1",
+        "encounter_id": "ENC-1",
+        "provider_id": "DR-7",
+        "note_type": "Progress",
+    }
     return CreateNote(**(usual | {"content": NoteContent(plan="Rest.")} | changes))
 
 
@@ -58,7 +74,11 @@ def file_of(document: Document) -> Path:
 def check(document: Document, note_id: UUID) -> None:
     """Assert that the values of a document match its file."""
     data = file_of(document).read_bytes()
-    assert (document.note_id, document.size, document.sha256) == (note_id, len(data), hashlib.sha256(data).hexdigest())
+    assert (document.note_id, document.size, document.sha256) == (
+        note_id,
+        len(data),
+        hashlib.sha256(data).hexdigest(),
+    )
     assert data.startswith({"pdf": b"%PDF-", "docx": b"PK"}[document.format])
     assert document.pages == (1 if document.format == "pdf" else None)
     assert file_of(document).stat().st_mode & 0o777 == 0o600

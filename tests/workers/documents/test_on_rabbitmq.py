@@ -12,13 +12,25 @@ from tests.workers.documents.conversation import archive, from_note_to_documents
 from workers.demo.stage import served
 
 
-async def test_a_note_becomes_two_documents_on_one_correlation_id(vhost_url: str, tmp_path: Path) -> None:
+async def test_a_note_becomes_two_documents_on_one_correlation_id(
+    vhost_url: str, tmp_path: Path
+) -> None:
     def bus(service: str) -> Bus:
         return Bus(service, settings=Settings(url=SecretStr(vhost_url)))
 
     router, heard = archive()
-    worker = running("run", "workers.documents:router", BUS_URL=vhost_url, DOCUMENTS_FOLDER=str(tmp_path / "documents"))
-    async with worker as process, bus("desk") as desk, bus("archive") as archiving, archiving.serving(router):
+    worker = running(
+        "run",
+        "workers.documents:router",
+        BUS_URL=vhost_url,
+        DOCUMENTS_FOLDER=str(tmp_path / "documents"),
+    )
+    async with (
+        worker as process,
+        bus("desk") as desk,
+        bus("archive") as archiving,
+        archiving.serving(router),
+    ):
         async with bus("transcription") as transcribing, transcribing.serving(transcription()):
             await served(desk, lambda: None)
             with correlated("one-id"):
@@ -31,6 +43,8 @@ async def test_a_note_becomes_two_documents_on_one_correlation_id(vhost_url: str
 
 
 async def test_a_worker_whose_folder_cannot_be_says_so_in_a_line(vhost_url: str) -> None:
-    answer = await command("run", "workers.documents:router", BUS_URL=vhost_url, DOCUMENTS_FOLDER="/dev/null/documents")
+    answer = await command(
+        "run", "workers.documents:router", BUS_URL=vhost_url, DOCUMENTS_FOLDER="/dev/null/documents"
+    )
     assert answer.code == 78
     assert "DOCUMENTS_FOLDER" in answer.err.splitlines()[-1]

@@ -23,9 +23,20 @@ SCRIPTS = {
 }
 
 
-def test_the_first_page_says_whose_note_it_is_and_what_it_says_in_clinical_order(template: Template) -> None:
+def test_the_first_page_says_whose_note_it_is_and_what_it_says_in_clinical_order(
+    template: Template,
+) -> None:
     (text,) = page_texts(pdf(template, note()))
-    for shown in (CLINIC, "12 Harbour Street", "SOAP note", "MRN-0048213", "ENC-11", "DR-7", str(NOTE_ID), "Chest pain for two days."):
+    for shown in (
+        CLINIC,
+        "12 Harbour Street",
+        "SOAP note",
+        "MRN-0048213",
+        "ENC-11",
+        "DR-7",
+        str(NOTE_ID),
+        "Chest pain for two days.",
+    ):
         assert shown in text
     places = [text.index(f"\n{heading}\n") for heading in HEADINGS]
     assert places == sorted(places)
@@ -47,7 +58,10 @@ def test_each_page_has_its_number_the_patient_and_that_it_is_not_signed(template
 
 def test_a_note_that_is_signed_says_by_whom_and_nowhere_that_it_is_not(template: Template) -> None:
     texts = page_texts(pdf(template, note(LONG, signature=SIGNED)))
-    assert all("Signed by DR-7 on 5 March 2026, 10:00 EET" in text and "not signed" not in text for text in texts)
+    assert all(
+        "Signed by DR-7 on 5 March 2026, 10:00 EET" in text and "not signed" not in text
+        for text in texts
+    )
 
 
 def embedded_fonts(file: PdfReader) -> list[str]:
@@ -59,10 +73,15 @@ def embedded_fonts(file: PdfReader) -> list[str]:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_comes_out_as_it_went_in_and_its_font_is_embedded(template: Template, script: str) -> None:
+def test_a_script_comes_out_as_it_went_in_and_its_font_is_embedded(
+    template: Template, script: str
+) -> None:
     file = pdf(template, note(SCRIPTS[script]))
     assert SCRIPTS[script] in page_texts(file)[0]
-    assert {name.partition("+")[2] for name in embedded_fonts(file)} == {"LiberationSans", "LiberationSans-Bold"}
+    assert {name.partition("+")[2] for name in embedded_fonts(file)} == {
+        "LiberationSans",
+        "LiberationSans-Bold",
+    }
 
 
 def test_a_section_without_text_says_so(template: Template) -> None:
@@ -71,7 +90,10 @@ def test_a_section_without_text_says_so(template: Template) -> None:
 
 
 def test_a_transcript_that_nobody_read_says_so(template: Template) -> None:
-    assert "Subjective\nMachine transcript of the recording, not reviewed." in page_texts(pdf(template, note(transcribed=True)))[0]
+    assert (
+        "Subjective\nMachine transcript of the recording, not reviewed."
+        in page_texts(pdf(template, note(transcribed=True)))[0]
+    )
 
 
 def test_markup_and_control_characters_are_shown_and_not_obeyed(template: Template) -> None:
@@ -79,7 +101,9 @@ def test_markup_and_control_characters_are_shown_and_not_obeyed(template: Templa
     assert "<b>BP</b> &lt; {total} <br/>[U+0000][U+001B] [U+1F642]" in text
 
 
-@pytest.mark.parametrize("text", ["x" * 10_000, "<" * 10_000, "a\n" * 1500], ids=["one word", "markup", "many lines"])
+@pytest.mark.parametrize(
+    "text", ["x" * 10_000, "<" * 10_000, "a\n" * 1500], ids=["one word", "markup", "many lines"]
+)
 def test_a_section_of_any_form_is_rendered_whole(template: Template, text: str) -> None:
     pages = page_texts(pdf(template, note(content=NoteContent(plan=text))))
     letter = text[0]
@@ -99,7 +123,10 @@ def test_a_file_browser_sees_nothing_of_the_patient(template: Template) -> None:
 
 
 def test_long_ids_stay_whole(template: Template) -> None:
-    ids = {name: letter * 64 for name, letter in (("patient_id", "W"), ("encounter_id", "1"), ("provider_id", "m"))}
+    ids = {
+        name: letter * 64
+        for name, letter in (("patient_id", "W"), ("encounter_id", "1"), ("provider_id", "m"))
+    }
     text = page_texts(pdf(template, note(**ids)))[0]
     assert f"Patient ID: {'W' * 64}" in text
     for letter in "W1m":

@@ -8,13 +8,28 @@ from uuid import uuid4
 
 import pytest
 
-from bus import Bus, BusError, InvalidArgument, NotFound, OutOfRange, ResourceExhausted, Unavailable, correlated
+from bus import (
+    Bus,
+    BusError,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    ResourceExhausted,
+    Unavailable,
+    correlated,
+)
 from bus.contracts.contract import contract_of, encode
 from bus.messaging.context import Context, Sender
 from bus.messaging.envelope import Envelope, new_id
 from bus.testing import MemoryBuses
 from contracts.documentation.client import DocumentationClient
-from contracts.documentation.v1 import LONGEST_SECTION, CreateNote, Document, GenerateDocuments, NoteContent
+from contracts.documentation.v1 import (
+    LONGEST_SECTION,
+    CreateNote,
+    Document,
+    GenerateDocuments,
+    NoteContent,
+)
 from tests.polling import until
 from tests.workers.documents.conversation import (
     DICTATED,
@@ -66,7 +81,9 @@ async def fault(client: DocumentationClient, **changes: Any) -> BusError:
     return raised.value
 
 
-async def test_a_note_becomes_two_documents_on_one_correlation_id(buses: MemoryBuses, desk: Bus) -> None:
+async def test_a_note_becomes_two_documents_on_one_correlation_id(
+    buses: MemoryBuses, desk: Bus
+) -> None:
     router, heard = archive()
     await buses.serve(await buses.bus("archive"), router)
     with correlated("one-id"):
@@ -76,19 +93,31 @@ async def test_a_note_becomes_two_documents_on_one_correlation_id(buses: MemoryB
     assert heard == [("one-id", document) for document in made]
 
 
-async def test_the_same_note_sent_twice_by_its_caller_is_two_notes(client: DocumentationClient) -> None:
+async def test_the_same_note_sent_twice_by_its_caller_is_two_notes(
+    client: DocumentationClient,
+) -> None:
     first, second = await client.create(a_note()), await client.create(a_note())
     assert first.note_id != second.note_id
 
 
-async def test_a_subjective_section_that_was_sent_stays_whatever_the_transcript_says(client: DocumentationClient) -> None:
-    created = await client.create(a_note(transcription_id=SPOKEN, content=NoteContent(subjective="Pain.")))
+async def test_a_subjective_section_that_was_sent_stays_whatever_the_transcript_says(
+    client: DocumentationClient,
+) -> None:
+    created = await client.create(
+        a_note(transcription_id=SPOKEN, content=NoteContent(subjective="Pain."))
+    )
     note = await client.get(created.note_id)
-    assert (note.content.subjective, note.transcribed, note.transcription_id) == ("Pain.", False, SPOKEN)
+    assert (note.content.subjective, note.transcribed, note.transcription_id) == (
+        "Pain.",
+        False,
+        SPOKEN,
+    )
 
 
 async def test_a_subjective_section_of_spaces_is_none(client: DocumentationClient) -> None:
-    created = await client.create(a_note(transcription_id=SPOKEN, content=NoteContent(subjective=" \n")))
+    created = await client.create(
+        a_note(transcription_id=SPOKEN, content=NoteContent(subjective=" \n"))
+    )
     assert (await client.get(created.note_id)).content.subjective == DICTATED
 
 
@@ -98,28 +127,42 @@ async def test_a_transcript_that_is_not_there_is_not_found(client: Documentation
     assert "the transcription_id is unknown" in str(error)
 
 
-async def test_a_transcript_that_is_too_long_for_a_section_is_told(client: DocumentationClient) -> None:
+async def test_a_transcript_that_is_too_long_for_a_section_is_told(
+    client: DocumentationClient,
+) -> None:
     error = await fault(client, transcription_id=ENDLESS)
     assert isinstance(error, OutOfRange)
     assert f"{LONGEST_SECTION:,}" in str(error)
 
 
-async def test_without_a_transcription_service_a_note_that_needs_it_is_refused_for_now_and_another_is_kept(buses: MemoryBuses) -> None:
+async def test_without_a_transcription_service_a_note_that_needs_it_is_refused_for_now_and_another_is_kept(
+    buses: MemoryBuses,
+) -> None:
     client = DocumentationClient(await buses.bus("desk"))
     error = await fault(client, transcription_id=SPOKEN)
     assert isinstance(error, Unavailable)
     assert "transcription service does not answer" in str(error)
-    assert (await client.create(a_note(transcription_id=SPOKEN, content=NoteContent(subjective="Pain.")))).status == "draft"
+    assert (
+        await client.create(
+            a_note(transcription_id=SPOKEN, content=NoteContent(subjective="Pain."))
+        )
+    ).status == "draft"
 
 
-@pytest.mark.parametrize("changes", [{}, {"transcription_id": SILENT}], ids=["no text", "a silent recording"])
-async def test_a_note_that_says_nothing_is_refused(client: DocumentationClient, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, {"transcription_id": SILENT}], ids=["no text", "a silent recording"]
+)
+async def test_a_note_that_says_nothing_is_refused(
+    client: DocumentationClient, changes: dict[str, Any]
+) -> None:
     error = await fault(client, content=NoteContent(plan=" \n"), **changes)
     assert isinstance(error, InvalidArgument)
     assert "the note has no text" in str(error)
 
 
-async def test_a_note_that_is_not_there_is_not_found_by_any_of_them(client: DocumentationClient) -> None:
+async def test_a_note_that_is_not_there_is_not_found_by_any_of_them(
+    client: DocumentationClient,
+) -> None:
     with pytest.raises(NotFound, match="the note_id is unknown"):
         await client.get(uuid4())
     with pytest.raises(NotFound, match="the note_id is unknown"):
@@ -129,7 +172,9 @@ async def test_a_note_that_is_not_there_is_not_found_by_any_of_them(client: Docu
         await job.result(timeout=20)
 
 
-async def test_a_note_that_a_pdf_cannot_show_is_told_and_its_docx_is_made(client: DocumentationClient) -> None:
+async def test_a_note_that_a_pdf_cannot_show_is_told_and_its_docx_is_made(
+    client: DocumentationClient,
+) -> None:
     created = await client.create(a_note(content=NoteContent(plan="疼痛")))
     with pytest.raises(InvalidArgument, match="Request DOCX instead"):
         await (await client.generate(created.note_id, "pdf")).result(timeout=20)
@@ -147,8 +192,16 @@ class Remembers:
         self.told.append(event.document)
 
 
-def context(message: CreateNote | GenerateDocuments, state: Documentation, bus: Remembers, id_: str) -> Context:
-    envelope = Envelope(id=id_, type=contract_of(type(message)).type, role="job", source="test", body=encode(message))
+def context(
+    message: CreateNote | GenerateDocuments, state: Documentation, bus: Remembers, id_: str
+) -> Context:
+    envelope = Envelope(
+        id=id_,
+        type=contract_of(type(message)).type,
+        role="job",
+        source="test",
+        body=encode(message),
+    )
     return Context(envelope=envelope, bus=cast("Sender", bus), state=state)
 
 
@@ -156,7 +209,9 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-async def test_what_comes_again_makes_the_same_note_and_documents_and_no_second_ones(folder: Path) -> None:
+async def test_what_comes_again_makes_the_same_note_and_documents_and_no_second_ones(
+    folder: Path,
+) -> None:
     bus, id_ = Remembers(), new_id()
     async with router.lifespan() as state:
         assert isinstance(state, Documentation)
@@ -164,7 +219,9 @@ async def test_what_comes_again_makes_the_same_note_and_documents_and_no_second_
         first, second = [await create(note, context(note, state, bus, id_)) for _ in range(2)]
         assert first == second
         job = GenerateDocuments(note_id=first.note_id, formats=("pdf", "docx"))
-        made, again = [(await generate(job, context(job, state, bus, id_))).documents for _ in range(2)]
+        made, again = [
+            (await generate(job, context(job, state, bus, id_))).documents for _ in range(2)
+        ]
         assert made == again == await state.repository.documents(first.note_id)
     assert names(folder) == {file_of(document).name for document in made}
     assert bus.told == [*made, *made]
@@ -184,22 +241,31 @@ async def test_a_job_that_failed_half_way_is_finished_by_its_retry(
 
     monkeypatch.setattr(DocumentFolder, "write", full_at_the_second)
     created = await client.create(a_note())
-    made = (await (await client.generate(created.note_id, "pdf", "docx")).result(timeout=40)).documents
+    made = (
+        await (await client.generate(created.note_id, "pdf", "docx")).result(timeout=40)
+    ).documents
     pdf, docx = (file_of(document).name for document in made)
     assert written == [pdf, docx, pdf, docx]
     assert names(folder) == {pdf, docx}
     assert (await client.status(created.note_id)).documents == made
 
 
-async def test_what_the_how_to_shows_runs_as_it_says(desk: Bus, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_what_the_how_to_shows_runs_as_it_says(
+    desk: Bus, capsys: pytest.CaptureFixture[str]
+) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", HOW_TO.read_text(encoding="utf-8"), re.DOTALL)
     namespace: dict[str, Any] = {}
     exec(code, namespace)
     await namespace["file_note"](desk)
-    assert re.fullmatch(r"pdf file://\S+ \d+ \w{64} 1\ndocx file://\S+ \d+ \w{64} None\ndraft 2\n", capsys.readouterr().out)
+    assert re.fullmatch(
+        r"pdf file://\S+ \d+ \w{64} 1\ndocx file://\S+ \d+ \w{64} None\ndraft 2\n",
+        capsys.readouterr().out,
+    )
 
 
-async def test_a_letterhead_that_a_pdf_cannot_show_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_letterhead_that_a_pdf_cannot_show_is_told_at_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("DOCUMENTS_CLINIC_NAME", "診療所")
     with pytest.raises(BusError, match="DOCUMENTS_CLINIC_NAME"):
         async with router.lifespan():

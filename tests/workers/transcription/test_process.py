@@ -26,7 +26,9 @@ async def recognised(process: RecogniserProcess, path: Path) -> str:
     with path.open("rb") as file:
         messages = [message async for message in process.recognise(file.fileno())]
     assert isinstance(messages[0], Begun)
-    return " ".join(message.words.text for message in messages if isinstance(message, Heard) and message.words)
+    return " ".join(
+        message.words.text for message in messages if isinstance(message, Heard) and message.words
+    )
 
 
 def gone(pid: int | None) -> bool:
@@ -34,7 +36,9 @@ def gone(pid: int | None) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
-async def test_a_process_recognises_one_recording_after_another_good_or_bad(sentence: Path, broken: Path) -> None:
+async def test_a_process_recognises_one_recording_after_another_good_or_bad(
+    sentence: Path, broken: Path
+) -> None:
     process = await start()
     assert process.pid != os.getpid()
     first = await recognised(process, sentence)
@@ -48,7 +52,11 @@ async def test_a_process_recognises_one_recording_after_another_good_or_bad(sent
 
 async def test_an_engine_that_cannot_be_loaded_says_so_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"the pocketsphinx model in .* cannot be loaded"):
-        await RecogniserProcess.start(EngineSpec(engine="pocketsphinx", model_dir=tmp_path), max_seconds=60, timeout=STARTED_WITHIN)
+        await RecogniserProcess.start(
+            EngineSpec(engine="pocketsphinx", model_dir=tmp_path),
+            max_seconds=60,
+            timeout=STARTED_WITHIN,
+        )
 
 
 async def test_an_engine_that_loads_too_long_is_given_up() -> None:

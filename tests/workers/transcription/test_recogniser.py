@@ -34,12 +34,16 @@ def whole(engine: Engine) -> list[Heard]:
     return heard(engine, DICTATION)
 
 
-def test_the_dictation_is_understood_but_for_a_few_words(whole: list[Heard], said: list[str]) -> None:
+def test_the_dictation_is_understood_but_for_a_few_words(
+    whole: list[Heard], said: list[str]
+) -> None:
     # The measured value is 0 of 41 with pocketsphinx 5.1.1.
     assert word_errors(text(whole), said) / len(said) <= 0.1
 
 
-def test_segments_are_in_order_inside_the_recording_and_sure_to_some_degree(whole: list[Heard]) -> None:
+def test_segments_are_in_order_inside_the_recording_and_sure_to_some_degree(
+    whole: list[Heard],
+) -> None:
     words = [message.words for message in whole if message.words]
     assert len(words) == 4
     assert all(before.end <= after.start for before, after in pairwise(words))
@@ -57,9 +61,13 @@ def test_without_padding_a_first_word_is_lost_that_is_there_with_it(
     assert words.text.split()[0] != text(whole[1:2])[0] == "blood"
 
 
-def test_a_stereo_recording_of_cd_quality_is_understood_as_well(engine: Engine, tmp_path: Path) -> None:
+def test_a_stereo_recording_of_cd_quality_is_understood_as_well(
+    engine: Engine, tmp_path: Path
+) -> None:
     mono = soxr.resample(dictation()[13 * RATE :].astype(np.float64) / 32768, RATE, 44_100)
-    soundfile.write(tmp_path / "a.wav", np.column_stack([mono, mono * 0.5]), 44_100, subtype="PCM_24")
+    soundfile.write(
+        tmp_path / "a.wav", np.column_stack([mono, mono * 0.5]), 44_100, subtype="PCM_24"
+    )
     assert word_errors(text(heard(engine, tmp_path / "a.wav")), SENTENCE.split()) <= 1
 
 

@@ -49,7 +49,9 @@ async def state() -> AsyncIterator[Transcription]:
         yield yielded
 
 
-def context(state: Transcription, bus: Published, job_id: str = "job", told: list[Progress] | None = None) -> Context:
+def context(
+    state: Transcription, bus: Published, job_id: str = "job", told: list[Progress] | None = None
+) -> Context:
     async def report(progress: Progress) -> None:
         if told is not None:
             told.append(progress)
@@ -62,30 +64,43 @@ def job(path: Path) -> TranscribeAudio:
     return TranscribeAudio(audio_url=str(path))
 
 
-async def test_the_dictation_becomes_a_transcript_that_can_be_asked_for(state: Transcription) -> None:
+async def test_the_dictation_becomes_a_transcript_that_can_be_asked_for(
+    state: Transcription,
+) -> None:
     bus, told = Published(), list[Progress]()
     transcript = await transcribe(job(DICTATION), context(state, bus, told=told))
     assert len(transcript.text.splitlines()) == len(transcript.segments) == 4
     assert 0.5 < transcript.confidence <= 1
     assert (transcript.language, transcript.engine) == ("en", "pocketsphinx")
     assert transcript.duration == pytest.approx(17.67)
-    assert await get(GetTranscript(transcript_id=transcript.transcript_id), context(state, bus)) == transcript
+    assert (
+        await get(GetTranscript(transcript_id=transcript.transcript_id), context(state, bus))
+        == transcript
+    )
     fractions = [update.progress for update in told]
     assert fractions == sorted(fractions)
     assert len(fractions) == 4
     assert not any(word in update.note for update in told for word in ("patient", "pain"))
     words = len(transcript.text.split())
-    assert bus.events == [TranscriptCompleted(transcript_id=transcript.transcript_id, duration=transcript.duration, words=words)]
+    assert bus.events == [
+        TranscriptCompleted(
+            transcript_id=transcript.transcript_id, duration=transcript.duration, words=words
+        )
+    ]
 
 
-async def test_a_job_that_runs_twice_makes_one_transcript(state: Transcription, sentence: Path) -> None:
+async def test_a_job_that_runs_twice_makes_one_transcript(
+    state: Transcription, sentence: Path
+) -> None:
     first = await transcribe(job(sentence), context(state, Published()))
     assert await transcribe(job(sentence), context(state, Published())) == first
     other = await transcribe(job(sentence), context(state, Published(), job_id="other"))
     assert other.transcript_id == transcript_id_of("other") != first.transcript_id
 
 
-async def test_bad_recordings_and_silence_leave_the_service_working(state: Transcription, broken: Path, tmp_path: Path) -> None:
+async def test_bad_recordings_and_silence_leave_the_service_working(
+    state: Transcription, broken: Path, tmp_path: Path
+) -> None:
     for _ in range(3):
         with pytest.raises(InvalidArgument):
             await transcribe(job(broken), context(state, Published()))

@@ -19,7 +19,9 @@ __all__ = ["REFUSED", "ChannelClosure", "is_access_refused"]
 REFUSED = "ACCESS_REFUSED"
 """What the broker says to who may not publish that, or there."""
 # RabbitMQ 3.10: access to topic 'key' in exchange 'name' in vhost '/' refused for user 'name'. Later ones say which access.
-NAMED = re.compile(r"access to (?:topic '(?P<key>[^']*)' in )?exchange '(?P<exchange>[^']*)' in vhost ")
+NAMED = re.compile(
+    r"access to (?:topic '(?P<key>[^']*)' in )?exchange '(?P<exchange>[^']*)' in vhost "
+)
 DEFAULT_EXCHANGE = "amq.default"
 """What the broker calls the exchange that has no name."""
 
@@ -27,10 +29,16 @@ DEFAULT_EXCHANGE = "amq.default"
 def is_access_refused(why: str, address: Address) -> bool:
     """Whether the broker's words are about what goes to `address`: to that exchange, and with that key where they name one."""
     named = _named(why)
-    return named is not None and named[0] == address.exchange and named[1] in {None, address.routing_key}
+    return (
+        named is not None
+        and named[0] == address.exchange
+        and named[1] in {None, address.routing_key}
+    )
 
 
-@lru_cache(maxsize=16)  # one refusal is compared with thousands of addresses, while the loop stands still
+@lru_cache(
+    maxsize=16
+)  # one refusal is compared with thousands of addresses, while the loop stands still
 def _named(why: str) -> tuple[str, str | None] | None:
     """The exchange that the broker names, and the key where it names one."""
     named = NAMED.search(why) if REFUSED in why else None
@@ -54,7 +62,11 @@ class ChannelClosure:
             return []
         if len(self.written) == 1:
             return [0]
-        return [number for number, address in enumerate(self.written) if is_access_refused(self.why, address)]
+        return [
+            number
+            for number, address in enumerate(self.written)
+            if is_access_refused(self.why, address)
+        ]
 
     def fates(self) -> list[BusError]:
         """What became of each, as an error. What was surely not sent has no `maybe_executed`."""
@@ -62,12 +74,22 @@ class ChannelClosure:
         if not suspects:
             return [self._in_doubt() for _ in self.written]
         refused, last = set(suspects), suspects[-1]
-        return [self._fate(number, last, refused=number in refused) for number in range(len(self.written))]
+        return [
+            self._fate(number, last, refused=number in refused)
+            for number in range(len(self.written))
+        ]
 
     def _fate(self, number: int, last: int, *, refused: bool) -> BusError:
         if refused:
-            return PermissionDenied(f"{'not sent' if number == last else 'no confirm'}: {self.why}", maybe_executed=number < last)
-        return ConnectionLost("not sent: the channel was closed") if number > last else self._in_doubt()
+            return PermissionDenied(
+                f"{'not sent' if number == last else 'no confirm'}: {self.why}",
+                maybe_executed=number < last,
+            )
+        return (
+            ConnectionLost("not sent: the channel was closed")
+            if number > last
+            else self._in_doubt()
+        )
 
     def _in_doubt(self) -> BusError:
         return ConnectionLost(f"no confirm: {self.why}", maybe_executed=True)

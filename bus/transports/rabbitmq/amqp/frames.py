@@ -50,7 +50,9 @@ def publish_method(exchange: str, routing_key: str, *, mandatory: bool) -> bytes
     return b"\x00\x3c\x00\x28\x00\x00" + address + (MANDATORY if mandatory else b"\x00")
 
 
-def publish_frames(channel: int, method: bytes, properties: bytes, body: bytes, frame_max: int) -> bytes:
+def publish_frames(
+    channel: int, method: bytes, properties: bytes, body: bytes, frame_max: int
+) -> bytes:
     """A whole publish: method, header, and the body in frames of at most `frame_max` bytes."""
     size = len(body)
     start = frame_head(METHOD, channel, len(method)) + method + END

@@ -18,8 +18,20 @@ from bus.transports.rabbitmq.amqp.raw_properties import has_too_many_headers
 __all__ = ["message_id_of", "read_envelope", "read_headers", "write_properties"]
 
 # Flag bits of the properties, in the order of the specification.
-CONTENT_TYPE, CONTENT_ENCODING, HEADERS, DELIVERY_MODE, PRIORITY = 1 << 15, 1 << 14, 1 << 13, 1 << 12, 1 << 11
-CORRELATION_ID, REPLY_TO, EXPIRATION, MESSAGE_ID, TIMESTAMP = 1 << 10, 1 << 9, 1 << 8, 1 << 7, 1 << 6
+CONTENT_TYPE, CONTENT_ENCODING, HEADERS, DELIVERY_MODE, PRIORITY = (
+    1 << 15,
+    1 << 14,
+    1 << 13,
+    1 << 12,
+    1 << 11,
+)
+CORRELATION_ID, REPLY_TO, EXPIRATION, MESSAGE_ID, TIMESTAMP = (
+    1 << 10,
+    1 << 9,
+    1 << 8,
+    1 << 7,
+    1 << 6,
+)
 TYPE, USER_ID, APP_ID, CLUSTER_ID = 1 << 5, 1 << 4, 1 << 3, 1 << 2
 RARE = CONTENT_ENCODING | PRIORITY | CLUSTER_ID | 3
 """What the bus never sends; 3: the bits that AMQP reserves."""
@@ -51,7 +63,12 @@ def write_properties(envelope: Envelope, *, user: str | None = None) -> bytes:
     """The flags and values of a header frame; `wire.encode` says what goes where. `user`: the connection's, see `codec.user_id_of`."""
     flags = CONTENT_TYPE | HEADERS | DELIVERY_MODE | MESSAGE_ID | TIMESTAMP | TYPE | APP_ID
     table = _table(envelope)
-    parts = [JSON, u32(len(table)), table, b"\x02" if envelope.role in wire.DURABLE_ROLES else b"\x01"]
+    parts = [
+        JSON,
+        u32(len(table)),
+        table,
+        b"\x02" if envelope.role in wire.DURABLE_ROLES else b"\x01",
+    ]
     if envelope.in_reply_to is not None:
         flags |= CORRELATION_ID
         parts.append(_short(envelope.in_reply_to))
@@ -92,7 +109,9 @@ DEADLINE, EXPIRES, ATTEMPT = (_short(name) + b"l" for name in wire.NUMBER_HEADER
 
 def _table(envelope: Envelope) -> bytes:  # noqa: C901, PLR0912 - a field a line; a loop over them costs twice as much
     if envelope.headers and not wire.KNOWN_HEADERS.keys().isdisjoint(envelope.headers):
-        return b"".join(_field(name, value) for name, value in wire.encode(envelope).headers.items())
+        return b"".join(
+            _field(name, value) for name, value in wire.encode(envelope).headers.items()
+        )
     table = _text(CORRELATION, envelope.correlation_id) if envelope.correlation_id else b""
     if envelope.causation_id:
         table += _text(CAUSATION, envelope.causation_id)
@@ -131,12 +150,16 @@ def _field(name: str, value: str | int) -> bytes:
 # --- in ------------------------------------------------------------------------------------------------------------
 
 
-def read_envelope(properties: bytes, body: bytes, *, role: MessageRole, queue: str | None, received: int) -> Envelope:
+def read_envelope(
+    properties: bytes, body: bytes, *, role: MessageRole, queue: str | None, received: int
+) -> Envelope:
     """What came off the wire; never raises, as `wire.decode`."""
     try:
         return _read(properties, body, role, queue, received)
     except UNREADABLE:
-        return wire.decode(_decode_with_pamqp(properties, body), role=role, queue=queue, received=received)
+        return wire.decode(
+            _decode_with_pamqp(properties, body), role=role, queue=queue, received=received
+        )
 
 
 UNREADABLE = (NeedsSlowPath, error, IndexError, ValueError)
@@ -154,9 +177,15 @@ def _decode_with_pamqp(properties: bytes, body: bytes) -> wire.AmqpMessage:
     return from_properties(header.properties, body)
 
 
-def _read(properties: bytes, body: bytes, role: MessageRole, queue: str | None, received: int) -> Envelope:  # noqa: C901 - a property a line
+def _read(  # noqa: C901 - one branch a property
+    properties: bytes, body: bytes, role: MessageRole, queue: str | None, received: int
+) -> Envelope:
     flags = u16_at(properties)[0]
-    if len(properties) > SHORT or flags & RARE or not flags & (MESSAGE_ID | TYPE | APP_ID) == MESSAGE_ID | TYPE | APP_ID:
+    if (
+        len(properties) > SHORT
+        or flags & RARE
+        or not flags & (MESSAGE_ID | TYPE | APP_ID) == MESSAGE_ID | TYPE | APP_ID
+    ):
         raise NeedsSlowPath
     if not flags & CONTENT_TYPE or not properties.startswith(JSON, 2):
         raise NeedsSlowPath
@@ -185,7 +214,9 @@ def _read(properties: bytes, body: bytes, role: MessageRole, queue: str | None, 
     end = at + 1 + properties[at]
     type_, at = properties[at + 1 : end].decode(), end
     if flags & USER_ID:
-        at += 1 + properties[at]  # the broker has checked it; who sent the message is proven by other means
+        at += (
+            1 + properties[at]
+        )  # the broker has checked it; who sent the message is proven by other means
     end = at + 1 + properties[at]
     source = properties[at + 1 : end].decode()
     if not (message_id and type_ and source) or timestamp > MAX_TIMESTAMP_SECONDS:
@@ -219,7 +250,9 @@ def _read_table(data: bytes, at: int, known: dict[str, Any]) -> int:
             attribute = STRINGS.get(name)
             if attribute is None:
                 _other(others, name, text)
-            elif size > wire.MAX_TEXT_LENGTH and (attribute not in TOKENS or size > wire.MAX_TOKEN_HEADER_BYTES):
+            elif size > wire.MAX_TEXT_LENGTH and (
+                attribute not in TOKENS or size > wire.MAX_TOKEN_HEADER_BYTES
+            ):
                 raise NeedsSlowPath
             else:
                 known[attribute] = text

@@ -13,11 +13,29 @@ u16_at, u32_at = Struct(">H").unpack_from, Struct(">I").unpack_from
 
 # Flag bits of the properties, in the order of the specification.
 HEADERS, EXPIRATION, USER_ID = 1 << 13, 1 << 8, 1 << 4
-SHORT_STRINGS = {1 << 15, 1 << 14, 1 << 10, 1 << 9, EXPIRATION, 1 << 7, 1 << 5, USER_ID, 1 << 3, 1 << 2}
+SHORT_STRINGS = {
+    1 << 15,
+    1 << 14,
+    1 << 10,
+    1 << 9,
+    EXPIRATION,
+    1 << 7,
+    1 << 5,
+    USER_ID,
+    1 << 3,
+    1 << 2,
+}
 OCTETS = {1 << 12, 1 << 11}
 TIMESTAMP = 1 << 6
 MORE_FLAGS = 1
-SIZES = {**dict.fromkeys("tbB", 1), **dict.fromkeys("suU", 2), **dict.fromkeys("iIf", 4), **dict.fromkeys("lLdT", 8), "D": 5, "V": 0}
+SIZES = {
+    **dict.fromkeys("tbB", 1),
+    **dict.fromkeys("suU", 2),
+    **dict.fromkeys("iIf", 4),
+    **dict.fromkeys("lLdT", 8),
+    "D": 5,
+    "V": 0,
+}
 """Bytes of a table's value by its type; all others begin with their own length."""
 LENGTH_FIRST = frozenset("SxFA")
 UNREADABLE = (error, IndexError, KeyError, ValueError)
@@ -69,11 +87,17 @@ def _carried(properties: bytes, carriage: CopyOptions, *, redelivered: bool) -> 
     fields = dict(_fields(properties))
     fields.pop(USER_ID, None)
     table = dict(_entries(fields.get(HEADERS, bytes(4))))
-    kept = {name: value for name, value in table.items() if not name.lower().startswith(b"x-") or (carriage.keep_deaths and _death(name))}
+    kept = {
+        name: value
+        for name, value in table.items()
+        if not name.lower().startswith(b"x-") or (carriage.keep_deaths and _death(name))
+    }
     if redelivered:
         kept[REDELIVERED] = b"t\x01"
     if carriage.hold:
-        kept.pop(HELD_EXPIRATION, None)  # a sender's own, which would come to stand where the broker looks
+        kept.pop(
+            HELD_EXPIRATION, None
+        )  # a sender's own, which would come to stand where the broker looks
     if carriage.hold and EXPIRATION in fields:
         text = fields.pop(EXPIRATION)[1:]
         kept[HELD_EXPIRATION] = b"S" + pack(">I", len(text)) + text
@@ -89,7 +113,12 @@ def _carried(properties: bytes, carriage: CopyOptions, *, redelivered: bool) -> 
 def _held(value: bytes) -> bytes:
     """The expiration that a header keeps; empty where somebody else wrote it, and it is none: the broker closes the channel for that."""
     text = value[5:]
-    right = value[:1] == b"S" and text.isdigit() and len(text) <= len(str(MAX_EXPIRATION_MS)) and int(text) <= MAX_EXPIRATION_MS
+    right = (
+        value[:1] == b"S"
+        and text.isdigit()
+        and len(text) <= len(str(MAX_EXPIRATION_MS))
+        and int(text) <= MAX_EXPIRATION_MS
+    )
     return text if right else b""
 
 

@@ -30,10 +30,16 @@ UNFIT = (struct.error, ValueError, IndexError)
 ACCEPTED, NACKED = Accepted(), Nacked(reason="basic.nack")
 
 # A service sends few types to few addresses.
-method_of = lru_cache(maxsize=1024)(lambda address: publish_method(address.exchange, address.routing_key, mandatory=address.mandatory))
+method_of = lru_cache(maxsize=1024)(
+    lambda address: publish_method(
+        address.exchange, address.routing_key, mandatory=address.mandatory
+    )
+)
 
 
-def encode_publish(lane: FastLaneProtocol, channel: int, envelope: Envelope, address: Address) -> bytes:
+def encode_publish(
+    lane: FastLaneProtocol, channel: int, envelope: Envelope, address: Address
+) -> bytes:
     """The frames of one publish; `InvalidArgument` for what the broker or the protocol would not take."""
     if len(envelope.body) > MAX_BODY_BYTES and envelope.queue is None:
         raise InvalidArgument(
@@ -42,9 +48,13 @@ def encode_publish(lane: FastLaneProtocol, channel: int, envelope: Envelope, add
     try:
         properties, method = write_properties(envelope, user=lane.user), method_of(address)
     except UNFIT as error:
-        raise InvalidArgument("an attribute, header or address is too long, or no text or number of AMQP's") from error
+        raise InvalidArgument(
+            "an attribute, header or address is too long, or no text or number of AMQP's"
+        ) from error
     if len(properties) > lane.frame_max - 32:
-        raise InvalidArgument(f"the headers have {len(properties)} bytes, and have to fit a frame of {lane.frame_max}")
+        raise InvalidArgument(
+            f"the headers have {len(properties)} bytes, and have to fit a frame of {lane.frame_max}"
+        )
     return publish_frames(channel, method, properties, envelope.body, lane.frame_max)
 
 
@@ -94,7 +104,10 @@ class ConfirmChannel:
     @property
     def window_exhausted(self) -> bool:
         """Whether half of its window is taken by publishes whose callers have given up: a queue does not answer, and keeps out others."""
-        return self.lane.writable and 2 * sum(entry.future.done() for entry in self._pending.values()) >= self._window
+        return (
+            self.lane.writable
+            and 2 * sum(entry.future.done() for entry in self._pending.values()) >= self._window
+        )
 
     async def publish(self, envelope: Envelope, address: Address, ends: float) -> PublishOutcome:
         """Publish, and what the broker says by `ends` (loop time); `Transport.send` says what is raised."""
@@ -141,7 +154,9 @@ class ConfirmChannel:
         try:
             await place
         except asyncio.CancelledError:
-            if place.cancelled():  # it is still in the line, unless `_admit` has just passed over it
+            if (
+                place.cancelled()
+            ):  # it is still in the line, unless `_admit` has just passed over it
                 self._waiting.pop(place, None)
             else:
                 self._give_back()
@@ -200,7 +215,9 @@ class ConfirmChannel:
             return
         self.ended.set_result(why)
         pending = [*self._pending.values()]
-        for entry, fate in zip(pending, ChannelClosure(why, [entry.address for entry in pending]).fates(), strict=True):
+        for entry, fate in zip(
+            pending, ChannelClosure(why, [entry.address for entry in pending]).fates(), strict=True
+        ):
             if not entry.future.done():
                 entry.future.set_exception(fate)
         self._pending.clear()
@@ -222,9 +239,13 @@ def _settle(entry: PendingConfirm, *, ok: bool) -> None:
     if not ok:
         entry.future.set_result(NACKED)
     else:
-        entry.future.set_result(ACCEPTED if entry.returned is None else Returned(reason=entry.returned))
+        entry.future.set_result(
+            ACCEPTED if entry.returned is None else Returned(reason=entry.returned)
+        )
 
 
 def _late(future: "asyncio.Future[PublishOutcome]") -> None:
     if not future.done():
-        future.set_exception(DeadlineExceeded("no confirm within the deadline", maybe_executed=True))
+        future.set_exception(
+            DeadlineExceeded("no confirm within the deadline", maybe_executed=True)
+        )

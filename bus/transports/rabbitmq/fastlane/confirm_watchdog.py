@@ -10,11 +10,11 @@ had a leader again for long. A channel that knew the queue before hears of the n
 __all__ = [
     "MAX_NACK_SECONDS",
     "MIN_NACK_SECONDS",
-    "SILENT_SECONDS",
     "NEW_CHANNEL_SILENT_SECONDS",
-    "NackWatchdog",
-    "ConfirmTimeoutWatchdog",
+    "SILENT_SECONDS",
     "ConfirmStats",
+    "ConfirmTimeoutWatchdog",
+    "NackWatchdog",
 ]
 
 MIN_NACK_SECONDS = 1.5
@@ -80,11 +80,21 @@ class ConfirmTimeoutWatchdog:
         """Whether this channel is to be given up. `waiting`: whether something is under way on it that nothing holds up but the broker."""
         if verdicts.heard:
             self._given_up = 0
-        if not waiting or self._since is None or verdicts is not self._verdicts or verdicts.heard != self._heard:
-            self._verdicts, self._heard, self._since = verdicts, verdicts.heard, now if waiting else None
+        if (
+            not waiting
+            or self._since is None
+            or verdicts is not self._verdicts
+            or verdicts.heard != self._heard
+        ):
+            self._verdicts, self._heard, self._since = (
+                verdicts,
+                verdicts.heard,
+                now if waiting else None,
+            )
             return False
         if now - self._since < min(
-            (SILENT_SECONDS if verdicts.heard else NEW_CHANNEL_SILENT_SECONDS) * 2**self._given_up, MAX_SILENT_SECONDS
+            (SILENT_SECONDS if verdicts.heard else NEW_CHANNEL_SILENT_SECONDS) * 2**self._given_up,
+            MAX_SILENT_SECONDS,
         ):
             return False
         self._given_up += 1

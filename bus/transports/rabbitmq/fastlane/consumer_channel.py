@@ -23,9 +23,26 @@ MULTIPLE_ACK, SINGLE_ACK = True, False
 class FastLaneDelivery:
     """A message as it was delivered on one channel of the lane."""
 
-    __slots__ = ("_body", "_envelope", "_properties", "_received", "_settled", "_tag", "channel", "redelivered")
+    __slots__ = (
+        "_body",
+        "_envelope",
+        "_properties",
+        "_received",
+        "_settled",
+        "_tag",
+        "channel",
+        "redelivered",
+    )
 
-    def __init__(self, channel: "ConsumerChannel", tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
+    def __init__(
+        self,
+        channel: "ConsumerChannel",
+        tag: int,
+        properties: bytes,
+        body: bytes,
+        *,
+        redelivered: bool,
+    ) -> None:
         self.channel = channel
         self.redelivered = redelivered
         self._tag = tag
@@ -40,7 +57,13 @@ class FastLaneDelivery:
         """The message; `Delivery.envelope` says more."""
         if self._envelope is None:
             channel = self.channel
-            self._envelope = read_envelope(self._properties, self._body, role=channel.role, queue=channel.queue, received=self._received)
+            self._envelope = read_envelope(
+                self._properties,
+                self._body,
+                role=channel.role,
+                queue=channel.queue,
+                received=self._received,
+            )
         return self._envelope
 
     @property

@@ -74,7 +74,12 @@ class PartialContent:
 
     __slots__ = ("body", "delivered", "missing", "properties", "returned")
 
-    def __init__(self, *, delivered: tuple[int, bool] | None = None, returned: tuple[str, str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        delivered: tuple[int, bool] | None = None,
+        returned: tuple[str, str, str] | None = None,
+    ) -> None:
         self.delivered = delivered
         self.returned = returned
         self.properties: bytes | None = None
@@ -85,7 +90,9 @@ class PartialContent:
 class FrameReader:
     """Reads one connection's stream, however it is cut into pieces."""
 
-    def __init__(self, claims: dict[int, ChannelHandler], *, on_alarm: Callable[[bool], None]) -> None:
+    def __init__(
+        self, claims: dict[int, ChannelHandler], *, on_alarm: Callable[[bool], None]
+    ) -> None:
         """`claims` is who has which channel; `on_alarm` hears whether the broker takes publishes, when it says so."""
         self.frame_max = 131072
         self.last_error: str | None = None
@@ -132,9 +139,15 @@ class FrameReader:
                 if end > size or length > self.frame_max:
                     if kind == PROTOCOL_HEADER:
                         at = size  # aiormq has an error of its own for it
-                        raise MalformedFrame("a protocol header; the broker wants another protocol than AMQP 0-9-1")  # noqa: TRY301 - as below
-                    if length > self.frame_max and (kind != HEADER or length > self.frame_max + MAX_ADDED_HEADER_BYTES):
-                        raise MalformedFrame(f"a frame of {length} bytes, and {self.frame_max} is the most")  # noqa: TRY301 - as below
+                        raise MalformedFrame(  # noqa: TRY301 - the caller of this loop handles it
+                            "a protocol header; the broker wants another protocol than AMQP 0-9-1"
+                        )
+                    if length > self.frame_max and (
+                        kind != HEADER or length > self.frame_max + MAX_ADDED_HEADER_BYTES
+                    ):
+                        raise MalformedFrame(  # noqa: TRY301 - the caller of this loop handles it
+                            f"a frame of {length} bytes, and {self.frame_max} is the most"
+                        )
                     if end > size:
                         self._short = end - size
                         break
@@ -159,7 +172,9 @@ class FrameReader:
             return size, passed + data[keep:at]
         return at, passed + data[keep:at]
 
-    def _take(self, claimant: ChannelHandler, kind: int, channel: int, data: bytes, at: int, end: int) -> int:
+    def _take(
+        self, claimant: ChannelHandler, kind: int, channel: int, data: bytes, at: int, end: int
+    ) -> int:
         """Where the frames end that were for the claimant alone, beginning with `data[at:end]`; 0 where this one was not."""
         if kind == METHOD:
             return self._method(claimant, channel, data, at, end)
@@ -173,13 +188,17 @@ class FrameReader:
             partial.body.append(data[at:end])
             partial.missing -= end - at
         else:
-            raise MalformedFrame(f"a frame of kind {kind} where it has no place in a message's content")
+            raise MalformedFrame(
+                f"a frame of kind {kind} where it has no place in a message's content"
+            )
         if not partial.missing:
             del self._partial[channel]
             self._complete(claimant, partial)
         return end + 1
 
-    def _method(self, claimant: ChannelHandler, channel: int, data: bytes, at: int, end: int) -> int:
+    def _method(
+        self, claimant: ChannelHandler, channel: int, data: bytes, at: int, end: int
+    ) -> int:
         if end - at < METHOD_ID:
             raise MalformedFrame("a method frame without a method")
         method = u32_at(data, at)[0]
@@ -197,10 +216,16 @@ class FrameReader:
         if method == CANCEL:
             claimant.on_cancel()
         elif method in (CLOSE_CHANNEL, CLOSED_CHANNEL):
-            self._end(channel, claimant, _short_at(data[at + 6 : end], 0)[0] if method == CLOSE_CHANNEL else "")
+            self._end(
+                channel,
+                claimant,
+                _short_at(data[at + 6 : end], 0)[0] if method == CLOSE_CHANNEL else "",
+            )
         return 0
 
-    def _deliver(self, claimant: ChannelHandler, channel: int, data: bytes, at: int, end: int) -> int:
+    def _deliver(
+        self, claimant: ChannelHandler, channel: int, data: bytes, at: int, end: int
+    ) -> int:
         """Most deliveries are in the buffer as a whole, and need no `Partial`."""
         tag_at = at + 5 + data[at + 4]
         if tag_at + 9 > end:

@@ -257,7 +257,12 @@ class FastLaneTransportFactory(TransportFactory):
         lane.user = url.user
         try:
             transport, _ = await loop.create_connection(
-                lambda: lane, url.host or "", url.port or 0, ssl=context, server_hostname=url.host if context else None, **kwargs
+                lambda: lane,
+                url.host or "",
+                url.port or 0,
+                ssl=context,
+                server_hostname=url.host if context else None,
+                **kwargs,
             )
         except OSError as error:
             raise AMQPConnectionError(*error.args) from error

@@ -29,7 +29,15 @@ def fresh_tag() -> str:
 class ShovelChannel:
     """A confirmed channel that consumes one queue and publishes into another; a `Claimant`."""
 
-    def __init__(self, lane: FastLaneProtocol, number: int, *, target: str, carriage: CopyOptions, on_moved: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        lane: FastLaneProtocol,
+        number: int,
+        *,
+        target: str,
+        carriage: CopyOptions,
+        on_moved: Callable[[], None],
+    ) -> None:
         """`on_moved` is called after the acks of messages that were moved."""
         self._lane = lane
         self._number = number
@@ -46,7 +54,9 @@ class ShovelChannel:
         self.again = 0
         """Of those that were copied, how many the broker had delivered before."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # asked for in `check`
+        self.ended.add_done_callback(
+            lambda ended: ended.cancelled() or ended.exception()
+        )  # asked for in `check`
         lane.attach(number, self)
 
     @property
@@ -79,8 +89,12 @@ class ShovelChannel:
             return
         copy = copy_properties(properties, self._carriage, redelivered=redelivered)
         if len(copy) > self._lane.frame_max - HEAD:
-            copy = copy_properties(properties, self._carriage, redelivered=False)  # rather unnoted than never moved
-        if not self._send(publish_frames(self._number, self._method, copy, body, self._lane.frame_max)):
+            copy = copy_properties(
+                properties, self._carriage, redelivered=False
+            )  # rather unnoted than never moved
+        if not self._send(
+            publish_frames(self._number, self._method, copy, body, self._lane.frame_max)
+        ):
             return
         self._sent += 1
         self._unconfirmed[self._sent] = tag
@@ -90,11 +104,17 @@ class ShovelChannel:
     def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:
         """The broker has the copy: what was copied can go."""
         if not ok:
-            self._end(ResourceExhausted(f"{self._target} takes no messages (basic.nack); is it full?"))
+            self._end(
+                ResourceExhausted(f"{self._target} takes no messages (basic.nack); is it full?")
+            )
         if self.ended.done():
             return
-        numbers = list(takewhile(lambda number: number <= tag, self._unconfirmed)) if multiple else [tag]
-        self._confirmed.update(self._unconfirmed.pop(number) for number in numbers if number in self._unconfirmed)
+        numbers = (
+            list(takewhile(lambda number: number <= tag, self._unconfirmed)) if multiple else [tag]
+        )
+        self._confirmed.update(
+            self._unconfirmed.pop(number) for number in numbers if number in self._unconfirmed
+        )
         last = 0
         while self._unacked and self._unacked[0] in self._confirmed:
             last = self._unacked.popleft()

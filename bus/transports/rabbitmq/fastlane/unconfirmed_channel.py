@@ -30,7 +30,12 @@ class UnconfirmedChannel:
     window_exhausted = awaiting_confirms = False
 
     def __init__(
-        self, lane: FastLaneProtocol, number: int, *, on_returned: Callable[[str, str], None], on_failed: Callable[[str, BusError], None]
+        self,
+        lane: FastLaneProtocol,
+        number: int,
+        *,
+        on_returned: Callable[[str, str], None],
+        on_failed: Callable[[str, BusError], None],
     ) -> None:
         self.lane = lane
         self._number = number
@@ -79,10 +84,17 @@ class UnconfirmedChannel:
         if not self.alive:
             return
         self.ended.set_result(why)
-        if why.startswith(CLOSED_BY_BROKER):  # else the connection is gone, and all calls with it, or it is we who close
-            ids, written = [each for each, _ in self._written], [address for _, address in self._written]
+        if why.startswith(
+            CLOSED_BY_BROKER
+        ):  # else the connection is gone, and all calls with it, or it is we who close
+            ids, written = (
+                [each for each, _ in self._written],
+                [address for _, address in self._written],
+            )
             begin = min(ChannelClosure(why, written).suspects, default=0)
-            for message_id, fate in zip(ids[begin:], ChannelClosure(why, written[begin:]).fates(), strict=True):
+            for message_id, fate in zip(
+                ids[begin:], ChannelClosure(why, written[begin:]).fates(), strict=True
+            ):
                 self._on_failed(message_id, fate)
 
     def release(self) -> None:

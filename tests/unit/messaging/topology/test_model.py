@@ -2,17 +2,42 @@ from itertools import permutations
 
 import pytest
 
-from bus.contracts.contract import MAX_NAME_LENGTH, MAX_PART_LENGTH, MAX_VERSION, Catalog, Event, contract, contract_of
+from bus.contracts.contract import (
+    MAX_NAME_LENGTH,
+    MAX_PART_LENGTH,
+    MAX_VERSION,
+    Catalog,
+    Event,
+    contract,
+    contract_of,
+)
 from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import ContractError
-from bus.messaging.topology.addresses import Address, address_of, dead_letter_address, reply_address, retry_address, update_address
-from bus.messaging.topology.declarations import BASE_EXCHANGES, event_topology, job_topology, reply_topology, request_topology
+from bus.messaging.topology.addresses import (
+    Address,
+    address_of,
+    dead_letter_address,
+    reply_address,
+    retry_address,
+    update_address,
+)
+from bus.messaging.topology.declarations import (
+    BASE_EXCHANGES,
+    event_topology,
+    job_topology,
+    reply_topology,
+    request_topology,
+)
 from bus.messaging.topology.model import Binding, Queue, Topology, merge
 from bus.messaging.topology.names import dead_letter_queue, retry_delay_for
 from bus.runtime.router import Router
 from tests.unit.ledger import Add, BooksClosed, CloseBooks
 
-DEAD_LETTERING = {"x-queue-type": "quorum", "x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+DEAD_LETTERING = {
+    "x-queue-type": "quorum",
+    "x-dead-letter-strategy": "at-least-once",
+    "x-overflow": "reject-publish",
+}
 DEAD_QUEUE = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}
 ADD, CLOSE, CLOSED = contract_of(Add), contract_of(CloseBooks), contract_of(BooksClosed)
 
@@ -22,28 +47,50 @@ def queues(topology: Topology) -> dict[str, Queue]:
 
 
 def exchanges(topology: Topology) -> dict[str, tuple[str, dict[str, str | int]]]:
-    return {exchange.name: (exchange.kind, dict(exchange.arguments)) for exchange in topology.exchanges}
+    return {
+        exchange.name: (exchange.kind, dict(exchange.arguments)) for exchange in topology.exchanges
+    }
 
 
 def test_the_base_is_six_exchanges() -> None:
     names = ("bus.requests", "bus.jobs", "bus.events", "bus.replies", "bus.updates", "bus.dead")
-    assert exchanges(BASE_EXCHANGES) == {name: ("topic", {}) for name in names}, "only topic exchanges obey topic permissions"
+    assert exchanges(BASE_EXCHANGES) == {name: ("topic", {}) for name in names}, (
+        "only topic exchanges obey topic permissions"
+    )
 
 
 @pytest.mark.parametrize(("quorum", "kind"), [(False, {}), (True, {"x-queue-type": "quorum"})])
-def test_an_operation_has_a_queue_that_vanishes_with_its_servers(quorum: bool, kind: dict[str, str]) -> None:
+def test_an_operation_has_a_queue_that_vanishes_with_its_servers(
+    quorum: bool, kind: dict[str, str]
+) -> None:
     topology = request_topology(ADD, quorum=quorum)
-    assert topology.queues == (Queue(name="ledger.requests.add.v1", role="requests", arguments={**kind, "x-expires": 60_000}),)
-    assert topology.bindings == (Binding(exchange="bus.requests", queue="ledger.requests.add.v1", routing_key="ledger.add.v1"),)
+    assert topology.queues == (
+        Queue(
+            name="ledger.requests.add.v1", role="requests", arguments={**kind, "x-expires": 60_000}
+        ),
+    )
+    assert topology.bindings == (
+        Binding(
+            exchange="bus.requests", queue="ledger.requests.add.v1", routing_key="ledger.add.v1"
+        ),
+    )
 
 
 def test_a_job_has_a_work_queue_dead_letters_tiers_and_a_way_back() -> None:
     topology = job_topology(CLOSE, tiers=["1s", "5s"])
-    work, returned = "ledger.jobs.close.v1", {**DEAD_LETTERING, "x-dead-letter-exchange": "ledger.return"}
+    work, returned = (
+        "ledger.jobs.close.v1",
+        {**DEAD_LETTERING, "x-dead-letter-exchange": "ledger.return"},
+    )
     assert {name: (queue.role, queue.arguments) for name, queue in queues(topology).items()} == {
         work: (
             "jobs",
-            {**DEAD_LETTERING, "x-dead-letter-exchange": "bus.dead", "x-dead-letter-routing-key": work, "x-delivery-limit": 100},
+            {
+                **DEAD_LETTERING,
+                "x-dead-letter-exchange": "bus.dead",
+                "x-dead-letter-routing-key": work,
+                "x-delivery-limit": 100,
+            },
         ),
         f"{work}.dead": ("dead", DEAD_QUEUE),
         "ledger.unroutable.dead": ("dead", DEAD_QUEUE),
@@ -71,20 +118,34 @@ def test_a_subscription_has_a_queue_and_tiers_of_its_subscriber() -> None:
     topology = event_topology("archive", CLOSED, "index", tiers=["1s"])
     work = "archive.events.ledger.closed.v1.index"
     assert queues(topology)[work].role == "events"
-    assert Binding(exchange="bus.events", queue=work, routing_key="ledger.closed.v1") in topology.bindings
-    assert {"archive.retry.1s", "archive.return", f"{work}.dead"} <= queues(topology).keys() | exchanges(topology).keys()
-    assert "archive.events.ledger.closed.v1" in queues(event_topology("archive", CLOSED, None, tiers=[]))
+    assert (
+        Binding(exchange="bus.events", queue=work, routing_key="ledger.closed.v1")
+        in topology.bindings
+    )
+    assert {"archive.retry.1s", "archive.return", f"{work}.dead"} <= queues(
+        topology
+    ).keys() | exchanges(topology).keys()
+    assert "archive.events.ledger.closed.v1" in queues(
+        event_topology("archive", CLOSED, None, tiers=[])
+    )
 
 
 def test_replies_and_updates_share_an_exclusive_queue() -> None:
     topology = reply_topology("ledger", "host-1")
     queue = "ledger.replies.host-1"
     assert topology.queues == (Queue(name=queue, role="replies", durable=False, exclusive=True),)
-    assert [(binding.exchange, binding.routing_key) for binding in topology.bindings] == [("bus.replies", queue), ("bus.updates", queue)]
+    assert [(binding.exchange, binding.routing_key) for binding in topology.bindings] == [
+        ("bus.replies", queue),
+        ("bus.updates", queue),
+    ]
 
 
 def test_merged_holds_each_value_once_and_the_base_first() -> None:
-    parts = [job_topology(CLOSE, tiers=["1s"]), event_topology("ledger", CLOSED, None, tiers=["1s"]), request_topology(ADD)]
+    parts = [
+        job_topology(CLOSE, tiers=["1s"]),
+        event_topology("ledger", CLOSED, None, tiers=["1s"]),
+        request_topology(ADD),
+    ]
     for some in permutations(parts):
         whole = merge(some)
         for values in (whole.exchanges, whole.queues, whole.bindings):
@@ -94,7 +155,17 @@ def test_merged_holds_each_value_once_and_the_base_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("delay", "tier"), [(0, "1s"), (1, "1s"), (1.01, "5s"), (5, "5s"), (25, "30s"), (125, "10m"), (3600, "1h"), (99_999, "1h")]
+    ("delay", "tier"),
+    [
+        (0, "1s"),
+        (1, "1s"),
+        (1.01, "5s"),
+        (5, "5s"),
+        (25, "30s"),
+        (125, "10m"),
+        (3600, "1h"),
+        (99_999, "1h"),
+    ],
 )
 def test_a_delay_is_rounded_up_to_a_tier(delay: float, tier: str) -> None:
     assert retry_delay_for(delay) == tier
@@ -103,15 +174,36 @@ def test_a_delay_is_rounded_up_to_a_tier(delay: float, tier: str) -> None:
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
-        (address_of("request", "a.b.v1"), Address(exchange="bus.requests", routing_key="a.b.v1", confirmed=False)),
+        (
+            address_of("request", "a.b.v1"),
+            Address(exchange="bus.requests", routing_key="a.b.v1", confirmed=False),
+        ),
         (address_of("job", "a.b.v1"), Address(exchange="bus.jobs", routing_key="a.b.v1")),
-        (address_of("event", "a.b.v1"), Address(exchange="bus.events", routing_key="a.b.v1", mandatory=False)),
-        (reply_address("a.replies.1"), Address(exchange="bus.replies", routing_key="a.replies.1", confirmed=False)),
-        (reply_address("amq.rabbitmq.reply-to.x"), Address(exchange="", routing_key="amq.rabbitmq.reply-to.x", confirmed=False)),
+        (
+            address_of("event", "a.b.v1"),
+            Address(exchange="bus.events", routing_key="a.b.v1", mandatory=False),
+        ),
+        (
+            reply_address("a.replies.1"),
+            Address(exchange="bus.replies", routing_key="a.replies.1", confirmed=False),
+        ),
+        (
+            reply_address("amq.rabbitmq.reply-to.x"),
+            Address(exchange="", routing_key="amq.rabbitmq.reply-to.x", confirmed=False),
+        ),
         (update_address("q", mandatory=True), Address(exchange="bus.updates", routing_key="q")),
-        (update_address("q", mandatory=False), Address(exchange="bus.updates", routing_key="q", mandatory=False)),
-        (retry_address("a", "5s", "a.jobs.b.v1"), Address(exchange="a.retry.5s", routing_key="a.jobs.b.v1")),
-        (dead_letter_address("a.jobs.b.v1"), Address(exchange="bus.dead", routing_key="a.jobs.b.v1")),
+        (
+            update_address("q", mandatory=False),
+            Address(exchange="bus.updates", routing_key="q", mandatory=False),
+        ),
+        (
+            retry_address("a", "5s", "a.jobs.b.v1"),
+            Address(exchange="a.retry.5s", routing_key="a.jobs.b.v1"),
+        ),
+        (
+            dead_letter_address("a.jobs.b.v1"),
+            Address(exchange="bus.dead", routing_key="a.jobs.b.v1"),
+        ),
     ],
 )
 def test_every_message_has_an_address(address: Address, expected: Address) -> None:
@@ -129,12 +221,19 @@ def test_the_longest_names_fit_an_amqp_short_string() -> None:
     async def index(event: Longest) -> None: ...
 
     ((queue, topology),) = router.topology().values()
-    names = [*queues(topology), *exchanges(topology), *(each.routing_key for each in topology.bindings), dead_letter_queue(queue.name)]
+    names = [
+        *queues(topology),
+        *exchanges(topology),
+        *(each.routing_key for each in topology.bindings),
+        dead_letter_queue(queue.name),
+    ]
     names += queues(reply_topology("r" * MAX_PART_LENGTH, "i" * 60))
     assert max(map(len, names)) < 255
 
 
-@pytest.mark.parametrize("name", ["r" * (MAX_PART_LENGTH + 1), "a.b", "Ledger", "", "bus", "1a", "a b", "a*"])
+@pytest.mark.parametrize(
+    "name", ["r" * (MAX_PART_LENGTH + 1), "a.b", "Ledger", "", "bus", "1a", "a b", "a*"]
+)
 def test_what_would_not_fit_a_queues_name_is_no_services_name(name: str) -> None:
     with pytest.raises(ContractError, match="no name of a service"):
         Router(name)

@@ -45,7 +45,12 @@ def everything() -> Topology:
         async def on_found(_event: Found) -> None:
             pass
 
-    return merge([*(needs for _, needs in router.topology().values()), reply_topology("library", "host.example-4711-0a1b")])
+    return merge(
+        [
+            *(needs for _, needs in router.topology().values()),
+            reply_topology("library", "host.example-4711-0a1b"),
+        ]
+    )
 
 
 QUEUES = everything().queues
@@ -60,7 +65,10 @@ def test_every_name_that_the_topology_makes_is_read_back(made: Queue) -> None:
 
 @pytest.mark.parametrize(
     ("name", "work_queue"),
-    [("library.jobs.scan.all-pages.v12.dead", "library.jobs.scan.all-pages.v12"), ("library.unroutable.dead", None)],
+    [
+        ("library.jobs.scan.all-pages.v12.dead", "library.jobs.scan.all-pages.v12"),
+        ("library.unroutable.dead", None),
+    ],
 )
 def test_dead_letters_know_whose_they_are(name: str, work_queue: str | None) -> None:
     read = parse_queue_name(name)

@@ -42,7 +42,16 @@ def test_an_engine_that_is_ill_is_none(engine: tuple[str, list[bytes]]) -> None:
     assert not engine_answers({"DOCKER_HOST": engine[0]})
 
 
-@pytest.mark.parametrize("address", ["unix:///nowhere/docker.sock", "tcp://127.0.0.1:1", "ssh://somewhere", "nonsense", "tcp://x:port"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "unix:///nowhere/docker.sock",
+        "tcp://127.0.0.1:1",
+        "ssh://somewhere",
+        "nonsense",
+        "tcp://x:port",
+    ],
+)
 def test_an_engine_that_is_not_there_is_none(address: str) -> None:
     assert not engine_answers({"DOCKER_HOST": address})
 

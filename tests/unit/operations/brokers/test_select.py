@@ -10,7 +10,12 @@ from bus.operations.brokers.installation import Installation, find_installation
 from bus.operations.brokers.private_node import PrivateNode
 from bus.operations.brokers.select import BrokerChoice, Probes, broker_for, select_broker
 
-NODE = Installation(server=Path("/opt/rabbitmq-server"), ctl=Path("/opt/rabbitmqctl"), epmd=Path("/opt/epmd"), search_path="/opt")
+NODE = Installation(
+    server=Path("/opt/rabbitmq-server"),
+    ctl=Path("/opt/rabbitmqctl"),
+    epmd=Path("/opt/epmd"),
+    search_path="/opt",
+)
 URL = "amqp://someone:secret@broker.example:5673/clinic"
 
 
@@ -27,37 +32,125 @@ TESTCONTAINERS = {"BUS_TEST_BROKER": "testcontainers"}
 ORDER: list[tuple[str, Mapping[str, str], Probes, bool, str, str]] = [
     ("BUS_URL comes first", {"BUS_URL": URL}, EVERYTHING, True, "named", "BUS_URL names it"),
     ("then this machine's RabbitMQ", {}, EVERYTHING, True, "node", "/opt/rabbitmq-server"),
-    ("an empty BUS_URL names nothing", {"BUS_URL": ""}, EVERYTHING, False, "node", "BUS_URL is not set"),
+    (
+        "an empty BUS_URL names nothing",
+        {"BUS_URL": ""},
+        EVERYTHING,
+        False,
+        "node",
+        "BUS_URL is not set",
+    ),
     ("then a container", {}, machine(engine=True), True, "container", "a Docker engine answers"),
-    ("then memory, where it will do", {}, machine(), True, "memory", "apt-get install rabbitmq-server"),
-    ("memory when asked for", {"BUS_URL": "memory:"}, EVERYTHING, True, "memory", "BUS_URL asks for"),
-    ("an engine alone is not enough", {}, machine(engine=True, testcontainers=False), True, "memory", "trunkline[containers]"),
-    ("a container when asked for", TESTCONTAINERS, EVERYTHING, True, "container", "BUS_TEST_BROKER=testcontainers"),
-    ("a node when asked for", {"BUS_TEST_BROKER": "node"}, EVERYTHING, True, "node", "BUS_TEST_BROKER=node"),
-    ("nothing asked for", {"BUS_TEST_BROKER": ""}, EVERYTHING, True, "node", "/opt/rabbitmq-server"),
-    ("BUS_URL comes before what is asked for", {**TESTCONTAINERS, "BUS_URL": URL}, EVERYTHING, True, "named", "BUS_URL names it"),
+    (
+        "then memory, where it will do",
+        {},
+        machine(),
+        True,
+        "memory",
+        "apt-get install rabbitmq-server",
+    ),
+    (
+        "memory when asked for",
+        {"BUS_URL": "memory:"},
+        EVERYTHING,
+        True,
+        "memory",
+        "BUS_URL asks for",
+    ),
+    (
+        "an engine alone is not enough",
+        {},
+        machine(engine=True, testcontainers=False),
+        True,
+        "memory",
+        "trunkline[containers]",
+    ),
+    (
+        "a container when asked for",
+        TESTCONTAINERS,
+        EVERYTHING,
+        True,
+        "container",
+        "BUS_TEST_BROKER=testcontainers",
+    ),
+    (
+        "a node when asked for",
+        {"BUS_TEST_BROKER": "node"},
+        EVERYTHING,
+        True,
+        "node",
+        "BUS_TEST_BROKER=node",
+    ),
+    (
+        "nothing asked for",
+        {"BUS_TEST_BROKER": ""},
+        EVERYTHING,
+        True,
+        "node",
+        "/opt/rabbitmq-server",
+    ),
+    (
+        "BUS_URL comes before what is asked for",
+        {**TESTCONTAINERS, "BUS_URL": URL},
+        EVERYTHING,
+        True,
+        "named",
+        "BUS_URL names it",
+    ),
 ]
 NOTHING: list[tuple[str, Mapping[str, str], Probes, str]] = [
     ("nothing is there", {}, machine(), "apt-get install rabbitmq-server"),
     ("only an engine", {}, machine(engine=True, testcontainers=False), "trunkline[containers]"),
     ("memory is no broker", {"BUS_URL": "memory:"}, EVERYTHING, "inside one process"),
-    ("a container without an engine", TESTCONTAINERS, machine(node=True), "no Docker engine answers"),
-    ("a container without its library", TESTCONTAINERS, machine(engine=True, testcontainers=False), "trunkline[containers]"),
-    ("a node that is not there", {"BUS_TEST_BROKER": "node"}, machine(engine=True), "no rabbitmq-server"),
+    (
+        "a container without an engine",
+        TESTCONTAINERS,
+        machine(node=True),
+        "no Docker engine answers",
+    ),
+    (
+        "a container without its library",
+        TESTCONTAINERS,
+        machine(engine=True, testcontainers=False),
+        "trunkline[containers]",
+    ),
+    (
+        "a node that is not there",
+        {"BUS_TEST_BROKER": "node"},
+        machine(engine=True),
+        "no rabbitmq-server",
+    ),
     ("a broker of no kind", {"BUS_TEST_BROKER": "docker"}, EVERYTHING, "node or testcontainers"),
-    ("a URL of something else", {"BUS_URL": "http://secret@example"}, EVERYTHING, "amqp://user:password@host:port/vhost"),
+    (
+        "a URL of something else",
+        {"BUS_URL": "http://secret@example"},
+        EVERYTHING,
+        "amqp://user:password@host:port/vhost",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("environment", "probes", "memory", "kind", "why"), [row[1:] for row in ORDER], ids=[row[0] for row in ORDER])
-def test_the_first_that_can_be_had_is_chosen(environment: Mapping[str, str], probes: Probes, memory: bool, kind: str, why: str) -> None:
+@pytest.mark.parametrize(
+    ("environment", "probes", "memory", "kind", "why"),
+    [row[1:] for row in ORDER],
+    ids=[row[0] for row in ORDER],
+)
+def test_the_first_that_can_be_had_is_chosen(
+    environment: Mapping[str, str], probes: Probes, memory: bool, kind: str, why: str
+) -> None:
     choice = select_broker(environment, memory=memory, probes=probes)
     assert choice.kind == kind
     assert why in choice.why
 
 
-@pytest.mark.parametrize(("environment", "probes", "advice"), [row[1:] for row in NOTHING], ids=[row[0] for row in NOTHING])
-def test_where_there_is_none_the_error_says_what_to_do(environment: Mapping[str, str], probes: Probes, advice: str) -> None:
+@pytest.mark.parametrize(
+    ("environment", "probes", "advice"),
+    [row[1:] for row in NOTHING],
+    ids=[row[0] for row in NOTHING],
+)
+def test_where_there_is_none_the_error_says_what_to_do(
+    environment: Mapping[str, str], probes: Probes, advice: str
+) -> None:
     with pytest.raises(ConfigurationError) as caught:
         select_broker(environment, probes=probes)
     assert advice in str(caught.value)
@@ -84,10 +177,13 @@ def test_a_node_is_made_of_the_installation_that_was_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "image"), [({}, None), ({"BUS_TEST_IMAGE": ""}, None), ({"BUS_TEST_IMAGE": "rabbitmq:9"}, "rabbitmq:9")]
+    ("environment", "image"),
+    [({}, None), ({"BUS_TEST_IMAGE": ""}, None), ({"BUS_TEST_IMAGE": "rabbitmq:9"}, "rabbitmq:9")],
 )
 @pytest.mark.parametrize("why", [{}, TESTCONTAINERS], ids=["nothing else", "asked for"])
-def test_a_container_is_of_the_image_that_is_named(why: Mapping[str, str], environment: Mapping[str, str], image: str | None) -> None:
+def test_a_container_is_of_the_image_that_is_named(
+    why: Mapping[str, str], environment: Mapping[str, str], image: str | None
+) -> None:
     assert select_broker({**why, **environment}, probes=machine(engine=True)).image == image
 
 

@@ -24,7 +24,9 @@ def dead(**attributes: Any) -> Envelope:
 
 
 def letter(record: FaultRecord | None = None, **attributes: Any) -> DeadLetter:
-    return DeadLetter(envelope=dead(**attributes), record=record or record_of(), dead_queue=f"{QUEUE}.dead")
+    return DeadLetter(
+        envelope=dead(**attributes), record=record or record_of(), dead_queue=f"{QUEUE}.dead"
+    )
 
 
 def record_of(code: str = "internal", last_at: int | None = MS) -> FaultRecord:
@@ -32,7 +34,13 @@ def record_of(code: str = "internal", last_at: int | None = MS) -> FaultRecord:
 
 
 def death(**attributes: Any) -> dict[str, Any]:
-    return {"reason": "delivery_limit", "queue": QUEUE, "count": 1, "time": datetime.fromtimestamp(NOW, UTC), **attributes}
+    return {
+        "reason": "delivery_limit",
+        "queue": QUEUE,
+        "count": 1,
+        "time": datetime.fromtimestamp(NOW, UTC),
+        **attributes,
+    }
 
 
 # --- the record ----------------------------------------------------------------------------------------------------
@@ -40,8 +48,17 @@ def death(**attributes: Any) -> dict[str, Any]:
 
 def test_a_record_is_read_as_it_was_written() -> None:
     decision = MoveToDeadLetters(code="not_found", reason="NotFound: no such year")
-    headers = fault_headers(dead(attempt=3, headers={"first-failed-at": MS - 5}), decision, "NotFound", queue=QUEUE, now=MS, worker=WORKER)
-    assert read_record(dead(attempt=3, headers=headers), {"x-delivery-count": 3}, work_queue=QUEUE) == FaultRecord(
+    headers = fault_headers(
+        dead(attempt=3, headers={"first-failed-at": MS - 5}),
+        decision,
+        "NotFound",
+        queue=QUEUE,
+        now=MS,
+        worker=WORKER,
+    )
+    assert read_record(
+        dead(attempt=3, headers=headers), {"x-delivery-count": 3}, work_queue=QUEUE
+    ) == FaultRecord(
         by="worker",
         code="not_found",
         error="NotFound",
@@ -60,20 +77,39 @@ def test_a_record_is_read_as_it_was_written() -> None:
 def test_a_record_survives_a_sender_who_fills_the_headers() -> None:
     full = {f"mine-{number}": "x" * 1000 for number in range(32)}
     headers = fault_headers(
-        dead(headers=full), MoveToDeadLetters(code="internal", reason="ValueError"), "ValueError", queue=QUEUE, now=MS, worker=WORKER
+        dead(headers=full),
+        MoveToDeadLetters(code="internal", reason="ValueError"),
+        "ValueError",
+        queue=QUEUE,
+        now=MS,
+        worker=WORKER,
     )
     arrived = wire.decode(wire.encode(dead(headers=headers)), role="job", queue=None, received=MS)
     assert read_record(arrived, {}, work_queue=QUEUE).code == "internal"
 
 
 def test_a_brokers_dead_letter_is_told_in_the_same_words() -> None:
-    found = read_record(dead(attempt=2), {"x-death": [death(), death(reason="expired", queue="ledger.retry.1s")]}, work_queue=QUEUE)
+    found = read_record(
+        dead(attempt=2),
+        {"x-death": [death(), death(reason="expired", queue="ledger.retry.1s")]},
+        work_queue=QUEUE,
+    )
     reason = f"the broker gave it up: delivery_limit in {QUEUE}"
-    assert found == FaultRecord(by="broker", code="delivery_limit", reason=reason, attempts=2, first_at=MS, last_at=MS, queue=QUEUE)
+    assert found == FaultRecord(
+        by="broker",
+        code="delivery_limit",
+        reason=reason,
+        attempts=2,
+        first_at=MS,
+        last_at=MS,
+        queue=QUEUE,
+    )
 
 
 def test_what_came_back_in_vain_is_unroutable_and_knows_its_work_queue() -> None:
-    notes = {"x-death": [death(reason="expired", queue="ledger.retry.1s", **{"routing-keys": [QUEUE]})]}
+    notes = {
+        "x-death": [death(reason="expired", queue="ledger.retry.1s", **{"routing-keys": [QUEUE]})]
+    }
     found = read_record(dead(attempt=2), notes, work_queue=None)
     assert (found.by, found.code, found.queue) == ("broker", "unroutable", QUEUE)
     assert found.reason == "its queue was gone when it came back from ledger.retry.1s"
@@ -82,7 +118,11 @@ def test_what_came_back_in_vain_is_unroutable_and_knows_its_work_queue() -> None
 @pytest.mark.parametrize(
     "notes",
     [
-        {"x-first-death-reason": "expired", "x-last-death-reason": "delivery_limit", "x-last-death-queue": QUEUE},
+        {
+            "x-first-death-reason": "expired",
+            "x-last-death-reason": "delivery_limit",
+            "x-last-death-queue": QUEUE,
+        },
         {"x-first-death-reason": "delivery_limit", "x-first-death-queue": QUEUE},
         {"x-death": ["nonsense"], "x-first-death-reason": "delivery_limit"},
     ],
@@ -90,7 +130,12 @@ def test_what_came_back_in_vain_is_unroutable_and_knows_its_work_queue() -> None
 )
 def test_the_brokers_short_form_is_read_as_well(notes: dict[str, Any]) -> None:
     found = read_record(dead(), notes, work_queue=QUEUE)
-    assert (found.by, found.code, found.queue, found.last_at) == ("broker", "delivery_limit", QUEUE, None)
+    assert (found.by, found.code, found.queue, found.last_at) == (
+        "broker",
+        "delivery_limit",
+        QUEUE,
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,9 +147,14 @@ def test_the_brokers_short_form_is_read_as_well(notes: dict[str, Any]) -> None:
         {"x-last-death-reason": {}},
     ],
 )
-@pytest.mark.parametrize("headers", [{}, {"dead-code": 5, "dead-at": "then", "dead-attempts": -1, "first-failed-at": True}])
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"dead-code": 5, "dead-at": "then", "dead-attempts": -1, "first-failed-at": True}],
+)
 @pytest.mark.parametrize("queue", [QUEUE, None])
-def test_nothing_in_a_strange_record_is_believed_or_fatal(notes: dict[str, Any], headers: dict[str, Any], queue: str | None) -> None:
+def test_nothing_in_a_strange_record_is_believed_or_fatal(
+    notes: dict[str, Any], headers: dict[str, Any], queue: str | None
+) -> None:
     found = read_record(dead(headers=headers), notes, work_queue=queue)
     assert (found.last_at, found.first_at, found.queue, found.attempts) == (None, None, queue, 1)
 
@@ -157,10 +207,20 @@ def replaying(**changes: Any) -> ReplayOptions:
 
 
 def test_a_revived_message_is_as_it_was_sent_but_for_its_history() -> None:
-    headers: dict[str, str | int] = {"dead-code": "internal", "dead-at": 1, "first-failed-at": 1, "mine": "kept"}
+    headers: dict[str, str | int] = {
+        "dead-code": "internal",
+        "dead-at": 1,
+        "first-failed-at": 1,
+        "mine": "kept",
+    }
     died = dead(attempt=5, expires=MS + 1, reply_to="r", timestamp=7, headers=headers)
-    again = reset_for_replay(letter(attempt=5, expires=MS + 1, reply_to="r", timestamp=7, headers=headers), replaying())
-    assert again == died.replace(attempt=1, headers={"replays": 1, "replayed-at": MS, "replayed-by": "ann@host-1", "mine": "kept"})
+    again = reset_for_replay(
+        letter(attempt=5, expires=MS + 1, reply_to="r", timestamp=7, headers=headers), replaying()
+    )
+    assert again == died.replace(
+        attempt=1,
+        headers={"replays": 1, "replayed-at": MS, "replayed-by": "ann@host-1", "mine": "kept"},
+    )
 
 
 @pytest.mark.parametrize("rate", [0, -1, float("nan")])
@@ -170,7 +230,9 @@ def test_a_rate_at_which_nothing_moves_is_refused(rate: float) -> None:
 
 
 def test_replays_are_counted() -> None:
-    again = reset_for_replay(letter(headers={"replays": 2, "replayed-at": 1, "replayed-by": "bob"}), replaying())
+    again = reset_for_replay(
+        letter(headers={"replays": 2, "replayed-at": 1, "replayed-by": "bob"}), replaying()
+    )
     assert again is not None
     assert again.headers == {"replays": 3, "replayed-at": MS, "replayed-by": "ann@host-1"}
 
@@ -199,6 +261,9 @@ def test_time_that_is_left_is_not_touched() -> None:
 
 def test_a_replay_goes_to_the_subscription_that_failed_and_to_no_other() -> None:
     address = replay_address("ledger.events.office.moved.v1.index")
-    assert (address.exchange, address.routing_key) == ("ledger.return", "ledger.events.office.moved.v1.index")
+    assert (address.exchange, address.routing_key) == (
+        "ledger.return",
+        "ledger.events.office.moved.v1.index",
+    )
     assert address.mandatory
     assert address.confirmed

@@ -9,17 +9,29 @@ from bus.cli import main
 from bus.contracts.contract import Contract, contract_of
 from bus.errors import ConfigurationError
 from bus.messaging.topology.declarations import BASE_EXCHANGES
-from bus.operations.topology.permissions import ADMINISTRATOR, BrokerUser, broker_users, check_consume_grants, permissions, users
+from bus.operations.topology.permissions import (
+    ADMINISTRATOR,
+    BrokerUser,
+    broker_users,
+    check_consume_grants,
+    permissions,
+    users,
+)
 from bus.operations.topology.user_passwords import password_hash, read_passwords
 from bus.runtime.router import Router
 from bus.security.grants import Grants, ServiceGrants
 from tests.unit.ledger import Add, BooksClosed, CloseBooks, GetTotal
 
-CONTRACTS: list[Contract] = [contract_of(model) for model in (Add, GetTotal, CloseBooks, BooksClosed)]
+CONTRACTS: list[Contract] = [
+    contract_of(model) for model in (Add, GetTotal, CloseBooks, BooksClosed)
+]
 GRANTS = Grants(
     {
         "ledger": ServiceGrants(publish=frozenset({contract_of(BooksClosed).permission})),
-        "office": ServiceGrants(call=frozenset({contract_of(Add).permission}), consume=frozenset({contract_of(BooksClosed).permission})),
+        "office": ServiceGrants(
+            call=frozenset({contract_of(Add).permission}),
+            consume=frozenset({contract_of(BooksClosed).permission}),
+        ),
         "guest": ServiceGrants(),
     }
 )
@@ -74,29 +86,51 @@ def test_a_service_may_publish_what_it_needs(user: str, exchange: str, key: str)
 )
 def test_a_service_may_publish_nothing_else(user: str, exchange: str, key: str) -> None:
     held = _user(user)
-    assert not (_fits(held.write, exchange) and (exchange not in held.keys or _fits(held.keys[exchange].write, key)))
+    assert not (
+        _fits(held.write, exchange)
+        and (exchange not in held.keys or _fits(held.keys[exchange].write, key))
+    )
 
 
 def test_a_service_reads_its_own_queues_and_binds_its_own_replies_only() -> None:
     office = _user("office")
-    for queue in ("office.events.ledger.closed.v1", "office.events.ledger.closed.v1.dead", "amq.gen-Abc_1-x"):
+    for queue in (
+        "office.events.ledger.closed.v1",
+        "office.events.ledger.closed.v1.dead",
+        "amq.gen-Abc_1-x",
+    ):
         assert _fits(office.read, queue)
-    for name in ("ledger.jobs.close.v1", "bus.requests", "bus.jobs", "bus.events", "bus.dead", "office.retry.1s", "officer.jobs.x.v1"):
+    for name in (
+        "ledger.jobs.close.v1",
+        "bus.requests",
+        "bus.jobs",
+        "bus.events",
+        "bus.dead",
+        "office.retry.1s",
+        "officer.jobs.x.v1",
+    ):
         assert not _fits(office.read, name)
-    assert [name for name, keys in office.keys.items() if keys.read] == ["bus.replies", "bus.updates"]
+    assert [name for name, keys in office.keys.items() if keys.read] == [
+        "bus.replies",
+        "bus.updates",
+    ]
     assert _fits(office.keys["bus.replies"].read, "office.replies.1")
     for key in ("ledger.replies.1", "office.replies.#", "#", "*.replies.1"):
         assert not _fits(office.keys["bus.replies"].read, key)
 
 
-@pytest.mark.parametrize("name", ["office.replies.1", "office.jobs.x.v1", "bus.requests", "amq.topic", "x.amq.gen-1"])
+@pytest.mark.parametrize(
+    "name", ["office.replies.1", "office.jobs.x.v1", "bus.requests", "amq.topic", "x.amq.gen-1"]
+)
 def test_a_service_declares_nothing_that_has_a_name(name: str) -> None:
     assert not _fits(_user("office").configure, name)
 
 
 def test_every_exchange_of_the_bus_has_its_keys_since_one_without_would_take_any() -> None:
     written = permissions([_user("guest")], vhost="/")["topic_permissions"]
-    assert {each["exchange"] for each in written} == {each.name for each in BASE_EXCHANGES.exchanges}
+    assert {each["exchange"] for each in written} == {
+        each.name for each in BASE_EXCHANGES.exchanges
+    }
     assert {each.kind for each in BASE_EXCHANGES.exchanges} == {"topic"}
 
 
@@ -107,7 +141,10 @@ def test_a_subscription_without_its_grant_is_refused() -> None:
     async def on_closed(_event: BooksClosed) -> None:
         """Does nothing."""
 
-    with pytest.raises(ConfigurationError, match=r"guest subscribes to ledger\.\S+, and services\.guest\.consume has no"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"guest subscribes to ledger\.\S+, and services\.guest\.consume has no",
+    ):
         check_consume_grants(router.name, router.contracts, GRANTS)
 
 
@@ -115,7 +152,10 @@ def test_a_subscription_without_its_grant_is_refused() -> None:
 
 
 def test_a_password_is_hashed_as_rabbitmqs_documentation_does() -> None:
-    assert password_hash("test12", salt=bytes.fromhex("908DC60A")) == "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"
+    assert (
+        password_hash("test12", salt=bytes.fromhex("908DC60A"))
+        == "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"
+    )
     assert password_hash("test12") != password_hash("test12"), "each has a salt of its own"
 
 
@@ -123,16 +163,29 @@ def test_every_user_has_a_password_and_every_password_a_user() -> None:
     office = [_user("office")]
     with pytest.raises(ConfigurationError, match=r"no password for bus\.topology, office"):
         users(office, {})
-    with pytest.raises(ConfigurationError, match="no password for office; there is one for 'ofice', which is no user"):
+    with pytest.raises(
+        ConfigurationError,
+        match="no password for office; there is one for 'ofice', which is no user",
+    ):
         users(office, {ADMINISTRATOR: "a", "ofice": "b"})
-    with pytest.raises(ConfigurationError, match=r"a password for 'ofice', which is no user; did you mean 'office'\?"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"a password for 'ofice', which is no user; did you mean 'office'\?",
+    ):
         users(office, {ADMINISTRATOR: "a", "office": "b", "ofice": "c"})
     made = users(office, {ADMINISTRATOR: "a", "office": "b"})
-    assert [(each["name"], each["tags"]) for each in made] == [(ADMINISTRATOR, ["management"]), ("office", [])]
-    assert {each["password_hash"] for each in users(office, None)} == {""}, "no password lets them in"
+    assert [(each["name"], each["tags"]) for each in made] == [
+        (ADMINISTRATOR, ["management"]),
+        ("office", []),
+    ]
+    assert {each["password_hash"] for each in users(office, None)} == {""}, (
+        "no password lets them in"
+    )
 
 
-def test_a_file_of_passwords_that_others_may_read_is_refused_and_nothing_of_it_is_shown(tmp_path: Path) -> None:
+def test_a_file_of_passwords_that_others_may_read_is_refused_and_nothing_of_it_is_shown(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "passwords.toml"
     path.write_text('office = "hunter2"\n')
     path.chmod(0o640)
@@ -140,7 +193,12 @@ def test_a_file_of_passwords_that_others_may_read_is_refused_and_nothing_of_it_i
         read_passwords(path)
     path.chmod(0o600)
     assert read_passwords(path) == {"office": "hunter2"}
-    for wrong in ("office = 7", 'office = ""', '[office]\npassword = "hunter2"', "office = hunter2"):
+    for wrong in (
+        "office = 7",
+        'office = ""',
+        '[office]\npassword = "hunter2"',
+        "office = hunter2",
+    ):
         path.write_text(wrong)
         with pytest.raises(ConfigurationError) as told:
             read_passwords(path)
@@ -154,27 +212,56 @@ def test_a_file_of_passwords_that_others_may_read_is_refused_and_nothing_of_it_i
 
 def _bus(*arguments: str) -> int | str | None:
     with pytest.raises(SystemExit) as ended:
-        main(("topology", "definitions", "workers.documents:router", "--contracts", "contracts", *arguments))
+        main(
+            (
+                "topology",
+                "definitions",
+                "workers.documents:router",
+                "--contracts",
+                "contracts",
+                *arguments,
+            )
+        )
     return ended.value.code
 
 
 def test_the_command_prints_definitions_with_users(capsys: pytest.CaptureFixture[str]) -> None:
     assert not _bus("--grants", str(ROOT / "grants.toml"), "--certificates", "--vhost", "clinic")
     told = json.loads(capsys.readouterr().out)
-    assert {each["name"] for each in told["users"]} == {ADMINISTRATOR, "demo", "documentation", "transcription"}
+    assert {each["name"] for each in told["users"]} == {
+        ADMINISTRATOR,
+        "demo",
+        "documentation",
+        "transcription",
+    }
     assert {each["vhost"] for each in told["permissions"]} == {"clinic"}
     requests = [each for each in told["queues"] if ".requests." in each["name"]]
     assert requests
-    assert not any("x-expires" in each["arguments"] for each in requests), "the services may not make them anew"
+    assert not any("x-expires" in each["arguments"] for each in requests), (
+        "the services may not make them anew"
+    )
 
 
-def test_without_passwords_the_users_are_left_to_the_operator(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_passwords_the_users_are_left_to_the_operator(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert not _bus("--grants", str(ROOT / "grants.toml"))
     shown = capsys.readouterr()
     assert "users" not in json.loads(shown.out)
     assert "the users have to exist: bus.topology, demo, documentation, transcription" in shown.err
 
 
-def test_passwords_and_certificates_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _bus("--grants", str(ROOT / "grants.toml"), "--certificates", "--passwords", str(tmp_path / "none")) == os.EX_DATAERR
+def test_passwords_and_certificates_exclude_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        _bus(
+            "--grants",
+            str(ROOT / "grants.toml"),
+            "--certificates",
+            "--passwords",
+            str(tmp_path / "none"),
+        )
+        == os.EX_DATAERR
+    )
     assert "have no password" in capsys.readouterr().err

@@ -8,7 +8,15 @@ from bus.runtime.router import Router
 from bus.storage.memory.inbox import MemoryInbox
 from tests.unit.fakes import FakeTransport, envelope, receiver_of, settle_down, virtual
 from tests.unit.ledger import Add, CloseBooks
-from tests.unit.runtime.test_receiver import Work, asked, asked_again, idempotent, job, ordered, received
+from tests.unit.runtime.test_receiver import (
+    Work,
+    asked,
+    asked_again,
+    idempotent,
+    job,
+    ordered,
+    received,
+)
 
 
 def key(number: int) -> MessageKey:
@@ -37,7 +45,13 @@ async def test_the_oldest_messages_are_forgotten_first() -> None:
     inbox = MemoryInbox(most_messages=3)
     for number in range(5):
         await inbox.add(key(number), HandledMessage())
-    assert [await inbox.find(key(number)) for number in range(5)] == [None, None, HandledMessage(), HandledMessage(), HandledMessage()]
+    assert [await inbox.find(key(number)) for number in range(5)] == [
+        None,
+        None,
+        HandledMessage(),
+        HandledMessage(),
+        HandledMessage(),
+    ]
 
 
 @virtual
@@ -74,10 +88,14 @@ async def test_a_job_that_was_handled_is_acked_and_not_handled_again_whatever_it
 
 
 @virtual
-async def test_an_idempotent_requests_duplicate_gets_the_same_answer_where_it_waits_for_it() -> None:
+async def test_an_idempotent_requests_duplicate_gets_the_same_answer_where_it_waits_for_it() -> (
+    None
+):
     transport, work = FakeTransport(), Work()
     receiver = idempotent(work, transport)
-    await received(receiver, asked_again(reply_to="office.replies.1"), asked_again(reply_to="office.replies.2"))
+    await received(
+        receiver, asked_again(reply_to="office.replies.1"), asked_again(reply_to="office.replies.2")
+    )
     await received(receiver, asked_again(reply_to="office.replies.3"))
     first, *others = transport.sent
     assert len(work.began) == 1
@@ -124,13 +142,20 @@ async def test_a_request_that_may_run_once_is_not_looked_up() -> None:
 
 
 @virtual
-async def test_a_job_whose_process_ends_before_its_result_is_told_tells_it_where_it_is_delivered_again() -> None:
+async def test_a_job_whose_process_ends_before_its_result_is_told_tells_it_where_it_is_delivered_again() -> (
+    None
+):
     """By a store that outlasts the process: what is remembered is acked, and nobody else would tell it."""
 
     def never(_: Envelope) -> PublishOutcome:
         raise Unavailable("down")
 
-    router, work, inbox, transport = Router("ledger"), Work(), Lasting(), FakeTransport(answer=never)
+    router, work, inbox, transport = (
+        Router("ledger"),
+        Work(),
+        Lasting(),
+        FakeTransport(answer=never),
+    )
     router.job(CloseBooks)(work)
     first, again = ordered(), ordered()
     doomed = receiver_of(router, transport, inbox=inbox)
@@ -141,5 +166,8 @@ async def test_a_job_whose_process_ends_before_its_result_is_told_tells_it_where
     transport.answer = lambda _: None
     await received(receiver_of(router, transport, inbox=inbox), again)
     assert (len(work.began), first.acks, again.acks) == (1, 0, 1)
-    assert (transport.sent[-1].envelope.type, transport.sent[-1].envelope.body) == ("ledger.close.v1.reply", b'{"total":1}')
+    assert (transport.sent[-1].envelope.type, transport.sent[-1].envelope.body) == (
+        "ledger.close.v1.reply",
+        b'{"total":1}',
+    )
     assert len(transport.sent) == 2

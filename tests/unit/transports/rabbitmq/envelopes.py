@@ -26,5 +26,9 @@ envelopes = st.builds(
     expiration=st.none() | moment,
     attempt=moment,
     error=st.none() | text,
-    headers=st.dictionaries(text.filter(lambda name: name.startswith("mine")), text | st.integers(-(2**31), 2**31), max_size=3),
+    headers=st.dictionaries(
+        text.filter(lambda name: name.startswith("mine")),
+        text | st.integers(-(2**31), 2**31),
+        max_size=3,
+    ),
 )

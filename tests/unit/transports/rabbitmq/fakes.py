@@ -32,7 +32,11 @@ def connected() -> tuple[FastLaneProtocol, Socket]:
 
 def written(socket: Socket) -> list[tuple[str, Any]]:
     """What was written, by pamqp: the method's name and the method, contents left out."""
-    return [(type(value).__name__, value) for _, _, value in frames_of(b"".join(socket.writes)) if hasattr(value, "frame_id")]
+    return [
+        (type(value).__name__, value)
+        for _, _, value in frames_of(b"".join(socket.writes))
+        if hasattr(value, "frame_id")
+    ]
 
 
 def published(socket: Socket) -> int:
@@ -42,4 +46,8 @@ def published(socket: Socket) -> int:
 
 def acks(socket: Socket) -> Iterator[tuple[int, bool]]:
     """Tag and `multiple` of each ack."""
-    return ((value.delivery_tag, value.multiple) for _, value in written(socket) if isinstance(value, Basic.Ack))
+    return (
+        (value.delivery_tag, value.multiple)
+        for _, value in written(socket)
+        if isinstance(value, Basic.Ack)
+    )

@@ -153,7 +153,15 @@ def oracle(claims: Iterable[int], stream: bytes) -> Heard:
                 del contents[channel]
                 heard.log.append(_entry(channel, method, content))
         elif channel in claimed and isinstance(value, Basic.Ack | Basic.Nack):
-            heard.log.append(("confirm", channel, value.delivery_tag, value.multiple, isinstance(value, Basic.Ack)))
+            heard.log.append(
+                (
+                    "confirm",
+                    channel,
+                    value.delivery_tag,
+                    value.multiple,
+                    isinstance(value, Basic.Ack),
+                )
+            )
         else:
             heard.passed += raw
             _note(heard, claimed, channel, value)
@@ -163,7 +171,14 @@ def oracle(claims: Iterable[int], stream: bytes) -> Heard:
 def _entry(channel: int, method: Any, content: list[Any]) -> Entry:
     properties = content[0].properties.marshal()
     if isinstance(method, Basic.Deliver):
-        return "deliver", channel, method.delivery_tag, method.redelivered, properties, b"".join(part.value for part in content[1:])
+        return (
+            "deliver",
+            channel,
+            method.delivery_tag,
+            method.redelivered,
+            properties,
+            b"".join(part.value for part in content[1:]),
+        )
     return "return", channel, method.reply_text, method.exchange, method.routing_key, properties
 
 
@@ -184,17 +199,32 @@ def method(channel: int, value: base.Frame) -> bytes:
     return frame.marshal(value, channel)
 
 
-def content(channel: int, value: base.Frame, sizes: Sequence[int], properties: Basic.Properties) -> list[bytes]:
+def content(
+    channel: int, value: base.Frame, sizes: Sequence[int], properties: Basic.Properties
+) -> list[bytes]:
     """A method with content: a body frame a size."""
     head = header.ContentHeader(body_size=sum(sizes), properties=properties)
-    bodies: list[Any] = [body.ContentBody(bytes((number + n) % 256 for n in range(size))) for number, size in enumerate(sizes, start=0xC0)]
+    bodies: list[Any] = [
+        body.ContentBody(bytes((number + n) % 256 for n in range(size)))
+        for number, size in enumerate(sizes, start=0xC0)
+    ]
     return [frame.marshal(part, channel) for part in (value, head, *bodies)]
 
 
 PROPERTIES = (
     Basic.Properties(),
-    Basic.Properties(message_id="m-1", headers={"correlation-id": "\xce" * 3, "attempt": 0xCE}, content_type="application/json"),
-    Basic.Properties(message_id="m-2", message_type="ledger.add.v1", app_id="office", reply_to="q", delivery_mode=2),
+    Basic.Properties(
+        message_id="m-1",
+        headers={"correlation-id": "\xce" * 3, "attempt": 0xCE},
+        content_type="application/json",
+    ),
+    Basic.Properties(
+        message_id="m-2",
+        message_type="ledger.add.v1",
+        app_id="office",
+        reply_to="q",
+        delivery_mode=2,
+    ),
 )
 BODIES: tuple[tuple[int, ...], ...] = ((), (1,), (3,), (40,), (8, 1), (1, 1, 1), (30, 7, 30))
 DELIVER, RETURN, GET, ACK, CANCEL, RARE, CLOSE, CLOSED = range(8)
@@ -224,13 +254,24 @@ def happening(channel: int, kind: int, one: int, two: int) -> list[bytes]:
     properties, sizes = PROPERTIES[two % len(PROPERTIES)], BODIES[one % len(BODIES)]
     if kind == DELIVER:
         deliver = Basic.Deliver(
-            consumer_tag="ctag"[: one % 5], delivery_tag=(two << 30) + one, redelivered=two % 2 == 1, exchange="x" * two, routing_key="k"
+            consumer_tag="ctag"[: one % 5],
+            delivery_tag=(two << 30) + one,
+            redelivered=two % 2 == 1,
+            exchange="x" * two,
+            routing_key="k",
         )
         return content(channel, deliver, sizes, properties)
     if kind == RETURN:
-        return content(channel, Basic.Return(312, "NO_ROUTE"[:one], "x" * two, "k" * one), sizes, properties)
+        return content(
+            channel, Basic.Return(312, "NO_ROUTE"[:one], "x" * two, "k" * one), sizes, properties
+        )
     if kind == GET:
-        return content(channel, Basic.GetOk(delivery_tag=one, exchange="x", routing_key="k", message_count=two), sizes, properties)
+        return content(
+            channel,
+            Basic.GetOk(delivery_tag=one, exchange="x", routing_key="k", message_count=two),
+            sizes,
+            properties,
+        )
     return [method(channel, _without_content(kind, one, two))]
 
 

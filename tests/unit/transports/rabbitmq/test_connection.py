@@ -28,7 +28,11 @@ async def test_an_attempt_that_is_given_up_leaves_no_socket_open(*, fastlane: bo
     async with await asyncio.start_server(says_nothing, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         link = SupervisedConnection(
-            f"amqp://guest:guest@127.0.0.1:{port}/", name="test", heartbeat=10, attempt_timeout=0.2, fastlane=fastlane
+            f"amqp://guest:guest@127.0.0.1:{port}/",
+            name="test",
+            heartbeat=10,
+            attempt_timeout=0.2,
+            fastlane=fastlane,
         )
         with pytest.raises(Unavailable):
             await link.start(timeout=0.5)
@@ -40,7 +44,9 @@ async def test_an_attempt_that_is_given_up_leaves_no_socket_open(*, fastlane: bo
 
 async def test_a_broker_that_has_no_limit_to_its_frames_sends_a_large_body_in_one() -> None:
     """`frame_max = 0` in rabbitmq.conf."""
-    link = SupervisedConnection("amqp://guest:guest@127.0.0.1/", name="test", heartbeat=10, attempt_timeout=1, fastlane=True)
+    link = SupervisedConnection(
+        "amqp://guest:guest@127.0.0.1/", name="test", heartbeat=10, attempt_timeout=1, fastlane=True
+    )
     factory = FastLaneTransportFactory()
     factory.lane, socket = connected()
     tuned = SimpleNamespace(connection_tune=SimpleNamespace(frame_max=0))

@@ -42,11 +42,19 @@ class World:
     silent: bool = False
     now: float = 0.0
     tried: list[str] = field(default_factory=list)
-    connections: list[Connection] = field(default_factory=lambda: [Connection("one"), Connection("two"), Connection("down", is_up=False)])
+    connections: list[Connection] = field(
+        default_factory=lambda: [
+            Connection("one"),
+            Connection("two"),
+            Connection("down", is_up=False),
+        ]
+    )
 
     def __post_init__(self) -> None:
         self.path.write_text(OLD)
-        self.renewal = CredentialRefresher(PasswordFile(self.path), self.connections, trial=self.trial, timer=lambda: self.now)
+        self.renewal = CredentialRefresher(
+            PasswordFile(self.path), self.connections, trial=self.trial, timer=lambda: self.now
+        )
 
     async def trial(self, password: SecretStr) -> bool:
         self.tried.append(password.get_secret_value())
@@ -90,7 +98,9 @@ async def test_a_connection_that_came_up_with_the_new_password_is_not_told(world
     assert world.told == [[], [NEW], []]
 
 
-async def test_a_refused_password_is_told_to_nobody_and_warned_of_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_refused_password_is_told_to_nobody_and_warned_of_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     world.path.write_text(NEW)
     world.accepts = False
     for _ in range(3):
@@ -104,7 +114,9 @@ async def test_a_refused_password_is_told_to_nobody_and_warned_of_once(world: Wo
     assert not any(secret in str(vars(warning)) for secret in (OLD, NEW))
 
 
-async def test_a_refused_password_that_the_broker_learns_of_later_is_told_then_and_the_next_one_at_once(world: World) -> None:
+async def test_a_refused_password_that_the_broker_learns_of_later_is_told_then_and_the_next_one_at_once(
+    world: World,
+) -> None:
     world.path.write_text(NEW)
     world.accepts = False
     await world.renewal.check_file()

@@ -41,13 +41,20 @@ from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Accepted, Delivery, Nacked, Returned
 from bus.messaging.topology.addresses import Address
 from bus.messaging.topology.model import Queue, Topology
-from bus.transports.rabbitmq.aiormq_channels import AiormqConsumerChannel, AiormqDelivery, AiormqPublisherChannel
+from bus.transports.rabbitmq.aiormq_channels import (
+    AiormqConsumerChannel,
+    AiormqDelivery,
+    AiormqPublisherChannel,
+)
 from bus.transports.rabbitmq.connection import SupervisedConnection
 from bus.transports.rabbitmq.consumer import RabbitMQConsumer
 from bus.transports.rabbitmq.consumer_timeout import supports_consumer_timeout
 from bus.transports.rabbitmq.exceptions import map_errors, to_bus_error
 from bus.transports.rabbitmq.fastlane.confirm_channel import MAX_BODY_BYTES, ConfirmChannel
-from bus.transports.rabbitmq.fastlane.confirm_watchdog import NEW_CHANNEL_SILENT_SECONDS, SILENT_SECONDS
+from bus.transports.rabbitmq.fastlane.confirm_watchdog import (
+    NEW_CHANNEL_SILENT_SECONDS,
+    SILENT_SECONDS,
+)
 from bus.transports.rabbitmq.lenient_reader import LenientReader
 from bus.transports.rabbitmq.log_filter import redact_library_logs
 from bus.transports.rabbitmq.publisher import Publisher
@@ -61,7 +68,9 @@ WORK = Queue(name="q", role="jobs")
 
 
 def message(message_id: str = "m-1", body: bytes = b"{}") -> Envelope:
-    return Envelope(id=message_id, type="ledger.closed.v1", role="event", source="ledger", body=body)
+    return Envelope(
+        id=message_id, type="ledger.closed.v1", role="event", source="ledger", body=body
+    )
 
 
 class Message:
@@ -170,7 +179,9 @@ class Publishing:
         self.link = FakeConnection()
         link = cast("SupervisedConnection", self.link)
         self.publisher = Publisher(
-            link, confirms=True, channel_factory=lambda channel: AiormqPublisherChannel(link, channel, window=window)
+            link,
+            confirms=True,
+            channel_factory=lambda channel: AiormqPublisherChannel(link, channel, window=window),
         )
 
     async def __aenter__(self) -> Self:
@@ -186,7 +197,9 @@ class Publishing:
         return self.link.channels[-1]
 
     def publish(self, message_id: str = "m-1", *, timeout: float = 10) -> "asyncio.Task[Any]":
-        return asyncio.create_task(self.publisher.publish(message(message_id), ADDRESS, timeout=timeout))
+        return asyncio.create_task(
+            self.publisher.publish(message(message_id), ADDRESS, timeout=timeout)
+        )
 
 
 class LanePublishing(Publishing):
@@ -195,7 +208,9 @@ class LanePublishing(Publishing):
     def __init__(self) -> None:
         super().__init__()
         self.lane, self.opened = connected()[0], list[ConfirmChannel]()
-        self.publisher = Publisher(cast("SupervisedConnection", self.link), confirms=True, channel_factory=self._open)
+        self.publisher = Publisher(
+            cast("SupervisedConnection", self.link), confirms=True, channel_factory=self._open
+        )
 
     def _open(self, _: Channel) -> ConfirmChannel:
         self.opened.append(ConfirmChannel(self.lane, 1, window=10))
@@ -209,7 +224,10 @@ class LanePublishing(Publishing):
     ("broker", "outcome"),
     [
         (None, Accepted()),
-        (PublishError(cast("Any", Message()), Basic.Return(reply_text="NO_ROUTE")), Returned(reason="NO_ROUTE")),
+        (
+            PublishError(cast("Any", Message()), Basic.Return(reply_text="NO_ROUTE")),
+            Returned(reason="NO_ROUTE"),
+        ),
         (DeliveryError(None, Basic.Nack()), Nacked(reason="basic.nack")),
     ],
 )
@@ -229,9 +247,13 @@ def test_what_the_broker_says_is_the_outcome(broker: Exception | None, outcome: 
 
 
 @pytest.mark.parametrize(
-    "broker", [AMQPConnectionError("gone"), Exception(), asyncio.CancelledError(), RuntimeError("closed")], ids=lambda e: type(e).__name__
+    "broker",
+    [AMQPConnectionError("gone"), Exception(), asyncio.CancelledError(), RuntimeError("closed")],
+    ids=lambda e: type(e).__name__,
 )
-def test_a_connection_that_goes_before_the_confirm_leaves_the_outcome_open(broker: BaseException) -> None:
+def test_a_connection_that_goes_before_the_confirm_leaves_the_outcome_open(
+    broker: BaseException,
+) -> None:
     @virtual
     async def run() -> None:
         async with Publishing() as here:
@@ -291,7 +313,9 @@ async def test_a_channel_that_lives_for_days_is_watched_by_one_observer() -> Non
 async def test_a_queue_that_does_not_answer_keeps_nothing_from_going_to_others() -> None:
     """A quorum queue whose majority is away neither confirms nor nacks, and each publish to it would hold its place for as long."""
     async with LanePublishing() as here:
-        silent = await asyncio.gather(*(here.publish(str(number), timeout=2) for number in range(20)), return_exceptions=True)
+        silent = await asyncio.gather(
+            *(here.publish(str(number), timeout=2) for number in range(20)), return_exceptions=True
+        )
         assert all(isinstance(error, Unavailable | DeadlineExceeded) for error in silent)
         elsewhere = Address(exchange="bus.jobs", routing_key="other")
         other = asyncio.create_task(here.publisher.publish(message(), elsewhere, timeout=10))
@@ -302,9 +326,13 @@ async def test_a_queue_that_does_not_answer_keeps_nothing_from_going_to_others()
 
 
 @virtual
-async def test_a_channel_that_an_alarm_holds_up_stays_and_so_it_does_when_its_confirms_come_late() -> None:
+async def test_a_channel_that_an_alarm_holds_up_stays_and_so_it_does_when_its_confirms_come_late() -> (
+    None
+):
     async with LanePublishing() as here:
-        burst = asyncio.gather(*(here.publish(str(number), timeout=2) for number in range(10)), return_exceptions=True)
+        burst = asyncio.gather(
+            *(here.publish(str(number), timeout=2) for number in range(10)), return_exceptions=True
+        )
         await settle_down()
         here.lane.unblocked.clear()
         assert all(isinstance(error, DeadlineExceeded) for error in await burst)
@@ -332,7 +360,9 @@ async def test_a_channel_whose_confirms_are_only_waited_for_stays() -> None:
 
 
 @virtual
-async def test_a_new_channel_that_never_says_anything_is_given_up_and_who_waits_can_try_another() -> None:
+async def test_a_new_channel_that_never_says_anything_is_given_up_and_who_waits_can_try_another() -> (
+    None
+):
     """Opened while the node hung that led the queue, it waits for that node, and longer than the queue is without a leader."""
     async with LanePublishing() as here:
         with pytest.raises(ConnectionLost) as caught:
@@ -429,7 +459,9 @@ async def test_a_publish_waits_for_the_next_channel() -> None:
 async def test_a_message_that_would_cost_the_channel_is_refused() -> None:
     async with Publishing() as here:
         with pytest.raises(InvalidArgument, match="store it"):
-            await here.publisher.publish(message(body=bytes(MAX_BODY_BYTES + 1)), ADDRESS, timeout=1)
+            await here.publisher.publish(
+                message(body=bytes(MAX_BODY_BYTES + 1)), ADDRESS, timeout=1
+            )
         assert here.channel.confirms == []
 
 
@@ -447,7 +479,11 @@ async def test_what_came_from_the_broker_and_is_larger_than_what_we_send_is_copi
 async def test_where_the_broker_sets_no_limit_to_frames_headers_may_be_long() -> None:
     async with Publishing() as here:
         here.channel.max_content_size = -8  # as aiormq has it then
-        publishing = asyncio.create_task(here.publisher.publish(message().replace(headers={"mine": "x" * 140_000}), ADDRESS, timeout=1))
+        publishing = asyncio.create_task(
+            here.publisher.publish(
+                message().replace(headers={"mine": "x" * 140_000}), ADDRESS, timeout=1
+            )
+        )
         await settle_down()
         here.channel.confirms[0].set_result(None)
         assert await publishing == Accepted()
@@ -455,22 +491,35 @@ async def test_where_the_broker_sets_no_limit_to_frames_headers_may_be_long() ->
 
 @pytest.mark.parametrize(
     ("change", "key"),
-    [({"id": "x" * 256}, "k"), ({"headers": {"mine": "x" * 140_000}}, "k"), ({"headers": {"mine": 2**63}}, "k"), ({}, "ü" * 128)],
+    [
+        ({"id": "x" * 256}, "k"),
+        ({"headers": {"mine": "x" * 140_000}}, "k"),
+        ({"headers": {"mine": 2**63}}, "k"),
+        ({}, "ü" * 128),
+    ],
     ids=["a long id", "long headers", "a large number", "a long key"],
 )
-def test_what_amqp_cannot_say_is_refused_before_it_costs_the_connection(change: dict[str, Any], key: str) -> None:
+def test_what_amqp_cannot_say_is_refused_before_it_costs_the_connection(
+    change: dict[str, Any], key: str
+) -> None:
     @virtual
     async def run() -> None:
         async with Publishing() as here:
             with pytest.raises(InvalidArgument):
-                await here.publisher.publish(message().replace(**change), Address(exchange="bus.events", routing_key=key), timeout=1)
+                await here.publisher.publish(
+                    message().replace(**change),
+                    Address(exchange="bus.events", routing_key=key),
+                    timeout=1,
+                )
             assert here.channel.confirms == []
 
     run()
 
 
 @virtual
-async def test_of_several_that_go_where_the_broker_refuses_one_only_the_last_is_surely_not_sent() -> None:
+async def test_of_several_that_go_where_the_broker_refuses_one_only_the_last_is_surely_not_sent() -> (
+    None
+):
     """The right may have been revoked behind the others. aiormq tells them in no order."""
     words = f"ACCESS_REFUSED - access to topic '{ADDRESS.routing_key}' in exchange '{ADDRESS.exchange}' in vhost '/' refused for user 'u'"
     async with Publishing() as here:
@@ -488,12 +537,20 @@ async def test_of_several_that_go_where_the_broker_refuses_one_only_the_last_is_
 
 def consumer(link: FakeConnection) -> RabbitMQConsumer:
     return RabbitMQConsumer(
-        cast("SupervisedConnection", link), WORK, Topology(), prefetch=1, acks=True, confirms=False, channel_factory=consuming
+        cast("SupervisedConnection", link),
+        WORK,
+        Topology(),
+        prefetch=1,
+        acks=True,
+        confirms=False,
+        channel_factory=consuming,
     )
 
 
 def consuming(channel: Channel) -> AiormqConsumerChannel:
-    return AiormqConsumerChannel(channel, queue=WORK.name, role="job", on_delivery=lambda _: None, clock=lambda: 0.0)
+    return AiormqConsumerChannel(
+        channel, queue=WORK.name, role="job", on_delivery=lambda _: None, clock=lambda: 0.0
+    )
 
 
 @virtual
@@ -540,7 +597,8 @@ async def test_a_cancelled_consumer_keeps_its_channel_for_acks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("patience", "heeds", "said"), [(90.5, True, 90_500), (None, True, None), (90.5, False, None), (1e12, True, 31_536_000_000)]
+    ("patience", "heeds", "said"),
+    [(90.5, True, 90_500), (None, True, None), (90.5, False, None), (1e12, True, 31_536_000_000)],
 )
 def test_a_consumer_says_how_long_it_may_hold_a_delivery_where_the_broker_listens(
     patience: float | None, heeds: bool, said: int | None
@@ -581,7 +639,9 @@ def test_a_consumer_says_how_long_it_may_hold_a_delivery_where_the_broker_listen
         ("LavinMQ", "9.9.9", "quorum", False),
     ],
 )
-def test_which_brokers_listen_to_how_long_a_delivery_may_be_held(product: str, version: str, queue_type: str | None, heeds: bool) -> None:
+def test_which_brokers_listen_to_how_long_a_delivery_may_be_held(
+    product: str, version: str, queue_type: str | None, heeds: bool
+) -> None:
     assert supports_consumer_timeout({"product": product, "version": version}, queue_type) is heeds
 
 
@@ -592,11 +652,23 @@ class Cancelled:
         self.link, self.deliveries = FakeConnection(), list[Delivery]()
         self.sessions: list[AiormqConsumerChannel] = []
         self.consumer = RabbitMQConsumer(
-            cast("SupervisedConnection", self.link), WORK, Topology(), prefetch=2, acks=True, confirms=False, channel_factory=self._opened
+            cast("SupervisedConnection", self.link),
+            WORK,
+            Topology(),
+            prefetch=2,
+            acks=True,
+            confirms=False,
+            channel_factory=self._opened,
         )
 
     def _opened(self, channel: Channel) -> AiormqConsumerChannel:
-        session = AiormqConsumerChannel(channel, queue=WORK.name, role="job", on_delivery=self.deliveries.append, clock=lambda: 0.0)
+        session = AiormqConsumerChannel(
+            channel,
+            queue=WORK.name,
+            role="job",
+            on_delivery=self.deliveries.append,
+            clock=lambda: 0.0,
+        )
         self.sessions.append(session)
         return session
 
@@ -616,7 +688,9 @@ class Cancelled:
 
 
 @virtual
-async def test_a_channel_stays_after_the_brokers_cancel_until_its_last_delivery_is_settled() -> None:
+async def test_a_channel_stays_after_the_brokers_cancel_until_its_last_delivery_is_settled() -> (
+    None
+):
     async with Cancelled() as here:
         before, after = here.link.channels
         assert before.cancelled == before.consumers
@@ -657,7 +731,13 @@ async def test_of_a_handler_that_never_ends_at_most_one_channel_of_before_is_kep
                 callback(None)
             await here.consumer.wait_ready()
             await settle_down()
-        assert [channel.is_closed for channel in here.link.channels] == [True, True, True, False, False]
+        assert [channel.is_closed for channel in here.link.channels] == [
+            True,
+            True,
+            True,
+            False,
+            False,
+        ]
 
 
 def delivery(channel: FakeChannel) -> tuple[AiormqDelivery, AiormqConsumerChannel]:
@@ -707,7 +787,9 @@ async def test_an_ack_twice_is_once() -> None:
         (NotImplementedError(), Unavailable),
     ],
 )
-def test_what_goes_wrong_below_is_an_error_of_the_bus(error: Exception, meaning: type[BusError]) -> None:
+def test_what_goes_wrong_below_is_an_error_of_the_bus(
+    error: Exception, meaning: type[BusError]
+) -> None:
     known = to_bus_error(error, "trying")
     assert type(known) is meaning
     assert str(known).startswith("trying: ")
@@ -749,10 +831,14 @@ def test_the_libraries_lines_show_no_message(caplog: pytest.LogCaptureFixture) -
     assert SECRET not in caplog.text
 
 
-def test_the_libraries_lines_are_sentences_and_none_stands_for_each_attempt_to_connect(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_libraries_lines_are_sentences_and_none_stands_for_each_attempt_to_connect(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     redact_library_logs()
     theirs = logging.getLogger("aiormq.connection")
-    theirs.error("error when creating transport: %r", OSError("refused"))  # the link says so itself, once
+    theirs.error(
+        "error when creating transport: %r", OSError("refused")
+    )  # the link says so itself, once
     theirs.error("Got frame for closed channel %d: %r", 7, Message())
     assert caplog.messages == ["Got frame for closed channel …: …"]
 
@@ -766,7 +852,10 @@ ILLEGIBLE = {
     "an id that is no UTF-8": (MESSAGE_ID, b"\x02\xff\xfe"),
     "a header's name that is no UTF-8": (HEADERS, struct.pack(">I", 9) + b"\x02\xff\xfeS\0\0\0\1a"),
     "a header of an unknown type": (HEADERS, struct.pack(">I", 3) + b"\1aZ"),
-    "a header's moment past the year 9999": (HEADERS, struct.pack(">I", 11) + b"\1aT" + b"\xff" * 8),
+    "a header's moment past the year 9999": (
+        HEADERS,
+        struct.pack(">I", 11) + b"\1aT" + b"\xff" * 8,
+    ),
     "a table that is cut": (HEADERS, struct.pack(">I", 500) + b"\1aS"),
 }
 
@@ -782,10 +871,17 @@ def test_a_message_whose_properties_cannot_be_read_arrives_without_them(what: st
     async def run() -> None:
         stream = asyncio.StreamReader()
         heartbeat = pamqp.frame.marshal(Heartbeat(), 0)
-        good = pamqp.frame.marshal(ContentHeader(body_size=2, properties=Basic.Properties(message_id="m-1")), 1)
+        good = pamqp.frame.marshal(
+            ContentHeader(body_size=2, properties=Basic.Properties(message_id="m-1")), 1
+        )
         stream.feed_data(content_header(*ILLEGIBLE[what]) + heartbeat + good)
         stream.feed_eof()
-        frames: list[Any] = [frame async for _, _, frame in FrameReceiver(cast("asyncio.StreamReader", LenientReader(stream)))]
+        frames: list[Any] = [
+            frame
+            async for _, _, frame in FrameReceiver(
+                cast("asyncio.StreamReader", LenientReader(stream))
+            )
+        ]
         assert [type(frame) for frame in frames] == [ContentHeader, Heartbeat, ContentHeader]
         assert (frames[0].body_size, frames[0].properties.message_id) == (5, None)
         assert (frames[2].body_size, frames[2].properties.message_id) == (2, "m-1")

@@ -24,8 +24,18 @@ class Answers:
 
 
 @virtual
-async def test_workers_that_are_not_there_yet_or_take_long_for_a_first_answer_are_waited_for() -> None:
-    await served(Answers(NotServed("nobody"), DeadlineExceeded("slow"), DeadlineExceeded("slow"), NotFound("none")), lambda: None)
+async def test_workers_that_are_not_there_yet_or_take_long_for_a_first_answer_are_waited_for() -> (
+    None
+):
+    await served(
+        Answers(
+            NotServed("nobody"),
+            DeadlineExceeded("slow"),
+            DeadlineExceeded("slow"),
+            NotFound("none"),
+        ),
+        lambda: None,
+    )
 
 
 @virtual

@@ -13,7 +13,9 @@ SIGNED = Signature(provider_id="DR-7", signed_at=datetime(2026, 3, 5, 8, 0, tzin
 
 def note(subjective: str = "Chest pain for two days.", **changes: Any) -> Note:
     """A note that says something, with some of it changed."""
-    content = NoteContent(subjective=subjective, objective="BP 124/78.", assessment="Muscle strain.", plan="Rest.")
+    content = NoteContent(
+        subjective=subjective, objective="BP 124/78.", assessment="Muscle strain.", plan="Rest."
+    )
     usual: dict[str, Any] = {
         "note_id": NOTE_ID,
         "patient_id": "MRN-0048213",

@@ -26,14 +26,23 @@ def test_an_id_of_another_form_is_refused_by_name_and_not_by_value(name: str, va
 
 
 @pytest.mark.parametrize(
-    "changed", [{"note_type": "Letter"}, {"transcription_id": "1"}, {"content": {"plan": "x" * (LONGEST_SECTION + 1)}}]
+    "changed",
+    [
+        {"note_type": "Letter"},
+        {"transcription_id": "1"},
+        {"content": {"plan": "x" * (LONGEST_SECTION + 1)}},
+    ],
 )
-def test_another_note_type_a_wrong_transcription_and_a_section_that_is_too_long_are_refused(changed: dict[str, object]) -> None:
+def test_another_note_type_a_wrong_transcription_and_a_section_that_is_too_long_are_refused(
+    changed: dict[str, object],
+) -> None:
     with pytest.raises(ContractViolation, match=next(iter(changed))):
         sent(CreateNote, **(NOTE | changed))
 
 
-@pytest.mark.parametrize("formats", [(), ("odt",), ("pdf",) * 9], ids=["none", "unknown", "too many"])
+@pytest.mark.parametrize(
+    "formats", [(), ("odt",), ("pdf",) * 9], ids=["none", "unknown", "too many"]
+)
 def test_a_job_asks_for_formats_that_there_are(formats: tuple[str, ...]) -> None:
     with pytest.raises(ContractViolation, match="formats"):
         sent(GenerateDocuments, note_id=NOTE_ID, formats=formats)

@@ -31,14 +31,23 @@ def test_a_document_that_is_written_again_takes_its_own_place(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_relative_folder_is_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_folder_is_an_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    assert DocumentFolder(Path("documents")).write("a.pdf", b"x") == tmp_path / "documents" / "a.pdf"
+    assert (
+        DocumentFolder(Path("documents")).write("a.pdf", b"x") == tmp_path / "documents" / "a.pdf"
+    )
 
 
 @pytest.mark.parametrize(
     ("number", "expected"),
-    [(errno.ENOSPC, ResourceExhausted), (errno.EDQUOT, ResourceExhausted), (errno.EROFS, Unavailable), (errno.EIO, Unavailable)],
+    [
+        (errno.ENOSPC, ResourceExhausted),
+        (errno.EDQUOT, ResourceExhausted),
+        (errno.EROFS, Unavailable),
+        (errno.EIO, Unavailable),
+    ],
 )
 def test_a_disk_that_does_not_take_it_leaves_the_old_one_whole_and_may_be_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[BusError]
@@ -62,7 +71,9 @@ def test_a_folder_that_cannot_be_is_told_at_the_start(tmp_path: Path) -> None:
         DocumentFolder(tmp_path / "file" / "documents")
 
 
-def test_what_a_killed_process_left_is_swept_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_is_swept_and_what_is_being_written_is_not(
+    tmp_path: Path,
+) -> None:
     for name in (".old.part", ".new.part", "a.pdf"):
         (tmp_path / name).touch()
     long_ago = time.time() - ABANDONED_AFTER - 1

@@ -24,7 +24,11 @@ def test_joiners_have_no_look_of_their_own() -> None:
     assert shown("a\u200db\u200b", GLYPHS) == "ab"
 
 
-@pytest.mark.parametrize("text", ["疼痛", "ऐ", "א", "ألم"], ids=["Chinese", "Hindi", "Hebrew, which would be turned around", "Arabic"])
+@pytest.mark.parametrize(
+    "text",
+    ["疼痛", "ऐ", "א", "ألم"],
+    ids=["Chinese", "Hindi", "Hebrew, which would be turned around", "Arabic"],
+)
 def test_a_script_that_it_cannot_show_is_refused_without_showing_the_text(text: str) -> None:
     with pytest.raises(InvalidArgument, match="Request DOCX instead") as raised:
         shown(f"pain {text}", GLYPHS)

@@ -8,7 +8,14 @@ from workers.documents.repository import MemoryRepository
 
 
 def document(note_id: UUID, document_id: UUID, size: int = 1) -> Document:
-    return Document(document_id=document_id, note_id=note_id, format="pdf", uri="file:///a.pdf", size=size, sha256="0" * 64)
+    return Document(
+        document_id=document_id,
+        note_id=note_id,
+        format="pdf",
+        uri="file:///a.pdf",
+        size=size,
+        sha256="0" * 64,
+    )
 
 
 async def test_the_first_note_of_an_id_stays() -> None:

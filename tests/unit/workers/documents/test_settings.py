@@ -15,11 +15,19 @@ def test_defaults_need_no_environment() -> None:
     assert load_settings().zone.key == "UTC"
 
 
-WRONG = [("TIMEZONE", "Mars/Olympus"), ("PAGE_SIZE", "a3"), ("CLINIC_NAME", ""), ("CLINIC_NAME", "x" * 81), ("KEPT_NOTES", "0")]
+WRONG = [
+    ("TIMEZONE", "Mars/Olympus"),
+    ("PAGE_SIZE", "a3"),
+    ("CLINIC_NAME", ""),
+    ("CLINIC_NAME", "x" * 81),
+    ("KEPT_NOTES", "0"),
+]
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG)
-def test_a_bad_variable_is_named_and_its_value_is_not(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_a_bad_variable_is_named_and_its_value_is_not(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     monkeypatch.setenv(f"DOCUMENTS_{name}", value)
     with pytest.raises(ConfigurationError, match=f"DOCUMENTS_{name}") as raised:
         load_settings()
@@ -27,5 +35,12 @@ def test_a_bad_variable_is_named_and_its_value_is_not(monkeypatch: pytest.Monkey
 
 
 def test_every_setting_is_in_the_how_to_with_its_default() -> None:
-    rows = dict(re.findall(r"^\| `DOCUMENTS_(\w+)` \| ([^|]*) \|", HOW_TO.read_text(encoding="utf-8"), re.MULTILINE))
-    assert rows == {name.upper(): f"`{field.default}`" if field.default else "" for name, field in DocumentsSettings.model_fields.items()}
+    rows = dict(
+        re.findall(
+            r"^\| `DOCUMENTS_(\w+)` \| ([^|]*) \|", HOW_TO.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    )
+    assert rows == {
+        name.upper(): f"`{field.default}`" if field.default else ""
+        for name, field in DocumentsSettings.model_fields.items()
+    }

@@ -14,7 +14,9 @@ def test_every_way_of_breaking_a_line_is_one(text: str) -> None:
     assert paragraphs(text) == [["a", "b"]]
 
 
-@pytest.mark.parametrize("text", ["a\n\nb", "a\r\n\r\nb", "a\fb", "a\u2029b", "a\n \t \nb", "\n\na\n\n\n\nb\n\n"])
+@pytest.mark.parametrize(
+    "text", ["a\n\nb", "a\r\n\r\nb", "a\fb", "a\u2029b", "a\n \t \nb", "\n\na\n\n\n\nb\n\n"]
+)
 def test_every_way_of_ending_a_paragraph_is_one(text: str) -> None:
     assert paragraphs(text) == [["a"], ["b"]]
 
@@ -25,7 +27,14 @@ def test_a_text_that_shows_nothing_has_no_paragraphs(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("character", "shown"), [("\0", "[U+0000]"), ("\x07", "[U+0007]"), ("\x7f", "[U+007F]"), ("\ufffe", "[U+FFFE]"), ("\u202e", "[U+202E]")]
+    ("character", "shown"),
+    [
+        ("\0", "[U+0000]"),
+        ("\x07", "[U+0007]"),
+        ("\x7f", "[U+007F]"),
+        ("\ufffe", "[U+FFFE]"),
+        ("\u202e", "[U+202E]"),
+    ],
 )
 def test_what_no_page_can_carry_is_seen_and_not_dropped(character: str, shown: str) -> None:
     assert plain(f"5{character} mg") == f"5{shown} mg"

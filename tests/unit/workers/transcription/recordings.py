@@ -16,7 +16,14 @@ def tone(seconds: float = 0.5, rate: int = RATE, hertz: float = 440) -> npt.NDAr
     return 0.5 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)
 
 
-def write(path: Path, samples: npt.NDArray[np.float64], rate: int = RATE, *, subtype: str = "PCM_16", form: str = "WAV") -> Path:
+def write(
+    path: Path,
+    samples: npt.NDArray[np.float64],
+    rate: int = RATE,
+    *,
+    subtype: str = "PCM_16",
+    form: str = "WAV",
+) -> Path:
     soundfile.write(path, samples, rate, subtype=subtype, format=form)
     return path
 
@@ -25,7 +32,9 @@ def header(*, rate: int = RATE, channels: int = 1, bits: int = 16, data_bytes: i
     """A RIFF header that may claim anything."""
     block = channels * bits // 8
     form = struct.pack("<HHIIHH", 1, channels, rate, rate * block % 2**32, block, bits)
-    chunks = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", data_bytes)
+    chunks = (
+        b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", data_bytes)
+    )
     return b"RIFF" + struct.pack("<I", min(len(chunks) + data_bytes, 2**32 - 1)) + chunks
 
 

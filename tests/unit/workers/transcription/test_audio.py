@@ -20,7 +20,10 @@ def pitch(samples: Samples) -> float:
     return float(np.argmax(np.abs(np.fft.rfft(samples))) * RATE / len(samples))
 
 
-@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "IMA_ADPCM"])
+@pytest.mark.parametrize(
+    "subtype",
+    ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "IMA_ADPCM"],
+)
 def test_every_sample_format_is_decoded(tmp_path: Path, subtype: str) -> None:
     samples = read(write(tmp_path / "a.wav", tone(), subtype=subtype))
     assert samples.dtype == np.int16
@@ -68,7 +71,9 @@ def test_a_truncated_recording_is_read_as_far_as_it_goes(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("claimed", [2**31, 2**32 - 1])
-def test_a_header_that_claims_more_than_the_file_holds_gains_nothing(tmp_path: Path, claimed: int) -> None:
+def test_a_header_that_claims_more_than_the_file_holds_gains_nothing(
+    tmp_path: Path, claimed: int
+) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(header(data_bytes=claimed) + bytes(RATE))
     assert len(read(path)) == RATE // 2
@@ -89,7 +94,9 @@ def test_an_absurd_header_is_refused(tmp_path: Path, claims: bytes, told: str) -
         read(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"R", b"%PDF-1.7 a letter", b"RIFF\x04\x00\x00\x00WAVE", os.urandom(4096)])
+@pytest.mark.parametrize(
+    "content", [b"", b"R", b"%PDF-1.7 a letter", b"RIFF\x04\x00\x00\x00WAVE", os.urandom(4096)]
+)
 def test_what_is_no_wav_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(content)

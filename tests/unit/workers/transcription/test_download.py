@@ -9,7 +9,15 @@ from functools import cache
 
 import pytest
 
-from bus.errors import BusError, FailedPrecondition, InvalidArgument, NotFound, OutOfRange, PermissionDenied, Unavailable
+from bus.errors import (
+    BusError,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    PermissionDenied,
+    Unavailable,
+)
 from workers.transcription.download import Downloads
 from workers.transcription.settings import TranscriptionSettings
 
@@ -55,13 +63,17 @@ def says(status: str, *headers: str, body: bytes = b"") -> Answer:
     """Always the same answer."""
 
     async def answer(path: str, writer: asyncio.StreamWriter) -> None:
-        writer.write("\r\n".join([f"HTTP/1.1 {status}", *headers, "Connection: close", "", ""]).encode() + body)
+        writer.write(
+            "\r\n".join([f"HTTP/1.1 {status}", *headers, "Connection: close", "", ""]).encode()
+            + body
+        )
 
     return answer
 
 
 async def fetch(url: str, **settings: object) -> bytes:
-    async with Downloads.opened(TranscriptionSettings(**{"max_bytes": 1000, **settings})) as downloads:  # type: ignore[arg-type]
+    chosen = TranscriptionSettings(**{"max_bytes": 1000, **settings})  # type: ignore[arg-type]
+    async with Downloads.opened(chosen) as downloads:
         with await downloads.fetch(url) as file:
             return file.read()
 
@@ -80,7 +92,9 @@ async def test_a_recording_is_fetched() -> None:
 
 
 async def test_a_recording_of_unknown_length_is_fetched() -> None:
-    async with server(says("200 OK", "Transfer-Encoding: chunked", body=b"5\r\nsound\r\n0\r\n\r\n")) as url:
+    async with server(
+        says("200 OK", "Transfer-Encoding: chunked", body=b"5\r\nsound\r\n0\r\n\r\n")
+    ) as url:
         assert await fetch(url) == b"sound"
 
 
@@ -101,7 +115,9 @@ async def test_what_is_over_the_limit_without_saying_so_is_stopped() -> None:
 
 
 async def test_a_compressed_body_is_refused() -> None:
-    async with server(says("200 OK", "Content-Encoding: gzip", "Content-Length: 5", body=b"bombs")) as url:
+    async with server(
+        says("200 OK", "Content-Encoding: gzip", "Content-Length: 5", body=b"bombs")
+    ) as url:
         assert isinstance(await fault(url), FailedPrecondition)
 
 
@@ -128,7 +144,11 @@ async def test_each_status_has_its_error(status: str, expected: type[BusError]) 
 async def test_a_redirect_is_followed() -> None:
     async def answer(path: str, writer: asyncio.StreamWriter) -> None:
         there = path == "/there"
-        await (says("200 OK", "Content-Length: 5", body=b"sound") if there else says("302 Found", "Location: /there"))(path, writer)
+        await (
+            says("200 OK", "Content-Length: 5", body=b"sound")
+            if there
+            else says("302 Found", "Location: /there")
+        )(path, writer)
 
     async with server(answer) as url:
         assert await fetch(url) == b"sound"

@@ -41,7 +41,9 @@ def test_an_unknown_engine_is_refused_with_those_known() -> None:
         load_engine(EngineSpec(engine="siri"))
 
 
-def test_an_engine_that_is_not_installed_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_is_not_installed_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "faster_whisper", None)
     monkeypatch.delitem(sys.modules, WHISPER, raising=False)
     with pytest.raises(ConfigurationError, match="pip install faster-whisper"):
@@ -59,7 +61,9 @@ def test_whisper_without_a_local_model_is_refused_and_nothing_is_downloaded(tmp_
 def test_whisper_recognises_with_a_local_model(tmp_path: Path) -> None:
     (tmp_path / "model.bin").touch()
     engine = load_engine(EngineSpec(engine="faster-whisper", model_dir=tmp_path))
-    assert engine.recognise(np.ones(16_000, np.int16)) == Words(text="chest", confidence=1.0, start=0.1, end=1.1)
+    assert engine.recognise(np.ones(16_000, np.int16)) == Words(
+        text="chest", confidence=1.0, start=0.1, end=1.1
+    )
     assert engine.recognise(np.zeros(16_000, np.int16)) is None
 
 

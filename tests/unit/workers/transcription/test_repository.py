@@ -7,7 +7,15 @@ from workers.transcription.repository import MemoryRepository
 
 
 def transcript(transcript_id: UUID, text: str = "") -> Transcript:
-    return Transcript(transcript_id=transcript_id, text=text, confidence=0, duration=1, language="en", engine="none", segments=())
+    return Transcript(
+        transcript_id=transcript_id,
+        text=text,
+        confidence=0,
+        duration=1,
+        language="en",
+        engine="none",
+        segments=(),
+    )
 
 
 async def test_a_second_run_replaces_the_first() -> None:

@@ -8,7 +8,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bus.errors import BusError, InvalidArgument, NotFound, OutOfRange, PermissionDenied, Unavailable
+from bus.errors import (
+    BusError,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    PermissionDenied,
+    Unavailable,
+)
 from workers.transcription.download import Downloads
 from workers.transcription.source import Sources
 
@@ -18,7 +25,9 @@ PATIENT = "Jane-Doe"
 @pytest.fixture
 async def downloads() -> AsyncIterator[Downloads]:
     """Of a client that reaches nobody: these tests stay on the disk."""
-    async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(500))) as client:
+    async with httpx.AsyncClient(
+        transport=httpx.MockTransport(lambda _: httpx.Response(500))
+    ) as client:
         yield Downloads(client, max_bytes=1000, timeout=1)
 
 
@@ -41,7 +50,9 @@ async def fault(sources: Sources, url: str) -> BusError:
 
 
 @pytest.mark.parametrize("form", ["{}", "file:{}", "file://{}", "file://localhost{}"])
-async def test_a_file_is_opened_by_path_and_by_url(sources: Sources, tmp_path: Path, form: str) -> None:
+async def test_a_file_is_opened_by_path_and_by_url(
+    sources: Sources, tmp_path: Path, form: str
+) -> None:
     path = tmp_path / "a b.wav"
     path.write_bytes(b"sound")
     name = str(path).replace(" ", "%20") if ":" in form else str(path)
@@ -64,7 +75,9 @@ async def test_a_directory_is_no_recording(sources: Sources, tmp_path: Path) -> 
     assert "is a directory" in str(await fault(sources, str(tmp_path)))
 
 
-async def test_pipes_sockets_and_devices_are_refused_without_waiting(sources: Sources, tmp_path: Path) -> None:
+async def test_pipes_sockets_and_devices_are_refused_without_waiting(
+    sources: Sources, tmp_path: Path
+) -> None:
     os.mkfifo(tmp_path / PATIENT)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
@@ -79,7 +92,9 @@ async def test_an_empty_file_is_no_recording(sources: Sources, tmp_path: Path) -
     assert "0 bytes" in str(error)
 
 
-async def test_a_file_over_the_limit_is_out_of_range_and_not_tried_again(sources: Sources, tmp_path: Path) -> None:
+async def test_a_file_over_the_limit_is_out_of_range_and_not_tried_again(
+    sources: Sources, tmp_path: Path
+) -> None:
     (tmp_path / PATIENT).write_bytes(bytes(1001))
     error = await fault(sources, str(tmp_path / PATIENT))
     assert isinstance(error, OutOfRange)
@@ -88,10 +103,21 @@ async def test_a_file_over_the_limit_is_out_of_range_and_not_tried_again(sources
 
 @pytest.mark.parametrize(
     ("errno", "expected"),
-    [(13, PermissionDenied), (1, PermissionDenied), (20, NotFound), (40, InvalidArgument), (36, InvalidArgument), (5, Unavailable)],
+    [
+        (13, PermissionDenied),
+        (1, PermissionDenied),
+        (20, NotFound),
+        (40, InvalidArgument),
+        (36, InvalidArgument),
+        (5, Unavailable),
+    ],
 )
 async def test_each_fault_of_the_system_has_its_class(
-    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, errno: int, expected: type[BusError]
+    sources: Sources,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    errno: int,
+    expected: type[BusError],
 ) -> None:
     def fail(*_: object) -> int:
         raise OSError(errno, "as told", PATIENT)
@@ -101,19 +127,36 @@ async def test_each_fault_of_the_system_has_its_class(
     assert type(await fault(sources, str(tmp_path / "a.wav"))) is expected
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/Jane-Doe", "data:audio/wav;base64,Jane-Doe", "ftp://h/Jane-Doe", "file://host/Jane-Doe"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://bucket/Jane-Doe",
+        "data:audio/wav;base64,Jane-Doe",
+        "ftp://h/Jane-Doe",
+        "file://host/Jane-Doe",
+    ],
+)
 async def test_another_scheme_is_refused(sources: Sources, url: str) -> None:
     assert isinstance(await fault(sources, url), InvalidArgument)
 
 
 @pytest.mark.parametrize(
-    "url", ["http://[::1/Jane-Doe", "http:///Jane-Doe", "http://h:99999999/Jane-Doe", "/a\0Jane-Doe", "http://h/\x01Jane-Doe"]
+    "url",
+    [
+        "http://[::1/Jane-Doe",
+        "http:///Jane-Doe",
+        "http://h:99999999/Jane-Doe",
+        "/a\0Jane-Doe",
+        "http://h/\x01Jane-Doe",
+    ],
 )
 async def test_what_is_no_url_or_path_is_refused(sources: Sources, url: str) -> None:
     assert isinstance(await fault(sources, url), InvalidArgument)
 
 
-async def test_only_files_inside_the_roots_are_read_wherever_links_lead(downloads: Downloads, tmp_path: Path) -> None:
+async def test_only_files_inside_the_roots_are_read_wherever_links_lead(
+    downloads: Downloads, tmp_path: Path
+) -> None:
     inside, outside = tmp_path / "in", tmp_path / "out"
     inside.mkdir()
     outside.mkdir()
@@ -124,5 +167,10 @@ async def test_only_files_inside_the_roots_are_read_wherever_links_lead(download
     sources = Sources(downloads, max_bytes=1000, roots=[inside])
     assert await content(sources, str(inside / "a.wav")) == b"sound"
     assert await content(sources, str(outside / "back.wav")) == b"sound"
-    for path in (outside / "b.wav", inside / "link.wav", inside / ".." / "out" / "b.wav", outside / "missing"):
+    for path in (
+        outside / "b.wav",
+        inside / "link.wav",
+        inside / ".." / "out" / "b.wav",
+        outside / "missing",
+    ):
         assert isinstance(await fault(sources, str(path)), PermissionDenied)

@@ -15,7 +15,10 @@ from tests.unit.transports.rabbitmq.fakes import connected
 from tests.unit.transports.rabbitmq.fastlane.test_confirm_channel import Broker, message, turns
 from tests.unit.transports.rabbitmq.streams import method
 
-GOOD, BAD = Address(exchange="bus.jobs", routing_key="shelf.sort.v1"), Address(exchange="bus.jobs", routing_key="shelf.burn.v1")
+GOOD, BAD = (
+    Address(exchange="bus.jobs", routing_key="shelf.sort.v1"),
+    Address(exchange="bus.jobs", routing_key="shelf.burn.v1"),
+)
 ELSEWHERE = Address(exchange="bus.events", routing_key="shelf.burn.v1")
 TOPIC = "ACCESS_REFUSED - access to topic 'shelf.burn.v1' in exchange 'bus.jobs' in vhost '/' refused for user 'desk'"
 EXCHANGE = "ACCESS_REFUSED - access to exchange 'bus.jobs' in vhost '/' refused for user 'desk'"
@@ -47,8 +50,16 @@ SUSPECT = (PermissionDenied, True)
 """The right may have been revoked behind it."""
 FATES: dict[str, tuple[str, list[Address], list[tuple[type[BusError], bool]]]] = {
     "one in the middle": (TOPIC, [GOOD, BAD, GOOD], [BEFORE, REFUSED, BEHIND]),
-    "several": (TOPIC, [GOOD, BAD, GOOD, BAD, ELSEWHERE], [BEFORE, SUSPECT, BEFORE, REFUSED, BEHIND]),
-    "a whole exchange": (EXCHANGE, [ELSEWHERE, GOOD, BAD, ELSEWHERE], [BEFORE, SUSPECT, REFUSED, BEHIND]),
+    "several": (
+        TOPIC,
+        [GOOD, BAD, GOOD, BAD, ELSEWHERE],
+        [BEFORE, SUSPECT, BEFORE, REFUSED, BEHIND],
+    ),
+    "a whole exchange": (
+        EXCHANGE,
+        [ELSEWHERE, GOOD, BAD, ELSEWHERE],
+        [BEFORE, SUSPECT, REFUSED, BEHIND],
+    ),
     "none that is known": (TOPIC, [GOOD, ELSEWHERE], [BEFORE, BEFORE]),
     "one alone, whatever the words": (UNKNOWN, [GOOD], [REFUSED]),
     "several, and unknown words": (UNKNOWN, [GOOD, BAD], [BEFORE, BEFORE]),
@@ -60,7 +71,9 @@ FATES: dict[str, tuple[str, list[Address], list[tuple[type[BusError], bool]]]] =
 @pytest.mark.parametrize("case", FATES)
 def test_what_was_refused_what_was_dropped_and_what_may_have_arrived(case: str) -> None:
     why, written, fates = FATES[case]
-    assert [(type(error), error.maybe_executed) for error in ChannelClosure(why, written).fates()] == fates
+    assert [
+        (type(error), error.maybe_executed) for error in ChannelClosure(why, written).fates()
+    ] == fates
 
 
 async def fate(task: "asyncio.Task[Any]") -> tuple[type[BaseException], bool]:
@@ -71,7 +84,10 @@ async def fate(task: "asyncio.Task[Any]") -> tuple[type[BaseException], bool]:
 
 async def test_on_a_confirmed_channel_each_hears_of_its_own() -> None:
     broker = Broker()
-    tasks = [await broker.publish(str(number), address) for number, address in enumerate((GOOD, BAD, ELSEWHERE))]
+    tasks = [
+        await broker.publish(str(number), address)
+        for number, address in enumerate((GOOD, BAD, ELSEWHERE))
+    ]
     broker.say(Channel.Close(403, TOPIC, 60, 40))
     assert [await fate(task) for task in tasks] == [BEFORE, REFUSED, BEHIND]
 
@@ -82,14 +98,18 @@ class Asking:
     def __init__(self) -> None:
         self.lane, _ = connected()
         self.failed: list[tuple[str, type[BusError], bool]] = []
-        self.channel = UnconfirmedChannel(self.lane, 1, on_returned=lambda *_: None, on_failed=self._note)
+        self.channel = UnconfirmedChannel(
+            self.lane, 1, on_returned=lambda *_: None, on_failed=self._note
+        )
 
     def _note(self, message_id: str, error: BusError) -> None:
         self.failed.append((message_id, type(error), error.maybe_executed))
 
     async def ask(self, *addresses: Address) -> None:
         for number, address in enumerate(addresses):
-            await self.channel.publish(message(str(number)), address, asyncio.get_running_loop().time() + 60)
+            await self.channel.publish(
+                message(str(number)), address, asyncio.get_running_loop().time() + 60
+            )
 
 
 async def test_on_a_channel_without_confirms_what_was_written_before_waits_for_its_answer() -> None:

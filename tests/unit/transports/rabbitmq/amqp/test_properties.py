@@ -16,7 +16,12 @@ from bus.messaging.settlement import MoveToDeadLetters
 from bus.messaging.topology.addresses import dead_letter_address
 from bus.transports import wire_format as wire
 from bus.transports.rabbitmq.amqp.pamqp_codec import from_properties, to_properties
-from bus.transports.rabbitmq.amqp.properties import message_id_of, read_envelope, read_headers, write_properties
+from bus.transports.rabbitmq.amqp.properties import (
+    message_id_of,
+    read_envelope,
+    read_headers,
+    write_properties,
+)
 from bus.transports.rabbitmq.fastlane.confirm_channel import encode_publish
 from bus.transports.rabbitmq.lenient_reader import sanitize_header_frame
 from tests.unit.transports.rabbitmq.envelopes import envelopes
@@ -24,9 +29,9 @@ from tests.unit.transports.rabbitmq.fakes import connected
 
 # An unreadable or missing id is made up, and so never the same twice.
 MADE_UP = "made up"
-names = st.sampled_from([*wire.KNOWN_HEADERS, "x-death", "X-Mine", "dead-code", "mine", "ünïcode", ""]) | st.text(
-    st.characters(exclude_categories=["Cs"]), max_size=20
-)
+names = st.sampled_from(
+    [*wire.KNOWN_HEADERS, "x-death", "X-Mine", "dead-code", "mine", "ünïcode", ""]
+) | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 simple = (
     st.none()
     | st.booleans()
@@ -44,7 +49,9 @@ short = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 maybe = st.none() | short
 foreign = st.builds(
     Basic.Properties,
-    content_type=st.sampled_from(["application/json", "application/json", "text/plain", "application/jsonp", None, ""]),
+    content_type=st.sampled_from(
+        ["application/json", "application/json", "text/plain", "application/jsonp", None, ""]
+    ),
     content_encoding=st.sampled_from([None, None, None, "gzip"]),
     headers=st.none() | st.dictionaries(names, values, max_size=6),
     delivery_mode=st.sampled_from([None, 1, 2]),
@@ -53,7 +60,8 @@ foreign = st.builds(
     reply_to=maybe,
     expiration=maybe | st.integers(0, 10**17).map(str),
     message_id=maybe,
-    timestamp=st.none() | st.datetimes(datetime(1970, 1, 2), datetime(2200, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - as above
+    timestamp=st.none()
+    | st.datetimes(datetime(1970, 1, 2), datetime(2200, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - as above
     message_type=maybe,
     user_id=st.sampled_from([None, None, "guest"]),
     app_id=maybe,
@@ -83,17 +91,29 @@ def the_short_way(properties: bytes) -> Envelope:
 def same(properties: bytes) -> None:
     short, long = the_short_way(properties), the_long_way(properties)
     assert short == long
-    assert [type(value) for value in dict(short.headers).values()] == [type(short.headers[name]) for name in short.headers]
-    assert {name: type(value) for name, value in short.headers.items()} == {name: type(value) for name, value in long.headers.items()}
+    assert [type(value) for value in dict(short.headers).values()] == [
+        type(short.headers[name]) for name in short.headers
+    ]
+    assert {name: type(value) for name, value in short.headers.items()} == {
+        name: type(value) for name, value in long.headers.items()
+    }
 
 
-thorough = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-users_headers = st.dictionaries(names.filter(bool), st.booleans() | st.integers(-(2**63), 2**63 - 1) | short, max_size=4)
+thorough = settings(
+    max_examples=400,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+users_headers = st.dictionaries(
+    names.filter(bool), st.booleans() | st.integers(-(2**63), 2**63 - 1) | short, max_size=4
+)
 
 
 @thorough
 @given(envelopes, st.none() | users_headers)
-def test_what_is_written_is_what_the_long_way_writes(sent: Envelope, headers: dict[str, Any] | None) -> None:
+def test_what_is_written_is_what_the_long_way_writes(
+    sent: Envelope, headers: dict[str, Any] | None
+) -> None:
     envelope = sent if headers is None else sent.replace(headers=headers)
     written, long = write_properties(envelope), to_properties(wire.encode(envelope)).marshal()
     assert by_pamqp(written, b"{}") == by_pamqp(long, b"{}")
@@ -107,23 +127,44 @@ def test_what_is_written_is_read(sent: Envelope) -> None:
 
 
 @pytest.mark.parametrize(("user", "times"), [("library", 2), ("guest", 1), (None, 1)])
-def test_a_message_has_a_user_where_that_has_its_senders_name_and_a_copy_of_anothers_has_none(user: str | None, times: int) -> None:
+def test_a_message_has_a_user_where_that_has_its_senders_name_and_a_copy_of_anothers_has_none(
+    user: str | None, times: int
+) -> None:
     sent = Envelope(id="1", type="t", role="event", source="library", body=b"{}")
-    short, long = write_properties(sent, user=user), to_properties(wire.encode(sent), user=user).marshal()
+    short, long = (
+        write_properties(sent, user=user),
+        to_properties(wire.encode(sent), user=user).marshal(),
+    )
     assert short.count(b"\x07library") == long.count(b"\x07library") == times, "app_id, and user_id"
     same(short)
 
 
 @pytest.mark.parametrize("role", ["request", "event", "job", "reply", "update"])
 def test_a_name_of_ours_among_the_users_headers_is_no_second_field(role: MessageRole) -> None:
-    envelope = Envelope(id="1", type="t", role=role, source="s", correlation_id="c", headers={"correlation-id": "d", "deadline": 7})
-    assert by_pamqp(write_properties(envelope), b"") == by_pamqp(to_properties(wire.encode(envelope)).marshal(), b"")
+    envelope = Envelope(
+        id="1",
+        type="t",
+        role=role,
+        source="s",
+        correlation_id="c",
+        headers={"correlation-id": "d", "deadline": 7},
+    )
+    assert by_pamqp(write_properties(envelope), b"") == by_pamqp(
+        to_properties(wire.encode(envelope)).marshal(), b""
+    )
     assert write_properties(envelope).count(b"correlation-id") == 1
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"id": "x" * 256}, {"type": "ü" * 128}, {"headers": {"n" * 256: "x"}}, {"headers": {"n": 2**63}}, {"timestamp": -1}, {"id": "\ud800"}],
+    [
+        {"id": "x" * 256},
+        {"type": "ü" * 128},
+        {"headers": {"n" * 256: "x"}},
+        {"headers": {"n": 2**63}},
+        {"timestamp": -1},
+        {"id": "\ud800"},
+    ],
 )
 def test_what_amqp_cannot_say_is_an_error(change: dict[str, Any]) -> None:
     envelope = Envelope(id="1", type="t", role="event", source="s").replace(**change)
@@ -133,14 +174,24 @@ def test_what_amqp_cannot_say_is_an_error(change: dict[str, Any]) -> None:
 
 @thorough
 @given(foreign)
-def test_whatever_anybody_sends_is_read_as_the_long_way_reads_it(properties: Basic.Properties) -> None:
+def test_whatever_anybody_sends_is_read_as_the_long_way_reads_it(
+    properties: Basic.Properties,
+) -> None:
     same(properties.marshal())
 
 
 @thorough
 @given(st.dictionaries(names, values, max_size=6), st.integers(0, 2**33))
-def test_headers_of_every_type_around_ours_are_read_as_the_long_way_reads_them(headers: dict[str, Any], timestamp: int) -> None:
-    mine = Basic.Properties(content_type="application/json", headers=headers, message_id="m", message_type="t", app_id="a")
+def test_headers_of_every_type_around_ours_are_read_as_the_long_way_reads_them(
+    headers: dict[str, Any], timestamp: int
+) -> None:
+    mine = Basic.Properties(
+        content_type="application/json",
+        headers=headers,
+        message_id="m",
+        message_type="t",
+        app_id="a",
+    )
     mine.timestamp = datetime.fromtimestamp(timestamp, UTC)
     same(mine.marshal())
 
@@ -164,7 +215,9 @@ OURS = write_properties(
 
 
 @settings(max_examples=1500, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, len(OURS) - 1), st.integers(0, 255)), min_size=1, max_size=4))
+@given(
+    st.lists(st.tuples(st.integers(0, len(OURS) - 1), st.integers(0, 255)), min_size=1, max_size=4)
+)
 @example([(0, 0xFF), (1, 0xFF)])
 def test_changed_bytes_are_read_as_the_long_way_reads_them(changes: list[tuple[int, int]]) -> None:
     data = bytearray(OURS)
@@ -188,14 +241,26 @@ def test_any_bytes_are_read_as_the_long_way_reads_them(data: bytes) -> None:
 @pytest.mark.parametrize("name", ["mine", "tracestate", "x-death"])
 def test_large_headers_are_read_as_the_long_way_reads_them(name: str, size: int) -> None:
     headers: dict[str, Any] = {name: "x" * size, "zz": "after"}
-    same(Basic.Properties(content_type="application/json", headers=headers, message_id="m", message_type="t", app_id="a").marshal())
+    same(
+        Basic.Properties(
+            content_type="application/json",
+            headers=headers,
+            message_id="m",
+            message_type="t",
+            app_id="a",
+        ).marshal()
+    )
 
 
 WIDE = "\U0001f600"  # one character, four bytes
 FULL: dict[str, dict[str, Any]] = {
     "a long text": {"mine": WIDE * 32_500},
-    "long tokens": dict.fromkeys(["authorization", "proof", "counter-proof"], WIDE * 9_216) | {"mine": WIDE * 4_950},
-    "many small numbers": {"".join(name): 1 for name, _ in zip(product(map(chr, range(1, 120)), repeat=2), range(10_900), strict=False)},
+    "long tokens": dict.fromkeys(["authorization", "proof", "counter-proof"], WIDE * 9_216)
+    | {"mine": WIDE * 4_950},
+    "many small numbers": {
+        "".join(name): 1
+        for name, _ in zip(product(map(chr, range(1, 120)), repeat=2), range(10_900), strict=False)
+    },
 }
 
 
@@ -203,7 +268,13 @@ FULL: dict[str, dict[str, Any]] = {
 async def test_whatever_came_in_a_frame_can_be_dead_lettered_in_one(what: str) -> None:
     """Else it would go back to its queue for ever."""
     lane, _ = connected()
-    came = Basic.Properties(content_type="application/json", headers=FULL[what], message_id="m", message_type="t.v1", app_id="a").marshal()
+    came = Basic.Properties(
+        content_type="application/json",
+        headers=FULL[what],
+        message_id="m",
+        message_type="t.v1",
+        app_id="a",
+    ).marshal()
     assert len(came) < lane.frame_max - 32
     envelope = read_envelope(came, b"{}", role="job", queue="q", received=7)
     headers = fault_headers(
@@ -214,11 +285,15 @@ async def test_whatever_came_in_a_frame_can_be_dead_lettered_in_one(what: str) -
         now=2**40,
         worker=FailedBy(service="ledger"),
     )
-    assert encode_publish(lane, 1, envelope.replace(headers=headers), dead_letter_address("q" * 200))
+    assert encode_publish(
+        lane, 1, envelope.replace(headers=headers), dead_letter_address("q" * 200)
+    )
 
 
 def crowd(value: Any) -> bytes:
-    return Basic.Properties(content_type="application/json", headers=value, message_id="m", message_type="t", app_id="a").marshal()
+    return Basic.Properties(
+        content_type="application/json", headers=value, message_id="m", message_type="t", app_id="a"
+    ).marshal()
 
 
 CROWDS = {
@@ -226,7 +301,9 @@ CROWDS = {
     "an array of the broker's": crowd({"x-death": [None] * 100_000}),
     "a table in a table": crowd({"mine": {"a": {str(number): None for number in range(15_000)}}}),
     "headers": crowd({str(number): None for number in range(15_000)}),
-    "a header again and again": crowd({"": None}).replace(b"\0\0\0\2\0V", (120_000).to_bytes(4, "big") + b"\0V" * 60_000),
+    "a header again and again": crowd({"": None}).replace(
+        b"\0\0\0\2\0V", (120_000).to_bytes(4, "big") + b"\0V" * 60_000
+    ),
 }
 
 
@@ -235,27 +312,53 @@ def test_headers_of_many_thousand_values_are_not_read(what: str) -> None:
     """pamqp copies what follows for each value, and the loop stands still for half a second."""
     properties = CROWDS[what]
     assert 60_000 < len(properties) < 131_072
-    assert "no message_id" in (read_envelope(properties, b"{}", role="job", queue="q", received=7).fault or "")
+    assert "no message_id" in (
+        read_envelope(properties, b"{}", role="job", queue="q", received=7).fault or ""
+    )
     assert read_headers(properties) == {}
     rest = struct.pack(">HHQ", 60, 0, 2) + properties + b"\xce"
-    assert sanitize_header_frame(b"\x02\0\1" + (len(rest) - 1).to_bytes(4, "big"), rest).count(b"\0") > len(properties)
+    assert sanitize_header_frame(b"\x02\0\1" + (len(rest) - 1).to_bytes(4, "big"), rest).count(
+        b"\0"
+    ) > len(properties)
 
 
 def test_headers_of_many_bytes_in_few_values_are_read() -> None:
     deaths = [{"queue": "q" * 200, "reason": "rejected", "count": number} for number in range(10)]
-    properties = crowd({"mine": "x" * 20_000, "bytes": bytearray(30_000), "list": ["x" * 30_000, {"a": "y" * 9_000}], "x-death": deaths})
+    properties = crowd(
+        {
+            "mine": "x" * 20_000,
+            "bytes": bytearray(30_000),
+            "list": ["x" * 30_000, {"a": "y" * 9_000}],
+            "x-death": deaths,
+        }
+    )
     assert read_headers(properties)["x-death"] == deaths
     same(properties)
 
 
 @pytest.mark.parametrize("digits", ["", "5000", "-1", "5 ", "\uff19", "9" * 17, "1e3"])
 def test_an_expiration_is_read_as_the_long_way_reads_it(digits: str) -> None:
-    same(Basic.Properties(content_type="application/json", expiration=digits, message_id="m", message_type="t", app_id="a").marshal())
+    same(
+        Basic.Properties(
+            content_type="application/json",
+            expiration=digits,
+            message_id="m",
+            message_type="t",
+            app_id="a",
+        ).marshal()
+    )
 
 
-@pytest.mark.parametrize("empty", ["correlation_id", "reply_to", "message_id", "message_type", "app_id", "expiration"])
+@pytest.mark.parametrize(
+    "empty", ["correlation_id", "reply_to", "message_id", "message_type", "app_id", "expiration"]
+)
 def test_an_empty_property_is_read_as_the_long_way_reads_it(empty: str) -> None:
-    given: dict[str, Any] = {"content_type": "application/json", "message_id": "m", "message_type": "t", "app_id": "a"}
+    given: dict[str, Any] = {
+        "content_type": "application/json",
+        "message_id": "m",
+        "message_type": "t",
+        "app_id": "a",
+    }
     one_letter = Basic.Properties(**given | {empty: "Z"}).marshal()
     assert one_letter.count(b"\x01Z") == 1
     same(one_letter.replace(b"\x01Z", b"\x00"))  # pamqp leaves an empty one out

@@ -10,7 +10,11 @@ from pamqp.commands import Basic
 
 from bus.transports.rabbitmq.amqp.raw_properties import CopyOptions, copy_properties
 
-OUT, BACK, DEAD = CopyOptions(hold=True), CopyOptions(hold=False), CopyOptions(hold=True, keep_deaths=True)
+OUT, BACK, DEAD = (
+    CopyOptions(hold=True),
+    CopyOptions(hold=False),
+    CopyOptions(hold=True, keep_deaths=True),
+)
 EVERY_TYPE: dict[str, Any] = {
     "text": "a",
     "bytes": bytearray(b"\xff\x00"),
@@ -58,20 +62,37 @@ ALL: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("carriage", [OUT, BACK, DEAD])
-@pytest.mark.parametrize("properties", [ALL, {}, {"message_id": "m"}, {"headers": {}}, {"message_type": "t" * 255}])
-def test_what_belongs_to_the_message_arrives_byte_for_byte(carriage: CopyOptions, properties: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "properties", [ALL, {}, {"message_id": "m"}, {"headers": {}}, {"message_type": "t" * 255}]
+)
+def test_what_belongs_to_the_message_arrives_byte_for_byte(
+    carriage: CopyOptions, properties: dict[str, Any]
+) -> None:
     data = raw(**properties)
     assert copy_properties(data, carriage, redelivered=False) == data
 
 
 def test_what_belongs_to_its_sender_and_to_the_broker_stays_behind() -> None:
-    data = raw(**{**ALL, "user_id": "guest", "headers": {"x-death": [{"count": 1}], "X-First-Death-Queue": "q", "mine": 1}})
-    assert attributes(copy_properties(data, OUT, redelivered=False)) == attributes(raw(**{**ALL, "headers": {"mine": 1}}))
+    data = raw(
+        **{
+            **ALL,
+            "user_id": "guest",
+            "headers": {"x-death": [{"count": 1}], "X-First-Death-Queue": "q", "mine": 1},
+        }
+    )
+    assert attributes(copy_properties(data, OUT, redelivered=False)) == attributes(
+        raw(**{**ALL, "headers": {"mine": 1}})
+    )
 
 
 def test_of_dead_letters_what_says_why_goes_along() -> None:
-    data = raw(headers={"x-death": [{"count": 1}], "x-first-death-queue": "q", "x-delivery-count": 3})
-    assert set(decoded(copy_properties(data, DEAD, redelivered=False)).headers or {}) == {"x-death", "x-first-death-queue"}
+    data = raw(
+        headers={"x-death": [{"count": 1}], "x-first-death-queue": "q", "x-delivery-count": 3}
+    )
+    assert set(decoded(copy_properties(data, DEAD, redelivered=False)).headers or {}) == {
+        "x-death",
+        "x-first-death-queue",
+    }
 
 
 def test_a_message_that_may_be_there_twice_says_so() -> None:
@@ -91,7 +112,9 @@ def test_nothing_expires_while_it_is_held_and_all_is_as_it_was_afterwards() -> N
 @pytest.mark.parametrize("value", ["never", "-1", "99999999999", 7, bytearray(b"\xff" * 300)])
 def test_an_expiration_that_a_sender_says_is_held_is_none(value: Any) -> None:
     """The broker refuses what is none, and closes the channel: nothing behind it would come out of the holding queue."""
-    held = copy_properties(raw(headers={"held-expiration": value, "mine": 1}), OUT, redelivered=False)
+    held = copy_properties(
+        raw(headers={"held-expiration": value, "mine": 1}), OUT, redelivered=False
+    )
     assert attributes(copy_properties(held, BACK, redelivered=False)) == {"headers": {"mine": 1}}
 
 
@@ -101,10 +124,16 @@ def test_a_header_of_every_type_that_rabbitmq_knows_is_read() -> None:
     assert attributes(copy_properties(data, OUT, redelivered=False)) == {"headers": {"a": 300}}
 
 
-@pytest.mark.parametrize("value", ["soon", "-1", "", "315360000001", "9" * 300, 7, None, [1], bytearray(b"60000")])
+@pytest.mark.parametrize(
+    "value", ["soon", "-1", "", "315360000001", "9" * 300, 7, None, [1], bytearray(b"60000")]
+)
 def test_who_says_that_something_was_held_and_gives_no_time_keeps_his_header(value: Any) -> None:
     """The broker closes the channel of a copy with such an expiration, or with another's user id."""
-    back = attributes(copy_properties(raw(user_id="guest", headers={"held-expiration": value}), BACK, redelivered=False))
+    back = attributes(
+        copy_properties(
+            raw(user_id="guest", headers={"held-expiration": value}), BACK, redelivered=False
+        )
+    )
     assert back == {"headers": {"held-expiration": value}}
 
 

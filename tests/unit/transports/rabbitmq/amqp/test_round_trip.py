@@ -30,9 +30,9 @@ def test_it_survives_amqps_own_properties(sent: Envelope) -> None:
     properties = to_properties(wire)
     blank = Basic.Properties()
     blank.unmarshal(*_flags_and_values(properties))
-    assert decode(from_message(delivered(blank)), role="job", queue=None, received=0).replace(body=b"") == decode(
-        wire, role="job", queue=None, received=0
-    ).replace(body=b"")
+    assert decode(from_message(delivered(blank)), role="job", queue=None, received=0).replace(
+        body=b""
+    ) == decode(wire, role="job", queue=None, received=0).replace(body=b"")
 
 
 def _flags_and_values(properties: Basic.Properties) -> tuple[int, bytes]:

@@ -16,7 +16,10 @@ from tests.unit.fakes import VirtualLoop, virtual
 from tests.unit.transports.rabbitmq.fakes import connected, published
 from tests.unit.transports.rabbitmq.streams import content, frames_of, method
 
-HERE, THERE = Address(exchange="bus.jobs", routing_key="here"), Address(exchange="bus.jobs", routing_key="there")
+HERE, THERE = (
+    Address(exchange="bus.jobs", routing_key="here"),
+    Address(exchange="bus.jobs", routing_key="there"),
+)
 LATER = 60.0
 
 
@@ -40,9 +43,13 @@ class Broker:
         back = Basic.Return(312, reason, address.exchange, address.routing_key)
         self.lane.data_received(b"".join(content(1, back, [], header.properties)))
 
-    async def publish(self, name: str = "m", address: Address = HERE, within: float = LATER) -> "asyncio.Task[PublishOutcome]":
+    async def publish(
+        self, name: str = "m", address: Address = HERE, within: float = LATER
+    ) -> "asyncio.Task[PublishOutcome]":
         """A publish that is under way, or waits for room."""
-        task = asyncio.create_task(self.channel.publish(message(name), address, asyncio.get_running_loop().time() + within))
+        task = asyncio.create_task(
+            self.channel.publish(message(name), address, asyncio.get_running_loop().time() + within)
+        )
         await turns()
         return task
 
@@ -100,7 +107,10 @@ async def test_confirms_of_what_was_never_sent_or_twice_are_ignored() -> None:
 async def test_many_in_one_turn_are_numbered_as_they_were_written() -> None:
     broker = Broker()
     tasks = [
-        asyncio.create_task(broker.channel.publish(message(str(n)), HERE, LATER + asyncio.get_running_loop().time())) for n in range(50)
+        asyncio.create_task(
+            broker.channel.publish(message(str(n)), HERE, LATER + asyncio.get_running_loop().time())
+        )
+        for n in range(50)
     ]
     await turns()
     assert len(broker.socket.writes) == 1
@@ -111,7 +121,11 @@ async def test_many_in_one_turn_are_numbered_as_they_were_written() -> None:
 async def test_what_amqp_cannot_say_is_refused_before_it_is_numbered() -> None:
     broker = Broker()
     ends = asyncio.get_running_loop().time() + LATER
-    for bad in (message("x" * 256), message().replace(body=bytes(MAX_BODY_BYTES + 1)), message().replace(headers={"mine": "x" * 140_000})):
+    for bad in (
+        message("x" * 256),
+        message().replace(body=bytes(MAX_BODY_BYTES + 1)),
+        message().replace(headers={"mine": "x" * 140_000}),
+    ):
         with pytest.raises(InvalidArgument):
             await broker.channel.publish(bad, HERE, ends)
     with pytest.raises(InvalidArgument):
@@ -125,7 +139,9 @@ async def test_what_came_from_the_broker_and_is_larger_than_what_we_send_is_copi
     """It could be neither retried nor dead-lettered. RabbitMQ 3 takes 128 MiB, from anybody."""
     broker = Broker()
     large = message().replace(body=bytes(MAX_BODY_BYTES + 1), queue="here")
-    copying = asyncio.create_task(broker.channel.publish(large, HERE, asyncio.get_running_loop().time() + LATER))
+    copying = asyncio.create_task(
+        broker.channel.publish(large, HERE, asyncio.get_running_loop().time() + LATER)
+    )
     await turns()
     broker.say(Basic.Ack(1))
     assert await copying == Accepted()
@@ -183,7 +199,9 @@ async def test_a_return_of_what_was_never_sent_is_ignored() -> None:
     broker = Broker()
     task = await broker.publish()
     broker.send_back(message("another"), HERE)
-    broker.lane.data_received(b"".join(content(1, Basic.Return(312, "NO_ROUTE", "", ""), [3], Basic.Properties())))
+    broker.lane.data_received(
+        b"".join(content(1, Basic.Return(312, "NO_ROUTE", "", ""), [3], Basic.Properties()))
+    )
     broker.say(Basic.Ack(1))
     assert await task == Accepted()
 
@@ -228,14 +246,20 @@ async def test_who_waited_longest_is_next_and_who_comes_later_does_not_push_in()
     broker = Broker(window=1)
     tasks = [await broker.publish("0"), await broker.publish("1"), await broker.publish("2")]
     broker.say(Basic.Ack(1))
-    tasks.append(asyncio.create_task(broker.channel.publish(message("3"), HERE, asyncio.get_running_loop().time() + LATER)))
+    tasks.append(
+        asyncio.create_task(
+            broker.channel.publish(message("3"), HERE, asyncio.get_running_loop().time() + LATER)
+        )
+    )
     for number in range(2, 5):
         await turns()
         assert broker.published == number
         broker.say(Basic.Ack(number))
     await asyncio.gather(*tasks)
     ids = [
-        value.properties.message_id for _, _, value in frames_of(b"".join(broker.socket.writes)) if type(value).__name__ == "ContentHeader"
+        value.properties.message_id
+        for _, _, value in frames_of(b"".join(broker.socket.writes))
+        if type(value).__name__ == "ContentHeader"
     ]
     assert ids == ["0", "1", "2", "3"]
 
@@ -371,7 +395,11 @@ async def test_the_end_of_the_channel_is_told_to_all_who_wait(end: str) -> None:
     elif end == "released":
         broker.channel.release()
     else:
-        broker.say(Channel.Close(404, "NOT_FOUND - no exchange", 60, 40) if end == "closed by the broker" else Channel.CloseOk())
+        broker.say(
+            Channel.Close(404, "NOT_FOUND - no exchange", 60, 40)
+            if end == "closed by the broker"
+            else Channel.CloseOk()
+        )
     with pytest.raises(ConnectionLost) as lost:
         await under_way
     assert lost.value.maybe_executed
@@ -412,14 +440,20 @@ async def test_a_publish_on_a_closing_connection_takes_no_place() -> None:
 
 PUBLISH, CANCEL, ACK, ACK_ALL, BLOCK, UNBLOCK, TURN = range(7)
 steps = st.lists(
-    st.tuples(st.sampled_from([PUBLISH] * 4 + [CANCEL, CANCEL, ACK, ACK, ACK_ALL, BLOCK, UNBLOCK, TURN]), st.integers(0, 9)), max_size=40
+    st.tuples(
+        st.sampled_from([PUBLISH] * 4 + [CANCEL, CANCEL, ACK, ACK, ACK_ALL, BLOCK, UNBLOCK, TURN]),
+        st.integers(0, 9),
+    ),
+    max_size=40,
 )
 
 
 @settings(max_examples=600, deadline=None)
 @given(steps, st.integers(1, 3))
 @example([(PUBLISH, 0), (PUBLISH, 1), (BLOCK, 0), (TURN, 1), (CANCEL, 0), (CANCEL, 1)], 1)
-def test_in_any_order_the_window_holds_and_nobody_is_forgotten(steps: list[tuple[int, int]], window: int) -> None:
+def test_in_any_order_the_window_holds_and_nobody_is_forgotten(
+    steps: list[tuple[int, int]], window: int
+) -> None:
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(_any_order(steps, window))
 
@@ -430,7 +464,9 @@ async def _any_order(steps: list[tuple[int, int]], window: int) -> None:
     for step, number in steps:
         if step == PUBLISH:
             ends = asyncio.get_running_loop().time() + LATER
-            tasks.append(asyncio.create_task(broker.channel.publish(message(str(number)), HERE, ends)))
+            tasks.append(
+                asyncio.create_task(broker.channel.publish(message(str(number)), HERE, ends))
+            )
         elif step == CANCEL and tasks:
             tasks[number % len(tasks)].cancel()
         elif step == ACK and broker.channel._pending:
@@ -439,7 +475,11 @@ async def _any_order(steps: list[tuple[int, int]], window: int) -> None:
         elif step == ACK_ALL:
             broker.say(Basic.Ack(broker.channel._sent, multiple=True))
         elif step in (BLOCK, UNBLOCK):
-            broker.lane.data_received(method(0, Connection.Blocked(reason="low") if step == BLOCK else Connection.Unblocked()))
+            broker.lane.data_received(
+                method(
+                    0, Connection.Blocked(reason="low") if step == BLOCK else Connection.Unblocked()
+                )
+            )
         elif step == TURN:
             await turns(number % 3)
         assert len(broker.channel._pending) + broker.channel._granted <= window

@@ -13,10 +13,14 @@ from bus.transports.rabbitmq.fastlane.confirm_watchdog import (
 def kept(giving_up: NackWatchdog, verdicts: ConfirmStats, *, since: float) -> float | None:
     """For how many seconds a channel is kept that has nacked everything since then; None: for a minute at least."""
     verdicts.refuse(since)
-    return next((half / 2 for half in range(121) if giving_up.is_due(verdicts, since + half / 2)), None)
+    return next(
+        (half / 2 for half in range(121) if giving_up.is_due(verdicts, since + half / 2)), None
+    )
 
 
-def test_a_channel_that_nacks_everything_is_given_up_soon_and_each_further_one_after_twice_as_long() -> None:
+def test_a_channel_that_nacks_everything_is_given_up_soon_and_each_further_one_after_twice_as_long() -> (
+    None
+):
     giving_up = NackWatchdog()
     assert [kept(giving_up, ConfirmStats(), since=100.0) for _ in range(7)] == [
         MIN_NACK_SECONDS,
@@ -31,7 +35,11 @@ def test_a_channel_that_nacks_everything_is_given_up_soon_and_each_further_one_a
 
 def test_after_an_ack_the_next_is_given_up_soon_again() -> None:
     giving_up, verdicts = NackWatchdog(), ConfirmStats()
-    assert [kept(giving_up, ConfirmStats(), since=0.0) for _ in range(3)] == [MIN_NACK_SECONDS, 3, 6]
+    assert [kept(giving_up, ConfirmStats(), since=0.0) for _ in range(3)] == [
+        MIN_NACK_SECONDS,
+        3,
+        6,
+    ]
     verdicts.accept()
     assert kept(giving_up, verdicts, since=50.0) == MIN_NACK_SECONDS
 
@@ -52,12 +60,23 @@ def test_a_channel_on_which_nothing_is_published_is_kept() -> None:
 # --- one that says nothing -----------------------------------------------------------------------------------------
 
 
-def borne(silence: ConfirmTimeoutWatchdog, verdicts: ConfirmStats, *, since: float = 0.0) -> float | None:
+def borne(
+    silence: ConfirmTimeoutWatchdog, verdicts: ConfirmStats, *, since: float = 0.0
+) -> float | None:
     """For how many seconds a channel is kept that says nothing of what is under way since then; None: for two minutes at least."""
-    return next((half / 2 for half in range(241) if silence.is_due(verdicts, since + half / 2, waiting=True)), None)
+    return next(
+        (
+            half / 2
+            for half in range(241)
+            if silence.is_due(verdicts, since + half / 2, waiting=True)
+        ),
+        None,
+    )
 
 
-def test_a_new_channel_that_says_nothing_is_given_up_soon_and_each_further_one_after_twice_as_long() -> None:
+def test_a_new_channel_that_says_nothing_is_given_up_soon_and_each_further_one_after_twice_as_long() -> (
+    None
+):
     silence = ConfirmTimeoutWatchdog()
     assert [borne(silence, ConfirmStats()) for _ in range(6)] == [
         NEW_CHANNEL_SILENT_SECONDS,
@@ -90,5 +109,7 @@ def test_a_channel_that_says_something_now_and_then_is_kept() -> None:
 
 def test_a_channel_on_which_nothing_is_under_way_or_that_an_alarm_holds_up_is_kept() -> None:
     silence = ConfirmTimeoutWatchdog()
-    assert not any(silence.is_due(ConfirmStats(), float(second), waiting=False) for second in range(100))
+    assert not any(
+        silence.is_due(ConfirmStats(), float(second), waiting=False) for second in range(100)
+    )
     assert borne(silence, ConfirmStats(), since=100.0) == NEW_CHANNEL_SILENT_SECONDS

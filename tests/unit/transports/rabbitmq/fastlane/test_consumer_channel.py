@@ -15,7 +15,9 @@ from tests.unit.transports.rabbitmq.fakes import acks, connected, written
 from tests.unit.transports.rabbitmq.streams import content, method
 
 REPLY = Address(exchange="bus.replies", routing_key="office.1", confirmed=False)
-PROPERTIES = Basic.Properties(content_type="application/json", message_id="m-1", message_type="ledger.add.v1", app_id="office")
+PROPERTIES = Basic.Properties(
+    content_type="application/json", message_id="m-1", message_type="ledger.add.v1", app_id="office"
+)
 
 
 class Broker:
@@ -39,7 +41,13 @@ class Broker:
     def deliver(self, number: int = 1) -> None:
         for _ in range(number):
             self.sent += 1
-            deliver = Basic.Deliver(consumer_tag="c", delivery_tag=self.sent, redelivered=self.sent % 2 == 0, exchange="x", routing_key="k")
+            deliver = Basic.Deliver(
+                consumer_tag="c",
+                delivery_tag=self.sent,
+                redelivered=self.sent % 2 == 0,
+                exchange="x",
+                routing_key="k",
+            )
             self.lane.data_received(b"".join(content(1, deliver, [2], PROPERTIES)))
 
     def cancel(self) -> None:
@@ -52,7 +60,11 @@ class Broker:
             if not isinstance(value, Basic.Ack | Basic.Nack):
                 continue
             assert value.delivery_tag in unsettled, "unknown delivery tag"
-            tags = {tag for tag in unsettled if tag <= value.delivery_tag} if value.multiple else {value.delivery_tag}
+            tags = (
+                {tag for tag in unsettled if tag <= value.delivery_tag}
+                if value.multiple
+                else {value.delivery_tag}
+            )
             unsettled -= tags
             (acked if isinstance(value, Basic.Ack) else back).update(tags)
         return acked, back
@@ -64,7 +76,13 @@ async def test_a_delivery_says_what_came() -> None:
     first, second = broker.deliveries
     assert (first.redelivered, second.redelivered) == (False, True)
     assert first.envelope == Envelope(
-        id="m-1", type="ledger.add.v1", role="request", source="office", body=b"\xc0\xc1", queue="office.requests.add.v1", received=7000
+        id="m-1",
+        type="ledger.add.v1",
+        role="request",
+        source="office",
+        body=b"\xc0\xc1",
+        queue="office.requests.add.v1",
+        received=7000,
     )
     assert first.envelope is first.envelope
 
@@ -117,7 +135,9 @@ async def test_to_settle_twice_is_once() -> None:
 async def test_a_reply_goes_out_before_its_ack() -> None:
     broker = Broker()
     broker.deliver()
-    broker.channel.publish(Envelope(id="r", type="ledger.add.v1.reply", role="reply", source="office"), REPLY)
+    broker.channel.publish(
+        Envelope(id="r", type="ledger.add.v1.reply", role="reply", source="office"), REPLY
+    )
     await broker.deliveries[0].ack()
     await asyncio.sleep(0)
     assert [name for name, _ in written(broker.socket)] == ["Publish", "Ack"]
@@ -126,14 +146,20 @@ async def test_a_reply_goes_out_before_its_ack() -> None:
 
 async def test_a_reply_that_comes_back_is_told_by_its_id() -> None:
     broker = Broker()
-    broker.lane.data_received(b"".join(content(1, Basic.Return(312, "NO_ROUTE", "bus.replies", "office.1"), [], PROPERTIES)))
+    broker.lane.data_received(
+        b"".join(
+            content(1, Basic.Return(312, "NO_ROUTE", "bus.replies", "office.1"), [], PROPERTIES)
+        )
+    )
     assert broker.returned == [("m-1", "NO_ROUTE")]
 
 
 async def test_a_reply_that_amqp_cannot_say_is_an_error_of_the_caller() -> None:
     broker = Broker()
     with pytest.raises(InvalidArgument):
-        broker.channel.publish(Envelope(id="r" * 256, type="t", role="reply", source="office"), REPLY)
+        broker.channel.publish(
+            Envelope(id="r" * 256, type="t", role="reply", source="office"), REPLY
+        )
     await asyncio.sleep(0)
     assert not broker.socket.writes
 
@@ -148,7 +174,12 @@ async def test_nothing_is_written_once_the_channel_has_ended(end: str) -> None:
         broker.channel.release()
     else:
         broker.lane.data_received(
-            method(1, Channel.Close(406, "PRECONDITION_FAILED", 0, 0) if end == "closed by the broker" else Channel.CloseOk())
+            method(
+                1,
+                Channel.Close(406, "PRECONDITION_FAILED", 0, 0)
+                if end == "closed by the broker"
+                else Channel.CloseOk(),
+            )
         )
     assert not await broker.deliveries[0].ack()
     assert not await broker.deliveries[1].requeue()
@@ -184,7 +215,9 @@ async def test_what_is_handed_back_on_a_closing_connection_is_not_an_error() -> 
     assert not await broker.deliveries[0].requeue()
 
 
-async def test_after_a_cancel_by_the_broker_what_was_delivered_can_be_acked_and_may_come_again_all_the_same() -> None:
+async def test_after_a_cancel_by_the_broker_what_was_delivered_can_be_acked_and_may_come_again_all_the_same() -> (
+    None
+):
     broker = Broker()
     broker.deliver()
     broker.cancel()
@@ -236,7 +269,10 @@ async def test_a_consumer_that_acks_nothing_lets_nothing_pile_up() -> None:
 
 
 DELIVER, ACK, BACK, TURN = range(4)
-steps = st.lists(st.tuples(st.sampled_from([DELIVER, DELIVER, ACK, ACK, ACK, BACK, TURN]), st.integers(0, 30)), max_size=80)
+steps = st.lists(
+    st.tuples(st.sampled_from([DELIVER, DELIVER, ACK, ACK, ACK, BACK, TURN]), st.integers(0, 30)),
+    max_size=80,
+)
 
 
 @settings(max_examples=400, deadline=None)
@@ -259,7 +295,9 @@ async def _any_order(steps: list[tuple[int, int]]) -> None:
             at = number % len(broker.deliveries)
             if at + 1 not in acked | back:
                 (acked if step == ACK else back).add(at + 1)
-            assert await (broker.deliveries[at].ack() if step == ACK else broker.deliveries[at].requeue())
+            assert await (
+                broker.deliveries[at].ack() if step == ACK else broker.deliveries[at].requeue()
+            )
     await asyncio.sleep(0)
     assert broker.settled() == (acked, back)
     assert len(broker.channel._open) <= len(broker.deliveries) - len(acked) - len(back)

@@ -37,7 +37,9 @@ CUTTINGS = 100
 """Of each stream."""
 CLAIMS: tuple[tuple[int, ...], ...] = ((1,), (1, 2), (2, 3, 4), (1, 2, 3, 4))
 
-thorough = settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+thorough = settings(
+    max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
 
 FIXED = interleaved(
     [
@@ -66,7 +68,9 @@ def cuttings(size: int, seed: int) -> Sequence[Sequence[int]]:
 
 
 @pytest.mark.parametrize("claims", CLAIMS, ids=str)
-def test_a_stream_cut_anywhere_says_what_pamqp_reads_in_the_whole(still: StillLoop, claims: tuple[int, ...]) -> None:
+def test_a_stream_cut_anywhere_says_what_pamqp_reads_in_the_whole(
+    still: StillLoop, claims: tuple[int, ...]
+) -> None:
     cases = 0
 
     @thorough
@@ -104,7 +108,9 @@ def test_what_nobody_has_claimed_is_passed_on_untouched(still: StillLoop) -> Non
 def test_a_body_over_many_frames_comes_whole(still: StillLoop, size: int) -> None:
     room = 131072 - 8
     sizes = [min(room, size - at) for at in range(0, size, room)]
-    deliver = Basic.Deliver(consumer_tag="c", delivery_tag=1, redelivered=False, exchange="x", routing_key="k")
+    deliver = Basic.Deliver(
+        consumer_tag="c", delivery_tag=1, redelivered=False, exchange="x", routing_key="k"
+    )
     stream = b"".join(content(1, deliver, sizes, PROPERTIES[1]))
     expected = oracle((1,), stream)
     for piece in (1448, 65536, 262144):
@@ -128,7 +134,9 @@ def test_a_released_channel_hands_nothing_to_anybody_until_it_is_closed(still: S
     half, rest = happening(1, DELIVER, 4, 1)[:2], happening(1, DELIVER, 4, 1)[2:]
     line.lane.data_received(b"".join(half))
     line.lane.detach(1, line.recorders[1])
-    line.lane.data_received(b"".join([*rest, *happening(1, DELIVER, 3, 3), *happening(1, ACK, 1, 1)]))
+    line.lane.data_received(
+        b"".join([*rest, *happening(1, DELIVER, 3, 3), *happening(1, ACK, 1, 1)])
+    )
     assert (line.log, line.passed) == ([], b"")
     closed = method(1, Channel.CloseOk())
     reopened = b"".join(happening(1, DELIVER, 3, 3))
@@ -183,7 +191,9 @@ def test_while_only_hot_frames_come_aiormq_is_shown_heartbeats(still: StillLoop)
 
 def test_a_large_body_that_comes_slowly_is_a_sign_of_life(still: StillLoop) -> None:
     line = Line(still, (1,))
-    deliver = Basic.Deliver(consumer_tag="c", delivery_tag=1, redelivered=False, exchange="x", routing_key="k")
+    deliver = Basic.Deliver(
+        consumer_tag="c", delivery_tag=1, redelivered=False, exchange="x", routing_key="k"
+    )
     for piece in cut(b"".join(content(1, deliver, [1000], PROPERTIES[0])), range(100, 1000, 100)):
         still.now += 1.1
         line.lane.data_received(piece)

@@ -34,12 +34,21 @@ def framed(kind: int, channel: int, payload: bytes, end: bytes = b"\xce") -> byt
 HALF_GOOD = GOOD[:-1] + b"\xcd"
 BAD = {
     "a bad end": (HALF_GOOD, "without its end"),
-    "a bad end of what aiormq would read": (framed(1, 0, b"\0\x0a\0\x0b", b"\0"), "without its end"),
+    "a bad end of what aiormq would read": (
+        framed(1, 0, b"\0\x0a\0\x0b", b"\0"),
+        "without its end",
+    ),
     "a bad end of a header": (HEAD + HEADER[:-1] + b"\0" + b"".join(PARTS[1:]), "without its end"),
-    "a bad end of a header before a whole body": (ONE[0] + ONE[1][:-1] + b"\0" + ONE[2], "without its end"),
+    "a bad end of a header before a whole body": (
+        ONE[0] + ONE[1][:-1] + b"\0" + ONE[2],
+        "without its end",
+    ),
     "a bad end of a body": (HEAD + HEADER + BODY[:-1] + b"\0", "without its end"),
     "too large": (pack(">BHI", 3, 1, 131073), "a frame of 131073 bytes, and 131072 is the most"),
-    "a header too large": (HEAD + pack(">BHI", 2, 1, 200_000), "a frame of 200000 bytes, and 131072 is the most"),
+    "a header too large": (
+        HEAD + pack(">BHI", 2, 1, 200_000),
+        "a frame of 200000 bytes, and 131072 is the most",
+    ),
     "too large for anybody": (b"\xff" * 8, "a frame of 4294967295 bytes"),
     "a protocol header": (b"AMQP\0\0\x09\x01", "a protocol header"),
     "another protocol's header": (b"AMQP\x03\x01\0\0", "a protocol header"),
@@ -50,18 +59,26 @@ BAD = {
     "more body than said": (HEAD + HEADER + framed(3, 1, b"x" * 999), "a frame of kind 3"),
     "a delivery within a delivery": (HEAD + HEADER + HEAD, "within another's content"),
     "a whole delivery within a delivery": (HEAD + GOOD, "within another's content"),
-    "a return within a delivery": (HEAD + happening(1, RETURN, 3, 1)[0], "within another's content"),
+    "a return within a delivery": (
+        HEAD + happening(1, RETURN, 3, 1)[0],
+        "within another's content",
+    ),
     "a delivery without a tag": (framed(1, 1, b"\0\x3c\0\x3c\xffctag"), "without its tag"),
     "a delivery without anything": (framed(1, 1, b"\0\x3c\0\x3c"), "without its tag"),
     "a short return": (framed(1, 1, b"\0\x3c\0\x32\x01\x38\x02NO"), "could not be read"),
-    "a return that ends in a name": (framed(1, 1, b"\0\x3c\0\x32\x01\x38\x02NO\x01x\x05k"), "shorter than its fields"),
+    "a return that ends in a name": (
+        framed(1, 1, b"\0\x3c\0\x32\x01\x38\x02NO\x01x\x05k"),
+        "shorter than its fields",
+    ),
     "a short confirm": (framed(1, 1, b"\0\x3c\0\x50\0\0"), "a confirm of 6 bytes"),
     "a method without a method": (framed(1, 1, b"\0\x3c"), "without a method"),
 }
 
 
 @pytest.mark.parametrize(("bad", "why"), BAD.values(), ids=BAD)
-def test_a_malformed_frame_closes_the_connection_and_says_why(still: StillLoop, bad: bytes, why: str) -> None:
+def test_a_malformed_frame_closes_the_connection_and_says_why(
+    still: StillLoop, bad: bytes, why: str
+) -> None:
     stream = GOOD + bad + GOOD
     for places in (), range(len(stream)), range(0, len(stream), 7):
         line = Line(still, (1,))
@@ -70,7 +87,9 @@ def test_a_malformed_frame_closes_the_connection_and_says_why(still: StillLoop, 
         assert line.lane.last_error is not None
         assert why in line.lane.last_error
         assert line.socket.aborted
-        assert line.log == listen(still, (1,), [GOOD]).log + (listen(still, (1,), [GOOD]).log[:1] if bad == HALF_GOOD else [])
+        assert line.log == listen(still, (1,), [GOOD]).log + (
+            listen(still, (1,), [GOOD]).log[:1] if bad == HALF_GOOD else []
+        )
         line.lane.connection_lost(None)
         assert line.log[-1] == ("close", 1)
 
@@ -86,7 +105,9 @@ def test_after_a_malformed_frame_nothing_is_read(still: StillLoop) -> None:
     assert (line.log, line.passed) == ([], b"")
 
 
-def test_a_claimant_that_raises_costs_the_connection_and_not_the_loop(still: StillLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claimant_that_raises_costs_the_connection_and_not_the_loop(
+    still: StillLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     line = Line(still, (1,))
     monkeypatch.setattr(line.recorders[1], "on_deliver", None)
     line.lane.data_received(GOOD)
@@ -95,16 +116,27 @@ def test_a_claimant_that_raises_costs_the_connection_and_not_the_loop(still: Sti
 
 
 def test_a_header_as_large_as_a_frame_and_a_body_as_large_are_fine(still: StillLoop) -> None:
-    deliver = Basic.Deliver(consumer_tag="c", delivery_tag=1, redelivered=False, exchange="x", routing_key="k")
+    deliver = Basic.Deliver(
+        consumer_tag="c", delivery_tag=1, redelivered=False, exchange="x", routing_key="k"
+    )
     properties = Basic.Properties(headers={"mine": "x" * 130_000})
     assert len(listen(still, (1,), [b"".join(content(1, deliver, [131_000], properties))]).log) == 1
 
 
 def test_a_header_that_the_broker_has_added_to_is_read_however_it_comes(still: StillLoop) -> None:
     """RabbitMQ writes `x-delivery-count` and `x-death` into a header that filled its frame, and sends a larger one. It would come again."""
-    deliver = Basic.Deliver(consumer_tag="c", delivery_tag=1, redelivered=True, exchange="x", routing_key="k")
+    deliver = Basic.Deliver(
+        consumer_tag="c", delivery_tag=1, redelivered=True, exchange="x", routing_key="k"
+    )
     for body in [2], []:
-        stream = b"".join(content(1, deliver, body, Basic.Properties(headers={"mine": "x" * 131_040, "x-death": "y" * 20_000})))
+        stream = b"".join(
+            content(
+                1,
+                deliver,
+                body,
+                Basic.Properties(headers={"mine": "x" * 131_040, "x-death": "y" * 20_000}),
+            )
+        )
         for places in (), (20,), (40, 100_000), (len(stream) - 1,):
             line = Line(still, (1,))
             for piece in cut(stream, places):
@@ -114,14 +146,19 @@ def test_a_header_that_the_broker_has_added_to_is_read_however_it_comes(still: S
 
 
 def test_a_small_frame_max_is_kept_to_however_the_frames_come(still: StillLoop) -> None:
-    deliver = Basic.Deliver(consumer_tag="c", delivery_tag=1, redelivered=False, exchange="x", routing_key="k")
+    deliver = Basic.Deliver(
+        consumer_tag="c", delivery_tag=1, redelivered=False, exchange="x", routing_key="k"
+    )
     stream = b"".join(content(1, deliver, [5000], PROPERTIES[0]))
     for places in (), range(len(stream)):
         line = Line(still, (1,))
         line.lane.frame_max = 4096
         for piece in cut(stream, places):
             line.lane.data_received(piece)
-        assert line.lane.last_error == "the broker's stream is malformed: a frame of 5000 bytes, and 4096 is the most"
+        assert (
+            line.lane.last_error
+            == "the broker's stream is malformed: a frame of 5000 bytes, and 4096 is the most"
+        )
         assert not line.log
 
 
@@ -145,7 +182,9 @@ def damaged(stream: bytes, seed: int) -> bytes:
 
 @settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(streams, st.integers(0, 2**32))
-def test_a_damaged_stream_raises_nothing_and_says_the_same_however_it_is_cut(still: StillLoop, stream: bytes, seed: int) -> None:
+def test_a_damaged_stream_raises_nothing_and_says_the_same_however_it_is_cut(
+    still: StillLoop, stream: bytes, seed: int
+) -> None:
     for number in range(10):
         bad = damaged(stream, seed + number)
         whole = listen(still, (1, 2), [bad])

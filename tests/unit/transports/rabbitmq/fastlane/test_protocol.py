@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 from pamqp.commands import Basic, Channel, Connection
 
 from bus.errors import ConnectionLost
-from bus.transports.rabbitmq.amqp.frames import HEARTBEAT, ack_frame, nack_frame, publish_frames, publish_method
+from bus.transports.rabbitmq.amqp.frames import (
+    HEARTBEAT,
+    ack_frame,
+    nack_frame,
+    publish_frames,
+    publish_method,
+)
 from bus.transports.rabbitmq.fastlane.protocol import MAX_HOLD_SECONDS
 from tests.unit.transports.rabbitmq.fakes import Acks, connected
 from tests.unit.transports.rabbitmq.streams import PROPERTIES, Recorder, Socket, frames_of, method
@@ -204,13 +210,34 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.integers(1, 2047), names, names, st.booleans(), st.binary(max_size=200), st.sampled_from([4096, 50, 9]))
-def test_a_publish_is_what_pamqp_reads(channel: int, exchange: str, key: str, mandatory: bool, body: bytes, frame_max: int) -> None:
+@given(
+    st.integers(1, 2047),
+    names,
+    names,
+    st.booleans(),
+    st.binary(max_size=200),
+    st.sampled_from([4096, 50, 9]),
+)
+def test_a_publish_is_what_pamqp_reads(
+    channel: int, exchange: str, key: str, mandatory: bool, body: bytes, frame_max: int
+) -> None:
     properties = PROPERTIES[1]
-    written = publish_frames(channel, publish_method(exchange, key, mandatory=mandatory), properties.marshal(), body, frame_max)
+    written = publish_frames(
+        channel,
+        publish_method(exchange, key, mandatory=mandatory),
+        properties.marshal(),
+        body,
+        frame_max,
+    )
     (_, on, publish), (_, _, header), *bodies = frames_of(written)
     assert isinstance(publish, Basic.Publish)
-    assert (on, publish.exchange, publish.routing_key, publish.mandatory, publish.immediate) == (channel, exchange, key, mandatory, False)
+    assert (on, publish.exchange, publish.routing_key, publish.mandatory, publish.immediate) == (
+        channel,
+        exchange,
+        key,
+        mandatory,
+        False,
+    )
     assert (header.body_size, header.properties) == (len(body), properties)
     assert b"".join(part.value for _, _, part in bodies) == body
     assert all(len(raw) <= frame_max for raw, _, _ in bodies)
