@@ -23,6 +23,8 @@ log = logging.getLogger("bus.auth")
 class ServiceIdentity:
     """One service's keys and grants, while its bus is open."""
 
+    is_anonymous = False
+
     def __init__(  # noqa: PLR0913 - what an identity is made of, each by its name
         self,
         service: str,

@@ -37,7 +37,9 @@ async def come_back(world: World, ledger: Ledger) -> None:
     """What waited for its key to become known is delivered again; once, and no more."""
     copy = ledger.sent.pop().envelope
     world.yard.clock.now += 30
-    ledger.receiver.on_delivery(FakeDelivery(copy.replace(queue=ledger.receiver.queue.name)))
+    ledger.receiver.on_delivery(
+        FakeDelivery(copy.replace(queue=ledger.receiver.state.spec.queue.name))
+    )
     await settle_down()
 
 
