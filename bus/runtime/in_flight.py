@@ -20,38 +20,40 @@ class InFlight:
     def __init__(self, is_same: Callable[[Envelope, Envelope], bool]) -> None:
         """`is_same` tells whether two envelopes with one key are the same message."""
         self._is_same = is_same
-        self._open: dict[MessageKey, InboundMessage] = {}
-        self._tasks: dict[InboundMessage, asyncio.Task[None]] = {}
-        self._results: OrderedDict[MessageKey, HandlingResult] = OrderedDict()
+        self.open: dict[MessageKey, InboundMessage] = {}
+        """The first delivery of each message."""
+        self.tasks: dict[InboundMessage, asyncio.Task[None]] = {}
+        """The task of each delivery."""
+        self.results: OrderedDict[MessageKey, HandlingResult] = OrderedDict()
+        """The kept results, by message. It is almost always empty."""
         self._collisions = 0
         self._deferred = asyncio.Event()
         self.is_stopping = False
         """True when messages that have not started must be requeued."""
 
-    def track(self, message: InboundMessage, task: asyncio.Task[None]) -> None:
-        """Add a message that `task` handles."""
-        self._tasks[message] = task
-
     def finish(self, message: InboundMessage) -> None:
         """Remove a message, and release what it holds."""
-        if self._open.get(message.key) is message:
-            del self._open[message.key]
-        self._tasks.pop(message, None)
-        message.finish()
+        if self.open.get(message.key) is message:
+            del self.open[message.key]
+        self.tasks.pop(message, None)
+        if message.slots is not None:
+            message.slots.release()
+        if message.candidate is not None:
+            message.candidate.end()
 
     # --- Redeliveries ---
 
-    def join(self, message: InboundMessage) -> bool:
-        """Return True if the message joined an earlier delivery of itself, which settles both."""
-        first = self._open.setdefault(message.key, message)
-        if first is message:
-            return False
+    def join(self, message: InboundMessage, first: InboundMessage) -> bool:
+        """Return True if the message joined `first`, an earlier delivery of it, which settles both.
+
+        Another message with the same id gets a key of its own.
+        """
         if self._is_same(first.envelope, message.envelope):
             first.deliveries += message.deliveries
             return True
         self._collisions += 1
         message.key = (*message.key[:4], self._collisions)
-        self._open[message.key] = message
+        self.open[message.key] = message
         return False
 
     def remember(self, message: InboundMessage, result: HandlingResult) -> None:
@@ -62,17 +64,17 @@ class InFlight:
         """
         if result.unauthorized:
             return
-        self._results[message.key] = result
-        if len(self._results) > MAX_REMEMBERED_RESULTS:
-            self._results.popitem(last=False)
+        self.results[message.key] = result
+        if len(self.results) > MAX_REMEMBERED_RESULTS:
+            self.results.popitem(last=False)
 
     def remembers(self, message: InboundMessage) -> bool:
         """Return True if a result of this message is kept."""
-        return message.key in self._results
+        return message.key in self.results
 
     def recall(self, message: InboundMessage) -> HandlingResult | None:
         """Return the kept result of this message, and forget it."""
-        return self._results.pop(message.key, None) if self._results else None
+        return self.results.pop(message.key, None)
 
     # --- Waiting and stopping ---
 
@@ -83,14 +85,14 @@ class InFlight:
     @property
     def has_deferred(self) -> bool:
         """True if a message waits to be processed alone."""
-        return any(message.candidate is not None for message in self._tasks)
+        return any(message.is_deferred for message in self.tasks)
 
     def running(self) -> list[asyncio.Task[None]]:
         """Return the tasks of messages that have started, or wait for a slot, and have not ended."""
         return [
             task
-            for message, task in self._tasks.items()
-            if message.candidate is None and not task.done()
+            for message, task in self.tasks.items()
+            if not message.is_deferred and not task.done()
         ]
 
     async def wait_idle(self) -> None:
@@ -107,15 +109,15 @@ class InFlight:
         """Wait until every message has ended. Those that wait to be processed alone are requeued."""
         await self.wait_idle()
         self.refuse_deferred()
-        if tasks := [task for task in self._tasks.values() if not task.done()]:
+        if tasks := [task for task in self.tasks.values() if not task.done()]:
             await asyncio.wait(tasks)
-        for message in [*self._tasks]:  # cancelled before its task could start
+        for message in [*self.tasks]:  # cancelled before its task could start
             await message.requeue()
             self.finish(message)
 
     def refuse_deferred(self) -> None:
         """Requeue the messages that wait to be processed alone."""
-        for message in self._tasks:
+        for message in self.tasks:
             if message.candidate is not None:
                 message.candidate.refuse()
 
@@ -126,6 +128,6 @@ class InFlight:
 
     def cancel(self) -> int:
         """Cancel every task, and return their number."""
-        for task in self._tasks.values():
+        for task in self.tasks.values():
             task.cancel()
-        return len(self._tasks)
+        return len(self.tasks)

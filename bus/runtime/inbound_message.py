@@ -7,6 +7,7 @@ from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import REPLAYS
 from bus.messaging.ports.transport import Delivery
 from bus.runtime.poison_isolation import PoisonCandidate
+from bus.runtime.slots import Slots
 
 __all__ = [
     "NO_ACTION",
@@ -32,7 +33,7 @@ messages that carry the same id.
 class InboundMessage:
     """One message, and every delivery of it that has arrived since its handling began."""
 
-    __slots__ = ("_on_finish", "candidate", "deliveries", "envelope", "key", "payload")
+    __slots__ = ("candidate", "deliveries", "envelope", "key", "payload", "slots")
 
     def __init__(self, delivery: Delivery) -> None:
         envelope = delivery.envelope
@@ -49,17 +50,14 @@ class InboundMessage:
             0,
         )
         self.candidate: PoisonCandidate | None = None
-        """Set while the message waits to be processed alone."""
-        self._on_finish: list[Callable[[], None]] = []
+        """Set if the message is processed alone."""
+        self.slots: Slots | None = None
+        """Set if the message has a slot, which it holds until it is settled."""
 
-    def on_finish(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when the message has been settled, in the reverse order of registration."""
-        self._on_finish.append(callback)
-
-    def finish(self) -> None:
-        """Release what the stages have acquired for this message."""
-        while self._on_finish:
-            self._on_finish.pop()()
+    @property
+    def is_deferred(self) -> bool:
+        """True while the message waits to be processed alone."""
+        return self.candidate is not None and self.candidate.is_waiting
 
     async def ack(self) -> bool:
         """Ack every delivery. Return True if the broker received the ack of at least one."""

@@ -58,13 +58,18 @@ class PoisonCandidate:
         self.queue = queue
         self.id = id
         self.losses = losses
+        self.is_waiting = True
+        """False once the message runs, or has been refused."""
         self._is_granted = False
         self._decided = asyncio.Event()
         self._ended = asyncio.Event()
 
     async def wait_turn(self) -> bool:
         """Wait until the message may run. Return False if it must be requeued instead."""
-        await self._decided.wait()
+        try:
+            await self._decided.wait()
+        finally:
+            self.is_waiting = False
         return self._is_granted
 
     async def run(self) -> None:

@@ -44,8 +44,9 @@ class Receiver:
     def on_delivery(self, delivery: Delivery) -> None:
         """Start the handling of one delivery."""
         message = InboundMessage(delivery)
-        task = self._loop.create_task(self.receive(message), context=self._context.copy())
-        self._in_flight.track(message, task)
+        self._in_flight.tasks[message] = self._loop.create_task(
+            self.receive(message), context=self._context.copy()
+        )
 
     async def receive(self, message: InboundMessage) -> None:
         """Handle a message, settle it, and ack it. A message that cannot be settled is requeued."""

@@ -72,7 +72,9 @@ class Settler:
         """
         envelope = message.envelope
         if envelope.role == "request":
-            await self._reply(envelope, result, message.deliveries[-1])
+            if envelope.reply_to and self._may_reply(envelope, result):
+                reply = self._protected_reply(envelope, result)
+                await self._send_reply(envelope, reply, message.deliveries[-1])
             return True  # if no reply can be sent, the caller's deadline ends the call
         try:
             return await self._settle(envelope, result) or await self._retry_settle(
@@ -92,14 +94,11 @@ class Settler:
 
     # --- Requests ---
 
-    async def _reply(self, request: Envelope, result: HandlingResult, via: Delivery) -> None:
-        if request.reply_to and self._may_reply(request, result):
-            reply = self._runtime.security.protect_reply(
-                result.reply or self._failure(request, result),
-                request,
-                unauthorized=result.unauthorized,
-            )
-            await self._send_reply(request, reply, via)
+    def _protected_reply(self, request: Envelope, result: HandlingResult) -> Envelope:
+        reply = result.reply or self._failure(request, result)
+        return self._runtime.security.protect_reply(
+            reply, request, unauthorized=result.unauthorized
+        )
 
     async def _send_reply(self, request: Envelope, reply: Envelope, via: Delivery | None) -> None:
         """Send a reply on the channel of `via`, so that it reaches the broker before the ack.

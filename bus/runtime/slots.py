@@ -16,11 +16,11 @@ class Slots:
         """`limit` is the number of messages that may run at a time."""
         self.free = limit
         self._waiting: deque[asyncio.Future[bool]] = deque()
-        self._closed = asyncio.Event()
+        self._is_closed = False
 
     def try_acquire(self) -> bool:
         """Take a slot if one is free, without waiting."""
-        if self._closed.is_set() or not self.free:
+        if not self.free or self._is_closed:
             return False
         self.free -= 1
         return True
@@ -28,7 +28,7 @@ class Slots:
     async def acquire(self) -> bool:
         """Wait for a slot. Return False if waiters are refused first."""
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        if self._closed.is_set():
+        if self._refuses():
             return False
         self._waiting.append(turn)
         try:
@@ -37,10 +37,13 @@ class Slots:
             if not turn.cancelled() and turn.result():
                 self.release()
             raise
-        if granted and self._closed.is_set():  # a slot was released after the stop had begun
+        if granted and self._refuses():  # a slot was released after the stop had begun
             self.release()
             return False
         return granted
+
+    def _refuses(self) -> bool:
+        return self._is_closed
 
     def release(self) -> None:
         """Give the slot to the waiter that has waited longest."""
@@ -53,7 +56,7 @@ class Slots:
 
     def refuse_waiters(self) -> None:
         """Refuse every waiter, now and later."""
-        self._closed.set()
+        self._is_closed = True
         for turn in self._waiting:
             if not turn.done():
                 turn.set_result(False)

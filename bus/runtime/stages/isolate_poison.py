@@ -41,13 +41,11 @@ def isolate_poison(state: EndpointState) -> InboundStage:
                 queue=state.spec.queue.name, id=message.envelope.id, losses=losses
             )
             message.candidate = candidate
-            message.on_finish(candidate.end)
             in_flight.defer()
             turns.add(candidate)
             try:
                 granted = await candidate.wait_turn()
             finally:
-                message.candidate = None
                 turns.discard(candidate)
             return await inner(message) if granted else REQUEUE
 

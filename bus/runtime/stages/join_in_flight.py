@@ -25,7 +25,8 @@ def join_in_flight(state: EndpointState) -> InboundStage:
 
     def stage(inner: InboundHandler) -> InboundHandler:
         def call(message: InboundMessage) -> Awaitable[HandlingResult]:
-            if in_flight.join(message):
+            first = in_flight.open.setdefault(message.key, message)
+            if first is not message and in_flight.join(message, first):
                 return immediately(NO_ACTION)
             return inner(message)
 

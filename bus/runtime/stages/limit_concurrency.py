@@ -26,13 +26,13 @@ def limit_concurrency(state: EndpointState) -> InboundStage:
         async def wait(message: InboundMessage) -> HandlingResult:
             if not await slots.acquire():
                 return REQUEUE
-            message.on_finish(slots.release)
+            message.slots = slots
             return await inner(message)
 
         def call(message: InboundMessage) -> Awaitable[HandlingResult]:
             if not slots.try_acquire():
                 return wait(message)
-            message.on_finish(slots.release)
+            message.slots = slots
             return inner(message)
 
         return call

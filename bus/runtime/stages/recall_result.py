@@ -20,6 +20,8 @@ def recall_result(state: EndpointState) -> InboundStage:
 
     def stage(inner: InboundHandler) -> InboundHandler:
         def call(message: InboundMessage) -> Awaitable[HandlingResult]:
+            if not in_flight.results:
+                return inner(message)
             result = in_flight.recall(message)
             return inner(message) if result is None else immediately(result)
 

@@ -674,12 +674,12 @@ async def test_what_is_remembered_is_bounded_and_holds_no_contents() -> None:
         delivery.alive = False
         receiver.on_delivery(delivery)
     await receiver.drain()
-    assert len(receiver.state.in_flight._results) == MAX_REMEMBERED_RESULTS
-    assert {(kept.reply, kept.error) for kept in receiver.state.in_flight._results.values()} == {
+    assert len(receiver.state.in_flight.results) == MAX_REMEMBERED_RESULTS
+    assert {(kept.reply, kept.error) for kept in receiver.state.in_flight.results.values()} == {
         (None, None)
     }
-    assert not receiver.state.in_flight._open
-    assert not receiver.state.in_flight._tasks
+    assert not receiver.state.in_flight.open
+    assert not receiver.state.in_flight.tasks
 
 
 @virtual
@@ -689,8 +689,8 @@ async def test_what_is_abandoned_before_it_began_goes_back() -> None:
     assert receiver.cancel_running() == 1
     await receiver.drain()
     assert (work.began, delivery.acks, delivery.requeues) == ([], 0, 1)
-    assert not receiver.state.in_flight._open
-    assert not receiver.state.in_flight._tasks
+    assert not receiver.state.in_flight.open
+    assert not receiver.state.in_flight.tasks
 
 
 # --- faults ----------------------------------------------------------------------------------------------------------
