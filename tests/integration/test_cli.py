@@ -188,8 +188,12 @@ def no_such_host(url: str) -> str:
     [
         (wrong_password, os.EX_NOPERM, "refuses the user or the password"),
         (no_vhost, os.EX_NOPERM, "refuses the virtual host 'nowhere'"),
-        (nobody, os.EX_UNAVAILABLE, "cannot reach a RabbitMQ"),
-        (no_such_host, os.EX_UNAVAILABLE, "cannot reach a RabbitMQ at nowhere.invalid:5672"),
+        (nobody, os.EX_UNAVAILABLE, "cannot be reached"),
+        (
+            no_such_host,
+            os.EX_UNAVAILABLE,
+            "the broker at nowhere.invalid:5672 cannot be reached",
+        ),
         (not_amqp, os.EX_CONFIG, "amqp://user:password@host:port/vhost"),
     ],
 )

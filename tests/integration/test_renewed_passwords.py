@@ -30,7 +30,7 @@ WAIT = 30
 WAYS = ("lane", "plain", "faststream")
 RENEWED = "the password was renewed"
 REFUSED = (
-    "the broker refuses the new password; connections go on with the one before, until that ends"
+    "the broker refuses the new password; open connections keep the previous one until it expires"
 )
 
 

@@ -93,7 +93,7 @@ async def test_a_broker_that_is_down_is_told_in_a_line() -> None:
     )
 
     assert answer.code == 69
-    assert "no broker at 127.0.0.1:1" in answer.err.splitlines()[-1]
+    assert "the broker at 127.0.0.1:1 cannot be reached" in answer.err.splitlines()[-1]
     assert "secret" not in answer.err
 
 

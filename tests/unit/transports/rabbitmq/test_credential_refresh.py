@@ -141,7 +141,7 @@ async def test_a_broker_that_does_not_answer_is_asked_again_at_the_next_look_and
     for _ in range(3):
         await world.renewal.check_file()
     assert world.told == [[], [], []]
-    assert caplog.messages == ["a new password could not be tried; trying again"]
+    assert caplog.messages == ["the new password could not be tried; trying again"]
     world.silent = False
     await world.renewal.check_file()
     assert world.told == [[NEW], [NEW], []]
@@ -156,7 +156,7 @@ async def test_one_connection_that_takes_nothing_keeps_no_other_waiting_and_is_t
         await world.renewal.check_file()
     assert world.told == [[NEW] * 3, [NEW], []]
     assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
-        "the new password was not taken; trying again"
+        "the new password was not accepted; trying again"
     ]
     world.connections[0].trouble = None
     await world.renewal.check_file()

@@ -458,7 +458,7 @@ async def test_a_publish_waits_for_the_next_channel() -> None:
 @virtual
 async def test_a_message_that_would_cost_the_channel_is_refused() -> None:
     async with Publishing() as here:
-        with pytest.raises(InvalidArgument, match="store it"):
+        with pytest.raises(InvalidArgument, match="Store the data"):
             await here.publisher.publish(
                 message(body=bytes(MAX_BODY_BYTES + 1)), ADDRESS, timeout=1
             )
