@@ -14,7 +14,7 @@ OLD, NEW = "the-old-one", "the-new-one"
 
 @dataclass
 class Connection:
-    """What was told to it, and what it is prepared with."""
+    """A fake connection that records the passwords that it received."""
 
     name: str
     is_up: bool = True
@@ -35,7 +35,10 @@ class Connection:
 
 @dataclass
 class World:
-    """A file, two open connections and one that is down, and a broker that lets in who it is told to."""
+    """A password file, two open connections, one that is down, and a fake broker.
+
+    The test sets whether the broker accepts a password.
+    """
 
     path: Path
     accepts: bool = True
@@ -114,7 +117,7 @@ async def test_a_refused_password_is_told_to_nobody_and_warned_of_once(
     assert not any(secret in str(vars(warning)) for secret in (OLD, NEW))
 
 
-async def test_a_refused_password_that_the_broker_learns_of_later_is_told_then_and_the_next_one_at_once(
+async def test_a_refused_password_is_sent_when_the_broker_accepts_it_and_the_next_one_at_once(
     world: World,
 ) -> None:
     world.path.write_text(NEW)
