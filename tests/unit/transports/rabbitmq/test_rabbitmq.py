@@ -313,7 +313,7 @@ async def test_a_channel_that_lives_for_days_is_watched_by_one_observer() -> Non
 async def test_a_queue_that_does_not_answer_keeps_nothing_from_going_to_others() -> None:
     """Check that a quorum queue without a majority does not block publishes to other queues.
 
-    Such a queue neither confirms nor nacks, and each publish to it keeps its slot in the window.
+    That queue neither confirms nor nacks, and each publish to it keeps its slot in the window.
     """
     async with LanePublishing() as here:
         silent = await asyncio.gather(
