@@ -29,7 +29,7 @@ CANARY = "Eleonora Quist"
 def faststream(
     url: str, *arguments: str
 ) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
-    """Run `faststream run` while the block lasts."""
+    """Start `faststream run`, and kill it at the end of the block."""
     return running(
         "run",
         *arguments,

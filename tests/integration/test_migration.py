@@ -234,7 +234,7 @@ async def test_a_queue_that_is_consumed_is_left_alone_unless_told_to_wait(place:
                 await migrate(WORK, wanted, place.settings)
             with pytest.raises(Aborted, match="still has 1 consumers after 0 s"):
                 await migrate(WORK, wanted, place.settings, wait=0)
-            await publish(own, range(10, 20))  # the migration queue is bound by now
+            await publish(own, range(10, 20))  # into the migration queue by now
             waiting = asyncio.Event()
             migrating = asyncio.create_task(
                 migrate(WORK, wanted, place.settings, wait=60, report=lambda p: seen(p, waiting))

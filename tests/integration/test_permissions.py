@@ -63,7 +63,7 @@ MODELS = (
 CONTRACTS = [contract_of(model) for model in MODELS]
 TRANSCRIBE = "transcription.jobs.transcribe.v1"
 WAIT = 20
-"""Seconds to wait for steps of milliseconds, because the machine may be busy."""
+"""Seconds to wait for steps that take milliseconds, because the machine may be busy."""
 
 
 # --- The services, with trivial handlers ---

@@ -29,7 +29,7 @@ from tests.polling import until
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
 
 WAIT = 30
-"""Seconds to wait for steps of milliseconds, because the machine may be busy."""
+"""Seconds to wait for steps that take milliseconds, because the machine may be busy."""
 WAYS = ("lane", "plain", "faststream")
 RENEWED = "the password was renewed"
 REFUSED = (

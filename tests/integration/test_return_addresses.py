@@ -1,6 +1,6 @@
 """Tests of requests with a `reply_to` to which the service may not publish.
 
-They must not disturb other callers. There are keys, and a broker user for each service.
+They must not disturb other callers. The services sign with keys, and each has a broker user.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Tests of the right to see payloads of dead letters.
 
-An operator has it by a key and by the grants.
+An operator needs a key and a grant.
 """
 
 import json

@@ -44,7 +44,7 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
 
 catalog = Catalog()
 WAIT = 20
-"""Seconds to wait for steps of milliseconds, because the machine may be busy."""
+"""Seconds to wait for steps that take milliseconds, because the machine may be busy."""
 
 
 @contract("desk.ask", version=1, catalog=catalog)

@@ -163,8 +163,8 @@ async def publish_on(
     """
     if len(envelope.body) > MAX_BODY_BYTES and envelope.queue is None:
         raise InvalidArgument(
-            f"the message has {len(envelope.body)} bytes, more than the maximum of"
-            f" {MAX_BODY_BYTES}. Store the data and send a reference to it."
+            f"the message has {len(envelope.body)} bytes, the limit is {MAX_BODY_BYTES} bytes."
+            " Store the data elsewhere and send a reference."
         )
     properties = check_encodable(
         to_properties(wire.encode(envelope), user=_user_of(channel)),
@@ -207,12 +207,12 @@ def check_encodable(
         size = len(properties.marshal())
     except (*UNFIT, TypeError) as error:  # pamqp raises TypeError for a wrong type
         raise InvalidArgument(
-            "an attribute, header or address cannot be encoded in AMQP: it is too long, or not"
-            " a valid text or number. Shorten or correct it."
+            "an attribute, header or address of the message is too long for AMQP, or is not a"
+            " valid text or number. Correct it."
         ) from error
     if 0 < max_bytes < size + HEADER_OVERHEAD_BYTES:
         raise InvalidArgument(
-            f"the headers have {size} bytes, and must fit into one frame of {max_bytes}."
+            f"the headers have {size} bytes and must fit into a frame of {max_bytes} bytes."
             " Send fewer or shorter headers."
         )
     return properties

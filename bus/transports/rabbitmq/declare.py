@@ -113,8 +113,8 @@ async def find_missing(open_channel: Open, topology: Topology, *, timeout: float
     """Return the missing exchanges and shared queues, as `exchange <name>` and `queue <name>`.
 
     RabbitMQ from 4.2.6 on shows an exchange only to users with a permission for it. An exchange
-    that is not shown counts as existing. This service neither publishes to it nor binds a queue to
-    it. The administrator creates the bindings from it to the service's queues.
+    that is not shown counts as existing: this service neither publishes to it nor binds a queue to
+    it. Its bindings to the service's queues are the administrator's task.
 
     Args:
         open_channel: Opens a channel. It is called again when the broker has closed the last one.

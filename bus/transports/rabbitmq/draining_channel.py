@@ -1,4 +1,4 @@
-"""A channel without its consumer: the broker cancelled the consumer before all acks were sent."""
+"""A channel that stays open for acks after the broker has cancelled its consumer."""
 
 import asyncio
 import logging

@@ -19,7 +19,8 @@ REDACTED_LOGGERS = (
 ATTEMPT = "error when creating transport"
 """The start of aiormq's line about a failed attempt to connect.
 
-aiormq writes several a second while a broker is down. The connection logs one line for each cause.
+aiormq writes several of these lines a second while a broker is down. The bus itself logs one line
+for each cause.
 """
 PLACEHOLDER = re.compile(r"%[-+ #0-9.]*[a-zA-Z]")
 """Pattern of an argument's placeholder in a line."""
