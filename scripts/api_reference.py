@@ -18,8 +18,10 @@ WIDTH = 100  # characters of a signature on one line
 
 PREFACE = """# Python interface
 
-Every public name, with its signature and what its docstring says. Made by `scripts/api_reference.py`; a test compares. Times are in
-seconds, and what is asynchronous says so. The [errors](errors.md) and the [settings](settings.md) have pages of their own."""
+This page lists every public name with its signature and its docstring.
+`scripts/api_reference.py` generates it from the code, and a test compares the two.
+Times are in seconds.
+The [errors](errors.md) and the [settings](settings.md) have their own pages."""
 
 SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Contracts": {

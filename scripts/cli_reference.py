@@ -17,31 +17,34 @@ PREFACE = """# Command line
 Printed by `scripts/cli_reference.py` from the commands themselves; a test compares the two.
 
 - Data goes to standard output, everything else to standard error. `--json` gives data on one line for programs.
-- `--debug`, anywhere before `--`, shows where an error came from.
-- Colours are for terminals only, and `NO_COLOR=1` ends them there.
-- `bus --install-completion` makes the shell complete commands, options and the types of contracts (bash, zsh, fish,
-  PowerShell). `bus --show-completion` prints what would be installed.
+- `--debug`, anywhere before `--`, shows where an error was raised.
+- Colours are for terminals only, and `NO_COLOR=1` disables them.
+- `bus --install-completion` makes the shell complete commands, options and types of contracts (bash, zsh, fish, PowerShell).
+  `bus --show-completion` prints what it would install.
 - `bus --version` prints the version.
-- A mistyped command, option, contract, module, router, service, queue or key gets the nearest names.
-- The [settings](settings.md) are the environment's. What needs a broker connects to `BUS_URL`; `bus broker` and `bus demo`
-  start one where it is not set.
+- The error for a mistyped command, option, contract, module, router, service, queue or key suggests the nearest names.
+- The [settings](settings.md) come from the environment.
+  A command that needs a broker connects to `BUS_URL`.
+  `bus broker` and `bus demo` start a broker if it is not set.
 
-**Contracts** are Python classes, so the command line has to import them. `--contracts` or `BUS_CONTRACTS` names the
-modules, with commas between. A package stands for itself and every module in it but `__main__`. Without either it is the
-package `contracts` in this folder.
+**Contracts** are Python classes, so the command line has to import them.
+`--contracts` or `BUS_CONTRACTS` names the modules, separated by commas.
+A package means itself and every module in it except `__main__`.
+The default is the package `contracts` in the working directory.
 
-**A payload** is checked against its contract before anything is sent. What does not fit is told by field and rule and
-never by value, since payloads are patients' data. A field that the contract does not have is refused: the bus would leave
-it out, and what was in it would be lost. The shell keeps what is typed in its history, so take a confidential payload from
-a file or from standard input.
+**A payload** is checked against its contract before anything is sent.
+An error names the field and the rule, and never the value, because payloads are confidential.
+A field that the contract does not have is an error: the bus would drop it, and its value would be lost.
+The shell keeps what you type in its history, so read a confidential payload from a file or from standard input.
 
-**An event** belongs to one service, which alone publishes it. `--as SERVICE` says that you speak for that service. For
-requests and jobs it is the service that asks, `cli` where it is not given."""
+**An event** belongs to one service, and only that service publishes it.
+`--as SERVICE` names the service that you act for.
+For requests and jobs it is the calling service; the default is `cli`."""
 
 EXITS = """## Exit codes
 
-The numbers are those of BSD's `sysexits.h`. An error that a service answers with has the code of
-its class, too."""
+The numbers are those of BSD's `sysexits.h`.
+An error in a service's reply has the exit code of its class, too."""
 
 
 def page() -> str:

@@ -48,7 +48,7 @@ FILLS: Mapping[Kind, tuple[str, str]] = {
 LINE = 18  # distance between two lines of text
 LETTER = 7.4  # approximate width of a character at 13 px
 HEAD = '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto-start-reverse">'
-PLACES = ("who asks", "the broker", "who answers")
+PLACES = ("the caller", "the broker", "the service")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +155,9 @@ def charter(name: str) -> str:
     first = " ".join((ast.get_docstring(ast.parse(source)) or "").split("\n\n")[0].split())
     first = re.split(r"(?<=\.)\s", first)[0]
     head, colon, rest = first.partition(": ")
-    return (
-        rest if colon and head.lower().replace("`", "") in (name, f"the {name}", "bus") else first
-    ).removesuffix(".")
+    is_title = bool(colon) and head.lower() in {name, f"the {name}", "`bus`", "the test kit"}
+    sentence = (rest if is_title else first).removesuffix(".").replace("`", "")
+    return sentence[:1].upper() + sentence[1:]
 
 
 def wrapped(text: str, width: int) -> list[str]:
@@ -194,7 +194,7 @@ def request() -> str:
     asks = column(x[0] + 20, ("bus.request(…)", *names(CLIENT), "transport"), high)
     answers = column(
         x[2] + 20,
-        ("the handler", "router", *reversed(names(SERVER)), "receiver", "transport"),
+        ("the handler", "router", *reversed(names(SERVER)), "inbound stages", "transport"),
         high,
     )
     parts: list[Box | Arrow] = [
@@ -265,14 +265,14 @@ def request() -> str:
             w=700,
             h=LINE,
             lines=(
-                "full: the request; dashed: its reply, after which an idempotent request is acked",
+                "solid: the request; dashed: its reply, after which an idempotent request is acked",
             ),
         ),
     ]
     return svg(
         740,
         456,
-        "A request's way through both stacks and the broker, and the reply's way back",
+        "The path of a request through both stacks and the broker, and the path of its reply",
         parts,
     )
 
@@ -292,7 +292,7 @@ def job() -> str:
     )
     dead, lost = dead_letter_queue(work), unroutable_queue("library")
     parts: list[Box | Arrow] = [
-        Box(kind="process", x=20, y=30, w=130, h=54, lines=("who submits", "bus.submit(…)")),
+        Box(kind="process", x=20, y=30, w=130, h=54, lines=("the submitter", "bus.submit(…)")),
         Box(kind="exchange", x=210, y=34, w=130, h=46, lines=(JOBS,)),
         Box(kind="queue", x=400, y=34, w=200, h=46, lines=(work,)),
         Box(kind="process", x=400, y=150, w=179, h=58, lines=("a worker", "handler, then settle")),
@@ -306,7 +306,7 @@ def job() -> str:
         Arrow(points=((340, 57), (400, 57)), word="", at=(0, 0)),
         Arrow(points=((490, 80), (490, 150)), word="delivery", at=(520, 112)),
         Arrow(points=((440, 150), (440, 80)), word="ack", at=(424, 122), dashed=True),
-        Arrow(points=((400, 179), (340, 179)), word="given up", at=(370, 170)),
+        Arrow(points=((400, 179), (340, 179)), word="dead letter", at=(370, 170)),
         Arrow(points=((210, 179), (120, 179), (120, 232)), word="", at=(0, 0)),
         Arrow(
             points=((440, 208), (440, 250), (380, 250), (380, 290)),
@@ -328,7 +328,7 @@ def job() -> str:
             dashed=True,
         ),
     ]
-    return svg(740, 470, "The queues of a job: work, retry tier, the way back, dead letters", parts)
+    return svg(740, 470, "The queues of a job: work, retry tier, return path, dead letters", parts)
 
 
 DIAGRAMS = {"layers": layers, "request": request, "job": job}

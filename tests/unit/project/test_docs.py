@@ -11,6 +11,7 @@ from bus.contracts.contract import contract_of
 from bus.errors import BusError
 from bus.messaging.topology.declarations import BASE_EXCHANGES, job_topology
 from bus.messaging.topology.names import RETRY_DELAYS, job_queue
+from bus.runtime.inbound import INBOUND
 from bus.settings import Settings
 from bus.transports.wire_format import KNOWN_HEADERS
 from tests.conformance.faststream_world import FastStreamWorld
@@ -208,3 +209,9 @@ def test_every_word_of_the_glossary_has_a_meaning_and_a_source() -> None:
         ] == []
         words = [row[0].lower() for row in table]
         assert words == sorted(words)
+
+
+def test_the_architecture_page_lists_the_inbound_stages_in_their_order() -> None:
+    section = page("docs/explanation/architecture.md").partition("## An incoming message")[2]
+    listed = re.findall(r"^\| `(\w+)` \|", section.partition("\n## ")[0], re.MULTILINE)
+    assert listed == [stage.__name__ for stage in INBOUND]
