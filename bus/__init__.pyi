@@ -1,4 +1,4 @@
-# The public names, each with the module that defines it. This is the only list: `__init__.py` reads it.
+# The public names, each with the module that defines it. `__init__.py` reads this list.
 
 from bus.contracts.contract import Catalog as Catalog
 from bus.contracts.contract import Event as Event

@@ -1,4 +1,4 @@
-"""Operations: topology, dead letters, queues, brokers, health probes and log set-up, for operators and orchestrators.
+"""Operations: topology, dead letters, queues, brokers, health probes and log set-up.
 
 It imports neither `Router` nor `Bus`: the caller passes the values that it needs.
 """

@@ -45,7 +45,9 @@ R = TypeVar("R", bound=Message | None)
 
 
 class Bus:
-    """A service's connection to the other services: it sends requests, events and jobs, and serves a router.
+    """A service's connection to the other services.
+
+    It sends requests, events and jobs, and serves a router.
 
     >>> async with Bus("documentation") as bus:
     ...     transcript = await bus.request(GetTranscript(transcript_id=id), timeout=2)
@@ -114,7 +116,7 @@ class Bus:
             await self._security.identity.start()
             await self._transport.start(self._client.replies, timeout=self.settings.connect_timeout)
             if self.settings.topology == "verify":
-                # This reports at once what is missing. A consumer would retry until the start's deadline.
+                # This reports at once what is missing. A consumer would retry until the deadline.
                 await self._transport.declare(BASE_EXCHANGES)
             self._consumers = [await self._client.start()]
             await wait_ready(self._consumers, self.settings.start_timeout)
@@ -140,7 +142,7 @@ class Bus:
 
     @property
     def ready(self) -> bool:
-        """True if every consumer is registered at the broker now; False while `serving` starts or stops."""
+        """True if every consumer is registered at the broker now, and `serving` is not changing."""
         return (
             not self._changing
             and bool(self._consumers)
@@ -152,7 +154,10 @@ class Bus:
         return await self._client.request(request, timeout=timeout)
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:
-        """Publish an event, and wait for the broker's confirm. `Client.publish` lists the errors."""
+        """Publish an event, and wait for the broker's confirm.
+
+        `Client.publish` lists the errors.
+        """
         await self._client.publish(event, timeout=timeout)
 
     async def submit(self, job: Job[R], *, timeout: float | None = None) -> JobHandle[R]:
@@ -188,14 +193,16 @@ class Bus:
     ) -> ReplayReport:
         """Move dead letters back into their work queue, where they start again at attempt 1.
 
-        Each is acked when the broker has confirmed its copy. If the process ends at any point, none is
-        lost and at most 100 are duplicated. The report has the error that ended the replay early.
+        Each is acked when the broker has confirmed its copy. If the process ends at any point, none
+        is lost and at most 100 are duplicated. The report has the error that ended the replay
+        early.
 
         Args:
             queue: The work queue.
             selection: The dead letters to move.
-            extend: Seconds in which expired ones may be handled; without it they stay. Unless `BUS_AUTH`
-                is off it requires an operator's key (`BUS_OPERATOR_KEY`), and works three times at most.
+            extend: Seconds in which expired ones may be handled; without it they stay.
+                Unless `BUS_AUTH` is off it requires an operator's key (`BUS_OPERATOR_KEY`), and
+                works at most three times for each message.
             reason: Why they are extended; it is recorded on each message.
             rate: The maximum number a second.
         """
@@ -229,17 +236,18 @@ class Bus:
     async def serving(self, router: Router) -> AsyncIterator[None]:
         """Serve a router inside the block. The block starts when every consumer is ready.
 
-        At its end no new messages are taken, and messages that have not started are requeued. Running
-        messages may end within the setting `stop_grace`. After that they are cancelled, and the broker
-        delivers them again.
+        At its end no new messages are taken, and messages that have not started are requeued.
+        Running messages may end within the setting `stop_grace`. After that they are cancelled, and
+        the broker delivers them again.
 
         Raises:
-            ConfigurationError: The router belongs to another service, or the settings, the grants or
-                the broker do not fit it.
+            ConfigurationError: The router belongs to another service, or the settings, the grants
+                or the broker do not fit it.
         """
         if router.name != self.service:
             raise ConfigurationError(
-                f"the bus is {self.service!r} and the router {router.name!r}; a service serves its own router"
+                f"the bus is {self.service!r} and the router {router.name!r}; "
+                "a service serves its own router"
             )
         await self._server.check(router)
         self._changing += 1

@@ -1,4 +1,4 @@
-"""The consumer of one endpoint: it starts with one message at a time, and can be paused and resumed."""
+"""The consumer of one endpoint, which can be paused and resumed."""
 
 import asyncio
 import logging
@@ -16,8 +16,8 @@ __all__ = ["EndpointConsumer"]
 log = logging.getLogger("bus")
 
 REGISTER_TIMEOUT_SECONDS = 5.0
-"""Seconds that a pause waits for a consumer that is registering. Registration takes milliseconds, unless
-the queue does not exist."""
+"""Seconds that a pause waits for a consumer that is registering. Registration takes
+milliseconds, unless the queue does not exist."""
 
 
 class EndpointConsumer:
@@ -126,7 +126,7 @@ class EndpointConsumer:
         return self._paused.is_set() or (has_one_slot and self._in_flight.has_deferred)
 
     async def pause(self) -> None:
-        """Stop deliveries, and wait until every message has ended that is not a poison candidate."""
+        """Stop deliveries, and wait until every message except poison candidates has ended."""
         self._paused.set()
         await self._stop_raising_prefetch()
         await asyncio.gather(*(_wait_registered(consumer) for consumer in self._open))

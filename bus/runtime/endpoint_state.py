@@ -47,7 +47,7 @@ class EndpointState:
 
     @property
     def tracks_delivery_count(self) -> bool:
-        """True if the broker counts the deliveries of a message, and the endpoint uses the count."""
+        """True if the broker counts lost deliveries, and the endpoint uses the count."""
         is_quorum = self.spec.queue.arguments.get("x-queue-type") == "quorum"
         return is_quorum and not self.runs_at_most_once
 

@@ -10,12 +10,12 @@ from bus.runtime.inbound_message import HandlingResult, InboundMessage, MessageK
 __all__ = ["MAX_REMEMBERED_RESULTS", "InFlight"]
 
 MAX_REMEMBERED_RESULTS = 1_000
-"""Results remembered for redeliveries; the oldest are forgotten beyond it. The number of messages in
-flight at a time is bounded by the prefetch, and is smaller."""
+"""Results remembered for redeliveries; the oldest are forgotten beyond it. The number of
+messages in flight at a time is bounded by the prefetch, and is smaller."""
 
 
 class InFlight:
-    """The messages that run or wait here, and the results of messages whose ack could not be written."""
+    """The messages that run or wait here, and the results that wait for a redelivery."""
 
     def __init__(self, is_same: Callable[[Envelope, Envelope], bool]) -> None:
         """`is_same` tells whether two envelopes with one key are the same message."""
@@ -88,7 +88,7 @@ class InFlight:
         return any(message.is_deferred for message in self.tasks)
 
     def running(self) -> list[asyncio.Task[None]]:
-        """Return the tasks of messages that have started, or wait for a slot, and have not ended."""
+        """Return the unfinished tasks of messages, except those that wait to run alone."""
         return [
             task
             for message, task in self.tasks.items()
@@ -106,7 +106,10 @@ class InFlight:
                 deferred.cancel()
 
     async def drain(self) -> None:
-        """Wait until every message has ended. Those that wait to be processed alone are requeued."""
+        """Wait until every message has ended.
+
+        Those that wait to be processed alone are requeued.
+        """
         await self.wait_idle()
         self.refuse_deferred()
         if tasks := [task for task in self.tasks.values() if not task.done()]:

@@ -38,5 +38,8 @@ INBOUND: tuple[Callable[[EndpointState], InboundStage], ...] = (
 
 
 def compose_inbound(state: EndpointState, handler: InboundHandler) -> InboundHandler:
-    """Return `handler` inside the stages of one endpoint. A stage that it does not need is left out."""
+    """Return `handler` inside the stages of one endpoint.
+
+    A stage that it does not need is left out.
+    """
     return reduce(lambda inner, stage: stage(state)(inner), reversed(INBOUND), handler)

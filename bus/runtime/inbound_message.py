@@ -94,7 +94,8 @@ longer held by this process."""
 InboundHandler = Callable[[InboundMessage], Awaitable[HandlingResult]]
 """A function that handles an inbound message."""
 InboundStage = Callable[[InboundHandler], InboundHandler]
-"""A layer around an `InboundHandler`: a middleware for messages that still have their deliveries."""
+"""A layer around an `InboundHandler`: a middleware for messages that still have their
+deliveries."""
 
 
 async def immediately(result: HandlingResult) -> HandlingResult:

@@ -32,7 +32,8 @@ PROGRESS_TIMEOUT_SECONDS = 0.5
 RESULT_RETRY_SECONDS = 30.0
 """Seconds to retry a result whose submitter is away: long enough for the submitter to reconnect."""
 MAX_PENDING_RESULTS = 100
-"""Results that are retried at a time. A submitter that leaves must not fill the memory of the worker."""
+"""Results that are retried at a time. A submitter that leaves must not fill the memory of the
+worker."""
 
 ProgressReporter = Callable[[Progress], Coroutine[Any, Any, None]]
 
@@ -103,7 +104,7 @@ class JobReports:
             fault = unsendable_reply(job, error, source=self._runtime.service)
             return await self.report_result(job, fault, retry=retry)
         except PermissionDenied as error:
-            # A retry would fail too, and each failure closes the channel on which all others publish.
+            # A retry would fail too, and each failure closes the channel of all other publishes.
             _log_forbidden(update, error)
             return True
         except BusError:

@@ -1,7 +1,7 @@
 """Poison isolation: a message that may have ended its process is processed alone.
 
-If it ends this process too, no other message is lost with it. No message is requeued for that: before
-RabbitMQ 4.3 a requeue would count against the other messages. ADR 0017 has the reasons.
+If it ends this process too, no other message is lost with it. No message is requeued for that:
+before RabbitMQ 4.3 a requeue would count against the other messages. ADR 0017 has the reasons.
 """
 
 import asyncio
@@ -30,12 +30,12 @@ __all__ = [
 log = logging.getLogger("bus.quarantine")
 
 POISON_AFTER_DELIVERIES = 2
-"""Lost deliveries from which a message is a candidate. One is not evidence: a stop, a lost connection or
-another message can have caused it."""
+"""Lost deliveries from which a message is a candidate. One is not evidence: a stop, a lost
+connection or another message can have caused it."""
 
 
 def delivery_count(delivery: Delivery) -> int | None:
-    """Return the number of lost deliveries, or None if the queue does not count them (a classic queue)."""
+    """Return the number of lost deliveries, or None for a classic queue, which does not count."""
     count = delivery.broker_headers.get("x-delivery-count")
     return count if isinstance(count, int) else None
 
@@ -46,14 +46,14 @@ def is_poison_candidate(delivery: Delivery) -> bool:
 
 
 RESUME_DELAY_SECONDS = 0.05
-"""Seconds to keep other consumers paused after a candidate has run. Redeliveries from a process that
-ended arrive back to back."""
+"""Seconds to keep other consumers paused after a candidate has run. Redeliveries from a process
+that ended arrive back to back."""
 
 
 class PoisonCandidate:
     """A message that waits until it is processed alone."""
 
-    def __init__(self, *, queue: str, id: str, losses: int) -> None:  # noqa: A002 - the message's id
+    def __init__(self, *, queue: str, id: str, losses: int) -> None:  # noqa: A002 - of the message
         """`losses` is the number of lost deliveries, as the broker counts them."""
         self.queue = queue
         self.id = id
@@ -119,7 +119,7 @@ class CandidateQueue:
 
 
 def next_candidate(candidates: Sequence[PoisonCandidate]) -> PoisonCandidate:
-    """Return the candidate to run next: one with the fewest losses, so that a worse one cannot stop it.
+    """Return the candidate to run next: one with the fewest losses, before a worse one runs.
 
     Of several with equal losses another one is first each time. Their losses rise together as long
     as the culprit runs before the others.
@@ -189,7 +189,7 @@ class PausableConsumer(Protocol):
 
 
 class PoisonIsolation:
-    """Pauses the other consumers of this process for each poison candidate, runs it, and resumes them."""
+    """Processes each poison candidate while the other consumers of this process are paused."""
 
     def __init__(self, candidates: CandidateQueue, consumers: Sequence[PausableConsumer]) -> None:
         """Take candidates from `candidates`, and pause `consumers`.

@@ -64,7 +64,7 @@ class Receiver:
         except asyncio.CancelledError:
             await message.requeue()
             raise
-        except Exception as error:  # noqa: BLE001 - a bug must leave no message without an ack or requeue
+        except Exception as error:  # noqa: BLE001 - a bug must not leave a message unsettled
             await self._requeue_after(message, error)
         finally:
             self._in_flight.finish(message)
@@ -99,5 +99,8 @@ class Receiver:
         await self._settler.close()
 
     def cancel_running(self) -> int:
-        """Cancel every message that still runs, and return their number. The broker delivers it again."""
+        """Cancel every message that still runs, and return their number.
+
+        The broker delivers it again.
+        """
         return self._in_flight.cancel()

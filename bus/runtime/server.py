@@ -1,4 +1,4 @@
-"""The serving half of a bus: the receivers and consumers of one router, from their start to a clean stop."""
+"""The serving half of a bus: receivers and consumers, from their start to a clean stop."""
 
 import asyncio
 import logging
@@ -46,7 +46,7 @@ class Server:
         self._sender = sender
 
     async def check(self, router: Router) -> None:
-        """Raise `ConfigurationError` if the settings, the grants or the broker do not fit the router."""
+        """Raise `ConfigurationError` if settings, grants or the broker do not fit the router."""
         runtime = self._runtime
         transport, security, settings = runtime.transport, runtime.security, runtime.settings
         has_api = transport.has_management_api

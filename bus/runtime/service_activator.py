@@ -1,4 +1,7 @@
-"""Service Activator (Hohpe and Woolf, "Enterprise Integration Patterns", 2003): calls the service's handler with a message."""
+"""The call of the service's handler with a message.
+
+Source: Service Activator in Hohpe and Woolf, "Enterprise Integration Patterns" (2003).
+"""
 
 import asyncio
 import logging
@@ -31,7 +34,7 @@ class ServiceStack:
 
 
 class ServiceActivator:
-    """The innermost inbound handler: it calls the server's stack and the router inside a context."""
+    """The innermost inbound handler, which calls the stack and the router inside a context."""
 
     def __init__(self, state: EndpointState, stack: ServiceStack, reports: JobReports) -> None:
         self._timeout = state.endpoint.timeout
@@ -80,9 +83,10 @@ class ServiceActivator:
 
 
 def _wire_safe_error(error: Exception, envelope: Envelope) -> Exception:
-    """Return `error`, or `Internal` if it is a user's `BusError` whose text or attributes have a wrong type.
+    """Return `error`, or `Internal` if it is a user's `BusError` that cannot be serialized.
 
-    Sending it would fail on every attempt, after the dead letter was written.
+    Its text or its attributes have a wrong type. Sending it would fail on every attempt, after
+    the dead letter was written.
     """
     if not isinstance(error, BusError):
         return error

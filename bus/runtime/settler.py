@@ -1,4 +1,4 @@
-"""Settlement: the reply, result, retry or dead letter that follows from how a message was handled."""
+"""Settlement: the reply, result, retry or dead letter of a handled message."""
 
 import asyncio
 import logging
@@ -123,7 +123,7 @@ class Settler:
                 await self._send_reply(request, reply, None)
 
     def _may_reply(self, envelope: Envelope, result: HandlingResult) -> bool:
-        """Return True if a reply may be sent: the reply address of a rejected message can be forged."""
+        """Return True if a reply may be sent: a rejected message can have a forged address."""
         return not result.unauthorized or self._state.guard.may_reply(envelope)
 
     def _failure(self, envelope: Envelope, result: HandlingResult) -> Envelope:
@@ -173,7 +173,7 @@ class Settler:
         return True
 
     async def _defer_until_keys_refresh(self, envelope: Envelope, now: int) -> bool:
-        """Send the message to a retry tier as the same attempt, until the keys have been fetched."""
+        """Send the same attempt to a retry tier, until the keys have been fetched."""
         facts = {"type": envelope.type, "queue": self._endpoint.queue, "message_id": envelope.id}
         log.warning("its key is not known yet; the message waits", extra=facts)
         copy = envelope.replace(headers={PARKED: now, **envelope.headers})
@@ -206,7 +206,10 @@ class Settler:
         return True
 
     async def _republish(self, copy: Envelope, address: Address) -> bool:
-        """Send a confirmed copy without a deadline or expiration. Return False if it was not taken."""
+        """Send a confirmed copy without a deadline or expiration.
+
+        Return False if it was not taken.
+        """
         try:
             outcome = await self._transport.send(
                 copy.replace(deadline=None, expiration=None),

@@ -7,7 +7,7 @@ __all__ = ["Slots"]
 
 
 class Slots:
-    """A counting semaphore in first-come order, whose waiters can be refused when the service stops.
+    """A counting semaphore whose waiters can be refused when the service stops.
 
     `asyncio.Semaphore` cannot refuse waiters, and has no synchronous acquire.
     """

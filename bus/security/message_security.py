@@ -31,8 +31,8 @@ class MessageSecurity:
     ) -> Envelope:
         """Return a reply, encrypted and signed for the sender of `request`.
 
-        The sender of an `unauthorized` request can be anyone. Its error reply carries a proof, which
-        is valid for that reply only, and not a token, which could be used again.
+        The sender of an `unauthorized` request can be anyone. Its error reply carries a proof,
+        which is valid for that reply only, and not a token, which could be used again.
         """
         reply = self.cipher.encrypt(reply)
         signer = self.identity.signer

@@ -15,7 +15,7 @@ __all__ = ["acknowledge_at_most_once"]
 
 
 def acknowledge_at_most_once(state: EndpointState) -> InboundStage:
-    """Return the stage that acks first, so that the broker never delivers the request again (ADR 0007)."""
+    """Return the stage that acks first, so that no redelivery can run the request (ADR 0007)."""
     if not state.runs_at_most_once:
         return pass_through
 

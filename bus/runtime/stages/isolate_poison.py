@@ -25,7 +25,8 @@ __all__ = ["isolate_poison"]
 def isolate_poison(state: EndpointState) -> InboundStage:
     """Return the stage that runs poison candidates alone, and gives up a message at the limit.
 
-    A request that runs at most once is acked before its handler, so the broker never delivers it again.
+    A request that runs at most once is acked before its handler, so the broker never delivers it
+    again.
     """
     if state.runs_at_most_once:
         return pass_through
