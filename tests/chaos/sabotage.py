@@ -133,7 +133,7 @@ def consumer_gone() -> list[Any]:
 
 
 def headers_copied() -> list[Any]:
-    read, table = properties.read_envelope, properties._table
+    read, table = properties.read_envelope, properties._encode_table
 
     def read_with(raw: bytes, body: bytes, **rest: Any) -> Envelope:
         envelope = read(raw, body, **rest)
@@ -149,14 +149,14 @@ def headers_copied() -> list[Any]:
             name: value for name, value in envelope.headers.items() if name.startswith("x-")
         }
         extra = b"".join(
-            properties._short(name) + pamqp.encode.encode_table_value(value)
+            properties._encode_short(name) + pamqp.encode.encode_table_value(value)
             for name, value in received.items()
         )
         return table(envelope) + extra
 
     return [
         patch.object(consuming, "read_envelope", read_with),
-        patch.object(properties, "_table", table_with),
+        patch.object(properties, "_encode_table", table_with),
     ]
 
 
