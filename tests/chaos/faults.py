@@ -251,7 +251,7 @@ async def reset_within_a_frame(scene: Scene, chance: random.Random) -> None:
     proxy.cut_within(chance.choice(("up", "down")), within)
     try:
         await until(lambda: proxy.cuts > before, REFUSING)
-    except TimeoutError:  # A sender without confirms receives no frames.
+    except TimeoutError:  # A sender without confirms receives no frames: cut the other direction.
         proxy.cut_within("up", within)
         await until(lambda: proxy.cuts > before)
 

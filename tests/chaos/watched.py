@@ -21,7 +21,7 @@ NO_NUMBER = -1
 class WatchedTransport(RabbitMQTransport):
     """A transport that records every delivery.
 
-    Only here is a redelivery visible that has no second effect.
+    A redelivery without a second effect is in no other record.
     """
 
     def __init__(self, settings: Settings, *, name: str, journal: Journal) -> None:

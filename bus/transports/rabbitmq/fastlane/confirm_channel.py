@@ -118,7 +118,7 @@ class ConfirmChannel:
     def window_exhausted(self) -> bool:
         """True if publishes that no caller waits for take at least half of the window.
 
-        Then a queue does not confirm, and keeps other publishes out.
+        Then a queue does not confirm its publishes, and they keep others out.
         """
         return (
             self.lane.writable

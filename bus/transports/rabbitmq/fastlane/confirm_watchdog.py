@@ -24,7 +24,7 @@ __all__ = [
 MIN_NACK_SECONDS = 1.5
 """Seconds of nothing but nacks after which a channel is abandoned. An election takes less."""
 MAX_NACK_SECONDS = 24.0
-"""Upper limit of that time.
+"""Upper limit of the time with nothing but nacks, in seconds.
 
 It doubles with each abandoned channel, because a new channel does not help if the queue is full.
 """
@@ -34,7 +34,7 @@ NEW_CHANNEL_SILENT_SECONDS, SILENT_SECONDS = 4.0, 15.0
 The first value applies to a channel that has received no ack or nack yet.
 """
 MAX_SILENT_SECONDS = 60.0
-"""Upper limit of that time.
+"""Upper limit of the time without an ack or nack, in seconds.
 
 It doubles with each abandoned channel, because a new channel adds load to a slow broker.
 """

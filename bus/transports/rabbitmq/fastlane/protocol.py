@@ -86,14 +86,14 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
         self._size = 0
         """Bytes in `_outgoing`."""
         self._collecting_since = self._checked_at = loop.time()
-        """Loop times: the collecting began, and the input was last checked for new bytes."""
+        """Loop times at which the collecting began, and at which the input was last checked."""
         self._writable = asyncio.Event()
         self._writable.set()
         self._fed_at = loop.time()
         self.feed_interval = 1.0
-        """Seconds between heartbeats for aiormq while only frequent frames arrive.
+        """Seconds after which aiormq receives a heartbeat from the fast lane.
 
-        Without them aiormq would close the connection.
+        While only frequent frames arrive, aiormq would close the connection without it.
         """
         self.heard = loop.time()
         """Loop time at which bytes last arrived."""

@@ -108,7 +108,7 @@ def test_after_a_malformed_frame_nothing_is_read(still: StillLoop) -> None:
     assert (line.log, line.passed) == ([], b"")
 
 
-def test_a_claimant_that_raises_costs_the_connection_and_not_the_loop(
+def test_a_handler_that_raises_costs_the_connection_and_not_the_loop(
     still: StillLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = Line(still, (1,))

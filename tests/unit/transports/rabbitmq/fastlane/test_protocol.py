@@ -138,11 +138,11 @@ async def test_a_lost_connection_takes_no_claim() -> None:
 
 async def test_a_release_writes_what_was_sent_before_aiormq_closes_the_channel() -> None:
     lane, socket = connected()
-    claimant = Acks()
-    lane.attach(1, claimant)  # type: ignore[arg-type]  # never called
+    handler = Acks()
+    lane.attach(1, handler)  # type: ignore[arg-type]  # never called
     lane.send(b"reply")
     lane.schedule(Acks(b"ack"))
-    lane.detach(1, claimant)  # type: ignore[arg-type]  # never called
+    lane.detach(1, handler)  # type: ignore[arg-type]  # never called
     assert socket.writes == [b"replyack"]
 
 
