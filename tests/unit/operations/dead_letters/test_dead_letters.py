@@ -43,7 +43,7 @@ def death(**attributes: Any) -> dict[str, Any]:
     }
 
 
-# --- the record ----------------------------------------------------------------------------------------------------
+# --- Record ---
 
 
 def test_a_record_is_read_as_it_was_written() -> None:
@@ -164,7 +164,7 @@ def test_the_queue_of_dead_letters_tells_their_work_queue() -> None:
     assert work_queue("ledger.unroutable.dead") is None
 
 
-# --- the selection -------------------------------------------------------------------------------------------------
+# --- Selection ---
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_letter_shows_no_body() -> None:
     assert "Quist" not in repr(letter(body=b"Eleonora Quist"))
 
 
-# --- the next life -------------------------------------------------------------------------------------------------
+# --- Replay ---
 
 
 def replaying(**changes: Any) -> ReplayOptions:
@@ -240,7 +240,7 @@ def test_replays_are_counted() -> None:
 @pytest.mark.parametrize("header", ["replays", "replayed-at", "first-failed-at"])
 @pytest.mark.parametrize("value", [2**63 - 1, -(2**63), True, "x"])
 def test_a_replay_can_be_sent_whatever_its_sender_wrote_of_replays(header: str, value: Any) -> None:
-    """What cannot be sent ends the replay, and what lies behind it is never moved."""
+    """A copy that cannot be sent would end the replay before the dead letters behind it."""
     again = reset_for_replay(letter(headers={header: value}), replaying())
     assert again is not None
     write_properties(again)

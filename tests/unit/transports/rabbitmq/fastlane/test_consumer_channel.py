@@ -21,7 +21,7 @@ PROPERTIES = Basic.Properties(
 
 
 class Broker:
-    """The other end of one consumer's channel, by pamqp."""
+    """The broker's side of one consumer's channel, encoded by pamqp."""
 
     def __init__(self) -> None:
         self.lane, self.socket = connected()
@@ -54,7 +54,10 @@ class Broker:
         self.lane.data_received(method(1, Basic.Cancel(consumer_tag="c", nowait=True)))
 
     def settled(self) -> tuple[set[int], set[int]]:
-        """Tags acked and tags handed back; fails where the broker would close the channel."""
+        """Return the acked tags and the requeued tags.
+
+        The assertion fails if the broker would close the channel.
+        """
         unsettled, acked, back = set(range(1, self.sent + 1)), set[int](), set[int]()
         for _, value in written(self.socket):
             if not isinstance(value, Basic.Ack | Basic.Nack):
@@ -215,13 +218,11 @@ async def test_what_is_handed_back_on_a_closing_connection_is_not_an_error() -> 
     assert not await broker.deliveries[0].requeue()
 
 
-async def test_after_a_cancel_by_the_broker_what_was_delivered_can_be_acked_and_may_come_again_all_the_same() -> (
-    None
-):
+async def test_a_delivery_can_be_acked_after_a_cancel_and_may_still_come_again() -> None:
     broker = Broker()
     broker.deliver()
     broker.cancel()
-    assert broker.channel.ended.result() == "the broker cancelled it"
+    assert broker.channel.ended.result() == "the broker cancelled the consumer"
     assert not await broker.deliveries[0].ack()
     await asyncio.sleep(0)
     assert list(acks(broker.socket)) == [(1, True)]
