@@ -1,4 +1,4 @@
-"""A message's repr, which ends up in logs and tracebacks."""
+"""Tests of a message's repr, which appears in logs and tracebacks."""
 
 import pytest
 
