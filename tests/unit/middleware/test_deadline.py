@@ -66,7 +66,10 @@ def test_what_is_late_is_not_sent(left: int) -> None:
 async def served(
     message: Envelope, *, ahead: float = 0, lasting: float = 0, leeway: float = 30
 ) -> int | None:
-    """Handle `message`, which takes `lasting` seconds, with a clock that is `ahead` seconds ahead; the deadline that was inherited."""
+    """Handle `message`, and return the deadline that the handler saw.
+
+    The handler takes `lasting` seconds. The clock is `ahead` seconds ahead.
+    """
     context = Context(envelope=message, bus=NoSender())
     loop = asyncio.get_running_loop()
     seen: list[int | None] = []
