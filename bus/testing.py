@@ -91,8 +91,8 @@ class MemoryBuses:
             router: Handlers to serve.
 
         Raises:
-            ConfigurationError: The router belongs to another service, a handler may run longer than
-                the broker's consumer timeout, or a grant or encryption key is missing.
+            ConfigurationError: The router belongs to another service, or a grant or encryption key
+                is missing. Or a handler may run longer than the broker's consumer timeout.
         """
         await self._open.enter_async_context(bus.serving(router))
 

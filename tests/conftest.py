@@ -1,11 +1,11 @@
 """Fixtures for all tests. A broker is started once a run (once a worker under xdist), at first use.
 
-broker          the URL of a RabbitMQ that all tests share; do not kill it
-vhost_url       the same with a virtual host of the test, which is empty, and removed afterwards
-shared_broker   the `Broker` itself, for its management API
-private_node    a running RabbitMQ node that no other test uses at the same time; a test may kill,
+broker          The URL of a RabbitMQ that all tests share. Do not kill it.
+vhost_url       The same with a virtual host of the test, which is empty, and removed afterwards.
+shared_broker   The `Broker` itself, for its management API.
+private_node    A running RabbitMQ node that no other test uses at the same time. A test may kill,
                 pause or restart it. The next test gets the same node with its declared queues,
-                started again if it had ended, because a start takes 5 s of processor time
+                because a start takes 5 s of processor time. It is started again if it had ended.
 """
 
 import asyncio

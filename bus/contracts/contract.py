@@ -253,8 +253,8 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
         A decorator that returns the class unchanged.
 
     Raises:
-        ContractError: The name, version or permission is invalid; the class is none of the three
-            kinds; its reply type is not a resolved class; or another class has this type. The
+        ContractError: The name, version or permission is invalid. Or the class is not a request,
+            event or job, has an unresolved reply type, or has the type of another class. The
             decorator raises it at import.
     """
 

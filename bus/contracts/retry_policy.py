@@ -14,13 +14,14 @@ __all__ = ["RetryPolicy"]
 class RetryPolicy:
     """Number of attempts for a failed event or job, and the waits between them.
 
-    The waits grow exponentially, or are listed:
+    The waits grow exponentially, or are listed.
 
     >>> RetryPolicy(attempts=4, first_delay=1, factor=5)  # after 1, 5 and 25 s
     >>> RetryPolicy(delays=(5, 5, 600))  # after 5 s, 5 s and 10 min: four attempts
 
-    A message waits in a retry tier, so the bus rounds each wait up to the next tier: 1, 5 or 30 s,
-    2 or 10 min, or 1 h. A longer wait is 1 h. After the last attempt the message is dead-lettered.
+    Messages wait in retry tiers of 1, 5 and 30 s, 2 and 10 min, and 1 h. The bus rounds each wait
+    up to the next tier, and a longer wait down to 1 h. After the last attempt the message is
+    dead-lettered.
 
     Raises:
         ConfigurationError: A value is too small.

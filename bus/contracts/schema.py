@@ -31,7 +31,7 @@ STRINGS = {
 }
 """Sample values by JSON schema format. The addresses are those reserved for documentation."""
 LIBRARIES = {"pydantic", "bus", "typing", "builtins"}
-"""Packages whose classes declare no message fields. Their sources are long, so they are skipped."""
+"""Packages that declare no message fields. Their sources are long, so they are skipped."""
 MAX_SAMPLE_DEPTH = 8
 """Depth of a sample. A recursive model ends here."""
 
