@@ -47,7 +47,7 @@ def test_a_correlation_id_that_no_receiver_takes_is_refused_before_anything_is_s
     """
     with (
         pytest.raises(
-            InvalidArgument, match="a correlation id is a text of at most 1024 characters"
+            InvalidArgument, match="correlation id is not valid Unicode of at most 1024 characters"
         ),
         correlated(text),
     ):
