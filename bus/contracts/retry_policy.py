@@ -17,7 +17,7 @@ class RetryPolicy:
     The waits grow exponentially, or are listed.
 
     >>> RetryPolicy(attempts=4, first_delay=1, factor=5)  # after 1, 5 and 25 s
-    >>> RetryPolicy(delays=(5, 5, 600))  # after 5 s, 5 s and 10 min: four attempts
+    >>> RetryPolicy(delays=(5, 5, 600))  # four attempts
 
     Messages wait in retry tiers of 1, 5 and 30 s, 2 and 10 min, and 1 h. The bus rounds each wait
     up to the next tier, and a longer wait down to 1 h. After the last attempt the message is

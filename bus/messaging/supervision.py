@@ -48,7 +48,9 @@ async def run_forever(
         except Exception as error:  # noqa: BLE001 - any bug of the step
             facts = {"error": type(error).__name__, "where": error_location(error)}
             # Without a traceback, because its text could show values.
-            log.error("step failed with an unexpected error; it runs again", extra=facts)  # noqa: TRY400
+            log.error(  # noqa: TRY400
+                "step failed with an unexpected error; it runs again", extra=facts
+            )
             on_error(error)
         failures = 1 if loop.time() - began > STABLE_AFTER_SECONDS else failures + 1
         await asyncio.sleep(backoff(failures))
