@@ -156,9 +156,9 @@ class Settings(BaseSettings):
         parts = urlsplit(url.get_secret_value())
         # `parts.port` raises ValueError for an invalid port, which pydantic reports too.
         if parts.scheme not in {"amqp", "amqps"} or not parts.hostname or parts.port == 0:
-            raise ValueError("not an AMQP address")
+            raise ValueError("the URL is not an AMQP address. Write amqp:// or amqps://.")
         if "no_verify_ssl" in parse_qs(parts.query):
-            raise ValueError("no_verify_ssl is not allowed")
+            raise ValueError("no_verify_ssl is not allowed. Remove it from the URL.")
         return url
 
     @field_validator("ca_file")
@@ -176,7 +176,7 @@ class Settings(BaseSettings):
             try:
                 read_password(path)
             except ConfigurationError:
-                raise ValueError("not a password file") from None
+                raise ValueError("the password cannot be read. Check the file.") from None
         return path
 
     @field_validator("client_key")
@@ -188,7 +188,7 @@ class Settings(BaseSettings):
                 # OpenSSL would ask for a passphrase on the terminal if the key has one.
                 ssl.create_default_context().load_cert_chain(certificate, key, password="")
         elif key is not None:
-            raise ValueError("client_certificate is not set")
+            raise ValueError("client_certificate is not set. Set it too.")
         return key
 
     @property
@@ -232,7 +232,7 @@ class Settings(BaseSettings):
         parts = urlsplit(url.get_secret_value())
         # `parts.port` raises ValueError for an invalid port, which pydantic reports too.
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
-            raise ValueError("not an HTTP address")
+            raise ValueError("the URL is not an HTTP address. Write http:// or https://.")
         return url
 
 
@@ -242,7 +242,7 @@ def _report_unreadable() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ValueError("not a readable PEM file") from error
+        raise ValueError("the file cannot be read as PEM. Check the file.") from error
 
 
 REMEDIES = {

@@ -86,7 +86,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Request(Message, Generic[R]):
-    """Message that its owning service answers now, with a reply of type `R`.
+    """Message that the owning service answers now, with a reply of type `R`.
 
     `Request[None]` is answered without content.
 
@@ -102,10 +102,10 @@ class Request(Message, Generic[R]):
 
 
 class Job(Message, Generic[R]):
-    """Message for work that its owning service does once, later, with a result of type `R`.
+    """Message for work that the owning service does once, later, with a result of type `R`.
 
-    A job waits in a durable queue, and survives a restart of the broker or a service. Failed
-    attempts are retried by the handler's `RetryPolicy`. `Job[None]` has no result.
+    A job waits in a durable queue, and survives a restart of the broker or a service. The handler's
+    `RetryPolicy` controls how failed attempts are retried. `Job[None]` has no result.
 
     >>> @contract("billing.close-month", version=1)
     ... class CloseMonth(Job[Summary]):
@@ -141,7 +141,7 @@ class JobClass(Protocol[Q_co, R_co]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
-    """Declaration of a message class by `@contract`."""
+    """Attributes of a message class, as declared by `@contract`."""
 
     name: str
     """Name of the contract, `<service>.<operation>` in lower case, with dots between its parts."""

@@ -66,7 +66,10 @@ def decode(model: type[Any] | None, body: bytes, *, extra: Literal["forbid"] | N
 
 MAX_FAULTS_SHOWN = 5
 RULES = frozenset(get_args(ErrorType))
-"""Names of pydantic's own rules. A user's validator may name its rule after the value."""
+"""Names of pydantic's own rules.
+
+Other names are not shown, because a user's validator may put the value into the name of its rule.
+"""
 
 
 def _describe_violations(model: type[BaseModel], error: ValidationError) -> str:

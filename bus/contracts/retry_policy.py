@@ -28,7 +28,7 @@ class RetryPolicy:
     """
 
     attempts: int = 5
-    """Total number of attempts, with the first. If `delays` is set, it is their number plus one."""
+    """Total number of attempts. If `delays` is set, it is the number of delays plus one."""
     first_delay: float = 1
     """Seconds to wait before the second attempt."""
     factor: float = 5
@@ -38,7 +38,7 @@ class RetryPolicy:
     delays: tuple[float, ...] = ()
     """Seconds to wait before the second, third, … attempt. They replace the four fields above."""
     total_time: float | None = None
-    """Seconds after the first failure in which attempts may begin. None: no limit of time."""
+    """Seconds from the first failure to the last start of an attempt. None sets no limit."""
     permanent: tuple[type[Exception], ...] = ()
     """Errors that are never retried, in addition to the bus's errors that are not `retryable`."""
 

@@ -190,7 +190,7 @@ def sample_string(schema: Schema) -> str:
 
 
 def sample_number(schema: Schema) -> float:
-    """Return the minimum, or else the maximum, or else 0; an integer if possible."""
+    """Return the smallest permitted number, else the largest, else 0, as an integer if possible."""
     step: float = schema.get("multipleOf", 1)
     above: float | None = schema.get("exclusiveMinimum")
     below: float | None = schema.get("exclusiveMaximum")

@@ -64,10 +64,10 @@ def shown_values() -> Iterator[None]:
 
 def shown_fields(message: BaseModel) -> Iterable[tuple[str | None, object]]:
     """Return the names of a message's fields, and their values or a placeholder."""
-    shown = _values_shown.get()
-    hidden = sensitive_fields(type(message)) if shown else frozenset()
+    show_values = _values_shown.get()
+    hidden = sensitive_fields(type(message)) if show_values else frozenset()
     return [
-        (name, value if shown and name not in hidden else HIDDEN)
+        (name, value if show_values and name not in hidden else HIDDEN)
         for name, value in message.__dict__.items()
     ]
 

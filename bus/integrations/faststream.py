@@ -63,8 +63,9 @@ def attach(
 ) -> Bus:
     """Serve `router` on the broker of an application while the application runs.
 
-    The subscribers of the application run beside it. The settings `url` and `password_file` are
-    ignored, because the application's broker has its own address.
+    The subscribers of the application run beside it, and can send with the bus. It is connected
+    once the application has started. The settings `url` and `password_file` are ignored, because
+    the application's broker has its own address.
 
     Args:
         app: Application with a RabbitMQ broker.
@@ -74,8 +75,7 @@ def attach(
         server: Policies for messages that are handled, as in `Bus`.
 
     Returns:
-        The bus of the service, for requests, events and jobs of the subscribers. It is connected
-        once the application has started.
+        The bus of the service.
 
     Raises:
         ConfigurationError: The application has no RabbitMQ broker, or a setting is wrong.

@@ -48,7 +48,7 @@ class JobHandle(Protocol[R_co]):
 
         Raises:
             ConnectionLost: The bus was closed before the job ended.
-            DeadlineExceeded: No update arrived for the lifetime of the job, `message_ttl` seconds.
+            DeadlineExceeded: No update arrived within the seconds of the setting `message_ttl`.
         """
         ...
 
@@ -56,7 +56,8 @@ class JobHandle(Protocol[R_co]):
         """Wait for the result of the job.
 
         Args:
-            timeout: Seconds to wait. The default is the lifetime of the job, `message_ttl`.
+            timeout: Seconds to wait. The default is the setting `message_ttl`, after which a job
+                expires.
 
         Returns:
             The result of the handler.
@@ -88,6 +89,7 @@ class Sender(Protocol):
         Raises:
             BusError: The error of the handler, as the class of its code.
             NotServed: No service serves the contract. It is raised at once.
+            PermissionDenied: This service has no grant for the contract.
             DeadlineExceeded: No reply arrived in time.
             ConnectionLost: The connection was lost before the reply arrived, with `maybe_executed`.
             Unavailable: The broker could not be reached. The request was not sent.
@@ -103,6 +105,8 @@ class Sender(Protocol):
 
         Raises:
             ContractError: The event belongs to another service.
+            PermissionDenied: This service has no grant for the contract.
+            ResourceExhausted: A queue was full until the timeout, with `maybe_executed`.
             Unavailable: The event was certainly not sent.
             DeadlineExceeded: No confirm arrived in time. With `maybe_executed` it may be published.
             ConnectionLost: The connection was lost before the confirm, with `maybe_executed`.
@@ -121,6 +125,8 @@ class Sender(Protocol):
 
         Raises:
             NotServed: No queue accepts the job.
+            PermissionDenied: This service has no grant for the contract.
+            ResourceExhausted: The queue was full until the timeout, with `maybe_executed`.
             Unavailable: The job was certainly not sent.
             DeadlineExceeded: No confirm arrived in time. With `maybe_executed` it may be queued.
             ConnectionLost: The connection was lost before the confirm, with `maybe_executed`.

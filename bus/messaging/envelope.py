@@ -62,6 +62,7 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     The type of a reply is the request's type + `.reply`, and that of an error is `bus.error.v1`.
     """
     role: MessageRole
+    """Role of the message, `request`, `reply`, `event`, `job` or `update`; never on the wire."""
     source: str
     """Service that sent the message."""
     body: bytes = b""

@@ -85,7 +85,7 @@ class FaultRecord:
     error: str | None = None
     """Class of the error."""
     reason: str | None = None
-    """Class of the error, with its text if the text is safe."""
+    """Class of the error, with its text if it is an error of the bus other than `Internal`."""
     attempts: int | None = None
     """Number of attempts."""
     first_at: int | None = None
@@ -104,7 +104,7 @@ class FaultRecord:
     """Version of trunkline in this service."""
 
 
-# --- Writing ----
+# --- Writing ---
 
 
 def since_first_failure(headers: Mapping[str, str | int], now: int) -> Headers:
@@ -178,7 +178,7 @@ def without_record(headers: Mapping[str, str | int]) -> Headers:
     return {name: value for name, value in headers.items() if not name.startswith(PREFIX)}
 
 
-# --- Reading ----
+# --- Reading ---
 
 
 def read_record(
@@ -273,7 +273,7 @@ def _routing_key(death: Mapping[str, Any]) -> str | None:
 
 
 def _milliseconds(moment: object) -> int | None:
-    """Return a time of the broker, which is in seconds or a datetime, in milliseconds."""
+    """Return the milliseconds of a time that the broker states in seconds, or as a datetime."""
     if isinstance(moment, datetime):
         return int(moment.timestamp() * 1000)
     seconds = _positive_int(moment)

@@ -43,7 +43,7 @@ class MoveToDeadLetters:
     code: str
     """Code of the error."""
     reason: str
-    """Class of the error, with its text if the text is safe."""
+    """Class of the error, with its text if it is an error of the bus other than `Internal`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ async def run_forever(
     loop = asyncio.get_running_loop()
     failures = 0
     while True:
-        began = loop.time()
+        started = loop.time()
         try:
             await _run_cancellable(step)
         except expected as error:
@@ -52,7 +52,7 @@ async def run_forever(
                 "step failed with an unexpected error; it runs again", extra=facts
             )
             on_error(error)
-        failures = 1 if loop.time() - began > STABLE_AFTER_SECONDS else failures + 1
+        failures = 1 if loop.time() - started > STABLE_AFTER_SECONDS else failures + 1
         await asyncio.sleep(backoff(failures))
 
 

@@ -88,7 +88,7 @@ class SharedTimer:
 class TimeoutScope:
     """Context manager that cancels its task after a limit of time."""
 
-    __slots__ = ("_before", "_expired", "_loop", "_seconds", "_task", "_timer")
+    __slots__ = ("_cancel_count", "_expired", "_loop", "_seconds", "_task", "_timer")
 
     def __init__(self, timer: SharedTimer, seconds: float) -> None:
         self._timer = timer
@@ -101,7 +101,7 @@ class TimeoutScope:
         if task is None:
             raise RuntimeError("TimeoutScope is used outside a task. Use it in a coroutine.")
         self._task: asyncio.Task[Any] = task
-        self._before = task.cancelling()
+        self._cancel_count = task.cancelling()
         self._loop = loop = task.get_loop()
         self._timer.add(loop, self, loop.time() + self._seconds, self._expire)
 
@@ -119,7 +119,7 @@ class TimeoutScope:
         self._timer.discard(self._loop, self)
         if (
             self._expired
-            and self._task.uncancel() <= self._before
+            and self._task.uncancel() <= self._cancel_count
             and isinstance(error, asyncio.CancelledError)
         ):
             raise TimerExpired from None

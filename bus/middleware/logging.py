@@ -35,18 +35,18 @@ def logging(side: str, *, timer: Callable[[], float] = time.perf_counter) -> Mid
 
     def layer(inner: Handler) -> Handler:
         async def call(envelope: Envelope) -> Envelope | None:
-            began = timer()
+            started = timer()
             try:
                 result = await inner(envelope)
             except Exception as error:
                 level = expected_level if isinstance(error, BusError) else unexpected_level
                 if log.isEnabledFor(level):
-                    facts = {**_facts(envelope), **_failure(error), "ms": _ms(timer() - began)}
+                    facts = {**_facts(envelope), **_failure(error), "ms": _ms(timer() - started)}
                     log.log(level, "message %s with an error", side, extra=facts)
                 raise
             if log.isEnabledFor(levels.DEBUG):
                 log.debug(
-                    "message %s", side, extra={**_facts(envelope), "ms": _ms(timer() - began)}
+                    "message %s", side, extra={**_facts(envelope), "ms": _ms(timer() - started)}
                 )
             return result
 

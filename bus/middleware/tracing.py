@@ -17,7 +17,7 @@ TRACEPARENT = re.compile(
 )
 trace_id, span_id = random_hex_factory(16), random_hex_factory(8)
 SAMPLED = 1
-"""The only flag of version 00. All other flags are sent as zero."""
+"""The flag `sampled`, the only one of version 00. All other flags are sent as zero."""
 
 
 def tracing() -> Middleware:

@@ -80,9 +80,11 @@ class Delivery(Protocol):
     async def ack(self) -> bool:
         """Acknowledge the delivery. A second call has no effect.
 
+        The broker may deliver the message again if the channel was closed, or if the broker took
+        the delivery back.
+
         Returns:
-            False if the broker may deliver the message again, because the channel was closed, or
-            because the broker took the delivery back.
+            False if the broker may deliver the message again, else True.
         """
         ...
 
@@ -232,7 +234,7 @@ class Transport(Protocol):
                 broker before the ack of this delivery.
 
         Returns:
-            Whether the broker accepted, returned or refused the message.
+            The outcome: the broker accepted, returned or refused the message.
 
         Raises:
             Unavailable: The message was certainly not sent. The transport is not connected, or the

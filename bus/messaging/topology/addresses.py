@@ -60,7 +60,7 @@ def address_of(kind: Kind, type_: str) -> Address:
 
 @lru_cache(maxsize=1024)
 def reply_address(reply_to: str) -> Address:
-    """Return the address of a reply. It is mandatory, to detect that the caller has ended."""
+    """Return the address of a reply, with `mandatory` to detect that the caller has ended."""
     exchange = "" if reply_to.startswith("amq.rabbitmq.reply-to") else REPLIES
     return Address(exchange=exchange, routing_key=reply_to, confirmed=False)
 

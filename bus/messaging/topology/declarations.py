@@ -49,7 +49,10 @@ REQUEST_QUEUE_EXPIRES_MS = 60_000
 Callers then receive `NotServed` at once.
 """
 DELIVERY_LIMIT = 100
-"""Deliveries of a message that kills its process. The default of RabbitMQ 4.x is 20."""
+"""Delivery limit of work queues, for messages that kill their process.
+
+Without it, RabbitMQ 4.x drops such messages after 20 deliveries.
+"""
 UNLIMITED_DELIVERIES = 1_000_000
 """Delivery limit of dead-letter queues, which must keep messages that are browsed many times.
 

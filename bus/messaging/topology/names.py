@@ -123,7 +123,7 @@ def retry_delay_for(delay: float) -> str:
     )
 
 
-# --- Parsing ----
+# --- Parsing ---
 
 VERSIONED = rf"{PART.pattern}(\.{PART.pattern})*\.v\d+"
 NAME = re.compile(
