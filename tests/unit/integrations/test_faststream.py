@@ -27,7 +27,7 @@ from tests.unit.fakes import virtual
 
 class FakeChannel:
     is_closed = False
-    on_consumer_cancel_callbacks: set[Any] = set()  # noqa: RUF012 - shared is as good
+    on_consumer_cancel_callbacks: set[Any] = set()  # noqa: RUF012 - the instances may share it
 
 
 def message(channel: Any, body: bytes = b"{}") -> Any:
@@ -61,7 +61,10 @@ async def test_a_message_of_a_channel_that_is_gone_is_not_settled_on_the_next() 
 async def test_a_delivery_mode_that_aio_pika_does_not_know_keeps_no_message_from_arriving(
     mode: int,
 ) -> None:
-    """From RabbitMQ 4 on it can be any number. aio-pika would drop the message, and nobody ever settle it."""
+    """Since RabbitMQ 4 the mode can be any number.
+
+    aio-pika would drop the message, and it would never be settled.
+    """
     came: list[Any] = []
     callbacks: list[Any] = []
 

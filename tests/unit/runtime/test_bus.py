@@ -55,7 +55,7 @@ def working(seconds: float, notes: list[str]) -> Router:
 
 @pytest.mark.parametrize("name", ["", "Ledger", "a.b", "bus", "a" * 61])
 def test_a_service_has_a_name_that_fits(name: str) -> None:
-    with pytest.raises(ContractError, match="no name of a service"):
+    with pytest.raises(ContractError, match="is not a valid service name"):
         Bus(name, settings=SETTINGS, transport=FakeTransport())
 
 

@@ -154,8 +154,8 @@ FAULTS = {
     ),
     "no table": ("[services]\nlibrary = 1", 2, "has to be a table"),
     "services in a list": ("services = []", 1, "services has to be tables"),
-    "no name": ('[services."The Library"]\ncall = []', 1, "is no name of a service"),
-    "the bus's own name": ("[services.bus]\ncall = []", 1, "it is the bus's own"),
+    "no name": ('[services."The Library"]\ncall = []', 1, "is not a valid service name"),
+    "the bus's own name": ("[services.bus]\ncall = []", 1, "the bus reserves it"),
     "a client that owns": ('clients = ["library"]\n[services.library]', 1, "which owns contracts"),
     "another operation": (
         '[operators.ida]\nmay = ["dead-letter.reveal"]',
@@ -241,7 +241,7 @@ def test_a_permission_is_the_contracts_name_unless_it_says_another() -> None:
 
 @pytest.mark.parametrize("permission", ["", "read books", "Read", "read:*", "r" * 101])
 def test_a_permission_that_a_scope_could_not_hold_is_refused(permission: str) -> None:
-    with pytest.raises(ContractError, match="is no permission"):
+    with pytest.raises(ContractError, match="is not a valid permission"):
         contract("library.lend", version=1, permission=permission, catalog=Catalog())(
             type("Lend", (Event,), {})
         )

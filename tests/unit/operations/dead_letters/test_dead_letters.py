@@ -94,7 +94,7 @@ def test_a_brokers_dead_letter_is_told_in_the_same_words() -> None:
         {"x-death": [death(), death(reason="expired", queue="ledger.retry.1s")]},
         work_queue=QUEUE,
     )
-    reason = f"the broker gave it up: delivery_limit in {QUEUE}"
+    reason = f"the broker dead-lettered the message: delivery_limit in {QUEUE}"
     assert found == FaultRecord(
         by="broker",
         code="delivery_limit",
@@ -112,7 +112,10 @@ def test_what_came_back_in_vain_is_unroutable_and_knows_its_work_queue() -> None
     }
     found = read_record(dead(attempt=2), notes, work_queue=None)
     assert (found.by, found.code, found.queue) == ("broker", "unroutable", QUEUE)
-    assert found.reason == "its queue was gone when it came back from ledger.retry.1s"
+    assert (
+        found.reason
+        == "the work queue did not exist when the message returned from ledger.retry.1s"
+    )
 
 
 @pytest.mark.parametrize(
