@@ -77,13 +77,13 @@ FORGERIES: dict[str, Any] = {
         authorization=request.authorization
     ),
     "with a token that is cut off": lambda world, request: answered(world, request).replace(
-        authorization=world.signer("ledger").authorization("office", answers=True)[:-5]
+        authorization=world.signer("ledger").authorization("office", for_replies=True)[:-5]
     ),
     "with the proof of another answer": lambda world, request: answered(world, request).replace(
         authorization=None,
-        proof=world.signer("ledger").proven(answered(world, request), "office").proof,
+        proof=world.signer("ledger").sign_reply(answered(world, request), "office").proof,
     ),
-    "with a proof for another": lambda world, request: world.signer("ledger").proven(
+    "with a proof for another": lambda world, request: world.signer("ledger").sign_reply(
         answered(world, request).replace(authorization=None), "mail"
     ),
     "with a job's proof": lambda world, request: answered(world, request).replace(
