@@ -181,7 +181,7 @@ def test_a_private_key_file_that_others_may_read_is_refused(mode: int, tmp_path:
     file = tmp_path / "office.key"
     file.write_text(json.dumps(generate()))
     file.chmod(mode)
-    with pytest.raises(ConfigurationError, match=rf"open to others \(mode {mode:o}\); chmod 600"):
+    with pytest.raises(ConfigurationError, match=rf"has mode {mode:o}\. .*: run `chmod 600"):
         private_key_source(str(file))()
 
 
