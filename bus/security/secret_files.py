@@ -1,4 +1,8 @@
-"""A file with the password, or the OAuth 2 token, that the broker is shown: others write it, again and again, and it is read each time."""
+"""The readers of secret files: private keys, passwords, and the broker password.
+
+The broker password may be an OAuth 2 token. Another process rotates its file, so the file is read
+again on every connect.
+"""
 
 import logging
 import os
@@ -21,42 +25,49 @@ __all__ = [
 log = logging.getLogger("bus.password")
 
 MAX_KEY_FILE_BYTES = 1024 * 1024
-"""Bytes; a set of some hundred private keys."""
+"""Bytes, enough for several hundred private keys."""
 MAX_PASSWORD_FILE_BYTES = 64 * 1024
-"""Bytes; a token has some hundred to a few thousand."""
+"""Bytes; a token has a few hundred to a few thousand."""
 GROUP_AND_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 """Permission bits that a file with private keys or several passwords must not have."""
 
 
 class PasswordFile:
-    """What the file says now; and while nobody can tell, as halfway through a rotation, what it said last."""
+    """The broker password in a file that another process rotates.
+
+    While the file cannot be read, as in the middle of a rotation, the last password stays in use.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._good: SecretStr | None = None
-        self._down = False
+        self._last_password: SecretStr | None = None
+        self._unreadable = False
 
     @classmethod
     def of(cls, path: Path | None) -> Self | None:
-        """None without a path."""
+        """Return the password file of a path, or None without a path."""
         return None if path is None else cls(path)
 
     def read(self) -> SecretStr:
-        """The password. `ConfigurationError` where there never was one."""
+        """Return the password in the file, or the last one if the file cannot be read.
+
+        Raises:
+            ConfigurationError: The file cannot be read, and no password was read before.
+        """
         try:
-            self._good = read_password(self.path)
+            self._last_password = read_password(self.path)
         except ConfigurationError as error:
-            if self._good is None:
+            if self._last_password is None:
                 raise
-            if not self._down:
+            if not self._unreadable:
                 log.warning(
-                    "the password cannot be read again; the last good one stays",
+                    "password file cannot be read; the last password stays in use",
                     extra={"why": str(error)},
                 )
-            self._down = True
+            self._unreadable = True
         else:
-            self._down = False
-        return self._good
+            self._unreadable = False
+        return self._last_password
 
 
 def read_password(path: Path) -> SecretStr:

@@ -115,7 +115,7 @@ async def test_who_hears_only_a_forged_reply_is_told_so_at_the_deadline() -> Non
     office.hear(answered(world, request, by="mail"))
     with pytest.raises(
         DeadlineExceeded,
-        match="one that came was refused: its app_id is not the service that was asked",
+        match="one that came was refused: app_id is not the service that was called",
     ):
         await call
 
@@ -136,10 +136,11 @@ async def test_a_refusal_that_its_service_proves_arrives_at_once() -> None:
     office, call, request = await asked(world)
     office.hear(
         world.signer("ledger").sign_reply(
-            error_reply(request, Unauthenticated("it has no token"), source="ledger"), "office"
+            error_reply(request, Unauthenticated("the message has no token"), source="ledger"),
+            "office",
         )
     )
-    with pytest.raises(Unauthenticated, match="it has no token"):
+    with pytest.raises(Unauthenticated, match="the message has no token"):
         await call
 
 

@@ -83,7 +83,7 @@ async def refused(attack: Attack, log: pytest.LogCaptureFixture) -> None:
     )
     assert ledger.sent or not could_be_told(envelope, world.yard.grants), "nobody was told"
     assert set(codes(ledger.sent)) <= REFUSALS
-    assert any(record.message in {"refused", "dead-lettered"} for record in log.records)
+    assert any(record.message in {"message rejected", "dead-lettered"} for record in log.records)
     shown = log.text + "".join(str(record.__dict__) for record in log.records)
     assert SECRET not in shown
     for each in (envelope.proof, envelope.authorization, envelope.expiry_override):

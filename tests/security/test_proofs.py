@@ -171,9 +171,9 @@ async def test_a_refusal_is_counted_by_its_reason() -> None:
     world = await World.started()
     verifier = world.yard.verifier("ledger", world.rings["ledger"])
     for _ in range(2):
-        error = Unauthenticated("it has no token")
+        error = Unauthenticated("the message has no token")
         verifier.record_rejection(world.request(), error)
-    assert verifier.rejections == Counter({"unauthenticated: it has no token": 2})
+    assert verifier.rejections == Counter({"unauthenticated: the message has no token": 2})
 
 
 # --- mutations -----------------------------------------------------------------------------------------------------

@@ -30,17 +30,17 @@ FORBIDDEN: dict[str, tuple[str, Callable[[Bus], Awaitable[object]], str]] = {
     "a request": (
         "office",
         lambda bus: bus.request(Add()),
-        'office has no right to call ledger.add; grant it in {}: [services.office] call = ["ledger.add"]',
+        'office has no right to call ledger.add. Grant it in {}: [services.office] call = ["ledger.add"]',
     ),
     "a job": (
         "office",
         lambda bus: bus.submit(CloseBooks()),
-        'office has no right to call ledger.close; grant it in {}: [services.office] call = ["ledger.close"]',
+        'office has no right to call ledger.close. Grant it in {}: [services.office] call = ["ledger.close"]',
     ),
     "an event": (
         "ledger",
         lambda bus: bus.publish(BooksClosed()),
-        'ledger has no right to publish ledger.closed; grant it in {}: [services.ledger] publish = ["ledger.closed"]',
+        'ledger has no right to publish ledger.closed. Grant it in {}: [services.ledger] publish = ["ledger.closed"]',
     ),
 }
 

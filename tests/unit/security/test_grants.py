@@ -105,31 +105,31 @@ FAULTS = {
         2,
         "did you mean 'library.scanned'?",
     ),
-    "a pattern": ('[services.library]\ncall = ["read:*"]', 2, "unknown permission 'read:\\*'"),
+    "a pattern": ('[services.library]\ncall = ["read:*"]', 2, "unknown permission 'read:*'"),
     "another service": (
         '[services.libary]\ncall = ["read:books"]',
         1,
-        "unknown service 'libary'; did you mean 'library'?",
+        "unknown service 'libary' (list a service without contracts in clients); did you mean 'library'?",
     ),
     "another client": (
         'clients = ["reader"]\n[services.raeder]\n[services.reader]',
         2,
-        "unknown service 'raeder'; did you mean 'reader'?",
+        "unknown service 'raeder' (list a service without contracts in clients); did you mean 'reader'?",
     ),
     "a stranger's event": (
         '[services.library]\n\npublish = ["events:bindery"]',
         3,
-        "only its owner publishes an event, which is bindery",
+        "the event belongs to bindery, and only its owner may publish it",
     ),
     "an event called": (
         '[services.library]\ncall = ["library.scanned"]',
         2,
-        "it is an event's; publish or consume it",
+        "an event cannot be called. Grant publish or consume",
     ),
     "a request consumed": (
         '[services.library]\nconsume = ["read:books"]',
         2,
-        "it is no event's; it can only be called",
+        "a request or job can only be called. Grant call",
     ),
     "twice": (
         '[services.library]\ncall = ["read:books",\n"read:books"]',
@@ -139,21 +139,21 @@ FAULTS = {
     "another verb": (
         '[services.library]\ncalls = ["read:books"]',
         2,
-        "unknown key 'calls'; did you mean 'call'?",
+        "unknown key 'calls' (a service has call, publish and consume); did you mean 'call'?",
     ),
     "no list": (
         '[services.library]\ncall = "read:books"',
         2,
-        "services.library.call has to be a list",
+        "services.library.call must be a list",
     ),
-    "numbers": ("[services.library]\ncall = [1]", 2, "has to be a list of names"),
+    "numbers": ("[services.library]\ncall = [1]", 2, "must be a list of names"),
     "another table": (
         '[service.library]\ncall = ["read:books"]',
         1,
-        "unknown key 'service'; did you mean 'services'?",
+        "unknown key 'service' (permissions belong in [services.<name>]); did you mean 'services'?",
     ),
-    "no table": ("[services]\nlibrary = 1", 2, "has to be a table"),
-    "services in a list": ("services = []", 1, "services has to be tables"),
+    "no table": ("[services]\nlibrary = 1", 2, "services.library must be a table"),
+    "services in a list": ("services = []", 1, "services must be tables"),
     "no name": ('[services."The Library"]\ncall = []', 1, "is no name of a service"),
     "the bus's own name": ("[services.bus]\ncall = []", 1, "it is the bus's own"),
     "a client that owns": ('clients = ["library"]\n[services.library]', 1, "which owns contracts"),
@@ -170,14 +170,14 @@ FAULTS = {
     "an operator who calls": (
         '[operators.ida]\ncall = ["read:books"]',
         2,
-        "unknown key 'call'; an operator has may",
+        "unknown key 'call' (an operator has only may)",
     ),
     "an operation that is no list": (
         '[operators.ida]\nmay = "all"',
         2,
-        "operators.ida.may has to be a list",
+        "operators.ida.may must be a list",
     ),
-    "an operator that is no table": ("operators = 1", 1, "operators have to be tables"),
+    "an operator that is no table": ("operators = 1", 1, "operators must be tables"),
     "a client without rights": ('clients = ["reader"]', 1, "has no table"),
 }
 
@@ -185,9 +185,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_named_with_file_line_and_the_nearest_name(tmp_path: Path, fault: str) -> None:
     text, line, told = FAULTS[fault]
-    with pytest.raises(
-        ConfigurationError, match=rf"grants\.toml:{line}: .*{told.replace('?', '[?]')}"
-    ):
+    with pytest.raises(ConfigurationError, match=rf"grants\.toml:{line}: .*{re.escape(told)}"):
         load_grants(_write(tmp_path, text), CATALOG)
 
 
@@ -211,10 +209,10 @@ def test_several_faults_are_told_together(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"none\.toml cannot be read \(No such file"):
         load_grants(tmp_path / "none.toml", CATALOG)
-    with pytest.raises(ConfigurationError, match=r"is no TOML: .*line 2"):
+    with pytest.raises(ConfigurationError, match=r"is not TOML: .*line 2"):
         load_grants(_write(tmp_path, "[services.library]\ncall = nobody"), CATALOG)
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigurationError, match="no UTF-8"):
+    with pytest.raises(ConfigurationError, match="is not UTF-8 text"):
         load_grants(tmp_path / "bytes.toml", CATALOG)
 
 
