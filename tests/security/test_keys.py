@@ -1,4 +1,4 @@
-"""Keys: what is taken for one, where they come from, and how they stay fresh."""
+"""Keys: the accepted forms, their sources, their refresh, and the key directory."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ def jwk(**members: Any) -> dict[str, Any]:
     }
 
 
-# --- what is a key -------------------------------------------------------------------------------------------------
+# --- Accepted keys ---
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_private_key_is_read_from_a_pem() -> None:
 
 
 def of_an_unknown_curve() -> str:
-    """A key of P-256 that says it is of another curve, which the library does not have."""
+    """Return a P-256 key that names another curve, which the library does not support."""
     der = ec.generate_private_key(ec.SECP256R1()).private_bytes(
         Encoding.DER, PrivateFormat.PKCS8, NoEncryption()
     )
@@ -160,12 +160,16 @@ def test_a_key_shows_nothing_of_its_secret() -> None:
 
 
 def test_a_shared_secret_is_no_public_key() -> None:
-    pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----"
+    pem = (
+        "-----BEGIN PUBLIC KEY-----\n"
+        "MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n"
+        "-----END PUBLIC KEY-----"
+    )
     with pytest.raises(ConfigurationError, match="secret text"):
         dev_key(pem)
 
 
-# --- where private keys come from ----------------------------------------------------------------------------------
+# --- Sources of private keys ---
 
 
 def test_a_private_key_file_of_its_owner_alone_is_read(tmp_path: Path) -> None:
@@ -203,7 +207,7 @@ def test_a_private_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_private_key_that_was_taken_for_a_path_is_not_shown(secret: str) -> None:
-    """As the shared secret of BUS_AUTH=dev is, where that is forgotten."""
+    """Use the shared secret of `BUS_AUTH=dev` as a path, as happens if `BUS_AUTH` is not set."""
     with pytest.raises(ConfigurationError, match=r"BUS_KEY: .*not shown.*cannot be read") as caught:
         private_key_source(secret)()
     assert secret not in str(caught.value)
@@ -213,7 +217,7 @@ def test_a_private_key_can_be_the_settings_text() -> None:
     assert len(private_key_source(json.dumps(generate()))()) == 1
 
 
-# --- where public keys come from -----------------------------------------------------------------------------------
+# --- Sources of public keys ---
 
 
 @pytest.mark.parametrize(
@@ -277,7 +281,7 @@ def test_public_keys_are_fetched_by_https_from_who_it_is(
 
 
 class Server(HTTPServer):
-    """By TLS, and silent about who hangs up."""
+    """An HTTPS server that does not print errors of clients that disconnect."""
 
     context: ssl.SSLContext
 
@@ -286,7 +290,7 @@ class Server(HTTPServer):
         try:
             secured = self.context.wrap_socket(request, server_side=True)
         except OSError:
-            return  # who distrusts it
+            return  # The client distrusts the certificate.
         with secured:
             super().finish_request(secured, client_address)
 
@@ -298,7 +302,7 @@ async def fetched(url: str) -> bytes:
     return await public_key_source(url)()
 
 
-# --- fresh keys ----------------------------------------------------------------------------------------------------
+# --- Refreshing ---
 
 
 @virtual
@@ -344,7 +348,7 @@ async def test_who_comes_during_a_look_waits_for_the_same() -> None:
     yard.key("mail")
     waiting = [asyncio.ensure_future(ring.refresh()) for _ in range(10)]
     await asyncio.sleep(0)
-    waiting[0].cancel()  # one that gives up takes it from nobody
+    waiting[0].cancel()  # The other callers still get the result.
     go.set()
     await asyncio.gather(*waiting[1:])
     assert len(looks) == 2
@@ -452,7 +456,7 @@ async def test_without_a_valid_key_nothing_is_signed() -> None:
         ring.signing_key()
 
 
-# --- a directory of keys -------------------------------------------------------------------------------------------
+# --- The key directory ---
 
 
 def test_a_directory_holds_keys_that_can_be_used(tmp_path: Path) -> None:

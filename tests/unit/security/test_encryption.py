@@ -1,4 +1,4 @@
-"""Payload encryption: what is sealed is for one message only, and says nothing to who has no key."""
+"""Payload encryption: only the services with a key can read a payload, and only in its message."""
 
 import base64
 import json
@@ -54,9 +54,7 @@ def letter(**changes: Any) -> Envelope:
     return message.replace(**changes)
 
 
-def test_a_payload_comes_back_as_it_was_and_lies_in_the_broker_as_json_that_shows_nothing_of_it() -> (
-    None
-):
+def test_an_encrypted_payload_is_json_that_hides_it_and_decrypts_to_it() -> None:
     sealed = cipher(NEW).encrypt(letter())
 
     assert json.loads(sealed.body).keys() == {

@@ -17,27 +17,27 @@ GRANTS = Path(__file__).parents[3] / "grants.toml"
 
 @contract("library.find", version=1, permission="read:books", catalog=CATALOG)
 class Find(Request[None]):
-    """Asks."""
+    """A request for books."""
 
 
 @contract("library.find", version=2, permission="read:books", catalog=CATALOG)
 class FindBetter(Request[None]):
-    """Asks."""
+    """A request for books."""
 
 
 @contract("library.scan", version=1, catalog=CATALOG)
 class Scan(Job[None]):
-    """Works."""
+    """A job that scans a book."""
 
 
 @contract("library.scanned", version=1, catalog=CATALOG)
 class Scanned(Event):
-    """Tells."""
+    """An event of the library."""
 
 
 @contract("bindery.bound", version=1, permission="events:bindery", catalog=CATALOG)
 class Bound(Event):
-    """Tells."""
+    """An event of the bindery."""
 
 
 GOOD = """
@@ -94,6 +94,7 @@ def test_operators_may_what_is_written_and_are_no_services(tmp_path: Path) -> No
     assert not grants.knows("ida")
 
 
+IN_CLIENTS = "(list a service without contracts in clients)"
 FAULTS = {
     "another permission": (
         '[services.library]\ncall = ["read:book"]',
@@ -109,12 +110,12 @@ FAULTS = {
     "another service": (
         '[services.libary]\ncall = ["read:books"]',
         1,
-        "unknown service 'libary' (list a service without contracts in clients); did you mean 'library'?",
+        f"unknown service 'libary' {IN_CLIENTS}; did you mean 'library'?",
     ),
     "another client": (
         'clients = ["reader"]\n[services.raeder]\n[services.reader]',
         2,
-        "unknown service 'raeder' (list a service without contracts in clients); did you mean 'reader'?",
+        f"unknown service 'raeder' {IN_CLIENTS}; did you mean 'reader'?",
     ),
     "a stranger's event": (
         '[services.library]\n\npublish = ["events:bindery"]',
@@ -190,7 +191,10 @@ def test_a_fault_is_named_with_file_line_and_the_nearest_name(tmp_path: Path, fa
 
 
 def test_a_name_in_a_comment_is_not_where_the_fault_is(tmp_path: Path) -> None:
-    text = '# "read:book" was a fault\n[services.library]\n# call = ["read:book"]\ncall = [\n  "read:book",\n]'
+    text = (
+        '# "read:book" was a fault\n[services.library]\n# call = ["read:book"]\n'
+        'call = [\n  "read:book",\n]'
+    )
     with pytest.raises(
         ConfigurationError, match=r"grants\.toml:5: services\.library\.call: unknown"
     ):
@@ -254,9 +258,8 @@ def _bus(*arguments: str) -> int | str | None:
 def test_the_reference_applications_grants_are_shown_with_what_they_open(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(
-        "COLUMNS", "300"
-    )  # a table is as wide as what other tests have defined makes it
+    # The width of the table depends on the contracts that other tests define.
+    monkeypatch.setenv("COLUMNS", "300")
     assert not _bus("grants", "check", str(GRANTS), "--contracts", "contracts", "--json")
     told = json.loads(capsys.readouterr().out)["services"]
     assert told["documentation"]["call"] == {"read:transcriptions": ["transcription.get.v1"]}

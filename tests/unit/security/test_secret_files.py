@@ -64,7 +64,7 @@ def test_a_file_that_everybody_may_write_is_refused_and_one_that_others_may_read
     path.chmod(0o646)
     with pytest.raises(
         ConfigurationError,
-        match=rf"^BUS_PASSWORD_FILE: {path} has mode 646\. .* not write .*: run `chmod o-w {path}`\.$",
+        match=rf"^BUS_PASSWORD_FILE: {path} has mode 646\. .* write .*: run `chmod o-w {path}`\.$",
     ):
         read_password(path)
     path.chmod(0o664)
@@ -109,7 +109,10 @@ def test_while_the_file_cannot_be_read_the_last_good_password_stays_and_that_is_
 def test_a_file_that_is_replaced_by_another_as_kubernetes_does_it_is_read_anew(
     tmp_path: Path,
 ) -> None:
-    """`token` is a link into `..data`, itself a link to a directory that is replaced as a whole."""
+    """Replace a token as Kubernetes does.
+
+    `token` is a link into `..data`, which is a link to a directory that is replaced atomically.
+    """
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "token").write_text(name)
@@ -166,7 +169,7 @@ def test_a_file_of_exactly_the_largest_size_is_read(path: Path) -> None:
 
 
 def test_a_pipe_is_read_if_the_file_is_read_once(tmp_path: Path) -> None:
-    """The shell passes a pipe for `--passwords <(decrypt passwords.toml.age)`."""
+    """Read a pipe, which the shell passes for `--passwords <(decrypt passwords.toml.age)`."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, mode=0o600)
     writer = threading.Thread(target=pipe.write_text, args=(SECRET,))
