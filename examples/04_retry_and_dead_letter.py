@@ -53,9 +53,8 @@ async def main() -> None:
                 print(f"{title}: failed, {error.code}")
         for letter in await library.dead_letters(QUEUE):  # they stay in their queue
             if letter.id in jobs:
-                print(
-                    f"dead letter: {letter.headers['dead-reason']} (attempts {letter.headers['dead-attempts']})"
-                )
+                reason, attempts = letter.headers["dead-reason"], letter.headers["dead-attempts"]
+                print(f"dead letter: {reason} (attempts {attempts})")
 
 
 asyncio.run(main())

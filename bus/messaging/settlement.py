@@ -11,7 +11,6 @@ from bus.messaging.backoff import wait_seconds
 __all__ = [
     "Ack",
     "MoveToDeadLetters",
-    "Requeue",
     "Retry",
     "Settlement",
     "decide",
@@ -40,12 +39,7 @@ class MoveToDeadLetters:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Requeue:
-    """Back to the broker; only where even the copy could not be published."""
-
-
-Settlement = Ack | Retry | MoveToDeadLetters | Requeue
+Settlement = Ack | Retry | MoveToDeadLetters
 
 
 def delay_after(attempt: int, policy: RetryPolicy) -> float:

@@ -3,8 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 
-from bus.contracts.contract import Contract
-from bus.errors import PermissionDenied
 from bus.messaging.handler import Middleware
 from bus.middleware.authorize import authorize
 from bus.middleware.deadline import client_deadline, server_deadline
@@ -13,8 +11,8 @@ from bus.middleware.logging import logging
 from bus.middleware.retry import retry
 from bus.middleware.sign import sign
 from bus.middleware.tracing import tracing
-from bus.security.encryption import PayloadCipher
-from bus.security.signer import Signer
+from bus.security.anonymous import AnonymousIdentity
+from bus.security.message_security import MessageSecurity
 
 __all__ = ["CLIENT", "SERVER", "client_stack", "server_stack", "with_security"]
 
@@ -24,21 +22,21 @@ def client_stack(*, clock: Callable[[], float] = time.time) -> list[Middleware]:
     return [tracing(), logging("sent"), client_deadline(clock=clock), retry(clock=clock)]
 
 
-def with_security(
-    layers: Sequence[Middleware],
-    cipher: PayloadCipher,
-    signer: Signer | None,
-    refusal: Callable[[Contract], PermissionDenied | None] | None = None,
-) -> list[Middleware]:
-    """`layers`, and innermost `permit`, `seal` and `sign`, whoever made the list: so nobody leaves them out by a list of his own.
+def with_security(layers: Sequence[Middleware], security: MessageSecurity) -> list[Middleware]:
+    """Return `layers`, and innermost `authorize`, `encrypt` and `sign`, so that no list of a user leaves them out.
 
-    Their counterparts stand in no list. What verifies comes before the server's stack, where the receiver looks at what it knows of a
-    message (`bus.security.endpoint_guard.Gate`): what is not verified must not be answered from memory, nor join what is under way. The
-    receiver opens payloads, too (`bus.security.encryption.Cipher`): retries and dead letters keep them sealed.
+    Their counterparts at the server are inbound stages (`bus/runtime/inbound.py`). They come before the
+    server's stack, because a message that is not verified must not be answered from memory.
     """
-    permitted = [authorize(refusal)] if refusal is not None else []
-    signed = [sign(signer)] if signer is not None else []
-    return [*layers, *permitted, encrypt(cipher), *signed]
+    identity = security.identity
+    if isinstance(identity, AnonymousIdentity):
+        return [*layers, encrypt(security.cipher)]
+    return [
+        *layers,
+        authorize(identity.check_send_permission),
+        encrypt(security.cipher),
+        sign(identity.signer),
+    ]
 
 
 def server_stack(

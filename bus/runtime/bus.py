@@ -1,25 +1,22 @@
-"""`Bus`, the one class that users meet."""
+"""`Bus`: a service's connection to the other services."""
 
 import asyncio
-import logging
 import os
 import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from functools import partial
+from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from bus.contracts.contract import Event, Job, Message, Request, check_part
-from bus.errors import ConfigurationError, Unavailable
+from bus.errors import ConfigurationError
 from bus.messaging.context import JobHandle
-from bus.messaging.handler import Handler, Middleware, compose
+from bus.messaging.handler import Middleware
 from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.transport import ConsumerHandle, Transport
 from bus.messaging.topology.declarations import BASE_EXCHANGES
-from bus.messaging.topology.model import Queue, Topology, merge
 from bus.messaging.topology.names import dead_letter_queue
 from bus.middleware.stacks import client_stack, server_stack, with_security
 from bus.operations.dead_letters import (
@@ -33,38 +30,28 @@ from bus.operations.dead_letters import (
     purge,
     replay,
 )
-from bus.operations.topology.verify import check_policies, no_policies, policies_on
 from bus.runtime.client import Client
-from bus.runtime.endpoint_consumer import EndpointConsumer
-from bus.runtime.handler_timeouts import check_handler_timeouts, consumer_timeout_for
-from bus.runtime.poison_isolation import PoisonIsolation
-from bus.runtime.receiver import Receiver
-from bus.runtime.requirements import required_by, topology_of
-from bus.runtime.router import Endpoint, Router
-from bus.runtime.security import cipher_from_settings, identity_from_settings, operator_signer
-from bus.runtime.service_activator import ServiceActivator
-from bus.runtime.settler import Settler
+from bus.runtime.router import Router
+from bus.runtime.security import operator_signer, security_from_settings
+from bus.runtime.server import Server, wait_ready
+from bus.runtime.service_runtime import ServiceRuntime
 from bus.settings import Settings, load_settings
 from bus.storage.memory.inbox import MemoryInbox
 from bus.transports.rabbitmq import RabbitMQTransport
 
 __all__ = ["Bus"]
 
-log = logging.getLogger("bus")
-
 R = TypeVar("R", bound=Message | None)
-CANCEL_TIMEOUT_SECONDS = 2.0
-"""Seconds for cancelled handlers to end."""
 
 
 class Bus:
-    """A service's connection to the others: asks, tells, hands over work, and serves.
+    """A service's connection to the other services: it sends requests, events and jobs, and serves a router.
 
     >>> async with Bus("documentation") as bus:
     ...     transcript = await bus.request(GetTranscript(transcript_id=id), timeout=2)
     """
 
-    def __init__(  # noqa: PLR0913 - what users may choose, each by its name
+    def __init__(  # noqa: PLR0913 - the choices of a user, each a keyword
         self,
         service: str,
         *,
@@ -75,54 +62,62 @@ class Bus:
         inbox: Inbox | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`service` is this service's name, `inbox` where it remembers what was handled. `clock` gives seconds since the epoch.
+        """Create a bus that is not connected yet.
 
-        Raises `ContractError` where `service` is no name, and `ConfigurationError` where the environment's settings are wrong.
+        Args:
+            service: The name of this service.
+            settings: The settings; by default they are read from the environment.
+            transport: The transport; by default RabbitMQ at the setting `url`.
+            client: The client's stack; by default `CLIENT`.
+            server: The server's stack; by default `SERVER`.
+            inbox: The store of handled messages; by default the memory of this process.
+            clock: A function that returns seconds since the epoch.
+
+        Raises:
+            ContractError: `service` is not a valid name.
+            ConfigurationError: A setting is invalid or missing.
         """
         check_part(service, "service")
         self.service = service
         self.settings = settings or load_settings()
         self.instance = f"{socket.gethostname()[:30]}-{os.getpid()}-{secrets.token_hex(6)}"
         self._clock = clock
-        self._inbox = MemoryInbox() if inbox is None else inbox  # an empty one is false
         self._transport = transport or RabbitMQTransport(self.settings, name=service, clock=clock)
-        limits = {"leeway": self.settings.clock_leeway, "longest": self.settings.request_timeout}
-        self._server = server_stack(clock=clock, **limits) if server is None else server
-        self._trust = identity_from_settings(service, self.settings, clock=clock)
-        signer, verifier = (
-            (self._trust.signer, self._trust.verifier) if self._trust else (None, None)
-        )
-        self._cipher = cipher_from_settings(self.settings)
-        refusal = self._trust.check_send_permission if self._trust else None
-        layers = with_security(
-            client_stack(clock=clock) if client is None else client, self._cipher, signer, refusal
-        )
-        self._client = Client(
-            service,
-            self.instance,
-            self._transport,
-            layers,
+        self._security = security_from_settings(service, self.settings, clock=clock)
+        runtime = ServiceRuntime(
+            service=service,
+            transport=self._transport,
             settings=self.settings,
-            verifier=verifier,
-            cipher=self._cipher,
+            instance=self.instance,
+            security=self._security,
+            inbox=MemoryInbox() if inbox is None else inbox,  # an empty inbox is false
             clock=clock,
         )
-        self._consumptions: list[ConsumerHandle] = []
-        self._unsettled = 0
-        """How many `serving` blocks begin or end now."""
+        layers = client_stack(clock=clock) if client is None else client
+        self._client = Client(runtime, with_security(layers, self._security))
+        limits = {"leeway": self.settings.clock_leeway, "longest": self.settings.request_timeout}
+        stack = server_stack(clock=clock, **limits) if server is None else server
+        self._server = Server(runtime, stack, self)
+        self._consumers: list[ConsumerHandle] = []
+        self._changing = 0
+        """The number of `serving` blocks that start or stop now."""
 
     async def __aenter__(self) -> Self:
-        """Connect. Raises `Unavailable` or `Unauthenticated` within the settings `connect_timeout` and `start_timeout`."""
+        """Connect.
+
+        Raises:
+            Unavailable: The broker did not answer within the settings `connect_timeout` and
+                `start_timeout`.
+            Unauthenticated: The broker refused the user.
+        """
         try:
-            if self._trust is not None:
-                await self._trust.start()
+            await self._security.identity.start()
             await self._transport.start(self._client.replies, timeout=self.settings.connect_timeout)
             if self.settings.topology == "verify":
-                await self._transport.declare(
-                    BASE_EXCHANGES
-                )  # says at once what is missing; a consumer would try again until the start's deadline
-            self._consumptions = [await self._client.start()]
-            await self._wait_ready(self._consumptions)
+                # This reports at once what is missing. A consumer would retry until the start's deadline.
+                await self._transport.declare(BASE_EXCHANGES)
+            self._consumers = [await self._client.start()]
+            await wait_ready(self._consumers, self.settings.start_timeout)
         except BaseException:
             await self._close()
             raise
@@ -130,8 +125,7 @@ class Bus:
 
     async def _close(self) -> None:
         await self._transport.close()
-        if self._trust is not None:
-            await self._trust.close()
+        await self._security.identity.close()
 
     async def __aexit__(
         self,
@@ -142,36 +136,44 @@ class Bus:
         try:
             await self._close()
         finally:
-            self._client.replies.close()  # who still waits hears that nothing will come
+            self._client.replies.close()  # every caller that still waits gets an error
 
     @property
     def ready(self) -> bool:
-        """Whether every consumer is registered at the broker now; false while `serving` begins or ends."""
+        """True if every consumer is registered at the broker now; False while `serving` starts or stops."""
         return (
-            not self._unsettled
-            and bool(self._consumptions)
-            and all(consumption.ready for consumption in self._consumptions)
+            not self._changing
+            and bool(self._consumers)
+            and all(consumer.ready for consumer in self._consumers)
         )
 
     async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
-        """Ask, and wait for the answer: `Client.request` has the errors. `timeout` in seconds."""
+        """Send a request, and wait for its reply. `Client.request` lists the errors."""
         return await self._client.request(request, timeout=timeout)
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:
-        """Tell, and wait for the broker's confirm: `Client.publish` has the errors. `timeout` in seconds."""
+        """Publish an event, and wait for the broker's confirm. `Client.publish` lists the errors."""
         await self._client.publish(event, timeout=timeout)
 
     async def submit(self, job: Job[R], *, timeout: float | None = None) -> JobHandle[R]:
-        """Hand over work, and wait for the broker's confirm: `Client.submit` has the errors. `timeout` in seconds."""
+        """Submit a job, and wait for the broker's confirm. `Client.submit` lists the errors."""
         return await self._client.submit(job, timeout=timeout)
 
     async def dead_letters(
         self, queue: str, selection: Selection = EVERYTHING, *, limit: int = 100
     ) -> list[DeadLetter]:
-        """Look at the first `limit` dead letters of a work queue that fit, by the time of their death, and leave them there.
+        """Return dead letters of a work queue, the oldest first, and leave them in their queue.
 
-        At most 10,000 are looked at. Their `record` says why they died. Raises `NotFound` where the queue has no dead-letter
-        queue, and `ConnectionLost` where the connection went meanwhile.
+        At most 10,000 are inspected. The attribute `record` of each holds the reason.
+
+        Args:
+            queue: The work queue.
+            selection: The dead letters to return.
+            limit: The maximum number to return.
+
+        Raises:
+            NotFound: The queue has no dead-letter queue.
+            ConnectionLost: The connection was lost while they were read.
         """
         return await browse(self._transport, queue, selection, limit=limit)
 
@@ -184,191 +186,76 @@ class Bus:
         reason: str | None = None,
         rate: float | None = None,
     ) -> ReplayReport:
-        """Move dead letters back into their work queue, to be handled anew from attempt 1. What went wrong is in the result.
+        """Move dead letters back into their work queue, where they start again at attempt 1.
 
-        Each is acked when the broker has confirmed its copy: killed at any point, nothing is lost, and at most 100 are there twice.
-        `extend`: seconds that expired ones get to be handled in; without it they stay. Unless `BUS_AUTH` is off it takes an operator's
-        key, `BUS_OPERATOR_KEY`, and a `reason`, and is done three times at most. `rate`: at most so many a second.
+        Each is acked when the broker has confirmed its copy. If the process ends at any point, none is
+        lost and at most 100 are duplicated. The report has the error that ended the replay early.
+
+        Args:
+            queue: The work queue.
+            selection: The dead letters to move.
+            extend: Seconds in which expired ones may be handled; without it they stay. Unless `BUS_AUTH`
+                is off it requires an operator's key (`BUS_OPERATOR_KEY`), and works three times at most.
+            reason: Why they are extended; it is recorded on each message.
+            rate: The maximum number a second.
         """
-        word = (
-            await operator_signer(
+        countersign = None
+        if extend is not None:
+            countersign = await operator_signer(
                 self.settings, actor=self.instance, reason=reason, clock=self._clock
             )
-            if extend is not None
-            else None
+        options = ReplayOptions(
+            by=self.instance,
+            extend=extend,
+            countersign=countersign,
+            rate=rate,
+            clock=self._clock,
         )
-        how = ReplayOptions(
-            by=self.instance, extend=extend, countersign=word, rate=rate, clock=self._clock
-        )
-        return await replay(self._transport, dead_letter_queue(queue), selection, how=how)
+        return await replay(self._transport, dead_letter_queue(queue), selection, how=options)
 
     async def purge(self, queue: str, selection: Selection) -> PurgeReport:
-        """Delete dead letters of a work queue for good: those that fit `selection`, and with `EVERYTHING` all.
+        """Delete dead letters of a work queue permanently.
 
-        Raises `NotFound` where the queue has no dead-letter queue.
+        Args:
+            queue: The work queue.
+            selection: The dead letters to delete; `EVERYTHING` for all.
+
+        Raises:
+            NotFound: The queue has no dead-letter queue.
         """
         return await purge(self._transport, dead_letter_queue(queue), selection)
 
     @asynccontextmanager
     async def serving(self, router: Router) -> AsyncIterator[None]:
-        """Serve inside the block, which begins when every consumer is ready and ends with a clean stop.
+        """Serve a router inside the block. The block starts when every consumer is ready.
 
-        The stop: no new messages, what has not started goes back, what has finishes within the setting `stop_grace`,
-        and what is still running then is cancelled and delivered again to others.
+        At its end no new messages are taken, and messages that have not started are requeued. Running
+        messages may end within the setting `stop_grace`. After that they are cancelled, and the broker
+        delivers them again.
+
+        Raises:
+            ConfigurationError: The router belongs to another service, or the settings, the grants or
+                the broker do not fit it.
         """
         if router.name != self.service:
             raise ConfigurationError(
                 f"the bus is {self.service!r} and the router {router.name!r}; a service serves its own router"
             )
-        policies = (
-            partial(policies_on, settings=self.settings)
-            if self._transport.has_management_api
-            else no_policies
-        )
-        await check_handler_timeouts(
-            router,
-            self.settings,
-            supported=self._transport.supports_consumer_timeout,
-            policies=policies,
-        )
-        for endpoint in router.endpoints.values():
-            self._cipher.check_keys(endpoint.contract.type)
-        if self._trust is not None:
-            self._trust.check_subscriptions(router.contracts)
-        self._unsettled += 1
+        await self._server.check(router)
+        self._changing += 1
         try:
-            async with self._consume(router):
-                self._unsettled -= 1
+            async with self._server.consuming(router) as consumers:
+                self._consumers += consumers
+                self._changing -= 1
                 try:
                     yield
                 finally:
-                    self._unsettled += 1
+                    self._changing += 1
+                    self._consumers = [each for each in self._consumers if each not in consumers]
         finally:
-            self._unsettled -= 1
-
-    @asynccontextmanager
-    async def _consume(self, router: Router) -> AsyncIterator[None]:
-        async with router.lifespan() as state, AsyncExitStack() as stack:
-            quarantine = PoisonIsolation()
-            receivers = self._receivers(router, state, quarantine)
-            # All queues before the first consumer: who is answered by one endpoint can rely on the others, and a queue
-            # that exists with other arguments is told at once.
-            await self._transport.declare(merge(receiver.topology for receiver in receivers))
-            if self._transport.has_management_api:
-                await check_policies(required_by([router], self.settings), self.settings)
-            quarantine.intakes = intakes = [
-                EndpointConsumer(self._transport, receiver) for receiver in receivers
-            ]
-            stack.push_async_callback(self._stop_consuming, receivers, intakes)
-            quarantine.start()
-            stack.push_async_callback(quarantine.stop)
-            for intake in intakes:
-                await intake.start()
-            await self._wait_ready(intakes)
-            self._consumptions += intakes
-            log.info("serving", extra={"service": self.service, "endpoints": len(receivers)})
-            yield
+            self._changing -= 1
 
     async def serve(self, router: Router, *, until: asyncio.Event | None = None) -> None:
-        """Serve until `until` is set, or for ever; cancelling is a clean stop, too."""
+        """Serve a router until `until` is set, or forever. A cancellation is a clean stop, too."""
         async with self.serving(router):
             await (until or asyncio.Event()).wait()
-
-    def _receivers(self, router: Router, state: Any, quarantine: PoisonIsolation) -> list[Receiver]:
-        handler = compose(self._server, router)
-        needs = topology_of(router, self.settings)
-        least = self.settings.consumer_timeout
-        return [
-            self._receiver(
-                each,
-                needs[name],
-                handler,
-                state=state,
-                quarantine=quarantine,
-                consumer_timeout=consumer_timeout_for(each, router, least=least),
-            )
-            for name, each in router.endpoints.items()
-        ]
-
-    def _receiver(
-        self,
-        endpoint: Endpoint,
-        needs: tuple[Queue, Topology],
-        handler: Handler,
-        state: Any,
-        quarantine: PoisonIsolation,
-        consumer_timeout: float | None,
-    ) -> Receiver:
-        settings, cipher, clock = self.settings, self._cipher, self._clock
-        gate = self._trust.guard(endpoint.contract) if self._trust else None
-        activator = ServiceActivator(
-            endpoint,
-            handler,
-            sender=self,
-            state=state,
-            inbox=self._inbox,
-            gate=gate,
-            cipher=cipher,
-            clock=clock,
-        )
-        settler = Settler(
-            endpoint,
-            needs[1],
-            self._transport,
-            service=self.service,
-            gate=gate,
-            cipher=cipher,
-            version=settings.service_version,
-            clock=clock,
-        )
-        return Receiver(
-            endpoint,
-            *needs,
-            activator=activator,
-            settler=settler,
-            quarantine=quarantine,
-            delivery_limit=settings.delivery_limit,
-            consumer_timeout=consumer_timeout,
-        )
-
-    async def _wait_ready(self, consumptions: Sequence[ConsumerHandle]) -> None:
-        try:
-            async with asyncio.timeout(self.settings.start_timeout):
-                for consumption in consumptions:
-                    await consumption.wait_ready()
-        except TimeoutError:
-            waiting = {c.name: c.last_error or "no answer" for c in consumptions if not c.ready}
-            why = "; ".join(f"{name}: {trouble}" for name, trouble in waiting.items())
-            raise Unavailable(
-                f"not ready after {self.settings.start_timeout:.3g} s: {why}"
-            ) from None
-
-    async def _stop_consuming(
-        self, receivers: Sequence[Receiver], intakes: Sequence[EndpointConsumer]
-    ) -> None:
-        self._consumptions = [c for c in self._consumptions if c not in intakes]
-        try:
-            await asyncio.gather(*(intake.cancel() for intake in intakes))
-            for receiver in receivers:
-                receiver.stop_accepting()
-            await self._drain_receivers(receivers)
-            await asyncio.gather(*(intake.close() for intake in intakes))
-        except asyncio.CancelledError:  # told to stop a second time: now
-            for receiver in receivers:
-                receiver.cancel_running()
-            raise
-
-    async def _drain_receivers(self, receivers: Sequence[Receiver]) -> None:
-        """Let what runs end within the grace, and cancel the rest."""
-        try:
-            async with asyncio.timeout(self.settings.stop_grace):
-                await asyncio.gather(*(receiver.drain() for receiver in receivers))
-        except TimeoutError:
-            left = sum(receiver.cancel_running() for receiver in receivers)
-            log.warning(
-                "the grace is over; unfinished work goes back to the broker",
-                extra={"unfinished": left},
-            )
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS):
-                    await asyncio.gather(*(receiver.drain() for receiver in receivers))

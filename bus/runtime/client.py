@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import TypeVar, cast
 
 from bus.contracts.contract import Contract, Event, Job, Kind, Message, Request, contract_of, encode
@@ -25,7 +24,6 @@ from bus.messaging.ports.transport import (
     Nacked,
     PublishOutcome,
     Returned,
-    Transport,
 )
 from bus.messaging.topology.addresses import address_of
 from bus.messaging.topology.declarations import reply_topology
@@ -33,9 +31,7 @@ from bus.messaging.topology.names import reply_queue, service_of
 from bus.runtime.job_handle import PendingJob
 from bus.runtime.pending_replies import PendingReplies
 from bus.runtime.pending_request import decode_reply, error_from_reply
-from bus.security.encryption import NO_ENCRYPTION, PayloadCipher
-from bus.security.verifier import Verifier
-from bus.settings import Settings
+from bus.runtime.service_runtime import ServiceRuntime
 
 __all__ = ["Client"]
 
@@ -48,93 +44,87 @@ MAX_EXPIRATION_MS = 2**32 - 1
 
 
 class Client:
-    """Sends for one service, and takes the replies."""
+    """Sends the messages of one service, and receives the replies."""
 
-    def __init__(  # noqa: PLR0913 - what a message meets on its way
-        self,
-        service: str,
-        instance: str,
-        transport: Transport,
-        layers: Sequence[Middleware],
-        *,
-        settings: Settings,
-        verifier: Verifier | None = None,
-        cipher: PayloadCipher = NO_ENCRYPTION,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        """`verifier` holds answers to what proves them; None takes them as they come. `cipher` opens their payloads."""
-        self._service = service
-        self._instance = instance
-        self._reply_to = reply_queue(service, instance)
-        self._transport = transport
-        self._settings = settings
-        self._clock = clock
+    def __init__(self, runtime: ServiceRuntime, layers: Sequence[Middleware]) -> None:
+        """`layers` is the client's stack, with its security."""
+        self._service = runtime.service
+        self._instance = runtime.instance
+        self._reply_to = reply_queue(runtime.service, runtime.instance)
+        self._transport = runtime.transport
+        self._settings = runtime.settings
+        self._clock = runtime.clock
         self._stack = compose(layers, self._send)
-        self._verifier = verifier
-        self._cipher = cipher
+        self._security = runtime.security
+        self._verifier = runtime.security.identity.verifier
         self._checks: set[asyncio.Task[None]] = set()
-        self._consumption: ConsumerHandle | None = None
+        self._consumer: ConsumerHandle | None = None
         self.replies = PendingReplies()
 
     async def start(self) -> ConsumerHandle:
-        """Take replies; the consumption is that of the reply queue."""
+        """Start to receive replies, and return the consumer of the reply queue."""
         self.replies.start()
         topology = reply_topology(self._service, self._instance)
-        self._consumption = await self._transport.consume(
-            topology.queues[0], topology, prefetch=0, on_delivery=self._on_reply, acks=False
+        is_anonymous = self._security.identity.is_anonymous
+        self._consumer = await self._transport.consume(
+            topology.queues[0],
+            topology,
+            prefetch=0,
+            on_delivery=self._on_unsigned_reply if is_anonymous else self._on_reply,
+            acks=False,
         )
-        return self._consumption
+        return self._consumer
+
+    def _on_unsigned_reply(self, delivery: Delivery) -> None:
+        self._dispatch(delivery.envelope)
 
     def _on_reply(self, delivery: Delivery) -> None:
         envelope = delivery.envelope
-        if self._verifier is not None:
-            error = self._verify_reply(envelope, self._verifier)
-            if isinstance(error, UnknownKey):
-                check = asyncio.get_running_loop().create_task(
-                    self._recheck_reply(envelope, self._verifier)
-                )
-                self._checks.add(check)
-                check.add_done_callback(self._checks.discard)
-                return
-            if error is not None:
-                self._reject_reply(envelope, self._verifier, error)
-                return
-        self._dispatch(envelope)
-
-    def _dispatch(self, answer: Envelope) -> None:
-        """To who waits for it, with its payload."""
-        try:
-            answer = self._cipher.decrypt(answer)
-        except BusError as error:
-            log.warning(
-                "an answer was refused",
-                extra={"type": answer.type, "message_id": answer.id, "why": str(error)},
-            )
-            self.replies.record_rejected_reply(answer, str(error))
+        error = self._verify_reply(envelope)
+        if error is None:
+            self._dispatch(envelope)
+        elif isinstance(error, UnknownKey):
+            check = asyncio.get_running_loop().create_task(self._recheck_reply(envelope))
+            self._checks.add(check)
+            check.add_done_callback(self._checks.discard)
         else:
-            self.replies.dispatch(answer)
+            self._reject_reply(envelope, error)
 
-    def _verify_reply(self, answer: Envelope, verifier: Verifier) -> BusError | None:
-        """Why it is no answer of the service that was asked. One that nobody waits for is nobody's to judge: it is counted as late."""
-        asked = self.replies.find_request(answer)
-        if asked is None:
+    def _dispatch(self, reply: Envelope) -> None:
+        """Decrypt a reply, and pass it to the call or job that waits for it."""
+        try:
+            reply = self._security.cipher.decrypt(reply)
+        except BusError as error:
+            facts = {"type": reply.type, "message_id": reply.id, "why": str(error)}
+            log.warning("a reply could not be decrypted", extra=facts)
+            self.replies.record_rejected_reply(reply, str(error))
+        else:
+            self.replies.dispatch(reply)
+
+    def _verify_reply(self, reply: Envelope) -> BusError | None:
+        """Return why this is not a valid reply from the service that was called, or None.
+
+        A reply without a pending call is not verified; it is counted as late.
+        """
+        request = self.replies.find_request(reply)
+        if request is None:
             return None
-        return verifier.check_reply(
-            answer, service_of(asked.type), is_job=asked.is_job, proofs=asked.proofs
+        return self._verifier.check_reply(
+            reply, service_of(request.type), is_job=request.is_job, proofs=request.proofs
         )
 
-    def _reject_reply(self, answer: Envelope, verifier: Verifier, error: BusError) -> None:
-        verifier.record_rejection(answer, error)
-        self.replies.record_rejected_reply(answer, str(error))
+    def _reject_reply(self, reply: Envelope, error: BusError) -> None:
+        self._verifier.record_rejection(reply, error)
+        self.replies.record_rejected_reply(reply, str(error))
 
-    async def _recheck_reply(self, answer: Envelope, verifier: Verifier) -> None:
-        """Its key may be a new one."""
-        await verifier.refresh_keys()
-        error = self._verify_reply(answer, verifier)
+    async def _recheck_reply(self, reply: Envelope) -> None:
+        """Check a reply again after the keys have been fetched: its key can be a new one."""
+        await self._verifier.refresh_keys()
+        error = self._verify_reply(reply)
         if error is None:
-            self._dispatch(answer)
+            self._dispatch(reply)
         else:
-            self._reject_reply(answer, verifier, error)
+            self._reject_reply(reply, error)
 
     async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
         """Ask, and wait for the answer at most `timeout` seconds (default: the setting `request_timeout`).
@@ -213,7 +203,7 @@ class Client:
         _raise_unless_accepted(outcome, envelope)
 
     async def _call_service(self, envelope: Envelope) -> Envelope:
-        if self._consumption is None or not self._consumption.ready:
+        if self._consumer is None or not self._consumer.ready:
             await self._wait_for_reply_consumer(envelope)
         left = self._remaining(envelope)
         # Each attempt has its own: the broker drops what is dead by then, and the server's clock need not be ours.
@@ -240,11 +230,11 @@ class Client:
 
     async def _wait_for_reply_consumer(self, envelope: Envelope) -> None:
         """A request goes out only while its reply could come back."""
-        if self._consumption is None:
+        if self._consumer is None:
             raise Unavailable("the bus is not started; use it inside `async with Bus(…)`")
         try:
             async with asyncio.timeout(self._remaining(envelope)):
-                await self._consumption.wait_ready()
+                await self._consumer.wait_ready()
         except TimeoutError:
             raise Unavailable(f"{envelope.type}: not sent, no connection to the broker") from None
 

@@ -1,4 +1,4 @@
-"""What one endpoint takes in: a consumption that begins with one message at a time, and can be halted and resumed."""
+"""The consumer of one endpoint: it starts with one message at a time, and can be paused and resumed."""
 
 import asyncio
 import logging
@@ -15,154 +15,155 @@ __all__ = ["EndpointConsumer"]
 
 log = logging.getLogger("bus")
 
-
 REGISTER_TIMEOUT_SECONDS = 5.0
-"""Seconds that a halt waits for who is registering now; it takes some milliseconds, and is in vain where a queue cannot be had."""
+"""Seconds that a pause waits for a consumer that is registering. Registration takes milliseconds, unless
+the queue does not exist."""
 
 
 class EndpointConsumer:
-    """A `Consumption` of whatever the transport has for it now.
+    """A `ConsumerHandle` for the transport's current consumer of one endpoint.
 
-    Where the broker counts losses it begins with a prefetch of 1, and takes the full one with the first delivery that is no
-    suspect: what a dead process held comes back first, and must not come all at once into the next one.
+    If the broker counts deliveries, it starts with a prefetch of 1. The first delivery that is not
+    a poison candidate raises it. Redeliveries from a process that ended arrive first, and must not
+    all be held by the next process at once.
     """
 
     def __init__(self, transport: Transport, receiver: Receiver) -> None:
+        state = receiver.state
         self._transport = transport
         self._receiver = receiver
-        self._full = receiver.endpoint.concurrency
-        self._narrow = 1 if receiver.counted else self._full
+        self._spec = state.spec
+        self._in_flight = state.in_flight
+        self._is_request = state.endpoint.contract.kind == "request"
+        self._initial_prefetch = 1 if state.tracks_delivery_count else state.spec.prefetch
         self._open: list[ConsumerHandle] = []
-        """All that are not closed."""
+        """All consumers that are not closed."""
         self._current: ConsumerHandle | None = None
-        """The one that counts."""
-        self._widening: asyncio.Task[None] | None = None
-        self._calling: asyncio.Task[None] | None = None
-        """What is said to the broker now, on a channel with unacked messages."""
-        self._halted = asyncio.Event()
+        """The consumer that decides whether this one is ready."""
+        self._raising: asyncio.Task[None] | None = None
+        self._broker_call: asyncio.Task[None] | None = None
+        """The current call to the broker on a channel with unacked messages."""
+        self._paused = asyncio.Event()
 
     async def start(self) -> None:
-        """Consume."""
-        if self._narrow < self._full:
-            self._current = await self._consume(self._narrow, self._on_first_delivery)
+        """Start to consume."""
+        if self._initial_prefetch < self._spec.prefetch:
+            self._current = await self._consume(self._initial_prefetch, self._on_first_delivery)
         else:
-            self._current = await self._consume(self._full, self._receiver.on_delivery)
+            self._current = await self._consume(self._spec.prefetch, self._receiver.on_delivery)
 
     async def _consume(
         self, prefetch: int, on_delivery: Callable[[Delivery], None]
     ) -> ConsumerHandle:
-        receiver = self._receiver
-        consumption = await self._transport.consume(
-            receiver.queue,
-            receiver.topology,
+        consumer = await self._transport.consume(
+            self._spec.queue,
+            self._spec.topology,
             prefetch=prefetch,
             on_delivery=on_delivery,
-            consumer_timeout=receiver.consumer_timeout,
+            consumer_timeout=self._spec.consumer_timeout,
         )
-        self._open.append(consumption)
-        return consumption
+        self._open.append(consumer)
+        return consumer
 
-    # --- from one at a time to all -----------------------------------------------------------------------------------
+    # --- From one message at a time to the full prefetch ---
 
     def _on_first_delivery(self, delivery: Delivery) -> None:
-        """A delivery while there is one at a time."""
         self._receiver.on_delivery(delivery)
-        if (
-            self._widening is None
-            and not self._halted.is_set()
-            and not is_poison_candidate(delivery)
-        ):
-            self._widening = asyncio.create_task(
-                self._raise_prefetch(), name=f"widening {self.name}"
+        may_raise = self._raising is None and not self._paused.is_set()
+        if may_raise and not is_poison_candidate(delivery):
+            self._raising = asyncio.create_task(
+                self._raise_prefetch(), name=f"raising the prefetch of {self.name}"
             )
 
     async def _raise_prefetch(self) -> None:
-        narrow = self._current
-        wide = await self._consume(self._full, self._receiver.on_delivery)
-        await wide.wait_ready()
-        self._current = wide
-        if narrow is not None:
-            await self._close_initial_consumer(narrow)
+        initial = self._current
+        full = await self._consume(self._spec.prefetch, self._receiver.on_delivery)
+        await full.wait_ready()
+        self._current = full
+        if initial is not None:
+            await self._close_initial_consumer(initial)
 
-    async def _close_initial_consumer(self, narrow: ConsumerHandle) -> None:
-        """Close it once nothing of its own can be left: what is unacked on it would go back."""
-        await self._run_shielded(_cancel(narrow))
-        if running := self._receiver.running():
+    async def _close_initial_consumer(self, initial: ConsumerHandle) -> None:
+        """Close the initial consumer when its messages have ended, so that none is requeued."""
+        await self._run_shielded(_cancel(initial))
+        if running := self._in_flight.running():
             await asyncio.wait(running)
-        if (
-            not self._receiver.has_deferred
-        ):  # a suspect, perhaps its own: then all of this is about to be halted
-            await self._run_shielded(narrow.close())
-            self._open.remove(narrow)
+        if not self._in_flight.has_deferred:  # otherwise the poison isolation pauses all consumers
+            await self._run_shielded(initial.close())
+            self._open.remove(initial)
 
     async def _run_shielded(self, call: Coroutine[Any, Any, None]) -> None:
-        """A stop must not cut it short: that would cost the channel, and its work that is not acked yet would be done again elsewhere."""
-        self._calling = asyncio.create_task(call)
-        await asyncio.shield(self._calling)
+        """Run a call to the broker that a stop must not interrupt.
+
+        An interrupted call closes the channel. Another process would repeat the unacked work.
+        """
+        self._broker_call = asyncio.create_task(call)
+        await asyncio.shield(self._broker_call)
 
     async def _stop_raising_prefetch(self) -> None:
-        if self._widening is not None:
-            self._widening.cancel()
-            await asyncio.wait([self._widening])
-            self._widening = None
-        if self._calling is not None:
-            await asyncio.wait([self._calling])
-            self._calling = None
+        if self._raising is not None:
+            self._raising.cancel()
+            await asyncio.wait([self._raising])
+            self._raising = None
+        if self._broker_call is not None:
+            await asyncio.wait([self._broker_call])
+            self._broker_call = None
 
-    # --- for the quarantine ------------------------------------------------------------------------------------------
+    # --- For the poison isolation ---
 
     @property
     def counts_deliveries(self) -> bool:
-        """Whether a loss counts against its messages."""
-        return self._receiver.endpoint.contract.kind != "request"
+        """True if a lost delivery counts against the message."""
+        return not self._is_request
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing comes, and nothing runs: it is halted, or has one place, which a suspect has."""
-        return self._halted.is_set() or (
-            self._narrow == 1 and self._widening is None and self._receiver.has_deferred
-        )
+        """True if no delivery arrives and no message runs.
+
+        It is paused, or its only message waits to be processed alone.
+        """
+        has_one_slot = self._initial_prefetch == 1 and self._raising is None
+        return self._paused.is_set() or (has_one_slot and self._in_flight.has_deferred)
 
     async def pause(self) -> None:
-        """No further deliveries; returns when what was delivered has ended, but for suspects."""
-        self._halted.set()
+        """Stop deliveries, and wait until every message has ended that is not a poison candidate."""
+        self._paused.set()
         await self._stop_raising_prefetch()
-        await asyncio.gather(*(_wait_registered(consumption) for consumption in self._open))
+        await asyncio.gather(*(_wait_registered(consumer) for consumer in self._open))
         await self.cancel()
-        while running := self._receiver.running():
-            await asyncio.wait(running)
+        await self._in_flight.wait_idle()
 
     async def resume(self) -> None:
-        """Consume anew, as at the beginning. Nothing that came before is left, so nothing goes back."""
-        before = [*self._open]
+        """Consume again, as at the start. No earlier delivery is left, so none is requeued."""
+        earlier = [*self._open]
         await self.start()
-        self._halted.clear()
-        for consumption in before:
-            await consumption.close()
-            self._open.remove(consumption)
+        self._paused.clear()
+        for consumer in earlier:
+            await consumer.close()
+            self._open.remove(consumer)
 
-    # --- the port ----------------------------------------------------------------------------------------------------
+    # --- The port ---
 
     @property
     def name(self) -> str:
-        """The queue's name."""
-        return self._receiver.queue.name
+        """The name of the queue."""
+        return self._spec.queue.name
 
     @property
     def ready(self) -> bool:
-        """Whether the broker has it registered now."""
-        return not self._halted.is_set() and self._current is not None and self._current.ready
+        """True if the consumer is registered at the broker now."""
+        return not self._paused.is_set() and self._current is not None and self._current.ready
 
     @property
     def last_error(self) -> str | None:
-        """Why it is not ready."""
-        if self._halted.is_set():
-            return "halted: a message is run alone"
+        """The reason why it is not ready, or None."""
+        if self._paused.is_set():
+            return "paused: a message is processed alone"
         return self._current.last_error if self._current is not None else None
 
     async def wait_ready(self) -> None:
-        """Returns when it is ready, or was halted on purpose: a start must not fail by that."""
-        waits = [asyncio.ensure_future(wait) for wait in (self._registered(), self._halted.wait())]
+        """Wait until it is ready, or paused: a pause must not fail the start of the service."""
+        waits = [asyncio.ensure_future(wait) for wait in (self._registered(), self._paused.wait())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -174,33 +175,31 @@ class EndpointConsumer:
             await self._current.wait_ready()
 
     async def cancel(self) -> None:
-        """No further deliveries; what was delivered can still be acked."""
+        """Stop deliveries. Delivered messages can still be acked."""
         await self._stop_raising_prefetch()
-        await self._run_shielded(_cancel_all([*self._open]))  # a halt can be stopped, too
+        await self._run_shielded(_cancel_all([*self._open]))  # a pause can be stopped, too
 
     async def close(self) -> None:
-        """Consume no more; what is unacked goes back to the broker."""
+        """Stop to consume. The broker requeues every unacked message."""
         await self._stop_raising_prefetch()
-        await asyncio.gather(*(consumption.close() for consumption in self._open))
+        await asyncio.gather(*(consumer.close() for consumer in self._open))
 
 
-async def _wait_registered(consumption: ConsumerHandle) -> None:
-    """Wait until it is registered: what came before that would go back where it is cancelled meanwhile."""
+async def _wait_registered(consumer: ConsumerHandle) -> None:
+    """Wait until a consumer is registered: a cancel before that would requeue its deliveries."""
     with suppress(TimeoutError):
         async with asyncio.timeout(REGISTER_TIMEOUT_SECONDS):
-            await consumption.wait_ready()
+            await consumer.wait_ready()
 
 
-async def _cancel_all(consumptions: Sequence[ConsumerHandle]) -> None:
-    await asyncio.gather(*(_cancel(consumption) for consumption in consumptions))
+async def _cancel_all(consumers: Sequence[ConsumerHandle]) -> None:
+    await asyncio.gather(*(_cancel(consumer) for consumer in consumers))
 
 
-async def _cancel(consumption: ConsumerHandle) -> None:
-    """Cancel it; one whose channel is gone brings nothing any more."""
+async def _cancel(consumer: ConsumerHandle) -> None:
+    """Cancel a consumer. One whose channel is gone delivers nothing any more."""
     try:
-        await consumption.cancel()
+        await consumer.cancel()
     except BusError as error:
-        log.warning(
-            "a consumer could not be cancelled",
-            extra={"queue": consumption.name, "why": str(error)},
-        )
+        facts = {"queue": consumer.name, "why": str(error)}
+        log.warning("a consumer could not be cancelled", extra=facts)

@@ -9,12 +9,14 @@ from pathlib import Path
 from bus.contracts.contract import CATALOG
 from bus.errors import ConfigurationError, PermissionDenied
 from bus.messaging.envelope import Envelope
+from bus.security.anonymous import ANONYMOUS, AnonymousIdentity
 from bus.security.encryption import NO_ENCRYPTION, PayloadCipher
 from bus.security.grants import REVEAL, AccessPolicy, AllowAll
 from bus.security.grants_file import load_grants
 from bus.security.identity import ServiceIdentity
 from bus.security.jwks_source import private_key_source, public_key_source
 from bus.security.keyring import Keyring, shared_secret_keyring
+from bus.security.message_security import MessageSecurity
 from bus.security.proofs import (
     MAX_EXPIRY_OVERRIDES,
     MAX_PROOF_LIFETIME_SECONDS,
@@ -30,6 +32,7 @@ __all__ = [
     "cipher_from_settings",
     "identity_from_settings",
     "operator_signer",
+    "security_from_settings",
 ]
 
 log = logging.getLogger("bus.auth")
@@ -39,15 +42,29 @@ WITHOUT = "BUS_AUTH=off runs without, and anyone can then speak for anyone"
 VARIABLE = "BUS_ENCRYPTION_KEYS"
 
 
+def security_from_settings(
+    service: str, settings: Settings, *, clock: Clock = time.time
+) -> MessageSecurity:
+    """Return the security of a service's messages by its settings. Raise `ConfigurationError`."""
+    return MessageSecurity(
+        identity=identity_from_settings(service, settings, clock=clock),
+        cipher=cipher_from_settings(settings),
+    )
+
+
 def identity_from_settings(
     service: str, settings: Settings, *, clock: Callable[[], float] = time.time
-) -> ServiceIdentity | None:
-    """By the settings; None with `BUS_AUTH=off`, of which the log is told. Raises `ConfigurationError` where one is missing."""
+) -> ServiceIdentity | AnonymousIdentity:
+    """Return the identity of a service by its settings; `ANONYMOUS` with `BUS_AUTH=off`, which is logged.
+
+    Raises:
+        ConfigurationError: A setting that authentication needs is invalid or missing.
+    """
     if settings.auth == "off":
         log.warning(
             "BUS_AUTH=off: nothing is signed or checked, and anyone who reaches the broker can speak for any service"
         )
-        return None
+        return ANONYMOUS
     if settings.message_ttl >= MAX_PROOF_LIFETIME_SECONDS:
         raise ConfigurationError(
             f"BUS_MESSAGE_TTL is to be less than {MAX_PROOF_LIFETIME_SECONDS} (31 days): what was proven for longer all would refuse"

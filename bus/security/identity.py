@@ -23,6 +23,9 @@ log = logging.getLogger("bus.auth")
 class ServiceIdentity:
     """The keys and grants of one service, while its bus is open."""
 
+    is_anonymous = False
+    """True if the service neither signs nor verifies messages."""
+
     def __init__(  # noqa: PLR0913 - one parameter for each part of an identity
         self,
         service: str,

@@ -76,6 +76,10 @@ class Signer:
         )
         return f"{BEARER}{token}"
 
+    def authorize_reply(self, reply: Envelope, audience: str) -> Envelope:
+        """Return a reply with a token for the service that sent the request."""
+        return reply.replace(authorization=self.authorization(audience, for_replies=True))
+
     def sign_reply(
         self, answer: Envelope, audience: str, *, refused: Envelope | None = None
     ) -> Envelope:

@@ -75,7 +75,7 @@ async def main(path: str, service: str = SERVICE) -> int:
 
 async def told_when_ready(bus: Bus, endpoints: int) -> None:
     """Its reply consumer is there before the service's."""
-    while len(bus._consumptions) <= endpoints or not bus.ready:
+    while len(bus._consumers) <= endpoints or not bus.ready:
         await asyncio.sleep(0.01)
     print("ready", flush=True)
 

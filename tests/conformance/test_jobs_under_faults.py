@@ -100,10 +100,10 @@ async def test_a_stop_finishes_what_has_started_and_hands_back_what_has_not(worl
         return Word(text=job.text)
 
     serving = asyncio.create_task(serve_until_told(desk, router, told := asyncio.Event()))
-    await until(lambda: desk.ready and len(desk._consumptions) > 1, "the worker")
+    await until(lambda: desk.ready and len(desk._consumers) > 1, "the worker")
     handles = [await client.submit(Write(text=str(number)), timeout=30) for number in range(5)]
     await until(lambda: len(started) == 2, "two jobs to run")
-    worker = desk._consumptions[-1]
+    worker = desk._consumers[-1]
     told.set()
     await until(lambda: not worker.ready, "the consumer to be cancelled")
     going_on.set()

@@ -1,4 +1,7 @@
-"""A user of the broker for each service, from grants, in a virtual host with all that their routers need."""
+"""A virtual host with one broker user for each service, with the rights from the grants.
+
+The host has the topology that the services' routers need.
+"""
 
 import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -25,7 +28,7 @@ from tests.broker import management_url
 
 
 class Place:
-    """A virtual host with the definitions imported, and how each user gets there."""
+    """A virtual host with imported definitions, and the address of each user."""
 
     def __init__(self, broker: Broker, url: str, services: Iterable[str]) -> None:
         self.api = Management(management_url(broker), broker.url)
@@ -41,7 +44,9 @@ class Place:
         )
 
     def settings(self, service: str, **others: object) -> Settings:
-        return Settings(url=SecretStr(self.address(service)), topology="verify", **others)  # type: ignore[arg-type]  # pydantic validates
+        url = SecretStr(self.address(service))
+        # pydantic validates the other settings.
+        return Settings(url=url, topology="verify", **others)  # type: ignore[arg-type]
 
     def bus(self, service: str, **others: object) -> Bus:
         return Bus(service, settings=self.settings(service, **others))
@@ -55,7 +60,7 @@ async def place_for(
     grants: Grants,
     contracts: Sequence[Contract],
 ) -> AsyncIterator[Place]:
-    """The place, while its users are there."""
+    """Create the users and the topology, and delete the users at the end of the block."""
     for router in routers:
         check_consume_grants(router.name, router.contracts, grants)
     found = broker_users(grants, contracts, [router.name for router in routers])

@@ -1,4 +1,4 @@
-"""An authority of a test's own, and a server certificate by it."""
+"""A certificate authority for one test, and the certificates that it signs."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,17 +12,17 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True, kw_only=True)
 class Certificates:
-    """PEM files."""
+    """The PEM files of an authority, a server and a client."""
 
     authority: Path
     certificate: Path
     key: Path
     client: Path
-    """A certificate of `certificates`' client, and its key, in one file."""
+    """The file with the client's certificate and key."""
 
 
 def certificates(directory: Path, host: str, *, client: str = "client") -> Certificates:
-    """A new authority, which has signed that a new key is `host`'s, and another `client`'s."""
+    """Create an authority, and certificates for the server `host` and for `client`."""
     authority_key, key, client_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
     issuer = _name(f"Authority for {host}")
     authority = (

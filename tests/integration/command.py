@@ -1,4 +1,4 @@
-"""`bus` in a process of its own, as a person runs it."""
+"""The command `bus` in a separate process, as a person runs it."""
 
 import asyncio
 import os
@@ -11,12 +11,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PATIENT = {"BUS_START_TIMEOUT": "120", "TRANSCRIPTION_START_TIMEOUT": "100"}
-"""A worker loads its models in 2 s; on a crowded machine it has taken 50."""
+"""Settings with long start timeouts: a worker loads its models in 2 s, or in 50 s under load."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a command ended."""
+    """The exit code and the output of a command."""
 
     code: int | None
     out: str
@@ -27,7 +27,7 @@ class Ended:
 async def running(
     *arguments: str, program: str = "bus.cli", **environment: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The command while the block lasts."""
+    """Run a command, and kill it at the end of the block."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", program, *arguments),
         cwd=ROOT,
@@ -46,19 +46,23 @@ async def running(
 
 
 def interruptible() -> None:
-    """Before a program begins: a shell that starts the tests in the background has them, and all that they start, ignore keys."""
+    """Let the new process react to SIGINT and SIGQUIT.
+
+    A shell that starts the tests in the background makes them, and all their children, ignore both
+    signals.
+    """
     for key in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(key, signal.SIG_DFL)
 
 
 async def ended(process: asyncio.subprocess.Process, seconds: float = 150) -> Ended:
-    """What it printed, and its exit code, once it has ended by itself."""
+    """Wait until a command ends by itself, and return its output and exit code."""
     async with asyncio.timeout(seconds):
         out, err = await process.communicate()
     return Ended(code=process.returncode, out=out.decode(), err=err.decode())
 
 
 async def bus(*arguments: str, **environment: str) -> Ended:
-    """Run it to its end."""
+    """Run a command to its end."""
     async with running(*arguments, **environment) as process:
         return await ended(process)

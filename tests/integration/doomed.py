@@ -1,10 +1,11 @@
-"""Migrations of one queue, one after the other, each killed where it is told to be.
+"""A program that runs migrations of one queue one after the other, each killed at a given step.
 
 usage: python -m tests.integration.doomed QUEUE DEATHS
 
-DEATHS is JSON, a list of [STEP, MOVED]: the migration kills itself (SIGKILL) at the first report whose step is STEP, once MOVED messages
-were moved in it; an empty STEP kills none. Settings come from the environment. How each ended is printed as
-JSON. Each is a fork of this process, which has one thread and no event loop: what has to be imported is imported once.
+DEATHS is a JSON list of [STEP, MOVED]. The migration kills itself (SIGKILL) at the first report of
+the step STEP with at least MOVED moved messages. An empty STEP kills no migration. Settings come
+from the environment. The exit codes are printed as JSON. Each migration is a fork of this process,
+which has one thread and no event loop, so that modules are imported only once.
 """
 
 import asyncio
@@ -20,12 +21,12 @@ from tests.integration.ledger import router
 
 
 def main(queue: str, deaths: str) -> None:
-    """Let them die, or live."""
+    """Run the migrations, and print their exit codes."""
     json.dump([ended(queue, step, moved) for step, moved in json.loads(deaths)], sys.stdout)
 
 
 def ended(queue: str, step: str, moved: int) -> int:
-    """The exit code of one migration; that of a signal is below 0."""
+    """Run one migration in a child process, and return its exit code (negative for a signal)."""
     child = os.fork()
     if not child:
         live(queue, step, moved)
@@ -34,7 +35,7 @@ def ended(queue: str, step: str, moved: int) -> int:
 
 
 def live(queue: str, step: str, moved: int) -> None:
-    """Migrate, or die."""
+    """Migrate the queue, and kill this process at the given step."""
 
     def report(progress: MigrationProgress) -> None:
         if progress.step == step and progress.moved >= moved:

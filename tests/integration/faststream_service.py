@@ -1,4 +1,7 @@
-"""Applications that `faststream run` serves: ours alone, and somebody's with ours beside it. Handlers fail with what they were given."""
+"""Applications that `faststream run` serves: the router alone, and beside another application.
+
+The errors of the handlers contain the text of the message.
+"""
 
 import logging
 import os
@@ -53,7 +56,11 @@ def alone() -> FastStream:
 
 
 def beside_another() -> FastStream:
-    """With FastStream's default logging, which writes a line for each message, and everybody else's at debug."""
+    """Create an application with another subscriber and with verbose logging.
+
+    FastStream's default logging writes a line for each message. All other loggers write at debug
+    level.
+    """
     logging.basicConfig(level=logging.DEBUG)
     broker = RabbitBroker(os.environ["BUS_URL"])
 

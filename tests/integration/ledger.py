@@ -1,4 +1,7 @@
-"""A service whose topology the tests compare, make, spoil and mend; `bus topology` finds it as `tests.integration.ledger:router`."""
+"""A service for the tests of topologies, which compare, create, damage and repair its queues.
+
+The target for `bus topology` is `tests.integration.ledger:router`.
+"""
 
 from urllib.parse import quote, unquote, urlsplit
 
@@ -54,7 +57,7 @@ async def on_closed(_event: Closed) -> None:
 
 
 class Place:
-    """One virtual host: its settings, its management API, and a connection of a test's own."""
+    """A virtual host with its settings, its management API, and connections for tests."""
 
     def __init__(self, broker: Broker, url: str) -> None:
         self.url, self.management_url = url, management_url(broker)
@@ -73,9 +76,9 @@ class Place:
         await self.api.call("PUT", f"policies/{self.vhost}/spoil", rule)
 
     async def no_policy(self) -> None:
-        """Take it away."""
+        """Delete the policy."""
         await self.api.call("DELETE", f"policies/{self.vhost}/spoil")
 
     async def connect(self) -> aio_pika.abc.AbstractConnection:
-        """A connection; close it."""
+        """Open a connection, which the caller closes."""
         return await aio_pika.connect(self.url)

@@ -1,4 +1,7 @@
-"""A service for tests of the command line: it answers, works, fails and hears, and remembers what reached it."""
+"""A service for tests of the command line.
+
+It handles requests, jobs and events, can fail, and records the messages that it received.
+"""
 
 import asyncio
 
@@ -13,16 +16,16 @@ class Place(Message):
 
 @contract("library.find", version=1, idempotent=True)
 class FindBook(Request[Place]):
-    """Where a book stands."""
+    """The place of a book."""
 
     title: str
     seconds: float = 0
-    """How long to look for it."""
+    """Seconds that the search takes."""
 
 
 @contract("library.scan", version=1)
 class ScanBook(Job[Place]):
-    """Make images of its pages."""
+    """The work of making images of a book's pages."""
 
     title: str
     seconds: float = 0
@@ -30,7 +33,7 @@ class ScanBook(Job[Place]):
 
 @contract("library.scanned", version=1)
 class BookScanned(Event):
-    """A book can be read."""
+    """The notice that a book can be read."""
 
     title: str
 

@@ -1,6 +1,7 @@
-"""A service for tests, some of whose messages end its process as a fault in native code does: at once, with all that it holds.
+"""A service for tests in which some messages kill the process.
 
-What is done and what kills is written down, a line each, in the file that the variable `MORTAL_DIARY` names.
+They end it as a crash in native code does: at once, with all its unsettled deliveries. The file in
+the variable `MORTAL_DIARY` has a line for each message that was handled or that killed the process.
 """
 
 import asyncio
@@ -14,16 +15,19 @@ __all__ = ["KILLER", "SLOW", "Noted", "Tidy", "entries", "router"]
 
 KILLER, SLOW = "killer", "slow"
 ON_THEIR_WAY = 0.2
-"""Seconds in which the acks of what is done reach the broker: a neighbour's second effect would be nobody's fault."""
+"""Seconds for the acks of handled messages to reach the broker.
+
+Without this wait a handled message could be redelivered, and handling it twice would not be a bug.
+"""
 SLOWLY = 0.5
-"""Seconds of work: longer than who kills beside it lets it live."""
+"""Seconds of work of a slow message, which are more than the time until the process is killed."""
 
 
 @contract("mortal.tidy", version=1)
 class Tidy(Job[None]):
     name: str
     together: int
-    """How many are there when it first kills."""
+    """Number of messages in the process when the killer first kills it."""
 
 
 @contract("mortal.noted", version=1)
@@ -50,12 +54,14 @@ async def handled(name: str, together: int, attempt: int) -> None:
     diary = Path(os.environ["MORTAL_DIARY"])
     here[name] += 1
     if name.startswith(KILLER):
-        while not entries(diary, "killed") and len(here) < together:  # noqa: ASYNC110 - a file is asked
+        # The state is in a file of another process, so it is polled.
+        while not entries(diary, "killed") and len(here) < together:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await asyncio.sleep(ON_THEIR_WAY)
         write(diary, "killed", name, len(here))
         os._exit(1)
-    while not entries(diary, "killed"):  # noqa: ASYNC110 - a file is asked; until then it is there, and has done nothing
+    # Until the first kill a message only waits in the process.
+    while not entries(diary, "killed"):  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     if name.startswith(SLOW):
         await asyncio.sleep(SLOWLY)
@@ -69,6 +75,10 @@ def write(diary: Path, *entry: object) -> None:
 
 
 def entries(diary: Path, what: str) -> list[tuple[str, int]]:
-    """Names, with the attempt of what is done, and the company of what killed."""
+    """Return the names of one kind of entry, each with a number.
+
+    The number is the attempt of a handled message. For a killer it is the number of messages that
+    were in the process, with the killer.
+    """
     lines = diary.read_text(encoding="utf-8").splitlines() if diary.exists() else []
     return [(name, int(number)) for kind, name, number in map(str.split, lines) if kind == what]

@@ -1,4 +1,4 @@
-"""A service for tests: says which process it is, and takes as long as it is told to."""
+"""A service for tests that returns its process id and sleeps for a given time."""
 
 import asyncio
 import os
@@ -14,12 +14,12 @@ class ProcessId(Message):
 
 @contract("slow.who", version=1, idempotent=True)
 class WhoAreYou(Request[ProcessId]):
-    """Ask which process serves."""
+    """A request for the id of the process that serves."""
 
 
 @contract("slow.nap", version=1)
 class Nap(Job[ProcessId]):
-    """Sleep."""
+    """A job that sleeps."""
 
     seconds: float
 

@@ -1,4 +1,4 @@
-"""The broker is killed while something depends on it."""
+"""Tests in which the broker is killed while a job runs."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ class AddUp(Job[Sum]):
 
 
 class Work:
-    """A job that goes on when it is told to."""
+    """A service with a job that waits for an event of the test."""
 
     def __init__(self) -> None:
         self.router = Router("faults")

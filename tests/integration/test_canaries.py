@@ -1,4 +1,7 @@
-"""Marked values, sent along every path and into every failure: they are found nowhere that is not a payload."""
+"""Tests with marked values that are sent along every path and into every failure.
+
+The marked values must appear only in payloads.
+"""
 
 import asyncio
 import json
@@ -27,7 +30,7 @@ from tests.polling import until
 
 NOTHING: dict[str, str] = {}
 DEAD = 9
-"""Five jobs that failed, and four that were none."""
+"""Number of dead letters: five jobs that failed, and four messages that are not valid jobs."""
 
 
 class Chart(Message):
@@ -52,7 +55,7 @@ class Copied(Event):
 
 
 def failing(how: str, text: str) -> None:
-    """As a handler fails that takes no care of what it says."""
+    """Fail as a careless handler does, with message contents in the error."""
     if how == "value":
         raise ValueError(f"cannot read {text}")
     if how == "chained":
@@ -91,7 +94,7 @@ class Ward:
 
 
 class Heard(logging.Handler):
-    """Everything that is logged anywhere, with tracebacks and extras, as text."""
+    """A log handler that records all lines as text, with tracebacks and extras."""
 
     def __init__(self) -> None:
         super().__init__(level=logging.DEBUG)
@@ -117,7 +120,10 @@ def logged() -> Iterator[Heard]:
 
 
 async def spread(settings: Settings, canaries: list[str]) -> list[str]:
-    """Send the canaries along every path; what was said of it in exceptions and dead letters' headers."""
+    """Send the canaries along every path.
+
+    Return the texts of all results, exceptions and dead letters.
+    """
     ward, said = Ward(), list[str]()
     queue = job_queue(contract_of(CopyChart))
     async with (
@@ -125,9 +131,8 @@ async def spread(settings: Settings, canaries: list[str]) -> list[str]:
         bus.serving(ward.router),
         Bus("desk", settings=settings) as desk,
     ):
-        await bus.purge(
-            queue, EVERYTHING
-        )  # the node is shared, and may have those of the test before
+        # The node is shared, and may have the dead letters of an earlier test.
+        await bus.purge(queue, EVERYTHING)
         for canary, how in zip(
             canaries[:8],
             ("", "", "value", "chained", "validation", "meant", "value", ""),
@@ -150,7 +155,8 @@ async def spread(settings: Settings, canaries: list[str]) -> list[str]:
         await until(lambda: len(ward.heard) == 3, "the events of what went well")
         await broken(desk._transport, canaries[16:])
         async with asyncio.timeout(60):
-            while await bus._transport.depth(dead_letter_queue(queue)) < DEAD:  # noqa: ASYNC110 - the broker tells nobody
+            # The broker sends no event for a dead letter, so the depth of the queue is polled.
+            while await bus._transport.depth(dead_letter_queue(queue)) < DEAD:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         for letter in await bus.dead_letters(queue):
             said.append(f"{letter!r} {letter.envelope.headers} {letter.record!r}")
@@ -158,7 +164,10 @@ async def spread(settings: Settings, canaries: list[str]) -> list[str]:
 
 
 async def broken(transport: Transport, canaries: list[str]) -> None:
-    """What is no message of the contract, with a canary in every place where a careless error would show it."""
+    """Send messages that violate the contract.
+
+    Each has a canary in a location that a careless error would show.
+    """
     for number, canary in enumerate(canaries):
         body = json.dumps(
             [{"text": [canary]}, {canary: 1}, canary, {"text": "ok", "fails": {canary: canary}}][
@@ -178,7 +187,7 @@ async def broken(transport: Transport, canaries: list[str]) -> None:
 
 
 def on_disk(directory: Path, canaries: list[str]) -> set[str]:
-    """The canaries in any file of the node."""
+    """Return the canaries that are in any file of the node."""
     found: set[str] = set()
     for path in directory.rglob("*"):
         if path.is_file():
@@ -189,13 +198,14 @@ def on_disk(directory: Path, canaries: list[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("encrypted", [True, False], ids=["encrypted", "control"])
-async def test_no_canary_is_found_in_logs_errors_headers_or_reprs_nor_on_the_brokers_disk_where_payloads_are_encrypted(
+async def test_no_canary_is_in_logs_errors_headers_or_reprs_nor_on_disk_if_payloads_are_encrypted(
     private_node: PrivateNode, logged: Heard, *, encrypted: bool
 ) -> None:
     ring = json.dumps({"keys": [new_encryption_key("one")]})
     secret = {"encryption_keys": SecretStr(ring), "encrypt": "everything"} if encrypted else {}
-    settings = Settings(url=SecretStr(private_node.url), **secret)  # type: ignore[arg-type]  # one of two sets of settings
-    # Others than those of the other run, whose payloads may still lie on the node's disk.
+    # mypy cannot check the settings in a dictionary.
+    settings = Settings(url=SecretStr(private_node.url), **secret)  # type: ignore[arg-type]
+    # Each run has its own canaries, because payloads of the other run may still be on the disk.
     canaries = [
         f"canary-{number:02}-{'encrypted' if encrypted else 'control'}-of-a-patient"
         for number in range(20)

@@ -17,7 +17,8 @@ from tests.broker import with_vhost
 from tests.polling import until
 
 BUS = (sys.executable, "-m", "bus.cli")
-PATIENCE = 120  # seconds; a deadline for commands, of which the slowest starts a node
+PATIENCE = 120
+"""Seconds for a command. The slowest command starts a node."""
 
 
 def bus(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -48,7 +49,7 @@ def running(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[st
 
 
 def without_broker(environment: Mapping[str, str]) -> dict[str, str]:
-    """This environment with nothing about a broker in it, and then `environment`."""
+    """Return this environment without the settings of the bus, updated with `environment`."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("BUS_")},
         "COLUMNS": "200",
@@ -57,7 +58,7 @@ def without_broker(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def read_card(process: subprocess.Popen[str]) -> dict[str, str]:
-    """What `bus broker` says once it has started, to its last line."""
+    """Read the lines that `bus broker` prints at its start, up to the last one."""
     assert process.stdout
     card: dict[str, str] = {}
     for line in process.stdout:
@@ -90,7 +91,7 @@ async def test_broker_can_be_ended_while_it_starts() -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that `pid` has started and that have not ended."""
+    """Return the child processes of `pid` that have not ended."""
     listed = subprocess.run(
         ["ps", "-A", "-o", "ppid=,pid=,stat="], check=True, capture_output=True, text=True
     ).stdout
@@ -188,8 +189,12 @@ def no_such_host(url: str) -> str:
     [
         (wrong_password, os.EX_NOPERM, "refuses the user or the password"),
         (no_vhost, os.EX_NOPERM, "refuses the virtual host 'nowhere'"),
-        (nobody, os.EX_UNAVAILABLE, "cannot reach a RabbitMQ"),
-        (no_such_host, os.EX_UNAVAILABLE, "cannot reach a RabbitMQ at nowhere.invalid:5672"),
+        (nobody, os.EX_UNAVAILABLE, "cannot be reached"),
+        (
+            no_such_host,
+            os.EX_UNAVAILABLE,
+            "the broker at nowhere.invalid:5672 cannot be reached",
+        ),
         (not_amqp, os.EX_CONFIG, "amqp://user:password@host:port/vhost"),
     ],
 )
@@ -223,13 +228,13 @@ def test_a_pipe_gets_no_colours() -> None:
 
 
 def on_terminal(*arguments: str, **environment: str) -> str:
-    """What it writes to a terminal of 80 columns."""
+    """Return the output of a command on a terminal of 80 columns."""
     ours, its = pty.openpty()
     settings = {**without_broker(environment), "TERM": "xterm-256color", "COLUMNS": "80"}
     with subprocess.Popen([*BUS, *arguments], env=settings, stdin=its, stdout=its, stderr=its):
         os.close(its)
         written = b""
-        with suppress(OSError):  # how Linux says that the other end is closed
+        with suppress(OSError):  # Linux raises it when the other end is closed
             while part := os.read(ours, 4096):
                 written += part
     os.close(ours)

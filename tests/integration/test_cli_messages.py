@@ -1,4 +1,4 @@
-"""`bus call`, `bus publish`, `bus submit`: a person among services."""
+"""Tests of `bus call`, `bus publish` and `bus submit`."""
 
 import asyncio
 import json
@@ -22,11 +22,10 @@ EMMA = '{"title": "Emma"}'
 
 @pytest.fixture
 async def served(vhost_url: str) -> AsyncIterator[str]:
-    """The broker's URL, with the library served."""
+    """Serve the library, and return the broker's URL."""
     heard.clear()
-    settings = Settings(
-        url=SecretStr(vhost_url), stop_grace=0
-    )  # nobody waits for what a test left running
+    # The stop does not wait for handlers that a test left running.
+    settings = Settings(url=SecretStr(vhost_url), stop_grace=0)
     async with Bus("library", settings=settings) as library, library.serving(router):
         yield vhost_url
 
@@ -92,7 +91,8 @@ async def test_a_timeout_has_the_code_for_trying_later(served: str) -> None:
         served, "call", "library.find.v1", '{"title": "Emma", "seconds": 20}', "--timeout", "0.5"
     )
     assert (answer.code, answer.out) == (os.EX_TEMPFAIL, "")
-    assert len(answer.err.splitlines()) == 1  # the service's words or ours, whichever gave up first
+    # The service or the command can reach its deadline first. Both report it in one line.
+    assert len(answer.err.splitlines()) == 1
 
 
 async def test_ctrl_c_ends_a_call_without_a_traceback(served: str) -> None:
@@ -169,7 +169,7 @@ async def test_contracts_are_listed_and_shown() -> None:
         "library.scan.v1",
         "library.scanned.v1",
     ]
-    assert json.loads(listed.out)[0]["fields"][1]["description"] == "How long to look for it."
+    assert json.loads(listed.out)[0]["fields"][1]["description"] == "Seconds that the search takes."
     assert json.loads(shown.out) == {"title": "…", "seconds": 0}
     assert listed.err == shown.err == ""
 

@@ -1,4 +1,8 @@
-"""The broker's consumer timeout: what RabbitMQ 4.3 does with what is overdue, and what it and its predecessors let be set."""
+"""Tests of the broker's consumer timeout.
+
+They cover the requeue of overdue deliveries by RabbitMQ 4.3, and the settings of the timeout in 4.3
+and in earlier versions.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,7 +22,7 @@ from tests.conformance.world import Ear, Inbox, Side, message, until
 from tests.integration.ledger import Place
 
 OVERDUE = 3.0
-"""Seconds. A second one has to be overdue a good while later."""
+"""Seconds of the consumer timeout. A second delivery must time out clearly later than the first."""
 POLICIES_FROM, CANCELS_FROM = (3, 12), (4, 3)
 
 
@@ -33,7 +37,10 @@ async def version_of(place: Place) -> tuple[int, ...]:
 
 @pytest.fixture
 async def place(shared_broker: Broker, vhost_url: str) -> Place:
-    """A virtual host in which `inbox` has a consumer timeout of its own, on a broker that cancels for it."""
+    """Create a virtual host with a consumer timeout for the queue `inbox`.
+
+    The broker must cancel a consumer at the timeout.
+    """
     place = Place(shared_broker, vhost_url)
     if await version_of(place) < CANCELS_FROM:
         pytest.skip("needs RabbitMQ 4.3, which cancels a consumer for what is overdue")
@@ -43,7 +50,10 @@ async def place(shared_broker: Broker, vhost_url: str) -> Place:
 
 @pytest.fixture
 async def strict(shared_broker: Broker, vhost_url: str) -> Place:
-    """A virtual host of a broker that knows a policy for the consumer timeout, and nothing of what a consumer says."""
+    """Create a virtual host on a broker that supports the timeout as a policy only.
+
+    The broker must ignore the argument of a consumer.
+    """
     place = Place(shared_broker, vhost_url)
     if not POLICIES_FROM <= await version_of(place) < CANCELS_FROM:
         pytest.skip("needs RabbitMQ 3.12 to 4.2, where a policy has the last word")
@@ -64,11 +74,14 @@ async def side(place: Place, name: str, *, fastlane: bool) -> AsyncIterator[Side
 
 
 async def overdue(here: Side, queue: Queue, topology: Topology) -> Inbox:
-    """An inbox whose first message was taken back and came again, and whose second came too late to be overdue."""
+    """Consume until the first of two messages was requeued and delivered again.
+
+    The second message arrives later, so its delivery has not timed out.
+    """
     inbox = await here.consume(queue, topology, prefetch=10)
     assert await here.send(message("long"), to("inbox")) == Accepted()
     await inbox.holds(1)
-    await asyncio.sleep(OVERDUE * 2 / 3)  # nothing to wait for: it is to be younger
+    await asyncio.sleep(OVERDUE * 2 / 3)  # the next delivery must be clearly younger
     assert await here.send(message("neighbour"), to("inbox")) == Accepted()
     await inbox.holds(3)
     assert inbox.ids == ["long", "neighbour", "long"]
@@ -91,7 +104,7 @@ async def test_what_is_not_overdue_is_still_acked_where_it_came_and_comes_to_nob
         assert not await neighbour.ack()
         assert await again.ack()
         await inbox.consumption.close()
-        # Whatever the broker still had would come here before this one.
+        # The broker would deliver a requeued message before this one.
         await here.send(message("last"), to("inbox"))
         assert (await elsewhere.next()).envelope.id == "last"
 
@@ -138,12 +151,12 @@ async def test_what_is_unsettled_on_a_channel_of_before_goes_back_when_the_consu
         assert (await elsewhere.next()).envelope.id == "neighbour"
 
 
-# --- what a consumer says beforehand -------------------------------------------------------------------------------------------
+# --- A consumer's own timeout ---
 
 
 @contract("slow.long", version=1, catalog=Catalog())
 class Long(Job[None]):
-    """Longer than the broker's patience."""
+    """A job that takes longer than the broker's consumer timeout."""
 
 
 async def test_a_job_three_times_as_long_as_the_consumer_timeout_runs_once_in_one_of_two_processes(
@@ -159,7 +172,7 @@ async def test_a_job_three_times_as_long_as_the_consumer_timeout_runs_once_in_on
     @router.job(Long, timeout=100)
     async def long(_job: Long, context: Context) -> None:
         runs.append(context.envelope.id)
-        await asyncio.sleep(3)  # it is a long job
+        await asyncio.sleep(3)  # three times the consumer timeout
 
     async with (
         Bus("slow", settings=settings) as one,

@@ -14,7 +14,10 @@ from tests.integration.command import bus, ended, running
 
 
 def image_is_here() -> bool:
-    """Whether a container can be started without a registry; every other test runs on a private node all the same."""
+    """Return True if a container can be started without a registry.
+
+    Tests outside this module need no container, because they run on a private node.
+    """
     if not engine_answers(os.environ):
         return False
     return (
@@ -38,7 +41,7 @@ ASKED_FOR = {
 
 @pytest.fixture(autouse=True)
 def no_reaper(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its image may not be here; the tests end what they start."""
+    """Disable the reaper: its image may be missing, and the tests stop their containers."""
     monkeypatch.setattr(testcontainers_config, "ryuk_disabled", True)
 
 

@@ -1,4 +1,7 @@
-"""`bus dead` on a real RabbitMQ, and what only that shows: a replay that is killed, and channels that are given back."""
+"""Tests of `bus dead` on a real RabbitMQ.
+
+They include the cases that need a real broker: a replay that is killed, and the close of channels.
+"""
 
 import asyncio
 import json
@@ -44,7 +47,7 @@ TOPOLOGY = job_topology(contract_of(FileAway), tiers=["1s"])
 
 @pytest.fixture
 async def transport(vhost_url: str) -> AsyncIterator[Transport]:
-    """The queues are there, and empty."""
+    """Declare the queues, which are empty, and return a transport."""
     async with connected(Settings(url=SecretStr(vhost_url))) as transport:
         await transport.declare(TOPOLOGY)
         yield transport
@@ -53,7 +56,7 @@ async def transport(vhost_url: str) -> AsyncIterator[Transport]:
 async def bury(
     transport: Transport, *ids: str, code: str = "internal", at: int = 1_700_000_000_000
 ) -> None:
-    """Dead letters of these ids."""
+    """Create dead letters with these ids."""
     headers: dict[str, str | int] = {
         "dead-code": code,
         "dead-reason": "ValueError",
@@ -76,7 +79,7 @@ async def bury(
 
 
 async def ids_in(url: str, queue: str) -> list[str]:
-    """The ids of all that is ready in a queue, which is emptied by it."""
+    """Remove all ready messages from a queue, and return their ids."""
     found = []
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
@@ -87,9 +90,9 @@ async def ids_in(url: str, queue: str) -> list[str]:
 
 
 async def reached(transport: Transport, least: int) -> None:
-    """Returns once so many are in the work queue."""
+    """Wait until the work queue has at least `least` messages."""
     async with asyncio.timeout(60):
-        while await transport.depth(WORK) < least:  # noqa: ASYNC110 - the broker is asked
+        while await transport.depth(WORK) < least:  # noqa: ASYNC110 - the broker is polled
             await asyncio.sleep(0.01)
 
 
@@ -102,11 +105,11 @@ def audit_of(done: Ended) -> list[dict[str, object]]:
 
 
 async def dead(url: str, *arguments: str) -> Ended:
-    """`bus dead` on this broker."""
+    """Run `bus dead` on this broker."""
     return await bus("dead", *arguments, BUS_URL=url)
 
 
-# --- looking -------------------------------------------------------------------------------------------------------
+# --- Browsing ---
 
 
 async def test_dead_letters_are_listed_without_their_payload(
@@ -163,8 +166,8 @@ async def test_who_moves_letters_hears_of_what_was_mistyped(
     none = await dead(vhost_url, "replay", "--queue", WORK, "--type", "archive.file.v2")
     assert (none.code, none.out) == (0, "")
     assert (
-        none.err
-        == "no dead letters that fit; none has the type 'archive.file.v2'; did you mean 'archive.file.v1'?\n"
+        none.err == "no dead letters that fit; none has the type 'archive.file.v2';"
+        " did you mean 'archive.file.v1'?\n"
     )
     some = await dead(vhost_url, "replay", "m-1", "m-9", "--queue", WORK, "--dry-run", "--json")
     assert json.loads(some.out)[DEAD]["replayed"] == 1
@@ -216,7 +219,7 @@ async def test_a_queue_that_is_not_there_is_told_by_name(vhost_url: str) -> None
     assert (done.code, "archive.jobs.nothing.v1.dead" in done.err) == (os.EX_NOINPUT, True)
 
 
-# --- moving --------------------------------------------------------------------------------------------------------
+# --- Replay, purge, export and import ---
 
 
 async def test_a_replay_that_is_killed_loses_nothing_and_doubles_at_most_its_window(
@@ -301,9 +304,8 @@ async def test_a_purge_asks_and_deletes_what_it_counted(
 ) -> None:
     await bury(transport, "m-1", "m-2")
     await bury(transport, "m-3", code="not_found")
-    asked = await dead(
-        vhost_url, "purge", "--queue", WORK, "--code", "internal"
-    )  # standard input is empty: no
+    # Standard input is empty, which the command reads as "no".
+    asked = await dead(vhost_url, "purge", "--queue", WORK, "--code", "internal")
     assert (asked.code, "Delete 2 dead letters for good?" in asked.err) == (1, True)
     assert await transport.depth(DEAD) == 3
     done = await dead(vhost_url, "purge", "--queue", WORK, "--code", "internal", "--yes")
@@ -343,7 +345,7 @@ async def test_a_file_that_is_none_of_ours_is_refused_and_not_shown(
     assert (done.code, "line 1" in done.err, SECRET in done.err) == (os.EX_DATAERR, True, False)
 
 
-# --- channels ------------------------------------------------------------------------------------------------------
+# --- Channels ---
 
 
 @pytest.mark.parametrize("fastlane", [True, False], ids=["fast lane", "plain"])

@@ -1,4 +1,4 @@
-"""`definitions.json`: current, and what the workers would declare themselves."""
+"""Tests that `definitions.json` is current and equals what the workers declare."""
 
 import json
 import os
@@ -48,9 +48,8 @@ async def test_a_worker_finds_loaded_definitions_as_it_would_have_made_them(
 
     async with Bus("transcription", settings=Settings(url=SecretStr(vhost_url))) as bus:
         for _, topology in router.topology().values():
-            await bus._transport.declare(
-                topology
-            )  # raises TopologyMismatch where a queue or exchange is another
+            # This raises TopologyMismatch if a queue or exchange has other arguments.
+            await bus._transport.declare(topology)
     assert loaded == await queues(shared_broker, vhost_url)
     assert loaded == {
         each["name"] for each in json.loads(FILE.read_text(encoding="utf-8"))["queues"]
@@ -79,7 +78,7 @@ def test_a_file_without_definitions_is_told_in_a_line(
 
 
 async def queues(broker: Broker, vhost_url: str) -> set[str]:
-    """The names of the queues that stay."""
+    """Return the names of the queues except reply queues, which end with their connections."""
     vhost = quote(unquote(urlsplit(vhost_url).path[1:]), safe="")
     listed: list[Mapping[str, object]] = await Management(management_url(broker), broker.url).call(
         "GET", f"queues/{vhost}"

@@ -1,4 +1,4 @@
-"""`bus demo`, and what a person who gives it something wrong is told."""
+"""Tests of `bus demo` and of its error messages for wrong arguments."""
 
 import asyncio
 import os
@@ -198,13 +198,13 @@ async def test_interrupting_it_ends_it(vhost_url: str) -> None:
 
 @pytest.fixture(autouse=True)
 def documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is written into the repository's folder."""
+    """Keep the generated documents out of the repository's folder."""
     monkeypatch.setenv("DOCUMENTS_FOLDER", str(tmp_path / "documents"))
 
 
 @pytest.fixture(scope="module")
 def shown(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Ended:
-    """Played once, on the shared broker."""
+    """Run the demonstration once, on the shared broker."""
     answer = asyncio.run(
         bus("demo", BUS_URL=broker, DOCUMENTS_FOLDER=str(tmp_path_factory.mktemp("documents")))
     )
@@ -214,7 +214,10 @@ def shown(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Ended:
 
 @pytest.fixture(scope="module")
 def workers_url(shared_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A virtual host with both workers, for what is not about their start: each loads two models, seconds of processor."""
+    """Start both workers once in a virtual host, for tests that are not about their start.
+
+    Each worker loads two models, which takes seconds of processor time.
+    """
     with (
         fresh_vhost(shared_broker) as url,
         asyncio.Runner() as runner,
@@ -237,7 +240,7 @@ def workers_url(shared_broker: Broker, tmp_path_factory: pytest.TempPathFactory)
 
 
 class Unsigned:
-    """No keys: the workers are asked by commands that have none, as all tests' are."""
+    """A fake of `DemoKeys` without keys, because the commands in the tests have no keys."""
 
     def environment(self, service: str) -> dict[str, str]:
         return {"BUS_AUTH": "off"}

@@ -1,4 +1,4 @@
-"""The bus in FastStream applications, run by FastStream."""
+"""Tests of the bus in FastStream applications that FastStream runs."""
 
 import asyncio
 import signal
@@ -29,7 +29,7 @@ CANARY = "Eleonora Quist"
 def faststream(
     url: str, *arguments: str
 ) -> AbstractAsyncContextManager[asyncio.subprocess.Process]:
-    """`faststream run` while the block lasts."""
+    """Start `faststream run`, and kill it at the end of the block."""
     return running(
         "run",
         *arguments,
@@ -45,7 +45,7 @@ def caller(url: str) -> Bus:
 
 
 async def answered(bus: Bus, text: str) -> Answer:
-    """The first answer, however long the service takes to start."""
+    """Repeat a request until the service has started, and return the answer."""
     async with asyncio.timeout(100):
         while True:
             try:
@@ -89,7 +89,7 @@ async def test_several_processes_serve_it_and_stop_together(vhost_url: str) -> N
 
 
 class Theirs:
-    """What a team may have set on its broker, all of which is for its own messages."""
+    """Broker options that a team may have set for its own messages only."""
 
     async def decode(self, message: Any) -> Any:
         raise ValueError("not theirs")
@@ -171,7 +171,7 @@ async def _broken() -> AsyncIterator[None]:
 
 
 class Unreadable(Basic.Properties):
-    """A timestamp far beyond the year 9999, which pamqp raises for."""
+    """Properties with a timestamp far beyond the year 9999, which pamqp cannot decode."""
 
     @override
     def marshal(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Whether probes tell the truth: about the broker, a stop, a process that died, one that is stuck."""
+"""Tests of health probes: a lost broker, a stop, a process that died, a process that is stuck."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ WAITING = "not ready: not every consumer is registered at the broker"
 
 
 class Asked:
-    """A port for probes, and what is said there."""
+    """A port for health probes, and the answers there."""
 
     def __init__(self) -> None:
         self.port = free_ports(1)[0]
@@ -35,7 +35,7 @@ class Asked:
             return "nobody"
 
     async def until(self, *said: str | None, path: str = READY) -> None:
-        """Return once one of these is said."""
+        """Wait until the probe returns one of these answers."""
         async with asyncio.timeout(100):
             while True:
                 if await self.how(path) in said:
@@ -84,7 +84,7 @@ async def test_a_worker_that_stops_is_not_ready_and_is_live_until_its_work_is_do
     ):
         await asked.until(None)
         job = await caller.submit(Nap(seconds=1))
-        await anext(job.updates())  # it has begun
+        await anext(job.updates())  # the handler has begun
         process.send_signal(signal.SIGTERM)
 
         await asked.until("not ready: stopping")
@@ -143,7 +143,7 @@ async def test_nobody_there_is_not_ready_and_no_port_is_a_wrong_setting(asked: A
 
 
 def children(parent: int) -> list[int]:
-    """The processes that it has started."""
+    """Return the child processes of a process."""
     listed = subprocess.run(
         ["ps", "-A", "-o", "pid=,ppid="], check=True, capture_output=True, text=True
     ).stdout

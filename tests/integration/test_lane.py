@@ -1,4 +1,4 @@
-"""The fast lane against a real broker: cut, frozen, encrypted, loaded, blocked."""
+"""Tests of the fast lane on a real broker: lost connections, TLS, load and alarms."""
 
 import asyncio
 import os
@@ -41,10 +41,13 @@ CALL_DEADLINE = 3.0
 MANY = 50_000
 IN_FLIGHT = 200
 HOT = 15.0
-"""Seconds, with a heartbeat of 2: aiormq gives up after 3 * (heartbeat + 1) without anything that it is shown."""
+"""Seconds with hot frames only, at a heartbeat of 2 s.
+
+aiormq closes a connection after 3 * (heartbeat + 1) seconds without a frame.
+"""
 MIB = 1024 * 1024
 SIZES = [0, 300_000, 2 * MIB]
-"""Bytes: nothing, more than one frame (131,072 is what RabbitMQ agrees to), and many frames."""
+"""Bytes of an empty body, of more than one frame (RabbitMQ agrees to 131,072), and many frames."""
 
 
 class Word(Message):
@@ -63,7 +66,7 @@ class Hush(Request[None]):
 
 @contract("fastlane.wait", version=1)
 class Wait(Request[None]):
-    """Never answered."""
+    """A request that is never answered."""
 
 
 @contract("fastlane.told", version=1)
@@ -74,7 +77,7 @@ class Told(Event):
 
 @dataclass
 class Desk:
-    """A service that answers, and remembers what it was told."""
+    """A service that answers requests and records events."""
 
     told: dict[int, int] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
@@ -109,7 +112,7 @@ class Desk:
 
 
 class Way(Proxy):
-    """A proxy that can also cut one connection alone, and stop relaying without a word."""
+    """A proxy that can also cut a single connection, and stop relaying without closing."""
 
     def __len__(self) -> int:
         return len(self._pipes)
@@ -120,7 +123,10 @@ class Way(Proxy):
             chance.choice(pipes).cut()
 
     def freeze(self) -> None:
-        """Relay nothing on the connections that are open, either way, and leave them open; new ones are relayed."""
+        """Stop relaying on the open connections in both directions, without closing them.
+
+        New connections are relayed.
+        """
         for pipe in self._pipes:
             pipe.transport.pause_reading()
             if pipe.far.transport is not None:
@@ -129,7 +135,7 @@ class Way(Proxy):
 
 @asynccontextmanager
 async def way_to(url: str) -> AsyncIterator[tuple[Way, str]]:
-    """A proxy, and the broker's URL through it."""
+    """Open a proxy, and return it with the broker's URL through it."""
     parts = urlsplit(url)
     way = Way(parts.hostname or "localhost", parts.port or 5672)
     await way.open()
@@ -145,25 +151,25 @@ async def way_to(url: str) -> AsyncIterator[tuple[Way, str]]:
 
 
 def lanes_of(bus: Bus) -> list[FastLaneProtocol]:
-    """The lanes of its three connections, which there are."""
+    """Return the fast lanes of a bus, one for each of its three connections."""
     assert isinstance(bus._transport, RabbitMQTransport)
     lanes = [link.lane for link in bus._transport._links]
     return [lane for lane in lanes if lane is not None]
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory."""
+    """Return the resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf(
         "SC_PAGE_SIZE"
     )
 
 
-# --- faults ------------------------------------------------------------------------------------------------------------
+# --- Lost connections ---
 
 
 @dataclass
 class Load:
-    """Publishers and callers at work, and what each of them was told."""
+    """Running publishers and callers, and their outcomes."""
 
     client: Bus
     confirmed: list[int] = field(default_factory=list)
@@ -195,7 +201,7 @@ class Load:
                 self.answers += 1
             except BusError:
                 self.errors += 1
-                await asyncio.sleep(0)  # one that fails at once lets the others run
+                await asyncio.sleep(0)  # a call that fails at once must let other tasks run
             finally:
                 self.longest = max(self.longest, time.monotonic() - began)
 
@@ -204,7 +210,7 @@ async def test_fifty_lost_connections_under_load_lose_no_confirmed_message_and_l
     vhost_url: str,
 ) -> None:
     seed = secrets.randbits(32)
-    print(f"seed {seed}")  # noqa: T201 - shown when it fails
+    print(f"seed {seed}")  # noqa: T201 - pytest shows it when the test fails
     chance, desk = random.Random(seed), Desk()
     async with way_to(vhost_url) as (near, near_url), way_to(vhost_url) as (far, far_url):
         serving = Bus("fastlane", settings=Settings(url=SecretStr(far_url)))
@@ -215,7 +221,7 @@ async def test_fifty_lost_connections_under_load_lose_no_confirmed_message_and_l
             for number in range(CUTS):
                 way = chance.choice([near, far])
                 await until(lambda way=way: len(way), "a connection to cut")  # type: ignore[misc]
-                await asyncio.sleep(chance.uniform(0, 0.4))  # the random moment
+                await asyncio.sleep(chance.uniform(0, 0.4))  # cut at a random time
                 if number % 5:
                     way.cut_one(chance)
                 else:
@@ -233,9 +239,11 @@ async def test_fifty_lost_connections_under_load_lose_no_confirmed_message_and_l
                 text="still there"
             )
             twice = sum(count > 1 for count in desk.told.values())
-            print(  # noqa: T201 - shown when it fails, or asked for
-                f"{time.monotonic() - began:.1f} s; {len(load.confirmed)} confirmed, {load.unsure} not, {twice} consumed again; "
-                f"{load.answers} answers, {load.errors} errors, the longest call {load.longest:.2f} s"
+            print(  # noqa: T201 - pytest shows it when the test fails, or with -s
+                f"{time.monotonic() - began:.1f} s;"
+                f" {len(load.confirmed)} confirmed, {load.unsure} not, {twice} consumed again;"
+                f" {load.answers} answers, {load.errors} errors,"
+                f" the longest call {load.longest:.2f} s"
             )
     assert load.longest < CALL_DEADLINE + 1
     assert load.confirmed
@@ -254,9 +262,9 @@ async def test_connections_stay_while_only_hot_frames_come_for_many_heartbeats(
             await bus.publish(Told(number=sent), timeout=5)
             await bus.request(Ask(text="hot"), timeout=5)
             sent += 1
-            await asyncio.sleep(0.02)  # the rate
+            await asyncio.sleep(0.02)  # about 50 messages a second
         await until(lambda: len(desk.told) == sent, "the last message")
-        print(f"{sent} messages and calls")  # noqa: T201 - shown when asked for
+        print(f"{sent} messages and calls")  # noqa: T201 - pytest shows it with -s
         after = lanes_of(bus)
         assert all(one is other for one, other in zip(lanes, after, strict=True))
         assert bus.ready
@@ -268,9 +276,8 @@ async def test_a_half_open_connection_is_noticed_within_two_heartbeats_and_anoth
 ) -> None:
     desk, heartbeat = Desk(), 2
     async with way_to(vhost_url) as (way, url):
-        serving = Bus(
-            "fastlane", settings=Settings(url=SecretStr(vhost_url), stop_grace=0)
-        )  # nobody waits for what is never answered
+        # The stop does not wait for the request that is never answered.
+        serving = Bus("fastlane", settings=Settings(url=SecretStr(vhost_url), stop_grace=0))
         client = Bus("fastlane", settings=Settings(url=SecretStr(url), heartbeat=heartbeat))
         async with serving, serving.serving(desk.router()), client:
             before = lanes_of(client)
@@ -290,11 +297,11 @@ async def test_a_half_open_connection_is_noticed_within_two_heartbeats_and_anoth
             await client.publish(Told(number=1), timeout=40)
             assert await client.request(Ask(text="back"), timeout=40) == Word(text="back")
             await until(lambda: desk.told, "the message")
-            print(f"noticed after {noticed:.1f} s, back after {back:.1f} s")  # noqa: T201 - shown when asked for
+            print(f"noticed after {noticed:.1f} s, back after {back:.1f} s")  # noqa: T201 - for -s
     assert noticed < 2 * heartbeat + 3
 
 
-# --- TLS ---------------------------------------------------------------------------------------------------------------
+# --- TLS ---
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,7 +334,7 @@ async def secure_node(installation: Installation, tmp_path: Path) -> AsyncIterat
 
 
 @pytest.mark.broker
-async def test_an_encrypted_lane_serves_and_refuses_a_certificate_of_another_name_or_an_unknown_authority(
+async def test_an_encrypted_lane_refuses_a_certificate_of_another_name_or_an_unknown_authority(
     secure_node: SecureNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = Desk()
@@ -339,7 +346,8 @@ async def test_an_encrypted_lane_serves_and_refuses_a_certificate_of_another_nam
         await bus.publish(Told(number=1), timeout=40)
         await until(lambda: desk.told == {1: 1}, "the message")
 
-    monkeypatch.setenv("BUS_CONNECT_TIMEOUT", "4")  # to its end: a certificate may be mended
+    # The bus repeats the attempt until the timeout, because a certificate may be replaced.
+    monkeypatch.setenv("BUS_CONNECT_TIMEOUT", "4")
     monkeypatch.setenv("BUS_URL", secure_node.url(LOOPBACK, secure_node.certificates.authority))
     with pytest.raises(
         Unavailable, match=r"certificate is not valid for '127\.0\.0\.1'"
@@ -352,12 +360,12 @@ async def test_an_encrypted_lane_serves_and_refuses_a_certificate_of_another_nam
         await Bus("fastlane").__aenter__()
 
     for refusal in (another_name, unknown):
-        print(refusal.value)  # noqa: T201 - shown when asked for
+        print(refusal.value)  # noqa: T201 - pytest shows it with -s
         assert len(str(refusal.value).splitlines()) == 1
         assert str(urlsplit(secure_node.node.url).password) not in str(refusal.value)
 
 
-# --- amounts -----------------------------------------------------------------------------------------------------------
+# --- Load ---
 
 
 async def test_fifty_thousand_messages_are_each_handled_once_and_leave_no_memory_behind(
@@ -385,8 +393,9 @@ async def test_fifty_thousand_messages_are_each_handled_once_and_leave_no_memory
             seconds=60,
         )
         growth = resident() - warm
-        print(  # noqa: T201 - shown when asked for
-            f"confirmed after {confirmed:.1f} s, handled after {time.monotonic() - began:.1f} s, grown by {growth / MIB:.1f} MiB"
+        print(  # noqa: T201 - pytest shows it with -s
+            f"confirmed after {confirmed:.1f} s, handled after {time.monotonic() - began:.1f} s,"
+            f" grown by {growth / MIB:.1f} MiB"
         )
     assert set(desk.told.values()) == {1}
     assert growth < 30 * MIB
@@ -402,14 +411,14 @@ async def test_a_body_of_any_size_comes_whole_both_ways(vhost_url: str, size: in
         Bus("fastlane", settings=settings) as client,
     ):
         assert await client.request(Ask(text=text), timeout=40) == Word(text=text)
-        await client.request(Hush(text=text), timeout=40)  # the answer is the least there is: null
+        await client.request(Hush(text=text), timeout=40)  # the answer is the shortest body: null
         assert desk.texts.pop() == text
         await client.publish(Told(number=1, text=text), timeout=40)
         await until(lambda: desk.told, "the event")
     assert "".join(desk.texts) == text
 
 
-# --- alarms ------------------------------------------------------------------------------------------------------------
+# --- Alarms ---
 
 
 async def test_an_alarm_ends_publishes_by_their_deadline_and_leaves_consumers_at_work(
@@ -421,7 +430,8 @@ async def test_an_alarm_ends_publishes_by_their_deadline_and_leaves_consumers_at
         for number in range(waiting):
             await bus.publish(Told(number=number), timeout=40)
         await set_watermark(private_node, "1")
-        for number in (waiting, waiting + 1):  # the first meets the alarm, the second knows of it
+        # The first publish is written before the broker reports the alarm, the second one after.
+        for number in (waiting, waiting + 1):
             began = time.monotonic()
             with pytest.raises((Unavailable, DeadlineExceeded)):
                 await bus.publish(Told(number=number), timeout=1)
@@ -435,5 +445,6 @@ async def test_an_alarm_ends_publishes_by_their_deadline_and_leaves_consumers_at
         await set_watermark(private_node, "1GB")
         began = time.monotonic()
         await publish
-        print(f"confirmed {time.monotonic() - began:.2f} s after the alarm was over")  # noqa: T201 - shown when asked for
+        seconds = time.monotonic() - began
+        print(f"confirmed {seconds:.2f} s after the end of the alarm")  # noqa: T201 - for -s
         await until(lambda: waiting + 2 in desk.told, "the message of after")

@@ -1,4 +1,7 @@
-"""Messages that end the process which handles them, on real processes: they end among the dead letters, and no other does."""
+"""Tests of messages that kill the process that handles them, with real processes.
+
+Only these messages must be dead-lettered.
+"""
 
 import asyncio
 import json
@@ -20,7 +23,8 @@ pytestmark = pytest.mark.timeout(240)
 
 TARGET = "tests.integration.mortal_service:router"
 JOBS, EVENTS = job_queue(contract_of(Tidy)), event_queue("mortal", contract_of(Noted))
-PATIENCE = 200.0  # seconds; a process starts in one, and on a loaded machine in several
+PATIENCE = 200.0
+"""Seconds for a test. A process starts in 1 s, and in several seconds on a loaded machine."""
 
 
 def sender(url: str) -> Bus:
@@ -28,19 +32,19 @@ def sender(url: str) -> Bus:
 
 
 def neighbours(count: int) -> list[str]:
-    """Every tenth is slow: beside who kills it would never end."""
+    """Return names of messages; each tenth is slow, and could never end beside a killer."""
     return [f"{SLOW if number % 10 == 0 else 'quick'}-{number}" for number in range(count)]
 
 
 async def records(url: str, queue: str) -> list[dict[str, object]]:
-    """The fault records of a work queue's dead letters, as an operator sees them."""
+    """Return the fault records of a work queue's dead letters, as `bus dead` shows them."""
     listed = await bus("dead", "list", "--queue", queue, "--json", BUS_URL=url)
     assert listed.code == 0, listed.err
     return [letter["record"] for letter in json.loads(listed.out)["letters"]]
 
 
 async def until_dead(caller: Bus, queue: str, count: int) -> None:
-    """Returns once so many are dead, and nothing waits any more."""
+    """Wait until a work queue has `count` dead letters and is empty."""
     async with asyncio.timeout(PATIENCE):
         while await caller._transport.depth(  # noqa: ASYNC110 - the broker is polled
             dead_letter_queue(queue)
@@ -59,9 +63,8 @@ async def test_one_that_kills_among_100_prefetched_is_dead_lettered_and_99_are_h
         for name in [*names[:50], KILLER, *names[50:]]:
             await caller.submit(Tidy(name=name, together=100))
         settings = {"BUS_URL": vhost_url, "BUS_DELIVERY_LIMIT": "5", "MORTAL_DIARY": str(diary)}
-        async with running(
-            "run", TARGET, "--reload", **settings
-        ) as parent:  # one process, and a parent that starts it again
+        # With `--reload` a parent runs one process, and starts it again when it ends.
+        async with running("run", TARGET, "--reload", **settings) as parent:
             await until_dead(caller, JOBS, 1)
             parent.send_signal(signal.SIGTERM)
             answer = await ended(parent)
@@ -77,9 +80,9 @@ async def test_one_that_kills_among_100_prefetched_is_dead_lettered_and_99_are_h
     assert sorted(entries(diary, "done")) == sorted((name, 1) for name in names)
     killed = entries(diary, "killed")
     assert killed[0] == (KILLER, 100)
-    assert (
-        4 <= len(killed) <= 5
-    )  # the broker may count a death twice where it moves what one consumer had to the dying process's next
+    # The broker may count one death as two lost deliveries: it can move the deliveries of one
+    # consumer to another consumer of the process that is ending.
+    assert 4 <= len(killed) <= 5
     assert [company for _, company in killed[2:]] == [1] * (len(killed) - 2)
     assert answer.err.count("starting it again") == len(killed)
 

@@ -1,4 +1,7 @@
-"""A queue made anew with its messages kept: killed everywhere, while others publish, and what it refuses."""
+"""Tests of the migration of a queue, which recreates it and keeps its messages.
+
+They kill it at every step, publish during it, and check what it refuses.
+"""
 
 import asyncio
 import json
@@ -35,7 +38,6 @@ OLD: Mapping[str, Mapping[str, str | int]] = {
     "classic": {},
 }
 HOLDING = f"bus.holding.{WORK}"
-# Every step, and the middle of both moves, in their order: a migration that is killed here and run again goes on from there.
 DEATHS = (
     ("the holding queue is there", 0),
     (f"moving to {HOLDING}", 100),
@@ -51,6 +53,10 @@ DEATHS = (
     (f"{HOLDING} is empty", 0),
     ("the holding queue is deleted", 0),
 )
+"""Every step and the middle of both moves, in their order.
+
+A migration that is killed there continues from there when it is run again.
+"""
 
 
 @pytest.fixture
@@ -70,7 +76,7 @@ async def channel(place: Place) -> AsyncIterator[Channel]:
 async def with_old_queue(
     place: Place, on: Channel, arguments: Mapping[str, str | int], name: str = WORK
 ) -> None:
-    """All that the service needs, but one queue with the arguments of an earlier version, bound as it should be."""
+    """Create the service's topology, with the arguments of an earlier version for one queue."""
     await on.queue_declare(name, durable=True, arguments={**arguments})
     await apply(required_by([router], place.settings), place.settings)
 
@@ -92,7 +98,7 @@ async def publish(on: Channel, ids: range, *, exchange: str = "bus.jobs", key: s
 
 
 async def drained(on: Channel, queue: str) -> list[DeliveredMessage]:
-    """All that is in a queue, in its order."""
+    """Consume all messages of a queue, and return them in their order."""
     found: list[DeliveredMessage] = []
 
     async def take(message: DeliveredMessage) -> None:
@@ -119,7 +125,7 @@ async def test_messages_keep_their_order_and_all_that_is_theirs(place: Place, ki
         await publish(own, range(MESSAGES))
         done = await migrate(WORK, required_by([router], place.settings), place.settings)
         assert (await plan(required_by([router], place.settings), place.settings)).differences == ()
-        await publish(own, range(MESSAGES, MESSAGES + 1))  # its bindings are back
+        await publish(own, range(MESSAGES, MESSAGES + 1))  # this checks the bindings
         found = await drained(own, WORK)
 
     assert done
@@ -155,7 +161,7 @@ async def test_killed_at_every_step_nothing_is_lost_and_what_is_there_twice_says
 async def migrated_by(
     place: Place, deaths: Sequence[tuple[str, int]], *, last: bool = True
 ) -> list[int]:
-    """The exit codes of migrations that die there, and of the `last`, which does not."""
+    """Run migrations that are killed there, and a last one that is not; return the exit codes."""
     process = await asyncio.create_subprocess_exec(
         *(
             sys.executable,
@@ -215,7 +221,7 @@ async def test_a_queue_that_is_consumed_is_left_alone_unless_told_to_wait(place:
     wanted = required_by([router], place.settings)
 
     async def take(_: DeliveredMessage) -> None:
-        """Keep it: the worker has not finished."""
+        """Keep the message unacked, as a worker that has not finished."""
 
     async with channel(place) as own:
         await with_old_queue(place, own, OLD["quorum"])
@@ -228,7 +234,7 @@ async def test_a_queue_that_is_consumed_is_left_alone_unless_told_to_wait(place:
                 await migrate(WORK, wanted, place.settings)
             with pytest.raises(Aborted, match="still has 1 consumers after 0 s"):
                 await migrate(WORK, wanted, place.settings, wait=0)
-            await publish(own, range(10, 20))  # into the holding queue by now
+            await publish(own, range(10, 20))  # into the migration queue by now
             waiting = asyncio.Event()
             migrating = asyncio.create_task(
                 migrate(WORK, wanted, place.settings, wait=60, report=lambda p: seen(p, waiting))
@@ -307,7 +313,8 @@ async def test_dead_letters_keep_what_says_why(place: Place) -> None:
 
 
 async def until_arrived(on: Channel, queue: str) -> None:
-    while not (await on.queue_declare(queue, passive=True)).message_count:  # noqa: ASYNC110 - only asking the broker tells
+    # The broker sends no event for a message in a queue, so the count is polled.
+    while not (await on.queue_declare(queue, passive=True)).message_count:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
 
 
@@ -326,9 +333,8 @@ async def test_dead_letters_that_nobody_takes_are_not_deleted_with_their_queue(
             FailedPrecondition, match=f"1 messages of {WORK} wait to be dead-lettered"
         ):
             await migrate(WORK, required_by([router], place.settings), place.settings)
-        assert (
-            await own.queue_declare(WORK, passive=True)
-        ).message_count == 0  # it is there, and holds what cannot be seen
+        # The queue exists. Its count excludes the message that waits to be dead-lettered.
+        assert (await own.queue_declare(WORK, passive=True)).message_count == 0
 
 
 async def test_a_policy_that_would_lose_what_is_held_is_named(place: Place) -> None:

@@ -1,4 +1,4 @@
-"""What docs/explanation/ordering.md says of order, tried on the broker."""
+"""Tests on a broker of the promises in docs/explanation/ordering.md."""
 
 import asyncio
 
@@ -36,7 +36,7 @@ async def test_one_process_that_handles_one_at_a_time_keeps_the_order_of_the_sen
         heard.append(event.number)
 
     async with orderly(vhost_url) as bus, bus.serving(router):
-        # Not awaited one by one: one sender's sends go out in the order in which they began.
+        # The publishes are not awaited one by one: they are written in the order of their calls.
         await asyncio.gather(*(bus.publish(Counted(number=number)) for number in range(MANY)))
         await until(lambda: len(heard) == MANY, "every event")
     assert heard == [*range(MANY)]
@@ -105,12 +105,12 @@ async def test_what_a_worker_leaves_behind_comes_before_the_rest_and_one_at_a_ti
                 await caller.submit(Count(number=number))
             await until(lambda: len(begun) == concurrency, "as many as run at a time")
             if dies:
-                await (
-                    first._transport.close()
-                )  # its connections go, and nothing has been handed back
+                # The connections end before a message is requeued.
+                await first._transport.close()
         async with orderly(vhost_url) as second, second.serving(takes):
             await until(lambda: len(done) == 8, "all of them")
-    # Several at a time come by two consumers, the first of them with one message: each gives back what it had.
+    # With a concurrency above 1 there are two consumers, and the first one holds one message. The
+    # broker requeues the messages of both.
     in_hand = 1 if concurrency == 1 else 1 + concurrency
     assert sorted(done[:in_hand]) == [*range(in_hand)]
     assert done[in_hand:] == [*range(in_hand, 8)]

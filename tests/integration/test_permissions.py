@@ -1,4 +1,7 @@
-"""The reference application's grants as RabbitMQ's users and permissions: what each service can do at the broker, and what it cannot."""
+"""Tests of the reference application's grants as users and permissions of RabbitMQ.
+
+They check what each service can do at the broker, and what it cannot do.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -60,10 +63,10 @@ MODELS = (
 CONTRACTS = [contract_of(model) for model in MODELS]
 TRANSCRIBE = "transcription.jobs.transcribe.v1"
 WAIT = 20
-"""Seconds for what takes milliseconds: the machine may be busy."""
+"""Seconds to wait for steps that take milliseconds, because the machine may be busy."""
 
 
-# --- the services, without what they do ----------------------------------------------------------------------------------------
+# --- The services, with trivial handlers ---
 
 
 def transcript(of: UUID) -> Transcript:
@@ -105,7 +108,7 @@ async def transcribe(job: TranscribeAudio, context: Context) -> Transcript:
 
 @documentation.request(GetNoteStatus)
 async def status(request: GetNoteStatus, context: Context) -> NoteStatus:
-    """Only asks on."""
+    """Send another request, then fail."""
     await context.bus.request(GetTranscript(transcript_id=request.note_id), timeout=WAIT)
     raise InvalidArgument("asked")
 
@@ -115,7 +118,7 @@ async def on_completed(event: TranscriptCompleted) -> None:
     heard.append(event)
 
 
-# --- the broker ------------------------------------------------------------------------------------------------------------------
+# --- The broker ---
 
 
 @pytest.fixture
@@ -143,7 +146,7 @@ async def channel_of(place: Place) -> AsyncIterator[Callable[[str], Awaitable[Ab
 ChannelOf = Callable[[str], Awaitable[AbstractChannel]]
 
 
-# --- what services do --------------------------------------------------------------------------------------------------------------
+# --- Permitted operations ---
 
 
 async def test_each_service_works_with_a_user_that_can_do_no_more(place: Place) -> None:
@@ -184,14 +187,14 @@ async def test_a_message_has_its_senders_user_and_copies_of_it_have_none(
         await caller.submit(TranscribeAudio(audio_url="broken"), timeout=WAIT)
         sent = await taken(administrator, TRANSCRIBE)
         assert (sent.header.properties.user_id, sent.header.properties.app_id) == ("demo", "demo")
-        await administrator.close()  # so that it goes back
+        await administrator.close()  # the broker requeues the message
         async with place.bus("transcription") as worker, worker.serving(transcription):
             copy = await taken(await channel_of(ADMINISTRATOR), f"{TRANSCRIBE}.dead")
         assert (copy.header.properties.user_id, copy.header.properties.app_id) == (None, "demo")
 
 
 async def taken(channel: AbstractChannel, queue: str) -> DeliveredMessage:
-    """The first message of a queue, once there is one."""
+    """Wait for the first message of a queue, and return it."""
     arrived: asyncio.Queue[DeliveredMessage] = asyncio.Queue()
     await channel.basic_consume(queue, arrived.put)
     return await asyncio.wait_for(arrived.get(), WAIT)
@@ -229,13 +232,16 @@ async def test_a_caller_has_one_queue_for_replies_and_another_after_its_connecti
 
 
 async def own_queues(place: Place) -> set[str]:
-    """The names that the broker has given."""
+    """Return the queue names that the broker generated."""
     listed = await place.api.call("GET", f"queues/{place.vhost}?disable_stats=true")
     return {each["name"] for each in listed if each["name"].startswith("amq.gen-")}
 
 
 async def connections(place: Place, user: str) -> list[str]:
-    """The names of a user's connections, once the management API knows all three: it is told of them after a while."""
+    """Wait until the management API lists a user's three connections, and return their names.
+
+    The API lists a connection some time after it was opened.
+    """
     async with asyncio.timeout(WAIT):
         while True:
             names = [
@@ -248,17 +254,20 @@ async def connections(place: Place, user: str) -> list[str]:
             await asyncio.sleep(0.2)
 
 
-# --- what documentation's user cannot do -------------------------------------------------------------------------------------------
+# --- Operations that the user of `documentation` may not do ---
 
 Attempt = Callable[[AbstractChannel], Awaitable[object]]
 
 
 async def nothing(_message: object) -> None:
-    """What a consumer would do."""
+    """Ignore a message."""
 
 
 def bound(exchange: str, key: str | None) -> Attempt:
-    """Bind the one queue that a service makes; without a key by a name of its own."""
+    """Return an attempt to bind the queue that a service may declare.
+
+    Without a key the routing key is a reply queue's name of the service itself.
+    """
 
     async def attempt(channel: AbstractChannel) -> object:
         own = (await channel.queue_declare("", exclusive=True)).queue or ""
@@ -357,7 +366,7 @@ async def test_what_a_user_may_not_do_is_refused(channel_of: ChannelOf) -> None:
 
 
 async def test_the_same_is_open_to_who_may_do_it(channel_of: ChannelOf) -> None:
-    """Else the refusals above could have other reasons."""
+    """Check permitted operations, since the refusals above could otherwise have other reasons."""
     channel = await channel_of("documentation")
     await bound("bus.replies", None)(channel)
     await bound("bus.updates", None)(channel)

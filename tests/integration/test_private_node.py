@@ -51,15 +51,16 @@ def lasting_second(installation: Installation) -> Iterator[PrivateNode]:
 
 @pytest.fixture
 async def second(lasting_second: PrivateNode) -> PrivateNode:
-    """Another running node, with settings of its own; started again where the test before has ended it."""
+    """Return another running node with its own settings, and start it again if a test ended it."""
     await lasting_second.start()
     return lasting_second
 
 
 def alive(group: int) -> list[str]:
-    """What still runs in a process group; what has ended and waits to be collected does not run.
+    """Return the running programs of a process group, without zombies.
 
-    `-ww`, since `ps` cuts its lines at `COLUMNS` where that is set, which loses the program behind a long path.
+    `-ww` is needed because `ps` cuts its lines at `COLUMNS` if that is set. A program after a long
+    path would then be missing.
     """
     listed = subprocess.run(
         ["ps", "-ww", "-A", "-o", "pgid=,stat=,args="], check=True, capture_output=True, text=True
@@ -158,7 +159,7 @@ async def test_ctl_says_what_was_wrong(node: PrivateNode) -> None:
 
 @pytest.fixture
 def owner() -> Iterator[subprocess.Popen[str]]:
-    """Another process that owns a node."""
+    """Start another process that owns a node."""
     process = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True)
     yield process
     process.kill()

@@ -1,4 +1,4 @@
-"""`bus queues` on a real RabbitMQ: what it tells, and that looking changes nothing."""
+"""Tests of `bus queues` on a real RabbitMQ: its output, and that it changes nothing."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ def where(vhost_url: str, shared_broker: Broker) -> BrokerAddress:
 
 @pytest.fixture
 async def left(vhost_url: str) -> str:
-    """The library was served, and is not any more: a job waits, and two dead letters lie there."""
+    """Serve the library and stop it, then leave a waiting job and two dead letters."""
     heard.clear()
     async with library(vhost_url) as bus, bus.serving(router):
         pass
@@ -90,7 +90,7 @@ async def test_the_oldest_request_has_an_age_and_a_job_has_none(
             await channel.default_exchange.publish(aio_pika.Message(b"{}", timestamp=1000), name)
     seen = await inspect_queues(where, QueueFilter())
     async with asyncio.timeout(100):
-        while state(seen, ASK).oldest is None:  # the statistics come some seconds later
+        while state(seen, ASK).oldest is None:  # the statistics are some seconds late
             await asyncio.sleep(0.1)
             seen = await inspect_queues(where, QueueFilter(), clock=lambda: 1090)
     assert (state(seen, ASK).oldest, state(seen, WORK).oldest) == (90, None)
@@ -117,7 +117,7 @@ async def test_an_exclusive_queue_of_somebody_else_is_a_trouble_and_no_error(
 
 @pytest.fixture
 def calm(left: str, shared_broker: Broker) -> dict[str, str]:
-    """The environment of a command that looks at what is left."""
+    """Return the environment of a command that inspects these queues."""
     return {
         "BUS_URL": left,
         "BUS_MANAGEMENT_URL": management_url(shared_broker),

@@ -1,4 +1,8 @@
-"""What the broker refuses fails at once, and takes nobody along: it closes the channel that all others send on, too."""
+"""Tests of publishes that the broker refuses.
+
+The broker then closes the channel that all other publishes use as well. The refused publish must
+fail at once, and the others must succeed.
+"""
 
 import asyncio
 from collections import Counter
@@ -30,10 +34,13 @@ from tests.polling import until
 pytestmark = pytest.mark.timeout(120)
 
 PATIENCE = 60
-"""Seconds: long enough that who waits for his deadline fails by the test's own limit."""
+"""Seconds of the calls. A call that waits for this deadline fails by the test's own time limit."""
 MANY = 20
 REMEMBERED = 12
-"""Topics that RabbitMQ remembers for a channel as allowed; what is looked up again is by then perhaps refused."""
+"""Number of topics that RabbitMQ caches as allowed for a channel.
+
+It checks other topics again, and may then refuse them.
+"""
 
 
 class Found(Message):
@@ -71,7 +78,7 @@ TOPIC = (
 shelf = Router("shelf")
 done: Counter[str] = Counter()
 held: set[str] = set()
-"""While there is something in it no request is answered."""
+"""A switch for the handlers: no request is answered while the set has an element."""
 
 
 @shelf.request(Find, concurrency=MANY)
@@ -107,7 +114,7 @@ async def place(shared_broker: Broker, vhost_url: str) -> AsyncIterator[Place]:
 
 
 async def outcomes(*calls: Coroutine[Any, Any, Any]) -> list[Any]:
-    """What each returned or raised; all begin in their order, in one turn of the loop."""
+    """Start all calls in their order in one turn of the loop, and return their outcomes."""
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
@@ -147,7 +154,10 @@ async def test_requests_beside_one_that_is_refused_are_answered_and_none_runs_tw
 async def test_without_the_lane_requests_beside_one_that_is_refused_do_not_wait_in_vain(
     place: Place,
 ) -> None:
-    """Nobody knows there which of them were dropped, and they may not run twice."""
+    """Check that they end at once, some of them with `ConnectionLost`.
+
+    Without the fast lane it is unknown which of them the broker dropped, and none may run twice.
+    """
     async with (
         place.bus("shelf") as owner,
         owner.serving(shelf),
@@ -192,7 +202,10 @@ async def test_jobs_beside_one_that_is_refused_are_done(place: Place, fastlane: 
 async def test_what_was_taken_before_a_right_was_revoked_is_not_said_to_be_unsent(
     place: Place, fastlane: bool
 ) -> None:
-    """It went where the refused one goes, and the broker names no message."""
+    """Check that these requests fail with `maybe_executed`.
+
+    They have the same address as the refused publish, and the broker's refusal names no message.
+    """
     held.add("all")
     async with (
         place.bus("shelf") as owner,
@@ -219,7 +232,7 @@ async def test_what_was_taken_before_a_right_was_revoked_is_not_said_to_be_unsen
 
 
 async def allow(place: Place, keys: str) -> None:
-    """Let the desk ask with these keys, a pattern, and no others."""
+    """Let the desk send requests only with routing keys that match a pattern."""
     topics = {"exchange": "bus.requests", "write": f"^({keys})$", "read": ""}
     await place.api.call("PUT", f"topic-permissions/{place.vhost}/desk", topics)
 

@@ -1,4 +1,7 @@
-"""A password in a file that is rewritten: open connections are told, new ones come with it, and nothing is interrupted."""
+"""Tests of a password in a file that changes.
+
+Open connections are updated, new ones use the new password, and nothing is interrupted.
+"""
 
 import asyncio
 import json
@@ -26,22 +29,22 @@ from tests.polling import until
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
 
 WAIT = 30
-"""Seconds for what takes milliseconds: the machine may be busy."""
+"""Seconds to wait for steps that take milliseconds, because the machine may be busy."""
 WAYS = ("lane", "plain", "faststream")
 RENEWED = "the password was renewed"
 REFUSED = (
-    "the broker refuses the new password; connections go on with the one before, until that ends"
+    "the broker refuses the new password; open connections keep the previous one until it expires"
 )
 
 
 @contract("vault.open", version=1)
 class Open(Request[None]):
-    """Asks."""
+    """A request without contents."""
 
 
 @contract("vault.opened", version=1)
 class Opened(Event):
-    """Tells."""
+    """An event without contents."""
 
 
 router = Router("vault")
@@ -49,7 +52,7 @@ router = Router("vault")
 
 @router.request(Open)
 async def answer(_ask: Open) -> None:
-    """Answers."""
+    """Answer the request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,19 +61,19 @@ class Vault:
 
     api: Management
     url: str
-    """With a password that was never good."""
+    """The broker's URL, with a password that was never valid."""
     user: str
     file: Path
 
     def write(self, password: str) -> str:
-        """As a whole, by renaming."""
+        """Replace the file in one step, by a rename."""
         following = self.file.with_name("following")
         following.write_text(f"{password}\n")
         following.replace(self.file)
         return password
 
     async def change(self) -> str:
-        """Another password at the broker, and in the file."""
+        """Set a new password at the broker and in the file."""
         password = secrets.token_urlsafe()
         await self.api.call(
             "PUT", f"users/{self.user}", {"password": password, "tags": "management"}
@@ -96,7 +99,10 @@ class Vault:
             yield bus
 
     async def disconnect(self, count: int) -> None:
-        """Close so many connections, once the management API knows of them, which is a few seconds later."""
+        """Close the user's connections, when the management API lists at least `count` of them.
+
+        The API lists a connection a few seconds after it was opened.
+        """
         vhost = quote(urlsplit(self.url).path[1:], safe="")
         async with asyncio.timeout(WAIT):
             while True:
@@ -135,7 +141,7 @@ def lost(caplog: pytest.LogCaptureFixture) -> int:
 
 
 def assert_hidden(passwords: Sequence[str], caplog: pytest.LogCaptureFixture) -> None:
-    """In no line, and in nothing that goes with one."""
+    """Check that no log line and no field of a log record has a password."""
     written = caplog.text + str([vars(record) for record in caplog.records])
     assert [password for password in passwords if password in written] == []
 

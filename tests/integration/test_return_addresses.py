@@ -1,4 +1,7 @@
-"""A `reply_to` that the broker would not let its answer go to disturbs nobody: with keys, and a user for each service."""
+"""Tests of requests with a `reply_to` to which the service may not publish.
+
+They must not disturb other callers. The services sign with keys, and each has a broker user.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
@@ -34,7 +37,7 @@ PATIENCE = 60
 
 
 class Ledger:
-    """What it was asked and told to do."""
+    """A service that records the requests and jobs that it handled."""
 
     def __init__(self) -> None:
         self.handled: list[int] = []
@@ -71,7 +74,7 @@ async def place(
 
 
 def answered_at(reply_to: str) -> Middleware:
-    """Ask for the answer there, and sign that."""
+    """Return a client middleware that sets `reply_to` before the message is signed."""
 
     def layer(inner: Handler) -> Handler:
         def call(envelope: Envelope) -> Awaitable[Envelope | None]:
@@ -127,7 +130,11 @@ async def test_who_asks_to_be_answered_where_the_broker_refuses_it_costs_nobody_
 async def test_a_job_whose_submitter_the_broker_lets_nobody_tell_is_done_once(
     place: Place, ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without keys it is let in. With them it is where the worker's user is older than the grants."""
+    """Check a job that is accepted although its submitter cannot be notified.
+
+    Without keys the job is accepted. With keys this happens if the worker's user is older than the
+    grants.
+    """
     async with (
         place.bus("ledger") as owner,
         owner.serving(ledger.router),

@@ -1,4 +1,7 @@
-"""Who may see payloads of dead letters: an operator, by his key and the grants."""
+"""Tests of the right to see payloads of dead letters.
+
+An operator needs a key and a grant.
+"""
 
 import json
 import os
@@ -53,7 +56,7 @@ async def transport(vhost_url: str) -> AsyncIterator[Transport]:
 
 @pytest.fixture
 def desk(transport: Transport, vhost_url: str, tmp_path: Path) -> Desk:
-    """Its letter is there."""
+    """Create the shell, with the dead letter in its queue."""
     return Desk(vhost_url, Deployment(tmp_path))
 
 
@@ -84,7 +87,10 @@ async def test_an_operator_who_was_not_sees_none_and_that_is_noted_too(
         False,
         "",
     )
-    told = f'ida may not see payloads of dead letters; grant it in {desk.deployment.grants}: [operators.ida] may = ["dead-letters.reveal"]'
+    told = (
+        f"ida may not see payloads of dead letters; grant it in {desk.deployment.grants}:"
+        ' [operators.ida] may = ["dead-letters.reveal"]'
+    )
     assert f"error: {told}" in refused.err
     (line,) = audit_of(refused)
     assert (line["event"], line["why"]) == ("payloads refused", told)
@@ -94,7 +100,10 @@ async def test_an_operator_who_was_not_sees_none_and_that_is_noted_too(
 
 
 async def test_without_an_operators_key_nobody_sees_a_payload(desk: Desk) -> None:
-    """A service's key is none, whatever the grants say of its name. What is hidden anyone may look at."""
+    """Check that a service's key does not reveal payloads, even if the grants list its name.
+
+    Dead letters with hidden payloads need no key.
+    """
     desk.grant(REVEAL + '[operators.office]\nmay = ["dead-letters.reveal"]\n')
     for key in ("", str(desk.deployment.keys.key_file("office"))):
         refused = await desk.shows(BUS_OPERATOR_KEY=key)

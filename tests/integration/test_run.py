@@ -1,4 +1,4 @@
-"""`bus run`: signals, a clean stop, several processes, what is wrong told in a line."""
+"""Tests of `bus run`: signals, a clean stop, several processes, and errors in one line."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ async def test_the_first_signal_lets_running_work_finish(vhost_url: str) -> None
     async with running("run", TARGET, BUS_URL=vhost_url) as process, _caller(vhost_url) as caller:
         await _who(caller)
         job = await caller.submit(Nap(seconds=0.5))
-        await anext(job.updates())  # it has begun
+        await anext(job.updates())  # the handler has begun
         process.send_signal(signal.SIGTERM)
         answer = await ended(process)
 
@@ -39,17 +39,15 @@ async def test_a_second_signal_ends_it_now_and_the_work_waits_for_another(vhost_
         async with running("run", TARGET, BUS_URL=vhost_url) as process:
             await _who(caller)
             job = await caller.submit(Nap(seconds=3))
-            await anext(job.updates())  # it has begun
+            await anext(job.updates())  # the handler has begun
             process.send_signal(signal.SIGTERM)
             process.send_signal(signal.SIGINT)
-            answer = await ended(process)  # a clean stop would have ended the nap, and with 0
+            answer = await ended(process)  # a clean stop would wait for the nap, and end with 0
         async with running("run", TARGET, BUS_URL=vhost_url) as other:
             assert (await job.result(timeout=40)).process == other.pid
 
-    assert answer.code in {
-        128 + signal.SIGINT,
-        128 + signal.SIGTERM,
-    }  # the kernel delivers two that wait by number
+    # The kernel delivers two pending signals in the order of their numbers.
+    assert answer.code in {128 + signal.SIGINT, 128 + signal.SIGTERM}
 
 
 async def test_a_process_that_dies_is_started_again(vhost_url: str) -> None:
@@ -93,12 +91,12 @@ async def test_a_broker_that_is_down_is_told_in_a_line() -> None:
     )
 
     assert answer.code == 69
-    assert "no broker at 127.0.0.1:1" in answer.err.splitlines()[-1]
+    assert "the broker at 127.0.0.1:1 cannot be reached" in answer.err.splitlines()[-1]
     assert "secret" not in answer.err
 
 
 async def test_what_cannot_start_is_not_started_for_ever() -> None:
-    # Settings that are wrong end the parent already: this is what only its processes find.
+    # Wrong settings already end the parent. Only its processes find a wrong target.
     answer = await bus("run", "no.such.module:router", "--processes", "2")
 
     assert answer.code == 78
@@ -111,7 +109,7 @@ def _caller(url: str) -> Bus:
 
 
 async def _who(caller: Bus) -> int:
-    """The process that serves, once one does."""
+    """Wait until a process serves, and return its id."""
     async with asyncio.timeout(100):
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Encrypted connections by settings; services that come with a certificate, and with a token of an OAuth 2 server."""
+"""Tests of TLS settings, client certificates, and tokens of an OAuth 2 server."""
 
 import asyncio
 import logging
@@ -44,17 +44,17 @@ pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
 
 catalog = Catalog()
 WAIT = 20
-"""Seconds for what takes milliseconds: the machine may be busy."""
+"""Seconds to wait for steps that take milliseconds, because the machine may be busy."""
 
 
 @contract("desk.ask", version=1, catalog=catalog)
 class Ask(Request[None]):
-    """Asks."""
+    """A request without contents."""
 
 
 @contract("desk.asked", version=1, catalog=catalog)
 class Asked(Event):
-    """Tells."""
+    """An event without contents."""
 
 
 router = Router("desk")
@@ -62,7 +62,7 @@ router = Router("desk")
 
 @router.request(Ask)
 async def answer(_ask: Ask) -> None:
-    """Answers."""
+    """Answer the request."""
 
 
 ASK = contract_of(Ask)
@@ -71,7 +71,7 @@ GRANTS = Grants({"desk": ServiceGrants(call=frozenset({ASK.permission}))})
 
 @dataclass(frozen=True, kw_only=True)
 class Secure:
-    """A node that asks for certificates and takes tokens."""
+    """A node that requests client certificates and accepts tokens."""
 
     node: PrivateNode
     port: int
@@ -151,7 +151,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
 
 
 async def served(**settings: object) -> None:
-    """A service that asks itself, with these settings."""
+    """Run a service with these settings, which sends a request to itself."""
     async with (
         Bus(
             "desk", settings=load_settings(topology="verify", connect_timeout=WAIT, **settings)
@@ -216,7 +216,7 @@ async def test_the_management_api_is_verified_by_the_same_authority(secure: Secu
         await Management(address, url).version()
 
 
-# --- OAuth 2 ---------------------------------------------------------------------------------------------------------------------
+# --- OAuth 2 ---
 
 SCOPES = (
     "rabbitmq.configure:%2F/amq.gen-*",
@@ -257,12 +257,15 @@ async def test_a_token_that_is_no_good_is_refused(secure: Secure, what: str) -> 
 
 
 LIFE = 6
-"""Seconds of a token in which the services have to be connected, and to be told of the next."""
+"""Seconds until the first token expires.
+
+In this time the services must connect and receive the next token.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Renewed:
-    """A service whose first token ends soon, and the file where the next one comes."""
+    """A service with a first token that expires soon, and the file for the next token."""
 
     way: str
     file: Path
@@ -286,7 +289,10 @@ class Renewed:
         return Bus("desk", settings=settings, transport=own if self.way == "faststream" else None)
 
     async def work(self, secure: Secure, ends: float) -> None:
-        """Over the end of the first token, without a pause; and then what RabbitMQ 3.10 does not remember to have allowed."""
+        """Send without a pause until after the end of the first token, then register consumers.
+
+        RabbitMQ 3.10 caches rights that it has granted. The second `serving` needs a fresh check.
+        """
         async with self.bus(secure) as bus:
             if self.following:
                 other = self.file.with_suffix(".next")
@@ -296,14 +302,14 @@ class Renewed:
                     while time.time() < ends + 1:
                         await bus.request(Ask(), timeout=WAIT)
                         await bus.publish(Asked(), timeout=WAIT)
-                        await asyncio.sleep(0.05)  # enough to see, and not all of the machine
+                        await asyncio.sleep(0.05)  # a rate that does not load the machine
             else:
                 await until(lambda: time.time() > ends + 1, "the token's end")
             async with bus.serving(router):
                 await bus.request(Ask(), timeout=WAIT)
 
 
-async def test_services_work_on_over_the_end_of_their_first_token_by_that_in_their_file_and_without_it_do_not(
+async def test_services_outlive_their_first_token_only_with_the_next_one_in_their_file(
     secure: Secure,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,

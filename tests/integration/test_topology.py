@@ -1,4 +1,4 @@
-"""Plan, apply, verify and export against a real broker, and what a service refuses at its start."""
+"""Tests of `bus topology` on a real broker, and of the checks of a service at its start."""
 
 import json
 import secrets
@@ -56,7 +56,7 @@ SPOILT: Mapping[str, dict[str, str | int | None]] = {
 
 
 async def declared(place: Place, name: str, arguments: Mapping[str, str | int | None]) -> None:
-    """Make a queue with the right arguments but for these."""
+    """Declare a queue with the right arguments, except for these."""
     right = dict(required_by([router], place.settings).queue(name).arguments)
     mixed: FieldTable = {
         key: value for key, value in {**right, **arguments}.items() if value is not None
@@ -126,11 +126,11 @@ def at(place: Place, management_url: str) -> Settings:
     return place.settings.model_copy(update={"management_url": SecretStr(management_url)})
 
 
-# --- where others manage the broker --------------------------------------------------------------------------------------------
+# --- Brokers that an administrator manages ---
 
 
 async def verifying(place: Place) -> Settings:
-    """The settings of a service that may make its own reply queue, and nothing else."""
+    """Return the settings of a service that may declare only its own reply queue."""
     user, parts = f"{place.vhost}-books", urlsplit(place.url)
     await place.api.call("PUT", f"users/{user}", {"password": "secret", "tags": ""})
     own = r"^amq\.gen-.*"
@@ -173,7 +173,8 @@ async def test_with_verify_what_is_missing_is_named_at_the_start_and_nothing_is_
     settings = place.settings.model_copy(update={"topology": "verify"})
     with pytest.raises(
         ConfigurationError,
-        match=r"the broker has no exchange bus\.requests, no exchange bus\.jobs.*bus topology export",
+        match=r"the broker has no exchange bus\.requests, no exchange bus\.jobs.*"
+        "bus topology export",
     ):
         async with Bus("books", settings=settings):
             pass
@@ -206,7 +207,7 @@ async def test_with_verify_a_missing_binding_is_named_where_the_management_api_t
                 pass
 
 
-# --- the command -----------------------------------------------------------------------------------------------------------------
+# --- The command ---
 
 
 async def test_the_command_plans_applies_and_verifies(place: Place) -> None:
@@ -252,9 +253,8 @@ async def test_the_export_is_all_that_a_broker_needs_which_has_not_even_the_virt
     await place.api.call("POST", "definitions", json.loads(printed.out))
     try:
         assert vhost in {each["name"] for each in await place.api.call("GET", "vhosts")}
-        await place.api.add_vhost(
-            vhost
-        )  # for the right to look into it, which an export gives nobody
+        # This gives the test's user permissions, which an export does not contain.
+        await place.api.add_vhost(vhost)
         assert (await plan(required_by([router], place.settings), place.settings)).differences == ()
     finally:
         await place.api.delete_vhost(vhost)

@@ -1,4 +1,7 @@
-"""Signed messages over a real RabbitMQ, by the fast lane and without it, and what somebody with an account there puts between them."""
+"""Tests of signed messages over a real RabbitMQ, with the fast lane and without it.
+
+They include a forged message from a client that has a broker account and no key.
+"""
 
 import asyncio
 import time
@@ -76,7 +79,7 @@ async def until_dead(ledger: Bus, queue: str) -> list[str]:
 
 
 async def forge(url: str) -> None:
-    """A job in the office's name, by who has an account at the broker and no key."""
+    """Publish a job in the name of the office, with a broker account and without a key."""
     job = Envelope(
         id=new_id(),
         type="ledger.close.v1",

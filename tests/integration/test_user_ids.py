@@ -1,7 +1,9 @@
-"""`user_id` with a user for each service: a message has its sender's, and copies that another makes of it have none.
+"""Tests of `user_id` with a broker user for each service.
 
-The broker refuses a foreign one. So every copy is made here by its real maker, on the real broker: retry tiers and the way back, dead
-letters of the bus and of the broker, replays, exports that are put back, and migrations.
+A message has the user of its sender. A copy that another service makes has no `user_id`, because
+the broker refuses the id of another user. So the real service makes each copy on a real broker.
+The copies are those of retry tiers and the return path, dead letters of the bus and of the broker,
+replays, imported exports, and migrations.
 """
 
 import asyncio
@@ -45,7 +47,7 @@ pytestmark = pytest.mark.timeout(180)
 
 PATIENCE = 60
 SENDERS = ("farm", "mill")
-"""Another service, and the one that works."""
+"""The other service, and the service that handles the jobs."""
 WAYS = ("lane", "plain", "faststream")
 
 
@@ -64,7 +66,7 @@ CONTRACTS = [contract_of(Grind)]
 
 
 class Mill:
-    """Grinds wheat, at the second attempt; stones not until it is `mended`."""
+    """A service that grinds wheat at the second attempt, and stones only after `mended` is set."""
 
     def __init__(self) -> None:
         self.mended = False
@@ -107,7 +109,7 @@ def of(place: Place, service: str, way: str) -> Bus:
 
 @asynccontextmanager
 async def tapped(place: Place) -> AsyncIterator[list[tuple[str, str | None]]]:
-    """Exchange and `user_id` of all copies that pass meanwhile."""
+    """Record the exchange and the `user_id` of all copies during the block."""
     copies: list[tuple[str, str | None]] = []
 
     async def take(message: DeliveredMessage) -> None:
@@ -126,14 +128,14 @@ async def tapped(place: Place) -> AsyncIterator[list[tuple[str, str | None]]]:
 
 
 async def user_ids(place: Place, queue: str) -> list[str | None]:
-    """Of what lies in a queue, which stays there."""
+    """Return the `user_id` of each message in a queue, and leave the messages there."""
     return [
         each["properties"].get("user_id") for each in await taken(place, queue, "ack_requeue_true")
     ]
 
 
 async def taken(place: Place, queue: str, ackmode: str) -> list[dict[str, Any]]:
-    """What lies in a queue; `ackmode` says what becomes of it."""
+    """Return the messages of a queue; `ackmode` sets how the broker settles them."""
     how = {"count": 10, "ackmode": ackmode, "encoding": "auto"}
     found: list[dict[str, Any]] = await place.api.call(
         "POST", f"queues/{place.vhost}/{queue}/get", how
@@ -142,7 +144,7 @@ async def taken(place: Place, queue: str, ackmode: str) -> list[dict[str, Any]]:
 
 
 async def dead(worker: Bus, number: int) -> None:
-    """Returns once so many are dead."""
+    """Wait until the work queue has `number` dead letters."""
     async with asyncio.timeout(PATIENCE):
         while True:
             if len(await worker.dead_letters(WORK)) == number:
@@ -195,7 +197,7 @@ async def test_what_the_broker_gives_up_keeps_its_senders_and_its_replay_has_non
 
 
 async def rejected(place: Place) -> None:
-    """What is in the work queue goes to the dead letters, by the broker."""
+    """Let the broker dead-letter the messages in the work queue."""
     await taken(place, WORK, "reject_requeue_false")
 
 

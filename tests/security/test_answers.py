@@ -8,13 +8,20 @@ import pytest
 from bus.errors import DeadlineExceeded, NotFound, PermissionDenied, Unauthenticated
 from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update, reply
 from bus.messaging.ports.transport import PublishOutcome
-from bus.middleware.stacks import client_stack, with_security
+from bus.middleware.sign import sign
+from bus.middleware.stacks import client_stack
 from bus.runtime.client import Client
-from bus.security.encryption import NO_ENCRYPTION
 from bus.security.grants import Grants, ServiceGrants
 from bus.settings import load_settings
 from tests.security.world import Ledger, World
-from tests.unit.fakes import FakeDelivery, FakeTransport, settle_down, virtual
+from tests.unit.fakes import (
+    FakeDelivery,
+    FakeTransport,
+    runtime_of,
+    security_of,
+    settle_down,
+    virtual,
+)
 from tests.unit.ledger import Add, CloseBooks, Total
 
 SETTINGS = load_settings(request_timeout=10, publish_timeout=10)
@@ -27,18 +34,16 @@ class Office:
         self.asked: list[Envelope] = []
         self.transport = FakeTransport(answer=self._note)
         self.verifier = world.yard.verifier("office", world.rings["office"])
-        layers = with_security(
-            client_stack(clock=world.yard.clock), NO_ENCRYPTION, world.signer("office")
-        )
-        self.client = Client(
-            "office",
-            "1",
+        security = security_of(world.signer("office"), self.verifier)
+        runtime = runtime_of(
             self.transport,
-            layers,
+            service="office",
+            security=security,
             settings=SETTINGS,
-            verifier=self.verifier,
             clock=world.yard.clock,
         )
+        layers = [*client_stack(clock=world.yard.clock), sign(world.signer("office"))]
+        self.client = Client(runtime, layers)
 
     def _note(self, sent: Envelope) -> PublishOutcome | None:
         self.asked.append(sent)
@@ -161,7 +166,7 @@ async def test_the_refusal_of_a_fake_with_a_requests_id_does_not_end_the_call(fa
     office, call, request = await asked(world)
     ledger = Ledger(world, "request")
     ledger.receiver.on_delivery(
-        FakeDelivery(request.replace(queue=ledger.receiver.queue.name, **FAKES[fake]))
+        FakeDelivery(request.replace(queue=ledger.receiver.state.spec.queue.name, **FAKES[fake]))
     )
     await settle_down()
     (refusal,) = ledger.sent
@@ -189,7 +194,9 @@ async def test_the_refusal_of_a_fake_with_a_jobs_id_does_not_end_the_job() -> No
         world.job(id=job.id, reply_to=job.reply_to).replace(source="office", body=b"{}"),
         job,
     ):
-        ledger.receiver.on_delivery(FakeDelivery(each.replace(queue=ledger.receiver.queue.name)))
+        ledger.receiver.on_delivery(
+            FakeDelivery(each.replace(queue=ledger.receiver.state.spec.queue.name))
+        )
     await settle_down()
     for update in ledger.sent:
         if update.envelope.in_reply_to:
@@ -204,7 +211,9 @@ async def test_a_request_that_is_refused_says_so_at_once() -> None:
     office, call, request = await asked(world)
     world.yard.grants = Grants({"office": ServiceGrants()})
     ledger = Ledger(world, "request")
-    ledger.receiver.on_delivery(FakeDelivery(request.replace(queue=ledger.receiver.queue.name)))
+    ledger.receiver.on_delivery(
+        FakeDelivery(request.replace(queue=ledger.receiver.state.spec.queue.name))
+    )
     await settle_down()
     (refusal,) = ledger.sent
     office.hear(refusal.envelope)
@@ -221,7 +230,9 @@ async def test_a_job_that_is_refused_says_so_at_once() -> None:
     (job,) = office.asked
     world.yard.grants = Grants({"office": ServiceGrants()})
     ledger = Ledger(world, "job")
-    ledger.receiver.on_delivery(FakeDelivery(job.replace(queue=ledger.receiver.queue.name)))
+    ledger.receiver.on_delivery(
+        FakeDelivery(job.replace(queue=ledger.receiver.state.spec.queue.name))
+    )
     await settle_down()
     for update in ledger.sent:
         if update.envelope.in_reply_to:

@@ -40,7 +40,9 @@ async def come_back(world: World, ledger: Ledger) -> None:
     """Deliver the message that waits for its key once again."""
     copy = ledger.sent.pop().envelope
     world.yard.clock.now += 30
-    ledger.receiver.on_delivery(FakeDelivery(copy.replace(queue=ledger.receiver.queue.name)))
+    ledger.receiver.on_delivery(
+        FakeDelivery(copy.replace(queue=ledger.receiver.state.spec.queue.name))
+    )
     await settle_down()
 
 

@@ -85,7 +85,7 @@ async def test_a_retry_carries_the_proof_as_it_is() -> None:
     async def fail(_: Any) -> Any:
         raise ValueError
 
-    object.__setattr__(ledger.receiver.endpoint, "function", fail)
+    object.__setattr__(ledger.receiver.state.endpoint, "function", fail)
     ledger.receiver.on_delivery(FakeDelivery(job))
     await settle_down()
     copy = ledger.sent[0].envelope

@@ -5,7 +5,7 @@ import functools
 import selectors
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from typing_extensions import override
 
@@ -21,14 +21,23 @@ from bus.messaging.ports.transport import (
     ReturnListener,
 )
 from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue, Topology
+from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.job_handle import PendingJob
-from bus.runtime.poison_isolation import PoisonIsolation
+from bus.runtime.poison_isolation import CandidateQueue
 from bus.runtime.receiver import Receiver
 from bus.runtime.router import Router
-from bus.runtime.service_activator import ServiceActivator
-from bus.runtime.settler import Settler
+from bus.runtime.server import receiver_for
+from bus.runtime.service_activator import ServiceStack
+from bus.runtime.service_runtime import ServiceRuntime
+from bus.security.anonymous import OpenGuard
 from bus.security.endpoint_guard import EndpointGuard
+from bus.security.identity import ServiceIdentity
+from bus.security.message_security import NO_SECURITY, MessageSecurity
+from bus.security.signer import Signer
+from bus.security.verifier import Verifier
+from bus.settings import Settings, load_settings
 from bus.storage.memory.inbox import MemoryInbox
 
 NOW = 1_700_000_000.0
@@ -223,6 +232,63 @@ class NoSender:
         raise NotImplementedError
 
 
+@dataclass
+class FakeIdentity:
+    """An identity with the signer and verifier of a test."""
+
+    signer: Signer
+    verifier: Verifier | None = None
+    is_anonymous: bool = False
+
+
+def security_of(signer: Signer, verifier: Verifier | None = None) -> MessageSecurity:
+    return MessageSecurity(identity=cast("ServiceIdentity", FakeIdentity(signer, verifier)))
+
+
+def runtime_of(
+    transport: FakeTransport,
+    *,
+    service: str = "ledger",
+    security: MessageSecurity = NO_SECURITY,
+    inbox: Inbox | None = None,
+    settings: Settings | None = None,
+    clock: Callable[[], float] = lambda: NOW,
+) -> ServiceRuntime:
+    return ServiceRuntime(
+        service=service,
+        instance="host-1",
+        transport=transport,
+        settings=settings or load_settings(delivery_limit=LIMIT),
+        security=security,
+        inbox=MemoryInbox() if inbox is None else inbox,
+        clock=clock,
+    )
+
+
+def state_of(
+    router: Router,
+    transport: FakeTransport,
+    *,
+    inbox: Inbox | None = None,
+    gate: EndpointGuard | None = None,
+    candidates: CandidateQueue | None = None,
+    clock: Callable[[], float] = lambda: NOW,
+) -> EndpointState:
+    """The state of a router's only endpoint."""
+    ((name, endpoint),) = router.endpoints.items()
+    queue, topology = router.topology()[name]
+    security = NO_SECURITY if gate is None else security_of(gate.signer)
+    return EndpointState(
+        endpoint=endpoint,
+        spec=ConsumerSpec(queue=queue, topology=topology, prefetch=endpoint.concurrency),
+        runtime=runtime_of(
+            transport, service=router.name, security=security, inbox=inbox, clock=clock
+        ),
+        guard=OpenGuard() if gate is None else gate,
+        candidates=CandidateQueue() if candidates is None else candidates,
+    )
+
+
 def receiver_of(
     router: Router,
     transport: FakeTransport,
@@ -230,27 +296,9 @@ def receiver_of(
     handler: Handler | None = None,
     inbox: Inbox | None = None,
     gate: EndpointGuard | None = None,
-    quarantine: PoisonIsolation | None = None,
+    candidates: CandidateQueue | None = None,
     clock: Callable[[], float] = lambda: NOW,
 ) -> Receiver:
     """The receiver of a router's only endpoint."""
-    ((name, endpoint),) = router.endpoints.items()
-    queue, topology = router.topology()[name]
-    known = MemoryInbox() if inbox is None else inbox
-    return Receiver(
-        endpoint,
-        queue,
-        topology,
-        activator=ServiceActivator(
-            endpoint,
-            handler or router,
-            sender=NoSender(),
-            state=None,
-            inbox=known,
-            gate=gate,
-            clock=clock,
-        ),
-        settler=Settler(endpoint, topology, transport, service=router.name, gate=gate, clock=clock),
-        quarantine=PoisonIsolation() if quarantine is None else quarantine,
-        delivery_limit=LIMIT,
-    )
+    state = state_of(router, transport, inbox=inbox, gate=gate, candidates=candidates, clock=clock)
+    return receiver_for(state, ServiceStack(handler=handler or router, sender=NoSender()))

@@ -1,4 +1,4 @@
-"""RabbitMQ, over aio-pika."""
+"""The transport for RabbitMQ, built on aio-pika."""
 
 from bus.transports.rabbitmq.transport import RabbitMQTransport
 

@@ -1,4 +1,7 @@
-"""What an operator's tools do at the broker over AMQP: declare, bind, look, delete, and move messages between queues."""
+"""The broker operations of the operator commands, over AMQP.
+
+They declare, bind, inspect and delete objects, and move messages between queues.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -25,26 +28,40 @@ from bus.transports.rabbitmq.queue_depth import QueueDepth, depth_by
 __all__ = ["AdminSession", "Shovel", "open_admin_session"]
 
 MAX_IN_FLIGHT = 200
-"""Messages that are on their way at a time; so many may be there twice after a kill."""
+"""Messages in flight at a time. If the process is killed, at most this number may be duplicated."""
 STALL_SECONDS = 30.0
-"""Seconds without a confirm after which the broker takes no publishes: an alarm, most of the time."""
+"""Seconds without a confirm after which a move fails. The usual cause is an alarm of the broker."""
 EMPTY_FOR_SECONDS = 0.3
-"""Seconds between two looks at a queue that has to be empty in both."""
+"""Seconds between the two checks of a queue that must be empty in both."""
 
 POLL_INTERVAL_SECONDS = 0.05
-"""Seconds between two looks whether a queue is empty yet."""
+"""Seconds between two checks of the progress of a move."""
 
 
 @asynccontextmanager
 async def open_admin_session(settings: Settings) -> AsyncIterator["AdminSession"]:
-    """A connection for an operator's work; raises as `Transport.start`. It declares whatever the setting `topology` says."""
+    """Open a connection for operator commands, and close it at the end.
+
+    The session declares topologies for every value of the setting `topology`.
+
+    Args:
+        settings: The broker's address, credentials and time limits.
+
+    Yields:
+        A session on the open connection.
+
+    Raises:
+        Unauthenticated: The broker refuses the credentials. This is raised at once.
+        ConfigurationError: The broker refuses the virtual host. This is raised at once.
+        Unavailable: The broker does not answer within the connect timeout.
+    """
     password = PasswordFile.of(settings.password_file)
     link = SupervisedConnection(
         settings.address,
         name="topology",
         heartbeat=settings.heartbeat,
         attempt_timeout=settings.connect_timeout,
-        fastlane=True,  # messages are moved on it, as the bytes that they are
+        fastlane=True,  # a shovel copies the raw bytes of messages, which aio-pika would decode
         password=password,
     )
     renewal = CredentialRefresher.by(settings, password, (link,), name="topology")
@@ -60,60 +77,77 @@ async def open_admin_session(settings: Settings) -> AsyncIterator["AdminSession"
 
 
 class AdminSession:
-    """One connection's worth of work."""
+    """The operations on one connection."""
 
     def __init__(self, link: SupervisedConnection) -> None:
         self._link = link
 
     async def declare(self, topology: Topology) -> None:
-        """Make it exist; `TopologyMismatch` or `PermissionDenied` where the broker refuses."""
+        """Declare a topology.
+
+        Args:
+            topology: The exchanges, queues and bindings to create.
+
+        Raises:
+            TopologyMismatch: An object exists with other arguments.
+            PermissionDenied: The user may not declare an object.
+        """
         await self._link.declare(topology)
 
     async def find_missing(self, topology: Topology) -> list[str]:
-        """Of its exchanges and shared queues those that are not there, by passive declarations: nothing is made."""
-        opened: list[Channel] = []
+        """Return the exchanges and shared queues of a topology that do not exist.
 
-        async def fresh() -> Channel:
-            opened.append(await self._link.channel(confirms=False))
-            return opened[-1]
+        Only passive declarations are used, so nothing is created.
+        """
+        channels: list[Channel] = []
+
+        async def open_channel() -> Channel:
+            channels.append(await self._link.channel(confirms=False))
+            return channels[-1]
 
         with map_errors("verifying"):
             try:
-                return await find_missing(fresh, topology, timeout=RPC_TIMEOUT_SECONDS)
+                return await find_missing(open_channel, topology, timeout=RPC_TIMEOUT_SECONDS)
             finally:
-                for channel in opened:
+                for channel in channels:
                     await close_quietly(channel)
 
     async def depth(self, queue: str) -> QueueDepth | None:
-        """What waits in a queue, and who consumes it; None where there is none."""
-        async with self._channel(f"looking at {queue}") as channel:
+        """Return the number of messages and consumers of a queue, or None if it does not exist."""
+        async with self._channel(f"inspecting {queue}") as channel:
             depth = await depth_by(channel, queue)
         return None if depth.missing else depth
 
     async def bind(self, bindings: Iterable[Binding]) -> None:
-        """Bind; what is bound already stays so."""
+        """Create bindings. A binding that exists is not changed."""
         async with self._channel("binding") as channel:
-            for each in bindings:
+            for binding in bindings:
                 await channel.queue_bind(
-                    each.queue,
-                    each.exchange,
-                    routing_key=each.routing_key,
+                    binding.queue,
+                    binding.exchange,
+                    routing_key=binding.routing_key,
                     timeout=RPC_TIMEOUT_SECONDS,
                 )
 
     async def unbind(self, bindings: Iterable[Binding]) -> None:
-        """Unbind; what is not bound stays so."""
+        """Remove bindings. A binding that does not exist is ignored."""
         async with self._channel("unbinding") as channel:
-            for each in bindings:
+            for binding in bindings:
                 await channel.queue_unbind(
-                    each.queue,
-                    each.exchange,
-                    routing_key=each.routing_key,
+                    binding.queue,
+                    binding.exchange,
+                    routing_key=binding.routing_key,
                     timeout=RPC_TIMEOUT_SECONDS,
                 )
 
     async def delete(self, queue: str, *, if_empty: bool) -> None:
-        """Delete a queue. `if_empty` is for classic ones: asked of a quorum queue it ends the connection."""
+        """Delete a queue.
+
+        Args:
+            queue: The queue's name.
+            if_empty: Refuse to delete a queue that has messages. Use it for classic queues only:
+                for a quorum queue the broker closes the connection.
+        """
         async with self._channel(f"deleting {queue}") as channel:
             await channel.queue_delete(queue, if_empty=if_empty, timeout=RPC_TIMEOUT_SECONDS)
 
@@ -121,13 +155,30 @@ class AdminSession:
     async def shovel(
         self, source: str, target: str, carriage: CopyOptions, on_moved: Callable[[int, int], None]
     ) -> AsyncIterator["Shovel"]:
-        """Messages go from `source` to `target` inside the block; of a classic queue nobody else can consume meanwhile.
+        """Move messages from one queue to another inside the block.
 
-        `on_moved` hears how many were moved, and how many of these may be there twice.
+        The shovel is an exclusive consumer: during the move no other client can consume a classic
+        queue.
+
+        Args:
+            source: The queue to empty.
+            target: The queue that receives the messages.
+            carriage: The properties that the copies keep.
+            on_moved: Called with the number of moved messages, and the number of these that may
+                exist twice.
+
+        Yields:
+            The running shovel.
+
+        Raises:
+            Unavailable: The connection is closed.
         """
         async with self._channel(f"moving {source}", confirms=True) as channel:
             if self._link.lane is None:
-                raise Unavailable(f"not connected any more ({self._link.last_error or 'closed'})")
+                raise Unavailable(
+                    "the connection to the broker was lost"
+                    f" ({self._link.last_error or 'closed'}). Run the command again."
+                )
             mover = ShovelChannel(
                 self._link.lane,
                 channel.number,
@@ -159,7 +210,7 @@ class AdminSession:
 
 
 class Shovel:
-    """A queue that is being emptied into another."""
+    """A move of messages from one queue to another, in progress."""
 
     def __init__(self, administration: AdminSession, source: str, mover: ShovelChannel) -> None:
         self._administration = administration
@@ -167,22 +218,22 @@ class Shovel:
         self._mover = mover
 
     async def wait_moved(self, moved: int) -> None:
-        """Returns once so many were moved, or there are none."""
+        """Wait until `moved` messages were moved, or the source is empty."""
         await self._wait_empty(lambda: self._mover.moved >= moved)
 
     async def wait_empty(self) -> None:
-        """Returns once there are none, in two looks one after the other."""
+        """Wait until the source is empty in two checks, `EMPTY_FOR_SECONDS` apart."""
         await self._wait_empty(lambda: False)
         await asyncio.sleep(EMPTY_FOR_SECONDS)
         await self._wait_empty(lambda: False)
 
     async def _wait_empty(self, enough: Callable[[], bool]) -> None:
         loop = asyncio.get_running_loop()
-        known, since = self._mover.moved, loop.time()
+        moved, since = self._mover.moved, loop.time()
         while not enough():
             self._mover.check()
-            if self._mover.moved > known:
-                known, since = self._mover.moved, loop.time()
+            if self._mover.moved > moved:
+                moved, since = self._mover.moved, loop.time()
             if not self._mover.in_flight:
                 depth = await self._administration.depth(self._source)
                 if depth is None or (depth.ready == 0 and not self._mover.in_flight):
@@ -190,6 +241,8 @@ class Shovel:
                     return
             elif loop.time() - since > STALL_SECONDS:
                 raise Unavailable(
-                    f"no confirm for {STALL_SECONDS:g} s: the broker takes no publishes now, as in an alarm; nothing is lost"
+                    f"the broker has confirmed no message for {STALL_SECONDS:g} s, and no message"
+                    " is lost. Check the broker for a memory or disk alarm, then run the command"
+                    " again."
                 )
             await asyncio.sleep(POLL_INTERVAL_SECONDS)

@@ -1,4 +1,7 @@
-"""Channels without the fast lane: the same by aio-pika's own means, for comparison and as the way out (`BUS_FASTLANE=off`)."""
+"""Channels without the fast lane, on aiormq alone (`BUS_FASTLANE=off`).
+
+They do the same as the channels of the fast lane. They are the fallback, and serve for comparison.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -34,17 +37,18 @@ from bus.transports.rabbitmq.fastlane.confirm_watchdog import ConfirmStats
 
 __all__ = ["AiormqConsumerChannel", "AiormqDelivery", "AiormqPublisherChannel"]
 
-HEAD = 24
-"""Bytes of a header frame beside the properties, and some to spare."""
+HEADER_OVERHEAD_BYTES = 24
+"""Bytes of a header frame beside its properties, with a reserve."""
 
 
 class AiormqPublisherChannel:
-    """Publishes with confirms on one channel.
+    """A channel that publishes with confirms.
 
-    One id is never under way twice on it: aiormq tells returns apart by id alone.
+    It never has two publishes with the same message id in flight, because aiormq identifies
+    returns by the id alone.
     """
 
-    window_exhausted = False  # who gives up gives the place back
+    window_exhausted = False  # a publish that times out releases its slot in the window
 
     def __init__(self, link: OpenConnection, channel: Channel, *, window: int) -> None:
         self._link = link
@@ -53,29 +57,43 @@ class AiormqPublisherChannel:
         self._in_flight: dict[str, asyncio.Event] = {}
         self.confirm_stats = ConfirmStats()
         self._newest: dict[Address, str] = {}
-        """By address the id of what was published there last, while that is under way."""
+        """The id of the newest publish to each address, while that publish is in flight."""
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @property
     def alive(self) -> bool:
-        """Whether it can publish."""
+        """True if the channel can publish."""
         return not self.ended.done() and not self._channel.is_closed
 
     @property
     def awaiting_confirms(self) -> bool:
-        """Whether the broker's word is waited for."""
+        """True if a publish waits for its confirm."""
         return bool(self._in_flight)
 
     async def publish(self, envelope: Envelope, address: Address, ends: float) -> PublishOutcome:
-        """Publish, and what the broker says by `ends` (loop time); `Transport.send` says what is raised."""
-        async with self._place(envelope.id, ends):
+        """Publish a message and wait for the broker's outcome.
+
+        Args:
+            envelope: The message.
+            address: The exchange and the routing key.
+            ends: The time limit, in loop time.
+
+        Returns:
+            The outcome that the broker reported.
+
+        Raises:
+            BusError: One of the errors of `Transport.send`.
+        """
+        async with self._slot(envelope.id, ends):
             self._newest[address] = envelope.id
             try:
                 outcome = await publish_on(self._channel, envelope, address, ends)
-            except PermissionDenied as error:  # the broker names no message: of several that go there it is surely the last
+            except PermissionDenied as error:
+                # The refusal names an address and no message. Of several publishes to that
+                # address, only the newest was certainly not sent.
                 if self._newest.get(address) != envelope.id:
                     raise
-                raise PermissionDenied(f"not sent: {error}") from None
+                raise PermissionDenied(f"message not sent: {error}") from None
             finally:
                 if self._newest.get(address) == envelope.id:
                     del self._newest[address]
@@ -86,15 +104,18 @@ class AiormqPublisherChannel:
         return outcome
 
     @asynccontextmanager
-    async def _place(self, message_id: str, ends: float) -> AsyncIterator[None]:
-        """A place in the window, no other copy of the message under way, and no alarm that the broker has told us of."""
+    async def _slot(self, message_id: str, ends: float) -> AsyncIterator[None]:
+        """Hold a slot in the window, with no other copy in flight and no reported alarm."""
         try:
             async with asyncio.timeout_at(ends):
                 await self._window.acquire()
         except TimeoutError:
-            raise Unavailable("not sent: too many publishes wait for their confirm") from None
+            raise Unavailable(
+                "message not sent: too many publishes wait for a confirm."
+                " Publish more slowly, or raise BUS_PUBLISH_WINDOW."
+            ) from None
         try:
-            await self._alone(message_id, ends)
+            await self._wait_sendable(message_id, ends)
             done = self._in_flight[message_id] = asyncio.Event()
             try:
                 yield
@@ -104,17 +125,18 @@ class AiormqPublisherChannel:
         finally:
             self._window.release()
 
-    async def _alone(self, message_id: str, ends: float) -> None:
+    async def _wait_sendable(self, message_id: str, ends: float) -> None:
+        """Wait until the broker accepts publishes and no copy of the message is in flight."""
         try:
             async with asyncio.timeout_at(ends):
                 await self._link.wait_unblocked()
                 while (copy := self._in_flight.get(message_id)) is not None:
                     await copy.wait()
         except TimeoutError:
-            raise Unavailable("not sent: the broker takes no publishes now") from None
+            raise Unavailable("message not sent: the broker accepts no publishes now") from None
 
     def release(self) -> None:
-        """It is about to be closed."""
+        """Stop using the channel, before it is closed."""
         if not self.ended.done():
             self.ended.set_result("closed")
 
@@ -122,23 +144,39 @@ class AiormqPublisherChannel:
 async def publish_on(
     channel: Channel, envelope: Envelope, address: Address, ends: float
 ) -> PublishOutcome:
-    """Publish on this confirmed channel, and wait for what the broker says, until `ends` (loop time).
+    """Publish on a channel with confirms, and wait for the broker's outcome.
 
-    `PermissionDenied` where it, or another that goes there, was refused.
+    Args:
+        channel: A channel in confirm mode.
+        envelope: The message.
+        address: The exchange and the routing key.
+        ends: The time limit, in loop time.
+
+    Returns:
+        The outcome that the broker reported.
+
+    Raises:
+        InvalidArgument: The message is too large, or AMQP cannot encode it.
+        PermissionDenied: The broker refused this publish, or another one to the same address.
+        DeadlineExceeded: The time limit passed before or after the message was written.
+        ConnectionLost: The channel or the connection was closed before the confirm.
     """
     if len(envelope.body) > MAX_BODY_BYTES and envelope.queue is None:
         raise InvalidArgument(
-            f"the message has {len(envelope.body)} bytes, and {MAX_BODY_BYTES} is the most; store it and send a reference"
+            f"the message has {len(envelope.body)} bytes, the limit is {MAX_BODY_BYTES} bytes."
+            " Store the data elsewhere and send a reference."
         )
-    properties = fitting(
-        to_properties(wire.encode(envelope), user=_user(channel)), address, channel.max_content_size
+    properties = check_encodable(
+        to_properties(wire.encode(envelope), user=_user_of(channel)),
+        address,
+        channel.max_content_size,
     )
     timeout = ends - asyncio.get_running_loop().time()
     if timeout <= 0:
-        raise DeadlineExceeded("the deadline had passed before it was sent")
+        raise DeadlineExceeded("the deadline passed before the message was sent")
     try:
         with map_errors("waiting for the confirm"):
-            return await _confirmed(channel, envelope.body, properties, address, timeout)
+            return await _publish_confirmed(channel, envelope.body, properties, address, timeout)
     except DeadlineExceeded:
         raise
     except BusError as error:
@@ -148,39 +186,52 @@ async def publish_on(
         raise ConnectionLost(str(error), maybe_executed=sent) from None
 
 
-def fitting(properties: Basic.Properties, address: Address, largest: int) -> Basic.Properties:
-    """The properties, where they fit a frame of `largest` bytes; `InvalidArgument` for what the broker or the protocol would not take.
+def check_encodable(
+    properties: Basic.Properties, address: Address, max_bytes: int
+) -> Basic.Properties:
+    """Return the properties if the broker and the protocol accept them.
 
-    aiormq finds out while it writes, where it could be anything, or not at all; the broker then ends the connection.
+    Without this check aiormq fails while it writes, with an exception that may have any cause, or
+    does not fail at all. The broker then closes the connection.
+
+    Args:
+        properties: The message's properties.
+        address: The exchange and the routing key.
+        max_bytes: The size of the largest frame. It is below 0 if the broker sets no limit.
+
+    Raises:
+        InvalidArgument: AMQP cannot encode a value, or the properties do not fit into one frame.
     """
     try:
         publish_method(address.exchange, address.routing_key, mandatory=address.mandatory)
         size = len(properties.marshal())
-    except (*UNFIT, TypeError) as error:  # pamqp says the latter
+    except (*UNFIT, TypeError) as error:  # pamqp raises TypeError for a wrong type
         raise InvalidArgument(
-            "an attribute, header or address is too long, or no text or number of AMQP's"
+            "an attribute, header or address of the message is too long for AMQP, or is not a"
+            " valid text or number. Correct it."
         ) from error
-    if 0 < largest < size + HEAD:  # below 0 where the broker sets no limit
+    if 0 < max_bytes < size + HEADER_OVERHEAD_BYTES:
         raise InvalidArgument(
-            f"the headers have {size} bytes, and have to fit a frame of {largest}"
+            f"the headers have {size} bytes and must fit into a frame of {max_bytes} bytes."
+            " Send fewer or shorter headers."
         )
     return properties
 
 
-def _user(channel: Channel) -> str | None:
-    """Whose connection the channel is of."""
-    return getattr(
-        channel.connection, "url", URL()
-    ).user  # the abstract class has no url, and the only real one has
+def _user_of(channel: Channel) -> str | None:
+    """Return the user name of the channel's connection."""
+    # The abstract class has no `url`. Its only implementation has one.
+    return getattr(channel.connection, "url", URL()).user
 
 
 class NotSent(Unavailable):
-    """The channel was closed before anything was written."""
+    """The channel was closed before the message was written."""
 
 
-async def _confirmed(
+async def _publish_confirmed(
     channel: Channel, body: bytes, properties: Basic.Properties, address: Address, timeout: float
 ) -> PublishOutcome:
+    """Publish, wait for the confirm, and translate aiormq's errors into an outcome."""
     try:
         await channel.basic_publish(
             body,
@@ -196,14 +247,20 @@ async def _confirmed(
     except DeliveryError:
         return Nacked(reason="basic.nack")
     except ChannelInvalidStateError:
-        raise NotSent("not sent: the channel was closed") from None
+        raise NotSent("message not sent: the channel was closed") from None
     except TimeoutError:
-        raise DeadlineExceeded("no confirm within the deadline", maybe_executed=True) from None
+        raise DeadlineExceeded(
+            "the broker sent no confirm within the deadline", maybe_executed=True
+        ) from None
     return Accepted()
 
 
 class AiormqConsumerChannel:
-    """One consumer's channel. Once it has ended nothing is acked: its tags mean nothing on the next channel."""
+    """The channel of one consumer.
+
+    After it has ended no delivery is acked, because its delivery tags are invalid on the next
+    channel.
+    """
 
     def __init__(
         self,
@@ -228,20 +285,20 @@ class AiormqConsumerChannel:
 
     @property
     def alive(self) -> bool:
-        """Whether what came on it can be settled."""
+        """True if the deliveries of the channel can be settled."""
         return not self._released and not self.channel.is_closed
 
     @property
     def has_unsettled(self) -> bool:
-        """Whether something that came is not settled."""
+        """True if a delivery of the channel is not settled."""
         return self._unsettled > 0
 
     def _cancelled(self, _frame: object) -> None:
         self.cancelled = True
-        self.end("the broker cancelled it")
+        self.end("the broker cancelled the consumer")
 
     async def take(self, message: aiormq.abc.DeliveredMessage) -> None:
-        """A message, from aiormq."""
+        """Receive a message from aiormq."""
         if message.delivery_tag is not None:
             self.deliver(
                 message.delivery_tag,
@@ -250,33 +307,42 @@ class AiormqConsumerChannel:
             )
 
     def deliver(self, tag: int, read: Callable[[], wire.AmqpMessage], *, redelivered: bool) -> None:
-        """A message that came on this channel; `read` says what it is, when somebody wants to know."""
+        """Pass a message that arrived on this channel to the consumer.
+
+        Args:
+            tag: The delivery tag.
+            read: Decodes the message. It is called only when a property is read.
+            redelivered: True if the broker delivered the message before.
+        """
         self._unsettled += 1
         self._on_delivery(AiormqDelivery(self, tag, read, redelivered=redelivered))
 
     def settled(self) -> None:
-        """One of them was."""
+        """Record that a delivery was settled."""
         self._unsettled -= 1
         if self.cancelled and not self._unsettled:
             self.idle.set()
 
     async def publish(self, envelope: Envelope, address: Address, ends: float) -> PublishOutcome:
-        """On this channel, which is a confirmed one, before the ack of what is answered."""
+        """Publish a reply on this channel, before the ack of its request.
+
+        The channel must be in confirm mode. `publish_on` documents the parameters and errors.
+        """
         return await publish_on(self.channel, envelope, address, ends)
 
     def end(self, why: str) -> None:
-        """Who watches consumes anew."""
+        """Report the end of the channel; the supervising consumer then opens another one."""
         if not self.ended.done():
             self.ended.set_result(why)
 
     def release(self) -> None:
-        """It is about to be closed."""
+        """Stop using the channel, before it is closed."""
         self._released = True
         self.end("closed")
 
 
 class AiormqDelivery:
-    """A message as it was delivered on one channel."""
+    """One delivery of a message on one channel."""
 
     def __init__(
         self,
@@ -295,22 +361,25 @@ class AiormqDelivery:
 
     @cached_property
     def envelope(self) -> Envelope:
-        """The message; `Delivery.envelope` says more."""
+        """The message; see `Delivery.envelope`."""
         return wire.decode(
             self._read(), role=self.channel.role, queue=self.channel.queue, received=self._received
         )
 
     @property
     def broker_headers(self) -> Mapping[str, Any]:
-        """The broker's own notes."""
+        """The headers that the broker set."""
         return wire.broker_headers(self._read().headers)
 
     async def ack(self) -> bool:
-        """Done."""
+        """Ack the delivery; see `Delivery.ack`."""
         return await self._settle(requeue=False)
 
     async def requeue(self) -> bool:
-        """Back to the broker, by nack: on 4.3 that does not count towards the delivery limit, as a reject would."""
+        """Requeue the message with a nack.
+
+        On RabbitMQ 4.3 a nack does not count towards the delivery limit. A reject would count.
+        """
         return await self._settle(requeue=True)
 
     async def _settle(self, *, requeue: bool) -> bool:
@@ -321,7 +390,8 @@ class AiormqDelivery:
         self._settled = True
         channel, tag = self.channel.channel, self._tag
         try:
-            # The queue in front of a connection that is going takes ten frames, and nobody takes them out.
+            # A connection that is closing no longer writes, and its queue holds ten frames. Without
+            # the time limit this call could wait for ever.
             with map_errors("settling a delivery"):
                 async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                     await (

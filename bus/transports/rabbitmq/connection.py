@@ -1,4 +1,7 @@
-"""One connection to the broker, connected again for ever: aio-pika's plain `Connection`, recovery ours."""
+"""A connection to the broker that reconnects for ever.
+
+It uses aio-pika's plain `Connection` and does the recovery itself.
+"""
 
 import asyncio
 import logging
@@ -29,35 +32,44 @@ __all__ = ["Channel", "OpenConnection", "SupervisedConnection", "connection_url"
 log = logging.getLogger("bus.rabbitmq")
 
 RPC_TIMEOUT_SECONDS = 10.0
-"""Seconds for one synchronous AMQP call. A quorum queue that lost its leader leaves such a call without an answer."""
+"""Seconds for one synchronous AMQP call. A quorum queue without a leader does not answer it."""
 CLOSE_TIMEOUT_SECONDS = 2.0
-"""Seconds; a peer that does not say goodbye by then is left."""
+"""Seconds to wait for the peer's answer to a close. After that the socket is closed without it."""
 UNLIMITED_FRAME_BYTES = 512 * 1024 * 1024
-"""Bytes of a frame where the broker sets no limit (`frame_max = 0`): of the largest message that RabbitMQ can be set to take."""
+"""Maximum bytes of a frame if the broker sets no limit (`frame_max = 0`).
+
+This is the size of the largest message that RabbitMQ can be configured to accept.
+"""
 BLOCKED_POLL_SECONDS = 1.0
-"""Seconds after which who waits for an unblocking looks whether it is still the same connection: one that is lost never unblocks."""
+"""Seconds between two checks of a blocked connection. A connection that is lost never unblocks."""
 REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied)
-"""What trying again cannot help while the bus starts."""
+"""Errors that end the start at once, because another attempt to connect would fail as well."""
 
 
 class OpenConnection:
-    """A connection that is up, or will be again: what channels, publishers and consumers need of one."""
+    """A connection for channels, publishers and consumers. It may be down, and comes up again."""
 
     def __init__(self, name: str, url: str, *, verify: bool = False) -> None:
-        """`name` is for logs; of `url` nothing but host, port and virtual host is ever shown. `verify`: make only what is its own."""
+        """Create a connection that is not open.
+
+        Args:
+            name: The name in log messages.
+            url: The broker's address. Messages show only its host, port and virtual host.
+            verify: Declare only this connection's own queues, and verify that all else exists.
+        """
         self.name = name
         self._verify = verify
         self.up = asyncio.Event()
         self.current_password: SecretStr | None = None
-        """The password that the broker was shown, where that comes from a file."""
+        """The password that the broker received last, if the password is read from a file."""
         self.last_error: str | None = None
         self._url = URL(url)
         self._connection: aio_pika.Connection | None = None
         self._declaring = asyncio.Lock()
-        self._given: dict[str, str] = {}
+        self._broker_names: dict[str, str] = {}
 
     def _place(self) -> str:
-        """Host, port and virtual host; never the password."""
+        """Return host, port and virtual host, without the password."""
         vhost = self._url.path.lstrip("/")
         return (
             f"{self._url.host}:{self._url.port or (5671 if self._url.scheme == 'amqps' else 5672)}"
@@ -66,19 +78,22 @@ class OpenConnection:
 
     def _underlay(self) -> aiormq.abc.AbstractConnection:
         if self._connection is None or self._connection.transport is None or not self.up.is_set():
-            raise Unavailable(f"not connected to {self._place()}")
+            raise Unavailable(f"the connection to {self._place()} is not open")
         return self._connection.transport.connection
 
     @property
     def is_up(self) -> bool:
-        """Whether it is up now."""
+        """True if the connection is up now."""
         return self.up.is_set()
 
     def use_password_on_reconnect(self, password: SecretStr) -> None:
-        """A new password for the next connection, for who does not read it itself."""
+        """Set the password of the next connect. It does nothing if each connect reads the file."""
 
     async def update_secret(self, password: SecretStr) -> None:
-        """Tell the broker a new password on the open connection (`connection.update-secret`), at most for `RPC_TIMEOUT` seconds."""
+        """Send a new password to the broker on the open connection.
+
+        The AMQP method is `connection.update-secret`. It takes at most `RPC_TIMEOUT_SECONDS`.
+        """
         with map_errors("renewing the password"):
             await self._underlay().update_secret(
                 password.get_secret_value(), reason="renewed", timeout=RPC_TIMEOUT_SECONDS
@@ -86,7 +101,10 @@ class OpenConnection:
         self.current_password = password
 
     async def wait_unblocked(self) -> None:
-        """Returns when the broker takes publishes: connected, and no alarm that it has told us of. Callers set the limit."""
+        """Wait until the connection is up and the broker has not reported an alarm.
+
+        The method has no time limit. Callers set their own.
+        """
         while True:
             await self.up.wait()
             if not self.up.is_set():
@@ -98,7 +116,10 @@ class OpenConnection:
                 continue
 
     async def accepts_publishes(self) -> bool:
-        """Whether it is up and no alarm that the broker has told us of holds publishes up; does not wait."""
+        """Return True if the connection is up and the broker has not reported an alarm.
+
+        The method does not wait.
+        """
         if not self.up.is_set():
             return False
         try:
@@ -109,50 +130,56 @@ class OpenConnection:
         return True
 
     async def channel(self, *, confirms: bool) -> Channel:
-        """A channel of this connection, at most after `RPC_TIMEOUT` seconds."""
+        """Open a channel on this connection, within `RPC_TIMEOUT_SECONDS`."""
         async with asyncio.timeout(RPC_TIMEOUT_SECONDS):
             channel = await self._underlay().channel(
                 publisher_confirms=confirms, on_return_raises=confirms
             )
-        return cast(
-            "Channel", channel
-        )  # the abstract class lacks arguments that the only real one has
+        # The abstract class lacks arguments that its only implementation has.
+        return cast("Channel", channel)
 
     def supports_consumer_timeout(self, queue: Queue) -> bool:
-        """Whether the broker lets consumers of this queue say for how long they may hold a delivery; it was connected to before."""
+        """Return True if consumers of this queue can set their own consumer timeout.
+
+        The answer depends on the broker's version, and is False before the first connect.
+        """
         properties = properties_of(self._connection) if self._connection is not None else {}
         return supports_consumer_timeout(properties, queue.arguments.get("x-queue-type"))
 
     def broker_name_of(self, queue: str) -> str:
-        """What the broker calls a queue: another name than ours for a connection's own, where others manage the broker."""
-        return self._given.get(queue, queue)
+        """Return the broker's name of a queue.
+
+        It differs only for a connection's own queues with the setting `topology=verify`: the
+        broker then generates their names.
+        """
+        return self._broker_names.get(queue, queue)
 
     async def declare(self, topology: Topology) -> None:
-        """Declare on channels of its own: a refusal or a time-out closes the channel it happens on."""
-        opened: list[Channel] = []
+        """Declare a topology on new channels, because a refusal or a timeout closes its channel."""
+        channels: list[Channel] = []
 
-        async def fresh() -> Channel:
-            opened.append(await self.channel(confirms=False))
-            return opened[-1]
+        async def open_channel() -> Channel:
+            channels.append(await self.channel(confirms=False))
+            return channels[-1]
 
         async with self._declaring:
             with map_errors("verifying" if self._verify else "declaring"):
                 try:
                     if self._verify:
-                        self._given |= await declare_own(
-                            fresh, topology, self._given, timeout=RPC_TIMEOUT_SECONDS
+                        self._broker_names |= await declare_own(
+                            open_channel, topology, self._broker_names, timeout=RPC_TIMEOUT_SECONDS
                         )
                     else:
-                        await declare(await fresh(), topology, timeout=RPC_TIMEOUT_SECONDS)
+                        await declare(await open_channel(), topology, timeout=RPC_TIMEOUT_SECONDS)
                 finally:
-                    for channel in opened:
+                    for channel in channels:
                         await close_quietly(channel)
 
 
 class SupervisedConnection(OpenConnection):
-    """A supervised connection."""
+    """A connection that a supervised task opens, watches and reopens."""
 
-    def __init__(  # noqa: PLR0913 - what a connection is
+    def __init__(  # noqa: PLR0913 - each parameter is a property of the connection
         self,
         url: str,
         *,
@@ -164,9 +191,18 @@ class SupervisedConnection(OpenConnection):
         password: PasswordFile | None = None,
         on_lost: Callable[[], None] | None = None,
     ) -> None:
-        """`heartbeat` and `attempt_timeout` in seconds; `name` is shown in the RabbitMQ UI; `verify`: make only what is its own.
+        """Create a connection that is not open; `start` opens it.
 
-        `password` is read at each attempt to connect, and stands for the one in `url`.
+        Args:
+            url: The broker's address.
+            name: The name that the RabbitMQ UI and log messages show.
+            heartbeat: The heartbeat interval in seconds.
+            attempt_timeout: Seconds for one attempt to connect.
+            fastlane: Use the fast lane for hot frames.
+            verify: Declare only this connection's own queues, and verify that all else exists.
+            password: The file that is read at each attempt to connect. Its password replaces the
+                one in `url`.
+            on_lost: Called when an open connection is lost or closed.
         """
         redact_library_logs()
         super().__init__(name, connection_url(url, heartbeat=heartbeat, name=name), verify=verify)
@@ -175,14 +211,24 @@ class SupervisedConnection(OpenConnection):
         self._fastlane = fastlane
         self._password = password
         self.lane: FastLaneProtocol | None = None
-        """The connection's fast lane; None without one."""
+        """The connection's fast lane, or None without it."""
         self._on_lost = on_lost
         self._task: asyncio.Task[None] | None = None
         self._refused: asyncio.Future[None] | None = None
         self._closing = False
 
     async def start(self, *, timeout: float) -> None:
-        """Connect. `Unauthenticated` or `ConfigurationError` at once, `Unavailable` after `timeout` seconds."""
+        """Connect, and keep the connection up until `close`.
+
+        Args:
+            timeout: Seconds to wait for the first connection.
+
+        Raises:
+            Unauthenticated: The broker refuses the credentials. This is raised at once.
+            ConfigurationError: The broker refuses the virtual host, or the password file is not
+                valid. This is raised at once.
+            Unavailable: The connection is not up after `timeout` seconds.
+        """
         self._refused = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(
             run_forever(self._step, expected=EXPECTED_ERRORS, on_error=self._report),
@@ -197,7 +243,9 @@ class SupervisedConnection(OpenConnection):
                 self._refused.result()
             if not self.up.is_set():
                 raise Unavailable(
-                    f"no broker at {self._place()} ({self.last_error or 'no answer'}); is it running, and BUS_URL right?"
+                    f"the broker at {self._place()} cannot be reached"
+                    f" ({self.last_error or 'no answer'})."
+                    " Check that it is running, and that BUS_URL is correct."
                 )
         finally:
             up.cancel()
@@ -221,14 +269,14 @@ class SupervisedConnection(OpenConnection):
             log.info("connected", extra={"link": self.name, "broker": self._place()})
             await self._watch()
         finally:
-            self._down()
+            self._mark_down()
             try:
-                await _quietly(connection)
+                await _close_connection(connection)
             finally:
                 factory.abort()
 
     def _join(self, factory: FastLaneTransportFactory) -> FastLaneProtocol | None:
-        """The new connection's lane, which from now on knows what was agreed with the broker."""
+        """Return the new connection's lane, with the limits that were agreed with the broker."""
         lane = factory.lane
         if (
             lane is not None
@@ -241,7 +289,10 @@ class SupervisedConnection(OpenConnection):
         return lane
 
     async def _watch(self) -> None:
-        """Until the connection ends; one that nothing has come over for two heartbeats is ended here: aiormq waits for three and more."""
+        """Wait until the connection ends, and abort it after two heartbeats without a frame.
+
+        aiormq itself waits for at least three heartbeats.
+        """
         closing = self._underlay().closing
         loop = asyncio.get_running_loop()
         while True:
@@ -250,12 +301,13 @@ class SupervisedConnection(OpenConnection):
                 return
             if self.lane is not None and loop.time() - self.lane.heard > 2 * self._heartbeat:
                 log.warning(
-                    "nothing has come for two heartbeats; ending the connection",
+                    "nothing received for two heartbeats; closing the connection",
                     extra={"link": self.name},
                 )
                 self.lane.transport.abort()
 
-    def _down(self) -> None:
+    def _mark_down(self) -> None:
+        """Mark the connection as down, and report the loss."""
         if not self.up.is_set():
             return
         self.up.clear()
@@ -266,15 +318,21 @@ class SupervisedConnection(OpenConnection):
             self._on_lost()
 
     def _report(self, error: BaseException) -> None:
-        known = to_bus_error(error, f"connecting to {self._place()}")
-        if self.last_error != str(known):
-            log.warning("no connection; trying again", extra={"link": self.name, "why": str(known)})
-        self.last_error = str(known)
-        if isinstance(known, REFUSALS) and self._refused is not None and not self._refused.done():
-            self._refused.set_exception(known)
+        """Log a failed attempt, and end the start if another attempt cannot succeed."""
+        bus_error = to_bus_error(error, f"connecting to {self._place()}")
+        reason = str(bus_error)
+        if self.last_error != reason:
+            log.warning("cannot connect; trying again", extra={"link": self.name, "why": reason})
+        self.last_error = reason
+        if (
+            isinstance(bus_error, REFUSALS)
+            and self._refused is not None
+            and not self._refused.done()
+        ):
+            self._refused.set_exception(bus_error)
 
     async def close(self) -> None:
-        """Close, and connect no more."""
+        """Close the connection, and do not reconnect."""
         self._closing = True
         if self._task is not None:
             self._task.cancel()
@@ -282,12 +340,12 @@ class SupervisedConnection(OpenConnection):
 
 
 def connection_url(url: str, *, heartbeat: int, name: str) -> str:
-    """The address with what goes with it: the heartbeat in seconds, and the name that the RabbitMQ UI shows."""
+    """Return the address with the heartbeat in seconds and the name that the RabbitMQ UI shows."""
     return str(URL(url).update_query(heartbeat=heartbeat, name=name))
 
 
 async def close_quietly(channel: Channel) -> None:
-    """Close a channel that is of no use any more, whatever state it is in."""
+    """Close a channel in any state, and log an error instead of raising it."""
     if channel.is_closed:
         return
     try:
@@ -297,11 +355,12 @@ async def close_quietly(channel: Channel) -> None:
         log.debug("a channel did not close cleanly", extra={"why": str(error)})
 
 
-async def _quietly(connection: aio_pika.Connection) -> None:
+async def _close_connection(connection: aio_pika.Connection) -> None:
+    """Close a connection in any state, and log an error instead of raising it."""
     try:
         with map_errors("closing a connection"):
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                # Without an exception of its own aiormq fails what waits with a CancelledError.
+                # Without an explicit exception, aiormq ends pending calls with a CancelledError.
                 await connection.close(aiormq.exceptions.ConnectionClosed(0, "closed"))
     except BusError as error:
         log.debug("a connection did not close cleanly", extra={"why": str(error)})

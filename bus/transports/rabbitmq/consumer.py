@@ -1,4 +1,4 @@
-"""A supervised consumer: one channel, one consumer, declared and consumed again for ever."""
+"""A supervised consumer on its own channel, which is declared and registered again for ever."""
 
 import asyncio
 import logging
@@ -29,37 +29,37 @@ log = logging.getLogger("bus.rabbitmq")
 
 
 class ConsumerChannelPort(Protocol):
-    """One channel's life, on the fast lane or not."""
+    """The interface of a consumer's channel, with the fast lane or without it."""
 
     ended: "asyncio.Future[str]"
     cancelled: bool
-    """Whether the broker has cancelled its consumer: then an ack may come too late to count."""
+    """True if the broker has cancelled the consumer. An ack may then arrive too late to count."""
     idle: asyncio.Event
-    """Set once it is cancelled and holds nothing any more."""
+    """Event that is set when the consumer is cancelled and all its deliveries are settled."""
 
     @property
     def has_unsettled(self) -> bool:
-        """Whether something that came is not settled."""
+        """True if a delivery of the channel is not settled."""
         ...
 
     @property
     def alive(self) -> bool:
-        """Whether what came on it can be settled."""
+        """True if the deliveries of the channel can be settled."""
         ...
 
     async def take(self, message: aiormq.abc.DeliveredMessage) -> None:
-        """A message, from aiormq; on the fast lane none comes this way."""
+        """Receive a message from aiormq. With the fast lane aiormq receives no deliveries."""
         ...
 
     def release(self) -> None:
-        """It is about to be closed."""
+        """Stop using the channel, before it is closed."""
         ...
 
 
 class RabbitMQConsumer:
-    """A queue's consumer; `Consumption` is its port."""
+    """The consumer of one queue; it implements `ConsumerHandle`."""
 
-    def __init__(  # noqa: PLR0913 - what `Transport.consume` takes, and the link
+    def __init__(  # noqa: PLR0913 - the parameters of `Transport.consume`, and the connection
         self,
         link: OpenConnection,
         queue: Queue,
@@ -71,26 +71,38 @@ class RabbitMQConsumer:
         channel_factory: Callable[[Channel], ConsumerChannelPort],
         consumer_timeout: float | None = None,
     ) -> None:
-        """`opened` makes of a channel, with publisher confirms or without, what consumes on it."""
+        """Create a consumer that is not started.
+
+        Args:
+            link: The connection.
+            queue: The queue to consume.
+            topology: The topology to declare before each registration.
+            prefetch: Maximum number of unacked deliveries. 0 sets no limit.
+            acks: False lets the broker forget a message when it delivers it.
+            confirms: Open the channel in confirm mode.
+            channel_factory: Creates the object that consumes on an open channel.
+            consumer_timeout: Seconds that a delivery may stay unacked. None keeps the broker's
+                own limit.
+        """
         self._link = link
         self._queue = queue
         self._topology = topology
         self._prefetch = prefetch
         self._acks = acks
         self._confirms = confirms
-        self._opened = channel_factory
+        self._channel_factory = channel_factory
         self._consumer_timeout = consumer_timeout
         self._channel: Channel | None = None
         self._current: ConsumerChannelPort | None = None
         self._tag = ""
         self._ready = asyncio.Event()
         self._between_calls = asyncio.Event()
-        """Not set while it registers, which takes some calls to the broker."""
+        """Event that is cleared while the consumer makes the calls that register it."""
         self._between_calls.set()
         self._stopping = False
         self._closing = False
-        self._lingering: list[DrainingChannel] = []
-        """Its channels of before, on which something is not settled."""
+        self._draining: list[DrainingChannel] = []
+        """Earlier channels that have unsettled deliveries."""
         self._task: asyncio.Task[None] | None = None
         self.last_error: str | None = None
 
@@ -101,7 +113,7 @@ class RabbitMQConsumer:
 
     @property
     def ready(self) -> bool:
-        """Whether the broker has it registered now."""
+        """True if the consumer is registered at the broker now."""
         return (
             self._ready.is_set()
             and self._current is not None
@@ -110,13 +122,13 @@ class RabbitMQConsumer:
         )
 
     async def wait_ready(self) -> None:
-        """Returns when it is ready."""
+        """Wait until the consumer is ready."""
         while not self.ready:
             self._ready.clear()
             await self._ready.wait()
 
     def start(self) -> None:
-        """Consume, and again whenever that ends."""
+        """Start to consume, and register again after each failure."""
         self._task = asyncio.create_task(
             run_forever(self._step, expected=EXPECTED_ERRORS, on_error=self._report),
             name=f"consumer {self.name}",
@@ -124,9 +136,8 @@ class RabbitMQConsumer:
 
     async def _step(self) -> None:
         if self._stopping:
-            await (
-                asyncio.Event().wait()
-            )  # until close: a consumer that was told to stop does not come back
+            # A consumer that was cancelled must not register again. It waits for `close`.
+            await asyncio.Event().wait()
         await self._link.up.wait()
         self._between_calls.clear()
         try:
@@ -136,15 +147,17 @@ class RabbitMQConsumer:
             self._between_calls.set()
 
     async def _take_from(self, channel: Channel) -> None:
-        """Consume on a channel for as long as that goes well, and give it back."""
+        """Consume on a channel until it ends, then close or drain it."""
         current: ConsumerChannelPort | None = None
         try:
-            current = self._opened(
-                channel
-            )  # before consuming: the first delivery may come with the answer
+            # The first delivery may arrive together with the answer to `basic.consume`, so the
+            # object that handles deliveries must exist before.
+            current = self._channel_factory(channel)
             await self._consume(channel, current)
             if self._stopping:
-                return  # told while it was about to consume: what came goes back with the channel
+                # The consumer was cancelled while it registered. The broker requeues its
+                # deliveries when the channel is closed.
+                return
             self._between_calls.set()
             await asyncio.wait(
                 (channel.closing, current.ended), return_when=asyncio.FIRST_COMPLETED
@@ -152,7 +165,7 @@ class RabbitMQConsumer:
             self._between_calls.clear()
             if not self._stopping:
                 self.last_error = (
-                    current.ended.result() if current.ended.done() else "its channel was closed"
+                    current.ended.result() if current.ended.done() else "the channel was closed"
                 )
                 log.warning(
                     "a consumer ended; consuming again",
@@ -169,21 +182,28 @@ class RabbitMQConsumer:
                 await self._close_channel(channel)
 
     def _start_draining(self, channel: Channel, current: ConsumerChannelPort) -> None:
-        """What those before it have still got came before what is overdue now, so it was overdue earlier, and is theirs no more."""
-        for each in self._lingering:
-            each.end()
-        self._lingering = [each for each in self._lingering if not each.ended]
-        self._lingering.append(
+        """Keep a channel open for its acks, and close the older draining channels.
+
+        Their deliveries are older than the one that just timed out, so the broker has already
+        requeued them.
+        """
+        for draining in self._draining:
+            draining.end()
+        self._draining = [draining for draining in self._draining if not draining.ended]
+        self._draining.append(
             DrainingChannel(channel, current, self._tag, leave=self._close_channel)
         )
 
-    # --- how it is done on a connection of ours; on another library's it is done by its means ---
+    # --- Steps that a transport on another library's connection overrides ---
 
     async def _open_channel(self) -> Channel:
         return await self._link.channel(confirms=self._confirms)
 
     async def _register(self, channel: Channel, current: ConsumerChannelPort) -> str:
-        """Become a consumer at the broker; its tag, fresh each time: one that is used again ends a connection on 4.3."""
+        """Register the consumer at the broker, and return its new consumer tag.
+
+        RabbitMQ 4.3 ends a connection on which a tag is used again.
+        """
         tag = f"trunkline-{secrets.token_hex(6)}"
         await channel.basic_qos(prefetch_count=self._prefetch, timeout=RPC_TIMEOUT_SECONDS)
         queue = self._link.broker_name_of(self.name)
@@ -199,7 +219,7 @@ class RabbitMQConsumer:
         return tag
 
     def _arguments(self) -> FieldTable:
-        """What the broker is told of this consumer, where it listens."""
+        """Return the consumer's arguments, as far as the broker supports them."""
         if self._consumer_timeout is None or not self._link.supports_consumer_timeout(self._queue):
             return {}
         return consumer_arguments(self._consumer_timeout)
@@ -208,10 +228,10 @@ class RabbitMQConsumer:
         await close_quietly(channel)
 
     def _should_drain(self, current: ConsumerChannelPort) -> bool:
-        """Whether the channel stays without its consumer, for the acks of what came on it."""
+        """Return True if the channel stays open without its consumer, for pending acks."""
         return current.cancelled and self._acks and current.has_unsettled and not self._closing
 
-    # ---
+    # --- Registration and end ---
 
     async def _consume(self, channel: Channel, current: ConsumerChannelPort) -> None:
         self._tag = await self._register(channel, current)
@@ -221,13 +241,13 @@ class RabbitMQConsumer:
             self._ready.set()
 
     def _report(self, error: BaseException) -> None:
-        known = str(to_bus_error(error, f"consuming {self.name}"))
-        if known != self.last_error:
-            log.warning("cannot consume; trying again", extra={"queue": self.name, "why": known})
-        self.last_error = known
+        reason = str(to_bus_error(error, f"consuming {self.name}"))
+        if reason != self.last_error:
+            log.warning("cannot consume; trying again", extra={"queue": self.name, "why": reason})
+        self.last_error = reason
 
     async def cancel(self) -> None:
-        """No further deliveries; the channel stays for acks."""
+        """Stop deliveries. The channel stays open for acks."""
         self._stopping = True
         self._ready.clear()
         if self._channel is not None and self._current is not None and self._current.alive:
@@ -236,20 +256,27 @@ class RabbitMQConsumer:
 
     @property
     def closed(self) -> bool:
-        """Whether it will never consume again, and its channel is gone."""
+        """True if the consumer has ended permanently and its channel is closed."""
         return self._task is not None and self._task.done()
 
     async def close(self) -> None:
-        """Consume no more, and close the channel: the broker takes back what is unacked. Acks of this turn are on their way before."""
+        """Stop the consumer and close its channels; the broker requeues unacked messages.
+
+        Acks of the current turn of the event loop are written before the close.
+        """
         self._stopping = self._closing = True
         if self._task is not None:
             await self._pause_between_calls()
             self._task.cancel()
             await asyncio.wait([self._task], timeout=2 * CLOSE_TIMEOUT_SECONDS)
-        await asyncio.gather(*(each.close() for each in self._lingering))
+        await asyncio.gather(*(draining.close() for draining in self._draining))
 
     async def _pause_between_calls(self) -> None:
-        """A call that is cut off makes aiormq close the channel twice, and the broker ends the whole connection for that."""
+        """Wait until no call to the broker is in flight.
+
+        After an interrupted call aiormq closes the channel twice. The broker then closes the whole
+        connection.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 await self._between_calls.wait()

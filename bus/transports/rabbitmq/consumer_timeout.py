@@ -1,4 +1,7 @@
-"""For how long a consumer may hold what it was given: from RabbitMQ 4.3 on it says so itself, for a quorum queue."""
+"""The consumer timeout: the time that a consumer may hold a delivery without an ack.
+
+From RabbitMQ 4.3 on, a consumer of a quorum queue can set its own timeout by an argument.
+"""
 
 from collections.abc import Mapping
 
@@ -7,14 +10,25 @@ from pamqp.common import FieldTable
 __all__ = ["consumer_arguments", "supports_consumer_timeout"]
 
 SUPPORTED_SINCE = (4, 3)
-"""Tried: 4.3.6 takes a consumer's word before that of the queue, a policy or the node, the longer one, too. 3.10.8 and 4.0.5 ignore it."""
+"""The first RabbitMQ version that supports a consumer's own timeout.
+
+In tests, 4.3.6 preferred the consumer's value to that of the queue, a policy or the node, even if
+it was longer. 3.10.8 and 4.0.5 ignored it.
+"""
 ARGUMENT = "x-consumer-timeout"
 MAX_CONSUMER_TIMEOUT_SECONDS = 365 * 24 * 3600.0
-"""Seconds. 4.3.6 takes numbers with which its queue then stands still."""
+"""Maximum seconds. RabbitMQ 4.3.6 accepts larger numbers, but some of them stall the queue."""
 
 
 def supports_consumer_timeout(properties: Mapping[str, object], queue_type: object) -> bool:
-    """Whether the broker with these properties lets consumers of such a queue say it. For a classic queue 4.3 refuses the argument."""
+    """Return True if the broker supports a consumer's own timeout for this type of queue.
+
+    For a classic queue RabbitMQ 4.3 refuses the argument.
+
+    Args:
+        properties: The server properties of the connection.
+        queue_type: The value of the queue's argument `x-queue-type`.
+    """
     if properties.get("product") != "RabbitMQ" or queue_type != "quorum":
         return False
     numbers = [part for part in str(properties.get("version", "")).split(".")[:2] if part.isdigit()]
@@ -22,5 +36,5 @@ def supports_consumer_timeout(properties: Mapping[str, object], queue_type: obje
 
 
 def consumer_arguments(consumer_timeout: float) -> FieldTable:
-    """What a consumer says that may hold a delivery for `patience` seconds."""
+    """Return the arguments of a consumer with a timeout of `consumer_timeout` seconds."""
     return {ARGUMENT: int(min(consumer_timeout, MAX_CONSUMER_TIMEOUT_SECONDS) * 1000)}

@@ -1,4 +1,7 @@
-"""A password that changes while connections are open: each is told, so that none ends with the token that it began with."""
+"""The refresh of a password or OAuth 2 token on open connections.
+
+Without it a connection would end when the token expires with which it was opened.
+"""
 
 import asyncio
 import logging
@@ -29,39 +32,50 @@ __all__ = ["CredentialRefresher", "RefreshableConnection", "is_accepted"]
 log = logging.getLogger("bus.rabbitmq")
 
 POLL_INTERVAL_SECONDS = 2.0
-"""Seconds between two looks at the file. Who renews a token does it minutes before its end, so this need not be shorter."""
+"""Seconds between two checks of the file.
+
+It need not be shorter, since tokens are renewed minutes before they expire.
+"""
 RETRY_REFUSED_SECONDS = 30.0
-"""Seconds until a refused password is tried again: the broker may learn of it later than we do, and counts failures."""
+"""Seconds until a refused password is tried again.
+
+The broker may receive a new password later than this process, and it counts failed logins.
+"""
 TRIAL_TIMEOUT_SECONDS = 5.0
-"""Seconds for one trial, a handshake."""
+"""Seconds for one trial, which is a handshake."""
 
 
 class RefreshableConnection(Protocol):
-    """A connection whose password can be replaced."""
+    """A connection with a password that can be replaced."""
 
     name: str
     current_password: SecretStr | None
-    """The password that the broker was shown on it."""
+    """The password that the broker received last on this connection."""
 
     @property
     def is_up(self) -> bool:
-        """Whether there is a broker to tell."""
+        """True if the connection is up now."""
         ...
 
     def use_password_on_reconnect(self, password: SecretStr) -> None:
-        """What to connect with the next time."""
+        """Set the password of the next connect."""
         ...
 
     async def update_secret(self, password: SecretStr) -> None:
-        """Show the broker this one from now on; an error of the bus where it did not say yes."""
+        """Send a new password to the broker on the open connection.
+
+        Raises:
+            BusError: The broker did not accept the password.
+        """
         ...
 
 
 class CredentialRefresher:
-    """Looks at the file, and tells the connections.
+    """A watcher of the password file that updates the open connections.
 
-    RabbitMQ closes a connection on which it is told a secret that it refuses, and takes one there that has ended already. So each new
-    one is tried first, by a connection of its own; one that is refused is told to nobody.
+    RabbitMQ closes a connection that sends a secret which the broker refuses. On an open connection
+    it accepts a token that has already expired. So each new password is tried first on a separate
+    connection, and a refused one is not sent on any open connection.
     """
 
     def __init__(
@@ -72,13 +86,21 @@ class CredentialRefresher:
         trial: Callable[[SecretStr], Awaitable[bool]],
         timer: Callable[[], float] | None = None,
     ) -> None:
-        """`trial` says whether the broker lets this password in, or raises what `translating` does; `timer`: seconds, else the loop's."""
+        """Create a refresher that is not started.
+
+        Args:
+            file: The password file.
+            connections: The connections to update.
+            trial: Returns True if the broker accepts a password. It raises the errors of
+                `map_errors` if the broker does not decide.
+            timer: Returns a time in seconds. The default is the event loop's clock.
+        """
         self._file = file
         self._connections = connections
         self._trial = trial
         self._timer = timer or _loop_time
         self._refused: SecretStr | None = None
-        self._again = 0.0
+        self._retry_at = 0.0
         self._warned: dict[str, SecretStr] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -91,7 +113,17 @@ class CredentialRefresher:
         *,
         name: str,
     ) -> Self | None:
-        """For connections by these settings, of the service `name`; None without a file."""
+        """Create the refresher of a service's connections.
+
+        Args:
+            settings: The settings of the connections.
+            file: The password file, or None.
+            connections: The connections to update.
+            name: The service's name. The RabbitMQ UI shows it for the trial connections.
+
+        Returns:
+            The refresher, or None without a file.
+        """
         if file is None:
             return None
         url = connection_url(
@@ -100,14 +132,14 @@ class CredentialRefresher:
         return cls(file, connections, trial=partial(is_accepted, url))
 
     def start(self) -> None:
-        """Look every `LOOK` seconds from now on."""
+        """Start to check the file every `POLL_INTERVAL_SECONDS`."""
         self._task = asyncio.create_task(
             run_forever(self._watch_file, expected=EXPECTED_ERRORS, on_error=_report),
             name="password renewal",
         )
 
     async def close(self) -> None:
-        """Look no more."""
+        """Stop checking the file."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -118,84 +150,101 @@ class CredentialRefresher:
             await self.check_file()
 
     async def check_file(self) -> None:
-        """Look once, and tell every open connection that was shown another password than the file's."""
+        """Check the file once, and update each open connection that uses another password."""
         password = self._file.read()
-        for each in self._connections:
-            each.use_password_on_reconnect(password)
+        for connection in self._connections:
+            connection.use_password_on_reconnect(password)
         if self._pending(password) and await self._try_password(password):
             await asyncio.gather(
-                *(self._update_connections(each, password) for each in self._pending(password))
+                *(
+                    self._update_connections(connection, password)
+                    for connection in self._pending(password)
+                )
             )
 
     def _pending(self, password: SecretStr) -> list[RefreshableConnection]:
+        """Return the open connections that use another password."""
         return [
-            each for each in self._connections if each.is_up and each.current_password != password
+            connection
+            for connection in self._connections
+            if connection.is_up and connection.current_password != password
         ]
 
     async def _try_password(self, password: SecretStr) -> bool:
-        if password == self._refused and self._timer() < self._again:
+        """Return True if the broker accepts the password, and log the reason if it does not."""
+        if password == self._refused and self._timer() < self._retry_at:
             return False
         try:
             accepted = await self._trial(password)
         except BusError as error:
-            self._warn("a new password could not be tried; trying again", "", password, error)
+            self._warn("the new password could not be tried; trying again", "", password, error)
             return False
         if not accepted:
             if password != self._refused:
                 log.warning(
-                    "the broker refuses the new password; connections go on with the one before, until that ends",
+                    "the broker refuses the new password;"
+                    " open connections keep the previous one until it expires",
                     extra={"file": str(self._file.path)},
                 )
-            self._again = self._timer() + RETRY_REFUSED_SECONDS
+            self._retry_at = self._timer() + RETRY_REFUSED_SECONDS
         self._refused = None if accepted else password
         return accepted
 
     async def _update_connections(
         self, connection: RefreshableConnection, password: SecretStr
     ) -> None:
+        """Send the password on one connection, and log a failure instead of raising it."""
         try:
             await connection.update_secret(password)
-        except BusError as error:  # an alarm, in which the broker reads nothing, or the connection ended meanwhile
+        except BusError as error:
+            # During an alarm the broker reads nothing, or the connection has just ended.
             self._warn(
-                "the new password was not taken; trying again", connection.name, password, error
+                "the new password was not accepted; trying again", connection.name, password, error
             )
         else:
             log.info("the password was renewed", extra={"link": connection.name})
 
-    def _warn(self, what: str, link: str, password: SecretStr, error: BusError) -> None:
-        """Once for each password and connection; for a trial `link` is empty."""
+    def _warn(self, message: str, link: str, password: SecretStr, error: BusError) -> None:
+        """Log a warning once for each password and connection; for a trial `link` is empty."""
         if self._warned.get(link) != password:
-            log.warning(what, extra={"link": link, "why": str(error)})
+            log.warning(message, extra={"link": link, "why": str(error)})
         self._warned[link] = password
 
 
 async def is_accepted(url: str, password: SecretStr) -> bool:
-    """Whether the broker lets this password in, by a handshake; an error of the bus where it does not say."""
+    """Return True if the broker accepts this password in a handshake.
+
+    Raises:
+        BusError: The broker did not decide, for example because it did not answer.
+    """
     connection = aio_pika.Connection(URL(url).with_password(password.get_secret_value()))
     factory = LenientTransportFactory()
     connection.kwargs["transport_factory"] = factory
     try:
         with map_errors("trying a new password"):
             async with asyncio.timeout(TRIAL_TIMEOUT_SECONDS):
-                return await _let_in(connection)
+                return await _try_login(connection)
     finally:
         factory.abort()
 
 
-async def _let_in(connection: aio_pika.Connection) -> bool:
+async def _try_login(connection: aio_pika.Connection) -> bool:
+    """Return False if the broker refuses the credentials."""
     try:
         await connection.connect()
         await connection.close()
     except (AuthenticationError, ProbableAuthenticationError):
         return False
     except (ConnectionNotAllowed, ProtocolSyntaxError):
-        return True  # the virtual host, or one connection more than this user may have: the password was right
+        # The broker refused the virtual host, or one connection above the user's limit. It checks
+        # these after the password.
+        return True
     return True
 
 
 def _report(error: BaseException) -> None:
     log.warning(
-        "a look at the password failed; trying again",
+        "the password file could not be checked; trying again",
         extra={"why": str(to_bus_error(error, "renewing"))},
     )
 

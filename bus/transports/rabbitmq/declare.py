@@ -1,4 +1,7 @@
-"""A topology onto the broker, or, where others manage the broker, a look whether it is there."""
+"""The declaration of a topology at the broker, and the check that a topology exists.
+
+The check is for brokers that an administrator manages (`BUS_TOPOLOGY=verify`).
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -15,7 +18,15 @@ Open = Callable[[], Awaitable[Channel]]
 
 
 async def declare(channel: Channel, topology: Topology, *, timeout: float) -> None:
-    """Make it exist; `timeout` in seconds for each call. The broker closes the channel where one exists with other arguments."""
+    """Declare a topology.
+
+    The broker closes the channel if an object exists with other arguments.
+
+    Args:
+        channel: The channel for the calls.
+        topology: The exchanges, queues and bindings to create.
+        timeout: Seconds for each call.
+    """
     for exchange in topology.exchanges:
         await channel.exchange_declare(
             exchange.name,
@@ -39,60 +50,89 @@ async def declare(channel: Channel, topology: Topology, *, timeout: float) -> No
 
 
 async def declare_own(
-    opened: Open, topology: Topology, given: Mapping[str, str], *, timeout: float
+    open_channel: Open, topology: Topology, broker_names: Mapping[str, str], *, timeout: float
 ) -> dict[str, str]:
-    """Make only what lives and dies with this connection; `ConfigurationError` names all else that is not there.
+    """Declare only this connection's own queues, and check that all else exists.
 
-    A passive declaration says whether something exists, and nothing of its arguments; bindings it cannot see at all.
-    The broker names what is made (ADR 0020), and the answer is those names by ours; `given` is the last one.
+    A passive declaration reports whether an object exists, but not its arguments, and it cannot
+    check bindings. The broker generates the names of the queues (ADR 0020).
+
+    Args:
+        open_channel: Opens a channel of this connection.
+        topology: The topology of the service.
+        broker_names: The result of the last call.
+        timeout: Seconds for each call.
+
+    Returns:
+        The broker's name for the name of each own queue.
+
+    Raises:
+        ConfigurationError: Exchanges or shared queues do not exist. The text names them.
     """
-    missing = await find_missing(opened, topology, timeout=timeout)
+    missing = await find_missing(open_channel, topology, timeout=timeout)
     if missing:
         raise ConfigurationError(
-            f"the broker has no {', no '.join(missing)}; with BUS_TOPOLOGY=verify others make them, from what `bus topology export` prints"
+            f"the broker has no {', no '.join(missing)}. With BUS_TOPOLOGY=verify the service does"
+            " not create them. Let an administrator import the output of `bus topology export`."
         )
     names = {
-        queue.name: await _own(opened, queue, given.get(queue.name), timeout=timeout)
+        queue.name: await _declare_exclusive(
+            open_channel, queue, broker_names.get(queue.name), timeout=timeout
+        )
         for queue in topology.queues
         if queue.exclusive
     }
     bindings = [
-        replace(each, queue=names[each.queue]) for each in topology.bindings if each.queue in names
+        replace(binding, queue=names[binding.queue])
+        for binding in topology.bindings
+        if binding.queue in names
     ]
     if bindings:
-        await declare(await opened(), Topology(bindings=tuple(bindings)), timeout=timeout)
+        await declare(await open_channel(), Topology(bindings=tuple(bindings)), timeout=timeout)
     return names
 
 
-async def _own(opened: Open, queue: Queue, known: str | None, *, timeout: float) -> str:
-    """The name of a queue of this connection's own: of the one that it has, or of a new one."""
-    if known is not None:
+async def _declare_exclusive(
+    open_channel: Open, queue: Queue, broker_name: str | None, *, timeout: float
+) -> str:
+    """Return the broker's name of an exclusive queue, and declare the queue if it is gone."""
+    if broker_name is not None:
         try:
-            await (await opened()).queue_declare(known, passive=True, timeout=timeout)
+            await (await open_channel()).queue_declare(broker_name, passive=True, timeout=timeout)
         except (ChannelNotFoundEntity, ChannelLockedResource):
-            pass  # it was a connection's that is gone, or goes
+            pass  # the queue belonged to an earlier connection, which has ended or is ending
         else:
-            return known
-    made = await (await opened()).queue_declare(
+            return broker_name
+    declared = await (await open_channel()).queue_declare(
         "", durable=queue.durable, exclusive=True, arguments=dict(queue.arguments), timeout=timeout
     )
-    return made.queue or ""
+    return declared.queue or ""
 
 
-async def find_missing(opened: Open, topology: Topology, *, timeout: float) -> list[str]:
-    """What is not there of the exchanges, and of the queues that are not a connection's own: `queue <name>`.
+async def find_missing(open_channel: Open, topology: Topology, *, timeout: float) -> list[str]:
+    """Return the missing exchanges and shared queues, as `exchange <name>` and `queue <name>`.
 
-    RabbitMQ from 4.2.6 on shows an exchange only to who has some right to it. One that is not shown counts as there: this service
-    neither publishes to it nor binds anything to it, and what its queues get from there is others' to make.
+    RabbitMQ from 4.2.6 on shows an exchange only to users with a permission for it. An exchange
+    that is not shown counts as existing: this service neither publishes to it nor binds a queue to
+    it. Its bindings to the service's queues are the administrator's task.
+
+    Args:
+        open_channel: Opens a channel. It is called again when the broker has closed the last one.
+        topology: The topology to check.
+        timeout: Seconds for each call.
     """
-    checks = [(f"exchange {each.name}", "exchange", each.name) for each in topology.exchanges]
-    checks += [
-        (f"queue {each.name}", "queue", each.name) for each in topology.queues if not each.exclusive
+    checks = [
+        (f"exchange {exchange.name}", "exchange", exchange.name) for exchange in topology.exchanges
     ]
-    found: list[str] = []
+    checks += [
+        (f"queue {queue.name}", "queue", queue.name)
+        for queue in topology.queues
+        if not queue.exclusive
+    ]
+    missing: list[str] = []
     channel: Channel | None = None
-    for shown, kind, name in checks:
-        channel = await opened() if channel is None or channel.is_closed else channel
+    for title, kind, name in checks:
+        channel = await open_channel() if channel is None or channel.is_closed else channel
         try:
             if kind == "exchange":
                 await channel.exchange_declare(name, passive=True, timeout=timeout)
@@ -100,11 +140,11 @@ async def find_missing(opened: Open, topology: Topology, *, timeout: float) -> l
                 await channel.queue_declare(name, passive=True, timeout=timeout)
         except ChannelAccessRefused:
             if kind != "exchange":
-                raise  # it is consumed, or written to
+                raise  # the service consumes each queue or publishes to it, so it needs the right
             channel = None
         except ChannelNotFoundEntity as error:
             if f"no {kind}" not in str(error):
-                raise  # it is there, and its node is down
-            found.append(shown)
+                raise  # the object exists, and its node is down
+            missing.append(title)
             channel = None
-    return found
+    return missing

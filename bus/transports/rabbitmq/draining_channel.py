@@ -1,4 +1,4 @@
-"""A channel that has outlived its consumer: the broker cancelled it while something that came was not settled."""
+"""A channel that stays open for acks after the broker has cancelled its consumer."""
 
 import asyncio
 import logging
@@ -17,58 +17,72 @@ log = logging.getLogger("bus.rabbitmq")
 
 
 class UnsettledDeliveries(Protocol):
-    """What came on the channel."""
+    """The unsettled deliveries of a channel."""
 
     idle: asyncio.Event
+    """Event that is set when all deliveries are settled."""
 
     def release(self) -> None:
-        """The channel is about to be closed."""
+        """Stop settling deliveries, before the channel is closed."""
         ...
 
 
 class DrainingChannel:
-    """Keeps the channel until all of that is settled, or the channel is closed, or `end`.
+    """A channel that stays open until its deliveries are settled, it is closed, or `end` is called.
 
-    Since RabbitMQ 4.3 a consumer timeout takes back what is overdue and cancels its consumer; what else the consumer has is still its
-    own, and can be acked here. Closing the channel would give that away, too, and count it as lost.
+    Since RabbitMQ 4.3 a consumer timeout requeues the overdue delivery and cancels its consumer.
+    The consumer's other deliveries remain valid, and can be acked on this channel. If the channel
+    were closed, the broker would requeue them as well, and count them as lost deliveries.
     """
 
     def __init__(
         self,
         channel: Channel,
-        held: UnsettledDeliveries,
+        deliveries: UnsettledDeliveries,
         tag: str,
         *,
         leave: Callable[[Channel], Awaitable[None]],
     ) -> None:
-        """`tag` is its consumer's; `leave` closes it."""
+        """Start to drain a channel.
+
+        Args:
+            channel: The channel.
+            deliveries: The channel's unsettled deliveries.
+            tag: The tag of the consumer that the broker cancelled.
+            leave: Closes the channel.
+        """
         self._channel = channel
-        self._held = held
+        self._deliveries = deliveries
         self._tag = tag
         self._leave = leave
         self._closing = asyncio.Event()
-        self._task = asyncio.create_task(self._stay(), name=f"lingering {tag}")
+        self._task = asyncio.create_task(self._drain(), name=f"draining {tag}")
 
     @property
     def ended(self) -> bool:
-        """Whether the channel is gone."""
+        """True if the channel is closed."""
         return self._task.done()
 
-    async def _stay(self) -> None:
+    async def _drain(self) -> None:
         try:
-            await self._stay_cancelled()
+            await self._cancel_again()
             waits = [
-                asyncio.ensure_future(event.wait()) for event in (self._held.idle, self._closing)
+                asyncio.ensure_future(event.wait())
+                for event in (self._deliveries.idle, self._closing)
             ]
             await asyncio.wait((*waits, self._channel.closing), return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
         finally:
-            self._held.release()
+            self._deliveries.release()
             await self._leave(self._channel)
 
-    async def _stay_cancelled(self) -> None:
-        """A late ack would revive the consumer on 4.3, and bring messages here as well as on its successor's channel."""
+    async def _cancel_again(self) -> None:
+        """Cancel the consumer that the broker has cancelled.
+
+        On RabbitMQ 4.3 a late ack would otherwise revive it. This channel would then receive
+        messages as well as the channel of the new consumer.
+        """
         if self._channel.is_closed:
             return
         try:
@@ -78,10 +92,10 @@ class DrainingChannel:
             log.debug("a cancelled consumer was not cancelled again", extra={"why": str(error)})
 
     def end(self) -> None:
-        """Wait no longer, and close the channel: the broker takes back what is unacked."""
+        """Close the channel in the background; the broker requeues unacked messages."""
         self._closing.set()
 
     async def close(self) -> None:
-        """The same; returns when it is closed."""
+        """Close the channel, and wait until it is closed."""
         self.end()
         await asyncio.wait([self._task], timeout=2 * CLOSE_TIMEOUT_SECONDS)

@@ -1,4 +1,7 @@
-"""What goes wrong below, in the bus's words: no foreign exception leaves the transport."""
+"""The mapping of aiormq's exceptions to errors of the bus.
+
+No exception of a library leaves the transport.
+"""
 
 import asyncio
 from collections.abc import Iterator
@@ -28,7 +31,8 @@ from bus.messaging.supervision import is_own_cancel
 
 __all__ = ["EXPECTED_ERRORS", "map_errors", "to_bus_error"]
 
-# RuntimeError is aiormq's for "closed". It also puts a CancelledError, or a bare Exception, into what waits when it closes.
+# aiormq raises RuntimeError for "closed". When it closes, it also ends pending calls with a
+# CancelledError or a bare Exception.
 EXPECTED_ERRORS: tuple[type[BaseException], ...] = (
     OSError,
     EOFError,
@@ -39,23 +43,33 @@ EXPECTED_ERRORS: tuple[type[BaseException], ...] = (
 )
 
 
-# Which error each of the broker's refusals is, and what to do. Whatever is not in here may pass: `Unavailable`.
+# Each refusal of the broker, with its error and the advice. Any other exception may be temporary
+# and becomes `Unavailable`.
 ERROR_MAP: tuple[tuple[tuple[type[BaseException], ...], type[BusError], str], ...] = (
     (
         (ProbableAuthenticationError, AuthenticationError),
         Unauthenticated,
-        "the broker refused the credentials; check user and password in BUS_URL, or in BUS_PASSWORD_FILE",
+        (
+            "the broker refused the credentials. Check the user and the password in BUS_URL, or the"
+            " password in BUS_PASSWORD_FILE."
+        ),
     ),
-    # RabbitMQ closes the connection instead of opening it, and aiormq calls that an unexpected frame.
+    # RabbitMQ closes the connection instead of opening it. aiormq reports an unexpected frame.
     (
         (ConnectionNotAllowed, ProtocolSyntaxError),
         ConfigurationError,
-        "the broker refused the virtual host; check it in BUS_URL, and this user's permissions",
+        (
+            "the broker refused the virtual host. Check its name in BUS_URL, and this user's"
+            " permissions."
+        ),
     ),
     (
         (ChannelPreconditionFailed,),
         TopologyMismatch,
-        "{text}; it exists with other arguments, which cannot be changed in place: `bus topology migrate` makes a queue anew",
+        (
+            "{text}. The queue or exchange exists with other arguments, which cannot be changed in"
+            " place. Recreate a queue with `bus topology migrate`."
+        ),
     ),
     ((ChannelAccessRefused,), PermissionDenied, "{text}"),
     ((ChannelNotFoundEntity,), FailedPrecondition, "{text}"),
@@ -63,18 +77,35 @@ ERROR_MAP: tuple[tuple[tuple[type[BaseException], ...], type[BusError], str], ..
 
 
 def to_bus_error(error: BaseException, what: str) -> BusError:
-    """`error`, which happened while `what`, as an error of the bus. The broker's texts name objects, never contents."""
+    """Return an exception as an error of the bus.
+
+    The text may include the broker's text, which names objects and never message contents.
+
+    Args:
+        error: The exception.
+        what: The operation that failed, for example "declaring". The text begins with it.
+    """
     if isinstance(error, BusError):
         return error
-    for classes, meaning, text in ERROR_MAP:
+    for classes, error_class, text in ERROR_MAP:
         if isinstance(error, classes):
-            return meaning(f"{what}: {text.format(text=_text(error))}")
-    return Unavailable(f"{what}: {_text(error)}")
+            return error_class(f"{what}: {text.format(text=_safe_text(error))}")
+    return Unavailable(f"{what}: {_safe_text(error)}")
 
 
 @contextmanager
 def map_errors(what: str) -> Iterator[None]:
-    """No foreign exception leaves the block, and no CancelledError that aiormq put into what waited when it closed."""
+    """Raise every exception in the block as an error of the bus.
+
+    This includes the CancelledError with which aiormq ends pending calls when it closes. A
+    cancellation of the current task is raised as it is.
+
+    Args:
+        what: The operation in the block, for example "declaring". The error's text begins with it.
+
+    Raises:
+        BusError: The block raised an exception.
+    """
     try:
         yield
     except asyncio.CancelledError:
@@ -85,14 +116,14 @@ def map_errors(what: str) -> Iterator[None]:
         raise to_bus_error(error, what) from None
 
 
-def _text(error: BaseException) -> str:
-    """One line: the broker's reply text, or the operating system's."""
+def _safe_text(error: BaseException) -> str:
+    """Return the text of the broker or the operating system, in one line without contents."""
     match error:
         case TimeoutError() if not error.args:
             return "no answer in time"
         case OSError() if error.strerror:
             return error.strerror
         case _ if not isinstance(error, EXPECTED_ERRORS):
-            return type(error).__name__  # its text is not known to be safe
-    shown = next((str(part) for part in reversed(error.args) if isinstance(part, str) and part), "")
-    return " ".join((shown or type(error).__name__).split())
+            return type(error).__name__  # the text of an unexpected error may contain message data
+    text = next((str(part) for part in reversed(error.args) if isinstance(part, str) and part), "")
+    return " ".join((text or type(error).__name__).split())

@@ -1,4 +1,4 @@
-"""Can this broker be reached, and which is it? One plain AMQP handshake, and goodbye."""
+"""The probe of a broker by one AMQP handshake: whether it can be reached, and its version."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -18,12 +18,13 @@ from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 
 __all__ = ["BrokerInfo", "connected", "probe", "vhost_of"]
 
-TIMEOUT_SECONDS = 5.0  # seconds for the whole; a handshake on a local network takes 10 ms
+TIMEOUT_SECONDS = 5.0
+"""Seconds for a probe. A handshake on a local network takes 10 ms."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerInfo:
-    """What a broker says of itself."""
+    """The properties that a broker reports about itself."""
 
     product: str
     version: str
@@ -32,12 +33,16 @@ class BrokerInfo:
 
 
 async def probe(url: str, timeout: float = TIMEOUT_SECONDS) -> BrokerInfo:
-    """Connect and close; within `timeout` seconds the server's words, or an error that says what to do.
+    """Connect to a broker, close the connection, and return the broker's properties.
+
+    Args:
+        url: The broker's URL.
+        timeout: Seconds for the connect.
 
     Raises:
-        ConfigurationError: the URL is none.
-        Unauthenticated: the user, password or virtual host is refused.
-        Unavailable: nobody answers there, or it does not speak AMQP 0-9-1.
+        ConfigurationError: The URL is not valid.
+        Unauthenticated: The broker refuses the user, the password or the virtual host.
+        Unavailable: No server answers at this address, or it does not speak AMQP 0-9-1.
     """
     async with connected(url, timeout) as connection:
         return describe(properties_of(connection))
@@ -45,10 +50,22 @@ async def probe(url: str, timeout: float = TIMEOUT_SECONDS) -> BrokerInfo:
 
 @asynccontextmanager
 async def connected(url: str, timeout: float) -> AsyncIterator[aio_pika.abc.AbstractConnection]:
-    """A connection, made within `timeout` seconds and closed at the end; errors as of `probe`, also for one that breaks meanwhile."""
-    where = address(url)
+    """Open a connection, and close it at the end of the block.
+
+    Args:
+        url: The broker's URL.
+        timeout: Seconds for the connect, and again for the close.
+
+    Yields:
+        The open connection.
+
+    Raises:
+        BusError: One of the errors of `probe`. It is also raised if the connection breaks inside
+            the block.
+    """
+    broker_address = address(url)
     try:
-        connection = await _opened(url, timeout)
+        connection = await _open(url, timeout)
         try:
             yield connection
         finally:
@@ -56,63 +73,71 @@ async def connected(url: str, timeout: float) -> AsyncIterator[aio_pika.abc.Abst
                 await connection.close()
     except (AuthenticationError, ProbableAuthenticationError) as error:
         raise Unauthenticated(
-            f"the broker at {where} refuses the user or the password; check them in BUS_URL, or in BUS_PASSWORD_FILE"
+            f"the broker at {broker_address} refuses the user or the password."
+            " Check them in BUS_URL, or in BUS_PASSWORD_FILE."
         ) from error
     except ProtocolSyntaxError as error:
-        # RabbitMQ closes the connection instead of opening it, and aiormq calls that an unexpected frame.
+        # RabbitMQ closes the connection instead of opening it. aiormq reports an unexpected frame.
         raise Unauthenticated(
-            f"the broker at {where} refuses the virtual host {vhost_of(url)!r}: make it, or give this user rights to it"
+            f"the broker at {broker_address} refuses the virtual host {vhost_of(url)!r}."
+            " Create it, or grant this user permissions for it."
         ) from error
     except TimeoutError as error:
         raise Unavailable(
-            f"no answer from {where} within {timeout:g} s; is it a RabbitMQ, and is a firewall between?"
+            f"the broker at {broker_address} did not answer within {timeout:g} s."
+            " Check that RabbitMQ listens there, and that no firewall blocks the connection."
         ) from error
     except (OSError, AMQPError) as error:
         raise Unavailable(
-            f"cannot reach a RabbitMQ at {where}: {reason(error)}; start it, or correct BUS_URL"
+            f"the broker at {broker_address} cannot be reached: {reason(error)}."
+            " Start RabbitMQ, or correct BUS_URL."
         ) from error
 
 
-async def _opened(url: str, timeout: float) -> aio_pika.abc.AbstractConnection:
+async def _open(url: str, timeout: float) -> aio_pika.abc.AbstractConnection:
     async with asyncio.timeout(timeout):
         return await aio_pika.connect(url, timeout=timeout)
 
 
 def address(url: str) -> str:
-    """`host:port` of a broker's URL, which is all of it that may be shown."""
+    """Return `host:port` of a broker's URL, the only part that messages may show."""
     try:
         parts = urlsplit(url)
         port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
     except ValueError as error:
         raise ConfigurationError(
-            "BUS_URL: give amqp://user:password@host:port/vhost, with anything unusual percent-encoded"
+            "BUS_URL is not a valid URL. Set it to amqp://user:password@host:port/vhost, with"
+            " special characters percent-encoded."
         ) from error
     if parts.scheme not in {"amqp", "amqps"} or not parts.hostname:
-        raise ConfigurationError("BUS_URL: give amqp://user:password@host:port/vhost")
+        raise ConfigurationError(
+            "BUS_URL must be an amqp or amqps URL with a host."
+            " Set it to amqp://user:password@host:port/vhost."
+        )
     return f"{parts.hostname}:{port}"
 
 
 def vhost_of(url: str) -> str:
-    """The virtual host that a URL names."""
+    """Return the virtual host in a URL."""
     return unquote(urlsplit(url).path[1:]) or "/"
 
 
 def reason(error: Exception) -> str:
-    """What the operating system or the library says, without the libraries' tuple around it."""
+    """Return the last argument of an exception, which has the text of the library or the system."""
     return str(error.args[-1] if error.args else error) or type(error).__name__
 
 
 def properties_of(connection: aio_pika.abc.AbstractConnection) -> Mapping[str, object]:
-    """What the server sent of itself when the connection was opened."""
+    """Return the server properties that the broker sent when the connection was opened."""
     transport = connection.transport
     properties = getattr(transport.connection, "server_properties", None) if transport else None
     return properties if isinstance(properties, Mapping) else {}
 
 
 def describe(properties: Mapping[str, object]) -> BrokerInfo:
-    """The part of it that people ask for."""
-    said = {key: str(properties.get(name, "unknown")) for key, name in FIELDS.items()}
-    return BrokerInfo(**said)
+    """Return the server properties that commands show."""
+    fields = {key: str(properties.get(name, "unknown")) for key, name in FIELDS.items()}
+    return BrokerInfo(**fields)
 
 
 FIELDS = {

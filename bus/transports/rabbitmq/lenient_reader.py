@@ -1,8 +1,9 @@
-"""A message whose properties nobody can read arrives without them, and costs no connection.
+"""A stream reader that removes properties which pamqp cannot decode.
 
-pamqp raises for a timestamp past the year 9999, a text that is no UTF-8 and a header of an unknown type; aiormq then ends the
-connection, the broker delivers the message again on the next, and so on. Without its properties the message has a `fault`, and
-is dead-lettered as any other that is none.
+pamqp raises an error for a timestamp past the year 9999, a text that is not UTF-8, and a header of
+an unknown type. aiormq then ends the connection, the broker delivers the message again on the next
+connection, and this repeats for ever. Without its properties the message arrives with a `fault`,
+and is dead-lettered like any malformed message.
 """
 
 import asyncio
@@ -20,16 +21,19 @@ from bus.transports.rabbitmq.amqp.raw_properties import has_too_many_headers
 
 __all__ = ["LenientTransportFactory", "accept_unknown_delivery_mode", "sanitize_header_frame"]
 
-HEAD = 7
-"""Bytes: a frame's type, channel and size."""
-BEFORE_FLAGS = 12
-"""Bytes of a content header: class, weight and the body's size. Behind them the flags that say which properties follow."""
+FRAME_HEAD_BYTES = 7
+"""Bytes of a frame's type, channel and size."""
+FLAGS_OFFSET_BYTES = 12
+"""Bytes of a content header's class, weight and body size.
+
+The flags after them tell which properties follow.
+"""
 KNOWN_MODES = {None, 1, 2}
 """Delivery modes of AMQP 0-9-1."""
 
 
 class LenientTransportFactory(TransportFactory):
-    """Opens what aiormq would open by itself, and reads tolerantly."""
+    """A factory of aiormq's own transports, with a lenient reader."""
 
     def __init__(self) -> None:
         self._writer: asyncio.StreamWriter | None = None
@@ -38,33 +42,37 @@ class LenientTransportFactory(TransportFactory):
     async def create(
         self, url: URL, **kwargs: Any
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect."""
+        """Connect, and return a lenient reader and the writer."""
         factory = TLSTransportFactory() if url.scheme == "amqps" else TCPTransportFactory()
         reader, writer = await factory.create(url, **kwargs)
         self._writer = writer
         return cast("asyncio.StreamReader", LenientReader(reader)), writer
 
     def abort(self) -> None:
-        """End the socket, if it is still there: aiormq leaves that of an attempt that is given up open."""
+        """Close the socket if it is open: aiormq does not close it after an abandoned attempt."""
         if self._writer is not None:
             self._writer.transport.abort()
 
 
 class LenientReader:
-    """The two methods of a reader that aiormq calls: for a frame's first byte, its head's other six, and its rest."""
+    """A stream reader with the two methods that aiormq calls.
+
+    aiormq reads each frame in three parts: the first byte, the other six bytes of the head, and the
+    rest.
+    """
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader
         self._head = b""
 
     def at_eof(self) -> bool:
-        """Whether nothing comes any more."""
+        """Return True if the stream has ended and all its bytes were read."""
         return self._reader.at_eof()
 
     async def readexactly(self, count: int) -> bytes:
-        """The next `count` bytes, or of a content header that cannot be read as many that can."""
+        """Return the next `count` bytes, with a content header that pamqp can decode."""
         data = await self._reader.readexactly(count)
-        if len(self._head) < HEAD:
+        if len(self._head) < FRAME_HEAD_BYTES:
             self._head += data
             return data
         head, self._head = self._head, b""
@@ -72,28 +80,34 @@ class LenientReader:
 
 
 def sanitize_header_frame(head: bytes, rest: bytes) -> bytes:
-    """`rest` of a content header frame, without properties where they cannot be read."""
+    """Return the rest of a content header frame, without properties that cannot be decoded.
+
+    Args:
+        head: The frame's first seven bytes.
+        rest: The frame's other bytes. The result has the same length.
+    """
     return (
         rest
-        if _is_legible(head, rest)
-        else rest[:BEFORE_FLAGS] + bytes(len(rest) - BEFORE_FLAGS - 1) + rest[-1:]
+        if _is_readable(head, rest)
+        else rest[:FLAGS_OFFSET_BYTES] + bytes(len(rest) - FLAGS_OFFSET_BYTES - 1) + rest[-1:]
     )
 
 
-def _is_legible(head: bytes, rest: bytes) -> bool:
-    if has_too_many_headers(rest[BEFORE_FLAGS:-1]):
+def _is_readable(head: bytes, rest: bytes) -> bool:
+    if has_too_many_headers(rest[FLAGS_OFFSET_BYTES:-1]):
         return False
     try:
         unmarshal(head + rest)
-    except Exception:  # noqa: BLE001 - whatever it is, it would end the connection
+    except Exception:  # noqa: BLE001 - any exception would end the connection
         return False
     return True
 
 
 def accept_unknown_delivery_mode(channel: Channel) -> Channel:
-    """The channel, on which aio-pika takes what comes with a delivery mode that it does not know: it would drop it, unsettled for ever.
+    """Let aio-pika accept messages with an unknown delivery mode, and return the same channel.
 
-    RabbitMQ 3 refuses to publish that, and 4 does not.
+    aio-pika would drop these messages, and they would stay unsettled for ever. RabbitMQ 3 refuses
+    to publish them, and RabbitMQ 4 does not.
     """
     consume = channel.basic_consume
 
@@ -106,5 +120,6 @@ def accept_unknown_delivery_mode(channel: Channel) -> Channel:
 
         return await consume(queue, take, **options)
 
-    channel.basic_consume = basic_consume  # type: ignore[method-assign]  # one channel's: aio-pika offers no other place
+    # aio-pika has no hook for this, so the method of this one channel is replaced.
+    channel.basic_consume = basic_consume  # type: ignore[method-assign]
     return channel

@@ -1,4 +1,4 @@
-"""What the libraries below may log: their lines show whole messages, which are patients'."""
+"""The filter for the log lines of aio-pika and aiormq, which can show whole messages."""
 
 import logging
 import re
@@ -17,22 +17,29 @@ REDACTED_LOGGERS = (
     "aiormq.connection.marshall",
 )
 ATTEMPT = "error when creating transport"
-"""How aiormq's line begins about each attempt to connect, several a second while a broker is away; the link says it once for each cause."""
-PLACE = re.compile(r"%[-+ #0-9.]*[a-zA-Z]")
-"""Where an argument would stand in a line."""
+"""The start of aiormq's line about a failed attempt to connect.
+
+aiormq writes several of these lines a second while a broker is down. The bus itself logs one line
+for each cause.
+"""
+PLACEHOLDER = re.compile(r"%[-+ #0-9.]*[a-zA-Z]")
+"""Pattern of an argument's placeholder in a line."""
 
 
 def redact_library_logs() -> None:
-    """From now on the libraries' lines have no arguments and no traceback, and there are none below warning.
+    """Remove arguments and tracebacks from the libraries' log lines, and drop lines below warning.
 
-    At debug aiormq logs every frame; at error it logs a returned message, body included, that nobody waits for any more.
-    A filter and not a level: an application that turns these loggers on, to look for a fault, must not turn that on, too.
+    At debug level aiormq logs every frame. At error level it logs a returned message with its body
+    if no publish waits for it any more. A filter is used and not a level: an application that
+    enables these loggers to find a bug must not log message contents.
     """
     for name in REDACTED_LOGGERS:
-        logging.getLogger(name).addFilter(_without_contents)  # adding it twice is once
+        # A logger ignores a filter that it already has.
+        logging.getLogger(name).addFilter(_redact)
 
 
-def _without_contents(record: logging.LogRecord) -> bool:
-    record.msg = PLACE.sub("…", str(record.msg))
+def _redact(record: logging.LogRecord) -> bool:
+    """Remove message contents from a log record, and return True if it may be logged."""
+    record.msg = PLACEHOLDER.sub("…", str(record.msg))
     record.args, record.exc_info, record.exc_text = (), None, None
     return record.levelno >= logging.WARNING and not record.msg.startswith(ATTEMPT)

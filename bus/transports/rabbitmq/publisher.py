@@ -1,4 +1,4 @@
-"""A channel to publish on, opened again for ever."""
+"""A publisher on one channel, which is opened again for ever."""
 
 import asyncio
 import logging
@@ -27,43 +27,55 @@ __all__ = ["Publisher", "PublisherChannelPort"]
 log = logging.getLogger("bus.rabbitmq")
 
 POLL_INTERVAL_SECONDS = 0.5
-"""Seconds between two looks whether the broker takes anything."""
+"""Seconds between two checks whether the broker confirms messages."""
 MAX_EXHAUSTED_POLLS = 4
-"""Looks that find a channel clogged: after an alarm the confirms of what lay before it come first."""
+"""Consecutive checks with an exhausted window after which the channel is replaced.
+
+One check is not enough: after an alarm, confirms arrive first for the publishes before the alarm.
+"""
 
 
 class PublisherChannelPort(Protocol):
-    """One channel's life: on the fast lane or not, with confirms or without."""
+    """The interface of a publisher's channel, with or without the fast lane and confirms."""
 
     ended: "asyncio.Future[str]"
     confirm_stats: ConfirmStats
 
     @property
     def alive(self) -> bool:
-        """Whether it can publish."""
+        """True if the channel can publish."""
         ...
 
     @property
     def awaiting_confirms(self) -> bool:
-        """Whether the broker's word is waited for, and no full socket holds it up."""
+        """True if a publish waits for its confirm and the socket is not full."""
         ...
 
     @property
     def window_exhausted(self) -> bool:
-        """Whether publishes that nobody waits for any more leave too little room for others."""
+        """True if abandoned publishes take too many of the window's slots."""
         ...
 
     async def publish(self, envelope: Envelope, address: Address, ends: float) -> PublishOutcome:
-        """Publish by `ends` (loop time); `Transport.send` says what is raised."""
+        """Publish a message and return its outcome.
+
+        Args:
+            envelope: The message.
+            address: The exchange and the routing key.
+            ends: The time limit, in loop time.
+
+        Raises:
+            BusError: One of the errors of `Transport.send`.
+        """
         ...
 
     def release(self) -> None:
-        """It is about to be closed."""
+        """Stop using the channel, before it is closed."""
         ...
 
 
 class Publisher:
-    """Publishes on one channel of a link; many publishes may wait for their confirm at a time."""
+    """A publisher on one channel of a connection, with many publishes in flight at a time."""
 
     def __init__(
         self,
@@ -72,18 +84,24 @@ class Publisher:
         confirms: bool,
         channel_factory: Callable[[Channel], PublisherChannelPort],
     ) -> None:
-        """`opened` makes of a channel what publishes on it."""
+        """Create a publisher that is not started.
+
+        Args:
+            link: The connection.
+            confirms: Open the channel in confirm mode.
+            channel_factory: Creates the object that publishes on an open channel.
+        """
         self._link = link
         self._confirms = confirms
-        self._opened = channel_factory
+        self._channel_factory = channel_factory
         self._current: PublisherChannelPort | None = None
         self._open = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._now: Callable[[], float] | None = None
-        self._giving_up, self._silence = NackWatchdog(), ConfirmTimeoutWatchdog()
+        self._nack_watchdog, self._timeout_watchdog = NackWatchdog(), ConfirmTimeoutWatchdog()
 
     def start(self) -> None:
-        """Open the channel, and again whenever it ends."""
+        """Open the channel, and open another one each time it ends."""
         self._now = asyncio.get_running_loop().time
         self._task = asyncio.create_task(
             run_forever(self._step, expected=EXPECTED_ERRORS, on_error=self._report),
@@ -92,13 +110,12 @@ class Publisher:
 
     async def _step(self) -> None:
         await self._link.up.wait()
-        await self._link.declare(
-            BASE_EXCHANGES
-        )  # a publish to an exchange that is not there would cost the channel
+        # The broker closes the channel on a publish to an exchange that does not exist.
+        await self._link.declare(BASE_EXCHANGES)
         channel = await self._link.channel(confirms=self._confirms)
         current: PublisherChannelPort | None = None
         try:
-            current = self._current = self._opened(channel)
+            current = self._current = self._channel_factory(channel)
             self._open.set()
             await self._watch(channel, current)
             if current.ended.done() and REFUSED in current.ended.result():
@@ -114,76 +131,97 @@ class Publisher:
             await close_quietly(channel)
 
     async def _watch(self, channel: Channel, current: PublisherChannelPort) -> None:
-        """Until the channel has ended, or is to be given up: all that is published on it is nacked, or too much of it never confirmed."""
-        loop, look = asyncio.get_running_loop(), POLL_INTERVAL_SECONDS if self._confirms else None
-        clogged = 0
-        closing = (
-            channel.closing
-        )  # once: aiormq makes a future each time, and keeps it for as long as the channel lives
+        """Wait until the channel ends or must be replaced.
+
+        It must be replaced if the broker nacks every message, or confirms too few.
+        """
+        loop = asyncio.get_running_loop()
+        interval = POLL_INTERVAL_SECONDS if self._confirms else None
+        exhausted_polls = 0
+        # The property is read once: each read of it creates a future that aiormq keeps until the
+        # channel ends.
+        closing = channel.closing
         while True:
             done, _ = await asyncio.wait(
-                (closing, current.ended), timeout=look, return_when=asyncio.FIRST_COMPLETED
+                (closing, current.ended), timeout=interval, return_when=asyncio.FIRST_COMPLETED
             )
             if done:
                 return
-            clogged = clogged + 1 if current.window_exhausted else 0
+            exhausted_polls = exhausted_polls + 1 if current.window_exhausted else 0
             waiting = current.awaiting_confirms and await self._link.accepts_publishes()
-            if clogged == MAX_EXHAUSTED_POLLS or self._silence.is_due(
+            if exhausted_polls == MAX_EXHAUSTED_POLLS or self._timeout_watchdog.is_due(
                 current.confirm_stats, loop.time(), waiting=waiting
             ):
                 log.warning(
-                    "the broker does not confirm what is published; trying another channel",
+                    "the broker does not confirm messages; opening another channel",
                     extra={"link": self._link.name},
                 )
                 return
-            if self._giving_up.is_due(current.confirm_stats, loop.time()):
+            if self._nack_watchdog.is_due(current.confirm_stats, loop.time()):
                 log.warning(
-                    "the broker refuses all that is published; trying another channel",
+                    "the broker nacks every message; opening another channel",
                     extra={"link": self._link.name},
                 )
                 return
 
     def _report(self, error: BaseException) -> None:
-        known = to_bus_error(error, "opening a channel to publish")
-        log.warning(
-            "cannot publish; trying again", extra={"link": self._link.name, "why": str(known)}
-        )
+        reason = str(to_bus_error(error, "opening a channel to publish"))
+        log.warning("cannot publish; trying again", extra={"link": self._link.name, "why": reason})
 
     async def publish(
         self, envelope: Envelope, address: Address, *, timeout: float
     ) -> PublishOutcome:
-        """Publish; `Transport.send` says what is raised."""
+        """Publish a message, on another channel if the current one ends before it was sent.
+
+        Args:
+            envelope: The message.
+            address: The exchange and the routing key.
+            timeout: Seconds until the outcome must be known.
+
+        Returns:
+            The outcome that the broker reported.
+
+        Raises:
+            BusError: One of the errors of `Transport.send`.
+        """
         if self._now is None:
-            raise Unavailable("not sent: the transport is not started")
+            raise Unavailable("message not sent: the transport is not started")
         if timeout <= 0:
-            raise DeadlineExceeded(f"{envelope.type}: the deadline had passed before it was sent")
+            raise DeadlineExceeded(
+                f"{envelope.type}: the deadline passed before the message was sent"
+            )
         ends = self._now() + timeout
         while True:
             current = self._current
             if current is None or not current.alive:
-                current = await self._next(ends)
+                current = await self._wait_channel(ends)
             try:
                 return await current.publish(envelope, address, ends)
             except Unavailable as error:
                 if error.maybe_executed or current.alive or self._now() >= ends:
-                    raise  # else it was surely not sent, and the next channel may take it
+                    raise
+                # The message was certainly not sent, and the next channel may accept it.
 
-    async def _next(self, ends: float) -> PublisherChannelPort:
-        """The open channel; `Unavailable`, surely not sent, where there is none in time."""
+    async def _wait_channel(self, ends: float) -> PublisherChannelPort:
+        """Return the open channel.
+
+        Raises:
+            Unavailable: No channel is open before `ends`. The message was certainly not sent.
+        """
         try:
             async with asyncio.timeout_at(ends):
                 while True:
                     await self._open.wait()
                     if self._current is not None and self._current.alive:
                         return self._current
-                    self._open.clear()  # until the next channel
+                    self._open.clear()  # this channel has ended, and the next one sets the event
         except TimeoutError:
             raise Unavailable(
-                f"not sent: {self._link.last_error or 'no channel to the broker'}"
+                f"message not sent: {self._link.last_error or 'no channel to the broker is open'}"
             ) from None
 
     async def close(self) -> None:
-        """Publish no more."""
+        """Stop the publisher and close its channel."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=2 * CLOSE_TIMEOUT_SECONDS)

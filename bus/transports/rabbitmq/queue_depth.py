@@ -1,4 +1,7 @@
-"""How much waits in queues and how many consume them, by passive declaration: nothing is taken out and nothing is made."""
+"""The number of messages and consumers of queues.
+
+It is read by passive declarations, which consume and create nothing.
+"""
 
 import asyncio
 from collections.abc import Iterable
@@ -18,32 +21,41 @@ from bus.transports.rabbitmq.handshake import connected, reason
 __all__ = ["QueueDepth", "depth_by", "depths", "ready_in"]
 
 TIMEOUT_SECONDS = 5.0
-"""Seconds for connecting, and again for one queue, where a person waits; a declaration takes a millisecond."""
+"""Seconds for the connect, and again for each queue, when a person waits for the result.
+
+A declaration takes a millisecond.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueDepth:
-    """What the broker says of one queue now."""
+    """The state of one queue now."""
 
     ready: int = 0
     consumers: int = 0
     missing: bool = False
     last_error: str | None = None
-    """Why it could not be told, in the broker's words; these name objects, never contents."""
+    """The broker's reason if the state is unknown. It names objects and never message contents."""
 
 
 class Channels(Protocol):
-    """A connection."""
+    """A connection that opens channels."""
 
     async def channel(self, *, confirms: bool) -> Channel:
-        """A new channel on it."""
+        """Open a channel."""
         ...
 
 
 async def depth_by(channel: AbstractChannel, queue: str) -> QueueDepth:
-    """Ask on a channel of its own: the broker closes it where there is no such queue.
+    """Return the depth of a queue.
 
-    `ChannelNotFoundEntity` where the queue's node is down: the same code, and it is there all the same.
+    Args:
+        channel: A channel for this call alone. The broker closes it if the queue does not exist.
+        queue: The queue's name.
+
+    Raises:
+        ChannelNotFoundEntity: The queue exists, but its node is down. The broker reports the same
+            code as for a missing queue.
     """
     try:
         declared = await channel.queue_declare(queue, passive=True, timeout=RPC_TIMEOUT_SECONDS)
@@ -55,8 +67,13 @@ async def depth_by(channel: AbstractChannel, queue: str) -> QueueDepth:
 
 
 async def ready_in(connection: Channels, queue: str) -> int:
-    """Messages that are ready in `queue`; `NotFound`."""
-    with map_errors(f"looking at {queue}"):
+    """Return the number of ready messages in a queue.
+
+    Raises:
+        NotFound: The queue does not exist, or its node is down.
+        Unavailable: The broker does not answer.
+    """
+    with map_errors(f"inspecting {queue}"):
         channel = await connection.channel(confirms=False)
         try:
             depth = await depth_by(channel, queue)
@@ -65,27 +82,41 @@ async def ready_in(connection: Channels, queue: str) -> int:
         finally:
             await close_quietly(channel)
     if depth.missing:
-        raise NotFound(f"there is no queue {queue}, or its node is down")
+        raise NotFound(
+            f"queue {queue} does not exist, or its node is down. Check the name and the node."
+        )
     return depth.ready
 
 
 async def depths(url: str, names: Iterable[str]) -> dict[str, QueueDepth]:
-    """Ask for each of `names`. Errors as of `probe`; what is wrong with a single queue is in its `Depth`.
+    """Return the depths of queues by name.
 
-    A question renews the lease of a queue that expires when nobody uses it: do not ask for request queues again and again.
+    A passive declaration renews the lease of a queue with `x-expires`. Do not call this function
+    for request queues in a loop.
+
+    Args:
+        url: The broker's URL.
+        names: The names of the queues.
+
+    Returns:
+        The depth of each queue. An error of a single queue is in its `QueueDepth`.
+
+    Raises:
+        BusError: One of the errors of `probe`.
     """
-    wanted = list(names)
-    if not wanted:
+    queues = list(names)
+    if not queues:
         return {}
     async with connected(url, TIMEOUT_SECONDS) as connection:
-        return {name: await _depth(connection, name) for name in wanted}
+        return {queue: await _read_depth(connection, queue) for queue in queues}
 
 
-async def _depth(connection: AbstractConnection, name: str) -> QueueDepth:
+async def _read_depth(connection: AbstractConnection, queue: str) -> QueueDepth:
+    """Return a queue's depth, with an error of this queue inside."""
     channel = await connection.channel(publisher_confirms=False)
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            return await depth_by(await channel.get_underlay_channel(), name)
+            return await depth_by(await channel.get_underlay_channel(), queue)
     except TimeoutError:
         return QueueDepth(last_error=f"no answer within {TIMEOUT_SECONDS:g} s")
     except AMQPError as error:

@@ -1,4 +1,8 @@
-"""The port on RabbitMQ: three connections, so that an alarm that blocks publishers leaves acks flowing."""
+"""The transport for RabbitMQ.
+
+It uses three connections, because an alarm blocks whole connections: acks of jobs and events must
+not wait behind blocked publishes.
+"""
 
 import asyncio
 import time
@@ -40,12 +44,18 @@ Clock = Callable[[], float]
 
 
 class RabbitMQTransport:
-    """`Transport` on RabbitMQ 3.10 and later."""
+    """The `Transport` for RabbitMQ 3.10 and later."""
 
     has_management_api = True
 
     def __init__(self, settings: Settings, *, name: str, clock: Clock = time.time) -> None:
-        """`name` is the service's; the RabbitMQ UI shows it as that of the connections."""
+        """Create a transport that is not connected.
+
+        Args:
+            settings: The settings of the bus.
+            name: The service's name. The RabbitMQ UI shows it in the names of the connections.
+            clock: Returns the time of a delivery, in seconds since the epoch.
+        """
         self._settings = settings
         self._clock = clock
         self._observer: ReturnListener | None = None
@@ -54,11 +64,11 @@ class RabbitMQTransport:
         self._publishing = self._link(f"{name} publishing")
         self._consuming = self._link(f"{name} consuming")
         self._renewal = CredentialRefresher.by(settings, self._password, self._links, name=name)
-        self._questions = Publisher(
-            self._rpc, confirms=not settings.fastlane, channel_factory=self._asking
+        self._rpc_publisher = Publisher(
+            self._rpc, confirms=not settings.fastlane, channel_factory=self._rpc_channel
         )
         self._publisher = Publisher(
-            self._publishing, confirms=True, channel_factory=self._confirming
+            self._publishing, confirms=True, channel_factory=self._confirm_channel
         )
         self._consumers: list[RabbitMQConsumer] = []
 
@@ -76,10 +86,14 @@ class RabbitMQTransport:
             on_lost=on_lost,
         )
 
-    # --- what a channel becomes, on the fast lane and without it -----------------------------------------------------
+    # --- Channels ---
 
-    def _asking(self, channel: Channel) -> PublisherChannelPort:
-        """Without the fast lane also what goes unconfirmed is confirmed: only so is its return noticed."""
+    def _rpc_channel(self, channel: Channel) -> PublisherChannelPort:
+        """Return the channel for unconfirmed messages.
+
+        Without the fast lane these are confirmed as well, because aiormq reports returns only on a
+        channel in confirm mode.
+        """
         lane, window = self._rpc.lane, self._settings.publish_window
         if lane is None:
             return AiormqPublisherChannel(self._rpc, channel, window=window)
@@ -87,18 +101,18 @@ class RabbitMQTransport:
             lane, channel.number, on_returned=self._returned, on_failed=self._failed
         )
 
-    def _confirming(self, channel: Channel) -> PublisherChannelPort:
+    def _confirm_channel(self, channel: Channel) -> PublisherChannelPort:
         lane, window = self._publishing.lane, self._settings.publish_window
         if lane is None:
             return AiormqPublisherChannel(self._publishing, channel, window=window)
         return ConfirmChannel(lane, channel.number, window=window)
 
-    def _taking(
+    def _consumer_channel_factory(
         self, link: SupervisedConnection, queue: Queue, on_delivery: Callable[[Delivery], None]
     ) -> Callable[[Channel], ConsumerChannelPort]:
         role = ROLES[queue.role]
 
-        def opened(channel: Channel) -> ConsumerChannelPort:
+        def create(channel: Channel) -> ConsumerChannelPort:
             if link.lane is None:
                 return AiormqConsumerChannel(
                     channel, queue=queue.name, role=role, on_delivery=on_delivery, clock=self._clock
@@ -113,9 +127,9 @@ class RabbitMQTransport:
                 clock=self._clock,
             )
 
-        return opened
+        return create
 
-    # --- the port --------------------------------------------------------------------------------------------------
+    # --- Notices to the observer ---
 
     def _lost(self) -> None:
         if self._observer is not None:
@@ -129,16 +143,18 @@ class RabbitMQTransport:
         if self._observer is not None:
             self._observer.on_publish_failed(message_id, error)
 
+    # --- The port ---
+
     async def start(self, observer: ReturnListener, *, timeout: float) -> None:
-        """Connect; `Transport.start` says what is raised."""
+        """Open the connections; see `Transport.start`."""
         self._observer = observer
         async with asyncio.TaskGroup() as group:
-            starts = [group.create_task(_outcome(link, timeout)) for link in self._links]
+            starts = [group.create_task(_start_link(link, timeout)) for link in self._links]
         for start in starts:
             error = start.result()
             if error is not None:
                 raise error
-        for publisher in (self._questions, self._publisher):
+        for publisher in (self._rpc_publisher, self._publisher):
             publisher.start()
         if self._renewal is not None:
             self._renewal.start()
@@ -148,17 +164,17 @@ class RabbitMQTransport:
         return self._rpc, self._publishing, self._consuming
 
     async def declare(self, topology: Topology) -> None:
-        """Make it exist; with the setting `topology=verify` look whether it does."""
+        """Declare a topology, or check that it exists with the setting `topology=verify`."""
         await self._publishing.declare(topology)
 
     async def depth(self, queue: str) -> int:
-        """Messages that are ready in a queue."""
+        """Return the number of ready messages in a queue."""
         return await ready_in(self._consuming, queue)
 
     async def send(
         self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None
     ) -> PublishOutcome:
-        """Send one message."""
+        """Send one message; see `Transport.send`."""
         if isinstance(via, FastLaneDelivery) and via.channel.alive:
             via.channel.publish(envelope, address)
             return ACCEPTED
@@ -167,7 +183,7 @@ class RabbitMQTransport:
                 envelope, address, asyncio.get_running_loop().time() + timeout
             )
         else:
-            publisher = self._publisher if address.confirmed else self._questions
+            publisher = self._publisher if address.confirmed else self._rpc_publisher
             outcome = await publisher.publish(envelope, address, timeout=timeout)
         if isinstance(outcome, Returned) and not address.confirmed:
             self._returned(envelope.id, outcome.reason)
@@ -178,7 +194,7 @@ class RabbitMQTransport:
         return self._rpc if queue.role in {"requests", "replies"} else self._consuming
 
     def supports_consumer_timeout(self, queue: Queue) -> bool:
-        """From RabbitMQ 4.3 on, for quorum queues."""
+        """Return True for quorum queues on RabbitMQ 4.3 and later."""
         return self._link_of(queue).supports_consumer_timeout(queue)
 
     async def consume(
@@ -191,7 +207,10 @@ class RabbitMQTransport:
         acks: bool = True,
         consumer_timeout: float | None = None,
     ) -> ConsumerHandle:
-        """Consume, supervised. Requests and replies share their connection; jobs and events have another."""
+        """Start a supervised consumer; see `Transport.consume`.
+
+        Requests and replies share one connection; jobs and events have another.
+        """
         link = self._link_of(queue)
         consumer = RabbitMQConsumer(
             link,
@@ -199,28 +218,32 @@ class RabbitMQTransport:
             topology,
             prefetch=prefetch,
             acks=acks,
-            # Without the fast lane replies need confirms: aiormq drops what comes back on a channel that has none.
+            # Without the fast lane replies need confirms: on a channel without them aiormq drops
+            # returned messages.
             confirms=queue.role == "requests" and not self._settings.fastlane,
-            channel_factory=self._taking(link, queue, on_delivery),
+            channel_factory=self._consumer_channel_factory(link, queue, on_delivery),
             consumer_timeout=consumer_timeout,
         )
-        self._consumers = [each for each in self._consumers if not each.closed] + [consumer]
+        self._consumers = [other for other in self._consumers if not other.closed] + [consumer]
         consumer.start()
         return consumer
 
     async def close(self) -> None:
-        """Close everything; the reply consumer's connection last."""
+        """Close the consumers, the publishers and then the connections."""
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
-        await asyncio.gather(self._questions.close(), self._publisher.close())
+        await asyncio.gather(self._rpc_publisher.close(), self._publisher.close())
         if self._renewal is not None:
             await self._renewal.close()
         await asyncio.gather(*(link.close() for link in self._links))
 
 
-async def _outcome(link: SupervisedConnection, timeout: float) -> Exception | None:
-    """How the link's start ended; one that fails must not hide another's reason behind a cancellation."""
+async def _start_link(link: SupervisedConnection, timeout: float) -> Exception | None:
+    """Start a connection, and return its error.
+
+    A raised error would cancel the other starts in the task group, and hide their errors.
+    """
     try:
         await link.start(timeout=timeout)
-    except Exception as error:  # noqa: BLE001 - raised by the caller, one of them
+    except Exception as error:  # noqa: BLE001 - the caller raises it
         return error
     return None

@@ -22,7 +22,7 @@ from bus.messaging.ports.transport import Accepted, Nacked, PublishOutcome, Retu
 from bus.middleware.stacks import client_stack
 from bus.runtime.client import Client
 from bus.settings import load_settings
-from tests.unit.fakes import NOW, FakeDelivery, FakeTransport, settle_down, virtual
+from tests.unit.fakes import NOW, FakeDelivery, FakeTransport, runtime_of, settle_down, virtual
 from tests.unit.ledger import Add, BooksClosed, Clear, CloseBooks, GetTotal, Total
 
 SETTINGS = load_settings(request_timeout=10, publish_timeout=10, message_ttl=100)
@@ -35,9 +35,8 @@ async def started(transport: FakeTransport, service: str = "office") -> Client:
     def clock() -> float:
         return NOW + loop.time()
 
-    client = Client(
-        service, "host-1", transport, client_stack(clock=clock), settings=SETTINGS, clock=clock
-    )
+    runtime = runtime_of(transport, service=service, settings=SETTINGS, clock=clock)
+    client = Client(runtime, client_stack(clock=clock))
     await client.start()
     return client
 
@@ -252,7 +251,7 @@ async def test_a_cancelled_request_leaves_nothing_behind() -> None:
 
 @virtual
 async def test_a_bus_that_is_not_started_says_so() -> None:
-    client = Client("office", "host-1", FakeTransport(), [], settings=SETTINGS)
+    client = Client(runtime_of(FakeTransport(), service="office", settings=SETTINGS), [])
     with pytest.raises(Unavailable, match="async with Bus"):
         await client.request(Add())
 
@@ -316,14 +315,8 @@ async def test_a_layer_that_swallows_the_answer_is_told() -> None:
 
         return call
 
-    client = Client(
-        "office",
-        "host-1",
-        (transport := answering(total)),
-        [layer],
-        settings=SETTINGS,
-        clock=lambda: NOW,
-    )
+    transport = answering(total)
+    client = Client(runtime_of(transport, service="office", settings=SETTINGS), [layer])
     await client.start()
     with pytest.raises(Internal, match="client stack"):
         await client.request(Add())

@@ -11,6 +11,7 @@ from bus.contracts.retry_policy import RetryPolicy
 from bus.messaging.ports.transport import ConsumerHandle, Nacked, PublishOutcome
 from bus.runtime.endpoint_consumer import EndpointConsumer
 from bus.runtime.poison_isolation import (
+    CandidateQueue,
     PoisonCandidate,
     PoisonIsolation,
     SerialRunner,
@@ -31,11 +32,15 @@ from tests.unit.fakes import (
 from tests.unit.ledger import CloseBooks, Total
 
 
-async def nothing() -> None: ...
-
-
 def suspect(queue: str, losses: int) -> PoisonCandidate:
-    return PoisonCandidate(queue=queue, id=f"{queue}-{losses}", losses=losses, run=nothing)
+    return PoisonCandidate(queue=queue, id=f"{queue}-{losses}", losses=losses)
+
+
+def ended_suspect(queue: str, losses: int) -> PoisonCandidate:
+    """A candidate that ends as soon as it runs."""
+    candidate = suspect(queue, losses)
+    candidate.end()
+    return candidate
 
 
 @pytest.mark.parametrize(
@@ -75,22 +80,28 @@ async def test_in_single_file_one_runs_at_a_time_and_who_comes_meanwhile_waits()
 
     file = SerialRunner(last)
 
-    def run(name: str) -> Any:
-        async def work() -> None:
-            most[0] += 1
-            most[1] = max(most)
-            await asyncio.sleep(1)
-            most[0] -= 1
-            ran.append(name)
+    async def work(name: str, candidate: PoisonCandidate) -> None:
+        assert await candidate.wait_turn()
+        most[0] += 1
+        most[1] = max(most)
+        await asyncio.sleep(1)
+        most[0] -= 1
+        ran.append(name)
+        candidate.end()
 
-        return work
+    works = []
+
+    def add(name: str) -> None:
+        candidate = suspect(name, 0)
+        works.append(asyncio.create_task(work(name, candidate)))
+        file.add(candidate)
 
     for name in "abc":
-        file.add(run(name))
+        add(name)
     await asyncio.sleep(0.5)
-    file.add(run("d"))
+    add("d")
     await asyncio.sleep(9)
-    file.add(run("e"))
+    add("e")
     await asyncio.sleep(9)
     assert ("".join(ran), most, picked) == ("cdbae", [0, 1], [3, 3, 2, 1, 1])
 
@@ -116,7 +127,7 @@ def delivered(losses: int | None, *, redelivered: bool = True) -> Counting:
     return Counting(envelope("ledger.close.v1", **known), redelivered=redelivered, losses=losses)
 
 
-def job(transport: FakeTransport, quarantine: PoisonIsolation, began: list[Job[Any]]) -> Receiver:
+def job(transport: FakeTransport, candidates: CandidateQueue, began: list[Job[Any]]) -> Receiver:
     router = Router("ledger")
 
     async def work(message: CloseBooks) -> Total:
@@ -124,13 +135,13 @@ def job(transport: FakeTransport, quarantine: PoisonIsolation, began: list[Job[A
         return Total(total=1)
 
     router.job(CloseBooks, concurrency=2, retry=RetryPolicy(attempts=3))(work)
-    return receiver_of(router, transport, quarantine=quarantine)
+    return receiver_of(router, transport, candidates=candidates)
 
 
 @virtual
 async def test_of_what_was_not_delivered_before_nobody_reads_a_header() -> None:
     began, delivery = list[Job[Any]](), delivered(7, redelivered=False)
-    receiver = job(FakeTransport(), PoisonIsolation(), began)
+    receiver = job(FakeTransport(), CandidateQueue(), began)
     receiver.on_delivery(delivery)
     await receiver.drain()
     assert (len(began), delivery.acks, delivery.looks) == (1, 1, [])
@@ -138,31 +149,41 @@ async def test_of_what_was_not_delivered_before_nobody_reads_a_header() -> None:
 
 @virtual
 async def test_what_was_lost_once_runs_as_any_other() -> None:
-    began, quarantine = list[Job[Any]](), PoisonIsolation()
-    receiver = job(FakeTransport(), quarantine, began)
+    began, candidates = list[Job[Any]](), CandidateQueue()
+    receiver = job(FakeTransport(), candidates, began)
     receiver.on_delivery(delivered(1))
     await receiver.drain()
-    assert (len(began), quarantine._suspects) == (1, [])
+    assert (len(began), candidates.waiting) == (1, [])
 
 
 @virtual
 async def test_what_was_lost_twice_waits_for_its_turn_and_a_further_delivery_of_it_joins() -> None:
-    began, quarantine = list[Job[Any]](), PoisonIsolation()
-    receiver, first, second = job(FakeTransport(), quarantine, began), delivered(2), delivered(3)
+    began, candidates = list[Job[Any]](), CandidateQueue()
+    receiver, first, second = job(FakeTransport(), candidates, began), delivered(2), delivered(3)
     receiver.on_delivery(first)
     receiver.on_delivery(second)
     await settle_down()
-    assert (len(began), len(quarantine._suspects), receiver.has_deferred) == (0, 1, True)
+    assert (len(began), len(candidates.waiting), receiver.state.in_flight.has_deferred) == (
+        0,
+        1,
+        True,
+    )
+    quarantine = PoisonIsolation(candidates, [])
     quarantine.start()
     await asyncio.sleep(1)
-    assert (len(began), first.acks, second.acks, receiver.has_deferred) == (1, 1, 1, False)
+    assert (len(began), first.acks, second.acks, receiver.state.in_flight.has_deferred) == (
+        1,
+        1,
+        1,
+        False,
+    )
     await quarantine.stop()
 
 
 @virtual
 async def test_what_was_lost_too_often_is_dead_lettered_and_never_run() -> None:
     began, transport, delivery = list[Job[Any]](), FakeTransport(), delivered(LIMIT)
-    receiver = job(transport, PoisonIsolation(), began)
+    receiver = job(transport, CandidateQueue(), began)
     receiver.on_delivery(delivery)
     await receiver.drain()
     (dead,) = [
@@ -185,7 +206,7 @@ async def test_what_was_lost_too_often_and_cannot_be_dead_lettered_goes_back_and
 ):
     began, transport = list[Job[Any]](), FakeTransport()
     receiver, first, second = (
-        job(transport, PoisonIsolation(), began),
+        job(transport, CandidateQueue(), began),
         delivered(LIMIT),
         delivered(LIMIT + 1),
     )
@@ -205,11 +226,11 @@ def _full(_: Any) -> PublishOutcome:
 @virtual
 async def test_a_stop_hands_back_what_waits_for_its_turn() -> None:
     began, delivery = list[Job[Any]](), delivered(2)
-    receiver = job(FakeTransport(), PoisonIsolation(), began)
+    receiver = job(FakeTransport(), CandidateQueue(), began)
     receiver.on_delivery(delivery)
     receiver.stop_accepting()
     await receiver.drain()
-    assert (began, delivery.requeues, receiver.has_deferred) == ([], 1, False)
+    assert (began, delivery.requeues, receiver.state.in_flight.has_deferred) == ([], 1, False)
 
 
 @dataclass
@@ -231,7 +252,7 @@ class Slow(FakeConsumerHandle):
 async def test_a_stop_does_not_cut_short_what_is_said_on_a_channel_with_unacked_messages() -> None:
     slow = Slow(hold=asyncio.Event())
     transport = FakeTransport(consumption=slow)
-    intake = EndpointConsumer(transport, job(transport, PoisonIsolation(), []))
+    intake = EndpointConsumer(transport, job(transport, CandidateQueue(), []))
     await intake.start()
     transport.deliver(delivered(0, redelivered=False))
     await settle_down()  # the first consumer is being cancelled, the second is there
@@ -246,13 +267,13 @@ async def test_a_stop_does_not_cut_short_what_is_said_on_a_channel_with_unacked_
 
 @virtual
 async def test_a_stop_does_not_cut_short_a_halt_on_channels_with_unacked_messages() -> None:
-    slow, quarantine = Slow(hold=asyncio.Event()), PoisonIsolation()
+    slow, candidates = Slow(hold=asyncio.Event()), CandidateQueue()
     transport = FakeTransport(consumption=slow)
-    intake = EndpointConsumer(transport, job(transport, quarantine, []))
-    quarantine.intakes = [intake]
+    intake = EndpointConsumer(transport, job(transport, candidates, []))
+    quarantine = PoisonIsolation(candidates, [intake])
     await intake.start()
     quarantine.start()
-    quarantine.add(suspect("another queue", 2))
+    candidates.add(ended_suspect("another queue", 2))
     await settle_down()
     assert not slow.ready  # it is being cancelled, for the suspect
     await quarantine.stop()
@@ -279,13 +300,13 @@ async def test_who_could_not_be_resumed_at_once_is_resumed_all_the_same(
                 raise KeyError("a fault of the program")
             return await super().consume(*args, **options)
 
-    transport, quarantine = Failing(), PoisonIsolation()
-    intake = EndpointConsumer(transport, job(transport, quarantine, []))
-    quarantine.intakes = [intake]
+    transport, candidates = Failing(), CandidateQueue()
+    intake = EndpointConsumer(transport, job(transport, candidates, []))
+    quarantine = PoisonIsolation(candidates, [intake])
     await intake.start()
     quarantine.start()
     transport.failures = 1
-    quarantine.add(suspect("another queue", 2))
+    candidates.add(ended_suspect("another queue", 2))
     await settle_down()
     assert intake.is_idle
     transport.consumption.ready = True

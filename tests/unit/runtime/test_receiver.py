@@ -24,9 +24,11 @@ from bus.messaging.fault_record import MAX_REASON_LENGTH
 from bus.messaging.handler import compose
 from bus.messaging.ports.transport import Nacked, PublishOutcome, Returned
 from bus.middleware.deadline import server_deadline
-from bus.runtime.receiver import MAX_REMEMBERED_RESULTS, Receiver
+from bus.runtime.in_flight import MAX_REMEMBERED_RESULTS
+from bus.runtime.job_reports import MAX_PENDING_RESULTS
+from bus.runtime.receiver import Receiver
 from bus.runtime.router import Router
-from bus.runtime.settler import MAX_PENDING_RESULTS, SETTLE_TIMEOUT_SECONDS
+from bus.runtime.settler import SETTLE_TIMEOUT_SECONDS
 from tests.unit.fakes import (
     NOW,
     FakeDelivery,
@@ -525,10 +527,10 @@ async def test_results_that_nobody_wants_fill_no_memory_and_hold_no_stop() -> No
     for number in range(MAX_PENDING_RESULTS + 50):
         receiver.on_delivery(ordered(id=str(number)))
     await settle_down()
-    assert len(receiver._settler._offers) == MAX_PENDING_RESULTS
+    assert receiver._settler._reports.pending == MAX_PENDING_RESULTS
     await receiver.drain()
     assert asyncio.get_running_loop().time() < 1
-    assert not receiver._settler._offers
+    assert not receiver._settler._reports.pending
 
 
 # --- redelivery ------------------------------------------------------------------------------------------------------
@@ -672,10 +674,12 @@ async def test_what_is_remembered_is_bounded_and_holds_no_contents() -> None:
         delivery.alive = False
         receiver.on_delivery(delivery)
     await receiver.drain()
-    assert len(receiver._ended) == MAX_REMEMBERED_RESULTS
-    assert {(kept.reply, kept.error) for kept in receiver._ended.values()} == {(None, None)}
-    assert not receiver._open
-    assert not receiver._tasks
+    assert len(receiver.state.in_flight.results) == MAX_REMEMBERED_RESULTS
+    assert {(kept.reply, kept.error) for kept in receiver.state.in_flight.results.values()} == {
+        (None, None)
+    }
+    assert not receiver.state.in_flight.open
+    assert not receiver.state.in_flight.tasks
 
 
 @virtual
@@ -685,8 +689,8 @@ async def test_what_is_abandoned_before_it_began_goes_back() -> None:
     assert receiver.cancel_running() == 1
     await receiver.drain()
     assert (work.began, delivery.acks, delivery.requeues) == ([], 0, 1)
-    assert not receiver._open
-    assert not receiver._tasks
+    assert not receiver.state.in_flight.open
+    assert not receiver.state.in_flight.tasks
 
 
 # --- faults ----------------------------------------------------------------------------------------------------------
@@ -715,7 +719,11 @@ def test_a_handler_that_fails_with_what_is_no_exception_has_failed(
         transport, delivery = FakeTransport(), ordered()
         receiver = job(Work(error=error), transport, concurrency=1)
         await received(receiver, delivery)
-        assert (len(to(transport, "ledger.retry.1s")), delivery.acks, receiver._free) == (1, 1, 1)
+        assert (
+            len(to(transport, "ledger.retry.1s")),
+            delivery.acks,
+            receiver.state.slots.free,
+        ) == (1, 1, 1)
         await received(receiver, last := ordered(attempt=3))
         (dead,) = to(transport, "bus.dead")
         assert (dead.envelope.headers["dead-code"], dead.envelope.headers["dead-error"]) == (
@@ -791,7 +799,7 @@ async def test_a_fault_of_the_bus_leaves_no_message_behind(
 
     receiver, delivery = job(Work(), FakeTransport(answer=broken), concurrency=1), ordered()
     await received(receiver, delivery)
-    assert (delivery.acks, delivery.requeues, receiver._free) == (0, 1, 1)
+    assert (delivery.acks, delivery.requeues, receiver.state.slots.free) == (0, 1, 1)
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert SECRET not in caplog.text
 

@@ -1,4 +1,4 @@
-"""A connection's life below the lane."""
+"""Tests of a connection below the fast lane."""
 
 import asyncio
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ async def test_an_attempt_that_is_given_up_leaves_no_socket_open(*, fastlane: bo
     async def says_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await reader.read(100)  # AMQP's protocol header
-            ends.put_nowait(await reader.read())  # whatever else, to the connection's end
+            ends.put_nowait(await reader.read())  # all further bytes until the connection ends
         except ConnectionError:
             ends.put_nowait(b"")
         finally:
@@ -43,7 +43,7 @@ async def test_an_attempt_that_is_given_up_leaves_no_socket_open(*, fastlane: bo
 
 
 async def test_a_broker_that_has_no_limit_to_its_frames_sends_a_large_body_in_one() -> None:
-    """`frame_max = 0` in rabbitmq.conf."""
+    """Check the case of `frame_max = 0` in rabbitmq.conf."""
     link = SupervisedConnection(
         "amqp://guest:guest@127.0.0.1/", name="test", heartbeat=10, attempt_timeout=1, fastlane=True
     )

@@ -14,7 +14,7 @@ OLD, NEW = "the-old-one", "the-new-one"
 
 @dataclass
 class Connection:
-    """What was told to it, and what it is prepared with."""
+    """A fake connection that records the passwords that it received."""
 
     name: str
     is_up: bool = True
@@ -35,7 +35,10 @@ class Connection:
 
 @dataclass
 class World:
-    """A file, two open connections and one that is down, and a broker that lets in who it is told to."""
+    """A password file, two open connections, one that is down, and a fake broker.
+
+    The test sets whether the broker accepts a password.
+    """
 
     path: Path
     accepts: bool = True
@@ -114,7 +117,7 @@ async def test_a_refused_password_is_told_to_nobody_and_warned_of_once(
     assert not any(secret in str(vars(warning)) for secret in (OLD, NEW))
 
 
-async def test_a_refused_password_that_the_broker_learns_of_later_is_told_then_and_the_next_one_at_once(
+async def test_a_refused_password_is_sent_when_the_broker_accepts_it_and_the_next_one_at_once(
     world: World,
 ) -> None:
     world.path.write_text(NEW)
@@ -141,7 +144,7 @@ async def test_a_broker_that_does_not_answer_is_asked_again_at_the_next_look_and
     for _ in range(3):
         await world.renewal.check_file()
     assert world.told == [[], [], []]
-    assert caplog.messages == ["a new password could not be tried; trying again"]
+    assert caplog.messages == ["the new password could not be tried; trying again"]
     world.silent = False
     await world.renewal.check_file()
     assert world.told == [[NEW], [NEW], []]
@@ -156,7 +159,7 @@ async def test_one_connection_that_takes_nothing_keeps_no_other_waiting_and_is_t
         await world.renewal.check_file()
     assert world.told == [[NEW] * 3, [NEW], []]
     assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
-        "the new password was not taken; trying again"
+        "the new password was not accepted; trying again"
     ]
     world.connections[0].trouble = None
     await world.renewal.check_file()

@@ -74,7 +74,7 @@ def message(message_id: str = "m-1", body: bytes = b"{}") -> Envelope:
 
 
 class Message:
-    """What aiormq delivers, as far as it is looked at."""
+    """A fake of aiormq's delivered message, with the fields that the code reads."""
 
     delivery_tag = 1
     redelivered = False
@@ -87,7 +87,7 @@ class Message:
 
 
 class FakeChannel:
-    """A channel on which each publish waits for what the test says."""
+    """A fake channel on which each publish waits for the outcome that the test sets."""
 
     connection: object = None
     max_content_size = 131_064
@@ -106,7 +106,7 @@ class FakeChannel:
 
     @property
     def closing(self) -> "asyncio.Future[None]":
-        """aiormq makes a future each time, and keeps it for as long as the channel lives."""
+        """The future of the close; aiormq creates one at each read, and keeps it until the end."""
         self.observers += 1
         return self._closing
 
@@ -173,7 +173,7 @@ class FakeConnection:
 
 
 class Publishing:
-    """A publisher that is open, and the channel below it."""
+    """An open publisher, and its fake channel."""
 
     def __init__(self, *, window: int = 10) -> None:
         self.link = FakeConnection()
@@ -203,7 +203,7 @@ class Publishing:
 
 
 class LanePublishing(Publishing):
-    """The same on the fast lane, and the channels that were opened on it."""
+    """An open publisher on the fast lane, and the channels that it opened."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -217,7 +217,7 @@ class LanePublishing(Publishing):
         return self.opened[-1]
 
 
-# --- publishing ------------------------------------------------------------------------------------------------------
+# --- Publishing ---
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_connection_that_goes_before_the_confirm_leaves_the_outcome_open(
 
 @virtual
 async def test_a_channel_on_which_all_is_nacked_is_given_up_for_another() -> None:
-    """It may not have heard which node leads the queue now."""
+    """Check that the channel is replaced: it may not know the queue's new leader."""
     async with Publishing() as here:
         first, publishing = here.channel, here.publish()
         await settle_down()
@@ -311,7 +311,10 @@ async def test_a_channel_that_lives_for_days_is_watched_by_one_observer() -> Non
 
 @virtual
 async def test_a_queue_that_does_not_answer_keeps_nothing_from_going_to_others() -> None:
-    """A quorum queue whose majority is away neither confirms nor nacks, and each publish to it would hold its place for as long."""
+    """Check that a quorum queue without a majority does not block publishes to other queues.
+
+    That queue neither confirms nor nacks, and each publish to it keeps its slot in the window.
+    """
     async with LanePublishing() as here:
         silent = await asyncio.gather(
             *(here.publish(str(number), timeout=2) for number in range(20)), return_exceptions=True
@@ -326,9 +329,7 @@ async def test_a_queue_that_does_not_answer_keeps_nothing_from_going_to_others()
 
 
 @virtual
-async def test_a_channel_that_an_alarm_holds_up_stays_and_so_it_does_when_its_confirms_come_late() -> (
-    None
-):
+async def test_a_channel_that_an_alarm_blocks_stays_open_also_if_its_confirms_come_late() -> None:
     async with LanePublishing() as here:
         burst = asyncio.gather(
             *(here.publish(str(number), timeout=2) for number in range(10)), return_exceptions=True
@@ -360,10 +361,11 @@ async def test_a_channel_whose_confirms_are_only_waited_for_stays() -> None:
 
 
 @virtual
-async def test_a_new_channel_that_never_says_anything_is_given_up_and_who_waits_can_try_another() -> (
-    None
-):
-    """Opened while the node hung that led the queue, it waits for that node, and longer than the queue is without a leader."""
+async def test_a_new_channel_without_a_confirm_is_replaced_and_a_caller_can_try_again() -> None:
+    """Check a channel that was opened while the node of the queue's leader hung.
+
+    The channel waits for that node for a longer time than the queue has no leader.
+    """
     async with LanePublishing() as here:
         with pytest.raises(ConnectionLost) as caught:
             await here.publish(timeout=2 * NEW_CHANNEL_SILENT_SECONDS)
@@ -458,7 +460,7 @@ async def test_a_publish_waits_for_the_next_channel() -> None:
 @virtual
 async def test_a_message_that_would_cost_the_channel_is_refused() -> None:
     async with Publishing() as here:
-        with pytest.raises(InvalidArgument, match="store it"):
+        with pytest.raises(InvalidArgument, match="Store the data"):
             await here.publisher.publish(
                 message(body=bytes(MAX_BODY_BYTES + 1)), ADDRESS, timeout=1
             )
@@ -478,7 +480,7 @@ async def test_what_came_from_the_broker_and_is_larger_than_what_we_send_is_copi
 @virtual
 async def test_where_the_broker_sets_no_limit_to_frames_headers_may_be_long() -> None:
     async with Publishing() as here:
-        here.channel.max_content_size = -8  # as aiormq has it then
+        here.channel.max_content_size = -8  # aiormq computes this value from a limit of 0
         publishing = asyncio.create_task(
             here.publisher.publish(
                 message().replace(headers={"mine": "x" * 140_000}), ADDRESS, timeout=1
@@ -517,11 +519,16 @@ def test_what_amqp_cannot_say_is_refused_before_it_costs_the_connection(
 
 
 @virtual
-async def test_of_several_that_go_where_the_broker_refuses_one_only_the_last_is_surely_not_sent() -> (
-    None
-):
-    """The right may have been revoked behind the others. aiormq tells them in no order."""
-    words = f"ACCESS_REFUSED - access to topic '{ADDRESS.routing_key}' in exchange '{ADDRESS.exchange}' in vhost '/' refused for user 'u'"
+async def test_after_a_refusal_only_the_newest_publish_there_was_surely_not_sent() -> None:
+    """Check all publishes to one address after a refusal.
+
+    The right may have been revoked after the earlier publishes. aiormq reports the refusal to the
+    publishes in any order.
+    """
+    words = (
+        f"ACCESS_REFUSED - access to topic '{ADDRESS.routing_key}' in exchange"
+        f" '{ADDRESS.exchange}' in vhost '/' refused for user 'u'"
+    )
     async with Publishing() as here:
         publishing = [here.publish(message_id) for message_id in ("m-1", "m-2", "m-3")]
         await settle_down()
@@ -532,7 +539,7 @@ async def test_of_several_that_go_where_the_broker_refuses_one_only_the_last_is_
     assert told == [(PermissionDenied, True), (PermissionDenied, True), (PermissionDenied, False)]
 
 
-# --- consuming -------------------------------------------------------------------------------------------------------
+# --- Consuming ---
 
 
 def consumer(link: FakeConnection) -> RabbitMQConsumer:
@@ -646,7 +653,7 @@ def test_which_brokers_listen_to_how_long_a_delivery_may_be_held(
 
 
 class Cancelled:
-    """A consumer that the broker has cancelled while two deliveries were unsettled; it consumes anew."""
+    """A consumer that the broker cancelled with two unsettled deliveries. It is ready again."""
 
     def __init__(self) -> None:
         self.link, self.deliveries = FakeConnection(), list[Delivery]()
@@ -723,7 +730,10 @@ async def test_a_channel_of_before_that_the_broker_closes_is_let_go() -> None:
 
 @virtual
 async def test_of_a_handler_that_never_ends_at_most_one_channel_of_before_is_kept() -> None:
-    """What a channel has still got when its successor is overdue as well was delivered before that, and has been taken back."""
+    """Check that a draining channel is closed when the next channel is cancelled as well.
+
+    Its deliveries are older than the one that timed out, so the broker has already requeued them.
+    """
     async with Cancelled() as here:
         for _ in range(3):
             here.sessions[-1].deliver(1, lambda: AmqpMessage(body=b"{}"), redelivered=True)
@@ -768,7 +778,7 @@ async def test_an_ack_twice_is_once() -> None:
     assert await mine.ack()
 
 
-# --- faults ----------------------------------------------------------------------------------------------------------
+# --- Errors ---
 
 
 @pytest.mark.parametrize(
@@ -815,7 +825,7 @@ async def test_a_cancellation_of_the_task_stays_one() -> None:
         await task
 
 
-# --- what the libraries log ------------------------------------------------------------------------------------------
+# --- Log lines of the libraries ---
 
 
 def test_the_libraries_lines_show_no_message(caplog: pytest.LogCaptureFixture) -> None:
@@ -836,14 +846,13 @@ def test_the_libraries_lines_are_sentences_and_none_stands_for_each_attempt_to_c
 ) -> None:
     redact_library_logs()
     theirs = logging.getLogger("aiormq.connection")
-    theirs.error(
-        "error when creating transport: %r", OSError("refused")
-    )  # the link says so itself, once
+    # The connection logs this error itself, once.
+    theirs.error("error when creating transport: %r", OSError("refused"))
     theirs.error("Got frame for closed channel %d: %r", 7, Message())
     assert caplog.messages == ["Got frame for closed channel …: …"]
 
 
-# --- what cannot be read ---------------------------------------------------------------------------------------------
+# --- Properties that cannot be decoded ---
 
 
 TIMESTAMP, MESSAGE_ID, HEADERS = 1 << 6, 1 << 7, 1 << 13

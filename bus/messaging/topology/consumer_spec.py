@@ -1,0 +1,22 @@
+"""The description of one consumer."""
+
+from dataclasses import dataclass
+
+from bus.messaging.topology.model import Queue, Topology
+
+__all__ = ["ConsumerSpec"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerSpec:
+    """A queue to consume, and how."""
+
+    queue: Queue
+    topology: Topology
+    """Everything that must exist before the queue is consumed; the queue is part of it."""
+    prefetch: int
+    """The maximum number of unacked deliveries; 0 means no limit."""
+    acks: bool = True
+    """False if the broker forgets a message when it delivers it (AMQP `no-ack`)."""
+    consumer_timeout: float | None = None
+    """Seconds for which a delivery may stay unacked; None leaves it to the broker."""

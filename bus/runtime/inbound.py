@@ -1,0 +1,42 @@
+"""Every stage that an incoming message passes before the server's stack, outermost first.
+
+A stage is a layer like a middleware, but it works on an `InboundMessage`, because it needs the
+deliveries: ADR 0001 has the reasons. After these stages come the server's stack
+(`bus/middleware/stacks.py`) and the router.
+"""
+
+from collections.abc import Callable
+from functools import reduce
+
+from bus.runtime.endpoint_state import EndpointState
+from bus.runtime.inbound_message import InboundHandler, InboundStage
+from bus.runtime.stages.acknowledge_at_most_once import acknowledge_at_most_once
+from bus.runtime.stages.authenticate import authenticate
+from bus.runtime.stages.decrypt import decrypt
+from bus.runtime.stages.deduplicate import deduplicate
+from bus.runtime.stages.isolate_poison import isolate_poison
+from bus.runtime.stages.join_in_flight import join_in_flight
+from bus.runtime.stages.limit_concurrency import limit_concurrency
+from bus.runtime.stages.recall_result import recall_result
+from bus.runtime.stages.reject_expired import reject_expired
+from bus.runtime.stages.reject_malformed import reject_malformed
+
+__all__ = ["INBOUND", "compose_inbound"]
+
+INBOUND: tuple[Callable[[EndpointState], InboundStage], ...] = (
+    join_in_flight,  # first, so that a redelivery of a running message starts nothing
+    isolate_poison,  # before a slot is taken: a candidate waits until all others have ended
+    limit_concurrency,  # before any work is done for the message
+    authenticate,  # before any result is read: a forged sender must not receive a cached reply
+    recall_result,  # a message that was handled, but whose ack was lost, is not handled again
+    acknowledge_at_most_once,  # a request that must not run twice is acked before it runs
+    deduplicate,  # a copy of a handled message has no second effect
+    reject_malformed,
+    reject_expired,
+    decrypt,  # last: retries and dead letters keep the payload encrypted
+)
+
+
+def compose_inbound(state: EndpointState, handler: InboundHandler) -> InboundHandler:
+    """Return `handler` inside the stages of one endpoint. A stage that it does not need is left out."""
+    return reduce(lambda inner, stage: stage(state)(inner), reversed(INBOUND), handler)

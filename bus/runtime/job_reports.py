@@ -1,0 +1,163 @@
+"""The updates that a worker sends to the submitter of a job: progress, result or failure."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from bus.contracts.retry_policy import RetryPolicy
+from bus.errors import (
+    BusError,
+    FailedPrecondition,
+    InvalidArgument,
+    PermissionDenied,
+    code_of,
+    safe_reason,
+)
+from bus.messaging.backoff import backoff
+from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update
+from bus.messaging.ports.transport import Accepted
+from bus.messaging.topology.addresses import update_address
+from bus.messaging.topology.names import RETRY_DELAYS, retry_delay_for
+from bus.runtime.service_runtime import ServiceRuntime
+
+__all__ = ["MAX_PENDING_RESULTS", "JobReports", "unsendable_reply"]
+
+log = logging.getLogger("bus.settlement")
+
+SEND_TIMEOUT_SECONDS = 10.0
+"""Seconds to wait for the confirm of a result."""
+PROGRESS_TIMEOUT_SECONDS = 0.5
+"""Seconds to wait for the confirm of a progress update, which must not delay the job."""
+RESULT_RETRY_SECONDS = 30.0
+"""Seconds to retry a result whose submitter is away: long enough for the submitter to reconnect."""
+MAX_PENDING_RESULTS = 100
+"""Results that are retried at a time. A submitter that leaves must not fill the memory of the worker."""
+
+ProgressReporter = Callable[[Progress], Coroutine[Any, Any, None]]
+
+
+class JobReports:
+    """Sends the updates of one endpoint's jobs."""
+
+    def __init__(self, runtime: ServiceRuntime) -> None:
+        self._runtime = runtime
+        self._pending: set[asyncio.Task[None]] = set()
+
+    @property
+    def pending(self) -> int:
+        """The number of results that are being retried."""
+        return len(self._pending)
+
+    async def close(self) -> None:
+        """Stop retrying results."""
+        for task in self._pending:
+            task.cancel()
+        await asyncio.gather(*self._pending, return_exceptions=True)
+
+    def progress_reporter(self, job: Envelope) -> ProgressReporter | None:
+        """Return a function that sends progress, or None if no submitter waits for it."""
+        reply_to = job.reply_to
+        if job.role != "job" or reply_to is None:
+            return None
+        runtime = self._runtime
+
+        async def report(progress: Progress) -> None:
+            try:
+                update = progress_update(job, progress, source=runtime.service)
+                await runtime.transport.send(
+                    self._protected(update, job),
+                    update_address(reply_to, mandatory=False),
+                    timeout=PROGRESS_TIMEOUT_SECONDS,
+                )
+            except BusError as error:
+                log.debug("progress dropped", extra={"why": str(error)})
+
+        return report
+
+    async def report_retry(
+        self, job: Envelope, error: BaseException, policy: RetryPolicy, delay: float
+    ) -> None:
+        """Tell the submitter that an attempt failed, and when the next one starts."""
+        report = self.progress_reporter(job)
+        if report is None:
+            return
+        seconds = RETRY_DELAYS[retry_delay_for(delay)]
+        note = (
+            f"attempt {job.attempt} of {policy.attempts} failed, the next is in {seconds:.3g} s: "
+            f"{safe_reason(error)}"
+        )
+        await report(Progress(progress=0, note=note, error=code_of(error)))
+
+    async def report_result(self, job: Envelope, update: Envelope, *, retry: bool = True) -> bool:
+        """Send a result or failure. Return False if the broker cannot be reached.
+
+        A submitter that is away does not hold the job. With `retry` its result is sent again for
+        `RESULT_RETRY_SECONDS`. A rejected job is not worth it, because its submitter can be anyone.
+        """
+        if job.reply_to is None:
+            return True
+        try:
+            accepted = await self._send(job, update)
+        except InvalidArgument as error:
+            fault = unsendable_reply(job, error, source=self._runtime.service)
+            return await self.report_result(job, fault, retry=retry)
+        except PermissionDenied as error:
+            # A retry would fail too, and each failure closes the channel on which all others publish.
+            _log_forbidden(update, error)
+            return True
+        except BusError:
+            return False
+        if retry and not accepted:
+            self.retry_result(job, update)
+        return True
+
+    def retry_result(self, job: Envelope, update: Envelope) -> None:
+        """Send a result again in the background, unless too many are already pending."""
+        if len(self._pending) < MAX_PENDING_RESULTS:
+            task = asyncio.get_running_loop().create_task(self._retry(job, update))
+            self._pending.add(task)
+            task.add_done_callback(self._pending.discard)
+
+    async def _retry(self, job: Envelope, update: Envelope) -> None:
+        loop = asyncio.get_running_loop()
+        ends, attempt = loop.time() + RESULT_RETRY_SECONDS, 0
+        while loop.time() < ends:
+            attempt += 1
+            await asyncio.sleep(backoff(attempt))
+            try:
+                if await self._send(job, update):
+                    return
+            except PermissionDenied as error:
+                _log_forbidden(update, error)
+                return
+            except BusError as error:
+                log.debug("a job's result could not be sent", extra={"why": str(error)})
+        facts = {"type": update.type, "job": update.in_reply_to}
+        log.info("no submitter took a job's result", extra=facts)
+
+    async def _send(self, job: Envelope, update: Envelope) -> bool:
+        address = update_address(job.reply_to or "", mandatory=True)
+        protected = self._protected(update, job)
+        outcome = await self._runtime.transport.send(
+            protected, address, timeout=SEND_TIMEOUT_SECONDS
+        )
+        return isinstance(outcome, Accepted)
+
+    def _protected(self, update: Envelope, job: Envelope) -> Envelope:
+        stamped = update.replace(timestamp=int(self._runtime.clock()))
+        return self._runtime.security.protect_update(stamped, job)
+
+
+def unsendable_reply(request: Envelope, error: InvalidArgument, *, source: str) -> Envelope:
+    """Return the error reply that replaces a reply that is too large to send."""
+    fault = FailedPrecondition(f"the reply could not be sent: {error}", maybe_executed=True)
+    return error_reply(request, fault, source=source)
+
+
+def _log_forbidden(update: Envelope, error: PermissionDenied) -> None:
+    facts = {"type": update.type, "job": update.in_reply_to, "why": str(error)}
+    log.error(
+        "the broker forbids to send a job's result; is the broker user older than the grants?",
+        extra=facts,
+    )

@@ -1,0 +1,165 @@
+"""The serving half of a bus: the receivers and consumers of one router, from their start to a clean stop."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+
+from bus.errors import Unavailable
+from bus.messaging.context import Sender
+from bus.messaging.handler import Middleware, compose
+from bus.messaging.ports.transport import ConsumerHandle
+from bus.messaging.topology.consumer_spec import ConsumerSpec
+from bus.messaging.topology.model import merge
+from bus.operations.topology.verify import check_policies, no_policies, policies_on
+from bus.runtime.endpoint_consumer import EndpointConsumer
+from bus.runtime.endpoint_state import EndpointState
+from bus.runtime.handler_timeouts import check_handler_timeouts, consumer_timeout_for
+from bus.runtime.inbound import compose_inbound
+from bus.runtime.job_reports import JobReports
+from bus.runtime.poison_isolation import CandidateQueue, PoisonIsolation
+from bus.runtime.receiver import Receiver
+from bus.runtime.requirements import required_by, topology_of
+from bus.runtime.router import Router
+from bus.runtime.service_activator import ServiceActivator, ServiceStack
+from bus.runtime.service_runtime import ServiceRuntime
+from bus.runtime.settler import Settler
+
+__all__ = ["Server", "receiver_for", "wait_ready"]
+
+log = logging.getLogger("bus")
+
+CANCEL_TIMEOUT_SECONDS = 2.0
+"""Seconds to wait for cancelled handlers to end."""
+
+
+class Server:
+    """Serves routers for one service."""
+
+    def __init__(
+        self, runtime: ServiceRuntime, layers: Sequence[Middleware], sender: Sender
+    ) -> None:
+        """`layers` is the server's stack, and `sender` the bus that handlers send with."""
+        self._runtime = runtime
+        self._layers = layers
+        self._sender = sender
+
+    async def check(self, router: Router) -> None:
+        """Raise `ConfigurationError` if the settings, the grants or the broker do not fit the router."""
+        runtime = self._runtime
+        transport, security, settings = runtime.transport, runtime.security, runtime.settings
+        has_api = transport.has_management_api
+        await check_handler_timeouts(
+            router,
+            settings,
+            supported=transport.supports_consumer_timeout,
+            policies=partial(policies_on, settings=settings) if has_api else no_policies,
+        )
+        for contract in router.contracts:
+            security.cipher.check_keys(contract.type)
+        security.identity.check_subscriptions(router.contracts)
+
+    @asynccontextmanager
+    async def consuming(self, router: Router) -> AsyncIterator[list[EndpointConsumer]]:
+        """Consume every queue of the router inside the block, and yield its consumers."""
+        runtime = self._runtime
+        async with router.lifespan() as state, AsyncExitStack() as stack:
+            candidates = CandidateQueue()
+            receivers = self._receivers(router, state, candidates)
+            # Declare all queues before the first consumer starts. A service that one endpoint
+            # answers can then use the others, and a mismatch is reported at once.
+            topologies = (receiver.state.spec.topology for receiver in receivers)
+            await runtime.transport.declare(merge(topologies))
+            if runtime.transport.has_management_api:
+                await check_policies(required_by([router], runtime.settings), runtime.settings)
+            consumers = [EndpointConsumer(runtime.transport, receiver) for receiver in receivers]
+            stack.push_async_callback(self._stop, receivers, consumers)
+            isolation = PoisonIsolation(candidates, consumers)
+            isolation.start()
+            stack.push_async_callback(isolation.stop)
+            for consumer in consumers:
+                await consumer.start()
+            await wait_ready(consumers, runtime.settings.start_timeout)
+            log.info("serving", extra={"service": runtime.service, "endpoints": len(receivers)})
+            yield consumers
+
+    def _receivers(
+        self, router: Router, state: object, candidates: CandidateQueue
+    ) -> list[Receiver]:
+        handler = compose(self._layers, router)
+        stack = ServiceStack(handler=handler, sender=self._sender, state=state)
+        states = endpoint_states(router, self._runtime, candidates)
+        return [receiver_for(each, stack) for each in states]
+
+    async def _stop(
+        self, receivers: Sequence[Receiver], consumers: Sequence[EndpointConsumer]
+    ) -> None:
+        try:
+            await asyncio.gather(*(consumer.cancel() for consumer in consumers))
+            for receiver in receivers:
+                receiver.stop_accepting()
+            await self._drain(receivers)
+            await asyncio.gather(*(consumer.close() for consumer in consumers))
+        except asyncio.CancelledError:  # a second signal asks for an immediate stop
+            for receiver in receivers:
+                receiver.cancel_running()
+            raise
+
+    async def _drain(self, receivers: Sequence[Receiver]) -> None:
+        """Let running messages end within the setting `stop_grace`, and cancel the rest."""
+        try:
+            async with asyncio.timeout(self._runtime.settings.stop_grace):
+                await asyncio.gather(*(receiver.drain() for receiver in receivers))
+        except TimeoutError:
+            unfinished = sum(receiver.cancel_running() for receiver in receivers)
+            log.warning(
+                "the grace period is over; unfinished messages are requeued",
+                extra={"unfinished": unfinished},
+            )
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS):
+                    await asyncio.gather(*(receiver.drain() for receiver in receivers))
+
+
+def endpoint_states(
+    router: Router, runtime: ServiceRuntime, candidates: CandidateQueue
+) -> list[EndpointState]:
+    """Return the state of each endpoint of a router."""
+    required = topology_of(router, runtime.settings)
+    minimum = runtime.settings.consumer_timeout
+    return [
+        EndpointState(
+            endpoint=endpoint,
+            spec=ConsumerSpec(
+                queue=required[name][0],
+                topology=required[name][1],
+                prefetch=endpoint.concurrency,
+                consumer_timeout=consumer_timeout_for(endpoint, router, least=minimum),
+            ),
+            runtime=runtime,
+            guard=runtime.security.guard(endpoint.contract),
+            candidates=candidates,
+        )
+        for name, endpoint in router.endpoints.items()
+    ]
+
+
+def receiver_for(state: EndpointState, stack: ServiceStack) -> Receiver:
+    """Return the receiver of one endpoint: its inbound stages around `stack`, and its settler."""
+    reports = JobReports(state.runtime)
+    activator = ServiceActivator(state, stack, reports)
+    handle = compose_inbound(state, activator.handle)
+    return Receiver(state, handle, Settler(state, reports))
+
+
+async def wait_ready(consumers: Sequence[ConsumerHandle], seconds: float) -> None:
+    """Wait until every consumer is registered, and raise `Unavailable` after `seconds`."""
+    try:
+        async with asyncio.timeout(seconds):
+            for consumer in consumers:
+                await consumer.wait_ready()
+    except TimeoutError:
+        errors = {each.name: each.last_error or "no answer" for each in consumers if not each.ready}
+        why = "; ".join(f"{name}: {error}" for name, error in errors.items())
+        raise Unavailable(f"not ready after {seconds:.3g} s: {why}") from None

@@ -1,0 +1,29 @@
+"""What all endpoints and the client of one service share."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bus.messaging.ports.inbox import Inbox
+from bus.messaging.ports.transport import Transport
+from bus.security.message_security import NO_SECURITY, MessageSecurity
+from bus.settings import Settings
+from bus.storage.memory.inbox import MemoryInbox
+
+__all__ = ["ServiceRuntime"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceRuntime:
+    """The constants of one service's process."""
+
+    service: str
+    """The name of the service."""
+    transport: Transport
+    settings: Settings
+    instance: str = "0"
+    """The name of this process, unique among the processes of the service."""
+    security: MessageSecurity = NO_SECURITY
+    inbox: Inbox = field(default_factory=MemoryInbox)
+    clock: Callable[[], float] = time.time
+    """A function that returns seconds since the epoch."""

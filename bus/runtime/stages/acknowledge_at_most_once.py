@@ -1,0 +1,36 @@
+"""Ack a request that must not run twice before its handler starts."""
+
+from bus.errors import Unavailable
+from bus.runtime.endpoint_state import EndpointState
+from bus.runtime.inbound_message import (
+    NO_ACTION,
+    HandlingResult,
+    InboundHandler,
+    InboundMessage,
+    InboundStage,
+    pass_through,
+)
+
+__all__ = ["acknowledge_at_most_once"]
+
+
+def acknowledge_at_most_once(state: EndpointState) -> InboundStage:
+    """Return the stage that acks first, so that the broker never delivers the request again (ADR 0007)."""
+    if not state.runs_at_most_once:
+        return pass_through
+
+    def stage(inner: InboundHandler) -> InboundHandler:
+        async def call(message: InboundMessage) -> HandlingResult:
+            if message.deliveries[0].redelivered:
+                # Another process may have started it: the ack can be lost with its connection.
+                problem = "it was delivered twice, and may run once only"
+                return HandlingResult(
+                    error=Unavailable(f"{message.envelope.type}: {problem}", maybe_executed=True)
+                )
+            if not await message.ack():
+                return NO_ACTION  # the broker delivers it again, to this or another process
+            return await inner(message)
+
+        return call
+
+    return stage

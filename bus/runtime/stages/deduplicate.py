@@ -1,0 +1,102 @@
+"""Give a copy of a handled message no second effect.
+
+Source: Idempotent Receiver in Hohpe and Woolf, "Enterprise Integration Patterns" (2003).
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+
+from bus.errors import error_location
+from bus.messaging.backoff import backoff
+from bus.messaging.envelope import Envelope
+from bus.messaging.ports.inbox import HandledMessage, MessageKey
+from bus.runtime.endpoint_state import EndpointState
+from bus.runtime.inbound_message import (
+    SETTLED,
+    HandlingResult,
+    InboundHandler,
+    InboundMessage,
+    InboundStage,
+    pass_through,
+)
+
+__all__ = ["INBOX_RETRY_SECONDS", "deduplicate"]
+
+log = logging.getLogger("bus.activator")
+
+T = TypeVar("T")
+
+INBOX_RETRY_SECONDS = 300.0
+"""Seconds to retry an inbox that fails. With the time of the handler it must stay below RabbitMQ's
+consumer timeout of 30 minutes."""
+
+
+def deduplicate(state: EndpointState) -> InboundStage:
+    """Return the stage that looks up each message in the inbox, and adds it after success.
+
+    A failure is not recorded, because a dead letter may be replayed.
+    """
+    if state.runs_at_most_once:
+        return pass_through
+    inbox, queue = state.runtime.inbox, state.endpoint.queue
+
+    def stage(inner: InboundHandler) -> InboundHandler:
+        async def call(message: InboundMessage) -> HandlingResult:
+            envelope = message.envelope
+            key = MessageKey(queue, envelope.source, envelope.id)
+            try:
+                handled = await inbox.find(key)
+            except Exception as error:  # noqa: BLE001 - a user's inbox can raise any exception
+                handled = await _retry(partial(inbox.find, key), envelope, error)
+            if handled is not None:
+                facts = {"queue": envelope.queue, "message_id": envelope.id}
+                log.debug("a duplicate; it was handled before", extra=facts)
+                return SETTLED if handled.reply is None else HandlingResult(reply=handled.reply)
+            result = await inner(message)
+            if result.error is None:
+                handled = HandledMessage(reply=_reply_to_keep(envelope, result))
+                try:
+                    await inbox.add(key, handled)
+                except Exception as error:  # noqa: BLE001 - as above
+                    await _retry(partial(inbox.add, key, handled), envelope, error)
+            return result
+
+        return call
+
+    return stage
+
+
+def _reply_to_keep(envelope: Envelope, result: HandlingResult) -> Envelope | None:
+    """Return the reply if a caller or submitter waits for it.
+
+    A job's result has not been sent yet. If this process ends first, the inbox has the only copy.
+    """
+    is_awaited = envelope.role == "request" or envelope.reply_to is not None
+    return result.reply if is_awaited else None
+
+
+async def _retry(operation: Callable[[], Awaitable[T]], envelope: Envelope, error: Exception) -> T:
+    """Repeat an inbox operation until it succeeds, and raise its error after `INBOX_RETRY_SECONDS`.
+
+    The message waits here: before RabbitMQ 4.3 each requeue would count as a lost delivery.
+    """
+    facts = {
+        "queue": envelope.queue,
+        "message_id": envelope.id,
+        "error": type(error).__name__,
+        "where": error_location(error),
+    }
+    log.error("the inbox fails; the message waits for it", extra=facts)
+    loop = asyncio.get_running_loop()
+    ends, attempt = loop.time() + INBOX_RETRY_SECONDS, 0
+    while True:
+        attempt += 1
+        await asyncio.sleep(backoff(attempt))
+        try:
+            return await operation()
+        except Exception:  # a user's inbox can raise any exception; the last one is raised
+            if loop.time() > ends:
+                raise

@@ -1,0 +1,30 @@
+"""Reuse the result of a message that was handled here, and whose ack could not be written."""
+
+from collections.abc import Awaitable
+
+from bus.runtime.endpoint_state import EndpointState
+from bus.runtime.inbound_message import (
+    HandlingResult,
+    InboundHandler,
+    InboundMessage,
+    InboundStage,
+    immediately,
+)
+
+__all__ = ["recall_result"]
+
+
+def recall_result(state: EndpointState) -> InboundStage:
+    """Return the stage that answers a redelivery with the remembered result."""
+    in_flight = state.in_flight
+
+    def stage(inner: InboundHandler) -> InboundHandler:
+        def call(message: InboundMessage) -> Awaitable[HandlingResult]:
+            if not in_flight.results:
+                return inner(message)
+            result = in_flight.recall(message)
+            return inner(message) if result is None else immediately(result)
+
+        return call
+
+    return stage

@@ -1,0 +1,32 @@
+"""Reject an event or job that has waited for longer than it is valid."""
+
+from collections.abc import Awaitable
+
+from bus.errors import Expired
+from bus.runtime.endpoint_state import EndpointState
+from bus.runtime.inbound_message import (
+    HandlingResult,
+    InboundHandler,
+    InboundMessage,
+    InboundStage,
+    immediately,
+)
+
+__all__ = ["reject_expired"]
+
+
+def reject_expired(state: EndpointState) -> InboundStage:
+    """Return the stage that fails a message whose `expires` is over."""
+    clock = state.runtime.clock
+
+    def stage(inner: InboundHandler) -> InboundHandler:
+        def call(message: InboundMessage) -> Awaitable[HandlingResult]:
+            expires = message.envelope.expires
+            if expires is None or expires > clock() * 1000:
+                return inner(message)
+            error = Expired(f"{message.envelope.type}: it lay longer than it was worth handling")
+            return immediately(HandlingResult(error=error))
+
+        return call
+
+    return stage

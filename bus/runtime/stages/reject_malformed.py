@@ -1,0 +1,35 @@
+"""Reject a message that could not be decoded."""
+
+import logging
+from collections.abc import Awaitable
+
+from bus.errors import Undecodable
+from bus.runtime.endpoint_state import EndpointState
+from bus.runtime.inbound_message import (
+    HandlingResult,
+    InboundHandler,
+    InboundMessage,
+    InboundStage,
+    immediately,
+)
+
+__all__ = ["reject_malformed"]
+
+log = logging.getLogger("bus.activator")
+
+
+def reject_malformed(state: EndpointState) -> InboundStage:  # noqa: ARG001 - the shape of a stage
+    """Return the stage that fails a message whose wire format has a fault."""
+
+    def stage(inner: InboundHandler) -> InboundHandler:
+        def call(message: InboundMessage) -> Awaitable[HandlingResult]:
+            envelope = message.envelope
+            if not envelope.fault:
+                return inner(message)
+            facts = {"queue": envelope.queue, "fault": envelope.fault}
+            log.warning("undecodable message", extra=facts)
+            return immediately(HandlingResult(error=Undecodable(envelope.fault)))
+
+        return call
+
+    return stage

@@ -1,0 +1,97 @@
+"""The identity of a service that runs with `BUS_AUTH=off`: it signs nothing and checks nothing.
+
+These classes have the methods of `ServiceIdentity`, `Signer`, `Verifier` and `EndpointGuard`.
+So callers do not check whether authentication is on.
+"""
+
+from collections.abc import Collection, Iterable
+
+from bus.contracts.contract import Contract
+from bus.errors import BusError
+from bus.messaging.envelope import Envelope
+
+__all__ = ["ANONYMOUS", "AnonymousIdentity", "NullSigner", "NullVerifier", "OpenGuard"]
+
+
+class NullSigner:
+    """A signer that leaves every message as it is."""
+
+    def sign_reply(
+        self,
+        reply: Envelope,
+        audience: str,  # noqa: ARG002 - the signature of `Signer`
+        *,
+        refused: Envelope | None = None,  # noqa: ARG002 - as above
+    ) -> Envelope:
+        """Return `reply` unchanged."""
+        return reply
+
+    def authorize_reply(self, reply: Envelope, audience: str) -> Envelope:  # noqa: ARG002 - as above
+        """Return `reply` unchanged."""
+        return reply
+
+
+class NullVerifier:
+    """A verifier that accepts every reply."""
+
+    def check_reply(
+        self,
+        answer: Envelope,  # noqa: ARG002 - the signature of `Verifier`
+        service: str,  # noqa: ARG002 - as above
+        *,
+        is_job: bool = False,  # noqa: ARG002 - as above
+        proofs: Collection[str] | None = None,  # noqa: ARG002 - as above
+    ) -> BusError | None:
+        """Return None: every reply is accepted."""
+        return None
+
+    def record_rejection(self, envelope: Envelope, error: BusError) -> None:
+        """Do nothing: no message is rejected."""
+
+    async def refresh_keys(self) -> None:
+        """Do nothing: there are no keys."""
+
+
+class OpenGuard:
+    """A guard that authorizes every message."""
+
+    def authorize(self, envelope: Envelope) -> BusError | None:  # noqa: ARG002 - the signature of `EndpointGuard`
+        """Return None: every message is authorized."""
+        return None
+
+    def may_reply(self, envelope: Envelope) -> bool:  # noqa: ARG002 - as above
+        """Return True."""
+        return True
+
+    async def recheck_with_new_keys(self, envelope: Envelope) -> BusError | None:  # noqa: ARG002 - as above
+        """Return None: every message is authorized."""
+        return None
+
+    def refresh_keys(self) -> None:
+        """Do nothing: there are no keys."""
+
+
+class AnonymousIdentity:
+    """The identity of a service without keys and grants."""
+
+    is_anonymous = True
+
+    def __init__(self) -> None:
+        self.signer = NullSigner()
+        self.verifier = NullVerifier()
+
+    async def start(self) -> None:
+        """Do nothing: there are no keys to read."""
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+    def guard(self, contract: Contract) -> OpenGuard:  # noqa: ARG002 - the signature of `ServiceIdentity`
+        """Return a guard that authorizes every message."""
+        return OpenGuard()
+
+    def check_subscriptions(self, contracts: Iterable[Contract]) -> None:
+        """Do nothing: without grants a service may consume every event."""
+
+
+ANONYMOUS = AnonymousIdentity()

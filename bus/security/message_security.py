@@ -1,0 +1,55 @@
+"""The security of one service's messages: its identity and its payload cipher behind one object."""
+
+from dataclasses import dataclass
+
+from bus.contracts.contract import Contract
+from bus.messaging.envelope import Envelope
+from bus.security.anonymous import ANONYMOUS, AnonymousIdentity, OpenGuard
+from bus.security.encryption import NO_ENCRYPTION, PayloadCipher
+from bus.security.endpoint_guard import EndpointGuard
+from bus.security.identity import ServiceIdentity
+
+__all__ = ["NO_SECURITY", "Guard", "MessageSecurity"]
+
+Guard = EndpointGuard | OpenGuard
+"""The check that one endpoint makes of each message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageSecurity:
+    """Signatures, their checks, and payload encryption of one service."""
+
+    identity: ServiceIdentity | AnonymousIdentity = ANONYMOUS
+    cipher: PayloadCipher = NO_ENCRYPTION
+
+    def guard(self, contract: Contract) -> Guard:
+        """Return the guard of an endpoint that serves `contract`."""
+        return self.identity.guard(contract)
+
+    def protect_reply(
+        self, reply: Envelope, request: Envelope, *, unauthorized: bool = False
+    ) -> Envelope:
+        """Return a reply, encrypted and signed for the sender of `request`.
+
+        The sender of an `unauthorized` request is unknown. So its error reply has a proof, which is
+        valid for that reply only. A token could be used again.
+        """
+        reply = self.cipher.encrypt(reply)
+        signer = self.identity.signer
+        if unauthorized:
+            return signer.sign_reply(reply, request.source, refused=request)
+        return signer.authorize_reply(reply, request.source)
+
+    def protect_update(self, update: Envelope, job: Envelope) -> Envelope:
+        """Return a job's update, encrypted and signed for the submitter of `job`.
+
+        The update has a proof instead of a token, because it can wait for a long time, and because
+        the submitter of a rejected job is unknown.
+        """
+        update = self.cipher.encrypt(update)
+        refused = job if update.error is not None else None
+        return self.identity.signer.sign_reply(update, job.source, refused=refused)
+
+
+NO_SECURITY = MessageSecurity()
+"""No signatures, no checks and no encryption."""
