@@ -43,7 +43,7 @@ def check_signed_by(key: Key, issuer: str, role: str = "service") -> None:
     if key.owner is None:
         return  # The shared secret of BUS_AUTH=dev belongs to every service.
     if key.role != role:
-        reject(f"the signing key does not belong to a {role}")
+        reject(f"the signing key does not have the role {role}")
     if key.owner != issuer:
         reject("the signing key does not belong to the issuer")
 

@@ -27,7 +27,7 @@ ENCRYPTION, JWE = "encryption", "jwe"
 
 
 class UnknownEncryptionKey(Exception):
-    """The payload is encrypted with a key that is not one of the encryption keys."""
+    """The payload's key is not one of the encryption keys."""
 
 
 class DecryptionFailed(Exception):
@@ -52,7 +52,7 @@ class EncryptionKeys(Protocol):
 
 
 class PayloadCipher:
-    """The encryption and decryption of the payloads of one service, where contracts require it."""
+    """The encryption and decryption of one service's payloads, as their contracts require."""
 
     def __init__(
         self,
@@ -138,8 +138,8 @@ class PayloadCipher:
     def _decrypt(self, envelope: Envelope) -> bytes:
         """Return the decrypted payload.
 
-        The errors are raised outside of the `except` blocks, so that the library's errors, which
-        may contain secrets, are not their context.
+        The errors are raised outside of the `except` blocks. So they have no context: an error of
+        the library may contain a secret.
         """
         try:
             if self._keys is not None:

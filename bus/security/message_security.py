@@ -43,8 +43,8 @@ class MessageSecurity:
     def protect_update(self, update: Envelope, job: Envelope) -> Envelope:
         """Return a job's update, encrypted and signed for the submitter of `job`.
 
-        The update has a proof instead of a token, because it can wait for a long time, and because
-        the submitter of a rejected job is unknown.
+        The update has a proof instead of a token, for two reasons. An update can wait for a long
+        time, and the submitter of a rejected job is unknown.
         """
         update = self.cipher.encrypt(update)
         refused = job if update.error is not None else None
