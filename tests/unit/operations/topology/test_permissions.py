@@ -189,7 +189,10 @@ def test_a_file_of_passwords_that_others_may_read_is_refused_and_nothing_of_it_i
     path = tmp_path / "passwords.toml"
     path.write_text('office = "hunter2"\n')
     path.chmod(0o640)
-    with pytest.raises(ConfigurationError, match=r"others may read it: chmod 600"):
+    with pytest.raises(
+        ConfigurationError,
+        match=rf"^{path} has mode 640\. Only its owner .*: run `chmod 600 {path}`\.$",
+    ):
         read_passwords(path)
     path.chmod(0o600)
     assert read_passwords(path) == {"office": "hunter2"}
@@ -203,8 +206,12 @@ def test_a_file_of_passwords_that_others_may_read_is_refused_and_nothing_of_it_i
         with pytest.raises(ConfigurationError) as told:
             read_passwords(path)
         assert "hunter2" not in str(told.value)
-    with pytest.raises(ConfigurationError, match="cannot be read"):
+    with pytest.raises(ConfigurationError, match=r"none\.toml cannot be read: No such file"):
         read_passwords(tmp_path / "none.toml")
+    path.write_bytes('office = "hunter2\xff"'.encode("latin-1"))
+    with pytest.raises(ConfigurationError, match=r"is not UTF-8 text\.") as told:
+        read_passwords(path)
+    assert "hunter2" not in str(told.value)
 
 
 # --- the command -----------------------------------------------------------------------------------------------------------------
