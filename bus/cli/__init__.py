@@ -33,7 +33,7 @@ COMMANDS = {
     "queues": "Show what waits in the queues, who consumes it, and what is dead.",
     "run": "Serve a router until SIGTERM or Ctrl-C.",
     "submit": "Submit a job, show its progress, and print its result as JSON.",
-    "topology": "Compare what routers need in the broker with what it has, and make it so.",
+    "topology": "Compare the required topology with the broker's, and create missing objects.",
 }
 DEBUG = "--debug"
 PROGRAM = "bus"

@@ -371,12 +371,15 @@ async def test_the_command_says_what_it_does(place: Place) -> None:
     assert f"moving to {HOLDING}" in done.err
     assert (
         done.err.splitlines()[-1]
-        == f"{WORK} is made anew; 10 messages are back in it, 0 may be there twice"
+        == f"{WORK} was created again; 10 messages were moved back, 0 may exist twice"
     )
     once_more = await bus(
         "topology", "migrate", "tests.integration.ledger:router", WORK, **place.environment
     )
-    assert (once_more.code, once_more.err) == (0, f"{WORK} is as it is needed; nothing to do\n")
+    assert (once_more.code, once_more.err) == (
+        0,
+        f"{WORK} already has the required arguments; nothing to do\n",
+    )
     program = await bus(
         "topology",
         "migrate",

@@ -217,7 +217,7 @@ async def test_the_command_plans_applies_and_verifies(place: Place) -> None:
 
     applied = await bus("topology", "apply", ROUTER, **place.environment)
     assert (applied.code, applied.out) == (0, "")
-    assert f"made queue {WORK}" in applied.err
+    assert f"created queue {WORK}" in applied.err
 
     verified = await bus("topology", "verify", ROUTER, "--json", **place.environment)
     assert (verified.code, json.loads(verified.out)) == (

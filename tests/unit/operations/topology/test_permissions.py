@@ -251,7 +251,10 @@ def test_without_passwords_the_users_are_left_to_the_operator(
     assert not _bus("--grants", str(ROOT / "grants.toml"))
     shown = capsys.readouterr()
     assert "users" not in json.loads(shown.out)
-    assert "the users have to exist: bus.topology, demo, documentation, transcription" in shown.err
+    assert (
+        "these users must exist before the import: bus.topology, demo, documentation, transcription"
+        in shown.err
+    )
 
 
 def test_passwords_and_certificates_exclude_each_other(
