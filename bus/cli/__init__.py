@@ -30,7 +30,7 @@ COMMANDS = {
     "health": "Ask a worker of this machine whether it is ready: exit code 0, else 1.",
     "keys": "Make, rotate and revoke the keys by which services prove who they are.",
     "publish": "Publish an event; returns when the broker has confirmed it.",
-    "queues": "Show what waits in the queues, who consumes it, and what is dead.",
+    "queues": "Show the messages, consumers and dead letters of each queue.",
     "run": "Serve a router until SIGTERM or Ctrl-C.",
     "submit": "Submit a job, show its progress, and print its result as JSON.",
     "topology": "Compare the required topology with the broker's, and create missing objects.",

@@ -29,7 +29,7 @@ async def plan(required: RequiredTopology, settings: Settings) -> Plan:
     """Return the differences between `required` and the broker, and change nothing.
 
     Raises:
-        BusError: as raised by `read_broker_state`.
+        BusError: The broker cannot be read; see `read_broker_state`.
     """
     return diff(required, await read_broker_state(settings))
 
@@ -38,8 +38,8 @@ async def apply(required: RequiredTopology, settings: Settings) -> ApplyResult:
     """Declare and bind the missing objects. A second run changes nothing.
 
     Raises:
-        BusError: as raised by `read_broker_state`.
-        PermissionDenied: this user may not declare an object.
+        BusError: The broker cannot be read; see `read_broker_state`.
+        PermissionDenied: This user may not declare an object.
     """
     before = await plan(required, settings)
     if before.missing.exchanges or before.missing.queues or before.missing.bindings:

@@ -146,8 +146,8 @@ async def policies_for(queue: Queue, settings: Settings) -> Mapping[str, Any]:
     """Return the effective policy definition for a queue, which need not exist.
 
     Raises:
-        Unavailable: the management API does not answer.
-        Unauthenticated: the management API refuses the user.
+        Unavailable: The management API does not answer.
+        Unauthenticated: The management API refuses the user.
     """
     api, vhost = management_of(settings), _quote_vhost(settings.address)
     policies, operators = [
@@ -164,8 +164,8 @@ async def queue_totals(settings: Settings) -> dict[str, int]:
     The values are up to 5 s old.
 
     Raises:
-        Unavailable: the management API does not answer.
-        Unauthenticated: the management API refuses the user.
+        Unavailable: The management API does not answer.
+        Unauthenticated: The management API refuses the user.
     """
     vhost = _quote_vhost(settings.url.get_secret_value())
     rows = await management_of(settings).call(

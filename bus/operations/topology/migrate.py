@@ -80,21 +80,21 @@ async def migrate(
     A second run continues an interrupted migration.
 
     Args:
-        name: the queue.
-        required: the topology with the new arguments.
-        settings: the broker.
-        wait: seconds in which the consumers must finish the remaining messages and stop. The
+        name: The queue.
+        required: The topology with the new arguments.
+        settings: The broker.
+        wait: Seconds in which the consumers must finish the remaining messages and stop. The
             bindings move at once. If it is None, a queue with consumers is not migrated.
-        report: receives the progress.
+        report: Receives the progress.
 
     Returns:
         The counts, or None if the queue already has these arguments.
 
     Raises:
-        FailedPrecondition: the queue has consumers, or messages would be lost.
-        Aborted: the queue still has consumers after `wait` seconds.
-        NotFound: `required` does not contain the queue, or the broker does not have it.
-        BusError: as raised by `read_broker_state`.
+        FailedPrecondition: The queue has consumers, or messages would be lost.
+        Aborted: The queue still has consumers after `wait` seconds.
+        NotFound: The routers do not require the queue, or the broker does not have it.
+        BusError: The broker cannot be read; see `read_broker_state`.
     """
     queue = required.queue(name)
     state = await read_broker_state(settings)

@@ -170,7 +170,7 @@ def check_consume_grants(service: str, contracts: Iterable[Contract], grants: Gr
     The queue of an event without a grant would still be bound.
 
     Raises:
-        ConfigurationError: a grant is missing.
+        ConfigurationError: A grant is missing.
     """
     for contract in contracts:
         if contract.kind == "event" and not grants.may_consume(service, contract.permission):
@@ -250,12 +250,12 @@ def users(
     """Return the users of the services, and the administrator, with the hashes of their passwords.
 
     Args:
-        service_users: the users of the services.
-        passwords: passwords by user. If it is None, no user can log in with a password, as with
+        service_users: The users of the services.
+        passwords: Passwords by user. If it is None, no user can log in with a password, as with
             certificates.
 
     Raises:
-        ConfigurationError: a user has no password in `passwords`, or a password has no user.
+        ConfigurationError: A user has no password in `passwords`, or a password has no user.
     """
     names = [ADMINISTRATOR, *(user.name for user in service_users)]
     if passwords is not None:

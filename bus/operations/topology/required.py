@@ -28,7 +28,7 @@ class RequiredTopology:
         """Return the queue of this name.
 
         Raises:
-            NotFound: the routers do not require a queue of this name; the text lists the queues.
+            NotFound: The routers do not require a queue of this name; the text lists the queues.
         """
         for queue in self.topology.queues:
             if queue.name == name:

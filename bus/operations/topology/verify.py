@@ -77,8 +77,8 @@ async def check_policies(required: RequiredTopology, settings: Settings) -> None
     depend on a monitoring port.
 
     Raises:
-        TopologyMismatch: a queue or exchange has other arguments; the text names each.
-        ConfigurationError: a policy makes a queue unsafe, or with `BUS_TOPOLOGY=verify` an object
+        TopologyMismatch: A queue or exchange has other arguments; the text names each.
+        ConfigurationError: A policy makes a queue unsafe, or with `BUS_TOPOLOGY=verify` an object
             is missing; the text names each.
     """
     if settings.management_url is None:
