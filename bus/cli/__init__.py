@@ -22,11 +22,11 @@ __all__ = ["COMMANDS", "build", "main"]
 COMMANDS = {
     "broker": "Start a private RabbitMQ with its management UI, until Ctrl-C.",
     "call": "Send a request, and print the answer as JSON.",
-    "contracts": "List the contracts that are known here, or show one.",
+    "contracts": "List the known contracts, or show one.",
     "dead": "List, show, replay, delete and export dead letters.",
     "demo": "Watch a spoken dictation become a transcript, a note and documents, every step on one correlation id.",
     "doctor": "Show what is installed, which broker would be used and why, and whether it answers.",
-    "grants": "Check a file of grants, and show who may do what.",
+    "grants": "Check a grants file, and show the rights of services and operators.",
     "health": "Ask a worker of this machine whether it is ready: exit code 0, else 1.",
     "keys": "Make, rotate and revoke the keys by which services prove who they are.",
     "publish": "Publish an event; returns when the broker has confirmed it.",
