@@ -162,7 +162,7 @@ def table_row(contract: Contract) -> tuple[str, str, str, str, str]:
 
 
 def show_narrow(contracts: Iterable[Contract], console: Console) -> None:
-    """Print each type on its own line, in full so that it can be copied, and the rest below it."""
+    """Print each type in full on its own line, to be copied, and its properties below it."""
     console.print("type\n  kind, reply, permission\n  fields", style="bold", highlight=False)
     for contract in contracts:
         type_, *properties, fields = table_row(contract)

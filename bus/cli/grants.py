@@ -111,7 +111,7 @@ def show(grants: Grants, known: Known, console: Console) -> None:
 
 
 def table_rows(grants: Grants, known: Known) -> Iterator[tuple[str, str, str, str]]:
-    """Yield service or operator, verb, permission, and the types that the permission grants."""
+    """Yield the rows: service or operator, verb, permission, and the types that it grants."""
     for service, rights in sorted(grants.services.items()):
         granted = [
             (verb, permission) for verb in VERBS for permission in sorted(getattr(rights, verb))

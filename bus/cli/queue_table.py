@@ -42,8 +42,8 @@ def table(report: QueueReport) -> RenderableType:
 def service_rows(service: str, queues: list[QueueStatus]) -> Iterator[tuple[str | Text, ...]]:
     """Yield the rows of one service.
 
-    These are the work queues with the number of their dead letters, the retry tiers, one row for
-    all reply queues, and the messages that returned from a tier when their work queue was gone.
+    Each work queue has the number of its dead letters. The retry tiers follow, and one row for all
+    reply queues. The last rows are messages that came back from a tier when their queue was gone.
     """
     dead = {queue.work_queue: total_messages(queue) for queue in queues if queue.role == "dead"}
     for queue in (queue for queue in queues if queue.role in WORK):

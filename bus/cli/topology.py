@@ -179,7 +179,7 @@ def access(
         str, typer.Option("--vhost", metavar="NAME", help="The virtual host that the file names.")
     ] = "/",
 ) -> None:
-    """Print definitions with a broker user for each service, with the rights of its grants.
+    """Print definitions with a broker user for each service, limited to the rights of its grants.
 
     The command does not connect to a broker. It prints the topology as export does, and users,
     permissions and topic permissions. The services then run with BUS_TOPOLOGY=verify, each with its

@@ -161,7 +161,7 @@ def export(
 ) -> None:
     """Write dead letters to a file, one line of JSON each. They stay in their queues.
 
-    The file holds payloads, in base64, which can be personal data. So the command requires
+    The file holds the payloads in base64. They can be personal data, so the command requires
     --reveal, and the same right as to show a payload.
     """
     if not reveal:

@@ -89,7 +89,7 @@ def describe_unmatched(selection: Selection, seen: ObservedValues) -> str:
 
 
 def describe_not_scanned(count: int) -> str:
-    """Return the number of dead letters that were not scanned, as the end of a message."""
+    """Return the end of a message, with the number of dead letters that were not scanned."""
     return f"; {count} more were not scanned, use --scan to scan more" if count else ""
 
 

@@ -111,7 +111,7 @@ async def _find_router_queues(transport: Transport, target: str) -> list[str]:
     if not names:
         raise NotFound(
             f"router {target} has no dead-letter queue on this broker. "
-            "Start its service, which declares them."
+            "Start its service, which declares it."
         )
     return names
 

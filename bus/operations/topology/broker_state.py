@@ -175,7 +175,7 @@ async def queue_totals(settings: Settings) -> dict[str, int]:
 
 
 def management_of(settings: Settings) -> Management:
-    """Return the management API at `management_url`, or at the usual address if that is not set."""
+    """Return the management API at the setting `management_url`, or at the usual address."""
     url = settings.address
     return Management(
         settings.management_url.get_secret_value()
@@ -220,7 +220,7 @@ def _to_queue(
     policies: Sequence[Mapping[str, Any]],
     operators: Sequence[Mapping[str, Any]],
 ) -> ActualQueue:
-    # RabbitMQ 4 returns this key always, older versions only with statistics.
+    # RabbitMQ 4 always returns this key, older versions only with statistics.
     effective_policy = row.get("effective_policy_definition")
     return ActualQueue(
         kind=row["type"],

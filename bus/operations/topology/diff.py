@@ -23,11 +23,12 @@ __all__ = ["Difference", "Plan", "Verdict", "diff", "without_expiring_queues"]
 Verdict = Literal["missing", "different", "unsafe", "unfinished", "superfluous"]
 """Kind of a difference.
 
-missing       does not exist; `apply` declares it
-different     exists with other properties, which cannot be changed in place
-unsafe        a policy overrides the arguments with an unsafe value
-unfinished    a migration was interrupted
-superfluous   has a name of these services, or is bound to a queue of theirs, and is not required
+- `missing`: the object does not exist. `apply` declares it.
+- `different`: the object exists with other properties, which cannot be changed in place.
+- `unsafe`: a policy overrides the arguments with an unsafe value.
+- `unfinished`: a migration was interrupted.
+- `superfluous`: the object is not required. Its name is one that these services use, or it is
+  bound to a queue of theirs.
 """
 
 EXPIRES = "the queue is deleted with its messages when it has no consumer"
@@ -256,7 +257,7 @@ def _format_value(values: Mapping[str, Any], name: str) -> str:
 def _check_policy(
     queue: Queue, actual: ActualQueue, attempts: int | None, timeout: float | None
 ) -> Iterator[tuple[str, str]]:
-    """Yield each setting whose effective value is unsafe although the argument is right."""
+    """Yield each setting with an unsafe effective value although the argument is right."""
     effective = effective_arguments(actual)
     for setting, harm in FORBIDDEN.get(queue.role, {}).items():
         tolerable = (
@@ -314,9 +315,9 @@ def _check_delivery_limit(
 
 def _find_unfinished(required: RequiredTopology, actual: BrokerState) -> Iterator[Difference]:
     for queue in required.topology.queues:
-        holding = migration_queue(queue.name)
-        if holding in actual.queues:
-            detail = f"messages wait in {holding}; run `bus topology migrate` again"
+        name = migration_queue(queue.name)
+        if name in actual.queues:
+            detail = f"messages wait in {name}; run `bus topology migrate` again"
             yield Difference(verdict="unfinished", what="queue", name=queue.name, detail=detail)
 
 

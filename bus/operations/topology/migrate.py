@@ -1,15 +1,15 @@
 """Recreation of a queue with other arguments. Its messages are kept in a migration queue.
 
-    out    declare the migration queue; move the messages and bindings to it; delete the old queue
-    back   declare the new queue; move the messages and bindings to it; delete the migration queue
+- Out: declare the migration queue, move messages and bindings to it, delete the old queue.
+- Back: declare the new queue, move messages and bindings to it, delete the migration queue.
 
 The messages of a retry tier are not moved. Their routing keys name the queue to which each message
 returns, and a move would lose these keys. The migration queue of a retry tier is also a retry tier,
 and the messages leave both by themselves.
 
 Each start reads the state of the migration from the broker, so a killed migration continues. The
-bindings of the two queues overlap during the hand-over: every message that is published then
-reaches a queue, and it can reach both.
+bindings of the two queues overlap during the hand-over. A message that is published in that time
+reaches at least one of the queues, and can reach both.
 """
 
 import asyncio
@@ -100,9 +100,9 @@ async def migrate(
     state = await read_broker_state(settings)
     async with open_admin_session(settings) as broker:
         migration = Migration(broker, queue, state, required, settings, report)
-        if migration.is_right and not migration.is_held:
+        if migration.is_right and not migration.is_interrupted:
             return None
-        if name not in state.queues and not migration.is_held:
+        if name not in state.queues and not migration.is_interrupted:
             raise NotFound(f"queue {name} does not exist. Run `bus topology apply` to create it.")
         if name in state.queues and not migration.is_right:
             await migration.move_out(wait)
@@ -125,20 +125,20 @@ class Migration:
         self._broker = broker
         self._queue = queue
         self._name = queue.name
-        self._holding = migration_queue(queue.name)
+        self._migration_name = migration_queue(queue.name)
         self._state = state
         self._settings = settings
         self._on_progress = report
         differences = diff(replace(required, topology=Topology(queues=(queue,))), state)
         self.is_right = queue.name in state.queues and not differences.having("different")
         """True if the queue exists with the required arguments."""
-        self.is_held = self._holding in state.queues
+        self.is_interrupted = self._migration_name in state.queues
         """True if the migration queue exists, so an earlier migration was interrupted."""
-        both = {self._name, self._holding}
+        names = {self._name, self._migration_name}
         routes = {
             replace(binding, queue=self._name)
             for binding in state.bindings
-            if binding.queue in both
+            if binding.queue in names
         }
         self._routes = sorted(routes, key=lambda binding: (binding.exchange, binding.routing_key))
         self._missing_routes = [
@@ -148,8 +148,10 @@ class Migration:
         ]
         self._exchanges = Topology(exchanges=required.topology.exchanges)
         self._is_retry_tier = queue.role == "retry"
-        (holding,) = migration_topology(queue.name).queues
-        self._holding_queue = replace(queue, name=self._holding) if self._is_retry_tier else holding
+        (durable_queue,) = migration_topology(queue.name).queues
+        self._migration_queue = (
+            replace(queue, name=self._migration_name) if self._is_retry_tier else durable_queue
+        )
         self.moved = self.redelivered = 0
 
     # --- Moving out -------------------------------------------------------------------------------
@@ -162,37 +164,37 @@ class Migration:
                 f"queue {self._name} has {consumers} consumers. "
                 "Stop the workers first, or use --wait SECONDS."
             )
-        await self._broker.declare(Topology(queues=(self._holding_queue,)))
-        await self._check_holding()
+        await self._broker.declare(Topology(queues=(self._migration_queue,)))
+        await self._check_migration_queue()
         self._report("the migration queue is declared")
         if consumers:
-            await self._hand_over(self._name, self._holding)
-            await self._wait_without_consumers(wait or 0)
-        await self._empty_and_delete(self._name, self._holding, hold=True)
+            await self._hand_over(self._name, self._migration_name)
+            await self._wait_for_consumers_to_stop(wait or 0)
+        await self._empty_and_delete(self._name, self._migration_name, hold=True)
         self._report("the old queue is deleted")
 
-    async def _check_holding(self) -> None:
+    async def _check_migration_queue(self) -> None:
         """Check that the migration queue is safe: a policy for all queues applies to it too."""
         state = await read_broker_state(self._settings)
         required = RequiredTopology(
-            topology=Topology(queues=(self._holding_queue,)), services=frozenset(), attempts={}
+            topology=Topology(queues=(self._migration_queue,)), services=frozenset(), attempts={}
         )
         differences = diff(required, state).having("different", "unsafe")
         if differences:
             raise FailedPrecondition(
-                f"queue {self._holding} could lose messages during the migration. "
+                f"queue {self._migration_name} could lose messages during the migration. "
                 f"Fix these differences: {'; '.join(map(str, differences))}"
             )
 
-    async def _wait_without_consumers(self, wait: float) -> None:
+    async def _wait_for_consumers_to_stop(self, wait: float) -> None:
         """Wait until the consumers have stopped. New messages go to the migration queue."""
         loop = asyncio.get_running_loop()
-        ends = loop.time() + wait
+        deadline = loop.time() + wait
         while (depth := await self._depth(self._name)).consumers:
-            if loop.time() > ends:
+            if loop.time() > deadline:
                 raise Aborted(
                     f"queue {self._name} still has {depth.consumers} consumers after {wait:g} s, "
-                    f"and new messages wait in {self._holding}. "
+                    f"and new messages wait in {self._migration_name}. "
                     "Stop the workers, and run the command again."
                 )
             self._on_progress(
@@ -221,7 +223,7 @@ class Migration:
 
         They would be deleted with the queue, and only the totals show them. In a quorum queue they
         are dead letters that no queue accepts. In a classic queue they are the unacked messages of
-        a worker that has cancelled its consumers, because it is stopping. On a quorum queue such a
+        a stopping worker, which has already cancelled its consumers. On a quorum queue a stopping
         worker still counts as a consumer.
         """
         queue = self._state.queues[self._name]
@@ -251,14 +253,14 @@ class Migration:
         Return 0 as soon as the queue was empty for the age that totals can have.
         """
         loop = asyncio.get_running_loop()
-        ends, empty_since = loop.time() + seconds, loop.time()
+        deadline, empty_since = loop.time() + seconds, loop.time()
         while loop.time() - empty_since < TOTALS_AGE_SECONDS:
             left = max(
                 (await self._depth(name)).ready, (await queue_totals(self._settings)).get(name, 0)
             )
             if left:
                 empty_since = loop.time()
-            if left and loop.time() > ends:
+            if left and loop.time() > deadline:
                 return left
             self._report(f"waiting for {condition}")
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
@@ -270,8 +272,8 @@ class Migration:
         """Declare the new queue, move the messages into it, and delete the migration queue."""
         await self._broker.declare(self._exchanges | Topology(queues=(self._queue,)))
         self._report("the new queue is declared")
-        if await self._broker.depth(self._holding) is not None:
-            await self._empty_and_delete(self._holding, self._name, hold=False)
+        if await self._broker.depth(self._migration_name) is not None:
+            await self._empty_and_delete(self._migration_name, self._name, hold=False)
             self._report("the migration queue is deleted")
 
     # --- Both directions --------------------------------------------------------------------------
@@ -319,8 +321,12 @@ class Migration:
         await self._broker.delete(source, if_empty=False)
 
     async def _hand_over(self, source: str, target: str) -> None:
-        """Bind `target` before `source` is unbound, so that every published message reaches one."""
-        routes = self._routes if target == self._holding else [*self._routes, *self._missing_routes]
+        """Move the bindings. `source` is unbound after `target` is bound, so no message is lost."""
+        routes = (
+            self._routes
+            if target == self._migration_name
+            else [*self._routes, *self._missing_routes]
+        )
         await self._broker.bind(replace(binding, queue=target) for binding in routes)
         self._report(f"bound {target}")
         await self._broker.unbind(replace(binding, queue=source) for binding in self._routes)

@@ -39,16 +39,16 @@ __all__ = [
 ADMINISTRATOR = "bus.topology"
 """User of `bus topology` and of operators. Only this user declares and binds.
 
-A service name never has a dot.
+No service can have this name, because a service name has no dot.
 """
 NOTHING, EVERYTHING = "", ".*"
 """Patterns for no name and for every name. RabbitMQ lets an empty pattern match no name."""
 NAMED_BY_BROKER = r"^amq\.gen-[\w-]+$"
 """Pattern for the reply queue, the only object that a service declares. The broker names it.
 
-If a service could choose the name, it could also declare an exchange of that name. The alternate
-exchange of such an exchange accepts any key, although a service may publish only to the exchange
-itself (ADR 0020).
+If a service could choose the name, it could also declare an exchange of that name, with an
+alternate exchange. RabbitMQ does not check the routing keys of messages that an alternate exchange
+forwards (ADR 0020).
 """
 CONSUMED: Sequence[QueueRole] = ("requests", "jobs", "events")
 WORK: Sequence[QueueRole] = ("jobs", "events")

@@ -72,14 +72,14 @@ async def no_policies(_queue: Queue) -> Mapping[str, Any]:
 async def check_policies(required: RequiredTopology, settings: Settings) -> None:
     """Check the effective settings of all queues when a service starts.
 
-    Without `management_url` there is no source for them. If the API does not answer, the service
-    still starts: its queues were declared or verified over AMQP, and a running service must not
-    depend on a monitoring port.
+    Without `management_url` they cannot be read. If the API does not answer, the service still
+    starts. Its queues were declared or verified over AMQP, and a service must not depend on a
+    monitoring port.
 
     Raises:
-        TopologyMismatch: A queue or exchange has other arguments; the text names each.
-        ConfigurationError: A policy makes a queue unsafe, or with `BUS_TOPOLOGY=verify` an object
-            is missing; the text names each.
+        TopologyMismatch: A queue or exchange has other arguments. The text names each.
+        ConfigurationError: A policy makes a queue unsafe. With `BUS_TOPOLOGY=verify` a missing
+            object raises it too. The text names each.
     """
     if settings.management_url is None:
         log.info("policies were not checked; set BUS_MANAGEMENT_URL to check them")
