@@ -119,13 +119,13 @@ async def _find_router_queues(transport: Transport, target: str) -> list[str]:
 async def _check_exists(transport: Transport, name: str, settings: Settings) -> None:
     try:
         await transport.depth(name)
-    except NotFound as error:
+    except NotFound:
         queues: list[QueueStatus] = []
         # A user that may not list the queues gets the error without a suggestion.
         with suppress(BusError):
             queues = await _list_dead_queues(settings)
         hint = did_you_mean(name, [queue.name for queue in queues])
-        raise NotFound(f"{error}{hint}") from None
+        raise NotFound(f"queue {name} does not exist, or its node is down{hint}") from None
 
 
 async def _exists(transport: Transport, name: str) -> bool:
