@@ -38,7 +38,7 @@ def command(
         typer.Argument(
             metavar="SERVICE|MODULE:ROUTER",
             show_default=False,
-            help="Show only the queues of this service or router. Default: all queues of the bus.",
+            help="Show only the queues of this service or router. Default: all queues.",
         ),
     ] = None,
     *,

@@ -60,8 +60,7 @@ ManagementUrl = Annotated[
         "--management-url",
         metavar="URL",
         show_default=False,
-        help="The management API, instead of BUS_MANAGEMENT_URL. "
-        "Without either the usual port is tried.",
+        help="The management API. Default: BUS_MANAGEMENT_URL, or the usual port.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on one line, for programs.")]
