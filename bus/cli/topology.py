@@ -122,8 +122,8 @@ def verify(
     """
     settings = override_settings(management_url)
     with suppress_library_logs():
-        found = asyncio.run(verify_topology(require(routers, settings), settings))
-    exit_with(found, routers, as_json=as_json)
+        comparison = asyncio.run(verify_topology(require(routers, settings), settings))
+    exit_with(comparison, routers, as_json=as_json)
 
 
 @command.command()
@@ -308,26 +308,26 @@ def require(targets: Sequence[str], settings: Settings) -> RequiredTopology:
     return required_by([load_router(target) for target in targets], settings)
 
 
-def exit_with(found: Plan, targets: Sequence[str], *, as_json: bool) -> None:
+def exit_with(comparison: Plan, targets: Sequence[str], *, as_json: bool) -> None:
     """Print a plan, and exit with its exit code."""
     if as_json:
         print_json(
             {
-                "clean": found.clean,
-                "differences": [asdict(difference) for difference in found.differences],
-                "unseen": found.not_read,
+                "clean": comparison.clean,
+                "differences": [asdict(difference) for difference in comparison.differences],
+                "unseen": comparison.not_read,
             },
             compact=True,
         )
     else:
-        show(found, targets)
-    raise typer.Exit(0 if found.clean else DIFFERENCES_EXIT_CODE)
+        show(comparison, targets)
+    raise typer.Exit(0 if comparison.clean else DIFFERENCES_EXIT_CODE)
 
 
-def show(found: Plan, targets: Sequence[str]) -> None:
+def show(comparison: Plan, targets: Sequence[str]) -> None:
     """Print the differences on standard output, and the advice on standard error."""
     console = Console()
-    for difference in found.differences:
+    for difference in comparison.differences:
         console.print(
             harmless(str(difference)),
             style=COLOURS[difference.verdict],
@@ -335,14 +335,14 @@ def show(found: Plan, targets: Sequence[str]) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    for reason in found.not_read:
+    for reason in comparison.not_read:
         say(f"not checked: {reason}")
     router = targets[0] if len(targets) == 1 else "MODULE:ROUTER"
     for name in dict.fromkeys(
         difference.name
-        for difference in found.having("different", "unfinished")
+        for difference in comparison.having("different", "unfinished")
         if difference.what == "queue"
     ):
         say(f"to change the queue: bus topology migrate {router} {name}")
-    if found.clean:
+    if comparison.clean:
         say("nothing is to be done")

@@ -69,25 +69,25 @@ def list_(
     selection = build_selection(
         types=type_, codes=code, since=since, until=until, correlation_id=correlation_id
     )
-    found = run(
+    browse_result = run(
         lambda transport, names: browse_all(transport, names, selection, scan=scan),
         service,
         queue,
     )
-    letters = found.letters[:limit]
+    letters = browse_result.letters[:limit]
     if as_json:
         print_json(
             {
                 "letters": [to_json(letter) for letter in letters],
-                "matching": found.matching,
-                "unseen": found.not_scanned,
+                "matching": browse_result.matching,
+                "unseen": browse_result.not_scanned,
             },
             compact=True,
         )
         return
     if letters:
         show_table(letters, table_console())
-    say(summary(found, len(letters), selection))
+    say(summary(browse_result, len(letters), selection))
 
 
 @command.command()
@@ -108,8 +108,8 @@ def show(
     --reveal requires BUS_OPERATOR_KEY and the right dead-letters.reveal.
     """
     operator = revealing(load_settings()) if reveal else {}
-    found = find_letters(id_, service, queue, scan)
-    for letter in found.letters:
+    browse_result = find_letters(id_, service, queue, scan)
+    for letter in browse_result.letters:
         if reveal:
             audited(
                 "payload revealed",
@@ -172,22 +172,27 @@ def export(
     selection = build_selection(
         types=type_, codes=code, since=since, until=until, correlation_id=correlation_id
     )
-    found = run(
+    browse_result = run(
         lambda transport, names: browse_all(transport, names, selection, scan=scan),
         service,
         queue,
     )
-    write(file, found.letters)
-    audited("exported", file=str(file.absolute()), letters=len(found.letters), **operator)
+    write(file, browse_result.letters)
+    audited("exported", file=str(file.absolute()), letters=len(browse_result.letters), **operator)
     if as_json:
         print_json(
-            {"file": str(file), "letters": len(found.letters), "unseen": found.not_scanned},
+            {
+                "file": str(file),
+                "letters": len(browse_result.letters),
+                "unseen": browse_result.not_scanned,
+            },
             compact=True,
         )
         return
     say(
-        f"wrote {count_letters(len(found.letters))} to {file}"
-        f"{describe_unmatched(selection, found.seen)}{describe_not_scanned(found.not_scanned)}"
+        f"wrote {count_letters(len(browse_result.letters))} to {file}"
+        f"{describe_unmatched(selection, browse_result.seen)}"
+        f"{describe_not_scanned(browse_result.not_scanned)}"
     )
 
 
@@ -202,16 +207,16 @@ def find_letters(
     Raises:
         NotFound: No dead letter has this id.
     """
-    found = run(
+    browse_result = run(
         lambda transport, names: browse_all(
             transport, names, Selection(ids=frozenset([id_])), scan=scan
         ),
         service,
         queues,
     )
-    if not found.letters:
+    if not browse_result.letters:
         raise NotFound(
-            f"dead letter {id_!r} was not found{describe_not_scanned(found.not_scanned)}. "
+            f"dead letter {id_!r} was not found{describe_not_scanned(browse_result.not_scanned)}. "
             "List the dead letters with `bus dead list`."
         )
-    return found
+    return browse_result

@@ -61,16 +61,16 @@ def progress(
         yield update
 
 
-def summary(found: BrowseResult, shown: int, selection: Selection) -> str:
+def summary(browse_result: BrowseResult, shown: int, selection: Selection) -> str:
     """Return the number of dead letters, those that are not shown, and filters without a match."""
     more = (
         f"; the oldest {shown} are shown, use --limit to show more"
-        if 0 < shown < found.matching
+        if 0 < shown < browse_result.matching
         else ""
     )
-    count = count_letters(found.matching) if found.matching else "no dead letters"
-    unmatched = describe_unmatched(selection, found.seen)
-    return f"{count}{more}{unmatched}{describe_not_scanned(found.not_scanned)}"
+    count = count_letters(browse_result.matching) if browse_result.matching else "no dead letters"
+    unmatched = describe_unmatched(selection, browse_result.seen)
+    return f"{count}{more}{unmatched}{describe_not_scanned(browse_result.not_scanned)}"
 
 
 def describe_unmatched(selection: Selection, seen: ObservedValues) -> str:
@@ -154,7 +154,7 @@ def to_json(report: ReplayReport) -> dict[str, int]:
 
 
 def report_purged(
-    results: Mapping[str, PurgeReport], found: BrowseResult, *, as_json: bool
+    results: Mapping[str, PurgeReport], browse_result: BrowseResult, *, as_json: bool
 ) -> None:
     """Print the number of deleted dead letters."""
     if as_json:
@@ -167,7 +167,7 @@ def report_purged(
         )
     elif results:
         deleted = sum(report.deleted for report in results.values())
-        say(f"deleted {count_letters(deleted)}{describe_not_scanned(found.not_scanned)}")
+        say(f"deleted {count_letters(deleted)}{describe_not_scanned(browse_result.not_scanned)}")
 
 
 def raise_failure(reports: Iterable[ReplayReport | PurgeReport]) -> None:

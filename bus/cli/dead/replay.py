@@ -183,28 +183,28 @@ def purge_(
         ids=ids, types=type_, codes=code, since=since, until=until, correlation_id=correlation_id
     )
     require_selection(selection, everything)
-    found = run(
+    browse_result = run(
         lambda transport, names: browse_all(transport, names, selection, scan=scan),
         service,
         queue,
     )
-    if not found.letters:
-        say(summary(found, 0, selection))
-        report_purged({}, found, as_json=as_json)
+    if not browse_result.letters:
+        say(summary(browse_result, 0, selection))
+        report_purged({}, browse_result, as_json=as_json)
         return
     counts = {
-        name: sum(letter.dead_queue == name for letter in found.letters)
-        for name in sorted({letter.dead_queue for letter in found.letters})
+        name: sum(letter.dead_queue == name for letter in browse_result.letters)
+        for name in sorted({letter.dead_queue for letter in browse_result.letters})
     }
     for name, count in counts.items():
         say(f"{name}: {count}")
-    if unmatched := describe_unmatched(selection, found.seen):
+    if unmatched := describe_unmatched(selection, browse_result.seen):
         say(unmatched.removeprefix("; "))
     if not yes:
         typer.confirm(
-            f"Delete {count_letters(len(found.letters))} permanently?", abort=True, err=True
+            f"Delete {count_letters(len(browse_result.letters))} permanently?", abort=True, err=True
         )
-    counted = Selection(keys=frozenset(letter.key for letter in found.letters))
+    counted = Selection(keys=frozenset(letter.key for letter in browse_result.letters))
 
     results: dict[str, PurgeReport] = {}
 
@@ -217,7 +217,7 @@ def purge_(
         run(work, None, list(counts))
     finally:  # An interrupted purge is audited too.
         audited("purged", **{name: report.deleted for name, report in results.items()})
-    report_purged(results, found, as_json=as_json)
+    report_purged(results, browse_result, as_json=as_json)
     raise_failure(results.values())
 
 

@@ -85,7 +85,7 @@ async def check_policies(required: RequiredTopology, settings: Settings) -> None
         log.info("policies were not checked; set BUS_MANAGEMENT_URL to check them")
         return
     try:
-        found = await plan(required, settings)
+        comparison = await plan(required, settings)
     except Unavailable as error:
         log.warning("effective settings were not read back", extra={"why": str(error)})
         return
@@ -94,9 +94,9 @@ async def check_policies(required: RequiredTopology, settings: Settings) -> None
         "unsafe",
         *(("missing",) if settings.topology == "verify" else ()),
     )
-    differences = found.having(*verdicts)
+    differences = comparison.having(*verdicts)
     if differences:
-        kind = TopologyMismatch if found.having("different") else ConfigurationError
+        kind = TopologyMismatch if comparison.having("different") else ConfigurationError
         raise kind(
             "the broker's topology could lose messages, so the service does not start. "
             f"Fix these differences: {'; '.join(map(str, differences))}"
