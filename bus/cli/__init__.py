@@ -22,18 +22,18 @@ __all__ = ["COMMANDS", "build", "main"]
 COMMANDS = {
     "broker": "Start a private RabbitMQ with its management UI, until Ctrl-C.",
     "call": "Send a request, and print the answer as JSON.",
-    "contracts": "List the contracts that are known here, or show one.",
+    "contracts": "List the known contracts, or show one.",
     "dead": "List, show, replay, delete and export dead letters.",
     "demo": "Watch a spoken dictation become a transcript, a note and documents, every step on one correlation id.",
     "doctor": "Show what is installed, which broker would be used and why, and whether it answers.",
-    "grants": "Check a file of grants, and show who may do what.",
+    "grants": "Check a grants file, and show the rights of services and operators.",
     "health": "Ask a worker of this machine whether it is ready: exit code 0, else 1.",
     "keys": "Make, rotate and revoke the keys by which services prove who they are.",
     "publish": "Publish an event; returns when the broker has confirmed it.",
-    "queues": "Show what waits in the queues, who consumes it, and what is dead.",
+    "queues": "Show the messages, consumers and dead letters of each queue.",
     "run": "Serve a router until SIGTERM or Ctrl-C.",
     "submit": "Submit a job, show its progress, and print its result as JSON.",
-    "topology": "Compare what routers need in the broker with what it has, and make it so.",
+    "topology": "Compare the required topology with the broker's, and create missing objects.",
 }
 DEBUG = "--debug"
 PROGRAM = "bus"

@@ -11,7 +11,7 @@ from bus.operations.brokers.select import BrokerChoice
 
 @dataclass
 class Ended:
-    """A broker that has ended by itself as soon as it has started."""
+    """Broker that ends by itself as soon as it has started."""
 
     url: str = "amqp://bus:secret@127.0.0.1:20001/"
     management_url: str | None = "http://127.0.0.1:20002"

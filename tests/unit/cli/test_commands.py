@@ -31,7 +31,7 @@ ALL_ERRORS = [
 
 
 def reported(error: BaseException, *, debug: bool = False) -> tuple[int, str]:
-    """Exit code and standard error of a command that raises `error`."""
+    """Return the exit code and the standard error of a command that raises `error`."""
     written = io.StringIO()
 
     def command() -> None:
@@ -43,7 +43,10 @@ def reported(error: BaseException, *, debug: bool = False) -> tuple[int, str]:
 
 
 def test_an_error_of_the_bus_is_one_line_with_its_own_words() -> None:
-    sentence = "no queue takes this job: [nobody] serves it, so start a worker with `bus run`, and then submit it again"
+    sentence = (
+        "no queue takes this job: [nobody] serves it, so start a worker with `bus run`, "
+        "and then submit it again"
+    )
     assert reported(errors.NotServed(sentence)) == (69, f"error: {sentence}\n")
 
 
@@ -182,7 +185,7 @@ def test_what_a_command_imports_is_not_searched_for_garbage(
     monkeypatch.setattr(gc, "freeze", lambda: frozen.append(gc.isenabled()))
     with pytest.raises(SystemExit):
         main(["contracts", "--help"])
-    assert frozen == [], "the process of somebody else"
+    assert frozen == [], "main() with arguments runs in its caller's process"
     monkeypatch.setattr(sys, "argv", ["bus", "contracts", "--help"])
     with pytest.raises(SystemExit):
         main()

@@ -27,7 +27,7 @@ class Found(Event):
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of one's own, and no module of it left behind."""
+    """Yield an empty current folder, and remove the modules that the test imports."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     before = dict(sys.modules)
@@ -57,7 +57,7 @@ def test_the_package_contracts_in_this_folder_is_the_default_and_stands_for_all_
     write(here / "contracts/__main__.py", "raise SystemExit('a program')")
     assert types([], "here") == ["here.find.v1", "here.renamed.v1"]
     assert known_contracts([]).modules == ("contracts.here.v1",)
-    assert capsys.readouterr().out == ""  # what a module prints is no data
+    assert capsys.readouterr().out == ""  # the output of an imported module is not data
 
 
 def test_another_package_contracts_is_not_taken_for_this_folders(

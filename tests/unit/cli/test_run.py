@@ -34,7 +34,7 @@ async def test_a_second_signal_ends_even_a_stop_that_begins_by_it(
 
     async def serve() -> None:
         try:
-            await asyncio.Event().wait()  # a start, which does not look at `stop`
+            await asyncio.Event().wait()  # the start does not check `stop`
         finally:
             steps.append("draining")
             await asyncio.Event().wait()

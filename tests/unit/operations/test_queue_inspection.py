@@ -267,9 +267,9 @@ def test_the_table_has_a_group_for_each_service_and_fits_a_terminal_of_80_column
 
 def test_the_notes_say_what_somebody_should_do() -> None:
     assert list(notes(SEEN)) == [
-        f"[yellow]{WORK}: 12 wait and nobody consumes; start library with `bus run`[/]",
+        f"[yellow]{WORK}: 12 ready and no consumer; start library with `bus run`[/]",
         f"[yellow]{DEAD}: 3 dead letters[/]",
-        "[yellow]reader.events.library.scanned.v1 is not there: nobody serves it yet[/]",
+        "[yellow]reader.events.library.scanned.v1 does not exist: no process serves it yet[/]",
     ]
 
 
@@ -282,7 +282,7 @@ async def test_what_somebody_should_do_is_seen_on_a_screen_that_is_too_low_for_a
     ) as live:
         update(live, looking, as_json=False)
         frame = written.getvalue()
-    assert f"{WORK}: 12 wait and nobody consumes" in frame
+    assert f"{WORK}: 12 ready and no consumer" in frame
 
 
 def test_what_could_not_be_told_is_told_with_the_reason() -> None:

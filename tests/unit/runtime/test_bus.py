@@ -271,6 +271,6 @@ def test_what_counts_for_the_queues_is_read_back_where_the_transport_has_a_manag
         with caplog.at_level(logging.INFO):
             async with bus, bus.serving(working(0, [])):
                 pass
-        assert ("policies were not looked at" in caplog.text) is asked
+        assert ("policies were not checked" in caplog.text) is asked
 
     run()

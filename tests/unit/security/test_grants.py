@@ -299,7 +299,9 @@ def test_what_nobody_may_call_is_told(tmp_path: Path, capsys: pytest.CaptureFixt
         "--contracts",
         "contracts",
     )
-    assert "nobody may call documentation.create-note.v1 (write:notes)" in capsys.readouterr().err
+    assert (
+        "no service may call documentation.create-note.v1 (write:notes)" in capsys.readouterr().err
+    )
 
 
 def test_a_fault_is_an_error_of_one_line(
