@@ -93,7 +93,7 @@ def completed_line(environment: Mapping[str, str]) -> list[str]:
 def take_debug(arguments: list[str]) -> tuple[bool, list[str]]:
     """Return whether `--debug` comes before any `--`, and the arguments without it."""
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    return DEBUG in own, [word for word in own if word != DEBUG] + arguments[len(own) :]
+    return DEBUG in own, [argument for argument in own if argument != DEBUG] + arguments[len(own) :]
 
 
 def build(arguments: Sequence[str], reporter: Reporter) -> typer.Typer:
@@ -102,7 +102,7 @@ def build(arguments: Sequence[str], reporter: Reporter) -> typer.Typer:
     The other commands have only their summaries.
     """
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, callback=global_options)
-    command_name = next((word for word in arguments if not word.startswith("-")), None)
+    command_name = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, summary in COMMANDS.items():
         if name == command_name:
             module = importlib.import_module(f"bus.cli.{name.replace('-', '_')}")

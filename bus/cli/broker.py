@@ -1,4 +1,4 @@
-"""Command `bus broker`: a private RabbitMQ for experiments."""
+"""`bus broker`: a private RabbitMQ for experiments."""
 
 import asyncio
 import contextlib

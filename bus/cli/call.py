@@ -1,4 +1,4 @@
-"""Command `bus call`: send a request to a service, and print the reply."""
+"""`bus call`: send a request to a service, and print the reply."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ def command(
         typer.Option(
             min=0.001,
             metavar="SECONDS",
-            help="Time to wait for the reply. Without it: BUS_REQUEST_TIMEOUT.",
+            help="Time to wait for the reply. Default: BUS_REQUEST_TIMEOUT.",
         ),
     ] = None,
     as_json: AsJson = False,

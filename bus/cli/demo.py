@@ -1,4 +1,4 @@
-"""Command `bus demo`: the reference application, from a recording to documents.
+"""`bus demo`: the reference application, from a recording to documents.
 
 It uses a real RabbitMQ if one is available, otherwise the model broker in memory.
 """
@@ -40,7 +40,7 @@ def command(
         str | None,
         typer.Argument(
             metavar="RECORDING",
-            help="A WAV file: a path, or a file:, http: or https: URL. Without it: a sample.",
+            help="A WAV file: a path, or a file:, http: or https: URL. Default: a sample.",
         ),
     ] = None,
     wait: Annotated[

@@ -1,4 +1,4 @@
-"""Command `bus doctor`: a check of the installation, the settings and the broker."""
+"""`bus doctor`: a check of the installation, the settings and the broker."""
 
 import asyncio
 import os

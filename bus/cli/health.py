@@ -1,4 +1,4 @@
-"""Command `bus health`: the state of a worker on this machine, as an exit code.
+"""`bus health`: the state of a worker on this machine, as an exit code.
 
 It serves as the health check of a container without curl.
 """

@@ -1,4 +1,4 @@
-"""Command `bus keys`: the keys that sign and encrypt messages."""
+"""`bus keys`: the keys that sign and encrypt messages."""
 
 import json
 import secrets
@@ -159,7 +159,7 @@ def rotate(
             "--lead",
             parser=duration,
             metavar="TIME",
-            help="Time until the first use of the new key, for example 90s or 15m. Without it: 2m.",
+            help="Time until the first use of the new key, for example 90s or 15m. Default: 2m.",
         ),
     ] = None,
     now: Annotated[

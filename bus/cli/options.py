@@ -36,7 +36,7 @@ Contracts = Annotated[
         envvar="BUS_CONTRACTS",
         show_default=False,
         help="Modules with the contracts, separated by commas. A package includes its modules. "
-        "Without it: the package 'contracts' in this folder.",
+        "Default: the package 'contracts' in this folder.",
     ),
 ]
 Payload = Annotated[

@@ -24,7 +24,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 Text from other services may contain them.
 """
 MEASURE_COLUMNS = 10_000
-"""Columns for measuring a table, so many that no row is folded."""
+"""Columns for measuring a table, wide enough that no row is folded."""
 PIPED_COLUMNS = 1000
 """Columns for a pipe, enough for every name and sentence, since programs read whole lines."""
 
@@ -45,7 +45,7 @@ def print_json(value: Any, *, compact: bool) -> None:
 
 
 def table_console() -> Console:
-    """Return a console for tables: as wide as the terminal, or wide enough for whole lines."""
+    """Return a console for tables: as wide as the terminal, or wide enough for a pipe."""
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_COLUMNS)
 
 

@@ -110,8 +110,8 @@ class Child:
         """Run the process to its end.
 
         Returns:
-            The exit code (128 plus the signal's number if a signal killed the process), whether
-            the start failed, and whether the process ended for a reload.
+            The exit code, whether the start failed, and whether the process ended for a reload.
+            The exit code is 128 plus the signal's number if a signal killed the process.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()

@@ -1,4 +1,4 @@
-"""Command `bus publish`: publish an event in the name of the service that owns it."""
+"""`bus publish`: publish an event in the name of the service that owns it."""
 
 import asyncio
 from typing import Annotated
@@ -45,7 +45,7 @@ def command(
         typer.Option(
             min=0.001,
             metavar="SECONDS",
-            help="Time to wait for the confirm. Without it: BUS_PUBLISH_TIMEOUT.",
+            help="Time to wait for the confirm. Default: BUS_PUBLISH_TIMEOUT.",
         ),
     ] = None,
     as_json: Annotated[

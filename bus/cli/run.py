@@ -1,4 +1,4 @@
-"""Command `bus run`: serve a router, in one process or several."""
+"""`bus run`: serve a router, in one process or several."""
 
 import asyncio
 import contextlib

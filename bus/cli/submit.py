@@ -1,4 +1,4 @@
-"""Command `bus submit`: submit a job, show its progress, and print its result."""
+"""`bus submit`: submit a job, show its progress, and print its result."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ def command(
             min=0.001,
             metavar="SECONDS",
             help="Time to wait for the result, or with --no-wait for the confirm. "
-            "Without it: BUS_MESSAGE_TTL, or with --no-wait BUS_PUBLISH_TIMEOUT.",
+            "Default: BUS_MESSAGE_TTL, or with --no-wait BUS_PUBLISH_TIMEOUT.",
         ),
     ] = None,
     as_json: AsJson = False,
