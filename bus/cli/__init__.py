@@ -42,7 +42,7 @@ clients, transports and engines.
 DEBUG = "--debug"
 PROGRAM = "bus"
 COMPLETING = "_BUS_COMPLETE"
-"""Variable that the shell sets for completion. It passes the line in one of `LINES`."""
+"""Variable that the shell sets for completion. The shell passes the line in one of `LINES`."""
 LINES = ("COMP_WORDS", "_TYPER_COMPLETE_ARGS")
 
 

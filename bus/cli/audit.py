@@ -52,7 +52,7 @@ def who() -> str:
     """Return `user@host`, and after `sudo` also the user that called it."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # the user of a container can be without a name
+    except KeyError:  # a user in a container may have no name
         user = f"uid {os.getuid()}"
     caller = os.environ.get("SUDO_USER")
     return f"{user}@{socket.gethostname()}" + (f" (sudo by {caller})" if caller else "")

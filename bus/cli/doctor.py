@@ -149,7 +149,7 @@ async def examine(environment: Mapping[str, str], *, start: bool) -> Report:
 async def connect(
     choice: BrokerChoice, settings: Settings | None, report: Report, *, start: bool
 ) -> None:
-    """Connect to the broker that `BUS_URL` names, or with `start` to a broker started for this."""
+    """Connect to the broker that `BUS_URL` names, or with `start` to a new broker."""
     broker = broker_for(choice)
     if choice.kind == "named":
         # The settings' address includes the certificate authorities and the password file.
@@ -243,7 +243,7 @@ def connection(report: Report) -> str:
     return (
         "failed"
         if report.problems
-        else "not tried: the broker is started on demand (--start tries it)"
+        else "not checked: the broker is started on demand (check it with --start)"
     )
 
 

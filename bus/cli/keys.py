@@ -66,7 +66,7 @@ def new(
         typer.Argument(
             metavar="SERVICE",
             show_default=False,
-            help="Names of services, or with --operator of operators.",
+            help="Names of services, or of operators with --operator.",
         ),
     ],
     *,

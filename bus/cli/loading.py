@@ -149,7 +149,9 @@ def check_is_local(name: str) -> None:
 
 
 def import_module_named(name: str) -> object:
-    """Import a module. Its prints go to standard error, since standard output is for data.
+    """Import a module, with its standard output redirected to standard error.
+
+    The standard output of a command is only for data.
 
     Raises:
         ConfigurationError: The module cannot be imported.

@@ -41,7 +41,7 @@ def message_from(contract: Contract, arguments: list[str], file: Path | None) ->
         problem = json_problem(text)
         if problem:
             raise InvalidArgument(f"the payload is not JSON: {problem}") from None
-        raise ContractViolation(f"{error}; {describe_fields(contract)}") from None
+        raise ContractViolation(f"{error}. {describe_fields(contract)}") from None
     return message
 
 
@@ -66,7 +66,7 @@ def read_payload(contract: Contract, arguments: list[str], file: Path | None) ->
         return text
     if requested or any(field.is_required() for field in contract.model.model_fields.values()):
         raise InvalidArgument(
-            "the payload is missing. Pass it as an argument, by --file, or on standard input; "
+            "the payload is missing. Pass it as an argument, by --file, or on standard input. "
             f"{describe_fields(contract)}"
         )
     return b"{}"
@@ -83,7 +83,7 @@ def read_file(file: Path) -> bytes:
 def describe_fields(contract: Contract) -> str:
     """Return the names of the contract's fields, and the command that explains them."""
     fields = ", ".join((schema_of(contract.model) or {}).get("properties", {})) or "none"
-    return f"fields: {fields} (see `bus contracts show {contract.type}`)"
+    return f"Fields of the contract: {fields}. See `bus contracts show {contract.type}`."
 
 
 def json_problem(text: bytes) -> str | None:

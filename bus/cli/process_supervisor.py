@@ -19,7 +19,10 @@ from bus.operations.health import ProbeAddress, aggregate, serve_probes
 __all__ = ["Command", "run_processes"]
 
 START_SECONDS = 5.0
-"""Age up to which an end with an error is a failed start, if the process was never ready."""
+"""Seconds within which a process that ends with an error has failed to start.
+
+A process that was ready has started, however early it ends.
+"""
 MAX_FAILED_STARTS = 3
 """Failed starts in a row that end all processes, since a wrong setting does not fix itself."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

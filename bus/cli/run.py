@@ -161,11 +161,11 @@ def signals(stop: asyncio.Event, serving: "asyncio.Future[None]") -> Iterator[li
     def on_signal(number: int) -> None:
         received.append(number)
         if stop.is_set():
-            # Both signals may arrive in this turn of the loop. A task that has not seen `stop` yet
-            # would take the cancellation for a clean stop, so it comes in the next turn.
+            # Both signals may arrive in one turn of the loop. A task that has not seen `stop` yet
+            # would treat the cancellation as a clean stop, so cancel it in the next turn.
             loop.call_soon(serving.cancel)
-            # If the first cancellation interrupts the start, the task stops cleanly. A second one
-            # ends that stop.
+            # If the first cancellation interrupts the start, the task stops cleanly. A second
+            # cancellation ends that stop.
             loop.call_later(CANCEL_AGAIN_SECONDS, serving.cancel)
         stop.set()
 

@@ -69,7 +69,7 @@ def test_a_payload_comes_from_an_argument_a_file_or_standard_input(
     [
         (
             f'{{"patient": ["{SECRET}"]}}',
-            "Admit: patient: string type; fields: patient, age, address",
+            "Admit: patient: string type. Fields of the contract: patient, age, address.",
         ),
         (f'{{"patient": "x", "age": "{SECRET}"}}', "age: int parsing"),
         (f'{{"patient": "x", "{SECRET}": 1}}', "*: extra forbidden"),
