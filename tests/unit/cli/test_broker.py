@@ -30,7 +30,7 @@ async def test_where_it_is_can_be_read_by_programs_and_by_people(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
 ) -> None:
     monkeypatch.setattr(cli, "broker_for", lambda _: Ended())
-    with pytest.raises(Unavailable, match="a broker has ended by itself"):
+    with pytest.raises(Unavailable, match="a broker has stopped unexpectedly"):
         await cli.serve(
             BrokerChoice(kind="node", why="it is here"), Console(stderr=as_json), as_json=as_json
         )
