@@ -121,8 +121,8 @@ class MemoryTransport:
         """
         if len(envelope.body) > MAX_BODY_BYTES and envelope.queue is None:
             raise InvalidArgument(
-                f"the body has {len(envelope.body)} bytes, but the limit is {MAX_BODY_BYTES}. "
-                "Store it and send a reference."
+                f"the message has {len(envelope.body)} bytes, more than the maximum of "
+                f"{MAX_BODY_BYTES}. Store the data and send a reference to it."
             )
         ends = asyncio.get_running_loop().time() + timeout
         connection = await self._wait_writable(ends)
@@ -151,7 +151,7 @@ class MemoryTransport:
                 if self._broker.blocked
                 else "no connection to the model broker"
             )
-            raise Unavailable(f"the message was not sent: {why}") from None
+            raise Unavailable(f"message not sent: {why}") from None
         return await self.connection()
 
     def supports_consumer_timeout(self, queue: Queue) -> bool:  # noqa: ARG002 - for no queue
@@ -218,7 +218,7 @@ async def _wait_confirm(confirm: "asyncio.Future[PublishOutcome]", ends: float) 
             return await confirm
     except TimeoutError:
         raise DeadlineExceeded(
-            "the broker did not confirm the message before the deadline", maybe_executed=True
+            "the broker sent no confirm within the deadline", maybe_executed=True
         ) from None
 
 
