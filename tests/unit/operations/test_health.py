@@ -209,7 +209,7 @@ async def test_the_end_cuts_off_who_is_there_and_frees_the_port(
     async with asyncio.timeout(20):
         assert await reader.read() == b""
     writer.close()
-    with pytest.raises(Unavailable, match="nobody answers health probes"):
+    with pytest.raises(Unavailable, match="no process answers health probes"):
         await probe(at, LIVE, timeout=5)
     async with serve_probes(at, ready=service.ready):
         assert await probe(at, LIVE, timeout=5) is None
@@ -227,7 +227,7 @@ async def test_a_port_that_cannot_be_had_is_a_wrong_setting(service: Service, ho
     async with await asyncio.start_server(lambda *_: None, LOOPBACK, 0) as taken:
         port = taken.sockets[0].getsockname()[1]
         with pytest.raises(
-            ConfigurationError, match=rf"on {host}:{port} \(.+\); set BUS_HEALTH_PORT"
+            ConfigurationError, match=rf"on {host}:{port} \(.+\)\. Set BUS_HEALTH_PORT"
         ):
             async with serve_probes((host, port), ready=service.ready):
                 pass

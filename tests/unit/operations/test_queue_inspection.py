@@ -185,7 +185,7 @@ async def test_statistics_and_totals_are_laid_together() -> None:
 async def test_the_api_of_another_broker_is_not_believed() -> None:
     with answering({"/api/overview": b'{"cluster_name": "rabbit@there"}'}) as stub:
         where = replace(WHERE, management_url=stub.url)
-        with pytest.raises(ConfigurationError, match="two brokers"):
+        with pytest.raises(ConfigurationError, match="different brokers"):
             await fetch_listing(where, SERVER)
     assert [path for path, _ in stub.asked] == ["/api/overview"]
 
