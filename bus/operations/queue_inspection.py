@@ -127,7 +127,7 @@ async def inspect_queues(
     Raises:
         Unavailable: AMQP does not answer, or the queues must be listed and the management API does
             not answer.
-        Unauthenticated: The broker refused the user or the password.
+        Unauthenticated: The broker refused the user, the password or the virtual host.
         ConfigurationError: An address is invalid, or `management_url` belongs to another broker.
     """
     server = await probe(broker.url)

@@ -1,4 +1,4 @@
-"""Jobs: one service does it once, later, and it survives everything."""
+"""Tests of jobs, which one service does once, later, and which survive failures."""
 
 import asyncio
 from itertools import pairwise
