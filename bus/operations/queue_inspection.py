@@ -43,7 +43,7 @@ class QueueStatus:
     service: str
     role: QueueRole
     work_queue: str | None = None
-    """For a dead-letter queue, the queue whose messages were dead-lettered."""
+    """Work queue that belongs to a dead-letter queue; None for other queues."""
     type: str | None = None
     """`classic` or `quorum`."""
     exists: bool = True
@@ -81,7 +81,7 @@ class BrokerAddress:
     url: str = field(repr=False)
     management_url: str | None = field(default=None, repr=False)
     renew: bool = True
-    """True if AMQP may check request queues when the management API does not answer."""
+    """True if request queues may be declared passively when the management API does not answer."""
 
     @classmethod
     def of(cls, settings: Settings, *, renew: bool) -> Self:
@@ -216,10 +216,10 @@ def select_names(selection: QueueFilter, listing: ManagementListing) -> list[Que
 def may_declare_passively(
     name: QueueName, broker: BrokerAddress, listing: ManagementListing
 ) -> bool:
-    """Return True if AMQP may check a queue by a passive declaration.
+    """Return True if a queue may be checked by a passive declaration.
 
-    A declaration restarts the expiry of a request queue. Such a queue is therefore checked only if
-    the management API does not answer.
+    A declaration restarts the expiry of a request queue. Request queues are therefore checked only
+    if the management API does not answer.
     """
     if name.role == "requests":
         return listing.rows is None and broker.renew

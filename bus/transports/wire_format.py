@@ -39,7 +39,7 @@ MAX_TOKEN_HEADER_BYTES = 9216
 MAX_OTHER_HEADER_BYTES = 32 * 1024
 """Limit of all other headers together, encoded.
 
-A message whose headers do not fit into one header frame could never be dead-lettered.
+A message could never be dead-lettered if its headers did not fit into one header frame.
 """
 TEXT_FIELD, NUMBER_FIELD = 6, 10
 """Encoded bytes of a text or numeric header, without its name and without the text."""

@@ -217,7 +217,7 @@ async def test_who_kills_its_process_takes_no_message_of_another_queue_along(wor
 async def test_a_message_that_was_lost_runs_alone_and_the_others_go_on_afterwards(
     world: World,
 ) -> None:
-    """Kill three processes, which the messages did not cause: all messages are handled."""
+    """Kill three processes for reasons outside the messages, which are all handled."""
     lives, router = Lives(world), Router("desk")
     company: dict[str, list[int]] = {}
 

@@ -126,7 +126,7 @@ async def test_a_foreign_exceptions_text_does_not_reach_the_caller(world: World)
 
     @router.request(Ask)
     async def ask(request: Ask) -> Word:
-        raise ValueError("patient Smith")
+        raise ValueError("reader Smith")
 
     await world.serve(desk, router)
     with pytest.raises(Internal) as caught:

@@ -169,7 +169,7 @@ async def test_a_message_that_expires_in_a_queue_is_gone_and_dead_lettered_where
 async def test_only_the_head_of_a_queue_expires(world: World) -> None:
     desk = await world.connect()
     await desk.transport.declare(plain("inbox")[1])
-    await desk.send(message("patient", role="request", expiration=4000), to("inbox"))
+    await desk.send(message("slow", role="request", expiration=4000), to("inbox"))
     await desk.send(message("hasty", role="request", expiration=100), to("inbox"))
     await asyncio.sleep(0.5)
     assert await world.depth("inbox") == 2

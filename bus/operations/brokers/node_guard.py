@@ -64,8 +64,11 @@ class StopSignal:
 
 def start(command: list[str]) -> subprocess.Popen[bytes]:
     """Start a child that cannot outlive this process and does not read the terminal."""
-    # `preexec_fn` is safe, because this process has one thread.
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent())  # noqa: PLW1509
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=die_with_parent(),  # noqa: PLW1509 - safe, as this process has one thread
+    )
 
 
 def die_with_parent() -> Callable[[], object] | None:

@@ -45,7 +45,7 @@ DEFAULTS = {
     # The script writes to output.log, and the node to log/rabbit.log.
     "log.console": "false",
     "log.file": "rabbit.log",
-    # The default alarm would block publishers on a laptop whose disk is nearly full.
+    # The default alarm would block publishers on a laptop with a nearly full disk.
     "disk_free_limit.absolute": "1MB",
     # The default is a share of the machine's memory, which is not for this node alone.
     "vm_memory_high_watermark.absolute": "1GB",
@@ -160,7 +160,7 @@ class PrivateNode:
     async def kill(self) -> None:
         """Kill all processes of the node at once (SIGKILL), as in a power failure.
 
-        Its data stay for the next `start`.
+        Its data is kept for the next `start`.
         """
         await self._stop_processes(signal.SIGKILL)
 
@@ -241,8 +241,8 @@ class PrivateNode:
     def _environment(self) -> dict[str, str]:
         """Return the node's environment.
 
-        It has only the path of this process, whose `RABBITMQ_*` and `ERL_*` variables are for
-        another node.
+        It has only the path of this process. The `RABBITMQ_*` and `ERL_*` variables of this process
+        are for another node.
         """
         directory = self.directory
         loopback = "-kernel inet_dist_use_interface {127,0,0,1}"

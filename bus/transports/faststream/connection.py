@@ -68,16 +68,16 @@ class RobustConnection(OpenConnection):
         await self.up.wait()
 
     async def connect(self, *, timeout: float) -> None:
-        """Connect the broker.
+        """Connect the broker. Repeat the attempt until it succeeds, is refused, or takes too long.
 
         Args:
             timeout: Seconds after which no further attempt is made.
 
         Raises:
-            Unauthenticated: The broker refused the credentials. There is no second attempt.
-            ConfigurationError: The broker refused the virtual host. There is no second attempt.
-            PermissionDenied: The broker refused access. There is no second attempt.
-            FailedPrecondition: FastStream's test broker is in use. There is no second attempt.
+            Unauthenticated: The broker refused the credentials.
+            ConfigurationError: The broker refused the virtual host.
+            PermissionDenied: The broker refused access.
+            FailedPrecondition: FastStream's test broker is in use.
             Unavailable: No attempt succeeded in time.
         """
         loop = asyncio.get_running_loop()

@@ -39,7 +39,7 @@ __all__ = ["FastStreamTransport", "broker_of_its_own"]
 
 Clock = Callable[[], float]
 RECONNECT_INTERVAL_SECONDS = 1.0
-"""Seconds between two attempts, no longer than the bus's own wait. FastStream's default is 5."""
+"""Seconds between two attempts: the maximum of the bus's back-off. FastStream's default is 5."""
 
 
 def broker_of_its_own(settings: Settings, *, name: str) -> RabbitBroker:
@@ -139,7 +139,7 @@ class FastStreamTransport:
             self._refresher.start()
 
     async def connect(self, *, timeout: float) -> None:
-        """Connect before the broker's own start, whose errors are less exact.
+        """Connect before the broker's own start, which raises less exact errors.
 
         Raise the errors of `start`.
         """

@@ -127,7 +127,7 @@ class MemoryChannel:
         return self._queue is not None and self in self._queue.consumers
 
     def has_room(self) -> bool:
-        """Return True if the prefetch allows another delivery. There is no limit without acks."""
+        """Return True if the prefetch allows another delivery. Without acks it has no limit."""
         return not self.acks or self._prefetch == 0 or len(self._unacked) < self._prefetch
 
     def take(self, message: StoredMessage) -> None:

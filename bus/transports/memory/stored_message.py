@@ -60,7 +60,7 @@ def died(
 def in_cycle(message: StoredMessage, queue: str) -> bool:
     """Return True if a message came back to `queue` without a rejection in between.
 
-    RabbitMQ drops such a message.
+    RabbitMQ drops the message in this case.
     """
     deaths = _read_deaths(message.wire.headers)
     queues = [death["queue"] for death in deaths]
@@ -74,9 +74,9 @@ def _original_expiration(wire: AmqpMessage) -> Mapping[str, str]:
 
 
 def _read_deaths(headers: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Return the broker's `x-death` records, or none for a malformed value from a client.
+    """Return the broker's `x-death` records.
 
-    RabbitMQ ignores such a value, too.
+    A malformed value comes from a client, and is ignored as in RabbitMQ.
     """
     deaths = headers.get("x-death")
     return deaths if isinstance(deaths, list) and _are_deaths(deaths) else []

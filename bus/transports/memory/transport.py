@@ -99,7 +99,7 @@ class MemoryTransport:
 
         Raises:
             NotFound: The queue does not exist.
-            Unavailable: There is no connection now.
+            Unavailable: The transport has no connection now.
         """
         if not self._is_connected:
             raise Unavailable(
@@ -155,10 +155,10 @@ class MemoryTransport:
         return await self.connection()
 
     def supports_consumer_timeout(self, queue: Queue) -> bool:  # noqa: ARG002 - for no queue
-        """Return False, although the model broker has no timeout for consumers.
+        """Return False, as for a RabbitMQ that ignores the timeout which a consumer sends.
 
-        A router whose handlers exceed the timeout of older brokers is thus refused here as well, so
-        that a test shows the error.
+        The model broker has no timeout for consumers. Nevertheless the bus refuses handlers that
+        would exceed the timeout of an older broker, so a test shows the error.
 
         Args:
             queue: The queue of the consumer.

@@ -2,9 +2,9 @@
 
 `looptime` (0.9, maintained, works with Python 3.11 to 3.13) is not used, for three reasons:
 
-- it patches the loops of every test of a run as soon as it is installed;
-- it turns the loop 42 times before each step;
-- it moves its clock while threads run.
+- It patches the loops of every test of a run as soon as it is installed.
+- It turns the loop 42 times before each step.
+- It moves its clock while threads run.
 
 This module changes the time of one loop only.
 """
