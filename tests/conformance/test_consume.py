@@ -1,4 +1,4 @@
-"""The port: what a consumer gets, and when it gets it again."""
+"""Tests of the port: deliveries and redeliveries."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The port: after each fault the transport is back by itself."""
+"""Tests of the port: the transport recovers from each fault by itself."""
 
 import asyncio
 
