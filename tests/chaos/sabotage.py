@@ -14,8 +14,9 @@ from unittest.mock import patch
 
 import pamqp.encode
 
+import bus.messaging.topology.addresses
 import bus.messaging.topology.declarations
-import bus.messaging.topology.model
+import bus.messaging.topology.names
 import bus.middleware.retry
 import bus.runtime.bus
 from bus.errors import ConnectionLost
@@ -24,6 +25,7 @@ from bus.messaging.handler import Handler, Middleware, compose
 from bus.messaging.ports.inbox import HandledMessage, MessageKey
 from bus.messaging.ports.transport import Accepted, Delivery, Nacked, PublishOutcome
 from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue
 from bus.transports.rabbitmq import RabbitMQTransport
 from bus.transports.rabbitmq.amqp import properties
@@ -69,28 +71,23 @@ def ack_first() -> list[Any]:
     tasks: set[asyncio.Future[bool]] = set()
 
     async def consuming_ack_first(
-        self: RabbitMQTransport, queue: Queue, topology: Any, *, on_delivery: Any, **rest: Any
+        self: RabbitMQTransport, spec: ConsumerSpec, on_delivery: Any
     ) -> Any:
         def first_acked(delivery: Delivery) -> None:
             tasks.add(asyncio.ensure_future(delivery.ack()))
             on_delivery(delivery)
 
-        return await consume(
-            self,
-            queue,
-            topology,
-            on_delivery=first_acked if queue.role in WORK else on_delivery,
-            **rest,
-        )
+        return await consume(self, spec, first_acked if spec.queue.role in WORK else on_delivery)
 
     return [patch.object(RabbitMQTransport, "consume", consuming_ack_first)]
 
 
 def auto_ack() -> list[Any]:
     async def consuming_unacked(
-        self: RabbitMQTransport, queue: Queue, topology: Any, *, acks: bool = True, **rest: Any
+        self: RabbitMQTransport, spec: ConsumerSpec, on_delivery: Any
     ) -> Any:
-        return await consume(self, queue, topology, acks=acks and queue.role not in WORK, **rest)
+        acks = spec.acks and spec.queue.role not in WORK
+        return await consume(self, replace(spec, acks=acks), on_delivery)
 
     async def nothing(_: FastLaneDelivery) -> bool:
         return True
@@ -185,13 +182,19 @@ def without(function: str, argument: str) -> list[Any]:
 def tiers_shared() -> list[Any]:
     names = {
         "retry_tier": lambda service, tier: f"shared.retry.{tier}",
-        "return_exchange": lambda service: "shared.return",
-        "unroutable_dead": lambda service: "shared.unroutable.dead",
+        "retry_return_exchange": lambda service: "shared.return",
+        "unroutable_queue": lambda service: "shared.unroutable.dead",
     }
+    modules = (
+        bus.messaging.topology.names,
+        bus.messaging.topology.addresses,
+        bus.messaging.topology.declarations,
+    )
     return [
-        patch.object(room, name, made)
-        for name, made in names.items()
-        for room in (bus.messaging.topology.model, bus.messaging.topology.declarations)
+        patch.object(module, name, shared)
+        for name, shared in names.items()
+        for module in modules
+        if hasattr(module, name)
     ]
 
 

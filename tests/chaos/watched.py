@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import ConsumerHandle, Delivery
-from bus.messaging.topology.model import Queue, Topology
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.settings import Settings
 from bus.transports.rabbitmq import RabbitMQTransport
 from tests.chaos.journal import DELIVERED, Journal
@@ -30,29 +30,15 @@ class WatchedTransport(RabbitMQTransport):
 
     @override
     async def consume(
-        self,
-        queue: Queue,
-        topology: Topology,
-        *,
-        prefetch: int,
-        on_delivery: Callable[[Delivery], None],
-        acks: bool = True,
-        consumer_timeout: float | None = None,
+        self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
     ) -> ConsumerHandle:
         def seen(delivery: Delivery) -> None:
             envelope = delivery.envelope
             self._journal.write(DELIVERED, number_of(envelope), f"{envelope.id} {envelope.attempt}")
             on_delivery(delivery)
 
-        taking = seen if queue.role in {"jobs", "events"} else on_delivery
-        return await super().consume(
-            queue,
-            topology,
-            prefetch=prefetch,
-            on_delivery=taking,
-            acks=acks,
-            consumer_timeout=consumer_timeout,
-        )
+        taking = seen if spec.queue.role in {"jobs", "events"} else on_delivery
+        return await super().consume(spec, taking)
 
 
 def number_of(envelope: Envelope) -> int:

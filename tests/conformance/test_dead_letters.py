@@ -98,7 +98,9 @@ async def test_dead_letters_that_were_looked_at_fifty_times_are_still_there(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = await with_dead(world, died("1"), died("2", at=1_001))
-    module = sys.modules["bus.operations.dead_letters.browse"]  # the package has a function of this name
+    module = sys.modules[
+        "bus.operations.dead_letters.browse"
+    ]  # the package has a function of this name
     monkeypatch.setattr(module, "UNCOUNTED_DELIVERY_SECONDS", 0.01)
     for _ in range(50):
         await browse(desk.transport, WORK.name)

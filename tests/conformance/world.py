@@ -16,6 +16,7 @@ from bus.errors import BusError
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.ports.transport import ConsumerHandle, Delivery, PublishOutcome, Transport
 from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Binding, Queue, Topology
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
@@ -100,9 +101,8 @@ class Side:
     ) -> "Inbox":
         """Start a consumer, and return the inbox for its deliveries when it is ready."""
         inbox = Inbox()
-        inbox.consumption = await self.transport.consume(
-            queue, topology, prefetch=prefetch, on_delivery=inbox.take, acks=acks
-        )
+        spec = ConsumerSpec(queue=queue, topology=topology, prefetch=prefetch, acks=acks)
+        inbox.consumption = await self.transport.consume(spec, inbox.take)
         await until(lambda: inbox.consumption.ready, f"a consumer of {queue.name}")
         return inbox
 

@@ -199,17 +199,10 @@ class FakeTransport:
         return self.heeds
 
     async def consume(
-        self,
-        queue: Queue,
-        topology: Topology,
-        *,
-        prefetch: int,
-        on_delivery: Callable[[Delivery], None],
-        acks: bool = True,
-        consumer_timeout: float | None = None,
+        self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
     ) -> ConsumerHandle:
         self.deliver = on_delivery
-        self.consumer_timeouts[queue.name] = consumer_timeout
+        self.consumer_timeouts[spec.queue.name] = spec.consumer_timeout
         return self.consumption
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from bus.errors import BusError
 from bus.messaging.envelope import Envelope
 from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue, Topology
 
 __all__ = [
@@ -256,27 +257,16 @@ class Transport(Protocol):
         ...
 
     async def consume(
-        self,
-        queue: Queue,
-        topology: Topology,
-        *,
-        prefetch: int,
-        on_delivery: Callable[[Delivery], None],
-        acks: bool = True,
-        consumer_timeout: float | None = None,
+        self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
     ) -> ConsumerHandle:
         """Start a supervised consumer, with delivery at least once.
 
         The method returns at once. `ConsumerHandle.wait_ready` waits until deliveries can arrive.
 
         Args:
-            queue: Queue to consume.
-            topology: Objects to declare before the consumer starts, and each time it starts again.
-            prefetch: Largest number of unacked deliveries. 0 sets no limit.
+            spec: Queue to consume, and how. Its topology is declared before the consumer starts, and
+                each time it starts again. Its `consumer_timeout` applies if the broker supports it.
             on_delivery: Function that is called with each delivery. It must not block or raise.
-            acks: False if the broker removes a message when it delivers it.
-            consumer_timeout: Seconds for which a delivery may stay unacked, if the broker supports
-                it. None leaves the broker's own timeout.
 
         Returns:
             The handle of the consumer.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from bus.errors import BusError, ConnectionLost, NotFound, Unavailable
 from bus.messaging.fault_record import read_record
 from bus.messaging.ports.transport import ConsumerHandle, Delivery, Transport
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue, Topology
 from bus.messaging.topology.names import dead_letter_queue, work_queue
 from bus.operations.dead_letters.selection import EVERYTHING, DeadLetter, ObservedValues, Selection
@@ -88,9 +89,8 @@ class DeadLetterReader:
         Raises:
             Unavailable: The queue cannot be read.
         """
-        consumer = await self._transport.consume(
-            self._queue, Topology(), prefetch=self._hold, on_delivery=self._arrived.put_nowait
-        )
+        spec = ConsumerSpec(queue=self._queue, topology=Topology(), prefetch=self._hold)
+        consumer = await self._transport.consume(spec, self._arrived.put_nowait)
         self._consumers.append(consumer)
         try:
             async with asyncio.timeout(NEXT_DELIVERY_SECONDS):

@@ -17,7 +17,7 @@ from faststream.rabbit import RabbitMessage, RabbitQueue
 from typing_extensions import override
 
 from bus.errors import BusError
-from bus.messaging.topology.model import Queue, Topology
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.transports.faststream.connection import RobustConnection
 from bus.transports.rabbitmq.aiormq_channels import AiormqConsumerChannel
 from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT_SECONDS, RPC_TIMEOUT_SECONDS, Channel
@@ -39,52 +39,34 @@ class FastStreamConsumer(RabbitMQConsumer):
     ends, the supervised step opens the channel and starts the subscriber again.
     """
 
-    def __init__(  # noqa: PLR0913 - the parameters of `RabbitMQConsumer`
+    def __init__(
         self,
         link: RobustConnection,
-        queue: Queue,
-        topology: Topology,
+        spec: ConsumerSpec,
         *,
-        prefetch: int,
-        acks: bool,
         confirms: bool,
         opened: Callable[[Channel], AiormqConsumerChannel],
-        consumer_timeout: float | None = None,
     ) -> None:
         """Create the subscriber.
 
         Args:
             link: The broker's connection.
-            queue: The queue to consume.
-            topology: The topology to declare first.
-            prefetch: The limit of unacked deliveries; 0 for no limit.
-            acks: False if the broker forgets a message when it delivers it.
+            spec: The queue to consume, and how.
             confirms: True if replies are published on the consumer's channel.
             opened: Returns the consumer's port for a channel.
-            consumer_timeout: Seconds for which a delivery may stay unacked; None for the broker's
-                own limit.
         """
-        super().__init__(
-            link,
-            queue,
-            topology,
-            prefetch=prefetch,
-            acks=acks,
-            confirms=confirms,
-            channel_factory=opened,
-            consumer_timeout=consumer_timeout,
-        )
+        super().__init__(link, spec, confirms=confirms, channel_factory=opened)
         self._broker = link.broker
         self._options = ChannelOptions(
-            prefetch_count=prefetch or None, publisher_confirms=confirms, on_return_raises=confirms
+            prefetch_count=spec.prefetch or None, publisher_confirms=confirms, on_return_raises=confirms
         )
         self._robust: Any = None
         """The channel of aio-pika that FastStream keeps for this subscriber."""
         self._taking: AiormqConsumerChannel | None = None
         self._subscriber = self._broker.subscriber(
-            _unique_queue(queue.name),
+            _unique_queue(spec.queue.name),
             channel=self._options,
-            ack_policy=AckPolicy.MANUAL if acks else AckPolicy.ACK_FIRST,
+            ack_policy=AckPolicy.MANUAL if spec.acks else AckPolicy.ACK_FIRST,
             no_reply=True,
             parser=_default_parser,
             persistent=False,

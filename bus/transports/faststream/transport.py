@@ -19,6 +19,7 @@ from bus.messaging.ports.transport import (
     ReturnListener,
 )
 from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue, Topology
 from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
@@ -179,25 +180,14 @@ class FastStreamTransport:
         return self._link.supports_consumer_timeout(queue)
 
     async def consume(
-        self,
-        queue: Queue,
-        topology: Topology,
-        *,
-        prefetch: int,
-        on_delivery: Callable[[Delivery], None],
-        acks: bool = True,
-        consumer_timeout: float | None = None,
+        self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
     ) -> ConsumerHandle:
         """Start a supervised consumer on a FastStream subscriber."""
         consumer = FastStreamConsumer(
             self._link,
-            queue,
-            topology,
-            prefetch=prefetch,
-            acks=acks,
-            confirms=queue.role == "requests",
-            opened=self._consumer_channel_factory(queue, on_delivery),
-            consumer_timeout=consumer_timeout,
+            spec,
+            confirms=spec.queue.role == "requests",
+            opened=self._consumer_channel_factory(spec.queue, on_delivery),
         )
         self._consumers = [started for started in self._consumers if not started.closed]
         self._consumers.append(consumer)

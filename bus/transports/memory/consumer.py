@@ -9,7 +9,8 @@ from bus.errors import BusError
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.supervision import run_forever
-from bus.messaging.topology.model import Queue, Topology
+from bus.messaging.topology.consumer_spec import ConsumerSpec
+from bus.messaging.topology.model import Queue
 from bus.transports.memory.broker import MemoryBroker
 from bus.transports.memory.connection import MemoryChannel, MemoryConnection
 from bus.transports.memory.stored_message import StoredMessage
@@ -70,26 +71,18 @@ class MemoryDelivery:
 class MemoryConsumer:
     """A queue's consumer; its port is `ConsumerHandle`."""
 
-    def __init__(  # noqa: PLR0913 - the parameters of `Transport.consume`, and their context
+    def __init__(
         self,
         connection: Callable[[], Awaitable[MemoryConnection]],
         broker: MemoryBroker,
-        queue: Queue,
-        topology: Topology,
+        spec: ConsumerSpec,
         *,
-        prefetch: int,
         on_delivery: Callable[[Delivery], None],
-        acks: bool,
         clock: Callable[[], float],
     ) -> None:
         self._connection, self._broker = connection, broker
-        self._queue, self._topology = queue, topology
-        self._prefetch, self._on_delivery, self._acks, self._clock = (
-            prefetch,
-            on_delivery,
-            acks,
-            clock,
-        )
+        self._spec, self._queue = spec, spec.queue
+        self._on_delivery, self._clock = on_delivery, clock
         self._channel: MemoryChannel | None = None
         self._registered = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -120,9 +113,11 @@ class MemoryConsumer:
 
     async def _step(self) -> None:
         connection = await self._connection()
-        self._broker.declare(self._topology, connection)
+        self._broker.declare(self._spec.topology, connection)
         channel = self._channel = connection.channel()
-        channel.consume(self.name, self._deliver, prefetch=self._prefetch, acks=self._acks)
+        channel.consume(
+            self.name, self._deliver, prefetch=self._spec.prefetch, acks=self._spec.acks
+        )
         self.last_error = None
         self._registered.set()
         await asyncio.wait([channel.ended])

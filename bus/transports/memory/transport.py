@@ -14,6 +14,7 @@ from bus.messaging.ports.transport import (
 )
 from bus.messaging.supervision import run_forever
 from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue, Topology
 from bus.transports.memory.broker import MemoryBroker
 from bus.transports.memory.connection import MemoryConnection
@@ -166,24 +167,14 @@ class MemoryTransport:
         return False
 
     async def consume(
-        self,
-        queue: Queue,
-        topology: Topology,
-        *,
-        prefetch: int,
-        on_delivery: Callable[[Delivery], None],
-        acks: bool = True,
-        consumer_timeout: float | None = None,  # noqa: ARG002 - the model broker has no timeout
+        self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
     ) -> MemoryConsumer:
-        """Start a supervised consumer."""
+        """Start a supervised consumer. The model broker has no consumer timeout."""
         consumer = MemoryConsumer(
             self.connection,
             self._broker,
-            queue,
-            topology,
-            prefetch=prefetch,
+            spec,
             on_delivery=on_delivery,
-            acks=acks,
             clock=self._clock,
         )
         self._consumers = [started for started in self._consumers if not started.closed]

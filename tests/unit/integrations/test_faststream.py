@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from bus.errors import ConfigurationError
 from bus.integrations.faststream import broker_of_its_own
 from bus.messaging.ports.transport import Delivery
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue, Topology
 from bus.settings import Settings
 from bus.transports.faststream.connection import RobustConnection
@@ -48,7 +49,10 @@ async def test_a_message_of_a_channel_that_is_gone_is_not_settled_on_the_next() 
 
     queue = Queue(name="q", role="jobs")
     consumer = FastStreamConsumer(
-        link, queue, Topology(), prefetch=1, acks=True, confirms=False, opened=opened
+        link,
+        ConsumerSpec(queue=queue, topology=Topology(), prefetch=1),
+        confirms=False,
+        opened=opened,
     )
     consumer._taking = opened(now)
     await consumer._take(message(FakeChannel()))
