@@ -28,8 +28,8 @@ CLOSED_BY_BROKER = "the broker closed the channel: "
 """Prefix of the reason if the broker closed the channel; the broker's text follows."""
 
 BLOCKED, UNBLOCKED = 0x000A003C, 0x000A003D
-PROTOCOL_HEADER = ord("A")
-"""First byte of "AMQP", which a broker sends if it does not support AMQP 0-9-1."""
+PROTOCOL_HEADER = (ord("A"), int.from_bytes(b"MQ"))
+"""Type and channel of "AMQP…" read as a frame: a broker without AMQP 0-9-1 sends this header."""
 
 head_at = Struct(">BHI").unpack_from
 u32_at = Struct(">I").unpack_from
@@ -158,7 +158,7 @@ class FrameReader:
                 kind, channel, length = head_at(data, offset)
                 end = offset + OVERHEAD + length
                 if end > size or length > self.frame_max:
-                    if kind == PROTOCOL_HEADER:
+                    if (kind, channel) == PROTOCOL_HEADER:
                         # aiormq receives the header, because it has an error of its own for it.
                         offset = size
                         raise MalformedFrame(  # noqa: TRY301 - handled below, as all of them

@@ -186,6 +186,17 @@ def damaged(stream: bytes, seed: int) -> bytes:
     return bytes(data) or b"\0"
 
 
+def test_a_frame_of_type_65_inside_a_content_is_no_protocol_header(still: StillLoop) -> None:
+    """The byte 65 is the "A" of "AMQP", but only the whole word is a protocol header."""
+    deliver, head, body = content(
+        1, Basic.Deliver("ctag", delivery_tag=9, routing_key="k"), [3], Basic.Properties()
+    )
+    bad = deliver + head + b"A" + body[1:]
+    whole = listen(still, (1, 2), [bad])
+    assert "type 65" in (whole.trouble or "")
+    assert listen(still, (1, 2), cut(bad, range(len(bad)))) == whole
+
+
 @settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(streams, st.integers(0, 2**32))
 def test_a_damaged_stream_raises_nothing_and_says_the_same_however_it_is_cut(
