@@ -87,7 +87,8 @@ JOBS = {
     TASKIQ: "validation. Confirm, ack after the handler, no result backend",
 }
 GROUPS = {
-    "rpc": RPC, "nap": RPC, "latency": RPC, "publish": PUBLISH, "consume": CONSUME, "waiting": CONSUME, "fanout": FANOUT, "jobs": JOBS,
+    "rpc": RPC, "nap": RPC, "latency": RPC, "publish": PUBLISH,
+    "consume": CONSUME, "waiting": CONSUME, "fanout": FANOUT, "jobs": JOBS,
 }  # fmt: skip
 
 

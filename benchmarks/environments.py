@@ -57,8 +57,9 @@ def installed(name: str, requirements: tuple[str, ...]) -> str:
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", b"") or b""
         last = said.decode(errors="replace").strip().splitlines()[-1:] or [type(error).__name__]
+        python_version = f"{sys.version_info.major}.{sys.version_info.minor}"
         raise Absent(
-            f"could not be installed on Python {sys.version_info.major}.{sys.version_info.minor}: {last[0][:120]}"
+            f"could not be installed on Python {python_version}: {last[0][:120]}"
         ) from error
     stamp.write_text(wanted, encoding="utf-8")
     return str(python)

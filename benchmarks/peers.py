@@ -23,7 +23,8 @@ __all__ = [
 ]
 
 OURS, SIGNED, PLAIN, ON_FASTSTREAM, AIO_PIKA, FASTSTREAM, CELERY, NAMEKO, TASKIQ, C = (
-    "trunkline", "trunkline-signed", "trunkline-plain", "trunkline-faststream", "aio-pika", "faststream", "celery", "nameko", "taskiq", "c",
+    "trunkline", "trunkline-signed", "trunkline-plain", "trunkline-faststream", "aio-pika",
+    "faststream", "celery", "nameko", "taskiq", "c",
 )  # fmt: skip
 ACTORS = Path(__file__).parent / "actors"
 PYDANTIC = "pydantic>=2.12,<3"

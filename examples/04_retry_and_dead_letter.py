@@ -37,7 +37,7 @@ async def bind(job: BindBook, context: Context) -> None:
     if job.title == "Emma" and attempt == 1:
         raise Unavailable("the glue is cold")  # may succeed later: retried
     if job.title == "Ulysses":
-        raise RuntimeError("its text never leaves this process")  # a bug: retried, dead-lettered
+        raise RuntimeError("the text of a bug stays here")  # a bug: retried, dead-lettered
 
 
 async def main() -> None:
@@ -53,9 +53,8 @@ async def main() -> None:
                 print(f"{title}: failed, {error.code}")
         for letter in await library.dead_letters(QUEUE):  # they stay in their queue
             if letter.id in jobs:
-                print(
-                    f"dead letter: {letter.headers['dead-reason']} (attempts {letter.headers['dead-attempts']})"
-                )
+                reason, attempts = letter.headers["dead-reason"], letter.headers["dead-attempts"]
+                print(f"dead letter: {reason} (attempts {attempts})")
 
 
 asyncio.run(main())

@@ -129,7 +129,7 @@ def _is_relative(target: str) -> bool:
 
 
 def _is_shown(path: Path) -> bool:
-    """True if a file or folder belongs to the repository and is neither a page nor part of one."""
+    """Return True if a path is in the repository and is neither a page nor part of one."""
     if (
         not path.is_relative_to(ROOT)
         or path.is_relative_to(ROOT / DOCS)
