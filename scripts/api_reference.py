@@ -18,8 +18,10 @@ WIDTH = 100  # characters of a signature on one line
 
 PREFACE = """# Python interface
 
-Every public name, with its signature and what its docstring says. Made by `scripts/api_reference.py`; a test compares. Times are in
-seconds, and what is asynchronous says so. The [errors](errors.md) and the [settings](settings.md) have pages of their own."""
+Every public name, with its signature and its docstring.
+Times are in seconds, and asynchronous functions are marked `async`.
+The [errors](errors.md) and the [settings](settings.md) have separate pages.
+`scripts/api_reference.py` writes this page, and a test compares it with the code."""
 
 SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Contracts": {
@@ -285,9 +287,8 @@ def table(fields: list[tuple[str, ast.AnnAssign, str]]) -> str:
     for name, node, said in fields:
         default = ast.unparse(node.value) if node.value else ""
         kind = ast.unparse(node.annotation).replace("|", "\\|")
-        rows.append(
-            f"| `{name}` | `{kind}` | {f'`{default}`' if default else ''} | {' '.join(said.split()).replace('|', chr(92) + '|')} |"
-        )
+        meaning = " ".join(said.split()).replace("|", "\\|")
+        rows.append(f"| `{name}` | `{kind}` | {f'`{default}`' if default else ''} | {meaning} |")
     return "\n".join(rows)
 
 

@@ -14,34 +14,42 @@ from bus.cli.errors import MEANINGS, Reporter, exit_code
 
 PREFACE = """# Command line
 
-Printed by `scripts/cli_reference.py` from the commands themselves; a test compares the two.
+`scripts/cli_reference.py` prints this page from the commands, and a test compares the two.
 
-- Data goes to standard output, everything else to standard error. `--json` gives data on one line for programs.
-- `--debug`, anywhere before `--`, shows where an error came from.
-- Colours are for terminals only, and `NO_COLOR=1` ends them there.
-- `bus --install-completion` makes the shell complete commands, options and the types of contracts (bash, zsh, fish,
-  PowerShell). `bus --show-completion` prints what would be installed.
+- Data goes to standard output, and everything else to standard error.
+  `--json` prints data for programs, on one line.
+- `--debug`, anywhere before `--`, prints the traceback of an error.
+- Colours are for terminals only, and `NO_COLOR=1` turns them off.
+- `bus --install-completion` installs shell completion for commands, options and contract types
+  (bash, zsh, fish, PowerShell).
+  `bus --show-completion` prints the completion script.
 - `bus --version` prints the version.
-- A mistyped command, option, contract, module, router, service, queue or key gets the nearest names.
-- The [settings](settings.md) are the environment's. What needs a broker connects to `BUS_URL`; `bus broker` and `bus demo`
-  start one where it is not set.
+- For a mistyped command, option, contract, module, router, service, queue or key, the error
+  suggests the nearest names.
+- The [settings](settings.md) come from the environment.
+  A command that needs a broker connects to `BUS_URL`.
+  `bus broker` and `bus demo` start a broker if `BUS_URL` is not set.
 
-**Contracts** are Python classes, so the command line has to import them. `--contracts` or `BUS_CONTRACTS` names the
-modules, with commas between. A package stands for itself and every module in it but `__main__`. Without either it is the
-package `contracts` in this folder.
+**Contracts** are Python classes, so the command line has to import them.
+`--contracts` or `BUS_CONTRACTS` lists the modules, separated by commas.
+A package includes all of its modules except `__main__`.
+The default is the package `contracts` in the current folder.
 
-**A payload** is checked against its contract before anything is sent. What does not fit is told by field and rule and
-never by value, since payloads are patients' data. A field that the contract does not have is refused: the bus would leave
-it out, and what was in it would be lost. The shell keeps what is typed in its history, so take a confidential payload from
-a file or from standard input.
+**A payload** is checked against its contract before it is sent.
+An error reports the field and the rule, and never the value, because a payload can hold personal
+data.
+A field that is not in the contract is an error, because the bus would drop it and its value.
+The shell keeps typed text in its history, so read a confidential payload from a file or from
+standard input.
 
-**An event** belongs to one service, which alone publishes it. `--as SERVICE` says that you speak for that service. For
-requests and jobs it is the service that asks, `cli` where it is not given."""
+**An event** belongs to one service, and only that service publishes it.
+`--as SERVICE` publishes as that service.
+For requests and jobs it is the sending service, and the default is `cli`."""
 
 EXITS = """## Exit codes
 
-The numbers are those of BSD's `sysexits.h`. An error that a service answers with has the code of
-its class, too."""
+The numbers come from BSD's `sysexits.h`.
+An error in a service's reply has the code of its class, too."""
 
 
 def page() -> str:
@@ -68,10 +76,8 @@ def sections_of(name: str, command: Any) -> Iterator[str]:
     arguments = " ".join(metavar(each) for each in parameters if not each.opts[0].startswith("-"))
     options = "[OPTIONS] " if len(parameters) > len(arguments.split()) else ""
     below = getattr(command, "commands", {})
-    yield (
-        f"## {name}\n\n```console\n{name} {options}{arguments or ('[COMMAND]' if below else '')}".rstrip()
-        + "\n```"
-    )
+    usage = f"{name} {options}{arguments or ('[COMMAND]' if below else '')}".rstrip()
+    yield f"## {name}\n\n```console\n{usage}\n```"
     yield command.help
     if parameters:
         yield "\n".join(
