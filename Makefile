@@ -46,12 +46,13 @@ sabotage: $(STAMP) ## breaks the bus in many ways at run time; the test that is 
 	@scripts/ensure-broker
 	@$(BIN)/python -m tests.chaos.sabotaging $(ARGS)
 
-lint: $(STAMP) ## ruff's rules, ruff's format, mypy strict
-	@echo "lint: ruff check, ruff format, mypy, import-linter"
+lint: $(STAMP) ## ruff's rules and format, mypy strict, the layers, and the rules of the language
+	@echo "lint: ruff check, ruff format, mypy, import-linter, check_prose"
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet || { echo "lint: not formatted; run: make format" >&2; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports --no-logo
+	@$(BIN)/python scripts/check_prose.py
 
 format: $(STAMP) ## let ruff format the code and mend what it can
 	@$(BIN)/ruff check --fix --quiet || true
