@@ -30,6 +30,8 @@ SOURCES = (
 GLOSSARY = "docs/glossary.md"
 AVOIDED = "\n## Do not use\n"
 """Heading of the glossary's table of words to avoid, which is the list of rule 5."""
+GENERATED = ("docs/reference/api.md", "docs/reference/command-line.md")
+"""Pages of docstrings and help texts, which may have several sentences on a line."""
 REFERENCE_APPLICATION = ("workers/", "contracts/", "examples/")
 """Folders that may name the domain of the reference application."""
 MAX_WORDS = 25
@@ -120,7 +122,7 @@ ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|cf|vs|No)\.$")
 CLAUSE = re.compile(r"(?:^|(?<=; ))(?:[Ww]ho|[Ww]hat)(?:ever)?\b")
 
 
-def in_sentences(paragraph: Paragraph) -> Iterator[Found]:
+def in_sentences(paragraph: Paragraph, *, is_page: bool) -> Iterator[Found]:
     """Yield the breaches of the rules 4 and 6: the subject, length and line of a sentence."""
     text = without_markup(paragraph.value)
     last = -1
@@ -131,7 +133,7 @@ def in_sentences(paragraph: Paragraph) -> Iterator[Found]:
             yield line, 6, f"{len(words)} words, at most {MAX_WORDS}: {beginning} …"
         if (match := CLAUSE.search(sentence)) and not sentence.endswith("?"):
             yield line, 4, f'"{match[0]}" begins a subject; name the actor: {beginning} …'
-        if line == last and (paragraph.kind, paragraph.form) == ("page", "prose"):
+        if line == last and is_page and paragraph.form == "prose":
             yield line, 6, f"second sentence on one line: {beginning} …"
         last = _line(text, position + len(sentence))
 
@@ -166,13 +168,14 @@ def breaches(path: str, source: str, avoid: Mapping[str, str]) -> list[Breach]:
     """Return the breaches of a file, in their order; `path` is relative to the repository."""
     prose = source.partition(AVOIDED)[0] if path == GLOSSARY else source
     page = Text(kind="page", line=1, value=prose)
+    is_page = path.endswith(".md") and path not in GENERATED
     found: set[Breach] = set()
     for text in python_texts(source) if path.endswith(".py") else [page]:
         found |= _at(path, text.line, in_start(text))
         for paragraph in paragraphs(text):
             found |= _at(path, paragraph.line, in_words(paragraph, avoid))
             if paragraph.form in ("prose", "item"):
-                found |= _at(path, paragraph.line, in_sentences(paragraph))
+                found |= _at(path, paragraph.line, in_sentences(paragraph, is_page=is_page))
             if not path.startswith(REFERENCE_APPLICATION):
                 found |= _at(path, paragraph.line, in_domain(without_markup(paragraph.value)))
     return sorted(found)

@@ -104,6 +104,7 @@ def test_the_reference_application_names_its_domain(name: str) -> None:
 def test_a_page_has_one_sentence_in_a_line() -> None:
     page = "# A title. It is long\n\nOne sentence. Another.\nA third\nsentence.\n\n- One. Two.\n"
     assert rules("docs/page.md", page) == [(3, 6)]
+    assert rules("docs/reference/api.md", page) == []
 
 
 def test_the_sentence_of_a_page_may_end_in_the_next_line_and_begin_in_lower_case() -> None:
