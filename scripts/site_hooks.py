@@ -29,6 +29,7 @@ FROM_ROOT = {
     "CHANGELOG.md": "project/changes.md",
     "SECURITY.md": "project/security.md",
 }
+MEASURED = ("benchmarks.md", "reliability.md")
 SECTIONS = {
     "Tutorial": "tutorial",
     "How to": "how-to",
@@ -76,11 +77,12 @@ SHOWN = "source"
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Set the navigation."""
+    _, contributing, *others = FROM_ROOT.values()
     config.nav = [
         {"Home": "index.md"},
         *({title: _pages(folder)} for title, folder in SECTIONS.items() if _pages(folder)),
         {"Glossary": "glossary.md"},
-        {"Project": [*[*FROM_ROOT.values()][1:], "benchmarks.md", "reliability.md"]},
+        {"Project": [contributing, *_pages("contributing"), *others, *MEASURED]},
     ]
     return config
 

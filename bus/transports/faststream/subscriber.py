@@ -58,7 +58,9 @@ class FastStreamConsumer(RabbitMQConsumer):
         super().__init__(link, spec, confirms=confirms, channel_factory=opened)
         self._broker = link.broker
         self._options = ChannelOptions(
-            prefetch_count=spec.prefetch or None, publisher_confirms=confirms, on_return_raises=confirms
+            prefetch_count=spec.prefetch or None,
+            publisher_confirms=confirms,
+            on_return_raises=confirms,
         )
         self._robust: Any = None
         """The channel of aio-pika that FastStream keeps for this subscriber."""
