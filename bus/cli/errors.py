@@ -1,6 +1,6 @@
 """Error messages and exit codes of the command line.
 
-A failed command prints one line that says what to do, and ends with an exit code that a script can
+A failed command prints one line with the remedy, and ends with an exit code that a script can
 check. The codes are those of BSD's sysexits.h (os.EX_*). With `--debug` the traceback follows.
 """
 

@@ -44,9 +44,9 @@ HIDDEN = frozenset({"body", "authorization", "proof", "expiry_override"})
 NO_HEADERS: Mapping[str, str | int] = MappingProxyType({})
 
 
-# It is a msgspec.Struct because policies replace its attributes: `replace` of a frozen dataclass of
-# this size takes 9 µs, and 0.5 µs of a struct. No attribute refers back to the envelope, so the
-# garbage collector need not traverse it (gc=False).
+# It is a msgspec.Struct because policies replace its attributes. `replace` of a frozen dataclass of
+# this size takes 9 µs, and that of a struct 0.5 µs. No attribute refers back to the envelope, so
+# the garbage collector need not traverse it (gc=False).
 class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     """Attributes of a message, and its body as bytes.
 

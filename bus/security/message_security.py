@@ -52,4 +52,4 @@ class MessageSecurity:
 
 
 NO_SECURITY = MessageSecurity()
-"""No signatures, no checks and no encryption."""
+"""Security that neither signs, nor checks, nor encrypts."""

@@ -1,4 +1,4 @@
-"""The passwords of RabbitMQ's users, from a file that nobody else reads, and as RabbitMQ keeps them."""
+"""The passwords of RabbitMQ's users, read from a private file and hashed for RabbitMQ."""
 
 import base64
 import hashlib
@@ -38,7 +38,8 @@ def read_passwords(path: Path) -> dict[str, str]:
     wrong = [name for name, value in content.items() if not isinstance(value, str) or not value]
     if wrong:
         raise ConfigurationError(
-            f'{path}: {wrong[0]!r} has to be a password in quotes: {wrong[0]} = "…"; a name with a dot stands in quotes'
+            f"{path}: {wrong[0]!r} must be a password in quotes. "
+            f'Write {wrong[0]} = "…", and put a name with a dot in quotes'
         )
     return content
 
