@@ -11,7 +11,7 @@ from bus.errors import ConfigurationError, PermissionDenied
 from bus.messaging.envelope import Envelope
 from bus.security.anonymous import ANONYMOUS, AnonymousIdentity
 from bus.security.encryption import NO_ENCRYPTION, PayloadCipher
-from bus.security.grants import REVEAL, AccessPolicy, AllowAll
+from bus.security.grants import REVEAL, AccessPolicy, AllowAll, GrantsSource
 from bus.security.grants_file import load_grants
 from bus.security.identity import ServiceIdentity
 from bus.security.jwks_source import private_key_source, public_key_source
@@ -98,8 +98,7 @@ def _identity(service: str, ring: Keyring, settings: Settings, clock: Clock) -> 
     return ServiceIdentity(
         service,
         ring,
-        lambda: _grants(settings),
-        grants_file=settings.grants,
+        GrantsSource(lambda: _grants(settings), settings.grants),
         leeway=settings.clock_leeway,
         direct=settings.topology
         == "declare",  # otherwise the broker user has no right to the default exchange

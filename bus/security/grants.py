@@ -16,13 +16,23 @@ A service that the file does not name has no permissions. Names are written in f
 also grant permissions that do not exist yet.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from bus.contracts.contract import CATALOG
 
-__all__ = ["REVEAL", "VERBS", "AccessPolicy", "AllowAll", "Grants", "ServiceGrants", "Verb"]
+__all__ = [
+    "REVEAL",
+    "VERBS",
+    "AccessPolicy",
+    "AllowAll",
+    "Grants",
+    "GrantsSource",
+    "ServiceGrants",
+    "Verb",
+]
 
 Verb = Literal["call", "publish", "consume"]
 REVEAL: Final = "dead-letters.reveal"
@@ -112,6 +122,16 @@ class AccessPolicy(Protocol):
         Only these services have a user at the broker, and can receive replies.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class GrantsSource:
+    """The place that grants are read from."""
+
+    read: Callable[[], AccessPolicy]
+    """Function that reads the grants. It is called again when more contracts are known."""
+    path: Path | None = None
+    """Path that error messages name."""
 
 
 class AllowAll:

@@ -5,12 +5,11 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
 
 from bus.contracts.contract import CATALOG, Contract
 from bus.errors import ConfigurationError, PermissionDenied
 from bus.security.endpoint_guard import EndpointGuard
-from bus.security.grants import AccessPolicy, Grants
+from bus.security.grants import AccessPolicy, Grants, GrantsSource
 from bus.security.keyring import Keyring
 from bus.security.signer import Signer
 from bus.security.verifier import Verifier
@@ -26,13 +25,12 @@ class ServiceIdentity:
     is_anonymous = False
     """True if the service neither signs nor verifies messages."""
 
-    def __init__(  # noqa: PLR0913 - one parameter for each part of an identity
+    def __init__(
         self,
         service: str,
         ring: Keyring,
-        grants: Callable[[], AccessPolicy],
+        grants: GrantsSource,
         *,
-        grants_file: Path | None = None,
         leeway: float = 30,
         direct: bool = True,
         clock: Callable[[], float] = time.time,
@@ -42,16 +40,14 @@ class ServiceIdentity:
         Args:
             service: The name that this process signs with.
             ring: The keys of this and the other services.
-            grants: Reads the grants; it is called again when more contracts are known.
-            grants_file: The path that error messages name.
+            grants: Where the grants of all services are read.
             leeway: Seconds by which the clocks of two machines may differ.
             direct: True if this service may answer RabbitMQ's direct reply-to.
             clock: Returns seconds since the epoch.
         """
         self._service = service
-        self._file = grants_file
+        self._source = grants
         self._ring = ring
-        self._load = grants
         self._grants: AccessPolicy = Grants({})
         self._contracts = 0
         """The number of contracts in the catalog when the grants were read."""
@@ -74,7 +70,7 @@ class ServiceIdentity:
         Raises:
             ConfigurationError: The grants cannot be read, or have a fault.
         """
-        self._grants, self._contracts = self._load(), len(CATALOG)
+        self._grants, self._contracts = self._source.read(), len(CATALOG)
 
     async def start(self) -> None:
         """Read keys and grants, and start to read the keys again at intervals.
@@ -104,7 +100,7 @@ class ServiceIdentity:
         verb, permission = "publish" if contract.kind == "event" else "call", contract.permission
         line = f'[services.{self._service}] {verb} = ["{permission}"]'
         return PermissionDenied(
-            f"{self._service} has no right to {verb} {permission}. Grant it in {self._file}: {line}"
+            f"{self._service} has no right to {verb} {permission}. Grant it in {self._source.path}: {line}"
         )
 
     def _may_send(self, contract: Contract) -> bool:
@@ -125,7 +121,7 @@ class ServiceIdentity:
                 line = f'[services.{self._service}] consume = ["{contract.permission}"]'
                 raise ConfigurationError(
                     f"{self._service} may not consume {contract.permission}. "
-                    f"Grant it in {self._file}: {line}"
+                    f"Grant it in {self._source.path}: {line}"
                 )
 
     async def close(self) -> None:

@@ -265,7 +265,8 @@ class Transport(Protocol):
 
         Args:
             spec: Queue to consume, and how. Its topology is declared before the consumer starts,
-                and each time it starts again. Its `consumer_timeout` applies if the broker supports it.
+                and each time it starts again. Its `consumer_timeout` applies if the broker
+                supports it.
             on_delivery: Function that is called with each delivery. It must not block or raise.
 
         Returns:

@@ -121,8 +121,7 @@ class RabbitMQTransport:
             return ConsumerChannel(
                 link.lane,
                 channel.number,
-                queue=queue.name,
-                role=role,
+                queue=queue,
                 on_delivery=on_delivery,
                 on_returned=self._returned,
                 clock=self._clock,

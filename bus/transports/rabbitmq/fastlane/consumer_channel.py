@@ -9,14 +9,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bus.errors import ConnectionLost
-from bus.messaging.envelope import Envelope, MessageRole
+from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.model import Queue
 from bus.transports.rabbitmq.amqp.frames import ack_frame, nack_frame
 from bus.transports.rabbitmq.amqp.properties import message_id_of, read_envelope, read_headers
 from bus.transports.rabbitmq.fastlane.confirm_channel import encode_publish
 from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
-from bus.transports.wire_format import broker_headers
+from bus.transports.wire_format import ROLES, broker_headers
 
 __all__ = ["ConsumerChannel", "FastLaneDelivery"]
 
@@ -110,20 +111,19 @@ class ConsumerChannel:
     Nothing is acked after the channel has ended: its tags are not valid on the next channel.
     """
 
-    def __init__(  # noqa: PLR0913 - a delivery needs all of them
+    def __init__(
         self,
         lane: FastLaneProtocol,
         number: int,
         *,
-        queue: str,
-        role: MessageRole,
+        queue: Queue,
         on_delivery: Callable[[Delivery], None],
         on_returned: Callable[[str, str], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.lane = lane
-        self.queue = queue
-        self.role = role
+        self.queue = queue.name
+        self.role = ROLES[queue.role]
         self.clock = clock
         self._number = number
         self._on_delivery = on_delivery

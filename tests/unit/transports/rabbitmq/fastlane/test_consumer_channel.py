@@ -9,6 +9,7 @@ from bus.errors import BusError, InvalidArgument
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.model import Queue
 from bus.transports.rabbitmq.fastlane.consumer_channel import ConsumerChannel
 from tests.unit.fakes import VirtualLoop
 from tests.unit.transports.rabbitmq.fakes import acks, connected, written
@@ -31,8 +32,7 @@ class Broker:
         self.channel = ConsumerChannel(
             self.lane,
             1,
-            queue="office.requests.add.v1",
-            role="request",
+            queue=Queue(name="office.requests.add.v1", role="requests"),
             on_delivery=self.deliveries.append,
             on_returned=lambda message_id, reason: self.returned.append((message_id, reason)),
             clock=lambda: 7.0,
