@@ -87,8 +87,16 @@ JOBS = {
     TASKIQ: "validation. Confirm, ack after the handler, no result backend",
 }
 GROUPS = {
-    "rpc": RPC, "nap": RPC, "latency": RPC, "publish": PUBLISH, "consume": CONSUME, "waiting": CONSUME, "fanout": FANOUT, "jobs": JOBS,
-}  # fmt: skip
+    "rpc": RPC,
+    "nap": RPC,
+    "latency": RPC,
+    "publish": PUBLISH,
+    "consume": CONSUME,
+    "waiting": CONSUME,
+    "fanout": FANOUT,
+    "jobs": JOBS,
+}
+"""Configurations by the prefix of a workload's name."""
 
 
 def condition(work: str, peer: str) -> str:

@@ -31,7 +31,10 @@ def cache() -> Path:
 
 
 def installed(name: str, requirements: tuple[str, ...]) -> str:
-    """Return the Python of an environment with these, created on first use, or raise `Absent`."""
+    """Return the Python of an environment with these requirements; create it on first use.
+
+    Raise `Absent` if the installation fails.
+    """
     home = cache() / name
     python, stamp, wanted = home / "bin" / "python", home / ".installed", "\n".join(requirements)
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
@@ -57,8 +60,9 @@ def installed(name: str, requirements: tuple[str, ...]) -> str:
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", b"") or b""
         last = said.decode(errors="replace").strip().splitlines()[-1:] or [type(error).__name__]
+        python_version = f"{sys.version_info.major}.{sys.version_info.minor}"
         raise Absent(
-            f"could not be installed on Python {sys.version_info.major}.{sys.version_info.minor}: {last[0][:120]}"
+            f"could not be installed on Python {python_version}: {last[0][:120]}"
         ) from error
     stamp.write_text(wanted, encoding="utf-8")
     return str(python)

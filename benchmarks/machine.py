@@ -15,7 +15,11 @@ from benchmarks.peers import OURS, Peer
 
 __all__ = ["busy_cores", "commit", "described", "peer_versions", "today"]
 
-ASK = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
+ASK = (
+    "import importlib.metadata as m, json, sys; "
+    "print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
+)
+"""Program that prints the versions of the distributions in its arguments, as JSON."""
 
 
 def described() -> dict[str, object]:

@@ -66,7 +66,10 @@ Run the benchmarks again with `make bench`, or with `make bench ARGS="--only rpc
 def page(run: Mapping[str, Any]) -> str:
     """Return the whole page for the content of `benchmarks.json`."""
     machine, works, names = run["machine"], run["works"], run["names"]
-    described = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}, Python {machine['python']}"
+    described = (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
+        f"{machine['system']}, Python {machine['python']}"
+    )
     head = HEAD.format(
         rounds=f"{run['rounds']} rounds of the headline workloads",
         date=run["date"],
@@ -121,7 +124,10 @@ def targets(works: Works) -> Iterator[str]:
             else None
         )
         fewer = "" if target.against else fewer_waited(works)
-        yield f"| {target.title}{fewer} | {bound} | {'–' if found is None else f'{found:.2f}'} | {low_high(around, 2)} | {verdict} |"
+        figure = "–" if found is None else f"{found:.2f}"
+        yield (
+            f"| {target.title}{fewer} | {bound} | {figure} | {low_high(around, 2)} | {verdict} |"
+        )
 
 
 def fewer_waited(works: Works) -> str:
@@ -281,4 +287,7 @@ def lines(works: Works, work: str, peers: Iterable[str], names: Mapping[str, str
         )
         memory = f"rss {found.median:.1f} MB" if (found := value(works, work, peer, "rss")) else ""
         sides = ", ".join(f"{side} {each:.0f}" for side, each in cpu(works, work, peer).items())
-        yield f"{names[peer]:22} {number(rate, 0):>8}/s  {beside:12} {latency} {memory} CPU us: {sides}"
+        yield (
+            f"{names[peer]:22} {number(rate, 0):>8}/s  {beside:12} {latency} {memory} "
+            f"CPU us: {sides}"
+        )

@@ -22,9 +22,10 @@ __all__ = [
     "prepare",
 ]
 
-OURS, SIGNED, PLAIN, ON_FASTSTREAM, AIO_PIKA, FASTSTREAM, CELERY, NAMEKO, TASKIQ, C = (
-    "trunkline", "trunkline-signed", "trunkline-plain", "trunkline-faststream", "aio-pika", "faststream", "celery", "nameko", "taskiq", "c",
-)  # fmt: skip
+OURS, SIGNED, PLAIN = "trunkline", "trunkline-signed", "trunkline-plain"
+ON_FASTSTREAM = "trunkline-faststream"
+AIO_PIKA, FASTSTREAM, CELERY = "aio-pika", "faststream", "celery"
+NAMEKO, TASKIQ, C = "nameko", "taskiq", "c"
 ACTORS = Path(__file__).parent / "actors"
 PYDANTIC = "pydantic>=2.12,<3"
 Start = Callable[[str], list[str]]

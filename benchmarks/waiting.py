@@ -56,7 +56,8 @@ async def waiting(run: Run) -> dict[str, Rounds]:
             )
             full[peer.key] = [{**sample, "waiting": there}]
         run.say(
-            f"bench: waiting    {peer.key}: {sample['rate']:,.0f}/s, {sample['rss']:.1f} MB beside {empty[peer.key][0]['rss']:.1f} MB"
+            f"bench: waiting    {peer.key}: {sample['rate']:,.0f}/s, {sample['rss']:.1f} MB "
+            f"beside {empty[peer.key][0]['rss']:.1f} MB"
         )
     return {"waiting0": empty, "waiting1000000": full}
 

@@ -1,6 +1,6 @@
 """Trunkline: requests, events and jobs between Python services on RabbitMQ.
 
-The public names are listed once, in `__init__.pyi`, which type checkers read too. Each is loaded
+The public names are listed once, in `__init__.pyi`, which type checkers read too. A name is loaded
 when it is first used (PEP 562), so that importing a contract does not load the transports.
 """
 
@@ -14,7 +14,7 @@ _MODULES = {
     for module, name in re.findall(r"^from (bus\.[\w.]+) import (\w+) as \2$", _STUB, re.MULTILINE)
 }
 
-__all__ = sorted(_MODULES)  # noqa: PLE0605 - computed from the stub, which is the only list
+__all__ = sorted(_MODULES)  # noqa: PLE0605 - computed from the stub
 
 
 def __getattr__(name: str) -> object:

@@ -1,4 +1,5 @@
-# The public names, each with the module that defines it. `__init__.py` reads this list.
+# The public names, each with the module that defines it.
+# This is the only list of them: `__init__.py` reads it.
 
 from bus.contracts.contract import Catalog as Catalog
 from bus.contracts.contract import Event as Event

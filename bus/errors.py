@@ -1,36 +1,39 @@
-"""Every error that the bus raises.
+"""All errors that the bus raises.
 
     BusError
-    ├── InvalidArgument        the message itself is at fault; sending it again cannot help
-    │   ├── ContractError      a contract, handler or subscription is declared wrongly (raised at import)
-    │   ├── ContractViolation  a payload does not fit its contract
-    │   └── Undecodable        bytes from the wire that are no message of wire format 1
-    ├── NotFound               what was asked for does not exist
-    ├── AlreadyExists          what was to be made exists
-    ├── PermissionDenied       the caller is known and has not the right
-    ├── Unauthenticated        nobody knows who the caller is
-    │   └── UnknownKey         what says who it is was signed with a key that is not known here, or not yet
-    ├── ResourceExhausted      a limit, quota or queue is full
-    ├── FailedPrecondition     the system is not in the state that this needs
-    │   ├── ConfigurationError settings or topology are wrong; the message says which
-    │   └── TopologyMismatch   the broker holds a queue or exchange of this name with other arguments
-    ├── Aborted                a conflict with concurrent work; trying the whole again may succeed
-    ├── OutOfRange             beyond the end of what there is
-    ├── Unimplemented          this service does not know the operation
-    ├── Cancelled              the work was called off
-    ├── DeadlineExceeded       the time was up
-    │   └── Expired            an event or job that lay longer than it was worth handling
-    ├── Unavailable            not now; later it may work
-    │   ├── NotServed          no queue takes this request or job: nobody serves its contract
-    │   └── ConnectionLost     the connection went while the outcome was open
-    ├── DataLoss               something that was accepted is gone or damaged
-    ├── ProcessLost            each process that handled it ended before it did
-    ├── Internal               a fault of the service; its text stays there
-    └── Unknown                an error code that this version does not know
+    ├── InvalidArgument         The message is invalid. Sending it again cannot help.
+    │   ├── ContractError       A contract, handler or subscription is declared wrongly.
+    │   ├── ContractViolation   A payload does not match its contract.
+    │   └── Undecodable         A message from the wire does not follow wire format 1.
+    ├── NotFound                The requested object does not exist.
+    ├── AlreadyExists           The object to create exists already.
+    ├── PermissionDenied        The sender is authenticated, but not authorized.
+    ├── Unauthenticated         The sender cannot be authenticated.
+    │   └── UnknownKey          The signing key is not known to the receiver, or not yet.
+    ├── ResourceExhausted       A limit, a quota or a queue is full.
+    ├── FailedPrecondition      The system is not in the required state.
+    │   ├── ConfigurationError  Settings or topology are wrong.
+    │   └── TopologyMismatch    A queue or exchange of this name has other arguments.
+    ├── Aborted                 Concurrent work caused a conflict.
+    ├── OutOfRange              A value is beyond the valid range.
+    ├── Unimplemented           The service does not implement the operation.
+    ├── Cancelled               The work was cancelled.
+    ├── DeadlineExceeded        The time limit passed.
+    │   └── Expired             An event or job was not handled before it expired.
+    ├── Unavailable             The operation is not possible now. It may be later.
+    │   ├── NotServed           No queue accepts the request or job.
+    │   └── ConnectionLost      The connection was lost before the outcome was known.
+    ├── DataLoss                Accepted data is lost or damaged.
+    ├── ProcessLost             Every process that handled the message ended first.
+    ├── Internal                The service failed. The text stays in the service.
+    └── Unknown                 This version does not know the error code.
 
-`code` is the gRPC canonical name (https://grpc.io/docs/guides/status-codes/), in lower case as on the wire (`process_lost` is our own);
-`retryable` says whether the same message may succeed later. The text of these errors is written for the caller
-and may cross the wire; the text of any other exception never does (it could hold a patient's data).
+`code` is the gRPC canonical name (https://grpc.io/docs/guides/status-codes/) in lower case, as on
+the wire. `process_lost` is the bus's own code. `retryable` states whether the same message may
+succeed later.
+
+The text of these errors is written for the caller and may cross the wire. The text of any other
+exception never crosses the wire, because it could contain confidential data.
 """
 
 from typing import ClassVar
@@ -71,15 +74,24 @@ __all__ = [
 
 
 class BusError(Exception):
-    """The root of the tree.
+    """The base class of all errors of the bus.
 
-    `maybe_executed` is true where the other side may have acted although this side saw a failure: then only an
-    idempotent operation may be tried again blindly.
+    Catch it to catch every error of the bus. A handler may raise any subclass. The caller receives
+    the error as the class of its `code`.
+
+    Args:
+        message: Text for the caller. The default is the code as words. It may cross the wire, so it
+            must not contain confidential data.
+        maybe_executed: True if the peer may have acted although this process saw a failure.
     """
 
     code: ClassVar[str] = "unknown"
+    """The gRPC canonical name in lower case, as on the wire."""
     retryable: ClassVar[bool] = False
-    maybe_executed: bool = False  # for a class of a user's whose own `__init__` does not come here
+    """True if the same message may succeed later."""
+    # The class attribute serves user-defined subclasses that do not call `BusError.__init__`.
+    maybe_executed: bool = False
+    """True if the peer may have acted. Send again only if the operation is idempotent."""
 
     def __init__(self, message: str = "", *, maybe_executed: bool = False) -> None:
         super().__init__(message or self.code.replace("_", " "))
@@ -87,139 +99,165 @@ class BusError(Exception):
 
 
 class InvalidArgument(BusError):
-    """The message itself is at fault; sending it again cannot help."""
+    """An invalid message. Sending it again cannot help."""
 
     code = "invalid_argument"
 
 
 class ContractError(InvalidArgument):
-    """A contract, handler or subscription is declared wrongly; raised at import, naming both sides of a clash."""
+    """A wrong declaration of a contract, handler or subscription, raised at import.
+
+    The text names both sides of a conflict. A call raises it too, for a message of the wrong kind
+    and for another service's event.
+    """
 
 
 class ContractViolation(InvalidArgument):
-    """A payload does not fit its contract; the text names fields and rules, never values."""
+    """A payload that does not match its contract.
+
+    The text names fields and rules, never values.
+    """
 
 
 class Undecodable(InvalidArgument):
-    """Bytes from the wire that are no message of wire format 1."""
+    """A message from the wire that does not follow wire format 1."""
 
 
 class NotFound(BusError):
-    """What was asked for does not exist."""
+    """A requested object that does not exist."""
 
     code = "not_found"
 
 
 class AlreadyExists(BusError):
-    """What was to be made exists."""
+    """An object that exists already and cannot be created again."""
 
     code = "already_exists"
 
 
 class PermissionDenied(BusError):
-    """The caller is known and has not the right."""
+    """An authenticated sender that is not authorized for the operation."""
 
     code = "permission_denied"
 
 
 class Unauthenticated(BusError):
-    """Nobody knows who the caller is."""
+    """A sender that cannot be authenticated."""
 
     code = "unauthenticated"
 
 
 class UnknownKey(Unauthenticated):
-    """What says who the sender is was signed with a key that is not known here, or not yet."""
+    """A token or proof signed with a key that the receiver does not know, or does not know yet."""
 
 
 class ResourceExhausted(BusError):
-    """A limit, quota or queue is full."""
+    """A full limit, quota or queue."""
 
     code = "resource_exhausted"
     retryable = True
 
 
 class FailedPrecondition(BusError):
-    """The system is not in the state that this needs."""
+    """A system that is not in the state that the operation requires."""
 
     code = "failed_precondition"
 
 
 class ConfigurationError(FailedPrecondition):
-    """Settings or topology are wrong; the text says which and what to do."""
+    """Wrong settings or a wrong topology. The text names the cause and the remedy."""
 
 
 class TopologyMismatch(FailedPrecondition):
-    """The broker holds a queue or exchange of this name with other arguments, which cannot be changed in place."""
+    """A queue or exchange that exists at the broker with other arguments.
+
+    RabbitMQ cannot change the arguments of an existing queue or exchange.
+    """
 
 
 class Aborted(BusError):
-    """A conflict with concurrent work; trying the whole again may succeed."""
+    """A conflict with concurrent work. A retry of the complete operation may succeed."""
 
     code = "aborted"
     retryable = True
 
 
 class OutOfRange(BusError):
-    """Beyond the end of what there is."""
+    """A value or position beyond the valid range."""
 
     code = "out_of_range"
 
 
 class Unimplemented(BusError):
-    """This service does not know the operation."""
+    """An operation that this service does not implement."""
 
     code = "unimplemented"
 
 
 class Cancelled(BusError):
-    """The work was called off."""
+    """Work that was cancelled."""
 
     code = "cancelled"
 
 
 class DeadlineExceeded(BusError):
-    """The time was up; with `maybe_executed` the outcome is unknown."""
+    """Work that did not end within its time limit.
+
+    The outcome is unknown if `maybe_executed` is true.
+    """
 
     code = "deadline_exceeded"
     retryable = True
 
 
 class Expired(DeadlineExceeded):
-    """An event or job that lay longer than it was worth handling (`expires`)."""
+    """An event or job that was not handled before its expiry time (`expires`)."""
 
     retryable = False
 
 
 class Unavailable(BusError):
-    """Not now; later it may work."""
+    """An operation that is not possible now, but may be possible later.
+
+    If the bus raises this class, and no subclass, the message was certainly not sent, unless
+    `maybe_executed` is true.
+    """
 
     code = "unavailable"
     retryable = True
 
 
 class NotServed(Unavailable):
-    """No queue takes this request or job: nobody serves its contract in this version."""
+    """A request or job that no queue accepts.
+
+    No service serves its contract in this version.
+    """
 
 
 class ConnectionLost(Unavailable):
-    """The connection to the broker went while the outcome was open."""
+    """A connection to the broker that was lost before the outcome was known."""
 
 
 class DataLoss(BusError):
-    """Something that was accepted is gone or damaged."""
+    """Accepted data that is lost or damaged."""
 
     code = "data_loss"
 
 
 class ProcessLost(BusError):
-    """Each process that handled it ended, or lost its connection, before it was done; it is not tried again."""
+    """A message that was never settled: each worker that handled it ended or lost its connection.
+
+    The bus does not retry it.
+    """
 
     code = "process_lost"
 
 
 class Internal(BusError):
-    """A fault of the service; its text stays there and only the message id crosses the wire."""
+    """A failure of the service.
+
+    The text of the error stays in the service. Only the message id crosses the wire.
+    """
 
     code = "internal"
     retryable = True
@@ -254,12 +292,16 @@ CANONICAL: dict[str, type[BusError]] = {
 
 
 def error_for(code: str, message: str, *, maybe_executed: bool = False) -> BusError:
-    """The error that a code from the wire stands for; `Unknown` for a code that this version does not know."""
+    """Return the error for a code from the wire, or `Unknown` if this version lacks the code."""
     return CANONICAL.get(code, Unknown)(message, maybe_executed=maybe_executed)
 
 
 def safe_reason(error: BaseException) -> str:
-    """What may be written down of an error: the class, and the text only of ours (another's, as `Internal`'s, could hold a payload)."""
+    """Return the description of an error that may be logged or stored.
+
+    It is the class, and the text if the bus wrote it. The text of any other exception, and so the
+    text of `Internal`, could contain a payload.
+    """
     name = type(error).__name__
     return (
         f"{name}: {error}"
@@ -269,13 +311,16 @@ def safe_reason(error: BaseException) -> str:
 
 
 def code_of(error: BaseException) -> str:
-    """The error's code; `internal` for what is not the bus's."""
+    """Return the error's code, or `internal` if it is not a `BusError`."""
     return error.code if isinstance(error, BusError) else "internal"
 
 
 def error_location(error: BaseException) -> str | None:
-    """File and line of the innermost frame: enough to find the fault, and without the values that a traceback's text could show."""
-    place = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    return f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else None
+    """Return the file and line of the innermost frame, or None if the error was never raised.
+
+    They are enough to find the bug. A formatted traceback could show values.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else None

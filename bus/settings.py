@@ -1,4 +1,7 @@
-"""Settings, from the environment, validated once. Nothing else reads the environment."""
+"""Settings of a service, read from the environment and validated once.
+
+No other module reads the environment.
+"""
 
 import ssl
 from collections.abc import Iterator
@@ -17,9 +20,17 @@ __all__ = ["Settings", "load_settings"]
 
 
 class Settings(BaseSettings):
-    """What a service can set; each variable is the field's name in capitals with the prefix `BUS_`."""
+    """Settings of a service, read from the environment.
 
-    # allow_inf_nan: no wait is for ever, not even by setting.
+    The variable of a field is its name in capitals with the prefix `BUS_`: `heartbeat` is read from
+    `BUS_HEARTBEAT`. A value that is passed to the constructor replaces the variable. Times are in
+    seconds.
+
+    A wrong value raises pydantic's `ValidationError`. A `Bus` without `settings` reads them itself,
+    and raises `ConfigurationError`.
+    """
+
+    # allow_inf_nan=False: every wait must end, so a setting cannot be infinite either.
     model_config = SettingsConfigDict(
         env_prefix="BUS_",
         frozen=True,
@@ -29,116 +40,166 @@ class Settings(BaseSettings):
     )
 
     url: SecretStr = Field(default=SecretStr("amqp://guest:guest@localhost:5672/"))
-    """The broker, `amqp://` or `amqps://user:password@host:port/vhost`."""
+    """URL of the broker, `amqp://` or `amqps://user:password@host:port/vhost`."""
     password_file: Path | None = None
-    """A file with the password, or OAuth 2 token, in place of the one in `url`; read at each connect, and watched."""
+    """File with the password or OAuth 2 token, which replaces the password in `url`.
+
+    The bus reads the file at each connect, and watches it while connections are open.
+    """
     management_url: SecretStr | None = None
-    """Its management API, `http://host:port` or `https://…`, with user and password where they are others than those of `url`."""
+    """URL of the broker's management API, `http://host:port` or `https://…`.
+
+    It contains user and password only if they differ from those of `url`.
+    """
     ca_file: Path | None = None
-    """The authorities that vouch for the broker, PEM; without it those of the operating system. For `amqps` and `https`."""
+    """File with the certificate authorities for the broker's certificate, PEM.
+
+    It is used with `amqps` and `https`. The default is the operating system's authorities.
+    """
     client_certificate: Path | None = None
-    """This service's own certificate, PEM, with those in between: for a broker that asks for one."""
+    """File with this service's certificate and the intermediate certificates, PEM.
+
+    It is for a broker that requests a client certificate.
+    """
     client_key: Path | None = Field(default=None, validate_default=True)
-    """Its private key, PEM, without a passphrase, where it is not in the same file."""
+    """File with the certificate's private key, PEM, without a passphrase, if it is another file."""
     topology: Literal["declare", "verify"] = "declare"
-    """`verify`: a service looks at its start whether all is there, and makes nothing but its own reply queue."""
+    """Mode of the topology: `declare` creates it at the start, `verify` only checks it.
+
+    With `verify` a service declares only its own reply queue.
+    """
     heartbeat: int = Field(default=10, ge=1, le=300)
-    """Seconds. RabbitMQ advises 5 to 20: a half-open connection is noticed within twice of it."""
+    """Seconds between heartbeats, 1 to 300. RabbitMQ recommends 5 to 20.
+
+    A half-open connection is detected within twice this time.
+    """
     connect_timeout: float = Field(default=4, gt=0)
-    """Seconds for one attempt to connect; at the start also for the first connection as a whole."""
+    """Seconds for one attempt to connect; at the start also for the complete first connection."""
     start_timeout: float = Field(default=30, gt=0)
-    """Seconds in which, once connected, every consumer has to be ready; then the start fails."""
+    """Seconds after connecting in which every consumer must become ready. Then the start fails."""
     request_timeout: float = Field(default=10, gt=0)
-    """Seconds that a request may take where the caller says nothing."""
+    """Seconds for a request, if the caller gives no `timeout`."""
     publish_timeout: float = Field(default=10, gt=0)
-    """Seconds that a publish or submit may take until the broker's confirm where the caller says nothing."""
+    """Seconds for a publish or submit until its confirm, if the caller gives no `timeout`."""
     message_ttl: float = Field(default=7 * 24 * 3600, gt=0)
-    """Seconds that an event or job stays worth handling (`expires`); 7 days, as long as a weekend with a holiday on both sides."""
+    """Seconds after which an event or job expires (`expires`).
+
+    The default is 7 days, which covers a weekend between two public holidays.
+    """
     stop_grace: float = Field(default=30, ge=0)
-    """Seconds that running handlers get to finish when the service stops."""
+    """Seconds for running handlers to finish when the service stops."""
     consumer_timeout: float = Field(default=1800, gt=0)
-    """Seconds after which the broker takes an unacked message from its worker: what RabbitMQ's own `consumer_timeout` is there, in ms."""
+    """Seconds after which the broker takes an unacked message away from its worker.
+
+    Set it to the broker's `consumer_timeout`, which RabbitMQ states in milliseconds.
+    """
     delivery_limit: int = Field(default=10, ge=3, le=100)
-    """Deliveries of one message that may end with their process, or its connection, before it is done; then it is dead-lettered."""
+    """Number of lost deliveries after which a message is dead-lettered, 3 to 100.
+
+    A delivery is lost if its process ends, or loses its connection, before it is settled.
+    """
     clock_leeway: float = Field(default=30, ge=0)
-    """Seconds by which two machines' clocks may differ before that matters."""
+    """Seconds by which the clocks of two machines may differ."""
     service_version: str | None = None
-    """The version of your service; noted on the dead letters of its workers."""
+    """Version of your service, which its workers record in dead letters."""
     request_queue: Literal["classic", "quorum"] = "classic"
-    """Quorum where the broker is a cluster: a classic queue is lost to callers while its node is down."""
+    """Type of the request queues: `classic`, or `quorum` if the broker is a cluster.
+
+    Callers cannot reach a classic queue while its node is down.
+    """
     fastlane: bool = True
-    """Whether hot frames bypass aio-pika on its own connection. Off: by aio-pika alone, many times slower; the way out."""
+    """True if hot frames bypass aio-pika on its own connection.
+
+    False is the fallback: all frames pass through aio-pika, which is many times slower.
+    """
     publish_window: int = Field(default=1000, ge=1)
-    """Publishes that may wait for their confirm at a time; more wait for a place."""
+    """Number of publishes that may wait for their confirm at once. More wait for a free slot."""
     health_port: int | None = Field(default=None, ge=1, le=65535)
-    """Where `bus run` answers `/livez` and `/readyz`; None: nowhere."""
+    """Port on which `bus run` answers `/livez` and `/readyz`. None opens no port."""
     health_host: str = Field(default="127.0.0.1", min_length=1)
-    """The address that `health_port` is opened on. In a container 0.0.0.0, where the orchestrator asks from outside."""
+    """Address on which `health_port` is opened.
+
+    Use 0.0.0.0 in a container if the orchestrator probes from outside.
+    """
     auth: Literal["on", "dev", "off"] = "on"
-    """`on`: everything is signed and checked, by keys. `dev`: by one secret that all services share. `off`: not at all."""
+    """Mode of authentication.
+
+    With `on`, every message is signed and checked with keys. With `dev`, one secret that all
+    services share replaces the keys. With `off`, no message is signed or checked.
+    """
     key: SecretStr | None = None
-    """This service's private key: a path, or the key itself. With `auth` at `dev` the shared secret."""
+    """Private key of this service, as a path or the key itself, or the secret of `auth="dev"`."""
     jwks: str | None = Field(default=None, min_length=1)
-    """Everybody's public keys, a JSON Web Key Set: a path, or an https URL."""
+    """Public keys of all services and operators, a JSON Web Key Set: a path, or an https URL."""
     grants: Path | None = None
-    """Who may call, publish and consume what: `grants.toml`."""
+    """File with each service's grants to call, publish and consume, `grants.toml`."""
     encryption_keys: SecretStr | None = None
-    """The keys that encrypt payloads, a JSON Web Key Set: a path, or the set itself. The first encrypts, every one decrypts."""
+    """Keys that encrypt payloads, a JSON Web Key Set: a path, or the set itself.
+
+    The first key encrypts. Every key decrypts.
+    """
     encrypt: Literal["contracts", "everything"] = "contracts"
-    """Whose payloads are encrypted: of contracts that say so (`encrypted=True`), or of all."""
+    """Payloads that are encrypted: those of contracts with `encrypted=True`, or `everything`."""
     operator_key: SecretStr | None = None
-    """The private key of who gives expired dead letters more time, or sees payloads; a service has none."""
+    """Private key of an operator, for extending expired dead letters and revealing payloads.
+
+    A service has none.
+    """
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest level that is logged. `debug` logs a line for each message."""
     log_format: Literal["auto", "json", "console"] = "auto"
-    """`auto`: readable on a terminal, JSON elsewhere."""
+    """Format of the log. `auto` writes readable text to a terminal, and JSON elsewhere."""
 
     @field_validator("url")
     @classmethod
-    def _address(cls, url: SecretStr) -> SecretStr:
+    def _check_url(cls, url: SecretStr) -> SecretStr:
         parts = urlsplit(url.get_secret_value())
-        if (
-            parts.scheme not in {"amqp", "amqps"} or not parts.hostname or parts.port == 0
-        ):  # .port raises ValueError for what is none
-            raise ValueError("no address")
+        # `parts.port` raises ValueError for an invalid port, which pydantic reports too.
+        if parts.scheme not in {"amqp", "amqps"} or not parts.hostname or parts.port == 0:
+            raise ValueError("the URL is not an AMQP address. Write amqp:// or amqps://.")
         if "no_verify_ssl" in parse_qs(parts.query):
-            raise ValueError("unverified")
+            raise ValueError("no_verify_ssl is not allowed. Remove it from the URL.")
         return url
 
     @field_validator("ca_file")
     @classmethod
-    def _authorities(cls, path: Path | None) -> Path | None:
+    def _check_ca_file(cls, path: Path | None) -> Path | None:
         if path is not None:
-            with _readable():
+            with _report_unreadable():
                 ssl.create_default_context(cafile=path)
         return path
 
     @field_validator("password_file")
     @classmethod
-    def _password(cls, path: Path | None) -> Path | None:
+    def _check_password_file(cls, path: Path | None) -> Path | None:
         if path is not None:
             try:
                 read_password(path)
             except ConfigurationError:
-                raise ValueError("no password") from None
+                raise ValueError("the password cannot be read. Check the file.") from None
         return path
 
     @field_validator("client_key")
     @classmethod
-    def _certified(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+    def _check_client_key(cls, key: Path | None, info: ValidationInfo) -> Path | None:
         certificate = info.data.get("client_certificate")
         if certificate is not None:
-            with _readable():
-                # The password is only asked for where the key has one: OpenSSL would ask on the terminal.
+            with _report_unreadable():
+                # OpenSSL would ask for a passphrase on the terminal if the key has one.
                 ssl.create_default_context().load_cert_chain(certificate, key, password="")
         elif key is not None:
-            raise ValueError("no certificate")
+            raise ValueError("client_certificate is not set. Set it too.")
         return key
 
     @property
     def address(self) -> str:
-        """`url` with the certificates, as aiormq takes them. Without a password a certificate says who we are (EXTERNAL).
+        """URL of the broker with the certificate files, in the form that aiormq reads.
 
-        The password is what `password_file` has now, where that is set; `ConfigurationError` where it has none.
+        If the URL has no password, the certificate authenticates the service (SASL EXTERNAL). If
+        `password_file` is set, the password is the current content of that file.
+
+        Raises:
+            ConfigurationError: The file has no password now.
         """
         parts = self._with_password(urlsplit(self.url.get_secret_value()))
         files = {
@@ -146,13 +207,13 @@ class Settings(BaseSettings):
             "certfile": self.client_certificate,
             "keyfile": self.client_key,
         }
-        added = {name: str(path) for name, path in files.items() if path is not None}
-        if parts.scheme != "amqps" or not added:
+        query = {name: str(path) for name, path in files.items() if path is not None}
+        if parts.scheme != "amqps" or not query:
             return urlunsplit(parts)
         if self.client_certificate is not None and not parts.password:
-            added["auth"] = "external"
+            query["auth"] = "external"
         return urlunsplit(
-            parts._replace(query="&".join(filter(None, (parts.query, urlencode(added)))))
+            parts._replace(query="&".join(filter(None, (parts.query, urlencode(query)))))
         )
 
     def _with_password(self, parts: SplitResult) -> SplitResult:
@@ -164,50 +225,69 @@ class Settings(BaseSettings):
 
     @field_validator("management_url")
     @classmethod
-    def _management_address(cls, url: SecretStr | None) -> SecretStr | None:
-        if (
-            url is None or not url.get_secret_value()
-        ):  # Compose sets a variable that is left out to nothing
+    def _check_management_url(cls, url: SecretStr | None) -> SecretStr | None:
+        # Docker Compose sets a variable that is left out to the empty string.
+        if url is None or not url.get_secret_value():
             return None
         parts = urlsplit(url.get_secret_value())
-        if (
-            parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0
-        ):  # as above
-            raise ValueError("no address")
+        # `parts.port` raises ValueError for an invalid port, which pydantic reports too.
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+            raise ValueError("the URL is not an HTTP address. Write http:// or https://.")
         return url
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
-    """What cannot be read, or is nothing that OpenSSL knows, is a wrong value."""
+def _report_unreadable() -> Iterator[None]:
+    """Raise `ValueError`, which pydantic reports, if a file is unreadable or OpenSSL rejects it."""
     try:
         yield
     except OSError as error:
-        raise ValueError("unreadable") from error
+        raise ValueError("the file cannot be read as PEM. Check the file.") from error
 
 
-ADDRESSES = {
-    "url": "write amqp://user:password@host:port/vhost, or amqps://…; the broker's certificate is always verified, and BUS_CA_FILE names "
-    "an authority of your own",
-    "password_file": "name a file that can be read, that not everybody may write, and that has the password, or token, on one line",
-    "ca_file": "name a file that can be read, with certificates as PEM",
-    "client_key": "BUS_CLIENT_CERTIFICATE names a certificate as PEM, and BUS_CLIENT_KEY its private key, without a passphrase, where that "
-    "is not in the same file; both can be read",
-    "management_url": "write http://host:port, or https://…, with user:password@ before the host where they are others than in BUS_URL",
+REMEDIES = {
+    "url": (
+        "the address is not valid. Write amqp://user:password@host:port/vhost, or amqps://…. The "
+        "broker's certificate is always verified. BUS_CA_FILE names a certificate authority of "
+        "your own"
+    ),
+    "password_file": (
+        "the file cannot be used. Name a readable file that not all users may write, with the "
+        "password or token on one line"
+    ),
+    "ca_file": "the file cannot be used. Name a readable file with certificates as PEM",
+    "client_key": (
+        "certificate and key cannot be used. Set BUS_CLIENT_CERTIFICATE to a readable certificate "
+        "as PEM. Set BUS_CLIENT_KEY to its private key, without a passphrase, if the key is in "
+        "another file"
+    ),
+    "management_url": (
+        "the address is not valid. Write http://host:port, or https://…. Write user:password@ "
+        "before the host if they differ from those in BUS_URL"
+    ),
 }
-"""What to write where a value is wrong. Never what was written: it may hold a password."""
+"""Texts for wrong values, by field. They never show the value, which may contain a password."""
 
 
 def load_settings(**overrides: object) -> Settings:
-    """The settings of this process; `ConfigurationError` names the variables at fault, never their values."""
+    """Return the settings of this process.
+
+    Args:
+        **overrides: Values that replace those of the environment, by field name.
+
+    Raises:
+        ConfigurationError: A value is invalid. The text names all variables that are wrong, and
+            never shows their values.
+    """
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates what the environment or a caller gave
+        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates all values
     except ValidationError as error:
-        found = (
-            ("_".join(map(str, each["loc"])), each["type"], each["msg"]) for each in error.errors()
+        violations = (
+            ("_".join(map(str, detail["loc"])), detail["type"], detail["msg"])
+            for detail in error.errors()
         )
-        faults = "; ".join(
-            f"BUS_{name.upper()}: {ADDRESSES.get(name, rule) if kind == 'value_error' else rule}"
-            for name, kind, rule in found
+        text = "; ".join(
+            f"BUS_{name.upper()}: {REMEDIES.get(name, rule) if kind == 'value_error' else rule}"
+            for name, kind, rule in violations
         )
-        raise ConfigurationError(f"settings: {faults}") from None
+        raise ConfigurationError(f"settings: {text}") from None

@@ -1,12 +1,13 @@
-"""The test kit: buses that talk to each other in this process, on a model broker that fails the way RabbitMQ fails.
+"""Testing: connected buses in one process, on a model broker that fails in the way RabbitMQ fails.
 
 >>> async with MemoryBuses() as buses:
 ...     desk, client = await buses.bus("desk"), await buses.bus("client")
 ...     await buses.serve(desk, router)
 ...     reply = await client.request(Ask(...), timeout=1)
-...     buses.broker.drop_all()                      # what does your service do now?
+...     buses.broker.drop_all()  # Test how your service reacts.
 
-On a `VirtualLoop` that skips waits, with `clock=wall_clock`, an hour in a retry tier takes no time.
+A `VirtualLoop` skips waits. Use it with `clock=wall_clock`: an hour in a retry tier then takes no
+time.
 """
 
 import time
@@ -37,8 +38,11 @@ __all__ = [
 class MemoryBuses:
     """Connected buses on one `MemoryBroker`, closed in the reverse order at the end of the block.
 
-    `broker` has the faults (`stop`, `drop_all`, `block`, `limit`, `delete_queue`, …) and the inspection (`depth`, `peek`).
-    `clock` gives seconds since the epoch.
+    The methods of `broker` inject failures (`stop`, `drop_all`, `block`, `limit`, `delete_queue`
+    and others) and inspect queues (`depth`, `peek`).
+
+    Args:
+        clock: Function that returns the current time in seconds since the epoch.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
@@ -47,7 +51,7 @@ class MemoryBuses:
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Nothing is connected yet."""
+        """Begin the block; no bus is connected yet."""
         return self
 
     async def __aexit__(
@@ -59,7 +63,17 @@ class MemoryBuses:
         await self._open.aclose()
 
     async def bus(self, service: str, **settings: Any) -> Bus:
-        """A connected bus of this service; `settings` are those of `bus.settings.Settings`, and `auth` is off unless they say otherwise."""
+        """Return a connected bus, which is closed at the end of the block.
+
+        Args:
+            service: Name of the bus's service.
+            **settings: Fields of `bus.Settings`. The default of `auth` is `off` here.
+
+        Raises:
+            ContractError: `service` is not a valid name.
+            pydantic.ValidationError: The value of a setting is wrong.
+            ConfigurationError: Keys or grants cannot be used.
+        """
         transport = MemoryTransport(self.broker, clock=self._clock)
         bus = Bus(
             service,
@@ -70,7 +84,16 @@ class MemoryBuses:
         return await self._open.enter_async_context(bus)
 
     async def serve(self, bus: Bus, router: Router) -> None:
-        """Serve until the block ends; returns when every consumer is ready."""
+        """Serve until the block ends, and return when every consumer is ready.
+
+        Args:
+            bus: Bus of the router's service.
+            router: Handlers to serve.
+
+        Raises:
+            ConfigurationError: The router belongs to another service, or a grant or encryption key
+                is missing. Or a handler may run longer than the broker's consumer timeout.
+        """
         await self._open.enter_async_context(bus.serving(router))
 
 
@@ -78,10 +101,18 @@ class MemoryBuses:
 def override_dependency(
     dependency: Callable[..., Any], replacement: Callable[..., Any]
 ) -> Iterator[None]:
-    """Inside the block, what handlers get by `Depends(dependency)` is what `replacement` gives."""
+    """Replace a dependency of handlers inside the block.
+
+    Args:
+        dependency: Function that handlers pass to `Depends`.
+        replacement: Function that is called instead of it.
+
+    Raises:
+        ConfigurationError: fast-depends is not installed.
+    """
     with provider().scope(dependency, replacement):
         yield
 
 
 replaced = override_dependency
-"""The former name of `override_dependency`; the next minor version removes it."""
+"""Former name of `override_dependency`. The next minor version removes it."""

@@ -37,7 +37,7 @@ async def bind(job: BindBook, context: Context) -> None:
     if job.title == "Emma" and attempt == 1:
         raise Unavailable("the glue is cold")  # may succeed later: retried
     if job.title == "Ulysses":
-        raise RuntimeError("its text never leaves this process")  # a bug: retried, dead-lettered
+        raise RuntimeError("the text of a bug stays here")  # a bug: retried, dead-lettered
 
 
 async def main() -> None:

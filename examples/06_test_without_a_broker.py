@@ -1,6 +1,7 @@
 """Tests without a broker: a model of RabbitMQ, simulated failures, and an hour on a virtual clock.
 
-Run it: python examples/06_test_without_a_broker.py; with pytest: docs/how-to/test-without-a-broker.md
+Run it: python examples/06_test_without_a_broker.py
+With pytest: docs/how-to/test-without-a-broker.md
 """
 
 import asyncio

@@ -287,9 +287,8 @@ def table(fields: list[tuple[str, ast.AnnAssign, str]]) -> str:
     for name, node, said in fields:
         default = ast.unparse(node.value) if node.value else ""
         kind = ast.unparse(node.annotation).replace("|", "\\|")
-        rows.append(
-            f"| `{name}` | `{kind}` | {f'`{default}`' if default else ''} | {' '.join(said.split()).replace('|', chr(92) + '|')} |"
-        )
+        meaning = " ".join(said.split()).replace("|", "\\|")
+        rows.append(f"| `{name}` | `{kind}` | {f'`{default}`' if default else ''} | {meaning} |")
     return "\n".join(rows)
 
 

@@ -80,11 +80,13 @@ def seconds(python: Path, statements: tuple[str, ...], cwd: Path) -> dict[str, f
     times: dict[str, list[float]] = {statement: [] for statement in statements}
     for _ in range(RUNS + 1):
         for statement, taken in times.items():
-            timed = f"import time; began = time.perf_counter(); {statement}; print(time.perf_counter() - began)"
+            timed = (
+                f"import time; began = time.perf_counter(); {statement}; "
+                "print(time.perf_counter() - began)"
+            )
             taken.append(float(run(python, "-c", timed, cwd=cwd)))
-    return {
-        statement: statistics.median(taken[1:]) for statement, taken in times.items()
-    }  # the first run may compile
+    # The first run may compile, so it does not count.
+    return {statement: statistics.median(taken[1:]) for statement, taken in times.items()}
 
 
 def main() -> int:
@@ -94,18 +96,16 @@ def main() -> int:
         wheel = build(folder)
         brought = top_level(wheel)
         failed = brought != {"bus"}
-        print(
-            f"{wheel.name}: {wheel.stat().st_size / 1000:.0f} kB, top level: {', '.join(sorted(brought))}"
-        )
+        size, packages = wheel.stat().st_size / 1000, ", ".join(sorted(brought))
+        print(f"{wheel.name}: {size:.0f} kB, top level: {packages}")
         python = installed(wheel, folder / "venv")
         # Run in an empty folder: in a checkout Python would import the checkout's `bus`.
         empty = folder / "empty"
         empty.mkdir()
         place = run(python, "-c", "import bus; print(bus.__file__)", cwd=empty).strip()
         failed |= "site-packages" not in place
-        print(
-            f"bus --help: {run(folder / 'venv' / 'bin' / 'bus', '--help', cwd=empty).split('Usage:')[-1].split('[')[0].strip()} answers"
-        )
+        usage = run(folder / "venv" / "bin" / "bus", "--help", cwd=empty).split("Usage:")[-1]
+        print(f"bus --help: {usage.split('[')[0].strip()} answers")
         for statement, taken in seconds(python, (*LIMITS, *SHOWN), empty).items():
             limit = LIMITS.get(statement)
             slow = limit is not None and taken > limit

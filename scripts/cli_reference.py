@@ -14,37 +14,40 @@ from bus.cli.errors import MEANINGS, Reporter, exit_code
 
 PREFACE = """# Command line
 
-Printed by `scripts/cli_reference.py` from the commands themselves; a test compares the two.
+`scripts/cli_reference.py` generates this page from the commands, and a test compares the two.
 
-- Data goes to standard output, everything else to standard error. `--json` gives data on one line for programs.
-- `--debug`, anywhere before `--`, shows where an error was raised.
-- Colours are for terminals only, and `NO_COLOR=1` disables them.
-- `bus --install-completion` makes the shell complete commands, options and types of contracts (bash, zsh, fish, PowerShell).
-  `bus --show-completion` prints what it would install.
+- Data goes to standard output, everything else to standard error.
+  `--json` prints data on one line for programs.
+- `--debug`, anywhere before `--`, shows the traceback of an error.
+- Colours are only for terminals, and `NO_COLOR=1` turns them off.
+- `bus --install-completion` makes the shell complete commands, options and contract types
+  (bash, zsh, fish, PowerShell). `bus --show-completion` prints the script that it would install.
 - `bus --version` prints the version.
-- The error for a mistyped command, option, contract, module, router, service, queue or key suggests the nearest names.
+- If a command, option, contract, module, router, service, queue or key is mistyped, the error
+  suggests similar names.
 - The [settings](settings.md) come from the environment.
   A command that needs a broker connects to `BUS_URL`.
-  `bus broker` and `bus demo` start a broker if it is not set.
+  If it is not set, `bus broker` and `bus demo` start a broker.
 
-**Contracts** are Python classes, so the command line has to import them.
-`--contracts` or `BUS_CONTRACTS` names the modules, separated by commas.
-A package means itself and every module in it except `__main__`.
-The default is the package `contracts` in the working directory.
+**Contracts** are Python classes, so the command line imports them.
+`--contracts` or `BUS_CONTRACTS` names their modules, separated by commas.
+A package includes every module in it except `__main__`.
+The default is the package `contracts` in the current folder.
 
 **A payload** is checked against its contract before anything is sent.
-An error names the field and the rule, and never the value, because payloads are confidential.
-A field that the contract does not have is an error: the bus would drop it, and its value would be lost.
-The shell keeps what you type in its history, so read a confidential payload from a file or from standard input.
+An error names the field and the rule, and never the value, since payloads are confidential.
+A field that the contract does not have is refused, because the bus would drop its value silently.
+The shell stores typed commands in its history.
+Therefore read a confidential payload from a file or from standard input.
 
-**An event** belongs to one service, and only that service publishes it.
-`--as SERVICE` names the service that you act for.
-For requests and jobs it is the calling service; the default is `cli`."""
+**An event** belongs to one service, and no other service publishes it.
+For `bus publish`, `--as SERVICE` must name this service.
+For requests and jobs, `--as` names the sending service (default `cli`)."""
 
 EXITS = """## Exit codes
 
-The numbers are those of BSD's `sysexits.h`.
-An error in a service's reply has the exit code of its class, too."""
+The codes are those of BSD's `sysexits.h`.
+An error reply of a service has the code of the error's class, too."""
 
 
 def page() -> str:
@@ -71,10 +74,8 @@ def sections_of(name: str, command: Any) -> Iterator[str]:
     arguments = " ".join(metavar(each) for each in parameters if not each.opts[0].startswith("-"))
     options = "[OPTIONS] " if len(parameters) > len(arguments.split()) else ""
     below = getattr(command, "commands", {})
-    yield (
-        f"## {name}\n\n```console\n{name} {options}{arguments or ('[COMMAND]' if below else '')}".rstrip()
-        + "\n```"
-    )
+    usage = f"{name} {options}{arguments or ('[COMMAND]' if below else '')}".rstrip()
+    yield f"## {name}\n\n```console\n{usage}\n```"
     yield command.help
     if parameters:
         yield "\n".join(
@@ -88,7 +89,7 @@ def row(parameter: Any) -> str:
     """Return the table row of one parameter."""
     default = parameter.default
     shown = "" if default in (None, False) else f"`{default}`"
-    variable = f" Or by the variable `{parameter.envvar}`." if parameter.envvar else ""
+    variable = f" Environment variable: `{parameter.envvar}`." if parameter.envvar else ""
     return f"| `{called(parameter)}` | {parameter.help}{variable} | {shown} |".replace(
         "SERVICE|MODULE", "SERVICE\\|MODULE"
     )

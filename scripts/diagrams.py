@@ -47,7 +47,10 @@ FILLS: Mapping[Kind, tuple[str, str]] = {
 }
 LINE = 18  # distance between two lines of text
 LETTER = 7.4  # approximate width of a character at 13 px
-HEAD = '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto-start-reverse">'
+HEAD = (
+    '<marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
+    'orient="auto-start-reverse">'
+)
 PLACES = ("the caller", "the broker", "the service")
 
 
@@ -67,7 +70,10 @@ class Box:
         """Return the shape and its text; the first line of a queue or exchange is its name."""
         fill, stroke = FILLS[self.kind]
         radius = {"exchange": self.h / 2, "process": 8, "ground": 10}.get(self.kind, 3)
-        shape = f'<rect x="{self.x}" y="{self.y}" width="{self.w}" height="{self.h}" rx="{radius}" fill="{fill}" stroke="{stroke}"/>'
+        shape = (
+            f'<rect x="{self.x}" y="{self.y}" width="{self.w}" height="{self.h}" rx="{radius}" '
+            f'fill="{fill}" stroke="{stroke}"/>'
+        )
         if self.kind == "queue":
             bars = "".join(
                 f"M{self.x + self.w - 7 * n} {self.y + 5}v{self.h - 10}" for n in (1, 2, 3)
@@ -100,9 +106,13 @@ class Arrow:
         """Return the line, its head, and the word."""
         way = " ".join(f"{x},{y}" for x, y in self.points)
         dashes = ' stroke-dasharray="5 4"' if self.dashed else ""
-        line = f'<polyline points="{way}" fill="none" stroke="#4a5560" stroke-width="1.4" marker-end="url(#head)"{dashes}/>'
+        line = (
+            f'<polyline points="{way}" fill="none" stroke="#4a5560" stroke-width="1.4" '
+            f'marker-end="url(#head)"{dashes}/>'
+        )
         words = (
-            f'<text class="word" x="{self.at[0]}" y="{self.at[1] + 16 * place}">{escape(each)}</text>'
+            f'<text class="word" x="{self.at[0]}" y="{self.at[1] + 16 * place}">'
+            f"{escape(each)}</text>"
             for place, each in enumerate(self.word.split("\n"))
         )
         return line + ("".join(words) if self.word else "")
@@ -110,11 +120,15 @@ class Arrow:
 
 def svg(width: int, height: int, title: str, parts: Iterable[Box | Arrow]) -> str:
     """Return the content of the file."""
-    style = 'text{font:13px system-ui,"DejaVu Sans",sans-serif;fill:#1d2731;text-anchor:middle}.word{fill:#4a5560;font-size:12px}'
+    style = (
+        'text{font:13px system-ui,"DejaVu Sans",sans-serif;fill:#1d2731;text-anchor:middle}'
+        ".word{fill:#4a5560;font-size:12px}"
+    )
     head = f'{HEAD}<path d="M0 0L8 4L0 8z" fill="#4a5560"/></marker>'
+    view_box, size = f"0 0 {width} {height}", f'width="{width}" height="{height}"'
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{view_box}" {size} role="img">',
             f"<title>{escape(title)}</title><style>{style}</style><defs>{head}</defs>",
             f'<rect width="{width}" height="{height}" rx="10" fill="#ffffff"/>',
             *(part.drawn() for part in parts),
@@ -124,7 +138,10 @@ def svg(width: int, height: int, title: str, parts: Iterable[Box | Arrow]) -> st
 
 
 def layers() -> str:
-    """Draw the packages by layer, each with the first sentence of its charter, from pyproject.toml and the docstrings."""
+    """Draw the packages by layer, each with the first sentence of its charter.
+
+    The layers are those of pyproject.toml, and the charters are the packages' docstrings.
+    """
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     rows: list[str] = settings["tool"]["importlinter"]["contracts"][0]["layers"]
     parts: list[Box | Arrow] = []

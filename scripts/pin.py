@@ -25,7 +25,9 @@ def resolve(requirement: str) -> dict[str, str]:
         "--report",
         "-",
     ]
-    done = subprocess.run([*command, requirement], check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603  a fixed command
+    done = subprocess.run(  # noqa: S603 - a fixed command
+        [*command, requirement], check=True, stdout=subprocess.PIPE, text=True
+    )
     found = (entry["metadata"] for entry in json.loads(done.stdout)["install"])
     return {re.sub(r"[-_.]+", "-", each["name"]).lower(): each["version"] for each in found}
 

@@ -29,6 +29,7 @@ FROM_ROOT = {
     "CHANGELOG.md": "project/changes.md",
     "SECURITY.md": "project/security.md",
 }
+MEASURED = ("benchmarks.md", "reliability.md")
 SECTIONS = {
     "Tutorial": "tutorial",
     "How to": "how-to",
@@ -76,11 +77,12 @@ SHOWN = "source"
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Set the navigation."""
+    _, contributing, *others = FROM_ROOT.values()
     config.nav = [
         {"Home": "index.md"},
         *({title: _pages(folder)} for title, folder in SECTIONS.items() if _pages(folder)),
         {"Glossary": "glossary.md"},
-        {"Project": [*[*FROM_ROOT.values()][1:], "benchmarks.md", "reliability.md"]},
+        {"Project": [contributing, *_pages("contributing"), *others, *MEASURED]},
     ]
     return config
 
@@ -129,7 +131,7 @@ def _is_relative(target: str) -> bool:
 
 
 def _is_shown(path: Path) -> bool:
-    """True if a file or folder belongs to the repository and is neither a page nor part of one."""
+    """Return True if a file or folder belongs to the repository, and not to the documentation."""
     if (
         not path.is_relative_to(ROOT)
         or path.is_relative_to(ROOT / DOCS)
@@ -165,7 +167,13 @@ def _shown(path: Path) -> str | bytes:
     return f"{head}``````{LANGUAGES[path.suffix]}\n{path.read_text(encoding='utf-8')}``````\n"
 
 
-def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001  MkDocs passes all
+def on_page_markdown(
+    markdown: str,
+    *,
+    page: Page,
+    config: MkDocsConfig,  # noqa: ARG001 - MkDocs passes it by name
+    files: Files,  # noqa: ARG001 - as above
+) -> str:
     """Turn links between files of the repository into links between pages of the site."""
     here = page.file.src_uri
     if here.startswith(f"{SHOWN}/"):

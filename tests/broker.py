@@ -1,4 +1,4 @@
-"""The RabbitMQ that the tests share, and a virtual host of it for each test."""
+"""The RabbitMQ broker that the tests share, with a virtual host for each test."""
 
 import asyncio
 import os
@@ -14,12 +14,18 @@ from bus.operations.brokers.select import broker_for, select_broker
 from bus.operations.management_api import Management
 
 START, CTL = 150.0, 120.0
-"""Seconds for a node's start and for one rabbitmqctl, which starts an Erlang too: 5 s and 1 s, and on a crowded machine a minute."""
+"""Seconds for the start of a node, and for one rabbitmqctl, which starts an Erlang VM too.
+
+They take 5 s and 1 s, and a minute on a busy machine.
+"""
 
 
 @contextmanager
 def running_broker() -> Iterator[Broker]:
-    """What `bus broker` would start here (`BUS_TEST_BROKER` chooses); an error, never a skip, where none can be had."""
+    """Start the broker that `bus broker` would start; `BUS_TEST_BROKER` selects it.
+
+    If no broker can be started, the tests fail. They are never skipped.
+    """
     broker = broker_for(select_broker(os.environ))
     asyncio.run(broker.start())
     try:
@@ -30,7 +36,7 @@ def running_broker() -> Iterator[Broker]:
 
 @contextmanager
 def fresh_vhost(broker: Broker) -> Iterator[str]:
-    """The URL of a virtual host that is new and empty, and is removed afterwards."""
+    """Create an empty virtual host, yield its URL, and remove it afterwards."""
     management = Management(management_url(broker), broker.url)
     name = f"test-{secrets.token_hex(6)}"
     asyncio.run(management.add_vhost(name))
@@ -41,42 +47,43 @@ def fresh_vhost(broker: Broker) -> Iterator[str]:
 
 
 def management_url(broker: Broker) -> str:
-    """The API's address, which every broker that is started here knows."""
+    """Return the address of the management API, which every broker of the tests has."""
     assert broker.management_url
     return broker.management_url
 
 
 def with_vhost(url: str, name: str) -> str:
-    """The same broker's URL for another virtual host."""
+    """Return the broker's URL with another virtual host."""
     return urlunsplit(urlsplit(url)._replace(path=f"/{quote(name, safe='')}"))
 
 
 async def kill_with_queues_on_disk(node: PrivateNode) -> None:
-    """SIGKILL, once what was declared is on the disk."""
+    """Kill the node with SIGKILL once its declared queues are on the disk."""
     await queues_to_disk(node)
     await node.kill()
 
 
 async def queues_to_disk(node: PrivateNode) -> None:
-    """What was declared is on the disk.
+    """Wait until the declared queues are on the disk.
 
-    3.10 writes its tables of queues a moment after their declaration; a quorum queue whose broker is killed before that
-    is dead after the restart, and nothing that a client does brings it back.
+    RabbitMQ 3.10 writes its tables of queues a moment after the declaration. If the broker is
+    killed before that, a quorum queue is unusable after the restart, and no client can repair it.
     """
     await evaluate(node, "mnesia:sync_log(), [dets:sync(Table) || Table <- dets:all()].")
 
 
 async def set_watermark(node: PrivateNode, memory: str) -> None:
-    """How much memory it may use before it raises its alarm: `1GB`, or `1` for an alarm now."""
+    """Set the memory that raises the node's alarm: `1GB`, or `1` to raise it now."""
     await evaluate(
         node, f'vm_memory_monitor:set_vm_memory_high_watermark({{absolute, "{memory}"}}).'
     )
 
 
 async def evaluate(node: PrivateNode, expression: str) -> str:
-    """What the node's Erlang makes of an expression, which ends with a full stop.
+    """Evaluate an Erlang expression, which ends with a full stop, on the node.
 
-    By Erlang's own `erl_call` where that is: rabbitmqctl starts another Erlang, 0.6 s of processor and on a crowded machine 7 to 30 s.
+    Erlang's `erl_call` does it if it is installed. rabbitmqctl starts another Erlang VM, which
+    takes 0.6 s of processor time, and 7 to 30 s on a busy machine.
     """
     program = erl_call_of(node)
     if program is None:
@@ -96,6 +103,6 @@ async def evaluate(node: PrivateNode, expression: str) -> str:
 
 
 def erl_call_of(node: PrivateNode) -> Path | None:
-    """It lies beside the name server; a packager may leave it out."""
+    """Return the path of `erl_call` beside the name server, or None if the package lacks it."""
     program = node._installation.epmd.resolve().with_name("erl_call")
     return program if program.exists() else None

@@ -1,10 +1,11 @@
-"""Fixtures that every test may ask for. A broker is started once a run (once a worker under xdist), when one is asked for.
+"""Fixtures for all tests. A broker is started once a run (once a worker under xdist), at first use.
 
-broker          the URL of a RabbitMQ that all tests share: do not kill it
-vhost_url       the same with a virtual host of this test's own: nothing in it, removed afterwards
-shared_broker   the `Broker` itself, for its management API
-private_node    a RabbitMQ node that no other test uses meanwhile, started: kill it, pause it, restart it. The next test gets the
-                same one, with what was declared in it, and started again where it had ended: a start costs 5 s of processor
+broker          The URL of a RabbitMQ that all tests share. Do not kill it.
+vhost_url       The same with a virtual host of the test, which is empty, and removed afterwards.
+shared_broker   The `Broker` itself, for its management API.
+private_node    A running RabbitMQ node that no other test uses at the same time. A test may kill,
+                pause or restart it. The next test gets the same node with its declared queues,
+                because a start takes 5 s of processor time. It is started again if it had ended.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from typing import cast
 
 import pytest
 
-from bus.operations.brokers import private_node as private_node_room
+from bus.operations.brokers import private_node as private_node_module
 from bus.operations.brokers.broker import Broker
 from bus.operations.brokers.installation import Installation, find_installation
 from bus.operations.brokers.private_node import PrivateNode
@@ -24,15 +25,15 @@ from tests.broker import START, fresh_vhost, running_broker
 from tests.chaos.table import PROPERTY, Row, table
 from tests.isolation import isolate
 
-isolate(os.environ)  # here, before anything reads the environment
-private_node_room.START_TIMEOUT_SECONDS = START
-gc.disable()  # until all is imported
+isolate(os.environ)  # before any code reads the environment
+private_node_module.START_TIMEOUT_SECONDS = START
+gc.disable()  # until all modules are imported
 
 NEEDS_BROKER = {"broker", "vhost_url", "shared_broker", "private_node"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a RabbitMQ, so that `-m "not broker"` leaves it out, and what needs one that it may kill."""
+    """Mark tests that need a RabbitMQ, for `-m "not broker"`, and those that may kill a node."""
     for item in items:
         if NEEDS_BROKER.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.broker)
@@ -41,14 +42,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What has been imported stays, and no collection of garbage needs to look through it, which takes 0.2 s each time."""
+    """Exclude imported objects from garbage collection: each traversal of them takes 0.2 s."""
     gc.collect()
     gc.freeze()
     gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The ledger of `tests/chaos`, where its campaigns ran; here, because under xdist only this conftest sees all of them."""
+    """Print the ledger of `tests/chaos` if its campaigns ran.
+
+    Under xdist only this conftest receives the reports of all campaigns.
+    """
     reports = [
         report
         for reports in terminalreporter.stats.values()
@@ -81,7 +85,7 @@ def broker(shared_broker: Broker) -> str:
 
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The broker is there, so who cannot connect at once is only waiting for the machine."""
+    """Raise the connect timeout: the broker is running, so only a busy machine delays a connect."""
     monkeypatch.setenv("BUS_CONNECT_TIMEOUT", "30")
 
 

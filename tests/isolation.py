@@ -1,20 +1,23 @@
-"""The tests see no setting of whoever runs them: a shell that names a broker must not have its queues made and deleted by a test."""
+"""Isolation of the tests from the settings of the user's shell.
+
+A test must not create or delete queues on a broker that the shell names.
+"""
 
 from collections.abc import MutableMapping
 
 __all__ = ["isolate"]
 
 OWN = "BUS_TEST_"
-"""How the variables begin that steer the tests themselves."""
+"""Prefix of the variables that configure the tests themselves."""
 
 
 def isolate(environment: MutableMapping[str, str]) -> None:
-    """Take the bus's settings out, also for the processes that tests start.
+    """Remove the bus's settings, also for the processes that tests start.
 
-    Most tests are not about who sent a message. Those in tests/security are, and say so in their settings.
+    Authentication is off. The tests in tests/security need it, and turn it on in their settings.
     """
     for name in [
-        each for each in environment if each.startswith("BUS_") and not each.startswith(OWN)
+        name for name in environment if name.startswith("BUS_") and not name.startswith(OWN)
     ]:
         del environment[name]
     environment["BUS_AUTH"] = "off"

@@ -1,16 +1,17 @@
-"""Waiting for a condition, never for a time."""
+"""Waiting for a condition instead of a fixed time."""
 
 import asyncio
 import time
 from collections.abc import Callable
 
-DEADLINE = 40.0  # seconds; what is waited for takes a fraction of one, and a loaded machine may take several
+# Seconds. A condition takes a fraction of a second, and several seconds on a busy machine.
+DEADLINE = 40.0
 POLL = 0.02
 
 
 async def until(condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
-    """Return once `condition()` is true; fail, naming what was waited for, when it has not become so."""
+    """Return once `condition()` is true, or fail after `seconds` with `what` in the text."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}"
+        assert time.monotonic() < deadline, f"waited {seconds:g} s without success for {what}"
         await asyncio.sleep(POLL)

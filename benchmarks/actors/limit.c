@@ -1,8 +1,9 @@
-/* The limit: what RabbitMQ and librabbitmq do with nothing around them. No validation: a body is bytes here.
+/* Upper limit of the rates: RabbitMQ and librabbitmq with no other code. Bodies are not validated.
  *
  *   limit <role> <host> <port> <user> <password> <vhost>      role: serve, ask, publish, consume
  *
- * It is told what to do as the Python actors are (benchmarks/actors/stage.py): "verb key=value ..." in, JSON out.
+ * The driver's protocol is that of the Python actors (benchmarks/actors/stage.py): the program
+ * reads "verb key=value ..." lines, and writes JSON.
  */
 #include <amqp.h>
 #include <amqp_tcp_socket.h>
@@ -16,7 +17,7 @@ enum { CHANNEL = 1, PREFETCH = 200, SIZE = 300, MOST_WATCHED = 16, MOST_LATENCIE
 static const char *ECHO_QUEUE = "limit.echo", *FLOW_QUEUE = "limit.flow", *REPLY_TO = "amq.rabbitmq.reply-to";
 static amqp_connection_state_t link_;
 
-/* --- what is measured ---------------------------------------------------------------------------------------- */
+/* --- Measurement --- */
 
 static int watched[MOST_WATCHED], watching;
 static double cpu_before[MOST_WATCHED], began, latencies[MOST_LATENCIES];
@@ -53,7 +54,7 @@ static void report(long count, double ended, long measured) {
     fflush(stdout);
 }
 
-/* --- talking to the driver and to the broker ------------------------------------------------------------------ */
+/* --- Driver and broker --- */
 
 static void fail(const char *what) {
     printf("{\"error\": \"%s\"}\n", what);
@@ -96,7 +97,7 @@ static void next(amqp_envelope_t *envelope) {
     if (envelope->message.body.len != SIZE) fail("a body of another size");
 }
 
-/* --- the roles ------------------------------------------------------------------------------------------------ */
+/* --- Roles --- */
 
 static void serve(void) {
     amqp_queue_declare(link_, CHANNEL, text(ECHO_QUEUE), 0, 0, 0, 1, amqp_empty_table);
@@ -196,7 +197,8 @@ static void publish(void) {
             if (frame.frame_type != AMQP_FRAME_METHOD) continue;
             if (frame.payload.method.id != AMQP_BASIC_ACK_METHOD) fail("not confirmed");
             amqp_basic_ack_t *ack = frame.payload.method.decoded;
-            settled = ack->multiple ? ack->delivery_tag : settled + 1; /* a queue confirms in order */
+            /* One queue confirms in order, so each single ack is that of the oldest message. */
+            settled = ack->multiple ? ack->delivery_tag : settled + 1;
         }
         report((long)(tag - first), now(), 0);
     }

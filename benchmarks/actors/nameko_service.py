@@ -12,7 +12,14 @@ from nameko.containers import ServiceContainer  # noqa: E402
 from nameko.rpc import rpc  # noqa: E402
 from nameko.standalone.rpc import ClusterRpcProxy  # noqa: E402
 
-from benchmarks.actors.stage import REPLY_TIMEOUT, URL, WrongReply, obey_blocking, say, sliding  # noqa: E402
+from benchmarks.actors.stage import (  # noqa: E402
+    REPLY_TIMEOUT,
+    URL,
+    WrongReply,
+    obey_blocking,
+    say,
+    sliding,
+)
 from benchmarks.payload import Payload, fields, numbers  # noqa: E402
 
 WORKERS = 200

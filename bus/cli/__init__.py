@@ -1,4 +1,4 @@
-"""`bus`: the command line. Exit codes: see `bus.cli.errors`."""
+"""Command line of the bus. Its exit codes are in `bus.cli.errors`."""
 
 import gc
 import importlib
@@ -17,50 +17,64 @@ from bus.cli.errors import INTERRUPTED, Reporter
 
 __all__ = ["COMMANDS", "build", "main"]
 
-# A command is the module `bus.cli.<name>` with `command`: a function, or a `typer.Typer` where it has commands of its own.
-# The summary stands here because `bus --help` shows it without loading the command: brokers, transports, engines.
 COMMANDS = {
-    "broker": "Start a private RabbitMQ with its management UI, until Ctrl-C.",
-    "call": "Send a request, and print the answer as JSON.",
-    "contracts": "List the contracts that are known here, or show one.",
+    "broker": "Run a private RabbitMQ with its management UI until Ctrl-C.",
+    "call": "Send a request, and print the reply as JSON.",
+    "contracts": "List the known contracts, or show one.",
     "dead": "List, show, replay, delete and export dead letters.",
-    "demo": "Watch a spoken dictation become a transcript, a note and documents, every step on one correlation id.",
-    "doctor": "Show what is installed, which broker would be used and why, and whether it answers.",
-    "grants": "Check a file of grants, and show who may do what.",
-    "health": "Ask a worker of this machine whether it is ready: exit code 0, else 1.",
-    "keys": "Make, rotate and revoke the keys by which services prove who they are.",
-    "publish": "Publish an event; returns when the broker has confirmed it.",
-    "queues": "Show what waits in the queues, who consumes it, and what is dead.",
+    "demo": "Turn a spoken dictation into a transcript, a note and documents, step by step.",
+    "doctor": "Check the installation, the settings and the broker.",
+    "grants": "Check a grants file, and show the rights of services and operators.",
+    "health": "Check whether a worker on this machine is ready: exit code 0, otherwise 1.",
+    "keys": "Create, rotate and revoke the keys that sign and encrypt messages.",
+    "publish": "Publish an event, and wait until the broker has confirmed it.",
+    "queues": "Show the messages, consumers and dead letters of each queue.",
     "run": "Serve a router until SIGTERM or Ctrl-C.",
     "submit": "Submit a job, show its progress, and print its result as JSON.",
-    "topology": "Compare what routers need in the broker with what it has, and make it so.",
+    "topology": "Compare the required topology with the broker's, and create missing objects.",
 }
+"""Summaries of the commands by name.
+
+Command `<name>` is `command` of the module `bus.cli.<name>`: a function, or a `typer.Typer` if it
+has subcommands. `bus --help` shows the summaries without loading the modules, which import broker
+clients, transports and engines.
+"""
 DEBUG = "--debug"
 PROGRAM = "bus"
 COMPLETING = "_BUS_COMPLETE"
-"""Set by the shell's completion, which gives the line in one of `LINES` and no arguments."""
+"""Variable that the shell sets for completion. The shell passes the line in one of `LINES`."""
 LINES = ("COMP_WORDS", "_TYPER_COMPLETE_ARGS")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; ends by `SystemExit`."""
+    """Run the command line.
+
+    Args:
+        arguments: Arguments after the program's name. Default: those of this process.
+
+    Raises:
+        SystemExit: Always, with the exit code.
+    """
     debug, rest = take_debug(list(sys.argv[1:] if arguments is None else arguments))
     for library in ("aio_pika", "aiormq"):
-        # What they log about a connection that fails is in the error that we show.
+        # The printed error already has what these libraries log about a failed connection.
         logging.getLogger(library).addHandler(logging.NullHandler())
     try:
-        with (
-            staying() if arguments is None else nullcontext()
-        ):  # where they are given, the process is not ours
+        # A caller that passes arguments owns the process, so its garbage collection stays on.
+        with pause_garbage_collection() if arguments is None else nullcontext():
             app = build(completed_line(os.environ) or rest, Reporter(debug=debug))
         app(rest, prog_name=PROGRAM)
-    except KeyboardInterrupt:  # while a command was being loaded
+    except KeyboardInterrupt:  # while a command is being loaded
         sys.exit(INTERRUPTED)
 
 
 @contextmanager
-def staying() -> Iterator[None]:
-    """What is imported meanwhile is no garbage. Looking for some in it, often and at the exit, was a quarter of a command's time."""
+def pause_garbage_collection() -> Iterator[None]:
+    """Pause garbage collection inside the block, and exempt the objects created in it afterwards.
+
+    Imported modules are not garbage. Collections during the imports and at exit took a quarter of
+    a command's time.
+    """
     gc.disable()
     try:
         yield
@@ -70,79 +84,82 @@ def staying() -> Iterator[None]:
 
 
 def completed_line(environment: Mapping[str, str]) -> list[str]:
-    """The arguments so far of a line that a shell completes; empty where it does not."""
+    """Return the arguments typed so far if a shell completes a line, otherwise an empty list."""
     if COMPLETING not in environment:
         return []
     return next((environment[name] for name in LINES if name in environment), "").split()[1:]
 
 
 def take_debug(arguments: list[str]) -> tuple[bool, list[str]]:
-    """Whether `--debug` is among our own arguments, and the others; what follows `--` is not ours."""
+    """Return whether `--debug` comes before any `--`, and the arguments without it."""
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    return DEBUG in own, [each for each in own if each != DEBUG] + arguments[len(own) :]
+    return DEBUG in own, [argument for argument in own if argument != DEBUG] + arguments[len(own) :]
 
 
 def build(arguments: Sequence[str], reporter: Reporter) -> typer.Typer:
-    """The application with the command that `arguments` name loaded, and the others by their summaries only."""
+    """Return the application with the one command loaded that `arguments` name.
+
+    The other commands have only their summaries.
+    """
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, callback=global_options)
-    named = next((each for each in arguments if not each.startswith("-")), None)
+    command_name = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, summary in COMMANDS.items():
-        if name == named:
-            attach(
-                app,
-                name,
-                importlib.import_module(f"bus.cli.{name.replace('-', '_')}").command,
-                reporter,
-            )
+        if name == command_name:
+            module = importlib.import_module(f"bus.cli.{name.replace('-', '_')}")
+            attach(app, name, module.command, reporter)
         else:
-            app.command(name, help=summary)(unloaded)
+            app.command(name, help=summary)(placeholder)
     return app
 
 
 def attach(
     app: typer.Typer, name: str, command: typer.Typer | Callable[..., Any], reporter: Reporter
 ) -> None:
-    """Add a command, or a group of them, with its failures reported."""
+    """Add a command or a group of commands, with error reporting."""
     if not isinstance(command, typer.Typer):
-        app.command(name, help=flowing(command))(reporter(command))
+        app.command(name, help=unwrap_docstring(command))(reporter(command))
         return
-    for each in (*command.registered_commands, command.registered_callback):
-        if each is not None and each.callback is not None:
-            each.help = flowing(each.callback)
-            each.callback = reporter(each.callback)
+    for info in (*command.registered_commands, command.registered_callback):
+        if info is not None and info.callback is not None:
+            info.help = unwrap_docstring(info.callback)
+            info.callback = reporter(info.callback)
     app.add_typer(command, name=name)
 
 
-def flowing(command: Callable[..., Any]) -> str:
-    """A docstring as paragraphs without line ends, which belong to the source and not to a terminal."""
+def unwrap_docstring(command: Callable[..., Any]) -> str:
+    """Return a docstring with one line per paragraph, which the terminal wraps at its own width."""
     return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(command) or "")
 
 
-def told_version(wanted: bool) -> None:
-    """Print which version this is, and end."""
-    if not wanted:
+def print_version(value: bool) -> None:
+    """Print the version and exit, if `--version` is set."""
+    if not value:
         return
     try:
-        # By name: no other command needs what it loads.
+        # Loaded by name, because no other command needs this library.
         version = importlib.import_module("importlib.metadata").version("trunkline")
-    except ModuleNotFoundError:  # a checkout that is not installed
-        version = "that is not installed"
+    except ModuleNotFoundError:  # in a checkout that is not installed
+        version = "(not installed)"
     typer.echo(f"trunkline {version}")
     raise typer.Exit
 
 
 def global_options(
-    debug: bool = typer.Option(False, DEBUG, help="Show where an error came from."),  # noqa: FBT003  read by main
+    debug: bool = typer.Option(  # read by main
+        False,  # noqa: FBT003 - typer's interface
+        DEBUG,
+        help="Show the traceback of an error.",
+    ),
     version: bool = typer.Option(
         False,  # noqa: FBT003 - as above
         "--version",
         is_eager=True,
-        callback=told_version,
-        help="Print the version.",
+        callback=print_version,
+        help="Print the version and exit.",
     ),
 ) -> None:
-    """Requests, events and jobs between Python services on RabbitMQ."""
+    """Send and serve requests, events and jobs between Python services on RabbitMQ."""
 
 
-def unloaded() -> None:
-    """Stand in for a command that these arguments do not name."""
+def placeholder() -> None:
+    """Represent a command that the arguments do not name."""

@@ -1,4 +1,4 @@
-"""`python -m bus.cli`, where the script `bus` is not on the path."""
+"""`python -m bus.cli`, for environments in which the script `bus` is not on the path."""
 
 from bus.cli import main
 

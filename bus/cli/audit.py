@@ -1,4 +1,4 @@
-"""Who looked at, moved or deleted messages: the logger `bus.audit`, a line on standard error for each."""
+"""Audit log of access to messages: the logger `bus.audit`, a line on standard error per action."""
 
 import asyncio
 import logging
@@ -14,39 +14,45 @@ from bus.settings import Settings
 __all__ = ["audited", "begin_audit", "revealing", "who"]
 
 log = logging.getLogger("bus.audit")
-log.setLevel(logging.INFO)  # whatever BUS_LOG_LEVEL says of the rest
+# The audit log does not depend on BUS_LOG_LEVEL.
+log.setLevel(logging.INFO)
 
 
 def begin_audit(settings: Settings) -> None:
-    """From now on what is audited is logged, and of the rest of the bus nothing: a command's own words say how it ended."""
+    """Log only audit records from now on, because the command itself prints how it ended."""
     configure_logging(settings)
     logging.getLogger("bus").setLevel(logging.CRITICAL)
 
 
 def audited(action: str, **facts: object) -> None:
-    """Note what was done, by whom and where."""
+    """Log an action, with the user and host that performed it."""
     log.info(action, extra={"who": who(), **facts})
 
 
 def revealing(settings: Settings) -> dict[str, str]:
-    """Let nobody see payloads who may not; for the record the operator in whose name, where there is one.
+    """Check that the operator may see payloads.
 
-    Raises `PermissionDenied`, of which there is a record, too, and `ConfigurationError`.
+    Returns:
+        The fields that identify the operator in the audit log, empty with `BUS_AUTH=off`.
+
+    Raises:
+        PermissionDenied: The grants do not allow it. The refusal is logged, too.
+        ConfigurationError: The operator's key or the grants are not set, or are invalid.
     """
     begin_audit(settings)
     try:
         operator = asyncio.run(authorized_revealer(settings))
     except PermissionDenied as error:
-        audited("payloads refused", why=str(error))
+        audited("payload access denied", why=str(error))
         raise
     return {} if operator is None else {"operator": operator}
 
 
 def who() -> str:
-    """`user@host`, as the operating system knows them, and who was that user before sudo."""
+    """Return `user@host`, and after `sudo` also the user that called it."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container's user that has no name
+    except KeyError:  # a user in a container may have no name
         user = f"uid {os.getuid()}"
     caller = os.environ.get("SUDO_USER")
     return f"{user}@{socket.gethostname()}" + (f" (sudo by {caller})" if caller else "")

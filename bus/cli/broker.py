@@ -1,4 +1,4 @@
-"""`bus broker`: a RabbitMQ to try things on."""
+"""`bus broker`: a private RabbitMQ for experiments."""
 
 import asyncio
 import contextlib
@@ -18,30 +18,30 @@ from bus.operations.brokers.select import BrokerChoice, broker_for, select_broke
 
 __all__ = ["command", "started"]
 
-POLL_INTERVAL_SECONDS = 0.5  # seconds between two looks at whether the broker still runs
+POLL_INTERVAL_SECONDS = 0.5
+"""Seconds between two checks that the broker still runs."""
 
 
 def command(
     *,
     as_json: Annotated[
         bool,
-        typer.Option(
-            "--json", help="Print where it is and who may come in on one line, for programs."
-        ),
+        typer.Option("--json", help="Print the broker's URLs as JSON on one line, for programs."),
     ] = False,
 ) -> None:
-    """Start a private RabbitMQ with its management UI, until Ctrl-C.
+    """Run a private RabbitMQ with its management UI until Ctrl-C.
 
-    It takes this machine's RabbitMQ, else a container, and removes its data when it ends.
-    Where BUS_URL names a broker, nothing is started.
+    The command uses the RabbitMQ that is installed on this machine, otherwise a container. It
+    removes the broker's data at the end. If BUS_URL names a broker, nothing is started.
     """
     console = Console(stderr=as_json)
     choice = select_broker(os.environ)
     if choice.kind == "named":
         if as_json:
-            print_json(where(choice, broker_for(choice)), compact=True)
+            print_json(connection_fields(choice, broker_for(choice)), compact=True)
         console.print(
-            f"{broker_for(choice).describe()}: nothing is started. Unset BUS_URL to start a private one.",
+            f"{broker_for(choice).describe()}: nothing is started. "
+            "Unset BUS_URL to start a private broker.",
             soft_wrap=True,
         )
         return
@@ -49,25 +49,27 @@ def command(
 
 
 async def serve(choice: BrokerChoice, console: Console, *, as_json: bool) -> None:
-    """Start it, say where it is, and end it when a signal says so."""
+    """Start the broker, print its address, and stop it at a signal."""
     with signals() as stop:
         async with started(choice, console, stop) as broker:
             if broker is None:
                 return
             if as_json:
-                print_json(where(choice, broker), compact=True)
+                print_json(connection_fields(choice, broker), compact=True)
             else:
-                console.print(card(choice, broker), markup=False, highlight=False, soft_wrap=True)
-            console.print("Ctrl-C ends it and removes its data.")
+                console.print(
+                    format_card(choice, broker), markup=False, highlight=False, soft_wrap=True
+                )
+            console.print("Ctrl-C stops the broker and removes its data.")
             await until(stop, broker)
-        console.print("ended, and its data removed")
+        console.print("The broker is stopped, and its data is removed.")
 
 
 @contextlib.asynccontextmanager
 async def started(
     choice: BrokerChoice, console: Console, stop: asyncio.Event
 ) -> AsyncIterator[Broker | None]:
-    """The chosen broker while it runs, ended afterwards; None where `stop` came first."""
+    """Run the chosen broker inside the block; yield None if `stop` is set before it has started."""
     broker = broker_for(choice)
     starting, stopping = asyncio.ensure_future(broker.start()), asyncio.ensure_future(stop.wait())
     try:
@@ -84,17 +86,21 @@ async def started(
 
 
 async def until(stop: asyncio.Event, broker: Broker) -> None:
-    """Return when `stop` is set; `Unavailable` should the broker end by itself."""
+    """Wait until `stop` is set.
+
+    Raises:
+        Unavailable: The broker has stopped by itself.
+    """
     while not stop.is_set():
         if not broker.running:
-            raise Unavailable(f"{broker.describe()} has ended by itself; start it again")
+            raise Unavailable(f"{broker.describe()} has stopped unexpectedly. Start it again.")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), POLL_INTERVAL_SECONDS)
 
 
 @contextlib.contextmanager
 def signals() -> Iterator[asyncio.Event]:
-    """An event that Ctrl-C and SIGTERM set."""
+    """Yield an event that Ctrl-C and SIGTERM set."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
@@ -105,21 +111,22 @@ def signals() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
-def where(choice: BrokerChoice, broker: Broker) -> dict[str, str | None]:
-    """Where it is and who may come in, for programs."""
+def connection_fields(choice: BrokerChoice, broker: Broker) -> dict[str, str | None]:
+    """Return the broker's kind and its URLs with credentials, for programs."""
     return {"broker": choice.kind, "url": broker.url, "management_url": broker.management_url}
 
 
-def card(choice: BrokerChoice, broker: Broker) -> str:
-    """Where it is and who may come in."""
+def format_card(choice: BrokerChoice, broker: Broker) -> str:
+    """Return the broker's addresses and credentials as lines for a person."""
     parts = urlsplit(broker.url)
+    management = f" BUS_MANAGEMENT_URL={broker.management_url}" if broker.management_url else ""
     rows = {
         "RabbitMQ": broker.describe(),
-        "because": choice.why,
+        "reason": choice.why,
         "URL": broker.url,
         "user": unquote(parts.username or ""),
         "password": unquote(parts.password or ""),
         "UI": broker.management_url or "none",
-        "use it": f"export BUS_URL={broker.url}{f' BUS_MANAGEMENT_URL={broker.management_url}' if broker.management_url else ''}",
+        "connect": f"export BUS_URL={broker.url}{management}",
     }
     return "\n".join(f"{name:<10}{value}" for name, value in rows.items())

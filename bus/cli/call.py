@@ -1,4 +1,4 @@
-"""`bus call`: ask a service, and print its answer."""
+"""`bus call`: send a request to a service, and print the reply."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ def command(
         str,
         typer.Argument(
             metavar="TYPE",
-            help="Such as transcription.get.v1.",
+            help="The request's type, for example transcription.get.v1.",
             autocompletion=completed_types("request"),
         ),
     ],
@@ -35,26 +35,27 @@ def command(
         typer.Option(
             min=0.001,
             metavar="SECONDS",
-            help="To wait for the answer; without it BUS_REQUEST_TIMEOUT.",
+            help="Time to wait for the reply. Default: BUS_REQUEST_TIMEOUT.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send a request, and print the answer as JSON.
+    """Send a request, and print the reply as JSON.
 
-    The payload is checked against the contract before anything is sent. What the service refuses is an error here, with
-    the exit code of its class.
+    The payload is checked against the contract before anything is sent. An error reply of the
+    service ends the command with the exit code of the error's class.
     """
     contract = contract_named(type_, contracts or [], kind="request")
     request = message_from(contract, payload or [], file)
     with suppress_library_logs():
-        answer = asyncio.run(ask(as_service, request, timeout))  # type: ignore[arg-type]  # its contract is a request's
-    print_json(json.loads(encode(answer, contract.reply)), compact=as_json)
+        # `contract_named` has checked that the contract is a request's.
+        reply = asyncio.run(send_request(as_service, request, timeout))  # type: ignore[arg-type]
+    print_json(json.loads(encode(reply, contract.reply)), compact=as_json)
 
 
-async def ask(
+async def send_request(
     service: str, request: Request[Message | None], timeout: float | None
 ) -> Message | None:
-    """Connect, ask, and go."""
+    """Send the request on a connection of its own, and return the reply."""
     async with Bus(service) as bus:
         return await bus.request(request, timeout=timeout)

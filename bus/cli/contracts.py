@@ -1,4 +1,4 @@
-"""`bus contracts`: which requests, events and jobs this command line knows, and what they look like."""
+"""`bus contracts`: the requests, events and jobs that this command line knows."""
 
 import inspect
 import json
@@ -20,26 +20,27 @@ from bus.errors import ContractViolation, FailedPrecondition
 
 __all__ = ["command"]
 
-BELOW = (0, 0, 0, 2)
-"""Where what belongs to the line above begins."""
+INDENT = (0, 0, 0, 2)
+"""Padding of lines that belong to the line above."""
 
-command = typer.Typer(
-    help="List the contracts that are known here, or show one.", invoke_without_command=True
-)
+command = typer.Typer(help="List the known contracts, or show one.", invoke_without_command=True)
 
 
 @command.callback()
-def listed(context: typer.Context, *, contracts: Contracts = None, as_json: AsJson = False) -> None:
-    """List the contracts that are known here, or show one.
+def list_contracts(
+    context: typer.Context, *, contracts: Contracts = None, as_json: AsJson = False
+) -> None:
+    """List the known contracts, or show one.
 
-    They are found in Python modules: those of --contracts or BUS_CONTRACTS, else the package 'contracts' in this folder.
+    Contracts are in Python modules: those of --contracts or BUS_CONTRACTS, otherwise the package
+    'contracts' in this folder.
     """
     if context.invoked_subcommand is not None:
         context.obj = contracts
         return
     known = known_contracts(contracts or [])
     if as_json:
-        print_json([as_value(each) for each in known.contracts], compact=True)
+        print_json([to_json(contract) for contract in known.contracts], compact=True)
     else:
         show_all(known, table_console())
 
@@ -50,70 +51,76 @@ def show(
     type_: Annotated[
         str,
         typer.Argument(
-            metavar="TYPE", help="Such as transcription.get.v1.", autocompletion=completed_types()
+            metavar="TYPE",
+            help="The contract's type, such as transcription.get.v1.",
+            autocompletion=completed_types(),
         ),
     ],
     *,
     contracts: Contracts = None,
     sample: Annotated[
-        bool, typer.Option("--sample", help="Print a sample payload alone, to be filled in.")
+        bool, typer.Option("--sample", help="Print only a sample payload, to fill in.")
     ] = False,
     schema: Annotated[
-        bool, typer.Option("--schema", help="Print the payload's JSON schema alone.")
+        bool, typer.Option("--schema", help="Print only the payload's JSON schema.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show one contract: its fields, a sample payload, and how it is sent."""
+    """Show one contract: its fields, a sample payload, and the command that sends it."""
     contract = contract_named(type_, contracts or context.obj or [])
-    described = schema_of(contract.model)
-    if described is None:
+    payload_schema = schema_of(contract.model)
+    if payload_schema is None:
         raise FailedPrecondition(
-            f"{contract.type} has a field that JSON schema has no words for; see {place(contract)}"
+            f"{contract.type} has a field that JSON schema cannot describe. "
+            f"Read its class {path_of(contract)}."
         )
     if schema:
-        print_json(described, compact=as_json)
+        print_json(payload_schema, compact=as_json)
     elif sample:
-        print_json(fitting_sample(contract, described), compact=as_json)
+        print_json(checked_sample(contract, payload_schema), compact=as_json)
     elif as_json:
         print_json(
-            {**as_value(contract), "sample": sample_of(described), "schema": described},
+            {**to_json(contract), "sample": sample_of(payload_schema), "schema": payload_schema},
             compact=True,
         )
     else:
-        show_one(contract, described, table_console())
+        show_one(contract, payload_schema, table_console())
 
 
-def fitting_sample(contract: Contract, schema: dict[str, Any]) -> Any:
-    """A sample, with a word where a rule of the contract's is more than a schema can say."""
+def checked_sample(contract: Contract, schema: dict[str, Any]) -> Any:
+    """Return a sample payload.
+
+    If it breaks a rule of the contract that a schema cannot express, report the rule.
+    """
     value = sample_of(schema)
     try:
         decode(contract.model, json.dumps(value).encode())
     except ContractViolation as error:
-        say(f"to be filled in: {error}")
+        say(f"change the sample before you send it: {error}")
     return value
 
 
-def as_value(contract: Contract) -> dict[str, Any]:
-    """For programs."""
+def to_json(contract: Contract) -> dict[str, Any]:
+    """Return a contract as JSON; the keys are part of the command line's interface."""
     return {
         "type": contract.type,
         "kind": contract.kind,
         "service": contract.service,
         "reply": contract.reply.__name__ if contract.reply else None,
-        "fields": [each.as_json() for each in fields_of(contract.model)],
+        "fields": [field.as_json() for field in fields_of(contract.model)],
         "permission": contract.permission,
         "idempotent": contract.idempotent,
-        "class": place(contract),
+        "class": path_of(contract),
     }
 
 
-def place(contract: Contract) -> str:
-    """Where its class is."""
+def path_of(contract: Contract) -> str:
+    """Return the import path of the contract's class."""
     return f"{contract.model.__module__}.{contract.model.__qualname__}"
 
 
 def show_all(known: Known, console: Console) -> None:
-    """A table: type, kind, what comes back, the right that it needs, fields. On a narrow screen all that stands below the type."""
+    """Print the contracts as a table, or below their types if the console is too narrow."""
     table = Table(
         "type",
         "kind",
@@ -126,21 +133,21 @@ def show_all(known: Known, console: Console) -> None:
     )
     for column in table.columns[:-1]:
         column.no_wrap = True
-    for each in known.contracts:
-        table.add_row(*row(each))
+    for contract in known.contracts:
+        table.add_row(*table_row(contract))
     if fits(table, console):
         console.print(table)
     else:
-        narrow(known.contracts, console)
+        show_narrow(known.contracts, console)
     console.print(
-        f"\n{known.looked_at()}; a field with ? may be left out; a permission - is the name",
+        f"\n{known.looked_at()}; ? marks an optional field; permission - is the contract's name",
         style="dim",
         highlight=False,
     )
 
 
-def row(contract: Contract) -> tuple[str, str, str, str, str]:
-    """One contract."""
+def table_row(contract: Contract) -> tuple[str, str, str, str, str]:
+    """Return the table row of one contract."""
     fields = ", ".join(
         f"{field.name}{'' if field.required else '?'}" for field in fields_of(contract.model)
     )
@@ -154,58 +161,59 @@ def row(contract: Contract) -> tuple[str, str, str, str, str]:
     )
 
 
-def narrow(contracts: Iterable[Contract], console: Console) -> None:
-    """A type in full, since it is what the next command takes, and below it what would not fit beside it."""
+def show_narrow(contracts: Iterable[Contract], console: Console) -> None:
+    """Print each type in full on its own line, to be copied, and its properties below it."""
     console.print("type\n  kind, reply, permission\n  fields", style="bold", highlight=False)
-    for each in contracts:
-        type_, *about, fields = row(each)
+    for contract in contracts:
+        type_, *properties, fields = table_row(contract)
         console.print(Text(type_), soft_wrap=True)
-        console.print(Padding(Text(", ".join(about), style="dim"), BELOW))
-        console.print(Padding(Text(fields), BELOW))
+        console.print(Padding(Text(", ".join(properties), style="dim"), INDENT))
+        console.print(Padding(Text(fields), INDENT))
 
 
 def show_one(contract: Contract, schema: dict[str, Any], console: Console) -> None:
-    """All of one contract that a caller needs."""
+    """Print the properties, the fields and a sample payload of one contract."""
     console.print(
         f"[bold]{contract.type}[/], {contract.kind} of {contract.service}", highlight=False
     )
-    console.print(place(contract), style="dim", highlight=False)
-    if contract.model.__doc__:  # its own: that of its kind is about the bus
+    console.print(path_of(contract), style="dim", highlight=False)
+    # A class does not inherit `__doc__`, so the base class's text about the bus is not printed.
+    if contract.model.__doc__:
         console.print(inspect.cleandoc(contract.model.__doc__), markup=False, highlight=False)
     console.print()
     table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
     table.add_column(no_wrap=True)
-    for each in fields_of(contract.model):
+    for field in fields_of(contract.model):
         table.add_row(
-            f"{each.name}{'' if each.required else '?'}", each.type, each.description or ""
+            f"{field.name}{'' if field.required else '?'}", field.type, field.description or ""
         )
     console.print(table)
-    for name, value in facts(contract):
+    for name, value in properties_of(contract):
         console.print(f"  {name}: {value}", markup=False, highlight=False)
-    console.print(f"\n[bold]{how(contract)}[/]", highlight=False)
-    print_json(fitting_sample(contract, schema), compact=False)
+    console.print(f"\n[bold]{send_command(contract)}[/]", highlight=False)
+    print_json(checked_sample(contract, schema), compact=False)
 
 
-def facts(contract: Contract) -> list[tuple[str, str]]:
-    """What else a caller wants to know."""
-    found = []
+def properties_of(contract: Contract) -> list[tuple[str, str]]:
+    """Return the reply, the permission and the idempotency of a contract as text."""
+    properties = []
     if contract.kind != "event":
-        answer = contract.reply
-        fields = f" ({', '.join(each.name for each in fields_of(answer))})" if answer else ""
-        found.append(
+        reply = contract.reply
+        fields = f" ({', '.join(field.name for field in fields_of(reply))})" if reply else ""
+        properties.append(
             (
-                "answers" if contract.kind == "request" else "its result",
-                f"{answer.__name__ if answer else 'nothing'}{fields}",
+                "reply" if contract.kind == "request" else "result",
+                f"{reply.__name__ if reply else 'nothing'}{fields}",
             )
         )
-    found.append(("needs the right", contract.permission))
+    properties.append(("permission", contract.permission))
     if contract.idempotent:
-        found.append(("idempotent", "it may be sent again blindly"))
-    return found
+        properties.append(("idempotent", "a second run has no further effect"))
+    return properties
 
 
-def how(contract: Contract) -> str:
-    """The command that sends it, with the sample as its payload."""
+def send_command(contract: Contract) -> str:
+    """Return the command that sends the contract, with the sample as its payload."""
     verb = {"request": "call", "event": "publish", "job": "submit"}[contract.kind]
     owner = f" --as {contract.service}" if contract.kind == "event" else ""
-    return f"bus {verb} {contract.type}{owner} --file payload.json, where the file has:"
+    return f"bus {verb} {contract.type}{owner} --file payload.json, with this file:"

@@ -1,4 +1,7 @@
-"""`bus demo`: the reference application, from a recording to documents, on a real RabbitMQ where there is one."""
+"""`bus demo`: the reference application, from a recording to documents.
+
+It uses a real RabbitMQ if one is available, otherwise the model broker in memory.
+"""
 
 import asyncio
 import contextlib
@@ -28,65 +31,80 @@ from bus.security.key_directory import KeyDirectory
 __all__ = ["command"]
 
 RECORDING = Path("examples/data/dictation.wav")
-MOMENTS = {"dead-at", "first-failed-at"}
-"""Headers in milliseconds since the epoch."""
+TIME_HEADERS = {"dead-at", "first-failed-at"}
+"""Headers with a time in milliseconds since the epoch."""
 
 
 def command(
     recording: Annotated[
         str | None,
-        typer.Argument(metavar="RECORDING", help="A WAV: a path, or a file:, http: or https: URL."),
+        typer.Argument(
+            metavar="RECORDING",
+            help="A WAV file: a path, or a file:, http: or https: URL. Default: a sample.",
+        ),
     ] = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Keep RabbitMQ's UI up at the end, until Ctrl-C.")
+        bool,
+        typer.Option("--wait", help="Keep RabbitMQ and its UI running at the end, until Ctrl-C."),
     ] = False,
     against_running: Annotated[
-        bool, typer.Option("--against-running", help="Start no worker; use those at BUS_URL.")
+        bool,
+        typer.Option(
+            "--against-running", help="Use the workers that run at BUS_URL, and start none."
+        ),
     ] = False,
 ) -> None:
-    """Watch a spoken dictation become a transcript, a note and documents, every step on one correlation id."""
+    """Turn a spoken dictation into a transcript, a note and documents, step by step.
+
+    The command runs the reference application, and shows the result of each step. All messages
+    have one correlation id.
+    """
     sys.path.insert(0, str(Path.cwd()))
-    logging.getLogger("bus").setLevel(
-        logging.CRITICAL
-    )  # what goes wrong is told on the screen, once
+    # The screen shows each error once, so the log does not repeat it.
+    logging.getLogger("bus").setLevel(logging.CRITICAL)
     console = table_console()
-    story = _story()
+    story = _load_story()
     choice = select_broker(os.environ, memory=True)
     if against_running and choice.kind != "named":
         raise ConfigurationError(
-            "--against-running uses the workers of a RabbitMQ that runs: set BUS_URL=amqp://user:password@host/vhost"
+            "--against-running requires the URL of a running RabbitMQ. "
+            "Set BUS_URL=amqp://user:password@host/vhost."
         )
-    asyncio.run(
-        play(
-            story, choice, console, _readable(recording), wait=wait, own_workers=not against_running
-        )
-    )
+    path = _resolve_recording(recording)
+    asyncio.run(play(story, choice, console, path, wait=wait, own_workers=not against_running))
 
 
-def _story() -> ModuleType:
-    """The reference application, which is in the repository and not in the wheel."""
+def _load_story() -> ModuleType:
+    """Import the reference application, which is in the repository and not in the wheel."""
     try:
         importlib.import_module("workers.demo.stage")
         return importlib.import_module("workers.demo.story")
     except ModuleNotFoundError as error:
         if error.name and not error.name.startswith(("workers", "contracts")):
             raise ConfigurationError(
-                f"the demonstration needs {error.name!r}: pip install 'trunkline[transcription,documents]'"
+                f"`bus demo` requires {error.name!r}, which is not installed. "
+                "Install it: pip install 'trunkline[transcription,documents]'."
             ) from error
         raise ConfigurationError(
-            "the demonstration is in the repository: clone it, and run `make demo` there"
+            "`bus demo` requires the reference application, which only the repository contains. "
+            "Clone the repository, and run `make demo` there."
         ) from error
 
 
-def _readable(recording: str | None) -> str:
-    """An absolute path, since the worker may run in another folder; URLs as they are. A file that is missing is told at once."""
-    given = recording or str(RECORDING)
-    if "://" in given or given.startswith("file:"):
-        return given
-    path = Path(given).expanduser()
+def _resolve_recording(recording: str | None) -> str:
+    """Return a URL as it is, and a path as an absolute one, since a worker may run elsewhere.
+
+    Raises:
+        NotFound: The file does not exist.
+    """
+    name = recording or str(RECORDING)
+    if "://" in name or name.startswith("file:"):
+        return name
+    path = Path(name).expanduser()
     if not path.exists():
         raise NotFound(
-            f"there is no file {path}; give a WAV file, or run this in the repository's folder"
+            f"the recording {path} does not exist. "
+            "Name a WAV file, or run `bus demo` in the repository's folder."
         )
     return str(path.resolve())
 
@@ -102,23 +120,23 @@ async def play(
 ) -> None:
     """Play the story on the chosen broker."""
     with signals() as stop:
-        async with _staged(choice, console, stop, own_workers=own_workers) as (stage, broker):
-            told = asyncio.ensure_future(tell(story, stage, console, recording))
+        async with _open_stage(choice, console, stop, own_workers=own_workers) as (stage, broker):
+            playing = asyncio.ensure_future(play_story(story, stage, console, recording))
             stopped = asyncio.ensure_future(stop.wait())
-            await asyncio.wait({told, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({playing, stopped}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
-            if not told.done():
-                told.cancel()
-                await asyncio.wait({told})
+            if not playing.done():
+                playing.cancel()
+                await asyncio.wait({playing})
                 raise KeyboardInterrupt
-            told.result()
+            playing.result()
             if wait and broker is not None:
-                _show_ui(console, broker)
+                _print_ui(console, broker)
                 await stop.wait()
 
 
 @contextlib.asynccontextmanager
-async def _staged(
+async def _open_stage(
     choice: BrokerChoice, console: Console, stop: asyncio.Event, *, own_workers: bool
 ) -> AsyncIterator[tuple[Any, Broker | None]]:
     stages = importlib.import_module("workers.demo.stage")
@@ -128,12 +146,12 @@ async def _staged(
             if own_workers
             else None
         )
-        async with _stage(stages, choice, console, stop, keys) as staged:
-            yield staged
+        async with _stage_on_broker(stages, choice, console, stop, keys) as opened:
+            yield opened
 
 
 @contextlib.asynccontextmanager
-async def _stage(
+async def _stage_on_broker(
     stages: Any, choice: BrokerChoice, console: Console, stop: asyncio.Event, keys: Any
 ) -> AsyncIterator[tuple[Any, Broker | None]]:
     if choice.kind == "memory":
@@ -149,8 +167,8 @@ async def _stage(
         yield stages.RabbitMQStage(broker.url, keys), broker
 
 
-async def tell(story: ModuleType, stage: Any, console: Console, recording: str) -> None:
-    """Play it, and show each step as it is done."""
+async def play_story(story: ModuleType, stage: Any, console: Console, recording: str) -> None:
+    """Play the story, and print each step when it is done."""
     steps: list[Any] = []
     columns = (
         TextColumn("{task.description}"),
@@ -168,22 +186,23 @@ async def tell(story: ModuleType, stage: Any, console: Console, recording: str) 
             )
             bar.update(task, completed=0, description="working")
 
-        def on_progress(what: str, update: Any) -> None:
-            bar.update(task, completed=update.progress, description=f"{what}: {update.note}")
+        def on_progress(activity: str, update: Any) -> None:
+            bar.update(task, completed=update.progress, description=f"{activity}: {update.note}")
 
-        by_section = recording == _readable(None)
+        by_section = recording == _resolve_recording(None)
         ending = await story.Story(stage, on_step, on_progress, by_section=by_section).play(
             recording
         )
-    _show(console, steps, ending)
+    _print_result(console, steps, ending)
 
 
-def _show(console: Console, steps: list[Any], ending: Any) -> None:
+def _print_result(console: Console, steps: list[Any], ending: Any) -> None:
     console.print()
+    transcript = ending.transcript
     console.print(
-        f"[bold]Transcript[/] ({ending.transcript.engine}, confidence {ending.transcript.confidence:.2f})"
+        f"[bold]Transcript[/] ({transcript.engine}, confidence {transcript.confidence:.2f})"
     )
-    for segment in ending.transcript.segments:
+    for segment in transcript.segments:
         console.print(
             f"  {segment.start:6.2f} s - {segment.end:6.2f} s  {segment.text}",
             highlight=False,
@@ -202,21 +221,21 @@ def _show(console: Console, steps: list[Any], ending: Any) -> None:
     console.print()
     console.print("[bold]Dead letter[/]")
     for name, value in sorted(ending.dead_letter.headers.items()):
-        shown = (
+        text = (
             datetime.fromtimestamp(int(value) / 1000).astimezone().isoformat("T", "seconds")
-            if name in MOMENTS
+            if name in TIME_HEADERS
             else value
         )
-        console.print(f"  {name:15} {shown}", highlight=False, soft_wrap=True)
+        console.print(f"  {name:15} {text}", highlight=False, soft_wrap=True)
     console.print()
     console.print(table_of(steps, ending.correlation_id))
 
 
 def table_of(steps: Iterable[Any], correlation_id: str) -> Table:
-    """A line a step; on a narrow screen what is long is folded and never cut."""
+    """Return a table with a row per step. On a narrow screen, long text is folded and never cut."""
     table = Table(
         "step",
-        "what came of it",
+        "result",
         "at",
         "took",
         "correlation",
@@ -234,11 +253,11 @@ def table_of(steps: Iterable[Any], correlation_id: str) -> Table:
     return table
 
 
-def _show_ui(console: Console, broker: Broker) -> None:
+def _print_ui(console: Console, broker: Broker) -> None:
     console.print(f"RabbitMQ's UI: {broker.management_url or 'unknown'}", highlight=False)
     console.print(
         f"the broker's URL, with its user and password: {broker.url}",
         highlight=False,
         soft_wrap=True,
     )
-    console.print("Ctrl-C ends it.")
+    console.print("Ctrl-C stops RabbitMQ.")

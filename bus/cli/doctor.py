@@ -1,4 +1,4 @@
-"""`bus doctor`: what is here, what would be used, and does it answer."""
+"""`bus doctor`: a check of the installation, the settings and the broker."""
 
 import asyncio
 import os
@@ -24,18 +24,20 @@ from bus.transports.rabbitmq.handshake import BrokerInfo, probe
 __all__ = ["command"]
 
 CORE = (
-    *(
-        "trunkline",
-        "aio-pika",
-        "aiormq",
-        "msgspec",
-        "pydantic",
-        "pydantic-settings",
-        "pyjwt",
-        "pynacl",
-    ),
-    *("structlog", "tenacity", "typer", "rich"),
+    "trunkline",
+    "aio-pika",
+    "aiormq",
+    "msgspec",
+    "pydantic",
+    "pydantic-settings",
+    "pyjwt",
+    "pynacl",
+    "structlog",
+    "tenacity",
+    "typer",
+    "rich",
 )
+"""Distributions that the bus always requires."""
 EXTRAS = {
     "containers": ("testcontainers",),
     "depends": ("fast-depends",),
@@ -46,20 +48,26 @@ EXTRAS = {
     "transcription": ("pocketsphinx", "numpy", "soundfile", "soxr", "httpx"),
     "whisper": ("faster-whisper",),
 }
-
-
-NEEDED: dict[str, tuple[str, ...]] = {"on": ("key", "jwks", "grants"), "dev": ("key",), "off": ()}
-"""What a service does not start without, by `BUS_AUTH`."""
+"""Distributions of each extra of `trunkline`."""
+REQUIRED_SETTINGS: dict[str, tuple[str, ...]] = {
+    "on": ("key", "jwks", "grants"),
+    "dev": ("key",),
+    "off": (),
+}
+"""Settings that a service requires to start, by `BUS_AUTH`."""
 SECURITY = {
-    "on": "each message is signed and checked",
-    "dev": "BUS_AUTH=dev: all services have one secret",
-    "off": "BUS_AUTH=off: nothing is signed, and anyone can speak for anyone",
+    "on": "each message is signed and verified",
+    "dev": "BUS_AUTH=dev: all services share one secret",
+    "off": "BUS_AUTH=off: messages are not signed, and any client can act as any service",
 }
 
 
 @dataclass(kw_only=True)
 class Report:
-    """Everything that the doctor found; `exit_code` 0 means that the bus can work here, once a service has the `missing` settings."""
+    """Findings of the doctor.
+
+    `exit_code` is 0 if the bus can work here as soon as a service has the `missing` settings.
+    """
 
     python: str = field(default_factory=platform.python_version)
     packages: dict[str, str | None] = field(default_factory=dict)
@@ -76,39 +84,43 @@ class Report:
     exit_code: int = 0
 
     def failed(self, error: BusError) -> None:
-        """Note a problem; the first one decides the exit code."""
+        """Add a problem. The first problem determines the exit code."""
         self.problems.append(str(error))
         self.exit_code = self.exit_code or exit_code(error)
 
 
 def command(
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="On one line, for programs.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON on one line, for programs.")
+    ] = False,
     start: Annotated[
         bool,
         typer.Option(
-            "--start", help="Start the broker that would be started, and connect to it (about 5 s)."
+            "--start", help="If BUS_URL is not set, start a broker and connect to it (about 5 s)."
         ),
     ] = False,
 ) -> None:
-    """Show what is installed, which broker would be used and why, and whether it answers.
+    """Check the installation, the settings and the broker.
 
-    Exit code 0: the bus can work here. Otherwise the first problem's code, as for every command.
+    The report shows which broker commands would use, why, and whether it answers. The exit code is
+    0 if the bus can work here, otherwise that of the first problem.
     """
     console = table_console()
-    with console.status("looking"):
+    with console.status("checking"):
         report = asyncio.run(examine(os.environ, start=start))
     if as_json:
         print_json(asdict(report), compact=True)
     else:
-        show(report, console)
+        print_report(report, console)
     raise typer.Exit(report.exit_code)
 
 
 async def examine(environment: Mapping[str, str], *, start: bool) -> Report:
-    """Look at everything; what is wrong is in the report, never raised."""
+    """Check everything. Errors are in the report, and are never raised."""
     report = Report(
-        packages=installed(CORE), extras={name: installed(parts) for name, parts in EXTRAS.items()}
+        packages=installed_versions(CORE),
+        extras={name: installed_versions(parts) for name, parts in EXTRAS.items()},
     )
     if installation := find_installation(environment):
         report.rabbitmq = {"server": str(installation.server), **versions(installation)}
@@ -118,7 +130,7 @@ async def examine(environment: Mapping[str, str], *, start: bool) -> Report:
         settings = load_settings()
         report.missing = [
             f"BUS_{name.upper()}"
-            for name in NEEDED[settings.auth]
+            for name in REQUIRED_SETTINGS[settings.auth]
             if getattr(settings, name) is None
         ]
         report.security = SECURITY[settings.auth]
@@ -137,39 +149,38 @@ async def examine(environment: Mapping[str, str], *, start: bool) -> Report:
 async def connect(
     choice: BrokerChoice, settings: Settings | None, report: Report, *, start: bool
 ) -> None:
-    """Talk to the broker that is named, or to one that was started for this."""
+    """Connect to the broker that `BUS_URL` names, or with `start` to a new broker."""
     broker = broker_for(choice)
     if choice.kind == "named":
-        report.server = await server(
-            settings.address if settings else broker.url
-        )  # with the authorities, and a password's file
+        # The settings' address includes the certificate authorities and the password file.
+        report.server = await probe_server(settings.address if settings else broker.url)
     elif start:
         try:
             await broker.start()
-            report.server = await server(broker.url)
+            report.server = await probe_server(broker.url)
         finally:
             await broker.stop()
 
 
-async def server(url: str) -> dict[str, str]:
-    """What it says of itself."""
-    found: BrokerInfo = await probe(url)
-    return asdict(found)
+async def probe_server(url: str) -> dict[str, str]:
+    """Return what the broker reports about itself."""
+    info: BrokerInfo = await probe(url)
+    return asdict(info)
 
 
-def installed(names: Iterable[str]) -> dict[str, str | None]:
-    """Distribution to version, None where it is not installed."""
-    found: dict[str, str | None] = {}
+def installed_versions(names: Iterable[str]) -> dict[str, str | None]:
+    """Return the version of each distribution, or None if it is not installed."""
+    result: dict[str, str | None] = {}
     for name in names:
         try:
-            found[name] = version(name)
+            result[name] = version(name)
         except PackageNotFoundError:
-            found[name] = None
-    return found
+            result[name] = None
+    return result
 
 
-def show(report: Report, console: Console) -> None:
-    """The report for a person."""
+def print_report(report: Report, console: Console) -> None:
+    """Print the report for a person."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -180,42 +191,44 @@ def show(report: Report, console: Console) -> None:
         console.print("problem:", style="bold red", end=" ")
         console.print(problem, markup=False, highlight=False, soft_wrap=True)
     if not report.problems:
-        said = (
-            ("well, but no service starts without its keys", "yellow")
+        verdict = (
+            ("no problems, but a service does not start without the missing settings", "yellow")
             if report.missing
-            else ("all is well", "green")
+            else ("no problems found", "green")
         )
-        console.print(said[0], style=said[1])
+        console.print(verdict[0], style=verdict[1])
 
 
 def security(report: Report) -> str:
-    """Who believes whom, and what a service needs for it."""
+    """Return how messages are signed, and the settings that a service still requires."""
     missing = (
-        f"; not set: {', '.join(report.missing)} (`bus keys new SERVICE` says what to set)"
+        f"; not set: {', '.join(report.missing)} (`bus keys new SERVICE` creates keys)"
         if report.missing
         else ""
     )
-    return f"{report.security or 'not known'}{missing}"
+    return f"{report.security or 'unknown'}{missing}"
 
 
 def rows(report: Report) -> Iterable[tuple[str, str]]:
-    """Name and finding, in the order of use."""
+    """Yield the name and the finding of each row."""
     yield "python", report.python
-    yield "packages", together(report.packages)
+    yield "packages", join_versions(report.packages)
     for name, parts in report.extras.items():
-        missing = [part for part, found in parts.items() if not found]
+        missing = [part for part, installed in parts.items() if not installed]
         yield (
             f"extra {name}",
-            f"no: pip install 'trunkline\\[{name}]'" if missing else together(parts),
+            f"not installed: pip install 'trunkline\\[{name}]'"
+            if missing
+            else join_versions(parts),
         )
     rabbitmq = report.rabbitmq
     yield (
         "rabbitmq-server",
         f"{rabbitmq['rabbitmq']} on Erlang {rabbitmq['erlang']}, {rabbitmq['server']}"
         if rabbitmq
-        else "no",
+        else "not found",
     )
-    yield "container engine", "answers" if report.container_engine else "no"
+    yield "container engine", "answers" if report.container_engine else "does not answer"
     yield "settings", report.settings
     yield "security", security(report)
     yield "broker", f"{report.broker}: {report.why}" if report.broker else "none"
@@ -223,16 +236,17 @@ def rows(report: Report) -> Iterable[tuple[str, str]]:
 
 
 def connection(report: Report) -> str:
-    """Whether the broker answers, in a few words."""
-    if report.server:
-        return f"{report.server['product']} {report.server['version']} ({report.server['platform']}), {report.server['cluster']}"
+    """Return whether the broker answers, in a few words."""
+    if server := report.server:
+        product = f"{server['product']} {server['version']}"
+        return f"{product} ({server['platform']}), {server['cluster']}"
     return (
         "failed"
         if report.problems
-        else "not tried: it is started when it is needed (--start tries)"
+        else "not checked: the broker is started on demand (check it with --start)"
     )
 
 
-def together(parts: Mapping[str, str | None]) -> str:
-    """Several distributions in one line."""
-    return ", ".join(f"{name} {found or 'missing'}" for name, found in parts.items())
+def join_versions(parts: Mapping[str, str | None]) -> str:
+    """Return distributions and their versions on one line."""
+    return ", ".join(f"{name} {installed or 'missing'}" for name, installed in parts.items())

@@ -1,6 +1,7 @@
-"""How the command line fails: one line that says what to do, and an exit code that a script can tell apart.
+"""Error messages and exit codes of the command line.
 
-The numbers are those of BSD's sysexits.h (os.EX_*). With `--debug` the traceback follows.
+A failed command prints one line with the remedy, and ends with an exit code that a script can
+check. The codes are those of BSD's sysexits.h (os.EX_*). With `--debug` the traceback follows.
 """
 
 import functools
@@ -35,60 +36,65 @@ EXIT_CODES: dict[type[BaseException], int] = {
     errors.ContractError: os.EX_CONFIG,
     errors.Unimplemented: os.EX_CONFIG,
 }
-INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT and SIGTERM, as shells say it
+INTERRUPTED, TERMINATED = 130, 143
+"""Exit codes after SIGINT and SIGTERM: 128 plus the signal's number, as shells report it."""
 MEANINGS: dict[int, str] = {
-    os.EX_OK: "done",
-    1: "who read its output has gone (a closed pipe), or whoever was asked said no; of `bus health`: not ready, or nobody answers",
-    2: "the command line is wrong: an unknown command or option, an argument too many or missing; "
-    "of `bus topology plan`, `apply` and `verify`: something is to be done",
-    os.EX_DATAERR: "what was given is wrong",
-    os.EX_NOINPUT: "it does not exist",
-    os.EX_UNAVAILABLE: "nobody answers",
-    os.EX_SOFTWARE: "a fault of the program, or of the service that was asked",
+    os.EX_OK: "success",
+    1: "the reader of the output has closed the pipe, or the user answered no; "
+    "`bus health`: the worker is not ready or does not answer",
+    2: "the command line is invalid: an unknown command or option, a missing argument or one too "
+    "many; `bus topology plan`, `apply` and `verify`: the broker does not have all that is needed",
+    os.EX_DATAERR: "the input is invalid",
+    os.EX_NOINPUT: "not found",
+    os.EX_UNAVAILABLE: "the broker or the service does not answer",
+    os.EX_SOFTWARE: "an internal error, of the program or of the called service",
     os.EX_CANTCREAT: "it exists already",
-    os.EX_TEMPFAIL: "try again later",
-    os.EX_NOPERM: "not allowed",
-    os.EX_CONFIG: "set up wrongly",
-    INTERRUPTED: "interrupted by Ctrl-C; of `bus run`: by a second one, which ends it before its work is done",
-    TERMINATED: "ended by SIGTERM; of `bus run`: by a second one",
+    os.EX_TEMPFAIL: "a temporary failure; try again later",
+    os.EX_NOPERM: "permission denied",
+    os.EX_CONFIG: "the configuration is invalid",
+    INTERRUPTED: "interrupted by Ctrl-C; `bus run`: by a second Ctrl-C, before its work was done",
+    TERMINATED: "ended by SIGTERM; `bus run`: by a second SIGTERM, before its work was done",
 }
-"""What each exit code says; `docs/reference/command-line.md` has them with the errors of each."""
+"""Meaning of each exit code. `docs/reference/command-line.md` lists them with their errors."""
 
 
 def exit_code(error: BaseException) -> int:
-    """The code of the error's nearest class in the table; 70 for what is not in it."""
+    """Return the code of the error's nearest class in `EXIT_CODES`, or 70 if it has none."""
     return next(
         (EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), os.EX_SOFTWARE
     )
 
 
 class Reporter:
-    """Wraps commands, so that what they raise ends as a line on standard error and an exit code."""
+    """Decorator that turns a command's exception into a line on standard error and an exit code."""
 
     def __init__(self, *, debug: bool, console: Console | None = None) -> None:
         self._debug = debug
         self._console = console or Console(stderr=True)
 
     def __call__(self, command: Callable[..., Any]) -> Callable[..., Any]:
-        """The command, with its failures reported."""
+        """Return the command with error reporting."""
 
         @functools.wraps(command)
-        def reported(*args: Any, **kwargs: Any) -> Any:
+        def run_reported(*args: Any, **kwargs: Any) -> Any:
             try:
                 return command(*args, **kwargs)
             except KeyboardInterrupt as error:
                 raise typer.Exit(INTERRUPTED) from error
             except (typer.Exit, typer.Abort, TyperException):
-                raise  # typer's own way of ending
-            except Exception as error:  # the last line of defence: a person gets one line, and never a traceback unasked
-                self._say(error)
+                raise  # typer ends the program itself
+            except Exception as error:
+                # A user sees one line for any error, and a traceback only with --debug.
+                self._print_error(error)
                 raise typer.Exit(exit_code(error)) from error
 
-        return reported
+        return run_reported
 
-    def _say(self, error: Exception) -> None:
+    def _print_error(self, error: Exception) -> None:
         self._console.print("error:", style="bold red", end=" ")
-        self._console.print(harmless(told(error)), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(
+            harmless(describe_error(error)), markup=False, highlight=False, soft_wrap=True
+        )
         if self._debug:
             self._console.print(
                 "".join(traceback.format_exception(error)),
@@ -98,8 +104,14 @@ class Reporter:
             )
 
 
-def told(error: Exception) -> str:
-    """What a person may read: the bus's own words; of any other exception only its kind, as its text may hold a payload."""
+def describe_error(error: Exception) -> str:
+    """Return the line for the user.
+
+    Only errors of the bus show their text. That of any other exception may contain a payload.
+    """
     if isinstance(error, errors.BusError):
-        return f"{error}{'; it may have been done all the same' if error.maybe_executed else ''}"
-    return f"a fault of the program ({type(error).__name__}); with `bus --debug` it shows where"
+        return f"{error}{' (the operation may have been executed)' if error.maybe_executed else ''}"
+    return (
+        f"internal error ({type(error).__name__}). "
+        "Run the command with `--debug` to see the traceback."
+    )

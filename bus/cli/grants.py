@@ -1,4 +1,4 @@
-"""`bus grants`: who may do what, by a file of grants."""
+"""`bus grants`: the rights of services and operators, by a grants file."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,16 +18,17 @@ from bus.security.grants_file import load_grants
 __all__ = ["command"]
 
 command = typer.Typer(
-    no_args_is_help=True, help="Check a file of grants, and show who may do what."
+    no_args_is_help=True, help="Check a grants file, and show the rights of services and operators."
 )
 
 
 @command.callback()
 def group() -> None:
-    r"""Check a file of grants, and show who may do what.
+    r"""Check a grants file, and show the rights of services and operators.
 
-    The file is TOML, with a table for each service and lists of permissions in it: \[services.reader] call = \["library.find"]; beside
-    call there are publish and consume. `bus contracts show TYPE` tells a contract's permission.
+    The file is TOML, with a table for each service: \[services.reader] call = \["library.find"].
+    Its lists of permissions are call, publish and consume. `bus contracts show TYPE` shows a
+    contract's permission.
     """
 
 
@@ -36,43 +37,52 @@ def check(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", envvar="BUS_GRANTS", show_default=False, help="Such as grants.toml."
+            metavar="FILE",
+            envvar="BUS_GRANTS",
+            show_default=False,
+            help="The file, such as grants.toml.",
         ),
     ],
     *,
     contracts: Contracts = None,
-    as_json: Annotated[bool, typer.Option("--json", help="On one line, for programs.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON on one line, for programs.")
+    ] = False,
 ) -> None:
-    """Check grants against the contracts that are known here, and show who may do what.
+    """Check grants against the known contracts, and show the rights.
 
-    A permission that no contract has, a service that nobody knows, and an event that another service than its owner would
-    publish are errors, each with its line and the nearest name. The contracts have to be all that there are: name their
-    modules by --contracts. What nobody has been granted is told on standard error.
+    Three things are errors: a permission that no contract has, an unknown service, and an event
+    that a service other than its owner would publish. Each error has its line and the nearest name.
+    All contracts must be known, so name their modules by --contracts. Contracts that no service may
+    call or publish are listed on standard error.
     """
     known = known_contracts(contracts or [])
     grants = load_grants(file, known.contracts)
     if as_json:
-        print_json(as_value(grants, known.contracts), compact=True)
+        print_json(to_json(grants, known.contracts), compact=True)
         return
     show(grants, known, table_console())
-    for each in nobodys(grants, known.contracts):
-        say(f"note: {each}")
+    for note in list_ungranted(grants, known.contracts):
+        say(f"note: {note}")
 
 
-def types(contracts: Sequence[Contract], verb: Verb, permission: str) -> list[str]:
-    """What a granted permission opens: types of requests and jobs, or of events."""
+def list_types(contracts: Sequence[Contract], verb: Verb, permission: str) -> list[str]:
+    """Return the types that a permission grants: requests and jobs to call, or events."""
     return sorted(
-        each.type
-        for each in contracts
-        if each.permission == permission and (each.kind == "event") == (verb != "call")
+        contract.type
+        for contract in contracts
+        if contract.permission == permission and (contract.kind == "event") == (verb != "call")
     )
 
 
-def as_value(grants: Grants, contracts: Sequence[Contract]) -> dict[str, Any]:
-    """For programs: by service and verb the permissions, each with the types that it opens; by operator what he may do."""
+def to_json(grants: Grants, contracts: Sequence[Contract]) -> dict[str, Any]:
+    """Return the grants as JSON: the permissions with their types, and the operators' rights."""
     services = {
         service: {
-            verb: {each: types(contracts, verb, each) for each in sorted(getattr(rights, verb))}
+            verb: {
+                permission: list_types(contracts, verb, permission)
+                for permission in sorted(getattr(rights, verb))
+            }
             for verb in VERBS
         }
         for service, rights in sorted(grants.services.items())
@@ -87,47 +97,54 @@ def as_value(grants: Grants, contracts: Sequence[Contract]) -> dict[str, Any]:
 
 
 def show(grants: Grants, known: Known, console: Console) -> None:
-    """A line a permission; on a narrow screen what it opens stands below it."""
-    found = list(rows(grants, known))
-    table = tabled(("service", "may", "permission", "which is"), found)
+    """Print a row for each permission; on a narrow console its types are below it."""
+    rows = list(table_rows(grants, known))
+    table = build_table(("service", "may", "permission", "types"), rows)
     if not fits(table, console):
-        below = [
-            (service, may, "\n  ".join([permission, *which.splitlines()]))
-            for service, may, permission, which in found
+        narrow_rows = [
+            (service, verb, "\n  ".join([permission, *types.splitlines()]))
+            for service, verb, permission, types in rows
         ]
-        table = tabled(("service", "may", "permission, and which it is"), below)
+        table = build_table(("service", "may", "permission, types"), narrow_rows)
     console.print(table)
     console.print(f"\n{known.looked_at()}", style="dim", highlight=False)
 
 
-def rows(grants: Grants, known: Known) -> Iterator[tuple[str, str, str, str]]:
-    """Who, may do what, by which permission, and what that opens."""
+def table_rows(grants: Grants, known: Known) -> Iterator[tuple[str, str, str, str]]:
+    """Yield the rows: service or operator, verb, permission, and the types that it grants."""
     for service, rights in sorted(grants.services.items()):
-        held = [(verb, each) for verb in VERBS for each in sorted(getattr(rights, verb))]
-        for verb, permission in held:
-            yield service, verb, permission, "\n".join(types(known.contracts, verb, permission))
-        if not held:
+        granted = [
+            (verb, permission) for verb in VERBS for permission in sorted(getattr(rights, verb))
+        ]
+        for verb, permission in granted:
+            types = list_types(known.contracts, verb, permission)
+            yield service, verb, permission, "\n".join(types)
+        if not granted:
             yield service, "-", "-", "nothing"
     for operator, operations in sorted(grants.operators.items()):
-        yield operator, "operate", "\n".join(sorted(operations)) or "-", "an operator's"
+        yield operator, "operate", "\n".join(sorted(operations)) or "-", "(operator)"
 
 
-def tabled(headings: Sequence[str], found: Iterable[Sequence[str]]) -> Table:
-    """Rows below headings; a name that is too long is folded and never cut."""
+def build_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Return a table in which a name that is too long is folded and never cut."""
     table = Table(*headings, box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in table.columns:
         column.overflow = "fold"
-    for row in found:
+    for row in rows:
         table.add_row(*row)
     return table
 
 
-def nobodys(grants: Grants, contracts: Sequence[Contract]) -> list[str]:
-    """What nobody may call or publish: that can be meant, or a line that is missing."""
+def list_ungranted(grants: Grants, contracts: Sequence[Contract]) -> list[str]:
+    """Return a note for each contract that no service may call or publish.
+
+    This can be intended, or a line of the file is missing.
+    """
     called = frozenset[str]().union(*(rights.call for rights in grants.services.values()))
     published = frozenset[str]().union(*(rights.publish for rights in grants.services.values()))
     return [
-        f"nobody may {'publish' if each.kind == 'event' else 'call'} {each.type} ({each.permission})"
-        for each in contracts
-        if each.permission not in (published if each.kind == "event" else called)
+        f"no service may {'publish' if contract.kind == 'event' else 'call'} {contract.type} "
+        f"({contract.permission})"
+        for contract in contracts
+        if contract.permission not in (published if contract.kind == "event" else called)
     ]

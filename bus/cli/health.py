@@ -1,4 +1,7 @@
-"""`bus health`: how a worker of this machine is, as an exit code; for the health check of a container without curl."""
+"""`bus health`: the state of a worker on this machine, as an exit code.
+
+It serves as the health check of a container without curl.
+"""
 
 import asyncio
 from typing import Annotated
@@ -11,33 +14,36 @@ from bus.settings import load_settings
 
 __all__ = ["command"]
 
-UNHEALTHY = 1  # Docker's word for it; 2 is reserved there
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here: where to ask what is open on all addresses
+UNHEALTHY = 1
+"""Exit code with which Docker marks a container unhealthy; Docker reserves 2."""
+PROBE_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
+"""Address to probe for a worker that listens on all addresses."""
 
 
 def command(
     live: Annotated[
-        bool, typer.Option("--live", help="Ask only whether its event loop turns.")
+        bool, typer.Option("--live", help="Check only that the worker's event loop runs.")
     ] = False,
     timeout: Annotated[
-        float, typer.Option(min=0.1, max=60, metavar="SECONDS", help="To wait for the answer.")
+        float, typer.Option(min=0.1, max=60, metavar="SECONDS", help="Time to wait for the answer.")
     ] = 3,
 ) -> None:
-    """Ask a worker of this machine whether it is ready: exit code 0, else 1.
+    """Check whether a worker on this machine is ready: exit code 0, otherwise 1.
 
-    Ready: every consumer of each of its processes is registered at the broker now. It is asked at BUS_HEALTH_PORT, so
-    give this command the environment of its `bus run`.
+    A worker is ready if every consumer of each of its processes is registered at the broker now.
+    The command asks at BUS_HEALTH_PORT, so run it with the environment of the worker's `bus run`.
     """
     settings = load_settings()
     if settings.health_port is None:
         raise ConfigurationError(
-            "BUS_HEALTH_PORT is not set, so `bus run` answers no health probes; set the same port for both"
+            "BUS_HEALTH_PORT is not set, so `bus run` does not answer health probes. "
+            "Set the same port for `bus run` and `bus health`."
         )
-    at = EVERYWHERE.get(settings.health_host, settings.health_host), settings.health_port
-    path, word = (LIVE, "live") if live else (READY, "ready")
+    host = PROBE_ADDRESSES.get(settings.health_host, settings.health_host)
+    path, state = (LIVE, "live") if live else (READY, "ready")
     try:
-        why = asyncio.run(probe(at, path, timeout=timeout))
+        problem = asyncio.run(probe((host, settings.health_port), path, timeout=timeout))
     except BusError as error:
-        why = f"not {word}: {error}"
-    typer.echo(why or word)
-    raise typer.Exit(UNHEALTHY if why else 0)
+        problem = f"not {state}: {error}"
+    typer.echo(problem or state)
+    raise typer.Exit(UNHEALTHY if problem else 0)

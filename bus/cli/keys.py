@@ -1,4 +1,4 @@
-"""`bus keys`: the keys by which services prove who they are."""
+"""`bus keys`: the keys that sign and encrypt messages."""
 
 import json
 import secrets
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from bus.cli.options import duration, moment
+from bus.cli.options import AsJson, duration, moment
 from bus.cli.output import print_json, say, table_console
 from bus.errors import ConfigurationError
 from bus.security.key_directory import KeyDirectory
@@ -22,31 +22,40 @@ __all__ = ["command"]
 
 command = typer.Typer(
     no_args_is_help=True,
-    help="Make, rotate and revoke the keys by which services prove who they are.",
+    help="Create, rotate and revoke the keys that sign and encrypt messages.",
 )
 
-LEAD = 2 * REFRESH_INTERVAL_SECONDS
-"""Seconds from a key's publication to its first use: everyone has looked at the set by then, and the service at its own keys."""
-OVERLAP = 300
-"""Seconds for which the key before may still sign: a process that was late to look, or whose clock is."""
+LEAD_SECONDS = 2 * REFRESH_INTERVAL_SECONDS
+"""Seconds from a key's publication to its first use.
 
-Directory = Annotated[Path, typer.Option("--directory", metavar="DIR", help="Where the keys are.")]
-AsJson = Annotated[bool, typer.Option("--json", help="On one line, for programs.")]
+By then every service has read the set again, and the owner its own key file.
+"""
+OVERLAP_SECONDS = 300
+"""Seconds for which the previous key may still sign.
+
+A process can read its key file late, and its clock can be slow.
+"""
+
+Directory = Annotated[
+    Path, typer.Option("--directory", metavar="DIR", help="The directory of the keys.")
+]
 Kid = Annotated[
     str,
     typer.Argument(
-        metavar="KID", show_default=False, help="A key's id, as `bus keys list` shows it."
+        metavar="KID", show_default=False, help="The key's id, as `bus keys list` shows it."
     ),
 ]
-HERE = Path("keys")
+DEFAULT_DIRECTORY = Path("keys")
 
 
 @command.callback()
 def group() -> None:
-    """Make, rotate and revoke the keys by which services prove who they are.
+    """Create, rotate and revoke the keys that sign and encrypt messages.
 
-    They are kept in a directory: NAME.key holds the private keys of one service, which it alone may read, and
-    jwks.json the public keys of all, which everyone needs. encryption.json holds the keys that encrypt payloads, for all who read them.
+    The keys are in a directory. NAME.key has the private keys of one service, and only this service
+    may read it. jwks.json has the public keys of all services, and every service needs it.
+    encryption.json has the keys that encrypt payloads, for all services that send or read these
+    payloads.
     """
 
 
@@ -54,35 +63,42 @@ def group() -> None:
 def new(
     names: Annotated[
         list[str],
-        typer.Argument(metavar="SERVICE", show_default=False, help="Services, or an operator."),
+        typer.Argument(
+            metavar="SERVICE",
+            show_default=False,
+            help="Names of services, or of operators with --operator.",
+        ),
     ],
     *,
-    directory: Directory = HERE,
+    directory: Directory = DEFAULT_DIRECTORY,
     algorithm: Annotated[
         Literal["EdDSA", "ES256"],
-        typer.Option("--algorithm", help="Ed25519, or P-256 for those who need it."),
+        typer.Option(
+            "--algorithm", help="EdDSA is Ed25519. ES256 is P-256, for users who must use it."
+        ),
     ] = "EdDSA",
     operator: Annotated[
         bool,
         typer.Option(
             "--operator",
-            help="An operator's, who sees payloads of dead letters, or gives expired ones more time.",
+            help="Create the key of an operator, a person who may see payloads of dead letters "
+            "or give expired ones more time.",
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the first key of a service, valid now."""
+    """Create the first key of a service, valid now."""
     keys = KeyDirectory(directory)
     role: Role = "operator" if operator else "service"
     owners = list(dict.fromkeys(names))
     for name in owners:
-        keys.check_new(name)  # before the first is made: all, or none
+        keys.check_new(name)  # a wrong name must not leave the other keys created
     for name in owners:
-        made = keys.new(name, key_id(name), role=role, algorithm=algorithm)
+        key = keys.new(name, key_id(name), role=role, algorithm=algorithm)
         if as_json:
             print_json(
                 {
-                    "kid": made["kid"],
+                    "kid": key["kid"],
                     "of": name,
                     "key": str(keys.key_file(name)),
                     "jwks": str(keys.set_file),
@@ -90,106 +106,109 @@ def new(
                 compact=True,
             )
             continue
-        say(f"made {made['kid']}")
-        say(
-            f"  {'BUS_OPERATOR_KEY' if operator else 'BUS_KEY'}={keys.key_file(name)}    (keep it secret: {name} alone reads it)"
-        )
+        say(f"created {key['kid']}")
+        setting = "BUS_OPERATOR_KEY" if operator else "BUS_KEY"
+        say(f"  {setting}={keys.key_file(name)}    (secret: only {name} may read it)")
     if not as_json:
-        say(f"  BUS_JWKS={keys.set_file}    (public: everyone reads it)")
+        say(f"  BUS_JWKS={keys.set_file}    (public: every service reads it)")
 
 
 @command.command("list")
-def list_(*, directory: Directory = HERE, as_json: AsJson = False) -> None:
-    """List the public keys, and what each is good for now."""
+def list_(*, directory: Directory = DEFAULT_DIRECTORY, as_json: AsJson = False) -> None:
+    """List the public keys, with the state of each."""
     jwks = KeyDirectory(directory).public()
     now = time.time()
     if as_json:
         print_json(
             [
-                {**{name: each.get(name) for name in SHOWN}, "state": state(each, now)}
-                for each in jwks
+                {**{name: jwk.get(name) for name in JSON_MEMBERS}, "state": state(jwk, now)}
+                for jwk in jwks
             ],
             compact=True,
         )
         return
     if not jwks:
-        say(f"there are no keys in {directory}; `bus keys new SERVICE` makes the first")
+        say(f"{directory} contains no keys. Create the first with `bus keys new SERVICE`.")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("key", "of", "algorithm"):
         table.add_column(heading, no_wrap=heading == "key", overflow="fold")
     table.add_column("state", overflow="fold")
-    for each in jwks:
-        owner = f"{each.get('iss')}{' (operator)' if each.get('role') == 'operator' else ''}"
+    for jwk in jwks:
+        owner = f"{jwk.get('iss')}{' (operator)' if jwk.get('role') == 'operator' else ''}"
         table.add_row(
-            str(each.get("kid")), owner, str(each.get("alg")), f"{state(each, now)}{times(each)}"
+            str(jwk.get("kid")), owner, str(jwk.get("alg")), f"{state(jwk, now)}{format_times(jwk)}"
         )
     table_console().print(table)
 
 
-SHOWN = ("kid", "iss", "role", "alg", "not_before", "retired_at", "compromised_since")
+JSON_MEMBERS = ("kid", "iss", "role", "alg", "not_before", "retired_at", "compromised_since")
+"""Members of a public key that `bus keys list --json` prints."""
 
 
 @command.command()
 def rotate(
-    name: Annotated[str, typer.Argument(metavar="SERVICE", show_default=False, help="Whose.")],
+    name: Annotated[
+        str, typer.Argument(metavar="SERVICE", show_default=False, help="The key's owner.")
+    ],
     *,
-    directory: Directory = HERE,
+    directory: Directory = DEFAULT_DIRECTORY,
     lead: Annotated[
         float | None,
         typer.Option(
             "--lead",
             parser=duration,
             metavar="TIME",
-            show_default="2m",
-            help="From now to the new key's first use: 90s, 15m.",
+            help="Time until the first use of the new key, for example 90s or 15m. Default: 2m.",
         ),
     ] = None,
     now: Annotated[
         bool,
         typer.Option(
-            "--now", help="Use it at once; what it signs may be refused until everyone has it."
+            "--now",
+            help="Use the new key at once. Services that have not read it yet refuse its messages.",
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the next key of a service: published now, used in a while, and the one before retired a little later.
+    """Create the next key of a service, publish it now, and use it after the lead time.
 
-    The service looks at its key file by itself, and nothing has to be restarted. Old keys stay in the set, since what they
-    signed may still wait in a queue.
+    The previous key is retired 5 minutes after the first use of the new key. No restart is needed,
+    because services read their key files again. Old public keys stay in the set, since messages
+    that they signed may still wait in a queue.
     """
-    begins = int(time.time() + (0 if now else LEAD if lead is None else lead))
-    made = KeyDirectory(directory).rotate(
-        name, key_id(name), begins=begins, retires=begins + OVERLAP
-    )
+    begins = int(time.time() + (0 if now else LEAD_SECONDS if lead is None else lead))
+    retires = begins + OVERLAP_SECONDS
+    key = KeyDirectory(directory).rotate(name, key_id(name), begins=begins, retires=retires)
     if as_json:
         print_json(
             {
-                "kid": made["kid"],
+                "kid": key["kid"],
                 "of": name,
                 "used_from": begins,
-                "before_retired_at": begins + OVERLAP,
+                "before_retired_at": retires,
             },
             compact=True,
         )
         return
     say(
-        f"made {made['kid']}: used from {shown(begins)} on; the key before signs nothing after {shown(begins + OVERLAP)}"
+        f"created {key['kid']}: it signs from {format_time(begins)}, "
+        f"and the previous key until {format_time(retires)}"
     )
 
 
 @command.command()
-def retire(kid: Kid, *, directory: Directory = HERE) -> None:
-    """Let a key sign nothing from now on. What it signed before stays good until that expires."""
+def retire(kid: Kid, *, directory: Directory = DEFAULT_DIRECTORY) -> None:
+    """Stop a key from signing. Messages that it signed before stay valid until they expire."""
     KeyDirectory(directory).update(kid, retired_at=int(time.time()))
-    say(f"{kid} is retired; everyone knows in {REFRESH_INTERVAL_SECONDS:.0f} s")
+    say(f"{kid} is retired. Every service applies this within {REFRESH_INTERVAL_SECONDS:.0f} s.")
 
 
 @command.command()
 def revoke(
     kid: Kid,
     *,
-    directory: Directory = HERE,
+    directory: Directory = DEFAULT_DIRECTORY,
     since: Annotated[
         int | None,
         typer.Option(
@@ -197,125 +216,129 @@ def revoke(
             metavar="TIME",
             parser=moment,
             show_default=False,
-            help="Since when it may be known to others: 2h (ago).",
+            help="Time from which another person may have had the key: 2h (ago).",
         ),
     ] = None,
 ) -> None:
-    """Refuse what a stolen key signed: all of it, or with --since what says that it was signed then or later.
+    """Refuse all messages that a stolen key signed, or with --since only the later ones.
 
-    A thief can write any time into what he signs. So --since is for a key of which you know that nobody had it before, and
-    whose older messages you want.
+    --since accepts messages that claim an earlier signing time. A thief can write any signing time,
+    so use --since only if no other person can have had the key before.
     """
     KeyDirectory(directory).update(kid, compromised_since=0 if since is None else since // 1000)
     say(
-        f"{kid} is revoked; everyone knows in {REFRESH_INTERVAL_SECONDS:.0f} s. Give its service another: bus keys rotate SERVICE --now"
+        f"{kid} is revoked. Every service applies this within {REFRESH_INTERVAL_SECONDS:.0f} s. "
+        "Create the next key of its service with `bus keys rotate SERVICE --now`."
     )
 
 
 @command.command()
 def ring(
     *,
-    directory: Directory = HERE,
+    directory: Directory = DEFAULT_DIRECTORY,
     add: Annotated[
         bool,
-        typer.Option("--add", help="Make another key, which decrypts and does not encrypt yet."),
+        typer.Option("--add", help="Create another key, which only decrypts at first."),
     ] = False,
     use: Annotated[
         str | None,
         typer.Option(
-            "--use", metavar="KID", show_default=False, help="Let this key encrypt from now on."
+            "--use", metavar="KID", show_default=False, help="Encrypt with this key from now on."
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the key that encrypts payloads, or show which there are.
+    """Create the key that encrypts payloads, or show the existing keys.
 
-    Whoever sends or reads encrypted contracts has the same ring. A new key is added first, and used when every service has been
-    started with it. A key can be deleted from the ring when nothing that it encrypted waits any more, dead letters included.
+    All services that send or read encrypted contracts share these keys. Add a new key with --add,
+    start every service again with it, and then let it encrypt with --use. Delete an old key from
+    the file only if no message that it encrypted remains, dead letters included.
     """
     keys = KeyDirectory(directory)
     if use is not None:
         keys.select_encryption_key(use)
     if add or not keys.encryption_keys():
         keys.add_encryption_key(_new_encryption_key(key_id("ring")))
-        say(
-            f"BUS_ENCRYPTION_KEYS={keys.encryption_keys_file}    (keep it secret: who has it reads what is encrypted)"
-        )
-    held = [
-        {"kid": each.get("kid"), "encrypts": not number}
-        for number, each in enumerate(keys.encryption_keys())
+        file = keys.encryption_keys_file
+        say(f"BUS_ENCRYPTION_KEYS={file}    (secret: it decrypts all payloads)")
+    rows = [
+        {"kid": key.get("kid"), "encrypts": not number}
+        for number, key in enumerate(keys.encryption_keys())
     ]
     if as_json:
-        print_json(held, compact=True)
+        print_json(rows, compact=True)
         return
-    for key in held:
-        use_ = "encrypts and decrypts" if key["encrypts"] else "decrypts"
-        table_console().print(f"{key['kid']}: {use_}", markup=False, highlight=False)
+    for row in rows:
+        purpose = "encrypts and decrypts" if row["encrypts"] else "decrypts"
+        table_console().print(f"{row['kid']}: {purpose}", markup=False, highlight=False)
 
 
 def _new_encryption_key(kid: str) -> dict[str, str]:
     try:
-        made: dict[str, str] = import_module("bus.security.jwe").new_encryption_key(kid)
+        key: dict[str, str] = import_module("bus.security.jwe").new_encryption_key(kid)
     except ModuleNotFoundError:
         raise ConfigurationError(
-            "encryption needs joserfc; pip install 'trunkline[encryption]'"
+            "encryption requires joserfc, which is not installed. "
+            "Install it: pip install 'trunkline[encryption]'."
         ) from None
-    return made
+    return key
 
 
 @command.command()
-def jwks(*, directory: Directory = HERE) -> None:
-    """Print the public keys, to be published where BUS_JWKS looks. A key that would not count is an error."""
-    text = KeyDirectory(directory).set_file
-    listed = KeyDirectory(directory).public()
-    if not listed:
+def jwks(*, directory: Directory = DEFAULT_DIRECTORY) -> None:
+    """Print the public keys, to publish them at the location of BUS_JWKS.
+
+    The command fails if services would ignore one of the keys.
+    """
+    file = KeyDirectory(directory).set_file
+    keys = KeyDirectory(directory).public()
+    if not keys:
         raise ConfigurationError(
-            f"there are no keys in {text}; `bus keys new SERVICE` makes the first"
+            f"{file} contains no keys. Create the first with `bus keys new SERVICE`."
         )
-    whole = {"keys": listed}
-    _, faults = public_keys(as_text(whole))
+    key_set = {"keys": keys}
+    _, faults = public_keys(json.dumps(key_set))
     if faults:
-        raise ConfigurationError(f"{text}: {'; '.join(faults)}")
-    print_json(whole, compact=False)
-
-
-def as_text(value: object) -> str:
-    """As the file has it."""
-    return json.dumps(value)
+        raise ConfigurationError(f"{file}: {'; '.join(faults)}")
+    print_json(key_set, compact=False)
 
 
 def key_id(name: str) -> str:
-    """Whose, when it was made, and which."""
+    """Return a new key id: owner, date and a random suffix."""
     return f"{name}-{datetime.now(UTC):%Y%m%d}-{secrets.token_hex(3)}"
 
 
 def state(jwk: dict[str, Any], now: float) -> str:
-    """What a key is good for now."""
+    """Return what a key may do now."""
     try:
         key: Key = read_jwk(jwk)
     except ConfigurationError as error:
-        return f"does not count: {error}"
+        return f"invalid: {error}"
     if key.compromised_since is not None and key.compromised_since <= now:
         return "revoked"
     if key.retired_at is not None and key.retired_at <= now:
-        return "retired: checks, and signs no more"
+        return "retired: verifies, and does not sign"
     if key.not_before > now:
         return "published: signs later"
     return "signs"
 
 
-def times(jwk: dict[str, Any]) -> str:
-    """What changes what a key is good for, and when."""
-    words = {"not_before": "from", "retired_at": "retired", "compromised_since": "compromised"}
+def format_times(jwk: dict[str, Any]) -> str:
+    """Return the times at which the state of a key changes, each after a semicolon."""
+    labels = {
+        "not_before": "from",
+        "retired_at": "retired from",
+        "compromised_since": "compromised since",
+    }
     return "".join(
-        f"; {word} {shown(jwk.get(name))}" for name, word in words.items() if jwk.get(name)
+        f"; {label} {format_time(jwk.get(name))}" for name, label in labels.items() if jwk.get(name)
     )
 
 
-def shown(moment_: object) -> str:
-    """A time of day in UTC, or nothing."""
+def format_time(seconds: object) -> str:
+    """Return a date and time in UTC, or an empty string if the time is not set."""
     return (
-        f"{datetime.fromtimestamp(moment_, UTC):%Y-%m-%d %H:%M:%S}Z"
-        if isinstance(moment_, int | float) and moment_
+        f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}Z"
+        if isinstance(seconds, int | float) and seconds
         else ""
     )

@@ -1,4 +1,4 @@
-"""Finding what people name: modules, routers, contracts; and what they may have meant."""
+"""Import of the modules, routers and contracts that a user names, with similar names in errors."""
 
 import contextlib
 import importlib
@@ -16,148 +16,190 @@ from bus.runtime.router import Router
 __all__ = ["Known", "contract_named", "known_contracts", "load_router"]
 
 DEFAULT_MODULE = "contracts"
-SHOWN = 5
-"""Modules that an error names; who has more knows where they are."""
+MAX_SHOWN_MODULES = 5
+"""Maximum number of modules that an error names."""
 PRINTABLE = re.compile(r"[\w.-]{1,160}")
+"""Names that an error may show. Other text may be a payload in the wrong argument."""
 COMMANDS = {"request": "call", "event": "publish", "job": "submit"}
+"""Command that sends a contract, by its kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """The contracts that this command knows, and the modules that it imported to know them."""
+    """Contracts that this command has loaded, and the modules that it imported for them."""
 
     contracts: tuple[Contract, ...]
     modules: tuple[str, ...]
 
     def looked_at(self) -> str:
-        """The modules, for an error."""
-        shown = ", ".join(self.modules[:SHOWN])
-        more = len(self.modules) - SHOWN
-        return f"looked at {shown}{f' and {more} more' if more > 0 else ''}"
+        """Return the names of the modules, for an error or a caption."""
+        names = ", ".join(self.modules[:MAX_SHOWN_MODULES])
+        more = len(self.modules) - MAX_SHOWN_MODULES
+        return f"searched {names}{f' and {more} more' if more > 0 else ''}"
 
 
 def known_contracts(chosen: Sequence[str]) -> Known:
-    """The contracts of the `chosen` modules (each may be several, with commas), else of `contracts` in this folder.
+    """Import modules, and return their contracts.
 
-    A package stands for itself and every module in it. `ConfigurationError` says what cannot be imported.
+    Args:
+        chosen: Names of modules, several in one item if separated by commas. A package includes
+            every module in it. If empty, the package `contracts` in this folder is imported.
+
+    Raises:
+        ConfigurationError: No modules are named, or one cannot be imported.
     """
-    importable_here()
-    named = [name for each in chosen for name in re.split(r"[,\s]+", each) if name]
-    if not named and not has_default():
+    prepend_working_directory()
+    names = [name for item in chosen for name in re.split(r"[,\s]+", item) if name]
+    if not names and not has_default():
         raise ConfigurationError(
-            f"no contracts are known: {Path.cwd()} has no package {DEFAULT_MODULE!r}; name the modules that hold them by --contracts "
-            "or BUS_CONTRACTS"
+            f"{Path.cwd()} has no package {DEFAULT_MODULE!r}, so no contracts are loaded. "
+            "Name the modules with contracts by --contracts or BUS_CONTRACTS."
         )
-    if not named:
-        check_is_here(DEFAULT_MODULE)
+    if not names:
+        check_is_local(DEFAULT_MODULE)
     modules = tuple(
-        module for name in named or [DEFAULT_MODULE] for module in imported_with_contents(name)
+        module for name in names or [DEFAULT_MODULE] for module in import_with_submodules(name)
     )
-    return Known(contracts=tuple(sorted(CATALOG, key=lambda each: each.type)), modules=modules)
+    contracts = tuple(sorted(CATALOG, key=lambda contract: contract.type))
+    return Known(contracts=contracts, modules=modules)
 
 
 def contract_named(type_: str, chosen: Sequence[str], *, kind: Kind | None = None) -> Contract:
-    """The contract of this type, of this kind; `NotFound` names the nearest, `ContractError` the command for another kind."""
+    """Return the contract of a type.
+
+    Args:
+        type_: Type of the contract, as the user typed it.
+        chosen: Names of modules, as in `known_contracts`.
+        kind: Kind that the command sends. If None, any kind is accepted.
+
+    Raises:
+        NotFound: No contract has this type. The error names similar types.
+        ContractError: The contract has another kind. The error names the command for that kind.
+        ConfigurationError: As in `known_contracts`.
+    """
     known = known_contracts(chosen)
-    found = next((each for each in known.contracts if each.type == type_), None)
-    if found is None:
-        # What looks like no type may be a payload in the wrong place, which is not shown.
-        shown = (
-            f"there is no contract {type_!r}"
+    contract = next((contract for contract in known.contracts if contract.type == type_), None)
+    if contract is None:
+        problem = (
+            f"contract {type_!r} does not exist"
             if PRINTABLE.fullmatch(type_)
-            else "that is no contract's type"
+            else "the argument TYPE is not the type of a contract"
         )
-        raise NotFound(
-            f"{shown}{did_you_mean(type_, [each.type for each in known.contracts])} ({known.looked_at()})"
-        )
-    if kind is not None and found.kind != kind:
+        suggestion = did_you_mean(type_, [contract.type for contract in known.contracts])
+        raise NotFound(f"{problem}{suggestion} ({known.looked_at()})")
+    if kind is not None and contract.kind != kind:
+        article = "an" if contract.kind == "event" else "a"
         raise ContractError(
-            f"{type_} is {'an event' if found.kind == 'event' else f'a {found.kind}'}: use `bus {COMMANDS[found.kind]}`"
+            f"{type_} is {article} {contract.kind}. Use `bus {COMMANDS[contract.kind]}`."
         )
-    return found
+    return contract
 
 
 def load_router(target: str) -> Router:
-    """The router that `MODULE:ROUTER` names; `ConfigurationError` says what is wrong with it."""
+    """Import a router.
+
+    Args:
+        target: `MODULE:ROUTER`, the module and the router's name in it.
+
+    Raises:
+        ConfigurationError: The module cannot be imported, or has no such router.
+    """
     module, _, name = target.partition(":")
     if not module or not name:
+        example = f"{module or 'workers.transcription'}:router"
         raise ConfigurationError(
-            f"{target!r} names no router; write MODULE:ROUTER, for example {module or 'workers.transcription'}:router"
+            f"{target!r} does not name a router. Write MODULE:ROUTER, for example {example}."
         )
-    importable_here()
-    within = vars(import_module_named(module))
-    router = within.get(name)
+    prepend_working_directory()
+    attributes = vars(import_module_named(module))
+    router = attributes.get(name)
     if isinstance(router, Router):
         return router
-    found = "nothing" if router is None else f"a {type(router).__name__}"
-    routers = [each for each, value in within.items() if isinstance(value, Router)]
-    meant = did_you_mean(name, routers) or (
-        f"; its routers: {', '.join(routers)}" if routers else ""
+    problem = "does not exist" if router is None else f"is of type {type(router).__name__}"
+    routers = [attribute for attribute, value in attributes.items() if isinstance(value, Router)]
+    suggestion = did_you_mean(name, routers) or (
+        f"; routers of {module}: {', '.join(routers)}" if routers else ""
     )
-    raise ConfigurationError(
-        f"{module} has {found} by the name {name!r}; it has to be a bus.Router{meant}"
-    )
+    raise ConfigurationError(f"{target} must be a bus.Router, but {problem}{suggestion}")
 
 
-def importable_here() -> None:
-    """Modules of this folder can be imported, and come first, as with `python -m`."""
-    if sys.path[:1] != [here := str(Path.cwd())]:
-        sys.path.insert(0, here)
+def prepend_working_directory() -> None:
+    """Put the working directory first on `sys.path`, as `python -m` does."""
+    if sys.path[:1] != [directory := str(Path.cwd())]:
+        sys.path.insert(0, directory)
 
 
 def has_default() -> bool:
-    """Whether this folder has contracts where they usually are."""
+    """Return True if this folder has a package or module `contracts`."""
     return Path(DEFAULT_MODULE).is_dir() or Path(f"{DEFAULT_MODULE}.py").is_file()
 
 
-def check_is_here(name: str) -> None:
-    """`ConfigurationError` where Python finds another package of this name: one with an `__init__.py` comes before one without."""
+def check_is_local(name: str) -> None:
+    """Raise `ConfigurationError` if Python imports this package from another folder.
+
+    Python prefers a package with an `__init__.py`, even if its folder is later on `sys.path`.
+    """
     module = import_module_named(name)
-    places = [*getattr(module, "__path__", [])] or [getattr(module, "__file__", None) or ""]
-    if not any(Path(each).is_relative_to(Path.cwd()) for each in places):
+    paths = [*getattr(module, "__path__", [])] or [getattr(module, "__file__", None) or ""]
+    if not any(Path(path).is_relative_to(Path.cwd()) for path in paths):
         raise ConfigurationError(
-            f"Python finds {name!r} in {places[0]} and not in this folder: give this one an __init__.py, or use --contracts"
+            f"Python imports {name!r} from {paths[0]} and not from this folder. "
+            "Add an __init__.py to the package in this folder, or use --contracts."
         )
 
 
 def import_module_named(name: str) -> object:
-    """The module; `ConfigurationError` where it cannot be imported. What it prints meanwhile is no data of ours."""
+    """Import a module, with its standard output redirected to standard error.
+
+    The standard output of a command is only for data.
+
+    Raises:
+        ConfigurationError: The module cannot be imported.
+        BusError: The module declares a contract or a handler incorrectly.
+    """
     try:
         with contextlib.redirect_stdout(sys.stderr):
             return importlib.import_module(name)
     except BusError:
-        raise  # its contracts or handlers are declared wrongly, and the error says how
+        raise  # the text explains which declaration is incorrect
     except ModuleNotFoundError as error:
         if error.name and not f"{name}.".startswith(f"{error.name}."):
             raise ConfigurationError(
-                f"{name} imports {error.name!r}, and there is no such module: install it, or mend the import"
+                f"{name} imports {error.name!r}, which does not exist. "
+                "Install that module, or correct the import."
             ) from error
         raise ConfigurationError(
-            f"there is no module {error.name!r}; run this where {name!r} can be imported{siblings(name, error.name)}"
+            f"module {error.name!r} does not exist. "
+            f"Run `bus` in a folder from which {name!r} can be imported"
+            f"{suggest_siblings(name, error.name) or '.'}"
         ) from error
-    except Exception as error:  # whatever a module of somebody's may raise while it is imported
+    except Exception as error:  # a module may raise anything while it is imported
         raise ConfigurationError(
-            f"{name} cannot be imported ({type(error).__name__}); with `bus --debug` it shows where"
+            f"{name} cannot be imported ({type(error).__name__}). "
+            "Run the command with `--debug` to see the traceback."
         ) from error
 
 
-def imported_with_contents(name: str) -> list[str]:
-    """Import a module, and of a package everything in it; their names."""
+def import_with_submodules(name: str) -> list[str]:
+    """Import a module, or a package with every module in it, and return their names."""
     module = import_module_named(name)
-    inner = sorted(
+    submodules = sorted(
         {
-            f"{name}.{each}"
+            f"{name}.{submodule}"
             for folder in getattr(module, "__path__", [])
-            for each in modules_in(Path(folder))
+            for submodule in modules_in(Path(folder))
         }
     )
-    for each in inner:
-        import_module_named(each)
-    return inner or [name]
+    for submodule in submodules:
+        import_module_named(submodule)
+    return submodules or [name]
 
 
 def modules_in(folder: Path) -> Iterable[str]:
-    """Dotted names of the modules below a package's folder. `__main__` is a program and not a module to import."""
+    """Yield the dotted names of the modules below a package's folder.
+
+    A `__main__` is skipped, because it is a program.
+    """
     for path in folder.rglob("*.py"):
         parts = path.relative_to(folder).with_suffix("").parts
         if (
@@ -168,14 +210,14 @@ def modules_in(folder: Path) -> Iterable[str]:
             yield ".".join(parts)
 
 
-def siblings(name: str, missing: str | None) -> str:
-    """What the module may have been meant to be, where it is its own name that is not found."""
+def suggest_siblings(name: str, missing: str | None) -> str:
+    """Return a suggestion of similar names if `missing` is the module or its first part."""
     parent, _, last = name.rpartition(".")
     if missing != name and missing != name.partition(".")[0]:
         return ""
     folder = Path(*parent.split(".")) if missing == name and parent else Path()
-    wanted = last if missing == name else name.partition(".")[0]
+    part = last if missing == name else name.partition(".")[0]
     with contextlib.suppress(OSError):
-        names = [each.stem for each in folder.iterdir() if each.suffix == ".py" or each.is_dir()]
-        return did_you_mean(wanted, [each for each in names if each.isidentifier()])
+        stems = [path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()]
+        return did_you_mean(part, [stem for stem in stems if stem.isidentifier()])
     return ""

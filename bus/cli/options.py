@@ -1,4 +1,4 @@
-"""Options and arguments that several commands have, and what the shell completes them with."""
+"""Options and arguments of several commands, and their completion by the shell."""
 
 import contextlib
 import io
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 CLI = "cli"
-"""The service as which the command line asks and submits, where nobody says another."""
+"""Default name of the service that sends requests and jobs from the command line."""
 
 Contracts = Annotated[
     list[str] | None,
@@ -35,8 +35,8 @@ Contracts = Annotated[
         metavar="MODULES",
         envvar="BUS_CONTRACTS",
         show_default=False,
-        help="Modules that hold the contracts, with commas between; a package stands for all in it. "
-        "Without it: the package 'contracts' in this folder.",
+        help="Modules with the contracts, separated by commas. A package includes its modules. "
+        "Default: the package 'contracts' in this folder.",
     ),
 ]
 Payload = Annotated[
@@ -44,38 +44,44 @@ Payload = Annotated[
     typer.Argument(
         metavar="PAYLOAD",
         show_default=False,
-        help="JSON in single quotes; '-' or nothing takes standard input.",
+        help="JSON in single quotes. '-' or no payload reads standard input.",
     ),
 ]
 File = Annotated[
     Path | None,
     typer.Option(
-        "--file", metavar="PATH", show_default=False, help="Take the payload from a file."
+        "--file", metavar="PATH", show_default=False, help="Read the payload from a file."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="On one line, for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on one line, for programs.")]
 AsService = Annotated[
-    str, typer.Option("--as", metavar="SERVICE", help="The service that asks; BUS_KEY is its key.")
+    str,
+    typer.Option(
+        "--as", metavar="SERVICE", help="The service that sends. BUS_KEY must be its key."
+    ),
 ]
 
 
 def completed_types(
     kind: Kind | None = None,
 ) -> Callable[[typer.Context, str], list[tuple[str, str]]]:
-    """What completes a contract's type: those of `kind`, or all."""
+    """Return a completion of contract types, those of `kind` or all."""
 
-    def completed(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    def complete(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
         return [
-            (each.type, summary(each))
-            for each in found(context)
-            if kind in {None, each.kind} and each.type.startswith(incomplete)
+            (contract.type, summary(contract))
+            for contract in load_contracts(context)
+            if kind in {None, contract.kind} and contract.type.startswith(incomplete)
         ]
 
-    return completed
+    return complete
 
 
-def found(context: typer.Context) -> tuple[Contract, ...]:
-    """The known contracts; none where they cannot be had, since a shell that completes has no place for an error."""
+def load_contracts(context: typer.Context) -> tuple[Contract, ...]:
+    """Return the contracts, or none if they cannot be loaded.
+
+    A shell that completes a line cannot show an error.
+    """
     with (
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
@@ -87,31 +93,37 @@ def found(context: typer.Context) -> tuple[Contract, ...]:
 
 
 def summary(contract: Contract) -> str:
-    """One line about it."""
+    """Return the first line of the contract's docstring, or its kind."""
     return (contract.model.__doc__ or contract.kind).strip().splitlines()[0]
 
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
 DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 
 
 def duration(text: str) -> float:
-    """Seconds of `90s`, `15m`, `2h` or `7d`."""
-    found = DURATION.fullmatch(text.strip())
-    if found is None:
-        raise typer.BadParameter(f"{text!r} is no duration: write 90s, 15m, 2h or 7d")
-    return float(found[1]) * UNITS[found[2]]
+    """Return the seconds of a duration such as `90s`, `15m`, `2h` or `7d`."""
+    match = DURATION.fullmatch(text.strip())
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not a duration. Write 90s, 15m, 2h or 7d.")
+    return float(match[1]) * UNITS[match[2]]
 
 
 def moment(text: str) -> int:
-    """Milliseconds since the epoch of `2026-11-22`, `2026-11-22T10:00` (in this machine's time zone, unless one is written) or `2h` ago."""
+    """Return the milliseconds since the epoch of a time.
+
+    Args:
+        text: `2026-11-22`, `2026-11-22T10:00` or `2h`, which means two hours ago. Without a time
+            zone the time is in that of this machine.
+
+    Raises:
+        typer.BadParameter: The text is not a time.
+    """
     if DURATION.fullmatch(text.strip()):
         return int((time.time() - duration(text)) * 1000)
     try:
         return int(datetime.fromisoformat(text).astimezone().timestamp() * 1000)
     except (ValueError, OverflowError, OSError):
         raise typer.BadParameter(
-            f"{text!r} is no time: write 2026-11-22, 2026-11-22T10:00 or 2h (ago)"
+            f"{text!r} is not a time. Write 2026-11-22, 2026-11-22T10:00 or 2h (ago)."
         ) from None

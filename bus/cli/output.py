@@ -1,6 +1,6 @@
-"""What the command line prints: data on standard output, everything else on standard error.
+"""Output of the command line: data on standard output, everything else on standard error.
 
-Colours are rich's business: on a terminal only, and none with NO_COLOR.
+rich adds colours on a terminal only, and none if NO_COLOR is set.
 """
 
 import contextlib
@@ -19,16 +19,24 @@ from rich.table import Table
 __all__ = ["fits", "harmless", "print_json", "say", "suppress_library_logs", "table_console"]
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Controls but tab and newline: what other services sent must not move our reader's cursor."""
+"""Control characters except tab and newline, which could move the cursor of the terminal.
 
-UNFOLDED = 10_000
-"""Columns in which no row is folded: what the widest takes is measured there."""
-PIPED_WIDTH = 1000
-"""Wide enough for every name and sentence: who reads a pipe wants none folded."""
+Text from other services may contain them.
+"""
+MEASURE_COLUMNS = 10_000
+"""Columns for measuring a table, wide enough that no row is folded."""
+PIPED_COLUMNS = 1000
+"""Columns for a pipe, enough for every name and sentence, since programs read whole lines."""
 
 
 def print_json(value: Any, *, compact: bool) -> None:
-    """A value on standard output: on one line for programs, else indented and, on a terminal, coloured."""
+    """Print a value as JSON on standard output.
+
+    Args:
+        value: A value that `json.dumps` accepts.
+        compact: Print one line for programs. Otherwise the JSON is indented, and coloured on a
+            terminal.
+    """
     form: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 2}
     text = escaped(json.dumps(value, ensure_ascii=False, **form))
     Console().print(
@@ -37,36 +45,36 @@ def print_json(value: Any, *, compact: bool) -> None:
 
 
 def table_console() -> Console:
-    """For tables and sentences: as wide as the terminal is, and a pipe as wide as it takes."""
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH)
+    """Return a console for tables: as wide as the terminal, or wide enough for a pipe."""
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_COLUMNS)
 
 
 def fits(table: Table, console: Console) -> bool:
-    """Whether no cell of it would be cut, or folded within a word."""
+    """Return True if the console shows each cell uncut, and folds it only between words."""
     return (
-        console.measure(table, options=console.options.update(max_width=UNFOLDED)).minimum
+        console.measure(table, options=console.options.update(max_width=MEASURE_COLUMNS)).minimum
         <= console.width
     )
 
 
 def say(text: str) -> None:
-    """A line about what goes on, on standard error."""
+    """Print a line about progress on standard error."""
     Console(stderr=True).print(harmless(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def escaped(text: str) -> str:
-    """JSON with the controls that JSON allows, and terminals obey, as escapes."""
-    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    """Return JSON text with escapes for control characters, which a terminal would execute."""
+    return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def harmless(text: str) -> str:
-    """The text without controls."""
+    """Return the text with each control character replaced by U+FFFD."""
     return CONTROL.sub("�", text)
 
 
 @contextlib.contextmanager
 def suppress_library_logs() -> Iterator[None]:
-    """The bus's own log is silent inside."""
+    """Suppress the bus's log inside the block."""
     log = logging.getLogger("bus")
     before = log.level
     log.setLevel(logging.CRITICAL)

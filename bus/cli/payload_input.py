@@ -1,6 +1,7 @@
-"""A payload from an argument, a file or standard input, checked against its contract before it leaves.
+"""Payload from an argument, a file or standard input, checked against its contract.
 
-What is wrong is told by field and rule: a payload is a patient's data, and a terminal's words end in logs.
+Errors name the field and the rule, and never a value: payloads are confidential, and the output of
+a terminal ends up in logs.
 """
 
 import json
@@ -19,76 +20,96 @@ __all__ = ["message_from"]
 STANDARD_INPUT = "-"
 
 
-def message_from(contract: Contract, given: list[str], file: Path | None) -> Message:
-    """The message; `ContractViolation` names the fields that do not fit, `InvalidArgument` where there is no JSON."""
-    text = written(contract, given, file)
+def message_from(contract: Contract, arguments: list[str], file: Path | None) -> Message:
+    """Return the message of a payload.
+
+    Args:
+        contract: Contract of the message.
+        arguments: Payload arguments of the command, at most one. `-` is standard input.
+        file: Path from `--file`. `-` is standard input.
+
+    Raises:
+        InvalidArgument: The payload is missing, or is not JSON.
+        ContractViolation: The payload does not fit the contract. The error names the fields.
+        NotFound: The file cannot be read.
+        typer.BadParameter: There is more than one payload.
+    """
+    text = read_payload(contract, arguments, file)
     try:
-        message: Message = decode(contract.model, text, extra=strictness(contract))
+        message: Message = decode(contract.model, text, extra=extra_fields(contract))
     except ContractViolation as error:
-        place = not_json(text)
-        if place:
-            raise InvalidArgument(f"the payload is not JSON: {place}") from None
-        raise ContractViolation(f"{error}; {hint(contract)}") from None
+        problem = json_problem(text)
+        if problem:
+            raise InvalidArgument(f"the payload is not JSON: {problem}") from None
+        raise ContractViolation(f"{error}. {describe_fields(contract)}") from None
     return message
 
 
-def written(contract: Contract, given: list[str], file: Path | None) -> bytes:
-    """The bytes that were given, from the one place that was."""
-    if len(given) > 1:
+def read_payload(contract: Contract, arguments: list[str], file: Path | None) -> bytes:
+    """Return the payload's bytes, as `message_from` describes."""
+    if len(arguments) > 1:
         raise typer.BadParameter(
-            "the payload is one argument: put it in single quotes", param_hint="PAYLOAD"
+            "the payload must be one argument. Put it in single quotes.", param_hint="PAYLOAD"
         )
-    if given and file is not None:
+    if arguments and file is not None:
         raise typer.BadParameter(
-            "give the payload either as an argument or as a file", param_hint="PAYLOAD"
+            "the payload is both an argument and a file. Use only one of them.",
+            param_hint="PAYLOAD",
         )
     if file is not None and str(file) != STANDARD_INPUT:
-        return of_file(file)
-    if given and given[0] != STANDARD_INPUT:
-        return given[0].encode(errors="surrogateescape")  # the bytes as the shell gave them
-    asked = bool(given or file)
-    text = b"" if sys.stdin.isatty() and not asked else sys.stdin.buffer.read()
+        return read_file(file)
+    if arguments and arguments[0] != STANDARD_INPUT:
+        return arguments[0].encode(errors="surrogateescape")  # the bytes as the shell passed them
+    requested = bool(arguments or file)
+    text = b"" if sys.stdin.isatty() and not requested else sys.stdin.buffer.read()
     if text.strip():
         return text
-    if asked or any(field.is_required() for field in contract.model.model_fields.values()):
+    if requested or any(field.is_required() for field in contract.model.model_fields.values()):
         raise InvalidArgument(
-            f"no payload: give it as an argument, by --file, or on standard input; {hint(contract)}"
+            "the payload is missing. Pass it as an argument, by --file, or on standard input. "
+            f"{describe_fields(contract)}"
         )
     return b"{}"
 
 
-def of_file(file: Path) -> bytes:
-    """What is in it; `NotFound` where it cannot be read."""
+def read_file(file: Path) -> bytes:
+    """Return the file's bytes, or raise `NotFound` if it cannot be read."""
     try:
         return file.read_bytes()
     except OSError as error:
         raise NotFound(f"{file} cannot be read: {error.strerror}") from error
 
 
-def hint(contract: Contract) -> str:
-    """What would fit, and where a person sees more."""
+def describe_fields(contract: Contract) -> str:
+    """Return the names of the contract's fields, and the command that explains them."""
     fields = ", ".join((schema_of(contract.model) or {}).get("properties", {})) or "none"
-    return f"its fields: {fields} (`bus contracts show {contract.type}`)"
+    return f"Fields of the contract: {fields}. See `bus contracts show {contract.type}`."
 
 
-def not_json(text: bytes) -> str | None:
-    """Why it is no JSON, and where; the parser's texts are a fixed set and hold nothing of what was parsed."""
+def json_problem(text: bytes) -> str | None:
+    """Return why and where the text is not JSON, or None if it is.
+
+    The parser's messages are a fixed set, and contain no part of the text.
+    """
     try:
         json.loads(text)
     except json.JSONDecodeError as error:
         return f"line {error.lineno}, column {error.colno}: {error.msg}"
     except UnicodeDecodeError:
-        return "it is not UTF-8"
+        return "the text is not UTF-8"
     except RecursionError:
-        return "it is nested too deeply"
+        return "the text is nested too deeply"
     return None
 
 
-def strictness(contract: Contract) -> Literal["forbid"] | None:
-    """Refuse a field that the contract does not have, as it would be left out silently; but not where a model asks for more."""
+def extra_fields(contract: Contract) -> Literal["forbid"] | None:
+    """Return `forbid`, or None if one of the contract's models accepts extra fields.
+
+    The bus would drop a field that the contract does not have, without an error.
+    """
     schema = schema_of(contract.model) or {}
     models = [schema, *schema.get("$defs", {}).values()]
     open_ended = any(
-        each.get("additionalProperties") is True and "properties" in each for each in models
+        model.get("additionalProperties") is True and "properties" in model for model in models
     )
     return None if open_ended else "forbid"

@@ -1,4 +1,4 @@
-"""Worker processes: started, started again when they die, and stopped together."""
+"""Supervision of worker processes: start, restart after a crash, and a common stop."""
 
 import asyncio
 import contextlib
@@ -18,26 +18,29 @@ from bus.operations.health import ProbeAddress, aggregate, serve_probes
 
 __all__ = ["Command", "run_processes"]
 
-STARTING = 5.0
-"""Seconds; a process that ends sooner with an error, and was never ready, has not started."""
-FAILED_STARTS = 3
-"""Starts in a row that fail before all is given up: a wrong setting does not mend itself."""
+START_SECONDS = 5.0
+"""Seconds within which a process that ends with an error has failed to start.
+
+A process that was ready has started, however early it ends.
+"""
+MAX_FAILED_STARTS = 3
+"""Failed starts in a row that end all processes, since a wrong setting does not fix itself."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What is run, how many times, and whether it starts anew when the code changes."""
+    """Command to run, the number of its processes, and whether to restart when code changes."""
 
     arguments: list[str]
     processes: int
     reload: bool = False
     health: ProbeAddress | None = None
-    """Where the parent answers for all of them."""
+    """Address on which the parent answers health probes for all processes."""
 
 
 async def run_processes(command: Command) -> int:
-    """Run the processes until a signal; the exit code is the worst of theirs."""
+    """Run the processes until a signal, and return the highest of their exit codes."""
     if command.health is None:
         return await _run(command, [command.arguments] * command.processes)
     with TemporaryDirectory(prefix="bus-health-") as directory:
@@ -50,14 +53,14 @@ async def run_processes(command: Command) -> int:
 
 
 async def _run(command: Command, lines: Sequence[list[str]]) -> int:
-    watch = _watcher() if command.reload else None
+    watch = _load_watchfiles() if command.reload else None
     stop, changed = asyncio.Event(), asyncio.Event()
     children = [
         Child(arguments, stop, changed, number) for number, arguments in enumerate(lines, start=1)
     ]
     watching = asyncio.ensure_future(_watch(watch, changed)) if watch else None
     try:
-        with _forwarded(stop, children):
+        with _forward_signals(stop, children):
             codes = await asyncio.gather(*(child.run() for child in children))
     finally:
         if watching is not None:
@@ -78,110 +81,118 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
 
     def signal(self, number: int) -> None:
-        """Hand a signal on; a process that has ended needs none."""
+        """Send a signal to the process, unless it has ended."""
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
 
     async def run(self) -> int:
-        """Run it until `stop`, again whenever it ends; the last exit code."""
+        """Run the process until `stop`, restart it if it ends, and return the last exit code."""
         failures = 0
         while True:
-            code, failed, reloading = await self._once()
+            code, failed, reloading = await self._run_once()
             if self._stop.is_set():
                 return code
             failures = failures + 1 if failed and not reloading else 0
-            if failures >= FAILED_STARTS:
-                print(  # noqa: T201 - its parent has no log
-                    f"bus run: process {self._number} has not started {failures} times in a row; giving up",
+            if failures >= MAX_FAILED_STARTS:
+                print(  # noqa: T201 - the parent has no log
+                    f"bus run: process {self._number} has failed to start {failures} times "
+                    "in a row; stopping",
                     file=sys.stderr,
                 )
                 self._stop.set()
                 return code
             if not reloading:
-                print(  # noqa: T201 - its parent has no log
-                    f"bus run: process {self._number} ended with {code}; starting it again",
+                print(  # noqa: T201 - the parent has no log
+                    f"bus run: process {self._number} ended with exit code {code}; restarting",
                     file=sys.stderr,
                 )
                 await asyncio.sleep(backoff(failures or 1))
 
-    async def _once(self) -> tuple[int, bool, bool]:
-        """One life: exit code (128 + signal for one that was killed), whether it failed to start, whether it ended for a reload."""
+    async def _run_once(self) -> tuple[int, bool, bool]:
+        """Run the process to its end.
+
+        Returns:
+            The exit code, whether the start failed, and whether the process ended for a reload.
+            The exit code is 128 plus the signal's number if a signal killed the process.
+        """
         loop = asyncio.get_running_loop()
         began = loop.time()
-        with _notification() as (told, telling):
-            # A session of its own: the terminal's Ctrl-C reaches the parent alone, which hands it on once.
-            line = [*self._arguments, "--notification-fd", str(telling)]
+        with _open_pipe() as (reader, writer):
+            # The process has its own session, so the terminal's Ctrl-C reaches only the parent,
+            # which forwards it once.
+            line = [*self._arguments, "--notification-fd", str(writer)]
             self._process = await asyncio.create_subprocess_exec(
-                *line, start_new_session=True, pass_fds=[telling]
+                *line, start_new_session=True, pass_fds=[writer]
             )
-            code, reloading = await self._ended(self._process)
-            # One that was ready and then died, perhaps of a message, is started again however soon that was.
-            return (
-                code,
-                bool(code) and loop.time() - began < STARTING and not _has_come(told),
-                reloading,
-            )
+            code, reloading = await self._wait(self._process)
+            # A process that was ready has started, even if a message killed it early.
+            early = loop.time() - began < START_SECONDS
+            return code, bool(code) and early and not _is_notified(reader), reloading
 
-    async def _ended(self, process: asyncio.subprocess.Process) -> tuple[int, bool]:
+    async def _wait(self, process: asyncio.subprocess.Process) -> tuple[int, bool]:
         reload = asyncio.ensure_future(self._changed.wait())
         stopping = asyncio.ensure_future(self._stop.wait())
         ended = asyncio.ensure_future(process.wait())
         try:
             await asyncio.wait((ended, reload, stopping), return_when=asyncio.FIRST_COMPLETED)
-            asked = not ended.done()
-            if asked:
+            terminated = not ended.done()
+            if terminated:
                 self.signal(signal.SIGTERM)
             code = await ended
-            if asked and code == -signal.SIGTERM:
-                code = 0  # it had not come to handling signals yet, and so had nothing to finish
+            if terminated and code == -signal.SIGTERM:
+                code = 0  # the process did not handle signals yet, so it had no work to finish
             return (code if code >= 0 else 128 - code), reload.done()
         finally:
-            for waiting in (reload, stopping):
-                waiting.cancel()
+            for task in (reload, stopping):
+                task.cancel()
 
 
 @contextlib.contextmanager
-def _notification() -> Iterator[tuple[int, int]]:
-    """A pipe by which a process says that it is ready: where that is read, and where it is written."""
-    told, telling = os.pipe()
+def _open_pipe() -> Iterator[tuple[int, int]]:
+    """Open a pipe on which a process reports that it is ready; yield its reader and its writer."""
+    reader, writer = os.pipe()
     try:
-        os.set_blocking(told, False)
-        yield told, telling
+        os.set_blocking(reader, False)
+        yield reader, writer
     finally:
-        os.close(told)
-        os.close(telling)
+        os.close(reader)
+        os.close(writer)
 
 
-def _has_come(told: int) -> bool:
+def _is_notified(reader: int) -> bool:
     try:
-        return bool(os.read(told, 1))
+        return bool(os.read(reader, 1))
     except BlockingIOError:
         return False
 
 
-def _watcher() -> Any:
-    """The library that watches files, which only `--reload` needs."""
+def _load_watchfiles() -> Any:
+    """Import the library that watches files, which only `--reload` requires."""
     try:
         return importlib.import_module("watchfiles")
     except ModuleNotFoundError:
         raise ConfigurationError(
-            "--reload needs watchfiles; pip install 'trunkline[reload]'"
+            "--reload requires watchfiles, which is not installed. "
+            "Install it: pip install 'trunkline[reload]'."
         ) from None
 
 
 async def _watch(watchfiles: Any, changed: asyncio.Event) -> None:
-    """Pulse `changed` whenever a Python file below this folder changes."""
+    """Set and clear `changed` whenever a Python file below this folder changes."""
     async for _ in watchfiles.awatch(Path.cwd(), watch_filter=watchfiles.PythonFilter()):
-        print("bus run: the code has changed; starting anew", file=sys.stderr)  # noqa: T201 - its parent has no log
+        print("bus run: the code has changed; restarting", file=sys.stderr)  # noqa: T201 - as above
         changed.set()
         await asyncio.sleep(0)
         changed.clear()
 
 
 @contextlib.contextmanager
-def _forwarded(stop: asyncio.Event, children: list[Child]) -> Iterator[None]:
-    """The first signal stops the children cleanly; each further one is handed on, and there means now."""
+def _forward_signals(stop: asyncio.Event, children: list[Child]) -> Iterator[None]:
+    """Stop the children cleanly at the first signal, and forward each further one.
+
+    A child that receives a forwarded signal stops at once.
+    """
     loop = asyncio.get_running_loop()
 
     def on_signal(number: int) -> None:
@@ -190,10 +201,10 @@ def _forwarded(stop: asyncio.Event, children: list[Child]) -> Iterator[None]:
                 child.signal(number)
         stop.set()
 
-    for each in SIGNALS:
-        loop.add_signal_handler(each, on_signal, int(each))
+    for number in SIGNALS:
+        loop.add_signal_handler(number, on_signal, int(number))
     try:
         yield
     finally:
-        for each in SIGNALS:
-            loop.remove_signal_handler(each)
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)

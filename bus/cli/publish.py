@@ -1,4 +1,4 @@
-"""`bus publish`: tell everybody who cares, in the name of the service whose event it is."""
+"""`bus publish`: publish an event in the name of the service that owns it."""
 
 import asyncio
 from typing import Annotated
@@ -23,7 +23,7 @@ def command(
         str,
         typer.Argument(
             metavar="TYPE",
-            help="Such as transcription.completed.v1.",
+            help="The event's type, for example transcription.completed.v1.",
             autocompletion=completed_types("event"),
         ),
     ],
@@ -37,7 +37,7 @@ def command(
             "--as",
             metavar="SERVICE",
             show_default=False,
-            help="The service to speak for: the event's owner, and no other.",
+            help="Publish as this service, which must be the event's owner.",
         ),
     ] = None,
     timeout: Annotated[
@@ -45,43 +45,49 @@ def command(
         typer.Option(
             min=0.001,
             metavar="SECONDS",
-            help="To wait for the broker's confirm; without it BUS_PUBLISH_TIMEOUT.",
+            help="Time to wait for the confirm. Default: BUS_PUBLISH_TIMEOUT.",
         ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the correlation id on one line, for programs.")
+        bool,
+        typer.Option("--json", help="Print the correlation id as JSON on one line, for programs."),
     ] = False,
 ) -> None:
-    """Publish an event; returns when the broker has confirmed it.
+    """Publish an event, and wait until the broker has confirmed it.
 
-    Only its owner publishes an event, so say with --as that you speak for that service.
+    Only the service that owns an event may publish it, so --as must name this service.
     """
     contract = contract_named(type_, contracts or [], kind="event")
-    owned(contract, as_service)
+    check_owner(contract, as_service)
     event = message_from(contract, payload or [], file)
     with suppress_library_logs(), correlated(new_id()) as correlation_id:
-        asyncio.run(tell(contract.service, event, timeout))  # type: ignore[arg-type]  # its contract is an event's
+        # `contract_named` has checked that the contract is an event's.
+        asyncio.run(publish_event(contract.service, event, timeout))  # type: ignore[arg-type]
     if as_json:
         print_json({"type": contract.type, "correlation_id": correlation_id}, compact=True)
         return
     say(
-        f"published {contract.type}, correlation id {correlation_id}: the broker has it; whoever subscribes will get it"
+        f"published {contract.type} with correlation id {correlation_id}; "
+        "the broker has confirmed it"
     )
 
 
-def owned(contract: Contract, service: str | None) -> None:
-    """`ContractError` for whoever does not say that they speak for the owner."""
+def check_owner(contract: Contract, service: str | None) -> None:
+    """Raise `ContractError` unless the service is the event's owner."""
+    owner = contract.service
     if service is None:
         raise ContractError(
-            f"{contract.type} belongs to {contract.service}, which alone publishes it: --as {contract.service} speaks for it"
+            f"{contract.type} belongs to {owner}, and no other service may publish it. "
+            f"Publish as its owner with --as {owner}."
         )
-    if service != contract.service:
+    if service != owner:
         raise ContractError(
-            f"{contract.type} belongs to {contract.service}; {service} cannot publish it"
+            f"{contract.type} belongs to {owner}, so {service} cannot publish it. "
+            f"Publish as its owner with --as {owner}."
         )
 
 
-async def tell(service: str, event: Event, timeout: float | None) -> None:
-    """Connect, publish, and go."""
+async def publish_event(service: str, event: Event, timeout: float | None) -> None:
+    """Publish the event on a connection of its own."""
     async with Bus(service) as bus:
         await bus.publish(event, timeout=timeout)

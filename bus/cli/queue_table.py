@@ -1,4 +1,4 @@
-"""The queues as a table for people, a group for each service, and what is to be done about them."""
+"""The queues as a table with a group for each service, and notes on required actions."""
 
 import math
 import time
@@ -20,114 +20,132 @@ WORK = ("requests", "jobs", "events")
 UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
-def table(seen: QueueReport) -> RenderableType:
-    """The broker, the time, and the queues."""
+def table(report: QueueReport) -> RenderableType:
+    """Return the broker, the time and the queues as a table."""
     grid = Table(box=None, padding=(0, 0, 0, 1), header_style="bold", pad_edge=False)
     grid.add_column("queue", overflow="fold")
     for name in ("ready", "unacked", "consumers", "oldest", "dead"):
         grid.add_column(name, justify="right", no_wrap=True)
-    for service, states in groupby(seen.queues, key=lambda each: each.service):
+    for service, queues in groupby(report.queues, key=lambda queue: queue.service):
         grid.add_row(f"[bold]{service}[/]")
-        for row in rows(service, list(states)):
+        for row in service_rows(service, list(queues)):
             grid.add_row(*row)
-    when = time.strftime("%H:%M:%S", time.localtime(seen.at))
+    at = time.strftime("%H:%M:%S", time.localtime(report.at))
     head = Text(
-        f"{seen.server.product} {seen.server.version}, {seen.server.cluster}, at {when}",
+        f"{report.server.product} {report.server.version}, {report.server.cluster}, at {at}",
         style="dim",
     )
-    body = grid if seen.queues else Text("no queues of the bus")
+    body = grid if report.queues else Text("no queues of the bus")
     return Group(head, body)
 
 
-def rows(service: str, states: list[QueueStatus]) -> Iterator[tuple[str | Text, ...]]:
-    """A service's: work queues with the number of their dead letters, retry tiers, reply queues together, what came back in vain."""
-    dead = {each.work_queue: held(each) for each in states if each.role == "dead"}
-    for each in (each for each in states if each.role in WORK):
-        yield row(service, each, dead.get(each.name))
-    for each in sorted(
-        (each for each in states if each.role == "retry"),
-        key=lambda each: RETRY_DELAYS[each.name.rpartition(".")[2]],
+def service_rows(service: str, queues: list[QueueStatus]) -> Iterator[tuple[str | Text, ...]]:
+    """Yield the rows of one service.
+
+    Each work queue has the number of its dead letters. The retry tiers follow, and one row for all
+    reply queues. The last rows are messages that came back from a tier when their queue was gone.
+    """
+    dead = {queue.work_queue: total_messages(queue) for queue in queues if queue.role == "dead"}
+    for queue in (queue for queue in queues if queue.role in WORK):
+        yield work_queue_row(service, queue, dead.get(queue.name))
+    for queue in sorted(
+        (queue for queue in queues if queue.role == "retry"),
+        key=lambda queue: RETRY_DELAYS[queue.name.rpartition(".")[2]],
     ):
-        yield short(service, each), number(each.ready), number(each.unacked), "", "", ""
-    replies = [each for each in states if each.role == "replies"]
+        name = short_name(service, queue)
+        yield name, format_count(queue.ready), format_count(queue.unacked), "", "", ""
+    replies = [queue for queue in queues if queue.role == "replies"]
     if replies:
-        waiting, unacked = (
-            total(getattr(each, name) for each in replies) for name in ("ready", "unacked")
+        ready, unacked = (
+            add_counts(getattr(queue, name) for queue in replies) for name in ("ready", "unacked")
         )
         name = f"  replies ({len(replies)} {'instance' if len(replies) == 1 else 'instances'})"
-        yield name, number(waiting), number(unacked), "", "", ""
-    for each in (
-        each for each in states if each.role == "dead" and each.work_queue is None and held(each)
+        yield name, format_count(ready), format_count(unacked), "", "", ""
+    for queue in (
+        queue
+        for queue in queues
+        if queue.role == "dead" and queue.work_queue is None and total_messages(queue)
     ):
-        yield short(service, each), "", "", "", "", warned(held(each), "bold red", when=True)
+        count = mark_count(total_messages(queue), "bold red", when=True)
+        yield short_name(service, queue), "", "", "", "", count
 
 
-def row(service: str, each: QueueStatus, dead: int | None) -> tuple[str | Text, ...]:
-    """One work queue."""
+def work_queue_row(service: str, queue: QueueStatus, dead: int | None) -> tuple[str | Text, ...]:
+    """Return the row of one work queue."""
     return (
-        short(service, each),
-        number(each.ready),
-        number(each.unacked),
-        warned(each.consumers, "bold yellow", when=each.consumers == 0 and bool(each.ready)),
-        age(each.oldest),
-        warned(dead, "bold red", when=bool(dead)) if each.role != "requests" else "",
+        short_name(service, queue),
+        format_count(queue.ready),
+        format_count(queue.unacked),
+        mark_count(queue.consumers, "bold yellow", when=queue.consumers == 0 and bool(queue.ready)),
+        age(queue.oldest),
+        mark_count(dead, "bold red", when=bool(dead)) if queue.role != "requests" else "",
     )
 
 
-def notes(seen: QueueReport) -> Iterator[str]:
-    """What somebody should do, and what could not be told; a line each, with rich's markup."""
-    for each in seen.queues:
-        yield from (f"[yellow]{escape(text)}[/]" for text in advice(each))
-    if seen.without_management:
-        yield f"[dim]unacked, oldest and reply queues are not known: {escape(seen.without_management)}; set BUS_MANAGEMENT_URL[/]"
+def notes(report: QueueReport) -> Iterator[str]:
+    """Yield the required actions and the unknown values, a line each, with rich's markup."""
+    for queue in report.queues:
+        yield from (f"[yellow]{escape(text)}[/]" for text in advise(queue))
+    if report.without_management:
+        yield (
+            "[dim]unacked, oldest and reply queues are unknown: "
+            f"{escape(report.without_management)}; set BUS_MANAGEMENT_URL[/]"
+        )
         if any(
-            each.role == "requests" and each.exists and each.consumers is None
-            for each in seen.queues
+            queue.role == "requests" and queue.exists and queue.consumers is None
+            for queue in report.queues
         ):
-            yield "[dim]request queues are left out: to ask again and again by AMQP would keep those alive that nobody serves[/]"
+            yield (
+                "[dim]request queues are left out: repeated queries by AMQP would keep "
+                "request queues without a consumer alive[/]"
+            )
 
 
-def advice(each: QueueStatus) -> Iterator[str]:
-    """What is to be done about one queue."""
-    if each.last_error:
-        yield f"{each.name}: {each.last_error}"
-    if not each.exists and each.role in WORK:
-        yield f"{each.name} is not there: nobody serves it{' now' if each.role == 'requests' else ' yet'}"
-    if each.role in WORK and each.ready and each.consumers == 0:
-        yield f"{each.name}: {each.ready} wait and nobody consumes; start {each.service} with `bus run`"
-    if each.role == "dead" and (count := held(each)):
-        yield f"{each.name}: {count} dead {'letter' if count == 1 else 'letters'}"
+def advise(queue: QueueStatus) -> Iterator[str]:
+    """Yield the required actions for one queue."""
+    if queue.last_error:
+        yield f"{queue.name}: {queue.last_error}"
+    if not queue.exists and queue.role in WORK:
+        since = "now" if queue.role == "requests" else "yet"
+        yield f"{queue.name} does not exist: no process serves it {since}"
+    if queue.role in WORK and queue.ready and queue.consumers == 0:
+        yield (
+            f"{queue.name}: {queue.ready} ready and no consumer; "
+            f"start {queue.service} with `bus run`"
+        )
+    if queue.role == "dead" and (count := total_messages(queue)):
+        yield f"{queue.name}: {count} dead {'letter' if count == 1 else 'letters'}"
 
 
-def short(service: str, each: QueueStatus) -> str:
-    """The name below its service's."""
-    return f"  {each.name.removeprefix(f'{service}.')}"
+def short_name(service: str, queue: QueueStatus) -> str:
+    """Return the indented name of a queue without its service."""
+    return f"  {queue.name.removeprefix(f'{service}.')}"
 
 
-def held(each: QueueStatus) -> int | None:
-    """Everything in it."""
-    return None if each.ready is None else each.ready + (each.unacked or 0)
+def total_messages(queue: QueueStatus) -> int | None:
+    """Return the number of ready and unacked messages, or None if it is unknown."""
+    return None if queue.ready is None else queue.ready + (queue.unacked or 0)
 
 
-def total(numbers: Iterator[int | None]) -> int | None:
-    """Their sum; None where one is not known."""
-    known = list(numbers)
-    return None if None in known else sum(each or 0 for each in known)
+def add_counts(counts: Iterator[int | None]) -> int | None:
+    """Return the sum of the counts, or None if one of them is unknown."""
+    values = list(counts)
+    return None if None in values else sum(value or 0 for value in values)
 
 
-def number(value: int | None) -> str:
-    """A count, or that nobody could tell."""
-    return UNKNOWN if value is None else f"{value}"
+def format_count(count: int | None) -> str:
+    """Return a count as text; `-` if it is unknown."""
+    return UNKNOWN if count is None else f"{count}"
 
 
-def warned(value: int | None, style: str, *, when: bool) -> Text:
-    """A count, marked where it is not as it should be."""
-    return Text(number(value), style=style if when else "")
+def mark_count(count: int | None, style: str, *, when: bool) -> Text:
+    """Return a count as text, with `style` if it requires an action."""
+    return Text(format_count(count), style=style if when else "")
 
 
 def age(seconds: float | None) -> str:
-    """In its largest unit: `45s`, `3m`, `2h`, `5d`."""
+    """Return a duration in its largest unit: `45s`, `3m`, `2h`, `5d`."""
     if seconds is None:
         return UNKNOWN
-    size, unit = next((each for each in UNITS if seconds >= each[0]), UNITS[-1])
+    size, unit = next((entry for entry in UNITS if seconds >= entry[0]), UNITS[-1])
     return f"{math.floor(seconds / size)}{unit}"

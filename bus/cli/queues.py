@@ -1,4 +1,4 @@
-"""`bus queues`: what waits in the queues, who consumes it, and what is dead."""
+"""`bus queues`: the messages, consumers and dead letters of each queue."""
 
 import asyncio
 from collections.abc import Sequence
@@ -38,129 +38,137 @@ def command(
         typer.Argument(
             metavar="SERVICE|MODULE:ROUTER",
             show_default=False,
-            help="Whose queues; without it all of the bus.",
+            help="Show only the queues of this service or router. Default: all queues.",
         ),
     ] = None,
     *,
     watch: Annotated[
         float | None,
         typer.Option(
-            "--watch", min=0.5, metavar="SECONDS", help="Look again and again, until Ctrl-C."
+            "--watch", min=0.5, metavar="SECONDS", help="Refresh at this interval, until Ctrl-C."
         ),
     ] = None,
     contracts: Contracts = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="For programs; with --watch a line for each look.")
+        bool,
+        typer.Option("--json", help="Print JSON for programs; with --watch, one line a refresh."),
     ] = False,
 ) -> None:
-    """Show what waits in the queues, who consumes it, and what is dead.
+    """Show the messages, consumers and dead letters of each queue.
 
-    Nothing is taken out of a queue and nothing is changed. Ready messages and consumers come from AMQP; the list of the
-    queues, unacked and oldest come from RabbitMQ's management API, where it answers (BUS_MANAGEMENT_URL; without it the
-    usual port is tried).
+    The command takes no message out of a queue and changes nothing. AMQP reports ready messages and
+    consumers. RabbitMQ's management API reports the list of queues, unacked and oldest, if it
+    answers. It is at BUS_MANAGEMENT_URL; without that setting the usual port is tried.
 
-    oldest is the time since the first message in the queue was sent. RabbitMQ tells it of classic queues only, so of
-    jobs, events and dead letters, which are in quorum queues, there is "-".
+    oldest is the time since the first message in the queue was sent. RabbitMQ reports it only for
+    classic queues. Jobs, events and dead letters are in quorum queues, and show "-".
     """
     settings = load_settings()
     where = BrokerAddress.of(settings, renew=watch is None)
-    wanted = wanted_queues(target, contracts or [])
+    selection = select_queues(target, contracts or [])
     if watch is not None:
-        asyncio.run(watched(settings, wanted, watch, as_json=as_json))
+        asyncio.run(watch_queues(settings, selection, watch, as_json=as_json))
         return
-    seen = asyncio.run(inspect_queues(where, wanted))
-    if not seen.queues and target and not wanted.names:
-        raise NotFound(
-            f"there are no queues of a service {target!r}{did_you_mean(target, asyncio.run(services(where)))}"
-        )
-    show(seen, as_json=as_json)
+    report = asyncio.run(inspect_queues(where, selection))
+    if not report.queues and target and not selection.names:
+        hint = did_you_mean(target, asyncio.run(list_services(where)))
+        raise NotFound(f"service {target!r} has no queues on this broker{hint}")
+    show(report, as_json=as_json)
 
 
-def wanted_queues(target: str | None, contracts: Sequence[str]) -> QueueFilter:
-    """What the argument names."""
+def select_queues(target: str | None, contracts: Sequence[str]) -> QueueFilter:
+    """Return the filter for the queues of the argument."""
     if target is None:
         return QueueFilter()
     if ":" in target:
         router = load_router(target)
-        needed = {
+        names = {
             queue.name for _, topology in router.topology().values() for queue in topology.queues
         }
-        return QueueFilter(names=tuple(sorted(needed)), service=router.name)
+        return QueueFilter(names=tuple(sorted(names)), service=router.name)
     try:
         check_part(target, "service")
     except ContractError as error:
-        raise ContractError(f"{error}; or write MODULE:ROUTER") from None
-    return QueueFilter(service=target, guesses=(*service_queues(target), *owned(target, contracts)))
+        raise ContractError(f"{error}, or pass MODULE:ROUTER.") from None
+    guesses = (*service_queues(target), *guess_queues(target, contracts))
+    return QueueFilter(service=target, guesses=guesses)
 
 
-def owned(service: str, contracts: Sequence[str]) -> set[str]:
-    """The queues of the requests and jobs of a service whose contracts are known here; its subscriptions nobody knows."""
+def guess_queues(service: str, contracts: Sequence[str]) -> set[str]:
+    """Return the queues of the service's requests and jobs, as far as their contracts are known.
+
+    The queues of its subscriptions cannot be derived from contracts.
+    """
     if not contracts and not has_default():
         return set()
-    own = [each for each in known_contracts(contracts).contracts if each.service == service]
     topologies = [
-        request_topology(each) if each.kind == "request" else job_topology(each, tiers=())
-        for each in own
-        if each.kind != "event"
+        request_topology(contract)
+        if contract.kind == "request"
+        else job_topology(contract, tiers=())
+        for contract in known_contracts(contracts).contracts
+        if contract.service == service and contract.kind != "event"
     ]
     return {queue.name for topology in topologies for queue in topology.queues}
 
 
-async def services(where: BrokerAddress) -> set[str]:
-    """Those that have queues."""
-    return {each.service for each in (await inspect_queues(where, QueueFilter())).queues}
+async def list_services(where: BrokerAddress) -> set[str]:
+    """Return the services that have queues."""
+    return {queue.service for queue in (await inspect_queues(where, QueueFilter())).queues}
 
 
-async def watched(
-    settings: Settings, wanted: QueueFilter, seconds: float, *, as_json: bool
+async def watch_queues(
+    settings: Settings, selection: QueueFilter, seconds: float, *, as_json: bool
 ) -> None:
-    """Look every so many seconds until a signal; a broker that does not answer meanwhile is told, and asked again."""
+    """Show the queues again every `seconds` until a signal.
+
+    If the broker does not answer, the error is shown, and the next refresh tries again.
+    """
     with signals() as stop, Live(console=table_console(), auto_refresh=False) as live:
         while not stop.is_set():
-            looking = asyncio.ensure_future(look(settings, wanted))
+            inspection = asyncio.ensure_future(inspect_once(settings, selection))
             stopping = asyncio.ensure_future(stop.wait())
-            await asyncio.wait({looking, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if looking.done():
-                update(live, looking, as_json=as_json)
+            await asyncio.wait({inspection, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if inspection.done():
+                update(live, inspection, as_json=as_json)
                 await asyncio.wait({stopping}, timeout=seconds)
-            looking.cancel()
+            inspection.cancel()
             stopping.cancel()
 
 
-async def look(settings: Settings, wanted: QueueFilter) -> QueueReport:
-    """What is there now; with a password's file with what that has now."""
-    return await inspect_queues(BrokerAddress.of(settings, renew=False), wanted)
+async def inspect_once(settings: Settings, selection: QueueFilter) -> QueueReport:
+    """Inspect the queues with the current password, which the password file can have changed."""
+    return await inspect_queues(BrokerAddress.of(settings, renew=False), selection)
 
 
-def update(live: Live, looking: "asyncio.Future[QueueReport]", *, as_json: bool) -> None:
-    """Show what was seen in place of what was shown, or as the next line."""
-    error = looking.exception()
+def update(live: Live, inspection: "asyncio.Future[QueueReport]", *, as_json: bool) -> None:
+    """Replace the display with the result of an inspection, or print it as the next line."""
+    error = inspection.exception()
     if error is not None and not isinstance(error, BusError):
         raise error
     if as_json:
-        print_json({"error": str(error)} if error else as_value(looking.result()), compact=True)
+        print_json({"error": str(error)} if error else to_json(inspection.result()), compact=True)
     elif error is not None:
         live.update(Text(f"error: {error}", style="red"), refresh=True)
     else:
-        seen = looking.result()
-        # What is to be done stands first: of a table that is longer than the screen the end is cut.
+        report = inspection.result()
+        # The notes come first: the end of a table that is longer than the screen is cut off.
         live.update(
-            Group(*(Text.from_markup(line) for line in notes(seen)), table(seen)), refresh=True
+            Group(*(Text.from_markup(line) for line in notes(report)), table(report)), refresh=True
         )
 
 
-def show(seen: QueueReport, *, as_json: bool) -> None:
-    """For a program, or for a person."""
+def show(report: QueueReport, *, as_json: bool) -> None:
+    """Print the report as JSON or as a table with notes."""
     if as_json:
-        print_json(as_value(seen), compact=True)
+        print_json(to_json(report), compact=True)
         return
     console = table_console()
-    console.print(table(seen))
-    for line in notes(seen):
+    console.print(table(report))
+    for line in notes(report):
         console.print(line, highlight=False)
 
 
-def queue_value(status: QueueStatus) -> dict[str, Any]:
+def queue_to_json(status: QueueStatus) -> dict[str, Any]:
     """Return one queue as JSON; the keys are part of the command line's interface."""
     return {
         "name": status.name,
@@ -177,11 +185,11 @@ def queue_value(status: QueueStatus) -> dict[str, Any]:
     }
 
 
-def as_value(seen: QueueReport) -> dict[str, Any]:
-    """For programs: names in full, null for what nobody could tell, seconds."""
+def to_json(report: QueueReport) -> dict[str, Any]:
+    """Return the report as JSON: full names, null for unknown values, times in seconds."""
     return {
-        "broker": asdict(seen.server),
-        "at": round(seen.at, 3),
-        "without_management": seen.without_management,
-        "queues": [queue_value(each) for each in seen.queues],
+        "broker": asdict(report.server),
+        "at": round(report.at, 3),
+        "without_management": report.without_management,
+        "queues": [queue_to_json(queue) for queue in report.queues],
     }

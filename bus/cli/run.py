@@ -26,61 +26,70 @@ __all__ = ["command"]
 log = logging.getLogger("bus")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-CANCEL_AGAIN = 0.5
-"""Seconds that what is told to stop now has to clean up; a connection's goodbye takes a tenth of it."""
+CANCEL_AGAIN_SECONDS = 0.5
+"""Seconds for cleanup after a second signal. Closing a connection takes a tenth of it."""
 
 
 def command(
     target: Annotated[
         str,
-        typer.Argument(metavar="MODULE:ROUTER", help="For example workers.transcription:router."),
+        typer.Argument(
+            metavar="MODULE:ROUTER", help="The router, for example workers.transcription:router."
+        ),
     ],
     processes: Annotated[
         int,
         typer.Option(
-            min=1, max=64, metavar="N", help="Worker processes; one that dies is started again."
+            min=1,
+            max=64,
+            metavar="N",
+            help="Number of worker processes. A process that dies is started again.",
         ),
     ] = 1,
     reload: Annotated[
         bool,
-        typer.Option("--reload", help="Start anew when a Python file below this folder changes."),
+        typer.Option("--reload", help="Restart when a Python file below this folder changes."),
     ] = False,
     health_socket: Annotated[
-        Path | None, typer.Option(hidden=True, help="Where a parent asks how this process is.")
+        Path | None, typer.Option(hidden=True, help="Socket for the parent's health probes.")
     ] = None,
     notification_fd: Annotated[
-        int | None, typer.Option(hidden=True, help="Where a parent hears once that it is ready.")
+        int | None,
+        typer.Option(
+            hidden=True, help="Descriptor to notify the parent that this process is ready."
+        ),
     ] = None,
 ) -> None:
     """Serve a router until SIGTERM or Ctrl-C.
 
-    The first signal stops cleanly: no new messages, what runs finishes within BUS_STOP_GRACE seconds. A second stops
-    now; what was unfinished is delivered again. With BUS_HEALTH_PORT it answers /livez and /readyz there.
+    The first signal stops cleanly: the worker takes no new messages, and running handlers have
+    BUS_STOP_GRACE seconds to finish. A second signal stops at once, and unfinished messages are
+    delivered again. If BUS_HEALTH_PORT is set, the worker answers /livez and /readyz on that port.
     """
     settings = load_settings()
     health = (settings.health_host, settings.health_port) if settings.health_port else None
     if processes > 1 or reload:
         arguments = [sys.executable, "-m", "bus.cli", "run", target]
-        several = Command(arguments=arguments, processes=processes, reload=reload, health=health)
-        raise typer.Exit(asyncio.run(run_processes(several)))
-    raise typer.Exit(
-        asyncio.run(
-            serve(
-                load_router(target),
-                settings,
-                health_socket or health,
-                partial(_tell, notification_fd),
-            )
-        )
-    )
+        supervised = Command(arguments=arguments, processes=processes, reload=reload, health=health)
+        raise typer.Exit(asyncio.run(run_processes(supervised)))
+    router = load_router(target)
+    started = partial(_notify_parent, notification_fd)
+    raise typer.Exit(asyncio.run(serve(router, settings, health_socket or health, started)))
 
 
 async def serve(
     router: Router, settings: Settings, health: ProbeAddress | None, started: Callable[[], None]
 ) -> int:
-    """Serve until a signal; the exit code: 0 after a clean stop, 128 + the signal's number after a second one.
+    """Serve until a signal.
 
-    `started` is called once, when every consumer is ready.
+    Args:
+        router: Router to serve.
+        settings: Settings of its bus.
+        health: Address of the health probes. If None, no port is opened.
+        started: Function to call once, when every consumer is ready.
+
+    Returns:
+        The exit code: 0 after a clean stop, 128 plus the signal's number after a second signal.
     """
     configure_logging(settings)
     stop = asyncio.Event()
@@ -95,8 +104,8 @@ async def serve(
     return 0
 
 
-def _nobody() -> None:
-    """Nobody wants to know."""
+def _do_nothing() -> None:
+    """Do nothing when the service has started."""
 
 
 async def serve_until(
@@ -104,9 +113,19 @@ async def serve_until(
     stop: asyncio.Event,
     bus: Bus,
     health: ProbeAddress | None,
-    started: Callable[[], None] = _nobody,
+    started: Callable[[], None] = _do_nothing,
 ) -> None:
-    """Serve until `stop` is set, and answer health probes meanwhile, from before the first connection until after the last."""
+    """Serve until `stop` is set.
+
+    Health probes are answered from before the first connection to the broker until after the last.
+
+    Args:
+        router: Router to serve.
+        stop: Event that stops the service cleanly.
+        bus: Bus of the service, not yet connected.
+        health: Address of the health probes. If None, no port is opened.
+        started: Function to call once, when every consumer is ready.
+    """
 
     async def ready() -> str | None:
         if stop.is_set():
@@ -116,16 +135,16 @@ async def serve_until(
     async with serve_probes(health, ready=ready), bus, bus.serving(router):
         started()
         await stop.wait()
-        # Who has pressed Ctrl-C should not wonder for the whole grace.
+        # The user must learn why the process does not end at once: the grace can be long.
         log.info(
-            "stopping; a second signal ends it at once",
+            "stopping; a second signal stops at once",
             extra={"service": router.name, "grace": bus.settings.stop_grace},
         )
     log.info("stopped", extra={"service": router.name})
 
 
-def _tell(notification_fd: int | None) -> None:
-    """Tell the parent; one that is gone needs to know nothing."""
+def _notify_parent(notification_fd: int | None) -> None:
+    """Notify the parent that this process is ready, unless the parent has ended."""
     if notification_fd is not None:
         with contextlib.suppress(OSError):
             os.write(notification_fd, b"\n")
@@ -133,23 +152,27 @@ def _tell(notification_fd: int | None) -> None:
 
 @contextlib.contextmanager
 def signals(stop: asyncio.Event, serving: "asyncio.Future[None]") -> Iterator[list[int]]:
-    """The first signal sets `stop`, a second cancels `serving`; yields what has been received."""
+    """Set `stop` at the first signal and cancel `serving` at the second.
+
+    The block gets the list of received signals.
+    """
     loop, received = asyncio.get_running_loop(), list[int]()
 
     def on_signal(number: int) -> None:
         received.append(number)
         if stop.is_set():
-            # In the loop's next turn: both may arrive in this one, and a task that has not seen `stop` yet would take
-            # the cancellation for the wish to stop cleanly.
+            # Both signals may arrive in one turn of the loop. A task that has not seen `stop` yet
+            # would treat the cancellation as a clean stop, so cancel it in the next turn.
             loop.call_soon(serving.cancel)
-            # A start that is cancelled stops cleanly; this one ends that stop, too.
-            loop.call_later(CANCEL_AGAIN, serving.cancel)
+            # If the first cancellation interrupts the start, the task stops cleanly. A second
+            # cancellation ends that stop.
+            loop.call_later(CANCEL_AGAIN_SECONDS, serving.cancel)
         stop.set()
 
-    for each in SIGNALS:
-        loop.add_signal_handler(each, on_signal, int(each))
+    for number in SIGNALS:
+        loop.add_signal_handler(number, on_signal, int(number))
     try:
         yield received
     finally:
-        for each in SIGNALS:
-            loop.remove_signal_handler(each)
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)

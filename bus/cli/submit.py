@@ -1,4 +1,4 @@
-"""`bus submit`: hand over work, watch it, and print its result."""
+"""`bus submit`: submit a job, show its progress, and print its result."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ def command(
         str,
         typer.Argument(
             metavar="TYPE",
-            help="Such as transcription.transcribe.v1.",
+            help="The job's type, for example transcription.transcribe.v1.",
             autocompletion=completed_types("job"),
         ),
     ],
@@ -34,69 +34,74 @@ def command(
     contracts: Contracts = None,
     as_service: AsService = CLI,
     no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Print the job's id as soon as the broker has it.")
+        bool,
+        typer.Option(
+            "--no-wait", help="Print the job's id when the broker has confirmed it, and exit."
+        ),
     ] = False,
     timeout: Annotated[
         float | None,
         typer.Option(
             min=0.001,
             metavar="SECONDS",
-            help="To wait for the result, or with --no-wait for the broker's confirm; without it BUS_MESSAGE_TTL, or BUS_PUBLISH_TIMEOUT.",
+            help="Time to wait for the result, or with --no-wait for the confirm. "
+            "Default: BUS_MESSAGE_TTL, or with --no-wait BUS_PUBLISH_TIMEOUT.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Submit a job, show its progress, and print its result as JSON.
 
-    Progress goes to standard error, a line each. A job goes on when its submitter leaves, by Ctrl-C too; its result is
-    then not to be had here.
+    Progress goes to standard error, a line for each update. If this command ends early, for example
+    by Ctrl-C, the job continues, and its result cannot be printed any more.
     """
     contract = contract_named(type_, contracts or [], kind="job")
     job: Any = message_from(contract, payload or [], file)
     with suppress_library_logs(), correlated(new_id()) as correlation_id:
         if no_wait:
-            print_json(
-                {
-                    "id": asyncio.run(submit(as_service, job, timeout)),
-                    "correlation_id": correlation_id,
-                },
-                compact=as_json,
-            )
+            job_id = asyncio.run(submit(as_service, job, timeout))
+            print_json({"id": job_id, "correlation_id": correlation_id}, compact=as_json)
             return
         result = asyncio.run(follow(as_service, job, timeout))
     print_json(json.loads(encode(result, contract.reply)), compact=as_json)
 
 
 async def submit(service: str, job: Job[Any], timeout: float | None) -> str:
-    """Connect, submit, and go; the job's id."""
+    """Submit the job on a connection of its own, and return its id."""
     async with Bus(service) as bus:
         return (await bus.submit(job, timeout=timeout)).id
 
 
 async def follow(service: str, job: Job[Message | None], timeout: float | None) -> Message | None:
-    """The result; `DeadlineExceeded` after `timeout` seconds, in which the job has not ended."""
+    """Submit the job, print its updates, and return its result.
+
+    Raises:
+        DeadlineExceeded: The job has not ended within `timeout` seconds.
+    """
     async with Bus(service) as bus:
         handle = await bus.submit(job)
         say(f"submitted as {handle.id}")
         try:
             async with asyncio.timeout(timeout):
-                return await watched(handle)
+                return await print_updates(handle)
         except TimeoutError:
-            raise DeadlineExceeded(f"the job is not done after {timeout:g} s; it goes on") from None
+            raise DeadlineExceeded(
+                f"the job has not ended within {timeout:g} s, and continues"
+            ) from None
         except asyncio.CancelledError:
-            say("the job goes on")
+            say("the job continues")
             raise
 
 
-async def watched(handle: JobHandle[Message | None]) -> Message | None:
-    """The result, with each update said as it comes."""
+async def print_updates(handle: JobHandle[Message | None]) -> Message | None:
+    """Print each update when it arrives, and return the job's result."""
     async for update in handle.updates():
-        say(described(update))
+        say(format_update(update))
     return await handle.result()
 
 
-def described(update: Progress) -> str:
-    """An update in a line."""
+def format_update(update: Progress) -> str:
+    """Return an update as one line."""
     if update.error is not None:
-        return f"an attempt failed ({update.error}), and it will be tried again: {update.note}"
+        return f"an attempt failed ({update.error}) and will be retried: {update.note}"
     return f"{update.progress:>4.0%} {update.note}".rstrip()

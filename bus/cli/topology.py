@@ -1,4 +1,4 @@
-"""`bus topology`: what routers need in the broker, beside what it has."""
+"""`bus topology`: the topology that routers require, compared with the broker's."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from bus.cli.loading import known_contracts, load_router
 from bus.cli.options import Contracts
 from bus.cli.output import harmless, print_json, say, suppress_library_logs
 from bus.errors import InvalidArgument
-from bus.operations.topology.apply import apply as make
-from bus.operations.topology.apply import plan as compared
+from bus.operations.topology.apply import apply as apply_topology
+from bus.operations.topology.apply import plan as plan_topology
 from bus.operations.topology.definitions import definitions
 from bus.operations.topology.diff import Plan
 from bus.operations.topology.migrate import MigrationProgress
-from bus.operations.topology.migrate import migrate as remade
+from bus.operations.topology.migrate import migrate as migrate_queue
 from bus.operations.topology.permissions import (
     ADMINISTRATOR,
     broker_users,
@@ -29,15 +29,15 @@ from bus.operations.topology.permissions import (
 )
 from bus.operations.topology.required import RequiredTopology
 from bus.operations.topology.user_passwords import read_passwords
-from bus.operations.topology.verify import verify as verified
+from bus.operations.topology.verify import verify as verify_topology
 from bus.runtime.requirements import required_by
 from bus.security.grants_file import load_grants
 from bus.settings import Settings, load_settings
 
 __all__ = ["command"]
 
-DIFFERENCES = 2
-"""The exit code where something is to be done."""
+DIFFERENCES_EXIT_CODE = 2
+"""Exit code if something is to be done."""
 COLOURS = {
     "missing": "yellow",
     "different": "red",
@@ -60,14 +60,14 @@ ManagementUrl = Annotated[
         "--management-url",
         metavar="URL",
         show_default=False,
-        help="Instead of BUS_MANAGEMENT_URL; else the usual port is tried.",
+        help="The management API. Default: BUS_MANAGEMENT_URL, or the usual port.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="On one line, for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on one line, for programs.")]
 
 command = typer.Typer(
     no_args_is_help=True,
-    help="Compare what routers need in the broker with what it has, and make it so.",
+    help="Compare the required topology with the broker's, and create missing objects.",
 )
 
 
@@ -75,49 +75,55 @@ command = typer.Typer(
 def plan(
     routers: Routers, *, management_url: ManagementUrl = None, as_json: AsJson = False
 ) -> None:
-    """Show what routers need and the broker has not, a line each; nothing is changed.
+    """Show the differences between the required topology and the broker's, one a line.
 
-    missing: apply makes it. different: it cannot be changed in place; migrate makes a queue anew. unsafe: a policy would
-    lose messages. unfinished: a migration has not ended. superfluous: it is named as these services name theirs, and they
-    do not need it; nothing deletes it.
+    Nothing is changed. A line begins with one of these words. missing: apply creates the object.
+    different: the object exists with other properties, which cannot be changed in place; for a
+    queue, migrate creates it again. unsafe: a policy could lose messages. unfinished: a migration
+    was interrupted. superfluous: the object is named like those of these services, and they do not
+    require it; no command deletes it.
 
-    Exit code 0: nothing is to be done. 2: something is; what is superfluous does not count.
+    Exit code 0: nothing is to be done. 2: there are differences; superfluous objects do not count.
     """
-    settings = configured(management_url)
-    end(asyncio.run(compared(wanted(routers, settings), settings)), routers, as_json=as_json)
+    settings = override_settings(management_url)
+    exit_with(
+        asyncio.run(plan_topology(require(routers, settings), settings)), routers, as_json=as_json
+    )
 
 
 @command.command()
 def apply(
     routers: Routers, *, management_url: ManagementUrl = None, as_json: AsJson = False
 ) -> None:
-    """Make what is missing, over AMQP; show what is left.
+    """Create missing exchanges, queues and bindings over AMQP, and show the remaining differences.
 
-    Nothing that exists is changed or deleted. Running it again does nothing. Exit code 0: the broker has all that is
-    needed. 2: something is left, such as a queue that cannot be changed in place; see migrate.
+    Nothing that exists is changed or deleted. A second run changes nothing. Exit code 0: the broker
+    has the required topology. 2: differences remain, such as a queue that cannot be changed in
+    place; see migrate.
     """
-    settings = configured(management_url)
+    settings = override_settings(management_url)
     with suppress_library_logs():
-        done = asyncio.run(make(wanted(routers, settings), settings))
-    for each in done.before.having("missing"):
-        if each not in done.after.differences:
-            say(f"made {each.what} {each.name}")
-    end(done.after, routers, as_json=as_json)
+        done = asyncio.run(apply_topology(require(routers, settings), settings))
+    for difference in done.before.having("missing"):
+        if difference not in done.after.differences:
+            say(f"created {difference.what} {difference.name}")
+    exit_with(done.after, routers, as_json=as_json)
 
 
 @command.command()
 def verify(
     routers: Routers, *, management_url: ManagementUrl = None, as_json: AsJson = False
 ) -> None:
-    """Check that the broker has what routers need, for teams whose broker is managed by others; nothing is declared.
+    """Check that the broker has the required topology, for services that declare nothing.
 
-    With BUS_MANAGEMENT_URL or --management-url it finds all that plan finds. Without, it asks over AMQP with a service's own
-    rights, which tells missing exchanges and queues, and says what it could not see. Exit codes as of plan.
+    With BUS_MANAGEMENT_URL or --management-url the command finds the same differences as plan.
+    Without it the command uses AMQP with the service's own rights. It then finds missing exchanges
+    and queues, and reports what it could not check. Exit codes: those of plan.
     """
-    settings = configured(management_url)
+    settings = override_settings(management_url)
     with suppress_library_logs():
-        found = asyncio.run(verified(wanted(routers, settings), settings))
-    end(found, routers, as_json=as_json)
+        comparison = asyncio.run(verify_topology(require(routers, settings), settings))
+    exit_with(comparison, routers, as_json=as_json)
 
 
 @command.command()
@@ -128,12 +134,13 @@ def export(
         str, typer.Option("--vhost", metavar="NAME", help="The virtual host that the file names.")
     ] = "/",
 ) -> None:
-    """Print the definitions.json that RabbitMQ imports; no broker is asked.
+    """Print the definitions.json that RabbitMQ imports; the command does not connect to a broker.
 
-    Exchanges, queues and bindings, sorted, for whoever manages the broker. With BUS_TOPOLOGY=verify request queues do not
-    expire, since the services may not make them anew.
+    The file has exchanges, queues and bindings in sorted order, for the administrator of the
+    broker. With BUS_TOPOLOGY=verify request queues do not expire, because the services may not
+    create them again.
     """
-    print_json(definitions(wanted(routers, load_settings()).topology, vhost=vhost), compact=False)
+    print_json(definitions(require(routers, load_settings()).topology, vhost=vhost), compact=False)
 
 
 @command.command(name="definitions")
@@ -147,7 +154,7 @@ def access(
             metavar="FILE",
             envvar="BUS_GRANTS",
             show_default=False,
-            help="Who may do what: grants.toml.",
+            help="The permissions of the services, such as grants.toml.",
         ),
     ],
     passwords: Annotated[
@@ -156,14 +163,14 @@ def access(
             "--passwords",
             metavar="FILE",
             show_default=False,
-            help='The users\' passwords, TOML with a line each: name = "…".',
+            help='The passwords of the users: TOML, with a line for each user: name = "…".',
         ),
     ] = None,
     certificates: Annotated[
         bool,
         typer.Option(
             "--certificates",
-            help="Users that no password lets in: they come with a certificate or a token.",
+            help="Create users without a password, which log in by a certificate or a token.",
         ),
     ] = False,
     contracts: Contracts = None,
@@ -171,39 +178,49 @@ def access(
         str, typer.Option("--vhost", metavar="NAME", help="The virtual host that the file names.")
     ] = "/",
 ) -> None:
-    """Print definitions with a user for each service, who can do no more than its grants say; no broker is asked.
+    """Print definitions with a broker user for each service, limited to the rights of its grants.
 
-    What export prints, and users, permissions and topic permissions. The services then run with BUS_TOPOLOGY=verify, each
-    with its own user; only the user bus.topology declares and binds. Name the routers of all services. Without --passwords
-    and --certificates the users are left out, and have to exist before the file is imported.
+    The command does not connect to a broker. It prints the topology as export does, and users,
+    permissions and topic permissions. The services then run with BUS_TOPOLOGY=verify, each with its
+    own user; only the user bus.topology declares and binds. Name the routers of all services.
+    Without --passwords and --certificates the users are left out, and must exist before the file is
+    imported.
     """
     if passwords and certificates:
         raise InvalidArgument(
-            "--passwords or --certificates: users who come with a certificate have no password"
+            "--passwords and --certificates exclude each other: users with a certificate "
+            "have no password. Use one of the two options."
         )
-    served = [load_router(each) for each in routers]
-    known = known_contracts(contracts or []).contracts
-    granted = load_grants(grants, known)
+    served = [load_router(target) for target in routers]
+    all_contracts = known_contracts(contracts or []).contracts
+    granted = load_grants(grants, all_contracts)
     for router in served:
         check_consume_grants(router.name, router.contracts, granted)
-    found = broker_users(granted, known, [router.name for router in served])
-    needed = required_by(served, load_settings(topology="verify")).topology
-    made = (
-        {"users": users(found, read_passwords(passwords) if passwords else None)}
+    service_users = broker_users(granted, all_contracts, [router.name for router in served])
+    required = required_by(served, load_settings(topology="verify")).topology
+    user_definitions = (
+        {"users": users(service_users, read_passwords(passwords) if passwords else None)}
         if passwords or certificates
         else {}
     )
     print_json(
-        {**definitions(needed, vhost=vhost), **made, **permissions(found, vhost=vhost)},
+        {
+            **definitions(required, vhost=vhost),
+            **user_definitions,
+            **permissions(service_users, vhost=vhost),
+        },
         compact=False,
     )
-    if not made:
-        say(f"the users have to exist: {ADMINISTRATOR}, {', '.join(each.name for each in found)}")
+    if not user_definitions:
+        names = ", ".join(user.name for user in service_users)
+        say(f"these users must exist before the import: {ADMINISTRATOR}, {names}")
 
 
 @command.command()
 def migrate(
-    router: Annotated[str, typer.Argument(metavar="MODULE:ROUTER", help="Whose queue.")],
+    router: Annotated[
+        str, typer.Argument(metavar="MODULE:ROUTER", help="The router that requires the queue.")
+    ],
     queue: Annotated[
         str, typer.Argument(metavar="QUEUE", help="The queue that exists with other arguments.")
     ],
@@ -215,22 +232,31 @@ def migrate(
             min=0,
             metavar="SECONDS",
             show_default=False,
-            help="Begin while it is consumed, and wait until nobody does.",
+            help="Start although the queue has consumers, and wait until they have stopped.",
         ),
     ] = None,
     management_url: ManagementUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a queue anew with the arguments that its router needs, its messages kept.
+    """Create a queue again with the arguments that its router requires, and keep its messages.
 
-    They wait in a holding queue meanwhile, and so does what is published. Each is copied, confirmed and only then taken
-    away, in order. Killed at any point it goes on when it is run again; a message that may be there twice then says so
-    in its header "redelivered". It is refused while anybody consumes the queue: stop the workers first.
+    The messages, and those published during the migration, wait in a migration queue. Each message
+    is copied, the copy is confirmed, and only then is the original removed. The order is kept. If
+    the command is killed at any point, run it again to continue. A message that can then exist
+    twice has the header "redelivered". The command refuses a queue that has consumers: stop the
+    workers first.
     """
-    settings = configured(management_url)
-    with Console(stderr=True).status("looking") as status, suppress_library_logs():
+    settings = override_settings(management_url)
+    status_line = Console(stderr=True).status("reading the broker's state")
+    with status_line as status, suppress_library_logs():
         done = asyncio.run(
-            remade(queue, wanted([router], settings), settings, wait=wait, report=Shown(status))
+            migrate_queue(
+                queue,
+                require([router], settings),
+                settings,
+                wait=wait,
+                report=ProgressDisplay(status),
+            )
         )
     if as_json:
         print_json(
@@ -243,25 +269,26 @@ def migrate(
             compact=True,
         )
     elif done is None:
-        say(f"{queue} is as it is needed; nothing to do")
+        say(f"{queue} already has the required arguments; nothing to do")
     else:
         say(
-            f"{queue} is made anew; {done.moved} messages are back in it, {done.redelivered} may be there twice"
+            f"{queue} was created again; {done.moved} messages were moved back, "
+            f"{done.redelivered} may exist twice"
         )
 
 
-class Shown:
-    """A migration's progress: each step a line, and what moves beside the spinner."""
+class ProgressDisplay:
+    """Display of a migration: a line for each step, and the counts beside a spinner."""
 
     def __init__(self, status: Status) -> None:
         self._status = status
         self._step = ""
 
     def __call__(self, progress: MigrationProgress) -> None:
-        """Show it."""
+        """Show `progress`."""
         if progress.step != self._step:
             self._step = progress.step
-            # By the spinner's own console: another would write into its line.
+            # The line goes to the spinner's own console: another console would write over it.
             self._status.console.print(
                 harmless(progress.step), markup=False, highlight=False, soft_wrap=True
             )
@@ -271,50 +298,51 @@ class Shown:
         self._status.update(f"{harmless(progress.step)}{counts}")
 
 
-def configured(management_url: str | None) -> Settings:
-    """The settings, with the option's address where it is given."""
+def override_settings(management_url: str | None) -> Settings:
+    """Return the settings, with the option's address if it is given."""
     return load_settings(management_url=management_url) if management_url else load_settings()
 
 
-def wanted(targets: Sequence[str], settings: Settings) -> RequiredTopology:
-    """What the routers that are named need."""
-    return required_by([load_router(each) for each in targets], settings)
+def require(targets: Sequence[str], settings: Settings) -> RequiredTopology:
+    """Return the topology that the named routers require."""
+    return required_by([load_router(target) for target in targets], settings)
 
 
-def end(found: Plan, targets: Sequence[str], *, as_json: bool) -> None:
-    """Show a plan, and exit with what it says."""
+def exit_with(comparison: Plan, targets: Sequence[str], *, as_json: bool) -> None:
+    """Print a plan, and exit with its exit code."""
     if as_json:
         print_json(
             {
-                "clean": found.clean,
-                "differences": [asdict(each) for each in found.differences],
-                "unseen": found.not_read,
+                "clean": comparison.clean,
+                "differences": [asdict(difference) for difference in comparison.differences],
+                "unseen": comparison.not_read,
             },
             compact=True,
         )
     else:
-        show(found, targets)
-    raise typer.Exit(0 if found.clean else DIFFERENCES)
+        show(comparison, targets)
+    raise typer.Exit(0 if comparison.clean else DIFFERENCES_EXIT_CODE)
 
 
-def show(found: Plan, targets: Sequence[str]) -> None:
-    """Differences on standard output, what they mean on standard error."""
+def show(comparison: Plan, targets: Sequence[str]) -> None:
+    """Print the differences on standard output, and the advice on standard error."""
     console = Console()
-    for each in found.differences:
+    for difference in comparison.differences:
         console.print(
-            harmless(str(each)),
-            style=COLOURS[each.verdict],
+            harmless(str(difference)),
+            style=COLOURS[difference.verdict],
             markup=False,
             highlight=False,
             soft_wrap=True,
         )
-    for unseen in found.not_read:
-        say(f"not looked at: {unseen}")
+    for reason in comparison.not_read:
+        say(f"not checked: {reason}")
+    router = targets[0] if len(targets) == 1 else "MODULE:ROUTER"
     for name in dict.fromkeys(
-        each.name for each in found.having("different", "unfinished") if each.what == "queue"
+        difference.name
+        for difference in comparison.having("different", "unfinished")
+        if difference.what == "queue"
     ):
-        say(
-            f"to change it: bus topology migrate {targets[0] if len(targets) == 1 else 'MODULE:ROUTER'} {name}"
-        )
-    if found.clean:
+        say(f"to change the queue: bus topology migrate {router} {name}")
+    if comparison.clean:
         say("nothing is to be done")

@@ -1,4 +1,4 @@
 """Contracts: message classes, their versions, their schema and their compatibility.
 
-It imports only `bus.errors`: no settings, no broker, no I/O.
+The package imports only `bus.errors`: no settings, no broker, no I/O.
 """

@@ -1,8 +1,10 @@
-"""Contracts: what services say to each other, as versioned pydantic models.
+"""Contracts: the messages between services, as versioned pydantic models.
 
-A contract's type is `<name>.v<version>`; the first part of the name is the owning service: it alone answers,
-does, or publishes it. `@contract` is a decorator and not class keywords, because pydantic's metaclass takes any
-keyword, misspelt ones too, while a decorator's are checked by mypy and pyright.
+A contract's type on the wire is `<name>.v<version>`. The first part of the name is the owning
+service. Only that service answers the request, runs the job or publishes the event.
+
+`@contract` is a decorator, because mypy and pyright check the arguments of a decorator. As keywords
+of a class they would not be checked: pydantic's metaclass accepts any keyword, misspelt ones too.
 """
 
 import re
@@ -35,35 +37,44 @@ __all__ = [
 ]
 
 Kind = Literal["request", "event", "job"]
+"""Kind of a contract."""
 
 PART = re.compile(r"[a-z][a-z0-9-]*")
 NAME = re.compile(rf"{PART.pattern}(\.{PART.pattern})+")
 PERMISSION = re.compile(r"[a-z][a-z0-9:._-]*")
-"""No space: a token's scope is a list with spaces between."""
+"""Pattern of a permission. Spaces are excluded, because they separate a token's scopes."""
 VERSION_PART = re.compile(r"v\d+")
-# A queue's name is an AMQP short string (255 bytes); the longest is that of a subscription's dead letters:
-# <service>.events.<contract>.v<version>.<subscription>.dead
+# A queue's name is an AMQP short string (255 bytes). The longest names are those of the dead-letter
+# queues of subscriptions: <service>.events.<contract>.v<version>.<subscription>.dead
 MAX_NAME_LENGTH = 100
 MAX_PART_LENGTH = 60
 MAX_VERSION = 9999
-OURS = "bus"
-"""The prefix of the bus's own exchanges and types; no service has it."""
+RESERVED_NAME = "bus"
+"""Prefix of the bus's own exchanges and types. No service may have this name."""
 
 
 class Message(BaseModel):
-    """A value that crosses the wire: frozen, JSON, unknown fields ignored so that a newer sender may add some.
+    """Base class of all values that cross the wire as JSON, also of replies and results.
 
-    Its repr names the fields and shows no value: reprs end up in logs and tracebacks. `bus.testing.shown_values` shows them.
+    A message is frozen. Unknown fields are ignored, because a newer sender may add some.
+
+    The repr names the fields and hides their values, because reprs appear in logs and tracebacks.
+    Inside a `bus.testing.shown_values` block it shows them.
+
+    >>> class Invoice(Message):
+    ...     number: int
+    ...     total: Decimal
     """
 
-    # hide_input_in_errors: an error's text must never show a patient's data. allow_inf_nan: JSON has no such numbers.
+    # hide_input_in_errors=True: the text of an error must never show confidential data.
+    # allow_inf_nan=False: JSON has no such numbers.
     model_config = ConfigDict(
         frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False
     )
 
     @override
     def __repr_args__(self) -> Iterable[tuple[str | None, object]]:
-        """What `repr` and `str` show; pydantic's own hook."""
+        """Return the fields that `repr` and `str` show; pydantic calls this method."""
         return shown_fields(self)
 
 
@@ -75,91 +86,126 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Request(Message, Generic[R]):
-    """Somebody answers now: `class GetTranscript(Request[Transcript])`; `Request[None]` answers without content."""
+    """Message that the owning service answers now, with a reply of type `R`.
+
+    `Request[None]` is answered without content.
+
+    >>> @contract("billing.get-invoice", version=1, idempotent=True)
+    ... class GetInvoice(Request[Invoice]):
+    ...     number: int
+    """
 
     @classmethod
     def __asks__(cls) -> tuple[type[Self], type[R]]:
+        """Return the class and its reply type, from which the type checker infers both."""
         return cls, cast("type[R]", contract_of(cls).reply)
 
 
 class Job(Message, Generic[R]):
-    """One service does it once, later, and it survives everything; its result is an `R`."""
+    """Message for work that the owning service does once, later, with a result of type `R`.
+
+    A job waits in a durable queue, and survives a restart of the broker or a service. The handler's
+    `RetryPolicy` controls how failed attempts are retried. `Job[None]` has no result.
+
+    >>> @contract("billing.close-month", version=1)
+    ... class CloseMonth(Job[Summary]):
+    ...     month: date
+    """
 
     @classmethod
     def __orders__(cls) -> tuple[type[Self], type[R]]:
+        """Return the class and its result type, from which the type checker infers both."""
         return cls, cast("type[R]", contract_of(cls).reply)
 
 
 class Event(Message):
-    """A fact; zero or more services care."""
+    """Message about a fact, which the owning service publishes to zero or more subscribers.
+
+    >>> @contract("billing.invoice-paid", version=1)
+    ... class InvoicePaid(Event):
+    ...     number: int
+    """
 
 
 class RequestClass(Protocol[Q_co, R_co]):
-    """What a request's class is to the type checker: it knows its own type and its reply's."""
+    """Type of a request class for the type checker, with the types of request and reply."""
 
     def __asks__(self) -> tuple[type[Q_co], type[R_co]]: ...
 
 
 class JobClass(Protocol[Q_co, R_co]):
-    """What a job's class is to the type checker: it knows its own type and its result's."""
+    """Type of a job class for the type checker, with the types of job and result."""
 
     def __orders__(self) -> tuple[type[Q_co], type[R_co]]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
-    """What `@contract` knows of a class."""
+    """Attributes of a message class, as declared by `@contract`."""
 
     name: str
-    """`<service>.<operation>`, lower case, dots between parts."""
+    """Name of the contract, `<service>.<operation>` in lower case, with dots between its parts."""
     version: int
+    """Version of the contract, from 1 to 9999."""
     kind: Kind
     model: type[Message]
+    """The decorated class."""
     reply: type[Message] | None
-    """The reply or result type; None for events, and for requests and jobs that answer without content."""
+    """Type of the reply or result. None for events, and for requests and jobs without content."""
     permission: str
-    """The right to call (requests, jobs), or to publish and to consume (events); all versions of a contract share it."""
+    """Right to call (requests, jobs), or to publish and to consume (events)."""
     idempotent: bool = False
-    """Whether running it twice has the effect of running it once: then the bus itself may try it again."""
+    """True if two runs have the effect of one run. The bus itself may then retry it."""
     retry: RetryPolicy = DEFAULT_RETRY
-    """Events and jobs: how a handler that says nothing else is retried."""
+    """Retry policy of handlers of an event or job that have no policy of their own."""
     encrypted: bool = False
-    """Whether the payload is encrypted on its way, and those of its reply, result and progress."""
+    """True if its payload, and those of its reply, result and progress, are encrypted."""
 
     type: str = field(init=False)
-    """The type on the wire, `<name>.v<version>`; the routing key, too."""
+    """Type on the wire, `<name>.v<version>`. It is also the routing key."""
     service: str = field(init=False)
-    """The owning service, the first part of the name."""
+    """Owning service, the first part of the name."""
 
     def __post_init__(self) -> None:
-        """Derive what every message asks for."""
+        """Derive the type and the service once, because every message needs them."""
         object.__setattr__(self, "type", f"{self.name}.v{self.version}")
         object.__setattr__(self, "service", self.name.partition(".")[0])
 
     @property
     def operation(self) -> str:
-        """The name without its service."""
+        """Name of the contract without its service."""
         return self.name.partition(".")[2]
 
 
 class Catalog:
-    """The contracts known to this process, by type and by class."""
+    """Registry of the contracts of this process, by their type on the wire."""
 
     def __init__(self) -> None:
         self._by_type: dict[str, Contract] = {}
 
     def add(self, contract: Contract) -> None:
-        """Add a contract; a second class of the same type is a `ContractError` that names both."""
-        known = self._by_type.get(contract.type)
-        if known is not None and _place(known.model) != _place(contract.model):
+        """Add a contract, or replace the one of the same class.
+
+        Args:
+            contract: Contract to add.
+
+        Raises:
+            ContractError: Another class has this type. The text names both classes.
+        """
+        existing = self._by_type.get(contract.type)
+        if existing is not None and _path_of(existing.model) != _path_of(contract.model):
             raise ContractError(
-                f"{contract.type} is declared twice: by {_place(known.model)} and by {_place(contract.model)}; "
-                f"raise the version of one or rename it"
+                f"{contract.type} is declared twice, by {_path_of(existing.model)} and by "
+                f"{_path_of(contract.model)}. Raise the version of one, or rename it."
             )
         self._by_type[contract.type] = contract
 
     def get(self, type_: str) -> Contract | None:
-        """The contract of a wire type, or None."""
+        """Return the contract of a type on the wire, or None if no class has this type.
+
+        Args:
+            type_: Type on the wire, `<name>.v<version>`.
+        """
         return self._by_type.get(type_)
 
     def __iter__(self) -> Iterator[Contract]:
@@ -169,11 +215,11 @@ class Catalog:
         return len(self._by_type)
 
 
-# The one process-wide registry: a duplicate type has to fail at import, wherever its twin was imported.
+# One registry for the process: a duplicate type must fail at import, in any two modules.
 CATALOG = Catalog()
 
 
-def contract(  # noqa: PLR0913 - what may be said of a contract, each by its name
+def contract(  # noqa: PLR0913 - all options of a contract, by keyword
     name: str,
     *,
     version: int,
@@ -183,83 +229,126 @@ def contract(  # noqa: PLR0913 - what may be said of a contract, each by its nam
     encrypted: bool = False,
     catalog: Catalog = CATALOG,
 ) -> Callable[[M], M]:
-    """Declare a `Request`, `Event` or `Job` class as version `version` of the contract `name`.
+    """Declare a `Request`, `Event` or `Job` class as one version of a contract.
 
-    `permission` is the right that `grants.toml` gives; without it the contract's name, so that all versions share it.
-    `retry` is for handlers of an event or job that have no policy of their own; a request is retried by who asks.
-    `encrypted` keeps the payload, and those of reply, result and progress, from the broker: each service needs the ring of keys.
-    Raises `ContractError` at import for a bad name, version or permission, a class that is none of the three kinds, an
-    unresolved reply type, or a type that another class has.
+    >>> @contract("billing.invoice-paid", version=1)
+    ... class InvoicePaid(Event):
+    ...     number: int
+
+    Args:
+        name: Name of the contract, `<service>.<operation>`, in lower-case letters, digits and
+            dashes, with dots between its parts. The first part is the owning service.
+        version: Version of the contract, from 1 to 9999. The type on the wire is
+            `<name>.v<version>`.
+        permission: Right that `grants.toml` grants. The default is the contract's name, and all
+            versions share it.
+        idempotent: True if two runs have the effect of one run. The bus itself may then retry it.
+        retry: Retry policy of handlers of an event or job that have no policy of their own. The
+            caller retries a request.
+        encrypted: True to encrypt the payload, and those of reply, result and progress, so that the
+            broker cannot read them. Each service needs the encryption keys.
+        catalog: Registry to which the contract is added.
+
+    Returns:
+        A decorator that returns the class unchanged.
+
+    Raises:
+        ContractError: The name, version or permission is invalid. Or the class is not a request,
+            event or job, has an unresolved reply type, or has the type of another class. The
+            decorator raises it at import.
     """
 
     def declare(model: M) -> M:
         _check_name(name, version, model)
         _check_permission(permission, model)
-        kind = _kind(model)
+        kind = _kind_of(model)
         if kind == "request" and retry is not DEFAULT_RETRY:
             raise ContractError(
-                f"{_place(model)} is a request, which is retried by who asks; leave retry= out"
+                f"{_path_of(model)} is a request, which its caller retries. Leave out retry=."
             )
-        declared = Contract(
+        entry = Contract(
             name=name,
             version=version,
             kind=kind,
             model=model,
-            reply=None if kind == "event" else _reply(model),
+            reply=None if kind == "event" else _find_reply(model),
             permission=name if permission is None else permission,
             idempotent=idempotent,
             retry=retry,
             encrypted=encrypted,
         )
-        known = _DECLARED.get(model)
-        if known is not None and known.type != declared.type:
+        existing = _CONTRACTS.get(model)
+        if existing is not None and existing.type != entry.type:
             raise ContractError(
-                f"{_place(model)} is declared as {known.type} and as {declared.type}; a class has one contract"
+                f"{_path_of(model)} is declared as {existing.type} and as {entry.type}. "
+                f"Define one class for each contract."
             )
-        catalog.add(declared)
-        _DECLARED[model] = declared
+        catalog.add(entry)
+        _CONTRACTS[model] = entry
         return model
 
     return declare
 
 
-_DECLARED: dict[type[Message], Contract] = {}
+_CONTRACTS: dict[type[Message], Contract] = {}
 
 
 def contract_of(model: type[Message]) -> Contract:
-    """The contract of a class; `ContractError` where it is undecorated (a subclass does not inherit its parent's)."""
+    """Return the contract of a class.
+
+    Args:
+        model: Class with the decorator `@contract`. A subclass does not inherit the contract.
+
+    Raises:
+        ContractError: The class is not decorated.
+    """
     try:
-        return _DECLARED[model]
+        return _CONTRACTS[model]
     except KeyError:
         raise ContractError(
-            f"{_place(model)} has no contract; decorate it with @contract(name, version=…)"
+            f"{_path_of(model)} has no contract. Decorate it with @contract(name, version=…)."
         ) from None
 
 
 def check_part(part: str, what: str) -> None:
-    """`ContractError` where the name of a service or subscription could not be a part of a queue's name."""
+    """Check the name of a service or subscription, which becomes a part of queue names.
+
+    Args:
+        part: Name to check.
+        what: Noun for the error's text, such as "service".
+
+    Raises:
+        ContractError: The name has other characters, is too long, or is reserved.
+    """
+    # The texts have no full stop at the end, because callers append to them.
     if not PART.fullmatch(part) or len(part) > MAX_PART_LENGTH:
         raise ContractError(
-            f"{part[:MAX_NAME_LENGTH]!r} is no name of a {what}; write lower-case letters, digits and dashes, at most {MAX_PART_LENGTH}"
+            f"{part[:MAX_NAME_LENGTH]!r} is not a valid {what} name. Write lower-case letters, "
+            f"digits and dashes, a letter first, at most {MAX_PART_LENGTH} characters"
         )
-    if part == OURS:
-        raise ContractError(f"{part!r} is no name of a {what}: it is the bus's own")
+    if part == RESERVED_NAME:
+        raise ContractError(
+            f"{part!r} is not a valid {what} name, because the bus reserves it. Choose another name"
+        )
 
 
 def _check_name(name: str, version: int, model: type[Message]) -> None:
     if not NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
         raise ContractError(
-            f"{_place(model)}: {name!r} is no contract name; write '<service>.<operation>' in lower-case letters, "
-            f"digits and dashes, at most {MAX_NAME_LENGTH} characters"
+            f"{_path_of(model)}: {name!r} is not a valid contract name. Write "
+            f"'<service>.<operation>' in lower-case letters, digits and dashes, at most "
+            f"{MAX_NAME_LENGTH} characters."
         )
     parts = name.split(".")
     check_part(parts[0], "service")
     if any(VERSION_PART.fullmatch(part) for part in parts):
         raise ContractError(
-            f"{_place(model)}: {name!r} has a version in it; write version= instead"
+            f"{_path_of(model)}: the name {name!r} contains a version. Write version= instead."
         )
     if not 1 <= version <= MAX_VERSION:
-        raise ContractError(f"{_place(model)}: versions go from 1 to {MAX_VERSION}, not {version}")
+        raise ContractError(
+            f"{_path_of(model)}: version must be from 1 to {MAX_VERSION}, not {version}."
+        )
 
 
 def _check_permission(permission: str | None, model: type[Message]) -> None:
@@ -267,38 +356,44 @@ def _check_permission(permission: str | None, model: type[Message]) -> None:
         not PERMISSION.fullmatch(permission) or len(permission) > MAX_NAME_LENGTH
     ):
         raise ContractError(
-            f"{_place(model)}: {permission[:MAX_NAME_LENGTH]!r} is no permission; write lower-case letters, digits and any of ':.-_', "
-            f"at most {MAX_NAME_LENGTH} characters, such as 'read:notes'"
+            f"{_path_of(model)}: {permission[:MAX_NAME_LENGTH]!r} is not a valid permission. Write "
+            f"lower-case letters, digits and any of ':.-_', at most {MAX_NAME_LENGTH} characters, "
+            f"such as 'read:notes'."
         )
 
 
-def _kind(model: type[Message]) -> Kind:
+def _kind_of(model: type[Message]) -> Kind:
     kinds: dict[type[Message], Kind] = {Request: "request", Event: "event", Job: "job"}
     for base, kind in kinds.items():
         if issubclass(model, base):
             return kind
-    raise ContractError(f"{_place(model)} is neither a Request, nor an Event, nor a Job")
-
-
-def _reply(model: type[Message]) -> type[Message] | None:
-    for base in model.__mro__:
-        generic = getattr(base, "__pydantic_generic_metadata__", {})
-        if generic.get("origin") in (Request, Job):
-            return _resolved(generic["args"][0], model)
     raise ContractError(
-        f"{_place(model)} does not say what it answers; derive from Request[Reply] or Job[Result]"
+        f"{_path_of(model)} is neither a Request, nor an Event, nor a Job. Derive it from one of "
+        f"these classes."
     )
 
 
-def _resolved(reply: object, model: type[Message]) -> type[Message] | None:
+def _find_reply(model: type[Message]) -> type[Message] | None:
+    for base in model.__mro__:
+        generic = getattr(base, "__pydantic_generic_metadata__", {})
+        if generic.get("origin") in (Request, Job):
+            return _check_reply(generic["args"][0], model)
+    raise ContractError(
+        f"{_path_of(model)} does not specify its reply type. Derive it from Request[Reply] or "
+        f"Job[Result]."
+    )
+
+
+def _check_reply(reply: object, model: type[Message]) -> type[Message] | None:
     if reply is None or reply is type(None):
         return None
     if isinstance(reply, type) and issubclass(reply, Message):
         return reply
     raise ContractError(
-        f"{_place(model)}: its reply type {reply!r} is no Message; define the reply's class before it"
+        f"{_path_of(model)}: the reply type {reply!r} is not a Message class. Define the reply's "
+        f"class above it."
     )
 
 
-def _place(model: type) -> str:
+def _path_of(model: type) -> str:
     return f"{model.__module__}.{model.__qualname__}"

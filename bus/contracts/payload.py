@@ -1,4 +1,7 @@
-"""Payloads: a contract's values to JSON and back. `bus.contracts.contract` has these names, too; no error's text holds a value."""
+"""Payloads: the conversion of a contract's values to JSON and back.
+
+`bus.contracts.contract` exports these names too. No error's text contains a value.
+"""
 
 from collections.abc import Iterator
 from functools import cache
@@ -15,10 +18,17 @@ __all__ = ["decode", "encode"]
 
 
 def encode(message: BaseModel | None, model: type[BaseModel] | None = None) -> bytes:
-    """The message as JSON (UTF-8), by alias; None is `null`. What is not in `model` (default: its class) stays here.
+    """Return the message as JSON (UTF-8), with fields by alias.
 
-    Raises `ContractViolation` for what only `model_construct` or a lone surrogate can have made. Without an error of its
-    own pydantic would send it, and warn with the value in the warning's text.
+    Args:
+        message: Message to encode. None becomes `null`.
+        model: Class that selects the fields; fields of a subclass are left out. The default is the
+            message's own class.
+
+    Raises:
+        ContractViolation: A value does not match its field, which only `model_construct` or a lone
+            surrogate can cause. By default pydantic would return the value, and show it in the text
+            of a warning.
     """
     if message is None:
         return b"null"
@@ -26,47 +36,67 @@ def encode(message: BaseModel | None, model: type[BaseModel] | None = None) -> b
     try:
         return model.__pydantic_serializer__.to_json(message, by_alias=True, warnings="error")
     except PydanticSerializationError:
-        fault = f"{model.__name__}: a value does not fit its field, or is no Unicode text"
-    raise ContractViolation(
-        fault
-    )  # outside of the handler: the other error, with the value in it, is no context of this
+        problem = f"{model.__name__}: a value does not match its field, or is not valid Unicode"
+    # Raised outside the `except` block, because pydantic's error contains the value and must not
+    # become the context of this one.
+    raise ContractViolation(f"{problem}. Correct the value.")
 
 
 def decode(model: type[Any] | None, body: bytes, *, extra: Literal["forbid"] | None = None) -> Any:
-    """The message of class `model` in `body`; `ContractViolation` names the fields and rules that it breaks.
+    """Return the message in a body of JSON.
 
-    Fields that it does not have are what its class says, which is ignored; with `extra="forbid"` they break a rule.
+    Args:
+        model: Class of the message. None returns None.
+        body: JSON as UTF-8.
+        extra: `"forbid"` rejects fields that the class does not have. The default is the setting of
+            the class, which ignores them.
+
+    Raises:
+        ContractViolation: The body does not match the class. The text names fields and rules.
     """
     if model is None:
         return None
     try:
         return model.__pydantic_validator__.validate_json(body, extra=extra)
     except ValidationError as error:
-        faults = _faults(model, error)
-    raise ContractViolation(f"{model.__name__}: {faults}")  # outside of the handler, as in `encode`
+        violations = _describe_violations(model, error)
+    # Raised outside the `except` block, as in `encode`.
+    raise ContractViolation(f"{model.__name__}: {violations}")
 
 
 MAX_FAULTS_SHOWN = 5
 RULES = frozenset(get_args(ErrorType))
-"""The rules that are pydantic's own; a validator may name one of its own after what it saw."""
+"""Names of pydantic's own rules.
+
+Other names are not shown, because a user's validator may put the value into the name of its rule.
+"""
 
 
-def _faults(model: type[BaseModel], error: ValidationError) -> str:
-    """Fields and rules, without values: a key of a mapping and the text of a user's validator are values, too."""
+def _describe_violations(model: type[BaseModel], error: ValidationError) -> str:
+    """Return fields and rules, without values.
+
+    The keys of a mapping and the texts of a user's validator are treated as values too.
+    """
     names = _field_names(model)
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    shown = [
-        f"{'.'.join(str(part) if isinstance(part, int) or part in names else '*' for part in fault['loc']) or 'body'}: "
-        f"{fault['type'].replace('_', ' ') if fault['type'] in RULES else 'a rule of its own'}"
-        for fault in faults[:MAX_FAULTS_SHOWN]
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    texts = [
+        f"{_format_location(detail['loc'], names)}: "
+        f"{detail['type'].replace('_', ' ') if detail['type'] in RULES else 'custom rule'}"
+        for detail in details[:MAX_FAULTS_SHOWN]
     ]
-    more = len(faults) - len(shown)
-    return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
+    more = len(details) - len(texts)
+    return "; ".join(texts) + (f"; and {more} more" if more > 0 else "")
+
+
+def _format_location(location: tuple[int | str, ...], names: frozenset[str]) -> str:
+    """Return a path to a field, with `*` for parts that are not names of fields."""
+    parts = (str(part) if isinstance(part, int) or part in names else "*" for part in location)
+    return ".".join(parts) or "body"
 
 
 @cache
 def _field_names(model: type[BaseModel]) -> frozenset[str]:
-    """Every field name that the model's schema knows, at any depth."""
+    """Return all field names in the model's schema, at any depth."""
 
     def names(schema: object) -> Iterator[str]:
         if isinstance(schema, dict):

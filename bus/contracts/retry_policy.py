@@ -1,4 +1,7 @@
-"""How often, for how long and after what waits something is tried again. A value: `bus.messaging.settlement` acts by it."""
+"""Retry policy: the number of attempts, and the waits between them, as a value.
+
+`bus.messaging.settlement` decides by it.
+"""
 
 from dataclasses import dataclass
 
@@ -9,30 +12,38 @@ __all__ = ["RetryPolicy"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often and after what waits a failed event or job is tried again; the waits are rounded up to retry tiers.
+    """Number of attempts for a failed event or job, and the waits between them.
 
-    The waits grow exponentially, or are named one by one:
+    The waits grow exponentially, or are listed.
 
     >>> RetryPolicy(attempts=4, first_delay=1, factor=5)  # after 1, 5 and 25 s
-    >>> RetryPolicy(delays=(5, 5, 600))  # after 5 s, 5 s and 10 min: four attempts
+    >>> RetryPolicy(delays=(5, 5, 600))  # four attempts
+
+    Messages wait in retry tiers of 1, 5 and 30 s, 2 and 10 min, and 1 h. The bus rounds each wait
+    up to the next tier, and a longer wait down to 1 h. After the last attempt the message is
+    dead-lettered.
+
+    Raises:
+        ConfigurationError: A value is too small.
     """
 
     attempts: int = 5
-    """Attempts in all, the first included. One more than `delays`, where those are given."""
+    """Total number of attempts. If `delays` is set, it is the number of delays plus one."""
     first_delay: float = 1
-    """Seconds before the second attempt; each further wait is `factor` times longer."""
+    """Seconds to wait before the second attempt."""
     factor: float = 5
+    """Ratio of each wait to the previous one."""
     longest_delay: float = 3600
-    """Seconds."""
+    """Longest wait in seconds, to which the exponential waits are limited."""
     delays: tuple[float, ...] = ()
-    """Seconds before the second, third… attempt, instead of all of the above."""
+    """Seconds to wait before the second, third, … attempt. They replace the four fields above."""
     total_time: float | None = None
-    """Seconds since the first failure; an attempt that would begin later is not made. None: only the attempts are counted."""
+    """Seconds from the first failure to the last start of an attempt. None sets no limit."""
     permanent: tuple[type[Exception], ...] = ()
-    """Errors that trying again cannot help, beside those of the bus that say so themselves."""
+    """Errors that are never retried, in addition to the bus's errors that are not `retryable`."""
 
     def __post_init__(self) -> None:
-        """Derive `attempts` where the waits are named; `ConfigurationError` for what makes no sense."""
+        """Derive `attempts` from `delays`, and check the values."""
         if self.delays:
             object.__setattr__(self, "attempts", len(self.delays) + 1)
         if (
@@ -42,7 +53,12 @@ class RetryPolicy:
             or any(delay < 0 for delay in self.delays)
         ):
             raise ConfigurationError(
-                "a retry policy has attempts of at least 1, first_delay and delays of at least 0 and factor of at least 1"
+                f"RetryPolicy(attempts={self.attempts}, first_delay={self.first_delay}, "
+                f"factor={self.factor}, delays={self.delays}) is invalid. Set attempts and factor "
+                f"to at least 1, first_delay and delays to at least 0."
             )
         if self.total_time is not None and self.total_time <= 0:
-            raise ConfigurationError("a retry policy has a total_time above 0, or none")
+            raise ConfigurationError(
+                f"RetryPolicy: total_time must be greater than 0, not {self.total_time}. "
+                f"Leave it out to limit only the attempts."
+            )

@@ -1,4 +1,4 @@
-"""What a message looks like: its fields, its JSON schema, and a sample that can be filled in."""
+"""Schema of a message: its fields, its JSON schema, and a sample to fill in."""
 
 import ast
 import contextlib
@@ -29,16 +29,16 @@ STRINGS = {
     "ipv6": "2001:db8::1",
     "binary": "",
 }
-"""By JSON schema's formats; the addresses are those that are set aside for documents."""
+"""Sample values by JSON schema format. The addresses are those reserved for documentation."""
 LIBRARIES = {"pydantic", "bus", "typing", "builtins"}
-"""Their classes have no fields of a message, and their long sources take a while to read."""
+"""Packages that declare no message fields. Their sources are long, so they are skipped."""
 MAX_SAMPLE_DEPTH = 8
-"""Levels of a sample; a model that holds itself ends here."""
+"""Depth of a sample. A recursive model ends here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """One field, as it is called on the wire."""
+    """Field of a message, by its name on the wire."""
 
     name: str
     type: str
@@ -46,43 +46,43 @@ class Field:
     description: str | None
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the field as a JSON object, for `--json`."""
         return asdict(self)
 
 
 def fields_of(model: type[BaseModel]) -> list[Field]:
-    """The fields in their order."""
-    schema, written = schema_of(model) or {}, docstrings(model)
+    """Return the fields of a model, in the order of their declaration."""
+    schema, docstrings = schema_of(model) or {}, field_docstrings(model)
     required, definitions = schema.get("required", []), schema.get("$defs", {})
     return [
         Field(
             name=name,
-            type=describe(each, definitions),
+            type=describe(part, definitions),
             required=name in required,
-            description=each.get("description") or written.get(name),
+            description=part.get("description") or docstrings.get(name),
         )
-        for name, each in schema.get("properties", {}).items()
+        for name, part in schema.get("properties", {}).items()
     ]
 
 
-def docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """What the source says below each field, by its name on the wire; nothing where there is no source."""
-    found: dict[str, str] = {}
+def field_docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """Return the docstring of each field by its name on the wire, empty without a source."""
+    texts: dict[str, str] = {}
     for base in reversed(
-        [each for each in model.__mro__ if each.__module__.partition(".")[0] not in LIBRARIES]
+        [base for base in model.__mro__ if base.__module__.partition(".")[0] not in LIBRARIES]
     ):
         with contextlib.suppress(OSError, TypeError, SyntaxError):
             body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
-            found |= written_below(body.body) if isinstance(body, ast.ClassDef) else {}
+            texts |= attribute_docstrings(body.body) if isinstance(body, ast.ClassDef) else {}
     return {
         (model.model_fields[name].alias or name): text
-        for name, text in found.items()
+        for name, text in texts.items()
         if name in model.model_fields
     }
 
 
-def written_below(statements: list[ast.stmt]) -> dict[str, str]:
-    """Each annotated name with the string that follows it."""
+def attribute_docstrings(statements: list[ast.stmt]) -> dict[str, str]:
+    """Return the string below each annotated name, by this name."""
     return {
         field.target.id: " ".join(inspect.cleandoc(text.value.value).split())
         for field, text in pairwise(statements)
@@ -95,7 +95,7 @@ def written_below(statements: list[ast.stmt]) -> dict[str, str]:
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any] | None:
-    """The JSON schema, by alias; None for a model that has a part which JSON schema has no words for."""
+    """Return the JSON schema by alias, or None if JSON schema cannot express the model."""
     try:
         return model.model_json_schema()
     except PydanticInvalidForJsonSchema:
@@ -103,96 +103,101 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any] | None:
 
 
 def sample_of(schema: Schema) -> Any:
-    """A value that fits as far as a schema can tell: defaults and examples where there are any, else the least that is allowed."""
-    return sample(schema, schema.get("$defs", {}), MAX_SAMPLE_DEPTH)
+    """Return a value that the schema permits: its defaults and examples, or the smallest value.
+
+    A validator may still reject the value, because a schema does not describe validators.
+    """
+    return sample_part(schema, schema.get("$defs", {}), MAX_SAMPLE_DEPTH)
 
 
 def describe(schema: Schema, definitions: Schema) -> str:
-    """A type in a few words: `uuid`, `array of Segment`, `en or de`."""
+    """Return a short description of a type: `uuid`, `array of Segment`, `en or de`."""
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
     if "const" in schema or "enum" in schema:
-        return " or ".join(str(each) for each in schema.get("enum", [schema.get("const")]))
+        return " or ".join(str(value) for value in schema.get("enum", [schema.get("const")]))
     if branches := schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"):
-        return " or ".join(dict.fromkeys(describe(each, definitions) for each in branches))
+        return " or ".join(dict.fromkeys(describe(branch, definitions) for branch in branches))
     if schema.get("type") == "array" and "items" in schema:
         return f"array of {describe(schema['items'], definitions)}"
     return str(schema.get("format") or schema.get("type") or "any")
 
 
-def sample(schema: Schema, definitions: Schema, depth: int) -> Any:
-    """The sample of one part."""
+def sample_part(schema: Schema, definitions: Schema, depth: int) -> Any:
+    """Return the sample of one part of a schema."""
     if "$ref" in schema:
-        return sample(
+        return sample_part(
             definitions.get(str(schema["$ref"]).rpartition("/")[2], {}), definitions, depth - 1
         )
-    for known in ("default", "const"):
-        if known in schema:
-            return schema[known]
-    for several in ("examples", "enum"):
-        if schema.get(several):
-            return schema[several][0]
+    for keyword in ("default", "const"):
+        if keyword in schema:
+            return schema[keyword]
+    for keyword in ("examples", "enum"):
+        if schema.get(keyword):
+            return schema[keyword][0]
     if branches := schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"):
-        return sample(
-            next((each for each in branches if each.get("type") != "null"), branches[0]),
+        return sample_part(
+            next((branch for branch in branches if branch.get("type") != "null"), branches[0]),
             definitions,
             depth,
         )
-    return of_type(schema, definitions, depth)
+    return sample_by_type(schema, definitions, depth)
 
 
-def of_type(schema: Schema, definitions: Schema, depth: int) -> Any:
-    """The sample of a part that is told by its type."""
+def sample_by_type(schema: Schema, definitions: Schema, depth: int) -> Any:
+    """Return the sample of a part that specifies only its type."""
     match schema.get("type"):
         case "object":
             properties = schema.get("properties", {}) if depth > 0 else {}
-            return {name: sample(each, definitions, depth - 1) for name, each in properties.items()}
+            return {
+                name: sample_part(part, definitions, depth - 1) for name, part in properties.items()
+            }
         case "array":
-            return array(schema, definitions, depth)
+            return sample_array(schema, definitions, depth)
         case _:
-            return scalar(schema)
+            return sample_scalar(schema)
 
 
-def scalar(schema: Schema) -> str | float | bool | None:
-    """The sample of a part that has no parts."""
+def sample_scalar(schema: Schema) -> str | float | bool | None:
+    """Return the sample of a part without further parts."""
     match schema.get("type"):
         case "string":
-            return string(schema)
+            return sample_string(schema)
         case "integer":
-            return int(number(schema))
+            return int(sample_number(schema))
         case "number":
-            return number(schema)
+            return sample_number(schema)
         case "boolean":
             return False
         case _:
             return None
 
 
-def array(schema: Schema, definitions: Schema, depth: int) -> list[Any]:
-    """One element, so that its form is seen; as many as have to be."""
-    fixed = [sample(each, definitions, depth - 1) for each in schema.get("prefixItems", [])]
+def sample_array(schema: Schema, definitions: Schema, depth: int) -> list[Any]:
+    """Return the required number of elements, and at least one, to show the form of an element."""
+    fixed = [sample_part(item, definitions, depth - 1) for item in schema.get("prefixItems", [])]
     if "items" not in schema or not isinstance(schema["items"], Mapping) or depth <= 0:
         return fixed
     more = max(int(schema.get("minItems", 1)) - len(fixed), 0 if fixed else 1)
-    return [*fixed, *(sample(schema["items"], definitions, depth - 1) for _ in range(more))]
+    return [*fixed, *(sample_part(schema["items"], definitions, depth - 1) for _ in range(more))]
 
 
-def string(schema: Schema) -> str:
-    """By its format, else dots that say that something is to be put there."""
+def sample_string(schema: Schema) -> str:
+    """Return a string of the schema's format, or an ellipsis to replace."""
     text = STRINGS.get(str(schema.get("format")), "…")
     text += "…" * (int(schema.get("minLength", 0)) - len(text))
     return text[: int(schema.get("maxLength", len(text)))]
 
 
-def number(schema: Schema) -> float:
-    """The least that is allowed, or else the most, or else 0; whole where it can be."""
+def sample_number(schema: Schema) -> float:
+    """Return the smallest permitted number, else the largest, else 0, as an integer if possible."""
     step: float = schema.get("multipleOf", 1)
     above: float | None = schema.get("exclusiveMinimum")
     below: float | None = schema.get("exclusiveMaximum")
     if above is not None:
-        least = (math.floor(above / step) + 1) * step
-        most = below if below is not None else schema.get("maximum", math.inf)
-        return least if least < most else (above + most) / 2
+        lowest = (math.floor(above / step) + 1) * step
+        limit = below if below is not None else schema.get("maximum", math.inf)
+        return lowest if lowest < limit else (above + limit) / 2
     bound: float = schema.get(
         "minimum", schema.get("maximum", 0 if below is None else below - step)
     )

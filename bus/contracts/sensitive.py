@@ -1,4 +1,4 @@
-"""What of a message may be seen outside of it."""
+"""Redaction: the values of a message that may appear in its repr."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 
 class Mark:
-    """The metadata of `Sensitive`."""
+    """Metadata of a `Sensitive` field."""
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Whoever reads the contract's JSON Schema sees it, too."""
+        """Return the JSON schema with `x-sensitive`, so that its readers see the mark too."""
         return {**handler(schema), "x-sensitive": True}
 
     @override
@@ -31,11 +31,14 @@ class Mark:
 
 
 Sensitive = Annotated[T, Mark()]
-"""`text: Sensitive[str]`: a patient's, or secret. Shown nowhere, not even where a message's other values are."""
+"""Mark for a field with confidential or secret content, written `text: Sensitive[str]`.
+
+The repr never shows the value, not even inside a `bus.testing.shown_values` block.
+"""
 
 
 class Hidden:
-    """Stands where a value is not shown."""
+    """Placeholder for a value that is not shown."""
 
     @override
     def __repr__(self) -> str:
@@ -43,44 +46,47 @@ class Hidden:
 
 
 HIDDEN = Hidden()
-_shown: ContextVar[bool] = ContextVar("bus.shown_values", default=False)
+_values_shown: ContextVar[bool] = ContextVar("bus.shown_values", default=False)
 
 
 @contextmanager
 def shown_values() -> Iterator[None]:
-    """Inside the block a message's repr shows its values, but for `Sensitive` ones: for tests, and for a look at made-up data."""
-    token = _shown.set(True)
+    """Show the values of messages in their repr inside the block, except `Sensitive` values.
+
+    Use it in tests, and to inspect made-up data.
+    """
+    token = _values_shown.set(True)
     try:
         yield
     finally:
-        _shown.reset(token)
+        _values_shown.reset(token)
 
 
 def shown_fields(message: BaseModel) -> Iterable[tuple[str | None, object]]:
-    """Names and what may be seen of the values."""
-    shown = _shown.get()
-    hidden = sensitive_fields(type(message)) if shown else frozenset()
+    """Return the names of a message's fields, and their values or a placeholder."""
+    show_values = _values_shown.get()
+    hidden = sensitive_fields(type(message)) if show_values else frozenset()
     return [
-        (name, value if shown and name not in hidden else HIDDEN)
+        (name, value if show_values and name not in hidden else HIDDEN)
         for name, value in message.__dict__.items()
     ]
 
 
 @cache
 def sensitive_fields(model: type[BaseModel]) -> frozenset[str]:
-    """The names of the model's own fields that are `Sensitive`, in whole or in part."""
+    """Return the names of the model's own fields that are `Sensitive`, completely or in part."""
     return frozenset(
         name
         for name, field in model.model_fields.items()
-        if _marked(field.metadata) or _within(field.annotation)
+        if _has_mark(field.metadata) or _contains_mark(field.annotation)
     )
 
 
-def _within(annotation: Any) -> bool:
-    return _marked(getattr(annotation, "__metadata__", ())) or any(
-        _within(part) for part in get_args(annotation)
+def _contains_mark(annotation: Any) -> bool:
+    return _has_mark(getattr(annotation, "__metadata__", ())) or any(
+        _contains_mark(part) for part in get_args(annotation)
     )
 
 
-def _marked(metadata: Iterable[object]) -> bool:
-    return any(isinstance(each, Mark) for each in metadata)
+def _has_mark(metadata: Iterable[object]) -> bool:
+    return any(isinstance(item, Mark) for item in metadata)

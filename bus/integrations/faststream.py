@@ -1,7 +1,7 @@
-"""The bus in FastStream applications: a router beside the application's own subscribers, or as an application of its own.
+"""FastStream: a router beside the subscribers of an application, or as a separate application.
 
 >>> app = FastStream(broker)
->>> bus = attach(app, router)  # served from now on whenever the application runs
+>>> bus = attach(app, router)  # serves the router while the application runs
 """
 
 import asyncio
@@ -27,9 +27,17 @@ __all__ = ["FastStreamTransport", "application", "attach", "broker_of_its_own"]
 
 
 def application(router: Router, *, settings: Settings | None = None) -> FastStream:
-    """An application that serves `router` and nothing else, for `faststream run MODULE:NAME`.
+    """Return an application that serves only `router`, for `faststream run MODULE:NAME`.
 
-    Settings are from the environment. Logging is set up when it starts, unless somebody has done so (`--log-config`).
+    The application configures logging when it starts, unless it is configured already
+    (`--log-config`).
+
+    Args:
+        router: Handlers to serve.
+        settings: Settings of the service. The default is those of the environment.
+
+    Raises:
+        ConfigurationError: A setting is wrong.
     """
     chosen = settings or load_settings()
     app = new_application(broker_of_its_own(chosen, name=router.name))
@@ -53,12 +61,24 @@ def attach(
     client: Sequence[Middleware] | None = None,
     server: Sequence[Middleware] | None = None,
 ) -> Bus:
-    """Serve `router` on the application's broker whenever the application runs, beside its own subscribers.
+    """Serve `router` on the broker of an application while the application runs.
 
-    Returns the service's bus, by which those can ask, tell and submit. It is connected once the application has started.
-    The settings `url` and `password_file` are not looked at: messages go where the application's broker is. `client` and
-    `server` as of `Bus`.
-    Raises `ConfigurationError` where the application has no RabbitMQ broker.
+    The subscribers of the application run beside it, and can send with the bus. It is connected
+    once the application has started. The settings `url` and `password_file` are ignored, because
+    the application's broker has its own address.
+
+    Args:
+        app: Application with a RabbitMQ broker.
+        router: Handlers to serve.
+        settings: Settings of the service. The default is those of the environment.
+        client: Policies for messages that are sent, as in `Bus`.
+        server: Policies for messages that are handled, as in `Bus`.
+
+    Returns:
+        The bus of the service.
+
+    Raises:
+        ConfigurationError: The application has no RabbitMQ broker, or a setting is wrong.
     """
     chosen = settings or load_settings()
     transport = FastStreamTransport(broker_of(app), settings=chosen, name=router.name)
@@ -68,13 +88,13 @@ def attach(
 
 
 def _serve(app: AnyApplication, router: Router, bus: Bus) -> None:
-    served = AttachedService(bus, router)
-    app.after_startup(served.start)
-    app.on_shutdown(served.stop)
+    service = AttachedService(bus, router)
+    app.after_startup(service.start)
+    app.on_shutdown(service.stop)
 
 
 class AttachedService:
-    """A router, served between two hooks of an application."""
+    """Service that runs from one hook of an application to another."""
 
     def __init__(self, bus: Bus, router: Router) -> None:
         self._bus = bus
@@ -83,16 +103,23 @@ class AttachedService:
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Returns when every consumer is ready; raises what `Bus` raises at its start."""
+        """Serve, and return when every consumer is ready.
+
+        Raises:
+            FailedPrecondition: The application was started before.
+            BusError: The bus failed to start.
+        """
         if self._serving is not None:
-            raise FailedPrecondition("an application runs once; make another to run again")
+            raise FailedPrecondition(
+                "the application has run already. Create another one to run again."
+            )
         ready = asyncio.Event()
-        # A task of its own: FastStream calls its hooks from different ones, and a lifespan may have to be left in the one
-        # that entered it.
+        # FastStream calls its hooks from different tasks, but a lifespan may have to be left in the
+        # task that entered it. So a separate task does both.
         self._serving = asyncio.create_task(self._serve(ready), name=f"serving {self._router.name}")
-        waiting = asyncio.create_task(ready.wait())
-        await asyncio.wait((self._serving, waiting), return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
+        ready_waiter = asyncio.create_task(ready.wait())
+        await asyncio.wait((self._serving, ready_waiter), return_when=asyncio.FIRST_COMPLETED)
+        ready_waiter.cancel()
         if self._serving.done():
             self._serving.result()
 
@@ -102,7 +129,7 @@ class AttachedService:
             await self._stop.wait()
 
     async def stop(self) -> None:
-        """A clean stop, before FastStream closes the connection."""
+        """Stop cleanly, before FastStream closes the connection."""
         self._stop.set()
         if self._serving is not None and not self._serving.done():
             await self._serving

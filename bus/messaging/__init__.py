@@ -1,6 +1,5 @@
-"""The vocabulary of all other packages.
+"""Messaging: envelope, handler, context, topology values, pure decisions, and every port.
 
-It holds the envelope, the handler, the context, topology values, pure decisions and every port.
-
-It does no I/O and reads no settings. It imports only `bus.contracts` and `bus.errors`.
+The package is the vocabulary of all other packages. It does no I/O and reads no settings. It
+imports only `bus.contracts` and `bus.errors`.
 """

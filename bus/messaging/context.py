@@ -1,4 +1,7 @@
-"""What is being handled now: feeds correlation, causation, trace and deadline into what is sent meanwhile."""
+"""Context: the message that is being handled now, and the interfaces that handlers use.
+
+Messages that a handler sends inherit correlation, causation, trace and deadline from it.
+"""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -19,62 +22,151 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class JobHandle(Protocol[R_co]):
-    """A submitted job, seen by its submitter."""
+    """Handle of a submitted job, with its progress and its result.
+
+    It receives updates for the lifetime of the bus that submitted the job. The job continues
+    without it.
+
+    >>> handle = await bus.submit(CloseMonth(month=month))
+    >>> async for update in handle.updates():
+    ...     print(f"{update.progress:.0%} {update.note}")
+    >>> summary = await handle.result()
+    """
 
     @property
     def id(self) -> str:
-        """The job's message id."""
+        """Message id of the job."""
         ...
 
     @property
     def type(self) -> str:
-        """The job's type, `<name>.v<version>`."""
+        """Type of the job, `<name>.v<version>`."""
         ...
 
     def updates(self) -> AsyncIterator[Progress]:
-        """Progress as it comes; ends with the job."""
+        """Yield the progress updates, from the first one on, until the job ends.
+
+        Raises:
+            ConnectionLost: The bus was closed before the job ended.
+            DeadlineExceeded: No update arrived within the seconds of the setting `message_ttl`.
+        """
         ...
 
     async def result(self, *, timeout: float | None = None) -> R_co:
-        """The job's result; raises what the job raised, or `DeadlineExceeded` after `timeout` seconds."""
+        """Wait for the result of the job.
+
+        Args:
+            timeout: Seconds to wait. The default is the setting `message_ttl`, after which a job
+                expires.
+
+        Returns:
+            The result of the handler.
+
+        Raises:
+            BusError: The error of the last attempt, as the class of its code.
+            DeadlineExceeded: The job did not end in time. It continues.
+            ConnectionLost: The bus was closed before the job ended. The job continues.
+        """
         ...
 
 
 class Sender(Protocol):
-    """What a handler can do with the bus."""
+    """Interface by which a handler sends messages, `context.bus`.
+
+    A `Bus` implements it, so a function that takes a `Sender` works inside and outside handlers.
+    """
 
     async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
-        """Ask, and wait for the answer at most `timeout` seconds."""
+        """Send a request, and wait for its reply.
+
+        Args:
+            request: Request to send.
+            timeout: Seconds to wait for the reply. The default is the setting `request_timeout`.
+
+        Returns:
+            The reply, of the type that the request's class specifies.
+
+        Raises:
+            BusError: The error of the handler, as the class of its code.
+            NotServed: No service serves the contract. It is raised at once.
+            PermissionDenied: This service has no grant for the contract.
+            DeadlineExceeded: No reply arrived in time.
+            ConnectionLost: The connection was lost before the reply arrived, with `maybe_executed`.
+            Unavailable: The broker could not be reached. The request was not sent.
+        """
         ...
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:
-        """Tell; returns when the broker has confirmed."""
+        """Publish an event, and wait until the broker has confirmed it.
+
+        Args:
+            event: Event of the sending service.
+            timeout: Seconds to wait for the confirm. The default is the setting `publish_timeout`.
+
+        Raises:
+            ContractError: The event belongs to another service.
+            PermissionDenied: This service has no grant for the contract.
+            ResourceExhausted: A queue was full until the timeout, with `maybe_executed`.
+            Unavailable: The event was certainly not sent.
+            DeadlineExceeded: No confirm arrived in time. With `maybe_executed` it may be published.
+            ConnectionLost: The connection was lost before the confirm, with `maybe_executed`.
+        """
         ...
 
     async def submit(self, job: Job[R], *, timeout: float | None = None) -> JobHandle[R]:
-        """Hand over work; returns when the broker has confirmed."""
+        """Submit a job, and wait until the broker has confirmed it.
+
+        Args:
+            job: Job to submit.
+            timeout: Seconds to wait for the confirm. The default is the setting `publish_timeout`.
+
+        Returns:
+            A handle with the job's progress and result.
+
+        Raises:
+            NotServed: No queue accepts the job.
+            PermissionDenied: This service has no grant for the contract.
+            ResourceExhausted: The queue was full until the timeout, with `maybe_executed`.
+            Unavailable: The job was certainly not sent.
+            DeadlineExceeded: No confirm arrived in time. With `maybe_executed` it may be queued.
+            ConnectionLost: The connection was lost before the confirm, with `maybe_executed`.
+        """
         ...
 
 
 @dataclass(slots=True, kw_only=True)
 class Context:
-    """One message being handled. Not frozen: the deadline policy narrows `deadline`."""
+    """Message that is being handled, with the objects that its handler can use.
+
+    A handler receives it as its second parameter. It is not frozen, because the deadline policy
+    shortens `deadline`.
+    """
 
     envelope: Envelope
+    """The message with its attributes, such as `id`, `source` and `attempt`."""
     bus: Sender
+    """Sender of further messages, which inherit correlation, causation and trace."""
     state: Any = None
-    """What the router's lifespan yielded."""
+    """Object that the router's lifespan yielded."""
     deadline: int | None = None
-    """Milliseconds since the epoch when this handling ends; requests made meanwhile inherit it."""
+    """Time when this handling ends, in milliseconds since the epoch. Requests inherit it."""
     report: Callable[[Progress], Awaitable[None]] | None = None
+    """Function that sends progress. None if no submitter waits for it."""
 
     async def progress(self, progress: float, note: str = "") -> None:
-        """Tell the submitter how far the job is, from 0 to 1. Never fails the job: progress that cannot be sent is dropped."""
+        """Send the progress of the job to its submitter.
+
+        It never fails the job. Progress that cannot be sent is dropped.
+
+        Args:
+            progress: Completed part of the work, from 0 to 1.
+            note: Text for the submitter.
+        """
         if self.report is not None:
             try:
                 update = Progress(progress=progress, note=note)
             except ValidationError:
-                return  # NaN, say: no number that a message can have
+                return  # such as NaN, which JSON cannot express
             await self.report(update)
 
 
@@ -84,22 +176,33 @@ correlation: ContextVar[str | None] = ContextVar("bus.correlation", default=None
 
 @contextmanager
 def handling(context: Context) -> Iterator[Context]:
-    """What is sent inside has `context`'s message as its cause."""
+    """Set the context inside the block; messages sent there have its message as their cause."""
     token = current.set(context)
     try:
         yield context
     finally:
         current.reset(token)
-        context.deadline = (
-            None  # a task that outlives the handling has its cause, and no longer its deadline
-        )
+        # A task that outlives the handling keeps its cause, but must not inherit its deadline.
+        context.deadline = None
 
 
 @contextmanager
 def correlated(correlation_id: str) -> Iterator[str]:
-    """What is sent inside, and not while handling a message, has this correlation id; `InvalidArgument` where no header could."""
+    """Set the correlation id of messages that are sent inside the block.
+
+    A message that is sent while another is handled inherits that message's correlation id instead.
+
+    Args:
+        correlation_id: Text of at most 1024 characters.
+
+    Raises:
+        InvalidArgument: The text is too long, or contains a lone surrogate.
+    """
     if len(correlation_id) > MAX_TEXT_LENGTH or not _is_unicode(correlation_id):
-        raise InvalidArgument(f"a correlation id is a text of at most {MAX_TEXT_LENGTH} characters")
+        raise InvalidArgument(
+            f"the correlation id is not valid Unicode of at most {MAX_TEXT_LENGTH} characters. "
+            f"Pass another text."
+        )
     token = correlation.set(correlation_id)
     try:
         yield correlation_id
@@ -108,7 +211,7 @@ def correlated(correlation_id: str) -> Iterator[str]:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether it has no lone surrogate."""
+    """Return True if the text has no lone surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""The envelope: a message's attributes, and bytes inside."""
+"""Envelope: the attributes of a message, and its body as bytes."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -28,138 +28,188 @@ __all__ = [
 ]
 
 MessageRole = Literal["request", "reply", "event", "job", "update"]
-"""What role a message plays. It is not on the wire: a receiver knows it from the queue, a sender from the contract."""
+"""Role of a message.
+
+It is not on the wire. A receiver derives it from the queue, and a sender from the contract.
+"""
 
 REPLY_SUFFIX, PROGRESS_SUFFIX = ".reply", ".progress"
 ERROR_TYPE = "bus.error.v1"
 MAX_TEXT_LENGTH = 1024
-"""Characters of one of our headers. A longer one would be copied into all that it causes."""
+"""Characters of a text header of the bus.
+
+Every message that a message causes inherits such headers, so a long one would be copied each time.
+"""
 HIDDEN = frozenset({"body", "authorization", "proof", "expiry_override"})
 NO_HEADERS: Mapping[str, str | int] = MappingProxyType({})
 
 
-# A msgspec.Struct, not a dataclass: each policy evolves it, and `replace` of a frozen dataclass of this size takes 9 µs,
-# of a struct 0.5 µs. Nothing in it can refer back to it, so the garbage collector need not look.
+# It is a msgspec.Struct because policies replace its attributes. `replace` of a frozen dataclass of
+# this size takes 9 µs, and that of a struct 0.5 µs. No attribute refers back to the envelope, so
+# the garbage collector need not traverse it (gc=False).
 class Envelope(Struct, frozen=True, kw_only=True, gc=False):
-    """A message's attributes, and bytes inside; wire format 1 says where each stands in an AMQP message."""
+    """Attributes of a message, and its body as bytes.
+
+    Wire format 1 (`docs/reference/wire-format.md`) specifies the position of each attribute in an
+    AMQP message. Handlers and middlewares receive envelopes, and change them by `replace`.
+    """
 
     id: str
-    """Unique; all attempts and redeliveries of one message share it."""
+    """Unique id of the message. All its attempts and redeliveries share it."""
     type: str
-    """`<name>.v<version>`; replies: the request's type + `.reply`; error replies: `bus.error.v1`."""
+    """Type of the message, `<name>.v<version>`.
+
+    The type of a reply is the request's type + `.reply`, and that of an error is `bus.error.v1`.
+    """
     role: MessageRole
+    """Role of the message, `request`, `reply`, `event`, `job` or `update`; never on the wire."""
     source: str
-    """The sending service."""
+    """Service that sent the message."""
     body: bytes = b""
-    """The contract as JSON (UTF-8). Not in the repr: it is a patient's."""
+    """Contract as JSON (UTF-8). The repr hides it, because it may contain confidential data."""
     timestamp: int = 0
-    """Seconds since the epoch, when it was first sent."""
+    """Time when the message was first sent, in seconds since the epoch."""
     correlation_id: str = ""
-    """One id for everything that one cause set off."""
+    """Id that all messages with the same first cause share."""
     causation_id: str | None = None
-    """The id of the message being handled when this one was sent."""
+    """Id of the message that was being handled when this one was sent."""
     in_reply_to: str | None = None
-    """Replies and job updates: the id of the request or job (AMQP's `correlation_id` property)."""
+    """Replies and job updates: id of the request or job (AMQP's property `correlation_id`)."""
     reply_to: str | None = None
-    """Requests and jobs: where the reply, progress and result go."""
+    """Requests and jobs: queue for the reply, progress and result."""
     traceparent: str | None = None
+    """Trace and span, in the format of W3C Trace Context."""
     tracestate: str | None = None
+    """Vendors' data about the trace, in the format of W3C Trace Context."""
     deadline: int | None = None
-    """Milliseconds since the epoch. On the wire for requests alone; else it bounds only the sending."""
+    """Time when a request ends, in milliseconds since the epoch.
+
+    It is on the wire of requests only. For other messages it limits only the sending.
+    """
     expires: int | None = None
-    """Events and jobs: milliseconds since the epoch, after which nobody should act on it."""
+    """Events and jobs: time when the message expires, in milliseconds since the epoch."""
     expiration: int | None = None
-    """Requests: milliseconds left when it was sent; the broker drops it after that."""
+    """Requests: milliseconds left when it was sent, after which the broker drops it."""
     attempt: int = 1
-    """How often handling was tried, this time included."""
+    """Number of the attempt to handle the message, from 1."""
     error: str | None = None
-    """Error replies: the code."""
+    """Error replies: code of the error."""
     received: int | None = None
-    """Milliseconds since the epoch when it arrived here; never on the wire."""
+    """Time of its arrival, in milliseconds since the epoch. It is never on the wire."""
     queue: str | None = None
-    """The queue that it was taken from; never on the wire."""
+    """Queue that delivered the message. It is never on the wire."""
     fault: str | None = None
-    """What makes it no message of wire format 1; never on the wire. Such an envelope is only ever refused or dead-lettered."""
+    """Reason why the message does not follow wire format 1. It is never on the wire.
+
+    The message is then only refused or dead-lettered.
+    """
     authorization: str | None = None
-    """Requests and replies: `Bearer <service token>`. Not in the repr, as the two below."""
+    """Requests and replies: `Bearer <service token>`. The repr hides this and the next two."""
     proof: str | None = None
-    """Events and jobs: a compact JWT about this message."""
+    """Events and jobs: compact JWT about this message."""
     expiry_override: str | None = None
-    """An operator's word that it may be handled although `proof` has expired."""
+    """Operator's signed permission to handle the message although `proof` has expired."""
     headers: Mapping[str, str | int] = NO_HEADERS
-    """All other headers, such as `dead-*` or a user's own; carried along by copies."""
+    """All other headers, such as `dead-*` and the user's own. Copies of the message keep them."""
 
     def replace(self, **changes: Any) -> "Envelope":
-        """The same message with some attributes changed."""
+        """Return a copy of the message with changed attributes.
+
+        Args:
+            **changes: New values by attribute.
+        """
         return replace(self, **changes)
 
     @override
     def __repr__(self) -> str:
-        shown = (
+        visible = (
             f"{name}={getattr(self, name)!r}"
             for name in self.__struct_fields__
             if name not in HIDDEN
         )
-        return f"Envelope({', '.join(shown)})"
+        return f"Envelope({', '.join(visible)})"
 
 
 class ErrorReply(Message):
-    """The body of an error reply, type `bus.error.v1`."""
+    """Body of an error reply, type `bus.error.v1`."""
 
     code: str
+    """Code of the error, such as `not_found`."""
     message: str
+    """Text for the caller."""
     retryable: bool
+    """True if the same message may succeed later."""
     maybe_executed: bool = False
-    """Whether the service may have acted although this is an error: then only an idempotent request may be sent again blindly."""
+    """True if the service may have acted. Send again only if the request is idempotent."""
 
 
 class Progress(Message):
-    """The body of a job's progress update, type `<job's type>.progress`."""
+    """Body of a job's progress update, type `<type of the job>.progress`."""
 
     progress: float
-    """From 0 to 1."""
+    """Completed part of the work, from 0 to 1."""
     note: str = ""
+    """Text for the submitter."""
     error: str | None = None
-    """The code of the failure, where an attempt failed and the job will be tried again."""
+    """Code of the error, if an attempt failed and the job will be retried."""
 
 
 new_id = uuid4_factory()
-"""An unguessable message id (a UUID, 122 random bits): a reply is matched by it alone."""
+"""Function that returns an unguessable message id (a UUID with 122 random bits).
+
+The id must be unguessable, because a reply is matched to its request only by it.
+"""
 
 
 def reply(
     request: Envelope, message: Message | None, *, source: str, model: type[Message] | None = None
 ) -> Envelope:
-    """The answer to a request, or a job's result, as a `model`; it keeps the request's correlation id and has it as its cause."""
-    return _answer(request, f"{request.type}{REPLY_SUFFIX}", encode(message, model), source=source)
+    """Return the reply to a request, or the update with a job's result.
+
+    It has the correlation id of the request, and the request as its cause.
+
+    Args:
+        request: Request or job.
+        message: Reply or result. None is sent as `null`.
+        source: Sending service.
+        model: Class that selects the fields. The default is the message's own class.
+    """
+    return _build_answer(
+        request, f"{request.type}{REPLY_SUFFIX}", encode(message, model), source=source
+    )
 
 
 def progress_update(job: Envelope, progress: Progress, *, source: str) -> Envelope:
-    """How far a job is, for the handle that `submit` gave."""
-    return _answer(job, f"{job.type}{PROGRESS_SUFFIX}", encode(progress), source=source)
+    """Return the update with a job's progress, for the handle of its submitter."""
+    return _build_answer(job, f"{job.type}{PROGRESS_SUFFIX}", encode(progress), source=source)
 
 
 def error_reply(request: Envelope, error: BaseException, *, source: str) -> Envelope:
-    """The answer that says why there is none. Only a `BusError`'s text crosses the wire, and `Internal`'s neither."""
-    shown = isinstance(error, BusError) and not isinstance(error, Internal)
-    known = (
+    """Return the error reply to a request or job.
+
+    The text crosses the wire only if the error is a `BusError` other than `Internal`.
+    """
+    is_safe = isinstance(error, BusError) and not isinstance(error, Internal)
+    sent_error = (
         error
-        if shown and isinstance(error, BusError)
-        else Internal(f"internal error while handling {request.id}")
-    )
-    text = str(known).encode(errors="replace").decode()
-    body = encode(
-        ErrorReply(
-            code=known.code,
-            message=text,
-            retryable=known.retryable,
-            maybe_executed=known.maybe_executed,
+        if is_safe and isinstance(error, BusError)
+        else Internal(
+            f"internal error while handling {request.id}. Search the service's log for this id."
         )
     )
-    return _answer(request, ERROR_TYPE, body, source=source, error=known.code)
+    text = str(sent_error).encode(errors="replace").decode()
+    body = encode(
+        ErrorReply(
+            code=sent_error.code,
+            message=text,
+            retryable=sent_error.retryable,
+            maybe_executed=sent_error.maybe_executed,
+        )
+    )
+    return _build_answer(request, ERROR_TYPE, body, source=source, error=sent_error.code)
 
 
-def _answer(
+def _build_answer(
     request: Envelope, type_: str, body: bytes, *, source: str, error: str | None = None
 ) -> Envelope:
     return Envelope(

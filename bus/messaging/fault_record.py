@@ -1,4 +1,8 @@
-"""The fault record: what a dead letter says of its failure. Written by the worker that gave it up, or read from what the broker noted."""
+"""Fault record: the cause of a dead letter.
+
+The worker that dead-letters a message writes it to headers. For a dead letter of the broker it is
+read from the broker's `x-death` headers.
+"""
 
 import socket
 from collections.abc import Mapping, Sequence
@@ -27,19 +31,28 @@ Headers = dict[str, str | int]
 
 PREFIX = "dead-"
 FIRST_FAILED = "first-failed-at"
-"""Milliseconds since the epoch; on every copy after the first failure, so that the last one can tell how long it has been going on."""
+"""Header with the time of the first failure, in milliseconds since the epoch.
+
+Every copy after the first failure has it, because `RetryPolicy.total_time` begins there.
+"""
 PARKED = "parked-at"
-"""Milliseconds since the epoch; on a message that waited once for its key to become known."""
+"""Header with the time in milliseconds since the epoch when a message began to wait for its key.
+
+A message waits once for an unknown key.
+"""
 REPLAYS = "replays"
-"""How often a message was taken out of the dead letters; each time is a life of its own."""
+"""Header with the number of replays. Each replay begins at attempt 1."""
 MAX_REASON_LENGTH = 1000
-"""Characters of the reason: a header frame larger than the connection's frames costs the connection."""
+"""Characters of the reason.
+
+The broker closes a connection if a header frame is larger than the negotiated size.
+"""
 MAX_NAME_LENGTH = 200
-"""Characters of a class, host or version."""
+"""Characters of the name of a class or host, and of a version."""
 UNKNOWN = "unknown"
 
 
-def _trunkline() -> str:
+def _trunkline_version() -> str:
     try:
         return version("trunkline")
     except PackageNotFoundError:  # a checkout that is not installed
@@ -48,46 +61,60 @@ def _trunkline() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedBy:
-    """Who gave a message up."""
+    """Worker that dead-lettered a message."""
 
     service: str
     version: str | None = None
-    """The service's own, where it is told."""
+    """Version of the service, if `BUS_SERVICE_VERSION` is set."""
     host: str = field(default_factory=socket.gethostname)
-    trunkline: str = field(default_factory=_trunkline)
+    trunkline: str = field(default_factory=_trunkline_version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultRecord:
-    """Why, when and where a message died; None is what nobody noted."""
+    """Cause, time and place of a dead letter. None is an unknown value."""
 
     by: Literal["worker", "broker", "unknown"]
-    """`broker`: it was delivered too often, or found its queue gone. `unknown`: somebody put it there by hand."""
+    """Origin of the dead letter.
+
+    The `broker` dead-letters a message after too many deliveries, or if its work queue does not
+    exist. The origin of a message without a record is `unknown`: it was put there manually.
+    """
     code: str
-    """The error's code; of a broker's dead letter RabbitMQ's reason, such as `delivery_limit`."""
+    """Code of the error, or the broker's reason, such as `delivery_limit`."""
     error: str | None = None
-    """The error's class."""
+    """Class of the error."""
     reason: str | None = None
-    """The class, and its text where that is safe."""
+    """Class of the error, with its text if it is an error of the bus other than `Internal`."""
     attempts: int | None = None
+    """Number of attempts."""
     first_at: int | None = None
-    """Milliseconds since the epoch: the first failure of this life."""
+    """Time of the first failure since the last replay, in milliseconds since the epoch."""
     last_at: int | None = None
+    """Time of dead-lettering, in milliseconds since the epoch."""
     queue: str | None = None
-    """The work queue."""
+    """Work queue of the message."""
     service: str | None = None
+    """Service that dead-lettered the message."""
     host: str | None = None
+    """Host of this service."""
     version: str | None = None
-    """The service's version."""
+    """Version of this service."""
     trunkline: str | None = None
+    """Version of trunkline in this service."""
 
 
-# --- writing -------------------------------------------------------------------------------------------------------
+# --- Writing ---
 
 
 def since_first_failure(headers: Mapping[str, str | int], now: int) -> Headers:
-    """The headers of a copy after a failure at `now` (ms): with the moment of the first one, which is this one where none is noted."""
-    first = _moment(headers.get(FIRST_FAILED)) or now
+    """Return the headers of a copy after a failure, with the time of the first failure.
+
+    Args:
+        headers: Headers of the message. If they have no such time, this failure is the first.
+        now: Time of this failure, in milliseconds since the epoch.
+    """
+    first = _positive_int(headers.get(FIRST_FAILED)) or now
     return {
         FIRST_FAILED: first,
         **{name: value for name, value in headers.items() if name != FIRST_FAILED},
@@ -103,9 +130,18 @@ def fault_headers(
     now: int,
     worker: FailedBy,
 ) -> Headers:
-    """All headers of a dead letter: the record, then its own. `error` is the error's class, `now` in ms.
+    """Return all headers of a dead letter: first the record, then the message's own headers.
 
-    The record comes first, because who reads headers stops at a size; a record of another death is replaced as a whole.
+    The record is first, because a reader keeps only the first 32 KiB of headers. It replaces the
+    complete record of an earlier dead-lettering.
+
+    Args:
+        envelope: Message to dead-letter.
+        decision: Code and reason.
+        error: Class of the error.
+        queue: Work queue of the message.
+        now: Time of dead-lettering, in milliseconds since the epoch.
+        worker: Service that dead-letters the message.
     """
     record: Headers = {
         "dead-code": decision.code,
@@ -118,13 +154,15 @@ def fault_headers(
         "dead-host": worker.host[:MAX_NAME_LENGTH],
         "dead-trunkline": worker.trunkline,
     }
-    told: Headers = {"dead-version": worker.version[:MAX_NAME_LENGTH]} if worker.version else {}
-    return record | told | since_first_failure(without_record(envelope.headers), now)
+    version_header: Headers = (
+        {"dead-version": worker.version[:MAX_NAME_LENGTH]} if worker.version else {}
+    )
+    return record | version_header | since_first_failure(without_record(envelope.headers), now)
 
 
 def record_headers(record: FaultRecord) -> Headers:
-    """A broker's dead letter, told as a worker would."""
-    told = {
+    """Return the headers that a worker would write for a dead letter of the broker."""
+    headers = {
         "dead-code": record.code,
         "dead-reason": record.reason,
         "dead-attempts": record.attempts,
@@ -132,32 +170,39 @@ def record_headers(record: FaultRecord) -> Headers:
         "dead-queue": record.queue,
         FIRST_FAILED: record.first_at,
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in headers.items() if value is not None}
 
 
 def without_record(headers: Mapping[str, str | int]) -> Headers:
-    """The headers without a record of death."""
+    """Return the headers without a fault record."""
     return {name: value for name, value in headers.items() if not name.startswith(PREFIX)}
 
 
-# --- reading -------------------------------------------------------------------------------------------------------
+# --- Reading ---
 
 
 def read_record(
     envelope: Envelope, notes: Mapping[str, Any], *, work_queue: str | None
 ) -> FaultRecord:
-    """What is known of a death. `notes` are the broker's headers, `work_queue` the queue whose dead letters it lies among.
+    """Return the fault record of a dead letter.
 
-    A worker's dead letter is a copy, and copies have no broker's notes: where there are some, the broker made it.
-    Nothing in either is taken to be of the right type.
+    A worker's dead letter is a copy, and copies have no `x-death` headers. If they are present, the
+    broker dead-lettered the message. The types of all headers are checked, because any client can
+    have written them.
+
+    Args:
+        envelope: Dead letter.
+        notes: Headers of the broker.
+        work_queue: Queue for which the dead-letter queue is declared. None for the queue of
+            messages that returned from a retry tier and did not find their work queue.
     """
-    deaths = _deaths(notes)
+    deaths = _read_deaths(notes)
     if deaths:
-        return _by_broker(envelope, deaths, work_queue)
-    return _by_worker(envelope, work_queue)
+        return _read_broker_record(envelope, deaths, work_queue)
+    return _read_worker_record(envelope, work_queue)
 
 
-def _by_worker(envelope: Envelope, work_queue: str | None) -> FaultRecord:
+def _read_worker_record(envelope: Envelope, work_queue: str | None) -> FaultRecord:
     headers = envelope.headers
     code = _text(headers.get("dead-code"))
     return FaultRecord(
@@ -165,9 +210,9 @@ def _by_worker(envelope: Envelope, work_queue: str | None) -> FaultRecord:
         code=code or UNKNOWN,
         error=_text(headers.get("dead-error")),
         reason=_text(headers.get("dead-reason")),
-        attempts=_moment(headers.get("dead-attempts")) or envelope.attempt,
-        first_at=_moment(headers.get(FIRST_FAILED)),
-        last_at=_moment(headers.get("dead-at")),
+        attempts=_positive_int(headers.get("dead-attempts")) or envelope.attempt,
+        first_at=_positive_int(headers.get(FIRST_FAILED)),
+        last_at=_positive_int(headers.get("dead-at")),
         queue=work_queue or _text(headers.get("dead-queue")),
         service=_text(headers.get("dead-by")),
         host=_text(headers.get("dead-host")),
@@ -176,21 +221,20 @@ def _by_worker(envelope: Envelope, work_queue: str | None) -> FaultRecord:
     )
 
 
-def _by_broker(
+def _read_broker_record(
     envelope: Envelope, deaths: Sequence[Mapping[str, Any]], work_queue: str | None
 ) -> FaultRecord:
     last = deaths[0]
-    reason, place = _text(last.get("reason")) or UNKNOWN, _text(last.get("queue")) or UNKNOWN
+    reason, source = _text(last.get("reason")) or UNKNOWN, _text(last.get("queue")) or UNKNOWN
     at = _milliseconds(last.get("time"))
-    if (
-        work_queue is None
-    ):  # it came back from a retry tier, whose routing key is its work queue's name, and that was gone
-        text = f"its queue was gone when it came back from {place}"
+    if work_queue is None:
+        # The message returned from a retry tier. Its routing key is the name of its work queue.
+        text = f"the work queue did not exist when the message returned from {source}"
         code, queue = "unroutable", _routing_key(last)
     else:
-        text = f"the broker gave it up: {reason} in {place}"
+        text = f"the broker dead-lettered the message: {reason} in {source}"
         code, queue = reason, work_queue
-    first = _moment(envelope.headers.get(FIRST_FAILED)) or at
+    first = _positive_int(envelope.headers.get(FIRST_FAILED)) or at
     return FaultRecord(
         by="broker",
         code=code,
@@ -202,18 +246,22 @@ def _by_broker(
     )
 
 
-def _deaths(notes: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """The broker's records, newest first; where none is legible, the short form: `x-last-death-*` (since 3.13) or `x-first-death-*`."""
-    deaths = notes.get("x-death")
-    listed = (
-        [each for each in deaths if isinstance(each, Mapping)] if isinstance(deaths, list) else []
+def _read_deaths(notes: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the broker's records, newest first.
+
+    If `x-death` has no valid entry, it is the short form: `x-last-death-*` (since RabbitMQ 3.13) or
+    `x-first-death-*`.
+    """
+    entries = notes.get("x-death")
+    deaths = (
+        [entry for entry in entries if isinstance(entry, Mapping)]
+        if isinstance(entries, list)
+        else []
     )
-    if listed:
-        return listed
-    for which in ("last", "first"):
-        short = {
-            name: notes.get(f"x-{which}-death-{name}") for name in ("reason", "queue", "exchange")
-        }
+    if deaths:
+        return deaths
+    for prefix in ("x-last-death", "x-first-death"):
+        short = {name: notes.get(f"{prefix}-{name}") for name in ("reason", "queue", "exchange")}
         if short["reason"]:
             return [short]
     return []
@@ -225,14 +273,14 @@ def _routing_key(death: Mapping[str, Any]) -> str | None:
 
 
 def _milliseconds(moment: object) -> int | None:
-    """A broker's time, in seconds or as the library has it."""
+    """Return the milliseconds of a time that the broker states in seconds, or as a datetime."""
     if isinstance(moment, datetime):
         return int(moment.timestamp() * 1000)
-    seconds = _moment(moment)
+    seconds = _positive_int(moment)
     return seconds * 1000 if seconds else None
 
 
-def _moment(value: object) -> int | None:
+def _positive_int(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 

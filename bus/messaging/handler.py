@@ -1,4 +1,7 @@
-"""Handlers and middlewares: one function type for everything (after "Your Server as a Function", Eriksen 2013)."""
+"""Handlers and middlewares, as one type of function each.
+
+The idea is from Eriksen, "Your Server as a Function" (2013), which calls them service and filter.
+"""
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import reduce
@@ -8,12 +11,29 @@ from bus.messaging.envelope import Envelope
 __all__ = ["Handler", "Middleware", "compose"]
 
 Handler = Callable[[Envelope], Awaitable[Envelope | None]]
-"""Turns an envelope into a reply envelope, or into nothing."""
+"""Asynchronous function from an envelope to a reply envelope, or to None without a reply."""
 
 Middleware = Callable[[Handler], Handler]
-"""Wraps a handler; client policies and server policies are the same kind of thing."""
+"""Function from a handler to a handler, which adds one policy.
+
+Policies of the client and of the server have the same type. See `bus.CLIENT` and `bus.SERVER`.
+
+>>> def counting(inner: Handler) -> Handler:
+...     async def call(envelope: Envelope) -> Envelope | None:
+...         count[envelope.type] += 1
+...         return await inner(envelope)
+...     return call
+"""
 
 
 def compose(layers: Sequence[Middleware], handler: Handler) -> Handler:
-    """`handler` inside `layers`; the first listed is outermost, and no layers are the handler itself."""
+    """Wrap a handler in middlewares.
+
+    Args:
+        layers: Middlewares, with the outermost first. An empty list returns the handler itself.
+        handler: Innermost handler.
+
+    Returns:
+        The outermost handler.
+    """
     return reduce(lambda inner, layer: layer(inner), reversed(layers), handler)

@@ -1,4 +1,8 @@
-"""Unguessable ids, many from each call to the operating system, which takes longer than all else that a message's id costs."""
+"""Unguessable ids.
+
+One call to the operating system provides the random bytes of many ids, because the call takes
+longer than all other steps together.
+"""
 
 import os
 from collections import deque
@@ -7,34 +11,44 @@ from collections.abc import Callable
 __all__ = ["random_hex_factory", "uuid4_factory"]
 
 BATCH = 256
+"""Number of ids from one call to the operating system."""
 
 
 def random_hex_factory(size: int) -> Callable[[], str]:
-    """A function that gives `size` random bytes in hex, fit for secrets; safe in threads, and after a fork."""
-    return _source(size, bytes.hex)
+    """Return a function that returns `size` random bytes in hex.
+
+    Its results are suitable for secrets. It is safe in threads, and after a fork.
+    """
+    return _text_factory(size, bytes.hex)
 
 
 def uuid4_factory() -> Callable[[], str]:
-    """A function that gives random UUIDs (RFC 9562, version 4) as text; fit and safe as `hex_source`."""
-    return _source(16, _uuid)
+    """Return a function that returns random UUIDs (RFC 9562, version 4) as text.
+
+    It has the same guarantees as the functions of `random_hex_factory`.
+    """
+    return _text_factory(16, _format_uuid)
 
 
 VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
-"""The digit with the two bits of RFC 9562's variant in front of its last two."""
+"""Digits by random digit, with the two bits of RFC 9562's variant before its last two bits."""
 
 
-def _uuid(data: bytes) -> str:
-    """By hand: `uuid.UUID` takes three times as long, which is 2 µs of each message."""
+def _format_uuid(data: bytes) -> str:
+    """Format 16 bytes as a UUID, in a third of the time of `uuid.UUID` (2 µs a message)."""
     digits = data.hex()
-    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
+    return (
+        f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}"
+        f"-{VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
+    )
 
 
-def _source(size: int, shown: Callable[[bytes], str]) -> Callable[[], str]:
+def _text_factory(size: int, to_text: Callable[[bytes], str]) -> Callable[[], str]:
     ready: deque[str] = deque()
 
     def fill() -> None:
         data = os.urandom(size * BATCH)
-        ready.extend(shown(data[at : at + size]) for at in range(0, len(data), size))
+        ready.extend(to_text(data[at : at + size]) for at in range(0, len(data), size))
 
     def take() -> str:
         while True:
@@ -43,5 +57,5 @@ def _source(size: int, shown: Callable[[bytes], str]) -> Callable[[], str]:
             except IndexError:
                 fill()
 
-    os.register_at_fork(after_in_child=ready.clear)  # a child must not give out its parent's
+    os.register_at_fork(after_in_child=ready.clear)  # a child must not return its parent's ids
     return take

@@ -1,4 +1,7 @@
-"""What to do after a failure: pure decisions, acted upon elsewhere. Every wait is computed here, by tenacity."""
+"""Settlement: pure decisions about a message after its handling, which `bus.runtime` executes.
+
+tenacity computes all waits between attempts.
+"""
 
 from dataclasses import dataclass
 
@@ -21,29 +24,32 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ack:
-    """Done."""
+    """Settlement by an ack."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """A copy into the retry tier for `delay` seconds, then ack."""
+    """Settlement by a copy in a retry tier, followed by an ack."""
 
     delay: float
+    """Seconds to wait before the next attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoveToDeadLetters:
-    """A copy into the dead-letter queue, then ack."""
+    """Settlement by a copy in the dead-letter queue, followed by an ack."""
 
     code: str
+    """Code of the error."""
     reason: str
+    """Class of the error, with its text if it is an error of the bus other than `Internal`."""
 
 
 Settlement = Ack | Retry | MoveToDeadLetters
 
 
 def delay_after(attempt: int, policy: RetryPolicy) -> float:
-    """Seconds to wait after attempt `attempt` (from 1) has failed."""
+    """Return the seconds to wait after attempt number `attempt`, from 1, has failed."""
     if policy.delays:
         return wait_seconds(wait_chain(*map(wait_fixed, policy.delays)), attempt)
     wait = wait_exponential(
@@ -53,20 +59,24 @@ def delay_after(attempt: int, policy: RetryPolicy) -> float:
 
 
 def delays_of(policy: RetryPolicy) -> tuple[float, ...]:
-    """The waits between all attempts, in seconds."""
+    """Return the waits between all attempts, in seconds."""
     return tuple(delay_after(attempt, policy) for attempt in range(1, policy.attempts))
 
 
 def decide(
     error: BaseException | None, attempt: int, policy: RetryPolicy, *, lasted: float = 0
 ) -> Settlement:
-    """What becomes of an event or job after attempt `attempt` (from 1) ended with `error`, or well.
+    """Decide the settlement of an event or job after an attempt.
 
-    `lasted` is the seconds since its first failure.
+    Args:
+        error: Error of the attempt. None if it succeeded.
+        attempt: Number of the attempt, from 1.
+        policy: Retry policy of the handler.
+        lasted: Seconds since the first failure.
     """
     if error is None:
         return Ack()
-    if attempt >= policy.attempts or _permanent(error, policy):
+    if attempt >= policy.attempts or _is_permanent(error, policy):
         return MoveToDeadLetters(code=code_of(error), reason=safe_reason(error))
     delay = delay_after(attempt, policy)
     if policy.total_time is not None and lasted + delay > policy.total_time:
@@ -74,7 +84,7 @@ def decide(
     return Retry(delay=delay)
 
 
-def _permanent(error: BaseException, policy: RetryPolicy) -> bool:
+def _is_permanent(error: BaseException, policy: RetryPolicy) -> bool:
     return isinstance(error, policy.permanent) or (
         isinstance(error, BusError) and not error.retryable
     )

@@ -1,23 +1,31 @@
-"""What a mistyped name may have meant."""
+"""Suggestions for mistyped names."""
 
 from collections.abc import Iterable
 from difflib import SequenceMatcher, get_close_matches
 
 __all__ = ["did_you_mean"]
 
-NEARLY = 0.1
-"""How much less alike than the nearest a suggestion may be: names of one service are all alike."""
+SIMILARITY_MARGIN = 0.1
+"""Difference in similarity to the best suggestion from which a name is not suggested.
+
+It excludes most names of the same service, which are all similar.
+"""
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """`; did you mean 'a' or 'b'?`, or nothing where none is near."""
-    known = sorted(candidates)
-    begun = [each for each in known if name and each.startswith(f"{name}.")]
-    near = (begun or get_close_matches(name, known, n=3))[:3]
-    likeness = [SequenceMatcher(None, each, name).ratio() for each in near]
-    nearest = [
-        each
-        for each, ratio in zip(near, likeness, strict=True)
-        if begun or ratio > max(likeness) - NEARLY
+    """Return `; did you mean 'a' or 'b'?`, or an empty string if no candidate is similar.
+
+    Args:
+        name: Mistyped name.
+        candidates: Valid names.
+    """
+    names = sorted(candidates)
+    completions = [candidate for candidate in names if name and candidate.startswith(f"{name}.")]
+    similar = (completions or get_close_matches(name, names, n=3))[:3]
+    ratios = [SequenceMatcher(None, candidate, name).ratio() for candidate in similar]
+    suggestions = [
+        candidate
+        for candidate, ratio in zip(similar, ratios, strict=True)
+        if completions or ratio > max(ratios) - SIMILARITY_MARGIN
     ]
-    return f"; did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
+    return f"; did you mean {' or '.join(map(repr, suggestions))}?" if suggestions else ""

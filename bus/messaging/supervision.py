@@ -1,4 +1,4 @@
-"""Supervision: run a step forever, with back-off between its failures."""
+"""Supervision: a step that runs forever, with back-off between its failures."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ __all__ = ["is_own_cancel", "run_forever"]
 log = logging.getLogger("bus.recovery")
 
 STABLE_AFTER_SECONDS = 5.0
-"""Seconds that a step has to last for its next failure to count as the first."""
+"""Seconds that a step must run, so that its next failure counts as the first again."""
 
 
 async def run_forever(
@@ -22,16 +22,21 @@ async def run_forever(
     expected: tuple[type[BaseException], ...],
     on_error: Callable[[BaseException], None],
 ) -> None:
-    """Run `step` for ever: after each end, and each error, wait with full jitter and run it again.
+    """Run a step forever, with full jitter between its runs.
 
-    Only being cancelled ends it. What is not in `trouble` is a fault of the program: logged as one, and survived all the
-    same, since a consumer that is silently gone is worse. A library's own CancelledError, which it puts into what waits
-    when it closes, is survived, too.
+    Only a cancellation of this task ends it. A library may raise its own CancelledError in a future
+    that the step awaits, when it closes. The step is run again after such an error.
+
+    Args:
+        step: Function to run. It is run again after it returns, and after each error.
+        expected: Errors that the step may raise. Any other error is a bug, and is logged. The step
+            still runs again, because a consumer that ends silently is worse.
+        on_error: Function that is called with each error.
     """
     loop = asyncio.get_running_loop()
     failures = 0
     while True:
-        began = loop.time()
+        started = loop.time()
         try:
             await _run_cancellable(step)
         except expected as error:
@@ -40,20 +45,29 @@ async def run_forever(
             if is_own_cancel():
                 raise
             on_error(error)
-        except Exception as error:  # noqa: BLE001 - see above
+        except Exception as error:  # noqa: BLE001 - any bug of the step
             facts = {"error": type(error).__name__, "where": error_location(error)}
-            log.error("a fault of the program; trying again", extra=facts)  # noqa: TRY400 - a traceback's text shows values
+            # Without a traceback, because its text could show values.
+            log.error(  # noqa: TRY400
+                "step failed with an unexpected error; it runs again", extra=facts
+            )
             on_error(error)
-        failures = 1 if loop.time() - began > STABLE_AFTER_SECONDS else failures + 1
+        failures = 1 if loop.time() - started > STABLE_AFTER_SECONDS else failures + 1
         await asyncio.sleep(backoff(failures))
 
 
 CANCEL_AGAIN_SECONDS = 2.5
-"""Seconds that a cancelled step has to clean up before it is cancelled again; longer than a connection's goodbye takes."""
+"""Seconds for a cancelled step to clean up before it is cancelled again.
+
+It is longer than the closing handshake of a connection.
+"""
 
 
 async def _run_cancellable(step: Callable[[], Awaitable[None]]) -> None:
-    """Run `step` so that a cancellation ends it: aiormq's calls swallow one now and then, or make an error of theirs of it."""
+    """Run `step` so that a cancellation ends it.
+
+    Calls of aiormq sometimes swallow a cancellation, or convert it to an error of their own.
+    """
     running = asyncio.ensure_future(step())
     try:
         await asyncio.wait([running])
@@ -61,14 +75,13 @@ async def _run_cancellable(step: Callable[[], Awaitable[None]]) -> None:
         while not running.done():
             running.cancel()
             await asyncio.wait([running], timeout=CANCEL_AGAIN_SECONDS)
-        _ = (
-            running.cancelled() or running.exception()
-        )  # looked at, so that nobody reports it as never retrieved
+        # asyncio reports an exception that was never retrieved.
+        _ = running.cancelled() or running.exception()
         raise
     running.result()
 
 
 def is_own_cancel() -> bool:
-    """Whether a CancelledError is meant for this task, and was not put into a future that it awaits."""
+    """Return True if this task was cancelled, and not a future that it awaits."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,4 +1,7 @@
-"""Many deadlines, one timer: most are met, and a timer each would cost more than the rest of the wait."""
+"""One timer for many deadlines.
+
+Most deadlines are met. A timer for each would cost more than the rest of the wait.
+"""
 
 import asyncio
 from collections.abc import Callable, Hashable
@@ -8,18 +11,18 @@ from typing import Any
 __all__ = ["SharedTimer", "TimerExpired"]
 
 TICK_SECONDS = 0.02
-"""Seconds between two looks; by so much a deadline may be noticed late."""
+"""Seconds between two checks, and so the largest delay of a deadline."""
 
 
 class TimerExpired(Exception):
-    """The work took longer than it may."""
+    """Work that exceeded the limit of its `TimeoutScope`."""
 
 
 Due = dict[Hashable, tuple[float, Callable[[], object]]]
 
 
 class SharedTimer:
-    """What has to happen by when, on each event loop's own clock."""
+    """Functions to call at given times, on the clock of each event loop."""
 
     def __init__(self) -> None:
         self._due: dict[asyncio.AbstractEventLoop, Due] = {}
@@ -34,62 +37,73 @@ class SharedTimer:
         ends: float,
         expire: Callable[[], object],
     ) -> None:
-        """Call `expire` at `ends` (the loop's time, seconds), unless `key` is discarded before. `loop` is the running one."""
+        """Call a function at a given time, unless its key is discarded before.
+
+        Args:
+            loop: Running event loop.
+            key: Key for `discard`.
+            ends: Time of the loop, in seconds.
+            expire: Function to call.
+        """
         due = self._due.get(loop)
         if due is None:
-            due = self._begin(loop)
+            due = self._start(loop)
         due[key] = (ends, expire)
 
     def discard(self, loop: asyncio.AbstractEventLoop, key: Hashable) -> None:
-        """It was met, or is of no interest any more."""
+        """Remove a deadline that was met, or that is not needed any more."""
         due = self._due.get(loop)
         if due is not None:
             due.pop(key, None)
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> Due:
-        for other in [other for other in self._due if other.is_closed()]:
-            del self._due[other]
+    def _start(self, loop: asyncio.AbstractEventLoop) -> Due:
+        for closed in [key for key in self._due if key.is_closed()]:
+            del self._due[closed]
         due = self._due[loop] = {}
-        loop.call_later(TICK_SECONDS, self._look, loop, due)
+        loop.call_later(TICK_SECONDS, self._expire_due, loop, due)
         return due
 
-    def _look(self, loop: asyncio.AbstractEventLoop, due: Due) -> None:
+    def _expire_due(self, loop: asyncio.AbstractEventLoop, due: Due) -> None:
         now = loop.time()
         try:
             for key in [key for key, (ends, _) in due.items() if ends <= now]:
                 entry = due.pop(key, None)
                 if entry is not None:
                     entry[1]()
-        finally:  # whoever raises: the others still have deadlines
+        finally:  # the other deadlines remain, even if one of the functions raises
             if due:
-                loop.call_later(TICK_SECONDS, self._look, loop, due)
+                loop.call_later(TICK_SECONDS, self._expire_due, loop, due)
             else:
                 del self._due[loop]
 
     def limit(self, seconds: float) -> "TimeoutScope":
-        """`with deadlines.limit(seconds):` cancels what takes longer, and raises `OutOfTime`. As `asyncio.timeout`, by the shared timer."""
+        """Return a context manager that limits the time of its block, as `asyncio.timeout` does.
+
+        If the block takes longer than `seconds`, the context manager cancels it, and raises
+        `TimerExpired`.
+        """
         return TimeoutScope(self, seconds)
 
 
 class TimeoutScope:
-    """What ends a task's work."""
+    """Context manager that cancels its task after a limit of time."""
 
-    __slots__ = ("_before", "_deadlines", "_expired", "_loop", "_seconds", "_task")
+    __slots__ = ("_cancel_count", "_expired", "_loop", "_seconds", "_task", "_timer")
 
-    def __init__(self, deadlines: SharedTimer, seconds: float) -> None:
-        self._deadlines = deadlines
+    def __init__(self, timer: SharedTimer, seconds: float) -> None:
+        self._timer = timer
         self._seconds = seconds
         self._expired = False
 
     def __enter__(self) -> None:
-        """Begin."""
+        """Start the limit in the current task."""
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("a limit needs a task that can be cancelled")
+            raise RuntimeError("TimeoutScope is used outside a task. Use it in a coroutine.")
         self._task: asyncio.Task[Any] = task
-        self._before = task.cancelling()
+        self._cancel_count = task.cancelling()
         self._loop = loop = task.get_loop()
-        self._deadlines.add(loop, self, loop.time() + self._seconds, self._expire)
+        self._timer.add(loop, self, loop.time() + self._seconds, self._expire)
 
     def _expire(self) -> None:
         self._expired = True
@@ -101,11 +115,11 @@ class TimeoutScope:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End; a cancellation that was not of this limit's making goes on as one."""
-        self._deadlines.discard(self._loop, self)
+        """End the limit; a cancellation by another cause continues as a cancellation."""
+        self._timer.discard(self._loop, self)
         if (
             self._expired
-            and self._task.uncancel() <= self._before
+            and self._task.uncancel() <= self._cancel_count
             and isinstance(error, asyncio.CancelledError)
         ):
             raise TimerExpired from None

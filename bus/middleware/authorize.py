@@ -1,4 +1,7 @@
-"""What this service may not send is refused here, where its grants are known: at once, and nobody else has to."""
+"""Authorization: a message that this service may not send is refused before it is sent.
+
+The service knows its own grants, so it refuses the message at once, without the receiver.
+"""
 
 from collections.abc import Awaitable, Callable
 
@@ -13,7 +16,14 @@ __all__ = ["authorize"]
 def authorize(
     refusal: Callable[[Contract], PermissionDenied | None], *, catalog: Catalog = CATALOG
 ) -> Middleware:
-    """Send what `refusal` has nothing against; what is no contract of this process is for the receiver to judge."""
+    """Refuse to send messages that this service may not send.
+
+    A message without a contract in this process is sent, and its receiver decides.
+
+    Args:
+        refusal: Function that returns the error for a contract, or None if sending is permitted.
+        catalog: Contracts of this process.
+    """
 
     def layer(inner: Handler) -> Handler:
         def call(envelope: Envelope) -> Awaitable[Envelope | None]:

@@ -1,4 +1,4 @@
-"""Payload encryption of what is sent."""
+"""Encryption of payloads that are sent."""
 
 from collections.abc import Awaitable
 
@@ -10,7 +10,13 @@ __all__ = ["encrypt"]
 
 
 def encrypt(cipher: PayloadCipher) -> Middleware:
-    """Encrypt payloads that are to be. Next to `sign`, which signs what is sent: each attempt has a data key of its own."""
+    """Encrypt the payloads of contracts that require it, each attempt with its own data key.
+
+    Its layer is directly outside `sign`, which signs the encrypted payload.
+
+    Args:
+        cipher: Cipher with the encryption keys of this service.
+    """
 
     def layer(inner: Handler) -> Handler:
         def call(envelope: Envelope) -> Awaitable[Envelope | None]:

@@ -1,4 +1,4 @@
-"""Log lines about messages: what, how long, how it ended; never a payload."""
+"""Logging: one line for each message, with its type, duration and outcome, never its payload."""
 
 import logging as levels
 import time
@@ -10,34 +10,44 @@ from bus.messaging.handler import Handler, Middleware
 
 __all__ = ["logging"]
 
-# The standard library's: an application that has not set up structlog must not find our lines on its standard output.
+# A logger of the standard library: without a configuration structlog would print these lines to the
+# standard output of the application.
 log = levels.getLogger("bus.messages")
 
 
 def logging(side: str, *, timer: Callable[[], float] = time.perf_counter) -> Middleware:
-    """One line a message, `side` being "sent" or "handled": debug where it went well; with debug off that costs one comparison.
+    """Log one line for each message.
 
-    A failure to send is debug, too, since its caller holds the exception. A failure to handle is info where it is an
-    error of the bus, which a service may well mean, and an error else. It has the error's class and code, and its text
-    only where it is one of the bus: another's may hold a patient's data.
+    A success is logged at level debug. If debug is off, it costs one comparison. A failure to send
+    is logged at level debug too, because the caller has the exception. A failure to handle is info
+    if it is an error of the bus, which a service may raise on purpose, and error otherwise.
+
+    The line has the class and the code of an error. It has the text only if it is an error of the
+    bus, because any other text could contain confidential data.
+
+    Args:
+        side: Verb of the line, "sent" or "handled".
+        timer: Function that returns a time in seconds, for the duration.
     """
-    meant, unforeseen = (
+    expected_level, unexpected_level = (
         (levels.DEBUG, levels.DEBUG) if side == "sent" else (levels.INFO, levels.ERROR)
     )
 
     def layer(inner: Handler) -> Handler:
         async def call(envelope: Envelope) -> Envelope | None:
-            began = timer()
+            started = timer()
             try:
                 result = await inner(envelope)
             except Exception as error:
-                level = meant if isinstance(error, BusError) else unforeseen
+                level = expected_level if isinstance(error, BusError) else unexpected_level
                 if log.isEnabledFor(level):
-                    facts = {**_facts(envelope), **_failure(error), "ms": _ms(timer() - began)}
-                    log.log(level, "%s, and it failed", side, extra=facts)
+                    facts = {**_facts(envelope), **_failure(error), "ms": _ms(timer() - started)}
+                    log.log(level, "message %s with an error", side, extra=facts)
                 raise
             if log.isEnabledFor(levels.DEBUG):
-                log.debug(side, extra={**_facts(envelope), "ms": _ms(timer() - began)})
+                log.debug(
+                    "message %s", side, extra={**_facts(envelope), "ms": _ms(timer() - started)}
+                )
             return result
 
         return call

@@ -1,4 +1,4 @@
-"""The client's retries: what surely did not happen, or may happen twice, is tried again until the deadline."""
+"""Retries of the client: a send that certainly failed, or that may happen twice, is repeated."""
 
 import asyncio
 import time
@@ -21,18 +21,23 @@ __all__ = ["retry"]
 
 
 def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG) -> Middleware:
-    """Try again what the broker or the connection failed, with the same message id, never past `envelope.deadline`.
+    """Repeat a send that the broker or the connection failed, until `envelope.deadline`.
 
-    Events and jobs are always safe to send again: their receivers know the id. A request is where its contract is
-    idempotent, or where it surely was not sent. An event or job that the broker refuses is offered again, too. What the
-    other service answered is never tried again here: that is for the caller to decide.
+    All attempts have the same message id. An event or job is always repeated, because its receivers
+    recognize the id. It is repeated after a nack of the broker too. A request is repeated if its
+    contract is idempotent, or if it was certainly not sent. The caller decides about errors that
+    the other service returned; they are never repeated here.
 
-    Where an attempt may have arrived, no later one can say that the message was surely not sent: `maybe_executed` is set.
+    If an attempt may have arrived, the error of a later attempt has `maybe_executed`.
+
+    Args:
+        clock: Function that returns the current time in seconds since the epoch.
+        catalog: Contracts of this process.
     """
 
     def layer(inner: Handler) -> Handler:
         async def call(envelope: Envelope) -> Envelope | None:
-            attempt, doubtful = 1, False
+            attempt, in_doubt = 1, False
             while True:
                 try:
                     return await inner(envelope)
@@ -43,11 +48,13 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
                     PermissionDenied,
                 ) as error:
                     wait = backoff(attempt)
-                    if not _next_delay(envelope, error, catalog) or _late(envelope, clock() + wait):
-                        if not doubtful:
+                    if not _next_delay(envelope, error, catalog) or _is_late(
+                        envelope, clock() + wait
+                    ):
+                        if not in_doubt:
                             raise
-                        raise _in_doubt(error) from None
-                    doubtful = doubtful or error.maybe_executed
+                        raise _mark_in_doubt(error) from None
+                    in_doubt = in_doubt or error.maybe_executed
                 attempt += 1
                 await asyncio.sleep(wait)
 
@@ -57,23 +64,27 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
 
 
 def _next_delay(envelope: Envelope, error: BusError, catalog: Catalog) -> bool:
+    """Return True if the send is repeated."""
     if isinstance(error, ResourceExhausted) and envelope.role != "request":
-        return True  # the broker's nack: a queue that is full drains, and one that lost its leader has another in seconds
+        # The broker's nack: a full queue drains, and a queue without a leader gets one in seconds.
+        return True
     if not isinstance(error, ConnectionLost):
-        return False  # nobody there is an answer; and a transport that could not send has waited for the deadline already
+        # `NotServed` is an answer. After `Unavailable` the transport has waited until the deadline.
+        return False
     if envelope.role != "request" or not error.maybe_executed:
         return True
     contract = catalog.get(envelope.type)
     return contract is not None and contract.idempotent
 
 
-def _in_doubt(error: BusError) -> BusError:
-    """The last attempt's error, where an earlier attempt may have arrived."""
-    if type(error) is Unavailable:  # which means that it was surely not sent
-        return ConnectionLost(f"{error}; an earlier attempt may have arrived", maybe_executed=True)
+def _mark_in_doubt(error: BusError) -> BusError:
+    """Return the error of the last attempt if an earlier attempt may have arrived."""
+    # `Unavailable` would mean that the message was certainly not sent.
+    if type(error) is Unavailable:
+        return ConnectionLost(f"{error} (an earlier attempt may have arrived)", maybe_executed=True)
     error.maybe_executed = True
     return error
 
 
-def _late(envelope: Envelope, moment: float) -> bool:
+def _is_late(envelope: Envelope, moment: float) -> bool:
     return envelope.deadline is not None and moment * 1000 >= envelope.deadline

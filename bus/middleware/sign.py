@@ -1,4 +1,4 @@
-"""Signature of what is sent."""
+"""Signature of messages that are sent."""
 
 from collections.abc import Awaitable
 
@@ -10,7 +10,11 @@ __all__ = ["sign"]
 
 
 def sign(signer: "Signer") -> Middleware:
-    """Sign what is sent. Innermost, so that each attempt carries fresh proof."""
+    """Sign each message. The layer is innermost, so that each attempt carries a fresh proof.
+
+    Args:
+        signer: Signer with the private key of this service.
+    """
 
     def layer(inner: Handler) -> Handler:
         def call(envelope: Envelope) -> Awaitable[Envelope | None]:

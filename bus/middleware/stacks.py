@@ -1,4 +1,4 @@
-"""The two tables of contents: every policy that a message passes, outermost first."""
+"""The two stacks: every policy that a message passes, with the outermost first."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -18,34 +18,63 @@ __all__ = ["CLIENT", "SERVER", "client_stack", "server_stack", "with_security"]
 
 
 def client_stack(*, clock: Callable[[], float] = time.time) -> list[Middleware]:
-    """What is sent passes these. `deadline` bounds all attempts together; `retry` is below it."""
-    return [tracing(), logging("sent"), client_deadline(clock=clock), retry(clock=clock)]
+    """Return the policies for messages that are sent, with the outermost first.
+
+    Args:
+        clock: Function that returns the current time in seconds since the epoch.
+    """
+    return [
+        tracing(),  # outermost, because the log line has the correlation id
+        logging("sent"),  # outside `retry`: one line for a message, with the time of all attempts
+        client_deadline(clock=clock),  # outside `retry`: one deadline limits all attempts
+        retry(clock=clock),  # last: it repeats only the security policies and the send
+    ]
 
 
 def with_security(layers: Sequence[Middleware], security: MessageSecurity) -> list[Middleware]:
-    """Return `layers`, and innermost `authorize`, `encrypt` and `sign`, so that no list of a user leaves them out.
+    """Return a client stack with the security policies as its innermost layers.
 
-    Their counterparts at the server are inbound stages (`bus/runtime/inbound.py`). They come before the
-    server's stack, because a message that is not verified must not be answered from memory.
+    They are added to every list, so that a user's own list cannot leave them out.
+
+    Their counterparts at the server are inbound stages (`bus/runtime/inbound.py`). They precede
+    the server stack, because an unverified message must not receive a cached reply, nor join a
+    message in flight. Retry copies and dead letters stay encrypted.
+
+    Args:
+        layers: Client stack, with the outermost policy first.
+        security: Identity and cipher of the service.
     """
     identity = security.identity
     if isinstance(identity, AnonymousIdentity):
         return [*layers, encrypt(security.cipher)]
     return [
         *layers,
-        authorize(identity.check_send_permission),
-        encrypt(security.cipher),
-        sign(identity.signer),
+        authorize(identity.check_send_permission),  # a refused message needs no encryption
+        encrypt(security.cipher),  # inside `retry`: each attempt has its own data key
+        sign(identity.signer),  # innermost: it covers the encrypted payload of each attempt
     ]
 
 
 def server_stack(
     *, clock: Callable[[], float] = time.time, leeway: float = 30, longest: float = 10
 ) -> list[Middleware]:
-    """What is handled passes these; `leeway` (between two machines' clocks) and `longest` (of a request without a deadline) in seconds."""
-    return [logging("handled"), server_deadline(clock=clock, leeway=leeway, longest=longest)]
+    """Return the policies for messages that are handled, with the outermost first.
+
+    Args:
+        clock: Function that returns the current time in seconds since the epoch.
+        leeway: Seconds by which the clocks of two machines may differ.
+        longest: Seconds for a request without a deadline.
+    """
+    return [
+        logging("handled"),  # outermost: the line has the complete time, and the deadline's error
+        server_deadline(clock=clock, leeway=leeway, longest=longest),  # next to the handler it ends
+    ]
 
 
 CLIENT = tuple(client_stack())
-"""The default, for lists of one's own: `Bus(…, client=[*CLIENT, mine])`."""
+"""Default client stack, to extend with policies of your own: `Bus(…, client=[*CLIENT, policy])`."""
 SERVER = tuple(server_stack())
+"""Default server stack, to extend with policies of your own: `Bus(…, server=[*SERVER, policy])`.
+
+It uses the default `leeway` and `longest` of `server_stack`, and not the settings.
+"""

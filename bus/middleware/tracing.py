@@ -1,4 +1,7 @@
-"""Correlation, causation and W3C trace context (https://www.w3.org/TR/trace-context/) of what is sent."""
+"""Tracing: correlation, causation and W3C Trace Context of messages that are sent.
+
+The format is specified in https://www.w3.org/TR/trace-context/.
+"""
 
 import re
 
@@ -14,47 +17,51 @@ TRACEPARENT = re.compile(
 )
 trace_id, span_id = random_hex_factory(16), random_hex_factory(8)
 SAMPLED = 1
-"""The one flag of version 00; all others are sent as zero."""
+"""The flag `sampled`, the only one of version 00. All other flags are sent as zero."""
 
 
 def tracing() -> Middleware:
-    """What is sent while handling a message takes over its correlation id and trace, and names it as its cause.
+    """Set correlation id, causation id and trace of each message.
 
-    What nothing caused starts a trace, and its own id is the correlation id of all that follows, unless
-    `bus.messaging.context.correlated` has set one.
+    A message that is sent while another is handled inherits its correlation id and trace, and names
+    it as its cause. Any other message starts a trace. Its own id is the correlation id of all
+    messages that it causes, unless `bus.correlated` has set one.
     """
 
     def layer(inner: Handler) -> Handler:
         async def call(envelope: Envelope) -> Envelope | None:
             context = current.get()
-            return await inner(_caused(envelope, context.envelope) if context else _first(envelope))
+            return await inner(
+                _continue_trace(envelope, context.envelope) if context else _start_trace(envelope)
+            )
 
         return call
 
     return layer
 
 
-def _caused(envelope: Envelope, cause: Envelope) -> Envelope:
-    trace = _trace(cause.traceparent)
+def _continue_trace(envelope: Envelope, cause: Envelope) -> Envelope:
+    trace = _parse_traceparent(cause.traceparent)
     return envelope.replace(
         correlation_id=cause.correlation_id or cause.id,
         causation_id=cause.id,
-        traceparent=_span(*trace) if trace else _new(),
+        traceparent=_new_span(*trace) if trace else _new_trace(),
         tracestate=cause.tracestate if trace else None,
     )
 
 
-def _first(envelope: Envelope) -> Envelope:
+def _start_trace(envelope: Envelope) -> Envelope:
     return envelope.replace(
         correlation_id=envelope.correlation_id or correlation.get() or envelope.id,
-        traceparent=_new(),
+        traceparent=_new_trace(),
     )
 
 
-def _trace(parent: str | None) -> tuple[str, int] | None:
-    """The trace's id and flags; None where `parent` is no traceparent: then it and its tracestate are ignored, as the standard asks.
+def _parse_traceparent(parent: str | None) -> tuple[str, int] | None:
+    """Return the id and the flags of a trace, or None if `parent` is not a valid traceparent.
 
-    A later version is read as this one, and may have more behind the flags.
+    The caller then ignores its tracestate too, as the standard requires. A later version is parsed
+    as version 00, and may have more fields after the flags.
     """
     match = TRACEPARENT.fullmatch(parent) if parent else None
     if match is None or (match[1] == "00" and match[4]):
@@ -62,9 +69,9 @@ def _trace(parent: str | None) -> tuple[str, int] | None:
     return match[2], int(match[3], 16) & SAMPLED
 
 
-def _new() -> str:
-    return _span(trace_id(), SAMPLED)
+def _new_trace() -> str:
+    return _new_span(trace_id(), SAMPLED)
 
 
-def _span(trace: str, flags: int) -> str:
+def _new_span(trace: str, flags: int) -> str:
     return f"00-{trace}-{span_id()}-{flags:02x}"

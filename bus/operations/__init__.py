@@ -1,4 +1,5 @@
 """Operations: topology, dead letters, queues, brokers, health probes and log set-up.
 
-It imports neither `Router` nor `Bus`: the caller passes the values that it needs.
+The package is for operators and orchestrators. It imports neither `Router` nor `Bus`: the caller
+passes the values that it needs.
 """

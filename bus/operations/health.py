@@ -1,8 +1,11 @@
 """Health probes over HTTP: `/livez` and `/readyz`, for orchestrators and for `bus health`.
 
-Live: the event loop turns, since it is what answers. Ready: every consumer is registered at the broker now. An answer is
-a status (200 or 503) and one line; nothing about messages, queues or addresses is in it. HTTP/1.1 as of RFC 9110 and
-RFC 9112, as far as a probe needs it: GET and HEAD, no body, one request a connection. Whoever is slow, or sends too much, is cut off.
+Live: the event loop runs, since it sends the answer. Ready: every consumer is registered at the
+broker now. An answer is a status (200 or 503) and one line. It has no data about messages, queues
+or addresses.
+
+The server implements the part of HTTP/1.1 (RFC 9110, RFC 9112) that a probe needs: GET and HEAD, no
+body, one request per connection. It disconnects a client that is slow or sends too much.
 """
 
 import asyncio
@@ -30,27 +33,30 @@ __all__ = [
 log = logging.getLogger("bus.health")
 
 Check = Callable[[], Awaitable[str | None]]
-"""None where all is well, else why not, in a few words."""
+"""Function that returns None if the process is healthy, or else the reason in a few words."""
 ProbeAddress = Path | tuple[str, int]
-"""A Unix socket, or host and port."""
+"""Path of a Unix socket, or host and port."""
 
 LIVE, READY = "/livez", "/readyz"
 WORDS = {LIVE: "live", READY: "ready"}
 MAX_HEAD_BYTES = 8192
-"""Bytes of a request's head; a probe's has a few hundred."""
+"""Maximum size of a request's head. The head of a probe has a few hundred bytes."""
 MAX_CONNECTIONS = 32
-"""At a time; an orchestrator has one or two. For one more the oldest is cut off: slow clients keep no probe out."""
+"""Maximum number of open connections. An orchestrator has one or two.
+
+A further connection closes the oldest one, so that slow clients cannot block a probe.
+"""
 CONNECTION_TIMEOUT_SECONDS = 5.0
-"""Seconds for one connection from its beginning to its end; a probe takes milliseconds."""
+"""Seconds for a connection, from its start to its end. A probe takes milliseconds."""
 SIBLING_TIMEOUT_SECONDS = 2.0
-"""Seconds in which a process has to tell its parent how it is; else its loop is stuck."""
+"""Seconds in which a process must answer its parent. If it does not, its event loop is stuck."""
 REQUEST_LINE = re.compile(rb"([A-Z]+) (/[!-~]*) HTTP/1\.([01])\r\n")
 HOST = re.compile(rb"\r\nhost:", re.IGNORECASE)
 VERDICT = re.compile(r"HTTP/1\.1 (200|503) .*?\r\n\r\n([ -~]*)\n?", re.DOTALL)
 
 
 async def always_live() -> str | None:
-    """All is well: this runs."""
+    """Return None, because a loop that runs this function is live."""
     return None
 
 
@@ -58,94 +64,113 @@ async def always_live() -> str | None:
 async def serve_probes(
     at: ProbeAddress | None, *, ready: Check, live: Check = always_live
 ) -> AsyncIterator[None]:
-    """Answer at `at` inside the block; None: nowhere. `ConfigurationError` where it cannot be opened."""
+    """Answer health probes inside the block.
+
+    Args:
+        at: The address to open; None to open none.
+        ready: The check for `/readyz`.
+        live: The check for `/livez`.
+
+    Raises:
+        ConfigurationError: The address cannot be opened.
+    """
     if at is None:
         yield
         return
-    talks = ProbeServer({LIVE: live, READY: ready})
-    server = await _listening(at, talks)
+    probe_server = ProbeServer({LIVE: live, READY: ready})
+    server = await _start_server(at, probe_server)
     try:
         yield
     finally:
         server.close()
-        await talks.close()
+        await probe_server.close()
 
 
 async def probe(at: ProbeAddress, probe: str, *, timeout: float) -> str | None:
-    """None where all is well at `at`, else the line that says why not.
+    """Send a health probe. Return None if the answer is 200, or else its line with the reason.
 
-    Raises `Unavailable` where nobody answers there, and `DeadlineExceeded` where whoever does is silent for `timeout` seconds.
+    Args:
+        at: The address of the process.
+        probe: The path of the probe, `LIVE` or `READY`.
+        timeout: Seconds to wait for the answer.
+
+    Raises:
+        Unavailable: No process answers there, or it does not serve this probe.
+        DeadlineExceeded: The process accepts the connection, but does not answer in time.
     """
     try:
         async with asyncio.timeout(timeout):
-            answer = await _asked(at, probe)
+            answer = await _request(at, probe)
     except TimeoutError as error:
-        raise DeadlineExceeded(f"{_name(at)} does not answer within {timeout:g} s") from error
+        raise DeadlineExceeded(
+            f"{_format_address(at)} does not answer within {timeout:g} s"
+        ) from error
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-        raise Unavailable(f"nobody answers health probes on {_name(at)}") from error
+        raise Unavailable(f"no process answers health probes on {_format_address(at)}") from error
     verdict = VERDICT.fullmatch(answer.decode("ascii", errors="replace"))
     if verdict is None:
-        raise Unavailable(f"what answers on {_name(at)} knows no {probe}")
+        raise Unavailable(f"the server on {_format_address(at)} does not serve {probe}")
     return None if verdict[1] == "200" else verdict[2]
 
 
-def aggregate(places: Sequence[ProbeAddress]) -> Mapping[str, Check]:
-    """The checks of several processes together, as arguments of `probes`.
+def aggregate(addresses: Sequence[ProbeAddress]) -> Mapping[str, Check]:
+    """Return the checks for several processes together, as arguments of `serve_probes`.
 
-    Ready when all are. Live unless one is stuck: a process that does not listen is on its way, and its parent looks after it.
+    They are ready if all processes are ready. They are live unless a process is stuck. A process
+    that does not listen is starting or stopping, and its parent supervises it.
     """
 
     async def ready() -> str | None:
         verdicts = await asyncio.gather(
-            *(probe(place, READY, timeout=SIBLING_TIMEOUT_SECONDS) for place in places),
+            *(probe(address, READY, timeout=SIBLING_TIMEOUT_SECONDS) for address in addresses),
             return_exceptions=True,
         )
-        waiting = sum(verdict is not None for verdict in verdicts)
-        return f"{waiting} of {len(places)} processes" if waiting else None
+        not_ready = sum(verdict is not None for verdict in verdicts)
+        return f"{not_ready} of {len(addresses)} processes" if not_ready else None
 
     async def live() -> str | None:
         verdicts = await asyncio.gather(
-            *(probe(place, LIVE, timeout=SIBLING_TIMEOUT_SECONDS) for place in places),
+            *(probe(address, LIVE, timeout=SIBLING_TIMEOUT_SECONDS) for address in addresses),
             return_exceptions=True,
         )
         stuck = sum(isinstance(verdict, str | DeadlineExceeded) for verdict in verdicts)
-        return f"{stuck} of {len(places)} processes" if stuck else None
+        return f"{stuck} of {len(addresses)} processes" if stuck else None
 
     return {"ready": ready, "live": live}
 
 
 class ProbeServer:
-    """The connections that are open."""
+    """The open connections of a server for probes."""
 
     def __init__(self, checks: Mapping[str, Check]) -> None:
         self._checks = checks
-        self._open: dict[
-            asyncio.Task[None], asyncio.StreamWriter
-        ] = {}  # in the order of their coming
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        """The open connections, the oldest first."""
 
     def start(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take a connection."""
+        """Accept a connection."""
         if len(self._open) >= MAX_CONNECTIONS:
             oldest = next(iter(self._open))
-            _cut_off(oldest, self._open.pop(oldest))
-        talk = asyncio.create_task(self._talk(reader, writer))
-        self._open[talk] = writer
-        talk.add_done_callback(lambda _: self._open.pop(talk, None))
+            _disconnect(oldest, self._open.pop(oldest))
+        task = asyncio.create_task(self._handle(reader, writer))
+        self._open[task] = writer
+        task.add_done_callback(lambda _: self._open.pop(task, None))
 
     async def close(self) -> None:
-        """Cut off who is still there."""
-        talks = dict(self._open)
-        for talk, writer in talks.items():
-            _cut_off(talk, writer)
-        await asyncio.gather(*talks, return_exceptions=True)
+        """Close all open connections."""
+        connections = dict(self._open)
+        for task, writer in connections.items():
+            _disconnect(task, writer)
+        await asyncio.gather(*connections, return_exceptions=True)
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
                 async with asyncio.timeout(CONNECTION_TIMEOUT_SECONDS):
                     writer.write(await self._answer(reader))
                     writer.write_eof()
-                    # To close with something unread would reset the connection, and the answer could be lost with it.
+                    # A connection that is closed with unread data is reset, and the client could
+                    # lose the answer.
                     while await reader.read(MAX_HEAD_BYTES):
                         pass
         finally:
@@ -173,9 +198,9 @@ class ProbeServer:
         return _response(status, text, body=line[1] == b"GET")
 
 
-def _cut_off(talk: "asyncio.Task[None]", writer: asyncio.StreamWriter) -> None:
-    """The connection, too: a talk that is cancelled before its first turn never comes to close it."""
-    talk.cancel()
+def _disconnect(task: "asyncio.Task[None]", writer: asyncio.StreamWriter) -> None:
+    """Cancel a task and close its connection, which a task does not close before its first step."""
+    task.cancel()
     writer.transport.abort()
 
 
@@ -184,25 +209,31 @@ def _response(
 ) -> bytes:
     content = f"{text or status.phrase}\n"
     head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\ndate: {formatdate(usegmt=True)}\r\n{headers}cache-control: no-store\r\n"
-        f"content-type: text/plain; charset=utf-8\r\ncontent-length: {len(content)}\r\nconnection: close\r\n\r\n"
+        f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+        f"date: {formatdate(usegmt=True)}\r\n"
+        f"{headers}"
+        "cache-control: no-store\r\n"
+        "content-type: text/plain; charset=utf-8\r\n"
+        f"content-length: {len(content)}\r\n"
+        "connection: close\r\n\r\n"
     )
     return (head + (content if body else "")).encode("ascii")
 
 
-async def _listening(at: ProbeAddress, talks: ProbeServer) -> asyncio.Server:
+async def _start_server(at: ProbeAddress, probe_server: ProbeServer) -> asyncio.Server:
     try:
         if isinstance(at, Path):
-            return await asyncio.start_unix_server(talks.start, at, limit=MAX_HEAD_BYTES)
-        return await asyncio.start_server(talks.start, *at, limit=MAX_HEAD_BYTES)
+            return await asyncio.start_unix_server(probe_server.start, at, limit=MAX_HEAD_BYTES)
+        return await asyncio.start_server(probe_server.start, *at, limit=MAX_HEAD_BYTES)
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise ConfigurationError(
-            f"health probes cannot be answered on {_name(at)} ({why}); set BUS_HEALTH_PORT to a free port"
+            f"health probes cannot be answered on {_format_address(at)} ({why}). "
+            "Set BUS_HEALTH_PORT to a free port."
         ) from error
 
 
-async def _asked(at: ProbeAddress, probe: str) -> bytes:
+async def _request(at: ProbeAddress, probe: str) -> bytes:
     opened = (
         asyncio.open_unix_connection(at) if isinstance(at, Path) else asyncio.open_connection(*at)
     )
@@ -214,5 +245,5 @@ async def _asked(at: ProbeAddress, probe: str) -> bytes:
         writer.close()
 
 
-def _name(at: ProbeAddress) -> str:
+def _format_address(at: ProbeAddress) -> str:
     return str(at) if isinstance(at, Path) else f"{at[0]}:{at[1]}"

@@ -1,4 +1,7 @@
-"""Logging set-up: structlog's processors for our lines and everybody else's; JSON in production, readable on a terminal."""
+"""Logging set-up: structlog's processors for the records of the bus and of all other libraries.
+
+The output is JSON in production, and readable text on a terminal.
+"""
 
 import logging
 import re
@@ -18,28 +21,33 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> None:
-    """Send all log records, the standard library's too, to `stream` (standard error) in one form.
+    """Send all log records, including those of the standard library, to one stream in one form.
 
-    Call it once in a process that is yours; a library must not. Every line written while handling a message carries
-    that message's correlation id.
+    Call it once in a program of your own. A library must not call it. Each record that is written
+    while a message is handled has the message's correlation id.
+
+    Args:
+        settings: The log level and the log format.
+        stream: The output; by default standard error.
     """
     out = stream or sys.stderr
     handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_shared(), processors=_final(settings, out)
+            foreign_pre_chain=_shared_processors(), processors=_final_processors(settings, out)
         )
     )
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
-    for chatty in ("aio_pika", "aiormq", "asyncio"):
-        # Their lines repeat ours, and aiormq logs whole frames, payloads included, at debug.
-        logging.getLogger(chatty).setLevel(max(logging.ERROR, root.level))
+    for library in ("aio_pika", "aiormq", "asyncio"):
+        # Their records repeat those of the bus. At debug level aiormq logs whole frames, which
+        # include payloads.
+        logging.getLogger(library).setLevel(max(logging.ERROR, root.level))
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *_shared(),
+            *_shared_processors(),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -48,23 +56,23 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
     )
 
 
-def _shared() -> list[structlog.typing.Processor]:
+def _shared_processors() -> list[structlog.typing.Processor]:
     return [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
         structlog.contextvars.merge_contextvars,
-        _handled_now,
-        _without_nothing,
+        _add_message_ids,
+        _drop_none_values,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
 
 
-def _final(settings: Settings, out: TextIO) -> list[structlog.typing.Processor]:
+def _final_processors(settings: Settings, out: TextIO) -> list[structlog.typing.Processor]:
     terminal = settings.log_format == "console" or (settings.log_format == "auto" and out.isatty())
     last: list[structlog.typing.Processor] = (
         [
-            _harmless,
+            _replace_controls,
             structlog.dev.ConsoleRenderer(
                 colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback
             ),
@@ -75,7 +83,7 @@ def _final(settings: Settings, out: TextIO) -> list[structlog.typing.Processor]:
     return [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
 
 
-def _handled_now(_logger: Any, _method: str, event: Event) -> Event:
+def _add_message_ids(_logger: Any, _method: str, event: Event) -> Event:
     context = current.get()
     if context is not None:
         event.setdefault("correlation_id", context.envelope.correlation_id)
@@ -83,13 +91,16 @@ def _handled_now(_logger: Any, _method: str, event: Event) -> Event:
     return event
 
 
-def _harmless(_logger: Any, _method: str, event: Event) -> Event:
-    """Without controls but tab and newline, for a terminal: types and ids are others', who must not move our reader's cursor."""
+def _replace_controls(_logger: Any, _method: str, event: Event) -> Event:
+    """Replace control characters except tab and newline, for a terminal.
+
+    Types and ids come from other services, and must not control the operator's terminal.
+    """
     return {
         name: CONTROL.sub("\ufffd", value) if isinstance(value, str) else value
         for name, value in event.items()
     }
 
 
-def _without_nothing(_logger: Any, _method: str, event: Event) -> Event:
+def _drop_none_values(_logger: Any, _method: str, event: Event) -> Event:
     return {name: value for name, value in event.items() if value is not None}

@@ -1,4 +1,7 @@
-"""RabbitMQ's management API, as far as starting and sharing a broker, and looking at its queues, need it."""
+"""A client for the calls of RabbitMQ's management API that the bus needs.
+
+The bus uses them to start and share a broker, and to inspect its queues.
+"""
 
 import asyncio
 import base64
@@ -13,7 +16,8 @@ from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 
 __all__ = ["Management", "usual_address"]
 
-TIMEOUT_SECONDS = 10.0  # seconds for one call; they take milliseconds, so this only ends a hang
+TIMEOUT_SECONDS = 10.0
+"""Seconds for one call. Calls take milliseconds, so the timeout only ends a call that hangs."""
 UNAUTHORIZED = 401
 FIRST_FAILURE = 400
 
@@ -22,17 +26,26 @@ PORT, TLS_PORT = 15672, 15671
 
 
 class Management:
-    """One broker's API, with the user and password of its own URL, else of its AMQP URL."""
+    """A client for one broker's API.
+
+    The user and password are those of the API's URL, or else those of the AMQP URL.
+    """
 
     def __init__(
         self, management_url: str, amqp_url: str, *, timeout: float = TIMEOUT_SECONDS
     ) -> None:
-        """`management_url` is `http://host:port`, or `https://…`, with the path before `/api` where there is one.
+        """Read the addresses and credentials from the URLs.
 
-        `timeout` is for one call, in seconds. Who vouches for it is in the AMQP URL (`?cafile=`). Raises `ConfigurationError`
-        for what is no such URL.
+        Args:
+            management_url: `http://host:port` or `https://…`, with the path before `/api` if there
+                is one.
+            amqp_url: The broker's AMQP URL. Its `?cafile=` names the certificate authorities.
+            timeout: Seconds for one call.
+
+        Raises:
+            ConfigurationError: `management_url` is invalid.
         """
-        address, credentials = _parts(management_url), urlsplit(amqp_url)
+        address, credentials = _parse_url(management_url), urlsplit(amqp_url)
         if address.username:
             credentials = address
         self._tls, self._timeout = address.scheme == "https", timeout
@@ -51,15 +64,25 @@ class Management:
 
     @property
     def where(self) -> str:
-        """Its address, without the password."""
+        """The API's address, without the password."""
         return f"{'https' if self._tls else 'http'}://{self._host}:{self._port}{self._prefix}"
 
     async def call(self, method: str, path: str, body: object = None) -> Any:
-        """The answer's JSON, None where it has no body; `Unauthenticated`, or `Unavailable` for any other failure."""
+        """Call the API, and return the JSON of its answer, or None if it has no body.
+
+        Args:
+            method: The HTTP method.
+            path: The path after `/api/`.
+            body: The JSON to send; None for no body.
+
+        Raises:
+            Unauthenticated: The API refused the user or the password.
+            Unavailable: The call failed for another reason.
+        """
         return await asyncio.to_thread(self._call, method, path, body)
 
     def _call(self, method: str, path: str, body: object) -> Any:
-        connection = self._connection()
+        connection = self._open_connection()
         try:
             connection.request(
                 method,
@@ -79,16 +102,17 @@ class Management:
             raise Unauthenticated(f"RabbitMQ's management API refuses the user {self.user!r}")
         if answer.status >= FIRST_FAILURE:
             raise Unavailable(
-                f"RabbitMQ's management API: {method} {path}: {answer.status} {answer.reason}"
+                "RabbitMQ's management API answered "
+                f"{method} {path} with {answer.status} {answer.reason}"
             )
         try:
             return json.loads(content) if content else None
         except ValueError as error:
             raise Unavailable(
-                f"what answers on {self._host}:{self._port} is no management API of RabbitMQ"
+                f"the server on {self._host}:{self._port} is not a management API of RabbitMQ"
             ) from error
 
-    def _connection(self) -> http.client.HTTPConnection:
+    def _open_connection(self) -> http.client.HTTPConnection:
         if not self._tls:
             return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
         context = ssl.create_default_context(cafile=self._authorities)
@@ -97,12 +121,12 @@ class Management:
         )
 
     async def version(self) -> str:
-        """RabbitMQ's version, such as `4.0.5`."""
+        """Return RabbitMQ's version, such as `4.0.5`."""
         overview = await self.call("GET", "overview")
         return str(overview["rabbitmq_version"])
 
     async def add_vhost(self, name: str) -> None:
-        """Make a virtual host in which this user may do everything."""
+        """Create a virtual host in which this user has all permissions."""
         await self.call("PUT", f"vhosts/{quote(name, safe='')}")
         rights = {"configure": ".*", "write": ".*", "read": ".*"}
         await self.call(
@@ -110,24 +134,26 @@ class Management:
         )
 
     async def delete_vhost(self, name: str) -> None:
-        """Remove a virtual host and all that is in it; its connections are closed by the broker."""
+        """Delete a virtual host with its content. The broker closes its connections."""
         await self.call("DELETE", f"vhosts/{quote(name, safe='')}")
 
 
 def usual_address(amqp_url: str) -> str:
-    """Where the API of the broker at an AMQP URL usually is. The password never goes there in the clear where AMQP is encrypted."""
+    """Return the usual address of the management API for an AMQP URL.
+
+    If AMQP is encrypted, the address is encrypted, too, so that the password never is plain text.
+    """
     parts = urlsplit(amqp_url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "localhost"
     return f"https://{host}:{TLS_PORT}" if parts.scheme == "amqps" else f"http://{host}:{PORT}"
 
 
-def _parts(url: str) -> SplitResult:
+def _parse_url(url: str) -> SplitResult:
     with contextlib.suppress(ValueError):
         parts = urlsplit(url)
-        if (
-            parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-        ):  # .port raises ValueError for what is none
+        # `port` raises ValueError if it is invalid.
+        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
             return parts
     raise ConfigurationError(
-        "BUS_MANAGEMENT_URL names no management API: give http://host:port, or https://…"
+        "BUS_MANAGEMENT_URL must be http://host:port or https://host:port. Correct or unset it."
     )

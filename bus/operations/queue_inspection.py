@@ -1,8 +1,11 @@
-"""The queues of the bus on one broker: what waits, what is being worked on, who consumes. Looking changes nothing.
+"""The queues of the bus on one broker: ready and unacked messages, and consumers.
 
-Two sources are put together. AMQP's passive declaration gives what is ready, and the consumers, of now. The management API
-gives the names, what is unacked, and the rest, up to some seconds old. Messages are never taken out to be looked at:
-that marks them as redelivered, and counts towards a quorum queue's delivery limit.
+An inspection changes nothing. It merges two sources. AMQP's passive declaration returns the current
+numbers of ready messages and consumers. The management API returns the names, the unacked messages
+and the rest, which may be some seconds old.
+
+Messages are never fetched for an inspection: that marks them as redelivered, and counts towards a
+quorum queue's delivery limit.
 """
 
 import asyncio
@@ -23,21 +26,24 @@ from bus.transports.rabbitmq.queue_depth import QueueDepth, depths
 __all__ = ["BrokerAddress", "QueueFilter", "QueueReport", "QueueStatus", "inspect_queues"]
 
 TIMEOUT_SECONDS = 3.0
-"""Seconds for one call of the management API: without it the picture is smaller and there all the same."""
-COLUMNS = "columns=name,type,state,messages_ready,messages_unacknowledged,consumers,head_message_timestamp"
+"""Seconds for one call of the management API. Without the API the report has fewer values."""
+COLUMNS = (
+    "columns=name,type,state,messages_ready,messages_unacknowledged,consumers,"
+    "head_message_timestamp"
+)
 TOTALS = "disable_stats=true&enable_queue_totals=true"
 HEALTHY = {None, "running", "flow"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStatus:
-    """One queue; None is what nobody could tell."""
+    """The state of a queue; None marks a value that is not known."""
 
     name: str
     service: str
     role: QueueRole
     work_queue: str | None = None
-    """Of a dead-letter queue: the queue whose dead letters it holds."""
+    """Work queue that belongs to a dead-letter queue; None for other queues."""
     type: str | None = None
     """`classic` or `quorum`."""
     exists: bool = True
@@ -45,22 +51,22 @@ class QueueStatus:
     unacked: int | None = None
     consumers: int | None = None
     oldest: float | None = None
-    """Seconds since the message at the head was first sent. Classic queues alone tell."""
+    """Seconds since the first send of the message at the head. Only classic queues report it."""
     last_error: str | None = None
-    """What is wrong with the queue itself, such as a node that is down."""
+    """Problem of the queue itself, such as a node that is down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueFilter:
-    """Which queues: those of `names`, or all of one `service`, or all of the bus."""
+    """The selection of queues: those of `names`, all of one `service`, or all of the bus."""
 
     names: tuple[str, ...] = ()
     service: str | None = None
     guesses: tuple[str, ...] = ()
-    """Names to ask for where nobody can list them; of these, those that are there."""
+    """Names to check if the queues cannot be listed. Those that exist are selected."""
 
     def takes(self, name: QueueName) -> bool:
-        """Whether a listed queue is wanted."""
+        """Return True if the filter selects a listed queue."""
         if self.names:
             return name.name in self.names or (
                 name.role == "replies" and name.service == self.service
@@ -70,136 +76,175 @@ class QueueFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerAddress:
-    """The broker. Without a `management_url` the usual address is tried."""
+    """The addresses of a broker. Without `management_url` the usual address is tried."""
 
     url: str = field(repr=False)
     management_url: str | None = field(default=None, repr=False)
     renew: bool = True
-    """Whether request queues are asked for by AMQP where the management API does not tell."""
+    """True if request queues may be declared passively when the management API does not answer."""
 
     @classmethod
     def of(cls, settings: Settings, *, renew: bool) -> Self:
-        """The settings' broker."""
-        named = settings.management_url
+        """Return the addresses of the broker in the settings."""
+        secret = settings.management_url
         return cls(
             url=settings.address,
-            management_url=named.get_secret_value() if named else None,
+            management_url=secret.get_secret_value() if secret else None,
             renew=renew,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueReport:
-    """What was found."""
+    """The result of an inspection."""
 
     server: BrokerInfo
     queues: tuple[QueueStatus, ...]
     without_management: str | None = None
-    """Why the management API told nothing; None where it did."""
+    """Reason why the values of the management API are missing; None if they are not."""
     at: float
-    """Seconds since the epoch."""
+    """Time of the inspection, in seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManagementListing:
-    """What the management API told, by queue; or why it did not."""
+    """The values of the management API by queue, or the reason why they are missing."""
 
     rows: Mapping[str, Mapping[str, Any]] | None = None
     why: str | None = None
 
 
 async def inspect_queues(
-    where: BrokerAddress, wanted: QueueFilter, *, clock: Callable[[], float] = time.time
+    broker: BrokerAddress, selection: QueueFilter, *, clock: Callable[[], float] = time.time
 ) -> QueueReport:
-    """Look once.
+    """Inspect the queues once.
 
-    Raises as `probe` does where AMQP does not answer; `Unavailable` where the queues have to be listed and only AMQP
-    answers; `ConfigurationError` for a `management_url` that is none, or is another broker's.
+    Args:
+        broker: The broker's addresses.
+        selection: The queues to inspect.
+        clock: Returns seconds since the epoch.
+
+    Raises:
+        Unavailable: AMQP does not answer, or the queues must be listed and the management API does
+            not answer.
+        Unauthenticated: The broker refused the user, the password or the virtual host.
+        ConfigurationError: An address is invalid, or `management_url` belongs to another broker.
     """
-    server = await probe(where.url)
-    listing = await fetch_listing(where, server)
-    names = select_names(wanted, listing)
-    asked = await depths(
-        where.url, [each.name for each in names if may_declare_passively(each, where, listing)]
+    server = await probe(broker.url)
+    listing = await fetch_listing(broker, server)
+    names = select_names(selection, listing)
+    queue_depths = await depths(
+        broker.url, [name.name for name in names if may_declare_passively(name, broker, listing)]
     )
-    states = [merge_depths(each, asked.get(each.name), listing, now=clock()) for each in names]
-    expected = {*wanted.names}
+    states = [
+        merge_depths(name, queue_depths.get(name.name), listing, now=clock()) for name in names
+    ]
+    expected = {*selection.names}
     return QueueReport(
         server=server,
-        queues=tuple(each for each in states if each.exists or each.name in expected),
+        queues=tuple(state for state in states if state.exists or state.name in expected),
         without_management=listing.why,
         at=clock(),
     )
 
 
-async def fetch_listing(where: BrokerAddress, server: BrokerInfo) -> ManagementListing:
-    """What the management API tells of every queue in the virtual host. It is checked to be that broker's."""
+async def fetch_listing(broker: BrokerAddress, server: BrokerInfo) -> ManagementListing:
+    """Fetch the values of all queues in the virtual host from the management API.
+
+    The API must belong to the broker `server`.
+    """
     try:
         api = Management(
-            where.management_url or usual_address(where.url), where.url, timeout=TIMEOUT_SECONDS
+            broker.management_url or usual_address(broker.url), broker.url, timeout=TIMEOUT_SECONDS
         )
         overview = await api.call("GET", "overview")
         if overview.get("cluster_name") != server.cluster:
-            return wrong_broker(where, api)
-        return ManagementListing(rows=await rows(api, vhost_of(where.url)))
+            return wrong_broker(broker, api)
+        return ManagementListing(rows=await rows(api, vhost_of(broker.url)))
     except (Unavailable, Unauthenticated) as error:
         return ManagementListing(why=str(error))
 
 
-def wrong_broker(where: BrokerAddress, api: Management) -> ManagementListing:
-    """The usual address is a guess, and on one machine the API of another node may be there; one that was set is an error."""
-    if where.management_url:
-        raise ConfigurationError(f"BUS_MANAGEMENT_URL ({api.where}) and BUS_URL name two brokers")
-    return ManagementListing(why=f"what answers on {api.where} is another broker's management API")
+def wrong_broker(broker: BrokerAddress, api: Management) -> ManagementListing:
+    """Return an empty listing, because the API belongs to another broker.
+
+    The usual address is a guess, and the API of another node on the same machine may be there.
+
+    Raises:
+        ConfigurationError: The address is not a guess, but that of `management_url`.
+    """
+    if broker.management_url:
+        raise ConfigurationError(
+            f"BUS_MANAGEMENT_URL ({api.where}) and BUS_URL belong to different brokers. "
+            "Set BUS_MANAGEMENT_URL to the API of the broker in BUS_URL."
+        )
+    return ManagementListing(why=f"the management API on {api.where} belongs to another broker")
 
 
 async def rows(api: Management, vhost: str) -> dict[str, Mapping[str, Any]]:
-    """By queue: its statistics, with the totals, which RabbitMQ gives sooner than these, laid over them."""
+    """Return the statistics by queue, overwritten by the totals, which RabbitMQ updates sooner."""
     path = f"queues/{quote(vhost, safe='')}?{COLUMNS}"
     statistics, totals = await asyncio.gather(
         api.call("GET", path), api.call("GET", f"{path}&{TOTALS}")
     )
-    found = {each["name"]: each for each in statistics}
-    return {each["name"]: {**found.get(each["name"], {}), **each} for each in totals}
+    by_name = {row["name"]: row for row in statistics}
+    return {row["name"]: {**by_name.get(row["name"], {}), **row} for row in totals}
 
 
-def select_names(wanted: QueueFilter, listing: ManagementListing) -> list[QueueName]:
-    """The names to tell of, sorted; `Unavailable` where nobody can list them."""
-    if listing.rows is None and not wanted.names and not wanted.guesses:
+def select_names(selection: QueueFilter, listing: ManagementListing) -> list[QueueName]:
+    """Return the sorted names of the selected queues.
+
+    Raises:
+        Unavailable: The queues must be listed, and the management API does not answer.
+    """
+    if listing.rows is None and not selection.names and not selection.guesses:
         raise Unavailable(
-            f"{listing.why}; only it can list the queues: set BUS_MANAGEMENT_URL=http://host:port, or name a router as MODULE:ROUTER "
-            "(`bus dead` takes it by --service, and queues by --queue)"
+            f"the queues cannot be listed without the management API ({listing.why}). "
+            "Set BUS_MANAGEMENT_URL=http://host:port, or name a router as MODULE:ROUTER "
+            "(in `bus dead`: --service MODULE:ROUTER, or --queue)."
         )
-    known = {*wanted.names, *(listing.rows if listing.rows is not None else wanted.guesses)}
-    names = (parse_queue_name(each) for each in known)
+    candidates = {
+        *selection.names,
+        *(listing.rows if listing.rows is not None else selection.guesses),
+    }
+    names = (parse_queue_name(candidate) for candidate in candidates)
     return sorted(
-        (each for each in names if each and wanted.takes(each)), key=lambda each: each.name
+        (name for name in names if name and selection.takes(name)), key=lambda name: name.name
     )
 
 
 def may_declare_passively(
-    name: QueueName, where: BrokerAddress, listing: ManagementListing
+    name: QueueName, broker: BrokerAddress, listing: ManagementListing
 ) -> bool:
-    """Whether to ask by AMQP. A question keeps a queue alive that expires unused, so those are asked for only where nothing else tells."""
+    """Return True if a queue may be checked by a passive declaration.
+
+    A declaration restarts the expiry of a request queue. Request queues are therefore checked only
+    if the management API does not answer.
+    """
     if name.role == "requests":
-        return listing.rows is None and where.renew
-    return name.role != "replies"  # exclusive: told to their own connection alone
+        return listing.rows is None and broker.renew
+    # A reply queue is exclusive, so only its own connection can declare it.
+    return name.role != "replies"
 
 
 def merge_depths(
     name: QueueName, depth: QueueDepth | None, listing: ManagementListing, *, now: float
 ) -> QueueStatus:
-    """What both sources say of one queue; AMQP's word is the newer, where the queue is well."""
+    """Merge the values of both sources for one queue.
+
+    Those of AMQP are newer. They are used unless the queue has a problem.
+    """
     row = (listing.rows or {}).get(name.name, {})
-    unwell = None if row.get("state") in HEALTHY else f"{row['state']}"
-    told = depth if depth and not depth.last_error and not depth.missing and not unwell else None
+    problem = None if row.get("state") in HEALTHY else f"{row['state']}"
+    current = (
+        depth if depth and not depth.last_error and not depth.missing and not problem else None
+    )
     ready, unacked = (
-        told.ready if told else row.get("messages_ready"),
+        current.ready if current else row.get("messages_ready"),
         row.get("messages_unacknowledged"),
     )
-    sent = (
-        row.get("head_message_timestamp") if ready or unacked else None
-    )  # it stays for a while when the message has gone
+    # RabbitMQ reports the timestamp for a while after the message has left the queue.
+    sent = row.get("head_message_timestamp") if ready or unacked else None
     return QueueStatus(
         name=name.name,
         service=name.service,
@@ -209,7 +254,7 @@ def merge_depths(
         exists=not depth.missing if depth else listing.rows is None or bool(row),
         ready=ready,
         unacked=unacked,
-        consumers=told.consumers if told else row.get("consumers"),
+        consumers=current.consumers if current else row.get("consumers"),
         oldest=max(0.0, now - sent) if isinstance(sent, int) else None,
-        last_error=unwell or (depth.last_error if depth else None),
+        last_error=problem or (depth.last_error if depth else None),
     )

@@ -29,6 +29,7 @@ from bus.messaging.ports.transport import (
     Returned,
 )
 from bus.messaging.topology.addresses import address_of
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.declarations import reply_topology
 from bus.messaging.topology.names import reply_queue, service_of
 from bus.runtime.job_handle import PendingJob
@@ -78,13 +79,9 @@ class Client:
         self.replies.start()
         topology = reply_topology(self._service, self._instance)
         is_anonymous = self._security.identity.is_anonymous
-        self._consumer = await self._transport.consume(
-            topology.queues[0],
-            topology,
-            prefetch=0,
-            on_delivery=self._on_unsigned_reply if is_anonymous else self._on_reply,
-            acks=False,
-        )
+        spec = ConsumerSpec(queue=topology.queues[0], topology=topology, prefetch=0, acks=False)
+        on_delivery = self._on_unsigned_reply if is_anonymous else self._on_reply
+        self._consumer = await self._transport.consume(spec, on_delivery)
         return self._consumer
 
     def _on_unsigned_reply(self, delivery: Delivery) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from bus.errors import BusError
@@ -55,13 +56,8 @@ class EndpointConsumer:
     async def _consume(
         self, prefetch: int, on_delivery: Callable[[Delivery], None]
     ) -> ConsumerHandle:
-        consumer = await self._transport.consume(
-            self._spec.queue,
-            self._spec.topology,
-            prefetch=prefetch,
-            on_delivery=on_delivery,
-            consumer_timeout=self._spec.consumer_timeout,
-        )
+        spec = replace(self._spec, prefetch=prefetch)
+        consumer = await self._transport.consume(spec, on_delivery)
         self._open.append(consumer)
         return consumer
 

@@ -11,7 +11,7 @@ from bus.errors import ConfigurationError, PermissionDenied
 from bus.messaging.envelope import Envelope
 from bus.security.anonymous import ANONYMOUS, AnonymousIdentity
 from bus.security.encryption import NO_ENCRYPTION, PayloadCipher
-from bus.security.grants import REVEAL, AccessPolicy, AllowAll
+from bus.security.grants import REVEAL, AccessPolicy, AllowAll, GrantsSource
 from bus.security.grants_file import load_grants
 from bus.security.identity import ServiceIdentity
 from bus.security.jwks_source import private_key_source, public_key_source
@@ -129,8 +129,7 @@ def _build_identity(
     return ServiceIdentity(
         service,
         ring,
-        lambda: _read_grants(settings),
-        grants_file=settings.grants,
+        GrantsSource(lambda: _read_grants(settings), settings.grants),
         leeway=settings.clock_leeway,
         # With `topology=verify` the broker user has no right to the default exchange.
         direct=settings.topology == "declare",

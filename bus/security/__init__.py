@@ -1,4 +1,5 @@
 """Security: keys, tokens, message proofs, grants and payload encryption.
 
-It reads no settings and imports no transport. `bus.runtime.security` builds its objects.
+The package reads no settings and imports no transport. `bus.runtime.security` builds its objects
+from the settings.
 """

@@ -1,4 +1,7 @@
-"""Checks of JWT claims (RFC 7519) that service tokens and message proofs share. Pure; the clock is a parameter."""
+"""Checks of JWT claims (RFC 7519) that service tokens and message proofs share.
+
+The functions are pure; the clock is a parameter.
+"""
 
 from bus.security.jws import Claims, reject
 from bus.security.keys import Key
@@ -12,41 +15,44 @@ __all__ = [
 ]
 
 MAX_TIMESTAMP_SECONDS = 2**40
-"""Seconds since the epoch."""
+"""Seconds since the epoch; a later time is a mistake."""
 
 
 def text_claim(claims: Claims, name: str) -> str:
+    """Return a claim that must be text."""
     value = claims.get(name)
     if not isinstance(value, str):
-        reject(f"its claim {name} is missing, or is no text")
+        reject(f"the claim {name} is missing, or is not text")
     return value
 
 
 def time_claim(claims: Claims, name: str) -> float:
+    """Return a claim that must be a time, in seconds since the epoch."""
     value = claims.get(name)
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or not 0 < value < MAX_TIMESTAMP_SECONDS
-    ):  # NaN is not above 0
-        reject(f"its claim {name} is missing, or is no time")
+        or not 0 < value < MAX_TIMESTAMP_SECONDS  # NaN fails this comparison too.
+    ):
+        reject(f"the claim {name} is missing, or is not a time")
     return value
 
 
 def check_signed_by(key: Key, issuer: str, role: str = "service") -> None:
+    """Reject the token if its key does not belong to the issuer in this role."""
     if key.owner is None:
-        return  # development: anyone's
+        return  # The shared secret of BUS_AUTH=dev belongs to every service.
     if key.role != role:
-        reject("its key is for something else")
+        reject(f"the signing key does not have the role {role}")
     if key.owner != issuer:
-        reject("its key is another's")
+        reject("the signing key does not belong to the issuer")
 
 
 def check_issued_at(claims: Claims, key: Key, now: float, leeway: float) -> float:
-    """When it was signed, by a key that was valid then."""
+    """Return the time of the signature, after a check that the key was valid then."""
     issued = time_claim(claims, "iat")
     if issued > now + leeway:
-        reject("it is signed in the future")
+        reject("the claim iat is in the future")
     why = key.check_use(issued)
     if why is not None:
         reject(why)

@@ -1,7 +1,8 @@
-"""Payload encryption, for payloads that not even the broker's disks may show.
+"""Payload encryption, for payloads that must not be readable on the broker's disks.
 
-In place of the payload stands a sealed one, which is JSON as any payload (`bus.security.jwe`). It is bound to a digest of what makes the message
-this one, and is good for no other message. It is encrypted first and signed then.
+The encrypted payload is JSON like any payload (`bus.security.jwe`). It is bound to a digest of the
+message's identity, so it cannot be decrypted in another message. A message is first encrypted, then
+signed.
 """
 
 import hashlib
@@ -22,89 +23,112 @@ __all__ = [
 ]
 
 ENCRYPTION, JWE = "encryption", "jwe"
-"""The header that says of a payload that it is encrypted, and how."""
+"""The header of a message with an encrypted payload, and its value: the method."""
 
 
 class UnknownEncryptionKey(Exception):
-    """Sealed with a key that is not in the ring."""
+    """The payload's key is not one of the encryption keys."""
 
 
 class DecryptionFailed(Exception):
-    """Not sealed, not for this context, or changed since."""
+    """The payload is not encrypted, is for another context, or was changed."""
 
 
 class EncryptionKeys(Protocol):
-    """The keys; each value that is sealed is bound to a context, without which it does not open."""
+    """The encryption keys. Each encrypted value is bound to a context, which decryption needs."""
 
     def encrypt(self, plain: bytes, context: bytes) -> bytes:
-        """`plain`, sealed."""
+        """Return `plain` encrypted for `context`."""
         ...
 
     def decrypt(self, sealed: bytes, context: bytes) -> bytes:
-        """What was sealed for `context`; raises `NotOurs` or `Unreadable`."""
+        """Return the bytes that were encrypted for `context`.
+
+        Raises:
+            UnknownEncryptionKey: The key is not one of the encryption keys.
+            DecryptionFailed: The payload is malformed, was changed, or is for another context.
+        """
         ...
 
 
 class PayloadCipher:
-    """Encrypts and decrypts the payloads that are to be, for one service."""
+    """The encryption and decryption of one service's payloads, as their contracts require."""
 
     def __init__(
         self,
-        ring: EncryptionKeys | None = None,
+        keys: EncryptionKeys | None = None,
         *,
         everything: bool = False,
         catalog: Catalog = CATALOG,
     ) -> None:
-        """`everything`: whether also what no contract wants encrypted is. Without a ring what should be is refused."""
-        self._ring = ring
+        """Build a cipher.
+
+        Args:
+            keys: The encryption keys. Without keys, payloads that must be encrypted are rejected.
+            everything: True if the payloads of every contract are encrypted.
+            catalog: The contracts that specify which payloads are encrypted.
+        """
+        self._keys = keys
         self._everything = everything
         self._catalog = catalog
-        self._wanted: dict[str, bool] = {ERROR_TYPE: False}
+        self._encrypted_types: dict[str, bool] = {ERROR_TYPE: False}
 
     def is_encrypted(self, type_: str) -> bool:
-        """Whether messages of this type, replies and progress included, are encrypted. Error replies are not: no payload is in them."""
-        wanted = self._wanted.get(type_)
-        if wanted is None:
+        """Return True if messages of this type, including replies and progress, are encrypted.
+
+        Error replies are not encrypted, because they have no payload.
+        """
+        encrypted = self._encrypted_types.get(type_)
+        if encrypted is None:
             contract = self._catalog.get(
                 type_.removesuffix(REPLY_SUFFIX).removesuffix(PROGRESS_SUFFIX)
             )
             if contract is None:
-                return self._everything  # not kept: strangers choose types, too
-            wanted = self._wanted[type_] = self._everything or contract.encrypted
-        return wanted
+                # Not cached: unknown senders can choose any number of types.
+                return self._everything
+            encrypted = self._encrypted_types[type_] = self._everything or contract.encrypted
+        return encrypted
 
     def check_keys(self, type_: str) -> None:
-        """Raises `ConfigurationError` where messages of this type could not be read here."""
-        if self._ring is None and self.is_encrypted(type_):
+        """Check that messages of this type can be decrypted.
+
+        Raises:
+            ConfigurationError: The type is encrypted, and there are no keys.
+        """
+        if self._keys is None and self.is_encrypted(type_):
             raise ConfigurationError(
-                f"{type_} comes encrypted, and there is no key to read it; set BUS_ENCRYPTION_KEYS"
+                f"{type_} is encrypted, but there is no key to decrypt it. Set BUS_ENCRYPTION_KEYS."
             )
 
     def encrypt(self, envelope: Envelope) -> Envelope:
-        """The message as it may be sent. `FailedPrecondition` where it has to be encrypted and there is no key."""
+        """Return the message with its payload encrypted, if its type requires that.
+
+        Raises:
+            FailedPrecondition: The type is encrypted, and there are no keys.
+        """
         if not self.is_encrypted(envelope.type):
             return envelope
-        if self._ring is None:
+        if self._keys is None:
             raise FailedPrecondition(
-                f"{envelope.type} is sent encrypted only, and there is no key; set BUS_ENCRYPTION_KEYS"
+                f"{envelope.type} must be encrypted, but there is no key. Set BUS_ENCRYPTION_KEYS."
             )
-        body = self._ring.encrypt(envelope.body, _identity(envelope))
+        body = self._keys.encrypt(envelope.body, _identity(envelope))
         return envelope.replace(body=body, headers={**envelope.headers, ENCRYPTION: JWE})
 
     def decrypt(self, envelope: Envelope) -> Envelope:
-        """The message with its payload.
+        """Return the message with its payload decrypted.
 
-        Raises `Undecodable` for what is no ciphertext of this very message, and for what had to be one and is not;
-        `Unavailable` where its key is not here, or not yet.
+        Raises:
+            Undecodable: The payload was not encrypted for this message, or is not encrypted
+                although its type requires that.
+            Unavailable: This service does not have the encryption key, or not yet.
         """
         if ENCRYPTION not in envelope.headers:
             if self.is_encrypted(envelope.type):
-                raise Undecodable(
-                    f"{envelope.type}: it came unencrypted, and is taken encrypted only"
-                )
+                raise Undecodable(f"{envelope.type} arrived unencrypted, but must be encrypted")
             return envelope
         if envelope.headers[ENCRYPTION] != JWE:
-            raise Undecodable(f"{envelope.type}: it is encrypted in a way that is not known here")
+            raise Undecodable(f"{envelope.type} is encrypted with an unknown method")
         body = self._decrypt(envelope)
         return envelope.replace(
             body=body,
@@ -112,30 +136,35 @@ class PayloadCipher:
         )
 
     def _decrypt(self, envelope: Envelope) -> bytes:
-        """Errors are raised outside of the handlers: what is in the other errors is no context of these."""
+        """Return the decrypted payload.
+
+        The errors are raised outside of the `except` blocks. So they have no context: an error of
+        the library may contain a secret.
+        """
         try:
-            if self._ring is not None:
-                return self._ring.decrypt(envelope.body, _identity(envelope))
-            ours = False
+            if self._keys is not None:
+                return self._keys.decrypt(envelope.body, _identity(envelope))
+            key_found = False
         except UnknownEncryptionKey:
-            ours = False
+            key_found = False
         except DecryptionFailed:
-            ours = True
-        if ours:
-            raise Undecodable(
-                f"{envelope.type}: its payload is not what was encrypted for this message"
-            )
+            key_found = True
+        if key_found:
+            raise Undecodable(f"{envelope.type}: the payload was not encrypted for this message")
         raise Unavailable(
-            f"{envelope.type}: it is encrypted with a key that is not here; add it to BUS_ENCRYPTION_KEYS"
+            f"{envelope.type} is encrypted with an unknown key. Add the key to BUS_ENCRYPTION_KEYS."
         )
 
 
 NO_ENCRYPTION = PayloadCipher()
-"""Where there are no keys: what has to be encrypted is refused."""
+"""The cipher without keys, which rejects messages that must be encrypted."""
 
 
 def _identity(envelope: Envelope) -> bytes:
-    """SHA-256 of what makes the message this one, and stays the same in its retries, dead letter and replays."""
+    """Return the SHA-256 of the attributes that identify the message.
+
+    They are the same in its retries, its dead letter and its replays.
+    """
     attributes = [
         envelope.id,
         envelope.type,

@@ -11,7 +11,7 @@ __all__ = ["EndpointGuard"]
 
 
 class EndpointGuard:
-    """One endpoint's way in, and the way out of its answers."""
+    """The guard of one endpoint: it authorizes messages, and has the signer of the replies."""
 
     def __init__(self, contract: Contract, verifier: Verifier, signer: Signer) -> None:
         self.signer = signer
@@ -22,28 +22,33 @@ class EndpointGuard:
         self._tokens = verifier.tokens
 
     def authorize(self, envelope: Envelope) -> BusError | None:
-        """Why this message must not be handled; None where it may. Not noted for a key that may be known soon: `UnknownKey`."""
-        known = self._tokens.get(envelope.authorization)
-        if known is not None and self._is_authorized(known, envelope):
+        """Return why this message must not be handled, or None if it may be handled.
+
+        Every rejection is recorded, except for `UnknownKey`, because the key may be published soon,
+        and `Expired`.
+        """
+        token = self._tokens.get(envelope.authorization)
+        if token is not None and self._is_authorized(token, envelope):
             return None
         try:
             self._check(envelope)
-        except (UnknownKey, Expired) as error:  # nobody's fault
+        # These two are not rejections: the key may be new, and the message was valid once.
+        except (UnknownKey, Expired) as error:
             return error
         except BusError as error:
             self._verifier.record_rejection(envelope, error)
             return error
         return None
 
-    def _is_authorized(self, known: VerifiedToken, envelope: Envelope) -> bool:
-        """Whether a token that was checked before is all that there is to see; what is not so is looked at again, by `_check`."""
+    def _is_authorized(self, token: VerifiedToken, envelope: Envelope) -> bool:
+        """Return True if a cached token is sufficient; `_check` decides all other cases."""
         return (
             envelope.role == "request"
             and envelope.fault is None
-            and known.issuer == envelope.source
-            and self._permission in known.permissions
-            and (envelope.reply_to is None or is_reply_queue_of(known.issuer, envelope.reply_to))
-            and self._clock() < known.until
+            and token.issuer == envelope.source
+            and self._permission in token.permissions
+            and (envelope.reply_to is None or is_reply_queue_of(token.issuer, envelope.reply_to))
+            and self._clock() < token.until
         )
 
     def _check(self, envelope: Envelope) -> None:
@@ -52,18 +57,20 @@ class EndpointGuard:
         if envelope.role != "request":
             self._verifier.verify_proof(envelope, self._contract)
             return
-        known = self._verifier.verify_token(envelope)
+        token = self._verifier.verify_token(envelope)
         if envelope.reply_to is not None and not self._verifier.may_reply_to(
-            known.issuer, envelope.reply_to, direct=True
+            token.issuer, envelope.reply_to, direct=True
         ):
             raise Unauthenticated(FOREIGN_REPLY_TO)
-        if self._permission not in known.permissions:
-            raise PermissionDenied(f"{known.issuer} has no right to {self._permission}")
+        if self._permission not in token.permissions:
+            raise PermissionDenied(f"{token.issuer} has no right to {self._permission}")
 
     def may_reply(self, envelope: Envelope) -> bool:
-        """Whether a refusal can be told where the message asks for it: anyone may have written that, and the sender's name.
+        """Return True if a rejection can be sent to the `reply_to` of the message.
 
-        Only who is in the grants has a user at the broker, which lets us answer nobody else; and us only where we ask ourselves.
+        An attacker may have written both `reply_to` and the name of the sender. The broker accepts
+        replies only to services in the grants, because only these have a user. It accepts replies
+        to this service itself only if this service may send such messages.
         """
         reply_to, source = envelope.reply_to, envelope.source
         if reply_to is None or not self._verifier.may_reply_to(
@@ -73,7 +80,7 @@ class EndpointGuard:
         return is_direct_reply_to(reply_to) or self._verifier.is_known(source, self._permission)
 
     async def recheck_with_new_keys(self, envelope: Envelope) -> BusError | None:
-        """The same after a look for new keys; and now it is noted."""
+        """Read the keys again and repeat `authorize`; an unknown key is now recorded too."""
         await self._verifier.refresh_keys()
         error = self.authorize(envelope)
         if isinstance(error, UnknownKey):
@@ -81,5 +88,5 @@ class EndpointGuard:
         return error
 
     def refresh_keys(self) -> None:
-        """Look for new keys while a message waits for them."""
+        """Start to read the keys again, while a message waits for a key."""
         self._verifier.refresh_keys_soon()

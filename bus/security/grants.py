@@ -1,31 +1,44 @@
-"""Grants: what each service may call, publish and consume, as `grants.toml` says.
+"""Grants: the permissions of each service to call, publish and consume, from `grants.toml`.
 
-    clients = ["gateway"]                    # services that own no contract
+    clients = ["reader"]               # services that own no contract
 
-    [services.gateway]
-    call = ["read:transcriptions"]           # permissions of requests and jobs
+    [services.reader]
+    call = ["read:books"]              # permissions of requests and jobs
+    consume = ["library.scanned"]      # permissions of events
 
-    [services.transcription]
-    publish = ["transcription.completed"]    # permissions of its own events
+    [services.library]
+    publish = ["library.scanned"]      # permissions of its own events
 
     [operators.ida]
-    may = ["dead-letters.reveal"]            # what people do, by the name of their key
+    may = ["dead-letters.reveal"]      # operations of the person with the key `ida`
 
-A service that the file does not name may do nothing. Names are written out: a pattern would grant what does not exist yet.
+A service that the file does not name has no permissions. Names are written in full: a pattern would
+also grant permissions that do not exist yet.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from bus.contracts.contract import CATALOG
 
-__all__ = ["REVEAL", "VERBS", "AccessPolicy", "AllowAll", "Grants", "ServiceGrants", "Verb"]
+__all__ = [
+    "REVEAL",
+    "VERBS",
+    "AccessPolicy",
+    "AllowAll",
+    "Grants",
+    "GrantsSource",
+    "ServiceGrants",
+    "Verb",
+]
 
 Verb = Literal["call", "publish", "consume"]
 REVEAL: Final = "dead-letters.reveal"
-"""To see payloads of dead letters."""
+"""The operation of reading the payloads of dead letters."""
 OPERATIONS: Final = (REVEAL,)
+"""All operations that an operator can be granted."""
 NOTHING: Final[frozenset[str]] = frozenset()
 
 
@@ -34,11 +47,11 @@ class ServiceGrants:
     """The permissions of one service."""
 
     call: frozenset[str] = NOTHING
-    """Of requests and jobs."""
+    """Permissions of requests and jobs."""
     publish: frozenset[str] = NOTHING
-    """Of its own events."""
+    """Permissions of the service's own events."""
     consume: frozenset[str] = NOTHING
-    """Of anybody's events."""
+    """Permissions of the events of any service."""
 
 
 VERBS: Final[tuple[Verb, ...]] = ("call", "publish", "consume")
@@ -47,34 +60,37 @@ NO_RIGHTS = ServiceGrants()
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """The rights of each service, by its name. Who is not in it may do nothing."""
+    """The permissions of each service by name. Other services have no permissions."""
 
     services: Mapping[str, ServiceGrants]
     operators: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """What people may do, by the name of their key."""
+    """Operations of each operator, by the name of the operator's key."""
 
     def may_call(self, service: str, permission: str) -> bool:
-        """Whether `service` may send requests and jobs of this permission."""
+        """Return True if `service` may send requests and jobs with this permission."""
         return permission in self._of(service).call
 
     def may_publish(self, service: str, permission: str) -> bool:
-        """Whether `service` may publish events of this permission. Only an event's owner can have been granted it."""
+        """Return True if `service` may publish events with this permission.
+
+        Only the owner of an event can be granted it.
+        """
         return permission in self._of(service).publish
 
     def may_consume(self, service: str, permission: str) -> bool:
-        """Whether `service` may subscribe to events of this permission."""
+        """Return True if `service` may subscribe to events with this permission."""
         return permission in self._of(service).consume
 
     def scope(self, service: str) -> frozenset[str]:
-        """All that `service` may call: what its tokens carry."""
+        """Return all permissions that `service` may call, which are the scope of its tokens."""
         return self._of(service).call
 
     def knows(self, service: str) -> bool:
-        """Whether the file names it."""
+        """Return True if the file has grants for `service`."""
         return service in self.services
 
     def may_operate(self, operator: str, operation: str) -> bool:
-        """Whether an operator may do that, such as `REVEAL`."""
+        """Return True if an operator may perform this operation, such as `REVEAL`."""
         return operation in self.operators.get(operator, NOTHING)
 
     def _of(self, service: str) -> ServiceGrants:
@@ -82,42 +98,55 @@ class Grants:
 
 
 class AccessPolicy(Protocol):
-    """Who may do what, by permission."""
+    """The permissions of every service."""
 
     def may_call(self, service: str, permission: str) -> bool:
-        """Requests and jobs."""
+        """Return True if `service` may send requests and jobs with this permission."""
         ...
 
     def may_publish(self, service: str, permission: str) -> bool:
-        """Events."""
+        """Return True if `service` may publish events with this permission."""
         ...
 
     def may_consume(self, service: str, permission: str) -> bool:
-        """Events of others."""
+        """Return True if `service` may subscribe to events with this permission."""
         ...
 
     def scope(self, service: str) -> frozenset[str]:
-        """All that it may call."""
+        """Return all permissions that `service` may call."""
         ...
 
     def knows(self, service: str) -> bool:
-        """Whether it has rights at all; only then has the broker a user for it, and lets it be answered."""
+        """Return True if `service` has grants.
+
+        Only these services have a user at the broker, and can receive replies.
+        """
         ...
 
 
-class AllowAll:
-    """With `dev` and without a file everyone may do everything."""
+@dataclass(frozen=True, slots=True)
+class GrantsSource:
+    """The place that grants are read from."""
 
-    def may_call(self, service: str, permission: str) -> bool:  # noqa: ARG002 - the shape of `AccessPolicy`
-        """Yes."""
+    read: Callable[[], AccessPolicy]
+    """Function that reads the grants. It is called again when more contracts are known."""
+    path: Path | None = None
+    """Path that error messages name."""
+
+
+class AllowAll:
+    """The policy of `BUS_AUTH=dev` without a grants file: every service has every permission."""
+
+    def may_call(self, service: str, permission: str) -> bool:  # noqa: ARG002 - the signature of `AccessPolicy`
+        """Return True."""
         return True
 
     may_publish = may_consume = may_call
 
     def knows(self, service: str) -> bool:  # noqa: ARG002 - as above
-        """Yes."""
+        """Return True."""
         return True
 
     def scope(self, service: str) -> frozenset[str]:  # noqa: ARG002 - as above
-        """Everything that is known here."""
+        """Return the permissions of all requests and jobs in the catalog."""
         return frozenset(contract.permission for contract in CATALOG if contract.kind != "event")

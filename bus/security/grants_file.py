@@ -1,4 +1,4 @@
-"""The reader of `grants.toml`: it checks every entry against the contracts, and names file and line of each error."""
+"""The reader of `grants.toml`, which checks each entry against the contracts."""
 
 import re
 import tomllib
@@ -15,43 +15,49 @@ from bus.security.grants import OPERATIONS, REVEAL, VERBS, Grants, ServiceGrants
 __all__ = ["load_grants"]
 
 CLIENTS, SERVICES, OPERATORS = "clients", "services", "operators"
-
-
 MAX_FAULTS_SHOWN = 5
+"""Faults that an error lists; it states the number of further faults."""
 
 
 def load_grants(path: Path, contracts: Iterable[Contract], *, complete: bool = True) -> Grants:
-    """The grants in a file, checked against the contracts. `ConfigurationError` names file, line and what is wrong.
+    """Return the grants of a file, checked against the contracts.
 
-    `complete`: whether `contracts` are all there are, as in `bus grants check`. A running service knows only those that it imports:
-    it says `complete=False`, and a permission or service that it does not know is then no fault. To publish it grants nothing then,
-    since its owner is not known.
+    Args:
+        path: The file.
+        contracts: The contracts that define the permissions.
+        complete: True if `contracts` contains all contracts, as in `bus grants check`. False in a
+            running service, which has imported only some contracts: unknown permissions and
+            services are then no faults. But an unknown permission to publish is not granted,
+            because the owner of the event is unknown.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or has faults. The error names the file, the
+            line and the problem of each fault.
     """
     try:
         text = path.read_text(encoding="utf-8")
         content = tomllib.loads(text)
     except OSError as error:
         raise ConfigurationError(
-            f"{path} cannot be read ({error.strerror}); BUS_GRANTS names the grants, see `bus grants --help`"
+            f"{path} cannot be read ({error.strerror}). "
+            "Set BUS_GRANTS to the file with the grants (see `bus grants --help`)."
         ) from None
     except UnicodeDecodeError:
-        raise ConfigurationError(f"{path} is no UTF-8 text") from None
+        raise ConfigurationError(f"{path} is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path} is no TOML: {error}") from None
-    reading = GrantsReader(text, tuple(contracts), complete=complete)
-    services = {
-        service: reading.rights(service, table) for service, table in reading.tables(content)
-    }
-    grants = Grants(services, dict(reading.operators(content)))
-    if reading.faults:
-        more = len(reading.faults) - MAX_FAULTS_SHOWN
-        faults = "; ".join(f"{path}:{fault}" for fault in reading.faults[:MAX_FAULTS_SHOWN])
+        raise ConfigurationError(f"{path} is not TOML: {error}") from None
+    reader = GrantsReader(text, tuple(contracts), complete=complete)
+    services = {service: reader.rights(service, table) for service, table in reader.tables(content)}
+    grants = Grants(services, dict(reader.operators(content)))
+    if reader.faults:
+        more = len(reader.faults) - MAX_FAULTS_SHOWN
+        faults = "; ".join(f"{path}:{fault}" for fault in reader.faults[:MAX_FAULTS_SHOWN])
         raise ConfigurationError(faults + (f"; and {more} more" if more > 0 else ""))
     return grants
 
 
 class GrantsReader:
-    """One reading of a file: what it says, and every fault on the way as `line: place: what is wrong`."""
+    """The reader of one file. It collects every fault as `line: problem`."""
 
     def __init__(self, text: str, contracts: tuple[Contract, ...], *, complete: bool) -> None:
         self.faults: list[str] = []
@@ -61,156 +67,173 @@ class GrantsReader:
         self._complete = complete
 
     def tables(self, content: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Each service with its table. `clients` and the services' names are checked."""
-        known = (CLIENTS, SERVICES, OPERATORS)
-        for name in content.keys() - set(known):
-            self._fault(
+        """Yield each service with its table, after a check of `clients` and the service's name."""
+        keys = (CLIENTS, SERVICES, OPERATORS)
+        for name in content.keys() - set(keys):
+            self._add_fault(
                 "",
                 name,
-                f"unknown key {name!r}{did_you_mean(name, known)}; rights stand in [services.<name>]",
+                f"unknown key {name!r} (permissions belong in [services.<name>])"
+                f"{did_you_mean(name, keys)}",
             )
         services = content.get(SERVICES, {})
         if not isinstance(services, dict):
-            self._fault("", SERVICES, "services has to be tables: [services.<name>]")
+            self._add_fault("", SERVICES, "services must be tables: [services.<name>]")
             return
         clients = self._names(content, "", CLIENTS)
         for client in clients:
             self._check_client(client, services)
         for service, table in services.items():
-            if self._service(service, clients) and isinstance(table, dict):
+            if self._check_service(service, clients) and isinstance(table, dict):
                 yield service, table
             elif not isinstance(table, dict):
-                self._fault(
-                    SERVICES, service, f"services.{service} has to be a table: [services.{service}]"
+                self._add_fault(
+                    SERVICES, service, f"services.{service} must be a table: [services.{service}]"
                 )
 
     def operators(self, content: dict[str, Any]) -> Iterator[tuple[str, frozenset[str]]]:
-        """Each operator with what they may do."""
+        """Yield each operator with the granted operations."""
         tables = content.get(OPERATORS, {})
         if not isinstance(tables, dict) or not all(
-            isinstance(each, dict) for each in tables.values()
+            isinstance(table, dict) for table in tables.values()
         ):
-            self._fault(
+            self._add_fault(
                 "",
                 OPERATORS,
-                f'operators have to be tables: [operators.<name>] with may = ["{REVEAL}"]',
+                f'operators must be tables: [operators.<name>] with may = ["{REVEAL}"]',
             )
             return
         for operator, table in tables.items():
-            place = f"{OPERATORS}.{operator}"
+            location = f"{OPERATORS}.{operator}"
             for key in table.keys() - {"may"}:
-                self._fault(
-                    place,
+                self._add_fault(
+                    location,
                     key,
-                    f"unknown key {key!r}{did_you_mean(key, ['may'])}; an operator has may",
+                    f"unknown key {key!r} (an operator has only may){did_you_mean(key, ['may'])}",
                 )
-            named = self._names(table, place, "may")
-            for each in sorted(set(named) - set(OPERATIONS)):
-                self._fault(
-                    place,
-                    each,
-                    f"{place}.may: unknown operation {each!r}{did_you_mean(each, OPERATIONS)}",
+            names = self._names(table, location, "may")
+            for name in sorted(set(names) - set(OPERATIONS)):
+                self._add_fault(
+                    location,
+                    name,
+                    f"{location}.may: unknown operation {name!r}{did_you_mean(name, OPERATIONS)}",
                 )
-            yield operator, frozenset(named)
+            yield operator, frozenset(names)
 
     def rights(self, service: str, table: dict[str, Any]) -> ServiceGrants:
-        """What a service's table grants."""
-        place = f"{SERVICES}.{service}"
-        for name in table.keys() - {each.name for each in fields(ServiceGrants)}:
-            self._fault(
-                place,
+        """Return the grants in the table of a service."""
+        location = f"{SERVICES}.{service}"
+        for name in table.keys() - {field.name for field in fields(ServiceGrants)}:
+            self._add_fault(
+                location,
                 name,
-                f"unknown key {name!r}{did_you_mean(name, VERBS)}; a service has call, publish and consume",
+                f"unknown key {name!r} (a service has call, publish and consume)"
+                f"{did_you_mean(name, VERBS)}",
             )
-        named = {verb: sorted(set(self._names(table, place, verb))) for verb in VERBS}
+        names = {verb: sorted(set(self._names(table, location, verb))) for verb in VERBS}
         return ServiceGrants(
             **{
-                verb: frozenset(each for each in named[verb] if self._holds(service, verb, each))
+                verb: frozenset(
+                    name for name in names[verb] if self._check_permission(service, verb, name)
+                )
                 for verb in VERBS
             }
         )
 
-    def _names(self, table: dict[str, Any], place: str, key: str) -> list[str]:
-        """The names in a list; empty where it is none."""
+    def _names(self, table: dict[str, Any], location: str, key: str) -> list[str]:
+        """Return the names in a list, or an empty list if the value is not a list of names."""
         value = table.get(key, [])
-        where = f"{place}.{key}" if place else key
-        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-            self._fault(
-                place, key, f'{where} has to be a list of names in quotes, such as {key} = ["…"]'
+        field = f"{location}.{key}" if location else key
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            self._add_fault(
+                location, key, f'{field} must be a list of names in quotes, such as {key} = ["…"]'
             )
             return []
-        for each in sorted({each for each in value if value.count(each) > 1}):
-            self._fault(place, each, f"{where} names {each!r} twice")
+        for name in sorted({name for name in value if value.count(name) > 1}):
+            self._add_fault(location, name, f"{field} names {name!r} twice")
         return value
 
-    def _service(self, service: str, clients: list[str]) -> bool:
+    def _check_service(self, service: str, clients: list[str]) -> bool:
         try:
             check_part(service, "service")
         except ContractError as error:
-            self._fault(SERVICES, service, str(error))
+            self._add_fault(SERVICES, service, str(error))
             return False
         if self._complete and service not in self._owners and service not in clients:
-            meant = did_you_mean(service, {*self._owners, *clients})
-            fault = f"unknown service {service!r}{meant}; one that owns no contract is named in {CLIENTS}"
-            self._fault(f"{SERVICES}.{service}", None, fault)
+            problem = (
+                f"unknown service {service!r} (list a service without contracts in {CLIENTS})"
+                f"{did_you_mean(service, {*self._owners, *clients})}"
+            )
+            self._add_fault(f"{SERVICES}.{service}", None, problem)
         return True
 
     def _check_client(self, client: str, services: dict[str, Any]) -> None:
         if client in self._owners:
-            self._fault(
-                "", client, f"{CLIENTS} names {client!r}, which owns contracts; leave it out there"
+            self._add_fault(
+                "", client, f"{CLIENTS} names {client!r}, which owns contracts. Remove it there"
             )
         if client not in services:
-            self._fault(
+            self._add_fault(
                 "",
                 client,
-                f"{CLIENTS} names {client!r}, which has no table [services.…]{did_you_mean(client, services)}",
+                f"{CLIENTS} names {client!r}, which has no table [services.…]"
+                f"{did_you_mean(client, services)}",
             )
 
-    def _holds(self, service: str, verb: Verb, permission: str) -> bool:
-        """Whether it is granted; where it cannot be, that is a fault."""
-        bearing = [contract for contract in self._contracts if contract.permission == permission]
-        fitting = [
-            contract for contract in bearing if (contract.kind == "event") == (verb != "call")
+    def _check_permission(self, service: str, verb: Verb, permission: str) -> bool:
+        """Return True if the permission is granted; record a fault if it cannot be granted."""
+        contracts = [contract for contract in self._contracts if contract.permission == permission]
+        suitable = [
+            contract for contract in contracts if (contract.kind == "event") == (verb != "call")
         ]
-        strangers = sorted({contract.service for contract in fitting} - {service})
-        if not bearing and not self._complete:
+        other_owners = sorted({contract.service for contract in suitable} - {service})
+        if not contracts and not self._complete:
             return verb != "publish"
-        if not bearing:
-            fault = f"unknown permission {permission!r}{did_you_mean(permission, {each.permission for each in self._contracts})}"
-        elif not fitting:
-            meant = (
-                "it is an event's; publish or consume it"
+        if not contracts:
+            permissions = {contract.permission for contract in self._contracts}
+            problem = f"unknown permission {permission!r}{did_you_mean(permission, permissions)}"
+        elif not suitable:
+            reason = (
+                "an event cannot be called. Grant publish or consume"
                 if verb == "call"
-                else "it is no event's; it can only be called"
+                else "a request or job can only be called. Grant call"
             )
-            fault = f"{permission!r}: {meant}"
-        elif verb == "publish" and strangers:
-            fault = f"{permission!r}: only its owner publishes an event, which is {' and '.join(strangers)}"
+            problem = f"{permission!r}: {reason}"
+        elif verb == "publish" and other_owners:
+            problem = (
+                f"{permission!r}: the event belongs to {' and '.join(other_owners)}, "
+                "and only its owner may publish it"
+            )
         else:
             return True
-        self._fault(f"{SERVICES}.{service}", permission, f"{SERVICES}.{service}.{verb}: {fault}")
+        self._add_fault(
+            f"{SERVICES}.{service}", permission, f"{SERVICES}.{service}.{verb}: {problem}"
+        )
         return False
 
-    def _fault(self, table: str, name: str | None, what: str) -> None:
-        self.faults.append(f"{self._line(table, name)}: {what}")
+    def _add_fault(self, table: str, name: str | None, problem: str) -> None:
+        self.faults.append(f"{self._find_line(table, name)}: {problem}")
 
-    def _line(self, table: str, name: str | None) -> int:
-        """The line of a name in a table, or of the table's head: tomllib keeps none. 1 where it is written in another way."""
-        current, head = "", 1
+    def _find_line(self, table: str, name: str | None) -> int:
+        """Return the line of a name in a table, or the line of the table's header.
+
+        tomllib returns no line numbers, so the text is searched. The line is 1 if the table is
+        written in another form.
+        """
+        current, header_line = "", 1
         for number, line in enumerate(self._lines, 1):
-            if found := re.match(r"\s*\[([^\[\]]+)\]\s*(#|$)", line):
-                current = re.sub(r"[\s\"']", "", found[1])
+            if header := re.match(r"\s*\[([^\[\]]+)\]\s*(#|$)", line):
+                current = re.sub(r"[\s\"']", "", header[1])
                 if current == table:
-                    head = number
+                    header_line = number
                 if name is not None and current == f"{table}.{name}".lstrip("."):
                     return number
             elif current == table and name is not None and _mentions(line, name):
                 return number
-        return head
+        return header_line
 
 
 def _mentions(line: str, name: str) -> bool:
-    """Whether the name stands in the line, in quotes or as a key, and not in its comment."""
+    """Return True if the line has the name in quotes or as a key, outside of a comment."""
     escaped = re.escape(name)
     return re.search(rf"^[^#]*[\"']{escaped}[\"']|^\s*{escaped}\s*[=.]", line) is not None

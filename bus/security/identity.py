@@ -1,16 +1,15 @@
-"""What a bus needs to speak for its service and to know the others: keys, grants, and who signs and checks with them."""
+"""The identity of one service: its keys, its grants, and the signer and verifier that use them."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from pathlib import Path
 
 from bus.contracts.contract import CATALOG, Contract
 from bus.errors import ConfigurationError, PermissionDenied
 from bus.security.endpoint_guard import EndpointGuard
-from bus.security.grants import AccessPolicy, Grants
+from bus.security.grants import AccessPolicy, Grants, GrantsSource
 from bus.security.keyring import Keyring
 from bus.security.signer import Signer
 from bus.security.verifier import Verifier
@@ -21,17 +20,17 @@ log = logging.getLogger("bus.auth")
 
 
 class ServiceIdentity:
-    """One service's keys and grants, while its bus is open."""
+    """The keys and grants of one service, while its bus is open."""
 
     is_anonymous = False
+    """True if the service neither signs nor verifies messages."""
 
-    def __init__(  # noqa: PLR0913 - what an identity is made of, each by its name
+    def __init__(
         self,
         service: str,
         ring: Keyring,
-        grants: Callable[[], AccessPolicy],
+        grants: GrantsSource,
         *,
-        grants_file: Path | None = None,
         leeway: float = 30,
         direct: bool = True,
         clock: Callable[[], float] = time.time,
@@ -41,19 +40,17 @@ class ServiceIdentity:
         Args:
             service: The name that this process signs with.
             ring: The keys of this and the other services.
-            grants: Reads the grants; it is called again when more contracts are known.
-            grants_file: The path that error messages name.
+            grants: Where the grants of all services are read.
             leeway: Seconds by which the clocks of two machines may differ.
             direct: True if this service may answer RabbitMQ's direct reply-to.
             clock: Returns seconds since the epoch.
         """
         self._service = service
-        self._file = grants_file
+        self._source = grants
         self._ring = ring
-        self._load = grants
         self._grants: AccessPolicy = Grants({})
         self._contracts = 0
-        """How many were known when they were read."""
+        """The number of contracts in the catalog when the grants were read."""
         self._refreshing: asyncio.Task[None] | None = None
         self.signer = Signer(service, ring, lambda: self._grants, clock=clock)
         self.verifier = Verifier(
@@ -62,25 +59,38 @@ class ServiceIdentity:
 
     @property
     def grants(self) -> AccessPolicy:
-        """Who may do what."""
+        """The permissions of every service."""
         return self._grants
 
     def read_grants(self) -> None:
-        """Read them, again: a file grants no more than the contracts that are known allow. Raises `ConfigurationError`."""
-        self._grants, self._contracts = self._load(), len(CATALOG)
+        """Read the grants again.
+
+        A permission to publish an event takes effect only if the event's contract is imported.
+
+        Raises:
+            ConfigurationError: The grants cannot be read, or have a fault.
+        """
+        self._grants, self._contracts = self._source.read(), len(CATALOG)
 
     async def start(self) -> None:
-        """Read keys and grants, and look at the keys again from time to time. Raises `ConfigurationError`."""
+        """Read keys and grants, and start to read the keys again at intervals.
+
+        Raises:
+            ConfigurationError: The keys or grants cannot be read, or have a fault.
+        """
         self.read_grants()
         await self._ring.start()
         self._refreshing = asyncio.get_running_loop().create_task(self._ring.run())
 
     def guard(self, contract: Contract) -> EndpointGuard:
-        """The way in of an endpoint."""
+        """Return the guard of an endpoint."""
         return EndpointGuard(contract, self.verifier, self.signer)
 
     def check_send_permission(self, contract: Contract) -> PermissionDenied | None:
-        """Why this service must not send a message of this contract; None where it may. Contracts that came since the start count."""
+        """Return why this service must not send a message of this contract, or None if it may.
+
+        Contracts that were declared after the start are included.
+        """
         if self._may_send(contract):
             return None
         if len(CATALOG) != self._contracts:
@@ -90,7 +100,7 @@ class ServiceIdentity:
         verb, permission = "publish" if contract.kind == "event" else "call", contract.permission
         line = f'[services.{self._service}] {verb} = ["{permission}"]'
         return PermissionDenied(
-            f"{self._service} has no right to {verb} {permission}; grant it in {self._file}: {line}"
+            f"{self._service} has no right to {verb} {permission}. Grant it in {self._source.path}: {line}"
         )
 
     def _may_send(self, contract: Contract) -> bool:
@@ -98,7 +108,11 @@ class ServiceIdentity:
         return allowed(self._service, contract.permission)
 
     def check_subscriptions(self, contracts: Iterable[Contract]) -> None:
-        """Raise `ConfigurationError` if this service may not consume one of these events. The grants are read again first."""
+        """Check that this service may consume these events, after reading the grants again.
+
+        Raises:
+            ConfigurationError: The service may not consume one of the events.
+        """
         self.read_grants()
         for contract in contracts:
             if contract.kind == "event" and not self._grants.may_consume(
@@ -106,11 +120,12 @@ class ServiceIdentity:
             ):
                 line = f'[services.{self._service}] consume = ["{contract.permission}"]'
                 raise ConfigurationError(
-                    f"{self._service} may not consume {contract.permission}; grant it in {self._file}: {line}"
+                    f"{self._service} may not consume {contract.permission}. "
+                    f"Grant it in {self._source.path}: {line}"
                 )
 
     async def close(self) -> None:
-        """Look no more."""
+        """Stop reading the keys again."""
         if self._refreshing is not None:
             self._refreshing.cancel()
             with suppress(asyncio.CancelledError):

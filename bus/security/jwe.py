@@ -1,6 +1,7 @@
-"""A ring of keys, and what is sealed with them: JSON Web Encryption (RFC 7516, flattened JSON serialization).
+"""Payload encryption by JSON Web Encryption (RFC 7516, flattened JSON serialization).
 
-A fresh data key encrypts each payload (A256GCM), and a key of the ring wraps that key (A256KW). Loaded where keys are set only.
+A new data key encrypts each payload (A256GCM), and an encryption key wraps the data key (A256KW).
+The module is imported only if `BUS_ENCRYPTION_KEYS` is set.
 """
 
 import json
@@ -20,14 +21,14 @@ __all__ = ["JweKeys", "new_encryption_key", "read_encryption_keys"]
 WRAPPING, CONTENT = "A256KW", "A256GCM"
 KEY_BITS = 256
 MEMBERS = frozenset({"protected", "iv", "ciphertext", "tag", "aad", "header", "encrypted_key"})
-"""Of a sealed payload; all that RFC 7516 knows beside these would change how it is read."""
+"""Permitted members of an encrypted payload; RFC 7516 has others, which change its decryption."""
 
 
 class Registry(jwe.JWERegistry):
     """Two algorithms, no compression, one recipient."""
 
     max_ciphertext_length = 32 * 1024 * 1024
-    """Bytes in base64; what is larger does not pass the broker."""
+    """Bytes in base64; the broker accepts no larger message."""
 
 
 REGISTRY = Registry(algorithms=(WRAPPING, CONTENT))
@@ -40,70 +41,82 @@ REFUSALS = (
     AssertionError,
     RecursionError,
 )
-"""What the library raises of what is no JWE, or not one of these keys."""
+"""Exceptions that joserfc raises for a malformed JWE or an unsuitable key."""
 
 
 def new_encryption_key(kid: str) -> dict[str, str]:
-    """A new key as JSON Web Key (RFC 7517, `kty` `oct`); secret."""
+    """Return a new symmetric key as a JSON Web Key (RFC 7517, `kty` `oct`)."""
     key = jwk.OctKey.generate_key(KEY_BITS, parameters={"kid": kid, "use": "enc", "alg": WRAPPING})
     return cast("dict[str, str]", key.as_dict(private=True))
 
 
 def read_encryption_keys(text: str | bytes) -> "JweKeys":
-    """The ring in a JSON Web Key Set: the first key encrypts, every one decrypts. `ConfigurationError` where it is none."""
+    """Return the encryption keys of a JSON Web Key Set: the first encrypts, every key decrypts.
+
+    Raises:
+        ConfigurationError: The text is not a set of symmetric keys of 256 bits, each with its own
+            id. The error contains no key.
+    """
     try:
         members = json.loads(text)["keys"]
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", SecurityWarning
-            )  # of a short key, which is refused below
+            # The warning is about short keys, which are rejected below.
+            warnings.simplefilter("ignore", SecurityWarning)
             keys = [jwk.OctKey.import_key(member) for member in members]
     except REFUSALS:
+        # The cause is hidden, because its text may contain a key.
         raise ConfigurationError(
-            'BUS_ENCRYPTION_KEYS: it is no JSON Web Key Set of symmetric keys, {"keys": [{"kty": "oct", "kid": …, "k": …}]}'
-        ) from None  # the other error may hold a key
+            "BUS_ENCRYPTION_KEYS is not a JSON Web Key Set of symmetric keys. "
+            'Write it as {"keys": [{"kty": "oct", "kid": …, "k": …}]}.'
+        ) from None
     if not keys:
-        raise ConfigurationError(
-            "BUS_ENCRYPTION_KEYS: there is no key in it; `bus keys ring` makes one"
-        )
-    names = [key.kid for key in keys]
+        raise ConfigurationError("BUS_ENCRYPTION_KEYS has no key. Create one with `bus keys ring`.")
+    ids = [key.kid for key in keys]
     for key in keys:
-        if not key.kid or names.count(key.kid) > 1:
-            raise ConfigurationError("BUS_ENCRYPTION_KEYS: each key needs a `kid` of its own")
+        if not key.kid or ids.count(key.kid) > 1:
+            raise ConfigurationError(
+                "BUS_ENCRYPTION_KEYS has keys without a unique kid. Give each key its own `kid`."
+            )
         if len(key.raw_value) * 8 != KEY_BITS:
             raise ConfigurationError(
-                f"BUS_ENCRYPTION_KEYS: the key {key.kid} has {len(key.raw_value) * 8} bits, and {KEY_BITS} are wanted"
+                f"BUS_ENCRYPTION_KEYS: the key {key.kid} has {len(key.raw_value) * 8} bits. "
+                f"Use keys of {KEY_BITS} bits."
             )
     return JweKeys(keys)
 
 
 class JweKeys:
-    """Seals with the newest key, and opens with each."""
+    """Encryption keys: the newest encrypts, and each decrypts."""
 
     def __init__(self, keys: Sequence[jwk.OctKey]) -> None:
-        """The first is the newest; at least one."""
+        """Build the keys from a list of one or more, the newest first."""
         self._newest = keys[0]
         self._keys = {key.kid: key for key in keys}
 
     def encrypt(self, plain: bytes, context: bytes) -> bytes:
-        """`plain` as JSON that is bound to `context`."""
+        """Return `plain` encrypted as JSON that is bound to `context`."""
         protected = {"alg": WRAPPING, "enc": CONTENT, "kid": self._newest.kid}
-        sealing = jwe.FlattenedJSONEncryption(protected, plain, aad=context)
-        sealing.add_recipient(None, self._newest)
+        encryption = jwe.FlattenedJSONEncryption(protected, plain, aad=context)
+        encryption.add_recipient(None, self._newest)
         return json.dumps(
-            jwe.encrypt_json(sealing, self._newest, registry=REGISTRY), separators=(",", ":")
+            jwe.encrypt_json(encryption, self._newest, registry=REGISTRY), separators=(",", ":")
         ).encode()
 
     def decrypt(self, sealed: bytes, context: bytes) -> bytes:
-        """What was sealed for `context`. `NotOurs` where its key is not in the ring, `Unreadable` where it is anything else."""
-        content = _content(sealed)
-        kid = _kid(content)
+        """Return the bytes that were encrypted for `context`.
+
+        Raises:
+            UnknownEncryptionKey: The key is not one of the encryption keys.
+            DecryptionFailed: The payload is malformed, was changed, or is for another context.
+        """
+        content = _parse_content(sealed)
+        kid = _read_kid(content)
         if content.get("header", {}) not in ({}, {"kid": kid}):
             raise DecryptionFailed
         key = self._keys.get(kid)
         if key is None:
             raise UnknownEncryptionKey
-        # What it says of its context does not count.
+        # The context of this message replaces the one in the payload, which a sender can forge.
         content["aad"] = urlsafe_b64encode(context).decode()
         try:
             plain = jwe.decrypt_json(
@@ -116,7 +129,7 @@ class JweKeys:
         return plain
 
 
-def _content(sealed: bytes) -> dict[str, Any]:
+def _parse_content(sealed: bytes) -> dict[str, Any]:
     try:
         content = json.loads(sealed)
     except (ValueError, RecursionError):
@@ -126,8 +139,11 @@ def _content(sealed: bytes) -> dict[str, Any]:
     return content
 
 
-def _kid(content: dict[str, Any]) -> str:
-    """Of the protected header, which the ciphertext is bound to; empty where it has none."""
+def _read_kid(content: dict[str, Any]) -> str:
+    """Return the key id of the protected header, or an empty text.
+
+    The ciphertext is bound to this header.
+    """
     try:
         header = json.loads(urlsafe_b64decode(content["protected"].encode()))
         return str(header["kid"])

@@ -1,4 +1,4 @@
-"""Sources of keys: BUS_KEY and BUS_JWKS, read from a file or an https URL."""
+"""Sources of keys: `BUS_KEY` from a file or its value, `BUS_JWKS` from a file or an https URL."""
 
 import asyncio
 import ssl
@@ -20,72 +20,84 @@ from bus.security.secret_files import read_private_file
 __all__ = ["private_key_source", "public_key_source"]
 
 FETCH_TIMEOUT_SECONDS = 5.0
-"""Seconds for one look."""
-
-
+"""Seconds to wait for the key set."""
 MAX_KEY_SET_BYTES = 1024 * 1024
-"""Bytes."""
-
+"""Bytes of a key set, at most."""
 
 PublicSource = Callable[[], Awaitable[bytes]]
-
-
+"""A function that returns the text of the public key set."""
 PrivateSource = Callable[[], list[PrivateKey]]
+"""A function that returns the private keys of this service."""
 
 
 def private_key_source(setting: str, variable: str = "BUS_KEY") -> PrivateSource:
-    """What reads `BUS_KEY`, or another of its kind: a path, or the key itself (PEM, JSON Web Key, or a set of these)."""
+    """Return the function that reads the private keys of a setting.
+
+    Args:
+        setting: A path, or the keys themselves (PEM, JSON Web Key, or JSON Web Key Set).
+        variable: The name of the setting, for errors.
+    """
     if setting.lstrip().startswith(("{", "-----BEGIN")):
         return lambda: read_private(setting)
     return lambda: read_private(read_private_file(Path(setting), variable))
 
 
 def public_key_source(setting: str) -> PublicSource:
-    """What reads `BUS_JWKS`: a path, or an https URL. `ConfigurationError` for any other URL."""
+    """Return the function that reads the key set of `BUS_JWKS`.
+
+    Args:
+        setting: A path or an https URL.
+
+    Raises:
+        ConfigurationError: The setting is another URL, or a URL with a user name.
+    """
     if "://" not in setting:
         path = Path(setting)
 
         async def read() -> bytes:
-            return _file(
-                path
-            )  # a few kilobytes of this machine: sooner read than a thread is asked
+            # Reading a few kilobytes of this machine takes less time than starting a thread.
+            return _read_file(path)
 
         return read
     parts = urlsplit(setting)
     if parts.scheme != "https" or not parts.hostname or parts.username:
         raise ConfigurationError(
-            "BUS_JWKS: write a path, or https://host/path: over http anyone on the way could put in a key of his"
+            "BUS_JWKS must be a path or an https URL. Write a path or https://host/path: "
+            "over http an attacker on the network could insert a key."
         )
-    return lambda: asyncio.to_thread(_url, setting)
+    return lambda: asyncio.to_thread(_fetch_url, setting)
 
 
-def _file(path: Path) -> bytes:
+def _read_file(path: Path) -> bytes:
     with path.open("rb") as file:
-        return _bounded(file)
+        return _read_bounded(file)
 
 
-def _url(url: str) -> bytes:
+def _fetch_url(url: str) -> bytes:
     opener = urllib.request.build_opener(
         _NoRedirect, urllib.request.HTTPSHandler(context=ssl.create_default_context())
     )
-    request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310 - https alone, see above
+    # `public_key_source` accepts only https URLs.
+    request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310
     try:
-        with opener.open(request, timeout=FETCH_TIMEOUT_SECONDS) as answer:
-            return _bounded(answer)
+        with opener.open(request, timeout=FETCH_TIMEOUT_SECONDS) as response:
+            return _read_bounded(response)
     except HTTPError as error:
         with error:
-            raise OSError(f"it was answered with {error.code}") from None
+            raise OSError(f"the server answered with status {error.code}") from None
 
 
-def _bounded(stream: IO[bytes]) -> bytes:
+def _read_bounded(stream: IO[bytes]) -> bytes:
     text = stream.read(MAX_KEY_SET_BYTES + 1)
     if len(text) > MAX_KEY_SET_BYTES:
-        raise ConfigurationError(f"BUS_JWKS: the key set is larger than {MAX_KEY_SET_BYTES} bytes")
+        raise ConfigurationError(
+            f"BUS_JWKS: the key set is larger than {MAX_KEY_SET_BYTES} bytes. Remove unused keys."
+        )
     return text
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Keys come from where they are said to come from."""
+    """A handler that follows no redirect, so that only the configured host supplies keys."""
 
     @override
     def redirect_request(

@@ -1,7 +1,8 @@
-"""The frame of a JSON Web Token: a header that steers nothing, claims, and a signature. Made, and read strictly.
+"""The format of a JSON Web Token: a fixed set of header parameters, claims, and a signature.
 
-It is read here and not by PyJWT's decoder, because what that lets pass is more than what is ours: further header parameters,
-claims given twice, text that is not canonical. No error's text has anything of a token in it.
+The bus decodes tokens itself, because PyJWT's decoder accepts more than the bus creates: further
+header parameters, duplicate claims, and text that is not canonical. No error contains any part of a
+token.
 """
 
 import json
@@ -26,135 +27,152 @@ __all__ = [
 ]
 
 MAX_TOKEN_LENGTH = 8192
-"""Characters, of any of the three."""
+"""Characters of a service token, a message proof or an expiry override."""
 COMPACT = re.compile(r"([\w-]{1,1024})\.([\w-]+)\.([\w-]{1,128})", re.ASCII)
 CANONICAL_LAST_CHARS: tuple[str, str | None, str, str] = ("", None, "AQgw", "AEIMQUYcgkosw048")
-"""By how many characters are over fours: which the last may be, for its unused bits to be 0. Empty: any. None: there is no such length."""
+"""Characters that may be last, indexed by `len(text) % 4`, so that the unused bits are zero.
+
+Empty: any character. None: the length is invalid.
+"""
 MAX_CACHED_HEADERS = 256
-"""Headers remembered: a key has one for each `typ`."""
+"""Decoded headers in the cache; a key has one header for each `typ`."""
 HEADER = frozenset({"alg", "kid", "typ"})
-"""All that a header may have: so nothing in it (`jwk`, `jku`, `x5u`, `crit`, `b64`) can steer who checks."""
+"""All permitted header parameters.
+
+No other parameter (`jwk`, `jku`, `x5u`, `crit`, `b64`) can influence the verification.
+"""
 Claims = dict[str, Any]
 
 
 class KeyLookup(Protocol):
-    """The keys that are known."""
+    """The keys that a token may be signed with."""
 
     @property
     def algorithms(self) -> frozenset[Any]:
-        """Those that are allowed at all."""
+        """Permitted algorithms."""
         ...
 
     def get(self, kid: str) -> Key | None:
-        """The key of this id."""
+        """Return the key with this id, or None."""
         ...
 
 
 def encode_jws(pair: KeyPair, typ: str, claims: Mapping[str, object]) -> str:
-    """A compact JWT."""
-    signed = _header(pair.key.algorithm, pair.key.id, typ) + b"." + _part(claims)
+    """Return a compact JWT with these claims, signed with the key pair."""
+    signed = _header(pair.key.algorithm, pair.key.id, typ) + b"." + _encode_part(claims)
     return (signed + b"." + base64(pair.private.sign(signed))).decode()
 
 
 @lru_cache(MAX_CACHED_HEADERS)
 def _header(algorithm: str, kid: str, typ: str) -> bytes:
-    return _part({"alg": algorithm, "kid": kid, "typ": typ})
+    return _encode_part({"alg": algorithm, "kid": kid, "typ": typ})
 
 
-def _part(value: Mapping[str, object]) -> bytes:
+def _encode_part(value: Mapping[str, object]) -> bytes:
     return base64(COMPACT_JSON.encode(value).encode())
 
 
 def base64(data: bytes) -> bytes:
-    """In base64url without padding."""
+    """Return the data in base64url without padding."""
     return urlsafe_b64encode(data).rstrip(b"=")
 
 
 def decode_jws(token: str, typ: str, keys: KeyLookup) -> tuple[Claims, Key]:
-    """The claims of a token whose signature is good, and its key. Raises `Unauthenticated`, and `UnknownKey` for a key that is not here."""
+    """Return the claims of a token with a valid signature, and its key.
+
+    Args:
+        token: The compact JWT.
+        typ: The only permitted `typ` of the header.
+        keys: The keys and the permitted algorithms.
+
+    Raises:
+        Unauthenticated: The token is malformed, or its signature does not match.
+        UnknownKey: `keys` does not contain the key.
+    """
     if len(token) > MAX_TOKEN_LENGTH:
-        reject("it is too large")
+        reject(f"the JWT is longer than {MAX_TOKEN_LENGTH} characters")
     parts = COMPACT.fullmatch(token)
     if parts is None:
-        reject("it is no compact JWT")
+        reject("the JWT does not have the compact form")
     algorithm, kid = _read_header(parts[1], typ)
     if algorithm not in keys.algorithms:
-        reject("its algorithm is not allowed")
+        reject("the JWT algorithm is not allowed")
     key = keys.get(kid)
     if key is None:
-        raise UnknownKey("its key is not known here")
+        raise UnknownKey("the signing key is unknown to this service")
     if key.algorithm != algorithm:
-        reject("its algorithm is not its key's")
-    signature = _bytes(parts[3], "its signature")
+        reject("the JWT algorithm is not the algorithm of the signing key")
+    signature = _bytes(parts[3], "the JWT signature")
     if not key.verify(token[: parts.start(3) - 1].encode(), signature):
-        reject("its signature does not match")
-    return _object(parts[2], "its payload"), key
+        reject("the JWT signature does not match")
+    return _decode_object(parts[2], "the JWT payload"), key
 
 
-@lru_cache(
-    MAX_CACHED_HEADERS
-)  # what one sender signs begins with the same header each time; a refusal is not remembered
+# The tokens of one sender have the same header each time. An exception is not cached.
+@lru_cache(MAX_CACHED_HEADERS)
 def _read_header(text: str, typ: str) -> tuple[str, str]:
-    """Its algorithm and the id of its key."""
-    header = _object(text, "its header")
+    """Return the algorithm and the key id of a header."""
+    header = _decode_object(text, "the JWT header")
     if header.keys() - HEADER:
-        reject("its header has parameters that are not allowed")
+        reject("the JWT header has parameters that are not allowed")
     if header.get("typ") != typ:
-        reject(f"its typ is not {typ}")
+        reject(f"the JWT typ is not {typ}")
     algorithm, kid = header.get("alg"), header.get("kid")
     if not isinstance(algorithm, str):
-        reject("its algorithm is not allowed")
+        reject("the JWT algorithm is not allowed")
     if not isinstance(kid, str) or not KEY_ID.fullmatch(kid):
-        reject("its key id is malformed")
+        reject("the JWT key id is malformed")
     return algorithm, kid
 
 
 def reject(why: str) -> NoReturn:
-    """Say no."""
+    """Raise `Unauthenticated` with this reason."""
     raise Unauthenticated(why)
 
 
-def _bytes(text: str, what: str) -> bytes:
-    """What stands there; `text` is of the alphabet, which `COMPACT` has seen to."""
+def _bytes(text: str, label: str) -> bytes:
+    """Return the decoded bytes of base64url text; `COMPACT` has already checked the alphabet."""
     over = len(text) % 4
     last = CANONICAL_LAST_CHARS[over]
     if last is None:
-        reject(f"{what} is no base64url")
+        reject(f"{label} is not base64url")
     if last and text[-1] not in last:
-        reject(f"{what} is no canonical base64url")
+        reject(f"{label} is not canonical base64url")
     return urlsafe_b64decode(text + "==" if over else text)
 
 
-def _object(text: str, what: str) -> Claims:
-    """A JSON object without a name that is there twice, and without what is no JSON."""
+def _decode_object(text: str, label: str) -> Claims:
+    """Return a JSON object without duplicate names and without NaN or infinity."""
     try:
-        value = STRICT_JSON.decode(_bytes(text, what).decode("utf-8"))
+        value = STRICT_JSON.decode(_bytes(text, label).decode("utf-8"))
     except (ValueError, RecursionError):
-        reject(f"{what} is no JSON object, or has a name twice")
+        reject(f"{label} is not a JSON object, or has a duplicate name")
     if not isinstance(value, dict):
-        reject(f"{what} is no JSON object")
+        reject(f"{label} is not a JSON object")
     return value
 
 
-def _once(pairs: list[tuple[str, Any]]) -> Claims:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+def _reject_duplicate_names(pairs: list[tuple[str, Any]]) -> Claims:
+    members = dict(pairs)
+    if len(members) != len(pairs):
         raise ValueError
-    return found
+    return members
 
 
-def _no_number(_: str) -> NoReturn:
+def _reject_constant(_: str) -> NoReturn:
     raise ValueError
 
 
-STRICT_JSON = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number)
+STRICT_JSON = json.JSONDecoder(
+    object_pairs_hook=_reject_duplicate_names, parse_constant=_reject_constant
+)
 COMPACT_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 def decode_unverified(token: str) -> Claims | None:
-    """The claims of a token whose signature nobody has looked at; None where they cannot be read."""
+    """Return the claims of a token without a check of its signature, or None if unreadable."""
     parts = COMPACT.fullmatch(token)
     try:
-        return None if parts is None else _object(parts[2], "its payload")
+        return None if parts is None else _decode_object(parts[2], "the JWT payload")
     except Unauthenticated:
         return None

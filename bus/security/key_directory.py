@@ -1,4 +1,4 @@
-"""A directory of keys: `<owner>.key` with the private ones of each owner, and `jwks.json` with everybody's public ones."""
+"""A directory of keys: `<owner>.key` has an owner's private keys, `jwks.json` all public keys."""
 
 import json
 import os
@@ -25,26 +25,30 @@ Jwk = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class KeyDirectory:
-    """Where an operator keeps keys. Each change is whole or not at all, and of two at a time one waits for the other."""
+    """A directory in which an operator keeps keys. Each change is atomic and exclusive."""
 
     path: Path
 
     @property
     def set_file(self) -> Path:
-        """The public keys: what `BUS_JWKS` names, or what is put where that looks."""
+        """The file with the public keys, for `BUS_JWKS` or for the URL that it names."""
         return self.path / JWKS_FILENAME
 
     @property
     def encryption_keys_file(self) -> Path:
-        """The keys that encrypt payloads: what `BUS_ENCRYPTION_KEYS` names."""
+        """The file with the encryption keys, for `BUS_ENCRYPTION_KEYS`."""
         return self.path / ENCRYPTION_KEYS_FILENAME
 
     def key_file(self, owner: str) -> Path:
-        """The private keys of `owner`: what `BUS_KEY` names."""
+        """Return the path of the private keys of `owner`, for `BUS_KEY`."""
         return self.path / f"{owner}.key"
 
     def public(self) -> list[Jwk]:
-        """The public keys as they are written; none where there is no set yet. `ConfigurationError` where it is none."""
+        """Return the public keys as they are in the file; empty if the file does not exist.
+
+        Raises:
+            ConfigurationError: The file cannot be read, or is not a JSON Web Key Set.
+        """
         try:
             text = self.set_file.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -53,21 +57,27 @@ class KeyDirectory:
             raise ConfigurationError(f"{self.set_file} cannot be read") from None
         try:
             keys = json.loads(text)["keys"]
-            if not isinstance(keys, list) or not all(isinstance(each, dict) for each in keys):
-                raise TypeError  # noqa: TRY301 - as what it is when it is no object
+            if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
+                raise TypeError  # noqa: TRY301 - one handler for each malformed set
         except (ValueError, TypeError, KeyError):
-            raise ConfigurationError(f"{self.set_file} is no JSON Web Key Set") from None
+            raise ConfigurationError(f"{self.set_file} is not a JSON Web Key Set") from None
         return keys
 
     def check_new(self, owner: str) -> None:
-        """`ConfigurationError` for what is no name, `AlreadyExists` for who has keys: those are rotated."""
+        """Check that `owner` can get a first key.
+
+        Raises:
+            ConfigurationError: `owner` is not a valid name.
+            AlreadyExists: `owner` has keys, which can only be rotated.
+        """
         if not OWNER.fullmatch(owner):
             raise ConfigurationError(
-                f"{owner[:60]!r} is no name of a service or operator; write lower-case letters, digits and dashes, at most 60"
+                f"{owner[:60]!r} is not a name of a service or operator. "
+                "Use at most 60 lower-case letters, digits and dashes."
             )
-        if self.key_file(owner).exists() or any(each.get("iss") == owner for each in self.public()):
+        if self.key_file(owner).exists() or any(key.get("iss") == owner for key in self.public()):
             raise AlreadyExists(
-                f"{owner} has keys in {self.path}; `bus keys rotate {owner}` makes the next"
+                f"{owner} has keys in {self.path}. Create the next with `bus keys rotate {owner}`."
             )
 
     def new(
@@ -79,7 +89,19 @@ class KeyDirectory:
         algorithm: Algorithm = "EdDSA",
         **times: int,
     ) -> Jwk:
-        """A first key of `owner`; its public half. Raises as `check_new` does."""
+        """Create the first key of `owner`, and return its public half.
+
+        Args:
+            owner: The service or operator.
+            kid: The id of the key.
+            role: The role of the owner.
+            algorithm: The algorithm of the key.
+            **times: Further members of the public key, such as `not_before`.
+
+        Raises:
+            ConfigurationError: `owner` is not a valid name, or the directory cannot be written.
+            AlreadyExists: `owner` has keys.
+        """
         with self._locked():
             self.check_new(owner)
             return self._add(owner, kid, role, algorithm, times)
@@ -87,43 +109,66 @@ class KeyDirectory:
     def rotate(
         self, owner: str, kid: str, *, begins: int, retires: int, algorithm: Algorithm | None = None
     ) -> Jwk:
-        """The next key of `owner`, valid from `begins`; those before it sign nothing from `retires` on (seconds since the epoch)."""
+        """Create the next key of `owner`, and return its public half.
+
+        Args:
+            owner: The service or operator.
+            kid: The id of the new key.
+            begins: The time from which the new key signs, in seconds since the epoch.
+            retires: The time at which the older keys stop signing, in seconds since the epoch.
+            algorithm: The algorithm; None: that of the previous key.
+
+        Raises:
+            NotFound: `owner` has no key.
+            ConfigurationError: The directory cannot be read or written.
+        """
         with self._locked():
-            before = [each for each in self.public() if each.get("iss") == owner]
-            if not before or not self.key_file(owner).exists():
-                meant = did_you_mean(owner, {str(each.get("iss")) for each in self.public()})
+            previous = [key for key in self.public() if key.get("iss") == owner]
+            if not previous or not self.key_file(owner).exists():
+                meant = did_you_mean(owner, {str(key.get("iss")) for key in self.public()})
                 raise NotFound(
-                    f"{owner} has no key in {self.path}{meant or f'; `bus keys new {owner}` makes one'}"
+                    f"{owner} has no key in {self.path}"
+                    f"{meant or f'. Create one with `bus keys new {owner}`.'}"
                 )
-            key = read_jwk(before[-1])
-            made = self._add(
+            key = read_jwk(previous[-1])
+            public = self._add(
                 owner, kid, key.role, algorithm or key.algorithm, {"not_before": begins}
             )
             self._write_set(
                 [
-                    {**each, "retired_at": retires}
-                    if each.get("iss") == owner and each["kid"] != kid and "retired_at" not in each
-                    else each
-                    for each in self.public()
+                    {**jwk, "retired_at": retires}
+                    if jwk.get("iss") == owner and jwk["kid"] != kid and "retired_at" not in jwk
+                    else jwk
+                    for jwk in self.public()
                 ]
-            )  # fmt: skip - one change, one expression
-            return made
+            )
+            return public
 
     def update(self, kid: str, **members: int) -> Jwk:
-        """Other times for one key. `NotFound`."""
+        """Set members of one public key, such as `retired_at`, and return the key.
+
+        Raises:
+            NotFound: No key has this id.
+            ConfigurationError: The directory cannot be read or written.
+        """
         with self._locked():
             keys = self.public()
-            for each in keys:
-                if each.get("kid") == kid:
-                    each.update(members)
+            for key in keys:
+                if key.get("kid") == kid:
+                    key.update(members)
                     self._write_set(keys)
-                    return each
+                    return key
         raise NotFound(
-            f"there is no key {kid} in {self.set_file}{_meant(kid, keys)}; `bus keys list` shows those that are"
+            f"{self.set_file} has no key {kid} (list the keys with `bus keys list`)"
+            f"{_suggest_keys(kid, keys)}"
         )
 
     def encryption_keys(self) -> list[Jwk]:
-        """The keys that encrypt payloads, the one that does so now first; none where there is no ring yet."""
+        """Return the encryption keys; the first encrypts. Empty if the file does not exist.
+
+        Raises:
+            ConfigurationError: The file cannot be read, or is not a JSON Web Key Set.
+        """
         try:
             keys: list[Jwk] = json.loads(self.encryption_keys_file.read_text(encoding="utf-8"))[
                 "keys"
@@ -132,27 +177,32 @@ class KeyDirectory:
             return []
         except (OSError, ValueError, TypeError, KeyError):
             raise ConfigurationError(
-                f"{self.encryption_keys_file} is no ring of keys, or cannot be read"
+                f"{self.encryption_keys_file} is not a JSON Web Key Set, or cannot be read"
             ) from None
         return keys
 
     def add_encryption_key(self, key: Jwk) -> None:
-        """A key that decrypts from now on, and encrypts where it is the first."""
+        """Add a key that decrypts payloads; the first key of the file also encrypts them."""
         with self._locked():
             _write(self.encryption_keys_file, {"keys": [*self.encryption_keys(), key]}, 0o600)
 
     def select_encryption_key(self, kid: str) -> None:
-        """Let this key of the ring be the one that encrypts. `NotFound`."""
+        """Make one of the keys the key that encrypts.
+
+        Raises:
+            NotFound: No encryption key has this id.
+        """
         with self._locked():
             keys = self.encryption_keys()
-            chosen = [key for key in keys if key.get("kid") == kid]
-            if not chosen:
+            selected = [key for key in keys if key.get("kid") == kid]
+            if not selected:
                 raise NotFound(
-                    f"there is no key {kid} in {self.encryption_keys_file}{_meant(kid, keys)}; `bus keys ring` shows those that are"
+                    f"{self.encryption_keys_file} has no key {kid} "
+                    f"(list the keys with `bus keys ring`){_suggest_keys(kid, keys)}"
                 )
             _write(
                 self.encryption_keys_file,
-                {"keys": chosen + [key for key in keys if key not in chosen]},
+                {"keys": selected + [key for key in keys if key not in selected]},
                 0o600,
             )
 
@@ -170,10 +220,10 @@ class KeyDirectory:
             **private.public,
         }
         public |= times
-        read_jwk(public)  # what could not be read must not be written
+        read_jwk(public)  # A key that no reader accepts must not be written.
         file = self.key_file(owner)
-        held = json.loads(file.read_text(encoding="utf-8"))["keys"] if file.exists() else []
-        _write(file, {"keys": [*held, {"kid": kid, **secret}]}, 0o600)
+        existing = json.loads(file.read_text(encoding="utf-8"))["keys"] if file.exists() else []
+        _write(file, {"keys": [*existing, {"kid": kid, **secret}]}, 0o600)
         self._write_set([*self.public(), public])
         return public
 
@@ -196,18 +246,18 @@ class KeyDirectory:
             os.close(descriptor)
 
 
-def _meant(kid: str, keys: list[Jwk]) -> str:
-    """Which key a wrong id may have meant: all of an owner's where it is his name."""
-    owned = [str(each.get("kid")) for each in keys if each.get("iss") == kid]
+def _suggest_keys(kid: str, keys: list[Jwk]) -> str:
+    """Return a hint for a wrong key id: all keys of the owner with this name, or similar ids."""
+    owned = [str(key.get("kid")) for key in keys if key.get("iss") == kid]
     return (
         f"; the keys of {kid} are {', '.join(owned)}"
         if owned
-        else did_you_mean(kid, {str(each.get("kid")) for each in keys})
+        else did_you_mean(kid, {str(key.get("kid")) for key in keys})
     )
 
 
 def _write(path: Path, value: object, mode: int) -> None:
-    """Put a file where it belongs as a whole: who reads it meanwhile sees the old one."""
+    """Replace a file atomically, so that a concurrent reader sees the old or the new content."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         os.fchmod(descriptor, mode)

@@ -1,4 +1,4 @@
-"""Where keys come from, and how they stay fresh: a file or an https URL, fetched again in time, and one fetch at a time."""
+"""The keyring: the public keys of all services and the private keys of one, kept up to date."""
 
 import asyncio
 import logging
@@ -18,18 +18,22 @@ __all__ = ["MIN_REFRESH_SECONDS", "REFRESH_INTERVAL_SECONDS", "Keyring", "shared
 log = logging.getLogger("bus.keys")
 
 REFRESH_INTERVAL_SECONDS = 60.0
-"""Seconds between two looks at the key set: a revocation can go unnoticed so long. New keys are published that much before their use."""
+"""Seconds between two reads of the key set.
+
+A revocation takes effect after this time at most. New keys are published this long before their
+first use.
+"""
 MIN_REFRESH_SECONDS = 10.0
-"""Seconds between two looks, at least: a flood of unknown key ids must not become a flood at the source."""
+"""Seconds between two reads, at least: unknown key ids must not flood the source with requests."""
 
 
 class Keyring:
-    """The public keys of everyone that count now, and the private ones of this service.
+    """The public keys of all services, and the private keys of this service.
 
-    A source that is down, or that answers with what is no key set, takes nothing away: the last good set stays.
+    If the source is unavailable or returns an invalid key set, the last valid set stays in use.
     """
 
-    def __init__(  # noqa: PLR0913 - where from, whose and by which clocks
+    def __init__(  # noqa: PLR0913 - two sources, the owner and two clocks
         self,
         owner: str | None,
         source: PublicSource,
@@ -40,12 +44,22 @@ class Keyring:
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] | None = None,
     ) -> None:
-        """`owner` is this service; None: whose the private key is. `clock`: seconds since the epoch; `timer`: seconds; else the loop's."""
+        """Build a keyring without keys; `start` reads them.
+
+        Args:
+            owner: This service; None: the owner of the private key.
+            source: Reads the public key set.
+            private: Reads the private keys.
+            role: The role of the key that signs.
+            algorithms: The permitted algorithms.
+            clock: Returns seconds since the epoch.
+            timer: Returns seconds of a monotonic clock; None: the time of the event loop.
+        """
         self.owner = owner
         self.role = role
         self.algorithms = algorithms
         self.on_change: list[Callable[[], None]] = []
-        """Called when the public keys are others than before."""
+        """Functions to call after the public keys have changed."""
         self._source = source
         self._read_private = private
         self._clock = clock
@@ -53,38 +67,47 @@ class Keyring:
         self._text = b""
         self._keys: Mapping[str, Key] = {}
         self._private: list[PrivateKey] = []
-        self._looked = float("-inf")
-        self._looking: asyncio.Task[None] | None = None
+        self._last_read = float("-inf")
+        self._refreshing: asyncio.Task[None] | None = None
         self._down = False
-        self._chosen: KeyPair | None = None
-        self._good = (0.0, 0.0)
+        self._signing_key: KeyPair | None = None
+        self._signing_key_times = (0.0, 0.0)
 
     def get(self, kid: str) -> Key | None:
-        """The key of this id, where it is known."""
+        """Return the key with this id, or None."""
         return self._keys.get(kid)
 
     def signing_key(self) -> KeyPair:
-        """The newest key of this service that is valid now. `FailedPrecondition` where there is none."""
-        now = self._clock()
-        if self._chosen is None or not self._good[0] <= now < self._good[1]:
-            self._chosen = self._choose(now)
-        return self._chosen
+        """Return the newest key of this service that is valid now.
 
-    def _choose(self, now: float) -> KeyPair:
-        mine = self._mine()
-        moments = [moment for pair in mine for moment in pair.key.changes()]
-        self._good = (
-            max((m for m in moments if m <= now), default=0.0),
-            min((m for m in moments if m > now), default=float("inf")),
+        Raises:
+            FailedPrecondition: No key of this service is valid now.
+        """
+        now = self._clock()
+        if (
+            self._signing_key is None
+            or not self._signing_key_times[0] <= now < self._signing_key_times[1]
+        ):
+            self._signing_key = self._select_signing_key(now)
+        return self._signing_key
+
+    def _select_signing_key(self, now: float) -> KeyPair:
+        pairs = self._own_pairs()
+        moments = [moment for pair in pairs for moment in pair.key.changes()]
+        self._signing_key_times = (
+            max((moment for moment in moments if moment <= now), default=0.0),
+            min((moment for moment in moments if moment > now), default=float("inf")),
         )
-        valid = [pair for pair in mine if pair.key.check_use(now) is None]
+        valid = [pair for pair in pairs if pair.key.check_use(now) is None]
         if not valid:
             raise FailedPrecondition(
-                f"no key of {self.owner} is valid now; look at `bus keys list`, and make one with `bus keys rotate {self.owner}`"
+                f"{self.owner or f'the {self.role}'} has no key that is valid now. "
+                "Inspect the keys with `bus keys list`, and create one with "
+                f"`bus keys rotate {self.owner or 'NAME'}`."
             )
         return max(valid, key=lambda pair: pair.key.not_before)
 
-    def _mine(self) -> list[KeyPair]:
+    def _own_pairs(self) -> list[KeyPair]:
         owned = [
             key
             for key in self._keys.values()
@@ -98,51 +121,62 @@ class Keyring:
         ]
 
     async def start(self) -> None:
-        """Read everything. Raises `ConfigurationError` where that cannot be, or the own key is not among the public ones."""
+        """Read the private and public keys.
+
+        Raises:
+            ConfigurationError: A source cannot be read, or the public half of the private key is
+                not in the key set.
+        """
         self._private = self._read_private()
-        self._looked = self._timer()
+        self._last_read = self._timer()
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_SECONDS):
                 text = await self._source()
         except (OSError, HTTPException, TimeoutError) as error:
             raise ConfigurationError(
-                f"BUS_JWKS: the key set cannot be read: {_why(error)}"
+                f"BUS_JWKS: the key set cannot be read: {_describe_error(error)}"
             ) from None
         self._replace_keys(text)
-        if not self._mine():
-            raise ConfigurationError(self._why_not_mine())
+        if not self._own_pairs():
+            raise ConfigurationError(self._explain_missing_pair())
 
-    def _why_not_mine(self) -> str:
-        held = {private.thumbprint for private in self._private}
+    def _explain_missing_pair(self) -> str:
+        thumbprints = {private.thumbprint for private in self._private}
         needed = self.owner or f"an {self.role}"
-        others = sorted(
-            f"the {key.role} {key.owner}" for key in self._keys.values() if key.thumbprint in held
+        owners = sorted(
+            f"the {key.role} {key.owner}"
+            for key in self._keys.values()
+            if key.thumbprint in thumbprints
         )
-        if others:
+        if owners:
             new = f"{self.owner}" if self.role == "service" else "NAME --operator"
             return (
-                f"the private key is that of {' and '.join(others)}, and not of {needed}: `bus keys new {new}` makes one; "
-                "`bus call`, publish and submit speak as its owner by --as"
+                f"the private key belongs to {' and '.join(owners)}, but a key of {needed} is "
+                f"needed. Create one with `bus keys new {new}`, or pass the owner of the key to "
+                "`bus call`, `publish` or `submit` with `--as`."
             )
         return (
-            f"the public half of the private key is not in BUS_JWKS as that of {needed}, "
-            "so nobody could check what it signs; `bus keys jwks` shows what to publish"
+            f"the public half of the private key is not in BUS_JWKS as a key of {needed}, so no "
+            "service could verify its signatures. Publish the keys that `bus keys jwks` prints."
         )
 
     async def run(self) -> None:
-        """Look again every so often, for ever."""
+        """Read the keys again every `REFRESH_INTERVAL_SECONDS`, until cancelled."""
         while True:
             await asyncio.sleep(REFRESH_INTERVAL_SECONDS)
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Look again now, unless that was a moment ago; who comes meanwhile waits for the same look."""
-        if self._looking is None:
-            if self._timer() - self._looked < MIN_REFRESH_SECONDS:
+        """Read the keys again, unless they were read less than `MIN_REFRESH_SECONDS` ago.
+
+        Concurrent callers wait for the same read.
+        """
+        if self._refreshing is None:
+            if self._timer() - self._last_read < MIN_REFRESH_SECONDS:
                 return
-            self._looked = self._timer()
-            self._looking = asyncio.get_running_loop().create_task(self._fetch())
-        await asyncio.shield(self._looking)
+            self._last_read = self._timer()
+            self._refreshing = asyncio.get_running_loop().create_task(self._fetch())
+        await asyncio.shield(self._refreshing)
 
     async def _fetch(self) -> None:
         try:
@@ -153,50 +187,63 @@ class Keyring:
         except (OSError, HTTPException, TimeoutError, ConfigurationError) as error:
             if not self._down:
                 log.warning(
-                    "keys cannot be read again; the last good ones stay", extra={"why": _why(error)}
+                    "keys cannot be read; the last valid keys stay in use",
+                    extra={"why": _describe_error(error)},
                 )
             self._down = True
         else:
             self._down = False
         finally:
-            self._chosen = None
-            self._looking = None
+            self._signing_key = None
+            self._refreshing = None
 
     def _replace_keys(self, text: bytes) -> None:
         if text == self._text:
             return
         keys, faults = public_keys(text)
         for fault in faults:
-            log.error("a key does not count", extra={"why": fault})
+            log.error("invalid key ignored", extra={"why": fault})
         if not keys:
             raise ConfigurationError(
-                f"BUS_JWKS: no key in it is good: {faults[0] if faults else 'there is none'}"
+                f"BUS_JWKS has no valid key: {faults[0] if faults else 'the key set is empty'}"
             )
-        self._text, self._keys, self._chosen = text, keys, None
-        for tell in self.on_change:
-            tell()
+        self._text, self._keys, self._signing_key = text, keys, None
+        for notify in self.on_change:
+            notify()
 
 
 def _loop_time() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _why(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
 def shared_secret_keyring(
     owner: str, secret: str, *, clock: Callable[[], float] = time.time
 ) -> Keyring:
-    """One shared secret instead of keys: `BUS_AUTH=dev`. Anyone who knows it speaks for everyone."""
+    """Return a keyring with one shared secret instead of keys, for `BUS_AUTH=dev`.
+
+    A process that knows the secret can act as any service.
+
+    Raises:
+        ConfigurationError: The secret is too short, or it is an asymmetric key.
+    """
     return SharedSecretKeyring(owner, secret, clock=clock)
 
 
 class SharedSecretKeyring(Keyring):
+    """A keyring with the shared secret as its only key, which is never read again."""
+
     def __init__(self, owner: str, secret: str, *, clock: Callable[[], float]) -> None:
         pair = dev_key(secret)
         super().__init__(
-            owner, _nothing, lambda: [pair.private], algorithms=frozenset({"HS256"}), clock=clock
+            owner,
+            _empty_key_set,
+            lambda: [pair.private],
+            algorithms=frozenset({"HS256"}),
+            clock=clock,
         )
         self._keys, self._private = {pair.key.id: pair.key}, [pair.private]
 
@@ -207,8 +254,5 @@ class SharedSecretKeyring(Keyring):
     async def refresh(self) -> None: ...
 
 
-async def _nothing() -> bytes:
+async def _empty_key_set() -> bytes:
     return b""
-
-
-# --- sources -------------------------------------------------------------------------------------------------------

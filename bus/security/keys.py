@@ -1,7 +1,8 @@
-"""Keys: whose they are, which algorithm each is for, and when what they signed counts.
+"""Keys: their owner, their algorithm, and the times between which their signatures are valid.
 
-A public key is a JSON Web Key (RFC 7517, 8037) with members of ours: `iss`, the service that it speaks for, or the
-operator; `role`; `not_before`, `retired_at` and `compromised_since`, in seconds since the epoch.
+A public key is a JSON Web Key (RFC 7517, 8037) with additional members. `iss` is the service or
+operator that owns the key, and `role` is its role. The times `not_before`, `retired_at` and
+`compromised_since` are in seconds since the epoch.
 """
 
 import hashlib
@@ -41,12 +42,13 @@ KINDS: Mapping[tuple[object, object], Algorithm] = {
     ("OKP", "Ed25519"): "EdDSA",
     ("EC", "P-256"): "ES256",
 }
-"""What `kty` and `crv` may be, and the one algorithm that each is for."""
+"""Permitted pairs of `kty` and `crv`, and the one algorithm of each."""
 PRIVATE_MEMBERS = frozenset({"d", "k", "p", "q", "dp", "dq", "qi", "oth"})
+"""Members that only a private or symmetric key has (RFC 7518, 6)."""
 KEY_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
-"""What a `kid` may be: it comes from strangers, and must be no path and no sentence."""
+"""Permitted key ids. They come from unknown senders, so a path or a sentence is not accepted."""
 MAX_TIMESTAMP_SECONDS = 2**40
-"""Seconds since the epoch; what is later is a mistake."""
+"""Seconds since the epoch; a later time is a mistake."""
 
 ED25519, P256 = OKPAlgorithm(), ECAlgorithm(ECAlgorithm.SHA256, SECP256R1)
 PublicMaterial = Ed25519PublicKey | EllipticCurvePublicKey
@@ -54,34 +56,34 @@ PublicMaterial = Ed25519PublicKey | EllipticCurvePublicKey
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Key:
-    """A public key: it checks what its owner signed."""
+    """A public key, which verifies the signatures of its owner."""
 
     id: str
     algorithm: Algorithm
     owner: str | None
-    """The service that it speaks for, or the operator; None: anyone, which is for development alone."""
+    """The service or operator that owns the key; None: every service, with `BUS_AUTH=dev` only."""
     role: Role = "service"
     not_before: float = 0
-    """Seconds since the epoch, as the others: what says that it was signed earlier is refused."""
+    """Seconds since the epoch, as the two times below; an earlier signature is rejected."""
     retired_at: float | None = None
     compromised_since: float | None = None
     thumbprint: str = field(repr=False)
-    """RFC 7638; the same for both halves of a key."""
+    """The thumbprint of RFC 7638, which is the same for both halves of a key."""
     verify: Callable[[bytes, bytes], bool] = field(repr=False)
-    """Whether a signature (the second) is this key's, over the first."""
+    """True if the second argument is this key's signature of the first argument."""
 
     def check_use(self, issued_at: float) -> str | None:
-        """Why what was signed at `issued_at` does not count; None where it does."""
+        """Return why a signature made at `issued_at` is invalid, or None if it is valid."""
         if issued_at < self.not_before:
-            return "it is signed before its key was valid"
+            return "the signing key was not valid yet"
         if self.compromised_since is not None and issued_at >= self.compromised_since:
-            return "its key is compromised"
+            return "the signing key is compromised"
         if self.retired_at is not None and issued_at >= self.retired_at:
-            return "it is signed after its key was retired"
+            return "the signing key was already retired"
         return None
 
     def changes(self) -> Iterable[float]:
-        """The moments at which it begins or ceases to be good for signing."""
+        """Return the times at which the key begins or ends to be valid for signing."""
         return (
             moment
             for moment in (self.not_before, self.retired_at, self.compromised_since)
@@ -91,51 +93,55 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PrivateKey:
-    """What signs. Whose it is and when it is valid stands with its public half."""
+    """A private key, which signs. Its public half has the owner and the times."""
 
     algorithm: Algorithm
     thumbprint: str
     sign: Callable[[bytes], bytes] = field(repr=False)
     public: Mapping[str, str] = field(repr=False)
-    """The public half's members: `kty`, `crv`, `x`…"""
+    """Members of the public half, such as `kty`, `crv` and `x`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class KeyPair:
-    """Both halves of a key, to sign with now."""
+    """Both halves of a key, for signing."""
 
     key: Key
     private: PrivateKey = field(repr=False)
 
 
-# --- public keys ---------------------------------------------------------------------------------------------------
+# --- Public keys ---
 
 
 def public_keys(text: str | bytes) -> tuple[dict[str, Key], list[str]]:
-    """The keys of a JSON Web Key Set, by id, and what is wrong with those that are left out.
+    """Return the valid keys of a JSON Web Key Set by id, and the faults of the other keys.
 
-    One that is malformed is left out, so that nothing signed with it is accepted, and the others are not held up.
-    Raises `ConfigurationError` where the whole is no key set.
+    A malformed key is left out: its signatures are rejected, and the other keys remain usable.
+
+    Raises:
+        ConfigurationError: The text is not a JSON Web Key Set.
     """
     try:
-        whole = json.loads(text)
+        key_set = json.loads(text)
     except (ValueError, RecursionError):
-        raise ConfigurationError("the key set is no JSON") from None
-    listed = whole.get("keys") if isinstance(whole, dict) else None
-    if not isinstance(listed, list):
-        raise ConfigurationError('the key set is no JSON Web Key Set: {"keys": […]}')
+        raise ConfigurationError("the key set is not JSON") from None
+    jwks = key_set.get("keys") if isinstance(key_set, dict) else None
+    if not isinstance(jwks, list):
+        raise ConfigurationError(
+            'the key set is not a JSON Web Key Set. Write it as {"keys": […]}.'
+        )
     keys: dict[str, Key] = {}
     faults: list[str] = []
-    doubled: set[str] = set()
-    for place, jwk in enumerate(listed, 1):
+    duplicates: set[str] = set()
+    for number, jwk in enumerate(jwks, 1):
         try:
             key = read_jwk(jwk)
         except ConfigurationError as error:
-            faults.append(f"key {place}: {error}")
+            faults.append(f"key {number}: {error}")
             continue
-        if key.id in keys or key.id in doubled:
-            faults.append(f"key {place}: a second key with the id {key.id}; neither counts")
-            doubled.add(key.id)
+        if key.id in keys or key.id in duplicates:
+            faults.append(f"key {number}: another key has the id {key.id} too; both are ignored")
+            duplicates.add(key.id)
             keys.pop(key.id, None)
             continue
         keys[key.id] = key
@@ -143,35 +149,39 @@ def public_keys(text: str | bytes) -> tuple[dict[str, Key], list[str]]:
 
 
 def read_jwk(jwk: object) -> Key:
-    """One public key; `ConfigurationError` says what is wrong with it, and shows nothing of a private one."""
+    """Return the public key of a JSON Web Key.
+
+    Raises:
+        ConfigurationError: The key is invalid, or it is not public. The error contains no key
+            material.
+    """
     if not isinstance(jwk, Mapping):
-        raise ConfigurationError("it is no object")
+        raise ConfigurationError("the key is not a JSON object")
     if PRIVATE_MEMBERS & jwk.keys():
         raise ConfigurationError(
-            "it is a private or symmetric key; publish public ones alone, and make this one anew"
+            "the key is private or symmetric. Replace it with a new key, "
+            "and publish only public keys."
         )
     kid, owner, role = jwk.get("kid"), jwk.get("iss"), jwk.get("role", "service")
     if not isinstance(kid, str) or not KEY_ID.fullmatch(kid):
-        raise ConfigurationError(
-            "its kid is missing, or is other than 1 to 100 letters, digits and . : _ -"
-        )
+        raise ConfigurationError("kid is missing, or is not 1 to 100 letters, digits and . : _ -")
     if role not in get_args(Role):
-        raise ConfigurationError(f"{kid}: role is service or operator")
+        raise ConfigurationError(f"{kid}: role must be service or operator")
     if not isinstance(owner, str):
-        raise ConfigurationError(f"{kid}: iss is missing, the service that it speaks for")
+        raise ConfigurationError(f"{kid}: iss is missing. Name the service that owns the key.")
     if role == "service":
         _check_service(owner, kid)
-    algorithm, material = _public(jwk, kid)
+    algorithm, material = _read_material(jwk, kid)
     return Key(
         id=kid,
         algorithm=algorithm,
         owner=owner,
         role=role,
-        not_before=_moment(jwk, "not_before", kid) or 0,
-        retired_at=_moment(jwk, "retired_at", kid),
-        compromised_since=_moment(jwk, "compromised_since", kid),
+        not_before=_read_time(jwk, "not_before", kid) or 0,
+        retired_at=_read_time(jwk, "retired_at", kid),
+        compromised_since=_read_time(jwk, "compromised_since", kid),
         thumbprint=thumbprint_of(material),
-        verify=_verifying(material),
+        verify=_verifier_of(material),
     )
 
 
@@ -182,43 +192,43 @@ def _check_service(owner: str, kid: str) -> None:
         raise ConfigurationError(f"{kid}: iss: {error}") from None
 
 
-def _public(jwk: Mapping[str, Any], kid: str) -> tuple[Algorithm, PublicMaterial]:
+def _read_material(jwk: Mapping[str, Any], kid: str) -> tuple[Algorithm, PublicMaterial]:
     kind = jwk.get("kty"), jwk.get("crv")
-    algorithm = KINDS.get(kind) if all(isinstance(each, str) for each in kind) else None
+    algorithm = KINDS.get(kind) if all(isinstance(member, str) for member in kind) else None
     if algorithm is None:
-        raise ConfigurationError(f"{kid}: it is neither Ed25519 (kty OKP) nor P-256 (kty EC)")
+        raise ConfigurationError(f"{kid}: the key is neither Ed25519 (kty OKP) nor P-256 (kty EC)")
     if jwk.get("alg") != algorithm:
-        raise ConfigurationError(f"{kid}: alg has to be {algorithm}")
+        raise ConfigurationError(f"{kid}: alg must be {algorithm}")
     if jwk.get("use", "sig") != "sig":
-        raise ConfigurationError(f"{kid}: use is other than sig")
+        raise ConfigurationError(f"{kid}: use must be sig")
     try:
-        read = ED25519.from_jwk(dict(jwk)) if algorithm == "EdDSA" else P256.from_jwk(dict(jwk))
+        material = ED25519.from_jwk(dict(jwk)) if algorithm == "EdDSA" else P256.from_jwk(dict(jwk))
     except (InvalidKeyError, ValueError, TypeError):
-        raise ConfigurationError(f"{kid}: its coordinates are no key") from None
-    return algorithm, cast("PublicMaterial", read)
+        raise ConfigurationError(f"{kid}: the coordinates are not a valid key") from None
+    return algorithm, cast("PublicMaterial", material)
 
 
-def _moment(jwk: Mapping[str, Any], name: str, kid: str) -> float | None:
+def _read_time(jwk: Mapping[str, Any], name: str, kid: str) -> float | None:
     value = jwk.get(name)
     if value is None:
         return None
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or not 0 <= value < MAX_TIMESTAMP_SECONDS
-    ):  # NaN is not
-        raise ConfigurationError(f"{kid}: {name} is seconds since the epoch")
+        or not 0 <= value < MAX_TIMESTAMP_SECONDS  # NaN fails this comparison too.
+    ):
+        raise ConfigurationError(f"{kid}: {name} must be seconds since the epoch")
     return value
 
 
-def _verifying(material: PublicMaterial) -> Callable[[bytes, bytes], bool]:
+def _verifier_of(material: PublicMaterial) -> Callable[[bytes, bytes], bool]:
     if isinstance(material, Ed25519PublicKey):
-        return partial(_verified, material.public_bytes_raw())
+        return partial(_verify_ed25519, material.public_bytes_raw())
     return lambda message, signature: P256.verify(message, material, signature)
 
 
-def _verified(public: bytes, message: bytes, signature: bytes) -> bool:
-    """By libsodium, in half of OpenSSL's time: docs/adr/0016."""
+def _verify_ed25519(public: bytes, message: bytes, signature: bytes) -> bool:
+    """Verify with libsodium, which takes half of OpenSSL's time (docs/adr/0016)."""
     if len(signature) != crypto_sign_BYTES:
         return False
     try:
@@ -229,14 +239,14 @@ def _verified(public: bytes, message: bytes, signature: bytes) -> bool:
 
 
 def thumbprint_of(material: PublicMaterial) -> str:
-    """RFC 7638, in hex."""
+    """Return the thumbprint of RFC 7638 in hex."""
     return hashlib.sha256(
         json.dumps(members_of(material), sort_keys=True, separators=(",", ":")).encode()
     ).hexdigest()
 
 
 def members_of(material: PublicMaterial) -> dict[str, str]:
-    """The members that make the key, and that RFC 7638 takes the thumbprint of."""
+    """Return the members that define the key, from which RFC 7638 computes the thumbprint."""
     jwk: Mapping[str, Any]
     jwk = (
         OKPAlgorithm.to_jwk(material, as_dict=True)

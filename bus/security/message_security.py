@@ -31,8 +31,8 @@ class MessageSecurity:
     ) -> Envelope:
         """Return a reply, encrypted and signed for the sender of `request`.
 
-        The sender of an `unauthorized` request can be anyone. Its error reply carries a proof,
-        which is valid for that reply only, and not a token, which could be used again.
+        The sender of an `unauthorized` request is unknown. So its error reply has a proof, which is
+        valid for that reply only. A token could be used again.
         """
         reply = self.cipher.encrypt(reply)
         signer = self.identity.signer
@@ -43,8 +43,8 @@ class MessageSecurity:
     def protect_update(self, update: Envelope, job: Envelope) -> Envelope:
         """Return a job's update, encrypted and signed for the submitter of `job`.
 
-        It carries a proof and not a token, because an update can wait for a long time, and because
-        the submitter of a job that was rejected can be anyone.
+        The update has a proof instead of a token, for two reasons. An update can wait for a long
+        time, and the submitter of a rejected job is unknown.
         """
         update = self.cipher.encrypt(update)
         refused = job if update.error is not None else None
@@ -52,4 +52,4 @@ class MessageSecurity:
 
 
 NO_SECURITY = MessageSecurity()
-"""No signatures, no checks and no encryption."""
+"""Security that neither signs, nor checks, nor encrypts."""

@@ -1,4 +1,4 @@
-"""Private keys: made, read, and put to sign; and the one secret of `BUS_AUTH=dev`."""
+"""Private keys: generating, reading and signing; and the shared secret of `BUS_AUTH=dev`."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -31,14 +31,15 @@ from bus.security.keys import (
 __all__ = ["DEV_KEY", "dev_key", "generate", "read_private"]
 
 DEV_KEY = "dev"
+"""The key id and thumbprint of the shared secret of `BUS_AUTH=dev`."""
 MIN_SECRET_BYTES = 32
-"""Bytes, as RFC 7518 asks of HS256."""
+"""Bytes that RFC 7518 requires of a secret for HS256."""
 SHA256 = HMACAlgorithm(HMACAlgorithm.SHA256)
 PrivateMaterial = Ed25519PrivateKey | EllipticCurvePrivateKey
 
 
 def generate(algorithm: Algorithm = "EdDSA") -> dict[str, str]:
-    """A new private key, as a JSON Web Key; keep it secret."""
+    """Return a new private key as a JSON Web Key."""
     if algorithm == "EdDSA":
         return {
             **_strings(OKPAlgorithm.to_jwk(Ed25519PrivateKey.generate(), as_dict=True)),
@@ -55,30 +56,36 @@ def _strings(jwk: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_private(text: str) -> list[PrivateKey]:
-    """The private keys in a PEM, a JSON Web Key, or a set of these; `ConfigurationError`, which shows nothing of them."""
+    """Return the private keys of a PEM file, a JSON Web Key, or a JSON Web Key Set.
+
+    Raises:
+        ConfigurationError: The text has no private key, or a key that is not Ed25519 or P-256. The
+            error contains no key material.
+    """
     try:
         materials = (
             [_from_pem(text)]
             if text.lstrip().startswith("-----BEGIN")
-            else [_from_jwk(jwk) for jwk in _listed(text)]
+            else [_from_jwk(jwk) for jwk in _list_jwks(text)]
         )
     except (InvalidKeyError, UnsupportedAlgorithm, ValueError, TypeError, RecursionError):
         materials = []
     if not materials or not all(
-        isinstance(each, Ed25519PrivateKey) or _is_p256(each) for each in materials
+        isinstance(material, Ed25519PrivateKey) or _is_p256(material) for material in materials
     ):
         raise ConfigurationError(
-            "the private key is none: write an Ed25519 or P-256 key as PEM, JSON Web Key or a set of these, unencrypted"
+            "the private key is invalid. Write an unencrypted Ed25519 or P-256 key as PEM, "
+            "JSON Web Key or JSON Web Key Set."
         )
-    return [_private(cast("PrivateMaterial", each)) for each in materials]
+    return [_to_private_key(cast("PrivateMaterial", material)) for material in materials]
 
 
-def _listed(text: str) -> list[Any]:
-    whole = json.loads(text)
-    listed = whole.get("keys", [whole]) if isinstance(whole, dict) else None
-    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+def _list_jwks(text: str) -> list[Any]:
+    content = json.loads(text)
+    jwks = content.get("keys", [content]) if isinstance(content, dict) else None
+    if not isinstance(jwks, list) or not all(isinstance(jwk, dict) for jwk in jwks):
         raise TypeError
-    return listed
+    return jwks
 
 
 def _from_pem(text: str) -> object:
@@ -93,41 +100,49 @@ def _is_p256(material: object) -> bool:
     return isinstance(material, EllipticCurvePrivateKey) and isinstance(material.curve, SECP256R1)
 
 
-def _private(material: PrivateMaterial) -> PrivateKey:
+def _to_private_key(material: PrivateMaterial) -> PrivateKey:
     public = material.public_key()
     if isinstance(material, Ed25519PrivateKey):
         return PrivateKey(
             algorithm="EdDSA",
             thumbprint=thumbprint_of(public),
-            sign=_signing(material.private_bytes_raw()),
+            sign=_ed25519_signer(material.private_bytes_raw()),
             public=members_of(public),
         )
-    signing = lambda message: P256.sign(message, material)  # noqa: E731 - as short as its twin above
     return PrivateKey(
-        algorithm="ES256", thumbprint=thumbprint_of(public), sign=signing, public=members_of(public)
+        algorithm="ES256",
+        thumbprint=thumbprint_of(public),
+        sign=lambda message: P256.sign(message, material),
+        public=members_of(public),
     )
 
 
-def _signing(secret: bytes) -> Callable[[bytes], bytes]:
+def _ed25519_signer(secret: bytes) -> Callable[[bytes], bytes]:
     _, key = crypto_sign_seed_keypair(secret)
     return lambda message: crypto_sign(message, key)[:crypto_sign_BYTES]
 
 
-# --- development ---------------------------------------------------------------------------------------------------
+# --- Development ---
 
 
 def dev_key(secret: str) -> KeyPair:
-    """One shared secret that speaks for everyone (HS256): for `BUS_AUTH=dev` alone. `ConfigurationError` where it is short."""
+    """Return the shared secret of `BUS_AUTH=dev` as a key pair (HS256) that every service owns.
+
+    Raises:
+        ConfigurationError: The secret is shorter than 32 bytes, or it is an asymmetric key.
+    """
     data = secret.encode()
     if len(data) < MIN_SECRET_BYTES:
         raise ConfigurationError(
-            f"with BUS_AUTH=dev BUS_KEY is a secret of at least {MIN_SECRET_BYTES} characters, the same for all services"
+            f"BUS_KEY must have at least {MIN_SECRET_BYTES} characters with BUS_AUTH=dev. "
+            "Set the same secret for all services."
         )
     try:
         material = SHA256.prepare_key(data)
     except InvalidKeyError:
         raise ConfigurationError(
-            "with BUS_AUTH=dev BUS_KEY is a secret text, and no key file"
+            "BUS_KEY must be a secret text with BUS_AUTH=dev, not an asymmetric key. "
+            "Set the same secret for all services."
         ) from None
     key = Key(
         id=DEV_KEY,

@@ -1,4 +1,4 @@
-"""Message proofs and expiry overrides: signatures about one message, which stay with it for its life."""
+"""Message proofs and expiry overrides: signatures for one message, which stay with it."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -34,15 +34,16 @@ __all__ = [
 MESSAGE, COUNTER = "msg+jwt", "ctr+jwt"
 """The `typ` of a message proof and of an expiry override (RFC 8725, 3.11)."""
 MAX_PROOF_LIFETIME_SECONDS = 31 * 24 * 3600
-"""Seconds from a proof's `iat` to its `exp`: so long the keys of the past have to stay published, and no longer can a lost one be used."""
+"""Seconds from a proof's `iat` to its `exp`, at most.
 
-
+Retired keys must stay published for this time, and a lost key can be used for no longer.
+"""
 MAX_EXPIRY_OVERRIDES = 3
-"""How often an operator may give an expired message more time."""
+"""Expiry overrides that a message may get, at most."""
 
 
 def digest(body: bytes) -> str:
-    """SHA-256 of the body as it is sent, in base64url without padding."""
+    """Return the SHA-256 of the body, as it is sent, in base64url without padding."""
     return base64(sha256(body).digest()).decode()
 
 
@@ -54,9 +55,18 @@ def message_proof(
     audience: str | None = None,
     refused: Envelope | None = None,
 ) -> str:
-    """A proof about this one message. `audience`: who is answered, for answers; they are proven for five minutes.
+    """Return a proof for this message.
 
-    `refused`: the message that an error answers. Anyone may have written its id, and who sent the real one must know that apart.
+    It is valid until the message expires; without `expires`, as in a reply, for five minutes.
+
+    Args:
+        pair: The key pair of the sender.
+        envelope: The message.
+        now: Seconds since the epoch.
+        audience: For a reply, the service that receives it.
+        refused: The message that this error reply rejects. The proof includes a digest of that
+            message's token or proof. So the sender of a genuine message can tell that a forgery
+            with the same id was rejected, not its own message.
     """
     claims: dict[str, object] = {
         "jti": envelope.id,
@@ -82,7 +92,7 @@ def message_proof(
     return encode_jws(pair, MESSAGE, claims)
 
 
-def expiry_override(  # noqa: PLR0913 - a parameter a claim
+def expiry_override(  # noqa: PLR0913 - one parameter for each claim
     pair: KeyPair,
     envelope: Envelope,
     *,
@@ -93,7 +103,18 @@ def expiry_override(  # noqa: PLR0913 - a parameter a claim
     count: int,
     now: float,
 ) -> str:
-    """An operator's word that this message may still be handled: from `queue`, until `expires` (ms). `count`: which such word it is."""
+    """Return an operator's permission to handle this message after it has expired.
+
+    Args:
+        pair: The key pair of the operator.
+        envelope: The message.
+        queue: The work queue in which the permission is valid.
+        actor: The person that gives the permission.
+        reason: The reason, which stays with the message.
+        expires: The new time of expiry, in milliseconds since the epoch.
+        count: The number of this permission, from 1 to `MAX_EXPIRY_OVERRIDES`.
+        now: Seconds since the epoch.
+    """
     claims = {
         "iss": pair.key.owner or pair.key.id,
         "jti": envelope.id,
@@ -109,9 +130,9 @@ def expiry_override(  # noqa: PLR0913 - a parameter a claim
 
 
 def _seconds(milliseconds: int) -> int | float:
-    """A NumericDate, which may have a fraction (RFC 7519, 2)."""
-    whole, rest = divmod(milliseconds, 1000)
-    return milliseconds / 1000 if rest else whole
+    """Return a NumericDate, which may have a fraction (RFC 7519, 2)."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return milliseconds / 1000 if rest else seconds
 
 
 def verify_proof(
@@ -123,48 +144,57 @@ def verify_proof(
     audience: str | None = None,
     asked_with: Collection[str] | None = None,
 ) -> None:
-    """Hold a message to its proof, byte by byte of its body. `audience`: who is answered, where it is an answer.
+    """Check that the proof of a message is valid, and is for exactly these attributes and bytes.
 
-    `asked_with`: the tokens or proofs of what is answered; None: not to be compared.
+    Args:
+        envelope: The message.
+        keys: The keys and the permitted algorithms.
+        now: Seconds since the epoch.
+        leeway: Seconds by which the clocks of two machines may differ.
+        audience: For a reply, the service that receives it.
+        asked_with: For a reply, the tokens or proofs of the messages that were sent with this id.
+            None: they are not compared.
 
-    Raises `Unauthenticated`, `UnknownKey` for a key that is not here, and `Expired` where its time is over and no
-    operator has given it more.
+    Raises:
+        Unauthenticated: The proof is missing, invalid, or for another message.
+        UnknownKey: `keys` does not contain the key of the proof.
+        Expired: The message has expired, and no expiry override extends its time.
     """
     if envelope.proof is None:
-        reject("it has no proof")
+        reject("the message has no proof")
     claims, key = decode_jws(envelope.proof, MESSAGE, keys)
     check_signed_by(key, text_claim(claims, "iss"))
-    for name, value in _bound(envelope, audience).items():
+    for name, value in _expected_claims(envelope, audience).items():
         if claims.get(name) != value:
-            reject(f"its {name} is not the proof's")
+            reject(f"the claim {name} of the proof does not match the message")
     if (
         asked_with is not None
         and "ref" in claims
-        and claims["ref"] not in [digest(each.encode()) for each in asked_with]
+        and claims["ref"] not in [digest(credential.encode()) for credential in asked_with]
     ):
-        reject("it refuses another message, which has the same id")
-    expires = _lasting(claims, key, now, leeway)
+        reject("the error reply rejects another message with the same id")
+    expires = _check_lifetime(claims, key, now, leeway)
     if audience is not None:
         if expires + leeway <= now:
-            reject("it has expired")
+            reject("the proof has expired")
     elif envelope.expiry_override is not None:
         _verify_expiry_override(envelope, keys, now=now, leeway=leeway)
     elif envelope.expires != _milliseconds(expires):
-        reject("its expires is not the proof's")
+        reject("expires does not match the proof")
     elif expires <= now:
-        raise Expired(f"{envelope.type}: it lay longer than it was worth handling")
+        raise Expired(f"{envelope.type} expired before it was handled")
 
 
-def _lasting(claims: Claims, key: Key, now: float, leeway: float) -> float:
-    """When it ends, which is not too long after its beginning."""
+def _check_lifetime(claims: Claims, key: Key, now: float, leeway: float) -> float:
+    """Return the end of a proof or expiry override, after a check of its times."""
     issued, expires = check_issued_at(claims, key, now, leeway), time_claim(claims, "exp")
     if expires - issued > MAX_PROOF_LIFETIME_SECONDS:
-        reject("it is valid for too long")
+        reject(f"the claims iat and exp are more than {MAX_PROOF_LIFETIME_SECONDS} s apart")
     return expires
 
 
-def _bound(envelope: Envelope, audience: str | None) -> dict[str, str | int | None]:
-    """The claims that have to be what the message says; None: may not be there."""
+def _expected_claims(envelope: Envelope, audience: str | None) -> dict[str, str | int | None]:
+    """Return the claims that the message's proof must have; None: the claim must be absent."""
     return {
         "jti": envelope.id,
         "type": envelope.type,
@@ -184,7 +214,7 @@ def _milliseconds(moment: float) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpiryOverride:
-    """What an operator's counter-proof says."""
+    """The claims of a verified expiry override."""
 
     operator: str
     actor: str
@@ -197,25 +227,32 @@ class ExpiryOverride:
 def _verify_expiry_override(
     envelope: Envelope, keys: KeyLookup, *, now: float, leeway: float
 ) -> ExpiryOverride:
+    """Return the claims of a message's expiry override.
+
+    Raises:
+        Unauthenticated: The override is invalid, or is for another message or queue.
+        UnknownKey: `keys` does not contain the operator's key.
+        Expired: The time that the operator gave is over.
+    """
     claims, key = decode_jws(envelope.expiry_override or "", COUNTER, keys)
     check_signed_by(key, text_claim(claims, "iss"), "operator")
-    wanted = {
+    expected = {
         "jti": envelope.id,
         "prf": digest((envelope.proof or "").encode()),
         "queue": envelope.queue,
     }
-    for name, value in wanted.items():
+    for name, value in expected.items():
         if text_claim(claims, name) != value:
-            reject(f"its {name} is not the counter-proof's")
-    expires = _lasting(claims, key, now, leeway)
+            reject(f"the claim {name} of the expiry override does not match the message")
+    expires = _check_lifetime(claims, key, now, leeway)
     if envelope.expires != _milliseconds(expires):
-        reject("its expires is not the counter-proof's")
+        reject("expires does not match the expiry override")
     actor, reason = text_claim(claims, "actor"), text_claim(claims, "reason")
     if not actor.strip() or not reason.strip():
-        reject("its counter-proof does not say who and why")
-    count = _count(claims)
+        reject("the expiry override has no actor or no reason")
+    count = _read_count(claims)
     if expires <= now:
-        raise Expired(f"{envelope.type}: the time that an operator gave it is over")
+        raise Expired(f"{envelope.type}: its expiry override has expired too")
     return ExpiryOverride(
         operator=text_claim(claims, "iss"),
         actor=actor,
@@ -225,30 +262,35 @@ def _verify_expiry_override(
     )
 
 
-def _count(claims: Claims) -> int:
+def _read_count(claims: Claims) -> int:
     count = claims.get("n")
     if (
         isinstance(count, bool)
         or not isinstance(count, int)
         or not 1 <= count <= MAX_EXPIRY_OVERRIDES
     ):
-        reject("it was given more time too often")
+        reject(f"the claim n of the expiry override is not 1 to {MAX_EXPIRY_OVERRIDES}")
     return count
 
 
 def count_expiry_overrides(envelope: Envelope) -> int:
-    """How often a message was given more time, as its last counter-proof says; not checked, since who checks is who handles it.
+    """Return the number of expiry overrides that a message got, by its last one.
 
-    One that cannot be read counts as all of them.
+    The signature is not checked here; the service that handles the message checks it. An override
+    that cannot be read counts as `MAX_EXPIRY_OVERRIDES`.
     """
     if envelope.expiry_override is None:
         return 0
     claims = decode_unverified(envelope.expiry_override)
     try:
-        return MAX_EXPIRY_OVERRIDES if claims is None else _count(claims)
+        return MAX_EXPIRY_OVERRIDES if claims is None else _read_count(claims)
     except Unauthenticated:
         return MAX_EXPIRY_OVERRIDES
 
 
 Countersign = Callable[[Envelope, str, int], str | None]
-"""A counter-proof for a message, its work queue and its new `expires` (ms); None where it was given more time too often."""
+"""A function that signs an expiry override.
+
+Its parameters are the message, its work queue and its new `expires` (ms). It returns None if the
+message already has `MAX_EXPIRY_OVERRIDES` of them.
+"""

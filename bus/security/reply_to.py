@@ -1,7 +1,8 @@
-"""Return addresses: what a request or job may say of where its answer goes.
+"""Return addresses: the permitted values of `reply_to` in a request or job.
 
-Anyone can write anything into `reply_to`. An answer that the broker refuses costs the channel on which others are answered, too. So a
-return address is held to the form that the broker's permissions have for it (`bus.operations.topology.permissions`).
+A sender can write any text into `reply_to`. If the broker refuses a reply, it closes the channel,
+which also affects other replies. So an address must have the form that the broker's permissions
+allow (`bus.operations.topology.permissions`).
 """
 
 import re
@@ -11,22 +12,24 @@ from bus.messaging.topology.names import reply_queue
 
 __all__ = ["is_direct_reply_to", "is_reply_queue_of"]
 
-# RabbitMQ's patterns know no other letters, and its `$` would let a line end pass.
+# RabbitMQ's patterns allow no other characters, and their `$` would also match before a line end.
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
 DIRECT = re.compile(r"amq\.rabbitmq\.reply-to\.[A-Za-z0-9+/=_.-]+")
 
 
-@lru_cache(maxsize=4096)  # each caller has one, and it comes with each of his messages
+# A caller sends the same address with each of its messages.
+@lru_cache(maxsize=4096)
 def is_reply_queue_of(service: str, reply_to: str) -> bool:
-    """Whether it is the name of a queue for replies of `service`."""
-    beginning = reply_queue(service, "")
+    """Return True if this is the name of a reply queue of `service`."""
+    prefix = reply_queue(service, "")
     return (
-        reply_to.startswith(beginning)
-        and reply_to != beginning
-        and NAME.fullmatch(reply_to) is not None
+        reply_to.startswith(prefix) and reply_to != prefix and NAME.fullmatch(reply_to) is not None
     )
 
 
 def is_direct_reply_to(reply_to: str) -> bool:
-    """Whether it is RabbitMQ's direct reply-to. The broker itself says whose that is, and answers go through the default exchange."""
+    """Return True if this is RabbitMQ's direct reply-to.
+
+    The broker itself creates the address, and replies go through the default exchange.
+    """
     return DIRECT.fullmatch(reply_to) is not None

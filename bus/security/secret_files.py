@@ -1,4 +1,8 @@
-"""A file with the password, or the OAuth 2 token, that the broker is shown: others write it, again and again, and it is read each time."""
+"""The readers of secret files: private keys, passwords, and the broker password.
+
+The broker password may be an OAuth 2 token. Another process rotates its file, so the file is read
+again on every connect.
+"""
 
 import logging
 import os
@@ -10,103 +14,173 @@ from pydantic import SecretStr
 
 from bus.errors import ConfigurationError
 
-__all__ = ["PasswordFile", "read_password", "read_private_file"]
+__all__ = [
+    "GROUP_AND_OTHERS",
+    "PasswordFile",
+    "read_password",
+    "read_private_file",
+    "read_secret_file",
+]
 
 log = logging.getLogger("bus.password")
 
 MAX_KEY_FILE_BYTES = 1024 * 1024
-"""Bytes; a set of some hundred private keys."""
+"""Bytes, enough for several hundred private keys."""
 MAX_PASSWORD_FILE_BYTES = 64 * 1024
-"""Bytes; a token has some hundred to a few thousand."""
+"""Bytes; a token has a few hundred to a few thousand."""
+GROUP_AND_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+"""Permission bits that a file with private keys or several passwords must not have."""
 
 
 class PasswordFile:
-    """What the file says now; and while nobody can tell, as halfway through a rotation, what it said last."""
+    """The broker password in a file that another process rotates.
+
+    While the file cannot be read, as in the middle of a rotation, the last password stays in use.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._good: SecretStr | None = None
-        self._down = False
+        self._last_password: SecretStr | None = None
+        self._unreadable = False
 
     @classmethod
     def of(cls, path: Path | None) -> Self | None:
-        """None without a path."""
+        """Return the password file of a path, or None without a path."""
         return None if path is None else cls(path)
 
     def read(self) -> SecretStr:
-        """The password. `ConfigurationError` where there never was one."""
+        """Return the password in the file, or the last one if the file cannot be read.
+
+        Raises:
+            ConfigurationError: The file cannot be read, and no password was read before.
+        """
         try:
-            self._good = read_password(self.path)
+            self._last_password = read_password(self.path)
         except ConfigurationError as error:
-            if self._good is None:
+            if self._last_password is None:
                 raise
-            if not self._down:
+            if not self._unreadable:
                 log.warning(
-                    "the password cannot be read again; the last good one stays",
+                    "password file cannot be read; the last password stays in use",
                     extra={"why": str(error)},
                 )
-            self._down = True
+            self._unreadable = True
         else:
-            self._down = False
-        return self._good
+            self._unreadable = False
+        return self._last_password
 
 
 def read_password(path: Path) -> SecretStr:
-    """The file's one line, without its end. `ConfigurationError` says what is wrong with it, and never shows what is in it.
+    """Return the one line of the file of `BUS_PASSWORD_FILE`, without its line end.
 
-    Others may read it, unlike a key: orchestrators mount tokens with mode 0644 into a container that holds nobody else. Who can write
-    it decides as whom the service comes.
+    Others may read the file, unlike a file with a key: orchestrators mount tokens with mode 0644
+    into a container that has no other users. Others must not write to it, because the content of
+    the file decides which broker user the service connects as.
+
+    Args:
+        path: The file. It must be a regular file, because it is read again on every connect.
+
+    Raises:
+        ConfigurationError: The file cannot be read, others may write to it, or it does not contain
+            exactly one line. The error never contains the text of the file.
     """
-    try:
-        content = _content(path).decode()
-    except OSError as error:
-        raise _wrong(path, f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise _wrong(path, "is no text") from None
-    password = content.removesuffix("\n").removesuffix("\r")
+    subject = f"BUS_PASSWORD_FILE: {path}"
+    text = read_secret_file(
+        path,
+        subject,
+        forbidden_mode=stat.S_IWOTH,
+        correction=f"Other users must not write to it: run `chmod o-w {path}`.",
+        max_bytes=MAX_PASSWORD_FILE_BYTES,
+        read_repeatedly=True,
+    )
+    password = text.removesuffix("\n").removesuffix("\r")
     if not password:
-        raise _wrong(path, "is empty")
-    if len(content) > MAX_PASSWORD_FILE_BYTES or not password.isprintable():
-        raise _wrong(path, f"is more than one line of at most {MAX_PASSWORD_FILE_BYTES} bytes")
+        raise ConfigurationError(f"{subject} is empty. Write the password as its only line.")
+    if not password.isprintable():
+        raise ConfigurationError(
+            f"{subject} has more than one line, or characters that cannot be printed. "
+            "Write the password as its only line."
+        )
     return SecretStr(password)
 
 
-def _content(path: Path) -> bytes:
-    """At most one byte too many. Without blocking: what is a pipe by mistake would be waited for."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - of a descriptor
-        mode = os.fstat(file.fileno()).st_mode
-        if not stat.S_ISREG(mode):
-            raise _wrong(path, "is no file that can be read again and again")
-        if mode & stat.S_IWOTH:
-            raise _wrong(
-                path, f"may be written by everybody (mode {stat.S_IMODE(mode):o}); chmod o-w it"
-            )
-        return file.read(MAX_PASSWORD_FILE_BYTES + 1)
-
-
-def _wrong(path: Path, what: str) -> ConfigurationError:
-    return ConfigurationError(f"BUS_PASSWORD_FILE: {path} {what}")
-
-
 def read_private_file(path: Path, variable: str) -> str:
-    """Its text; `ConfigurationError` where others could read it, too, which names the path, unless that may be the key itself."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise ConfigurationError(
-                    f"{variable}: {path} is open to others (mode {mode:o}); chmod 600 it, and mount secrets with mode 0400"
-                )
-            return file.read(MAX_KEY_FILE_BYTES)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ConfigurationError(f"{variable}: {_named(path)} cannot be read: {why}") from None
+    """Return the text of a file with private keys, which only its owner may access.
+
+    Args:
+        path: The value of the setting. It may be a key that was mistaken for a path.
+        variable: The setting that each error names.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or its mode admits group or others. The error
+            names the path, unless that may be the key itself.
+    """
+    return read_secret_file(
+        path,
+        f"{variable}: {_describe_path(path)}",
+        forbidden_mode=GROUP_AND_OTHERS,
+        correction=(
+            f"Only its owner may access it: run `chmod 600 {path}`, "
+            "and mount secrets with mode 0400."
+        ),
+        max_bytes=MAX_KEY_FILE_BYTES,
+    )
 
 
-def _named(path: Path) -> str:
-    """The path; but of a text that leads nowhere nobody can tell whether it is the key, written in a form that is not known here."""
+def read_secret_file(
+    path: Path,
+    subject: str,
+    *,
+    forbidden_mode: int,
+    correction: str,
+    max_bytes: int,
+    read_repeatedly: bool = False,
+) -> str:
+    """Return the text of a file that contains secrets.
+
+    The mode is checked on the open file, so the file that is checked is the file that is read.
+
+    Args:
+        path: The file.
+        subject: The setting, the path or both. Each error begins with it.
+        forbidden_mode: The permission bits that the file must not have.
+        correction: The sentence of the error that corrects a forbidden mode.
+        max_bytes: The largest size of the file.
+        read_repeatedly: True if the file must be a regular file, because it is read again later. A
+            named pipe is then an error, instead of a wait until a process writes to it.
+
+    Raises:
+        ConfigurationError: The file cannot be opened, has a forbidden mode, is too large, or is not
+            UTF-8 text. The error never contains the text of the file.
+    """
+
+    def open_file(name: str, flags: int) -> int:
+        return os.open(name, flags | (os.O_NONBLOCK if read_repeatedly else 0))
+
     try:
-        leads = path.exists() or (path.parent.name != "" and path.parent.is_dir())
-    except OSError:  # too long for a path
-        leads = False
-    return str(path) if leads else "the path (not shown, since it may be the key itself)"
+        with open(path, "rb", opener=open_file) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if read_repeatedly and not stat.S_ISREG(mode):
+                raise ConfigurationError(f"{subject} is not a regular file. Name a regular file.")
+            if mode & forbidden_mode:
+                raise ConfigurationError(f"{subject} has mode {stat.S_IMODE(mode):o}. {correction}")
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{subject} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ConfigurationError(f"{subject} cannot be read: it contains a null byte") from None
+    if len(content) > max_bytes:
+        raise ConfigurationError(f"{subject} is larger than {max_bytes} bytes. Name another file.")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{subject} is not UTF-8 text. Name another file.") from None
+
+
+def _describe_path(path: Path) -> str:
+    """Return the path, or a neutral text if it leads nowhere and may therefore be a key."""
+    try:
+        exists = path.exists() or (path.parent.name != "" and path.parent.is_dir())
+    except OSError:  # The text is too long for a path.
+        exists = False
+    return str(path) if exists else "the path (not shown, because it may be the key itself)"

@@ -1,4 +1,4 @@
-"""The signer of one service: service tokens for requests and replies, message proofs for everything else."""
+"""The signer of one service: tokens for requests and replies, proofs for all other messages."""
 
 import time
 from collections.abc import Callable
@@ -13,18 +13,19 @@ from bus.security.tokens import TOKEN_LIFETIME_SECONDS, service_token
 __all__ = ["REPLY_SCOPE", "Signer"]
 
 BEARER = "Bearer "
-
-
 REPLY_SCOPE = "bus/reply"
-"""All that the token on a reply is good for. No contract has this permission: none has a slash in it."""
-
-
+"""The only permission of a reply's token. No contract has it, because permissions have no slash."""
 RENEW_BEFORE_SECONDS = 60.0
-"""Seconds before its end that a token is made anew: it still has to be valid on arrival, by another machine's clock."""
+"""Seconds before its expiry at which a token is replaced by a new one.
+
+A token must still be valid when it arrives, by the clock of another machine.
+"""
+MAX_CACHED_TOKENS = 1024
+"""Tokens that a signer caches, and that a verifier caches; usually one for each other service."""
 
 
 class Signer:
-    """Speaks for one service."""
+    """The signer of one service's messages."""
 
     def __init__(
         self,
@@ -38,11 +39,11 @@ class Signer:
         self._ring = ring
         self._rights = rights
         self._clock = clock
-        self._made: dict[tuple[str, bool], tuple[str, float]] = {}
-        ring.on_change.append(self._made.clear)
+        self._tokens: dict[tuple[str, bool], tuple[str, float]] = {}
+        ring.on_change.append(self._tokens.clear)
 
     def sign(self, envelope: Envelope) -> Envelope:
-        """A request with a token for the service that is asked; an event or job with a proof of its own."""
+        """Return a request with a token for the called service, or an event or job with a proof."""
         if envelope.role == "request":
             return envelope.replace(authorization=self.authorization(service_of(envelope.type)))
         return envelope.replace(
@@ -50,22 +51,26 @@ class Signer:
         )
 
     def authorization(self, audience: str, *, for_replies: bool = False) -> str:
-        """The header with a token for `audience`: made once, and used until shortly before its end."""
-        made = self._made.get((audience, for_replies))
+        """Return the header with a token for `audience`, cached until shortly before it expires.
+
+        Args:
+            audience: The service that accepts the token.
+            for_replies: True if the token is only valid on replies.
+        """
+        cached = self._tokens.get((audience, for_replies))
         now = self._clock()
-        if (
-            made is not None and now < made[1] <= now + TOKEN_LIFETIME_SECONDS
-        ):  # else the clock was put back
-            return made[0]
+        # The upper limit rejects a token from the future: the clock was set back.
+        if cached is not None and now < cached[1] <= now + TOKEN_LIFETIME_SECONDS:
+            return cached[0]
         scope = (
             REPLY_SCOPE if for_replies else " ".join(sorted(self._rights().scope(self._service)))
         )
         token = service_token(
             self._ring.signing_key(), issuer=self._service, audience=audience, scope=scope, now=now
         )
-        if len(self._made) >= MAX_CACHED_TOKENS:
-            self._made.clear()
-        self._made[audience, for_replies] = (
+        if len(self._tokens) >= MAX_CACHED_TOKENS:
+            self._tokens.clear()
+        self._tokens[audience, for_replies] = (
             f"{BEARER}{token}",
             now + TOKEN_LIFETIME_SECONDS - RENEW_BEFORE_SECONDS,
         )
@@ -78,15 +83,16 @@ class Signer:
     def sign_reply(
         self, answer: Envelope, audience: str, *, refused: Envelope | None = None
     ) -> Envelope:
-        """An answer with a proof about itself: for one that lies a while, or that goes to somebody who did not say who he is.
+        """Return a reply with its own proof, for job updates and for unauthenticated senders.
 
-        A token in such hands could be used again; this cannot. `refused` is what an error answers.
+        An unauthenticated receiver could use a token again; a proof is valid for this reply only.
+
+        Args:
+            answer: The reply.
+            audience: The service that receives the reply.
+            refused: The message that this error reply rejects.
         """
         proof = message_proof(
             self._ring.signing_key(), answer, now=self._clock(), audience=audience, refused=refused
         )
         return answer.replace(proof=proof)
-
-
-MAX_CACHED_TOKENS = 1024
-"""Tokens remembered, of each kind; one for each service that this one speaks with."""

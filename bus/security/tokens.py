@@ -1,7 +1,9 @@
-"""What says who sent a message: service tokens, message proofs, and an operator's counter-proofs. Pure; the clock is a parameter.
+"""Service tokens: the sender of a request or reply, signed for one receiver.
 
-All three are JSON Web Tokens (RFC 7519) in the compact form of RFC 7515, each with a `typ` of its own (RFC 8725, 3.11), so that
-none passes for another. `bus.security.jws` reads what they have in common. No error's text has anything of a token in it.
+Service tokens, message proofs and expiry overrides are JSON Web Tokens (RFC 7519) in the compact
+form of RFC 7515. Each has its own `typ` (RFC 8725, 3.11), so that no kind is accepted as another.
+`bus.security.jws` decodes what they share. The functions are pure; the clock is a parameter. No
+error contains any part of a token.
 """
 
 from collections.abc import Callable
@@ -17,14 +19,14 @@ __all__ = ["TOKEN_LIFETIME_SECONDS", "ServiceToken", "service_token", "verify_se
 SERVICE = "svc+jwt"
 """The `typ` of a service token (RFC 8725, 3.11)."""
 TOKEN_LIFETIME_SECONDS = 300
-"""Seconds."""
+"""Seconds from a service token's `iat` to its `exp`."""
 MAX_TOKEN_LIFETIME_SECONDS = 900
-"""Seconds; of a token that another program made."""
+"""Seconds from `iat` to `exp`, at most; another program may create longer tokens than the bus."""
 
 jti = random_hex_factory(16)
 
 
-# --- making --------------------------------------------------------------------------------------------------------
+# --- Creating ---
 
 
 def service_token(
@@ -36,7 +38,16 @@ def service_token(
     now: float,
     jti: Callable[[], str] = jti,
 ) -> str:
-    """A token by which `issuer` speaks to `audience` for five minutes. `scope`: permissions with spaces between."""
+    """Return a token that identifies `issuer` to `audience` for five minutes.
+
+    Args:
+        pair: The key pair of the issuer.
+        issuer: The service that sends the token.
+        audience: The service that accepts the token.
+        scope: Permissions, separated by spaces.
+        now: Seconds since the epoch.
+        jti: Returns the token's unique id.
+    """
     begins = int(now)
     claims = {
         "iss": issuer,
@@ -50,40 +61,49 @@ def service_token(
     return encode_jws(pair, SERVICE, claims)
 
 
-# --- checking -------------------------------------------------------------------------------------------------------
+# --- Verifying ---
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceToken:
-    """What a token that was checked says."""
+    """The claims of a verified token."""
 
     issuer: str
     scope: frozenset[str]
     until: float
-    """Seconds since the epoch, the clocks' leeway included."""
+    """Seconds since the epoch, including the leeway for different clocks."""
 
 
 def verify_service_token(
     token: str, keys: KeyLookup, *, audience: str, now: float, leeway: float
 ) -> ServiceToken:
-    """What a service token says to `audience`. Raises `Unauthenticated`, and `UnknownKey` for a key that is not here."""
+    """Return the claims of a service token that is valid now.
+
+    Args:
+        token: The compact JWT.
+        keys: The keys and the permitted algorithms.
+        audience: The service that received the token.
+        now: Seconds since the epoch.
+        leeway: Seconds by which the clocks of two machines may differ.
+
+    Raises:
+        Unauthenticated: The token is invalid, has expired, or is for another service.
+        UnknownKey: `keys` does not contain the key of the token.
+    """
     claims, key = decode_jws(token, SERVICE, keys)
     issuer = text_claim(claims, "iss")
     check_signed_by(key, issuer)
     if text_claim(claims, "aud") != audience:
-        reject("it is for another service")
+        reject("the token is for another service")
     scope = text_claim(claims, "scope")
     if not text_claim(claims, "jti"):
-        reject("its claim jti is empty")
+        reject("the claim jti is empty")
     issued = check_issued_at(claims, key, now, leeway)
     if time_claim(claims, "nbf") > now + leeway:
-        reject("it is not valid yet")
+        reject("the token is not valid yet")
     expires = time_claim(claims, "exp")
     if expires + leeway <= now:
-        reject("it has expired")
+        reject("the token has expired")
     if expires - issued > MAX_TOKEN_LIFETIME_SECONDS:
-        reject("it is valid for too long")
+        reject(f"the token is valid for more than {MAX_TOKEN_LIFETIME_SECONDS} s")
     return ServiceToken(issuer=issuer, scope=frozenset(scope.split(" ")), until=expires + leeway)
-
-
-# --- more time, by an operator -------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
-"""Who sent it: what goes out is signed, and what comes in is held to that before anything is done with it.
+"""The verifier of one service: it authenticates every message before the message is handled.
 
-Both are plain functions and no coroutines: the steady cost of a request is a dictionary look-up on either side.
+Signing and verifying are functions, not coroutines. In the usual case a request costs one
+dictionary look-up in the client and one in the service.
 """
 
 import asyncio
@@ -24,22 +25,24 @@ __all__ = ["Verifier"]
 
 log = levels.getLogger("bus.auth")
 
-FOREIGN_REPLY_TO = "its reply_to is no queue for replies of its sender"
+FOREIGN_REPLY_TO = "reply_to is not a reply queue of the sender"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedToken:
-    """A token that was checked before."""
+    """A verified token in the cache."""
 
     issuer: str
     until: float
+    """Seconds since the epoch, including the leeway for different clocks."""
     permissions: frozenset[str]
-    """Its scope, and of that only what the issuer is granted."""
+    """The permissions in its scope that are granted to the issuer."""
     is_for_replies: bool
+    """True if the token is only valid on replies."""
 
 
 class Verifier:
-    """Holds what one service receives to what proves it."""
+    """The verifier of the messages that one service receives."""
 
     def __init__(
         self,
@@ -51,9 +54,18 @@ class Verifier:
         leeway: float = 30,
         direct: bool = True,
     ) -> None:
-        """`leeway`: seconds by which two machines' clocks may differ. `direct`: whether RabbitMQ's direct reply-to can be answered."""
+        """Build a verifier.
+
+        Args:
+            service: The service that receives the messages.
+            ring: The keys of all services.
+            rights: Returns the grants.
+            clock: Returns seconds since the epoch.
+            leeway: Seconds by which the clocks of two machines may differ.
+            direct: True if this service may answer RabbitMQ's direct reply-to.
+        """
         self.rejections: Counter[str] = Counter()
-        """How often, by reason."""
+        """Rejected messages, counted by reason."""
         self.clock = clock
         self._service = service
         self._ring = ring
@@ -66,47 +78,61 @@ class Verifier:
 
     @property
     def tokens(self) -> Mapping[str | None, VerifiedToken]:
-        """Those that were checked before, by the header that they came in."""
+        """The verified tokens by their `authorization` header."""
         return self._tokens
 
     def verify_token(self, envelope: Envelope) -> VerifiedToken:
-        """What the token says that came with `envelope`."""
+        """Return the token of a request or reply, after a check that it is valid now.
+
+        Raises:
+            Unauthenticated: The token is missing or invalid, or is not from the sender.
+            UnknownKey: The key of the token is unknown.
+        """
         header = envelope.authorization
         now = self.clock()
-        known = self._tokens.get(header)
-        if known is None or known.until <= now:
-            known = self._verify_and_cache(header, now)
-        if known.issuer != envelope.source:
-            raise Unauthenticated("its app_id is not its token's issuer")
-        return known
+        token = self._tokens.get(header)
+        if token is None or token.until <= now:
+            token = self._verify_and_cache(header, now)
+        if token.issuer != envelope.source:
+            raise Unauthenticated("app_id is not the issuer of the token")
+        return token
 
     def _verify_and_cache(self, header: str | None, now: float) -> VerifiedToken:
         if header is None:
-            raise Unauthenticated("it has no token")
+            raise Unauthenticated("the message has no token")
         if not header.startswith(BEARER):
-            raise Unauthenticated("its authorization is no bearer token")
+            raise Unauthenticated("authorization is not a bearer token")
         token = verify_service_token(
             header[len(BEARER) :], self._ring, audience=self._service, now=now, leeway=self._leeway
         )
         self._tokens.pop(header, None)
         if len(self._tokens) >= MAX_CACHED_TOKENS:
             del self._tokens[next(iter(self._tokens))]
-        known = self._tokens[header] = self._granted(token)
-        return known
+        verified = self._tokens[header] = self._apply_grants(token)
+        return verified
 
-    def _granted(self, token: ServiceToken) -> VerifiedToken:
+    def _apply_grants(self, token: ServiceToken) -> VerifiedToken:
         rights = self._rights()
         return VerifiedToken(
             issuer=token.issuer,
             until=token.until,
             permissions=frozenset(
-                each for each in token.scope if rights.may_call(token.issuer, each)
+                permission
+                for permission in token.scope
+                if rights.may_call(token.issuer, permission)
             ),
             is_for_replies=token.scope == {REPLY_SCOPE},
         )
 
     def verify_proof(self, envelope: Envelope, contract: Contract) -> None:
-        """Raises where an event or job is not its sender's, or the sender may not send it."""
+        """Check that an event or job is from its sender, and that the sender may send it.
+
+        Raises:
+            Unauthenticated: The proof is missing or invalid, or `reply_to` is another service's.
+            UnknownKey: The key of the proof is unknown.
+            Expired: The message has expired, and no expiry override extends its time.
+            PermissionDenied: The sender does not have the permission.
+        """
         verify_proof(envelope, self._ring, now=self.clock(), leeway=self._leeway)
         permission, rights, source = contract.permission, self._rights(), envelope.source
         if contract.kind == "event":
@@ -119,7 +145,11 @@ class Verifier:
             raise Unauthenticated(FOREIGN_REPLY_TO)
 
     def is_known(self, service: str, permission: str) -> bool:
-        """Whether the broker has a user for it, to its knowledge; of this service itself, whether it asks for this."""
+        """Return True if this service can send a rejection to `service`.
+
+        Other services must have grants, because only they have a user at the broker. This service
+        itself must have the permission to send the message.
+        """
         rights = self._rights()
         return (
             rights.may_call(service, permission)
@@ -128,7 +158,13 @@ class Verifier:
         )
 
     def may_reply_to(self, service: str, reply_to: str, *, direct: bool) -> bool:
-        """Whether a request (`direct`) or job of this service can be answered there."""
+        """Return True if `reply_to` is an address at which `service` can receive a reply.
+
+        Args:
+            service: The sender of the request or job.
+            reply_to: The address in the message.
+            direct: True for a request, which may also use RabbitMQ's direct reply-to.
+        """
         return is_reply_queue_of(service, reply_to) or (
             direct and self._direct and is_direct_reply_to(reply_to)
         )
@@ -141,16 +177,21 @@ class Verifier:
         is_job: bool = False,
         proofs: Collection[str] | None = None,
     ) -> BusError | None:
-        """Why an answer is not that of `service`, which was asked; None where it is. `lasting`: a job's, for which no token is enough.
+        """Return why this is not a valid reply from `service`, or None if it is valid.
 
-        `proofs`: the tokens or proofs with which was asked; None: not to be compared.
+        Args:
+            answer: The reply or job update.
+            service: The service that was called.
+            is_job: True for a job update, which needs a proof; a token is not sufficient.
+            proofs: The tokens or proofs of the messages that were sent with this id. None: they
+                are not compared.
         """
-        known = None if is_job else self._tokens.get(answer.authorization)
+        token = None if is_job else self._tokens.get(answer.authorization)
         if (
-            known is not None
-            and known.is_for_replies
-            and known.issuer == service == answer.source
-            and self.clock() < known.until
+            token is not None
+            and token.is_for_replies
+            and token.issuer == service == answer.source
+            and self.clock() < token.until
         ):
             return None
         try:
@@ -163,7 +204,7 @@ class Verifier:
         self, answer: Envelope, service: str, *, is_job: bool, proofs: Collection[str] | None
     ) -> None:
         if answer.source != service:
-            raise Unauthenticated("its app_id is not the service that was asked")
+            raise Unauthenticated("app_id is not the service that was called")
         if is_job or answer.proof is not None:
             verify_proof(
                 answer,
@@ -174,20 +215,20 @@ class Verifier:
                 asked_with=proofs,
             )
         elif not self.verify_token(answer).is_for_replies:
-            raise Unauthenticated("its token is not for answers")
+            raise Unauthenticated("the token is not for replies")
 
     async def refresh_keys(self) -> None:
-        """Look for new keys, unless that was a moment ago."""
+        """Read the keys again, unless they were read a few seconds ago."""
         await self._ring.refresh()
 
     def refresh_keys_soon(self) -> None:
-        """As `refetch`, meanwhile."""
-        fetch = asyncio.get_running_loop().create_task(self._ring.refresh())
-        self._fetches.add(fetch)
-        fetch.add_done_callback(self._fetches.discard)
+        """Start `refresh_keys` in a task, without waiting for it."""
+        task = asyncio.get_running_loop().create_task(self._ring.refresh())
+        self._fetches.add(task)
+        task.add_done_callback(self._fetches.discard)
 
     def record_rejection(self, envelope: Envelope, error: BusError) -> None:
-        """Count and log a refusal: with its reason, and nothing of what was to prove it."""
+        """Count and log a rejected message with its reason, but without its token or proof."""
         self.rejections[
             f"{error.code}: {error}" if isinstance(error, Unauthenticated) else error.code
         ] += 1
@@ -197,4 +238,4 @@ class Verifier:
             "app_id": envelope.source,
             "queue": envelope.queue,
         }
-        log.warning("refused", extra={**facts, "code": error.code, "why": str(error)})
+        log.warning("message rejected", extra={**facts, "code": error.code, "why": str(error)})

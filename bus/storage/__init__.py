@@ -1,4 +1,4 @@
 """Storage: implementations of the ports for data that outlives a message, such as the inbox.
 
-It imports no transport, no middleware and no runtime.
+The package imports no transport, no middleware and no runtime.
 """

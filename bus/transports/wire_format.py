@@ -1,4 +1,7 @@
-"""Wire format 1: an envelope as AMQP properties and headers, and back. The table is in `docs/reference/wire-format.md`."""
+"""Wire format 1: the conversion of an envelope to AMQP properties and headers, and back.
+
+The reference is `docs/reference/wire-format.md`.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,23 +30,26 @@ ROLES: dict[QueueRole, MessageRole] = {
     "retry": "job",
     "dead": "job",
 }
-"""What a message is, by the queue that it came from: what a sender writes does not change how it is treated."""
+"""The role of a message by its queue's role. A sender cannot change it by its headers."""
 DURABLE_ROLES: frozenset[MessageRole] = frozenset({"event", "job"})
 MAX_DEADLINE_MS = 2**53
-"""ms; the largest integer that every JSON and JavaScript peer reads exactly."""
+"""Upper limit of numeric headers, in ms for times. JSON and JavaScript peers read it exactly."""
 MAX_TOKEN_HEADER_BYTES = 9216
-"""Bytes of a header that proves something: `bus.security.tokens` takes 8192 characters, after the word `Bearer`."""
+"""Limit of a token header. `bus.security.tokens` accepts 8192 characters, after `Bearer `."""
 MAX_OTHER_HEADER_BYTES = 32 * 1024
-"""Bytes of all other headers together, as they are written: what does not fit a header frame could never be dead-lettered."""
+"""Limit of all other headers together, encoded.
+
+A message could never be dead-lettered if its headers did not fit into one header frame.
+"""
 TEXT_FIELD, NUMBER_FIELD = 6, 10
-"""Bytes of a header beside its name, and beside the text."""
+"""Encoded bytes of a text or numeric header, without its name and without the text."""
 
 Header = str | int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AmqpMessage:
-    """The AMQP properties that the format uses, and its headers."""
+    """The body, the headers, and the AMQP properties that the wire format uses."""
 
     body: bytes = field(repr=False)
     headers: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -76,7 +82,7 @@ KNOWN_HEADERS = STRING_HEADERS | NUMBER_HEADERS
 
 
 def encode(envelope: Envelope) -> AmqpMessage:
-    """The envelope as it goes onto the wire."""
+    """Return the AMQP message for an envelope."""
     headers: dict[str, Header] = {
         name: value for name, value in envelope.headers.items() if not name.lower().startswith("x-")
     }
@@ -103,10 +109,14 @@ def encode(envelope: Envelope) -> AmqpMessage:
 
 
 def decode(wire: AmqpMessage, *, role: MessageRole, queue: str | None, received: int) -> Envelope:
-    """What came off the wire. Never raises: what is legible is kept, so that it can be dead-lettered, and `fault` says the rest."""
-    attributes, faults = _headers(wire.headers)
-    expiration, bad_expiration = _expiration(wire.expiration)
-    faults += [*bad_expiration, *_property_faults(wire)]
+    """Return the envelope of a received message, and never raise.
+
+    A malformed message keeps its valid parts, so that it can be dead-lettered. `fault` lists the
+    errors.
+    """
+    attributes, faults = _read_known_headers(wire.headers)
+    expiration, bad_expiration = _parse_expiration(wire.expiration)
+    faults += [*bad_expiration, *_check_properties(wire)]
     return Envelope(
         id=wire.message_id or new_id(),
         type=wire.type or "",
@@ -120,25 +130,25 @@ def decode(wire: AmqpMessage, *, role: MessageRole, queue: str | None, received:
         received=received,
         queue=queue,
         fault="; ".join(faults) or None,
-        headers=_other(wire.headers),
+        headers=_copy_other_headers(wire.headers),
         **attributes,
     )
 
 
-def _property_faults(wire: AmqpMessage) -> list[str]:
+def _check_properties(wire: AmqpMessage) -> list[str]:
     missing = [f"no {name}" for name in ("message_id", "type", "app_id") if not getattr(wire, name)]
     wrong = [] if wire.content_type == CONTENT_TYPE else [f"content_type is not {CONTENT_TYPE}"]
     return missing + wrong
 
 
-def _headers(headers: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _read_known_headers(headers: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     attributes: dict[str, Any] = {}
     faults = []
     for name, attribute in KNOWN_HEADERS.items():
         value = headers.get(name)
         if value is None:
             continue
-        if _RIGHT[name](value):
+        if _HEADER_CHECKS[name](value):
             attributes[attribute] = value
         else:
             faults.append(f"header {name} is malformed")
@@ -150,23 +160,27 @@ def _is_text(value: object) -> bool:
 
 
 def _is_token(value: object) -> bool:
-    return isinstance(value, str) and _bytes(value) <= MAX_TOKEN_HEADER_BYTES
+    return isinstance(value, str) and _utf8_size(value) <= MAX_TOKEN_HEADER_BYTES
 
 
-def _is_moment(value: object) -> bool:
+def _is_positive_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < MAX_DEADLINE_MS
 
 
-_RIGHT: Mapping[str, Callable[[object], bool]] = {
+_HEADER_CHECKS: Mapping[str, Callable[[object], bool]] = {
     **dict.fromkeys(STRING_HEADERS, _is_text),
     **dict.fromkeys(TOKEN_HEADERS, _is_token),
-    **dict.fromkeys(NUMBER_HEADERS, _is_moment),
+    **dict.fromkeys(NUMBER_HEADERS, _is_positive_integer),
 }
 
 
-def _other(headers: Mapping[str, Any]) -> dict[str, Header]:
-    """A user's headers and ours for operators. The broker's own (`x-death`) stay behind: copied, several versions take them for a cycle."""
-    others: dict[str, Header] = {}
+def _copy_other_headers(headers: Mapping[str, Any]) -> dict[str, Header]:
+    """Return the sender's own headers, and those that the bus writes for operators.
+
+    The broker's headers (`x-death`) are left out: several versions of RabbitMQ treat a message
+    with copied ones as a cycle.
+    """
+    kept: dict[str, Header] = {}
     size = 0
     for name, value in headers.items():
         if (
@@ -175,26 +189,26 @@ def _other(headers: Mapping[str, Any]) -> dict[str, Header]:
             or not isinstance(value, str | int)
         ):
             continue
-        size += _bytes(name) + (
-            TEXT_FIELD + _bytes(value) if isinstance(value, str) else NUMBER_FIELD
+        size += _utf8_size(name) + (
+            TEXT_FIELD + _utf8_size(value) if isinstance(value, str) else NUMBER_FIELD
         )
         if size > MAX_OTHER_HEADER_BYTES:
             break
-        others[name] = value
-    return others
+        kept[name] = value
+    return kept
 
 
-def _bytes(text: str) -> int:
-    """On the wire; of a surrogate, which has no place there, as many as of another character."""
+def _utf8_size(text: str) -> int:
+    """Return the UTF-8 size of a text. A lone surrogate, invalid in UTF-8, counts as 3 bytes."""
     return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
 def broker_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """What `_other` leaves behind."""
+    """Return the broker's headers, which `decode` leaves out of the envelope."""
     return {name: value for name, value in headers.items() if name.lower().startswith("x-")}
 
 
-def _expiration(text: str | None) -> tuple[int | None, list[str]]:
+def _parse_expiration(text: str | None) -> tuple[int | None, list[str]]:
     if text is None:
         return None, []
     if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_DEADLINE_MS)):

@@ -1,4 +1,7 @@
-"""`python -m tests.chaos`: the long form, class by class, appended to `docs/reliability.json` and shown in `docs/reliability.md`."""
+"""The long form of the chaos tests, one class of faults after the other: `python -m tests.chaos`.
+
+The figures go to `docs/reliability.json`, and `docs/reliability.md` shows them.
+"""
 
 import argparse
 import asyncio
@@ -22,9 +25,12 @@ from tests.chaos.scene import OURS, Party
 from tests.chaos.table import row, table
 
 PART = 10_000
-"""Messages of one part: what is lost when a run is ended."""
+"""Messages of one part, which is repeated if the run is interrupted."""
 RATE, SENDERS, PATIENCE = 800.0, 200, 150.0
-"""Messages a second, sends under way, and seconds for each: more than a fault takes where others have the machine as well."""
+"""Messages a second, sends in flight, and seconds for each send.
+
+The seconds are longer than a fault on a machine that other processes share.
+"""
 PEER_FAULTS = (
     "kill-broker",
     "close-connections",
@@ -33,25 +39,32 @@ PEER_FAULTS = (
     "channel-error",
     "kill-worker",
 )
-"""Those that need nothing of the bus's own queues."""
+"""Faults that do not need the bus's own queues."""
 PEER_MESSAGES = 2_000
 
 
 def main(arguments: list[str]) -> int:
-    """0 where everything that ran kept its promises; a peer need not."""
+    """Return 0 if the bus kept all promises; peers are not judged."""
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument(
-        "--only", help="classes or exams, with commas", metavar="|".join([*FAULTS, *EXAMS])
-    )
-    parser.add_argument("--messages", type=int, default=100_000, help="a class (default: 100,000)")
-    parser.add_argument(
-        "--seed", type=int, default=1, help="of the first part; each further one has the next"
+        "--only",
+        help="classes or exams to run, separated by commas",
+        metavar="|".join([*FAULTS, *EXAMS]),
     )
     parser.add_argument(
-        "--peers", help=f"these instead of the bus, with commas: {', '.join(PEERS)}"
+        "--messages", type=int, default=100_000, help="messages for each class (default: 100,000)"
     )
     parser.add_argument(
-        "--list", action="store_true", help="what there is, and what of it was done"
+        "--seed",
+        type=int,
+        default=1,
+        help="seed of the first part; each later part has the next number",
+    )
+    parser.add_argument(
+        "--peers", help=f"peers to run instead of the bus, separated by commas: {', '.join(PEERS)}"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="list all classes and exams with their progress"
     )
     options = parser.parse_args(arguments)
     figures = load()
@@ -66,7 +79,9 @@ def main(arguments: list[str]) -> int:
         else [*FAULTS, *EXAMS]
     )
     if unknown := [name for name in chosen if name not in FAULTS and name not in EXAMS]:
-        parser.error(f"no such class: {', '.join(unknown)}")
+        parser.error(
+            f"--only has unknown names: {', '.join(unknown)}. Use --list to see all names."
+        )
     installation = find_installation(os.environ)
     if installation is None:
         parser.error(INSTALL)
@@ -77,30 +92,29 @@ def main(arguments: list[str]) -> int:
         return asyncio.run(run.ours(chosen, options.messages))
     except KeyboardInterrupt:
         print(
-            "chaos: ended; what was done is kept, and the next run goes on from there",
+            "chaos: interrupted; finished parts are saved, and the next run continues after them",
             file=sys.stderr,
         )
         return 130
 
 
 class Run:
-    """One run of the long form."""
+    """A run of the long form."""
 
     def __init__(self, figures: Figures, node: ChaosNode, rabbitmq: str, seed: int) -> None:
         self._figures, self._node, self._rabbitmq, self._seed = figures, node, rabbitmq, seed
         self._failed = 0
 
     async def ours(self, names: Sequence[str], messages: int) -> int:
-        """The bus: every part that is not done."""
+        """Run the unfinished parts for the bus, and return the exit code."""
         try:
             for name in names:
                 if name in EXAMS:
                     await self._exam(name)
                     continue
                 for part in range(-(-messages // PART)):
-                    if (
-                        self._sent(name) >= messages
-                    ):  # a sender goes on until the last fault of a part is over
+                    # A sender continues until the last fault of a part is over.
+                    if self._sent(name) >= messages:
                         break
                     size = Size(
                         messages=PART,
@@ -120,7 +134,7 @@ class Run:
         return done[name]["messages"] if name in done else 0
 
     async def peers(self, titles: Sequence[str], names: Sequence[str]) -> int:
-        """Each peer, in a short form."""
+        """Run the short form for each peer, and return the exit code."""
         try:
             for title in titles:
                 try:

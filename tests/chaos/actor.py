@@ -1,4 +1,4 @@
-"""A sender's or worker's process, from the driver's side."""
+"""The driver's control of a sender's or worker's process."""
 
 import asyncio
 import os
@@ -11,13 +11,16 @@ from tests.integration.command import ROOT
 __all__ = ["Actor"]
 
 READY = 120.0
-"""Seconds until a process is ready; it takes one or two on an idle machine, and a Celery worker five."""
+"""Seconds to wait until a process is ready.
+
+On an idle machine it takes one or two, and a Celery worker takes five.
+"""
 STOP = 120.0
-"""Seconds for an end in order."""
+"""Seconds to wait for an orderly end."""
 
 
 class Actor:
-    """One process: started, told that it is enough, ended in order or by force."""
+    """A process that the driver starts, asks to finish, and stops or kills."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path) -> None:
         self.name = name
@@ -28,7 +31,7 @@ class Actor:
     async def started(
         cls, name: str, command: Sequence[str], environment: Mapping[str, str], directory: Path
     ) -> "Actor":
-        """Running, and ready: its first line says so."""
+        """Start a process, and wait for its first line, which reports that it is ready."""
         log = directory / f"{name}.log"
         with log.open("ab") as complaints:
             process = await asyncio.create_subprocess_exec(
@@ -59,30 +62,30 @@ class Actor:
         return self._process.returncode is None
 
     def said(self) -> str:
-        """The end of its log."""
+        """Return the end of the log."""
         return "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:])
 
     def signal(self, number: signal.Signals) -> None:
-        """To it alone."""
+        """Send a signal to the process, but not to its children."""
         self._process.send_signal(number)
 
     def enough(self) -> None:
-        """Its standard input ends."""
+        """Close its standard input, so that the process finishes."""
         assert self._process.stdin
         self._process.stdin.close()
 
     async def ended(self, seconds: float = STOP) -> int:
-        """Its exit code, once it has ended by itself."""
+        """Wait until the process ends by itself, and return its exit code."""
         async with asyncio.timeout(seconds):
             return await self._process.wait()
 
     async def stopped(self) -> int:
-        """SIGTERM, and its exit code."""
+        """Send SIGTERM, and return the exit code."""
         self.signal(signal.SIGTERM)
         return await self.ended()
 
     async def kill(self) -> None:
-        """SIGKILL, its children as well."""
+        """Kill the process and its children by SIGKILL."""
         if self.running:
             os.killpg(self._process.pid, signal.SIGKILL)
             await self._process.wait()

@@ -1,4 +1,7 @@
-"""One fault class, played once: messages flow, faults strike by a schedule, everything comes to rest, the ledger is read."""
+"""One run of a fault class.
+
+Messages flow, faults strike by a schedule, the queues drain, and then the ledger is read.
+"""
 
 import asyncio
 import random
@@ -19,14 +22,20 @@ __all__ = ["REST", "Played", "Size", "at_rest", "broken", "play", "play_in"]
 
 LOOK = 0.1
 REST = 30.0
-"""Seconds without anything new after which nothing more is expected: longer than any retry or reconnect takes on a loaded machine."""
+"""Seconds without a new entry after which no more are expected.
+
+Any retry or reconnect is shorter, even on a loaded machine.
+"""
 CALM = 0.5
-"""Seconds between the two looks that find the queues empty: a message that is being handled at one of them is seen at the other."""
+"""Seconds between two checks that must both find the queues empty.
+
+The second check finds a message that was being handled during the first.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much of it."""
+    """The size of a campaign."""
 
     messages: int
     faults: int
@@ -39,7 +48,7 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Played:
-    """What came of it."""
+    """The result of a campaign."""
 
     fault: str
     party: str
@@ -47,27 +56,30 @@ class Played:
     faults: int
     verdict: Verdict
     in_flight: int
-    """The most effects that the faults can have doubled: what the workers had taken, and what the sender sends again, each time."""
+    """Largest number of effects that the faults can have repeated.
+
+    For each fault it counts the messages at the workers, and those that the sender sends again.
+    """
     waiting: Mapping[str, int]
-    """What still waited in queues in the end."""
+    """Messages that were still in queues at the end."""
     exits: tuple[int, ...]
     confirms: tuple[float, ...]
-    """Seconds from the broker's return to the first confirm, each time."""
+    """Seconds from each return of the broker to the first confirm."""
     effects: tuple[float, ...]
-    """The same to the first effect."""
+    """Seconds from each return of the broker to the first effect."""
     seconds: float
 
 
 async def play(
     fault: Fault, size: Size, node: PrivateNode, directory: Path, *, party: Party = OURS
 ) -> Played:
-    """Play it on this node."""
+    """Run a campaign on this node."""
     async with Scene(node, directory, party=party, environment=fault.environment) as scene:
         return await play_in(scene, fault, size)
 
 
 async def play_in(scene: Scene, fault: Fault, size: Size) -> Played:
-    """Play it in a scene that is set."""
+    """Run a campaign in an open scene."""
     began, party = time.monotonic(), scene.party
     rates = {"rate": size.rate, "senders": size.senders, "timeout": size.timeout}
     order = Order.model_validate(
@@ -81,7 +93,8 @@ async def play_in(scene: Scene, fault: Fault, size: Size) -> Played:
     sender.enough()
     await ended(sender, scene)
     await at_rest(scene)
-    if not party.stops:  # what a worker holds, or a dead one left in the queue, is not lost
+    # Messages at a worker, or in the queue of a dead one, are not lost.
+    if not party.stops:
         await scene.replace_workers()
         await at_rest(scene)
     else:
@@ -108,7 +121,7 @@ async def play_in(scene: Scene, fault: Fault, size: Size) -> Played:
 
 
 def broken(played: Played, fault: Fault) -> list[str]:
-    """Which promises were not kept; empty where all were."""
+    """Return the promises that were broken; empty if all were kept."""
     verdict = played.verdict
     rules = {
         f"lost: {len(verdict.lost)} of {verdict.acked} acked, such as {verdict.lost[:20]}": bool(
@@ -117,31 +130,37 @@ def broken(played: Played, fault: Fault) -> list[str]:
         f"unexpected: {len(verdict.unexpected)}, such as {verdict.unexpected[:20]}": bool(
             verdict.unexpected
         ),
-        f"unknown: {verdict.unknown} of {verdict.messages}, though no fault is longer than their timeout": verdict.unknown
-        > 0,
-        f"failed: {verdict.failed}, and the fault should refuse {'some' if fault.refuses else 'none'}": bool(
-            verdict.failed
-        )
-        != fault.refuses,
+        (
+            f"unknown: {verdict.unknown} of {verdict.messages}, "
+            "though no fault is longer than their timeout"
+        ): verdict.unknown > 0,
+        (
+            f"failed: {verdict.failed}, "
+            f"and the fault should refuse {'some' if fault.refuses else 'none'}"
+        ): bool(verdict.failed) != fault.refuses,
         f"left over: {dict(played.waiting)}": bool(played.waiting),
         f"exit codes: {played.exits}": any(played.exits),
-        f"duplicate effects: {verdict.duplicate_effects}, at most {played.in_flight}": verdict.duplicate_effects
-        > played.in_flight,
+        (f"duplicate effects: {verdict.duplicate_effects}, at most {played.in_flight}"): (
+            verdict.duplicate_effects > played.in_flight
+        ),
     }
     return [rule for rule, hurt in rules.items() if hurt]
 
 
 TAKEN = 2 * 16
-"""Messages that a worker has under way at most: two queues of sixteen."""
+"""Largest number of messages in flight at a worker: two queues of sixteen."""
 
 
 def doubled(fault: Fault, size: Size) -> int:
-    """How many messages were under way at most when the faults struck."""
+    """Return the largest number of messages in flight when the faults struck."""
     return size.faults * (fault.workers * TAKEN + (size.senders if fault.resends else 0))
 
 
 async def struck(fault: Fault, size: Size, scene: Scene) -> int:
-    """Each fault strikes when so many messages have been sent: the same seed strikes at the same places. How many did."""
+    """Let each fault strike after a number of sent messages, and return the number of faults.
+
+    The same seed strikes after the same numbers.
+    """
     chance = random.Random(f"{size.seed} {fault.name}")
     sent = 0
     for number, due in enumerate(
@@ -161,13 +180,13 @@ async def struck(fault: Fault, size: Size, scene: Scene) -> int:
         except TimeoutError:
             if scene.party.stops:
                 raise
-            return number  # a peer's worker that has ended has no connection left to strike
+            return number  # A peer's worker that has ended has no connection to strike.
         sent = sum(entry.mark == SENT for entry in scene.sends.entries)
     return size.faults
 
 
 async def recovered(scene: Scene) -> None:
-    """Sending goes on until it succeeds again: a peer may take a while, or never."""
+    """Wait until a send succeeds again, which may take long for a peer, or never happen."""
     began = time.monotonic()
     scene.sends.news()
     while time.monotonic() - began < REST and not any(
@@ -177,14 +196,14 @@ async def recovered(scene: Scene) -> None:
 
 
 async def ended(sender: Actor, scene: Scene) -> None:
-    """The last send has its outcome. While sends still end, it goes on."""
+    """Wait until the last send has its outcome."""
     code = await sender.ended(seconds=600)
     assert code == 0, f"the sender failed:\n{sender.said()}"
     scene.sends.news()
 
 
 async def at_rest(scene: Scene, rest: float = REST) -> None:
-    """Until everything that was acked has come to something, or nothing new happens any more."""
+    """Wait until each acked message has a result, or no new result has come for `rest` seconds."""
     quiet = time.monotonic()
     acked = {entry.number for entry in scene.sends.entries if entry.mark == ACKED}
     done = {entry.number for entry in scene.work.entries if entry.mark == EFFECT}
@@ -193,7 +212,8 @@ async def at_rest(scene: Scene, rest: float = REST) -> None:
         fresh = {entry.number for entry in scene.work.news() if entry.mark == EFFECT}
         quiet = time.monotonic() if fresh else quiet
         done |= fresh
-        if len(missing) < len(acked) / 20 and not fresh:  # what may lie among the dead letters
+        # The missing messages may be dead letters.
+        if len(missing) < len(acked) / 20 and not fresh:
             found = await scene.dead()
             quiet = time.monotonic() if found - dead else quiet
             dead = found
@@ -203,7 +223,11 @@ async def at_rest(scene: Scene, rest: float = REST) -> None:
 
 
 async def emptied(scene: Scene) -> None:
-    """A second copy of what a fault doubled may still wait for its retry: it is nobody's loss, and comes to something, too."""
+    """Wait until the queues are empty.
+
+    A message that a fault duplicated may still wait for its retry. It is not lost, and has a
+    result later.
+    """
     began = time.monotonic()
     while time.monotonic() - began < REST:
         scene.work.news()
@@ -220,7 +244,7 @@ async def emptied(scene: Scene) -> None:
 
 
 def first_after(moments: list[float], entries: list[Entry], mark: str) -> tuple[float, ...]:
-    """From each of these moments, how long it took to the next entry of this kind."""
+    """Return the seconds from each of these moments to the next entry with the mark."""
     times = sorted(entry.at for entry in entries if entry.mark == mark)
     return tuple(
         min((at - moment for at in times if at >= moment), default=float("inf"))

@@ -1,4 +1,7 @@
-"""Three private nodes that are one broker: one name server and one cookie for all, and a way in that goes to whoever answers."""
+"""Three private nodes that form one cluster, with one name server and one cookie.
+
+Clients connect through a balancer, which selects a node that answers.
+"""
 
 import asyncio
 import random
@@ -34,23 +37,30 @@ CONFIG = {
     "cluster_name": "chaos",
 }
 STUB = "#!/bin/sh\nexec sleep 2147483647\n"
-"""In the place of a node's own name server: it has to be a process, and does nothing."""
+"""Script instead of a node's own name server, which must be a process and does nothing."""
 JOIN = 240.0
 
 
 class ClusterNode(ChaosNode):
-    """A node that finds the others."""
+    """A node that finds the other nodes of its cluster."""
 
     def __init__(
         self, installation: Installation, *, cookie: str, names: int, config: Mapping[str, str]
     ) -> None:
-        """`names` is the port of the name server that all of them use."""
+        """Prepare the node.
+
+        Args:
+            installation: RabbitMQ installation to start.
+            cookie: Erlang cookie of the cluster.
+            names: Port of the name server of the cluster.
+            config: Settings for `rabbitmq.conf`.
+        """
         super().__init__(installation, config=config)
         self._cookie, self._names = cookie, names
 
     @property
     def name(self) -> str:
-        """As Erlang knows it."""
+        """Name of the node in Erlang."""
         return self._name
 
     @override
@@ -71,7 +81,7 @@ class ClusterNode(ChaosNode):
 
 
 class Cluster:
-    """Three of them; the password of the first is that of all."""
+    """A cluster of three nodes with one password."""
 
     def __init__(self, installation: Installation) -> None:
         (self._names,) = free_ports(1)
@@ -120,11 +130,11 @@ class Cluster:
             await self._server.wait()
 
     def way(self) -> "Balancer":
-        """In front of a side, to whichever node answers."""
+        """Return a proxy for the sender or the workers, which selects a node that answers."""
         return Balancer([node.port for node in self.nodes])
 
     async def leader(self, vhost: str, queue: str) -> ClusterNode:
-        """The node that leads this quorum queue now."""
+        """Return the node that leads this quorum queue now."""
         for node in self.nodes:
             if node.running:
                 rows = (
@@ -136,26 +146,32 @@ class Cluster:
                     (row.split("\t")[1] for row in rows if row.startswith(f"{queue}\t")), ""
                 )
                 return next(each for each in self.nodes if each.name == name)
-        raise AssertionError("no node of the cluster runs")
+        raise AssertionError("no node of the cluster is running")
 
     async def isolate(self, node: ClusterNode) -> None:
-        """No other node can talk to this one: each of them has a wrong password for the other."""
+        """Cut the node off: it and the other nodes get wrong cookies for each other."""
         await self._to_others(
             node, "erlang:set_cookie('{0}', wrong), erlang:disconnect_node('{0}')"
         )
 
     async def heal(self, node: ClusterNode) -> None:
-        """They can again."""
+        """Connect the node with the other nodes again."""
         await self._to_others(node, f"erlang:set_cookie('{{0}}', '{self._cookie}')")
 
     async def _to_others(self, node: ClusterNode, words: str) -> None:
-        """Evaluated on this node with the name of each other, in one call: each starts an Erlang of its own."""
+        """Evaluate an Erlang expression on this node with the name of each other node.
+
+        One call is enough for all of them, and each call would start an Erlang of its own.
+        """
         names = [other.name for other in self.nodes if other is not node]
         await node.ctl("eval", ", ".join(words.format(name) for name in names) + ".")
 
 
 class Balancer(FaultyProxy):
-    """A proxy whose connections go to each node in turn, and on to the next where one does not answer: as with a health check."""
+    """A proxy that sends connections to each node in turn, as a balancer with health checks.
+
+    If a node does not answer, the next one gets the connection.
+    """
 
     def __init__(self, ports: Sequence[int]) -> None:
         super().__init__(LOOPBACK, ports[0])
@@ -171,17 +187,17 @@ class Balancer(FaultyProxy):
 
 ROUNDS = ("leader-killed", "leader-isolated", "node-paused")
 
-# --- its faults ----------------------------------------------------------------------------------------------------
+# --- Faults ---
 
 DOWN = 5.0
-"""Seconds that a killed node stays away: others have elected a leader by then."""
+"""Seconds for which a killed node stays down; the other nodes elect a leader in this time."""
 APART = 10.0
 UNANSWERING = 15.0
-"""Seconds that a node answers nothing: longer than it takes the others to suspect it."""
+"""Seconds without an answer of a node; the other nodes consider it down earlier."""
 
 
 def faults_of(cluster: Cluster) -> dict[str, Fault]:
-    """What is done to the leader of the job's queue."""
+    """Return the faults that strike the leader of the job queue."""
 
     async def kill(scene: Scene, chance: random.Random) -> None:
         node = await cluster.leader(scene.vhost, JOBS)
@@ -215,7 +231,10 @@ def faults_of(cluster: Cluster) -> dict[str, Fault]:
 
 
 async def whole(cluster: Cluster) -> None:
-    """Until every node takes connections again: one that was in the minority stops its broker, and starts it by itself."""
+    """Wait until every node accepts connections again.
+
+    A node in the minority stops its broker, and later starts it by itself.
+    """
     async with asyncio.timeout(JOIN):
         while not all(
             [await asyncio.to_thread(speaks_amqp, LOOPBACK, node.port) for node in cluster.nodes]
@@ -224,7 +243,10 @@ async def whole(cluster: Cluster) -> None:
 
 
 async def shared(cluster: Cluster, vhost: str) -> None:
-    """Until every node lets somebody into this virtual host: one that was away a moment ago hears of it later than the others."""
+    """Wait until every node accepts connections to this virtual host.
+
+    A node that was down a moment ago learns of the virtual host later than the others.
+    """
     async with asyncio.timeout(JOIN):
         for node in cluster.nodes:
             while True:
@@ -237,7 +259,7 @@ async def shared(cluster: Cluster, vhost: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """One fault, and how long nothing was confirmed."""
+    """A fault, its campaign, and the longest time without a confirm."""
 
     fault: Fault
     played: Played
@@ -254,7 +276,7 @@ async def rounds(
     seed: int,
     timeout: float = 40,
 ) -> AsyncIterator[Round]:
-    """Play these faults one after the other."""
+    """Yield a round for each fault, one after the other."""
     faults = faults_of(cluster)
     for number, name in enumerate(names):
         place = directory / f"{number}-{name}"
@@ -269,6 +291,6 @@ async def rounds(
 
 
 def write_gap(sends: list[Entry]) -> float:
-    """Seconds of the longest time without a confirm."""
+    """Return the longest time without a confirm, in seconds."""
     times = sorted(entry.at for entry in sends if entry.mark == ACKED)
     return max((later - earlier for earlier, later in pairwise(times)), default=0.0)

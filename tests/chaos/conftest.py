@@ -1,4 +1,4 @@
-"""The node that campaigns share, one for each process of pytest: faults leave it running."""
+"""The node that campaigns share in each process of pytest; it runs again after each fault."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What the sender and the workers of a campaign say to each other, and how the work is told to go."""
+"""Contracts between the sender and the workers of a campaign."""
 
 from bus import Event, Job, contract
 
@@ -9,20 +9,20 @@ SERVICE = "chaos"
 
 @contract("chaos.work", version=1)
 class Work(Job[None]):
-    """A job of a campaign."""
+    """A job of a campaign; its fields control the work."""
 
     number: int
     seconds: float = 0
-    """How long it takes."""
+    """Duration of the work."""
     failures: int = 0
-    """So many attempts fail before one succeeds."""
+    """Number of attempts that fail before one succeeds."""
     hopeless: bool = False
-    """Whether no attempt can succeed: it belongs into the dead letters."""
+    """True if no attempt can succeed, so that the message must be dead-lettered."""
 
 
 @contract("chaos.happened", version=1)
 class Happened(Event):
-    """An event of a campaign; the same as a job."""
+    """An event of a campaign, with the fields of `Work`."""
 
     number: int
     seconds: float = 0

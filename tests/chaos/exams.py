@@ -1,4 +1,4 @@
-"""What the long form measures beside the campaigns: each a function of a node, and figures."""
+"""Exams of the long form besides the campaigns: each runs on a node and returns figures."""
 
 import asyncio
 import os
@@ -26,22 +26,21 @@ __all__ = ["EXAMS", "Exam"]
 Found = dict[str, Any]
 CLIENTS = 200
 PATIENCE = 150
-"""Seconds for each send: more than a round's fault takes where others have the machine as well."""
+"""Seconds for each send; a fault is shorter, even on a machine that other processes share."""
 CLUSTER_ROUNDS, ROUND_MESSAGES = int(os.environ.get("CHAOS_ROUNDS") or 20), 2_500
-"""Each round takes a minute or more."""
-
+"""Number of rounds, each of which takes a minute or more, and messages of each round."""
 TROUBLE, TROUBLE_RATE = 600, 20
-"""Seconds of each trouble that one service has, and events a second that the other hears meanwhile."""
+"""Seconds of each failure of one service, and events a second for the other service."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exam:
-    """One of them."""
+    """An exam."""
 
     title: str
     sit: Callable[[ChaosNode, Path], Awaitable[Found]]
     broken: Callable[[Found], str]
-    """What was promised and not kept; empty where all was."""
+    """Function that returns the broken promise; empty if all were kept."""
 
 
 async def retries(node: ChaosNode, directory: Path) -> Found:
@@ -100,7 +99,7 @@ async def herd(node: ChaosNode, directory: Path) -> Found:
 
 
 def again(journal: Tail) -> dict[int, float]:
-    """When each client was ready again after it was not."""
+    """Return the time at which each client was ready again after an interruption."""
     journal.news()
     lost = {entry.number for entry in journal.entries if entry.mark == FAILED}
     return {
@@ -111,7 +110,7 @@ def again(journal: Tail) -> dict[int, float]:
 
 
 async def neighbours(node: ChaosNode, directory: Path) -> Found:
-    """The troubles at the same time, each in a virtual host of its own."""
+    """Run all failures at the same time, each in a virtual host of its own."""
     for state in STATES:
         (directory / state).mkdir()
     async with asyncio.TaskGroup() as group:
@@ -175,7 +174,8 @@ async def cluster(node: ChaosNode, directory: Path) -> Found:
             found["done again"] += verdict.duplicate_effects
             gaps[each.fault.name].append(each.gap)
             print(
-                f"  {each.fault.name}: {verdict.messages} messages, no confirm for {each.gap:.1f} s",
+                f"  {each.fault.name}: {verdict.messages} messages, "
+                f"no confirm for {each.gap:.1f} s",
                 flush=True,
             )
     return {
@@ -228,7 +228,10 @@ EXAMS = {
         title="10,000 messages, each ten times through a retry tier", sit=loops, broken=wrong
     ),
     "neighbours": Exam(
-        title=f"Retries of a service while another's queue is full, deleted or failing for {TROUBLE // 60} min each",
+        title=(
+            "Retries of a service while another's queue is full, deleted or failing "
+            f"for {TROUBLE // 60} min each"
+        ),
         sit=neighbours,
         broken=delayed,
     ),

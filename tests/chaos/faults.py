@@ -1,4 +1,4 @@
-"""The fault classes: what is done to a scene, who loses something by it, and how often in the short form."""
+"""Fault classes: the action on a scene, its possible effects, and the size of the short form."""
 
 import asyncio
 import random
@@ -26,11 +26,11 @@ from tests.chaos.scene import Scene
 __all__ = ["FAULTS", "Fault"]
 
 PATIENCE = 60.0
-"""Seconds for a fault to show; most take a fraction of one, on a quiet machine."""
+"""Seconds for a fault to take effect; on an idle machine most need a fraction of one."""
 REFUSING = 6.0
-"""Seconds that the broker refuses at most; the first refusals come within one."""
+"""Largest number of seconds in which the broker refuses; the first refusals come within one."""
 ENOUGH = 1000
-"""Sends that succeed before it is clear that none will fail."""
+"""Number of successful sends that show that none will fail."""
 LOOK = 0.02
 JOBS, EVENTS = job_queue(contract_of(Work)), event_queue(SERVICE, contract_of(Happened))
 WATERMARK = DEFAULTS["vm_memory_high_watermark.absolute"]
@@ -38,40 +38,54 @@ WATERMARK = DEFAULTS["vm_memory_high_watermark.absolute"]
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One class of faults."""
+    """A class of faults."""
 
     name: str
     title: str
     strike: Callable[[Scene, random.Random], Awaitable[None]]
-    """Does it once, and returns when it is over."""
+    """Function that causes one fault, and returns when it is over."""
     faults: int
-    """How often in the short form."""
+    """Number of faults in the short form."""
     at_once: int = 1
-    """So many of them strike together."""
+    """Number of faults that strike together."""
     messages: int = 1000
-    """At least how many in the short form."""
+    """Smallest number of messages in the short form."""
     workers: int = 1
     splits: bool = False
-    """Whether a process dies, or another one may get what its connection lost, between effect and ack: then effects may be double."""
+    """True if an effect may be repeated.
+
+    A process ends between effect and ack, or another process gets the deliveries of a lost
+    connection.
+    """
     resends: bool = False
-    """Whether the sender's connection goes as well: what it sends again may come to another process than the first copy did."""
+    """True if the sender's connection is lost, too.
+
+    A message that is sent again may then reach another process than the first copy.
+    """
     refuses: bool = False
-    """Whether the broker refuses publishes meanwhile, so that some sends fail."""
+    """True if the broker refuses publishes during the fault, so that some sends fail."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 async def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
-    """Wait for a condition that the fault brings about; a fault that does not show is an error of the suite."""
+    """Wait for a condition that the fault causes.
+
+    A fault without an effect is an error of the suite.
+    """
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(LOOK)
 
 
-# --- the broker ----------------------------------------------------------------------------------------------------
+# --- Broker ---
 
 
 async def kill_broker(scene: Scene, chance: random.Random) -> None:
-    """The queues are old enough to be on the disk, which a campaign's are not at its first kill; its messages are as new as they are."""
+    """Kill and start the broker.
+
+    At the first kill the queues may be too new to be on disk, so they are written first. Their
+    messages are not.
+    """
     if not scene.back:
         await queues_to_disk(scene.node)
     await scene.node.kill()
@@ -86,7 +100,10 @@ async def restart_broker(scene: Scene, chance: random.Random) -> None:
 
 
 async def felt_again(scene: Scene) -> None:
-    """Until the broker's return is felt on both sides, so that it is this return which is timed; who has given up is left alone."""
+    """Wait until both sides work after the broker's return, so that this return is the timed one.
+
+    The wait ends after `PATIENCE` seconds, because a peer may never work again.
+    """
     began = time.monotonic()
     while time.monotonic() - began < PATIENCE and not (
         came_after(scene, scene.sends, ACKED) and came_after(scene, scene.work, EFFECT)
@@ -95,7 +112,7 @@ async def felt_again(scene: Scene) -> None:
 
 
 def came_after(scene: Scene, journal: Tail, mark: str) -> bool:
-    """Whether the last return was followed by an entry of this kind."""
+    """Return True if an entry with this mark follows the last return of the broker."""
     journal.news()
     return any(
         entry.mark == mark and entry.at > scene.back[-1] for entry in journal.entries[-ENOUGH:]
@@ -113,7 +130,10 @@ async def alarm(scene: Scene, chance: random.Random) -> None:
 
 
 async def silence(scene: Scene, seconds: float) -> None:
-    """Until nothing is confirmed any more for so long; where it goes on, the ledger says what that means."""
+    """Wait until nothing was confirmed for this number of seconds.
+
+    If confirms continue, the ledger judges the result.
+    """
     began = quiet = time.monotonic()
     while time.monotonic() - quiet < seconds and time.monotonic() - began < REFUSING:
         await asyncio.sleep(LOOK)
@@ -122,7 +142,10 @@ async def silence(scene: Scene, seconds: float) -> None:
 
 
 async def full_queue(scene: Scene, chance: random.Random) -> None:
-    """The workers stand still, so that the queues fill, and then drain them: only that makes RabbitMQ 3.10 take publishes again."""
+    """Pause the workers until the queues are full, then let the workers drain them.
+
+    Only empty queues make RabbitMQ 3.10 accept publishes again.
+    """
     policy = {
         "pattern": rf"^({JOBS}|{EVENTS})$",
         "definition": {"max-length": 10},
@@ -141,7 +164,7 @@ async def full_queue(scene: Scene, chance: random.Random) -> None:
 
 
 async def taken_again(scene: Scene) -> None:
-    """Until both queues take publishes again."""
+    """Wait until both queues accept publishes again."""
     taken: set[int] = set()
     began = time.monotonic()
     while len(taken) < len((JOBS, EVENTS)) and time.monotonic() - began < PATIENCE:
@@ -150,14 +173,16 @@ async def taken_again(scene: Scene) -> None:
 
 
 async def lifted(scene: Scene) -> None:
-    """The limit goes while the queues are empty: one that is refusing when it goes refuses that channel for ever, on 3.10."""
+    """Remove the limit while the queues are empty.
+
+    On RabbitMQ 3.10 a queue that refuses at that moment refuses the channel forever.
+    """
     assert scene.sender
     scene.sender.signal(signal.SIGSTOP)
     try:
         empty, began = 0, time.monotonic()
-        while (
-            empty < 2 and time.monotonic() - began < REFUSING
-        ):  # what is on its way when the sender stops comes before the second look
+        # Messages in flight when the sender is paused arrive before the second check.
+        while empty < 2 and time.monotonic() - began < REFUSING:
             waiting = await scene.waiting()
             empty = 0 if waiting[JOBS] or waiting[EVENTS] else empty + 1
             await asyncio.sleep(LOOK)
@@ -167,7 +192,10 @@ async def lifted(scene: Scene) -> None:
 
 
 async def unbound(scene: Scene, chance: random.Random) -> None:
-    """Nobody takes the jobs for a while; events without a subscriber are nobody's loss, so theirs stays."""
+    """Remove the binding of the job queue for a while.
+
+    An event without a subscriber is not a lost message, so the binding of the events stays.
+    """
     key = contract_of(Work).type
     await scene.api("DELETE", f"bindings/{{}}/e/{EXCHANGE}/q/{JOBS}/{key}")
     await refused(scene, chance.randrange(5, 30))
@@ -175,7 +203,10 @@ async def unbound(scene: Scene, chance: random.Random) -> None:
 
 
 async def refused(scene: Scene, count: int) -> None:
-    """Until so many more sends have failed; where they succeed instead, the ledger says what that means."""
+    """Wait until this number of sends has failed.
+
+    If they succeed instead, the ledger judges the result.
+    """
     failed = acked = 0
     while failed < count and acked < ENOUGH:
         await asyncio.sleep(LOOK)
@@ -184,19 +215,20 @@ async def refused(scene: Scene, count: int) -> None:
 
 
 async def dead_letter_target_gone(scene: Scene, chance: random.Random) -> None:
-    """The way back from the retry tiers goes, and then the ways into the dead letters; an operator mends the first."""
+    """Delete the return exchange of the retry tiers, and the bindings of the dead-letter queues.
+
+    An operator creates the return exchange again, and the bus the bindings.
+    """
     back = retry_return_exchange(SERVICE)
     exchange = await scene.api("GET", f"exchanges/{{}}/{back}")
     await scene.api("DELETE", f"exchanges/{{}}/{back}")
     for queue in (JOBS, EVENTS):
-        way = f"bindings/{{}}/e/{DEAD}/q/{dead_letter_queue(queue)}"
-        if await scene.api(
-            "GET", way
-        ):  # the bus mends it with the next dead letter; where there was none since, it is gone still
-            await scene.api("DELETE", f"{way}/{queue}")
-    await asyncio.sleep(
-        2 + chance.random()
-    )  # the tiers' time is one second: what is due finds nobody
+        binding = f"bindings/{{}}/e/{DEAD}/q/{dead_letter_queue(queue)}"
+        # The bus declares the binding with the next dead letter. Without one it is still missing.
+        if await scene.api("GET", binding):
+            await scene.api("DELETE", f"{binding}/{queue}")
+    # Messages of the tier of one second find no return exchange in this time.
+    await asyncio.sleep(2 + chance.random())
     await scene.api(
         "PUT",
         f"exchanges/{{}}/{back}",
@@ -206,7 +238,7 @@ async def dead_letter_target_gone(scene: Scene, chance: random.Random) -> None:
         await scene.api("POST", f"bindings/{{}}/e/{back}/q/{queue}", {"routing_key": queue})
 
 
-# --- connections ---------------------------------------------------------------------------------------------------
+# --- Connections ---
 
 
 async def close_connections(scene: Scene, chance: random.Random) -> None:
@@ -219,18 +251,19 @@ async def reset_within_a_frame(scene: Scene, chance: random.Random) -> None:
     proxy.cut_within(chance.choice(("up", "down")), within)
     try:
         await until(lambda: proxy.cuts > before, REFUSING)
-    except TimeoutError:  # nothing goes that way: who asks for no confirms hears of nothing
+    except TimeoutError:  # A sender without confirms receives no frames: cut the other direction.
         proxy.cut_within("up", within)
         await until(lambda: proxy.cuts > before)
 
 
 async def swallow_confirms(scene: Scene, chance: random.Random) -> None:
-    """The broker has taken the messages; the sender hears nothing of it before its connection is reset."""
+    """Drop the broker's confirms of accepted messages, and then reset the sender's connection."""
     proxy = scene.before_sender
     before = proxy.swallowed
     proxy.swallowing = True
     try:
-        await until(lambda: proxy.swallowed > before)  # one frame may confirm all that is under way
+        # One frame may confirm all messages in flight.
+        await until(lambda: proxy.swallowed > before)
         await asyncio.sleep(chance.random() / 4)
         proxy.cut()
     finally:
@@ -238,7 +271,7 @@ async def swallow_confirms(scene: Scene, chance: random.Random) -> None:
 
 
 async def half_open(scene: Scene, chance: random.Random) -> None:
-    """No end of a connection hears of the other any more, and nobody says so."""
+    """Stop the traffic of a connection in both directions without closing it."""
     proxy = chance.choice((scene.before_sender, scene.before_workers))
     proxy.freeze()
     await until(lambda: not proxy.frozen)
@@ -251,7 +284,7 @@ async def channel_error(scene: Scene, chance: random.Random) -> None:
     await until(lambda: proxy.forged > before)
 
 
-# --- workers -------------------------------------------------------------------------------------------------------
+# --- Workers ---
 
 
 async def kill_worker(scene: Scene, chance: random.Random) -> None:
@@ -262,7 +295,7 @@ async def kill_worker(scene: Scene, chance: random.Random) -> None:
 
 
 async def stop_workers(scene: Scene, chance: random.Random) -> None:
-    """As a deployment does: new ones first, then the old ones, each at a moment of its own."""
+    """Start new workers, and then stop the old ones at random moments, as in a deployment."""
     old = [*scene.workers]
     await asyncio.gather(*(scene.add_worker() for _ in old))
     await asyncio.gather(*(later(chance.random(), scene.stop_worker(worker)) for worker in old))

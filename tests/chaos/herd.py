@@ -1,4 +1,7 @@
-"""Two hundred clients whose broker goes and comes: `python -m tests.chaos.herd JOURNAL CLIENTS`, in a process of its own."""
+"""Many clients in one process while their broker restarts.
+
+Usage: `python -m tests.chaos.herd JOURNAL CLIENTS`
+"""
 
 import asyncio
 import sys
@@ -15,7 +18,7 @@ LOOK = 0.01
 
 
 async def main(path: str, clients: str) -> None:
-    """Watch each client's readiness: it is lost, and comes back."""
+    """Record each change of a client's readiness."""
     journal, settings, stop = Journal(Path(path)), load_settings(), asyncio.Event()
     configure_logging(settings)
     ending = asyncio.ensure_future(input_ended(stop))
@@ -36,7 +39,7 @@ async def main(path: str, clients: str) -> None:
 
 
 async def started(bus: Bus, places: asyncio.Semaphore) -> None:
-    """A few at a time: the herd is wanted later."""
+    """Start a client; only a few start at a time, because only the reconnect is tested."""
     async with places:
         await bus.__aenter__()
 

@@ -1,7 +1,7 @@
-"""What processes write down of what they do: a line an act, in a file that only grows.
+"""Journals: files to which processes append one line for each act.
 
-One `write` call a line, straight to the kernel: a process that is killed by SIGKILL loses no line that it has written.
-The standard library alone, because the peers write in it from environments of their own.
+Each line is one `write` call to the kernel, so a SIGKILL loses no written line.
+The module needs the standard library alone, because peers use it in their own environments.
 """
 
 import os
@@ -12,33 +12,33 @@ from typing import NamedTuple
 __all__ = ["ACKED", "DELIVERED", "EFFECT", "FAILED", "SENT", "UNKNOWN", "Entry", "Journal", "Tail"]
 
 SENT, ACKED, FAILED, UNKNOWN = "sent", "acked", "failed", "unknown"
-"""A sender's: it begins to send; the send was accepted, surely not sent, or nobody can say."""
+"""Marks of a sender: a send begins, was accepted, surely failed, or has an unknown outcome."""
 DELIVERED, EFFECT = "delivered", "effect"
-"""A worker's: a delivery has come; the work was done."""
+"""Marks of a worker: a delivery has arrived, or the work was done."""
 
 
 class Entry(NamedTuple):
-    """One act."""
+    """A line of a journal."""
 
     mark: str
     number: int
-    """The message's, from its body: the ledger's own, and not the message id, which a fault could change."""
+    """Number from the message's body, because a fault could change the message id."""
     at: float
-    """Seconds of the machine's monotonic clock, which all its processes share."""
+    """Seconds of the machine's monotonic clock, which all processes share."""
     process: int
     detail: str
-    """A message id and attempt, or why a send failed."""
+    """Message id and attempt, or the reason why a send failed."""
 
 
 class Journal:
-    """One process's view of a file that several may write."""
+    """The journal of one process; several processes may write to the same file."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._process = os.getpid()
 
     def write(self, mark: str, number: int, detail: str = "") -> None:
-        """Write one line; on return the kernel has it."""
+        """Write one line; the kernel has it on return."""
         words = " ".join(detail.split())
         os.write(
             self._file,
@@ -47,22 +47,23 @@ class Journal:
 
 
 class Tail:
-    """Reads a journal while it grows."""
+    """A reader of a growing journal."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._at = 0
         self.entries: list[Entry] = []
-        """What was read so far, in the order in which the kernel took it."""
+        """Entries so far, in the order in which the kernel received them."""
 
     def news(self) -> list[Entry]:
-        """What was written since the last look."""
+        """Return the entries since the last call."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as journal:
             journal.seek(self._at)
             data = journal.read()
-        data = data[: data.rfind(b"\n") + 1]  # a line that is being written is read the next time
+        # The next call reads a line that is incomplete now.
+        data = data[: data.rfind(b"\n") + 1]
         self._at += len(data)
         fresh = [_entry(line) for line in data.decode().splitlines()]
         self.entries += fresh

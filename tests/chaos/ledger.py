@@ -1,9 +1,10 @@
-"""The ledger: what was sent, beside what came of it (after the total-queue checker of Jepsen).
+"""The ledger: comparison of sends and their effects (after the total-queue checker of Jepsen).
 
-Each send is *acked*, *failed* or *unknown*. Each effect is written down outside of the worker. Then
+Each send is *acked*, *failed* or *unknown*. Each effect is recorded outside of the worker.
 
-lost         acked, with no effect, and in no dead-letter queue
-unexpected   an effect of what was never sent, of another message id than was sent, or of a send that surely failed
+A message is *lost* if it is acked, has no effect, and is in no dead-letter queue.
+An effect is *unexpected* if its message was never sent, if the send surely failed, or if it has
+another message id.
 """
 
 from collections import Counter
@@ -19,7 +20,7 @@ __all__ = ["Ledger", "Verdict", "judged"]
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """Two journals and what lies in the dead-letter queues."""
+    """Two journals, and the content of the dead-letter queues."""
 
     sends: Iterable[Entry]
     work: Iterable[Entry]
@@ -29,7 +30,7 @@ class Ledger:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a ledger says."""
+    """The result of a ledger."""
 
     messages: int
     acked: int
@@ -43,9 +44,9 @@ class Verdict:
     duplicate_effects: int
     """Effects beyond the first of each message."""
     gap: float
-    """Seconds of the longest time without an effect, while there was something to do."""
+    """Longest time between two effects, in seconds."""
     done: frozenset[int] = field(repr=False)
-    """The messages that had an effect."""
+    """Numbers of the messages that had an effect."""
 
 
 def judged(ledger: Ledger) -> Verdict:

@@ -1,4 +1,4 @@
-"""How a process hears that its driver wants no more of it, or is gone."""
+"""The end of standard input, which means that the driver has finished or has ended."""
 
 import asyncio
 import sys

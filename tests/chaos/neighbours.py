@@ -1,4 +1,4 @@
-"""Two services that hear the same events, and one's queue in trouble: what that does to the other's retries."""
+"""Retries of one service while the queue of another service for the same events fails."""
 
 import signal
 from dataclasses import dataclass
@@ -19,26 +19,26 @@ STATES = ("full", "deleted", "failing")
 NEIGHBOUR = "neighbour"
 QUEUE = event_queue(SERVICE, contract_of(Happened))
 FIRST = 200
-"""Events, half of which come before the trouble."""
+"""Number of events, half of which arrive before the failure."""
 WAIT = 1
-"""Seconds that each event waits for its second attempt."""
+"""Seconds for which each event waits for its second attempt."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """What the neighbour saw."""
+    """The result for the neighbour."""
 
     events: int
     in_trouble: int
-    """How many of them came first while the other's queue was in trouble."""
+    """Number of events that arrived first while the other service's queue failed."""
     pending: int
-    """How many did not come back."""
+    """Number of events without a second attempt."""
     late: list[float]
-    """Seconds, sorted: how much later than its tier's time each came back."""
+    """Delays of the second attempts beyond the tier's time, in seconds and sorted."""
 
 
 class Attempts:
-    """When each event's first and second attempt was delivered first; read on from where the last look ended."""
+    """The times at which each event's first and second attempt were first delivered."""
 
     def __init__(self, journal: Tail) -> None:
         self._journal = journal
@@ -56,10 +56,18 @@ class Attempts:
 async def retried_beside(
     node: ChaosNode, directory: Path, state: str, *, in_trouble: int, rate: float, patience: float
 ) -> Beside:
-    """Events to two services until so many have come to the neighbour while the other's queue is `state`.
+    """Send events to two services while the queue of one is in a state of failure.
 
-    Every event's first attempt fails at both. `patience` is the seconds for what has to come within one or two; for
-    `in_trouble` events it is added to the time that their rate gives them.
+    The first attempt of every event fails at both services.
+
+    Args:
+        node: Broker.
+        directory: Directory of the journals.
+        state: One of `STATES`.
+        in_trouble: Number of events that must reach the neighbour during the failure.
+        rate: Events a second.
+        patience: Seconds to wait for entries that are due within one or two. For the `in_trouble`
+            events it is added to the time that they need at the rate.
     """
     environment = {"CHAOS_FAILS": SERVICE} if state == "failing" else {}
     seen = Attempts(Tail(directory / "neighbours"))
@@ -97,8 +105,9 @@ async def retried_beside(
         try:
             await until(lambda: came_back(scene, seen), "the neighbour's retries", seconds=patience)
         except AssertionError:
+            # Then no retry is missing, but an accepted event that never arrived.
             if seen.first.keys() == seen.second.keys():
-                raise  # not a retry, but an event that was accepted and never came
+                raise
     late = sorted(at - seen.first[number] - WAIT for number, at in seen.second.items())
     pending = len(seen.first.keys() - seen.second.keys())
     return Beside(
@@ -112,7 +121,10 @@ def attempted(seen: Attempts) -> dict[int, float]:
 
 
 def came_back(scene: Scene, seen: Attempts) -> bool:
-    """Every event that was accepted has come, and each that has come has come again. A full queue's refusals may have reached the other."""
+    """Return True if every accepted event has arrived, and every arrived event has been retried.
+
+    An event that the full queue refused may have arrived at the other service.
+    """
     seen.look()
     scene.sends.news()
     acked = {entry.number for entry in scene.sends.entries if entry.mark == ACKED}

@@ -1,4 +1,4 @@
-"""A private node whose slowest clocks are quick, and which a campaign may kill."""
+"""A private node with short internal intervals, which a campaign may kill."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +10,11 @@ from bus.operations.brokers.private_node import PrivateNode
 __all__ = ["ChaosNode"]
 
 PATIENCE = 180.0
-"""Seconds for a start or one rabbitmqctl, on a machine that is busy with others: both start an Erlang, which is seconds of work."""
-# RabbitMQ's dead-letter worker offers again what its target refused only after three minutes.
+"""Seconds for a start or one `rabbitmqctl` on a busy machine.
+
+Both start an Erlang, which takes seconds of processor time.
+"""
+# By default RabbitMQ's dead-letter worker publishes a refused message again after three minutes.
 ADVANCED = """\
 [{rabbit, [
   {dead_letter_worker_publisher_confirm_timeout, 1000},
@@ -22,7 +25,7 @@ ADVANCED = """\
 
 
 class ChaosNode(PrivateNode):
-    """As `PrivateNode`, with settings that rabbitmq.conf has no line for."""
+    """A `PrivateNode` with settings that `rabbitmq.conf` does not support."""
 
     @override
     def _make_directory(self) -> None:

@@ -114,14 +114,20 @@ def campaigns(figures: Figures) -> Iterator[str]:
     yield from markdown(rows, TITLES)
     if not total["lost"]:
         bound = 3 / max(1, total["messages"])
-        yield f"\n0 lost of {total['messages']:,} means a rate below one in {1 / bound:,.0f} with 95 % confidence; it does not prove more.\n"
+        yield (
+            f"\n0 lost of {total['messages']:,} means a rate below one in {1 / bound:,.0f} "
+            "with 95 % confidence; it does not prove more.\n"
+        )
     yield from (
         f"{line[0].upper()}{line[1:]}.\nThe promise is two seconds.\n" for line in recovery(rows)
     )
     dates = sorted({part["date"] for part in figures["parts"]})
     brokers = sorted({part["rabbitmq"] for part in figures["parts"]})
     when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
-    yield f"Run {when} on RabbitMQ {', '.join(brokers)}: one node, on two cores shared with other processes.\n"
+    yield (
+        f"Run {when} on RabbitMQ {', '.join(brokers)}: "
+        "one node, on two cores shared with other processes.\n"
+    )
     if missing := [
         title for name, title in TITLES.items() if name not in by_fault(figures, OURS.name)
     ]:
@@ -142,7 +148,7 @@ def exams(figures: Figures) -> Iterator[str]:
 
 
 def flat(found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield each figure with its name for the page; a figure with parts yields one for each part."""
+    """Yield each figure with its name for the page, or one for each part of a figure."""
     for name, value in found.items():
         label = LABELS.get(name, name)
         if isinstance(value, dict):
@@ -157,7 +163,8 @@ def peers(figures: Figures) -> Iterator[str]:
         "The same ledger, proxy and faults run with programs written as in the peers' tutorials.\n"
         "They have durable queues and persistent messages, and everything else is at its default.\n"
         "Each peer can be configured to do better.\n"
-        "A call that returns counts as acked; a call that raises or takes over 40 s counts as unknown.\n"
+        "A call that returns counts as acked; "
+        "a call that raises or takes over 40 s counts as unknown.\n"
         "Celery requests no confirms, so none can be swallowed.\n"
     )
     for title in PEERS:
@@ -174,10 +181,14 @@ def sabotage(figures: Figures) -> Iterator[str]:
     )
     yield "## A suite that can fail\n"
     yield (
-        f"`make sabotage` breaks the bus in {len(SABOTAGES)} ways, each in the sender's or worker's process only.\n"
+        f"`make sabotage` breaks the bus in {len(SABOTAGES)} ways, "
+        "each in the sender's or worker's process only.\n"
         "For each change it expects the named test to fail with the named text.\n"
     )
-    yield f"{len(noticed)} of {len(SABOTAGES)} were noticed{', run ' + ' to '.join(dates) if dates else ''}.\n"
+    yield (
+        f"{len(noticed)} of {len(SABOTAGES)} were noticed"
+        f"{', run ' + ' to '.join(dates) if dates else ''}.\n"
+    )
     yield "| change | test that fails | expected text | recorded failure |"
     yield "|---|---|---|---|"
     for name, each in SABOTAGES.items():
@@ -188,7 +199,10 @@ def sabotage(figures: Figures) -> Iterator[str]:
             if name in noticed
             else f"**not noticed:** {tried[name]['said']}"
         )
-        yield f"| {name}: {each.what} | `{each.caught_by.rpartition('/')[2]}` | {each.words} | {said} |"
+        yield (
+            f"| {name}: {each.what} | `{each.caught_by.rpartition('/')[2]}` "
+            f"| {each.words} | {said} |"
+        )
 
 
 def progress(figures: Figures) -> list[str]:

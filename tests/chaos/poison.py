@@ -1,4 +1,4 @@
-"""Messages that are none: made by chance, read in this process, and sent to a worker by way of the broker."""
+"""Random invalid messages, decoded in this process and sent to a worker through the broker."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ IN_FLIGHT = 200
 
 
 def good_properties(message_id: str) -> Basic.Properties:
-    """Of a message that is one."""
+    """Return the properties of a valid message."""
     headers: FieldTable = {
         "correlation-id": "c",
         "attempt": 1,
@@ -50,7 +50,7 @@ def good_properties(message_id: str) -> Basic.Properties:
 
 
 def bad_body(chance: random.Random) -> bytes:
-    """No JSON, or not what the contract asks for."""
+    """Return a body that is not JSON, or does not match the contract."""
     value = chance.choice(
         [
             '"x"',
@@ -82,7 +82,7 @@ def bad_body(chance: random.Random) -> bytes:
 
 
 def bad_properties(chance: random.Random, message_id: str) -> Basic.Properties:
-    """Something that wire format 1 asks for is missing or malformed."""
+    """Return properties in which a value of wire format 1 is missing or malformed."""
     properties = good_properties(message_id)
     headers: dict[str, Any] = dict(properties.headers or {})
     wrong = chance.choice(
@@ -90,7 +90,7 @@ def bad_properties(chance: random.Random, message_id: str) -> Basic.Properties:
     )
     match chance.randrange(6):
         case 0:
-            # Not the message id: aiormq gives one to each message that has none.
+            # The message id cannot be missing, because aiormq then sets one.
             setattr(properties, chance.choice(("message_type", "app_id", "content_type")), None)
         case 1:
             properties.content_type = chance.choice(
@@ -113,7 +113,7 @@ def bad_properties(chance: random.Random, message_id: str) -> Basic.Properties:
 
 
 def poisons(count: int, seed: int) -> Iterator[tuple[bytes, Basic.Properties]]:
-    """Bodies and properties, at least one of them bad; the same for the same seed."""
+    """Yield bodies and properties, one of which is invalid; a seed always yields the same."""
     chance = random.Random(seed)
     for number in range(count):
         message_id = f"poison-{number}"
@@ -123,11 +123,14 @@ def poisons(count: int, seed: int) -> Iterator[tuple[bytes, Basic.Properties]]:
             yield GOOD, bad_properties(chance, message_id)
 
 
-# --- in this process -----------------------------------------------------------------------------------------------
+# --- In this process ---
 
 
 def fuzzed(count: int, *, seed: int) -> dict[str, float]:
-    """Read so many, with bytes changed by chance in what is good: each is read or refused, and never by another exception."""
+    """Decode messages with random changes in valid bytes.
+
+    Each message must be decoded or refused, without another exception.
+    """
     chance, refused, slowest = random.Random(seed), 0, 0.0
     envelope = Envelope(
         id="m",
@@ -150,7 +153,7 @@ def fuzzed(count: int, *, seed: int) -> dict[str, float]:
 
 
 def mutated(chance: random.Random, data: bytes) -> bytes:
-    """Some bytes changed, some left out, some put in."""
+    """Return the data with some bytes changed, removed or inserted."""
     result = bytearray(data)
     for _ in range(chance.randrange(1, 5)):
         place = chance.randrange(len(result) or 1)
@@ -165,7 +168,7 @@ def mutated(chance: random.Random, data: bytes) -> bytes:
 
 
 def readable(properties: bytes, body: bytes) -> bool:
-    """Whether a worker would hand it to its handler; only an error of the bus may say that it would not."""
+    """Return True if a worker would call its handler; any error must be the bus's own."""
     envelope = read_envelope(properties, body, role="job", queue="q", received=0)
     if envelope.fault or envelope.type != CONTRACT.type:
         return False
@@ -176,13 +179,13 @@ def readable(properties: bytes, body: bytes) -> bool:
     return True
 
 
-# --- by way of the broker ------------------------------------------------------------------------------------------
+# --- Through the broker ---
 
 
 async def through_the_broker(
     node: ChaosNode, directory: Path, count: int, *, seed: int = 1
 ) -> dict[str, Any]:
-    """Send so many to a worker, and one that is good after them."""
+    """Send invalid messages to a worker, and a valid one after them."""
     dead = dead_letter_queue(job_queue(CONTRACT))
     async with Scene(node, directory) as scene, await aiormq.connect(scene.url) as connection:
         await scene.add_worker()
@@ -208,7 +211,7 @@ async def through_the_broker(
 
 
 async def published(channel: AbstractChannel, count: int, seed: int) -> None:
-    """Confirmed, some at a time."""
+    """Publish invalid messages with confirms and a limited number in flight."""
     places = asyncio.Semaphore(IN_FLIGHT)
 
     async def one(body: bytes, properties: Basic.Properties) -> None:
@@ -225,7 +228,7 @@ async def published(channel: AbstractChannel, count: int, seed: int) -> None:
 
 
 async def handled(scene: Scene) -> bool:
-    """Whether the good one had its effect."""
+    """Return True if the valid message had its effect."""
     try:
         async with asyncio.timeout(60):
             while not any(entry.mark == EFFECT for entry in scene.work.news()):

@@ -1,4 +1,8 @@
-"""A proxy that knows frames: delays, cuts within a frame, half-open connections, confirms that never come, frames nobody sent."""
+"""A proxy that parses frames and causes faults.
+
+It delays frames, cuts connections within a frame, leaves connections half open, drops confirms
+and inserts forged frames.
+"""
 
 import asyncio
 from collections.abc import Iterator
@@ -25,24 +29,24 @@ HOT = (PUBLISH, DELIVER, ACK)
 
 
 class FaultyProxy(Proxy):
-    """What happens to the connections through it, until it is told otherwise."""
+    """A proxy with faults that apply to all connections until they are switched off."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port)
         self.delay = 0.0
-        """Seconds by which everything comes late, each way."""
+        """Seconds of delay in each direction."""
         self.swallowing = False
-        """Whether the broker's confirms go nowhere."""
+        """True to drop the broker's confirms."""
         self.swallowed = 0
-        """Confirm frames that went nowhere so far."""
+        """Number of confirm frames that were dropped."""
         self.cuts = 0
-        """Connections that `cut_within` has cut so far."""
+        """Number of connections that `cut_within` has cut."""
         self.forged = 0
-        """Acks that `forge` has put in so far."""
+        """Number of acks that `forge` has inserted."""
         self._cut: tuple[str, int] | None = None
         self._forging = 0
         self.stranded: set[asyncio.Transport] = set()
-        """The broker's ends of frozen connections that the client has given up."""
+        """The broker's side of frozen connections that the client has closed."""
 
     @override
     async def close(self) -> None:
@@ -55,19 +59,30 @@ class FaultyProxy(Proxy):
         return FaultyPipe(self.target(), self._pipes, self)
 
     def target(self) -> tuple[str, int]:
-        """Where the next connection goes."""
+        """Return the address for the next connection."""
         return self._target
 
     def cut_within(self, direction: str, after: int) -> None:
-        """Reset the next connection that carries a publish or ack `up`, or a delivery or confirm `down`, so many bytes into that."""
+        """Reset the next connection with frequent frames in one direction.
+
+        Args:
+            direction: `up` for publishes and acks, `down` for deliveries and confirms.
+            after: Number of bytes to pass before the reset.
+        """
         self._cut = direction, after
 
     def forge(self, count: int = 1) -> None:
-        """Put an ack of a delivery that never was before the next publish or ack: the broker closes its channel with 406."""
+        """Insert an ack of an unknown delivery before the next publish or ack.
+
+        The broker then closes the channel with 406.
+        """
         self._forging = count
 
     def freeze(self) -> int:
-        """Relay nothing more on the connections that are open, not even their end; how many that are."""
+        """Freeze the open connections, and return their number.
+
+        The proxy relays nothing more on them, not even their end.
+        """
         open_now = [pipe for pipe in self._pipes if isinstance(pipe, FaultyPipe)]
         for pipe in open_now:
             pipe.frozen = True
@@ -75,11 +90,11 @@ class FaultyProxy(Proxy):
 
     @property
     def frozen(self) -> int:
-        """Frozen connections that the client has not given up."""
+        """Number of frozen connections that the client has not closed."""
         return sum(isinstance(pipe, FaultyPipe) and pipe.frozen for pipe in self._pipes)
 
     def to_cut(self, direction: str, frames: list[bytes]) -> int | None:
-        """After how many bytes of these frames the connection is to be reset; None where it is not."""
+        """Return the number of bytes to pass before a reset; None for no reset."""
         if (
             self._cut is None
             or self._cut[0] != direction
@@ -92,7 +107,7 @@ class FaultyProxy(Proxy):
         return after
 
     def passed_up(self, frames: list[bytes]) -> list[bytes]:
-        """What the broker gets."""
+        """Return the frames for the broker."""
         if not self._forging:
             return frames
         for place, frame in enumerate(frames):
@@ -107,7 +122,7 @@ class FaultyProxy(Proxy):
         return frames
 
     def passed_down(self, frames: list[bytes]) -> list[bytes]:
-        """What the client gets."""
+        """Return the frames for the client."""
         if not self.swallowing:
             return frames
         kept = [frame for frame in frames if method_of(frame) not in (ACK, NACK)]
@@ -116,7 +131,7 @@ class FaultyProxy(Proxy):
 
 
 class FaultyPipe(Pipe):
-    """The client's end."""
+    """The client's side of a connection."""
 
     def __init__(self, target: tuple[str, int], pipes: set[Pipe], proxy: FaultyProxy) -> None:
         super().__init__(target, pipes)
@@ -137,7 +152,10 @@ class FaultyPipe(Pipe):
             self.later(self.far.transport, self.proxy.passed_up(frames))
 
     def later(self, to: asyncio.Transport, frames: list[bytes]) -> None:
-        """Write them, after the proxy's delay; in order, since all are delayed alike or those before are written already."""
+        """Write frames after the proxy's delay.
+
+        They stay in order, because all frames have the same delay.
+        """
         data = b"".join(frames)
         if self.proxy.delay:
             asyncio.get_running_loop().call_later(self.proxy.delay, to.write, data)
@@ -153,13 +171,14 @@ class FaultyPipe(Pipe):
         if self.frozen:
             self._pipes.discard(self)
             if self.far.transport is not None:
-                self.proxy.stranded.add(self.far.transport)  # nobody tells it
+                # The broker does not learn that the client has closed the connection.
+                self.proxy.stranded.add(self.far.transport)
         else:
             self.cut()
 
 
 class FaultyFarEnd(FarEnd):
-    """The broker's end."""
+    """The broker's side of a connection."""
 
     def __init__(self, near: FaultyPipe) -> None:
         super().__init__(near)
@@ -186,15 +205,19 @@ class FaultyFarEnd(FarEnd):
 
 
 class Frames:
-    """Cuts one direction of a connection into whole frames."""
+    """A splitter of one direction of a connection into complete frames."""
 
     def __init__(self, *, skip: int) -> None:
-        """`skip` bytes at the beginning are none."""
+        """Prepare the splitter.
+
+        Args:
+            skip: Bytes at the beginning that are not a frame.
+        """
         self._skip = skip
         self._rest = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The frames that are whole now."""
+        """Return the frames that are complete now."""
         self._rest += data
         return [*self._whole()]
 
@@ -215,7 +238,7 @@ class Frames:
 
 
 def method_of(frame: bytes) -> int:
-    """The class and method of a method frame; 0 for any other."""
+    """Return the class and method of a method frame; 0 for any other frame."""
     return (
         int.from_bytes(frame[7:11], "big")
         if frame[0] == METHOD and len(frame) >= OVERHEAD + 4
@@ -224,5 +247,5 @@ def method_of(frame: bytes) -> int:
 
 
 def channel_of(frame: bytes) -> int:
-    """A frame's channel."""
+    """Return the channel of a frame."""
     return int.from_bytes(frame[1:3], "big")

@@ -1,4 +1,7 @@
-"""What long runs have found, part by part, in a file that is committed; a run that ends early goes on where it was."""
+"""Figures of long runs, part by part, in a file of the repository.
+
+An interrupted run continues after its last finished part.
+"""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +18,7 @@ FIGURES = ROOT / "docs" / "reliability.json"
 
 
 class Part(Row):
-    """A campaign's row, and which part of its class it was."""
+    """A campaign's row, with the number of its part."""
 
     part: int
     date: str
@@ -23,35 +26,39 @@ class Part(Row):
 
 
 class Tried(TypedDict):
-    """A broken variant, and what its test made of it."""
+    """The result of the test for a broken variant."""
 
     noticed: bool
     said: str
-    """How the test failed, in its own words."""
+    """Error message of the failed test."""
     date: str
 
 
 class Figures(TypedDict):
-    """Everything that `docs/reliability.json` holds."""
+    """The content of `docs/reliability.json`."""
 
     parts: list[Part]
     exams: dict[str, dict[str, Any]]
-    """What is no campaign: by its name, figures by theirs."""
+    """Figures of the exams by name of the exam and of the figure."""
     sabotages: dict[str, Tried]
 
 
 def load(path: Path = FIGURES) -> Figures:
-    """What was found so far."""
+    """Return the figures so far."""
     if not path.exists():
         return Figures(parts=[], exams={}, sabotages={})
     return cast("Figures", {"sabotages": {}, **json.loads(path.read_text(encoding="utf-8"))})
 
 
 def save(figures: Figures, path: Path = FIGURES) -> None:
-    """Write it whole: a run that is killed meanwhile leaves the old file."""
+    """Write the file and replace the old one, which stays if the run is killed."""
     written = path.with_suffix(".new")
     parts = ",\n".join(json.dumps(part) for part in figures["parts"])
-    text = f'{{"parts": [\n{parts}\n],\n"exams": {_a_line_each(figures["exams"])},\n"sabotages": {_a_line_each(figures["sabotages"])}}}\n'
+    text = (
+        f'{{"parts": [\n{parts}\n],\n'
+        f'"exams": {_a_line_each(figures["exams"])},\n'
+        f'"sabotages": {_a_line_each(figures["sabotages"])}}}\n'
+    )
     written.write_text(text, encoding="utf-8")
     written.replace(path)
 
@@ -67,17 +74,17 @@ def _a_line_each(found: Mapping[str, object]) -> str:
 
 
 def added(figures: Figures, row: Row, *, part: int, rabbitmq: str) -> None:
-    """Append one part."""
+    """Append one part to the figures."""
     figures["parts"].append(Part(**row, part=part, date=today(), rabbitmq=rabbitmq))
 
 
 def today() -> str:
-    """The date of what is found now."""
+    """Return today's date in UTC."""
     return datetime.now(tz=UTC).date().isoformat()
 
 
 def by_fault(figures: Figures, party: str) -> Mapping[str, Row]:
-    """The parts of each class of a party, added up."""
+    """Return the sum of the parts for each class of a party."""
     parts = [part for part in figures["parts"] if part["party"] == party]
     names = dict.fromkeys(part["fault"] for part in parts)
     return {name: whole([part for part in parts if part["fault"] == name]) for name in names}

@@ -1,4 +1,4 @@
-"""What a retry policy promises, held against what was delivered."""
+"""Comparison of a retry policy with the deliveries."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ __all__ = ["Policy", "Tries", "percentile", "tried"]
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """Attempts, the first wait in seconds, and by how much each further one is longer."""
+    """A retry policy: attempts, first wait in seconds, and the factor of each further wait."""
 
     attempts: int
     first: int
@@ -32,28 +32,28 @@ class Policy:
         return f"{self.attempts} {self.first} {self.factor}"
 
     def wait(self, attempt: int) -> float:
-        """Seconds that a message waits in its tier before this attempt (from 2)."""
+        """Return the seconds that a message waits in its tier before this attempt (from 2)."""
         return RETRY_DELAYS[retry_delay_for(self.first * self.factor ** (attempt - 2))]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tries:
-    """What was wanted, and what came."""
+    """The expected and the actual attempts."""
 
     wanted: Mapping[int, int]
-    """Attempts of each message, by the policy."""
+    """Expected attempts of each message."""
     counted: Mapping[int, int]
     doomed: frozenset[int]
-    """What belongs into the dead letters."""
+    """Numbers of the messages that must be dead-lettered."""
     letters: Mapping[int, Mapping[str, Any]]
-    """Headers of what lies there."""
+    """Headers of the dead letters."""
     late: list[float]
-    """Seconds, sorted: how much later than its tier each attempt after the first was delivered."""
+    """Delays of the attempts after the first beyond their tier's time, in seconds and sorted."""
     lost: int
 
 
 async def tried(node: ChaosNode, directory: Path, order: Order, policy: Policy) -> Tries:
-    """Send what was ordered, without a fault, to a worker with this policy."""
+    """Send messages to a worker with this policy, without a fault."""
     async with Scene(node, directory, environment={"CHAOS_RETRY": str(policy)}) as scene:
         await scene.add_worker()
         sender = await scene.start_sender(order)
@@ -84,7 +84,7 @@ async def tried(node: ChaosNode, directory: Path, order: Order, policy: Policy) 
 
 
 def lateness(work: list[Entry], policy: Policy) -> list[float]:
-    """From one delivery to the next, less the tier's own time."""
+    """Return the times between deliveries, less the tier's own time, sorted."""
     at = {
         (entry.number, int(entry.detail.split()[1])): entry.at
         for entry in work
@@ -101,5 +101,5 @@ def lateness(work: list[Entry], policy: Policy) -> list[float]:
 
 
 def percentile(ordered: list[float], share: float) -> float:
-    """By nearest rank; the values come sorted."""
+    """Return a percentile of sorted values by nearest rank."""
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

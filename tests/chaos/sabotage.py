@@ -1,7 +1,8 @@
-"""Broken variants of the bus, made at run time in a sender's or worker's process: the suite has to notice each.
+"""Broken variants of the bus, which patch the process of a sender or worker at run time.
 
-Nothing in `bus/` knows of this. The two entry points ask for the variant that the environment names; `make sabotage` sets it
-and expects the test that is named beside the variant to fail with the words that are named there, too.
+The code of `bus/` does not contain them.
+The sender and the worker apply the variant that the environment names.
+`make sabotage` sets it, and expects that the variant's test fails with the variant's text.
 """
 
 import asyncio
@@ -13,8 +14,9 @@ from unittest.mock import patch
 
 import pamqp.encode
 
+import bus.messaging.topology.addresses
 import bus.messaging.topology.declarations
-import bus.messaging.topology.model
+import bus.messaging.topology.names
 import bus.middleware.retry
 import bus.runtime.bus
 from bus.errors import ConnectionLost
@@ -23,6 +25,7 @@ from bus.messaging.handler import Handler, Middleware, compose
 from bus.messaging.ports.inbox import HandledMessage, MessageKey
 from bus.messaging.ports.transport import Accepted, Delivery, Nacked, PublishOutcome
 from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue
 from bus.transports.rabbitmq import RabbitMQTransport
 from bus.transports.rabbitmq.amqp import properties
@@ -39,26 +42,26 @@ FAULTS = "tests/chaos/test_faults.py::test_nothing_is_lost_and_nothing_unsent_is
 
 @dataclass(frozen=True, kw_only=True)
 class Sabotage:
-    """One broken variant."""
+    """A broken variant."""
 
     what: str
     patches: Patches
     caught_by: str
-    """The test that has to fail."""
+    """Test that must fail."""
     words: str
-    """How its failure begins: it has to fail for this, and not because something else went wrong."""
+    """Text that the failure must contain, so that another failure does not count."""
 
 
 @contextmanager
 def sabotaged(name: str | None) -> Iterator[None]:
-    """The block runs with this variant; with None as it is."""
+    """Run the block with this variant, or unchanged with None."""
     with ExitStack() as stack:
         for each in SABOTAGES[name].patches() if name else []:
             stack.enter_context(each)
         yield
 
 
-# --- the worker's side ---------------------------------------------------------------------------------------------
+# --- Worker ---
 
 WORK = {"jobs", "events"}
 consume, send = RabbitMQTransport.consume, RabbitMQTransport.send
@@ -68,28 +71,23 @@ def ack_first() -> list[Any]:
     tasks: set[asyncio.Future[bool]] = set()
 
     async def consuming_ack_first(
-        self: RabbitMQTransport, queue: Queue, topology: Any, *, on_delivery: Any, **rest: Any
+        self: RabbitMQTransport, spec: ConsumerSpec, on_delivery: Any
     ) -> Any:
         def first_acked(delivery: Delivery) -> None:
             tasks.add(asyncio.ensure_future(delivery.ack()))
             on_delivery(delivery)
 
-        return await consume(
-            self,
-            queue,
-            topology,
-            on_delivery=first_acked if queue.role in WORK else on_delivery,
-            **rest,
-        )
+        return await consume(self, spec, first_acked if spec.queue.role in WORK else on_delivery)
 
     return [patch.object(RabbitMQTransport, "consume", consuming_ack_first)]
 
 
 def auto_ack() -> list[Any]:
     async def consuming_unacked(
-        self: RabbitMQTransport, queue: Queue, topology: Any, *, acks: bool = True, **rest: Any
+        self: RabbitMQTransport, spec: ConsumerSpec, on_delivery: Any
     ) -> Any:
-        return await consume(self, queue, topology, acks=acks and queue.role not in WORK, **rest)
+        acks = spec.acks and spec.queue.role not in WORK
+        return await consume(self, replace(spec, acks=acks), on_delivery)
 
     async def nothing(_: FastLaneDelivery) -> bool:
         return True
@@ -102,14 +100,14 @@ def auto_ack() -> list[Any]:
 
 
 class Forgetful:
-    """An inbox without a memory."""
+    """An inbox that remembers nothing."""
 
     async def find(self, key: MessageKey) -> HandledMessage | None:
-        """Nothing is known."""
+        """Find nothing."""
         return None
 
     async def add(self, key: MessageKey, handled: HandledMessage) -> None:
-        """Forget it."""
+        """Remember nothing."""
 
 
 def no_inbox() -> list[Any]:
@@ -133,7 +131,7 @@ def consumer_gone() -> list[Any]:
 
 
 def headers_copied() -> list[Any]:
-    read, table = properties.read_envelope, properties._table
+    read, table = properties.read_envelope, properties._encode_table
 
     def read_with(raw: bytes, body: bytes, **rest: Any) -> Envelope:
         envelope = read(raw, body, **rest)
@@ -149,22 +147,22 @@ def headers_copied() -> list[Any]:
             name: value for name, value in envelope.headers.items() if name.startswith("x-")
         }
         extra = b"".join(
-            properties._short(name) + pamqp.encode.encode_table_value(value)
+            properties._encode_short(name) + pamqp.encode.encode_table_value(value)
             for name, value in received.items()
         )
         return table(envelope) + extra
 
     return [
         patch.object(consuming, "read_envelope", read_with),
-        patch.object(properties, "_table", table_with),
+        patch.object(properties, "_encode_table", table_with),
     ]
 
 
-# --- the topology --------------------------------------------------------------------------------------------------
+# --- Topology ---
 
 
 def without(function: str, argument: str) -> list[Any]:
-    """What this function of the topology makes, without one argument."""
+    """Patch a function of the topology, so that its results lack one argument."""
     made = getattr(bus.messaging.topology.declarations, function)
 
     def lacking(*words: Any, **more: Any) -> Any:
@@ -184,21 +182,27 @@ def without(function: str, argument: str) -> list[Any]:
 def tiers_shared() -> list[Any]:
     names = {
         "retry_tier": lambda service, tier: f"shared.retry.{tier}",
-        "return_exchange": lambda service: "shared.return",
-        "unroutable_dead": lambda service: "shared.unroutable.dead",
+        "retry_return_exchange": lambda service: "shared.return",
+        "unroutable_queue": lambda service: "shared.unroutable.dead",
     }
+    modules = (
+        bus.messaging.topology.names,
+        bus.messaging.topology.addresses,
+        bus.messaging.topology.declarations,
+    )
     return [
-        patch.object(room, name, made)
-        for name, made in names.items()
-        for room in (bus.messaging.topology.model, bus.messaging.topology.declarations)
+        patch.object(module, name, shared)
+        for name, shared in names.items()
+        for module in modules
+        if hasattr(module, name)
     ]
 
 
-# --- the sender's side ---------------------------------------------------------------------------------------------
+# --- Sender ---
 
 
 def addressed(**changes: Any) -> list[Any]:
-    """Every send goes to an address that is a little different."""
+    """Patch sends, so that each address has these changes."""
 
     async def sent(
         self: RabbitMQTransport, envelope: Envelope, address: Address, **rest: Any
@@ -311,11 +315,16 @@ SABOTAGES = {
     "tiers-shared": Sabotage(
         what="the services share their retry tiers",
         patches=tiers_shared,
-        caught_by="tests/chaos/test_neighbours.py::test_a_services_retries_come_back_on_time_while_anothers_queue_is[full]",
+        caught_by=(
+            "tests/chaos/test_neighbours.py::"
+            "test_a_services_retries_come_back_on_time_while_anothers_queue_is[full]"
+        ),
         words="late",
     ),
     "no-delivery-limit": Sabotage(
-        what="dead-letter queues have no delivery limit, so 4.x deletes a dead letter after 21 reads",
+        what=(
+            "dead-letter queues have no delivery limit, so 4.x deletes a dead letter after 21 reads"
+        ),
         patches=lambda: without("_dead_queue", "x-delivery-limit"),
         caught_by="tests/chaos/test_retries.py::test_a_dead_letter_survives_being_looked_at",
         words="delivery limit",
@@ -323,7 +332,10 @@ SABOTAGES = {
     "headers-copied": Sabotage(
         what="a copy carries the broker's headers of its original",
         patches=headers_copied,
-        caught_by="tests/chaos/test_retries.py::test_every_message_is_tried_exactly_as_often_as_its_policy_says",
+        caught_by=(
+            "tests/chaos/test_retries.py::"
+            "test_every_message_is_tried_exactly_as_often_as_its_policy_says"
+        ),
         words="the broker's headers",
     ),
     "nack-swallowed": Sabotage(

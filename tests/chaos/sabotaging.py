@@ -1,6 +1,6 @@
-"""`python -m tests.chaos.sabotaging [NAME…]`: breaks the bus in each way, and sees whether the test that is named for it notices.
+"""Check that the tests notice each broken variant: `python -m tests.chaos.sabotaging [NAME…]`.
 
-What it finds goes to `docs/reliability.json`, and is shown in `docs/reliability.md`.
+The results go to `docs/reliability.json`, and `docs/reliability.md` shows them.
 """
 
 import os
@@ -15,16 +15,17 @@ from tests.chaos.sabotage import SABOTAGES, VARIABLE, Sabotage
 from tests.integration.command import ROOT
 
 SEED = "20"
-"""One at which every fault is of a kind that the broken variant minds; the tests themselves take any."""
+"""Seed with faults that affect the broken variants; the tests themselves accept any seed."""
 FAILED = 1
-"""pytest's exit code where tests ran, and some failed."""
+"""Exit code of pytest if tests ran and some failed."""
 
 
 def main(names: list[str]) -> int:
-    """0 where each was caught."""
+    """Return 0 if the tests noticed each variant."""
     if unknown := [name for name in names if name not in SABOTAGES]:
         print(
-            f"sabotage: no such variant: {', '.join(unknown)}; there are {', '.join(SABOTAGES)}",
+            f"sabotage: unknown variants: {', '.join(unknown)}. "
+            f"Choose from {', '.join(SABOTAGES)}.",
             file=sys.stderr,
         )
         return os.EX_USAGE
@@ -34,7 +35,7 @@ def main(names: list[str]) -> int:
     code, output = run(tests)
     if code:
         print(
-            f"{output}\nsabotage: they fail as it is; nothing can be learnt from their failing",
+            f"{output}\nsabotage: the tests fail without sabotage. Fix them first.",
             file=sys.stderr,
         )
         return 1
@@ -47,7 +48,7 @@ def main(names: list[str]) -> int:
 
 
 def kept(name: str, tried: Tried) -> bool:
-    """What was found, on the page; and whether the variant was noticed."""
+    """Save the result, write the page, and return True if the test noticed the variant."""
     figures = load()
     figures["sabotages"][name] = tried
     save(figures)
@@ -56,7 +57,7 @@ def kept(name: str, tried: Tried) -> bool:
 
 
 def caught(name: str, sabotage: Sabotage) -> Tried:
-    """Whether its test fails, and in the words that it should."""
+    """Run the test of a variant, and return whether it fails with the expected text."""
     began = time.monotonic()
     code, output = run([sabotage.caught_by], **{VARIABLE: name})
     said = re.findall(r"^E +AssertionError: (.*)$", output, re.MULTILINE)
@@ -64,14 +65,15 @@ def caught(name: str, sabotage: Sabotage) -> Tried:
     test = sabotage.caught_by.partition("::")[2]
     how = said[-1].partition(", such as")[0][:90] if said else f"pytest ended with {code}"
     print(
-        f"  {'caught ' if found else 'ESCAPED'}  {name}: {sabotage.what}\n           {test}: {how} ({time.monotonic() - began:.0f} s)",
+        f"  {'caught ' if found else 'ESCAPED'}  {name}: {sabotage.what}\n"
+        f"           {test}: {how} ({time.monotonic() - began:.0f} s)",
         flush=True,
     )
     return Tried(noticed=found, said=how, date=today())
 
 
 def run(tests: list[str], **environment: str) -> tuple[int, str]:
-    """pytest's exit code, and what it said."""
+    """Return the exit code and the output of pytest."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     done = subprocess.run(
         command,

@@ -1,4 +1,7 @@
-"""Where a campaign plays: a node, a virtual host of its own, a sender and workers, and a proxy before each side."""
+"""The scene of a campaign: a node, a virtual host, a sender and workers.
+
+A proxy is in front of the sender, and another one in front of the workers.
+"""
 
 import asyncio
 import json
@@ -24,31 +27,31 @@ from tests.chaos.contracts import SERVICE
 from tests.chaos.journal import Tail
 from tests.chaos.proxy import FaultyProxy
 from tests.chaos.sender import Order
-from tests.chaos.watched import NOBODY
+from tests.chaos.watched import NO_NUMBER
 
 __all__ = ["OURS", "Party", "Scene"]
 
 LOOK = 0.01
-"""Seconds between two looks at a port that is to open."""
+"""Seconds between two checks of a port that is about to open."""
 PATIENCE = 60.0
-"""Seconds for one call of the management API; on a quiet machine it takes milliseconds."""
+"""Seconds for one call of the management API; on an idle machine it takes milliseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Party:
-    """Whose senders and workers play."""
+    """The product under test: its senders and workers."""
 
     name: str
     worker: Callable[[Path, str], list[str]]
-    """The command that serves as this service, and writes into this journal."""
+    """Function that returns the command of a worker for a journal and a service."""
     sender: Callable[[Path, Order], list[str]]
     environment: Mapping[str, str] = field(default_factory=dict)
     order: Mapping[str, object] = field(default_factory=dict)
-    """What its orders have that others have not."""
+    """Fields of its orders that differ from the default."""
     confirms: bool = True
-    """Whether its senders ask for confirms; those of others cannot be swallowed."""
+    """True if its senders request confirms; otherwise none can be dropped."""
     stops: bool = True
-    """Whether its workers end in order at the end, and leave nothing in a queue."""
+    """True if its workers stop in order at the end, and leave no message in a queue."""
 
 
 OURS = Party(
@@ -71,14 +74,14 @@ OURS = Party(
 
 
 class Letter(NamedTuple):
-    """A dead letter as any client sees it."""
+    """A dead letter as any client can read it."""
 
     number: int
     headers: dict[str, Any]
 
 
 class Scene:
-    """Begins empty, ends with nothing left."""
+    """A scene that begins empty, and leaves nothing behind."""
 
     def __init__(
         self,
@@ -89,7 +92,15 @@ class Scene:
         environment: Mapping[str, str] | None = None,
         ways: Callable[[], FaultyProxy] | None = None,
     ) -> None:
-        """`environment` is added to that of every process. `ways` makes what stands in front of a side, where it is not one node."""
+        """Prepare the scene.
+
+        Args:
+            node: Broker.
+            directory: Directory of the journals and logs.
+            party: Product under test.
+            environment: Additional environment of every process.
+            ways: Function that returns a proxy for each side; by default a proxy to `node`.
+        """
         self.node = node
         self.vhost = f"chaos-{secrets.token_hex(6)}"
         self.url = with_vhost(node.url, self.vhost)
@@ -102,9 +113,9 @@ class Scene:
         self.sender: Actor | None = None
         self.workers: list[Actor] = []
         self.exits: list[int] = []
-        """Exit codes of the workers that were asked to stop."""
+        """Exit codes of the workers that were stopped."""
         self.back: list[float] = []
-        """When the broker took connections, or publishes, again: seconds of the monotonic clock."""
+        """Times at which the broker accepted connections or publishes again (monotonic clock)."""
         self._environment = {**party.environment, **(environment or {})}
         self._names = 0
         self._closing = AsyncExitStack()
@@ -128,10 +139,10 @@ class Scene:
         if self.node.running:
             await self.management.delete_vhost(self.vhost)
 
-    # --- processes -------------------------------------------------------------------------------------------------
+    # --- Processes ---
 
     async def add_worker(self, service: str = SERVICE, journal: str = "work") -> None:
-        """One more, ready."""
+        """Start another worker, and wait until it is ready."""
         self._names += 1
         command = self.party.worker(self.directory / journal, service)
         self.workers.append(
@@ -139,7 +150,7 @@ class Scene:
         )
 
     async def start_sender(self, order: Order) -> Actor:
-        """The sender; it begins at once."""
+        """Start the sender, which begins to send at once."""
         self.sender = await self._started(
             "sender", self.party.sender(self.directory / "sends", order), self.before_sender
         )
@@ -154,24 +165,24 @@ class Scene:
         return await Actor.started(name, command, environment, self.directory)
 
     async def replace_workers(self) -> None:
-        """One that is new in the place of all."""
+        """Kill all workers, and start a new one."""
         for worker in self.workers:
             await worker.kill()
         self.workers.clear()
         await self.add_worker()
 
     async def stop_worker(self, worker: Actor) -> None:
-        """By SIGTERM; its exit code is remembered."""
+        """Stop a worker by SIGTERM, and record its exit code."""
         self.workers.remove(worker)
         try:
             self.exits.append(await worker.stopped())
         finally:
             await worker.kill()
 
-    # --- the broker ------------------------------------------------------------------------------------------------
+    # --- Broker ---
 
     async def returns(self, starting: Awaitable[None]) -> None:
-        """Wait until the broker has gone and started, and note when it first took connections."""
+        """Wait until the broker has stopped and started, and record when it accepts connections."""
         task = asyncio.ensure_future(starting)
         while await asyncio.to_thread(accepts, self.node.port) and not task.done():
             await asyncio.sleep(LOOK)
@@ -181,19 +192,19 @@ class Scene:
         await task
 
     async def api(self, method: str, path: str, body: object = None) -> Any:
-        """The management API, below this virtual host: `policies/{}/name`."""
+        """Call the management API with this virtual host for `{}` in a path: `policies/{}/name`."""
         return await self.management.call(method, path.format(quote(self.vhost, safe="")), body)
 
     async def queues(self) -> list[str]:
-        """The names of all queues."""
+        """Return the names of all queues."""
         return [queue["name"] for queue in await self.api("GET", "queues/{}?disable_stats=true")]
 
     async def dead(self) -> set[int]:
-        """The numbers of all dead letters, which stay where they are."""
+        """Return the numbers of all dead letters, which stay in their queues."""
         return {letter.number for letter in await self.dead_letters()}
 
     async def dead_letters(self) -> list[Letter]:
-        """What waits in all dead-letter queues; it stays there."""
+        """Return all dead letters, which stay in their queues."""
         found: list[Letter] = []
         connection = await aiormq.connect(self.url)
         try:
@@ -213,7 +224,7 @@ class Scene:
         return found
 
     async def waiting(self) -> dict[str, int]:
-        """How many messages wait in each queue that should be empty in the end."""
+        """Return the number of messages in each queue that must be empty at the end."""
         connection = await aiormq.connect(self.url)
         try:
             channel = await connection.channel()
@@ -231,15 +242,15 @@ class Scene:
 
 
 def _number(body: bytes) -> int:
-    """The ledger's number; `NOBODY` for what is no message of a campaign."""
+    """Return the ledger's number; `NO_NUMBER` if the body is not a campaign's message."""
     try:
         return int(json.loads(body)["number"])
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-        return NOBODY
+        return NO_NUMBER
 
 
 def through(url: str, proxy: FaultyProxy) -> str:
-    """The same broker, by way of the proxy."""
+    """Return the broker's URL through the proxy."""
     parts = urlsplit(url)
     return urlunsplit(
         parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}")

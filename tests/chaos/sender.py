@@ -1,4 +1,7 @@
-"""A sender in a process of its own: `python -m tests.chaos.sender JOURNAL ORDER`, where ORDER is JSON of an `Order`."""
+"""A sender in a process of its own: `python -m tests.chaos.sender JOURNAL ORDER`.
+
+ORDER is the JSON of an `Order`.
+"""
 
 import asyncio
 import os
@@ -27,35 +30,41 @@ __all__ = ["Order"]
 
 
 SLOW = 100.0
-"""Messages a second while a fault takes its time: more of them would only make a loaded machine's faults take longer."""
+"""Messages a second after the ordered number, until the last fault is over.
+
+More messages would only prolong the faults on a loaded machine.
+"""
 
 
 class Order(BaseModel):
-    """What to send."""
+    """The messages to send, and their rate."""
 
     count: int
-    """At least so many; more until standard input ends, which says that the last fault is over."""
+    """Smallest number of messages.
+
+    Further ones are sent until standard input ends, which means that the last fault is over.
+    """
     first: int = 0
     rate: float = 250
-    """Messages a second, and at most `SLOW` once all are sent and the last fault is not over."""
+    """Messages a second; after the ordered number at most `SLOW`."""
     senders: int = 50
-    """Sends under way at a time."""
+    """Largest number of sends in flight."""
     timeout: float = 40
-    """Seconds for each send: longer than any fault, so that what a fault fails is the bus's doing."""
+    """Seconds for each send. Any fault is shorter, so a send that fails is an error of the bus."""
     seconds: float = 0.02
-    """The longest that the work on a message takes."""
+    """Longest duration of the work on a message, in seconds."""
     failing: float = 0.05
-    """The share of messages whose first attempts fail."""
+    """Share of the messages with failing first attempts."""
     fail: tuple[int, ...] = (1, 2)
-    """How many of them: one of these."""
+    """Possible numbers of failing attempts."""
     kinds: Literal["both", "jobs", "events"] = "both"
     hopeless: float = 0.01
-    """The share that belongs into the dead letters."""
+    """Share of the messages that must be dead-lettered."""
     seed: int = 0
 
 
 def messages(order: Order) -> Iterator[Work | Happened]:
-    """Jobs and events in turns; the same for the same order."""
+    """Yield jobs and events in turns; an order always yields the same."""
     chance = random.Random(order.seed)
     number = order.first
     while True:
@@ -68,7 +77,10 @@ def messages(order: Order) -> Iterator[Work | Happened]:
 
 
 def noting(journal: Journal) -> Middleware:
-    """Writes down under which id a message is sent; outermost, so once for each send however often it is tried."""
+    """Return a middleware that records the id of each send.
+
+    It is the outermost one, so that it records a send once, however often the send is tried.
+    """
 
     def layer(inner: Handler) -> Handler:
         async def call(envelope: Envelope) -> Envelope | None:
@@ -81,7 +93,7 @@ def noting(journal: Journal) -> Middleware:
 
 
 async def main(path: str, words: str) -> None:
-    """Send what was ordered, and write down what came of each."""
+    """Send the ordered messages, and record the outcome of each."""
     order, settings, journal = (
         Order.model_validate_json(words),
         load_settings(),
@@ -101,7 +113,7 @@ async def sent_all(
     enough: asyncio.Event,
     send: Callable[[Work | Happened], Coroutine[Any, Any, None]],
 ) -> None:
-    """At the order's rate, with at most so many under way."""
+    """Send at the order's rate, with a limited number of sends in flight."""
     places, loop = asyncio.Semaphore(order.senders), asyncio.get_running_loop()
     began = loop.time()
     async with asyncio.TaskGroup() as group:
@@ -110,21 +122,20 @@ async def sent_all(
                 return
             await asyncio.sleep(max(0.0, began + due(order, count) - loop.time()))
             await places.acquire()
-            began = max(
-                began, loop.time() - due(order, count) - 1
-            )  # what a fault held up is not sent in one heap
+            # Sends that a fault has delayed must not follow in one burst.
+            began = max(began, loop.time() - due(order, count) - 1)
             group.create_task(send(message)).add_done_callback(lambda _: places.release())
 
 
 def due(order: Order, count: int) -> float:
-    """Seconds from the first message to the one after so many."""
+    """Return the seconds from the first message to the one after `count` messages."""
     return min(count, order.count) / order.rate + max(0, count - order.count) / min(
         order.rate, SLOW
     )
 
 
 async def sent(bus: Bus, journal: Journal, message: Work | Happened, timeout: float) -> None:
-    """One send and its outcome."""
+    """Send one message, and record its outcome."""
     number = message.number
     try:
         await (

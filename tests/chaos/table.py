@@ -1,4 +1,4 @@
-"""The ledger's verdicts as rows of plain values, and rows as a table for a terminal or a document."""
+"""Verdicts as rows of plain values, and rows as tables for a terminal or a document."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypedDict
@@ -8,11 +8,11 @@ from tests.chaos.campaign import Played
 __all__ = ["PROPERTY", "Row", "markdown", "row", "table", "whole"]
 
 PROPERTY = "ledger"
-"""The name under which a test hands its row to the end of the run."""
+"""Name of the test property that passes a row to the summary of the run."""
 
 
 class Row(TypedDict):
-    """One campaign."""
+    """The figures of one campaign."""
 
     party: str
     fault: str
@@ -50,7 +50,7 @@ HEADINGS = (
 
 
 def row(played: Played) -> Row:
-    """What is kept of it."""
+    """Return the row of a campaign."""
     verdict = played.verdict
     return Row(
         party=played.party,
@@ -74,7 +74,7 @@ def row(played: Played) -> Row:
 
 
 def table(rows: Iterable[Row]) -> list[str]:
-    """Lines for a terminal: one each, their sum, and how soon the broker's return was felt."""
+    """Return lines for a terminal: the rows, their sum, and the recovery times."""
     found = sorted(rows, key=lambda each: each["fault"])
     cells = [
         HEADINGS,
@@ -93,7 +93,7 @@ def table(rows: Iterable[Row]) -> list[str]:
 
 
 def markdown(rows: Sequence[Row], titles: Mapping[str, str]) -> list[str]:
-    """Lines of a table in a document."""
+    """Return the lines of a Markdown table."""
     body = [_cells(titles.get(each["fault"], each["fault"]), each) for each in rows]
     if len(rows) > 1:
         body.append(_cells("**all**", whole(rows), seed=""))
@@ -102,7 +102,7 @@ def markdown(rows: Sequence[Row], titles: Mapping[str, str]) -> list[str]:
 
 
 def recovery(rows: Iterable[Row]) -> list[str]:
-    """From the moment in which the broker took connections, or publishes, again."""
+    """Return the times from the broker's return to the first confirm and the first effect."""
     found = [*rows]
     confirms = sorted(seconds for each in found for seconds in each["confirms"])
     effects = sorted(seconds for each in found for seconds in each["effects"])
@@ -146,7 +146,7 @@ def _aligned(text: str, width: int, place: int) -> str:
 
 
 def whole(rows: Sequence[Row]) -> Row:
-    """All of them together, under the first one's name and seed; the longest gap."""
+    """Return the sum of the rows, with the name and seed of the first and the longest gap."""
     return Row(
         party=rows[0]["party"],
         fault=rows[0]["fault"],

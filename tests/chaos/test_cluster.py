@@ -1,4 +1,4 @@
-"""Three nodes, one broker: the node that leads the queue is killed, cut off and paused, and nothing is lost."""
+"""A cluster of three nodes: its queue leader is killed, cut off and paused; no message is lost."""
 
 import os
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from tests.chaos.table import PROPERTY, row
 from tests.chaos.test_faults import PATIENCE, SEED
 
 MESSAGES = 1700
-"""A round; there are three."""
+"""Messages of each of the three rounds."""
 
 
 @pytest.mark.timeout(900)

@@ -1,4 +1,7 @@
-"""A queue that an operator deletes: the broker cancels its consumer, and the service has to make it anew."""
+"""Queues that an operator deletes.
+
+The broker cancels their consumers, and the service must create them again.
+"""
 
 import asyncio
 from pathlib import Path
@@ -24,7 +27,7 @@ async def test_a_queue_that_was_deleted_is_served_again(
         await sent(scene, Order(count=100, failing=0, hopeless=0))
         for queue in (JOBS, EVENTS):
             await scene.api("DELETE", f"queues/{{}}/{queue}")
-        assert await consumed_again(scene), "not served: nobody has made the deleted queues anew"
+        assert await consumed_again(scene), "not served: the deleted queues were not created again"
         await sent(scene, Order(count=100, first=100, failing=0, hopeless=0))
     acked = {entry.number for entry in scene.sends.entries if entry.mark == ACKED}
     done = {entry.number for entry in scene.work.entries if entry.mark == EFFECT}
@@ -40,7 +43,7 @@ async def sent(scene: Scene, order: Order) -> None:
 
 
 async def consumed_again(scene: Scene) -> bool:
-    """Whether both queues have a consumer in time."""
+    """Return True if both queues have a consumer before the timeout."""
     try:
         async with asyncio.timeout(PATIENCE):
             while {queue["queue"]["name"] for queue in await scene.api("GET", "consumers/{}")} < {

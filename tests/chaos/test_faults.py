@@ -14,7 +14,10 @@ from tests.chaos.table import PROPERTY, row
 
 pytestmark = pytest.mark.timeout(600)
 PATIENCE = 150
-"""Seconds for each send, where other tests have the machine as well: a broker that starts in 5 s may take 20."""
+"""Seconds for each send while other tests use the machine.
+
+A broker that starts in 5 s may then need 20 s.
+"""
 SEED = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(10_000))
 
 

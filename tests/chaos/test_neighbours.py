@@ -1,4 +1,4 @@
-"""One service's trouble is not another's: each has retry tiers of its own."""
+"""Failures of one service do not affect another: each service has retry tiers of its own."""
 
 from pathlib import Path
 
@@ -10,7 +10,10 @@ from tests.chaos.retrying import percentile
 
 pytestmark = pytest.mark.timeout(300)
 PATIENCE = 45.0
-"""Seconds for retries of one second: what waits behind another service's full queue is late for ever."""
+"""Seconds to wait for retries of one second.
+
+A retry behind another service's full queue would never be in time.
+"""
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -21,9 +24,11 @@ async def test_a_services_retries_come_back_on_time_while_anothers_queue_is(
         chaos_node, tmp_path, state, in_trouble=50, rate=200, patience=PATIENCE
     )
     assert not seen.pending, (
-        f"late: {seen.pending} of {seen.events} retries did not come back while another's queue was {state}"
+        f"late: {seen.pending} of {seen.events} retries did not come back "
+        f"while another's queue was {state}"
     )
     assert seen.in_trouble >= 50
     print(
-        f"beside a service whose queue is {state}: late by {percentile(seen.late, 0.5):.3f} s (median), {seen.late[-1]:.3f} s (most)"
+        f"beside a service whose queue is {state}: "
+        f"late by {percentile(seen.late, 0.5):.3f} s (median), {seen.late[-1]:.3f} s (most)"
     )

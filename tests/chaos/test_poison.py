@@ -1,4 +1,4 @@
-"""What is no message is refused, written down with a reason, and harms nobody."""
+"""Invalid messages are refused and dead-lettered with a reason, and affect no other message."""
 
 from pathlib import Path
 

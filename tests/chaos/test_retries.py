@@ -1,4 +1,4 @@
-"""Retries: exactly as often as the policy says, on time, and into dead letters that stay."""
+"""Retries follow the policy exactly and on time, and end in dead letters that stay."""
 
 import asyncio
 import random
@@ -16,10 +16,10 @@ from tests.chaos.sender import Order
 
 pytestmark = pytest.mark.timeout(300)
 POLICY = Policy(attempts=3, first=1, factor=5)
-"""Waits of one and of five seconds, in one service and at the same time."""
+"""Policy with waits of one and five seconds, in one service at the same time."""
 PATIENCE = 60.0
 EARLY = 0.05
-"""Seconds that two clocks may differ by; a retry is never early."""
+"""Seconds by which two clocks may differ; a retry is never early."""
 
 
 async def test_every_message_is_tried_exactly_as_often_as_its_policy_says(
@@ -43,12 +43,14 @@ async def test_every_message_is_tried_exactly_as_often_as_its_policy_says(
     )
     copied = {name for headers in tries.letters.values() for name in headers if "death" in name}
     assert not copied, f"the broker's headers came along: {copied}"
+    # Only `make chaos` limits these delays, because it needs a machine of its own.
     median, most = (
         percentile(tries.late, 0.5),
         percentile(tries.late, 0.99),
-    )  # `make chaos` is strict, on a machine of its own
+    )
     print(
-        f"{len(tries.late)} retries after 1 s and 5 s: late by {median:.3f} s (median), {most:.3f} s (p99)"
+        f"{len(tries.late)} retries after 1 s and 5 s: "
+        f"late by {median:.3f} s (median), {most:.3f} s (p99)"
     )
     assert tries.late[0] > -EARLY
 
@@ -74,12 +76,13 @@ async def test_a_dead_letter_survives_being_looked_at(
             if ".dead" in queue["name"]:
                 limit = queue["arguments"].get("x-delivery-limit", 0)
                 assert limit >= UNLIMITED_DELIVERIES, (
-                    f"delivery limit of {queue['name']}: {limit}; 4.x deletes what was looked at as often"
+                    f"delivery limit of {queue['name']}: {limit}; "
+                    "4.x deletes a dead letter after that number of reads"
                 )
 
 
 async def until_holds(channel: aiormq.abc.AbstractChannel, name: str, count: int) -> None:
-    """A passive declare is the broker's own count."""
+    """Wait until a passive declare, which is the broker's own count, reports this number."""
     async with asyncio.timeout(PATIENCE):
         while (await channel.queue_declare(name, passive=True)).message_count != count:
             await asyncio.sleep(0.02)

@@ -1,4 +1,7 @@
-"""A worker in a process of its own: `python -m tests.chaos.worker JOURNAL [SERVICE]`; the rest by `BUS_…` and `CHAOS_…`."""
+"""A worker in a process of its own: `python -m tests.chaos.worker JOURNAL [SERVICE]`.
+
+The variables `BUS_…` and `CHAOS_…` set everything else.
+"""
 
 import asyncio
 import os
@@ -18,19 +21,22 @@ from tests.chaos.watched import WatchedTransport
 
 CONCURRENCY = 16
 RETRY = "4 1 1"
-"""Attempts, the seconds before the second one, and by how much each further wait is longer."""
+"""Attempts, seconds before the second one, and the factor of each further wait."""
 
 
 def router_for(journal: Journal, service: str, retry: RetryPolicy, *, fails: bool) -> Router:
-    """Work, whether it comes as a job or as an event; another service's router has the event alone."""
+    """Return a router that does the work of jobs and of events.
+
+    The router of another service handles events only.
+    """
     router = Router(service)
 
     async def work(order: Work | Happened, context: Context) -> None:
         await asyncio.sleep(order.seconds)
         if order.hopeless:
-            raise FailedPrecondition("it cannot be done")
+            raise FailedPrecondition("the work cannot be done")
         if fails or context.envelope.attempt <= order.failures:
-            raise Unavailable("not yet")
+            raise Unavailable("the attempt fails as ordered")
         journal.write(EFFECT, order.number, f"{context.envelope.id} {context.envelope.attempt}")
 
     @router.event(Happened, retry=retry, concurrency=CONCURRENCY)
@@ -47,7 +53,7 @@ def router_for(journal: Journal, service: str, retry: RetryPolicy, *, fails: boo
 
 
 async def main(path: str, service: str = SERVICE) -> int:
-    """Serve until a signal, as `bus run` does; a line on standard output says when it serves."""
+    """Serve until a signal, as `bus run` does, and print a line when the worker is ready."""
     journal, settings = Journal(Path(path)), load_settings()
     configure_logging(settings)
     attempts, first_delay, factor = map(int, os.environ.get("CHAOS_RETRY", RETRY).split())
@@ -74,7 +80,7 @@ async def main(path: str, service: str = SERVICE) -> int:
 
 
 async def told_when_ready(bus: Bus, endpoints: int) -> None:
-    """Its reply consumer is there before the service's."""
+    """Print a line when all consumers are ready; the reply consumer starts before the others."""
     while len(bus._consumers) <= endpoints or not bus.ready:
         await asyncio.sleep(0.01)
     print("ready", flush=True)

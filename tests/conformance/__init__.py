@@ -1,1 +1,1 @@
-"""One suite, every transport."""
+"""One test suite for all transports."""

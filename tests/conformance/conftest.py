@@ -1,4 +1,4 @@
-"""Every test here runs once in each world; its id says in which."""
+"""Fixtures that run each test of this package once per world, whose name is in the test's id."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -20,18 +20,19 @@ def _on_rabbitmq(kind: type[RabbitMQWorld]) -> Make:
     )
 
 
-# One line a transport.
+# A new transport needs one line.
 WORLDS: Mapping[str, Make] = {
     "memory": lambda _: MemoryWorld(),
     "rabbitmq": _on_rabbitmq(RabbitMQWorld),
     "rabbitmq-plain": _on_rabbitmq(PlainRabbitMQWorld),
     "faststream": _on_rabbitmq(FastStreamWorld),
 }
-CLOSE_TIMEOUT = 60.0  # seconds; everything a test leaves open closes within this
+CLOSE_TIMEOUT = 60.0
+"""Seconds to close everything that a test left open."""
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """A loop whose time is real until a world makes it jump."""
+    """Return a loop that runs in real time until a world switches it to virtual time."""
     return {"virtual": VirtualLoop}
 
 
@@ -40,8 +41,12 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
         pytest.param(name, marks=[] if name == "memory" else pytest.mark.broker) for name in WORLDS
     ]
 )
-def made(request: pytest.FixtureRequest) -> World:
-    """Not asynchronous: it may start a broker, and asks for fixtures by name, so that memory needs none."""
+def new_world(request: pytest.FixtureRequest) -> World:
+    """Create a world.
+
+    The fixture is not asynchronous, because it may start a broker. It requests other fixtures by
+    name, so that the world in memory needs none of them.
+    """
     world = WORLDS[request.param](request)
     if request.node.originalname in world.unkept:
         pytest.skip(world.unkept[request.node.originalname])
@@ -50,16 +55,16 @@ def made(request: pytest.FixtureRequest) -> World:
 
 
 @pytest.fixture
-async def world(made: World) -> AsyncIterator[World]:
-    await made.begin()
-    yield made
+async def world(new_world: World) -> AsyncIterator[World]:
+    await new_world.begin()
+    yield new_world
     async with asyncio.timeout(CLOSE_TIMEOUT):
-        await made.closing.aclose()
+        await new_world.closing.aclose()
 
 
 @pytest.fixture
 async def virtual_world() -> AsyncIterator[MemoryWorld]:
-    """For what would take minutes of real time."""
+    """Yield a world in memory, for tests that would take minutes of real time."""
     world = MemoryWorld()
     await world.begin()
     yield world

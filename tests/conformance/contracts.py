@@ -1,4 +1,4 @@
-"""What the services of the tests say to each other; `desk` owns it all."""
+"""The contracts of the tests' services. The service `desk` owns all except `shop.price`."""
 
 from bus.contracts.contract import Event, Job, Message, Request, contract
 
@@ -9,7 +9,7 @@ class Word(Message):
 
 @contract("desk.ask", version=1)
 class Ask(Request[Word]):
-    """Not idempotent."""
+    """A request that is not idempotent."""
 
     text: str = ""
 
@@ -51,4 +51,4 @@ class WriteNewly(Job[Word]):
 
 @contract("shop.price", version=1)
 class Price(Request[Word]):
-    """Another service's."""
+    """A request to another service."""

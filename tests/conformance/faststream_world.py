@@ -1,4 +1,4 @@
-"""The world on RabbitMQ by way of FastStream: the same broker, and a connection that is aio-pika's robust one."""
+"""The world on RabbitMQ through FastStream, whose connection is aio-pika's robust one."""
 
 from types import MappingProxyType
 
@@ -13,7 +13,9 @@ from tests.conformance.rabbitmq_world import RabbitMQWorld
 class FastStreamWorld(RabbitMQWorld):
     unkept = MappingProxyType(
         {
-            "test_an_alarm_leaves_the_acks_of_who_is_blocked_flowing": "one connection for all: RabbitMQ reads nothing from it, acks included"
+            "test_an_alarm_leaves_the_acks_of_who_is_blocked_flowing": (
+                "FastStream has one connection, and RabbitMQ reads no acks from a blocked one"
+            )
         }
     )
 

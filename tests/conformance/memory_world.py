@@ -20,7 +20,9 @@ class MemoryWorld(World):
     virtual = True
     in_real_time = MappingProxyType(
         {
-            "test_requests_jobs_and_events_get_what_they_depend_on": "a thread of anyio's, which the virtual clock does not wait for"
+            "test_requests_jobs_and_events_get_what_they_depend_on": (
+                "the virtual clock does not wait for threads of anyio"
+            )
         }
     )
 

@@ -10,29 +10,29 @@ HERE = Exchange(name="here", kind="direct")
 
 
 def plain(name: str, **arguments: str | int) -> tuple[Queue, Topology]:
-    """A classic queue, bound to `here` by its name."""
+    """Return a classic queue that is bound to the exchange `here` by its name."""
     queue = Queue(name=name, role="events", arguments=arguments)
     binding = Binding(exchange=HERE.name, queue=name, routing_key=name)
     return queue, Topology(exchanges=(HERE,), queues=(queue,), bindings=(binding,))
 
 
 def quorum(name: str, **arguments: str | int) -> tuple[Queue, Topology]:
-    """The same as a quorum queue."""
+    """Return the same as `plain` with a quorum queue."""
     return plain(name, **{"x-queue-type": "quorum"}, **arguments)
 
 
 def narrow(length: int) -> dict[str, str | int]:
-    """The arguments of a queue that refuses more than `length` messages, roughly."""
+    """Return the arguments of a queue that refuses more than about `length` messages."""
     return {"x-max-length": length, "x-overflow": "reject-publish"}
 
 
 def to(queue: str, *, mandatory: bool = True, confirmed: bool = True) -> Address:
-    """Straight to a queue of `here`."""
+    """Return the address of a queue at the exchange `here`."""
     return Address(exchange=HERE.name, routing_key=queue, mandatory=mandatory, confirmed=confirmed)
 
 
 def work_of(service: str, *tiers: str) -> tuple[Queue, Topology]:
-    """The work queue of `<service>.work.v1`, with all that belongs to it."""
+    """Return the work queue of the job `<service>.work.v1`, and the job's topology."""
 
     @contract(f"{service}.work", version=1, catalog=Catalog())
     class Work(Job[None]):
@@ -44,5 +44,5 @@ def work_of(service: str, *tiers: str) -> tuple[Queue, Topology]:
 
 
 def to_jobs(routing_key: str) -> Address:
-    """As a job of this type is sent."""
+    """Return the address for a job of this type."""
     return Address(exchange=JOBS, routing_key=routing_key)

@@ -1,4 +1,7 @@
-"""A TCP proxy in the test's own loop: cuts connections at once, refuses them, and loses what the broker answers."""
+"""A TCP proxy in the test's own loop.
+
+It can reset connections at once, refuse them, and lose the broker's answers.
+"""
 
 import asyncio
 
@@ -6,7 +9,7 @@ from typing_extensions import override
 
 
 class Proxy:
-    """One client's way to a broker."""
+    """A proxy between one client and a broker."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = host, port
@@ -15,34 +18,34 @@ class Proxy:
         self.port = 0
 
     async def open(self) -> None:
-        """Accept connections, on the same port each time."""
+        """Accept connections, each time on the same port."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._pipe, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def _pipe(self) -> "Pipe":
-        """One connection; a proxy that does more to it makes another kind."""
+        """Return the protocol for one connection. A subclass can return another one."""
         return Pipe(self._target, self._pipes)
 
     async def close(self) -> None:
-        """Accept none any more, and cut those that are open."""
+        """Stop accepting connections, and reset the open ones."""
         if self._server is not None:
             self._server.close()
         self.cut()
 
     def cut(self) -> None:
-        """Reset all connections, both ways."""
+        """Reset all connections in both directions."""
         for pipe in [*self._pipes]:
             pipe.cut()
 
     def mute(self) -> None:
-        """Lose what the broker sends on the connections that are open."""
+        """Lose all further data from the broker on the open connections."""
         for pipe in self._pipes:
             pipe.far.muted = True
 
 
 class Pipe(asyncio.Protocol):
-    """The client's end of one connection; `far` is the broker's."""
+    """The client's end of one connection. `far` is the broker's end."""
 
     transport: asyncio.Transport
 
@@ -84,7 +87,7 @@ class Pipe(asyncio.Protocol):
 
 
 class FarEnd(asyncio.Protocol):
-    """The broker's end."""
+    """The broker's end of one connection."""
 
     def __init__(self, near: Pipe) -> None:
         self._near = near
@@ -96,7 +99,8 @@ class FarEnd(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         if self._near.transport.is_closing():
-            transport.abort()  # it was cut while this end was dialled, and nobody else would close it
+            # The client's end was reset while this end was connecting.
+            transport.abort()
 
     @override
     def data_received(self, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The world on RabbitMQ: a virtual host of the test's own, and a proxy in front of each client."""
+"""The world on RabbitMQ, with a virtual host for each test and a proxy for each client."""
 
 import asyncio
 import base64
@@ -66,7 +66,7 @@ class RabbitMQWorld(World):
         return transport
 
     def make(self, settings: Settings, name: str) -> Transport:
-        """The transport itself; a variant of the world overrides this alone."""
+        """Return the transport. Variants of this world override only this method."""
         return RabbitMQTransport(settings, name=name)
 
     def _proxies_of(self, of: Side | Bus | None) -> list[Proxy]:
@@ -176,7 +176,7 @@ class RabbitMQWorld(World):
             )
 
     async def _put_without_id(self, wire: AmqpMessage, address: Address) -> None:
-        """By the management API: aiormq gives an id to each message that has none."""
+        """Publish by the management API, because aiormq adds an id to a message without one."""
         names = ("type", "app_id", "content_type", "delivery_mode")
         properties = {name: value for name in names if (value := getattr(wire, name)) is not None}
         content = {"payload": base64.b64encode(wire.body).decode(), "payload_encoding": "base64"}
@@ -190,7 +190,7 @@ class RabbitMQWorld(World):
 
     @asynccontextmanager
     async def _channel(self) -> AsyncIterator[AbstractChannel]:
-        """A channel of our own for each act: an error closes it."""
+        """Open a channel for one operation, because an error closes the channel."""
         assert self._admin is not None
         assert self._admin.transport is not None
         channel = await self._admin.transport.connection.channel(publisher_confirms=True)
@@ -203,7 +203,7 @@ class RabbitMQWorld(World):
 
 
 class PlainRabbitMQWorld(RabbitMQWorld):
-    """Without the fast lane: the way out has to keep the same promises."""
+    """The world without the fast lane, which must keep the same promises."""
 
     @override
     def make(self, settings: Settings, name: str) -> Transport:

@@ -1,4 +1,4 @@
-"""The port: what a consumer gets, and when it gets it again."""
+"""Tests of the port: deliveries and redeliveries."""
 
 import asyncio
 
@@ -6,6 +6,7 @@ import pytest
 
 from bus.errors import NotFound
 from bus.messaging.ports.transport import Accepted
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from tests.conformance.ports import plain, quorum, to
 from tests.conformance.world import World, message, stays, until
 
@@ -156,9 +157,8 @@ async def test_a_consumer_that_is_closed_while_it_registers_takes_no_other_along
     await desk.send(message("1"), to("inbox"))
     held = await inbox.next()
     for step in range(20):
-        brief = await desk.transport.consume(
-            other, its_topology, prefetch=1, on_delivery=lambda _: None
-        )
+        spec = ConsumerSpec(queue=other, topology=its_topology, prefetch=1)
+        brief = await desk.transport.consume(spec, lambda _: None)
         await asyncio.sleep(step * 0.004)
         await brief.close()
     assert inbox.consumption.ready

@@ -1,4 +1,4 @@
-"""An operator's hands on dead letters, on every transport."""
+"""Tests of the dead-letter tools on every transport."""
 
 import asyncio
 import sys
@@ -35,7 +35,7 @@ DEAD = dead_letter_queue(WORK.name)
 
 
 async def with_dead(world: World, *letters: Envelope) -> Side:
-    """A work queue whose dead letters are these."""
+    """Declare a work queue, and put these dead letters into its dead-letter queue."""
     desk = await world.connect()
     await desk.transport.declare(TOPOLOGY)
     for each in letters:
@@ -59,7 +59,10 @@ def how(world: World, **changes: Any) -> ReplayOptions:
 
 
 async def counted(world: World, count: int, queue: str = DEAD) -> None:
-    """Returns when so many are ready. What was handed back is counted a moment later, and a look goes by the count."""
+    """Wait until `count` messages are ready.
+
+    The broker counts requeued messages a moment later, and `browse` depends on this number.
+    """
 
     async def ready() -> bool:
         return await world.depth(queue) == count
@@ -95,7 +98,9 @@ async def test_dead_letters_that_were_looked_at_fifty_times_are_still_there(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = await with_dead(world, died("1"), died("2", at=1_001))
-    module = sys.modules["bus.operations.dead_letters.browse"]  # the package has a function of this name
+    module = sys.modules[
+        "bus.operations.dead_letters.browse"
+    ]  # the package has a function of this name
     monkeypatch.setattr(module, "UNCOUNTED_DELIVERY_SECONDS", 0.01)
     for _ in range(50):
         await browse(desk.transport, WORK.name)
@@ -293,7 +298,8 @@ async def test_a_full_work_queue_ends_a_replay_and_keeps_what_it_did_not_take(wo
     desk = await with_dead(world, *(died(str(number)) for number in range(30)))
     await world.limit(WORK.name, 3)
 
-    async def full() -> bool:  # a policy takes a moment, and a quorum queue notices late
+    # The policy takes effect after a moment, and a quorum queue refuses late.
+    async def full() -> bool:
         done = await replay(desk.transport, DEAD, how=how(world, window=1))
         return isinstance(done.failure, ResourceExhausted)
 
@@ -304,9 +310,8 @@ async def test_a_full_work_queue_ends_a_replay_and_keeps_what_it_did_not_take(wo
 
 async def test_a_connection_that_goes_during_a_replay_loses_nothing(world: World) -> None:
     desk = await with_dead(world, *(died(str(number)) for number in range(40)))
-    moving = asyncio.create_task(
-        replay(desk.transport, DEAD, how=how(world, window=4, rate=4))
-    )  # for 10 s
+    # At this rate the replay takes 10 s.
+    moving = asyncio.create_task(replay(desk.transport, DEAD, how=how(world, window=4, rate=4)))
 
     async def begun() -> bool:
         return await world.depth(WORK.name) >= 5
@@ -340,7 +345,7 @@ async def test_a_purge_deletes_exactly_what_is_meant(world: World) -> None:
 
 
 async def test_a_look_leaves_nothing_with_who_looked(world: World) -> None:
-    """Else who looks and stays connected would keep dead letters from everybody."""
+    """Check that a client which browsed and stays connected holds no dead letters."""
     desk = await with_dead(world, died("1"))
     other = await world.connect("other")
     await browse(desk.transport, WORK.name)

@@ -1,4 +1,4 @@
-"""Dependencies of handlers, the same on every transport."""
+"""Tests of handlers' dependencies on every transport."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ async def pen(context: Context) -> AsyncIterator[str]:
 
 
 def on(pen: str = Depends(pen)) -> str:
-    """A plain function: it runs in a thread."""
+    """Return a text. A function that is not asynchronous runs in a thread."""
     return f"{pen} on paper"
 
 

@@ -1,4 +1,4 @@
-"""Events: a fact; zero or more services care."""
+"""Tests of events, which zero or more services subscribe to."""
 
 import asyncio
 
@@ -120,7 +120,7 @@ async def test_an_event_published_while_handling_a_request_outlives_that_request
         return Word(text="late")
 
     async with index.serving(subscriber("index", heard)):
-        pass  # the subscription exists, and is away
+        pass  # The subscription's queue now exists without a consumer.
     await world.serve(desk, router)
     with pytest.raises(DeadlineExceeded):
         await client.request(Ask(), timeout=2)

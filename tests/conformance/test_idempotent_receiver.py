@@ -1,4 +1,4 @@
-"""What was handled has no second effect, however often it comes."""
+"""Tests of the idempotent receiver: a message has one effect, however often it is delivered."""
 
 import asyncio
 
@@ -109,7 +109,7 @@ async def test_the_duplicate_of_an_idempotent_request_is_given_the_same_answer(
 
 
 class Distant(MemoryInbox):
-    """A store that can be away, as one on another machine."""
+    """A store that can be unavailable, like one on another machine."""
 
     away = True
 
@@ -136,7 +136,7 @@ class Distant(MemoryInbox):
 async def test_while_the_store_is_away_jobs_wait_and_none_is_given_up_or_done_twice(
     virtual_world: MemoryWorld, call: str
 ) -> None:
-    """A message that went back each time would count as lost each time."""
+    """Check that waiting jobs are not requeued: each requeue would count as a lost delivery."""
     inbox, settings = Distant(call), Settings()
     transport = await virtual_world.new_transport("desk", settings)
     desk = await virtual_world.closing.enter_async_context(

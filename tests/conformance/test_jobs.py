@@ -1,4 +1,4 @@
-"""Jobs: one service does it once, later, and it survives everything."""
+"""Tests of jobs, which one service does once, later, and which survive failures."""
 
 import asyncio
 from itertools import pairwise
@@ -139,7 +139,7 @@ async def test_a_job_that_never_succeeds_is_dead_lettered_after_its_last_attempt
     @router.job(Write, retry=RetryPolicy(attempts=5, first_delay=1, factor=5))
     async def write(job: Write) -> Word:
         times.append(asyncio.get_running_loop().time())
-        raise ValueError("patient Smith")
+        raise ValueError("reader Smith")
 
     await virtual_world.serve(desk, router)
     handle = await client.submit(Write(), timeout=30)

@@ -1,4 +1,4 @@
-"""Jobs, when a worker stops, dies or loses its connection."""
+"""Tests of jobs whose worker stops, dies or loses its connection."""
 
 import asyncio
 
@@ -24,7 +24,7 @@ async def test_a_job_still_ends_once_when_the_connection_drops_in_the_middle(wor
     desk, client = await world.bus("desk"), await world.bus("client")
     runs, going_on, router = [], asyncio.Event(), Router("desk")
 
-    @router.job(Write, concurrency=2)  # with one, the redelivery would have to wait
+    @router.job(Write, concurrency=2)  # with 1, the redelivery would have to wait
     async def write(job: Write) -> Word:
         runs.append(job.text)
         await going_on.wait()
@@ -163,10 +163,13 @@ async def test_a_retry_whose_copy_is_refused_is_not_lost(world: World) -> None:
     assert attempts[-1] == 2
 
 
-async def test_a_retry_that_no_tier_takes_for_a_while_is_none_that_is_lost_however_many_workers_there_are(
+async def test_a_retry_that_no_tier_accepts_for_a_while_is_not_counted_as_a_lost_delivery(
     virtual_world: MemoryWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As while a tier's quorum queue has no leader: each return would count as the loss of a process."""
+    """Refuse the retry copies of three workers, like a tier whose quorum queue has no leader.
+
+    Each requeue of the message would count as a lost delivery.
+    """
     send, refused = MemoryTransport.send, True
 
     async def refusing(

@@ -1,4 +1,4 @@
-"""Messages that kill their process: they end among the dead letters, and no other does."""
+"""Tests of messages that kill their process: these are dead-lettered, and no others."""
 
 import asyncio
 from collections import Counter
@@ -27,7 +27,7 @@ TOLD = event_queue("desk", contract_of(Told))
 KILLER, FOREVER = "killer", 3600
 
 
-# --- the port ----------------------------------------------------------------------------------------------------------
+# --- Port ---
 
 
 async def test_a_quorum_queue_counts_how_often_a_delivery_was_lost_with_its_connection(
@@ -69,19 +69,22 @@ async def test_a_classic_queue_marks_and_does_not_count(world: World) -> None:
     assert (again.redelivered, "x-delivery-count" in again.broker_headers) == (True, False)
 
 
-# --- what is made of it ------------------------------------------------------------------------------------------------
+# --- Poison isolation ---
 
 
 @dataclass
 class Lives:
-    """One process of a service after the other: each ends when a handler says so, as a process does whose connection goes with it."""
+    """Successive processes of one service.
+
+    Each ends when a handler calls `die`, and loses its connection as a killed process does.
+    """
 
     world: World
     deaths: int = 0
     begun: Counter[str] = field(default_factory=Counter)
     done: list[tuple[str, int]] = field(default_factory=list)
     here: int = 0
-    """How many handlers the process runs that lives now."""
+    """Number of handlers that run in the current process."""
     _died: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def die(self) -> None:
@@ -100,7 +103,7 @@ class Lives:
     async def until(
         self, over: Callable[[], object | Awaitable[object]], router: Router, **settings: Any
     ) -> None:
-        """Live until `over()`, in as many processes as it takes."""
+        """Run processes, one after the other, until `over()` is true."""
         while not await self._life(over, router, settings):
             self.deaths += 1
             assert self.deaths < 40, self.begun
@@ -116,9 +119,9 @@ class Lives:
         async with bus.serving(router):
             await until(lambda: True if self._died.is_set() else over(), "the process's end", 60)
             if self._died.is_set():
-                await self.world.drop_connections(
-                    bus
-                )  # at once: what one channel gives back must not come by another
+                # All channels must end at once: a message that one of them returns must not be
+                # delivered on another.
+                await self.world.drop_connections(bus)
                 await bus._transport.close()
         return not self._died.is_set()
 
@@ -128,14 +131,14 @@ async def holds(world: World, queue: str, count: int) -> bool:
 
 
 async def declared(world: World, router: Router, service: str = "client") -> Bus:
-    """A client, once the queues are there."""
+    """Return a client, after it has declared the router's queues."""
     client = await world.bus(service)
     await client._transport.declare(merge(topology for _, topology in router.topology().values()))
     return client
 
 
 @pytest.mark.parametrize("killers", [1, 3])
-async def test_who_kills_its_process_is_dead_lettered_and_its_neighbours_are_handled_at_their_first_attempt(
+async def test_a_killer_is_dead_lettered_and_its_neighbours_are_handled_at_their_first_attempt(
     world: World, killers: int
 ) -> None:
     lives, router, neighbours = Lives(world), Router("desk"), [str(number) for number in range(12)]
@@ -151,7 +154,8 @@ async def test_who_kills_its_process_is_dead_lettered_and_its_neighbours_are_han
                 )
                 company.setdefault(job.text, []).append(lives.here)
                 await lives.die()
-            if not lives.deaths:  # they are there when it kills, and have done nothing yet
+            # At the first kill the neighbours are running, and have had no effect yet.
+            if not lives.deaths:
                 await asyncio.sleep(FOREVER)
             lives.done.append((job.text, context.envelope.attempt))
         return Word(text="")
@@ -184,7 +188,7 @@ async def test_who_kills_its_process_is_dead_lettered_and_its_neighbours_are_han
 
 
 async def test_who_kills_its_process_takes_no_message_of_another_queue_along(world: World) -> None:
-    """Also one that takes so long that it would never end beside it."""
+    """Include handlers that take too long to end while the killer's process lives."""
     lives, router = Lives(world), Router("desk")
 
     @router.job(Write, concurrency=4)
@@ -213,7 +217,7 @@ async def test_who_kills_its_process_takes_no_message_of_another_queue_along(wor
 async def test_a_message_that_was_lost_runs_alone_and_the_others_go_on_afterwards(
     world: World,
 ) -> None:
-    """Lost by nobody's fault: it is handled as any other."""
+    """Kill three processes for reasons outside the messages, which are all handled."""
     lives, router = Lives(world), Router("desk")
     company: dict[str, list[int]] = {}
 

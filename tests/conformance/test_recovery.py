@@ -1,4 +1,4 @@
-"""The port: after each fault the transport is back by itself."""
+"""Tests of the port: the transport recovers from each fault by itself."""
 
 import asyncio
 
@@ -6,6 +6,7 @@ import pytest
 
 from bus.errors import TopologyMismatch, Unavailable
 from bus.messaging.ports.transport import Accepted, Returned
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue, Topology
 from bus.settings import Settings
 from tests.conformance.ports import plain, quorum, to
@@ -77,9 +78,8 @@ async def test_one_failed_consumer_leaves_the_others_ready(world: World) -> None
     inbox = await desk.consume(queue, topology)
     await desk.transport.declare(plain("bad")[1])
     clashing, its_topology = plain("bad", **{"x-message-ttl": 1000})
-    failed = await desk.transport.consume(
-        clashing, its_topology, prefetch=1, on_delivery=lambda _: None
-    )
+    spec = ConsumerSpec(queue=clashing, topology=its_topology, prefetch=1)
+    failed = await desk.transport.consume(spec, lambda _: None)
     await until(lambda: failed.last_error, "the trouble")
     assert "x-message-ttl" in (failed.last_error or "")
     assert not failed.ready
@@ -92,9 +92,8 @@ async def test_a_failed_consumer_is_ready_as_soon_as_what_hindered_it_is_gone(wo
     desk = await world.connect()
     await desk.transport.declare(plain("inbox")[1])
     queue, topology = plain("inbox", **{"x-message-ttl": 60_000})
-    consumption = await desk.transport.consume(
-        queue, topology, prefetch=1, on_delivery=lambda _: None
-    )
+    spec = ConsumerSpec(queue=queue, topology=topology, prefetch=1)
+    consumption = await desk.transport.consume(spec, lambda _: None)
     await until(lambda: consumption.last_error, "the trouble")
     await world.delete_queue("inbox")
     async with asyncio.timeout(30):

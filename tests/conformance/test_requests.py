@@ -1,4 +1,4 @@
-"""Requests: somebody answers now, or the caller hears at once why not."""
+"""Tests of requests: a service answers now, or the caller receives an error at once."""
 
 import asyncio
 
@@ -52,7 +52,7 @@ async def test_a_request_is_answered_with_its_reply(world: World) -> None:
 
 
 async def test_whatever_is_answered_has_the_question_as_its_cause(world: World) -> None:
-    """A reply, an error, and what the submitter of a job hears."""
+    """Check replies, errors, and the updates and results of jobs."""
     desk, client = await world.bus("desk"), await world.connect()
     router = Router("desk")
 
@@ -126,7 +126,7 @@ async def test_a_foreign_exceptions_text_does_not_reach_the_caller(world: World)
 
     @router.request(Ask)
     async def ask(request: Ask) -> Word:
-        raise ValueError("patient Smith")
+        raise ValueError("reader Smith")
 
     await world.serve(desk, router)
     with pytest.raises(Internal) as caught:

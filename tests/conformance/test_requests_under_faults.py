@@ -1,4 +1,4 @@
-"""Requests, when the time is up or a connection goes."""
+"""Tests of requests whose time is up, or whose connection is lost."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ from tests.conformance.test_requests import echo
 from tests.conformance.world import World, stays, until
 
 
-async def test_a_request_that_may_not_run_twice_is_not_run_twice_when_the_connection_drops_after_its_effect(
+async def test_a_request_that_must_not_run_twice_runs_once_if_the_connection_drops_after_it(
     world: World,
 ) -> None:
     desk, client = await world.bus("desk"), await world.bus("client")
@@ -44,7 +44,7 @@ async def test_a_request_that_may_not_run_twice_is_not_run_twice_when_the_connec
     assert effects == ["once", "another"]
 
 
-async def test_a_request_that_may_not_run_twice_is_not_given_to_another_server_when_its_own_loses_its_connection(
+async def test_a_request_that_must_not_run_twice_is_not_run_by_another_server_after_a_drop(
     world: World,
 ) -> None:
     first, second, client = (
@@ -113,7 +113,7 @@ async def test_pending_requests_fail_at_once_when_the_callers_connection_goes(wo
     await until(lambda: len(started) == 5, "the requests to be handled")
     await world.drop_connections(client)
     for error in await asyncio.gather(*pending, return_exceptions=True):
-        assert isinstance(error, ConnectionLost)  # not their deadline
+        assert isinstance(error, ConnectionLost)  # and not DeadlineExceeded
         assert error.maybe_executed
     going_on.set()
 

@@ -1,4 +1,4 @@
-"""The port: what becomes of a message that is sent."""
+"""Tests of the port: the outcome of a send."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -65,7 +65,7 @@ async def test_a_full_queue_refuses(world: World, kind: type) -> None:
     await until(refused, "a refusal")
     assert isinstance(outcome, Nacked)
     assert outcome.reason
-    assert 2 <= await world.depth("narrow") <= 5  # a quorum queue tells its publishers late
+    assert 2 <= await world.depth("narrow") <= 5  # a quorum queue refuses late
 
 
 async def test_a_queue_that_refused_takes_messages_again_when_there_is_room(world: World) -> None:
@@ -209,7 +209,8 @@ async def test_a_confirm_that_does_not_come_in_time_is_a_deadline_with_the_outco
         await desk.send(message("1"), to("inbox"), timeout=0.5)
     assert caught.value.maybe_executed
     await world.holds("inbox", 1)
-    await world.drop_connections(desk)  # a goodbye would go unanswered, too
+    # Without it the close would wait for an answer that is lost, too.
+    await world.drop_connections(desk)
 
 
 async def test_an_alarm_holds_publishers_until_their_timeout_while_deliveries_and_acks_flow(
@@ -251,7 +252,7 @@ async def test_an_alarm_leaves_the_acks_of_who_is_blocked_flowing(world: World) 
 
 
 async def _until_blocked(send: Callable[..., Awaitable[PublishOutcome]]) -> None:
-    """RabbitMQ tells a connection of an alarm only after it publishes."""
+    """Publish until the client is blocked: RabbitMQ reports an alarm only after a publish."""
 
     async def blocked() -> bool:
         try:

@@ -1,4 +1,4 @@
-"""What users test their services with."""
+"""Tests of the test kit."""
 
 import asyncio
 

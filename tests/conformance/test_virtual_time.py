@@ -1,4 +1,4 @@
-"""The loop on which hours take no time."""
+"""Tests of the event loop with virtual time."""
 
 import asyncio
 import threading

@@ -1,4 +1,7 @@
-"""The port: what is no message of wire format 1 arrives all the same, with its fault, so that it can be dead-lettered."""
+"""Tests of the port: a message that violates wire format 1 is delivered with its fault.
+
+The fault is needed to dead-letter the message.
+"""
 
 from dataclasses import replace
 from typing import Any

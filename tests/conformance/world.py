@@ -1,4 +1,7 @@
-"""What a conformance test sees: transports, buses, faults and inspection, with one meaning on every broker."""
+"""The interface of the conformance tests: transports, buses, faults and inspection.
+
+It has the same meaning on every broker.
+"""
 
 import asyncio
 import inspect
@@ -13,20 +16,29 @@ from bus.errors import BusError
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.ports.transport import ConsumerHandle, Delivery, PublishOutcome, Transport
 from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Binding, Queue, Topology
 from bus.runtime.bus import Bus
 from bus.runtime.router import Router
 from bus.settings import Settings
 from bus.transports.wire_format import AmqpMessage
 
-PATIENCE = 40.0  # seconds on the loop's clock; what is waited for takes a fraction of one, and a loaded machine may take several
-POLL = 0.02  # seconds between two looks; a thousandth of the patience where that is more
+PATIENCE = 40.0
+"""Seconds to wait for a condition on the loop's clock.
+
+It takes a fraction of a second, or several seconds on a loaded machine.
+"""
+POLL = 0.02
+"""Seconds between two checks of a condition, or a thousandth of the timeout if that is longer."""
 
 
 async def until(
     condition: Callable[[], object | Awaitable[object]], what: str, seconds: float = PATIENCE
 ) -> None:
-    """Return once `condition()` is true; fail, naming what was waited for, when it has not become so. The only place that waits."""
+    """Wait until `condition()` is true, and fail with `what` after `seconds`.
+
+    All waits of the conformance tests use this function.
+    """
     loop = asyncio.get_running_loop()
     ends = loop.time() + seconds
     while not await _value(condition()):
@@ -39,7 +51,7 @@ async def _value(result: object) -> object:
 
 
 async def stays(condition: Callable[[], object], what: str, seconds: float = 0.3) -> None:
-    """Fail where `condition()` is not true all the time for `seconds`."""
+    """Fail if `condition()` is not true for the whole of `seconds`."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + seconds
     while loop.time() < ends:
@@ -49,7 +61,7 @@ async def stays(condition: Callable[[], object], what: str, seconds: float = 0.3
 
 @dataclass
 class Ear:
-    """An observer that remembers what it heard."""
+    """An observer that records its calls."""
 
     returns: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -69,7 +81,7 @@ class Ear:
 
 @dataclass(eq=False)
 class Side:
-    """One transport of the world, started, and what it heard."""
+    """A started transport of the world, and its observer."""
 
     transport: Transport
     ear: Ear
@@ -87,17 +99,16 @@ class Side:
     async def consume(
         self, queue: Queue, topology: Topology, *, prefetch: int = 0, acks: bool = True
     ) -> "Inbox":
-        """A consumer that is ready; what it gets piles up in its inbox."""
+        """Start a consumer, and return the inbox for its deliveries when it is ready."""
         inbox = Inbox()
-        inbox.consumption = await self.transport.consume(
-            queue, topology, prefetch=prefetch, on_delivery=inbox.take, acks=acks
-        )
+        spec = ConsumerSpec(queue=queue, topology=topology, prefetch=prefetch, acks=acks)
+        inbox.consumption = await self.transport.consume(spec, inbox.take)
         await until(lambda: inbox.consumption.ready, f"a consumer of {queue.name}")
         return inbox
 
 
 class Inbox:
-    """Deliveries in the order in which they came."""
+    """The deliveries of a consumer, in the order of their arrival."""
 
     consumption: ConsumerHandle
 
@@ -112,7 +123,7 @@ class Inbox:
         return [delivery.envelope.id for delivery in self.deliveries]
 
     async def holds(self, count: int, seconds: float = PATIENCE) -> list[Delivery]:
-        """The deliveries, once there are `count`; more are a failure."""
+        """Wait for `count` deliveries, and return them. Fail if there are more."""
         await until(
             lambda: len(self.deliveries) >= count,
             f"{count} deliveries, and there are {len(self.deliveries)}",
@@ -122,13 +133,13 @@ class Inbox:
         return self.deliveries
 
     async def next(self, seconds: float = PATIENCE) -> Delivery:
-        """The oldest delivery that was not yet taken from here."""
+        """Wait for a delivery, remove the oldest one, and return it."""
         await until(lambda: self.deliveries, "a delivery", seconds)
         return self.deliveries.pop(0)
 
 
 def message(id_: str | None = None, **attributes: Any) -> Envelope:
-    """A message of no contract: the port moves any."""
+    """Return a message without a contract, because the port moves any message."""
     defaults = {
         "id": id_ or new_id(),
         "type": "desk.note.v1",
@@ -140,15 +151,15 @@ def message(id_: str | None = None, **attributes: Any) -> Envelope:
 
 
 class World(ABC):
-    """A broker of this test's own."""
+    """A broker that belongs to one test."""
 
     virtual: bool
-    """Whether its time jumps, so that an hour costs nothing."""
+    """True if the world has virtual time, in which an hour takes no real time."""
     unkept: Mapping[str, str] = MappingProxyType({})
-    """Promises that its transport does not keep: the test's name, and why. The fewer the better."""
+    """Promises that the transport does not keep: the names of their tests, and the reasons."""
 
     in_real_time: Mapping[str, str] = MappingProxyType({})
-    """Tests for which its time does not jump, and why."""
+    """Tests that run in real time in a world with virtual time, and the reasons."""
 
     def __init__(self) -> None:
         self.closing = AsyncExitStack()
@@ -156,25 +167,25 @@ class World(ABC):
 
     @abstractmethod
     def clock(self) -> float:
-        """Seconds since the epoch, as everybody in this world has it."""
+        """Return the seconds since the epoch on the clock of this world."""
 
     @abstractmethod
     async def begin(self) -> None:
-        """Called once, inside the test's loop."""
+        """Prepare the world. It is called once, in the test's loop."""
 
     @abstractmethod
     async def new_transport(self, name: str, settings: Settings) -> Transport:
-        """A transport that is not started, with a way of its own to the broker."""
+        """Return a transport that is not started, with its own connection to the broker."""
 
     async def connect(self, name: str = "desk") -> Side:
-        """A transport that is started, and closed when the test ends."""
+        """Start a transport, which is closed when the test ends."""
         side = Side(await self.new_transport(name, Settings()), Ear())
         await side.transport.start(side.ear, timeout=30)
         self.closing.push_async_callback(side.transport.close)
         return side
 
     async def bus(self, service: str, **settings: Any) -> Bus:
-        """A bus that is connected, and closed when the test ends."""
+        """Connect a bus, which is closed when the test ends."""
         chosen = Settings(**settings)
         bus = Bus(
             service,
@@ -185,38 +196,42 @@ class World(ABC):
         return await self.closing.enter_async_context(bus)
 
     async def serve(self, bus: Bus, router: Router) -> None:
-        """Serve until the test ends."""
+        """Serve a router until the test ends."""
         await self.closing.enter_async_context(bus.serving(router))
 
-    # --- faults ----------------------------------------------------------------------------------------------------
+    # --- Faults ---
 
     @abstractmethod
     async def drop_connections(self, of: Side | Bus | None = None) -> None:
-        """Cut the connections of one, or of all; they come back by themselves."""
+        """Reset the connections of one client, or of all. They reconnect by themselves."""
 
     @abstractmethod
     async def stop_broker(self) -> None:
-        """Cut all connections, and let nobody in."""
+        """Reset all connections, and refuse new ones."""
 
     @abstractmethod
     async def start_broker(self) -> None:
-        """Let them in again."""
+        """Accept connections again."""
 
     @abstractmethod
     async def lose_confirms(self, of: Side) -> None:
-        """The broker takes the next message that `of` sends, and its answer gets lost. `of` has sent one before: its channel is open."""
+        """Lose the broker's confirm for the next message of a client.
+
+        The broker accepts the message. The client must have sent one before, so that its channel is
+        open.
+        """
 
     @abstractmethod
     async def block(self) -> None:
-        """An alarm: the broker takes no publishes."""
+        """Raise an alarm, during which the broker accepts no publishes."""
 
     @abstractmethod
     async def unblock(self) -> None:
-        """The alarm is over."""
+        """Clear the alarm."""
 
     @abstractmethod
     async def delete_queue(self, name: str) -> None:
-        """Delete a queue and what is in it."""
+        """Delete a queue with its messages."""
 
     @abstractmethod
     async def unbind(self, binding: Binding) -> None:
@@ -224,34 +239,40 @@ class World(ABC):
 
     @abstractmethod
     async def limit(self, queue: str, length: int | None) -> None:
-        """Let a queue refuse more than `length` messages, roughly, by a policy; None: no policy any more."""
+        """Set a policy with which a queue refuses more than about `length` messages.
 
-    # --- inspection ------------------------------------------------------------------------------------------------
+        None removes the policy.
+        """
+
+    # --- Inspection ---
 
     @abstractmethod
     async def exists(self, queue: str) -> bool:
-        """Whether there is such a queue. It may count as a use of it."""
+        """Return True if a queue exists. The check may count as a use of the queue."""
 
     @abstractmethod
     async def depth(self, queue: str) -> int:
-        """Messages that are ready in a queue."""
+        """Return the number of ready messages in a queue."""
 
     @abstractmethod
     async def consumers(self, queue: str) -> int:
-        """Consumers that are registered at a queue. RabbitMQ counts one of a quorum queue until it has acked all, cancelled or not."""
+        """Return the number of consumers that are registered at a queue.
+
+        RabbitMQ counts a cancelled consumer of a quorum queue until it has acked all deliveries.
+        """
 
     @abstractmethod
     async def peek(self, queue: str) -> Sequence[AmqpMessage]:
-        """What is ready in a queue, left where it is."""
+        """Return the ready messages of a queue, and leave them there."""
 
     @abstractmethod
     async def put(self, wire: AmqpMessage, address: Address) -> None:
-        """Publish exactly this, as a client of another making might."""
+        """Publish exactly this message, as any other client could."""
 
     async def holds(
         self, queue: str, count: int, seconds: float = PATIENCE
     ) -> Sequence[AmqpMessage]:
-        """What is in a queue, once it is `count`."""
+        """Wait until a queue has `count` messages, and return them."""
 
         async def reached() -> bool:
             return await self.depth(queue) == count

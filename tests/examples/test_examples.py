@@ -50,7 +50,7 @@ FastStream's subscriber: Emma goes to A3
 """,
     "06_test_without_a_broker": """
 bound on shelf B1: 1 h on the virtual clock, 0 h on the real one
-error: not sent: no connection to the model broker; certainly not sent: True
+error: message not sent: no connection to the model broker; certainly not sent: True
 """,
 }
 

@@ -13,6 +13,7 @@ import pytest
 from bus import Bus, ConfigurationError, Context, Job, Router, contract
 from bus.contracts.contract import Catalog
 from bus.messaging.ports.transport import Accepted
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue, Topology
 from bus.operations.brokers.broker import Broker
 from bus.transports.faststream import FastStreamTransport, broker_of_its_own
@@ -222,9 +223,8 @@ async def test_over_a_connection_of_faststream_it_is_said_as_well(place: Place) 
     queue, topology = quorum("inbox")
     await transport.start(Ear(), timeout=30)
     try:
-        inbox.consumption = await transport.consume(
-            queue, topology, prefetch=10, on_delivery=inbox.take, consumer_timeout=100
-        )
+        spec = ConsumerSpec(queue=queue, topology=topology, prefetch=10, consumer_timeout=100)
+        inbox.consumption = await transport.consume(spec, inbox.take)
         await until(lambda: inbox.consumption.ready, "the consumer")
 
         async def shown() -> bool:

@@ -80,7 +80,7 @@ async def test_a_broker_in_a_container_is_gone_after_its_end() -> None:
     async with running("broker", **ASKED_FOR) as process:
         assert process.stdout is not None
         said = b""
-        while b"Ctrl-C ends it" not in said:
+        while b"Ctrl-C stops the broker" not in said:
             line = await process.stdout.readline()
             assert line, "it ended by itself"
             said += line
@@ -90,6 +90,6 @@ async def test_a_broker_in_a_container_is_gone_after_its_end() -> None:
         answer = await ended(process)
 
     assert answer.code == 0
-    assert "its data removed" in answer.out
+    assert "its data is removed" in answer.out
     with pytest.raises(Unavailable):
         await probe(url)

@@ -152,8 +152,10 @@ async def test_a_type_or_code_that_no_letter_has_is_told_with_what_was_perhaps_m
         "internal",
     )
     assert (done.code, done.out) == (0, "")
-    assert "none has the type 'archive.file.v2'; did you mean 'archive.file.v1'?" in done.err
-    assert "none has the code 'not-found'; did you mean 'not_found'?" in done.err
+    assert (
+        "no dead letter has the type 'archive.file.v2'; did you mean 'archive.file.v1'?" in done.err
+    )
+    assert "no dead letter has the code 'not-found'; did you mean 'not_found'?" in done.err
     none = await dead(vhost_url, "purge", "--queue", WORK, "--type", "archive.file.v2", "--json")
     assert (none.code, none.out, "did you mean 'archive.file.v1'?" in none.err) == (0, "{}\n", True)
     assert await transport.depth(DEAD) == 2
@@ -166,14 +168,14 @@ async def test_who_moves_letters_hears_of_what_was_mistyped(
     none = await dead(vhost_url, "replay", "--queue", WORK, "--type", "archive.file.v2")
     assert (none.code, none.out) == (0, "")
     assert (
-        none.err == "no dead letters that fit; none has the type 'archive.file.v2';"
+        none.err == "no matching dead letters; no dead letter has the type 'archive.file.v2';"
         " did you mean 'archive.file.v1'?\n"
     )
     some = await dead(vhost_url, "replay", "m-1", "m-9", "--queue", WORK, "--dry-run", "--json")
     assert json.loads(some.out)[DEAD]["replayed"] == 1
-    assert some.err == "none has the id 'm-9'\n"
+    assert some.err == "no dead letter has the id 'm-9'\n"
     purged = await dead(vhost_url, "purge", "m-1", "m-9", "--queue", WORK, "--yes")
-    assert (purged.code, "none has the id 'm-9'" in purged.err) == (0, True)
+    assert (purged.code, "no dead letter has the id 'm-9'" in purged.err) == (0, True)
 
 
 async def test_the_queues_of_a_service_are_found_by_the_management_api(
@@ -185,7 +187,7 @@ async def test_the_queues_of_a_service_are_found_by_the_management_api(
         done = await bus("dead", "list", "--json", *arguments, **where)
         assert [each["id"] for each in json.loads(done.out)["letters"]] == ["m-1"], done.err
     other = await bus("dead", "list", "--service", "nobody", **where)
-    assert (other.code, "no dead-letter queues of a service 'nobody'" in other.err) == (
+    assert (other.code, "service 'nobody' has no dead-letter queues" in other.err) == (
         os.EX_NOINPUT,
         True,
     )
@@ -210,7 +212,7 @@ async def test_a_payload_is_hidden_and_revealing_it_is_logged_with_who_did(
     missing = await dead(vhost_url, "show", "m-9", "--queue", WORK)
     assert (missing.code, missing.err) == (
         os.EX_NOINPUT,
-        "error: there is no dead letter 'm-9'; `bus dead list` shows which there are\n",
+        "error: dead letter 'm-9' was not found. List the dead letters with `bus dead list`.\n",
     )
 
 
@@ -283,7 +285,10 @@ async def test_a_dry_run_a_replay_and_what_was_refused(
     }
     assert await transport.depth(WORK) == 0
     done = await dead(vhost_url, "replay", "--queue", WORK)
-    assert (done.code, "not replayed: 1 expired (--extend TIME gives them time)" in done.err) == (
+    assert (
+        done.code,
+        "not replayed: 1 expired (use --extend TIME to give them time)" in done.err,
+    ) == (
         os.EX_CONFIG,
         True,
     )
@@ -306,7 +311,7 @@ async def test_a_purge_asks_and_deletes_what_it_counted(
     await bury(transport, "m-3", code="not_found")
     # Standard input is empty, which the command reads as "no".
     asked = await dead(vhost_url, "purge", "--queue", WORK, "--code", "internal")
-    assert (asked.code, "Delete 2 dead letters for good?" in asked.err) == (1, True)
+    assert (asked.code, "Delete 2 dead letters permanently?" in asked.err) == (1, True)
     assert await transport.depth(DEAD) == 3
     done = await dead(vhost_url, "purge", "--queue", WORK, "--code", "internal", "--yes")
     assert (done.code, audit_of(done)[0][DEAD]) == (0, 2), done.err

@@ -97,7 +97,7 @@ async def test_it_plays_with_workers_that_run_at_a_broker_that_keeps_what_was(
 
 
 async def test_a_worker_that_runs_needs_a_broker_that_runs() -> None:
-    _is_one_line(await bus("demo", "--against-running", BUS_URL=""), code=78, about="set BUS_URL")
+    _is_one_line(await bus("demo", "--against-running", BUS_URL=""), code=78, about="Set BUS_URL")
 
 
 def test_it_runs_in_memory_where_nothing_else_can_be_had(in_memory: Ended) -> None:

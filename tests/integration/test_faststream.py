@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from bus import Bus, BusError, ConfigurationError, FailedPrecondition, Internal, Router, Settings
 from bus.integrations.faststream import FastStreamTransport, attach, broker_of_its_own
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from tests.conformance.ports import HERE, quorum
 from tests.conformance.world import Ear, Inbox
 from tests.integration.command import ROOT, Ended, ended, running
@@ -190,7 +191,8 @@ async def test_a_message_that_nobody_can_read_costs_the_connection_once_and_arri
     )
     await transport.start(ear := Ear(), timeout=40)
     queue, topology = quorum("inbox")
-    inbox.consumption = await transport.consume(queue, topology, prefetch=5, on_delivery=inbox.take)
+    spec = ConsumerSpec(queue=queue, topology=topology, prefetch=5)
+    inbox.consumption = await transport.consume(spec, inbox.take)
     await until(lambda: inbox.consumption.ready, "the consumer")
     async with await aio_pika.connect(vhost_url) as connection:
         channel = await (await connection.channel()).get_underlay_channel()

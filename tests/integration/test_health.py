@@ -125,7 +125,7 @@ async def test_a_port_that_is_taken_ends_the_start_with_a_line(
         for more in ([], ["--processes", "2"]):
             answer = await bus("run", TARGET, *more, BUS_URL=vhost_url, **asked.environment)
             assert answer.code == 78
-            assert answer.err.splitlines()[-1].endswith("set BUS_HEALTH_PORT to a free port")
+            assert answer.err.splitlines()[-1].endswith("Set BUS_HEALTH_PORT to a free port.")
 
 
 async def test_nobody_there_is_not_ready_and_no_port_is_a_wrong_setting(asked: Asked) -> None:
@@ -135,7 +135,7 @@ async def test_nobody_there_is_not_ready_and_no_port_is_a_wrong_setting(asked: A
     )
     unset = await bus("health")
 
-    where = f"nobody answers health probes on 127.0.0.1:{asked.port}\n"
+    where = f"no process answers health probes on 127.0.0.1:{asked.port}\n"
     assert (nobody.code, nobody.out) == (1, f"not ready: {where}")
     assert (live.code, live.out) == (1, f"not live: {where}")
     assert unset.code == 78

@@ -84,7 +84,7 @@ async def test_one_that_kills_among_100_prefetched_is_dead_lettered_and_99_are_h
     # consumer to another consumer of the process that is ending.
     assert 4 <= len(killed) <= 5
     assert [company for _, company in killed[2:]] == [1] * (len(killed) - 2)
-    assert answer.err.count("starting it again") == len(killed)
+    assert answer.err.count("ended with exit code") == len(killed)
 
 
 async def test_three_that_kill_are_found_by_two_processes_and_all_others_are_handled(

@@ -39,19 +39,19 @@ OLD: Mapping[str, Mapping[str, str | int]] = {
 }
 HOLDING = f"bus.holding.{WORK}"
 DEATHS = (
-    ("the holding queue is there", 0),
+    ("the migration queue is declared", 0),
     (f"moving to {HOLDING}", 100),
     (f"moving to {HOLDING}", 100),
     (f"bound {HOLDING}", 0),
     (f"unbound {WORK}", 0),
     (f"{WORK} is empty", 0),
     ("the old queue is deleted", 0),
-    ("the new queue is there", 0),
+    ("the new queue is declared", 0),
     (f"moving to {WORK}", 100),
     (f"bound {WORK}", 0),
     (f"unbound {HOLDING}", 0),
     (f"{HOLDING} is empty", 0),
-    ("the holding queue is deleted", 0),
+    ("the migration queue is deleted", 0),
 )
 """Every step and the middle of both moves, in their order.
 
@@ -229,7 +229,7 @@ async def test_a_queue_that_is_consumed_is_left_alone_unless_told_to_wait(place:
         async with channel(place) as worker:
             await worker.basic_consume(WORK, take)
             with pytest.raises(
-                FailedPrecondition, match=f"{WORK} has 1 consumers: stop the workers first"
+                FailedPrecondition, match=rf"{WORK} has 1 consumers\. Stop the workers first"
             ):
                 await migrate(WORK, wanted, place.settings)
             with pytest.raises(Aborted, match="still has 1 consumers after 0 s"):
@@ -266,7 +266,7 @@ async def test_what_a_worker_that_stops_has_in_hand_is_not_deleted_with_the_queu
             await worker.basic_cancel("worker")
             with pytest.raises(
                 FailedPrecondition,
-                match=f"1 messages of {WORK} are in the hands|{WORK} has 1 consumers",
+                match=f"{WORK} has 1 messages that a stopping worker|{WORK} has 1 consumers",
             ):
                 await migrate(WORK, wanted, place.settings)
         await migrate(WORK, wanted, place.settings)
@@ -329,9 +329,7 @@ async def test_dead_letters_that_nobody_takes_are_not_deleted_with_their_queue(
         message = await own.basic_get(WORK)
         assert message.delivery_tag
         await own.basic_reject(message.delivery_tag, requeue=False)
-        with pytest.raises(
-            FailedPrecondition, match=f"1 messages of {WORK} wait to be dead-lettered"
-        ):
+        with pytest.raises(FailedPrecondition, match=f"{WORK} has 1 dead letters in flight"):
             await migrate(WORK, required_by([router], place.settings), place.settings)
         # The queue exists. Its count excludes the message that waits to be dead-lettered.
         assert (await own.queue_declare(WORK, passive=True)).message_count == 0
@@ -342,17 +340,20 @@ async def test_a_policy_that_would_lose_what_is_held_is_named(place: Place) -> N
         await with_old_queue(place, own, OLD["quorum"])
         await place.policy(HOLDING, {"message-ttl": 1000})
         with pytest.raises(
-            FailedPrecondition, match=f"not be safe while they are held: unsafe queue {HOLDING}"
+            FailedPrecondition,
+            match=rf"could lose messages during the migration\. .*: unsafe queue {HOLDING}",
         ):
             await migrate(WORK, required_by([router], place.settings), place.settings)
 
 
 async def test_a_queue_that_is_right_or_not_there_or_nobodys_is_not_migrated(place: Place) -> None:
     wanted = required_by([router], place.settings)
-    with pytest.raises(NotFound, match="`bus topology apply` makes it"):
+    with pytest.raises(NotFound, match="Run `bus topology apply` to create it"):
         await migrate(WORK, wanted, place.settings)
     with pytest.raises(
-        NotFound, match=f"these routers need no queue 'books.jobs.close.v0'; did you mean '{WORK}'"
+        NotFound,
+        match="queue 'books.jobs.close.v0' is not required by these routers; "
+        f"did you mean '{WORK}'",
     ):
         await migrate("books.jobs.close.v0", wanted, place.settings)
     await apply(wanted, place.settings)
@@ -370,12 +371,15 @@ async def test_the_command_says_what_it_does(place: Place) -> None:
     assert f"moving to {HOLDING}" in done.err
     assert (
         done.err.splitlines()[-1]
-        == f"{WORK} is made anew; 10 messages are back in it, 0 may be there twice"
+        == f"{WORK} was created again; 10 messages were moved back, 0 may exist twice"
     )
     once_more = await bus(
         "topology", "migrate", "tests.integration.ledger:router", WORK, **place.environment
     )
-    assert (once_more.code, once_more.err) == (0, f"{WORK} is as it is needed; nothing to do\n")
+    assert (once_more.code, once_more.err) == (
+        0,
+        f"{WORK} already has the required arguments; nothing to do\n",
+    )
     program = await bus(
         "topology",
         "migrate",

@@ -25,7 +25,7 @@ from bus.operations.brokers.installation import find_installation
 from bus.operations.brokers.private_node import PrivateNode
 
 async def main():
-    private_node.START_DEADLINE = 150
+    private_node.START_TIMEOUT_SECONDS = 150
     node = PrivateNode(find_installation(os.environ))
     await node.start()
     print(json.dumps([node.url, str(node.directory), list(node.pids.values())]), flush=True)

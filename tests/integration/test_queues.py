@@ -137,7 +137,7 @@ async def test_the_command_tells_people_and_programs(calm: dict[str, str]) -> No
         ),
     )
     assert shown.code == 0, shown.err
-    assert f"{WORK}: 1 wait and nobody consumes; start library with `bus run`" in shown.out
+    assert f"{WORK}: 1 ready and no consumer; start library with `bus run`" in shown.out
     assert f"{DEAD}: 2 dead letters" in shown.out
     assert by_name(told.out)[WORK]["ready"] == by_name(of_router.out)[WORK]["ready"] == 1
     assert by_name(of_router.out)[WORK]["unacked"] is None

@@ -93,7 +93,7 @@ async def test_an_operator_who_was_not_sees_none_and_that_is_noted_too(
     )
     assert f"error: {told}" in refused.err
     (line,) = audit_of(refused)
-    assert (line["event"], line["why"]) == ("payloads refused", told)
+    assert (line["event"], line["why"]) == ("payload access denied", told)
     file = tmp_path / "letters.jsonl"
     assert (await desk.dead("export", str(file), "--reveal")).code == os.EX_NOPERM
     assert not file.exists()

@@ -29,7 +29,7 @@ async def test_the_first_signal_lets_running_work_finish(vhost_url: str) -> None
     assert [
         (line["event"], line.get("grace")) for line in said if line["event"].startswith("stop")
     ] == [
-        ("stopping; a second signal ends it at once", 30),
+        ("stopping; a second signal stops at once", 30),
         ("stopped", None),
     ]
 
@@ -72,9 +72,9 @@ async def test_a_process_that_dies_is_started_again(vhost_url: str) -> None:
     ("target", "about"),
     [
         ("nonsense", "MODULE:ROUTER"),
-        ("no.such.module:router", "no module"),
+        ("no.such.module:router", "module 'no' does not exist"),
         ("tests.integration.slow_service:Nap", "bus.Router"),
-        ("tests.integration.slow_service:nothing", "nothing"),
+        ("tests.integration.slow_service:nothing", "does not exist"),
     ],
 )
 async def test_a_target_that_is_no_router_is_told_in_a_line(target: str, about: str) -> None:
@@ -100,8 +100,8 @@ async def test_what_cannot_start_is_not_started_for_ever() -> None:
     answer = await bus("run", "no.such.module:router", "--processes", "2")
 
     assert answer.code == 78
-    assert "no module 'no'" in answer.err
-    assert "has not started 3 times in a row; giving up" in answer.err
+    assert "module 'no' does not exist" in answer.err
+    assert "has failed to start 3 times in a row; stopping" in answer.err
 
 
 def _caller(url: str) -> Bus:

@@ -217,7 +217,7 @@ async def test_the_command_plans_applies_and_verifies(place: Place) -> None:
 
     applied = await bus("topology", "apply", ROUTER, **place.environment)
     assert (applied.code, applied.out) == (0, "")
-    assert f"made queue {WORK}" in applied.err
+    assert f"created queue {WORK}" in applied.err
 
     verified = await bus("topology", "verify", ROUTER, "--json", **place.environment)
     assert (verified.code, json.loads(verified.out)) == (
@@ -240,7 +240,7 @@ async def test_a_management_api_that_is_not_there_is_told_in_a_line(place: Place
     )
     assert planned.code == 69
     assert len(planned.err.splitlines()) == 1
-    assert "BUS_MANAGEMENT_URL says where it is" in planned.err
+    assert "Set BUS_MANAGEMENT_URL to its address." in planned.err
 
 
 async def test_the_export_is_all_that_a_broker_needs_which_has_not_even_the_virtual_host(

@@ -1,4 +1,4 @@
-"""Services with keys and grants in files."""
+"""A deployment for tests: services with keys and grants in files."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ publish = ["ledger.closed"]
 
 
 class Deployment:
-    """Services with keys, and grants."""
+    """A directory with the keys of three services and one operator, and a grants file."""
 
     def __init__(self, directory: Path) -> None:
         self.keys = KeyDirectory(directory / "keys")

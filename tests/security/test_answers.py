@@ -1,4 +1,4 @@
-"""Replies and job updates: an answer that is not the service's is dropped, and the right one still arrives."""
+"""Replies and job updates: a forged reply is dropped, and the genuine reply still arrives."""
 
 import asyncio
 from typing import Any
@@ -28,7 +28,7 @@ SETTINGS = load_settings(request_timeout=10, publish_timeout=10)
 
 
 class Office:
-    """A client whose requests arrive, and whom anybody may answer."""
+    """A client with a transport that delivers its requests, and any reply that a test makes."""
 
     def __init__(self, world: World) -> None:
         self.asked: list[Envelope] = []
@@ -120,7 +120,7 @@ async def test_who_hears_only_a_forged_reply_is_told_so_at_the_deadline() -> Non
     office.hear(answered(world, request, by="mail"))
     with pytest.raises(
         DeadlineExceeded,
-        match="A reply was rejected: its app_id is not the service that was asked",
+        match="A reply was rejected: app_id is not the service that was called",
     ):
         await call
 
@@ -141,10 +141,11 @@ async def test_a_refusal_that_its_service_proves_arrives_at_once() -> None:
     office, call, request = await asked(world)
     office.hear(
         world.signer("ledger").sign_reply(
-            error_reply(request, Unauthenticated("it has no token"), source="ledger"), "office"
+            error_reply(request, Unauthenticated("the message has no token"), source="ledger"),
+            "office",
         )
     )
-    with pytest.raises(Unauthenticated, match="it has no token"):
+    with pytest.raises(Unauthenticated, match="the message has no token"):
         await call
 
 
@@ -157,7 +158,10 @@ FAKES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("fake", FAKES)
 @virtual
 async def test_the_refusal_of_a_fake_with_a_requests_id_does_not_end_the_call(fake: str) -> None:
-    """A service that is asked meanwhile has the id from the header `causation-id`, and knows where the asker is answered."""
+    """Send a forgery with the id and the reply queue of a request that is in flight.
+
+    A service that is called while the request is handled can read the id in `causation-id`.
+    """
     world = await World.started()
     office, call, request = await asked(world)
     ledger = Ledger(world, "request")
@@ -267,9 +271,8 @@ async def test_a_jobs_updates_are_its_services() -> None:
     office.hear(update("ledger", 0.4).replace(body=b'{"progress": 0.99}'))
     office.hear(update("ledger", 0.5))
     office.hear(progress_update(job, Progress(progress=0.8), source="ledger"))
-    token = world.signer("ledger").authorization(
-        "office", for_replies=True
-    )  # of any reply: it says nothing of this one
+    # This token is valid on any reply, so it proves nothing about this update.
+    token = world.signer("ledger").authorization("office", for_replies=True)
     office.hear(
         progress_update(job, Progress(progress=0.7), source="ledger").replace(authorization=token)
     )

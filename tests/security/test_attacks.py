@@ -1,4 +1,7 @@
-"""The attack table: each is refused, its handler is never called, and the log shows nothing of what was sent."""
+"""The attack table: the service rejects each attack and never calls its handler.
+
+The log contains no part of a payload, a token or a proof.
+"""
 
 import logging
 import re
@@ -34,7 +37,7 @@ PARKED_IN = "ledger.retry.30s"
 
 
 async def come_back(world: World, ledger: Ledger) -> None:
-    """What waited for its key to become known is delivered again; once, and no more."""
+    """Deliver the message that waits for its key once again."""
     copy = ledger.sent.pop().envelope
     world.yard.clock.now += 30
     ledger.receiver.on_delivery(
@@ -44,7 +47,10 @@ async def come_back(world: World, ledger: Ledger) -> None:
 
 
 def broker_lets(address: Address, grants: Grants) -> bool:
-    """Whether the ledger's user may publish that: what he may not costs the channel."""
+    """Return True if the ledger's broker user may publish to this address.
+
+    The broker closes the channel after a forbidden publish.
+    """
     (user,) = (
         each for each in broker_users(grants, CONTRACTS, ["ledger"]) if each.name == "ledger"
     )
@@ -55,7 +61,11 @@ def broker_lets(address: Address, grants: Grants) -> bool:
 
 
 def could_be_told(envelope: Envelope, grants: Grants) -> bool:
-    """Who asks is told where he says, if the broker lets us and the place is of whom he says he is. All others end as dead letters."""
+    """Return True if the sender can receive an error, or the message becomes a dead letter.
+
+    A request gets an error at its `reply_to` if this is a reply queue of the named sender, and the
+    broker allows the publish. Events and jobs become dead letters.
+    """
     if envelope.role != "request":
         return True
     reply_to = envelope.reply_to or ""
@@ -64,7 +74,7 @@ def could_be_told(envelope: Envelope, grants: Grants) -> bool:
 
 
 def fits(pattern: str, name: str) -> bool:
-    """As RabbitMQ asks; nothing fits an empty pattern."""
+    """Return True if RabbitMQ's permission pattern matches; an empty pattern matches no name."""
     return bool(pattern) and re.search(pattern.replace("$", r"\Z"), name, re.ASCII) is not None
 
 
@@ -85,7 +95,7 @@ async def refused(attack: Attack, log: pytest.LogCaptureFixture) -> None:
     )
     assert ledger.sent or not could_be_told(envelope, world.yard.grants), "nobody was told"
     assert set(codes(ledger.sent)) <= REFUSALS
-    assert any(record.message in {"refused", "dead-lettered"} for record in log.records)
+    assert any(record.message in {"message rejected", "dead-lettered"} for record in log.records)
     shown = log.text + "".join(str(record.__dict__) for record in log.records)
     assert SECRET not in shown
     for each in (envelope.proof, envelope.authorization, envelope.expiry_override):
@@ -130,7 +140,10 @@ async def test_what_is_in_order_is_handled(kind: str) -> None:
 
 @virtual
 async def test_a_request_that_the_broker_has_addressed_is_answered_where_that_is_allowed() -> None:
-    """RabbitMQ's direct reply-to; not where each service has a user of its own, which is in the table."""
+    """Use RabbitMQ's direct reply-to, which a service may answer if it declares its topology.
+
+    The attack table has the case in which each service has its own broker user.
+    """
     world = await World.started()
     ledger = Ledger(world, "request", direct=True)
     ledger.receiver.on_delivery(FakeDelivery(world.request(reply_to=DIRECT)))

@@ -1,4 +1,4 @@
-"""Whole buses, on the model broker, with keys in files: as a deployment has them."""
+"""Complete buses on the model broker, with keys and grants in files as in a deployment."""
 
 import asyncio
 import json
@@ -66,7 +66,7 @@ async def running(deployment: Deployment) -> AsyncIterator[tuple[MemoryBuses, Le
 
 
 def on_virtual_time(test: Coroutine[Any, Any, None]) -> None:
-    """Time is real while keys are read and buses connect, and jumps wherever all wait."""
+    """Run a test on a loop that skips waits, but uses real time to read keys and to connect."""
 
     async def jumping() -> None:
         loop = asyncio.get_running_loop()
@@ -102,7 +102,7 @@ def test_signed_messages_of_every_kind_arrive(deployment: Deployment) -> None:
 def test_who_was_not_granted_it_is_refused_at_once(
     deployment: Deployment, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever his own file grants him: the receiver's counts."""
+    """Grant the call in the sender's own file, which has no effect: the receiver's file decides."""
     its_own = tmp_path / "its-own.toml"
     its_own.write_text('[services.mail]\ncall = ["ledger.add", "ledger.close"]\n')
 
@@ -117,7 +117,7 @@ def test_who_was_not_granted_it_is_refused_at_once(
             assert ledger.closed == []
 
     on_virtual_time(scene())
-    refusals = [record for record in caplog.records if record.message == "refused"]
+    refusals = [record for record in caplog.records if record.message == "message rejected"]
     assert [getattr(record, "code", None) for record in refusals] == ["permission_denied"] * 2
     assert "eyJ" not in str([record.__dict__ for record in caplog.records])
 
@@ -126,7 +126,7 @@ def test_who_does_not_sign_is_refused_at_once(deployment: Deployment) -> None:
     async def scene() -> None:
         async with running(deployment) as (buses, _, _):
             office = await buses.bus("office", auth="off")
-            with pytest.raises(Unauthenticated, match="it has no token"):
+            with pytest.raises(Unauthenticated, match="the message has no token"):
                 await office.request(Add())
 
     on_virtual_time(scene())
@@ -135,7 +135,7 @@ def test_who_does_not_sign_is_refused_at_once(deployment: Deployment) -> None:
 def test_a_service_with_an_unknown_key_is_refused_until_the_key_is_known(
     deployment: Deployment, tmp_path: Path
 ) -> None:
-    """The keys of others are read again; the job waits meanwhile."""
+    """Publish the key while a job waits for it: the receiver reads the key set again."""
     set_file = deployment.keys.set_file
     all_keys = set_file.read_text()
     without = {"keys": [each for each in json.loads(all_keys)["keys"] if each["iss"] != "office"]}
@@ -150,7 +150,7 @@ def test_a_service_with_an_unknown_key_is_refused_until_the_key_is_known(
                 ledger.router,
             )
             office = await buses.bus("office", **deployment.of("office"))
-            with pytest.raises(Unauthenticated, match="its key is not known here"):
+            with pytest.raises(Unauthenticated, match="the signing key is unknown to this service"):
                 await office.request(Add())
             known = await office.submit(CloseBooks(year=2001))
             await asyncio.sleep(5)
@@ -159,7 +159,7 @@ def test_a_service_with_an_unknown_key_is_refused_until_the_key_is_known(
             theirs.write_text(json.dumps(without))
             await asyncio.sleep(120)
             unknown = await office.submit(CloseBooks(year=2002))
-            with pytest.raises(Unauthenticated, match="its key is not known here"):
+            with pytest.raises(Unauthenticated, match="the signing key is unknown to this service"):
                 await unknown.result(timeout=120)
             assert ledger.closed == [2001]
 
@@ -244,7 +244,10 @@ def test_after_its_replay_a_dead_job_is_done(deployment: Deployment) -> None:
 def test_more_time_than_a_proof_can_have_is_refused_before_anything_is_moved(
     deployment: Deployment,
 ) -> None:
-    """Its receiver would refuse it, and it would have been given more time once."""
+    """Extend a message for too long: its receiver would reject the override.
+
+    The rejected override would still count as one of the three.
+    """
     queue = job_queue(contract_of(CloseBooks))
 
     async def scene() -> None:
@@ -272,7 +275,8 @@ def test_a_service_does_not_give_more_time(deployment: Deployment) -> None:
                 **deployment.of("ledger", operator_key=str(deployment.keys.key_file("ledger"))),
             )
             with pytest.raises(
-                ConfigurationError, match="that of the service ledger, and not of an operator"
+                ConfigurationError,
+                match="belongs to the service ledger, but a key of an operator is needed",
             ):
                 await owner.replay("ledger.jobs.close.v1", extend=60, reason="because")
 
@@ -290,14 +294,15 @@ def test_a_subscription_without_the_right_does_not_start(deployment: Deployment)
             office = await buses.bus("office", **deployment.of("office"))
             with pytest.raises(
                 ConfigurationError,
-                match=r"office may not consume ledger\.closed; grant it in .*\.toml: \[services\.office\] consume = \[\"ledger\.closed\"\]",
+                match=r"office may not consume ledger\.closed\. Grant it in .*\.toml: "
+                r"\[services\.office\] consume = \[\"ledger\.closed\"\]",
             ):
                 await buses.serve(office, router)
 
     on_virtual_time(scene())
 
 
-# --- settings ------------------------------------------------------------------------------------------------------
+# --- Settings ---
 
 
 @pytest.mark.parametrize(
@@ -318,7 +323,7 @@ def test_a_bus_without_keys_or_grants_does_not_start(
 def test_a_bus_whose_messages_would_outlast_their_proofs_does_not_start(
     deployment: Deployment,
 ) -> None:
-    """Every receiver would refuse every event and job."""
+    """Set a message TTL at which every receiver would reject every event and job."""
     with pytest.raises(ConfigurationError, match="BUS_MESSAGE_TTL"):
         Bus("ledger", settings=Settings(**deployment.of("ledger", message_ttl=31 * 24 * HOUR)))
     Bus("ledger", settings=Settings(**deployment.of("ledger", message_ttl=31 * 24 * HOUR - 1)))
@@ -343,7 +348,7 @@ def test_for_development_one_secret_serves_all(caplog: pytest.LogCaptureFixture)
             with pytest.raises(
                 Exception,
                 match=r"no reply arrived within the deadline\. A reply was rejected: "
-                "its signature does not match",
+                "the JWT signature does not match",
             ):
                 await stranger.request(Add(), timeout=1)
 

@@ -1,4 +1,7 @@
-"""What has a message's id and is another message: it must not be answered from memory, join work, or take a place."""
+"""Forgeries with the id of a genuine message.
+
+A forgery must not receive a cached reply, join work in flight, or settle the genuine message.
+"""
 
 import asyncio
 from typing import Any
@@ -90,7 +93,7 @@ CHANGED: dict[str, dict[str, Any]] = {
 async def test_a_copy_that_was_changed_and_comes_first_does_not_take_the_real_one_with_it(
     what: str,
 ) -> None:
-    """It has the real one's proof, and is refused: the real one is not acked with it."""
+    """Deliver a changed copy first: the genuine message is not acked with the copy."""
     world = await World.started()
     ledger, job = Ledger(world, "job"), world.job()
     changed, real = FakeDelivery(job.replace(**CHANGED[what])), FakeDelivery(job)
@@ -103,7 +106,10 @@ async def test_a_copy_that_was_changed_and_comes_first_does_not_take_the_real_on
 
 @virtual
 async def test_an_outcome_that_could_not_be_told_is_for_who_asked_alone() -> None:
-    """It waits until its message is delivered again; meanwhile another service, which may ask as well, sends one with the same id."""
+    """Send a job with the same id from another service, while an outcome waits to be sent.
+
+    The outcome waits until the first job is delivered again. Both services may submit the job.
+    """
     world = await World.started()
     for service in ("office", "mail"):
         world.yard.grant(service, call=(contract_of(CloseBooks),))
@@ -134,9 +140,10 @@ async def test_an_outcome_that_could_not_be_told_is_for_who_asked_alone() -> Non
 
 @virtual
 async def test_an_answer_that_is_remembered_is_for_who_asked_alone() -> None:
-    """An idempotent request's duplicate gets the same answer; a captured one, sent again with another reply_to, gets none.
+    """Send a captured idempotent request again, with another `reply_to`, sender or token.
 
-    Only who asks to be told where he could be hears that he is refused.
+    Only a genuine duplicate gets the cached reply. An error is sent only to a reply queue of the
+    named sender.
     """
     world = await World.started()
     world.yard.grant("office", call=(contract_of(GetTotal),))
@@ -166,7 +173,11 @@ async def test_an_answer_that_is_remembered_is_for_who_asked_alone() -> None:
 
 @virtual
 async def test_who_is_not_let_in_is_told_once_however_long_he_is_away() -> None:
-    """A submitter that is away is offered its result for 30 s; anyone could ask for that in the name of one that is gone."""
+    """Submit a forged job with a reply queue that does not exist.
+
+    A result is offered to an absent submitter for 30 s, but an attacker must not cause these
+    publishes.
+    """
     world = await World.started()
     ledger = Ledger(
         world, "job", answer=lambda sent: Returned(reason="NO_ROUTE") if sent.in_reply_to else None
@@ -207,10 +218,8 @@ async def test_who_is_not_let_in_gets_no_token_that_he_could_use() -> None:
 
 
 @virtual
-async def test_what_waited_for_its_key_is_handled_although_the_ack_of_the_one_that_was_parked_was_in_doubt() -> (
-    None
-):
-    """Its parked copy has the same id and attempt, and was taken for the redelivery of what is settled."""
+async def test_a_parked_message_is_handled_after_an_uncertain_ack() -> None:
+    """Deliver a parked copy: its id and attempt are those of a delivery that may be settled."""
     world = await World.started()
     world.yard.key("office", "office-2")
     world.rings["office"] = await world.yard.started("office")

@@ -1,4 +1,4 @@
-"""Keys: what is taken for one, where they come from, and how they stay fresh."""
+"""Keys: the accepted forms, their sources, their refresh, and the key directory."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ def jwk(**members: Any) -> dict[str, Any]:
     }
 
 
-# --- what is a key -------------------------------------------------------------------------------------------------
+# --- Accepted keys ---
 
 
 @pytest.mark.parametrize(
@@ -48,19 +48,19 @@ def jwk(**members: Any) -> dict[str, Any]:
         ({"kid": "a b"}, "kid is missing"),
         ({"kid": 7}, "kid is missing"),
         ({"iss": None}, "iss is missing"),
-        ({"iss": "Office Nr. 1"}, "no name of a service"),
-        ({"iss": "bus"}, "the bus's own"),
+        ({"iss": "Office Nr. 1"}, "is not a valid service name"),
+        ({"iss": "bus"}, "the bus reserves it"),
         ({"role": "admin"}, "service or operator"),
-        ({"alg": None}, "alg has to be EdDSA"),
-        ({"alg": "HS256"}, "alg has to be EdDSA"),
+        ({"alg": None}, "alg must be EdDSA"),
+        ({"alg": "HS256"}, "alg must be EdDSA"),
         ({"kty": "RSA"}, "neither Ed25519"),
         ({"kty": "oct"}, "neither Ed25519"),
         ({"kty": ["OKP"]}, "neither Ed25519"),
         ({"crv": {"name": "Ed25519"}}, "neither Ed25519"),
         ({"crv": "Ed448"}, "neither Ed25519"),
-        ({"use": "enc"}, "other than sig"),
-        ({"x": "AAAA"}, "no key"),
-        ({"x": None}, "no key"),
+        ({"use": "enc"}, "use must be sig"),
+        ({"x": "AAAA"}, "not a valid key"),
+        ({"x": None}, "not a valid key"),
         ({"d": "AAAA"}, "private"),
         ({"k": "AAAA"}, "private"),
         ({"not_before": "2026-01-01"}, "seconds since the epoch"),
@@ -116,7 +116,7 @@ def test_a_private_key_is_read_from_a_pem() -> None:
 
 
 def of_an_unknown_curve() -> str:
-    """A key of P-256 that says it is of another curve, which the library does not have."""
+    """Return a P-256 key that names another curve, which the library does not support."""
     der = ec.generate_private_key(ec.SECP256R1()).private_bytes(
         Encoding.DER, PrivateFormat.PKCS8, NoEncryption()
     )
@@ -145,7 +145,7 @@ def of_an_unknown_curve() -> str:
     ],
 )
 def test_what_is_no_private_key_is_refused_and_not_shown(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="private key is none") as caught:
+    with pytest.raises(ConfigurationError, match="private key is invalid") as caught:
         read_private(text)
     assert "hunter2" not in str(caught.value)
 
@@ -160,12 +160,16 @@ def test_a_key_shows_nothing_of_its_secret() -> None:
 
 
 def test_a_shared_secret_is_no_public_key() -> None:
-    pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----"
+    pem = (
+        "-----BEGIN PUBLIC KEY-----\n"
+        "MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n"
+        "-----END PUBLIC KEY-----"
+    )
     with pytest.raises(ConfigurationError, match="secret text"):
         dev_key(pem)
 
 
-# --- where private keys come from ----------------------------------------------------------------------------------
+# --- Sources of private keys ---
 
 
 def test_a_private_key_file_of_its_owner_alone_is_read(tmp_path: Path) -> None:
@@ -181,7 +185,7 @@ def test_a_private_key_file_that_others_may_read_is_refused(mode: int, tmp_path:
     file = tmp_path / "office.key"
     file.write_text(json.dumps(generate()))
     file.chmod(mode)
-    with pytest.raises(ConfigurationError, match=rf"open to others \(mode {mode:o}\); chmod 600"):
+    with pytest.raises(ConfigurationError, match=rf"has mode {mode:o}\. .*: run `chmod 600"):
         private_key_source(str(file))()
 
 
@@ -203,7 +207,7 @@ def test_a_private_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_private_key_that_was_taken_for_a_path_is_not_shown(secret: str) -> None:
-    """As the shared secret of BUS_AUTH=dev is, where that is forgotten."""
+    """Use the shared secret of `BUS_AUTH=dev` as a path, as happens if `BUS_AUTH` is not set."""
     with pytest.raises(ConfigurationError, match=r"BUS_KEY: .*not shown.*cannot be read") as caught:
         private_key_source(secret)()
     assert secret not in str(caught.value)
@@ -213,7 +217,7 @@ def test_a_private_key_can_be_the_settings_text() -> None:
     assert len(private_key_source(json.dumps(generate()))()) == 1
 
 
-# --- where public keys come from -----------------------------------------------------------------------------------
+# --- Sources of public keys ---
 
 
 @pytest.mark.parametrize(
@@ -227,7 +231,7 @@ def test_a_private_key_can_be_the_settings_text() -> None:
     ],
 )
 def test_public_keys_come_by_https_or_from_a_file(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="BUS_JWKS: write a path, or https"):
+    with pytest.raises(ConfigurationError, match="BUS_JWKS must be a path or an https URL"):
         public_key_source(url)
 
 
@@ -277,7 +281,7 @@ def test_public_keys_are_fetched_by_https_from_who_it_is(
 
 
 class Server(HTTPServer):
-    """By TLS, and silent about who hangs up."""
+    """An HTTPS server that does not print errors of clients that disconnect."""
 
     context: ssl.SSLContext
 
@@ -286,7 +290,7 @@ class Server(HTTPServer):
         try:
             secured = self.context.wrap_socket(request, server_side=True)
         except OSError:
-            return  # who distrusts it
+            return  # The client distrusts the certificate.
         with secured:
             super().finish_request(secured, client_address)
 
@@ -298,7 +302,7 @@ async def fetched(url: str) -> bytes:
     return await public_key_source(url)()
 
 
-# --- fresh keys ----------------------------------------------------------------------------------------------------
+# --- Refreshing ---
 
 
 @virtual
@@ -344,7 +348,7 @@ async def test_who_comes_during_a_look_waits_for_the_same() -> None:
     yard.key("mail")
     waiting = [asyncio.ensure_future(ring.refresh()) for _ in range(10)]
     await asyncio.sleep(0)
-    waiting[0].cancel()  # one that gives up takes it from nobody
+    waiting[0].cancel()  # The other callers still get the result.
     go.set()
     await asyncio.gather(*waiting[1:])
     assert len(looks) == 2
@@ -366,7 +370,7 @@ def test_the_last_good_keys_stay_while_the_source_is_down(
 ) -> None:
     virtual(source_down)(answer)
     assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
-        "keys cannot be read again; the last good ones stay"
+        "keys cannot be read; the last valid keys stay in use"
     ]
 
 
@@ -419,12 +423,13 @@ async def test_a_service_whose_key_nobody_could_check_does_not_start() -> None:
     yard.key("mail")
     yard.private["mail"] = yard.private["office"]
     with pytest.raises(
-        ConfigurationError, match="the private key is that of the service office, and not of mail"
+        ConfigurationError,
+        match="the private key belongs to the service office, but a key of mail is needed",
     ):
         await yard.started("mail")
     yard.private["mail"] = [yard.key("mail", "mail-2")]
     del yard.public["mail-2"]
-    with pytest.raises(ConfigurationError, match="not in BUS_JWKS as that of mail"):
+    with pytest.raises(ConfigurationError, match="not in BUS_JWKS as a key of mail"):
         await yard.started("mail")
 
 
@@ -447,11 +452,11 @@ async def test_without_a_valid_key_nothing_is_signed() -> None:
     yard.key("office", retired_at=NOW + 100)
     ring = await yard.started("office")
     yard.clock.now += 100
-    with pytest.raises(FailedPrecondition, match="no key of office is valid now"):
+    with pytest.raises(FailedPrecondition, match="office has no key that is valid now"):
         ring.signing_key()
 
 
-# --- a directory of keys -------------------------------------------------------------------------------------------
+# --- The key directory ---
 
 
 def test_a_directory_holds_keys_that_can_be_used(tmp_path: Path) -> None:
@@ -565,4 +570,6 @@ def test_one_wrong_name_among_several_makes_no_key(
         main(["keys", "new", "desk", "mail", "--directory", str(tmp_path)])
     assert ended.value.code == os.EX_CANTCREAT
     assert not (tmp_path / "desk.key").exists()
-    assert "`bus keys rotate mail` makes the next" in " ".join(capsys.readouterr().err.split())
+    assert "Create the next with `bus keys rotate mail`" in " ".join(
+        capsys.readouterr().err.split()
+    )

@@ -1,4 +1,4 @@
-"""A JWT library of another language checks our proofs, and we check those that it makes: `jose`, in Node.js."""
+"""Proofs that `jose`, a JWT library for Node.js, verifies, and proofs that it creates."""
 
 import base64
 import json
@@ -16,12 +16,12 @@ from tests.unit.ledger import CloseBooks
 SCRIPT = Path(__file__).parent / "node" / "check.mjs"
 JOSE = "jose@6"
 INSTALLING = 45.0
-"""Seconds."""
+"""Seconds to wait for npm."""
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with `jose` in it; the test is skipped where Node.js, npm or a registry cannot be had."""
+    """Return a directory with `jose`; skip the test without Node.js, npm or a registry."""
     directory = tmp_path_factory.mktemp("node")
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("Node.js and npm are not installed")

@@ -1,4 +1,4 @@
-"""Proofs and tokens: what they bind, over hours, rotations and mutations."""
+"""Proofs and tokens: their lifetime, their caching, mutated messages, and key rotation."""
 
 import os
 import random
@@ -18,8 +18,10 @@ from tests.unit.fakes import FakeDelivery, settle_down, virtual
 from tests.unit.ledger import Add, CloseBooks
 
 HOUR = 3600
-MUTATIONS = int(os.environ.get("BUS_TEST_MUTATIONS", "5000"))  # the long form has 100,000
+MUTATIONS = int(os.environ.get("BUS_TEST_MUTATIONS", "5000"))
+"""Mutated messages; the long form of the test has 100,000."""
 MESSAGES = int(os.environ.get("BUS_TEST_ROTATED_MESSAGES", "5000"))
+"""Messages that are sent during the rotation."""
 
 
 async def handled(world: World, envelope: Envelope) -> Ledger:
@@ -29,7 +31,7 @@ async def handled(world: World, envelope: Envelope) -> Ledger:
     return ledger
 
 
-# --- hours later ---------------------------------------------------------------------------------------------------
+# --- Lifetime ---
 
 
 @virtual
@@ -98,14 +100,14 @@ async def test_a_retry_carries_the_proof_as_it_is() -> None:
 async def test_a_token_bears_clocks_that_differ_by_half_a_minute(
     skew: float, accepted: bool
 ) -> None:
-    """`skew`: the receiver's clock, when the token was made by the sender's at zero."""
+    """Set the receiver's clock `skew` seconds after the time at which the token was created."""
     world = await World.started()
     request = world.request()
     world.yard.clock.now += skew
     assert (len((await handled(world, request)).handled) == 1) is accepted
 
 
-# --- a token is made and checked once ------------------------------------------------------------------------------
+# --- Caching ---
 
 
 @virtual
@@ -134,7 +136,7 @@ async def test_a_token_is_checked_once_and_never_past_its_end() -> None:
     gate = world.yard.gate("ledger", world.rings["ledger"], Add)
     request = world.request()
     assert gate.authorize(request) is None
-    world.yard.public.clear()  # nothing can be checked any more
+    world.yard.public.clear()  # From now on no new token can be verified.
     world.rings["ledger"]._keys = {}
     assert gate.authorize(request) is None
     world.yard.clock.now += 331
@@ -171,16 +173,16 @@ async def test_a_refusal_is_counted_by_its_reason() -> None:
     world = await World.started()
     verifier = world.yard.verifier("ledger", world.rings["ledger"])
     for _ in range(2):
-        error = Unauthenticated("it has no token")
+        error = Unauthenticated("the message has no token")
         verifier.record_rejection(world.request(), error)
-    assert verifier.rejections == Counter({"unauthenticated: it has no token": 2})
+    assert verifier.rejections == Counter({"unauthenticated: the message has no token": 2})
 
 
-# --- mutations -----------------------------------------------------------------------------------------------------
+# --- Mutations ---
 
 
 def altered(text: str, chance: random.Random) -> str:
-    """One to three edits of a text."""
+    """Return the text after one to three edits."""
     letters = list(text)
     for _ in range(chance.randint(1, 3)):
         at = chance.randrange(len(letters) + 1)
@@ -215,7 +217,11 @@ FIELDS: tuple[str, ...] = ("id", "type", "source", "correlation_id", "reply_to")
 
 
 def mutated(envelope: Envelope, others: list[Envelope], chance: random.Random) -> Envelope:
-    """The message with something changed: its body, an attribute, its time, its token, or a part of that taken from another's."""
+    """Return the message with one change.
+
+    The change is in its body, an attribute, its expiry or its token. Or the token, or a part of
+    it, is that of another message.
+    """
     match chance.randrange(6):
         case 0:
             return envelope.replace(body=altered_bytes(envelope.body, chance))
@@ -243,7 +249,11 @@ def mutated(envelope: Envelope, others: list[Envelope], chance: random.Random) -
 
 
 def signed_part(envelope: Envelope) -> tuple[Any, ...]:
-    """What the sender signed, and that he did. An ECDSA signature has several forms; Ed25519's, which is meant here, one."""
+    """Return the signed attributes and the token of a message.
+
+    Equal results mean the same signature: an Ed25519 signature has one valid form. An ECDSA
+    signature has several.
+    """
     return (*(getattr(envelope, name) for name in (*FIELDS, "body", "expires")), token_of(envelope))
 
 
@@ -267,14 +277,17 @@ async def mutations(chance: random.Random) -> None:
     assert all(gate.authorize(envelope) is None for envelope in good)
 
 
-# --- rotation ------------------------------------------------------------------------------------------------------
+# --- Rotation ---
 
 ROTATE_EVERY = 30.0
 
 
 @virtual
 async def test_a_rotation_every_30_seconds_refuses_nothing_and_everything_that_is_retired() -> None:
-    """Messages all the while, each checked at once and once more an hour later; each key is published a minute before its use."""
+    """Send messages during many rotations, and verify them at once and an hour later.
+
+    Each key is published a minute before its first use.
+    """
     yard = Yard()
     begin = yard.clock.now
     yard.key("ledger")
@@ -293,7 +306,8 @@ async def test_a_rotation_every_30_seconds_refuses_nothing_and_everything_that_i
     for number in range(MESSAGES):
         yard.clock.now = begin + number * 0.06
         visible(yard, published, yard.clock.now)
-        if number % 200 == 0:  # every 12 s; in a bus every 60 s, for keys that live longer
+        # Every 12 s. A bus reads its keys every 60 s, because real keys live longer.
+        if number % 200 == 0:
             await world.rings["ledger"].refresh()
             await world.rings["office"].refresh()
         job = world.job(id=f"m-{number}", expires=int((yard.clock.now + DAY) * 1000))
@@ -318,16 +332,16 @@ def from_office(world: World) -> None:
 
 
 def visible(yard: Yard, published: dict[str, dict[str, Any]], now: float) -> None:
-    """The set as it is at that moment: with keys whose time comes in the next minute."""
+    """Publish the keys that are valid at `now`, or become valid in the next minute."""
     yard.public = {
         kid: each for kid, each in published.items() if each.get("not_before", 0) <= now + 60
     }
 
 
 def late(world: World, job: Envelope, published: dict[str, dict[str, Any]]) -> Envelope:
-    """The same, signed by a key that was retired by then."""
+    """Return the message with a signature that is made after its key was retired."""
     kid = parts_of(token_of(job))[0]["kid"]
-    place = list(published).index(kid) - 1  # the ledger's is the first
+    place = list(published).index(kid) - 1  # The first key is the ledger's.
     header, claims, _ = parts_of(token_of(job))
     return with_token(
         job,

@@ -1,4 +1,4 @@
-"""What a service may not send it does not send: its own bus says so at once, where it knows the grants."""
+"""The sender's own check: its bus rejects a message that the grants forbid, before it is sent."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -25,22 +25,31 @@ publish = ["ledger.late"]
 consume = ["ledger.closed"]
 """
 
-# Nobody serves any of them: what had been sent would come back.
+# No service serves these contracts, so the broker would return a message that was sent.
 FORBIDDEN: dict[str, tuple[str, Callable[[Bus], Awaitable[object]], str]] = {
     "a request": (
         "office",
         lambda bus: bus.request(Add()),
-        'office has no right to call ledger.add; grant it in {}: [services.office] call = ["ledger.add"]',
+        (
+            "office has no right to call ledger.add. Grant it in {}: "
+            '[services.office] call = ["ledger.add"]'
+        ),
     ),
     "a job": (
         "office",
         lambda bus: bus.submit(CloseBooks()),
-        'office has no right to call ledger.close; grant it in {}: [services.office] call = ["ledger.close"]',
+        (
+            "office has no right to call ledger.close. Grant it in {}: "
+            '[services.office] call = ["ledger.close"]'
+        ),
     ),
     "an event": (
         "ledger",
         lambda bus: bus.publish(BooksClosed()),
-        'ledger has no right to publish ledger.closed; grant it in {}: [services.ledger] publish = ["ledger.closed"]',
+        (
+            "ledger has no right to publish ledger.closed. Grant it in {}: "
+            '[services.ledger] publish = ["ledger.closed"]'
+        ),
     ),
 }
 
@@ -80,7 +89,11 @@ async def hear(event: BooksClosed) -> None:
 
 
 async def test_a_contract_that_came_after_the_start_counts(deployment: Deployment) -> None:
-    """A file says nothing of who owns an event: to publish one is granted once its contract is known."""
+    """Declare the contract of an event after the start, and publish the event.
+
+    The grants file does not name the owner of an event, so its permission takes effect when the
+    contract is known.
+    """
     async with MemoryBuses(clock=wall_clock) as buses:
         bus = await buses.bus("ledger", **deployment.of("ledger"))
 
@@ -92,7 +105,7 @@ async def test_a_contract_that_came_after_the_start_counts(deployment: Deploymen
 
 
 async def test_who_knows_no_grants_leaves_it_to_the_receiver() -> None:
-    """In development."""
+    """Send without a grants file, as in development."""
     async with MemoryBuses(clock=wall_clock) as buses:
         bus = await buses.bus(
             "ledger", auth="dev", key="a secret that all services of this test share"

@@ -1,4 +1,4 @@
-"""The signed messages of the wire format's page are what we take: by its keys, and byte for byte."""
+"""The signed examples of the wire format's page, verified with its keys, byte for byte."""
 
 import json
 import re
@@ -68,7 +68,7 @@ GRANTS = Grants(
 
 
 def shown(title: str) -> dict[str, Any]:
-    """The JSON under a heading."""
+    """Return the JSON below a heading of the page."""
     found = re.search(
         rf"^### {re.escape(title)}\n\n```json\n(.*?)\n```",
         PAGE.read_text(encoding="utf-8"),
@@ -80,7 +80,7 @@ def shown(title: str) -> dict[str, Any]:
 
 
 def message(title: str, body: bytes | None = None) -> Envelope:
-    """As it comes off the wire; without spaces in its body, as the page says."""
+    """Return the decoded example, with no spaces in its body, as the page specifies."""
     value = shown(title)
     sent = json.dumps(value["body"], separators=(",", ":")).encode() if body is None else body
     return decode(

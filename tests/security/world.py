@@ -1,4 +1,4 @@
-"""A ledger with everything locked, an office that has its keys, and what a forger can put together from what he saw."""
+"""A ledger with authentication, its callers, and the forgeries that an attacker can build."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,7 +25,7 @@ OPERATOR = "ops"
 
 @dataclass
 class World:
-    """`office` may call and submit, `mail` has a key and no rights, and `ops` is an operator."""
+    """Owners of keys: `office` may call and submit, `mail` has no rights, `ops` is an operator."""
 
     yard: Yard
     rings: dict[str, Keyring]
@@ -45,7 +45,7 @@ class World:
         )
 
     def signer(self, service: str) -> Signer:
-        """One for each keyring, as a bus has it."""
+        """Return the signer of the service's keyring; a bus too has one signer for each keyring."""
         ring = self.rings[service]
         if ring not in self.signers:
             self.signers[ring] = self.yard.signer(service, ring)
@@ -54,7 +54,7 @@ class World:
     def key(self, owner: str) -> PrivateKey:
         return self.yard.private[owner][-1]
 
-    # --- what is in order --------------------------------------------------------------------------------------
+    # --- Genuine messages ---
 
     def request(self, type_: str = "ledger.add.v1", **attributes: Any) -> Envelope:
         known = {"reply_to": reply_queue("office", "1"), "queue": request_queue(contract_of(Add))}
@@ -84,7 +84,7 @@ class World:
     def replayed(
         self, job: Envelope, *, operator: str = OPERATOR, hours: float = 1, **changes: Any
     ) -> Envelope:
-        """With more time, by an operator."""
+        """Return the job with an operator's expiry override."""
         expires = int((self.yard.clock() + hours * 3600) * 1000)
         how = {
             "queue": job.queue,
@@ -99,7 +99,7 @@ class World:
         )
         return job.replace(expiry_override=word, expires=expires)
 
-    # --- what a forger does --------------------------------------------------------------------------------------
+    # --- Forgeries ---
 
     def forged(
         self,
@@ -108,7 +108,14 @@ class World:
         claims: Mapping[str, Any] | None = None,
         by: str | None = None,
     ) -> Envelope:
-        """Signed again with these changed (None: left out), by the sender's key unless somebody else's."""
+        """Return the message with a new token, signed with the sender's key.
+
+        Args:
+            envelope: The message.
+            header: Changed header parameters; None removes one.
+            claims: Changed claims; None removes one.
+            by: The owner of the key, if it is not the sender.
+        """
         old_header, old_claims, _ = parts_of(token_of(envelope))
         return with_token(
             envelope,
@@ -145,7 +152,7 @@ MODELS: Mapping[str, type[Message]] = {"request": Add, "job": CloseBooks, "event
 
 
 class Ledger:
-    """The service, with a handler that notes what it was given, and a transport that notes what it sent."""
+    """The ledger service, which records the messages that it handles and those that it sends."""
 
     def __init__(
         self,
@@ -155,13 +162,21 @@ class Ledger:
         answer: Callable[[Envelope], Any] = lambda _: None,
         direct: bool = False,
     ) -> None:
-        """`direct`: whether its user may use the default exchange."""
+        """Serve one contract.
+
+        Args:
+            world: The keys and grants.
+            role: The kind of message that the service handles.
+            answer: The transport's answer to each publish.
+            direct: True if the broker user may publish to the default exchange.
+        """
         self.handled: list[Any] = []
         self.transport = FakeTransport(answer=answer)
         model = MODELS[role]
         router = Router("ledger")
         register = {"request": router.request, "job": router.job, "event": router.event}[role]
-        register(model)(self._handler(role))  # type: ignore[operator]  # one call for all three kinds
+        # mypy cannot check one call for all three kinds.
+        register(model)(self._handler(role))  # type: ignore[operator]
         self.gate = world.yard.gate("ledger", world.rings["ledger"], model, direct=direct)
         self.receiver = receiver_of(router, self.transport, gate=self.gate, clock=world.yard.clock)
 
@@ -178,7 +193,7 @@ class Ledger:
 
 
 def codes(sent: list[Sent]) -> list[str]:
-    """How each that was sent says no: an error reply's code, or a dead letter's."""
+    """Return the error code of each error reply or dead letter; "None" for other messages."""
     return [str(each.envelope.headers.get("dead-code") or each.envelope.error) for each in sent]
 
 

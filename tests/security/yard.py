@@ -1,4 +1,4 @@
-"""Services with keys, and somebody who forges: what the tests of trust are made of."""
+"""Services with keys, and helpers for forged tokens."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ NOW = 1_700_000_000.0
 
 @dataclass
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that only a test moves."""
 
     now: float = NOW
 
@@ -33,7 +33,7 @@ class Clock:
 
 @dataclass
 class Yard:
-    """Services, each with a key of its own, and the set of their public halves that everybody has."""
+    """Services with keys, and the public key set that all of them read."""
 
     clock: Clock = field(default_factory=Clock)
     grants: Grants = field(default_factory=lambda: Grants({}))
@@ -44,7 +44,7 @@ class Yard:
     def key(
         self, owner: str, kid: str | None = None, *, algorithm: Algorithm = "EdDSA", **members: Any
     ) -> PrivateKey:
-        """A new key of `owner`; `members` such as `not_before` and `role`."""
+        """Add a key of `owner`, with further members such as `not_before` and `role`."""
         (private,) = read_private(json.dumps(generate(algorithm)))
         kid = kid or f"{owner}-1"
         self.public[kid] = {
@@ -62,7 +62,7 @@ class Yard:
         return json.dumps({"keys": [*self.public.values()]}).encode()
 
     def ring(self, owner: str) -> Keyring:
-        """Read anew each time it looks."""
+        """Return a keyring of `owner`, which counts each read of the key set in `fetches`."""
 
         async def source() -> bytes:
             self.fetches += 1
@@ -91,7 +91,7 @@ class Yard:
         return ring
 
     def ready(self, owner: str) -> Keyring:
-        """As `started`, for who is not async."""
+        """Return a started keyring, for callers that are not coroutines."""
         ring = self.ring(owner)
         asyncio.run(ring.start())
         return ring
@@ -126,7 +126,7 @@ def base64(data: bytes | str) -> str:
 def jws(
     header: Mapping[str, Any] | str, claims: Mapping[str, Any] | str, key: PrivateKey | None
 ) -> str:
-    """A compact JWT of whatever these are; text is taken as it is."""
+    """Return a compact JWT of this header and these claims; text is encoded as it is."""
     parts = [
         base64(each if isinstance(each, str) else json.dumps(each)) for each in (header, claims)
     ]
@@ -135,7 +135,7 @@ def jws(
 
 
 def parts_of(token: str) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """Header, claims, and the signature as it stands there."""
+    """Return the decoded header and claims, and the encoded signature."""
     header, claims, signature = token.split(".")
     return json.loads(bytes_of(header)), json.loads(bytes_of(claims)), signature
 
@@ -145,5 +145,5 @@ def bytes_of(part: str) -> bytes:
 
 
 def bearer(envelope: Envelope) -> str:
-    """The token that came with a request or reply."""
+    """Return the token of a request or reply."""
     return (envelope.authorization or "").removeprefix("Bearer ")

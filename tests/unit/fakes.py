@@ -1,4 +1,4 @@
-"""What stands in for a broker, and for time."""
+"""Fakes of a broker and of time for the unit tests."""
 
 import asyncio
 import functools
@@ -41,13 +41,13 @@ from bus.settings import Settings, load_settings
 from bus.storage.memory.inbox import MemoryInbox
 
 NOW = 1_700_000_000.0
-"""Seconds since the epoch, on every injected clock."""
+"""Time of every injected clock, in seconds since the epoch."""
 LIMIT = 10
-"""Losses, and then a message is given up."""
+"""Number of lost deliveries after which a message is dead-lettered."""
 
 
 class _Leap(selectors.DefaultSelector):
-    """Waits for nothing: time goes to the next timer by itself."""
+    """Selector that never waits, and moves time to the next timer."""
 
     now = 0.0
 
@@ -60,7 +60,7 @@ class _Leap(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time passes only while all wait, and then at once."""
+    """Event loop on virtual time, which jumps when every task is waiting."""
 
     def __init__(self) -> None:
         self._leap = _Leap()
@@ -72,7 +72,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run an async test on virtual time; what nobody retrieved or awaited fails it."""
+    """Run an async test on virtual time; it fails if an exception was never retrieved."""
 
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -92,7 +92,7 @@ def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
 
 async def settle_down() -> None:
-    """Let everything run that can run without time passing."""
+    """Run all tasks that can continue without waiting for time to pass."""
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -139,7 +139,7 @@ class FakeConsumerHandle:
     ready: bool = True
     last_error: str | None = None
     hold: asyncio.Event | None = None
-    """What `cancel` waits for."""
+    """Event that `cancel` waits for."""
     closed: int = 0
 
     async def wait_ready(self) -> None:
@@ -169,7 +169,7 @@ Answer = Callable[[Envelope], PublishOutcome | None]
 
 @dataclass
 class FakeTransport:
-    """Accepts everything, unless `answer` says otherwise."""
+    """Transport that accepts every message unless `answer` returns another outcome."""
 
     answer: Answer = lambda _: None
     sent: list[Sent] = field(default_factory=list)
@@ -199,17 +199,10 @@ class FakeTransport:
         return self.heeds
 
     async def consume(
-        self,
-        queue: Queue,
-        topology: Topology,
-        *,
-        prefetch: int,
-        on_delivery: Callable[[Delivery], None],
-        acks: bool = True,
-        consumer_timeout: float | None = None,
+        self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
     ) -> ConsumerHandle:
         self.deliver = on_delivery
-        self.consumer_timeouts[queue.name] = consumer_timeout
+        self.consumer_timeouts[spec.queue.name] = spec.consumer_timeout
         return self.consumption
 
     async def close(self) -> None:
@@ -220,7 +213,7 @@ R = TypeVar("R", bound=Message | None)
 
 
 class NoSender:
-    """A bus that a handler under test does not use."""
+    """Sender for handlers that do not send."""
 
     async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
         raise NotImplementedError
@@ -299,6 +292,6 @@ def receiver_of(
     candidates: CandidateQueue | None = None,
     clock: Callable[[], float] = lambda: NOW,
 ) -> Receiver:
-    """The receiver of a router's only endpoint."""
+    """Return a receiver for the only endpoint of a router."""
     state = state_of(router, transport, inbox=inbox, gate=gate, candidates=candidates, clock=clock)
     return receiver_for(state, ServiceStack(handler=handler or router, sender=NoSender()))

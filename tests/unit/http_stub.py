@@ -1,4 +1,4 @@
-"""A web server on this machine that answers each path as it was told, and remembers what it was asked."""
+"""A local web server with prepared answers, which records the requests."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from typing_extensions import override
 
 @dataclass
 class Stub:
-    """Where it is, and what it was asked: paths and their `authorization`."""
+    """Address of the server, and the recorded requests: path and `authorization` header."""
 
     url: str
     asked: list[tuple[str, str | None]] = field(default_factory=list)
@@ -20,7 +20,7 @@ class Stub:
 
 @contextmanager
 def answering(answers: Mapping[str, bytes]) -> Iterator[Stub]:
-    """Serve `answers` by path without its query; 404 for others."""
+    """Serve `answers` by path, without the query string, and 404 for all other paths."""
     stub = Stub(url="")
 
     class Handler(BaseHTTPRequestHandler):
@@ -34,12 +34,11 @@ def answering(answers: Mapping[str, bytes]) -> Iterator[Stub]:
 
         @override
         def log_message(self, *args: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = (
-        False  # so that closing it waits for them, and they close their connections
-    )
+    # `server_close` waits for these threads, so that they close their connections.
+    server.daemon_threads = False
     stub.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -1,4 +1,4 @@
-"""The contracts that these tests speak."""
+"""Contracts that the tests use."""
 
 from bus.contracts.contract import Event, Job, Message, Request, contract
 

@@ -6,7 +6,10 @@ import pytest
 import bus
 
 NAMES = bus.__all__
-"""Read from `bus/__init__.pyi`, the only list; the reference page has to describe each (test_docs.py)."""
+"""Public names, read from `bus/__init__.pyi`, their only list.
+
+test_docs.py checks that the reference page describes each of them.
+"""
 
 
 def test_the_public_names_are_those_of_the_stub() -> None:
@@ -35,18 +38,20 @@ def test_another_name_is_not() -> None:
         getattr(bus, "Buss")  # noqa: B009 - a type checker would refuse the attribute
 
 
-# One interpreter for all: starting one is most of the time of the unit tests.
+# One interpreter runs all checks, because its start takes most of the time.
 IMPORTS = """
 import sys
 from bus import Event, Message
 from bus import contract
 ours = {name for name in sys.modules if name.partition(".")[0] == "bus"}
 inner = {"contract", "payload", "retry_policy", "sensitive"}
-assert ours == {"bus", "bus.errors", "bus.contracts", *(f"bus.contracts.{name}" for name in inner)}, f"a kind loads {ours}"
-foreign = {"aio_pika", "aiormq", "asyncio", "msgspec", "pydantic_settings", "rich", "structlog", "tenacity", "typer", "yarl"}
-assert not foreign & set(sys.modules), f"a kind loads {foreign & set(sys.modules)}"
+expected = {"bus", "bus.errors", "bus.contracts", *(f"bus.contracts.{name}" for name in inner)}
+assert ours == expected, f"importing a kind loads {ours}"
+foreign = {"aio_pika", "aiormq", "asyncio", "msgspec", "pydantic_settings"}
+foreign |= {"rich", "structlog", "tenacity", "typer", "yarl"}
+assert not foreign & set(sys.modules), f"importing a kind loads {foreign & set(sys.modules)}"
 import bus.contracts.contract
-assert contract is bus.contract and callable(contract), "a module took the place of the decorator"
+assert contract is bus.contract and callable(contract), "a module replaced the decorator"
 from bus import Bus
 assert "aio_pika" in sys.modules
 assert "structlog" not in sys.modules, "a library must not load an application's logging"
@@ -56,8 +61,9 @@ class Told(Event): ...
 router = Router("names")
 @router.event(Told)
 async def told(event: Told) -> None: ...
-assert [endpoint.function for endpoint in router.endpoints.values()] == [told], "a handler without dependencies is called as it is"
-assert not {"fast_depends", "faststream"} & set(sys.modules), "who uses neither loads neither"
+functions = [endpoint.function for endpoint in router.endpoints.values()]
+assert functions == [told], "a handler without dependencies must be called directly"
+assert not {"fast_depends", "faststream"} & set(sys.modules), "unused libraries were loaded"
 """
 
 

@@ -10,7 +10,8 @@
 
 The settings are in `settings`, and no other module here reads the environment.
 
-`bus run workers.transcription:router` serves it, and so does `faststream run workers.transcription:app`.
+`bus run workers.transcription:router` serves it, and so does
+`faststream run workers.transcription:app`.
 """
 
 from functools import cache

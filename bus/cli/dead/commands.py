@@ -1,4 +1,7 @@
-"""`bus dead`: an operator's hands on dead letters. Here is what leaves them where they are; `dead_moving` has the rest."""
+"""`bus dead`: the commands that leave dead letters in their queues.
+
+`bus.cli.dead.replay` has the commands that move or delete them.
+"""
 
 import time
 from collections.abc import Sequence
@@ -9,7 +12,7 @@ import typer
 
 from bus.cli.audit import audited, revealing
 from bus.cli.dead.export_file import write
-from bus.cli.dead.messages import letters_of, summary, unmet, unseen
+from bus.cli.dead.messages import count_letters, describe_not_scanned, describe_unmatched, summary
 from bus.cli.dead.options import (
     SCAN,
     AsJson,
@@ -21,11 +24,11 @@ from bus.cli.dead.options import (
     Since,
     Types,
     Until,
-    selected,
+    build_selection,
 )
-from bus.cli.dead.queues import look_everywhere, run
+from bus.cli.dead.queues import browse_all, run
 from bus.cli.dead.replay import import_, purge_, replay_
-from bus.cli.dead.table import as_value, details, listing, opened, payload
+from bus.cli.dead.table import decrypt_payload, details, format_payload, show_table, to_json
 from bus.cli.output import print_json, say, table_console
 from bus.errors import NotFound
 from bus.operations.dead_letters import BrowseResult, Selection
@@ -48,81 +51,86 @@ def list_(
     until: Until = None,
     correlation_id: Correlation = None,
     limit: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Show so many, the oldest first.")
+        int, typer.Option(min=1, metavar="N", help="Show at most N dead letters, oldest first.")
     ] = 100,
     scan: Scan = SCAN,
     as_json: AsJson = False,
 ) -> None:
-    """List dead letters, without their payloads. They stay where they are.
+    """List dead letters, without their payloads. They stay in their queues.
 
-    They are taken out and put back, which is counted: a dead-letter queue allows a million times. Meanwhile nobody else
-    sees them. Those that the broker itself gave up have its reason as their code: delivery_limit for
-    what was delivered 100 times, unroutable for what came back from a retry tier and found its queue gone.
+    To read dead letters, the command takes them out of their queue and puts them back. RabbitMQ
+    counts this as a delivery; a dead-letter queue allows a million deliveries. While the command
+    holds the dead letters, no other client sees them.
+
+    If the broker dead-lettered a message, the code is the broker's reason. delivery_limit: the
+    message was delivered 100 times. unroutable: the message came back from a retry tier when its
+    work queue was gone.
     """
-    wanted = selected(
+    selection = build_selection(
         types=type_, codes=code, since=since, until=until, correlation_id=correlation_id
     )
-    found = run(
-        lambda transport, names: look_everywhere(transport, names, wanted, scan=scan),
+    browse_result = run(
+        lambda transport, names: browse_all(transport, names, selection, scan=scan),
         service,
         queue,
     )
-    letters = found.letters[:limit]
+    letters = browse_result.letters[:limit]
     if as_json:
         print_json(
             {
-                "letters": [as_value(each) for each in letters],
-                "matching": found.matching,
-                "unseen": found.not_scanned,
+                "letters": [to_json(letter) for letter in letters],
+                "matching": browse_result.matching,
+                "unseen": browse_result.not_scanned,
             },
             compact=True,
         )
         return
     if letters:
-        listing(letters, table_console())
-    say(summary(found, len(letters), wanted))
+        show_table(letters, table_console())
+    say(summary(browse_result, len(letters), selection))
 
 
 @command.command()
 def show(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="The message's id.")],
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The message id.")],
     *,
     service: Service = None,
     queue: Queues = None,
     reveal: Annotated[
-        bool, typer.Option("--reveal", help="Show the payload, too; who did is logged.")
+        bool, typer.Option("--reveal", help="Show the payload too. The audit log records it.")
     ] = False,
     scan: Scan = SCAN,
     as_json: AsJson = False,
 ) -> None:
-    """Show why a message died, and its headers. It stays where it is.
+    """Show why a message was dead-lettered, and its headers. It stays in its queue.
 
-    The payload is a patient's data, and hidden without --reveal, which takes BUS_OPERATOR_KEY and a right, unless BUS_AUTH is off.
+    The payload can hold personal data, and is hidden without --reveal. Unless BUS_AUTH is off,
+    --reveal requires BUS_OPERATOR_KEY and the right dead-letters.reveal.
     """
-    by = revealing(load_settings()) if reveal else {}
-    found = looked_for(id_, service, queue, scan)
-    for letter in found.letters:
+    operator = revealing(load_settings()) if reveal else {}
+    browse_result = find_letters(id_, service, queue, scan)
+    for letter in browse_result.letters:
         if reveal:
             audited(
                 "payload revealed",
                 message_id=letter.id,
                 type=letter.type,
                 queue=letter.dead_queue,
-                **by,
+                **operator,
             )
-            letter = opened(letter)  # noqa: PLW2901 - from here on with its payload
+            letter = decrypt_payload(letter)  # noqa: PLW2901 - the decrypted letter replaces it
         if as_json:
-            print_json(as_value(letter, headers=True, body=reveal), compact=True)
+            print_json(to_json(letter, headers=True, body=reveal), compact=True)
             continue
         console = table_console()
         console.print(details(letter, now=int(time.time() * 1000)))
         console.print(
             f"[bold]payload[/]  {len(letter.envelope.body)} bytes"
-            + ("" if reveal else ", hidden; --reveal shows it"),
+            + ("" if reveal else ", hidden; use --reveal to show it"),
             highlight=False,
         )
         if reveal:
-            console.print(payload(letter), markup=False, highlight=False, soft_wrap=True)
+            console.print(format_payload(letter), markup=False, highlight=False, soft_wrap=True)
 
 
 command.command("replay")(replay_)
@@ -132,11 +140,14 @@ command.command("purge")(purge_)
 @command.command()
 def export(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A new file; its owner alone may read it.")
+        Path, typer.Argument(metavar="FILE", help="A new file. Only its owner may read it.")
     ],
     *,
     reveal: Annotated[
-        bool, typer.Option("--reveal", help="Yes, payloads and all; who did is logged.")
+        bool,
+        typer.Option(
+            "--reveal", help="Confirm that payloads are exported. The audit log records it."
+        ),
     ] = False,
     service: Service = None,
     queue: Queues = None,
@@ -148,52 +159,64 @@ def export(
     scan: Scan = SCAN,
     as_json: AsJson = False,
 ) -> None:
-    """Write dead letters into a file, a line of JSON each, payloads in base64. They stay where they are.
+    """Write dead letters to a file, one line of JSON each. They stay in their queues.
 
-    The file holds patients' data, so it takes --reveal, and the same right as to show a payload.
+    The file holds the payloads in base64. They can be personal data, so the command requires
+    --reveal, and the same right as to show a payload.
     """
     if not reveal:
         raise typer.BadParameter(
-            "the file will hold payloads, which are patients' data: say --reveal"
+            "the file would hold payloads, which can be personal data. Pass --reveal to confirm."
         )
-    by = revealing(load_settings())
-    wanted = selected(
+    operator = revealing(load_settings())
+    selection = build_selection(
         types=type_, codes=code, since=since, until=until, correlation_id=correlation_id
     )
-    found = run(
-        lambda transport, names: look_everywhere(transport, names, wanted, scan=scan),
+    browse_result = run(
+        lambda transport, names: browse_all(transport, names, selection, scan=scan),
         service,
         queue,
     )
-    write(file, found.letters)
-    audited("exported", file=str(file.absolute()), letters=len(found.letters), **by)
+    write(file, browse_result.letters)
+    audited("exported", file=str(file.absolute()), letters=len(browse_result.letters), **operator)
     if as_json:
         print_json(
-            {"file": str(file), "letters": len(found.letters), "unseen": found.not_scanned},
+            {
+                "file": str(file),
+                "letters": len(browse_result.letters),
+                "unseen": browse_result.not_scanned,
+            },
             compact=True,
         )
         return
     say(
-        f"wrote {letters_of(len(found.letters))} into {file}{unmet(wanted, found.seen)}{unseen(found.not_scanned)}"
+        f"wrote {count_letters(len(browse_result.letters))} to {file}"
+        f"{describe_unmatched(selection, browse_result.seen)}"
+        f"{describe_not_scanned(browse_result.not_scanned)}"
     )
 
 
 command.command("import")(import_)
 
 
-def looked_for(
+def find_letters(
     id_: str, service: str | None, queues: Sequence[str] | None, scan: int
 ) -> BrowseResult:
-    """The letters of this id, which can have died more than once; `NotFound`."""
-    found = run(
-        lambda transport, names: look_everywhere(
+    """Return the dead letters of this id; a message can be dead-lettered more than once.
+
+    Raises:
+        NotFound: No dead letter has this id.
+    """
+    browse_result = run(
+        lambda transport, names: browse_all(
             transport, names, Selection(ids=frozenset([id_])), scan=scan
         ),
         service,
         queues,
     )
-    if not found.letters:
+    if not browse_result.letters:
         raise NotFound(
-            f"there is no dead letter {id_!r}; `bus dead list` shows which there are{unseen(found.not_scanned)}"
+            f"dead letter {id_!r} was not found{describe_not_scanned(browse_result.not_scanned)}. "
+            "List the dead letters with `bus dead list`."
         )
-    return found
+    return browse_result

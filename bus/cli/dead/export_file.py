@@ -1,4 +1,7 @@
-"""Dead letters in a file: a line of JSON each, with everything that it takes to put them back. They hold payloads."""
+"""Files of dead letters: a line of JSON for each, with all that `bus dead import` requires.
+
+The files hold payloads.
+"""
 
 import base64
 import json
@@ -16,36 +19,45 @@ from bus.operations.dead_letters import DeadLetter, FaultRecord
 
 __all__ = ["read", "write"]
 
-KEPT = (
-    *(
-        "id",
-        "type",
-        "source",
-        "timestamp",
-        "correlation_id",
-        "causation_id",
-        "in_reply_to",
-        "reply_to",
-    ),
-    *("traceparent", "tracestate", "expires", "attempt"),
+FIELDS = (
+    "id",
+    "type",
+    "source",
+    "timestamp",
+    "correlation_id",
+    "causation_id",
+    "in_reply_to",
+    "reply_to",
+    "traceparent",
+    "tracestate",
+    "expires",
+    "attempt",
 )
+"""Envelope attributes in the JSON object `message`. Headers and body have their own keys."""
 PROOFS = {"proof": "proof", "counter_proof": "expiry_override"}
-"""JSON keys of the signatures, and the attributes that hold them. A file from before signatures has none."""
-"""The envelope's attributes that are in the file; headers and body have places of their own."""
+"""JSON keys of the signatures, and the attributes that hold them.
+
+Files of versions without signatures do not have these keys.
+"""
 
 
 def write(path: Path, letters: Iterable[DeadLetter]) -> None:
-    """A new file that its owner alone may read; `AlreadyExists` where there is one, and nothing is left of one that fails."""
+    """Write a new file that only its owner may read. If that fails, no file is left.
+
+    Raises:
+        AlreadyExists: The file exists.
+        InvalidArgument: The file cannot be written.
+    """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise AlreadyExists(f"{path} exists; name another file") from None
+        raise AlreadyExists(f"file {path} already exists. Name another file.") from None
     except OSError as error:
-        raise InvalidArgument(f"{path} cannot be written: {error.strerror}") from None
+        raise InvalidArgument(f"file {path} cannot be written: {error.strerror}") from None
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             for letter in letters:
-                file.write(json.dumps(as_line(letter), separators=(",", ":")) + "\n")
+                file.write(json.dumps(to_json(letter), separators=(",", ":")) + "\n")
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
@@ -53,13 +65,13 @@ def write(path: Path, letters: Iterable[DeadLetter]) -> None:
         raise
 
 
-def as_line(letter: DeadLetter) -> dict[str, Any]:
-    """One letter."""
+def to_json(letter: DeadLetter) -> dict[str, Any]:
+    """Return the JSON object of one dead letter."""
     return {
         "queue": letter.record.queue,
         "record": asdict(letter.record),
         "message": {
-            name: getattr(letter.envelope, PROOFS.get(name, name)) for name in (*KEPT, *PROOFS)
+            name: getattr(letter.envelope, PROOFS.get(name, name)) for name in (*FIELDS, *PROOFS)
         },
         "headers": jsonable(letter.headers),
         "broker": jsonable(letter.notes),
@@ -68,40 +80,53 @@ def as_line(letter: DeadLetter) -> dict[str, Any]:
 
 
 def read(path: Path) -> Iterator[tuple[str, Envelope]]:
-    """Work queue and message of each line; `InvalidArgument` names the first line that is none, and shows nothing of it."""
+    """Yield the work queue and the message of each line.
+
+    Raises:
+        NotFound: The file does not exist.
+        InvalidArgument: The file cannot be read, or a line is not a dead letter. The text has the
+            number of the line, and not its content.
+    """
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
-                yield parsed(line, f"{path}, line {number}")
+                yield parse_line(line, f"{path}, line {number}")
     except FileNotFoundError:
-        raise NotFound(f"there is no file {path}") from None
+        raise NotFound(f"file {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"{path} cannot be read: {type(error).__name__}") from None
+        raise InvalidArgument(f"file {path} cannot be read: {type(error).__name__}") from None
 
 
-def parsed(line: str, where: str) -> tuple[str, Envelope]:
-    """One line."""
+def parse_line(line: str, location: str) -> tuple[str, Envelope]:
+    """Return the work queue and the message of one line.
+
+    Raises:
+        InvalidArgument: The line is not a dead letter.
+    """
     try:
-        return restored(json.loads(line))
+        return restore(json.loads(line))
     except (ValueError, TypeError, KeyError, AttributeError):
         raise InvalidArgument(
-            f"{where}: this is no dead letter that `bus dead export` wrote"
+            f"{location}: the line is not a dead letter that `bus dead export` wrote"
         ) from None
 
 
-def restored(value: Any) -> tuple[str, Envelope]:
-    """Work queue and message; any of four exceptions where something is not as it should be."""
+def restore(value: Any) -> tuple[str, Envelope]:
+    """Return the work queue and the message of a JSON object.
+
+    An invalid object raises `ValueError`, `TypeError`, `KeyError` or `AttributeError`.
+    """
     record, message = (
         FaultRecord(**value["record"]),
-        {name: value["message"][name] for name in KEPT},
+        {name: value["message"][name] for name in FIELDS},
     )
     proofs: dict[str, Any] = {
-        attribute: each
+        attribute: proof
         for name, attribute in PROOFS.items()
-        if isinstance(each := value["message"].get(name), str)
+        if isinstance(proof := value["message"].get(name), str)
     }
     headers: dict[str, str | int] = {
-        name: each for name, each in value["headers"].items() if isinstance(each, str | int)
+        name: header for name, header in value["headers"].items() if isinstance(header, str | int)
     }
     queue, body = value["queue"], base64.b64decode(value["body"], validate=True)
     if not (
@@ -109,7 +134,7 @@ def restored(value: Any) -> tuple[str, Envelope]:
         and isinstance(message["id"], str)
         and isinstance(message["attempt"], int)
     ):
-        raise TypeError("no dead letter")
-    # The broker's notes cannot be sent again, so what they said becomes a record.
-    told = record_headers(record) if record.by == "broker" else {}
-    return queue, Envelope(**message, **proofs, role="job", headers=told | headers, body=body)
+        raise TypeError("not a dead letter")
+    # The broker's own headers cannot be sent again, so their content becomes a record.
+    fault = record_headers(record) if record.by == "broker" else {}
+    return queue, Envelope(**message, **proofs, role="job", headers=fault | headers, body=body)

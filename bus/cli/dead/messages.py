@@ -1,4 +1,4 @@
-"""What the commands for dead letters say of what they did."""
+"""Messages of the commands for dead letters, about their results."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,22 +19,29 @@ from bus.operations.dead_letters import (
 )
 
 __all__ = [
-    "end_with",
-    "letters_of",
+    "count_letters",
+    "describe_not_scanned",
+    "describe_unmatched",
     "progress",
+    "raise_failure",
+    "report_purged",
+    "report_replayed",
     "summary",
-    "tell_purged",
-    "tell_replayed",
-    "unseen",
 ]
 
 
-Done = TypeVar("Done", ReplayReport, PurgeReport)
+ReportT = TypeVar("ReportT", ReplayReport, PurgeReport)
 
 
 @contextmanager
-def progress(name: str, total: int, results: dict[str, Done]) -> Iterator[Callable[[Done], None]]:
-    """A bar on standard error, where that is a terminal; `results` has what was done so far, also where that is interrupted."""
+def progress(
+    name: str, total: int, results: dict[str, ReportT]
+) -> Iterator[Callable[[ReportT], None]]:
+    """Show a progress bar on standard error, if that is a terminal.
+
+    Each update stores the report of the queue `name` in `results`, so `results` is complete even
+    if the work is interrupted.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
@@ -47,81 +54,93 @@ def progress(name: str, total: int, results: dict[str, Done]) -> Iterator[Callab
     ) as bar:
         task = bar.add_task(name, total=total)
 
-        def update(done: Done) -> None:
-            results[name] = done
-            bar.update(task, completed=done.matched)
+        def update(report: ReportT) -> None:
+            results[name] = report
+            bar.update(task, completed=report.matched)
 
         yield update
 
 
-def summary(found: BrowseResult, shown: int, wanted: Selection) -> str:
-    """How many there are, how many of them are not shown, and what was perhaps mistyped."""
+def summary(browse_result: BrowseResult, shown: int, selection: Selection) -> str:
+    """Return the number of dead letters, those that are not shown, and filters without a match."""
     more = (
-        f"; the oldest {shown} are shown, --limit shows more" if 0 < shown < found.matching else ""
+        f"; the oldest {shown} are shown, use --limit to show more"
+        if 0 < shown < browse_result.matching
+        else ""
     )
-    return f"{letters_of(found.matching) if found.matching else 'no dead letters'}{more}{unmet(wanted, found.seen)}{unseen(found.not_scanned)}"
+    count = count_letters(browse_result.matching) if browse_result.matching else "no dead letters"
+    unmatched = describe_unmatched(selection, browse_result.seen)
+    return f"{count}{more}{unmatched}{describe_not_scanned(browse_result.not_scanned)}"
 
 
-def unmet(wanted: Selection, seen: ObservedValues) -> str:
-    """The types, codes and ids that were asked for and that none of all that were looked at has."""
-    asked = (("type", wanted.types, seen.types), ("code", wanted.codes, seen.codes))
-    missing = [
-        (what, name, did_you_mean(name, there))
-        for what, names, there in asked
-        for name in sorted(names - there)
+def describe_unmatched(selection: Selection, seen: ObservedValues) -> str:
+    """Return the selected types, codes and ids that no scanned dead letter has."""
+    selected = (("type", selection.types, seen.types), ("code", selection.codes, seen.codes))
+    unmatched = [
+        (what, name, did_you_mean(name, observed))
+        for what, names, observed in selected
+        for name in sorted(names - observed)
     ]
-    missing += [("id", name, "") for name in sorted(wanted.ids - seen.ids)]  # nobody types an id
-    return "".join(f"; none has the {what} {name!r}{meant}" for what, name, meant in missing)
+    # Ids are copied and not typed, so they get no suggestion.
+    unmatched += [("id", name, "") for name in sorted(selection.ids - seen.ids)]
+    return "".join(
+        f"; no dead letter has the {what} {name!r}{hint}" for what, name, hint in unmatched
+    )
 
 
-def unseen(count: int) -> str:
-    """That there are more than were looked at."""
-    return f"; {count} more were not looked at, --scan looks at more" if count else ""
+def describe_not_scanned(count: int) -> str:
+    """Return the end of a message, with the number of dead letters that were not scanned."""
+    return f"; {count} more were not scanned, use --scan to scan more" if count else ""
 
 
-def letters_of(count: int) -> str:
-    """`1 dead letter`, `2 dead letters`."""
+def count_letters(count: int) -> str:
+    """Return `1 dead letter` or `2 dead letters`."""
     return f"{count} dead letter{'' if count == 1 else 's'}"
 
 
-def tell_replayed(
-    results: Mapping[str, ReplayReport], wanted: Selection, *, dry_run: bool, as_json: bool
+def report_replayed(
+    results: Mapping[str, ReplayReport], selection: Selection, *, dry_run: bool, as_json: bool
 ) -> None:
-    """Counts by queue, and then what went wrong as an error."""
+    """Print the counts of each queue, and raise the first failure or refusal."""
     if as_json:
-        print_json({name: as_value(each) for name, each in results.items()}, compact=True)
-    for name, each in results.items():
-        if not as_json and (each.matched or each.not_scanned):
+        print_json({name: to_json(report) for name, report in results.items()}, compact=True)
+    for name, report in results.items():
+        if not as_json and (report.matched or report.not_scanned):
             say(
-                f"{name}: {'would replay' if dry_run else 'replayed'} {each.replayed} of {each.matched}{unseen(each.not_scanned)}"
+                f"{name}: {'would replay' if dry_run else 'replayed'} {report.replayed} of "
+                f"{report.matched}{describe_not_scanned(report.not_scanned)}"
             )
-    whole = not any(each.failure for each in results.values())
-    mistyped = (
-        unmet(wanted, ObservedValues().add(each.seen for each in results.values())) if whole else ""
+    complete = not any(report.failure for report in results.values())
+    unmatched = (
+        describe_unmatched(
+            selection, ObservedValues().add(report.seen for report in results.values())
+        )
+        if complete
+        else ""
     )
-    if not any(each.matched for each in results.values()):
-        say(f"no dead letters that fit{mistyped}")
-    elif mistyped:
-        say(mistyped.removeprefix("; "))
-    doubtful = sum(each.uncertain for each in results.values())
-    if doubtful:
-        say(f"{letters_of(doubtful)} may be in both places; the ids are the same")
-    end_with(results.values())
-    expired = sum(each.expired for each in results.values())
-    unsigned = sum(each.needs_operator for each in results.values())
-    homeless = sum(each.no_queue for each in results.values())
-    refused = [f"{expired} expired (--extend TIME gives them time)"] if expired else []
+    if not any(report.matched for report in results.values()):
+        say(f"no matching dead letters{unmatched}")
+    elif unmatched:
+        say(unmatched.removeprefix("; "))
+    uncertain = sum(report.uncertain for report in results.values())
+    if uncertain:
+        say(f"{count_letters(uncertain)} may be in both queues, with the same id")
+    raise_failure(results.values())
+    expired = sum(report.expired for report in results.values())
+    needs_operator = sum(report.needs_operator for report in results.values())
+    no_queue = sum(report.no_queue for report in results.values())
+    refused = [f"{expired} expired (use --extend TIME to give them time)"] if expired else []
     refused += (
-        [f"{unsigned} that were given more time three times already, or need an operator's word"]
-        if unsigned
+        [f"{needs_operator} already extended three times, or without an operator's signature"]
+        if needs_operator
         else []
     )
-    refused += [f"{homeless} whose work queue is not there (start its service)"] if homeless else []
+    refused += [f"{no_queue} without a work queue (start its service)"] if no_queue else []
     if refused:
-        raise FailedPrecondition(f"not replayed: {', '.join(refused)}")
+        raise FailedPrecondition(f"some dead letters were not replayed: {', '.join(refused)}")
 
 
-def as_value(report: ReplayReport) -> dict[str, int]:
+def to_json(report: ReplayReport) -> dict[str, int]:
     """Return a report as JSON; the keys are part of the command line's interface."""
     return {
         "matched": report.matched,
@@ -134,24 +153,25 @@ def as_value(report: ReplayReport) -> dict[str, int]:
     }
 
 
-def tell_purged(results: Mapping[str, PurgeReport], found: BrowseResult, *, as_json: bool) -> None:
-    """How many were deleted."""
+def report_purged(
+    results: Mapping[str, PurgeReport], browse_result: BrowseResult, *, as_json: bool
+) -> None:
+    """Print the number of deleted dead letters."""
     if as_json:
         print_json(
             {
-                name: {"matched": each.matched, "deleted": each.deleted}
-                for name, each in results.items()
+                name: {"matched": report.matched, "deleted": report.deleted}
+                for name, report in results.items()
             },
             compact=True,
         )
     elif results:
-        say(
-            f"deleted {letters_of(sum(each.deleted for each in results.values()))}{unseen(found.not_scanned)}"
-        )
+        deleted = sum(report.deleted for report in results.values())
+        say(f"deleted {count_letters(deleted)}{describe_not_scanned(browse_result.not_scanned)}")
 
 
-def end_with(results: Iterable[ReplayReport | PurgeReport]) -> None:
-    """The first failure, as this command's."""
-    for each in results:
-        if each.failure is not None:
-            raise each.failure
+def raise_failure(reports: Iterable[ReplayReport | PurgeReport]) -> None:
+    """Raise the first failure of the reports, if there is one."""
+    for report in reports:
+        if report.failure is not None:
+            raise report.failure

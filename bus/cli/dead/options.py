@@ -1,4 +1,4 @@
-"""The options that the commands for dead letters share: where to look, and which are meant."""
+"""Options of several commands for dead letters: their queues, and filters."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -19,7 +19,7 @@ __all__ = [
     "Since",
     "Types",
     "Until",
-    "selected",
+    "build_selection",
 ]
 
 
@@ -29,7 +29,7 @@ Service = Annotated[
         "--service",
         metavar="SERVICE|MODULE:ROUTER",
         show_default=False,
-        help="Whose dead letters; without it all of the bus.",
+        help="Only dead letters of this service or router. Default: all services.",
     ),
 ]
 Queues = Annotated[
@@ -38,7 +38,7 @@ Queues = Annotated[
         "--queue",
         metavar="QUEUE",
         show_default=False,
-        help="The work queue that they came from; may be given again.",
+        help="Only dead letters of this work queue; repeatable.",
     ),
 ]
 Types = Annotated[
@@ -47,7 +47,7 @@ Types = Annotated[
         "--type",
         metavar="TYPE",
         show_default=False,
-        help="Such as library.scan.v1; may be given again.",
+        help="Only this message type, such as library.scan.v1; repeatable.",
     ),
 ]
 Codes = Annotated[
@@ -56,7 +56,7 @@ Codes = Annotated[
         "--code",
         metavar="CODE",
         show_default=False,
-        help="The error's code, such as internal; may be given again.",
+        help="Only this error code, such as internal; repeatable.",
     ),
 ]
 Since = Annotated[
@@ -66,12 +66,18 @@ Since = Annotated[
         metavar="TIME",
         parser=moment,
         show_default=False,
-        help="Died then or later: 2026-11-22T10:00, or 2h (ago).",
+        help="Only dead-lettered at or after this time: 2026-11-22T10:00, or 2h (ago).",
     ),
 ]
 Until = Annotated[
     int | None,
-    typer.Option("--until", metavar="TIME", parser=moment, show_default=False, help="Died before."),
+    typer.Option(
+        "--until",
+        metavar="TIME",
+        parser=moment,
+        show_default=False,
+        help="Only dead-lettered before this time.",
+    ),
 ]
 Correlation = Annotated[
     str | None,
@@ -79,7 +85,7 @@ Correlation = Annotated[
         "--correlation-id",
         metavar="ID",
         show_default=False,
-        help="The id of all that one cause set off.",
+        help="Only messages with this correlation id.",
     ),
 ]
 Ids = Annotated[
@@ -88,15 +94,18 @@ Ids = Annotated[
 Scan = Annotated[
     int,
     typer.Option(
-        "--scan", min=1, metavar="N", help="Look through so many of each queue; memory holds them."
+        "--scan",
+        min=1,
+        metavar="N",
+        help="Scan at most N dead letters of each queue. The command holds them in memory.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="On one line, for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on one line, for programs.")]
 
 SCAN = MAX_BROWSED
 
 
-def selected(
+def build_selection(
     *,
     ids: Sequence[str] | None = None,
     types: Sequence[str] | None,
@@ -105,7 +114,7 @@ def selected(
     until: int | None,
     correlation_id: str | None,
 ) -> Selection:
-    """What the filters mean together."""
+    """Return the selection of all filters together."""
     return Selection(
         ids=frozenset(ids or ()),
         types=frozenset(types or ()),

@@ -1,4 +1,4 @@
-"""Which dead-letter queues a command is about, and the way to them and back."""
+"""The dead-letter queues of a command, and its connection to the broker."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -17,21 +17,27 @@ from bus.operations.queue_inspection import BrokerAddress, QueueFilter, QueueSta
 from bus.settings import Settings, load_settings
 from bus.transports.rabbitmq import RabbitMQTransport
 
-__all__ = ["connected", "look_everywhere", "run"]
+__all__ = ["browse_all", "connected", "run"]
 
 T = TypeVar("T")
 Work = Callable[[Transport, list[str]], Coroutine[Any, Any, T]]
 
 
 def run(work: Work[T], service: str | None, queues: Sequence[str] | None) -> T:
-    """Connect, find the queues, and do it; `queues` given as an empty list means that none are needed."""
+    """Connect to the broker, find the dead-letter queues, and run `work` with them.
+
+    Args:
+        work: Receives the transport and the names of the queues.
+        service: Service or MODULE:ROUTER with the queues.
+        queues: Work queues with the queues. An empty list means that `work` requires no queues.
+    """
     settings = load_settings()
 
     async def connect() -> T:
         async with connected(settings) as transport:
             return await work(
                 transport,
-                [] if queues == [] else await places(transport, settings, service, queues),
+                [] if queues == [] else await find_queues(transport, settings, service, queues),
             )
 
     begin_audit(settings)
@@ -39,21 +45,24 @@ def run(work: Work[T], service: str | None, queues: Sequence[str] | None) -> T:
 
 
 class IgnoredReturns:
-    """Hears of nothing: no request is sent."""
+    """Listener for a connection on which no request is sent, so every notice is ignored."""
 
     def on_return(self, message_id: str, reason: str) -> None:
-        """No request is sent."""
+        """Ignore the notice: no request was sent."""
 
     def on_publish_failed(self, message_id: str, error: BusError) -> None:
-        """No request is sent."""
+        """Ignore the notice: no request was sent."""
 
     def on_connection_lost(self) -> None:
-        """No reply is waited for."""
+        """Ignore the notice: no reply is expected."""
 
 
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Transport]:
-    """A connection; it makes no queue, so that a user who may only read dead letters and write to the way back is enough."""
+    """Yield a connected transport, which declares no queue.
+
+    So the user needs only the rights to read dead letters and to write to the return exchange.
+    """
     transport = RabbitMQTransport(settings, name="bus dead")
     try:
         await transport.start(IgnoredReturns(), timeout=settings.connect_timeout)
@@ -62,27 +71,31 @@ async def connected(settings: Settings) -> AsyncIterator[Transport]:
         await transport.close()
 
 
-async def places(
+async def find_queues(
     transport: Transport, settings: Settings, service: str | None, queues: Sequence[str] | None
 ) -> list[str]:
-    """The dead-letter queues that are meant and there, sorted; `NotFound` where one that is named is not there, or none is.
+    """Return the names of the existing dead-letter queues, sorted.
 
-    Queues and routers name them; those of a service, or all, only the management API can list.
+    The queues of `queues` or of a router need only AMQP. Only the management API can list those of
+    a service or of the bus.
+
+    Raises:
+        NotFound: A named queue does not exist, or no queue was found.
     """
     if queues:
         names = {
-            each if each.endswith(dead_letter_queue("")) else dead_letter_queue(each)
-            for each in queues
+            name if name.endswith(dead_letter_queue("")) else dead_letter_queue(name)
+            for name in queues
         }
-        for each in sorted(names):
-            await _check_is_there(transport, each, settings)
+        for name in sorted(names):
+            await _check_exists(transport, name, settings)
         return sorted(names)
     if service is not None and ":" in service:
-        return await _of_router(transport, service)
-    return await _listed(settings, service)
+        return await _find_router_queues(transport, service)
+    return await _list_names(settings, service)
 
 
-async def _of_router(transport: Transport, target: str) -> list[str]:
+async def _find_router_queues(transport: Transport, target: str) -> list[str]:
     router = load_router(target)
     declared = {
         queue.name
@@ -90,77 +103,79 @@ async def _of_router(transport: Transport, target: str) -> list[str]:
         for queue in topology.queues
         if queue.role == "dead"
     }
-    there = [
-        each
-        for each in sorted({*declared, unroutable_queue(router.name)})
-        if await _is_there(transport, each)
+    names = [
+        name
+        for name in sorted({*declared, unroutable_queue(router.name)})
+        if await _exists(transport, name)
     ]
-    if not there:
+    if not names:
         raise NotFound(
-            f"{target} has no dead-letter queue on this broker; it gets them when it is first served"
+            f"router {target} has no dead-letter queue on this broker. "
+            "Start its service, which declares it."
         )
-    return there
+    return names
 
 
-async def _check_is_there(transport: Transport, queue: str, settings: Settings) -> None:
+async def _check_exists(transport: Transport, name: str, settings: Settings) -> None:
     try:
-        await transport.depth(queue)
-    except NotFound as error:
-        there: list[QueueStatus] = []
-        with suppress(
-            BusError
-        ):  # who may not list them has the error without what was perhaps meant
-            there = await _dead_queues(settings)
-        raise NotFound(f"{error}{did_you_mean(queue, [each.name for each in there])}") from None
+        await transport.depth(name)
+    except NotFound:
+        queues: list[QueueStatus] = []
+        # A user that may not list the queues gets the error without a suggestion.
+        with suppress(BusError):
+            queues = await _list_dead_queues(settings)
+        hint = did_you_mean(name, [queue.name for queue in queues])
+        raise NotFound(f"queue {name} does not exist, or its node is down{hint}") from None
 
 
-async def _is_there(transport: Transport, queue: str) -> bool:
+async def _exists(transport: Transport, name: str) -> bool:
     try:
-        await transport.depth(queue)
+        await transport.depth(name)
     except NotFound:
         return False
     return True
 
 
-async def _listed(settings: Settings, service: str | None) -> list[str]:
+async def _list_names(settings: Settings, service: str | None) -> list[str]:
     if service is not None:
         try:
             check_part(service, "service")
         except ContractError as error:
-            raise ContractError(f"{error}; or write MODULE:ROUTER") from None
-    names = [each.name for each in await _dead_queues(settings, service)]
+            raise ContractError(f"{error}, or pass MODULE:ROUTER.") from None
+    names = [queue.name for queue in await _list_dead_queues(settings, service)]
     if not names and service:
-        near = did_you_mean(service, {each.service for each in await _dead_queues(settings)})
+        services = {queue.service for queue in await _list_dead_queues(settings)}
         raise NotFound(
-            f"there are no dead-letter queues of a service {service!r} on this broker{near}"
+            f"service {service!r} has no dead-letter queues on this broker"
+            f"{did_you_mean(service, services)}"
         )
     if not names:
-        raise NotFound("there are no dead-letter queues on this broker")
+        raise NotFound("the broker has no dead-letter queues")
     return sorted(names)
 
 
-async def _dead_queues(settings: Settings, service: str | None = None) -> list[QueueStatus]:
-    """Those that the management API lists."""
-    seen = await inspect_queues(
+async def _list_dead_queues(settings: Settings, service: str | None = None) -> list[QueueStatus]:
+    """Return the dead-letter queues that the management API lists."""
+    report = await inspect_queues(
         BrokerAddress.of(settings, renew=False), QueueFilter(service=service)
     )
-    return [each for each in seen.queues if each.role == "dead"]
+    return [queue for queue in report.queues if queue.role == "dead"]
 
 
-async def look_everywhere(
+async def browse_all(
     transport: Transport, queues: Sequence[str], selection: Selection, *, scan: int
 ) -> BrowseResult:
-    """Look into each, one after the other; all that is meant together, by the time of death."""
-    looks = [
-        await browse_queue(transport, each, selection, limit=scan, most=scan) for each in queues
+    """Browse the queues one after the other, and return their dead letters, oldest first."""
+    results = [
+        await browse_queue(transport, name, selection, limit=scan, most=scan) for name in queues
     ]
     letters = sorted(
-        (letter for look in looks for letter in look.letters),
+        (letter for result in results for letter in result.letters),
         key=lambda letter: letter.record.last_at or 0,
     )
     return BrowseResult(
         letters=tuple(letters),
         matching=len(letters),
-        not_scanned=sum(look.not_scanned for look in looks),
-        seen=ObservedValues().add(look.seen for look in looks),
+        not_scanned=sum(result.not_scanned for result in results),
+        seen=ObservedValues().add(result.seen for result in results),
     )

@@ -8,13 +8,13 @@ import typer
 from bus.cli.audit import audited, who
 from bus.cli.dead.export_file import read
 from bus.cli.dead.messages import (
-    end_with,
-    letters_of,
+    count_letters,
+    describe_unmatched,
     progress,
+    raise_failure,
+    report_purged,
+    report_replayed,
     summary,
-    tell_purged,
-    tell_replayed,
-    unmet,
 )
 from bus.cli.dead.options import (
     SCAN,
@@ -28,9 +28,9 @@ from bus.cli.dead.options import (
     Since,
     Types,
     Until,
-    selected,
+    build_selection,
 )
-from bus.cli.dead.queues import look_everywhere, run
+from bus.cli.dead.queues import browse_all, run
 from bus.cli.options import duration
 from bus.cli.output import print_json, say
 from bus.errors import BusError, NotFound, ResourceExhausted
@@ -51,7 +51,7 @@ from bus.settings import load_settings
 __all__ = ["import_", "purge_", "replay_"]
 
 SEND_TIMEOUT = 10.0
-"""Seconds for the broker's confirm."""
+"""Seconds to wait for the broker's confirm."""
 
 
 def replay_(
@@ -65,10 +65,11 @@ def replay_(
     until: Until = None,
     correlation_id: Correlation = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="All, where nothing else says which.")
+        bool,
+        typer.Option("--all", help="Required if no id, filter, queue or service is given."),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, move nothing.")
+        bool, typer.Option("--dry-run", help="Check all dead letters, and move none.")
     ] = False,
     extend: Annotated[
         float | None,
@@ -76,7 +77,7 @@ def replay_(
             parser=duration,
             metavar="TIME",
             show_default=False,
-            help="Give what has expired so much time: 90s, 15m, 2h, 7d.",
+            help="Give expired messages this time from now: 90s, 15m, 2h, 7d.",
         ),
     ] = None,
     reason: Annotated[
@@ -85,38 +86,45 @@ def replay_(
             "--reason",
             metavar="TEXT",
             show_default=False,
-            help="Why they get more time; it stays with them.",
+            help="The reason for --extend, which is stored in the messages.",
         ),
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(min=0.001, metavar="N", show_default=False, help="At most so many a second."),
+        typer.Option(
+            min=0.001, metavar="N", show_default=False, help="Replay at most N messages a second."
+        ),
     ] = None,
     window: Annotated[
-        int, typer.Option(min=1, max=1000, metavar="N", help="Under way at a time.")
+        int,
+        typer.Option(
+            min=1, max=1000, metavar="N", help="Keep at most N messages in flight at a time."
+        ),
     ] = WINDOW,
     scan: Scan = SCAN,
     as_json: AsJson = False,
 ) -> None:
-    """Move dead letters back into their work queues, to be handled anew.
+    """Move dead letters back to their work queues, to be handled again.
 
-    Each starts at attempt 1, with who replayed it and when in its headers. It goes to the queue that gave it up, and to no
-    other subscriber. It is deleted here when the broker has confirmed it there: killed at any point, a replay loses
-    nothing, and leaves at most a window of messages in both places. What has expired stays, unless --extend gives it time.
-    What dies again meanwhile is not moved a second time.
+    Each message starts at attempt 1, with the time and the user of the replay in its headers. It
+    goes only to the queue that dead-lettered it, and not to other subscribers. The dead letter is
+    deleted when the broker has confirmed the copy. If a replay is killed at any point, no message
+    is lost, and at most a window of messages is in both queues. Expired messages stay, unless
+    --extend gives them time. A message that is dead-lettered again during the replay is not moved
+    a second time.
 
-    With --extend an operator signs for each: that takes BUS_OPERATOR_KEY and --reason, unless BUS_AUTH is off. A message
-    gets more time three times at most.
+    With --extend an operator signs each message. This requires BUS_OPERATOR_KEY and --reason,
+    unless BUS_AUTH is off. A message can be extended three times at most.
     """
-    wanted = selected(
+    selection = build_selection(
         ids=ids, types=type_, codes=code, since=since, until=until, correlation_id=correlation_id
     )
-    demand_a_choice(wanted, everything or bool(queue) or bool(service))
+    require_selection(selection, everything or bool(queue) or bool(service))
     settings = load_settings()
     results: dict[str, ReplayReport] = {}
 
     async def work(transport: Transport, names: list[str]) -> None:
-        word = (
+        countersign = (
             await operator_signer(settings, actor=who(), reason=reason)
             if extend is not None
             else None
@@ -124,7 +132,7 @@ def replay_(
         how = ReplayOptions(
             by=who(),
             extend=extend,
-            countersign=word,
+            countersign=countersign,
             rate=rate,
             window=window,
             most=scan,
@@ -132,15 +140,17 @@ def replay_(
         )
         for name in names:
             with progress(name, await transport.depth(name), results) as update:
-                await replay(transport, name, wanted, how=how, on_progress=update)
+                await replay(transport, name, selection, how=how, on_progress=update)
             if results[name].failure is not None:
                 break
 
     try:
         run(work, service, queue)
-    finally:  # interrupted, too
+    finally:  # An interrupted replay is audited too.
         moved = {
-            name: each.replayed for name, each in results.items() if each.replayed or each.uncertain
+            name: report.replayed
+            for name, report in results.items()
+            if report.replayed or report.uncertain
         }
         if moved and not dry_run:
             audited(
@@ -148,7 +158,7 @@ def replay_(
                 **moved,
                 **({"extended": extend, "reason": reason} if extend is not None else {}),
             )
-    tell_replayed(results, wanted, dry_run=dry_run, as_json=as_json)
+    report_replayed(results, selection, dry_run=dry_run, as_json=as_json)
 
 
 def purge_(
@@ -162,61 +172,67 @@ def purge_(
     until: Until = None,
     correlation_id: Correlation = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="All, where no filter says which.")
+        bool, typer.Option("--all", help="Required if no id and no filter is given.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
     scan: Scan = SCAN,
     as_json: AsJson = False,
 ) -> None:
-    """Delete dead letters for good: exactly those that were counted when it asks."""
-    wanted = selected(
+    """Delete dead letters permanently: exactly those that the command counted when it asks."""
+    selection = build_selection(
         ids=ids, types=type_, codes=code, since=since, until=until, correlation_id=correlation_id
     )
-    demand_a_choice(wanted, everything)
-    found = run(
-        lambda transport, names: look_everywhere(transport, names, wanted, scan=scan),
+    require_selection(selection, everything)
+    browse_result = run(
+        lambda transport, names: browse_all(transport, names, selection, scan=scan),
         service,
         queue,
     )
-    if not found.letters:
-        say(summary(found, 0, wanted))
-        tell_purged({}, found, as_json=as_json)
+    if not browse_result.letters:
+        say(summary(browse_result, 0, selection))
+        report_purged({}, browse_result, as_json=as_json)
         return
     counts = {
-        name: sum(each.dead_queue == name for each in found.letters)
-        for name in sorted({each.dead_queue for each in found.letters})
+        name: sum(letter.dead_queue == name for letter in browse_result.letters)
+        for name in sorted({letter.dead_queue for letter in browse_result.letters})
     }
     for name, count in counts.items():
         say(f"{name}: {count}")
-    if mistyped := unmet(wanted, found.seen):
-        say(mistyped.removeprefix("; "))
+    if unmatched := describe_unmatched(selection, browse_result.seen):
+        say(unmatched.removeprefix("; "))
     if not yes:
-        typer.confirm(f"Delete {letters_of(len(found.letters))} for good?", abort=True, err=True)
-    exactly = Selection(keys=frozenset(each.key for each in found.letters))
+        typer.confirm(
+            f"Delete {count_letters(len(browse_result.letters))} permanently?", abort=True, err=True
+        )
+    counted = Selection(keys=frozenset(letter.key for letter in browse_result.letters))
 
     results: dict[str, PurgeReport] = {}
 
     async def work(transport: Transport, names: list[str]) -> None:
         for name in names:
             with progress(name, counts[name], results) as update:
-                await purge(transport, name, exactly, most=scan, on_progress=update)
+                await purge(transport, name, counted, most=scan, on_progress=update)
 
     try:
         run(work, None, list(counts))
-    finally:  # interrupted, too
-        audited("purged", **{name: each.deleted for name, each in results.items()})
-    tell_purged(results, found, as_json=as_json)
-    end_with(results.values())
+    finally:  # An interrupted purge is audited too.
+        audited("purged", **{name: report.deleted for name, report in results.items()})
+    report_purged(results, browse_result, as_json=as_json)
+    raise_failure(results.values())
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `bus dead export` wrote.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A file that `bus dead export` wrote.")
+    ],
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Put exported dead letters back among the dead letters of their queues. Those that are still there will be there twice.
+    """Put exported dead letters back into their dead-letter queues.
 
-    From there `bus dead replay` takes them. The whole file is read before the first is sent.
+    A dead letter that is still in its queue is then there twice. `bus dead replay` moves the dead
+    letters to their work queues. The command reads the complete file before it sends the first
+    dead letter.
     """
     messages = list(read(file))
 
@@ -227,7 +243,7 @@ def import_(
                 message, dead_letter_address(queue), timeout=SEND_TIMEOUT
             )
             if not isinstance(outcome, Accepted):
-                raise failed_import(queue, outcome.reason, sent)
+                raise import_error(queue, outcome.reason, sent)
             sent += 1
         return sent
 
@@ -236,20 +252,28 @@ def import_(
     if as_json:
         print_json({"file": str(file), "letters": sent}, compact=True)
         return
-    say(f"put back {letters_of(sent)}")
+    say(f"put back {count_letters(sent)}")
 
 
-def demand_a_choice(wanted: Selection, chosen: bool) -> None:
-    """What moves or deletes has to be told which."""
-    if wanted.everything and not chosen:
-        raise typer.BadParameter("say which: ids, filters such as --type or --since, or --all")
+def require_selection(selection: Selection, selected: bool) -> None:
+    """Check that the user selected the dead letters to move or delete."""
+    if selection.everything and not selected:
+        raise typer.BadParameter(
+            "no dead letters are selected. Pass ids, filters such as --type or --since, or --all."
+        )
 
 
-def failed_import(queue: str, reason: str, sent: int) -> BusError:
-    """Why, and how far it came: who tries again has those twice."""
-    came = f"{letters_of(sent)} were put back before" if sent else "nothing was put back"
+def import_error(queue: str, reason: str, sent: int) -> BusError:
+    """Return the error of an import, with the number of messages that were already sent.
+
+    A second import would put these messages back again.
+    """
+    sent_before = f"{count_letters(sent)} were put back before" if sent else "nothing was put back"
     if reason == "NO_ROUTE":
         return NotFound(
-            f"{queue} has no dead-letter queue here ({came}); start its service, which declares it"
+            f"queue {queue} has no dead-letter queue on this broker ({sent_before}). "
+            "Start its service, which declares it."
         )
-    return ResourceExhausted(f"{queue}: {reason} ({came})")
+    return ResourceExhausted(
+        f"the broker refused a dead letter of queue {queue}: {reason} ({sent_before})"
+    )

@@ -1,4 +1,4 @@
-"""Dead letters for people and for programs. The payload is shown only where it is asked for."""
+"""Dead letters as text and as JSON. The payload is included only if it is requested."""
 
 import base64
 import json
@@ -18,46 +18,49 @@ from bus.runtime.security import cipher_from_settings
 from bus.security.encryption import ENCRYPTION
 from bus.settings import load_settings
 
-__all__ = ["as_value", "details", "jsonable", "listing", "opened", "payload"]
+__all__ = ["decrypt_payload", "details", "format_payload", "jsonable", "show_table", "to_json"]
 
-WIDE = 140
-"""Characters of a terminal in which a letter has its place on one line; a narrower one takes two."""
+WIDE_COLUMNS = 140
+"""Columns of a terminal that shows a dead letter on one line.
+
+A narrower terminal shows it on two lines.
+"""
 UNKNOWN = "-"
 
 
-def listing(letters: Sequence[DeadLetter], console: Console) -> None:
-    """A table; ids stand in full, since they are what the next command takes."""
-    if console.width < WIDE:
-        narrow(letters, console)
+def show_table(letters: Sequence[DeadLetter], console: Console) -> None:
+    """Print the dead letters as a table, with complete ids that can be copied."""
+    if console.width < WIDE_COLUMNS:
+        show_narrow(letters, console)
         return
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for name in ("time", "type", "code", "attempts", "id", "correlation id"):
         table.add_column(name, no_wrap=True, justify="right" if name == "attempts" else "left")
     for letter in letters:
         table.add_row(
-            *map(Text, (*row(letter), harmless(letter.id), harmless(letter.correlation_id)))
+            *map(Text, (*table_row(letter), harmless(letter.id), harmless(letter.correlation_id)))
         )
     console.print(table)
 
 
-def narrow(letters: Sequence[DeadLetter], console: Console) -> None:
-    """Two lines for each: what happened, and the two ids."""
+def show_narrow(letters: Sequence[DeadLetter], console: Console) -> None:
+    """Print two lines for each dead letter: the failure, and the two ids."""
     console.print(f"{'time':19}  {'attempts':>8}  type, code", style="bold", highlight=False)
     console.print(f"{'id':36}  correlation id", style="bold", highlight=False)
     for letter in letters:
-        when, type_, code, attempts = row(letter)
-        console.print(Text(f"{when:19}  {attempts:>8}  {type_}, {code}"), soft_wrap=True)
+        time, type_, code, attempts = table_row(letter)
+        console.print(Text(f"{time:19}  {attempts:>8}  {type_}, {code}"), soft_wrap=True)
         console.print(
             Text(f"{harmless(letter.id):36}  {harmless(letter.correlation_id)}", style="dim"),
             soft_wrap=True,
         )
 
 
-def row(letter: DeadLetter) -> tuple[str, str, str, str]:
-    """Time, type, code and attempts."""
+def table_row(letter: DeadLetter) -> tuple[str, str, str, str]:
+    """Return time, type, code and attempts."""
     record = letter.record
     return (
-        moment(record.last_at),
+        format_time(record.last_at),
         harmless(letter.type) or UNKNOWN,
         harmless(record.code),
         str(record.attempts or UNKNOWN),
@@ -65,64 +68,72 @@ def row(letter: DeadLetter) -> tuple[str, str, str, str]:
 
 
 def details(letter: DeadLetter, *, now: int) -> Table:
-    """Everything but the payload; `now` in ms."""
+    """Return all properties except the payload; `now` is in milliseconds."""
     grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, value in (*facts(letter, now), *others(letter)):
+    for name, value in (*properties_of(letter, now), *other_headers(letter)):
         grid.add_row(Text(harmless(name)), Text(harmless(value)))
     return grid
 
 
-def facts(letter: DeadLetter, now: int) -> Iterator[tuple[str, str]]:
-    """What the record and the envelope say, for an operator."""
+def properties_of(letter: DeadLetter, now: int) -> Iterator[tuple[str, str]]:
+    """Yield the properties of the envelope and of the failure record."""
     envelope, record = letter.envelope, letter.record
     yield "id", letter.id
     yield "type", letter.type or UNKNOWN
     yield "from", envelope.source or UNKNOWN
     yield "correlation id", letter.correlation_id
     yield "caused by", envelope.causation_id or UNKNOWN
-    yield "sent", moment(envelope.timestamp * 1000)
+    yield "sent", format_time(envelope.timestamp * 1000)
     yield (
         "expires",
-        moment(envelope.expires)
-        + (" (it has)" if envelope.expires and envelope.expires <= now else ""),
+        format_time(envelope.expires)
+        + (" (expired)" if envelope.expires and envelope.expires <= now else ""),
     )
     yield "code", record.code
     yield "reason", record.reason or UNKNOWN
     yield "attempts", str(record.attempts or UNKNOWN)
-    yield "first failure", moment(record.first_at)
-    yield "died", moment(record.last_at)
+    yield "first failure", format_time(record.first_at)
+    yield "dead-lettered", format_time(record.last_at)
     yield "work queue", record.queue or UNKNOWN
-    yield "lies in", letter.dead_queue
-    yield "given up by", giver(letter)
+    yield "stored in", letter.dead_queue
+    yield "abandoned by", abandoned_by(letter)
 
 
-def giver(letter: DeadLetter) -> str:
-    """The worker, or the broker."""
+def abandoned_by(letter: DeadLetter) -> str:
+    """Return the worker or the broker that dead-lettered the message."""
     record = letter.record
     if record.by != "worker":
         return (
-            "the broker (it has noted no more than this)"
+            "the broker (it records nothing else)"
             if record.by == "broker"
-            else "nobody knows: it has no record"
+            else "unknown (no record)"
         )
-    service = " ".join(each for each in (record.service, record.version) if each)
-    return f"{service or UNKNOWN} on {record.host or UNKNOWN} with trunkline {record.trunkline or UNKNOWN}"
+    service = " ".join(part for part in (record.service, record.version) if part)
+    return (
+        f"{service or UNKNOWN} on {record.host or UNKNOWN} "
+        f"with trunkline {record.trunkline or UNKNOWN}"
+    )
 
 
-def others(letter: DeadLetter) -> Iterator[tuple[str, str]]:
-    """The headers beside the record's."""
+def other_headers(letter: DeadLetter) -> Iterator[tuple[str, str]]:
+    """Yield the headers that do not belong to the failure record."""
     for name, value in sorted(letter.headers.items()):
         if not name.startswith("dead-") and name != "first-failed-at":
             yield (
                 f"header {name}",
-                moment(value) if name == "replayed-at" and isinstance(value, int) else str(value),
+                format_time(value)
+                if name == "replayed-at" and isinstance(value, int)
+                else str(value),
             )
 
 
-def opened(letter: DeadLetter) -> DeadLetter:
-    """With its payload decrypted, where it is encrypted and the keys are at hand; else as it lies there, and why is said."""
+def decrypt_payload(letter: DeadLetter) -> DeadLetter:
+    """Return the dead letter with its payload decrypted.
+
+    If the keys are missing, print the reason and return the dead letter as it is.
+    """
     if ENCRYPTION not in letter.envelope.headers:
         return letter
     try:
@@ -130,20 +141,20 @@ def opened(letter: DeadLetter) -> DeadLetter:
             letter, envelope=cipher_from_settings(load_settings()).decrypt(letter.envelope)
         )
     except BusError as error:
-        say(f"shown as it lies there: {error}")
+        say(f"the payload is shown encrypted: {error}")
         return letter
 
 
-def payload(letter: DeadLetter) -> str:
-    """The body as it may be shown on a terminal: indented where it is JSON, else as its bytes are written in Python."""
+def format_payload(letter: DeadLetter) -> str:
+    """Return the payload for a terminal: indented if it is JSON, otherwise as a bytes literal."""
     try:
         return escaped(json.dumps(json.loads(letter.envelope.body), ensure_ascii=False, indent=2))
     except (ValueError, RecursionError):
         return repr(letter.envelope.body)
 
 
-def moment(milliseconds: int | None) -> str:
-    """In this machine's time zone."""
+def format_time(milliseconds: int | None) -> str:
+    """Return a time in the time zone of this machine."""
     if not milliseconds:
         return UNKNOWN
     try:
@@ -154,8 +165,11 @@ def moment(milliseconds: int | None) -> str:
         return f"{milliseconds} ms"
 
 
-def as_value(letter: DeadLetter, *, headers: bool = False, body: bool = False) -> dict[str, Any]:
-    """For programs; times in milliseconds since the epoch, null for what nobody noted, the body in base64."""
+def to_json(letter: DeadLetter, *, headers: bool = False, body: bool = False) -> dict[str, Any]:
+    """Return a dead letter as JSON.
+
+    Times are in milliseconds since the epoch. Unknown values are null. The body is in base64.
+    """
     envelope = letter.envelope
     value: dict[str, Any] = {
         "id": letter.id,
@@ -174,12 +188,12 @@ def as_value(letter: DeadLetter, *, headers: bool = False, body: bool = False) -
 
 
 def jsonable(value: Any) -> Any:
-    """Headers as JSON has them."""
+    """Return a header value as a JSON value."""
     match value:
         case Mapping():
-            return {str(name): jsonable(each) for name, each in value.items()}
+            return {str(name): jsonable(item) for name, item in value.items()}
         case list() | tuple():
-            return [jsonable(each) for each in value]
+            return [jsonable(item) for item in value]
         case str() | int() | float() | None:
             return value
         case datetime():

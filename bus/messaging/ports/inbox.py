@@ -1,4 +1,8 @@
-"""The inbox port: the store of handled messages (Hohpe and Woolf, "Enterprise Integration Patterns", 2003, Idempotent Receiver)."""
+"""The inbox port: the store of handled messages.
+
+It is the basis of the Idempotent Receiver (Hohpe and Woolf, "Enterprise Integration Patterns",
+2003).
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -9,34 +13,55 @@ __all__ = ["HandledMessage", "Inbox", "MessageKey"]
 
 
 class MessageKey(NamedTuple):
-    """One message for one of its handlers. All attempts at it share the key, and so do copies that its sender made when it was in doubt."""
+    """Key of one message for one of its handlers.
+
+    All attempts share the key. Copies that the sender made because the first publish was in doubt
+    share it too.
+    """
 
     queue: str
-    """The work queue, which stands for the handler."""
+    """Work queue, which identifies the handler."""
     source: str
-    """The sending service: another's messages may have the same id."""
+    """Sending service. A message of another service may have the same id."""
     id: str
+    """Message id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandledMessage:
-    """A message that was handled well."""
+    """Message that was handled without an error."""
 
     reply: Envelope | None = None
-    """What an idempotent request was answered, or a job that somebody waits for; its duplicate gets the same."""
+    """Reply to an idempotent request, or result of a job, which a duplicate receives too."""
 
 
 class Inbox(Protocol):
-    """The store of what was handled. While one raises the message waits; after five minutes it goes back to the broker."""
+    """Store of handled messages.
+
+    If a method raises, the bus retries it, and the message waits. After five minutes the message is
+    requeued.
+    """
 
     async def find(self, key: MessageKey) -> HandledMessage | None:
-        """What is known of `key`; None where it was not handled, or that is forgotten."""
+        """Return the entry of a message.
+
+        Args:
+            key: Key of the message.
+
+        Returns:
+            The entry. None if the message was not handled, or if the entry was removed since.
+        """
         ...
 
     async def add(self, key: MessageKey, handled: HandledMessage) -> None:
-        """Remember, before the message is acked."""
+        """Add the entry of a message. The bus acks the message after that.
+
+        Args:
+            key: Key of the message.
+            handled: Entry with the reply or result.
+        """
         ...
 
 
 Handled = HandledMessage
-"""The former name of `HandledMessage`; the next minor version removes it."""
+"""Former name of `HandledMessage`. The next minor version removes it."""

@@ -1,4 +1,7 @@
-"""The port: what a transport does, and what it guarantees. One suite, `tests/conformance/`, holds every transport to it."""
+"""The transport port: the interface of a transport, and its guarantees.
+
+The suite `tests/conformance/` checks every transport against them.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,6 +10,7 @@ from typing import Any, Protocol
 from bus.errors import BusError
 from bus.messaging.envelope import Envelope
 from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue, Topology
 
 __all__ = [
@@ -23,170 +27,256 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """Confirmed sends: the broker has taken responsibility. Others: handed to the connection."""
+    """Outcome of a send that succeeded.
+
+    The broker has taken responsibility for a confirmed message. An unconfirmed message was written
+    to the connection.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Returned:
-    """Mandatory, and no queue takes it."""
+    """Outcome of a mandatory send that no queue accepts."""
 
     reason: str
+    """Reason of the broker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nacked:
-    """The broker said no: a queue is full."""
+    """Outcome of a send that the broker refused, because a queue is full."""
 
     reason: str
+    """Reason of the broker."""
 
 
 PublishOutcome = Accepted | Returned | Nacked
 
 
 class Delivery(Protocol):
-    """One message as it was delivered to one consumer."""
+    """Delivery of one message to one consumer."""
 
     @property
     def envelope(self) -> Envelope:
-        """The message, with `received`, `queue` and, where it is malformed, `fault` set."""
+        """Message, with `received` and `queue`, and with `fault` if it is malformed."""
         ...
 
     @property
     def redelivered(self) -> bool:
-        """Whether the broker delivered it before, to this or another consumer. A hint: it says nothing of what came of that."""
+        """True if the broker delivered it before, to this or another consumer.
+
+        It is a hint, because the outcome of the earlier delivery is not known.
+        """
         ...
 
     @property
     def broker_headers(self) -> Mapping[str, Any]:
-        """The headers whose names begin with `x-`, such as `x-death`: the broker's notes, which no envelope has, since no copy may.
+        """Headers of the broker, with names that begin with `x-`, such as `x-death`.
 
-        A client can have put them there, so nothing in them is taken to be of the right type.
+        The envelope does not have them, because no copy of a message may have them. Their values
+        can be of any type, because any client can have written them.
         """
         ...
 
     async def ack(self) -> bool:
-        """Done; twice is once. False where the broker may deliver it again: its channel is gone, or it was taken back meanwhile."""
+        """Acknowledge the delivery. A second call has no effect.
+
+        The broker may deliver the message again if the channel was closed, or if the broker took
+        the delivery back.
+
+        Returns:
+            False if the broker may deliver the message again, else True.
+        """
         ...
 
     async def requeue(self) -> bool:
-        """Back to the broker, for another consumer. False where the channel is gone, which has the same effect."""
+        """Requeue the message for another consumer.
+
+        Returns:
+            False if the channel was closed, which requeues the message too.
+        """
         ...
 
 
 class ReturnListener(Protocol):
-    """Who hears of what concerns no single call."""
+    """Listener for notifications of the broker that arrive after their call has returned."""
 
     def on_return(self, message_id: str, reason: str) -> None:
-        """An unconfirmed mandatory message came back: no queue takes it."""
+        """Handle the return of an unconfirmed mandatory message that no queue accepts.
+
+        Args:
+            message_id: Id of the message.
+            reason: Reason of the broker.
+        """
         ...
 
     def on_publish_failed(self, message_id: str, error: BusError) -> None:
-        """An unconfirmed message was written, and the broker has refused or dropped it; or may have, where `error` says so."""
+        """Handle the failure of an unconfirmed message after it was written.
+
+        Args:
+            message_id: Id of the message.
+            error: Error of the broker, which refused or dropped the message. If its
+                `maybe_executed` is true, the message may have arrived.
+        """
         ...
 
     def on_connection_lost(self) -> None:
-        """The connection that carries requests and replies is gone; replies under way will not come."""
+        """Handle the loss of the connection for requests and replies.
+
+        The replies that are in flight will not arrive.
+        """
         ...
 
 
 class ConsumerHandle(Protocol):
-    """A supervised consumer: it ends only when it is told to."""
+    """Handle of a supervised consumer, which runs until it is cancelled or closed."""
 
     @property
     def name(self) -> str:
-        """The queue's name."""
+        """Name of the queue."""
         ...
 
     @property
     def ready(self) -> bool:
-        """Whether the broker has this consumer registered now (consume-ok, and nothing since that ended it)."""
+        """True if the consumer is registered at the broker now, by a `basic.consume-ok`."""
         ...
 
     @property
     def last_error(self) -> str | None:
-        """Why it is not ready, in one line without secrets; None while nothing has gone wrong since it last was."""
+        """Reason why the consumer is not ready, in one line without secrets.
+
+        None if no error occurred since it was last ready.
+        """
         ...
 
     async def wait_ready(self) -> None:
-        """Returns when it is ready. Callers set the limit."""
+        """Wait until the consumer is ready. The caller sets the limit of time."""
         ...
 
     async def cancel(self) -> None:
-        """No further deliveries. What was delivered can still be acked, until `close`."""
+        """Stop deliveries. Messages that were delivered can be acked until `close`."""
         ...
 
     async def close(self) -> None:
-        """Consume no more and give the channel back, within a few seconds; what is unacked goes back to the broker. Twice is once."""
+        """Stop the consumer and release its channel, within a few seconds.
+
+        The broker requeues unacked messages. A second call has no effect.
+        """
         ...
 
 
 class Transport(Protocol):
-    """Moves envelopes.
+    """Interface that moves envelopes between a service and its broker.
 
-    Recovery is the transport's: after a fault it connects, declares and consumes again by itself, with jittered
-    back-off, and for ever. What it was told to do and could not is raised to the caller who waits for it.
+    The transport recovers without help. After a failure it connects, declares and consumes again,
+    with jittered back-off and without a limit of attempts. It raises an error only to a caller that
+    waits for the operation.
     """
 
     @property
     def has_management_api(self) -> bool:
-        """Whether its broker tells by RabbitMQ's management API what counts for its queues."""
+        """True if the broker has a management API, which reports the settings of its queues."""
         ...
 
     async def start(self, observer: ReturnListener, *, timeout: float) -> None:
-        """Connect. Raises `Unavailable` (nobody there in `timeout` seconds) or `Unauthenticated` (at once)."""
+        """Connect to the broker.
+
+        Args:
+            observer: Listener for returned messages and lost connections.
+            timeout: Seconds to wait for the connection.
+
+        Raises:
+            Unavailable: No broker accepted the connection in time.
+            Unauthenticated: The broker refused the credentials. It is raised at once.
+        """
         ...
 
     async def declare(self, topology: Topology) -> None:
-        """Make it exist. Idempotent. `TopologyMismatch` names what exists with other arguments; `Unavailable`.
+        """Declare exchanges, queues and bindings; the operation is idempotent.
 
-        Where others manage the broker (the setting `topology`), only look: `ConfigurationError` names what is missing.
+        If the setting `topology` is `verify`, the method only checks that the objects exist.
+
+        Args:
+            topology: Objects to declare.
+
+        Raises:
+            TopologyMismatch: An object exists with other arguments. The text names it.
+            ConfigurationError: An object is missing, and must not be declared. The text names it.
+            Unavailable: The transport is not connected.
         """
         ...
 
     async def depth(self, queue: str) -> int:
-        """Messages that are ready in a queue now. `NotFound` where there is no such queue; `Unavailable`."""
+        """Return the number of messages that are ready in a queue.
+
+        Args:
+            queue: Name of the queue.
+
+        Raises:
+            NotFound: The queue does not exist.
+            Unavailable: The transport is not connected.
+        """
         ...
 
     async def send(
         self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None
     ) -> PublishOutcome:
-        """Send one message, at least once, and say what became of it within `timeout` seconds.
+        """Send one message at least once, and return the outcome.
 
-        `address.confirmed`: returns after the broker's confirm. The same id may be in flight twice, and each send
-        hears of its own copy. Not confirmed: returns when written; a return is told to the observer.
-        `via`: on that delivery's channel while it lives, so that what is sent reaches the broker before its ack.
+        A confirmed send (`address.confirmed`) returns after the broker's confirm. The same id may
+        be in flight twice, and each send gets the outcome of its own copy. An unconfirmed send
+        returns when the message is written, and the listener is notified of a return.
 
-        Raises `Unavailable` where the message was surely not sent (no connection, a blocked one),
-        `ConnectionLost(maybe_executed=True)` where the connection went before the confirm,
-        `PermissionDenied` where the broker names this as what its user may not send, with `maybe_executed` where
-        it may have meant another that went there, and
-        `DeadlineExceeded(maybe_executed=…)` where the time was up before, or after, it was written.
+        Args:
+            envelope: Message to send.
+            address: Exchange, routing key, and the required notices of the broker.
+            timeout: Seconds to wait for the outcome.
+            via: Delivery that provides the channel, if it is open. The message then reaches the
+                broker before the ack of this delivery.
+
+        Returns:
+            The outcome: the broker accepted, returned or refused the message.
+
+        Raises:
+            Unavailable: The message was certainly not sent. The transport is not connected, or the
+                broker has blocked the connection.
+            ConnectionLost: The connection was lost before the confirm, with `maybe_executed`.
+            PermissionDenied: The broker denies its user this send. With `maybe_executed` it may
+                have denied another message to the same address.
+            DeadlineExceeded: The time passed. With `maybe_executed` the message was written.
+            InvalidArgument: The body, a header or the address is too large, or is invalid in AMQP.
         """
         ...
 
     def supports_consumer_timeout(self, queue: Queue) -> bool:
-        """Whether the broker leaves a message of this queue with its consumer for as long as that says. Ask it once it is connected."""
+        """Return True if the broker applies the timeout that a consumer of this queue requests.
+
+        Args:
+            queue: Queue to consume. The transport must be connected.
+        """
         ...
 
     async def consume(
-        self,
-        queue: Queue,
-        topology: Topology,
-        *,
-        prefetch: int,
-        on_delivery: Callable[[Delivery], None],
-        acks: bool = True,
-        consumer_timeout: float | None = None,
+        self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
     ) -> ConsumerHandle:
-        """Consume, supervised, at least once; declares `topology` first, and again whenever it has to start anew.
+        """Start a supervised consumer, with delivery at least once.
 
-        At most `prefetch` unacked deliveries at a time (0: no limit). `acks=False`: the broker forgets a message as it
-        sends it. `patience`: seconds for which one may be held unacked, where that is heeded; else, and where it is None,
-        the broker has a time of its own. `on_delivery` must not block and must not raise. Returns at once; `wait_ready` says
-        when it consumes.
+        The method returns at once. `ConsumerHandle.wait_ready` waits until deliveries can arrive.
+
+        Args:
+            spec: Queue to consume, and how. Its topology is declared before the consumer starts,
+                and each time it starts again. Its `consumer_timeout` applies if the broker
+                supports it.
+            on_delivery: Function that is called with each delivery. It must not block or raise.
+
+        Returns:
+            The handle of the consumer.
         """
         ...
 
     async def close(self) -> None:
-        """Close everything within a few seconds. What is unacked is delivered again to others."""
+        """Close all connections within a few seconds.
+
+        The broker delivers unacked messages to other consumers.
+        """
         ...

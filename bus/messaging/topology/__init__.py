@@ -1,4 +1,4 @@
-"""Topology: the exchanges, queues, bindings and addresses of the bus, as values, and the names of all of them.
+"""Topology: the exchanges, queues, bindings and addresses of the bus as values, and their names.
 
-It declares nothing at a broker: `bus.transports` and `bus.operations.topology` do.
+The package declares nothing at a broker: `bus.transports` and `bus.operations.topology` do.
 """

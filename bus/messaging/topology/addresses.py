@@ -28,19 +28,27 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where a message is sent, and what the broker has to say to it."""
+    """Exchange and routing key of a message, and the notices that its sender requires."""
 
     exchange: str
     routing_key: str
     mandatory: bool = True
-    """Whether a message that no queue takes comes back."""
+    """True if the broker returns a message that no queue accepts."""
     confirmed: bool = True
-    """Whether the send waits until the broker has taken responsibility. Requests do not: the reply is the confirm."""
+    """True if the send waits for the broker's confirm. A request does not: its reply is enough."""
 
 
 @lru_cache(maxsize=1024)
 def address_of(kind: Kind, type_: str) -> Address:
-    """Where a message of this type goes. An event may have no subscribers; a request or job that no queue takes is an error."""
+    """Return the address of a request, job or event.
+
+    An event is not mandatory, because it may have no subscribers. A request or job that no queue
+    accepts is an error.
+
+    Args:
+        kind: Kind of the contract.
+        type_: Type on the wire.
+    """
     match kind:
         case "request":
             return Address(exchange=REQUESTS, routing_key=type_, confirmed=False)
@@ -52,26 +60,29 @@ def address_of(kind: Kind, type_: str) -> Address:
 
 @lru_cache(maxsize=1024)
 def reply_address(reply_to: str) -> Address:
-    """Where a reply goes. Mandatory, so that a caller that is gone is noticed."""
+    """Return the address of a reply, with `mandatory` to detect that the caller has ended."""
     exchange = "" if reply_to.startswith("amq.rabbitmq.reply-to") else REPLIES
     return Address(exchange=exchange, routing_key=reply_to, confirmed=False)
 
 
 def update_address(reply_to: str, *, mandatory: bool) -> Address:
-    """Where a job's result (mandatory) and progress (not) go: both confirmed, and so by one channel, in their order."""
+    """Return the address of a job's result (mandatory) or progress (not mandatory).
+
+    Both are confirmed, and so are sent on one channel, which keeps their order.
+    """
     return Address(exchange=UPDATES, routing_key=reply_to, mandatory=mandatory)
 
 
 def retry_address(service: str, tier: str, queue: str) -> Address:
-    """Into a tier; when its time is over the broker returns the message to `queue`."""
+    """Return the address of a retry tier, from which the broker returns a message to `queue`."""
     return Address(exchange=retry_tier(service, tier), routing_key=queue)
 
 
 def dead_letter_address(queue: str) -> Address:
-    """Into the queue's dead letters."""
+    """Return the address of a queue's dead letters."""
     return Address(exchange=DEAD, routing_key=queue)
 
 
 def replay_address(queue: str) -> Address:
-    """From the dead letters back into the work queue `queue` alone: not to the other subscribers of an event."""
+    """Return the address that reaches only this work queue, and no other subscriber of an event."""
     return Address(exchange=retry_return_exchange(service_of(queue)), routing_key=queue)

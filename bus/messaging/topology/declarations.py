@@ -1,6 +1,6 @@
-"""What is declared for each kind of endpoint: its exchanges, queues and bindings.
+"""Topology of each kind of endpoint: its exchanges, queues and bindings.
 
-Sources of the arguments: RabbitMQ's pages on quorum queues, dead letter exchanges and TTL.
+The sources of the arguments are RabbitMQ's pages on quorum queues, dead letter exchanges and TTL.
 """
 
 from collections.abc import Iterable
@@ -44,11 +44,21 @@ __all__ = [
 ]
 
 REQUEST_QUEUE_EXPIRES_MS = 60_000
-"""ms. With nobody serving it an operation's queue vanishes, and callers hear `NotServed` at once."""
+"""Milliseconds without a consumer after which the broker deletes the queue of an operation.
+
+Callers then receive `NotServed` at once.
+"""
 DELIVERY_LIMIT = 100
-"""Deliveries of one message. For those that kill the process; 4.x would otherwise drop after 20."""
+"""Delivery limit of work queues, for messages that kill their process.
+
+Without it, RabbitMQ 4.x drops such messages after 20 deliveries.
+"""
 UNLIMITED_DELIVERIES = 1_000_000
-"""Without it 4.x deletes a dead letter that was looked at 21 times; -1 deletes at the first requeue on 3.10."""
+"""Delivery limit of dead-letter queues, which must keep messages that are browsed many times.
+
+With its default limit, RabbitMQ 4.x deletes a dead letter that was browsed 21 times. With -1,
+RabbitMQ 3.10 deletes it at the first requeue.
+"""
 
 BASE_EXCHANGES = Topology(
     exchanges=tuple(
@@ -56,15 +66,25 @@ BASE_EXCHANGES = Topology(
         for name in (REQUESTS, JOBS, EVENTS, REPLIES, UPDATES, DEAD)
     )
 )
-"""The exchanges that every service needs. Topic, because only topic exchanges obey topic permissions, to publish and to bind (ADR 0020)."""
+"""Exchanges that every service needs.
+
+They are topic exchanges, because only these apply topic permissions to publish and bind (ADR 0020).
+"""
 
 
 def request_topology(
     contract: Contract, *, quorum: bool = False, lasting: bool = False
 ) -> Topology:
-    """An operation's queue. Durable and shared also when classic: 4.3 refuses transient queues that are not exclusive.
+    """Return the topology of an operation.
 
-    `lasting`: it stays when nobody serves, for who may not make it anew.
+    The queue is durable even if it is classic, because RabbitMQ 4.3 refuses transient queues that
+    are not exclusive.
+
+    Args:
+        contract: Contract of the request.
+        quorum: True for a quorum queue, False for a classic queue.
+        lasting: True if the queue remains without a consumer, because the service may not declare
+            it.
     """
     queue = request_queue(contract)
     kind = {"x-queue-type": "quorum"} if quorum else {}
@@ -76,7 +96,12 @@ def request_topology(
 
 
 def job_topology(contract: Contract, *, tiers: Iterable[str]) -> Topology:
-    """A job's work queue, its dead letters, and the retry tiers in use."""
+    """Return the topology of a job: its work queue, its dead letters, and its retry tiers.
+
+    Args:
+        contract: Contract of the job.
+        tiers: Names of the retry tiers that its retry policy uses.
+    """
     return _work_queue_topology(
         job_queue(contract), "jobs", contract.service, JOBS, contract, tiers
     )
@@ -85,7 +110,14 @@ def job_topology(contract: Contract, *, tiers: Iterable[str]) -> Topology:
 def event_topology(
     subscriber: str, contract: Contract, subscription: str | None, *, tiers: Iterable[str]
 ) -> Topology:
-    """A subscription's work queue, its dead letters, and the retry tiers in use."""
+    """Return the topology of a subscription: its work queue, its dead letters, and its retry tiers.
+
+    Args:
+        subscriber: Service that subscribes.
+        contract: Contract of the event.
+        subscription: Name of the subscription. None if the service has only one for this event.
+        tiers: Names of the retry tiers that its retry policy uses.
+    """
     return _work_queue_topology(
         event_queue(subscriber, contract, subscription),
         "events",
@@ -97,7 +129,10 @@ def event_topology(
 
 
 def reply_topology(service: str, instance: str) -> Topology:
-    """An instance's queue for replies to its requests and updates of its jobs; gone with its connection."""
+    """Return the topology of an instance's queue for replies to requests and updates of jobs.
+
+    The broker deletes the queue when the connection ends.
+    """
     queue = reply_queue(service, instance)
     return BASE_EXCHANGES | Topology(
         queues=(Queue(name=queue, role="replies", durable=False, exclusive=True),),
@@ -109,13 +144,16 @@ def reply_topology(service: str, instance: str) -> Topology:
 
 
 def migration_topology(queue: str) -> Topology:
-    """Where the messages of `queue` wait while it is made anew: nothing expires there, and no limit drops any."""
+    """Return the topology of the queue that holds the messages of `queue` while it is recreated.
+
+    Messages do not expire there, and no limit drops them.
+    """
     return Topology(queues=(_dead_queue(migration_queue(queue)),))
 
 
 def _work_queue_topology(
     queue: str,
-    purpose: QueueRole,
+    role: QueueRole,
     service: str,
     exchange: str,
     contract: Contract,
@@ -128,7 +166,7 @@ def _work_queue_topology(
         | _retry_return_topology(service)
         | merge(_retry_tier_topology(service, tier) for tier in tiers)
         | Topology(
-            queues=(Queue(name=queue, role=purpose, arguments=arguments),),
+            queues=(Queue(name=queue, role=role, arguments=arguments),),
             bindings=(
                 Binding(exchange=exchange, queue=queue, routing_key=contract.type),
                 Binding(exchange=retry_return_exchange(service), queue=queue, routing_key=queue),
@@ -138,7 +176,10 @@ def _work_queue_topology(
 
 
 def _dead_lettering(exchange: str, *, routing_key: str | None = None) -> dict[str, Argument]:
-    """Dead-lettering that loses nothing: all three together, one missing falls silently back to at-most-once."""
+    """Return arguments for dead-lettering at least once.
+
+    If one of the three arguments is missing, RabbitMQ dead-letters at most once, without a warning.
+    """
     key = {"x-dead-letter-routing-key": routing_key} if routing_key else {}
     return {
         "x-queue-type": "quorum",
@@ -166,7 +207,7 @@ def _dead_queue(name: str) -> Queue:
 
 
 def _retry_tier_topology(service: str, tier: str) -> Topology:
-    """A fanout exchange, so that the routing key is free to name the work queue to come back to."""
+    """Return a tier with a fanout exchange, so that the routing key can name the work queue."""
     name = retry_tier(service, tier)
     arguments = {
         **_dead_lettering(retry_return_exchange(service)),
@@ -180,16 +221,16 @@ def _retry_tier_topology(service: str, tier: str) -> Topology:
 
 
 def _retry_return_topology(service: str) -> Topology:
-    lost = unroutable_queue(service)
+    unroutable = unroutable_queue(service)
     return Topology(
         exchanges=(
-            Exchange(name=lost, kind="fanout"),
+            Exchange(name=unroutable, kind="fanout"),
             Exchange(
                 name=retry_return_exchange(service),
                 kind="direct",
-                arguments={"alternate-exchange": lost},
+                arguments={"alternate-exchange": unroutable},
             ),
         ),
-        queues=(_dead_queue(lost),),
-        bindings=(Binding(exchange=lost, queue=lost),),
+        queues=(_dead_queue(unroutable),),
+        bindings=(Binding(exchange=unroutable, queue=unroutable),),
     )

@@ -1,4 +1,4 @@
-"""What exists in the broker, as values, and where messages are sent. All names are derived here and nowhere else."""
+"""Exchanges, queues and bindings of the broker, as values."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,11 +10,12 @@ __all__ = ["Binding", "Exchange", "Queue", "QueueRole", "Topology", "merge"]
 Argument = str | int
 T = TypeVar("T")
 QueueRole = Literal["requests", "replies", "jobs", "events", "retry", "dead"]
+"""Role of a queue in the bus."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """An exchange; always durable."""
+    """Exchange, which is always durable."""
 
     name: str
     kind: Literal["topic", "direct", "fanout"]
@@ -23,10 +24,11 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """A queue. `purpose` is ours: it decides the connection that a transport consumes it on."""
+    """Queue of the bus."""
 
     name: str
     role: QueueRole
+    """Role in the bus. It selects the connection on which a transport consumes the queue."""
     durable: bool = True
     exclusive: bool = False
     arguments: Mapping[str, Argument] = field(default_factory=dict)
@@ -34,7 +36,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """A queue's binding to an exchange."""
+    """Binding of a queue to an exchange."""
 
     exchange: str
     queue: str
@@ -50,24 +52,18 @@ class Topology:
     bindings: tuple[Binding, ...] = ()
 
     def __or__(self, other: "Topology") -> "Topology":
-        """Both, each value once."""
+        """Return the union of both, with each value once."""
         return Topology(
-            exchanges=_once(self.exchanges, other.exchanges),
-            queues=_once(self.queues, other.queues),
-            bindings=_once(self.bindings, other.bindings),
+            exchanges=_union(self.exchanges, other.exchanges),
+            queues=_union(self.queues, other.queues),
+            bindings=_union(self.bindings, other.bindings),
         )
 
 
 def merge(topologies: Iterable[Topology]) -> Topology:
-    """All of them, each value once."""
+    """Return the union of all topologies, with each value once."""
     return reduce(Topology.__or__, topologies, Topology())
 
 
-def _once(first: tuple[T, ...], second: tuple[T, ...]) -> tuple[T, ...]:
+def _union(first: tuple[T, ...], second: tuple[T, ...]) -> tuple[T, ...]:
     return (*first, *(value for value in second if value not in first))
-
-
-# --- names ---------------------------------------------------------------------------------------------------------
-
-
-# --- addresses -----------------------------------------------------------------------------------------------------

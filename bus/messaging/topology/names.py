@@ -1,4 +1,8 @@
-"""The names of queues and exchanges: derived in the first half of this file, parsed in the second. No other code builds a name."""
+"""Names of queues and exchanges.
+
+The first half of this file derives them, and the second half parses them. No other code builds a
+name.
+"""
 
 import re
 from collections.abc import Mapping
@@ -29,87 +33,103 @@ __all__ = [
 REQUESTS, JOBS, EVENTS = "bus.requests", "bus.jobs", "bus.events"
 REPLIES, UPDATES, DEAD = "bus.replies", "bus.updates", "bus.dead"
 
-
 RETRY_DELAYS: Mapping[str, float] = {"1s": 1, "5s": 5, "30s": 30, "2m": 120, "10m": 600, "1h": 3600}
-"""The retry tiers, in seconds. Fixed, because of a mixed queue only the head expires."""
+"""Retry tiers with their waits in seconds.
+
+All messages of a tier have the same wait, because only the message at the head of a queue expires.
+"""
 
 
-def queue_prefix(service: str, purpose: QueueRole) -> str:
-    """`<service>.<purpose>.`: how the names of its queues of this purpose begin, their dead letters' included."""
-    return f"{service}.{purpose}."
+def queue_prefix(service: str, role: QueueRole) -> str:
+    """Return `<service>.<role>.`, the prefix of these queues and of their dead-letter queues."""
+    return f"{service}.{role}."
 
 
 def request_queue(contract: Contract) -> str:
-    """`<service>.requests.<operation>.v<n>`."""
+    """Return `<service>.requests.<operation>.v<n>`."""
     return f"{queue_prefix(contract.service, 'requests')}{contract.operation}.v{contract.version}"
 
 
 def job_queue(contract: Contract) -> str:
-    """`<service>.jobs.<job>.v<n>`: a queue a version, so that an old worker never sees what only a new one knows."""
+    """Return `<service>.jobs.<job>.v<n>`.
+
+    Each version has its own queue, so that an old worker never receives a version it does not know.
+    """
     return f"{queue_prefix(contract.service, 'jobs')}{contract.operation}.v{contract.version}"
 
 
 def event_queue(subscriber: str, contract: Contract, subscription: str | None = None) -> str:
-    """`<subscriber>.events.<event>.v<n>[.<subscription>]`."""
+    """Return `<subscriber>.events.<event>.v<n>[.<subscription>]`."""
     name = f"{queue_prefix(subscriber, 'events')}{contract.name}.v{contract.version}"
     return f"{name}.{subscription}" if subscription else name
 
 
 def reply_queue(service: str, instance: str) -> str:
-    """`<service>.replies.<instance>`."""
+    """Return `<service>.replies.<instance>`."""
     return f"{queue_prefix(service, 'replies')}{instance}"
 
 
 def dead_letter_queue(queue: str) -> str:
-    """`<queue>.dead`."""
+    """Return `<queue>.dead`."""
     return f"{queue}.dead"
 
 
 def work_queue(dead_letters: str) -> str | None:
-    """The work queue whose dead letters this queue holds; None for those that came back from a tier and found their queue gone."""
+    """Return the work queue of a dead-letter queue.
+
+    It is None for the queue of messages that returned from a tier and did not find their work
+    queue.
+    """
     if dead_letters == unroutable_queue(service_of(dead_letters)):
         return None
     return dead_letters.removesuffix(dead_letter_queue(""))
 
 
 def service_of(queue: str) -> str:
-    """The service that a queue belongs to."""
+    """Return the service to which a queue belongs."""
     return queue.partition(".")[0]
 
 
 def retry_tier(service: str, tier: str) -> str:
-    """`<service>.retry.<delay>`, both the exchange and its queue."""
+    """Return `<service>.retry.<delay>`, the name of both the exchange and its queue."""
     return f"{queue_prefix(service, 'retry')}{tier}"
 
 
 def retry_return_exchange(service: str) -> str:
-    """`<service>.return`, the way back from the retry tiers."""
+    """Return `<service>.return`, the exchange for messages that return from the retry tiers."""
     return f"{service}.return"
 
 
 def unroutable_queue(service: str) -> str:
-    """`<service>.unroutable.dead`: what came back from a tier and found its queue gone."""
+    """Return `<service>.unroutable.dead`.
+
+    This queue holds messages that returned from a tier and did not find their work queue.
+    """
     return f"{service}.unroutable.dead"
 
 
 def migration_queue(queue: str) -> str:
-    """`bus.holding.<queue>`: where its messages wait while it is made anew. No service is called `bus`."""
+    """Return `bus.holding.<queue>`, the queue for its messages while it is recreated.
+
+    The name is unique, because no service may be called `bus`.
+    """
     return f"bus.holding.{queue}"
 
 
 def retry_delay_for(delay: float) -> str:
-    """The shortest tier that is at least `delay` seconds; the longest where none is."""
+    """Return the shortest tier of at least `delay` seconds, or the longest tier."""
     return next(
         (name for name, seconds in RETRY_DELAYS.items() if seconds >= delay), [*RETRY_DELAYS][-1]
     )
 
 
-# --- parsing ----------------------------------------------------------------------------------------------------
+# --- Parsing ---
 
 VERSIONED = rf"{PART.pattern}(\.{PART.pattern})*\.v\d+"
 NAME = re.compile(
     rf"(?P<service>{PART.pattern})\."
-    rf"((?P<work>(requests|jobs)\.{VERSIONED}|events\.{VERSIONED}(\.{PART.pattern})?)|replies\.(?P<instance>[\w.-]+)|retry\.(?P<tier>\w+))"
+    rf"((?P<work>(requests|jobs)\.{VERSIONED}|events\.{VERSIONED}(\.{PART.pattern})?)"
+    r"|replies\.(?P<instance>[\w.-]+)|retry\.(?P<tier>\w+))"
 )
 DEAD_SUFFIX = dead_letter_queue("")
 ROLES: dict[str, QueueRole] = {"requests": "requests", "jobs": "jobs", "events": "events"}
@@ -117,31 +137,38 @@ ROLES: dict[str, QueueRole] = {"requests": "requests", "jobs": "jobs", "events":
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueName:
-    """What a queue of the bus's topology says by its name."""
+    """Parts of the name of a queue of the bus."""
 
     name: str
     service: str
     role: QueueRole
     work_queue: str | None = None
-    """Of a dead-letter queue: the queue whose dead letters it holds; None for those that came back from a tier in vain."""
+    """Work queue of a dead-letter queue. None for other queues, and for the unroutable messages."""
 
 
 def parse_queue_name(name: str) -> QueueName | None:
-    """What `name` says; None for a queue that is none of the bus's."""
+    """Parse the name of a queue.
+
+    Args:
+        name: Name of any queue at the broker.
+
+    Returns:
+        Its parts, or None if the queue does not belong to the bus.
+    """
     work = name.removesuffix(DEAD_SUFFIX)
-    found = NAME.fullmatch(work)
+    match = NAME.fullmatch(work)
     if work != name:
-        return _dead(name, work, found)
-    if found is None or (found["tier"] and found["tier"] not in RETRY_DELAYS):
+        return _parse_dead(name, work, match)
+    if match is None or (match["tier"] and match["tier"] not in RETRY_DELAYS):
         return None
     kind = name.split(".")[1]
-    purpose = ROLES.get(kind) or ("replies" if found["instance"] else "retry")
-    return QueueName(name=name, service=found["service"], role=purpose)
+    role = ROLES.get(kind) or ("replies" if match["instance"] else "retry")
+    return QueueName(name=name, service=match["service"], role=role)
 
 
-def _dead(name: str, work: str, found: re.Match[str] | None) -> QueueName | None:
+def _parse_dead(name: str, work: str, match: re.Match[str] | None) -> QueueName | None:
     service = name.partition(".")[0]
-    if found is not None and found["work"] and ROLES[work.split(".")[1]] != "requests":
+    if match is not None and match["work"] and ROLES[work.split(".")[1]] != "requests":
         return QueueName(name=name, service=service, role="dead", work_queue=work)
     if name == unroutable_queue(service) and PART.fullmatch(service):
         return QueueName(name=name, service=service, role="dead")
@@ -149,5 +176,5 @@ def _dead(name: str, work: str, found: re.Match[str] | None) -> QueueName | None
 
 
 def service_queues(service: str) -> tuple[str, ...]:
-    """The names that any service may have, whatever it serves."""
+    """Return the queues that any service may have: its retry tiers and the unroutable messages."""
     return (*(retry_tier(service, tier) for tier in RETRY_DELAYS), unroutable_queue(service))

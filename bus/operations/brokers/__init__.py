@@ -1,1 +1,1 @@
-"""Where a RabbitMQ comes from: one that is named, one of this machine, or one in a container."""
+"""Sources of a RabbitMQ: a URL, an installation on this machine, or a container."""

@@ -1,4 +1,4 @@
-"""What a broker that this program started, or was told of, looks like to the ones who use it."""
+"""The interface of a broker, which this program starts or a URL names."""
 
 from typing import Protocol
 
@@ -6,31 +6,41 @@ __all__ = ["Broker"]
 
 
 class Broker(Protocol):
-    """A RabbitMQ with a lifetime: a private node, a container, or one that somebody else runs."""
+    """A RabbitMQ with a lifetime: a private node, a container, or an external broker."""
 
     @property
     def url(self) -> str:
-        """`amqp://user:password@host:port/vhost`; known once `start` has returned."""
+        """`amqp://user:password@host:port/vhost`, which is valid after `start`."""
         ...
 
     @property
     def management_url(self) -> str | None:
-        """`http://host:port` of the management UI and its API, with the user and password of `url`; None: unknown."""
+        """`http://host:port` of the management UI and API, or None if it is not known.
+
+        The user and password are those of `url`.
+        """
         ...
 
     @property
     def running(self) -> bool:
-        """Whether it was started and has not ended, as far as can be told without asking it."""
+        """True if the broker was started and has not ended, as far as this process can detect."""
         ...
 
     async def start(self) -> None:
-        """Return once clients can connect; `Unavailable` says what to do where that fails, within a minute."""
+        """Start the broker, and return when clients can connect.
+
+        Raises:
+            Unavailable: The broker did not start within a minute. The error contains advice.
+        """
         ...
 
     async def stop(self) -> None:
-        """End it and remove what it left; does nothing to a broker that somebody else runs, nor a second time."""
+        """Stop the broker and remove its files.
+
+        The method does nothing for an external broker, and nothing on a second call.
+        """
         ...
 
     def describe(self) -> str:
-        """What this is, in one sentence without the password."""
+        """Return a description in one sentence, without the password."""
         ...

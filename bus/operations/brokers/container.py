@@ -1,4 +1,7 @@
-"""A RabbitMQ in a container, by testcontainers, which also removes it should this process be killed."""
+"""A RabbitMQ in a container.
+
+It is started by testcontainers, which also removes it if this process is killed.
+"""
 
 import asyncio
 import secrets
@@ -19,23 +22,24 @@ __all__ = ["ContainerBroker"]
 IMAGE = "rabbitmq:4-management"
 USER = "bus"
 AMQP_PORT, MANAGEMENT_PORT = 5672, 15672
-START_TIMEOUT_SECONDS = (
-    60.0  # seconds from the container's start until it answers; 5 to 10 when idle
-)
-POLL_INTERVAL_SECONDS = 0.1  # seconds between two looks
+START_TIMEOUT_SECONDS = 60.0
+"""Seconds from the container's start until it answers. On an idle machine it takes 5 to 10."""
+POLL_INTERVAL_SECONDS = 0.1
+"""Seconds between two checks."""
 ADVICE = (
-    "Fetch its image, or let the engine reach a registry; where it is testcontainers' own ryuk that cannot be had, "
-    "set TESTCONTAINERS_RYUK_DISABLED=true"
+    "Fetch its image, or give the engine access to a registry. "
+    "If the image of testcontainers' ryuk is not available, set TESTCONTAINERS_RYUK_DISABLED=true."
 )
 
 
 class ContainerBroker:
-    """One container with the management UI; its ports are the engine's choice, known once it has started."""
+    """A container with the management UI, on ports that the engine chooses at the start."""
 
     def __init__(self, image: str = IMAGE) -> None:
         if testcontainers is None:
             raise ConfigurationError(
-                "a RabbitMQ in a container needs testcontainers: pip install 'trunkline[containers]'"
+                "testcontainers is not installed, and a RabbitMQ in a container requires it. "
+                "Run `pip install 'trunkline[containers]'`."
             )
         self._image = image
         self._password = secrets.token_urlsafe(12)
@@ -49,54 +53,69 @@ class ContainerBroker:
 
     @property
     def management_url(self) -> str:
-        """The management UI's address, for the user and password of `url`."""
+        """The address of the management UI, for the user and password of `url`."""
         return f"http://{self._host}:{self._ports[MANAGEMENT_PORT]}"
 
     @property
     def running(self) -> bool:
-        """Whether it answers."""
+        """True if the broker answers."""
         return self._container is not None and speaks_amqp(self._host, self._ports[AMQP_PORT])
 
     def describe(self) -> str:
-        """What this is, without the password."""
+        """Return a description without the password."""
         return f"{self._image} in a container on {self._host}:{self._ports[AMQP_PORT]}"
 
     async def start(self) -> None:
-        """Return once clients can connect and the UI answers; the image is fetched where it is not there."""
+        """Start the container, and return when clients can connect and the UI answers.
+
+        The engine fetches a missing image.
+
+        Raises:
+            Unavailable: The container did not start, or did not answer in time.
+        """
         if self._container is not None:
             return
         try:
             await asyncio.to_thread(self._start)
-            await self._ready()
+            await self._wait_ready()
         except BaseException as error:
             await self.stop()
             if isinstance(error, Unavailable) or not isinstance(error, Exception):
                 raise
-            # The engine's client has errors of many kinds; what they say is about images and engines, never about messages.
+            # The engine's client raises errors of many types. Their texts concern images and
+            # engines, and never contain messages.
             raise Unavailable(
                 f"the container {self._image} did not start: {error}. {ADVICE}"
             ) from error
 
     async def stop(self) -> None:
-        """End and remove the container."""
+        """Stop and remove the container."""
         container, self._container = self._container, None
         if container is not None:
             await asyncio.to_thread(container.stop)
 
     async def ctl(self, *arguments: str) -> str:
-        """What `rabbitmqctl -q <arguments>` prints; `Unavailable` with its complaint where it fails."""
+        """Return the output of `rabbitmqctl -q <arguments>`.
+
+        Raises:
+            ConfigurationError: The container is not started.
+            Unavailable: The command failed. The error contains its output.
+        """
         if self._container is None:
-            raise ConfigurationError(f"the container {self._image} was not started")
-        # As its user, whose cookie is the node's; the official image changes the user itself, others may not.
-        who = {"user": "rabbitmq", "environment": {"HOME": "/var/lib/rabbitmq"}}
-        done = await asyncio.to_thread(
+            raise ConfigurationError(
+                f"the container {self._image} is not started. Call `start` first."
+            )
+        # The command runs as RabbitMQ's user, which has the node's cookie. The official image
+        # changes the user by itself, but others may not.
+        account = {"user": "rabbitmq", "environment": {"HOME": "/var/lib/rabbitmq"}}
+        result = await asyncio.to_thread(
             self._container.get_wrapped_container().exec_run,
             ["rabbitmqctl", "-q", *arguments],
-            **who,
+            **account,
         )
-        output: str = done.output.decode(errors="replace")
-        if done.exit_code:
-            raise Unavailable(f"rabbitmqctl {arguments[0]}: {output.strip()}")
+        output: str = result.output.decode(errors="replace")
+        if result.exit_code:
+            raise Unavailable(f"rabbitmqctl {arguments[0]} failed: {output.strip()}")
         return output
 
     def _start(self) -> None:
@@ -111,12 +130,13 @@ class ContainerBroker:
         self._host = container.get_container_host_ip()
         self._ports = {port: int(container.get_exposed_port(port)) for port in self._ports}
 
-    async def _ready(self) -> None:
+    async def _wait_ready(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not await asyncio.to_thread(speaks_amqp, self._host, self._ports[AMQP_PORT]):
             if time.monotonic() > deadline:
                 raise Unavailable(
-                    f"the container {self._image} did not answer on its AMQP port within {START_TIMEOUT_SECONDS:g} s"
+                    f"the container {self._image} did not answer on its AMQP port "
+                    f"within {START_TIMEOUT_SECONDS:g} s"
                 )
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
         await Management(self.management_url, self.url).call("GET", "whoami")

@@ -1,4 +1,4 @@
-"""Whether a container engine answers on this machine."""
+"""Detection of a container engine on this machine."""
 
 import contextlib
 import socket
@@ -9,19 +9,20 @@ from urllib.parse import urlsplit
 __all__ = ["engine_answers"]
 
 PING = b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n"
-TIMEOUT_SECONDS = 2.0  # seconds; it answers in milliseconds
+TIMEOUT_SECONDS = 2.0
+"""Seconds to wait for an engine, which answers in milliseconds."""
 DOCKER_PORT = 2375
 
 
 def engine_answers(environment: Mapping[str, str]) -> bool:
-    """Whether Docker's API (or one like it) says that it is there, within a few seconds."""
+    """Return True if Docker's API (or a compatible one) answers within a few seconds."""
     return any(map(pings, addresses(environment)))
 
 
 def addresses(environment: Mapping[str, str]) -> Iterator[str]:
-    """Where the engine may be: where `DOCKER_HOST` says, else the usual sockets."""
-    if named := environment.get("DOCKER_HOST"):
-        yield named
+    """Yield the address in `DOCKER_HOST`; if it is not set, the usual sockets."""
+    if host := environment.get("DOCKER_HOST"):
+        yield host
         return
     yield "unix:///var/run/docker.sock"
     if home := environment.get("HOME"):
@@ -31,7 +32,7 @@ def addresses(environment: Mapping[str, str]) -> Iterator[str]:
 
 
 def pings(address: str) -> bool:
-    """Whether an engine answers at `unix:///path` or `tcp://host:port`."""
+    """Return True if an engine answers at `unix:///path` or `tcp://host:port`."""
     with contextlib.suppress(OSError, ValueError), connect(address) as connection:
         connection.sendall(PING)
         return b" 200 " in connection.recv(64)
@@ -39,7 +40,12 @@ def pings(address: str) -> bool:
 
 
 def connect(address: str) -> socket.socket:
-    """An open connection to it; `OSError` where there is none, `ValueError` for another kind of address."""
+    """Open a connection to an engine.
+
+    Raises:
+        OSError: No engine accepts connections at this address.
+        ValueError: The socket does not exist, or the address is of another kind.
+    """
     parts = urlsplit(address)
     if parts.scheme == "tcp":
         return socket.create_connection(

@@ -1,4 +1,4 @@
-"""A broker that somebody else runs."""
+"""A broker that this program does not manage."""
 
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -8,19 +8,19 @@ __all__ = ["ExternalBroker"]
 
 @dataclass(frozen=True)
 class ExternalBroker:
-    """The RabbitMQ behind a URL; starting and stopping it is somebody else's business."""
+    """The RabbitMQ at a URL, which this program neither starts nor stops."""
 
     url: str = field(repr=False)
     management_url: str | None = None
     running: bool = True
 
     async def start(self) -> None:
-        """Do nothing: it runs."""
+        """Do nothing, because the broker is running."""
 
     async def stop(self) -> None:
-        """Do nothing: it goes on running."""
+        """Do nothing, because the broker continues to run."""
 
     def describe(self) -> str:
-        """What this is, without the password."""
+        """Return a description without the password."""
         address = urlsplit(self.url)
         return f"the RabbitMQ that BUS_URL names, on {address.hostname}:{address.port or 5672}"

@@ -1,4 +1,4 @@
-"""The RabbitMQ that is installed on this machine, and where its programs are."""
+"""The RabbitMQ that is installed on this machine, and the paths of its programs."""
 
 import contextlib
 import shutil
@@ -8,26 +8,28 @@ from pathlib import Path
 
 __all__ = ["Installation", "find_installation", "versions"]
 
-PACKAGED = Path(
-    "/usr/lib/rabbitmq/bin"
-)  # Debian's and Red Hat's; their /usr/sbin holds wrappers that change the user
+PACKAGED = Path("/usr/lib/rabbitmq/bin")
+"""Directory of Debian's and Red Hat's packages. Their wrappers in /usr/sbin change the user."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Installation:
-    """Programs of one RabbitMQ and the Erlang that runs it."""
+    """The programs of one RabbitMQ, and of the Erlang that runs it."""
 
     server: Path
     ctl: Path
     epmd: Path
     search_path: str
-    """The PATH on which its scripts find `erl`."""
+    """The PATH on which RabbitMQ's scripts find `erl`."""
 
 
 def find_installation(
     environment: Mapping[str, str], packaged: Path = PACKAGED
 ) -> Installation | None:
-    """What `RABBITMQ_HOME`, the distribution's package or `PATH` name, in this order; None where nothing can be run."""
+    """Return the first complete installation, or None.
+
+    `RABBITMQ_HOME`, the distribution's package and `PATH` are searched in this order.
+    """
     search_path = environment.get(
         "PATH", "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
     )
@@ -46,7 +48,7 @@ def find_installation(
 def script_directories(
     environment: Mapping[str, str], search_path: str, packaged: Path
 ) -> Iterator[Path]:
-    """Where the scripts may be, best first."""
+    """Yield the possible directories of the scripts, the preferred one first."""
     if home := environment.get("RABBITMQ_HOME"):
         yield Path(home, "sbin")
     yield packaged
@@ -55,29 +57,32 @@ def script_directories(
 
 
 def runnable(directories: Iterable[Path]) -> Iterator[Path]:
-    """Those that hold both scripts."""
+    """Return those of the directories that contain both scripts."""
     return (
-        each
-        for each in directories
-        if (each / "rabbitmq-server").is_file() and (each / "rabbitmqctl").is_file()
+        directory
+        for directory in directories
+        if (directory / "rabbitmq-server").is_file() and (directory / "rabbitmqctl").is_file()
     )
 
 
 def find_epmd(search_path: str) -> Path | None:
-    """Erlang's name server: on the path, or beside the `erl` that is."""
-    if found := shutil.which("epmd", path=search_path):
-        return Path(found)
+    """Return Erlang's name server: the one on the path, or that of the `erl` on the path."""
+    if epmd := shutil.which("epmd", path=search_path):
+        return Path(epmd)
     erl = shutil.which("erl", path=search_path)
     return next(Path(erl).resolve().parent.parent.glob("erts-*/bin/epmd"), None) if erl else None
 
 
 def versions(installation: Installation) -> dict[str, str]:
-    """The versions of `rabbitmq` and `erlang` as their files name them, or `unknown`; nothing is run."""
+    """Return the versions of `rabbitmq` and `erlang`, or `unknown`.
+
+    They are read from files, and no program is run.
+    """
     plugins = installation.server.resolve().parent.parent / "plugins"
     rabbitmq = next(
         (
-            each.name.removeprefix("rabbit-").removesuffix(".ez")
-            for each in plugins.glob("rabbit-*")
+            plugin.name.removeprefix("rabbit-").removesuffix(".ez")
+            for plugin in plugins.glob("rabbit-*")
         ),
         "unknown",
     )
@@ -85,7 +90,7 @@ def versions(installation: Installation) -> dict[str, str]:
 
 
 def erlang_release(search_path: str) -> str:
-    """Such as `25`: the second word of Erlang's own note about what it starts."""
+    """Return Erlang's release, such as `25`: the second word in the file `start_erl.data`."""
     with contextlib.suppress(OSError, IndexError):
         erl = Path(shutil.which("erl", path=search_path) or "").resolve()
         return (

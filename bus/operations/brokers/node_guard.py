@@ -1,11 +1,14 @@
-"""Keeps one private node, and ends it when its owner ends, however that ends.
+"""The guard of a private node: it stops the node when the owner ends, for any reason.
 
-usage: python guard.py DIRECTORY EPMD SERVER      (`ERL_EPMD_PORT` and the node's variables in the environment)
+usage: python node_guard.py DIRECTORY EPMD SERVER
 
-`PrivateNode` runs this file as a program, in a session and process group of its own, with a pipe as standard input.
-The pipe's end means that the owner is gone, even by SIGKILL: then the node is killed and DIRECTORY removed. SIGTERM
-means an orderly end. Should the guard itself be killed, the kernel kills its children (on Linux).
-Standard library only, so that it starts in a few milliseconds.
+The environment contains `ERL_EPMD_PORT` and the node's variables.
+
+`PrivateNode` runs this file as a program, in its own session and process group, with a pipe as
+standard input. If the pipe ends, the owner has ended, even by SIGKILL. The guard then kills the
+node and removes DIRECTORY. On SIGTERM it stops the node in order. If the guard is killed, the
+kernel kills its children (on Linux).
+The file imports only the standard library, and so starts in a few milliseconds.
 """
 
 import contextlib
@@ -22,17 +25,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-STOP_GRACE_SECONDS = 15.0  # seconds for an orderly end; a node with thousands of queues needs a few
-EPMD_TIMEOUT_SECONDS = 10.0  # seconds; it takes a few milliseconds on an idle machine
-POLL_INTERVAL_SECONDS = (
-    0.1  # seconds between two looks at the node; bounds how late its own end is noticed
-)
-PR_SET_PDEATHSIG = 1  # prctl(2)
+STOP_GRACE_SECONDS = 15.0
+"""Seconds for an orderly stop. A node with thousands of queues needs a few seconds."""
+EPMD_TIMEOUT_SECONDS = 10.0
+"""Seconds for the start of epmd, which takes a few milliseconds on an idle machine."""
+POLL_INTERVAL_SECONDS = 0.1
+"""Seconds between two checks of the node, and so the maximum delay until its end is noticed."""
+PR_SET_PDEATHSIG = 1
+"""Option of prctl(2)."""
 
 
 def main(directory: str, epmd: str, server: str) -> int:
-    """Start both, then watch the owner, the node and the wish to stop; 0 after an orderly end."""
-    wanted = StopSignal()
+    """Start epmd and the node, and watch them. Return 0 after an orderly stop."""
+    stop_signal = StopSignal()
     name_server = start([epmd, "-address", "127.0.0.1"])
     try:
         wait_for_port(int(os.environ["ERL_EPMD_PORT"]), name_server)
@@ -40,38 +45,48 @@ def main(directory: str, epmd: str, server: str) -> int:
         Path(directory, "pids.json").write_text(
             json.dumps({"epmd": name_server.pid, "node": node.pid}), encoding="utf-8"
         )
-        return watch(node, wanted, Path(directory))
+        return watch(node, stop_signal, Path(directory))
     finally:
         end(name_server)
 
 
 class StopSignal:
-    """Becomes true when SIGTERM or SIGINT arrives."""
+    """The flag that SIGTERM or SIGINT sets."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.received = False
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._set)
 
-    def _ask(self, *_: object) -> None:
-        self.asked = True
+    def _set(self, *_: object) -> None:
+        self.received = True
 
 
 def start(command: list[str]) -> subprocess.Popen[bytes]:
-    """Start a child that cannot outlive this process and reads no terminal."""
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=death_wish())  # noqa: PLW1509  one thread only here
+    """Start a child that cannot outlive this process and does not read the terminal."""
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=die_with_parent(),  # noqa: PLW1509 - safe, as this process has one thread
+    )
 
 
-def death_wish() -> Callable[[], object] | None:
-    """On Linux, what makes the kernel kill the calling process when its parent ends."""
+def die_with_parent() -> Callable[[], object] | None:
+    """Return a function after which the kernel kills the calling process with its parent (Linux).
+
+    On other systems, return None.
+    """
     if sys.platform != "linux":
         return None
-    libc = ctypes.CDLL(None)  # loaded here, before the fork
+    libc = ctypes.CDLL(None)  # A library must be loaded before the fork.
     return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Return once `port` accepts; the node must find this name server, or it would start one that nobody ends."""
+    """Wait until `port` accepts connections.
+
+    If the node did not find this name server, it would start another one, which would never end.
+    """
     deadline = time.monotonic() + EPMD_TIMEOUT_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
@@ -80,10 +95,10 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     sys.exit(f"guard: epmd did not open port {port}")
 
 
-def watch(node: subprocess.Popen[bytes], wanted: StopSignal, directory: Path) -> int:
-    """Until the node ends, a stop is wanted, or the owner is gone."""
+def watch(node: subprocess.Popen[bytes], stop_signal: StopSignal, directory: Path) -> int:
+    """Wait until the node ends, a stop signal arrives, or the owner is gone."""
     while node.poll() is None:
-        if wanted.asked:
+        if stop_signal.received:
             return stop(node)
         if owner_is_gone():
             end(node)
@@ -93,13 +108,13 @@ def watch(node: subprocess.Popen[bytes], wanted: StopSignal, directory: Path) ->
 
 
 def owner_is_gone() -> bool:
-    """Whether the pipe to the owner has ended; waits for at most `TURN`."""
+    """Return True if the pipe to the owner has ended; wait at most `POLL_INTERVAL_SECONDS`."""
     readable, _, _ = select.select([sys.stdin], [], [], POLL_INTERVAL_SECONDS)
     return bool(readable) and not os.read(sys.stdin.fileno(), 1)
 
 
 def stop(node: subprocess.Popen[bytes]) -> int:
-    """End the node in order, or by force after `GRACE`."""
+    """Stop the node in order, or kill it after `STOP_GRACE_SECONDS`."""
     node.terminate()
     try:
         node.wait(STOP_GRACE_SECONDS)
@@ -110,7 +125,7 @@ def stop(node: subprocess.Popen[bytes]) -> int:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End it by force."""
+    """Kill a process, and wait for its end."""
     process.kill()
     process.wait()
 

@@ -1,4 +1,4 @@
-"""Ports: which are free on this machine, and what answers on one."""
+"""TCP ports: free ports of this machine, and checks of the servers on ports."""
 
 import contextlib
 import random
@@ -11,8 +11,9 @@ __all__ = ["LOOPBACK", "accepts", "free_ports", "speaks_amqp"]
 
 LOOPBACK = "127.0.0.1"
 MIN_PORT = 20_000
-# Linux's and IANA's usual first port for outgoing connections. Above it a client that keeps dialling a broker which is
-# down can be given the very port that it dials, and then talks to itself and holds the port against the broker.
+# Linux and IANA usually begin here with the ports of outgoing connections. If the port of a broker
+# that is down were above, the system could give this port to a client that connects to it. The
+# client would then be connected to itself, and the broker could not open the port.
 FIRST_EPHEMERAL = 32_768
 EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
@@ -20,26 +21,35 @@ METHOD_FRAME = b"\x01"
 
 
 def free_ports(count: int, chance: random.Random | None = None) -> list[int]:
-    """`count` different ports on which nothing listens; `Unavailable` where there are not so many."""
+    """Return `count` different ports on which no program listens.
+
+    Args:
+        count: The number of ports.
+        chance: The source of randomness for their choice; by default the system's.
+
+    Raises:
+        Unavailable: The range has fewer free ports.
+    """
     candidates = range(MIN_PORT, max(first_ephemeral(), MIN_PORT + 1_000))
     order = (chance or random.SystemRandom()).sample(candidates, len(candidates))
-    found = [port for _, port in zip(range(count), filter(bindable, order), strict=False)]
-    if len(found) < count:
+    ports = [port for _, port in zip(range(count), filter(bindable, order), strict=False)]
+    if len(ports) < count:
         raise Unavailable(
-            f"no {count} free ports between {candidates[0]} and {candidates[-1]}; end what uses them"
+            f"this machine has {len(ports)} free ports between {candidates[0]} and "
+            f"{candidates[-1]}, but {count} are required. End the programs that use them."
         )
-    return found
+    return ports
 
 
 def first_ephemeral() -> int:
-    """The first port that this machine gives to outgoing connections."""
+    """Return the first port that this machine uses for outgoing connections."""
     with contextlib.suppress(OSError, ValueError):
         return int(EPHEMERAL_RANGE.read_text(encoding="ascii").split()[0])
     return FIRST_EPHEMERAL
 
 
 def bindable(port: int) -> bool:
-    """Whether nothing holds `port`, on any address."""
+    """Return True if no program holds `port` on any address."""
     with socket.socket() as candidate:
         candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -50,14 +60,14 @@ def bindable(port: int) -> bool:
 
 
 def accepts(port: int) -> bool:
-    """Whether something on this machine accepts connections on `port`."""
+    """Return True if a program on this machine accepts connections on `port`."""
     with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), 0.5):
         return True
     return False
 
 
 def speaks_amqp(host: str, port: int) -> bool:
-    """Whether an AMQP 0-9-1 broker answers there: with a method frame, which is Connection.Start."""
+    """Return True if an AMQP 0-9-1 broker answers there with a method frame (Connection.Start)."""
     with contextlib.suppress(OSError), socket.create_connection((host, port), 0.5) as connection:
         connection.sendall(PROTOCOL_HEADER)
         return connection.recv(1) == METHOD_FRAME

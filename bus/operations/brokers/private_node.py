@@ -1,7 +1,8 @@
-"""A RabbitMQ node of one's own: free ports, a temporary directory, nothing left when it ends.
+"""A private RabbitMQ node, on free ports and in a temporary directory that is removed at its end.
 
-It shares nothing with a RabbitMQ that runs as a service on the same machine: neither ports, data, configuration,
-Erlang cookie nor the Erlang name server (epmd), which is private too and ends with the node.
+It shares nothing with a RabbitMQ that runs as a service on the same machine: ports, data,
+configuration and Erlang cookie are its own. So is the Erlang name server (epmd), which ends with
+the node.
 """
 
 import asyncio
@@ -27,33 +28,38 @@ from bus.operations.management_api import Management
 
 __all__ = ["PrivateNode"]
 
-START_TIMEOUT_SECONDS = (
-    60.0  # seconds; 4 to 5 on two idle cores, and several nodes may start at once
-)
-STOP_TIMEOUT_SECONDS = (
-    node_guard.STOP_GRACE_SECONDS + 5.0
-)  # seconds; the guard ends the node by force before
-CTL_TIMEOUT_SECONDS = 30.0  # seconds for one rabbitmqctl; it starts an Erlang of its own, about 1 s
-POLL_INTERVAL_SECONDS = 0.02  # seconds between two looks at something that is awaited
+START_TIMEOUT_SECONDS = 60.0
+"""Seconds for a start. It takes 4 to 5 on two idle cores, and several nodes may start at once."""
+STOP_TIMEOUT_SECONDS = node_guard.STOP_GRACE_SECONDS + 5.0
+"""Seconds for a stop. The guard kills the node earlier, after `STOP_GRACE_SECONDS`."""
+CTL_TIMEOUT_SECONDS = 30.0
+"""Seconds for one rabbitmqctl, which starts an Erlang of its own in about 1 s."""
+POLL_INTERVAL_SECONDS = 0.02
+"""Seconds between two checks of a condition."""
 LOG_LINES = 15
 USER = "bus"
 
-# What a node in a temporary directory needs; whatever is passed as `config` wins.
 DEFAULTS = {
     "default_user": USER,
     "management.tcp.ip": LOOPBACK,
-    "log.console": "false",  # the script's own words go to output.log, the node's to log/rabbit.log
+    # The script writes to output.log, and the node to log/rabbit.log.
+    "log.console": "false",
     "log.file": "rabbit.log",
-    "disk_free_limit.absolute": "1MB",  # the default alarm blocks publishers on a laptop's nearly full disk
-    "vm_memory_high_watermark.absolute": "1GB",  # the default is a share of a machine that this node does not own
-    "raft.wal_max_size_bytes": "67108864",  # 64 MiB instead of 512: the quorum queues' log is kept in memory up to here
+    # The default alarm would block publishers on a laptop with a nearly full disk.
+    "disk_free_limit.absolute": "1MB",
+    # The default is a share of the machine's memory, which is not for this node alone.
+    "vm_memory_high_watermark.absolute": "1GB",
+    # 64 MiB instead of 512: the log of quorum queues is kept in memory up to this size.
+    "raft.wal_max_size_bytes": "67108864",
 }
+"""Configuration for a node in a temporary directory. The values of `config` override it."""
 
 
 class PrivateNode:
-    """One node on this machine, on 127.0.0.1 only. Start it again after `stop` or `kill` and it has the same ports.
+    """A node on this machine, on 127.0.0.1 only.
 
-    Usable from any event loop, one call at a time. It ends with this process, even when that is killed.
+    After `stop` or `kill` it can be started again, on the same ports. It can be used from any event
+    loop, one call at a time. It ends with this process, even if the process is killed.
     """
 
     def __init__(
@@ -63,7 +69,13 @@ class PrivateNode:
         config: Mapping[str, str] | None = None,
         plugins: Sequence[str] = (),
     ) -> None:
-        """`config` is lines of rabbitmq.conf: `{"consumer_timeout": "5000"}`. `plugins` run beside the management UI."""
+        """Choose the node's name, password and ports.
+
+        Args:
+            installation: The programs to run.
+            config: Lines of rabbitmq.conf, such as `{"consumer_timeout": "5000"}`.
+            plugins: Plugins to enable, in addition to the management UI.
+        """
         self._installation = installation
         self._plugins = ("rabbitmq_management", *plugins)
         self._config = dict(config or {})
@@ -81,24 +93,31 @@ class PrivateNode:
 
     @property
     def management_url(self) -> str:
-        """The management UI's address, for the user and password of `url`."""
+        """The address of the management UI, for the user and password of `url`."""
         return f"http://{LOOPBACK}:{self.management_port}"
 
     @property
     def directory(self) -> Path:
-        """Where its data, log and configuration are; `ConfigurationError` before `start` and after `stop`."""
+        """The directory of its data, log and configuration.
+
+        Raises:
+            ConfigurationError: The node is not started, or is stopped.
+        """
         if self._directory is None:
-            raise ConfigurationError("the private node was not started")
+            raise ConfigurationError("the private node is not started. Call `start` first.")
         return self._directory
 
     @property
     def running(self) -> bool:
-        """Whether its processes were started and have not ended."""
+        """True if the node's processes were started and have not ended."""
         return self._guard is not None and self._guard.poll() is None
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process ids of `guard`, `epmd` and `node`, all in the guard's process group; empty when it is not running."""
+        """The process ids of `guard`, `epmd` and `node`; empty if the node is not running.
+
+        All three are in the guard's process group.
+        """
         if self._guard is None or not self.running:
             return {}
         children: dict[str, int] = json.loads(
@@ -107,50 +126,72 @@ class PrivateNode:
         return {"guard": self._guard.pid, **children}
 
     def describe(self) -> str:
-        """What this is, without the password."""
+        """Return a description without the password."""
         return f"a private RabbitMQ node of this machine on {LOOPBACK}:{self.port}"
 
     async def start(self) -> None:
-        """Return once clients can connect and the UI answers; `Unavailable` with the log's end where that fails."""
+        """Start the node, and return when clients can connect and the UI answers.
+
+        Raises:
+            Unavailable: The node did not start. The error contains the end of its log.
+        """
         if self.running:
             return
-        await self._end(signal.SIGKILL)  # what is left of one that ended by itself
+        # A node that ended by itself may have left processes.
+        await self._stop_processes(signal.SIGKILL)
         if self._directory is None:
             self._make_directory()
         self._launch()
         try:
-            await self._ready()
+            await self._wait_ready()
         except BaseException:
-            await self._end(signal.SIGKILL)
+            await self._stop_processes(signal.SIGKILL)
             raise
 
     async def stop(self) -> None:
-        """End it and remove its directory; at once, since in order takes 6 s and tidies what is removed anyway."""
-        await self._end(signal.SIGKILL)
+        """Kill the node and remove its directory.
+
+        An orderly stop takes 6 s, and would only tidy files that are removed anyway.
+        """
+        await self._stop_processes(signal.SIGKILL)
         self._remove()
         self._directory = None
 
     async def kill(self) -> None:
-        """SIGKILL every process of the node at once, as a power cut would; its data stay for `start`."""
-        await self._end(signal.SIGKILL)
+        """Kill all processes of the node at once (SIGKILL), as in a power failure.
+
+        Its data is kept for the next `start`.
+        """
+        await self._stop_processes(signal.SIGKILL)
 
     async def restart(self) -> None:
-        """End it in order if it runs (about 6 s: the management plugin's), and start it on the same ports and data."""
+        """Stop the node in order if it is running, and start it with the same ports and data.
+
+        The stop takes about 6 s, because of the management plugin.
+        """
         await self.resume()
-        await self._end(signal.SIGTERM)
+        await self._stop_processes(signal.SIGTERM)
         await self.start()
 
     async def pause(self) -> None:
-        """SIGSTOP the node: connections stay open and nothing answers."""
+        """Pause the node (SIGSTOP): connections stay open, but the node does not answer."""
         os.kill(self.pids["node"], signal.SIGSTOP)
 
     async def resume(self) -> None:
-        """SIGCONT a paused node; nothing happens to one that is not paused."""
+        """Resume a paused node (SIGCONT). The call has no effect on a node that is not paused."""
         if pid := self.pids.get("node"):
             os.kill(pid, signal.SIGCONT)
 
     async def ctl(self, *arguments: str, timeout: float = CTL_TIMEOUT_SECONDS) -> str:
-        """What `rabbitmqctl -q <arguments>` prints; `Unavailable` with its complaint where it fails or takes too long."""
+        """Return the output of `rabbitmqctl -q <arguments>`.
+
+        Args:
+            arguments: The command and its arguments.
+            timeout: Seconds for the command.
+
+        Raises:
+            Unavailable: The command failed or took too long. The error contains its message.
+        """
         process = await asyncio.create_subprocess_exec(
             self._installation.ctl,
             "-q",
@@ -161,9 +202,11 @@ class PrivateNode:
             stderr=subprocess.PIPE,
         )
         try:
-            output, complaint = await asyncio.wait_for(process.communicate(), timeout)
+            output, errors = await asyncio.wait_for(process.communicate(), timeout)
         except TimeoutError as error:
-            raise Unavailable(f"rabbitmqctl {arguments[0]} took over {timeout:g} s") from error
+            raise Unavailable(
+                f"rabbitmqctl {arguments[0]} did not finish within {timeout:g} s"
+            ) from error
         finally:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -171,7 +214,7 @@ class PrivateNode:
                 await process.wait()
         if process.returncode:
             raise Unavailable(
-                f"rabbitmqctl {arguments[0]}: {complaint.decode(errors='replace').strip()}"
+                f"rabbitmqctl {arguments[0]} failed: {errors.decode(errors='replace').strip()}"
             )
         return output.decode()
 
@@ -192,10 +235,15 @@ class PrivateNode:
         (directory / "empty.conf").touch()
         cookie = directory / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(20), encoding="ascii")
-        cookie.chmod(0o400)  # Erlang refuses one that others can read
+        # Erlang refuses a cookie that other users can read.
+        cookie.chmod(0o400)
 
     def _environment(self) -> dict[str, str]:
-        """Nothing of the caller's but the path: its `RABBITMQ_*` and `ERL_*` variables are about another node."""
+        """Return the node's environment.
+
+        It has only the path of this process. The `RABBITMQ_*` and `ERL_*` variables of this process
+        are for another node.
+        """
         directory = self.directory
         loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
         return {
@@ -204,12 +252,12 @@ class PrivateNode:
             "LANG": "C.UTF-8",
             "ERL_CRASH_DUMP_SECONDS": "0",
             "ERL_EPMD_PORT": str(self._epmd_port),
-            "ERL_FLAGS": "-start_epmd false",  # ours is there; one that Erlang started would outlive the node
+            # The guard starts epmd. An epmd that Erlang starts would outlive the node.
+            "ERL_FLAGS": "-start_epmd false",
             "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
             "RABBITMQ_CONFIG_FILES": str(directory / "conf.d"),
-            "RABBITMQ_CONF_ENV_FILE": str(
-                directory / "empty.conf"
-            ),  # not this machine's /etc/rabbitmq/rabbitmq-env.conf
+            # The empty file replaces this machine's /etc/rabbitmq/rabbitmq-env.conf.
+            "RABBITMQ_CONF_ENV_FILE": str(directory / "empty.conf"),
             "RABBITMQ_CTL_ERL_ARGS": loopback,
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "plugins"),
@@ -219,7 +267,8 @@ class PrivateNode:
             "RABBITMQ_NODE_IP_ADDRESS": LOOPBACK,
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": loopback,
-            "RUNNING_UNDER_SYSTEMD": "true",  # the script then becomes Erlang instead of starting it: one process, one pid
+            # The script is then replaced by Erlang instead of starting it: one process, one pid.
+            "RUNNING_UNDER_SYSTEMD": "true",
         }
 
     def _launch(self) -> None:
@@ -237,66 +286,78 @@ class PrivateNode:
                 start_new_session=True,
             )
 
-    async def _ready(self) -> None:
-        """AMQP greets (RabbitMQ opens its listeners last), then the UI's API takes the password."""
+    async def _wait_ready(self) -> None:
+        """Wait for AMQP, for the UI's port, and for an answer of the management API.
+
+        RabbitMQ opens its AMQP listeners last in its start.
+        """
         await self._until(
-            lambda: self._ended() or speaks_amqp(LOOPBACK, self.port),
+            lambda: self._raise_if_ended() or speaks_amqp(LOOPBACK, self.port),
             START_TIMEOUT_SECONDS,
             "answer on its AMQP port",
         )
         await self._until(
-            lambda: self._ended() or accepts(self.management_port),
+            lambda: self._raise_if_ended() or accepts(self.management_port),
             START_TIMEOUT_SECONDS,
             "open its management port",
         )
         await Management(self.management_url, self.url).call("GET", "whoami")
 
-    def _ended(self) -> bool:
+    def _raise_if_ended(self) -> bool:
         if self.running:
             return False
-        raise Unavailable(f"the private RabbitMQ node ended while it started.{self._log()}")
+        raise Unavailable(
+            f"the private RabbitMQ node ended during its start.{self._failure_details()}"
+        )
 
     async def _until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         deadline = time.monotonic() + seconds
         while not await asyncio.to_thread(condition):
             if time.monotonic() > deadline:
                 raise Unavailable(
-                    f"the private RabbitMQ node did not {what} within {seconds:g} s.{self._log()}"
+                    f"the private RabbitMQ node did not {what} within {seconds:g} s."
+                    f"{self._failure_details()}"
                 )
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
-    def _log(self) -> str:
-        """What it wrote before it failed, and what to do."""
-        written = [self.directory / "output.log", *sorted(self.directory.glob("log/*.log"))]
-        advice = "Check its `config`, free memory and disk; or set BUS_URL to a RabbitMQ that runs."
-        return "\n".join([f" {advice} It wrote:", *startup_error_lines(written)])
+    def _failure_details(self) -> str:
+        """Return advice, and the last lines that the node wrote before it failed."""
+        files = [self.directory / "output.log", *sorted(self.directory.glob("log/*.log"))]
+        advice = (
+            "Check its `config`, and the free memory and disk space, "
+            "or set BUS_URL to a RabbitMQ that is running."
+        )
+        return "\n".join([f" {advice} Its log contains:", *startup_error_lines(files)])
 
-    async def _end(self, how: signal.Signals) -> None:
-        """Signal the guard to end the node in order, or kill the whole group; then wait until nothing of it is left."""
+    async def _stop_processes(self, how: signal.Signals) -> None:
+        """Stop the node in order by its guard, or kill all its processes; wait for their end."""
         if self._guard is None:
             return
-        guarding, self._guard = self._guard, None
+        guard, self._guard = self._guard, None
         if how is signal.SIGTERM:
-            guarding.terminate()
-            await self._gone(guarding, STOP_TIMEOUT_SECONDS)
-        if guarding.poll() is None:
-            os.killpg(guarding.pid, signal.SIGKILL)
-        await self._gone(guarding, STOP_TIMEOUT_SECONDS)
-        if guarding.stdin:
-            guarding.stdin.close()
+            guard.terminate()
+            await self._wait_ended(guard, STOP_TIMEOUT_SECONDS)
+        if guard.poll() is None:
+            os.killpg(guard.pid, signal.SIGKILL)
+        await self._wait_ended(guard, STOP_TIMEOUT_SECONDS)
+        if guard.stdin:
+            guard.stdin.close()
         ports = (self.port, self.management_port, self._dist_port, self._epmd_port)
         await self._until(
-            lambda: not any(map(accepts, ports)), STOP_TIMEOUT_SECONDS, "let go of its ports"
+            lambda: not any(map(accepts, ports)), STOP_TIMEOUT_SECONDS, "release its ports"
         )
 
-    async def _gone(self, process: subprocess.Popen[bytes], seconds: float) -> None:
+    async def _wait_ended(self, process: subprocess.Popen[bytes], seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while process.poll() is None and time.monotonic() < deadline:
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
 
 def startup_error_lines(files: list[Path]) -> list[str]:
-    """The lines before RabbitMQ's first `BOOT FAILED`, where it says why; pages of supervisors' reports follow it. Else the last lines."""
+    """Return the log lines before RabbitMQ's first `BOOT FAILED`, which contain the reason.
+
+    Pages of supervisor reports follow that line. Without it, return the last lines.
+    """
     lines = [
         line
         for file in files

@@ -1,4 +1,4 @@
-"""Which broker to use where nobody says: the one order for `bus demo`, `bus broker`, `bus doctor` and the tests."""
+"""The choice of a broker, in one order for `bus demo`, `bus broker`, `bus doctor` and the tests."""
 
 import importlib
 import importlib.util
@@ -16,14 +16,15 @@ from bus.operations.brokers.private_node import PrivateNode
 __all__ = ["INSTALL", "BrokerChoice", "Probes", "broker_for", "select_broker"]
 
 INSTALL = (
-    "no RabbitMQ can be had on this machine: apt-get install rabbitmq-server (Debian, Ubuntu), brew install rabbitmq (macOS), "
-    "start a Docker engine, or set BUS_URL=amqp://user:password@host/vhost"
+    "this machine has no RabbitMQ and no Docker engine. "
+    "Run `apt-get install rabbitmq-server` (Debian, Ubuntu) or `brew install rabbitmq` (macOS), "
+    "start a Docker engine, or set BUS_URL=amqp://user:password@host/vhost."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerChoice:
-    """What was chosen, and why in one sentence."""
+    """The chosen kind of broker, and the reason in one sentence."""
 
     kind: Literal["named", "node", "container", "memory"]
     why: str
@@ -31,12 +32,12 @@ class BrokerChoice:
     management_url: str | None = field(default=None, repr=False)
     installation: Installation | None = None
     image: str | None = None
-    """A container's; None: the usual one."""
+    """Image of a container; None for the default image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probes:
-    """How the machine is asked what it has; tests ask nobody."""
+    """The functions that detect the machine's brokers. Tests replace them."""
 
     installation: Callable[[Mapping[str, str]], Installation | None] = find_installation
     engine: Callable[[Mapping[str, str]], bool] = engine_answers
@@ -46,23 +47,32 @@ class Probes:
 def select_broker(
     environment: Mapping[str, str], *, memory: bool = False, probes: Probes | None = None
 ) -> BrokerChoice:
-    """The first that can be had: `BUS_URL`, this machine's RabbitMQ, a container; with `memory`, the model broker.
+    """Return the first available broker: that of `BUS_URL`, this machine's RabbitMQ, a container.
 
-    `BUS_TEST_BROKER` chooses among those that are started here, and `BUS_TEST_IMAGE` the container's image.
-    `ConfigurationError` says what to install where there is none, or not the one that was chosen.
+    If `BUS_URL` is not set and `BUS_TEST_BROKER` is, only the kind that the latter names is used.
+    `BUS_TEST_IMAGE` is the container's image.
+
+    Args:
+        environment: The environment variables.
+        memory: True if the model broker is the last choice.
+        probes: The functions that detect brokers; by default those of this machine.
+
+    Raises:
+        ConfigurationError: No broker, or not the required one, is available. The error contains
+            advice.
     """
-    ask = probes or Probes()
-    if named := environment.get("BUS_URL"):
-        return _named(named, environment.get("BUS_MANAGEMENT_URL"), memory=memory)
-    if wanted := environment.get("BUS_TEST_BROKER"):
-        return _wanted(wanted, environment, ask)
-    if installation := ask.installation(environment):
+    machine = probes or Probes()
+    if url := environment.get("BUS_URL"):
+        return _choose_url(url, environment.get("BUS_MANAGEMENT_URL"), memory=memory)
+    if kind := environment.get("BUS_TEST_BROKER"):
+        return _choose_kind(kind, environment, machine)
+    if installation := machine.installation(environment):
         why = f"BUS_URL is not set, and this machine has a RabbitMQ ({installation.server})"
         return BrokerChoice(kind="node", why=why, installation=installation)
-    if ask.engine(environment):
-        return _container(
+    if machine.engine(environment):
+        return _choose_container(
             environment,
-            ask,
+            machine,
             why="this machine has no RabbitMQ, and a Docker engine answers",
             memory=memory,
         )
@@ -71,64 +81,78 @@ def select_broker(
     raise ConfigurationError(INSTALL)
 
 
-def _named(url: str, management_url: str | None, *, memory: bool) -> BrokerChoice:
+def _choose_url(url: str, management_url: str | None, *, memory: bool) -> BrokerChoice:
     if url.startswith(("amqp://", "amqps://")):
         return BrokerChoice(
             kind="named", why="BUS_URL names it", url=url, management_url=management_url
         )
     if memory and url.startswith("memory:"):
-        return BrokerChoice(kind="memory", why="BUS_URL asks for the broker in memory")
+        return BrokerChoice(kind="memory", why="BUS_URL selects the broker in memory")
     if url.startswith("memory:"):
         raise ConfigurationError(
-            "BUS_URL=memory: is a broker inside one process; unset it, or name a RabbitMQ"
+            "BUS_URL=memory: is a broker inside one process, which no other process can use. "
+            "Set it to the URL of a RabbitMQ, or unset it."
         )
     raise ConfigurationError(
-        "BUS_URL names no broker: give amqp://user:password@host:port/vhost, or unset it"
+        "BUS_URL must begin with amqp:// or amqps://. "
+        "Set it to amqp://user:password@host:port/vhost, or unset it."
     )
 
 
-def _wanted(wanted: str, environment: Mapping[str, str], ask: Probes) -> BrokerChoice:
-    """What was chosen by name, and no other."""
-    why = f"BUS_TEST_BROKER={wanted} asks for it"
-    if wanted == "testcontainers":
-        if not ask.engine(environment):
+def _choose_kind(kind: str, environment: Mapping[str, str], machine: Probes) -> BrokerChoice:
+    """Choose the kind of broker that `BUS_TEST_BROKER` names, and never another one."""
+    why = f"BUS_TEST_BROKER={kind} selects it"
+    if kind == "testcontainers":
+        if not machine.engine(environment):
             raise ConfigurationError(
-                "BUS_TEST_BROKER=testcontainers, and no Docker engine answers: start one, or unset it"
+                "BUS_TEST_BROKER is testcontainers, but no Docker engine answers. "
+                "Start one, or unset BUS_TEST_BROKER."
             )
-        return _container(environment, ask, why=why, memory=False)
-    if wanted == "node":
-        if installation := ask.installation(environment):
+        return _choose_container(environment, machine, why=why, memory=False)
+    if kind == "node":
+        if installation := machine.installation(environment):
             return BrokerChoice(kind="node", why=why, installation=installation)
         raise ConfigurationError(
-            "BUS_TEST_BROKER=node, and this machine has no rabbitmq-server: install it, or unset it"
+            "BUS_TEST_BROKER is node, but this machine has no rabbitmq-server. "
+            "Install it, or unset BUS_TEST_BROKER."
         )
     raise ConfigurationError(
-        f"BUS_TEST_BROKER={wanted} names no kind of broker: set it to node or testcontainers, or unset it"
+        f"BUS_TEST_BROKER must be node or testcontainers, not {kind}. Correct or unset it."
     )
 
 
-def _container(
-    environment: Mapping[str, str], ask: Probes, *, why: str, memory: bool
+def _choose_container(
+    environment: Mapping[str, str], machine: Probes, *, why: str, memory: bool
 ) -> BrokerChoice:
-    if ask.module("testcontainers"):
+    if machine.module("testcontainers"):
         return BrokerChoice(
             kind="container", why=why, image=environment.get("BUS_TEST_IMAGE") or None
         )
-    lacking = "a Docker engine answers, and testcontainers is not installed: pip install 'trunkline[containers]'"
+    problem = (
+        "a Docker engine answers, but testcontainers is not installed. "
+        "Run `pip install 'trunkline[containers]'`."
+    )
     if memory:
-        return BrokerChoice(kind="memory", why=f"in memory, because {lacking}")
-    raise ConfigurationError(lacking)
+        return BrokerChoice(kind="memory", why=f"in memory, because {problem}")
+    raise ConfigurationError(problem)
 
 
 def broker_for(choice: BrokerChoice) -> Broker:
-    """The broker that was chosen, not started; `ConfigurationError` for the one in memory, which is a transport."""
+    """Return the chosen broker, not started.
+
+    Raises:
+        ConfigurationError: The choice is the broker in memory, which is a transport.
+    """
     if choice.url:
         return ExternalBroker(choice.url, choice.management_url)
     if choice.installation:
         return PrivateNode(choice.installation)
     if choice.kind == "container":
-        # By name, since it loads the Docker client, which takes longer than everything else here together.
+        # The import is deferred, because it loads the Docker client, which takes longer than all
+        # other imports of this module together.
         container = importlib.import_module("bus.operations.brokers.container")
         broker: Broker = container.ContainerBroker(choice.image or container.IMAGE)
         return broker
-    raise ConfigurationError("the broker in memory needs no start: connect to BUS_URL=memory:")
+    raise ConfigurationError(
+        "the broker in memory cannot be started. Set BUS_URL=memory: to connect to it."
+    )

@@ -1,4 +1,4 @@
-"""Dead letters: what each says of its failure, and an operator's hands on them."""
+"""Dead letters: the record of each failure, and the tools to browse, replay and delete them."""
 
 from bus.messaging.fault_record import FaultRecord
 from bus.operations.dead_letters.browse import MAX_BROWSED, BrowseResult, browse, browse_queue
@@ -26,4 +26,4 @@ __all__ = [
 ]
 
 Letter = DeadLetter
-"""The former name of `DeadLetter`; the next minor version removes it."""
+"""Former name of `DeadLetter`; the next minor version removes it."""

@@ -1,4 +1,7 @@
-"""Reading dead letters: they are delivered, and what nobody acks is handed back."""
+"""Reading of dead letters.
+
+The broker delivers them, and requeues those that are not acked.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -8,6 +11,7 @@ from dataclasses import dataclass
 from bus.errors import BusError, ConnectionLost, NotFound, Unavailable
 from bus.messaging.fault_record import read_record
 from bus.messaging.ports.transport import ConsumerHandle, Delivery, Transport
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue, Topology
 from bus.messaging.topology.names import dead_letter_queue, work_queue
 from bus.operations.dead_letters.selection import EVERYTHING, DeadLetter, ObservedValues, Selection
@@ -23,70 +27,84 @@ __all__ = [
 ]
 
 MAX_BROWSED = 10_000
-"""Dead letters of a queue that are looked at where nobody says how many: they are held in memory, bodies and all."""
+"""Default number of dead letters of a queue to read. They are held in memory, with their bodies."""
 NEXT_DELIVERY_SECONDS = 5.0
-"""Seconds for the next one to come; where another takes them from the same queue, fewer come than there were."""
+"""Seconds to wait for the next dead letter.
+
+If another consumer takes dead letters from the queue, fewer arrive than were counted.
+"""
 UNCOUNTED_DELIVERY_SECONDS = 0.3
-"""Seconds for one to come that the broker had not counted."""
+"""Seconds to wait for a dead letter that the broker had not counted."""
 MAX_UNCOUNTED = 10_000
-"""Those that were not counted may be so many; after that it ends, although a service that fails without a pause makes new ones."""
+"""Largest number of dead letters to read beyond the broker's count.
+
+The limit ends the reading even if a failing service adds dead letters without a pause.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrowseResult:
-    """What a look into one queue found."""
+    """The result of browsing one queue."""
 
     letters: tuple[DeadLetter, ...]
-    """The first of those that were meant, by the time of their death."""
+    """First selected dead letters, by the time of dead-lettering."""
     matching: int
-    """How many were meant."""
+    """Number of selected dead letters."""
     not_scanned: int
-    """How many more were in the queue, and were not looked at."""
+    """Number of further dead letters in the queue, which were not read."""
     seen: ObservedValues
-    """What all that were looked at have."""
+    """Values of all dead letters that were read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldDelivery:
-    """A dead letter that is held: acked it is gone for good."""
+    """A dead letter with its unacked delivery. An ack deletes the dead letter permanently."""
 
     letter: DeadLetter
     delivery: Delivery
 
 
 class DeadLetterReader:
-    """What is in one queue, in the queue's order."""
+    """A reader of one dead-letter queue, in the order of the queue."""
 
     def __init__(self, transport: Transport, queue: str, ready: int, hold: int) -> None:
         self.ready = ready
-        """How many there were at the beginning, as the broker counts: what was handed back a moment ago may be missing."""
+        """Number of dead letters at the beginning, by the broker's count.
+
+        The count may not include messages that were requeued a moment ago.
+        """
         self._transport = transport
         self._queue = Queue(name=queue, role="dead")
         self._hold = hold
         self._arrived: asyncio.Queue[Delivery] = asyncio.Queue()
-        self._consumptions: list[ConsumerHandle] = []
+        self._consumers: list[ConsumerHandle] = []
         self._seen = 0
         self._kept: list[Delivery] = []
 
     async def consume(self) -> None:
-        """Take `hold` more; those that are kept stay with the consumer that took them."""
-        consumption = await self._transport.consume(
-            self._queue, Topology(), prefetch=self._hold, on_delivery=self._arrived.put_nowait
-        )
-        self._consumptions.append(consumption)
+        """Start a consumer for `hold` more dead letters.
+
+        Kept dead letters stay with the consumer that received them.
+
+        Raises:
+            Unavailable: The queue cannot be read.
+        """
+        spec = ConsumerSpec(queue=self._queue, topology=Topology(), prefetch=self._hold)
+        consumer = await self._transport.consume(spec, self._arrived.put_nowait)
+        self._consumers.append(consumer)
         try:
             async with asyncio.timeout(NEXT_DELIVERY_SECONDS):
-                await consumption.wait_ready()
+                await consumer.wait_ready()
         except TimeoutError:
             raise Unavailable(
-                f"{consumption.name} cannot be read: {consumption.last_error or 'no answer'}"
+                f"{consumer.name} cannot be read: {consumer.last_error or 'no answer'}"
             ) from None
 
     async def letters(self) -> AsyncIterator[HeldDelivery]:
-        """Those that come, until none does. Each is to be acked, or kept."""
+        """Yield dead letters until no more arrive. The caller must ack or hold each of them."""
         while self._seen < self.ready + MAX_UNCOUNTED:
-            if len(self._kept) >= self._hold * len(self._consumptions):
-                await self._consumptions[-1].cancel()
+            if len(self._kept) >= self._hold * len(self._consumers):
+                await self._consumers[-1].cancel()
                 await self.consume()
             try:
                 async with asyncio.timeout(
@@ -96,78 +114,112 @@ class DeadLetterReader:
             except TimeoutError:
                 return
             self._seen += 1
-            yield HeldDelivery(letter=_letter(delivery, self._queue.name), delivery=delivery)
+            yield HeldDelivery(
+                letter=_to_dead_letter(delivery, self._queue.name), delivery=delivery
+            )
 
     async def matching(
         self, fits: Callable[[DeadLetter], bool], most: int
     ) -> AsyncIterator[HeldDelivery]:
-        """Those that fit; the others are kept, at most so many."""
-        async for taken in self.letters():
-            if fits(taken.letter):
-                yield taken
-            elif self.hold(taken) >= most:
+        """Yield the selected dead letters, and hold the others.
+
+        Args:
+            fits: True for a dead letter to yield.
+            most: Number of held dead letters after which the reading ends.
+        """
+        async for held in self.letters():
+            if fits(held.letter):
+                yield held
+            elif self.hold(held) >= most:
                 return
 
-    def hold(self, taken: HeldDelivery) -> int:
-        """It goes back when the reading ends: sooner it would come again at once. How many are kept."""
-        self._kept.append(taken.delivery)
+    def hold(self, held: HeldDelivery) -> int:
+        """Keep a dead letter until the reader is closed, and return the number of kept ones.
+
+        If it were requeued earlier, it would arrive again at once.
+        """
+        self._kept.append(held.delivery)
         return len(self._kept)
 
     async def not_scanned(self) -> int:
-        """How many are in the queue beside those that came."""
+        """Return the number of dead letters in the queue that were not read."""
         return await self._transport.depth(self._queue.name) + self._arrived.qsize()
 
     async def close(self) -> bool:
-        """Give back what is kept and what nobody looked at, in their order; whether the connection was the same all the time."""
-        for consumption in self._consumptions:
-            with suppress(BusError):  # where the connection is gone everything has gone back
-                await consumption.cancel()
+        """Requeue the kept and the unread dead letters, in their order.
+
+        Returns:
+            False if the connection was lost in the meantime.
+        """
+        for consumer in self._consumers:
+            with suppress(BusError):  # A lost connection has requeued everything.
+                await consumer.cancel()
         while not self._arrived.empty():
             self._kept.append(self._arrived.get_nowait())
-        # By hand, and not by closing the channel: that counts as a consumer that failed.
-        same = [await delivery.requeue() for delivery in self._kept]
-        await asyncio.gather(*(consumption.close() for consumption in self._consumptions))
-        return all(same)
+        # Closing the channel instead would count as a failure of the consumer.
+        requeued = [await delivery.requeue() for delivery in self._kept]
+        await asyncio.gather(*(consumer.close() for consumer in self._consumers))
+        return all(requeued)
 
 
 @asynccontextmanager
 async def open_reader(
     transport: Transport, dead_queue: str, *, hold: int
 ) -> AsyncIterator[DeadLetterReader]:
-    """Read in the block, with at most `hold` unacked beside those that are kept; what was not acked goes back at its end.
+    """Open a reader for the block, and requeue at its end what was not acked.
 
-    Raises `NotFound` where there is no such queue, `Unavailable` where it cannot be consumed, and `ConnectionLost` at the
-    end where the connection went meanwhile: then some may have come twice.
+    Args:
+        transport: Connection to the broker.
+        dead_queue: Name of the dead-letter queue.
+        hold: Largest number of unacked dead letters, besides those that the reader keeps.
+
+    Raises:
+        NotFound: The queue does not exist.
+        Unavailable: The queue cannot be read.
+        ConnectionLost: The connection was lost during the block, and some dead letters may have
+            arrived twice.
     """
-    letters, same = (
+    reader, requeued = (
         DeadLetterReader(transport, dead_queue, await transport.depth(dead_queue), hold),
         False,
     )
     try:
-        await letters.consume()
-        yield letters
+        await reader.consume()
+        yield reader
     finally:
-        same = await letters.close()
-    if not same:
+        requeued = await reader.close()
+    if not requeued:
         raise ConnectionLost(
-            f"the connection went while reading {dead_queue}; what was not acked is still there"
+            f"the connection was lost while reading {dead_queue}. Try again: dead letters that "
+            "were not acked are still in the queue."
         )
 
 
 async def browse(
     transport: Transport, queue: str, selection: Selection = EVERYTHING, *, limit: int = MAX_BROWSED
 ) -> list[DeadLetter]:
-    """The first `limit` dead letters of the work queue `queue` that are meant, by the time of death; they stay where they are.
+    """Return selected dead letters of a work queue, by the time of dead-lettering.
 
-    Raises `NotFound` where the queue has no dead-letter queue, `ConnectionLost` where the look was interrupted, `Unavailable`.
+    The dead letters stay in their queue.
+
+    Args:
+        transport: Connection to the broker.
+        queue: Name of the work queue.
+        selection: Dead letters to return.
+        limit: Largest number of dead letters to return.
+
+    Raises:
+        NotFound: The queue has no dead-letter queue.
+        Unavailable: The dead-letter queue cannot be read.
+        ConnectionLost: The connection was lost while the queue was read.
     """
     try:
-        looked = await browse_queue(transport, dead_letter_queue(queue), selection, limit=limit)
+        result = await browse_queue(transport, dead_letter_queue(queue), selection, limit=limit)
     except NotFound:
         raise NotFound(
-            f"{queue} has no dead-letter queue; is it the name of a job's or subscription's queue?"
+            f"{queue} has no dead-letter queue. Name the queue of a job or of a subscription."
         ) from None
-    return [*looked.letters]
+    return [*result.letters]
 
 
 async def browse_queue(
@@ -178,28 +230,41 @@ async def browse_queue(
     limit: int = MAX_BROWSED,
     most: int = MAX_BROWSED,
 ) -> BrowseResult:
-    """Look at `most` dead letters, and bring the first `limit` of those that are meant; `look` says what is raised.
+    """Read dead letters of a queue, and return the first selected ones.
 
-    More than `limit` are looked at, because what is handed back goes behind what was handed back before: who looks at a
-    part of a queue turns it round, and sees another part the next time.
+    The function reads more than it returns: the broker puts requeued messages behind those that
+    were requeued before. If only a part of the queue were read, its order would rotate, and the
+    next call would read another part.
+
+    Args:
+        transport: Connection to the broker.
+        dead_queue: Name of the dead-letter queue.
+        selection: Dead letters to return.
+        limit: Largest number of dead letters to return.
+        most: Largest number of dead letters to read.
+
+    Raises:
+        NotFound: The queue does not exist.
+        Unavailable: The queue cannot be read.
+        ConnectionLost: The connection was lost while the queue was read.
     """
-    found: list[DeadLetter] = []
+    letters: list[DeadLetter] = []
     seen = ObservedValues()
-    async with open_reader(transport, dead_queue, hold=most) as letters:
-        async for taken in letters.letters():
-            seen.note(taken.letter, selection)
-            if selection.fits(taken.letter):
-                found.append(taken.letter)
-            if letters.hold(taken) >= most:
+    async with open_reader(transport, dead_queue, hold=most) as reader:
+        async for held in reader.letters():
+            seen.note(held.letter, selection)
+            if selection.fits(held.letter):
+                letters.append(held.letter)
+            if reader.hold(held) >= most:
                 break
-        unseen = await letters.not_scanned()
-    found.sort(key=lambda letter: letter.record.last_at or 0)
+        not_scanned = await reader.not_scanned()
+    letters.sort(key=lambda letter: letter.record.last_at or 0)
     return BrowseResult(
-        letters=tuple(found[:limit]), matching=len(found), not_scanned=unseen, seen=seen
+        letters=tuple(letters[:limit]), matching=len(letters), not_scanned=not_scanned, seen=seen
     )
 
 
-def _letter(delivery: Delivery, dead_queue: str) -> DeadLetter:
+def _to_dead_letter(delivery: Delivery, dead_queue: str) -> DeadLetter:
     envelope, notes = delivery.envelope, delivery.broker_headers
     record = read_record(envelope, notes, work_queue=work_queue(dead_queue))
     return DeadLetter(envelope=envelope, record=record, dead_queue=dead_queue, notes=notes)

@@ -1,4 +1,4 @@
-"""Purge: delete dead letters permanently."""
+"""Permanent deletion of dead letters."""
 
 from collections.abc import Callable
 
@@ -18,16 +18,31 @@ async def purge(
     most: int = MAX_BROWSED,
     on_progress: Callable[[PurgeReport], None] = lambda _: None,
 ) -> PurgeReport:
-    """Delete the dead letters that are meant, for good; of the others `most` are looked at. Errors as of `replay`."""
-    done = PurgeReport()
-    on_progress(done)
-    with recording_failure(done):
-        async with open_reader(transport, dead_queue, hold=most) as letters:
-            async for taken in letters.matching(selection.fits, most):
-                done.matched += 1
-                if not await taken.delivery.ack():
+    """Delete the selected dead letters permanently.
+
+    Args:
+        transport: Connection to the broker.
+        dead_queue: Name of the dead-letter queue.
+        selection: Dead letters to delete.
+        most: Largest number of other dead letters to read.
+        on_progress: Called with the report at the beginning and after each deletion.
+
+    Returns:
+        A report, also if an error ended the purge early.
+
+    Raises:
+        NotFound: The queue does not exist.
+        Unavailable: The queue cannot be read.
+    """
+    report = PurgeReport()
+    on_progress(report)
+    with recording_failure(report):
+        async with open_reader(transport, dead_queue, hold=most) as reader:
+            async for held in reader.matching(selection.fits, most):
+                report.matched += 1
+                if not await held.delivery.ack():
                     break
-                done.deleted += 1
-                on_progress(done)
-            done.not_scanned = await letters.not_scanned()
-    return done
+                report.deleted += 1
+                on_progress(report)
+            report.not_scanned = await reader.not_scanned()
+    return report

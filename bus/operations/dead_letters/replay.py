@@ -1,4 +1,8 @@
-"""Moving dead letters back to work, and deleting them: confirmed first, acked then, so that being killed at any point loses nothing."""
+"""Replay of dead letters to their work queues.
+
+Each dead letter is acked only after the broker has confirmed its copy.
+So no message is lost if the process is killed at any point.
+"""
 
 import asyncio
 import time
@@ -26,47 +30,66 @@ from bus.security.proofs import MAX_PROOF_LIFETIME_SECONDS, Countersign
 __all__ = ["WINDOW", "ReplayOptions", "replay"]
 
 WINDOW = 100
-"""Dead letters that are under way at a time: as many can be there twice where the replay is killed."""
+"""Largest number of dead letters in flight.
+
+As many messages can exist twice if the replay is killed.
+"""
 MAX_CONSUMERS = 1000
-"""Windows full of what is kept, each with its consumer and channel; RabbitMQ allows 2047 channels to a connection."""
+"""Largest number of windows with held dead letters, each with a consumer and a channel.
+
+RabbitMQ allows 2047 channels for each connection.
+"""
 SEND_TIMEOUT_SECONDS = 10.0
-"""Seconds for the broker's confirm."""
+"""Seconds to wait for the broker's confirm."""
 MAX_REPLAYER_LENGTH = 200
-"""Characters."""
+"""Characters of the header `replayed-by`."""
 MAX_REPLAY_COUNT = 2**53
-"""Replays; the header is anyone's, and one more than the largest number of AMQP could not be sent."""
+"""Limit for the count of replays in a header.
+
+Any client can write the header, and AMQP has no number above its largest one.
+"""
 REPLAYED_AT, REPLAYED_BY = "replayed-at", "replayed-by"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayOptions:
-    """How to replay."""
+    """Options of a replay."""
 
     by: str
-    """Who does it; noted on each message."""
+    """Name of the operator, which each copy records."""
     extend: float | None = None
-    """Seconds from now that an expired message gets to be handled; None refuses it."""
+    """Seconds from now that an expired message gets to be handled.
+
+    None leaves expired messages in their queue.
+    """
     countersign: Countersign | None = None
-    """An operator's word for it, which a message needs that has a proof: without it such a one is refused."""
+    """Function that signs the new time in the name of an operator.
+
+    An expired message with a proof is moved only with this signature.
+    """
     rate: float | None = None
-    """At most so many a second."""
+    """Largest number of dead letters to move in a second; None for no limit."""
     window: int = WINDOW
-    """Under way at a time."""
+    """Largest number of dead letters in flight."""
     most: int = MAX_BROWSED
-    """Held at a time that are not meant; where there are more of these, those behind them are not looked at."""
+    """Largest number of dead letters that stay and are held in the meantime.
+
+    If there are more, the dead letters behind them are not read.
+    """
     dry_run: bool = False
-    """Whether everything is checked and nothing is moved."""
+    """True to check all dead letters and move none."""
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
-        """`ConfigurationError` for what could move nothing."""
-        if self.rate is not None and not self.rate > 0:  # NaN, too
+        """Raise `ConfigurationError` if the rate is not above 0."""
+        if self.rate is not None and not self.rate > 0:  # The negation also rejects NaN.
             raise ConfigurationError(
-                f"a rate is messages a second, above 0, not {self.rate:g}; without one it is as fast as it goes"
+                f"rate must be above 0 messages a second, not {self.rate:g}. Omit it to replay "
+                "without a limit."
             )
 
 
-def _ignored(_done: ReplayReport) -> None: ...
+def _ignore_progress(_report: ReplayReport) -> None: ...
 
 
 async def replay(
@@ -75,142 +98,169 @@ async def replay(
     selection: Selection = EVERYTHING,
     *,
     how: ReplayOptions,
-    on_progress: Callable[[ReplayReport], None] = _ignored,
+    on_progress: Callable[[ReplayReport], None] = _ignore_progress,
 ) -> ReplayReport:
-    """Move the dead letters that are meant back to their work queues, with `attempt` 1 and who and when in their headers.
+    """Move selected dead letters back to their work queues.
 
-    What dies again meanwhile is not taken a second time. Each is acked when the broker has confirmed its copy. What
-    went wrong is in the result. Raises `NotFound` where there is no such queue, `Unavailable` where it cannot be read, and
-    `ConfigurationError` for more time than a proof can have.
+    Each copy begins at attempt 1, and its headers record the operator and the time.
+    Each dead letter is acked when the broker has confirmed its copy.
+    A message that is dead-lettered again during the replay is not moved again.
+
+    Args:
+        transport: Connection to the broker.
+        dead_queue: Name of the dead-letter queue.
+        selection: Dead letters to move.
+        how: Options of the replay.
+        on_progress: Called with the report, repeatedly.
+
+    Returns:
+        A report, also if an error ended the replay early.
+
+    Raises:
+        NotFound: The dead-letter queue does not exist.
+        Unavailable: The dead-letter queue cannot be read.
+        ConfigurationError: `how.extend` is longer than a proof can be valid.
     """
     if how.countersign is not None and (how.extend or 0) >= MAX_PROOF_LIFETIME_SECONDS:
         raise ConfigurationError(
-            "a message gets less than 31 days more: what was proven for longer its receiver would refuse"
+            "extend must be less than 31 days: receivers reject proofs that are valid for longer. "
+            "Choose a shorter time."
         )
-    done = ReplayReport()
-    move = ReplayRunner(transport, how, done)
+    report = ReplayReport()
+    runner = ReplayRunner(transport, how, report)
     started, most = int(how.clock() * 1000), min(how.most, how.window * MAX_CONSUMERS)
 
     def fits(letter: DeadLetter) -> bool:
-        done.seen.note(letter, selection)
-        return selection.fits(letter) and not _replayed_since(letter, started)
+        report.seen.note(letter, selection)
+        return selection.fits(letter) and not _was_replayed_since(letter, started)
 
-    on_progress(done)
-    with recording_failure(done):
-        # What the broker has not seen acked fills the hold: so the window is the most that can be there twice, acks lost or not.
-        async with open_reader(transport, dead_queue, hold=how.window) as letters:
+    on_progress(report)
+    with recording_failure(report):
+        # The reader holds what the broker has not seen acked. So at most one window of messages
+        # can exist twice, even if acks are lost.
+        async with open_reader(transport, dead_queue, hold=how.window) as reader:
             try:
-                async for taken in _paced(letters.matching(fits, most), how.rate):
-                    done.matched += 1
-                    if not await move.begin(taken) and letters.hold(taken) >= most:
+                async for held in _limit_rate(reader.matching(fits, most), how.rate):
+                    report.matched += 1
+                    if not await runner.begin(held) and reader.hold(held) >= most:
                         break
-                    on_progress(done)
-                    if done.failure is not None:
+                    on_progress(report)
+                    if report.failure is not None:
                         break
             finally:
-                await (
-                    move.finish()
-                )  # also where somebody calls it off: what is under way would be there twice
-            done.not_scanned = await letters.not_scanned()
-    on_progress(done)
-    return done
+                # A cancelled replay waits, too: messages in flight would exist twice otherwise.
+                await runner.finish()
+            report.not_scanned = await reader.not_scanned()
+    on_progress(report)
+    return report
 
 
 class ReplayRunner:
-    """The moves of one replay, a window of them at a time."""
+    """The moves of one replay, with at most one window in flight."""
 
-    def __init__(self, transport: Transport, how: ReplayOptions, done: ReplayReport) -> None:
+    def __init__(self, transport: Transport, how: ReplayOptions, report: ReplayReport) -> None:
         self._transport = transport
         self._how = how
-        self._done = done
-        self._homes: dict[str, bool] = {}
-        self._places = asyncio.Semaphore(how.window)
+        self._report = report
+        self._queue_exists: dict[str, bool] = {}
+        self._slots = asyncio.Semaphore(how.window)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def begin(self, taken: HeldDelivery) -> bool:
-        """Send it on its way, as soon as there is a place in the window; False where it stays."""
-        queue = taken.letter.record.queue
+    async def begin(self, held: HeldDelivery) -> bool:
+        """Start to move a dead letter when the window has a free slot.
+
+        Returns:
+            False if the dead letter stays in its queue.
+        """
+        queue = held.letter.record.queue
         if (
             queue is None
-            or service_of(queue) != service_of(taken.letter.dead_queue)
-            or not await self._is_there(queue)
+            or service_of(queue) != service_of(held.letter.dead_queue)
+            or not await self._exists(queue)
         ):
-            self._done.no_queue += 1
+            self._report.no_queue += 1
             return False
-        copy = reset_for_replay(taken.letter, self._how)
+        copy = reset_for_replay(held.letter, self._how)
         if copy is None:
-            self._done.expired += 1
+            self._report.expired += 1
             return False
-        if copy.expires != taken.letter.envelope.expires and copy.proof is not None:
-            word = self._how.countersign and self._how.countersign(copy, queue, copy.expires or 0)
-            if word is None:
-                self._done.needs_operator += 1
+        if copy.expires != held.letter.envelope.expires and copy.proof is not None:
+            signature = self._how.countersign and self._how.countersign(
+                copy, queue, copy.expires or 0
+            )
+            if signature is None:
+                self._report.needs_operator += 1
                 return False
-            copy = copy.replace(expiry_override=word)
+            copy = copy.replace(expiry_override=signature)
         if self._how.dry_run:
-            self._done.replayed += 1
+            self._report.replayed += 1
             return False
-        await self._places.acquire()
-        task = asyncio.create_task(self._move(taken, copy, queue))
+        await self._slots.acquire()
+        task = asyncio.create_task(self._move(held, copy, queue))
         self._tasks.add(task)
-        task.add_done_callback(self._over)
+        task.add_done_callback(self._on_task_done)
         return True
 
-    async def _is_there(self, queue: str) -> bool:
-        """Asked once for each."""
-        if queue not in self._homes:
+    async def _exists(self, queue: str) -> bool:
+        """Return True if the queue exists; the broker is asked once for each queue."""
+        if queue not in self._queue_exists:
             try:
                 await self._transport.depth(queue)
             except NotFound:
-                self._homes[queue] = False
+                self._queue_exists[queue] = False
             else:
-                self._homes[queue] = True
-        return self._homes[queue]
+                self._queue_exists[queue] = True
+        return self._queue_exists[queue]
 
-    def _over(self, task: "asyncio.Task[None]") -> None:
+    def _on_task_done(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        self._places.release()
+        self._slots.release()
 
-    async def _move(self, taken: HeldDelivery, copy: Envelope, queue: str) -> None:
+    async def _move(self, held: HeldDelivery, copy: Envelope, queue: str) -> None:
         try:
             outcome = await self._transport.send(
                 copy, replay_address(queue), timeout=SEND_TIMEOUT_SECONDS
             )
         except BusError as error:
-            self._done.uncertain += error.maybe_executed
+            self._report.uncertain += error.maybe_executed
             self._fail(error)
             return
         if not isinstance(outcome, Accepted):
-            self._fail(_refusal(queue, outcome.reason))
-        elif await taken.delivery.ack():
-            self._done.replayed += 1
+            self._fail(_error_for(queue, outcome.reason))
+        elif await held.delivery.ack():
+            self._report.replayed += 1
         else:
-            self._done.uncertain += 1
+            self._report.uncertain += 1
             self._fail(
-                ConnectionLost("the connection went between confirm and ack", maybe_executed=True)
+                ConnectionLost(
+                    "the connection was lost between the confirm and the ack", maybe_executed=True
+                )
             )
 
     def _fail(self, error: BusError) -> None:
-        self._done.failure = self._done.failure or error
+        self._report.failure = self._report.failure or error
 
     async def finish(self) -> None:
-        """Returns when nothing is under way."""
+        """Wait until no dead letter is in flight."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
 
-def _refusal(queue: str, reason: str) -> BusError:
+def _error_for(queue: str, reason: str) -> BusError:
     if reason == "NO_ROUTE":
         return FailedPrecondition(
-            f"{queue} is not bound to its service's way back; start the service, which declares it"
+            f"{queue} is not bound to its service's return exchange. Start the service, which "
+            "declares the binding."
         )
-    return ResourceExhausted(f"{queue} takes no more: {reason}")
+    return ResourceExhausted(f"{queue} rejects messages: {reason}. Check whether it is full.")
 
 
 def reset_for_replay(letter: DeadLetter, how: ReplayOptions) -> Envelope | None:
-    """The message as it begins its next life; None where its time is over and nobody gives it more.
+    """Return the copy to replay; None if the message has expired and gets no more time.
 
-    The record of its death goes; how often, when and by whom it was replayed stays with it, into its next death too.
+    The copy has no failure record.
+    Its headers keep the number of replays, and the time and the operator of the last one, also
+    if the message is dead-lettered again.
     """
     envelope, now = letter.envelope, int(how.clock() * 1000)
     expires = envelope.expires
@@ -218,36 +268,39 @@ def reset_for_replay(letter: DeadLetter, how: ReplayOptions) -> Envelope | None:
         if how.extend is None:
             return None
         expires = now + int(how.extend * 1000)
-    before = envelope.headers.get(REPLAYS)
+    count = envelope.headers.get(REPLAYS)
     notes: Headers = {
-        REPLAYS: 1 + (before if isinstance(before, int) and 0 < before < MAX_REPLAY_COUNT else 0),
+        REPLAYS: 1 + (count if isinstance(count, int) and 0 < count < MAX_REPLAY_COUNT else 0),
         REPLAYED_AT: now,
         REPLAYED_BY: how.by[:MAX_REPLAYER_LENGTH],
     }
-    others = {
+    other_headers = {
         name: value
         for name, value in without_record(envelope.headers).items()
         if name not in {*notes, FIRST_FAILED, PARKED}
     }
     return envelope.replace(
-        attempt=1, expires=expires, deadline=None, expiration=None, headers=notes | others
+        attempt=1, expires=expires, deadline=None, expiration=None, headers=notes | other_headers
     )
 
 
-def _replayed_since(letter: DeadLetter, started: int) -> bool:
-    """Whether it died again after this replay had moved it: moved once more it might go round for ever."""
+def _was_replayed_since(letter: DeadLetter, started: int) -> bool:
+    """Return True if the message was dead-lettered again after this replay had moved it.
+
+    It is not moved again, because the cycle might never end.
+    """
     at = letter.headers.get(REPLAYED_AT)
     return isinstance(at, int) and at >= started
 
 
-async def _paced(
-    taken: AsyncIterator[HeldDelivery], rate: float | None
+async def _limit_rate(
+    deliveries: AsyncIterator[HeldDelivery], rate: float | None
 ) -> AsyncIterator[HeldDelivery]:
-    """Not faster than `rate` a second; what was late is not made up for in a burst."""
+    """Yield at most `rate` dead letters a second, without a burst after a delay."""
     loop = asyncio.get_running_loop()
     due = loop.time()
-    async for each in taken:
+    async for held in deliveries:
         if rate is not None:
             await asyncio.sleep(max(0.0, due - loop.time()))
             due = max(due, loop.time() - 1 / rate) + 1 / rate
-        yield each
+        yield held

@@ -1,4 +1,4 @@
-"""Reports: what a replay or a purge of one queue did."""
+"""Reports on the replay or the purge of one queue."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,41 +12,47 @@ __all__ = ["PurgeReport", "ReplayReport"]
 
 @dataclass(slots=True, kw_only=True)
 class ReplayReport:
-    """What a replay of one queue did."""
+    """The result of the replay of one queue."""
 
     matched: int = 0
     replayed: int = 0
-    """In a dry run: that would be."""
+    """Number of moved dead letters; in a dry run, of those that would be moved."""
     expired: int = 0
-    """Refused, since nobody should act on them any more."""
+    """Number of expired dead letters that were not moved, because they get no more time."""
     needs_operator: int = 0
-    """Expired, and refused more time: no operator signed for it, or they did so too often."""
+    """Number of expired dead letters that were not moved without an operator's signature.
+
+    The signature is missing, or operators have extended the message too often.
+    """
     no_queue: int = 0
-    """Refused, since their work queue is not there."""
+    """Number of dead letters without a work queue, or with one of another service."""
     uncertain: int = 0
-    """Sent, and possibly still among the dead letters as well: the connection went before confirm or ack was sure."""
+    """Number of sent messages that may still be in the dead-letter queue as well.
+
+    The connection was lost before the confirm or the ack.
+    """
     not_scanned: int = 0
-    """Not looked at: too many that are not meant, or stay, were in front of them."""
+    """Number of unread dead letters: too many that stay were in front of them."""
     failure: BusError | None = None
-    """What ended it early; what was not moved is where it was."""
+    """Error that ended the replay early; dead letters that were not moved stay in their queue."""
     seen: ObservedValues = field(default_factory=ObservedValues, compare=False, repr=False)
-    """What all that were looked at have, meant or not."""
+    """Values of all dead letters that were read, selected or not."""
 
 
 @contextmanager
-def recording_failure(done: "ReplayReport | PurgeReport") -> Iterator[None]:
-    """What ends it early is in the result, once there is one."""
+def recording_failure(report: "ReplayReport | PurgeReport") -> Iterator[None]:
+    """Record an error of the block in the report; raise it if the report is still empty."""
     try:
         yield
     except BusError as error:
-        if done == type(done)():
+        if report == type(report)():
             raise
-        done.failure = done.failure or error
+        report.failure = report.failure or error
 
 
 @dataclass(slots=True, kw_only=True)
 class PurgeReport:
-    """What a purge of one queue did."""
+    """The result of the purge of one queue."""
 
     matched: int = 0
     deleted: int = 0

@@ -1,4 +1,4 @@
-"""Dead letters as values, and which of them are meant."""
+"""Dead letters as values, and their selection."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,75 +12,82 @@ __all__ = ["EVERYTHING", "DeadLetter", "ObservedValues", "Selection"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """A dead letter: the message, and why it is here."""
+    """A dead letter: the message, and the record of its failure."""
 
     envelope: Envelope
-    """The message as it died; its body is not in the repr."""
+    """Message at its last failure; the repr omits its body."""
     record: FaultRecord
     dead_queue: str
-    """The queue that it lies in."""
+    """Queue that holds the dead letter."""
     notes: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """The broker's own headers, such as `x-death`."""
+    """Headers that the broker added, such as `x-death`."""
 
     @property
     def id(self) -> str:
-        """The message's id."""
+        """Id of the message."""
         return self.envelope.id
 
     @property
     def type(self) -> str:
-        """The contract; empty where the message has none."""
+        """Name and version of the contract; empty if the message has no type."""
         return self.envelope.type
 
     @property
     def correlation_id(self) -> str:
-        """The id of everything that one cause set off."""
+        """Id that all messages with one first cause share."""
         return self.envelope.correlation_id or self.envelope.id
 
     @property
     def headers(self) -> Mapping[str, str | int]:
-        """All headers that have no place of their own in the envelope: the record's, and the sender's."""
+        """Headers without an attribute of the envelope: the failure record's and the sender's."""
         return self.envelope.headers
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """What tells one dead letter from another: a message can die twice."""
+        """Identity of the dead letter, because a message can be dead-lettered twice."""
         return (self.dead_queue, self.id, self.record.last_at or 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which dead letters: those that fit every field that is given. Of the sets one member has to fit."""
+    """Criteria for dead letters.
+
+    A dead letter must match every field that is set; of a set, one member must match.
+    """
 
     ids: frozenset[str] = frozenset()
     types: frozenset[str] = frozenset()
     codes: frozenset[str] = frozenset()
     correlation_id: str | None = None
     since: int | None = None
-    """Milliseconds since the epoch: died then or later."""
+    """Milliseconds since the epoch: dead-lettered then or later."""
     until: int | None = None
-    """Milliseconds since the epoch: died before."""
+    """Milliseconds since the epoch: dead-lettered before then."""
     keys: frozenset[tuple[str, str, int]] | None = None
-    """Exactly these, by `Letter.key`: what somebody has looked at before."""
+    """Exactly these dead letters, by `DeadLetter.key`, for example those that a user has seen."""
 
     @property
     def everything(self) -> bool:
-        """Whether nothing is given, so that all fit."""
+        """True if no criterion is set, so that all dead letters match."""
         return self == EVERYTHING
 
     def fits(self, letter: DeadLetter) -> bool:
-        """Whether this one is meant."""
+        """Return True if the selection includes the dead letter.
+
+        Args:
+            letter: Dead letter to compare with the criteria.
+        """
         return (
-            _among(letter.id, self.ids)
-            and _among(letter.type, self.types)
-            and _among(letter.record.code, self.codes)
+            _matches(letter.id, self.ids)
+            and _matches(letter.type, self.types)
+            and _matches(letter.record.code, self.codes)
             and self.correlation_id in {None, letter.correlation_id}
-            and self._in_time(letter.record.last_at)
+            and self._matches_time(letter.record.last_at)
             and (self.keys is None or letter.key in self.keys)
         )
 
-    def _in_time(self, died: int | None) -> bool:
-        """One that nobody knows the time of fits no limit."""
+    def _matches_time(self, died: int | None) -> bool:
+        """Return True if the time is within the limits; an unknown time matches no limit."""
         if died is None:
             return self.since is None and self.until is None
         return (self.since is None or died >= self.since) and (
@@ -88,8 +95,8 @@ class Selection:
         )
 
 
-def _among(value: str, wanted: frozenset[str]) -> bool:
-    return not wanted or value in wanted
+def _matches(value: str, accepted: frozenset[str]) -> bool:
+    return not accepted or value in accepted
 
 
 EVERYTHING = Selection()
@@ -97,24 +104,27 @@ EVERYTHING = Selection()
 
 @dataclass(slots=True, kw_only=True)
 class ObservedValues:
-    """What letters that were looked at have, meant or not: what was asked for and none has was perhaps mistyped."""
+    """Values of all dead letters that were read, selected or not.
+
+    A criterion without a match may be a typing error.
+    """
 
     types: set[str] = field(default_factory=set)
     codes: set[str] = field(default_factory=set)
     ids: set[str] = field(default_factory=set)
-    """Of those that were asked for."""
+    """Ids of the selection that were seen."""
 
-    def note(self, letter: DeadLetter, wanted: Selection) -> None:
-        """Take in one more."""
+    def note(self, letter: DeadLetter, selection: Selection) -> None:
+        """Record the values of one dead letter."""
         self.types.add(letter.type)
         self.codes.add(letter.record.code)
-        if letter.id in wanted.ids:
+        if letter.id in selection.ids:
             self.ids.add(letter.id)
 
     def add(self, others: Iterable["ObservedValues"]) -> "ObservedValues":
-        """This, with what others have seen."""
-        for each in others:
-            self.types |= each.types
-            self.codes |= each.codes
-            self.ids |= each.ids
+        """Add the values of other queues, and return this object."""
+        for values in others:
+            self.types |= values.types
+            self.codes |= values.codes
+            self.ids |= values.ids
         return self

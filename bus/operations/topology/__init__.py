@@ -1,12 +1,12 @@
-"""Topology operations: the exchanges and queues that routers require, compared with those that the broker has.
+"""Topology operations: the exchanges and queues that routers require, compared with the broker's.
 
-required         what the routers of one or more services require
-broker_state     what the broker has, read by its management API
-diff             the differences between the two
-apply            declares what is missing
-verify           compares only; a service does so when it starts
-definitions      the required topology as the file that RabbitMQ imports
-permissions      the rights of each service at the broker, derived from its grants
-user_passwords   the passwords of the broker users
-migrate          makes a queue again with other arguments and keeps its messages
+- `required`: the topology that the routers of one or more services require.
+- `broker_state`: the broker's exchanges, queues, bindings and policies, by its management API.
+- `diff`: the differences between the two.
+- `apply`: declaration of missing exchanges, queues and bindings.
+- `verify`: comparison only. A service runs it when it starts.
+- `definitions`: the required topology as the definitions file that RabbitMQ imports.
+- `permissions`: the permissions of each service at the broker, derived from its grants.
+- `user_passwords`: the passwords of the broker users.
+- `migrate`: recreation of a queue with other arguments. Its messages are kept.
 """

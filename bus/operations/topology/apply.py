@@ -1,4 +1,4 @@
-"""Make what is missing, and nothing else."""
+"""Declaration of missing exchanges, queues and bindings. Nothing that exists is changed."""
 
 from dataclasses import dataclass
 
@@ -13,26 +13,36 @@ __all__ = ["ApplyResult", "apply", "plan"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplyResult:
-    """What apply found."""
+    """The plans before and after the declaration."""
 
     before: Plan
-    """Its missing things were made."""
+    """Plan with the missing objects, which were then declared."""
     after: Plan
-    """What is left: what cannot be changed in place (migrate does that), what a policy spoils, what is superfluous."""
+    """Plan with the remaining differences.
 
-
-async def plan(wanted: RequiredTopology, settings: Settings) -> Plan:
-    """What would have to be done; nothing is. `read` has the errors."""
-    return diff(wanted, await read_broker_state(settings))
-
-
-async def apply(wanted: RequiredTopology, settings: Settings) -> ApplyResult:
-    """Declare and bind what is missing; running it again does nothing.
-
-    Raises as `read`, and `PermissionDenied` where this user may not make something.
+    These are objects that cannot be changed in place (use `migrate`), policies that make a queue
+    unsafe, and superfluous objects.
     """
-    before = await plan(wanted, settings)
+
+
+async def plan(required: RequiredTopology, settings: Settings) -> Plan:
+    """Return the differences between `required` and the broker, and change nothing.
+
+    Raises:
+        BusError: The broker cannot be read; see `read_broker_state`.
+    """
+    return diff(required, await read_broker_state(settings))
+
+
+async def apply(required: RequiredTopology, settings: Settings) -> ApplyResult:
+    """Declare and bind the missing objects. A second run changes nothing.
+
+    Raises:
+        BusError: The broker cannot be read; see `read_broker_state`.
+        PermissionDenied: This user may not declare an object.
+    """
+    before = await plan(required, settings)
     if before.missing.exchanges or before.missing.queues or before.missing.bindings:
         async with open_admin_session(settings) as broker:
             await broker.declare(before.missing)
-    return ApplyResult(before=before, after=await plan(wanted, settings))
+    return ApplyResult(before=before, after=await plan(required, settings))

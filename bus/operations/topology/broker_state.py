@@ -1,4 +1,7 @@
-"""What the broker has, by its management API. The tag `management` is enough to read all of it."""
+"""The broker's exchanges, queues, bindings and policies, read by its management API.
+
+The user needs only the tag `management`.
+"""
 
 import asyncio
 import contextlib
@@ -30,18 +33,25 @@ __all__ = [
 
 Setting = str | int
 CONSUMER_TIMEOUT = "consumer-timeout"
-"""Of policies; milliseconds."""
+"""Key of the consumer timeout in policies; its value is in milliseconds."""
 SMALLER_WINS = frozenset(
     {CONSUMER_TIMEOUT, "delivery-limit", "expires", "max-length", "max-length-bytes", "message-ttl"}
 )
-"""Where an argument and a policy both say something of these, RabbitMQ takes the smaller; of all else the argument."""
+"""Settings for which RabbitMQ uses the smaller value if an argument and a policy both set one.
+
+For all other settings RabbitMQ uses the argument.
+"""
 TOTALS = "?disable_stats=true&enable_queue_totals=true"
-"""What RabbitMQ has of a queue at hand, which but for its totals is as it is now. With statistics all is some seconds old."""
+"""Query that requests queues with their totals and without statistics.
+
+RabbitMQ then returns current values, except for the totals. With statistics all values are some
+seconds old.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActualExchange:
-    """An exchange as it is."""
+    """An exchange that the broker has."""
 
     kind: str
     durable: bool = True
@@ -52,7 +62,7 @@ class ActualExchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActualQueue:
-    """A queue as it is."""
+    """A queue that the broker has."""
 
     kind: str
     """`classic`, `quorum` or `stream`."""
@@ -61,28 +71,31 @@ class ActualQueue:
     exclusive: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
     policy: Mapping[str, Any] = field(default_factory=dict)
-    """What its policy and operator policy say together."""
+    """Effective definition of its policy and operator policy."""
     messages: int | None = None
-    """All that it holds, up to some seconds ago."""
+    """Total number of messages; the value can be some seconds old."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerState:
-    """A virtual host's exchanges, queues and bindings."""
+    """Exchanges, queues and bindings of a virtual host."""
 
     exchanges: Mapping[str, ActualExchange]
     queues: Mapping[str, ActualQueue]
     bindings: frozenset[Binding]
     default_kind: str = "classic"
-    """What a queue becomes that is declared without a type."""
+    """Type of a queue that is declared without `x-queue-type`."""
     supports_consumer_timeout: bool = False
-    """Whether its consumers of quorum queues say themselves for how long they may hold a message."""
+    """True if a consumer of a quorum queue can set its own consumer timeout."""
     not_read: tuple[str, ...] = ()
-    """What could not be looked at, and why."""
+    """Objects that could not be checked, each with the reason."""
 
 
 def effective_arguments(queue: ActualQueue) -> dict[str, Setting]:
-    """What counts for a queue, of its arguments and policies, by the names that policies have: `delivery-limit`."""
+    """Return the effective settings of a queue, from its arguments and policies.
+
+    The keys are those of policies, such as `delivery-limit`.
+    """
     arguments = {
         name.removeprefix("x-"): value
         for name, value in queue.arguments.items()
@@ -97,10 +110,12 @@ def effective_arguments(queue: ActualQueue) -> dict[str, Setting]:
 
 
 async def read_broker_state(settings: Settings) -> BrokerState:
-    """Look once.
+    """Read the virtual host of `settings` once.
 
-    Raises as `probe` where AMQP does not answer, `Unavailable` or `Unauthenticated` where the management API does not, and
-    `ConfigurationError` where it is another broker's.
+    Raises:
+        Unavailable: AMQP or the management API does not answer.
+        Unauthenticated: AMQP or the management API refuses the user.
+        ConfigurationError: BUS_URL is invalid, or the management API belongs to another broker.
     """
     url = settings.address
     server = await probe(url)
@@ -109,25 +124,32 @@ async def read_broker_state(settings: Settings) -> BrokerState:
         overview = await api.call("GET", "overview")
         if overview.get("cluster_name") != server.cluster:
             raise ConfigurationError(
-                f"BUS_URL and the management API on {api.where} are two brokers; set BUS_MANAGEMENT_URL"
+                f"BUS_URL and the management API at {api.where} belong to different brokers. "
+                "Set BUS_MANAGEMENT_URL to the API of the broker in BUS_URL."
             )
         return replace(
-            await _read(api, _vhost(url)),
+            await _read(api, _quote_vhost(url)),
             supports_consumer_timeout=supports_consumer_timeout(
                 {"product": server.product, "version": server.version}, "quorum"
             ),
         )
     except Unavailable as error:
-        raise Unavailable(f"{error}; BUS_MANAGEMENT_URL says where it is") from error
+        raise Unavailable(f"{error}. Set BUS_MANAGEMENT_URL to its address.") from error
     except Unauthenticated as error:
         raise Unauthenticated(
-            f"{error}; give it the tag 'management', or BUS_MANAGEMENT_URL another user"
+            f"{error}. Give the user the tag 'management', or name another user in "
+            "BUS_MANAGEMENT_URL."
         ) from error
 
 
 async def policies_for(queue: Queue, settings: Settings) -> Mapping[str, Any]:
-    """What policies say of a queue, whether or not it exists. Raises `Unavailable` and `Unauthenticated`, as `read`."""
-    api, vhost = management_of(settings), _vhost(settings.address)
+    """Return the effective policy definition for a queue, which need not exist.
+
+    Raises:
+        Unavailable: The management API does not answer.
+        Unauthenticated: The management API refuses the user.
+    """
+    api, vhost = management_of(settings), _quote_vhost(settings.address)
     policies, operators = [
         await api.call("GET", f"{kind}/{vhost}") for kind in ("policies", "operator-policies")
     ]
@@ -137,15 +159,23 @@ async def policies_for(queue: Queue, settings: Settings) -> Mapping[str, Any]:
 
 
 async def queue_totals(settings: Settings) -> dict[str, int]:
-    """By queue all messages that it holds: ready, unacked, and on their way to the dead letters; up to 5 s old. Raises as `read`."""
+    """Return the number of messages by queue: ready, unacked, and in flight to the dead letters.
+
+    The values are up to 5 s old.
+
+    Raises:
+        Unavailable: The management API does not answer.
+        Unauthenticated: The management API refuses the user.
+    """
+    vhost = _quote_vhost(settings.url.get_secret_value())
     rows = await management_of(settings).call(
-        "GET", f"queues/{_vhost(settings.url.get_secret_value())}{TOTALS}&columns=name,messages"
+        "GET", f"queues/{vhost}{TOTALS}&columns=name,messages"
     )
     return {row["name"]: row.get("messages") or 0 for row in rows}
 
 
 def management_of(settings: Settings) -> Management:
-    """The management API of the settings' broker: where they say, else where it usually is."""
+    """Return the management API at the setting `management_url`, or at the usual address."""
     url = settings.address
     return Management(
         settings.management_url.get_secret_value()
@@ -155,8 +185,8 @@ def management_of(settings: Settings) -> Management:
     )
 
 
-def _vhost(url: str) -> str:
-    """The virtual host of an AMQP URL, as the management API's paths have it."""
+def _quote_vhost(url: str) -> str:
+    """Return the virtual host of an AMQP URL, quoted for a path of the management API."""
     return quote(vhost_of(url), safe="")
 
 
@@ -167,15 +197,15 @@ async def _read(api: Management, vhost: str) -> BrokerState:
     )
     exchanges, queues, bindings, policies, operators = lists
     return BrokerState(
-        exchanges={each["name"]: _exchange(each) for each in exchanges},
-        queues={each["name"]: _queue(each, policies, operators) for each in queues},
-        bindings=frozenset(_bindings(bindings)),
-        default_kind=await _default_kind(api, vhost),
-        not_read=tuple(_illegible([*policies, *operators])),
+        exchanges={row["name"]: _to_exchange(row) for row in exchanges},
+        queues={row["name"]: _to_queue(row, policies, operators) for row in queues},
+        bindings=frozenset(_to_bindings(bindings)),
+        default_kind=await _read_default_kind(api, vhost),
+        not_read=tuple(_find_invalid_patterns([*policies, *operators])),
     )
 
 
-def _exchange(row: Mapping[str, Any]) -> ActualExchange:
+def _to_exchange(row: Mapping[str, Any]) -> ActualExchange:
     return ActualExchange(
         kind=row["type"],
         durable=row["durable"],
@@ -185,22 +215,21 @@ def _exchange(row: Mapping[str, Any]) -> ActualExchange:
     )
 
 
-def _queue(
+def _to_queue(
     row: Mapping[str, Any],
     policies: Sequence[Mapping[str, Any]],
     operators: Sequence[Mapping[str, Any]],
 ) -> ActualQueue:
-    known = row.get(
-        "effective_policy_definition"
-    )  # RabbitMQ 4 says it at once, older ones only in their statistics
+    # RabbitMQ 4 always returns this key, older versions only with statistics.
+    effective_policy = row.get("effective_policy_definition")
     return ActualQueue(
         kind=row["type"],
         durable=row["durable"],
         auto_delete=row["auto_delete"],
         exclusive=bool(row.get("exclusive")),
         arguments=row["arguments"],
-        policy=known
-        if known is not None
+        policy=effective_policy
+        if effective_policy is not None
         else policy_of(row["name"], row["type"], policies, operators),
         messages=row.get("messages"),
     )
@@ -212,11 +241,13 @@ def policy_of(
     policies: Sequence[Mapping[str, Any]],
     operators: Sequence[Mapping[str, Any]] = (),
 ) -> Mapping[str, Any]:
-    """What policies say of a queue: of each kind the one with the highest priority, and of both kinds' limits the smaller.
+    """Return the effective policy definition for the queue `name`.
 
+    Of the policies, and of the operator policies, the match with the highest priority applies. If
+    both set a limit, the smaller value applies.
     https://www.rabbitmq.com/docs/parameters#policies
     """
-    user, operator = (_first(name, kind, rules) for rules in (policies, operators))
+    user, operator = (_find_definition(name, kind, rules) for rules in (policies, operators))
     both = {
         key: min(value, user[key])
         for key, value in operator.items()
@@ -225,12 +256,12 @@ def policy_of(
     return {**user, **operator, **both}
 
 
-def _first(name: str, kind: str, rules: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    takes = {"all", "queues", f"{kind}_queues", f"{kind}s"}
-    fitting = [
-        each for each in rules if each["apply-to"] in takes and _matches(each["pattern"], name)
+def _find_definition(name: str, kind: str, rules: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    scopes = {"all", "queues", f"{kind}_queues", f"{kind}s"}
+    matches = [
+        rule for rule in rules if rule["apply-to"] in scopes and _matches(rule["pattern"], name)
     ]
-    best = max(fitting, key=lambda each: int(each["priority"]), default=None)
+    best = max(matches, key=lambda rule: int(rule["priority"]), default=None)
     return best["definition"] if best else {}
 
 
@@ -240,15 +271,15 @@ def _matches(pattern: str, name: str) -> bool:
     return False
 
 
-def _illegible(rules: Iterable[Mapping[str, Any]]) -> Iterable[str]:
-    for each in rules:
+def _find_invalid_patterns(rules: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    for rule in rules:
         try:
-            re.compile(each["pattern"])
+            re.compile(rule["pattern"])
         except re.error:
-            yield f"the policy {each['name']!r}: its pattern is none of Python's"
+            yield f"policy {rule['name']!r}: its pattern is not a Python regular expression"
 
 
-def _bindings(rows: Iterable[Mapping[str, Any]]) -> Iterable[Binding]:
+def _to_bindings(rows: Iterable[Mapping[str, Any]]) -> Iterable[Binding]:
     for row in rows:
         if row["source"] and row["destination_type"] == "queue":
             yield Binding(
@@ -256,9 +287,12 @@ def _bindings(rows: Iterable[Mapping[str, Any]]) -> Iterable[Binding]:
             )
 
 
-async def _default_kind(api: Management, vhost: str) -> str:
-    """Only administrators may ask; for others it is RabbitMQ's own default."""
+async def _read_default_kind(api: Management, vhost: str) -> str:
+    """Return the default queue type of the virtual host.
+
+    Only administrators may read it; for other users it is RabbitMQ's own default, `classic`.
+    """
     with contextlib.suppress(Unauthenticated, Unavailable):
-        known = (await api.call("GET", f"vhosts/{vhost}")).get("default_queue_type")
-        return known if known in {"classic", "quorum", "stream"} else "classic"
+        kind = (await api.call("GET", f"vhosts/{vhost}")).get("default_queue_type")
+        return kind if kind in {"classic", "quorum", "stream"} else "classic"
     return "classic"

@@ -6,43 +6,48 @@ from bus.messaging.topology.model import Topology
 
 __all__ = ["definitions"]
 
-LASTING = {"durable": True, "auto_delete": False}
+DURABLE = {"durable": True, "auto_delete": False}
 
 
 def definitions(topology: Topology, *, vhost: str = "/") -> dict[str, Any]:
-    """Its exchanges, queues and bindings, sorted, so that two files differ where the topologies do. Nothing that a connection owns."""
-    place = {"vhost": vhost}
-    own = {queue.name for queue in topology.queues if queue.exclusive}
+    """Return the exchanges, queues and bindings as RabbitMQ's definitions.
+
+    They are sorted, so two files differ only if their topologies differ. Exclusive queues and
+    their bindings are left out, because they belong to a connection.
+    """
+    location = {"vhost": vhost}
+    exclusive = {queue.name for queue in topology.queues if queue.exclusive}
     return {
         "vhosts": [{"name": vhost}],
         "exchanges": [
             {
-                "name": each.name,
-                **place,
-                "type": each.kind,
-                **LASTING,
+                "name": exchange.name,
+                **location,
+                "type": exchange.kind,
+                **DURABLE,
                 "internal": False,
-                "arguments": dict(each.arguments),
+                "arguments": dict(exchange.arguments),
             }
-            for each in sorted(topology.exchanges, key=lambda each: each.name)
+            for exchange in sorted(topology.exchanges, key=lambda exchange: exchange.name)
         ],
         "queues": [
-            {"name": each.name, **place, **LASTING, "arguments": dict(each.arguments)}
-            for each in sorted(topology.queues, key=lambda each: each.name)
-            if each.name not in own
+            {"name": queue.name, **location, **DURABLE, "arguments": dict(queue.arguments)}
+            for queue in sorted(topology.queues, key=lambda queue: queue.name)
+            if queue.name not in exclusive
         ],
         "bindings": [
             {
-                "source": each.exchange,
-                **place,
-                "destination": each.queue,
+                "source": binding.exchange,
+                **location,
+                "destination": binding.queue,
                 "destination_type": "queue",
-                "routing_key": each.routing_key,
+                "routing_key": binding.routing_key,
                 "arguments": {},
             }
-            for each in sorted(
-                topology.bindings, key=lambda each: (each.exchange, each.queue, each.routing_key)
+            for binding in sorted(
+                topology.bindings,
+                key=lambda binding: (binding.exchange, binding.queue, binding.routing_key),
             )
-            if each.queue not in own
+            if binding.queue not in exclusive
         ],
     }

@@ -1,4 +1,4 @@
-"""The differences between what is needed and what the broker has: a pure comparison."""
+"""The differences between the required topology and the broker's: a pure comparison."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,41 +21,49 @@ from bus.operations.topology.required import RequiredTopology
 __all__ = ["Difference", "Plan", "Verdict", "diff", "without_expiring_queues"]
 
 Verdict = Literal["missing", "different", "unsafe", "unfinished", "superfluous"]
-"""`missing`: apply makes it. `different`: cannot be changed in place. `unsafe`: a policy spoils it. `unfinished`: a migration
-has not ended. `superfluous`: it has our kind of name, and these routers do not need it."""
+"""Kind of a difference.
 
-WHY: Mapping[str, str] = {
-    "x-dead-letter-exchange": "without its dead-letter route a message is lost when the broker gives it up",
-    "x-dead-letter-routing-key": "its dead letters go to the wrong queue, or to none",
-    "x-dead-letter-strategy": "unless it is at-least-once a dead letter can be lost on its way",
-    "x-overflow": "at-least-once needs reject-publish, and falls back to at-most-once silently",
-    "x-delivery-limit": "the broker gives up messages after so many deliveries",
-    "x-max-length": "a full queue stalls what is dead-lettered into it",
-    "x-max-length-bytes": "a full queue stalls what is dead-lettered into it",
-    "x-message-ttl": "messages leave it at another time",
-    "x-expires": "it vanishes, with what is in it, when nobody consumes it",
-}
-VANISHES = "it vanishes, with what is in it, when nobody consumes it"
-FULL = "a full queue stalls what is dead-lettered into it"
+- `missing`: the object does not exist. `apply` declares it.
+- `different`: the object exists with other properties, which cannot be changed in place.
+- `unsafe`: a policy overrides the arguments with an unsafe value.
+- `unfinished`: a migration was interrupted.
+- `superfluous`: the object is not required. Its name is one that these services use, or it is
+  bound to a queue of theirs.
+"""
+
+EXPIRES = "the queue is deleted with its messages when it has no consumer"
+FULL = "a full queue stalls the dead-lettering into it"
 DROPS = "dead letters are dropped"
-WORK = {"max-length": FULL, "max-length-bytes": FULL, "expires": VANISHES}
+WHY: Mapping[str, str] = {
+    "x-dead-letter-exchange": "without a dead-letter route the broker drops its dead letters",
+    "x-dead-letter-routing-key": "dead letters reach the wrong queue, or no queue",
+    "x-dead-letter-strategy": "unless it is at-least-once, a dead letter can be lost in flight",
+    "x-overflow": "without reject-publish at-least-once silently becomes at-most-once",
+    "x-delivery-limit": "the broker dead-letters a message after this number of deliveries",
+    "x-max-length": FULL,
+    "x-max-length-bytes": FULL,
+    "x-message-ttl": "messages leave the queue at another time",
+    "x-expires": EXPIRES,
+}
+"""Effect of a wrong argument, by its name."""
+WORK_QUEUE_POLICIES = {"max-length": FULL, "max-length-bytes": FULL, "expires": EXPIRES}
 FORBIDDEN: Mapping[QueueRole, Mapping[str, str]] = {
-    "jobs": WORK,
-    "events": WORK,
-    "retry": WORK,
+    "jobs": WORK_QUEUE_POLICIES,
+    "events": WORK_QUEUE_POLICIES,
+    "retry": WORK_QUEUE_POLICIES,
     "dead": {
         "max-length": DROPS,
         "max-length-bytes": DROPS,
-        "expires": VANISHES,
+        "expires": EXPIRES,
         "message-ttl": DROPS,
     },
 }
-"""What no policy may set on a queue, and why."""
+"""Settings that a policy must not set on a queue, each with its effect."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One difference; `str` of it is one line."""
+    """One difference; `str` formats it as one line."""
 
     verdict: Verdict
     what: Literal["exchange", "queue", "binding"]
@@ -69,63 +77,73 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be done, and what there is to know."""
+    """The differences, and the objects that `apply` declares."""
 
     differences: tuple[Difference, ...]
     missing: Topology
-    """What apply would make."""
+    """Objects that `apply` declares."""
     not_read: tuple[str, ...] = ()
-    """What was not looked at, and why."""
+    """Objects that could not be checked, each with the reason."""
 
     def having(self, *verdicts: Verdict) -> tuple[Difference, ...]:
-        """The differences with one of these verdicts."""
-        return tuple(each for each in self.differences if each.verdict in verdicts)
+        """Return the differences with one of these verdicts."""
+        return tuple(
+            difference for difference in self.differences if difference.verdict in verdicts
+        )
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is to be done. What is superfluous harms no service, and nothing here deletes it."""
+        """True if nothing is to be done.
+
+        Superfluous objects do not count: they harm no service, and no command deletes them.
+        """
         return len(self.having("superfluous")) == len(self.differences)
 
 
-def diff(wanted: RequiredTopology, held: BrokerState) -> Plan:
-    """What `wanted` needs, beside `held`."""
-    missing = _missing(wanted.topology, held)
+def diff(required: RequiredTopology, actual: BrokerState) -> Plan:
+    """Compare the required topology with the broker's."""
+    missing = _find_missing(required.topology, actual)
     return Plan(
         differences=(
-            *_named(missing),
-            *_different(wanted, held),
-            *_unfinished(wanted, held),
-            *_superfluous(wanted, held),
+            *_list_missing(missing),
+            *_find_mismatches(required, actual),
+            *_find_unfinished(required, actual),
+            *_find_superfluous(required, actual),
         ),
         missing=missing,
-        not_read=held.not_read,
+        not_read=actual.not_read,
     )
 
 
-def _missing(topology: Topology, held: BrokerState) -> Topology:
-    needed = without_expiring_queues(topology, there=held.queues.keys())
+def _find_missing(topology: Topology, actual: BrokerState) -> Topology:
+    needed = without_expiring_queues(topology, existing=actual.queues.keys())
     return Topology(
-        exchanges=tuple(each for each in needed.exchanges if each.name not in held.exchanges),
-        queues=tuple(each for each in needed.queues if each.name not in held.queues),
-        bindings=tuple(each for each in needed.bindings if each not in held.bindings),
+        exchanges=tuple(
+            exchange for exchange in needed.exchanges if exchange.name not in actual.exchanges
+        ),
+        queues=tuple(queue for queue in needed.queues if queue.name not in actual.queues),
+        bindings=tuple(binding for binding in needed.bindings if binding not in actual.bindings),
     )
 
 
-def without_expiring_queues(topology: Topology, *, there: Collection[str] = ()) -> Topology:
-    """Without the queues that expire, and are not `there`: whoever serves a request makes its queue, and nobody misses it before."""
-    gone = {
-        each.name
-        for each in topology.queues
-        if "x-expires" in each.arguments and each.name not in there
+def without_expiring_queues(topology: Topology, *, existing: Collection[str] = ()) -> Topology:
+    """Return the topology without the expiring queues that are not in `existing`.
+
+    The service that serves a request declares its queue, so the queue is not missing before.
+    """
+    expired = {
+        queue.name
+        for queue in topology.queues
+        if "x-expires" in queue.arguments and queue.name not in existing
     }
     return Topology(
         exchanges=topology.exchanges,
-        queues=tuple(each for each in topology.queues if each.name not in gone),
-        bindings=tuple(each for each in topology.bindings if each.queue not in gone),
+        queues=tuple(queue for queue in topology.queues if queue.name not in expired),
+        bindings=tuple(binding for binding in topology.bindings if binding.queue not in expired),
     )
 
 
-def _named(missing: Topology) -> Iterator[Difference]:
+def _list_missing(missing: Topology) -> Iterator[Difference]:
     for exchange in missing.exchanges:
         yield Difference(
             verdict="missing", what="exchange", name=exchange.name, detail=exchange.kind
@@ -138,44 +156,44 @@ def _named(missing: Topology) -> Iterator[Difference]:
             detail=str(queue.arguments.get("x-queue-type", "")),
         )
     for binding in missing.bindings:
-        yield Difference(verdict="missing", what="binding", name=_shown(binding))
+        yield Difference(verdict="missing", what="binding", name=_format_binding(binding))
 
 
-def _shown(binding: Binding) -> str:
+def _format_binding(binding: Binding) -> str:
     return f"{binding.exchange} -> {binding.queue}" + (
         f" by {binding.routing_key}" if binding.routing_key else ""
     )
 
 
-# --- what cannot be changed in place, and what policies spoil ------------------------------------------------------------------
+# --- Mismatches and unsafe policies ---------------------------------------------------------------
 
 
-def _different(wanted: RequiredTopology, held: BrokerState) -> Iterator[Difference]:
-    for exchange in wanted.topology.exchanges:
-        if exchange.name in held.exchanges:
-            for detail in _exchange_details(exchange, held.exchanges[exchange.name]):
+def _find_mismatches(required: RequiredTopology, actual: BrokerState) -> Iterator[Difference]:
+    for exchange in required.topology.exchanges:
+        if exchange.name in actual.exchanges:
+            for detail in _compare_exchange(exchange, actual.exchanges[exchange.name]):
                 yield Difference(
                     verdict="different", what="exchange", name=exchange.name, detail=detail
                 )
-    for queue in wanted.topology.queues:
-        if queue.name in held.queues:
-            now = held.queues[queue.name]
-            wrong = dict(_queue_details(queue, now, held.default_kind))
-            for detail in wrong.values():
+    for queue in required.topology.queues:
+        if queue.name in actual.queues:
+            actual_queue = actual.queues[queue.name]
+            mismatches = dict(_compare_queue(queue, actual_queue, actual.default_kind))
+            for detail in mismatches.values():
                 yield Difference(verdict="different", what="queue", name=queue.name, detail=detail)
             timeout = (
                 None
-                if held.supports_consumer_timeout and now.kind == "quorum"
-                else wanted.timeouts.get(queue.name)
+                if actual.supports_consumer_timeout and actual_queue.kind == "quorum"
+                else required.timeouts.get(queue.name)
             )
-            for setting, detail in _policy_details(
-                queue, now, wanted.attempts.get(queue.name), timeout
+            for setting, detail in _check_policy(
+                queue, actual_queue, required.attempts.get(queue.name), timeout
             ):
-                if f"x-{setting}" not in wrong:
+                if f"x-{setting}" not in mismatches:
                     yield Difference(verdict="unsafe", what="queue", name=queue.name, detail=detail)
 
 
-def _exchange_details(exchange: Exchange, held: ActualExchange) -> Iterator[str]:
+def _compare_exchange(exchange: Exchange, actual: ActualExchange) -> Iterator[str]:
     need = {
         "type": exchange.kind,
         "durable": True,
@@ -184,140 +202,149 @@ def _exchange_details(exchange: Exchange, held: ActualExchange) -> Iterator[str]
         **exchange.arguments,
     }
     have = {
-        "type": held.kind,
-        "durable": held.durable,
-        "auto_delete": held.auto_delete,
-        "internal": held.internal,
-        **held.arguments,
+        "type": actual.kind,
+        "durable": actual.durable,
+        "auto_delete": actual.auto_delete,
+        "internal": actual.internal,
+        **actual.arguments,
     }
-    yield from _clashes(need, have).values()
+    yield from _compare_values(need, have).values()
 
 
-def _queue_details(queue: Queue, held: ActualQueue, default_kind: str) -> Iterator[tuple[str, str]]:
+def _compare_queue(
+    queue: Queue, actual: ActualQueue, default_kind: str
+) -> Iterator[tuple[str, str]]:
     need = {
         "type": default_kind,
         "durable": queue.durable,
         "auto_delete": False,
         "exclusive": queue.exclusive,
-        **_plain(queue.arguments),
+        **_rename_type(queue.arguments),
     }
     have = {
-        "type": held.kind,
-        "durable": held.durable,
-        "auto_delete": held.auto_delete,
-        "exclusive": held.exclusive,
+        "type": actual.kind,
+        "durable": actual.durable,
+        "auto_delete": actual.auto_delete,
+        "exclusive": actual.exclusive,
     }
-    clashes = _clashes(need, {**have, **_plain({**held.arguments, "x-queue-type": held.kind})})
+    arguments = _rename_type({**actual.arguments, "x-queue-type": actual.kind})
     yield from (
         (name, detail + (f" ({WHY[name]})" if name in WHY else ""))
-        for name, detail in clashes.items()
+        for name, detail in _compare_values(need, {**have, **arguments}).items()
     )
 
 
-def _plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The type by its own name: RabbitMQ 4 puts it among the arguments by itself, 3 does not."""
+def _rename_type(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename `x-queue-type` to `type`: RabbitMQ 4 adds it to the arguments, RabbitMQ 3 does not."""
     return {"type" if name == "x-queue-type" else name: value for name, value in arguments.items()}
 
 
-def _clashes(need: Mapping[str, Any], have: Mapping[str, Any]) -> dict[str, str]:
+def _compare_values(need: Mapping[str, Any], have: Mapping[str, Any]) -> dict[str, str]:
     names = [*need, *(name for name in have if name not in need)]
     return {
-        name: f"{name} is {_value(have, name)}, needed {_value(need, name)}"
+        name: f"{name} is {_format_value(have, name)}, needed {_format_value(need, name)}"
         for name in names
         if need.get(name) != have.get(name)
     }
 
 
-def _value(values: Mapping[str, Any], name: str) -> str:
+def _format_value(values: Mapping[str, Any], name: str) -> str:
     if name not in values:
         return "not set"
     return str(values[name]).lower() if isinstance(values[name], bool) else str(values[name])
 
 
-def _policy_details(
-    queue: Queue, held: ActualQueue, attempts: int | None, timeout: float | None
+def _check_policy(
+    queue: Queue, actual: ActualQueue, attempts: int | None, timeout: float | None
 ) -> Iterator[tuple[str, str]]:
-    """What is wrong with what counts, although the arguments are right: by the setting."""
-    counts = effective_arguments(held)
+    """Yield each setting with an unsafe effective value although the argument is right."""
+    effective = effective_arguments(actual)
     for setting, harm in FORBIDDEN.get(queue.role, {}).items():
         tolerable = (
             setting.startswith("max-length")
             and queue.role == "dead"
-            and counts.get("overflow") == "reject-publish"
+            and effective.get("overflow") == "reject-publish"
         )
-        if setting in counts and f"x-{setting}" not in queue.arguments and not tolerable:
-            yield setting, f"a policy sets {setting} to {counts[setting]}: {harm}"
+        if setting in effective and f"x-{setting}" not in queue.arguments and not tolerable:
+            yield setting, f"a policy sets {setting} to {effective[setting]}: {harm}"
     if (
         "x-message-ttl" in queue.arguments
-        and counts.get("message-ttl") != queue.arguments["x-message-ttl"]
+        and effective.get("message-ttl") != queue.arguments["x-message-ttl"]
     ):
         yield (
             "message-ttl",
-            f"a policy sets message-ttl to {counts.get('message-ttl')}: retries come back early",
+            f"a policy sets message-ttl to {effective.get('message-ttl')}: retries return early",
         )
-    yield from _limit_details(queue, counts, attempts)
-    patience = counts.get(CONSUMER_TIMEOUT)
-    if timeout is not None and isinstance(patience, int) and patience < timeout * 1000:
-        waits = (
-            f"the consumer timeout is {patience / 1000:g} s, below the {timeout:g} s of its handler"
+    yield from _check_delivery_limit(queue, effective, attempts)
+    consumer_timeout = effective.get(CONSUMER_TIMEOUT)
+    if (
+        timeout is not None
+        and isinstance(consumer_timeout, int)
+        and consumer_timeout < timeout * 1000
+    ):
+        detail = (
+            f"the consumer timeout is {consumer_timeout / 1000:g} s, below the {timeout:g} s of "
+            "its handler: the broker delivers the message to another consumer while the handler "
+            "runs"
         )
-        yield CONSUMER_TIMEOUT, f"{waits}: the broker gives its message to another meanwhile"
+        yield CONSUMER_TIMEOUT, detail
 
 
-def _limit_details(
-    queue: Queue, counts: Mapping[str, Any], attempts: int | None
+def _check_delivery_limit(
+    queue: Queue, effective: Mapping[str, Any], attempts: int | None
 ) -> Iterator[tuple[str, str]]:
-    limit = counts.get("delivery-limit")
+    limit = effective.get("delivery-limit")
     if not isinstance(limit, int):
         return
     if attempts is not None and limit < attempts:
-        yield (
-            "delivery-limit",
-            f"the delivery limit is {limit}, below the {attempts} attempts of its handler: the broker gives up first",
+        detail = (
+            f"the delivery limit is {limit}, below the {attempts} attempts of its handler: "
+            "the broker dead-letters the message before the last attempt"
         )
+        yield "delivery-limit", detail
     elif queue.role == "dead" and limit < UNLIMITED_DELIVERIES:
-        yield (
-            "delivery-limit",
-            f"a policy sets delivery-limit to {limit}: dead letters are deleted after so many looks",
+        detail = (
+            f"a policy sets delivery-limit to {limit}: dead letters are deleted after this number "
+            "of deliveries"
         )
+        yield "delivery-limit", detail
 
 
-# --- what is left over -----------------------------------------------------------------------------------------------------------
+# --- Unfinished migrations and superfluous objects ------------------------------------------------
 
 
-def _unfinished(wanted: RequiredTopology, held: BrokerState) -> Iterator[Difference]:
-    for queue in wanted.topology.queues:
-        holding = migration_queue(queue.name)
-        if holding in held.queues:
-            detail = f"messages wait in {holding}; go on with `bus topology migrate`"
+def _find_unfinished(required: RequiredTopology, actual: BrokerState) -> Iterator[Difference]:
+    for queue in required.topology.queues:
+        name = migration_queue(queue.name)
+        if name in actual.queues:
+            detail = f"messages wait in {name}; run `bus topology migrate` again"
             yield Difference(verdict="unfinished", what="queue", name=queue.name, detail=detail)
 
 
-def _superfluous(wanted: RequiredTopology, held: BrokerState) -> Iterator[Difference]:
-    topology = wanted.topology
-    exchanges, queues = (
-        {each.name for each in values} for values in (topology.exchanges, topology.queues)
-    )
+def _find_superfluous(required: RequiredTopology, actual: BrokerState) -> Iterator[Difference]:
+    topology = required.topology
+    exchanges = {exchange.name for exchange in topology.exchanges}
+    queues = {queue.name for queue in topology.queues}
     for name in sorted(
-        retry_tier(service, tier) for service in wanted.services for tier in RETRY_DELAYS
+        retry_tier(service, tier) for service in required.services for tier in RETRY_DELAYS
     ):
-        if name in held.exchanges and name not in exchanges:
+        if name in actual.exchanges and name not in exchanges:
             yield Difference(verdict="superfluous", what="exchange", name=name)
-    for name in sorted(held.queues):
-        read = parse_queue_name(name)
+    for name in sorted(actual.queues):
+        parsed = parse_queue_name(name)
         if (
-            read
-            and read.service in wanted.services
-            and read.role != "replies"
+            parsed
+            and parsed.service in required.services
+            and parsed.role != "replies"
             and name not in queues
         ):
-            waiting = held.queues[name].messages
+            messages = actual.queues[name].messages
             yield Difference(
                 verdict="superfluous",
                 what="queue",
                 name=name,
-                detail=f"{waiting} messages" if waiting else "",
+                detail=f"{messages} messages" if messages else "",
             )
-    for binding in sorted(held.bindings - {*topology.bindings}, key=_shown):
+    for binding in sorted(actual.bindings - {*topology.bindings}, key=_format_binding):
         if binding.queue in queues:
-            yield Difference(verdict="superfluous", what="binding", name=_shown(binding))
+            yield Difference(verdict="superfluous", what="binding", name=_format_binding(binding))

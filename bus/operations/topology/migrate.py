@@ -1,13 +1,15 @@
-"""A queue made anew with other arguments, its messages kept: out into a holding queue, and back.
+"""Recreation of a queue with other arguments. Its messages are kept in a migration queue.
 
-    out    the holding queue is made, and takes over the bindings; what is in the queue moves there; the queue is deleted
-    back   the queue is made anew; what was held moves back; the bindings return; the holding queue is deleted
+- Out: declare the migration queue, move messages and bindings to it, delete the old queue.
+- Back: declare the new queue, move messages and bindings to it, delete the migration queue.
 
-A retry tier is not moved: the routing keys in it say where each message returns to, and a move would lose them. Its holding
-queue is a tier as well, and both are left to run out.
+The messages of a retry tier are not moved. Their routing keys name the queue to which each message
+returns, and a move would lose these keys. The migration queue of a retry tier is also a retry tier,
+and the messages leave both by themselves.
 
-Where it stands is read from the broker at each start, so that one that was killed goes on. The bindings overlap while they
-are handed over, so that nothing published meanwhile misses both queues: a message may then be in both.
+Each start reads the state of the migration from the broker, so a killed migration continues. The
+bindings of the two queues overlap during the hand-over. A message that is published in that time
+reaches at least one of the queues, and can reach both.
 """
 
 import asyncio
@@ -29,24 +31,27 @@ from bus.transports.rabbitmq.queue_depth import QueueDepth
 __all__ = ["MigrationProgress", "MigrationResult", "migrate"]
 
 POLL_INTERVAL_SECONDS = 0.5
-"""Seconds between two looks at what is waited for."""
+"""Seconds between two checks of a condition that the migration waits for."""
 TOTALS_AGE_SECONDS = 6.0
-"""Seconds after which a queue's totals are of now; RabbitMQ renews them every 5 (its `quorum_tick_interval`)."""
+"""Seconds after which a queue's totals are current.
+
+RabbitMQ renews them every 5 s (its `quorum_tick_interval`).
+"""
 ARRIVAL_TIMEOUT_SECONDS = 15.0
-"""Seconds for dead letters that are under way to arrive."""
+"""Seconds to wait until dead letters in flight have arrived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationProgress:
-    """Where a migration stands."""
+    """The current step of a migration, with its counts."""
 
     step: str
     moved: int = 0
-    """Messages, in this step."""
+    """Messages moved in this step."""
     total: int = 0
-    """Messages that were there when it began; more may come."""
+    """Messages in the queue when this step began; more can follow."""
     redelivered: int = 0
-    """Of those moved, how many may be there twice; each says so in its header `redelivered`."""
+    """Moved messages that can exist twice; each copy has the header `redelivered`."""
 
 
 Report = Callable[[MigrationProgress], None]
@@ -54,242 +59,290 @@ Report = Callable[[MigrationProgress], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationResult:
-    """What became of it."""
+    """The counts of one run of a migration."""
 
     moved: int
-    """Messages that came back into the queue in this run."""
+    """Messages that this run moved back into the queue."""
     redelivered: int
-    """Of all that were moved in this run, how many may be there twice."""
+    """Messages moved by this run, in both directions, that can exist twice."""
 
 
 async def migrate(
     name: str,
-    wanted: RequiredTopology,
+    required: RequiredTopology,
     settings: Settings,
     *,
     wait: float | None = None,
     report: Report = lambda _: None,
 ) -> MigrationResult | None:
-    """Make the queue `name` anew as `wanted` needs it; None where it is so already.
+    """Create the queue `name` again with the arguments that `required` specifies.
 
-    It is refused (`FailedPrecondition`) while anybody consumes the queue. With `wait` the bindings move all the same, and who
-    consumes has so many seconds to finish what is left and go; then `Aborted`. Run again, it goes on.
+    A second run continues an interrupted migration.
+
+    Args:
+        name: The queue.
+        required: The topology with the new arguments.
+        settings: The broker.
+        wait: Seconds in which the consumers must finish the remaining messages and stop. The
+            bindings move at once. If it is None, a queue with consumers is not migrated.
+        report: Receives the progress.
+
+    Returns:
+        The counts, or None if the queue already has these arguments.
+
+    Raises:
+        FailedPrecondition: The queue has consumers, or messages would be lost.
+        Aborted: The queue still has consumers after `wait` seconds.
+        NotFound: The routers do not require the queue, or the broker does not have it.
+        BusError: The broker cannot be read; see `read_broker_state`.
     """
-    queue = wanted.queue(name)
-    held = await read_broker_state(settings)
+    queue = required.queue(name)
+    state = await read_broker_state(settings)
     async with open_admin_session(settings) as broker:
-        migration = Migration(broker, queue, held, wanted, settings, report)
-        if migration.is_right and not migration.is_held:
+        migration = Migration(broker, queue, state, required, settings, report)
+        if migration.is_right and not migration.is_interrupted:
             return None
-        if name not in held.queues and not migration.is_held:
-            raise NotFound(f"there is no queue {name}; `bus topology apply` makes it")
-        if name in held.queues and not migration.is_right:
+        if name not in state.queues and not migration.is_interrupted:
+            raise NotFound(f"queue {name} does not exist. Run `bus topology apply` to create it.")
+        if name in state.queues and not migration.is_right:
             await migration.move_out(wait)
         await migration.move_back()
-    return MigrationResult(moved=migration.moved, redelivered=migration.again)
+    return MigrationResult(moved=migration.moved, redelivered=migration.redelivered)
 
 
 class Migration:
-    """One queue's."""
+    """The migration of one queue."""
 
     def __init__(
         self,
         broker: AdminSession,
         queue: Queue,
-        held: BrokerState,
-        wanted: RequiredTopology,
+        state: BrokerState,
+        required: RequiredTopology,
         settings: Settings,
         report: Report,
     ) -> None:
         self._broker = broker
         self._queue = queue
         self._name = queue.name
-        self._holding = migration_queue(queue.name)
-        self._held = held
+        self._migration_name = migration_queue(queue.name)
+        self._state = state
         self._settings = settings
         self._on_progress = report
-        found = diff(replace(wanted, topology=Topology(queues=(queue,))), held)
-        self.is_right = queue.name in held.queues and not found.having("different")
-        self.is_held = self._holding in held.queues
-        mine = {self._name, self._holding}
-        routes = {replace(each, queue=self._name) for each in held.bindings if each.queue in mine}
-        self._routes = sorted(routes, key=lambda each: (each.exchange, each.routing_key))
-        self._needs = [
-            each
-            for each in wanted.topology.bindings
-            if each.queue == self._name and each not in routes
+        differences = diff(replace(required, topology=Topology(queues=(queue,))), state)
+        self.is_right = queue.name in state.queues and not differences.having("different")
+        """True if the queue exists with the required arguments."""
+        self.is_interrupted = self._migration_name in state.queues
+        """True if the migration queue exists, so an earlier migration was interrupted."""
+        names = {self._name, self._migration_name}
+        routes = {
+            replace(binding, queue=self._name)
+            for binding in state.bindings
+            if binding.queue in names
+        }
+        self._routes = sorted(routes, key=lambda binding: (binding.exchange, binding.routing_key))
+        self._missing_routes = [
+            binding
+            for binding in required.topology.bindings
+            if binding.queue == self._name and binding not in routes
         ]
-        self._exchanges = Topology(exchanges=wanted.topology.exchanges)
-        self._runs_out = queue.role == "retry"
-        (holding,) = migration_topology(queue.name).queues
-        self._shelter = replace(queue, name=self._holding) if self._runs_out else holding
-        self.moved = self.again = 0
+        self._exchanges = Topology(exchanges=required.topology.exchanges)
+        self._is_retry_tier = queue.role == "retry"
+        (durable_queue,) = migration_topology(queue.name).queues
+        self._migration_queue = (
+            replace(queue, name=self._migration_name) if self._is_retry_tier else durable_queue
+        )
+        self.moved = self.redelivered = 0
 
-    # --- out -------------------------------------------------------------------------------------------------------
+    # --- Moving out -------------------------------------------------------------------------------
 
     async def move_out(self, wait: float | None) -> None:
-        """Into the holding queue, until the old queue is gone."""
+        """Move the messages into the migration queue, and delete the old queue."""
         consumers = (await self._depth(self._name)).consumers
         if consumers and wait is None:
             raise FailedPrecondition(
-                f"{self._name} has {consumers} consumers: stop the workers first, or use --wait SECONDS"
+                f"queue {self._name} has {consumers} consumers. "
+                "Stop the workers first, or use --wait SECONDS."
             )
-        await self._broker.declare(Topology(queues=(self._shelter,)))
-        await self._check_holding()
-        self._report("the holding queue is there")
+        await self._broker.declare(Topology(queues=(self._migration_queue,)))
+        await self._check_migration_queue()
+        self._report("the migration queue is declared")
         if consumers:
-            await self._hand_over(self._name, self._holding)
-            await self._left(wait or 0)
-        await self._empty_and_delete(self._name, self._holding, hold=True)
+            await self._hand_over(self._name, self._migration_name)
+            await self._wait_for_consumers_to_stop(wait or 0)
+        await self._empty_and_delete(self._name, self._migration_name, hold=True)
         self._report("the old queue is deleted")
 
-    async def _check_holding(self) -> None:
-        """A policy for every queue may set what would lose messages here."""
-        held = await read_broker_state(self._settings)
-        plain = RequiredTopology(
-            topology=Topology(queues=(self._shelter,)), services=frozenset(), attempts={}
+    async def _check_migration_queue(self) -> None:
+        """Check that the migration queue is safe: a policy for all queues applies to it too."""
+        state = await read_broker_state(self._settings)
+        required = RequiredTopology(
+            topology=Topology(queues=(self._migration_queue,)), services=frozenset(), attempts={}
         )
-        wrong = diff(plain, held).having("different", "unsafe")
-        if wrong:
+        differences = diff(required, state).having("different", "unsafe")
+        if differences:
             raise FailedPrecondition(
-                f"messages would not be safe while they are held: {'; '.join(map(str, wrong))}"
+                f"queue {self._migration_name} could lose messages during the migration. "
+                f"Fix these differences: {'; '.join(map(str, differences))}"
             )
 
-    async def _left(self, wait: float) -> None:
-        """Who consumes finishes what is in the queue; nothing new comes in."""
+    async def _wait_for_consumers_to_stop(self, wait: float) -> None:
+        """Wait until the consumers have stopped. New messages go to the migration queue."""
         loop = asyncio.get_running_loop()
-        ends = loop.time() + wait
+        deadline = loop.time() + wait
         while (depth := await self._depth(self._name)).consumers:
-            if loop.time() > ends:
+            if loop.time() > deadline:
                 raise Aborted(
-                    f"{self._name} still has {depth.consumers} consumers after {wait:g} s; new messages wait in {self._holding}: "
-                    "stop the workers, and run this again"
+                    f"queue {self._name} still has {depth.consumers} consumers after {wait:g} s, "
+                    f"and new messages wait in {self._migration_name}. "
+                    "Stop the workers, and run the command again."
                 )
             self._on_progress(
                 MigrationProgress(
-                    step=f"waiting for {depth.consumers} consumers to go, {depth.ready} messages before them"
+                    step=f"waiting for {depth.consumers} consumers to stop, "
+                    f"{depth.ready} messages left"
                 )
             )
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
-    async def _without_others(self) -> None:
-        """A quorum queue lets others consume beside us, and what they hold would go with the queue."""
-        others = (await self._depth(self._name)).consumers - 1
-        if others > 0:
-            raise FailedPrecondition(
-                f"{self._name} has {others} new consumers: stop the workers, and run this again"
-            )
+    async def _check_no_consumers(self) -> None:
+        """Check that no worker consumes beside the migration.
 
-    async def _without_stuck(self) -> None:
-        """What cannot be consumed would go with the queue, and only the totals show it.
-
-        In a quorum queue that is dead letters that no queue takes. In a classic one it is what a worker has in hand that has
-        cancelled its consumers, as it does when it stops; of a quorum queue such a worker still counts as a consumer.
+        A quorum queue allows other consumers, and the messages that they hold would be deleted
+        with the queue.
         """
-        old = self._held.queues[self._name]
-        if old.kind == "classic":
-            left = await self._total_left(
-                self._name, "workers to finish what they have in hand", ARRIVAL_TIMEOUT_SECONDS
+        consumers = (await self._depth(self._name)).consumers - 1
+        if consumers > 0:
+            raise FailedPrecondition(
+                f"queue {self._name} has {consumers} new consumers. "
+                "Stop the workers, and run the command again."
+            )
+
+    async def _check_no_messages_left(self) -> None:
+        """Check that the queue holds no messages that cannot be consumed.
+
+        They would be deleted with the queue, and only the totals show them. In a quorum queue they
+        are dead letters that no queue accepts. In a classic queue they are the unacked messages of
+        a stopping worker, which has already cancelled its consumers. On a quorum queue a stopping
+        worker still counts as a consumer.
+        """
+        queue = self._state.queues[self._name]
+        if queue.kind == "classic":
+            left = await self._count_left(
+                self._name, "workers to finish their messages", ARRIVAL_TIMEOUT_SECONDS
             )
             if left:
                 raise FailedPrecondition(
-                    f"{left} messages of {self._name} are in the hands of a worker that is stopping: let it end, and run this again"
+                    f"queue {self._name} has {left} messages that a stopping worker still holds. "
+                    "Wait until the worker has ended, and run the command again."
                 )
-        elif old.arguments.get("x-dead-letter-strategy") == "at-least-once":
-            left = await self._total_left(
-                self._name, "dead letters that are under way", ARRIVAL_TIMEOUT_SECONDS
+        elif queue.arguments.get("x-dead-letter-strategy") == "at-least-once":
+            left = await self._count_left(
+                self._name, "dead letters in flight", ARRIVAL_TIMEOUT_SECONDS
             )
             if left:
                 raise FailedPrecondition(
-                    f"{left} messages of {self._name} wait to be dead-lettered, and their target takes none: make it, give RabbitMQ the "
-                    "3 minutes after which it tries again, and run this again"
+                    f"queue {self._name} has {left} dead letters in flight, and their target does "
+                    "not accept them. Create the target, wait for the 3 minutes after which "
+                    "RabbitMQ tries again, and run the command again."
                 )
 
-    async def _total_left(self, name: str, what: str, seconds: float) -> int:
-        """What is left in a queue, ready or not, after so many seconds; 0 once there has been nothing for as long as totals may be old."""
+    async def _count_left(self, name: str, condition: str, seconds: float) -> int:
+        """Return the number of messages left in a queue, ready or not, after `seconds`.
+
+        Return 0 as soon as the queue was empty for the age that totals can have.
+        """
         loop = asyncio.get_running_loop()
-        ends, empty_since = loop.time() + seconds, loop.time()
+        deadline, empty_since = loop.time() + seconds, loop.time()
         while loop.time() - empty_since < TOTALS_AGE_SECONDS:
             left = max(
                 (await self._depth(name)).ready, (await queue_totals(self._settings)).get(name, 0)
             )
             if left:
                 empty_since = loop.time()
-            if left and loop.time() > ends:
+            if left and loop.time() > deadline:
                 return left
-            self._report(f"waiting for {what}")
+            self._report(f"waiting for {condition}")
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
         return 0
 
-    # --- back ------------------------------------------------------------------------------------------------------
+    # --- Moving back ------------------------------------------------------------------------------
 
     async def move_back(self) -> None:
-        """Out of the holding queue, until that is gone."""
+        """Declare the new queue, move the messages into it, and delete the migration queue."""
         await self._broker.declare(self._exchanges | Topology(queues=(self._queue,)))
-        self._report("the new queue is there")
-        if await self._broker.depth(self._holding) is not None:
-            await self._empty_and_delete(self._holding, self._name, hold=False)
-            self._report("the holding queue is deleted")
+        self._report("the new queue is declared")
+        if await self._broker.depth(self._migration_name) is not None:
+            await self._empty_and_delete(self._migration_name, self._name, hold=False)
+            self._report("the migration queue is deleted")
 
-    # --- both ------------------------------------------------------------------------------------------------------
+    # --- Both directions --------------------------------------------------------------------------
 
     async def _empty_and_delete(self, source: str, target: str, *, hold: bool) -> None:
-        """Until `source` is gone, and what it held and will get is in `target`."""
-        if self._runs_out:
-            await self._run_out(source, target)
+        """Move the messages and the bindings of `source` to `target`, and delete `source`."""
+        if self._is_retry_tier:
+            await self._drain_retry_tier(source, target)
             return
         total = (await self._depth(source)).ready
         carriage = CopyOptions(hold=hold, keep_deaths=self._queue.role == "dead")
         async with self._broker.shovel(
-            source, target, carriage, self._move(f"moving to {target}", total)
+            source, target, carriage, self._track_moved(f"moving to {target}", total)
         ) as moving:
-            await moving.wait_moved(
-                total
-            )  # before the bindings move, so that what comes later stays behind what was there
+            # The bindings move after the messages, so that later messages stay behind earlier ones.
+            await moving.wait_moved(total)
             await self._hand_over(source, target)
             await moving.wait_empty()
             if hold:
-                await self._without_others()
-                await self._without_stuck()
+                await self._check_no_consumers()
+                await self._check_no_messages_left()
                 await moving.wait_empty()
             self._report(f"{source} is empty")
             await self._broker.delete(
-                source, if_empty=hold and self._held.queues[source].kind == "classic"
+                source, if_empty=hold and self._state.queues[source].kind == "classic"
             )
 
-    async def _run_out(self, source: str, target: str) -> None:
+    async def _drain_retry_tier(self, source: str, target: str) -> None:
         await self._hand_over(source, target)
-        held = self._held.queues.get(source)
-        ttl = (held.arguments if held else self._queue.arguments).get("x-message-ttl")
+        actual = self._state.queues.get(source)
+        ttl = (actual.arguments if actual else self._queue.arguments).get("x-message-ttl")
         if not isinstance(ttl, int):
             raise FailedPrecondition(
-                f"{source} has no x-message-ttl, so that messages do not leave it by themselves; move them by hand"
+                f"queue {source} has no x-message-ttl, so its messages do not leave by themselves. "
+                "Move them by hand."
             )
-        left = await self._total_left(
-            source, f"{source} to run out", ttl / 1000 + 2 * ARRIVAL_TIMEOUT_SECONDS
+        left = await self._count_left(
+            source, f"messages to leave {source}", ttl / 1000 + 2 * ARRIVAL_TIMEOUT_SECONDS
         )
         if left:
             raise FailedPrecondition(
-                f"{left} messages have not left {source} after its time; can {self._queue.name} be dead-lettered from?"
+                f"queue {source} still holds {left} messages after its x-message-ttl. "
+                f"Check that {self._queue.name} can dead-letter its messages."
             )
         await self._broker.delete(source, if_empty=False)
 
     async def _hand_over(self, source: str, target: str) -> None:
-        """First to both, then to one: nothing that is published meanwhile misses both."""
-        routes = self._routes if target == self._holding else [*self._routes, *self._needs]
-        await self._broker.bind(replace(each, queue=target) for each in routes)
+        """Move the bindings. `source` is unbound after `target` is bound, so no message is lost."""
+        routes = (
+            self._routes
+            if target == self._migration_name
+            else [*self._routes, *self._missing_routes]
+        )
+        await self._broker.bind(replace(binding, queue=target) for binding in routes)
         self._report(f"bound {target}")
-        await self._broker.unbind(replace(each, queue=source) for each in self._routes)
+        await self._broker.unbind(replace(binding, queue=source) for binding in self._routes)
         self._report(f"unbound {source}")
 
-    def _move(self, step: str, total: int) -> Callable[[int, int], None]:
-        """Told after each ack; what earlier steps moved is not in it."""
-        before = self.again
+    def _track_moved(self, step: str, total: int) -> Callable[[int, int], None]:
+        """Return the callback that counts and reports the messages moved in this step.
 
-        def on_moved(moved: int, again: int) -> None:
-            self.moved, self.again = moved, before + again
+        The shovel calls it after each ack. `moved` starts at 0 in each step.
+        """
+        before = self.redelivered
+
+        def on_moved(moved: int, redelivered: int) -> None:
+            self.moved, self.redelivered = moved, before + redelivered
             self._on_progress(
-                MigrationProgress(step=step, moved=moved, total=total, redelivered=again)
+                MigrationProgress(step=step, moved=moved, total=total, redelivered=redelivered)
             )
 
         self.moved = 0
@@ -298,7 +351,7 @@ class Migration:
     async def _depth(self, name: str) -> QueueDepth:
         depth = await self._broker.depth(name)
         if depth is None:
-            raise Aborted(f"{name} is gone meanwhile; run this again")
+            raise Aborted(f"queue {name} was deleted during the migration. Run the command again.")
         return depth
 
     def _report(self, step: str) -> None:

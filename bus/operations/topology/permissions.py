@@ -1,7 +1,8 @@
-"""What each service may do at the broker, as RabbitMQ's users, permissions and topic permissions.
+"""Broker permissions of each service, as RabbitMQ's users, permissions and topic permissions.
 
-Sources: RabbitMQ's pages on access control and passwords. A permission is a regular expression on the names of exchanges and
-queues alike; a topic permission is one on the routing keys of a topic exchange. Without any for an exchange all keys are allowed.
+Sources: RabbitMQ's pages on access control and passwords. A permission is a regular expression on
+the names of exchanges and of queues. A topic permission is a regular expression on the routing
+keys of a topic exchange. An exchange without a topic permission accepts every key.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,15 +37,22 @@ __all__ = [
 ]
 
 ADMINISTRATOR = "bus.topology"
-"""The user of `bus topology` and of operators: it alone declares and binds. No service's name has a dot."""
+"""User of `bus topology` and of operators. Only this user declares and binds.
+
+No service can have this name, because a service name has no dot.
+"""
 NOTHING, EVERYTHING = "", ".*"
-"""RabbitMQ takes an empty pattern for one that no name fits."""
+"""Patterns for no name and for every name. RabbitMQ lets an empty pattern match no name."""
 NAMED_BY_BROKER = r"^amq\.gen-[\w-]+$"
-"""The one thing that a service declares is its queue for replies, and the broker names it. A name of the service's own would also be
-one of an exchange, whose alternate exchange takes any key where only the exchange itself may be published to (ADR 0020)."""
+"""Pattern for the reply queue, the only object that a service declares. The broker names it.
+
+If a service could choose the name, it could also declare an exchange of that name, with an
+alternate exchange. RabbitMQ does not check the routing keys of messages that an alternate exchange
+forwards (ADR 0020).
+"""
 CONSUMED: Sequence[QueueRole] = ("requests", "jobs", "events")
 WORK: Sequence[QueueRole] = ("jobs", "events")
-"""What has dead letters."""
+"""Queue roles that have dead letters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,178 +60,217 @@ class Keys:
     """Routing keys of one topic exchange, as patterns."""
 
     write: str = NOTHING
-    """To publish with."""
+    """Pattern for the keys to publish with."""
     read: str = NOTHING
-    """To bind with."""
+    """Pattern for the keys to bind with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerUser:
-    """One service's user."""
+    """The broker user of one service."""
 
     name: str
     configure: str
-    """What it may declare and delete."""
+    """Pattern for the objects that it may declare and delete."""
     write: str
-    """What it may publish to, and bind."""
+    """Pattern for the exchanges that it may publish to, and the queues that it may bind."""
     read: str
-    """What it may consume, and bind to."""
+    """Pattern for the queues that it may consume, and the exchanges that it may bind to."""
     keys: Mapping[str, Keys]
-    """By topic exchange, every one of the bus's: an exchange without an entry would take any key."""
+    """Keys by topic exchange, for every exchange of the bus.
+
+    An exchange without an entry would accept any key.
+    """
 
 
 def broker_users(
     grants: Grants, contracts: Iterable[Contract], serving: Iterable[str]
 ) -> tuple[BrokerUser, ...]:
-    """A user for each service that has grants or serves; it can only do what these and the names of its own queues need."""
-    known, services = tuple(contracts), sorted({*grants.services, *serving})
-    return tuple(_user(service, services, grants, known) for service in services)
+    """Return a broker user for each service that has grants or serves a router.
+
+    A user has only the rights that the grants and the names of its own queues require.
+    """
+    all_contracts, services = tuple(contracts), sorted({*grants.services, *serving})
+    return tuple(_build_user(service, services, grants, all_contracts) for service in services)
 
 
-def _user(
+def _build_user(
     service: str, services: Sequence[str], grants: Grants, contracts: Sequence[Contract]
 ) -> BrokerUser:
-    events = [each for each in contracts if each.kind == "event"]
+    events = [contract for contract in contracts if contract.kind == "event"]
     called = [
-        each
-        for each in contracts
-        if each.kind != "event" and grants.may_call(service, each.permission)
+        contract
+        for contract in contracts
+        if contract.kind != "event" and grants.may_call(service, contract.permission)
     ]
-    served = {each.kind for each in contracts if each.service == service}
-    works = "job" in served or any(grants.may_consume(service, each.permission) for each in events)
-    # All services may be answered: who asked without the right has to hear that. Itself only where it asks itself.
-    asking = [
-        each
-        for each in services
-        if each != service or any(each.service == service for each in called)
+    served_kinds = {contract.kind for contract in contracts if contract.service == service}
+    has_work_queues = "job" in served_kinds or any(
+        grants.may_consume(service, contract.permission) for contract in events
+    )
+    # A caller without a grant receives an error reply, so the service may reply to every other
+    # service. It may reply to itself only if it calls itself.
+    callers = [
+        name
+        for name in services
+        if name != service or any(contract.service == name for contract in called)
     ]
-    answers, own = (
-        _any(_beginning(queue_prefix(each, "replies")) for each in asking),
-        _beginning(queue_prefix(service, "replies")),
+    caller_replies, own_replies = (
+        _match_any(_match_prefix(queue_prefix(name, "replies")) for name in callers),
+        _match_prefix(queue_prefix(service, "replies")),
     )
     keys = {
-        REQUESTS: Keys(write=_these(each.type for each in called if each.kind == "request")),
-        JOBS: Keys(write=_these(each.type for each in called if each.kind == "job")),
+        REQUESTS: Keys(
+            write=_match_names(contract.type for contract in called if contract.kind == "request")
+        ),
+        JOBS: Keys(
+            write=_match_names(contract.type for contract in called if contract.kind == "job")
+        ),
         EVENTS: Keys(
-            write=_these(
-                each.type for each in events if grants.may_publish(service, each.permission)
+            write=_match_names(
+                contract.type
+                for contract in events
+                if grants.may_publish(service, contract.permission)
             )
         ),
-        REPLIES: Keys(write=answers if "request" in served else NOTHING, read=own),
-        UPDATES: Keys(write=answers if "job" in served else NOTHING, read=own),
+        REPLIES: Keys(
+            write=caller_replies if "request" in served_kinds else NOTHING, read=own_replies
+        ),
+        UPDATES: Keys(write=caller_replies if "job" in served_kinds else NOTHING, read=own_replies),
         DEAD: Keys(
-            write=_any(_beginning(queue_prefix(service, purpose)) for purpose in WORK)
-            if works
+            write=_match_any(_match_prefix(queue_prefix(service, purpose)) for purpose in WORK)
+            if has_work_queues
             else NOTHING
         ),
     }
-    exchanges = _these(name for name, each in keys.items() if each.write)
-    returning = (
-        (_beginning(queue_prefix(service, "retry")), _these([retry_return_exchange(service)]))
-        if works
+    exchanges = _match_names(name for name, exchange_keys in keys.items() if exchange_keys.write)
+    retries = (
+        (
+            _match_prefix(queue_prefix(service, "retry")),
+            _match_names([retry_return_exchange(service)]),
+        )
+        if has_work_queues
         else ()
     )
     consumed = (
-        *(_beginning(queue_prefix(service, purpose)) for purpose in CONSUMED),
-        _these([unroutable_queue(service)]),
+        *(_match_prefix(queue_prefix(service, purpose)) for purpose in CONSUMED),
+        _match_names([unroutable_queue(service)]),
     )
     return BrokerUser(
         name=service,
         configure=NAMED_BY_BROKER,
-        write=_any((exchanges, *returning, NAMED_BY_BROKER)),
-        read=_any((*consumed, _these((REPLIES, UPDATES)), NAMED_BY_BROKER)),
+        write=_match_any((exchanges, *retries, NAMED_BY_BROKER)),
+        read=_match_any((*consumed, _match_names((REPLIES, UPDATES)), NAMED_BY_BROKER)),
         keys=keys,
     )
 
 
 def check_consume_grants(service: str, contracts: Iterable[Contract], grants: Grants) -> None:
-    """Raise `ConfigurationError` if `service` serves an event that it may not consume: its queue would be bound nevertheless."""
+    """Check that `service` may consume every event that it serves.
+
+    The queue of an event without a grant would still be bound.
+
+    Raises:
+        ConfigurationError: A grant is missing.
+    """
     for contract in contracts:
         if contract.kind == "event" and not grants.may_consume(service, contract.permission):
             raise ConfigurationError(
-                f"{service} subscribes to {contract.type}, and services.{service}.consume has no {contract.permission!r}"
+                f"service {service!r} subscribes to {contract.type} without a grant. "
+                f"Add {contract.permission!r} to services.{service}.consume."
             )
 
 
-def _these(names: Iterable[str]) -> str:
-    """A pattern that exactly these names fit."""
-    found = sorted({_escaped(name) for name in names})
-    return f"^({'|'.join(found)})$" if found else NOTHING
+def _match_names(names: Iterable[str]) -> str:
+    """Return a pattern that matches exactly these names."""
+    alternatives = sorted({_escape(name) for name in names})
+    return f"^({'|'.join(alternatives)})$" if alternatives else NOTHING
 
 
-def _beginning(text: str) -> str:
-    """A pattern that names fit that begin so. No wildcard of a topic exchange: who binds with one would get others' messages."""
-    return rf"^{_escaped(text)}[\w.-]+$"
+def _match_prefix(text: str) -> str:
+    """Return a pattern for names with this prefix.
+
+    It does not match the wildcards of a topic exchange: a user that binds with a wildcard would
+    receive other services' messages.
+    """
+    return rf"^{_escape(text)}[\w.-]+$"
 
 
-def _any(patterns: Iterable[str]) -> str:
+def _match_any(patterns: Iterable[str]) -> str:
     return "|".join(pattern for pattern in patterns if pattern)
 
 
-def _escaped(name: str) -> str:
-    """Names of the bus have no other character that means something in a pattern."""
+def _escape(name: str) -> str:
+    """Escape a name; the dot is the only special character that the bus's names contain."""
     return name.replace(".", r"\.")
 
 
-# --- as RabbitMQ imports them --------------------------------------------------------------------------------------------------
+# --- Definitions that RabbitMQ imports ------------------------------------------------------------
 
 
-def permissions(found: Sequence[BrokerUser], *, vhost: str) -> dict[str, Any]:
-    """Their permissions and topic permissions in a virtual host, and the administrator's."""
-    place = {"vhost": vhost}
+def permissions(service_users: Sequence[BrokerUser], *, vhost: str) -> dict[str, Any]:
+    """Return the permissions and topic permissions of the services and of the administrator."""
+    location = {"vhost": vhost}
     return {
         "permissions": [
             {
                 "user": ADMINISTRATOR,
-                **place,
+                **location,
                 "configure": EVERYTHING,
                 "write": EVERYTHING,
                 "read": EVERYTHING,
             },
             *(
                 {
-                    "user": each.name,
-                    **place,
-                    "configure": each.configure,
-                    "write": each.write,
-                    "read": each.read,
+                    "user": user.name,
+                    **location,
+                    "configure": user.configure,
+                    "write": user.write,
+                    "read": user.read,
                 }
-                for each in found
+                for user in service_users
             ),
         ],
         "topic_permissions": [
             {
-                "user": each.name,
-                **place,
+                "user": user.name,
+                **location,
                 "exchange": exchange,
                 "write": keys.write,
                 "read": keys.read,
             }
-            for each in found
-            for exchange, keys in sorted(each.keys.items())
+            for user in service_users
+            for exchange, keys in sorted(user.keys.items())
         ],
     }
 
 
-def users(found: Sequence[BrokerUser], passwords: Mapping[str, str] | None) -> list[dict[str, Any]]:
-    """The users themselves; without passwords none of them can use one, as with certificates.
+def users(
+    service_users: Sequence[BrokerUser], passwords: Mapping[str, str] | None
+) -> list[dict[str, Any]]:
+    """Return the users of the services, and the administrator, with the hashes of their passwords.
 
-    Raises `ConfigurationError` where a user has no password in `passwords`, or a password no user.
+    Args:
+        service_users: The users of the services.
+        passwords: Passwords by user. If it is None, no user can log in with a password, as with
+            certificates.
+
+    Raises:
+        ConfigurationError: A user has no password in `passwords`, or a password has no user.
     """
-    names = [ADMINISTRATOR, *(each.name for each in found)]
+    names = [ADMINISTRATOR, *(user.name for user in service_users)]
     if passwords is not None:
         missing = [name for name in names if not passwords.get(name)]
-        stray = sorted(passwords.keys() - set(names))
+        unknown = sorted(passwords.keys() - set(names))
         if missing:
-            strays = (
-                f"; there is one for {', '.join(map(repr, stray))}, which is no user"
-                if stray
-                else ""
+            hint = (
+                f"; the password of {', '.join(map(repr, unknown))} has no user" if unknown else ""
             )
-            raise ConfigurationError(f"no password for {', '.join(missing)}{strays}")
-        if stray:
             raise ConfigurationError(
-                f"a password for {stray[0]!r}, which is no user{did_you_mean(stray[0], names)}"
+                f"the password of {', '.join(missing)} is not set{hint}. Add a line for each user."
+            )
+        if unknown:
+            raise ConfigurationError(
+                f"the password of {unknown[0]!r} has no user{did_you_mean(unknown[0], names)}"
             )
     return [
         {

@@ -1,4 +1,4 @@
-"""What routers need in the broker."""
+"""The topology that routers require."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,20 +12,27 @@ __all__ = ["RequiredTopology"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequiredTopology:
-    """The needs of one or more services."""
+    """Topology that the routers of one or more services require."""
 
     topology: Topology
     services: frozenset[str]
     attempts: Mapping[str, int]
-    """By work queue: how often its handler tries, which the broker's delivery limit must not undercut."""
+    """Attempts of the handler by work queue. The broker's delivery limit must not be lower."""
     timeouts: Mapping[str, float] = field(default_factory=dict)
-    """By work queue: how many seconds its handler may take, which the broker's consumer timeout must not undercut."""
+    """Seconds that the handler may take, by work queue.
+
+    The broker's consumer timeout must not be shorter.
+    """
 
     def queue(self, name: str) -> Queue:
-        """The queue of this name; `NotFound` says which there are."""
+        """Return the queue of this name.
+
+        Raises:
+            NotFound: The routers do not require a queue of this name; the text lists the queues.
+        """
         for queue in self.topology.queues:
             if queue.name == name:
                 return queue
-        names = [each.name for each in self.topology.queues]
-        meant = did_you_mean(name, names) or f"; they need {', '.join(names) or 'none'}"
-        raise NotFound(f"these routers need no queue {name!r}{meant}")
+        names = [queue.name for queue in self.topology.queues]
+        hint = did_you_mean(name, names) or f"; the required queues: {', '.join(names) or 'none'}"
+        raise NotFound(f"queue {name!r} is not required by these routers{hint}")

@@ -1,38 +1,45 @@
-"""The passwords of RabbitMQ's users, from a file that nobody else reads, and as RabbitMQ keeps them."""
+"""The passwords of RabbitMQ's users, read from a private file and hashed for RabbitMQ."""
 
 import base64
 import hashlib
 import secrets
-import stat
 import tomllib
 from pathlib import Path
 
 from bus.errors import ConfigurationError
+from bus.security.secret_files import GROUP_AND_OTHERS, read_secret_file
 
 __all__ = ["password_hash", "read_passwords"]
 
+MAX_PASSWORDS_FILE_BYTES = 16 * 1024 * 1024
+"""Bytes; the passwords of some hundred thousand users."""
 SALT_BYTES = 4
 """Bytes that RabbitMQ hashes in front of a password."""
 
 
 def read_passwords(path: Path) -> dict[str, str]:
-    """By user, from a TOML file; `ConfigurationError` where others may read it, or it holds anything else. Never with what it holds."""
+    """Return the passwords of a TOML file by user.
+
+    Raises:
+        ConfigurationError: The file cannot be read, its mode admits group or others, or it contains
+            anything but passwords. The error never contains a password.
+    """
+    text = read_secret_file(
+        path,
+        str(path),
+        forbidden_mode=GROUP_AND_OTHERS,
+        correction=f"Only its owner may access it: run `chmod 600 {path}`.",
+        max_bytes=MAX_PASSWORDS_FILE_BYTES,
+    )
     try:
-        if stat.S_IMODE(path.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
-            raise ConfigurationError(
-                f"{path} holds passwords, and others may read it: chmod 600 {path}"
-            )
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{path} is no UTF-8 text") from None
+        content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path} is no TOML: {error}") from None
+        raise ConfigurationError(f"{path} is not TOML: {error}") from None
     wrong = [name for name, value in content.items() if not isinstance(value, str) or not value]
     if wrong:
         raise ConfigurationError(
-            f'{path}: {wrong[0]!r} has to be a password in quotes: {wrong[0]} = "…"; a name with a dot stands in quotes'
+            f"{path}: {wrong[0]!r} must be a password in quotes. "
+            f'Write {wrong[0]} = "…", and put a name with a dot in quotes'
         )
     return content
 

@@ -1,4 +1,4 @@
-"""Look whether the broker has what is needed; nothing is declared."""
+"""Verification that the broker has the required topology. Nothing is declared."""
 
 import logging
 from collections.abc import Mapping
@@ -17,72 +17,87 @@ __all__ = ["check_policies", "no_policies", "policies_on", "verify", "verify_by_
 
 log = logging.getLogger("bus.topology")
 
-BY_AMQP = (
-    "arguments, bindings and policies: only the management API tells them (BUS_MANAGEMENT_URL)"
-)
+NOT_READ_BY_AMQP = "arguments, bindings and policies; set BUS_MANAGEMENT_URL to check them"
 
 
-async def verify(wanted: RequiredTopology, settings: Settings) -> Plan:
-    """The differences by the management API where the settings name it, else as `verify_by_amqp`."""
-    return await (plan if settings.management_url else verify_by_amqp)(wanted, settings)
+async def verify(required: RequiredTopology, settings: Settings) -> Plan:
+    """Return the differences by the management API, or as `verify_by_amqp` if it is not set."""
+    return await (plan if settings.management_url else verify_by_amqp)(required, settings)
 
 
-async def verify_by_amqp(wanted: RequiredTopology, settings: Settings) -> Plan:
-    """Which exchanges and queues are missing, by passive declarations with a service's own rights."""
+async def verify_by_amqp(required: RequiredTopology, settings: Settings) -> Plan:
+    """Return the missing exchanges and queues.
+
+    Passive declarations find them, and need no rights beyond those of the service.
+    """
     async with open_admin_session(settings) as broker:
-        missing = await broker.find_missing(without_expiring_queues(wanted.topology))
-    topology = Topology(
+        names = await broker.find_missing(without_expiring_queues(required.topology))
+    missing = Topology(
         exchanges=tuple(
-            each for each in wanted.topology.exchanges if f"exchange {each.name}" in missing
+            exchange
+            for exchange in required.topology.exchanges
+            if f"exchange {exchange.name}" in names
         ),
-        queues=tuple(each for each in wanted.topology.queues if f"queue {each.name}" in missing),
+        queues=tuple(queue for queue in required.topology.queues if f"queue {queue.name}" in names),
     )
     differences = [
-        Difference(verdict="missing", what="exchange", name=each.name)
-        for each in topology.exchanges
+        Difference(verdict="missing", what="exchange", name=exchange.name)
+        for exchange in missing.exchanges
     ]
     differences += [
-        Difference(verdict="missing", what="queue", name=each.name) for each in topology.queues
+        Difference(verdict="missing", what="queue", name=queue.name) for queue in missing.queues
     ]
-    return Plan(differences=tuple(differences), missing=topology, not_read=(BY_AMQP,))
+    return Plan(differences=tuple(differences), missing=missing, not_read=(NOT_READ_BY_AMQP,))
 
 
 async def policies_on(queue: Queue, settings: Settings) -> Mapping[str, Any]:
-    """What policies say of a queue; nothing where the management API does not tell."""
+    """Return the effective policy definition for a queue.
+
+    It is empty if the management API is not set, does not answer or refuses the user.
+    """
     if settings.management_url is None:
         return {}
     try:
         return await policies_for(queue, settings)
     except (Unavailable, Unauthenticated) as error:
-        log.warning("the policies were not read", extra={"why": str(error)})
+        log.warning("policies were not read", extra={"why": str(error)})
         return {}
 
 
 async def no_policies(_queue: Queue) -> Mapping[str, Any]:
-    """Where there are no policies."""
+    """Return an empty definition, for a broker without policies."""
     return {}
 
 
-async def check_policies(wanted: RequiredTopology, settings: Settings) -> None:
-    """Read back what counts, at a service's start: `TopologyMismatch` or `ConfigurationError` names every queue that would lose messages.
+async def check_policies(required: RequiredTopology, settings: Settings) -> None:
+    """Check the effective settings of all queues when a service starts.
 
-    Without `management_url` there is nothing to read it from. Where the API does not answer the service starts all the same:
-    its queues were declared or verified over AMQP, and what runs must not depend on a monitoring port.
+    Without `management_url` they cannot be read. If the API does not answer, the service still
+    starts. Its queues were declared or verified over AMQP, and a service must not depend on a
+    monitoring port.
+
+    Raises:
+        TopologyMismatch: A queue or exchange has other arguments. The text names each.
+        ConfigurationError: A policy makes a queue unsafe. With `BUS_TOPOLOGY=verify` a missing
+            object raises it too. The text names each.
     """
     if settings.management_url is None:
-        log.info("policies were not looked at; BUS_MANAGEMENT_URL says where")
+        log.info("policies were not checked; set BUS_MANAGEMENT_URL to check them")
         return
     try:
-        found = await plan(wanted, settings)
+        comparison = await plan(required, settings)
     except Unavailable as error:
-        log.warning("the effective settings were not read back", extra={"why": str(error)})
+        log.warning("effective settings were not read back", extra={"why": str(error)})
         return
     verdicts: tuple[Verdict, ...] = (
         "different",
         "unsafe",
         *(("missing",) if settings.topology == "verify" else ()),
     )
-    wrong = found.having(*verdicts)
-    if wrong:
-        kind = TopologyMismatch if found.having("different") else ConfigurationError
-        raise kind(f"not started, since messages could be lost: {'; '.join(map(str, wrong))}")
+    differences = comparison.having(*verdicts)
+    if differences:
+        kind = TopologyMismatch if comparison.having("different") else ConfigurationError
+        raise kind(
+            "the broker's topology could lose messages, so the service does not start. "
+            f"Fix these differences: {'; '.join(map(str, differences))}"
+        )

@@ -1,4 +1,7 @@
-"""Idempotent Receiver (Hohpe and Woolf, "Enterprise Integration Patterns", 2003): what was handled has no second effect."""
+"""An inbox in memory: a message that was handled has no second effect.
+
+It implements the Idempotent Receiver (Hohpe and Woolf, "Enterprise Integration Patterns", 2003).
+"""
 
 from collections import OrderedDict
 
@@ -7,39 +10,53 @@ from bus.messaging.ports.inbox import HandledMessage, MessageKey
 __all__ = ["MemoryInbox"]
 
 MAX_MESSAGES = 20_000
+"""Number of messages in an inbox."""
 MAX_BYTES = 16 * 1024 * 1024
+"""Bytes of all replies in an inbox."""
 
 
 class MemoryInbox:
-    """An `Inbox` in this process: it forgets the oldest beyond its limits, and everything when the process ends."""
+    """Inbox in the memory of this process.
+
+    It removes the oldest entries beyond its limits. All entries are lost when the process ends.
+    """
 
     def __init__(self, *, most_messages: int = MAX_MESSAGES, most_bytes: int = MAX_BYTES) -> None:
-        """`most_bytes` is for the bodies of replies; a message takes about 300 bytes beside its own."""
+        """Create an empty inbox.
+
+        Args:
+            most_messages: Largest number of entries.
+            most_bytes: Largest number of bytes in the bodies of all replies. Each entry takes about
+                300 bytes more.
+        """
         self._most_messages = most_messages
         self._most_bytes = most_bytes
         self._bytes = 0
-        self._known: OrderedDict[MessageKey, HandledMessage] = OrderedDict()
+        self._entries: OrderedDict[MessageKey, HandledMessage] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._entries)
 
     async def find(self, key: MessageKey) -> HandledMessage | None:
-        """What is known of `key`."""
-        return self._known.get(key)
+        """Return the entry of a message, or None."""
+        return self._entries.get(key)
 
     async def add(self, key: MessageKey, handled: HandledMessage) -> None:
-        """Remember, but for a job's result: whoever could ask this store has told it, or is about to."""
+        """Add the entry of a message, without the result of a job.
+
+        Only this process reads the inbox, and it sends the result itself.
+        """
         if handled.reply is not None and handled.reply.role == "update":
             handled = HandledMessage()
-        before = self._known.pop(key, None)
-        if before is not None:
-            self._bytes -= _size(before)
-        self._known[key] = handled
+        previous = self._entries.pop(key, None)
+        if previous is not None:
+            self._bytes -= _size(previous)
+        self._entries[key] = handled
         self._bytes += _size(handled)
-        while len(self._known) > self._most_messages or (
-            self._bytes > self._most_bytes and self._known
+        while len(self._entries) > self._most_messages or (
+            self._bytes > self._most_bytes and self._entries
         ):
-            _, oldest = self._known.popitem(last=False)
+            _, oldest = self._entries.popitem(last=False)
             self._bytes -= _size(oldest)
 
 

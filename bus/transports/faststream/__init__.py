@@ -1,4 +1,4 @@
-"""RabbitMQ, over a FastStream broker's connection and subscribers."""
+"""The transport for RabbitMQ on a FastStream broker's connection and subscribers."""
 
 from bus.errors import ConfigurationError
 
@@ -15,7 +15,7 @@ except ModuleNotFoundError as error:
     if error.name is None or not error.name.startswith("faststream"):
         raise
     raise ConfigurationError(
-        "FastStream is not installed; pip install 'trunkline[faststream]'"
+        "FastStream is not installed. Run `pip install 'trunkline[faststream]'`."
     ) from error
 
 __all__ = [

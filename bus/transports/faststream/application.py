@@ -1,4 +1,4 @@
-"""FastStream applications, as far as the bus has to know them."""
+"""FastStream applications, and their parts that the bus uses."""
 
 import logging
 
@@ -14,15 +14,19 @@ AnyApplication = FastStream | AsgiFastStream
 
 
 def broker_of(app: AnyApplication) -> RabbitBroker:
-    """The application's RabbitMQ broker; `ConfigurationError` where it has none."""
+    """Return the application's RabbitMQ broker.
+
+    Raises:
+        ConfigurationError: The application has no RabbitMQ broker.
+    """
     for broker in app.brokers:
         if isinstance(broker, RabbitBroker):
             return broker
     raise ConfigurationError(
-        "the FastStream application has no RabbitBroker; give it one: FastStream(RabbitBroker(url))"
+        "the FastStream application has no RabbitBroker. Pass it one: FastStream(RabbitBroker(url))"
     )
 
 
 def new_application(broker: RabbitBroker) -> FastStream:
-    """An application of this broker, whose own lines are written as ours are."""
+    """Return an application for this broker that uses the bus's logging."""
     return FastStream(broker, logger=logging.getLogger("bus.faststream"))

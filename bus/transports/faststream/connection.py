@@ -1,4 +1,8 @@
-"""A FastStream broker's connection: aio-pika's robust one, which connects again by itself. Everything above it is recovered by us."""
+"""A FastStream broker's connection.
+
+It is aio-pika's robust connection, which reconnects by itself. The bus restores everything that
+depends on it: channels, consumers and the topology.
+"""
 
 import asyncio
 import logging
@@ -28,13 +32,19 @@ __all__ = ["RobustConnection"]
 log = logging.getLogger("bus.faststream")
 
 EXTRA_CONNECT_SECONDS = 1.0
-"""Seconds that an attempt to connect may last beyond the start's time: one that is cancelled goes on by itself, for ever."""
+"""Seconds that an attempt to connect may last beyond the timeout of the start.
+
+An attempt that is cancelled would continue by itself, for ever.
+"""
 REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied, FailedPrecondition)
-"""What trying again cannot help while the bus starts."""
+"""Errors that another attempt to connect cannot fix while the bus starts."""
 
 
 class RobustConnection(OpenConnection):
-    """The broker's connection, seen from its ups and downs. Whoever connects it closes it."""
+    """A FastStream broker's connection, and its state.
+
+    If this object opened the connection, it closes it, too.
+    """
 
     def __init__(
         self, broker: RabbitBroker, *, name: str, on_lost: Callable[[], None], verify: bool = False
@@ -47,8 +57,9 @@ class RobustConnection(OpenConnection):
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, *, timeout: float) -> None:
-        """Connect, and from now on say whether it is up; raises what `connect` raises."""
-        self._ours = not self.broker.running  # an application's is started by it, and stopped by it
+        """Connect, and watch the connection from then on. Raise the errors of `connect`."""
+        # An application starts and stops its own broker.
+        self._ours = not self.broker.running
         await self.connect(timeout=timeout)
         self._task = asyncio.create_task(
             run_forever(self._step, expected=EXPECTED_ERRORS, on_error=self._report),
@@ -57,7 +68,18 @@ class RobustConnection(OpenConnection):
         await self.up.wait()
 
     async def connect(self, *, timeout: float) -> None:
-        """Connect. `Unauthenticated` or `ConfigurationError` at once, `Unavailable` after `timeout` seconds."""
+        """Connect the broker. Repeat the attempt until it succeeds, is refused, or takes too long.
+
+        Args:
+            timeout: Seconds after which no further attempt is made.
+
+        Raises:
+            Unauthenticated: The broker refused the credentials.
+            ConfigurationError: The broker refused the virtual host.
+            PermissionDenied: The broker refused access.
+            FailedPrecondition: FastStream's test broker is in use.
+            Unavailable: No attempt succeeded in time.
+        """
         loop = asyncio.get_running_loop()
         ends, failures = loop.time() + timeout, 0
         while self._connection is None:
@@ -70,7 +92,8 @@ class RobustConnection(OpenConnection):
                 wait = backoff(failures)
                 if loop.time() + wait > ends:
                     raise Unavailable(
-                        f"no broker at {self._place()} ({error}); is it running, and BUS_URL right?"
+                        f"the broker at {self._place()} cannot be reached ({error}). "
+                        "Check that it is running, and that BUS_URL is correct."
                     ) from None
                 await asyncio.sleep(wait)
 
@@ -80,30 +103,31 @@ class RobustConnection(OpenConnection):
                 connection = await self.broker.connect()
         if connection is None:
             raise FailedPrecondition(
-                "FastStream's test broker connects to nothing; test a router with bus.testing.MemoryBuses"
+                "FastStream's test broker has no connection. "
+                "Test the router with `bus.testing.MemoryBuses`."
             )
-        # From the next connection on. On this first one a message that cannot be read costs the connection, once.
+        # The factory applies to later connections only. On the first connection, an unreadable
+        # message closes the connection once.
         connection.kwargs["transport_factory"] = LenientTransportFactory()
         self.current_password = SecretStr(connection.url.password or "")
         self._connection = connection
 
     @override
     def use_password_on_reconnect(self, password: SecretStr) -> None:
-        """aio-pika connects again by itself, and asks its connection for the address."""
+        """Set the password in the URL from which aio-pika reconnects by itself."""
         if self._connection is not None:
             self._connection.url = self._connection.url.with_password(password.get_secret_value())
 
     async def _step(self) -> None:
-        """One life of the connection below."""
+        """Wait until the underlying connection is open, and then until it is lost."""
         connection = self._connection
         if connection is None:
-            raise Unavailable("not connected")
+            raise Unavailable("the FastStream broker is not connected")
         await connection.connected.wait()
         transport = connection.transport
         if transport is None or transport.connection.is_closed:
-            raise Unavailable(
-                f"connecting to {self._place()}: it was closed"
-            )  # and that has not got around yet
+            # aio-pika has not updated the state of its robust connection yet.
+            raise Unavailable(f"the connection to {self._place()} was closed")
         self.last_error = None
         self.up.set()
         log.info("connected", extra={"link": self.name, "broker": self._place()})
@@ -111,7 +135,7 @@ class RobustConnection(OpenConnection):
             await asyncio.wait([transport.connection.closing])
         finally:
             self.up.clear()
-            self.last_error = "the connection was lost; FastStream's connection tries again"
+            self.last_error = "the connection was lost; FastStream's broker reconnects"
             self._on_lost()
         log.warning("connection lost", extra={"link": self.name})
 
@@ -119,7 +143,7 @@ class RobustConnection(OpenConnection):
         self.last_error = str(to_bus_error(error, f"connecting to {self._place()}"))
 
     async def close(self) -> None:
-        """Watch no more; and where we connected, close."""
+        """Stop the watch, and close the connection if this object opened it."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=2 * CLOSE_TIMEOUT_SECONDS)

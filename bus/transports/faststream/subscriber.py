@@ -1,4 +1,7 @@
-"""A queue's consumer as a FastStream subscriber: the broker's middlewares see each message come, and its handling is the bus's."""
+"""A queue's consumer as a FastStream subscriber.
+
+FastStream passes each message through the broker's middlewares, and the bus handles it.
+"""
 
 import asyncio
 import logging
@@ -14,7 +17,7 @@ from faststream.rabbit import RabbitMessage, RabbitQueue
 from typing_extensions import override
 
 from bus.errors import BusError
-from bus.messaging.topology.model import Queue, Topology
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.transports.faststream.connection import RobustConnection
 from bus.transports.rabbitmq.aiormq_channels import AiormqConsumerChannel
 from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT_SECONDS, RPC_TIMEOUT_SECONDS, Channel
@@ -29,56 +32,56 @@ log = logging.getLogger("bus.faststream")
 
 
 class FastStreamConsumer(RabbitMQConsumer):
-    """A supervised consumer whose channel and registration are FastStream's.
+    """A supervised consumer on a channel and subscriber of FastStream.
 
-    FastStream starts a subscriber once, and leaves the rest to aio-pika. So this one's queue is nothing that aio-pika
-    restores: when the channel or the consumer ends, the supervised step opens the channel and starts the subscriber again.
+    FastStream starts a subscriber once, and leaves its recovery to aio-pika. The queue of this
+    subscriber is not robust, so aio-pika does not restore it. When the channel or the consumer
+    ends, the supervised step opens the channel and starts the subscriber again.
     """
 
-    def __init__(  # noqa: PLR0913 - as of `Consumer`
+    def __init__(
         self,
         link: RobustConnection,
-        queue: Queue,
-        topology: Topology,
+        spec: ConsumerSpec,
         *,
-        prefetch: int,
-        acks: bool,
         confirms: bool,
         opened: Callable[[Channel], AiormqConsumerChannel],
-        consumer_timeout: float | None = None,
     ) -> None:
-        """As of `Consumer`; `confirms` where replies go out on its channel."""
-        super().__init__(
-            link,
-            queue,
-            topology,
-            prefetch=prefetch,
-            acks=acks,
-            confirms=confirms,
-            channel_factory=opened,
-            consumer_timeout=consumer_timeout,
-        )
+        """Create the subscriber.
+
+        Args:
+            link: The broker's connection.
+            spec: The queue to consume, and how.
+            confirms: True if replies are published on the consumer's channel.
+            opened: Returns the consumer's port for a channel.
+        """
+        super().__init__(link, spec, confirms=confirms, channel_factory=opened)
         self._broker = link.broker
         self._options = ChannelOptions(
-            prefetch_count=prefetch or None, publisher_confirms=confirms, on_return_raises=confirms
+            prefetch_count=spec.prefetch or None,
+            publisher_confirms=confirms,
+            on_return_raises=confirms,
         )
         self._robust: Any = None
-        """aio-pika's channel, which FastStream keeps for this subscriber."""
+        """The channel of aio-pika that FastStream keeps for this subscriber."""
         self._taking: AiormqConsumerChannel | None = None
         self._subscriber = self._broker.subscriber(
-            _own(queue.name),
+            _unique_queue(spec.queue.name),
             channel=self._options,
-            ack_policy=AckPolicy.MANUAL if acks else AckPolicy.ACK_FIRST,
+            ack_policy=AckPolicy.MANUAL if spec.acks else AckPolicy.ACK_FIRST,
             no_reply=True,
             parser=_default_parser,
             persistent=False,
             include_in_schema=False,
-            **_untouched_by(self._broker),
+            **_decoding_options(self._broker),
         )
         self._subscriber(self._take)
 
     async def _take(self, message: Any) -> None:
-        """One message, from FastStream. One of a channel that is gone is dropped: it comes again."""
+        """Receive a message from FastStream.
+
+        A message of an earlier channel is dropped, because the broker delivers it again.
+        """
         raw = message.raw_message
         try:
             channel = raw.channel
@@ -86,13 +89,15 @@ class FastStreamConsumer(RabbitMQConsumer):
             return
         if self._taking is not None and channel is self._taking.channel:
             self._taking.deliver(
-                raw.delivery_tag or 0, partial(_wire_of, message), redelivered=bool(raw.redelivered)
+                raw.delivery_tag or 0,
+                partial(_to_amqp_message, message),
+                redelivered=bool(raw.redelivered),
             )
 
     @override
     async def _open_channel(self) -> Channel:
         async with asyncio.timeout(RPC_TIMEOUT_SECONDS):
-            # Made the first time, and then the same for ever.
+            # FastStream opens the channel at the first call, and returns the same one later.
             self._robust = robust = await self._broker.config.channel_manager.get_channel(
                 self._options
             )
@@ -106,10 +111,11 @@ class FastStreamConsumer(RabbitMQConsumer):
     async def _register(self, channel: Channel, current: ConsumerChannelPort) -> str:
         name = self._link.broker_name_of(self.name)
         if self._subscriber.queue.name != name:
-            self._subscriber.queue = _own(name)
+            self._subscriber.queue = _unique_queue(name)
         self._subscriber.consume_args = self._arguments()
         self._taking = current if isinstance(current, AiormqConsumerChannel) else None
-        # FastStream drops what comes while this is false, and sets it once its start has returned: a delivery must not be quicker.
+        # FastStream drops messages while this is False, and sets it only after its start has
+        # returned. A message may arrive before that.
         self._subscriber.running = True
         async with asyncio.timeout(RPC_TIMEOUT_SECONDS):
             await self._subscriber.start()
@@ -117,7 +123,7 @@ class FastStreamConsumer(RabbitMQConsumer):
 
     @override
     async def _close_channel(self, channel: Channel) -> None:
-        """Close aio-pika's channel, not only the one below, which it would open again by itself."""
+        """Close the robust channel, because aio-pika would reopen an underlying one by itself."""
         self._taking = None
         try:
             with map_errors("closing a channel"):
@@ -128,52 +134,56 @@ class FastStreamConsumer(RabbitMQConsumer):
 
     @override
     def _should_drain(self, current: ConsumerChannelPort) -> bool:
-        """Never: FastStream keeps one channel for a subscriber, and the next consumer needs it."""
+        """Return False: FastStream keeps one channel per subscriber, and needs it again."""
         return False
 
     @override
     async def close(self) -> None:
-        """Consume no more; a broker that is started again has no part in it."""
+        """Stop the consumer, and remove its subscriber, which a restarted broker would start."""
         await super().close()
-        self._broker._subscribers.discard(self._subscriber)  # noqa: SLF001 - FastStream has no other way to take one back
+        # FastStream has no public method that removes a subscriber.
+        self._broker._subscribers.discard(self._subscriber)  # noqa: SLF001
 
 
-def _own(name: str) -> RabbitQueue:
-    """The queue, which exists: it is declared by the bus, and not by FastStream.
+def _unique_queue(name: str) -> RabbitQueue:
+    """Return a queue that FastStream does not declare, because the bus has declared it.
 
-    FastStream keeps one object, and so one channel, for all equal queues; the argument, which a passive declaration does
-    not look at, makes each unlike the others.
+    FastStream keeps one object, and so one channel, for all equal queues. A random argument makes
+    each queue unique, and a passive declaration ignores it.
     """
-    unlike: Any = {"x-trunkline": secrets.token_hex(6)}
-    return RabbitQueue(name, declare=False, robust=False, arguments=unlike)
+    unique: Any = {"x-trunkline": secrets.token_hex(6)}
+    return RabbitQueue(name, declare=False, robust=False, arguments=unique)
 
 
 async def _default_parser(message: Any, original: Callable[[Any], Any]) -> Any:
-    """FastStream's own, whatever the application has set for its messages."""
+    """Parse with FastStream's parser, even if the application has set another one."""
     return await original(message)
 
 
-async def _as_it_is(message: RabbitMessage) -> RabbitMessage:
-    """The decoder: the body is bytes to FastStream."""
+async def _keep_bytes(message: RabbitMessage) -> RabbitMessage:
+    """Decode nothing: FastStream passes the body on as bytes."""
     return message
 
 
-class _AsItIs:
-    """The same as a codec: a broker has either, and a subscriber cannot have the other."""
+class _BytesCodec:
+    """The codec that does the same as `_keep_bytes`.
+
+    A broker has a codec or a decoder, and its subscribers must use the same one of the two.
+    """
 
     async def decode(self, message: RabbitMessage) -> Any:
         return message
 
     async def encode(self, message: Any, serializer: Any = None) -> tuple[bytes, str | None]:
-        raise NotImplementedError("nothing is sent by this subscriber")
+        raise NotImplementedError("this subscriber sends no messages")
 
 
-def _untouched_by(broker: Any) -> dict[str, Any]:
-    return {"codec": _AsItIs()} if broker.config.broker_codec else {"decoder": _as_it_is}
+def _decoding_options(broker: Any) -> dict[str, Any]:
+    return {"codec": _BytesCodec()} if broker.config.broker_codec else {"decoder": _keep_bytes}
 
 
-def _wire_of(message: RabbitMessage) -> AmqpMessage:
-    """What was delivered, whoever sent it."""
+def _to_amqp_message(message: RabbitMessage) -> AmqpMessage:
+    """Return a delivered message as an `AmqpMessage`."""
     raw: Any = message.raw_message
     return AmqpMessage(
         body=raw.body,

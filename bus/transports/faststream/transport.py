@@ -1,4 +1,7 @@
-"""The port on a FastStream `RabbitBroker`: one connection, which is the broker's, with channels of our own on it."""
+"""The transport port on a FastStream `RabbitBroker`.
+
+It uses the broker's one connection, with channels of its own.
+"""
 
 import asyncio
 import time
@@ -16,6 +19,7 @@ from bus.messaging.ports.transport import (
     ReturnListener,
 )
 from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue, Topology
 from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
@@ -36,13 +40,17 @@ __all__ = ["FastStreamTransport", "broker_of_its_own"]
 
 Clock = Callable[[], float]
 RECONNECT_INTERVAL_SECONDS = 1.0
-"""Seconds between two attempts, at most as long as the bus's own; FastStream's default is 5."""
+"""Seconds between two attempts: the maximum of the bus's back-off. FastStream's default is 5."""
 
 
 def broker_of_its_own(settings: Settings, *, name: str) -> RabbitBroker:
-    """A broker that serves nothing but the bus, by the settings; the RabbitMQ UI shows its connection as `name`.
+    """Return a broker that serves only the bus.
 
-    FastStream writes no line for each message, since the bus does, and injects nothing by type.
+    FastStream does not log messages, because the bus does, and injects no dependencies by type.
+
+    Args:
+        settings: The address, heartbeat and connect timeout.
+        name: The name of the connection in RabbitMQ's UI.
     """
     return RabbitBroker(
         connection_url(settings.address, heartbeat=settings.heartbeat, name=name),
@@ -54,10 +62,10 @@ def broker_of_its_own(settings: Settings, *, name: str) -> RabbitBroker:
 
 
 class FastStreamTransport:
-    """`Transport` on a FastStream broker, beside whatever else is served on it.
+    """`Transport` on a FastStream broker, which may have other subscribers, too.
 
-    A broker that runs already is its application's, and stays up when this closes; any other is connected at the start
-    and stopped at the close.
+    A broker that is already running belongs to its application, and stays up when the transport
+    closes. The transport connects and stops any other broker itself.
     """
 
     has_management_api = True
@@ -71,31 +79,41 @@ class FastStreamTransport:
         own: bool = False,
         clock: Clock = time.time,
     ) -> None:
-        """`name` is the service's, for logs. Where messages go is the broker's affair, and the setting `url` is not looked at.
+        """Create the transport.
 
-        `own`: the broker is one by these settings (`broker_of_its_own`), so that a password in a file is renewed on its connection.
+        Args:
+            broker: The broker, which decides the address; the setting `url` is ignored.
+            settings: The settings of the service.
+            name: The service's name, for logs.
+            own: True if `broker_of_its_own` created the broker from these settings. A password in a
+                file is then renewed on its connection.
+            clock: Returns the wall clock's time in seconds since the epoch.
         """
         self._settings = settings
         self._clock = clock
         self._observer: ReturnListener | None = None
         self._link = RobustConnection(
-            broker, name=name, on_lost=self._lost, verify=settings.topology == "verify"
+            broker, name=name, on_lost=self._report_lost, verify=settings.topology == "verify"
         )
         file = PasswordFile.of(settings.password_file) if own else None
-        self._renewal = CredentialRefresher.by(settings, file, (self._link,), name=name)
-        # Also what goes unconfirmed is confirmed: only so is its return noticed. On a channel of its own, so that no request
-        # waits for a place behind events.
-        self._questions = Publisher(self._link, confirms=True, channel_factory=self._publishing)
-        self._publisher = Publisher(self._link, confirms=True, channel_factory=self._publishing)
+        self._refresher = CredentialRefresher.by(settings, file, (self._link,), name=name)
+        # Messages that need no confirm are confirmed, too: without it a return would go unnoticed.
+        # They have a channel of their own, so that requests do not wait for a slot behind events.
+        self._request_publisher = Publisher(
+            self._link, confirms=True, channel_factory=self._open_publisher_channel
+        )
+        self._publisher = Publisher(
+            self._link, confirms=True, channel_factory=self._open_publisher_channel
+        )
         self._consumers: list[FastStreamConsumer] = []
 
-    def _publishing(self, channel: Channel) -> AiormqPublisherChannel:
+    def _open_publisher_channel(self, channel: Channel) -> AiormqPublisherChannel:
         return AiormqPublisherChannel(self._link, channel, window=self._settings.publish_window)
 
-    def _taking(
+    def _consumer_channel_factory(
         self, queue: Queue, on_delivery: Callable[[Delivery], None]
     ) -> Callable[[Channel], AiormqConsumerChannel]:
-        def opened(channel: Channel) -> AiormqConsumerChannel:
+        def open_channel(channel: Channel) -> AiormqConsumerChannel:
             return AiormqConsumerChannel(
                 channel,
                 queue=queue.name,
@@ -104,89 +122,82 @@ class FastStreamTransport:
                 clock=self._clock,
             )
 
-        return opened
+        return open_channel
 
-    def _lost(self) -> None:
+    def _report_lost(self) -> None:
         if self._observer is not None:
             self._observer.on_connection_lost()
 
-    # --- the port --------------------------------------------------------------------------------------------------
+    # --- Port ---
 
     async def start(self, observer: ReturnListener, *, timeout: float) -> None:
-        """Connect; `Transport.start` says what is raised."""
+        """Connect. Raise the errors of `Transport.start`."""
         self._observer = observer
         await self._link.start(timeout=timeout)
-        for publisher in (self._questions, self._publisher):
+        for publisher in (self._request_publisher, self._publisher):
             publisher.start()
-        if self._renewal is not None:
-            self._renewal.start()
+        if self._refresher is not None:
+            self._refresher.start()
 
     async def connect(self, *, timeout: float) -> None:
-        """Only connect, before the broker's own start, whose errors say less; raises what `start` raises."""
+        """Connect before the broker's own start, which raises less exact errors.
+
+        Raise the errors of `start`.
+        """
         await self._link.connect(timeout=timeout)
 
     async def declare(self, topology: Topology) -> None:
-        """Make it exist."""
+        """Declare the topology."""
         await self._link.declare(topology)
 
     async def depth(self, queue: str) -> int:
-        """Messages that are ready in a queue."""
+        """Return the number of ready messages in a queue."""
         return await ready_in(self._link, queue)
 
     async def send(
         self, envelope: Envelope, address: Address, *, timeout: float, via: Delivery | None = None
     ) -> PublishOutcome:
         """Send one message."""
-        outcome = await self._sent(envelope, address, timeout, via)
+        outcome = await self._publish(envelope, address, timeout, via)
         if isinstance(outcome, Returned) and not address.confirmed:
             if self._observer is not None:
                 self._observer.on_return(envelope.id, outcome.reason)
             return Accepted()
         return outcome
 
-    async def _sent(
+    async def _publish(
         self, envelope: Envelope, address: Address, timeout: float, via: Delivery | None
     ) -> PublishOutcome:
         if isinstance(via, AiormqDelivery) and via.channel.alive:
             return await via.channel.publish(
                 envelope, address, asyncio.get_running_loop().time() + timeout
             )
-        publisher = self._publisher if address.confirmed else self._questions
+        publisher = self._publisher if address.confirmed else self._request_publisher
         return await publisher.publish(envelope, address, timeout=timeout)
 
     def supports_consumer_timeout(self, queue: Queue) -> bool:
-        """From RabbitMQ 4.3 on, for quorum queues."""
+        """Return True for a quorum queue on RabbitMQ 4.3 or later."""
         return self._link.supports_consumer_timeout(queue)
 
     async def consume(
-        self,
-        queue: Queue,
-        topology: Topology,
-        *,
-        prefetch: int,
-        on_delivery: Callable[[Delivery], None],
-        acks: bool = True,
-        consumer_timeout: float | None = None,
+        self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
     ) -> ConsumerHandle:
-        """Consume, supervised, by a subscriber of FastStream's."""
+        """Start a supervised consumer on a FastStream subscriber."""
         consumer = FastStreamConsumer(
             self._link,
-            queue,
-            topology,
-            prefetch=prefetch,
-            acks=acks,
-            confirms=queue.role == "requests",
-            opened=self._taking(queue, on_delivery),
-            consumer_timeout=consumer_timeout,
+            spec,
+            confirms=spec.queue.role == "requests",
+            opened=self._consumer_channel_factory(spec.queue, on_delivery),
         )
-        self._consumers = [each for each in self._consumers if not each.closed] + [consumer]
+        self._consumers = [started for started in self._consumers if not started.closed]
+        self._consumers.append(consumer)
         consumer.start()
         return consumer
 
     async def close(self) -> None:
-        """Close everything that is ours."""
+        """Close the consumers and channels, and the connection if the transport opened it."""
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
-        await asyncio.gather(self._questions.close(), self._publisher.close())
-        if self._renewal is not None:
-            await self._renewal.close()
+        await asyncio.gather(self._request_publisher.close(), self._publisher.close())
+        if self._refresher is not None:
+            await self._refresher.close()
         await self._link.close()

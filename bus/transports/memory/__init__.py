@@ -1,4 +1,4 @@
-"""The memory transport: a model broker in this process, for tests and for a demonstration without RabbitMQ."""
+"""The memory transport: a model broker in this process, for tests and demos without RabbitMQ."""
 
 from bus.transports.memory.broker import MemoryBroker
 from bus.transports.memory.transport import MemoryTransport

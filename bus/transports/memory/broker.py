@@ -1,4 +1,7 @@
-"""The model broker: executes topologies and fails the way RabbitMQ 3.10 fails, on the running loop's clock."""
+"""The model broker: it executes topologies, and fails like RabbitMQ 3.10.
+
+Its timers use the running loop's clock.
+"""
 
 import asyncio
 import time
@@ -20,9 +23,13 @@ __all__ = ["MemoryBroker"]
 
 
 class MemoryBroker:
-    """One broker, shared by the transports of one event loop; `clock` is the wall clock in seconds.
+    """A model broker for the transports of one event loop.
 
-    Faults: `stop` and `start`, `drop_all`, `block` and `unblock`, `swallow_confirms`, `cancel_consumers`, `delete_queue`, `limit`.
+    A test can cause these faults: `stop` and `start`, `drop_all`, `block` and `unblock`,
+    `swallow_confirms`, `cancel_consumers`, `delete_queue`, `limit`.
+
+    Args:
+        clock: Returns the wall clock's time in seconds since the epoch.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
@@ -37,18 +44,24 @@ class MemoryBroker:
         self._running = True
         self._confirms_to_swallow = 0
 
-    # --- what a client does ----------------------------------------------------------------------------------------
+    # --- Operations of a client ---
 
     def connect(self) -> MemoryConnection:
-        """A new connection; `Unavailable` while the broker is stopped."""
+        """Open a connection. Raise `Unavailable` while the broker is stopped."""
         if not self._running:
-            raise Unavailable("the model broker is stopped")
+            raise Unavailable("the model broker is stopped. Call its `start` method.")
         connection = MemoryConnection(self)
         self._connections.append(connection)
         return connection
 
     def declare(self, topology: Topology, connection: MemoryConnection) -> None:
-        """Make it exist; `TopologyMismatch` names what exists with other arguments."""
+        """Declare exchanges, queues and bindings.
+
+        Raises:
+            TopologyMismatch: An exchange or queue exists with other arguments.
+            FailedPrecondition: The exchange or queue of a binding does not exist.
+            Unavailable: A queue is exclusive to another connection.
+        """
         for exchange in topology.exchanges:
             self._routes.declare(exchange)
         for queue in topology.queues:
@@ -57,10 +70,14 @@ class MemoryBroker:
             self.bind(binding)
 
     def publish(self, wire: AmqpMessage, address: Address) -> PublishOutcome:
-        """Route one message; `ConnectionLost` where the exchange does not exist, which RabbitMQ answers by closing the channel."""
+        """Route one message to its queues.
+
+        Raises:
+            ConnectionLost: The exchange does not exist. RabbitMQ closes the channel in this case.
+        """
         if address.exchange not in self._routes:
             raise ConnectionLost(
-                f"the broker closed the channel: no exchange '{address.exchange}'",
+                f"the broker closed the channel: exchange '{address.exchange}' does not exist",
                 maybe_executed=True,
             )
         message = StoredMessage(
@@ -71,32 +88,35 @@ class MemoryBroker:
             return Returned(reason="NO_ROUTE")
         full = [queue.name for queue in targets if not queue.put(replace(message))]
         return (
-            Nacked(reason=f"the broker refused it: {', '.join(full)} is full")
+            Nacked(reason=f"the broker refused the message: {', '.join(full)} is full")
             if full
             else Accepted()
         )
 
     def swallows_confirm(self) -> bool:
-        """Whether the confirm that is due now gets lost on its way."""
+        """Return True if the next confirm must be lost, and count it."""
         swallows = self._confirms_to_swallow > 0
         self._confirms_to_swallow -= swallows
         return swallows
 
     def closed(self, connection: MemoryConnection) -> None:
-        """A connection is gone, and its exclusive queues with it."""
+        """Remove a closed connection, and delete its exclusive queues."""
         if connection in self._connections:
             self._connections.remove(connection)
         for name in [name for name, owner in self._owners.items() if owner is connection]:
             self.delete_queue(name)
 
     async def unblocked(self) -> None:
-        """Returns once there is no alarm. Callers set the limit."""
+        """Wait until no alarm blocks publishers. The caller sets the timeout."""
         await self._unblocked.wait()
 
-    # --- faults ----------------------------------------------------------------------------------------------------
+    # --- Faults ---
 
     def stop(self) -> None:
-        """Stop as a restart does: connections, exclusive queues and transient messages of classic queues are gone."""
+        """Stop the broker, as for a restart.
+
+        Connections, exclusive queues, and the transient messages of classic queues are lost.
+        """
         self._running = False
         self.drop_all("the broker was stopped")
         for queue in self._queues.values():
@@ -107,34 +127,53 @@ class MemoryBroker:
         self._running = True
 
     def drop_all(self, reason: str = "the connection was dropped") -> None:
-        """End all connections; clients come back by themselves."""
+        """Close all connections. Clients connect again by themselves.
+
+        Args:
+            reason: The text that the clients' errors contain.
+        """
         for connection in [*self._connections]:
             connection.close(reason)
 
     def block(self) -> None:
-        """Raise an alarm: publishing waits; deliveries and acks go on."""
+        """Raise an alarm: publishers wait; deliveries and acks continue."""
         self._unblocked.clear()
 
     def unblock(self) -> None:
-        """The alarm is over."""
+        """Clear the alarm."""
         self._unblocked.set()
 
     @property
     def blocked(self) -> bool:
-        """Whether an alarm blocks publishers."""
+        """True if an alarm blocks publishers."""
         return not self._unblocked.is_set()
 
     def swallow_confirms(self, count: int = 1) -> None:
-        """Take the next `count` confirmed messages and lose their confirms."""
+        """Accept the next `count` messages that need a confirm, and lose their confirms.
+
+        Args:
+            count: The number of confirms to lose, in addition to those of earlier calls.
+        """
         self._confirms_to_swallow += count
 
     def cancel_consumers(self, queue: str) -> None:
-        """End all consumers of a queue from the broker's side, as a failing leader does."""
+        """Cancel all consumers of a queue, as RabbitMQ does when the queue's leader fails.
+
+        Args:
+            queue: The queue's name.
+
+        Raises:
+            NotFound: The queue does not exist.
+        """
         for consumer in [*self.queue(queue).consumers]:
             consumer.cancelled()
 
     def delete_queue(self, name: str) -> None:
-        """Delete a queue with its messages, bindings and consumers; one that is not there is no error."""
+        """Delete a queue, if it exists, with its messages, bindings and consumers.
+
+        Args:
+            name: The queue's name.
+        """
         queue = self._queues.pop(name, None)
         if queue is None:
             return
@@ -146,61 +185,108 @@ class MemoryBroker:
             consumer.cancelled()
 
     def limit(self, name: str, length: int | None) -> None:
-        """A policy's `max-length` with `overflow=reject-publish`, or its removal."""
+        """Limit a queue's length, as a policy with `overflow=reject-publish` does.
+
+        Args:
+            name: The queue's name.
+            length: The policy's `max-length`, or None for no limit.
+
+        Raises:
+            NotFound: The queue does not exist.
+        """
         queue = self.queue(name)
         queue.limit, queue.overflow = length, "reject-publish"
         queue.pump()
 
     def bind(self, binding: Binding) -> None:
-        """Bind a queue to an exchange; `FailedPrecondition` where one does not exist."""
+        """Bind a queue to an exchange.
+
+        Args:
+            binding: The exchange, queue and routing key.
+
+        Raises:
+            FailedPrecondition: The exchange or the queue does not exist.
+        """
         if binding.queue not in self or binding.exchange not in self._routes:
             raise FailedPrecondition(
-                f"no exchange '{binding.exchange}' or no queue '{binding.queue}'"
+                f"exchange '{binding.exchange}' or queue '{binding.queue}' does not exist"
             )
         self._routes.bind(binding)
 
     def unbind(self, binding: Binding) -> None:
-        """Remove a binding."""
+        """Remove a binding if it exists.
+
+        Args:
+            binding: The exchange, queue and routing key.
+        """
         self._routes.unbind(binding)
 
-    # --- inspection ------------------------------------------------------------------------------------------------
+    # --- Inspection ---
 
     def queue(self, name: str) -> MemoryQueue:
-        """A queue by name; `NotFound`."""
+        """Return a queue.
+
+        Args:
+            name: The queue's name.
+
+        Raises:
+            NotFound: The queue does not exist.
+        """
         try:
             return self._queues[name]
         except KeyError:
-            raise NotFound(f"no queue '{name}'") from None
+            raise NotFound(f"queue '{name}' does not exist") from None
 
     def __contains__(self, queue: str) -> bool:
         return queue in self._queues
 
     def depth(self, name: str) -> int:
-        """Messages ready in a queue."""
+        """Return the number of ready messages in a queue.
+
+        Args:
+            name: The queue's name.
+
+        Raises:
+            NotFound: The queue does not exist.
+        """
         return self.queue(name).depth
 
     def consumers(self, name: str) -> int:
-        """Consumers registered at a queue."""
+        """Return the number of consumers that are registered at a queue.
+
+        Args:
+            name: The queue's name.
+
+        Raises:
+            NotFound: The queue does not exist.
+        """
         return len(self.queue(name).consumers)
 
     def peek(self, name: str) -> list[AmqpMessage]:
-        """What is ready in a queue, in order; nothing is taken out."""
+        """Return the ready messages of a queue in order, and leave them there.
+
+        Args:
+            name: The queue's name.
+
+        Raises:
+            NotFound: The queue does not exist.
+        """
         queue = self.queue(name)
         return [queue.outgoing(message) for message in queue.peek()]
 
-    # --- within ----------------------------------------------------------------------------------------------------
+    # --- Internals ---
 
     def _declare_queue(self, declared: Queue, connection: MemoryConnection) -> None:
-        known = self._queues.get(declared.name)
-        if known is None:
+        existing = self._queues.get(declared.name)
+        if existing is None:
             self._create(declared, connection)
             return
         if self._owners.get(declared.name, connection) is not connection:
             raise Unavailable(f"cannot obtain exclusive access to locked queue '{declared.name}'")
-        if found := difference(_facts(declared), _facts(known.declared)):
-            argument, wanted, current = found
-            raise TopologyMismatch(mismatch(argument, "queue", declared.name, wanted, current))
-        known.touch()
+        if changed := difference(_arguments(declared), _arguments(existing.declared)):
+            argument, requested, current = changed
+            raise TopologyMismatch(mismatch(argument, "queue", declared.name, requested, current))
+        existing.touch()
 
     def _create(self, declared: Queue, connection: MemoryConnection) -> None:
         owner = QueueOwner(
@@ -234,15 +320,18 @@ class MemoryBroker:
             self._forward(dead)
 
     def _forward(self, message: StoredMessage) -> bool:
-        """To the dead-letter exchange; whether each target took it, and there was one."""
+        """Publish a dead letter.
+
+        Return True if there was at least one target, and every target accepted it.
+        """
         if message.exchange not in self._routes:
             return False
         targets = self._targets(message.exchange, message.routing_key)
-        taken = [
+        accepted = [
             queue.put(replace(message)) for queue in targets if not in_cycle(message, queue.name)
         ]
-        return bool(taken) and all(taken)
+        return bool(accepted) and all(accepted)
 
 
-def _facts(queue: Queue) -> dict[str, object]:
+def _arguments(queue: Queue) -> dict[str, object]:
     return {"durable": queue.durable, "exclusive": queue.exclusive, **queue.arguments}

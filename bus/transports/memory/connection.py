@@ -1,4 +1,4 @@
-"""One connection and its channels, as the model broker and a client see them."""
+"""A client's connection to the model broker, and its channels."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,83 +15,91 @@ __all__ = ["MemoryChannel", "MemoryConnection"]
 
 
 class BrokerPort(Protocol):
-    """The broker, seen from a connection."""
+    """The operations of the broker that its connections use."""
 
     def publish(self, wire: AmqpMessage, address: Address) -> PublishOutcome:
-        """Route one message."""
+        """Route one message to its queues."""
         ...
 
     def swallows_confirm(self) -> bool:
-        """Whether the confirm that is due now gets lost."""
+        """Return True if the broker must lose the next confirm."""
         ...
 
     def queue(self, name: str) -> MemoryQueue:
-        """A queue by name; `NotFound`."""
+        """Return a queue by name, or raise `NotFound`."""
         ...
 
     def closed(self, connection: "MemoryConnection") -> None:
-        """A connection is gone."""
+        """Remove a closed connection."""
         ...
 
 
 class MemoryConnection:
-    """A client's connection."""
+    """A client's connection to the model broker."""
 
-    def __init__(self, peer: BrokerPort) -> None:
-        self._peer = peer
+    def __init__(self, broker: BrokerPort) -> None:
+        self._broker = broker
         self._loop = asyncio.get_running_loop()
         self._channels: list[MemoryChannel] = []
         self._unconfirmed: set[asyncio.Future[PublishOutcome]] = set()
         self.ended: asyncio.Future[str] = self._loop.create_future()
-        """Why it is gone, once it is."""
+        """The reason of the close, set when the connection is closed."""
 
     @property
     def alive(self) -> bool:
-        """Whether it still carries anything."""
+        """True if the connection is open."""
         return not self.ended.done()
 
     def send(self, wire: AmqpMessage, address: Address) -> PublishOutcome:
         """Publish without a confirm."""
-        return self._peer.publish(wire, address)
+        return self._broker.publish(wire, address)
 
     def send_confirmed(self, wire: AmqpMessage, address: Address) -> asyncio.Future[PublishOutcome]:
-        """Publish; the outcome comes with the confirm, or `ConnectionLost` in its place."""
+        """Publish, and return a future for the confirm.
+
+        Its result is the outcome; `ConnectionLost` is its error if the connection closes first.
+        """
         confirm: asyncio.Future[PublishOutcome] = self._loop.create_future()
-        outcome = self._peer.publish(wire, address)
+        outcome = self._broker.publish(wire, address)
         self._unconfirmed.add(confirm)
         confirm.add_done_callback(self._unconfirmed.discard)
-        if not self._peer.swallows_confirm():
+        if not self._broker.swallows_confirm():
             self._loop.call_soon(_resolve, confirm, outcome)
         return confirm
 
     def channel(self) -> "MemoryChannel":
-        """A new channel."""
-        channel = MemoryChannel(self._peer)
-        self._channels = [each for each in self._channels if each.alive] + [channel]
+        """Open a channel."""
+        channel = MemoryChannel(self._broker)
+        self._channels = [opened for opened in self._channels if opened.alive] + [channel]
         return channel
 
     def close(self, reason: str) -> None:
-        """It is gone: what is unacked goes back to its queues, what is unconfirmed stays unknown."""
+        """Close the connection: requeue unacked messages, and fail pending confirms.
+
+        The outcome of an unconfirmed message stays unknown to its sender.
+        """
         if not self.alive:
             return
         self.ended.set_result(reason)
         for confirm in [*self._unconfirmed]:
             _fail(
                 confirm,
-                ConnectionLost(f"{reason} before the broker had confirmed", maybe_executed=True),
+                ConnectionLost(
+                    f"{reason} before the broker confirmed the message", maybe_executed=True
+                ),
             )
         for channel in self._channels:
             channel.detach()
         for channel in self._channels:
             channel.close(reason)
-        self._peer.closed(self)
+        self._broker.closed(self)
 
 
 class MemoryChannel:
     """A channel with at most one consumer on it."""
 
-    def __init__(self, peer: BrokerPort) -> None:
-        self._peer = peer
+    def __init__(self, broker: BrokerPort) -> None:
+        self._broker = broker
         self._loop = asyncio.get_running_loop()
         self._unacked: dict[int, StoredMessage] = {}
         self._queue: MemoryQueue | None = None
@@ -100,71 +108,71 @@ class MemoryChannel:
         self._alive = True
         self.acks = True
         self.ended: asyncio.Future[str] = self._loop.create_future()
-        """Why its consumer ended, once it has."""
+        """The reason for the consumer's end, set when it has ended."""
 
     def consume(self, queue: str, on_message: "OnMessage", *, prefetch: int, acks: bool) -> None:
-        """Register the consumer; `NotFound` where the queue does not exist."""
+        """Register the consumer. Raise `NotFound` if the queue does not exist."""
         self._on_message, self._prefetch, self.acks = on_message, prefetch, acks
-        self._queue = self._peer.queue(queue)
+        self._queue = self._broker.queue(queue)
         self._queue.attach(self)
 
     @property
     def alive(self) -> bool:
-        """Whether acks on it still mean anything."""
+        """True if the channel is open, so that acks on it have an effect."""
         return self._alive
 
     @property
     def consuming(self) -> bool:
-        """Whether the broker has its consumer registered."""
+        """True if this channel's consumer is registered at the broker."""
         return self._queue is not None and self in self._queue.consumers
 
     def has_room(self) -> bool:
-        """Whether its prefetch allows one more; without acks there is no limit."""
+        """Return True if the prefetch allows another delivery. Without acks it has no limit."""
         return not self.acks or self._prefetch == 0 or len(self._unacked) < self._prefetch
 
     def take(self, message: StoredMessage) -> None:
-        """One message from the queue; the client has it in the loop's next turn."""
+        """Accept a message from the queue. The client receives it in the loop's next turn."""
         if self.acks:
             self._unacked[id(message)] = message
-        self._loop.call_soon(self._hand_over, message)
+        self._loop.call_soon(self._deliver, message)
 
     def outgoing(self, message: StoredMessage) -> AmqpMessage:
-        """A message of its queue as it is delivered."""
+        """Return a message of the queue in the form in which it is delivered."""
         return message.wire if self._queue is None else self._queue.outgoing(message)
 
     def cancelled(self) -> None:
-        """The broker ended the consumer."""
+        """End the consumer, because the broker cancelled it."""
         self.detach()
         self._end("the broker cancelled the consumer")
 
     def ack(self, message: StoredMessage) -> bool:
-        """Done with a message; False where the channel is gone, or knows nothing of it (any more)."""
+        """Ack a message. Return False if the channel does not hold it, or is closed."""
         if self._unacked.pop(id(message), None) is None or self._queue is None:
             return False
         self._queue.pump()
         return True
 
     def requeue(self, message: StoredMessage) -> bool:
-        """Back to the queue; False as for `ack`."""
+        """Requeue a message. Return False for the same reasons as `ack`."""
         if self._unacked.pop(id(message), None) is None or self._queue is None:
             return False
         self._queue.requeue(message)
         return True
 
     def detach(self) -> None:
-        """No further deliveries; what was delivered can still be acked."""
+        """Stop deliveries. Delivered messages can still be acked."""
         if self._queue is not None:
             self._queue.detach(self)
 
     def close(self, reason: str) -> None:
-        """It is gone: all that is unacked goes back, in order."""
+        """Close the channel, and requeue its unacked messages in order."""
         self._alive = False
         self.detach()
         for message in [*self._unacked.values()]:
             self.requeue(message)
         self._end(reason)
 
-    def _hand_over(self, message: StoredMessage) -> None:
+    def _deliver(self, message: StoredMessage) -> None:
         if not self._alive:
             return
         if not self.consuming and self.acks:

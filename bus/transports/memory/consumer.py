@@ -1,4 +1,4 @@
-"""A supervised consumer of the model broker, and what it delivers."""
+"""A supervised consumer of the model broker, and its deliveries."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -9,7 +9,8 @@ from bus.errors import BusError
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.supervision import run_forever
-from bus.messaging.topology.model import Queue, Topology
+from bus.messaging.topology.consumer_spec import ConsumerSpec
+from bus.messaging.topology.model import Queue
 from bus.transports.memory.broker import MemoryBroker
 from bus.transports.memory.connection import MemoryChannel, MemoryConnection
 from bus.transports.memory.stored_message import StoredMessage
@@ -19,7 +20,7 @@ __all__ = ["MemoryConsumer", "MemoryDelivery"]
 
 
 class MemoryDelivery:
-    """A message as it was delivered on one channel."""
+    """A message that was delivered on one channel."""
 
     def __init__(
         self, channel: MemoryChannel, message: StoredMessage, queue: Queue, received: int
@@ -28,12 +29,15 @@ class MemoryDelivery:
         self._received = received
         self._settled = False
         self.redelivered = message.returns > 0
-        """Whether the broker delivered it before. Kept, since the message may be on its way to another consumer already."""
+        """True if the broker delivered it before.
+
+        The value is stored, because the message may later be in flight to another consumer.
+        """
         self._wire = channel.outgoing(message)
 
     @cached_property
     def envelope(self) -> Envelope:
-        """The message; `Delivery.envelope` says more."""
+        """The decoded message; see `Delivery.envelope`."""
         return decode(
             self._wire,
             role=ROLES[self._queue.role],
@@ -43,50 +47,42 @@ class MemoryDelivery:
 
     @property
     def broker_headers(self) -> Mapping[str, Any]:
-        """The broker's own notes."""
+        """The headers of the broker, such as `x-death`."""
         return broker_headers(self._wire.headers)
 
     async def ack(self) -> bool:
-        """Done."""
+        """Ack the message. Return False if the channel is closed."""
         return self._settle(self._channel.ack)
 
     async def requeue(self) -> bool:
-        """Back to the broker, for another consumer."""
+        """Requeue the message. Return False if the channel is closed."""
         return self._settle(self._channel.requeue)
 
-    def _settle(self, how: Callable[[StoredMessage], bool]) -> bool:
-        """Once: a second ack would cost the channel."""
+    def _settle(self, operation: Callable[[StoredMessage], bool]) -> bool:
+        """Settle the message once: on RabbitMQ a second ack would close the channel."""
         if not self._channel.alive:
             return False
         if not self._settled:
             self._settled = True
-            how(self._message)
+            operation(self._message)
         return True
 
 
 class MemoryConsumer:
-    """A queue's consumer; `Consumption` is its port."""
+    """A queue's consumer; its port is `ConsumerHandle`."""
 
-    def __init__(  # noqa: PLR0913 - what `Transport.consume` takes, and what it comes on
+    def __init__(
         self,
         connection: Callable[[], Awaitable[MemoryConnection]],
         broker: MemoryBroker,
-        queue: Queue,
-        topology: Topology,
+        spec: ConsumerSpec,
         *,
-        prefetch: int,
         on_delivery: Callable[[Delivery], None],
-        acks: bool,
         clock: Callable[[], float],
     ) -> None:
         self._connection, self._broker = connection, broker
-        self._queue, self._topology = queue, topology
-        self._prefetch, self._on_delivery, self._acks, self._clock = (
-            prefetch,
-            on_delivery,
-            acks,
-            clock,
-        )
+        self._spec, self._queue = spec, spec.queue
+        self._on_delivery, self._clock = on_delivery, clock
         self._channel: MemoryChannel | None = None
         self._registered = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -99,17 +95,17 @@ class MemoryConsumer:
 
     @property
     def ready(self) -> bool:
-        """Whether the broker has it registered now."""
+        """True if the consumer is registered at the broker now."""
         return self._channel is not None and self._channel.consuming
 
     async def wait_ready(self) -> None:
-        """Returns when it is ready."""
+        """Wait until the consumer is ready."""
         while not self.ready:
             self._registered.clear()
             await self._registered.wait()
 
     def start(self) -> None:
-        """Consume, and again whenever that ends."""
+        """Start to consume, and start again whenever the consumer ends."""
         self._task = asyncio.create_task(
             run_forever(self._step, expected=(BusError,), on_error=self._report),
             name=f"memory consumer {self.name}",
@@ -117,9 +113,11 @@ class MemoryConsumer:
 
     async def _step(self) -> None:
         connection = await self._connection()
-        self._broker.declare(self._topology, connection)
+        self._broker.declare(self._spec.topology, connection)
         channel = self._channel = connection.channel()
-        channel.consume(self.name, self._deliver, prefetch=self._prefetch, acks=self._acks)
+        channel.consume(
+            self.name, self._deliver, prefetch=self._spec.prefetch, acks=self._spec.acks
+        )
         self.last_error = None
         self._registered.set()
         await asyncio.wait([channel.ended])
@@ -133,19 +131,22 @@ class MemoryConsumer:
         delivery = MemoryDelivery(channel, message, self._queue, int(self._clock() * 1000))
         try:
             self._on_delivery(delivery)
-        except Exception as error:  # noqa: BLE001 - the port forbids it; one receiver's fault must not end the broker
-            context = {"message": f"on_delivery of {self.name} raised", "exception": error}
+        except Exception as error:  # noqa: BLE001 - a receiver's bug must not stop the broker
+            context = {
+                "message": f"on_delivery of queue '{self.name}' raised an error",
+                "exception": error,
+            }
             asyncio.get_running_loop().call_exception_handler(context)
 
     async def cancel(self) -> None:
-        """No further deliveries; the channel stays for acks."""
+        """Stop deliveries. The channel stays open for acks."""
         await self._stop()
         if self._channel is not None:
             self._channel.detach()
 
     @property
     def closed(self) -> bool:
-        """Whether it will never consume again, and its channel is gone."""
+        """True if the consumer has stopped permanently, and its channel is closed."""
         return (
             self._task is not None
             and self._task.done()
@@ -153,7 +154,7 @@ class MemoryConsumer:
         )
 
     async def close(self) -> None:
-        """Consume no more, and close the channel: what is unacked goes back."""
+        """Stop the consumer, close its channel, and requeue the unacked messages."""
         await self._stop()
         if self._channel is not None:
             self._channel.close("closed")

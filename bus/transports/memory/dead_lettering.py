@@ -1,4 +1,4 @@
-"""Dead-lettering in the model broker, at most once and at least once, as RabbitMQ 3.10 does them."""
+"""Dead-lettering in the model broker, at most once and at least once, as in RabbitMQ 3.10."""
 
 import asyncio
 from collections import deque
@@ -10,16 +10,25 @@ from bus.transports.memory.stored_message import StoredMessage
 __all__ = ["DeadLetterWorker", "at_least_once"]
 
 PREFETCH = 32
-"""Dead letters that one worker holds; those behind wait (`dead_letter_worker_consumer_prefetch`)."""
+"""Maximum of unconfirmed dead letters of a worker (`dead_letter_worker_consumer_prefetch`)."""
 RETRY_AFTER_SECONDS = 180.0
-"""Seconds until it tries again what no queue took (`dead_letter_worker_publisher_confirm_timeout`)."""
+"""Seconds until a worker publishes refused dead letters again.
+
+RabbitMQ's name for it is `dead_letter_worker_publisher_confirm_timeout`.
+"""
 
 Forward = Callable[[StoredMessage], bool]
-"""Publishes a dead letter; whether every target took it, and there was one."""
+"""Function that publishes a dead letter.
+
+It returns True if there was at least one target, and every target accepted the dead letter.
+"""
 
 
 def at_least_once(queue: MemoryQueue) -> bool:
-    """Whether all four conditions hold; one missing falls back to at-most-once, silently, as in RabbitMQ."""
+    """Return True if all four conditions for dead-lettering at least once are met.
+
+    If one of them is not met, the queue silently dead-letters at most once, as in RabbitMQ.
+    """
     arguments = queue.declared.arguments
     return (
         queue.quorum
@@ -30,7 +39,7 @@ def at_least_once(queue: MemoryQueue) -> bool:
 
 
 class DeadLetterWorker:
-    """Keeps each dead letter of one queue until its targets have confirmed."""
+    """The worker that keeps each dead letter of one queue until its targets have confirmed it."""
 
     def __init__(self, queue: MemoryQueue, forward: Forward) -> None:
         self._queue, self._forward = queue, forward
@@ -39,26 +48,28 @@ class DeadLetterWorker:
         self._timer: asyncio.TimerHandle | None = None
 
     def take(self, message: StoredMessage) -> None:
-        """One more dead letter."""
+        """Add a dead letter."""
         self._waiting.append(message)
-        self._work()
+        self._forward_waiting()
 
     def stop(self) -> None:
-        """Its queue is gone, and its dead letters with it."""
+        """Stop, because the queue was deleted together with its dead letters."""
         if self._timer:
             self._timer.cancel()
 
-    def _work(self) -> None:
+    def _forward_waiting(self) -> None:
         while self._waiting and len(self._stuck) < PREFETCH:
             message = self._waiting.popleft()
             if not self._forward(message):
                 self._stuck.append(message)
         self._queue.discarded = len(self._waiting) + len(self._stuck)
         if self._stuck and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(RETRY_AFTER_SECONDS, self._again)
+            self._timer = asyncio.get_running_loop().call_later(
+                RETRY_AFTER_SECONDS, self._retry_stuck
+            )
 
-    def _again(self) -> None:
+    def _retry_stuck(self) -> None:
         self._timer = None
         self._stuck = [message for message in self._stuck if not self._forward(message)]
-        self._work()
+        self._forward_waiting()
         self._queue.pump()

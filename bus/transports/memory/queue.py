@@ -1,4 +1,7 @@
-"""A queue of the model broker: order, limits, time to live, consumers; classic and quorum as RabbitMQ 3.10 has them."""
+"""A queue of the model broker: order, limits, time to live, consumers.
+
+It behaves as a classic or quorum queue of RabbitMQ 3.10.
+"""
 
 import asyncio
 from bisect import insort
@@ -9,46 +12,49 @@ from typing import Protocol
 
 from bus.messaging.topology.model import Queue
 from bus.transports.memory.stored_message import Reason, StoredMessage
-from bus.transports.wire_format import AmqpMessage
+from bus.transports.wire_format import PERSISTENT, AmqpMessage
 
 __all__ = ["MemoryQueue", "QueueConsumer"]
 
 SOFT_LIMIT = 0.8
-"""A quorum queue that refused takes messages again below this share of its limit (`LOW_LIMIT` in rabbit_fifo)."""
+"""Share of its limit at which a full quorum queue accepts messages again.
+
+It is `LOW_LIMIT` in RabbitMQ's `rabbit_fifo`.
+"""
 
 
 class QueueConsumer(Protocol):
-    """Who takes messages from a queue."""
+    """The consumer's operations that its queue uses."""
 
     @property
     def acks(self) -> bool:
-        """Whether it acknowledges; else the queue forgets a message as it hands it over."""
+        """True if the consumer acks. Otherwise the queue forgets a message when it delivers it."""
         ...
 
     def has_room(self) -> bool:
-        """Whether its prefetch allows one more."""
+        """Return True if the prefetch allows another delivery."""
         ...
 
     def take(self, message: StoredMessage) -> None:
-        """One message; must not call back into the queue."""
+        """Accept a message. The implementation must not call the queue."""
         ...
 
     def cancelled(self) -> None:
-        """The broker ended this consumer: its queue is gone."""
+        """End this consumer, because the broker cancelled it."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueOwner:
-    """What a queue asks of its broker."""
+    """The functions of the broker that its queues call."""
 
     dead_letter: Callable[["MemoryQueue", StoredMessage, Reason], None]
     expired: Callable[["MemoryQueue"], None]
-    """Nobody used it for `x-expires`."""
+    """Function for a queue that was not used for its `x-expires` time."""
 
 
 class MemoryQueue:
-    """One queue; every method works at once, and the consumers get theirs in the loop's next turn."""
+    """A queue. Its methods act at once; consumers receive messages in the loop's next turn."""
 
     def __init__(self, declared: Queue, owner: QueueOwner) -> None:
         self.declared = declared
@@ -56,7 +62,7 @@ class MemoryQueue:
         self.overflow = str(declared.arguments.get("x-overflow", "drop-head"))
         self.consumers: deque[QueueConsumer] = deque()
         self.discarded = 0
-        """Dead letters that no target has taken yet; they count towards the limit."""
+        """The number of dead letters that no target has accepted yet. They count for the limit."""
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._returned: deque[StoredMessage] = deque()
@@ -64,8 +70,8 @@ class MemoryQueue:
         self._positions = 0
         self._refusing = False
         self._head_timer: asyncio.TimerHandle | None = None
-        self._lease: asyncio.TimerHandle | None = None
-        self._gone = False
+        self._expiry_timer: asyncio.TimerHandle | None = None
+        self._deleted = False
         self.touch()
 
     @property
@@ -75,30 +81,30 @@ class MemoryQueue:
 
     @property
     def quorum(self) -> bool:
-        """Whether it is a quorum queue; else a classic one."""
+        """True for a quorum queue, False for a classic queue."""
         return self.declared.arguments.get("x-queue-type") == "quorum"
 
     @property
     def depth(self) -> int:
-        """Messages that are ready."""
+        """The number of ready messages."""
         return len(self._returned) + len(self._ready)
 
     def peek(self) -> list[StoredMessage]:
-        """What is ready, in order."""
+        """Return the ready messages in order."""
         return [*self._returned, *self._ready]
 
     def outgoing(self, message: StoredMessage) -> AmqpMessage:
-        """A message as it is delivered: a quorum queue counts, for whoever reads it."""
+        """Return a message as it is delivered: a quorum queue adds its delivery count."""
         if not self.quorum or not message.returns:
             return message.wire
         return replace(
             message.wire, headers={**message.wire.headers, "x-delivery-count": message.returns}
         )
 
-    # --- messages in and out ---------------------------------------------------------------------------------------
+    # --- Messages ---
 
     def put(self, message: StoredMessage) -> bool:
-        """Take a message; False where the queue is full and refuses."""
+        """Add a message. Return False if the queue is full and refuses it."""
         if self._refuses():
             return False
         self._append(message)
@@ -107,8 +113,11 @@ class MemoryQueue:
         return True
 
     def requeue(self, message: StoredMessage) -> None:
-        """A message that was handed over comes back; it went with its queue where that is deleted."""
-        if self._gone:
+        """Requeue a delivered message, or dead-letter it beyond the delivery limit.
+
+        A deleted queue ignores the message.
+        """
+        if self._deleted:
             return
         message.returns += 1
         limit = self._number("x-delivery-limit")
@@ -119,19 +128,19 @@ class MemoryQueue:
         self.pump()
 
     def pump(self) -> None:
-        """Hand over what can be, to the consumers in turn."""
+        """Deliver as many messages as possible, to the consumers in turn."""
         self._expire(late_only=True)
         while self.depth and (consumer := self._next_consumer()):
             consumer.take(self._pop())
             self._expire(late_only=True)
-        self._settle_limit()
+        self._update_refusing()
         self._watch_head()
 
     def forget_transient(self) -> None:
-        """A restart: a classic queue keeps persistent messages only."""
+        """Drop the messages that a classic queue loses in a restart: all that are transient."""
         if not self.quorum:
             self._returned, self._ready = (
-                deque(each for each in messages if each.wire.delivery_mode == 2)  # noqa: PLR2004 - AMQP's "persistent"
+                deque(message for message in messages if message.wire.delivery_mode == PERSISTENT)
                 for messages in (self._returned, self._ready)
             )
 
@@ -145,23 +154,31 @@ class MemoryQueue:
         return self._returned.popleft() if self._returned else self._ready.popleft()
 
     def _put_back(self, message: StoredMessage, *, limited: bool) -> None:
-        """Classic: where it was. Quorum on 3.10: with a delivery limit ahead of all new ones, without to the back."""
+        """Put a requeued message where RabbitMQ 3.10 puts it.
+
+        A classic queue restores the message's position. A quorum queue with a delivery limit puts
+        it before all new messages, and one without a limit puts it at the end.
+        """
         if not self.quorum:
-            insort(self._returned, message, key=lambda each: each.position)
+            insort(self._returned, message, key=lambda stored: stored.position)
         elif limited:
             self._returned.append(message)
         else:
             self._ready.append(message)
 
-    # --- limits ----------------------------------------------------------------------------------------------------
+    # --- Limits ---
 
     def _refuses(self) -> bool:
-        """Classic counts before it takes a message; quorum notices afterwards, so that it holds one more than its limit."""
+        """Return True if the queue refuses new messages.
+
+        A classic queue counts before it accepts a message. A quorum queue counts afterwards, so it
+        holds one message more than its limit.
+        """
         if self.limit is None or self.overflow != "reject-publish":
             return False
         return self._refusing if self.quorum else self.depth + 1 > self.limit
 
-    def _settle_limit(self) -> None:
+    def _update_refusing(self) -> None:
         count = self.depth + self.discarded
         if self.limit is None or count <= int(self.limit * SOFT_LIMIT):
             self._refusing = False
@@ -172,22 +189,22 @@ class MemoryQueue:
         while self.limit is not None and self.overflow == "drop-head" and self.depth > self.limit:
             self._owner.dead_letter(self, self._pop(), "maxlen")
 
-    # --- time ------------------------------------------------------------------------------------------------------
+    # --- Time ---
 
     def touch(self) -> None:
-        """It is used: the lease of `x-expires` begins anew, and does not run while there are consumers."""
-        lease = self._number("x-expires")
-        if self._lease:
-            self._lease.cancel()
-        if lease is not None and not self.consumers:
-            self._lease = self._loop.call_later(lease / 1000, self._owner.expired, self)
+        """Restart the `x-expires` timer after a use. It does not run while there are consumers."""
+        expires_ms = self._number("x-expires")
+        if self._expiry_timer:
+            self._expiry_timer.cancel()
+        if expires_ms is not None and not self.consumers:
+            self._expiry_timer = self._loop.call_later(expires_ms / 1000, self._owner.expired, self)
 
     def stop(self) -> None:
-        """It is deleted, with all that is in it."""
-        self._gone = True
+        """Delete all messages and stop the timers, because the queue is deleted."""
+        self._deleted = True
         self._returned.clear()
         self._ready.clear()
-        for timer in (self._head_timer, self._lease):
+        for timer in (self._head_timer, self._expiry_timer):
             if timer:
                 timer.cancel()
 
@@ -199,7 +216,11 @@ class MemoryQueue:
         return self._loop.time() + min(times) / 1000 if times else None
 
     def _expire(self, *, late_only: bool = False) -> None:
-        """Dead-letter heads whose time is over; only heads, as in RabbitMQ. A message is still handed over in the instant it expires."""
+        """Dead-letter expired messages at the head; others stay, as in RabbitMQ.
+
+        With `late_only` a message is not dead-lettered at the exact time of its expiry, so that it
+        can still be delivered.
+        """
         now = self._loop.time()
         while (
             self.depth
@@ -221,7 +242,7 @@ class MemoryQueue:
     def _head(self) -> StoredMessage:
         return self._returned[0] if self._returned else self._ready[0]
 
-    # --- consumers -------------------------------------------------------------------------------------------------
+    # --- Consumers ---
 
     def attach(self, consumer: QueueConsumer) -> None:
         """Register a consumer."""
@@ -230,7 +251,7 @@ class MemoryQueue:
         self.pump()
 
     def detach(self, consumer: QueueConsumer) -> None:
-        """Remove a consumer, if it is there."""
+        """Remove a consumer if it is registered."""
         if consumer in self.consumers:
             self.consumers.remove(consumer)
             self.touch()

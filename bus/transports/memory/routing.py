@@ -1,4 +1,4 @@
-"""Exchanges and bindings of the model broker: which queues a message goes to."""
+"""Exchanges and bindings of the model broker, and the queues to which they route a message."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -10,51 +10,61 @@ __all__ = ["Routes", "difference", "mismatch", "topic_matches"]
 
 
 class Routes:
-    """Exchanges, and the queues bound to them."""
+    """The exchanges, and the bindings of queues to them."""
 
     def __init__(self) -> None:
         self._exchanges: dict[str, Exchange] = {}
         self._bindings: dict[Binding, None] = {}
 
     def declare(self, exchange: Exchange) -> None:
-        """Make it exist; of its arguments RabbitMQ compares the alternate exchange alone."""
-        known = self._exchanges.setdefault(exchange.name, exchange)
-        if known.kind != exchange.kind:
+        """Declare an exchange.
+
+        Raises:
+            TopologyMismatch: The exchange exists with another type or alternate exchange. RabbitMQ
+                compares no other argument of an exchange.
+        """
+        existing = self._exchanges.setdefault(exchange.name, exchange)
+        if existing.kind != exchange.kind:
             raise TopologyMismatch(
-                mismatch("type", "exchange", exchange.name, exchange.kind, known.kind)
+                mismatch("type", "exchange", exchange.name, exchange.kind, existing.kind)
             )
-        wanted, current = (each.arguments.get("alternate-exchange") for each in (exchange, known))
-        if wanted != current:
+        requested, current = (
+            declared.arguments.get("alternate-exchange") for declared in (exchange, existing)
+        )
+        if requested != current:
             raise TopologyMismatch(
-                mismatch("alternate-exchange", "exchange", exchange.name, wanted, current)
+                mismatch("alternate-exchange", "exchange", exchange.name, requested, current)
             )
 
     def bind(self, binding: Binding) -> None:
-        """Bind once, however often it is asked for."""
+        """Add a binding; a second call has no effect."""
         self._bindings[binding] = None
 
     def unbind(self, binding: Binding) -> None:
-        """Remove a binding; one that is not there is no error."""
+        """Remove a binding if it exists."""
         self._bindings.pop(binding, None)
 
     def forget(self, queue: str) -> None:
-        """Remove all bindings of a queue that is gone."""
+        """Remove all bindings of a deleted queue."""
         self._bindings = {binding: None for binding in self._bindings if binding.queue != queue}
 
     def __contains__(self, exchange: str) -> bool:
         return exchange == "" or exchange in self._exchanges
 
     def targets(self, exchange: str, routing_key: str) -> Sequence[str]:
-        """The queues' names, each once; where there are none, those of the alternate exchange."""
+        """Return the names of the target queues, each once.
+
+        If no queue is bound for this key, return those of the alternate exchange.
+        """
         if exchange == "":
             return [routing_key]
-        found = [*dict.fromkeys(self._bound(exchange, routing_key))]
+        queues = [*dict.fromkeys(self._match_bindings(exchange, routing_key))]
         alternate = self._exchanges[exchange].arguments.get("alternate-exchange")
-        if found or alternate not in self._exchanges:
-            return found
+        if queues or alternate not in self._exchanges:
+            return queues
         return self.targets(str(alternate), routing_key)
 
-    def _bound(self, exchange: str, routing_key: str) -> Iterator[str]:
+    def _match_bindings(self, exchange: str, routing_key: str) -> Iterator[str]:
         for binding in self._bindings:
             if binding.exchange == exchange and _matches(
                 self._exchanges[exchange], binding.routing_key, routing_key
@@ -64,7 +74,10 @@ class Routes:
 
 @lru_cache(maxsize=10_000)
 def topic_matches(pattern: str, routing_key: str) -> bool:
-    """AMQP 0-9-1, 3.1.3.3: words between dots, `*` stands for one word and `#` for zero or more."""
+    """Return True if a topic pattern matches a routing key (AMQP 0-9-1, 3.1.3.3).
+
+    Words are separated by dots. `*` matches one word, `#` matches zero or more.
+    """
     return _words_match(tuple(pattern.split(".")), tuple(routing_key.split(".")))
 
 
@@ -86,21 +99,24 @@ def _matches(exchange: Exchange, key: str, routing_key: str) -> bool:
             return True
 
 
-def mismatch(argument: str, kind: str, name: str, wanted: object, current: object) -> str:
-    """What RabbitMQ says, word for word but for the virtual host."""
-    return f"inequivalent arg '{argument}' for {kind} '{name}': received {_quoted(wanted)} but current is {_quoted(current)}"
+def mismatch(argument: str, kind: str, name: str, requested: object, current: object) -> str:
+    """Return RabbitMQ's own error text, without the virtual host."""
+    return (
+        f"inequivalent arg '{argument}' for {kind} '{name}': "
+        f"received {_quote(requested)} but current is {_quote(current)}"
+    )
 
 
-def _quoted(value: object) -> str:
+def _quote(value: object) -> str:
     return "none" if value is None else f"'{value}'"
 
 
 Difference = tuple[str, object, object]
 
 
-def difference(wanted: Mapping[str, object], current: Mapping[str, object]) -> Difference | None:
-    """The first argument in which two declarations differ, what was wanted, and what is."""
-    for name in sorted(wanted.keys() | current.keys()):
-        if wanted.get(name) != current.get(name):
-            return name, wanted.get(name), current.get(name)
+def difference(requested: Mapping[str, object], current: Mapping[str, object]) -> Difference | None:
+    """Return the first argument in which two declarations differ, with both of its values."""
+    for name in sorted(requested.keys() | current.keys()):
+        if requested.get(name) != current.get(name):
+            return name, requested.get(name), current.get(name)
     return None

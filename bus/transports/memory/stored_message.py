@@ -1,4 +1,4 @@
-"""A message as the model broker keeps it, and what dying does to it."""
+"""A message in a queue of the model broker, and the effect of dead-lettering on it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,26 +13,29 @@ Reason = Literal["expired", "rejected", "maxlen", "delivery_limit"]
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class StoredMessage:
-    """One copy in one queue."""
+    """One copy of a message in one queue."""
 
     wire: AmqpMessage
     exchange: str
     routing_key: str
     position: int = 0
-    """Its place in the queue's order."""
+    """Position in the queue's order."""
     returns: int = 0
-    """How often it came back unacked; a quorum queue's delivery count."""
+    """Number of requeues, which is a quorum queue's delivery count."""
     expires_at: float | None = None
-    """The loop's clock, in seconds."""
+    """Time of expiry on the loop's clock, in seconds."""
 
 
 def died(
     message: StoredMessage, *, queue: str, reason: Reason, routing_key: str | None, at: int
 ) -> StoredMessage:
-    """The copy that a dead-letter exchange gets: `x-death` counted up, the expiration taken off, so that it dies only once of it."""
-    deaths = _deaths(message.wire.headers)
+    """Return the copy for the dead-letter exchange, with a new or higher count in `x-death`.
+
+    The copy has no expiration, so that it does not expire a second time.
+    """
+    deaths = _read_deaths(message.wire.headers)
     same = [death for death in deaths if (death["queue"], death["reason"]) == (queue, reason)]
-    others = [death for death in deaths if death not in same]
+    different = [death for death in deaths if death not in same]
     first: Mapping[str, Any] = {
         "count": 0,
         "reason": reason,
@@ -40,10 +43,11 @@ def died(
         "time": at,
         "exchange": message.exchange,
         "routing-keys": [message.routing_key],
-        **_original(message.wire),
+        **_original_expiration(message.wire),
     }
     death = same[0] if same else first
-    headers = {**message.wire.headers, "x-death": [{**death, "count": death["count"] + 1}, *others]}
+    counted = {**death, "count": death["count"] + 1}
+    headers = {**message.wire.headers, "x-death": [counted, *different]}
     for name, value in (("reason", reason), ("queue", queue), ("exchange", message.exchange)):
         headers.setdefault(f"x-first-death-{name}", value)
     return StoredMessage(
@@ -54,25 +58,31 @@ def died(
 
 
 def in_cycle(message: StoredMessage, queue: str) -> bool:
-    """Whether it went round to `queue` without a rejection on the way: RabbitMQ drops such a message."""
-    deaths = _deaths(message.wire.headers)
-    places = [death["queue"] for death in deaths]
-    if queue not in places:
+    """Return True if a message came back to `queue` without a rejection in between.
+
+    RabbitMQ drops the message in this case.
+    """
+    deaths = _read_deaths(message.wire.headers)
+    queues = [death["queue"] for death in deaths]
+    if queue not in queues:
         return False
-    return all(death["reason"] != "rejected" for death in deaths[: places.index(queue) + 1])
+    return all(death["reason"] != "rejected" for death in deaths[: queues.index(queue) + 1])
 
 
-def _original(wire: AmqpMessage) -> Mapping[str, str]:
+def _original_expiration(wire: AmqpMessage) -> Mapping[str, str]:
     return {} if wire.expiration is None else {"original-expiration": wire.expiration}
 
 
-def _deaths(headers: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """The broker's own records; anything else under that name was put there by a client and is reset, as RabbitMQ does."""
+def _read_deaths(headers: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the broker's `x-death` records.
+
+    A malformed value comes from a client, and is ignored as in RabbitMQ.
+    """
     deaths = headers.get("x-death")
-    return deaths if isinstance(deaths, list) and _records(deaths) else []
+    return deaths if isinstance(deaths, list) and _are_deaths(deaths) else []
 
 
-def _records(deaths: Iterable[object]) -> bool:
+def _are_deaths(deaths: Iterable[object]) -> bool:
     return all(
         isinstance(death, dict) and {"queue", "reason", "count"} <= death.keys() for death in deaths
     )

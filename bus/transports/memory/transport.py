@@ -1,4 +1,4 @@
-"""The port on the model broker: one transport is one connection, and comes back by itself."""
+"""The transport port on the model broker: one connection, which reconnects by itself."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from bus.messaging.ports.transport import (
 )
 from bus.messaging.supervision import run_forever
 from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue, Topology
 from bus.transports.memory.broker import MemoryBroker
 from bus.transports.memory.connection import MemoryConnection
@@ -23,11 +24,16 @@ from bus.transports.wire_format import encode
 __all__ = ["MemoryTransport"]
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
-"""Bytes; as the rabbitmq transport has it, so that what is too large for RabbitMQ is too large here."""
+"""Limit of a body. The RabbitMQ transport has the same limit, so a test detects larger bodies."""
 
 
 class MemoryTransport:
-    """A connection to a `MemoryBroker`; `clock` is the wall clock in seconds, the broker's where none is given."""
+    """A transport with one connection to a `MemoryBroker`.
+
+    Args:
+        broker: The broker to connect to.
+        clock: Returns the wall clock's time in seconds since the epoch; by default the broker's.
+    """
 
     has_management_api = False
 
@@ -41,7 +47,15 @@ class MemoryTransport:
         self._consumers: list[MemoryConsumer] = []
 
     async def start(self, observer: ReturnListener, *, timeout: float) -> None:
-        """Connect; `Unavailable` where the broker stays down for `timeout` seconds."""
+        """Connect.
+
+        Args:
+            observer: Receives the events of this transport that belong to no call.
+            timeout: Seconds to wait for the broker.
+
+        Raises:
+            Unavailable: The broker accepted no connection for `timeout` seconds.
+        """
         self._observer = observer
         self._task = asyncio.create_task(
             run_forever(self._step, expected=(BusError,), on_error=_ignore),
@@ -51,7 +65,10 @@ class MemoryTransport:
             async with asyncio.timeout(timeout):
                 await self.connection()
         except TimeoutError:
-            raise Unavailable(f"the model broker is down for {timeout:.3g} s; start it") from None
+            raise Unavailable(
+                f"the model broker accepted no connection for {timeout:.3g} s. "
+                "Call its `start` method."
+            ) from None
 
     async def _step(self) -> None:
         connection = self._connection = self._broker.connect()
@@ -62,26 +79,33 @@ class MemoryTransport:
             self._observer.on_connection_lost()
 
     async def connection(self) -> MemoryConnection:
-        """The connection that is up. Waits for it; callers set the limit."""
+        """Return the open connection; wait until there is one. The caller sets the timeout."""
         while self._connection is None or not self._connection.alive:
             self._connected.clear()
             await self._connected.wait()
         return self._connection
 
     @property
-    def _up(self) -> bool:
+    def _is_connected(self) -> bool:
         return self._connection is not None and self._connection.alive
 
     async def declare(self, topology: Topology) -> None:
-        """Make it exist; `Unavailable` at once while there is no connection."""
-        if self._connection is None or not self._up:
-            raise Unavailable("nothing was declared: not connected to the model broker")
+        """Declare the topology. Raise `Unavailable` at once if there is no connection."""
+        if self._connection is None or not self._is_connected:
+            raise Unavailable("the topology was not declared: no connection to the model broker")
         self._broker.declare(topology, self._connection)
 
     async def depth(self, queue: str) -> int:
-        """Messages that are ready in a queue; `Unavailable` at once while there is no connection."""
-        if not self._up:
-            raise Unavailable("nobody can tell: not connected to the model broker")
+        """Return the number of ready messages in a queue.
+
+        Raises:
+            NotFound: The queue does not exist.
+            Unavailable: The transport has no connection now.
+        """
+        if not self._is_connected:
+            raise Unavailable(
+                f"the depth of queue '{queue}' is not known: no connection to the model broker"
+            )
         return self._broker.depth(queue)
 
     async def send(
@@ -90,17 +114,21 @@ class MemoryTransport:
         address: Address,
         *,
         timeout: float,
-        via: Delivery | None = None,  # noqa: ARG002 - the port's
+        via: Delivery | None = None,  # noqa: ARG002 - a parameter of the port
     ) -> PublishOutcome:
-        """Send one message. `via` changes nothing here: the model broker has each message before the next call."""
+        """Send one message.
+
+        `via` has no effect, because the model broker receives each message before the next call.
+        """
         if len(envelope.body) > MAX_BODY_BYTES and envelope.queue is None:
             raise InvalidArgument(
-                f"the message has {len(envelope.body)} bytes, and {MAX_BODY_BYTES} is the most"
+                f"the message has {len(envelope.body)} bytes, more than the maximum of "
+                f"{MAX_BODY_BYTES}. Store the data and send a reference to it."
             )
         ends = asyncio.get_running_loop().time() + timeout
-        connection = await self._writable(ends)
+        connection = await self._wait_writable(ends)
         if address.confirmed:
-            return await _confirmed(connection.send_confirmed(encode(envelope), address), ends)
+            return await _wait_confirm(connection.send_confirmed(encode(envelope), address), ends)
         outcome = connection.send(encode(envelope), address)
         if isinstance(outcome, Returned) and self._observer is not None:
             asyncio.get_running_loop().call_soon(
@@ -108,53 +136,54 @@ class MemoryTransport:
             )
         return Accepted()
 
-    async def _writable(self, ends: float) -> MemoryConnection:
-        """A connection that takes publishes; `Unavailable`, surely not sent, where there is none in time."""
+    async def _wait_writable(self, ends: float) -> MemoryConnection:
+        """Return a connection that accepts publishes.
+
+        Raise `Unavailable` if there is none in time: the message was certainly not sent.
+        """
         try:
             async with asyncio.timeout_at(ends):
-                while not self._up or self._broker.blocked:
+                while not self._is_connected or self._broker.blocked:
                     await self.connection()
                     await self._broker.unblocked()
         except TimeoutError:
             why = (
-                "the broker blocks publishers"
+                "the model broker blocks publishers"
                 if self._broker.blocked
                 else "no connection to the model broker"
             )
-            raise Unavailable(f"not sent: {why}") from None
+            raise Unavailable(f"message not sent: {why}") from None
         return await self.connection()
 
-    def supports_consumer_timeout(self, queue: Queue) -> bool:  # noqa: ARG002 - of no queue
-        """The model takes nothing back; what older brokers would is refused here as well, so that a test shows it."""
+    def supports_consumer_timeout(self, queue: Queue) -> bool:  # noqa: ARG002 - for no queue
+        """Return False, as for a RabbitMQ that ignores the timeout which a consumer sends.
+
+        The model broker has no timeout for consumers. Nevertheless the bus refuses handlers that
+        would exceed the timeout of an older broker, so a test shows the error.
+
+        Args:
+            queue: The queue of the consumer.
+        """
         return False
 
     async def consume(
-        self,
-        queue: Queue,
-        topology: Topology,
-        *,
-        prefetch: int,
-        on_delivery: Callable[[Delivery], None],
-        acks: bool = True,
-        consumer_timeout: float | None = None,  # noqa: ARG002 - it has no end here
+        self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
     ) -> MemoryConsumer:
-        """Consume, supervised."""
+        """Start a supervised consumer. The model broker has no consumer timeout."""
         consumer = MemoryConsumer(
             self.connection,
             self._broker,
-            queue,
-            topology,
-            prefetch=prefetch,
+            spec,
             on_delivery=on_delivery,
-            acks=acks,
             clock=self._clock,
         )
-        self._consumers = [each for each in self._consumers if not each.closed] + [consumer]
+        self._consumers = [started for started in self._consumers if not started.closed]
+        self._consumers.append(consumer)
         consumer.start()
         return consumer
 
     async def close(self) -> None:
-        """Close everything; what is unacked is delivered again to others."""
+        """Close all consumers and the connection. Unacked messages are requeued."""
         for consumer in self._consumers:
             await consumer.close()
         if self._task is not None:
@@ -163,18 +192,26 @@ class MemoryTransport:
         self.drop("the transport was closed")
 
     def drop(self, reason: str = "the connection was dropped") -> None:
-        """Lose the connection, as a network does; the transport comes back by itself unless it was closed."""
+        """Drop the connection, as a network failure does.
+
+        The transport connects again by itself, unless it was closed.
+
+        Args:
+            reason: The text that errors contain.
+        """
         if self._connection is not None:
             self._connection.close(reason)
 
 
-async def _confirmed(confirm: "asyncio.Future[PublishOutcome]", ends: float) -> PublishOutcome:
+async def _wait_confirm(confirm: "asyncio.Future[PublishOutcome]", ends: float) -> PublishOutcome:
     try:
         async with asyncio.timeout_at(ends):
             return await confirm
     except TimeoutError:
-        raise DeadlineExceeded("no confirm within the deadline", maybe_executed=True) from None
+        raise DeadlineExceeded(
+            "the broker sent no confirm within the deadline", maybe_executed=True
+        ) from None
 
 
 def _ignore(_error: BaseException) -> None:
-    """A broker that is down is known to be: whoever waits for it hears of it."""
+    """Ignore the error of a stopped broker: the callers that wait for a connection report it."""

@@ -1,7 +1,12 @@
-"""An event loop on which hours take no time: what waits for the clock alone is not waited for.
+"""An event loop with virtual time: its clock skips waits, so a test of several hours is instant.
 
-Chosen over `looptime` (0.9, kept, works with Python 3.11 to 3.13): that patches the loops of every test of a run as soon as it is
-installed, turns the loop 42 times before each step, and moves its clock while threads work; here time is one loop's own matter.
+`looptime` (0.9, maintained, works with Python 3.11 to 3.13) is not used, for three reasons:
+
+- It patches the loops of every test of a run as soon as it is installed.
+- It turns the loop 42 times before each step.
+- It moves its clock while threads run.
+
+This module changes the time of one loop only.
 """
 
 import asyncio
@@ -15,64 +20,69 @@ from typing_extensions import override
 __all__ = ["VirtualLoop", "wall_clock"]
 
 EPOCH = 1_750_000_000.0
-"""Seconds since 1970 (June 2025) at the loop's time 0; any moment would do."""
+"""Seconds since 1970 (June 2025) at the loop's time 0. The value is arbitrary."""
 
 Events = list[tuple[selectors.SelectorKey, int]]
 
 
 def wall_clock() -> float:
-    """Seconds since the epoch on the running loop's clock."""
+    """Return the seconds since the epoch on the running loop's clock."""
     return EPOCH + asyncio.get_running_loop().time()
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop in real time until `skip_waits`. From then on its clock stands while code runs, and jumps where all is idle.
+    """An event loop that runs in real time until `skip_waits`, and in virtual time from then on.
 
-    It jumps only while nothing outside can wake the loop: no call in an executor is under way, and no socket, pipe or
-    child process is watched. Else it waits as any loop does, and its clock goes on with the real one.
-    A thread of another making that calls back with `call_soon_threadsafe` is not seen.
+    In virtual time the clock stops while code runs. When the loop is idle, the clock jumps to the
+    next timer.
+
+    The clock jumps only if nothing outside the loop can wake it. No call in an executor may be in
+    flight, and no socket, pipe or child process may be watched. Otherwise the loop waits like any
+    other, and its clock runs with the real one.
+
+    The loop does not detect other threads that call `call_soon_threadsafe`.
     """
 
     def __init__(self) -> None:
         self._now: float | None = None
         self._calls = 0
-        self._watched = _Selector(self._jumps, self._advance)
-        super().__init__(self._watched)
-        self._own_files = len(self._watched.get_map())
+        self._virtual_selector = _Selector(self._can_jump, self._advance)
+        super().__init__(self._virtual_selector)
+        self._own_files = len(self._virtual_selector.get_map())
 
     def skip_waits(self) -> None:
-        """Begin to jump."""
+        """Switch to virtual time."""
         self._now = self.time()
 
     @override
     def time(self) -> float:
-        """Seconds on this loop's clock."""
+        """Return the seconds on this loop's clock."""
         return super().time() if self._now is None else self._now
 
     @override
-    def run_in_executor(  # type: ignore[override]  # asyncio's stub has type variables here
+    def run_in_executor(  # type: ignore[override]  # asyncio's stub uses type variables
         self, executor: Any, func: Callable[..., Any], *args: Any
     ) -> "asyncio.Future[Any]":
-        """Call in a thread or process; time is real until it is done."""
+        """Call `func` in a thread or process. Time is real until the call has returned."""
         future = super().run_in_executor(executor, func, *args)
         self._calls += 1
-        future.add_done_callback(self._returned)
+        future.add_done_callback(self._end_call)
         return future
 
     @override
     async def shutdown_default_executor(self, *timeout: float | None) -> None:
-        """Wait for the executor's threads, which takes real time."""
+        """Shut the executor down. The wait for its threads takes real time."""
         self._calls += 1
         await super().shutdown_default_executor(*timeout)
 
-    def _returned(self, _future: "asyncio.Future[Any]") -> None:
+    def _end_call(self, _future: "asyncio.Future[Any]") -> None:
         self._calls -= 1
 
-    def _jumps(self) -> bool:
+    def _can_jump(self) -> bool:
         return (
             self._now is not None
             and self._calls == 0
-            and len(self._watched.get_map()) == self._own_files
+            and len(self._virtual_selector.get_map()) == self._own_files
         )
 
     def _advance(self, seconds: float) -> None:
@@ -81,16 +91,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class _Selector(selectors.DefaultSelector):
-    """Waits for files, or has the clock jump in place of waiting."""
+    """A selector that advances the clock instead of waiting, if the loop can jump."""
 
-    def __init__(self, jumps: Callable[[], bool], advance: Callable[[float], None]) -> None:
+    def __init__(self, can_jump: Callable[[], bool], advance: Callable[[float], None]) -> None:
         super().__init__()
-        self._jumps, self._advance = jumps, advance
+        self._can_jump, self._advance = can_jump, advance
 
     @override
     def select(self, timeout: float | None = None) -> Events:
-        """What is ready, at the latest after `timeout` seconds on the loop's clock."""
-        if timeout is None or timeout <= 0 or not self._jumps():
+        """Return the files that are ready, after at most `timeout` seconds on the loop's clock."""
+        if timeout is None or timeout <= 0 or not self._can_jump():
             return self._wait(timeout)
         events = super().select(0)
         if not events:

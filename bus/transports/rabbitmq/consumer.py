@@ -12,7 +12,7 @@ from aiormq.channel import Channel
 from pamqp.common import FieldTable
 
 from bus.messaging.supervision import run_forever
-from bus.messaging.topology.model import Queue, Topology
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.transports.rabbitmq.connection import (
     CLOSE_TIMEOUT_SECONDS,
     RPC_TIMEOUT_SECONDS,
@@ -59,39 +59,27 @@ class ConsumerChannelPort(Protocol):
 class RabbitMQConsumer:
     """The consumer of one queue; it implements `ConsumerHandle`."""
 
-    def __init__(  # noqa: PLR0913 - the parameters of `Transport.consume`, and the connection
+    def __init__(
         self,
         link: OpenConnection,
-        queue: Queue,
-        topology: Topology,
+        spec: ConsumerSpec,
         *,
-        prefetch: int,
-        acks: bool,
         confirms: bool,
         channel_factory: Callable[[Channel], ConsumerChannelPort],
-        consumer_timeout: float | None = None,
     ) -> None:
         """Create a consumer that is not started.
 
         Args:
             link: The connection.
-            queue: The queue to consume.
-            topology: The topology to declare before each registration.
-            prefetch: Maximum number of unacked deliveries. 0 sets no limit.
-            acks: False lets the broker forget a message when it delivers it.
+            spec: The queue to consume, and how.
             confirms: Open the channel in confirm mode.
             channel_factory: Creates the object that consumes on an open channel.
-            consumer_timeout: Seconds that a delivery may stay unacked. None keeps the broker's
-                own limit.
         """
         self._link = link
-        self._queue = queue
-        self._topology = topology
-        self._prefetch = prefetch
-        self._acks = acks
+        self._spec = spec
+        self._queue = spec.queue
         self._confirms = confirms
         self._channel_factory = channel_factory
-        self._consumer_timeout = consumer_timeout
         self._channel: Channel | None = None
         self._current: ConsumerChannelPort | None = None
         self._tag = ""
@@ -141,7 +129,7 @@ class RabbitMQConsumer:
         await self._link.up.wait()
         self._between_calls.clear()
         try:
-            await self._link.declare(self._topology)
+            await self._link.declare(self._spec.topology)
             await self._take_from(await self._open_channel())
         finally:
             self._between_calls.set()
@@ -205,9 +193,9 @@ class RabbitMQConsumer:
         RabbitMQ 4.3 ends a connection on which a tag is used again.
         """
         tag = f"trunkline-{secrets.token_hex(6)}"
-        await channel.basic_qos(prefetch_count=self._prefetch, timeout=RPC_TIMEOUT_SECONDS)
+        await channel.basic_qos(prefetch_count=self._spec.prefetch, timeout=RPC_TIMEOUT_SECONDS)
         queue = self._link.broker_name_of(self.name)
-        acks, arguments = self._acks, self._arguments()
+        acks, arguments = self._spec.acks, self._arguments()
         await channel.basic_consume(
             queue,
             current.take,
@@ -220,16 +208,18 @@ class RabbitMQConsumer:
 
     def _arguments(self) -> FieldTable:
         """Return the consumer's arguments, as far as the broker supports them."""
-        if self._consumer_timeout is None or not self._link.supports_consumer_timeout(self._queue):
+        if self._spec.consumer_timeout is None or not self._link.supports_consumer_timeout(
+            self._queue
+        ):
             return {}
-        return consumer_arguments(self._consumer_timeout)
+        return consumer_arguments(self._spec.consumer_timeout)
 
     async def _close_channel(self, channel: Channel) -> None:
         await close_quietly(channel)
 
     def _should_drain(self, current: ConsumerChannelPort) -> bool:
         """Return True if the channel stays open without its consumer, for pending acks."""
-        return current.cancelled and self._acks and current.has_unsettled and not self._closing
+        return current.cancelled and self._spec.acks and current.has_unsettled and not self._closing
 
     # --- Registration and end ---
 

@@ -20,6 +20,7 @@ from bus.messaging.ports.transport import (
     ReturnListener,
 )
 from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue, Topology
 from bus.security.secret_files import PasswordFile
 from bus.settings import Settings
@@ -120,8 +121,7 @@ class RabbitMQTransport:
             return ConsumerChannel(
                 link.lane,
                 channel.number,
-                queue=queue.name,
-                role=role,
+                queue=queue,
                 on_delivery=on_delivery,
                 on_returned=self._returned,
                 clock=self._clock,
@@ -198,31 +198,21 @@ class RabbitMQTransport:
         return self._link_of(queue).supports_consumer_timeout(queue)
 
     async def consume(
-        self,
-        queue: Queue,
-        topology: Topology,
-        *,
-        prefetch: int,
-        on_delivery: Callable[[Delivery], None],
-        acks: bool = True,
-        consumer_timeout: float | None = None,
+        self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
     ) -> ConsumerHandle:
         """Start a supervised consumer; see `Transport.consume`.
 
         Requests and replies share one connection; jobs and events have another.
         """
+        queue = spec.queue
         link = self._link_of(queue)
         consumer = RabbitMQConsumer(
             link,
-            queue,
-            topology,
-            prefetch=prefetch,
-            acks=acks,
+            spec,
             # Without the fast lane replies need confirms: on a channel without them aiormq drops
             # returned messages.
             confirms=queue.role == "requests" and not self._settings.fastlane,
             channel_factory=self._consumer_channel_factory(link, queue, on_delivery),
-            consumer_timeout=consumer_timeout,
         )
         self._consumers = [other for other in self._consumers if not other.closed] + [consumer]
         consumer.start()

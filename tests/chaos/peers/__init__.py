@@ -1,1 +1,4 @@
-"""The peers under the same ledger: durable queues and persistent messages, everything else at its default."""
+"""Peers under the same ledger.
+
+They have durable queues and persistent messages, and everything else is at its default.
+"""

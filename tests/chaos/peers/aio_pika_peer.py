@@ -1,4 +1,4 @@
-"""aio-pika: `connect_robust`, a channel with confirms, `message.process()`, as its tutorials do."""
+"""aio-pika as in its tutorials: `connect_robust`, a channel with confirms, `message.process()`."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from tests.chaos.peers.order import QUEUE, URL, handled, send_all
 
 
 async def work(path: str) -> None:
-    """Consume for ever."""
+    """Consume until the process ends."""
     journal = Journal(Path(path))
     connection = await aio_pika.connect_robust(URL)
     queue = await (await connection.channel()).declare_queue(QUEUE, durable=True)
@@ -29,7 +29,7 @@ async def work(path: str) -> None:
 
 
 async def send(path: str, words: str) -> None:
-    """Publish."""
+    """Publish what the order specifies."""
     connection = await aio_pika.connect_robust(URL)
     channel = await connection.channel()
 

@@ -1,4 +1,4 @@
-"""Celery: a task, `delay`, a worker of as many processes as the machine has cores."""
+"""Celery: a task, `delay`, and a worker with one process for each core."""
 
 import os
 import sys
@@ -20,12 +20,12 @@ app.conf.update(
 
 @app.task(name="work")  # type: ignore[untyped-decorator]  # Celery ships no types
 def task(number: int, seconds: float) -> None:
-    """The work on one message."""
+    """Do the work of one message."""
     handling(Journal(Path(JOURNAL)), number, seconds)
 
 
 def work() -> None:
-    """A worker."""
+    """Run a worker."""
     worker_ready.connect(lambda **_: print("ready", flush=True), weak=False)
     app.worker_main(
         ["--quiet", "worker", "--loglevel", "WARNING", "--hostname", f"worker-{os.getpid()}@%h"]
@@ -33,7 +33,7 @@ def work() -> None:
 
 
 def send() -> None:
-    """One after the other: `delay` blocks."""
+    """Send the messages one after the other, because `delay` blocks."""
     sending = Sending(JOURNAL, sys.argv[3])
     print("ready", flush=True)
     began = time.monotonic()
@@ -43,7 +43,7 @@ def send() -> None:
         sending.begin(number)
         try:
             task.delay(number, seconds)
-        except Exception as error:  # noqa: BLE001 - whatever it raises
+        except Exception as error:  # noqa: BLE001 - Celery may raise any error
             sending.end(number, error)
         else:
             sending.end(number)

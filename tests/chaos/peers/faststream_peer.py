@@ -1,4 +1,4 @@
-"""FastStream: a broker, a subscriber, `publish`."""
+"""FastStream: a broker, a subscriber, and `publish`."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ WORK = RabbitQueue(QUEUE, durable=True)
 
 
 async def work(path: str) -> None:
-    """Subscribe for ever."""
+    """Consume until the process ends."""
     journal, broker = Journal(Path(path)), RabbitBroker(URL, log_level=logging.DEBUG)
 
     @broker.subscriber(WORK)
@@ -28,7 +28,7 @@ async def work(path: str) -> None:
 
 
 async def send(path: str, words: str) -> None:
-    """Publish."""
+    """Publish what the order specifies."""
     async with RabbitBroker(URL, log_level=logging.DEBUG) as broker:
 
         async def publish(number: int, seconds: float) -> None:

@@ -1,4 +1,7 @@
-"""What a peer is told, and how it writes down what came of it. The standard library alone: Celery has an environment of its own."""
+"""Order of a peer's sender, and the journal entries of peers.
+
+The module needs the standard library alone, because Celery runs in its own environment.
+"""
 
 import asyncio
 import json
@@ -17,11 +20,11 @@ __all__ = ["QUEUE", "TIMEOUT", "URL", "Sending", "handled", "handling", "send_al
 URL = os.environ.get("BUS_URL", "")
 QUEUE = "peer.work"
 TIMEOUT = 40.0
-"""Seconds after which the outcome of a send is called unknown; longer than any fault."""
+"""Seconds after which the outcome of a send counts as unknown; any fault is shorter."""
 
 
 class Sending:
-    """An order to send: at least so many, more until standard input ends."""
+    """An order to send a number of messages, and further ones until standard input ends."""
 
     def __init__(self, path: str, words: str) -> None:
         order: dict[str, Any] = json.loads(words)
@@ -37,14 +40,14 @@ class Sending:
         self._enough = False
 
     def messages(self) -> Iterator[tuple[int, float]]:
-        """Number and seconds of work of each message."""
+        """Yield the number and the seconds of work of each message."""
         number = 0
         while number < self.count or not self.enough():
             yield number, self._chance.random() * self._longest
             number += 1
 
     def enough(self) -> bool:
-        """Whether standard input has ended."""
+        """Return True if standard input has ended."""
         if not self._enough:
             try:
                 self._enough = os.read(sys.stdin.fileno(), 1) == b""
@@ -53,18 +56,18 @@ class Sending:
         return self._enough
 
     def begin(self, number: int) -> None:
-        """It is about to be sent."""
+        """Record that a send begins."""
         self.journal.write(SENT, number)
 
     def end(self, number: int, error: BaseException | None = None) -> None:
-        """The peer's call has returned, or raised: then nobody can say."""
+        """Record that the peer's call has returned, or has raised: then the outcome is unknown."""
         self.journal.write(
             UNKNOWN if error else ACKED, number, type(error).__name__ if error else ""
         )
 
 
 async def send_all(path: str, words: str, send: Callable[[int, float], Awaitable[object]]) -> None:
-    """At the order's rate, with at most so many under way."""
+    """Send at the order's rate, with a limited number of sends in flight."""
     sending, loop = Sending(path, words), asyncio.get_running_loop()
     places, began = asyncio.Semaphore(sending.senders), loop.time()
 
@@ -73,7 +76,7 @@ async def send_all(path: str, words: str, send: Callable[[int, float], Awaitable
         try:
             async with asyncio.timeout(TIMEOUT):
                 await send(number, seconds)
-        except Exception as error:  # noqa: BLE001 - whatever a peer raises
+        except Exception as error:  # noqa: BLE001 - a peer may raise any error
             sending.end(number, error)
         else:
             sending.end(number)
@@ -89,14 +92,14 @@ async def send_all(path: str, words: str, send: Callable[[int, float], Awaitable
 
 
 async def handled(journal: Journal, number: int, seconds: float) -> None:
-    """The work on one message."""
+    """Do the work of one message."""
     journal.write(DELIVERED, number)
     await asyncio.sleep(seconds)
     journal.write(EFFECT, number)
 
 
 def handling(journal: Journal, number: int, seconds: float) -> None:
-    """The same without an event loop."""
+    """Do the work of one message without an event loop."""
     journal.write(DELIVERED, number)
     time.sleep(seconds)
     journal.write(EFFECT, number)

@@ -1,4 +1,4 @@
-"""How each peer's processes are started."""
+"""Commands that start each peer's processes."""
 
 import sys
 
@@ -12,7 +12,11 @@ CELERY = ("celery>=5.7,<6",)
 
 
 def peer(name: str) -> Party:
-    """By its name; `benchmarks.environments.Absent` where it cannot be had."""
+    """Return a peer by its name.
+
+    Raises:
+        Absent: The peer cannot be installed.
+    """
     python = installed("celery-default", CELERY) if name == "Celery" else sys.executable
     module = f"tests.chaos.peers.{PEERS[name]}"
     return Party(

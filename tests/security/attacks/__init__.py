@@ -1,1 +1,1 @@
-"""The attack table, by what is attacked; `tests/security/test_attacks.py` carries them out."""
+"""The attack table, by the attacked part; `tests/security/test_attacks.py` runs the attacks."""

@@ -1,4 +1,4 @@
-"""What attacks are put together from: a message that is in order, and what is changed of it."""
+"""Building blocks of attacks: a genuine message with one change."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def claims(kind: str = "job", **claims: Any) -> Attack:
 
 
 def headed(header: str, kind: str = "request") -> Attack:
-    """A header as text, for what no library would write."""
+    """Return an attack with this header as text, which no library would write."""
 
     def attack(world: World) -> Envelope:
         envelope = getattr(world, kind)()
@@ -43,7 +43,7 @@ def payload(text: str, kind: str = "job") -> Attack:
 
 
 def token(change: Callable[[str], str], kind: str = "request") -> Attack:
-    """The text of the token changed."""
+    """Return an attack that changes the text of the token."""
 
     def attack(world: World) -> Envelope:
         envelope = getattr(world, kind)()
@@ -53,12 +53,12 @@ def token(change: Callable[[str], str], kind: str = "request") -> Attack:
 
 
 def swapped(kind: str = "job", **attributes: Any) -> Attack:
-    """The message changed under its proof or token."""
+    """Return an attack that changes attributes and keeps the proof or token."""
     return lambda world: getattr(world, kind)().replace(**attributes)
 
 
 def on_the_wire(kind: str, **headers: Any) -> Attack:
-    """A header that no envelope can hold."""
+    """Return an attack with a message header that no envelope can have."""
 
     def attack(world: World) -> Envelope:
         envelope = getattr(world, kind)()
@@ -80,7 +80,7 @@ def unsigned(role: str) -> Attack:
 
 
 def later(seconds: float, attack: Attack) -> Attack:
-    """Sent now, and taken out later."""
+    """Return an attack with a message that is delivered `seconds` after it was sent."""
 
     def wait(world: World) -> Envelope:
         envelope = attack(world)
@@ -91,7 +91,7 @@ def later(seconds: float, attack: Attack) -> Attack:
 
 
 def keyed(attack: Attack, **members: Any) -> Attack:
-    """With other members of the office's public key."""
+    """Return an attack in which the office's public key has other members."""
 
     def change(world: World) -> Envelope:
         world.yard.public["office-1"].update(members)
@@ -101,7 +101,7 @@ def keyed(attack: Attack, **members: Any) -> Attack:
 
 
 def flipped(at: int, kind: str) -> Attack:
-    """One bit of one part."""
+    """Return an attack that flips one bit in one part of the token."""
 
     def flip(text: str) -> str:
         parts = text.split(".")
@@ -114,7 +114,7 @@ def flipped(at: int, kind: str) -> Attack:
 
 
 def doubled(kind: str, name: str) -> Attack:
-    """A claim that is there twice: which one counts?"""
+    """Return an attack with a duplicate claim, which two decoders could read differently."""
 
     def attack(world: World) -> Envelope:
         envelope = getattr(world, kind)()

@@ -1,4 +1,4 @@
-"""Attacks with an operator's word that a message may be handled after its time."""
+"""Attacks with an operator's expiry override."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.security.yard import jws, parts_of
 
 
 def replay(**changes: Any) -> Attack:
-    """A job that expired, with an operator's word in which something is wrong."""
+    """Return an attack with an expired job and an invalid expiry override."""
 
     def attack(world: World) -> Envelope:
         job = world.job()

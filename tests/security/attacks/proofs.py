@@ -1,4 +1,4 @@
-"""Attacks on what binds an event or job to its proof, and on keys."""
+"""Attacks on the binding of an event or job to its proof, and on keys."""
 
 from hashlib import sha256
 
@@ -24,7 +24,10 @@ def of_another_job(world: World) -> Envelope:
 
 
 def passed_off_as_plain(kind: str) -> Attack:
-    """It is JSON as any payload, and a contract in which nothing is required takes it."""
+    """Return an attack that removes the encryption header of an encrypted message.
+
+    The encrypted payload is JSON, which a contract without required fields accepts.
+    """
     sealed = {
         "body": b'{"protected": "e30", "iv": "", "ciphertext": "", "tag": ""}',
         "headers": {"encryption": "jwe"},
@@ -33,7 +36,7 @@ def passed_off_as_plain(kind: str) -> Attack:
 
 
 PROOFS: dict[str, Attack] = {
-    # --- a proof and its message
+    # --- A proof and its message
     "the body swapped": swapped(body=b'{"year": 2001}'),
     "the body of an event swapped": swapped("event", body=b"{}"),
     "a byte behind the body": swapped(body=BODY + b" "),
@@ -83,7 +86,7 @@ PROOFS: dict[str, Attack] = {
     "a payload that is a list": payload("[]"),
     "a payload with a huge number": payload('{"iat": ' + "9" * 4000 + "}"),
     "after the deadline": later(2 * DAY, lambda world: world.job()),
-    # --- keys and their times
+    # --- Keys and their times
     "signed before the key was valid": keyed(claims(), not_before=NOW + 60),
     "signed after the key was retired": keyed(claims(), retired_at=NOW - 60),
     "signed since the key is compromised": keyed(claims(), compromised_since=NOW - 60),

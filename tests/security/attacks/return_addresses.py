@@ -1,4 +1,7 @@
-"""Attacks by `reply_to`: an answer that the broker refuses would cost the channel on which all others are answered."""
+"""Attacks with `reply_to`.
+
+The broker closes the channel after a forbidden publish, which would also affect other replies.
+"""
 
 from tests.security.attacks.forging import Attack, later, swapped, unsigned
 from tests.security.world import DAY, OPERATOR
@@ -31,12 +34,12 @@ DIRECT = "amq.rabbitmq.reply-to.g2dkABByYWJiaXRAbG9jYWxob3N0AAAB+wAAAAA=.x7Zg+/=
 
 
 def proven(reply_to: str) -> Attack:
-    """Signed by who may submit, whatever it says."""
+    """Return an attack by an authorized sender, which signs any `reply_to`."""
     return lambda world: world.job(reply_to=reply_to)
 
 
 def claimed(source: str, reply_to: str) -> Attack:
-    """By nobody, who gives himself a name, and wants to be told that he may not."""
+    """Return an attack without a token that uses the name of a sender and requests a reply."""
     return lambda world: unsigned("request")(world).replace(source=source, reply_to=reply_to)
 
 
@@ -69,4 +72,4 @@ RETURN_ADDRESSES: dict[str, Attack] = {
         2 * DAY, proven("office.replies.a b")
     ),
 }
-"""The ledger has no right to the default exchange: its bus was told `BUS_TOPOLOGY=verify`."""
+"""Attacks on a ledger with `BUS_TOPOLOGY=verify`, which may not use the default exchange."""

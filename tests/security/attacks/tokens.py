@@ -1,4 +1,4 @@
-"""Attacks on the form of tokens, and on what a service token says."""
+"""Attacks on the form of tokens, and on the claims of service tokens."""
 
 import json
 from hashlib import sha256
@@ -27,7 +27,7 @@ from tests.security.yard import NOW, base64, bytes_of, jws, parts_of
 
 
 def mac(material: str) -> Attack:
-    """HS256, with a public key as the secret: what everybody knows."""
+    """Return an attack with HS256 and a public key, which every service knows, as the secret."""
 
     def attack(world: World) -> Envelope:
         envelope, jwk = world.request(), world.yard.public["office-1"]
@@ -56,27 +56,27 @@ def a_proof_as_token(world: World) -> Envelope:
 
 
 def a_replys_token(world: World) -> Envelope:
-    """The ledger's own answers, and the office's, are no requests."""
+    """Return a request with a token that is valid on replies only."""
     return world.request().replace(
         authorization=world.signer("office").authorization("ledger", for_replies=True)
     )
 
 
 def an_updates_proof(world: World) -> Envelope:
-    """What the office once proved as an answer."""
+    """Return a job with a proof that the office made for a reply."""
     job = world.job(proof=None)
     return world.signer("office").sign_reply(job.replace(proof=None), "ledger")
 
 
 def by_a_stranger(world: World) -> Envelope:
-    """A key that is in nobody's set, under a key id that is."""
+    """Return a request that is signed with an unpublished key, under a published key id."""
     stranger = type(world.yard)().key("office")
     header, claims, _ = parts_of(token_of(world.request()))
     return with_token(world.request(), jws(header, claims, stranger))
 
 
 def embedded(world: World) -> Envelope:
-    """The forger's own key, in the header."""
+    """Return a request with the forger's own key in the header of the token."""
     yard = type(world.yard)()
     stranger = yard.key("office")
     header, claims, _ = parts_of(token_of(world.request()))
@@ -86,10 +86,11 @@ def embedded(world: World) -> Envelope:
 
 
 def es256_zero(world: World) -> Envelope:
-    """The signature of psychic paper: r = s = 0."""
+    """Return a request with the ECDSA signature r = s = 0 (CVE-2022-21449)."""
     world.yard.key("office", "office-ec", algorithm="ES256")
     header, claims, _ = parts_of(token_of(world.request()))
-    signed = f"{base64(json.dumps({**header, 'alg': 'ES256', 'kid': 'office-ec'}))}.{base64(json.dumps(claims))}"
+    header = {**header, "alg": "ES256", "kid": "office-ec"}
+    signed = f"{base64(json.dumps(header))}.{base64(json.dumps(claims))}"
     return with_token(world.request(), f"{signed}.{base64(bytes(64))}")
 
 
@@ -101,13 +102,17 @@ def as_json_form(text: str) -> str:
 
 
 def non_canonical(text: str) -> str:
-    """The last character has bits that no byte takes; decoders that do not look let several texts pass for one signature."""
+    """Return the token with another last character.
+
+    The last character has unused bits. A decoder that ignores them accepts several texts for one
+    signature.
+    """
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     return text[:-1] + alphabet[alphabet.index(text[-1]) ^ 1]
 
 
 TOKENS: dict[str, Attack] = {
-    # --- algorithms
+    # --- Algorithms
     "alg none": request(alg="none"),
     "alg None": request(alg="None"),
     "alg nOnE": request(alg="nOnE"),
@@ -126,7 +131,7 @@ TOKENS: dict[str, Attack] = {
     "an algorithm that is no text": request(alg=["EdDSA"]),
     "no algorithm": request(alg=None),
     "an all-zero ECDSA signature": es256_zero,
-    # --- key ids
+    # --- Key ids
     "an unknown kid": request(kid="office-2"),
     "a kid that is a path": request(kid="../../../dev/null"),
     "a kid that is SQL": request(kid="x' UNION SELECT 'key'--"),
@@ -135,7 +140,7 @@ TOKENS: dict[str, Attack] = {
     "a kid that is null": headed('{"alg": "EdDSA", "kid": null, "typ": "svc+jwt"}'),
     "a kid that is a number": request(kid=1),
     "no kid": request(kid=None),
-    # --- headers
+    # --- Headers
     "an embedded key": embedded,
     "jku": request(jku="https://127.0.0.1:9/jwks.json"),
     "x5u": request(x5u="https://127.0.0.1:9/chain.pem"),
@@ -157,7 +162,7 @@ TOKENS: dict[str, Attack] = {
     "a header that is a list": headed('["EdDSA"]'),
     "a header that is no JSON": headed("EdDSA"),
     "a header that is nested deeply": headed("[" * 700),
-    # --- form
+    # --- Form
     "a service token as a proof": a_token_as_proof,
     "a proof as a service token": a_proof_as_token,
     "a reply's token as a request's": a_replys_token,
@@ -191,7 +196,7 @@ TOKENS: dict[str, Attack] = {
     "a flipped bit in a proof's header": flipped(0, "job"),
     "a flipped bit in a proof's claims": flipped(1, "job"),
     "a flipped bit in a proof's signature": flipped(2, "job"),
-    # --- a token's claims
+    # --- A token's claims
     "no audience": claims("request", aud=None),
     "another service's token": claims("request", aud="mail"),
     "a list of audiences with ours in it": claims("request", aud=["mail", "ledger"]),
@@ -214,7 +219,8 @@ TOKENS: dict[str, Attack] = {
     "a token for a year": claims("request", exp=NOW + 365 * DAY),
     "an end that is a text": claims("request", exp="9999999999"),
     "an end that is NaN": payload(
-        '{"iss": "office", "aud": "ledger", "scope": "ledger.add", "jti": "1", "iat": 1700000000, "nbf": 1, "exp": NaN}',
+        '{"iss": "office", "aud": "ledger", "scope": "ledger.add", "jti": "1", '
+        '"iat": 1700000000, "nbf": 1, "exp": NaN}',
         "request",
     ),
     "an end that is infinite": claims("request", exp=float("inf")),

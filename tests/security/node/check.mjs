@@ -1,4 +1,4 @@
-// Checks a message's proof with a JWT library that knows nothing of the bus, and makes one of its own.
+// Verifies a message proof with a JWT library that is independent of the bus, and creates another.
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { SignJWT, createLocalJWKSet, decodeProtectedHeader, importJWK, jwtVerify } from "jose";

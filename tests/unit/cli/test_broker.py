@@ -11,7 +11,7 @@ from bus.operations.brokers.select import BrokerChoice
 
 @dataclass
 class Ended:
-    """A broker that has ended by itself as soon as it has started."""
+    """Broker that ends by itself as soon as it has started."""
 
     url: str = "amqp://bus:secret@127.0.0.1:20001/"
     management_url: str | None = "http://127.0.0.1:20002"
@@ -30,7 +30,7 @@ async def test_where_it_is_can_be_read_by_programs_and_by_people(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
 ) -> None:
     monkeypatch.setattr(cli, "broker_for", lambda _: Ended())
-    with pytest.raises(Unavailable, match="a broker has ended by itself"):
+    with pytest.raises(Unavailable, match="a broker has stopped unexpectedly"):
         await cli.serve(
             BrokerChoice(kind="node", why="it is here"), Console(stderr=as_json), as_json=as_json
         )

@@ -17,7 +17,7 @@ from rich.console import Console
 from typer.main import get_command
 
 from bus import errors
-from bus.cli import COMMANDS, build, completed_line, flowing, main, submit, take_debug
+from bus.cli import COMMANDS, build, completed_line, main, submit, take_debug, unwrap_docstring
 from bus.cli.demo import table_of
 from bus.cli.doctor import CORE, EXTRAS
 from bus.cli.errors import EXIT_CODES, INTERRUPTED, MEANINGS, TERMINATED, Reporter, exit_code
@@ -31,7 +31,7 @@ ALL_ERRORS = [
 
 
 def reported(error: BaseException, *, debug: bool = False) -> tuple[int, str]:
-    """Exit code and standard error of a command that raises `error`."""
+    """Return the exit code and the standard error of a command that raises `error`."""
     written = io.StringIO()
 
     def command() -> None:
@@ -43,7 +43,10 @@ def reported(error: BaseException, *, debug: bool = False) -> tuple[int, str]:
 
 
 def test_an_error_of_the_bus_is_one_line_with_its_own_words() -> None:
-    sentence = "no queue takes this job: [nobody] serves it, so start a worker with `bus run`, and then submit it again"
+    sentence = (
+        "no queue takes this job: [nobody] serves it, so start a worker with `bus run`, "
+        "and then submit it again"
+    )
     assert reported(errors.NotServed(sentence)) == (69, f"error: {sentence}\n")
 
 
@@ -69,7 +72,7 @@ def test_what_another_service_wrote_cannot_move_the_cursor() -> None:
 
 def test_an_error_whose_outcome_is_unknown_says_so() -> None:
     _, written = reported(errors.ConnectionLost("the connection went", maybe_executed=True))
-    assert written == "error: the connection went; it may have been done all the same\n"
+    assert written == "error: the connection went (the operation may have been executed)\n"
 
 
 def test_an_exit_that_a_command_chose_is_kept() -> None:
@@ -112,7 +115,7 @@ def test_a_paragraph_of_help_flows() -> None:
         Then stop.
         """
 
-    assert flowing(command) == "Do it.\n\nAt once, and all of it.\n\nThen stop."
+    assert unwrap_docstring(command) == "Do it.\n\nAt once, and all of it.\n\nThen stop."
 
 
 def test_the_doctor_looks_for_what_the_project_asks_for_and_advises_extras_that_there_are() -> None:
@@ -182,7 +185,7 @@ def test_what_a_command_imports_is_not_searched_for_garbage(
     monkeypatch.setattr(gc, "freeze", lambda: frozen.append(gc.isenabled()))
     with pytest.raises(SystemExit):
         main(["contracts", "--help"])
-    assert frozen == [], "the process of somebody else"
+    assert frozen == [], "main() with arguments runs in its caller's process"
     monkeypatch.setattr(sys, "argv", ["bus", "contracts", "--help"])
     with pytest.raises(SystemExit):
         main()

@@ -69,7 +69,7 @@ def test_a_payload_comes_from_an_argument_a_file_or_standard_input(
     [
         (
             f'{{"patient": ["{SECRET}"]}}',
-            "Admit: patient: string type; its fields: patient, age, address",
+            "Admit: patient: string type. Fields of the contract: patient, age, address.",
         ),
         (f'{{"patient": "x", "age": "{SECRET}"}}', "age: int parsing"),
         (f'{{"patient": "x", "{SECRET}": 1}}', "*: extra forbidden"),
@@ -123,7 +123,7 @@ def test_a_message_without_required_fields_needs_no_payload(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal(io.BytesIO(b"never read")))
     assert message_from(contract_of(Opened), [], None) == Opened()
-    with pytest.raises(InvalidArgument, match="no payload"):
+    with pytest.raises(InvalidArgument, match="the payload is missing"):
         message_from(ADMIT, [], None)
 
 
@@ -131,7 +131,7 @@ def test_an_empty_standard_input_that_was_asked_for_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     piped(monkeypatch, b"\n")
-    with pytest.raises(InvalidArgument, match="no payload"):
+    with pytest.raises(InvalidArgument, match="the payload is missing"):
         message_from(contract_of(Opened), ["-"], None)
 
 

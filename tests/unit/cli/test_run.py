@@ -29,12 +29,12 @@ async def test_a_second_signal_in_the_same_moment_ends_the_stop_that_the_first_b
 async def test_a_second_signal_ends_even_a_stop_that_begins_by_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run, "CANCEL_AGAIN", 0.01)
+    monkeypatch.setattr(run, "CANCEL_AGAIN_SECONDS", 0.01)
     stop, steps = asyncio.Event(), list[str]()
 
     async def serve() -> None:
         try:
-            await asyncio.Event().wait()  # a start, which does not look at `stop`
+            await asyncio.Event().wait()  # the start does not check `stop`
         finally:
             steps.append("draining")
             await asyncio.Event().wait()

@@ -56,7 +56,7 @@ class Everything(BaseModel):
 
 class Told(Leaf):
     title: str
-    """What it is called,
+    """Title of the book,
     in one line."""
     pages: Annotated[int, Field(description="By the field itself.")] = 1
     """Not this."""
@@ -87,7 +87,7 @@ def test_fields_have_the_words_below_them_in_the_source() -> None:
     told = {each.name: each.description for each in fields_of(Told)}
     assert told == {
         "size": None,
-        "title": "What it is called, in one line.",
+        "title": "Title of the book, in one line.",
         "pages": "By the field itself.",
         "otherName": "By its alias.",
     }

@@ -1,4 +1,4 @@
-"""A message's repr, which ends up in logs and tracebacks."""
+"""Tests of a message's repr, which appears in logs and tracebacks."""
 
 import pytest
 
@@ -12,7 +12,7 @@ class Address(Message):
     country: str
 
 
-class Patient(Message):
+class Reader(Message):
     id: int
     name: Sensitive[str]
     birth: Sensitive[str] | None = None
@@ -20,26 +20,26 @@ class Patient(Message):
     address: Address
 
 
-ADA = Patient(
+ADA = Reader(
     id=7,
     name="Ada",
     birth="1815-12-10",
-    notes=("coughs",),
+    notes=("returns late",),
     address=Address(street="St James's Square 12", country="GB"),
 )
 
 
 def test_a_messages_repr_names_its_fields_and_shows_no_value() -> None:
-    assert repr(ADA) == "Patient(id=…, name=…, birth=…, notes=…, address=…)"
+    assert repr(ADA) == "Reader(id=…, name=…, birth=…, notes=…, address=…)"
     assert str(ADA) == "id=… name=… birth=… notes=… address=…"
-    assert f"{[ADA]} {ADA!r:.9}" == "[Patient(id=…, name=…, birth=…, notes=…, address=…)] Patient(i"
+    assert f"{[ADA]} {ADA!r:.9}" == "[Reader(id=…, name=…, birth=…, notes=…, address=…)] Reader(id"
 
 
 def test_inside_a_block_tests_see_the_values_but_for_sensitive_ones() -> None:
     with shown_values():
         shown = repr(ADA)
     assert (
-        shown == "Patient(id=7, name=…, birth=…, notes=…, address=Address(street=…, country='GB'))"
+        shown == "Reader(id=7, name=…, birth=…, notes=…, address=Address(street=…, country='GB'))"
     )
     assert "Ada" not in repr(ADA)
 
@@ -53,11 +53,11 @@ def test_an_exception_that_carries_a_message_shows_nothing_of_it() -> None:
 
 def test_a_sensitive_field_is_a_value_like_any_other_but_for_that() -> None:
     assert ADA.name == "Ada"
-    assert Patient.model_validate_json(ADA.model_dump_json()) == ADA
-    assert sensitive_fields(Patient) == {"name", "birth", "notes"}
+    assert Reader.model_validate_json(ADA.model_dump_json()) == ADA
+    assert sensitive_fields(Reader) == {"name", "birth", "notes"}
 
 
 def test_the_json_schema_says_what_is_sensitive() -> None:
-    properties = Patient.model_json_schema()["properties"]
+    properties = Reader.model_json_schema()["properties"]
     assert properties["name"]["x-sensitive"] is True
     assert "x-sensitive" not in properties["id"]

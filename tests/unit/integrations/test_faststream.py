@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from bus.errors import ConfigurationError
 from bus.integrations.faststream import broker_of_its_own
 from bus.messaging.ports.transport import Delivery
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue, Topology
 from bus.settings import Settings
 from bus.transports.faststream.connection import RobustConnection
@@ -27,7 +28,7 @@ from tests.unit.fakes import virtual
 
 class FakeChannel:
     is_closed = False
-    on_consumer_cancel_callbacks: set[Any] = set()  # noqa: RUF012 - shared is as good
+    on_consumer_cancel_callbacks: set[Any] = set()  # noqa: RUF012 - the instances may share it
 
 
 def message(channel: Any, body: bytes = b"{}") -> Any:
@@ -48,7 +49,10 @@ async def test_a_message_of_a_channel_that_is_gone_is_not_settled_on_the_next() 
 
     queue = Queue(name="q", role="jobs")
     consumer = FastStreamConsumer(
-        link, queue, Topology(), prefetch=1, acks=True, confirms=False, opened=opened
+        link,
+        ConsumerSpec(queue=queue, topology=Topology(), prefetch=1),
+        confirms=False,
+        opened=opened,
     )
     consumer._taking = opened(now)
     await consumer._take(message(FakeChannel()))
@@ -61,7 +65,10 @@ async def test_a_message_of_a_channel_that_is_gone_is_not_settled_on_the_next() 
 async def test_a_delivery_mode_that_aio_pika_does_not_know_keeps_no_message_from_arriving(
     mode: int,
 ) -> None:
-    """From RabbitMQ 4 on it can be any number. aio-pika would drop the message, and nobody ever settle it."""
+    """Since RabbitMQ 4 the mode can be any number.
+
+    aio-pika would drop the message, and it would never be settled.
+    """
     came: list[Any] = []
     callbacks: list[Any] = []
 

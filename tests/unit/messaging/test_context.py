@@ -41,10 +41,13 @@ def test_correlated_nests_and_ends() -> None:
 def test_a_correlation_id_that_no_receiver_takes_is_refused_before_anything_is_sent_with_it(
     text: str,
 ) -> None:
-    """A job was confirmed, and then dead-lettered for its header; such an id may come from a caller of somebody's HTTP API."""
+    """Without this check a job was confirmed, and then dead-lettered for its header.
+
+    Such an id may come from the caller of an HTTP API.
+    """
     with (
         pytest.raises(
-            InvalidArgument, match="a correlation id is a text of at most 1024 characters"
+            InvalidArgument, match="correlation id is not valid Unicode of at most 1024 characters"
         ),
         correlated(text),
     ):

@@ -107,7 +107,7 @@ def test_a_million_attempts_overflow_nothing() -> None:
     [{"attempts": 0}, {"first_delay": -1}, {"factor": 0.5}, {"delays": (1, -1)}, {"total_time": 0}],
 )
 def test_a_policy_without_sense_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ConfigurationError, match="retry policy"):
+    with pytest.raises(ConfigurationError, match="RetryPolicy"):
         RetryPolicy(**wrong)  # type: ignore[arg-type]  # the table's numbers
 
 
@@ -119,7 +119,7 @@ def test_the_backoff_is_jittered_and_never_longer_than_a_second() -> None:
 
 
 class Steps:
-    """A step that ends as the script says, each time after `lasting` seconds."""
+    """Step that raises the next error of a script, each time after `lasting` seconds."""
 
     def __init__(self, *ends: BaseException | None, lasting: float = 0) -> None:
         self._ends = list(ends)

@@ -56,7 +56,7 @@ def test_a_request_alone_is_narrowed_to_the_deadline_of_what_is_handled(
 def test_what_is_late_is_not_sent(left: int) -> None:
     @virtual
     async def run() -> None:
-        with pytest.raises(DeadlineExceeded, match="before it was sent") as caught:
+        with pytest.raises(DeadlineExceeded, match="before the message was sent") as caught:
             await sent(envelope(deadline=MS + left))
         assert not caught.value.maybe_executed
 
@@ -66,7 +66,10 @@ def test_what_is_late_is_not_sent(left: int) -> None:
 async def served(
     message: Envelope, *, ahead: float = 0, lasting: float = 0, leeway: float = 30
 ) -> int | None:
-    """Handle `message`, which takes `lasting` seconds, with a clock that is `ahead` seconds ahead; the deadline that was inherited."""
+    """Handle `message`, and return the deadline that the handler saw.
+
+    The handler takes `lasting` seconds. The clock is `ahead` seconds ahead.
+    """
     context = Context(envelope=message, bus=NoSender())
     loop = asyncio.get_running_loop()
     seen: list[int | None] = []
@@ -93,7 +96,7 @@ async def test_work_that_is_done_in_time_is_left_alone() -> None:
 
 @virtual
 async def test_work_ends_at_arrival_and_the_time_that_was_left() -> None:
-    with pytest.raises(DeadlineExceeded, match="not done within 2 s"):
+    with pytest.raises(DeadlineExceeded, match="the handler did not end within 2 s"):
         await served(request(), lasting=2.1)
 
 

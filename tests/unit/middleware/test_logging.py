@@ -26,7 +26,8 @@ async def broken(_: Envelope) -> None:
 
 async def through(side: str, handler: object) -> None:
     with pytest.MonkeyPatch.context():
-        await logging(side, timer=iter([1.0, 1.25]).__next__)(handler)(MESSAGE)  # type: ignore[arg-type]  # one of the three above
+        policy = logging(side, timer=iter([1.0, 1.25]).__next__)
+        await policy(handler)(MESSAGE)  # type: ignore[arg-type]  # one of the three above
 
 
 @virtual
@@ -35,7 +36,7 @@ async def test_what_went_well_is_one_debug_line(caplog: pytest.LogCaptureFixture
     await through("handled", fine)
     (record,) = caplog.records
     facts = vars(record)
-    assert (record.levelname, record.getMessage()) == ("DEBUG", "handled")
+    assert (record.levelname, record.getMessage()) == ("DEBUG", "message handled")
     assert (
         facts["type"],
         facts["message_id"],

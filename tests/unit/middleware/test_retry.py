@@ -14,7 +14,7 @@ from bus.errors import (
 )
 from bus.messaging.envelope import Envelope
 from bus.middleware.retry import retry
-from tests.unit import ledger  # noqa: F401 - declares the contracts that these types are of
+from tests.unit import ledger  # noqa: F401 - declares the contracts of these types
 from tests.unit.fakes import NOW, envelope, virtual
 
 LOST, UNSENT = ConnectionLost("lost", maybe_executed=True), ConnectionLost("not sent")
@@ -24,7 +24,7 @@ EVENT, JOB = envelope("ledger.closed.v1", role="event"), envelope("ledger.close.
 
 
 async def attempts(message: Envelope, *errors: BusError) -> list[Envelope]:
-    """What was sent while the first attempts failed with these errors."""
+    """Return the messages that were sent while the first attempts failed with `errors`."""
     loop = asyncio.get_running_loop()
     left, seen = list(errors), []
 

@@ -16,7 +16,7 @@ FIRST = "GET /livez HTTP/1.1\r\nhost: a\r\n"
 
 
 class Service:
-    """Where it is asked, and what it says."""
+    """A service with a socket for probes, and the reason why it is not ready."""
 
     def __init__(self, folder: Path) -> None:
         self.at = folder / "service"
@@ -26,7 +26,7 @@ class Service:
         return self.why
 
     async def says(self, request: str, *, end: bool = False) -> str:
-        """The whole answer to this request, to the connection's end."""
+        """Return the whole answer to a request, until the connection ends."""
         reader, writer = await asyncio.open_unix_connection(self.at)
         writer.write(request.encode("latin-1"))
         if end:
@@ -47,7 +47,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
 
 @asynccontextmanager
 async def silent(at: Path) -> AsyncIterator[None]:
-    """Takes connections and says nothing, as a loop that is stuck."""
+    """Accept connections and send nothing, like a process whose event loop is stuck."""
     writers: list[asyncio.StreamWriter] = []
     async with await asyncio.start_unix_server(lambda _, writer: writers.append(writer), at):
         yield
@@ -175,7 +175,7 @@ async def test_slow_clients_keep_no_probe_out(
 async def test_who_comes_in_a_crowd_is_cut_off_as_well(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All are taken in one turn of the loop: those that are cut off have not begun to talk."""
+    """Accept all in one turn of the loop: the tasks of disconnected clients have not begun."""
     monkeypatch.setattr(health, "CONNECTION_TIMEOUT_SECONDS", 1000)
     crowd = [socket.socket(socket.AF_UNIX) for _ in range(2 * health.MAX_CONNECTIONS)]
     for each in crowd:
@@ -209,7 +209,7 @@ async def test_the_end_cuts_off_who_is_there_and_frees_the_port(
     async with asyncio.timeout(20):
         assert await reader.read() == b""
     writer.close()
-    with pytest.raises(Unavailable, match="nobody answers health probes"):
+    with pytest.raises(Unavailable, match="no process answers health probes"):
         await probe(at, LIVE, timeout=5)
     async with serve_probes(at, ready=service.ready):
         assert await probe(at, LIVE, timeout=5) is None
@@ -227,7 +227,7 @@ async def test_a_port_that_cannot_be_had_is_a_wrong_setting(service: Service, ho
     async with await asyncio.start_server(lambda *_: None, LOOPBACK, 0) as taken:
         port = taken.sockets[0].getsockname()[1]
         with pytest.raises(
-            ConfigurationError, match=rf"on {host}:{port} \(.+\); set BUS_HEALTH_PORT"
+            ConfigurationError, match=rf"on {host}:{port} \(.+\)\. Set BUS_HEALTH_PORT"
         ):
             async with serve_probes((host, port), ready=service.ready):
                 pass
@@ -272,7 +272,7 @@ async def test_a_family_is_live_unless_one_is_stuck(
     monkeypatch.setattr(health, "SIBLING_TIMEOUT_SECONDS", 0.05)
     together = aggregate([tmp_path / "1", tmp_path / "2"])
 
-    assert await together["live"]() is None  # both are on their way
+    assert await together["live"]() is None  # both processes are starting
     async with silent(tmp_path / "1"):
         assert await together["live"]() == "1 of 2 processes"
         assert await together["ready"]() == "2 of 2 processes"

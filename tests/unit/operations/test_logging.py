@@ -15,7 +15,7 @@ from tests.unit.fakes import NoSender, envelope
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    """Where the lines go; the process's logging is as before afterwards."""
+    """Yield a stream for the log records, and restore the process's logging afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     levels = {name: logging.getLogger(name).level for name in ("aio_pika", "aiormq", "asyncio")}

@@ -59,7 +59,7 @@ def test_both_sources_are_where_the_settings_say() -> None:
     )
 
 
-# --- what is asked for -----------------------------------------------------------------------------------------------
+# --- Selection ---
 
 
 def test_a_request_queue_is_asked_for_by_amqp_only_where_nothing_else_tells_and_only_once() -> None:
@@ -97,7 +97,7 @@ def test_without_a_list_a_service_is_guessed_and_all_is_an_error_that_says_what_
         select_names(QueueFilter(), UNLISTED)
 
 
-# --- what two sources say --------------------------------------------------------------------------------------------
+# --- Merge of the two sources ---
 
 
 def test_amqp_is_the_newer_word_on_what_is_ready_and_who_consumes() -> None:
@@ -170,7 +170,7 @@ def test_a_queue_that_is_not_there_does_not_exist() -> None:
     )
 
 
-# --- the management API ----------------------------------------------------------------------------------------------
+# --- Management API ---
 
 
 async def test_statistics_and_totals_are_laid_together() -> None:
@@ -185,7 +185,7 @@ async def test_statistics_and_totals_are_laid_together() -> None:
 async def test_the_api_of_another_broker_is_not_believed() -> None:
     with answering({"/api/overview": b'{"cluster_name": "rabbit@there"}'}) as stub:
         where = replace(WHERE, management_url=stub.url)
-        with pytest.raises(ConfigurationError, match="two brokers"):
+        with pytest.raises(ConfigurationError, match="different brokers"):
             await fetch_listing(where, SERVER)
     assert [path for path, _ in stub.asked] == ["/api/overview"]
 
@@ -197,7 +197,7 @@ async def test_an_api_that_refuses_or_is_not_there_is_a_reason_and_no_error() ->
     assert "404" in str(listing.why)
 
 
-# --- the table -------------------------------------------------------------------------------------------------------
+# --- Table ---
 
 STATES = (
     QueueStatus(name=WORK, service="library", role="jobs", ready=12, unacked=0, consumers=0),
@@ -267,9 +267,9 @@ def test_the_table_has_a_group_for_each_service_and_fits_a_terminal_of_80_column
 
 def test_the_notes_say_what_somebody_should_do() -> None:
     assert list(notes(SEEN)) == [
-        f"[yellow]{WORK}: 12 wait and nobody consumes; start library with `bus run`[/]",
+        f"[yellow]{WORK}: 12 ready and no consumer; start library with `bus run`[/]",
         f"[yellow]{DEAD}: 3 dead letters[/]",
-        "[yellow]reader.events.library.scanned.v1 is not there: nobody serves it yet[/]",
+        "[yellow]reader.events.library.scanned.v1 does not exist: no process serves it yet[/]",
     ]
 
 
@@ -282,7 +282,7 @@ async def test_what_somebody_should_do_is_seen_on_a_screen_that_is_too_low_for_a
     ) as live:
         update(live, looking, as_json=False)
         frame = written.getvalue()
-    assert f"{WORK}: 12 wait and nobody consumes" in frame
+    assert f"{WORK}: 12 ready and no consumer" in frame
 
 
 def test_what_could_not_be_told_is_told_with_the_reason() -> None:

@@ -55,7 +55,7 @@ def working(seconds: float, notes: list[str]) -> Router:
 
 @pytest.mark.parametrize("name", ["", "Ledger", "a.b", "bus", "a" * 61])
 def test_a_service_has_a_name_that_fits(name: str) -> None:
-    with pytest.raises(ContractError, match="no name of a service"):
+    with pytest.raises(ContractError, match="is not a valid service name"):
         Bus(name, settings=SETTINGS, transport=FakeTransport())
 
 
@@ -271,6 +271,6 @@ def test_what_counts_for_the_queues_is_read_back_where_the_transport_has_a_manag
         with caplog.at_level(logging.INFO):
             async with bus, bus.serving(working(0, [])):
                 pass
-        assert ("policies were not looked at" in caplog.text) is asked
+        assert ("policies were not checked" in caplog.text) is asked
 
     run()

@@ -295,7 +295,7 @@ async def test_each_kind_has_its_verb() -> None:
 async def test_an_undecorated_message_is_not_sent() -> None:
     class Undecorated(Event): ...
 
-    with pytest.raises(ContractError, match="decorate it"):
+    with pytest.raises(ContractError, match="Decorate it"):
         await (await started(FakeTransport())).publish(Undecorated())
 
 

@@ -137,7 +137,11 @@ async def test_a_request_is_answered_on_its_own_channel_before_its_ack() -> None
     ("error", "code", "text"),
     [
         (NotFound("no such account"), "not_found", "no such account"),
-        (ValueError(SECRET), "internal", "internal error while handling m-1"),
+        (
+            ValueError(SECRET),
+            "internal",
+            "internal error while handling m-1. Search the service's log for this id.",
+        ),
     ],
 )
 def test_a_request_that_fails_is_answered_with_the_error(

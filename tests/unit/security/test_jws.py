@@ -1,4 +1,4 @@
-"""The frame of a token, read strictly: one text for one meaning."""
+"""Strict base64url decoding of tokens: only one text for each value is accepted."""
 
 from base64 import urlsafe_b64encode
 from itertools import product
@@ -10,16 +10,16 @@ from bus.errors import Unauthenticated
 from bus.security.jws import _bytes
 
 ALPHABET = ascii_letters + digits + "-_"
-"""Base64url's 64 characters (RFC 4648, 5)."""
+"""The 64 characters of base64url (RFC 4648, 5)."""
 
 
 def canonical(data: bytes) -> str:
-    """What a standard encoder makes of it, without padding."""
+    """Return the text of a standard encoder, without padding."""
     return urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def accepted(text: str) -> bytes | None:
-    """What is read, or None where it is refused."""
+    """Return the decoded bytes, or None if the text is rejected."""
     try:
         return _bytes(text, "it")
     except Unauthenticated:

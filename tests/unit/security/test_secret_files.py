@@ -1,12 +1,21 @@
 import logging
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bus.errors import ConfigurationError
-from bus.security.secret_files import MAX_PASSWORD_FILE_BYTES, PasswordFile, read_password
+from bus.security.secret_files import (
+    GROUP_AND_OTHERS,
+    MAX_KEY_FILE_BYTES,
+    MAX_PASSWORD_FILE_BYTES,
+    PasswordFile,
+    read_password,
+    read_private_file,
+    read_secret_file,
+)
 
 SECRET = "hunter2"
 
@@ -17,6 +26,9 @@ def path(tmp_path: Path) -> Path:
     written.write_text(SECRET)
     written.chmod(0o644)
     return written
+
+
+# --- Passwords of the broker ---
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
@@ -30,10 +42,13 @@ def test_the_password_is_the_files_line_without_its_end(path: Path, end: str) ->
     [
         (b"", "is empty"),
         (b"\n", "is empty"),
-        (f"{SECRET}\n{SECRET}\n".encode(), "more than one line"),
-        (f"{SECRET}\0".encode(), "more than one line"),
-        (SECRET.encode() * MAX_PASSWORD_FILE_BYTES, "more than one line"),
-        (f"{SECRET}\xff".encode("latin-1"), "is no text"),
+        (
+            f"{SECRET}\n{SECRET}\n".encode(),
+            "has more than one line, or characters that cannot be printed",
+        ),
+        (f"{SECRET}\0".encode(), "has more than one line, or characters that cannot be printed"),
+        (SECRET.encode() * MAX_PASSWORD_FILE_BYTES, "is larger than 65536 bytes"),
+        (f"{SECRET}\xff".encode("latin-1"), "is not UTF-8 text"),
     ],
 )
 def test_what_is_no_password_is_refused_and_not_shown(path: Path, content: bytes, why: str) -> None:
@@ -48,7 +63,8 @@ def test_a_file_that_everybody_may_write_is_refused_and_one_that_others_may_read
 ) -> None:
     path.chmod(0o646)
     with pytest.raises(
-        ConfigurationError, match=r"may be written by everybody \(mode 646\); chmod o-w"
+        ConfigurationError,
+        match=rf"^BUS_PASSWORD_FILE: {path} has mode 646\. .* write .*: run `chmod o-w {path}`\.$",
     ):
         read_password(path)
     path.chmod(0o664)
@@ -59,7 +75,7 @@ def test_a_directory_and_a_pipe_are_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for each in (tmp_path, tmp_path / "pipe"):
         with pytest.raises(
-            ConfigurationError, match=r"cannot be read|is no file that can be read again"
+            ConfigurationError, match=r"cannot be read: Is a directory|is not a regular file"
         ):
             read_password(each)
 
@@ -93,7 +109,10 @@ def test_while_the_file_cannot_be_read_the_last_good_password_stays_and_that_is_
 def test_a_file_that_is_replaced_by_another_as_kubernetes_does_it_is_read_anew(
     tmp_path: Path,
 ) -> None:
-    """`token` is a link into `..data`, itself a link to a directory that is replaced as a whole."""
+    """Replace a token as Kubernetes does.
+
+    `token` is a link into `..data`, which is a link to a directory that is replaced atomically.
+    """
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "token").write_text(name)
@@ -109,3 +128,71 @@ def test_a_file_that_is_replaced_by_another_as_kubernetes_does_it_is_read_anew(
 def test_no_repr_shows_the_password(path: Path) -> None:
     file = PasswordFile(path)
     assert SECRET not in repr((file, file.read(), vars(file)))
+
+
+# --- Files that group and others must not access ---
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o602, 0o601, 0o640, 0o620, 0o610])
+def test_a_key_file_that_admits_group_or_others_is_refused(path: Path, mode: int) -> None:
+    path.chmod(mode)
+    with pytest.raises(
+        ConfigurationError,
+        match=rf"^BUS_KEY: {path} has mode {mode:o}\. Only its owner .*: run `chmod 600 {path}`, ",
+    ):
+        read_private_file(path, "BUS_KEY")
+    path.chmod(0o400)
+    assert read_private_file(path, "BUS_KEY") == SECRET
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (SECRET.encode() * MAX_KEY_FILE_BYTES, "is larger than 1048576 bytes"),
+        (f"{SECRET}\xff".encode("latin-1"), "is not UTF-8 text"),
+    ],
+)
+def test_a_key_file_that_is_too_large_or_no_text_is_refused_and_not_shown(
+    path: Path, content: bytes, why: str
+) -> None:
+    path.chmod(0o600)
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=f"^BUS_KEY: {path} {why}") as caught:
+        read_private_file(path, "BUS_KEY")
+    assert SECRET not in str(caught.value)
+
+
+def test_a_file_of_exactly_the_largest_size_is_read(path: Path) -> None:
+    path.chmod(0o600)
+    path.write_bytes(b"k" * MAX_KEY_FILE_BYTES)
+    assert len(read_private_file(path, "BUS_KEY")) == MAX_KEY_FILE_BYTES
+
+
+def test_a_pipe_is_read_if_the_file_is_read_once(tmp_path: Path) -> None:
+    """Read a pipe, which the shell passes for `--passwords <(decrypt passwords.toml.age)`."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, mode=0o600)
+    writer = threading.Thread(target=pipe.write_text, args=(SECRET,))
+    writer.start()
+    text = read_secret_file(
+        pipe,
+        str(pipe),
+        forbidden_mode=GROUP_AND_OTHERS,
+        correction="Run `chmod 600`.",
+        max_bytes=100,
+    )
+    writer.join()
+    assert text == SECRET
+
+
+def test_a_directory_that_is_refused_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    before = _next_descriptor()
+    with pytest.raises(ConfigurationError, match="Is a directory"):
+        read_private_file(tmp_path, "BUS_KEY")
+    assert _next_descriptor() == before
+
+
+def _next_descriptor() -> int:
+    descriptor = os.open(os.devnull, os.O_RDONLY)
+    os.close(descriptor)
+    return descriptor

@@ -43,7 +43,7 @@ def delivered(properties: Basic.Properties) -> DeliveredMessage:
         delivery=Basic.Deliver(),
         header=ContentHeader(properties=properties),
         body=b"{}",
-        channel=None,  # type: ignore[arg-type]  # not read
+        channel=None,  # type: ignore[arg-type]  # the decoder does not read it
     )
 
 
@@ -165,7 +165,7 @@ def test_the_brokers_headers_do_not_come_back() -> None:
 
 
 FRAME = 131_072 - 32
-"""Bytes of properties that RabbitMQ takes; what comes has at most as many."""
+"""Maximum bytes of properties that RabbitMQ accepts, and so of those that it delivers."""
 NAMES = ["".join(each) for each in product(ascii_letters, repeat=3)]
 LARGE: dict[str, dict[str, Any]] = {
     "letters of four bytes": {"a": "\U0001f600" * (FRAME // 4 - 100)},
@@ -183,7 +183,10 @@ LARGE: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("what", LARGE)
 def test_a_dead_letter_fits_a_frame_whatever_was_sent(what: str) -> None:
-    """What is too large to be copied goes back to its queue, and comes again, for ever: anyone may send it."""
+    """Check the size of the copy: a message too large to copy would be requeued for ever.
+
+    Any sender can send such a message.
+    """
     assert len(Basic.Properties(headers=LARGE[what]).marshal()) <= FRAME, (
         "it could not have been sent"
     )

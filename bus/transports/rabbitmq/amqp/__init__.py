@@ -1,4 +1,4 @@
 """AMQP 0-9-1 frames and properties, as bytes and values.
 
-It opens no connection, and imports nothing else of `bus.transports.rabbitmq`.
+The package opens no connection. It imports nothing else of `bus.transports.rabbitmq`.
 """

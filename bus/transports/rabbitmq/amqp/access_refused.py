@@ -1,9 +1,12 @@
-"""A publish that the broker refuses: it closes the channel, and names what was refused, but no message.
+"""Outcomes of publishes on a channel that the broker closes because it refuses one of them.
 
-It works through a channel in the order of what was written there: what was written before the refused one has been taken, and what
-was written behind it was dropped. Where several go where the refusal says, any of them may be the one: a right can be revoked between
-two, and RabbitMQ notices whenever it has forgotten that it allowed the first. So only of the last of them, and of what was written
-behind it, is it sure that it was not sent.
+The broker's error names the refused address, but not the message.
+The broker processes a channel in the order of writing.
+It has accepted the publishes before the refused one, and drops the publishes after it.
+If several publishes match the named address, each of them may be the refused one.
+A permission can be revoked between two publishes.
+RabbitMQ notices that only when its cache no longer holds the permission for the first one.
+So only the last matching publish, and those written after it, were certainly not sent.
 """
 
 import re
@@ -17,47 +20,54 @@ from bus.messaging.topology.addresses import Address
 __all__ = ["REFUSED", "ChannelClosure", "is_access_refused"]
 
 REFUSED = "ACCESS_REFUSED"
-"""What the broker says to who may not publish that, or there."""
-# RabbitMQ 3.10: access to topic 'key' in exchange 'name' in vhost '/' refused for user 'name'. Later ones say which access.
-NAMED = re.compile(
+"""Name of the broker's error for a publish that the user has no permission for."""
+# RabbitMQ 3.10 sends: access to topic 'key' in exchange 'name' in vhost '/' refused for user
+# 'name'. Later versions also name the kind of access.
+ADDRESS_PATTERN = re.compile(
     r"access to (?:topic '(?P<key>[^']*)' in )?exchange '(?P<exchange>[^']*)' in vhost "
 )
 DEFAULT_EXCHANGE = "amq.default"
-"""What the broker calls the exchange that has no name."""
+"""The broker's name for the exchange with the empty name."""
 
 
 def is_access_refused(why: str, address: Address) -> bool:
-    """Whether the broker's words are about what goes to `address`: to that exchange, and with that key where they name one."""
-    named = _named(why)
+    """Return True if the broker's error `why` refuses publishes to `address`.
+
+    The exchange must match, and also the routing key if the error names one.
+    """
+    refused = _parse_refused_address(why)
     return (
-        named is not None
-        and named[0] == address.exchange
-        and named[1] in {None, address.routing_key}
+        refused is not None
+        and refused[0] == address.exchange
+        and refused[1] in {None, address.routing_key}
     )
 
 
-@lru_cache(
-    maxsize=16
-)  # one refusal is compared with thousands of addresses, while the loop stands still
-def _named(why: str) -> tuple[str, str | None] | None:
-    """The exchange that the broker names, and the key where it names one."""
-    named = NAMED.search(why) if REFUSED in why else None
-    if named is None:
+# One error is compared with thousands of addresses, which blocks the event loop.
+@lru_cache(maxsize=16)
+def _parse_refused_address(why: str) -> tuple[str, str | None] | None:
+    """Return the exchange and, if named, the routing key of a refusal; None for other errors."""
+    match = ADDRESS_PATTERN.search(why) if REFUSED in why else None
+    if match is None:
         return None
-    return ("" if named["exchange"] == DEFAULT_EXCHANGE else named["exchange"]), named["key"]
+    return ("" if match["exchange"] == DEFAULT_EXCHANGE else match["exchange"]), match["key"]
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelClosure:
-    """The end of a channel that publishes."""
+    """The closure of a publishing channel, with the publishes that were in flight."""
 
     why: str
     written: Sequence[Address]
-    """Where went what the broker may not have worked off, in the order in which it was written."""
+    """Addresses of publishes that the broker may not have processed, in the order of writing."""
 
     @property
     def suspects(self) -> list[int]:
-        """Which of them may be the refused one; empty where it was none, or nobody can say. Alone it needs no name."""
+        """Indexes in `written` of the publishes that may be the refused one.
+
+        The list is empty if the closure is not a refusal, or if the error matches no address.
+        A single publish is the refused one even if the error names no address.
+        """
         if REFUSED not in self.why:
             return []
         if len(self.written) == 1:
@@ -69,27 +79,30 @@ class ChannelClosure:
         ]
 
     def fates(self) -> list[BusError]:
-        """What became of each, as an error. What was surely not sent has no `maybe_executed`."""
+        """Return an error for each publish in `written`.
+
+        An error without `maybe_executed` means that the message was certainly not sent.
+        """
         suspects = self.suspects
         if not suspects:
-            return [self._in_doubt() for _ in self.written]
+            return [self._unknown_outcome() for _ in self.written]
         refused, last = set(suspects), suspects[-1]
         return [
-            self._fate(number, last, refused=number in refused)
+            self._error_for(number, last, refused=number in refused)
             for number in range(len(self.written))
         ]
 
-    def _fate(self, number: int, last: int, *, refused: bool) -> BusError:
+    def _error_for(self, number: int, last: int, *, refused: bool) -> BusError:
         if refused:
             return PermissionDenied(
-                f"{'not sent' if number == last else 'no confirm'}: {self.why}",
+                f"message {'not sent' if number == last else 'not confirmed'}: {self.why}",
                 maybe_executed=number < last,
             )
         return (
-            ConnectionLost("not sent: the channel was closed")
+            ConnectionLost("message not sent: the channel was closed")
             if number > last
-            else self._in_doubt()
+            else self._unknown_outcome()
         )
 
-    def _in_doubt(self) -> BusError:
-        return ConnectionLost(f"no confirm: {self.why}", maybe_executed=True)
+    def _unknown_outcome(self) -> BusError:
+        return ConnectionLost(f"message not confirmed: {self.why}", maybe_executed=True)

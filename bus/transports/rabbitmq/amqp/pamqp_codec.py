@@ -1,4 +1,4 @@
-"""A `Wire` as pamqp's properties, and back."""
+"""Conversion between an `AmqpMessage` and pamqp's properties."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,12 @@ __all__ = ["from_message", "from_properties", "to_properties", "user_id_of"]
 
 
 def to_properties(wire: AmqpMessage, *, user: str | None = None) -> Basic.Properties:
-    """The AMQP properties of an outgoing message. `user`: the connection's, see `user_id_of`."""
+    """Return the AMQP properties of an outgoing message.
+
+    Args:
+        wire: Message in wire format 1.
+        user: User of the connection, see `user_id_of`.
+    """
     return Basic.Properties(
         content_type=wire.content_type,
         headers=dict(wire.headers),
@@ -29,38 +34,44 @@ def to_properties(wire: AmqpMessage, *, user: str | None = None) -> Basic.Proper
 
 
 def user_id_of(source: str | None, user: str | None) -> str | None:
-    """The `user_id` of a message of `source` on a connection of `user`: the broker refuses any other than the connection's own.
+    """Return the property `user_id` of a message, or None if it must not be set.
 
-    So it is set where each service has a user of its name. A copy of what another service sent has none.
+    The broker refuses a `user_id` other than the user of the connection.
+    So the property is set only if the user has the name of the service.
+    A copy of another service's message has none.
+
+    Args:
+        source: Service that sent the message.
+        user: User of the connection.
     """
     return user if user == source else None
 
 
 def from_message(message: DeliveredMessage) -> AmqpMessage:
-    """What was delivered, whoever sent it: nothing in it is taken to be of the right type."""
+    """Convert a delivery of any sender; no value is assumed to have the right type."""
     return from_properties(message.header.properties, message.body)
 
 
 def from_properties(properties: Basic.Properties, body: bytes) -> AmqpMessage:
-    """What these properties say of `body`."""
+    """Convert pamqp's properties and a body."""
     return AmqpMessage(
         body=body,
         headers=properties.headers or {},
-        message_id=_text(properties.message_id),
-        type=_text(properties.message_type),
-        app_id=_text(properties.app_id),
-        content_type=_text(properties.content_type),
-        timestamp=_seconds(properties.timestamp),
+        message_id=_text_or_none(properties.message_id),
+        type=_text_or_none(properties.message_type),
+        app_id=_text_or_none(properties.app_id),
+        content_type=_text_or_none(properties.content_type),
+        timestamp=_to_seconds(properties.timestamp),
         delivery_mode=properties.delivery_mode or 1,
-        reply_to=_text(properties.reply_to),
-        correlation_id=_text(properties.correlation_id),
-        expiration=_text(properties.expiration),
+        reply_to=_text_or_none(properties.reply_to),
+        correlation_id=_text_or_none(properties.correlation_id),
+        expiration=_text_or_none(properties.expiration),
     )
 
 
-def _text(value: Any) -> str | None:
+def _text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _seconds(moment: Any) -> int:
+def _to_seconds(moment: Any) -> int:
     return int(moment.timestamp()) if isinstance(moment, datetime) else 0

@@ -1,6 +1,8 @@
-"""Wire format 1 straight to and from AMQP's bytes, for what the bus itself sends; anything else takes the long way by pamqp.
+"""Wire format 1 as AMQP's bytes, for messages that the bus itself sends.
 
-It makes and reads what `bus.transports.wire_format` with pamqp makes and reads; a test holds the two to each other.
+Messages of other senders take the slow path, through pamqp.
+This module writes and reads the same values as `bus.transports.wire_format` with pamqp.
+A property test compares the two paths.
 """
 
 from collections.abc import Mapping
@@ -17,7 +19,7 @@ from bus.transports.rabbitmq.amqp.raw_properties import has_too_many_headers
 
 __all__ = ["message_id_of", "read_envelope", "read_headers", "write_properties"]
 
-# Flag bits of the properties, in the order of the specification.
+# The specification defines the flag bits of the properties in this order.
 CONTENT_TYPE, CONTENT_ENCODING, HEADERS, DELIVERY_MODE, PRIORITY = (
     1 << 15,
     1 << 14,
@@ -34,7 +36,7 @@ CORRELATION_ID, REPLY_TO, EXPIRATION, MESSAGE_ID, TIMESTAMP = (
 )
 TYPE, USER_ID, APP_ID, CLUSTER_ID = 1 << 5, 1 << 4, 1 << 3, 1 << 2
 RARE = CONTENT_ENCODING | PRIORITY | CLUSTER_ID | 3
-"""What the bus never sends; 3: the bits that AMQP reserves."""
+"""Flags that the bus never sets. AMQP reserves the two bits of the 3."""
 
 STRING, INTEGER = ord("S"), ord("l")
 u16_at, u32_at = Struct(">H").unpack_from, Struct(">I").unpack_from
@@ -46,23 +48,36 @@ JSON = LENGTHS[len(wire.CONTENT_TYPE)] + wire.CONTENT_TYPE.encode()
 STRINGS = {name.encode(): attribute for name, attribute in wire.STRING_HEADERS.items()}
 TOKENS = frozenset(wire.TOKEN_HEADERS.values())
 NUMBERS = {name.encode(): attribute for name, attribute in wire.NUMBER_HEADERS.items()}
-SHORT = wire.MAX_OTHER_HEADER_BYTES // 4
-"""Bytes of properties that no limit of ours can be exceeded in, however the characters and digits are counted."""
+MAX_FAST_BYTES = wire.MAX_OTHER_HEADER_BYTES // 4
+"""Largest properties in bytes that cannot exceed a limit of the wire format.
+
+This holds however characters and digits are counted.
+"""
 MAX_TIMESTAMP_SECONDS = 0xFFFFFFFF
-"""Seconds; pamqp takes a later timestamp for milliseconds."""
+"""Largest timestamp in seconds; pamqp takes a larger one for milliseconds."""
 
 
 class NeedsSlowPath(Exception):
-    """Something that the bus does not send."""
+    """A signal that the properties hold something that the bus does not send."""
 
 
-# --- out -----------------------------------------------------------------------------------------------------------
+# --- Writing ---
 
 
 def write_properties(envelope: Envelope, *, user: str | None = None) -> bytes:
-    """The flags and values of a header frame; `wire.encode` says what goes where. `user`: the connection's, see `codec.user_id_of`."""
+    """Encode the flags and values of a header frame, in the layout of `wire_format.encode`.
+
+    Args:
+        envelope: Message to send.
+        user: User of the connection, see `pamqp_codec.user_id_of`.
+
+    Raises:
+        IndexError: A short string has more than 255 bytes.
+        ValueError: A text has a surrogate.
+        struct.error: A number does not fit into 64 bits.
+    """
     flags = CONTENT_TYPE | HEADERS | DELIVERY_MODE | MESSAGE_ID | TIMESTAMP | TYPE | APP_ID
-    table = _table(envelope)
+    table = _encode_table(envelope)
     parts = [
         JSON,
         u32(len(table)),
@@ -71,15 +86,19 @@ def write_properties(envelope: Envelope, *, user: str | None = None) -> bytes:
     ]
     if envelope.in_reply_to is not None:
         flags |= CORRELATION_ID
-        parts.append(_short(envelope.in_reply_to))
+        parts.append(_encode_short(envelope.in_reply_to))
     if envelope.reply_to is not None:
         flags |= REPLY_TO
-        parts.append(often_short(envelope.reply_to))
+        parts.append(encode_common_short(envelope.reply_to))
     if envelope.expiration is not None:
         flags |= EXPIRATION
-        parts.append(_short(str(envelope.expiration)))
-    parts += (_short(envelope.id), u64(envelope.timestamp), often_short(envelope.type))
-    source = often_short(envelope.source)
+        parts.append(_encode_short(str(envelope.expiration)))
+    parts += (
+        _encode_short(envelope.id),
+        u64(envelope.timestamp),
+        encode_common_short(envelope.type),
+    )
+    source = encode_common_short(envelope.source)
     if user == envelope.source:
         flags |= USER_ID
         parts.append(source)
@@ -87,46 +106,48 @@ def write_properties(envelope: Envelope, *, user: str | None = None) -> bytes:
     return u16(flags) + b"".join(parts)
 
 
-def _short(text: str) -> bytes:
+def _encode_short(text: str) -> bytes:
     data = text.encode()
-    return LENGTHS[len(data)] + data  # IndexError where it is over 255 bytes
+    return LENGTHS[len(data)] + data  # Text of more than 255 bytes raises IndexError.
 
 
-often_short = lru_cache(maxsize=1024)(_short)
-"""For what many messages have in common."""
+encode_common_short = lru_cache(maxsize=1024)(_encode_short)
+"""Cached encoder for short strings that many messages share."""
 
 
-def _text(field: bytes, text: str) -> bytes:
+def _encode_text(field: bytes, text: str) -> bytes:
     data = text.encode()
     return field + u32(len(data)) + data
 
 
 CORRELATION, CAUSATION, TRACEPARENT, TRACESTATE, ERROR, AUTHORIZATION, PROOF, COUNTER_PROOF = (
-    _short(name) + b"S" for name in wire.STRING_HEADERS
+    _encode_short(name) + b"S" for name in wire.STRING_HEADERS
 )
-DEADLINE, EXPIRES, ATTEMPT = (_short(name) + b"l" for name in wire.NUMBER_HEADERS)
+DEADLINE, EXPIRES, ATTEMPT = (_encode_short(name) + b"l" for name in wire.NUMBER_HEADERS)
 
 
-def _table(envelope: Envelope) -> bytes:  # noqa: C901, PLR0912 - a field a line; a loop over them costs twice as much
+def _encode_table(  # noqa: C901, PLR0912 - one field a line; a loop costs twice as much
+    envelope: Envelope,
+) -> bytes:
     if envelope.headers and not wire.KNOWN_HEADERS.keys().isdisjoint(envelope.headers):
         return b"".join(
-            _field(name, value) for name, value in wire.encode(envelope).headers.items()
+            _encode_field(name, value) for name, value in wire.encode(envelope).headers.items()
         )
-    table = _text(CORRELATION, envelope.correlation_id) if envelope.correlation_id else b""
+    table = _encode_text(CORRELATION, envelope.correlation_id) if envelope.correlation_id else b""
     if envelope.causation_id:
-        table += _text(CAUSATION, envelope.causation_id)
+        table += _encode_text(CAUSATION, envelope.causation_id)
     if envelope.traceparent:
-        table += _text(TRACEPARENT, envelope.traceparent)
+        table += _encode_text(TRACEPARENT, envelope.traceparent)
     if envelope.tracestate:
-        table += _text(TRACESTATE, envelope.tracestate)
+        table += _encode_text(TRACESTATE, envelope.tracestate)
     if envelope.error:
-        table += _text(ERROR, envelope.error)
+        table += _encode_text(ERROR, envelope.error)
     if envelope.authorization:
-        table += _text(AUTHORIZATION, envelope.authorization)
+        table += _encode_text(AUTHORIZATION, envelope.authorization)
     if envelope.proof:
-        table += _text(PROOF, envelope.proof)
+        table += _encode_text(PROOF, envelope.proof)
     if envelope.expiry_override:
-        table += _text(COUNTER_PROOF, envelope.expiry_override)
+        table += _encode_text(COUNTER_PROOF, envelope.expiry_override)
     if envelope.deadline is not None and envelope.role == "request":
         table += DEADLINE + i64(envelope.deadline)
     if envelope.expires is not None:
@@ -135,25 +156,25 @@ def _table(envelope: Envelope) -> bytes:  # noqa: C901, PLR0912 - a field a line
         table += ATTEMPT + i64(envelope.attempt)
     for name, value in envelope.headers.items():
         if not name.lower().startswith("x-"):
-            table += _field(name, value)
+            table += _encode_field(name, value)
     return table
 
 
-def _field(name: str, value: str | int) -> bytes:
+def _encode_field(name: str, value: str | int) -> bytes:
     if isinstance(value, str):
-        return _text(_short(name) + b"S", value)
+        return _encode_text(_encode_short(name) + b"S", value)
     if isinstance(value, bool):
-        return _short(name) + (b"t\x01" if value else b"t\x00")
-    return _short(name) + b"l" + i64(value)
+        return _encode_short(name) + (b"t\x01" if value else b"t\x00")
+    return _encode_short(name) + b"l" + i64(value)
 
 
-# --- in ------------------------------------------------------------------------------------------------------------
+# --- Reading ---
 
 
 def read_envelope(
     properties: bytes, body: bytes, *, role: MessageRole, queue: str | None, received: int
 ) -> Envelope:
-    """What came off the wire; never raises, as `wire.decode`."""
+    """Decode a delivery. As `wire_format.decode`, the function never raises."""
     try:
         return _read(properties, body, role, queue, received)
     except UNREADABLE:
@@ -163,7 +184,7 @@ def read_envelope(
 
 
 UNREADABLE = (NeedsSlowPath, error, IndexError, ValueError)
-"""What `_read` raises of what the bus does not send, or of bytes that end too early or are no text."""
+"""Errors of `_read`: the bus does not send such values, or the bytes are truncated or not text."""
 
 
 def _decode_with_pamqp(properties: bytes, body: bytes) -> wire.AmqpMessage:
@@ -172,53 +193,52 @@ def _decode_with_pamqp(properties: bytes, body: bytes) -> wire.AmqpMessage:
         return wire.AmqpMessage(body=body, content_type=None)
     try:
         header.unmarshal(b"\x00\x3c\x00\x00" + u64(len(body)) + properties)
-    except Exception:  # noqa: BLE001 - pamqp raises what it happens upon; nothing legible is left but the body
+    except Exception:  # noqa: BLE001 - pamqp raises errors of any type; the body is still readable
         return wire.AmqpMessage(body=body, content_type=None)
     return from_properties(header.properties, body)
 
 
-def _read(  # noqa: C901 - one branch a property
+def _read(  # noqa: C901 - one branch for each property
     properties: bytes, body: bytes, role: MessageRole, queue: str | None, received: int
 ) -> Envelope:
     flags = u16_at(properties)[0]
     if (
-        len(properties) > SHORT
+        len(properties) > MAX_FAST_BYTES
         or flags & RARE
         or not flags & (MESSAGE_ID | TYPE | APP_ID) == MESSAGE_ID | TYPE | APP_ID
     ):
         raise NeedsSlowPath
     if not flags & CONTENT_TYPE or not properties.startswith(JSON, 2):
         raise NeedsSlowPath
-    at = 2 + len(JSON)
-    known: dict[str, Any] = {}
+    offset = 2 + len(JSON)
+    attributes: dict[str, Any] = {}
     if flags & HEADERS:
-        at = _read_table(properties, at, known)
+        offset = _read_table(properties, offset, attributes)
     if flags & DELIVERY_MODE:
-        at += 1
+        offset += 1
     if flags & CORRELATION_ID:
-        text, at = _short_at(properties, at)
-        known["in_reply_to"] = text or None
+        text, offset = _read_short(properties, offset)
+        attributes["in_reply_to"] = text or None
     if flags & REPLY_TO:
-        text, at = _short_at(properties, at)
-        known["reply_to"] = text or None
+        text, offset = _read_short(properties, offset)
+        attributes["reply_to"] = text or None
     if flags & EXPIRATION:
-        text, at = _short_at(properties, at)
-        known["expiration"] = _digits(text)
-    # The rest is written out: three calls less for each message that arrives.
-    end = at + 1 + properties[at]
-    message_id, at = properties[at + 1 : end].decode(), end
+        text, offset = _read_short(properties, offset)
+        attributes["expiration"] = _parse_digits(text)
+    # The other short strings are decoded inline, which saves three calls for each message.
+    end = offset + 1 + properties[offset]
+    message_id, offset = properties[offset + 1 : end].decode(), end
     timestamp = 0
     if flags & TIMESTAMP:
-        timestamp = u64_at(properties, at)[0]
-        at += 8
-    end = at + 1 + properties[at]
-    type_, at = properties[at + 1 : end].decode(), end
+        timestamp = u64_at(properties, offset)[0]
+        offset += 8
+    end = offset + 1 + properties[offset]
+    type_, offset = properties[offset + 1 : end].decode(), end
     if flags & USER_ID:
-        at += (
-            1 + properties[at]
-        )  # the broker has checked it; who sent the message is proven by other means
-    end = at + 1 + properties[at]
-    source = properties[at + 1 : end].decode()
+        # The broker has checked the user id, and signatures prove the sender.
+        offset += 1 + properties[offset]
+    end = offset + 1 + properties[offset]
+    source = properties[offset + 1 : end].decode()
     if not (message_id and type_ and source) or timestamp > MAX_TIMESTAMP_SECONDS:
         raise NeedsSlowPath
     return Envelope(
@@ -230,75 +250,76 @@ def _read(  # noqa: C901 - one branch a property
         timestamp=timestamp,
         received=received,
         queue=queue,
-        **known,
+        **attributes,
     )
 
 
-def _read_table(data: bytes, at: int, known: dict[str, Any]) -> int:
-    """Put the headers into `known`; where what follows the table begins."""
-    end = at + 4 + u32_at(data, at)[0]
-    at += 4
-    others: dict[str, str | int] = {}
-    while at < end:
-        name_end = at + 1 + data[at]
-        name, kind = data[at + 1 : name_end], data[name_end]
-        at = name_end + 1
+def _read_table(data: bytes, offset: int, attributes: dict[str, Any]) -> int:
+    """Add the headers to `attributes`, and return the offset behind the table."""
+    end = offset + 4 + u32_at(data, offset)[0]
+    offset += 4
+    other_headers: dict[str, str | int] = {}
+    while offset < end:
+        name_end = offset + 1 + data[offset]
+        name, kind = data[offset + 1 : name_end], data[name_end]
+        offset = name_end + 1
         if kind == STRING:
-            size = u32_at(data, at)[0]
-            at += 4 + size
-            text = data[at - size : at].decode()
+            size = u32_at(data, offset)[0]
+            offset += 4 + size
+            text = data[offset - size : offset].decode()
             attribute = STRINGS.get(name)
             if attribute is None:
-                _other(others, name, text)
+                _add_other_header(other_headers, name, text)
             elif size > wire.MAX_TEXT_LENGTH and (
                 attribute not in TOKENS or size > wire.MAX_TOKEN_HEADER_BYTES
             ):
                 raise NeedsSlowPath
             else:
-                known[attribute] = text
+                attributes[attribute] = text
         elif kind == INTEGER:
-            value = i64_at(data, at)[0]
-            at += 8
+            value = i64_at(data, offset)[0]
+            offset += 8
             attribute = NUMBERS.get(name)
             if attribute is None:
-                _other(others, name, value)
+                _add_other_header(other_headers, name, value)
             elif not 0 < value < wire.MAX_DEADLINE_MS:
                 raise NeedsSlowPath
             else:
-                known[attribute] = value
+                attributes[attribute] = value
         else:
             raise NeedsSlowPath
-    if at != end:
+    if offset != end:
         raise NeedsSlowPath
-    if others:
-        known["headers"] = others
-    return at
+    if other_headers:
+        attributes["headers"] = other_headers
+    return offset
 
 
-def _other(others: dict[str, str | int], name: bytes, value: str | int) -> None:
+def _add_other_header(other_headers: dict[str, str | int], name: bytes, value: str | int) -> None:
+    # Either a header of the bus has a value of the wrong type, or the broker added the header.
     if name in STRINGS or name in NUMBERS or name[:2].lower() == b"x-":
-        raise NeedsSlowPath  # ours with a value of the wrong type, or the broker's own
-    others[name.decode()] = value
+        raise NeedsSlowPath
+    other_headers[name.decode()] = value
 
 
-def _short_at(data: bytes, at: int) -> tuple[str, int]:
-    end = at + 1 + data[at]
-    return data[at + 1 : end].decode(), end
+def _read_short(data: bytes, offset: int) -> tuple[str, int]:
+    end = offset + 1 + data[offset]
+    return data[offset + 1 : end].decode(), end
 
 
-def _digits(text: str) -> int:
+def _parse_digits(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= len(str(wire.MAX_DEADLINE_MS))):
         raise NeedsSlowPath
     return int(text)
 
 
 def read_headers(properties: bytes) -> Mapping[str, Any]:
-    """Every header, the broker's own as well; none where they are illegible."""
+    """Return all headers, including the broker's own; empty if they are unreadable."""
     return _decode_with_pamqp(properties, b"").headers
 
 
 def message_id_of(properties: bytes) -> str:
-    """The message id of a message that came back; empty where it has none."""
+    """Return the id of a returned message; empty if it has none."""
     try:
         return _read(properties, b"", "event", None, 0).id
     except UNREADABLE:

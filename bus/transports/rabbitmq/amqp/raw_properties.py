@@ -1,6 +1,8 @@
-"""A message's properties as they go on to another queue: byte for byte, but for what belongs to the queue that it leaves.
+"""Properties of a message that is copied to another queue.
 
-They are read as AMQP 0-9-1 lays them out (section 4.2) and never decoded: what somebody else sent arrives as it was sent.
+The copy keeps them byte for byte, except for values that belong to the queue that it leaves.
+The code finds them by the layout of AMQP 0-9-1 (section 4.2) and never decodes them.
+So the properties of any sender arrive unchanged.
 """
 
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ __all__ = ["CopyOptions", "copy_properties", "has_too_many_headers"]
 
 u16_at, u32_at = Struct(">H").unpack_from, Struct(">I").unpack_from
 
-# Flag bits of the properties, in the order of the specification.
+# The specification defines the flag bits of the properties in this order.
 HEADERS, EXPIRATION, USER_ID = 1 << 13, 1 << 8, 1 << 4
 SHORT_STRINGS = {
     1 << 15,
@@ -36,147 +38,169 @@ SIZES = {
     "D": 5,
     "V": 0,
 }
-"""Bytes of a table's value by its type; all others begin with their own length."""
+"""Bytes of a table's value by its type. A type in `LENGTH_FIRST` begins with its length."""
 LENGTH_FIRST = frozenset("SxFA")
 UNREADABLE = (error, IndexError, KeyError, ValueError)
 
 UNCHECKED_BYTES = 16 * 1024
-"""Bytes of properties that are read whatever is in them."""
+"""Bytes of properties up to which their values are not counted."""
 MAX_HEADER_VALUES = 4096
-"""In the headers, those in tables and arrays included."""
+"""Largest number of values in the headers, including values in tables and arrays."""
 
 REDELIVERED, HELD_EXPIRATION = b"redelivered", b"held-expiration"
 MAX_EXPIRATION_MS = 315_360_000_000
-"""ms, ten years: RabbitMQ 3.10 takes no longer one."""
+"""Longest expiration in ms (ten years); RabbitMQ 3.10 rejects a longer one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyOptions:
-    """How messages are carried."""
+    """Options of copies."""
 
     hold: bool
-    """Into a holding queue: what would expire there keeps its `expiration` in a header. Out of it: it gets that back."""
+    """True for a copy into a migration queue, False for a copy out of it.
+
+    The copy into the queue keeps its `expiration` in a header, so that it does not expire there.
+    The copy out of the queue gets its `expiration` back.
+    """
     keep_deaths: bool = False
-    """Whether the broker's `x-death` and its kin go along: in a dead-letter queue they say why, and are no cycle."""
+    """True to keep `x-death` and the related headers of the broker.
+
+    In a dead-letter queue they state the reason, and the broker does not detect a cycle.
+    """
 
 
 def copy_properties(properties: bytes, carriage: CopyOptions, *, redelivered: bool) -> bytes:
-    """The flags and values of the copy.
+    """Return the flags and values of a copy.
 
-    Without `user_id`, which only its sender may give, and without the broker's headers. `redelivered` is noted in the header of
-    that name: the message may be there twice. What cannot be read goes on as it is.
+    The copy has no `user_id`, which only its sender may set, and no headers of the broker.
+    Unreadable properties are returned unchanged.
+
+    Args:
+        properties: Flags and values of the original message.
+        carriage: Options of the copy.
+        redelivered: True if the original was delivered before, so that a copy may exist already.
+            The copy then has a header of that name.
     """
     try:
-        return _carried(properties, carriage, redelivered=redelivered)
+        return _copy_properties(properties, carriage, redelivered=redelivered)
     except UNREADABLE:
         return properties
 
 
 def has_too_many_headers(properties: bytes) -> bool:
-    """Whether the headers have too many values to be decoded: pamqp copies what follows for each, half a second for a frame of them."""
+    """Return True if the headers have too many values to decode.
+
+    For each value pamqp copies the rest of the headers, which takes 0.5 s for a full frame.
+    """
     if len(properties) <= UNCHECKED_BYTES:
         return False
     try:
-        values = _values(dict(_fields(properties)).get(HEADERS, bytes(4)))
-        return any(count > MAX_HEADER_VALUES for count, _ in enumerate(values))
+        offsets = _iter_value_offsets(dict(_iter_properties(properties)).get(HEADERS, bytes(4)))
+        return any(count > MAX_HEADER_VALUES for count, _ in enumerate(offsets))
     except UNREADABLE:
-        return False  # pamqp says so as well
+        return False  # pamqp also rejects these bytes.
 
 
-def _carried(properties: bytes, carriage: CopyOptions, *, redelivered: bool) -> bytes:
-    fields = dict(_fields(properties))
+def _copy_properties(properties: bytes, carriage: CopyOptions, *, redelivered: bool) -> bytes:
+    fields = dict(_iter_properties(properties))
     fields.pop(USER_ID, None)
-    table = dict(_entries(fields.get(HEADERS, bytes(4))))
-    kept = {
+    table = dict(_iter_headers(fields.get(HEADERS, bytes(4))))
+    headers = {
         name: value
         for name, value in table.items()
-        if not name.lower().startswith(b"x-") or (carriage.keep_deaths and _death(name))
+        if not name.lower().startswith(b"x-") or (carriage.keep_deaths and _is_death_header(name))
     }
     if redelivered:
-        kept[REDELIVERED] = b"t\x01"
+        headers[REDELIVERED] = b"t\x01"
     if carriage.hold:
-        kept.pop(
-            HELD_EXPIRATION, None
-        )  # a sender's own, which would come to stand where the broker looks
+        # A sender's own header must not become the expiration of the copy out of the queue.
+        headers.pop(HELD_EXPIRATION, None)
     if carriage.hold and EXPIRATION in fields:
         text = fields.pop(EXPIRATION)[1:]
-        kept[HELD_EXPIRATION] = b"S" + pack(">I", len(text)) + text
-    elif not carriage.hold and HELD_EXPIRATION in kept and (text := _held(kept[HELD_EXPIRATION])):
-        del kept[HELD_EXPIRATION]
+        headers[HELD_EXPIRATION] = b"S" + pack(">I", len(text)) + text
+    elif (
+        not carriage.hold
+        and HELD_EXPIRATION in headers
+        and (text := _read_held_expiration(headers[HELD_EXPIRATION]))
+    ):
+        del headers[HELD_EXPIRATION]
         fields[EXPIRATION] = bytes((len(text),)) + text
-    content = b"".join(bytes((len(name),)) + name + value for name, value in kept.items())
+    content = b"".join(bytes((len(name),)) + name + value for name, value in headers.items())
     if content or HEADERS in fields:
         fields[HEADERS] = pack(">I", len(content)) + content
     return pack(">H", sum(fields)) + b"".join(fields[flag] for flag in sorted(fields, reverse=True))
 
 
-def _held(value: bytes) -> bytes:
-    """The expiration that a header keeps; empty where somebody else wrote it, and it is none: the broker closes the channel for that."""
+def _read_held_expiration(value: bytes) -> bytes:
+    """Return the expiration that a header keeps; empty if it is invalid.
+
+    Any client may have written the header, and the broker closes the channel for an invalid one.
+    """
     text = value[5:]
-    right = (
+    is_valid = (
         value[:1] == b"S"
         and text.isdigit()
         and len(text) <= len(str(MAX_EXPIRATION_MS))
         and int(text) <= MAX_EXPIRATION_MS
     )
-    return text if right else b""
+    return text if is_valid else b""
 
 
-def _death(name: bytes) -> bool:
+def _is_death_header(name: bytes) -> bool:
     return b"death" in name.lower()
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Each property that is there, by its flag, with its length where it has one."""
+def _iter_properties(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the flag and the bytes of each property; the bytes of a string include its length."""
     flags = u16_at(data)[0]
     if flags & MORE_FLAGS:
-        raise ValueError("more properties than the specification has")
-    at = 2
+        raise ValueError("the properties have more flags than AMQP 0-9-1 defines")
+    offset = 2
     for flag in (1 << bit for bit in range(15, 1, -1)):
         if not flags & flag:
             continue
-        size = _size_of(flag, data, at)
-        if at + size > len(data):
-            raise ValueError("cut off")
-        yield flag, data[at : at + size]
-        at += size
+        size = _property_size(flag, data, offset)
+        if offset + size > len(data):
+            raise ValueError("the last property is truncated")
+        yield flag, data[offset : offset + size]
+        offset += size
 
 
-def _size_of(flag: int, data: bytes, at: int) -> int:
+def _property_size(flag: int, data: bytes, offset: int) -> int:
     if flag in SHORT_STRINGS:
-        return 1 + data[at]
+        return 1 + data[offset]
     if flag in OCTETS:
         return 1
-    return 8 if flag == TIMESTAMP else int(4 + u32_at(data, at)[0])
+    return 8 if flag == TIMESTAMP else int(4 + u32_at(data, offset)[0])
 
 
-def _entries(table: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Each header: its name, and its value with the type in front."""
-    at, end = 4, len(table)
-    while at < end:
-        value_at = at + 1 + table[at]
-        name, kind = table[at + 1 : value_at], chr(table[value_at])
+def _iter_headers(table: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the name of each header, and its value with the type in front."""
+    offset, end = 4, len(table)
+    while offset < end:
+        value_at = offset + 1 + table[offset]
+        name, kind = table[offset + 1 : value_at], chr(table[value_at])
         size = 1 + (4 + u32_at(table, value_at + 1)[0] if kind in LENGTH_FIRST else SIZES[kind])
         if value_at + size > end:
-            raise ValueError("cut off")
+            raise ValueError("the last header is truncated")
         yield name, table[value_at : value_at + size]
-        at = value_at + size
+        offset = value_at + size
 
 
-def _values(table: bytes) -> Iterator[int]:
-    """Where each value begins, those within others included."""
-    at, inside = 4, [(len(table), True)]
-    while inside:
-        end, named = inside[-1]
-        if at >= end:
-            inside.pop()
+def _iter_value_offsets(table: bytes) -> Iterator[int]:
+    """Yield the offset of each value, including values in tables and arrays."""
+    offset, containers = 4, [(len(table), True)]
+    while containers:
+        end, has_names = containers[-1]
+        if offset >= end:
+            containers.pop()
             continue
-        at += 1 + table[at] if named else 0
-        yield at
-        kind = chr(table[at])
-        at += 1
+        offset += 1 + table[offset] if has_names else 0
+        yield offset
+        kind = chr(table[offset])
+        offset += 1
         if kind in "AF":
-            inside.append((at + 4 + u32_at(table, at)[0], kind == "F"))
-            at += 4
+            containers.append((offset + 4 + u32_at(table, offset)[0], kind == "F"))
+            offset += 4
         else:
-            at += 4 + u32_at(table, at)[0] if kind in LENGTH_FIRST else SIZES[kind]
+            offset += 4 + u32_at(table, offset)[0] if kind in LENGTH_FIRST else SIZES[kind]

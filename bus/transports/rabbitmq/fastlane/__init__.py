@@ -1,4 +1,4 @@
-"""The fast lane: hot frames are read and written on aio-pika's own sockets, past aio-pika (ADR 0008).
+"""The fast lane: frequent frames bypass aio-pika, on aio-pika's own sockets (ADR 0008).
 
-It imports `bus.transports.rabbitmq.amqp`, and nothing that is built on it.
+The package imports `bus.transports.rabbitmq.amqp`, and nothing that depends on the fast lane.
 """

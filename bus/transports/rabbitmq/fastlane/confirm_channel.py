@@ -1,4 +1,4 @@
-"""A channel of the fast lane that publishes with confirms, and a window."""
+"""A channel of the fast lane that publishes with confirms and limits the number in flight."""
 
 import asyncio
 import struct
@@ -21,16 +21,20 @@ from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 __all__ = ["ACCEPTED", "MAX_BODY_BYTES", "ConfirmChannel", "encode_publish"]
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
-"""Bytes; RabbitMQ 4's default `max_message_size`. A larger one would cost the channel, and all that is under way on it.
-A copy of what a queue brought is not held to it: its broker takes more (3.13: 128 MiB), and it could never be dead-lettered."""
+"""Largest body in bytes: RabbitMQ 4's default `max_message_size`.
+
+A larger body would close the channel, and fail everything in flight on it.
+A copy of a delivered message is exempt: its broker accepts more (3.13: 128 MiB), and the message
+could not be dead-lettered otherwise.
+"""
 
 UNFIT = (struct.error, ValueError, IndexError)
-"""What encoding raises: a number over 64 bits, a surrogate, a short string of over 255 bytes."""
+"""Errors of encoding: a number over 64 bits, a surrogate, a short string of over 255 bytes."""
 
 ACCEPTED, NACKED = Accepted(), Nacked(reason="basic.nack")
 
-# A service sends few types to few addresses.
-method_of = lru_cache(maxsize=1024)(
+# A service sends few types to few addresses, so a small cache is enough.
+encode_method = lru_cache(maxsize=1024)(
     lambda address: publish_method(
         address.exchange, address.routing_key, mandatory=address.mandatory
     )
@@ -40,20 +44,27 @@ method_of = lru_cache(maxsize=1024)(
 def encode_publish(
     lane: FastLaneProtocol, channel: int, envelope: Envelope, address: Address
 ) -> bytes:
-    """The frames of one publish; `InvalidArgument` for what the broker or the protocol would not take."""
+    """Encode the frames of one publish.
+
+    Raises:
+        InvalidArgument: AMQP cannot encode the message, or the broker would reject its size.
+    """
     if len(envelope.body) > MAX_BODY_BYTES and envelope.queue is None:
         raise InvalidArgument(
-            f"the message has {len(envelope.body)} bytes, and {MAX_BODY_BYTES} is the most; store it and send a reference"
+            f"the message has {len(envelope.body)} bytes, the limit is {MAX_BODY_BYTES} bytes. "
+            "Store the data elsewhere and send a reference."
         )
     try:
-        properties, method = write_properties(envelope, user=lane.user), method_of(address)
+        properties, method = write_properties(envelope, user=lane.user), encode_method(address)
     except UNFIT as error:
         raise InvalidArgument(
-            "an attribute, header or address is too long, or no text or number of AMQP's"
+            "an attribute, header or address of the message is too long for AMQP, or is not a "
+            "valid text or number. Correct it."
         ) from error
     if len(properties) > lane.frame_max - 32:
         raise InvalidArgument(
-            f"the headers have {len(properties)} bytes, and have to fit a frame of {lane.frame_max}"
+            f"the headers have {len(properties)} bytes and must fit into a frame of "
+            f"{lane.frame_max} bytes. Send fewer or shorter headers."
         )
     return publish_frames(channel, method, properties, envelope.body, lane.frame_max)
 
@@ -69,11 +80,13 @@ class PendingConfirm:
 
 
 class ConfirmChannel:
-    """Publishes with confirms; a `Claimant` of its channel.
+    """A `ChannelHandler` that publishes with confirms.
 
-    A return belongs to the oldest publish under way with the same id, exchange and routing key: the broker tells
-    returns at once and confirms together later, so that their order alone does not say which was meant, and an id alone
-    does not either where two copies are under way. Two with one address are alike: one queue takes both or none.
+    A return belongs to the oldest publish in flight with the same id, exchange and routing key.
+    The broker sends a return at once, but may confirm several publishes together.
+    So the order alone does not identify the publish.
+    The id alone does not either, if two copies of a message are in flight.
+    Two publishes with one address need no distinction: one queue takes both or neither.
     """
 
     def __init__(self, lane: FastLaneProtocol, number: int, *, window: int) -> None:
@@ -84,7 +97,7 @@ class ConfirmChannel:
         self._pending: dict[int, PendingConfirm] = {}
         self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
         self._granted = 0
-        """Places in the window that are promised to publishes that have not run on yet."""
+        """Slots of the window that were granted to publishes that have not continued yet."""
         self._deadlines = SharedTimer()
         self._loop = asyncio.get_running_loop()
         self.confirm_stats = ConfirmStats()
@@ -93,34 +106,52 @@ class ConfirmChannel:
 
     @property
     def alive(self) -> bool:
-        """Whether it can publish."""
+        """True if the channel can publish."""
         return not self.ended.done()
 
     @property
     def awaiting_confirms(self) -> bool:
-        """Whether the broker's word is waited for, and no full socket holds it up."""
+        """True if confirms are outstanding, and neither a full socket nor an alarm delays them."""
         return bool(self._pending) and self.lane.writable
 
     @property
     def window_exhausted(self) -> bool:
-        """Whether half of its window is taken by publishes whose callers have given up: a queue does not answer, and keeps out others."""
+        """True if publishes that no caller waits for take at least half of the window.
+
+        Then a queue does not confirm its publishes, and they keep others out.
+        """
         return (
             self.lane.writable
             and 2 * sum(entry.future.done() for entry in self._pending.values()) >= self._window
         )
 
     async def publish(self, envelope: Envelope, address: Address, ends: float) -> PublishOutcome:
-        """Publish, and what the broker says by `ends` (loop time); `Transport.send` says what is raised."""
+        """Publish a message, and return its outcome.
+
+        Args:
+            envelope: Message to publish.
+            address: Exchange and routing key.
+            ends: Deadline on the event loop's clock.
+
+        Raises:
+            InvalidArgument: AMQP cannot encode the message, or the broker would reject its size.
+            Unavailable: The message was not sent: the channel was closed, or the broker or the
+                socket accepted no publish before the deadline.
+            DeadlineExceeded: The message was sent and not confirmed before the deadline.
+            ConnectionLost: The connection or the channel ended before the confirm.
+            PermissionDenied: The broker refused the message, or may have refused it.
+        """
         frames = encode_publish(self.lane, self._number, envelope, address)
         if self._full or not self.lane.writable:
-            await self._room(ends)
+            await self._wait_for_slot(ends)
         if not self.alive:
-            raise Unavailable("not sent: the channel was closed")
+            raise Unavailable("message not sent: the channel was closed")
         future: asyncio.Future[PublishOutcome] = self._loop.create_future()
         self.lane.send(frames)
-        self._sent += 1  # only now: a number that was not written would shift all that follow
+        # A number that is counted but not written would shift all later numbers.
+        self._sent += 1
         self._pending[self._sent] = PendingConfirm(future, envelope.id, address)
-        self._deadlines.add(self._loop, future, ends, partial(_late, future))
+        self._deadlines.add(self._loop, future, ends, partial(_expire, future))
         try:
             return await future
         finally:
@@ -130,57 +161,59 @@ class ConfirmChannel:
     def _full(self) -> bool:
         return len(self._pending) + self._granted >= self._window
 
-    async def _room(self, ends: float) -> None:
-        """Wait for a place in the window, and for a broker and a socket that take more; the place is to be used at once."""
+    async def _wait_for_slot(self, ends: float) -> None:
+        """Wait for a slot in the window, and until publishes may be written.
+
+        The caller must use the slot at once.
+        """
         try:
             async with asyncio.timeout_at(ends):
-                await self._place()
+                await self._acquire_slot()
                 try:
                     while self.alive and not self.lane.writable:
                         await self.lane.wait_writable()
                 except asyncio.CancelledError:
-                    self._give_back()
+                    self._release_slot()
                     raise
         except TimeoutError:
-            raise Unavailable("not sent: the broker takes no publishes now") from None
+            raise Unavailable("message not sent: the broker accepts no publishes now") from None
         self._granted -= 1
 
-    async def _place(self) -> None:
+    async def _acquire_slot(self) -> None:
         if not self._full:
             self._granted += 1
             return
-        place = self._loop.create_future()
-        self._waiting[place] = None
+        slot = self._loop.create_future()
+        self._waiting[slot] = None
         try:
-            await place
+            await slot
         except asyncio.CancelledError:
-            if (
-                place.cancelled()
-            ):  # it is still in the line, unless `_admit` has just passed over it
-                self._waiting.pop(place, None)
+            # A cancelled slot is still queued, unless `_grant_slots` has just skipped it.
+            if slot.cancelled():
+                self._waiting.pop(slot, None)
             else:
-                self._give_back()
+                self._release_slot()
             raise
 
-    def _give_back(self) -> None:
+    def _release_slot(self) -> None:
         self._granted -= 1
-        self._admit()
+        self._grant_slots()
 
-    def _admit(self) -> None:
-        """Promise each free place to who has waited longest."""
+    def _grant_slots(self) -> None:
+        """Grant each free slot to the publish that has waited longest."""
         while self._waiting and not self._full:
-            place, _ = self._waiting.popitem(last=False)
-            if not place.done():
+            slot, _ = self._waiting.popitem(last=False)
+            if not slot.done():
                 self._granted += 1
-                place.set_result(None)
+                slot.set_result(None)
 
-    # --- the claimant ----------------------------------------------------------------------------------------------
+    # --- Channel handler ---
 
     def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
-        """Nothing is consumed here."""
+        """Ignore a delivery: the channel has no consumer."""
 
     def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:
-        """The broker has, or has not, taken responsibility."""
+        """Settle the publishes that the broker has accepted or refused."""
         if ok:
             self.confirm_stats.accept()
         else:
@@ -193,10 +226,10 @@ class ConfirmChannel:
         else:
             for number in list(takewhile(lambda number: number <= tag, pending)):
                 _settle(pending.pop(number), ok=ok)
-        self._admit()
+        self._grant_slots()
 
     def on_return(self, reason: str, exchange: str, routing_key: str, properties: bytes) -> None:
-        """Remembered until the confirm that follows."""
+        """Record a return until its confirm arrives."""
         message_id = message_id_of(properties)
         for entry in self._pending.values():
             address = entry.address
@@ -207,30 +240,33 @@ class ConfirmChannel:
                 return
 
     def on_cancel(self) -> None:
-        """Nothing is consumed here."""
+        """Ignore a cancel: the channel has no consumer."""
 
     def on_close(self, why: str) -> None:
-        """Nobody waits any longer. What became of the publishes under way is unknown, unless the broker names what it refused."""
+        """Fail all publishes in flight, and wake those that wait for a slot.
+
+        The outcome of a publish in flight is unknown, unless the broker names what it refused.
+        """
         if not self.alive:
             return
         self.ended.set_result(why)
         pending = [*self._pending.values()]
-        for entry, fate in zip(
+        for entry, error in zip(
             pending, ChannelClosure(why, [entry.address for entry in pending]).fates(), strict=True
         ):
             if not entry.future.done():
-                entry.future.set_exception(fate)
+                entry.future.set_exception(error)
         self._pending.clear()
         while self._waiting:
-            place, _ = self._waiting.popitem()
-            if not place.done():
+            slot, _ = self._waiting.popitem()
+            if not slot.done():
                 self._granted += 1
-                place.set_result(None)
+                slot.set_result(None)
 
     def release(self) -> None:
-        """Give the channel back to aiormq, which is about to close it."""
+        """Detach from the channel, which aiormq is about to close."""
         self.lane.detach(self._number, self)
-        self.on_close("closed")
+        self.on_close("the channel was closed")
 
 
 def _settle(entry: PendingConfirm, *, ok: bool) -> None:
@@ -244,8 +280,8 @@ def _settle(entry: PendingConfirm, *, ok: bool) -> None:
         )
 
 
-def _late(future: "asyncio.Future[PublishOutcome]") -> None:
+def _expire(future: "asyncio.Future[PublishOutcome]") -> None:
     if not future.done():
         future.set_exception(
-            DeadlineExceeded("no confirm within the deadline", maybe_executed=True)
+            DeadlineExceeded("message not confirmed before the deadline", maybe_executed=True)
         )

@@ -1,10 +1,14 @@
-"""A channel on which the broker nacks everything, or says nothing.
+"""Detection of publishing channels on which the broker nacks everything, or confirms nothing.
 
-A queue that is full does the first, and so does a channel that was opened in the moment in which a quorum queue lost its leader: it
-does not hear who leads now (RabbitMQ 3.10.8), for as long as the node is away on which the old one was. A new channel asks.
+If a queue is full, the broker nacks everything.
+It also does so on a channel that was opened at the moment when a quorum queue lost its leader.
+The channel is not notified of the new leader (RabbitMQ 3.10.8) while the node of the old one is
+down.
+A new channel finds the new leader.
 
-Where that node hangs, such a channel waits for its answer and says nothing: on RabbitMQ 4.3.6 for over a minute, after others
-had a leader again for long. A channel that knew the queue before hears of the new leader, after 6 to 10 s.
+If that node hangs, the channel waits for the node's answer and receives no confirms.
+On RabbitMQ 4.3.6 that lasts for over a minute, long after other channels have the new leader.
+A channel that used the queue before is notified of the new leader after 6 to 10 s.
 """
 
 __all__ = [
@@ -18,85 +22,101 @@ __all__ = [
 ]
 
 MIN_NACK_SECONDS = 1.5
-"""Seconds of nothing but nacks after which a channel is given up. An election takes less."""
+"""Seconds of nothing but nacks after which a channel is abandoned. An election takes less."""
 MAX_NACK_SECONDS = 24.0
-"""Seconds; twice as long each time, since a new channel does not help a queue that is full."""
+"""Upper limit of the time with nothing but nacks, in seconds.
+
+It doubles with each abandoned channel, because a new channel does not help if the queue is full.
+"""
 NEW_CHANNEL_SILENT_SECONDS, SILENT_SECONDS = 4.0, 15.0
-"""Seconds without an ack or nack for what is under way after which a channel is given up: one that has never said anything, and another."""
+"""Seconds without an ack or nack for publishes in flight after which a channel is abandoned.
+
+The first value applies to a channel that has received no ack or nack yet.
+"""
 MAX_SILENT_SECONDS = 60.0
-"""Seconds; twice as long each time, since a new channel does not help a broker that is slow, and costs it more."""
+"""Upper limit of the time without an ack or nack, in seconds.
+
+It doubles with each abandoned channel, because a new channel adds load to a slow broker.
+"""
 
 
 class ConfirmStats:
-    """What the broker has said of what was published on one channel."""
+    """Statistics of the acks and nacks for the publishes of one channel."""
 
     def __init__(self) -> None:
         self.accepted = False
-        """Whether it took anything."""
+        """True if an ack has arrived since `NackWatchdog` checked last."""
         self.heard = 0
-        """Acks and nacks."""
+        """Number of acks and nacks."""
         self.refusing_since: float | None = None
-        """The moment of the first nack after the last ack, in seconds of the caller's clock."""
+        """Time of the first nack after the last ack, in seconds of the caller's clock."""
 
     def accept(self) -> None:
-        """An ack."""
+        """Record an ack."""
         self.accepted = True
         self.heard += 1
         self.refusing_since = None
 
     def refuse(self, now: float) -> None:
-        """A nack."""
+        """Record a nack."""
         self.heard += 1
         if self.refusing_since is None:
             self.refusing_since = now
 
 
 class NackWatchdog:
-    """When such a channel is given up, and its successors."""
+    """A time limit for channels that receive only nacks, kept across their successors."""
 
     def __init__(self) -> None:
         self._seconds = MIN_NACK_SECONDS
 
-    def is_due(self, verdicts: ConfirmStats, now: float) -> bool:
-        """Whether this channel is to be given up."""
-        if verdicts.accepted:
-            self._seconds, verdicts.accepted = MIN_NACK_SECONDS, False
-        if verdicts.refusing_since is None or now - verdicts.refusing_since < self._seconds:
+    def is_due(self, stats: ConfirmStats, now: float) -> bool:
+        """Return True if the caller must abandon the channel with these statistics."""
+        if stats.accepted:
+            self._seconds, stats.accepted = MIN_NACK_SECONDS, False
+        if stats.refusing_since is None or now - stats.refusing_since < self._seconds:
             return False
         self._seconds = min(2 * self._seconds, MAX_NACK_SECONDS)
         return True
 
 
 class ConfirmTimeoutWatchdog:
-    """When a channel is given up that says nothing, and its successors."""
+    """A time limit for channels without acks and nacks, kept across their successors."""
 
     def __init__(self) -> None:
-        self._given_up = 0
-        self._verdicts: ConfirmStats | None = None
+        self._abandoned_count = 0
+        self._stats: ConfirmStats | None = None
         self._heard = 0
-        self._since: float | None = None
+        self._silent_since: float | None = None
 
-    def is_due(self, verdicts: ConfirmStats, now: float, *, waiting: bool) -> bool:
-        """Whether this channel is to be given up. `waiting`: whether something is under way on it that nothing holds up but the broker."""
-        if verdicts.heard:
-            self._given_up = 0
+    def is_due(self, stats: ConfirmStats, now: float, *, waiting: bool) -> bool:
+        """Return True if the caller must abandon the channel.
+
+        Args:
+            stats: Statistics of the channel.
+            now: Seconds of the caller's clock.
+            waiting: True if publishes are in flight that only the broker delays.
+        """
+        if stats.heard:
+            self._abandoned_count = 0
         if (
             not waiting
-            or self._since is None
-            or verdicts is not self._verdicts
-            or verdicts.heard != self._heard
+            or self._silent_since is None
+            or stats is not self._stats
+            or stats.heard != self._heard
         ):
-            self._verdicts, self._heard, self._since = (
-                verdicts,
-                verdicts.heard,
+            self._stats, self._heard, self._silent_since = (
+                stats,
+                stats.heard,
                 now if waiting else None,
             )
             return False
-        if now - self._since < min(
-            (SILENT_SECONDS if verdicts.heard else NEW_CHANNEL_SILENT_SECONDS) * 2**self._given_up,
+        if now - self._silent_since < min(
+            (SILENT_SECONDS if stats.heard else NEW_CHANNEL_SILENT_SECONDS)
+            * 2**self._abandoned_count,
             MAX_SILENT_SECONDS,
         ):
             return False
-        self._given_up += 1
-        self._since = None
+        self._abandoned_count += 1
+        self._silent_since = None
         return True

@@ -1,4 +1,7 @@
-"""What comes off the socket: the frames of claimed channels are taken, all others are passed on as they came."""
+"""Parsing of incoming bytes into frames.
+
+Handlers receive the frequent frames of their channels. aiormq receives all other frames unchanged.
+"""
 
 from collections.abc import Callable
 from struct import Struct
@@ -22,11 +25,11 @@ from bus.transports.rabbitmq.amqp.frames import (
 __all__ = ["CLOSED_BY_BROKER", "ChannelHandler", "FrameReader"]
 
 CLOSED_BY_BROKER = "the broker closed the channel: "
-"""How the reason of such an end begins; the broker's own follows."""
+"""Prefix of the reason if the broker closed the channel; the broker's text follows."""
 
 BLOCKED, UNBLOCKED = 0x000A003C, 0x000A003D
-PROTOCOL_HEADER = ord("A")
-"""The first byte of "AMQP", which a broker sends that does not speak 0-9-1."""
+PROTOCOL_HEADER = (ord("A"), int.from_bytes(b"MQ"))
+"""Type and channel of "AMQP…" read as a frame: a broker without AMQP 0-9-1 sends this header."""
 
 head_at = Struct(">BHI").unpack_from
 u32_at = Struct(">I").unpack_from
@@ -35,42 +38,49 @@ confirm_at = Struct(">QB").unpack_from
 delivered_at = Struct(">QB").unpack_from
 content_at = Struct(">BHIHHQ").unpack_from
 METHOD_ID, CONFIRM_LENGTH = 4, 13
-"""Bytes"""
+"""Bytes of a method's id, and of the payload of a `basic.ack` or `basic.nack`."""
 CONTENT_HEAD = 19
-"""Bytes of a header frame before its properties: the frame's head, class, weight and the body's size."""
+"""Bytes of a header frame before its properties: frame head, class, weight and body size."""
 MIN_HEADER_BYTES = 14
-"""Bytes of a header frame's payload where it has no property at all."""
-
-
+"""Bytes of a header frame's payload if it has no properties."""
 MAX_ADDED_HEADER_BYTES = 64 * 1024
-"""Bytes by which a header may be larger than a frame: RabbitMQ adds its own (`x-delivery-count`, `x-death`) to one that filled it."""
+"""Bytes by which a header frame may exceed `frame_max`.
+
+RabbitMQ adds its own headers (`x-delivery-count`, `x-death`) to a header that filled its frame.
+"""
 
 
 class MalformedFrame(Exception):
-    """Bytes that are no AMQP 0-9-1, or not in an order that it allows."""
+    """Bytes that are not AMQP 0-9-1, or frames in an order that it does not allow."""
 
 
 class ChannelHandler(Protocol):
-    """Who has claimed a channel. Nothing of this may block or raise."""
+    """The receiver of a channel's frequent frames. Its methods must neither block nor raise."""
 
     def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
-        """A delivery; `properties` is the header frame's flags and values."""
+        """Handle a delivery; `properties` are the flags and values of its header frame."""
 
     def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:
-        """The broker's ack or nack of a publish."""
+        """Handle the broker's ack or nack of a publish."""
 
     def on_return(self, reason: str, exchange: str, routing_key: str, properties: bytes) -> None:
-        """A mandatory message that no queue takes; on a confirmed channel its ack comes later, perhaps together with others."""
+        """Handle the return of a mandatory message that no queue takes.
+
+        On a channel with confirms its ack follows, possibly together with others.
+        """
 
     def on_cancel(self) -> None:
-        """The broker has ended the channel's consumer. aiormq hears of it, too."""
+        """Handle the broker's cancel of the consumer. aiormq also receives the frame."""
 
     def on_close(self, why: str) -> None:
-        """The broker has closed the channel, or the connection is gone: nothing more comes, and nothing may be written."""
+        """Handle the end of the channel, or of its connection.
+
+        No frame arrives after that, and none may be written.
+        """
 
 
 class PartialContent:
-    """A delivery or return whose content has not come whole."""
+    """A delivery or return with incomplete content."""
 
     __slots__ = ("body", "delivered", "missing", "properties", "returned")
 
@@ -88,148 +98,170 @@ class PartialContent:
 
 
 class FrameReader:
-    """Reads one connection's stream, however it is cut into pieces."""
+    """Parser of one connection's stream, which may arrive in pieces of any size."""
 
     def __init__(
-        self, claims: dict[int, ChannelHandler], *, on_alarm: Callable[[bool], None]
+        self, handlers: dict[int, ChannelHandler], *, on_alarm: Callable[[bool], None]
     ) -> None:
-        """`claims` is who has which channel; `on_alarm` hears whether the broker takes publishes, when it says so."""
+        """Initialize the parser.
+
+        Args:
+            handlers: Handlers by the number of their channel.
+            on_alarm: Called with False if an alarm blocks publishes, and with True afterwards.
+        """
         self.frame_max = 131072
         self.last_error: str | None = None
-        """Why nothing more can be read; what comes then is dropped."""
-        self._claims = claims
+        """Reason why nothing more can be read; later bytes are dropped."""
+        self._handlers = handlers
         self._on_alarm = on_alarm
         self._partial: dict[int, PartialContent] = {}
-        self._rest: list[bytes] = []
-        """The first frame that is not whole, in the pieces that it came in."""
-        self._short = 0
-        """Bytes that it lacks, as far as is known."""
+        self._incomplete: list[bytes] = []
+        """The pieces of the first incomplete frame."""
+        self._missing = 0
+        """Smallest number of bytes that complete this frame."""
 
     def feed(self, data: bytes) -> bytes:
-        """Take the hot frames of `data` and of what was left before; the others, as they came."""
-        if self._short > len(data):
-            self._rest.append(data)
-            self._short -= len(data)
+        """Parse new bytes, and return the frames for aiormq unchanged."""
+        if self._missing > len(data):
+            self._incomplete.append(data)
+            self._missing -= len(data)
             return b""
         if self.last_error is not None:
             return b""
-        if self._rest:
-            self._rest.append(data)
-            data = b"".join(self._rest)
-            self._rest.clear()
-        self._short = 0
-        at, passed = self._frames(data)
-        if at < len(data):
-            self._rest.append(data[at:])
-        return passed
+        if self._incomplete:
+            self._incomplete.append(data)
+            data = b"".join(self._incomplete)
+            self._incomplete.clear()
+        self._missing = 0
+        offset, for_aiormq = self._parse(data)
+        if offset < len(data):
+            self._incomplete.append(data[offset:])
+        return for_aiormq
 
     def forget(self, channel: int) -> None:
-        """The channel has ended; half of a delivery on it is none."""
+        """Drop the incomplete content of a channel that has ended."""
         self._partial.pop(channel, None)
 
-    def _frames(self, data: bytes) -> tuple[int, bytes]:  # noqa: C901 - the hottest loop: a call each would cost a tenth of it
-        """Take the hot frames; where the first incomplete one begins, and the others as they came."""
-        at, keep, size = 0, 0, len(data)
-        passed = b""
-        claims = self._claims
+    def _parse(  # noqa: C901 - the hottest loop; one more call a frame would cost a tenth of it
+        self, data: bytes
+    ) -> tuple[int, bytes]:
+        """Handle the complete frames of `data`.
+
+        Returns:
+            The offset of the first incomplete frame, and the frames for aiormq.
+        """
+        offset, unhandled_from, size = 0, 0, len(data)
+        for_aiormq = b""
+        handlers = self._handlers
         try:
-            while size - at >= OVERHEAD:
-                kind, channel, length = head_at(data, at)
-                end = at + OVERHEAD + length
+            while size - offset >= OVERHEAD:
+                kind, channel, length = head_at(data, offset)
+                end = offset + OVERHEAD + length
                 if end > size or length > self.frame_max:
-                    if kind == PROTOCOL_HEADER:
-                        at = size  # aiormq has an error of its own for it
-                        raise MalformedFrame(  # noqa: TRY301 - the caller of this loop handles it
-                            "a protocol header; the broker wants another protocol than AMQP 0-9-1"
+                    if (kind, channel) == PROTOCOL_HEADER:
+                        # aiormq receives the header, because it has an error of its own for it.
+                        offset = size
+                        raise MalformedFrame(  # noqa: TRY301 - handled below, as all of them
+                            "a protocol header instead of a frame. Connect to a broker with "
+                            "AMQP 0-9-1."
                         )
                     if length > self.frame_max and (
                         kind != HEADER or length > self.frame_max + MAX_ADDED_HEADER_BYTES
                     ):
-                        raise MalformedFrame(  # noqa: TRY301 - the caller of this loop handles it
-                            f"a frame of {length} bytes, and {self.frame_max} is the most"
+                        raise MalformedFrame(  # noqa: TRY301 - handled below, as all of them
+                            f"a frame has {length} bytes, the limit is {self.frame_max} bytes"
                         )
                     if end > size:
-                        self._short = end - size
+                        self._missing = end - size
                         break
                 if data[end - 1] != FRAME_END:
-                    raise MalformedFrame("a frame without its end")  # noqa: TRY301 - one way out for all of them
-                claimant = claims.get(channel)
-                if claimant is not None:
-                    taken = self._take(claimant, kind, channel, data, at + 7, end - 1)
-                    if taken:
-                        if keep < at:
-                            passed += data[keep:at]
-                        keep = at = taken
+                    raise MalformedFrame(  # noqa: TRY301 - handled below, as all of them
+                        "a frame has no end octet"
+                    )
+                handler = handlers.get(channel)
+                if handler is not None:
+                    next_offset = self._handle_frame(
+                        handler, kind, channel, data, offset + 7, end - 1
+                    )
+                    if next_offset:
+                        if unhandled_from < offset:
+                            for_aiormq += data[unhandled_from:offset]
+                        unhandled_from = offset = next_offset
                         continue
                 elif channel == 0 and kind == METHOD and length >= METHOD_ID:
-                    self._alarm(u32_at(data, at + 7)[0])
-                at = end
+                    self._check_alarm(u32_at(data, offset + 7)[0])
+                offset = end
         except MalformedFrame as error:
             self.last_error = f"the broker's stream is malformed: {error}"
-            return size, passed + data[keep:at]
-        except Exception as error:  # noqa: BLE001 - of whatever kind: the loop would close the connection without a word
+            return size, for_aiormq + data[unhandled_from:offset]
+        except Exception as error:  # noqa: BLE001 - the loop would close the connection unreported
             self.last_error = f"the broker's stream could not be read: {type(error).__name__}"
-            return size, passed + data[keep:at]
-        return at, passed + data[keep:at]
+            return size, for_aiormq + data[unhandled_from:offset]
+        return offset, for_aiormq + data[unhandled_from:offset]
 
-    def _take(
-        self, claimant: ChannelHandler, kind: int, channel: int, data: bytes, at: int, end: int
+    def _handle_frame(
+        self, handler: ChannelHandler, kind: int, channel: int, data: bytes, offset: int, end: int
     ) -> int:
-        """Where the frames end that were for the claimant alone, beginning with `data[at:end]`; 0 where this one was not."""
+        """Handle a frame with the payload `data[offset:end]`.
+
+        Returns:
+            The offset behind the frames that were for the handler alone; 0 if aiormq needs the
+            frame.
+        """
         if kind == METHOD:
-            return self._method(claimant, channel, data, at, end)
+            return self._handle_method(handler, channel, data, offset, end)
         partial = self._partial.get(channel)
         if partial is None:
-            return 0  # of content whose method went to aiormq
-        if kind == HEADER and partial.properties is None and end - at >= MIN_HEADER_BYTES:
-            partial.missing = u64_at(data, at + 4)[0]
-            partial.properties = data[at + 12 : end]
-        elif kind == BODY and partial.properties is not None and end - at <= partial.missing:
-            partial.body.append(data[at:end])
-            partial.missing -= end - at
+            return 0  # The method of this content went to aiormq.
+        if kind == HEADER and partial.properties is None and end - offset >= MIN_HEADER_BYTES:
+            partial.missing = u64_at(data, offset + 4)[0]
+            partial.properties = data[offset + 12 : end]
+        elif kind == BODY and partial.properties is not None and end - offset <= partial.missing:
+            partial.body.append(data[offset:end])
+            partial.missing -= end - offset
         else:
-            raise MalformedFrame(
-                f"a frame of kind {kind} where it has no place in a message's content"
-            )
+            raise MalformedFrame(f"a frame of type {kind} is misplaced in a message's content")
         if not partial.missing:
             del self._partial[channel]
-            self._complete(claimant, partial)
+            self._complete(handler, partial)
         return end + 1
 
-    def _method(
-        self, claimant: ChannelHandler, channel: int, data: bytes, at: int, end: int
+    def _handle_method(
+        self, handler: ChannelHandler, channel: int, data: bytes, offset: int, end: int
     ) -> int:
-        if end - at < METHOD_ID:
-            raise MalformedFrame("a method frame without a method")
-        method = u32_at(data, at)[0]
+        if end - offset < METHOD_ID:
+            raise MalformedFrame("a method frame has no method id")
+        method = u32_at(data, offset)[0]
         if method == DELIVER:
-            return self._deliver(claimant, channel, data, at, end)
+            return self._handle_deliver(handler, channel, data, offset, end)
         if method in (ACK, NACK):
-            if end - at != CONFIRM_LENGTH:
-                raise MalformedFrame(f"a confirm of {end - at} bytes")
-            tag, flags = confirm_at(data, at + 4)
-            claimant.on_confirm(tag, multiple=flags & 1 == 1, ok=method == ACK)
+            if end - offset != CONFIRM_LENGTH:
+                raise MalformedFrame(f"a confirm has {end - offset} bytes, not {CONFIRM_LENGTH}")
+            tag, flags = confirm_at(data, offset + 4)
+            handler.on_confirm(tag, multiple=flags & 1 == 1, ok=method == ACK)
             return end + 1
         if method == RETURN:
-            self._begin(channel, PartialContent(returned=_return(data[at + 6 : end])))
+            self._begin_content(
+                channel, PartialContent(returned=_parse_return(data[offset + 6 : end]))
+            )
             return end + 1
         if method == CANCEL:
-            claimant.on_cancel()
+            handler.on_cancel()
         elif method in (CLOSE_CHANNEL, CLOSED_CHANNEL):
-            self._end(
+            self._end_channel(
                 channel,
-                claimant,
-                _short_at(data[at + 6 : end], 0)[0] if method == CLOSE_CHANNEL else "",
+                handler,
+                _read_short(data[offset + 6 : end], 0)[0] if method == CLOSE_CHANNEL else "",
             )
         return 0
 
-    def _deliver(
-        self, claimant: ChannelHandler, channel: int, data: bytes, at: int, end: int
+    def _handle_deliver(
+        self, handler: ChannelHandler, channel: int, data: bytes, offset: int, end: int
     ) -> int:
-        """Most deliveries are in the buffer as a whole, and need no `Partial`."""
-        tag_at = at + 5 + data[at + 4]
+        """Handle a delivery; most are complete in `data`, and need no `PartialContent`."""
+        tag_at = offset + 5 + data[offset + 4]
         if tag_at + 9 > end:
-            raise MalformedFrame("a delivery without its tag")
+            raise MalformedFrame("a delivery has no delivery tag")
         tag, redelivered = delivered_at(data, tag_at)
         start = end + 1
         if start + CONTENT_HEAD < len(data) and channel not in self._partial:
@@ -247,47 +279,54 @@ class FrameReader:
                 and head_at(data, body) == (BODY, channel, size)
             ):
                 content = data[start + CONTENT_HEAD : body - 1], data[body + 7 : after - 1]
-                claimant.on_deliver(tag, *content, redelivered=redelivered == 1)
+                handler.on_deliver(tag, *content, redelivered=redelivered == 1)
                 return after
-        self._begin(channel, PartialContent(delivered=(tag, redelivered == 1)))
+        self._begin_content(channel, PartialContent(delivered=(tag, redelivered == 1)))
         return start
 
-    def _begin(self, channel: int, partial: PartialContent) -> None:
+    def _begin_content(self, channel: int, partial: PartialContent) -> None:
         if channel in self._partial:
-            raise MalformedFrame("a message within another's content")
+            raise MalformedFrame("a message begins within the content of another message")
         self._partial[channel] = partial
 
-    def _end(self, channel: int, claimant: ChannelHandler, why: str) -> None:
-        """The broker closes the channel, or agrees to aiormq's closing it: its number may be another's from here on."""
-        del self._claims[channel]
-        self.forget(channel)
-        claimant.on_close(f"{CLOSED_BY_BROKER}{why}" if why else "the channel was closed")
+    def _end_channel(self, channel: int, handler: ChannelHandler, why: str) -> None:
+        """End a channel: the broker closes it, or confirms that aiormq closes it.
 
-    def _complete(self, claimant: ChannelHandler, partial: PartialContent) -> None:
+        After that, aiormq may use the number for another channel.
+        """
+        del self._handlers[channel]
+        self.forget(channel)
+        handler.on_close(f"{CLOSED_BY_BROKER}{why}" if why else "the channel was closed")
+
+    def _complete(self, handler: ChannelHandler, partial: PartialContent) -> None:
         properties = partial.properties or b""
         body = partial.body[0] if len(partial.body) == 1 else b"".join(partial.body)
         if partial.delivered is not None:
             tag, redelivered = partial.delivered
-            claimant.on_deliver(tag, properties, body, redelivered=redelivered)
+            handler.on_deliver(tag, properties, body, redelivered=redelivered)
         elif partial.returned is not None:
-            claimant.on_return(*partial.returned, properties)
+            handler.on_return(*partial.returned, properties)
 
-    def _alarm(self, method: int) -> None:
+    def _check_alarm(self, method: int) -> None:
         if method in (BLOCKED, UNBLOCKED):
             self._on_alarm(method == UNBLOCKED)
 
 
-def _short_at(data: bytes, at: int) -> tuple[str, int]:
-    """A short string, and where what follows it begins."""
-    end = at + 1 + data[at]
-    return data[at + 1 : end].decode(errors="replace"), end
+def _read_short(data: bytes, offset: int) -> tuple[str, int]:
+    """Return a short string, and the offset behind it."""
+    end = offset + 1 + data[offset]
+    return data[offset + 1 : end].decode(errors="replace"), end
 
 
-def _return(data: bytes) -> tuple[str, str, str]:
-    """Reply text, exchange and routing key of a basic.return, of which `data` holds what follows the code."""
-    reason, at = _short_at(data, 0)
-    exchange, at = _short_at(data, at)
-    routing_key, at = _short_at(data, at)
-    if at > len(data):
-        raise MalformedFrame("a return that is shorter than its fields")
+def _parse_return(data: bytes) -> tuple[str, str, str]:
+    """Return the reply text, exchange and routing key of a `basic.return`.
+
+    Args:
+        data: Payload behind the reply code.
+    """
+    reason, offset = _read_short(data, 0)
+    exchange, offset = _read_short(data, offset)
+    routing_key, offset = _read_short(data, offset)
+    if offset > len(data):
+        raise MalformedFrame("a return is shorter than its fields")
     return reason, exchange, routing_key

@@ -1,10 +1,13 @@
-"""The fast lane: a protocol between the socket and aiormq's stream reader that takes the hot frames for itself.
+"""The protocol of the fast lane, between the socket and aiormq's stream reader.
 
-aiormq accepts a `transport_factory`, whose product is a stream reader and writer. The protocol of ours looks at each
-incoming frame first. Deliveries, returns and confirms of the channels that the lane has claimed are decoded in place
-and handed over; every other frame goes on to aiormq as it came, so that aiormq keeps doing connection, TLS,
-authentication, heartbeats, channels and declarations. What goes out is collected and written once per turn of the loop;
-while each turn brings more that wants an answer, once for several.
+aiormq accepts a `transport_factory`, which creates a stream reader and a stream writer.
+The protocol inspects each incoming frame first.
+It decodes deliveries, returns and confirms of attached channels in place, and passes them on.
+Every other frame goes to aiormq unchanged.
+So aiormq still does connection, TLS, authentication, heartbeats, channels and declarations.
+
+Outgoing frames are collected and written once per turn of the event loop.
+While each turn brings more frames that need an answer, one write covers several turns.
 """
 
 import asyncio
@@ -25,72 +28,84 @@ __all__ = ["FastLaneProtocol", "FastLaneTransportFactory"]
 log = logging.getLogger("bus.rabbitmq")
 
 LARGE_WRITE_BYTES = 32 * 1024
-"""Bytes. So many are written at once, without waiting for others: the next publish has to see whether the socket is full."""
+"""Collected bytes above which frames are written at once, without waiting for others.
+
+The next publish must see whether the socket is full.
+"""
 MAX_HOLD_SECONDS = 0.001
-"""Seconds for which frames wait for others while more keeps coming in: a write and the broker's waking cost more than a message."""
+"""Seconds for which frames wait for others while more bytes arrive.
+
+A write, and waking the broker, cost more than a message.
+"""
 
 
 class FrameSource(Protocol):
-    """Who has frames to write that are better made together: acks."""
+    """A source of frames that are better encoded together, such as acks."""
 
     def frames(self) -> list[bytes]:
-        """The frames now."""
+        """Return the frames that are due now."""
         ...
 
 
 class DiscardingHandler:
-    """Has a channel between its release and its end, so that no half of a delivery gets to aiormq."""
+    """The handler of a channel between its release and its end.
+
+    It keeps the rest of an incomplete delivery from aiormq.
+    """
 
     def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
-        """The broker delivers it again."""
+        """Drop a delivery: the broker requeues it."""
 
     def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:
-        """Nobody waits."""
+        """Drop a confirm: no publish waits for it."""
 
     def on_return(self, reason: str, exchange: str, routing_key: str, properties: bytes) -> None:
-        """Nobody waits."""
+        """Drop a return: no publish waits for it."""
 
     def on_cancel(self) -> None:
-        """It is closed anyway."""
+        """Ignore a cancel: the channel is about to close."""
 
     def on_close(self, why: str) -> None:
-        """As intended."""
+        """Ignore the close, which was requested."""
 
 
 DISCARD = DiscardingHandler()
 
 
 class FastLaneProtocol(asyncio.StreamReaderProtocol):
-    """One connection's frames, both ways."""
+    """The protocol of one connection, for both directions."""
 
     def __init__(self, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(reader, loop=loop)
         self._now = loop.time
         self._call_soon = loop.call_soon
         self._dirty: list[FrameSource] = []
-        self._claimed: dict[int, ChannelHandler] = {}
-        self._incoming = FrameReader(self._claimed, on_alarm=self._alarm)
+        self._handlers: dict[int, ChannelHandler] = {}
+        self._incoming = FrameReader(self._handlers, on_alarm=self._set_publishable)
         self._outgoing: list[bytes] = []
         self._size = 0
-        """Bytes of it."""
-        self._began = self._looked = loop.time()
-        """When its collecting began, and when it was last looked at; on the loop's clock."""
+        """Bytes in `_outgoing`."""
+        self._collecting_since = self._checked_at = loop.time()
+        """Loop times at which the collecting began, and at which the input was last checked."""
         self._writable = asyncio.Event()
         self._writable.set()
-        self._fed = loop.time()
+        self._fed_at = loop.time()
         self.feed_interval = 1.0
-        """Seconds; while only hot frames come, aiormq is shown a heartbeat this often, or it would close the connection."""
+        """Seconds after which aiormq receives a heartbeat from the fast lane.
+
+        While only frequent frames arrive, aiormq would close the connection without it.
+        """
         self.heard = loop.time()
-        """When anything last came, on the loop's clock."""
+        """Loop time at which bytes last arrived."""
         self.unblocked = asyncio.Event()
         self.unblocked.set()
         self.ended = False
         self.user: str | None = None
-        """Whose connection it is, where its address says so."""
+        """User of the connection, if its URL names one."""
 
     @property
     def frame_max(self) -> int:
-        """Bytes of the largest frame, either way."""
+        """Bytes of the largest frame in either direction."""
         return self._incoming.frame_max
 
     @frame_max.setter
@@ -99,106 +114,120 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
 
     @property
     def last_error(self) -> str | None:
-        """Why the lane itself has closed the connection."""
+        """Reason why the fast lane itself closed the connection."""
         return self._incoming.last_error
 
-    # --- in --------------------------------------------------------------------------------------------------------
+    # --- Receiving ---
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the loop."""
+        """Store the transport; the event loop calls this."""
         super().connection_made(transport)
         self.transport: Any = transport
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the loop: nothing waits any longer."""
+        """End all channels and wake all waiters; the event loop calls this."""
         self.ended = True
-        claimants = [*self._claimed.values()]
-        self._claimed.clear()
+        handlers = [*self._handlers.values()]
+        self._handlers.clear()
         self._outgoing.clear()
         self._writable.set()
         self.unblocked.set()
-        for claimant in claimants:
-            claimant.on_close("the connection was lost")
+        for handler in handlers:
+            handler.on_close("the connection was lost")
         super().connection_lost(exc)
 
     @override
     def data_received(self, data: bytes) -> None:
-        """Called by the loop with whatever the socket had."""
+        """Parse bytes from the socket, and pass aiormq's frames on; the event loop calls this."""
         now = self.heard = self._now()
         readable = self.last_error is None
-        claimed = len(self._claimed)
-        passed = self._incoming.feed(data)
-        if len(self._claimed) < claimed:
-            self.flush()  # aiormq agrees to a channel's close at once, and a frame on the channel behind that ends the connection
+        attached_count = len(self._handlers)
+        for_aiormq = self._incoming.feed(data)
+        if len(self._handlers) < attached_count:
+            # aiormq confirms a channel's close at once. A frame on the channel after that would
+            # end the connection.
+            self.flush()
         if readable and self.last_error is not None:
-            self._give_up(self.last_error)
-        if passed:
-            self._fed = now
-            super().data_received(passed)
-        elif now - self._fed > self.feed_interval:
-            self._fed = now
+            self._abort(self.last_error)
+        if for_aiormq:
+            self._fed_at = now
+            super().data_received(for_aiormq)
+        elif now - self._fed_at > self.feed_interval:
+            self._fed_at = now
             super().data_received(HEARTBEAT)
 
-    def _give_up(self, why: str) -> None:
-        """The stream cannot be trusted from here on; the link connects anew."""
-        log.error("closing the connection", extra={"why": why})
+    def _abort(self, why: str) -> None:
+        """Close the connection, because its stream is unreadable; the owner then connects again."""
+        log.error("connection closed: its stream is unreadable", extra={"why": why})
         self.transport.abort()
 
-    def _alarm(self, takes_publishes: bool) -> None:  # noqa: FBT001 - the callback's one fact
-        if takes_publishes:
+    def _set_publishable(self, publishable: bool) -> None:  # noqa: FBT001 - a callback's argument
+        if publishable:
             self.unblocked.set()
         else:
             self.unblocked.clear()
 
-    # --- channels --------------------------------------------------------------------------------------------------
+    # --- Channels ---
 
-    def attach(self, channel: int, claimant: ChannelHandler) -> None:
-        """From now on the channel's hot frames are the claimant's."""
+    def attach(self, channel: int, handler: ChannelHandler) -> None:
+        """Pass the channel's frequent frames to the handler from now on.
+
+        Raises:
+            ConnectionLost: The connection has ended.
+        """
         if self.ended:
             raise ConnectionLost("the connection was lost")
-        before = self._claimed.get(channel)
-        self._claimed[channel] = claimant
-        if before is not None and before is not claimant:
-            before.on_close("its number is another channel's")
+        previous = self._handlers.get(channel)
+        self._handlers[channel] = handler
+        if previous is not None and previous is not handler:
+            previous.on_close("another channel uses its number now")
 
-    def detach(self, channel: int, claimant: ChannelHandler) -> None:
-        """Want no more of the channel, which is then closed; does nothing where the number has been claimed anew since.
+    def detach(self, channel: int, handler: ChannelHandler) -> None:
+        """Discard the channel's frames until it is closed, which the caller does next.
 
-        What has been sent is written first: afterwards aiormq closes the channel, and a frame on it ends the connection.
+        Collected frames are written first: a frame after the close would end the connection.
+        If the number has another handler by now, nothing happens.
         """
-        if self._claimed.get(channel) is claimant:
+        if self._handlers.get(channel) is handler:
             self.flush()
-            self._claimed[channel] = DISCARD
+            self._handlers[channel] = DISCARD
 
-    # --- out -------------------------------------------------------------------------------------------------------
+    # --- Sending ---
 
     @override
     def pause_writing(self) -> None:
-        """Called by the loop: the socket is full."""
+        """Hold publishes while the socket is full; the event loop calls this."""
         self._writable.clear()
         super().pause_writing()
 
     @override
     def resume_writing(self) -> None:
-        """Called by the loop: there is room again."""
+        """Release publishes when the socket accepts bytes again; the event loop calls this."""
         self._writable.set()
         super().resume_writing()
 
     @property
     def writable(self) -> bool:
-        """Whether the socket takes more now. Acks go out whether or not; publishes wait."""
+        """True if publishes may be written now. Acks do not wait for it."""
         return self._writable.is_set() and self.unblocked.is_set()
 
     async def wait_writable(self) -> None:
-        """Returns when publishes may go out: the socket has room, and the broker no alarm. Callers set the limit."""
+        """Wait until neither a full socket nor an alarm blocks publishes, or the connection ends.
+
+        Callers set the timeout.
+        """
         while not self.writable and not self.ended:
             await self.unblocked.wait()
             await self._writable.wait()
 
     def send(self, frames: bytes) -> None:
-        """Write frames with all others of this turn of the loop; `ConnectionLost`, and nothing written, where it is gone."""
+        """Write frames, together with all others of this turn of the event loop.
+
+        Raises:
+            ConnectionLost: The connection has ended, and nothing was written.
+        """
         if self.ended or self.transport.is_closing():
             raise ConnectionLost("the connection was lost")
         if not self._outgoing and not self._dirty:
@@ -209,28 +238,31 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
             self.flush()
 
     def schedule(self, writer: "FrameSource") -> None:
-        """Ask `writer` for its frames when this turn's are written; after those, so that a reply comes before its ack."""
+        """Write the frames of `writer` after this turn's frames, so a reply precedes its ack."""
         if not self._outgoing and not self._dirty:
             self._collect()
         self._dirty.append(writer)
 
     def _collect(self) -> None:
-        self._began = self._looked = self._now()
+        self._collecting_since = self._checked_at = self._now()
         self._call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
-        """Write, unless something came in this turn of the loop: then what answers it goes out together with this."""
+        """Write the collected frames, or hold them for one more turn if bytes have arrived.
+
+        The answers to those bytes are then part of the same write.
+        """
         if not self._outgoing and not self._dirty:
             return
         now = self._now()
-        if self.heard > self._looked and now - self._began < MAX_HOLD_SECONDS:
-            self._looked = now
+        if self.heard > self._checked_at and now - self._collecting_since < MAX_HOLD_SECONDS:
+            self._checked_at = now
             self._call_soon(self._end_turn)
         else:
             self.flush()
 
     def flush(self) -> None:
-        """Write now what has been collected."""
+        """Write all collected frames now."""
         outgoing, self._outgoing, self._size = self._outgoing, [], 0
         dirty, self._dirty = self._dirty, []
         if self.ended or self.transport.is_closing():
@@ -242,14 +274,14 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
 
 
 class FastLaneTransportFactory(TransportFactory):
-    """What aiormq calls to connect; `lane` is the connection's, once it is made."""
+    """The factory that aiormq calls to connect; `lane` is set when the connection exists."""
 
     def __init__(self) -> None:
         self.lane: FastLaneProtocol | None = None
 
     @override
     async def create(self, url: URL, ssl_context_provider: Any = None, **kwargs: Any) -> Any:
-        """A stream reader and writer with the lane between them and the socket."""
+        """Connect, and return a stream reader and writer with the fast lane below them."""
         loop = asyncio.get_running_loop()
         context = await ssl_context_provider.get_context() if url.scheme == "amqps" else None
         reader = asyncio.StreamReader(loop=loop)
@@ -270,6 +302,6 @@ class FastLaneTransportFactory(TransportFactory):
         return reader, asyncio.StreamWriter(transport, lane, reader, loop)
 
     def abort(self) -> None:
-        """End the socket, if it is still there: aiormq leaves that of an attempt that is given up open."""
+        """Close the socket if it is open: aiormq leaves it open after an abandoned attempt."""
         if self.lane is not None:
             self.lane.transport.abort()

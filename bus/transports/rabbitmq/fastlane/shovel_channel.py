@@ -1,7 +1,8 @@
-"""Messages from one queue to another, in their order: a copy, its confirm, and only then the ack of what was copied.
+"""A channel that moves messages from one queue to another, in their order.
 
-Killed anywhere in between, a message is in the one queue, in the other, or in both; never in none. One that is delivered again,
-and so may be in both, says so in a header of its copy.
+Each message is copied, then the copy is confirmed, and only then the original is acked.
+If the process is killed in between, the message is in one of the queues or in both, never in none.
+A redelivered message may be in both, and a header of its copy records that.
 """
 
 import asyncio
@@ -17,17 +18,17 @@ from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 
 __all__ = ["ShovelChannel", "fresh_tag"]
 
-HEAD = 32
-"""Bytes of a header frame beside the properties."""
+HEADER_OVERHEAD = 32
+"""Bytes of a header frame besides the properties, rounded up."""
 
 
 def fresh_tag() -> str:
-    """A consumer tag that was never used: one that is used again ends a connection on RabbitMQ 4.3."""
+    """Return an unused consumer tag: a reused one ends the connection on RabbitMQ 4.3."""
     return f"trunkline-moving-{secrets.token_hex(6)}"
 
 
 class ShovelChannel:
-    """A confirmed channel that consumes one queue and publishes into another; a `Claimant`."""
+    """A `ChannelHandler` that consumes one queue, and publishes to another with confirms."""
 
     def __init__(
         self,
@@ -38,7 +39,15 @@ class ShovelChannel:
         carriage: CopyOptions,
         on_moved: Callable[[], None],
     ) -> None:
-        """`on_moved` is called after the acks of messages that were moved."""
+        """Attach to the channel.
+
+        Args:
+            lane: Connection of the channel.
+            number: Number of the channel.
+            target: Queue that the copies go to.
+            carriage: Options of the copies.
+            on_moved: Called after moved messages were acked.
+        """
         self._lane = lane
         self._number = number
         self._method = publish_method("", target, mandatory=True)
@@ -47,51 +56,52 @@ class ShovelChannel:
         self._on_moved = on_moved
         self._sent = 0
         self._unconfirmed: dict[int, int] = {}
-        """The delivery of each publish under way, both by their number on this channel."""
+        """Delivery tag of each publish in flight, by the number of the publish."""
         self._unacked: deque[int] = deque()
         self._confirmed: set[int] = set()
         self.moved = 0
         self.again = 0
-        """Of those that were copied, how many the broker had delivered before."""
+        """Number of copied messages that the broker had delivered before."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.ended.add_done_callback(
-            lambda ended: ended.cancelled() or ended.exception()
-        )  # asked for in `check`
+        # `check` raises the error. The callback reads it, so asyncio does not report it as unread.
+        self.ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         lane.attach(number, self)
 
     @property
     def in_flight(self) -> int:
-        """Messages that are neither here nor there for certain."""
+        """Number of messages that were copied and are not acked."""
         return len(self._unacked)
 
     def check(self) -> None:
-        """Raise why it ended, where it has."""
+        """Raise the error that ended the channel, if it has ended."""
         if self.ended.done():
             self.ended.result()
 
     async def take(self, message: object) -> None:
-        """From aiormq, which sees no delivery of this channel."""
+        """Ignore a delivery from aiormq, which receives none on this channel."""
 
     def release(self) -> None:
-        """Give the channel back to aiormq, which is about to close it; what is under way goes back to its queue."""
+        """Detach from the channel, which aiormq is about to close.
+
+        The broker then requeues the messages in flight.
+        """
         self._lane.detach(self._number, self)
-        self._end(Unavailable("closed"))
+        self._end(Unavailable("the channel was closed"))
 
     def _end(self, error: BusError) -> None:
         if not self.ended.done():
             self.ended.set_exception(error)
 
-    # --- the claimant ----------------------------------------------------------------------------------------------
+    # --- Channel handler ---
 
     def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
-        """A message to be moved."""
+        """Copy a message to the target queue."""
         if self.ended.done():
             return
         copy = copy_properties(properties, self._carriage, redelivered=redelivered)
-        if len(copy) > self._lane.frame_max - HEAD:
-            copy = copy_properties(
-                properties, self._carriage, redelivered=False
-            )  # rather unnoted than never moved
+        if len(copy) > self._lane.frame_max - HEADER_OVERHEAD:
+            # A copy without the header is better than a message that cannot be moved.
+            copy = copy_properties(properties, self._carriage, redelivered=False)
         if not self._send(
             publish_frames(self._number, self._method, copy, body, self._lane.frame_max)
         ):
@@ -102,10 +112,12 @@ class ShovelChannel:
         self.again += redelivered
 
     def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:
-        """The broker has the copy: what was copied can go."""
+        """Ack the originals of the copies that the broker has confirmed."""
         if not ok:
             self._end(
-                ResourceExhausted(f"{self._target} takes no messages (basic.nack); is it full?")
+                ResourceExhausted(
+                    f"{self._target} rejects messages (basic.nack). Check whether it is full."
+                )
             )
         if self.ended.done():
             return
@@ -125,7 +137,7 @@ class ShovelChannel:
             self._on_moved()
 
     def _send(self, frames: bytes) -> bool:
-        """Whether they are on their way; nothing of a claimant may raise."""
+        """Write frames, and return False if the connection is lost: a handler must not raise."""
         try:
             self._lane.send(frames)
         except ConnectionLost as error:
@@ -133,14 +145,23 @@ class ShovelChannel:
             return False
         return True
 
-    def on_return(self, reason: str, exchange: str, routing_key: str, properties: bytes) -> None:  # noqa: ARG002 - there is one address
-        """The target is gone. The confirm that follows says nothing of it, so nothing is acked any more."""
-        self._end(FailedPrecondition(f"{self._target} is gone ({reason})"))
+    def on_return(
+        self,
+        reason: str,
+        exchange: str,  # noqa: ARG002 - the channel publishes to one address
+        routing_key: str,  # noqa: ARG002 - as above
+        properties: bytes,  # noqa: ARG002 - as above
+    ) -> None:
+        """End the move, because the target queue does not exist any more.
+
+        The confirm that follows does not report this, so no original is acked after a return.
+        """
+        self._end(FailedPrecondition(f"{self._target} does not exist any more ({reason})"))
 
     def on_cancel(self) -> None:
-        """The queue that is emptied was deleted."""
-        self._end(Unavailable("the queue that was being emptied is gone"))
+        """End the move, because the source queue was deleted."""
+        self._end(Unavailable("the source queue was deleted"))
 
     def on_close(self, why: str) -> None:
-        """Nothing may be written any more."""
+        """End the move: nothing more may be written."""
         self._end(Unavailable(why))

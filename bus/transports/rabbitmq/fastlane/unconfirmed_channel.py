@@ -1,4 +1,4 @@
-"""A channel of the fast lane that publishes without confirms: for requests, whose reply is one."""
+"""A channel of the fast lane that publishes requests, without confirms: the reply is enough."""
 
 import asyncio
 from collections import deque
@@ -18,13 +18,17 @@ from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 __all__ = ["UnconfirmedChannel"]
 
 MAX_REMEMBERED_PUBLISHES = 4096
-"""Publishes without confirm that are remembered, by their ids, for when the broker closes their channel: more than are on their way."""
+"""Largest number of publishes to remember, in case the broker closes the channel.
+
+It is larger than the number in flight.
+"""
 
 
 class UnconfirmedChannel:
-    """Publishes without confirms; a `Claimant` of its channel.
+    """A `ChannelHandler` that publishes without confirms.
 
-    What no queue takes is told to `on_returned` by its id, and what the broker drops with the channel to `on_failed`.
+    `on_returned` receives the id of a message that no queue takes.
+    `on_failed` receives the id of a message that the broker may have dropped with the channel.
     """
 
     window_exhausted = awaiting_confirms = False
@@ -48,56 +52,76 @@ class UnconfirmedChannel:
 
     @property
     def alive(self) -> bool:
-        """Whether it can publish."""
+        """True if the channel can publish."""
         return not self.ended.done()
 
     async def publish(self, envelope: Envelope, address: Address, ends: float) -> PublishOutcome:
-        """Write it. `Unavailable`, surely not sent, where socket and broker take nothing by `ends` (loop time)."""
+        """Write a message.
+
+        Args:
+            envelope: Message to publish.
+            address: Exchange and routing key.
+            ends: Deadline on the event loop's clock.
+
+        Raises:
+            InvalidArgument: AMQP cannot encode the message, or the broker would reject its size.
+            Unavailable: The message was not sent: the channel was closed, or the broker or the
+                socket accepted no publish before the deadline.
+            ConnectionLost: The connection has ended, and the message was not sent.
+        """
         frames = encode_publish(self.lane, self._number, envelope, address)
         if not self.lane.writable:
             try:
                 async with asyncio.timeout_at(ends):
                     await self.lane.wait_writable()
             except TimeoutError:
-                raise Unavailable("not sent: the broker takes no publishes now") from None
+                raise Unavailable("message not sent: the broker accepts no publishes now") from None
         if not self.alive:
-            raise Unavailable("not sent: the channel was closed")
+            raise Unavailable("message not sent: the channel was closed")
         self.lane.send(frames)
         self._written.append((envelope.id, address))
         return ACCEPTED
 
     def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
-        """Nothing is consumed here."""
+        """Ignore a delivery: the channel has no consumer."""
 
     def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:
-        """Nothing is confirmed here."""
+        """Ignore a confirm: the channel requests none."""
 
-    def on_return(self, reason: str, exchange: str, routing_key: str, properties: bytes) -> None:  # noqa: ARG002 - the id is enough
-        """Nobody serves it."""
+    def on_return(
+        self,
+        reason: str,
+        exchange: str,  # noqa: ARG002 - the id identifies the message
+        routing_key: str,  # noqa: ARG002 - as above
+        properties: bytes,
+    ) -> None:
+        """Report a request without a service."""
         self._on_returned(message_id_of(properties), reason)
 
     def on_cancel(self) -> None:
-        """Nothing is consumed here."""
+        """Ignore a cancel: the channel has no consumer."""
 
     def on_close(self, why: str) -> None:
-        """Nothing may be written any more. What was written before all that may be the refused one was taken, and is answered."""
+        """Report the messages that the broker may have dropped with the channel.
+
+        The broker has accepted the messages before the first that may be the refused one.
+        """
         if not self.alive:
             return
         self.ended.set_result(why)
-        if why.startswith(
-            CLOSED_BY_BROKER
-        ):  # else the connection is gone, and all calls with it, or it is we who close
+        # In other cases a lost connection fails all calls, or the bus itself closes the channel.
+        if why.startswith(CLOSED_BY_BROKER):
             ids, written = (
-                [each for each, _ in self._written],
+                [message_id for message_id, _ in self._written],
                 [address for _, address in self._written],
             )
             begin = min(ChannelClosure(why, written).suspects, default=0)
-            for message_id, fate in zip(
+            for message_id, error in zip(
                 ids[begin:], ChannelClosure(why, written[begin:]).fates(), strict=True
             ):
-                self._on_failed(message_id, fate)
+                self._on_failed(message_id, error)
 
     def release(self) -> None:
-        """Give the channel back to aiormq, which is about to close it."""
+        """Detach from the channel, which aiormq is about to close."""
         self.lane.detach(self._number, self)
-        self.on_close("closed")
+        self.on_close("the channel was closed")

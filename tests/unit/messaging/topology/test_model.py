@@ -235,7 +235,7 @@ def test_the_longest_names_fit_an_amqp_short_string() -> None:
     "name", ["r" * (MAX_PART_LENGTH + 1), "a.b", "Ledger", "", "bus", "1a", "a b", "a*"]
 )
 def test_what_would_not_fit_a_queues_name_is_no_services_name(name: str) -> None:
-    with pytest.raises(ContractError, match="no name of a service"):
+    with pytest.raises(ContractError, match="is not a valid service name"):
         Router(name)
 
 

@@ -14,7 +14,7 @@ from bus.operations.brokers.docker import addresses, engine_answers
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[tuple[str, list[bytes]]]:
-    """The address of something that answers one ping with what the test puts into the list."""
+    """Serve one ping on a socket. The test can change the answer, which is in the list."""
     path, answers = tmp_path / "docker.sock", [b"HTTP/1.0 200 OK\r\n\r\nOK"]
     with closing(socket.socket(socket.AF_UNIX)) as server:
         server.bind(str(path))

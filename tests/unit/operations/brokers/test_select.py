@@ -55,7 +55,7 @@ ORDER: list[tuple[str, Mapping[str, str], Probes, bool, str, str]] = [
         EVERYTHING,
         True,
         "memory",
-        "BUS_URL asks for",
+        "BUS_URL selects",
     ),
     (
         "an engine alone is not enough",

@@ -43,7 +43,7 @@ def death(**attributes: Any) -> dict[str, Any]:
     }
 
 
-# --- the record ----------------------------------------------------------------------------------------------------
+# --- Record ---
 
 
 def test_a_record_is_read_as_it_was_written() -> None:
@@ -94,7 +94,7 @@ def test_a_brokers_dead_letter_is_told_in_the_same_words() -> None:
         {"x-death": [death(), death(reason="expired", queue="ledger.retry.1s")]},
         work_queue=QUEUE,
     )
-    reason = f"the broker gave it up: delivery_limit in {QUEUE}"
+    reason = f"the broker dead-lettered the message: delivery_limit in {QUEUE}"
     assert found == FaultRecord(
         by="broker",
         code="delivery_limit",
@@ -112,7 +112,10 @@ def test_what_came_back_in_vain_is_unroutable_and_knows_its_work_queue() -> None
     }
     found = read_record(dead(attempt=2), notes, work_queue=None)
     assert (found.by, found.code, found.queue) == ("broker", "unroutable", QUEUE)
-    assert found.reason == "its queue was gone when it came back from ledger.retry.1s"
+    assert (
+        found.reason
+        == "the work queue did not exist when the message returned from ledger.retry.1s"
+    )
 
 
 @pytest.mark.parametrize(
@@ -164,7 +167,7 @@ def test_the_queue_of_dead_letters_tells_their_work_queue() -> None:
     assert work_queue("ledger.unroutable.dead") is None
 
 
-# --- the selection -------------------------------------------------------------------------------------------------
+# --- Selection ---
 
 
 @pytest.mark.parametrize(
@@ -199,7 +202,7 @@ def test_a_letter_shows_no_body() -> None:
     assert "Quist" not in repr(letter(body=b"Eleonora Quist"))
 
 
-# --- the next life -------------------------------------------------------------------------------------------------
+# --- Replay ---
 
 
 def replaying(**changes: Any) -> ReplayOptions:
@@ -240,7 +243,7 @@ def test_replays_are_counted() -> None:
 @pytest.mark.parametrize("header", ["replays", "replayed-at", "first-failed-at"])
 @pytest.mark.parametrize("value", [2**63 - 1, -(2**63), True, "x"])
 def test_a_replay_can_be_sent_whatever_its_sender_wrote_of_replays(header: str, value: Any) -> None:
-    """What cannot be sent ends the replay, and what lies behind it is never moved."""
+    """A copy that cannot be sent would end the replay before the dead letters behind it."""
     again = reset_for_replay(letter(headers={header: value}), replaying())
     assert again is not None
     write_properties(again)

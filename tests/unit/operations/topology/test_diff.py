@@ -1,4 +1,4 @@
-"""The comparison of what is needed with what the broker has, as a table; no broker."""
+"""The comparison of the required topology with the broker's, as a table; no broker runs."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -56,7 +56,7 @@ WANTED = required_by([ledger()], SETTINGS)
 
 
 def holding(topology: Topology) -> BrokerState:
-    """A broker that has exactly this."""
+    """Return the state of a broker that has exactly this topology."""
     return BrokerState(
         exchanges={
             each.name: ActualExchange(kind=each.kind, arguments=each.arguments)
@@ -80,7 +80,7 @@ def with_queue(name: str, **changes: Any) -> BrokerState:
 
 
 def with_arguments(name: str, **changes: object) -> BrokerState:
-    """The broker with other arguments of a queue; None leaves one out."""
+    """Return the right state with other arguments of a queue; None removes an argument."""
     changed = {
         **RIGHT.queues[name].arguments,
         **{f"x-{key.replace('_', '-')}": value for key, value in changes.items()},
@@ -187,7 +187,7 @@ MIS_SET: Mapping[str, tuple[BrokerState, str]] = {
     ),
     "a work queue that expires": (
         with_policy(WORK, expires=1000),
-        "a policy sets expires to 1000: it vanishes",
+        "a policy sets expires to 1000: the queue is deleted",
     ),
     "a classic work queue": (with_queue(WORK, kind="classic"), "type is classic, needed quorum"),
     "a queue that a restart loses": (
@@ -200,9 +200,9 @@ MIS_SET: Mapping[str, tuple[BrokerState, str]] = {
     ),
     "a tier that is early": (
         with_policy(TIER, message_ttl=5),
-        "a policy sets message-ttl to 5: retries come back early",
+        "a policy sets message-ttl to 5: retries return early",
     ),
-    "a tier without its way back": (
+    "a tier without its return path": (
         without_binding("ledger.return", WORK),
         f"missing binding ledger.return -> {WORK}",
     ),
@@ -214,7 +214,7 @@ MIS_SET: Mapping[str, tuple[BrokerState, str]] = {
         with_policy(DEAD, max_length=10),
         "a policy sets max-length to 10: dead letters are dropped",
     ),
-    "dead letters that looking deletes": (
+    "dead letters that browsing deletes": (
         with_policy(DEAD, delivery_limit=20),
         "a policy sets delivery-limit to 20: dead letters are deleted",
     ),
@@ -235,7 +235,7 @@ TOLERABLE: Mapping[str, BrokerState] = {
     "a policy that the argument overrules": with_policy(
         WORK, overflow="drop-head", dead_letter_exchange="elsewhere"
     ),
-    "dead letters that are refused where there is no room": with_policy(
+    "dead letters that are refused if the queue is full": with_policy(
         DEAD, max_length=10, overflow="reject-publish"
     ),
     "a type among the arguments, as RabbitMQ 4 has it": with_arguments(
@@ -244,7 +244,7 @@ TOLERABLE: Mapping[str, BrokerState] = {
     "another service's queue": replace(
         RIGHT, queues={**RIGHT.queues, "office.jobs.file.v1": ActualQueue(kind="classic")}
     ),
-    "a queue that is none of ours": replace(
+    "a queue that is not the bus's": replace(
         RIGHT, queues={**RIGHT.queues, "ledger": ActualQueue(kind="classic")}
     ),
 }
@@ -306,7 +306,7 @@ def test_a_migration_that_has_not_ended_is_told() -> None:
 
 
 def test_a_queue_that_no_router_needs_is_named_with_those_that_they_need() -> None:
-    with pytest.raises(NotFound, match=f"no queue 'ledger.jobs.cloze.v1'.*{WORK}"):
+    with pytest.raises(NotFound, match=f"queue 'ledger.jobs.cloze.v1' is not required.*{WORK}"):
         WANTED.queue("ledger.jobs.cloze.v1")
 
 
@@ -323,7 +323,7 @@ def test_the_needs_of_several_services_are_one_topology() -> None:
     }
 
 
-# --- policies ------------------------------------------------------------------------------------------------------------------
+# --- Policies -------------------------------------------------------------------------------------
 
 
 def policy(
@@ -393,7 +393,10 @@ def test_of_limits_the_smaller_counts_and_of_all_else_the_argument() -> None:
             599_000,
             False,
             [
-                "unsafe queue ledger.jobs.close.v1: the consumer timeout is 599 s, below the 600 s of its handler: "
+                (
+                    "unsafe queue ledger.jobs.close.v1: the consumer timeout is 599 s, "
+                    "below the 600 s of its handler: "
+                )
             ],
         ),
         (600_000, False, []),
@@ -405,10 +408,10 @@ def test_a_policy_that_takes_messages_back_too_soon_is_unsafe_where_consumers_ha
 ) -> None:
     held = replace(with_policy(WORK, consumer_timeout=patience), supports_consumer_timeout=heeded)
     found = lines(diff(WANTED, held))
-    assert [line.partition("the broker gives")[0] for line in found] == said
+    assert [line.partition("the broker delivers")[0] for line in found] == said
 
 
-# --- definitions.json --------------------------------------------------------------------------------------------------------------
+# --- definitions.json -----------------------------------------------------------------------------
 
 
 def test_definitions_are_sorted_and_the_same_for_the_same_needs() -> None:

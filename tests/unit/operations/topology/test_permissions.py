@@ -43,7 +43,7 @@ def _user(name: str) -> BrokerUser:
 
 
 def _fits(pattern: str, name: str) -> bool:
-    """As RabbitMQ looks: an empty pattern fits nothing but an empty name."""
+    """Match as RabbitMQ does: an empty pattern matches only an empty name."""
     return re.search(pattern or "^$", name) is not None
 
 
@@ -139,16 +139,17 @@ def test_a_subscription_without_its_grant_is_refused() -> None:
 
     @router.event(BooksClosed)
     async def on_closed(_event: BooksClosed) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     with pytest.raises(
         ConfigurationError,
-        match=r"guest subscribes to ledger\.\S+, and services\.guest\.consume has no",
+        match=r"service 'guest' subscribes to ledger\.\S+ without a grant\. "
+        r"Add '\S+' to services\.guest\.consume\.",
     ):
         check_consume_grants(router.name, router.contracts, GRANTS)
 
 
-# --- passwords -------------------------------------------------------------------------------------------------------------------
+# --- Passwords ------------------------------------------------------------------------------------
 
 
 def test_a_password_is_hashed_as_rabbitmqs_documentation_does() -> None:
@@ -156,21 +157,23 @@ def test_a_password_is_hashed_as_rabbitmqs_documentation_does() -> None:
         password_hash("test12", salt=bytes.fromhex("908DC60A"))
         == "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"
     )
-    assert password_hash("test12") != password_hash("test12"), "each has a salt of its own"
+    assert password_hash("test12") != password_hash("test12"), "each hash has its own salt"
 
 
 def test_every_user_has_a_password_and_every_password_a_user() -> None:
     office = [_user("office")]
-    with pytest.raises(ConfigurationError, match=r"no password for bus\.topology, office"):
+    with pytest.raises(
+        ConfigurationError, match=r"the password of bus\.topology, office is not set\."
+    ):
         users(office, {})
     with pytest.raises(
         ConfigurationError,
-        match="no password for office; there is one for 'ofice', which is no user",
+        match="the password of office is not set; the password of 'ofice' has no user",
     ):
         users(office, {ADMINISTRATOR: "a", "ofice": "b"})
     with pytest.raises(
         ConfigurationError,
-        match=r"a password for 'ofice', which is no user; did you mean 'office'\?",
+        match=r"the password of 'ofice' has no user; did you mean 'office'\?",
     ):
         users(office, {ADMINISTRATOR: "a", "office": "b", "ofice": "c"})
     made = users(office, {ADMINISTRATOR: "a", "office": "b"})
@@ -179,7 +182,7 @@ def test_every_user_has_a_password_and_every_password_a_user() -> None:
         ("office", []),
     ]
     assert {each["password_hash"] for each in users(office, None)} == {""}, (
-        "no password lets them in"
+        "an empty hash allows no login"
     )
 
 
@@ -189,7 +192,10 @@ def test_a_file_of_passwords_that_others_may_read_is_refused_and_nothing_of_it_i
     path = tmp_path / "passwords.toml"
     path.write_text('office = "hunter2"\n')
     path.chmod(0o640)
-    with pytest.raises(ConfigurationError, match=r"others may read it: chmod 600"):
+    with pytest.raises(
+        ConfigurationError,
+        match=rf"^{path} has mode 640\. Only its owner .*: run `chmod 600 {path}`\.$",
+    ):
         read_passwords(path)
     path.chmod(0o600)
     assert read_passwords(path) == {"office": "hunter2"}
@@ -203,11 +209,15 @@ def test_a_file_of_passwords_that_others_may_read_is_refused_and_nothing_of_it_i
         with pytest.raises(ConfigurationError) as told:
             read_passwords(path)
         assert "hunter2" not in str(told.value)
-    with pytest.raises(ConfigurationError, match="cannot be read"):
+    with pytest.raises(ConfigurationError, match=r"none\.toml cannot be read: No such file"):
         read_passwords(tmp_path / "none.toml")
+    path.write_bytes('office = "hunter2\xff"'.encode("latin-1"))
+    with pytest.raises(ConfigurationError, match=r"is not UTF-8 text\.") as told:
+        read_passwords(path)
+    assert "hunter2" not in str(told.value)
 
 
-# --- the command -----------------------------------------------------------------------------------------------------------------
+# --- The command ----------------------------------------------------------------------------------
 
 
 def _bus(*arguments: str) -> int | str | None:
@@ -238,7 +248,7 @@ def test_the_command_prints_definitions_with_users(capsys: pytest.CaptureFixture
     requests = [each for each in told["queues"] if ".requests." in each["name"]]
     assert requests
     assert not any("x-expires" in each["arguments"] for each in requests), (
-        "the services may not make them anew"
+        "the services may not create them again"
     )
 
 
@@ -248,7 +258,10 @@ def test_without_passwords_the_users_are_left_to_the_operator(
     assert not _bus("--grants", str(ROOT / "grants.toml"))
     shown = capsys.readouterr()
     assert "users" not in json.loads(shown.out)
-    assert "the users have to exist: bus.topology, demo, documentation, transcription" in shown.err
+    assert (
+        "these users must exist before the import: bus.topology, demo, documentation, transcription"
+        in shown.err
+    )
 
 
 def test_passwords_and_certificates_exclude_each_other(

@@ -28,7 +28,7 @@ def reply(size: int) -> HandledMessage:
 
 
 class Lasting:
-    """A store that forgets nothing."""
+    """Store without limits."""
 
     def __init__(self) -> None:
         self.known: dict[MessageKey, HandledMessage] = {}
@@ -60,7 +60,7 @@ async def test_replies_take_no_more_than_their_share() -> None:
     for number in range(5):
         await inbox.add(key(number), reply(40))
     assert len(inbox) == 2
-    await inbox.add(key(4), reply(90))  # in place of the one before
+    await inbox.add(key(4), reply(90))  # replaces the previous reply of this key
     assert len(inbox) == 1
     await inbox.add(key(5), reply(101))
     assert len(inbox) == 0
@@ -84,7 +84,7 @@ async def test_a_job_that_was_handled_is_acked_and_not_handled_again_whatever_it
         await received(receiver, copy)
     assert len(work.began) == 1
     assert [copy.acks for copy in copies] == [1, 1, 1]
-    assert len(transport.sent) == 1  # the result, once
+    assert len(transport.sent) == 1  # the result, sent once
 
 
 @virtual
@@ -108,7 +108,7 @@ async def test_what_failed_is_not_remembered() -> None:
     transport, work = FakeTransport(), Work(error=FailedPrecondition("not yet"))
     receiver = job(work, transport)
     await received(receiver, ordered())
-    await received(receiver, ordered())  # an operator's replay has the same id
+    await received(receiver, ordered())  # a replay by an operator has the same id
     assert len(work.began) == 2
 
 
@@ -142,10 +142,11 @@ async def test_a_request_that_may_run_once_is_not_looked_up() -> None:
 
 
 @virtual
-async def test_a_job_whose_process_ends_before_its_result_is_told_tells_it_where_it_is_delivered_again() -> (
-    None
-):
-    """By a store that outlasts the process: what is remembered is acked, and nobody else would tell it."""
+async def test_a_result_that_was_not_sent_before_its_process_ended_is_sent_at_redelivery() -> None:
+    """A store may outlast the process.
+
+    The redelivered message is acked, and no other process sends the result.
+    """
 
     def never(_: Envelope) -> PublishOutcome:
         raise Unavailable("down")

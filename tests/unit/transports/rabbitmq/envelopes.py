@@ -1,4 +1,4 @@
-"""Envelopes with anything in their attributes, for properties that hold for all of them."""
+"""Hypothesis strategies for envelopes with any valid attributes."""
 
 from hypothesis import strategies as st
 

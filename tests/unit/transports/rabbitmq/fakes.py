@@ -1,4 +1,4 @@
-"""A lane on a socket that only remembers, on the running loop."""
+"""A fast lane on the running event loop, with a socket that records what is written."""
 
 import asyncio
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from tests.unit.transports.rabbitmq.streams import Socket, frames_of
 
 
 class Acks:
-    """Has these frames to write."""
+    """A frame source with fixed frames."""
 
     def __init__(self, *frames: bytes) -> None:
         self._frames = list(frames)
@@ -26,12 +26,12 @@ def connected() -> tuple[FastLaneProtocol, Socket]:
     lane = FastLaneProtocol(reader, loop)
     socket = Socket()
     lane.connection_made(socket)
-    socket.reader = reader  # type: ignore[attr-defined]  # the lane holds it weakly
+    socket.reader = reader  # type: ignore[attr-defined]  # the lane has a weak reference only
     return lane, socket
 
 
 def written(socket: Socket) -> list[tuple[str, Any]]:
-    """What was written, by pamqp: the method's name and the method, contents left out."""
+    """Return the name and the method of each written method frame, as pamqp decodes it."""
     return [
         (type(value).__name__, value)
         for _, _, value in frames_of(b"".join(socket.writes))
@@ -40,12 +40,12 @@ def written(socket: Socket) -> list[tuple[str, Any]]:
 
 
 def published(socket: Socket) -> int:
-    """How many messages."""
+    """Return the number of written publishes."""
     return sum(name == "Publish" for name, _ in written(socket))
 
 
 def acks(socket: Socket) -> Iterator[tuple[int, bool]]:
-    """Tag and `multiple` of each ack."""
+    """Return the tag and the flag `multiple` of each written ack."""
     return (
         (value.delivery_tag, value.multiple)
         for _, value in written(socket)

@@ -1,4 +1,4 @@
-"""AMQP streams, what pamqp makes of them, and what stands in for a socket and for who has claimed a channel."""
+"""AMQP streams, pamqp as their oracle, and fakes of a socket and of a channel's handler."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,11 +14,11 @@ from typing_extensions import override
 from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 
 Entry = tuple[Any, ...]
-"""What happened, on which channel, and with what."""
+"""An event, its channel and its values."""
 
 
 class StillLoop(asyncio.SelectorEventLoop):
-    """Its time passes when a test says so."""
+    """An event loop with a clock that only tests advance."""
 
     now = 1000.0
 
@@ -28,7 +28,7 @@ class StillLoop(asyncio.SelectorEventLoop):
 
 
 class Socket(asyncio.Transport):
-    """A transport that remembers what was written to it."""
+    """A transport that records what is written to it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,12 +49,12 @@ class Socket(asyncio.Transport):
 
     @override
     def pause_reading(self) -> None:
-        """A test reads all at the end."""
+        """Ignore the request: a test reads everything at the end."""
 
 
 @dataclass
 class Recorder:
-    """Claims a channel, and enters what it gets into a log that all share."""
+    """A channel handler that appends all its frames to a shared log."""
 
     channel: int
     log: list[Entry]
@@ -77,7 +77,7 @@ class Recorder:
 
 @dataclass
 class Heard:
-    """What came of a stream."""
+    """The result of reading a stream."""
 
     log: list[Entry]
     passed: bytes
@@ -87,7 +87,7 @@ class Heard:
 
 @dataclass
 class Line:
-    """A lane on a socket of ours, with claims."""
+    """A fast lane on a fake socket, with a recorder on each claimed channel."""
 
     loop: StillLoop
     claims: Iterable[int] = ()
@@ -104,15 +104,16 @@ class Line:
 
     @property
     def passed(self) -> bytes:
-        """What aiormq would read."""
-        return bytes(self.reader._buffer)  # type: ignore[attr-defined]  # asking for it would need a running loop
+        """Bytes that aiormq would read."""
+        # The public method would need a running event loop.
+        return bytes(self.reader._buffer)  # type: ignore[attr-defined]
 
     def heard(self) -> Heard:
         return Heard(self.log, self.passed, not self.lane.unblocked.is_set(), self.lane.last_error)
 
 
 def listen(loop: StillLoop, claims: Iterable[int], pieces: Iterable[bytes]) -> Heard:
-    """What a lane makes of a stream that comes in these pieces."""
+    """Return the result of a stream that arrives in these pieces."""
     line = Line(loop, claims)
     for piece in pieces:
         line.lane.data_received(piece)
@@ -120,18 +121,18 @@ def listen(loop: StillLoop, claims: Iterable[int], pieces: Iterable[bytes]) -> H
 
 
 def cut(stream: bytes, at: Sequence[int]) -> Iterator[bytes]:
-    """The stream in pieces."""
+    """Yield the stream in pieces that end at these offsets."""
     start = 0
     for end in (*at, len(stream)):
         yield stream[start:end]
         start = end
 
 
-# --- the oracle ----------------------------------------------------------------------------------------------------
+# --- Oracle ---
 
 
 def frames_of(stream: bytes) -> Iterator[tuple[bytes, int, Any]]:
-    """Each frame's bytes, channel and meaning, as pamqp reads them."""
+    """Yield the bytes, the channel and the value of each frame, as pamqp decodes it."""
     while stream:
         size, channel, value = frame.unmarshal(stream)
         yield stream[:size], channel, value
@@ -139,7 +140,7 @@ def frames_of(stream: bytes) -> Iterator[tuple[bytes, int, Any]]:
 
 
 def oracle(claims: Iterable[int], stream: bytes) -> Heard:
-    """What should be handed over and what passed on, by pamqp's reading of the whole stream."""
+    """Return the expected result, from pamqp's decoding of the whole stream."""
     heard = Heard([], b"", blocked=False)
     claimed = set(claims)
     contents: dict[int, tuple[Any, list[Any]]] = {}
@@ -192,7 +193,7 @@ def _note(heard: Heard, claimed: set[int], channel: int, value: Any) -> None:
         heard.log.append(("close", channel))
 
 
-# --- streams -------------------------------------------------------------------------------------------------------
+# --- Streams ---
 
 
 def method(channel: int, value: base.Frame) -> bytes:
@@ -202,7 +203,7 @@ def method(channel: int, value: base.Frame) -> bytes:
 def content(
     channel: int, value: base.Frame, sizes: Sequence[int], properties: Basic.Properties
 ) -> list[bytes]:
-    """A method with content: a body frame a size."""
+    """Return the frames of a method with content, with a body frame for each size."""
     head = header.ContentHeader(body_size=sum(sizes), properties=properties)
     bodies: list[Any] = [
         body.ContentBody(bytes((number + n) % 256 for n in range(size)))
@@ -246,11 +247,11 @@ BETWEEN = (
 )
 
 Act = tuple[int, int, int, int]
-"""Channel, kind, and two numbers that say what of the kind."""
+"""A channel, a kind of frame, and two numbers that select its values."""
 
 
 def happening(channel: int, kind: int, one: int, two: int) -> list[bytes]:
-    """The frames of one act of the broker."""
+    """Return the frames of one act of the broker."""
     properties, sizes = PROPERTIES[two % len(PROPERTIES)], BODIES[one % len(BODIES)]
     if kind == DELIVER:
         deliver = Basic.Deliver(
@@ -287,7 +288,12 @@ def _without_content(kind: int, one: int, two: int) -> base.Frame:
 
 
 def interleaved(acts: Sequence[Act], order: Sequence[int]) -> bytes:
-    """The channels' frames, each channel's in its own order; `order` says whose comes next, and when something of channel 0."""
+    """Mix the channels' frames, and keep the order within each channel.
+
+    Args:
+        acts: Acts of the broker, on any channels.
+        order: Numbers that select the next channel; large ones also insert a frame of channel 0.
+    """
     waiting: dict[int, list[bytes]] = {}
     for act in acts:
         waiting.setdefault(act[0], []).extend(happening(*act))

@@ -40,6 +40,7 @@ from bus.errors import (
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Accepted, Delivery, Nacked, Returned
 from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.messaging.topology.model import Queue, Topology
 from bus.transports.rabbitmq.aiormq_channels import (
     AiormqConsumerChannel,
@@ -545,10 +546,7 @@ async def test_after_a_refusal_only_the_newest_publish_there_was_surely_not_sent
 def consumer(link: FakeConnection) -> RabbitMQConsumer:
     return RabbitMQConsumer(
         cast("SupervisedConnection", link),
-        WORK,
-        Topology(),
-        prefetch=1,
-        acks=True,
+        ConsumerSpec(queue=WORK, topology=Topology(), prefetch=1),
         confirms=False,
         channel_factory=consuming,
     )
@@ -616,13 +614,9 @@ def test_a_consumer_says_how_long_it_may_hold_a_delivery_where_the_broker_listen
         link.heeds = heeds
         mine = RabbitMQConsumer(
             cast("SupervisedConnection", link),
-            WORK,
-            Topology(),
-            prefetch=1,
-            acks=True,
+            ConsumerSpec(queue=WORK, topology=Topology(), prefetch=1, consumer_timeout=patience),
             confirms=False,
             channel_factory=consuming,
-            consumer_timeout=patience,
         )
         mine.start()
         await mine.wait_ready()
@@ -660,10 +654,7 @@ class Cancelled:
         self.sessions: list[AiormqConsumerChannel] = []
         self.consumer = RabbitMQConsumer(
             cast("SupervisedConnection", self.link),
-            WORK,
-            Topology(),
-            prefetch=2,
-            acks=True,
+            ConsumerSpec(queue=WORK, topology=Topology(), prefetch=2),
             confirms=False,
             channel_factory=self._opened,
         )

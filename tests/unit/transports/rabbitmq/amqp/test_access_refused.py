@@ -1,4 +1,4 @@
-"""What becomes of publishes on a channel that the broker closes because it refuses one of them."""
+"""Outcomes of publishes on a channel that the broker closes because it refuses one of them."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,7 +20,10 @@ GOOD, BAD = (
     Address(exchange="bus.jobs", routing_key="shelf.burn.v1"),
 )
 ELSEWHERE = Address(exchange="bus.events", routing_key="shelf.burn.v1")
-TOPIC = "ACCESS_REFUSED - access to topic 'shelf.burn.v1' in exchange 'bus.jobs' in vhost '/' refused for user 'desk'"
+TOPIC = (
+    "ACCESS_REFUSED - access to topic 'shelf.burn.v1' in exchange 'bus.jobs' in vhost '/' refused "
+    "for user 'desk'"
+)
 EXCHANGE = "ACCESS_REFUSED - access to exchange 'bus.jobs' in vhost '/' refused for user 'desk'"
 NEWER = "ACCESS_REFUSED - write access to exchange 'bus.jobs' in vhost '/' refused for user 'desk'"
 DEFAULT = "ACCESS_REFUSED - access to exchange 'amq.default' in vhost '/' refused for user 'desk'"
@@ -47,7 +50,7 @@ def test_the_brokers_words_are_about(case: str) -> None:
 
 BEFORE, REFUSED, BEHIND = (ConnectionLost, True), (PermissionDenied, False), (ConnectionLost, False)
 SUSPECT = (PermissionDenied, True)
-"""The right may have been revoked behind it."""
+"""The permission may have been revoked after this publish."""
 FATES: dict[str, tuple[str, list[Address], list[tuple[type[BusError], bool]]]] = {
     "one in the middle": (TOPIC, [GOOD, BAD, GOOD], [BEFORE, REFUSED, BEHIND]),
     "several": (
@@ -93,7 +96,7 @@ async def test_on_a_confirmed_channel_each_hears_of_its_own() -> None:
 
 
 class Asking:
-    """The other end of a channel without confirms."""
+    """The broker's side of a channel without confirms."""
 
     def __init__(self) -> None:
         self.lane, _ = connected()
@@ -121,7 +124,7 @@ async def test_on_a_channel_without_confirms_what_was_written_before_waits_for_i
 
 
 async def test_nobody_waits_for_answers_that_may_never_come() -> None:
-    """Why the broker closed the channel is not known to be one message's fault."""
+    """The reason of the closure names no message, so the outcome of all of them is unknown."""
     broker = Asking()
     await broker.ask(GOOD, BAD)
     broker.lane.data_received(method(1, Channel.Close(404, GONE, 60, 40)))

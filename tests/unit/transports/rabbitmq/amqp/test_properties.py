@@ -27,7 +27,7 @@ from bus.transports.rabbitmq.lenient_reader import sanitize_header_frame
 from tests.unit.transports.rabbitmq.envelopes import envelopes
 from tests.unit.transports.rabbitmq.fakes import connected
 
-# An unreadable or missing id is made up, and so never the same twice.
+# An unreadable or missing id is replaced by a random one, which must not be compared.
 MADE_UP = "made up"
 names = st.sampled_from(
     [*wire.KNOWN_HEADERS, "x-death", "X-Mine", "dead-code", "mine", "ünïcode", ""]
@@ -39,7 +39,11 @@ simple = (
     | st.floats(width=32, allow_nan=False)
     | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
     | st.sampled_from(["x" * 1024, "x" * 1025, "ü" * 1024, "x" * 40_000, ""])
-    | st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis wants them naive
+    | st.datetimes(
+        datetime(1970, 1, 2),  # noqa: DTZ001 - hypothesis requires naive limits
+        datetime(2100, 1, 1),  # noqa: DTZ001 - as above
+        timezones=st.just(UTC),
+    )
     | st.decimals(-1000, 1000, places=3)
     | st.binary(max_size=10).map(bytearray)
     | st.just(Decimal(1))
@@ -61,7 +65,11 @@ foreign = st.builds(
     expiration=maybe | st.integers(0, 10**17).map(str),
     message_id=maybe,
     timestamp=st.none()
-    | st.datetimes(datetime(1970, 1, 2), datetime(2200, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - as above
+    | st.datetimes(
+        datetime(1970, 1, 2),  # noqa: DTZ001 - as above
+        datetime(2200, 1, 1),  # noqa: DTZ001 - as above
+        timezones=st.just(UTC),
+    ),
     message_type=maybe,
     user_id=st.sampled_from([None, None, "guest"]),
     app_id=maybe,
@@ -72,7 +80,7 @@ def by_pamqp(properties: bytes, body: bytes) -> wire.AmqpMessage:
     header = ContentHeader()
     try:
         header.unmarshal(struct.pack(">HHQ", 60, 0, len(body)) + properties)
-    except Exception:  # noqa: BLE001 - pamqp raises what it happens upon
+    except Exception:  # noqa: BLE001 - pamqp raises errors of any type
         return wire.AmqpMessage(body=body, content_type=None)
     return from_properties(header.properties, body)
 
@@ -252,7 +260,7 @@ def test_large_headers_are_read_as_the_long_way_reads_them(name: str, size: int)
     )
 
 
-WIDE = "\U0001f600"  # one character, four bytes
+WIDE = "\U0001f600"  # The character has four bytes.
 FULL: dict[str, dict[str, Any]] = {
     "a long text": {"mine": WIDE * 32_500},
     "long tokens": dict.fromkeys(["authorization", "proof", "counter-proof"], WIDE * 9_216)
@@ -266,7 +274,7 @@ FULL: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("what", FULL)
 async def test_whatever_came_in_a_frame_can_be_dead_lettered_in_one(what: str) -> None:
-    """Else it would go back to its queue for ever."""
+    """A message that cannot be dead-lettered would be requeued forever."""
     lane, _ = connected()
     came = Basic.Properties(
         content_type="application/json",
@@ -309,7 +317,7 @@ CROWDS = {
 
 @pytest.mark.parametrize("what", CROWDS)
 def test_headers_of_many_thousand_values_are_not_read(what: str) -> None:
-    """pamqp copies what follows for each value, and the loop stands still for half a second."""
+    """For each value pamqp copies the rest, which would block the event loop for half a second."""
     properties = CROWDS[what]
     assert 60_000 < len(properties) < 131_072
     assert "no message_id" in (
@@ -361,7 +369,7 @@ def test_an_empty_property_is_read_as_the_long_way_reads_it(empty: str) -> None:
     }
     one_letter = Basic.Properties(**given | {empty: "Z"}).marshal()
     assert one_letter.count(b"\x01Z") == 1
-    same(one_letter.replace(b"\x01Z", b"\x00"))  # pamqp leaves an empty one out
+    same(one_letter.replace(b"\x01Z", b"\x00"))  # pamqp omits an empty property.
 
 
 def test_the_id_of_what_came_back_is_known_and_empty_where_it_has_none() -> None:

@@ -1,4 +1,4 @@
-"""What is carried from queue to queue, held to pamqp, which decodes and encodes what `carrying` never does."""
+"""Properties of copies, compared with pamqp, which decodes the values that the copy keeps raw."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -111,7 +111,10 @@ def test_nothing_expires_while_it_is_held_and_all_is_as_it_was_afterwards() -> N
 
 @pytest.mark.parametrize("value", ["never", "-1", "99999999999", 7, bytearray(b"\xff" * 300)])
 def test_an_expiration_that_a_sender_says_is_held_is_none(value: Any) -> None:
-    """The broker refuses what is none, and closes the channel: nothing behind it would come out of the holding queue."""
+    """The broker closes the channel for an invalid expiration.
+
+    Later messages would then never leave the migration queue.
+    """
     held = copy_properties(
         raw(headers={"held-expiration": value, "mine": 1}), OUT, redelivered=False
     )
@@ -119,7 +122,7 @@ def test_an_expiration_that_a_sender_says_is_held_is_none(value: Any) -> None:
 
 
 def test_a_header_of_every_type_that_rabbitmq_knows_is_read() -> None:
-    """pamqp writes no `u`, and .NET's client does for a `ushort`."""
+    """pamqp never writes the type `u`, but the .NET client does, for a `ushort`."""
     data = raw(user_id="guest", headers={"a": 300}).replace(b"\x01as\x01\x2c", b"\x01au\x01\x2c")
     assert attributes(copy_properties(data, OUT, redelivered=False)) == {"headers": {"a": 300}}
 
@@ -128,7 +131,7 @@ def test_a_header_of_every_type_that_rabbitmq_knows_is_read() -> None:
     "value", ["soon", "-1", "", "315360000001", "9" * 300, 7, None, [1], bytearray(b"60000")]
 )
 def test_who_says_that_something_was_held_and_gives_no_time_keeps_his_header(value: Any) -> None:
-    """The broker closes the channel of a copy with such an expiration, or with another's user id."""
+    """The broker closes the channel for an invalid expiration, and for another user's id."""
     back = attributes(
         copy_properties(
             raw(user_id="guest", headers={"held-expiration": value}), BACK, redelivered=False

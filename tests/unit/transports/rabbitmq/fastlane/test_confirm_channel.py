@@ -28,7 +28,7 @@ def message(name: str = "m") -> Envelope:
 
 
 class Broker:
-    """The other end of one confirmed channel, by pamqp."""
+    """The broker's side of one channel with confirms, encoded by pamqp."""
 
     def __init__(self, window: int = 100) -> None:
         self.lane, self.socket = connected()
@@ -46,7 +46,7 @@ class Broker:
     async def publish(
         self, name: str = "m", address: Address = HERE, within: float = LATER
     ) -> "asyncio.Task[PublishOutcome]":
-        """A publish that is under way, or waits for room."""
+        """Start a publish, and return it in flight or waiting for a slot."""
         task = asyncio.create_task(
             self.channel.publish(message(name), address, asyncio.get_running_loop().time() + within)
         )
@@ -73,7 +73,7 @@ def nothing_left(broker: Broker) -> bool:
     return not (channel._pending or channel._waiting or channel._granted)
 
 
-# --- confirms ------------------------------------------------------------------------------------------------------
+# --- Confirms ---
 
 
 async def test_an_ack_accepts_its_message_alone() -> None:
@@ -136,7 +136,7 @@ async def test_what_amqp_cannot_say_is_refused_before_it_is_numbered() -> None:
 
 
 async def test_what_came_from_the_broker_and_is_larger_than_what_we_send_is_copied() -> None:
-    """It could be neither retried nor dead-lettered. RabbitMQ 3 takes 128 MiB, from anybody."""
+    """Otherwise it could be neither retried nor dead-lettered: RabbitMQ 3 accepts 128 MiB."""
     broker = Broker()
     large = message().replace(body=bytes(MAX_BODY_BYTES + 1), queue="here")
     copying = asyncio.create_task(
@@ -147,7 +147,7 @@ async def test_what_came_from_the_broker_and_is_larger_than_what_we_send_is_copi
     assert await copying == Accepted()
 
 
-# --- returns -------------------------------------------------------------------------------------------------------
+# --- Returns ---
 
 
 async def test_a_return_belongs_to_the_copy_with_its_address() -> None:
@@ -214,7 +214,7 @@ async def test_a_nack_after_a_return_is_a_refusal() -> None:
     assert await task == Nacked(reason="basic.nack")
 
 
-# --- the window ----------------------------------------------------------------------------------------------------
+# --- Window ---
 
 
 async def test_no_more_are_under_way_than_the_window_holds() -> None:
@@ -328,7 +328,7 @@ async def test_a_cancelled_publish_keeps_its_place_until_the_broker_has_spoken()
     assert not broker.channel._deadlines
 
 
-# --- blocked -------------------------------------------------------------------------------------------------------
+# --- Alarms and full sockets ---
 
 
 @virtual
@@ -369,7 +369,7 @@ async def test_a_full_socket_holds_publishes_back() -> None:
     assert await task == Accepted()
 
 
-# --- ends ----------------------------------------------------------------------------------------------------------
+# --- Ends ---
 
 
 @virtual
@@ -424,7 +424,7 @@ async def test_a_release_of_a_channel_that_has_ended_is_nothing() -> None:
     broker.channel.release()
     broker.channel.release()
     broker.lane.connection_lost(None)
-    assert broker.channel.ended.result() == "closed"
+    assert broker.channel.ended.result() == "the channel was closed"
 
 
 async def test_a_publish_on_a_closing_connection_takes_no_place() -> None:
@@ -436,7 +436,7 @@ async def test_a_publish_on_a_closing_connection_takes_no_place() -> None:
     assert nothing_left(broker)
 
 
-# --- any order of it -----------------------------------------------------------------------------------------------
+# --- Random order ---
 
 PUBLISH, CANCEL, ACK, ACK_ALL, BLOCK, UNBLOCK, TURN = range(7)
 steps = st.lists(

@@ -10,19 +10,23 @@ from bus.transports.rabbitmq.fastlane.confirm_watchdog import (
 )
 
 
-def kept(giving_up: NackWatchdog, verdicts: ConfirmStats, *, since: float) -> float | None:
-    """For how many seconds a channel is kept that has nacked everything since then; None: for a minute at least."""
-    verdicts.refuse(since)
-    return next(
-        (half / 2 for half in range(121) if giving_up.is_due(verdicts, since + half / 2)), None
-    )
+def kept(watchdog: NackWatchdog, stats: ConfirmStats, *, since: float) -> float | None:
+    """Return the seconds for which a channel with nothing but nacks is kept.
+
+    None means at least a minute.
+
+    Args:
+        watchdog: Watchdog under test.
+        stats: Statistics of the channel.
+        since: Time of the first nack.
+    """
+    stats.refuse(since)
+    return next((half / 2 for half in range(121) if watchdog.is_due(stats, since + half / 2)), None)
 
 
-def test_a_channel_that_nacks_everything_is_given_up_soon_and_each_further_one_after_twice_as_long() -> (
-    None
-):
-    giving_up = NackWatchdog()
-    assert [kept(giving_up, ConfirmStats(), since=100.0) for _ in range(7)] == [
+def test_a_channel_with_only_nacks_is_abandoned_and_the_next_one_after_twice_as_long() -> None:
+    watchdog = NackWatchdog()
+    assert [kept(watchdog, ConfirmStats(), since=100.0) for _ in range(7)] == [
         MIN_NACK_SECONDS,
         3,
         6,
@@ -34,51 +38,53 @@ def test_a_channel_that_nacks_everything_is_given_up_soon_and_each_further_one_a
 
 
 def test_after_an_ack_the_next_is_given_up_soon_again() -> None:
-    giving_up, verdicts = NackWatchdog(), ConfirmStats()
-    assert [kept(giving_up, ConfirmStats(), since=0.0) for _ in range(3)] == [
+    watchdog, stats = NackWatchdog(), ConfirmStats()
+    assert [kept(watchdog, ConfirmStats(), since=0.0) for _ in range(3)] == [
         MIN_NACK_SECONDS,
         3,
         6,
     ]
-    verdicts.accept()
-    assert kept(giving_up, verdicts, since=50.0) == MIN_NACK_SECONDS
+    stats.accept()
+    assert kept(watchdog, stats, since=50.0) == MIN_NACK_SECONDS
 
 
 def test_a_channel_that_takes_something_is_kept() -> None:
-    giving_up, verdicts = NackWatchdog(), ConfirmStats()
+    watchdog, stats = NackWatchdog(), ConfirmStats()
     for second in range(60):
-        verdicts.refuse(float(second))
-        assert not giving_up.is_due(verdicts, second + 0.4)
-        verdicts.accept()
-        assert not giving_up.is_due(verdicts, second + 0.9)
+        stats.refuse(float(second))
+        assert not watchdog.is_due(stats, second + 0.4)
+        stats.accept()
+        assert not watchdog.is_due(stats, second + 0.9)
 
 
 def test_a_channel_on_which_nothing_is_published_is_kept() -> None:
     assert not any(NackWatchdog().is_due(ConfirmStats(), float(second)) for second in range(100))
 
 
-# --- one that says nothing -----------------------------------------------------------------------------------------
+# --- Channels without acks and nacks ---
 
 
 def borne(
-    silence: ConfirmTimeoutWatchdog, verdicts: ConfirmStats, *, since: float = 0.0
+    watchdog: ConfirmTimeoutWatchdog, stats: ConfirmStats, *, since: float = 0.0
 ) -> float | None:
-    """For how many seconds a channel is kept that says nothing of what is under way since then; None: for two minutes at least."""
+    """Return the seconds for which a channel without acks and nacks is kept.
+
+    None means at least two minutes.
+
+    Args:
+        watchdog: Watchdog under test.
+        stats: Statistics of the channel.
+        since: Time from which publishes are in flight.
+    """
     return next(
-        (
-            half / 2
-            for half in range(241)
-            if silence.is_due(verdicts, since + half / 2, waiting=True)
-        ),
+        (half / 2 for half in range(241) if watchdog.is_due(stats, since + half / 2, waiting=True)),
         None,
     )
 
 
-def test_a_new_channel_that_says_nothing_is_given_up_soon_and_each_further_one_after_twice_as_long() -> (
-    None
-):
-    silence = ConfirmTimeoutWatchdog()
-    assert [borne(silence, ConfirmStats()) for _ in range(6)] == [
+def test_a_new_silent_channel_is_abandoned_and_the_next_one_after_twice_as_long() -> None:
+    watchdog = ConfirmTimeoutWatchdog()
+    assert [borne(watchdog, ConfirmStats()) for _ in range(6)] == [
         NEW_CHANNEL_SILENT_SECONDS,
         8,
         16,
@@ -89,27 +95,30 @@ def test_a_new_channel_that_says_nothing_is_given_up_soon_and_each_further_one_a
 
 
 def test_a_channel_that_has_said_something_before_is_given_up_later() -> None:
-    """It hears of a queue's new leader by itself; and after a word of its successor the patience is what it was."""
-    silence, verdicts = ConfirmTimeoutWatchdog(), ConfirmStats()
-    verdicts.accept()
-    assert borne(silence, verdicts) == SILENT_SECONDS
-    verdicts = ConfirmStats()
-    verdicts.refuse(0.0)
-    assert borne(silence, verdicts) == SILENT_SECONDS
-    assert borne(silence, ConfirmStats()) == 2 * NEW_CHANNEL_SILENT_SECONDS
+    """The broker notifies the channel of a queue's new leader.
+
+    After an ack or nack on its successor, the limit has its first value again.
+    """
+    watchdog, stats = ConfirmTimeoutWatchdog(), ConfirmStats()
+    stats.accept()
+    assert borne(watchdog, stats) == SILENT_SECONDS
+    stats = ConfirmStats()
+    stats.refuse(0.0)
+    assert borne(watchdog, stats) == SILENT_SECONDS
+    assert borne(watchdog, ConfirmStats()) == 2 * NEW_CHANNEL_SILENT_SECONDS
 
 
 def test_a_channel_that_says_something_now_and_then_is_kept() -> None:
-    silence, verdicts = ConfirmTimeoutWatchdog(), ConfirmStats()
+    watchdog, stats = ConfirmTimeoutWatchdog(), ConfirmStats()
     for second in range(120):
-        assert not silence.is_due(verdicts, float(second), waiting=True)
+        assert not watchdog.is_due(stats, float(second), waiting=True)
         if second % 3 == 0:
-            verdicts.accept()
+            stats.accept()
 
 
 def test_a_channel_on_which_nothing_is_under_way_or_that_an_alarm_holds_up_is_kept() -> None:
-    silence = ConfirmTimeoutWatchdog()
+    watchdog = ConfirmTimeoutWatchdog()
     assert not any(
-        silence.is_due(ConfirmStats(), float(second), waiting=False) for second in range(100)
+        watchdog.is_due(ConfirmStats(), float(second), waiting=False) for second in range(100)
     )
-    assert borne(silence, ConfirmStats(), since=100.0) == NEW_CHANNEL_SILENT_SECONDS
+    assert borne(watchdog, ConfirmStats(), since=100.0) == NEW_CHANNEL_SILENT_SECONDS

@@ -9,6 +9,7 @@ from bus.errors import BusError, InvalidArgument
 from bus.messaging.envelope import Envelope
 from bus.messaging.ports.transport import Delivery
 from bus.messaging.topology.addresses import Address
+from bus.messaging.topology.model import Queue
 from bus.transports.rabbitmq.fastlane.consumer_channel import ConsumerChannel
 from tests.unit.fakes import VirtualLoop
 from tests.unit.transports.rabbitmq.fakes import acks, connected, written
@@ -21,7 +22,7 @@ PROPERTIES = Basic.Properties(
 
 
 class Broker:
-    """The other end of one consumer's channel, by pamqp."""
+    """The broker's side of one consumer's channel, encoded by pamqp."""
 
     def __init__(self) -> None:
         self.lane, self.socket = connected()
@@ -31,8 +32,7 @@ class Broker:
         self.channel = ConsumerChannel(
             self.lane,
             1,
-            queue="office.requests.add.v1",
-            role="request",
+            queue=Queue(name="office.requests.add.v1", role="requests"),
             on_delivery=self.deliveries.append,
             on_returned=lambda message_id, reason: self.returned.append((message_id, reason)),
             clock=lambda: 7.0,
@@ -54,7 +54,10 @@ class Broker:
         self.lane.data_received(method(1, Basic.Cancel(consumer_tag="c", nowait=True)))
 
     def settled(self) -> tuple[set[int], set[int]]:
-        """Tags acked and tags handed back; fails where the broker would close the channel."""
+        """Return the acked tags and the requeued tags.
+
+        The assertion fails if the broker would close the channel.
+        """
         unsettled, acked, back = set(range(1, self.sent + 1)), set[int](), set[int]()
         for _, value in written(self.socket):
             if not isinstance(value, Basic.Ack | Basic.Nack):
@@ -215,13 +218,11 @@ async def test_what_is_handed_back_on_a_closing_connection_is_not_an_error() -> 
     assert not await broker.deliveries[0].requeue()
 
 
-async def test_after_a_cancel_by_the_broker_what_was_delivered_can_be_acked_and_may_come_again_all_the_same() -> (
-    None
-):
+async def test_a_delivery_can_be_acked_after_a_cancel_and_may_still_come_again() -> None:
     broker = Broker()
     broker.deliver()
     broker.cancel()
-    assert broker.channel.ended.result() == "the broker cancelled it"
+    assert broker.channel.ended.result() == "the broker cancelled the consumer"
     assert not await broker.deliveries[0].ack()
     await asyncio.sleep(0)
     assert list(acks(broker.socket)) == [(1, True)]

@@ -32,9 +32,9 @@ from tests.unit.transports.rabbitmq.streams import (
 )
 
 EXAMPLES = int(os.environ.get("LANE_EXAMPLES", "300"))
-"""Streams for each set of claims; LANE_EXAMPLES=30000 is for a night."""
+"""Number of streams for each set of claims; LANE_EXAMPLES=30000 runs for a night."""
 CUTTINGS = 100
-"""Of each stream."""
+"""Number of cuttings of each stream."""
 CLAIMS: tuple[tuple[int, ...], ...] = ((1,), (1, 2), (2, 3, 4), (1, 2, 3, 4))
 
 thorough = settings(
@@ -60,7 +60,7 @@ FIXED = interleaved(
 
 
 def cuttings(size: int, seed: int) -> Sequence[Sequence[int]]:
-    """Mostly few cuts, some many; one is byte by byte."""
+    """Return cuttings with mostly few cuts and some with many; the first is byte by byte."""
     chance = random.Random(seed)
     numbers = [chance.choice((1, 1, 2, 3, 5, 9)) for _ in range(CUTTINGS - 1)]
     places = [[int(chance.random() * size) for _ in range(number)] for number in numbers]
@@ -117,7 +117,7 @@ def test_a_body_over_many_frames_comes_whole(still: StillLoop, size: int) -> Non
         assert listen(still, (1,), cut(stream, range(piece, len(stream), piece))) == expected
 
 
-# --- claims --------------------------------------------------------------------------------------------------------
+# --- Claims ---
 
 
 def test_content_whose_method_went_to_aiormq_follows_it(still: StillLoop) -> None:
@@ -176,7 +176,7 @@ def test_a_lost_connection_ends_all_claims_once(still: StillLoop) -> None:
     assert line.lane.writable
 
 
-# --- heartbeats ----------------------------------------------------------------------------------------------------
+# --- Heartbeats ---
 
 
 def test_while_only_hot_frames_come_aiormq_is_shown_heartbeats(still: StillLoop) -> None:

@@ -33,45 +33,48 @@ def framed(kind: int, channel: int, payload: bytes, end: bytes = b"\xce") -> byt
 
 HALF_GOOD = GOOD[:-1] + b"\xcd"
 BAD = {
-    "a bad end": (HALF_GOOD, "without its end"),
+    "a bad end": (HALF_GOOD, "no end octet"),
     "a bad end of what aiormq would read": (
         framed(1, 0, b"\0\x0a\0\x0b", b"\0"),
-        "without its end",
+        "no end octet",
     ),
-    "a bad end of a header": (HEAD + HEADER[:-1] + b"\0" + b"".join(PARTS[1:]), "without its end"),
+    "a bad end of a header": (HEAD + HEADER[:-1] + b"\0" + b"".join(PARTS[1:]), "no end octet"),
     "a bad end of a header before a whole body": (
         ONE[0] + ONE[1][:-1] + b"\0" + ONE[2],
-        "without its end",
+        "no end octet",
     ),
-    "a bad end of a body": (HEAD + HEADER + BODY[:-1] + b"\0", "without its end"),
-    "too large": (pack(">BHI", 3, 1, 131073), "a frame of 131073 bytes, and 131072 is the most"),
+    "a bad end of a body": (HEAD + HEADER + BODY[:-1] + b"\0", "no end octet"),
+    "too large": (
+        pack(">BHI", 3, 1, 131073),
+        "a frame has 131073 bytes, the limit is 131072 bytes",
+    ),
     "a header too large": (
         HEAD + pack(">BHI", 2, 1, 200_000),
-        "a frame of 200000 bytes, and 131072 is the most",
+        "a frame has 200000 bytes, the limit is 131072 bytes",
     ),
-    "too large for anybody": (b"\xff" * 8, "a frame of 4294967295 bytes"),
+    "too large for anybody": (b"\xff" * 8, "a frame has 4294967295 bytes"),
     "a protocol header": (b"AMQP\0\0\x09\x01", "a protocol header"),
     "another protocol's header": (b"AMQP\x03\x01\0\0", "a protocol header"),
-    "a body without a header": (HEAD + BODY, "a frame of kind 3"),
-    "two headers": (HEAD + HEADER + HEADER, "a frame of kind 2"),
-    "a short header": (HEAD + framed(2, 1, b"\0\x3c\0\0" + b"\0" * 9), "a frame of kind 2"),
-    "a heartbeat in a message": (HEAD + framed(8, 1, b""), "a frame of kind 8"),
-    "more body than said": (HEAD + HEADER + framed(3, 1, b"x" * 999), "a frame of kind 3"),
-    "a delivery within a delivery": (HEAD + HEADER + HEAD, "within another's content"),
-    "a whole delivery within a delivery": (HEAD + GOOD, "within another's content"),
+    "a body without a header": (HEAD + BODY, "a frame of type 3"),
+    "two headers": (HEAD + HEADER + HEADER, "a frame of type 2"),
+    "a short header": (HEAD + framed(2, 1, b"\0\x3c\0\0" + b"\0" * 9), "a frame of type 2"),
+    "a heartbeat in a message": (HEAD + framed(8, 1, b""), "a frame of type 8"),
+    "more body than said": (HEAD + HEADER + framed(3, 1, b"x" * 999), "a frame of type 3"),
+    "a delivery within a delivery": (HEAD + HEADER + HEAD, "within the content of another message"),
+    "a whole delivery within a delivery": (HEAD + GOOD, "within the content of another message"),
     "a return within a delivery": (
         HEAD + happening(1, RETURN, 3, 1)[0],
-        "within another's content",
+        "within the content of another message",
     ),
-    "a delivery without a tag": (framed(1, 1, b"\0\x3c\0\x3c\xffctag"), "without its tag"),
-    "a delivery without anything": (framed(1, 1, b"\0\x3c\0\x3c"), "without its tag"),
+    "a delivery without a tag": (framed(1, 1, b"\0\x3c\0\x3c\xffctag"), "no delivery tag"),
+    "a delivery without anything": (framed(1, 1, b"\0\x3c\0\x3c"), "no delivery tag"),
     "a short return": (framed(1, 1, b"\0\x3c\0\x32\x01\x38\x02NO"), "could not be read"),
     "a return that ends in a name": (
         framed(1, 1, b"\0\x3c\0\x32\x01\x38\x02NO\x01x\x05k"),
         "shorter than its fields",
     ),
-    "a short confirm": (framed(1, 1, b"\0\x3c\0\x50\0\0"), "a confirm of 6 bytes"),
-    "a method without a method": (framed(1, 1, b"\0\x3c"), "without a method"),
+    "a short confirm": (framed(1, 1, b"\0\x3c\0\x50\0\0"), "a confirm has 6 bytes, not 13"),
+    "a method without a method": (framed(1, 1, b"\0\x3c"), "no method id"),
 }
 
 
@@ -105,7 +108,7 @@ def test_after_a_malformed_frame_nothing_is_read(still: StillLoop) -> None:
     assert (line.log, line.passed) == ([], b"")
 
 
-def test_a_claimant_that_raises_costs_the_connection_and_not_the_loop(
+def test_a_handler_that_raises_costs_the_connection_and_not_the_loop(
     still: StillLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = Line(still, (1,))
@@ -124,7 +127,10 @@ def test_a_header_as_large_as_a_frame_and_a_body_as_large_are_fine(still: StillL
 
 
 def test_a_header_that_the_broker_has_added_to_is_read_however_it_comes(still: StillLoop) -> None:
-    """RabbitMQ writes `x-delivery-count` and `x-death` into a header that filled its frame, and sends a larger one. It would come again."""
+    """RabbitMQ adds `x-delivery-count` and `x-death` to a header that filled its frame.
+
+    If the larger frame were rejected, the message would arrive again and again.
+    """
     deliver = Basic.Deliver(
         consumer_tag="c", delivery_tag=1, redelivered=True, exchange="x", routing_key="k"
     )
@@ -157,13 +163,13 @@ def test_a_small_frame_max_is_kept_to_however_the_frames_come(still: StillLoop) 
             line.lane.data_received(piece)
         assert (
             line.lane.last_error
-            == "the broker's stream is malformed: a frame of 5000 bytes, and 4096 is the most"
+            == "the broker's stream is malformed: a frame has 5000 bytes, the limit is 4096 bytes"
         )
         assert not line.log
 
 
 def damaged(stream: bytes, seed: int) -> bytes:
-    """Some bytes changed, lost or doubled."""
+    """Return the stream with some bytes changed, removed or repeated."""
     chance = random.Random(seed)
     data = bytearray(stream)
     for _ in range(chance.choice((1, 1, 2, 4))):
@@ -178,6 +184,17 @@ def damaged(stream: bytes, seed: int) -> bytes:
         if not data:
             break
     return bytes(data) or b"\0"
+
+
+def test_a_frame_of_type_65_inside_a_content_is_no_protocol_header(still: StillLoop) -> None:
+    """The byte 65 is the "A" of "AMQP", but only the whole word is a protocol header."""
+    deliver, head, body = content(
+        1, Basic.Deliver("ctag", delivery_tag=9, routing_key="k"), [3], Basic.Properties()
+    )
+    bad = deliver + head + b"A" + body[1:]
+    whole = listen(still, (1, 2), [bad])
+    assert "type 65" in (whole.trouble or "")
+    assert listen(still, (1, 2), cut(bad, range(len(bad)))) == whole
 
 
 @settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))

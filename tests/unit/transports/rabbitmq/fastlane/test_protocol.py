@@ -68,7 +68,7 @@ async def test_a_large_one_is_written_at_once_after_what_was_sent_before() -> No
 async def test_while_more_comes_in_each_turn_the_answers_go_out_together() -> None:
     lane, socket = connected()
     moments = iter(range(1_000_000, 2_000_000))
-    lane._now = lambda: next(moments) / 1e9  # a nanosecond a look
+    lane._now = lambda: next(moments) / 1e9  # Each call takes a nanosecond.
     for answer in (b"a", b"b", b"c"):
         lane.send(answer)
         lane.data_received(HEARTBEAT)
@@ -126,27 +126,27 @@ def _end(lane: object, socket: Socket, end: str) -> None:
     if end == "closing":
         socket.closing = True
     else:
-        lane.connection_lost(None)  # type: ignore[attr-defined]  # a Lane
+        lane.connection_lost(None)  # type: ignore[attr-defined]  # a FastLaneProtocol
 
 
 async def test_a_lost_connection_takes_no_claim() -> None:
     lane, _ = connected()
     lane.connection_lost(None)
     with pytest.raises(ConnectionLost):
-        lane.attach(1, Acks())  # type: ignore[arg-type]  # not looked at
+        lane.attach(1, Acks())  # type: ignore[arg-type]  # never called
 
 
 async def test_a_release_writes_what_was_sent_before_aiormq_closes_the_channel() -> None:
     lane, socket = connected()
-    claimant = Acks()
-    lane.attach(1, claimant)  # type: ignore[arg-type]  # it is asked nothing
+    handler = Acks()
+    lane.attach(1, handler)  # type: ignore[arg-type]  # never called
     lane.send(b"reply")
     lane.schedule(Acks(b"ack"))
-    lane.detach(1, claimant)  # type: ignore[arg-type]  # it is asked nothing
+    lane.detach(1, handler)  # type: ignore[arg-type]  # never called
     assert socket.writes == [b"replyack"]
 
 
-# --- back-pressure -------------------------------------------------------------------------------------------------
+# --- Back-pressure ---
 
 
 async def test_a_full_socket_lets_nobody_write_until_there_is_room() -> None:
@@ -204,7 +204,7 @@ async def test_an_alarm_stops_no_acks() -> None:
     assert socket.writes == [b"ack"]
 
 
-# --- frames --------------------------------------------------------------------------------------------------------
+# --- Frames ---
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
@@ -254,7 +254,10 @@ def test_a_settlement_is_what_pamqp_reads(channel: int, tag: int, multiple: bool
 
 
 async def test_what_waits_is_written_before_aiormq_can_answer_a_close() -> None:
-    """aiormq agrees to the close of a channel at once; a frame on the channel behind that would end the whole connection."""
+    """aiormq confirms the close of a channel at once.
+
+    A later frame on that channel would end the whole connection.
+    """
     lane, socket = connected()
     lane.attach(1, Recorder(1, []))
     lane.send(b"held")
