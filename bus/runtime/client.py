@@ -1,4 +1,7 @@
-"""Messaging Gateway: typed `request`, `publish` and `submit`."""
+"""The client of a service: typed `request`, `publish` and `submit`.
+
+Source: Messaging Gateway in Hohpe and Woolf, "Enterprise Integration Patterns" (2003).
+"""
 
 import asyncio
 import logging
@@ -41,14 +44,23 @@ log = logging.getLogger("bus.client")
 R = TypeVar("R", bound=Message | None)
 
 MAX_EXPIRATION_MS = 2**32 - 1
-"""ms, 49 days. RabbitMQ closes the channel for a much longer one (3.10: 10 years), and all calls on their way are lost with it."""
+"""The longest expiration of a request, in ms: 49 days.
+
+RabbitMQ closes the channel for a much longer one (3.10 for 10 years), and every call in flight on
+that channel fails.
+"""
 
 
 class Client:
-    """Sends the messages of one service, and receives the replies."""
+    """The sender of one service's messages, and the receiver of their replies."""
 
     def __init__(self, runtime: ServiceRuntime, layers: Sequence[Middleware]) -> None:
-        """`layers` is the client's stack, with its security."""
+        """Create a client that is not started.
+
+        Args:
+            runtime: The constants of the service's process.
+            layers: The client's stack, with the security layers innermost.
+        """
         self._service = runtime.service
         self._instance = runtime.instance
         self._reply_to = reply_queue(runtime.service, runtime.instance)
@@ -101,7 +113,7 @@ class Client:
     def _verify_reply(self, reply: Envelope) -> BusError | None:
         """Return why this is not a valid reply from the service that was called, or None.
 
-        A reply without a pending call is not verified; it is counted as late.
+        A reply without a pending call is not verified. It is counted as late.
         """
         request = self.replies.find_request(reply)
         if request is None:
@@ -124,35 +136,125 @@ class Client:
             self._reject_reply(reply, error)
 
     async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
-        """Ask, and wait for the answer at most `timeout` seconds (default: the setting `request_timeout`).
+        """Send a request, and wait for its reply.
 
-        Raises what the handler raised, as the class of its code; `NotServed` at once where nobody serves the contract;
-        `DeadlineExceeded`; `ConnectionLost` with `maybe_executed`; `Unavailable` where the broker could not be reached.
+        If the connection is lost, the bus sends an idempotent request again, until `timeout`. It
+        does not retry a request that the service has answered, even with an error.
+
+        Args:
+            request: The request to send.
+            timeout: Seconds to wait for the reply. The default is the setting `request_timeout`.
+                Inside the handler of a request, the deadline of that request applies as well.
+
+        Returns:
+            The reply, of the type that the request's class specifies.
+
+        Raises:
+            BusError: The error of the handler, as the class of its code. If the service rejects the
+                request before a handler runs, the error of that rejection.
+            ContractError: The class has no contract, or is not a request.
+            ContractViolation: A value of the request does not fit its field, and nothing was sent.
+                Or the reply does not match its contract.
+            InvalidArgument: The request is larger than 16 MiB, or its headers are too long.
+            PermissionDenied: This service has no grant for the contract. Or the broker denies this
+                service's user the publish.
+            FailedPrecondition: The payload must be encrypted and no key is set. Or no signing key
+                of this service is valid now.
+            NotServed: No queue takes the request, because no service serves its contract in this
+                version. It is raised at once.
+            DeadlineExceeded: No reply arrived in time. `maybe_executed` is true if the request may
+                have been sent.
+            ConnectionLost: The connection was lost before the reply arrived. `maybe_executed` is
+                true if the request may have been sent.
+            ResourceExhausted: The broker refused the request, because its queue is full or has no
+                leader. `maybe_executed` is true.
+            Unavailable: The bus is not started, or has no connection to the broker, so the request
+                was not sent.
+            Internal: A layer of the client stack returned no reply.
+            Unknown: The error code, or the type of the reply, is unknown to this version of the
+                bus.
         """
         contract = _require_kind(request, "request")
         envelope = self._envelope(
             contract, request, self._settings.request_timeout if timeout is None else timeout
         )
-        answer = await self._stack(envelope)
-        if answer is None:
-            raise Internal(f"{contract.type}: a layer of the client stack returned no answer")
-        return cast("R", decode_reply(contract, answer))
+        reply = await self._stack(envelope)
+        if reply is None:
+            raise Internal(
+                f"{contract.type}: a layer of the client stack returned no reply. "
+                "Return the result of the inner handler in every layer."
+            )
+        return cast("R", decode_reply(contract, reply))
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:
-        """Tell; returns when the broker has confirmed, at most after `timeout` seconds (default: `publish_timeout`).
+        """Publish an event, and wait until the broker has confirmed it.
 
-        Raises `ContractError` for another service's event, `Unavailable` where it was surely not sent,
-        `DeadlineExceeded` or `ConnectionLost` with `maybe_executed` where that is unknown.
+        If the connection is lost, or the broker refuses the event, the bus sends it again under the
+        same id, until `timeout`.
+
+        Args:
+            event: An event of this service.
+            timeout: Seconds to wait for the confirm. The default is the setting `publish_timeout`.
+
+        Raises:
+            ContractError: The class has no contract, or is not an event. Or the event belongs to
+                another service.
+            ContractViolation: A value of the event does not fit its field.
+            InvalidArgument: The event is larger than 16 MiB, or its headers are too long.
+            PermissionDenied: This service has no grant for the contract. Or the broker denies this
+                service's user the publish.
+            FailedPrecondition: The payload must be encrypted and no key is set. Or no signing key
+                of this service is valid now.
+            ResourceExhausted: The broker refused the event until the timeout, because a queue is
+                full or has no leader. `maybe_executed` is true.
+            DeadlineExceeded: No confirm arrived in time. With `maybe_executed` the event may have
+                been published.
+            ConnectionLost: The connection was lost before the confirm. With `maybe_executed` the
+                event may have been published.
+            Unavailable: The broker could not be reached, or accepts no publishes. The event was
+                certainly not sent.
         """
         contract = _require_kind(event, "event")
         if contract.service != self._service:
             raise ContractError(
-                f"{contract.type} belongs to {contract.service}; {self._service} cannot publish it"
+                f"{contract.type} belongs to {contract.service}, so {self._service} cannot publish "
+                f"it. Publish it from {contract.service}."
             )
         await self._stack(self._durable_envelope(contract, event, timeout))
 
     async def submit(self, job: Job[R], *, timeout: float | None = None) -> PendingJob[R]:
-        """Hand over work; returns when the broker has confirmed. Errors as of `publish`, and `NotServed` where no queue takes it."""
+        """Submit a job, and wait until the broker has confirmed it.
+
+        If the connection is lost, or the broker refuses the job, the bus sends it again under the
+        same id, until `timeout`.
+
+        Args:
+            job: The job to submit.
+            timeout: Seconds to wait for the confirm. The default is the setting `publish_timeout`.
+
+        Returns:
+            A handle with the job's progress and result. It receives updates while the caller holds
+            it and this bus is open.
+
+        Raises:
+            ContractError: The class has no contract, or is not a job.
+            ContractViolation: A value of the job does not fit its field.
+            InvalidArgument: The job is larger than 16 MiB, or its headers are too long.
+            PermissionDenied: This service has no grant for the contract. Or the broker denies this
+                service's user the publish.
+            FailedPrecondition: The payload must be encrypted and no key is set. Or no signing key
+                of this service is valid now.
+            NotServed: No queue takes the job, because no service has served its contract in this
+                version.
+            ResourceExhausted: The broker refused the job until the timeout, because its queue is
+                full or has no leader. `maybe_executed` is true.
+            DeadlineExceeded: No confirm arrived in time. With `maybe_executed` the job may have
+                been accepted.
+            ConnectionLost: The connection was lost before the confirm. With `maybe_executed` the
+                job may have been accepted.
+            Unavailable: The broker could not be reached, or accepts no publishes. The job was
+                certainly not sent.
+        """
         contract = _require_kind(job, "job")
         envelope = self._durable_envelope(contract, job, timeout)
         handle: PendingJob[R] = PendingJob(
@@ -178,14 +280,17 @@ class Client:
     def _durable_envelope(
         self, contract: Contract, message: Message, timeout: float | None
     ) -> Envelope:
-        """An event or job, which outlives the call that sends it."""
+        """Return the envelope of an event or job, which outlives the call that sends it."""
         expires = int((self._clock() + self._settings.message_ttl) * 1000)
         return self._envelope(
             contract, message, self._settings.publish_timeout if timeout is None else timeout
         ).replace(expires=expires)
 
     def _send(self, envelope: Envelope) -> Awaitable[Envelope | None]:
-        """The innermost handler of the client stack: onto the wire, and for a request wait for the answer."""
+        """Send a message, and for a request wait for its reply.
+
+        This is the innermost handler of the client stack.
+        """
         return (
             self._call_service(envelope) if envelope.role == "request" else self._publish(envelope)
         )
@@ -202,41 +307,45 @@ class Client:
     async def _call_service(self, envelope: Envelope) -> Envelope:
         if self._consumer is None or not self._consumer.ready:
             await self._wait_for_reply_consumer(envelope)
-        left = self._remaining(envelope)
-        # Each attempt has its own: the broker drops what is dead by then, and the server's clock need not be ours.
-        envelope = envelope.replace(expiration=min(int(left * 1000), MAX_EXPIRATION_MS))
-        answer = self.replies.register(envelope.id, left, envelope.type, envelope.authorization)
+        remaining = self._remaining(envelope)
+        # Each attempt has its own expiration, at which the broker drops the request. The deadline
+        # alone would not be enough, because the clock of the server can differ.
+        envelope = envelope.replace(expiration=min(int(remaining * 1000), MAX_EXPIRATION_MS))
+        future = self.replies.register(
+            envelope.id, remaining, envelope.type, envelope.authorization
+        )
         try:
             _raise_unless_accepted(
                 await self._transport.send(
-                    envelope, address_of("request", envelope.type), timeout=left
+                    envelope, address_of("request", envelope.type), timeout=remaining
                 ),
                 envelope,
             )
-            reply = await answer
-        except NotServed as returned:
-            raise NotServed(
-                f"{envelope.type}: {returned}"
-            ) from None  # who noticed the return knows only its id
+            reply = await future
+        except NotServed as error:
+            # The broker returns a request with its id only, so the type is added here.
+            raise NotServed(f"{envelope.type}: {error}") from None
         finally:
-            self.replies.discard(envelope.id, answer)
-        error = error_from_reply(reply)
-        if error is not None:
-            raise error  # here, so that every policy sees it as the exception that it is
+            self.replies.discard(envelope.id, future)
+        failure = error_from_reply(reply)
+        if failure is not None:
+            raise failure  # here, so that every layer of the stack sees an exception
         return reply
 
     async def _wait_for_reply_consumer(self, envelope: Envelope) -> None:
-        """A request goes out only while its reply could come back."""
+        """Wait until replies can arrive. A request is sent only then."""
         if self._consumer is None:
-            raise Unavailable("the bus is not started; use it inside `async with Bus(…)`")
+            raise Unavailable("the bus is not started. Use it inside `async with Bus(…)`.")
         try:
             async with asyncio.timeout(self._remaining(envelope)):
                 await self._consumer.wait_ready()
         except TimeoutError:
-            raise Unavailable(f"{envelope.type}: not sent, no connection to the broker") from None
+            raise Unavailable(
+                f"{envelope.type} was not sent: there is no connection to the broker"
+            ) from None
 
     def _remaining(self, envelope: Envelope) -> float:
-        """Seconds."""
+        """Return the seconds until the deadline of a message."""
         if envelope.deadline is None:
             return self._settings.request_timeout
         return max(0.0, envelope.deadline / 1000 - self._clock())
@@ -246,7 +355,9 @@ def _require_kind(message: Message, kind: Kind) -> Contract:
     contract = contract_of(type(message))
     if contract.kind != kind:
         verb = {"request": "request", "event": "publish", "job": "submit"}[contract.kind]
-        raise ContractError(f"{contract.type} is a {contract.kind}; use bus.{verb}(…)")
+        raise ContractError(
+            f"{contract.type} is of the kind {contract.kind}. Send it with bus.{verb}(…)."
+        )
     return contract
 
 
@@ -256,9 +367,13 @@ def _raise_unless_accepted(outcome: PublishOutcome, envelope: Envelope) -> None:
             return
         case Returned(reason=reason):
             raise NotServed(
-                f"{envelope.type}: nobody serves it ({reason}); start the service that does, in this version"
+                f"{envelope.type}: no service serves it ({reason}). "
+                "Start a version of the service that serves it."
             )
         case Nacked(reason=reason):
-            # Not surely refused: a queue whose leader is lost nacks what it may have stored.
-            why = f"{envelope.type}: the broker refused it ({reason}); its queue is full, or has no leader now"
-            raise ResourceExhausted(why, maybe_executed=True)
+            # A queue that has lost its leader nacks messages that it may have stored.
+            raise ResourceExhausted(
+                f"{envelope.type}: the broker refused the message ({reason}), because its queue is "
+                "full or has no leader. Inspect the queue.",
+                maybe_executed=True,
+            )

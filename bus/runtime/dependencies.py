@@ -1,6 +1,7 @@
-"""`Depends` in handlers: what they need beside their message, found for each call by fast-depends, the library of FastStream's own.
+"""`Depends` for handlers: parameters that fast-depends, FastStream's own library, fills.
 
-The library is loaded by who first writes `Depends`. A handler without it is registered, and called, as if this were not here.
+The first use of `Depends` imports the library. A handler without dependencies is registered and
+called without it.
 """
 
 import inspect
@@ -16,65 +17,89 @@ from bus.messaging.context import Context
 __all__ = ["Depends", "dependencies_of", "inject", "provider"]
 
 CONTEXT = "context"
-"""The name by which a dependency asks for the context, whatever the handler calls it."""
+"""The parameter name for the context in a dependency, whatever name the handler uses."""
 
 
-def Depends(dependency: Callable[..., Any], *, use_cache: bool = True) -> Any:  # noqa: N802 - as it is called in FastStream and FastAPI
-    """Stands for what a dependency gives, as the default of a handler's parameter.
+# FastStream and FastAPI use the same name.
+def Depends(dependency: Callable[..., Any], *, use_cache: bool = True) -> Any:  # noqa: N802
+    """Declare a dependency, as the default of a handler's parameter.
 
-    >>> @router.request(GetTranscript)
-    ... async def get(request: GetTranscript, pool: Pool = Depends(open_pool)) -> Transcript: ...
+    >>> @router.request(GetInvoice)
+    ... async def get(request: GetInvoice, pool: Pool = Depends(open_pool)) -> Invoice: ...
 
-    A dependency is a function, a coroutine function (a plain one runs in a thread) or a generator, which is left when the
-    handler has ended. It may have dependencies, and may take `context` and, by the handler's name for it, the message.
-    With `use_cache` it is called once for each message, however many ask for it.
-    Raises `ConfigurationError` where fast-depends is not installed.
+    The handler receives the value that the dependency returns or yields. A dependency may take
+    other dependencies, the context as `context`, and the message by the name that the handler uses.
+    At registration, a parameter that nothing provides is a `ContractError`.
+
+    Args:
+        dependency: A coroutine function, a plain function, or a generator function of either kind.
+            Functions without `async` run in a thread. A generator continues after its `yield` when
+            the handler has ended.
+        use_cache: True to call the dependency once for each message, even if several parameters
+            use it.
+
+    Returns:
+        A marker, in place of which the handler receives the value.
+
+    Raises:
+        ConfigurationError: fast-depends is not installed.
     """
     return _load_library().Depends(dependency, use_cache=use_cache, cast=False)
 
 
 def dependencies_of(function: Callable[..., Any]) -> frozenset[str]:
-    """The names of the parameters that are for fast-depends to fill; none where it is not even loaded."""
-    loaded = sys.modules.get("fast_depends.dependencies")
-    if loaded is None:
-        return frozenset()
-    hints = _hints(function)
+    """Return the names of the parameters that fast-depends fills."""
+    library = sys.modules.get("fast_depends.dependencies")
+    if library is None:
+        return frozenset()  # `Depends` would have imported it
+    hints = _read_hints(function)
     return frozenset(
         name
         for name, parameter in inspect.signature(function).parameters.items()
-        if isinstance(parameter.default, loaded.Dependant)
-        or _annotated(hints.get(name, parameter.annotation), loaded.Dependant)
+        if isinstance(parameter.default, library.Dependant)
+        or _is_annotated_with(hints.get(name, parameter.annotation), library.Dependant)
     )
 
 
 def inject(
     function: Callable[..., Awaitable[Any]], name: str, *, wants_context: bool
 ) -> Callable[[Any, Context], Awaitable[Any]]:
-    """A handler that has dependencies, as one that takes message and context.
+    """Return a handler with dependencies as a function of the message and the context.
 
-    `name` is what it is called in the `ContractError` where a dependency asks for what nobody has.
+    Args:
+        function: The handler.
+        name: The handler's name in the texts of errors.
+        wants_context: True if the handler takes the context.
+
+    Raises:
+        ContractError: A dependency has a parameter that nothing provides, or the handler has
+            positional-only parameters.
     """
-    message_name, context_name = _own_parameters(function, name, wants_context=wants_context)
-    known = {message_name, context_name, CONTEXT}
+    message_name, context_name = _find_own_parameters(function, name, wants_context=wants_context)
+    provided = {message_name, context_name, CONTEXT}
 
-    def checked(model: Any) -> Any:
+    def check_parameters(model: Any) -> Any:
         missing = sorted(
             {
                 item.field_name
                 for item in model.flat_params
-                if item.default_value is ... and item.field_name not in known
+                if item.default_value is ... and item.field_name not in provided
             }
         )
         if missing:
             raise ContractError(
-                f"{name}: a dependency needs {', '.join(missing)}; "
-                f"it may take {message_name} (the message), {CONTEXT}, and other dependencies"
+                f"{name}: a dependency requires {', '.join(missing)}, which nothing provides. "
+                f"Use {message_name} (the message), {CONTEXT}, or other dependencies."
             )
         return model
 
-    # No casts: a message is valid already, and the context is nothing that pydantic could look into.
+    # Nothing is cast: the message is valid already, and pydantic cannot validate the context.
     call = _load_library().inject(
-        function, cast=False, cast_result=False, dependency_provider=provider(), wrap_model=checked
+        function,
+        cast=False,
+        cast_result=False,
+        dependency_provider=provider(),
+        wrap_model=check_parameters,
     )
 
     @wraps(function)
@@ -86,7 +111,10 @@ def inject(
 
 @cache
 def provider() -> Any:
-    """Where dependencies are looked up, and can be replaced. Ours alone: FastStream's would cast their arguments."""
+    """Return the provider that finds dependencies, and replaces them in tests.
+
+    It is not FastStream's provider, which would cast the arguments of dependencies.
+    """
     return _load_library().Provider()
 
 
@@ -95,32 +123,34 @@ def _load_library() -> Any:
         return import_module("fast_depends")
     except ModuleNotFoundError:
         raise ConfigurationError(
-            "Depends needs fast-depends; pip install 'trunkline[depends]'"
+            "Depends requires fast-depends, which is not installed. "
+            "Install it: pip install 'trunkline[depends]'."
         ) from None
 
 
-def _own_parameters(
+def _find_own_parameters(
     function: Callable[..., Any], name: str, *, wants_context: bool
 ) -> tuple[str, str]:
-    """How the handler calls its message and its context."""
+    """Return the names of the handler's parameters for the message and the context."""
     parameters = inspect.signature(function).parameters.values()
     if any(parameter.kind is parameter.POSITIONAL_ONLY for parameter in parameters):
         raise ContractError(
-            f"{name}: a handler with dependencies has no positional-only parameters; leave out the /"
+            f"{name} has dependencies, so it must not have positional-only parameters. "
+            "Remove the / from its signature."
         )
-    filled = dependencies_of(function)
-    own = [parameter.name for parameter in parameters if parameter.name not in filled]
+    dependencies = dependencies_of(function)
+    own = [parameter.name for parameter in parameters if parameter.name not in dependencies]
     return own[0], own[1] if wants_context else CONTEXT
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+def _read_hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(function, include_extras=True)
-    except Exception:  # noqa: BLE001 - a name that is there for type checkers only; defaults say enough
-        return {}
+    except Exception:  # noqa: BLE001 - a name can exist for type checkers only
+        return {}  # a default still marks a dependency
 
 
-def _annotated(annotation: Any, kind: type) -> bool:
+def _is_annotated_with(annotation: Any, kind: type) -> bool:
     return get_origin(annotation) is Annotated and any(
         isinstance(extra, kind) for extra in get_args(annotation)[1:]
     )

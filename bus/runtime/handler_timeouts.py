@@ -1,4 +1,4 @@
-"""For how long the broker waits for an ack, and how long a handler may take: the second has to fit into the first."""
+"""Handler timeouts, which must be shorter than the time for which the broker waits for an ack."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -13,27 +13,49 @@ from bus.settings import Settings
 __all__ = ["check_handler_timeouts", "consumer_timeout_for"]
 
 PoliciesOf = Callable[[Queue], Awaitable[Mapping[str, Any]]]
+"""A function that reads the values that the broker's policies set for a queue."""
 SETTLING_SECONDS = 90.0
-"""Seconds for what follows a handler: its retry's or dead letter's copy, which is sent again for a minute, and the last one's confirm."""
+"""Seconds that settlement can take after a handler has ended.
+
+The copy for a retry or dead letter is sent again for a minute. Then the confirm of the last copy
+may still be awaited.
+"""
 
 
 def consumer_timeout_for(endpoint: Endpoint, router: Router, *, least: float) -> float | None:
-    """Seconds for which a message may be held here; None where its handler has no limit. Not less than `least`.
+    """Return the seconds for which a consumer may hold a message, or None without a limit.
 
-    What may have killed its process waits in hand for all that runs beside it, and is then run alone (ADR 0017).
+    A poison candidate first waits until every running handler has ended, and is then processed
+    alone (ADR 0017). So the time includes the longest timeout of the router's handlers.
+
+    Args:
+        endpoint: The endpoint of the consumer.
+        router: The router of the endpoint.
+        least: The minimum, in seconds.
     """
     if endpoint.timeout is None:
         return None
-    longest = max(each.timeout or 0.0 for each in router.endpoints.values())
+    longest = max(other.timeout or 0.0 for other in router.endpoints.values())
     return max(least, longest + endpoint.timeout + SETTLING_SECONDS)
 
 
 async def check_handler_timeouts(
     router: Router, settings: Settings, *, supported: Callable[[Queue], bool], policies: PoliciesOf
 ) -> None:
-    """Refuse what may run for longer than the broker waits for its ack: it would be taken away and run elsewhere meanwhile.
+    """Check that no handler may run for longer than the broker waits for its ack.
 
-    The broker waits as long as the consumer says, where that is `heeded`; else as a policy says; else for the setting `consumer_timeout`.
+    Otherwise the broker would give the message to another consumer while the handler runs. The
+    broker waits for the time that the consumer sets, if that is `supported`. If it is not, a
+    policy's value applies, and without one the setting `consumer_timeout`.
+
+    Args:
+        router: The router to check.
+        settings: The settings of the service.
+        supported: Returns True if the broker supports the consumer's own timeout for a queue.
+        policies: Returns the values of the broker's policies for a queue.
+
+    Raises:
+        ConfigurationError: The timeout of a handler is longer than the broker waits.
     """
     for name, (queue, _) in topology_of(router, settings).items():
         endpoint = router.endpoints[name]
@@ -43,10 +65,12 @@ async def check_handler_timeouts(
             or supported(queue)
         ):
             continue
-        said = (await policies(queue)).get(CONSUMER_TIMEOUT)
-        waits = said / 1000 if isinstance(said, int) else settings.consumer_timeout
-        if endpoint.timeout > waits:
+        policy_ms = (await policies(queue)).get(CONSUMER_TIMEOUT)
+        limit = policy_ms / 1000 if isinstance(policy_ms, int) else settings.consumer_timeout
+        if endpoint.timeout > limit:
             raise ConfigurationError(
-                f"{endpoint.contract.type} may take {endpoint.timeout:g} s, and the broker takes it back after {waits:g} s; shorten its "
-                "handler's timeout, or raise RabbitMQ's consumer_timeout (ms) and BUS_CONSUMER_TIMEOUT (s). RabbitMQ 4.3 needs neither"
+                f"{endpoint.contract.type} may take {endpoint.timeout:g} s, but the broker "
+                f"delivers it again after {limit:g} s. Shorten the handler's timeout, or raise "
+                "RabbitMQ's consumer_timeout (ms) and BUS_CONSUMER_TIMEOUT (s). RabbitMQ 4.3 "
+                "requires neither."
             )

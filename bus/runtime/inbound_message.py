@@ -1,4 +1,4 @@
-"""An incoming message on its way through the inbound stages, and the result of handling it."""
+"""An incoming message as the inbound stages pass it on, and the result of handling it."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

@@ -13,38 +13,45 @@ from bus.runtime.pending_request import PendingRequest, R, decode_reply
 __all__ = ["PendingJob"]
 
 MAX_UPDATES = 1000
-"""Updates that a handle keeps for a reader that lags; older ones are of no interest to anybody."""
+"""Updates that a handle keeps for a slow reader. The oldest ones are dropped beyond it."""
 
 
 class PendingJob(Generic[R]):
-    """A submitted job, seen by its submitter. It hears of the job as long as its process and its bus live."""
+    """The handle of a submitted job. It receives updates until the submitter's bus is closed."""
 
     def __init__(self, job_id: str, contract: Contract, *, timeout: float) -> None:
-        """`patience` is how long, in seconds, `result` and `updates` wait at most: a job ends at its `expires`."""
+        """Create the handle of a job before it is sent.
+
+        Args:
+            job_id: The id of the job.
+            contract: The contract of the job.
+            timeout: Seconds that `result` and `updates` wait by default. After the setting
+                `message_ttl` no update can arrive, because the job has expired.
+        """
         self.id = job_id
         self.type = contract.type
-        self.request = PendingRequest(contract.type, lasting=True)
+        self.request = PendingRequest(contract.type, is_job=True)
         self._contract = contract
         self._timeout = timeout
         self._updates: deque[Progress] = deque(maxlen=MAX_UPDATES)
         self._count = 0
         self._changed = asyncio.Event()
-        self._answer: Envelope | None = None
+        self._result: Envelope | None = None
         self._closed = False
 
     def close(self) -> None:
-        """Nothing more will be heard: who waits is told so."""
+        """Fail every wait for the job, because no further update can arrive."""
         self._closed = True
         self._notify()
 
     def on_update(self, envelope: Envelope) -> None:
-        """An update from the worker. What comes after the result is dropped."""
-        if self._answer is not None:
+        """Record an update from the worker. Updates after the result are dropped."""
+        if self._result is not None:
             return
         if envelope.type == f"{self._contract.type}{PROGRESS_SUFFIX}":
             self._add_progress(envelope)
         else:
-            self._answer = envelope
+            self._result = envelope
         self._notify()
 
     def _notify(self) -> None:
@@ -55,43 +62,62 @@ class PendingJob(Generic[R]):
         try:
             self._updates.append(decode(Progress, envelope.body))
         except ContractViolation:
-            return  # what is no progress is worth nothing, and must not end the consumer that brought it
+            return  # an invalid update must not end the consumer of the reply queue
         self._count += 1
 
     async def updates(self) -> AsyncIterator[Progress]:
-        """Progress as it comes, from the first on; ends with the job."""
+        """Yield the progress updates, from the first one on, until the job ends.
+
+        Each reader receives all updates. A slow reader misses the oldest ones beyond 1000.
+
+        Raises:
+            ConnectionLost: The bus was closed before the job ended. The job continues.
+            DeadlineExceeded: No update arrived within the seconds of the setting `message_ttl`.
+        """
         seen = 0
         while True:
             while seen < self._count:
                 seen = max(seen, self._count - len(self._updates))
                 yield self._updates[seen - self._count]
                 seen += 1
-            if self._answer is not None:
+            if self._result is not None:
                 return
             self._check_open()
             await self._wait(self._timeout)
 
     async def result(self, *, timeout: float | None = None) -> R:
-        """The job's result; raises what the job raised at last, or `DeadlineExceeded` after `timeout` seconds.
+        """Wait for the result of the job.
 
-        `ConnectionLost` where the bus was closed before.
+        Args:
+            timeout: Seconds to wait. The default is the setting `message_ttl`.
+
+        Returns:
+            The result of the handler.
+
+        Raises:
+            BusError: The error of the last attempt, as the class of its code.
+            DeadlineExceeded: The job has not ended in time. It continues.
+            ConnectionLost: The bus was closed before the job ended. The job continues.
+            ContractViolation: The result does not match the contract.
+            Unknown: The error code, or the type of the result, is unknown to this version of the
+                bus.
         """
         limit = self._timeout if timeout is None else timeout
         try:
             async with asyncio.timeout(limit):
-                while self._answer is None:
+                while self._result is None:
                     self._check_open()
                     await self._changed.wait()
         except TimeoutError:
             raise DeadlineExceeded(
-                f"job {self.id} is not done after {limit:.3g} s; it goes on"
+                f"job {self.id} has not ended within {limit:.3g} s, and continues"
             ) from None
-        return cast("R", decode_reply(self._contract, self._answer))
+        return cast("R", decode_reply(self._contract, self._result))
 
     def _check_open(self) -> None:
         if self._closed:
             raise ConnectionLost(
-                f"job {self.id}: the bus was closed before its result came; it goes on",
+                f"job {self.id}: the bus was closed before the result arrived; the job continues",
                 maybe_executed=True,
             )
 
@@ -100,6 +126,4 @@ class PendingJob(Generic[R]):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
         except TimeoutError:
-            raise DeadlineExceeded(
-                f"job {self.id} has not been heard of for {seconds:.3g} s"
-            ) from None
+            raise DeadlineExceeded(f"job {self.id} sent no update for {seconds:.3g} s") from None

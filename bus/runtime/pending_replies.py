@@ -1,4 +1,4 @@
-"""What waits for an answer: calls for their reply, job handles for progress and result."""
+"""The calls that wait for a reply, and the job handles that wait for updates."""
 
 import asyncio
 from typing import cast
@@ -15,7 +15,10 @@ __all__ = ["PendingReplies"]
 
 
 class PendingReplies:
-    """The map of calls and jobs that wait; the observer of what concerns them."""
+    """The pending calls and jobs of one client, by message id.
+
+    The transport reports returned messages, failed publishes and lost connections to it.
+    """
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop
@@ -23,46 +26,50 @@ class PendingReplies:
         self._calls: dict[str, PendingCall] = {}
         self._jobs: WeakValueDictionary[str, PendingJob[Message | None]] = WeakValueDictionary()
         self.late = 0
-        """Replies for which nobody waited any more."""
+        """The number of replies and updates without a pending call or job."""
         self.undeliverable = 0
-        """Replies of ours whose caller was gone."""
+        """The number of replies of this service that came back, because their caller is gone."""
 
     def start(self) -> None:
-        """From now on calls wait on the running loop."""
+        """Use the running event loop for every call from now on."""
         self._loop = asyncio.get_running_loop()
 
     def register(
         self, message_id: str, seconds: float, type_: str, token: str | None = None
     ) -> asyncio.Future[Envelope]:
-        """A call that waits for the reply to `message_id`, and fails with `DeadlineExceeded` after `seconds`. `forget` it in the end.
+        """Return a future for the reply to a request. Call `discard` when the call has ended.
 
-        `type_` is what was asked, `token` what it was asked with.
+        Args:
+            message_id: The id of the request.
+            seconds: Seconds after which the future fails with `DeadlineExceeded`.
+            type_: The type of the request.
+            token: The token of the request, to which an error reply must refer.
         """
         loop = self._loop
-        call: asyncio.Future[Envelope] = loop.create_future()
-        waiting = self._calls[message_id] = PendingCall(call, type_, token)
-        self._deadlines.add(loop, call, loop.time() + seconds, waiting.on_deadline)
-        return call
+        future: asyncio.Future[Envelope] = loop.create_future()
+        call = self._calls[message_id] = PendingCall(future, type_, token)
+        self._deadlines.add(loop, future, loop.time() + seconds, call.on_deadline)
+        return future
 
-    def discard(self, message_id: str, call: asyncio.Future[Envelope]) -> None:
-        """Nobody waits for it any more, however that came."""
+    def discard(self, message_id: str, future: asyncio.Future[Envelope]) -> None:
+        """Remove a call that has ended with a reply, an error or a cancellation."""
         del self._calls[message_id]
-        self._deadlines.discard(self._loop, call)
-        if not call.cancel() and not call.cancelled():
-            call.exception()  # looked at, or asyncio would report that nobody did
+        self._deadlines.discard(self._loop, future)
+        if not future.cancel() and not future.cancelled():
+            future.exception()  # asyncio logs an exception that is never retrieved
 
     def track_job(self, handle: "PendingJob[R]") -> None:
-        """Updates of the job go to `handle` for as long as somebody holds it."""
+        """Pass the updates of a job to its handle, while the submitter holds the handle."""
         self._jobs[handle.id] = cast("PendingJob[Message | None]", handle)
 
     def record_job_sent(self, job: Envelope) -> None:
-        """Another attempt to send it, with a proof of its own."""
+        """Record the proof of one attempt to send a job. Each attempt has a new proof."""
         handle = self._jobs.get(job.id)
         if handle is not None and job.proof is not None:
             handle.request.proofs = (*handle.request.proofs, job.proof)
 
     def dispatch(self, envelope: Envelope) -> None:
-        """Hand a reply or update to who waits for it; what nobody waits for is counted and dropped."""
+        """Pass a reply or update to its call or job. Count it as late if there is none."""
         target = envelope.in_reply_to or ""
         call = self._calls.get(target)
         if call is not None and not call.answer.done():
@@ -73,7 +80,7 @@ class PendingReplies:
             self.late += 1
 
     def find_request(self, envelope: Envelope) -> "PendingRequest | None":
-        """The request or job that this answers; None where nobody waits for it."""
+        """Return the request or job that an envelope answers, or None if it is not pending."""
         target = envelope.in_reply_to or ""
         call = self._calls.get(target)
         if call is not None:
@@ -82,48 +89,57 @@ class PendingReplies:
         return None if handle is None else handle.request
 
     def record_rejected_reply(self, envelope: Envelope, why: str) -> None:
-        """An answer that is not the service's is dropped: the right one may come yet. Who waits in vain hears of it at the end."""
+        """Record why a reply was rejected.
+
+        The reply is dropped, because the genuine one may still arrive. If none does, the caller's
+        `DeadlineExceeded` includes the reason.
+
+        Args:
+            envelope: The rejected reply.
+            why: The reason.
+        """
         call = self._calls.get(envelope.in_reply_to or "")
         if call is not None:
             call.rejection = why
 
     def on_return(self, message_id: str, reason: str) -> None:
-        """A request that no queue takes fails at once; a reply that comes back had a caller that is gone."""
+        """Fail the call of a returned request. Count a returned reply: its caller is gone."""
         call = self._calls.get(message_id)
         if call is None:
             self.undeliverable += 1
         elif not call.answer.done():
             call.answer.set_exception(
                 NotServed(
-                    f"nobody serves it ({reason}); start the service that does, in this version"
+                    f"no service serves it ({reason}). "
+                    "Start a version of the service that serves it."
                 )
             )
 
     def on_publish_failed(self, message_id: str, error: BusError) -> None:
-        """A request that the broker refused, or dropped with its channel, fails at once."""
+        """Fail the call of a request that the broker refused, or dropped with its channel."""
         call = self._calls.get(message_id)
         if call is not None and not call.answer.done():
             call.answer.set_exception(error)
 
     def on_connection_lost(self) -> None:
-        """Every call under way fails now: its reply queue went with the connection."""
+        """Fail every pending call, because its reply queue was deleted with the connection."""
         for call in self._calls.values():
             if not call.answer.done():
                 call.answer.set_exception(
                     ConnectionLost(
-                        "the connection went while waiting for the reply", maybe_executed=True
+                        "the connection was lost before the reply arrived", maybe_executed=True
                     )
                 )
 
     def close(self) -> None:
-        """The bus is closed: no reply comes any more, and no result."""
+        """Fail every pending call and job handle, because the bus is closed."""
         self.on_connection_lost()
         for handle in [*self._jobs.values()]:
             handle.close()
 
 
 class PendingCall(PendingRequest):
-    """A call that waits."""
+    """A call that waits for its reply."""
 
     __slots__ = ("answer", "rejection")
 
@@ -133,12 +149,14 @@ class PendingCall(PendingRequest):
         self.is_job = False
         self.proofs = () if token is None else (token,)
         self.rejection: str | None = None
-        """Why the last answer that came was none."""
+        """The reason why the last reply was rejected, or None."""
 
     def on_deadline(self) -> None:
-        """Its time is up."""
+        """Fail the call if it has no reply yet."""
         if not self.answer.done():
-            why = f"; one that came was refused: {self.rejection}" if self.rejection else ""
+            why = f". A reply was rejected: {self.rejection}" if self.rejection else ""
             self.answer.set_exception(
-                DeadlineExceeded(f"no reply within the deadline{why}", maybe_executed=True)
+                DeadlineExceeded(
+                    f"{self.type}: no reply arrived within the deadline{why}", maybe_executed=True
+                )
             )

@@ -12,7 +12,7 @@ __all__ = ["required_by", "topology_of"]
 
 
 def topology_of(router: Router, settings: Settings) -> dict[str, tuple[Queue, Topology]]:
-    """`Router.topology` as these settings want it."""
+    """Return `Router.topology` for these settings."""
     return router.topology(
         quorum_requests=settings.request_queue == "quorum",
         lasting_requests=settings.topology == "verify",
@@ -20,24 +20,29 @@ def topology_of(router: Router, settings: Settings) -> dict[str, tuple[Queue, To
 
 
 def required_by(routers: Iterable[Router], settings: Settings) -> RequiredTopology:
-    """What all of them need together, as services with these settings would declare it; without any the six exchanges."""
-    served = list(routers)
-    needs = [
-        topology for router in served for _, topology in topology_of(router, settings).values()
+    """Return the topology that the routers require together, as their services declare it.
+
+    Args:
+        routers: The routers. Without any, the topology is the six exchanges of the bus.
+        settings: The settings of every service.
+    """
+    all_routers = list(routers)
+    topologies = [
+        topology for router in all_routers for _, topology in topology_of(router, settings).values()
     ]
     return RequiredTopology(
-        topology=merge([BASE_EXCHANGES, *needs]),
-        services=frozenset(router.name for router in served),
+        topology=merge([BASE_EXCHANGES, *topologies]),
+        services=frozenset(router.name for router in all_routers),
         attempts={
-            name: each.retry.attempts
-            for router in served
-            for name, each in router.endpoints.items()
-            if each.contract.kind != "request"
+            name: endpoint.retry.attempts
+            for router in all_routers
+            for name, endpoint in router.endpoints.items()
+            if endpoint.contract.kind != "request"
         },
         timeouts={
-            name: each.timeout
-            for router in served
-            for name, each in router.endpoints.items()
-            if each.timeout is not None
+            name: endpoint.timeout
+            for router in all_routers
+            for name, endpoint in router.endpoints.items()
+            if endpoint.timeout is not None
         },
     )

@@ -1,4 +1,7 @@
-"""Message Dispatcher: a service's handlers, by contract; itself a Handler."""
+"""The router of a service: its handlers by contract.
+
+Source: Message Dispatcher in Hohpe and Woolf, "Enterprise Integration Patterns" (2003).
+"""
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -41,24 +44,37 @@ R = TypeVar("R")
 E = TypeVar("E", bound=Event)
 
 DEAD_SUFFIX = dead_letter_queue("")[1:]
-OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+"""The last part of a dead-letter queue's name, which no subscription may have."""
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+"""The kinds of the parameters `*args` and `**kwargs`."""
+MAX_REQUIRED_PARAMETERS = 2
+"""The number of parameters without a default that a handler may have: the message, the context."""
 
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
-"""Entered before the first message and left after the last; what it yields is `context.state`."""
+"""A function that returns the context manager of a router's resources.
+
+It is entered before the first message and left after the last. Handlers receive the value that it
+yields as `context.state`.
+"""
 
 REQUEST_CONCURRENCY = 16
-"""Requests wait on other services most of the time."""
+"""The default concurrency of requests, which mostly wait for other services."""
 EVENT_CONCURRENCY = 16
+"""The default concurrency of events."""
 JOB_CONCURRENCY = 1
-"""A job is heavy until somebody says otherwise."""
+"""The default concurrency of jobs, which may need a whole processor each."""
 JOB_TIMEOUT = 600.0
-"""Seconds; below the 30 minutes after which the broker takes a job back from its worker."""
+"""Seconds for one attempt of a job, by default.
+
+It is shorter than RabbitMQ's consumer timeout of 30 minutes, after which a running job would be
+delivered again.
+"""
 EVENT_TIMEOUT = 60.0
-"""Seconds."""
+"""Seconds for one attempt to handle an event, by default."""
 
 
 class Registrar(Protocol[Q, R]):
-    """Takes a handler of `Q` that answers `R`, with or without a context."""
+    """A decorator that registers a handler of `Q` with the result `R`. The context is optional."""
 
     @overload
     def __call__(self, handler: Callable[[Q], Awaitable[R]], /) -> Callable[[Q], Awaitable[R]]: ...
@@ -67,48 +83,97 @@ class Registrar(Protocol[Q, R]):
         self, handler: Callable[[Q, Context], Awaitable[R]], /
     ) -> Callable[[Q, Context], Awaitable[R]]: ...
     def __call__(self, handler: Any, /) -> Any:
-        """Take `handler`, and give it back as it is."""
+        """Register `handler`, and return it unchanged.
+
+        Args:
+            handler: A coroutine function of the message and, optionally, the context.
+
+        Raises:
+            ContractError: The handler is not a coroutine function, has other parameters, or is the
+                second one of its queue.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One handler, its contract, and how it is to be run."""
+    """A handler with its contract, its queue and its limits."""
 
     contract: Contract
     function: Callable[..., Awaitable[Any]] = field(repr=False)
+    """The handler, or a function that calls it with its dependencies."""
     wants_context: bool
+    """True if `function` takes the context."""
     queue: str
+    """The name of the queue that is consumed."""
     concurrency: int
+    """The maximum number of messages that are handled at a time in this process."""
     retry: RetryPolicy
     timeout: float | None = None
-    """Seconds for one attempt; a request has its deadline instead."""
+    """Seconds for one attempt. None for a request, which has its deadline instead."""
     subscription: str | None = None
+    """The name of an event's subscription, or None if it has no name."""
 
     def tiers(self) -> tuple[str, ...]:
-        """The retry tiers that its policy uses, and the one in which an event or job waits for an unknown key."""
-        parking = () if self.contract.kind == "request" else (MIN_REFRESH_SECONDS,)
+        """Return the retry tiers of the endpoint.
+
+        They are those of its policy, and for events and jobs the one in which a message waits for
+        an unknown key.
+        """
+        key_wait = () if self.contract.kind == "request" else (MIN_REFRESH_SECONDS,)
         return tuple(
-            dict.fromkeys(retry_delay_for(delay) for delay in (*delays_of(self.retry), *parking))
+            dict.fromkeys(retry_delay_for(delay) for delay in (*delays_of(self.retry), *key_wait))
         )
 
 
 class Router:
-    """A service: its identity, its handlers, and what they share."""
+    """The handlers of one service, and the resources that they share.
+
+    >>> router = Router("billing")
+    >>> @router.request(GetInvoice)
+    ... async def get_invoice(request: GetInvoice, context: Context) -> Invoice:
+    ...     return await context.state.invoice(request.number)
+
+    A handler is a coroutine function. Its first parameter is the message. It may take the `Context`
+    as a second positional parameter, and have further parameters with `Depends` or a default.
+    """
 
     def __init__(self, name: str, *, lifespan: Lifespan | None = None) -> None:
-        """`name` is the service's name, the first part of the names of its contracts; `ContractError` where it is no name."""
+        """Create a router without handlers.
+
+        Args:
+            name: The name of the service, which is the first part of its contracts' names.
+            lifespan: A function that returns an async context manager. It is entered before the
+                first message and left after the last. Handlers receive the value that it yields as
+                `context.state`.
+
+        Raises:
+            ContractError: `name` is not a valid service name.
+        """
         check_part(name, "service")
         self.name = name
-        self.lifespan = lifespan or _nothing
+        self.lifespan = lifespan or _no_lifespan
         self.endpoints: dict[str, Endpoint] = {}
 
     def request(
         self, contract: RequestClass[Q, R], *, concurrency: int = REQUEST_CONCURRENCY
     ) -> Registrar[Q, R]:
-        """Answer a request; at most `concurrency` at a time in this process. What it raises is the caller's error."""
-        declared = self._own(contract, "request")
-        return self._registrar(
-            declared, request_queue(declared), concurrency, RetryPolicy(attempts=1)
+        """Return a decorator that registers the handler of a request.
+
+        The caller receives the handler's result as the reply, and an error as the class of its
+        code. A request is not retried here, because its caller decides about that.
+
+        Args:
+            contract: The class of the request, which belongs to this service.
+            concurrency: The maximum number of requests that are handled at a time in this process.
+
+        Raises:
+            ContractError: The class has no contract, is not a request, or belongs to another
+                service. Or `concurrency` is below 1. The decorator raises it for a handler with
+                other parameters, and for a second handler of the request.
+        """
+        owned = self._require_own(contract, "request")
+        return self._make_registrar(
+            owned, request_queue(owned), concurrency, RetryPolicy(attempts=1)
         )
 
     def job(
@@ -119,10 +184,27 @@ class Router:
         timeout: float = JOB_TIMEOUT,
         concurrency: int = JOB_CONCURRENCY,
     ) -> Registrar[Q, R]:
-        """Do a job: each attempt at most `timeout` seconds, `concurrency` at a time in this process. `retry`: else the contract's."""
-        declared = self._own(contract, "job")
-        return self._registrar(
-            declared, job_queue(declared), concurrency, retry or declared.retry, timeout=timeout
+        """Return a decorator that registers the handler of a job.
+
+        The submitter receives the handler's result, or the error of the last attempt. A failed
+        attempt is retried or dead-lettered, as the retry policy and the error specify.
+
+        Args:
+            contract: The class of the job, which belongs to this service.
+            retry: The retry policy. The default is the contract's.
+            timeout: Seconds for one attempt. A handler that takes longer is cancelled, and its
+                attempt has failed.
+            concurrency: The maximum number of jobs that are handled at a time in this process.
+
+        Raises:
+            ContractError: The class has no contract, is not a job, or belongs to another service.
+                Or `concurrency` is below 1, or `timeout` is not a finite number above 0. The
+                decorator raises it for a handler with other parameters, and for a second handler of
+                the job.
+        """
+        owned = self._require_own(contract, "job")
+        return self._make_registrar(
+            owned, job_queue(owned), concurrency, retry or owned.retry, timeout=timeout
         )
 
     def event(
@@ -134,37 +216,70 @@ class Router:
         timeout: float = EVENT_TIMEOUT,
         concurrency: int = EVENT_CONCURRENCY,
     ) -> Registrar[E, None]:
-        """Care about an event, anybody's. Two handlers of one event need two `subscription` names: each has its queue."""
-        declared = contract_of(contract)
-        _expect(declared, "event")
+        """Return a decorator that registers a handler of an event, of this or another service.
+
+        Each subscription has its own queue, and receives every event. A failed attempt is retried
+        or dead-lettered, as the retry policy and the error specify.
+
+        Args:
+            contract: The class of the event.
+            subscription: The name of the subscription, in lower-case letters, digits and dashes. A
+                second handler of the same event requires another one.
+            retry: The retry policy. The default is the contract's.
+            timeout: Seconds for one attempt. A handler that takes longer is cancelled, and its
+                attempt has failed.
+            concurrency: The maximum number of events that are handled at a time in this process.
+
+        Raises:
+            ContractError: The class has no contract, or is not an event. Or `subscription` is not a
+                valid name, `concurrency` is below 1, or `timeout` is not a finite number above 0.
+                The decorator raises it for a handler with other parameters, and for a second
+                handler of the subscription.
+        """
+        event = contract_of(contract)
+        _check_kind(event, "event")
         if subscription is not None:
             check_part(subscription, "subscription")
             if subscription == DEAD_SUFFIX:
                 raise ContractError(
-                    f"{declared.type}: a subscription {subscription!r} would share the dead letters' queue; rename it"
+                    f"{event.type}: the subscription {subscription!r} would use the name of a "
+                    "dead-letter queue. Choose another name."
                 )
-        queue = event_queue(self.name, declared, subscription)
-        return self._registrar(
-            declared,
+        queue = event_queue(self.name, event, subscription)
+        return self._make_registrar(
+            event,
             queue,
             concurrency,
-            retry or declared.retry,
+            retry or event.retry,
             timeout=timeout,
             subscription=subscription,
         )
 
     async def __call__(self, envelope: Envelope) -> Envelope | None:
-        """Decode, call the handler, encode what it answers."""
+        """Decode a message, call its handler, and return the encoded reply.
+
+        Args:
+            envelope: The message, with the queue from which it was delivered.
+
+        Returns:
+            The reply or result, or None for an event.
+
+        Raises:
+            FailedPrecondition: No message context is set.
+            Unimplemented: The queue serves another type of message.
+            ContractViolation: The payload or the handler's result does not match the contract.
+            Internal: The handler returned an object of another class than the contract specifies.
+        """
         context = current.get()
         if context is None:
             raise FailedPrecondition(
-                "a router handles messages inside a context; serve it with Bus.serving"
+                "the router was called outside of a message context. Serve it with Bus.serving."
             )
         endpoint = self.endpoints.get(envelope.queue or "")
         if endpoint is None or endpoint.contract.type != envelope.type:
             raise Unimplemented(f"{self.name} does not serve {envelope.type} from {envelope.queue}")
         message = decode(endpoint.contract.model, envelope.body)
-        answer = await (
+        result = await (
             endpoint.function(message, context)
             if endpoint.wants_context
             else endpoint.function(message)
@@ -173,7 +288,7 @@ class Router:
             return None
         return reply(
             envelope,
-            _checked(endpoint.contract, answer),
+            _check_result(endpoint.contract, result),
             source=self.name,
             model=endpoint.contract.reply,
         )
@@ -186,11 +301,21 @@ class Router:
     def topology(
         self, *, quorum_requests: bool = False, lasting_requests: bool = False
     ) -> dict[str, tuple[Queue, Topology]]:
-        """By queue: the queue that is consumed, and everything that it needs in the broker."""
-        requests = {"quorum": quorum_requests, "lasting": lasting_requests}
-        return {name: self._needs(endpoint, requests) for name, endpoint in self.endpoints.items()}
+        """Return each consumed queue and the topology that it requires, by the queue's name.
 
-    def _needs(self, endpoint: Endpoint, requests: dict[str, bool]) -> tuple[Queue, Topology]:
+        Args:
+            quorum_requests: True if the queues of requests are quorum queues.
+            lasting_requests: True if the queues of requests remain without a consumer.
+        """
+        requests = {"quorum": quorum_requests, "lasting": lasting_requests}
+        return {
+            name: self._derive_topology(endpoint, requests)
+            for name, endpoint in self.endpoints.items()
+        }
+
+    def _derive_topology(
+        self, endpoint: Endpoint, requests: dict[str, bool]
+    ) -> tuple[Queue, Topology]:
         contract, tiers = endpoint.contract, endpoint.tiers()
         if contract.kind == "request":
             topology = request_topology(contract, **requests)
@@ -200,16 +325,17 @@ class Router:
             topology = event_topology(self.name, contract, endpoint.subscription, tiers=tiers)
         return next(queue for queue in topology.queues if queue.name == endpoint.queue), topology
 
-    def _own(self, model: Any, kind: str) -> Contract:
-        declared = contract_of(model)
-        _expect(declared, kind)
-        if declared.service != self.name:
+    def _require_own(self, model: Any, kind: str) -> Contract:
+        contract = contract_of(model)
+        _check_kind(contract, kind)
+        if contract.service != self.name:
             raise ContractError(
-                f"{declared.type} belongs to the service {declared.service!r}, and this router is {self.name!r}; only its owner serves it"
+                f"{contract.type} belongs to the service {contract.service!r}, but this router is "
+                f"{self.name!r}. Register it at the router of its owner."
             )
-        return declared
+        return contract
 
-    def _registrar(
+    def _make_registrar(
         self,
         contract: Contract,
         queue: str,
@@ -220,19 +346,21 @@ class Router:
         subscription: str | None = None,
     ) -> Registrar[Any, Any]:
         if concurrency < 1:
-            raise ContractError(f"{contract.type}: concurrency is at least 1, not {concurrency}")
-        if timeout is not None and not 0 < timeout < inf:  # NaN, too
             raise ContractError(
-                f"{contract.type}: timeout is a number of seconds above 0, not {timeout:g}"
+                f"{contract.type}: concurrency must be at least 1, not {concurrency}"
+            )
+        if timeout is not None and not 0 < timeout < inf:  # this form also rejects NaN
+            raise ContractError(
+                f"{contract.type}: timeout must be a number of seconds above 0, not {timeout:g}"
             )
 
         def register(function: Any) -> Any:
             dependencies = dependencies_of(function)
-            wants_context = _wants_context(function, dependencies)
+            wants_context = _takes_context(function, dependencies)
             self._add(
                 Endpoint(
                     contract=contract,
-                    function=inject(function, _name(function), wants_context=wants_context)
+                    function=inject(function, _path_of(function), wants_context=wants_context)
                     if dependencies
                     else function,
                     wants_context=wants_context or bool(dependencies),
@@ -248,55 +376,69 @@ class Router:
         return register
 
     def _add(self, endpoint: Endpoint) -> None:
-        known = self.endpoints.get(endpoint.queue)
-        if known is not None:
+        existing = self.endpoints.get(endpoint.queue)
+        if existing is not None:
             hint = (
-                "; give each a subscription of its own" if endpoint.contract.kind == "event" else ""
+                "Set a different subscription for each."
+                if endpoint.contract.kind == "event"
+                else "Remove one of them."
             )
             raise ContractError(
-                f"{endpoint.contract.type} has two handlers in {self.name}: {_name(known.function)} and {_name(endpoint.function)}{hint}"
+                f"{endpoint.contract.type} has two handlers in {self.name}: "
+                f"{_path_of(existing.function)} and {_path_of(endpoint.function)}. {hint}"
             )
         self.endpoints[endpoint.queue] = endpoint
 
 
-def _expect(contract: Contract, kind: str) -> None:
+def _check_kind(contract: Contract, kind: str) -> None:
     if contract.kind != kind:
         raise ContractError(
-            f"{contract.type} is a {contract.kind}; register it with @router.{contract.kind}"
+            f"{contract.type} is of the kind {contract.kind}. "
+            f"Register it with @router.{contract.kind}."
         )
 
 
-def _checked(contract: Contract, answer: object) -> Message | None:
-    if isinstance(answer, contract.reply) if contract.reply else answer is None:
-        return answer  # type: ignore[return-value]  # the condition says so, in a form that mypy does not follow
-    wanted = contract.reply.__name__ if contract.reply else "None"
-    raise Internal(f"the handler of {contract.type} answered {type(answer).__name__}, not {wanted}")
+def _check_result(contract: Contract, result: object) -> Message | None:
+    if isinstance(result, contract.reply) if contract.reply else result is None:
+        return result  # type: ignore[return-value]  # mypy cannot follow the condition
+    expected = contract.reply.__name__ if contract.reply else "None"
+    raise Internal(
+        f"the handler of {contract.type} returned {type(result).__name__}, not {expected}"
+    )
 
 
-def _wants_context(function: Callable[..., Awaitable[Any]], dependencies: Collection[str]) -> bool:
-    """Whether a handler takes a second argument, beside dependencies; `ContractError` for other than one or two, and a plain function."""
+def _takes_context(function: Callable[..., Awaitable[Any]], dependencies: Collection[str]) -> bool:
+    """Return True if a handler takes a second parameter, apart from its dependencies.
+
+    Raises:
+        ContractError: The function is not a coroutine function, or does not take one or two
+            positional parameters.
+    """
     if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(
         type(function).__call__
     ):
         raise ContractError(
-            f"{_name(function)} is no coroutine function; declare it with async def"
+            f"{_path_of(function)} is not a coroutine function. Declare it with async def."
         )
     parameters = (
         p for p in inspect.signature(function).parameters.values() if p.name not in dependencies
     )
-    required = [p for p in parameters if p.default is p.empty and p.kind not in OPEN]
-    if not 1 <= len(required) <= 2 or any(p.kind is p.KEYWORD_ONLY for p in required):  # noqa: PLR2004 - the message, and the context
-        names = ", ".join(p.name for p in required) or "nothing"
+    required = [p for p in parameters if p.default is p.empty and p.kind not in VARIADIC]
+    if not 1 <= len(required) <= MAX_REQUIRED_PARAMETERS or any(
+        p.kind is p.KEYWORD_ONLY for p in required
+    ):
+        names = ", ".join(p.name for p in required) or "no parameter"
         raise ContractError(
-            f"{_name(function)} needs {names}; a handler takes the message and, if it likes, the context, by position"
+            f"{_path_of(function)} requires {names}. Let it require the message and, optionally, "
+            "the context, as positional parameters."
         )
-    return len(required) == 2  # noqa: PLR2004 - as above
+    return len(required) == MAX_REQUIRED_PARAMETERS
 
 
-def _name(function: Callable[..., Any]) -> str:
+def _path_of(function: Callable[..., Any]) -> str:
     return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
 @asynccontextmanager
-async def _nothing() -> AsyncIterator[None]:
+async def _no_lifespan() -> AsyncIterator[None]:
     yield None

@@ -1,4 +1,4 @@
-"""The security objects of a service, built from its settings: its identity, its payload cipher, and its operator."""
+"""The security objects of a service, built from its settings: identity, cipher and operator."""
 
 import logging
 import time
@@ -38,14 +38,27 @@ __all__ = [
 log = logging.getLogger("bus.auth")
 
 Clock = Callable[[], float]
-WITHOUT = "BUS_AUTH=off runs without, and anyone can then speak for anyone"
+AUTH_OFF_HINT = (
+    "Or set BUS_AUTH=off to run without authentication: any client can then act as any service."
+)
+"""The last sentence of an error about a setting that only authentication requires."""
 VARIABLE = "BUS_ENCRYPTION_KEYS"
+"""The variable that errors about the encryption keys name."""
 
 
 def security_from_settings(
     service: str, settings: Settings, *, clock: Clock = time.time
 ) -> MessageSecurity:
-    """Return the security of a service's messages by its settings. Raise `ConfigurationError`."""
+    """Return the security of a service's messages, as its settings specify.
+
+    Args:
+        service: The name of the service.
+        settings: The settings of the service.
+        clock: A function that returns seconds since the epoch.
+
+    Raises:
+        ConfigurationError: A setting of authentication or encryption is invalid or missing.
+    """
     return MessageSecurity(
         identity=identity_from_settings(service, settings, clock=clock),
         cipher=cipher_from_settings(settings),
@@ -55,38 +68,54 @@ def security_from_settings(
 def identity_from_settings(
     service: str, settings: Settings, *, clock: Callable[[], float] = time.time
 ) -> ServiceIdentity | AnonymousIdentity:
-    """Return the identity of a service by its settings; `ANONYMOUS` with `BUS_AUTH=off`, which is logged.
+    """Return the identity of a service, as its settings specify.
+
+    Args:
+        service: The name of the service.
+        settings: The settings of the service.
+        clock: A function that returns seconds since the epoch.
+
+    Returns:
+        The identity. With `BUS_AUTH=off` it is `ANONYMOUS`, and a warning is logged.
 
     Raises:
-        ConfigurationError: A setting that authentication needs is invalid or missing.
+        ConfigurationError: A setting that authentication requires is invalid or missing.
     """
     if settings.auth == "off":
         log.warning(
-            "BUS_AUTH=off: nothing is signed or checked, and anyone who reaches the broker can speak for any service"
+            "BUS_AUTH=off: messages are neither signed nor verified, "
+            "and any client of the broker can act as any service"
         )
         return ANONYMOUS
     if settings.message_ttl >= MAX_PROOF_LIFETIME_SECONDS:
         raise ConfigurationError(
-            f"BUS_MESSAGE_TTL is to be less than {MAX_PROOF_LIFETIME_SECONDS} (31 days): what was proven for longer all would refuse"
+            f"BUS_MESSAGE_TTL must be less than {MAX_PROOF_LIFETIME_SECONDS} s (31 days), not "
+            f"{settings.message_ttl:.0f} s: receivers reject proofs that are valid for longer"
         )
     key = settings.key.get_secret_value() if settings.key else ""
     if not key:
         raise ConfigurationError(
-            f"BUS_KEY is not set, so {service} cannot prove who it is; `bus keys new {service}` makes a key and says what to set; {WITHOUT}"
+            f"BUS_KEY is not set, so {service} cannot sign messages. "
+            f"Create a key with `bus keys new {service}`, which shows the settings. {AUTH_OFF_HINT}"
         )
     if settings.auth == "dev":
-        log.warning("BUS_AUTH=dev: every service has the same secret, and can speak for any other")
-        return _identity(service, shared_secret_keyring(service, key, clock=clock), settings, clock)
+        log.warning(
+            "BUS_AUTH=dev: every service has the same secret, and can act as any other service"
+        )
+        return _build_identity(
+            service, shared_secret_keyring(service, key, clock=clock), settings, clock
+        )
     if settings.jwks is None:
         raise ConfigurationError(
-            f"BUS_JWKS is not set, so {service} cannot know who the others are; "
-            f"set it to the jwks.json that `bus keys new` has written beside the key; {WITHOUT}"
+            f"BUS_JWKS is not set, so {service} cannot verify the messages of other services. "
+            f"Set it to the jwks.json that `bus keys new` writes beside the key. {AUTH_OFF_HINT}"
         )
     if settings.grants is None:
         raise ConfigurationError(
-            f"BUS_GRANTS is not set, so nobody may do anything; set it to a grants.toml (`bus grants --help` says what is in it); {WITHOUT}"
+            "BUS_GRANTS is not set, so no service has a permission. "
+            f"Set it to a grants.toml (see `bus grants --help`). {AUTH_OFF_HINT}"
         )
-    return _identity(
+    return _build_identity(
         service,
         Keyring(service, public_key_source(settings.jwks), private_key_source(key), clock=clock),
         settings,
@@ -94,20 +123,25 @@ def identity_from_settings(
     )
 
 
-def _identity(service: str, ring: Keyring, settings: Settings, clock: Clock) -> ServiceIdentity:
+def _build_identity(
+    service: str, ring: Keyring, settings: Settings, clock: Clock
+) -> ServiceIdentity:
     return ServiceIdentity(
         service,
         ring,
-        GrantsSource(lambda: _grants(settings), settings.grants),
+        GrantsSource(lambda: _read_grants(settings), settings.grants),
         leeway=settings.clock_leeway,
-        direct=settings.topology
-        == "declare",  # otherwise the broker user has no right to the default exchange
+        # With `topology=verify` the broker user has no right to the default exchange.
+        direct=settings.topology == "declare",
         clock=clock,
     )
 
 
-def _grants(settings: Settings) -> AccessPolicy:
-    """By the file. A process knows the contracts that it imports, and grants of others are no fault to it."""
+def _read_grants(settings: Settings) -> AccessPolicy:
+    """Return the grants of the file, or without a file every permission.
+
+    The process knows only the contracts that it imports. So grants for other contracts are valid.
+    """
     return (
         load_grants(settings.grants, CATALOG, complete=False)
         if settings.grants is not None
@@ -116,12 +150,18 @@ def _grants(settings: Settings) -> AccessPolicy:
 
 
 def cipher_from_settings(settings: Settings) -> PayloadCipher:
-    """By the settings. `ConfigurationError` where keys are none, are open to others, or are missing for `BUS_ENCRYPT=everything`."""
+    """Return the cipher of a service's payloads, as its settings specify.
+
+    Raises:
+        ConfigurationError: The encryption keys are invalid, or other users can read their file. Or
+            `BUS_ENCRYPT=everything` is set without keys, or joserfc is not installed.
+    """
     everything = settings.encrypt == "everything"
     if settings.encryption_keys is None:
         if everything:
             raise ConfigurationError(
-                f"BUS_ENCRYPT=everything takes keys; `bus keys ring` makes them, and {VARIABLE} says where they are"
+                "BUS_ENCRYPT=everything requires encryption keys. "
+                f"Create them with `bus keys ring`, and set {VARIABLE} to their path."
             )
         return NO_ENCRYPTION
     setting = settings.encryption_keys.get_secret_value()
@@ -129,12 +169,12 @@ def cipher_from_settings(settings: Settings) -> PayloadCipher:
         setting if setting.lstrip().startswith("{") else read_private_file(Path(setting), VARIABLE)
     )
     try:
-        jwe = import_module(
-            "bus.security.jwe"
-        )  # loaded where it is used alone: its library takes as long as half of the bus
+        # Imported only here, because its library takes half as long to import as the whole bus.
+        jwe = import_module("bus.security.jwe")
     except ModuleNotFoundError:
         raise ConfigurationError(
-            f"{VARIABLE}: encryption needs joserfc; pip install 'trunkline[encryption]'"
+            f"{VARIABLE} requires joserfc, which is not installed. "
+            "Install it: pip install 'trunkline[encryption]'."
         ) from None
     return PayloadCipher(jwe.read_encryption_keys(text), everything=everything)
 
@@ -142,17 +182,29 @@ def cipher_from_settings(settings: Settings) -> PayloadCipher:
 async def operator_signer(
     settings: Settings, *, actor: str, reason: str | None, clock: Clock = time.time
 ) -> Countersign | None:
-    """Who gives expired messages more time, by `BUS_OPERATOR_KEY`; None with `BUS_AUTH=off`. Raises `ConfigurationError`.
+    """Return the function with which an operator signs expiry overrides.
 
-    `actor` and `reason`: who and why, for the record on each message.
+    Args:
+        settings: The settings, with `operator_key`.
+        actor: The name of the operator or process, which is recorded on each message.
+        reason: The reason for the override, which is recorded on each message.
+        clock: A function that returns seconds since the epoch.
+
+    Returns:
+        A function that returns the override of one message, or None for a message that has been
+        extended three times. With `BUS_AUTH=off` None, because no override is needed.
+
+    Raises:
+        ConfigurationError: `reason` is empty. Or the operator's key is missing or invalid.
     """
     if settings.auth == "off":
         return None
     if not (reason and reason.strip()):
         raise ConfigurationError(
-            "giving expired messages more time takes a reason, which stays with them"
+            "an extension of expired messages requires a reason, which is recorded on them. "
+            "Set `reason` (in `bus dead replay`: --reason)."
         )
-    ring = await _operator_keyring(settings, "giving expired messages more time", clock)
+    ring = await _operator_keyring(settings, "an extension of expired messages", clock)
 
     def countersign(envelope: Envelope, queue: str, expires: int) -> str | None:
         count = count_expiry_overrides(envelope) + 1
@@ -173,35 +225,47 @@ async def operator_signer(
 
 
 async def authorized_revealer(settings: Settings, *, clock: Clock = time.time) -> str | None:
-    """The operator who may see payloads of dead letters; None with `BUS_AUTH=off`, and with `dev` whoever has the secret.
+    """Check that the operator may see the payloads of dead letters.
 
-    Raises `PermissionDenied` where the grants do not say so of them, and `ConfigurationError`.
+    Args:
+        settings: The settings, with `operator_key` and `grants`.
+        clock: A function that returns seconds since the epoch.
+
+    Returns:
+        The name of the operator. With `BUS_AUTH=dev` it is "dev" for every holder of the secret,
+        and with `BUS_AUTH=off` it is None.
+
+    Raises:
+        PermissionDenied: The grants do not allow it to the operator.
+        ConfigurationError: The operator's key or the grants are missing or invalid.
     """
     if settings.auth == "off":
         return None
-    ring = await _operator_keyring(settings, "seeing payloads", clock)
+    ring = await _operator_keyring(settings, "access to payloads", clock)
     name = ring.signing_key().key.owner
     if name is None:
         return "dev"
     if settings.grants is None:
         raise ConfigurationError(
-            "BUS_GRANTS is not set, so nobody may see payloads; it names grants.toml, see `bus grants --help`"
+            "BUS_GRANTS is not set, so no operator may see payloads. "
+            "Set it to a grants.toml (see `bus grants --help`)."
         )
     if not load_grants(settings.grants, CATALOG, complete=False).may_operate(name, REVEAL):
         line = f'[operators.{name}] may = ["{REVEAL}"]'
         raise PermissionDenied(
-            f"{name} may not see payloads of dead letters; grant it in {settings.grants}: {line}"
+            f"{name} may not see payloads of dead letters. Grant it in {settings.grants}: {line}"
         )
     return name
 
 
-async def _operator_keyring(settings: Settings, what: str, clock: Clock) -> Keyring:
-    """The operator's keys, of which one is in the public set as an operator's."""
+async def _operator_keyring(settings: Settings, operation: str, clock: Clock) -> Keyring:
+    """Return the keyring of the operator. The public key set must list the key as an operator's."""
     setting = settings.key if settings.auth == "dev" else settings.operator_key
     secret = "" if setting is None else setting.get_secret_value()
     if not secret or (settings.auth == "on" and settings.jwks is None):
         raise ConfigurationError(
-            f"{what} takes an operator's key: set BUS_OPERATOR_KEY and BUS_JWKS; `bus keys new NAME --operator` makes it"
+            f"{operation} requires an operator's key. Create one with "
+            "`bus keys new NAME --operator`, and set BUS_OPERATOR_KEY and BUS_JWKS."
         )
     if settings.auth == "dev":
         ring = shared_secret_keyring("", secret, clock=clock)

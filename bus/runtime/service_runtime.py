@@ -1,4 +1,4 @@
-"""What all endpoints and the client of one service share."""
+"""The objects that all endpoints and the client of one service share."""
 
 import time
 from collections.abc import Callable

@@ -134,7 +134,8 @@ class Settler:
     async def _retry_settle(self, envelope: Envelope, result: HandlingResult) -> bool:
         """Settle again until it succeeds, for `SETTLE_TIMEOUT_SECONDS`.
 
-        The message is held meanwhile: before RabbitMQ 4.3 each requeue counts as a lost delivery.
+        The message is not requeued, because before RabbitMQ 4.3 each requeue counts as a lost
+        delivery.
         """
         loop = asyncio.get_running_loop()
         ends, attempt = loop.time() + SETTLE_TIMEOUT_SECONDS, 0

@@ -83,7 +83,7 @@ async def test_a_payload_can_be_piped(served: str) -> None:
 async def test_nobody_who_serves_is_told_at_once(vhost_url: str) -> None:
     answer = await said(vhost_url, "call", "library.find.v1", EMMA)
     assert answer.code == os.EX_UNAVAILABLE
-    assert "nobody serves it" in answer.err
+    assert "no service serves it" in answer.err
 
 
 async def test_a_timeout_has_the_code_for_trying_later(served: str) -> None:

@@ -88,7 +88,7 @@ async def test_an_operator_who_was_not_sees_none_and_that_is_noted_too(
         "",
     )
     told = (
-        f"ida may not see payloads of dead letters; grant it in {desk.deployment.grants}:"
+        f"ida may not see payloads of dead letters. Grant it in {desk.deployment.grants}:"
         ' [operators.ida] may = ["dead-letters.reveal"]'
     )
     assert f"error: {told}" in refused.err

@@ -120,7 +120,7 @@ async def test_who_hears_only_a_forged_reply_is_told_so_at_the_deadline() -> Non
     office.hear(answered(world, request, by="mail"))
     with pytest.raises(
         DeadlineExceeded,
-        match="one that came was refused: app_id is not the service that was called",
+        match="A reply was rejected: app_id is not the service that was called",
     ):
         await call
 

@@ -213,7 +213,9 @@ async def test_keys_come_from_a_file_that_nobody_else_can_read(tmp_path: Path) -
     async with MemoryBuses() as buses:
         with pytest.raises(ConfigurationError, match=r"BUS_ENCRYPTION_KEYS: .*chmod 600"):
             await buses.bus("clinic", encryption_keys=str(file))
-        with pytest.raises(ConfigurationError, match="BUS_ENCRYPT=everything takes keys"):
+        with pytest.raises(
+            ConfigurationError, match="BUS_ENCRYPT=everything requires encryption keys"
+        ):
             await buses.bus("clinic", encrypt="everything")
         file.chmod(0o600)
         await buses.bus("clinic", encryption_keys=str(file))

@@ -20,7 +20,7 @@ def authenticate(state: EndpointState) -> InboundStage:
     """Return the stage that checks the token or proof of a message and the rights of its sender.
 
     An unknown key can be a new one. A request, and a message that waited once for its key, are
-    checked again after the keys have been fetched. Another message waits in a retry tier meanwhile.
+    checked again after the keys have been fetched. Any other message first waits in a retry tier.
     """
     if state.runtime.security.identity.is_anonymous:
         return pass_through

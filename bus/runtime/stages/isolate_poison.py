@@ -23,7 +23,7 @@ __all__ = ["isolate_poison"]
 
 
 def isolate_poison(state: EndpointState) -> InboundStage:
-    """Return the stage that runs poison candidates alone, and gives up a message at the limit.
+    """Return the stage that runs poison candidates alone, and abandons a message at the limit.
 
     A request that runs at most once is acked before its handler, so the broker never delivers it
     again.

@@ -287,7 +287,7 @@ async def test_each_kind_has_its_verb() -> None:
         (client.publish(Add()), "request"),
         (client.request(CloseBooks()), "submit"),
     ):
-        with pytest.raises(ContractError, match=rf"use bus\.{verb}\("):
+        with pytest.raises(ContractError, match=rf"of the kind \w+\. Send it with bus\.{verb}\("):
             await call
 
 

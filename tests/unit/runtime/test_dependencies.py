@@ -142,15 +142,16 @@ async def test_a_test_can_replace_a_dependency() -> None:
 
 
 def test_a_dependency_that_asks_for_what_nobody_has_is_refused_at_once() -> None:
-    def unknown(request: Add, patient: str) -> str:
-        return patient
+    def unknown(request: Add, reader: str) -> str:
+        return reader
 
     async def add(request: Add, name: str = Depends(unknown)) -> Total:
         return Total(total=1)
 
     with pytest.raises(
         ContractError,
-        match=r"test_dependencies\..*add: a dependency needs patient; it may take request \(the message\), context",
+        match=r"test_dependencies\..*add: a dependency requires reader, which nothing provides\. "
+        r"Use request \(the message\), context",
     ):
         Router("ledger").request(Add)(add)
 
@@ -159,7 +160,7 @@ def test_a_handler_whose_message_has_no_name_is_refused_at_once() -> None:
     async def add(request: Add, /, factor: int = Depends(rate)) -> Total:
         return Total(total=1)
 
-    with pytest.raises(ContractError, match="leave out the /"):
+    with pytest.raises(ContractError, match="Remove the /"):
         Router("ledger").request(Add)(add)
 
 
