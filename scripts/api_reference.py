@@ -172,7 +172,7 @@ def with_docs(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt, str]]:
                     if isinstance(text, ast.Constant) and isinstance(text.value, str)
                     else ""
                 )
-                yield name, node, textwrap.dedent(said)
+                yield name, node, textwrap.dedent(said).strip()
 
 
 def described(name: str, module: str, node: ast.stmt, said: str) -> Iterator[str]:
@@ -355,8 +355,11 @@ def prose(docstring: str) -> str:
         lines = paragraph.splitlines()
         if lines and lines[0].startswith((">>>", "    ")):
             parts.append(fence(*(line.removeprefix(">>> ").removeprefix("... ") for line in lines)))
-        elif lines and lines[0] in {"Args:", "Returns:", "Raises:", "Yields:", "Attributes:"}:
+        elif lines and lines[0] in {"Args:", "Raises:", "Attributes:"}:
             parts.append(f"*{lines[0].removesuffix(':')}*\n\n{items(lines[1:])}")
+        elif lines and lines[0] in {"Returns:", "Yields:"}:
+            described = " ".join(line.strip() for line in lines[1:])
+            parts.append(f"*{lines[0].removesuffix(':')}*\n\n- {described}")
         else:
             parts.append(paragraph)
     return "\n\n".join(parts)
@@ -370,7 +373,7 @@ def items(lines: list[str]) -> str:
             entries[-1] += f" {line.strip()}"
         else:
             entries.append(line)
-    return "\n".join("- " + re.sub(r"^(\w[\w.]*):", r"`\1`:", each) for each in entries)
+    return "\n".join("- " + re.sub(r"^(\*{0,2}\w[\w.]*):", r"`\1`:", each) for each in entries)
 
 
 if __name__ == "__main__":
