@@ -377,7 +377,9 @@ def test_a_copy_that_is_not_taken_is_sent_again_and_its_message_stays_in_hand(
         receiver, delivery = job(work, transport), ordered(reply_to=None)
         receiver.on_delivery(delivery)
         await asyncio.sleep(50)
-        assert 25 <= len(transport.sent) == len(transport.declared) <= 50  # without a busy loop
+        assert (
+            25 <= len(transport.sent) == len(transport.declared) <= 50
+        )  # the receiver waits between attempts
         transport.answer = accept
         await receiver.drain()
         assert (len(work.began), delivery.acks, delivery.requeues) == (1, 1, 0)
