@@ -4,10 +4,10 @@ usage: python scripts/check_prose.py [--count] [FILE ...]
 
 The check finds what a program can see of the rules 1 to 7 and 11. It reads `SOURCES`, or the files
 of the command line, prints `path:line: rule N: message` for each breach, and exits with 1 if there
-is one. `--count` prints the number of breaches by folder and rule, with those of pending folders.
+is one. `--count` prints the number of breaches by folder and rule.
 
-The table `[tool.trunkline.prose]` of pyproject.toml has the exceptions. `allow` lists texts that
-may break a rule, each with a reason. `pending` lists files and folders that are not rewritten yet.
+The list `[[tool.trunkline.prose.allow]]` of pyproject.toml has the texts that may break a rule,
+each with a reason.
 """
 
 import re
@@ -210,10 +210,10 @@ class Allowed:
         return (self.path, self.rule) == (breach.path, breach.rule) and self.text in line
 
 
-def read_exceptions(project: str) -> tuple[tuple[str, ...], list[Allowed]]:
-    """Return the pending paths and the allow list of a pyproject.toml."""
+def read_allow_list(project: str) -> list[Allowed]:
+    """Return the allow list of a pyproject.toml."""
     table = tomllib.loads(project)["tool"]["trunkline"]["prose"]
-    return tuple(table.get("pending", ())), [Allowed(**entry) for entry in table.get("allow", ())]
+    return [Allowed(**entry) for entry in table.get("allow", ())]
 
 
 def check(files: Iterable[Path], allow: Sequence[Allowed]) -> tuple[list[Breach], set[Allowed]]:
@@ -236,13 +236,13 @@ def check(files: Iterable[Path], allow: Sequence[Allowed]) -> tuple[list[Breach]
 
 def main(arguments: Sequence[str]) -> int:
     """Print the breaches, or their numbers with `--count`, and return the exit code."""
-    pending, allow = read_exceptions((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    allow = read_allow_list((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     names = [argument for argument in arguments if argument != "--count"]
     found, used = check(sources(names), allow)
     if "--count" in arguments:
         print(table_of(found))
         return 0
-    lines = [str(breach) for breach in found if not breach.path.startswith(pending)]
+    lines = [str(breach) for breach in found]
     if not names:
         lines += [
             f"pyproject.toml: {entry.path} has no breach of rule {entry.rule} with"

@@ -48,7 +48,7 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
                     PermissionDenied,
                 ) as error:
                     wait = backoff(attempt)
-                    if not _next_delay(envelope, error, catalog) or _is_late(
+                    if not _is_repeated(envelope, error, catalog) or _is_late(
                         envelope, clock() + wait
                     ):
                         if not in_doubt:
@@ -63,7 +63,7 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
     return layer
 
 
-def _next_delay(envelope: Envelope, error: BusError, catalog: Catalog) -> bool:
+def _is_repeated(envelope: Envelope, error: BusError, catalog: Catalog) -> bool:
     """Return True if the send is repeated."""
     if isinstance(error, ResourceExhausted) and envelope.role != "request":
         # The broker's nack: a full queue drains, and a queue without a leader gets one in seconds.

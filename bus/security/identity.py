@@ -100,7 +100,8 @@ class ServiceIdentity:
         verb, permission = "publish" if contract.kind == "event" else "call", contract.permission
         line = f'[services.{self._service}] {verb} = ["{permission}"]'
         return PermissionDenied(
-            f"{self._service} has no right to {verb} {permission}. Grant it in {self._source.path}: {line}"
+            f"{self._service} has no right to {verb} {permission}. "
+            f"Grant it in {self._source.path}: {line}"
         )
 
     def _may_send(self, contract: Contract) -> bool:

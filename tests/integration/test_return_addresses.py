@@ -151,7 +151,9 @@ async def test_a_job_whose_submitter_the_broker_lets_nobody_tell_is_done_once(
                 timeout=PATIENCE
             )
         ).total == 1999
-        await until(lambda: "a job's submitter may not be told" in caplog.text, "the refusal")
+        await until(
+            lambda: "the broker forbids to send a job's result" in caplog.text, "the refusal"
+        )
     async with (
         place.bus("ledger") as again,
         again.serving(ledger.router),

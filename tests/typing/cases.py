@@ -44,7 +44,7 @@ class NoteWritten(Event):
     number: int
 
 
-# --- declarations ----------------------------------------------------------------------------------------------------
+# --- declarations ---
 
 
 @contract("typing.misspelt", verison=1)  # type: ignore[call-arg]
@@ -71,7 +71,7 @@ class Positional(Event): ...
 class AnswersNumber(Request[int]): ...  # type: ignore[type-var]
 
 
-# --- calls -----------------------------------------------------------------------------------------------------------
+# --- calls ---
 
 
 async def calls(bus: Bus) -> None:
@@ -100,7 +100,7 @@ async def while_handling(context: Context) -> None:
     await context.bus.publish(WriteNote(text="a"))  # type: ignore[arg-type]
 
 
-# --- handlers --------------------------------------------------------------------------------------------------------
+# --- handlers ---
 
 
 def right_handlers(router: Router) -> None:

@@ -24,7 +24,8 @@ def reject_expired(state: EndpointState) -> InboundStage:
             expires = message.envelope.expires
             if expires is None or expires > clock() * 1000:
                 return inner(message)
-            error = Expired(f"{message.envelope.type}: it lay longer than it was worth handling")
+            name = message.envelope.type
+            error = Expired(f"{name}: the message waited past its `expires`. Send it again.")
             return immediately(HandlingResult(error=error))
 
         return call

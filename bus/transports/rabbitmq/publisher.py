@@ -16,11 +16,7 @@ from bus.messaging.topology.declarations import BASE_EXCHANGES
 from bus.transports.rabbitmq.amqp.access_refused import REFUSED
 from bus.transports.rabbitmq.connection import CLOSE_TIMEOUT_SECONDS, OpenConnection, close_quietly
 from bus.transports.rabbitmq.exceptions import EXPECTED_ERRORS, to_bus_error
-from bus.transports.rabbitmq.fastlane.confirm_watchdog import (
-    ConfirmStats,
-    ConfirmTimeoutWatchdog,
-    NackWatchdog,
-)
+from bus.transports.rabbitmq.fastlane.confirm_watchdog import ConfirmStats, ConfirmWatchdog
 
 __all__ = ["Publisher", "PublisherChannelPort"]
 
@@ -28,11 +24,6 @@ log = logging.getLogger("bus.rabbitmq")
 
 POLL_INTERVAL_SECONDS = 0.5
 """Seconds between two checks whether the broker confirms messages."""
-MAX_EXHAUSTED_POLLS = 4
-"""Consecutive checks with an exhausted window after which the channel is replaced.
-
-One check is not enough: after an alarm, confirms arrive first for the publishes before the alarm.
-"""
 
 
 class PublisherChannelPort(Protocol):
@@ -98,7 +89,7 @@ class Publisher:
         self._open = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._now: Callable[[], float] | None = None
-        self._nack_watchdog, self._timeout_watchdog = NackWatchdog(), ConfirmTimeoutWatchdog()
+        self._watchdog = ConfirmWatchdog()
 
     def start(self) -> None:
         """Open the channel, and open another one each time it ends."""
@@ -135,9 +126,8 @@ class Publisher:
 
         It must be replaced if the broker nacks every message, or confirms too few.
         """
-        loop = asyncio.get_running_loop()
+        loop, stats = asyncio.get_running_loop(), current.confirm_stats
         interval = POLL_INTERVAL_SECONDS if self._confirms else None
-        exhausted_polls = 0
         # The property is read once: each read of it creates a future that aiormq keeps until the
         # channel ends.
         closing = channel.closing
@@ -147,21 +137,10 @@ class Publisher:
             )
             if done:
                 return
-            exhausted_polls = exhausted_polls + 1 if current.window_exhausted else 0
             waiting = current.awaiting_confirms and await self._link.accepts_publishes()
-            if exhausted_polls == MAX_EXHAUSTED_POLLS or self._timeout_watchdog.is_due(
-                current.confirm_stats, loop.time(), waiting=waiting
-            ):
-                log.warning(
-                    "the broker does not confirm messages; opening another channel",
-                    extra={"link": self._link.name},
-                )
-                return
-            if self._nack_watchdog.is_due(current.confirm_stats, loop.time()):
-                log.warning(
-                    "the broker nacks every message; opening another channel",
-                    extra={"link": self._link.name},
-                )
+            stats.observe(loop.time(), waiting=waiting, exhausted=current.window_exhausted)
+            if symptom := self._watchdog.due_symptom(stats, loop.time()):
+                log.warning("%s; opening another channel", symptom, extra={"link": self._link.name})
                 return
 
     def _report(self, error: BaseException) -> None:

@@ -141,9 +141,6 @@ GLOSSARY = """# Glossary
 | anew | again |
 """
 PROJECT = """
-[tool.trunkline.prose]
-pending = ["bus/old/"]
-
 [[tool.trunkline.prose.allow]]
 path = "docs/page.md"
 rule = 5
@@ -154,12 +151,12 @@ reason = "it is about the word"
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with a pending folder and a page that may break rule 5 once."""
+    """A repository with a page that may break rule 5 once."""
     files = {
         "pyproject.toml": PROJECT,
         "docs/glossary.md": GLOSSARY,
         "docs/page.md": "This line quotes anew.\n",
-        "bus/old/module.py": "# Sent anew.\n",
+        "bus/old/module.py": "# Sent again.\n",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -193,9 +190,10 @@ def test_an_entry_of_the_allow_list_needs_a_reason(repository: Path) -> None:
         prose.main([])
 
 
-def test_the_count_includes_the_pending_folders(
+def test_the_count_lists_the_breaches_by_folder_and_rule(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (repository / "bus/old/module.py").write_text("# Sent anew.\n", encoding="utf-8")
     assert prose.main(["--count"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines == [["rule", "5"], ["bus/old", "1"], ["all", "1"]]

@@ -135,7 +135,7 @@ async def test_a_transcript_that_is_too_long_for_a_section_is_told(
     assert f"{LONGEST_SECTION:,}" in str(error)
 
 
-async def test_without_a_transcription_service_a_note_that_needs_it_is_refused_for_now_and_another_is_kept(
+async def test_without_a_transcription_service_only_a_note_that_needs_it_is_refused(
     buses: MemoryBuses,
 ) -> None:
     client = DocumentationClient(await buses.bus("desk"))
