@@ -129,6 +129,7 @@ class Router:
     """The handlers of one service, and the resources that they share.
 
     >>> router = Router("billing")
+
     >>> @router.request(GetInvoice)
     ... async def get_invoice(request: GetInvoice, context: Context) -> Invoice:
     ...     return await context.state.invoice(request.number)
