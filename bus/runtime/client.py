@@ -156,8 +156,8 @@ class Client:
             ContractViolation: A value of the request does not fit its field, and nothing was sent.
                 Or the reply does not match its contract.
             InvalidArgument: The request is larger than 16 MiB, or its headers are too long.
-            PermissionDenied: This service has no grant for the contract. Or the broker denies this
-                service's user the publish.
+            PermissionDenied: This service has no grant for the contract. Or its broker user has no
+                right to publish to the exchange.
             FailedPrecondition: The payload must be encrypted and no key is set. Or no signing key
                 of this service is valid now.
             NotServed: No queue takes the request, because no service serves its contract in this
@@ -201,8 +201,8 @@ class Client:
                 another service.
             ContractViolation: A value of the event does not fit its field.
             InvalidArgument: The event is larger than 16 MiB, or its headers are too long.
-            PermissionDenied: This service has no grant for the contract. Or the broker denies this
-                service's user the publish.
+            PermissionDenied: This service has no grant for the contract. Or its broker user has no
+                right to publish to the exchange.
             FailedPrecondition: The payload must be encrypted and no key is set. Or no signing key
                 of this service is valid now.
             ResourceExhausted: The broker refused the event until the timeout, because a queue is
@@ -228,20 +228,21 @@ class Client:
         If the connection is lost, or the broker refuses the job, the bus sends it again under the
         same id, until `timeout`.
 
+        The handle receives updates while the caller holds it and this bus is open.
+
         Args:
             job: The job to submit.
             timeout: Seconds to wait for the confirm. The default is the setting `publish_timeout`.
 
         Returns:
-            A handle with the job's progress and result. It receives updates while the caller holds
-            it and this bus is open.
+            A handle with the job's progress and result.
 
         Raises:
             ContractError: The class has no contract, or is not a job.
             ContractViolation: A value of the job does not fit its field.
             InvalidArgument: The job is larger than 16 MiB, or its headers are too long.
-            PermissionDenied: This service has no grant for the contract. Or the broker denies this
-                service's user the publish.
+            PermissionDenied: This service has no grant for the contract. Or its broker user has no
+                right to publish to the exchange.
             FailedPrecondition: The payload must be encrypted and no key is set. Or no signing key
                 of this service is valid now.
             NotServed: No queue takes the job, because no service has served its contract in this

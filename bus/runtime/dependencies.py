@@ -111,7 +111,7 @@ def inject(
 
 @cache
 def provider() -> Any:
-    """Return the provider that finds dependencies, and replaces them in tests.
+    """Return the provider that resolves dependencies, and in which tests replace them.
 
     It is not FastStream's provider, which would cast the arguments of dependencies.
     """

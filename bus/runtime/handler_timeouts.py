@@ -45,8 +45,8 @@ async def check_handler_timeouts(
     """Check that no handler may run for longer than the broker waits for its ack.
 
     Otherwise the broker would give the message to another consumer while the handler runs. The
-    broker waits for the time that the consumer sets, if that is `supported`. If it is not, a
-    policy's value applies, and without one the setting `consumer_timeout`.
+    broker waits for the time that the consumer sets, if that is `supported`. If it is not, the
+    value of a policy applies, and without a policy the setting `consumer_timeout`.
 
     Args:
         router: The router to check.

@@ -25,8 +25,8 @@ class PendingJob(Generic[R]):
         Args:
             job_id: The id of the job.
             contract: The contract of the job.
-            timeout: Seconds that `result` and `updates` wait by default. After the setting
-                `message_ttl` no update can arrive, because the job has expired.
+            timeout: Seconds that `result` and `updates` wait by default. The client passes the
+                setting `message_ttl`, after which a job expires.
         """
         self.id = job_id
         self.type = contract.type

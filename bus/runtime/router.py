@@ -53,8 +53,8 @@ MAX_REQUIRED_PARAMETERS = 2
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 """A function that returns the context manager of a router's resources.
 
-It is entered before the first message and left after the last. Handlers receive the value that it
-yields as `context.state`.
+The context manager is entered before the first message and left after the last. Handlers receive
+the value that it yields as `context.state`.
 """
 
 REQUEST_CONCURRENCY = 16
@@ -74,7 +74,7 @@ EVENT_TIMEOUT = 60.0
 
 
 class Registrar(Protocol[Q, R]):
-    """A decorator that registers a handler of `Q` with the result `R`. The context is optional."""
+    """A decorator that registers a handler of `Q` with the result `R`. It may take the context."""
 
     @overload
     def __call__(self, handler: Callable[[Q], Awaitable[R]], /) -> Callable[[Q], Awaitable[R]]: ...
@@ -129,6 +129,7 @@ class Router:
     """The handlers of one service, and the resources that they share.
 
     >>> router = Router("billing")
+
     >>> @router.request(GetInvoice)
     ... async def get_invoice(request: GetInvoice, context: Context) -> Invoice:
     ...     return await context.state.invoice(request.number)

@@ -41,7 +41,7 @@ Clock = Callable[[], float]
 AUTH_OFF_HINT = (
     "Or set BUS_AUTH=off to run without authentication: any client can then act as any service."
 )
-"""The last sentence of an error about a setting that only authentication requires."""
+"""The alternative in an error about a missing setting of authentication."""
 VARIABLE = "BUS_ENCRYPTION_KEYS"
 """The variable that errors about the encryption keys name."""
 
@@ -202,7 +202,7 @@ async def operator_signer(
     if not (reason and reason.strip()):
         raise ConfigurationError(
             "an extension of expired messages requires a reason, which is recorded on them. "
-            "Set `reason` (in `bus dead replay`: --reason)."
+            "Pass `reason`, or `--reason` to `bus dead replay`."
         )
     ring = await _operator_keyring(settings, "an extension of expired messages", clock)
 

@@ -1,4 +1,4 @@
-"""The ledger itself: it has to see a loss, or all campaigns would pass."""
+"""The ledger of the chaos campaigns. If it missed a lost message, every campaign would pass."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def entry(mark: str, number: int, detail: str = "", at: float = 0.0) -> Entry:
 
 
 def verdict(*entries: Entry, dead: frozenset[int] = frozenset()) -> Verdict:
-    """Of lines of both sides."""
+    """Return the verdict on entries of the senders and of the workers."""
     senders = {SENT, ACKED, FAILED, UNKNOWN}
     sends = [each for each in entries if each.mark in senders]
     return judged(

@@ -1,4 +1,4 @@
-"""The faulty proxy's way with frames: a fault that is not made as it is meant proves nothing."""
+"""The faults of the proxy. A campaign proves nothing if a fault is not the intended one."""
 
 import asyncio
 from typing import cast
@@ -51,7 +51,10 @@ def test_a_cut_waits_for_frames_that_matter_and_falls_within_them() -> None:
 async def test_a_connection_that_is_cut_while_its_far_end_is_dialled_is_closed_at_both_ends() -> (
     None
 ):
-    """The broker's end stayed open until the broker gave it up, and a later test was blamed for it."""
+    """Cut a connection before its other side is open: both sides must be closed.
+
+    Otherwise the broker's side stays open until the broker closes it, and a later test fails.
+    """
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     broker = server.sockets[0].getsockname()[:2]
     _, near = await asyncio.open_connection(*broker)

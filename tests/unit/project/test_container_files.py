@@ -1,4 +1,7 @@
-"""What can be said of Dockerfile and docker-compose.yml without an engine; `make test-compose` does the rest."""
+"""Checks of Dockerfile and docker-compose.yml that require no container engine.
+
+`make test-compose` has the others.
+"""
 
 import re
 from fnmatch import fnmatch
@@ -12,7 +15,7 @@ COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
 
 
 def copied() -> set[str]:
-    """What the Dockerfile takes from the repository."""
+    """Return the paths that the Dockerfile copies from the repository."""
     lines = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE)
     return {path for line in lines for path in line.split()}
 

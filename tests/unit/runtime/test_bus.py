@@ -33,7 +33,7 @@ def delivery() -> FakeDelivery:
 
 
 def working(seconds: float, notes: list[str]) -> Router:
-    """A router whose job takes so long."""
+    """Return a router with a job that takes this number of seconds."""
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[str]:
@@ -116,9 +116,8 @@ async def test_a_handler_of_any_length_is_served_where_the_broker_heeds_how_long
         Bus("ledger", settings=settings, transport=transport) as bus,
         bus.serving(working(1, notes)),
     ):
-        assert (
-            transport.consumer_timeouts["ledger.jobs.close.v1"] == 1000 + 1000 + 90
-        )  # its own, what it may have to wait for, and what follows
+        # The longest handler it may wait for, its own timeout, and the settlement.
+        assert transport.consumer_timeouts["ledger.jobs.close.v1"] == 1000 + 1000 + 90
 
 
 @virtual
@@ -159,7 +158,7 @@ async def test_a_stop_closes_its_consumers_once_nothing_runs_any_more() -> None:
     transport, notes = FakeTransport(), list[str]()
     closed: list[int] = []
     async with ledger(transport) as bus:
-        for number in range(2):  # who serves again and again must not collect channels
+        for number in range(2):  # a bus that serves repeatedly must not accumulate channels
             transport.consumption.ready = True
             async with bus.serving(working(5, notes)):
                 mine = delivery()
@@ -205,7 +204,7 @@ async def test_a_second_cancellation_stops_now() -> None:
 async def test_a_stop_is_cut_short_even_while_the_broker_is_told_of_it() -> None:
     transport, notes, mine, told = FakeTransport(), list[str](), delivery(), asyncio.Event()
     stop = asyncio.Event()
-    transport.consumption.hold = told  # the broker does not answer
+    transport.consumption.hold = told  # the broker does not answer the cancel
     bus = ledger(transport)
 
     async def serve() -> None:
@@ -238,7 +237,7 @@ async def test_it_is_ready_only_while_it_serves_not_while_it_begins_or_stops() -
     router = working(20, notes)
     router.lifespan = lifespan
     async with bus:
-        transport.consumption = FakeConsumerHandle(name="work")  # the replies' own one goes on
+        transport.consumption = FakeConsumerHandle(name="work")  # not that of the replies
         async with bus.serving(router):
             seen["serving"] = bus.ready
             transport.deliver(delivery())

@@ -42,7 +42,7 @@ async def started(transport: FakeTransport, service: str = "office") -> Client:
 
 
 def answering(answer: Callable[[Envelope], Envelope], *, after: float = 0) -> FakeTransport:
-    """A transport whose other end answers each request."""
+    """Return a transport with a server that answers each request after `after` seconds."""
     transport = FakeTransport()
 
     def deliver(sent: Envelope) -> None:
@@ -79,10 +79,8 @@ async def test_a_request_gets_its_reply() -> None:
 
 
 @virtual
-async def test_a_caller_with_the_patience_of_months_is_told_to_a_broker_that_counts_to_49_days() -> (
-    None
-):
-    """RabbitMQ closes the channel for a longer expiration, and with it all calls on their way."""
+async def test_the_expiration_of_a_request_with_a_very_long_timeout_is_49_days() -> None:
+    """Send with a timeout of months: RabbitMQ closes the channel for a much longer expiration."""
     transport = answering(total)
     assert await (await started(transport)).request(Add(amount=7), timeout=1e7) == Total(total=7)
     (sent,) = transport.sent
@@ -96,7 +94,7 @@ async def test_a_reply_without_content_is_none() -> None:
 
 
 def sending(client: Client, send: str) -> Callable[[], Any]:
-    """One of the three verbs."""
+    """Return a call of one of the three methods that send."""
     calls: dict[str, Callable[[], Any]] = {
         "request": lambda: client.request(Add()),
         "publish": lambda: client.publish(BooksClosed()),

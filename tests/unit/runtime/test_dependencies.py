@@ -52,9 +52,7 @@ async def handled(handler: Any, amount: int = 2) -> int:
 
 
 @virtual
-async def test_a_dependency_may_ask_for_the_context_and_for_others_and_is_left_after_the_handler() -> (
-    None
-):
+async def test_a_dependency_may_take_the_context_and_others_and_is_left_after_the_handler() -> None:
     async def add(request: Add, factor: int = Depends(opened)) -> Total:
         life.append("handler")
         return Total(total=request.amount * factor)

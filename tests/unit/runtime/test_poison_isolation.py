@@ -37,7 +37,7 @@ def suspect(queue: str, losses: int) -> PoisonCandidate:
 
 
 def ended_suspect(queue: str, losses: int) -> PoisonCandidate:
-    """A candidate that ends as soon as it runs."""
+    """Return a candidate that ends as soon as it runs."""
     candidate = suspect(queue, losses)
     candidate.end()
     return candidate
@@ -62,7 +62,7 @@ def test_the_least_suspicious_is_run_first_and_of_equals_another_one_each_time(
 
 @pytest.mark.parametrize("equals", range(2, 9))
 def test_of_so_many_equals_each_is_first_before_it_is_given_up(equals: int) -> None:
-    """The worst: all but one of them are culprits, and all are lost together each time."""
+    """Try the worst case: all candidates but one end their process, and all are lost each time."""
     firsts = {
         next_candidate([suspect(str(number), losses) for number in range(equals)]).queue
         for losses in range(2, LIMIT)
@@ -106,7 +106,7 @@ async def test_in_single_file_one_runs_at_a_time_and_who_comes_meanwhile_waits()
     assert ("".join(ran), most, picked) == ("cdbae", [0, 1], [3, 3, 2, 1, 1])
 
 
-# --- what a receiver makes of a delivery ---------------------------------------------------------------------------------
+# --- Deliveries at a receiver ---
 
 
 @dataclass
@@ -196,12 +196,13 @@ async def test_what_was_lost_too_often_is_dead_lettered_and_never_run() -> None:
         1,
     )
     assert dead["dead-reason"] == (
-        f"ProcessLost: ledger.close.v1: its process ended, or lost its connection, {LIMIT} times before it was done"
+        f"ProcessLost: ledger.close.v1: its process ended, or lost its connection, {LIMIT} times "
+        "before it was done"
     )
 
 
 @virtual
-async def test_what_was_lost_too_often_and_cannot_be_dead_lettered_goes_back_and_is_not_run_then_either() -> (
+async def test_what_was_lost_too_often_and_cannot_be_dead_lettered_is_requeued_and_never_run() -> (
     None
 ):
     began, transport = list[Job[Any]](), FakeTransport()
@@ -235,7 +236,7 @@ async def test_a_stop_hands_back_what_waits_for_its_turn() -> None:
 
 @dataclass
 class Slow(FakeConsumerHandle):
-    """Its cancel takes as long as `hold`, and may be cut short."""
+    """A consumer with a cancel that waits for `hold`, and that counts its cancellations."""
 
     cut: int = 0
 
@@ -255,7 +256,7 @@ async def test_a_stop_does_not_cut_short_what_is_said_on_a_channel_with_unacked_
     intake = EndpointConsumer(transport, job(transport, CandidateQueue(), []))
     await intake.start()
     transport.deliver(delivered(0, redelivered=False))
-    await settle_down()  # the first consumer is being cancelled, the second is there
+    await settle_down()  # the second consumer has started, and the first is being cancelled
     stop = asyncio.create_task(intake.cancel())
     await settle_down()
     assert (slow.cut, stop.done()) == (0, False)
@@ -275,7 +276,7 @@ async def test_a_stop_does_not_cut_short_a_halt_on_channels_with_unacked_message
     quarantine.start()
     candidates.add(ended_suspect("another queue", 2))
     await settle_down()
-    assert not slow.ready  # it is being cancelled, for the suspect
+    assert not slow.ready  # the consumer is being cancelled for the candidate
     await quarantine.stop()
     stop = asyncio.create_task(intake.cancel())
     await settle_down()

@@ -46,7 +46,7 @@ RETURNED, REFUSED = Returned(reason="NO_ROUTE"), Nacked(reason="basic.nack")
 
 
 class Work:
-    """A handler that ends when it is told to, or at once."""
+    """A handler that ends when a test sets `go`, or at once."""
 
     def __init__(self, *, at_once: bool = True, error: BaseException | None = None) -> None:
         self.began: list[Any] = []
@@ -111,7 +111,7 @@ def to(transport: FakeTransport, exchange: str) -> list[Sent]:
     return [sent for sent in transport.sent if sent.address.exchange == exchange]
 
 
-# --- each settlement -------------------------------------------------------------------------------------------------
+# --- Settlement ---
 
 
 @virtual
@@ -299,7 +299,7 @@ async def test_a_replayed_message_is_handled_although_the_ack_of_its_last_life_w
 
 @virtual
 async def test_copies_do_not_expire_with_their_original() -> None:
-    """By AMQP's `expiration`, which a foreign client may have set: a dead letter would be gone with it."""
+    """Receive AMQP's `expiration`, which any client may set: the dead letter must not expire."""
     transport = FakeTransport()
     await received(job(Work(error=ValueError()), transport), ordered(expiration=60_000))
     await received(job(Work(error=NotFound()), transport), ordered(expiration=60_000))
@@ -369,7 +369,7 @@ FAILURES = pytest.mark.parametrize(
 def test_a_copy_that_is_not_taken_is_sent_again_and_its_message_stays_in_hand(
     failure: PublishOutcome | Exception,
 ) -> None:
-    """Before RabbitMQ 4.3 each return would count as a loss, and it would be given up for that."""
+    """Retry the copy: before RabbitMQ 4.3 each requeue would count as a lost delivery."""
 
     @virtual
     async def run() -> None:
@@ -377,7 +377,9 @@ def test_a_copy_that_is_not_taken_is_sent_again_and_its_message_stays_in_hand(
         receiver, delivery = job(work, transport), ordered(reply_to=None)
         receiver.on_delivery(delivery)
         await asyncio.sleep(50)
-        assert 25 <= len(transport.sent) == len(transport.declared) <= 50  # it does not spin
+        assert (
+            25 <= len(transport.sent) == len(transport.declared) <= 50
+        )  # the receiver waits between attempts
         transport.answer = accept
         await receiver.drain()
         assert (len(work.began), delivery.acks, delivery.requeues) == (1, 1, 0)
@@ -414,16 +416,15 @@ def test_a_copy_that_is_not_taken_for_a_minute_sends_the_message_back(
 def test_a_message_whose_copy_can_never_be_sent_goes_back_and_holds_no_place(
     failure: Exception,
 ) -> None:
-    """The broker dead-letters it after so many returns, and needs no copy for that."""
+    """Requeue the message: the broker dead-letters it at the delivery limit, without a copy."""
 
     @virtual
     async def run() -> None:
         receiver, delivery = job(Work(error=NotFound()), refusing(failure)), ordered(reply_to=None)
         await received(receiver, delivery)
         assert (delivery.acks, delivery.requeues) == (0, 1)
-        assert (
-            1 <= asyncio.get_running_loop().time() < 3
-        )  # it comes again at once, and must not spin
+        # The broker delivers the message again at once, so the receiver waits before the requeue.
+        assert 1 <= asyncio.get_running_loop().time() < 3
 
     run()
 
@@ -502,10 +503,8 @@ async def test_the_submitter_of_a_dead_job_who_cannot_be_told_at_once_hears_of_i
 
 
 @virtual
-async def test_a_submitter_whom_the_broker_lets_us_not_tell_holds_no_ack_and_is_not_offered_the_result_again() -> (
-    None
-):
-    """Each offer would cost the channel on which all others publish."""
+async def test_a_result_that_the_broker_forbids_holds_no_ack_and_is_not_sent_again() -> None:
+    """Drop the result: each attempt would close the channel on which all others publish."""
 
     def refuse(_: Envelope) -> PublishOutcome:
         raise PermissionDenied("access refused")
@@ -537,7 +536,7 @@ async def test_results_that_nobody_wants_fill_no_memory_and_hold_no_stop() -> No
     assert not receiver._settler._reports.pending
 
 
-# --- redelivery ------------------------------------------------------------------------------------------------------
+# --- Redelivery ---
 
 
 @virtual
@@ -577,7 +576,9 @@ async def test_what_ended_while_its_ack_could_not_be_written_is_acked_when_it_re
     await received(receiver, second)
     assert (len(work.began), second.acks, len(transport.sent)) == (1, 1, sent)
     await received(receiver, third)
-    assert len(work.began) == 2  # a failure that was acked and comes again was replayed
+    assert (
+        len(work.began) == 2
+    )  # a message that comes again after the ack of its failure was replayed
 
 
 @virtual
@@ -614,9 +615,7 @@ async def test_what_must_not_run_twice_does_not_run_where_its_ack_cannot_be_writ
 
 
 @virtual
-async def test_what_ran_once_and_is_delivered_again_is_refused_since_its_answer_went_the_way_of_its_ack() -> (
-    None
-):
+async def test_a_request_that_ran_once_is_refused_when_it_is_delivered_again() -> None:
     transport, work = FakeTransport(), Work()
     receiver, again = request(work, transport), asked()
     await received(receiver, asked())
@@ -627,9 +626,7 @@ async def test_what_ran_once_and_is_delivered_again_is_refused_since_its_answer_
 
 
 @virtual
-async def test_a_retry_copy_says_when_the_first_attempt_failed_and_the_last_attempt_is_within_the_total_time() -> (
-    None
-):
+async def test_a_retry_copy_has_the_time_of_the_first_failure_which_limits_the_total_time() -> None:
     transport, router = FakeTransport(), Router("ledger")
     router.job(CloseBooks, retry=RetryPolicy(attempts=9, total_time=60))(
         Work(error=Unavailable("later"))
@@ -660,7 +657,7 @@ async def test_an_idempotent_request_runs_again_when_it_is_delivered_again() -> 
 
 @virtual
 async def test_what_a_sender_writes_as_the_brokers_count_does_not_count() -> None:
-    """A classic queue counts nothing, and brings the header as it was sent."""
+    """Receive a forged count: a classic queue does not count, and passes on the sender's header."""
     work, transport = Work(), FakeTransport()
     receiver = idempotent(work, transport)
     again = asked_again()
@@ -697,7 +694,7 @@ async def test_what_is_abandoned_before_it_began_goes_back() -> None:
     assert not receiver.state.in_flight.tasks
 
 
-# --- faults ----------------------------------------------------------------------------------------------------------
+# --- Failures ---
 
 
 @virtual
@@ -709,7 +706,7 @@ async def test_a_handler_that_awaits_something_cancelled_has_failed() -> None:
 
 
 class Panic(BaseException):
-    """As a library in Rust raises where it fails."""
+    """An error that is not an `Exception`, like a panic of a library in Rust."""
 
 
 @pytest.mark.parametrize(
@@ -741,14 +738,14 @@ def test_a_handler_that_fails_with_what_is_no_exception_has_failed(
 
 
 class NoSuchYear(NotFound):
-    """A user's, who has forgotten the bus's own `__init__`."""
+    """A user's error that does not call `BusError.__init__`."""
 
     def __init__(self, year: int) -> None:
         self.year = year
 
 
 class Mute(NotFound):
-    """A user's, whose text cannot be had."""
+    """A user's error that raises when its text is read."""
 
     @override
     def __str__(self) -> str:
@@ -904,7 +901,7 @@ def _down_for_progress(sent: Envelope) -> PublishOutcome | None:
     return None
 
 
-# --- the stop --------------------------------------------------------------------------------------------------------
+# --- Stopping ---
 
 
 @virtual
@@ -915,7 +912,7 @@ async def test_a_stop_hands_back_what_waits_and_finishes_what_runs() -> None:
     receiver.on_delivery(running)
     receiver.on_delivery(waiting)
     await settle_down()
-    receiver.on_delivery(unseen)  # its task has not run when the stop comes
+    receiver.on_delivery(unseen)  # its task has not started before the stop
     receiver.stop_accepting()
     await settle_down()
     assert [delivery.requeues for delivery in (running, waiting, unseen)] == [0, 1, 1]

@@ -263,7 +263,7 @@ async def test_a_router_needs_a_context() -> None:
 
 @pytest.mark.parametrize("timeout", [0, -1, math.nan, math.inf])
 def test_a_timeout_that_is_no_time_is_refused(timeout: float) -> None:
-    """Every message failed by it."""
+    """Register a timeout by which every message would fail."""
     router = Router("ledger")
     with pytest.raises(
         ContractError,

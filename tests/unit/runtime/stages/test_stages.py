@@ -1,4 +1,4 @@
-"""Each inbound stage alone, around a handler that records what reaches it."""
+"""The inbound stages, each alone around a handler that records the messages that reach it."""
 
 import asyncio
 from typing import Any

@@ -8,7 +8,7 @@ from workers.demo.stage import served
 
 
 class Answers:
-    """A bus whose requests end by these errors, one after the other; the last one for ever."""
+    """A bus that raises these errors, one for each request. The last one is repeated."""
 
     def __init__(self, *errors: Exception) -> None:
         self._errors = list(errors)

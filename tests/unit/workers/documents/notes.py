@@ -1,4 +1,4 @@
-"""Notes to try things with."""
+"""Notes for the tests."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ SIGNED = Signature(provider_id="DR-7", signed_at=datetime(2026, 3, 5, 8, 0, tzin
 
 
 def note(subjective: str = "Chest pain for two days.", **changes: Any) -> Note:
-    """A note that says something, with some of it changed."""
+    """Return a complete note, with these fields changed."""
     content = NoteContent(
         subjective=subjective, objective="BP 124/78.", assessment="Muscle strain.", plan="Rest."
     )

@@ -1,4 +1,4 @@
-"""What the documentation service takes, and what it refuses before any handler sees it."""
+"""The messages that the documentation service accepts, and those that reach no handler."""
 
 from typing import Any
 

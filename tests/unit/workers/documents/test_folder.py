@@ -1,4 +1,4 @@
-"""Where documents lie."""
+"""The folder of the documents."""
 
 import errno
 import os

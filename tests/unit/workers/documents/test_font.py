@@ -1,4 +1,4 @@
-"""What a font that lacks a character makes of it."""
+"""Characters that the font lacks."""
 
 import pytest
 

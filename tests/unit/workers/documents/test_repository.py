@@ -1,4 +1,4 @@
-"""Notes are kept by id, the latest ones; so are the documents that were made of them."""
+"""The repository of the latest notes by id, with the documents that were generated from them."""
 
 from uuid import UUID, uuid4
 

@@ -1,4 +1,4 @@
-"""The worker's settings."""
+"""The settings of the documentation worker."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What may be dictated, and what becomes of it on a page."""
+"""The conversion of dictated text to paragraphs of a page."""
 
 import pytest
 

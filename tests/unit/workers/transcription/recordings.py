@@ -1,4 +1,4 @@
-"""Recordings of every kind, made here."""
+"""Recordings for the tests, most of them generated."""
 
 import struct
 from pathlib import Path
@@ -12,7 +12,7 @@ DICTATION = Path(__file__).parents[4] / "examples" / "data" / "dictation.wav"
 
 
 def tone(seconds: float = 0.5, rate: int = RATE, hertz: float = 440) -> npt.NDArray[np.float64]:
-    """A sine at half of full scale."""
+    """Return a sine at half of full scale."""
     return 0.5 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)
 
 
@@ -29,7 +29,7 @@ def write(
 
 
 def header(*, rate: int = RATE, channels: int = 1, bits: int = 16, data_bytes: int = 0) -> bytes:
-    """A RIFF header that may claim anything."""
+    """Return a RIFF header with any values, valid or not."""
     block = channels * bits // 8
     form = struct.pack("<HHIIHH", 1, channels, rate, rate * block % 2**32, block, bits)
     chunks = (
@@ -45,6 +45,9 @@ def dictation() -> npt.NDArray[np.int16]:
 
 
 def last_sentence(path: Path) -> Path:
-    """The dictation's last sentence, its clearest, as a recording of its own: it takes a fourth of the time to recognise."""
+    """Write the last and clearest sentence of the dictation, and return its path.
+
+    Its recognition takes a fourth of the time.
+    """
     soundfile.write(path, dictation()[13 * RATE :], RATE)
     return path

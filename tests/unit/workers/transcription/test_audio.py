@@ -1,4 +1,4 @@
-"""Any WAV becomes 16 kHz mono; what is none, or claims too much, is refused."""
+"""The conversion of WAV files to 16 kHz mono. Other files and absurd headers are rejected."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ def read(path: Path, max_seconds: float = 60) -> Samples:
 
 
 def pitch(samples: Samples) -> float:
-    """The loudest frequency, in Hz."""
+    """Return the loudest frequency, in Hz."""
     return float(np.argmax(np.abs(np.fft.rfft(samples))) * RATE / len(samples))
 
 

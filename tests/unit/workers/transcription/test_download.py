@@ -1,4 +1,7 @@
-"""Recordings by http: counted, bounded, and each fault told in one line without a patient's name."""
+"""Downloads of recordings by HTTP.
+
+Their size and time are limited, and each error is one line without a patient's name.
+"""
 
 import asyncio
 import socket
@@ -27,7 +30,10 @@ Answer = Callable[[str, asyncio.StreamWriter], Awaitable[None]]
 
 @pytest.fixture(autouse=True)
 def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every client reads all authorities that there are, which takes longer than the rest; nothing here is encrypted."""
+    """Read the certificate authorities once, because that takes longer than the tests themselves.
+
+    No connection of these tests is encrypted.
+    """
     monkeypatch.setattr(ssl, "create_default_context", CONTEXT)
 
 
@@ -36,7 +42,10 @@ CONTEXT = cache(ssl.create_default_context)
 
 @asynccontextmanager
 async def server(answer: Answer) -> AsyncIterator[str]:
-    """An HTTP server whose every answer is `answer(path, writer)`; its URL, with a patient's name in the path and query."""
+    """Serve HTTP with `answer(path, writer)` as every answer, and yield a URL of the server.
+
+    The URL has a patient's name in its path and query.
+    """
 
     writers: list[asyncio.StreamWriter] = []
 
@@ -53,14 +62,15 @@ async def server(answer: Answer) -> AsyncIterator[str]:
     listening = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with listening:
         try:
-            yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/{PATIENT}.wav?name={PATIENT}"
+            port = listening.sockets[0].getsockname()[1]
+            yield f"http://127.0.0.1:{port}/{PATIENT}.wav?name={PATIENT}"
         finally:
             for writer in writers:
-                writer.transport.abort()  # whatever it was doing: nothing is left open behind the test
+                writer.transport.abort()  # no connection may stay open after the test
 
 
 def says(status: str, *headers: str, body: bytes = b"") -> Answer:
-    """Always the same answer."""
+    """Return a function that always writes the same answer."""
 
     async def answer(path: str, writer: asyncio.StreamWriter) -> None:
         writer.write(

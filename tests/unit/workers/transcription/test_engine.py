@@ -1,4 +1,4 @@
-"""Engines are loaded by name; one that cannot be says what to do."""
+"""The engines, which are loaded by name. The error of an engine that cannot load has a remedy."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ WHISPER = "workers.transcription.whisper_engine"
 
 
 class FakeModel:
-    """What is used of faster-whisper's model."""
+    """The methods of faster-whisper's model that the engine uses."""
 
     def __init__(self, path: str, **options: Any) -> None:
         assert options["local_files_only"]

@@ -1,4 +1,4 @@
-"""Transcripts are kept by id, the latest ones."""
+"""The repository of the latest transcripts by id."""
 
 from uuid import UUID, uuid4
 

@@ -1,4 +1,4 @@
-"""Speech becomes utterances."""
+"""The segmentation of speech into utterances."""
 
 from itertools import pairwise
 

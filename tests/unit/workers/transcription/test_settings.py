@@ -1,4 +1,4 @@
-"""The worker's settings."""
+"""The settings of the transcription worker."""
 
 import pytest
 

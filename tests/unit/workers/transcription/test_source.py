@@ -1,4 +1,7 @@
-"""Recordings on this machine's disk: each fault has its class, its advice, and no name of a patient in its text."""
+"""Recordings on the local disk.
+
+Each error has a class, and a text with a remedy and without a patient's name.
+"""
 
 import os
 import socket
@@ -24,7 +27,7 @@ PATIENT = "Jane-Doe"
 
 @pytest.fixture
 async def downloads() -> AsyncIterator[Downloads]:
-    """Of a client that reaches nobody: these tests stay on the disk."""
+    """Yield downloads with a client that reaches no server: these tests read from the disk."""
     async with httpx.AsyncClient(
         transport=httpx.MockTransport(lambda _: httpx.Response(500))
     ) as client:
