@@ -22,6 +22,7 @@ Policies of the client and of the server have the same type. See `bus.CLIENT` an
 ...     async def call(envelope: Envelope) -> Envelope | None:
 ...         count[envelope.type] += 1
 ...         return await inner(envelope)
+...
 ...     return call
 """
 

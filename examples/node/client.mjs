@@ -1,5 +1,7 @@
-// A client of the bus without the bus: wire format 1 by amqplib. The steps are those of docs/reference/wire-format.md.
-// Run the service with `BUS_AUTH=off bus run examples.node.library:router`, then: npm install && BUS_URL=amqp://… node client.mjs
+// A client that speaks wire format 1 by amqplib, without this library.
+// The steps are numbered as in docs/reference/wire-format.md.
+// Run the service with `BUS_AUTH=off bus run examples.node.library:router`.
+// Then: npm install && BUS_URL=amqp://… node client.mjs
 
 import { once } from "node:events";
 import { randomBytes, randomUUID } from "node:crypto";
@@ -27,7 +29,7 @@ function attributes(type, extra, headers) {
     timestamp: Math.floor(Date.now() / 1000),
     ...extra,
     headers: {
-      "correlation-id": messageId, // nothing caused this message; a service passes on that of what it is handling
+      "correlation-id": messageId, // A service that handles a message copies the id of that message.
       traceparent: `00-${randomBytes(16).toString("hex")}-${randomBytes(8).toString("hex")}-01`,
       ...headers,
     },
@@ -57,10 +59,10 @@ export class Client {
     await this.channel.bindQueue(this.replyTo, "bus.updates", this.replyTo);
     await this.channel.consume(this.replyTo, (message) => message && this.take(message), { noAck: true });
     this.channel.on("return", (message) =>
-      this.settle(message.properties.messageId, "reject", new BusError("unavailable", "nobody serves it", true)));
+      this.settle(message.properties.messageId, "reject", new BusError("unavailable", "no service has a queue for it", true)));
   }
 
-  // Step 5: what comes back.
+  // Step 5: replies, updates and returned messages.
   take({ properties: { type, correlationId }, content }) {
     const body = JSON.parse(content.toString());
     if (type.endsWith(".progress")) this.waiting.get(correlationId)?.progress?.(body);
@@ -70,7 +72,7 @@ export class Client {
   }
 
   settle(id, how, value) {
-    this.waiting.get(id)?.[how](value); // what nobody waits for is dropped
+    this.waiting.get(id)?.[how](value); // a reply without a waiting caller is dropped
     this.waiting.delete(id);
   }
 
@@ -83,7 +85,7 @@ export class Client {
     });
   }
 
-  // Step 4, a request: mandatory, not persistent, with its deadline.
+  // Step 4, a request: mandatory, not persistent, with a deadline.
   request(type, body, timeout) {
     const own = { replyTo: this.replyTo, expiration: String(timeout), deliveryMode: 1, mandatory: true };
     const options = attributes(type, own, { deadline: Date.now() + timeout });
@@ -92,17 +94,17 @@ export class Client {
     return answer;
   }
 
-  // Step 4, a job: mandatory, persistent, and submitted only when the broker has confirmed it.
+  // Step 4, a job: mandatory and persistent. It is submitted when the broker has confirmed it.
   async submit(type, body, { timeout, progress }) {
     const own = { replyTo: this.replyTo, deliveryMode: 2, mandatory: true };
     const options = attributes(type, own, { expires: Date.now() + WEEK, attempt: 1 });
     const result = this.expecting(options.messageId, timeout, progress);
     this.channel.publish("bus.jobs", type, encoded(body), options);
-    await Promise.race([this.channel.waitForConfirms(), result]); // a return comes before its confirm, and rejects
+    await Promise.race([this.channel.waitForConfirms(), result]); // a returned message arrives before its confirm, and rejects
     return result;
   }
 
-  // Step 6: a subscription of one's own, here one that goes with its connection.
+  // Step 6: a queue for events. The broker deletes this one with its connection.
   async subscribe(type, handle) {
     const { queue } = await this.channel.assertQueue("", { exclusive: true, durable: false });
     await this.channel.bindQueue(queue, "bus.events", type);

@@ -101,7 +101,8 @@ PLANTED = {
         "bus.messaging is not allowed to import bus.runtime",
     ),
     "bus/messaging/ids.py": (
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from bus.settings import Settings",
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from bus.settings import Settings",
         "bus.messaging is not allowed to import bus.settings",
     ),
     "bus/contracts/schema.py": (
@@ -152,7 +153,10 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
     for name, (line, _) in PLANTED.items():
         with (copy / name).open("a", encoding="utf-8") as file:
             file.write(f"\n{line}\n")
-    program = "import sys; sys.path.insert(0, ''); from importlinter.cli import lint_imports_command; lint_imports_command()"
+    program = (
+        "import sys; sys.path.insert(0, ''); "
+        "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    )
     done = [
         subprocess.run(
             [sys.executable, "-c", program, "--no-cache", "--no-logo", file],
