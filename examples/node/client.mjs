@@ -29,7 +29,7 @@ function attributes(type, extra, headers) {
     timestamp: Math.floor(Date.now() / 1000),
     ...extra,
     headers: {
-      "correlation-id": messageId, // A service that handles a message copies the id of that message.
+      "correlation-id": messageId, // a handler copies the one of its message
       traceparent: `00-${randomBytes(16).toString("hex")}-${randomBytes(8).toString("hex")}-01`,
       ...headers,
     },

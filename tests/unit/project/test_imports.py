@@ -101,8 +101,10 @@ PLANTED = {
         "bus.messaging is not allowed to import bus.runtime",
     ),
     "bus/messaging/ids.py": (
-        "from typing import TYPE_CHECKING\n"
-        "if TYPE_CHECKING:\n    from bus.settings import Settings",
+        (
+            "from typing import TYPE_CHECKING\n"
+            "if TYPE_CHECKING:\n    from bus.settings import Settings"
+        ),
         "bus.messaging is not allowed to import bus.settings",
     ),
     "bus/contracts/schema.py": (
