@@ -1,4 +1,4 @@
-"""`Bus`: a service's connection to the other services."""
+"""`Bus`: the object with which a service sends messages and serves its router."""
 
 import asyncio
 import os
@@ -45,9 +45,7 @@ R = TypeVar("R", bound=Message | None)
 
 
 class Bus:
-    """A service's connection to the other services.
-
-    It sends requests, events and jobs, and serves a router.
+    """The object with which a service sends requests, events and jobs, and serves its router.
 
     >>> async with Bus("documentation") as bus:
     ...     transcript = await bus.request(GetTranscript(transcript_id=id), timeout=2)
@@ -70,8 +68,8 @@ class Bus:
             service: The name of this service.
             settings: The settings; by default they are read from the environment.
             transport: The transport; by default RabbitMQ at the setting `url`.
-            client: The client's stack; by default `CLIENT`.
-            server: The server's stack; by default `SERVER`.
+            client: The middlewares for messages that this service sends; by default `CLIENT`.
+            server: The middlewares for messages that this service handles; by default `SERVER`.
             inbox: The store of handled messages; by default the memory of this process.
             clock: A function that returns seconds since the epoch.
 
@@ -92,7 +90,7 @@ class Bus:
             settings=self.settings,
             instance=self.instance,
             security=self._security,
-            inbox=MemoryInbox() if inbox is None else inbox,  # an empty inbox is false
+            inbox=MemoryInbox() if inbox is None else inbox,  # not `or`: an empty inbox is falsy
             clock=clock,
         )
         layers = client_stack(clock=clock) if client is None else client
@@ -102,21 +100,22 @@ class Bus:
         self._server = Server(runtime, stack, self)
         self._consumers: list[ConsumerHandle] = []
         self._changing = 0
-        """The number of `serving` blocks that start or stop now."""
+        """The number of `serving` blocks that are starting or stopping."""
 
     async def __aenter__(self) -> Self:
-        """Connect.
+        """Connect to the broker, and start to receive replies.
 
         Raises:
-            Unavailable: The broker did not answer within the settings `connect_timeout` and
-                `start_timeout`.
-            Unauthenticated: The broker refused the user.
+            Unavailable: The connection was not open after the setting `connect_timeout`. Or the
+                consumer of replies was not ready after the setting `start_timeout`.
+            Unauthenticated: The broker refused the user name or the password.
         """
         try:
             await self._security.identity.start()
             await self._transport.start(self._client.replies, timeout=self.settings.connect_timeout)
             if self.settings.topology == "verify":
-                # This reports at once what is missing. A consumer would retry until the deadline.
+                # Without this check, the consumer of replies would retry until `start_timeout` if
+                # an exchange is missing. The check raises an error at once.
                 await self._transport.declare(BASE_EXCHANGES)
             self._consumers = [await self._client.start()]
             await wait_ready(self._consumers, self.settings.start_timeout)
@@ -138,11 +137,14 @@ class Bus:
         try:
             await self._close()
         finally:
-            self._client.replies.close()  # every caller that still waits gets an error
+            self._client.replies.close()  # raises an error in each caller that still waits
 
     @property
     def ready(self) -> bool:
-        """True if every consumer is registered at the broker now, and `serving` is not changing."""
+        """True if every consumer is registered at the broker now.
+
+        It is False while a `serving` block starts or stops.
+        """
         return (
             not self._changing
             and bool(self._consumers)
@@ -167,9 +169,10 @@ class Bus:
     async def dead_letters(
         self, queue: str, selection: Selection = EVERYTHING, *, limit: int = 100
     ) -> list[DeadLetter]:
-        """Return dead letters of a work queue, the oldest first, and leave them in their queue.
+        """Return dead letters of a work queue, the oldest first. They stay in their queue.
 
-        At most 10,000 are inspected. The attribute `record` of each holds the reason.
+        At most 10,000 dead letters are read. The attribute `record` of a dead letter has the reason
+        why the message was dead-lettered.
 
         Args:
             queue: The work queue.
@@ -178,7 +181,7 @@ class Bus:
 
         Raises:
             NotFound: The queue has no dead-letter queue.
-            ConnectionLost: The connection was lost while they were read.
+            ConnectionLost: The connection was lost while the dead letters were read.
         """
         return await browse(self._transport, queue, selection, limit=limit)
 
@@ -191,20 +194,20 @@ class Bus:
         reason: str | None = None,
         rate: float | None = None,
     ) -> ReplayReport:
-        """Move dead letters back into their work queue, where they start again at attempt 1.
+        """Move dead letters back into their work queue. They start again at attempt 1.
 
-        Each is acked when the broker has confirmed its copy. If the process ends at any point, none
-        is lost and at most 100 are duplicated. The report has the error that ended the replay
-        early.
+        A dead letter is acked only after the broker has confirmed its copy in the work queue. If
+        the process is killed, no message is lost, and at most 100 messages are duplicated. If an
+        error ends the replay early, the report has the error.
 
         Args:
             queue: The work queue.
             selection: The dead letters to move.
-            extend: Seconds in which expired ones may be handled; without it they stay.
-                Unless `BUS_AUTH` is off it requires an operator's key (`BUS_OPERATOR_KEY`), and
-                works at most three times for each message.
-            reason: Why they are extended; it is recorded on each message.
-            rate: The maximum number a second.
+            extend: Seconds from now in which services may handle expired messages. Without it,
+                expired messages stay dead letters. Unless `BUS_AUTH` is off, `extend` requires an
+                operator's key (`BUS_OPERATOR_KEY`), and each message can be extended three times.
+            reason: The reason for the extension, which each message records.
+            rate: The maximum number of dead letters to move in a second.
         """
         countersign = None
         if extend is not None:
@@ -236,18 +239,18 @@ class Bus:
     async def serving(self, router: Router) -> AsyncIterator[None]:
         """Serve a router inside the block. The block starts when every consumer is ready.
 
-        At its end no new messages are taken, and messages that have not started are requeued.
-        Running messages may end within the setting `stop_grace`. After that they are cancelled, and
-        the broker delivers them again.
+        At the end of the block, the consumers stop. Messages without a running handler are
+        requeued. Handlers that are running may continue for the seconds of the setting
+        `stop_grace`. Then they are cancelled, and the broker delivers their messages again.
 
         Raises:
-            ConfigurationError: The router belongs to another service, or the settings, the grants
-                or the broker do not fit it.
+            ConfigurationError: The router belongs to another service. Or the router requires other
+                settings, grants or broker settings.
         """
         if router.name != self.service:
             raise ConfigurationError(
-                f"the bus is {self.service!r} and the router {router.name!r}; "
-                "a service serves its own router"
+                f"the bus belongs to the service {self.service!r}, but the router belongs to "
+                f"{router.name!r}. Serve the router with Bus({router.name!r})."
             )
         await self._server.check(router)
         self._changing += 1
@@ -264,6 +267,9 @@ class Bus:
             self._changing -= 1
 
     async def serve(self, router: Router, *, until: asyncio.Event | None = None) -> None:
-        """Serve a router until `until` is set, or forever. A cancellation is a clean stop, too."""
+        """Serve a router until the event `until` is set, or forever if it is None.
+
+        A cancellation of this call also stops the service cleanly.
+        """
         async with self.serving(router):
             await (until or asyncio.Event()).wait()

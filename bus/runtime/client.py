@@ -44,22 +44,22 @@ log = logging.getLogger("bus.client")
 R = TypeVar("R", bound=Message | None)
 
 MAX_EXPIRATION_MS = 2**32 - 1
-"""The longest expiration of a request, in ms: 49 days.
+"""The longest expiration that the client sets on a request, in ms: 49 days.
 
-RabbitMQ closes the channel for a much longer one (3.10 for 10 years), and every call in flight on
-that channel fails.
+RabbitMQ closes the channel if an expiration is much longer, for example 10 years on RabbitMQ 3.10.
+Every call in flight on that channel would then fail.
 """
 
 
 class Client:
-    """The sender of one service's messages, and the receiver of their replies."""
+    """The client of one service, which sends its messages and receives the replies."""
 
     def __init__(self, runtime: ServiceRuntime, layers: Sequence[Middleware]) -> None:
         """Create a client that is not started.
 
         Args:
-            runtime: The constants of the service's process.
-            layers: The client's stack, with the security layers innermost.
+            runtime: The objects that all parts of this process share, such as the transport.
+            layers: The middlewares of the client. The security layers must be innermost.
         """
         self._service = runtime.service
         self._instance = runtime.instance
@@ -111,9 +111,9 @@ class Client:
             self.replies.dispatch(reply)
 
     def _verify_reply(self, reply: Envelope) -> BusError | None:
-        """Return why this is not a valid reply from the service that was called, or None.
+        """Return the reason why a reply is invalid, or None if it is valid.
 
-        A reply without a pending call is not verified. It is counted as late.
+        A reply without a pending call or job is not verified, because it is dropped as late.
         """
         request = self.replies.find_request(reply)
         if request is None:
@@ -127,7 +127,7 @@ class Client:
         self.replies.record_rejected_reply(reply, str(error))
 
     async def _recheck_reply(self, reply: Envelope) -> None:
-        """Check a reply again after the keys have been fetched: its key can be a new one."""
+        """Fetch the public keys, and verify a reply again that was signed with an unknown key."""
         await self._verifier.refresh_keys()
         error = self._verify_reply(reply)
         if error is None:
@@ -138,8 +138,8 @@ class Client:
     async def request(self, request: Request[R], *, timeout: float | None = None) -> R:
         """Send a request, and wait for its reply.
 
-        If the connection is lost, the bus sends an idempotent request again, until `timeout`. It
-        does not retry a request that the service has answered, even with an error.
+        If the connection is lost, the bus sends an idempotent request again until `timeout` has
+        passed. The bus does not retry a request after a reply, even if the reply is an error.
 
         Args:
             request: The request to send.
@@ -150,29 +150,28 @@ class Client:
             The reply, of the type that the request's class specifies.
 
         Raises:
-            BusError: The error of the handler, as the class of its code. If the service rejects the
-                request before a handler runs, the error of that rejection.
+            BusError: The service answered with an error, from the handler or from an earlier check.
+                The error code in the reply selects the subclass.
             ContractError: The class has no contract, or is not a request.
-            ContractViolation: A value of the request does not fit its field, and nothing was sent.
-                Or the reply does not match its contract.
+            ContractViolation: A value of the request is invalid for its field, so the request was
+                not sent. Or the reply does not match its contract.
             InvalidArgument: The request is larger than 16 MiB, or its headers are too long.
-            PermissionDenied: This service has no grant for the contract. Or its broker user has no
-                right to publish to the exchange.
-            FailedPrecondition: The payload must be encrypted and no key is set. Or no signing key
-                of this service is valid now.
-            NotServed: No queue takes the request, because no service serves its contract in this
-                version. It is raised at once.
+            PermissionDenied: This service has no grant for the contract. Or the broker does not
+                allow this service's user to publish to the exchange.
+            FailedPrecondition: The payload must be encrypted, but no encryption key is set. Or no
+                signing key of this service is valid now.
+            NotServed: No queue accepts the request, because no running service serves this version
+                of the contract. The error is raised at once.
             DeadlineExceeded: No reply arrived in time. `maybe_executed` is true if the request may
                 have been sent.
             ConnectionLost: The connection was lost before the reply arrived. `maybe_executed` is
                 true if the request may have been sent.
-            ResourceExhausted: The broker refused the request, because its queue is full or has no
+            ResourceExhausted: The broker refused the request, because the queue is full or has no
                 leader. `maybe_executed` is true.
-            Unavailable: The bus is not started, or has no connection to the broker, so the request
-                was not sent.
-            Internal: A layer of the client stack returned no reply.
-            Unknown: The error code, or the type of the reply, is unknown to this version of the
-                bus.
+            Unavailable: The bus is not started, or is not connected to the broker. The request was
+                not sent.
+            Internal: A middleware of the client returned no reply.
+            Unknown: This version of the bus does not have the error code or the type of the reply.
         """
         contract = _require_kind(request, "request")
         envelope = self._envelope(
@@ -181,16 +180,16 @@ class Client:
         reply = await self._stack(envelope)
         if reply is None:
             raise Internal(
-                f"{contract.type}: a layer of the client stack returned no reply. "
-                "Return the result of the inner handler in every layer."
+                f"{contract.type}: a middleware of the client stack returned None, not a reply. "
+                "Return the result of the inner handler in each middleware."
             )
         return cast("R", decode_reply(contract, reply))
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:
         """Publish an event, and wait until the broker has confirmed it.
 
-        If the connection is lost, or the broker refuses the event, the bus sends it again under the
-        same id, until `timeout`.
+        The bus sends the event again if the connection is lost, or if the broker refuses the event.
+        All attempts have the same message id. They end when `timeout` has passed.
 
         Args:
             event: An event of this service.
@@ -199,19 +198,19 @@ class Client:
         Raises:
             ContractError: The class has no contract, or is not an event. Or the event belongs to
                 another service.
-            ContractViolation: A value of the event does not fit its field.
+            ContractViolation: A value of the event is invalid for its field.
             InvalidArgument: The event is larger than 16 MiB, or its headers are too long.
-            PermissionDenied: This service has no grant for the contract. Or its broker user has no
-                right to publish to the exchange.
-            FailedPrecondition: The payload must be encrypted and no key is set. Or no signing key
-                of this service is valid now.
+            PermissionDenied: This service has no grant for the contract. Or the broker does not
+                allow this service's user to publish to the exchange.
+            FailedPrecondition: The payload must be encrypted, but no encryption key is set. Or no
+                signing key of this service is valid now.
             ResourceExhausted: The broker refused the event until the timeout, because a queue is
                 full or has no leader. `maybe_executed` is true.
-            DeadlineExceeded: No confirm arrived in time. With `maybe_executed` the event may have
-                been published.
-            ConnectionLost: The connection was lost before the confirm. With `maybe_executed` the
-                event may have been published.
-            Unavailable: The broker could not be reached, or accepts no publishes. The event was
+            DeadlineExceeded: No confirm arrived in time. If `maybe_executed` is true, the event may
+                have been published.
+            ConnectionLost: The connection was lost before the confirm arrived. If `maybe_executed`
+                is true, the event may have been published.
+            Unavailable: The broker is not reachable, or has blocked publishers. The event was
                 certainly not sent.
         """
         contract = _require_kind(event, "event")
@@ -225,35 +224,36 @@ class Client:
     async def submit(self, job: Job[R], *, timeout: float | None = None) -> PendingJob[R]:
         """Submit a job, and wait until the broker has confirmed it.
 
-        If the connection is lost, or the broker refuses the job, the bus sends it again under the
-        same id, until `timeout`.
+        The bus sends the job again if the connection is lost, or if the broker refuses the job. All
+        attempts have the same message id. They end when `timeout` has passed.
 
-        The handle receives updates while the caller holds it and this bus is open.
+        The returned handle receives updates while this bus is open. Keep a reference to the handle,
+        because a handle without references receives no updates.
 
         Args:
             job: The job to submit.
             timeout: Seconds to wait for the confirm. The default is the setting `publish_timeout`.
 
         Returns:
-            A handle with the job's progress and result.
+            A handle, from which the caller reads the job's progress and result.
 
         Raises:
             ContractError: The class has no contract, or is not a job.
-            ContractViolation: A value of the job does not fit its field.
+            ContractViolation: A value of the job is invalid for its field.
             InvalidArgument: The job is larger than 16 MiB, or its headers are too long.
-            PermissionDenied: This service has no grant for the contract. Or its broker user has no
-                right to publish to the exchange.
-            FailedPrecondition: The payload must be encrypted and no key is set. Or no signing key
-                of this service is valid now.
-            NotServed: No queue takes the job, because no service has served its contract in this
-                version.
+            PermissionDenied: This service has no grant for the contract. Or the broker does not
+                allow this service's user to publish to the exchange.
+            FailedPrecondition: The payload must be encrypted, but no encryption key is set. Or no
+                signing key of this service is valid now.
+            NotServed: No queue accepts the job, because no service has ever served this version of
+                the contract.
             ResourceExhausted: The broker refused the job until the timeout, because its queue is
                 full or has no leader. `maybe_executed` is true.
-            DeadlineExceeded: No confirm arrived in time. With `maybe_executed` the job may have
-                been accepted.
-            ConnectionLost: The connection was lost before the confirm. With `maybe_executed` the
-                job may have been accepted.
-            Unavailable: The broker could not be reached, or accepts no publishes. The job was
+            DeadlineExceeded: No confirm arrived in time. If `maybe_executed` is true, the broker
+                may have accepted the job.
+            ConnectionLost: The connection was lost before the confirm arrived. If `maybe_executed`
+                is true, the broker may have accepted the job.
+            Unavailable: The broker is not reachable, or has blocked publishers. The job was
                 certainly not sent.
         """
         contract = _require_kind(job, "job")
@@ -281,16 +281,16 @@ class Client:
     def _durable_envelope(
         self, contract: Contract, message: Message, timeout: float | None
     ) -> Envelope:
-        """Return the envelope of an event or job, which outlives the call that sends it."""
+        """Return the envelope of an event or job, which expires after the setting `message_ttl`."""
         expires = int((self._clock() + self._settings.message_ttl) * 1000)
         return self._envelope(
             contract, message, self._settings.publish_timeout if timeout is None else timeout
         ).replace(expires=expires)
 
     def _send(self, envelope: Envelope) -> Awaitable[Envelope | None]:
-        """Send a message, and for a request wait for its reply.
+        """Send a message. If the message is a request, also wait for its reply.
 
-        This is the innermost handler of the client stack.
+        This method is the innermost handler of the client's middlewares.
         """
         return (
             self._call_service(envelope) if envelope.role == "request" else self._publish(envelope)
@@ -309,8 +309,8 @@ class Client:
         if self._consumer is None or not self._consumer.ready:
             await self._wait_for_reply_consumer(envelope)
         remaining = self._remaining(envelope)
-        # Each attempt has its own expiration, at which the broker drops the request. The deadline
-        # alone would not be enough, because the clock of the server can differ.
+        # The broker drops the request when this expiration has passed. The deadline header is not
+        # enough, because the clock of the server can differ from the clock of this process.
         envelope = envelope.replace(expiration=min(int(remaining * 1000), MAX_EXPIRATION_MS))
         future = self.replies.register(
             envelope.id, remaining, envelope.type, envelope.authorization
@@ -324,25 +324,25 @@ class Client:
             )
             reply = await future
         except NotServed as error:
-            # The broker returns a request with its id only, so the type is added here.
+            # The return listener has only the id of the request, so the type is added here.
             raise NotServed(f"{envelope.type}: {error}") from None
         finally:
             self.replies.discard(envelope.id, future)
         failure = error_from_reply(reply)
         if failure is not None:
-            raise failure  # here, so that every layer of the stack sees an exception
+            raise failure  # not in `request`: the middlewares must see an exception, too
         return reply
 
     async def _wait_for_reply_consumer(self, envelope: Envelope) -> None:
-        """Wait until replies can arrive. A request is sent only then."""
+        """Wait until the consumer of the reply queue is ready, before a request is sent."""
         if self._consumer is None:
-            raise Unavailable("the bus is not started. Use it inside `async with Bus(…)`.")
+            raise Unavailable("the bus is not started. Call it inside `async with Bus(…)`.")
         try:
             async with asyncio.timeout(self._remaining(envelope)):
                 await self._consumer.wait_ready()
         except TimeoutError:
             raise Unavailable(
-                f"{envelope.type} was not sent: there is no connection to the broker"
+                f"{envelope.type} was not sent, because the bus is not connected to the broker"
             ) from None
 
     def _remaining(self, envelope: Envelope) -> float:
@@ -357,7 +357,8 @@ def _require_kind(message: Message, kind: Kind) -> Contract:
     if contract.kind != kind:
         verb = {"request": "request", "event": "publish", "job": "submit"}[contract.kind]
         raise ContractError(
-            f"{contract.type} is of the kind {contract.kind}. Send it with bus.{verb}(…)."
+            f"{contract.type} is a contract of kind {contract.kind}, not {kind}. "
+            f"Send it with bus.{verb}(…)."
         )
     return contract
 
@@ -369,12 +370,12 @@ def _raise_unless_accepted(outcome: PublishOutcome, envelope: Envelope) -> None:
         case Returned(reason=reason):
             raise NotServed(
                 f"{envelope.type}: no service serves it ({reason}). "
-                "Start a version of the service that serves it."
+                "Start the service in a version that has a handler for it."
             )
         case Nacked(reason=reason):
-            # A queue that has lost its leader nacks messages that it may have stored.
+            # A queue without a leader can nack a message although the queue has stored it.
             raise ResourceExhausted(
-                f"{envelope.type}: the broker refused the message ({reason}), because its queue is "
+                f"{envelope.type}: the broker refused the message ({reason}), because the queue is "
                 "full or has no leader. Inspect the queue.",
                 maybe_executed=True,
             )

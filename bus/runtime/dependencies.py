@@ -1,7 +1,6 @@
-"""`Depends` for handlers: parameters that fast-depends, FastStream's own library, fills.
+"""`Depends` for handlers, implemented with fast-depends, the library that FastStream uses too.
 
-The first use of `Depends` imports the library. A handler without dependencies is registered and
-called without it.
+The first call of `Depends` imports the library. Handlers without dependencies do not use it.
 """
 
 import inspect
@@ -17,29 +16,33 @@ from bus.messaging.context import Context
 __all__ = ["Depends", "dependencies_of", "inject", "provider"]
 
 CONTEXT = "context"
-"""The parameter name for the context in a dependency, whatever name the handler uses."""
+"""The parameter name with which every dependency receives the context.
+
+The handler itself may use another name for its context parameter.
+"""
 
 
 # FastStream and FastAPI use the same name.
 def Depends(dependency: Callable[..., Any], *, use_cache: bool = True) -> Any:  # noqa: N802
-    """Declare a dependency, as the default of a handler's parameter.
+    """Declare a dependency. Use the result as the default of a handler's parameter.
 
     >>> @router.request(GetInvoice)
     ... async def get(request: GetInvoice, pool: Pool = Depends(open_pool)) -> Invoice: ...
 
     The handler receives the value that the dependency returns or yields. A dependency may take
-    other dependencies, the context as `context`, and the message by the name that the handler uses.
-    At registration, a parameter that nothing provides is a `ContractError`.
+    other dependencies, and the context as a parameter `context`. It may also take the message, as a
+    parameter with the same name as in the handler. The registration of the handler raises
+    `ContractError` if a dependency has any other parameter without a default.
 
     Args:
         dependency: A coroutine function, a plain function, or a generator function of either kind.
-            Functions without `async` run in a thread. A generator continues after its `yield` when
-            the handler has ended.
+            Functions without `async` run in a thread. After the handler has ended, a generator
+            continues after its `yield`.
         use_cache: True to call the dependency once for each message, even if several parameters
             use it.
 
     Returns:
-        A marker, in place of which the handler receives the value.
+        A marker. When the handler is called, the value of the dependency replaces it.
 
     Raises:
         ConfigurationError: fast-depends is not installed.
@@ -51,7 +54,7 @@ def dependencies_of(function: Callable[..., Any]) -> frozenset[str]:
     """Return the names of the parameters that fast-depends fills."""
     library = sys.modules.get("fast_depends.dependencies")
     if library is None:
-        return frozenset()  # `Depends` would have imported it
+        return frozenset()  # `Depends` was never called, because a call imports the library
     hints = _read_hints(function)
     return frozenset(
         name
@@ -64,16 +67,16 @@ def dependencies_of(function: Callable[..., Any]) -> frozenset[str]:
 def inject(
     function: Callable[..., Awaitable[Any]], name: str, *, wants_context: bool
 ) -> Callable[[Any, Context], Awaitable[Any]]:
-    """Return a handler with dependencies as a function of the message and the context.
+    """Return a function of the message and the context that calls a handler with its dependencies.
 
     Args:
         function: The handler.
-        name: The handler's name in the texts of errors.
+        name: The handler's name for error messages.
         wants_context: True if the handler takes the context.
 
     Raises:
-        ContractError: A dependency has a parameter that nothing provides, or the handler has
-            positional-only parameters.
+        ContractError: A dependency requires a parameter for which no value exists. Or the handler
+            has positional-only parameters.
     """
     message_name, context_name = _find_own_parameters(function, name, wants_context=wants_context)
     provided = {message_name, context_name, CONTEXT}
@@ -88,12 +91,12 @@ def inject(
         )
         if missing:
             raise ContractError(
-                f"{name}: a dependency requires {', '.join(missing)}, which nothing provides. "
+                f"{name}: a dependency requires unknown parameters: {', '.join(missing)}. "
                 f"Use {message_name} (the message), {CONTEXT}, or other dependencies."
             )
         return model
 
-    # Nothing is cast: the message is valid already, and pydantic cannot validate the context.
+    # `cast=False` because the message is valid already, and pydantic cannot validate the context.
     call = _load_library().inject(
         function,
         cast=False,
@@ -111,9 +114,10 @@ def inject(
 
 @cache
 def provider() -> Any:
-    """Return the provider that resolves dependencies, and in which tests replace them.
+    """Return the fast-depends provider that calls the dependencies of all handlers.
 
-    It is not FastStream's provider, which would cast the arguments of dependencies.
+    Tests replace dependencies in this provider. The bus does not use FastStream's provider, because
+    that provider casts the arguments of dependencies.
     """
     return _load_library().Provider()
 
@@ -135,7 +139,7 @@ def _find_own_parameters(
     parameters = inspect.signature(function).parameters.values()
     if any(parameter.kind is parameter.POSITIONAL_ONLY for parameter in parameters):
         raise ContractError(
-            f"{name} has dependencies, so it must not have positional-only parameters. "
+            f"{name} must not have positional-only parameters, because it has dependencies. "
             "Remove the / from its signature."
         )
     dependencies = dependencies_of(function)
@@ -146,8 +150,8 @@ def _find_own_parameters(
 def _read_hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(function, include_extras=True)
-    except Exception:  # noqa: BLE001 - a name can exist for type checkers only
-        return {}  # a default still marks a dependency
+    except Exception:  # noqa: BLE001 - an annotation can name a type that only type checkers import
+        return {}  # dependencies in defaults are still found
 
 
 def _is_annotated_with(annotation: Any, kind: type) -> bool:

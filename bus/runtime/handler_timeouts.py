@@ -1,4 +1,4 @@
-"""Handler timeouts, which must be shorter than the time for which the broker waits for an ack."""
+"""Checks of handler timeouts, which must be shorter than the broker's consumer timeout."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -13,25 +13,28 @@ from bus.settings import Settings
 __all__ = ["check_handler_timeouts", "consumer_timeout_for"]
 
 PoliciesOf = Callable[[Queue], Awaitable[Mapping[str, Any]]]
-"""A function that reads the values that the broker's policies set for a queue."""
+"""A function that returns the values in the broker's policies for a queue."""
 SETTLING_SECONDS = 90.0
-"""Seconds that settlement can take after a handler has ended.
+"""The longest time from the end of a handler to the ack of its message, in seconds.
 
-The copy for a retry or dead letter is sent again for a minute. Then the confirm of the last copy
-may still be awaited.
+The service sends the copy for a retry or dead letter again for up to a minute. After that, it can
+still wait for the confirm of the last copy.
 """
 
 
 def consumer_timeout_for(endpoint: Endpoint, router: Router, *, least: float) -> float | None:
-    """Return the seconds for which a consumer may hold a message, or None without a limit.
+    """Return the consumer timeout that a consumer requests from the broker, in seconds.
 
     A poison candidate first waits until every running handler has ended, and is then processed
-    alone (ADR 0017). So the time includes the longest timeout of the router's handlers.
+    alone (ADR 0017). So the consumer timeout includes the longest timeout of the router's handlers.
 
     Args:
         endpoint: The endpoint of the consumer.
         router: The router of the endpoint.
-        least: The minimum, in seconds.
+        least: The smallest value to return, in seconds.
+
+    Returns:
+        The consumer timeout, or None if the endpoint has no handler timeout.
     """
     if endpoint.timeout is None:
         return None
@@ -42,20 +45,22 @@ def consumer_timeout_for(endpoint: Endpoint, router: Router, *, least: float) ->
 async def check_handler_timeouts(
     router: Router, settings: Settings, *, supported: Callable[[Queue], bool], policies: PoliciesOf
 ) -> None:
-    """Check that no handler may run for longer than the broker waits for its ack.
+    """Check that each handler's timeout is not longer than the broker's consumer timeout.
 
-    Otherwise the broker would give the message to another consumer while the handler runs. The
-    broker waits for the time that the consumer sets, if that is `supported`. If it is not, the
-    value of a policy applies, and without a policy the setting `consumer_timeout`.
+    If it is longer, the broker delivers the message to another consumer while the handler runs. If
+    the broker supports a timeout for each consumer, the consumer requests a timeout that is long
+    enough. If the broker does not support it, the consumer timeout is the value of the queue's
+    policy. If the queue has no such policy, the setting `consumer_timeout` is the limit.
 
     Args:
         router: The router to check.
         settings: The settings of the service.
-        supported: Returns True if the broker supports the consumer's own timeout for a queue.
-        policies: Returns the values of the broker's policies for a queue.
+        supported: A function that returns True if the broker applies the timeout that a consumer
+            requests for a queue.
+        policies: A function that returns the values in the broker's policies for a queue.
 
     Raises:
-        ConfigurationError: The timeout of a handler is longer than the broker waits.
+        ConfigurationError: The timeout of a handler is longer than the consumer timeout.
     """
     for name, (queue, _) in topology_of(router, settings).items():
         endpoint = router.endpoints[name]
@@ -69,8 +74,8 @@ async def check_handler_timeouts(
         limit = policy_ms / 1000 if isinstance(policy_ms, int) else settings.consumer_timeout
         if endpoint.timeout > limit:
             raise ConfigurationError(
-                f"{endpoint.contract.type} may take {endpoint.timeout:g} s, but the broker "
-                f"delivers it again after {limit:g} s. Shorten the handler's timeout, or raise "
-                "RabbitMQ's consumer_timeout (ms) and BUS_CONSUMER_TIMEOUT (s). RabbitMQ 4.3 "
-                "requires neither."
+                f"the handler of {endpoint.contract.type} may take {endpoint.timeout:g} s, but the "
+                f"broker delivers its message again after {limit:g} s. Shorten the handler's "
+                "timeout, raise RabbitMQ's consumer_timeout (ms) and BUS_CONSUMER_TIMEOUT (s), or "
+                "upgrade to RabbitMQ 4.3."
             )

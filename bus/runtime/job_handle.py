@@ -1,4 +1,4 @@
-"""The handle of a submitted job: its progress and its result."""
+"""The handle with which a submitter reads the progress and the result of a job."""
 
 import asyncio
 from collections import deque
@@ -13,7 +13,10 @@ from bus.runtime.pending_request import PendingRequest, R, decode_reply
 __all__ = ["PendingJob"]
 
 MAX_UPDATES = 1000
-"""Updates that a handle keeps for a slow reader. The oldest ones are dropped beyond it."""
+"""The maximum number of progress updates that a handle keeps for slow readers.
+
+If there are more, the handle drops the oldest updates.
+"""
 
 
 class PendingJob(Generic[R]):
@@ -25,8 +28,8 @@ class PendingJob(Generic[R]):
         Args:
             job_id: The id of the job.
             contract: The contract of the job.
-            timeout: Seconds that `result` and `updates` wait by default. The client passes the
-                setting `message_ttl`, after which a job expires.
+            timeout: Default seconds that `result` waits for the result, and `updates` for each
+                update. The client passes the setting `message_ttl`, after which a job expires.
         """
         self.id = job_id
         self.type = contract.type
@@ -40,12 +43,15 @@ class PendingJob(Generic[R]):
         self._closed = False
 
     def close(self) -> None:
-        """Fail every wait for the job, because no further update can arrive."""
+        """Raise `ConnectionLost` in all waiting readers, because no further update can arrive."""
         self._closed = True
         self._notify()
 
     def on_update(self, envelope: Envelope) -> None:
-        """Record an update from the worker. Updates after the result are dropped."""
+        """Store a progress update, or the result, and wake the waiting readers.
+
+        An update that arrives after the result is dropped.
+        """
         if self._result is not None:
             return
         if envelope.type == f"{self._contract.type}{PROGRESS_SUFFIX}":
@@ -62,17 +68,18 @@ class PendingJob(Generic[R]):
         try:
             self._updates.append(decode(Progress, envelope.body))
         except ContractViolation:
-            return  # an invalid update must not end the consumer of the reply queue
+            return  # not raised, because an error would end the consumer of the reply queue
         self._count += 1
 
     async def updates(self) -> AsyncIterator[Progress]:
-        """Yield the progress updates, from the first one on, until the job ends.
+        """Yield the progress updates of the job, beginning with the first, until the job ends.
 
-        Each reader receives all updates. A slow reader misses the oldest ones beyond 1000.
+        Each iterator yields all updates. If an iterator is more than 1000 updates behind, it skips
+        the oldest updates.
 
         Raises:
             ConnectionLost: The bus was closed before the job ended. The job continues.
-            DeadlineExceeded: No update arrived within the seconds of the setting `message_ttl`.
+            DeadlineExceeded: No update arrived for as long as the setting `message_ttl`.
         """
         seen = 0
         while True:
@@ -95,12 +102,12 @@ class PendingJob(Generic[R]):
             The result of the handler.
 
         Raises:
-            BusError: The error of the last attempt, as the class of its code.
-            DeadlineExceeded: The job has not ended in time. It continues.
+            BusError: The job failed with this error in its last attempt. The error code in the
+                result selects the subclass.
+            DeadlineExceeded: The job has not ended in time. The job continues.
             ConnectionLost: The bus was closed before the job ended. The job continues.
             ContractViolation: The result does not match the contract.
-            Unknown: The error code, or the type of the result, is unknown to this version of the
-                bus.
+            Unknown: This version of the bus does not have the error code or the type of the result.
         """
         limit = self._timeout if timeout is None else timeout
         try:

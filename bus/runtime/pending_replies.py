@@ -17,7 +17,8 @@ __all__ = ["PendingReplies"]
 class PendingReplies:
     """The pending calls and jobs of one client, by message id.
 
-    The transport reports returned messages, failed publishes and lost connections to it.
+    This object is the transport's listener for returned messages, failed publishes and lost
+    connections.
     """
 
     def __init__(self) -> None:
@@ -28,10 +29,13 @@ class PendingReplies:
         self.late = 0
         """The number of replies and updates without a pending call or job."""
         self.undeliverable = 0
-        """The number of replies of this service that came back, because their caller is gone."""
+        """The number of replies that this service sent and the broker returned.
+
+        The broker returns a reply if the reply queue of the caller no longer exists.
+        """
 
     def start(self) -> None:
-        """Use the running event loop for every call from now on."""
+        """Store the running event loop, which all later calls use for their deadlines."""
         self._loop = asyncio.get_running_loop()
 
     def register(
@@ -42,8 +46,9 @@ class PendingReplies:
         Args:
             message_id: The id of the request.
             seconds: Seconds after which the future fails with `DeadlineExceeded`.
-            type_: The type of the request.
-            token: The token of the request, to which an error reply must refer.
+            type_: The message type of the request.
+            token: The token of the request. An error reply that refers to another token is
+                rejected.
         """
         loop = self._loop
         future: asyncio.Future[Envelope] = loop.create_future()
@@ -59,17 +64,23 @@ class PendingReplies:
             future.exception()  # asyncio logs an exception that is never retrieved
 
     def track_job(self, handle: "PendingJob[R]") -> None:
-        """Pass the updates of a job to its handle, while the submitter holds the handle."""
+        """Start to pass the updates of a job to its handle.
+
+        The handle is held by a weak reference, so this ends when the submitter drops the handle.
+        """
         self._jobs[handle.id] = cast("PendingJob[Message | None]", handle)
 
     def record_job_sent(self, job: Envelope) -> None:
-        """Record the proof of one attempt to send a job. Each attempt has a new proof."""
+        """Add the proof of a sent job to its handle. Each attempt to send has a new proof."""
         handle = self._jobs.get(job.id)
         if handle is not None and job.proof is not None:
             handle.request.proofs = (*handle.request.proofs, job.proof)
 
     def dispatch(self, envelope: Envelope) -> None:
-        """Pass a reply or update to its call or job. Count it as late if there is none."""
+        """Pass a reply or update to its call or job handle.
+
+        If neither exists, count the reply or update as late.
+        """
         target = envelope.in_reply_to or ""
         call = self._calls.get(target)
         if call is not None and not call.answer.done():
@@ -80,7 +91,7 @@ class PendingReplies:
             self.late += 1
 
     def find_request(self, envelope: Envelope) -> "PendingRequest | None":
-        """Return the request or job that an envelope answers, or None if it is not pending."""
+        """Return the pending request or job to which a reply refers, or None if there is none."""
         target = envelope.in_reply_to or ""
         call = self._calls.get(target)
         if call is not None:
@@ -89,21 +100,24 @@ class PendingReplies:
         return None if handle is None else handle.request
 
     def record_rejected_reply(self, envelope: Envelope, why: str) -> None:
-        """Record why a reply was rejected.
+        """Record the reason for a rejected reply in its pending call.
 
-        The reply is dropped, because the genuine one may still arrive. If none does, the caller's
-        `DeadlineExceeded` includes the reason.
+        The call continues to wait, because the genuine reply may still arrive. If no valid reply
+        arrives, the caller's `DeadlineExceeded` includes the reason.
 
         Args:
             envelope: The rejected reply.
-            why: The reason.
+            why: The reason for the rejection.
         """
         call = self._calls.get(envelope.in_reply_to or "")
         if call is not None:
             call.rejection = why
 
     def on_return(self, message_id: str, reason: str) -> None:
-        """Fail the call of a returned request. Count a returned reply: its caller is gone."""
+        """Fail the pending call of a returned request.
+
+        If the message id has no pending call, count the message as an undeliverable reply.
+        """
         call = self._calls.get(message_id)
         if call is None:
             self.undeliverable += 1
@@ -111,12 +125,15 @@ class PendingReplies:
             call.answer.set_exception(
                 NotServed(
                     f"no service serves it ({reason}). "
-                    "Start a version of the service that serves it."
+                    "Start the service in a version that has a handler for it."
                 )
             )
 
     def on_publish_failed(self, message_id: str, error: BusError) -> None:
-        """Fail the call of a request that the broker refused, or dropped with its channel."""
+        """Fail the pending call of a request that the broker refused.
+
+        The call also fails if the broker dropped the request when a channel was closed.
+        """
         call = self._calls.get(message_id)
         if call is not None and not call.answer.done():
             call.answer.set_exception(error)
@@ -139,7 +156,7 @@ class PendingReplies:
 
 
 class PendingCall(PendingRequest):
-    """A call that waits for its reply."""
+    """A request that was sent, with the future of its reply."""
 
     __slots__ = ("answer", "rejection")
 

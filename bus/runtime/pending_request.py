@@ -1,4 +1,4 @@
-"""A request or job that waits for its reply, and the decoding of that reply."""
+"""Requests and jobs that wait for a reply, and functions that decode the reply."""
 
 from typing import TypeVar, cast
 
@@ -10,15 +10,15 @@ __all__ = ["decode_reply", "error_from_reply"]
 
 
 def decode_reply(contract: Contract, reply: Envelope) -> Message | None:
-    """Return the message in the reply to a request, or in the result of a job.
+    """Return the message in the reply to a request, or the message in the result of a job.
 
     Args:
         contract: The contract of the request or job.
         reply: The reply or result.
 
     Raises:
-        BusError: The error in an error reply, as the class of its code.
-        Unknown: The reply has another type than the contract's reply.
+        BusError: The reply is an error reply. Its error code selects the subclass.
+        Unknown: The reply has a different message type than the contract specifies.
         ContractViolation: The payload does not match the contract.
     """
     error = error_from_reply(reply)
@@ -26,8 +26,9 @@ def decode_reply(contract: Contract, reply: Envelope) -> Message | None:
         raise error
     if reply.type != f"{contract.type}{REPLY_SUFFIX}":
         raise Unknown(
-            f"the reply to {contract.type} has the unknown type {reply.type}. "
-            "Check that its service runs the same version of the bus."
+            f"the reply to {contract.type} has the type {reply.type}, not "
+            f"{contract.type}{REPLY_SUFFIX}. "
+            "Check that the service runs the same version of the bus."
         )
     return cast("Message | None", decode(contract.reply, reply.body))
 
@@ -41,21 +42,21 @@ def error_from_reply(reply: Envelope) -> BusError | None:
 
 
 class PendingRequest:
-    """The facts about a sent request or job that its replies must match."""
+    """The data of a sent request or job with which its replies are verified."""
 
     __slots__ = ("is_job", "proofs", "type")
 
     def __init__(self, type_: str, *, is_job: bool) -> None:
         self.type = type_
         self.proofs: tuple[str, ...] = ()
-        """The token of a request, or the proof of each attempt to send a job.
+        """The token of a request, or the proofs of all attempts to send a job.
 
-        An error reply that refers to none of them is rejected.
+        The client rejects an error reply that refers to a different token or proof.
         """
         self.is_job = is_job
-        """True if each reply must carry a proof of its own, and not a token.
+        """True if the message is a job, because then each reply must have a proof.
 
-        The result of a job can arrive long after a token has expired.
+        A token is not enough, because it can expire long before the result of a job arrives.
         """
 
 

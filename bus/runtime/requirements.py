@@ -1,4 +1,4 @@
-"""The topology that routers require, derived from their contracts and the settings."""
+"""The exchanges, queues and bindings that routers require with given settings."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,10 @@ __all__ = ["required_by", "topology_of"]
 
 
 def topology_of(router: Router, settings: Settings) -> dict[str, tuple[Queue, Topology]]:
-    """Return `Router.topology` for these settings."""
+    """Return the queues of a router and their topologies, as the settings specify.
+
+    The keys are the names of the queues.
+    """
     return router.topology(
         quorum_requests=settings.request_queue == "quorum",
         lasting_requests=settings.topology == "verify",
@@ -20,11 +23,11 @@ def topology_of(router: Router, settings: Settings) -> dict[str, tuple[Queue, To
 
 
 def required_by(routers: Iterable[Router], settings: Settings) -> RequiredTopology:
-    """Return the topology that the routers require together, as their services declare it.
+    """Return the topology that several routers require together.
 
     Args:
-        routers: The routers. Without any, the topology is the six exchanges of the bus.
-        settings: The settings of every service.
+        routers: The routers. Without routers, the topology is only the six exchanges of the bus.
+        settings: The settings, which must be the same for the services of all routers.
     """
     all_routers = list(routers)
     topologies = [

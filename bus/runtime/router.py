@@ -1,4 +1,4 @@
-"""The router of a service: its handlers by contract.
+"""The router of a service, which calls the handler of each message's contract.
 
 Source: Message Dispatcher in Hohpe and Woolf, "Enterprise Integration Patterns" (2003).
 """
@@ -44,37 +44,40 @@ R = TypeVar("R")
 E = TypeVar("E", bound=Event)
 
 DEAD_SUFFIX = dead_letter_queue("")[1:]
-"""The last part of a dead-letter queue's name, which no subscription may have."""
+"""The last part of a dead-letter queue's name. A subscription must not have this name."""
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-"""The kinds of the parameters `*args` and `**kwargs`."""
+"""The parameter kinds of `*args` and `**kwargs`, which a call can leave empty."""
 MAX_REQUIRED_PARAMETERS = 2
-"""The number of parameters without a default that a handler may have: the message, the context."""
+"""The most parameters without a default that a handler may have: the message and the context."""
 
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
-"""A function that returns the context manager of a router's resources.
+"""A function that returns an async context manager for the resources of a router.
 
-The context manager is entered before the first message and left after the last. Handlers receive
-the value that it yields as `context.state`.
+The bus enters the context manager before the first message, and exits it after the last message.
+Handlers read the value that the context manager yields as `context.state`.
 """
 
 REQUEST_CONCURRENCY = 16
-"""The default concurrency of requests, which mostly wait for other services."""
+"""The default concurrency of request handlers, which mostly wait for other services."""
 EVENT_CONCURRENCY = 16
-"""The default concurrency of events."""
+"""The default concurrency of event handlers."""
 JOB_CONCURRENCY = 1
-"""The default concurrency of jobs, which may need a whole processor each."""
+"""The default concurrency of job handlers, because one job may use a whole processor."""
 JOB_TIMEOUT = 600.0
-"""Seconds for one attempt of a job, by default.
+"""The default timeout of one attempt of a job, in seconds.
 
-It is shorter than RabbitMQ's consumer timeout of 30 minutes, after which a running job would be
-delivered again.
+It is shorter than RabbitMQ's default consumer timeout of 30 minutes. After the consumer timeout,
+the broker would deliver the job again while its handler still runs.
 """
 EVENT_TIMEOUT = 60.0
-"""Seconds for one attempt to handle an event, by default."""
+"""The default timeout of one attempt to handle an event, in seconds."""
 
 
 class Registrar(Protocol[Q, R]):
-    """A decorator that registers a handler of `Q` with the result `R`. It may take the context."""
+    """A decorator that registers a handler, which takes a message `Q` and returns a result `R`.
+
+    The handler may take the context as a second parameter.
+    """
 
     @overload
     def __call__(self, handler: Callable[[Q], Awaitable[R]], /) -> Callable[[Q], Awaitable[R]]: ...
@@ -86,11 +89,11 @@ class Registrar(Protocol[Q, R]):
         """Register `handler`, and return it unchanged.
 
         Args:
-            handler: A coroutine function of the message and, optionally, the context.
+            handler: A coroutine function that takes the message and, optionally, the context.
 
         Raises:
-            ContractError: The handler is not a coroutine function, has other parameters, or is the
-                second one of its queue.
+            ContractError: The handler is not a coroutine function, or has other parameters. Or the
+                queue already has a handler.
         """
 
 
@@ -104,20 +107,20 @@ class Endpoint:
     wants_context: bool
     """True if `function` takes the context."""
     queue: str
-    """The name of the queue that is consumed."""
+    """The name of the queue from which the handler's messages come."""
     concurrency: int
-    """The maximum number of messages that are handled at a time in this process."""
+    """The maximum number of messages that this process handles at the same time."""
     retry: RetryPolicy
     timeout: float | None = None
-    """Seconds for one attempt. None for a request, which has its deadline instead."""
+    """Seconds for one attempt. None for a request, because its deadline is the limit."""
     subscription: str | None = None
-    """The name of an event's subscription, or None if it has no name."""
+    """The name of an event's subscription, or None if the subscription has no name."""
 
     def tiers(self) -> tuple[str, ...]:
-        """Return the retry tiers of the endpoint.
+        """Return the names of the retry tiers that the endpoint uses.
 
-        They are those of its policy, and for events and jobs the one in which a message waits for
-        an unknown key.
+        The retry policy requires a tier for each of its delays. Events and jobs also use the tier
+        in which a message waits if its signing key is unknown.
         """
         key_wait = () if self.contract.kind == "request" else (MIN_REFRESH_SECONDS,)
         return tuple(
@@ -126,7 +129,7 @@ class Endpoint:
 
 
 class Router:
-    """The handlers of one service, and the resources that they share.
+    """The handlers of one service, and the resources that the handlers share.
 
     >>> router = Router("billing")
 
@@ -134,18 +137,18 @@ class Router:
     ... async def get_invoice(request: GetInvoice, context: Context) -> Invoice:
     ...     return await context.state.invoice(request.number)
 
-    A handler is a coroutine function. Its first parameter is the message. It may take the `Context`
-    as a second positional parameter, and have further parameters with `Depends` or a default.
+    A handler is a coroutine function. Its first parameter is the message. Its second positional
+    parameter may be the `Context`. Each further parameter must have a default or `Depends`.
     """
 
     def __init__(self, name: str, *, lifespan: Lifespan | None = None) -> None:
         """Create a router without handlers.
 
         Args:
-            name: The name of the service, which is the first part of its contracts' names.
-            lifespan: A function that returns an async context manager. It is entered before the
-                first message and left after the last. Handlers receive the value that it yields as
-                `context.state`.
+            name: The name of the service. The names of its contracts begin with this name.
+            lifespan: A function that returns an async context manager. The bus enters the context
+                manager before the first message, and exits it after the last message. Handlers read
+                the value that the context manager yields as `context.state`.
 
         Raises:
             ContractError: `name` is not a valid service name.
@@ -160,17 +163,18 @@ class Router:
     ) -> Registrar[Q, R]:
         """Return a decorator that registers the handler of a request.
 
-        The caller receives the handler's result as the reply, and an error as the class of its
-        code. A request is not retried here, because its caller decides about that.
+        The caller receives the handler's result as the reply. If the handler raises one of the
+        bus's errors, the caller receives the same error. The service does not retry a request,
+        because only the caller knows whether a retry is useful.
 
         Args:
             contract: The class of the request, which belongs to this service.
-            concurrency: The maximum number of requests that are handled at a time in this process.
+            concurrency: The maximum number of requests that this process handles at the same time.
 
         Raises:
             ContractError: The class has no contract, is not a request, or belongs to another
-                service. Or `concurrency` is below 1. The decorator raises it for a handler with
-                other parameters, and for a second handler of the request.
+                service. Or `concurrency` is below 1. The decorator raises this error if the
+                handler's parameters are invalid, or if the request already has a handler.
         """
         owned = self._require_own(contract, "request")
         return self._make_registrar(
@@ -187,21 +191,22 @@ class Router:
     ) -> Registrar[Q, R]:
         """Return a decorator that registers the handler of a job.
 
-        The submitter receives the handler's result, or the error of the last attempt. A failed
-        attempt is retried or dead-lettered, as the retry policy and the error specify.
+        The submitter receives the handler's result, or the error of the last attempt. After a
+        failed attempt, the retry policy and the error decide whether the job is retried or
+        dead-lettered.
 
         Args:
             contract: The class of the job, which belongs to this service.
-            retry: The retry policy. The default is the contract's.
-            timeout: Seconds for one attempt. A handler that takes longer is cancelled, and its
-                attempt has failed.
-            concurrency: The maximum number of jobs that are handled at a time in this process.
+            retry: The retry policy. The default is the retry policy of the contract.
+            timeout: Seconds for one attempt. If the handler takes longer, the handler is cancelled
+                and the attempt fails.
+            concurrency: The maximum number of jobs that this process handles at the same time.
 
         Raises:
             ContractError: The class has no contract, is not a job, or belongs to another service.
                 Or `concurrency` is below 1, or `timeout` is not a finite number above 0. The
-                decorator raises it for a handler with other parameters, and for a second handler of
-                the job.
+                decorator raises this error if the handler's parameters are invalid, or if the job
+                already has a handler.
         """
         owned = self._require_own(contract, "job")
         return self._make_registrar(
@@ -217,25 +222,26 @@ class Router:
         timeout: float = EVENT_TIMEOUT,
         concurrency: int = EVENT_CONCURRENCY,
     ) -> Registrar[E, None]:
-        """Return a decorator that registers a handler of an event, of this or another service.
+        """Return a decorator that registers a handler of an event.
 
-        Each subscription has its own queue, and receives every event. A failed attempt is retried
-        or dead-lettered, as the retry policy and the error specify.
+        The event can belong to this service or to another service. Each subscription has its own
+        queue, and receives every event of the contract. After a failed attempt, the retry policy
+        and the error decide whether the event is retried or dead-lettered.
 
         Args:
             contract: The class of the event.
-            subscription: The name of the subscription, in lower-case letters, digits and dashes. A
-                second handler of the same event requires another one.
-            retry: The retry policy. The default is the contract's.
-            timeout: Seconds for one attempt. A handler that takes longer is cancelled, and its
-                attempt has failed.
-            concurrency: The maximum number of events that are handled at a time in this process.
+            subscription: The name of the subscription, in lower-case letters, digits and dashes. If
+                one event has several handlers, each requires a different name.
+            retry: The retry policy. The default is the retry policy of the contract.
+            timeout: Seconds for one attempt. If the handler takes longer, the handler is cancelled
+                and the attempt fails.
+            concurrency: The maximum number of events that this process handles at the same time.
 
         Raises:
             ContractError: The class has no contract, or is not an event. Or `subscription` is not a
                 valid name, `concurrency` is below 1, or `timeout` is not a finite number above 0.
-                The decorator raises it for a handler with other parameters, and for a second
-                handler of the subscription.
+                The decorator raises this error if the handler's parameters are invalid, or if the
+                subscription already has a handler.
         """
         event = contract_of(contract)
         _check_kind(event, "event")
@@ -243,8 +249,8 @@ class Router:
             check_part(subscription, "subscription")
             if subscription == DEAD_SUFFIX:
                 raise ContractError(
-                    f"{event.type}: the subscription {subscription!r} would use the name of a "
-                    "dead-letter queue. Choose another name."
+                    f"{event.type}: the subscription cannot have the name {subscription!r}, "
+                    "because dead-letter queues use it. Choose another name."
                 )
         queue = event_queue(self.name, event, subscription)
         return self._make_registrar(
@@ -260,21 +266,21 @@ class Router:
         """Decode a message, call its handler, and return the encoded reply.
 
         Args:
-            envelope: The message, with the queue from which it was delivered.
+            envelope: The message. Its `queue` is the queue that delivered the message.
 
         Returns:
-            The reply or result, or None for an event.
+            The reply to a request, the result of a job, or None for an event.
 
         Raises:
-            FailedPrecondition: No message context is set.
-            Unimplemented: The queue serves another type of message.
+            FailedPrecondition: The call is not inside the handling of a message.
+            Unimplemented: The router has no handler for this message type from this queue.
             ContractViolation: The payload or the handler's result does not match the contract.
-            Internal: The handler returned an object of another class than the contract specifies.
+            Internal: The handler's result is not an instance of the class in the contract.
         """
         context = current.get()
         if context is None:
             raise FailedPrecondition(
-                "the router was called outside of a message context. Serve it with Bus.serving."
+                "the router was called while no message is handled. Serve it with Bus.serving."
             )
         endpoint = self.endpoints.get(envelope.queue or "")
         if endpoint is None or endpoint.contract.type != envelope.type:
@@ -302,11 +308,11 @@ class Router:
     def topology(
         self, *, quorum_requests: bool = False, lasting_requests: bool = False
     ) -> dict[str, tuple[Queue, Topology]]:
-        """Return each consumed queue and the topology that it requires, by the queue's name.
+        """Return the queue of each endpoint and its required topology, by the queue's name.
 
         Args:
             quorum_requests: True if the queues of requests are quorum queues.
-            lasting_requests: True if the queues of requests remain without a consumer.
+            lasting_requests: True if the broker keeps the queues of requests that have no consumer.
         """
         requests = {"quorum": quorum_requests, "lasting": lasting_requests}
         return {
@@ -332,7 +338,7 @@ class Router:
         if contract.service != self.name:
             raise ContractError(
                 f"{contract.type} belongs to the service {contract.service!r}, but this router is "
-                f"{self.name!r}. Register it at the router of its owner."
+                f"{self.name!r}. Register the handler in the router of {contract.service!r}."
             )
         return contract
 
@@ -350,7 +356,9 @@ class Router:
             raise ContractError(
                 f"{contract.type}: concurrency must be at least 1, not {concurrency}"
             )
-        if timeout is not None and not 0 < timeout < inf:  # this form also rejects NaN
+        if (
+            timeout is not None and not 0 < timeout < inf
+        ):  # written as a negation to reject NaN, too
             raise ContractError(
                 f"{contract.type}: timeout must be a number of seconds above 0, not {timeout:g}"
             )
@@ -380,7 +388,7 @@ class Router:
         existing = self.endpoints.get(endpoint.queue)
         if existing is not None:
             hint = (
-                "Set a different subscription for each."
+                "Set a different subscription for each handler."
                 if endpoint.contract.kind == "event"
                 else "Remove one of them."
             )
@@ -394,8 +402,8 @@ class Router:
 def _check_kind(contract: Contract, kind: str) -> None:
     if contract.kind != kind:
         raise ContractError(
-            f"{contract.type} is of the kind {contract.kind}. "
-            f"Register it with @router.{contract.kind}."
+            f"{contract.type} is a contract of kind {contract.kind}, not {kind}. "
+            f"Register its handler with @router.{contract.kind}."
         )
 
 
@@ -409,7 +417,7 @@ def _check_result(contract: Contract, result: object) -> Message | None:
 
 
 def _takes_context(function: Callable[..., Awaitable[Any]], dependencies: Collection[str]) -> bool:
-    """Return True if a handler takes a second parameter, apart from its dependencies.
+    """Return True if a handler takes the context, as a second parameter without `Depends`.
 
     Raises:
         ContractError: The function is not a coroutine function, or does not take one or two
@@ -430,8 +438,8 @@ def _takes_context(function: Callable[..., Awaitable[Any]], dependencies: Collec
     ):
         names = ", ".join(p.name for p in required) or "no parameter"
         raise ContractError(
-            f"{_path_of(function)} requires {names}. Let it require the message and, optionally, "
-            "the context, as positional parameters."
+            f"{_path_of(function)} requires {names}. Declare the message and, optionally, the "
+            "context as its only positional parameters without a default."
         )
     return len(required) == MAX_REQUIRED_PARAMETERS
 

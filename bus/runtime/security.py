@@ -1,4 +1,4 @@
-"""The security objects of a service, built from its settings: identity, cipher and operator."""
+"""Functions that create the security objects of a service or an operator from the settings."""
 
 import logging
 import time
@@ -41,15 +41,15 @@ Clock = Callable[[], float]
 AUTH_OFF_HINT = (
     "Or set BUS_AUTH=off to run without authentication: any client can then act as any service."
 )
-"""The alternative in an error about a missing setting of authentication."""
+"""The last sentence of each error about a missing authentication setting."""
 VARIABLE = "BUS_ENCRYPTION_KEYS"
-"""The variable that errors about the encryption keys name."""
+"""The environment variable of the encryption keys, for error messages."""
 
 
 def security_from_settings(
     service: str, settings: Settings, *, clock: Clock = time.time
 ) -> MessageSecurity:
-    """Return the security of a service's messages, as its settings specify.
+    """Return the identity and the payload cipher of a service, as its settings specify.
 
     Args:
         service: The name of the service.
@@ -90,13 +90,14 @@ def identity_from_settings(
     if settings.message_ttl >= MAX_PROOF_LIFETIME_SECONDS:
         raise ConfigurationError(
             f"BUS_MESSAGE_TTL must be less than {MAX_PROOF_LIFETIME_SECONDS} s (31 days), not "
-            f"{settings.message_ttl:.0f} s: receivers reject proofs that are valid for longer"
+            f"{settings.message_ttl:.0f} s, because receivers reject longer-lived proofs. "
+            "Set a lower value."
         )
     key = settings.key.get_secret_value() if settings.key else ""
     if not key:
         raise ConfigurationError(
-            f"BUS_KEY is not set, so {service} cannot sign messages. "
-            f"Create a key with `bus keys new {service}`, which shows the settings. {AUTH_OFF_HINT}"
+            f"BUS_KEY is not set, so {service} cannot sign messages. Create a key with "
+            f"`bus keys new {service}`, and set the variables that it prints. {AUTH_OFF_HINT}"
         )
     if settings.auth == "dev":
         log.warning(
@@ -108,12 +109,13 @@ def identity_from_settings(
     if settings.jwks is None:
         raise ConfigurationError(
             f"BUS_JWKS is not set, so {service} cannot verify the messages of other services. "
-            f"Set it to the jwks.json that `bus keys new` writes beside the key. {AUTH_OFF_HINT}"
+            "Set it to the path of the jwks.json that `bus keys new` writes beside the key. "
+            f"{AUTH_OFF_HINT}"
         )
     if settings.grants is None:
         raise ConfigurationError(
             "BUS_GRANTS is not set, so no service has a permission. "
-            f"Set it to a grants.toml (see `bus grants --help`). {AUTH_OFF_HINT}"
+            f"Set it to the path of a grants.toml (see `bus grants --help`). {AUTH_OFF_HINT}"
         )
     return _build_identity(
         service,
@@ -131,16 +133,17 @@ def _build_identity(
         ring,
         GrantsSource(lambda: _read_grants(settings), settings.grants),
         leeway=settings.clock_leeway,
-        # With `topology=verify` the broker user has no right to the default exchange.
+        # A reply to RabbitMQ's direct reply-to is published to the default exchange. With
+        # `topology=verify` the broker does not allow the service's user to publish there.
         direct=settings.topology == "declare",
         clock=clock,
     )
 
 
 def _read_grants(settings: Settings) -> AccessPolicy:
-    """Return the grants of the file, or without a file every permission.
+    """Return the grants of the file in the settings. If no file is set, allow everything.
 
-    The process knows only the contracts that it imports. So grants for other contracts are valid.
+    The file may have grants for contracts that this process has not imported.
     """
     return (
         load_grants(settings.grants, CATALOG, complete=False)
@@ -153,15 +156,15 @@ def cipher_from_settings(settings: Settings) -> PayloadCipher:
     """Return the cipher of a service's payloads, as its settings specify.
 
     Raises:
-        ConfigurationError: The encryption keys are invalid, or other users can read their file. Or
-            `BUS_ENCRYPT=everything` is set without keys, or joserfc is not installed.
+        ConfigurationError: The encryption keys are invalid, or other users can read the key file.
+            Or `BUS_ENCRYPT=everything` is set without keys, or joserfc is not installed.
     """
     everything = settings.encrypt == "everything"
     if settings.encryption_keys is None:
         if everything:
             raise ConfigurationError(
                 "BUS_ENCRYPT=everything requires encryption keys. "
-                f"Create them with `bus keys ring`, and set {VARIABLE} to their path."
+                f"Create a key file with `bus keys ring`, and set {VARIABLE} to its path."
             )
         return NO_ENCRYPTION
     setting = settings.encryption_keys.get_secret_value()
@@ -169,7 +172,8 @@ def cipher_from_settings(settings: Settings) -> PayloadCipher:
         setting if setting.lstrip().startswith("{") else read_private_file(Path(setting), VARIABLE)
     )
     try:
-        # Imported only here, because its library takes half as long to import as the whole bus.
+        # Imported only if keys are set, because the import of joserfc takes half as long as the
+        # import of the whole bus.
         jwe = import_module("bus.security.jwe")
     except ModuleNotFoundError:
         raise ConfigurationError(
@@ -182,17 +186,19 @@ def cipher_from_settings(settings: Settings) -> PayloadCipher:
 async def operator_signer(
     settings: Settings, *, actor: str, reason: str | None, clock: Clock = time.time
 ) -> Countersign | None:
-    """Return the function with which an operator signs expiry overrides.
+    """Return a function that signs expiry overrides with the operator's key.
+
+    An expiry override allows services to handle a message that has expired.
 
     Args:
-        settings: The settings, with `operator_key`.
-        actor: The name of the operator or process, which is recorded on each message.
-        reason: The reason for the override, which is recorded on each message.
+        settings: The settings. `operator_key` is required.
+        actor: The name of the operator or process, which each override records.
+        reason: The reason for the overrides, which each override records.
         clock: A function that returns seconds since the epoch.
 
     Returns:
-        A function that returns the override of one message, or None for a message that has been
-        extended three times. With `BUS_AUTH=off` None, because no override is needed.
+        A function that returns the override of one message, or None if the message already has
+        three overrides. With `BUS_AUTH=off` the result is None, because no override is needed.
 
     Raises:
         ConfigurationError: `reason` is empty. Or the operator's key is missing or invalid.
@@ -201,10 +207,10 @@ async def operator_signer(
         return None
     if not (reason and reason.strip()):
         raise ConfigurationError(
-            "an extension of expired messages requires a reason, which is recorded on them. "
+            "the extension of expired messages requires a reason, which each message records. "
             "Pass `reason`, or `--reason` to `bus dead replay`."
         )
-    ring = await _operator_keyring(settings, "an extension of expired messages", clock)
+    ring = await _operator_keyring(settings, "the extension of expired messages", clock)
 
     def countersign(envelope: Envelope, queue: str, expires: int) -> str | None:
         count = count_expiry_overrides(envelope) + 1
@@ -228,15 +234,15 @@ async def authorized_revealer(settings: Settings, *, clock: Clock = time.time) -
     """Check that the operator may see the payloads of dead letters.
 
     Args:
-        settings: The settings, with `operator_key` and `grants`.
+        settings: The settings. `operator_key` and `grants` are required with `BUS_AUTH=on`.
         clock: A function that returns seconds since the epoch.
 
     Returns:
-        The name of the operator. With `BUS_AUTH=dev` it is "dev" for every holder of the secret,
-        and with `BUS_AUTH=off` it is None.
+        The name of the operator. With `BUS_AUTH=dev` the name is "dev", because all operators have
+        the same secret. With `BUS_AUTH=off` the result is None.
 
     Raises:
-        PermissionDenied: The grants do not allow it to the operator.
+        PermissionDenied: The operator has no grant to see payloads.
         ConfigurationError: The operator's key or the grants are missing or invalid.
     """
     if settings.auth == "off":
@@ -248,7 +254,7 @@ async def authorized_revealer(settings: Settings, *, clock: Clock = time.time) -
     if settings.grants is None:
         raise ConfigurationError(
             "BUS_GRANTS is not set, so no operator may see payloads. "
-            "Set it to a grants.toml (see `bus grants --help`)."
+            "Set it to the path of a grants.toml (see `bus grants --help`)."
         )
     if not load_grants(settings.grants, CATALOG, complete=False).may_operate(name, REVEAL):
         line = f'[operators.{name}] may = ["{REVEAL}"]'
@@ -259,7 +265,18 @@ async def authorized_revealer(settings: Settings, *, clock: Clock = time.time) -
 
 
 async def _operator_keyring(settings: Settings, operation: str, clock: Clock) -> Keyring:
-    """Return the keyring of the operator. The public key set must list the key as an operator's."""
+    """Return the keyring with the operator's private key.
+
+    The public key set must list the key as the key of an operator.
+
+    Args:
+        settings: The settings.
+        operation: The operation that requires the key, for the error message.
+        clock: A function that returns seconds since the epoch.
+
+    Raises:
+        ConfigurationError: The operator's key is missing or invalid.
+    """
     setting = settings.key if settings.auth == "dev" else settings.operator_key
     secret = "" if setting is None else setting.get_secret_value()
     if not secret or (settings.auth == "on" and settings.jwks is None):

@@ -89,7 +89,9 @@ async def test_who_waits_for_a_job_hears_that_the_bus_was_closed() -> None:
 @virtual
 async def test_a_service_serves_its_own_router() -> None:
     async with ledger(FakeTransport()) as bus:
-        with pytest.raises(ConfigurationError, match="'ledger' and the router 'office'"):
+        with pytest.raises(
+            ConfigurationError, match="'ledger', but the router belongs to 'office'"
+        ):
             await bus.serve(Router("office"))
 
 

@@ -285,7 +285,9 @@ async def test_each_kind_has_its_verb() -> None:
         (client.publish(Add()), "request"),
         (client.request(CloseBooks()), "submit"),
     ):
-        with pytest.raises(ContractError, match=rf"of the kind \w+\. Send it with bus\.{verb}\("):
+        with pytest.raises(
+            ContractError, match=rf"of kind \w+, not \w+\. Send it with bus\.{verb}\("
+        ):
             await call
 
 

@@ -148,7 +148,7 @@ def test_a_dependency_that_asks_for_what_nobody_has_is_refused_at_once() -> None
 
     with pytest.raises(
         ContractError,
-        match=r"test_dependencies\..*add: a dependency requires reader, which nothing provides\. "
+        match=r"test_dependencies\..*add: a dependency requires unknown parameters: reader\. "
         r"Use request \(the message\), context",
     ):
         Router("ledger").request(Add)(add)

@@ -136,7 +136,9 @@ def test_a_contract_is_registered_as_what_it_is() -> None:
         lambda: router.request(CloseBooks),  # type: ignore[arg-type]
     ]
     for register in wrong:
-        with pytest.raises(ContractError, match=r"Register it with @router\.(request|job)"):
+        with pytest.raises(
+            ContractError, match=r"Register its handler with @router\.(request|job)"
+        ):
             register()
 
 
