@@ -37,7 +37,7 @@ EXTRA_CONNECT_SECONDS = 1.0
 If the bus cancels an attempt, aio-pika continues it in the background without a limit.
 """
 REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied, FailedPrecondition)
-"""Errors that end the start at once, because another attempt to connect would fail as well."""
+"""Errors that end `start` at once, because another attempt to connect would fail as well."""
 
 
 class RobustConnection(OpenConnection):

@@ -117,7 +117,7 @@ class MemoryTransport:
         address: Address,
         *,
         timeout: float,
-        via: Delivery | None = None,  # noqa: ARG002 - a parameter of the port
+        via: Delivery | None = None,  # noqa: ARG002 - required by `Transport`
     ) -> PublishOutcome:
         """Send one message.
 
@@ -158,7 +158,7 @@ class MemoryTransport:
             raise Unavailable(f"message not sent: {why}") from None
         return await self.connection()
 
-    def supports_consumer_timeout(self, queue: Queue) -> bool:  # noqa: ARG002 - for no queue
+    def supports_consumer_timeout(self, queue: Queue) -> bool:  # noqa: ARG002 - from `Transport`
         """Return False, like a RabbitMQ version that ignores a consumer's own timeout.
 
         The model broker itself has no consumer timeout. With False, the bus still refuses a handler

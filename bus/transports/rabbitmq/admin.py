@@ -241,8 +241,8 @@ class Shovel:
                     return
             elif loop.time() - since > STALL_SECONDS:
                 raise Unavailable(
-                    f"the broker has confirmed no message for {STALL_SECONDS:g} s, and no message"
-                    " is lost. Check the broker for a memory or disk alarm, then run the command"
+                    f"the broker has not confirmed a message for {STALL_SECONDS:g} s. No message is"
+                    " lost. Check the broker for a memory or disk alarm, then run the command"
                     " again."
                 )
             await asyncio.sleep(POLL_INTERVAL_SECONDS)

@@ -43,7 +43,7 @@ This is the size of the largest message that RabbitMQ can be configured to accep
 BLOCKED_POLL_SECONDS = 1.0
 """Seconds between two checks of a blocked connection, to detect that it was lost."""
 REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied)
-"""Errors that end the start at once, because another attempt to connect would fail as well."""
+"""Errors that end `start` at once, because another attempt to connect would fail as well."""
 
 
 class OpenConnection:

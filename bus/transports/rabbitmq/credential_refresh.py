@@ -178,7 +178,7 @@ class CredentialRefresher:
         try:
             accepted = await self._trial(password)
         except BusError as error:
-            self._warn("the new password could not be tried; trying again", "", password, error)
+            self._warn("the new password could not be tested; trying again", "", password, error)
             return False
         if not accepted:
             if password != self._refused:

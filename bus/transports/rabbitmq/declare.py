@@ -144,7 +144,7 @@ async def find_missing(open_channel: Open, topology: Topology, *, timeout: float
             channel = None
         except ChannelNotFoundEntity as error:
             if f"no {kind}" not in str(error):
-                raise  # the object exists, and its node is down
+                raise  # the object exists, but its node is down
             missing.append(title)
             channel = None
     return missing

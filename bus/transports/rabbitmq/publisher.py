@@ -92,7 +92,7 @@ class Publisher:
         self._watchdog = ConfirmWatchdog()
 
     def start(self) -> None:
-        """Open the channel, and open another one each time it ends."""
+        """Open a channel, and open another channel each time the channel ends."""
         self._now = asyncio.get_running_loop().time
         self._task = asyncio.create_task(
             run_forever(self._step, expected=EXPECTED_ERRORS, on_error=self._report),

@@ -213,7 +213,7 @@ class ConfirmChannel:
     # --- Channel handler ---
 
     def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
-        """Ignore a delivery: the channel has no consumer."""
+        """Ignore a delivery, because the channel has no consumer."""
 
     def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:
         """Settle the publishes that the broker has acked or nacked."""
@@ -243,7 +243,7 @@ class ConfirmChannel:
                 return
 
     def on_cancel(self) -> None:
-        """Ignore a cancel: the channel has no consumer."""
+        """Ignore a cancel, because the channel has no consumer."""
 
     def on_close(self, why: str) -> None:
         """Fail all publishes in flight, and wake the publishes that wait for a slot.

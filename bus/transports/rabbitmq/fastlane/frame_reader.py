@@ -166,8 +166,8 @@ class FrameReader:
                         # aiormq also receives the protocol header, and raises its own error.
                         offset = size
                         raise MalformedFrame(  # noqa: TRY301 - handled below
-                            "a protocol header instead of a frame. Connect to a broker with "
-                            "AMQP 0-9-1."
+                            "the broker sent a protocol header instead of a frame. Connect to a "
+                            "broker with AMQP 0-9-1."
                         )
                     if length > self.frame_max and (
                         kind != HEADER or length > self.frame_max + MAX_ADDED_HEADER_BYTES
@@ -332,5 +332,5 @@ def _parse_return(data: bytes) -> tuple[str, str, str]:
     exchange, offset = _read_short(data, offset)
     routing_key, offset = _read_short(data, offset)
     if offset > len(data):
-        raise MalformedFrame("a return is shorter than its fields")
+        raise MalformedFrame("a basic.return frame is shorter than its fields")
     return reason, exchange, routing_key

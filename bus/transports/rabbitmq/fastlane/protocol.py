@@ -183,7 +183,7 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
         previous = self._handlers.get(channel)
         self._handlers[channel] = handler
         if previous is not None and previous is not handler:
-            previous.on_close("another channel uses its number now")
+            previous.on_close("another channel uses the same channel number now")
 
     def detach(self, channel: int, handler: ChannelHandler) -> None:
         """Discard the channel's frames until the caller has closed the channel.
