@@ -198,7 +198,7 @@ class FrameReader:
         except MalformedFrame as error:
             self.last_error = f"the broker's stream is malformed: {error}"
             return size, for_aiormq + data[unhandled_from:offset]
-        except Exception as error:  # noqa: BLE001 - asyncio would close the connection without a reason
+        except Exception as error:  # noqa: BLE001 - `last_error` must keep the reason
             self.last_error = f"the broker's stream could not be read: {type(error).__name__}"
             return size, for_aiormq + data[unhandled_from:offset]
         return offset, for_aiormq + data[unhandled_from:offset]
