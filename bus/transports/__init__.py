@@ -1,4 +1,4 @@
-"""Transports: implementations of the port `bus.messaging.ports.transport`, and the wire format.
+"""The transports, which implement `bus.messaging.ports.transport`, and the wire format.
 
-A transport imports no other transport, no store and no middleware.
+Transports do not import stores or middlewares.
 """

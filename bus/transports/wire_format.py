@@ -30,19 +30,25 @@ ROLES: dict[QueueRole, MessageRole] = {
     "retry": "job",
     "dead": "job",
 }
-"""The role of a message by its queue's role. A sender cannot change it by its headers."""
+"""The message role for each queue role. A sender cannot choose the role by a header."""
 DURABLE_ROLES: frozenset[MessageRole] = frozenset({"event", "job"})
 MAX_DEADLINE_MS = 2**53
-"""Upper limit of numeric headers, in ms for times. JSON and JavaScript peers read it exactly."""
-MAX_TOKEN_HEADER_BYTES = 9216
-"""Limit of a token header. `bus.security.tokens` accepts 8192 characters, after `Bearer `."""
-MAX_OTHER_HEADER_BYTES = 32 * 1024
-"""Limit of all other headers together, encoded.
+"""Numeric headers must be below this value; times are in ms.
 
-A message could never be dead-lettered if its headers did not fit into one header frame.
+JavaScript represents all integers up to this value exactly.
+"""
+MAX_TOKEN_HEADER_BYTES = 9216
+"""Maximum bytes of a header with a token.
+
+`bus.security.tokens` accepts tokens of up to 8192 characters. The prefix `Bearer ` is extra.
+"""
+MAX_OTHER_HEADER_BYTES = 32 * 1024
+"""Maximum encoded bytes of all headers that the bus does not define.
+
+The bus dead-letters a message by publishing a copy, and its headers must fit into one frame.
 """
 TEXT_FIELD, NUMBER_FIELD = 6, 10
-"""Encoded bytes of a text or numeric header, without its name and without the text."""
+"""Bytes that a text header and a numeric header need, besides the name and the text."""
 
 Header = str | int
 
@@ -109,10 +115,10 @@ def encode(envelope: Envelope) -> AmqpMessage:
 
 
 def decode(wire: AmqpMessage, *, role: MessageRole, queue: str | None, received: int) -> Envelope:
-    """Return the envelope of a received message, and never raise.
+    """Return the envelope of a received message. The function never raises an error.
 
-    A malformed message keeps its valid parts, so that it can be dead-lettered. `fault` lists the
-    errors.
+    The envelope of a malformed message has the valid values, so that the message can be
+    dead-lettered. The envelope's `fault` lists the errors.
     """
     attributes, faults = _read_known_headers(wire.headers)
     expiration, bad_expiration = _parse_expiration(wire.expiration)
@@ -175,10 +181,10 @@ _HEADER_CHECKS: Mapping[str, Callable[[object], bool]] = {
 
 
 def _copy_other_headers(headers: Mapping[str, Any]) -> dict[str, Header]:
-    """Return the sender's own headers, and those that the bus writes for operators.
+    """Return the headers without those of the broker and those that are envelope attributes.
 
-    The broker's headers (`x-death`) are left out: several versions of RabbitMQ treat a message
-    with copied ones as a cycle.
+    The broker's headers, such as `x-death`, must not be in a copy of the message. Several versions
+    of RabbitMQ would treat the copy as a dead-letter cycle.
     """
     kept: dict[str, Header] = {}
     size = 0

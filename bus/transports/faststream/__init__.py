@@ -1,4 +1,4 @@
-"""The transport for RabbitMQ on a FastStream broker's connection and subscribers."""
+"""A RabbitMQ transport that uses the connection and subscribers of a FastStream broker."""
 
 from bus.errors import ConfigurationError
 

@@ -1,4 +1,4 @@
-"""FastStream applications, and their parts that the bus uses."""
+"""Access to the RabbitMQ broker of a FastStream application."""
 
 import logging
 
@@ -28,5 +28,5 @@ def broker_of(app: AnyApplication) -> RabbitBroker:
 
 
 def new_application(broker: RabbitBroker) -> FastStream:
-    """Return an application for this broker that uses the bus's logging."""
+    """Return a FastStream application for this broker. It logs to the logger `bus.faststream`."""
     return FastStream(broker, logger=logging.getLogger("bus.faststream"))

@@ -1,7 +1,7 @@
-"""A FastStream broker's connection.
+"""The connection of a FastStream broker.
 
-It is aio-pika's robust connection, which reconnects by itself. The bus restores everything that
-depends on it: channels, consumers and the topology.
+FastStream uses aio-pika's robust connection, which reconnects by itself. After a reconnect, the bus
+restores its channels, consumers and topology.
 """
 
 import asyncio
@@ -32,18 +32,18 @@ __all__ = ["RobustConnection"]
 log = logging.getLogger("bus.faststream")
 
 EXTRA_CONNECT_SECONDS = 1.0
-"""Seconds that an attempt to connect may last beyond the timeout of the start.
+"""Extra seconds for the last attempt to connect, after the timeout of the start.
 
-An attempt that is cancelled would continue by itself, for ever.
+If the bus cancels an attempt, aio-pika continues it in the background without a limit.
 """
 REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied, FailedPrecondition)
-"""Errors that another attempt to connect cannot fix while the bus starts."""
+"""Errors that end `start` at once, because another attempt to connect would fail as well."""
 
 
 class RobustConnection(OpenConnection):
-    """A FastStream broker's connection, and its state.
+    """The connection of a FastStream broker, with the state of the connection.
 
-    If this object opened the connection, it closes it, too.
+    `close` closes the connection only if this object opened it.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class RobustConnection(OpenConnection):
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, *, timeout: float) -> None:
-        """Connect, and watch the connection from then on. Raise the errors of `connect`."""
-        # An application starts and stops its own broker.
+        """Connect, and then watch the connection until `close`. Raise the errors of `connect`."""
+        # If the broker is running already, the application started it and will stop it.
         self._ours = not self.broker.running
         await self.connect(timeout=timeout)
         self._task = asyncio.create_task(
@@ -68,10 +68,10 @@ class RobustConnection(OpenConnection):
         await self.up.wait()
 
     async def connect(self, *, timeout: float) -> None:
-        """Connect the broker. Repeat the attempt until it succeeds, is refused, or takes too long.
+        """Connect the broker, with retries until the broker refuses or the timeout passes.
 
         Args:
-            timeout: Seconds after which no further attempt is made.
+            timeout: Seconds after which the method does not try again.
 
         Raises:
             Unauthenticated: The broker refused the credentials.
@@ -106,15 +106,15 @@ class RobustConnection(OpenConnection):
                 "FastStream's test broker has no connection. "
                 "Test the router with `bus.testing.MemoryBuses`."
             )
-        # The factory applies to later connections only. On the first connection, an unreadable
-        # message closes the connection once.
+        # aio-pika uses the factory only when it reconnects. So an unreadable message can still
+        # close the first connection.
         connection.kwargs["transport_factory"] = LenientTransportFactory()
         self.current_password = SecretStr(connection.url.password or "")
         self._connection = connection
 
     @override
     def use_password_on_reconnect(self, password: SecretStr) -> None:
-        """Set the password in the URL from which aio-pika reconnects by itself."""
+        """Set the password in the URL that aio-pika uses to reconnect."""
         if self._connection is not None:
             self._connection.url = self._connection.url.with_password(password.get_secret_value())
 
@@ -126,7 +126,7 @@ class RobustConnection(OpenConnection):
         await connection.connected.wait()
         transport = connection.transport
         if transport is None or transport.connection.is_closed:
-            # aio-pika has not updated the state of its robust connection yet.
+            # The connection was lost, but aio-pika has not cleared its event `connected` yet.
             raise Unavailable(f"the connection to {self._place()} was closed")
         self.last_error = None
         self.up.set()
@@ -143,7 +143,7 @@ class RobustConnection(OpenConnection):
         self.last_error = str(to_bus_error(error, f"connecting to {self._place()}"))
 
     async def close(self) -> None:
-        """Stop the watch, and close the connection if this object opened it."""
+        """Stop watching the connection, and close it if this object opened it."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=2 * CLOSE_TIMEOUT_SECONDS)

@@ -1,6 +1,6 @@
-"""A queue's consumer as a FastStream subscriber.
+"""A consumer that receives the messages of a queue through a FastStream subscriber.
 
-FastStream passes each message through the broker's middlewares, and the bus handles it.
+FastStream passes each message through the broker's middlewares, and then to the bus.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ log = logging.getLogger("bus.faststream")
 
 
 class FastStreamConsumer(RabbitMQConsumer):
-    """A supervised consumer on a channel and subscriber of FastStream.
+    """A supervised consumer that uses a FastStream subscriber and its channel.
 
-    FastStream starts a subscriber once, and leaves its recovery to aio-pika. The queue of this
-    subscriber is not robust, so aio-pika does not restore it. When the channel or the consumer
-    ends, the supervised step opens the channel and starts the subscriber again.
+    FastStream starts a subscriber once, and relies on aio-pika to restore it. The queue of this
+    subscriber is not robust, so aio-pika does not restore the consumer. When the channel or the
+    consumer ends, this class opens the channel and starts the subscriber again.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class FastStreamConsumer(RabbitMQConsumer):
 
         Args:
             link: The broker's connection.
-            spec: The queue to consume, and how.
+            spec: The queue, with the options of its consumer.
             confirms: True if replies are published on the consumer's channel.
-            opened: Returns the consumer's port for a channel.
+            opened: Creates the object that consumes on an open channel.
         """
         super().__init__(link, spec, confirms=confirms, channel_factory=opened)
         self._broker = link.broker
@@ -63,7 +63,7 @@ class FastStreamConsumer(RabbitMQConsumer):
             on_return_raises=confirms,
         )
         self._robust: Any = None
-        """The channel of aio-pika that FastStream keeps for this subscriber."""
+        """The aio-pika channel that FastStream uses for this subscriber."""
         self._taking: AiormqConsumerChannel | None = None
         self._subscriber = self._broker.subscriber(
             _unique_queue(spec.queue.name),
@@ -80,7 +80,8 @@ class FastStreamConsumer(RabbitMQConsumer):
     async def _take(self, message: Any) -> None:
         """Receive a message from FastStream.
 
-        A message of an earlier channel is dropped, because the broker delivers it again.
+        A message from an earlier channel is dropped, because the broker requeued it when that
+        channel was closed.
         """
         raw = message.raw_message
         try:
@@ -97,7 +98,7 @@ class FastStreamConsumer(RabbitMQConsumer):
     @override
     async def _open_channel(self) -> Channel:
         async with asyncio.timeout(RPC_TIMEOUT_SECONDS):
-            # FastStream opens the channel at the first call, and returns the same one later.
+            # FastStream opens the channel in the first call. Later calls return the same object.
             self._robust = robust = await self._broker.config.channel_manager.get_channel(
                 self._options
             )
@@ -114,8 +115,8 @@ class FastStreamConsumer(RabbitMQConsumer):
             self._subscriber.queue = _unique_queue(name)
         self._subscriber.consume_args = self._arguments()
         self._taking = current if isinstance(current, AiormqConsumerChannel) else None
-        # FastStream drops messages while this is False, and sets it only after its start has
-        # returned. A message may arrive before that.
+        # FastStream drops messages while `running` is False, and sets it at the end of `start`.
+        # The first message may arrive before `start` has returned.
         self._subscriber.running = True
         async with asyncio.timeout(RPC_TIMEOUT_SECONDS):
             await self._subscriber.start()
@@ -123,7 +124,7 @@ class FastStreamConsumer(RabbitMQConsumer):
 
     @override
     async def _close_channel(self, channel: Channel) -> None:
-        """Close the robust channel, because aio-pika would reopen an underlying one by itself."""
+        """Close the robust channel: aio-pika would reopen it if only `channel` were closed."""
         self._taking = None
         try:
             with map_errors("closing a channel"):
@@ -134,12 +135,12 @@ class FastStreamConsumer(RabbitMQConsumer):
 
     @override
     def _should_drain(self, current: ConsumerChannelPort) -> bool:
-        """Return False: FastStream keeps one channel per subscriber, and needs it again."""
+        """Return False, because FastStream uses the same channel for the next registration."""
         return False
 
     @override
     async def close(self) -> None:
-        """Stop the consumer, and remove its subscriber, which a restarted broker would start."""
+        """Stop the consumer, and remove its subscriber. A restarted broker would start it again."""
         await super().close()
         # FastStream has no public method that removes a subscriber.
         self._broker._subscribers.discard(self._subscriber)  # noqa: SLF001
@@ -148,27 +149,27 @@ class FastStreamConsumer(RabbitMQConsumer):
 def _unique_queue(name: str) -> RabbitQueue:
     """Return a queue that FastStream does not declare, because the bus has declared it.
 
-    FastStream keeps one object, and so one channel, for all equal queues. A random argument makes
-    each queue unique, and a passive declaration ignores it.
+    FastStream uses one queue object, and so one channel, for all queues that are equal. A random
+    argument makes each queue different. A passive declaration ignores the argument.
     """
     unique: Any = {"x-trunkline": secrets.token_hex(6)}
     return RabbitQueue(name, declare=False, robust=False, arguments=unique)
 
 
 async def _default_parser(message: Any, original: Callable[[Any], Any]) -> Any:
-    """Parse with FastStream's parser, even if the application has set another one."""
+    """Parse with FastStream's own parser, even if the application has set a different parser."""
     return await original(message)
 
 
 async def _keep_bytes(message: RabbitMessage) -> RabbitMessage:
-    """Decode nothing: FastStream passes the body on as bytes."""
+    """Return the message without decoding its body, so that the body stays bytes."""
     return message
 
 
 class _BytesCodec:
-    """The codec that does the same as `_keep_bytes`.
+    """A codec that does not decode the body, like the decoder `_keep_bytes`.
 
-    A broker has a codec or a decoder, and its subscribers must use the same one of the two.
+    FastStream requires a subscriber codec if the broker has a codec, and a decoder if it has none.
     """
 
     async def decode(self, message: RabbitMessage) -> Any:

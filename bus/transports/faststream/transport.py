@@ -1,6 +1,6 @@
-"""The transport port on a FastStream `RabbitBroker`.
+"""The transport that uses the connection of a FastStream `RabbitBroker`.
 
-It uses the broker's one connection, with channels of its own.
+It opens separate channels on that connection.
 """
 
 import asyncio
@@ -40,16 +40,20 @@ __all__ = ["FastStreamTransport", "broker_of_its_own"]
 
 Clock = Callable[[], float]
 RECONNECT_INTERVAL_SECONDS = 1.0
-"""Seconds between two attempts: the maximum of the bus's back-off. FastStream's default is 5."""
+"""Seconds between two attempts to reconnect.
+
+The value is the maximum of the bus's back-off. FastStream's default is 5.
+"""
 
 
 def broker_of_its_own(settings: Settings, *, name: str) -> RabbitBroker:
-    """Return a broker that serves only the bus.
+    """Return a FastStream broker that only the bus uses.
 
-    FastStream does not log messages, because the bus does, and injects no dependencies by type.
+    FastStream's logging of messages is off, because the bus logs them. Its dependency injection by
+    type is off as well.
 
     Args:
-        settings: The address, heartbeat and connect timeout.
+        settings: The settings with the address, the heartbeat and the connect timeout.
         name: The name of the connection in RabbitMQ's UI.
     """
     return RabbitBroker(
@@ -62,10 +66,10 @@ def broker_of_its_own(settings: Settings, *, name: str) -> RabbitBroker:
 
 
 class FastStreamTransport:
-    """`Transport` on a FastStream broker, which may have other subscribers, too.
+    """A `Transport` on a FastStream broker. The broker may have other subscribers.
 
-    A broker that is already running belongs to its application, and stays up when the transport
-    closes. The transport connects and stops any other broker itself.
+    If the application has started the broker, `close` does not stop the broker. If the transport
+    has started the broker, `close` stops it.
     """
 
     has_management_api = True
@@ -82,11 +86,11 @@ class FastStreamTransport:
         """Create the transport.
 
         Args:
-            broker: The broker, which decides the address; the setting `url` is ignored.
+            broker: The broker. Its address is used, and the setting `url` is ignored.
             settings: The settings of the service.
             name: The service's name, for logs.
-            own: True if `broker_of_its_own` created the broker from these settings. A password in a
-                file is then renewed on its connection.
+            own: True if `broker_of_its_own` created the broker from these settings. The transport
+                then renews the password from the password file on the connection.
             clock: Returns the wall clock's time in seconds since the epoch.
         """
         self._settings = settings
@@ -97,8 +101,9 @@ class FastStreamTransport:
         )
         file = PasswordFile.of(settings.password_file) if own else None
         self._refresher = CredentialRefresher.by(settings, file, (self._link,), name=name)
-        # Messages that need no confirm are confirmed, too: without it a return would go unnoticed.
-        # They have a channel of their own, so that requests do not wait for a slot behind events.
+        # All messages are confirmed, because aiormq reports a returned message only if the channel
+        # is in confirm mode. Requests have a separate channel, so that they do not wait for a slot
+        # behind events.
         self._request_publisher = Publisher(
             self._link, confirms=True, channel_factory=self._open_publisher_channel
         )
@@ -140,9 +145,10 @@ class FastStreamTransport:
             self._refresher.start()
 
     async def connect(self, *, timeout: float) -> None:
-        """Connect before the broker's own start, which raises less exact errors.
+        """Connect, and raise the errors of `start`.
 
-        Raise the errors of `start`.
+        The FastStream integration calls this before the broker's own start, because that raises
+        less exact errors.
         """
         await self._link.connect(timeout=timeout)
 
@@ -182,7 +188,7 @@ class FastStreamTransport:
     async def consume(
         self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
     ) -> ConsumerHandle:
-        """Start a supervised consumer on a FastStream subscriber."""
+        """Start a supervised consumer that uses a FastStream subscriber."""
         consumer = FastStreamConsumer(
             self._link,
             spec,
@@ -195,7 +201,7 @@ class FastStreamTransport:
         return consumer
 
     async def close(self) -> None:
-        """Close the consumers and channels, and the connection if the transport opened it."""
+        """Close consumers and channels. Close the connection if the transport opened it."""
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
         await asyncio.gather(self._request_publisher.close(), self._publisher.close())
         if self._refresher is not None:

@@ -1,4 +1,4 @@
-"""The memory transport: a model broker in this process, for tests and demos without RabbitMQ."""
+"""The memory transport: an in-process model of RabbitMQ, for tests and demos without a broker."""
 
 from bus.transports.memory.broker import MemoryBroker
 from bus.transports.memory.transport import MemoryTransport

@@ -1,6 +1,6 @@
-"""The model broker: it executes topologies, and fails like RabbitMQ 3.10.
+"""An in-memory model of a RabbitMQ broker, with the exchanges, queues and failures of 3.10.
 
-Its timers use the running loop's clock.
+Its timers use the clock of the running event loop.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ __all__ = ["MemoryBroker"]
 class MemoryBroker:
     """A model broker for the transports of one event loop.
 
-    A test can cause these faults: `stop` and `start`, `drop_all`, `block` and `unblock`,
-    `swallow_confirms`, `cancel_consumers`, `delete_queue`, `limit`.
+    A test can cause failures with these methods: `stop` and `start`, `drop_all`, `block` and
+    `unblock`, `swallow_confirms`, `cancel_consumers`, `delete_queue`, `limit`.
 
     Args:
         clock: Returns the wall clock's time in seconds since the epoch.
@@ -60,7 +60,7 @@ class MemoryBroker:
         Raises:
             TopologyMismatch: An exchange or queue exists with other arguments.
             FailedPrecondition: The exchange or queue of a binding does not exist.
-            Unavailable: A queue is exclusive to another connection.
+            Unavailable: A queue is exclusive, and belongs to another connection.
         """
         for exchange in topology.exchanges:
             self._routes.declare(exchange)
@@ -94,7 +94,7 @@ class MemoryBroker:
         )
 
     def swallows_confirm(self) -> bool:
-        """Return True if the next confirm must be lost, and count it."""
+        """Return True if the broker must not send the next confirm, and count that confirm."""
         swallows = self._confirms_to_swallow > 0
         self._confirms_to_swallow -= swallows
         return swallows
@@ -107,15 +107,16 @@ class MemoryBroker:
             self.delete_queue(name)
 
     async def unblocked(self) -> None:
-        """Wait until no alarm blocks publishers. The caller sets the timeout."""
+        """Wait until no alarm blocks publishers. The method has no timeout."""
         await self._unblocked.wait()
 
     # --- Faults ---
 
     def stop(self) -> None:
-        """Stop the broker, as for a restart.
+        """Stop the broker, as in a restart.
 
-        Connections, exclusive queues, and the transient messages of classic queues are lost.
+        The broker loses its connections, its exclusive queues, and the transient messages in
+        classic queues.
         """
         self._running = False
         self.drop_all("the broker was stopped")
@@ -123,20 +124,20 @@ class MemoryBroker:
             queue.forget_transient()
 
     def start(self) -> None:
-        """Accept connections again."""
+        """Start the broker again after `stop`."""
         self._running = True
 
     def drop_all(self, reason: str = "the connection was dropped") -> None:
         """Close all connections. Clients connect again by themselves.
 
         Args:
-            reason: The text that the clients' errors contain.
+            reason: Text that is part of the errors that the clients receive.
         """
         for connection in [*self._connections]:
             connection.close(reason)
 
     def block(self) -> None:
-        """Raise an alarm: publishers wait; deliveries and acks continue."""
+        """Raise an alarm. Publishers must wait, while deliveries and acks continue."""
         self._unblocked.clear()
 
     def unblock(self) -> None:
@@ -149,10 +150,10 @@ class MemoryBroker:
         return not self._unblocked.is_set()
 
     def swallow_confirms(self, count: int = 1) -> None:
-        """Accept the next `count` messages that need a confirm, and lose their confirms.
+        """Accept the next `count` messages that need a confirm, but do not send their confirms.
 
         Args:
-            count: The number of confirms to lose, in addition to those of earlier calls.
+            count: Number of confirms that are not sent. The numbers of several calls add up.
         """
         self._confirms_to_swallow += count
 
@@ -169,7 +170,7 @@ class MemoryBroker:
             consumer.cancelled()
 
     def delete_queue(self, name: str) -> None:
-        """Delete a queue, if it exists, with its messages, bindings and consumers.
+        """Delete a queue if it exists, and also its messages and bindings. Cancel its consumers.
 
         Args:
             name: The queue's name.
@@ -185,7 +186,7 @@ class MemoryBroker:
             consumer.cancelled()
 
     def limit(self, name: str, length: int | None) -> None:
-        """Limit a queue's length, as a policy with `overflow=reject-publish` does.
+        """Limit the length of a queue, like a policy with `overflow=reject-publish`.
 
         Args:
             name: The queue's name.
@@ -263,7 +264,7 @@ class MemoryBroker:
         return len(self.queue(name).consumers)
 
     def peek(self, name: str) -> list[AmqpMessage]:
-        """Return the ready messages of a queue in order, and leave them there.
+        """Return the ready messages of a queue in order. They stay in the queue.
 
         Args:
             name: The queue's name.
@@ -322,7 +323,7 @@ class MemoryBroker:
     def _forward(self, message: StoredMessage) -> bool:
         """Publish a dead letter.
 
-        Return True if there was at least one target, and every target accepted it.
+        Return True if the dead letter has at least one target queue, and all of them accepted it.
         """
         if message.exchange not in self._routes:
             return False

@@ -15,14 +15,14 @@ __all__ = ["MemoryChannel", "MemoryConnection"]
 
 
 class BrokerPort(Protocol):
-    """The operations of the broker that its connections use."""
+    """The methods of `MemoryBroker` that a connection and its channels call."""
 
     def publish(self, wire: AmqpMessage, address: Address) -> PublishOutcome:
         """Route one message to its queues."""
         ...
 
     def swallows_confirm(self) -> bool:
-        """Return True if the broker must lose the next confirm."""
+        """Return True if the broker must not send the next confirm."""
         ...
 
     def queue(self, name: str) -> MemoryQueue:
@@ -43,7 +43,7 @@ class MemoryConnection:
         self._channels: list[MemoryChannel] = []
         self._unconfirmed: set[asyncio.Future[PublishOutcome]] = set()
         self.ended: asyncio.Future[str] = self._loop.create_future()
-        """The reason of the close, set when the connection is closed."""
+        """Future that gets the reason when the connection is closed."""
 
     @property
     def alive(self) -> bool:
@@ -57,7 +57,8 @@ class MemoryConnection:
     def send_confirmed(self, wire: AmqpMessage, address: Address) -> asyncio.Future[PublishOutcome]:
         """Publish, and return a future for the confirm.
 
-        Its result is the outcome; `ConnectionLost` is its error if the connection closes first.
+        The result of the future is the outcome. If the connection is closed before the confirm,
+        the future raises `ConnectionLost`.
         """
         confirm: asyncio.Future[PublishOutcome] = self._loop.create_future()
         outcome = self._broker.publish(wire, address)
@@ -74,9 +75,9 @@ class MemoryConnection:
         return channel
 
     def close(self, reason: str) -> None:
-        """Close the connection: requeue unacked messages, and fail pending confirms.
+        """Close the connection, requeue unacked messages, and fail pending confirms.
 
-        The outcome of an unconfirmed message stays unknown to its sender.
+        The pending confirms raise `ConnectionLost`, because their outcomes are unknown.
         """
         if not self.alive:
             return
@@ -108,7 +109,7 @@ class MemoryChannel:
         self._alive = True
         self.acks = True
         self.ended: asyncio.Future[str] = self._loop.create_future()
-        """The reason for the consumer's end, set when it has ended."""
+        """Future that gets the reason when the consumer ends."""
 
     def consume(self, queue: str, on_message: "OnMessage", *, prefetch: int, acks: bool) -> None:
         """Register the consumer. Raise `NotFound` if the queue does not exist."""
@@ -118,7 +119,7 @@ class MemoryChannel:
 
     @property
     def alive(self) -> bool:
-        """True if the channel is open, so that acks on it have an effect."""
+        """True if the channel is open, so that its messages can be acked."""
         return self._alive
 
     @property
@@ -127,7 +128,7 @@ class MemoryChannel:
         return self._queue is not None and self in self._queue.consumers
 
     def has_room(self) -> bool:
-        """Return True if the prefetch allows another delivery. Without acks it has no limit."""
+        """Return True if the prefetch allows another delivery. It is always True without acks."""
         return not self.acks or self._prefetch == 0 or len(self._unacked) < self._prefetch
 
     def take(self, message: StoredMessage) -> None:
@@ -137,7 +138,7 @@ class MemoryChannel:
         self._loop.call_soon(self._deliver, message)
 
     def outgoing(self, message: StoredMessage) -> AmqpMessage:
-        """Return a message of the queue in the form in which it is delivered."""
+        """Return the message with the headers that the queue adds when it delivers the message."""
         return message.wire if self._queue is None else self._queue.outgoing(message)
 
     def cancelled(self) -> None:
@@ -153,7 +154,7 @@ class MemoryChannel:
         return True
 
     def requeue(self, message: StoredMessage) -> bool:
-        """Requeue a message. Return False for the same reasons as `ack`."""
+        """Requeue a message. Return False if the channel does not hold it, or is closed."""
         if self._unacked.pop(id(message), None) is None or self._queue is None:
             return False
         self._queue.requeue(message)

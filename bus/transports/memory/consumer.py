@@ -1,4 +1,4 @@
-"""A supervised consumer of the model broker, and its deliveries."""
+"""The supervised consumer of the memory transport, and its deliveries."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -29,9 +29,9 @@ class MemoryDelivery:
         self._received = received
         self._settled = False
         self.redelivered = message.returns > 0
-        """True if the broker delivered it before.
+        """True if the broker delivered the message before.
 
-        The value is stored, because the message may later be in flight to another consumer.
+        The value is stored, because `message.returns` may change while this delivery exists.
         """
         self._wire = channel.outgoing(message)
 
@@ -69,7 +69,7 @@ class MemoryDelivery:
 
 
 class MemoryConsumer:
-    """A queue's consumer; its port is `ConsumerHandle`."""
+    """The consumer of one queue. It implements `ConsumerHandle`."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class MemoryConsumer:
             await self._registered.wait()
 
     def start(self) -> None:
-        """Start to consume, and start again whenever the consumer ends."""
+        """Start to consume. Register the consumer again each time it ends."""
         self._task = asyncio.create_task(
             run_forever(self._step, expected=(BusError,), on_error=self._report),
             name=f"memory consumer {self.name}",

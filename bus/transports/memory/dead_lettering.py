@@ -1,4 +1,7 @@
-"""Dead-lettering in the model broker, at most once and at least once, as in RabbitMQ 3.10."""
+"""Dead-lettering of the model broker.
+
+It is at most once or at least once, as in RabbitMQ 3.10.
+"""
 
 import asyncio
 from collections import deque
@@ -10,9 +13,12 @@ from bus.transports.memory.stored_message import StoredMessage
 __all__ = ["DeadLetterWorker", "at_least_once"]
 
 PREFETCH = 32
-"""Maximum of unconfirmed dead letters of a worker (`dead_letter_worker_consumer_prefetch`)."""
+"""Maximum number of dead letters that a worker publishes before their confirms.
+
+RabbitMQ's name for it is `dead_letter_worker_consumer_prefetch`.
+"""
 RETRY_AFTER_SECONDS = 180.0
-"""Seconds until a worker publishes refused dead letters again.
+"""Seconds after which a worker publishes a dead letter again if a target refused it.
 
 RabbitMQ's name for it is `dead_letter_worker_publisher_confirm_timeout`.
 """
@@ -20,14 +26,14 @@ RabbitMQ's name for it is `dead_letter_worker_publisher_confirm_timeout`.
 Forward = Callable[[StoredMessage], bool]
 """Function that publishes a dead letter.
 
-It returns True if there was at least one target, and every target accepted the dead letter.
+It returns True if the dead letter has at least one target queue, and all of them accepted it.
 """
 
 
 def at_least_once(queue: MemoryQueue) -> bool:
-    """Return True if all four conditions for dead-lettering at least once are met.
+    """Return True if a queue meets all four conditions for dead-lettering at least once.
 
-    If one of them is not met, the queue silently dead-letters at most once, as in RabbitMQ.
+    If a condition is not met, the queue dead-letters at most once, as in RabbitMQ.
     """
     arguments = queue.declared.arguments
     return (
@@ -39,7 +45,7 @@ def at_least_once(queue: MemoryQueue) -> bool:
 
 
 class DeadLetterWorker:
-    """The worker that keeps each dead letter of one queue until its targets have confirmed it."""
+    """A worker that keeps the dead letters of one queue until the target queues accept them."""
 
     def __init__(self, queue: MemoryQueue, forward: Forward) -> None:
         self._queue, self._forward = queue, forward
@@ -53,7 +59,7 @@ class DeadLetterWorker:
         self._forward_waiting()
 
     def stop(self) -> None:
-        """Stop, because the queue was deleted together with its dead letters."""
+        """Stop the worker, because the queue and its dead letters were deleted."""
         if self._timer:
             self._timer.cancel()
 

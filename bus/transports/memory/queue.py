@@ -1,6 +1,6 @@
-"""A queue of the model broker: order, limits, time to live, consumers.
+"""A queue of the model broker, with its order, limits, expiry and consumers.
 
-It behaves as a classic or quorum queue of RabbitMQ 3.10.
+It behaves like a classic queue or a quorum queue of RabbitMQ 3.10.
 """
 
 import asyncio
@@ -17,18 +17,18 @@ from bus.transports.wire_format import PERSISTENT, AmqpMessage
 __all__ = ["MemoryQueue", "QueueConsumer"]
 
 SOFT_LIMIT = 0.8
-"""Share of its limit at which a full quorum queue accepts messages again.
+"""Fraction of the length limit at which a full quorum queue accepts messages again.
 
-It is `LOW_LIMIT` in RabbitMQ's `rabbit_fifo`.
+RabbitMQ's name for it is `LOW_LIMIT`, in `rabbit_fifo`.
 """
 
 
 class QueueConsumer(Protocol):
-    """The consumer's operations that its queue uses."""
+    """The methods of a consumer that its queue calls."""
 
     @property
     def acks(self) -> bool:
-        """True if the consumer acks. Otherwise the queue forgets a message when it delivers it."""
+        """True if the consumer acks. If False, the queue removes each message on delivery."""
         ...
 
     def has_room(self) -> bool:
@@ -46,15 +46,18 @@ class QueueConsumer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueOwner:
-    """The functions of the broker that its queues call."""
+    """The functions of the broker that a queue calls."""
 
     dead_letter: Callable[["MemoryQueue", StoredMessage, Reason], None]
     expired: Callable[["MemoryQueue"], None]
-    """Function for a queue that was not used for its `x-expires` time."""
+    """Function that is called when a queue was unused for its `x-expires` time."""
 
 
 class MemoryQueue:
-    """A queue. Its methods act at once; consumers receive messages in the loop's next turn."""
+    """A queue of the model broker.
+
+    Its methods take effect at once, but consumers receive messages in the loop's next turn.
+    """
 
     def __init__(self, declared: Queue, owner: QueueOwner) -> None:
         self.declared = declared
@@ -62,7 +65,7 @@ class MemoryQueue:
         self.overflow = str(declared.arguments.get("x-overflow", "drop-head"))
         self.consumers: deque[QueueConsumer] = deque()
         self.discarded = 0
-        """The number of dead letters that no target has accepted yet. They count for the limit."""
+        """Number of dead letters that are not accepted yet. They count towards the length limit."""
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._returned: deque[StoredMessage] = deque()
@@ -94,7 +97,7 @@ class MemoryQueue:
         return [*self._returned, *self._ready]
 
     def outgoing(self, message: StoredMessage) -> AmqpMessage:
-        """Return a message as it is delivered: a quorum queue adds its delivery count."""
+        """Return the message to deliver. A quorum queue adds the header `x-delivery-count`."""
         if not self.quorum or not message.returns:
             return message.wire
         return replace(
@@ -104,7 +107,7 @@ class MemoryQueue:
     # --- Messages ---
 
     def put(self, message: StoredMessage) -> bool:
-        """Add a message. Return False if the queue is full and refuses it."""
+        """Add a message. Return False if the queue is full and refuses the message."""
         if self._refuses():
             return False
         self._append(message)
@@ -113,9 +116,9 @@ class MemoryQueue:
         return True
 
     def requeue(self, message: StoredMessage) -> None:
-        """Requeue a delivered message, or dead-letter it beyond the delivery limit.
+        """Requeue a delivered message, or dead-letter it if it exceeds the delivery limit.
 
-        A deleted queue ignores the message.
+        If the queue was deleted, the message is dropped.
         """
         if self._deleted:
             return
@@ -128,7 +131,7 @@ class MemoryQueue:
         self.pump()
 
     def pump(self) -> None:
-        """Deliver as many messages as possible, to the consumers in turn."""
+        """Deliver messages to the consumers in turn, until no message or prefetch is left."""
         self._expire(late_only=True)
         while self.depth and (consumer := self._next_consumer()):
             consumer.take(self._pop())
@@ -137,7 +140,7 @@ class MemoryQueue:
         self._watch_head()
 
     def forget_transient(self) -> None:
-        """Drop the messages that a classic queue loses in a restart: all that are transient."""
+        """Drop the transient messages of a classic queue, as in a restart of RabbitMQ."""
         if not self.quorum:
             self._returned, self._ready = (
                 deque(message for message in messages if message.wire.delivery_mode == PERSISTENT)
@@ -154,10 +157,11 @@ class MemoryQueue:
         return self._returned.popleft() if self._returned else self._ready.popleft()
 
     def _put_back(self, message: StoredMessage, *, limited: bool) -> None:
-        """Put a requeued message where RabbitMQ 3.10 puts it.
+        """Insert a requeued message at the same position as RabbitMQ 3.10.
 
-        A classic queue restores the message's position. A quorum queue with a delivery limit puts
-        it before all new messages, and one without a limit puts it at the end.
+        A classic queue restores the old position of the message. A quorum queue with a delivery
+        limit inserts the message before all new messages. A quorum queue without a delivery limit
+        appends the message at the end.
         """
         if not self.quorum:
             insort(self._returned, message, key=lambda stored: stored.position)
@@ -171,8 +175,8 @@ class MemoryQueue:
     def _refuses(self) -> bool:
         """Return True if the queue refuses new messages.
 
-        A classic queue counts before it accepts a message. A quorum queue counts afterwards, so it
-        holds one message more than its limit.
+        A classic queue checks its limit before it accepts a message. A quorum queue checks its
+        limit afterwards, so it holds one message more than the limit.
         """
         if self.limit is None or self.overflow != "reject-publish":
             return False
@@ -192,7 +196,7 @@ class MemoryQueue:
     # --- Time ---
 
     def touch(self) -> None:
-        """Restart the `x-expires` timer after a use. It does not run while there are consumers."""
+        """Restart the `x-expires` timer after a use. Stop the timer if the queue has consumers."""
         expires_ms = self._number("x-expires")
         if self._expiry_timer:
             self._expiry_timer.cancel()
@@ -216,10 +220,10 @@ class MemoryQueue:
         return self._loop.time() + min(times) / 1000 if times else None
 
     def _expire(self, *, late_only: bool = False) -> None:
-        """Dead-letter expired messages at the head; others stay, as in RabbitMQ.
+        """Dead-letter the expired messages at the head of the queue.
 
-        With `late_only` a message is not dead-lettered at the exact time of its expiry, so that it
-        can still be delivered.
+        Expired messages behind them stay in the queue, as in RabbitMQ. With `late_only`, a message
+        that expires exactly now is kept, so that it can still be delivered.
         """
         now = self._loop.time()
         while (

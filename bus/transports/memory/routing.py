@@ -1,4 +1,4 @@
-"""Exchanges and bindings of the model broker, and the queues to which they route a message."""
+"""The exchanges and bindings of the model broker, which route messages to queues."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -10,7 +10,7 @@ __all__ = ["Routes", "difference", "mismatch", "topic_matches"]
 
 
 class Routes:
-    """The exchanges, and the bindings of queues to them."""
+    """The exchanges and bindings of one model broker."""
 
     def __init__(self) -> None:
         self._exchanges: dict[str, Exchange] = {}
@@ -52,9 +52,9 @@ class Routes:
         return exchange == "" or exchange in self._exchanges
 
     def targets(self, exchange: str, routing_key: str) -> Sequence[str]:
-        """Return the names of the target queues, each once.
+        """Return the names of the target queues, without duplicates.
 
-        If no queue is bound for this key, return those of the alternate exchange.
+        If no binding matches, return the target queues of the alternate exchange.
         """
         if exchange == "":
             return [routing_key]
@@ -100,7 +100,7 @@ def _matches(exchange: Exchange, key: str, routing_key: str) -> bool:
 
 
 def mismatch(argument: str, kind: str, name: str, requested: object, current: object) -> str:
-    """Return RabbitMQ's own error text, without the virtual host."""
+    """Return the same error text as RabbitMQ, but without the virtual host."""
     return (
         f"inequivalent arg '{argument}' for {kind} '{name}': "
         f"received {_quote(requested)} but current is {_quote(current)}"
@@ -115,7 +115,7 @@ Difference = tuple[str, object, object]
 
 
 def difference(requested: Mapping[str, object], current: Mapping[str, object]) -> Difference | None:
-    """Return the first argument in which two declarations differ, with both of its values."""
+    """Return the first argument that differs, with the requested value and the current value."""
     for name in sorted(requested.keys() | current.keys()):
         if requested.get(name) != current.get(name):
             return name, requested.get(name), current.get(name)

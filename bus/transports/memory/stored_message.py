@@ -1,4 +1,4 @@
-"""A message in a queue of the model broker, and the effect of dead-lettering on it."""
+"""A message in a queue of the model broker, and the headers that dead-lettering adds to it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,9 +19,9 @@ class StoredMessage:
     exchange: str
     routing_key: str
     position: int = 0
-    """Position in the queue's order."""
+    """Sequence number of the message in its queue."""
     returns: int = 0
-    """Number of requeues, which is a quorum queue's delivery count."""
+    """Number of times that the message was requeued. A quorum queue calls it the delivery count."""
     expires_at: float | None = None
     """Time of expiry on the loop's clock, in seconds."""
 
@@ -29,9 +29,9 @@ class StoredMessage:
 def died(
     message: StoredMessage, *, queue: str, reason: Reason, routing_key: str | None, at: int
 ) -> StoredMessage:
-    """Return the copy for the dead-letter exchange, with a new or higher count in `x-death`.
+    """Return the copy for the dead-letter exchange, with an added or updated `x-death` record.
 
-    The copy has no expiration, so that it does not expire a second time.
+    The copy has no expiration, so that it does not expire again in the dead-letter queue.
     """
     deaths = _read_deaths(message.wire.headers)
     same = [death for death in deaths if (death["queue"], death["reason"]) == (queue, reason)]
@@ -58,9 +58,9 @@ def died(
 
 
 def in_cycle(message: StoredMessage, queue: str) -> bool:
-    """Return True if a message came back to `queue` without a rejection in between.
+    """Return True if a dead letter would return to `queue`, and no consumer rejected it since.
 
-    RabbitMQ drops the message in this case.
+    RabbitMQ drops a message in such a cycle.
     """
     deaths = _read_deaths(message.wire.headers)
     queues = [death["queue"] for death in deaths]
@@ -76,7 +76,7 @@ def _original_expiration(wire: AmqpMessage) -> Mapping[str, str]:
 def _read_deaths(headers: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """Return the broker's `x-death` records.
 
-    A malformed value comes from a client, and is ignored as in RabbitMQ.
+    A malformed header was written by a client. It is ignored, as in RabbitMQ.
     """
     deaths = headers.get("x-death")
     return deaths if isinstance(deaths, list) and _are_deaths(deaths) else []

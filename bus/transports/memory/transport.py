@@ -1,4 +1,4 @@
-"""The transport port on the model broker: one connection, which reconnects by itself."""
+"""The transport for the model broker. It has one connection, which reconnects by itself."""
 
 import asyncio
 from collections.abc import Callable
@@ -24,7 +24,10 @@ from bus.transports.wire_format import encode
 __all__ = ["MemoryTransport"]
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
-"""Limit of a body. The RabbitMQ transport has the same limit, so a test detects larger bodies."""
+"""Maximum bytes of a body.
+
+The RabbitMQ transport has the same limit, so a test detects a body that is too large.
+"""
 
 
 class MemoryTransport:
@@ -50,7 +53,7 @@ class MemoryTransport:
         """Connect.
 
         Args:
-            observer: Receives the events of this transport that belong to no call.
+            observer: Receives returned messages and lost connections.
             timeout: Seconds to wait for the broker.
 
         Raises:
@@ -79,7 +82,7 @@ class MemoryTransport:
             self._observer.on_connection_lost()
 
     async def connection(self) -> MemoryConnection:
-        """Return the open connection; wait until there is one. The caller sets the timeout."""
+        """Return the open connection, and wait for it if necessary. The method has no timeout."""
         while self._connection is None or not self._connection.alive:
             self._connected.clear()
             await self._connected.wait()
@@ -90,7 +93,7 @@ class MemoryTransport:
         return self._connection is not None and self._connection.alive
 
     async def declare(self, topology: Topology) -> None:
-        """Declare the topology. Raise `Unavailable` at once if there is no connection."""
+        """Declare the topology. Raise `Unavailable` at once if the connection is not open."""
         if self._connection is None or not self._is_connected:
             raise Unavailable("the topology was not declared: no connection to the model broker")
         self._broker.declare(topology, self._connection)
@@ -100,7 +103,7 @@ class MemoryTransport:
 
         Raises:
             NotFound: The queue does not exist.
-            Unavailable: The transport has no connection now.
+            Unavailable: The connection is not open.
         """
         if not self._is_connected:
             raise Unavailable(
@@ -114,11 +117,11 @@ class MemoryTransport:
         address: Address,
         *,
         timeout: float,
-        via: Delivery | None = None,  # noqa: ARG002 - a parameter of the port
+        via: Delivery | None = None,  # noqa: ARG002 - required by `Transport`
     ) -> PublishOutcome:
         """Send one message.
 
-        `via` has no effect, because the model broker receives each message before the next call.
+        `via` has no effect, because the model broker processes each message at once.
         """
         if len(envelope.body) > MAX_BODY_BYTES and envelope.queue is None:
             raise InvalidArgument(
@@ -137,9 +140,9 @@ class MemoryTransport:
         return Accepted()
 
     async def _wait_writable(self, ends: float) -> MemoryConnection:
-        """Return a connection that accepts publishes.
+        """Return the connection when it accepts publishes.
 
-        Raise `Unavailable` if there is none in time: the message was certainly not sent.
+        Raise `Unavailable` if it does not accept publishes in time. The message was not sent.
         """
         try:
             async with asyncio.timeout_at(ends):
@@ -155,11 +158,11 @@ class MemoryTransport:
             raise Unavailable(f"message not sent: {why}") from None
         return await self.connection()
 
-    def supports_consumer_timeout(self, queue: Queue) -> bool:  # noqa: ARG002 - for no queue
-        """Return False, as for a RabbitMQ that ignores the timeout which a consumer sends.
+    def supports_consumer_timeout(self, queue: Queue) -> bool:  # noqa: ARG002 - from `Transport`
+        """Return False, like a RabbitMQ version that ignores a consumer's own timeout.
 
-        The model broker has no timeout for consumers. Nevertheless the bus refuses handlers that
-        would exceed the timeout of an older broker, so a test shows the error.
+        The model broker itself has no consumer timeout. With False, the bus still refuses a handler
+        that would exceed the consumer timeout of RabbitMQ before 4.3, so a test shows the error.
 
         Args:
             queue: The queue of the consumer.
@@ -192,12 +195,12 @@ class MemoryTransport:
         self.drop("the transport was closed")
 
     def drop(self, reason: str = "the connection was dropped") -> None:
-        """Drop the connection, as a network failure does.
+        """Drop the connection, like a network failure.
 
         The transport connects again by itself, unless it was closed.
 
         Args:
-            reason: The text that errors contain.
+            reason: Text that is part of the errors.
         """
         if self._connection is not None:
             self._connection.close(reason)
@@ -214,4 +217,4 @@ async def _wait_confirm(confirm: "asyncio.Future[PublishOutcome]", ends: float) 
 
 
 def _ignore(_error: BaseException) -> None:
-    """Ignore the error of a stopped broker: the callers that wait for a connection report it."""
+    """Ignore the error of a stopped broker. The callers that wait for a connection report it."""

@@ -1,10 +1,10 @@
-"""An event loop with virtual time: its clock skips waits, so a test of several hours is instant.
+"""An event loop with virtual time, so that a test of several hours takes no time.
 
-`looptime` (0.9, maintained, works with Python 3.11 to 3.13) is not used, for three reasons:
+The package `looptime` (0.9, maintained, for Python 3.11 to 3.13) is not used, for three reasons:
 
-- It patches the loops of every test of a run as soon as it is installed.
-- It turns the loop 42 times before each step.
-- It moves its clock while threads run.
+- When it is installed, it patches the event loops of all tests.
+- It runs 42 turns of the loop before each step of the clock.
+- It advances the clock while threads run.
 
 This module changes the time of one loop only.
 """
@@ -20,25 +20,24 @@ from typing_extensions import override
 __all__ = ["VirtualLoop", "wall_clock"]
 
 EPOCH = 1_750_000_000.0
-"""Seconds since 1970 (June 2025) at the loop's time 0. The value is arbitrary."""
+"""Wall-clock time at the loop's time 0, in seconds since 1970. June 2025 is arbitrary."""
 
 Events = list[tuple[selectors.SelectorKey, int]]
 
 
 def wall_clock() -> float:
-    """Return the seconds since the epoch on the running loop's clock."""
+    """Return seconds since 1970, calculated from the running loop's clock."""
     return EPOCH + asyncio.get_running_loop().time()
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop that runs in real time until `skip_waits`, and in virtual time from then on.
+    """An event loop that runs in real time until `skip_waits`, and then in virtual time.
 
     In virtual time the clock stops while code runs. When the loop is idle, the clock jumps to the
     next timer.
 
-    The clock jumps only if nothing outside the loop can wake it. No call in an executor may be in
-    flight, and no socket, pipe or child process may be watched. Otherwise the loop waits like any
-    other, and its clock runs with the real one.
+    The clock does not jump while an executor runs a call, or while the loop watches a socket, pipe
+    or child process. During that time the loop waits in real time.
 
     The loop does not detect other threads that call `call_soon_threadsafe`.
     """
@@ -63,7 +62,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def run_in_executor(  # type: ignore[override]  # asyncio's stub uses type variables
         self, executor: Any, func: Callable[..., Any], *args: Any
     ) -> "asyncio.Future[Any]":
-        """Call `func` in a thread or process. Time is real until the call has returned."""
+        """Call `func` in a thread or process. The clock does not jump until the call returns."""
         future = super().run_in_executor(executor, func, *args)
         self._calls += 1
         future.add_done_callback(self._end_call)
@@ -71,7 +70,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     @override
     async def shutdown_default_executor(self, *timeout: float | None) -> None:
-        """Shut the executor down. The wait for its threads takes real time."""
+        """Shut the executor down. The clock does not jump while the loop waits for its threads."""
         self._calls += 1
         await super().shutdown_default_executor(*timeout)
 
@@ -91,7 +90,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class _Selector(selectors.DefaultSelector):
-    """A selector that advances the clock instead of waiting, if the loop can jump."""
+    """A selector that advances the virtual clock instead of waiting, if the clock may jump."""
 
     def __init__(self, can_jump: Callable[[], bool], advance: Callable[[float], None]) -> None:
         super().__init__()
@@ -99,7 +98,7 @@ class _Selector(selectors.DefaultSelector):
 
     @override
     def select(self, timeout: float | None = None) -> Events:
-        """Return the files that are ready, after at most `timeout` seconds on the loop's clock."""
+        """Return the files that are ready. Wait at most `timeout` seconds on the loop's clock."""
         if timeout is None or timeout <= 0 or not self._can_jump():
             return self._wait(timeout)
         events = super().select(0)

@@ -1,6 +1,6 @@
-"""The broker operations of the operator commands, over AMQP.
+"""The AMQP operations of the operator commands.
 
-They declare, bind, inspect and delete objects, and move messages between queues.
+The operations declare, bind, inspect and delete objects, and move messages between queues.
 """
 
 import asyncio
@@ -28,11 +28,11 @@ from bus.transports.rabbitmq.queue_depth import QueueDepth, depth_by
 __all__ = ["AdminSession", "Shovel", "open_admin_session"]
 
 MAX_IN_FLIGHT = 200
-"""Messages in flight at a time. If the process is killed, at most this number may be duplicated."""
+"""Maximum messages in flight. If the process is killed, at most this number is duplicated."""
 STALL_SECONDS = 30.0
-"""Seconds without a confirm after which a move fails. The usual cause is an alarm of the broker."""
+"""Seconds without a confirm after which a move fails. The usual cause is a broker alarm."""
 EMPTY_FOR_SECONDS = 0.3
-"""Seconds between the two checks of a queue that must be empty in both."""
+"""Seconds between two checks of a queue. Both checks must find the queue empty."""
 
 POLL_INTERVAL_SECONDS = 0.05
 """Seconds between two checks of the progress of a move."""
@@ -40,9 +40,9 @@ POLL_INTERVAL_SECONDS = 0.05
 
 @asynccontextmanager
 async def open_admin_session(settings: Settings) -> AsyncIterator["AdminSession"]:
-    """Open a connection for operator commands, and close it at the end.
+    """Open a connection for operator commands, and close it at the end of the block.
 
-    The session declares topologies for every value of the setting `topology`.
+    The session ignores the setting `topology`, so it declares objects even with `verify`.
 
     Args:
         settings: The broker's address, credentials and time limits.
@@ -61,7 +61,7 @@ async def open_admin_session(settings: Settings) -> AsyncIterator["AdminSession"
         name="topology",
         heartbeat=settings.heartbeat,
         attempt_timeout=settings.connect_timeout,
-        fastlane=True,  # a shovel copies the raw bytes of messages, which aio-pika would decode
+        fastlane=True,  # a shovel copies raw bytes, and aio-pika would decode them
         password=password,
     )
     renewal = CredentialRefresher.by(settings, password, (link,), name="topology")
@@ -77,7 +77,7 @@ async def open_admin_session(settings: Settings) -> AsyncIterator["AdminSession"
 
 
 class AdminSession:
-    """The operations on one connection."""
+    """The operations of the operator commands, on one connection."""
 
     def __init__(self, link: SupervisedConnection) -> None:
         self._link = link
@@ -145,7 +145,7 @@ class AdminSession:
 
         Args:
             queue: The queue's name.
-            if_empty: Refuse to delete a queue that has messages. Use it for classic queues only:
+            if_empty: Delete the queue only if it has no messages. Use this for classic queues only:
                 for a quorum queue the broker closes the connection.
         """
         async with self._channel(f"deleting {queue}") as channel:
@@ -155,17 +155,17 @@ class AdminSession:
     async def shovel(
         self, source: str, target: str, carriage: CopyOptions, on_moved: Callable[[int, int], None]
     ) -> AsyncIterator["Shovel"]:
-        """Move messages from one queue to another inside the block.
+        """Move messages from one queue to another while the block runs.
 
-        The shovel is an exclusive consumer: during the move no other client can consume a classic
-        queue.
+        The shovel is an exclusive consumer. If the source is a classic queue, no other client can
+        consume it during the move.
 
         Args:
-            source: The queue to empty.
+            source: The queue that the messages leave.
             target: The queue that receives the messages.
             carriage: The properties that the copies keep.
-            on_moved: Called with the number of moved messages, and the number of these that may
-                exist twice.
+            on_moved: Called with the number of moved messages, and with the number of messages that
+                may be duplicates.
 
         Yields:
             The running shovel.
@@ -222,7 +222,7 @@ class Shovel:
         await self._wait_empty(lambda: self._mover.moved >= moved)
 
     async def wait_empty(self) -> None:
-        """Wait until the source is empty in two checks, `EMPTY_FOR_SECONDS` apart."""
+        """Wait until two checks, `EMPTY_FOR_SECONDS` apart, find the source empty."""
         await self._wait_empty(lambda: False)
         await asyncio.sleep(EMPTY_FOR_SECONDS)
         await self._wait_empty(lambda: False)
@@ -241,8 +241,8 @@ class Shovel:
                     return
             elif loop.time() - since > STALL_SECONDS:
                 raise Unavailable(
-                    f"the broker has confirmed no message for {STALL_SECONDS:g} s, and no message"
-                    " is lost. Check the broker for a memory or disk alarm, then run the command"
+                    f"the broker has not confirmed a message for {STALL_SECONDS:g} s. No message is"
+                    " lost. Check the broker for a memory or disk alarm, then run the command"
                     " again."
                 )
             await asyncio.sleep(POLL_INTERVAL_SECONDS)

@@ -1,6 +1,6 @@
-"""Channels without the fast lane, on aiormq alone (`BUS_FASTLANE=off`).
+"""Channels that use only aiormq, without the fast lane (`BUS_FASTLANE=off`).
 
-They do the same as the channels of the fast lane. They are the fallback, and serve for comparison.
+They behave like the channels of the fast lane, and are used as a fallback and for comparison.
 """
 
 import asyncio
@@ -38,17 +38,17 @@ from bus.transports.rabbitmq.fastlane.confirm_watchdog import ConfirmStats
 __all__ = ["AiormqConsumerChannel", "AiormqDelivery", "AiormqPublisherChannel"]
 
 HEADER_OVERHEAD_BYTES = 24
-"""Bytes of a header frame beside its properties, with a reserve."""
+"""Bytes of a header frame besides its properties, rounded up."""
 
 
 class AiormqPublisherChannel:
     """A channel that publishes with confirms.
 
-    It never has two publishes with the same message id in flight, because aiormq identifies
-    returns by the id alone.
+    A message id is in flight at most once on the channel, because aiormq assigns a returned message
+    to its publish only by the id.
     """
 
-    window_exhausted = False  # a publish that times out releases its slot in the window
+    window_exhausted = False  # a publish that times out releases its slot
 
     def __init__(self, link: OpenConnection, channel: Channel, *, window: int) -> None:
         self._link = link
@@ -89,8 +89,8 @@ class AiormqPublisherChannel:
             try:
                 outcome = await publish_on(self._channel, envelope, address, ends)
             except PermissionDenied as error:
-                # The refusal names an address and no message. Of several publishes to that
-                # address, only the newest was certainly not sent.
+                # The broker's error names an address, but not a message. If several publishes to
+                # this address are in flight, only the newest was certainly not sent.
                 if self._newest.get(address) != envelope.id:
                     raise
                 raise PermissionDenied(f"message not sent: {error}") from None
@@ -105,7 +105,7 @@ class AiormqPublisherChannel:
 
     @asynccontextmanager
     async def _slot(self, message_id: str, ends: float) -> AsyncIterator[None]:
-        """Hold a slot in the window, with no other copy in flight and no reported alarm."""
+        """Hold a slot of the window during the block. First wait until the message may be sent."""
         try:
             async with asyncio.timeout_at(ends):
                 await self._window.acquire()
@@ -157,8 +157,9 @@ async def publish_on(
 
     Raises:
         InvalidArgument: The message is too large, or AMQP cannot encode it.
-        PermissionDenied: The broker refused this publish, or another one to the same address.
-        DeadlineExceeded: The time limit passed before or after the message was written.
+        PermissionDenied: The broker refused this publish, or another publish to the same address.
+        DeadlineExceeded: The time limit passed before the message was written, or before the
+            confirm arrived.
         ConnectionLost: The channel or the connection was closed before the confirm.
     """
     if len(envelope.body) > MAX_BODY_BYTES and envelope.queue is None:
@@ -189,15 +190,15 @@ async def publish_on(
 def check_encodable(
     properties: Basic.Properties, address: Address, max_bytes: int
 ) -> Basic.Properties:
-    """Return the properties if the broker and the protocol accept them.
+    """Return the properties if AMQP can encode them and the broker accepts their size.
 
-    Without this check aiormq fails while it writes, with an exception that may have any cause, or
-    does not fail at all. The broker then closes the connection.
+    Without this check, aiormq raises an exception with an unclear cause while it writes. Or aiormq
+    writes the message without an error, and the broker closes the connection.
 
     Args:
         properties: The message's properties.
         address: The exchange and the routing key.
-        max_bytes: The size of the largest frame. It is below 0 if the broker sets no limit.
+        max_bytes: Maximum bytes of a frame. The value is negative if the broker sets no limit.
 
     Raises:
         InvalidArgument: AMQP cannot encode a value, or the properties do not fit into one frame.
@@ -220,18 +221,18 @@ def check_encodable(
 
 def _user_of(channel: Channel) -> str | None:
     """Return the user name of the channel's connection."""
-    # The abstract class has no `url`. Its only implementation has one.
+    # The abstract class has no attribute `url`, but its only implementation has it.
     return getattr(channel.connection, "url", URL()).user
 
 
 class NotSent(Unavailable):
-    """The channel was closed before the message was written."""
+    """An error for a message that was not sent, because the channel was closed before."""
 
 
 async def _publish_confirmed(
     channel: Channel, body: bytes, properties: Basic.Properties, address: Address, timeout: float
 ) -> PublishOutcome:
-    """Publish, wait for the confirm, and translate aiormq's errors into an outcome."""
+    """Publish, wait for the confirm, and map aiormq's result or error to an outcome."""
     try:
         await channel.basic_publish(
             body,
@@ -258,8 +259,8 @@ async def _publish_confirmed(
 class AiormqConsumerChannel:
     """The channel of one consumer.
 
-    After it has ended no delivery is acked, because its delivery tags are invalid on the next
-    channel.
+    After the channel has ended, its deliveries cannot be acked, because their delivery tags are not
+    valid on another channel.
     """
 
     def __init__(
@@ -311,7 +312,8 @@ class AiormqConsumerChannel:
 
         Args:
             tag: The delivery tag.
-            read: Decodes the message. It is called only when a property is read.
+            read: Decodes the message. The delivery calls it only when its envelope or headers are
+                read.
             redelivered: True if the broker delivered the message before.
         """
         self._unsettled += 1
@@ -324,14 +326,14 @@ class AiormqConsumerChannel:
             self.idle.set()
 
     async def publish(self, envelope: Envelope, address: Address, ends: float) -> PublishOutcome:
-        """Publish a reply on this channel, before the ack of its request.
+        """Publish a reply on this channel, before the ack of its request is written.
 
-        The channel must be in confirm mode. `publish_on` documents the parameters and errors.
+        The channel must be in confirm mode. For the parameters and errors see `publish_on`.
         """
         return await publish_on(self.channel, envelope, address, ends)
 
     def end(self, why: str) -> None:
-        """Report the end of the channel; the supervising consumer then opens another one."""
+        """Report that the channel has ended. The supervised consumer then opens another channel."""
         if not self.ended.done():
             self.ended.set_result(why)
 
@@ -361,14 +363,14 @@ class AiormqDelivery:
 
     @cached_property
     def envelope(self) -> Envelope:
-        """The message; see `Delivery.envelope`."""
+        """The decoded message; see `Delivery.envelope`."""
         return wire.decode(
             self._read(), role=self.channel.role, queue=self.channel.queue, received=self._received
         )
 
     @property
     def broker_headers(self) -> Mapping[str, Any]:
-        """The headers that the broker set."""
+        """The headers that the broker added."""
         return wire.broker_headers(self._read().headers)
 
     async def ack(self) -> bool:
@@ -378,7 +380,7 @@ class AiormqDelivery:
     async def requeue(self) -> bool:
         """Requeue the message with a nack.
 
-        On RabbitMQ 4.3 a nack does not count towards the delivery limit. A reject would count.
+        On RabbitMQ 4.3 a nack does not count towards the delivery limit, but a reject does.
         """
         return await self._settle(requeue=True)
 
@@ -390,8 +392,8 @@ class AiormqDelivery:
         self._settled = True
         channel, tag = self.channel.channel, self._tag
         try:
-            # A connection that is closing no longer writes, and its queue holds ten frames. Without
-            # the time limit this call could wait for ever.
+            # A closing connection does not write, and aiormq queues at most ten frames for it. So
+            # without this time limit the call could wait without end.
             with map_errors("settling a delivery"):
                 async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                     await (

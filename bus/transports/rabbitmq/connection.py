@@ -1,6 +1,6 @@
-"""A connection to the broker that reconnects for ever.
+"""A connection to the broker that reconnects without a limit of attempts.
 
-It uses aio-pika's plain `Connection` and does the recovery itself.
+It uses aio-pika's plain `Connection`, not its robust connection, and reconnects by itself.
 """
 
 import asyncio
@@ -32,36 +32,37 @@ __all__ = ["Channel", "OpenConnection", "SupervisedConnection", "connection_url"
 log = logging.getLogger("bus.rabbitmq")
 
 RPC_TIMEOUT_SECONDS = 10.0
-"""Seconds for one synchronous AMQP call. A quorum queue without a leader does not answer it."""
+"""Seconds for one synchronous AMQP call. A quorum queue without a leader does not answer."""
 CLOSE_TIMEOUT_SECONDS = 2.0
-"""Seconds to wait for the peer's answer to a close. After that the socket is closed without it."""
+"""Seconds to wait for the broker's answer to a close. After that, the socket is closed."""
 UNLIMITED_FRAME_BYTES = 512 * 1024 * 1024
 """Maximum bytes of a frame if the broker sets no limit (`frame_max = 0`).
 
 This is the size of the largest message that RabbitMQ can be configured to accept.
 """
 BLOCKED_POLL_SECONDS = 1.0
-"""Seconds between two checks of a blocked connection. A connection that is lost never unblocks."""
+"""Seconds between two checks of a blocked connection, to detect that it was lost."""
 REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied)
-"""Errors that end the start at once, because another attempt to connect would fail as well."""
+"""Errors that end `start` at once, because another attempt to connect would fail as well."""
 
 
 class OpenConnection:
-    """A connection for channels, publishers and consumers. It may be down, and comes up again."""
+    """A connection that opens channels and declares topologies. It may be down for a time."""
 
     def __init__(self, name: str, url: str, *, verify: bool = False) -> None:
         """Create a connection that is not open.
 
         Args:
             name: The name in log messages.
-            url: The broker's address. Messages show only its host, port and virtual host.
-            verify: Declare only this connection's own queues, and verify that all else exists.
+            url: The broker's address. Logs and errors show only its host, port and virtual host.
+            verify: Declare only this connection's exclusive queues. Check that all other exchanges
+                and queues exist.
         """
         self.name = name
         self._verify = verify
         self.up = asyncio.Event()
         self.current_password: SecretStr | None = None
-        """The password that the broker received last, if the password is read from a file."""
+        """The last password that was sent to the broker, if the password comes from a file."""
         self.last_error: str | None = None
         self._url = URL(url)
         self._connection: aio_pika.Connection | None = None
@@ -87,12 +88,15 @@ class OpenConnection:
         return self.up.is_set()
 
     def use_password_on_reconnect(self, password: SecretStr) -> None:
-        """Set the password of the next connect. It does nothing if each connect reads the file."""
+        """Set the password of the next connect.
+
+        The method does nothing here, because `SupervisedConnection` reads the file at each connect.
+        """
 
     async def update_secret(self, password: SecretStr) -> None:
         """Send a new password to the broker on the open connection.
 
-        The AMQP method is `connection.update-secret`. It takes at most `RPC_TIMEOUT_SECONDS`.
+        The AMQP method is `connection.update-secret`. The timeout is `RPC_TIMEOUT_SECONDS`.
         """
         with map_errors("renewing the password"):
             await self._underlay().update_secret(
@@ -103,7 +107,7 @@ class OpenConnection:
     async def wait_unblocked(self) -> None:
         """Wait until the connection is up and the broker has not reported an alarm.
 
-        The method has no time limit. Callers set their own.
+        The method has no timeout.
         """
         while True:
             await self.up.wait()
@@ -118,7 +122,7 @@ class OpenConnection:
     async def accepts_publishes(self) -> bool:
         """Return True if the connection is up and the broker has not reported an alarm.
 
-        The method does not wait.
+        The method returns at once.
         """
         if not self.up.is_set():
             return False
@@ -130,32 +134,32 @@ class OpenConnection:
         return True
 
     async def channel(self, *, confirms: bool) -> Channel:
-        """Open a channel on this connection, within `RPC_TIMEOUT_SECONDS`."""
+        """Open a channel on this connection. The timeout is `RPC_TIMEOUT_SECONDS`."""
         async with asyncio.timeout(RPC_TIMEOUT_SECONDS):
             channel = await self._underlay().channel(
                 publisher_confirms=confirms, on_return_raises=confirms
             )
-        # The abstract class lacks arguments that its only implementation has.
+        # The methods of the abstract class lack arguments that its only implementation accepts.
         return cast("Channel", channel)
 
     def supports_consumer_timeout(self, queue: Queue) -> bool:
         """Return True if consumers of this queue can set their own consumer timeout.
 
-        The answer depends on the broker's version, and is False before the first connect.
+        The result depends on the broker's version. Before the first connect it is False.
         """
         properties = properties_of(self._connection) if self._connection is not None else {}
         return supports_consumer_timeout(properties, queue.arguments.get("x-queue-type"))
 
     def broker_name_of(self, queue: str) -> str:
-        """Return the broker's name of a queue.
+        """Return the name that a queue has at the broker.
 
-        It differs only for a connection's own queues with the setting `topology=verify`: the
-        broker then generates their names.
+        With the setting `topology=verify`, the broker generates the names of exclusive queues. All
+        other names are returned unchanged.
         """
         return self._broker_names.get(queue, queue)
 
     async def declare(self, topology: Topology) -> None:
-        """Declare a topology on new channels, because a refusal or a timeout closes its channel."""
+        """Declare a topology on new channels, because an error of the broker closes the channel."""
         channels: list[Channel] = []
 
         async def open_channel() -> Channel:
@@ -195,13 +199,14 @@ class SupervisedConnection(OpenConnection):
 
         Args:
             url: The broker's address.
-            name: The name that the RabbitMQ UI and log messages show.
+            name: The name in the RabbitMQ UI and in log messages.
             heartbeat: The heartbeat interval in seconds.
             attempt_timeout: Seconds for one attempt to connect.
-            fastlane: Use the fast lane for hot frames.
-            verify: Declare only this connection's own queues, and verify that all else exists.
-            password: The file that is read at each attempt to connect. Its password replaces the
-                one in `url`.
+            fastlane: Use the fast lane for frequent frames.
+            verify: Declare only this connection's exclusive queues. Check that all other exchanges
+                and queues exist.
+            password: The password file. It is read at each attempt to connect, and its password
+                replaces the password in `url`.
             on_lost: Called when an open connection is lost or closed.
         """
         redact_library_logs()
@@ -211,7 +216,7 @@ class SupervisedConnection(OpenConnection):
         self._fastlane = fastlane
         self._password = password
         self.lane: FastLaneProtocol | None = None
-        """The connection's fast lane, or None without it."""
+        """The connection's fast lane, or None if the fast lane is off."""
         self._on_lost = on_lost
         self._task: asyncio.Task[None] | None = None
         self._refused: asyncio.Future[None] | None = None
@@ -276,7 +281,7 @@ class SupervisedConnection(OpenConnection):
                 factory.abort()
 
     def _join(self, factory: FastLaneTransportFactory) -> FastLaneProtocol | None:
-        """Return the new connection's lane, with the limits that were agreed with the broker."""
+        """Return the fast lane, after setting the frame size and heartbeat of the connection."""
         lane = factory.lane
         if (
             lane is not None
@@ -289,9 +294,9 @@ class SupervisedConnection(OpenConnection):
         return lane
 
     async def _watch(self) -> None:
-        """Wait until the connection ends, and abort it after two heartbeats without a frame.
+        """Wait until the connection ends. Abort it after two heartbeat intervals without a frame.
 
-        aiormq itself waits for at least three heartbeats.
+        aiormq alone would wait for at least three heartbeat intervals.
         """
         closing = self._underlay().closing
         loop = asyncio.get_running_loop()
@@ -307,7 +312,7 @@ class SupervisedConnection(OpenConnection):
                 self.lane.transport.abort()
 
     def _mark_down(self) -> None:
-        """Mark the connection as down, and report the loss."""
+        """Mark the connection as down, and report that it was lost or closed."""
         if not self.up.is_set():
             return
         self.up.clear()
@@ -318,7 +323,7 @@ class SupervisedConnection(OpenConnection):
             self._on_lost()
 
     def _report(self, error: BaseException) -> None:
-        """Log a failed attempt, and end the start if another attempt cannot succeed."""
+        """Log a failed attempt to connect. End `start` if another attempt cannot succeed."""
         bus_error = to_bus_error(error, f"connecting to {self._place()}")
         reason = str(bus_error)
         if self.last_error != reason:
@@ -340,12 +345,12 @@ class SupervisedConnection(OpenConnection):
 
 
 def connection_url(url: str, *, heartbeat: int, name: str) -> str:
-    """Return the address with the heartbeat in seconds and the name that the RabbitMQ UI shows."""
+    """Return the URL with two parameters: the heartbeat in seconds and the connection's name."""
     return str(URL(url).update_query(heartbeat=heartbeat, name=name))
 
 
 async def close_quietly(channel: Channel) -> None:
-    """Close a channel in any state, and log an error instead of raising it."""
+    """Close a channel if it is open. Log an error instead of raising it."""
     if channel.is_closed:
         return
     try:
@@ -356,11 +361,11 @@ async def close_quietly(channel: Channel) -> None:
 
 
 async def _close_connection(connection: aio_pika.Connection) -> None:
-    """Close a connection in any state, and log an error instead of raising it."""
+    """Close a connection in any state. Log an error instead of raising it."""
     try:
         with map_errors("closing a connection"):
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                # Without an explicit exception, aiormq ends pending calls with a CancelledError.
+                # Without this exception, aiormq ends pending calls with a CancelledError.
                 await connection.close(aiormq.exceptions.ConnectionClosed(0, "closed"))
     except BusError as error:
         log.debug("a connection did not close cleanly", extra={"why": str(error)})

@@ -1,4 +1,7 @@
-"""A supervised consumer on its own channel, which is declared and registered again for ever."""
+"""A supervised consumer on its own channel.
+
+After each failure it declares its queue and registers again, without a limit of attempts.
+"""
 
 import asyncio
 import logging
@@ -29,13 +32,13 @@ log = logging.getLogger("bus.rabbitmq")
 
 
 class ConsumerChannelPort(Protocol):
-    """The interface of a consumer's channel, with the fast lane or without it."""
+    """The interface of a consumer's channel, with or without the fast lane."""
 
     ended: "asyncio.Future[str]"
     cancelled: bool
-    """True if the broker has cancelled the consumer. An ack may then arrive too late to count."""
+    """True if the broker has cancelled the consumer. A later ack may have no effect."""
     idle: asyncio.Event
-    """Event that is set when the consumer is cancelled and all its deliveries are settled."""
+    """Event that is set when the broker cancelled the consumer and all deliveries are settled."""
 
     @property
     def has_unsettled(self) -> bool:
@@ -48,7 +51,7 @@ class ConsumerChannelPort(Protocol):
         ...
 
     async def take(self, message: aiormq.abc.DeliveredMessage) -> None:
-        """Receive a message from aiormq. With the fast lane aiormq receives no deliveries."""
+        """Receive a message from aiormq. With the fast lane, aiormq does not call this method."""
         ...
 
     def release(self) -> None:
@@ -71,7 +74,7 @@ class RabbitMQConsumer:
 
         Args:
             link: The connection.
-            spec: The queue to consume, and how.
+            spec: The queue, with the options of its consumer.
             confirms: Open the channel in confirm mode.
             channel_factory: Creates the object that consumes on an open channel.
         """
@@ -85,12 +88,12 @@ class RabbitMQConsumer:
         self._tag = ""
         self._ready = asyncio.Event()
         self._between_calls = asyncio.Event()
-        """Event that is cleared while the consumer makes the calls that register it."""
+        """Event that is cleared while the consumer declares, registers or closes its channel."""
         self._between_calls.set()
         self._stopping = False
         self._closing = False
         self._draining: list[DrainingChannel] = []
-        """Earlier channels that have unsettled deliveries."""
+        """Earlier channels that are open because they have unsettled deliveries."""
         self._task: asyncio.Task[None] | None = None
         self.last_error: str | None = None
 
@@ -124,7 +127,7 @@ class RabbitMQConsumer:
 
     async def _step(self) -> None:
         if self._stopping:
-            # A consumer that was cancelled must not register again. It waits for `close`.
+            # After `cancel` the consumer must not register again. The task waits for `close`.
             await asyncio.Event().wait()
         await self._link.up.wait()
         self._between_calls.clear()
@@ -138,13 +141,13 @@ class RabbitMQConsumer:
         """Consume on a channel until it ends, then close or drain it."""
         current: ConsumerChannelPort | None = None
         try:
-            # The first delivery may arrive together with the answer to `basic.consume`, so the
-            # object that handles deliveries must exist before.
+            # The first delivery may arrive together with the answer to `basic.consume`. So the
+            # object that handles deliveries is created before the call.
             current = self._channel_factory(channel)
             await self._consume(channel, current)
             if self._stopping:
-                # The consumer was cancelled while it registered. The broker requeues its
-                # deliveries when the channel is closed.
+                # `cancel` was called during the registration. The broker requeues the deliveries
+                # when the channel is closed.
                 return
             self._between_calls.set()
             await asyncio.wait(
@@ -172,8 +175,8 @@ class RabbitMQConsumer:
     def _start_draining(self, channel: Channel, current: ConsumerChannelPort) -> None:
         """Keep a channel open for its acks, and close the older draining channels.
 
-        Their deliveries are older than the one that just timed out, so the broker has already
-        requeued them.
+        The deliveries of the older channels are older than the delivery that has just timed out. So
+        the broker has already requeued them.
         """
         for draining in self._draining:
             draining.end()
@@ -182,7 +185,7 @@ class RabbitMQConsumer:
             DrainingChannel(channel, current, self._tag, leave=self._close_channel)
         )
 
-    # --- Steps that a transport on another library's connection overrides ---
+    # --- Steps that the FastStream consumer overrides ---
 
     async def _open_channel(self) -> Channel:
         return await self._link.channel(confirms=self._confirms)
@@ -190,7 +193,7 @@ class RabbitMQConsumer:
     async def _register(self, channel: Channel, current: ConsumerChannelPort) -> str:
         """Register the consumer at the broker, and return its new consumer tag.
 
-        RabbitMQ 4.3 ends a connection on which a tag is used again.
+        The tag must be new, because RabbitMQ 4.3 closes a connection that uses a tag twice.
         """
         tag = f"trunkline-{secrets.token_hex(6)}"
         await channel.basic_qos(prefetch_count=self._spec.prefetch, timeout=RPC_TIMEOUT_SECONDS)
@@ -207,7 +210,7 @@ class RabbitMQConsumer:
         return tag
 
     def _arguments(self) -> FieldTable:
-        """Return the consumer's arguments, as far as the broker supports them."""
+        """Return the consumer timeout as an argument, if it is set and the broker supports it."""
         if self._spec.consumer_timeout is None or not self._link.supports_consumer_timeout(
             self._queue
         ):
@@ -218,7 +221,7 @@ class RabbitMQConsumer:
         await close_quietly(channel)
 
     def _should_drain(self, current: ConsumerChannelPort) -> bool:
-        """Return True if the channel stays open without its consumer, for pending acks."""
+        """Return True if the broker cancelled the consumer, but the channel is needed for acks."""
         return current.cancelled and self._spec.acks and current.has_unsettled and not self._closing
 
     # --- Registration and end ---
@@ -252,7 +255,7 @@ class RabbitMQConsumer:
     async def close(self) -> None:
         """Stop the consumer and close its channels; the broker requeues unacked messages.
 
-        Acks of the current turn of the event loop are written before the close.
+        Acks from the current turn of the event loop are written before the channels are closed.
         """
         self._stopping = self._closing = True
         if self._task is not None:
@@ -262,9 +265,9 @@ class RabbitMQConsumer:
         await asyncio.gather(*(draining.close() for draining in self._draining))
 
     async def _pause_between_calls(self) -> None:
-        """Wait until no call to the broker is in flight.
+        """Wait until no call to the broker is in flight, for at most `CLOSE_TIMEOUT_SECONDS`.
 
-        After an interrupted call aiormq closes the channel twice. The broker then closes the whole
+        If a call is interrupted, aiormq closes the channel twice, and the broker then closes the
         connection.
         """
         with suppress(TimeoutError):

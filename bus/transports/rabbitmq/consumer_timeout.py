@@ -1,6 +1,6 @@
-"""The consumer timeout: the time that a consumer may hold a delivery without an ack.
+"""The consumer timeout, which limits the time until a consumer acks a delivery.
 
-From RabbitMQ 4.3 on, a consumer of a quorum queue can set its own timeout by an argument.
+Since RabbitMQ 4.3, a consumer of a quorum queue can set its own timeout by an argument.
 """
 
 from collections.abc import Mapping
@@ -12,18 +12,18 @@ __all__ = ["consumer_arguments", "supports_consumer_timeout"]
 SUPPORTED_SINCE = (4, 3)
 """The first RabbitMQ version that supports a consumer's own timeout.
 
-In tests, 4.3.6 preferred the consumer's value to that of the queue, a policy or the node, even if
-it was longer. 3.10.8 and 4.0.5 ignored it.
+In tests, 4.3.6 used the consumer's value instead of the value of the queue, a policy or the node.
+That was also true for a longer value. 3.10.8 and 4.0.5 ignored the consumer's value.
 """
 ARGUMENT = "x-consumer-timeout"
 MAX_CONSUMER_TIMEOUT_SECONDS = 365 * 24 * 3600.0
-"""Maximum seconds. RabbitMQ 4.3.6 accepts larger numbers, but some of them stall the queue."""
+"""Maximum timeout. RabbitMQ 4.3.6 accepts larger values, but some of them stall the queue."""
 
 
 def supports_consumer_timeout(properties: Mapping[str, object], queue_type: object) -> bool:
     """Return True if the broker supports a consumer's own timeout for this type of queue.
 
-    For a classic queue RabbitMQ 4.3 refuses the argument.
+    RabbitMQ 4.3 refuses the argument for a classic queue.
 
     Args:
         properties: The server properties of the connection.
@@ -36,5 +36,5 @@ def supports_consumer_timeout(properties: Mapping[str, object], queue_type: obje
 
 
 def consumer_arguments(consumer_timeout: float) -> FieldTable:
-    """Return the arguments of a consumer with a timeout of `consumer_timeout` seconds."""
+    """Return the consumer arguments that set a timeout of `consumer_timeout` seconds."""
     return {ARGUMENT: int(min(consumer_timeout, MAX_CONSUMER_TIMEOUT_SECONDS) * 1000)}

@@ -1,6 +1,6 @@
 """The refresh of a password or OAuth 2 token on open connections.
 
-Without it a connection would end when the token expires with which it was opened.
+Without a refresh, the broker closes a connection when the connection's token expires.
 """
 
 import asyncio
@@ -34,15 +34,16 @@ log = logging.getLogger("bus.rabbitmq")
 POLL_INTERVAL_SECONDS = 2.0
 """Seconds between two checks of the file.
 
-It need not be shorter, since tokens are renewed minutes before they expire.
+A shorter interval is not necessary, because tokens are renewed minutes before they expire.
 """
 RETRY_REFUSED_SECONDS = 30.0
-"""Seconds until a refused password is tried again.
+"""Seconds after which a refused password is tried again.
 
-The broker may receive a new password later than this process, and it counts failed logins.
+The broker may receive a new password later than this process. More attempts are avoided, because
+the broker counts failed logins.
 """
 TRIAL_TIMEOUT_SECONDS = 5.0
-"""Seconds for one trial, which is a handshake."""
+"""Seconds for one test of a password, which is an AMQP handshake."""
 
 
 class RefreshableConnection(Protocol):
@@ -50,7 +51,7 @@ class RefreshableConnection(Protocol):
 
     name: str
     current_password: SecretStr | None
-    """The password that the broker received last on this connection."""
+    """The last password that was sent to the broker on this connection."""
 
     @property
     def is_up(self) -> bool:
@@ -71,11 +72,11 @@ class RefreshableConnection(Protocol):
 
 
 class CredentialRefresher:
-    """A watcher of the password file that updates the open connections.
+    """A watcher of the password file that sends a new password on the open connections.
 
-    RabbitMQ closes a connection that sends a secret which the broker refuses. On an open connection
-    it accepts a token that has already expired. So each new password is tried first on a separate
-    connection, and a refused one is not sent on any open connection.
+    If RabbitMQ refuses a new password on an open connection, it closes the connection. But it
+    accepts a token there that has already expired. So each new password is first tested on a
+    separate connection, and a refused password is not sent on the open connections.
     """
 
     def __init__(
@@ -91,8 +92,8 @@ class CredentialRefresher:
         Args:
             file: The password file.
             connections: The connections to update.
-            trial: Returns True if the broker accepts a password. It raises the errors of
-                `map_errors` if the broker does not decide.
+            trial: Returns True if the broker accepts a password, and False if it refuses the
+                password. Raises the errors of `map_errors` if the broker gives no result.
             timer: Returns a time in seconds. The default is the event loop's clock.
         """
         self._file = file
@@ -119,10 +120,10 @@ class CredentialRefresher:
             settings: The settings of the connections.
             file: The password file, or None.
             connections: The connections to update.
-            name: The service's name. The RabbitMQ UI shows it for the trial connections.
+            name: The service's name, which the RabbitMQ UI shows for the test connections.
 
         Returns:
-            The refresher, or None without a file.
+            The refresher, or None if `file` is None.
         """
         if file is None:
             return None
@@ -150,7 +151,7 @@ class CredentialRefresher:
             await self.check_file()
 
     async def check_file(self) -> None:
-        """Check the file once, and update each open connection that uses another password."""
+        """Read the file once, and update each open connection that uses a different password."""
         password = self._file.read()
         for connection in self._connections:
             connection.use_password_on_reconnect(password)
@@ -163,7 +164,7 @@ class CredentialRefresher:
             )
 
     def _pending(self, password: SecretStr) -> list[RefreshableConnection]:
-        """Return the open connections that use another password."""
+        """Return the open connections that use a different password."""
         return [
             connection
             for connection in self._connections
@@ -177,7 +178,7 @@ class CredentialRefresher:
         try:
             accepted = await self._trial(password)
         except BusError as error:
-            self._warn("the new password could not be tried; trying again", "", password, error)
+            self._warn("the new password could not be tested; trying again", "", password, error)
             return False
         if not accepted:
             if password != self._refused:
@@ -197,7 +198,7 @@ class CredentialRefresher:
         try:
             await connection.update_secret(password)
         except BusError as error:
-            # During an alarm the broker reads nothing, or the connection has just ended.
+            # During an alarm the broker does not read. Or the connection has just ended.
             self._warn(
                 "the new password was not accepted; trying again", connection.name, password, error
             )
@@ -205,7 +206,7 @@ class CredentialRefresher:
             log.info("the password was renewed", extra={"link": connection.name})
 
     def _warn(self, message: str, link: str, password: SecretStr, error: BusError) -> None:
-        """Log a warning once for each password and connection; for a trial `link` is empty."""
+        """Log a warning once for each password and connection. `link` is empty for a test."""
         if self._warned.get(link) != password:
             log.warning(message, extra={"link": link, "why": str(error)})
         self._warned[link] = password
@@ -215,7 +216,7 @@ async def is_accepted(url: str, password: SecretStr) -> bool:
     """Return True if the broker accepts this password in a handshake.
 
     Raises:
-        BusError: The broker did not decide, for example because it did not answer.
+        BusError: The broker gave no result, for example because it did not answer.
     """
     connection = aio_pika.Connection(URL(url).with_password(password.get_secret_value()))
     factory = LenientTransportFactory()
@@ -236,8 +237,8 @@ async def _try_login(connection: aio_pika.Connection) -> bool:
     except (AuthenticationError, ProbableAuthenticationError):
         return False
     except (ConnectionNotAllowed, ProtocolSyntaxError):
-        # The broker refused the virtual host, or one connection above the user's limit. It checks
-        # these after the password.
+        # The broker refused the virtual host, or the user has too many connections. The broker
+        # checks both after the password, so the password is accepted.
         return True
     return True
 

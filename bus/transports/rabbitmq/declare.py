@@ -1,6 +1,6 @@
 """The declaration of a topology at the broker, and the check that a topology exists.
 
-The check is for brokers that an administrator manages (`BUS_TOPOLOGY=verify`).
+The check is used if an administrator creates the topology (`BUS_TOPOLOGY=verify`).
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -52,22 +52,22 @@ async def declare(channel: Channel, topology: Topology, *, timeout: float) -> No
 async def declare_own(
     open_channel: Open, topology: Topology, broker_names: Mapping[str, str], *, timeout: float
 ) -> dict[str, str]:
-    """Declare only this connection's own queues, and check that all else exists.
+    """Declare only exclusive queues, and check that exchanges and shared queues exist.
 
-    A passive declaration reports whether an object exists, but not its arguments, and it cannot
-    check bindings. The broker generates the names of the queues (ADR 0020).
+    The check uses passive declarations. They cannot check arguments or bindings. The broker
+    generates the names of the exclusive queues (ADR 0020).
 
     Args:
         open_channel: Opens a channel of this connection.
         topology: The topology of the service.
-        broker_names: The result of the last call.
+        broker_names: The result of the last call, or an empty mapping.
         timeout: Seconds for each call.
 
     Returns:
-        The broker's name for the name of each own queue.
+        The generated name of each exclusive queue, by the name in `topology`.
 
     Raises:
-        ConfigurationError: Exchanges or shared queues do not exist. The text names them.
+        ConfigurationError: Exchanges or shared queues do not exist. The error text names them.
     """
     missing = await find_missing(open_channel, topology, timeout=timeout)
     if missing:
@@ -95,12 +95,12 @@ async def declare_own(
 async def _declare_exclusive(
     open_channel: Open, queue: Queue, broker_name: str | None, *, timeout: float
 ) -> str:
-    """Return the broker's name of an exclusive queue, and declare the queue if it is gone."""
+    """Return the generated name of an exclusive queue. Declare the queue if it does not exist."""
     if broker_name is not None:
         try:
             await (await open_channel()).queue_declare(broker_name, passive=True, timeout=timeout)
         except (ChannelNotFoundEntity, ChannelLockedResource):
-            pass  # the queue belonged to an earlier connection, which has ended or is ending
+            pass  # the queue belongs to an earlier connection, and is deleted when that ends
         else:
             return broker_name
     declared = await (await open_channel()).queue_declare(
@@ -112,12 +112,12 @@ async def _declare_exclusive(
 async def find_missing(open_channel: Open, topology: Topology, *, timeout: float) -> list[str]:
     """Return the missing exchanges and shared queues, as `exchange <name>` and `queue <name>`.
 
-    RabbitMQ from 4.2.6 on shows an exchange only to users with a permission for it. An exchange
-    that is not shown counts as existing: this service neither publishes to it nor binds a queue to
-    it. Its bindings to the service's queues are the administrator's task.
+    Since RabbitMQ 4.2.6, a passive declaration of an exchange is refused if the user has no
+    permission for it. Such an exchange is not reported as missing, because this service neither
+    publishes to it nor binds a queue to it. The administrator creates its bindings.
 
     Args:
-        open_channel: Opens a channel. It is called again when the broker has closed the last one.
+        open_channel: Opens a channel. It is called again if the broker closes the channel.
         topology: The topology to check.
         timeout: Seconds for each call.
     """
@@ -140,11 +140,11 @@ async def find_missing(open_channel: Open, topology: Topology, *, timeout: float
                 await channel.queue_declare(name, passive=True, timeout=timeout)
         except ChannelAccessRefused:
             if kind != "exchange":
-                raise  # the service consumes each queue or publishes to it, so it needs the right
+                raise  # the service consumes or publishes to each queue, so it needs permission
             channel = None
         except ChannelNotFoundEntity as error:
             if f"no {kind}" not in str(error):
-                raise  # the object exists, and its node is down
+                raise  # the object exists, but its node is down
             missing.append(title)
             channel = None
     return missing

@@ -17,7 +17,7 @@ log = logging.getLogger("bus.rabbitmq")
 
 
 class UnsettledDeliveries(Protocol):
-    """The unsettled deliveries of a channel."""
+    """The interface of a consumer channel that a draining channel uses."""
 
     idle: asyncio.Event
     """Event that is set when all deliveries are settled."""
@@ -28,11 +28,12 @@ class UnsettledDeliveries(Protocol):
 
 
 class DrainingChannel:
-    """A channel that stays open until its deliveries are settled, it is closed, or `end` is called.
+    """A channel without a consumer that stays open until its deliveries are settled.
 
-    Since RabbitMQ 4.3 a consumer timeout requeues the overdue delivery and cancels its consumer.
-    The consumer's other deliveries remain valid, and can be acked on this channel. If the channel
-    were closed, the broker would requeue them as well, and count them as lost deliveries.
+    Since RabbitMQ 4.3, a consumer timeout requeues the overdue delivery and cancels the consumer.
+    The other deliveries of the consumer remain valid, and can be acked on this channel. If the
+    channel were closed, the broker would requeue these deliveries as well, and increase their
+    delivery counts. `end` and `close` close the channel earlier.
     """
 
     def __init__(
@@ -47,9 +48,9 @@ class DrainingChannel:
 
         Args:
             channel: The channel.
-            deliveries: The channel's unsettled deliveries.
+            deliveries: The consumer channel with the unsettled deliveries.
             tag: The tag of the consumer that the broker cancelled.
-            leave: Closes the channel.
+            leave: Function that closes the channel.
         """
         self._channel = channel
         self._deliveries = deliveries
@@ -78,10 +79,10 @@ class DrainingChannel:
             await self._leave(self._channel)
 
     async def _cancel_again(self) -> None:
-        """Cancel the consumer that the broker has cancelled.
+        """Cancel the consumer, although the broker has already cancelled it.
 
-        On RabbitMQ 4.3 a late ack would otherwise revive it. This channel would then receive
-        messages as well as the channel of the new consumer.
+        Without this call, a late ack would make RabbitMQ 4.3 activate the consumer again. This
+        channel would then receive messages, and so would the channel of the new consumer.
         """
         if self._channel.is_closed:
             return

@@ -1,6 +1,6 @@
 """The mapping of aiormq's exceptions to errors of the bus.
 
-No exception of a library leaves the transport.
+The callers of a transport receive only errors of the bus.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ from bus.messaging.supervision import is_own_cancel
 
 __all__ = ["EXPECTED_ERRORS", "map_errors", "to_bus_error"]
 
-# aiormq raises RuntimeError for "closed". When it closes, it also ends pending calls with a
-# CancelledError or a bare Exception.
+# aiormq raises RuntimeError if a channel or connection is closed. When aiormq closes, it also ends
+# pending calls with a CancelledError or a plain Exception.
 EXPECTED_ERRORS: tuple[type[BaseException], ...] = (
     OSError,
     EOFError,
@@ -43,8 +43,8 @@ EXPECTED_ERRORS: tuple[type[BaseException], ...] = (
 )
 
 
-# Each refusal of the broker, with its error and the advice. Any other exception may be temporary
-# and becomes `Unavailable`.
+# Exceptions for refusals of the broker, the bus error for each, and the error text. Any other
+# exception may be temporary, and becomes `Unavailable`.
 ERROR_MAP: tuple[tuple[tuple[type[BaseException], ...], type[BusError], str], ...] = (
     (
         (ProbableAuthenticationError, AuthenticationError),
@@ -54,7 +54,8 @@ ERROR_MAP: tuple[tuple[tuple[type[BaseException], ...], type[BusError], str], ..
             " password in BUS_PASSWORD_FILE."
         ),
     ),
-    # RabbitMQ closes the connection instead of opening it. aiormq reports an unexpected frame.
+    # If RabbitMQ refuses the virtual host, it closes the connection. aiormq reports the close as an
+    # unexpected frame (ProtocolSyntaxError).
     (
         (ConnectionNotAllowed, ProtocolSyntaxError),
         ConfigurationError,
@@ -77,13 +78,13 @@ ERROR_MAP: tuple[tuple[tuple[type[BaseException], ...], type[BusError], str], ..
 
 
 def to_bus_error(error: BaseException, what: str) -> BusError:
-    """Return an exception as an error of the bus.
+    """Return the bus error for an exception.
 
-    The text may include the broker's text, which names objects and never message contents.
+    The error text may include the broker's text, which contains names but not message contents.
 
     Args:
         error: The exception.
-        what: The operation that failed, for example "declaring". The text begins with it.
+        what: The operation that failed, for example "declaring". The error text begins with it.
     """
     if isinstance(error, BusError):
         return error
@@ -95,13 +96,13 @@ def to_bus_error(error: BaseException, what: str) -> BusError:
 
 @contextmanager
 def map_errors(what: str) -> Iterator[None]:
-    """Raise every exception in the block as an error of the bus.
+    """Convert every exception of the block to an error of the bus.
 
-    This includes the CancelledError with which aiormq ends pending calls when it closes. A
-    cancellation of the current task is raised as it is.
+    When aiormq closes, it ends pending calls with a CancelledError, which is also converted. A
+    cancellation of the current task is not converted.
 
     Args:
-        what: The operation in the block, for example "declaring". The error's text begins with it.
+        what: The operation in the block, for example "declaring". The error text begins with it.
 
     Raises:
         BusError: The block raised an exception.
@@ -112,12 +113,12 @@ def map_errors(what: str) -> Iterator[None]:
         if is_own_cancel():
             raise
         raise Unavailable(f"{what}: the connection was closed") from None
-    except Exception as error:  # noqa: BLE001 - aiormq also raises a bare Exception
+    except Exception as error:  # noqa: BLE001 - aiormq also raises a plain Exception
         raise to_bus_error(error, what) from None
 
 
 def _safe_text(error: BaseException) -> str:
-    """Return the text of the broker or the operating system, in one line without contents."""
+    """Return the error text in one line, without message contents."""
     match error:
         case TimeoutError() if not error.args:
             return "no answer in time"

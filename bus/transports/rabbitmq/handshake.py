@@ -1,4 +1,4 @@
-"""The probe of a broker by one AMQP handshake: whether it can be reached, and its version."""
+"""A probe that connects to a broker, to check its availability and read its version."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -42,7 +42,7 @@ async def probe(url: str, timeout: float = TIMEOUT_SECONDS) -> BrokerInfo:
     Raises:
         ConfigurationError: The URL is not valid.
         Unauthenticated: The broker refuses the user, the password or the virtual host.
-        Unavailable: No server answers at this address, or it does not speak AMQP 0-9-1.
+        Unavailable: No server answers at this address, or the server does not use AMQP 0-9-1.
     """
     async with connected(url, timeout) as connection:
         return describe(properties_of(connection))
@@ -54,14 +54,13 @@ async def connected(url: str, timeout: float) -> AsyncIterator[aio_pika.abc.Abst
 
     Args:
         url: The broker's URL.
-        timeout: Seconds for the connect, and again for the close.
+        timeout: Seconds for the connect. The close has the same limit.
 
     Yields:
         The open connection.
 
     Raises:
-        BusError: One of the errors of `probe`. It is also raised if the connection breaks inside
-            the block.
+        BusError: One of the errors of `probe`, also if the connection is lost inside the block.
     """
     broker_address = address(url)
     try:
@@ -77,7 +76,8 @@ async def connected(url: str, timeout: float) -> AsyncIterator[aio_pika.abc.Abst
             " Check them in BUS_URL, or in BUS_PASSWORD_FILE."
         ) from error
     except ProtocolSyntaxError as error:
-        # RabbitMQ closes the connection instead of opening it. aiormq reports an unexpected frame.
+        # If RabbitMQ refuses the virtual host, it closes the connection. aiormq reports the close
+        # as an unexpected frame.
         raise Unauthenticated(
             f"the broker at {broker_address} refuses the virtual host {vhost_of(url)!r}."
             " Create it, or grant this user permissions for it."
@@ -100,7 +100,7 @@ async def _open(url: str, timeout: float) -> aio_pika.abc.AbstractConnection:
 
 
 def address(url: str) -> str:
-    """Return `host:port` of a broker's URL, the only part that messages may show."""
+    """Return `host:port` of a broker's URL. Error texts must not show the other parts."""
     try:
         parts = urlsplit(url)
         port = parts.port or (5671 if parts.scheme == "amqps" else 5672)
@@ -123,7 +123,7 @@ def vhost_of(url: str) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Return the last argument of an exception, which has the text of the library or the system."""
+    """Return the last argument of an exception, which is the error text."""
     return str(error.args[-1] if error.args else error) or type(error).__name__
 
 
@@ -135,7 +135,7 @@ def properties_of(connection: aio_pika.abc.AbstractConnection) -> Mapping[str, o
 
 
 def describe(properties: Mapping[str, object]) -> BrokerInfo:
-    """Return the server properties that commands show."""
+    """Return the server properties as a `BrokerInfo`."""
     fields = {key: str(properties.get(name, "unknown")) for key, name in FIELDS.items()}
     return BrokerInfo(**fields)
 

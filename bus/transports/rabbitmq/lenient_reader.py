@@ -1,9 +1,9 @@
-"""A stream reader that removes properties which pamqp cannot decode.
+"""A stream reader that removes message properties that pamqp cannot decode.
 
-pamqp raises an error for a timestamp past the year 9999, a text that is not UTF-8, and a header of
-an unknown type. aiormq then ends the connection, the broker delivers the message again on the next
-connection, and this repeats for ever. Without its properties the message arrives with a `fault`,
-and is dead-lettered like any malformed message.
+pamqp raises an error for a timestamp after the year 9999, a text that is not UTF-8, and a header of
+an unknown type. After such an error aiormq ends the connection. The broker delivers the message
+again on the next connection, and the error repeats without end. If the properties are removed, the
+message arrives with a `fault`, and is dead-lettered like other malformed messages.
 """
 
 import asyncio
@@ -24,16 +24,16 @@ __all__ = ["LenientTransportFactory", "accept_unknown_delivery_mode", "sanitize_
 FRAME_HEAD_BYTES = 7
 """Bytes of a frame's type, channel and size."""
 FLAGS_OFFSET_BYTES = 12
-"""Bytes of a content header's class, weight and body size.
+"""Bytes of a content header before its property flags: class, weight and body size.
 
-The flags after them tell which properties follow.
+The flags specify which properties follow.
 """
 KNOWN_MODES = {None, 1, 2}
-"""Delivery modes of AMQP 0-9-1."""
+"""Delivery modes that AMQP 0-9-1 defines, and None if the property is not set."""
 
 
 class LenientTransportFactory(TransportFactory):
-    """A factory of aiormq's own transports, with a lenient reader."""
+    """A factory that creates aiormq's normal transports, but with a lenient reader."""
 
     def __init__(self) -> None:
         self._writer: asyncio.StreamWriter | None = None
@@ -49,7 +49,7 @@ class LenientTransportFactory(TransportFactory):
         return cast("asyncio.StreamReader", LenientReader(reader)), writer
 
     def abort(self) -> None:
-        """Close the socket if it is open: aiormq does not close it after an abandoned attempt."""
+        """Close the socket if it is open, because aiormq leaves it open after a failed connect."""
         if self._writer is not None:
             self._writer.transport.abort()
 
@@ -66,11 +66,11 @@ class LenientReader:
         self._head = b""
 
     def at_eof(self) -> bool:
-        """Return True if the stream has ended and all its bytes were read."""
+        """Return True if the stream has ended and all bytes were read."""
         return self._reader.at_eof()
 
     async def readexactly(self, count: int) -> bytes:
-        """Return the next `count` bytes, with a content header that pamqp can decode."""
+        """Return the next `count` bytes. Replace a content header that pamqp cannot decode."""
         data = await self._reader.readexactly(count)
         if len(self._head) < FRAME_HEAD_BYTES:
             self._head += data
@@ -80,11 +80,11 @@ class LenientReader:
 
 
 def sanitize_header_frame(head: bytes, rest: bytes) -> bytes:
-    """Return the rest of a content header frame, without properties that cannot be decoded.
+    """Return the rest of a content header frame. Remove properties that pamqp cannot decode.
 
     Args:
-        head: The frame's first seven bytes.
-        rest: The frame's other bytes. The result has the same length.
+        head: The first seven bytes of the frame.
+        rest: The other bytes of the frame. The result has the same length.
     """
     return (
         rest
@@ -104,10 +104,10 @@ def _is_readable(head: bytes, rest: bytes) -> bool:
 
 
 def accept_unknown_delivery_mode(channel: Channel) -> Channel:
-    """Let aio-pika accept messages with an unknown delivery mode, and return the same channel.
+    """Make a channel accept messages with an unknown delivery mode, and return the channel.
 
-    aio-pika would drop these messages, and they would stay unsettled for ever. RabbitMQ 3 refuses
-    to publish them, and RabbitMQ 4 does not.
+    Without this change, aio-pika drops these messages, and they are never settled. RabbitMQ 3
+    refuses a publish with an unknown delivery mode, but RabbitMQ 4 accepts it.
     """
     consume = channel.basic_consume
 

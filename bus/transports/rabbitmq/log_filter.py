@@ -1,4 +1,4 @@
-"""The filter for the log lines of aio-pika and aiormq, which can show whole messages."""
+"""A filter for the logs of aio-pika and aiormq, because they can contain whole messages."""
 
 import logging
 import re
@@ -17,24 +17,24 @@ REDACTED_LOGGERS = (
     "aiormq.connection.marshall",
 )
 ATTEMPT = "error when creating transport"
-"""The start of aiormq's line about a failed attempt to connect.
+"""The beginning of aiormq's log line about a failed attempt to connect.
 
-aiormq writes several of these lines a second while a broker is down. The bus itself logs one line
-for each cause.
+The filter drops these lines, because aiormq writes several of them a second while a broker is down.
+The bus itself logs one line for each cause.
 """
 PLACEHOLDER = re.compile(r"%[-+ #0-9.]*[a-zA-Z]")
-"""Pattern of an argument's placeholder in a line."""
+"""Pattern of a `%` placeholder in a log message."""
 
 
 def redact_library_logs() -> None:
     """Remove arguments and tracebacks from the libraries' log lines, and drop lines below warning.
 
-    At debug level aiormq logs every frame. At error level it logs a returned message with its body
-    if no publish waits for it any more. A filter is used and not a level: an application that
-    enables these loggers to find a bug must not log message contents.
+    At debug level aiormq logs every frame. At error level it logs a returned message with its body,
+    if no publish waits for the message. A log level is not enough: if an application enables these
+    loggers to find a bug, they must still not log message contents.
     """
     for name in REDACTED_LOGGERS:
-        # A logger ignores a filter that it already has.
+        # A second call has no effect: a logger does not add the same filter twice.
         logging.getLogger(name).addFilter(_redact)
 
 

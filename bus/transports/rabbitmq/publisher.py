@@ -1,4 +1,4 @@
-"""A publisher on one channel, which is opened again for ever."""
+"""A publisher that uses one channel, and opens another channel each time the channel ends."""
 
 import asyncio
 import logging
@@ -23,11 +23,11 @@ __all__ = ["Publisher", "PublisherChannelPort"]
 log = logging.getLogger("bus.rabbitmq")
 
 POLL_INTERVAL_SECONDS = 0.5
-"""Seconds between two checks whether the broker confirms messages."""
+"""Seconds between two checks of the confirms on the channel."""
 
 
 class PublisherChannelPort(Protocol):
-    """The interface of a publisher's channel, with or without the fast lane and confirms."""
+    """The interface of a publisher's channel, for channels with and without confirms."""
 
     ended: "asyncio.Future[str]"
     confirm_stats: ConfirmStats
@@ -44,7 +44,7 @@ class PublisherChannelPort(Protocol):
 
     @property
     def window_exhausted(self) -> bool:
-        """True if abandoned publishes take too many of the window's slots."""
+        """True if publishes that timed out use too many slots of the window."""
         ...
 
     async def publish(self, envelope: Envelope, address: Address, ends: float) -> PublishOutcome:
@@ -92,7 +92,7 @@ class Publisher:
         self._watchdog = ConfirmWatchdog()
 
     def start(self) -> None:
-        """Open the channel, and open another one each time it ends."""
+        """Open a channel, and open another channel each time the channel ends."""
         self._now = asyncio.get_running_loop().time
         self._task = asyncio.create_task(
             run_forever(self._step, expected=EXPECTED_ERRORS, on_error=self._report),
@@ -101,7 +101,7 @@ class Publisher:
 
     async def _step(self) -> None:
         await self._link.up.wait()
-        # The broker closes the channel on a publish to an exchange that does not exist.
+        # If an exchange does not exist, the broker closes the channel that publishes to it.
         await self._link.declare(BASE_EXCHANGES)
         channel = await self._link.channel(confirms=self._confirms)
         current: PublisherChannelPort | None = None
@@ -124,12 +124,12 @@ class Publisher:
     async def _watch(self, channel: Channel, current: PublisherChannelPort) -> None:
         """Wait until the channel ends or must be replaced.
 
-        It must be replaced if the broker nacks every message, or confirms too few.
+        It must be replaced if the broker nacks all messages, or does not confirm messages in time.
         """
         loop, stats = asyncio.get_running_loop(), current.confirm_stats
         interval = POLL_INTERVAL_SECONDS if self._confirms else None
-        # The property is read once: each read of it creates a future that aiormq keeps until the
-        # channel ends.
+        # `closing` is read only once, because each read creates a future that aiormq keeps until
+        # the channel ends.
         closing = channel.closing
         while True:
             done, _ = await asyncio.wait(
@@ -150,7 +150,7 @@ class Publisher:
     async def publish(
         self, envelope: Envelope, address: Address, *, timeout: float
     ) -> PublishOutcome:
-        """Publish a message, on another channel if the current one ends before it was sent.
+        """Publish a message. If the channel ends before the message was sent, use the next channel.
 
         Args:
             envelope: The message.
@@ -179,7 +179,7 @@ class Publisher:
             except Unavailable as error:
                 if error.maybe_executed or current.alive or self._now() >= ends:
                     raise
-                # The message was certainly not sent, and the next channel may accept it.
+                # The message was certainly not sent, so it can be sent on the next channel.
 
     async def _wait_channel(self, ends: float) -> PublisherChannelPort:
         """Return the open channel.
@@ -193,7 +193,7 @@ class Publisher:
                     await self._open.wait()
                     if self._current is not None and self._current.alive:
                         return self._current
-                    self._open.clear()  # this channel has ended, and the next one sets the event
+                    self._open.clear()  # the channel has ended; the next channel sets the event
         except TimeoutError:
             raise Unavailable(
                 f"message not sent: {self._link.last_error or 'no channel to the broker is open'}"

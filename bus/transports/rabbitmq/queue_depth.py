@@ -1,6 +1,6 @@
-"""The number of messages and consumers of queues.
+"""The numbers of messages and consumers of a queue.
 
-It is read by passive declarations, which consume and create nothing.
+They are read by passive declarations, which do not consume messages or create queues.
 """
 
 import asyncio
@@ -21,21 +21,21 @@ from bus.transports.rabbitmq.handshake import connected, reason
 __all__ = ["QueueDepth", "depth_by", "depths", "ready_in"]
 
 TIMEOUT_SECONDS = 5.0
-"""Seconds for the connect, and again for each queue, when a person waits for the result.
+"""Timeout of the connect, and of each queue's declaration, in operator commands.
 
-A declaration takes a millisecond.
+A declaration usually takes a millisecond.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueDepth:
-    """The state of one queue now."""
+    """The state of one queue at one moment."""
 
     ready: int = 0
     consumers: int = 0
     missing: bool = False
     last_error: str | None = None
-    """The broker's reason if the state is unknown. It names objects and never message contents."""
+    """The reason why the state is unknown. It contains names but not message contents."""
 
 
 class Channels(Protocol):
@@ -50,12 +50,12 @@ async def depth_by(channel: AbstractChannel, queue: str) -> QueueDepth:
     """Return the depth of a queue.
 
     Args:
-        channel: A channel for this call alone. The broker closes it if the queue does not exist.
+        channel: A channel for this call only. The broker closes it if the queue does not exist.
         queue: The queue's name.
 
     Raises:
-        ChannelNotFoundEntity: The queue exists, but its node is down. The broker reports the same
-            code as for a missing queue.
+        ChannelNotFoundEntity: The queue exists, but its node is down. The broker uses the same
+            error code as for a missing queue.
     """
     try:
         declared = await channel.queue_declare(queue, passive=True, timeout=RPC_TIMEOUT_SECONDS)
@@ -91,15 +91,15 @@ async def ready_in(connection: Channels, queue: str) -> int:
 async def depths(url: str, names: Iterable[str]) -> dict[str, QueueDepth]:
     """Return the depths of queues by name.
 
-    A passive declaration renews the lease of a queue with `x-expires`. Do not call this function
-    for request queues in a loop.
+    A passive declaration restarts the expiry timer of a queue with `x-expires`. If this function is
+    called in a loop, a request queue without consumers never expires.
 
     Args:
         url: The broker's URL.
         names: The names of the queues.
 
     Returns:
-        The depth of each queue. An error of a single queue is in its `QueueDepth`.
+        The depth of each queue. If a single queue fails, its `QueueDepth` has the error.
 
     Raises:
         BusError: One of the errors of `probe`.
@@ -112,7 +112,7 @@ async def depths(url: str, names: Iterable[str]) -> dict[str, QueueDepth]:
 
 
 async def _read_depth(connection: AbstractConnection, queue: str) -> QueueDepth:
-    """Return a queue's depth, with an error of this queue inside."""
+    """Return a queue's depth. If the call fails, the result has the error as `last_error`."""
     channel = await connection.channel(publisher_confirms=False)
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):

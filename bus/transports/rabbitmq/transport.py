@@ -1,7 +1,7 @@
 """The transport for RabbitMQ.
 
-It uses three connections, because an alarm blocks whole connections: acks of jobs and events must
-not wait behind blocked publishes.
+It uses three connections. During an alarm, RabbitMQ reads nothing from a connection that publishes.
+Acks of jobs and events must not wait behind blocked publishes.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class RabbitMQTransport:
         Args:
             settings: The settings of the bus.
             name: The service's name. The RabbitMQ UI shows it in the names of the connections.
-            clock: Returns the time of a delivery, in seconds since the epoch.
+            clock: Returns the wall clock's time in seconds since the epoch.
         """
         self._settings = settings
         self._clock = clock
@@ -90,10 +90,10 @@ class RabbitMQTransport:
     # --- Channels ---
 
     def _rpc_channel(self, channel: Channel) -> PublisherChannelPort:
-        """Return the channel for unconfirmed messages.
+        """Return the channel for messages that need no confirm.
 
-        Without the fast lane these are confirmed as well, because aiormq reports returns only on a
-        channel in confirm mode.
+        Without the fast lane, these messages are confirmed as well. The reason is that aiormq
+        reports a returned message only if the channel is in confirm mode.
         """
         lane, window = self._rpc.lane, self._settings.publish_window
         if lane is None:
@@ -129,7 +129,7 @@ class RabbitMQTransport:
 
         return create
 
-    # --- Notices to the observer ---
+    # --- Notifications of the observer ---
 
     def _lost(self) -> None:
         if self._observer is not None:
@@ -143,7 +143,7 @@ class RabbitMQTransport:
         if self._observer is not None:
             self._observer.on_publish_failed(message_id, error)
 
-    # --- The port ---
+    # --- Methods of `Transport` ---
 
     async def start(self, observer: ReturnListener, *, timeout: float) -> None:
         """Open the connections; see `Transport.start`."""
@@ -164,7 +164,7 @@ class RabbitMQTransport:
         return self._rpc, self._publishing, self._consuming
 
     async def declare(self, topology: Topology) -> None:
-        """Declare a topology, or check that it exists with the setting `topology=verify`."""
+        """Declare a topology. With the setting `topology=verify`, check that it exists."""
         await self._publishing.declare(topology)
 
     async def depth(self, queue: str) -> int:
@@ -202,15 +202,15 @@ class RabbitMQTransport:
     ) -> ConsumerHandle:
         """Start a supervised consumer; see `Transport.consume`.
 
-        Requests and replies share one connection; jobs and events have another.
+        Consumers of requests and replies share one connection. Other consumers share another.
         """
         queue = spec.queue
         link = self._link_of(queue)
         consumer = RabbitMQConsumer(
             link,
             spec,
-            # Without the fast lane replies need confirms: on a channel without them aiormq drops
-            # returned messages.
+            # Replies are published on this channel. Without the fast lane, confirms are needed,
+            # because aiormq drops returned messages if the channel is not in confirm mode.
             confirms=queue.role == "requests" and not self._settings.fastlane,
             channel_factory=self._consumer_channel_factory(link, queue, on_delivery),
         )
@@ -219,7 +219,7 @@ class RabbitMQTransport:
         return consumer
 
     async def close(self) -> None:
-        """Close the consumers, the publishers and then the connections."""
+        """Close the consumers, then the publishers, then the connections."""
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
         await asyncio.gather(self._rpc_publisher.close(), self._publisher.close())
         if self._renewal is not None:
@@ -228,9 +228,10 @@ class RabbitMQTransport:
 
 
 async def _start_link(link: SupervisedConnection, timeout: float) -> Exception | None:
-    """Start a connection, and return its error.
+    """Start a connection. Return an error instead of raising it.
 
-    A raised error would cancel the other starts in the task group, and hide their errors.
+    If the error were raised, the task group would cancel the start of the other connections, and
+    their errors would be hidden.
     """
     try:
         await link.start(timeout=timeout)

@@ -1,4 +1,4 @@
-"""AMQP 0-9-1 frames and properties, as bytes and values.
+"""Encoding and decoding of AMQP 0-9-1 frames and properties.
 
-The package opens no connection. It imports nothing else of `bus.transports.rabbitmq`.
+The package does not open connections, and does not import other parts of `bus.transports.rabbitmq`.
 """

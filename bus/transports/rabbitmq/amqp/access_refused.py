@@ -1,12 +1,12 @@
-"""Outcomes of publishes on a channel that the broker closes because it refuses one of them.
+"""The outcomes of publishes on a channel that the broker closed with ACCESS_REFUSED.
 
+If the user may not publish to an address, the broker closes the channel.
 The broker's error names the refused address, but not the message.
-The broker processes a channel in the order of writing.
-It has accepted the publishes before the refused one, and drops the publishes after it.
-If several publishes match the named address, each of them may be the refused one.
-A permission can be revoked between two publishes.
-RabbitMQ notices that only when its cache no longer holds the permission for the first one.
-So only the last matching publish, and those written after it, were certainly not sent.
+The broker processes the publishes of a channel in the order in which they were written.
+It has accepted the publishes before the refused publish, and drops the publishes after it.
+If several publishes have the refused address, each of them may be the refused publish.
+The reason is that a permission can be revoked between two publishes, and RabbitMQ caches it.
+So only the last publish with that address, and all publishes after it, were certainly not sent.
 """
 
 import re
@@ -20,7 +20,7 @@ from bus.messaging.topology.addresses import Address
 __all__ = ["REFUSED", "ChannelClosure", "is_access_refused"]
 
 REFUSED = "ACCESS_REFUSED"
-"""Name of the broker's error for a publish that the user has no permission for."""
+"""Name of the broker's error if the user has no permission for a publish."""
 # RabbitMQ 3.10 sends: access to topic 'key' in exchange 'name' in vhost '/' refused for user
 # 'name'. Later versions also name the kind of access.
 ADDRESS_PATTERN = re.compile(
@@ -31,9 +31,9 @@ DEFAULT_EXCHANGE = "amq.default"
 
 
 def is_access_refused(why: str, address: Address) -> bool:
-    """Return True if the broker's error `why` refuses publishes to `address`.
+    """Return True if the broker's error text `why` reports that a publish to `address` was refused.
 
-    The exchange must match, and also the routing key if the error names one.
+    The exchange must match. If the error names a routing key, the routing key must match too.
     """
     refused = _parse_refused_address(why)
     return (
@@ -43,10 +43,11 @@ def is_access_refused(why: str, address: Address) -> bool:
     )
 
 
-# One error is compared with thousands of addresses, which blocks the event loop.
+# The cache is necessary, because one error is compared with thousands of addresses. Without the
+# cache, that would block the event loop.
 @lru_cache(maxsize=16)
 def _parse_refused_address(why: str) -> tuple[str, str | None] | None:
-    """Return the exchange and, if named, the routing key of a refusal; None for other errors."""
+    """Return the refused exchange and, if named, the routing key. Return None for other errors."""
     match = ADDRESS_PATTERN.search(why) if REFUSED in why else None
     if match is None:
         return None
@@ -55,18 +56,18 @@ def _parse_refused_address(why: str) -> tuple[str, str | None] | None:
 
 @dataclass(frozen=True, slots=True)
 class ChannelClosure:
-    """The closure of a publishing channel, with the publishes that were in flight."""
+    """The reason why a publishing channel was closed, and the publishes of unknown outcome."""
 
     why: str
     written: Sequence[Address]
-    """Addresses of publishes that the broker may not have processed, in the order of writing."""
+    """Addresses of the publishes with an unknown outcome, in the order of writing."""
 
     @property
     def suspects(self) -> list[int]:
-        """Indexes in `written` of the publishes that may be the refused one.
+        """Indexes of the publishes in `written` that the broker may have refused.
 
-        The list is empty if the closure is not a refusal, or if the error matches no address.
-        A single publish is the refused one even if the error names no address.
+        The list is empty if the error is not ACCESS_REFUSED, or if it matches no address.
+        If `written` has only one publish, it is the refused publish, even if its address differs.
         """
         if REFUSED not in self.why:
             return []
@@ -81,7 +82,7 @@ class ChannelClosure:
     def fates(self) -> list[BusError]:
         """Return an error for each publish in `written`.
 
-        An error without `maybe_executed` means that the message was certainly not sent.
+        If an error has `maybe_executed=False`, the message was certainly not sent.
         """
         suspects = self.suspects
         if not suspects:

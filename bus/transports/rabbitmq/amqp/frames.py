@@ -1,7 +1,7 @@
-"""Frequent AMQP 0-9-1 frames: publish, ack and nack, and the content of publishes and deliveries.
+"""The encoders and numbers of frequent AMQP 0-9-1 frames, such as publish, ack and nack.
 
 pamqp encodes and decodes all other frames.
-Numbers and layouts are from section 4.2 of the specification, "AMQP Wire-Level Format"
+The numbers and layouts are from section 4.2 of the specification, "AMQP Wire-Level Format"
 (https://www.rabbitmq.com/amqp-0-9-1-protocol).
 """
 
@@ -23,7 +23,7 @@ __all__ = [
     "short_string",
 ]
 
-# A method's id is its class and method numbers as one 32-bit number.
+# A method id combines the class number and the method number in one 32-bit number.
 PUBLISH, DELIVER, RETURN = 0x003C0028, 0x003C003C, 0x003C0032
 ACK, NACK, CANCEL = 0x003C0050, 0x003C0078, 0x003C001E
 CLOSE_CHANNEL, CLOSED_CHANNEL = 0x00140028, 0x00140029
@@ -47,7 +47,7 @@ def short_string(text: bytes) -> bytes:
 
 
 def publish_method(exchange: str, routing_key: str, *, mandatory: bool) -> bytes:
-    """Encode the payload of a `basic.publish`, which callers can reuse for an address."""
+    """Encode the payload of a `basic.publish`. It is the same for all publishes to an address."""
     address = short_string(exchange.encode()) + short_string(routing_key.encode())
     return b"\x00\x3c\x00\x28\x00\x00" + address + (MANDATORY if mandatory else b"\x00")
 
@@ -55,7 +55,7 @@ def publish_method(exchange: str, routing_key: str, *, mandatory: bool) -> bytes
 def publish_frames(
     channel: int, method: bytes, properties: bytes, body: bytes, frame_max: int
 ) -> bytes:
-    """Encode a publish: its method, its header, and body frames of at most `frame_max` bytes."""
+    """Encode a publish: a method frame, a header frame, and body frames up to `frame_max`."""
     size = len(body)
     start = frame_head(METHOD, channel, len(method)) + method + END
     header = header_head(HEADER, channel, len(properties) + 12, 60, 0, size) + properties + END
@@ -70,7 +70,7 @@ def publish_frames(
 
 
 def ack_frame(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Encode a `basic.ack` of one delivery; with `multiple`, of all deliveries up to it."""
+    """Encode a `basic.ack` of one delivery, or of all deliveries up to `tag` with `multiple`."""
     return ack_layout(METHOD, channel, 13, ACK, tag, multiple, FRAME_END)
 
 

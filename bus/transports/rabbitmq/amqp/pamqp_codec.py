@@ -16,7 +16,7 @@ def to_properties(wire: AmqpMessage, *, user: str | None = None) -> Basic.Proper
 
     Args:
         wire: Message in wire format 1.
-        user: User of the connection, see `user_id_of`.
+        user: User name of the connection, see `user_id_of`.
     """
     return Basic.Properties(
         content_type=wire.content_type,
@@ -36,24 +36,24 @@ def to_properties(wire: AmqpMessage, *, user: str | None = None) -> Basic.Proper
 def user_id_of(source: str | None, user: str | None) -> str | None:
     """Return the property `user_id` of a message, or None if it must not be set.
 
-    The broker refuses a `user_id` other than the user of the connection.
-    So the property is set only if the user has the name of the service.
-    A copy of another service's message has none.
+    The broker refuses a message if its `user_id` is not the user of the connection.
+    So the property is set only if the user and the sending service have the same name.
+    A copy of another service's message has no `user_id`.
 
     Args:
-        source: Service that sent the message.
-        user: User of the connection.
+        source: Name of the service that sent the message.
+        user: User name of the connection.
     """
     return user if user == source else None
 
 
 def from_message(message: DeliveredMessage) -> AmqpMessage:
-    """Convert a delivery of any sender; no value is assumed to have the right type."""
+    """Convert a delivery. Any client may have sent it, so property types are not trusted."""
     return from_properties(message.header.properties, message.body)
 
 
 def from_properties(properties: Basic.Properties, body: bytes) -> AmqpMessage:
-    """Convert pamqp's properties and a body."""
+    """Convert pamqp's properties and a body to an `AmqpMessage`."""
     return AmqpMessage(
         body=body,
         headers=properties.headers or {},

@@ -1,8 +1,7 @@
-"""Wire format 1 as AMQP's bytes, for messages that the bus itself sends.
+"""A fast encoder and decoder of wire format 1, from envelopes to AMQP bytes and back.
 
-Messages of other senders take the slow path, through pamqp.
-This module writes and reads the same values as `bus.transports.wire_format` with pamqp.
-A property test compares the two paths.
+The fast decoder supports only properties that the bus writes. pamqp decodes all others (slow path).
+Both paths produce the same values, and a property test compares them.
 """
 
 from collections.abc import Mapping
@@ -36,7 +35,7 @@ CORRELATION_ID, REPLY_TO, EXPIRATION, MESSAGE_ID, TIMESTAMP = (
 )
 TYPE, USER_ID, APP_ID, CLUSTER_ID = 1 << 5, 1 << 4, 1 << 3, 1 << 2
 RARE = CONTENT_ENCODING | PRIORITY | CLUSTER_ID | 3
-"""Flags that the bus never sets. AMQP reserves the two bits of the 3."""
+"""Flags that the bus never sets, including the two lowest bits, which AMQP reserves."""
 
 STRING, INTEGER = ord("S"), ord("l")
 u16_at, u32_at = Struct(">H").unpack_from, Struct(">I").unpack_from
@@ -49,16 +48,16 @@ STRINGS = {name.encode(): attribute for name, attribute in wire.STRING_HEADERS.i
 TOKENS = frozenset(wire.TOKEN_HEADERS.values())
 NUMBERS = {name.encode(): attribute for name, attribute in wire.NUMBER_HEADERS.items()}
 MAX_FAST_BYTES = wire.MAX_OTHER_HEADER_BYTES // 4
-"""Largest properties in bytes that cannot exceed a limit of the wire format.
+"""Maximum bytes of properties for the fast path.
 
-This holds however characters and digits are counted.
+Smaller properties cannot exceed `MAX_OTHER_HEADER_BYTES`, so the fast path need not check it.
 """
 MAX_TIMESTAMP_SECONDS = 0xFFFFFFFF
-"""Largest timestamp in seconds; pamqp takes a larger one for milliseconds."""
+"""Maximum timestamp in seconds. pamqp interprets larger values as milliseconds."""
 
 
 class NeedsSlowPath(Exception):
-    """A signal that the properties hold something that the bus does not send."""
+    """A signal that pamqp must decode the properties, because they have values of other senders."""
 
 
 # --- Writing ---
@@ -69,11 +68,11 @@ def write_properties(envelope: Envelope, *, user: str | None = None) -> bytes:
 
     Args:
         envelope: Message to send.
-        user: User of the connection, see `pamqp_codec.user_id_of`.
+        user: User name of the connection, see `pamqp_codec.user_id_of`.
 
     Raises:
         IndexError: A short string has more than 255 bytes.
-        ValueError: A text has a surrogate.
+        ValueError: A text contains a surrogate.
         struct.error: A number does not fit into 64 bits.
     """
     flags = CONTENT_TYPE | HEADERS | DELIVERY_MODE | MESSAGE_ID | TIMESTAMP | TYPE | APP_ID
@@ -108,11 +107,11 @@ def write_properties(envelope: Envelope, *, user: str | None = None) -> bytes:
 
 def _encode_short(text: str) -> bytes:
     data = text.encode()
-    return LENGTHS[len(data)] + data  # Text of more than 255 bytes raises IndexError.
+    return LENGTHS[len(data)] + data  # More than 255 bytes raise IndexError.
 
 
 encode_common_short = lru_cache(maxsize=1024)(_encode_short)
-"""Cached encoder for short strings that many messages share."""
+"""Cached encoder for short strings that are the same in many messages."""
 
 
 def _encode_text(field: bytes, text: str) -> bytes:
@@ -126,7 +125,7 @@ CORRELATION, CAUSATION, TRACEPARENT, TRACESTATE, ERROR, AUTHORIZATION, PROOF, CO
 DEADLINE, EXPIRES, ATTEMPT = (_encode_short(name) + b"l" for name in wire.NUMBER_HEADERS)
 
 
-def _encode_table(  # noqa: C901, PLR0912 - one field a line; a loop costs twice as much
+def _encode_table(  # noqa: C901, PLR0912 - a loop over the fields takes twice the time
     envelope: Envelope,
 ) -> bytes:
     if envelope.headers and not wire.KNOWN_HEADERS.keys().isdisjoint(envelope.headers):
@@ -174,7 +173,7 @@ def _encode_field(name: str, value: str | int) -> bytes:
 def read_envelope(
     properties: bytes, body: bytes, *, role: MessageRole, queue: str | None, received: int
 ) -> Envelope:
-    """Decode a delivery. As `wire_format.decode`, the function never raises."""
+    """Decode a delivery. Like `wire_format.decode`, the function never raises an error."""
     try:
         return _read(properties, body, role, queue, received)
     except UNREADABLE:
@@ -184,7 +183,7 @@ def read_envelope(
 
 
 UNREADABLE = (NeedsSlowPath, error, IndexError, ValueError)
-"""Errors of `_read`: the bus does not send such values, or the bytes are truncated or not text."""
+"""Errors of `_read` for values that the bus does not send, truncated bytes, and invalid text."""
 
 
 def _decode_with_pamqp(properties: bytes, body: bytes) -> wire.AmqpMessage:
@@ -235,7 +234,7 @@ def _read(  # noqa: C901 - one branch for each property
     end = offset + 1 + properties[offset]
     type_, offset = properties[offset + 1 : end].decode(), end
     if flags & USER_ID:
-        # The broker has checked the user id, and signatures prove the sender.
+        # The user id is skipped, because signatures prove the sender.
         offset += 1 + properties[offset]
     end = offset + 1 + properties[offset]
     source = properties[offset + 1 : end].decode()
@@ -255,7 +254,7 @@ def _read(  # noqa: C901 - one branch for each property
 
 
 def _read_table(data: bytes, offset: int, attributes: dict[str, Any]) -> int:
-    """Add the headers to `attributes`, and return the offset behind the table."""
+    """Add the headers to `attributes`, and return the offset after the table."""
     end = offset + 4 + u32_at(data, offset)[0]
     offset += 4
     other_headers: dict[str, str | int] = {}
@@ -296,7 +295,8 @@ def _read_table(data: bytes, offset: int, attributes: dict[str, Any]) -> int:
 
 
 def _add_other_header(other_headers: dict[str, str | int], name: bytes, value: str | int) -> None:
-    # Either a header of the bus has a value of the wrong type, or the broker added the header.
+    # The slow path handles two cases: a header of the bus has the wrong type, or the broker added
+    # the header.
     if name in STRINGS or name in NUMBERS or name[:2].lower() == b"x-":
         raise NeedsSlowPath
     other_headers[name.decode()] = value
@@ -314,12 +314,12 @@ def _parse_digits(text: str) -> int:
 
 
 def read_headers(properties: bytes) -> Mapping[str, Any]:
-    """Return all headers, including the broker's own; empty if they are unreadable."""
+    """Return all headers, including those of the broker. Return {} if they are unreadable."""
     return _decode_with_pamqp(properties, b"").headers
 
 
 def message_id_of(properties: bytes) -> str:
-    """Return the id of a returned message; empty if it has none."""
+    """Return the message id of a returned message, or an empty text if the message has no id."""
     try:
         return _read(properties, b"", "event", None, 0).id
     except UNREADABLE:

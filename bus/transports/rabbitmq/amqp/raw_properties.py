@@ -1,7 +1,7 @@
-"""Properties of a message that is copied to another queue.
+"""Copying of a message's properties, for a message that is moved to another queue.
 
-The copy keeps them byte for byte, except for values that belong to the queue that it leaves.
-The code finds them by the layout of AMQP 0-9-1 (section 4.2) and never decodes them.
+The copy keeps the properties byte for byte, except for values that belong to the old queue.
+The code splits the bytes by the layout of AMQP 0-9-1 (section 4.2), but does not decode the values.
 So the properties of any sender arrive unchanged.
 """
 
@@ -38,48 +38,50 @@ SIZES = {
     "D": 5,
     "V": 0,
 }
-"""Bytes of a table's value by its type. A type in `LENGTH_FIRST` begins with its length."""
+"""Bytes of a table value, by type. A value of a type in `LENGTH_FIRST` begins with its length."""
 LENGTH_FIRST = frozenset("SxFA")
 UNREADABLE = (error, IndexError, KeyError, ValueError)
 
 UNCHECKED_BYTES = 16 * 1024
-"""Bytes of properties up to which their values are not counted."""
+"""Maximum bytes of properties that are decoded without counting their values."""
 MAX_HEADER_VALUES = 4096
-"""Largest number of values in the headers, including values in tables and arrays."""
+"""Maximum number of values in the headers, including values in tables and arrays."""
 
 REDELIVERED, HELD_EXPIRATION = b"redelivered", b"held-expiration"
 MAX_EXPIRATION_MS = 315_360_000_000
-"""Longest expiration in ms (ten years); RabbitMQ 3.10 rejects a longer one."""
+"""Maximum expiration in ms (ten years). RabbitMQ 3.10 rejects larger values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyOptions:
-    """Options of copies."""
+    """Options for copies of a message's properties."""
 
     hold: bool
-    """True for a copy into a migration queue, False for a copy out of it.
+    """True if the target is a migration queue, False for any other queue.
 
-    The copy into the queue keeps its `expiration` in a header, so that it does not expire there.
-    The copy out of the queue gets its `expiration` back.
+    A message must not expire in a migration queue, so the copy has its `expiration` in a header.
+    The copy to another queue has its `expiration` as a property again.
     """
     keep_deaths: bool = False
-    """True to keep `x-death` and the related headers of the broker.
+    """True to keep the broker's header `x-death` and related headers.
 
-    In a dead-letter queue they state the reason, and the broker does not detect a cycle.
+    Use it if the target is a dead-letter queue. There the headers state the reason, and do not
+    cause the broker to drop the copy as a dead-letter cycle.
     """
 
 
 def copy_properties(properties: bytes, carriage: CopyOptions, *, redelivered: bool) -> bytes:
-    """Return the flags and values of a copy.
+    """Return the encoded properties of a copy.
 
-    The copy has no `user_id`, which only its sender may set, and no headers of the broker.
-    Unreadable properties are returned unchanged.
+    The copy has no `user_id`, because the broker accepts it only from the original sender. It has
+    no headers of the broker, except with `keep_deaths`. Unreadable properties are returned
+    unchanged.
 
     Args:
-        properties: Flags and values of the original message.
+        properties: Property flags and values of the original message.
         carriage: Options of the copy.
-        redelivered: True if the original was delivered before, so that a copy may exist already.
-            The copy then has a header of that name.
+        redelivered: True if the broker delivered the original before, so that another copy may
+            exist. The new copy then has the header `redelivered`.
     """
     try:
         return _copy_properties(properties, carriage, redelivered=redelivered)
@@ -88,9 +90,9 @@ def copy_properties(properties: bytes, carriage: CopyOptions, *, redelivered: bo
 
 
 def has_too_many_headers(properties: bytes) -> bool:
-    """Return True if the headers have too many values to decode.
+    """Return True if the headers have too many values for pamqp.
 
-    For each value pamqp copies the rest of the headers, which takes 0.5 s for a full frame.
+    For each value, pamqp copies the rest of the headers. For a full frame that takes 0.5 s.
     """
     if len(properties) <= UNCHECKED_BYTES:
         return False
@@ -113,7 +115,8 @@ def _copy_properties(properties: bytes, carriage: CopyOptions, *, redelivered: b
     if redelivered:
         headers[REDELIVERED] = b"t\x01"
     if carriage.hold:
-        # A sender's own header must not become the expiration of the copy out of the queue.
+        # A header that the sender wrote must not become the expiration when the message leaves the
+        # migration queue.
         headers.pop(HELD_EXPIRATION, None)
     if carriage.hold and EXPIRATION in fields:
         text = fields.pop(EXPIRATION)[1:]
@@ -132,9 +135,10 @@ def _copy_properties(properties: bytes, carriage: CopyOptions, *, redelivered: b
 
 
 def _read_held_expiration(value: bytes) -> bytes:
-    """Return the expiration that a header keeps; empty if it is invalid.
+    """Return the expiration in the header `held-expiration`, or empty bytes if it is invalid.
 
-    Any client may have written the header, and the broker closes the channel for an invalid one.
+    The value is checked, because any client may have written the header. The broker closes a
+    channel that publishes an invalid expiration.
     """
     text = value[5:]
     is_valid = (
@@ -151,7 +155,7 @@ def _is_death_header(name: bytes) -> bool:
 
 
 def _iter_properties(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the flag and the bytes of each property; the bytes of a string include its length."""
+    """Yield the flag and the bytes of each property. The bytes of a string include its length."""
     flags = u16_at(data)[0]
     if flags & MORE_FLAGS:
         raise ValueError("the properties have more flags than AMQP 0-9-1 defines")
@@ -175,7 +179,7 @@ def _property_size(flag: int, data: bytes, offset: int) -> int:
 
 
 def _iter_headers(table: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the name of each header, and its value with the type in front."""
+    """Yield the name and the value of each header. The value begins with its type."""
     offset, end = 4, len(table)
     while offset < end:
         value_at = offset + 1 + table[offset]

@@ -1,4 +1,4 @@
-"""The fast lane: frequent frames bypass aio-pika, on aio-pika's own sockets (ADR 0008).
+"""The fast lane, which handles frequent frames without aio-pika, on aio-pika's sockets (ADR 0008).
 
-The package imports `bus.transports.rabbitmq.amqp`, and nothing that depends on the fast lane.
+The package imports `bus.transports.rabbitmq.amqp`, but no module that depends on the fast lane.
 """

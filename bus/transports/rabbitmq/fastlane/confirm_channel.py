@@ -1,4 +1,4 @@
-"""A channel of the fast lane that publishes with confirms and limits the number in flight."""
+"""A channel of the fast lane that publishes with confirms and limits the publishes in flight."""
 
 import asyncio
 import struct
@@ -21,19 +21,19 @@ from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 __all__ = ["ACCEPTED", "MAX_BODY_BYTES", "ConfirmChannel", "encode_publish"]
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
-"""Largest body in bytes: RabbitMQ 4's default `max_message_size`.
+"""Maximum bytes of a body. The value is RabbitMQ 4's default `max_message_size`.
 
-A larger body would close the channel, and fail everything in flight on it.
-A copy of a delivered message is exempt: its broker accepts more (3.13: 128 MiB), and the message
-could not be dead-lettered otherwise.
+For a larger body the broker would close the channel, and all publishes in flight would fail.
+A copy of a delivered message is not limited. Its broker accepts larger bodies (3.13: 128 MiB), and
+with the limit the message could not be dead-lettered.
 """
 
 UNFIT = (struct.error, ValueError, IndexError)
-"""Errors of encoding: a number over 64 bits, a surrogate, a short string of over 255 bytes."""
+"""Encoding errors: a number over 64 bits, a surrogate, or a short string over 255 bytes."""
 
 ACCEPTED, NACKED = Accepted(), Nacked(reason="basic.nack")
 
-# A service sends few types to few addresses, so a small cache is enough.
+# A service publishes to few addresses, so a small cache is enough.
 encode_method = lru_cache(maxsize=1024)(
     lambda address: publish_method(
         address.exchange, address.routing_key, mandatory=address.mandatory
@@ -82,11 +82,12 @@ class PendingConfirm:
 class ConfirmChannel:
     """A `ChannelHandler` that publishes with confirms.
 
-    A return belongs to the oldest publish in flight with the same id, exchange and routing key.
-    The broker sends a return at once, but may confirm several publishes together.
-    So the order alone does not identify the publish.
-    The id alone does not either, if two copies of a message are in flight.
-    Two publishes with one address need no distinction: one queue takes both or neither.
+    The channel assigns a returned message to a publish by message id, exchange and routing key.
+    If several publishes match, it assigns the return to the oldest of them.
+    The order of returns and confirms does not identify the publish, because the broker sends a
+    return at once but may confirm several publishes together.
+    The id is not enough either, because two copies of a message may be in flight.
+    Two copies with the same address have the same outcome, so it does not matter which is chosen.
     """
 
     def __init__(self, lane: FastLaneProtocol, number: int, *, window: int) -> None:
@@ -97,7 +98,7 @@ class ConfirmChannel:
         self._pending: dict[int, PendingConfirm] = {}
         self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
         self._granted = 0
-        """Slots of the window that were granted to publishes that have not continued yet."""
+        """Number of slots that are granted to publishes, but are not used yet."""
         self._deadlines = SharedTimer()
         self._loop = asyncio.get_running_loop()
         self.confirm_stats = ConfirmStats()
@@ -111,14 +112,15 @@ class ConfirmChannel:
 
     @property
     def awaiting_confirms(self) -> bool:
-        """True if confirms are outstanding, and neither a full socket nor an alarm delays them."""
+        """True if publishes wait for confirms, and no full socket or alarm explains the delay."""
         return bool(self._pending) and self.lane.writable
 
     @property
     def window_exhausted(self) -> bool:
-        """True if publishes that no caller waits for take at least half of the window.
+        """True if publishes without a waiting caller use at least half of the window.
 
-        Then a queue does not confirm its publishes, and they keep others out.
+        This happens if a queue does not confirm its publishes. They then block publishes to other
+        queues.
         """
         return (
             self.lane.writable
@@ -148,7 +150,8 @@ class ConfirmChannel:
             raise Unavailable("message not sent: the channel was closed")
         future: asyncio.Future[PublishOutcome] = self._loop.create_future()
         self.lane.send(frames)
-        # A number that is counted but not written would shift all later numbers.
+        # The number is increased only after `send` has succeeded. The broker counts only publishes
+        # that were written, so the numbers of all later confirms would be wrong.
         self._sent += 1
         self._pending[self._sent] = PendingConfirm(future, envelope.id, address)
         self._deadlines.add(self._loop, future, ends, partial(_expire, future))
@@ -162,9 +165,9 @@ class ConfirmChannel:
         return len(self._pending) + self._granted >= self._window
 
     async def _wait_for_slot(self, ends: float) -> None:
-        """Wait for a slot in the window, and until publishes may be written.
+        """Wait for a slot in the window, and then until publishes may be written.
 
-        The caller must use the slot at once.
+        The caller must use the slot before its next `await`.
         """
         try:
             async with asyncio.timeout_at(ends):
@@ -188,7 +191,7 @@ class ConfirmChannel:
         try:
             await slot
         except asyncio.CancelledError:
-            # A cancelled slot is still queued, unless `_grant_slots` has just skipped it.
+            # If the slot was cancelled, remove it from the queue. If it was granted, release it.
             if slot.cancelled():
                 self._waiting.pop(slot, None)
             else:
@@ -210,10 +213,10 @@ class ConfirmChannel:
     # --- Channel handler ---
 
     def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
-        """Ignore a delivery: the channel has no consumer."""
+        """Ignore a delivery, because the channel has no consumer."""
 
     def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:
-        """Settle the publishes that the broker has accepted or refused."""
+        """Settle the publishes that the broker has acked or nacked."""
         if ok:
             self.confirm_stats.accept()
         else:
@@ -229,7 +232,7 @@ class ConfirmChannel:
         self._grant_slots()
 
     def on_return(self, reason: str, exchange: str, routing_key: str, properties: bytes) -> None:
-        """Record a return until its confirm arrives."""
+        """Record that a message was returned. Its publish is settled when the confirm arrives."""
         message_id = message_id_of(properties)
         for entry in self._pending.values():
             address = entry.address
@@ -240,12 +243,13 @@ class ConfirmChannel:
                 return
 
     def on_cancel(self) -> None:
-        """Ignore a cancel: the channel has no consumer."""
+        """Ignore a cancel, because the channel has no consumer."""
 
     def on_close(self, why: str) -> None:
-        """Fail all publishes in flight, and wake those that wait for a slot.
+        """Fail all publishes in flight, and wake the publishes that wait for a slot.
 
-        The outcome of a publish in flight is unknown, unless the broker names what it refused.
+        The outcome of a publish in flight is usually unknown. If the broker's error names a refused
+        address, `ChannelClosure` determines the outcomes.
         """
         if not self.alive:
             return
@@ -264,7 +268,7 @@ class ConfirmChannel:
                 slot.set_result(None)
 
     def release(self) -> None:
-        """Detach from the channel, which aiormq is about to close."""
+        """Stop handling the channel's frames, because aiormq is about to close the channel."""
         self.lane.detach(self._number, self)
         self.on_close("the channel was closed")
 

@@ -1,17 +1,15 @@
-"""The watchdog that replaces a publishing channel on which the broker confirms too little.
+"""A watchdog that detects when a publishing channel must be replaced, by its acks and nacks.
 
-If a queue is full, the broker nacks everything.
-It also does so on a channel that was opened at the moment when a quorum queue lost its leader.
-The channel is not notified of the new leader (RabbitMQ 3.10.8) while the node of the old one is
-down.
-A new channel finds the new leader.
+The watchdog detects three cases:
 
-If that node hangs, the channel waits for the node's answer and receives no confirms.
-On RabbitMQ 4.3.6 that lasts for over a minute, long after other channels have the new leader.
-A channel that used the queue before is notified of the new leader after 6 to 10 s.
-
-A quorum queue without a majority neither confirms nor nacks.
-Its abandoned publishes fill the window and keep out those for other queues.
+- The broker nacks every message, because a queue is full. It also nacks every message on a channel
+  that was opened at the moment when a quorum queue lost its leader. In RabbitMQ 3.10.8 that channel
+  does not find the new leader while the node of the old leader is down. A new channel finds it.
+- The node of the old leader hangs. The channel waits for that node and receives no confirms. On
+  RabbitMQ 4.3.6 that lasts for over a minute, although other channels already use the new leader.
+  A channel that used the queue before finds the new leader after 6 to 10 s.
+- A quorum queue without a majority sends neither acks nor nacks. The unconfirmed publishes to this
+  queue fill the window, and block publishes to other queues.
 """
 
 from collections.abc import Callable
@@ -20,26 +18,30 @@ from dataclasses import dataclass
 __all__ = ["ConfirmStats", "ConfirmWatchdog"]
 
 MIN_NACK_SECONDS = 1.5
-"""Seconds of nothing but nacks after which a channel is replaced. An election takes less."""
+"""Seconds with only nacks after which the first channel is replaced. An election is shorter."""
 MAX_NACK_SECONDS = 24.0
-"""Upper limit of the time with nothing but nacks, in seconds.
+"""Maximum for the seconds with only nacks after which later channels are replaced.
 
-It is far above the first limit, because a new channel does not help if the queue is full.
+It is much higher than the limit for the first channel, because a new channel does not help if the
+queue is full.
 """
 NEW_CHANNEL_SILENT_SECONDS, SILENT_SECONDS = 4.0, 15.0
-"""Seconds without an ack or nack for publishes in flight after which a channel is replaced.
+"""Seconds that publishes wait without any ack or nack before their channel is replaced.
 
-The first value applies to a channel that has received no ack or nack yet.
+The first value is for a channel that has not received an ack or nack yet. The second value is for
+other channels.
 """
 MAX_SILENT_SECONDS = 60.0
-"""Upper limit of the time without an ack or nack, in seconds.
+"""Maximum for the seconds without an ack or nack after which later channels are replaced.
 
-It is above the first limits, because a new channel adds load to a slow broker.
+It is higher than the limits for the first channel, because each new channel adds load to a slow
+broker.
 """
 EXHAUSTED_SECONDS = 1.5
 """Seconds with an exhausted window after which a channel is replaced.
 
-A moment is not enough: after an alarm, confirms arrive first for the publishes before the alarm.
+An exhausted window at a single check is not enough. After an alarm it is normal for a short time,
+until the confirms of the publishes before the alarm have arrived.
 """
 
 
@@ -50,13 +52,13 @@ class ConfirmStats:
         self.accepted = False
         """True if an ack has arrived."""
         self.heard = 0
-        """Number of acks and nacks."""
+        """Number of acks and nacks that have arrived."""
         self.nacking_since: float | None = None
-        """Time of the first nack after the last ack, in seconds of the caller's clock."""
+        """Time of the first nack since the last ack, on the caller's clock. None without nacks."""
         self.silent_since: float | None = None
-        """Time from which publishes have waited without an ack or nack."""
+        """Time since which publishes have waited without an ack or nack, or None."""
         self.exhausted_since: float | None = None
-        """Time from which the window has been exhausted."""
+        """Time since which the window has been exhausted, or None."""
         self._heard_before = 0
 
     def accept(self) -> None:
@@ -75,9 +77,9 @@ class ConfirmStats:
         """Record the state of the channel at one check.
 
         Args:
-            now: Seconds of the caller's clock.
-            waiting: True if publishes are in flight that only the broker delays.
-            exhausted: True if abandoned publishes take too many slots of the window.
+            now: Current time on the caller's clock, in seconds.
+            waiting: True if publishes wait for confirms, and no full socket or alarm explains it.
+            exhausted: True if publishes without a waiting caller use too many slots of the window.
         """
         if not waiting:
             self.silent_since = None
@@ -92,22 +94,22 @@ class ConfirmStats:
 
 @dataclass
 class Symptom:
-    """A symptom of a channel, and how long a channel may show it."""
+    """A symptom of a faulty channel, with the time after which the channel is replaced."""
 
     description: str
     since: Callable[[ConfirmStats], float | None]
-    """Returns the time from which the channel has shown the symptom, or None."""
+    """Returns the time since which the channel has shown the symptom, or None."""
     min_seconds: Callable[[ConfirmStats], float]
-    """Returns the limit for the first channel, in seconds."""
+    """Returns the seconds after which the first channel is replaced."""
     max_seconds: float
-    """Upper limit for later channels, in seconds."""
+    """Maximum of the limit for later channels, in seconds."""
     recovered: Callable[[ConfirmStats], bool]
-    """Returns True if the channel has shown that a new channel helps."""
+    """Returns True if the channel works, which shows that its replacement has helped."""
     replaced_count: int = 0
-    """Number of channels replaced for this symptom since a channel recovered."""
+    """Number of channels that this symptom has replaced since `recovered` was last true."""
 
     def is_due(self, stats: ConfirmStats, now: float) -> bool:
-        """Return True if the channel has shown the symptom for its limit."""
+        """Return True if the channel has shown the symptom until the limit, and count this."""
         if self.recovered(stats):
             self.replaced_count = 0
         since = self.since(stats)
@@ -119,11 +121,12 @@ class Symptom:
 
 
 class ConfirmWatchdog:
-    """A watchdog over a channel and its successors, with one rule for three symptoms.
+    """A watchdog that checks a publishing channel, and the channels that replace it.
 
-    A channel is replaced if it has shown a symptom for the symptom's limit.
+    It applies one rule to three symptoms. Each symptom has a time limit.
+    A channel that shows the symptom for that time must be replaced.
     The limit doubles with each replaced channel, up to a maximum.
-    It has its first value again after a channel has recovered.
+    When a channel has recovered, the limit is reset to its first value.
     """
 
     def __init__(self) -> None:
@@ -154,10 +157,10 @@ class ConfirmWatchdog:
         )
 
     def due_symptom(self, stats: ConfirmStats, now: float) -> str | None:
-        """Return a description of the symptom for which the caller must replace the channel.
+        """Return a description of the symptom if the caller must replace the channel, or None.
 
         Args:
-            stats: Statistics of the channel, observed just now.
-            now: Seconds of the caller's clock.
+            stats: Statistics of the channel. The caller has just called their `observe` method.
+            now: Current time on the caller's clock, in seconds.
         """
         return next((each.description for each in self._symptoms if each.is_due(stats, now)), None)

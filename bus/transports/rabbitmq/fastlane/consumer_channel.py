@@ -1,6 +1,6 @@
 """A channel of the fast lane with one consumer.
 
-Acks are batched, and replies go out on the same channel.
+It writes acks in batches, and also publishes the replies to the consumed requests.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ MULTIPLE_ACK, SINGLE_ACK = True, False
 
 
 class FastLaneDelivery:
-    """A message that was delivered on one channel of the fast lane."""
+    """One delivery of a message on a channel of the fast lane."""
 
     __slots__ = (
         "_body",
@@ -58,7 +58,7 @@ class FastLaneDelivery:
 
     @property
     def envelope(self) -> Envelope:
-        """Message as an envelope, see `Delivery.envelope`."""
+        """Decoded message, see `Delivery.envelope`."""
         if self._envelope is None:
             channel = self.channel
             self._envelope = read_envelope(
@@ -72,15 +72,15 @@ class FastLaneDelivery:
 
     @property
     def broker_headers(self) -> Mapping[str, Any]:
-        """Headers that the broker added; decoded at each access, because few callers read them."""
+        """Headers that the broker added. They are decoded at each access, which is rare."""
         return broker_headers(read_headers(self._properties))
 
     async def ack(self) -> bool:
-        """Ack the message; a second call has no effect.
+        """Ack the message. A second call has no effect.
 
         Returns:
-            False if the broker may deliver the message again: the channel has ended, or the broker
-            cancelled the consumer.
+            False if the channel has ended or the broker has cancelled the consumer. The broker may
+            then deliver the message again.
         """
         if not self.channel.alive:
             return False
@@ -90,12 +90,13 @@ class FastLaneDelivery:
         return not self.channel.cancelled
 
     async def requeue(self) -> bool:
-        """Requeue the message by a nack.
+        """Requeue the message with a nack.
 
         On RabbitMQ 4.3 a nack does not count towards the delivery limit, but a reject does.
 
         Returns:
-            False if the channel or connection has ended, so that the broker requeues the message.
+            False if the channel or connection has ended. The broker then requeues the message by
+            itself.
         """
         if not self.channel.alive:
             return False
@@ -108,7 +109,8 @@ class FastLaneDelivery:
 class ConsumerChannel:
     """A `ChannelHandler` with one consumer.
 
-    Nothing is acked after the channel has ended: its tags are not valid on the next channel.
+    After the channel has ended, its deliveries cannot be acked, because their delivery tags are not
+    valid on another channel.
     """
 
     def __init__(
@@ -129,16 +131,16 @@ class ConsumerChannel:
         self._on_delivery = on_delivery
         self._on_returned = on_returned
         self._last_tag = 0
-        """Tag of the newest delivery."""
+        """Delivery tag of the newest delivery."""
         self._last_recorded_tag = 0
-        """Tag of the newest delivery that `_record_unsettled` has recorded."""
+        """Delivery tag of the newest delivery that `_record_unsettled` has added to `_open`."""
         self._open: dict[int, bool] = {}
-        """Tags of recorded deliveries that are not settled at the broker, oldest first.
+        """Delivery tags of unsettled deliveries, oldest first.
 
         The prefetch limits their number.
         """
         self._done: list[int] = []
-        """Tags of deliveries that the next `frames` acks."""
+        """Delivery tags that the next call of `frames` will ack."""
         self._dirty = False
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.alive = True
@@ -149,9 +151,9 @@ class ConsumerChannel:
     # --- Acks ---
 
     def ack(self, tag: int) -> None:
-        """Collect an ack, which is written with the other frames of this turn.
+        """Collect an ack. It is written with the other frames of this turn of the event loop.
 
-        One ack may cover several deliveries.
+        One ack frame may cover several deliveries.
         """
         self._done.append(tag)
         if not self._dirty:
@@ -162,7 +164,7 @@ class ConsumerChannel:
         """Requeue a delivery.
 
         Returns:
-            False if the connection is lost, so that the broker requeues the delivery itself.
+            False if the connection is lost. The broker then requeues the delivery by itself.
         """
         if self._record_unsettled().pop(tag, False):
             try:
@@ -174,7 +176,7 @@ class ConsumerChannel:
 
     @property
     def has_unsettled(self) -> bool:
-        """True if a delivery is not settled, or its ack is not written."""
+        """True if a delivery is not settled, or if its ack is not written yet."""
         return bool(self._record_unsettled())
 
     def _check_idle(self) -> None:
@@ -190,10 +192,10 @@ class ConsumerChannel:
         return self._open
 
     def frames(self) -> list[bytes]:
-        """Return the acks that are due.
+        """Return the frames of the collected acks.
 
-        One ack covers all deliveries below the oldest unsettled one.
-        Each settled delivery above that has its own ack.
+        One ack frame covers all deliveries before the oldest unsettled delivery.
+        Each settled delivery after the oldest unsettled delivery has a separate ack frame.
         """
         self._dirty = False
         done, self._done = self._done, []
@@ -211,9 +213,9 @@ class ConsumerChannel:
     # --- Replies ---
 
     def publish(self, envelope: Envelope, address: Address) -> None:
-        """Publish without confirm, before the acks of this turn.
+        """Publish a message without a confirm. It is written before the acks of this turn.
 
-        `on_returned` receives the id of a message that no queue takes.
+        If the message is returned, `on_returned` receives its id.
 
         Raises:
             ConnectionLost: The channel was closed, and the message was not sent.
@@ -231,10 +233,10 @@ class ConsumerChannel:
         self._on_delivery(FastLaneDelivery(self, tag, properties, body, redelivered=redelivered))
 
     async def take(self, message: object) -> None:
-        """Ignore a delivery from aiormq, which receives none on this channel."""
+        """Ignore the message. aiormq does not call this method, because the fast lane is in use."""
 
     def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:
-        """Ignore a confirm: the channel requests none."""
+        """Ignore a confirm, because the channel is not in confirm mode."""
 
     def on_return(
         self,
@@ -243,11 +245,11 @@ class ConsumerChannel:
         routing_key: str,  # noqa: ARG002 - as above
         properties: bytes,
     ) -> None:
-        """Report a reply without a caller, or a request without a service."""
+        """Report a returned message, for example a reply to a caller that has ended."""
         self._on_returned(message_id_of(properties), reason)
 
     def on_cancel(self) -> None:
-        """End the consumer, which the broker has cancelled.
+        """End the consumer, because the broker has cancelled it.
 
         Deliveries can still be acked until the channel is closed.
         """
@@ -255,18 +257,18 @@ class ConsumerChannel:
         self.end("the broker cancelled the consumer")
 
     def on_close(self, why: str) -> None:
-        """End the channel: nothing more may be written on it."""
+        """End the channel. After that, nothing may be written on it."""
         self.alive = False
         self._done.clear()
         self._open.clear()
         self.end(why)
 
     def end(self, why: str) -> None:
-        """Report the end of the consumer, so that its supervisor starts another one."""
+        """Report that the consumer has ended. Its supervisor then opens another channel."""
         if not self.ended.done():
             self.ended.set_result(why)
 
     def release(self) -> None:
-        """Detach from the channel, which aiormq is about to close."""
+        """Stop handling the channel's frames, because aiormq is about to close the channel."""
         self.lane.detach(self._number, self)
         self.on_close("the channel was closed")

@@ -1,6 +1,7 @@
-"""Parsing of incoming bytes into frames.
+"""A parser that splits incoming bytes into AMQP frames.
 
-Handlers receive the frequent frames of their channels. aiormq receives all other frames unchanged.
+It passes the frequent frames of a channel to the handler of that channel. It passes all other
+frames to aiormq unchanged.
 """
 
 from collections.abc import Callable
@@ -25,11 +26,14 @@ from bus.transports.rabbitmq.amqp.frames import (
 __all__ = ["CLOSED_BY_BROKER", "ChannelHandler", "FrameReader"]
 
 CLOSED_BY_BROKER = "the broker closed the channel: "
-"""Prefix of the reason if the broker closed the channel; the broker's text follows."""
+"""Prefix of the close reason if the broker closed the channel. The broker's text follows."""
 
 BLOCKED, UNBLOCKED = 0x000A003C, 0x000A003D
 PROTOCOL_HEADER = (ord("A"), int.from_bytes(b"MQ"))
-"""Type and channel of "AMQP…" read as a frame: a broker without AMQP 0-9-1 sends this header."""
+"""Frame type and channel if the bytes "AMQP…" are parsed as a frame.
+
+A broker that does not support AMQP 0-9-1 sends this protocol header.
+"""
 
 head_at = Struct(">BHI").unpack_from
 u32_at = Struct(">I").unpack_from
@@ -38,49 +42,49 @@ confirm_at = Struct(">QB").unpack_from
 delivered_at = Struct(">QB").unpack_from
 content_at = Struct(">BHIHHQ").unpack_from
 METHOD_ID, CONFIRM_LENGTH = 4, 13
-"""Bytes of a method's id, and of the payload of a `basic.ack` or `basic.nack`."""
+"""Bytes of a method id, and bytes of the payload of a `basic.ack` or `basic.nack`."""
 CONTENT_HEAD = 19
 """Bytes of a header frame before its properties: frame head, class, weight and body size."""
 MIN_HEADER_BYTES = 14
-"""Bytes of a header frame's payload if it has no properties."""
+"""Bytes of the payload of a header frame without properties."""
 MAX_ADDED_HEADER_BYTES = 64 * 1024
-"""Bytes by which a header frame may exceed `frame_max`.
+"""Maximum bytes by which a header frame may exceed `frame_max`.
 
-RabbitMQ adds its own headers (`x-delivery-count`, `x-death`) to a header that filled its frame.
+RabbitMQ adds its own headers (`x-delivery-count`, `x-death`) even to a header frame that is full.
 """
 
 
 class MalformedFrame(Exception):
-    """Bytes that are not AMQP 0-9-1, or frames in an order that it does not allow."""
+    """An error for bytes that are not AMQP 0-9-1 frames, or for frames in a wrong order."""
 
 
 class ChannelHandler(Protocol):
-    """The receiver of a channel's frequent frames. Its methods must neither block nor raise."""
+    """The receiver of a channel's frequent frames. Its methods must not block or raise errors."""
 
     def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
-        """Handle a delivery; `properties` are the flags and values of its header frame."""
+        """Handle a delivery. `properties` are the encoded property flags and values."""
 
     def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:
         """Handle the broker's ack or nack of a publish."""
 
     def on_return(self, reason: str, exchange: str, routing_key: str, properties: bytes) -> None:
-        """Handle the return of a mandatory message that no queue takes.
+        """Handle a returned message, which is mandatory but was routed to no queue.
 
-        On a channel with confirms its ack follows, possibly together with others.
+        In confirm mode the ack of the message arrives later. It may cover several messages.
         """
 
     def on_cancel(self) -> None:
-        """Handle the broker's cancel of the consumer. aiormq also receives the frame."""
+        """Handle that the broker cancels the consumer. aiormq also receives the frame."""
 
     def on_close(self, why: str) -> None:
-        """Handle the end of the channel, or of its connection.
+        """Handle the end of the channel or of its connection.
 
-        No frame arrives after that, and none may be written.
+        After that, no frames arrive on the channel, and no frames may be written.
         """
 
 
 class PartialContent:
-    """A delivery or return with incomplete content."""
+    """A delivery or a returned message that has not arrived completely."""
 
     __slots__ = ("body", "delivered", "missing", "properties", "returned")
 
@@ -98,7 +102,7 @@ class PartialContent:
 
 
 class FrameReader:
-    """Parser of one connection's stream, which may arrive in pieces of any size."""
+    """A parser for the incoming bytes of one connection, in pieces of any size."""
 
     def __init__(
         self, handlers: dict[int, ChannelHandler], *, on_alarm: Callable[[bool], None]
@@ -106,22 +110,22 @@ class FrameReader:
         """Initialize the parser.
 
         Args:
-            handlers: Handlers by the number of their channel.
-            on_alarm: Called with False if an alarm blocks publishes, and with True afterwards.
+            handlers: Handlers by channel number.
+            on_alarm: Called with False when an alarm starts, and with True when it ends.
         """
         self.frame_max = 131072
         self.last_error: str | None = None
-        """Reason why nothing more can be read; later bytes are dropped."""
+        """Error after which the parser drops all bytes, or None."""
         self._handlers = handlers
         self._on_alarm = on_alarm
         self._partial: dict[int, PartialContent] = {}
         self._incomplete: list[bytes] = []
-        """The pieces of the first incomplete frame."""
+        """Received pieces of the frame that is not complete yet."""
         self._missing = 0
-        """Smallest number of bytes that complete this frame."""
+        """Number of bytes that are missing from this frame."""
 
     def feed(self, data: bytes) -> bytes:
-        """Parse new bytes, and return the frames for aiormq unchanged."""
+        """Parse new bytes, and return the frames that aiormq must handle."""
         if self._missing > len(data):
             self._incomplete.append(data)
             self._missing -= len(data)
@@ -142,7 +146,7 @@ class FrameReader:
         """Drop the incomplete content of a channel that has ended."""
         self._partial.pop(channel, None)
 
-    def _parse(  # noqa: C901 - the hottest loop; one more call a frame would cost a tenth of it
+    def _parse(  # noqa: C901 - one more call for each frame would make it 10 % slower
         self, data: bytes
     ) -> tuple[int, bytes]:
         """Handle the complete frames of `data`.
@@ -159,23 +163,23 @@ class FrameReader:
                 end = offset + OVERHEAD + length
                 if end > size or length > self.frame_max:
                     if (kind, channel) == PROTOCOL_HEADER:
-                        # aiormq receives the header, because it has an error of its own for it.
+                        # aiormq also receives the protocol header, and raises its own error.
                         offset = size
-                        raise MalformedFrame(  # noqa: TRY301 - handled below, as all of them
-                            "a protocol header instead of a frame. Connect to a broker with "
-                            "AMQP 0-9-1."
+                        raise MalformedFrame(  # noqa: TRY301 - handled below
+                            "the broker sent a protocol header instead of a frame. Connect to a "
+                            "broker with AMQP 0-9-1."
                         )
                     if length > self.frame_max and (
                         kind != HEADER or length > self.frame_max + MAX_ADDED_HEADER_BYTES
                     ):
-                        raise MalformedFrame(  # noqa: TRY301 - handled below, as all of them
+                        raise MalformedFrame(  # noqa: TRY301 - handled below
                             f"a frame has {length} bytes, the limit is {self.frame_max} bytes"
                         )
                     if end > size:
                         self._missing = end - size
                         break
                 if data[end - 1] != FRAME_END:
-                    raise MalformedFrame(  # noqa: TRY301 - handled below, as all of them
+                    raise MalformedFrame(  # noqa: TRY301 - handled below
                         "a frame has no end octet"
                     )
                 handler = handlers.get(channel)
@@ -194,7 +198,7 @@ class FrameReader:
         except MalformedFrame as error:
             self.last_error = f"the broker's stream is malformed: {error}"
             return size, for_aiormq + data[unhandled_from:offset]
-        except Exception as error:  # noqa: BLE001 - the loop would close the connection unreported
+        except Exception as error:  # noqa: BLE001 - `last_error` must keep the reason
             self.last_error = f"the broker's stream could not be read: {type(error).__name__}"
             return size, for_aiormq + data[unhandled_from:offset]
         return offset, for_aiormq + data[unhandled_from:offset]
@@ -205,14 +209,14 @@ class FrameReader:
         """Handle a frame with the payload `data[offset:end]`.
 
         Returns:
-            The offset behind the frames that were for the handler alone; 0 if aiormq needs the
+            The offset after the frames that the handler consumed, or 0 if aiormq must receive the
             frame.
         """
         if kind == METHOD:
             return self._handle_method(handler, channel, data, offset, end)
         partial = self._partial.get(channel)
         if partial is None:
-            return 0  # The method of this content went to aiormq.
+            return 0  # aiormq received the method frame of this content.
         if kind == HEADER and partial.properties is None and end - offset >= MIN_HEADER_BYTES:
             partial.missing = u64_at(data, offset + 4)[0]
             partial.properties = data[offset + 12 : end]
@@ -258,7 +262,7 @@ class FrameReader:
     def _handle_deliver(
         self, handler: ChannelHandler, channel: int, data: bytes, offset: int, end: int
     ) -> int:
-        """Handle a delivery; most are complete in `data`, and need no `PartialContent`."""
+        """Handle a delivery. It needs a `PartialContent` only if `data` has only a part of it."""
         tag_at = offset + 5 + data[offset + 4]
         if tag_at + 9 > end:
             raise MalformedFrame("a delivery has no delivery tag")
@@ -290,9 +294,9 @@ class FrameReader:
         self._partial[channel] = partial
 
     def _end_channel(self, channel: int, handler: ChannelHandler, why: str) -> None:
-        """End a channel: the broker closes it, or confirms that aiormq closes it.
+        """End a channel, because the broker closes it or confirms a close by aiormq.
 
-        After that, aiormq may use the number for another channel.
+        After that, aiormq may use the channel number again.
         """
         del self._handlers[channel]
         self.forget(channel)
@@ -313,7 +317,7 @@ class FrameReader:
 
 
 def _read_short(data: bytes, offset: int) -> tuple[str, int]:
-    """Return a short string, and the offset behind it."""
+    """Return a short string, and the offset after it."""
     end = offset + 1 + data[offset]
     return data[offset + 1 : end].decode(errors="replace"), end
 
@@ -322,11 +326,11 @@ def _parse_return(data: bytes) -> tuple[str, str, str]:
     """Return the reply text, exchange and routing key of a `basic.return`.
 
     Args:
-        data: Payload behind the reply code.
+        data: Payload after the reply code.
     """
     reason, offset = _read_short(data, 0)
     exchange, offset = _read_short(data, offset)
     routing_key, offset = _read_short(data, offset)
     if offset > len(data):
-        raise MalformedFrame("a return is shorter than its fields")
+        raise MalformedFrame("a basic.return frame is shorter than its fields")
     return reason, exchange, routing_key

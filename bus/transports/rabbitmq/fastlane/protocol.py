@@ -1,13 +1,13 @@
-"""The protocol of the fast lane, between the socket and aiormq's stream reader.
+"""The asyncio protocol of the fast lane, between the socket and aiormq's stream reader.
 
-aiormq accepts a `transport_factory`, which creates a stream reader and a stream writer.
-The protocol inspects each incoming frame first.
-It decodes deliveries, returns and confirms of attached channels in place, and passes them on.
-Every other frame goes to aiormq unchanged.
-So aiormq still does connection, TLS, authentication, heartbeats, channels and declarations.
+aiormq accepts a `transport_factory`, which creates its stream reader and stream writer.
+So this protocol receives each incoming frame before aiormq.
+It decodes deliveries, returns and confirms of attached channels, and passes them to their handlers.
+It passes all other frames to aiormq unchanged.
+So aiormq still handles the connection, TLS, authentication, heartbeats, channels and declarations.
 
-Outgoing frames are collected and written once per turn of the event loop.
-While each turn brings more frames that need an answer, one write covers several turns.
+Outgoing frames are collected, and are written once in each turn of the event loop.
+While more bytes arrive in each turn, one write may cover several turns (`MAX_HOLD_SECONDS`).
 """
 
 import asyncio
@@ -28,52 +28,52 @@ __all__ = ["FastLaneProtocol", "FastLaneTransportFactory"]
 log = logging.getLogger("bus.rabbitmq")
 
 LARGE_WRITE_BYTES = 32 * 1024
-"""Collected bytes above which frames are written at once, without waiting for others.
+"""Maximum bytes to collect. If there are more, the frames are written at once.
 
-The next publish must see whether the socket is full.
+Only a write shows whether the socket is full, and a full socket must stop the next publish.
 """
 MAX_HOLD_SECONDS = 0.001
-"""Seconds for which frames wait for others while more bytes arrive.
+"""Maximum seconds to collect frames while more bytes arrive.
 
-A write, and waking the broker, cost more than a message.
+Fewer writes are faster, because a write takes more time than the processing of a message.
 """
 
 
 class FrameSource(Protocol):
-    """A source of frames that are better encoded together, such as acks."""
+    """A source of frames that are encoded together just before a write, such as acks."""
 
     def frames(self) -> list[bytes]:
-        """Return the frames that are due now."""
+        """Return the frames to write now."""
         ...
 
 
 class DiscardingHandler:
-    """The handler of a channel between its release and its end.
+    """A handler that drops the frames of a released channel until the channel is closed.
 
-    It keeps the rest of an incomplete delivery from aiormq.
+    Without it, aiormq would receive the rest of an incomplete delivery.
     """
 
     def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
-        """Drop a delivery: the broker requeues it."""
+        """Drop a delivery, because the broker requeues it."""
 
     def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:
-        """Drop a confirm: no publish waits for it."""
+        """Drop a confirm, because no publish waits for it."""
 
     def on_return(self, reason: str, exchange: str, routing_key: str, properties: bytes) -> None:
-        """Drop a return: no publish waits for it."""
+        """Drop a returned message, because no publish waits for it."""
 
     def on_cancel(self) -> None:
-        """Ignore a cancel: the channel is about to close."""
+        """Ignore a cancel, because the channel is about to close."""
 
     def on_close(self, why: str) -> None:
-        """Ignore the close, which was requested."""
+        """Ignore the close, because the bus requested it."""
 
 
 DISCARD = DiscardingHandler()
 
 
 class FastLaneProtocol(asyncio.StreamReaderProtocol):
-    """The protocol of one connection, for both directions."""
+    """The asyncio protocol of one connection, for incoming and outgoing frames."""
 
     def __init__(self, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(reader, loop=loop)
@@ -86,26 +86,27 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
         self._size = 0
         """Bytes in `_outgoing`."""
         self._collecting_since = self._checked_at = loop.time()
-        """Loop times at which the collecting began, and at which the input was last checked."""
+        """Loop times of the first collected frame, and of the last check for new bytes."""
         self._writable = asyncio.Event()
         self._writable.set()
         self._fed_at = loop.time()
         self.feed_interval = 1.0
-        """Seconds after which aiormq receives a heartbeat from the fast lane.
+        """Seconds without a frame for aiormq after which it receives a heartbeat of the fast lane.
 
-        While only frequent frames arrive, aiormq would close the connection without it.
+        Without this heartbeat, aiormq would close a connection on which only frequent frames
+        arrive.
         """
         self.heard = loop.time()
-        """Loop time at which bytes last arrived."""
+        """Loop time at which the last bytes arrived."""
         self.unblocked = asyncio.Event()
         self.unblocked.set()
         self.ended = False
         self.user: str | None = None
-        """User of the connection, if its URL names one."""
+        """User name in the URL of the connection, or None."""
 
     @property
     def frame_max(self) -> int:
-        """Bytes of the largest frame in either direction."""
+        """Maximum bytes of an incoming or outgoing frame."""
         return self._incoming.frame_max
 
     @frame_max.setter
@@ -114,20 +115,20 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
 
     @property
     def last_error(self) -> str | None:
-        """Reason why the fast lane itself closed the connection."""
+        """Error for which the fast lane has closed the connection, or None."""
         return self._incoming.last_error
 
     # --- Receiving ---
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Store the transport; the event loop calls this."""
+        """Store the transport. The event loop calls this method."""
         super().connection_made(transport)
         self.transport: Any = transport
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        """End all channels and wake all waiters; the event loop calls this."""
+        """End all channels and wake all waiting publishes. The event loop calls this method."""
         self.ended = True
         handlers = [*self._handlers.values()]
         self._handlers.clear()
@@ -140,14 +141,14 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        """Parse bytes from the socket, and pass aiormq's frames on; the event loop calls this."""
+        """Parse bytes, and pass frames to handlers or to aiormq. The event loop calls this."""
         now = self.heard = self._now()
         readable = self.last_error is None
         attached_count = len(self._handlers)
         for_aiormq = self._incoming.feed(data)
         if len(self._handlers) < attached_count:
-            # aiormq confirms a channel's close at once. A frame on the channel after that would
-            # end the connection.
+            # The broker has closed a channel, and aiormq will confirm that at once. A frame that is
+            # written on the channel after the confirmation would end the connection.
             self.flush()
         if readable and self.last_error is not None:
             self._abort(self.last_error)
@@ -159,7 +160,7 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
             super().data_received(HEARTBEAT)
 
     def _abort(self, why: str) -> None:
-        """Close the connection, because its stream is unreadable; the owner then connects again."""
+        """Close the connection, because its stream is unreadable. Its owner then connects again."""
         log.error("connection closed: its stream is unreadable", extra={"why": why})
         self.transport.abort()
 
@@ -172,7 +173,7 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
     # --- Channels ---
 
     def attach(self, channel: int, handler: ChannelHandler) -> None:
-        """Pass the channel's frequent frames to the handler from now on.
+        """Start to pass the channel's frequent frames to the handler.
 
         Raises:
             ConnectionLost: The connection has ended.
@@ -182,13 +183,13 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
         previous = self._handlers.get(channel)
         self._handlers[channel] = handler
         if previous is not None and previous is not handler:
-            previous.on_close("another channel uses its number now")
+            previous.on_close("another channel uses the same channel number now")
 
     def detach(self, channel: int, handler: ChannelHandler) -> None:
-        """Discard the channel's frames until it is closed, which the caller does next.
+        """Discard the channel's frames until the caller has closed the channel.
 
-        Collected frames are written first: a frame after the close would end the connection.
-        If the number has another handler by now, nothing happens.
+        Collected frames are written first, because a frame after the close would end the
+        connection. If another handler is attached to the channel number, nothing happens.
         """
         if self._handlers.get(channel) is handler:
             self.flush()
@@ -198,32 +199,32 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
 
     @override
     def pause_writing(self) -> None:
-        """Hold publishes while the socket is full; the event loop calls this."""
+        """Stop publishes, because the socket is full. The event loop calls this method."""
         self._writable.clear()
         super().pause_writing()
 
     @override
     def resume_writing(self) -> None:
-        """Release publishes when the socket accepts bytes again; the event loop calls this."""
+        """Continue publishes, because the socket accepts bytes. The event loop calls this."""
         self._writable.set()
         super().resume_writing()
 
     @property
     def writable(self) -> bool:
-        """True if publishes may be written now. Acks do not wait for it."""
+        """True if publishes may be written now. Acks may always be written."""
         return self._writable.is_set() and self.unblocked.is_set()
 
     async def wait_writable(self) -> None:
         """Wait until neither a full socket nor an alarm blocks publishes, or the connection ends.
 
-        Callers set the timeout.
+        The method has no timeout.
         """
         while not self.writable and not self.ended:
             await self.unblocked.wait()
             await self._writable.wait()
 
     def send(self, frames: bytes) -> None:
-        """Write frames, together with all others of this turn of the event loop.
+        """Write frames, together with the other frames of this turn of the event loop.
 
         Raises:
             ConnectionLost: The connection has ended, and nothing was written.
@@ -238,7 +239,7 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
             self.flush()
 
     def schedule(self, writer: "FrameSource") -> None:
-        """Write the frames of `writer` after this turn's frames, so a reply precedes its ack."""
+        """Write the frames of `writer` after the other frames, so that a reply precedes its ack."""
         if not self._outgoing and not self._dirty:
             self._collect()
         self._dirty.append(writer)
@@ -248,7 +249,7 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
         self._call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
-        """Write the collected frames, or hold them for one more turn if bytes have arrived.
+        """Write the collected frames. If bytes have arrived, first wait for one more turn.
 
         The answers to those bytes are then part of the same write.
         """
@@ -274,14 +275,14 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
 
 
 class FastLaneTransportFactory(TransportFactory):
-    """The factory that aiormq calls to connect; `lane` is set when the connection exists."""
+    """The factory that aiormq calls to connect. `lane` is set when the socket is connected."""
 
     def __init__(self) -> None:
         self.lane: FastLaneProtocol | None = None
 
     @override
     async def create(self, url: URL, ssl_context_provider: Any = None, **kwargs: Any) -> Any:
-        """Connect, and return a stream reader and writer with the fast lane below them."""
+        """Connect, and return a stream reader and a stream writer that use the fast lane."""
         loop = asyncio.get_running_loop()
         context = await ssl_context_provider.get_context() if url.scheme == "amqps" else None
         reader = asyncio.StreamReader(loop=loop)
@@ -302,6 +303,6 @@ class FastLaneTransportFactory(TransportFactory):
         return reader, asyncio.StreamWriter(transport, lane, reader, loop)
 
     def abort(self) -> None:
-        """Close the socket if it is open: aiormq leaves it open after an abandoned attempt."""
+        """Close the socket if it is open, because aiormq leaves it open after a failed connect."""
         if self.lane is not None:
             self.lane.transport.abort()

@@ -1,8 +1,9 @@
 """A channel that moves messages from one queue to another, in their order.
 
-Each message is copied, then the copy is confirmed, and only then the original is acked.
-If the process is killed in between, the message is in one of the queues or in both, never in none.
-A redelivered message may be in both, and a header of its copy records that.
+The channel publishes a copy of each message. When the broker confirms the copy, the channel acks
+the original. If the process is killed before the ack, the message is in one queue or in both, but
+it is not lost. So a redelivered message may have an earlier copy, and its new copy has the header
+`redelivered`.
 """
 
 import asyncio
@@ -23,12 +24,12 @@ HEADER_OVERHEAD = 32
 
 
 def fresh_tag() -> str:
-    """Return an unused consumer tag: a reused one ends the connection on RabbitMQ 4.3."""
+    """Return a new consumer tag. RabbitMQ 4.3 closes a connection that uses a tag twice."""
     return f"trunkline-moving-{secrets.token_hex(6)}"
 
 
 class ShovelChannel:
-    """A `ChannelHandler` that consumes one queue, and publishes to another with confirms."""
+    """A `ChannelHandler` that consumes one queue and publishes to another queue with confirms."""
 
     def __init__(
         self,
@@ -44,9 +45,9 @@ class ShovelChannel:
         Args:
             lane: Connection of the channel.
             number: Number of the channel.
-            target: Queue that the copies go to.
+            target: Queue that receives the copies.
             carriage: Options of the copies.
-            on_moved: Called after moved messages were acked.
+            on_moved: Called each time after original messages were acked.
         """
         self._lane = lane
         self._number = number
@@ -56,20 +57,21 @@ class ShovelChannel:
         self._on_moved = on_moved
         self._sent = 0
         self._unconfirmed: dict[int, int] = {}
-        """Delivery tag of each publish in flight, by the number of the publish."""
+        """Delivery tag of the original of each unconfirmed copy, by the copy's publish number."""
         self._unacked: deque[int] = deque()
         self._confirmed: set[int] = set()
         self.moved = 0
         self.again = 0
-        """Number of copied messages that the broker had delivered before."""
+        """Number of copied messages that were redelivered, so that a copy may exist already."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # `check` raises the error. The callback reads it, so asyncio does not report it as unread.
+        # `check` raises the error. The callback also reads the error: asyncio would log an error
+        # that is never read.
         self.ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         lane.attach(number, self)
 
     @property
     def in_flight(self) -> int:
-        """Number of messages that were copied and are not acked."""
+        """Number of messages that were copied but are not acked yet."""
         return len(self._unacked)
 
     def check(self) -> None:
@@ -78,10 +80,10 @@ class ShovelChannel:
             self.ended.result()
 
     async def take(self, message: object) -> None:
-        """Ignore a delivery from aiormq, which receives none on this channel."""
+        """Ignore the message. aiormq does not call this method, because the fast lane is in use."""
 
     def release(self) -> None:
-        """Detach from the channel, which aiormq is about to close.
+        """Stop handling the channel's frames, because aiormq is about to close the channel.
 
         The broker then requeues the messages in flight.
         """
@@ -100,7 +102,7 @@ class ShovelChannel:
             return
         copy = copy_properties(properties, self._carriage, redelivered=redelivered)
         if len(copy) > self._lane.frame_max - HEADER_OVERHEAD:
-            # A copy without the header is better than a message that cannot be moved.
+            # The properties with the header `redelivered` do not fit into a frame, so omit it.
             copy = copy_properties(properties, self._carriage, redelivered=False)
         if not self._send(
             publish_frames(self._number, self._method, copy, body, self._lane.frame_max)
@@ -137,7 +139,7 @@ class ShovelChannel:
             self._on_moved()
 
     def _send(self, frames: bytes) -> bool:
-        """Write frames, and return False if the connection is lost: a handler must not raise."""
+        """Write frames. Return False if the connection is lost: a handler must not raise."""
         try:
             self._lane.send(frames)
         except ConnectionLost as error:
@@ -154,7 +156,8 @@ class ShovelChannel:
     ) -> None:
         """End the move, because the target queue does not exist any more.
 
-        The confirm that follows does not report this, so no original is acked after a return.
+        The broker also confirms a returned message, although no queue has it. So no original is
+        acked after a return.
         """
         self._end(FailedPrecondition(f"{self._target} does not exist any more ({reason})"))
 
@@ -163,5 +166,5 @@ class ShovelChannel:
         self._end(Unavailable("the source queue was deleted"))
 
     def on_close(self, why: str) -> None:
-        """End the move: nothing more may be written."""
+        """End the move, because the channel or the connection has ended."""
         self._end(Unavailable(why))

@@ -1,4 +1,7 @@
-"""A channel of the fast lane that publishes requests, without confirms: the reply is enough."""
+"""A channel of the fast lane that publishes without confirms.
+
+It is used for requests. They need no confirm, because the caller waits for the reply.
+"""
 
 import asyncio
 from collections import deque
@@ -18,17 +21,18 @@ from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 __all__ = ["UnconfirmedChannel"]
 
 MAX_REMEMBERED_PUBLISHES = 4096
-"""Largest number of publishes to remember, in case the broker closes the channel.
+"""Maximum number of publishes to remember, to report them if the broker closes the channel.
 
-It is larger than the number in flight.
+It is larger than the number of publishes that the broker has not processed yet.
 """
 
 
 class UnconfirmedChannel:
     """A `ChannelHandler` that publishes without confirms.
 
-    `on_returned` receives the id of a message that no queue takes.
-    `on_failed` receives the id of a message that the broker may have dropped with the channel.
+    `on_returned` receives the id of a returned message.
+    `on_failed` receives the id of each message that the broker may have dropped when it closed the
+    channel.
     """
 
     window_exhausted = awaiting_confirms = False
@@ -83,10 +87,10 @@ class UnconfirmedChannel:
         return ACCEPTED
 
     def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
-        """Ignore a delivery: the channel has no consumer."""
+        """Ignore a delivery, because the channel has no consumer."""
 
     def on_confirm(self, tag: int, *, multiple: bool, ok: bool) -> None:
-        """Ignore a confirm: the channel requests none."""
+        """Ignore a confirm, because the channel is not in confirm mode."""
 
     def on_return(
         self,
@@ -95,21 +99,23 @@ class UnconfirmedChannel:
         routing_key: str,  # noqa: ARG002 - as above
         properties: bytes,
     ) -> None:
-        """Report a request without a service."""
+        """Report a returned message, for example a request to a service without a queue."""
         self._on_returned(message_id_of(properties), reason)
 
     def on_cancel(self) -> None:
-        """Ignore a cancel: the channel has no consumer."""
+        """Ignore a cancel, because the channel has no consumer."""
 
     def on_close(self, why: str) -> None:
-        """Report the messages that the broker may have dropped with the channel.
+        """Report the messages that the broker may have dropped when it closed the channel.
 
-        The broker has accepted the messages before the first that may be the refused one.
+        The messages before the first possibly refused message are not reported, because the broker
+        has accepted them.
         """
         if not self.alive:
             return
         self.ended.set_result(why)
-        # In other cases a lost connection fails all calls, or the bus itself closes the channel.
+        # Only a close by the broker is reported. A lost connection fails all calls anyway, and a
+        # close by the bus needs no report.
         if why.startswith(CLOSED_BY_BROKER):
             ids, written = (
                 [message_id for message_id, _ in self._written],
@@ -122,6 +128,6 @@ class UnconfirmedChannel:
                 self._on_failed(message_id, error)
 
     def release(self) -> None:
-        """Detach from the channel, which aiormq is about to close."""
+        """Stop handling the channel's frames, because aiormq is about to close the channel."""
         self.lane.detach(self._number, self)
         self.on_close("the channel was closed")

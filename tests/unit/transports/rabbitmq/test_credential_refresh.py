@@ -144,7 +144,7 @@ async def test_a_broker_that_does_not_answer_is_asked_again_at_the_next_look_and
     for _ in range(3):
         await world.renewal.check_file()
     assert world.told == [[], [], []]
-    assert caplog.messages == ["the new password could not be tried; trying again"]
+    assert caplog.messages == ["the new password could not be tested; trying again"]
     world.silent = False
     await world.renewal.check_file()
     assert world.told == [[NEW], [NEW], []]
