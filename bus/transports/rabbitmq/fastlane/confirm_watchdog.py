@@ -105,18 +105,19 @@ class Symptom:
     """Maximum of the limit for later channels, in seconds."""
     recovered: Callable[[ConfirmStats], bool]
     """Returns True if the channel works, which shows that its replacement has helped."""
-    replaced_count: int = 0
-    """Number of channels that this symptom has replaced since `recovered` was last true."""
+    factor: int = 1
+    """Factor of the limit. It doubles with each replaced channel, until `recovered` is true."""
 
     def is_due(self, stats: ConfirmStats, now: float) -> bool:
-        """Return True if the channel has shown the symptom until the limit, and count this."""
+        """Return True if the channel has shown the symptom for the limit, and double the limit."""
         if self.recovered(stats):
-            self.replaced_count = 0
+            self.factor = 1
         since = self.since(stats)
-        limit = min(self.min_seconds(stats) * 2**self.replaced_count, self.max_seconds)
+        limit = min(self.min_seconds(stats) * self.factor, self.max_seconds)
         if since is None or now - since < limit:
             return False
-        self.replaced_count += 1
+        if limit < self.max_seconds:
+            self.factor *= 2
         return True
 
 

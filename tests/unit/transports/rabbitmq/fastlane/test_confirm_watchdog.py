@@ -170,3 +170,12 @@ def test_the_limit_of_one_symptom_does_not_change_the_limit_of_another() -> None
     assert first_due(watchdog, ConfirmStats(), since=0.0, exhausted=True) is not None
     assert kept_silent(watchdog, ConfirmStats()) == NEW_CHANNEL_SILENT_SECONDS
     assert kept_nacked(watchdog, ConfirmStats()) == 2 * MIN_NACK_SECONDS
+
+
+def test_a_symptom_that_lasts_for_days_does_not_overflow_its_limit() -> None:
+    watchdog = ConfirmWatchdog()
+    for _ in range(1100):
+        assert kept_nacked(watchdog, ConfirmStats()) is not None
+        assert first_due(watchdog, ConfirmStats(), since=0.0, exhausted=True) is not None
+    assert kept_silent(watchdog, ConfirmStats()) == NEW_CHANNEL_SILENT_SECONDS
+    assert first_due(watchdog, ConfirmStats(), since=0.0) is None
