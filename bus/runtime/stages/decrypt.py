@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable
 
-from bus.errors import BusError
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import (
     HandlingResult,
@@ -23,7 +22,7 @@ def decrypt(state: EndpointState) -> InboundStage:
         def call(message: InboundMessage) -> Awaitable[HandlingResult]:
             try:
                 message.payload = cipher.decrypt(message.envelope)
-            except BusError as error:
+            except Exception as error:  # noqa: BLE001 - a bug in decryption fails only this message
                 return immediately(HandlingResult(error=error))
             return inner(message)
 

@@ -315,3 +315,26 @@ async def test_decrypt_fails_a_payload_without_a_key_and_keeps_the_message_as_re
     received = message.envelope
     result = await decrypt(state())(inner)(message)
     assert (result.error is not None, inner.seen, message.envelope) == (True, [], received)
+
+
+@virtual
+async def test_decrypt_fails_a_message_if_the_cipher_has_a_bug(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    endpoint, inner, bug = state(), Inner(), OverflowError("a bug of a library")
+
+    def fail(_envelope: Envelope) -> Envelope:
+        raise bug
+
+    monkeypatch.setattr(type(endpoint.runtime.security.cipher), "decrypt", staticmethod(fail))
+    assert (await decrypt(endpoint)(inner)(job())).error is bug
+    assert inner.seen == []
+
+
+@virtual
+async def test_a_remembered_result_is_reused_after_the_keys_were_fetched() -> None:
+    inner, endpoint = Inner(), state(gate=Guard(UnknownKey("new"), None))
+    message = job(headers={PARKED: 1})
+    endpoint.in_flight.remember(message, SETTLED)
+    assert await authenticate(endpoint)(recall_result(endpoint)(inner))(message) is SETTLED
+    assert inner.seen == []
