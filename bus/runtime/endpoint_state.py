@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from bus.messaging.envelope import Envelope
 from bus.messaging.topology.consumer_spec import ConsumerSpec
 from bus.runtime.in_flight import InFlight
 from bus.runtime.poison_isolation import CandidateQueue, SerialRunner
@@ -12,12 +11,6 @@ from bus.runtime.slots import Slots
 from bus.security.message_security import Guard
 
 __all__ = ["EndpointState"]
-
-IDENTITY_FIELDS = (
-    *("source", "type", "body", "proof", "authorization", "reply_to"),
-    *("correlation_id", "in_reply_to", "expires", "expiry_override", "headers", "fault"),
-)
-"""The attributes by which one of two envelopes could be rejected while the other is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +30,7 @@ class EndpointState:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slots", Slots(self.endpoint.concurrency))
-        object.__setattr__(self, "in_flight", InFlight(self.is_same_message))
+        object.__setattr__(self, "in_flight", InFlight(self.guard))
 
     @property
     def runs_at_most_once(self) -> bool:
@@ -56,15 +49,3 @@ class EndpointState:
         """The number of lost deliveries after which a message is dead-lettered."""
         limit = self.runtime.settings.delivery_limit
         return min(limit, int(self.spec.queue.arguments.get("x-delivery-limit", limit)))
-
-    def is_same_message(self, first: Envelope, second: Envelope) -> bool:
-        """Return True if `second` is `first` again, and not another message with the same id.
-
-        A sender that does not know whether its message arrived sends a copy, signed and encrypted
-        again. The copy differs, so both envelopes must be authorized.
-        """
-        if all(getattr(first, name) == getattr(second, name) for name in IDENTITY_FIELDS):
-            return True
-        if (first.source, first.type) != (second.source, second.type):
-            return False
-        return self.guard.authorize(first) is None and self.guard.authorize(second) is None

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
 
 from bus.messaging.envelope import Envelope
-from bus.runtime.inbound_message import HandlingResult, InboundMessage, MessageKey
+from bus.runtime.inbound_message import HandlingResult, InboundMessage, RedeliveryKey
+from bus.security.message_security import Guard
 
 __all__ = ["MAX_REMEMBERED_RESULTS", "InFlight"]
 
@@ -14,17 +14,24 @@ MAX_REMEMBERED_RESULTS = 1_000
 messages in flight at a time is bounded by the prefetch, and is smaller."""
 
 
+IDENTITY_FIELDS = (
+    *("source", "type", "body", "proof", "authorization", "reply_to"),
+    *("correlation_id", "in_reply_to", "expires", "expiry_override", "headers", "fault"),
+)
+"""The attributes by which one of two envelopes could be rejected while the other is not."""
+
+
 class InFlight:
     """The messages that run or wait here, and the results that wait for a redelivery."""
 
-    def __init__(self, is_same: Callable[[Envelope, Envelope], bool]) -> None:
-        """`is_same` tells whether two envelopes with one key are the same message."""
-        self._is_same = is_same
-        self.open: dict[MessageKey, InboundMessage] = {}
+    def __init__(self, guard: Guard) -> None:
+        """`guard` authorizes copies of a message that their sender signed again."""
+        self._guard = guard
+        self.open: dict[RedeliveryKey, InboundMessage] = {}
         """The first delivery of each message."""
         self.tasks: dict[InboundMessage, asyncio.Task[None]] = {}
         """The task of each delivery."""
-        self.results: OrderedDict[MessageKey, HandlingResult] = OrderedDict()
+        self.results: OrderedDict[RedeliveryKey, HandlingResult] = OrderedDict()
         """The kept results, by message. It is almost always empty."""
         self._collisions = 0
         self._deferred = asyncio.Event()
@@ -36,10 +43,15 @@ class InFlight:
         if self.open.get(message.key) is message:
             del self.open[message.key]
         self.tasks.pop(message, None)
-        if message.slots is not None:
-            message.slots.release()
+        self.release_slot(message)
         if message.candidate is not None:
             message.candidate.end()
+
+    def release_slot(self, message: InboundMessage) -> None:
+        """Release the slot of a message, if the message has one."""
+        if message.slots is not None:
+            message.slots.release()
+            message.slots = None
 
     # --- Redeliveries ---
 
@@ -48,13 +60,25 @@ class InFlight:
 
         Another message with the same id gets a key of its own.
         """
-        if self._is_same(first.envelope, message.envelope):
+        if self._is_same_message(first.envelope, message.envelope):
             first.deliveries += message.deliveries
             return True
         self._collisions += 1
         message.key = (*message.key[:4], self._collisions)
         self.open[message.key] = message
         return False
+
+    def _is_same_message(self, first: Envelope, second: Envelope) -> bool:
+        """Return True if `second` is a copy of `first`, and not another message with the same id.
+
+        A sender that does not know whether its message arrived sends a copy, signed and encrypted
+        again. The copy differs, so both envelopes must be authorized.
+        """
+        if all(getattr(first, name) == getattr(second, name) for name in IDENTITY_FIELDS):
+            return True
+        if (first.source, first.type) != (second.source, second.type):
+            return False
+        return self._guard.authorize(first) is None and self._guard.authorize(second) is None
 
     def remember(self, message: InboundMessage, result: HandlingResult) -> None:
         """Keep a result for the redelivery of the message.

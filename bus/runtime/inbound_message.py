@@ -17,12 +17,12 @@ __all__ = [
     "InboundHandler",
     "InboundMessage",
     "InboundStage",
-    "MessageKey",
+    "RedeliveryKey",
     "immediately",
     "pass_through",
 ]
 
-MessageKey = tuple[str, str, int, str | int, int]
+RedeliveryKey = tuple[str, str, int, str | int, int]
 """(sender, message id, attempt, replay count, collision number).
 
 A retry or a replay gets a new key, a redelivery does not. The collision number separates different
@@ -42,7 +42,7 @@ class InboundMessage:
         self.payload = envelope
         """The message that the handler receives, decrypted."""
         self.deliveries = [delivery]
-        self.key: MessageKey = (
+        self.key: RedeliveryKey = (
             envelope.source,
             envelope.id,
             envelope.attempt,
@@ -86,7 +86,10 @@ class HandlingResult:
 SETTLED = HandlingResult()
 """Everything is done except the ack."""
 REQUEUE = HandlingResult()
-"""The message was not handled, and another consumer may handle it."""
+"""The message was not handled, and another consumer may handle it.
+
+Only stages before `deduplicate` may return it: that stage records a result without an error.
+"""
 NO_ACTION = HandlingResult()
 """Another delivery of the message is in flight and settles this one too, or the message is no
 longer held by this process."""

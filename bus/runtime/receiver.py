@@ -78,6 +78,7 @@ class Receiver:
         }
         # Not log.exception: the text of a traceback shows values.
         log.error("the bus failed; the message is requeued", extra=facts)
+        self._in_flight.release_slot(message)  # other messages must not wait for this one
         await asyncio.sleep(1 + backoff(1))  # the broker delivers it again at once
         await message.requeue()
 

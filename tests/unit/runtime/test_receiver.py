@@ -958,3 +958,19 @@ async def test_what_is_not_done_after_the_grace_is_abandoned_and_goes_back() -> 
     assert receiver.cancel_running() == 1
     await receiver.drain()
     assert (work.ended, delivery.acks, delivery.requeues) == (0, 0, 1)
+
+
+@virtual
+async def test_a_message_that_the_bus_cannot_settle_keeps_no_slot_while_it_waits() -> None:
+    """Check that a bug in settlement does not delay the other messages of the endpoint."""
+
+    def broken(_: Envelope) -> PublishOutcome:
+        raise RuntimeError("a bug")
+
+    work = Work()
+    receiver = job(work, FakeTransport(answer=broken), concurrency=1)
+    receiver.on_delivery(ordered(id="1"))
+    receiver.on_delivery(ordered(id="2"))
+    await settle_down()
+    assert len(work.began) == 2
+    await receiver.drain()
