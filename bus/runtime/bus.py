@@ -53,7 +53,7 @@ class Bus:
     ...     transcript = await bus.request(GetTranscript(transcript_id=id), timeout=2)
     """
 
-    def __init__(  # noqa: PLR0913 - the choices of a user, each a keyword
+    def __init__(  # noqa: PLR0913 - all options of a bus, by keyword
         self,
         service: str,
         *,
@@ -92,7 +92,7 @@ class Bus:
             settings=self.settings,
             instance=self.instance,
             security=self._security,
-            inbox=MemoryInbox() if inbox is None else inbox,  # an empty inbox is false
+            inbox=MemoryInbox() if inbox is None else inbox,  # an empty inbox is falsy
             clock=clock,
         )
         layers = client_stack(clock=clock) if client is None else client
@@ -102,21 +102,22 @@ class Bus:
         self._server = Server(runtime, stack, self)
         self._consumers: list[ConsumerHandle] = []
         self._changing = 0
-        """The number of `serving` blocks that start or stop now."""
+        """The number of `serving` blocks that are starting or stopping."""
 
     async def __aenter__(self) -> Self:
         """Connect.
 
         Raises:
-            Unavailable: The broker did not answer within the settings `connect_timeout` and
-                `start_timeout`.
+            Unavailable: The connection was not open within the setting `connect_timeout`, or the
+                reply consumer was not ready within the setting `start_timeout`.
             Unauthenticated: The broker refused the user.
         """
         try:
             await self._security.identity.start()
             await self._transport.start(self._client.replies, timeout=self.settings.connect_timeout)
             if self.settings.topology == "verify":
-                # This reports at once what is missing. A consumer would retry until the deadline.
+                # Report a missing exchange at once. Without this check, the reply consumer would
+                # retry until `start_timeout`.
                 await self._transport.declare(BASE_EXCHANGES)
             self._consumers = [await self._client.start()]
             await wait_ready(self._consumers, self.settings.start_timeout)
@@ -138,11 +139,11 @@ class Bus:
         try:
             await self._close()
         finally:
-            self._client.replies.close()  # every caller that still waits gets an error
+            self._client.replies.close()  # each caller that still waits receives an error
 
     @property
     def ready(self) -> bool:
-        """True if every consumer is registered at the broker now, and `serving` is not changing."""
+        """True if every consumer is registered, and no `serving` block is starting or stopping."""
         return (
             not self._changing
             and bool(self._consumers)
@@ -169,16 +170,17 @@ class Bus:
     ) -> list[DeadLetter]:
         """Return dead letters of a work queue, the oldest first, and leave them in their queue.
 
-        At most 10,000 are inspected. The attribute `record` of each holds the reason.
+        At most 10,000 dead letters are inspected. The attribute `record` of a dead letter contains
+        the cause.
 
         Args:
             queue: The work queue.
-            selection: The dead letters to return.
-            limit: The maximum number to return.
+            selection: The filter for dead letters. The default returns all.
+            limit: The maximum number of dead letters to return.
 
         Raises:
             NotFound: The queue has no dead-letter queue.
-            ConnectionLost: The connection was lost while they were read.
+            ConnectionLost: The connection was lost while the dead letters were read.
         """
         return await browse(self._transport, queue, selection, limit=limit)
 
@@ -193,18 +195,19 @@ class Bus:
     ) -> ReplayReport:
         """Move dead letters back into their work queue, where they start again at attempt 1.
 
-        Each is acked when the broker has confirmed its copy. If the process ends at any point, none
-        is lost and at most 100 are duplicated. The report has the error that ended the replay
-        early.
+        The bus acks a dead letter after the broker has confirmed its copy in the work queue. If the
+        process ends during the replay, no message is lost, and at most 100 are duplicated. If an
+        error ends the replay early, the report contains this error.
 
         Args:
             queue: The work queue.
-            selection: The dead letters to move.
-            extend: Seconds in which expired ones may be handled; without it they stay.
-                Unless `BUS_AUTH` is off it requires an operator's key (`BUS_OPERATOR_KEY`), and
-                works at most three times for each message.
-            reason: Why they are extended; it is recorded on each message.
-            rate: The maximum number a second.
+            selection: The filter for dead letters. The default moves all.
+            extend: Seconds from now in which expired messages may still be handled. Without
+                `extend`, expired messages stay in the dead-letter queue.
+                An extension requires an operator's key (`BUS_OPERATOR_KEY`) unless `BUS_AUTH` is
+                off, and is possible at most three times for each message.
+            reason: The reason of the extension, which is recorded on each message.
+            rate: The maximum number of messages to move per second.
         """
         countersign = None
         if extend is not None:
@@ -225,7 +228,7 @@ class Bus:
 
         Args:
             queue: The work queue.
-            selection: The dead letters to delete; `EVERYTHING` for all.
+            selection: The filter for dead letters. `EVERYTHING` deletes all.
 
         Raises:
             NotFound: The queue has no dead-letter queue.
@@ -236,18 +239,18 @@ class Bus:
     async def serving(self, router: Router) -> AsyncIterator[None]:
         """Serve a router inside the block. The block starts when every consumer is ready.
 
-        At its end no new messages are taken, and messages that have not started are requeued.
-        Running messages may end within the setting `stop_grace`. After that they are cancelled, and
-        the broker delivers them again.
+        At the end of the block the consumers stop, and messages that have not started are requeued.
+        Running handlers may finish within the setting `stop_grace`. After that they are cancelled,
+        and the broker delivers their messages again.
 
         Raises:
             ConfigurationError: The router belongs to another service, or the settings, the grants
-                or the broker do not fit it.
+                or the broker do not meet the router's requirements.
         """
         if router.name != self.service:
             raise ConfigurationError(
-                f"the bus is {self.service!r} and the router {router.name!r}; "
-                "a service serves its own router"
+                f"the router belongs to the service {router.name!r}, but the bus to "
+                f"{self.service!r}. Serve the router with a bus of the same name."
             )
         await self._server.check(router)
         self._changing += 1
@@ -264,6 +267,6 @@ class Bus:
             self._changing -= 1
 
     async def serve(self, router: Router, *, until: asyncio.Event | None = None) -> None:
-        """Serve a router until `until` is set, or forever. A cancellation is a clean stop, too."""
+        """Serve a router until `until` is set or this task is cancelled, and then stop cleanly."""
         async with self.serving(router):
             await (until or asyncio.Event()).wait()

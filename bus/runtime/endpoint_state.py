@@ -17,12 +17,13 @@ IDENTITY_FIELDS = (
     *("source", "type", "body", "proof", "authorization", "reply_to"),
     *("correlation_id", "in_reply_to", "expires", "expiry_override", "headers", "fault"),
 )
-"""The attributes by which one of two envelopes could be rejected while the other is not."""
+"""The attributes that the checks read. If two envelopes agree in all of them, the checks accept
+both or reject both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointState:
-    """An endpoint, and everything that its inbound stages share."""
+    """An endpoint, with the objects that its inbound stages share."""
 
     endpoint: Endpoint
     spec: ConsumerSpec
@@ -41,7 +42,10 @@ class EndpointState:
 
     @property
     def runs_at_most_once(self) -> bool:
-        """True for a request that must not run twice: it is acked before its handler starts."""
+        """True if the contract is a request that is not idempotent.
+
+        Such a request is acked before its handler starts, because it must not run twice.
+        """
         contract = self.endpoint.contract
         return contract.kind == "request" and not contract.idempotent
 
@@ -58,10 +62,11 @@ class EndpointState:
         return min(limit, int(self.spec.queue.arguments.get("x-delivery-limit", limit)))
 
     def is_same_message(self, first: Envelope, second: Envelope) -> bool:
-        """Return True if `second` is `first` again, and not another message with the same id.
+        """Return True if both envelopes are one message, and not two messages with the same id.
 
-        A sender that does not know whether its message arrived sends a copy, signed and encrypted
-        again. The copy differs, so both envelopes must be authorized.
+        A sender that does not know whether its message has arrived sends a copy. The copy is signed
+        and encrypted again, so its attributes differ. Such a copy counts as the same message only
+        if both envelopes are authorized.
         """
         if all(getattr(first, name) == getattr(second, name) for name in IDENTITY_FIELDS):
             return True

@@ -10,29 +10,29 @@ from bus.runtime.inbound_message import HandlingResult, InboundMessage, MessageK
 __all__ = ["MAX_REMEMBERED_RESULTS", "InFlight"]
 
 MAX_REMEMBERED_RESULTS = 1_000
-"""Results remembered for redeliveries; the oldest are forgotten beyond it. The number of
-messages in flight at a time is bounded by the prefetch, and is smaller."""
+"""The maximum number of results that are kept for redeliveries. Beyond it, the oldest result is
+removed. The number of messages in flight is smaller, because the prefetch limits it."""
 
 
 class InFlight:
-    """The messages that run or wait here, and the results that wait for a redelivery."""
+    """The messages that one endpoint is handling, and results that are kept for redeliveries."""
 
     def __init__(self, is_same: Callable[[Envelope, Envelope], bool]) -> None:
-        """`is_same` tells whether two envelopes with one key are the same message."""
+        """Create an empty registry. `is_same` compares two envelopes that have the same key."""
         self._is_same = is_same
         self.open: dict[MessageKey, InboundMessage] = {}
-        """The first delivery of each message."""
+        """The messages that are being handled, by key."""
         self.tasks: dict[InboundMessage, asyncio.Task[None]] = {}
-        """The task of each delivery."""
+        """The tasks that handle deliveries. A redelivery has a task too."""
         self.results: OrderedDict[MessageKey, HandlingResult] = OrderedDict()
-        """The kept results, by message. It is almost always empty."""
+        """The results that are kept for redeliveries, by key. It is almost always empty."""
         self._collisions = 0
         self._deferred = asyncio.Event()
         self.is_stopping = False
-        """True when messages that have not started must be requeued."""
+        """True if the service stops. A message that must be processed alone is then requeued."""
 
     def finish(self, message: InboundMessage) -> None:
-        """Remove a message, and release what it holds."""
+        """Remove a message, release its slot, and end its turn to be processed alone."""
         if self.open.get(message.key) is message:
             del self.open[message.key]
         self.tasks.pop(message, None)
@@ -44,9 +44,12 @@ class InFlight:
     # --- Redeliveries ---
 
     def join(self, message: InboundMessage, first: InboundMessage) -> bool:
-        """Return True if the message joined `first`, an earlier delivery of it, which settles both.
+        """Add the deliveries of `message` to `first`, if both are the same message.
 
-        Another message with the same id gets a key of its own.
+        A different message with the same id gets a new key, and is handled separately.
+
+        Returns:
+            True if `first` settles both, False if they are different messages.
         """
         if self._is_same(first.envelope, message.envelope):
             first.deliveries += message.deliveries
@@ -59,8 +62,8 @@ class InFlight:
     def remember(self, message: InboundMessage, result: HandlingResult) -> None:
         """Keep a result for the redelivery of the message.
 
-        The result of an unauthorized message is not kept: it may be authorized the next time, and
-        the genuine message can have the same id.
+        The result of an unauthorized message is not kept. The next check may authorize the message,
+        or the genuine message may have the same id.
         """
         if result.unauthorized:
             return
@@ -73,7 +76,7 @@ class InFlight:
         return message.key in self.results
 
     def recall(self, message: InboundMessage) -> HandlingResult | None:
-        """Return the kept result of this message, and forget it."""
+        """Remove and return the kept result of this message, or None."""
         return self.results.pop(message.key, None)
 
     # --- Waiting and stopping ---
@@ -88,7 +91,7 @@ class InFlight:
         return any(message.is_deferred for message in self.tasks)
 
     def running(self) -> list[asyncio.Task[None]]:
-        """Return the unfinished tasks of messages, except those that wait to run alone."""
+        """Return the unfinished tasks, without messages that wait to be processed alone."""
         return [
             task
             for message, task in self.tasks.items()
@@ -96,7 +99,7 @@ class InFlight:
         ]
 
     async def wait_idle(self) -> None:
-        """Wait until no message runs, except those that wait to be processed alone."""
+        """Wait until no message runs. Messages that wait to be processed alone do not count."""
         while tasks := self.running():
             self._deferred.clear()
             deferred = asyncio.ensure_future(self._deferred.wait())
@@ -108,13 +111,13 @@ class InFlight:
     async def drain(self) -> None:
         """Wait until every message has ended.
 
-        Those that wait to be processed alone are requeued.
+        Messages that wait to be processed alone are requeued.
         """
         await self.wait_idle()
         self.refuse_deferred()
         if tasks := [task for task in self.tasks.values() if not task.done()]:
             await asyncio.wait(tasks)
-        for message in [*self.tasks]:  # cancelled before its task could start
+        for message in [*self.tasks]:  # its task was cancelled before it started
             await message.requeue()
             self.finish(message)
 
@@ -125,12 +128,12 @@ class InFlight:
                 message.candidate.refuse()
 
     def stop(self) -> None:
-        """Requeue the messages that wait to be processed alone, now and later."""
+        """Requeue messages that wait to be processed alone, from now on without a wait."""
         self.is_stopping = True
         self.refuse_deferred()
 
     def cancel(self) -> int:
-        """Cancel every task, and return their number."""
+        """Cancel every task, and return the number of tasks."""
         for task in self.tasks.values():
             task.cancel()
         return len(self.tasks)

@@ -63,7 +63,7 @@ def test_a_service_has_a_name_that_fits(name: str) -> None:
 async def test_the_transport_is_closed_where_the_start_fails() -> None:
     transport = FakeTransport()
     transport.consumption.ready = False
-    with pytest.raises(Unavailable, match="not ready after 5 s: replies: no answer"):
+    with pytest.raises(Unavailable, match="consumers are not ready after 5 s: replies: no answer"):
         async with ledger(transport):
             pass
     assert transport.closed == 1
@@ -89,7 +89,7 @@ async def test_who_waits_for_a_job_hears_that_the_bus_was_closed() -> None:
 @virtual
 async def test_a_service_serves_its_own_router() -> None:
     async with ledger(FakeTransport()) as bus:
-        with pytest.raises(ConfigurationError, match="'ledger' and the router 'office'"):
+        with pytest.raises(ConfigurationError, match="service 'office', but the bus to 'ledger'"):
             await bus.serve(Router("office"))
 
 
