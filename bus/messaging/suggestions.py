@@ -6,9 +6,10 @@ from difflib import SequenceMatcher, get_close_matches
 __all__ = ["did_you_mean"]
 
 SIMILARITY_MARGIN = 0.1
-"""Difference in similarity to the best suggestion from which a name is not suggested.
+"""Maximum difference between the similarity of a suggestion and that of the best suggestion.
 
-It excludes most names of the same service, which are all similar.
+The limit excludes most other names of the same service. These are similar, because they have the
+same prefix.
 """
 
 
