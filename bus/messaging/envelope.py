@@ -102,7 +102,7 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     fault: str | None = None
     """Reason why the message does not follow wire format 1. It is never on the wire.
 
-    Such a message does not reach a handler. It is rejected or dead-lettered.
+    A message with this attribute does not reach a handler. It is rejected or dead-lettered.
     """
     authorization: str | None = None
     """Requests and replies: `Bearer <service token>`. The repr hides this attribute."""
@@ -144,7 +144,7 @@ class ErrorReply(Message):
     retryable: bool
     """True if the same message may succeed later."""
     maybe_executed: bool = False
-    """True if the service may have run the request. Send it again only if it is idempotent."""
+    """True if the service may have run the request. Repeat the request only if it is idempotent."""
 
 
 class Progress(Message):

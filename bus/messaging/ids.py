@@ -31,9 +31,9 @@ def uuid4_factory() -> Callable[[], str]:
 
 
 VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
-"""Mapping of a random hex digit to a UUID's variant digit (RFC 9562), binary 10xx.
+"""Mapping from a random hex digit to the variant digit of a UUID (RFC 9562).
 
-The last two bits of both digits are equal.
+The variant digit is binary 10xx, and its last two bits are those of the random digit.
 """
 
 

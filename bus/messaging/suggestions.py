@@ -6,10 +6,9 @@ from difflib import SequenceMatcher, get_close_matches
 __all__ = ["did_you_mean"]
 
 SIMILARITY_MARGIN = 0.1
-"""Maximum difference between the similarity of a suggestion and that of the best suggestion.
+"""Maximum difference in similarity between a suggestion and the best suggestion.
 
-The limit excludes most other names of the same service. These are similar, because they have the
-same prefix.
+The limit excludes most other names of the same service, which are similar because of their prefix.
 """
 
 
