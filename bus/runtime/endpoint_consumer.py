@@ -200,7 +200,7 @@ async def _cancel_all(consumers: Sequence[ConsumerHandle]) -> None:
 
 
 async def _cancel(consumer: ConsumerHandle) -> None:
-    """Cancel a consumer, and log an error. If its channel is closed, no more deliveries arrive."""
+    """Cancel a consumer. An error is only logged, because a closed channel delivers nothing."""
     try:
         await consumer.cancel()
     except BusError as error:

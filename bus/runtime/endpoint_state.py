@@ -17,8 +17,8 @@ IDENTITY_FIELDS = (
     *("source", "type", "body", "proof", "authorization", "reply_to"),
     *("correlation_id", "in_reply_to", "expires", "expiry_override", "headers", "fault"),
 )
-"""The attributes that the checks read. If two envelopes agree in all of them, the checks accept
-both or reject both."""
+"""The attributes that the inbound stages check. If two envelopes are equal in all of them, both are
+accepted or both are rejected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class EndpointState:
     candidates: CandidateQueue
     """The poison candidates of this process, which `PoisonIsolation` processes alone."""
     serial: SerialRunner = field(default_factory=SerialRunner)
-    """The runner of redeliveries that the broker does not count."""
+    """The runner for redeliveries from a queue without a delivery count."""
     slots: Slots = field(init=False)
     in_flight: InFlight = field(init=False)
 

@@ -128,7 +128,7 @@ class InFlight:
                 message.candidate.refuse()
 
     def stop(self) -> None:
-        """Requeue messages that wait to be processed alone, from now on without a wait."""
+        """Requeue all messages that wait, or later would wait, to be processed alone."""
         self.is_stopping = True
         self.refuse_deferred()
 

@@ -89,7 +89,7 @@ REQUEUE = HandlingResult()
 """The result of a message that was not handled, and is requeued for another consumer."""
 NO_ACTION = HandlingResult()
 """The result of a delivery that needs no settlement. Either an earlier delivery of the message is
-still being handled, and is settled together with this one, or the broker delivers it again."""
+still being handled and is settled together with this one, or the message is delivered again."""
 
 InboundHandler = Callable[[InboundMessage], Awaitable[HandlingResult]]
 """A function that handles an inbound message."""
@@ -98,7 +98,7 @@ InboundStage = Callable[[InboundHandler], InboundHandler]
 
 
 async def immediately(result: HandlingResult) -> HandlingResult:
-    """Return `result`. A stage awaits this instead of the next stage, to end the handling."""
+    """Return `result`. A stage calls this instead of the next stage, to end the handling."""
     return result
 
 

@@ -95,8 +95,8 @@ class JobReports:
         """Send a result or failure. Return False if the broker cannot be reached.
 
         If the submitter is not connected, the return value is True too. With `retry`, the result is
-        then sent again in the background for `RESULT_RETRY_SECONDS`. Callers do not set `retry` for
-        a rejected job, because any client can submit such a job.
+        then sent again in the background for `RESULT_RETRY_SECONDS`. Pass `retry=False` for a
+        rejected job, because any client can submit such a job.
         """
         if job.reply_to is None:
             return True

@@ -55,7 +55,7 @@ class PoisonCandidate:
     """A message that waits for its turn to be processed alone."""
 
     def __init__(self, *, queue: str, id: str, losses: int) -> None:  # noqa: A002 - id of the message
-        """Create a candidate with the broker's count of its lost deliveries in `losses`."""
+        """Create a candidate. `losses` is the broker's count of lost deliveries."""
         self.queue = queue
         self.id = id
         self.losses = losses
@@ -122,9 +122,9 @@ class CandidateQueue:
 def next_candidate(candidates: Sequence[PoisonCandidate]) -> PoisonCandidate:
     """Return the candidate to run next, which has the fewest lost deliveries.
 
-    Of several candidates with the same number, the number itself selects the candidate. If this
-    candidate crashes the process, the numbers of all of them rise by one. The next process then
-    starts with another candidate.
+    If several candidates have the same number, the choice depends on the number. If the chosen
+    candidate crashes the process, the number of each waiting candidate rises by one. The next
+    process then chooses another candidate.
     """
     fewest = min(candidate.losses for candidate in candidates)
     equal = sorted(
@@ -147,7 +147,7 @@ class SerialRunner:
         self._task: asyncio.Task[None] | None = None
 
     def add(self, candidate: PoisonCandidate) -> None:
-        """Add a candidate, which runs after the candidates that are picked before it."""
+        """Add a candidate, and start the runner if it is idle."""
         self._waiting.append(candidate)
         if self._task is None:
             self._task = asyncio.create_task(self._run_all(), name="serial runner")

@@ -111,7 +111,7 @@ class Server:
             raise
 
     async def _drain(self, receivers: Sequence[Receiver]) -> None:
-        """Wait for running messages for the setting `stop_grace`, and cancel the others."""
+        """Wait for running messages for at most `stop_grace`, and cancel those that still run."""
         try:
             async with asyncio.timeout(self._runtime.settings.stop_grace):
                 await asyncio.gather(*(receiver.drain() for receiver in receivers))

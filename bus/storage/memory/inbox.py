@@ -1,7 +1,6 @@
-"""An inbox in memory, from which the bus learns that a message was already handled.
+"""An inbox in memory, which the bus uses to detect messages that were already handled.
 
-The bus uses it for the pattern Idempotent Receiver (Hohpe and Woolf, "Enterprise Integration
-Patterns", 2003).
+The pattern is the Idempotent Receiver (Hohpe and Woolf, "Enterprise Integration Patterns", 2003).
 """
 
 from collections import OrderedDict
