@@ -1,4 +1,4 @@
-"""Testing: connected buses in one process, on a broker in memory with RabbitMQ's failures.
+"""Testing: connected buses in one process, on a broker in memory that simulates RabbitMQ.
 
 >>> async with MemoryBuses() as buses:
 ...     desk, client = await buses.bus("desk"), await buses.bus("client")
