@@ -1,5 +1,5 @@
-# The public names, each with the module that defines it.
-# This is the only list of them: `__init__.py` reads it.
+# The public names, and the modules that define them.
+# `__init__.py` reads this list. There is no other list of the public names.
 
 from bus.contracts.contract import Catalog as Catalog
 from bus.contracts.contract import Event as Event

@@ -9,7 +9,7 @@
     ├── AlreadyExists           The object to create exists already.
     ├── PermissionDenied        The sender is authenticated, but not authorized.
     ├── Unauthenticated         The sender cannot be authenticated.
-    │   └── UnknownKey          The signing key is not known to the receiver, or not yet.
+    │   └── UnknownKey          The receiver does not know the signing key, or not yet.
     ├── ResourceExhausted       A limit, a quota or a queue is full.
     ├── FailedPrecondition      The system is not in the required state.
     │   ├── ConfigurationError  Settings or topology are wrong.
@@ -20,16 +20,16 @@
     ├── Cancelled               The work was cancelled.
     ├── DeadlineExceeded        The time limit passed.
     │   └── Expired             An event or job was not handled before it expired.
-    ├── Unavailable             The operation is not possible now. It may be later.
+    ├── Unavailable             The operation is not possible now, but may be possible later.
     │   ├── NotServed           No queue accepts the request or job.
     │   └── ConnectionLost      The connection was lost before the outcome was known.
     ├── DataLoss                Accepted data is lost or damaged.
-    ├── ProcessLost             Every process that handled the message ended first.
-    ├── Internal                The service failed. The text stays in the service.
+    ├── ProcessLost             Each process that handled the message ended or disconnected.
+    ├── Internal                The service failed. The caller receives only the message id.
     └── Unknown                 This version does not know the error code.
 
 `code` is the gRPC canonical name (https://grpc.io/docs/guides/status-codes/) in lower case, as on
-the wire. `process_lost` is the bus's own code. `retryable` states whether the same message may
+the wire. Only the code `process_lost` is not from gRPC. `retryable` is true if the same message may
 succeed later.
 
 The text of these errors is written for the caller and may cross the wire. The text of any other
@@ -82,7 +82,7 @@ class BusError(Exception):
     Args:
         message: Text for the caller. The default is the code as words. It may cross the wire, so it
             must not contain confidential data.
-        maybe_executed: True if the peer may have acted although this process saw a failure.
+        maybe_executed: True if the peer may have executed the operation in spite of the error.
     """
 
     code: ClassVar[str] = "unknown"
@@ -91,7 +91,7 @@ class BusError(Exception):
     """True if the same message may succeed later."""
     # The class attribute serves user-defined subclasses that do not call `BusError.__init__`.
     maybe_executed: bool = False
-    """True if the peer may have acted. Send again only if the operation is idempotent."""
+    """True if the peer may have executed the operation. Repeat it only if it is idempotent."""
 
     def __init__(self, message: str = "", *, maybe_executed: bool = False) -> None:
         super().__init__(message or self.code.replace("_", " "))
@@ -107,8 +107,8 @@ class InvalidArgument(BusError):
 class ContractError(InvalidArgument):
     """A wrong declaration of a contract, handler or subscription, raised at import.
 
-    The text names both sides of a conflict. A call raises it too, for a message of the wrong kind
-    and for another service's event.
+    If two declarations conflict, the text names both. A call raises the error too, if its message
+    is of the wrong kind or is another service's event.
     """
 
 
@@ -152,7 +152,7 @@ class UnknownKey(Unauthenticated):
 
 
 class ResourceExhausted(BusError):
-    """A full limit, quota or queue."""
+    """A limit, quota or queue that is full."""
 
     code = "resource_exhausted"
     retryable = True
@@ -219,8 +219,8 @@ class Expired(DeadlineExceeded):
 class Unavailable(BusError):
     """An operation that is not possible now, but may be possible later.
 
-    If the bus raises this class, and no subclass, the message was certainly not sent, unless
-    `maybe_executed` is true.
+    If the bus raises this class itself, and not a subclass, the message was certainly not sent. The
+    exception is an error with `maybe_executed`.
     """
 
     code = "unavailable"
@@ -292,15 +292,15 @@ CANONICAL: dict[str, type[BusError]] = {
 
 
 def error_for(code: str, message: str, *, maybe_executed: bool = False) -> BusError:
-    """Return the error for a code from the wire, or `Unknown` if this version lacks the code."""
+    """Return the error for a code from the wire, or `Unknown` for an unknown code."""
     return CANONICAL.get(code, Unknown)(message, maybe_executed=maybe_executed)
 
 
 def safe_reason(error: BaseException) -> str:
-    """Return the description of an error that may be logged or stored.
+    """Return a description of an error that may be logged or stored.
 
-    It is the class, and the text if the bus wrote it. The text of any other exception, and so the
-    text of `Internal`, could contain a payload.
+    It is the name of the error's class. The text follows only if the error is a `BusError` other
+    than `Internal`. The text of any other error could contain a payload.
     """
     name = type(error).__name__
     return (
@@ -318,7 +318,7 @@ def code_of(error: BaseException) -> str:
 def error_location(error: BaseException) -> str | None:
     """Return the file and line of the innermost frame, or None if the error was never raised.
 
-    They are enough to find the bug. A formatted traceback could show values.
+    File and line are enough to find the bug. A formatted traceback could show confidential values.
     """
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

@@ -22,15 +22,15 @@ __all__ = ["Settings", "load_settings"]
 class Settings(BaseSettings):
     """Settings of a service, read from the environment.
 
-    The variable of a field is its name in capitals with the prefix `BUS_`: `heartbeat` is read from
-    `BUS_HEARTBEAT`. A value that is passed to the constructor replaces the variable. Times are in
-    seconds.
+    The environment variable of a field is the field's name in capitals with the prefix `BUS_`:
+    `heartbeat` is read from `BUS_HEARTBEAT`. A value that is passed to the constructor replaces the
+    variable. Times are in seconds.
 
-    A wrong value raises pydantic's `ValidationError`. A `Bus` without `settings` reads them itself,
-    and raises `ConfigurationError`.
+    A wrong value raises pydantic's `ValidationError`. A `Bus` that is created without `settings`
+    reads the environment itself, and raises `ConfigurationError` for a wrong value.
     """
 
-    # allow_inf_nan=False: every wait must end, so a setting cannot be infinite either.
+    # allow_inf_nan=False: every wait must end, so no setting may be infinite.
     model_config = SettingsConfigDict(
         env_prefix="BUS_",
         frozen=True,
@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     management_url: SecretStr | None = None
     """URL of the broker's management API, `http://host:port` or `https://…`.
 
-    It contains user and password only if they differ from those of `url`.
+    Add a user and password only if they differ from those in `url`.
     """
     ca_file: Path | None = None
     """File with the certificate authorities for the broker's certificate, PEM.
@@ -59,12 +59,15 @@ class Settings(BaseSettings):
     client_certificate: Path | None = None
     """File with this service's certificate and the intermediate certificates, PEM.
 
-    It is for a broker that requests a client certificate.
+    Set it if the broker requests a client certificate.
     """
     client_key: Path | None = Field(default=None, validate_default=True)
-    """File with the certificate's private key, PEM, without a passphrase, if it is another file."""
+    """File with the private key of `client_certificate`, PEM, without a passphrase.
+
+    Leave it out if the certificate's file contains the key too.
+    """
     topology: Literal["declare", "verify"] = "declare"
-    """Mode of the topology: `declare` creates it at the start, `verify` only checks it.
+    """Mode of the topology: `declare` creates exchanges and queues, `verify` only checks them.
 
     With `verify` a service declares only its own reply queue.
     """
@@ -74,9 +77,9 @@ class Settings(BaseSettings):
     A half-open connection is detected within twice this time.
     """
     connect_timeout: float = Field(default=4, gt=0)
-    """Seconds for one attempt to connect; at the start also for the complete first connection."""
+    """Seconds for one attempt to connect. At the start, all attempts together have this limit."""
     start_timeout: float = Field(default=30, gt=0)
-    """Seconds after connecting in which every consumer must become ready. Then the start fails."""
+    """Seconds to wait until every consumer is ready. After this time the start fails."""
     request_timeout: float = Field(default=10, gt=0)
     """Seconds for a request, if the caller gives no `timeout`."""
     publish_timeout: float = Field(default=10, gt=0)
@@ -89,14 +92,14 @@ class Settings(BaseSettings):
     stop_grace: float = Field(default=30, ge=0)
     """Seconds for running handlers to finish when the service stops."""
     consumer_timeout: float = Field(default=1800, gt=0)
-    """Seconds after which the broker takes an unacked message away from its worker.
+    """Seconds after which the broker takes an unacked message back from its consumer.
 
     Set it to the broker's `consumer_timeout`, which RabbitMQ states in milliseconds.
     """
     delivery_limit: int = Field(default=10, ge=3, le=100)
     """Number of lost deliveries after which a message is dead-lettered, 3 to 100.
 
-    A delivery is lost if its process ends, or loses its connection, before it is settled.
+    A delivery is lost if the process ends, or loses its connection, before it settles the message.
     """
     clock_leeway: float = Field(default=30, ge=0)
     """Seconds by which the clocks of two machines may differ."""
@@ -108,12 +111,12 @@ class Settings(BaseSettings):
     Callers cannot reach a classic queue while its node is down.
     """
     fastlane: bool = True
-    """True if hot frames bypass aio-pika on its own connection.
+    """True if the bus handles the most frequent AMQP frames itself, on aio-pika's connection.
 
-    False is the fallback: all frames pass through aio-pika, which is many times slower.
+    With False, all frames pass through aio-pika, which is many times slower. Use it as a fallback.
     """
     publish_window: int = Field(default=1000, ge=1)
-    """Number of publishes that may wait for their confirm at once. More wait for a free slot."""
+    """Maximum number of publishes that wait for a confirm at a time. Others wait for a slot."""
     health_port: int | None = Field(default=None, ge=1, le=65535)
     """Port on which `bus run` answers `/livez` and `/readyz`. None opens no port."""
     health_host: str = Field(default="127.0.0.1", min_length=1)
@@ -128,7 +131,10 @@ class Settings(BaseSettings):
     services share replaces the keys. With `off`, no message is signed or checked.
     """
     key: SecretStr | None = None
-    """Private key of this service, as a path or the key itself, or the secret of `auth="dev"`."""
+    """Private key of this service, as a path or as the key itself.
+
+    With `auth="dev"` it is the secret that all services share.
+    """
     jwks: str | None = Field(default=None, min_length=1)
     """Public keys of all services and operators, a JSON Web Key Set: a path, or an https URL."""
     grants: Path | None = None
@@ -139,11 +145,11 @@ class Settings(BaseSettings):
     The first key encrypts. Every key decrypts.
     """
     encrypt: Literal["contracts", "everything"] = "contracts"
-    """Payloads that are encrypted: those of contracts with `encrypted=True`, or `everything`."""
+    """Payloads to encrypt: `everything`, or only those of `contracts` with `encrypted=True`."""
     operator_key: SecretStr | None = None
     """Private key of an operator, for extending expired dead letters and revealing payloads.
 
-    A service has none.
+    Do not set it for a service.
     """
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level that is logged. `debug` logs a line for each message."""
@@ -199,7 +205,7 @@ class Settings(BaseSettings):
         `password_file` is set, the password is the current content of that file.
 
         Raises:
-            ConfigurationError: The file has no password now.
+            ConfigurationError: The password cannot be read from `password_file`.
         """
         parts = self._with_password(urlsplit(self.url.get_secret_value()))
         files = {
@@ -248,11 +254,11 @@ def _report_unreadable() -> Iterator[None]:
 REMEDIES = {
     "url": (
         "the address is not valid. Write amqp://user:password@host:port/vhost, or amqps://…. The "
-        "broker's certificate is always verified. BUS_CA_FILE names a certificate authority of "
-        "your own"
+        "broker's certificate is always verified. Set BUS_CA_FILE to use your own certificate "
+        "authority"
     ),
     "password_file": (
-        "the file cannot be used. Name a readable file that not all users may write, with the "
+        "the file cannot be used. Name a readable file that is not world-writable, with the "
         "password or token on one line"
     ),
     "ca_file": "the file cannot be used. Name a readable file with certificates as PEM",

@@ -1,4 +1,4 @@
-"""Testing: connected buses in one process, on a model broker that fails in the way RabbitMQ fails.
+"""Testing: connected buses in one process, on a broker in memory that simulates RabbitMQ.
 
 >>> async with MemoryBuses() as buses:
 ...     desk, client = await buses.bus("desk"), await buses.bus("client")
@@ -6,8 +6,8 @@
 ...     reply = await client.request(Ask(...), timeout=1)
 ...     buses.broker.drop_all()  # Test how your service reacts.
 
-A `VirtualLoop` skips waits. Use it with `clock=wall_clock`: an hour in a retry tier then takes no
-time.
+A `VirtualLoop` skips waits. Use it with `clock=wall_clock`. An hour's wait in a retry tier then
+takes no time.
 """
 
 import time
@@ -36,9 +36,10 @@ __all__ = [
 
 
 class MemoryBuses:
-    """Connected buses on one `MemoryBroker`, closed in the reverse order at the end of the block.
+    """Connected buses on one `MemoryBroker`.
 
-    The methods of `broker` inject failures (`stop`, `drop_all`, `block`, `limit`, `delete_queue`
+    It is a context manager, and closes the buses in reverse order at the end of the block. The
+    methods of `broker` inject failures (`stop`, `drop_all`, `block`, `limit`, `delete_queue`
     and others) and inspect queues (`depth`, `peek`).
 
     Args:
@@ -51,7 +52,7 @@ class MemoryBuses:
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Begin the block; no bus is connected yet."""
+        """Return this object. No bus is connected yet."""
         return self
 
     async def __aexit__(
@@ -84,7 +85,7 @@ class MemoryBuses:
         return await self._open.enter_async_context(bus)
 
     async def serve(self, bus: Bus, router: Router) -> None:
-        """Serve until the block ends, and return when every consumer is ready.
+        """Serve a router until the block ends, and return when every consumer is ready.
 
         Args:
             bus: Bus of the router's service.

@@ -3,8 +3,8 @@
 A contract's type on the wire is `<name>.v<version>`. The first part of the name is the owning
 service. Only that service answers the request, runs the job or publishes the event.
 
-`@contract` is a decorator, because mypy and pyright check the arguments of a decorator. As keywords
-of a class they would not be checked: pydantic's metaclass accepts any keyword, misspelt ones too.
+`@contract` is a decorator, because mypy and pyright check the arguments of a decorator. They do not
+check keywords of a class, because pydantic's metaclass accepts any keyword, even a misspelt one.
 """
 
 import re
@@ -54,12 +54,12 @@ RESERVED_NAME = "bus"
 
 
 class Message(BaseModel):
-    """Base class of all values that cross the wire as JSON, also of replies and results.
+    """Base class of all messages that are sent as JSON, including replies and results.
 
-    A message is frozen. Unknown fields are ignored, because a newer sender may add some.
+    A message is frozen. Unknown fields are ignored, because a newer sender may add fields.
 
     The repr names the fields and hides their values, because reprs appear in logs and tracebacks.
-    Inside a `bus.testing.shown_values` block it shows them.
+    Inside a `bus.testing.shown_values` block the repr shows the values.
 
     >>> class Invoice(Message):
     ...     number: int
@@ -86,7 +86,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Request(Message, Generic[R]):
-    """Message that the owning service answers now, with a reply of type `R`.
+    """Message that the owning service answers at once, with a reply of type `R`.
 
     `Request[None]` is answered without content.
 
@@ -97,12 +97,12 @@ class Request(Message, Generic[R]):
 
     @classmethod
     def __asks__(cls) -> tuple[type[Self], type[R]]:
-        """Return the class and its reply type, from which the type checker infers both."""
+        """Return the class and its reply type. The type checker infers both from this method."""
         return cls, cast("type[R]", contract_of(cls).reply)
 
 
 class Job(Message, Generic[R]):
-    """Message for work that the owning service does once, later, with a result of type `R`.
+    """Message for work that one worker of the owning service does later, with a result of type `R`.
 
     A job waits in a durable queue, and survives a restart of the broker or a service. The handler's
     `RetryPolicy` controls how failed attempts are retried. `Job[None]` has no result.
@@ -114,7 +114,7 @@ class Job(Message, Generic[R]):
 
     @classmethod
     def __orders__(cls) -> tuple[type[Self], type[R]]:
-        """Return the class and its result type, from which the type checker infers both."""
+        """Return the class and its result type. The type checker infers both from this method."""
         return cls, cast("type[R]", contract_of(cls).reply)
 
 
@@ -153,13 +153,16 @@ class Contract:
     reply: type[Message] | None
     """Type of the reply or result. None for events, and for requests and jobs without content."""
     permission: str
-    """Right to call (requests, jobs), or to publish and to consume (events)."""
+    """Name of the right to call (requests, jobs), or to publish and to consume (events)."""
     idempotent: bool = False
-    """True if two runs have the effect of one run. The bus itself may then retry it."""
+    """True if handling a message twice has the same effect as handling it once.
+
+    The bus may then retry the message by itself.
+    """
     retry: RetryPolicy = DEFAULT_RETRY
-    """Retry policy of handlers of an event or job that have no policy of their own."""
+    """Retry policy of an event or job, for handlers that do not set a policy themselves."""
     encrypted: bool = False
-    """True if its payload, and those of its reply, result and progress, are encrypted."""
+    """True if the payloads of the message and of its reply, result and progress are encrypted."""
 
     type: str = field(init=False)
     """Type on the wire, `<name>.v<version>`. It is also the routing key."""
@@ -184,7 +187,7 @@ class Catalog:
         self._by_type: dict[str, Contract] = {}
 
     def add(self, contract: Contract) -> None:
-        """Add a contract, or replace the one of the same class.
+        """Add a contract, or replace the contract of the same class.
 
         Args:
             contract: Contract to add.
@@ -215,7 +218,7 @@ class Catalog:
         return len(self._by_type)
 
 
-# One registry for the process: a duplicate type must fail at import, in any two modules.
+# The process has one registry, so that a duplicate type in any two modules fails at import.
 CATALOG = Catalog()
 
 
@@ -240,13 +243,14 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
             dashes, with dots between its parts. The first part is the owning service.
         version: Version of the contract, from 1 to 9999. The type on the wire is
             `<name>.v<version>`.
-        permission: Right that `grants.toml` grants. The default is the contract's name, and all
-            versions share it.
-        idempotent: True if two runs have the effect of one run. The bus itself may then retry it.
-        retry: Retry policy of handlers of an event or job that have no policy of their own. The
-            caller retries a request.
-        encrypted: True to encrypt the payload, and those of reply, result and progress, so that the
-            broker cannot read them. Each service needs the encryption keys.
+        permission: Name of the right in `grants.toml`. The default is the contract's name, which
+            all versions share.
+        idempotent: True if handling a message twice has the same effect as handling it once. The
+            bus may then retry the message by itself.
+        retry: Retry policy of an event or job, for handlers that do not set a policy themselves. A
+            request has no policy, because its caller retries it.
+        encrypted: True to encrypt the payloads of the message and of its reply, result and
+            progress. The broker then cannot read them. Each service needs the encryption keys.
         catalog: Registry to which the contract is added.
 
     Returns:

@@ -1,6 +1,6 @@
 """Payloads: the conversion of a contract's values to JSON and back.
 
-`bus.contracts.contract` exports these names too. No error's text contains a value.
+`bus.contracts.contract` exports these names too. The texts of errors never contain a value.
 """
 
 from collections.abc import Iterator
@@ -26,9 +26,9 @@ def encode(message: BaseModel | None, model: type[BaseModel] | None = None) -> b
             message's own class.
 
     Raises:
-        ContractViolation: A value does not match its field, which only `model_construct` or a lone
-            surrogate can cause. By default pydantic would return the value, and show it in the text
-            of a warning.
+        ContractViolation: A value does not match its field. Only `model_construct` or a lone
+            surrogate can cause this. By default pydantic would encode such a value, and show it in
+            a warning.
     """
     if message is None:
         return b"null"
@@ -38,15 +38,15 @@ def encode(message: BaseModel | None, model: type[BaseModel] | None = None) -> b
     except PydanticSerializationError:
         problem = f"{model.__name__}: a value does not match its field, or is not valid Unicode"
     # Raised outside the `except` block, because pydantic's error contains the value and must not
-    # become the context of this one.
+    # become the context of this error.
     raise ContractViolation(f"{problem}. Correct the value.")
 
 
 def decode(model: type[Any] | None, body: bytes, *, extra: Literal["forbid"] | None = None) -> Any:
-    """Return the message in a body of JSON.
+    """Return the message that a JSON body contains.
 
     Args:
-        model: Class of the message. None returns None.
+        model: Class of the message. If it is None, the function returns None.
         body: JSON as UTF-8.
         extra: `"forbid"` rejects fields that the class does not have. The default is the setting of
             the class, which ignores them.
@@ -73,7 +73,7 @@ Other names are not shown, because a user's validator may put the value into the
 
 
 def _describe_violations(model: type[BaseModel], error: ValidationError) -> str:
-    """Return fields and rules, without values.
+    """Return the fields and the rules that they violate, without values.
 
     The keys of a mapping and the texts of a user's validator are treated as values too.
     """

@@ -1,6 +1,6 @@
 """Retry policy: the number of attempts, and the waits between them, as a value.
 
-`bus.messaging.settlement` decides by it.
+`bus.messaging.settlement` applies the policy.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ __all__ = ["RetryPolicy"]
 class RetryPolicy:
     """Number of attempts for a failed event or job, and the waits between them.
 
-    The waits grow exponentially, or are listed.
+    The waits grow exponentially, or are listed in `delays`.
 
     >>> RetryPolicy(attempts=4, first_delay=1, factor=5)  # after 1, 5 and 25 s
     >>> RetryPolicy(delays=(5, 5, 600))  # four attempts
 
     Messages wait in retry tiers of 1, 5 and 30 s, 2 and 10 min, and 1 h. The bus rounds each wait
-    up to the next tier, and a longer wait down to 1 h. After the last attempt the message is
-    dead-lettered.
+    up to the next tier. A wait of more than 1 h is shortened to 1 h. After the last attempt the
+    message is dead-lettered.
 
     Raises:
         ConfigurationError: A value is too small.
@@ -38,9 +38,9 @@ class RetryPolicy:
     delays: tuple[float, ...] = ()
     """Seconds to wait before the second, third, … attempt. They replace the four fields above."""
     total_time: float | None = None
-    """Seconds from the first failure to the last start of an attempt. None sets no limit."""
+    """Maximum seconds from the first failure to the start of an attempt. None sets no limit."""
     permanent: tuple[type[Exception], ...] = ()
-    """Errors that are never retried, in addition to the bus's errors that are not `retryable`."""
+    """Errors that are never retried. A `BusError` that is not `retryable` is not retried either."""
 
     def __post_init__(self) -> None:
         """Derive `attempts` from `delays`, and check the values."""

@@ -33,7 +33,7 @@ STRINGS = {
 LIBRARIES = {"pydantic", "bus", "typing", "builtins"}
 """Packages that declare no message fields. Their sources are long, so they are skipped."""
 MAX_SAMPLE_DEPTH = 8
-"""Depth of a sample. A recursive model ends here."""
+"""Maximum nesting depth of a sample, which limits the sample of a recursive model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,10 @@ def fields_of(model: type[BaseModel]) -> list[Field]:
 
 
 def field_docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """Return the docstring of each field by its name on the wire, empty without a source."""
+    """Return the docstring of each field, by the field's name on the wire.
+
+    The result has no docstrings from a class without source code.
+    """
     texts: dict[str, str] = {}
     for base in reversed(
         [base for base in model.__mro__ if base.__module__.partition(".")[0] not in LIBRARIES]
@@ -82,7 +85,7 @@ def field_docstrings(model: type[BaseModel]) -> dict[str, str]:
 
 
 def attribute_docstrings(statements: list[ast.stmt]) -> dict[str, str]:
-    """Return the string below each annotated name, by this name."""
+    """Return the docstring below each annotated attribute, by the attribute's name."""
     return {
         field.target.id: " ".join(inspect.cleandoc(text.value.value).split())
         for field, text in pairwise(statements)
@@ -95,7 +98,7 @@ def attribute_docstrings(statements: list[ast.stmt]) -> dict[str, str]:
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any] | None:
-    """Return the JSON schema by alias, or None if JSON schema cannot express the model."""
+    """Return the JSON schema with field aliases, or None if it cannot express the model."""
     try:
         return model.model_json_schema()
     except PydanticInvalidForJsonSchema:
@@ -103,9 +106,10 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any] | None:
 
 
 def sample_of(schema: Schema) -> Any:
-    """Return a value that the schema permits: its defaults and examples, or the smallest value.
+    """Return a sample value that the schema permits.
 
-    A validator may still reject the value, because a schema does not describe validators.
+    It consists of defaults and examples, and of the smallest values where these are missing. A
+    validator may still reject the value, because a schema does not describe validators.
     """
     return sample_part(schema, schema.get("$defs", {}), MAX_SAMPLE_DEPTH)
 
@@ -159,7 +163,7 @@ def sample_by_type(schema: Schema, definitions: Schema, depth: int) -> Any:
 
 
 def sample_scalar(schema: Schema) -> str | float | bool | None:
-    """Return the sample of a part without further parts."""
+    """Return the sample of a string, number or boolean, or None for another type."""
     match schema.get("type"):
         case "string":
             return sample_string(schema)
@@ -174,7 +178,7 @@ def sample_scalar(schema: Schema) -> str | float | bool | None:
 
 
 def sample_array(schema: Schema, definitions: Schema, depth: int) -> list[Any]:
-    """Return the required number of elements, and at least one, to show the form of an element."""
+    """Return an array with the required number of elements, but at least one as an example."""
     fixed = [sample_part(item, definitions, depth - 1) for item in schema.get("prefixItems", [])]
     if "items" not in schema or not isinstance(schema["items"], Mapping) or depth <= 0:
         return fixed
@@ -183,14 +187,18 @@ def sample_array(schema: Schema, definitions: Schema, depth: int) -> list[Any]:
 
 
 def sample_string(schema: Schema) -> str:
-    """Return a string of the schema's format, or an ellipsis to replace."""
+    """Return a string of the schema's format, or an ellipsis that the user replaces."""
     text = STRINGS.get(str(schema.get("format")), "…")
     text += "…" * (int(schema.get("minLength", 0)) - len(text))
     return text[: int(schema.get("maxLength", len(text)))]
 
 
 def sample_number(schema: Schema) -> float:
-    """Return the smallest permitted number, else the largest, else 0, as an integer if possible."""
+    """Return the smallest permitted number.
+
+    If the schema has no minimum, return the largest permitted number. If it has no maximum either,
+    return 0. An integer is preferred.
+    """
     step: float = schema.get("multipleOf", 1)
     above: float | None = schema.get("exclusiveMinimum")
     below: float | None = schema.get("exclusiveMaximum")

@@ -22,7 +22,7 @@ class Mark:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Return the JSON schema with `x-sensitive`, so that its readers see the mark too."""
+        """Return the JSON schema with `x-sensitive`, so that readers of the schema see the mark."""
         return {**handler(schema), "x-sensitive": True}
 
     @override

@@ -1,4 +1,4 @@
-"""Integrations: the bus inside and in front of other frameworks, one optional extra each.
+"""Integrations: use of the bus with other frameworks. Each integration is an optional extra.
 
-An integration imports no other integration, and nothing of `bus.cli`.
+An integration imports neither another integration nor `bus.cli`.
 """

@@ -1,4 +1,4 @@
-"""FastStream: a router beside the subscribers of an application, or as a separate application.
+"""FastStream: serve a router in a FastStream application, or as a separate application.
 
 >>> app = FastStream(broker)
 >>> bus = attach(app, router)  # serves the router while the application runs
@@ -29,12 +29,12 @@ __all__ = ["FastStreamTransport", "application", "attach", "broker_of_its_own"]
 def application(router: Router, *, settings: Settings | None = None) -> FastStream:
     """Return an application that serves only `router`, for `faststream run MODULE:NAME`.
 
-    The application configures logging when it starts, unless it is configured already
+    The application configures logging when it starts, unless logging is already configured
     (`--log-config`).
 
     Args:
         router: Handlers to serve.
-        settings: Settings of the service. The default is those of the environment.
+        settings: Settings of the service. By default they are read from the environment.
 
     Raises:
         ConfigurationError: A setting is wrong.
@@ -63,14 +63,14 @@ def attach(
 ) -> Bus:
     """Serve `router` on the broker of an application while the application runs.
 
-    The subscribers of the application run beside it, and can send with the bus. It is connected
-    once the application has started. The settings `url` and `password_file` are ignored, because
-    the application's broker has its own address.
+    The application's subscribers run too, and can use the bus to send messages. The bus is
+    connected after the application has started. The settings `url` and `password_file` are ignored,
+    because the application's broker has its own address.
 
     Args:
         app: Application with a RabbitMQ broker.
         router: Handlers to serve.
-        settings: Settings of the service. The default is those of the environment.
+        settings: Settings of the service. By default they are read from the environment.
         client: Policies for messages that are sent, as in `Bus`.
         server: Policies for messages that are handled, as in `Bus`.
 
@@ -94,7 +94,7 @@ def _serve(app: AnyApplication, router: Router, bus: Bus) -> None:
 
 
 class AttachedService:
-    """Service that runs from one hook of an application to another."""
+    """Service that starts in one hook of an application, and stops in another hook."""
 
     def __init__(self, bus: Bus, router: Router) -> None:
         self._bus = bus
@@ -114,8 +114,8 @@ class AttachedService:
                 "the application has run already. Create another one to run again."
             )
         ready = asyncio.Event()
-        # FastStream calls its hooks from different tasks, but a lifespan may have to be left in the
-        # task that entered it. So a separate task does both.
+        # FastStream calls its hooks from different tasks, but a lifespan may have to be entered and
+        # exited in the same task. So a separate task does both.
         self._serving = asyncio.create_task(self._serve(ready), name=f"serving {self._router.name}")
         ready_waiter = asyncio.create_task(ready.wait())
         await asyncio.wait((self._serving, ready_waiter), return_when=asyncio.FIRST_COMPLETED)

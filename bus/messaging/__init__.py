@@ -1,5 +1,5 @@
-"""Messaging: envelope, handler, context, topology values, pure decisions, and every port.
+"""Messaging: envelope, handler, context, topology, settlement decisions, and every port.
 
-The package is the vocabulary of all other packages. It does no I/O and reads no settings. It
+The package defines the types that all other packages use. It does no I/O and reads no settings. It
 imports only `bus.contracts` and `bus.errors`.
 """

@@ -1,6 +1,7 @@
 """Context: the message that is being handled now, and the interfaces that handlers use.
 
-Messages that a handler sends inherit correlation, causation, trace and deadline from it.
+Messages that a handler sends inherit correlation, causation, trace and deadline from the message
+that it handles.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -24,8 +25,8 @@ R_co = TypeVar("R_co", covariant=True)
 class JobHandle(Protocol[R_co]):
     """Handle of a submitted job, with its progress and its result.
 
-    It receives updates for the lifetime of the bus that submitted the job. The job continues
-    without it.
+    The handle receives updates until the bus that submitted the job is closed. The job continues
+    after that.
 
     >>> handle = await bus.submit(CloseMonth(month=month))
     >>> async for update in handle.updates():
@@ -91,7 +92,8 @@ class Sender(Protocol):
             NotServed: No service serves the contract. It is raised at once.
             PermissionDenied: This service has no grant for the contract.
             DeadlineExceeded: No reply arrived in time.
-            ConnectionLost: The connection was lost before the reply arrived, with `maybe_executed`.
+            ConnectionLost: The connection was lost before the reply arrived. `maybe_executed` is
+                true.
             Unavailable: The broker could not be reached. The request was not sent.
         """
         ...
@@ -100,16 +102,17 @@ class Sender(Protocol):
         """Publish an event, and wait until the broker has confirmed it.
 
         Args:
-            event: Event of the sending service.
+            event: Event that belongs to this service.
             timeout: Seconds to wait for the confirm. The default is the setting `publish_timeout`.
 
         Raises:
             ContractError: The event belongs to another service.
             PermissionDenied: This service has no grant for the contract.
-            ResourceExhausted: A queue was full until the timeout, with `maybe_executed`.
+            ResourceExhausted: A queue was full until the timeout. `maybe_executed` is true.
             Unavailable: The event was certainly not sent.
-            DeadlineExceeded: No confirm arrived in time. With `maybe_executed` it may be published.
-            ConnectionLost: The connection was lost before the confirm, with `maybe_executed`.
+            DeadlineExceeded: No confirm arrived in time. If `maybe_executed` is true, the event may
+                be published.
+            ConnectionLost: The connection was lost before the confirm. `maybe_executed` is true.
         """
         ...
 
@@ -126,10 +129,11 @@ class Sender(Protocol):
         Raises:
             NotServed: No queue accepts the job.
             PermissionDenied: This service has no grant for the contract.
-            ResourceExhausted: The queue was full until the timeout, with `maybe_executed`.
+            ResourceExhausted: The queue was full until the timeout. `maybe_executed` is true.
             Unavailable: The job was certainly not sent.
-            DeadlineExceeded: No confirm arrived in time. With `maybe_executed` it may be queued.
-            ConnectionLost: The connection was lost before the confirm, with `maybe_executed`.
+            DeadlineExceeded: No confirm arrived in time. If `maybe_executed` is true, the job may
+                be queued.
+            ConnectionLost: The connection was lost before the confirm. `maybe_executed` is true.
         """
         ...
 
@@ -149,14 +153,14 @@ class Context:
     state: Any = None
     """Object that the router's lifespan yielded."""
     deadline: int | None = None
-    """Time when this handling ends, in milliseconds since the epoch. Requests inherit it."""
+    """Time when the handler must end, in milliseconds since the epoch. Its requests inherit it."""
     report: Callable[[Progress], Awaitable[None]] | None = None
-    """Function that sends progress. None if no submitter waits for it."""
+    """Function that sends progress. None if no submitter waits for progress."""
 
     async def progress(self, progress: float, note: str = "") -> None:
         """Send the progress of the job to its submitter.
 
-        It never fails the job. Progress that cannot be sent is dropped.
+        The method never fails the job. Progress that cannot be sent is dropped.
 
         Args:
             progress: Completed part of the work, from 0 to 1.
@@ -166,7 +170,7 @@ class Context:
             try:
                 update = Progress(progress=progress, note=note)
             except ValidationError:
-                return  # such as NaN, which JSON cannot express
+                return  # `progress` is NaN, for example, which JSON cannot express
             await self.report(update)
 
 
@@ -176,13 +180,13 @@ correlation: ContextVar[str | None] = ContextVar("bus.correlation", default=None
 
 @contextmanager
 def handling(context: Context) -> Iterator[Context]:
-    """Set the context inside the block; messages sent there have its message as their cause."""
+    """Set the context inside the block. Messages sent in the block name its message as cause."""
     token = current.set(context)
     try:
         yield context
     finally:
         current.reset(token)
-        # A task that outlives the handling keeps its cause, but must not inherit its deadline.
+        # A task that outlives the handler keeps the message as its cause, without the deadline.
         context.deadline = None
 
 
@@ -190,7 +194,8 @@ def handling(context: Context) -> Iterator[Context]:
 def correlated(correlation_id: str) -> Iterator[str]:
     """Set the correlation id of messages that are sent inside the block.
 
-    A message that is sent while another is handled inherits that message's correlation id instead.
+    It has no effect in a handler, because messages that a handler sends inherit the correlation id
+    of the message that it handles.
 
     Args:
         correlation_id: Text of at most 1024 characters.

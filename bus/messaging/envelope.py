@@ -30,28 +30,29 @@ __all__ = [
 MessageRole = Literal["request", "reply", "event", "job", "update"]
 """Role of a message.
 
-It is not on the wire. A receiver derives it from the queue, and a sender from the contract.
+The role is not on the wire. A receiver derives it from the queue, and a sender from the contract.
 """
 
 REPLY_SUFFIX, PROGRESS_SUFFIX = ".reply", ".progress"
 ERROR_TYPE = "bus.error.v1"
 MAX_TEXT_LENGTH = 1024
-"""Characters of a text header of the bus.
+"""Maximum number of characters in a text header of the bus.
 
-Every message that a message causes inherits such headers, so a long one would be copied each time.
+A message inherits such headers from the message that caused it, so a long header would be copied
+many times.
 """
 HIDDEN = frozenset({"body", "authorization", "proof", "expiry_override"})
 NO_HEADERS: Mapping[str, str | int] = MappingProxyType({})
 
 
-# It is a msgspec.Struct because policies replace its attributes. `replace` of a frozen dataclass of
-# this size takes 9 µs, and that of a struct 0.5 µs. No attribute refers back to the envelope, so
-# the garbage collector need not traverse it (gc=False).
+# The class is a msgspec.Struct, because policies often replace attributes. `replace` takes 9 µs for
+# a frozen dataclass of this size, and 0.5 µs for a struct. No attribute refers back to the
+# envelope, so the garbage collector need not traverse it (gc=False).
 class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     """Attributes of a message, and its body as bytes.
 
     Wire format 1 (`docs/reference/wire-format.md`) specifies the position of each attribute in an
-    AMQP message. Handlers and middlewares receive envelopes, and change them by `replace`.
+    AMQP message. Handlers and middlewares receive envelopes, and use `replace` to change a copy.
     """
 
     id: str
@@ -70,7 +71,7 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     timestamp: int = 0
     """Time when the message was first sent, in seconds since the epoch."""
     correlation_id: str = ""
-    """Id that all messages with the same first cause share."""
+    """Id that a message shares with all messages that it causes, directly or indirectly."""
     causation_id: str | None = None
     """Id of the message that was being handled when this one was sent."""
     in_reply_to: str | None = None
@@ -82,33 +83,36 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     tracestate: str | None = None
     """Vendors' data about the trace, in the format of W3C Trace Context."""
     deadline: int | None = None
-    """Time when a request ends, in milliseconds since the epoch.
+    """Time by which a request must be answered, in milliseconds since the epoch.
 
-    It is on the wire of requests only. For other messages it limits only the sending.
+    Only requests have it on the wire. For other messages it limits only the time of the send.
     """
     expires: int | None = None
     """Events and jobs: time when the message expires, in milliseconds since the epoch."""
     expiration: int | None = None
-    """Requests: milliseconds left when it was sent, after which the broker drops it."""
+    """Requests: milliseconds after the send when the broker drops the request."""
     attempt: int = 1
     """Number of the attempt to handle the message, from 1."""
     error: str | None = None
     """Error replies: code of the error."""
     received: int | None = None
-    """Time of its arrival, in milliseconds since the epoch. It is never on the wire."""
+    """Time when the message arrived, in milliseconds since the epoch. It is never on the wire."""
     queue: str | None = None
     """Queue that delivered the message. It is never on the wire."""
     fault: str | None = None
     """Reason why the message does not follow wire format 1. It is never on the wire.
 
-    The message is then only refused or dead-lettered.
+    A message with this attribute does not reach a handler. It is rejected or dead-lettered.
     """
     authorization: str | None = None
-    """Requests and replies: `Bearer <service token>`. The repr hides this and the next two."""
+    """Requests and replies: `Bearer <service token>`. The repr hides this attribute."""
     proof: str | None = None
-    """Events and jobs: compact JWT about this message."""
+    """Events and jobs: compact JWT about this message. The repr hides it."""
     expiry_override: str | None = None
-    """Operator's signed permission to handle the message although `proof` has expired."""
+    """Operator's signed permission to handle the message although `proof` has expired.
+
+    The repr hides it.
+    """
     headers: Mapping[str, str | int] = NO_HEADERS
     """All other headers, such as `dead-*` and the user's own. Copies of the message keep them."""
 
@@ -140,7 +144,7 @@ class ErrorReply(Message):
     retryable: bool
     """True if the same message may succeed later."""
     maybe_executed: bool = False
-    """True if the service may have acted. Send again only if the request is idempotent."""
+    """True if the service may have run the request. Repeat the request only if it is idempotent."""
 
 
 class Progress(Message):
@@ -157,7 +161,7 @@ class Progress(Message):
 new_id = uuid4_factory()
 """Function that returns an unguessable message id (a UUID with 122 random bits).
 
-The id must be unguessable, because a reply is matched to its request only by it.
+The id must be unguessable, because only this id matches a reply to its request.
 """
 
 
@@ -172,7 +176,7 @@ def reply(
         request: Request or job.
         message: Reply or result. None is sent as `null`.
         source: Sending service.
-        model: Class that selects the fields. The default is the message's own class.
+        model: Class that selects the fields to send. The default is the message's own class.
     """
     return _build_answer(
         request, f"{request.type}{REPLY_SUFFIX}", encode(message, model), source=source
@@ -187,7 +191,7 @@ def progress_update(job: Envelope, progress: Progress, *, source: str) -> Envelo
 def error_reply(request: Envelope, error: BaseException, *, source: str) -> Envelope:
     """Return the error reply to a request or job.
 
-    The text crosses the wire only if the error is a `BusError` other than `Internal`.
+    The error's text is sent only if the error is a `BusError` other than `Internal`.
     """
     is_safe = isinstance(error, BusError) and not isinstance(error, Internal)
     sent_error = (

@@ -1,7 +1,7 @@
 """Fault record: the cause of a dead letter.
 
-The worker that dead-letters a message writes it to headers. For a dead letter of the broker it is
-read from the broker's `x-death` headers.
+A worker that dead-letters a message writes the record to headers of the dead letter. If the broker
+dead-letters a message, the record is derived from the broker's `x-death` headers.
 """
 
 import socket
@@ -33,29 +33,31 @@ PREFIX = "dead-"
 FIRST_FAILED = "first-failed-at"
 """Header with the time of the first failure, in milliseconds since the epoch.
 
-Every copy after the first failure has it, because `RetryPolicy.total_time` begins there.
+Every copy after the first failure has this header, because `RetryPolicy.total_time` starts at this
+time.
 """
 PARKED = "parked-at"
-"""Header with the time in milliseconds since the epoch when a message began to wait for its key.
+"""Header with the time when a message began to wait for its signing key.
 
-A message waits once for an unknown key.
+The time is in milliseconds since the epoch. A message waits only once for an unknown key.
 """
 REPLAYS = "replays"
-"""Header with the number of replays. Each replay begins at attempt 1."""
+"""Header with the number of replays. After each replay, a message starts again at attempt 1."""
 MAX_REASON_LENGTH = 1000
-"""Characters of the reason.
+"""Maximum number of characters in the reason.
 
-The broker closes a connection if a header frame is larger than the negotiated size.
+A longer reason could make the header frame larger than the negotiated size. The broker closes a
+connection with such a frame.
 """
 MAX_NAME_LENGTH = 200
-"""Characters of the name of a class or host, and of a version."""
+"""Maximum number of characters in the name of a class or host, and in a version."""
 UNKNOWN = "unknown"
 
 
 def _trunkline_version() -> str:
     try:
         return version("trunkline")
-    except PackageNotFoundError:  # a checkout that is not installed
+    except PackageNotFoundError:  # the code runs from a checkout, without an installation
         return UNKNOWN
 
 
@@ -72,13 +74,14 @@ class FailedBy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultRecord:
-    """Cause, time and place of a dead letter. None is an unknown value."""
+    """Cause, time and place of a dead letter. None means that a value is unknown."""
 
     by: Literal["worker", "broker", "unknown"]
     """Origin of the dead letter.
 
-    The `broker` dead-letters a message after too many deliveries, or if its work queue does not
-    exist. The origin of a message without a record is `unknown`: it was put there manually.
+    It is `worker` if a worker dead-lettered the message. It is `broker` if the broker did so, after
+    too many deliveries or because the work queue did not exist. It is `unknown` if the message has
+    no record, because it was put into the dead-letter queue manually.
     """
     code: str
     """Code of the error, or the broker's reason, such as `delivery_limit`."""
@@ -97,11 +100,11 @@ class FaultRecord:
     service: str | None = None
     """Service that dead-lettered the message."""
     host: str | None = None
-    """Host of this service."""
+    """Host of the worker that dead-lettered the message."""
     version: str | None = None
-    """Version of this service."""
+    """Version of the service that dead-lettered the message."""
     trunkline: str | None = None
-    """Version of trunkline in this service."""
+    """Version of trunkline in the worker that dead-lettered the message."""
 
 
 # --- Writing ---
@@ -111,7 +114,7 @@ def since_first_failure(headers: Mapping[str, str | int], now: int) -> Headers:
     """Return the headers of a copy after a failure, with the time of the first failure.
 
     Args:
-        headers: Headers of the message. If they have no such time, this failure is the first.
+        headers: Headers of the message. If they lack the time, this failure is the first.
         now: Time of this failure, in milliseconds since the epoch.
     """
     first = _positive_int(headers.get(FIRST_FAILED)) or now
@@ -132,12 +135,12 @@ def fault_headers(
 ) -> Headers:
     """Return all headers of a dead letter: first the record, then the message's own headers.
 
-    The record is first, because a reader keeps only the first 32 KiB of headers. It replaces the
-    complete record of an earlier dead-lettering.
+    The record is first, because a reader keeps only the first 32 KiB of headers. The record of an
+    earlier dead-lettering is removed.
 
     Args:
         envelope: Message to dead-letter.
-        decision: Code and reason.
+        decision: Decision with the code and reason.
         error: Class of the error.
         queue: Work queue of the message.
         now: Time of dead-lettering, in milliseconds since the epoch.
@@ -161,7 +164,7 @@ def fault_headers(
 
 
 def record_headers(record: FaultRecord) -> Headers:
-    """Return the headers that a worker would write for a dead letter of the broker."""
+    """Return the headers with a record, for a message that the broker dead-lettered."""
     headers = {
         "dead-code": record.code,
         "dead-reason": record.reason,
@@ -186,15 +189,15 @@ def read_record(
 ) -> FaultRecord:
     """Return the fault record of a dead letter.
 
-    A worker's dead letter is a copy, and copies have no `x-death` headers. If they are present, the
-    broker dead-lettered the message. The types of all headers are checked, because any client can
-    have written them.
+    If the dead letter has `x-death` headers, the broker dead-lettered it. A dead letter of a worker
+    has none, because it is a copy, and copies do not contain the broker's headers. The type of each
+    header is checked, because any client may have written it.
 
     Args:
         envelope: Dead letter.
-        notes: Headers of the broker.
-        work_queue: Queue for which the dead-letter queue is declared. None for the queue of
-            messages that returned from a retry tier and did not find their work queue.
+        notes: Headers of the broker, such as `x-death`.
+        work_queue: Work queue of the dead-letter queue. None for the queue of unroutable messages.
+            These returned from a retry tier when their work queue did not exist.
     """
     deaths = _read_deaths(notes)
     if deaths:
@@ -249,8 +252,8 @@ def _read_broker_record(
 def _read_deaths(notes: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """Return the broker's records, newest first.
 
-    If `x-death` has no valid entry, it is the short form: `x-last-death-*` (since RabbitMQ 3.13) or
-    `x-first-death-*`.
+    If `x-death` has no valid entry, the only record is read from the headers `x-last-death-*`
+    (since RabbitMQ 3.13) or `x-first-death-*`.
     """
     entries = notes.get("x-death")
     deaths = (
@@ -273,7 +276,7 @@ def _routing_key(death: Mapping[str, Any]) -> str | None:
 
 
 def _milliseconds(moment: object) -> int | None:
-    """Return the milliseconds of a time that the broker states in seconds, or as a datetime."""
+    """Convert a time of the broker, in seconds or as a datetime, to milliseconds."""
     if isinstance(moment, datetime):
         return int(moment.timestamp() * 1000)
     seconds = _positive_int(moment)

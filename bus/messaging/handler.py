@@ -1,4 +1,4 @@
-"""Handlers and middlewares, as one type of function each.
+"""Types of handlers and middlewares, which are functions.
 
 The idea is from Eriksen, "Your Server as a Function" (2013), which calls them service and filter.
 """
@@ -11,12 +11,12 @@ from bus.messaging.envelope import Envelope
 __all__ = ["Handler", "Middleware", "compose"]
 
 Handler = Callable[[Envelope], Awaitable[Envelope | None]]
-"""Asynchronous function from an envelope to a reply envelope, or to None without a reply."""
+"""Asynchronous function that receives an envelope, and returns the reply envelope or None."""
 
 Middleware = Callable[[Handler], Handler]
-"""Function from a handler to a handler, which adds one policy.
+"""Function that receives a handler, and returns a handler with one more policy.
 
-Policies of the client and of the server have the same type. See `bus.CLIENT` and `bus.SERVER`.
+Middlewares of the client and of the server have this type. See `bus.CLIENT` and `bus.SERVER`.
 
 >>> def counting(inner: Handler) -> Handler:
 ...     async def call(envelope: Envelope) -> Envelope | None:

@@ -17,7 +17,7 @@ BATCH = 256
 def random_hex_factory(size: int) -> Callable[[], str]:
     """Return a function that returns `size` random bytes in hex.
 
-    Its results are suitable for secrets. It is safe in threads, and after a fork.
+    The bytes are suitable for secrets. The function is thread-safe, and safe after a fork.
     """
     return _text_factory(size, bytes.hex)
 
@@ -25,13 +25,16 @@ def random_hex_factory(size: int) -> Callable[[], str]:
 def uuid4_factory() -> Callable[[], str]:
     """Return a function that returns random UUIDs (RFC 9562, version 4) as text.
 
-    It has the same guarantees as the functions of `random_hex_factory`.
+    The function has the same guarantees as a function of `random_hex_factory`.
     """
     return _text_factory(16, _format_uuid)
 
 
 VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
-"""Digits by random digit, with the two bits of RFC 9562's variant before its last two bits."""
+"""Mapping from a random hex digit to the variant digit of a UUID (RFC 9562).
+
+The variant digit is binary 10xx, and its last two bits are those of the random digit.
+"""
 
 
 def _format_uuid(data: bytes) -> str:

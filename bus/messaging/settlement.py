@@ -1,6 +1,7 @@
-"""Settlement: pure decisions about a message after its handling, which `bus.runtime` executes.
+"""Settlement: the decision to ack, retry or dead-letter a message after an attempt.
 
-tenacity computes all waits between attempts.
+The functions are pure. `bus.runtime` executes the decisions. tenacity computes the waits between
+attempts.
 """
 
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ Settlement = Ack | Retry | MoveToDeadLetters
 
 
 def delay_after(attempt: int, policy: RetryPolicy) -> float:
-    """Return the seconds to wait after attempt number `attempt`, from 1, has failed."""
+    """Return the seconds to wait after failed attempt number `attempt`, counted from 1."""
     if policy.delays:
         return wait_seconds(wait_chain(*map(wait_fixed, policy.delays)), attempt)
     wait = wait_exponential(

@@ -6,9 +6,9 @@ from difflib import SequenceMatcher, get_close_matches
 __all__ = ["did_you_mean"]
 
 SIMILARITY_MARGIN = 0.1
-"""Difference in similarity to the best suggestion from which a name is not suggested.
+"""Maximum difference in similarity between a suggestion and the best suggestion.
 
-It excludes most names of the same service, which are all similar.
+The limit excludes most other names of the same service, which are similar because of their prefix.
 """
 
 

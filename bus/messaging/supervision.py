@@ -13,7 +13,7 @@ __all__ = ["is_own_cancel", "run_forever"]
 log = logging.getLogger("bus.recovery")
 
 STABLE_AFTER_SECONDS = 5.0
-"""Seconds that a step must run, so that its next failure counts as the first again."""
+"""Seconds of running after which the next failure starts the back-off from the first wait."""
 
 
 async def run_forever(
@@ -22,10 +22,10 @@ async def run_forever(
     expected: tuple[type[BaseException], ...],
     on_error: Callable[[BaseException], None],
 ) -> None:
-    """Run a step forever, with full jitter between its runs.
+    """Run a step again and again, with a random wait (full jitter) between two runs.
 
-    Only a cancellation of this task ends it. A library may raise its own CancelledError in a future
-    that the step awaits, when it closes. The step is run again after such an error.
+    Only a cancellation of this task ends the loop. A library that closes may cancel a future that
+    the step awaits. The step then raises CancelledError too, and is run again.
 
     Args:
         step: Function to run. It is run again after it returns, and after each error.
@@ -45,9 +45,9 @@ async def run_forever(
             if is_own_cancel():
                 raise
             on_error(error)
-        except Exception as error:  # noqa: BLE001 - any bug of the step
+        except Exception as error:  # noqa: BLE001 - any bug in the step
             facts = {"error": type(error).__name__, "where": error_location(error)}
-            # Without a traceback, because its text could show values.
+            # log.exception is not used, because a traceback can show confidential values.
             log.error(  # noqa: TRY400
                 "step failed with an unexpected error; it runs again", extra=facts
             )
@@ -66,7 +66,8 @@ It is longer than the closing handshake of a connection.
 async def _run_cancellable(step: Callable[[], Awaitable[None]]) -> None:
     """Run `step` so that a cancellation ends it.
 
-    Calls of aiormq sometimes swallow a cancellation, or convert it to an error of their own.
+    The step is cancelled repeatedly until it ends, because aiormq sometimes ignores a cancellation
+    or converts it to another error.
     """
     running = asyncio.ensure_future(step())
     try:
@@ -75,13 +76,13 @@ async def _run_cancellable(step: Callable[[], Awaitable[None]]) -> None:
         while not running.done():
             running.cancel()
             await asyncio.wait([running], timeout=CANCEL_AGAIN_SECONDS)
-        # asyncio reports an exception that was never retrieved.
+        # Retrieve the exception, because asyncio logs an exception that was never retrieved.
         _ = running.cancelled() or running.exception()
         raise
     running.result()
 
 
 def is_own_cancel() -> bool:
-    """Return True if this task was cancelled, and not a future that it awaits."""
+    """Return True if this task was cancelled, False if only a future that it awaits was."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,6 +1,7 @@
 """One timer for many deadlines.
 
-Most deadlines are met. A timer for each would cost more than the rest of the wait.
+Most deadlines are met. A separate asyncio timer for each deadline would cost more than the rest of
+the wait.
 """
 
 import asyncio
@@ -11,18 +12,18 @@ from typing import Any
 __all__ = ["SharedTimer", "TimerExpired"]
 
 TICK_SECONDS = 0.02
-"""Seconds between two checks, and so the largest delay of a deadline."""
+"""Seconds between two checks. A function is called at most this time after its deadline."""
 
 
 class TimerExpired(Exception):
-    """Work that exceeded the limit of its `TimeoutScope`."""
+    """A block that took longer than the limit of its `TimeoutScope`."""
 
 
 Due = dict[Hashable, tuple[float, Callable[[], object]]]
 
 
 class SharedTimer:
-    """Functions to call at given times, on the clock of each event loop."""
+    """Timer that calls functions at given times, measured by the clock of their event loop."""
 
     def __init__(self) -> None:
         self._due: dict[asyncio.AbstractEventLoop, Due] = {}
@@ -115,7 +116,7 @@ class TimeoutScope:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the limit; a cancellation by another cause continues as a cancellation."""
+        """End the limit. A cancellation that has another cause is not changed."""
         self._timer.discard(self._loop, self)
         if (
             self._expired

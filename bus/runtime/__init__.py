@@ -1,4 +1,4 @@
 """The runtime of a service: client, router, receive loop, settlement, and `Bus`.
 
-It imports no integration and no command line.
+The package imports neither `bus.integrations` nor `bus.cli`.
 """

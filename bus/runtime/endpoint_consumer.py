@@ -24,9 +24,10 @@ milliseconds, unless the queue does not exist."""
 class EndpointConsumer:
     """A `ConsumerHandle` for the transport's current consumer of one endpoint.
 
-    If the broker counts deliveries, it starts with a prefetch of 1. The first delivery that is not
-    a poison candidate raises it. Redeliveries from a process that ended arrive first, and must not
-    all be held by the next process at once.
+    If the broker counts deliveries, the first consumer has a prefetch of 1. When a delivery that is
+    not a poison candidate arrives, a consumer with the full prefetch replaces the first one. The
+    broker redelivers the messages of an ended process first. With a prefetch of 1, the next process
+    does not hold all of them at once.
     """
 
     def __init__(self, transport: Transport, receiver: Receiver) -> None:
@@ -38,16 +39,16 @@ class EndpointConsumer:
         self._is_request = state.endpoint.contract.kind == "request"
         self._initial_prefetch = 1 if state.tracks_delivery_count else state.spec.prefetch
         self._open: list[ConsumerHandle] = []
-        """All consumers that are not closed."""
+        """The transport's consumers that are not closed yet."""
         self._current: ConsumerHandle | None = None
-        """The consumer that decides whether this one is ready."""
+        """The transport's consumer that `ready` and `last_error` report on."""
         self._raising: asyncio.Task[None] | None = None
         self._broker_call: asyncio.Task[None] | None = None
-        """The current call to the broker on a channel with unacked messages."""
+        """The last call to the broker that a cancellation must not interrupt."""
         self._paused = asyncio.Event()
 
     async def start(self) -> None:
-        """Start to consume."""
+        """Start the first consumer."""
         if self._initial_prefetch < self._spec.prefetch:
             self._current = await self._consume(self._initial_prefetch, self._on_first_delivery)
         else:
@@ -80,18 +81,21 @@ class EndpointConsumer:
             await self._close_initial_consumer(initial)
 
     async def _close_initial_consumer(self, initial: ConsumerHandle) -> None:
-        """Close the initial consumer when its messages have ended, so that none is requeued."""
+        """Close the initial consumer after its messages have ended, so that none is requeued."""
         await self._run_shielded(_cancel(initial))
         if running := self._in_flight.running():
             await asyncio.wait(running)
-        if not self._in_flight.has_deferred:  # otherwise the poison isolation pauses all consumers
+        # A message that waits to be processed alone still needs the consumer's channel. The poison
+        # isolation then pauses this endpoint, and `resume` closes the consumer.
+        if not self._in_flight.has_deferred:
             await self._run_shielded(initial.close())
             self._open.remove(initial)
 
     async def _run_shielded(self, call: Coroutine[Any, Any, None]) -> None:
-        """Run a call to the broker that a stop must not interrupt.
+        """Run a call to the broker to its end, even if this task is cancelled.
 
-        An interrupted call closes the channel. Another process would repeat the unacked work.
+        An interrupted call closes the channel. The broker would then requeue the unacked messages,
+        and another process would handle them again.
         """
         self._broker_call = asyncio.create_task(call)
         await asyncio.shield(self._broker_call)
@@ -109,14 +113,14 @@ class EndpointConsumer:
 
     @property
     def counts_deliveries(self) -> bool:
-        """True if a lost delivery counts against the message."""
+        """True if lost deliveries count toward a delivery limit, as for events and jobs."""
         return not self._is_request
 
     @property
     def is_idle(self) -> bool:
         """True if no delivery arrives and no message runs.
 
-        It is paused, or its only message waits to be processed alone.
+        The consumer is then paused, or its only message waits to be processed alone.
         """
         has_one_slot = self._initial_prefetch == 1 and self._raising is None
         return self._paused.is_set() or (has_one_slot and self._in_flight.has_deferred)
@@ -130,7 +134,7 @@ class EndpointConsumer:
         await self._in_flight.wait_idle()
 
     async def resume(self) -> None:
-        """Consume again, as at the start. No earlier delivery is left, so none is requeued."""
+        """Start a new consumer, and close the earlier ones, which have no unacked deliveries."""
         earlier = [*self._open]
         await self.start()
         self._paused.clear()
@@ -138,7 +142,7 @@ class EndpointConsumer:
             await consumer.close()
             self._open.remove(consumer)
 
-    # --- The port ---
+    # --- The methods of ConsumerHandle ---
 
     @property
     def name(self) -> str:
@@ -152,13 +156,16 @@ class EndpointConsumer:
 
     @property
     def last_error(self) -> str | None:
-        """The reason why it is not ready, or None."""
+        """The reason why the consumer is not ready, or None."""
         if self._paused.is_set():
             return "paused: a message is processed alone"
         return self._current.last_error if self._current is not None else None
 
     async def wait_ready(self) -> None:
-        """Wait until it is ready, or paused: a pause must not fail the start of the service."""
+        """Wait until the consumer is ready or paused.
+
+        A pause must not fail the start of the service.
+        """
         waits = [asyncio.ensure_future(wait) for wait in (self._registered(), self._paused.wait())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -173,16 +180,16 @@ class EndpointConsumer:
     async def cancel(self) -> None:
         """Stop deliveries. Delivered messages can still be acked."""
         await self._stop_raising_prefetch()
-        await self._run_shielded(_cancel_all([*self._open]))  # a pause can be stopped, too
+        await self._run_shielded(_cancel_all([*self._open]))  # a stop can cancel a pause
 
     async def close(self) -> None:
-        """Stop to consume. The broker requeues every unacked message."""
+        """Close all consumers. The broker requeues every unacked message."""
         await self._stop_raising_prefetch()
         await asyncio.gather(*(consumer.close() for consumer in self._open))
 
 
 async def _wait_registered(consumer: ConsumerHandle) -> None:
-    """Wait until a consumer is registered: a cancel before that would requeue its deliveries."""
+    """Wait until a consumer is registered. An earlier cancel would requeue its deliveries."""
     with suppress(TimeoutError):
         async with asyncio.timeout(REGISTER_TIMEOUT_SECONDS):
             await consumer.wait_ready()
@@ -193,7 +200,7 @@ async def _cancel_all(consumers: Sequence[ConsumerHandle]) -> None:
 
 
 async def _cancel(consumer: ConsumerHandle) -> None:
-    """Cancel a consumer. One whose channel is gone delivers nothing any more."""
+    """Cancel a consumer. An error is only logged, because a closed channel delivers nothing."""
     try:
         await consumer.cancel()
     except BusError as error:

@@ -15,7 +15,7 @@ __all__ = ["EndpointState"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointState:
-    """An endpoint, and everything that its inbound stages share."""
+    """An endpoint, with the objects that its inbound stages share."""
 
     endpoint: Endpoint
     spec: ConsumerSpec
@@ -24,7 +24,7 @@ class EndpointState:
     candidates: CandidateQueue
     """The poison candidates of this process, which `PoisonIsolation` processes alone."""
     serial: SerialRunner = field(default_factory=SerialRunner)
-    """The runner of redeliveries that the broker does not count."""
+    """The runner for redeliveries from a queue without a delivery count."""
     slots: Slots = field(init=False)
     in_flight: InFlight = field(init=False)
 
@@ -34,7 +34,10 @@ class EndpointState:
 
     @property
     def runs_at_most_once(self) -> bool:
-        """True for a request that must not run twice: it is acked before its handler starts."""
+        """True if the contract is a request that is not idempotent.
+
+        Such a request is acked before its handler starts, because it must not run twice.
+        """
         contract = self.endpoint.contract
         return contract.kind == "request" and not contract.idempotent
 

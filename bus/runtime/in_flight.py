@@ -10,36 +10,37 @@ from bus.security.message_security import Guard
 __all__ = ["MAX_REMEMBERED_RESULTS", "InFlight"]
 
 MAX_REMEMBERED_RESULTS = 1_000
-"""Results remembered for redeliveries; the oldest are forgotten beyond it. The number of
-messages in flight at a time is bounded by the prefetch, and is smaller."""
+"""The maximum number of results that are kept for redeliveries. Beyond it, the oldest result is
+removed. The number of messages in flight is smaller, because the prefetch limits it."""
 
 
 IDENTITY_FIELDS = (
     *("source", "type", "body", "proof", "authorization", "reply_to"),
     *("correlation_id", "in_reply_to", "expires", "expiry_override", "headers", "fault"),
 )
-"""The attributes by which one of two envelopes could be rejected while the other is not."""
+"""The attributes that the inbound stages check. If two envelopes are equal in all of them, both are
+accepted or both are rejected."""
 
 
 class InFlight:
-    """The messages that run or wait here, and the results that wait for a redelivery."""
+    """The messages that one endpoint is handling, and results that are kept for redeliveries."""
 
     def __init__(self, guard: Guard) -> None:
-        """`guard` authorizes copies of a message that their sender signed again."""
+        """Create an empty registry. `guard` authorizes copies that a sender signed again."""
         self._guard = guard
         self.open: dict[RedeliveryKey, InboundMessage] = {}
-        """The first delivery of each message."""
+        """The messages that are being handled, by key."""
         self.tasks: dict[InboundMessage, asyncio.Task[None]] = {}
-        """The task of each delivery."""
+        """The tasks that handle deliveries. A redelivery has a task too."""
         self.results: OrderedDict[RedeliveryKey, HandlingResult] = OrderedDict()
-        """The kept results, by message. It is almost always empty."""
+        """The results that are kept for redeliveries, by key. It is almost always empty."""
         self._collisions = 0
         self._deferred = asyncio.Event()
         self.is_stopping = False
-        """True when messages that have not started must be requeued."""
+        """True if the service stops. A message that must be processed alone is then requeued."""
 
     def finish(self, message: InboundMessage) -> None:
-        """Remove a message, and release what it holds."""
+        """Remove a message, release its slot, and end its turn to be processed alone."""
         if self.open.get(message.key) is message:
             del self.open[message.key]
         self.tasks.pop(message, None)
@@ -56,9 +57,12 @@ class InFlight:
     # --- Redeliveries ---
 
     def join(self, message: InboundMessage, first: InboundMessage) -> bool:
-        """Return True if the message joined `first`, an earlier delivery of it, which settles both.
+        """Add the deliveries of `message` to `first`, if both are the same message.
 
-        Another message with the same id gets a key of its own.
+        A different message with the same id gets a new key, and is handled separately.
+
+        Returns:
+            True if `first` settles both, False if they are different messages.
         """
         if self._is_same_message(first.envelope, message.envelope):
             first.deliveries += message.deliveries
@@ -69,10 +73,11 @@ class InFlight:
         return False
 
     def _is_same_message(self, first: Envelope, second: Envelope) -> bool:
-        """Return True if `second` is a copy of `first`, and not another message with the same id.
+        """Return True if both envelopes are one message, and not two messages with the same id.
 
-        A sender that does not know whether its message arrived sends a copy, signed and encrypted
-        again. The copy differs, so both envelopes must be authorized.
+        A sender that does not know whether its message has arrived sends a copy. The copy is signed
+        and encrypted again, so its attributes differ. Such a copy counts as the same message only
+        if both envelopes are authorized.
         """
         if all(getattr(first, name) == getattr(second, name) for name in IDENTITY_FIELDS):
             return True
@@ -83,8 +88,8 @@ class InFlight:
     def remember(self, message: InboundMessage, result: HandlingResult) -> None:
         """Keep a result for the redelivery of the message.
 
-        The result of an unauthorized message is not kept: it may be authorized the next time, and
-        the genuine message can have the same id.
+        The result of an unauthorized message is not kept. The next check may authorize the message,
+        or the genuine message may have the same id.
         """
         if result.unauthorized:
             return
@@ -97,7 +102,7 @@ class InFlight:
         return message.key in self.results
 
     def recall(self, message: InboundMessage) -> HandlingResult | None:
-        """Return the kept result of this message, and forget it."""
+        """Remove and return the kept result of this message, or None."""
         return self.results.pop(message.key, None)
 
     # --- Waiting and stopping ---
@@ -112,7 +117,7 @@ class InFlight:
         return any(message.is_deferred for message in self.tasks)
 
     def running(self) -> list[asyncio.Task[None]]:
-        """Return the unfinished tasks of messages, except those that wait to run alone."""
+        """Return the unfinished tasks, without messages that wait to be processed alone."""
         return [
             task
             for message, task in self.tasks.items()
@@ -120,7 +125,7 @@ class InFlight:
         ]
 
     async def wait_idle(self) -> None:
-        """Wait until no message runs, except those that wait to be processed alone."""
+        """Wait until no message runs. Messages that wait to be processed alone do not count."""
         while tasks := self.running():
             self._deferred.clear()
             deferred = asyncio.ensure_future(self._deferred.wait())
@@ -132,13 +137,13 @@ class InFlight:
     async def drain(self) -> None:
         """Wait until every message has ended.
 
-        Those that wait to be processed alone are requeued.
+        Messages that wait to be processed alone are requeued.
         """
         await self.wait_idle()
         self.refuse_deferred()
         if tasks := [task for task in self.tasks.values() if not task.done()]:
             await asyncio.wait(tasks)
-        for message in [*self.tasks]:  # cancelled before its task could start
+        for message in [*self.tasks]:  # its task was cancelled before it started
             await message.requeue()
             self.finish(message)
 
@@ -149,12 +154,12 @@ class InFlight:
                 message.candidate.refuse()
 
     def stop(self) -> None:
-        """Requeue the messages that wait to be processed alone, now and later."""
+        """Requeue all messages that wait, or later would wait, to be processed alone."""
         self.is_stopping = True
         self.refuse_deferred()
 
     def cancel(self) -> int:
-        """Cancel every task, and return their number."""
+        """Cancel every task, and return the number of tasks."""
         for task in self.tasks.values():
             task.cancel()
         return len(self.tasks)

@@ -1,8 +1,8 @@
 """Every stage that an incoming message passes before the server's stack, outermost first.
 
-A stage is a layer like a middleware, but it works on an `InboundMessage`, because it needs the
-deliveries: ADR 0001 has the reasons. After these stages come the server's stack
-(`bus/middleware/stacks.py`) and the router.
+A stage is similar to a middleware, but receives an `InboundMessage`, because it needs the
+deliveries. ADR 0001 has the reasons. The last stage calls the server's stack
+(`bus/middleware/stacks.py`), which calls the router.
 """
 
 from collections.abc import Callable
@@ -24,10 +24,10 @@ from bus.runtime.stages.reject_malformed import reject_malformed
 __all__ = ["INBOUND", "compose_inbound"]
 
 INBOUND: tuple[Callable[[EndpointState], InboundStage], ...] = (
-    join_in_flight,  # first, so that a redelivery of a running message starts nothing
-    isolate_poison,  # before a slot is taken: a candidate waits until all others have ended
-    limit_concurrency,  # before any work is done for the message
-    authenticate,  # before any result is read: a forged sender must not receive a cached reply
+    join_in_flight,  # first: a redelivery of a running message must not start another run
+    isolate_poison,  # before a slot is taken: a candidate waits until other messages have ended
+    limit_concurrency,  # before the checks, which take time
+    authenticate,  # before any result is read: a forged sender must not receive a stored reply
     recall_result,  # a message that was handled, but whose ack was lost, is not handled again
     acknowledge_at_most_once,  # a request that must not run twice is acked before it runs
     deduplicate,  # a copy of a handled message has no second effect
@@ -40,6 +40,6 @@ INBOUND: tuple[Callable[[EndpointState], InboundStage], ...] = (
 def compose_inbound(state: EndpointState, handler: InboundHandler) -> InboundHandler:
     """Return `handler` inside the stages of one endpoint.
 
-    A stage that it does not need is left out.
+    Stages that the endpoint does not need are left out.
     """
     return reduce(lambda inner, stage: stage(state)(inner), reversed(INBOUND), handler)

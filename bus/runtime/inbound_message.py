@@ -1,4 +1,4 @@
-"""An incoming message as the inbound stages pass it on, and the result of handling it."""
+"""An incoming message in the form that the inbound stages use, and the result of its handling."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ __all__ = [
 RedeliveryKey = tuple[str, str, int, str | int, int]
 """(sender, message id, attempt, replay count, collision number).
 
-A retry or a replay gets a new key, a redelivery does not. The collision number separates different
-messages that carry the same id.
+A retry or a replay gets a new key. A redelivery keeps the key. The collision number separates
+different messages that have the same id.
 """
 
 
 class InboundMessage:
-    """One message, and every delivery of it that has arrived since its handling began."""
+    """One message, with its first delivery and all redeliveries during its handling."""
 
     __slots__ = ("candidate", "deliveries", "envelope", "key", "payload", "slots")
 
@@ -60,9 +60,9 @@ class InboundMessage:
         return self.candidate is not None and self.candidate.is_waiting
 
     async def ack(self) -> bool:
-        """Ack every delivery. Return True if the broker received the ack of at least one."""
+        """Ack every delivery. Return True if the broker received at least one of these acks."""
         acked = False
-        for delivery in self.deliveries:  # a redelivery can join during the loop
+        for delivery in self.deliveries:  # a redelivery can be added during the loop
             acked |= await delivery.ack()
         return acked
 
@@ -72,7 +72,7 @@ class InboundMessage:
             await delivery.requeue()
 
 
-# Not frozen, unlike all other values: creating a frozen one costs more than the rest of settlement.
+# Not frozen, because creating a frozen dataclass takes longer than the rest of the settlement.
 @dataclass(slots=True, kw_only=True)
 class HandlingResult:
     """The result of one attempt to handle a message."""
@@ -84,28 +84,28 @@ class HandlingResult:
 
 
 SETTLED = HandlingResult()
-"""Everything is done except the ack."""
+"""The result of a message that needs only an ack."""
 REQUEUE = HandlingResult()
-"""The message was not handled, and another consumer may handle it.
+"""The result of a message that was not handled, and is requeued for another consumer.
 
-Only stages before `deduplicate` may return it: that stage records a result without an error.
+Only a stage before `deduplicate` may return it, because `deduplicate` records a result without an
+error.
 """
 NO_ACTION = HandlingResult()
-"""Another delivery of the message is in flight and settles this one too, or the message is no
-longer held by this process."""
+"""The result of a delivery that needs no settlement. Either an earlier delivery of the message is
+still being handled and is settled together with this one, or the message is delivered again."""
 
 InboundHandler = Callable[[InboundMessage], Awaitable[HandlingResult]]
 """A function that handles an inbound message."""
 InboundStage = Callable[[InboundHandler], InboundHandler]
-"""A layer around an `InboundHandler`: a middleware for messages that still have their
-deliveries."""
+"""A layer around an `InboundHandler`. Unlike a `Middleware`, it can ack and requeue deliveries."""
 
 
 async def immediately(result: HandlingResult) -> HandlingResult:
-    """Return `result`: the handling of a message that goes no further."""
+    """Return `result`. A stage calls this instead of the next stage, to end the handling."""
     return result
 
 
 def pass_through(handler: InboundHandler) -> InboundHandler:
-    """Return `handler`: the stage of an endpoint that does not need it."""
+    """Return `handler` unchanged. Endpoints that do not need a stage use this function instead."""
     return handler

@@ -30,10 +30,11 @@ SEND_TIMEOUT_SECONDS = 10.0
 PROGRESS_TIMEOUT_SECONDS = 0.5
 """Seconds to wait for the confirm of a progress update, which must not delay the job."""
 RESULT_RETRY_SECONDS = 30.0
-"""Seconds to retry a result whose submitter is away: long enough for the submitter to reconnect."""
+"""Seconds to retry a result if its submitter is not connected. The submitter can reconnect within
+this time."""
 MAX_PENDING_RESULTS = 100
-"""Results that are retried at a time. A submitter that leaves must not fill the memory of the
-worker."""
+"""The maximum number of results that are retried at a time. It limits the memory that a worker uses
+for submitters that do not return."""
 
 ProgressReporter = Callable[[Progress], Coroutine[Any, Any, None]]
 
@@ -79,7 +80,7 @@ class JobReports:
     async def report_retry(
         self, job: Envelope, error: BaseException, policy: RetryPolicy, delay: float
     ) -> None:
-        """Tell the submitter that an attempt failed, and when the next one starts."""
+        """Notify the submitter that an attempt failed, and when the next attempt starts."""
         report = self.progress_reporter(job)
         if report is None:
             return
@@ -93,8 +94,9 @@ class JobReports:
     async def report_result(self, job: Envelope, update: Envelope, *, retry: bool = True) -> bool:
         """Send a result or failure. Return False if the broker cannot be reached.
 
-        A submitter that is away does not hold the job. With `retry` its result is sent again for
-        `RESULT_RETRY_SECONDS`. A rejected job is not worth it, because its submitter can be anyone.
+        If the submitter is not connected, the return value is True too. With `retry`, the result is
+        then sent again in the background for `RESULT_RETRY_SECONDS`. Pass `retry=False` for a
+        rejected job, because any client can submit such a job.
         """
         if job.reply_to is None:
             return True
@@ -104,7 +106,7 @@ class JobReports:
             fault = unsendable_reply(job, error, source=self._runtime.service)
             return await self.report_result(job, fault, retry=retry)
         except PermissionDenied as error:
-            # A retry would fail too, and each failure closes the channel of all other publishes.
+            # A retry would fail too, and each failure closes the channel that other publishes use.
             _log_forbidden(update, error)
             return True
         except BusError:
@@ -135,7 +137,7 @@ class JobReports:
             except BusError as error:
                 log.debug("a job's result could not be sent", extra={"why": str(error)})
         facts = {"type": update.type, "job": update.in_reply_to}
-        log.info("no submitter took a job's result", extra=facts)
+        log.info("a job's result was dropped: its submitter did not reconnect", extra=facts)
 
     async def _send(self, job: Envelope, update: Envelope) -> bool:
         address = update_address(job.reply_to or "", mandatory=True)
@@ -159,6 +161,6 @@ def unsendable_reply(request: Envelope, error: InvalidArgument, *, source: str) 
 def _log_forbidden(update: Envelope, error: PermissionDenied) -> None:
     facts = {"type": update.type, "job": update.in_reply_to, "why": str(error)}
     log.error(
-        "the broker forbids to send a job's result; is the broker user older than the grants?",
+        "the broker denied permission to send a job's result; update this service's broker user",
         extra=facts,
     )

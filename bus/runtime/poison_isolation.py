@@ -1,7 +1,8 @@
-"""Poison isolation: a message that may have ended its process is processed alone.
+"""Poison isolation: a message that may have crashed an earlier process is processed alone.
 
-If it ends this process too, no other message is lost with it. No message is requeued for that:
-before RabbitMQ 4.3 a requeue would count against the other messages. ADR 0017 has the reasons.
+If the message crashes this process too, no other message loses a delivery. Other messages are not
+requeued before it runs, because before RabbitMQ 4.3 each requeue counts as a lost delivery. ADR
+0017 has the reasons.
 """
 
 import asyncio
@@ -30,36 +31,36 @@ __all__ = [
 log = logging.getLogger("bus.quarantine")
 
 POISON_AFTER_DELIVERIES = 2
-"""Lost deliveries from which a message is a candidate. One is not evidence: a stop, a lost
-connection or another message can have caused it."""
+"""The number of lost deliveries that makes a message a candidate. A single lost delivery is not
+evidence, because a stop, a lost connection or another message may be its cause."""
 
 
 def delivery_count(delivery: Delivery) -> int | None:
-    """Return the number of lost deliveries, or None for a classic queue, which does not count."""
+    """Return the number of lost deliveries, or None for a classic queue, which has no count."""
     count = delivery.broker_headers.get("x-delivery-count")
     return count if isinstance(count, int) else None
 
 
 def is_poison_candidate(delivery: Delivery) -> bool:
-    """Return True if the message may have ended a process."""
+    """Return True if the message may have crashed an earlier process."""
     return delivery.redelivered and (delivery_count(delivery) or 0) >= POISON_AFTER_DELIVERIES
 
 
 RESUME_DELAY_SECONDS = 0.05
-"""Seconds to keep other consumers paused after a candidate has run. Redeliveries from a process
-that ended arrive back to back."""
+"""Seconds to keep the other consumers paused after a candidate has run. The broker redelivers all
+messages of an ended process in a row, so the next candidate may arrive within this time."""
 
 
 class PoisonCandidate:
-    """A message that waits until it is processed alone."""
+    """A message that waits for its turn to be processed alone."""
 
-    def __init__(self, *, queue: str, id: str, losses: int) -> None:  # noqa: A002 - of the message
-        """`losses` is the number of lost deliveries, as the broker counts them."""
+    def __init__(self, *, queue: str, id: str, losses: int) -> None:  # noqa: A002 - id of the message
+        """Create a candidate. `losses` is the broker's count of lost deliveries."""
         self.queue = queue
         self.id = id
         self.losses = losses
         self.is_waiting = True
-        """False once the message runs, or has been refused."""
+        """True until the message starts or is refused."""
         self._is_granted = False
         self._decided = asyncio.Event()
         self._ended = asyncio.Event()
@@ -73,13 +74,13 @@ class PoisonCandidate:
         return self._is_granted
 
     async def run(self) -> None:
-        """Let the message run, and wait until it has ended."""
+        """Start the message, and wait until it has ended."""
         self._is_granted = True
         self._decided.set()
         await self._ended.wait()
 
     def refuse(self) -> None:
-        """Let the message be requeued."""
+        """Make `wait_turn` return False, so that the message is requeued."""
         self._decided.set()
 
     def end(self) -> None:
@@ -88,19 +89,19 @@ class PoisonCandidate:
 
 
 class TurnQueue(Protocol):
-    """A queue of candidates. Its owner runs them."""
+    """Interface of a queue in which candidates wait for their turn."""
 
     def add(self, candidate: PoisonCandidate) -> None:
         """Add a candidate."""
         ...
 
     def discard(self, candidate: PoisonCandidate) -> None:
-        """Remove a candidate, if it is still there."""
+        """Remove a candidate if it is still waiting."""
         ...
 
 
 class CandidateQueue:
-    """The poison candidates of one process, from all of its endpoints."""
+    """The poison candidates of all endpoints of one process."""
 
     def __init__(self) -> None:
         self.waiting: list[PoisonCandidate] = []
@@ -108,21 +109,22 @@ class CandidateQueue:
         """Set when a candidate is added."""
 
     def add(self, candidate: PoisonCandidate) -> None:
-        """Add a candidate, and wake the isolation."""
+        """Add a candidate, and wake `PoisonIsolation`."""
         self.waiting.append(candidate)
         self.arrived.set()
 
     def discard(self, candidate: PoisonCandidate) -> None:
-        """Remove a candidate, if it is still there."""
+        """Remove a candidate if it is still waiting."""
         if candidate in self.waiting:
             self.waiting.remove(candidate)
 
 
 def next_candidate(candidates: Sequence[PoisonCandidate]) -> PoisonCandidate:
-    """Return the candidate to run next: one with the fewest losses, before a worse one runs.
+    """Return the candidate to run next, which has the fewest lost deliveries.
 
-    Of several with equal losses another one is first each time. Their losses rise together as long
-    as the culprit runs before the others.
+    If several candidates have the same number, the choice depends on the number. If the chosen
+    candidate crashes the process, the number of each waiting candidate rises by one. The next
+    process then chooses another candidate.
     """
     fewest = min(candidate.losses for candidate in candidates)
     equal = sorted(
@@ -133,25 +135,25 @@ def next_candidate(candidates: Sequence[PoisonCandidate]) -> PoisonCandidate:
 
 
 class SerialRunner:
-    """Runs redeliveries that the broker does not count, one at a time and in random order.
+    """Runs redeliveries from queues without a delivery count, one at a time and in random order.
 
-    The random order keeps a message that ends its process from blocking those behind it forever.
+    In a fixed order, a message that crashes its process could block the other messages forever.
     """
 
     def __init__(self, pick: Callable[[int], int] = randrange) -> None:
-        """`pick` returns an index below the given number."""
+        """Create a runner. `pick` receives the number of candidates, and returns the next index."""
         self._pick = pick
         self._waiting: list[PoisonCandidate] = []
         self._task: asyncio.Task[None] | None = None
 
     def add(self, candidate: PoisonCandidate) -> None:
-        """Run a candidate when its turn comes."""
+        """Add a candidate, and start the runner if it is idle."""
         self._waiting.append(candidate)
         if self._task is None:
             self._task = asyncio.create_task(self._run_all(), name="serial runner")
 
     def discard(self, candidate: PoisonCandidate) -> None:
-        """Remove a candidate, if it is still there."""
+        """Remove a candidate if it is still waiting."""
         if candidate in self._waiting:
             self._waiting.remove(candidate)
 
@@ -171,7 +173,7 @@ class PausableConsumer(Protocol):
 
     @property
     def counts_deliveries(self) -> bool:
-        """True if a lost delivery counts against the message, as for events and jobs."""
+        """True if lost deliveries count toward a delivery limit, as for events and jobs."""
         ...
 
     @property
@@ -180,7 +182,7 @@ class PausableConsumer(Protocol):
         ...
 
     async def pause(self) -> None:
-        """Stop deliveries, and wait until every message has ended that is not a candidate."""
+        """Stop deliveries, and wait until all messages except candidates have ended."""
         ...
 
     async def resume(self) -> None:
@@ -194,8 +196,8 @@ class PoisonIsolation:
     def __init__(self, candidates: CandidateQueue, consumers: Sequence[PausableConsumer]) -> None:
         """Take candidates from `candidates`, and pause `consumers`.
 
-        Consumers of events and jobs are always paused. A consumer of requests is paused for a
-        candidate of its own queue only.
+        Consumers of events and jobs are paused for every candidate. A consumer of requests is
+        paused only for a candidate from the same queue.
         """
         self._candidates = candidates
         self._consumers = consumers
@@ -203,13 +205,13 @@ class PoisonIsolation:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Run candidates from now on."""
+        """Start the task that runs the candidates."""
         self._task = asyncio.create_task(
             run_forever(self._step, expected=(), on_error=_ignore), name="poison isolation"
         )
 
     async def stop(self) -> None:
-        """Run no further candidate. One that runs goes on."""
+        """Do not start any more candidates. A candidate that is already running continues."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -217,7 +219,9 @@ class PoisonIsolation:
     async def _step(self) -> None:
         arrived = self._candidates.arrived
         while True:
-            if not self._paused:  # otherwise a failed step is repeated, and consumers wait for it
+            # If consumers are still paused, an earlier run of this step has failed. It is repeated
+            # without a wait, to resume them.
+            if not self._paused:
                 await arrived.wait()
             while self._candidates.waiting:
                 await self._run_next()
@@ -225,7 +229,7 @@ class PoisonIsolation:
             while self._paused:
                 await self._paused[-1].resume()
                 self._paused.pop()
-            if not self._candidates.waiting:  # the first consumer that resumed can bring one
+            if not self._candidates.waiting:  # a resumed consumer may have delivered one
                 arrived.clear()
 
     async def _run_next(self) -> None:
@@ -237,7 +241,7 @@ class PoisonIsolation:
             self._paused += [consumer for consumer in to_pause if consumer not in self._paused]
             await asyncio.gather(*(consumer.pause() for consumer in to_pause))
         if not self._candidates.waiting:
-            return  # a stop has requeued them
+            return  # the service stops, and has requeued all candidates
         candidate = next_candidate(self._candidates.waiting)
         self._candidates.discard(candidate)
         facts = {
@@ -245,7 +249,7 @@ class PoisonIsolation:
             "message_id": candidate.id,
             "losses": candidate.losses,
         }
-        log.warning("a message whose process ended before it is run alone", extra=facts)
+        log.warning("a message that may have crashed a process is processed alone", extra=facts)
         await candidate.run()
 
     async def _wait_for_next(self) -> None:
@@ -262,4 +266,4 @@ class PoisonIsolation:
 
 
 def _ignore(_error: BaseException) -> None:
-    """Do nothing: `run_forever` has logged the error."""
+    """Do nothing, because `run_forever` has already logged the error."""

@@ -24,19 +24,20 @@ log = logging.getLogger("bus.receiver")
 
 
 class Receiver:
-    """Takes the deliveries of one endpoint, each in a task of its own.
+    """Handles the deliveries of one endpoint, each in a separate task.
 
-    A lost connection cancels no task: the work goes on, and its redelivery joins it.
+    A lost connection does not cancel these tasks. When the broker redelivers the message, the
+    running task settles the redelivery too.
     """
 
     def __init__(self, state: EndpointState, handle: InboundHandler, settler: Settler) -> None:
-        """`handle` is the inbound stages of this endpoint around its service activator."""
+        """Create a receiver. `handle` runs the inbound stages, and then the service activator."""
         self.state = state
         self._in_flight = state.in_flight
         self._handle = handle
         self._settler = settler
-        # A handler sees the context variables of the task that serves, and not those of the task
-        # that opened the connection.
+        # Handlers run with the context variables of the task that serves the router. Without this
+        # copy they would run with those of the task that opened the connection.
         self._context = copy_context()
         self._context.run(current.set, None)
         self._loop = asyncio.get_running_loop()
@@ -76,10 +77,10 @@ class Receiver:
             "error": type(error).__name__,
             "where": error_location(error),
         }
-        # Not log.exception: the text of a traceback shows values.
-        log.error("the bus failed; the message is requeued", extra=facts)
+        # log.exception is not used, because a traceback can show confidential values.
+        log.error("the bus failed to process a message; it is requeued", extra=facts)
         self._in_flight.release_slot(message)  # other messages must not wait for this one
-        await asyncio.sleep(1 + backoff(1))  # the broker delivers it again at once
+        await asyncio.sleep(1 + backoff(1))  # after a requeue, the broker redelivers at once
         await message.requeue()
 
     # --- Stopping ---
@@ -87,7 +88,7 @@ class Receiver:
     def stop_accepting(self) -> None:
         """Requeue the messages that have not started.
 
-        A request that runs at most once starts nevertheless: its redelivery would be rejected.
+        Requests that run at most once still start, because their redeliveries would be rejected.
         """
         self._in_flight.stop()
         self._settler.stop_retrying()
@@ -100,8 +101,8 @@ class Receiver:
         await self._settler.close()
 
     def cancel_running(self) -> int:
-        """Cancel every message that still runs, and return their number.
+        """Cancel the handling of all messages, and return the number of messages.
 
-        The broker delivers it again.
+        The broker delivers these messages again.
         """
         return self._in_flight.cancel()

@@ -40,13 +40,17 @@ class Server:
     def __init__(
         self, runtime: ServiceRuntime, layers: Sequence[Middleware], sender: Sender
     ) -> None:
-        """`layers` is the server's stack, and `sender` the bus that handlers send with."""
+        """Create a server with its stack, and with the bus that handlers use to send messages."""
         self._runtime = runtime
         self._layers = layers
         self._sender = sender
 
     async def check(self, router: Router) -> None:
-        """Raise `ConfigurationError` if settings, grants or the broker do not fit the router."""
+        """Check that settings, grants and broker meet the router's requirements.
+
+        Raises:
+            ConfigurationError: A requirement is not met.
+        """
         runtime = self._runtime
         transport, security, settings = runtime.transport, runtime.security, runtime.settings
         has_api = transport.has_management_api
@@ -62,13 +66,13 @@ class Server:
 
     @asynccontextmanager
     async def consuming(self, router: Router) -> AsyncIterator[list[EndpointConsumer]]:
-        """Consume every queue of the router inside the block, and yield its consumers."""
+        """Consume every queue of the router inside the block, and yield the consumers."""
         runtime = self._runtime
         async with router.lifespan() as state, AsyncExitStack() as stack:
             candidates = CandidateQueue()
             receivers = self._receivers(router, state, candidates)
-            # Declare all queues before the first consumer starts. A service that one endpoint
-            # answers can then use the others, and a mismatch is reported at once.
+            # Declare all queues before the first consumer starts. A mismatch is then reported at
+            # once. A caller that gets a reply from one endpoint can use the other endpoints too.
             topologies = (receiver.state.spec.topology for receiver in receivers)
             await runtime.transport.declare(merge(topologies))
             if runtime.transport.has_management_api:
@@ -101,13 +105,13 @@ class Server:
                 receiver.stop_accepting()
             await self._drain(receivers)
             await asyncio.gather(*(consumer.close() for consumer in consumers))
-        except asyncio.CancelledError:  # a second signal asks for an immediate stop
+        except asyncio.CancelledError:  # a second signal requests an immediate stop
             for receiver in receivers:
                 receiver.cancel_running()
             raise
 
     async def _drain(self, receivers: Sequence[Receiver]) -> None:
-        """Let running messages end within the setting `stop_grace`, and cancel the rest."""
+        """Wait for running messages for at most `stop_grace`, and cancel those that still run."""
         try:
             async with asyncio.timeout(self._runtime.settings.stop_grace):
                 await asyncio.gather(*(receiver.drain() for receiver in receivers))
@@ -146,7 +150,7 @@ def endpoint_states(
 
 
 def receiver_for(state: EndpointState, stack: ServiceStack) -> Receiver:
-    """Return the receiver of one endpoint: its inbound stages around `stack`, and its settler."""
+    """Return the receiver of one endpoint, with the inbound stages, `stack` and the settler."""
     reports = JobReports(state.runtime)
     activator = ServiceActivator(state, stack, reports)
     handle = compose_inbound(state, activator.handle)
@@ -162,4 +166,4 @@ async def wait_ready(consumers: Sequence[ConsumerHandle], seconds: float) -> Non
     except TimeoutError:
         errors = {each.name: each.last_error or "no answer" for each in consumers if not each.ready}
         why = "; ".join(f"{name}: {error}" for name, error in errors.items())
-        raise Unavailable(f"not ready after {seconds:.3g} s: {why}") from None
+        raise Unavailable(f"consumers are not ready after {seconds:.3g} s: {why}") from None

@@ -24,11 +24,11 @@ log = logging.getLogger("bus.activator")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceStack:
-    """The server's stack around the router, and what a handler sees of its service."""
+    """The server's stack around the router, with the sender and state that handlers receive."""
 
     handler: Handler
     sender: Sender
-    """The bus that handlers send with."""
+    """The bus that handlers use to send messages."""
     state: Any = None
     """The value that the router's lifespan yielded."""
 
@@ -44,7 +44,7 @@ class ServiceActivator:
         self._progress_reporter = reports.progress_reporter
 
     async def handle(self, message: InboundMessage) -> HandlingResult:
-        """Handle a message. Everything that its handler raises is a result."""
+        """Handle a message. If the handler raises an error, return the error in the result."""
         envelope = message.envelope
         stack, report = self._stack, self._progress_reporter(envelope)
         context = Context(envelope=envelope, bus=stack.sender, state=stack.state, report=report)
@@ -60,23 +60,23 @@ class ServiceActivator:
             return HandlingResult(error=_wire_safe_error(error, envelope))
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - such as a panic of a library in Rust
+        except BaseException as error:  # noqa: BLE001 - such as a panic in a Rust library
             facts = {
                 "queue": envelope.queue,
                 "message_id": envelope.id,
                 "error": type(error).__name__,
                 "where": error_location(error),
             }
-            # Not log.exception: the text of a traceback shows values.
+            # log.exception is not used, because a traceback can show confidential values.
             log.error("a handler raised a BaseException", extra=facts)  # noqa: TRY400
             return HandlingResult(error=error)
         finally:
             current.reset(token)
-            # A task that outlives the handler keeps its cause, but not its deadline.
+            # A task that outlives the handler keeps the message as its cause, without the deadline.
             context.deadline = None
 
     def _with_deadline(self, envelope: Envelope) -> Envelope:
-        """Return the envelope with the deadline that the handler's own timeout sets."""
+        """Return the envelope with a deadline, if the handler has its own timeout."""
         if self._timeout is None:
             return envelope
         return envelope.replace(deadline=int((self._clock() + self._timeout) * 1000))
@@ -85,8 +85,8 @@ class ServiceActivator:
 def _wire_safe_error(error: Exception, envelope: Envelope) -> Exception:
     """Return `error`, or `Internal` if it is a user's `BusError` that cannot be serialized.
 
-    Its text or its attributes have a wrong type. Sending it would fail on every attempt, after
-    the dead letter was written.
+    The text or an attribute of such an error has a wrong type. Sending it would fail on every
+    attempt, after the dead letter was written.
     """
     if not isinstance(error, BusError):
         return error

@@ -15,7 +15,7 @@ __all__ = ["ServiceRuntime"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceRuntime:
-    """The constants of one service's process."""
+    """The objects of one service's process, which do not change while it runs."""
 
     service: str
     """The name of the service."""

@@ -42,15 +42,15 @@ log = logging.getLogger("bus.settlement")
 COPY_TIMEOUT_SECONDS = 10.0
 """Seconds to wait for the confirm of a retry copy or dead letter, before it is sent again."""
 SETTLE_TIMEOUT_SECONDS = 60.0
-"""Seconds to retry the copy: several times what a queue needs to elect a leader. After that the
-message is requeued, so that it frees its slot."""
+"""Seconds to retry the copy. A quorum queue elects a new leader in much less time. After the last
+retry the message is requeued, so that another message can use its slot."""
 PERMANENT_ERRORS = (InvalidArgument, PermissionDenied)
 """Errors that retrying the publish cannot fix: message too large, access refused. The message is
 requeued until the broker's delivery limit dead-letters it."""
 
 
 class Settler:
-    """Settles the messages of one endpoint. It acks nothing: the receiver acks afterwards."""
+    """Settles the messages of one endpoint, except for the ack, which the receiver sends."""
 
     def __init__(self, state: EndpointState, reports: JobReports) -> None:
         self._state = state
@@ -65,10 +65,11 @@ class Settler:
         self._stopping = asyncio.Event()
 
     async def settle(self, message: InboundMessage, result: HandlingResult) -> bool:
-        """Do what follows from `result`.
+        """Send the reply, result, retry copy or dead letter that `result` requires.
 
         Returns:
-            False if the broker has not taken responsibility, so that the message must not be acked.
+            True if the message can be acked. False if it must be requeued, because the broker has
+            not confirmed the copy or result.
         """
         envelope = message.envelope
         if envelope.role == "request":
@@ -81,11 +82,11 @@ class Settler:
                 envelope, result
             )
         except PERMANENT_ERRORS:
-            await asyncio.sleep(1 + backoff(1))  # the broker delivers it again at once
+            await asyncio.sleep(1 + backoff(1))  # after a requeue, the broker redelivers at once
             return False
 
     def stop_retrying(self) -> None:
-        """Let the messages that cannot be settled now be requeued, because the service stops."""
+        """Stop retrying, because the service is stopping. Messages not settled yet are requeued."""
         self._stopping.set()
 
     async def close(self) -> None:
@@ -103,7 +104,7 @@ class Settler:
     async def _send_reply(self, request: Envelope, reply: Envelope, via: Delivery | None) -> None:
         """Send a reply on the channel of `via`, so that it reaches the broker before the ack.
 
-        If that channel is gone, the reply is sent on another one.
+        If that channel is closed, the reply is sent on another channel.
         """
         now = self._runtime.clock()
         timeout = 1.0 if request.deadline is None else max(1.0, request.deadline / 1000 - now)
@@ -123,7 +124,7 @@ class Settler:
                 await self._send_reply(request, reply, None)
 
     def _may_reply(self, envelope: Envelope, result: HandlingResult) -> bool:
-        """Return True if a reply may be sent: a rejected message can have a forged address."""
+        """Return True if a reply may be sent. A rejected message may have a forged address."""
         return not result.unauthorized or self._state.guard.may_reply(envelope)
 
     def _failure(self, envelope: Envelope, result: HandlingResult) -> Envelope:
@@ -132,7 +133,7 @@ class Settler:
     # --- Events and jobs ---
 
     async def _retry_settle(self, envelope: Envelope, result: HandlingResult) -> bool:
-        """Settle again until it succeeds, for `SETTLE_TIMEOUT_SECONDS`.
+        """Repeat the settlement until it succeeds, for at most `SETTLE_TIMEOUT_SECONDS`.
 
         The message is not requeued, because before RabbitMQ 4.3 each requeue counts as a lost
         delivery.
@@ -174,9 +175,12 @@ class Settler:
         return True
 
     async def _defer_until_keys_refresh(self, envelope: Envelope, now: int) -> bool:
-        """Send the same attempt to a retry tier, until the keys have been fetched."""
+        """Send the message to a retry tier, with the same attempt number.
+
+        The keys are fetched before the message returns from the tier.
+        """
         facts = {"type": envelope.type, "queue": self._endpoint.queue, "message_id": envelope.id}
-        log.warning("its key is not known yet; the message waits", extra=facts)
+        log.warning("a message with an unknown signing key waits in a retry tier", extra=facts)
         copy = envelope.replace(headers={PARKED: now, **envelope.headers})
         tier = retry_delay_for(MIN_REFRESH_SECONDS)
         return await self._republish(copy, retry_address(self._service, tier, self._endpoint.queue))
@@ -202,14 +206,14 @@ class Settler:
         if envelope.role == "job" and self._may_reply(envelope, result):
             failure, retry = self._failure(envelope, result), not result.unauthorized
             if not await self._reports.report_result(envelope, failure, retry=retry) and retry:
-                # The job is not requeued, so this is the only report of its failure.
+                # The job is not requeued, so no later run reports the failure.
                 self._reports.retry_result(envelope, failure)
         return True
 
     async def _republish(self, copy: Envelope, address: Address) -> bool:
-        """Send a confirmed copy without a deadline or expiration.
+        """Send a copy without a deadline or expiration, and wait for the confirm.
 
-        Return False if it was not taken.
+        Return False if the broker did not accept the copy.
         """
         try:
             outcome = await self._transport.send(
@@ -230,12 +234,12 @@ class Settler:
     async def _redeclare_topology(self, address: Address, why: str) -> None:
         """Declare the topology again, because the queue of a copy may be missing."""
         facts = {"exchange": address.exchange, "queue": self._endpoint.queue, "why": why}
-        log.error("a copy was not taken", extra=facts)
+        log.error("the broker did not accept the copy of a message", extra=facts)
         try:
             async with asyncio.timeout(COPY_TIMEOUT_SECONDS):
                 await self._transport.declare(self._state.spec.topology)
         except (BusError, TimeoutError) as error:
-            log.warning("its queues could not be declared", extra={"why": str(error)})
+            log.warning("the queues of the copy could not be declared", extra={"why": str(error)})
 
     def _now(self) -> int:
         return int(self._runtime.clock() * 1000)

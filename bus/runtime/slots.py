@@ -7,13 +7,13 @@ __all__ = ["Slots"]
 
 
 class Slots:
-    """A counting semaphore whose waiters can be refused when the service stops.
+    """A counting semaphore that can refuse all waiting tasks when the service stops.
 
-    `asyncio.Semaphore` cannot refuse waiters, and has no synchronous acquire.
+    `asyncio.Semaphore` cannot refuse waiting tasks, and has no synchronous acquire.
     """
 
     def __init__(self, limit: int) -> None:
-        """`limit` is the number of messages that may run at a time."""
+        """Create `limit` free slots, one for each message that may run at a time."""
         self.free = limit
         self._waiting: deque[asyncio.Future[bool]] = deque()
         self._is_closed = False
@@ -26,7 +26,7 @@ class Slots:
         return True
 
     async def acquire(self) -> bool:
-        """Wait for a slot. Return False if waiters are refused first."""
+        """Wait for a slot. Return False if `refuse_waiters` is called first."""
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         if self._refuses():
             return False
@@ -37,7 +37,7 @@ class Slots:
             if not turn.cancelled() and turn.result():
                 self.release()
             raise
-        if granted and self._refuses():  # a slot was released after the stop had begun
+        if granted and self._refuses():  # the stop began after the slot was granted
             self.release()
             return False
         return granted
@@ -46,7 +46,7 @@ class Slots:
         return self._is_closed
 
     def release(self) -> None:
-        """Give the slot to the waiter that has waited longest."""
+        """Give the slot to the task that has waited longest, or make it free."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
@@ -55,7 +55,7 @@ class Slots:
         self.free += 1
 
     def refuse_waiters(self) -> None:
-        """Refuse every waiter, now and later."""
+        """Make every current and future `acquire` return False."""
         self._is_closed = True
         for turn in self._waiting:
             if not turn.done():

@@ -182,7 +182,7 @@ async def test_a_killer_is_dead_lettered_and_its_neighbours_are_handled_at_their
         handles[f"{KILLER}-{n}"].id for n in range(killers)
     )
     assert {here for runs in company.values() for here in runs[2:]} == {1}, (
-        "from the third on they run alone"
+        "from the third on they are processed alone"
     )
     await world.holds(QUEUE, 0)
 

@@ -152,7 +152,8 @@ async def test_a_job_whose_submitter_the_broker_lets_nobody_tell_is_done_once(
             )
         ).total == 1999
         await until(
-            lambda: "the broker forbids to send a job's result" in caplog.text, "the refusal"
+            lambda: "the broker denied permission to send a job's result" in caplog.text,
+            "the refusal",
         )
     async with (
         place.bus("ledger") as again,

@@ -1,4 +1,4 @@
 """Ports: the interfaces that transports and stores implement, with their guarantees.
 
-The package has protocols and the values in their signatures, and no implementation.
+The package contains protocols and the types in their signatures, but no implementation.
 """

@@ -1,7 +1,7 @@
 """The inbox port: the store of handled messages.
 
-It is the basis of the Idempotent Receiver (Hohpe and Woolf, "Enterprise Integration Patterns",
-2003).
+The bus uses it for the pattern Idempotent Receiver (Hohpe and Woolf, "Enterprise Integration
+Patterns", 2003).
 """
 
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ __all__ = ["HandledMessage", "Inbox", "MessageKey"]
 
 
 class MessageKey(NamedTuple):
-    """Key of one message for one of its handlers.
+    """Key of one message in one work queue.
 
-    All attempts share the key. Copies that the sender made because the first publish was in doubt
-    share it too.
+    All attempts have the same key. If a sender does not know whether a publish succeeded and
+    publishes a copy, the copy has the same key too.
     """
 
     queue: str
     """Work queue, which identifies the handler."""
     source: str
-    """Sending service. A message of another service may have the same id."""
+    """Sending service. It is part of the key, because two services may use the same id."""
     id: str
     """Message id."""
 
@@ -32,14 +32,14 @@ class HandledMessage:
     """Message that was handled without an error."""
 
     reply: Envelope | None = None
-    """Reply to an idempotent request, or result of a job, which a duplicate receives too."""
+    """Reply to an idempotent request, or result of a job. It is sent again for a duplicate."""
 
 
 class Inbox(Protocol):
     """Store of handled messages.
 
-    If a method raises, the bus retries it, and the message waits. After five minutes the message is
-    requeued.
+    If a method raises an error, the bus retries the call for five minutes, while the message waits.
+    After that the message is requeued.
     """
 
     async def find(self, key: MessageKey) -> HandledMessage | None:
@@ -49,7 +49,7 @@ class Inbox(Protocol):
             key: Key of the message.
 
         Returns:
-            The entry. None if the message was not handled, or if the entry was removed since.
+            The entry. None if the message was not handled, or if its entry was removed.
         """
         ...
 

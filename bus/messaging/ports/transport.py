@@ -1,6 +1,6 @@
 """The transport port: the interface of a transport, and its guarantees.
 
-The suite `tests/conformance/` checks every transport against them.
+The tests in `tests/conformance/` check these guarantees for every transport.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,7 +39,7 @@ class Returned:
     """Outcome of a mandatory send that no queue accepts."""
 
     reason: str
-    """Reason of the broker."""
+    """Reason that the broker reports."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Nacked:
     """Outcome of a send that the broker refused, because a queue is full."""
 
     reason: str
-    """Reason of the broker."""
+    """Reason that the broker reports."""
 
 
 PublishOutcome = Accepted | Returned | Nacked
@@ -58,14 +58,14 @@ class Delivery(Protocol):
 
     @property
     def envelope(self) -> Envelope:
-        """Message, with `received` and `queue`, and with `fault` if it is malformed."""
+        """Message. Its `received` and `queue` are set, and its `fault` if it is malformed."""
         ...
 
     @property
     def redelivered(self) -> bool:
-        """True if the broker delivered it before, to this or another consumer.
+        """True if the broker has delivered the message before, to this or another consumer.
 
-        It is a hint, because the outcome of the earlier delivery is not known.
+        The earlier consumer may or may not have handled the message.
         """
         ...
 
@@ -73,19 +73,17 @@ class Delivery(Protocol):
     def broker_headers(self) -> Mapping[str, Any]:
         """Headers of the broker, with names that begin with `x-`, such as `x-death`.
 
-        The envelope does not have them, because no copy of a message may have them. Their values
-        can be of any type, because any client can have written them.
+        The envelope does not contain them, because a copy of the message must not contain them. A
+        value can have any type, because any client can write these headers.
         """
         ...
 
     async def ack(self) -> bool:
         """Acknowledge the delivery. A second call has no effect.
 
-        The broker may deliver the message again if the channel was closed, or if the broker took
-        the delivery back.
-
         Returns:
-            False if the broker may deliver the message again, else True.
+            False if the channel was closed, or if the broker took the delivery back. The broker may
+            then deliver the message again. True if the ack was sent.
         """
         ...
 
@@ -93,20 +91,20 @@ class Delivery(Protocol):
         """Requeue the message for another consumer.
 
         Returns:
-            False if the channel was closed, which requeues the message too.
+            False if the channel was closed. The broker then requeues the message by itself.
         """
         ...
 
 
 class ReturnListener(Protocol):
-    """Listener for notifications of the broker that arrive after their call has returned."""
+    """Listener for failures that are detected after `Transport.send` has returned."""
 
     def on_return(self, message_id: str, reason: str) -> None:
         """Handle the return of an unconfirmed mandatory message that no queue accepts.
 
         Args:
             message_id: Id of the message.
-            reason: Reason of the broker.
+            reason: Reason that the broker reports.
         """
         ...
 
@@ -115,8 +113,8 @@ class ReturnListener(Protocol):
 
         Args:
             message_id: Id of the message.
-            error: Error of the broker, which refused or dropped the message. If its
-                `maybe_executed` is true, the message may have arrived.
+            error: Error of the broker, which refused or dropped the message. If
+                `error.maybe_executed` is true, the message may have arrived.
         """
         ...
 
@@ -145,12 +143,12 @@ class ConsumerHandle(Protocol):
     def last_error(self) -> str | None:
         """Reason why the consumer is not ready, in one line without secrets.
 
-        None if no error occurred since it was last ready.
+        None if no error occurred since the consumer was last ready.
         """
         ...
 
     async def wait_ready(self) -> None:
-        """Wait until the consumer is ready. The caller sets the limit of time."""
+        """Wait until the consumer is ready, without a time limit."""
         ...
 
     async def cancel(self) -> None:
@@ -168,9 +166,9 @@ class ConsumerHandle(Protocol):
 class Transport(Protocol):
     """Interface that moves envelopes between a service and its broker.
 
-    The transport recovers without help. After a failure it connects, declares and consumes again,
-    with jittered back-off and without a limit of attempts. It raises an error only to a caller that
-    waits for the operation.
+    The transport recovers by itself. After a failure it connects, declares and consumes again, with
+    jittered back-off and without a limit of attempts. It raises an error only in a call that waits
+    for the operation.
     """
 
     @property
@@ -187,12 +185,12 @@ class Transport(Protocol):
 
         Raises:
             Unavailable: No broker accepted the connection in time.
-            Unauthenticated: The broker refused the credentials. It is raised at once.
+            Unauthenticated: The broker refused the credentials. The error is raised at once.
         """
         ...
 
     async def declare(self, topology: Topology) -> None:
-        """Declare exchanges, queues and bindings; the operation is idempotent.
+        """Declare exchanges, queues and bindings. A second call has no effect.
 
         If the setting `topology` is `verify`, the method only checks that the objects exist.
 
@@ -201,7 +199,8 @@ class Transport(Protocol):
 
         Raises:
             TopologyMismatch: An object exists with other arguments. The text names it.
-            ConfigurationError: An object is missing, and must not be declared. The text names it.
+            ConfigurationError: An object is missing, and this service must not declare it. The text
+                names it.
             Unavailable: The transport is not connected.
         """
         ...
@@ -223,16 +222,17 @@ class Transport(Protocol):
     ) -> PublishOutcome:
         """Send one message at least once, and return the outcome.
 
-        A confirmed send (`address.confirmed`) returns after the broker's confirm. The same id may
-        be in flight twice, and each send gets the outcome of its own copy. An unconfirmed send
-        returns when the message is written, and the listener is notified of a return.
+        A confirmed send (`address.confirmed`) returns after the broker's confirm. Two messages with
+        the same id may be in flight. Each send then returns the outcome of its own message. An
+        unconfirmed send returns when the message is written. If the broker returns the message
+        later, the listener is notified.
 
         Args:
             envelope: Message to send.
-            address: Exchange, routing key, and the required notices of the broker.
+            address: Exchange, routing key, and the options `mandatory` and `confirmed`.
             timeout: Seconds to wait for the outcome.
-            via: Delivery that provides the channel, if it is open. The message then reaches the
-                broker before the ack of this delivery.
+            via: Delivery on the channel to send on, if this channel is open. The message then
+                reaches the broker before the ack of this delivery.
 
         Returns:
             The outcome: the broker accepted, returned or refused the message.
@@ -240,10 +240,12 @@ class Transport(Protocol):
         Raises:
             Unavailable: The message was certainly not sent. The transport is not connected, or the
                 broker has blocked the connection.
-            ConnectionLost: The connection was lost before the confirm, with `maybe_executed`.
-            PermissionDenied: The broker denies its user this send. With `maybe_executed` it may
-                have denied another message to the same address.
-            DeadlineExceeded: The time passed. With `maybe_executed` the message was written.
+            ConnectionLost: The connection was lost before the confirm. `maybe_executed` is true.
+            PermissionDenied: The broker does not allow this service's user to send to the address.
+                If `maybe_executed` is true, the broker may have refused another message to the same
+                address instead.
+            DeadlineExceeded: The outcome was not known in time. If `maybe_executed` is true, the
+                message was written.
             InvalidArgument: The body, a header or the address is too large, or is invalid in AMQP.
         """
         ...
@@ -259,14 +261,14 @@ class Transport(Protocol):
     async def consume(
         self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
     ) -> ConsumerHandle:
-        """Start a supervised consumer, with delivery at least once.
+        """Start a supervised consumer, which receives each message at least once.
 
         The method returns at once. `ConsumerHandle.wait_ready` waits until deliveries can arrive.
 
         Args:
-            spec: Queue to consume, and how. Its topology is declared before the consumer starts,
-                and each time it starts again. Its `consumer_timeout` applies if the broker
-                supports it.
+            spec: Queue to consume, with the consumer's options. The transport declares
+                `spec.topology` before the first start of the consumer and before each restart.
+                `spec.consumer_timeout` applies if the broker supports it.
             on_delivery: Function that is called with each delivery. It must not block or raise.
 
         Returns:

@@ -1,4 +1,5 @@
 """Topology: the exchanges, queues, bindings and addresses of the bus as values, and their names.
 
-The package declares nothing at a broker: `bus.transports` and `bus.operations.topology` do.
+The package does not connect to a broker. `bus.transports` and `bus.operations.topology` declare
+these objects.
 """

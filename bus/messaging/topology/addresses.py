@@ -1,4 +1,4 @@
-"""Addresses: the exchange and routing key that each kind of message is sent to."""
+"""Addresses: the exchange and routing key for each kind of message."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,14 +28,17 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Exchange and routing key of a message, and the notices that its sender requires."""
+    """Exchange, routing key and publish options of a message."""
 
     exchange: str
     routing_key: str
     mandatory: bool = True
     """True if the broker returns a message that no queue accepts."""
     confirmed: bool = True
-    """True if the send waits for the broker's confirm. A request does not: its reply is enough."""
+    """True if the send waits for the broker's confirm.
+
+    It is False for a request, because its reply shows that it arrived, and for a reply.
+    """
 
 
 @lru_cache(maxsize=1024)
@@ -60,7 +63,7 @@ def address_of(kind: Kind, type_: str) -> Address:
 
 @lru_cache(maxsize=1024)
 def reply_address(reply_to: str) -> Address:
-    """Return the address of a reply, with `mandatory` to detect that the caller has ended."""
+    """Return the address of a reply. The broker returns the reply if the caller has ended."""
     exchange = "" if reply_to.startswith("amq.rabbitmq.reply-to") else REPLIES
     return Address(exchange=exchange, routing_key=reply_to, confirmed=False)
 
@@ -68,7 +71,7 @@ def reply_address(reply_to: str) -> Address:
 def update_address(reply_to: str, *, mandatory: bool) -> Address:
     """Return the address of a job's result (mandatory) or progress (not mandatory).
 
-    Both are confirmed, and so are sent on one channel, which keeps their order.
+    Both are confirmed. All confirmed messages are sent on one channel, which keeps their order.
     """
     return Address(exchange=UPDATES, routing_key=reply_to, mandatory=mandatory)
 

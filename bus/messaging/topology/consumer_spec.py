@@ -9,14 +9,14 @@ __all__ = ["ConsumerSpec"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerSpec:
-    """A queue to consume, and how."""
+    """A queue to consume, with the options of its consumer."""
 
     queue: Queue
     topology: Topology
-    """Everything that must exist before the queue is consumed; the queue is part of it."""
+    """The exchanges, queues and bindings to declare before consuming, including the queue."""
     prefetch: int
     """The maximum number of unacked deliveries; 0 means no limit."""
     acks: bool = True
     """False if the broker forgets a message when it delivers it (AMQP `no-ack`)."""
     consumer_timeout: float | None = None
-    """Seconds for which a delivery may stay unacked; None leaves it to the broker."""
+    """Seconds for which a delivery may stay unacked. None for the broker's default."""

@@ -68,7 +68,8 @@ BASE_EXCHANGES = Topology(
 )
 """Exchanges that every service needs.
 
-They are topic exchanges, because only these apply topic permissions to publish and bind (ADR 0020).
+They are topic exchanges, because RabbitMQ checks topic permissions only on topic exchanges. These
+permissions limit the routing keys of publishes and bindings (ADR 0020).
 """
 
 
@@ -83,8 +84,8 @@ def request_topology(
     Args:
         contract: Contract of the request.
         quorum: True for a quorum queue, False for a classic queue.
-        lasting: True if the queue remains without a consumer, because the service may not declare
-            it.
+        lasting: True if the broker keeps the queue when it has no consumer. This is for a service
+            that is not allowed to declare the queue.
     """
     queue = request_queue(contract)
     kind = {"x-queue-type": "quorum"} if quorum else {}
@@ -178,7 +179,9 @@ def _work_queue_topology(
 def _dead_lettering(exchange: str, *, routing_key: str | None = None) -> dict[str, Argument]:
     """Return arguments for dead-lettering at least once.
 
-    If one of the three arguments is missing, RabbitMQ dead-letters at most once, without a warning.
+    The strategy `at-least-once` requires a dead-letter exchange and the overflow `reject-publish`.
+    If one of these three arguments is missing, RabbitMQ dead-letters at most once, without a
+    warning.
     """
     key = {"x-dead-letter-routing-key": routing_key} if routing_key else {}
     return {
@@ -207,7 +210,10 @@ def _dead_queue(name: str) -> Queue:
 
 
 def _retry_tier_topology(service: str, tier: str) -> Topology:
-    """Return a tier with a fanout exchange, so that the routing key can name the work queue."""
+    """Return the topology of a retry tier.
+
+    Its exchange is a fanout exchange, so the routing key can be the name of the work queue.
+    """
     name = retry_tier(service, tier)
     arguments = {
         **_dead_lettering(retry_return_exchange(service)),

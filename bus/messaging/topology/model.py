@@ -15,7 +15,7 @@ QueueRole = Literal["requests", "replies", "jobs", "events", "retry", "dead"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """Exchange, which is always durable."""
+    """Exchange of the bus. All exchanges of the bus are durable."""
 
     name: str
     kind: Literal["topic", "direct", "fanout"]
@@ -52,7 +52,7 @@ class Topology:
     bindings: tuple[Binding, ...] = ()
 
     def __or__(self, other: "Topology") -> "Topology":
-        """Return the union of both, with each value once."""
+        """Return the union of both topologies, without duplicates."""
         return Topology(
             exchanges=_union(self.exchanges, other.exchanges),
             queues=_union(self.queues, other.queues),
@@ -61,7 +61,7 @@ class Topology:
 
 
 def merge(topologies: Iterable[Topology]) -> Topology:
-    """Return the union of all topologies, with each value once."""
+    """Return the union of all topologies, without duplicates."""
     return reduce(Topology.__or__, topologies, Topology())
 
 

@@ -1,6 +1,6 @@
 """Names of queues and exchanges.
 
-The first half of this file derives them, and the second half parses them. No other code builds a
+The first half of this file builds names, and the second half parses them. No other code builds a
 name.
 """
 
@@ -41,7 +41,10 @@ All messages of a tier have the same wait, because only the message at the head 
 
 
 def queue_prefix(service: str, role: QueueRole) -> str:
-    """Return `<service>.<role>.`, the prefix of these queues and of their dead-letter queues."""
+    """Return `<service>.<role>.`, the prefix of a service's queues with this role.
+
+    Their dead-letter queues have the same prefix.
+    """
     return f"{service}.{role}."
 
 
@@ -77,8 +80,8 @@ def dead_letter_queue(queue: str) -> str:
 def work_queue(dead_letters: str) -> str | None:
     """Return the work queue of a dead-letter queue.
 
-    It is None for the queue of messages that returned from a tier and did not find their work
-    queue.
+    Return None for the queue of unroutable messages. These returned from a retry tier when their
+    work queue did not exist.
     """
     if dead_letters == unroutable_queue(service_of(dead_letters)):
         return None
@@ -103,13 +106,13 @@ def retry_return_exchange(service: str) -> str:
 def unroutable_queue(service: str) -> str:
     """Return `<service>.unroutable.dead`.
 
-    This queue holds messages that returned from a tier and did not find their work queue.
+    This queue holds messages that returned from a retry tier when their work queue did not exist.
     """
     return f"{service}.unroutable.dead"
 
 
 def migration_queue(queue: str) -> str:
-    """Return `bus.holding.<queue>`, the queue for its messages while it is recreated.
+    """Return `bus.holding.<queue>`, which holds the messages of `queue` during its recreation.
 
     The name is unique, because no service may be called `bus`.
     """
@@ -143,7 +146,7 @@ class QueueName:
     service: str
     role: QueueRole
     work_queue: str | None = None
-    """Work queue of a dead-letter queue. None for other queues, and for the unroutable messages."""
+    """Work queue of a dead-letter queue. None for other queues, and for unroutable messages."""
 
 
 def parse_queue_name(name: str) -> QueueName | None:
@@ -176,5 +179,5 @@ def _parse_dead(name: str, work: str, match: re.Match[str] | None) -> QueueName 
 
 
 def service_queues(service: str) -> tuple[str, ...]:
-    """Return the queues that any service may have: its retry tiers and the unroutable messages."""
+    """Return the queues that any service may have: retry tiers, and for unroutable messages."""
     return (*(retry_tier(service, tier) for tier in RETRY_DELAYS), unroutable_queue(service))

@@ -1,4 +1,4 @@
 """The inbound stages: one file each, listed in order in `bus/runtime/inbound.py`.
 
-A stage imports no other stage, and no object that composes stages.
+A stage imports no other stage, and no module that composes stages.
 """

@@ -1,4 +1,4 @@
-"""Ack a request that must not run twice before its handler starts."""
+"""Early ack: a request that must not run twice is acked before its handler starts."""
 
 from bus.errors import Unavailable
 from bus.runtime.endpoint_state import EndpointState
@@ -15,20 +15,21 @@ __all__ = ["acknowledge_at_most_once"]
 
 
 def acknowledge_at_most_once(state: EndpointState) -> InboundStage:
-    """Return the stage that acks first, so that no redelivery can run the request (ADR 0007)."""
+    """Return the stage that acks a request, and only then calls the handler (ADR 0007)."""
     if not state.runs_at_most_once:
         return pass_through
 
     def stage(inner: InboundHandler) -> InboundHandler:
         async def call(message: InboundMessage) -> HandlingResult:
             if message.deliveries[0].redelivered:
-                # Another process may have started it: the ack can be lost with its connection.
-                problem = "it was delivered twice, and may run once only"
+                # Another process may have started the request, and lost its connection before the
+                # broker received the ack.
+                problem = "the request was delivered twice, and may have run already"
                 return HandlingResult(
                     error=Unavailable(f"{message.envelope.type}: {problem}", maybe_executed=True)
                 )
             if not await message.ack():
-                return NO_ACTION  # the broker delivers it again, to this or another process
+                return NO_ACTION  # the ack failed, so the broker delivers the request again
             return await inner(message)
 
         return call

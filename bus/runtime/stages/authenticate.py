@@ -1,4 +1,4 @@
-"""Reject a message whose sender is not proven, or has no right to send it."""
+"""Rejection of messages from a sender that is not authenticated or not authorized."""
 
 from collections.abc import Awaitable
 
@@ -19,8 +19,8 @@ __all__ = ["authenticate"]
 def authenticate(state: EndpointState) -> InboundStage:
     """Return the stage that checks the token or proof of a message and the rights of its sender.
 
-    An unknown key can be a new one. A request, and a message that waited once for its key, are
-    checked again after the keys have been fetched. Any other message first waits in a retry tier.
+    An unknown signing key may be new, so the stage fetches the keys again. A request waits for this
+    fetch, and is then checked again. An event or job first waits once in a retry tier.
     """
     if state.runtime.security.identity.is_anonymous:
         return pass_through

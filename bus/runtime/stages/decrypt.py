@@ -1,4 +1,4 @@
-"""Decrypt the payload."""
+"""Decryption of the payload."""
 
 from collections.abc import Awaitable
 

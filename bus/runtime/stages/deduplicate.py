@@ -1,4 +1,4 @@
-"""Give a copy of a handled message no second effect.
+"""Deduplication: a copy of a message that was already handled is not handled again.
 
 Source: Idempotent Receiver in Hohpe and Woolf, "Enterprise Integration Patterns" (2003).
 """
@@ -30,14 +30,14 @@ log = logging.getLogger("bus.activator")
 T = TypeVar("T")
 
 INBOX_RETRY_SECONDS = 300.0
-"""Seconds to retry an inbox that fails. With the time of the handler it must stay below RabbitMQ's
-consumer timeout of 30 minutes."""
+"""Seconds to retry an inbox that fails. This time plus the handler's time must be less than
+RabbitMQ's consumer timeout of 30 minutes."""
 
 
 def deduplicate(state: EndpointState) -> InboundStage:
     """Return the stage that looks up each message in the inbox, and adds it after success.
 
-    A failure is not recorded, because a dead letter may be replayed.
+    A message that failed is not added, because a replay of its dead letter must be handled.
     """
     if state.runs_at_most_once:
         return pass_through
@@ -72,7 +72,8 @@ def deduplicate(state: EndpointState) -> InboundStage:
 def _reply_to_keep(envelope: Envelope, result: HandlingResult) -> Envelope | None:
     """Return the reply if a caller or submitter waits for it.
 
-    A job's result has not been sent yet. If this process ends first, the inbox has the only copy.
+    A job's result is sent after this stage. If this process ends before it has sent the result, the
+    inbox has the only copy.
     """
     is_awaited = envelope.role == "request" or envelope.reply_to is not None
     return result.reply if is_awaited else None
@@ -81,7 +82,8 @@ def _reply_to_keep(envelope: Envelope, result: HandlingResult) -> Envelope | Non
 async def _retry(operation: Callable[[], Awaitable[T]], envelope: Envelope, error: Exception) -> T:
     """Repeat an inbox operation until it succeeds, and raise its error after `INBOX_RETRY_SECONDS`.
 
-    The message waits here: before RabbitMQ 4.3 each requeue would count as a lost delivery.
+    The message is not requeued instead, because before RabbitMQ 4.3 each requeue counts as a lost
+    delivery.
     """
     facts = {
         "queue": envelope.queue,
@@ -89,7 +91,7 @@ async def _retry(operation: Callable[[], Awaitable[T]], envelope: Envelope, erro
         "error": type(error).__name__,
         "where": error_location(error),
     }
-    log.error("the inbox fails; the message waits for it", extra=facts)
+    log.error("the inbox failed; the message waits while the bus retries", extra=facts)
     loop = asyncio.get_running_loop()
     ends, attempt = loop.time() + INBOX_RETRY_SECONDS, 0
     while True:

@@ -1,4 +1,4 @@
-"""Process a message alone if it may have ended the process that handled it before (ADR 0017)."""
+"""Isolation of messages that may have crashed an earlier process (ADR 0017)."""
 
 from collections.abc import Awaitable
 
@@ -23,10 +23,11 @@ __all__ = ["isolate_poison"]
 
 
 def isolate_poison(state: EndpointState) -> InboundStage:
-    """Return the stage that runs poison candidates alone, and abandons a message at the limit.
+    """Return the stage that runs poison candidates alone.
 
-    A request that runs at most once is acked before its handler, so the broker never delivers it
-    again.
+    A message with too many lost deliveries does not run again, and fails with `ProcessLost`. A
+    request that runs at most once needs no isolation, because it is acked before its handler
+    starts.
     """
     if state.runs_at_most_once:
         return pass_through
@@ -70,6 +71,6 @@ def isolate_poison(state: EndpointState) -> InboundStage:
 
 def _process_lost(message: InboundMessage, losses: int) -> ProcessLost:
     return ProcessLost(
-        f"{message.envelope.type}: its process ended, or lost its connection, {losses} times "
-        "before it was done"
+        f"{message.envelope.type}: the process that handled the message ended, or lost its "
+        f"connection, {losses} times"
     )

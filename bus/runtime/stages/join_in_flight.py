@@ -1,4 +1,4 @@
-"""Join a redelivery of a message that is still in flight."""
+"""Joining of redeliveries: a message that is still being handled does not start again."""
 
 from collections.abc import Awaitable
 
@@ -16,10 +16,10 @@ __all__ = ["join_in_flight"]
 
 
 def join_in_flight(state: EndpointState) -> InboundStage:
-    """Return the stage that lets the work in flight settle a redelivery of its message, too.
+    """Return the stage that adds a redelivery to the message that is still being handled.
 
-    The broker delivers a message again when its connection was lost. The work goes on, and acks
-    every delivery of its message when it ends.
+    After a lost connection the broker redelivers a message although its handler still runs. When
+    the handler ends, every delivery of the message is acked.
     """
     in_flight = state.in_flight
 

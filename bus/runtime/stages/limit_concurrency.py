@@ -1,4 +1,4 @@
-"""Limit how many messages of one endpoint run at a time."""
+"""Limit of the number of messages that one endpoint runs at a time."""
 
 from collections.abc import Awaitable
 
@@ -17,8 +17,8 @@ __all__ = ["limit_concurrency"]
 def limit_concurrency(state: EndpointState) -> InboundStage:
     """Return the stage that gives each message a slot until it is settled.
 
-    The prefetch has the same limit. It does not bound messages that are acked before they run, nor
-    the deliveries of a consumer that is being replaced.
+    The prefetch has the same value, but does not limit everything. It does not count messages that
+    are acked before they run, or deliveries of a consumer that is being replaced.
     """
     slots = state.slots
 

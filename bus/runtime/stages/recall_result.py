@@ -1,4 +1,4 @@
-"""Reuse the result of a message that was handled here, and whose ack could not be written."""
+"""Reuse of the result of a message that this process handled, but could not settle or ack."""
 
 from collections.abc import Awaitable
 
@@ -15,7 +15,7 @@ __all__ = ["recall_result"]
 
 
 def recall_result(state: EndpointState) -> InboundStage:
-    """Return the stage that answers a redelivery with the remembered result."""
+    """Return the stage that uses the remembered result for a redelivery, without a second run."""
     in_flight = state.in_flight
 
     def stage(inner: InboundHandler) -> InboundHandler:

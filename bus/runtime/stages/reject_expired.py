@@ -1,4 +1,4 @@
-"""Reject an event or job that has waited for longer than it is valid."""
+"""Rejection of an event or job that was not handled before its expiry time."""
 
 from collections.abc import Awaitable
 
@@ -16,7 +16,7 @@ __all__ = ["reject_expired"]
 
 
 def reject_expired(state: EndpointState) -> InboundStage:
-    """Return the stage that fails a message whose `expires` is over."""
+    """Return the stage that fails a message after the time in its attribute `expires`."""
     clock = state.runtime.clock
 
     def stage(inner: InboundHandler) -> InboundHandler:
@@ -25,7 +25,7 @@ def reject_expired(state: EndpointState) -> InboundStage:
             if expires is None or expires > clock() * 1000:
                 return inner(message)
             name = message.envelope.type
-            error = Expired(f"{name}: the message waited past its `expires`. Send it again.")
+            error = Expired(f"{name}: the message expired before it was handled. Send it again.")
             return immediately(HandlingResult(error=error))
 
         return call

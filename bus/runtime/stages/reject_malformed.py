@@ -1,4 +1,4 @@
-"""Reject a message that could not be decoded."""
+"""Rejection of a message that could not be decoded."""
 
 import logging
 from collections.abc import Awaitable
@@ -18,8 +18,8 @@ __all__ = ["reject_malformed"]
 log = logging.getLogger("bus.activator")
 
 
-def reject_malformed(state: EndpointState) -> InboundStage:  # noqa: ARG001 - the shape of a stage
-    """Return the stage that fails a message whose wire format has a fault."""
+def reject_malformed(state: EndpointState) -> InboundStage:  # noqa: ARG001 - every stage has this parameter
+    """Return the stage that fails a message that does not follow wire format 1."""
 
     def stage(inner: InboundHandler) -> InboundHandler:
         def call(message: InboundMessage) -> Awaitable[HandlingResult]:
@@ -27,7 +27,7 @@ def reject_malformed(state: EndpointState) -> InboundStage:  # noqa: ARG001 - th
             if not envelope.fault:
                 return inner(message)
             facts = {"queue": envelope.queue, "fault": envelope.fault}
-            log.warning("undecodable message", extra=facts)
+            log.warning("a message could not be decoded", extra=facts)
             return immediately(HandlingResult(error=Undecodable(envelope.fault)))
 
         return call

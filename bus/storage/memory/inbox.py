@@ -1,6 +1,6 @@
-"""An inbox in memory: a message that was handled has no second effect.
+"""An inbox in memory, which the bus uses to detect messages that were already handled.
 
-It implements the Idempotent Receiver (Hohpe and Woolf, "Enterprise Integration Patterns", 2003).
+The pattern is the Idempotent Receiver (Hohpe and Woolf, "Enterprise Integration Patterns", 2003).
 """
 
 from collections import OrderedDict
@@ -10,15 +10,16 @@ from bus.messaging.ports.inbox import HandledMessage, MessageKey
 __all__ = ["MemoryInbox"]
 
 MAX_MESSAGES = 20_000
-"""Number of messages in an inbox."""
+"""Maximum number of entries in an inbox."""
 MAX_BYTES = 16 * 1024 * 1024
-"""Bytes of all replies in an inbox."""
+"""Maximum number of bytes of all replies in an inbox."""
 
 
 class MemoryInbox:
     """Inbox in the memory of this process.
 
-    It removes the oldest entries beyond its limits. All entries are lost when the process ends.
+    If a limit is exceeded, it removes the oldest entries. All entries are lost when the process
+    ends.
     """
 
     def __init__(self, *, most_messages: int = MAX_MESSAGES, most_bytes: int = MAX_BYTES) -> None:
@@ -27,7 +28,7 @@ class MemoryInbox:
         Args:
             most_messages: Largest number of entries.
             most_bytes: Largest number of bytes in the bodies of all replies. Each entry takes about
-                300 bytes more.
+                300 bytes in addition.
         """
         self._most_messages = most_messages
         self._most_bytes = most_bytes
@@ -44,7 +45,7 @@ class MemoryInbox:
     async def add(self, key: MessageKey, handled: HandledMessage) -> None:
         """Add the entry of a message, without the result of a job.
 
-        Only this process reads the inbox, and it sends the result itself.
+        The result is not needed, because only this process reads the inbox and sends the result.
         """
         if handled.reply is not None and handled.reply.role == "update":
             handled = HandledMessage()

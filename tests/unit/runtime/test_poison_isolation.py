@@ -196,8 +196,8 @@ async def test_what_was_lost_too_often_is_dead_lettered_and_never_run() -> None:
         1,
     )
     assert dead["dead-reason"] == (
-        f"ProcessLost: ledger.close.v1: its process ended, or lost its connection, {LIMIT} times "
-        "before it was done"
+        "ProcessLost: ledger.close.v1: the process that handled the message ended, or lost its "
+        f"connection, {LIMIT} times"
     )
 
 

@@ -322,7 +322,7 @@ async def test_a_long_reason_does_not_cost_the_connection() -> None:
         ({"fault": "no type"}, "Undecodable: no type"),
         (
             {"expires": int(NOW * 1000)},
-            "Expired: ledger.close.v1: the message waited past its `expires`. Send it again.",
+            "Expired: ledger.close.v1: the message expired before it was handled. Send it again.",
         ),
         ({"body": b"{"}, "ContractViolation: CloseBooks: body: json invalid"),
         (
