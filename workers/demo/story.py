@@ -50,7 +50,7 @@ WORK_QUEUE = "transcription.jobs.transcribe.v1"
 
 
 # The demonstration sends an invalid job with this incorrect copy of the contract. In practice, a
-# sender in another language can have such a copy.
+# sender in another language can have such a copy, or a sender with a version that never existed.
 @contract("transcription.transcribe", version=1, catalog=Catalog())
 class MisreadTranscribeAudio(Job[Transcript]):
     """Incorrect copy of `TranscribeAudio`: the URL is a number instead of text."""

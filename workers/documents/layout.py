@@ -47,7 +47,7 @@ class Layout:
     patient: str
     """Line that names the patient on every page.
 
-    It prevents that a loose page is filed with another patient.
+    It prevents a loose page from being filed with another patient.
     """
     marker: str | None
     """Warning of an unsigned note, below the title and on every page. None for a signed note."""

@@ -29,7 +29,8 @@ __all__ = ["Downloads"]
 MOST_REDIRECTS = 5
 """Maximum number of redirects.
 
-An object store may redirect from its entry point to a region, and from there to a signed URL.
+An object store may redirect from its entry point to a region, and from there to a signed URL. The
+other redirects are a reserve.
 """
 NOW_NOT = {408, 425, 429}
 """Statuses below 500 that mean "later" (RFC 9110, 6585, 8470)."""
