@@ -2,7 +2,7 @@
 
 Run it with BUS_URL set to a RabbitMQ and BUS_AUTH=off: python examples/01_request.py
 
-Both services are in this file; in production they are two processes that share the contract.
+Both services are in this file. In production they are two processes that share the contract.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ router = Router("library")
 @router.request(FindBook)
 async def find(request: FindBook) -> Place:
     if request.title == "War and Peace":
-        await asyncio.sleep(60)  # a long search; the caller's deadline ends it
+        await asyncio.sleep(60)  # a long search, which the caller's deadline ends
     if request.title not in SHELVES:
         raise NotFound("no such book")  # code and text reach the caller
     return Place(shelf=SHELVES[request.title])

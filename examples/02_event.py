@@ -13,7 +13,7 @@ class BookReturned(Event):
     title: str
 
 
-router = Router("desk")  # any service may subscribe, and only library may publish
+router = Router("desk")  # any service may subscribe, but only library may publish
 heard: asyncio.Queue[str] = asyncio.Queue()
 
 
@@ -31,7 +31,7 @@ async def notify(event: BookReturned, context: Context) -> None:
 
 async def main() -> None:
     async with Bus("desk") as desk, desk.serving(router), Bus("library") as library:
-        with correlated("visit-1"):  # default: the event's id; handlers pass it on
+        with correlated("visit-1"):  # sets the correlation id; the default is the event's id
             await library.publish(
                 BookReturned(title="Emma")
             )  # returns when the broker has confirmed

@@ -1,4 +1,4 @@
-"""Job: long work with progress, a result, and an event at its end.
+"""Job: long work that reports progress, returns a result, and publishes an event at its end.
 
 Run it with BUS_URL set to a RabbitMQ and BUS_AUTH=off: python examples/03_job.py
 """
@@ -31,9 +31,9 @@ told: asyncio.Queue[str] = asyncio.Queue()
 @router.job(ScanBook, retry=RetryPolicy(attempts=3), timeout=60, concurrency=2)
 async def scan(job: ScanBook, context: Context) -> Scan:
     for page in range(1, PAGES + 1):
-        await asyncio.sleep(0.05)  # the work; blocking code belongs in asyncio.to_thread
+        await asyncio.sleep(0.05)  # the work; run blocking code in asyncio.to_thread
         await context.progress(page / PAGES, f"page {page}")
-    # The event has the same correlation id, and the job is its cause.
+    # The event gets the job's correlation id, and the job's id as its causation id.
     await context.bus.publish(BookScanned(title=job.title))
     return Scan(pages=PAGES)
 

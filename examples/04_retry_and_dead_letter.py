@@ -1,4 +1,4 @@
-"""Failure: the broker delays a retry, and a permanent failure is dead-lettered with its reason.
+"""Failure: a job is retried after a delay at the broker, or dead-lettered with the reason.
 
 Run it with BUS_URL set to a RabbitMQ and BUS_AUTH=off: python examples/04_retry_and_dead_letter.py
 """
@@ -33,11 +33,11 @@ async def bind(job: BindBook, context: Context) -> None:
     attempt = context.envelope.attempt
     print(f"{job.title}: attempt {attempt}")
     if job.title == "Sand":
-        raise InvalidArgument("a book of sand cannot be bound")  # not retried: dead-lettered
+        raise InvalidArgument("a book of sand cannot be bound")  # permanent: dead-lettered at once
     if job.title == "Emma" and attempt == 1:
-        raise Unavailable("the glue is cold")  # may succeed later: retried
+        raise Unavailable("the glue is cold")  # temporary: retried
     if job.title == "Ulysses":
-        raise RuntimeError("the text of a bug stays here")  # a bug: retried, dead-lettered
+        raise RuntimeError("the text of a bug stays here")  # a bug: retried, then dead-lettered
 
 
 async def main() -> None:
@@ -51,7 +51,7 @@ async def main() -> None:
                 print(f"{title}: bound")
             except BusError as error:
                 print(f"{title}: failed, {error.code}")
-        for letter in await library.dead_letters(QUEUE):  # they stay in their queue
+        for letter in await library.dead_letters(QUEUE):  # the dead letters stay there
             if letter.id in jobs:
                 reason, attempts = letter.headers["dead-reason"], letter.headers["dead-attempts"]
                 print(f"dead letter: {reason} (attempts {attempts})")

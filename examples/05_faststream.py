@@ -1,4 +1,4 @@
-"""FastStream: an application's own subscribers and the bus's handlers on one connection.
+"""FastStream: subscribers of FastStream and handlers of the bus share one connection.
 
 Run it with BUS_URL set to a RabbitMQ and BUS_AUTH=off: python examples/05_faststream.py
 """
@@ -29,11 +29,11 @@ class FindBook(Request[Place]):
 router = Router("library")
 
 
-def shelves() -> dict[str, str]:  # Depends is FastStream's own
+def shelves() -> dict[str, str]:  # injected below by FastStream's own Depends
     return {"Emma": "A3", "Ulysses": "J7"}
 
 
-@router.request(FindBook)  # a handler of the bus: a contract, deadlines, its own queue
+@router.request(FindBook)  # a handler of the bus, with a contract, deadlines and its own queue
 async def find(request: FindBook, shelves: dict[str, str] = Depends(shelves)) -> Place:
     return Place(shelf=shelves[request.title])
 
@@ -41,7 +41,7 @@ async def find(request: FindBook, shelves: dict[str, str] = Depends(shelves)) ->
 bus = attach(app, router)  # the application serves the router while it runs
 
 
-@broker.subscriber("returned-books")  # a FastStream subscriber: unchanged, and it may use the bus
+@broker.subscriber("returned-books")  # a plain FastStream subscriber, which can use the bus
 async def on_returned(title: str) -> None:
     place = await bus.request(FindBook(title=title), timeout=5)
     done.put_nowait(f"FastStream's subscriber: {title} goes to {place.shelf}")

@@ -1,7 +1,7 @@
-"""Tests without a broker: a model of RabbitMQ, simulated failures, and an hour on a virtual clock.
+"""Tests without a broker: they use a model of RabbitMQ, simulated failures and a virtual clock.
 
 Run it: python examples/06_test_without_a_broker.py
-With pytest: docs/how-to/test-without-a-broker.md
+To write such tests with pytest, see docs/how-to/test-without-a-broker.md.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ async def a_broker_that_is_away(buses: MemoryBuses) -> None:
     reader = await buses.bus("reader")
     buses.broker.stop()
     try:
-        await reader.submit(BindBook(title="Emma"), timeout=60)  # virtual seconds, without a wait
+        await reader.submit(BindBook(title="Emma"), timeout=60)  # virtual seconds pass at once
     except Unavailable as error:
         print(f"error: {error}; certainly not sent: {not error.maybe_executed}")
 

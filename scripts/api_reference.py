@@ -1,9 +1,9 @@
-"""Print the reference of the public names as Markdown, read from the source and its docstrings.
+"""Print the reference of the public Python names as Markdown, from the source and its docstrings.
 
 usage: python scripts/api_reference.py > docs/reference/api.md
 
-The script parses the source and does not import it: the page shows the text as it is written, on
-every version of Python.
+The script parses the source and does not import it. Therefore the page shows the code exactly as it
+is written, and is the same on every version of Python.
 """
 
 import ast
@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-WIDTH = 100  # characters of a signature on one line
+WIDTH = 100  # a longer signature is split over several lines
 
 PREFACE = """# Python interface
 
@@ -110,14 +110,14 @@ INNER = {
     ),
     *("VirtualLoop.time", "VirtualLoop.run_in_executor", "VirtualLoop.shutdown_default_executor"),
 }
-"""Methods for internal use, and methods that the port describes."""
+"""Methods that the page omits: they are internal, or the page describes them at their port."""
 
 SAID_ELSEWHERE = {
     "Bus.request": ("bus.runtime.client", "Client.request"),
     "Bus.publish": ("bus.runtime.client", "Client.publish"),
     "Bus.submit": ("bus.runtime.client", "Client.submit"),
 }
-"""Methods that only delegate, and the methods with their descriptions."""
+"""Methods that only delegate, each with the module and method whose docstring the page shows."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -146,7 +146,7 @@ def definitions(path: Path) -> dict[str, tuple[ast.stmt, str]]:
 
 
 def said_of(module: str, path: str) -> str:
-    """Return the docstring of a function, or of a method by `Class.method`."""
+    """Return the docstring of a function or method; `path` is `name` or `Class.method`."""
     owner, _, member = path.partition(".")
     node, said = definitions(source(module))[owner]
     if not member or not isinstance(node, ast.ClassDef):
@@ -160,7 +160,10 @@ def source(module: str) -> Path:
 
 
 def with_docs(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt, str]]:
-    """Yield each definition with its docstring; that of a variable is below it."""
+    """Yield the name, node and docstring of each definition.
+
+    The docstring of a variable is the string below the variable.
+    """
     for node, below in zip(body, [*body[1:], ast.Pass()], strict=True):
         match node:
             case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
@@ -176,7 +179,7 @@ def with_docs(body: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt, str]]:
 
 
 def described(name: str, module: str, node: ast.stmt, said: str) -> Iterator[str]:
-    """Yield the parts that describe a public name."""
+    """Yield the parts of the page that describe a public name: heading, import, text."""
     yield f"### {name}"
     if isinstance(node, ast.ClassDef):
         yield from class_described(name, module, node, said)
@@ -197,7 +200,10 @@ def home(name: str, module: str) -> str:
 
 @cache
 def exported(module: str) -> tuple[str, ...]:
-    """Return the names that a module exports: those of the stub of `bus`, or those in `__all__`."""
+    """Return the names that a module exports.
+
+    The names of `bus` are the imports in its stub. The names of other modules are in `__all__`.
+    """
     if module == "bus":
         stub = ast.parse((ROOT / "bus/__init__.pyi").read_text(encoding="utf-8"))
         return tuple(
@@ -217,7 +223,10 @@ def exported(module: str) -> tuple[str, ...]:
 
 @cache
 def constants(module: str) -> Mapping[str, ast.expr]:
-    """Return the constants of a module: a signature shows their values instead of their names."""
+    """Return the constants of a module by name.
+
+    A signature shows the value of a constant instead of its name.
+    """
     named = {
         name: node.value
         for name, (node, _) in definitions(source(module)).items()
@@ -227,7 +236,7 @@ def constants(module: str) -> Mapping[str, ast.expr]:
 
 
 def class_described(name: str, module: str, node: ast.ClassDef, said: str) -> Iterator[str]:
-    """Yield the parts that describe a class: its constructor, fields and methods."""
+    """Yield the parts of the page that describe a class: constructor, fields and methods."""
     known = constants(module)
     members = [
         (member, each, text)
@@ -267,7 +276,7 @@ def class_described(name: str, module: str, node: ast.ClassDef, said: str) -> It
 def method(
     name: str, member: str, node: Function, said: str, known: Mapping[str, ast.expr]
 ) -> Iterator[str]:
-    """Yield the parts that describe a method or property."""
+    """Yield the parts of the page that describe a method or property."""
     if member == "__aenter__":
         yield f"#### async with {name}"
         yield prose(said)
@@ -318,7 +327,10 @@ def kind(node: Function) -> tuple[str, str]:
 
 
 def parameters(taken: ast.arguments, known: Mapping[str, ast.expr]) -> Iterator[str]:
-    """Yield each parameter with its type and default; only kinds that the public functions have."""
+    """Yield each parameter with its type and default.
+
+    `*args` is not supported, because no public function has it.
+    """
     plain = [*taken.posonlyargs, *taken.args]
     defaults = [None] * (len(plain) - len(taken.defaults)) + [*taken.defaults]
     yield from (

@@ -1,13 +1,14 @@
-"""Check the text of this repository by the rules of docs/contributing/style.md.
+"""Check the text of this repository against the rules in docs/contributing/style.md.
 
 usage: python scripts/check_prose.py [--count] [FILE ...]
 
-The check finds what a program can see of the rules 1 to 7 and 11. It reads `SOURCES`, or the files
-of the command line, prints `path:line: rule N: message` for each breach, and exits with 1 if there
-is one. `--count` prints the number of breaches by folder and rule.
+The script finds those breaches of the rules 1 to 7 and 11 that a program can find. It reads the
+files of the command line, or `SOURCES` if no file is given. It prints `path:line: rule N: message`
+for each breach, and exits with 1 if there is a breach. `--count` prints only the number of breaches
+by folder and rule.
 
-The list `[[tool.trunkline.prose.allow]]` of pyproject.toml has the texts that may break a rule,
-each with a reason.
+The list `[[tool.trunkline.prose.allow]]` in pyproject.toml has the texts that may break a rule, and
+the reasons.
 """
 
 import re
@@ -29,15 +30,15 @@ SOURCES = (
 )
 GLOSSARY = "docs/glossary.md"
 AVOIDED = "\n## Do not use\n"
-"""Heading of the glossary's table of words to avoid, which is the list of rule 5."""
+"""Heading above the glossary's table of words to avoid. Rule 5 forbids these words."""
 GENERATED = ("docs/reference/api.md", "docs/reference/command-line.md")
-"""Pages of docstrings and help texts, which may have several sentences on a line."""
+"""Pages that scripts generate. They may have several sentences on a line."""
 REFERENCE_APPLICATION = ("workers/", "contracts/", "examples/")
-"""Folders that may name the domain of the reference application."""
+"""Folders with the reference application. Only they may use words of its medical domain."""
 MAX_WORDS = 25
 
 Found = tuple[int, int, str]
-"""Line of a breach in its text (the first is 0), its rule, and a message."""
+"""Breach in a text: its line (the first line is 0), its rule and a message."""
 
 
 def _line(text: str, position: int) -> int:
@@ -58,7 +59,7 @@ PRONOUN = re.compile(
 
 
 def in_start(text: Text) -> Iterator[Found]:
-    """Yield the breach of rule 1 in a docstring, or of rule 7 in an error."""
+    """Yield a breach at the start of a text: of rule 1 in a docstring, of rule 7 in an error."""
     if text.kind == "docstring" and (match := DOCSTRING_START.match(text.value)):
         yield 0, 1, f'begins with "{match[0]}"; begin with a verb, a noun or "True if"'
     if text.kind == "error" and (match := PRONOUN.match(text.value)):
@@ -79,7 +80,7 @@ PATIENT = re.compile(r"\bpatients?\b", re.IGNORECASE)
 
 
 def in_words(paragraph: Paragraph, avoid: Mapping[str, str]) -> Iterator[Found]:
-    """Yield the breaches of the rules 2 to 5 and 7 that a word or a phrase shows."""
+    """Yield the breaches of the rules 2 to 5 and 7 in single words and phrases."""
     text, rule = without_markup(paragraph.value), 7 if paragraph.kind == "error" else 3
     for match in WHERE_FOR_IF.finditer(paragraph.value):
         line = _line(paragraph.value, match.start())
@@ -95,16 +96,16 @@ def in_words(paragraph: Paragraph, avoid: Mapping[str, str]) -> Iterator[Found]:
 
 
 def in_domain(text: str) -> Iterator[Found]:
-    """Yield the breaches of rule 11: the library has examples of other domains."""
+    """Yield the breaches of rule 11: words of the medical domain in the library."""
     for match in PATIENT.finditer(text):
         yield _line(text, match.start()), 11, f'"{match[0]}"; write about orders, books or loans'
 
 
 def words_to_avoid(glossary: str) -> dict[str, str]:
-    """Return the words that rule 5 forbids, as regular expressions, and what to write instead.
+    """Return the words that rule 5 forbids, as regular expressions, with their replacements.
 
-    The words of a row with a note in parentheses are left to reviewers, because these words are
-    correct in another meaning.
+    A row of the glossary with a note in parentheses is ignored. Its words are correct in another
+    meaning, so only reviewers can check them.
     """
     rows = re.findall(r"^\| (.+?) \| (.+?) \|$", glossary.partition(AVOIDED)[2], re.MULTILINE)
     return {
@@ -123,7 +124,7 @@ CLAUSE = re.compile(r"(?:^|(?<=; ))(?:[Ww]ho|[Ww]hat)(?:ever)?\b")
 
 
 def in_sentences(paragraph: Paragraph, *, is_page: bool) -> Iterator[Found]:
-    """Yield the breaches of the rules 4 and 6: the subject, length and line of a sentence."""
+    """Yield the breaches of the rules 4 and 6, which concern a sentence: subject, length, line."""
     text = without_markup(paragraph.value)
     last = -1
     for position, sentence in sentences(text):
@@ -139,7 +140,7 @@ def in_sentences(paragraph: Paragraph, *, is_page: bool) -> Iterator[Found]:
 
 
 def sentences(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the sentences of a text without markup, each with its position."""
+    """Yield the position and the text of each sentence; `text` has no markup."""
     begin = None
     for match in SENTENCE.finditer(text):
         begin = match.start() if begin is None else begin
@@ -165,7 +166,7 @@ class Breach:
 
 
 def breaches(path: str, source: str, avoid: Mapping[str, str]) -> list[Breach]:
-    """Return the breaches of a file, in their order; `path` is relative to the repository."""
+    """Return the breaches in a file, sorted by line. `path` is relative to the repository."""
     prose = source.partition(AVOIDED)[0] if path == GLOSSARY else source
     page = Text(kind="page", line=1, value=prose)
     is_page = path.endswith(".md") and path not in GENERATED
@@ -186,7 +187,7 @@ def _at(path: str, first: int, found: Iterator[Found]) -> set[Breach]:
 
 
 def sources(names: Sequence[str]) -> Iterator[Path]:
-    """Yield the files of the command line, or those of `SOURCES`."""
+    """Yield the files of the command line, or all files of `SOURCES` if no file is given."""
     if names:
         yield from (Path(name).resolve() for name in names)
     else:
@@ -198,7 +199,7 @@ def sources(names: Sequence[str]) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Allowed:
-    """Text that may break a rule: `text` is a part of the reported line."""
+    """Entry of the allow list. It allows breaches of `rule` in lines that contain `text`."""
 
     path: str
     rule: int
@@ -217,7 +218,7 @@ def read_allow_list(project: str) -> list[Allowed]:
 
 
 def check(files: Iterable[Path], allow: Sequence[Allowed]) -> tuple[list[Breach], set[Allowed]]:
-    """Return the breaches that are not allowed, and the entries that allow others."""
+    """Return the breaches that no entry allows, and the entries that allow at least one breach."""
     avoid = words_to_avoid((ROOT / GLOSSARY).read_text(encoding="utf-8"))
     remaining: list[Breach] = []
     used: set[Allowed] = set()
@@ -235,7 +236,7 @@ def check(files: Iterable[Path], allow: Sequence[Allowed]) -> tuple[list[Breach]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the breaches, or their numbers with `--count`, and return the exit code."""
+    """Print the breaches, or with `--count` the number of breaches. Return the exit code."""
     allow = read_allow_list((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     names = [argument for argument in arguments if argument != "--count"]
     found, used = check(sources(names), allow)
@@ -255,7 +256,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def table_of(found: Sequence[Breach]) -> str:
-    """Return a table of the number of breaches, by folder and rule."""
+    """Return a table with the number of breaches by folder and rule."""
     counts = Counter((_folder(breach.path), breach.rule) for breach in found)
     counts.update(("all", breach.rule) for breach in found)
     rules = sorted({rule for _, rule in counts})
@@ -268,7 +269,7 @@ def table_of(found: Sequence[Breach]) -> str:
 
 
 def _folder(path: str) -> str:
-    """Return the package or the folder of a file, or the file if it is in neither."""
+    """Return the first two folders of a path, or the file name if the file is not in a folder."""
     return "/".join(path.split("/")[:-1][:2]) or path
 
 

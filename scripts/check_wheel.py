@@ -3,8 +3,8 @@
 usage: python scripts/check_wheel.py
 
 The wheel must have only `bus` at the top level. `import bus` may take at most 0.4 s, and
-`from bus import Event` at most 0.15 s. A time is the median of several new interpreters, measured
-inside each around the statement, in turns. The exit code is 1 if a check fails.
+`from bus import Event` at most 0.15 s. Each statement is timed in several new interpreters, in turn
+with the other statements, and the median counts. The exit code is 1 if a check fails.
 """
 
 import statistics
@@ -17,9 +17,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 RUNS = 15
 LIMITS = {"import bus": 0.4, "from bus import Event": 0.15}
-"""Seconds that each statement may take."""
+"""Maximum seconds that each statement may take."""
 SHOWN = ("from pydantic import BaseModel; type('M', (BaseModel,), {})", "from bus import Bus")
-"""Statements that are timed without a limit: pydantic's share, and the import of a transport."""
+"""Statements that are timed without a limit, for comparison.
+
+The first shows the time that pydantic needs. The second also imports a transport.
+"""
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
@@ -76,7 +79,7 @@ def installed(wheel: Path, folder: Path) -> Path:
 
 
 def seconds(python: Path, statements: tuple[str, ...], cwd: Path) -> dict[str, float]:
-    """Return the median time of each statement, as the first statement of an interpreter."""
+    """Return the median time of each statement. Each run is in a new interpreter."""
     times: dict[str, list[float]] = {statement: [] for statement in statements}
     for _ in range(RUNS + 1):
         for statement, taken in times.items():
@@ -85,7 +88,7 @@ def seconds(python: Path, statements: tuple[str, ...], cwd: Path) -> dict[str, f
                 "print(time.perf_counter() - began)"
             )
             taken.append(float(run(python, "-c", timed, cwd=cwd)))
-    # The first run may compile, so it does not count.
+    # Ignore the first run, because Python may compile modules to bytecode in it.
     return {statement: statistics.median(taken[1:]) for statement, taken in times.items()}
 
 
@@ -99,7 +102,7 @@ def main() -> int:
         size, packages = wheel.stat().st_size / 1000, ", ".join(sorted(brought))
         print(f"{wheel.name}: {size:.0f} kB, top level: {packages}")
         python = installed(wheel, folder / "venv")
-        # Run in an empty folder: in a checkout Python would import the checkout's `bus`.
+        # Run in an empty folder. In the checkout, Python would import the checkout's `bus`.
         empty = folder / "empty"
         empty.mkdir()
         place = run(python, "-c", "import bus; print(bus.__file__)", cwd=empty).strip()

@@ -1,4 +1,4 @@
-"""Print the reference of the command line, as Markdown, generated from the commands themselves.
+"""Print the reference of the command line as Markdown, from the help texts of the commands.
 
 usage: python scripts/cli_reference.py > docs/reference/command-line.md
 """
@@ -59,13 +59,13 @@ def page() -> str:
 
 
 def command_of(name: str) -> Any:
-    """Return a command as typer builds it."""
+    """Return the click command that typer builds for a command of `bus`."""
     group: Any = typer.main.get_command(build([name], Reporter(debug=False)))
     return group.commands[name]
 
 
 def sections_of(name: str, command: Any) -> Iterator[str]:
-    """Yield heading, usage, help and parameters of a command and of its subcommands."""
+    """Yield the heading, usage, help and parameters of a command, then of its subcommands."""
     parameters = [
         each
         for each in command.params
@@ -96,7 +96,7 @@ def row(parameter: Any) -> str:
 
 
 def called(parameter: Any) -> str:
-    """Return a parameter as the user types it."""
+    """Return a parameter in the form that the user types."""
     if not parameter.opts[0].startswith("-"):
         return name_of(parameter)
     if parameter.is_flag:
@@ -105,7 +105,7 @@ def called(parameter: Any) -> str:
 
 
 def kind(parameter: Any) -> str:
-    """Return the placeholder of an option without a metavar."""
+    """Return the placeholder for the value of an option that has no metavar."""
     annotation = parameter.type_descriptor.annotation
     if get_origin(annotation) is Literal:
         return " or ".join(get_args(annotation))
@@ -113,19 +113,19 @@ def kind(parameter: Any) -> str:
 
 
 def metavar(parameter: Any) -> str:
-    """Return an argument as the usage line shows it."""
+    """Return an argument for the usage line, in brackets if it is optional."""
     return name_of(parameter) if parameter.required else f"[{name_of(parameter)}]"
 
 
 def name_of(parameter: Any) -> str:
     """Return the name of an argument."""
-    # A command accepts a second payload only to refuse it.
+    # Do not show `PAYLOAD...`: a command accepts several payloads only to refuse them.
     again = "..." if parameter.nargs < 0 and parameter.name != "payload" else ""
     return f"{parameter.metavar or parameter.name.upper()}{again}"
 
 
 def exit_codes() -> Iterator[str]:
-    """Yield the rows of the table: code, meaning, and the errors with this code."""
+    """Yield the rows of the table of exit codes: code, meaning, and errors with this code."""
     classes = [
         each
         for each in vars(errors).values()

@@ -3,12 +3,13 @@
 usage: python scripts/definitions.py > definitions.json
        BUS_URL=amqp://… python scripts/definitions.py --load definitions.json
 
-The first form reads every router that a package in `workers` exports; `bus topology export` does
-the same for other routers. The second form creates exchanges, queues and bindings in the virtual
-host of BUS_URL. It uses the management API (BUS_MANAGEMENT_URL, or port 15672 of the same host).
-Existing objects stay unchanged. The workers declare the same objects themselves. If the definitions
-are loaded first, the UI shows each queue from the beginning. Jobs can then be submitted before a
-worker has ever run.
+The first form prints the topology of every router that a package in `workers` exports. For other
+routers, use `bus topology export`. The second form creates exchanges, queues and bindings in the
+virtual host of BUS_URL. It uses the management API (BUS_MANAGEMENT_URL, or port 15672 of the same
+host). Existing objects stay unchanged.
+
+The workers declare the same objects when they start. If the definitions are loaded before the first
+start, the UI already shows all queues, and clients can already submit jobs.
 """
 
 import asyncio
@@ -31,12 +32,12 @@ from bus.settings import load_settings
 
 VHOST = "/"
 ATTEMPTS = 5  # the API can refuse requests shortly after the broker's start
-WAIT = 2.0  # seconds between them
+WAIT = 2.0  # seconds between two attempts
 WRITE = "Write it with `python scripts/definitions.py`."
 
 
 def routers() -> list[Router]:
-    """Return the routers that the packages in `workers` export, by name."""
+    """Return the routers that the packages in `workers` export, sorted by name."""
     import_here()
     packages = pkgutil.iter_modules(importlib.import_module("workers").__path__, "workers.")
     found = (getattr(importlib.import_module(package.name), "router", None) for package in packages)
@@ -46,13 +47,13 @@ def routers() -> list[Router]:
 
 
 def import_here() -> None:
-    """Put the folder with `workers` on the import path: this script's folder, or its parent."""
+    """Put this script's folder and its parent on the import path, if they contain `workers`."""
     here = Path(__file__).resolve().parent
     sys.path[:0] = [str(folder) for folder in (here, here.parent) if (folder / "workers").is_dir()]
 
 
 async def load(content: dict[str, Any], url: str, management_url: str | None) -> str:
-    """Load definitions, and return one line about the result."""
+    """Load the definitions into the broker, and return one line about the result."""
     parts = urlsplit(url)
     vhost = unquote(parts.path[1:]) or VHOST
     management = Management(management_url or f"http://{parts.hostname}:15672", url)
@@ -71,7 +72,10 @@ async def load(content: dict[str, Any], url: str, management_url: str | None) ->
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the definitions in a file, or raise `NotFound` or `InvalidArgument`."""
+    """Return the definitions in a file.
+
+    Raise `NotFound` if the file cannot be read, or `InvalidArgument` if its content is invalid.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -84,7 +88,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the script, and return an exit code of the command line (see `bus.cli.errors`)."""
+    """Run the script, and return its exit code, which `bus.cli.errors` defines."""
     match arguments:
         case []:
             everything = merge(

@@ -1,9 +1,10 @@
-"""Draw the diagrams of the explanation, as SVG files, with the names from the code.
+"""Draw the diagrams of docs/explanation as SVG files, with names from the code.
 
 usage: python scripts/diagrams.py [FOLDER]      default: docs/explanation
 
-The files are SVG and not Mermaid: a Git host shows them too, and no page needs a script from
-another host. They are dark on a light background of their own; the site inverts them on dark pages.
+The files are SVG and not Mermaid, because every Git host shows SVG, and a page needs no script from
+another host. A diagram has dark lines on its own light background. The site inverts the colours on
+dark pages.
 """
 
 import ast
@@ -56,7 +57,7 @@ PLACES = ("the caller", "the broker", "the service")
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """A shape with lines of text in its middle or at its top."""
+    """Shape with lines of text in its middle or at its top."""
 
     kind: Kind
     x: float
@@ -67,7 +68,10 @@ class Box:
     at_top: bool = False
 
     def drawn(self) -> str:
-        """Return the shape and its text; the first line of a queue or exchange is its name."""
+        """Return the SVG of the shape and its text.
+
+        The first line of a queue or exchange is its name.
+        """
         fill, stroke = FILLS[self.kind]
         radius = {"exchange": self.h / 2, "process": 8, "ground": 10}.get(self.kind, 3)
         shape = (
@@ -95,7 +99,7 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True)
 class Arrow:
-    """A path through some points, with a word beside one of them."""
+    """Arrow along a path of points, with a label at the position `at`."""
 
     points: tuple[tuple[float, float], ...]
     word: str = ""
@@ -103,7 +107,7 @@ class Arrow:
     dashed: bool = False
 
     def drawn(self) -> str:
-        """Return the line, its head, and the word."""
+        """Return the SVG of the line, its head and its label."""
         way = " ".join(f"{x},{y}" for x, y in self.points)
         dashes = ' stroke-dasharray="5 4"' if self.dashed else ""
         line = (
@@ -119,7 +123,7 @@ class Arrow:
 
 
 def svg(width: int, height: int, title: str, parts: Iterable[Box | Arrow]) -> str:
-    """Return the content of the file."""
+    """Return the content of an SVG file with these parts."""
     style = (
         'text{font:13px system-ui,"DejaVu Sans",sans-serif;fill:#1d2731;text-anchor:middle}'
         ".word{fill:#4a5560;font-size:12px}"
@@ -138,9 +142,9 @@ def svg(width: int, height: int, title: str, parts: Iterable[Box | Arrow]) -> st
 
 
 def layers() -> str:
-    """Draw the packages by layer, each with the first sentence of its charter.
+    """Draw the packages by layer, each with the first sentence of its docstring.
 
-    The layers are those of pyproject.toml, and the charters are the packages' docstrings.
+    The layers are read from the import rules in pyproject.toml.
     """
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     rows: list[str] = settings["tool"]["importlinter"]["contracts"][0]["layers"]
@@ -183,7 +187,7 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def names(stack: Iterable[Middleware]) -> list[str]:
-    """Return the names of a stack's policies, from the functions that created them."""
+    """Return the names of the policies in a stack, taken from the functions that created them."""
     return [
         layer.__qualname__.partition(".")[0].removeprefix("client_").removeprefix("server_")
         for layer in stack
@@ -191,7 +195,7 @@ def names(stack: Iterable[Middleware]) -> list[str]:
 
 
 def column(x: float, words: Sequence[str], high: float) -> list[Box]:
-    """Return steps below each other, over the same height for any number of them."""
+    """Return a column of steps. The column has the same height for any number of steps."""
     between = 290 / (len(words) - 1)
     return [
         Box(kind="step", x=x, y=60 + between * place, w=160, h=high, lines=(word,))
@@ -200,7 +204,7 @@ def column(x: float, words: Sequence[str], high: float) -> list[Box]:
 
 
 def ways(upper: Box, lower: Box) -> Iterator[tuple[tuple[tuple[float, float], ...], bool]]:
-    """Yield an arrow down and a dashed arrow back up."""
+    """Yield an arrow from the upper to the lower box, and a dashed arrow back."""
     yield ((upper.x + 60, upper.y + upper.h), (upper.x + 60, lower.y)), False
     yield ((upper.x + 100, lower.y), (upper.x + 100, upper.y + upper.h)), True
 
@@ -296,11 +300,11 @@ def request() -> str:
 
 @contract("library.scan", version=1, catalog=Catalog())
 class Scan(Job[None]):
-    """A job that the diagram takes its names from."""
+    """Job from which the diagram takes its names."""
 
 
 def job() -> str:
-    """Draw the queues of a job: work, retry tier, dead letters."""
+    """Draw the queues of a job: work queue, retry tier and dead-letter queue."""
     declared = contract_of(Scan)
     work, tier, back = (
         job_queue(declared),

@@ -1,4 +1,6 @@
-"""Pin the resolved dependencies: names and versions only, for any machine and any mirror.
+"""Write the versions of all resolved dependencies to a constraints file.
+
+The file has only names and versions. Therefore it is valid on every machine and package index.
 
 usage: python scripts/pin.py ".[dev,auth]" constraints.txt
 """

@@ -1,7 +1,7 @@
-"""The texts of a file that people read, as paragraphs and sentences, for check_prose.py.
+"""Extraction of the human-readable texts of a file, as paragraphs, for check_prose.py.
 
-In Python these are docstrings, comments, error messages and log messages. In Markdown they are all
-lines outside fenced blocks.
+In a Python file, these texts are docstrings, comments, error messages and log messages. In a
+Markdown file, they are all lines outside fenced blocks.
 """
 
 import ast
@@ -20,7 +20,7 @@ Form = Literal["prose", "item", "row", "heading", "nothing"]
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """Text of one kind, and its first line in the file."""
+    """Text of one kind; `line` is the number of its first line in the file."""
 
     kind: Kind
     line: int
@@ -29,7 +29,7 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True)
 class Paragraph:
-    """Lines that belong together, with their markup, and the first of them in the file."""
+    """Paragraph of a text, with its markup; `line` is the number of its first line in the file."""
 
     kind: Kind
     form: Form
@@ -44,7 +44,11 @@ LOG_METHODS = {"debug", "info", "warning", "error", "exception", "critical"}
 COMMENT_MARK = re.compile(
     r"#+(?:!.*| -{2,}.*| (?:noqa|type|fmt|mypy|ruff|pragma)\b(?:: ?\S+(?:, \w+)*)?)?"
 )
-"""The sign of a comment, and all of a comment that is for a program or only divides the file."""
+"""Part of a comment that is not prose.
+
+This is the comment sign. In a comment for a program or a comment that divides the file, it is the
+whole comment.
+"""
 
 
 def python_texts(source: str) -> Iterator[Text]:
@@ -62,7 +66,7 @@ def python_texts(source: str) -> Iterator[Text]:
 
 
 def _docstrings(body: Sequence[ast.stmt]) -> Iterator[Text]:
-    """Yield the statements of a body that are strings: docstrings of the body and of attributes."""
+    """Yield the string statements of a body: its own docstring and the docstrings of attributes."""
     for node in body:
         match node:
             case ast.Expr(value=ast.Constant(value=str(value))):
@@ -70,14 +74,14 @@ def _docstrings(body: Sequence[ast.stmt]) -> Iterator[Text]:
 
 
 def _without_margin(docstring: str) -> str:
-    """Return a docstring without the indentation of its code, with all of its lines."""
+    """Return a docstring without the indentation of the code. The number of lines is the same."""
     first, *rest = docstring.split("\n")
     margin = min((len(line) - len(line.lstrip()) for line in rest if line.strip()), default=0)
     return "\n".join([first, *(line[margin:] for line in rest)])
 
 
 def _messages(kind: Kind, arguments: Iterable[ast.expr]) -> Iterator[Text]:
-    """Yield the arguments that are sentences; a single word is a code or a name."""
+    """Yield the arguments that are texts. A single word is ignored: it is a code or a name."""
     for node in arguments:
         value = _literal(node)
         if " " in value.strip():
@@ -85,7 +89,7 @@ def _messages(kind: Kind, arguments: Iterable[ast.expr]) -> Iterator[Text]:
 
 
 def _literal(node: ast.expr) -> str:
-    """Return the text of a string expression, with a code span for each computed part."""
+    """Return the text of a string expression. Each computed part is replaced by `value`."""
     match node:
         case ast.Constant(value=str(value)):
             return value
@@ -97,7 +101,7 @@ def _literal(node: ast.expr) -> str:
 
 
 def _comments(source: str) -> Iterator[Text]:
-    """Yield the comments of a module; one that fills several lines is one text."""
+    """Yield the comments of a module. A comment of several lines is one text."""
     group: list[tokenize.TokenInfo] = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
@@ -110,7 +114,10 @@ def _comments(source: str) -> Iterator[Text]:
 
 
 def _continues(before: tokenize.TokenInfo, token: tokenize.TokenInfo) -> bool:
-    """Return True if a comment has its own line, directly below another in the same column."""
+    """Return True if `token` continues the comment `before`.
+
+    It does so if it is alone on the next line, and begins in the same column.
+    """
     (row, column), alone = token.start, token.line.lstrip().startswith("#")
     return alone and before.start == (row - 1, column)
 
@@ -127,14 +134,14 @@ PAGE_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 ITEM = re.compile(r"\s*(?:[-*+]|\d+\.) +")
 HEADING = re.compile(r"#+ |\s*!!! ")
 ENTRY = re.compile(r"\s+(?:\*{0,2}\w[\w.]*(?: \([^)]*\))?|`[^`]+`): ")
-"""The beginning of an entry in the section `Args:` or `Raises:` of a docstring."""
+"""Beginning of an entry in the section `Args:` or `Raises:` of a docstring."""
 SECTION = re.compile(r"(?:Args|Returns|Raises|Yields|Attributes|Examples?):$")
 DRAWING = re.compile(r"\s.*\S {2,}\S|.*[─│├└┌┐]")
-"""A line of a table or a diagram in a docstring or a comment: it is laid out by spaces."""
+"""Line of a table or a diagram in a docstring or a comment, which is laid out with spaces."""
 
 
 def paragraphs(text: Text) -> Iterator[Paragraph]:
-    """Yield the paragraphs of a text without its fenced blocks and drawings."""
+    """Yield the paragraphs of a text. Fenced blocks and drawings are left out."""
     group: list[str] = []
     begin, form = text.line, _form("", text.kind)
     for number, line in enumerate([*_outside_fences(text.value), ""], text.line):
@@ -148,12 +155,12 @@ def paragraphs(text: Text) -> Iterator[Paragraph]:
 
 
 def _without_mark(line: str) -> str:
-    """Return the text of a list item, or of an entry in a docstring's section."""
+    """Remove the mark of a list item, or the name of an entry in a docstring's section."""
     return ENTRY.sub("", line, count=1) if ENTRY.match(line) else ITEM.sub("", line, count=1)
 
 
 def _outside_fences(value: str) -> Iterator[str]:
-    """Yield the lines of a text; those of fenced blocks and HTML comments are empty."""
+    """Yield the lines of a text. Lines in fenced blocks and HTML comments become empty lines."""
     fence = ""
     for line in PAGE_COMMENT.sub(lambda match: "\n" * match[0].count("\n"), value).split("\n"):
         mark = FENCE.match(line)
@@ -165,7 +172,7 @@ def _outside_fences(value: str) -> Iterator[str]:
 
 
 def _form(line: str, kind: Kind) -> Form:
-    """Return what a line is; `prose` continues the paragraph above it."""
+    """Return the form of a line. A line of the form `prose` can continue the paragraph above it."""
     if not line.strip() or (kind != "page" and (DRAWING.match(line) or SECTION.match(line))):
         return "nothing"
     if ITEM.match(line) or (kind == "docstring" and ENTRY.match(line)):
@@ -183,6 +190,9 @@ ADDRESS = re.compile(r"<?https?://[^\s>)]+>?")
 
 
 def without_markup(value: str) -> str:
-    """Return Markdown as one reads it, line by line: a code span or an address is one word."""
+    """Return Markdown without its markup, with the same lines.
+
+    A code span or an address becomes one word. A link becomes its text.
+    """
     text = CODE.sub(lambda match: "`x`" + "\n" * match[0].count("\n"), value)
     return ADDRESS.sub("`x`", LINK.sub(r"\1", text)).replace("**", "")

@@ -1,6 +1,7 @@
 """Signed messages for `scripts/wire_examples.py`, with publicly known keys and a fixed time.
 
-Ed25519 is deterministic: the same text and key give the same signature, so two runs print the same.
+Ed25519 is deterministic: the same text and key always give the same signature. Therefore each run
+prints the same messages.
 """
 
 import json
@@ -47,7 +48,7 @@ LIFE = 7 * 24 * 3600
 
 
 def private_key(service: str) -> Jwk:
-    """Return the same private key at each run; it is for these examples only."""
+    """Return the private key of a service, which is the same in each run and only an example."""
     seed = sha256(f"example key of {service}".encode()).digest()
     public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
     parts = {"x": base64(public).decode(), "d": base64(seed).decode()}
@@ -55,7 +56,7 @@ def private_key(service: str) -> Jwk:
 
 
 def public_key(service: str) -> Jwk:
-    """Return the public key as it is in the key set."""
+    """Return the public key of a service, in the form of the key set."""
     secret = private_key(service)
     return {
         **{name: value for name, value in secret.items() if name != "d"},
@@ -71,7 +72,7 @@ def pair(service: str) -> KeyPair:
 
 
 def key_blocks() -> Iterator[tuple[str, Any]]:
-    """Yield a title and the JSON below it, for each block of keys."""
+    """Yield the title and the JSON value of each block of keys."""
     yield "The public keys", {"keys": [public_key(each) for each in SERVICES]}
     yield "The private key of `reader`, an example", private_key("reader")
 
@@ -84,7 +85,7 @@ def id_of(number: int) -> str:
 def messages(
     find: Any, place: Any, scan: Any, pages: Any, returned: Any, now: float
 ) -> Iterator[tuple[str, Envelope, Address]]:
-    """Yield each message with its title and address."""
+    """Yield the title, the message and the address of each example."""
     expires, back = int((now + LIFE) * 1000), reply_queue("reader", "host-4711-0a1b2c3d4e5f")
 
     def message(
@@ -153,22 +154,22 @@ def messages(
 
 
 class IgnoredReturns:
-    """An observer that ignores every report."""
+    """Listener that ignores all notices of the transport."""
 
     def on_return(self, message_id: str, reason: str) -> None:
-        """Ignore the return: every message has a consumer."""
+        """Ignore the notice, because every message has a queue."""
 
     def on_publish_failed(self, message_id: str, error: BusError) -> None:
-        """Ignore the failure: every message may be sent."""
+        """Ignore the notice, because the broker accepts every message."""
 
     def on_connection_lost(self) -> None:
-        """Ignore the lost connection: no call waits for a reply."""
+        """Ignore the notice, because no call waits for a reply."""
 
 
 async def signed_messages(
     queue: AbstractQueue, **bodies: Any
 ) -> list[tuple[str, AbstractIncomingMessage]]:
-    """Send the messages, and return each as the broker delivered it, with its title."""
+    """Send the messages, and return the title and the received form of each message."""
     transport = RabbitMQTransport(load_settings(auth="off"), name="examples")
     found: list[tuple[str, AbstractIncomingMessage]] = []
     await transport.start(IgnoredReturns(), timeout=10)
@@ -186,7 +187,7 @@ async def signed_messages(
 
 
 def decoded(token: str) -> dict[str, Any]:
-    """Return the header and the claims of a token, without its signature."""
+    """Decode a token, and return its header and claims. The signature is left out."""
     names = ("header", "claims")
     return dict(
         zip(names, (json.loads(_bytes(part)) for part in token.split(".")[:2]), strict=True)

@@ -1,12 +1,12 @@
-"""MkDocs hooks that make a site of this repository's Markdown; no page is only for the site.
+"""MkDocs hooks that build a site from this repository's Markdown files.
 
-- The navigation comes from the folders: a new page is in it without further configuration.
-- README, CONTRIBUTING and others at the root become pages; README is the first.
-- A link to another file (an example, a script) leads to a page that shows the file: the site needs
-  no Git host.
+- The navigation is made from the folders, so a new page needs no configuration.
+- README, CONTRIBUTING, CHANGELOG and SECURITY become pages, and README is the first page.
+- A link to another file, such as an example or a script, leads to a page that shows the file.
+  Therefore the site needs no Git host.
 
-Links are written for the repository, as a Git host shows it. The hooks rewrite them, and MkDocs
-checks each of them.
+The links in the Markdown files are correct on a Git host. The hooks rewrite them for the site, and
+MkDocs checks them.
 """
 
 import posixpath
@@ -52,10 +52,10 @@ ORDER = (
         "topology",
     ),
 )
-"""The first pages of their sections, in this order; the others follow by name."""
+"""Order of the pages in a section. Pages that are not listed here follow, sorted by name."""
 
 WITHOUT_SIDEBAR = "---\nhide:\n  - navigation\n---\n\n"
-"""Front matter for the first page, which is the only one in its section."""
+"""Front matter that hides the sidebar of the first page, because its section has no other page."""
 
 LINK = re.compile(r"(\[[^\]]*\]\()([^)\s]+)(\))")
 CODE = re.compile(r"`[^`]+`")
@@ -72,7 +72,7 @@ LANGUAGES = {
     "": "text",
 }
 SHOWN = "source"
-"""The folder of the pages that show files."""
+"""Folder of the site for the pages that show files."""
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -97,7 +97,7 @@ def _pages(folder: str) -> list[str]:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are not in the folder of the documents."""
+    """Add the pages that are not in the folder `docs`."""
     for name, uri in FROM_ROOT.items():
         head = WITHOUT_SIDEBAR if uri == "index.md" else ""
         files.append(
@@ -116,7 +116,7 @@ def _sources() -> Iterator[Path]:
 
 
 def _linked(page: Path) -> Iterator[Path]:
-    """Yield the files and folders that a page links to, and the files in these folders."""
+    """Yield the files and folders to which a page links, and the files in these folders."""
     for _, target, _ in LINK.findall(page.read_text(encoding="utf-8")):
         if _is_relative(target):
             path = (page.parent / target.partition("#")[0]).resolve()
@@ -131,18 +131,21 @@ def _is_relative(target: str) -> bool:
 
 
 def _is_shown(path: Path) -> bool:
-    """Return True if a file or folder belongs to the repository, and not to the documentation."""
+    """Return True if the site needs a page that shows this file or folder of the repository.
+
+    Files in `docs` and in `FROM_ROOT` need none, because they are pages themselves.
+    """
     if (
         not path.is_relative_to(ROOT)
         or path.is_relative_to(ROOT / DOCS)
         or path.relative_to(ROOT).as_posix() in FROM_ROOT
     ):
         return False
-    return path.exists()  # MkDocs reports the missing ones
+    return path.exists()  # MkDocs reports a link to a missing file
 
 
 def _page_of(path: Path) -> str:
-    """Return the location of a repository file in the site."""
+    """Return the path in the site of a file or folder of the repository."""
     name = path.relative_to(ROOT).as_posix()
     if name in FROM_ROOT:
         return FROM_ROOT[name]
@@ -154,7 +157,7 @@ def _page_of(path: Path) -> str:
 
 
 def _shown(path: Path) -> str | bytes:
-    """Return a page that shows a file or lists a folder; binary files stay as they are."""
+    """Return a page that shows a file or lists a folder. A binary file is returned unchanged."""
     name = path.relative_to(ROOT).as_posix()
     head = f"---\nsearch:\n  exclude: true\n---\n\n# {name}\n\n"
     if path.is_dir():
@@ -174,7 +177,7 @@ def on_page_markdown(
     config: MkDocsConfig,  # noqa: ARG001 - MkDocs passes it by name
     files: Files,  # noqa: ARG001 - as above
 ) -> str:
-    """Turn links between files of the repository into links between pages of the site."""
+    """Replace the links between files of the repository by links between pages of the site."""
     here = page.file.src_uri
     if here.startswith(f"{SHOWN}/"):
         return markdown
@@ -187,7 +190,7 @@ def on_page_markdown(
 
 
 def _lines(markdown: str) -> Iterator[tuple[str, bool]]:
-    """Yield each line, and True if it is prose and not part of a fenced block."""
+    """Yield each line, with True if the line is outside of fenced blocks."""
     fence = ""
     for line in markdown.splitlines(keepends=True):
         found = FENCE.match(line)
@@ -216,5 +219,8 @@ def _rewritten(line: str, origin: Path, here: str) -> str:
 
 
 def _unescaped(row: str) -> str:
-    """Remove backslashes before bars in code: Git hosts need them, Python-Markdown shows them."""
+    """Remove the backslashes before `|` in code spans of a table row.
+
+    Git hosts need these backslashes, but Python-Markdown would show them.
+    """
     return CODE.sub(lambda code: code[0].replace("\\|", "|"), row)

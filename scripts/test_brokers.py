@@ -1,11 +1,11 @@
-"""Run the conformance and integration suites on each available RabbitMQ, and print the results.
+"""Run the conformance and integration tests on each available RabbitMQ, and print the results.
 
 usage: python scripts/test_brokers.py [node | IMAGE ...]
 
-`node` is this machine's own RabbitMQ, started as a private node. An image is pulled if it is
-missing. Without an argument the suites run on all of `BROKERS`. A broker that is not available is
-reported with the reason and is not a failure. The exit code is 1 if a suite failed, and 69 if no
-broker was available.
+`node` is the RabbitMQ that is installed on this machine, started as a private node. IMAGE is a
+container image, which is pulled if it is missing. Without an argument the tests run on all
+`BROKERS`. If a broker is not available, the script prints the reason, and this is not a failure.
+The exit code is 1 if a test failed, and 69 if no broker was available.
 """
 
 import asyncio
@@ -27,9 +27,10 @@ from bus.transports.rabbitmq.handshake import probe
 ROOT = Path(__file__).parents[1]
 BROKERS = ("node", "rabbitmq:4-management", "rabbitmq:4.3-management")
 SUITES = ("tests/conformance", "tests/integration")
-PROCESSES = 2  # each starts its own broker, since tests raise alarms, which affect the whole broker
-# The selected tests, and a description of those that are left out. `node` runs the tests that a
-# container leaves out.
+# Each test process starts its own broker: some tests raise alarms, which affect a whole broker.
+PROCESSES = 2
+# pytest's options that select the tests, and a description of the tests that are left out. The
+# tests that are left out in a container run on `node`.
 ON_NODE = ["-k", "not memory"], "tests that run in memory"
 IN_CONTAINER = ["-m", "broker and not private_node"], "tests without RabbitMQ, or on private nodes"
 RYUK_OFF = "TESTCONTAINERS_RYUK_DISABLED"
@@ -37,16 +38,16 @@ RYUK_OFF = "TESTCONTAINERS_RYUK_DISABLED"
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The result of one broker."""
+    """Result of the tests on one broker."""
 
     name: str
     passed: bool | None
-    """None if the broker was not available."""
+    """True if the tests passed; None if the broker was not available."""
     detail: str
 
 
 def broker_named(name: str) -> Broker:
-    """Return the broker, not started, or raise `BusError` if it is not available."""
+    """Return the broker, which is not started yet. Raise `BusError` if it is not available."""
     if name == "node":
         if installation := find_installation(os.environ):
             return PrivateNode(installation)
@@ -61,13 +62,13 @@ def broker_named(name: str) -> Broker:
 
 
 def without_needless_reaper() -> None:
-    """Disable ryuk, which cleans up for testcontainers, if its image is not available.
+    """Disable testcontainers' cleanup container, ryuk, if its image cannot be pulled.
 
-    The tests stop what they start.
+    The tests do not need ryuk, because they stop their containers themselves.
     """
     if RYUK_OFF in os.environ:
         return
-    # Imported by name: these modules take a second to load, and belong to an extra.
+    # Import these modules only here: they take a second to load, and belong to an extra.
     docker, config = (
         importlib.import_module("docker"),
         importlib.import_module("testcontainers.core.config").testcontainers_config,
@@ -86,17 +87,20 @@ def without_needless_reaper() -> None:
 
 
 async def version_of(broker: Broker) -> str:
-    """Start the broker, return its version and stop it: a missing broker fails before any test."""
+    """Start the broker, return its version, and stop it.
+
+    If the broker is missing, this raises an error before any test runs.
+    """
     try:
         await broker.start()
-        # Read over AMQP: the management API has no overview in its first moments.
+        # Read the version over AMQP: directly after the start, the management API has no overview.
         return (await probe(broker.url)).version
     finally:
         await broker.stop()
 
 
 def run_on(name: str) -> Outcome:
-    """Run both suites on one broker; the output of pytest is shown."""
+    """Run the tests on one broker, and print pytest's output."""
     print(f"test-brokers: {name}", flush=True)
     try:
         version = asyncio.run(version_of(broker_named(name)))
@@ -129,7 +133,7 @@ def run_on(name: str) -> Outcome:
 
 
 def main(names: list[str]) -> int:
-    """Run the suites on each broker, print the results, and return the exit code."""
+    """Run the tests on each broker, print the results, and return the exit code."""
     outcomes = [run_on(name) for name in names or BROKERS]
     for each in outcomes:
         word = {True: "passed", False: "FAILED", None: "skipped"}[each.passed]

@@ -1,9 +1,9 @@
-"""Print an example of every message of wire format 1, as Markdown, read from a real broker.
+"""Print an example of every message of wire format 1 as Markdown, read from a real broker.
 
 usage: BUS_URL=amqp://… python scripts/wire_examples.py > docs/reference/wire-examples.md
 
-Two services exchange messages, and an additional queue receives a copy of each message.
-The clock is fixed, and readable numbers replace the random parts: two runs print the same page.
+Two services exchange messages, and an additional queue receives a copy of each message. The clock
+is fixed, and readable numbers replace the random parts. Therefore each run prints the same page.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from bus.settings import load_settings
 
 URL = os.environ.get("BUS_URL", "amqp://guest:guest@localhost:5672/")
 NOW = 1_798_794_000.0  # 2027-01-01T09:00:00Z
-PATIENCE = 15.0  # seconds until every message must have been sent
+PATIENCE = 15.0  # seconds in which every message must arrive
 SCAN_QUEUE = "library.jobs.scan.v1"
 
 PREFACE = """# Wire format 1: every message
@@ -67,7 +67,7 @@ TITLES = {
     "failure": "Failure of a job",
 }
 HERE = {"dead-host": "host-4711", "dead-trunkline": "0.1.0"}
-"""Headers that depend on the machine, with the values that the page shows."""
+"""Headers whose values depend on the machine, with the values that the page shows instead."""
 READABLE = (
     (
         re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
@@ -124,7 +124,7 @@ async def find(request: FindBook) -> Place:
 
 @router.job(ScanBook, retry=RetryPolicy(attempts=2, first_delay=1))
 async def scan(job: ScanBook, context: Context) -> Scan:
-    """Fail permanently, fail once, or succeed."""
+    """Fail permanently for the title Sand. For other titles, fail once and then succeed."""
     if job.title == "Sand":
         raise InvalidArgument("a book of sand has no first page")
     if context.envelope.attempt == 1:
@@ -135,7 +135,7 @@ async def scan(job: ScanBook, context: Context) -> Scan:
 
 
 def name_of(message: AbstractIncomingMessage) -> str:
-    """Return the key in `TITLES` of this message."""
+    """Return the message's key in `TITLES`."""
     exchange, kind = message.exchange or "", message.type or ""
     if exchange == UPDATES and kind.endswith(".progress"):
         return "failed attempt" if b'"error":"' in message.body else "progress"
@@ -151,7 +151,7 @@ def name_of(message: AbstractIncomingMessage) -> str:
 
 
 def shown(message: AbstractIncomingMessage) -> dict[str, Any]:
-    """Return the message as the page shows it."""
+    """Return the parts of the message that the page shows, as a JSON value."""
     raw = message.properties
     properties = {
         "message_id": raw.message_id,
@@ -178,7 +178,7 @@ def shown(message: AbstractIncomingMessage) -> dict[str, Any]:
 
 
 def readable(text: str, instance: str) -> str:
-    """Replace random parts by numbers, in the order of their appearance."""
+    """Replace each random part by a number, in the order of their first appearance."""
     text = text.replace(instance, "host-4711-0a1b2c3d4e5f")
     for pattern, form in READABLE:
         numbers: dict[str, int] = {}
@@ -204,13 +204,13 @@ async def tap(channel: AbstractChannel, instance: str) -> AbstractQueue:
 
 @asynccontextmanager
 async def listening(instance: str) -> AsyncIterator[AbstractQueue]:
-    """Yield the tap, with its connection open."""
+    """Yield a queue that receives a copy of every message. Close its connection at the end."""
     async with await aio_pika.connect(URL) as connection:
         yield await tap(await connection.channel(), instance)
 
 
 async def talk(reader: Bus) -> None:
-    """Cause one message of each kind."""
+    """Make requests and jobs that cause at least one message of each kind."""
     await reader.request(FindBook(title="Emma"), timeout=5)
     try:
         await reader.request(FindBook(title="Emmma"), timeout=5)
@@ -224,7 +224,7 @@ async def talk(reader: Bus) -> None:
 
 
 async def heard(queue: AbstractQueue) -> dict[str, dict[str, Any]]:
-    """Return the first message of each kind."""
+    """Receive messages, and return the first message of each kind."""
     messages: dict[str, dict[str, Any]] = {}
     async with asyncio.timeout(PATIENCE), queue.iterator(no_ack=True) as incoming:
         async for message in incoming:
@@ -235,7 +235,7 @@ async def heard(queue: AbstractQueue) -> dict[str, dict[str, Any]]:
 
 
 async def main() -> None:
-    """Exchange the messages and print the page."""
+    """Let the services exchange messages, and print the page."""
     library, reader = (
         Bus(name, settings=load_settings(auth="off"), clock=lambda: NOW)
         for name in ("library", "reader")
@@ -272,7 +272,7 @@ def block(title: str, value: Any, level: str = "##") -> str:
 
 
 def signed_block(title: str, message: AbstractIncomingMessage) -> str:
-    """Return the message and the content of its token or proof."""
+    """Return a block with the message, and a block with the content of its token or proof."""
     headers = message.headers
     name = "proof" if "proof" in headers else "authorization"
     said = decoded(str(headers[name]).removeprefix("Bearer "))

@@ -25,7 +25,7 @@ COMMANDS = {
     "demo": "Turn a spoken dictation into a transcript, a note and documents, step by step.",
     "doctor": "Check the installation, the settings and the broker.",
     "grants": "Check a grants file, and show the rights of services and operators.",
-    "health": "Check whether a worker on this machine is ready: exit code 0, otherwise 1.",
+    "health": "Check whether a worker on this machine is ready: exit code 0 if ready, 1 if not.",
     "keys": "Create, rotate and revoke the keys that sign and encrypt messages.",
     "publish": "Publish an event, and wait until the broker has confirmed it.",
     "queues": "Show the messages, consumers and dead letters of each queue.",
@@ -33,47 +33,50 @@ COMMANDS = {
     "submit": "Submit a job, show its progress, and print its result as JSON.",
     "topology": "Compare the required topology with the broker's, and create missing objects.",
 }
-"""Summaries of the commands by name.
+"""Summary of each command, by its name.
 
-Command `<name>` is `command` of the module `bus.cli.<name>`: a function, or a `typer.Typer` if it
-has subcommands. `bus --help` shows the summaries without loading the modules, which import broker
-clients, transports and engines.
+The code of the command `<name>` is the attribute `command` of the module `bus.cli.<name>`. The
+attribute is a function, or a `typer.Typer` for a command with subcommands. `bus --help` shows only
+the summaries. It does not load the modules, because they import broker clients and transports.
 """
 DEBUG = "--debug"
 PROGRAM = "bus"
 COMPLETING = "_BUS_COMPLETE"
-"""Variable that the shell sets for completion. The shell passes the line in one of `LINES`."""
+"""Environment variable that the shell sets when it requests the completion of a command line."""
 LINES = ("COMP_WORDS", "_TYPER_COMPLETE_ARGS")
+"""Environment variables that can hold the typed command line; the shell sets one of them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
     Args:
-        arguments: Arguments after the program's name. Default: those of this process.
+        arguments: Arguments after the program's name. Default: the arguments of this process.
 
     Raises:
         SystemExit: Always, with the exit code.
     """
     debug, rest = take_debug(list(sys.argv[1:] if arguments is None else arguments))
     for library in ("aio_pika", "aiormq"):
-        # The printed error already has what these libraries log about a failed connection.
+        # Do not print the libraries' log: the command prints the error of a failed connection.
         logging.getLogger(library).addHandler(logging.NullHandler())
     try:
-        # A caller that passes arguments owns the process, so its garbage collection stays on.
+        # Only the program `bus` pauses garbage collection. If other code calls this function with
+        # arguments, the process belongs to that code, so garbage collection stays on.
         with pause_garbage_collection() if arguments is None else nullcontext():
             app = build(completed_line(os.environ) or rest, Reporter(debug=debug))
         app(rest, prog_name=PROGRAM)
-    except KeyboardInterrupt:  # while a command is being loaded
+    except KeyboardInterrupt:  # Ctrl-C before the command runs, while its module is imported
         sys.exit(INTERRUPTED)
 
 
 @contextmanager
 def pause_garbage_collection() -> Iterator[None]:
-    """Pause garbage collection inside the block, and exempt the objects created in it afterwards.
+    """Pause garbage collection inside the block.
 
-    Imported modules are not garbage. Collections during the imports and at exit took a quarter of
-    a command's time.
+    After the block, collections ignore the objects that exist at that time. Most of them belong to
+    imported modules, which are never garbage. Collections during the imports and at exit took a
+    quarter of a command's time.
     """
     gc.disable()
     try:
@@ -84,22 +87,25 @@ def pause_garbage_collection() -> Iterator[None]:
 
 
 def completed_line(environment: Mapping[str, str]) -> list[str]:
-    """Return the arguments typed so far if a shell completes a line, otherwise an empty list."""
+    """Return the arguments that the user has typed, if a shell requests completion.
+
+    Without such a request the list is empty.
+    """
     if COMPLETING not in environment:
         return []
     return next((environment[name] for name in LINES if name in environment), "").split()[1:]
 
 
 def take_debug(arguments: list[str]) -> tuple[bool, list[str]]:
-    """Return whether `--debug` comes before any `--`, and the arguments without it."""
+    """Return True if `--debug` comes before any `--`, and the arguments without `--debug`."""
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     return DEBUG in own, [argument for argument in own if argument != DEBUG] + arguments[len(own) :]
 
 
 def build(arguments: Sequence[str], reporter: Reporter) -> typer.Typer:
-    """Return the application with the one command loaded that `arguments` name.
+    """Return the application, with only the module of the command in `arguments` loaded.
 
-    The other commands have only their summaries.
+    The other commands are placeholders that have only a summary.
     """
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, callback=global_options)
     command_name = next((argument for argument in arguments if not argument.startswith("-")), None)
@@ -115,7 +121,7 @@ def build(arguments: Sequence[str], reporter: Reporter) -> typer.Typer:
 def attach(
     app: typer.Typer, name: str, command: typer.Typer | Callable[..., Any], reporter: Reporter
 ) -> None:
-    """Add a command or a group of commands, with error reporting."""
+    """Add a command, or a group of commands, to `app`; `reporter` reports their errors."""
     if not isinstance(command, typer.Typer):
         app.command(name, help=unwrap_docstring(command))(reporter(command))
         return
@@ -127,7 +133,7 @@ def attach(
 
 
 def unwrap_docstring(command: Callable[..., Any]) -> str:
-    """Return a docstring with one line per paragraph, which the terminal wraps at its own width."""
+    """Return the docstring with one line per paragraph. The terminal wraps the lines itself."""
     return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(command) or "")
 
 
@@ -136,7 +142,7 @@ def print_version(value: bool) -> None:
     if not value:
         return
     try:
-        # Loaded by name, because no other command needs this library.
+        # Import this library only here, because no other command needs it.
         version = importlib.import_module("importlib.metadata").version("trunkline")
     except ModuleNotFoundError:  # in a checkout that is not installed
         version = "(not installed)"
@@ -162,4 +168,4 @@ def global_options(
 
 
 def placeholder() -> None:
-    """Represent a command that the arguments do not name."""
+    """Do nothing; this function represents a command that the arguments do not name."""

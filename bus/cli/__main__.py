@@ -1,4 +1,4 @@
-"""`python -m bus.cli`, for environments in which the script `bus` is not on the path."""
+"""Entry point of `python -m bus.cli`, for environments without the script `bus` on the path."""
 
 from bus.cli import main
 

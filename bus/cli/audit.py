@@ -1,4 +1,7 @@
-"""Audit log of access to messages: the logger `bus.audit`, a line on standard error per action."""
+"""Audit log of the operators' access to messages.
+
+The logger is `bus.audit`. It writes one line per action to standard error.
+"""
 
 import asyncio
 import logging
@@ -19,13 +22,16 @@ log.setLevel(logging.INFO)
 
 
 def begin_audit(settings: Settings) -> None:
-    """Log only audit records from now on, because the command itself prints how it ended."""
+    """Log only audit records from now on.
+
+    The bus's other log records are suppressed, because the command prints its result itself.
+    """
     configure_logging(settings)
     logging.getLogger("bus").setLevel(logging.CRITICAL)
 
 
 def audited(action: str, **facts: object) -> None:
-    """Log an action, with the user and host that performed it."""
+    """Log an action, with the user that performed it and the host."""
     log.info(action, extra={"who": who(), **facts})
 
 
@@ -33,10 +39,11 @@ def revealing(settings: Settings) -> dict[str, str]:
     """Check that the operator may see payloads.
 
     Returns:
-        The fields that identify the operator in the audit log, empty with `BUS_AUTH=off`.
+        Fields for the audit log that identify the operator. Empty if `BUS_AUTH` is `off`.
 
     Raises:
-        PermissionDenied: The grants do not allow it. The refusal is logged, too.
+        PermissionDenied: The grants do not allow the operator to see payloads. The audit log
+            records the refusal.
         ConfigurationError: The operator's key or the grants are not set, or are invalid.
     """
     begin_audit(settings)
@@ -49,7 +56,7 @@ def revealing(settings: Settings) -> dict[str, str]:
 
 
 def who() -> str:
-    """Return `user@host`, and after `sudo` also the user that called it."""
+    """Return `user@host` of this process. If `sudo` started it, add the user that ran `sudo`."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # a user in a container may have no name

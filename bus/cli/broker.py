@@ -31,8 +31,9 @@ def command(
 ) -> None:
     """Run a private RabbitMQ with its management UI until Ctrl-C.
 
-    The command uses the RabbitMQ that is installed on this machine, otherwise a container. It
-    removes the broker's data at the end. If BUS_URL names a broker, nothing is started.
+    The command starts the RabbitMQ that is installed on this machine. If none is installed, it
+    starts a container. At the end it removes the broker's data. If BUS_URL is set, it starts
+    nothing.
     """
     console = Console(stderr=as_json)
     choice = select_broker(os.environ)
@@ -49,7 +50,7 @@ def command(
 
 
 async def serve(choice: BrokerChoice, console: Console, *, as_json: bool) -> None:
-    """Start the broker, print its address, and stop it at a signal."""
+    """Start the broker, print its address, and stop it after Ctrl-C or SIGTERM."""
     with signals() as stop:
         async with started(choice, console, stop) as broker:
             if broker is None:
@@ -69,7 +70,10 @@ async def serve(choice: BrokerChoice, console: Console, *, as_json: bool) -> Non
 async def started(
     choice: BrokerChoice, console: Console, stop: asyncio.Event
 ) -> AsyncIterator[Broker | None]:
-    """Run the chosen broker inside the block; yield None if `stop` is set before it has started."""
+    """Run the chosen broker inside the block.
+
+    The block gets the broker, or None if `stop` is set before the broker has started.
+    """
     broker = broker_for(choice)
     starting, stopping = asyncio.ensure_future(broker.start()), asyncio.ensure_future(stop.wait())
     try:
@@ -86,10 +90,10 @@ async def started(
 
 
 async def until(stop: asyncio.Event, broker: Broker) -> None:
-    """Wait until `stop` is set.
+    """Wait until `stop` is set, and check in the meantime that the broker runs.
 
     Raises:
-        Unavailable: The broker has stopped by itself.
+        Unavailable: The broker has stopped unexpectedly.
     """
     while not stop.is_set():
         if not broker.running:
@@ -100,7 +104,7 @@ async def until(stop: asyncio.Event, broker: Broker) -> None:
 
 @contextlib.contextmanager
 def signals() -> Iterator[asyncio.Event]:
-    """Yield an event that Ctrl-C and SIGTERM set."""
+    """Yield an `asyncio.Event` that is set when Ctrl-C or SIGTERM arrives."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
@@ -117,7 +121,7 @@ def connection_fields(choice: BrokerChoice, broker: Broker) -> dict[str, str | N
 
 
 def format_card(choice: BrokerChoice, broker: Broker) -> str:
-    """Return the broker's addresses and credentials as lines for a person."""
+    """Return the text that shows the user the broker's addresses and credentials."""
     parts = urlsplit(broker.url)
     management = f" BUS_MANAGEMENT_URL={broker.management_url}" if broker.management_url else ""
     rows = {

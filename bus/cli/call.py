@@ -42,13 +42,13 @@ def command(
 ) -> None:
     """Send a request, and print the reply as JSON.
 
-    The payload is checked against the contract before anything is sent. An error reply of the
-    service ends the command with the exit code of the error's class.
+    The payload is checked against the contract before the request is sent. If the service replies
+    with an error, the command ends with the exit code of the error's class.
     """
     contract = contract_named(type_, contracts or [], kind="request")
     request = message_from(contract, payload or [], file)
     with suppress_library_logs():
-        # `contract_named` has checked that the contract is a request's.
+        # `contract_named` has checked that this is the contract of a request.
         reply = asyncio.run(send_request(as_service, request, timeout))  # type: ignore[arg-type]
     print_json(json.loads(encode(reply, contract.reply)), compact=as_json)
 
@@ -56,6 +56,6 @@ def command(
 async def send_request(
     service: str, request: Request[Message | None], timeout: float | None
 ) -> Message | None:
-    """Send the request on a connection of its own, and return the reply."""
+    """Open a connection, send the request, and return the reply."""
     async with Bus(service) as bus:
         return await bus.request(request, timeout=timeout)

@@ -1,4 +1,4 @@
-"""`bus contracts`: the requests, events and jobs that this command line knows."""
+"""`bus contracts`: show the contracts of requests, events and jobs."""
 
 import inspect
 import json
@@ -21,7 +21,7 @@ from bus.errors import ContractViolation, FailedPrecondition
 __all__ = ["command"]
 
 INDENT = (0, 0, 0, 2)
-"""Padding of lines that belong to the line above."""
+"""Padding that indents the details below a contract's type."""
 
 command = typer.Typer(help="List the known contracts, or show one.", invoke_without_command=True)
 
@@ -32,8 +32,8 @@ def list_contracts(
 ) -> None:
     """List the known contracts, or show one.
 
-    Contracts are in Python modules: those of --contracts or BUS_CONTRACTS, otherwise the package
-    'contracts' in this folder.
+    Contracts are in Python modules. Name the modules by --contracts or BUS_CONTRACTS. The default
+    is the package 'contracts' in this folder.
     """
     if context.invoked_subcommand is not None:
         context.obj = contracts
@@ -88,9 +88,10 @@ def show(
 
 
 def checked_sample(contract: Contract, schema: dict[str, Any]) -> Any:
-    """Return a sample payload.
+    """Return a sample payload for the schema.
 
-    If it breaks a rule of the contract that a schema cannot express, report the rule.
+    A contract can have rules that a schema cannot express. If the sample breaks such a rule, print
+    the rule.
     """
     value = sample_of(schema)
     try:
@@ -120,7 +121,7 @@ def path_of(contract: Contract) -> str:
 
 
 def show_all(known: Known, console: Console) -> None:
-    """Print the contracts as a table, or below their types if the console is too narrow."""
+    """Print the contracts as a table, or as a list if the console is too narrow for a table."""
     table = Table(
         "type",
         "kind",
@@ -162,7 +163,7 @@ def table_row(contract: Contract) -> tuple[str, str, str, str, str]:
 
 
 def show_narrow(contracts: Iterable[Contract], console: Console) -> None:
-    """Print each type in full on its own line, to be copied, and its properties below it."""
+    """Print each type on its own line, uncut for copying, and its properties below that line."""
     console.print("type\n  kind, reply, permission\n  fields", style="bold", highlight=False)
     for contract in contracts:
         type_, *properties, fields = table_row(contract)
@@ -177,7 +178,7 @@ def show_one(contract: Contract, schema: dict[str, Any], console: Console) -> No
         f"[bold]{contract.type}[/], {contract.kind} of {contract.service}", highlight=False
     )
     console.print(path_of(contract), style="dim", highlight=False)
-    # A class does not inherit `__doc__`, so the base class's text about the bus is not printed.
+    # A contract without a docstring prints nothing here: a class does not inherit `__doc__`.
     if contract.model.__doc__:
         console.print(inspect.cleandoc(contract.model.__doc__), markup=False, highlight=False)
     console.print()
@@ -195,7 +196,7 @@ def show_one(contract: Contract, schema: dict[str, Any], console: Console) -> No
 
 
 def properties_of(contract: Contract) -> list[tuple[str, str]]:
-    """Return the reply, the permission and the idempotency of a contract as text."""
+    """Return the reply, the permission and the idempotency of a contract, each with its name."""
     properties = []
     if contract.kind != "event":
         reply = contract.reply

@@ -1,6 +1,7 @@
-"""`bus demo`: the reference application, from a recording to documents.
+"""`bus demo`: run the reference application, from a recording to documents.
 
-It uses a real RabbitMQ if one is available, otherwise the model broker in memory.
+The demonstration uses a RabbitMQ if it finds one. If it finds none, it uses the model broker in
+memory.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ __all__ = ["command"]
 
 RECORDING = Path("examples/data/dictation.wav")
 TIME_HEADERS = {"dead-at", "first-failed-at"}
-"""Headers with a time in milliseconds since the epoch."""
+"""Headers of a dead letter whose value is a time in milliseconds since the epoch."""
 
 
 def command(
@@ -45,12 +46,13 @@ def command(
     ] = None,
     wait: Annotated[
         bool,
-        typer.Option("--wait", help="Keep RabbitMQ and its UI running at the end, until Ctrl-C."),
+        typer.Option("--wait", help="At the end, keep RabbitMQ and its UI running until Ctrl-C."),
     ] = False,
     against_running: Annotated[
         bool,
         typer.Option(
-            "--against-running", help="Use the workers that run at BUS_URL, and start none."
+            "--against-running",
+            help="Use the workers that already run at BUS_URL, and start no workers.",
         ),
     ] = False,
 ) -> None:
@@ -60,7 +62,7 @@ def command(
     have one correlation id.
     """
     sys.path.insert(0, str(Path.cwd()))
-    # The screen shows each error once, so the log does not repeat it.
+    # The command prints each error itself, so the log must not print it again.
     logging.getLogger("bus").setLevel(logging.CRITICAL)
     console = table_console()
     story = _load_story()
@@ -75,7 +77,7 @@ def command(
 
 
 def _load_story() -> ModuleType:
-    """Import the reference application, which is in the repository and not in the wheel."""
+    """Import the reference application, which only the repository contains, not the wheel."""
     try:
         importlib.import_module("workers.demo.stage")
         return importlib.import_module("workers.demo.story")
@@ -92,7 +94,9 @@ def _load_story() -> ModuleType:
 
 
 def _resolve_recording(recording: str | None) -> str:
-    """Return a URL as it is, and a path as an absolute one, since a worker may run elsewhere.
+    """Return a URL unchanged, or the absolute path of a file.
+
+    The path is absolute because a worker may run in another directory.
 
     Raises:
         NotFound: The file does not exist.
@@ -118,7 +122,7 @@ async def play(
     wait: bool,
     own_workers: bool,
 ) -> None:
-    """Play the story on the chosen broker."""
+    """Run the demonstration on the chosen broker, until its end or a signal."""
     with signals() as stop:
         async with _open_stage(choice, console, stop, own_workers=own_workers) as (stage, broker):
             playing = asyncio.ensure_future(play_story(story, stage, console, recording))
@@ -168,7 +172,7 @@ async def _stage_on_broker(
 
 
 async def play_story(story: ModuleType, stage: Any, console: Console, recording: str) -> None:
-    """Play the story, and print each step when it is done."""
+    """Run the demonstration's steps, and print each step when it is done."""
     steps: list[Any] = []
     columns = (
         TextColumn("{task.description}"),
@@ -232,7 +236,10 @@ def _print_result(console: Console, steps: list[Any], ending: Any) -> None:
 
 
 def table_of(steps: Iterable[Any], correlation_id: str) -> Table:
-    """Return a table with a row per step. On a narrow screen, long text is folded and never cut."""
+    """Return a table with a row per step.
+
+    On a narrow screen, the table wraps long text and never cuts it.
+    """
     table = Table(
         "step",
         "result",

@@ -48,13 +48,13 @@ EXTRAS = {
     "transcription": ("pocketsphinx", "numpy", "soundfile", "soxr", "httpx"),
     "whisper": ("faster-whisper",),
 }
-"""Distributions of each extra of `trunkline`."""
+"""Distributions that each extra of `trunkline` installs."""
 REQUIRED_SETTINGS: dict[str, tuple[str, ...]] = {
     "on": ("key", "jwks", "grants"),
     "dev": ("key",),
     "off": (),
 }
-"""Settings that a service requires to start, by `BUS_AUTH`."""
+"""Settings without which a service does not start, for each value of `BUS_AUTH`."""
 SECURITY = {
     "on": "each message is signed and verified",
     "dev": "BUS_AUTH=dev: all services share one secret",
@@ -66,7 +66,8 @@ SECURITY = {
 class Report:
     """Findings of the doctor.
 
-    `exit_code` is 0 if the bus can work here as soon as a service has the `missing` settings.
+    `missing` has the settings that a service still requires to start. They are not a problem, so
+    `exit_code` can be 0 although some are missing.
     """
 
     python: str = field(default_factory=platform.python_version)
@@ -103,8 +104,9 @@ def command(
 ) -> None:
     """Check the installation, the settings and the broker.
 
-    The report shows which broker commands would use, why, and whether it answers. The exit code is
-    0 if the bus can work here, otherwise that of the first problem.
+    The report shows the broker that commands would use, the reason for this choice, and whether
+    the broker answers. The exit code is 0 if there is no problem. If there are problems, it is the
+    exit code of the first problem.
     """
     console = table_console()
     with console.status("checking"):
@@ -117,7 +119,7 @@ def command(
 
 
 async def examine(environment: Mapping[str, str], *, start: bool) -> Report:
-    """Check everything. Errors are in the report, and are never raised."""
+    """Check everything, and return the report. A `BusError` is added to the report, not raised."""
     report = Report(
         packages=installed_versions(CORE),
         extras={name: installed_versions(parts) for name, parts in EXTRAS.items()},
@@ -149,10 +151,15 @@ async def examine(environment: Mapping[str, str], *, start: bool) -> Report:
 async def connect(
     choice: BrokerChoice, settings: Settings | None, report: Report, *, start: bool
 ) -> None:
-    """Connect to the broker that `BUS_URL` names, or with `start` to a new broker."""
+    """Connect to the broker, and add its answer to the report.
+
+    If `BUS_URL` is set, connect to that broker. If it is not set and `start` is True, start a
+    broker, connect to it, and stop it.
+    """
     broker = broker_for(choice)
     if choice.kind == "named":
-        # The settings' address includes the certificate authorities and the password file.
+        # Prefer the settings' address: it includes the certificate authorities and the password
+        # from the password file.
         report.server = await probe_server(settings.address if settings else broker.url)
     elif start:
         try:
@@ -163,7 +170,7 @@ async def connect(
 
 
 async def probe_server(url: str) -> dict[str, str]:
-    """Return what the broker reports about itself."""
+    """Connect to the broker, and return its product, version, platform and cluster."""
     info: BrokerInfo = await probe(url)
     return asdict(info)
 
@@ -180,7 +187,7 @@ def installed_versions(names: Iterable[str]) -> dict[str, str | None]:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print the report for a person."""
+    """Print the report as a table, with the problems below it."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -200,7 +207,7 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def security(report: Report) -> str:
-    """Return how messages are signed, and the settings that a service still requires."""
+    """Return a description of how messages are signed, and the settings that are missing."""
     missing = (
         f"; not set: {', '.join(report.missing)} (`bus keys new SERVICE` creates keys)"
         if report.missing
@@ -210,7 +217,7 @@ def security(report: Report) -> str:
 
 
 def rows(report: Report) -> Iterable[tuple[str, str]]:
-    """Yield the name and the finding of each row."""
+    """Yield the rows of the table: the name of a check and its result."""
     yield "python", report.python
     yield "packages", join_versions(report.packages)
     for name, parts in report.extras.items():
@@ -236,17 +243,17 @@ def rows(report: Report) -> Iterable[tuple[str, str]]:
 
 
 def connection(report: Report) -> str:
-    """Return whether the broker answers, in a few words."""
+    """Return a short text: the broker that answered, a failure, or that it was not checked."""
     if server := report.server:
         product = f"{server['product']} {server['version']}"
         return f"{product} ({server['platform']}), {server['cluster']}"
     return (
         "failed"
         if report.problems
-        else "not checked: the broker is started on demand (check it with --start)"
+        else "not checked, because BUS_URL is not set. Use --start to start a broker and check it."
     )
 
 
 def join_versions(parts: Mapping[str, str | None]) -> str:
-    """Return distributions and their versions on one line."""
+    """Return the distributions and their versions on one line."""
     return ", ".join(f"{name} {installed or 'missing'}" for name, installed in parts.items())

@@ -1,7 +1,8 @@
 """Error messages and exit codes of the command line.
 
-A failed command prints one line with the remedy, and ends with an exit code that a script can
-check. The codes are those of BSD's sysexits.h (os.EX_*). With `--debug` the traceback follows.
+A failed command prints one line with the problem and its remedy. It ends with an exit code that a
+script can check. The exit codes are defined by BSD's sysexits.h (os.EX_*). With `--debug` the
+traceback follows the line.
 """
 
 import functools
@@ -37,36 +38,38 @@ EXIT_CODES: dict[type[BaseException], int] = {
     errors.Unimplemented: os.EX_CONFIG,
 }
 INTERRUPTED, TERMINATED = 130, 143
-"""Exit codes after SIGINT and SIGTERM: 128 plus the signal's number, as shells report it."""
+"""Exit codes after SIGINT and SIGTERM: 128 plus the signal's number, which is the shells' rule."""
 MEANINGS: dict[int, str] = {
     os.EX_OK: "success",
     1: "the reader of the output has closed the pipe, or the user answered no; "
     "`bus health`: the worker is not ready or does not answer",
-    2: "the command line is invalid: an unknown command or option, a missing argument or one too "
-    "many; `bus topology plan`, `apply` and `verify`: the broker does not have all that is needed",
+    2: "the command line is invalid: an unknown command or option, a missing argument, or too many "
+    "arguments; `bus topology plan`, `apply` and `verify`: the broker's topology differs from the "
+    "required one",
     os.EX_DATAERR: "the input is invalid",
     os.EX_NOINPUT: "not found",
     os.EX_UNAVAILABLE: "the broker or the service does not answer",
-    os.EX_SOFTWARE: "an internal error, of the program or of the called service",
-    os.EX_CANTCREAT: "it exists already",
+    os.EX_SOFTWARE: "an internal error of the program or of the called service",
+    os.EX_CANTCREAT: "the file or object already exists",
     os.EX_TEMPFAIL: "a temporary failure; try again later",
     os.EX_NOPERM: "permission denied",
     os.EX_CONFIG: "the configuration is invalid",
-    INTERRUPTED: "interrupted by Ctrl-C; `bus run`: by a second Ctrl-C, before its work was done",
-    TERMINATED: "ended by SIGTERM; `bus run`: by a second SIGTERM, before its work was done",
+    INTERRUPTED: "interrupted by Ctrl-C; `bus run`: interrupted by a second Ctrl-C, before its "
+    "work was done",
+    TERMINATED: "ended by SIGTERM; `bus run`: ended by a second SIGTERM, before its work was done",
 }
 """Meaning of each exit code. `docs/reference/command-line.md` lists them with their errors."""
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the code of the error's nearest class in `EXIT_CODES`, or 70 if it has none."""
+    """Return the exit code of the error's nearest base class in `EXIT_CODES`, or 70 without one."""
     return next(
         (EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), os.EX_SOFTWARE
     )
 
 
 class Reporter:
-    """Decorator that turns a command's exception into a line on standard error and an exit code."""
+    """Decorator that reports a command's exception: a line on standard error, and an exit code."""
 
     def __init__(self, *, debug: bool, console: Console | None = None) -> None:
         self._debug = debug
@@ -105,9 +108,10 @@ class Reporter:
 
 
 def describe_error(error: Exception) -> str:
-    """Return the line for the user.
+    """Return the line that the user sees.
 
-    Only errors of the bus show their text. That of any other exception may contain a payload.
+    The line has the text of an error only if it is a `BusError`. The text of any other exception
+    may contain a payload, so the line has only the exception's class.
     """
     if isinstance(error, errors.BusError):
         return f"{error}{' (the operation may have been executed)' if error.maybe_executed else ''}"

@@ -1,4 +1,4 @@
-"""`bus grants`: the rights of services and operators, by a grants file."""
+"""`bus grants`: check a grants file, and show the rights that it gives."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -26,9 +26,9 @@ command = typer.Typer(
 def group() -> None:
     r"""Check a grants file, and show the rights of services and operators.
 
-    The file is TOML, with a table for each service: \[services.reader] call = \["library.find"].
-    Its lists of permissions are call, publish and consume. `bus contracts show TYPE` shows a
-    contract's permission.
+    The file is TOML, with a table for each service: \[services.reader] call = \["library.find"]. A
+    table has up to three lists of permissions: call, publish and consume. `bus contracts show TYPE`
+    shows the permission that a contract requires.
     """
 
 
@@ -51,10 +51,10 @@ def check(
 ) -> None:
     """Check grants against the known contracts, and show the rights.
 
-    Three things are errors: a permission that no contract has, an unknown service, and an event
-    that a service other than its owner would publish. Each error has its line and the nearest name.
-    All contracts must be known, so name their modules by --contracts. Contracts that no service may
-    call or publish are listed on standard error.
+    Three things are errors: a permission that no contract requires, an unknown service, and a
+    permission to publish another service's event. Each error shows the line in the file and the
+    most similar name. The check needs all contracts, so name their modules by --contracts.
+    Contracts that no service may call or publish are listed on standard error.
     """
     known = known_contracts(contracts or [])
     grants = load_grants(file, known.contracts)
@@ -67,7 +67,10 @@ def check(
 
 
 def list_types(contracts: Sequence[Contract], verb: Verb, permission: str) -> list[str]:
-    """Return the types that a permission grants: requests and jobs to call, or events."""
+    """Return the types of the contracts that a permission allows a service to use.
+
+    With the verb `call` these are requests and jobs. With the other verbs these are events.
+    """
     return sorted(
         contract.type
         for contract in contracts
@@ -97,7 +100,7 @@ def to_json(grants: Grants, contracts: Sequence[Contract]) -> dict[str, Any]:
 
 
 def show(grants: Grants, known: Known, console: Console) -> None:
-    """Print a row for each permission; on a narrow console its types are below it."""
+    """Print a row for each permission. On a narrow console its types are below the permission."""
     rows = list(table_rows(grants, known))
     table = build_table(("service", "may", "permission", "types"), rows)
     if not fits(table, console):
@@ -111,7 +114,7 @@ def show(grants: Grants, known: Known, console: Console) -> None:
 
 
 def table_rows(grants: Grants, known: Known) -> Iterator[tuple[str, str, str, str]]:
-    """Yield the rows: service or operator, verb, permission, and the types that it grants."""
+    """Yield the rows: service or operator, verb, permission, and the types of its contracts."""
     for service, rights in sorted(grants.services.items()):
         granted = [
             (verb, permission) for verb in VERBS for permission in sorted(getattr(rights, verb))
@@ -126,7 +129,7 @@ def table_rows(grants: Grants, known: Known) -> Iterator[tuple[str, str, str, st
 
 
 def build_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Return a table in which a name that is too long is folded and never cut."""
+    """Return a table that wraps names that are too long, and never cuts them."""
     table = Table(*headings, box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in table.columns:
         column.overflow = "fold"
@@ -138,7 +141,7 @@ def build_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table
 def list_ungranted(grants: Grants, contracts: Sequence[Contract]) -> list[str]:
     """Return a note for each contract that no service may call or publish.
 
-    This can be intended, or a line of the file is missing.
+    Such a contract can be intended, or a line is missing in the grants file.
     """
     called = frozenset[str]().union(*(rights.call for rights in grants.services.values()))
     published = frozenset[str]().union(*(rights.publish for rights in grants.services.values()))

@@ -1,6 +1,6 @@
-"""`bus health`: the state of a worker on this machine, as an exit code.
+"""`bus health`: report the state of a worker on this machine as an exit code.
 
-It serves as the health check of a container without curl.
+A container without curl can use the command as its health check.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ from bus.settings import load_settings
 __all__ = ["command"]
 
 UNHEALTHY = 1
-"""Exit code with which Docker marks a container unhealthy; Docker reserves 2."""
+"""Exit code that Docker interprets as unhealthy. Docker reserves 2, so it is not used."""
 PROBE_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
-"""Address to probe for a worker that listens on all addresses."""
+"""Address to probe if a worker listens on all addresses, by the address that it listens on."""
 
 
 def command(
@@ -28,10 +28,11 @@ def command(
         float, typer.Option(min=0.1, max=60, metavar="SECONDS", help="Time to wait for the answer.")
     ] = 3,
 ) -> None:
-    """Check whether a worker on this machine is ready: exit code 0, otherwise 1.
+    """Check whether a worker on this machine is ready: exit code 0 if ready, 1 if not.
 
-    A worker is ready if every consumer of each of its processes is registered at the broker now.
-    The command asks at BUS_HEALTH_PORT, so run it with the environment of the worker's `bus run`.
+    A worker is ready if every consumer of each of its processes is registered at the broker. The
+    command sends a health probe to BUS_HEALTH_PORT. Therefore run it with the same environment as
+    the worker's `bus run`.
     """
     settings = load_settings()
     if settings.health_port is None:

@@ -1,4 +1,4 @@
-"""`bus keys`: the keys that sign and encrypt messages."""
+"""`bus keys`: manage the keys that sign and encrypt messages."""
 
 import json
 import secrets
@@ -26,18 +26,18 @@ command = typer.Typer(
 )
 
 LEAD_SECONDS = 2 * REFRESH_INTERVAL_SECONDS
-"""Seconds from a key's publication to its first use.
+"""Default number of seconds from a key's publication to its first use.
 
-By then every service has read the set again, and the owner its own key file.
+In this time every service reads the public keys again, and the owner reads its key file again.
 """
 OVERLAP_SECONDS = 300
-"""Seconds for which the previous key may still sign.
+"""Seconds for which the previous key may still sign after the first use of the new key.
 
-A process can read its key file late, and its clock can be slow.
+Its owner may need the previous key longer, if it reads its key file late or its clock is slow.
 """
 
 Directory = Annotated[
-    Path, typer.Option("--directory", metavar="DIR", help="The directory of the keys.")
+    Path, typer.Option("--directory", metavar="DIR", help="The directory that holds the keys.")
 ]
 Kid = Annotated[
     str,
@@ -52,10 +52,10 @@ DEFAULT_DIRECTORY = Path("keys")
 def group() -> None:
     """Create, rotate and revoke the keys that sign and encrypt messages.
 
-    The keys are in a directory. NAME.key has the private keys of one service, and only this service
-    may read it. jwks.json has the public keys of all services, and every service needs it.
-    encryption.json has the keys that encrypt payloads, for all services that send or read these
-    payloads.
+    The keys are in files of one directory. NAME.key has the private keys of one service, and only
+    this service may read it. jwks.json has the public keys of all services, and every service reads
+    it. encryption.json has the keys that encrypt payloads. All services that send or read encrypted
+    payloads need it.
     """
 
 
@@ -74,25 +74,25 @@ def new(
     algorithm: Annotated[
         Literal["EdDSA", "ES256"],
         typer.Option(
-            "--algorithm", help="EdDSA is Ed25519. ES256 is P-256, for users who must use it."
+            "--algorithm", help="EdDSA is Ed25519. ES256 is P-256, for users that must use P-256."
         ),
     ] = "EdDSA",
     operator: Annotated[
         bool,
         typer.Option(
             "--operator",
-            help="Create the key of an operator, a person who may see payloads of dead letters "
-            "or give expired ones more time.",
+            help="Create the key of an operator: a person that may see payloads of dead letters, "
+            "or extend expired dead letters.",
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Create the first key of a service, valid now."""
+    """Create the first key of each named service. The keys are valid immediately."""
     keys = KeyDirectory(directory)
     role: Role = "operator" if operator else "service"
     owners = list(dict.fromkeys(names))
     for name in owners:
-        keys.check_new(name)  # a wrong name must not leave the other keys created
+        keys.check_new(name)  # check all names first: an invalid name must create no key at all
     for name in owners:
         key = keys.new(name, key_id(name), role=role, algorithm=algorithm)
         if as_json:
@@ -166,7 +166,7 @@ def rotate(
         bool,
         typer.Option(
             "--now",
-            help="Use the new key at once. Services that have not read it yet refuse its messages.",
+            help="Use the new key now. Services that have not read it yet refuse its messages.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -174,8 +174,8 @@ def rotate(
     """Create the next key of a service, publish it now, and use it after the lead time.
 
     The previous key is retired 5 minutes after the first use of the new key. No restart is needed,
-    because services read their key files again. Old public keys stay in the set, since messages
-    that they signed may still wait in a queue.
+    because services read their key files again. Old public keys stay in jwks.json, because messages
+    that the old keys signed may still be in a queue.
     """
     begins = int(time.time() + (0 if now else LEAD_SECONDS if lead is None else lead))
     retires = begins + OVERLAP_SECONDS
@@ -192,14 +192,14 @@ def rotate(
         )
         return
     say(
-        f"created {key['kid']}: it signs from {format_time(begins)}, "
-        f"and the previous key until {format_time(retires)}"
+        f"created {key['kid']}: it signs from {format_time(begins)}; "
+        f"the previous key can sign until {format_time(retires)}"
     )
 
 
 @command.command()
 def retire(kid: Kid, *, directory: Directory = DEFAULT_DIRECTORY) -> None:
-    """Stop a key from signing. Messages that it signed before stay valid until they expire."""
+    """Stop a key from signing. Messages that it has already signed stay valid until they expire."""
     KeyDirectory(directory).update(kid, retired_at=int(time.time()))
     say(f"{kid} is retired. Every service applies this within {REFRESH_INTERVAL_SECONDS:.0f} s.")
 
@@ -216,14 +216,15 @@ def revoke(
             metavar="TIME",
             parser=moment,
             show_default=False,
-            help="Time from which another person may have had the key: 2h (ago).",
+            help="Earliest time at which another person may have had the key: 2h (ago).",
         ),
     ] = None,
 ) -> None:
-    """Refuse all messages that a stolen key signed, or with --since only the later ones.
+    """Revoke a stolen key: services then refuse all messages that it signed.
 
-    --since accepts messages that claim an earlier signing time. A thief can write any signing time,
-    so use --since only if no other person can have had the key before.
+    With --since, services still accept messages with an earlier signing time. A thief can write any
+    signing time into a message. Therefore use --since only if no other person can have had the key
+    before that time.
     """
     KeyDirectory(directory).update(kid, compromised_since=0 if since is None else since // 1000)
     say(
@@ -238,7 +239,7 @@ def ring(
     directory: Directory = DEFAULT_DIRECTORY,
     add: Annotated[
         bool,
-        typer.Option("--add", help="Create another key, which only decrypts at first."),
+        typer.Option("--add", help="Create another key. It only decrypts until --use selects it."),
     ] = False,
     use: Annotated[
         str | None,
@@ -250,9 +251,10 @@ def ring(
 ) -> None:
     """Create the key that encrypts payloads, or show the existing keys.
 
-    All services that send or read encrypted contracts share these keys. Add a new key with --add,
-    start every service again with it, and then let it encrypt with --use. Delete an old key from
-    the file only if no message that it encrypted remains, dead letters included.
+    All services that send or read encrypted contracts share these keys. To change the key, create
+    a new key with --add, restart every service with the new file, and select the new key with
+    --use. Delete an old key from the file only when no message that it encrypted remains in any
+    queue, dead letters included.
     """
     keys = KeyDirectory(directory)
     if use is not None:
@@ -286,7 +288,7 @@ def _new_encryption_key(kid: str) -> dict[str, str]:
 
 @command.command()
 def jwks(*, directory: Directory = DEFAULT_DIRECTORY) -> None:
-    """Print the public keys, to publish them at the location of BUS_JWKS.
+    """Print the public keys of all services, to publish them at the location in BUS_JWKS.
 
     The command fails if services would ignore one of the keys.
     """
@@ -304,12 +306,12 @@ def jwks(*, directory: Directory = DEFAULT_DIRECTORY) -> None:
 
 
 def key_id(name: str) -> str:
-    """Return a new key id: owner, date and a random suffix."""
+    """Return a new key id. It consists of the owner, the date and a random suffix."""
     return f"{name}-{datetime.now(UTC):%Y%m%d}-{secrets.token_hex(3)}"
 
 
 def state(jwk: dict[str, Any], now: float) -> str:
-    """Return what a key may do now."""
+    """Return the state of a public key at the time `now`, such as `signs` or `revoked`."""
     try:
         key: Key = read_jwk(jwk)
     except ConfigurationError as error:
@@ -324,7 +326,7 @@ def state(jwk: dict[str, Any], now: float) -> str:
 
 
 def format_times(jwk: dict[str, Any]) -> str:
-    """Return the times at which the state of a key changes, each after a semicolon."""
+    """Return the times at which the key's state changes, each with a semicolon before it."""
     labels = {
         "not_before": "from",
         "retired_at": "retired from",

@@ -1,4 +1,7 @@
-"""Import of the modules, routers and contracts that a user names, with similar names in errors."""
+"""Import of the modules, routers and contracts that a user names.
+
+If a name is unknown, the error suggests similar names.
+"""
 
 import contextlib
 import importlib
@@ -17,22 +20,25 @@ __all__ = ["Known", "contract_named", "known_contracts", "load_router"]
 
 DEFAULT_MODULE = "contracts"
 MAX_SHOWN_MODULES = 5
-"""Maximum number of modules that an error names."""
+"""Maximum number of module names that an error or a caption shows."""
 PRINTABLE = re.compile(r"[\w.-]{1,160}")
-"""Names that an error may show. Other text may be a payload in the wrong argument."""
+"""Pattern of the names that an error may show.
+
+Other text is not shown, because it may be a payload that the user typed in the wrong argument.
+"""
 COMMANDS = {"request": "call", "event": "publish", "job": "submit"}
-"""Command that sends a contract, by its kind."""
+"""Command that sends a message, by the kind of its contract."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """Contracts that this command has loaded, and the modules that it imported for them."""
+    """Contracts that this command has loaded, and the modules that it imported to find them."""
 
     contracts: tuple[Contract, ...]
     modules: tuple[str, ...]
 
     def looked_at(self) -> str:
-        """Return the names of the modules, for an error or a caption."""
+        """Return the text `searched …` with the modules' names, for an error or a caption."""
         names = ", ".join(self.modules[:MAX_SHOWN_MODULES])
         more = len(self.modules) - MAX_SHOWN_MODULES
         return f"searched {names}{f' and {more} more' if more > 0 else ''}"
@@ -42,18 +48,20 @@ def known_contracts(chosen: Sequence[str]) -> Known:
     """Import modules, and return their contracts.
 
     Args:
-        chosen: Names of modules, several in one item if separated by commas. A package includes
-            every module in it. If empty, the package `contracts` in this folder is imported.
+        chosen: Names of modules. An item may have several names, separated by commas. A package
+            includes every module in it. If `chosen` is empty, the package `contracts` in this
+            folder is imported.
 
     Raises:
-        ConfigurationError: No modules are named, or one cannot be imported.
+        ConfigurationError: No modules are named and this folder has no package `contracts`, or a
+            module cannot be imported.
     """
     prepend_working_directory()
     names = [name for item in chosen for name in re.split(r"[,\s]+", item) if name]
     if not names and not has_default():
         raise ConfigurationError(
             f"{Path.cwd()} has no package {DEFAULT_MODULE!r}, so no contracts are loaded. "
-            "Name the modules with contracts by --contracts or BUS_CONTRACTS."
+            "Name the modules that define contracts by --contracts or BUS_CONTRACTS."
         )
     if not names:
         check_is_local(DEFAULT_MODULE)
@@ -70,11 +78,11 @@ def contract_named(type_: str, chosen: Sequence[str], *, kind: Kind | None = Non
     Args:
         type_: Type of the contract, as the user typed it.
         chosen: Names of modules, as in `known_contracts`.
-        kind: Kind that the command sends. If None, any kind is accepted.
+        kind: Kind of contract that the command accepts. None accepts all kinds.
 
     Raises:
         NotFound: No contract has this type. The error names similar types.
-        ContractError: The contract has another kind. The error names the command for that kind.
+        ContractError: The contract is not of this kind. The error names the command for its kind.
         ConfigurationError: As in `known_contracts`.
     """
     known = known_contracts(chosen)
@@ -99,7 +107,7 @@ def load_router(target: str) -> Router:
     """Import a router.
 
     Args:
-        target: `MODULE:ROUTER`, the module and the router's name in it.
+        target: `MODULE:ROUTER`: the name of a module, and of a router in this module.
 
     Raises:
         ConfigurationError: The module cannot be imported, or has no such router.
@@ -130,14 +138,15 @@ def prepend_working_directory() -> None:
 
 
 def has_default() -> bool:
-    """Return True if this folder has a package or module `contracts`."""
+    """Return True if the working directory has a package or module `contracts`."""
     return Path(DEFAULT_MODULE).is_dir() or Path(f"{DEFAULT_MODULE}.py").is_file()
 
 
 def check_is_local(name: str) -> None:
-    """Raise `ConfigurationError` if Python imports this package from another folder.
+    """Raise `ConfigurationError` if Python does not import this package from the working directory.
 
-    Python prefers a package with an `__init__.py`, even if its folder is later on `sys.path`.
+    If the local package has no `__init__.py`, Python prefers a package of the same name with an
+    `__init__.py`. It does so even if that package's folder is later on `sys.path`.
     """
     module = import_module_named(name)
     paths = [*getattr(module, "__path__", [])] or [getattr(module, "__file__", None) or ""]
@@ -149,7 +158,7 @@ def check_is_local(name: str) -> None:
 
 
 def import_module_named(name: str) -> object:
-    """Import a module, with its standard output redirected to standard error.
+    """Import a module, and redirect its output from standard output to standard error.
 
     The standard output of a command is only for data.
 
@@ -161,7 +170,7 @@ def import_module_named(name: str) -> object:
         with contextlib.redirect_stdout(sys.stderr):
             return importlib.import_module(name)
     except BusError:
-        raise  # the text explains which declaration is incorrect
+        raise  # this error already names the incorrect declaration
     except ModuleNotFoundError as error:
         if error.name and not f"{name}.".startswith(f"{error.name}."):
             raise ConfigurationError(
@@ -173,7 +182,7 @@ def import_module_named(name: str) -> object:
             f"Run `bus` in a folder from which {name!r} can be imported"
             f"{suggest_siblings(name, error.name) or '.'}"
         ) from error
-    except Exception as error:  # a module may raise anything while it is imported
+    except Exception as error:  # the import runs the module's code, which may raise any error
         raise ConfigurationError(
             f"{name} cannot be imported ({type(error).__name__}). "
             "Run the command with `--debug` to see the traceback."
@@ -181,7 +190,7 @@ def import_module_named(name: str) -> object:
 
 
 def import_with_submodules(name: str) -> list[str]:
-    """Import a module, or a package with every module in it, and return their names."""
+    """Import a module, or a package and every module in it, and return the modules' names."""
     module = import_module_named(name)
     submodules = sorted(
         {
@@ -196,9 +205,9 @@ def import_with_submodules(name: str) -> list[str]:
 
 
 def modules_in(folder: Path) -> Iterable[str]:
-    """Yield the dotted names of the modules below a package's folder.
+    """Yield the dotted names of the modules in a package's folder and its subfolders.
 
-    A `__main__` is skipped, because it is a program.
+    Modules named `__main__` are skipped, because an import would run a program.
     """
     for path in folder.rglob("*.py"):
         parts = path.relative_to(folder).with_suffix("").parts
@@ -211,7 +220,13 @@ def modules_in(folder: Path) -> Iterable[str]:
 
 
 def suggest_siblings(name: str, missing: str | None) -> str:
-    """Return a suggestion of similar names if `missing` is the module or its first part."""
+    """Return a suggestion of similar module names, or an empty string if there is none.
+
+    Args:
+        name: Dotted name of the module that the user named.
+        missing: Module that Python did not find. There is a suggestion only if this is `name`, or
+            the first part of `name`.
+    """
     parent, _, last = name.rpartition(".")
     if missing != name and missing != name.partition(".")[0]:
         return ""

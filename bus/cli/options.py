@@ -1,4 +1,4 @@
-"""Options and arguments of several commands, and their completion by the shell."""
+"""Options and arguments that several commands share, and their completion in the shell."""
 
 import contextlib
 import io
@@ -35,7 +35,7 @@ Contracts = Annotated[
         metavar="MODULES",
         envvar="BUS_CONTRACTS",
         show_default=False,
-        help="Modules with the contracts, separated by commas. A package includes its modules. "
+        help="Modules that define contracts, separated by commas. A package includes its modules. "
         "Default: the package 'contracts' in this folder.",
     ),
 ]
@@ -44,7 +44,7 @@ Payload = Annotated[
     typer.Argument(
         metavar="PAYLOAD",
         show_default=False,
-        help="JSON in single quotes. '-' or no payload reads standard input.",
+        help="JSON in single quotes. With '-' or without a payload, standard input is read.",
     ),
 ]
 File = Annotated[
@@ -57,7 +57,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on one line, fo
 AsService = Annotated[
     str,
     typer.Option(
-        "--as", metavar="SERVICE", help="The service that sends. BUS_KEY must be its key."
+        "--as",
+        metavar="SERVICE",
+        help="The service that sends the message. BUS_KEY must be this service's key.",
     ),
 ]
 
@@ -65,7 +67,7 @@ AsService = Annotated[
 def completed_types(
     kind: Kind | None = None,
 ) -> Callable[[typer.Context, str], list[tuple[str, str]]]:
-    """Return a completion of contract types, those of `kind` or all."""
+    """Return a function that completes contract types: types of `kind`, or all types."""
 
     def complete(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
         return [
@@ -78,9 +80,9 @@ def completed_types(
 
 
 def load_contracts(context: typer.Context) -> tuple[Contract, ...]:
-    """Return the contracts, or none if they cannot be loaded.
+    """Return the contracts, or an empty tuple if they cannot be loaded.
 
-    A shell that completes a line cannot show an error.
+    No error is raised, because the shell cannot show an error while it completes a line.
     """
     with (
         contextlib.redirect_stdout(io.StringIO()),
@@ -93,7 +95,7 @@ def load_contracts(context: typer.Context) -> tuple[Contract, ...]:
 
 
 def summary(contract: Contract) -> str:
-    """Return the first line of the contract's docstring, or its kind."""
+    """Return the first line of the contract's docstring, or the contract's kind without one."""
     return (contract.model.__doc__ or contract.kind).strip().splitlines()[0]
 
 
@@ -102,7 +104,7 @@ DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 
 
 def duration(text: str) -> float:
-    """Return the seconds of a duration such as `90s`, `15m`, `2h` or `7d`."""
+    """Convert a duration such as `90s`, `15m`, `2h` or `7d` to seconds."""
     match = DURATION.fullmatch(text.strip())
     if match is None:
         raise typer.BadParameter(f"{text!r} is not a duration. Write 90s, 15m, 2h or 7d.")
@@ -110,11 +112,11 @@ def duration(text: str) -> float:
 
 
 def moment(text: str) -> int:
-    """Return the milliseconds since the epoch of a time.
+    """Convert a time to milliseconds since the epoch.
 
     Args:
-        text: `2026-11-22`, `2026-11-22T10:00` or `2h`, which means two hours ago. Without a time
-            zone the time is in that of this machine.
+        text: `2026-11-22`, `2026-11-22T10:00`, or `2h`, which means two hours ago. A time without
+            a time zone is in this machine's time zone.
 
     Raises:
         typer.BadParameter: The text is not a time.

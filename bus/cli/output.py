@@ -1,6 +1,6 @@
 """Output of the command line: data on standard output, everything else on standard error.
 
-rich adds colours on a terminal only, and none if NO_COLOR is set.
+rich adds colours only on a terminal, and only if NO_COLOR is not set.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from rich.table import Table
 __all__ = ["fits", "harmless", "print_json", "say", "suppress_library_logs", "table_console"]
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Control characters except tab and newline, which could move the cursor of the terminal.
+"""Control characters that must not reach the terminal: all except tab and newline.
 
-Text from other services may contain them.
+Text from other services may contain control characters, which could move the terminal's cursor.
 """
 MEASURE_COLUMNS = 10_000
-"""Columns for measuring a table, wide enough that no row is folded."""
+"""Console width for measuring a table, so large that no row is wrapped."""
 PIPED_COLUMNS = 1000
-"""Columns for a pipe, enough for every name and sentence, since programs read whole lines."""
+"""Console width for output to a pipe, so large that no line is wrapped: programs read lines."""
 
 
 def print_json(value: Any, *, compact: bool) -> None:
@@ -34,7 +34,7 @@ def print_json(value: Any, *, compact: bool) -> None:
 
     Args:
         value: A value that `json.dumps` accepts.
-        compact: Print one line for programs. Otherwise the JSON is indented, and coloured on a
+        compact: True prints one line for programs. False indents the JSON, and colours it on a
             terminal.
     """
     form: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 2}
@@ -45,12 +45,12 @@ def print_json(value: Any, *, compact: bool) -> None:
 
 
 def table_console() -> Console:
-    """Return a console for tables: as wide as the terminal, or wide enough for a pipe."""
+    """Return a console for tables. Its width is the terminal's, or `PIPED_COLUMNS` for a pipe."""
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_COLUMNS)
 
 
 def fits(table: Table, console: Console) -> bool:
-    """Return True if the console shows each cell uncut, and folds it only between words."""
+    """Return True if the table fits on the console with line breaks only between words."""
     return (
         console.measure(table, options=console.options.update(max_width=MEASURE_COLUMNS)).minimum
         <= console.width
@@ -63,7 +63,7 @@ def say(text: str) -> None:
 
 
 def escaped(text: str) -> str:
-    """Return JSON text with escapes for control characters, which a terminal would execute."""
+    """Return the JSON text with control characters escaped, because a terminal executes them."""
     return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
@@ -74,7 +74,7 @@ def harmless(text: str) -> str:
 
 @contextlib.contextmanager
 def suppress_library_logs() -> Iterator[None]:
-    """Suppress the bus's log inside the block."""
+    """Suppress the log records of the library `bus` inside the block, except critical ones."""
     log = logging.getLogger("bus")
     before = log.level
     log.setLevel(logging.CRITICAL)

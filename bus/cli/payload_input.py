@@ -1,7 +1,7 @@
 """Payload from an argument, a file or standard input, checked against its contract.
 
-Errors name the field and the rule, and never a value: payloads are confidential, and the output of
-a terminal ends up in logs.
+Errors name the field and the rule, and never a value: payloads are confidential, and a terminal's
+output is often copied to logs.
 """
 
 import json
@@ -21,12 +21,12 @@ STANDARD_INPUT = "-"
 
 
 def message_from(contract: Contract, arguments: list[str], file: Path | None) -> Message:
-    """Return the message of a payload.
+    """Read the payload, and return it as a message of the contract.
 
     Args:
         contract: Contract of the message.
-        arguments: Payload arguments of the command, at most one. `-` is standard input.
-        file: Path from `--file`. `-` is standard input.
+        arguments: Payload arguments of the command, at most one. `-` means standard input.
+        file: Path from `--file`. `-` means standard input.
 
     Raises:
         InvalidArgument: The payload is missing, or is not JSON.
@@ -46,20 +46,20 @@ def message_from(contract: Contract, arguments: list[str], file: Path | None) ->
 
 
 def read_payload(contract: Contract, arguments: list[str], file: Path | None) -> bytes:
-    """Return the payload's bytes, as `message_from` describes."""
+    """Return the payload's bytes. The parameters and errors are described at `message_from`."""
     if len(arguments) > 1:
         raise typer.BadParameter(
             "the payload must be one argument. Put it in single quotes.", param_hint="PAYLOAD"
         )
     if arguments and file is not None:
         raise typer.BadParameter(
-            "the payload is both an argument and a file. Use only one of them.",
+            "the payload is given both as an argument and by --file. Use only one of them.",
             param_hint="PAYLOAD",
         )
     if file is not None and str(file) != STANDARD_INPUT:
         return read_file(file)
     if arguments and arguments[0] != STANDARD_INPUT:
-        return arguments[0].encode(errors="surrogateescape")  # the bytes as the shell passed them
+        return arguments[0].encode(errors="surrogateescape")  # exactly the shell's bytes
     requested = bool(arguments or file)
     text = b"" if sys.stdin.isatty() and not requested else sys.stdin.buffer.read()
     if text.strip():
@@ -73,7 +73,7 @@ def read_payload(contract: Contract, arguments: list[str], file: Path | None) ->
 
 
 def read_file(file: Path) -> bytes:
-    """Return the file's bytes, or raise `NotFound` if it cannot be read."""
+    """Return the file's bytes, or raise `NotFound` if the file cannot be read."""
     try:
         return file.read_bytes()
     except OSError as error:
@@ -87,9 +87,9 @@ def describe_fields(contract: Contract) -> str:
 
 
 def json_problem(text: bytes) -> str | None:
-    """Return why and where the text is not JSON, or None if it is.
+    """Return the reason and the position if the text is not JSON, or None if it is JSON.
 
-    The parser's messages are a fixed set, and contain no part of the text.
+    The reason is a fixed message of the parser, which contains no part of the text.
     """
     try:
         json.loads(text)
@@ -103,9 +103,10 @@ def json_problem(text: bytes) -> str | None:
 
 
 def extra_fields(contract: Contract) -> Literal["forbid"] | None:
-    """Return `forbid`, or None if one of the contract's models accepts extra fields.
+    """Return pydantic's `extra` for the payload.
 
-    The bus would drop a field that the contract does not have, without an error.
+    The value is `forbid`, because the bus would drop an unknown field without an error. It is None
+    if one of the contract's models accepts extra fields.
     """
     schema = schema_of(contract.model) or {}
     models = [schema, *schema.get("$defs", {}).values()]

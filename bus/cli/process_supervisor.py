@@ -1,4 +1,4 @@
-"""Supervision of worker processes: start, restart after a crash, and a common stop."""
+"""Supervision of worker processes: start them, restart them after a crash, and stop all of them."""
 
 import asyncio
 import contextlib
@@ -19,28 +19,33 @@ from bus.operations.health import ProbeAddress, aggregate, serve_probes
 __all__ = ["Command", "run_processes"]
 
 START_SECONDS = 5.0
-"""Seconds within which a process that ends with an error has failed to start.
+"""If a process ends with an error in this number of seconds, its start counts as failed.
 
-A process that was ready has started, however early it ends.
+If the process reported that it was ready, its start does not count as failed.
 """
 MAX_FAILED_STARTS = 3
-"""Failed starts in a row that end all processes, since a wrong setting does not fix itself."""
+"""Number of consecutive failed starts of one process after which all processes are stopped.
+
+Such failures usually have a permanent cause, for example a wrong setting.
+"""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """Command to run, the number of its processes, and whether to restart when code changes."""
+    """Command that the supervisor runs, and the options of the supervision."""
 
     arguments: list[str]
     processes: int
+    """Number of processes that run the command."""
     reload: bool = False
+    """True if the processes are restarted when a Python file changes."""
     health: ProbeAddress | None = None
     """Address on which the parent answers health probes for all processes."""
 
 
 async def run_processes(command: Command) -> int:
-    """Run the processes until a signal, and return the highest of their exit codes."""
+    """Run the processes until SIGINT or SIGTERM, and return their highest exit code."""
     if command.health is None:
         return await _run(command, [command.arguments] * command.processes)
     with TemporaryDirectory(prefix="bus-health-") as directory:
@@ -69,7 +74,7 @@ async def _run(command: Command, lines: Sequence[list[str]]) -> int:
 
 
 class Child:
-    """One worker process."""
+    """One supervised worker process, with its restarts."""
 
     def __init__(
         self, arguments: list[str], stop: asyncio.Event, changed: asyncio.Event, number: int
@@ -81,13 +86,13 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process, unless it has ended."""
+        """Send a signal to the process if it is running."""
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
 
     async def run(self) -> int:
-        """Run the process until `stop`, restart it if it ends, and return the last exit code."""
+        """Run the process, and restart it when it ends. Return its last exit code after `stop`."""
         failures = 0
         while True:
             code, failed, reloading = await self._run_once()
@@ -97,7 +102,7 @@ class Child:
             if failures >= MAX_FAILED_STARTS:
                 print(  # noqa: T201 - the parent has no log
                     f"bus run: process {self._number} has failed to start {failures} times "
-                    "in a row; stopping",
+                    "in a row; stopping all processes",
                     file=sys.stderr,
                 )
                 self._stop.set()
@@ -119,14 +124,14 @@ class Child:
         loop = asyncio.get_running_loop()
         began = loop.time()
         with _open_pipe() as (reader, writer):
-            # The process has its own session, so the terminal's Ctrl-C reaches only the parent,
-            # which forwards it once.
+            # Start the process in its own session. Ctrl-C in the terminal then reaches only the
+            # parent, and the parent stops the process.
             line = [*self._arguments, "--notification-fd", str(writer)]
             self._process = await asyncio.create_subprocess_exec(
                 *line, start_new_session=True, pass_fds=[writer]
             )
             code, reloading = await self._wait(self._process)
-            # A process that was ready has started, even if a message killed it early.
+            # A process that reported ready has started, even if a message crashed it early.
             early = loop.time() - began < START_SECONDS
             return code, bool(code) and early and not _is_notified(reader), reloading
 
@@ -141,7 +146,7 @@ class Child:
                 self.signal(signal.SIGTERM)
             code = await ended
             if terminated and code == -signal.SIGTERM:
-                code = 0  # the process did not handle signals yet, so it had no work to finish
+                code = 0  # killed before it handled signals, so it had no work yet: a clean stop
             return (code if code >= 0 else 128 - code), reload.done()
         finally:
             for task in (reload, stopping):
@@ -150,7 +155,7 @@ class Child:
 
 @contextlib.contextmanager
 def _open_pipe() -> Iterator[tuple[int, int]]:
-    """Open a pipe on which a process reports that it is ready; yield its reader and its writer."""
+    """Yield the two ends of a pipe on which a process reports that it is ready: reader, writer."""
     reader, writer = os.pipe()
     try:
         os.set_blocking(reader, False)
@@ -168,7 +173,7 @@ def _is_notified(reader: int) -> bool:
 
 
 def _load_watchfiles() -> Any:
-    """Import the library that watches files, which only `--reload` requires."""
+    """Import `watchfiles`. It is imported only here, because only `--reload` requires it."""
     try:
         return importlib.import_module("watchfiles")
     except ModuleNotFoundError:
@@ -179,7 +184,7 @@ def _load_watchfiles() -> Any:
 
 
 async def _watch(watchfiles: Any, changed: asyncio.Event) -> None:
-    """Set and clear `changed` whenever a Python file below this folder changes."""
+    """Set `changed` for a moment whenever a Python file in this folder or below changes."""
     async for _ in watchfiles.awatch(Path.cwd(), watch_filter=watchfiles.PythonFilter()):
         print("bus run: the code has changed; restarting", file=sys.stderr)  # noqa: T201 - as above
         changed.set()
@@ -189,9 +194,9 @@ async def _watch(watchfiles: Any, changed: asyncio.Event) -> None:
 
 @contextlib.contextmanager
 def _forward_signals(stop: asyncio.Event, children: list[Child]) -> Iterator[None]:
-    """Stop the children cleanly at the first signal, and forward each further one.
+    """Stop the children cleanly at the first signal, and forward each later signal to them.
 
-    A child that receives a forwarded signal stops at once.
+    A forwarded signal makes a child stop immediately, without a clean stop.
     """
     loop = asyncio.get_running_loop()
 

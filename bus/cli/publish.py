@@ -45,7 +45,7 @@ def command(
         typer.Option(
             min=0.001,
             metavar="SECONDS",
-            help="Time to wait for the confirm. Default: BUS_PUBLISH_TIMEOUT.",
+            help="Time to wait for the publisher confirm. Default: BUS_PUBLISH_TIMEOUT.",
         ),
     ] = None,
     as_json: Annotated[
@@ -61,7 +61,7 @@ def command(
     check_owner(contract, as_service)
     event = message_from(contract, payload or [], file)
     with suppress_library_logs(), correlated(new_id()) as correlation_id:
-        # `contract_named` has checked that the contract is an event's.
+        # `contract_named` has checked that this is the contract of an event.
         asyncio.run(publish_event(contract.service, event, timeout))  # type: ignore[arg-type]
     if as_json:
         print_json({"type": contract.type, "correlation_id": correlation_id}, compact=True)
@@ -73,7 +73,7 @@ def command(
 
 
 def check_owner(contract: Contract, service: str | None) -> None:
-    """Raise `ContractError` unless the service is the event's owner."""
+    """Raise `ContractError` if the service does not own the event."""
     owner = contract.service
     if service is None:
         raise ContractError(
@@ -88,6 +88,6 @@ def check_owner(contract: Contract, service: str | None) -> None:
 
 
 async def publish_event(service: str, event: Event, timeout: float | None) -> None:
-    """Publish the event on a connection of its own."""
+    """Open a connection, and publish the event."""
     async with Bus(service) as bus:
         await bus.publish(event, timeout=timeout)

@@ -1,4 +1,4 @@
-"""The queues as a table with a group for each service, and notes on required actions."""
+"""Table of the queues, grouped by service, and notes on the actions that they require."""
 
 import math
 import time
@@ -21,7 +21,7 @@ UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 def table(report: QueueReport) -> RenderableType:
-    """Return the broker, the time and the queues as a table."""
+    """Return a line with the broker and the time, and a table of the queues below it."""
     grid = Table(box=None, padding=(0, 0, 0, 1), header_style="bold", pad_edge=False)
     grid.add_column("queue", overflow="fold")
     for name in ("ready", "unacked", "consumers", "oldest", "dead"):
@@ -42,8 +42,9 @@ def table(report: QueueReport) -> RenderableType:
 def service_rows(service: str, queues: list[QueueStatus]) -> Iterator[tuple[str | Text, ...]]:
     """Yield the rows of one service.
 
-    Each work queue has the number of its dead letters. The retry tiers follow, and one row for all
-    reply queues. The last rows are messages that came back from a tier when their queue was gone.
+    First come the work queues, each with the number of its dead letters. Then come the retry tiers,
+    one row for all reply queues, and the dead-letter queue for unroutable messages. The latter
+    holds messages that returned from a retry tier after their work queue was deleted.
     """
     dead = {queue.work_queue: total_messages(queue) for queue in queues if queue.role == "dead"}
     for queue in (queue for queue in queues if queue.role in WORK):
@@ -71,7 +72,7 @@ def service_rows(service: str, queues: list[QueueStatus]) -> Iterator[tuple[str 
 
 
 def work_queue_row(service: str, queue: QueueStatus, dead: int | None) -> tuple[str | Text, ...]:
-    """Return the row of one work queue."""
+    """Return the row of one work queue, with the number of its dead letters."""
     return (
         short_name(service, queue),
         format_count(queue.ready),
@@ -83,7 +84,7 @@ def work_queue_row(service: str, queue: QueueStatus, dead: int | None) -> tuple[
 
 
 def notes(report: QueueReport) -> Iterator[str]:
-    """Yield the required actions and the unknown values, a line each, with rich's markup."""
+    """Yield a line, in rich's markup, for each required action and for the unknown values."""
     for queue in report.queues:
         yield from (f"[yellow]{escape(text)}[/]" for text in advise(queue))
     if report.without_management:
@@ -96,8 +97,8 @@ def notes(report: QueueReport) -> Iterator[str]:
             for queue in report.queues
         ):
             yield (
-                "[dim]request queues are left out: repeated queries by AMQP would keep "
-                "request queues without a consumer alive[/]"
+                "[dim]request queues are not inspected: repeated queries over AMQP would prevent "
+                "the expiry of request queues without a consumer[/]"
             )
 
 

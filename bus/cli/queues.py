@@ -1,4 +1,4 @@
-"""`bus queues`: the messages, consumers and dead letters of each queue."""
+"""`bus queues`: show the messages, consumers and dead letters of each queue."""
 
 import asyncio
 from collections.abc import Sequence
@@ -51,17 +51,20 @@ def command(
     contracts: Contracts = None,
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="Print JSON for programs; with --watch, one line a refresh."),
+        typer.Option(
+            "--json", help="Print JSON for programs. With --watch, print one line per refresh."
+        ),
     ] = False,
 ) -> None:
     """Show the messages, consumers and dead letters of each queue.
 
-    The command takes no message out of a queue and changes nothing. AMQP reports ready messages and
-    consumers. RabbitMQ's management API reports the list of queues, unacked and oldest, if it
-    answers. It is at BUS_MANAGEMENT_URL; without that setting the usual port is tried.
+    The command takes no message out of a queue and changes nothing. It reads the numbers of ready
+    messages and of consumers over AMQP. It reads the list of queues, "unacked" and "oldest" from
+    RabbitMQ's management API, if that API answers. The API's URL is BUS_MANAGEMENT_URL. If it is
+    not set, the command tries the default port of the broker's host.
 
-    oldest is the time since the first message in the queue was sent. RabbitMQ reports it only for
-    classic queues. Jobs, events and dead letters are in quorum queues, and show "-".
+    "oldest" is the time since the oldest message in the queue was sent. RabbitMQ reports it only
+    for classic queues. Jobs, events and dead letters are in quorum queues, and show "-".
     """
     settings = load_settings()
     where = BrokerAddress.of(settings, renew=watch is None)
@@ -77,7 +80,7 @@ def command(
 
 
 def select_queues(target: str | None, contracts: Sequence[str]) -> QueueFilter:
-    """Return the filter for the queues of the argument."""
+    """Return the filter for the queues of the service or router in `target`."""
     if target is None:
         return QueueFilter()
     if ":" in target:
@@ -95,9 +98,9 @@ def select_queues(target: str | None, contracts: Sequence[str]) -> QueueFilter:
 
 
 def guess_queues(service: str, contracts: Sequence[str]) -> set[str]:
-    """Return the queues of the service's requests and jobs, as far as their contracts are known.
+    """Return the names of the service's request and job queues that the known contracts determine.
 
-    The queues of its subscriptions cannot be derived from contracts.
+    The contracts do not determine the queues of the service's event subscriptions.
     """
     if not contracts and not has_default():
         return set()
@@ -112,16 +115,16 @@ def guess_queues(service: str, contracts: Sequence[str]) -> set[str]:
 
 
 async def list_services(where: BrokerAddress) -> set[str]:
-    """Return the services that have queues."""
+    """Return the names of the services that have queues on the broker."""
     return {queue.service for queue in (await inspect_queues(where, QueueFilter())).queues}
 
 
 async def watch_queues(
     settings: Settings, selection: QueueFilter, seconds: float, *, as_json: bool
 ) -> None:
-    """Show the queues again every `seconds` until a signal.
+    """Show the queues, and refresh the display every `seconds` until Ctrl-C or SIGTERM.
 
-    If the broker does not answer, the error is shown, and the next refresh tries again.
+    If the broker does not answer, show the error, and try again at the next refresh.
     """
     with signals() as stop, Live(console=table_console(), auto_refresh=False) as live:
         while not stop.is_set():
@@ -136,7 +139,7 @@ async def watch_queues(
 
 
 async def inspect_once(settings: Settings, selection: QueueFilter) -> QueueReport:
-    """Inspect the queues with the current password, which the password file can have changed."""
+    """Inspect the queues. The password file is read again, because its content can have changed."""
     return await inspect_queues(BrokerAddress.of(settings, renew=False), selection)
 
 
@@ -151,7 +154,7 @@ def update(live: Live, inspection: "asyncio.Future[QueueReport]", *, as_json: bo
         live.update(Text(f"error: {error}", style="red"), refresh=True)
     else:
         report = inspection.result()
-        # The notes come first: the end of a table that is longer than the screen is cut off.
+        # Show the notes above the table: rich cuts off the lines that do not fit on the screen.
         live.update(
             Group(*(Text.from_markup(line) for line in notes(report)), table(report)), refresh=True
         )
@@ -169,7 +172,7 @@ def show(report: QueueReport, *, as_json: bool) -> None:
 
 
 def queue_to_json(status: QueueStatus) -> dict[str, Any]:
-    """Return one queue as JSON; the keys are part of the command line's interface."""
+    """Return one queue as JSON. The keys are part of the command line's interface."""
     return {
         "name": status.name,
         "service": status.service,
@@ -186,7 +189,7 @@ def queue_to_json(status: QueueStatus) -> dict[str, Any]:
 
 
 def to_json(report: QueueReport) -> dict[str, Any]:
-    """Return the report as JSON: full names, null for unknown values, times in seconds."""
+    """Return the report as JSON, with null for unknown values and times in seconds."""
     return {
         "broker": asdict(report.server),
         "at": round(report.at, 3),

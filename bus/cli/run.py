@@ -1,4 +1,4 @@
-"""`bus run`: serve a router, in one process or several."""
+"""`bus run`: serve a router in one process or in several processes."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,10 @@ log = logging.getLogger("bus")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 CANCEL_AGAIN_SECONDS = 0.5
-"""Seconds for cleanup after a second signal. Closing a connection takes a tenth of it."""
+"""Seconds from the first to the second cancellation of the service after a second signal.
+
+The service closes its connection in this time. That takes about 0.05 s.
+"""
 
 
 def command(
@@ -43,7 +46,7 @@ def command(
             min=1,
             max=64,
             metavar="N",
-            help="Number of worker processes. A process that dies is started again.",
+            help="Number of worker processes. A process that ends unexpectedly is restarted.",
         ),
     ] = 1,
     reload: Annotated[
@@ -51,20 +54,23 @@ def command(
         typer.Option("--reload", help="Restart when a Python file below this folder changes."),
     ] = False,
     health_socket: Annotated[
-        Path | None, typer.Option(hidden=True, help="Socket for the parent's health probes.")
+        Path | None,
+        typer.Option(hidden=True, help="Socket on which the parent probes this process's health."),
     ] = None,
     notification_fd: Annotated[
         int | None,
         typer.Option(
-            hidden=True, help="Descriptor to notify the parent that this process is ready."
+            hidden=True,
+            help="File descriptor on which this process notifies its parent that it is ready.",
         ),
     ] = None,
 ) -> None:
     """Serve a router until SIGTERM or Ctrl-C.
 
-    The first signal stops cleanly: the worker takes no new messages, and running handlers have
-    BUS_STOP_GRACE seconds to finish. A second signal stops at once, and unfinished messages are
-    delivered again. If BUS_HEALTH_PORT is set, the worker answers /livez and /readyz on that port.
+    The first signal stops the worker cleanly: it takes no new messages, and running handlers have
+    BUS_STOP_GRACE seconds to finish. A second signal stops the worker immediately, and the broker
+    delivers unfinished messages again. If BUS_HEALTH_PORT is set, the worker answers /livez and
+    /readyz on that port.
     """
     settings = load_settings()
     health = (settings.health_host, settings.health_port) if settings.health_port else None
@@ -80,13 +86,13 @@ def command(
 async def serve(
     router: Router, settings: Settings, health: ProbeAddress | None, started: Callable[[], None]
 ) -> int:
-    """Serve until a signal.
+    """Serve the router until SIGINT or SIGTERM.
 
     Args:
         router: Router to serve.
-        settings: Settings of its bus.
-        health: Address of the health probes. If None, no port is opened.
-        started: Function to call once, when every consumer is ready.
+        settings: Settings of the router's bus.
+        health: Address of the health probes. If None, health probes are not answered.
+        started: Function that is called once, when every consumer is ready.
 
     Returns:
         The exit code: 0 after a clean stop, 128 plus the signal's number after a second signal.
@@ -105,7 +111,7 @@ async def serve(
 
 
 def _do_nothing() -> None:
-    """Do nothing when the service has started."""
+    """Do nothing; this function is the default of `started`."""
 
 
 async def serve_until(
@@ -115,16 +121,17 @@ async def serve_until(
     health: ProbeAddress | None,
     started: Callable[[], None] = _do_nothing,
 ) -> None:
-    """Serve until `stop` is set.
+    """Serve the router until `stop` is set.
 
-    Health probes are answered from before the first connection to the broker until after the last.
+    Health probes are answered from before the connection to the broker is opened until after it is
+    closed.
 
     Args:
         router: Router to serve.
         stop: Event that stops the service cleanly.
         bus: Bus of the service, not yet connected.
-        health: Address of the health probes. If None, no port is opened.
-        started: Function to call once, when every consumer is ready.
+        health: Address of the health probes. If None, health probes are not answered.
+        started: Function that is called once, when every consumer is ready.
     """
 
     async def ready() -> str | None:
@@ -135,7 +142,7 @@ async def serve_until(
     async with serve_probes(health, ready=ready), bus, bus.serving(router):
         started()
         await stop.wait()
-        # The user must learn why the process does not end at once: the grace can be long.
+        # Tell the user why the process does not end immediately: the grace period can be long.
         log.info(
             "stopping; a second signal stops at once",
             extra={"service": router.name, "grace": bus.settings.stop_grace},
@@ -144,7 +151,7 @@ async def serve_until(
 
 
 def _notify_parent(notification_fd: int | None) -> None:
-    """Notify the parent that this process is ready, unless the parent has ended."""
+    """Notify the parent that this process is ready. Ignore the error if the parent has ended."""
     if notification_fd is not None:
         with contextlib.suppress(OSError):
             os.write(notification_fd, b"\n")
@@ -152,20 +159,20 @@ def _notify_parent(notification_fd: int | None) -> None:
 
 @contextlib.contextmanager
 def signals(stop: asyncio.Event, serving: "asyncio.Future[None]") -> Iterator[list[int]]:
-    """Set `stop` at the first signal and cancel `serving` at the second.
+    """Set `stop` at the first signal and cancel `serving` at the second signal.
 
-    The block gets the list of received signals.
+    The block gets a list, to which each received signal is appended.
     """
     loop, received = asyncio.get_running_loop(), list[int]()
 
     def on_signal(number: int) -> None:
         received.append(number)
         if stop.is_set():
-            # Both signals may arrive in one turn of the loop. A task that has not seen `stop` yet
-            # would treat the cancellation as a clean stop, so cancel it in the next turn.
+            # Cancel the task in the next turn of the event loop. Both signals may arrive in one
+            # turn. A task that has not seen `stop` would treat the cancellation as a clean stop.
             loop.call_soon(serving.cancel)
-            # If the first cancellation interrupts the start, the task stops cleanly. A second
-            # cancellation ends that stop.
+            # Cancel the task a second time. If the first cancellation interrupts the start, the
+            # task begins a clean stop. The second cancellation ends that clean stop.
             loop.call_later(CANCEL_AGAIN_SECONDS, serving.cancel)
         stop.set()
 

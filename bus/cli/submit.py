@@ -36,7 +36,7 @@ def command(
     no_wait: Annotated[
         bool,
         typer.Option(
-            "--no-wait", help="Print the job's id when the broker has confirmed it, and exit."
+            "--no-wait", help="Print the job's id when the broker has confirmed the job, and exit."
         ),
     ] = False,
     timeout: Annotated[
@@ -44,16 +44,16 @@ def command(
         typer.Option(
             min=0.001,
             metavar="SECONDS",
-            help="Time to wait for the result, or with --no-wait for the confirm. "
-            "Default: BUS_MESSAGE_TTL, or with --no-wait BUS_PUBLISH_TIMEOUT.",
+            help="Time to wait for the result (default: BUS_MESSAGE_TTL). With --no-wait, time to "
+            "wait for the publisher confirm (default: BUS_PUBLISH_TIMEOUT).",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Submit a job, show its progress, and print its result as JSON.
 
-    Progress goes to standard error, a line for each update. If this command ends early, for example
-    by Ctrl-C, the job continues, and its result cannot be printed any more.
+    Each progress update is a line on standard error. If this command ends before the job, for
+    example by Ctrl-C, the job continues. No later command can then print its result.
     """
     contract = contract_named(type_, contracts or [], kind="job")
     job: Any = message_from(contract, payload or [], file)
@@ -67,13 +67,13 @@ def command(
 
 
 async def submit(service: str, job: Job[Any], timeout: float | None) -> str:
-    """Submit the job on a connection of its own, and return its id."""
+    """Open a connection, submit the job, and return the job's id."""
     async with Bus(service) as bus:
         return (await bus.submit(job, timeout=timeout)).id
 
 
 async def follow(service: str, job: Job[Message | None], timeout: float | None) -> Message | None:
-    """Submit the job, print its updates, and return its result.
+    """Open a connection, submit the job, print its progress updates, and return its result.
 
     Raises:
         DeadlineExceeded: The job has not ended within `timeout` seconds.
@@ -89,19 +89,19 @@ async def follow(service: str, job: Job[Message | None], timeout: float | None) 
                 f"the job has not ended within {timeout:g} s, and continues"
             ) from None
         except asyncio.CancelledError:
-            say("the job continues")
+            say("the job continues at the service")
             raise
 
 
 async def print_updates(handle: JobHandle[Message | None]) -> Message | None:
-    """Print each update when it arrives, and return the job's result."""
+    """Print each progress update when it arrives, and return the job's result."""
     async for update in handle.updates():
         say(format_update(update))
     return await handle.result()
 
 
 def format_update(update: Progress) -> str:
-    """Return an update as one line."""
+    """Return the line that shows a progress update."""
     if update.error is not None:
         return f"an attempt failed ({update.error}) and will be retried: {update.note}"
     return f"{update.progress:>4.0%} {update.note}".rstrip()

@@ -1,4 +1,4 @@
-"""`bus topology`: the topology that routers require, compared with the broker's."""
+"""`bus topology`: compare the topology that routers require with the broker's topology."""
 
 import asyncio
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ from bus.settings import Settings, load_settings
 __all__ = ["command"]
 
 DIFFERENCES_EXIT_CODE = 2
-"""Exit code if something is to be done."""
+"""Exit code if the broker's topology differs from the required topology."""
 COLOURS = {
     "missing": "yellow",
     "different": "red",
@@ -60,7 +60,8 @@ ManagementUrl = Annotated[
         "--management-url",
         metavar="URL",
         show_default=False,
-        help="The management API. Default: BUS_MANAGEMENT_URL, or the usual port.",
+        help="URL of the management API. Default: BUS_MANAGEMENT_URL, or the default port of the "
+        "broker's host.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on one line, for programs.")]
@@ -75,15 +76,16 @@ command = typer.Typer(
 def plan(
     routers: Routers, *, management_url: ManagementUrl = None, as_json: AsJson = False
 ) -> None:
-    """Show the differences between the required topology and the broker's, one a line.
+    """Show the differences between the required topology and the broker's, one per line.
 
-    Nothing is changed. A line begins with one of these words. missing: apply creates the object.
-    different: the object exists with other properties, which cannot be changed in place; for a
-    queue, migrate creates it again. unsafe: a policy could lose messages. unfinished: a migration
-    was interrupted. superfluous: the object is named like those of these services, and they do not
-    require it; no command deletes it.
+    The command changes nothing. A line begins with one of these words. missing: apply creates the
+    object. different: the object exists with other properties, which cannot be changed in place;
+    migrate recreates a queue. unsafe: a policy could cause the loss of messages. unfinished: a
+    migration was interrupted. superfluous: the object's name belongs to one of these services, but
+    the service does not require the object; no command deletes it.
 
-    Exit code 0: nothing is to be done. 2: there are differences; superfluous objects do not count.
+    Exit code 0: there are no differences, or only superfluous objects. 2: there are other
+    differences.
     """
     settings = override_settings(management_url)
     exit_with(
@@ -97,9 +99,9 @@ def apply(
 ) -> None:
     """Create missing exchanges, queues and bindings over AMQP, and show the remaining differences.
 
-    Nothing that exists is changed or deleted. A second run changes nothing. Exit code 0: the broker
-    has the required topology. 2: differences remain, such as a queue that cannot be changed in
-    place; see migrate.
+    The command does not change or delete existing objects. A second run changes nothing. Exit code
+    0: the broker has the required topology. 2: differences remain, for example a queue that cannot
+    be changed in place. The command migrate recreates such a queue.
     """
     settings = override_settings(management_url)
     with suppress_library_logs():
@@ -114,11 +116,12 @@ def apply(
 def verify(
     routers: Routers, *, management_url: ManagementUrl = None, as_json: AsJson = False
 ) -> None:
-    """Check that the broker has the required topology, for services that declare nothing.
+    """Check that the broker has the required topology, before services that declare nothing start.
 
-    With BUS_MANAGEMENT_URL or --management-url the command finds the same differences as plan.
-    Without it the command uses AMQP with the service's own rights. It then finds missing exchanges
-    and queues, and reports what it could not check. Exit codes: those of plan.
+    With BUS_MANAGEMENT_URL or --management-url the command finds the same differences as plan. If
+    neither is set, the command uses AMQP with the rights of the user in BUS_URL. It then finds only
+    missing exchanges and queues, and reports the objects that it could not check. The exit codes
+    are the same as for plan.
     """
     settings = override_settings(management_url)
     with suppress_library_logs():
@@ -134,11 +137,11 @@ def export(
         str, typer.Option("--vhost", metavar="NAME", help="The virtual host that the file names.")
     ] = "/",
 ) -> None:
-    """Print the definitions.json that RabbitMQ imports; the command does not connect to a broker.
+    """Print the topology as a definitions.json, which a broker's administrator can import.
 
-    The file has exchanges, queues and bindings in sorted order, for the administrator of the
-    broker. With BUS_TOPOLOGY=verify request queues do not expire, because the services may not
-    create them again.
+    The command does not connect to a broker. The file has exchanges, queues and bindings in sorted
+    order. With BUS_TOPOLOGY=verify request queues do not expire, because the services have no right
+    to create them again.
     """
     print_json(definitions(require(routers, load_settings()).topology, vhost=vhost), compact=False)
 
@@ -154,7 +157,7 @@ def access(
             metavar="FILE",
             envvar="BUS_GRANTS",
             show_default=False,
-            help="The permissions of the services, such as grants.toml.",
+            help="File with the permissions of the services, such as grants.toml.",
         ),
     ],
     passwords: Annotated[
@@ -163,14 +166,14 @@ def access(
             "--passwords",
             metavar="FILE",
             show_default=False,
-            help='The passwords of the users: TOML, with a line for each user: name = "…".',
+            help='TOML file with the passwords of the users, a line for each user: name = "…".',
         ),
     ] = None,
     certificates: Annotated[
         bool,
         typer.Option(
             "--certificates",
-            help="Create users without a password, which log in by a certificate or a token.",
+            help="Create users without a password. They log in with a certificate or a token.",
         ),
     ] = False,
     contracts: Contracts = None,
@@ -178,13 +181,13 @@ def access(
         str, typer.Option("--vhost", metavar="NAME", help="The virtual host that the file names.")
     ] = "/",
 ) -> None:
-    """Print definitions with a broker user for each service, limited to the rights of its grants.
+    """Print definitions with a broker user for each service, limited to the service's grants.
 
-    The command does not connect to a broker. It prints the topology as export does, and users,
-    permissions and topic permissions. The services then run with BUS_TOPOLOGY=verify, each with its
-    own user; only the user bus.topology declares and binds. Name the routers of all services.
-    Without --passwords and --certificates the users are left out, and must exist before the file is
-    imported.
+    The command does not connect to a broker. It prints the same topology as export, and in addition
+    users, permissions and topic permissions. Name the routers of all services. Run each service
+    with BUS_TOPOLOGY=verify and its own user. Only the user bus.topology may declare and bind. If
+    neither --passwords nor --certificates is given, the output has no users. They must then exist
+    before the file is imported.
     """
     if passwords and certificates:
         raise InvalidArgument(
@@ -222,7 +225,10 @@ def migrate(
         str, typer.Argument(metavar="MODULE:ROUTER", help="The router that requires the queue.")
     ],
     queue: Annotated[
-        str, typer.Argument(metavar="QUEUE", help="The queue that exists with other arguments.")
+        str,
+        typer.Argument(
+            metavar="QUEUE", help="The queue to recreate, which exists with other arguments."
+        ),
     ],
     *,
     wait: Annotated[
@@ -232,19 +238,19 @@ def migrate(
             min=0,
             metavar="SECONDS",
             show_default=False,
-            help="Start although the queue has consumers, and wait until they have stopped.",
+            help="Start even if the queue has consumers, and wait this time for them to stop.",
         ),
     ] = None,
     management_url: ManagementUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create a queue again with the arguments that its router requires, and keep its messages.
+    """Recreate a queue with the arguments that its router requires, and keep its messages.
 
-    The messages, and those published during the migration, wait in a migration queue. Each message
-    is copied, the copy is confirmed, and only then is the original removed. The order is kept. If
-    the command is killed at any point, run it again to continue. A message that can then exist
-    twice has the header "redelivered". The command refuses a queue that has consumers: stop the
-    workers first.
+    A migration queue holds the messages of the queue, and messages that are published during the
+    migration. The command copies each message, and removes the original only after the broker has
+    confirmed the copy. The order of the messages is kept. If the command is killed at any point,
+    run it again to continue. A message that can then exist twice has the header "redelivered". The
+    command refuses a queue that has consumers: stop the workers first.
     """
     settings = override_settings(management_url)
     status_line = Console(stderr=True).status("reading the broker's state")
@@ -278,17 +284,17 @@ def migrate(
 
 
 class ProgressDisplay:
-    """Display of a migration: a line for each step, and the counts beside a spinner."""
+    """Display of a migration: a line for each step, and a spinner with the message counts."""
 
     def __init__(self, status: Status) -> None:
         self._status = status
         self._step = ""
 
     def __call__(self, progress: MigrationProgress) -> None:
-        """Show `progress`."""
+        """Show the step and the counts of `progress`."""
         if progress.step != self._step:
             self._step = progress.step
-            # The line goes to the spinner's own console: another console would write over it.
+            # Print on the spinner's console: the output of another console would overwrite it.
             self._status.console.print(
                 harmless(progress.step), markup=False, highlight=False, soft_wrap=True
             )
@@ -299,7 +305,7 @@ class ProgressDisplay:
 
 
 def override_settings(management_url: str | None) -> Settings:
-    """Return the settings, with the option's address if it is given."""
+    """Return the settings. The URL of `--management-url`, if it is given, replaces the setting."""
     return load_settings(management_url=management_url) if management_url else load_settings()
 
 
@@ -309,7 +315,7 @@ def require(targets: Sequence[str], settings: Settings) -> RequiredTopology:
 
 
 def exit_with(comparison: Plan, targets: Sequence[str], *, as_json: bool) -> None:
-    """Print a plan, and exit with its exit code."""
+    """Print the comparison, and exit with 0 if it is clean or `DIFFERENCES_EXIT_CODE` if not."""
     if as_json:
         print_json(
             {
@@ -345,4 +351,4 @@ def show(comparison: Plan, targets: Sequence[str]) -> None:
     ):
         say(f"to change the queue: bus topology migrate {router} {name}")
     if comparison.clean:
-        say("nothing is to be done")
+        say("the broker has the required topology; nothing to do")

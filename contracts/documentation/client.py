@@ -20,28 +20,28 @@ __all__ = ["DocumentationClient"]
 class DocumentationClient:
     """Typed calls over a `Bus`, or over a handler's `context.bus`.
 
-    They raise the same errors as `Client.request` and `Client.submit`.
+    The methods raise the same errors as `Bus.request` and `Bus.submit`.
     """
 
     def __init__(self, bus: Sender) -> None:
         self._bus = bus
 
     async def create(self, note: CreateNote, *, timeout: float | None = None) -> NoteStatus:
-        """Create a note, and return its status with the `note_id`.
+        """Create a note, and return its status, which contains the `note_id`.
 
-        `timeout` is in seconds, here and below.
+        `timeout` is in seconds, in this method and in the others.
         """
         return await self._bus.request(note, timeout=timeout)
 
     async def status(self, note_id: UUID, *, timeout: float | None = None) -> NoteStatus:
-        """Return the status of a note: whether it is signed, and its documents.
+        """Return the status of a note: draft or signed, and the note's documents.
 
         Raise `NotFound` if the note does not exist.
         """
         return await self._bus.request(GetNoteStatus(note_id=note_id), timeout=timeout)
 
     async def get(self, note_id: UUID, *, timeout: float | None = None) -> Note:
-        """Return a note with its content. Raise `NotFound` if it does not exist."""
+        """Return a note with its content. Raise `NotFound` if the note does not exist."""
         return await self._bus.request(GetNote(note_id=note_id), timeout=timeout)
 
     async def generate(
@@ -49,7 +49,7 @@ class DocumentationClient:
     ) -> JobHandle[GeneratedDocuments]:
         """Submit a job that generates documents of a note.
 
-        The method returns when the broker has confirmed. The job's `result()` contains the URIs
-        of the documents.
+        The method returns when the broker has confirmed the job. The job's `result()` contains the
+        URIs of the documents.
         """
         return await self._bus.submit(GenerateDocuments(note_id=note_id, formats=formats))

@@ -1,4 +1,7 @@
-"""Contracts of the documentation service, version 1, which turns clinical notes into documents."""
+"""Version 1 of the contracts of the documentation service.
+
+The service stores clinical notes and turns them into documents.
+"""
 
 from typing import Annotated, Literal
 from uuid import UUID
@@ -26,13 +29,13 @@ __all__ = [
 ]
 
 LONGEST_SECTION = 50_000
-"""Maximum characters of a section: an hour of dictation.
+"""Maximum number of characters in a section of a note. An hour of dictation has about this number.
 
-It limits a document to 2,042 pages if each line has one letter.
+With this limit, a document has at most 2,042 pages, even if each line has only one letter.
 """
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,64}$")]
-"""Id of another system, by the rule of FHIR's `id` type.
+"""Id that another system assigned, in the format of FHIR's `id` type.
 
 See https://hl7.org/fhir/R4/datatypes.html#id.
 """
@@ -42,23 +45,23 @@ Section = Sensitive[Annotated[str, Field(max_length=LONGEST_SECTION)]]
 
 
 class NoteContent(Message):
-    """Text of a clinician about an encounter: any Unicode text.
+    """Text that a clinician wrote about an encounter. A section may have any Unicode text.
 
-    A line break is kept, and an empty line begins a paragraph.
+    Line breaks are kept. An empty line separates two paragraphs.
     """
 
     subjective: Section = ""
-    """Report of the patient."""
+    """Report that the patient gave."""
     objective: Section = ""
     """Findings and measurements."""
     assessment: Section = ""
-    """Conclusions of the clinician."""
+    """Conclusions that the clinician drew."""
     plan: Section = ""
     """Planned actions."""
 
 
 class Signature(Message):
-    """Provider that took responsibility for a note, and the time.
+    """Signature of a note: the provider that is responsible for the note, and the time.
 
     Version 1 has no request to sign a note: signing requires proof of the caller's identity.
     """
@@ -68,7 +71,7 @@ class Signature(Message):
 
 
 class Note(Message):
-    """Clinical note as it is stored; it does not change after it is created."""
+    """Clinical note in the form in which it is stored. A stored note does not change."""
 
     note_id: UUID
     patient_id: Sensitive[Identifier]
@@ -79,7 +82,7 @@ class Note(Message):
     content: NoteContent
     transcription_id: UUID | None = None
     transcribed: bool = False
-    """True if the subjective section is the transcript, word for word and not yet reviewed."""
+    """True if the subjective section is the unchanged transcript, not yet reviewed by a person."""
     signature: Signature | None = None
 
 
@@ -90,13 +93,13 @@ class Document(Message):
     note_id: UUID
     format: DocumentFormat
     uri: str
-    """`file:` URI on the worker's machine; its name reveals nothing about the patient."""
+    """`file:` URI on the worker's machine. The file name contains no data about the patient."""
     size: int = Field(gt=0)
     """Size of the file in bytes."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """SHA-256 of the file's bytes, in hexadecimal."""
     pages: int | None = Field(default=None, ge=1)
-    """Number of pages, or None for DOCX, because the program that opens it breaks the pages."""
+    """Number of pages. None for DOCX, because the program that opens the file breaks its pages."""
 
 
 class NoteStatus(Message):
@@ -106,16 +109,16 @@ class NoteStatus(Message):
     status: Literal["draft", "signed"]
     created_at: AwareDatetime
     documents: tuple[Document, ...] = ()
-    """Documents that were generated from it, oldest first."""
+    """Documents that were generated from the note, oldest first."""
 
 
 @contract("documentation.create-note", version=1, permission="write:notes", idempotent=True)
 class CreateNote(Request[NoteStatus]):
     """Request to create a note.
 
-    With a `transcription_id` and no subjective section, the transcript becomes that section.
+    If a `transcription_id` but no subjective section is given, the transcript becomes that section.
     The error is `invalid_argument` for a note without text, and `not_found` for an unknown
-    transcript. It is `unavailable` if the transcription service does not answer now.
+    transcript. The error is `unavailable` if the transcription service does not answer now.
     """
 
     patient_id: Sensitive[Identifier]
@@ -128,14 +131,14 @@ class CreateNote(Request[NoteStatus]):
 
 @contract("documentation.get-note", version=1, permission="read:notes", idempotent=True)
 class GetNote(Request[Note]):
-    """Request for a note with its content; the error is `not_found` if it does not exist."""
+    """Request for a note with its content. The error is `not_found` if the note does not exist."""
 
     note_id: UUID
 
 
 @contract("documentation.get-note-status", version=1, permission="read:notes", idempotent=True)
 class GetNoteStatus(Request[NoteStatus]):
-    """Request for a note's status: whether it is signed, and its documents.
+    """Request for a note's status: draft or signed, and the note's documents.
 
     The error is `not_found` if the note does not exist.
     """
@@ -144,14 +147,17 @@ class GetNoteStatus(Request[NoteStatus]):
 
 
 class GeneratedDocuments(Message):
-    """Documents of a job, in the order of the requested formats."""
+    """Result of `GenerateDocuments`: the documents, in the order of the requested formats."""
 
     documents: tuple[Document, ...]
 
 
 @contract("documentation.generate-documents", version=1, permission="write:documents")
 class GenerateDocuments(Job[GeneratedDocuments]):
-    """Job that generates files of a note; a format that is named twice is generated once."""
+    """Job that generates a document of a note in each format.
+
+    If a format is requested twice, its document is generated once.
+    """
 
     note_id: UUID
     formats: tuple[DocumentFormat, ...] = Field(min_length=1, max_length=8)
@@ -159,9 +165,9 @@ class GenerateDocuments(Job[GeneratedDocuments]):
 
 @contract("documentation.document-generated", version=1)
 class DocumentGenerated(Event):
-    """Event that a document is stored at its URI.
+    """Event that a document has been stored at its URI.
 
-    It does not name the patient; a service with permission can request the note.
+    The event does not name the patient. A service with permission can request the note.
     """
 
     document: Document

@@ -1,4 +1,4 @@
-"""Contracts of the transcription service, version 1, which turns recordings into text."""
+"""Version 1 of the contracts of the transcription service, which turns recordings into text."""
 
 from typing import Literal
 from uuid import UUID
@@ -19,11 +19,11 @@ class Segment(Message):
     """Seconds from the recording's beginning to the end of the last word."""
     text: Sensitive[str]
     confidence: float = Field(ge=0, le=1)
-    """Confidence of the engine in these words, comparable only within one engine."""
+    """Engine's confidence in these words. Values of different engines are not comparable."""
 
 
 class Transcript(Message):
-    """Text of a recording; a silent recording has empty text and no segments."""
+    """Text of a recording. The transcript of a silent recording has empty text and no segments."""
 
     transcript_id: UUID
     text: Sensitive[str]
@@ -40,7 +40,7 @@ class Transcript(Message):
 
 @contract("transcription.get", version=1, permission="read:transcriptions", idempotent=True)
 class GetTranscript(Request[Transcript]):
-    """Request for a finished transcript; the error is `not_found` if it does not exist."""
+    """Request for a finished transcript. The error is `not_found` if the transcript is unknown."""
 
     transcript_id: UUID
 
@@ -50,11 +50,14 @@ class TranscribeAudio(Job[Transcript]):
     """Job that turns a recording into text."""
 
     audio_url: Sensitive[str] = Field(min_length=1, max_length=4096)
-    """WAV recording: a path or `file:` URL on the worker's disk, or an `http(s)` URL."""
-    language: Literal["en"] = "en"
-    """Language that both engines support.
+    """Location of the WAV recording: a path or `file:` URL on the worker's disk, or a web URL.
 
-    Another language will be a new value, and an old worker refuses it.
+    A web URL has the scheme `http` or `https`.
+    """
+    language: Literal["en"] = "en"
+    """Language of the recording. Both engines support English.
+
+    A later version may add other values. A worker of this version refuses such a value.
     """
 
 
@@ -62,7 +65,8 @@ class TranscribeAudio(Job[Transcript]):
 class TranscriptCompleted(Event):
     """Event that a transcript is available.
 
-    It holds no text, because an event must not spread a patient's words.
+    The event does not contain the text, because many services can receive an event and the words of
+    a patient are confidential.
     """
 
     transcript_id: UUID

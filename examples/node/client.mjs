@@ -1,7 +1,6 @@
-// A client that speaks wire format 1 by amqplib, without this library.
-// The steps are numbered as in docs/reference/wire-format.md.
-// Run the service with `BUS_AUTH=off bus run examples.node.library:router`.
-// Then: npm install && BUS_URL=amqp://… node client.mjs
+// A client that uses wire format 1 with amqplib, without the Python library.
+// The numbers of the steps refer to docs/reference/wire-format.md.
+// Run the service with `BUS_AUTH=off bus run examples.node.library:router`, then: npm install && BUS_URL=amqp://… node client.mjs
 
 import { once } from "node:events";
 import { randomBytes, randomUUID } from "node:crypto";
@@ -18,7 +17,7 @@ export class BusError extends Error {
   }
 }
 
-// The properties and headers that every message has (step 3).
+// Return the properties and headers that every message has (step 3).
 function attributes(type, extra, headers) {
   const messageId = randomUUID();
   return {
@@ -29,7 +28,7 @@ function attributes(type, extra, headers) {
     timestamp: Math.floor(Date.now() / 1000),
     ...extra,
     headers: {
-      "correlation-id": messageId, // a handler copies the one of its message
+      "correlation-id": messageId, // a first message uses its own id; a handler copies the id of the message that it handles
       traceparent: `00-${randomBytes(16).toString("hex")}-${randomBytes(8).toString("hex")}-01`,
       ...headers,
     },
@@ -39,7 +38,7 @@ function attributes(type, extra, headers) {
 const encoded = (body) => Buffer.from(JSON.stringify(body));
 
 export class Client {
-  waiting = new Map(); // message id to { resolve, reject, progress }
+  waiting = new Map(); // calls without a reply: message id to { resolve, reject, progress }
 
   static async connect(url) {
     const client = new Client();
@@ -49,7 +48,7 @@ export class Client {
     return client;
   }
 
-  // Steps 1 and 2: the exchanges, as every service declares them, and a queue for replies and updates.
+  // Steps 1 and 2: declare the exchanges, as every service does, and a queue for replies and updates.
   async declare() {
     for (const name of ["bus.requests", "bus.jobs", "bus.events"]) await this.channel.assertExchange(name, "topic");
     for (const name of ["bus.replies", "bus.updates"]) await this.channel.assertExchange(name, "topic");
@@ -59,10 +58,10 @@ export class Client {
     await this.channel.bindQueue(this.replyTo, "bus.updates", this.replyTo);
     await this.channel.consume(this.replyTo, (message) => message && this.take(message), { noAck: true });
     this.channel.on("return", (message) =>
-      this.settle(message.properties.messageId, "reject", new BusError("unavailable", "no service has a queue for it", true)));
+      this.settle(message.properties.messageId, "reject", new BusError("unavailable", "no service serves this type", true)));
   }
 
-  // Step 5: replies, updates and returned messages.
+  // Step 5: receive replies, errors and progress updates.
   take({ properties: { type, correlationId }, content }) {
     const body = JSON.parse(content.toString());
     if (type.endsWith(".progress")) this.waiting.get(correlationId)?.progress?.(body);
@@ -72,20 +71,20 @@ export class Client {
   }
 
   settle(id, how, value) {
-    this.waiting.get(id)?.[how](value); // a reply without a waiting caller is dropped
+    this.waiting.get(id)?.[how](value); // a reply for which no call waits is dropped
     this.waiting.delete(id);
   }
 
   expecting(id, timeout, progress) {
     return new Promise((resolve, reject) => {
-      const late = () => this.settle(id, "reject", new BusError("deadline_exceeded", `nothing came in ${timeout} ms`, true));
+      const late = () => this.settle(id, "reject", new BusError("deadline_exceeded", `no reply within ${timeout} ms`, true));
       const timer = setTimeout(late, timeout);
       const ending = (end) => (value) => (clearTimeout(timer), end(value));
       this.waiting.set(id, { resolve: ending(resolve), reject: ending(reject), progress });
     });
   }
 
-  // Step 4, a request: mandatory, not persistent, with a deadline.
+  // Step 4: send a request. It is mandatory and not persistent, and has a deadline.
   request(type, body, timeout) {
     const own = { replyTo: this.replyTo, expiration: String(timeout), deliveryMode: 1, mandatory: true };
     const options = attributes(type, own, { deadline: Date.now() + timeout });
@@ -94,17 +93,17 @@ export class Client {
     return answer;
   }
 
-  // Step 4, a job: mandatory and persistent. It is submitted when the broker has confirmed it.
+  // Step 4: submit a job. It is mandatory and persistent, and is submitted only when the broker has confirmed it.
   async submit(type, body, { timeout, progress }) {
     const own = { replyTo: this.replyTo, deliveryMode: 2, mandatory: true };
     const options = attributes(type, own, { expires: Date.now() + WEEK, attempt: 1 });
     const result = this.expecting(options.messageId, timeout, progress);
     this.channel.publish("bus.jobs", type, encoded(body), options);
-    await Promise.race([this.channel.waitForConfirms(), result]); // a returned message arrives before its confirm, and rejects
+    await Promise.race([this.channel.waitForConfirms(), result]); // the broker returns an unroutable job before it confirms, which rejects `result`
     return result;
   }
 
-  // Step 6: a queue for events. The broker deletes this one with its connection.
+  // Step 6: subscribe to an event with a separate queue. The broker deletes this queue when the connection ends.
   async subscribe(type, handle) {
     const { queue } = await this.channel.assertQueue("", { exclusive: true, durable: false });
     await this.channel.bindQueue(queue, "bus.events", type);

@@ -1,4 +1,4 @@
-"""Service for client.mjs; run it with: BUS_AUTH=off bus run examples.node.library:router."""
+"""Service that client.mjs calls. Run it: BUS_AUTH=off bus run examples.node.library:router."""
 
 import asyncio
 

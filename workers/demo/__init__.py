@@ -1,4 +1,4 @@
 """Demonstration of the reference application.
 
-A recording becomes a transcript, a note and documents, and every step is shown.
+It turns a recording into a transcript, a note and documents, and shows every step.
 """

@@ -1,6 +1,6 @@
-"""Keys for each service of the demonstration.
+"""Keys that sign the messages of the demonstration's services.
 
-They are in a directory that is removed at the end of the demonstration.
+The keys are in a directory that is removed at the end of the demonstration.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ SERVICES = ("demo", "transcription", "documentation")
 
 
 class KeyDirectory(Protocol):
-    """A directory in which keys are created, as `bus keys` does."""
+    """Directory for keys, with the methods of `bus.security.key_directory.KeyDirectory`."""
 
     @property
     def set_file(self) -> Path:
@@ -21,7 +21,7 @@ class KeyDirectory(Protocol):
         ...
 
     def new(self, owner: str, kid: str) -> object:
-        """Create a first key of `owner` with the key id `kid`."""
+        """Create the first key of `owner`, with the key id `kid`."""
         ...
 
     def key_file(self, owner: str) -> Path:
@@ -30,7 +30,7 @@ class KeyDirectory(Protocol):
 
 
 class DemoKeys:
-    """New keys, and the settings that each service needs for them."""
+    """Keys for all services of the demonstration, and the settings that use the keys."""
 
     def __init__(self, keys: KeyDirectory) -> None:
         self._keys = keys

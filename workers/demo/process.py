@@ -1,4 +1,4 @@
-"""Worker in its own process, as `bus run` starts it."""
+"""Worker process that runs the command `bus run`."""
 
 import asyncio
 import os
@@ -13,11 +13,14 @@ from bus import Unavailable
 __all__ = ["WorkerProcess"]
 
 STOP_TIMEOUT = 10.0
-"""Seconds for a clean stop of a worker, which has no work left at that time."""
+"""Seconds for the clean stop of a worker. The worker is idle at that time, so this is enough."""
 
 
 class WorkerProcess:
-    """Process that serves a router until it is stopped; if it dies, the error quotes its log."""
+    """Process that serves a router until `stop` is called.
+
+    If the process ends by itself, `stop` raises an error with the last line of its log.
+    """
 
     def __init__(self, target: str, process: asyncio.subprocess.Process, log: BinaryIO) -> None:
         self._target = target
@@ -27,7 +30,10 @@ class WorkerProcess:
 
     @classmethod
     async def start(cls, target: str, url: str, environment: Mapping[str, str]) -> Self:
-        """Start `bus run` with this router on the broker at `url`; it may not serve yet."""
+        """Start `bus run` with the router `target` on the broker at `url`.
+
+        The method does not wait until the process serves the router.
+        """
         log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `stop`
         try:
             process = await asyncio.create_subprocess_exec(
@@ -55,7 +61,7 @@ class WorkerProcess:
     async def stop(self) -> None:
         """Stop the process cleanly, or kill it after `STOP_TIMEOUT`.
 
-        Raise `Unavailable` if it had ended by itself.
+        Raise `Unavailable` if the process has already ended by itself.
         """
         died = self._ended.done()
         if not died:
@@ -71,7 +77,7 @@ class WorkerProcess:
 
 
 def _environment() -> dict[str, str]:
-    """Return this process's environment without the port for health probes.
+    """Return this process's environment without `BUS_HEALTH_PORT`.
 
     Another process may use that port, and a demonstration needs no health probes.
     """

@@ -1,6 +1,8 @@
-"""Stages of the demonstration.
+"""Stages on which the demonstration runs.
 
-A stage is a real RabbitMQ with each worker in its own process, or the model broker in this process.
+A stage consists of a broker and the workers. The broker is a real RabbitMQ or the model broker in
+memory. With RabbitMQ, each worker is a process. With the model broker, all workers run in this
+process.
 """
 
 import asyncio
@@ -28,13 +30,19 @@ WORKERS = {
     "documentation": "workers.documents:router",
 }
 UNUSED = SecretStr("amqp://unused/")
-"""Placeholder, because the settings require a broker URL and the model broker has none."""
+"""Placeholder URL. The settings require a URL, but the model broker does not have one."""
 START_TIMEOUT = 120.0
-"""Seconds for the workers to load their models and to consume, many times the usual duration."""
+"""Seconds in which the workers must load their models and start to consume.
+
+The limit is many times the usual duration.
+"""
 
 
 class Stage(Protocol):
-    """Source of buses, and of the reference application's workers, which serve inside a block."""
+    """Broker with the workers of the reference application.
+
+    A stage creates buses for the broker, and runs the workers inside a block.
+    """
 
     def bus(self, service: str) -> Bus:
         """Return a bus for this service, not yet connected."""
@@ -45,14 +53,15 @@ class Stage(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise `Unavailable` if a worker has ended, because it would never answer."""
+        """Raise `Unavailable` if a worker has ended, because that worker will never answer."""
         ...
 
 
 class RabbitMQStage:
     """Stage on the RabbitMQ at `url`.
 
-    It starts its own workers with `keys`, or uses the workers that run there if `keys` is None.
+    With `keys` the stage starts its own workers. If `keys` is None, it uses the workers that
+    already run at this broker.
     """
 
     def __init__(self, url: str, keys: DemoKeys | None) -> None:
@@ -61,13 +70,13 @@ class RabbitMQStage:
         self._started: dict[str, WorkerProcess] = {}
 
     def bus(self, service: str) -> Bus:
-        """Return a bus on this RabbitMQ."""
+        """Return a bus for this service on this RabbitMQ, not yet connected."""
         known = self._keys.settings(service) if self._keys is not None else {}
         return Bus(service, settings=Settings(url=SecretStr(self._url), **known))
 
     @contextlib.asynccontextmanager
     async def workers(self) -> AsyncIterator[str]:
-        """Start `bus run` for each worker in its own process, and stop all of them together."""
+        """Start a process with `bus run` for each worker, and stop all processes at the end."""
         if self._keys is None:
             yield "those that run at this broker"
             return
@@ -89,7 +98,8 @@ class RabbitMQStage:
     def check(self) -> None:
         """Raise `Unavailable` if a worker has ended.
 
-        `workers` then raises an error with the worker's last log line.
+        When the block of `workers` ends, an error with the worker's last log line replaces this
+        error.
         """
         if any(worker.ended for worker in self._started.values()):
             raise Unavailable("a worker ended by itself. Check its log.")
@@ -103,7 +113,7 @@ class MemoryStage:
         self._keys = keys
 
     def bus(self, service: str) -> Bus:
-        """Return a bus on this model broker."""
+        """Return a bus for this service on this model broker, not yet connected."""
         return Bus(
             service,
             settings=Settings(url=UNUSED, **self._keys.settings(service)),
@@ -120,13 +130,14 @@ class MemoryStage:
             yield "both routers, in this process"
 
     def check(self) -> None:
-        """Do nothing, because these workers run for the lifetime of this process."""
+        """Do nothing, because workers in this process cannot end before it."""
 
 
 async def served(bus: Sender, check: Callable[[], None]) -> None:
-    """Return when both workers answer.
+    """Wait until both workers answer requests.
 
-    Raise `Unavailable` after `START_TIMEOUT` seconds, or the error that `check` raises.
+    Raise `Unavailable` if a worker does not answer within `START_TIMEOUT` seconds. `check` is
+    called between two attempts, and its error ends the wait.
     """
     try:
         async with asyncio.timeout(START_TIMEOUT):

@@ -1,4 +1,4 @@
-"""Steps of the demonstration, each timed, all with one correlation id."""
+"""Steps of the demonstration. Each step is timed, and all messages have one correlation id."""
 
 import asyncio
 import time
@@ -32,13 +32,13 @@ from workers.demo.subscribers import subscribers
 __all__ = ["Ending", "Step", "Story"]
 
 JOB_TIMEOUT = 300.0
-"""Seconds for a job, several times the duration on a slow machine."""
+"""Seconds to wait for a job's result, several times a job's duration on a slow machine."""
 EVENT_TIMEOUT = 10.0
-"""Seconds from a step to its event at a subscriber, or to the error of the invalid job."""
+"""Seconds to wait for an event at a subscriber, or for the error of the invalid job."""
 MOST_LETTERS = 10_000
-"""Maximum dead letters to browse.
+"""Maximum number of dead letters to browse.
 
-A long-lived broker keeps those of earlier demonstrations, and this run's dead letter is the last.
+A broker keeps the dead letters of earlier demonstrations. The dead letter of this run comes last.
 """
 R = TypeVar("R", bound=Message)
 DEMO_IDS = {
@@ -49,18 +49,18 @@ DEMO_IDS = {
 WORK_QUEUE = "transcription.jobs.transcribe.v1"
 
 
-# This is a wrong copy of the contract. A sender in another language can have one, or a sender with
-# a version that never existed.
+# The demonstration sends an invalid job with this incorrect copy of the contract. In practice, a
+# sender in another language can have such a copy, or a sender with a version that never existed.
 @contract("transcription.transcribe", version=1, catalog=Catalog())
 class MisreadTranscribeAudio(Job[Transcript]):
-    """Contract with a number in place of text."""
+    """Incorrect copy of `TranscribeAudio`: the URL is a number instead of text."""
 
     audio_url: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Line of the table at the end."""
+    """Finished step of the demonstration, which is a row of the table at the end."""
 
     name: str
     outcome: str
@@ -84,15 +84,18 @@ class Ending:
 
 @dataclass(slots=True)
 class Story:
-    """Demonstration on a stage; `on_step` and `on_progress` receive its steps and its progress."""
+    """Demonstration on a stage.
+
+    `on_step` is called with each finished step, and `on_progress` with each progress update.
+    """
 
     stage: Stage
     on_step: Callable[[Step], None]
     on_progress: Callable[[str, Progress], None]
     by_section: bool = False
-    """True if the recording has an utterance for each section of a note.
+    """True if the recording has exactly one utterance for each section of a note.
 
-    The repository's sample has them.
+    The sample recording in the repository has this form.
     """
     correlation_id: str = field(default_factory=lambda: str(uuid4()))
     _began: float = field(default_factory=time.perf_counter)
@@ -153,7 +156,7 @@ class Story:
     async def _followed(self, what: str, job: JobHandle[R]) -> R:
         async for update in job.updates():
             if update.error is not None:
-                # The retries would take minutes, and the user must see the error now.
+                # Do not wait for the retries, because they take minutes. Show the error now.
                 raise error_for(update.error, update.note)
             self.on_progress(what, update)
         return await job.result(timeout=JOB_TIMEOUT)

@@ -1,6 +1,6 @@
-"""Service with three subscriptions, each with its own queue.
+"""Service with three event subscriptions, each with its own queue.
 
-Two of them subscribe to transcripts, and one to documents.
+Two subscriptions receive the event of a completed transcript, and one the event of a document.
 """
 
 import asyncio
@@ -19,9 +19,10 @@ SUBSCRIPTIONS: dict[str, type[Event]] = {
 
 
 def subscribers(correlation_id: str) -> tuple[Router, dict[str, "asyncio.Future[Envelope]"]]:
-    """Return the router, and for each subscription a future of its first event with this id.
+    """Return the router, and a future for each subscription.
 
-    The id excludes events of earlier runs, which the queues can still hold.
+    The future's result is the first event with this correlation id at that subscription. Events
+    with other ids are ignored, because the queues can still hold events of earlier runs.
     """
     router = Router("demo")
     loop = asyncio.get_running_loop()

@@ -1,15 +1,15 @@
 """Documentation service, which turns a note into DOCX and PDF.
 
-    repository    storage of notes (a Protocol; in memory)
-    transcripts   a note's subjective section, from the transcription service
-    text          dictated text to text that a document can hold
-    layout        the content of the pages, for each format
-    word, pdf     the pages
-    rendering     the call of either format, outside the event loop
-    folder        storage of documents
-    service       the handlers
+    repository    stores notes
+    transcripts   gets a note's subjective section from the transcription service
+    text          converts dictated text to text that a document can hold
+    layout        determines the content of the pages, which is the same for both formats
+    word, pdf     write the pages in one format
+    rendering     runs `word` or `pdf` in a thread, outside the event loop
+    folder        stores documents
+    service       has the handlers
 
-The settings are in `settings`, and no other module here reads the environment.
+Only the module `settings` reads the environment.
 """
 
 from workers.documents.service import router

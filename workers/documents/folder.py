@@ -1,7 +1,7 @@
 """Folder for documents.
 
-Each document is stored as a whole or not at all, for this user alone, under a name that reveals
-nothing.
+A document is stored completely or not at all. Only this user can read its file, and the file's name
+reveals nothing.
 """
 
 import errno
@@ -19,16 +19,19 @@ UNFINISHED = ".part"
 ABANDONED_AFTER = 3600.0
 """Seconds after which an unfinished file is removed.
 
-A file is written within a second, and another worker may be writing now.
+A younger file is kept, because another worker may be writing it. This usually takes a second.
 """
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class DocumentFolder:
-    """Writer of documents."""
+    """Folder in which the worker writes documents."""
 
     def __init__(self, path: Path) -> None:
-        """Create `path` if it is missing. Raise `ConfigurationError` if it is not writable."""
+        """Create the folder if it is missing.
+
+        Raise `ConfigurationError` if the folder is not writable.
+        """
         self.path = path.absolute()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -41,10 +44,11 @@ class DocumentFolder:
             raise ConfigurationError(f"{problem}. Name a writable folder.") from error
 
     def write(self, name: str, data: bytes) -> Path:
-        """Write a file with this name and content, and return its path once the disk has it.
+        """Write a file with this name and content, and return its path.
 
-        An existing file is replaced atomically. Raise `ResourceExhausted` if there is no space, and
-        `Unavailable` for any other error of the disk.
+        The method returns after the file is on the disk. It replaces an existing file atomically.
+        Raise `ResourceExhausted` if the disk has no space, and `Unavailable` for any other error of
+        the disk.
         """
         path, unfinished = self.path / name, self._unfinished()
         try:
@@ -61,9 +65,9 @@ class DocumentFolder:
         return self.path / f".{secrets.token_hex(8)}{UNFINISHED}"
 
     def _sweep(self) -> None:
-        """Remove the unfinished files of killed processes, because they have a patient's data."""
+        """Remove unfinished files of killed processes, because they contain data of patients."""
         for path in self.path.glob(f".*{UNFINISHED}"):
-            with suppress(FileNotFoundError):  # another worker also removes them
+            with suppress(FileNotFoundError):  # another worker may remove the same file
                 if time.time() - path.stat().st_mtime > ABANDONED_AFTER:
                     path.unlink()
 
@@ -80,7 +84,7 @@ def _write(path: Path, data: bytes) -> None:
 def _sync_folder(path: Path) -> None:
     """Write the folder's entries to the disk.
 
-    Otherwise a power cut could remove the name of a file after its job reported success.
+    Without this, a power cut could remove the name of a file after its job reported success.
     """
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

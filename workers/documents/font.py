@@ -1,4 +1,4 @@
-"""Text as a font can show it, without hidden losses."""
+"""Conversion of text to characters that a font can show. No visible character is lost."""
 
 import unicodedata
 from collections.abc import Set as AbstractSet
@@ -9,22 +9,26 @@ from workers.documents.text import code_point
 __all__ = ["shown"]
 
 ALIKE = str.maketrans({"\u2010": "-", "\u2011": "-"})
-"""Hyphens and their replacement, for fonts that have only one."""
+"""Special hyphens and their replacement, for fonts that have only the ASCII hyphen."""
 RIGHT_TO_LEFT = {"R", "AL", "AN"}
 WORDS = {"L", "M", "N"}
-"""Categories of characters in words; a text without one of its letters is not readable."""
+"""First letters of the Unicode categories of characters that form words and numbers.
+
+If the font lacks such a character, the text would not be readable.
+"""
 UNSEEN = {"Cf"}
-"""Category of joiners and similar characters, which are invisible."""
+"""Unicode categories of joiners and similar characters, which are invisible."""
 VARIATION_SELECTORS = range(0xFE00, 0xFE10)
-"""Characters that select the form of the character before them."""
+"""Invisible characters that select the form of the character before them."""
 SYMBOL = "No"
-"""Category of numbers in circles and similar symbols, which do not form words."""
+"""Unicode category of numbers in circles and similar symbols, which do not form words."""
 
 
 def shown(text: str, glyphs: AbstractSet[int]) -> str:
-    """Return the text; a lone symbol that the font lacks, such as an emoji, becomes its code point.
+    """Return the text with characters that the font can show.
 
-    Raise `InvalidArgument` for letters that the font lacks, and for right-to-left scripts.
+    A symbol that the font lacks, such as an emoji, becomes its code point. Raise `InvalidArgument`
+    if the text has letters that the font lacks, or a right-to-left script.
     """
     return "".join(_shown(character, glyphs) for character in text.translate(ALIKE))
 

@@ -1,4 +1,4 @@
-"""Content of a note's pages in each format: both renderers show this and nothing else."""
+"""Content of a note's pages. The renderers of both formats show exactly this content."""
 
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
@@ -12,7 +12,7 @@ __all__ = ["Layout", "Letterhead", "PageSize", "SectionText", "laid_out"]
 PageSize = Literal["a4", "letter"]
 
 HEADER_LENGTH = 90
-"""Maximum characters in the header's size on either paper, with a reserve."""
+"""Maximum number of characters in a page header. They fit on both paper sizes, with a reserve."""
 UNSIGNED = "Generated document \u2014 not signed"
 NOTHING = "Not documented."
 UNREAD = "Machine transcript of the recording, not reviewed."
@@ -24,7 +24,7 @@ class Letterhead:
 
     name: str
     address: str
-    """Address line; empty if there is no address."""
+    """Address line. Empty if the clinic has no address line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class SectionText:
 
     heading: str
     remark: str | None
-    """Information for the reader before the text, or instead of it."""
+    """Remark for the reader, above the text or instead of the text. None if there is no remark."""
     paragraphs: list[list[str]]
 
 
@@ -45,23 +45,27 @@ class Layout:
     title: str
     date: str
     patient: str
-    """Patient line of every page; a loose page must not be filed with another patient."""
+    """Line that names the patient on every page.
+
+    It prevents a loose page from being filed with another patient.
+    """
     marker: str | None
-    """Warning under the title and on every page of an unsigned note."""
+    """Warning of an unsigned note, below the title and on every page. None for a signed note."""
     standing: str
-    """Text in each page's footer: the marker or the signature."""
+    """Text in the footer of each page: the warning of an unsigned note, or the signature."""
     facts: tuple[tuple[str, str], ...]
-    """Names and values, two pairs to a row."""
+    """Names and values of the table above the sections."""
     sections: tuple[SectionText, ...]
     signer: str
-    """Provider that signed, or that has to sign."""
+    """Id of the provider that signed the note or must sign it."""
     created: datetime
     page_size: PageSize
 
     def running(self, *, first: bool) -> str:
-        """Return the text of a page's header beside the patient.
+        """Return the text of a page's header, without the patient line.
 
-        The first page needs no clinic name, because the letterhead is below its header.
+        The header of the first page has no clinic name, because the letterhead is below it. If the
+        text is too long for the header, it is shortened.
         """
         about = f"{self.title}, {self.date}"
         full = about if first else f"{about} \u00b7 {self.letterhead.name}"
@@ -72,7 +76,7 @@ class Layout:
 
 
 def laid_out(note: Note, letterhead: Letterhead, *, zone: tzinfo, page_size: PageSize) -> Layout:
-    """Return the layout of the note with this letterhead and with dates of this zone."""
+    """Return the layout of the note with this letterhead, and with dates in this time zone."""
     signed = (
         note.signature
         and f"Signed by {note.signature.provider_id} on {_date(note.signature.signed_at, zone)}"
@@ -106,7 +110,10 @@ def _facts(note: Note, zone: tzinfo) -> tuple[tuple[str, str], ...]:
 
 
 def _sections(note: Note) -> list[SectionText]:
-    """Return all four sections in clinical order; a missing heading would look like lost text."""
+    """Return all four sections in clinical order.
+
+    Empty sections are included, because a reader could take a missing heading for lost text.
+    """
     texts = {
         "Subjective": note.content.subjective,
         "Objective": note.content.objective,
@@ -130,7 +137,7 @@ def _sections(note: Note) -> list[SectionText]:
 def _date(moment: datetime, zone: tzinfo) -> str:
     """Return the date with the month as a word.
 
-    3/4 is a day in March in some countries, and a day in April in others.
+    A date in digits is ambiguous: 3/4 is a day in March or in April, depending on the country.
     """
     local = moment.astimezone(zone)
     return f"{local.day} {local:%B %Y, %H:%M %Z}"

@@ -1,4 +1,4 @@
-"""PDF of a note by ReportLab, in Liberation Sans.
+"""PDF of a note, written with ReportLab in the font Liberation Sans.
 
 The font is embedded, so the PDF looks the same everywhere.
 """
@@ -43,25 +43,26 @@ __all__ = ["check_shown", "render_pdf"]
 SIZES = {"a4": A4, "letter": LETTER}
 SIDE, TOP, BOTTOM = 20 * mm, 24 * mm, 22 * mm
 Commands = list[tuple[str, tuple[int, int], tuple[int, int], *tuple[Any, ...]]]
-"""ReportLab's type for the style of a table."""
+"""Type of the commands by which ReportLab styles a table."""
 EMPTY_CELLS = ("FONTNAME", (0, 0), (-1, -1), REGULAR)
-"""Font of all cells, because the file names the font of an empty cell too."""
+"""Command that sets the font of all cells. The file names the font even of an empty cell."""
 MOST_INDENT = 24
-"""Maximum spaces that are kept at the beginning of a line; more are not an indentation."""
+"""Maximum number of spaces that are kept at the beginning of a line as an indentation."""
 
 
 def render_pdf(layout: Layout) -> tuple[bytes, int]:
-    """Return the file and its number of pages, with the same bytes for the same layout.
+    """Return the content of the file and its number of pages.
 
-    Raise `InvalidArgument` for a script that the font lacks.
+    The same layout always gives the same bytes. Raise `InvalidArgument` if the font lacks the
+    script of the text.
     """
     pages = _built(layout, total=0)[1]
-    # The second pass knows the number of pages, which the first page already shows.
+    # Each page shows the total number of pages, so build the file a second time with this number.
     return _built(layout, total=pages)
 
 
 def check_shown(text: str) -> None:
-    """Raise `InvalidArgument` if the font lacks the text's script."""
+    """Raise `InvalidArgument` if the font lacks the script of the text."""
     _fit(text)
 
 
@@ -76,7 +77,7 @@ def _built(layout: Layout, *, total: int) -> tuple[bytes, int]:
         author=_fit(layout.letterhead.name),
         lang="en",
         invariant=1,  # no current date and no random id
-        initialFontName=REGULAR,  # otherwise the file names Helvetica, which is not embedded
+        initialFontName=REGULAR,  # the default, Helvetica, would not be embedded
     )
     frame = Frame(
         SIDE,
@@ -94,7 +95,7 @@ def _built(layout: Layout, *, total: int) -> tuple[bytes, int]:
 
 
 def _furnish(layout: Layout, total: int, canvas: Canvas, _document: BaseDocTemplate) -> None:
-    """Draw the header and the footer."""
+    """Draw the header and the footer of the current page."""
     width, height = SIZES[layout.page_size]
     right, page = width - SIDE, canvas.getPageNumber()
     canvas.saveState()
@@ -115,7 +116,7 @@ def _furnish(layout: Layout, total: int, canvas: Canvas, _document: BaseDocTempl
 
 
 def _cut(text: str, room: float) -> str:
-    """Return the beginning of a line that fits into `room` points."""
+    """Return the text, shortened with an ellipsis if it is wider than `room` points."""
     if pdfmetrics.stringWidth(text, REGULAR, SMALL) <= room:
         return text
     while text and pdfmetrics.stringWidth(f"{text}\u2026", REGULAR, SMALL) > room:
@@ -141,7 +142,7 @@ def _story(layout: Layout, width: float) -> list[Flowable]:
 
 
 def _facts(layout: Layout, width: float) -> Table:
-    """Return a table with names over values, two pairs to a row."""
+    """Return a table of the facts. A cell has a name above its value, and a row has two cells."""
     cells = [[_text(name, "label"), _text(value, "value")] for name, value in layout.facts]
     rows = [[cells[i], cells[i + 1] if i + 1 < len(cells) else ""] for i in range(0, len(cells), 2)]
     box: Commands = [
@@ -159,19 +160,20 @@ def _facts(layout: Layout, width: float) -> Table:
 
 
 def _section(section: SectionText) -> list[Flowable]:
-    # A new page begins if there is no room for the heading and two lines of its text.
+    # Begin a new page if the current page has no room for the heading and two lines of its text.
     flow: list[Flowable] = [CondPageBreak(22 * mm), _text(section.heading, "heading")]
     if section.remark:
         flow.append(_text(section.remark, "caution" if section.paragraphs else "remark"))
     for lines in section.paragraphs:
-        # Each line is a flowable: ReportLab's time grows with the square of the breaks in one.
+        # Make each line a paragraph. In a single paragraph with all lines, ReportLab's time would
+        # grow with the square of the number of line breaks.
         flow += [_text(line, "line") for line in lines[:-1]]
         flow.append(_text(lines[-1], "body"))
     return flow
 
 
 def _signing(layout: Layout, width: float) -> Table:
-    """Return a table with lines to sign on."""
+    """Return a table with lines for a signature on paper."""
     row = [_text(f"Signature of {layout.signer}", "label"), "", _text("Date and time", "label")]
     line: Commands = [("LINEABOVE", (column, 0), (column, 0), 0.7, INK) for column in (0, 2)]
     line.append(("LEFTPADDING", (0, 0), (-1, -1), 0))
@@ -184,9 +186,9 @@ def _signing(layout: Layout, width: float) -> Table:
 
 
 def _text(line: str, style: str) -> Paragraph:
-    """Return a line that may be broken.
+    """Return a paragraph with this line of text, which is wrapped if it is too long.
 
-    It bypasses ReportLab's markup parser, because a clinician's text is not markup.
+    ReportLab's markup parser is bypassed, because the text of a clinician is not markup.
     """
     text = _fit(line)
     inner = text.lstrip(" ")
@@ -196,11 +198,11 @@ def _text(line: str, style: str) -> Paragraph:
 
 @cache
 def _look(style: str) -> ParaFrag:
-    """Return the font and colour of a style, as a fragment of text has them."""
+    """Return a text fragment that has the font and colour of a style."""
     look: ParaFrag = Paragraph("x", styles()[style]).frags[0]
     return look
 
 
 def _fit(text: str) -> str:
-    """Return the text as the font can show it."""
+    """Return the text with characters that the font can show."""
     return shown(text, register_fonts())

@@ -27,12 +27,15 @@ INK, GREY, RULE, ACCENT, ALERT = (
     HexColor(color) for color in ("#1a1a1a", "#5a6470", "#c3cad3", "#1f3a5f", "#9a3412")
 )
 SMALL = 8.5
-"""Size in points, the smallest that is easy to read on paper."""
+"""Font size of small text in points. It is the smallest size that is easy to read on paper."""
 
 
 @cache
 def register_fonts() -> frozenset[int]:
-    """Register both weights once in a process, and return the code points that both have."""
+    """Register both fonts, and return the code points that both can show.
+
+    The fonts are registered only once in a process.
+    """
     regular, bold = (
         TTFont(REGULAR, FONTS / "LiberationSans-Regular.ttf"),
         TTFont(BOLD, FONTS / "LiberationSans-Bold.ttf"),
@@ -44,7 +47,7 @@ def register_fonts() -> frozenset[int]:
 
 @cache
 def styles() -> dict[str, ParagraphStyle]:
-    """Return the styles by name; the fonts have to be registered."""
+    """Return the styles by name. The fonts must be registered first."""
     text = ParagraphStyle(
         "text",
         fontName=REGULAR,

@@ -1,4 +1,4 @@
-"""Rendering of a note to a file's bytes, outside the event loop."""
+"""Rendering of a note to the bytes of a file, in a thread outside the event loop."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,16 +20,16 @@ __all__ = ["Rendered", "Renderer", "Template"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendered:
-    """Document before it is stored."""
+    """Rendered document that is not stored yet."""
 
     data: bytes
     pages: int | None
-    """Number of pages, or None if the program that opens the document breaks the pages."""
+    """Number of pages. None for DOCX, because the program that opens the file breaks its pages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """Common parts of all documents of a clinic."""
+    """Properties that all documents of a clinic have in common."""
 
     letterhead: Letterhead
     zone: tzinfo
@@ -53,9 +53,9 @@ class Template:
         return cls(letterhead=letterhead, zone=settings.zone, page_size=settings.page_size)
 
     def rendered(self, note: Note, format_: DocumentFormat) -> Rendered:
-        """Return the note in this format, always with the same bytes.
+        """Render the note in this format. The same note always gives the same bytes.
 
-        Raise `InvalidArgument` if the format cannot show its script.
+        Raise `InvalidArgument` if the format cannot show the script of the note.
         """
         layout = laid_out(note, self.letterhead, zone=self.zone, page_size=self.page_size)
         if format_ == "pdf":
@@ -65,9 +65,10 @@ class Template:
 
 
 class Renderer:
-    """Renderer with one thread.
+    """Renderer of notes, which runs in one thread.
 
-    More threads would share one interpreter, and ReportLab keeps its fonts in globals.
+    Several threads would not be faster because of the GIL, and ReportLab keeps its fonts in global
+    variables.
     """
 
     def __init__(self, template: Template, thread: ThreadPoolExecutor) -> None:
@@ -77,16 +78,16 @@ class Renderer:
     @classmethod
     @asynccontextmanager
     async def opened(cls, template: Template) -> AsyncIterator[Self]:
-        """Start the thread, and end it on leaving."""
+        """Start the thread, and end it when the block ends."""
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="renderer")
         try:
             yield cls(template, thread)
         finally:
-            # Running work ends in seconds, because sizes are limited. Waiting work is not started.
+            # Wait only for the running document, which takes seconds because sizes are limited.
             await asyncio.to_thread(thread.shutdown, cancel_futures=True)
 
     async def render(self, note: Note, format_: DocumentFormat) -> Rendered:
-        """Return the note in this format. Raise the errors of `Template.rendered`."""
+        """Render the note in the thread. Raise the errors of `Template.rendered`."""
         return await asyncio.get_running_loop().run_in_executor(
             self._thread, self._template.rendered, note, format_
         )

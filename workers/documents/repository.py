@@ -1,4 +1,4 @@
-"""Storage of notes: a port, and an implementation in memory."""
+"""Storage of notes: its interface, and an implementation in memory."""
 
 from collections import OrderedDict
 from typing import Protocol
@@ -13,9 +13,10 @@ class NoteRepository(Protocol):
     """Storage of notes by their id, and of the documents that were generated from them."""
 
     async def add(self, note: Note) -> Note:
-        """Store a note durably before returning.
+        """Store a note, and return it. Return only after it is stored durably.
 
-        If a note with this id exists, it stays and is returned, because a request may run twice.
+        If a note with this id exists, that note stays and is returned, because a request may run
+        twice.
         """
         ...
 
@@ -26,7 +27,7 @@ class NoteRepository(Protocol):
     async def attach(self, document: Document) -> None:
         """Record that a document was generated from its note.
 
-        A document with the same id is replaced, because a job may run twice.
+        A recorded document with the same id is replaced, because a job may run twice.
         """
         ...
 
@@ -36,9 +37,9 @@ class NoteRepository(Protocol):
 
 
 class MemoryRepository:
-    """Storage of the latest `limit` notes in this process, which ends with the process.
+    """Storage of the latest `limit` notes in memory. They are lost when the process ends.
 
-    The files of the documents stay.
+    The files of their documents stay.
     """
 
     def __init__(self, limit: int) -> None:
@@ -47,7 +48,7 @@ class MemoryRepository:
         self._documents: dict[UUID, dict[UUID, Document]] = {}
 
     async def add(self, note: Note) -> Note:
-        """Store a note unless it exists; beyond the limit the oldest is removed."""
+        """Store a note if it does not exist. Remove the oldest note if the limit is exceeded."""
         kept = self._notes.setdefault(note.note_id, note)
         if len(self._notes) > self._limit:
             forgotten, _ = self._notes.popitem(last=False)
@@ -59,7 +60,7 @@ class MemoryRepository:
         return self._notes.get(note_id)
 
     async def attach(self, document: Document) -> None:
-        """Record a document, unless its note was removed."""
+        """Record a document. Do nothing if its note was removed."""
         if document.note_id in self._notes:
             self._documents.setdefault(document.note_id, {})[document.document_id] = document
 

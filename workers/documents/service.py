@@ -30,14 +30,14 @@ from workers.documents.transcripts import transcript_text
 __all__ = ["Documentation", "create", "generate", "get", "get_status", "router"]
 
 NOTES = UUID("b7a54c7e-35b4-5c1f-9a3c-6a2d2d0f7b11")
-"""Namespace (RFC 9562, version 5) that derives a note's id from its request's id."""
+"""Namespace of the UUIDs (RFC 9562, version 5) that are derived from request ids for notes."""
 DOCUMENTS = UUID("1d0f4a53-9b86-5e0a-8f57-0c9d5f3b6e22")
-"""Namespace that derives a document's id from its job's id and its format."""
+"""Namespace of the UUIDs that are derived from a job's id and a format for documents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Documentation:
-    """State of the handlers, as `context.state`."""
+    """State that all handlers share. They access it as `context.state`."""
 
     repository: NoteRepository
     renderer: Renderer
@@ -47,7 +47,7 @@ class Documentation:
 
 @asynccontextmanager
 async def lifespan() -> AsyncIterator[Documentation]:
-    """Load the settings, open the folder, and run a thread that renders."""
+    """Open the folder for documents, and start the rendering thread. Stop it at the end."""
     settings = load_settings()
     folder = await asyncio.to_thread(DocumentFolder, settings.folder)
     async with Renderer.opened(Template.from_settings(settings)) as renderer:
@@ -61,9 +61,10 @@ router = Router("documentation", lifespan=lifespan)
 
 @router.request(CreateNote, concurrency=16)
 async def create(request: CreateNote, context: Context) -> NoteStatus:
-    """Create a note.
+    """Create a note, and return its status.
 
-    A redelivery or a caller's retry returns the note that is already stored.
+    If the request is redelivered or the caller retries it, the handler does not create a second
+    note.
     """
     state: Documentation = context.state
     note_id = uuid5(NOTES, context.envelope.id)
@@ -89,8 +90,8 @@ async def get_status(request: GetNoteStatus, context: Context) -> NoteStatus:
 async def generate(job: GenerateDocuments, context: Context) -> GeneratedDocuments:
     """Render the documents, write them, record them, and publish the events.
 
-    A redelivery or a retry makes the same files with the same names. They replace the first files,
-    and their events are published again.
+    If the job is redelivered or retried, the handler writes the same files with the same names
+    again. The new files replace the existing files, and the events are published a second time.
     """
     state: Documentation = context.state
     note = await _found(state, job.note_id)

@@ -1,6 +1,6 @@
 """Settings of the documentation worker, read from the environment and validated once.
 
-No other module here reads the environment.
+No other module of this package reads the environment.
 """
 
 from pathlib import Path
@@ -18,7 +18,8 @@ __all__ = ["DocumentsSettings", "load_settings"]
 class DocumentsSettings(BaseSettings):
     """Settings of the worker.
 
-    Each variable is the field's name in capitals with the prefix `DOCUMENTS_`.
+    The environment variable of a field is the field's name in capitals with the prefix
+    `DOCUMENTS_`.
     """
 
     model_config = SettingsConfigDict(
@@ -26,7 +27,7 @@ class DocumentsSettings(BaseSettings):
     )
 
     folder: Path = Path("documents")
-    """Folder for documents; if it is missing, it is created for this user alone."""
+    """Folder for documents. If it is missing, it is created, and only this user can access it."""
     clinic_name: str = Field(default="Example Clinic", min_length=1, max_length=80)
     """First line of the letterhead."""
     clinic_address: str = Field(default="", max_length=160)
@@ -35,7 +36,7 @@ class DocumentsSettings(BaseSettings):
     timezone: str = "UTC"
     """Time zone of the dates on the pages, by its IANA name, such as `Europe/Athens`."""
     kept_notes: int = Field(default=10_000, gt=0)
-    """Maximum notes in the memory repository; the oldest are removed first."""
+    """Maximum number of notes in the memory repository. The oldest are removed first."""
 
     @field_validator("timezone")
     @classmethod
@@ -46,14 +47,14 @@ class DocumentsSettings(BaseSettings):
 
     @property
     def zone(self) -> ZoneInfo:
-        """Time zone as an object."""
+        """Time zone of the setting `timezone`."""
         return ZoneInfo(self.timezone)
 
 
 def load_settings(**overrides: object) -> DocumentsSettings:
     """Return the settings of this process.
 
-    `ConfigurationError` names the invalid variables, and never their values.
+    Raise `ConfigurationError` if variables are invalid. The error never contains their values.
     """
     try:
         return DocumentsSettings(**overrides)  # type: ignore[arg-type]  # pydantic checks them

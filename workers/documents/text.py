@@ -1,12 +1,12 @@
-"""Conversion of dictated text to text that a document can hold, without hidden losses.
+"""Conversion of dictated text to text that a document can hold. No visible character is lost.
 
-All line breaks are treated alike (CR LF, vertical tab, NEL, U+2028). All paragraph ends are treated
-alike too (an empty line, form feed, U+2029). A character that no page can show becomes its code
-point, such as [U+0007]. There are three kinds of these characters:
+All kinds of line break are treated alike (CR LF, vertical tab, NEL, U+2028). All kinds of paragraph
+end are treated alike (an empty line, form feed, U+2029). Three kinds of characters are replaced by
+their code point, such as [U+0007]:
 
 - control characters, which XML and PDF cannot hold;
 - noncharacters;
-- controls that turn the direction of text, because they could show 10 mg as 01.
+- controls that change the direction of text, because with them a page could show 10 mg as 01.
 """
 
 import re
@@ -27,16 +27,17 @@ BYTE_ORDER_MARK = "\ufeff"
 UNCARRIED = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]"
 )
-"""Characters that a document cannot hold.
+"""Characters that are replaced by their code point.
 
-Noncharacters beyond the first plane are left to fonts, because XML can hold them.
+Noncharacters outside the Basic Multilingual Plane are not included, because XML can hold them. The
+font decides how to show them.
 """
 
 
 def paragraphs(text: str) -> list[list[str]]:
-    """Return the text's paragraphs, each a list of lines that are not empty.
+    """Return the paragraphs of a text. Each paragraph is a list of lines that are not empty.
 
-    The list is empty for a text without visible characters.
+    The result is empty if the text has no visible characters.
     """
     text = PARAGRAPH_BREAKS.sub("\n\n", LINE_BREAKS.sub("\n", text)).replace("\t", TAB)
     text = text.replace(SOFT_HYPHEN, "").replace(BYTE_ORDER_MARK, "")
@@ -49,10 +50,10 @@ def paragraphs(text: str) -> list[list[str]]:
 
 
 def plain(text: str) -> str:
-    """Return the text on one line."""
+    """Return the text as one line, without line breaks."""
     return " ".join(line.strip() for block in paragraphs(text) for line in block)
 
 
 def code_point(character: str) -> str:
-    """Return the notation for a character that cannot be shown."""
+    """Return the text that replaces a character that cannot be shown, such as [U+0007]."""
     return f"[U+{ord(character):04X}]"

@@ -1,4 +1,4 @@
-"""Subjective section of a note, from the transcription service."""
+"""Request of a transcript for the subjective section of a note."""
 
 from uuid import UUID
 
@@ -12,8 +12,8 @@ __all__ = ["transcript_text"]
 async def transcript_text(bus: Sender, transcription_id: UUID) -> str:
     """Return the transcript's text, which is empty for a silent recording.
 
-    Raise `NotFound`, `OutOfRange` if it is longer than a section may be, and `Unavailable` if the
-    transcription service does not answer now.
+    Raise `NotFound` if the transcript does not exist, and `OutOfRange` if its text is too long for
+    a section. Raise `Unavailable` if the transcription service does not answer now.
     """
     try:
         transcript = await TranscriptionClient(bus).get(transcription_id)

@@ -1,4 +1,4 @@
-"""DOCX of a note by python-docx, for users that continue to edit it."""
+"""DOCX of a note, written with python-docx. It is the format for users that edit the document."""
 
 import unicodedata
 from datetime import UTC
@@ -31,14 +31,14 @@ __all__ = ["render_docx"]
 SIZES = {"a4": (Mm(210), Mm(297)), "letter": (Mm(215.9), Mm(279.4))}
 SIDE = Mm(20)
 EARLIEST = (1980, 1, 1, 0, 0, 0)
-"""Earliest time that a ZIP can hold.
+"""Time of all entries in the file, the earliest that a ZIP file can hold.
 
-python-docx writes the current time, and no two runs would make the same file.
+python-docx writes the current time, so two runs would not write the same bytes.
 """
 
 
 def render_docx(layout: Layout) -> bytes:
-    """Return the file, with the same bytes for the same layout."""
+    """Return the content of the file. The same layout always gives the same bytes."""
     document = Document()
     _describe(document, layout)
     set_styles(document)
@@ -56,7 +56,7 @@ def render_docx(layout: Layout) -> bytes:
 
 
 def _describe(document: WordDocument, layout: Layout) -> None:
-    """Set the metadata that a file browser shows, without any data of the patient."""
+    """Set the metadata that a file browser shows. It contains no data of the patient."""
     about = document.core_properties
     about.title, about.author, about.last_modified_by, about.comments = (
         layout.title,
@@ -79,7 +79,7 @@ def _set_page(page: Section, layout: Layout) -> Length:
 
 
 def _furnish(page: Section, layout: Layout, width: Length) -> None:
-    """Add headers and footers."""
+    """Add the headers and footers of the first page and of the other pages."""
     page.different_first_page_header_footer = True
     for header, first in ((page.first_page_header, True), (page.header, False)):
         line = _two_sided(header.paragraphs[0], layout.running(first=first), width)
@@ -98,7 +98,7 @@ def _furnish(page: Section, layout: Layout, width: Length) -> None:
 
 
 def _two_sided(line: Paragraph, left: str, width: Length) -> Paragraph:
-    """Add text to a line, and return the line; its next run is at the right margin."""
+    """Add text to a line, and return the line. The next text of the line is at the right margin."""
     line.paragraph_format.tab_stops.add_tab_stop(width, WD_TAB_ALIGNMENT.RIGHT)
     line.add_run(left)
     line.add_run("\t")
@@ -106,16 +106,16 @@ def _two_sided(line: Paragraph, left: str, width: Length) -> Paragraph:
 
 
 def _field(line: Paragraph, instruction: str) -> None:
-    """Add a field that Word computes, such as PAGE; it is 1 until then."""
+    """Add a field that Word computes, such as PAGE. The field shows 1 until Word computes it."""
     field = OxmlElement("w:fldSimple")
     field.set(qn("w:instr"), instruction)
     run = line.add_run("1")
-    field.append(run._r)  # noqa: SLF001 - python-docx has no fields, and no other access to its XML
+    field.append(run._r)  # noqa: SLF001 - python-docx has no fields, and no public access to its XML
     line._p.append(field)  # noqa: SLF001 - as above
 
 
 def _open(document: WordDocument, layout: Layout) -> None:
-    """Add letterhead, title and marker."""
+    """Add the letterhead, the title, and the warning of an unsigned note."""
     last = document.add_paragraph(layout.letterhead.name, "Clinic")
     if layout.letterhead.address:
         last = document.add_paragraph(layout.letterhead.address, "Address")
@@ -134,7 +134,7 @@ def _open(document: WordDocument, layout: Layout) -> None:
 
 
 def _facts(document: WordDocument, layout: Layout, width: Length) -> None:
-    """Add a table with names over values, two pairs to a row."""
+    """Add a table of the facts. A cell has a name above its value, and a row has two cells."""
     table = _table(document, (len(layout.facts) + 1) // 2, width // 2, width // 2)
     draw_box(table)
     cells = [cell for row in table.rows for cell in row.cells]
@@ -161,7 +161,7 @@ def _section(document: WordDocument, section: SectionText) -> None:
 
 
 def _right_to_left(text: str) -> bool:
-    """Return True if the first letter with a direction is right-to-left.
+    """Return True if the first character that has a direction is right-to-left.
 
     This is rule P2 of Unicode's bidirectional algorithm.
     """
@@ -174,14 +174,14 @@ def _right_to_left(text: str) -> bool:
 
 
 def _turn(paragraph: Paragraph) -> None:
-    """Make a paragraph begin at the right."""
-    # python-docx has no direction, and no other access to its XML.
+    """Set the direction of a paragraph to right-to-left."""
+    # python-docx cannot set the direction, and its XML is only accessible by a private attribute.
     properties = paragraph._p.get_or_add_pPr()  # noqa: SLF001 - see above
     properties.insert_element_before(OxmlElement("w:bidi"), "w:spacing", "w:ind", "w:jc", "w:rPr")
 
 
 def _signing(document: WordDocument, layout: Layout, width: Length) -> None:
-    """Add the signature, or lines to sign on."""
+    """Add the signature of a signed note, or lines for a signature on paper."""
     if layout.marker is None:
         document.add_paragraph(layout.standing, "Signed")
         return
@@ -198,7 +198,8 @@ def _signing(document: WordDocument, layout: Layout, width: Length) -> None:
 def _table(document: WordDocument, rows: int, *widths: int) -> Table:
     """Return a new table with columns of these widths.
 
-    Word reads the widths from the cells, and other programs read them from the columns.
+    The widths are set for both cells and columns. Word reads the widths of the cells, and other
+    programs read the widths of the columns.
     """
     table: Table = document.add_table(rows, len(widths))
     table.autofit = False
@@ -210,7 +211,7 @@ def _table(document: WordDocument, rows: int, *widths: int) -> Table:
 
 
 def _undated(file: bytes) -> bytes:
-    """Return the same package, with one date for all its entries."""
+    """Return the same file with the time `EARLIEST` for all its entries."""
     result = BytesIO()
     with ZipFile(BytesIO(file)) as source, ZipFile(result, "w") as target:
         for name in source.namelist():

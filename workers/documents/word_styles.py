@@ -1,4 +1,4 @@
-"""Styles of a DOCX, which later edits of the document keep."""
+"""Styles of a DOCX. Text that a user adds to the document later can use the same styles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ __all__ = ["ACCENT", "ALERT", "GREY", "INK", "RULE", "draw_border", "draw_box", 
 FONT = "Arial"
 """Font that nearly every machine has.
 
-It is as wide as Liberation Sans, which the PDF embeds, so lines break alike.
+Its characters are as wide as in Liberation Sans, the font of the PDF. Therefore lines break at the
+same words in both formats.
 """
 INK, GREY, ACCENT, ALERT = "1A1A1A", "5A6470", "1F3A5F", "9A3412"
 RULE = "C3CAD3"
@@ -34,10 +35,10 @@ class Look:
     before: float = 0
     after: float = 0
     line: float = 1.0
-    """Distance between lines as a multiple of the font's own."""
+    """Distance between lines, as a multiple of the font's default distance."""
     keep_with_next: bool = False
     indent: float = 0
-    """Indent from both margins."""
+    """Indent from the left and the right margin."""
 
 
 LOOKS = {
@@ -58,7 +59,7 @@ LOOKS = {
 
 
 def set_styles(document: Document) -> None:
-    """Set each style of the document; a style that it lacks is added."""
+    """Set each style of the document. Add the styles that the document does not have."""
     known = {style.name for style in document.styles}
     for name, look in LOOKS.items():
         style = (
@@ -88,9 +89,10 @@ def _dress(style: ParagraphStyle, look: Look) -> None:
 
 
 def _undress(style: ParagraphStyle) -> None:
-    """Remove the values of the template.
+    """Remove the values that python-docx's template sets for a style.
 
-    Its theme's font would override ours, and its tab stops would interfere.
+    The font of the template's theme would override the font of this module, and its tab stops would
+    move the text of headers and footers.
     """
     for path in ("w:rPr", "w:pPr/w:pBdr", "w:pPr/w:tabs", "w:pPr/w:contextualSpacing"):
         for found in style.element.xpath(path):
@@ -111,7 +113,7 @@ def draw_border(
 
     `width` and `space`, the distance to the text, are in points.
     """
-    # python-docx has no borders, and no other access to its XML.
+    # python-docx cannot draw borders, and its XML is only accessible by a private attribute.
     properties = paragraph._p.get_or_add_pPr()  # noqa: SLF001 - see above
     properties.insert_element_before(
         _lines("w:pBdr", sides, color=color, width=width, space=space), *AFTER_BORDERS
@@ -121,7 +123,8 @@ def draw_border(
 def draw_box(table: Table) -> None:
     """Draw a thin line around a table.
 
-    An indent keeps the line from extending beyond the text by the margin of the cells.
+    The table is indented by the margin of its cells, because the line would extend beyond the text
+    by this margin.
     """
     properties = table._tbl.tblPr  # noqa: SLF001 - as above
     borders = _lines("w:tblBorders", SIDES, color=RULE, width=0.5, space=0)
@@ -154,9 +157,9 @@ def _lines(
 CELL_MARGIN = 108
 """Margin of the template's cells, in twentieths of a point."""
 SIDES = ("top", "left", "bottom", "right")
-"""Sides in the schema's order."""
+"""Sides of a border, in the order that the XML schema requires."""
 AFTER_BORDERS = ("w:shd", "w:tabs", "w:bidi", "w:spacing", "w:ind", "w:jc", "w:rPr")
 """Elements that can follow `pBdr` in a paragraph's properties (ECMA-376 part 1, 17.3.1.26).
 
-Word refuses another order.
+Word refuses a file with another order of these elements.
 """

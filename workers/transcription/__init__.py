@@ -1,16 +1,17 @@
 """Transcription service, which turns a recording into a transcript.
 
-    source        the source of a recording: a file, or a download
-    audio         any WAV to 16 kHz mono
-    segmentation  speech to utterances
-    engine        an utterance to words (a Protocol; pocketsphinx and, optionally, faster-whisper)
-    recogniser    all of the above after the source, in its own process
-    pool          these processes, each leased to one job
-    service       the handlers
+    source        opens a recording: a file, or a download
+    audio         converts any WAV to 16 kHz mono
+    segmentation  divides speech into utterances
+    engine        recognises the words of an utterance (pocketsphinx or, optionally, faster-whisper)
+    recogniser    runs audio, segmentation and engine in a separate process
+    process       controls such a process from the service
+    pool          keeps the processes, and assigns each to one job at a time
+    service       has the handlers
 
-The settings are in `settings`, and no other module here reads the environment.
+Only the module `settings` reads the environment.
 
-`bus run workers.transcription:router` serves it, and so does
+Start the service with `bus run workers.transcription:router`, or with
 `faststream run workers.transcription:app`.
 """
 
@@ -31,8 +32,8 @@ def __getattr__(name: str) -> Any:
 
 @cache
 def _application() -> Any:
-    """Return the same handlers as a FastStream application.
+    """Return a FastStream application with the handlers of this service.
 
-    It is created on its first use, because FastStream need not be installed.
+    The application is created only when it is used, because FastStream may not be installed.
     """
     return import_module("bus.integrations.faststream").application(router)

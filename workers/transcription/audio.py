@@ -1,6 +1,6 @@
 """Conversion of a WAV with any sample rate, channel count and sample format to 16 kHz mono.
 
-libsndfile decodes, and soxr resamples.
+libsndfile decodes the file, and soxr changes its sample rate.
 """
 
 from collections.abc import Iterator
@@ -15,35 +15,38 @@ from bus import InvalidArgument, OutOfRange
 __all__ = ["RATE", "Samples", "read_wav"]
 
 RATE = 16_000
-"""Sample rate in Hz of the data on which both engines' models were trained."""
+"""Sample rate in Hz that both engines expect, because their models were trained with it."""
 Samples = npt.NDArray[np.int16]
 """Mono samples at `RATE`, shape (n,)."""
 
 FORMATS = {"WAV", "WAVEX", "RF64"}
-"""libsndfile's names of plain, extensible and over-4-GB WAV.
+"""Accepted file formats, by libsndfile's names: plain WAV, extensible WAV, and WAV over 4 GB.
 
-libsndfile also reads FLAC, MP3 and other formats, which this service does not promise.
+libsndfile can also read FLAC, MP3 and other formats, but this service accepts only WAV.
 """
 RATES = range(4_000, 384_001)
 """Accepted sample rates in Hz.
 
-Lower rates cannot carry speech, and recorders do not use higher rates. Without these limits, a
-small file could claim a long or a huge recording.
+Speech is not intelligible at lower rates, and recorders do not use higher rates. Without these
+limits, the header of a small file could claim an extremely long or large recording.
 """
 MOST_CHANNELS = 64
-"""Maximum channels; no recorder has more.
+"""Maximum number of channels. No recorder has more.
 
-The header's field allows 65,535, and each channel multiplies the memory of a block.
+A WAV header can claim 65,535 channels, and a block of frames needs memory for each channel.
 """
 BLOCK_VALUES = 1_000_000
-"""Values decoded at a time, over all channels: 4 MB as float32 for a file of any size."""
+"""Maximum number of values in a decoded block, all channels together.
+
+A block takes 4 MB as float32, independent of the size of the file.
+"""
 
 
 def read_wav(file: int, *, max_seconds: float) -> Samples:
-    """Return the recording in an open file descriptor: shape (n,), n > 0, at 16 kHz.
+    """Read the recording from an open file descriptor, and close the descriptor.
 
-    The descriptor is closed. Raise `InvalidArgument` if the file is not a WAV or has no sound, and
-    `OutOfRange` if it is longer than `max_seconds`.
+    The result has the shape (n,) with n > 0, at 16 kHz. Raise `InvalidArgument` if the file is not
+    a WAV or has no sound. Raise `OutOfRange` if the recording is longer than `max_seconds`.
     """
     try:
         with soundfile.SoundFile(file, closefd=True) as wav:
@@ -58,7 +61,7 @@ def read_wav(file: int, *, max_seconds: float) -> Samples:
 
 
 def _check(wav: soundfile.SoundFile, max_seconds: float) -> None:
-    """Refuse by its header a recording that would cost too much to decode."""
+    """Refuse a recording if its header shows that decoding would take too much time or memory."""
     if wav.format not in FORMATS:
         raise InvalidArgument(f"the recording is {wav.format}, not WAV. Convert it to WAV.")
     if wav.samplerate not in RATES:
@@ -74,7 +77,7 @@ def _check(wav: soundfile.SoundFile, max_seconds: float) -> None:
 def _resampled(wav: soundfile.SoundFile, max_seconds: float) -> Iterator[Samples]:
     """Yield the recording in blocks at 16 kHz mono.
 
-    Decoded frames are counted, because a header may be wrong.
+    The frames are counted while they are decoded, because the length in the header may be wrong.
     """
     stream = soxr.ResampleStream(wav.samplerate, RATE, num_channels=1, dtype="float32")
     frames = 0
@@ -89,8 +92,8 @@ def _resampled(wav: soundfile.SoundFile, max_seconds: float) -> Iterator[Samples
 def _mono(block: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return the mean of all channels.
 
-    A float WAV may hold NaN, infinities and values over full scale, which would spread in the
-    resampler.
+    NaN, infinities and values over full scale are replaced first. A float WAV may hold such values,
+    and the resampler would spread one of them to many samples.
     """
     mono: npt.NDArray[np.float32] = (
         np.nan_to_num(block, nan=0.0).clip(-1, 1).mean(axis=1, dtype=np.float32)

@@ -1,7 +1,7 @@
 """Download of recordings by http(s) into an unnamed temporary file.
 
-A recording is never held in memory, and never exceeds the limit. The file has no name, so the
-system removes a patient's recording when this process ends, even by kill -9.
+A recording is never held in memory, and a download stops at the size limit. The file has no name.
+Therefore the system removes a patient's recording when this process ends, even by kill -9.
 """
 
 import asyncio
@@ -27,7 +27,11 @@ from workers.transcription.settings import TranscriptionSettings
 __all__ = ["Downloads"]
 
 MOST_REDIRECTS = 5
-"""Maximum redirects: a store's entry point, its region, its signed URL, and a reserve."""
+"""Maximum number of redirects.
+
+An object store may redirect from its entry point to a region, and from there to a signed URL. The
+other redirects are a reserve.
+"""
 NOW_NOT = {408, 425, 429}
 """Statuses below 500 that mean "later" (RFC 9110, 6585, 8470)."""
 
@@ -43,14 +47,14 @@ class Downloads:
     @classmethod
     @asynccontextmanager
     async def opened(cls, settings: TranscriptionSettings) -> AsyncIterator[Self]:
-        """Open a connection pool, and close it on leaving."""
+        """Open a connection pool, and close it when the block ends."""
         async with httpx.AsyncClient(
             timeout=httpx.Timeout(settings.fetch_timeout, connect=settings.connect_timeout),
             follow_redirects=True,
             max_redirects=MOST_REDIRECTS,
-            # The size of a compressed body is unknown before it is decompressed.
+            # Request an uncompressed body: the size of a compressed body is unknown in advance.
             headers={"Accept": "audio/wav, */*;q=0.1", "Accept-Encoding": "identity"},
-            # Otherwise ~/.netrc would send this machine's passwords to any host that a job names.
+            # Do not read ~/.netrc: httpx would send its passwords to any host that a job names.
             trust_env=False,
             proxy=settings.proxy,
             event_hooks={"request": [_only(settings.hosts)]} if settings.hosts else None,
@@ -61,8 +65,9 @@ class Downloads:
         """Download a recording, and return it as an open file at its beginning.
 
         Raise `Unavailable` or `ResourceExhausted` if a later attempt may succeed. Raise
-        `OutOfRange` over the limit, and `NotFound` or `PermissionDenied` if the server reports it.
-        Raise `InvalidArgument` or `FailedPrecondition` if another attempt cannot help.
+        `OutOfRange` if the recording is too large, and `NotFound` or `PermissionDenied` if the
+        server reports this. Raise `InvalidArgument` or `FailedPrecondition` if a later attempt
+        cannot succeed.
         """
         file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         try:
@@ -81,14 +86,14 @@ class Downloads:
             _check(response, url)
             if "content-length" in response.headers:
                 check_size(int(response.headers["content-length"]), self._max_bytes)
-            # The raw body is read, because a compressed body was refused above.
+            # Read the raw body. It is not compressed, because `_check` refuses a compressed body.
             async for chunk in response.aiter_raw():
                 file.write(chunk)
                 check_size(response.num_bytes_downloaded, self._max_bytes)
 
 
 def _only(hosts: Collection[str]) -> Callable[[httpx.Request], Awaitable[None]]:
-    """Return a hook that refuses each request to any other host, redirects included."""
+    """Return a hook that refuses each request, and each redirect, to a host not in `hosts`."""
 
     async def check(request: httpx.Request) -> None:
         if request.url.host not in hosts:
@@ -98,7 +103,10 @@ def _only(hosts: Collection[str]) -> Callable[[httpx.Request], Awaitable[None]]:
 
 
 def _place(url: str) -> str:
-    """Return scheme, host and port, because path, query and user name may identify a patient."""
+    """Return scheme, host and port of a URL for an error.
+
+    Path, query and user name are left out, because they may identify a patient.
+    """
     parsed = httpx.URL(url)
     return f"{parsed.scheme}://{parsed.netloc.decode('ascii')}"
 

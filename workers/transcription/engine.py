@@ -1,4 +1,4 @@
-"""Port for speech recognition, and the loader of its engines."""
+"""Interface of the speech-recognition engines, and the function that loads an engine."""
 
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -17,45 +17,45 @@ class Words:
 
     text: str
     confidence: float
-    """Value from 0 to 1; each engine documents its calculation."""
+    """Value from 0 to 1. Each engine's method `recognise` documents the calculation."""
     start: float
-    """Seconds to the first word."""
+    """Seconds from the beginning of the sound to the first word."""
     end: float
-    """Seconds to the end of the last word."""
+    """Seconds from the beginning of the sound to the end of the last word."""
 
     def later(self, seconds: float) -> "Words":
-        """Return the same words `seconds` later, rounded to milliseconds."""
+        """Return the words with `seconds` added to their times, rounded to milliseconds."""
         return replace(self, start=round(self.start + seconds, 3), end=round(self.end + seconds, 3))
 
 
 class Engine(Protocol):
-    """Speech recogniser, which one thread uses at a time."""
+    """Speech recogniser. Only one thread may use it at a time."""
 
     @property
     def name(self) -> str:
-        """Name of the engine in its transcripts."""
+        """Name of the engine, which its transcripts contain."""
         ...
 
     def recognise(self, utterance: Samples) -> Words | None:
-        """Return the words in at most 15 s of sound, or None if there are none.
+        """Return the words in at most 15 s of sound, or None if the sound has no words.
 
-        Times count from the beginning of the sound. The same samples give the same words,
-        independent of earlier calls. A job may run twice, and one patient's recording must not
-        affect another's.
+        Times count from the beginning of the sound. The same samples must always give the same
+        words, independent of earlier calls. The reasons are that a job may run twice, and that the
+        recording of one patient must not affect the transcript of another patient.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
-    """Engine and model to load; unlike a loaded engine, it can be sent to another process."""
+    """Name of an engine, and its model. Unlike an engine, it can be sent to another process."""
 
     engine: str
     model_dir: Path | None = None
 
 
-# These are names of modules, and not classes. An engine without its library must not matter until
-# the setting selects it.
+# The values are names of modules and not classes. An engine's library is only imported if the
+# setting selects that engine.
 MODULES = {
     "pocketsphinx": "workers.transcription.pocketsphinx_engine",
     "faster-whisper": "workers.transcription.whisper_engine",
@@ -63,7 +63,7 @@ MODULES = {
 
 
 def load_engine(spec: EngineSpec) -> Engine:
-    """Load an engine and its model into memory, which takes seconds.
+    """Load an engine and its model into memory. This takes seconds.
 
     Raise `ConfigurationError` if the library or the model is missing.
     """

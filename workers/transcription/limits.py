@@ -6,9 +6,9 @@ __all__ = ["check_size"]
 
 
 def check_size(size: int, max_bytes: int) -> None:
-    """Raise `InvalidArgument` for an empty recording, and `OutOfRange` for one over the limit.
+    """Raise `InvalidArgument` for an empty recording, and `OutOfRange` for a too large recording.
 
-    `ResourceExhausted` would be wrong, because it is retried.
+    `ResourceExhausted` is not used, because the bus would retry the job.
     """
     if size == 0:
         raise InvalidArgument("the recording is empty (0 bytes). Check that its upload completed.")

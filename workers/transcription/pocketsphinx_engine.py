@@ -1,4 +1,4 @@
-"""Default engine: CMU PocketSphinx with the English model of its package."""
+"""Default engine: CMU PocketSphinx with the English model from the `pocketsphinx` package."""
 
 from pathlib import Path
 
@@ -11,13 +11,14 @@ from workers.transcription.engine import Words
 __all__ = ["PocketSphinx", "load"]
 
 FILLERS = ("<", "[", "+")
-"""Prefixes of dictionary entries that are not words: silence `<sil>`, `[NOISE]`, `++COUGH++`."""
+"""Prefixes of dictionary entries that are not words, such as `<sil>`, `[NOISE]`, `++COUGH++`."""
 
 
 class PocketSphinx:
-    """Offline decoder, some years old: small and quick to load.
+    """Speech recogniser that works offline. It is some years old, small and quick to load.
 
-    It needs an eighth of real time, and is best on clean read speech at 16 kHz.
+    Recognition takes an eighth of the recording's length. It is most accurate for clean read speech
+    at 16 kHz.
     """
 
     name = "pocketsphinx"
@@ -29,16 +30,16 @@ class PocketSphinx:
     def recognise(self, utterance: Samples) -> Words | None:
         """Return the words of an utterance.
 
-        The confidence is the mean of the words' posterior probabilities in the lattice.
-        So it estimates the share of words that are right. pocketsphinx itself reports the product
-        over all words, which falls towards 0 with the length of the utterance.
+        The confidence is the mean of the words' posterior probabilities in the lattice. This mean
+        estimates the share of correct words. The confidence that pocketsphinx reports is not used:
+        it is the product over all words, so it approaches 0 for long utterances.
         """
-        # This reset takes 0.1 ms. Without it, the adaptation to noise and channel would carry over
-        # to the next utterance, and to the next patient.
+        # Reset the decoder's adaptation to noise and channel, which takes 0.1 ms. Without this, an
+        # utterance would affect the next utterance, even in the recording of another patient.
         self._decoder.reinit_feat()
         self._decoder.start_utt()
-        # full_utt normalises over the whole utterance. The dictation then has 0 wrong words
-        # instead of 1, and at -30 dB 1 instead of 3.
+        # full_utt normalises the signal over the whole utterance. With it, the transcript of
+        # examples/data/dictation.wav has 0 wrong words instead of 1, and at -30 dB 1 instead of 3.
         self._decoder.process_raw(utterance.tobytes(), full_utt=True)
         self._decoder.end_utt()
         return self._words()
@@ -57,9 +58,9 @@ class PocketSphinx:
 
 
 def load(model_dir: Path | None) -> PocketSphinx:
-    """Load the shipped model, or the one in `model_dir`, which has the same layout.
+    """Load the model in `model_dir`. If `model_dir` is None, load the model of the package.
 
-    Raise `ConfigurationError` if the model cannot be loaded.
+    Both have the same files. Raise `ConfigurationError` if the model cannot be loaded.
     """
     model = model_dir or Path(get_model_path("en-us"))
     try:

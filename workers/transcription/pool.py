@@ -1,4 +1,4 @@
-"""Pool of recognising processes, each leased to one job."""
+"""Pool of speech-recognition processes. One job at a time uses a process."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,9 +13,10 @@ Start = Callable[[], Awaitable[RecogniserProcess]]
 
 
 class Pool:
-    """Pool of at most `size` processes.
+    """Pool of `size` processes.
 
-    A process is replaced at its next use if it died, or if it was killed during a recording.
+    If a process died or was killed during a recording, the next `lease` starts a new process in its
+    place.
     """
 
     def __init__(self, start: Start, size: int) -> None:
@@ -27,9 +28,9 @@ class Pool:
     @classmethod
     @asynccontextmanager
     async def opened(cls, start: Start, *, size: int) -> AsyncIterator[Self]:
-        """Start all processes and yield their pool; end them on leaving.
+        """Start all processes and yield the pool. End the processes when the block ends.
 
-        The start of all processes reports an error of the engine at once.
+        All processes are started before the block, so an error of the engine is raised immediately.
         """
         pool = cls(start, size)
         try:
@@ -40,10 +41,10 @@ class Pool:
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[RecogniserProcess]:
-        """Lease a process for one recording.
+        """Yield a process for one recording, and return it to the pool when the block ends.
 
-        An early exit, for example by a timeout, kills the process, because its work cannot be
-        stopped otherwise.
+        If the block ends before the recording is done, for example by a timeout, the process is
+        killed. A running recognition cannot be stopped in another way.
         """
         process = await self._places.get()
         try:

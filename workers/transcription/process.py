@@ -1,4 +1,4 @@
-"""Recognising process, as the service uses it."""
+"""Control of a speech-recognition process from the service."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -15,13 +15,13 @@ from workers.transcription.recogniser import Begun, Done, Heard, serve
 __all__ = ["RecogniserProcess"]
 
 REAPED_WITHIN = 5.0
-"""Seconds for the system to end a killed process; a healthy machine needs milliseconds."""
+"""Maximum seconds to wait until a killed process has ended. This usually takes milliseconds."""
 GONE = (EOFError, ConnectionResetError, BrokenPipeError)
-"""Errors of this end of the pipe after the process has died."""
+"""Errors that the pipe raises in the service after the process has died."""
 
 
 class RecogniserProcess:
-    """Loaded engine in its own process, which recognises one recording at a time."""
+    """Process with a loaded engine. It recognises one recording at a time."""
 
     def __init__(self, process: SpawnProcess, connection: "Connection[Any, Any]") -> None:
         self._process = process
@@ -30,14 +30,15 @@ class RecogniserProcess:
 
     @classmethod
     async def start(cls, spec: EngineSpec, *, max_seconds: float, timeout: float) -> Self:
-        """Start a process and load its engine within `timeout` seconds.
+        """Start a process, and wait until its engine is loaded.
 
-        Raise `Unavailable` after the timeout, or the error of loading the engine.
+        Raise `Unavailable` if this takes more than `timeout` seconds. If the engine cannot be
+        loaded, raise the engine's error.
         """
-        # The process is spawned, because a fork would copy a running event loop and its sockets.
+        # Spawn the process: a fork would copy the running event loop and its sockets.
         context = get_context("spawn")
         ours, theirs = context.Pipe()
-        # A daemon process also ends if the interpreter exits without a clean stop.
+        # Make it a daemon process, which also ends if the service exits without a clean stop.
         process = context.Process(
             target=serve, args=(theirs, spec, max_seconds), name="recogniser", daemon=True
         )
@@ -58,14 +59,14 @@ class RecogniserProcess:
 
     @property
     def usable(self) -> bool:
-        """True if the process is alive and idle; an unfinished recording leaves it busy."""
+        """True if the process is alive and idle. During a recording the process is not idle."""
         return self._idle and self._process.is_alive()
 
     async def recognise(self, file: int) -> AsyncGenerator[Begun | Heard, None]:
-        """Recognise the recording in an open file, from its position.
+        """Recognise the recording in an open file, from the file's current position.
 
-        Yield `Begun` first, then each utterance when it is done. Raise the errors of `read_wav`,
-        `Internal` for a bug in the engine, and `Unavailable` if the process died.
+        Yield `Begun` first, and then a `Heard` after each recognised utterance. Raise the errors of
+        `read_wav`, `Internal` for a bug in the engine, and `Unavailable` if the process died.
         """
         self._idle = False
         self._send(file)
@@ -77,10 +78,10 @@ class RecogniserProcess:
         self._idle = True
 
     async def end(self) -> None:
-        """Kill the process, even while it works, and wait until it has ended."""
+        """Kill the process, even if it is recognising a recording, and wait until it has ended."""
         self._process.kill()
         self._connection.close()
-        # The shield prevents a zombie process after a second cancellation.
+        # Shield the wait from cancellation, because a process that is not joined becomes a zombie.
         await asyncio.shield(asyncio.to_thread(self._process.join, REAPED_WITHIN))
 
     async def _loaded(self, timeout: float) -> None:
@@ -98,16 +99,17 @@ class RecogniserProcess:
         if self._process.pid is None:
             raise Internal("the recogniser is not started. Call `start` first.")
         try:
-            # The open file is sent, and not its name. So the process reads the checked file, and a
-            # download needs no name.
+            # Send the open file and not its name. The process then reads exactly the file that was
+            # checked, and a download can be a file without a name.
             send_handle(self._connection, file, self._process.pid)
         except GONE as error:
             raise self._died() from error
 
     async def _receive(self) -> Any:
-        """Return the next message.
+        """Wait for the next message from the process, and return it.
 
-        No thread waits for it, so a cancellation leaves no thread behind.
+        The event loop waits for the message. A thread is not used, because it would continue to
+        wait after a cancellation.
         """
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()

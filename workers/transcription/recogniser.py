@@ -1,12 +1,17 @@
-"""Recognition in its own process: it decodes, segments and recognises, and sends each utterance.
+"""Program of a speech-recognition process.
 
-A thread is not enough, because pocketsphinx holds the GIL while it decodes. With a thread, each
-utterance of the dictation blocked the event loop for 0.5 s. The load of the model blocked it for
-0.44 s. An utterance of 70 s blocked it for 10.4 s, which exceeds a heartbeat of 10 s. Pieces of
-30 ms leave 0.11 s at the end of each utterance, and cost accuracy.
+The process decodes a recording, divides it into utterances, and sends the words of each utterance
+to the service.
 
-A process blocks the event loop for 4 ms. A hostile WAV that crashes a C library costs one process
-and not the service. The service can end work at once by killing the process.
+A thread cannot replace the process, because pocketsphinx holds the GIL while it decodes. In a test
+with a thread, each utterance of examples/data/dictation.wav blocked the event loop for 0.5 s. The
+load of the model blocked the event loop for 0.44 s. An utterance of 70 s blocked it for 10.4 s,
+which is longer than a heartbeat of 10 s. It is possible to decode the sound in pieces of 30 ms. The
+event loop is then still blocked for 0.11 s at the end of each utterance, and accuracy is lower.
+
+With a process, the event loop is blocked for 4 ms. If a hostile WAV crashes a C library, only one
+process ends, and not the service. The service can end a recognition immediately by killing the
+process.
 """
 
 import signal
@@ -43,29 +48,29 @@ class Heard:
     """Message that one utterance is recognised."""
 
     words: Words | None
-    """Words with times from the recording's beginning, or None if the utterance was a noise."""
+    """Words with times from the recording's beginning. None if the utterance was only noise."""
     position: float
-    """Seconds of the recording that are done."""
+    """Seconds of the recording that have been recognised."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Message that the recording is recognised to its end."""
+    """Message that the whole recording is recognised."""
 
 
 Message = Ready | Begun | Heard | Done | BusError
 
 
 def serve(connection: "Connection[Message, None]", spec: EngineSpec, max_seconds: float) -> None:
-    """Run the process: load the engine, then recognise each recording that arrives as an open file.
+    """Load the engine, and then recognise each recording that the service sends as an open file.
 
-    The process ends with the service.
+    This is the main function of the process. It returns when the service has ended.
     """
-    # Ctrl-C reaches the whole process group. This process ignores it, because the service decides
-    # which work is finished first.
+    # Ignore Ctrl-C, which the terminal sends to the whole process group: the service decides when
+    # this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The end of the service, even by kill -9, ends this process: at once if it is idle, otherwise
-    # after the current utterance.
+    # If the service ends, even by kill -9, the pipe raises one of these errors, and this process
+    # ends too. If it is recognising an utterance at that time, it ends after that utterance.
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             engine = load_engine(spec)
@@ -80,9 +85,10 @@ def serve(connection: "Connection[Message, None]", spec: EngineSpec, max_seconds
 
 
 def _guarded(engine: Engine, file: int, max_seconds: float) -> Iterator[Message]:
-    """Yield the messages of a recording, with an error as the last message.
+    """Yield the messages of a recording. If the recognition fails, the last message is the error.
 
-    Of a foreign error only the class is sent, because its text may contain a patient's words.
+    If the error is not a `BusError`, only its class is sent, because its text may contain words of
+    the patient.
     """
     try:
         yield from recognise(engine, file, max_seconds)
@@ -94,7 +100,7 @@ def _guarded(engine: Engine, file: int, max_seconds: float) -> Iterator[Message]
 
 
 def recognise(engine: Engine, file: int, max_seconds: float) -> Iterator[Begun | Heard]:
-    """Recognise the recording in an open file descriptor, which is closed.
+    """Recognise the recording in an open file descriptor, and close the descriptor.
 
     Raise the errors of `read_wav`.
     """

@@ -1,4 +1,4 @@
-"""Storage of transcripts: a port, and an implementation in memory."""
+"""Storage of transcripts: its interface, and an implementation in memory."""
 
 from collections import OrderedDict
 from typing import Protocol
@@ -13,9 +13,9 @@ class TranscriptRepository(Protocol):
     """Storage of transcripts by their id."""
 
     async def save(self, transcript: Transcript) -> None:
-        """Store a transcript durably before returning.
+        """Store a transcript. Return only after it is stored durably.
 
-        A transcript with the same id is replaced, because a job may run twice.
+        A stored transcript with the same id is replaced, because a job may run twice.
         """
         ...
 
@@ -25,14 +25,14 @@ class TranscriptRepository(Protocol):
 
 
 class MemoryRepository:
-    """Storage of the latest `limit` transcripts in this process, which ends with the process."""
+    """Storage of the latest `limit` transcripts in memory. They are lost when the process ends."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._kept: OrderedDict[UUID, Transcript] = OrderedDict()
 
     async def save(self, transcript: Transcript) -> None:
-        """Store or replace a transcript; beyond the limit the oldest is removed."""
+        """Store or replace a transcript. Remove the oldest transcript if the limit is exceeded."""
         self._kept[transcript.transcript_id] = transcript
         self._kept.move_to_end(transcript.transcript_id)
         if len(self._kept) > self._limit:

@@ -1,11 +1,13 @@
-"""Division of speech into utterances, without clipping any of them.
+"""Division of speech into utterances, without cutting off the beginning or end of an utterance.
 
-pocketsphinx's own endpointer (WebRTC's voice-activity detector over a 0.3 s window) finds speech.
-However, it cuts inside the first word's onset. examples/data/dictation.wav has 41 words. Without
-padding, 2 of them were wrong: "the patient" became "a patient", and "blood pressure" became "and
-pressure". With 0.1 to 0.8 s of padding, 0 words were wrong. Stricter modes and shorter windows
-mostly make it worse (up to 9 words wrong). silero-vad needs torch. `webrtcvad` is the same
-detector, and has had no release for years.
+pocketsphinx's endpointer (WebRTC's voice-activity detector over a 0.3 s window) finds the speech.
+However, its spans begin after the onset of the first word, so padding is added. Without padding, 2
+of the 41 words of examples/data/dictation.wav were wrong: "the patient" became "a patient", and
+"blood pressure" became "and pressure". With 0.1 to 0.8 s of padding, 0 words were wrong. Stricter
+modes and shorter windows of the detector mostly gave worse results (up to 9 words wrong).
+
+Other detectors are not used: silero-vad requires torch. `webrtcvad` has the same detector, and has
+had no release for years.
 """
 
 from collections.abc import Iterator
@@ -22,20 +24,21 @@ __all__ = ["Span", "utterances"]
 PADDING = 0.2
 """Seconds of padding before and after an utterance.
 
-The dictation needs half of it, and the pause that ends an utterance is longer.
+For examples/data/dictation.wav, half of this is enough. The pause that ends an utterance is longer
+than the padding.
 """
 LONGEST = 15.0
-"""Maximum seconds of an utterance, which limit the time between two progress reports.
+"""Maximum seconds of an utterance. The maximum limits the time between two progress updates.
 
-Recognition takes an eighth of the length for speech, and two thirds for noise.
+The recognition of speech takes an eighth of its length, and that of noise two thirds.
 """
 SEARCHED = 5.0
-"""Seconds at the end of an over-long utterance that are searched for the quietest point.
+"""Seconds before the limit `LONGEST` in which a too long utterance is cut at its quietest point.
 
-Speakers pause for breath within that time.
+This is long enough, because speakers pause for breath within that time.
 """
 FRAME = 480
-"""Samples in a frame of the detector: 30 ms."""
+"""Number of samples in a frame of the detector. A frame is 30 ms long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +56,7 @@ class Span:
 
 
 def utterances(samples: Samples) -> list[Span]:
-    """Return the spans of speech in order, without overlap, each at most 15 s; [] for silence."""
+    """Return the utterances in order. They do not overlap, and each is at most 15 s long."""
     speech = list(_speech(samples))
     return [
         piece for span in _padded(speech, len(samples) / RATE) for piece in _pieces(samples, span)
@@ -75,7 +78,7 @@ def _speech(samples: Samples) -> Iterator[Span]:
 
 
 def _padded(speech: list[Span], duration: float) -> Iterator[Span]:
-    """Yield the spans with padding, at most to the middle of the pause before a neighbour."""
+    """Yield the spans with padding. The padding ends at the middle of a pause between two spans."""
     starts = [0.0, *((a.end + b.start) / 2 for a, b in pairwise(speech))]
     ends = [*starts[1:], duration]
     for span, first, last in zip(speech, starts, ends, strict=False):
@@ -83,7 +86,7 @@ def _padded(speech: list[Span], duration: float) -> Iterator[Span]:
 
 
 def _pieces(samples: Samples, span: Span) -> Iterator[Span]:
-    """Yield the pieces of an utterance, which is cut at its quietest points if it is too long."""
+    """Yield the utterance, or if it is too long, its pieces. It is cut at its quietest points."""
     while span.end - span.start > LONGEST:
         cut = _quietest(
             samples, Span(start=span.start + LONGEST - SEARCHED, end=span.start + LONGEST)
@@ -94,7 +97,7 @@ def _pieces(samples: Samples, span: Span) -> Iterator[Span]:
 
 
 def _quietest(samples: Samples, span: Span) -> float:
-    """Return the middle of the frame with the least energy, in seconds."""
+    """Return the time, in seconds, of the middle of the frame with the least energy."""
     part = span.of(samples).astype(np.float32)
     frames = part[: len(part) // FRAME * FRAME].reshape(-1, FRAME)
     return span.start + (int(np.square(frames).sum(axis=1).argmin()) + 0.5) * FRAME / RATE

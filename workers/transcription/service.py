@@ -26,14 +26,14 @@ from workers.transcription.source import Sources
 __all__ = ["CONCURRENCY", "Transcription", "get", "router", "transcribe", "transcript_id_of"]
 
 CONCURRENCY = 2
-"""Jobs at a time, each with a process that uses a core and 165 MB."""
+"""Maximum number of jobs at a time. Each job needs a process that uses a core and 165 MB."""
 TRANSCRIPTS = UUID("6f2a1d0c-4f0e-5d0a-9d5e-7d1f6d1f0c55")
-"""Namespace (RFC 9562, version 5) that derives a transcript's id from its job's id."""
+"""Namespace of the UUIDs (RFC 9562, version 5) that are derived from job ids for transcripts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcription:
-    """State of the handlers, as `context.state`."""
+    """State that all handlers share. They access it as `context.state`."""
 
     sources: Sources
     recognisers: Pool
@@ -42,7 +42,7 @@ class Transcription:
 
 @asynccontextmanager
 async def lifespan() -> AsyncIterator[Transcription]:
-    """Load the settings, start the processes and connections, and close all of them on leaving."""
+    """Start the recognition processes and the download client, and close them at the end."""
     settings = load_settings()
     async with (
         Downloads.opened(settings) as downloads,
@@ -83,8 +83,9 @@ async def get(request: GetTranscript, context: Context) -> Transcript:
 async def transcribe(job: TranscribeAudio, context: Context) -> Transcript:
     """Fetch the recording, recognise it, store the transcript, and publish the event.
 
-    The job reports progress after each utterance. A redelivery or a retry makes the same transcript
-    with the same id. The transcript is stored once, and its event is published again.
+    The handler reports progress after each utterance. If the job is redelivered or retried, the
+    handler produces the same transcript with the same id again. The store then still has one
+    transcript, and the event is published a second time.
     """
     state: Transcription = context.state
     async with state.sources.open(job.audio_url) as file, state.recognisers.lease() as recogniser:
@@ -100,7 +101,7 @@ async def transcribe(job: TranscribeAudio, context: Context) -> Transcript:
 
 
 def transcript_id_of(job_id: str) -> UUID:
-    """Return the transcript id of a job, which is the same for each of its runs."""
+    """Return the id of a job's transcript. It is the same for each run of the job."""
     return uuid5(TRANSCRIPTS, job_id)
 
 
@@ -116,7 +117,7 @@ async def _recognised(
                 continue
             if message.words is not None:
                 said.append(message.words)
-            # The note has the position and no words, because any client may display progress.
+            # The note has only the position and no words, because clients may display the note.
             await context.progress(
                 min(message.position / begun.duration, 1.0),
                 f"{message.position:.0f} of {begun.duration:.0f} s",
@@ -137,7 +138,7 @@ async def _recognised(
 def _confidence(said: list[Words]) -> float:
     """Return the mean confidence over all words, or 0 if there are no words.
 
-    A long utterance counts for more than a short one.
+    The confidence of an utterance is weighted by its number of words.
     """
     counts = [len(words.text.split()) for words in said]
     return (

@@ -1,6 +1,6 @@
 """Settings of the transcription worker, read from the environment and validated once.
 
-No other module here reads the environment.
+No other module of this package reads the environment.
 """
 
 from pathlib import Path
@@ -17,7 +17,8 @@ __all__ = ["TranscriptionSettings", "load_settings"]
 class TranscriptionSettings(BaseSettings):
     """Settings of the worker.
 
-    Each variable is the field's name in capitals with the prefix `TRANSCRIPTION_`.
+    The environment variable of a field is the field's name in capitals with the prefix
+    `TRANSCRIPTION_`.
     """
 
     model_config = SettingsConfigDict(
@@ -28,43 +29,52 @@ class TranscriptionSettings(BaseSettings):
     model_dir: Path | None = None
     """Folder of a model on this machine.
 
-    pocketsphinx includes a model and accepts another; faster-whisper needs one. No model is
-    downloaded.
+    faster-whisper requires this setting. pocketsphinx uses its own model if the setting is missing.
+    No model is downloaded.
     """
     max_bytes: int = Field(default=200_000_000, gt=0)
-    """Maximum bytes of a recording: 35 minutes of CD quality, 100 minutes at 16 kHz mono."""
-    max_seconds: float = Field(default=1800, gt=0)
-    """Maximum seconds of a recording, because few bytes can claim days.
+    """Maximum bytes of a recording.
 
-    Half an hour takes 115 MB while it is recognised. With two jobs at a time on two cores it takes
-    up to 6 of the 10 minutes that a job has.
+    The default is enough for 35 minutes in CD quality, or 100 minutes at 16 kHz mono.
+    """
+    max_seconds: float = Field(default=1800, gt=0)
+    """Maximum seconds of a recording. `max_bytes` is not enough, because few bytes can claim days.
+
+    The recognition of half an hour needs 115 MB. With two jobs at a time on two cores, it takes up
+    to 6 minutes. A job's time limit is 10 minutes.
     """
     fetch_timeout: float = Field(default=60, gt=0)
-    """Seconds for a whole download, redirects included.
+    """Maximum seconds of a whole download, redirects included.
 
-    The value is well below the job's 600 s, because recognition needs its share.
+    The default is far below the job's time limit of 600 s, because recognition needs most of it.
     """
     connect_timeout: float = Field(default=3, gt=0)
-    """Seconds for a server to accept the connection: an unreachable URL is reported within 5 s."""
-    start_timeout: float = Field(default=25, gt=0)
-    """Seconds for a recogniser to load its model (0.5 to 2 s for pocketsphinx).
+    """Maximum seconds until a server accepts the connection.
 
-    The value is below the bus's 30 s for a start.
+    The default is short, so that an unreachable URL is reported within 5 s.
+    """
+    start_timeout: float = Field(default=25, gt=0)
+    """Maximum seconds until a recogniser has loaded its model. pocketsphinx takes 0.5 to 2 s.
+
+    The default is below the 30 s that the bus allows for the start of a service.
     """
     proxy: str | None = None
     """URL of an HTTP proxy for downloads."""
     roots: tuple[Path, ...] = ()
-    """Directories, as a JSON list; if set, only files inside them are read."""
+    """Directories, as a JSON list. If set, the worker reads only files in these directories."""
     hosts: frozenset[str] = frozenset()
-    """Host names, as a JSON list; if set, only these serve downloads, redirects included."""
+    """Host names, as a JSON list. If set, the worker downloads only from these hosts.
+
+    The restriction also applies to redirects.
+    """
     kept_transcripts: int = Field(default=10_000, gt=0)
-    """Maximum transcripts in the memory repository; the oldest are removed first."""
+    """Maximum number of transcripts in the memory repository. The oldest are removed first."""
 
 
 def load_settings(**overrides: object) -> TranscriptionSettings:
     """Return the settings of this process.
 
-    `ConfigurationError` names the invalid variables, and never their values.
+    Raise `ConfigurationError` if variables are invalid. The error never contains their values.
     """
     try:
         return TranscriptionSettings(**overrides)  # type: ignore[arg-type]  # pydantic checks them

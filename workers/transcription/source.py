@@ -1,8 +1,8 @@
-"""Source of a recording: a file on this machine, or a download. Both become an open file.
+"""Opening of a recording, which is a file on this machine or a download.
 
-An error contains only the scheme and host of the URL, and neither path nor query. Errors cross the
-wire and are stored in dead letters, and recordings are named after patients. The sender of the job
-knows its URL.
+An error contains only the scheme and host of the URL, and neither path nor query. The path can
+contain a patient's name, and errors are sent to other services and stored in dead letters. The
+sender of the job knows the complete URL.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ from workers.transcription.limits import check_size
 __all__ = ["Sources", "open_file"]
 
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-"""Scheme of RFC 3986, with at least two characters."""
+"""Pattern of a URL scheme (RFC 3986) with at least two characters."""
 
 
 class Sources:
-    """Opener of recordings by their URL."""
+    """Opener of recordings by path or URL."""
 
     def __init__(self, downloads: Downloads, *, max_bytes: int, roots: Sequence[Path] = ()) -> None:
         self._downloads = downloads
@@ -36,10 +36,12 @@ class Sources:
 
     @asynccontextmanager
     async def open(self, audio_url: str) -> AsyncIterator[BinaryIO]:
-        """Open the recording at its beginning, 1 to `max_bytes` bytes long; close it on leaving.
+        """Yield the recording as an open file at its beginning, and close it when the block ends.
 
-        Raise `InvalidArgument` if the URL can never be a recording, `OutOfRange` over the limit,
-        `NotFound`, `PermissionDenied`, and `Unavailable` if a later attempt may succeed.
+        The file has 1 to `max_bytes` bytes. Raise `InvalidArgument` if the URL or the file is
+        invalid, and `OutOfRange` if the file is too large. Raise `NotFound` or `PermissionDenied`
+        if the file cannot be read. Raise `Unavailable` or `ResourceExhausted` if a later attempt
+        may succeed.
         """
         with await self._opened(audio_url) as file:
             check_size(os.fstat(file.fileno()).st_size, self._max_bytes)
@@ -61,23 +63,24 @@ class Sources:
         raise InvalidArgument(f"{problem}. Send a path, or a file:, http: or https: URL.")
 
     async def _file(self, path: str) -> BinaryIO:
-        # A thread opens the file, because a network disk can take long.
+        # Open the file in a thread, because a network disk can block for a long time.
         return await asyncio.to_thread(open_file, path, self._roots)
 
 
 def open_file(path: str, roots: Sequence[Path] = ()) -> BinaryIO:
     """Open a regular file.
 
-    Symbolic links are followed first, and `roots` is checked against their target.
+    Symbolic links are followed first. If `roots` is not empty, the target of the links must be
+    inside one of these directories.
     """
     try:
         real = Path(os.path.realpath(path))
         if roots and not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
             raise PermissionDenied("the recording is outside TRANSCRIPTION_ROOTS. Move it there.")
-        # The check comes first, because opening a pipe waits for its writer, and opening a device
-        # may have an effect.
+        # Check the type before opening the file. Opening a pipe waits for a writer, and opening a
+        # device may have a side effect.
         _check_regular(real.stat().st_mode)
-        # O_NOFOLLOW refuses a link that replaced the file after the check.
+        # O_NOFOLLOW fails if a link has replaced the file since the check.
         file = os.fdopen(
             os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb"
         )

@@ -1,6 +1,6 @@
 """Optional engine: faster-whisper with a model on this machine.
 
-It never downloads a model.
+The engine never downloads a model.
 """
 
 from math import exp
@@ -17,9 +17,9 @@ __all__ = ["Whisper", "load"]
 
 
 class Whisper:
-    """OpenAI's Whisper on CTranslate2.
+    """Speech recogniser with OpenAI's Whisper model, run by CTranslate2.
 
-    It has far fewer wrong words than pocketsphinx, and needs gigabytes and seconds.
+    It makes far fewer errors than pocketsphinx, but needs gigabytes and takes seconds.
     """
 
     name = "faster-whisper"
@@ -33,7 +33,7 @@ class Whisper:
         The confidence is the mean token probability, exp(avg_logprob), weighted by the segments'
         lengths.
         """
-        # Earlier text is not used as a hint, because one patient's words must not influence the
+        # Do not use earlier text as a hint: the words of one patient must not influence the
         # transcript of another patient.
         found, _ = self._model.transcribe(
             utterance.astype(np.float32) / 32768, language="en", condition_on_previous_text=False
@@ -55,7 +55,7 @@ class Whisper:
 
 
 def load(model_dir: Path | None) -> Whisper:
-    """Load the model in `model_dir`. Raise `ConfigurationError` if it is missing or invalid."""
+    """Load the model in `model_dir`. Raise `ConfigurationError` if this fails."""
     if model_dir is None or not (model_dir / "model.bin").is_file():
         problem = "TRANSCRIPTION_MODEL_DIR is not set, or has no model.bin"
         raise ConfigurationError(f"{problem}. Set it to the folder of a faster-whisper model.")

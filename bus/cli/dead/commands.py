@@ -1,6 +1,6 @@
-"""`bus dead`: the commands that leave dead letters in their queues.
+"""Commands of `bus dead` that only read dead letters.
 
-`bus.cli.dead.replay` has the commands that move or delete them.
+`bus.cli.dead.replay` has the commands that move or delete dead letters.
 """
 
 import time
@@ -56,15 +56,15 @@ def list_(
     scan: Scan = SCAN,
     as_json: AsJson = False,
 ) -> None:
-    """List dead letters, without their payloads. They stay in their queues.
+    """List dead letters without their payloads. The dead letters stay in their queues.
 
     To read dead letters, the command takes them out of their queue and puts them back. RabbitMQ
     counts this as a delivery; a dead-letter queue allows a million deliveries. While the command
-    holds the dead letters, no other client sees them.
+    holds the dead letters, no other client can read them.
 
-    If the broker dead-lettered a message, the code is the broker's reason. delivery_limit: the
-    message was delivered 100 times. unroutable: the message came back from a retry tier when its
-    work queue was gone.
+    If the broker dead-lettered a message, the column "code" shows the broker's reason.
+    delivery_limit: the message was delivered 100 times. unroutable: the message returned from a
+    retry tier, and its work queue did not exist any more.
     """
     selection = build_selection(
         types=type_, codes=code, since=since, until=until, correlation_id=correlation_id
@@ -97,15 +97,16 @@ def show(
     service: Service = None,
     queue: Queues = None,
     reveal: Annotated[
-        bool, typer.Option("--reveal", help="Show the payload too. The audit log records it.")
+        bool, typer.Option("--reveal", help="Also show the payload. The audit log records this.")
     ] = False,
     scan: Scan = SCAN,
     as_json: AsJson = False,
 ) -> None:
-    """Show why a message was dead-lettered, and its headers. It stays in its queue.
+    """Show why a message was dead-lettered, and its headers. The message stays in its queue.
 
-    The payload can hold personal data, and is hidden without --reveal. Unless BUS_AUTH is off,
-    --reveal requires BUS_OPERATOR_KEY and the right dead-letters.reveal.
+    The payload is shown only with --reveal, because it can hold personal data. With
+    BUS_AUTH=on, --reveal requires BUS_OPERATOR_KEY and the right dead-letters.reveal. With
+    BUS_AUTH=dev, it requires only BUS_KEY.
     """
     operator = revealing(load_settings()) if reveal else {}
     browse_result = find_letters(id_, service, queue, scan)
@@ -140,13 +141,16 @@ command.command("purge")(purge_)
 @command.command()
 def export(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A new file. Only its owner may read it.")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="The file to create. Only the current user can read it."
+        ),
     ],
     *,
     reveal: Annotated[
         bool,
         typer.Option(
-            "--reveal", help="Confirm that payloads are exported. The audit log records it."
+            "--reveal", help="Confirm that payloads are exported. The audit log records the export."
         ),
     ] = False,
     service: Service = None,
@@ -159,10 +163,10 @@ def export(
     scan: Scan = SCAN,
     as_json: AsJson = False,
 ) -> None:
-    """Write dead letters to a file, one line of JSON each. They stay in their queues.
+    """Write dead letters to a file, one line of JSON each. The dead letters stay in their queues.
 
-    The file holds the payloads in base64. They can be personal data, so the command requires
-    --reveal, and the same right as to show a payload.
+    The file holds the payloads in base64. Payloads can be personal data, so the command requires
+    --reveal, and the same rights as `bus dead show --reveal`.
     """
     if not reveal:
         raise typer.BadParameter(
@@ -202,7 +206,7 @@ command.command("import")(import_)
 def find_letters(
     id_: str, service: str | None, queues: Sequence[str] | None, scan: int
 ) -> BrowseResult:
-    """Return the dead letters of this id; a message can be dead-lettered more than once.
+    """Return all dead letters with this id. A message can be dead-lettered more than once.
 
     Raises:
         NotFound: No dead letter has this id.

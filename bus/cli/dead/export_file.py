@@ -1,6 +1,7 @@
-"""Files of dead letters: a line of JSON for each, with all that `bus dead import` requires.
+"""Files of exported dead letters.
 
-The files hold payloads.
+`bus dead export` writes a line of JSON for each dead letter, and `bus dead import` reads the lines.
+The files include the payloads.
 """
 
 import base64
@@ -33,16 +34,21 @@ FIELDS = (
     "expires",
     "attempt",
 )
-"""Envelope attributes in the JSON object `message`. Headers and body have their own keys."""
-PROOFS = {"proof": "proof", "counter_proof": "expiry_override"}
-"""JSON keys of the signatures, and the attributes that hold them.
+"""Envelope attributes that the JSON object `message` of a line holds.
 
-Files of versions without signatures do not have these keys.
+Headers and body are not in this object. They have their own keys in the line.
+"""
+PROOFS = {"proof": "proof", "counter_proof": "expiry_override"}
+"""JSON keys of the signatures, and the envelope attributes from which they are written.
+
+Older versions of the bus did not sign messages, so their files do not have these keys.
 """
 
 
 def write(path: Path, letters: Iterable[DeadLetter]) -> None:
-    """Write a new file that only its owner may read. If that fails, no file is left.
+    """Write the dead letters to a new file that only the current user can read.
+
+    If an error occurs, the incomplete file is removed.
 
     Raises:
         AlreadyExists: The file exists.
@@ -66,7 +72,7 @@ def write(path: Path, letters: Iterable[DeadLetter]) -> None:
 
 
 def to_json(letter: DeadLetter) -> dict[str, Any]:
-    """Return the JSON object of one dead letter."""
+    """Return the JSON object of a dead letter, which is one line of the file."""
     return {
         "queue": letter.record.queue,
         "record": asdict(letter.record),
@@ -80,12 +86,12 @@ def to_json(letter: DeadLetter) -> dict[str, Any]:
 
 
 def read(path: Path) -> Iterator[tuple[str, Envelope]]:
-    """Yield the work queue and the message of each line.
+    """Read a file, and yield the work queue and the message of each line.
 
     Raises:
         NotFound: The file does not exist.
-        InvalidArgument: The file cannot be read, or a line is not a dead letter. The text has the
-            number of the line, and not its content.
+        InvalidArgument: The file cannot be read, or a line is not a dead letter. The error names
+            the number of the line. It does not contain the line, because a line holds a payload.
     """
     try:
         with path.open(encoding="utf-8") as file:
@@ -99,6 +105,10 @@ def read(path: Path) -> Iterator[tuple[str, Envelope]]:
 
 def parse_line(line: str, location: str) -> tuple[str, Envelope]:
     """Return the work queue and the message of one line.
+
+    Args:
+        line: Text of the line.
+        location: Name of the file and number of the line, for the error.
 
     Raises:
         InvalidArgument: The line is not a dead letter.
@@ -135,6 +145,7 @@ def restore(value: Any) -> tuple[str, Envelope]:
         and isinstance(message["attempt"], int)
     ):
         raise TypeError("not a dead letter")
-    # The broker's own headers cannot be sent again, so their content becomes a record.
+    # If the broker dead-lettered the message, the reason is in the broker's own headers. An import
+    # cannot send these headers, so it writes the reason into the headers of a failure record.
     fault = record_headers(record) if record.by == "broker" else {}
     return queue, Envelope(**message, **proofs, role="job", headers=fault | headers, body=body)

@@ -1,4 +1,4 @@
-"""Messages of the commands for dead letters, about their results."""
+"""Messages that the commands of `bus dead` print about their progress and results."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,10 +37,10 @@ ReportT = TypeVar("ReportT", ReplayReport, PurgeReport)
 def progress(
     name: str, total: int, results: dict[str, ReportT]
 ) -> Iterator[Callable[[ReportT], None]]:
-    """Show a progress bar on standard error, if that is a terminal.
+    """Show a progress bar on standard error if standard error is a terminal.
 
-    Each update stores the report of the queue `name` in `results`, so `results` is complete even
-    if the work is interrupted.
+    The block gets a function that it calls with each new report of the queue `name`. The function
+    stores the report in `results`, so `results` is current even if the work is interrupted.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -62,7 +62,7 @@ def progress(
 
 
 def summary(browse_result: BrowseResult, shown: int, selection: Selection) -> str:
-    """Return the number of dead letters, those that are not shown, and filters without a match."""
+    """Return a line about a list: number of matches, number shown, and filters without a match."""
     more = (
         f"; the oldest {shown} are shown, use --limit to show more"
         if 0 < shown < browse_result.matching
@@ -74,7 +74,10 @@ def summary(browse_result: BrowseResult, shown: int, selection: Selection) -> st
 
 
 def describe_unmatched(selection: Selection, seen: ObservedValues) -> str:
-    """Return the selected types, codes and ids that no scanned dead letter has."""
+    """Return the end of a message about selected values that no scanned dead letter has.
+
+    The values are types, codes and ids. The text is empty if each of them was found.
+    """
     selected = (("type", selection.types, seen.types), ("code", selection.codes, seen.codes))
     unmatched = [
         (what, name, did_you_mean(name, observed))
@@ -89,7 +92,7 @@ def describe_unmatched(selection: Selection, seen: ObservedValues) -> str:
 
 
 def describe_not_scanned(count: int) -> str:
-    """Return the end of a message, with the number of dead letters that were not scanned."""
+    """Return the end of a message about the number of dead letters that were not scanned."""
     return f"; {count} more were not scanned, use --scan to scan more" if count else ""
 
 
@@ -101,7 +104,12 @@ def count_letters(count: int) -> str:
 def report_replayed(
     results: Mapping[str, ReplayReport], selection: Selection, *, dry_run: bool, as_json: bool
 ) -> None:
-    """Print the counts of each queue, and raise the first failure or refusal."""
+    """Print the counts of each queue.
+
+    Raises:
+        BusError: The replay of a queue failed.
+        FailedPrecondition: Some dead letters were not replayed, for example expired messages.
+    """
     if as_json:
         print_json({name: to_json(report) for name, report in results.items()}, compact=True)
     for name, report in results.items():
@@ -124,7 +132,10 @@ def report_replayed(
         say(unmatched.removeprefix("; "))
     uncertain = sum(report.uncertain for report in results.values())
     if uncertain:
-        say(f"{count_letters(uncertain)} may be in both queues, with the same id")
+        say(
+            f"{count_letters(uncertain)} may be both in the work queue and in the dead-letter "
+            "queue, with the same id"
+        )
     raise_failure(results.values())
     expired = sum(report.expired for report in results.values())
     needs_operator = sum(report.needs_operator for report in results.values())
@@ -141,7 +152,7 @@ def report_replayed(
 
 
 def to_json(report: ReplayReport) -> dict[str, int]:
-    """Return a report as JSON; the keys are part of the command line's interface."""
+    """Return a report as JSON. The keys are part of the command line's interface."""
     return {
         "matched": report.matched,
         "replayed": report.replayed,
@@ -171,7 +182,7 @@ def report_purged(
 
 
 def raise_failure(reports: Iterable[ReplayReport | PurgeReport]) -> None:
-    """Raise the first failure of the reports, if there is one."""
+    """Raise the first error that a report recorded. Do nothing if no report has an error."""
     for report in reports:
         if report.failure is not None:
             raise report.failure

@@ -1,4 +1,4 @@
-"""Options of several commands for dead letters: their queues, and filters."""
+"""Options that several commands of `bus dead` share: queues and filters."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -38,7 +38,7 @@ Queues = Annotated[
         "--queue",
         metavar="QUEUE",
         show_default=False,
-        help="Only dead letters of this work queue; repeatable.",
+        help="Only dead letters of this work queue. The option is repeatable.",
     ),
 ]
 Types = Annotated[
@@ -47,7 +47,7 @@ Types = Annotated[
         "--type",
         metavar="TYPE",
         show_default=False,
-        help="Only this message type, such as library.scan.v1; repeatable.",
+        help="Only messages of this type, such as library.scan.v1. The option is repeatable.",
     ),
 ]
 Codes = Annotated[
@@ -56,7 +56,7 @@ Codes = Annotated[
         "--code",
         metavar="CODE",
         show_default=False,
-        help="Only this error code, such as internal; repeatable.",
+        help="Only messages with this error code, such as internal. The option is repeatable.",
     ),
 ]
 Since = Annotated[
@@ -66,7 +66,7 @@ Since = Annotated[
         metavar="TIME",
         parser=moment,
         show_default=False,
-        help="Only dead-lettered at or after this time: 2026-11-22T10:00, or 2h (ago).",
+        help="Only messages dead-lettered at or after this time: 2026-11-22T10:00, or 2h (ago).",
     ),
 ]
 Until = Annotated[
@@ -76,7 +76,7 @@ Until = Annotated[
         metavar="TIME",
         parser=moment,
         show_default=False,
-        help="Only dead-lettered before this time.",
+        help="Only messages dead-lettered before this time.",
     ),
 ]
 Correlation = Annotated[
@@ -89,7 +89,7 @@ Correlation = Annotated[
     ),
 ]
 Ids = Annotated[
-    list[str] | None, typer.Argument(metavar="ID", show_default=False, help="Message ids.")
+    list[str] | None, typer.Argument(metavar="ID", show_default=False, help="Ids of messages.")
 ]
 Scan = Annotated[
     int,
@@ -97,7 +97,7 @@ Scan = Annotated[
         "--scan",
         min=1,
         metavar="N",
-        help="Scan at most N dead letters of each queue. The command holds them in memory.",
+        help="Read at most N dead letters of each queue. The command holds them in memory.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on one line, for programs.")]
@@ -114,7 +114,7 @@ def build_selection(
     until: int | None,
     correlation_id: str | None,
 ) -> Selection:
-    """Return the selection of all filters together."""
+    """Return a selection. A dead letter must match all filters that are set."""
     return Selection(
         ids=frozenset(ids or ()),
         types=frozenset(types or ()),

@@ -1,4 +1,4 @@
-"""The dead-letter queues of a command, and its connection to the broker."""
+"""Connection of the commands of `bus dead` to the broker, and their choice of queues."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -27,9 +27,10 @@ def run(work: Work[T], service: str | None, queues: Sequence[str] | None) -> T:
     """Connect to the broker, find the dead-letter queues, and run `work` with them.
 
     Args:
-        work: Receives the transport and the names of the queues.
-        service: Service or MODULE:ROUTER with the queues.
-        queues: Work queues with the queues. An empty list means that `work` requires no queues.
+        work: Coroutine function that gets the transport and the names of the dead-letter queues.
+        service: Service or MODULE:ROUTER that owns the dead-letter queues. None selects all.
+        queues: Names of work queues, to select their dead-letter queues. An empty list means that
+            `work` requires no queues.
     """
     settings = load_settings()
 
@@ -45,23 +46,24 @@ def run(work: Work[T], service: str | None, queues: Sequence[str] | None) -> T:
 
 
 class IgnoredReturns:
-    """Listener for a connection on which no request is sent, so every notice is ignored."""
+    """Listener that ignores all notices, for a connection on which no request is sent."""
 
     def on_return(self, message_id: str, reason: str) -> None:
-        """Ignore the notice: no request was sent."""
+        """Ignore the notice, because no request was sent."""
 
     def on_publish_failed(self, message_id: str, error: BusError) -> None:
-        """Ignore the notice: no request was sent."""
+        """Ignore the notice, because no request was sent."""
 
     def on_connection_lost(self) -> None:
-        """Ignore the notice: no reply is expected."""
+        """Ignore the notice, because no reply is expected."""
 
 
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Transport]:
-    """Yield a connected transport, which declares no queue.
+    """Yield a connected transport that declares no queue.
 
-    So the user needs only the rights to read dead letters and to write to the return exchange.
+    Therefore the broker user needs only the rights to read dead letters and to write to the return
+    exchange.
     """
     transport = RabbitMQTransport(settings, name="bus dead")
     try:
@@ -76,8 +78,8 @@ async def find_queues(
 ) -> list[str]:
     """Return the names of the existing dead-letter queues, sorted.
 
-    The queues of `queues` or of a router need only AMQP. Only the management API can list those of
-    a service or of the bus.
+    If `queues` or a router is given, the queues are checked over AMQP. If only a service or nothing
+    is given, the management API is required, because AMQP cannot list queues.
 
     Raises:
         NotFound: A named queue does not exist, or no queue was found.
@@ -121,7 +123,7 @@ async def _check_exists(transport: Transport, name: str, settings: Settings) -> 
         await transport.depth(name)
     except NotFound:
         queues: list[QueueStatus] = []
-        # A user that may not list the queues gets the error without a suggestion.
+        # If the user may not list the queues, raise the error without a suggestion.
         with suppress(BusError):
             queues = await _list_dead_queues(settings)
         hint = did_you_mean(name, [queue.name for queue in queues])
@@ -155,7 +157,7 @@ async def _list_names(settings: Settings, service: str | None) -> list[str]:
 
 
 async def _list_dead_queues(settings: Settings, service: str | None = None) -> list[QueueStatus]:
-    """Return the dead-letter queues that the management API lists."""
+    """Return the dead-letter queues of a service, or of all services, from the management API."""
     report = await inspect_queues(
         BrokerAddress.of(settings, renew=False), QueueFilter(service=service)
     )
@@ -165,7 +167,7 @@ async def _list_dead_queues(settings: Settings, service: str | None = None) -> l
 async def browse_all(
     transport: Transport, queues: Sequence[str], selection: Selection, *, scan: int
 ) -> BrowseResult:
-    """Browse the queues one after the other, and return their dead letters, oldest first."""
+    """Browse the queues one after the other, and return all their dead letters, oldest first."""
     results = [
         await browse_queue(transport, name, selection, limit=scan, most=scan) for name in queues
     ]

@@ -1,4 +1,4 @@
-"""The commands that move or delete dead letters."""
+"""Commands of `bus dead` that move or delete dead letters."""
 
 from pathlib import Path
 from typing import Annotated
@@ -51,7 +51,7 @@ from bus.settings import load_settings
 __all__ = ["import_", "purge_", "replay_"]
 
 SEND_TIMEOUT = 10.0
-"""Seconds to wait for the broker's confirm."""
+"""Seconds to wait for the publisher confirm of an imported dead letter."""
 
 
 def replay_(
@@ -69,7 +69,7 @@ def replay_(
         typer.Option("--all", help="Required if no id, filter, queue or service is given."),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check all dead letters, and move none.")
+        bool, typer.Option("--dry-run", help="Check all selected dead letters, and move none.")
     ] = False,
     extend: Annotated[
         float | None,
@@ -77,7 +77,7 @@ def replay_(
             parser=duration,
             metavar="TIME",
             show_default=False,
-            help="Give expired messages this time from now: 90s, 15m, 2h, 7d.",
+            help="Let expired messages expire only after this time from now: 90s, 15m, 2h, 7d.",
         ),
     ] = None,
     reason: Annotated[
@@ -86,13 +86,13 @@ def replay_(
             "--reason",
             metavar="TEXT",
             show_default=False,
-            help="The reason for --extend, which is stored in the messages.",
+            help="The reason for --extend. It is stored in the messages.",
         ),
     ] = None,
     rate: Annotated[
         float | None,
         typer.Option(
-            min=0.001, metavar="N", show_default=False, help="Replay at most N messages a second."
+            min=0.001, metavar="N", show_default=False, help="Replay at most N messages per second."
         ),
     ] = None,
     window: Annotated[
@@ -104,17 +104,18 @@ def replay_(
     scan: Scan = SCAN,
     as_json: AsJson = False,
 ) -> None:
-    """Move dead letters back to their work queues, to be handled again.
+    """Move dead letters back to their work queues. Services then handle the messages again.
 
-    Each message starts at attempt 1, with the time and the user of the replay in its headers. It
-    goes only to the queue that dead-lettered it, and not to other subscribers. The dead letter is
-    deleted when the broker has confirmed the copy. If a replay is killed at any point, no message
-    is lost, and at most a window of messages is in both queues. Expired messages stay, unless
-    --extend gives them time. A message that is dead-lettered again during the replay is not moved
-    a second time.
+    Each message starts at attempt 1, and its headers record the time and the user of the replay. A
+    message is moved only to the work queue from which it was dead-lettered, not to the queues of
+    other subscribers. The dead letter is deleted when the broker has confirmed the copy. If a
+    replay is killed at any point, no message is lost. At most --window messages are then both in
+    the work queue and in the dead-letter queue. Expired messages are not moved, except with
+    --extend. A message that is dead-lettered again during the replay is not moved a second time.
 
-    With --extend an operator signs each message. This requires BUS_OPERATOR_KEY and --reason,
-    unless BUS_AUTH is off. A message can be extended three times at most.
+    With --extend an operator signs each message. This requires --reason and
+    BUS_OPERATOR_KEY, or BUS_KEY with BUS_AUTH=dev. With BUS_AUTH=off nothing is signed, and neither
+    is required. A message can be extended at most three times.
     """
     selection = build_selection(
         ids=ids, types=type_, codes=code, since=since, until=until, correlation_id=correlation_id
@@ -174,11 +175,15 @@ def purge_(
     everything: Annotated[
         bool, typer.Option("--all", help="Required if no id and no filter is given.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without confirmation.")] = False,
     scan: Scan = SCAN,
     as_json: AsJson = False,
 ) -> None:
-    """Delete dead letters permanently: exactly those that the command counted when it asks."""
+    """Delete dead letters permanently.
+
+    The command shows the number of selected dead letters and asks for confirmation. It deletes
+    exactly these dead letters, and no dead letters that arrive later.
+    """
     selection = build_selection(
         ids=ids, types=type_, codes=code, since=since, until=until, correlation_id=correlation_id
     )
@@ -230,9 +235,9 @@ def import_(
 ) -> None:
     """Put exported dead letters back into their dead-letter queues.
 
-    A dead letter that is still in its queue is then there twice. `bus dead replay` moves the dead
-    letters to their work queues. The command reads the complete file before it sends the first
-    dead letter.
+    The command checks the complete file before it sends the first dead letter. If an exported dead
+    letter is still in its dead-letter queue, it is in that queue twice after the import. To move
+    the imported dead letters to their work queues, use `bus dead replay`.
     """
     messages = list(read(file))
 
@@ -256,7 +261,7 @@ def import_(
 
 
 def require_selection(selection: Selection, selected: bool) -> None:
-    """Check that the user selected the dead letters to move or delete."""
+    """Raise an error if neither `selected` nor a criterion of the selection is set."""
     if selection.everything and not selected:
         raise typer.BadParameter(
             "no dead letters are selected. Pass ids, filters such as --type or --since, or --all."
@@ -264,9 +269,10 @@ def require_selection(selection: Selection, selected: bool) -> None:
 
 
 def import_error(queue: str, reason: str, sent: int) -> BusError:
-    """Return the error of an import, with the number of messages that were already sent.
+    """Return the error for a dead letter that the broker did not accept during an import.
 
-    A second import would put these messages back again.
+    The error has the number of messages that were already sent, because a second import of the
+    file would send them again.
     """
     sent_before = f"{count_letters(sent)} were put back before" if sent else "nothing was put back"
     if reason == "NO_ROUTE":

@@ -1,4 +1,4 @@
-"""Dead letters as text and as JSON. The payload is included only if it is requested."""
+"""Conversion of dead letters to tables, text and JSON. The payload is included only on request."""
 
 import base64
 import json
@@ -21,15 +21,15 @@ from bus.settings import load_settings
 __all__ = ["decrypt_payload", "details", "format_payload", "jsonable", "show_table", "to_json"]
 
 WIDE_COLUMNS = 140
-"""Columns of a terminal that shows a dead letter on one line.
+"""Minimum number of columns for one line per dead letter.
 
-A narrower terminal shows it on two lines.
+On a narrower terminal, a dead letter takes two lines.
 """
 UNKNOWN = "-"
 
 
 def show_table(letters: Sequence[DeadLetter], console: Console) -> None:
-    """Print the dead letters as a table, with complete ids that can be copied."""
+    """Print the dead letters as a table. Ids are never shortened, so users can copy them."""
     if console.width < WIDE_COLUMNS:
         show_narrow(letters, console)
         return
@@ -44,7 +44,7 @@ def show_table(letters: Sequence[DeadLetter], console: Console) -> None:
 
 
 def show_narrow(letters: Sequence[DeadLetter], console: Console) -> None:
-    """Print two lines for each dead letter: the failure, and the two ids."""
+    """Print two lines for each dead letter: the failure, then message id and correlation id."""
     console.print(f"{'time':19}  {'attempts':>8}  type, code", style="bold", highlight=False)
     console.print(f"{'id':36}  correlation id", style="bold", highlight=False)
     for letter in letters:
@@ -57,7 +57,7 @@ def show_narrow(letters: Sequence[DeadLetter], console: Console) -> None:
 
 
 def table_row(letter: DeadLetter) -> tuple[str, str, str, str]:
-    """Return time, type, code and attempts."""
+    """Return the time, type, code and number of attempts of a dead letter."""
     record = letter.record
     return (
         format_time(record.last_at),
@@ -68,7 +68,10 @@ def table_row(letter: DeadLetter) -> tuple[str, str, str, str]:
 
 
 def details(letter: DeadLetter, *, now: int) -> Table:
-    """Return all properties except the payload; `now` is in milliseconds."""
+    """Return a table of all properties of a dead letter except the payload.
+
+    `now` is the current time in milliseconds since the epoch.
+    """
     grid = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -78,7 +81,7 @@ def details(letter: DeadLetter, *, now: int) -> Table:
 
 
 def properties_of(letter: DeadLetter, now: int) -> Iterator[tuple[str, str]]:
-    """Yield the properties of the envelope and of the failure record."""
+    """Yield the name and the value of each property of the envelope and the failure record."""
     envelope, record = letter.envelope, letter.record
     yield "id", letter.id
     yield "type", letter.type or UNKNOWN
@@ -102,7 +105,7 @@ def properties_of(letter: DeadLetter, now: int) -> Iterator[tuple[str, str]]:
 
 
 def abandoned_by(letter: DeadLetter) -> str:
-    """Return the worker or the broker that dead-lettered the message."""
+    """Return a description of the worker or broker that dead-lettered the message."""
     record = letter.record
     if record.by != "worker":
         return (
@@ -118,7 +121,7 @@ def abandoned_by(letter: DeadLetter) -> str:
 
 
 def other_headers(letter: DeadLetter) -> Iterator[tuple[str, str]]:
-    """Yield the headers that do not belong to the failure record."""
+    """Yield the name and the value of each header that is not part of the failure record."""
     for name, value in sorted(letter.headers.items()):
         if not name.startswith("dead-") and name != "first-failed-at":
             yield (
@@ -132,7 +135,7 @@ def other_headers(letter: DeadLetter) -> Iterator[tuple[str, str]]:
 def decrypt_payload(letter: DeadLetter) -> DeadLetter:
     """Return the dead letter with its payload decrypted.
 
-    If the keys are missing, print the reason and return the dead letter as it is.
+    If the payload cannot be decrypted, print the reason and return the dead letter unchanged.
     """
     if ENCRYPTION not in letter.envelope.headers:
         return letter
@@ -146,7 +149,10 @@ def decrypt_payload(letter: DeadLetter) -> DeadLetter:
 
 
 def format_payload(letter: DeadLetter) -> str:
-    """Return the payload for a terminal: indented if it is JSON, otherwise as a bytes literal."""
+    """Return the payload as text for a terminal.
+
+    JSON is indented. Any other payload is shown as a Python bytes literal.
+    """
     try:
         return escaped(json.dumps(json.loads(letter.envelope.body), ensure_ascii=False, indent=2))
     except (ValueError, RecursionError):
@@ -154,7 +160,7 @@ def format_payload(letter: DeadLetter) -> str:
 
 
 def format_time(milliseconds: int | None) -> str:
-    """Return a time in the time zone of this machine."""
+    """Return a time as text, in the time zone of this machine."""
     if not milliseconds:
         return UNKNOWN
     try:
@@ -188,7 +194,7 @@ def to_json(letter: DeadLetter, *, headers: bool = False, body: bool = False) ->
 
 
 def jsonable(value: Any) -> Any:
-    """Return a header value as a JSON value."""
+    """Convert a header value to a JSON value."""
     match value:
         case Mapping():
             return {str(name): jsonable(item) for name, item in value.items()}

@@ -291,7 +291,7 @@ def test_what_could_not_be_told_is_told_with_the_reason() -> None:
         notes(QueueReport(server=SERVER, queues=(asked,), without_management="no [answer]", at=0))
     )
     assert "no \\[answer]; set BUS_MANAGEMENT_URL" in told[0]
-    assert "request queues are left out" in told[1]
+    assert "request queues are not inspected" in told[1]
 
 
 def test_no_queues_are_told_in_words() -> None:
