@@ -570,6 +570,6 @@ def test_one_wrong_name_among_several_makes_no_key(
         main(["keys", "new", "desk", "mail", "--directory", str(tmp_path)])
     assert ended.value.code == os.EX_CANTCREAT
     assert not (tmp_path / "desk.key").exists()
-    assert "Create the next with `bus keys rotate mail`" in " ".join(
+    assert "Create the next key with `bus keys rotate mail`" in " ".join(
         capsys.readouterr().err.split()
     )
