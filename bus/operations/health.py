@@ -50,7 +50,10 @@ a probe.
 CONNECTION_TIMEOUT_SECONDS = 5.0
 """Maximum duration of a connection. A probe takes milliseconds."""
 SIBLING_TIMEOUT_SECONDS = 2.0
-"""Maximum seconds for a process to answer its parent. After this time its event loop is stuck."""
+"""Maximum seconds for a process to answer its parent.
+
+After this time the parent reports that the event loop of the process is stuck.
+"""
 REQUEST_LINE = re.compile(rb"([A-Z]+) (/[!-~]*) HTTP/1\.([01])\r\n")
 HOST = re.compile(rb"\r\nhost:", re.IGNORECASE)
 VERDICT = re.compile(r"HTTP/1\.1 (200|503) .*?\r\n\r\n([ -~]*)\n?", re.DOTALL)

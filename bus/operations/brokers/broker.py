@@ -1,4 +1,4 @@
-"""The interface of a broker. This program starts the broker, or a URL names it."""
+"""The interface of all kinds of brokers: brokers that this program starts, and external brokers."""
 
 from typing import Protocol
 

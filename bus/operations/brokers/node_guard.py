@@ -72,9 +72,9 @@ def start(command: list[str]) -> subprocess.Popen[bytes]:
 
 
 def die_with_parent() -> Callable[[], object] | None:
-    """Return a function for the child process. It makes the kernel kill the child with its parent.
+    """Return a function that the child process must run, or None if the system is not Linux.
 
-    This works only on Linux. On other systems, return None.
+    The function makes the kernel kill the child when its parent ends.
     """
     if sys.platform != "linux":
         return None

@@ -72,7 +72,7 @@ class ReplayOptions:
     window: int = WINDOW
     """Maximum number of dead letters in flight."""
     most: int = MAX_BROWSED
-    """Maximum number of dead letters to hold because they are not moved.
+    """Maximum number of dead letters that are read but not moved. They are held until the end.
 
     If this number is reached, the replay ends, and the remaining dead letters are not read.
     """

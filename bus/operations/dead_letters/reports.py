@@ -20,9 +20,9 @@ class ReplayReport:
     expired: int = 0
     """Number of expired dead letters that were not moved, because `extend` was not set."""
     needs_operator: int = 0
-    """Number of expired dead letters that were not moved, because an operator must sign them.
+    """Number of expired dead letters that were not moved without an operator's signature.
 
-    The signature is missing, or operators have extended the message too often.
+    The replay has no signature of an operator, or operators have extended the message too often.
     """
     no_queue: int = 0
     """Number of dead letters that were not moved, because they have no valid work queue.

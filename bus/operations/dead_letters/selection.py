@@ -34,7 +34,7 @@ class DeadLetter:
 
     @property
     def correlation_id(self) -> str:
-        """Id that a message shares with all messages that it caused, directly or indirectly."""
+        """Correlation id. All messages with the same first cause have the same correlation id."""
         return self.envelope.correlation_id or self.envelope.id
 
     @property
@@ -55,7 +55,8 @@ class DeadLetter:
 class Selection:
     """Criteria that select dead letters.
 
-    A dead letter must match every field that is set. It matches a set if it matches one member.
+    A dead letter must match every field that is set. If a field is a set, one matching member is
+    sufficient.
     """
 
     ids: frozenset[str] = frozenset()

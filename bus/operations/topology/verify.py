@@ -21,7 +21,10 @@ NOT_READ_BY_AMQP = "arguments, bindings and policies; set BUS_MANAGEMENT_URL to 
 
 
 async def verify(required: RequiredTopology, settings: Settings) -> Plan:
-    """Return the differences. Use `verify_by_amqp` if `management_url` is not set."""
+    """Return the differences between the required topology and the broker's topology.
+
+    If `management_url` is not set, return only the differences that `verify_by_amqp` finds.
+    """
     return await (plan if settings.management_url else verify_by_amqp)(required, settings)
 
 
