@@ -53,8 +53,8 @@ def server_deadline(
 
     A request must be handled before `deadline` + `leeway` and before arrival + `expiration`. With
     only the first limit, a wrong clock could cancel a handler too early. With only the second
-    limit, a request that waited in the queue would get its full time again. Clients in other
-    languages may set neither; such a request gets `longest` seconds.
+    limit, a request that waited in the queue would get its full time again. A client in another
+    language may set neither. Such a request gets `longest` seconds.
 
     Args:
         clock: Function that returns the current time in seconds since the epoch.

@@ -58,7 +58,7 @@ class EncryptionKeys(Protocol):
 
 
 class PayloadCipher:
-    """The cipher of one service. It encrypts and decrypts the payloads that contracts mark."""
+    """The cipher of one service. It encrypts and decrypts payloads as their contracts require."""
 
     def __init__(
         self,

@@ -62,8 +62,8 @@ def public_key_source(setting: str) -> PublicSource:
     parts = urlsplit(setting)
     if parts.scheme != "https" or not parts.hostname or parts.username:
         raise ConfigurationError(
-            "BUS_JWKS must be a path or an https URL. Write a path or https://host/path: "
-            "over http an attacker on the network could insert a key."
+            "BUS_JWKS must be a path or an https URL. Write a path or https://host/path. "
+            "With http, an attacker on the network could insert a key."
         )
     return lambda: asyncio.to_thread(_fetch_url, setting)
 

@@ -130,8 +130,8 @@ class Keyring:
         """Read the private and public keys.
 
         Raises:
-            ConfigurationError: A source cannot be read, or the public half of the private key is
-                not in the key set.
+            ConfigurationError: A source cannot be read, or the key set does not contain the public
+                key that belongs to the private key.
         """
         self._private = self._read_private()
         self._last_read = self._timer()
@@ -162,8 +162,8 @@ class Keyring:
                 "`bus call`, `publish` or `submit` with `--as`."
             )
         return (
-            f"the public half of the private key is not in BUS_JWKS as a key of {needed}, so no "
-            "service could verify its signatures. Publish the keys that `bus keys jwks` prints."
+            f"BUS_JWKS has no public key of {needed} that matches the private key, so no service "
+            "could verify its signatures. Publish the keys that `bus keys jwks` prints."
         )
 
     async def run(self) -> None:

@@ -164,7 +164,7 @@ def read_jwk(jwk: object) -> Key:
         )
     kid, owner, role = jwk.get("kid"), jwk.get("iss"), jwk.get("role", "service")
     if not isinstance(kid, str) or not KEY_ID.fullmatch(kid):
-        raise ConfigurationError("kid is missing, or is not 1 to 100 letters, digits and . : _ -")
+        raise ConfigurationError("kid must have 1 to 100 characters: letters, digits and . : _ -")
     if role not in get_args(Role):
         raise ConfigurationError(f"{kid}: role must be service or operator")
     if not isinstance(owner, str):
@@ -204,7 +204,7 @@ def _read_material(jwk: Mapping[str, Any], kid: str) -> tuple[Algorithm, PublicM
     try:
         material = ED25519.from_jwk(dict(jwk)) if algorithm == "EdDSA" else P256.from_jwk(dict(jwk))
     except (InvalidKeyError, ValueError, TypeError):
-        raise ConfigurationError(f"{kid}: the coordinates are not a valid key") from None
+        raise ConfigurationError(f"{kid}: x and y are not the coordinates of a valid key") from None
     return algorithm, cast("PublicMaterial", material)
 
 

@@ -36,8 +36,8 @@ MESSAGE, COUNTER = "msg+jwt", "ctr+jwt"
 MAX_PROOF_LIFETIME_SECONDS = 31 * 24 * 3600
 """Maximum seconds from a proof's `iat` to its `exp`.
 
-A retired key must stay published for this time. A stolen key that is marked as compromised cannot
-be used for longer than this time.
+A retired key must stay published for this time. After a stolen key is marked as compromised, its
+proofs are valid for this time at most.
 """
 MAX_EXPIRY_OVERRIDES = 3
 """Maximum number of expiry overrides for one message."""

@@ -49,7 +49,7 @@ class PasswordFile:
         return None if path is None else cls(path)
 
     def read(self) -> SecretStr:
-        """Return the password in the file, or the last one if the file cannot be read.
+        """Return the password in the file, or the last password if the file cannot be read.
 
         Raises:
             ConfigurationError: The file cannot be read, and no password was read before.

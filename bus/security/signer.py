@@ -16,7 +16,7 @@ BEARER = "Bearer "
 REPLY_SCOPE = "bus/reply"
 """The only scope of a reply's token. No contract uses it, because permissions have no slash."""
 RENEW_BEFORE_SECONDS = 60.0
-"""Number of seconds before its expiry when a new token replaces a cached token.
+"""Number of seconds before its expiry when a cached token is replaced.
 
 A token must still be valid when it arrives at a machine with a different clock.
 """
