@@ -140,7 +140,10 @@ FAULTS = {
     "another verb": (
         '[services.library]\ncalls = ["read:books"]',
         2,
-        "unknown key 'calls' (the keys of a service are call, publish and consume); did you mean 'call'?",
+        (
+            "unknown key 'calls' (the keys of a service are call, publish and consume); "
+            "did you mean 'call'?"
+        ),
     ),
     "no list": (
         '[services.library]\ncall = "read:books"',
