@@ -1,4 +1,5 @@
-"""Middleware: one policy a file, for the client or the server, and the two stacks in `stacks.py`.
+"""Middleware: policies that the client or the server applies to each message.
 
-Policies never import each other, a transport or the settings.
+Each module has one policy. `stacks.py` combines the policies into a client stack and a server
+stack. A policy never imports another policy, a transport or the settings.
 """

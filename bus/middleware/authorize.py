@@ -1,6 +1,6 @@
-"""Authorization: a message that this service may not send is refused before it is sent.
+"""Authorization: the sender rejects a message that it may not send.
 
-The service knows its own grants, so it refuses the message at once, without the receiver.
+The sender checks its own grants, so it rejects the message at once and sends nothing.
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,9 +16,9 @@ __all__ = ["authorize"]
 def authorize(
     refusal: Callable[[Contract], PermissionDenied | None], *, catalog: Catalog = CATALOG
 ) -> Middleware:
-    """Refuse to send messages that this service may not send.
+    """Reject messages that this service may not send.
 
-    A message without a contract in this process is sent, and its receiver decides.
+    If this process has no contract for a message, the message is sent and the receiver checks it.
 
     Args:
         refusal: Function that returns the error for a contract, or None if sending is permitted.

@@ -1,4 +1,4 @@
-"""Deadlines: every wait ends, and no service works on a request without a waiting caller."""
+"""Deadlines: they limit how long a caller waits, and how long a service handles a message."""
 
 import time
 from collections.abc import Callable
@@ -15,11 +15,12 @@ Clock = Callable[[], float]
 
 
 def client_deadline(*, clock: Clock = time.time) -> Middleware:
-    """Limit a request's deadline to that of the message being handled, and refuse late messages.
+    """Pass the deadline of the handled message on to its requests, and reject late messages.
 
-    It limits all attempts together, because the inner layers, that is the retry policy and the
-    transport, do not wait longer than `envelope.deadline`. Events and jobs do not inherit a
-    deadline, because they are independent of the request that caused them.
+    A request gets the earlier of its own deadline and the deadline of the message that is being
+    handled. Events and jobs do not inherit a deadline, because they are independent of the request
+    that caused them. The deadline limits all attempts together, because the retry policy and the
+    transport (the inner layers) do not wait longer than `envelope.deadline`.
 
     Args:
         clock: Function that returns the current time in seconds since the epoch.
@@ -48,16 +49,17 @@ def client_deadline(*, clock: Clock = time.time) -> Middleware:
 def server_deadline(
     *, clock: Clock = time.time, leeway: float = 30, longest: float = 10
 ) -> Middleware:
-    """Cancel handling at the deadline, and refuse a message that arrives after it.
+    """Cancel the handler at the deadline, and reject a message that arrives after its deadline.
 
-    A request ends at the earlier of `deadline` + `leeway` and arrival + `expiration`. With the
-    first limit alone, a skewed clock would cancel live work. With the second alone, a request that
-    waited in the queue would get its full time again. A client in another language may set neither.
+    A request must be handled before `deadline` + `leeway` and before arrival + `expiration`. With
+    only the first limit, a wrong clock could cancel a handler too early. With only the second
+    limit, a request that waited in the queue would get its full time again. A client in another
+    language may set neither. Such a request gets `longest` seconds.
 
     Args:
         clock: Function that returns the current time in seconds since the epoch.
         leeway: Seconds by which the clocks of two machines may differ.
-        longest: Seconds for a request without `deadline` and `expiration`.
+        longest: Maximum seconds for a request without `deadline` and `expiration`.
     """
     timer = SharedTimer()
 
@@ -90,9 +92,9 @@ def server_deadline(
 
 
 def _end_time(envelope: Envelope, leeway: int, longest: int) -> int | None:
-    """Return the time when handling ends, in milliseconds since the epoch."""
+    """Return the time when the handler is cancelled, in milliseconds since the epoch, or None."""
     if envelope.role != "request":
-        # The service activator set it from the handler's timeout, on the clock of this machine.
+        # The service activator has set this deadline from the handler's timeout and this clock.
         return envelope.deadline
     if envelope.received is None:
         return None if envelope.deadline is None else envelope.deadline + leeway

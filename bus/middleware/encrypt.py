@@ -10,9 +10,9 @@ __all__ = ["encrypt"]
 
 
 def encrypt(cipher: PayloadCipher) -> Middleware:
-    """Encrypt the payloads of contracts that require it, each attempt with its own data key.
+    """Encrypt the payload if its contract requires that. Each attempt uses a new data key.
 
-    Its layer is directly outside `sign`, which signs the encrypted payload.
+    This layer is directly outside `sign`, so the signature covers the encrypted payload.
 
     Args:
         cipher: Cipher with the encryption keys of this service.

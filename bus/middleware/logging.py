@@ -10,20 +10,21 @@ from bus.messaging.handler import Handler, Middleware
 
 __all__ = ["logging"]
 
-# A logger of the standard library: without a configuration structlog would print these lines to the
-# standard output of the application.
+# The logger is from the standard library, because an unconfigured structlog would print these lines
+# to the standard output of the application.
 log = levels.getLogger("bus.messages")
 
 
 def logging(side: str, *, timer: Callable[[], float] = time.perf_counter) -> Middleware:
     """Log one line for each message.
 
-    A success is logged at level debug. If debug is off, it costs one comparison. A failure to send
-    is logged at level debug too, because the caller has the exception. A failure to handle is info
-    if it is an error of the bus, which a service may raise on purpose, and error otherwise.
+    A success is logged at level debug. If debug is off, a success costs one comparison. A failed
+    send is also logged at level debug, because the caller receives the exception. A failed handler
+    is logged at level info if it raised a `BusError`, which a service may raise on purpose. Any
+    other exception of a handler is logged at level error.
 
-    The line has the class and the code of an error. It has the text only if it is an error of the
-    bus, because any other text could contain confidential data.
+    The line has the class and the code of the exception. The line has the exception's text only if
+    it is a `BusError`, because other texts could contain confidential data.
 
     Args:
         side: Verb of the line, "sent" or "handled".

@@ -1,4 +1,7 @@
-"""Retries of the client: a send that certainly failed, or that may happen twice, is repeated."""
+"""Retries of the client.
+
+A send is repeated if it certainly failed, or if a second delivery does no harm.
+"""
 
 import asyncio
 import time
@@ -21,14 +24,14 @@ __all__ = ["retry"]
 
 
 def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG) -> Middleware:
-    """Repeat a send that the broker or the connection failed, until `envelope.deadline`.
+    """Repeat a send that failed at the broker or the connection, until `envelope.deadline`.
 
-    All attempts have the same message id. An event or job is always repeated, because its receivers
-    recognize the id. It is repeated after a nack of the broker too. A request is repeated if its
-    contract is idempotent, or if it was certainly not sent. The caller decides about errors that
-    the other service returned; they are never repeated here.
+    All attempts have the same message id. An event or job is always repeated, also after a nack of
+    the broker, because its receivers recognize the id. A request is repeated if its contract is
+    idempotent, or if it was certainly not sent. A request is never repeated after an error that the
+    called service returned. The caller decides about such an error.
 
-    If an attempt may have arrived, the error of a later attempt has `maybe_executed`.
+    If an earlier attempt may have reached the service, the final error has `maybe_executed`.
 
     Args:
         clock: Function that returns the current time in seconds since the epoch.
@@ -64,12 +67,14 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
 
 
 def _is_repeated(envelope: Envelope, error: BusError, catalog: Catalog) -> bool:
-    """Return True if the send is repeated."""
+    """Return True if the failed send may be repeated."""
     if isinstance(error, ResourceExhausted) and envelope.role != "request":
-        # The broker's nack: a full queue drains, and a queue without a leader gets one in seconds.
+        # The broker sent a nack. A retry can succeed: a full queue drains, and a queue without a
+        # leader gets a new leader in seconds.
         return True
     if not isinstance(error, ConnectionLost):
-        # `NotServed` is an answer. After `Unavailable` the transport has waited until the deadline.
+        # `NotServed` is a definite answer of the broker. Before the transport raises another
+        # `Unavailable`, it waits until the deadline.
         return False
     if envelope.role != "request" or not error.maybe_executed:
         return True
@@ -78,8 +83,8 @@ def _is_repeated(envelope: Envelope, error: BusError, catalog: Catalog) -> bool:
 
 
 def _mark_in_doubt(error: BusError) -> BusError:
-    """Return the error of the last attempt if an earlier attempt may have arrived."""
-    # `Unavailable` would mean that the message was certainly not sent.
+    """Mark the last attempt's error as in doubt, because an earlier attempt may have arrived."""
+    # Replace `Unavailable`, which means that the message was certainly not sent.
     if type(error) is Unavailable:
         return ConnectionLost(f"{error} (an earlier attempt may have arrived)", maybe_executed=True)
     error.maybe_executed = True

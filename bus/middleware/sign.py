@@ -10,7 +10,7 @@ __all__ = ["sign"]
 
 
 def sign(signer: "Signer") -> Middleware:
-    """Sign each message. The layer is innermost, so that each attempt carries a fresh proof.
+    """Sign each message. This layer is the innermost, so each attempt gets a new signature.
 
     Args:
         signer: Signer with the private key of this service.

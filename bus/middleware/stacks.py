@@ -1,4 +1,4 @@
-"""The two stacks: every policy that a message passes, with the outermost first."""
+"""The client stack and the server stack: the policies that each message passes through."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -24,21 +24,21 @@ def client_stack(*, clock: Callable[[], float] = time.time) -> list[Middleware]:
         clock: Function that returns the current time in seconds since the epoch.
     """
     return [
-        tracing(),  # outermost, because the log line has the correlation id
+        tracing(),  # outermost: it sets the correlation id that the log line shows
         logging("sent"),  # outside `retry`: one line for a message, with the time of all attempts
         client_deadline(clock=clock),  # outside `retry`: one deadline limits all attempts
-        retry(clock=clock),  # last: it repeats only the security policies and the send
+        retry(clock=clock),  # innermost: it repeats only the security policies and the send
     ]
 
 
 def with_security(layers: Sequence[Middleware], security: MessageSecurity) -> list[Middleware]:
     """Return a client stack with the security policies as its innermost layers.
 
-    They are added to every list, so that a user's own list cannot leave them out.
+    The bus adds these policies to every client stack, so that a custom stack cannot omit them.
 
-    Their counterparts at the server are inbound stages (`bus/runtime/inbound.py`). They precede
-    the server stack, because an unverified message must not receive a cached reply, nor join a
-    message in flight. Retry copies and dead letters stay encrypted.
+    At the server, inbound stages (`bus/runtime/inbound.py`) verify and decrypt each message. These
+    stages run before the server stack, because an unverified message must not receive a cached
+    reply, nor join a message in flight. Retry copies and dead letters stay encrypted.
 
     Args:
         layers: Client stack, with the outermost policy first.
@@ -49,7 +49,7 @@ def with_security(layers: Sequence[Middleware], security: MessageSecurity) -> li
         return [*layers, encrypt(security.cipher)]
     return [
         *layers,
-        authorize(identity.check_send_permission),  # a refused message needs no encryption
+        authorize(identity.check_send_permission),  # first: do not encrypt a rejected message
         encrypt(security.cipher),  # inside `retry`: each attempt has its own data key
         sign(identity.signer),  # innermost: it covers the encrypted payload of each attempt
     ]
@@ -66,15 +66,15 @@ def server_stack(
         longest: Seconds for a request without a deadline.
     """
     return [
-        logging("handled"),  # outermost: the line has the complete time, and the deadline's error
-        server_deadline(clock=clock, leeway=leeway, longest=longest),  # next to the handler it ends
+        logging("handled"),  # outermost: the line has the total time and any `DeadlineExceeded`
+        server_deadline(clock=clock, leeway=leeway, longest=longest),  # innermost: ends the handler
     ]
 
 
 CLIENT = tuple(client_stack())
-"""Default client stack, to extend with policies of your own: `Bus(…, client=[*CLIENT, policy])`."""
+"""Default client stack. To add a policy, pass `Bus(…, client=[*CLIENT, policy])`."""
 SERVER = tuple(server_stack())
-"""Default server stack, to extend with policies of your own: `Bus(…, server=[*SERVER, policy])`.
+"""Default server stack. To add a policy, pass `Bus(…, server=[*SERVER, policy])`.
 
-It uses the default `leeway` and `longest` of `server_stack`, and not the settings.
+The stack uses the default `leeway` and `longest` of `server_stack`, not the values in the settings.
 """

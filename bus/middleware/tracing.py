@@ -17,15 +17,15 @@ TRACEPARENT = re.compile(
 )
 trace_id, span_id = random_hex_factory(16), random_hex_factory(8)
 SAMPLED = 1
-"""The flag `sampled`, the only one of version 00. All other flags are sent as zero."""
+"""The flag `sampled`, the only flag of version 00. The bus sends all other flags as zero."""
 
 
 def tracing() -> Middleware:
-    """Set correlation id, causation id and trace of each message.
+    """Set the correlation id, the causation id and the trace of each message.
 
-    A message that is sent while another is handled inherits its correlation id and trace, and names
-    it as its cause. Any other message starts a trace. Its own id is the correlation id of all
-    messages that it causes, unless `bus.correlated` has set one.
+    A message that a handler sends inherits the correlation id and the trace of the handled message.
+    Its causation id is the id of the handled message. Any other message starts a new trace. Its
+    correlation id is its own id, unless `bus.correlated` has set another id.
     """
 
     def layer(inner: Handler) -> Handler:
@@ -60,8 +60,8 @@ def _start_trace(envelope: Envelope) -> Envelope:
 def _parse_traceparent(parent: str | None) -> tuple[str, int] | None:
     """Return the id and the flags of a trace, or None if `parent` is not a valid traceparent.
 
-    The caller then ignores its tracestate too, as the standard requires. A later version is parsed
-    as version 00, and may have more fields after the flags.
+    If it is not valid, the caller also ignores the tracestate, as the standard requires. A later
+    version is parsed as version 00, and may have more fields after the flags.
     """
     match = TRACEPARENT.fullmatch(parent) if parent else None
     if match is None or (match[1] == "00" and match[4]):

@@ -1,8 +1,8 @@
 """Health probes over HTTP: `/livez` and `/readyz`, for orchestrators and for `bus health`.
 
-Live: the event loop runs, since it sends the answer. Ready: every consumer is registered at the
-broker now. An answer is a status (200 or 503) and one line. It has no data about messages, queues
-or addresses.
+`/livez` shows that the event loop runs, because the event loop sends the answer. `/readyz` shows
+that every consumer is registered at the broker now. An answer is a status (200 or 503) and one
+line. It contains no data about messages, queues or addresses.
 
 The server implements the part of HTTP/1.1 (RFC 9110, RFC 9112) that a probe needs: GET and HEAD, no
 body, one request per connection. It disconnects a client that is slow or sends too much.
@@ -33,7 +33,7 @@ __all__ = [
 log = logging.getLogger("bus.health")
 
 Check = Callable[[], Awaitable[str | None]]
-"""Function that returns None if the process is healthy, or else the reason in a few words."""
+"""Function that returns None if the process is healthy. If not, it returns a short reason."""
 ProbeAddress = Path | tuple[str, int]
 """Path of a Unix socket, or host and port."""
 
@@ -44,19 +44,23 @@ MAX_HEAD_BYTES = 8192
 MAX_CONNECTIONS = 32
 """Maximum number of open connections. An orchestrator has one or two.
 
-A further connection closes the oldest one, so that slow clients cannot block a probe.
+If the limit is reached, a new connection closes the oldest connection. So slow clients cannot block
+a probe.
 """
 CONNECTION_TIMEOUT_SECONDS = 5.0
-"""Seconds for a connection, from its start to its end. A probe takes milliseconds."""
+"""Maximum duration of a connection. A probe takes milliseconds."""
 SIBLING_TIMEOUT_SECONDS = 2.0
-"""Seconds in which a process must answer its parent. If it does not, its event loop is stuck."""
+"""Maximum seconds for a process to answer its parent.
+
+After this time the parent reports that the event loop of the process is stuck.
+"""
 REQUEST_LINE = re.compile(rb"([A-Z]+) (/[!-~]*) HTTP/1\.([01])\r\n")
 HOST = re.compile(rb"\r\nhost:", re.IGNORECASE)
 VERDICT = re.compile(r"HTTP/1\.1 (200|503) .*?\r\n\r\n([ -~]*)\n?", re.DOTALL)
 
 
 async def always_live() -> str | None:
-    """Return None, because a loop that runs this function is live."""
+    """Return None, because an event loop that runs this function is live."""
     return None
 
 
@@ -64,10 +68,10 @@ async def always_live() -> str | None:
 async def serve_probes(
     at: ProbeAddress | None, *, ready: Check, live: Check = always_live
 ) -> AsyncIterator[None]:
-    """Answer health probes inside the block.
+    """Answer health probes while the block runs.
 
     Args:
-        at: The address to open; None to open none.
+        at: The address to listen on. None: do not listen.
         ready: The check for `/readyz`.
         live: The check for `/livez`.
 
@@ -87,7 +91,7 @@ async def serve_probes(
 
 
 async def probe(at: ProbeAddress, probe: str, *, timeout: float) -> str | None:
-    """Send a health probe. Return None if the answer is 200, or else its line with the reason.
+    """Send a health probe. Return None if the status is 200. If not, return the reason.
 
     Args:
         at: The address of the process.
@@ -95,7 +99,7 @@ async def probe(at: ProbeAddress, probe: str, *, timeout: float) -> str | None:
         timeout: Seconds to wait for the answer.
 
     Raises:
-        Unavailable: No process answers there, or it does not serve this probe.
+        Unavailable: No process answers at this address, or the process does not serve this probe.
         DeadlineExceeded: The process accepts the connection, but does not answer in time.
     """
     try:
@@ -114,10 +118,10 @@ async def probe(at: ProbeAddress, probe: str, *, timeout: float) -> str | None:
 
 
 def aggregate(addresses: Sequence[ProbeAddress]) -> Mapping[str, Check]:
-    """Return the checks for several processes together, as arguments of `serve_probes`.
+    """Return the combined checks of several processes, as arguments of `serve_probes`.
 
-    They are ready if all processes are ready. They are live unless a process is stuck. A process
-    that does not listen is starting or stopping, and its parent supervises it.
+    The processes are ready if every process is ready. They are live if no process is stuck. A
+    process that does not listen counts as live: it starts or stops, and its parent supervises it.
     """
 
     async def ready() -> str | None:
@@ -169,8 +173,8 @@ class ProbeServer:
                 async with asyncio.timeout(CONNECTION_TIMEOUT_SECONDS):
                     writer.write(await self._answer(reader))
                     writer.write_eof()
-                    # A connection that is closed with unread data is reset, and the client could
-                    # lose the answer.
+                    # Read the rest of the request. Closing a connection with unread data resets it,
+                    # and the client could lose the answer.
                     while await reader.read(MAX_HEAD_BYTES):
                         pass
         finally:
@@ -199,7 +203,10 @@ class ProbeServer:
 
 
 def _disconnect(task: "asyncio.Task[None]", writer: asyncio.StreamWriter) -> None:
-    """Cancel a task and close its connection, which a task does not close before its first step."""
+    """Cancel a task and close its connection.
+
+    A task that is cancelled before its first step does not close the connection itself.
+    """
     task.cancel()
     writer.transport.abort()
 

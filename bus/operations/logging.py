@@ -1,4 +1,4 @@
-"""Logging set-up: structlog's processors for the records of the bus and of all other libraries.
+"""Logging set-up: structlog formats the records of the bus and of all other libraries.
 
 The output is JSON in production, and readable text on a terminal.
 """
@@ -21,10 +21,10 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> None:
-    """Send all log records, including those of the standard library, to one stream in one form.
+    """Send all log records to one stream in one format, also records of the standard library.
 
-    Call it once in a program of your own. A library must not call it. Each record that is written
-    while a message is handled has the message's correlation id.
+    An application calls this function once. A library must not call it. Each record that is written
+    while a message is handled contains the message's correlation id.
 
     Args:
         settings: The log level and the log format.
@@ -41,7 +41,7 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
     for library in ("aio_pika", "aiormq", "asyncio"):
-        # Their records repeat those of the bus. At debug level aiormq logs whole frames, which
+        # The bus already logs the same events. At debug level aiormq logs whole frames, which
         # include payloads.
         logging.getLogger(library).setLevel(max(logging.ERROR, root.level))
     structlog.configure(
@@ -92,7 +92,7 @@ def _add_message_ids(_logger: Any, _method: str, event: Event) -> Event:
 
 
 def _replace_controls(_logger: Any, _method: str, event: Event) -> Event:
-    """Replace control characters except tab and newline, for a terminal.
+    """Replace control characters except tab and newline, before a terminal shows them.
 
     Types and ids come from other services, and must not control the operator's terminal.
     """

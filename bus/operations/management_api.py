@@ -1,6 +1,6 @@
-"""A client for the calls of RabbitMQ's management API that the bus needs.
+"""A client for the parts of RabbitMQ's management API that the bus needs.
 
-The bus uses them to start and share a broker, and to inspect its queues.
+The bus uses this API to start and share a broker, and to inspect queues.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 __all__ = ["Management", "usual_address"]
 
 TIMEOUT_SECONDS = 10.0
-"""Seconds for one call. Calls take milliseconds, so the timeout only ends a call that hangs."""
+"""Timeout of one call. Calls take milliseconds, so the timeout only ends a call that hangs."""
 UNAUTHORIZED = 401
 FIRST_FAILURE = 400
 
@@ -28,7 +28,8 @@ PORT, TLS_PORT = 15672, 15671
 class Management:
     """A client for one broker's API.
 
-    The user and password are those of the API's URL, or else those of the AMQP URL.
+    The client uses the user and password in the API's URL. If this URL has no user, the client uses
+    the user and password in the AMQP URL.
     """
 
     def __init__(
@@ -37,8 +38,8 @@ class Management:
         """Read the addresses and credentials from the URLs.
 
         Args:
-            management_url: `http://host:port` or `https://…`, with the path before `/api` if there
-                is one.
+            management_url: `http://host:port` or `https://…`. If the API has a path before `/api`,
+                the URL includes this path.
             amqp_url: The broker's AMQP URL. Its `?cafile=` names the certificate authorities.
             timeout: Seconds for one call.
 
@@ -68,12 +69,12 @@ class Management:
         return f"{'https' if self._tls else 'http'}://{self._host}:{self._port}{self._prefix}"
 
     async def call(self, method: str, path: str, body: object = None) -> Any:
-        """Call the API, and return the JSON of its answer, or None if it has no body.
+        """Call the API, and return the JSON in the response, or None if the response is empty.
 
         Args:
             method: The HTTP method.
             path: The path after `/api/`.
-            body: The JSON to send; None for no body.
+            body: The value to send as JSON. None: send no body.
 
         Raises:
             Unauthenticated: The API refused the user or the password.
@@ -134,14 +135,14 @@ class Management:
         )
 
     async def delete_vhost(self, name: str) -> None:
-        """Delete a virtual host with its content. The broker closes its connections."""
+        """Delete a virtual host with its content. The broker closes all connections to it."""
         await self.call("DELETE", f"vhosts/{quote(name, safe='')}")
 
 
 def usual_address(amqp_url: str) -> str:
-    """Return the usual address of the management API for an AMQP URL.
+    """Return the management API's address on the default port, for the host of an AMQP URL.
 
-    If AMQP is encrypted, the address is encrypted, too, so that the password never is plain text.
+    If the AMQP URL uses TLS, the address uses TLS too. So the password is never sent as plain text.
     """
     parts = urlsplit(amqp_url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "localhost"

@@ -1,11 +1,11 @@
 """The queues of the bus on one broker: ready and unacked messages, and consumers.
 
 An inspection changes nothing. It merges two sources. AMQP's passive declaration returns the current
-numbers of ready messages and consumers. The management API returns the names, the unacked messages
-and the rest, which may be some seconds old.
+numbers of ready messages and consumers. The management API returns the names, the numbers of
+unacked messages and all other values. Its values may be some seconds old.
 
-Messages are never fetched for an inspection: that marks them as redelivered, and counts towards a
-quorum queue's delivery limit.
+An inspection never fetches messages. A fetched message is marked as redelivered, and the fetch
+counts towards a quorum queue's delivery limit.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from bus.transports.rabbitmq.queue_depth import QueueDepth, depths
 __all__ = ["BrokerAddress", "QueueFilter", "QueueReport", "QueueStatus", "inspect_queues"]
 
 TIMEOUT_SECONDS = 3.0
-"""Seconds for one call of the management API. Without the API the report has fewer values."""
+"""Timeout of one management API call. If the API does not answer, the report has fewer values."""
 COLUMNS = (
     "columns=name,type,state,messages_ready,messages_unacknowledged,consumers,"
     "head_message_timestamp"
@@ -37,13 +37,13 @@ HEALTHY = {None, "running", "flow"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStatus:
-    """The state of a queue; None marks a value that is not known."""
+    """The state of a queue. A value that is not known is None."""
 
     name: str
     service: str
     role: QueueRole
     work_queue: str | None = None
-    """Work queue that belongs to a dead-letter queue; None for other queues."""
+    """Work queue of this dead-letter queue. None if this is not a dead-letter queue."""
     type: str | None = None
     """`classic` or `quorum`."""
     exists: bool = True
@@ -51,19 +51,19 @@ class QueueStatus:
     unacked: int | None = None
     consumers: int | None = None
     oldest: float | None = None
-    """Seconds since the first send of the message at the head. Only classic queues report it."""
+    """Seconds since the message at the head was first sent. Only classic queues report it."""
     last_error: str | None = None
-    """Problem of the queue itself, such as a node that is down."""
+    """Error that prevents the use of the queue, such as a node that is down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueFilter:
-    """The selection of queues: those of `names`, all of one `service`, or all of the bus."""
+    """The queues to select: the queues in `names`, all queues of a service, or all of the bus."""
 
     names: tuple[str, ...] = ()
     service: str | None = None
     guesses: tuple[str, ...] = ()
-    """Names to check if the queues cannot be listed. Those that exist are selected."""
+    """Names to check if the management API cannot list the queues. Existing queues are selected."""
 
     def takes(self, name: QueueName) -> bool:
         """Return True if the filter selects a listed queue."""
@@ -76,7 +76,7 @@ class QueueFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerAddress:
-    """The addresses of a broker. Without `management_url` the usual address is tried."""
+    """The addresses of a broker. If `management_url` is None, the default port is tried."""
 
     url: str = field(repr=False)
     management_url: str | None = field(default=None, repr=False)
@@ -101,7 +101,7 @@ class QueueReport:
     server: BrokerInfo
     queues: tuple[QueueStatus, ...]
     without_management: str | None = None
-    """Reason why the values of the management API are missing; None if they are not."""
+    """Reason why the management API's values are missing. None if they are not missing."""
     at: float
     """Time of the inspection, in seconds since the epoch."""
 
@@ -117,7 +117,7 @@ class ManagementListing:
 async def inspect_queues(
     broker: BrokerAddress, selection: QueueFilter, *, clock: Callable[[], float] = time.time
 ) -> QueueReport:
-    """Inspect the queues once.
+    """Inspect the selected queues once.
 
     Args:
         broker: The broker's addresses.
@@ -125,8 +125,8 @@ async def inspect_queues(
         clock: Returns seconds since the epoch.
 
     Raises:
-        Unavailable: AMQP does not answer, or the queues must be listed and the management API does
-            not answer.
+        Unavailable: The broker does not answer over AMQP. Or only the management API can list the
+            queues, and it does not answer.
         Unauthenticated: The broker refused the user, the password or the virtual host.
         ConfigurationError: An address is invalid, or `management_url` belongs to another broker.
     """
@@ -151,7 +151,7 @@ async def inspect_queues(
 async def fetch_listing(broker: BrokerAddress, server: BrokerInfo) -> ManagementListing:
     """Fetch the values of all queues in the virtual host from the management API.
 
-    The API must belong to the broker `server`.
+    The values are used only if the API belongs to the broker `server`.
     """
     try:
         api = Management(
@@ -168,10 +168,11 @@ async def fetch_listing(broker: BrokerAddress, server: BrokerInfo) -> Management
 def wrong_broker(broker: BrokerAddress, api: Management) -> ManagementListing:
     """Return an empty listing, because the API belongs to another broker.
 
-    The usual address is a guess, and the API of another node on the same machine may be there.
+    Without `management_url` the address has the default port. Another node on the same machine may
+    use this port.
 
     Raises:
-        ConfigurationError: The address is not a guess, but that of `management_url`.
+        ConfigurationError: `management_url` is set, so the setting is wrong.
     """
     if broker.management_url:
         raise ConfigurationError(
@@ -182,7 +183,7 @@ def wrong_broker(broker: BrokerAddress, api: Management) -> ManagementListing:
 
 
 async def rows(api: Management, vhost: str) -> dict[str, Mapping[str, Any]]:
-    """Return the statistics by queue, overwritten by the totals, which RabbitMQ updates sooner."""
+    """Return the values of each queue. Totals replace statistics, which RabbitMQ updates later."""
     path = f"queues/{quote(vhost, safe='')}?{COLUMNS}"
     statistics, totals = await asyncio.gather(
         api.call("GET", path), api.call("GET", f"{path}&{TOTALS}")
@@ -195,7 +196,7 @@ def select_names(selection: QueueFilter, listing: ManagementListing) -> list[Que
     """Return the sorted names of the selected queues.
 
     Raises:
-        Unavailable: The queues must be listed, and the management API does not answer.
+        Unavailable: Only the management API can list the queues, and it does not answer.
     """
     if listing.rows is None and not selection.names and not selection.guesses:
         raise Unavailable(
@@ -218,12 +219,12 @@ def may_declare_passively(
 ) -> bool:
     """Return True if a queue may be checked by a passive declaration.
 
-    A declaration restarts the expiry of a request queue. Request queues are therefore checked only
-    if the management API does not answer.
+    A passive declaration restarts the expiry of a request queue. So request queues are declared
+    only if the management API does not answer.
     """
     if name.role == "requests":
         return listing.rows is None and broker.renew
-    # A reply queue is exclusive, so only its own connection can declare it.
+    # A reply queue is exclusive, so only the connection that created the queue can declare it.
     return name.role != "replies"
 
 
@@ -232,7 +233,7 @@ def merge_depths(
 ) -> QueueStatus:
     """Merge the values of both sources for one queue.
 
-    Those of AMQP are newer. They are used unless the queue has a problem.
+    The values from AMQP are newer. They are used unless the queue has a problem.
     """
     row = (listing.rows or {}).get(name.name, {})
     problem = None if row.get("state") in HEALTHY else f"{row['state']}"
@@ -243,7 +244,7 @@ def merge_depths(
         current.ready if current else row.get("messages_ready"),
         row.get("messages_unacknowledged"),
     )
-    # RabbitMQ reports the timestamp for a while after the message has left the queue.
+    # RabbitMQ still reports the timestamp for some time after the message has left the queue.
     sent = row.get("head_message_timestamp") if ready or unacked else None
     return QueueStatus(
         name=name.name,

@@ -1,7 +1,7 @@
 """The identity of a service that runs with `BUS_AUTH=off`: it signs nothing and checks nothing.
 
-These classes have the methods of `ServiceIdentity`, `Signer`, `Verifier` and `EndpointGuard`.
-So callers do not check whether authentication is on.
+The classes in this module have the same methods as `ServiceIdentity`, `Signer`, `Verifier` and
+`EndpointGuard`. So a caller does not need to check whether authentication is on.
 """
 
 from collections.abc import Collection, Iterable
@@ -19,7 +19,7 @@ class NullSigner:
     def sign_reply(
         self,
         reply: Envelope,
-        audience: str,  # noqa: ARG002 - the signature of `Signer`
+        audience: str,  # noqa: ARG002 - the parameters of `Signer`
         *,
         refused: Envelope | None = None,  # noqa: ARG002 - as above
     ) -> Envelope:
@@ -36,7 +36,7 @@ class NullVerifier:
 
     def check_reply(
         self,
-        answer: Envelope,  # noqa: ARG002 - the signature of `Verifier`
+        answer: Envelope,  # noqa: ARG002 - the parameters of `Verifier`
         service: str,  # noqa: ARG002 - as above
         *,
         is_job: bool = False,  # noqa: ARG002 - as above
@@ -55,7 +55,7 @@ class NullVerifier:
 class OpenGuard:
     """A guard that authorizes every message."""
 
-    def authorize(self, envelope: Envelope) -> BusError | None:  # noqa: ARG002 - the signature of `EndpointGuard`
+    def authorize(self, envelope: Envelope) -> BusError | None:  # noqa: ARG002 - the parameters of `EndpointGuard`
         """Return None: every message is authorized."""
         return None
 
@@ -86,7 +86,7 @@ class AnonymousIdentity:
     async def close(self) -> None:
         """Do nothing."""
 
-    def guard(self, contract: Contract) -> OpenGuard:  # noqa: ARG002 - the signature of `ServiceIdentity`
+    def guard(self, contract: Contract) -> OpenGuard:  # noqa: ARG002 - the parameters of `ServiceIdentity`
         """Return a guard that authorizes every message."""
         return OpenGuard()
 

@@ -1,6 +1,6 @@
 """Checks of JWT claims (RFC 7519) that service tokens and message proofs share.
 
-The functions are pure; the clock is a parameter.
+The functions are pure: the caller passes the current time.
 """
 
 from bus.security.jws import Claims, reject
@@ -15,11 +15,11 @@ __all__ = [
 ]
 
 MAX_TIMESTAMP_SECONDS = 2**40
-"""Seconds since the epoch; a later time is a mistake."""
+"""The latest time that a claim may have, in seconds since the epoch. A later time is a mistake."""
 
 
 def text_claim(claims: Claims, name: str) -> str:
-    """Return a claim that must be text."""
+    """Return the value of a claim, which must be text."""
     value = claims.get(name)
     if not isinstance(value, str):
         reject(f"the claim {name} is missing, or is not text")
@@ -27,7 +27,7 @@ def text_claim(claims: Claims, name: str) -> str:
 
 
 def time_claim(claims: Claims, name: str) -> float:
-    """Return a claim that must be a time, in seconds since the epoch."""
+    """Return the value of a claim, which must be a time in seconds since the epoch."""
     value = claims.get(name)
     if (
         isinstance(value, bool)
@@ -39,7 +39,7 @@ def time_claim(claims: Claims, name: str) -> float:
 
 
 def check_signed_by(key: Key, issuer: str, role: str = "service") -> None:
-    """Reject the token if its key does not belong to the issuer in this role."""
+    """Reject the token unless its key belongs to `issuer` and has this role."""
     if key.owner is None:
         return  # The shared secret of BUS_AUTH=dev belongs to every service.
     if key.role != role:
@@ -49,7 +49,7 @@ def check_signed_by(key: Key, issuer: str, role: str = "service") -> None:
 
 
 def check_issued_at(claims: Claims, key: Key, now: float, leeway: float) -> float:
-    """Return the time of the signature, after a check that the key was valid then."""
+    """Check that the key was valid when the token was signed, and return that time (`iat`)."""
     issued = time_claim(claims, "iat")
     if issued > now + leeway:
         reject("the claim iat is in the future")

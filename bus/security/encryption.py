@@ -1,8 +1,8 @@
 """Payload encryption, for payloads that must not be readable on the broker's disks.
 
-The encrypted payload is JSON like any payload (`bus.security.jwe`). It is bound to a digest of the
-message's identity, so it cannot be decrypted in another message. A message is first encrypted, then
-signed.
+The encrypted payload is JSON, like every payload (`bus.security.jwe`). The encryption includes a
+digest of the attributes that identify the message. If an attacker copies the payload into another
+message, its decryption fails. The bus encrypts a message first, and then signs it.
 """
 
 import hashlib
@@ -23,19 +23,25 @@ __all__ = [
 ]
 
 ENCRYPTION, JWE = "encryption", "jwe"
-"""The header of a message with an encrypted payload, and its value: the method."""
+"""Name and value of the header that marks an encrypted payload.
+
+The value names the encryption method.
+"""
 
 
 class UnknownEncryptionKey(Exception):
-    """The payload's key is not one of the encryption keys."""
+    """The payload was encrypted with a key that this service does not have."""
 
 
 class DecryptionFailed(Exception):
-    """The payload is not encrypted, is for another context, or was changed."""
+    """The payload is not encrypted, was encrypted for another context, or was changed."""
 
 
 class EncryptionKeys(Protocol):
-    """The encryption keys. Each encrypted value is bound to a context, which decryption needs."""
+    """The keys that encrypt and decrypt payloads.
+
+    A payload can be decrypted only with the context that it was encrypted for.
+    """
 
     def encrypt(self, plain: bytes, context: bytes) -> bytes:
         """Return `plain` encrypted for `context`."""
@@ -45,14 +51,14 @@ class EncryptionKeys(Protocol):
         """Return the bytes that were encrypted for `context`.
 
         Raises:
-            UnknownEncryptionKey: The key is not one of the encryption keys.
+            UnknownEncryptionKey: The payload was encrypted with a key that is not one of these.
             DecryptionFailed: The payload is malformed, was changed, or is for another context.
         """
         ...
 
 
 class PayloadCipher:
-    """The encryption and decryption of one service's payloads, as their contracts require."""
+    """The cipher of one service. It encrypts and decrypts payloads as their contracts require."""
 
     def __init__(
         self,
@@ -64,7 +70,7 @@ class PayloadCipher:
         """Build a cipher.
 
         Args:
-            keys: The encryption keys. Without keys, payloads that must be encrypted are rejected.
+            keys: The encryption keys. If None, a message that must be encrypted is rejected.
             everything: True if the payloads of every contract are encrypted.
             catalog: The contracts that specify which payloads are encrypted.
         """
@@ -84,7 +90,7 @@ class PayloadCipher:
                 type_.removesuffix(REPLY_SUFFIX).removesuffix(PROGRESS_SUFFIX)
             )
             if contract is None:
-                # Not cached: unknown senders can choose any number of types.
+                # Do not cache this: unknown senders could fill the cache with invented types.
                 return self._everything
             encrypted = self._encrypted_types[type_] = self._everything or contract.encrypted
         return encrypted
@@ -93,7 +99,7 @@ class PayloadCipher:
         """Check that messages of this type can be decrypted.
 
         Raises:
-            ConfigurationError: The type is encrypted, and there are no keys.
+            ConfigurationError: Messages of this type are encrypted, but this cipher has no keys.
         """
         if self._keys is None and self.is_encrypted(type_):
             raise ConfigurationError(
@@ -104,7 +110,7 @@ class PayloadCipher:
         """Return the message with its payload encrypted, if its type requires that.
 
         Raises:
-            FailedPrecondition: The type is encrypted, and there are no keys.
+            FailedPrecondition: The payload must be encrypted, but this cipher has no keys.
         """
         if not self.is_encrypted(envelope.type):
             return envelope
@@ -121,7 +127,7 @@ class PayloadCipher:
         Raises:
             Undecodable: The payload was not encrypted for this message, or is not encrypted
                 although its type requires that.
-            Unavailable: This service does not have the encryption key, or not yet.
+            Unavailable: This service does not have the encryption key (yet).
         """
         if ENCRYPTION not in envelope.headers:
             if self.is_encrypted(envelope.type):
@@ -138,8 +144,8 @@ class PayloadCipher:
     def _decrypt(self, envelope: Envelope) -> bytes:
         """Return the decrypted payload.
 
-        The errors are raised outside of the `except` blocks. So they have no context: an error of
-        the library may contain a secret.
+        The errors are raised after the `except` blocks, so that they have no `__context__`. The
+        error of the encryption library could contain a secret.
         """
         try:
             if self._keys is not None:
@@ -157,13 +163,13 @@ class PayloadCipher:
 
 
 NO_ENCRYPTION = PayloadCipher()
-"""The cipher without keys, which rejects messages that must be encrypted."""
+"""A cipher without keys. It rejects messages that must be encrypted."""
 
 
 def _identity(envelope: Envelope) -> bytes:
     """Return the SHA-256 of the attributes that identify the message.
 
-    They are the same in its retries, its dead letter and its replays.
+    The retries, the dead letter and the replays of a message have the same attributes.
     """
     attributes = [
         envelope.id,

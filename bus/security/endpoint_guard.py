@@ -11,7 +11,7 @@ __all__ = ["EndpointGuard"]
 
 
 class EndpointGuard:
-    """The guard of one endpoint: it authorizes messages, and has the signer of the replies."""
+    """The guard of one endpoint: it authorizes messages, and holds the signer for replies."""
 
     def __init__(self, contract: Contract, verifier: Verifier, signer: Signer) -> None:
         self.signer = signer
@@ -24,15 +24,15 @@ class EndpointGuard:
     def authorize(self, envelope: Envelope) -> BusError | None:
         """Return why this message must not be handled, or None if it may be handled.
 
-        Every rejection is recorded, except for `UnknownKey`, because the key may be published soon,
-        and `Expired`.
+        Every rejection is counted and logged, except `UnknownKey` and `Expired`. An unknown key may
+        be published soon, and an expired message was valid before.
         """
         token = self._tokens.get(envelope.authorization)
         if token is not None and self._is_authorized(token, envelope):
             return None
         try:
             self._check(envelope)
-        # These two are not rejections: the key may be new, and the message was valid once.
+        # Do not record these two: the key may be new, and an expired message was valid before.
         except (UnknownKey, Expired) as error:
             return error
         except BusError as error:
@@ -41,7 +41,7 @@ class EndpointGuard:
         return None
 
     def _is_authorized(self, token: VerifiedToken, envelope: Envelope) -> bool:
-        """Return True if a cached token is sufficient; `_check` decides all other cases."""
+        """Return True if the cached token alone authorizes the message. If not, call `_check`."""
         return (
             envelope.role == "request"
             and envelope.fault is None
@@ -68,9 +68,9 @@ class EndpointGuard:
     def may_reply(self, envelope: Envelope) -> bool:
         """Return True if a rejection can be sent to the `reply_to` of the message.
 
-        An attacker may have written both `reply_to` and the name of the sender. The broker accepts
-        replies only to services in the grants, because only these have a user. It accepts replies
-        to this service itself only if this service may send such messages.
+        An attacker can forge both `reply_to` and the name of the sender. The broker accepts a reply
+        only if its receiver has grants, because only services with grants have a broker user. It
+        accepts a reply to this service itself only if this service may send such messages.
         """
         reply_to, source = envelope.reply_to, envelope.source
         if reply_to is None or not self._verifier.may_reply_to(
@@ -80,7 +80,7 @@ class EndpointGuard:
         return is_direct_reply_to(reply_to) or self._verifier.is_known(source, self._permission)
 
     async def recheck_with_new_keys(self, envelope: Envelope) -> BusError | None:
-        """Read the keys again and repeat `authorize`; an unknown key is now recorded too."""
+        """Read the keys again and repeat `authorize`. If the key is still unknown, record that."""
         await self._verifier.refresh_keys()
         error = self.authorize(envelope)
         if isinstance(error, UnknownKey):
@@ -88,5 +88,5 @@ class EndpointGuard:
         return error
 
     def refresh_keys(self) -> None:
-        """Start to read the keys again, while a message waits for a key."""
+        """Start to read the keys again in a task, for a message that waits for its key."""
         self._verifier.refresh_keys_soon()

@@ -12,8 +12,8 @@
     [operators.ida]
     may = ["dead-letters.reveal"]      # operations of the person with the key `ida`
 
-A service that the file does not name has no permissions. Names are written in full: a pattern would
-also grant permissions that do not exist yet.
+A service that the file does not name has no permissions. Each permission is written in full. A
+pattern would also grant permissions that are added later.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,9 +36,9 @@ __all__ = [
 
 Verb = Literal["call", "publish", "consume"]
 REVEAL: Final = "dead-letters.reveal"
-"""The operation of reading the payloads of dead letters."""
+"""Name of the operation that shows the payloads of dead letters."""
 OPERATIONS: Final = (REVEAL,)
-"""All operations that an operator can be granted."""
+"""All operations that the grants can permit to an operator."""
 NOTHING: Final[frozenset[str]] = frozenset()
 
 
@@ -60,11 +60,12 @@ NO_RIGHTS = ServiceGrants()
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """The permissions of each service by name. Other services have no permissions."""
+    """The permissions of all services. A service that is not listed has no permissions."""
 
     services: Mapping[str, ServiceGrants]
+    """The permissions of each service, by its name."""
     operators: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Operations of each operator, by the name of the operator's key."""
+    """The permitted operations of each operator, by the owner of the operator's key."""
 
     def may_call(self, service: str, permission: str) -> bool:
         """Return True if `service` may send requests and jobs with this permission."""
@@ -73,7 +74,7 @@ class Grants:
     def may_publish(self, service: str, permission: str) -> bool:
         """Return True if `service` may publish events with this permission.
 
-        Only the owner of an event can be granted it.
+        Only the service that owns an event can have this permission.
         """
         return permission in self._of(service).publish
 
@@ -82,7 +83,7 @@ class Grants:
         return permission in self._of(service).consume
 
     def scope(self, service: str) -> frozenset[str]:
-        """Return all permissions that `service` may call, which are the scope of its tokens."""
+        """Return all call permissions of `service`. They are the scope of its tokens."""
         return self._of(service).call
 
     def knows(self, service: str) -> bool:
@@ -113,7 +114,7 @@ class AccessPolicy(Protocol):
         ...
 
     def scope(self, service: str) -> frozenset[str]:
-        """Return all permissions that `service` may call."""
+        """Return all call permissions of `service`."""
         ...
 
     def knows(self, service: str) -> bool:
@@ -126,18 +127,18 @@ class AccessPolicy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GrantsSource:
-    """The place that grants are read from."""
+    """The source of the grants: the function that reads them, and the path of their file."""
 
     read: Callable[[], AccessPolicy]
-    """Function that reads the grants. It is called again when more contracts are known."""
+    """Function that reads the grants. It is called again after more contracts are declared."""
     path: Path | None = None
-    """Path that error messages name."""
+    """Path of the grants file, for error messages."""
 
 
 class AllowAll:
     """The policy of `BUS_AUTH=dev` without a grants file: every service has every permission."""
 
-    def may_call(self, service: str, permission: str) -> bool:  # noqa: ARG002 - the signature of `AccessPolicy`
+    def may_call(self, service: str, permission: str) -> bool:  # noqa: ARG002 - the parameters of `AccessPolicy`
         """Return True."""
         return True
 

@@ -16,7 +16,7 @@ __all__ = ["load_grants"]
 
 CLIENTS, SERVICES, OPERATORS = "clients", "services", "operators"
 MAX_FAULTS_SHOWN = 5
-"""Faults that an error lists; it states the number of further faults."""
+"""Maximum number of faults that an error lists. The error counts the remaining faults."""
 
 
 def load_grants(path: Path, contracts: Iterable[Contract], *, complete: bool = True) -> Grants:
@@ -26,8 +26,8 @@ def load_grants(path: Path, contracts: Iterable[Contract], *, complete: bool = T
         path: The file.
         contracts: The contracts that define the permissions.
         complete: True if `contracts` contains all contracts, as in `bus grants check`. False in a
-            running service, which has imported only some contracts: unknown permissions and
-            services are then no faults. But an unknown permission to publish is not granted,
+            running service, which has imported only some contracts. If False, unknown permissions
+            and services are not faults. A publish permission without a contract is ignored,
             because the owner of the event is unknown.
 
     Raises:
@@ -67,7 +67,7 @@ class GrantsReader:
         self._complete = complete
 
     def tables(self, content: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield each service with its table, after a check of `clients` and the service's name."""
+        """Check `clients` and the names of the services, and yield each service with its table."""
         keys = (CLIENTS, SERVICES, OPERATORS)
         for name in content.keys() - set(keys):
             self._add_fault(
@@ -109,7 +109,8 @@ class GrantsReader:
                 self._add_fault(
                     location,
                     key,
-                    f"unknown key {key!r} (an operator has only may){did_you_mean(key, ['may'])}",
+                    f"unknown key {key!r} (the only key of an operator is may)"
+                    f"{did_you_mean(key, ['may'])}",
                 )
             names = self._names(table, location, "may")
             for name in sorted(set(names) - set(OPERATIONS)):
@@ -127,7 +128,7 @@ class GrantsReader:
             self._add_fault(
                 location,
                 name,
-                f"unknown key {name!r} (a service has call, publish and consume)"
+                f"unknown key {name!r} (the keys of a service are call, publish and consume)"
                 f"{did_you_mean(name, VERBS)}",
             )
         names = {verb: sorted(set(self._names(table, location, verb))) for verb in VERBS}
@@ -170,7 +171,9 @@ class GrantsReader:
     def _check_client(self, client: str, services: dict[str, Any]) -> None:
         if client in self._owners:
             self._add_fault(
-                "", client, f"{CLIENTS} names {client!r}, which owns contracts. Remove it there"
+                "",
+                client,
+                f"{CLIENTS} names {client!r}, which owns contracts. Remove it from {CLIENTS}",
             )
         if client not in services:
             self._add_fault(
@@ -181,7 +184,7 @@ class GrantsReader:
             )
 
     def _check_permission(self, service: str, verb: Verb, permission: str) -> bool:
-        """Return True if the permission is granted; record a fault if it cannot be granted."""
+        """Return True if the service can have this permission. If not, record a fault."""
         contracts = [contract for contract in self._contracts if contract.permission == permission]
         suitable = [
             contract for contract in contracts if (contract.kind == "event") == (verb != "call")
@@ -217,8 +220,8 @@ class GrantsReader:
     def _find_line(self, table: str, name: str | None) -> int:
         """Return the line of a name in a table, or the line of the table's header.
 
-        tomllib returns no line numbers, so the text is searched. The line is 1 if the table is
-        written in another form.
+        tomllib returns no line numbers, so this method searches the text. It returns 1 if it does
+        not find the header, because TOML allows other forms of a table.
         """
         current, header_line = "", 1
         for number, line in enumerate(self._lines, 1):

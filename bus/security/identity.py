@@ -35,14 +35,14 @@ class ServiceIdentity:
         direct: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Build an identity from its keys and grants.
+        """Build the identity of a service from its keys and grants.
 
         Args:
             service: The name that this process signs with.
             ring: The keys of this and the other services.
-            grants: Where the grants of all services are read.
+            grants: The source of the grants of all services.
             leeway: Seconds by which the clocks of two machines may differ.
-            direct: True if this service may answer RabbitMQ's direct reply-to.
+            direct: True if this service may send replies to RabbitMQ's direct reply-to.
             clock: Returns seconds since the epoch.
         """
         self._service = service
@@ -73,7 +73,7 @@ class ServiceIdentity:
         self._grants, self._contracts = self._source.read(), len(CATALOG)
 
     async def start(self) -> None:
-        """Read keys and grants, and start to read the keys again at intervals.
+        """Read the keys and grants, and start a task that reads the keys again at intervals.
 
         Raises:
             ConfigurationError: The keys or grants cannot be read, or have a fault.
@@ -83,13 +83,13 @@ class ServiceIdentity:
         self._refreshing = asyncio.get_running_loop().create_task(self._ring.run())
 
     def guard(self, contract: Contract) -> EndpointGuard:
-        """Return the guard of an endpoint."""
+        """Return the guard of the endpoint that serves `contract`."""
         return EndpointGuard(contract, self.verifier, self.signer)
 
     def check_send_permission(self, contract: Contract) -> PermissionDenied | None:
-        """Return why this service must not send a message of this contract, or None if it may.
+        """Return an error if this service may not send messages of this contract, or None.
 
-        Contracts that were declared after the start are included.
+        If contracts were declared after the grants were read, the grants are read again.
         """
         if self._may_send(contract):
             return None
@@ -109,7 +109,7 @@ class ServiceIdentity:
         return allowed(self._service, contract.permission)
 
     def check_subscriptions(self, contracts: Iterable[Contract]) -> None:
-        """Check that this service may consume these events, after reading the grants again.
+        """Read the grants again, and check that this service may consume these events.
 
         Raises:
             ConfigurationError: The service may not consume one of the events.

@@ -21,14 +21,17 @@ __all__ = ["JweKeys", "new_encryption_key", "read_encryption_keys"]
 WRAPPING, CONTENT = "A256KW", "A256GCM"
 KEY_BITS = 256
 MEMBERS = frozenset({"protected", "iv", "ciphertext", "tag", "aad", "header", "encrypted_key"})
-"""Permitted members of an encrypted payload; RFC 7516 has others, which change its decryption."""
+"""Permitted members of an encrypted payload.
+
+Other members of RFC 7516 are rejected, because they change how the payload is decrypted.
+"""
 
 
 class Registry(jwe.JWERegistry):
-    """Two algorithms, no compression, one recipient."""
+    """The rules for joserfc: two algorithms, no compression, one recipient."""
 
     max_ciphertext_length = 32 * 1024 * 1024
-    """Bytes in base64; the broker accepts no larger message."""
+    """Maximum length in base64. The broker does not accept a larger message."""
 
 
 REGISTRY = Registry(algorithms=(WRAPPING, CONTENT))
@@ -51,11 +54,13 @@ def new_encryption_key(kid: str) -> dict[str, str]:
 
 
 def read_encryption_keys(text: str | bytes) -> "JweKeys":
-    """Return the encryption keys of a JSON Web Key Set: the first encrypts, every key decrypts.
+    """Return the encryption keys of a JSON Web Key Set.
+
+    The first key encrypts. Every key decrypts.
 
     Raises:
         ConfigurationError: The text is not a set of symmetric keys of 256 bits, each with its own
-            id. The error contains no key.
+            id. The error contains no key material.
     """
     try:
         members = json.loads(text)["keys"]
@@ -86,10 +91,10 @@ def read_encryption_keys(text: str | bytes) -> "JweKeys":
 
 
 class JweKeys:
-    """Encryption keys: the newest encrypts, and each decrypts."""
+    """Encryption keys. The newest key encrypts, and every key decrypts."""
 
     def __init__(self, keys: Sequence[jwk.OctKey]) -> None:
-        """Build the keys from a list of one or more, the newest first."""
+        """Build the object from at least one key. The newest key must be first."""
         self._newest = keys[0]
         self._keys = {key.kid: key for key in keys}
 
@@ -106,7 +111,7 @@ class JweKeys:
         """Return the bytes that were encrypted for `context`.
 
         Raises:
-            UnknownEncryptionKey: The key is not one of the encryption keys.
+            UnknownEncryptionKey: The payload was encrypted with a key that is not one of these.
             DecryptionFailed: The payload is malformed, was changed, or is for another context.
         """
         content = _parse_content(sealed)
@@ -116,7 +121,7 @@ class JweKeys:
         key = self._keys.get(kid)
         if key is None:
             raise UnknownEncryptionKey
-        # The context of this message replaces the one in the payload, which a sender can forge.
+        # A sender can forge the context in the payload, so replace it with this message's context.
         content["aad"] = urlsafe_b64encode(context).decode()
         try:
             plain = jwe.decrypt_json(
@@ -140,9 +145,9 @@ def _parse_content(sealed: bytes) -> dict[str, Any]:
 
 
 def _read_kid(content: dict[str, Any]) -> str:
-    """Return the key id of the protected header, or an empty text.
+    """Return the key id in the protected header, or an empty text if it cannot be read.
 
-    The ciphertext is bound to this header.
+    The decryption fails if this header was changed.
     """
     try:
         header = json.loads(urlsafe_b64decode(content["protected"].encode()))

@@ -22,7 +22,7 @@ __all__ = ["private_key_source", "public_key_source"]
 FETCH_TIMEOUT_SECONDS = 5.0
 """Seconds to wait for the key set."""
 MAX_KEY_SET_BYTES = 1024 * 1024
-"""Bytes of a key set, at most."""
+"""Maximum size of a key set."""
 
 PublicSource = Callable[[], Awaitable[bytes]]
 """A function that returns the text of the public key set."""
@@ -49,21 +49,21 @@ def public_key_source(setting: str) -> PublicSource:
         setting: A path or an https URL.
 
     Raises:
-        ConfigurationError: The setting is another URL, or a URL with a user name.
+        ConfigurationError: The setting is a URL that is not https, or that contains a user name.
     """
     if "://" not in setting:
         path = Path(setting)
 
         async def read() -> bytes:
-            # Reading a few kilobytes of this machine takes less time than starting a thread.
+            # Reading a small local file takes less time than starting a thread.
             return _read_file(path)
 
         return read
     parts = urlsplit(setting)
     if parts.scheme != "https" or not parts.hostname or parts.username:
         raise ConfigurationError(
-            "BUS_JWKS must be a path or an https URL. Write a path or https://host/path: "
-            "over http an attacker on the network could insert a key."
+            "BUS_JWKS must be a path or an https URL. Write a path or https://host/path. "
+            "With http, an attacker on the network could insert a key."
         )
     return lambda: asyncio.to_thread(_fetch_url, setting)
 
@@ -97,7 +97,7 @@ def _read_bounded(stream: IO[bytes]) -> bytes:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A handler that follows no redirect, so that only the configured host supplies keys."""
+    """A handler that does not follow redirects. Only the configured host may supply keys."""
 
     @override
     def redirect_request(

@@ -1,8 +1,9 @@
-"""The format of a JSON Web Token: a fixed set of header parameters, claims, and a signature.
+"""Encoding and strict decoding of JSON Web Tokens.
 
-The bus decodes tokens itself, because PyJWT's decoder accepts more than the bus creates: further
-header parameters, duplicate claims, and text that is not canonical. No error contains any part of a
-token.
+A token has a fixed set of header parameters, claims, and a signature. The bus decodes tokens
+itself, because PyJWT's decoder accepts tokens that the bus never creates. They have additional
+header parameters, duplicate claims, or base64url text that is not canonical. No error contains any
+part of a token.
 """
 
 import json
@@ -27,25 +28,27 @@ __all__ = [
 ]
 
 MAX_TOKEN_LENGTH = 8192
-"""Characters of a service token, a message proof or an expiry override."""
+"""Maximum number of characters of a service token, a message proof or an expiry override."""
 COMPACT = re.compile(r"([\w-]{1,1024})\.([\w-]+)\.([\w-]{1,128})", re.ASCII)
 CANONICAL_LAST_CHARS: tuple[str, str | None, str, str] = ("", None, "AQgw", "AEIMQUYcgkosw048")
-"""Characters that may be last, indexed by `len(text) % 4`, so that the unused bits are zero.
+"""Permitted last characters of base64url text, indexed by `len(text) % 4`.
 
-Empty: any character. None: the length is invalid.
+The unused bits of these characters are zero. An empty text permits any character. None marks an
+invalid length.
 """
 MAX_CACHED_HEADERS = 256
-"""Decoded headers in the cache; a key has one header for each `typ`."""
+"""Maximum number of headers in a cache. A key has one header for each `typ`."""
 HEADER = frozenset({"alg", "kid", "typ"})
 """All permitted header parameters.
 
-No other parameter (`jwk`, `jku`, `x5u`, `crit`, `b64`) can influence the verification.
+A token with another parameter (`jwk`, `jku`, `x5u`, `crit`, `b64`) is rejected, so no other
+parameter can influence the verification.
 """
 Claims = dict[str, Any]
 
 
 class KeyLookup(Protocol):
-    """The keys that a token may be signed with."""
+    """The keys and algorithms that a token may be signed with."""
 
     @property
     def algorithms(self) -> frozenset[Any]:
@@ -78,11 +81,11 @@ def base64(data: bytes) -> bytes:
 
 
 def decode_jws(token: str, typ: str, keys: KeyLookup) -> tuple[Claims, Key]:
-    """Return the claims of a token with a valid signature, and its key.
+    """Check the signature of a token, and return its claims and its key.
 
     Args:
         token: The compact JWT.
-        typ: The only permitted `typ` of the header.
+        typ: The `typ` that the header must have.
         keys: The keys and the permitted algorithms.
 
     Raises:
@@ -108,7 +111,7 @@ def decode_jws(token: str, typ: str, keys: KeyLookup) -> tuple[Claims, Key]:
     return _decode_object(parts[2], "the JWT payload"), key
 
 
-# The tokens of one sender have the same header each time. An exception is not cached.
+# Cached, because all tokens of one key and `typ` have the same header. Errors are not cached.
 @lru_cache(MAX_CACHED_HEADERS)
 def _read_header(text: str, typ: str) -> tuple[str, str]:
     """Return the algorithm and the key id of a header."""
@@ -131,7 +134,7 @@ def reject(why: str) -> NoReturn:
 
 
 def _bytes(text: str, label: str) -> bytes:
-    """Return the decoded bytes of base64url text; `COMPACT` has already checked the alphabet."""
+    """Return the decoded bytes of base64url text. `COMPACT` has already checked its characters."""
     over = len(text) % 4
     last = CANONICAL_LAST_CHARS[over]
     if last is None:
@@ -170,7 +173,7 @@ COMPACT_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 def decode_unverified(token: str) -> Claims | None:
-    """Return the claims of a token without a check of its signature, or None if unreadable."""
+    """Return the claims of a token, or None if it is malformed. Do not check its signature."""
     parts = COMPACT.fullmatch(token)
     try:
         return None if parts is None else _decode_object(parts[2], "the JWT payload")

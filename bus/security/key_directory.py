@@ -1,4 +1,4 @@
-"""A directory of keys: `<owner>.key` has an owner's private keys, `jwks.json` all public keys."""
+"""A directory of keys. `<owner>.key` has the owner's private keys, `jwks.json` all public keys."""
 
 import json
 import os
@@ -25,13 +25,16 @@ Jwk = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class KeyDirectory:
-    """A directory in which an operator keeps keys. Each change is atomic and exclusive."""
+    """A directory in which an operator keeps keys.
+
+    Each change locks the directory and replaces the files atomically.
+    """
 
     path: Path
 
     @property
     def set_file(self) -> Path:
-        """The file with the public keys, for `BUS_JWKS` or for the URL that it names."""
+        """The file with the public keys. `BUS_JWKS` names this file, or a URL that serves it."""
         return self.path / JWKS_FILENAME
 
     @property
@@ -44,7 +47,7 @@ class KeyDirectory:
         return self.path / f"{owner}.key"
 
     def public(self) -> list[Jwk]:
-        """Return the public keys as they are in the file; empty if the file does not exist.
+        """Return the public keys in the file, or an empty list if the file does not exist.
 
         Raises:
             ConfigurationError: The file cannot be read, or is not a JSON Web Key Set.
@@ -64,11 +67,11 @@ class KeyDirectory:
         return keys
 
     def check_new(self, owner: str) -> None:
-        """Check that `owner` can get a first key.
+        """Check that `owner` is a valid name and has no key yet.
 
         Raises:
             ConfigurationError: `owner` is not a valid name.
-            AlreadyExists: `owner` has keys, which can only be rotated.
+            AlreadyExists: `owner` already has keys. Use `rotate` to create the next key.
         """
         if not OWNER.fullmatch(owner):
             raise ConfigurationError(
@@ -77,7 +80,8 @@ class KeyDirectory:
             )
         if self.key_file(owner).exists() or any(key.get("iss") == owner for key in self.public()):
             raise AlreadyExists(
-                f"{owner} has keys in {self.path}. Create the next with `bus keys rotate {owner}`."
+                f"{owner} already has keys in {self.path}. "
+                f"Create the next key with `bus keys rotate {owner}`."
             )
 
     def new(
@@ -89,18 +93,18 @@ class KeyDirectory:
         algorithm: Algorithm = "EdDSA",
         **times: int,
     ) -> Jwk:
-        """Create the first key of `owner`, and return its public half.
+        """Create the first key of `owner`, and return the public key.
 
         Args:
             owner: The service or operator.
             kid: The id of the key.
             role: The role of the owner.
             algorithm: The algorithm of the key.
-            **times: Further members of the public key, such as `not_before`.
+            **times: Additional members of the public key, such as `not_before`.
 
         Raises:
             ConfigurationError: `owner` is not a valid name, or the directory cannot be written.
-            AlreadyExists: `owner` has keys.
+            AlreadyExists: `owner` already has keys.
         """
         with self._locked():
             self.check_new(owner)
@@ -109,14 +113,14 @@ class KeyDirectory:
     def rotate(
         self, owner: str, kid: str, *, begins: int, retires: int, algorithm: Algorithm | None = None
     ) -> Jwk:
-        """Create the next key of `owner`, and return its public half.
+        """Create the next key of `owner`, and return the public key.
 
         Args:
             owner: The service or operator.
             kid: The id of the new key.
-            begins: The time from which the new key signs, in seconds since the epoch.
-            retires: The time at which the older keys stop signing, in seconds since the epoch.
-            algorithm: The algorithm; None: that of the previous key.
+            begins: The time from which the new key is used, in seconds since the epoch.
+            retires: The time until which the older keys are used, in seconds since the epoch.
+            algorithm: The algorithm. None: the algorithm of the previous key.
 
         Raises:
             NotFound: `owner` has no key.
@@ -164,7 +168,9 @@ class KeyDirectory:
         )
 
     def encryption_keys(self) -> list[Jwk]:
-        """Return the encryption keys; the first encrypts. Empty if the file does not exist.
+        """Return the encryption keys, or an empty list if the file does not exist.
+
+        The first key encrypts. Every key decrypts.
 
         Raises:
             ConfigurationError: The file cannot be read, or is not a JSON Web Key Set.
@@ -182,12 +188,12 @@ class KeyDirectory:
         return keys
 
     def add_encryption_key(self, key: Jwk) -> None:
-        """Add a key that decrypts payloads; the first key of the file also encrypts them."""
+        """Add a key that decrypts payloads. Only the first key in the file also encrypts."""
         with self._locked():
             _write(self.encryption_keys_file, {"keys": [*self.encryption_keys(), key]}, 0o600)
 
     def select_encryption_key(self, kid: str) -> None:
-        """Make one of the keys the key that encrypts.
+        """Select the key that encrypts: move it to the start of the file.
 
         Raises:
             NotFound: No encryption key has this id.
@@ -220,7 +226,7 @@ class KeyDirectory:
             **private.public,
         }
         public |= times
-        read_jwk(public)  # A key that no reader accepts must not be written.
+        read_jwk(public)  # Raise before a key is written that services would reject.
         file = self.key_file(owner)
         existing = json.loads(file.read_text(encoding="utf-8"))["keys"] if file.exists() else []
         _write(file, {"keys": [*existing, {"kid": kid, **secret}]}, 0o600)
@@ -247,7 +253,11 @@ class KeyDirectory:
 
 
 def _suggest_keys(kid: str, keys: list[Jwk]) -> str:
-    """Return a hint for a wrong key id: all keys of the owner with this name, or similar ids."""
+    """Return a hint for an unknown key id.
+
+    If `kid` is the name of an owner, the hint lists the owner's keys. If not, it suggests similar
+    ids.
+    """
     owned = [str(key.get("kid")) for key in keys if key.get("iss") == kid]
     return (
         f"; the keys of {kid} are {', '.join(owned)}"
@@ -257,7 +267,7 @@ def _suggest_keys(kid: str, keys: list[Jwk]) -> str:
 
 
 def _write(path: Path, value: object, mode: int) -> None:
-    """Replace a file atomically, so that a concurrent reader sees the old or the new content."""
+    """Replace a file atomically. A concurrent reader sees either the old or the new content."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         os.fchmod(descriptor, mode)

@@ -1,4 +1,7 @@
-"""The keyring: the public keys of all services and the private keys of one, kept up to date."""
+"""The keyring of one service: its private keys and the public keys of all services.
+
+The keyring reads the keys again at intervals.
+"""
 
 import asyncio
 import logging
@@ -20,11 +23,14 @@ log = logging.getLogger("bus.keys")
 REFRESH_INTERVAL_SECONDS = 60.0
 """Seconds between two reads of the key set.
 
-A revocation takes effect after this time at most. New keys are published this long before their
+A revocation takes effect within this time. A new key is published at least this long before its
 first use.
 """
 MIN_REFRESH_SECONDS = 10.0
-"""Seconds between two reads, at least: unknown key ids must not flood the source with requests."""
+"""Minimum seconds between two reads.
+
+Messages with unknown key ids must not cause a flood of requests to the source.
+"""
 
 
 class Keyring:
@@ -44,16 +50,16 @@ class Keyring:
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] | None = None,
     ) -> None:
-        """Build a keyring without keys; `start` reads them.
+        """Build a keyring without keys. `start` reads the keys.
 
         Args:
-            owner: This service; None: the owner of the private key.
+            owner: The name of this service. None: the owner of the private key.
             source: Reads the public key set.
             private: Reads the private keys.
             role: The role of the key that signs.
             algorithms: The permitted algorithms.
             clock: Returns seconds since the epoch.
-            timer: Returns seconds of a monotonic clock; None: the time of the event loop.
+            timer: Returns seconds of a monotonic clock. None: the clock of the event loop.
         """
         self.owner = owner
         self.role = role
@@ -124,8 +130,8 @@ class Keyring:
         """Read the private and public keys.
 
         Raises:
-            ConfigurationError: A source cannot be read, or the public half of the private key is
-                not in the key set.
+            ConfigurationError: A source cannot be read, or the key set does not contain the public
+                key that belongs to the private key.
         """
         self._private = self._read_private()
         self._last_read = self._timer()
@@ -156,12 +162,12 @@ class Keyring:
                 "`bus call`, `publish` or `submit` with `--as`."
             )
         return (
-            f"the public half of the private key is not in BUS_JWKS as a key of {needed}, so no "
-            "service could verify its signatures. Publish the keys that `bus keys jwks` prints."
+            f"BUS_JWKS has no public key of {needed} that matches the private key, so no service "
+            "could verify its signatures. Publish the keys that `bus keys jwks` prints."
         )
 
     async def run(self) -> None:
-        """Read the keys again every `REFRESH_INTERVAL_SECONDS`, until cancelled."""
+        """Read the keys again every `REFRESH_INTERVAL_SECONDS`, until the task is cancelled."""
         while True:
             await asyncio.sleep(REFRESH_INTERVAL_SECONDS)
             await self.refresh()
@@ -234,7 +240,7 @@ def shared_secret_keyring(
 
 
 class SharedSecretKeyring(Keyring):
-    """A keyring with the shared secret as its only key, which is never read again."""
+    """A keyring with the shared secret as its only key. `start` and `refresh` do nothing."""
 
     def __init__(self, owner: str, secret: str, *, clock: Callable[[], float]) -> None:
         pair = dev_key(secret)

@@ -1,4 +1,4 @@
-"""Keys: their owner, their algorithm, and the times between which their signatures are valid.
+"""Keys, with their owner, their algorithm, and the period in which their signatures are valid.
 
 A public key is a JSON Web Key (RFC 7517, 8037) with additional members. `iss` is the service or
 operator that owns the key, and `role` is its role. The times `not_before`, `retired_at` and
@@ -42,13 +42,13 @@ KINDS: Mapping[tuple[object, object], Algorithm] = {
     ("OKP", "Ed25519"): "EdDSA",
     ("EC", "P-256"): "ES256",
 }
-"""Permitted pairs of `kty` and `crv`, and the one algorithm of each."""
+"""Permitted pairs of `kty` and `crv`, each with its only permitted algorithm."""
 PRIVATE_MEMBERS = frozenset({"d", "k", "p", "q", "dp", "dq", "qi", "oth"})
 """Members that only a private or symmetric key has (RFC 7518, 6)."""
 KEY_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
-"""Permitted key ids. They come from unknown senders, so a path or a sentence is not accepted."""
+"""Pattern of key ids. Unknown senders can choose a key id, so slashes and spaces are rejected."""
 MAX_TIMESTAMP_SECONDS = 2**40
-"""Seconds since the epoch; a later time is a mistake."""
+"""The latest time that a key may have, in seconds since the epoch. A later time is a mistake."""
 
 ED25519, P256 = OKPAlgorithm(), ECAlgorithm(ECAlgorithm.SHA256, SECP256R1)
 PublicMaterial = Ed25519PublicKey | EllipticCurvePublicKey
@@ -56,21 +56,21 @@ PublicMaterial = Ed25519PublicKey | EllipticCurvePublicKey
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Key:
-    """A public key, which verifies the signatures of its owner."""
+    """A public key. It verifies the signatures of its owner."""
 
     id: str
     algorithm: Algorithm
     owner: str | None
-    """The service or operator that owns the key; None: every service, with `BUS_AUTH=dev` only."""
+    """The service or operator that owns the key. None: every service (only with `BUS_AUTH=dev`)."""
     role: Role = "service"
     not_before: float = 0
-    """Seconds since the epoch, as the two times below; an earlier signature is rejected."""
+    """Seconds since the epoch, like the next two fields. An earlier signature is rejected."""
     retired_at: float | None = None
     compromised_since: float | None = None
     thumbprint: str = field(repr=False)
-    """The thumbprint of RFC 7638, which is the same for both halves of a key."""
+    """The thumbprint (RFC 7638). A private key and its public key have the same thumbprint."""
     verify: Callable[[bytes, bytes], bool] = field(repr=False)
-    """True if the second argument is this key's signature of the first argument."""
+    """Function that returns True if its second argument is this key's signature of the first."""
 
     def check_use(self, issued_at: float) -> str | None:
         """Return why a signature made at `issued_at` is invalid, or None if it is valid."""
@@ -83,7 +83,7 @@ class Key:
         return None
 
     def changes(self) -> Iterable[float]:
-        """Return the times at which the key begins or ends to be valid for signing."""
+        """Return the times at which the key becomes valid or invalid for signing."""
         return (
             moment
             for moment in (self.not_before, self.retired_at, self.compromised_since)
@@ -93,18 +93,18 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PrivateKey:
-    """A private key, which signs. Its public half has the owner and the times."""
+    """A private key, which signs. The public key (`Key`) has the owner and the times."""
 
     algorithm: Algorithm
     thumbprint: str
     sign: Callable[[bytes], bytes] = field(repr=False)
     public: Mapping[str, str] = field(repr=False)
-    """Members of the public half, such as `kty`, `crv` and `x`."""
+    """Members of the public key, such as `kty`, `crv` and `x`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class KeyPair:
-    """Both halves of a key, for signing."""
+    """A public key with its private key, for signing."""
 
     key: Key
     private: PrivateKey = field(repr=False)
@@ -116,7 +116,7 @@ class KeyPair:
 def public_keys(text: str | bytes) -> tuple[dict[str, Key], list[str]]:
     """Return the valid keys of a JSON Web Key Set by id, and the faults of the other keys.
 
-    A malformed key is left out: its signatures are rejected, and the other keys remain usable.
+    An invalid key is skipped, and the other keys remain usable.
 
     Raises:
         ConfigurationError: The text is not a JSON Web Key Set.
@@ -164,7 +164,7 @@ def read_jwk(jwk: object) -> Key:
         )
     kid, owner, role = jwk.get("kid"), jwk.get("iss"), jwk.get("role", "service")
     if not isinstance(kid, str) or not KEY_ID.fullmatch(kid):
-        raise ConfigurationError("kid is missing, or is not 1 to 100 letters, digits and . : _ -")
+        raise ConfigurationError("kid must have 1 to 100 characters: letters, digits and . : _ -")
     if role not in get_args(Role):
         raise ConfigurationError(f"{kid}: role must be service or operator")
     if not isinstance(owner, str):
@@ -204,7 +204,7 @@ def _read_material(jwk: Mapping[str, Any], kid: str) -> tuple[Algorithm, PublicM
     try:
         material = ED25519.from_jwk(dict(jwk)) if algorithm == "EdDSA" else P256.from_jwk(dict(jwk))
     except (InvalidKeyError, ValueError, TypeError):
-        raise ConfigurationError(f"{kid}: the coordinates are not a valid key") from None
+        raise ConfigurationError(f"{kid}: x and y are not the coordinates of a valid key") from None
     return algorithm, cast("PublicMaterial", material)
 
 
@@ -228,7 +228,7 @@ def _verifier_of(material: PublicMaterial) -> Callable[[bytes, bytes], bool]:
 
 
 def _verify_ed25519(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Verify with libsodium, which takes half of OpenSSL's time (docs/adr/0016)."""
+    """Verify a signature with libsodium, which takes half the time of OpenSSL (docs/adr/0016)."""
     if len(signature) != crypto_sign_BYTES:
         return False
     try:
@@ -246,7 +246,7 @@ def thumbprint_of(material: PublicMaterial) -> str:
 
 
 def members_of(material: PublicMaterial) -> dict[str, str]:
-    """Return the members that define the key, from which RFC 7638 computes the thumbprint."""
+    """Return the members that define the key. RFC 7638 computes the thumbprint from them."""
     jwk: Mapping[str, Any]
     jwk = (
         OKPAlgorithm.to_jwk(material, as_dict=True)

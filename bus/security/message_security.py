@@ -1,4 +1,4 @@
-"""The security of one service's messages: its identity and its payload cipher behind one object."""
+"""Message security of one service: one object for its identity and its payload cipher."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from bus.security.identity import ServiceIdentity
 __all__ = ["NO_SECURITY", "Guard", "MessageSecurity"]
 
 Guard = EndpointGuard | OpenGuard
-"""The check that one endpoint makes of each message."""
+"""The object that checks each message of one endpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageSecurity:
-    """Signatures, their checks, and payload encryption of one service."""
+    """The identity of one service, which signs and verifies, and its payload cipher."""
 
     identity: ServiceIdentity | AnonymousIdentity = ANONYMOUS
     cipher: PayloadCipher = NO_ENCRYPTION
@@ -31,8 +31,8 @@ class MessageSecurity:
     ) -> Envelope:
         """Return a reply, encrypted and signed for the sender of `request`.
 
-        The sender of an `unauthorized` request is unknown. So its error reply has a proof, which is
-        valid for that reply only. A token could be used again.
+        The sender of an `unauthorized` request is unknown, and could use a token again. So the
+        error reply has a proof instead, which is valid for that reply only.
         """
         reply = self.cipher.encrypt(reply)
         signer = self.identity.signer
@@ -44,7 +44,7 @@ class MessageSecurity:
         """Return a job's update, encrypted and signed for the submitter of `job`.
 
         The update has a proof instead of a token, for two reasons. An update can wait for a long
-        time, and the submitter of a rejected job is unknown.
+        time before the submitter reads it, and the submitter of a rejected job is unknown.
         """
         update = self.cipher.encrypt(update)
         refused = job if update.error is not None else None

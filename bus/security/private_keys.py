@@ -1,4 +1,4 @@
-"""Private keys: generating, reading and signing; and the shared secret of `BUS_AUTH=dev`."""
+"""Private keys: generation, reading and signing. Also the shared secret of `BUS_AUTH=dev`."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ __all__ = ["DEV_KEY", "dev_key", "generate", "read_private"]
 DEV_KEY = "dev"
 """The key id and thumbprint of the shared secret of `BUS_AUTH=dev`."""
 MIN_SECRET_BYTES = 32
-"""Bytes that RFC 7518 requires of a secret for HS256."""
+"""Minimum length of a secret for HS256 (RFC 7518)."""
 SHA256 = HMACAlgorithm(HMACAlgorithm.SHA256)
 PrivateMaterial = Ed25519PrivateKey | EllipticCurvePrivateKey
 

@@ -1,4 +1,4 @@
-"""Message proofs and expiry overrides: signatures for one message, which stay with it."""
+"""Message proofs and expiry overrides. Each is signed for one message and is sent with it."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -32,14 +32,15 @@ __all__ = [
 ]
 
 MESSAGE, COUNTER = "msg+jwt", "ctr+jwt"
-"""The `typ` of a message proof and of an expiry override (RFC 8725, 3.11)."""
+"""The `typ` of message proofs, and the `typ` of expiry overrides (RFC 8725, 3.11)."""
 MAX_PROOF_LIFETIME_SECONDS = 31 * 24 * 3600
-"""Seconds from a proof's `iat` to its `exp`, at most.
+"""Maximum seconds from a proof's `iat` to its `exp`.
 
-Retired keys must stay published for this time, and a lost key can be used for no longer.
+A retired key must stay published for this time. After a stolen key is marked as compromised, its
+proofs are valid for this time at most.
 """
 MAX_EXPIRY_OVERRIDES = 3
-"""Expiry overrides that a message may get, at most."""
+"""Maximum number of expiry overrides for one message."""
 
 
 def digest(body: bytes) -> str:
@@ -57,7 +58,8 @@ def message_proof(
 ) -> str:
     """Return a proof for this message.
 
-    It is valid until the message expires; without `expires`, as in a reply, for five minutes.
+    The proof is valid until the message expires. A message without `expires`, such as a reply, has
+    a proof that is valid for five minutes.
 
     Args:
         pair: The key pair of the sender.
@@ -103,16 +105,16 @@ def expiry_override(  # noqa: PLR0913 - one parameter for each claim
     count: int,
     now: float,
 ) -> str:
-    """Return an operator's permission to handle this message after it has expired.
+    """Return an expiry override: an operator's permission to handle an expired message.
 
     Args:
         pair: The key pair of the operator.
         envelope: The message.
-        queue: The work queue in which the permission is valid.
+        queue: The work queue in which the override is valid.
         actor: The person that gives the permission.
-        reason: The reason, which stays with the message.
+        reason: The person's reason. The override contains it.
         expires: The new time of expiry, in milliseconds since the epoch.
-        count: The number of this permission, from 1 to `MAX_EXPIRY_OVERRIDES`.
+        count: 1 for the first override of this message, up to `MAX_EXPIRY_OVERRIDES`.
         now: Seconds since the epoch.
     """
     claims = {
@@ -144,7 +146,7 @@ def verify_proof(
     audience: str | None = None,
     asked_with: Collection[str] | None = None,
 ) -> None:
-    """Check that the proof of a message is valid, and is for exactly these attributes and bytes.
+    """Check that the proof of a message is valid, and matches its attributes and its body.
 
     Args:
         envelope: The message.
@@ -153,7 +155,7 @@ def verify_proof(
         leeway: Seconds by which the clocks of two machines may differ.
         audience: For a reply, the service that receives it.
         asked_with: For a reply, the tokens or proofs of the messages that were sent with this id.
-            None: they are not compared.
+            If None, the proof is not compared with them.
 
     Raises:
         Unauthenticated: The proof is missing, invalid, or for another message.
@@ -186,7 +188,7 @@ def verify_proof(
 
 
 def _check_lifetime(claims: Claims, key: Key, now: float, leeway: float) -> float:
-    """Return the end of a proof or expiry override, after a check of its times."""
+    """Check the times of a proof or expiry override, and return its time of expiry."""
     issued, expires = check_issued_at(claims, key, now, leeway), time_claim(claims, "exp")
     if expires - issued > MAX_PROOF_LIFETIME_SECONDS:
         reject(f"the claims iat and exp are more than {MAX_PROOF_LIFETIME_SECONDS} s apart")
@@ -227,12 +229,12 @@ class ExpiryOverride:
 def _verify_expiry_override(
     envelope: Envelope, keys: KeyLookup, *, now: float, leeway: float
 ) -> ExpiryOverride:
-    """Return the claims of a message's expiry override.
+    """Verify the expiry override of a message, and return its claims.
 
     Raises:
         Unauthenticated: The override is invalid, or is for another message or queue.
         UnknownKey: `keys` does not contain the operator's key.
-        Expired: The time that the operator gave is over.
+        Expired: The override has expired too.
     """
     claims, key = decode_jws(envelope.expiry_override or "", COUNTER, keys)
     check_signed_by(key, text_claim(claims, "iss"), "operator")
@@ -274,10 +276,10 @@ def _read_count(claims: Claims) -> int:
 
 
 def count_expiry_overrides(envelope: Envelope) -> int:
-    """Return the number of expiry overrides that a message got, by its last one.
+    """Return the number of expiry overrides of a message, according to the last override.
 
-    The signature is not checked here; the service that handles the message checks it. An override
-    that cannot be read counts as `MAX_EXPIRY_OVERRIDES`.
+    This function does not check the signature. The service that handles the message checks it. An
+    override that cannot be read counts as `MAX_EXPIRY_OVERRIDES`.
     """
     if envelope.expiry_override is None:
         return 0
@@ -291,6 +293,6 @@ def count_expiry_overrides(envelope: Envelope) -> int:
 Countersign = Callable[[Envelope, str, int], str | None]
 """A function that signs an expiry override.
 
-Its parameters are the message, its work queue and its new `expires` (ms). It returns None if the
-message already has `MAX_EXPIRY_OVERRIDES` of them.
+Its parameters are the message, the work queue and the new `expires` in milliseconds. The function
+returns None if the message already has `MAX_EXPIRY_OVERRIDES` overrides.
 """

@@ -1,7 +1,7 @@
 """Return addresses: the permitted values of `reply_to` in a request or job.
 
 A sender can write any text into `reply_to`. If the broker refuses a reply, it closes the channel,
-which also affects other replies. So an address must have the form that the broker's permissions
+which also affects other replies. So the bus replies only to addresses that the broker's permissions
 allow (`bus.operations.topology.permissions`).
 """
 
@@ -12,15 +12,16 @@ from bus.messaging.topology.names import reply_queue
 
 __all__ = ["is_direct_reply_to", "is_reply_queue_of"]
 
-# RabbitMQ's patterns allow no other characters, and their `$` would also match before a line end.
+# The broker's permission patterns allow the same characters. But the `$` in these patterns also
+# matches before a final line end, so this module uses `fullmatch`.
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
 DIRECT = re.compile(r"amq\.rabbitmq\.reply-to\.[A-Za-z0-9+/=_.-]+")
 
 
-# A caller sends the same address with each of its messages.
+# Cached, because a caller sends the same address with each message.
 @lru_cache(maxsize=4096)
 def is_reply_queue_of(service: str, reply_to: str) -> bool:
-    """Return True if this is the name of a reply queue of `service`."""
+    """Return True if `reply_to` is the name of a reply queue of `service`."""
     prefix = reply_queue(service, "")
     return (
         reply_to.startswith(prefix) and reply_to != prefix and NAME.fullmatch(reply_to) is not None
@@ -28,8 +29,8 @@ def is_reply_queue_of(service: str, reply_to: str) -> bool:
 
 
 def is_direct_reply_to(reply_to: str) -> bool:
-    """Return True if this is RabbitMQ's direct reply-to.
+    """Return True if `reply_to` is an address of RabbitMQ's direct reply-to.
 
-    The broker itself creates the address, and replies go through the default exchange.
+    The broker creates these addresses, and replies to them go through the default exchange.
     """
     return DIRECT.fullmatch(reply_to) is not None

@@ -25,9 +25,9 @@ __all__ = [
 log = logging.getLogger("bus.password")
 
 MAX_KEY_FILE_BYTES = 1024 * 1024
-"""Bytes, enough for several hundred private keys."""
+"""Maximum size of a key file. It is sufficient for several hundred private keys."""
 MAX_PASSWORD_FILE_BYTES = 64 * 1024
-"""Bytes; a token has a few hundred to a few thousand."""
+"""Maximum size of a password file. An OAuth 2 token has a few hundred to a few thousand bytes."""
 GROUP_AND_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 """Permission bits that a file with private keys or several passwords must not have."""
 
@@ -35,7 +35,7 @@ GROUP_AND_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 class PasswordFile:
     """The broker password in a file that another process rotates.
 
-    While the file cannot be read, as in the middle of a rotation, the last password stays in use.
+    If the file cannot be read, for example during a rotation, the last password stays in use.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,11 +45,11 @@ class PasswordFile:
 
     @classmethod
     def of(cls, path: Path | None) -> Self | None:
-        """Return the password file of a path, or None without a path."""
+        """Return the password file at `path`, or None if `path` is None."""
         return None if path is None else cls(path)
 
     def read(self) -> SecretStr:
-        """Return the password in the file, or the last one if the file cannot be read.
+        """Return the password in the file, or the last password if the file cannot be read.
 
         Raises:
             ConfigurationError: The file cannot be read, and no password was read before.
@@ -71,18 +71,18 @@ class PasswordFile:
 
 
 def read_password(path: Path) -> SecretStr:
-    """Return the one line of the file of `BUS_PASSWORD_FILE`, without its line end.
+    """Return the password in the file that `BUS_PASSWORD_FILE` names, without its line end.
 
-    Others may read the file, unlike a file with a key: orchestrators mount tokens with mode 0644
-    into a container that has no other users. Others must not write to it, because the content of
-    the file decides which broker user the service connects as.
+    Other users may read this file, unlike a key file. Orchestrators mount tokens with mode 0644
+    into a container that has no other users. Other users must not be able to write to this file,
+    because its content decides which broker user the service connects as.
 
     Args:
         path: The file. It must be a regular file, because it is read again on every connect.
 
     Raises:
-        ConfigurationError: The file cannot be read, others may write to it, or it does not contain
-            exactly one line. The error never contains the text of the file.
+        ConfigurationError: The file cannot be read, other users can write to it, or it does not
+            contain exactly one line. The error never contains the text of the file.
     """
     subject = f"BUS_PASSWORD_FILE: {path}"
     text = read_secret_file(
@@ -108,12 +108,12 @@ def read_private_file(path: Path, variable: str) -> str:
     """Return the text of a file with private keys, which only its owner may access.
 
     Args:
-        path: The value of the setting. It may be a key that was mistaken for a path.
-        variable: The setting that each error names.
+        path: The value of the setting. A user may have set the key itself instead of a path.
+        variable: The name of the setting, for errors.
 
     Raises:
-        ConfigurationError: The file cannot be read, or its mode admits group or others. The error
-            names the path, unless that may be the key itself.
+        ConfigurationError: The file cannot be read, or its mode gives access to group or others.
+            The error contains the path, unless the path may be the key itself.
     """
     return read_secret_file(
         path,
@@ -138,16 +138,16 @@ def read_secret_file(
 ) -> str:
     """Return the text of a file that contains secrets.
 
-    The mode is checked on the open file, so the file that is checked is the file that is read.
+    The mode is checked on the open file, so that no other file can replace it after the check.
 
     Args:
         path: The file.
-        subject: The setting, the path or both. Each error begins with it.
+        subject: The setting, the path or both. Each error message begins with this text.
         forbidden_mode: The permission bits that the file must not have.
-        correction: The sentence of the error that corrects a forbidden mode.
+        correction: The sentence that explains how to correct a forbidden mode, for the error.
         max_bytes: The largest size of the file.
-        read_repeatedly: True if the file must be a regular file, because it is read again later. A
-            named pipe is then an error, instead of a wait until a process writes to it.
+        read_repeatedly: True if the file must be a regular file, because it is read again later.
+            If True, a named pipe raises an error at once, and the call does not wait for a writer.
 
     Raises:
         ConfigurationError: The file cannot be opened, has a forbidden mode, is too large, or is not
@@ -178,7 +178,10 @@ def read_secret_file(
 
 
 def _describe_path(path: Path) -> str:
-    """Return the path, or a neutral text if it leads nowhere and may therefore be a key."""
+    """Return the path. If neither it nor its folder exists, return a neutral text instead.
+
+    Such a path may be a key, which an error message must not contain.
+    """
     try:
         exists = path.exists() or (path.parent.name != "" and path.parent.is_dir())
     except OSError:  # The text is too long for a path.

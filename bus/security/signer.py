@@ -14,14 +14,17 @@ __all__ = ["REPLY_SCOPE", "Signer"]
 
 BEARER = "Bearer "
 REPLY_SCOPE = "bus/reply"
-"""The only permission of a reply's token. No contract has it, because permissions have no slash."""
+"""The only scope of a reply's token. No contract uses it, because permissions have no slash."""
 RENEW_BEFORE_SECONDS = 60.0
-"""Seconds before its expiry at which a token is replaced by a new one.
+"""Number of seconds before its expiry when a cached token is replaced.
 
-A token must still be valid when it arrives, by the clock of another machine.
+A token must still be valid when it arrives at a machine with a different clock.
 """
 MAX_CACHED_TOKENS = 1024
-"""Tokens that a signer caches, and that a verifier caches; usually one for each other service."""
+"""Maximum number of tokens in the cache of a signer or verifier.
+
+Usually a cache has one token for each other service.
+"""
 
 
 class Signer:
@@ -43,7 +46,7 @@ class Signer:
         ring.on_change.append(self._tokens.clear)
 
     def sign(self, envelope: Envelope) -> Envelope:
-        """Return a request with a token for the called service, or an event or job with a proof."""
+        """Return the signed message. A request gets a token, an event or job gets a proof."""
         if envelope.role == "request":
             return envelope.replace(authorization=self.authorization(service_of(envelope.type)))
         return envelope.replace(
@@ -51,7 +54,9 @@ class Signer:
         )
 
     def authorization(self, audience: str, *, for_replies: bool = False) -> str:
-        """Return the header with a token for `audience`, cached until shortly before it expires.
+        """Return the `authorization` header with a token for `audience`.
+
+        The token is cached until shortly before its expiry.
 
         Args:
             audience: The service that accepts the token.
@@ -59,7 +64,7 @@ class Signer:
         """
         cached = self._tokens.get((audience, for_replies))
         now = self._clock()
-        # The upper limit rejects a token from the future: the clock was set back.
+        # The upper limit rejects a token that was created before the clock was set back.
         if cached is not None and now < cached[1] <= now + TOKEN_LIFETIME_SECONDS:
             return cached[0]
         scope = (
@@ -83,9 +88,10 @@ class Signer:
     def sign_reply(
         self, answer: Envelope, audience: str, *, refused: Envelope | None = None
     ) -> Envelope:
-        """Return a reply with its own proof, for job updates and for unauthenticated senders.
+        """Return a reply with a proof instead of a token.
 
-        An unauthenticated receiver could use a token again; a proof is valid for this reply only.
+        The bus uses it for job updates, and for error replies to unauthenticated senders. Such a
+        sender could use a token again, but the proof is valid for this reply only.
 
         Args:
             answer: The reply.

@@ -1,9 +1,9 @@
-"""Service tokens: the sender of a request or reply, signed for one receiver.
+"""Service tokens. A token proves the sender of a request or reply to one receiver.
 
 Service tokens, message proofs and expiry overrides are JSON Web Tokens (RFC 7519) in the compact
-form of RFC 7515. Each has its own `typ` (RFC 8725, 3.11), so that no kind is accepted as another.
-`bus.security.jws` decodes what they share. The functions are pure; the clock is a parameter. No
-error contains any part of a token.
+form of RFC 7515. Each kind has its own `typ` (RFC 8725, 3.11), so that no kind is accepted as
+another. `bus.security.jws` encodes and decodes all kinds. The functions are pure: the caller passes
+the current time. No error contains any part of a token.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,10 @@ SERVICE = "svc+jwt"
 TOKEN_LIFETIME_SECONDS = 300
 """Seconds from a service token's `iat` to its `exp`."""
 MAX_TOKEN_LIFETIME_SECONDS = 900
-"""Seconds from `iat` to `exp`, at most; another program may create longer tokens than the bus."""
+"""Maximum seconds from `iat` to `exp`.
+
+The limit is higher than `TOKEN_LIFETIME_SECONDS`, because other programs may create tokens too.
+"""
 
 jti = random_hex_factory(16)
 
@@ -71,13 +74,13 @@ class ServiceToken:
     issuer: str
     scope: frozenset[str]
     until: float
-    """Seconds since the epoch, including the leeway for different clocks."""
+    """End of the token's validity, in seconds since the epoch. It includes the leeway."""
 
 
 def verify_service_token(
     token: str, keys: KeyLookup, *, audience: str, now: float, leeway: float
 ) -> ServiceToken:
-    """Return the claims of a service token that is valid now.
+    """Check that a service token is valid now, and return its claims.
 
     Args:
         token: The compact JWT.

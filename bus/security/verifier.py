@@ -1,7 +1,7 @@
 """The verifier of one service: it authenticates every message before the message is handled.
 
-Signing and verifying are functions, not coroutines. In the usual case a request costs one
-dictionary look-up in the client and one in the service.
+Signing and verifying are functions, not coroutines. Tokens are cached, so most requests cost only
+one dictionary look-up in the client and one in the service.
 """
 
 import asyncio
@@ -34,9 +34,9 @@ class VerifiedToken:
 
     issuer: str
     until: float
-    """Seconds since the epoch, including the leeway for different clocks."""
+    """End of the token's validity, in seconds since the epoch. It includes the leeway."""
     permissions: frozenset[str]
-    """The permissions in its scope that are granted to the issuer."""
+    """The permissions in the token's scope that the issuer also has in the grants."""
     is_for_replies: bool
     """True if the token is only valid on replies."""
 
@@ -62,7 +62,7 @@ class Verifier:
             rights: Returns the grants.
             clock: Returns seconds since the epoch.
             leeway: Seconds by which the clocks of two machines may differ.
-            direct: True if this service may answer RabbitMQ's direct reply-to.
+            direct: True if this service may send replies to RabbitMQ's direct reply-to.
         """
         self.rejections: Counter[str] = Counter()
         """Rejected messages, counted by reason."""
@@ -82,10 +82,10 @@ class Verifier:
         return self._tokens
 
     def verify_token(self, envelope: Envelope) -> VerifiedToken:
-        """Return the token of a request or reply, after a check that it is valid now.
+        """Check that the token of a request or reply is valid now, and return the token.
 
         Raises:
-            Unauthenticated: The token is missing or invalid, or is not from the sender.
+            Unauthenticated: The token is missing or invalid, or its issuer is not the sender.
             UnknownKey: The key of the token is unknown.
         """
         header = envelope.authorization
@@ -128,7 +128,8 @@ class Verifier:
         """Check that an event or job is from its sender, and that the sender may send it.
 
         Raises:
-            Unauthenticated: The proof is missing or invalid, or `reply_to` is another service's.
+            Unauthenticated: The proof is missing or invalid, or `reply_to` is not a reply queue of
+                the sender.
             UnknownKey: The key of the proof is unknown.
             Expired: The message has expired, and no expiry override extends its time.
             PermissionDenied: The sender does not have the permission.
@@ -147,8 +148,8 @@ class Verifier:
     def is_known(self, service: str, permission: str) -> bool:
         """Return True if this service can send a rejection to `service`.
 
-        Other services must have grants, because only they have a user at the broker. This service
-        itself must have the permission to send the message.
+        Another service must have grants, because only services with grants have a broker user. If
+        `service` is this service itself, it must have the permission to send the message.
         """
         rights = self._rights()
         return (
@@ -183,8 +184,8 @@ class Verifier:
             answer: The reply or job update.
             service: The service that was called.
             is_job: True for a job update, which needs a proof; a token is not sufficient.
-            proofs: The tokens or proofs of the messages that were sent with this id. None: they
-                are not compared.
+            proofs: The tokens or proofs of the messages that were sent with this id. If None, the
+                reply is not compared with them.
         """
         token = None if is_job else self._tokens.get(answer.authorization)
         if (

@@ -1,1 +1,1 @@
-"""Sources of a RabbitMQ: a URL, an installation on this machine, or a container."""
+"""Brokers for development and tests: RabbitMQ at a URL, on this machine, or in a container."""

@@ -1,4 +1,4 @@
-"""The interface of a broker, which this program starts or a URL names."""
+"""The interface of all kinds of brokers: brokers that this program starts, and external brokers."""
 
 from typing import Protocol
 
@@ -6,24 +6,24 @@ __all__ = ["Broker"]
 
 
 class Broker(Protocol):
-    """A RabbitMQ with a lifetime: a private node, a container, or an external broker."""
+    """A RabbitMQ that can be started and stopped: a node, a container, or an external broker."""
 
     @property
     def url(self) -> str:
-        """`amqp://user:password@host:port/vhost`, which is valid after `start`."""
+        """`amqp://user:password@host:port/vhost`. The URL is valid after `start`."""
         ...
 
     @property
     def management_url(self) -> str | None:
-        """`http://host:port` of the management UI and API, or None if it is not known.
+        """`http://host:port` of the management UI and API, or None if the address is not known.
 
-        The user and password are those of `url`.
+        The UI and API accept the user and password in `url`.
         """
         ...
 
     @property
     def running(self) -> bool:
-        """True if the broker was started and has not ended, as far as this process can detect."""
+        """True if the broker was started and, as far as this process can detect, still runs."""
         ...
 
     async def start(self) -> None:
@@ -37,7 +37,7 @@ class Broker(Protocol):
     async def stop(self) -> None:
         """Stop the broker and remove its files.
 
-        The method does nothing for an external broker, and nothing on a second call.
+        The method does nothing for an external broker. A second call has no effect.
         """
         ...
 

@@ -1,6 +1,6 @@
 """A RabbitMQ in a container.
 
-It is started by testcontainers, which also removes it if this process is killed.
+The library testcontainers starts the container, and removes it even if this process is killed.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ IMAGE = "rabbitmq:4-management"
 USER = "bus"
 AMQP_PORT, MANAGEMENT_PORT = 5672, 15672
 START_TIMEOUT_SECONDS = 60.0
-"""Seconds from the container's start until it answers. On an idle machine it takes 5 to 10."""
+"""Maximum seconds until the broker answers. On an idle machine the start takes 5 to 10 s."""
 POLL_INTERVAL_SECONDS = 0.1
 """Seconds between two checks."""
 ADVICE = (
@@ -33,7 +33,7 @@ ADVICE = (
 
 
 class ContainerBroker:
-    """A container with the management UI, on ports that the engine chooses at the start."""
+    """A RabbitMQ container with the management UI. The container engine chooses the ports."""
 
     def __init__(self, image: str = IMAGE) -> None:
         if testcontainers is None:
@@ -53,7 +53,7 @@ class ContainerBroker:
 
     @property
     def management_url(self) -> str:
-        """The address of the management UI, for the user and password of `url`."""
+        """The address of the management UI, which accepts the user and password in `url`."""
         return f"http://{self._host}:{self._ports[MANAGEMENT_PORT]}"
 
     @property
@@ -68,7 +68,7 @@ class ContainerBroker:
     async def start(self) -> None:
         """Start the container, and return when clients can connect and the UI answers.
 
-        The engine fetches a missing image.
+        If the image is missing, the container engine downloads it.
 
         Raises:
             Unavailable: The container did not start, or did not answer in time.
@@ -82,8 +82,8 @@ class ContainerBroker:
             await self.stop()
             if isinstance(error, Unavailable) or not isinstance(error, Exception):
                 raise
-            # The engine's client raises errors of many types. Their texts concern images and
-            # engines, and never contain messages.
+            # The engine's client raises errors of many types. The texts of these errors are about
+            # images and engines, and never contain messages of the bus.
             raise Unavailable(
                 f"the container {self._image} did not start: {error}. {ADVICE}"
             ) from error
@@ -105,8 +105,8 @@ class ContainerBroker:
             raise ConfigurationError(
                 f"the container {self._image} is not started. Call `start` first."
             )
-        # The command runs as RabbitMQ's user, which has the node's cookie. The official image
-        # changes the user by itself, but others may not.
+        # Run the command as RabbitMQ's user, because this user has the node's Erlang cookie. The
+        # official image switches to this user by itself, but other images may not.
         account = {"user": "rabbitmq", "environment": {"HOME": "/var/lib/rabbitmq"}}
         result = await asyncio.to_thread(
             self._container.get_wrapped_container().exec_run,

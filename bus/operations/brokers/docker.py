@@ -10,7 +10,7 @@ __all__ = ["engine_answers"]
 
 PING = b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n"
 TIMEOUT_SECONDS = 2.0
-"""Seconds to wait for an engine, which answers in milliseconds."""
+"""Maximum seconds to wait for an answer. A container engine answers in milliseconds."""
 DOCKER_PORT = 2375
 
 
@@ -20,7 +20,7 @@ def engine_answers(environment: Mapping[str, str]) -> bool:
 
 
 def addresses(environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield the address in `DOCKER_HOST`; if it is not set, the usual sockets."""
+    """Yield the address in `DOCKER_HOST`. If it is not set, yield Docker's default sockets."""
     if host := environment.get("DOCKER_HOST"):
         yield host
         return
@@ -44,7 +44,7 @@ def connect(address: str) -> socket.socket:
 
     Raises:
         OSError: No engine accepts connections at this address.
-        ValueError: The socket does not exist, or the address is of another kind.
+        ValueError: The socket does not exist, or the address is neither `unix://` nor `tcp://`.
     """
     parts = urlsplit(address)
     if parts.scheme == "tcp":

@@ -8,14 +8,14 @@ __all__ = ["ExternalBroker"]
 
 @dataclass(frozen=True)
 class ExternalBroker:
-    """The RabbitMQ at a URL, which this program neither starts nor stops."""
+    """The RabbitMQ at a URL. This program neither starts nor stops it."""
 
     url: str = field(repr=False)
     management_url: str | None = None
     running: bool = True
 
     async def start(self) -> None:
-        """Do nothing, because the broker is running."""
+        """Do nothing, because the broker is already running."""
 
     async def stop(self) -> None:
         """Do nothing, because the broker continues to run."""

@@ -9,26 +9,29 @@ from pathlib import Path
 __all__ = ["Installation", "find_installation", "versions"]
 
 PACKAGED = Path("/usr/lib/rabbitmq/bin")
-"""Directory of Debian's and Red Hat's packages. Their wrappers in /usr/sbin change the user."""
+"""Directory of RabbitMQ's scripts in Debian's and Red Hat's packages.
+
+The wrappers in /usr/sbin are not used, because they change the user.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Installation:
-    """The programs of one RabbitMQ, and of the Erlang that runs it."""
+    """The paths of RabbitMQ's and Erlang's programs."""
 
     server: Path
     ctl: Path
     epmd: Path
     search_path: str
-    """The PATH on which RabbitMQ's scripts find `erl`."""
+    """The PATH variable with which RabbitMQ's scripts find `erl`."""
 
 
 def find_installation(
     environment: Mapping[str, str], packaged: Path = PACKAGED
 ) -> Installation | None:
-    """Return the first complete installation, or None.
+    """Return the first complete installation, or None if this machine has none.
 
-    `RABBITMQ_HOME`, the distribution's package and `PATH` are searched in this order.
+    The search order is `RABBITMQ_HOME`, the distribution's package, `PATH`.
     """
     search_path = environment.get(
         "PATH", "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
@@ -48,7 +51,7 @@ def find_installation(
 def script_directories(
     environment: Mapping[str, str], search_path: str, packaged: Path
 ) -> Iterator[Path]:
-    """Yield the possible directories of the scripts, the preferred one first."""
+    """Yield the directories that may contain the scripts, in the order of preference."""
     if home := environment.get("RABBITMQ_HOME"):
         yield Path(home, "sbin")
     yield packaged
@@ -57,7 +60,7 @@ def script_directories(
 
 
 def runnable(directories: Iterable[Path]) -> Iterator[Path]:
-    """Return those of the directories that contain both scripts."""
+    """Return the directories that contain both scripts."""
     return (
         directory
         for directory in directories
@@ -66,7 +69,10 @@ def runnable(directories: Iterable[Path]) -> Iterator[Path]:
 
 
 def find_epmd(search_path: str) -> Path | None:
-    """Return Erlang's name server: the one on the path, or that of the `erl` on the path."""
+    """Return the path of Erlang's name server (epmd).
+
+    If `search_path` does not contain epmd, use the epmd in the installation of `erl`.
+    """
     if epmd := shutil.which("epmd", path=search_path):
         return Path(epmd)
     erl = shutil.which("erl", path=search_path)
@@ -74,9 +80,9 @@ def find_epmd(search_path: str) -> Path | None:
 
 
 def versions(installation: Installation) -> dict[str, str]:
-    """Return the versions of `rabbitmq` and `erlang`, or `unknown`.
+    """Return the versions of `rabbitmq` and `erlang`. A version can be `unknown`.
 
-    They are read from files, and no program is run.
+    The function reads the versions from files. It does not run a program.
     """
     plugins = installation.server.resolve().parent.parent / "plugins"
     rabbitmq = next(
@@ -90,7 +96,7 @@ def versions(installation: Installation) -> dict[str, str]:
 
 
 def erlang_release(search_path: str) -> str:
-    """Return Erlang's release, such as `25`: the second word in the file `start_erl.data`."""
+    """Return Erlang's release, such as `25`. It is the second word in the file `start_erl.data`."""
     with contextlib.suppress(OSError, IndexError):
         erl = Path(shutil.which("erl", path=search_path) or "").resolve()
         return (

@@ -1,14 +1,14 @@
-"""The guard of a private node: it stops the node when the owner ends, for any reason.
+"""The guard of a private node: a program that stops the node when the owner process ends.
 
 usage: python node_guard.py DIRECTORY EPMD SERVER
 
 The environment contains `ERL_EPMD_PORT` and the node's variables.
 
-`PrivateNode` runs this file as a program, in its own session and process group, with a pipe as
-standard input. If the pipe ends, the owner has ended, even by SIGKILL. The guard then kills the
-node and removes DIRECTORY. On SIGTERM it stops the node in order. If the guard is killed, the
-kernel kills its children (on Linux).
-The file imports only the standard library, and so starts in a few milliseconds.
+`PrivateNode`, the owner, runs this file as a program. The guard has its own session and process
+group, and a pipe from the owner as standard input. If the owner ends, even by SIGKILL, the pipe
+closes. The guard then kills the node and removes DIRECTORY. On SIGTERM the guard shuts the node
+down gracefully. If the guard itself is killed, the kernel kills its children (on Linux).
+This file imports only the standard library, so it starts in a few milliseconds.
 """
 
 import contextlib
@@ -26,17 +26,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 STOP_GRACE_SECONDS = 15.0
-"""Seconds for an orderly stop. A node with thousands of queues needs a few seconds."""
+"""Maximum seconds for a graceful stop. A node with thousands of queues needs a few seconds."""
 EPMD_TIMEOUT_SECONDS = 10.0
-"""Seconds for the start of epmd, which takes a few milliseconds on an idle machine."""
+"""Maximum seconds for the start of epmd. On an idle machine it takes a few milliseconds."""
 POLL_INTERVAL_SECONDS = 0.1
-"""Seconds between two checks of the node, and so the maximum delay until its end is noticed."""
+"""Seconds between two checks of the node. The guard notices its end after this time at most."""
 PR_SET_PDEATHSIG = 1
-"""Option of prctl(2)."""
+"""Option of prctl(2): the signal that the kernel sends to this process when its parent ends."""
 
 
 def main(directory: str, epmd: str, server: str) -> int:
-    """Start epmd and the node, and watch them. Return 0 after an orderly stop."""
+    """Start epmd and the node, and watch the node. Return 0 after a graceful stop."""
     stop_signal = StopSignal()
     name_server = start([epmd, "-address", "127.0.0.1"])
     try:
@@ -51,7 +51,7 @@ def main(directory: str, epmd: str, server: str) -> int:
 
 
 class StopSignal:
-    """The flag that SIGTERM or SIGINT sets."""
+    """A flag that is set when SIGTERM or SIGINT arrives."""
 
     def __init__(self) -> None:
         self.received = False
@@ -63,7 +63,7 @@ class StopSignal:
 
 
 def start(command: list[str]) -> subprocess.Popen[bytes]:
-    """Start a child that cannot outlive this process and does not read the terminal."""
+    """Start a child process that ends with this process and does not read the terminal."""
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -72,9 +72,9 @@ def start(command: list[str]) -> subprocess.Popen[bytes]:
 
 
 def die_with_parent() -> Callable[[], object] | None:
-    """Return a function after which the kernel kills the calling process with its parent (Linux).
+    """Return a function that the child process must run, or None if the system is not Linux.
 
-    On other systems, return None.
+    The function makes the kernel kill the child when its parent ends.
     """
     if sys.platform != "linux":
         return None
@@ -85,7 +85,7 @@ def die_with_parent() -> Callable[[], object] | None:
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     """Wait until `port` accepts connections.
 
-    If the node did not find this name server, it would start another one, which would never end.
+    If the node did not find this name server, it would start another name server that never ends.
     """
     deadline = time.monotonic() + EPMD_TIMEOUT_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
@@ -96,7 +96,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def watch(node: subprocess.Popen[bytes], stop_signal: StopSignal, directory: Path) -> int:
-    """Wait until the node ends, a stop signal arrives, or the owner is gone."""
+    """Wait until the node ends, a stop signal arrives, or the owner ends."""
     while node.poll() is None:
         if stop_signal.received:
             return stop(node)
@@ -108,13 +108,13 @@ def watch(node: subprocess.Popen[bytes], stop_signal: StopSignal, directory: Pat
 
 
 def owner_is_gone() -> bool:
-    """Return True if the pipe to the owner has ended; wait at most `POLL_INTERVAL_SECONDS`."""
+    """Return True if the pipe to the owner is closed. Wait at most `POLL_INTERVAL_SECONDS`."""
     readable, _, _ = select.select([sys.stdin], [], [], POLL_INTERVAL_SECONDS)
     return bool(readable) and not os.read(sys.stdin.fileno(), 1)
 
 
 def stop(node: subprocess.Popen[bytes]) -> int:
-    """Stop the node in order, or kill it after `STOP_GRACE_SECONDS`."""
+    """Stop the node gracefully. Kill it if it still runs after `STOP_GRACE_SECONDS`."""
     node.terminate()
     try:
         node.wait(STOP_GRACE_SECONDS)

@@ -1,4 +1,4 @@
-"""TCP ports: free ports of this machine, and checks of the servers on ports."""
+"""TCP ports: a search for free ports, and checks whether a server listens on a port."""
 
 import contextlib
 import random
@@ -11,9 +11,10 @@ __all__ = ["LOOPBACK", "accepts", "free_ports", "speaks_amqp"]
 
 LOOPBACK = "127.0.0.1"
 MIN_PORT = 20_000
-# Linux and IANA usually begin here with the ports of outgoing connections. If the port of a broker
-# that is down were above, the system could give this port to a client that connects to it. The
-# client would then be connected to itself, and the broker could not open the port.
+# On Linux, and by IANA's recommendation, the source ports of outgoing connections usually begin
+# here. A broker's port must be lower. If it were not, the system could give the port of a stopped
+# broker to a client that connects to this port. The client would be connected to itself, and the
+# broker could not open the port.
 FIRST_EPHEMERAL = 32_768
 EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
@@ -25,10 +26,10 @@ def free_ports(count: int, chance: random.Random | None = None) -> list[int]:
 
     Args:
         count: The number of ports.
-        chance: The source of randomness for their choice; by default the system's.
+        chance: The random number generator that chooses the ports. None: the system's generator.
 
     Raises:
-        Unavailable: The range has fewer free ports.
+        Unavailable: The range of ports has fewer than `count` free ports.
     """
     candidates = range(MIN_PORT, max(first_ephemeral(), MIN_PORT + 1_000))
     order = (chance or random.SystemRandom()).sample(candidates, len(candidates))
@@ -36,7 +37,7 @@ def free_ports(count: int, chance: random.Random | None = None) -> list[int]:
     if len(ports) < count:
         raise Unavailable(
             f"this machine has {len(ports)} free ports between {candidates[0]} and "
-            f"{candidates[-1]}, but {count} are required. End the programs that use them."
+            f"{candidates[-1]}, but {count} are required. Stop programs that use these ports."
         )
     return ports
 
@@ -49,7 +50,7 @@ def first_ephemeral() -> int:
 
 
 def bindable(port: int) -> bool:
-    """Return True if no program holds `port` on any address."""
+    """Return True if no program uses `port` on any address of this machine."""
     with socket.socket() as candidate:
         candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -67,7 +68,7 @@ def accepts(port: int) -> bool:
 
 
 def speaks_amqp(host: str, port: int) -> bool:
-    """Return True if an AMQP 0-9-1 broker answers there with a method frame (Connection.Start)."""
+    """Return True if an AMQP 0-9-1 broker answers with a method frame (Connection.Start)."""
     with contextlib.suppress(OSError), socket.create_connection((host, port), 0.5) as connection:
         connection.sendall(PROTOCOL_HEADER)
         return connection.recv(1) == METHOD_FRAME

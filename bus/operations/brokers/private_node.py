@@ -1,8 +1,9 @@
-"""A private RabbitMQ node, on free ports and in a temporary directory that is removed at its end.
+"""A private RabbitMQ node for development and tests.
 
-It shares nothing with a RabbitMQ that runs as a service on the same machine: ports, data,
-configuration and Erlang cookie are its own. So is the Erlang name server (epmd), which ends with
-the node.
+The node uses free ports and a temporary directory, which is removed when the node stops. It shares
+nothing with a RabbitMQ that runs as a service on the same machine. The private node has separate
+ports, data, configuration and Erlang cookie. It also has a separate Erlang name server (epmd),
+which ends with the node.
 """
 
 import asyncio
@@ -29,11 +30,14 @@ from bus.operations.management_api import Management
 __all__ = ["PrivateNode"]
 
 START_TIMEOUT_SECONDS = 60.0
-"""Seconds for a start. It takes 4 to 5 on two idle cores, and several nodes may start at once."""
+"""Maximum seconds for a start.
+
+A start takes 4 to 5 s on two idle cores, and several nodes may start at once.
+"""
 STOP_TIMEOUT_SECONDS = node_guard.STOP_GRACE_SECONDS + 5.0
-"""Seconds for a stop. The guard kills the node earlier, after `STOP_GRACE_SECONDS`."""
+"""Maximum seconds for a stop. The guard kills the node earlier, after `STOP_GRACE_SECONDS`."""
 CTL_TIMEOUT_SECONDS = 30.0
-"""Seconds for one rabbitmqctl, which starts an Erlang of its own in about 1 s."""
+"""Maximum seconds for one call of rabbitmqctl. It starts its own Erlang in about 1 s."""
 POLL_INTERVAL_SECONDS = 0.02
 """Seconds between two checks of a condition."""
 LOG_LINES = 15
@@ -42,24 +46,25 @@ USER = "bus"
 DEFAULTS = {
     "default_user": USER,
     "management.tcp.ip": LOOPBACK,
-    # The script writes to output.log, and the node to log/rabbit.log.
+    # The node logs to log/rabbit.log. The start script writes to output.log.
     "log.console": "false",
     "log.file": "rabbit.log",
     # The default alarm would block publishers on a laptop with a nearly full disk.
     "disk_free_limit.absolute": "1MB",
-    # The default is a share of the machine's memory, which is not for this node alone.
+    # The default is a fraction of the machine's memory, but other programs need memory too.
     "vm_memory_high_watermark.absolute": "1GB",
-    # 64 MiB instead of 512: the log of quorum queues is kept in memory up to this size.
+    # 64 MiB instead of 512 MiB: RabbitMQ keeps the log of quorum queues in memory up to this size.
     "raft.wal_max_size_bytes": "67108864",
 }
 """Configuration for a node in a temporary directory. The values of `config` override it."""
 
 
 class PrivateNode:
-    """A node on this machine, on 127.0.0.1 only.
+    """A RabbitMQ node on this machine. It listens only on 127.0.0.1.
 
-    After `stop` or `kill` it can be started again, on the same ports. It can be used from any event
-    loop, one call at a time. It ends with this process, even if the process is killed.
+    After `stop` or `kill` the node can be started again, on the same ports. The object can be used
+    from any event loop, one call at a time. The node ends with this process, even if this process
+    is killed.
     """
 
     def __init__(
@@ -93,15 +98,15 @@ class PrivateNode:
 
     @property
     def management_url(self) -> str:
-        """The address of the management UI, for the user and password of `url`."""
+        """The address of the management UI, which accepts the user and password in `url`."""
         return f"http://{LOOPBACK}:{self.management_port}"
 
     @property
     def directory(self) -> Path:
-        """The directory of its data, log and configuration.
+        """The directory with the node's data, log and configuration.
 
         Raises:
-            ConfigurationError: The node is not started, or is stopped.
+            ConfigurationError: The node was not started, or was stopped.
         """
         if self._directory is None:
             raise ConfigurationError("the private node is not started. Call `start` first.")
@@ -114,7 +119,7 @@ class PrivateNode:
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process ids of `guard`, `epmd` and `node`; empty if the node is not running.
+        """The process ids of `guard`, `epmd` and `node`. Empty if the node is not running.
 
         All three are in the guard's process group.
         """
@@ -133,11 +138,11 @@ class PrivateNode:
         """Start the node, and return when clients can connect and the UI answers.
 
         Raises:
-            Unavailable: The node did not start. The error contains the end of its log.
+            Unavailable: The node did not start. The error contains the last lines of its log.
         """
         if self.running:
             return
-        # A node that ended by itself may have left processes.
+        # If the node ended by itself, some of its processes may still run.
         await self._stop_processes(signal.SIGKILL)
         if self._directory is None:
             self._make_directory()
@@ -151,7 +156,7 @@ class PrivateNode:
     async def stop(self) -> None:
         """Kill the node and remove its directory.
 
-        An orderly stop takes 6 s, and would only tidy files that are removed anyway.
+        A graceful stop would take 6 s, and would only tidy files that are removed anyway.
         """
         await self._stop_processes(signal.SIGKILL)
         self._remove()
@@ -160,12 +165,12 @@ class PrivateNode:
     async def kill(self) -> None:
         """Kill all processes of the node at once (SIGKILL), as in a power failure.
 
-        Its data is kept for the next `start`.
+        The node's data is kept for the next `start`.
         """
         await self._stop_processes(signal.SIGKILL)
 
     async def restart(self) -> None:
-        """Stop the node in order if it is running, and start it with the same ports and data.
+        """Stop the node gracefully if it is running. Start it again with the same ports and data.
 
         The stop takes about 6 s, because of the management plugin.
         """
@@ -178,7 +183,7 @@ class PrivateNode:
         os.kill(self.pids["node"], signal.SIGSTOP)
 
     async def resume(self) -> None:
-        """Resume a paused node (SIGCONT). The call has no effect on a node that is not paused."""
+        """Resume a paused node (SIGCONT). If the node is not paused, this has no effect."""
         if pid := self.pids.get("node"):
             os.kill(pid, signal.SIGCONT)
 
@@ -187,7 +192,7 @@ class PrivateNode:
 
         Args:
             arguments: The command and its arguments.
-            timeout: Seconds for the command.
+            timeout: Maximum seconds for the command.
 
         Raises:
             Unavailable: The command failed or took too long. The error contains its message.
@@ -235,14 +240,14 @@ class PrivateNode:
         (directory / "empty.conf").touch()
         cookie = directory / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(20), encoding="ascii")
-        # Erlang refuses a cookie that other users can read.
+        # Erlang rejects a cookie file that other users can read.
         cookie.chmod(0o400)
 
     def _environment(self) -> dict[str, str]:
         """Return the node's environment.
 
-        It has only the path of this process. The `RABBITMQ_*` and `ERL_*` variables of this process
-        are for another node.
+        It takes only `PATH` from this process. The `RABBITMQ_*` and `ERL_*` variables of this
+        process may be meant for another node.
         """
         directory = self.directory
         loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
@@ -252,7 +257,7 @@ class PrivateNode:
             "LANG": "C.UTF-8",
             "ERL_CRASH_DUMP_SECONDS": "0",
             "ERL_EPMD_PORT": str(self._epmd_port),
-            # The guard starts epmd. An epmd that Erlang starts would outlive the node.
+            # The guard starts epmd. If Erlang started epmd, epmd would outlive the node.
             "ERL_FLAGS": "-start_epmd false",
             "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
             "RABBITMQ_CONFIG_FILES": str(directory / "conf.d"),
@@ -267,7 +272,8 @@ class PrivateNode:
             "RABBITMQ_NODE_IP_ADDRESS": LOOPBACK,
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": loopback,
-            # The script is then replaced by Erlang instead of starting it: one process, one pid.
+            # With this variable the script replaces itself with Erlang (exec). So the node has the
+            # process id of the script.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
 
@@ -287,9 +293,9 @@ class PrivateNode:
             )
 
     async def _wait_ready(self) -> None:
-        """Wait for AMQP, for the UI's port, and for an answer of the management API.
+        """Wait until AMQP, the port of the UI, and the management API answer.
 
-        RabbitMQ opens its AMQP listeners last in its start.
+        RabbitMQ opens its AMQP listeners at the end of its start.
         """
         await self._until(
             lambda: self._raise_if_ended() or speaks_amqp(LOOPBACK, self.port),
@@ -330,7 +336,7 @@ class PrivateNode:
         return "\n".join([f" {advice} Its log contains:", *startup_error_lines(files)])
 
     async def _stop_processes(self, how: signal.Signals) -> None:
-        """Stop the node in order by its guard, or kill all its processes; wait for their end."""
+        """Stop the node gracefully (SIGTERM), or kill all its processes. Wait until they end."""
         if self._guard is None:
             return
         guard, self._guard = self._guard, None
@@ -354,9 +360,10 @@ class PrivateNode:
 
 
 def startup_error_lines(files: list[Path]) -> list[str]:
-    """Return the log lines before RabbitMQ's first `BOOT FAILED`, which contain the reason.
+    """Return the log lines that contain the reason of a failed start.
 
-    Pages of supervisor reports follow that line. Without it, return the last lines.
+    These are the lines before the first `BOOT FAILED`, because long supervisor reports follow it.
+    If the log does not contain `BOOT FAILED`, return the last lines.
     """
     lines = [
         line

@@ -1,4 +1,4 @@
-"""The choice of a broker, in one order for `bus demo`, `bus broker`, `bus doctor` and the tests."""
+"""The choice of a broker for `bus demo`, `bus broker`, `bus doctor` and the tests."""
 
 import importlib
 import importlib.util
@@ -32,12 +32,12 @@ class BrokerChoice:
     management_url: str | None = field(default=None, repr=False)
     installation: Installation | None = None
     image: str | None = None
-    """Image of a container; None for the default image."""
+    """Image of the container. None: the default image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probes:
-    """The functions that detect the machine's brokers. Tests replace them."""
+    """The functions that detect the brokers of this machine. Tests replace these functions."""
 
     installation: Callable[[Mapping[str, str]], Installation | None] = find_installation
     engine: Callable[[Mapping[str, str]], bool] = engine_answers
@@ -47,19 +47,20 @@ class Probes:
 def select_broker(
     environment: Mapping[str, str], *, memory: bool = False, probes: Probes | None = None
 ) -> BrokerChoice:
-    """Return the first available broker: that of `BUS_URL`, this machine's RabbitMQ, a container.
+    """Return the first available broker.
 
-    If `BUS_URL` is not set and `BUS_TEST_BROKER` is, only the kind that the latter names is used.
+    The order is: the broker in `BUS_URL`, the RabbitMQ that is installed on this machine, a
+    container. If `BUS_URL` is not set, `BUS_TEST_BROKER` can require one kind of broker.
     `BUS_TEST_IMAGE` is the container's image.
 
     Args:
         environment: The environment variables.
-        memory: True if the model broker is the last choice.
-        probes: The functions that detect brokers; by default those of this machine.
+        memory: True if the broker in memory may be used when no other broker is available.
+        probes: The functions that detect brokers. None: the functions for this machine.
 
     Raises:
-        ConfigurationError: No broker, or not the required one, is available. The error contains
-            advice.
+        ConfigurationError: No broker is available, or the required kind is not available. The error
+            contains advice.
     """
     machine = probes or Probes()
     if url := environment.get("BUS_URL"):
@@ -90,8 +91,8 @@ def _choose_url(url: str, management_url: str | None, *, memory: bool) -> Broker
         return BrokerChoice(kind="memory", why="BUS_URL selects the broker in memory")
     if url.startswith("memory:"):
         raise ConfigurationError(
-            "BUS_URL=memory: is a broker inside one process, which no other process can use. "
-            "Set it to the URL of a RabbitMQ, or unset it."
+            "BUS_URL=memory: is a broker inside one process, and no other process can use it. "
+            "Set BUS_URL to the URL of a RabbitMQ, or unset it."
         )
     raise ConfigurationError(
         "BUS_URL must begin with amqp:// or amqps://. "
@@ -100,13 +101,13 @@ def _choose_url(url: str, management_url: str | None, *, memory: bool) -> Broker
 
 
 def _choose_kind(kind: str, environment: Mapping[str, str], machine: Probes) -> BrokerChoice:
-    """Choose the kind of broker that `BUS_TEST_BROKER` names, and never another one."""
+    """Choose the kind of broker that `BUS_TEST_BROKER` names, and never another kind."""
     why = f"BUS_TEST_BROKER={kind} selects it"
     if kind == "testcontainers":
         if not machine.engine(environment):
             raise ConfigurationError(
                 "BUS_TEST_BROKER is testcontainers, but no Docker engine answers. "
-                "Start one, or unset BUS_TEST_BROKER."
+                "Start a Docker engine, or unset BUS_TEST_BROKER."
             )
         return _choose_container(environment, machine, why=why, memory=False)
     if kind == "node":
@@ -114,7 +115,7 @@ def _choose_kind(kind: str, environment: Mapping[str, str], machine: Probes) -> 
             return BrokerChoice(kind="node", why=why, installation=installation)
         raise ConfigurationError(
             "BUS_TEST_BROKER is node, but this machine has no rabbitmq-server. "
-            "Install it, or unset BUS_TEST_BROKER."
+            "Install rabbitmq-server, or unset BUS_TEST_BROKER."
         )
     raise ConfigurationError(
         f"BUS_TEST_BROKER must be node or testcontainers, not {kind}. Correct or unset it."
@@ -138,18 +139,19 @@ def _choose_container(
 
 
 def broker_for(choice: BrokerChoice) -> Broker:
-    """Return the chosen broker, not started.
+    """Return the chosen broker. It is not started yet.
 
     Raises:
-        ConfigurationError: The choice is the broker in memory, which is a transport.
+        ConfigurationError: The choice is the broker in memory. It is a transport, and cannot be
+            started.
     """
     if choice.url:
         return ExternalBroker(choice.url, choice.management_url)
     if choice.installation:
         return PrivateNode(choice.installation)
     if choice.kind == "container":
-        # The import is deferred, because it loads the Docker client, which takes longer than all
-        # other imports of this module together.
+        # The import is deferred, because it loads the Docker client. Loading this client takes
+        # longer than all other imports of this module together.
         container = importlib.import_module("bus.operations.brokers.container")
         broker: Broker = container.ContainerBroker(choice.image or container.IMAGE)
         return broker

@@ -26,4 +26,4 @@ __all__ = [
 ]
 
 Letter = DeadLetter
-"""Former name of `DeadLetter`; the next minor version removes it."""
+"""Former name of `DeadLetter`. The next minor version removes this name."""

@@ -1,6 +1,6 @@
 """Reading of dead letters.
 
-The broker delivers them, and requeues those that are not acked.
+The broker delivers the dead letters to a consumer. It requeues the dead letters that are not acked.
 """
 
 import asyncio
@@ -27,18 +27,19 @@ __all__ = [
 ]
 
 MAX_BROWSED = 10_000
-"""Default number of dead letters of a queue to read. They are held in memory, with their bodies."""
+"""Default limit of dead letters to read from a queue. They are held in memory with their bodies."""
 NEXT_DELIVERY_SECONDS = 5.0
 """Seconds to wait for the next dead letter.
 
-If another consumer takes dead letters from the queue, fewer arrive than were counted.
+If another consumer takes dead letters from the queue, fewer dead letters arrive than the broker
+counted.
 """
 UNCOUNTED_DELIVERY_SECONDS = 0.3
-"""Seconds to wait for a dead letter that the broker had not counted."""
+"""Seconds to wait for a dead letter after all counted dead letters have arrived."""
 MAX_UNCOUNTED = 10_000
-"""Largest number of dead letters to read beyond the broker's count.
+"""Maximum number of dead letters to read in addition to those that the broker counted.
 
-The limit ends the reading even if a failing service adds dead letters without a pause.
+The limit ends the reading if a failing service adds dead letters without a pause.
 """
 
 
@@ -47,11 +48,11 @@ class BrowseResult:
     """The result of browsing one queue."""
 
     letters: tuple[DeadLetter, ...]
-    """First selected dead letters, by the time of dead-lettering."""
+    """The oldest dead letters that match the selection, sorted by the time of dead-lettering."""
     matching: int
-    """Number of selected dead letters."""
+    """Number of all dead letters that match the selection."""
     not_scanned: int
-    """Number of further dead letters in the queue, which were not read."""
+    """Number of dead letters in the queue that were not read."""
     seen: ObservedValues
     """Values of all dead letters that were read."""
 
@@ -65,13 +66,13 @@ class HeldDelivery:
 
 
 class DeadLetterReader:
-    """A reader of one dead-letter queue, in the order of the queue."""
+    """A reader of one dead-letter queue. It keeps the order of the queue."""
 
     def __init__(self, transport: Transport, queue: str, ready: int, hold: int) -> None:
         self.ready = ready
-        """Number of dead letters at the beginning, by the broker's count.
+        """Number of dead letters that the broker counted at the beginning.
 
-        The count may not include messages that were requeued a moment ago.
+        The broker may not yet count messages that were requeued a moment ago.
         """
         self._transport = transport
         self._queue = Queue(name=queue, role="dead")
@@ -84,7 +85,7 @@ class DeadLetterReader:
     async def consume(self) -> None:
         """Start a consumer for `hold` more dead letters.
 
-        Kept dead letters stay with the consumer that received them.
+        Dead letters that the reader keeps stay with the consumer that received them.
 
         Raises:
             Unavailable: The queue cannot be read.
@@ -101,7 +102,7 @@ class DeadLetterReader:
             ) from None
 
     async def letters(self) -> AsyncIterator[HeldDelivery]:
-        """Yield dead letters until no more arrive. The caller must ack or hold each of them."""
+        """Yield dead letters until no more arrive. The caller must ack or hold each dead letter."""
         while self._seen < self.ready + MAX_UNCOUNTED:
             if len(self._kept) >= self._hold * len(self._consumers):
                 await self._consumers[-1].cancel()
@@ -121,11 +122,11 @@ class DeadLetterReader:
     async def matching(
         self, fits: Callable[[DeadLetter], bool], most: int
     ) -> AsyncIterator[HeldDelivery]:
-        """Yield the selected dead letters, and hold the others.
+        """Yield the selected dead letters, and hold the other dead letters.
 
         Args:
-            fits: True for a dead letter to yield.
-            most: Number of held dead letters after which the reading ends.
+            fits: Function that returns True if a dead letter is selected.
+            most: Number of held dead letters at which the reading ends.
         """
         async for held in self.letters():
             if fits(held.letter):
@@ -134,9 +135,9 @@ class DeadLetterReader:
                 return
 
     def hold(self, held: HeldDelivery) -> int:
-        """Keep a dead letter until the reader is closed, and return the number of kept ones.
+        """Keep a dead letter until the reader is closed. Return the number of kept dead letters.
 
-        If it were requeued earlier, it would arrive again at once.
+        If the reader requeued the dead letter earlier, the broker would deliver it again at once.
         """
         self._kept.append(held.delivery)
         return len(self._kept)
@@ -146,17 +147,18 @@ class DeadLetterReader:
         return await self._transport.depth(self._queue.name) + self._arrived.qsize()
 
     async def close(self) -> bool:
-        """Requeue the kept and the unread dead letters, in their order.
+        """Requeue the kept and the unread dead letters, in the order of their delivery.
 
         Returns:
-            False if the connection was lost in the meantime.
+            False if the connection was lost before all dead letters were requeued.
         """
         for consumer in self._consumers:
-            with suppress(BusError):  # A lost connection has requeued everything.
+            with suppress(BusError):  # After a lost connection the broker has requeued everything.
                 await consumer.cancel()
         while not self._arrived.empty():
             self._kept.append(self._arrived.get_nowait())
-        # Closing the channel instead would count as a failure of the consumer.
+        # Requeue before the consumers are closed. If the channel closed first, this would count as
+        # a failure of the consumer.
         requeued = [await delivery.requeue() for delivery in self._kept]
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
         return all(requeued)
@@ -166,18 +168,18 @@ class DeadLetterReader:
 async def open_reader(
     transport: Transport, dead_queue: str, *, hold: int
 ) -> AsyncIterator[DeadLetterReader]:
-    """Open a reader for the block, and requeue at its end what was not acked.
+    """Open a reader for the block. At the end of the block, requeue all unacked dead letters.
 
     Args:
         transport: Connection to the broker.
         dead_queue: Name of the dead-letter queue.
-        hold: Largest number of unacked dead letters, besides those that the reader keeps.
+        hold: Maximum number of unacked dead letters, without those that the reader keeps.
 
     Raises:
         NotFound: The queue does not exist.
         Unavailable: The queue cannot be read.
-        ConnectionLost: The connection was lost during the block, and some dead letters may have
-            arrived twice.
+        ConnectionLost: The connection was lost during the block. Some dead letters may have been
+            delivered twice.
     """
     reader, requeued = (
         DeadLetterReader(transport, dead_queue, await transport.depth(dead_queue), hold),
@@ -198,7 +200,7 @@ async def open_reader(
 async def browse(
     transport: Transport, queue: str, selection: Selection = EVERYTHING, *, limit: int = MAX_BROWSED
 ) -> list[DeadLetter]:
-    """Return selected dead letters of a work queue, by the time of dead-lettering.
+    """Return selected dead letters of a work queue, sorted by the time of dead-lettering.
 
     The dead letters stay in their queue.
 
@@ -206,7 +208,7 @@ async def browse(
         transport: Connection to the broker.
         queue: Name of the work queue.
         selection: Dead letters to return.
-        limit: Largest number of dead letters to return.
+        limit: Maximum number of dead letters to return.
 
     Raises:
         NotFound: The queue has no dead-letter queue.
@@ -230,18 +232,18 @@ async def browse_queue(
     limit: int = MAX_BROWSED,
     most: int = MAX_BROWSED,
 ) -> BrowseResult:
-    """Read dead letters of a queue, and return the first selected ones.
+    """Read the dead letters of a queue, and return the oldest selected dead letters.
 
-    The function reads more than it returns: the broker puts requeued messages behind those that
-    were requeued before. If only a part of the queue were read, its order would rotate, and the
-    next call would read another part.
+    The function always reads up to `most` dead letters, even if it returns fewer. The broker puts
+    requeued messages behind messages that were requeued before. So if the function read only a part
+    of the queue, the order would rotate, and the next call would read another part.
 
     Args:
         transport: Connection to the broker.
         dead_queue: Name of the dead-letter queue.
         selection: Dead letters to return.
-        limit: Largest number of dead letters to return.
-        most: Largest number of dead letters to read.
+        limit: Maximum number of dead letters to return.
+        most: Maximum number of dead letters to read.
 
     Raises:
         NotFound: The queue does not exist.

@@ -24,11 +24,11 @@ async def purge(
         transport: Connection to the broker.
         dead_queue: Name of the dead-letter queue.
         selection: Dead letters to delete.
-        most: Largest number of other dead letters to read.
+        most: The purge ends after it has read this number of dead letters that do not match.
         on_progress: Called with the report at the beginning and after each deletion.
 
     Returns:
-        A report, also if an error ended the purge early.
+        A report. If an error ended the purge early, the report contains the error.
 
     Raises:
         NotFound: The queue does not exist.

@@ -1,7 +1,7 @@
 """Replay of dead letters to their work queues.
 
-Each dead letter is acked only after the broker has confirmed its copy.
-So no message is lost if the process is killed at any point.
+A dead letter is acked only after the broker has confirmed the copy in the work queue. So no message
+is lost if the process is killed.
 """
 
 import asyncio
@@ -30,23 +30,23 @@ from bus.security.proofs import MAX_PROOF_LIFETIME_SECONDS, Countersign
 __all__ = ["WINDOW", "ReplayOptions", "replay"]
 
 WINDOW = 100
-"""Largest number of dead letters in flight.
+"""Maximum number of dead letters in flight.
 
-As many messages can exist twice if the replay is killed.
+If the replay is killed, at most this number of messages can exist twice.
 """
 MAX_CONSUMERS = 1000
-"""Largest number of windows with held dead letters, each with a consumer and a channel.
+"""Maximum number of windows of held dead letters. Each window has a consumer and a channel.
 
-RabbitMQ allows 2047 channels for each connection.
+RabbitMQ allows 2047 channels on one connection.
 """
 SEND_TIMEOUT_SECONDS = 10.0
 """Seconds to wait for the broker's confirm."""
 MAX_REPLAYER_LENGTH = 200
-"""Characters of the header `replayed-by`."""
+"""Maximum number of characters in the header `replayed-by`."""
 MAX_REPLAY_COUNT = 2**53
-"""Limit for the count of replays in a header.
+"""Limit of the replay count in a header. A header with a higher count is ignored.
 
-Any client can write the header, and AMQP has no number above its largest one.
+Any client can write the header. Without a limit, the count could exceed AMQP's largest integer.
 """
 REPLAYED_AT, REPLAYED_BY = "replayed-at", "replayed-by"
 
@@ -56,28 +56,28 @@ class ReplayOptions:
     """Options of a replay."""
 
     by: str
-    """Name of the operator, which each copy records."""
+    """Name of the operator. Each copy records the name in a header."""
     extend: float | None = None
-    """Seconds from now that an expired message gets to be handled.
+    """New time-to-live of expired messages, in seconds from now.
 
-    None leaves expired messages in their queue.
+    If None, expired messages stay in the dead-letter queue.
     """
     countersign: Countersign | None = None
-    """Function that signs the new time in the name of an operator.
+    """Function that signs the new time of expiry in the name of an operator.
 
     An expired message with a proof is moved only with this signature.
     """
     rate: float | None = None
-    """Largest number of dead letters to move in a second; None for no limit."""
+    """Maximum number of dead letters to move in a second. None: no limit."""
     window: int = WINDOW
-    """Largest number of dead letters in flight."""
+    """Maximum number of dead letters in flight."""
     most: int = MAX_BROWSED
-    """Largest number of dead letters that stay and are held in the meantime.
+    """Maximum number of dead letters that are read but not moved. They are held until the end.
 
-    If there are more, the dead letters behind them are not read.
+    If this number is reached, the replay ends, and the remaining dead letters are not read.
     """
     dry_run: bool = False
-    """True to check all dead letters and move none."""
+    """True if the replay only checks the dead letters and moves none."""
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
@@ -102,19 +102,19 @@ async def replay(
 ) -> ReplayReport:
     """Move selected dead letters back to their work queues.
 
-    Each copy begins at attempt 1, and its headers record the operator and the time.
-    Each dead letter is acked when the broker has confirmed its copy.
-    A message that is dead-lettered again during the replay is not moved again.
+    Each copy begins at attempt 1. Headers of the copy record the operator and the time. A dead
+    letter is acked after the broker has confirmed the copy. If a message is dead-lettered again
+    during the replay, the replay does not move it again.
 
     Args:
         transport: Connection to the broker.
         dead_queue: Name of the dead-letter queue.
         selection: Dead letters to move.
         how: Options of the replay.
-        on_progress: Called with the report, repeatedly.
+        on_progress: Called repeatedly with the report.
 
     Returns:
-        A report, also if an error ended the replay early.
+        A report. If an error ended the replay early, the report contains the error.
 
     Raises:
         NotFound: The dead-letter queue does not exist.
@@ -136,8 +136,8 @@ async def replay(
 
     on_progress(report)
     with recording_failure(report):
-        # The reader holds what the broker has not seen acked. So at most one window of messages
-        # can exist twice, even if acks are lost.
+        # The reader has at most one window of unacked dead letters. So at most one window of
+        # messages can exist twice, even if acks are lost.
         async with open_reader(transport, dead_queue, hold=how.window) as reader:
             try:
                 async for held in _limit_rate(reader.matching(fits, most), how.rate):
@@ -148,7 +148,8 @@ async def replay(
                     if report.failure is not None:
                         break
             finally:
-                # A cancelled replay waits, too: messages in flight would exist twice otherwise.
+                # Wait even if the replay is cancelled. Without the wait, messages in flight could
+                # exist twice.
                 await runner.finish()
             report.not_scanned = await reader.not_scanned()
     on_progress(report)
@@ -156,7 +157,7 @@ async def replay(
 
 
 class ReplayRunner:
-    """The moves of one replay, with at most one window in flight."""
+    """The tasks of one replay. At most one window of dead letters is in flight."""
 
     def __init__(self, transport: Transport, how: ReplayOptions, report: ReplayReport) -> None:
         self._transport = transport
@@ -202,7 +203,7 @@ class ReplayRunner:
         return True
 
     async def _exists(self, queue: str) -> bool:
-        """Return True if the queue exists; the broker is asked once for each queue."""
+        """Return True if the queue exists. The result is cached for each queue."""
         if queue not in self._queue_exists:
             try:
                 await self._transport.depth(queue)
@@ -249,18 +250,17 @@ class ReplayRunner:
 def _error_for(queue: str, reason: str) -> BusError:
     if reason == "NO_ROUTE":
         return FailedPrecondition(
-            f"{queue} is not bound to its service's return exchange. Start the service, which "
+            f"{queue} is not bound to its service's return exchange. Start the service, because it "
             "declares the binding."
         )
     return ResourceExhausted(f"{queue} rejects messages: {reason}. Check whether it is full.")
 
 
 def reset_for_replay(letter: DeadLetter, how: ReplayOptions) -> Envelope | None:
-    """Return the copy to replay; None if the message has expired and gets no more time.
+    """Return the copy to replay, or None if the message has expired and `extend` is None.
 
-    The copy has no failure record.
-    Its headers keep the number of replays, and the time and the operator of the last one, also
-    if the message is dead-lettered again.
+    The copy has no failure record. Headers of the copy have the number of replays, and the time and
+    the operator of the last replay. They stay if the message is dead-lettered again.
     """
     envelope, now = letter.envelope, int(how.clock() * 1000)
     expires = envelope.expires
@@ -287,7 +287,7 @@ def reset_for_replay(letter: DeadLetter, how: ReplayOptions) -> Envelope | None:
 def _was_replayed_since(letter: DeadLetter, started: int) -> bool:
     """Return True if the message was dead-lettered again after this replay had moved it.
 
-    It is not moved again, because the cycle might never end.
+    The replay does not move such a message again, because the cycle might never end.
     """
     at = letter.headers.get(REPLAYED_AT)
     return isinstance(at, int) and at >= started
@@ -296,7 +296,7 @@ def _was_replayed_since(letter: DeadLetter, started: int) -> bool:
 async def _limit_rate(
     deliveries: AsyncIterator[HeldDelivery], rate: float | None
 ) -> AsyncIterator[HeldDelivery]:
-    """Yield at most `rate` dead letters a second, without a burst after a delay."""
+    """Yield at most `rate` dead letters a second. After a delay, do not yield a burst."""
     loop = asyncio.get_running_loop()
     due = loop.time()
     async for held in deliveries:

@@ -16,32 +16,35 @@ class ReplayReport:
 
     matched: int = 0
     replayed: int = 0
-    """Number of moved dead letters; in a dry run, of those that would be moved."""
+    """Number of moved dead letters. In a dry run, number of dead letters that would be moved."""
     expired: int = 0
-    """Number of expired dead letters that were not moved, because they get no more time."""
+    """Number of expired dead letters that were not moved, because `extend` was not set."""
     needs_operator: int = 0
     """Number of expired dead letters that were not moved without an operator's signature.
 
-    The signature is missing, or operators have extended the message too often.
+    The replay has no signature of an operator, or operators have extended the message too often.
     """
     no_queue: int = 0
-    """Number of dead letters without a work queue, or with one of another service."""
-    uncertain: int = 0
-    """Number of sent messages that may still be in the dead-letter queue as well.
+    """Number of dead letters that were not moved, because they have no valid work queue.
 
-    The connection was lost before the confirm or the ack.
+    The queue is unknown, does not exist, or belongs to another service.
+    """
+    uncertain: int = 0
+    """Number of messages that may exist twice: in the work queue and in the dead-letter queue.
+
+    The connection was lost before the confirm or before the ack.
     """
     not_scanned: int = 0
-    """Number of unread dead letters: too many that stay were in front of them."""
+    """Number of dead letters that were not read, because the replay ended before them."""
     failure: BusError | None = None
-    """Error that ended the replay early; dead letters that were not moved stay in their queue."""
+    """Error that ended the replay early. Dead letters that were not moved stay in their queue."""
     seen: ObservedValues = field(default_factory=ObservedValues, compare=False, repr=False)
-    """Values of all dead letters that were read, selected or not."""
+    """Values of all dead letters that were read, also of those that are not selected."""
 
 
 @contextmanager
 def recording_failure(report: "ReplayReport | PurgeReport") -> Iterator[None]:
-    """Record an error of the block in the report; raise it if the report is still empty."""
+    """Record an error of the block in the report. Raise the error if the report is still empty."""
     try:
         yield
     except BusError as error:

@@ -1,4 +1,4 @@
-"""Dead letters as values, and their selection."""
+"""The data of a dead letter, and the criteria that select dead letters."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ class DeadLetter:
     """A dead letter: the message, and the record of its failure."""
 
     envelope: Envelope
-    """Message at its last failure; the repr omits its body."""
+    """Message at its last failure. The repr omits the body."""
     record: FaultRecord
     dead_queue: str
     """Queue that holds the dead letter."""
@@ -29,30 +29,34 @@ class DeadLetter:
 
     @property
     def type(self) -> str:
-        """Name and version of the contract; empty if the message has no type."""
+        """Name and version of the contract. Empty if the message has no type."""
         return self.envelope.type
 
     @property
     def correlation_id(self) -> str:
-        """Id that all messages with one first cause share."""
+        """Correlation id. All messages with the same first cause have the same correlation id."""
         return self.envelope.correlation_id or self.envelope.id
 
     @property
     def headers(self) -> Mapping[str, str | int]:
-        """Headers without an attribute of the envelope: the failure record's and the sender's."""
+        """Headers of the failure record and of the sender. The envelope has the other headers."""
         return self.envelope.headers
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """Identity of the dead letter, because a message can be dead-lettered twice."""
+        """Identity of the dead letter.
+
+        The message id alone is not unique, because a message can be dead-lettered twice.
+        """
         return (self.dead_queue, self.id, self.record.last_at or 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Criteria for dead letters.
+    """Criteria that select dead letters.
 
-    A dead letter must match every field that is set; of a set, one member must match.
+    A dead letter must match every field that is set. If a field is a set, one matching member is
+    sufficient.
     """
 
     ids: frozenset[str] = frozenset()
@@ -60,19 +64,22 @@ class Selection:
     codes: frozenset[str] = frozenset()
     correlation_id: str | None = None
     since: int | None = None
-    """Milliseconds since the epoch: dead-lettered then or later."""
+    """Select messages dead-lettered at this time or later, in milliseconds since the epoch."""
     until: int | None = None
-    """Milliseconds since the epoch: dead-lettered before then."""
+    """Select messages dead-lettered before this time, in milliseconds since the epoch."""
     keys: frozenset[tuple[str, str, int]] | None = None
-    """Exactly these dead letters, by `DeadLetter.key`, for example those that a user has seen."""
+    """Select only dead letters with these values of `DeadLetter.key`.
+
+    An example is the list of dead letters that a user has seen.
+    """
 
     @property
     def everything(self) -> bool:
-        """True if no criterion is set, so that all dead letters match."""
+        """True if no criterion is set. All dead letters match."""
         return self == EVERYTHING
 
     def fits(self, letter: DeadLetter) -> bool:
-        """Return True if the selection includes the dead letter.
+        """Return True if the dead letter matches all criteria.
 
         Args:
             letter: Dead letter to compare with the criteria.
@@ -87,7 +94,7 @@ class Selection:
         )
 
     def _matches_time(self, died: int | None) -> bool:
-        """Return True if the time is within the limits; an unknown time matches no limit."""
+        """Return True if the time is within the limits. An unknown time matches no limit."""
         if died is None:
             return self.since is None and self.until is None
         return (self.since is None or died >= self.since) and (
@@ -104,15 +111,16 @@ EVERYTHING = Selection()
 
 @dataclass(slots=True, kw_only=True)
 class ObservedValues:
-    """Values of all dead letters that were read, selected or not.
+    """Values of all dead letters that were read, also of those that are not selected.
 
-    A criterion without a match may be a typing error.
+    With these values a command can report a criterion that matches no dead letter, such as a typing
+    error.
     """
 
     types: set[str] = field(default_factory=set)
     codes: set[str] = field(default_factory=set)
     ids: set[str] = field(default_factory=set)
-    """Ids of the selection that were seen."""
+    """Ids in the selection for which a dead letter was read."""
 
     def note(self, letter: DeadLetter, selection: Selection) -> None:
         """Record the values of one dead letter."""

@@ -1,12 +1,12 @@
-"""Topology operations: the exchanges and queues that routers require, compared with the broker's.
+"""Topology operations: they compare the topology that routers require with the broker's topology.
 
 - `required`: the topology that the routers of one or more services require.
 - `broker_state`: the broker's exchanges, queues, bindings and policies, by its management API.
-- `diff`: the differences between the two.
+- `diff`: the differences between the required topology and the broker's topology.
 - `apply`: declaration of missing exchanges, queues and bindings.
-- `verify`: comparison only. A service runs it when it starts.
+- `verify`: comparison without declaration. A service runs it when it starts.
 - `definitions`: the required topology as the definitions file that RabbitMQ imports.
 - `permissions`: the permissions of each service at the broker, derived from its grants.
 - `user_passwords`: the passwords of the broker users.
-- `migrate`: recreation of a queue with other arguments. Its messages are kept.
+- `migrate`: recreation of a queue with other arguments. The queue keeps its messages.
 """

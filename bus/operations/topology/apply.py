@@ -1,4 +1,4 @@
-"""Declaration of missing exchanges, queues and bindings. Nothing that exists is changed."""
+"""Declaration of missing exchanges, queues and bindings. Existing objects are not changed."""
 
 from dataclasses import dataclass
 
@@ -16,17 +16,17 @@ class ApplyResult:
     """The plans before and after the declaration."""
 
     before: Plan
-    """Plan with the missing objects, which were then declared."""
+    """Plan before the declaration. It lists the missing objects, which `apply` then declared."""
     after: Plan
-    """Plan with the remaining differences.
+    """Plan after the declaration. It lists the remaining differences.
 
-    These are objects that cannot be changed in place (use `migrate`), policies that make a queue
-    unsafe, and superfluous objects.
+    A remaining difference is an object that cannot be changed in place (use `migrate`), a policy
+    that makes a queue unsafe, or a superfluous object.
     """
 
 
 async def plan(required: RequiredTopology, settings: Settings) -> Plan:
-    """Return the differences between `required` and the broker, and change nothing.
+    """Return the differences between `required` and the broker. Change nothing.
 
     Raises:
         BusError: The broker cannot be read; see `read_broker_state`.
@@ -39,7 +39,7 @@ async def apply(required: RequiredTopology, settings: Settings) -> ApplyResult:
 
     Raises:
         BusError: The broker cannot be read; see `read_broker_state`.
-        PermissionDenied: This user may not declare an object.
+        PermissionDenied: The broker does not allow this user to declare an object.
     """
     before = await plan(required, settings)
     if before.missing.exchanges or before.missing.queues or before.missing.bindings:

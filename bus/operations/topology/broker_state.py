@@ -1,6 +1,6 @@
-"""The broker's exchanges, queues, bindings and policies, read by its management API.
+"""The broker's exchanges, queues, bindings and policies, read from its management API.
 
-The user needs only the tag `management`.
+The broker user needs only the tag `management`.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ __all__ = [
 
 Setting = str | int
 CONSUMER_TIMEOUT = "consumer-timeout"
-"""Key of the consumer timeout in policies; its value is in milliseconds."""
+"""Key of the consumer timeout in policies. The timeout is in milliseconds."""
 SMALLER_WINS = frozenset(
     {CONSUMER_TIMEOUT, "delivery-limit", "expires", "max-length", "max-length-bytes", "message-ttl"}
 )
@@ -44,8 +44,8 @@ For all other settings RabbitMQ uses the argument.
 TOTALS = "?disable_stats=true&enable_queue_totals=true"
 """Query that requests queues with their totals and without statistics.
 
-RabbitMQ then returns current values, except for the totals. With statistics all values are some
-seconds old.
+With this query RabbitMQ returns current values, except for the totals. With statistics all values
+are some seconds old.
 """
 
 
@@ -71,9 +71,9 @@ class ActualQueue:
     exclusive: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
     policy: Mapping[str, Any] = field(default_factory=dict)
-    """Effective definition of its policy and operator policy."""
+    """Effective definition that RabbitMQ merges from the policy and the operator policy."""
     messages: int | None = None
-    """Total number of messages; the value can be some seconds old."""
+    """Total number of messages. The value can be some seconds old."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ class BrokerState:
 def effective_arguments(queue: ActualQueue) -> dict[str, Setting]:
     """Return the effective settings of a queue, from its arguments and policies.
 
-    The keys are those of policies, such as `delivery-limit`.
+    The keys have the names of policy settings, such as `delivery-limit`.
     """
     arguments = {
         name.removeprefix("x-"): value
@@ -110,11 +110,11 @@ def effective_arguments(queue: ActualQueue) -> dict[str, Setting]:
 
 
 async def read_broker_state(settings: Settings) -> BrokerState:
-    """Read the virtual host of `settings` once.
+    """Read the state of the virtual host that `settings` names.
 
     Raises:
-        Unavailable: AMQP or the management API does not answer.
-        Unauthenticated: AMQP or the management API refuses the user.
+        Unavailable: The broker does not answer over AMQP, or the management API does not answer.
+        Unauthenticated: The broker or the management API refuses the user.
         ConfigurationError: BUS_URL is invalid, or the management API belongs to another broker.
     """
     url = settings.address
@@ -143,7 +143,7 @@ async def read_broker_state(settings: Settings) -> BrokerState:
 
 
 async def policies_for(queue: Queue, settings: Settings) -> Mapping[str, Any]:
-    """Return the effective policy definition for a queue, which need not exist.
+    """Return the effective policy definition for a queue. The queue does not have to exist.
 
     Raises:
         Unavailable: The management API does not answer.
@@ -159,7 +159,7 @@ async def policies_for(queue: Queue, settings: Settings) -> Mapping[str, Any]:
 
 
 async def queue_totals(settings: Settings) -> dict[str, int]:
-    """Return the number of messages by queue: ready, unacked, and in flight to the dead letters.
+    """Return the total number of messages by queue: ready, unacked and being dead-lettered.
 
     The values are up to 5 s old.
 
@@ -175,7 +175,7 @@ async def queue_totals(settings: Settings) -> dict[str, int]:
 
 
 def management_of(settings: Settings) -> Management:
-    """Return the management API at the setting `management_url`, or at the usual address."""
+    """Return a client for the management API at `management_url`, or on the default port."""
     url = settings.address
     return Management(
         settings.management_url.get_secret_value()
@@ -220,7 +220,7 @@ def _to_queue(
     policies: Sequence[Mapping[str, Any]],
     operators: Sequence[Mapping[str, Any]],
 ) -> ActualQueue:
-    # RabbitMQ 4 always returns this key, older versions only with statistics.
+    # RabbitMQ 4 always returns this key. Older versions return it only with statistics.
     effective_policy = row.get("effective_policy_definition")
     return ActualQueue(
         kind=row["type"],
@@ -243,8 +243,8 @@ def policy_of(
 ) -> Mapping[str, Any]:
     """Return the effective policy definition for the queue `name`.
 
-    Of the policies, and of the operator policies, the match with the highest priority applies. If
-    both set a limit, the smaller value applies.
+    RabbitMQ applies the matching policy with the highest priority, and the matching operator policy
+    with the highest priority. If both set a limit, the smaller value applies.
     https://www.rabbitmq.com/docs/parameters#policies
     """
     user, operator = (_find_definition(name, kind, rules) for rules in (policies, operators))
@@ -290,7 +290,7 @@ def _to_bindings(rows: Iterable[Mapping[str, Any]]) -> Iterable[Binding]:
 async def _read_default_kind(api: Management, vhost: str) -> str:
     """Return the default queue type of the virtual host.
 
-    Only administrators may read it; for other users it is RabbitMQ's own default, `classic`.
+    Only administrators may read this type. For other users, return RabbitMQ's default, `classic`.
     """
     with contextlib.suppress(Unauthenticated, Unavailable):
         kind = (await api.call("GET", f"vhosts/{vhost}")).get("default_queue_type")

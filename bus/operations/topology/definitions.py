@@ -1,4 +1,4 @@
-"""A topology as the file that RabbitMQ imports: https://www.rabbitmq.com/docs/definitions."""
+"""Export of a topology to RabbitMQ's definitions: https://www.rabbitmq.com/docs/definitions."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ DURABLE = {"durable": True, "auto_delete": False}
 def definitions(topology: Topology, *, vhost: str = "/") -> dict[str, Any]:
     """Return the exchanges, queues and bindings as RabbitMQ's definitions.
 
-    They are sorted, so two files differ only if their topologies differ. Exclusive queues and
-    their bindings are left out, because they belong to a connection.
+    The objects are sorted, so two files differ only if their topologies differ. Exclusive queues
+    and their bindings are left out, because an exclusive queue belongs to a connection.
     """
     location = {"vhost": vhost}
     exclusive = {queue.name for queue in topology.queues if queue.exclusive}

@@ -1,4 +1,7 @@
-"""The differences between the required topology and the broker's: a pure comparison."""
+"""The differences between the required topology and the broker's topology.
+
+The functions are pure: they do not call the broker.
+"""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,28 +27,28 @@ Verdict = Literal["missing", "different", "unsafe", "unfinished", "superfluous"]
 """Kind of a difference.
 
 - `missing`: the object does not exist. `apply` declares it.
-- `different`: the object exists with other properties, which cannot be changed in place.
+- `different`: the object exists, but with other properties. They cannot be changed in place.
 - `unsafe`: a policy overrides the arguments with an unsafe value.
 - `unfinished`: a migration was interrupted.
-- `superfluous`: the object is not required. Its name is one that these services use, or it is
-  bound to a queue of theirs.
+- `superfluous`: the object is not required, but it is named like an object of these services. A
+  binding is superfluous if it is not required and leads to a required queue.
 """
 
-EXPIRES = "the queue is deleted with its messages when it has no consumer"
-FULL = "a full queue stalls the dead-lettering into it"
-DROPS = "dead letters are dropped"
+EXPIRES = "the broker deletes the queue and its messages when it has no consumer"
+FULL = "if the queue is full, dead-lettering into it stalls"
+DROPS = "the broker drops dead letters"
 WHY: Mapping[str, str] = {
-    "x-dead-letter-exchange": "without a dead-letter route the broker drops its dead letters",
+    "x-dead-letter-exchange": "without a dead-letter route the broker drops dead letters",
     "x-dead-letter-routing-key": "dead letters reach the wrong queue, or no queue",
     "x-dead-letter-strategy": "unless it is at-least-once, a dead letter can be lost in flight",
-    "x-overflow": "without reject-publish at-least-once silently becomes at-most-once",
+    "x-overflow": "without reject-publish, at-least-once silently becomes at-most-once",
     "x-delivery-limit": "the broker dead-letters a message after this number of deliveries",
     "x-max-length": FULL,
     "x-max-length-bytes": FULL,
     "x-message-ttl": "messages leave the queue at another time",
     "x-expires": EXPIRES,
 }
-"""Effect of a wrong argument, by its name."""
+"""Effect of a wrong queue argument, by the name of the argument."""
 WORK_QUEUE_POLICIES = {"max-length": FULL, "max-length-bytes": FULL, "expires": EXPIRES}
 FORBIDDEN: Mapping[QueueRole, Mapping[str, str]] = {
     "jobs": WORK_QUEUE_POLICIES,
@@ -63,7 +66,7 @@ FORBIDDEN: Mapping[QueueRole, Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One difference; `str` formats it as one line."""
+    """One difference. `str` formats it as one line."""
 
     verdict: Verdict
     what: Literal["exchange", "queue", "binding"]
@@ -93,15 +96,15 @@ class Plan:
 
     @property
     def clean(self) -> bool:
-        """True if nothing is to be done.
+        """True if the operator has nothing to do.
 
-        Superfluous objects do not count: they harm no service, and no command deletes them.
+        Superfluous objects do not count. They harm no service, and no command deletes them.
         """
         return len(self.having("superfluous")) == len(self.differences)
 
 
 def diff(required: RequiredTopology, actual: BrokerState) -> Plan:
-    """Compare the required topology with the broker's."""
+    """Compare the required topology with the broker's topology."""
     missing = _find_missing(required.topology, actual)
     return Plan(
         differences=(
@@ -129,7 +132,8 @@ def _find_missing(topology: Topology, actual: BrokerState) -> Topology:
 def without_expiring_queues(topology: Topology, *, existing: Collection[str] = ()) -> Topology:
     """Return the topology without the expiring queues that are not in `existing`.
 
-    The service that serves a request declares its queue, so the queue is not missing before.
+    An expiring queue is a request queue. The service that handles the requests declares the queue
+    when it starts, so the queue is not missing before that.
     """
     expired = {
         queue.name
@@ -235,7 +239,10 @@ def _compare_queue(
 
 
 def _rename_type(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Rename `x-queue-type` to `type`: RabbitMQ 4 adds it to the arguments, RabbitMQ 3 does not."""
+    """Rename `x-queue-type` to `type`.
+
+    RabbitMQ 4 adds this argument to the queue's arguments, RabbitMQ 3 does not.
+    """
     return {"type" if name == "x-queue-type" else name: value for name, value in arguments.items()}
 
 
@@ -257,7 +264,7 @@ def _format_value(values: Mapping[str, Any], name: str) -> str:
 def _check_policy(
     queue: Queue, actual: ActualQueue, attempts: int | None, timeout: float | None
 ) -> Iterator[tuple[str, str]]:
-    """Yield each setting with an unsafe effective value although the argument is right."""
+    """Yield each setting to which a policy gives an unsafe value, with a description."""
     effective = effective_arguments(actual)
     for setting, harm in FORBIDDEN.get(queue.role, {}).items():
         tolerable = (
@@ -273,7 +280,7 @@ def _check_policy(
     ):
         yield (
             "message-ttl",
-            f"a policy sets message-ttl to {effective.get('message-ttl')}: retries return early",
+            f"a policy sets message-ttl to {effective.get('message-ttl')}: retries start too early",
         )
     yield from _check_delivery_limit(queue, effective, attempts)
     consumer_timeout = effective.get(CONSUMER_TIMEOUT)

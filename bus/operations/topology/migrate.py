@@ -1,14 +1,14 @@
-"""Recreation of a queue with other arguments. Its messages are kept in a migration queue.
+"""Recreation of a queue with other arguments. A migration queue keeps the messages.
 
 - Out: declare the migration queue, move messages and bindings to it, delete the old queue.
 - Back: declare the new queue, move messages and bindings to it, delete the migration queue.
 
-The messages of a retry tier are not moved. Their routing keys name the queue to which each message
-returns, and a move would lose these keys. The migration queue of a retry tier is also a retry tier,
-and the messages leave both by themselves.
+The messages of a retry tier are not moved. The routing key of such a message names the queue to
+which it returns, and a move would lose the routing key. The migration queue of a retry tier is also
+a retry tier. The messages leave both queues when their time-to-live ends.
 
-Each start reads the state of the migration from the broker, so a killed migration continues. The
-bindings of the two queues overlap during the hand-over. A message that is published in that time
+Each run reads the state of the migration from the broker, so a new run continues a killed
+migration. While the bindings move, both queues are bound. A message that is published in that time
 reaches at least one of the queues, and can reach both.
 """
 
@@ -33,12 +33,12 @@ __all__ = ["MigrationProgress", "MigrationResult", "migrate"]
 POLL_INTERVAL_SECONDS = 0.5
 """Seconds between two checks of a condition that the migration waits for."""
 TOTALS_AGE_SECONDS = 6.0
-"""Seconds after which a queue's totals are current.
+"""Maximum age of a queue's totals.
 
-RabbitMQ renews them every 5 s (its `quorum_tick_interval`).
+RabbitMQ renews the totals every 5 s (its `quorum_tick_interval`).
 """
 ARRIVAL_TIMEOUT_SECONDS = 15.0
-"""Seconds to wait until dead letters in flight have arrived."""
+"""Maximum seconds to wait until dead letters in flight have arrived."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +49,9 @@ class MigrationProgress:
     moved: int = 0
     """Messages moved in this step."""
     total: int = 0
-    """Messages in the queue when this step began; more can follow."""
+    """Messages in the queue when this step began. More messages can arrive later."""
     redelivered: int = 0
-    """Moved messages that can exist twice; each copy has the header `redelivered`."""
+    """Moved messages that can exist twice. Each such copy has the header `redelivered`."""
 
 
 Report = Callable[[MigrationProgress], None]
@@ -64,7 +64,7 @@ class MigrationResult:
     moved: int
     """Messages that this run moved back into the queue."""
     redelivered: int
-    """Messages moved by this run, in both directions, that can exist twice."""
+    """Messages that this run moved in either direction, and that can exist twice."""
 
 
 async def migrate(
@@ -82,10 +82,10 @@ async def migrate(
     Args:
         name: The queue.
         required: The topology with the new arguments.
-        settings: The broker.
+        settings: The settings with the broker's address.
         wait: Seconds in which the consumers must finish the remaining messages and stop. The
-            bindings move at once. If it is None, a queue with consumers is not migrated.
-        report: Receives the progress.
+            bindings move at once. If `wait` is None, a queue with consumers is not migrated.
+        report: Function that is called with the progress.
 
     Returns:
         The counts, or None if the queue already has these arguments.
@@ -133,7 +133,7 @@ class Migration:
         self.is_right = queue.name in state.queues and not differences.having("different")
         """True if the queue exists with the required arguments."""
         self.is_interrupted = self._migration_name in state.queues
-        """True if the migration queue exists, so an earlier migration was interrupted."""
+        """True if the migration queue exists, because an earlier migration was interrupted."""
         names = {self._name, self._migration_name}
         routes = {
             replace(binding, queue=self._name)
@@ -174,7 +174,7 @@ class Migration:
         self._report("the old queue is deleted")
 
     async def _check_migration_queue(self) -> None:
-        """Check that the migration queue is safe: a policy for all queues applies to it too."""
+        """Check that the migration queue is safe, because a policy can apply to it too."""
         state = await read_broker_state(self._settings)
         required = RequiredTopology(
             topology=Topology(queues=(self._migration_queue,)), services=frozenset(), attempts={}
@@ -206,10 +206,10 @@ class Migration:
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
     async def _check_no_consumers(self) -> None:
-        """Check that no worker consumes beside the migration.
+        """Check that the migration is the only consumer of the queue.
 
-        A quorum queue allows other consumers, and the messages that they hold would be deleted
-        with the queue.
+        A quorum queue allows other consumers. If the queue were deleted, the messages that other
+        consumers hold would be deleted too.
         """
         consumers = (await self._depth(self._name)).consumers - 1
         if consumers > 0:
@@ -221,10 +221,10 @@ class Migration:
     async def _check_no_messages_left(self) -> None:
         """Check that the queue holds no messages that cannot be consumed.
 
-        They would be deleted with the queue, and only the totals show them. In a quorum queue they
-        are dead letters that no queue accepts. In a classic queue they are the unacked messages of
-        a stopping worker, which has already cancelled its consumers. On a quorum queue a stopping
-        worker still counts as a consumer.
+        These messages would be deleted with the queue, and only the totals count them. In a quorum
+        queue these are dead letters that no queue accepts. In a classic queue these are unacked
+        messages of a stopping worker, which has already cancelled its consumers. In a quorum queue
+        a stopping worker still counts as a consumer.
         """
         queue = self._state.queues[self._name]
         if queue.kind == "classic":
@@ -248,9 +248,10 @@ class Migration:
                 )
 
     async def _count_left(self, name: str, condition: str, seconds: float) -> int:
-        """Return the number of messages left in a queue, ready or not, after `seconds`.
+        """Wait at most `seconds` until a queue is empty, and return the number of messages left.
 
-        Return 0 as soon as the queue was empty for the age that totals can have.
+        The totals can be old. So the queue counts as empty only after it was empty for
+        `TOTALS_AGE_SECONDS`.
         """
         loop = asyncio.get_running_loop()
         deadline, empty_since = loop.time() + seconds, loop.time()
@@ -288,7 +289,7 @@ class Migration:
         async with self._broker.shovel(
             source, target, carriage, self._track_moved(f"moving to {target}", total)
         ) as moving:
-            # The bindings move after the messages, so that later messages stay behind earlier ones.
+            # Move the bindings after the messages, so that the order of the messages is kept.
             await moving.wait_moved(total)
             await self._hand_over(source, target)
             await moving.wait_empty()
@@ -321,7 +322,7 @@ class Migration:
         await self._broker.delete(source, if_empty=False)
 
     async def _hand_over(self, source: str, target: str) -> None:
-        """Move the bindings. `source` is unbound after `target` is bound, so no message is lost."""
+        """Move the bindings. Bind `target` before `source` is unbound, so no message is lost."""
         routes = (
             self._routes
             if target == self._migration_name

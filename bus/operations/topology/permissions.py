@@ -1,8 +1,8 @@
 """Broker permissions of each service, as RabbitMQ's users, permissions and topic permissions.
 
-Sources: RabbitMQ's pages on access control and passwords. A permission is a regular expression on
-the names of exchanges and of queues. A topic permission is a regular expression on the routing
-keys of a topic exchange. An exchange without a topic permission accepts every key.
+RabbitMQ's pages on access control and passwords describe the formats. A permission is a regular
+expression for the names of exchanges and queues. A topic permission is a regular expression for the
+routing keys of a topic exchange. An exchange without a topic permission accepts every key.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,18 +37,18 @@ __all__ = [
 ]
 
 ADMINISTRATOR = "bus.topology"
-"""User of `bus topology` and of operators. Only this user declares and binds.
+"""Broker user of `bus topology` and of operators. Only this user declares and binds.
 
 No service can have this name, because a service name has no dot.
 """
 NOTHING, EVERYTHING = "", ".*"
-"""Patterns for no name and for every name. RabbitMQ lets an empty pattern match no name."""
+"""Patterns that match no name and every name. In RabbitMQ an empty pattern matches no name."""
 NAMED_BY_BROKER = r"^amq\.gen-[\w-]+$"
-"""Pattern for the reply queue, the only object that a service declares. The broker names it.
+"""Pattern for the reply queue, the only object that a service declares.
 
-If a service could choose the name, it could also declare an exchange of that name, with an
-alternate exchange. RabbitMQ does not check the routing keys of messages that an alternate exchange
-forwards (ADR 0020).
+The broker chooses the queue's name. If a service could choose the name, the service could also
+declare an exchange with this name and an alternate exchange. RabbitMQ does not check the routing
+keys of messages that an alternate exchange forwards (ADR 0020).
 """
 CONSUMED: Sequence[QueueRole] = ("requests", "jobs", "events")
 WORK: Sequence[QueueRole] = ("jobs", "events")
@@ -57,12 +57,12 @@ WORK: Sequence[QueueRole] = ("jobs", "events")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keys:
-    """Routing keys of one topic exchange, as patterns."""
+    """Patterns for the routing keys of one topic exchange."""
 
     write: str = NOTHING
-    """Pattern for the keys to publish with."""
+    """Pattern for the keys that the user may publish with."""
     read: str = NOTHING
-    """Pattern for the keys to bind with."""
+    """Pattern for the keys that the user may bind with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,24 +71,25 @@ class BrokerUser:
 
     name: str
     configure: str
-    """Pattern for the objects that it may declare and delete."""
+    """Pattern for the objects that the user may declare and delete."""
     write: str
-    """Pattern for the exchanges that it may publish to, and the queues that it may bind."""
+    """Pattern for the exchanges that the user may publish to, and the queues it may bind."""
     read: str
-    """Pattern for the queues that it may consume, and the exchanges that it may bind to."""
+    """Pattern for the queues that the user may consume, and the exchanges it may bind to."""
     keys: Mapping[str, Keys]
-    """Keys by topic exchange, for every exchange of the bus.
+    """Permitted routing keys, by the name of the topic exchange.
 
-    An exchange without an entry would accept any key.
+    The mapping has every exchange of the bus, because RabbitMQ accepts any key for an exchange
+    without an entry.
     """
 
 
 def broker_users(
     grants: Grants, contracts: Iterable[Contract], serving: Iterable[str]
 ) -> tuple[BrokerUser, ...]:
-    """Return a broker user for each service that has grants or serves a router.
+    """Return a broker user for each service that has grants or is in `serving`.
 
-    A user has only the rights that the grants and the names of its own queues require.
+    A user has only the permissions that the service needs for its grants and its own queues.
     """
     all_contracts, services = tuple(contracts), sorted({*grants.services, *serving})
     return tuple(_build_user(service, services, grants, all_contracts) for service in services)
@@ -107,8 +108,8 @@ def _build_user(
     has_work_queues = "job" in served_kinds or any(
         grants.may_consume(service, contract.permission) for contract in events
     )
-    # A caller without a grant receives an error reply, so the service may reply to every other
-    # service. It may reply to itself only if it calls itself.
+    # A caller without a grant receives an error reply. So this service may reply to every other
+    # service. It may reply to itself only if it may call itself.
     callers = [
         name
         for name in services
@@ -165,9 +166,9 @@ def _build_user(
 
 
 def check_consume_grants(service: str, contracts: Iterable[Contract], grants: Grants) -> None:
-    """Check that `service` may consume every event that it serves.
+    """Check that `service` may consume every event that it subscribes to.
 
-    The queue of an event without a grant would still be bound.
+    Without this check the administrator would bind the service's queue to events without a grant.
 
     Raises:
         ConfigurationError: A grant is missing.
@@ -189,8 +190,8 @@ def _match_names(names: Iterable[str]) -> str:
 def _match_prefix(text: str) -> str:
     """Return a pattern for names with this prefix.
 
-    It does not match the wildcards of a topic exchange: a user that binds with a wildcard would
-    receive other services' messages.
+    The pattern does not match the wildcards of a topic exchange. A user that binds with a wildcard
+    would receive other services' messages.
     """
     return rf"^{_escape(text)}[\w.-]+$"
 
@@ -200,7 +201,7 @@ def _match_any(patterns: Iterable[str]) -> str:
 
 
 def _escape(name: str) -> str:
-    """Escape a name; the dot is the only special character that the bus's names contain."""
+    """Escape a name. The dot is the only special character in the names of the bus."""
     return name.replace(".", r"\.")
 
 
@@ -247,12 +248,12 @@ def permissions(service_users: Sequence[BrokerUser], *, vhost: str) -> dict[str,
 def users(
     service_users: Sequence[BrokerUser], passwords: Mapping[str, str] | None
 ) -> list[dict[str, Any]]:
-    """Return the users of the services, and the administrator, with the hashes of their passwords.
+    """Return the administrator and the users of the services, with their password hashes.
 
     Args:
         service_users: The users of the services.
-        passwords: Passwords by user. If it is None, no user can log in with a password, as with
-            certificates.
+        passwords: Passwords by user. If None, no user can log in with a password. This is for
+            brokers that authenticate users by certificates.
 
     Raises:
         ConfigurationError: A user has no password in `passwords`, or a password has no user.

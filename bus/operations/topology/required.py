@@ -17,18 +17,18 @@ class RequiredTopology:
     topology: Topology
     services: frozenset[str]
     attempts: Mapping[str, int]
-    """Attempts of the handler by work queue. The broker's delivery limit must not be lower."""
+    """Number of attempts, by work queue. The broker's delivery limit must not be lower."""
     timeouts: Mapping[str, float] = field(default_factory=dict)
-    """Seconds that the handler may take, by work queue.
+    """Maximum seconds that the handler may take, by work queue.
 
     The broker's consumer timeout must not be shorter.
     """
 
     def queue(self, name: str) -> Queue:
-        """Return the queue of this name.
+        """Return the queue with this name.
 
         Raises:
-            NotFound: The routers do not require a queue of this name; the text lists the queues.
+            NotFound: The routers do not require a queue with this name. The error lists the queues.
         """
         for queue in self.topology.queues:
             if queue.name == name:

@@ -12,17 +12,17 @@ from bus.security.secret_files import GROUP_AND_OTHERS, read_secret_file
 __all__ = ["password_hash", "read_passwords"]
 
 MAX_PASSWORDS_FILE_BYTES = 16 * 1024 * 1024
-"""Bytes; the passwords of some hundred thousand users."""
+"""Maximum size of the file. It is sufficient for some hundred thousand users."""
 SALT_BYTES = 4
-"""Bytes that RabbitMQ hashes in front of a password."""
+"""Length of the salt that RabbitMQ hashes together with a password."""
 
 
 def read_passwords(path: Path) -> dict[str, str]:
-    """Return the passwords of a TOML file by user.
+    """Return the passwords in a TOML file, by user.
 
     Raises:
-        ConfigurationError: The file cannot be read, its mode admits group or others, or it contains
-            anything but passwords. The error never contains a password.
+        ConfigurationError: The file cannot be read, its mode gives access to group or others, or
+            one of its values is not a password. The error never contains a password.
     """
     text = read_secret_file(
         path,
@@ -39,12 +39,15 @@ def read_passwords(path: Path) -> dict[str, str]:
     if wrong:
         raise ConfigurationError(
             f"{path}: {wrong[0]!r} must be a password in quotes. "
-            f'Write {wrong[0]} = "…", and put a name with a dot in quotes'
+            f'Write {wrong[0]} = "…". If the name contains a dot, put the name in quotes too.'
         )
     return content
 
 
 def password_hash(password: str, *, salt: bytes | None = None) -> str:
-    """As RabbitMQ keeps it: base64 of a salt, and of the SHA-256 of the salt and the password."""
+    """Return a password hash as RabbitMQ stores it.
+
+    It is base64 of the salt, followed by the SHA-256 of the salt and the password.
+    """
     salt = secrets.token_bytes(SALT_BYTES) if salt is None else salt
     return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()

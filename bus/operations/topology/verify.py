@@ -1,4 +1,4 @@
-"""Verification that the broker has the required topology. Nothing is declared."""
+"""Verification that the broker has the required topology. It declares nothing."""
 
 import logging
 from collections.abc import Mapping
@@ -21,14 +21,17 @@ NOT_READ_BY_AMQP = "arguments, bindings and policies; set BUS_MANAGEMENT_URL to 
 
 
 async def verify(required: RequiredTopology, settings: Settings) -> Plan:
-    """Return the differences by the management API, or as `verify_by_amqp` if it is not set."""
+    """Return the differences between the required topology and the broker's topology.
+
+    If `management_url` is not set, return only the differences that `verify_by_amqp` finds.
+    """
     return await (plan if settings.management_url else verify_by_amqp)(required, settings)
 
 
 async def verify_by_amqp(required: RequiredTopology, settings: Settings) -> Plan:
     """Return the missing exchanges and queues.
 
-    Passive declarations find them, and need no rights beyond those of the service.
+    Passive declarations find the missing objects. A service's own permissions are sufficient.
     """
     async with open_admin_session(settings) as broker:
         names = await broker.find_missing(without_expiring_queues(required.topology))
@@ -53,7 +56,8 @@ async def verify_by_amqp(required: RequiredTopology, settings: Settings) -> Plan
 async def policies_on(queue: Queue, settings: Settings) -> Mapping[str, Any]:
     """Return the effective policy definition for a queue.
 
-    It is empty if the management API is not set, does not answer or refuses the user.
+    The definition is empty if `management_url` is not set, or if the management API does not answer
+    or refuses the user.
     """
     if settings.management_url is None:
         return {}
@@ -72,14 +76,14 @@ async def no_policies(_queue: Queue) -> Mapping[str, Any]:
 async def check_policies(required: RequiredTopology, settings: Settings) -> None:
     """Check the effective settings of all queues when a service starts.
 
-    Without `management_url` they cannot be read. If the API does not answer, the service still
-    starts. Its queues were declared or verified over AMQP, and a service must not depend on a
-    monitoring port.
+    If `management_url` is not set, the check is skipped. If the management API does not answer, the
+    service still starts. Its queues were declared or verified over AMQP, and a service must not
+    depend on a monitoring port.
 
     Raises:
-        TopologyMismatch: A queue or exchange has other arguments. The text names each.
-        ConfigurationError: A policy makes a queue unsafe. With `BUS_TOPOLOGY=verify` a missing
-            object raises it too. The text names each.
+        TopologyMismatch: A queue or exchange has other arguments. The error lists them.
+        ConfigurationError: A policy makes a queue unsafe, or, with `BUS_TOPOLOGY=verify`, an object
+            is missing. The error lists the objects.
     """
     if settings.management_url is None:
         log.info("policies were not checked; set BUS_MANAGEMENT_URL to check them")
@@ -87,7 +91,7 @@ async def check_policies(required: RequiredTopology, settings: Settings) -> None
     try:
         comparison = await plan(required, settings)
     except Unavailable as error:
-        log.warning("effective settings were not read back", extra={"why": str(error)})
+        log.warning("queue settings and policies were not checked", extra={"why": str(error)})
         return
     verdicts: tuple[Verdict, ...] = (
         "different",

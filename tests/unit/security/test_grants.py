@@ -140,7 +140,10 @@ FAULTS = {
     "another verb": (
         '[services.library]\ncalls = ["read:books"]',
         2,
-        "unknown key 'calls' (a service has call, publish and consume); did you mean 'call'?",
+        (
+            "unknown key 'calls' (the keys of a service are call, publish and consume); "
+            "did you mean 'call'?"
+        ),
     ),
     "no list": (
         '[services.library]\ncall = "read:books"',
@@ -171,7 +174,7 @@ FAULTS = {
     "an operator who calls": (
         '[operators.ida]\ncall = ["read:books"]',
         2,
-        "unknown key 'call' (an operator has only may)",
+        "unknown key 'call' (the only key of an operator is may)",
     ),
     "an operation that is no list": (
         '[operators.ida]\nmay = "all"',

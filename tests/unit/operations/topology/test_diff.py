@@ -187,7 +187,7 @@ MIS_SET: Mapping[str, tuple[BrokerState, str]] = {
     ),
     "a work queue that expires": (
         with_policy(WORK, expires=1000),
-        "a policy sets expires to 1000: the queue is deleted",
+        "a policy sets expires to 1000: the broker deletes the queue",
     ),
     "a classic work queue": (with_queue(WORK, kind="classic"), "type is classic, needed quorum"),
     "a queue that a restart loses": (
@@ -200,7 +200,7 @@ MIS_SET: Mapping[str, tuple[BrokerState, str]] = {
     ),
     "a tier that is early": (
         with_policy(TIER, message_ttl=5),
-        "a policy sets message-ttl to 5: retries return early",
+        "a policy sets message-ttl to 5: retries start too early",
     ),
     "a tier without its return path": (
         without_binding("ledger.return", WORK),
@@ -208,11 +208,11 @@ MIS_SET: Mapping[str, tuple[BrokerState, str]] = {
     ),
     "dead letters that expire": (
         with_policy(DEAD, message_ttl=1000),
-        "a policy sets message-ttl to 1000: dead letters are dropped",
+        "a policy sets message-ttl to 1000: the broker drops dead letters",
     ),
     "dead letters that overflow": (
         with_policy(DEAD, max_length=10),
-        "a policy sets max-length to 10: dead letters are dropped",
+        "a policy sets max-length to 10: the broker drops dead letters",
     ),
     "dead letters that browsing deletes": (
         with_policy(DEAD, delivery_limit=20),
