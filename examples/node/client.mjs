@@ -28,7 +28,7 @@ function attributes(type, extra, headers) {
     timestamp: Math.floor(Date.now() / 1000),
     ...extra,
     headers: {
-      "correlation-id": messageId, // a first message uses its own id; a handler copies the id of the message that it handles
+      "correlation-id": messageId, // its own id; a handler copies this header of its message
       traceparent: `00-${randomBytes(16).toString("hex")}-${randomBytes(8).toString("hex")}-01`,
       ...headers,
     },
