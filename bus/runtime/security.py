@@ -280,10 +280,13 @@ async def _operator_keyring(settings: Settings, operation: str, clock: Clock) ->
     setting = settings.key if settings.auth == "dev" else settings.operator_key
     secret = "" if setting is None else setting.get_secret_value()
     if not secret or (settings.auth == "on" and settings.jwks is None):
-        raise ConfigurationError(
-            f"{operation} requires an operator's key. Create one with "
-            "`bus keys new NAME --operator`, and set BUS_OPERATOR_KEY and BUS_JWKS."
+        advice = (
+            "With BUS_AUTH=dev, set BUS_KEY to the secret of all services."
+            if settings.auth == "dev"
+            else "Create one with `bus keys new NAME --operator`, and set BUS_OPERATOR_KEY and "
+            "BUS_JWKS."
         )
+        raise ConfigurationError(f"{operation} requires an operator's key. {advice}")
     if settings.auth == "dev":
         ring = shared_secret_keyring("", secret, clock=clock)
     else:

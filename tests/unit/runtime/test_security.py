@@ -1,0 +1,20 @@
+"""The errors for missing keys name the settings of the selected `BUS_AUTH`."""
+
+import asyncio
+
+import pytest
+
+from bus.errors import ConfigurationError
+from bus.runtime.security import authorized_revealer
+from bus.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("auth", "advice"), [("on", "BUS_OPERATOR_KEY and BUS_JWKS"), ("dev", "BUS_KEY")]
+)
+def test_an_operator_without_a_key_is_asked_for_the_setting_that_is_read(
+    auth: str, advice: str
+) -> None:
+    settings = Settings.model_validate({"auth": auth})
+    with pytest.raises(ConfigurationError, match=f"requires an operator's key.* set {advice}[ .]"):
+        asyncio.run(authorized_revealer(settings))
