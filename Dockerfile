@@ -1,8 +1,8 @@
 # The workers of the reference application and the demonstration, in one image: docker build -t trunkline-worker .
 #
 #   --build-arg PYTHON_IMAGE=...   another base: Debian or Ubuntu with Python 3.11 or later
-#   --build-arg EXTRAS=...         what is installed beside the bus
-#   --build-arg PIP_INDEX_URL=...  another package index; known to the first stage only
+#   --build-arg EXTRAS=...         the extras of the bus to install
+#   --build-arg PIP_INDEX_URL=...  another package index, which only the first stage uses
 
 ARG PYTHON_IMAGE=python:3.13-slim
 
@@ -10,11 +10,11 @@ FROM ${PYTHON_IMAGE} AS build
 ARG EXTRAS=transcription,documents
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
-# The environment has no pip of its own: what runs installs nothing.
+# The environment has no pip, because the container does not install packages.
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/trunkline
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-# Dependencies in a layer of their own, which a change of the code leaves as it is.
+# Dependencies have a separate layer, which a change of the code does not rebuild.
 RUN mkdir bus && touch bus/__init__.py \
     && /opt/pip/bin/pip --python /opt/trunkline/bin/python install --no-cache-dir --disable-pip-version-check \
         --constraint constraints.txt ".[${EXTRAS}]"
@@ -23,7 +23,7 @@ RUN /opt/pip/bin/pip --python /opt/trunkline/bin/python install --no-cache-dir -
         --no-deps --force-reinstall .
 
 FROM ${PYTHON_IMAGE}
-# By number, so that an orchestrator can see that it is not root. Documents are for this user alone.
+# A numeric user shows an orchestrator that it is not root. Only this user reads the documents.
 RUN groupadd --gid 10001 trunkline \
     && useradd --uid 10001 --gid 10001 --home-dir /app --no-create-home --shell /usr/sbin/nologin trunkline \
     && install --directory --mode=0700 --owner=10001 --group=10001 /documents
@@ -33,7 +33,7 @@ COPY contracts contracts
 COPY workers workers
 COPY examples/data examples/data
 COPY scripts/definitions.py definitions.json ./
-# Nothing is opened before BUS_HEALTH_PORT is set.
+# No port is open unless BUS_HEALTH_PORT is set.
 ENV PATH=/opt/trunkline/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

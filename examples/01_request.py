@@ -1,8 +1,7 @@
 """Request: one service calls another and waits for the reply.
 
 Run it with BUS_URL set to a RabbitMQ and BUS_AUTH=off: python examples/01_request.py
-
-Both services are in this file. In production they are two processes that share the contract.
+In production the two services are two processes that share the contract.
 """
 
 import asyncio

@@ -1,7 +1,6 @@
 """Tests without a broker: they use a model of RabbitMQ, simulated failures and a virtual clock.
 
-Run it: python examples/06_test_without_a_broker.py
-To write such tests with pytest, see docs/how-to/test-without-a-broker.md.
+Run it: python examples/06_test_without_a_broker.py (pytest: docs/how-to/test-without-a-broker.md)
 """
 
 import asyncio
