@@ -1,7 +1,7 @@
-"""The identity of a service that runs with `BUS_AUTH=off`: it signs nothing and checks nothing.
+"""Classes for a service that runs with `BUS_AUTH=off`. They sign nothing and check nothing.
 
-The classes in this module have the same methods as `ServiceIdentity`, `Signer`, `Verifier` and
-`EndpointGuard`. So a caller does not need to check whether authentication is on.
+The classes have the same methods as `ServiceIdentity`, `Signer`, `Verifier` and `EndpointGuard`, so
+callers do not need to check whether authentication is on.
 """
 
 from collections.abc import Collection, Iterable

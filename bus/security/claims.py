@@ -15,11 +15,11 @@ __all__ = [
 ]
 
 MAX_TIMESTAMP_SECONDS = 2**40
-"""The latest time that a claim may have, in seconds since the epoch. A later time is a mistake."""
+"""Exclusive upper limit of the times in claims, in seconds since the epoch."""
 
 
 def text_claim(claims: Claims, name: str) -> str:
-    """Return the value of a claim, which must be text."""
+    """Return the value of a claim, or reject the token if the value is not text."""
     value = claims.get(name)
     if not isinstance(value, str):
         reject(f"the claim {name} is missing, or is not text")
@@ -27,12 +27,12 @@ def text_claim(claims: Claims, name: str) -> str:
 
 
 def time_claim(claims: Claims, name: str) -> float:
-    """Return the value of a claim, which must be a time in seconds since the epoch."""
+    """Return a time in seconds since the epoch, or reject the token if the claim is not a time."""
     value = claims.get(name)
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or not 0 < value < MAX_TIMESTAMP_SECONDS  # NaN fails this comparison too.
+        or not 0 < value < MAX_TIMESTAMP_SECONDS  # NaN fails this comparison.
     ):
         reject(f"the claim {name} is missing, or is not a time")
     return value
@@ -49,7 +49,7 @@ def check_signed_by(key: Key, issuer: str, role: str = "service") -> None:
 
 
 def check_issued_at(claims: Claims, key: Key, now: float, leeway: float) -> float:
-    """Check that the key was valid when the token was signed, and return that time (`iat`)."""
+    """Check that `iat` is not in the future, and that the key was valid then. Return `iat`."""
     issued = time_claim(claims, "iat")
     if issued > now + leeway:
         reject("the claim iat is in the future")

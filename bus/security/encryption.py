@@ -2,7 +2,7 @@
 
 The encrypted payload is JSON, like every payload (`bus.security.jwe`). The encryption includes a
 digest of the attributes that identify the message. If an attacker copies the payload into another
-message, its decryption fails. The bus encrypts a message first, and then signs it.
+message, the decryption fails. The bus encrypts a message first, and then signs it.
 """
 
 import hashlib
@@ -40,7 +40,8 @@ class DecryptionFailed(Exception):
 class EncryptionKeys(Protocol):
     """The keys that encrypt and decrypt payloads.
 
-    A payload can be decrypted only with the context that it was encrypted for.
+    The context identifies the message of a payload. A payload can be decrypted only with the
+    context that it was encrypted for.
     """
 
     def encrypt(self, plain: bytes, context: bytes) -> bytes:
@@ -51,7 +52,7 @@ class EncryptionKeys(Protocol):
         """Return the bytes that were encrypted for `context`.
 
         Raises:
-            UnknownEncryptionKey: The payload was encrypted with a key that is not one of these.
+            UnknownEncryptionKey: The payload was encrypted with an unknown key.
             DecryptionFailed: The payload is malformed, was changed, or is for another context.
         """
         ...
@@ -90,7 +91,7 @@ class PayloadCipher:
                 type_.removesuffix(REPLY_SUFFIX).removesuffix(PROGRESS_SUFFIX)
             )
             if contract is None:
-                # Do not cache this: unknown senders could fill the cache with invented types.
+                # Do not cache the result: unknown senders could fill the cache with false types.
                 return self._everything
             encrypted = self._encrypted_types[type_] = self._everything or contract.encrypted
         return encrypted
@@ -107,7 +108,7 @@ class PayloadCipher:
             )
 
     def encrypt(self, envelope: Envelope) -> Envelope:
-        """Return the message with its payload encrypted, if its type requires that.
+        """Return the message. If its type requires encryption, the payload is encrypted.
 
         Raises:
             FailedPrecondition: The payload must be encrypted, but this cipher has no keys.
@@ -125,8 +126,8 @@ class PayloadCipher:
         """Return the message with its payload decrypted.
 
         Raises:
-            Undecodable: The payload was not encrypted for this message, or is not encrypted
-                although its type requires that.
+            Undecodable: The payload was not encrypted for this message. Or the payload is not
+                encrypted, but the type of the message requires encryption.
             Unavailable: This service does not have the encryption key (yet).
         """
         if ENCRYPTION not in envelope.headers:
@@ -144,8 +145,8 @@ class PayloadCipher:
     def _decrypt(self, envelope: Envelope) -> bytes:
         """Return the decrypted payload.
 
-        The errors are raised after the `except` blocks, so that they have no `__context__`. The
-        error of the encryption library could contain a secret.
+        The errors are raised outside the `except` blocks, so that their `__context__` is empty. It
+        would be an error of the encryption library, which could contain a secret.
         """
         try:
             if self._keys is not None:
@@ -169,7 +170,7 @@ NO_ENCRYPTION = PayloadCipher()
 def _identity(envelope: Envelope) -> bytes:
     """Return the SHA-256 of the attributes that identify the message.
 
-    The retries, the dead letter and the replays of a message have the same attributes.
+    These attributes do not change if the message is retried, dead-lettered or replayed.
     """
     attributes = [
         envelope.id,

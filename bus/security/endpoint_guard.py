@@ -41,7 +41,7 @@ class EndpointGuard:
         return None
 
     def _is_authorized(self, token: VerifiedToken, envelope: Envelope) -> bool:
-        """Return True if the cached token alone authorizes the message. If not, call `_check`."""
+        """Return True if the cached token authorizes the message. If not, `_check` decides."""
         return (
             envelope.role == "request"
             and envelope.fault is None
@@ -69,8 +69,8 @@ class EndpointGuard:
         """Return True if a rejection can be sent to the `reply_to` of the message.
 
         An attacker can forge both `reply_to` and the name of the sender. The broker accepts a reply
-        only if its receiver has grants, because only services with grants have a broker user. It
-        accepts a reply to this service itself only if this service may send such messages.
+        only if its receiver has grants, because only services with grants have a broker user. If
+        the receiver is this service itself, this service must have the right to send such messages.
         """
         reply_to, source = envelope.reply_to, envelope.source
         if reply_to is None or not self._verifier.may_reply_to(
@@ -80,7 +80,7 @@ class EndpointGuard:
         return is_direct_reply_to(reply_to) or self._verifier.is_known(source, self._permission)
 
     async def recheck_with_new_keys(self, envelope: Envelope) -> BusError | None:
-        """Read the keys again and repeat `authorize`. If the key is still unknown, record that."""
+        """Read the keys again and repeat `authorize`. If the key is still unknown, log that."""
         await self._verifier.refresh_keys()
         error = self.authorize(envelope)
         if isinstance(error, UnknownKey):
@@ -88,5 +88,5 @@ class EndpointGuard:
         return error
 
     def refresh_keys(self) -> None:
-        """Start to read the keys again in a task, for a message that waits for its key."""
+        """Start a task that reads the keys again, because a message has an unknown key."""
         self._verifier.refresh_keys_soon()

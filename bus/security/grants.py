@@ -47,11 +47,11 @@ class ServiceGrants:
     """The permissions of one service."""
 
     call: frozenset[str] = NOTHING
-    """Permissions of requests and jobs."""
+    """Permissions to send requests and jobs."""
     publish: frozenset[str] = NOTHING
-    """Permissions of the service's own events."""
+    """Permissions to publish the service's own events."""
     consume: frozenset[str] = NOTHING
-    """Permissions of the events of any service."""
+    """Permissions to consume events of any service."""
 
 
 VERBS: Final[tuple[Verb, ...]] = ("call", "publish", "consume")
@@ -65,7 +65,7 @@ class Grants:
     services: Mapping[str, ServiceGrants]
     """The permissions of each service, by its name."""
     operators: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """The permitted operations of each operator, by the owner of the operator's key."""
+    """The permitted operations of each operator, by the operator's name."""
 
     def may_call(self, service: str, permission: str) -> bool:
         """Return True if `service` may send requests and jobs with this permission."""

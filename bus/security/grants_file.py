@@ -43,7 +43,7 @@ def load_grants(path: Path, contracts: Iterable[Contract], *, complete: bool = T
             "Set BUS_GRANTS to the file with the grants (see `bus grants --help`)."
         ) from None
     except UnicodeDecodeError:
-        raise ConfigurationError(f"{path} is not UTF-8 text") from None
+        raise ConfigurationError(f"{path} is not UTF-8 text. Save it as UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from None
     reader = GrantsReader(text, tuple(contracts), complete=complete)
@@ -57,7 +57,7 @@ def load_grants(path: Path, contracts: Iterable[Contract], *, complete: bool = T
 
 
 class GrantsReader:
-    """The reader of one file. It collects every fault as `line: problem`."""
+    """The reader of one grants file. It collects every fault as `line: problem`."""
 
     def __init__(self, text: str, contracts: tuple[Contract, ...], *, complete: bool) -> None:
         self.faults: list[str] = []
@@ -142,7 +142,7 @@ class GrantsReader:
         )
 
     def _names(self, table: dict[str, Any], location: str, key: str) -> list[str]:
-        """Return the names in a list, or an empty list if the value is not a list of names."""
+        """Return the names at `key`, or an empty list if the value is not a list of names."""
         value = table.get(key, [])
         field = f"{location}.{key}" if location else key
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):

@@ -87,7 +87,7 @@ class ServiceIdentity:
         return EndpointGuard(contract, self.verifier, self.signer)
 
     def check_send_permission(self, contract: Contract) -> PermissionDenied | None:
-        """Return an error if this service may not send messages of this contract, or None.
+        """Return None if this service may send messages of this contract. If not, return an error.
 
         If contracts were declared after the grants were read, the grants are read again.
         """
@@ -126,7 +126,7 @@ class ServiceIdentity:
                 )
 
     async def close(self) -> None:
-        """Stop reading the keys again."""
+        """Stop the task that reads the keys at intervals."""
         if self._refreshing is not None:
             self._refreshing.cancel()
             with suppress(asyncio.CancelledError):

@@ -31,7 +31,7 @@ class Registry(jwe.JWERegistry):
     """The rules for joserfc: two algorithms, no compression, one recipient."""
 
     max_ciphertext_length = 32 * 1024 * 1024
-    """Maximum length in base64. The broker does not accept a larger message."""
+    """Maximum length of the ciphertext. The bus publishes messages of at most 16 MiB."""
 
 
 REGISTRY = Registry(algorithms=(WRAPPING, CONTENT))
@@ -69,7 +69,7 @@ def read_encryption_keys(text: str | bytes) -> "JweKeys":
             warnings.simplefilter("ignore", SecurityWarning)
             keys = [jwk.OctKey.import_key(member) for member in members]
     except REFUSALS:
-        # The cause is hidden, because its text may contain a key.
+        # Hide the cause, because the text of the cause may contain a key.
         raise ConfigurationError(
             "BUS_ENCRYPTION_KEYS is not a JSON Web Key Set of symmetric keys. "
             'Write it as {"keys": [{"kty": "oct", "kid": …, "k": …}]}.'
@@ -91,10 +91,10 @@ def read_encryption_keys(text: str | bytes) -> "JweKeys":
 
 
 class JweKeys:
-    """Encryption keys. The newest key encrypts, and every key decrypts."""
+    """Encryption keys. The first key encrypts, and every key decrypts."""
 
     def __init__(self, keys: Sequence[jwk.OctKey]) -> None:
-        """Build the object from at least one key. The newest key must be first."""
+        """Build the object from at least one key. The first key encrypts."""
         self._newest = keys[0]
         self._keys = {key.kid: key for key in keys}
 
@@ -111,7 +111,7 @@ class JweKeys:
         """Return the bytes that were encrypted for `context`.
 
         Raises:
-            UnknownEncryptionKey: The payload was encrypted with a key that is not one of these.
+            UnknownEncryptionKey: The payload was encrypted with an unknown key.
             DecryptionFailed: The payload is malformed, was changed, or is for another context.
         """
         content = _parse_content(sealed)

@@ -20,7 +20,7 @@ from bus.security.secret_files import read_private_file
 __all__ = ["private_key_source", "public_key_source"]
 
 FETCH_TIMEOUT_SECONDS = 5.0
-"""Seconds to wait for the key set."""
+"""Maximum seconds to wait for the key set."""
 MAX_KEY_SET_BYTES = 1024 * 1024
 """Maximum size of a key set."""
 

@@ -1,9 +1,8 @@
 """Encoding and strict decoding of JSON Web Tokens.
 
 A token has a fixed set of header parameters, claims, and a signature. The bus decodes tokens
-itself, because PyJWT's decoder accepts tokens that the bus never creates. They have additional
-header parameters, duplicate claims, or base64url text that is not canonical. No error contains any
-part of a token.
+itself, because PyJWT's decoder is less strict. PyJWT accepts additional header parameters,
+duplicate claims, and base64url text that is not canonical. No error contains any part of a token.
 """
 
 import json
@@ -102,7 +101,10 @@ def decode_jws(token: str, typ: str, keys: KeyLookup) -> tuple[Claims, Key]:
         reject("the JWT algorithm is not allowed")
     key = keys.get(kid)
     if key is None:
-        raise UnknownKey("the signing key is unknown to this service")
+        raise UnknownKey(
+            "the signing key is not in the receiver's BUS_JWKS. "
+            "Use the same BUS_JWKS key set in both services."
+        )
     if key.algorithm != algorithm:
         reject("the JWT algorithm is not the algorithm of the signing key")
     signature = _bytes(parts[3], "the JWT signature")
@@ -173,7 +175,7 @@ COMPACT_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 def decode_unverified(token: str) -> Claims | None:
-    """Return the claims of a token, or None if it is malformed. Do not check its signature."""
+    """Return the unverified claims of a token, or None if the token is malformed."""
     parts = COMPACT.fullmatch(token)
     try:
         return None if parts is None else _decode_object(parts[2], "the JWT payload")

@@ -43,7 +43,7 @@ class KeyDirectory:
         return self.path / ENCRYPTION_KEYS_FILENAME
 
     def key_file(self, owner: str) -> Path:
-        """Return the path of the private keys of `owner`, for `BUS_KEY`."""
+        """Return the path of the private keys of `owner`, for `BUS_KEY` or `BUS_OPERATOR_KEY`."""
         return self.path / f"{owner}.key"
 
     def public(self) -> list[Jwk]:
@@ -188,7 +188,7 @@ class KeyDirectory:
         return keys
 
     def add_encryption_key(self, key: Jwk) -> None:
-        """Add a key that decrypts payloads. Only the first key in the file also encrypts."""
+        """Add an encryption key at the end of the file. Only the first key encrypts."""
         with self._locked():
             _write(self.encryption_keys_file, {"keys": [*self.encryption_keys(), key]}, 0o600)
 
@@ -226,7 +226,8 @@ class KeyDirectory:
             **private.public,
         }
         public |= times
-        read_jwk(public)  # Raise before a key is written that services would reject.
+        # If the public key is invalid, raise an error before anything is written.
+        read_jwk(public)
         file = self.key_file(owner)
         existing = json.loads(file.read_text(encoding="utf-8"))["keys"] if file.exists() else []
         _write(file, {"keys": [*existing, {"kid": kid, **secret}]}, 0o600)

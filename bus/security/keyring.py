@@ -23,8 +23,8 @@ log = logging.getLogger("bus.keys")
 REFRESH_INTERVAL_SECONDS = 60.0
 """Seconds between two reads of the key set.
 
-A revocation takes effect within this time. A new key is published at least this long before its
-first use.
+A revocation takes effect within this time. A new key must be published at least this long
+before its first use.
 """
 MIN_REFRESH_SECONDS = 10.0
 """Minimum seconds between two reads.
@@ -36,7 +36,7 @@ Messages with unknown key ids must not cause a flood of requests to the source.
 class Keyring:
     """The public keys of all services, and the private keys of this service.
 
-    If the source is unavailable or returns an invalid key set, the last valid set stays in use.
+    If the source fails or returns an invalid key set, the last valid key set stays in use.
     """
 
     def __init__(  # noqa: PLR0913 - two sources, the owner and two clocks
@@ -53,13 +53,13 @@ class Keyring:
         """Build a keyring without keys. `start` reads the keys.
 
         Args:
-            owner: The name of this service. None: the owner of the private key.
+            owner: The name of this service. If None, the owner of the private key.
             source: Reads the public key set.
             private: Reads the private keys.
             role: The role of the key that signs.
             algorithms: The permitted algorithms.
             clock: Returns seconds since the epoch.
-            timer: Returns seconds of a monotonic clock. None: the clock of the event loop.
+            timer: Returns seconds of a monotonic clock. If None, the clock of the event loop.
         """
         self.owner = owner
         self.role = role
@@ -108,7 +108,7 @@ class Keyring:
         if not valid:
             raise FailedPrecondition(
                 f"{self.owner or f'the {self.role}'} has no key that is valid now. "
-                "Inspect the keys with `bus keys list`, and create one with "
+                "Inspect the keys with `bus keys list`, and create a new key with "
                 f"`bus keys rotate {self.owner or 'NAME'}`."
             )
         return max(valid, key=lambda pair: pair.key.not_before)
@@ -147,23 +147,37 @@ class Keyring:
             raise ConfigurationError(self._explain_missing_pair())
 
     def _explain_missing_pair(self) -> str:
+        is_service = self.role == "service"
+        setting = "BUS_KEY" if is_service else "BUS_OPERATOR_KEY"
         thumbprints = {private.thumbprint for private in self._private}
-        needed = self.owner or f"an {self.role}"
         owners = sorted(
-            f"the {key.role} {key.owner}"
-            for key in self._keys.values()
-            if key.thumbprint in thumbprints
+            {
+                (key.role, key.owner or "")
+                for key in self._keys.values()
+                if key.thumbprint in thumbprints
+            }
         )
-        if owners:
-            new = f"{self.owner}" if self.role == "service" else "NAME --operator"
+        if not owners:
             return (
-                f"the private key belongs to {' and '.join(owners)}, but a key of {needed} is "
-                f"needed. Create one with `bus keys new {new}`, or pass the owner of the key to "
-                "`bus call`, `publish` or `submit` with `--as`."
+                f"BUS_JWKS has no public key of {self.owner or f'an {self.role}'} that matches "
+                f"{setting}, so no service could verify the signatures. "
+                "Publish the keys that `bus keys jwks` prints."
             )
+        named = " and ".join(f"the {role} {owner!r}" for role, owner in owners)
+        if not is_service:
+            return (
+                f"{setting} belongs to {named}, but an operator's key is required. "
+                "Create one with `bus keys new NAME --operator`."
+            )
+        services = [owner for role, owner in owners if role == "service"]
+        alternative = (
+            f", or pass `--as {services[0]}` to `bus call`, `publish` or `submit`"
+            if services
+            else ""
+        )
         return (
-            f"BUS_JWKS has no public key of {needed} that matches the private key, so no service "
-            "could verify its signatures. Publish the keys that `bus keys jwks` prints."
+            f"{setting} belongs to {named}, but this process runs as {self.owner!r}. "
+            f"Create a key with `bus keys new {self.owner}`{alternative}."
         )
 
     async def run(self) -> None:

@@ -46,9 +46,9 @@ KINDS: Mapping[tuple[object, object], Algorithm] = {
 PRIVATE_MEMBERS = frozenset({"d", "k", "p", "q", "dp", "dq", "qi", "oth"})
 """Members that only a private or symmetric key has (RFC 7518, 6)."""
 KEY_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
-"""Pattern of key ids. Unknown senders can choose a key id, so slashes and spaces are rejected."""
+"""Pattern of key ids. Unknown senders can choose any key id, so slashes and spaces are rejected."""
 MAX_TIMESTAMP_SECONDS = 2**40
-"""The latest time that a key may have, in seconds since the epoch. A later time is a mistake."""
+"""Exclusive upper limit of the times of a key, in seconds since the epoch."""
 
 ED25519, P256 = OKPAlgorithm(), ECAlgorithm(ECAlgorithm.SHA256, SECP256R1)
 PublicMaterial = Ed25519PublicKey | EllipticCurvePublicKey
@@ -64,13 +64,13 @@ class Key:
     """The service or operator that owns the key. None: every service (only with `BUS_AUTH=dev`)."""
     role: Role = "service"
     not_before: float = 0
-    """Seconds since the epoch, like the next two fields. An earlier signature is rejected."""
+    """The time at which the key becomes valid. Earlier signatures are rejected."""
     retired_at: float | None = None
     compromised_since: float | None = None
     thumbprint: str = field(repr=False)
     """The thumbprint (RFC 7638). A private key and its public key have the same thumbprint."""
     verify: Callable[[bytes, bytes], bool] = field(repr=False)
-    """Function that returns True if its second argument is this key's signature of the first."""
+    """Function of a message and a signature. It returns True if the signature is valid."""
 
     def check_use(self, issued_at: float) -> str | None:
         """Return why a signature made at `issued_at` is invalid, or None if it is valid."""
@@ -93,7 +93,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PrivateKey:
-    """A private key, which signs. The public key (`Key`) has the owner and the times."""
+    """A private key for signing. The owner and the times are in the public key (`Key`)."""
 
     algorithm: Algorithm
     thumbprint: str
@@ -168,7 +168,9 @@ def read_jwk(jwk: object) -> Key:
     if role not in get_args(Role):
         raise ConfigurationError(f"{kid}: role must be service or operator")
     if not isinstance(owner, str):
-        raise ConfigurationError(f"{kid}: iss is missing. Name the service that owns the key.")
+        raise ConfigurationError(
+            f"{kid}: iss is missing. Name the service or operator that owns the key."
+        )
     if role == "service":
         _check_service(owner, kid)
     algorithm, material = _read_material(jwk, kid)
@@ -215,7 +217,7 @@ def _read_time(jwk: Mapping[str, Any], name: str, kid: str) -> float | None:
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or not 0 <= value < MAX_TIMESTAMP_SECONDS  # NaN fails this comparison too.
+        or not 0 <= value < MAX_TIMESTAMP_SECONDS  # NaN fails this comparison.
     ):
         raise ConfigurationError(f"{kid}: {name} must be seconds since the epoch")
     return value
@@ -228,7 +230,10 @@ def _verifier_of(material: PublicMaterial) -> Callable[[bytes, bytes], bool]:
 
 
 def _verify_ed25519(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Verify a signature with libsodium, which takes half the time of OpenSSL (docs/adr/0016)."""
+    """Verify a signature with libsodium, which takes half the time of OpenSSL.
+
+    `docs/adr/0016-libsodium-makes-and-checks-ed25519.md` has the measurements.
+    """
     if len(signature) != crypto_sign_BYTES:
         return False
     try:

@@ -17,7 +17,7 @@ Guard = EndpointGuard | OpenGuard
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageSecurity:
-    """The identity of one service, which signs and verifies, and its payload cipher."""
+    """The identity and the payload cipher of one service."""
 
     identity: ServiceIdentity | AnonymousIdentity = ANONYMOUS
     cipher: PayloadCipher = NO_ENCRYPTION
@@ -31,8 +31,8 @@ class MessageSecurity:
     ) -> Envelope:
         """Return a reply, encrypted and signed for the sender of `request`.
 
-        The sender of an `unauthorized` request is unknown, and could use a token again. So the
-        error reply has a proof instead, which is valid for that reply only.
+        The sender of an `unauthorized` request is unknown, and could use the token of a reply
+        again. Such a request gets an error reply with a proof, which is valid for that reply only.
         """
         reply = self.cipher.encrypt(reply)
         signer = self.identity.signer

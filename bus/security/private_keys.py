@@ -1,4 +1,4 @@
-"""Private keys: generation, reading and signing. Also the shared secret of `BUS_AUTH=dev`."""
+"""Functions for private keys, and for the shared secret of `BUS_AUTH=dev`."""
 
 import json
 from collections.abc import Callable, Mapping

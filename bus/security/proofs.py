@@ -36,15 +36,15 @@ MESSAGE, COUNTER = "msg+jwt", "ctr+jwt"
 MAX_PROOF_LIFETIME_SECONDS = 31 * 24 * 3600
 """Maximum seconds from a proof's `iat` to its `exp`.
 
-A retired key must stay published for this time. After a stolen key is marked as compromised, its
-proofs are valid for this time at most.
+A retired key must stay published for this time. After a stolen key is marked as compromised,
+a thief can still sign proofs with an earlier `iat`. They are valid for this time at most.
 """
 MAX_EXPIRY_OVERRIDES = 3
 """Maximum number of expiry overrides for one message."""
 
 
 def digest(body: bytes) -> str:
-    """Return the SHA-256 of the body, as it is sent, in base64url without padding."""
+    """Return the SHA-256 of the bytes in base64url without padding."""
     return base64(sha256(body).digest()).decode()
 
 
@@ -67,8 +67,8 @@ def message_proof(
         now: Seconds since the epoch.
         audience: For a reply, the service that receives it.
         refused: The message that this error reply rejects. The proof includes a digest of that
-            message's token or proof. So the sender of a genuine message can tell that a forgery
-            with the same id was rejected, not its own message.
+            message's token or proof. An attacker may forge a message with the id of a genuine
+            message. The digest shows the sender which of the two messages was rejected.
     """
     claims: dict[str, object] = {
         "jti": envelope.id,
@@ -154,8 +154,8 @@ def verify_proof(
         now: Seconds since the epoch.
         leeway: Seconds by which the clocks of two machines may differ.
         audience: For a reply, the service that receives it.
-        asked_with: For a reply, the tokens or proofs of the messages that were sent with this id.
-            If None, the proof is not compared with them.
+        asked_with: For an error reply, the tokens or proofs of the messages that the reply may
+            reject. If None, the reply may reject any message.
 
     Raises:
         Unauthenticated: The proof is missing, invalid, or for another message.
@@ -196,7 +196,7 @@ def _check_lifetime(claims: Claims, key: Key, now: float, leeway: float) -> floa
 
 
 def _expected_claims(envelope: Envelope, audience: str | None) -> dict[str, str | int | None]:
-    """Return the claims that the message's proof must have; None: the claim must be absent."""
+    """Return the claims that the proof must have. None means that a claim must be absent."""
     return {
         "jti": envelope.id,
         "type": envelope.type,
@@ -223,7 +223,7 @@ class ExpiryOverride:
     reason: str = field(repr=False)
     count: int
     expires: int
-    """Milliseconds since the epoch."""
+    """The new time of expiry, in milliseconds since the epoch."""
 
 
 def _verify_expiry_override(
@@ -234,7 +234,7 @@ def _verify_expiry_override(
     Raises:
         Unauthenticated: The override is invalid, or is for another message or queue.
         UnknownKey: `keys` does not contain the operator's key.
-        Expired: The override has expired too.
+        Expired: The override has expired.
     """
     claims, key = decode_jws(envelope.expiry_override or "", COUNTER, keys)
     check_signed_by(key, text_claim(claims, "iss"), "operator")
@@ -254,7 +254,7 @@ def _verify_expiry_override(
         reject("the expiry override has no actor or no reason")
     count = _read_count(claims)
     if expires <= now:
-        raise Expired(f"{envelope.type}: its expiry override has expired too")
+        raise Expired(f"{envelope.type}: the message and its expiry override have expired")
     return ExpiryOverride(
         operator=text_claim(claims, "iss"),
         actor=actor,

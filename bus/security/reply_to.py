@@ -1,8 +1,8 @@
 """Return addresses: the permitted values of `reply_to` in a request or job.
 
-A sender can write any text into `reply_to`. If the broker refuses a reply, it closes the channel,
-which also affects other replies. So the bus replies only to addresses that the broker's permissions
-allow (`bus.operations.topology.permissions`).
+A sender can write any text into `reply_to`. If the broker refuses a reply, the broker closes the
+channel, and this affects other replies. So the bus replies only to addresses that the broker's
+permissions allow (`bus.operations.topology.permissions`).
 """
 
 import re
@@ -12,8 +12,8 @@ from bus.messaging.topology.names import reply_queue
 
 __all__ = ["is_direct_reply_to", "is_reply_queue_of"]
 
-# The broker's permission patterns allow the same characters. But the `$` in these patterns also
-# matches before a final line end, so this module uses `fullmatch`.
+# The broker's permission patterns allow the same characters. The `$` in the broker's patterns
+# matches before a final line end. This module uses `fullmatch`, which rejects a line end.
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
 DIRECT = re.compile(r"amq\.rabbitmq\.reply-to\.[A-Za-z0-9+/=_.-]+")
 

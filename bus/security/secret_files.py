@@ -1,4 +1,4 @@
-"""The readers of secret files: private keys, passwords, and the broker password.
+"""Readers of secret files: private keys, passwords of broker users, and the broker password.
 
 The broker password may be an OAuth 2 token. Another process rotates its file, so the file is read
 again on every connect.
@@ -178,9 +178,9 @@ def read_secret_file(
 
 
 def _describe_path(path: Path) -> str:
-    """Return the path. If neither it nor its folder exists, return a neutral text instead.
+    """Return the path, or a neutral text if neither the path nor its folder exists.
 
-    Such a path may be a key, which an error message must not contain.
+    A path that does not exist may be a key. An error message must not contain a key.
     """
     try:
         exists = path.exists() or (path.parent.name != "" and path.parent.is_dir())

@@ -16,9 +16,9 @@ BEARER = "Bearer "
 REPLY_SCOPE = "bus/reply"
 """The only scope of a reply's token. No contract uses it, because permissions have no slash."""
 RENEW_BEFORE_SECONDS = 60.0
-"""Number of seconds before its expiry when a cached token is replaced.
+"""A cached token is replaced this number of seconds before its expiry.
 
-A token must still be valid when it arrives at a machine with a different clock.
+The token must still be valid when it arrives at a machine with a different clock.
 """
 MAX_CACHED_TOKENS = 1024
 """Maximum number of tokens in the cache of a signer or verifier.
@@ -90,13 +90,13 @@ class Signer:
     ) -> Envelope:
         """Return a reply with a proof instead of a token.
 
-        The bus uses it for job updates, and for error replies to unauthenticated senders. Such a
+        Job updates and error replies to unauthenticated senders have a proof. An unauthenticated
         sender could use a token again, but the proof is valid for this reply only.
 
         Args:
             answer: The reply.
             audience: The service that receives the reply.
-            refused: The message that this error reply rejects.
+            refused: For an error reply, the message that it rejects.
         """
         proof = message_proof(
             self._ring.signing_key(), answer, now=self._clock(), audience=audience, refused=refused

@@ -184,8 +184,8 @@ class Verifier:
             answer: The reply or job update.
             service: The service that was called.
             is_job: True for a job update, which needs a proof; a token is not sufficient.
-            proofs: The tokens or proofs of the messages that were sent with this id. If None, the
-                reply is not compared with them.
+            proofs: For an error reply, the tokens or proofs of the messages that the reply may
+                reject. If None, the reply may reject any message.
         """
         token = None if is_job else self._tokens.get(answer.authorization)
         if (

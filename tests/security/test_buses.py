@@ -150,7 +150,7 @@ def test_a_service_with_an_unknown_key_is_refused_until_the_key_is_known(
                 ledger.router,
             )
             office = await buses.bus("office", **deployment.of("office"))
-            with pytest.raises(Unauthenticated, match="the signing key is unknown to this service"):
+            with pytest.raises(Unauthenticated, match="not in the receiver's BUS_JWKS"):
                 await office.request(Add())
             known = await office.submit(CloseBooks(year=2001))
             await asyncio.sleep(5)
@@ -159,7 +159,7 @@ def test_a_service_with_an_unknown_key_is_refused_until_the_key_is_known(
             theirs.write_text(json.dumps(without))
             await asyncio.sleep(120)
             unknown = await office.submit(CloseBooks(year=2002))
-            with pytest.raises(Unauthenticated, match="the signing key is unknown to this service"):
+            with pytest.raises(Unauthenticated, match="not in the receiver's BUS_JWKS"):
                 await unknown.result(timeout=120)
             assert ledger.closed == [2001]
 
@@ -276,7 +276,7 @@ def test_a_service_does_not_give_more_time(deployment: Deployment) -> None:
             )
             with pytest.raises(
                 ConfigurationError,
-                match="belongs to the service ledger, but a key of an operator is needed",
+                match="BUS_OPERATOR_KEY belongs to the service 'ledger', but an operator's key is",
             ):
                 await owner.replay("ledger.jobs.close.v1", extend=60, reason="because")
 

@@ -424,7 +424,14 @@ async def test_a_service_whose_key_nobody_could_check_does_not_start() -> None:
     yard.private["mail"] = yard.private["office"]
     with pytest.raises(
         ConfigurationError,
-        match="the private key belongs to the service office, but a key of mail is needed",
+        match=r"BUS_KEY belongs to the service 'office', but this process runs as 'mail'\. "
+        r"Create a key with `bus keys new mail`, or pass `--as office` to `bus call`, ",
+    ):
+        await yard.started("mail")
+    yard.private["mail"] = [yard.key("ida", "ida-1", role="operator")]
+    with pytest.raises(
+        ConfigurationError,
+        match=r"the operator 'ida', but this process runs as 'mail'\. .* `bus keys new mail`\.$",
     ):
         await yard.started("mail")
     yard.private["mail"] = [yard.key("mail", "mail-2")]
