@@ -1,4 +1,4 @@
-"""Command line of the bus. Its exit codes are in `bus.cli.errors`."""
+"""Command line of the bus. `bus.cli.errors` defines the exit codes."""
 
 import gc
 import importlib
@@ -33,11 +33,11 @@ COMMANDS = {
     "submit": "Submit a job, show its progress, and print its result as JSON.",
     "topology": "Compare the required topology with the broker's, and create missing objects.",
 }
-"""Summary of each command, by its name.
+"""Names of the commands, with a summary of each.
 
 The code of the command `<name>` is the attribute `command` of the module `bus.cli.<name>`. The
 attribute is a function, or a `typer.Typer` for a command with subcommands. `bus --help` shows only
-the summaries. It does not load the modules, because they import broker clients and transports.
+the summaries. The modules are not loaded, because they import broker clients and transports.
 """
 DEBUG = "--debug"
 PROGRAM = "bus"
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with pause_garbage_collection() if arguments is None else nullcontext():
             app = build(completed_line(os.environ) or rest, Reporter(debug=debug))
         app(rest, prog_name=PROGRAM)
-    except KeyboardInterrupt:  # Ctrl-C before the command runs, while its module is imported
+    except KeyboardInterrupt:  # Ctrl-C while the command's module is imported
         sys.exit(INTERRUPTED)
 
 
@@ -74,9 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def pause_garbage_collection() -> Iterator[None]:
     """Pause garbage collection inside the block.
 
-    After the block, collections ignore the objects that exist at that time. Most of them belong to
-    imported modules, which are never garbage. Collections during the imports and at exit took a
-    quarter of a command's time.
+    Later collections ignore the objects that exist at the end of the block. Most of these objects
+    belong to imported modules, which are never garbage. Without this function, collections during
+    the imports and at exit take a quarter of a command's time.
     """
     gc.disable()
     try:
@@ -87,17 +87,18 @@ def pause_garbage_collection() -> Iterator[None]:
 
 
 def completed_line(environment: Mapping[str, str]) -> list[str]:
-    """Return the arguments that the user has typed, if a shell requests completion.
-
-    Without such a request the list is empty.
-    """
+    """Return the typed arguments if a shell requests completion, or an empty list if not."""
     if COMPLETING not in environment:
         return []
     return next((environment[name] for name in LINES if name in environment), "").split()[1:]
 
 
 def take_debug(arguments: list[str]) -> tuple[bool, list[str]]:
-    """Return True if `--debug` comes before any `--`, and the arguments without `--debug`."""
+    """Remove `--debug` from the arguments. Arguments after `--` are not changed.
+
+    Returns:
+        True if `--debug` was removed, and the remaining arguments.
+    """
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     return DEBUG in own, [argument for argument in own if argument != DEBUG] + arguments[len(own) :]
 
@@ -121,7 +122,7 @@ def build(arguments: Sequence[str], reporter: Reporter) -> typer.Typer:
 def attach(
     app: typer.Typer, name: str, command: typer.Typer | Callable[..., Any], reporter: Reporter
 ) -> None:
-    """Add a command, or a group of commands, to `app`; `reporter` reports their errors."""
+    """Add a command, or a group of commands, to `app`. `reporter` reports the errors."""
     if not isinstance(command, typer.Typer):
         app.command(name, help=unwrap_docstring(command))(reporter(command))
         return
@@ -142,7 +143,7 @@ def print_version(value: bool) -> None:
     if not value:
         return
     try:
-        # Import this library only here, because no other command needs it.
+        # Import this library only here, because most commands do not need it.
         version = importlib.import_module("importlib.metadata").version("trunkline")
     except ModuleNotFoundError:  # in a checkout that is not installed
         version = "(not installed)"
@@ -151,7 +152,7 @@ def print_version(value: bool) -> None:
 
 
 def global_options(
-    debug: bool = typer.Option(  # read by main
+    debug: bool = typer.Option(  # `main` reads this option
         False,  # noqa: FBT003 - typer's interface
         DEBUG,
         help="Show the traceback of an error.",

@@ -31,7 +31,7 @@ def begin_audit(settings: Settings) -> None:
 
 
 def audited(action: str, **facts: object) -> None:
-    """Log an action, with the user that performed it and the host."""
+    """Log an action, the user that performed it, and the host."""
     log.info(action, extra={"who": who(), **facts})
 
 

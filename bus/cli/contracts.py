@@ -163,7 +163,10 @@ def table_row(contract: Contract) -> tuple[str, str, str, str, str]:
 
 
 def show_narrow(contracts: Iterable[Contract], console: Console) -> None:
-    """Print each type on its own line, uncut for copying, and its properties below that line."""
+    """Print each type on its own line, and the other columns of the table below that line.
+
+    Types are never cut, so users can copy them.
+    """
     console.print("type\n  kind, reply, permission\n  fields", style="bold", highlight=False)
     for contract in contracts:
         type_, *properties, fields = table_row(contract)
@@ -178,7 +181,7 @@ def show_one(contract: Contract, schema: dict[str, Any], console: Console) -> No
         f"[bold]{contract.type}[/], {contract.kind} of {contract.service}", highlight=False
     )
     console.print(path_of(contract), style="dim", highlight=False)
-    # A contract without a docstring prints nothing here: a class does not inherit `__doc__`.
+    # A class does not inherit `__doc__`, so it is None for a contract without a docstring.
     if contract.model.__doc__:
         console.print(inspect.cleandoc(contract.model.__doc__), markup=False, highlight=False)
     console.print()
@@ -214,7 +217,7 @@ def properties_of(contract: Contract) -> list[tuple[str, str]]:
 
 
 def send_command(contract: Contract) -> str:
-    """Return the command that sends the contract, with the sample as its payload."""
+    """Return the heading of the sample: the command that sends the sample from a file."""
     verb = {"request": "call", "event": "publish", "job": "submit"}[contract.kind]
     owner = f" --as {contract.service}" if contract.kind == "event" else ""
     return f"bus {verb} {contract.type}{owner} --file payload.json, with this file:"

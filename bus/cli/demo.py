@@ -33,7 +33,7 @@ __all__ = ["command"]
 
 RECORDING = Path("examples/data/dictation.wav")
 TIME_HEADERS = {"dead-at", "first-failed-at"}
-"""Headers of a dead letter whose value is a time in milliseconds since the epoch."""
+"""Dead-letter headers that contain a time in milliseconds since the epoch."""
 
 
 def command(
@@ -77,7 +77,7 @@ def command(
 
 
 def _load_story() -> ModuleType:
-    """Import the reference application, which only the repository contains, not the wheel."""
+    """Import the reference application. The repository contains it, but the wheel does not."""
     try:
         importlib.import_module("workers.demo.stage")
         return importlib.import_module("workers.demo.story")

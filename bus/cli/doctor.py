@@ -54,7 +54,7 @@ REQUIRED_SETTINGS: dict[str, tuple[str, ...]] = {
     "dev": ("key",),
     "off": (),
 }
-"""Settings without which a service does not start, for each value of `BUS_AUTH`."""
+"""Settings that a service requires to start, for each value of `BUS_AUTH`."""
 SECURITY = {
     "on": "each message is signed and verified",
     "dev": "BUS_AUTH=dev: all services share one secret",
@@ -66,8 +66,8 @@ SECURITY = {
 class Report:
     """Findings of the doctor.
 
-    `missing` has the settings that a service still requires to start. They are not a problem, so
-    `exit_code` can be 0 although some are missing.
+    `missing` names the settings that a service requires and that are not set. Missing settings do
+    not count as problems, so `exit_code` can be 0.
     """
 
     python: str = field(default_factory=platform.python_version)
@@ -104,9 +104,9 @@ def command(
 ) -> None:
     """Check the installation, the settings and the broker.
 
-    The report shows the broker that commands would use, the reason for this choice, and whether
-    the broker answers. The exit code is 0 if there is no problem. If there are problems, it is the
-    exit code of the first problem.
+    The report shows the broker that the commands would use, the reason for this choice, and
+    whether the broker answers. The exit code is 0 if there is no problem. If there are problems,
+    it is the exit code of the first problem.
     """
     console = table_console()
     with console.status("checking"):
@@ -243,7 +243,7 @@ def rows(report: Report) -> Iterable[tuple[str, str]]:
 
 
 def connection(report: Report) -> str:
-    """Return a short text: the broker that answered, a failure, or that it was not checked."""
+    """Return the result of the connection: the broker's version, `failed`, or `not checked`."""
     if server := report.server:
         product = f"{server['product']} {server['version']}"
         return f"{product} ({server['platform']}), {server['cluster']}"

@@ -58,18 +58,18 @@ MEANINGS: dict[int, str] = {
     "work was done",
     TERMINATED: "ended by SIGTERM; `bus run`: ended by a second SIGTERM, before its work was done",
 }
-"""Meaning of each exit code. `docs/reference/command-line.md` lists them with their errors."""
+"""Meaning of each exit code. `docs/reference/command-line.md` lists the errors of each code."""
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the exit code of the error's nearest base class in `EXIT_CODES`, or 70 without one."""
+    """Return the exit code of the error's nearest base class in `EXIT_CODES`, or 70 by default."""
     return next(
         (EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), os.EX_SOFTWARE
     )
 
 
 class Reporter:
-    """Decorator that reports a command's exception: a line on standard error, and an exit code."""
+    """Decorator that turns a command's exception into a line on standard error and an exit code."""
 
     def __init__(self, *, debug: bool, console: Console | None = None) -> None:
         self._debug = debug

@@ -100,7 +100,7 @@ def to_json(grants: Grants, contracts: Sequence[Contract]) -> dict[str, Any]:
 
 
 def show(grants: Grants, known: Known, console: Console) -> None:
-    """Print a row for each permission. On a narrow console its types are below the permission."""
+    """Print a row for each permission. On a narrow console the types are below the permission."""
     rows = list(table_rows(grants, known))
     table = build_table(("service", "may", "permission", "types"), rows)
     if not fits(table, console):
@@ -141,7 +141,7 @@ def build_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table
 def list_ungranted(grants: Grants, contracts: Sequence[Contract]) -> list[str]:
     """Return a note for each contract that no service may call or publish.
 
-    Such a contract can be intended, or a line is missing in the grants file.
+    Either this is intended, or a line is missing in the grants file.
     """
     called = frozenset[str]().union(*(rights.call for rights in grants.services.values()))
     published = frozenset[str]().union(*(rights.publish for rights in grants.services.values()))

@@ -15,9 +15,9 @@ from bus.settings import load_settings
 __all__ = ["command"]
 
 UNHEALTHY = 1
-"""Exit code that Docker interprets as unhealthy. Docker reserves 2, so it is not used."""
+"""Exit code that Docker interprets as unhealthy. Docker reserves the exit code 2."""
 PROBE_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
-"""Address to probe if a worker listens on all addresses, by the address that it listens on."""
+"""Local address to probe, for each address that means all interfaces."""
 
 
 def command(
@@ -31,8 +31,8 @@ def command(
     """Check whether a worker on this machine is ready: exit code 0 if ready, 1 if not.
 
     A worker is ready if every consumer of each of its processes is registered at the broker. The
-    command sends a health probe to BUS_HEALTH_PORT. Therefore run it with the same environment as
-    the worker's `bus run`.
+    command sends a health probe to BUS_HEALTH_PORT. Therefore run the command with the same
+    environment as the worker's `bus run`.
     """
     settings = load_settings()
     if settings.health_port is None:

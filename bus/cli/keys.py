@@ -33,7 +33,7 @@ In this time every service reads the public keys again, and the owner reads its 
 OVERLAP_SECONDS = 300
 """Seconds for which the previous key may still sign after the first use of the new key.
 
-Its owner may need the previous key longer, if it reads its key file late or its clock is slow.
+In this time the owner may still sign with the previous key, for example if its clock is slow.
 """
 
 Directory = Annotated[
@@ -92,7 +92,8 @@ def new(
     role: Role = "operator" if operator else "service"
     owners = list(dict.fromkeys(names))
     for name in owners:
-        keys.check_new(name)  # check all names first: an invalid name must create no key at all
+        # Check all names first. If one of the names is invalid, no key is created.
+        keys.check_new(name)
     for name in owners:
         key = keys.new(name, key_id(name), role=role, algorithm=algorithm)
         if as_json:
@@ -143,7 +144,7 @@ def list_(*, directory: Directory = DEFAULT_DIRECTORY, as_json: AsJson = False) 
 
 
 JSON_MEMBERS = ("kid", "iss", "role", "alg", "not_before", "retired_at", "compromised_since")
-"""Members of a public key that `bus keys list --json` prints."""
+"""Members of a JWK that `bus keys list --json` prints."""
 
 
 @command.command()

@@ -5,6 +5,7 @@ If a name is unknown, the error suggests similar names.
 
 import contextlib
 import importlib
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,9 @@ from bus.runtime.router import Router
 __all__ = ["Known", "contract_named", "known_contracts", "load_router"]
 
 DEFAULT_MODULE = "contracts"
+DEFAULT_ROUTER = "router"
+EXAMPLE = f"workers.transcription:{DEFAULT_ROUTER}"
+"""Router that an error names if no router of the user is known."""
 MAX_SHOWN_MODULES = 5
 """Maximum number of module names that an error or a caption shows."""
 PRINTABLE = re.compile(r"[\w.-]{1,160}")
@@ -27,7 +31,7 @@ PRINTABLE = re.compile(r"[\w.-]{1,160}")
 Other text is not shown, because it may be a payload that the user typed in the wrong argument.
 """
 COMMANDS = {"request": "call", "event": "publish", "job": "submit"}
-"""Command that sends a message, by the kind of its contract."""
+"""Command that sends the messages of a contract, by the kind of the contract."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,14 +111,16 @@ def load_router(target: str) -> Router:
     """Import a router.
 
     Args:
-        target: `MODULE:ROUTER`: the name of a module, and of a router in this module.
+        target: Dotted name of a module and name of a router in this module, as `MODULE:ROUTER`.
 
     Raises:
         ConfigurationError: The module cannot be imported, or has no such router.
     """
     module, _, name = target.partition(":")
-    if not module or not name:
-        example = f"{module or 'workers.transcription'}:router"
+    is_path = "/" in module or module.endswith(".py")
+    if not module or not name or is_path:
+        dotted = dotted_name(module) if is_path else module
+        example = f"{dotted}:{name or DEFAULT_ROUTER}" if dotted else EXAMPLE
         raise ConfigurationError(
             f"{target!r} does not name a router. Write MODULE:ROUTER, for example {example}."
         )
@@ -125,10 +131,26 @@ def load_router(target: str) -> Router:
         return router
     problem = "does not exist" if router is None else f"is of type {type(router).__name__}"
     routers = [attribute for attribute, value in attributes.items() if isinstance(value, Router)]
-    suggestion = did_you_mean(name, routers) or (
-        f"; routers of {module}: {', '.join(routers)}" if routers else ""
+    remedy = did_you_mean(name, routers) or (
+        f". Name the attribute that holds the router: {module}:{f' or {module}:'.join(routers)}."
+        if routers
+        else f", and {module} has no router. Name the module and the attribute that hold "
+        f"the router, for example {EXAMPLE}."
     )
-    raise ConfigurationError(f"{target} must be a bus.Router, but {problem}{suggestion}")
+    raise ConfigurationError(f"{target} must be a bus.Router, but {problem}{remedy}")
+
+
+def dotted_name(path: str) -> str | None:
+    """Return the name by which a Python file or package can be imported from the working directory.
+
+    The name is None if the file cannot be imported from there.
+    """
+    absolute = Path(os.path.normpath(Path.cwd() / path))
+    if not absolute.is_relative_to(Path.cwd()):
+        return None
+    parts = absolute.relative_to(Path.cwd()).with_suffix("").parts
+    parts = parts[:-1] if parts[-1:] == ("__init__",) else parts
+    return ".".join(parts) if parts and all(part.isidentifier() for part in parts) else None
 
 
 def prepend_working_directory() -> None:
@@ -145,8 +167,8 @@ def has_default() -> bool:
 def check_is_local(name: str) -> None:
     """Raise `ConfigurationError` if Python does not import this package from the working directory.
 
-    If the local package has no `__init__.py`, Python prefers a package of the same name with an
-    `__init__.py`. It does so even if that package's folder is later on `sys.path`.
+    Python prefers a package with an `__init__.py` to a local package without one. This is the case
+    even if the local package is earlier on `sys.path`.
     """
     module = import_module_named(name)
     paths = [*getattr(module, "__path__", [])] or [getattr(module, "__file__", None) or ""]

@@ -95,7 +95,7 @@ def load_contracts(context: typer.Context) -> tuple[Contract, ...]:
 
 
 def summary(contract: Contract) -> str:
-    """Return the first line of the contract's docstring, or the contract's kind without one."""
+    """Return the first line of the contract's docstring, or its kind if it has no docstring."""
     return (contract.model.__doc__ or contract.kind).strip().splitlines()[0]
 
 

@@ -63,7 +63,7 @@ def say(text: str) -> None:
 
 
 def escaped(text: str) -> str:
-    """Return the JSON text with control characters escaped, because a terminal executes them."""
+    """Return the JSON text with control characters escaped, because a terminal interprets them."""
     return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 

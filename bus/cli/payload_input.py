@@ -59,7 +59,7 @@ def read_payload(contract: Contract, arguments: list[str], file: Path | None) ->
     if file is not None and str(file) != STANDARD_INPUT:
         return read_file(file)
     if arguments and arguments[0] != STANDARD_INPUT:
-        return arguments[0].encode(errors="surrogateescape")  # exactly the shell's bytes
+        return arguments[0].encode(errors="surrogateescape")  # the bytes from the shell
     requested = bool(arguments or file)
     text = b"" if sys.stdin.isatty() and not requested else sys.stdin.buffer.read()
     if text.strip():
@@ -103,10 +103,10 @@ def json_problem(text: bytes) -> str | None:
 
 
 def extra_fields(contract: Contract) -> Literal["forbid"] | None:
-    """Return pydantic's `extra` for the payload.
+    """Return the value of pydantic's option `extra` for the payload.
 
-    The value is `forbid`, because the bus would drop an unknown field without an error. It is None
-    if one of the contract's models accepts extra fields.
+    `forbid` rejects unknown fields, which the bus would drop without an error. The value is None if
+    one of the contract's models accepts extra fields.
     """
     schema = schema_of(contract.model) or {}
     models = [schema, *schema.get("$defs", {}).values()]

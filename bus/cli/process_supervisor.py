@@ -19,9 +19,10 @@ from bus.operations.health import ProbeAddress, aggregate, serve_probes
 __all__ = ["Command", "run_processes"]
 
 START_SECONDS = 5.0
-"""If a process ends with an error in this number of seconds, its start counts as failed.
+"""Seconds after the start of a process.
 
-If the process reported that it was ready, its start does not count as failed.
+The start counts as failed if the process ends with an error in this time, and has not reported
+that it is ready.
 """
 MAX_FAILED_STARTS = 3
 """Number of consecutive failed starts of one process after which all processes are stopped.
@@ -92,7 +93,7 @@ class Child:
                 self._process.send_signal(number)
 
     async def run(self) -> int:
-        """Run the process, and restart it when it ends. Return its last exit code after `stop`."""
+        """Run the process, and restart it when it ends. After `stop`, return its last exit code."""
         failures = 0
         while True:
             code, failed, reloading = await self._run_once()
@@ -131,7 +132,8 @@ class Child:
                 *line, start_new_session=True, pass_fds=[writer]
             )
             code, reloading = await self._wait(self._process)
-            # A process that reported ready has started, even if a message crashed it early.
+            # If the process reported that it was ready, the start succeeded. A message may have
+            # crashed the process later.
             early = loop.time() - began < START_SECONDS
             return code, bool(code) and early and not _is_notified(reader), reloading
 
@@ -146,7 +148,9 @@ class Child:
                 self.signal(signal.SIGTERM)
             code = await ended
             if terminated and code == -signal.SIGTERM:
-                code = 0  # killed before it handled signals, so it had no work yet: a clean stop
+                # SIGTERM killed the process before it handled signals. The process had no work
+                # yet, so the stop counts as clean.
+                code = 0
             return (code if code >= 0 else 128 - code), reload.done()
         finally:
             for task in (reload, stopping):
@@ -155,7 +159,7 @@ class Child:
 
 @contextlib.contextmanager
 def _open_pipe() -> Iterator[tuple[int, int]]:
-    """Yield the two ends of a pipe on which a process reports that it is ready: reader, writer."""
+    """Yield the read end and the write end of a pipe. A process writes when it is ready."""
     reader, writer = os.pipe()
     try:
         os.set_blocking(reader, False)

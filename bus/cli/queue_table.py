@@ -43,8 +43,8 @@ def service_rows(service: str, queues: list[QueueStatus]) -> Iterator[tuple[str 
     """Yield the rows of one service.
 
     First come the work queues, each with the number of its dead letters. Then come the retry tiers,
-    one row for all reply queues, and the dead-letter queue for unroutable messages. The latter
-    holds messages that returned from a retry tier after their work queue was deleted.
+    one row for all reply queues, and the dead-letter queue for unroutable messages. A message is
+    unroutable if it returned from a retry tier after its work queue was deleted.
     """
     dead = {queue.work_queue: total_messages(queue) for queue in queues if queue.role == "dead"}
     for queue in (queue for queue in queues if queue.role in WORK):
@@ -140,7 +140,7 @@ def format_count(count: int | None) -> str:
 
 
 def mark_count(count: int | None, style: str, *, when: bool) -> Text:
-    """Return a count as text, with `style` if it requires an action."""
+    """Return a count as text, with `style` if `when` is True."""
     return Text(format_count(count), style=style if when else "")
 
 

@@ -144,7 +144,7 @@ async def inspect_once(settings: Settings, selection: QueueFilter) -> QueueRepor
 
 
 def update(live: Live, inspection: "asyncio.Future[QueueReport]", *, as_json: bool) -> None:
-    """Replace the display with the result of an inspection, or print it as the next line."""
+    """Show an inspection's result on the display, or print the result as one line of JSON."""
     error = inspection.exception()
     if error is not None and not isinstance(error, BusError):
         raise error

@@ -27,9 +27,9 @@ log = logging.getLogger("bus")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 CANCEL_AGAIN_SECONDS = 0.5
-"""Seconds from the first to the second cancellation of the service after a second signal.
+"""Seconds between the two cancellations of the service that follow a second signal.
 
-The service closes its connection in this time. That takes about 0.05 s.
+In this time the service closes its connection, which takes about 0.05 s.
 """
 
 
@@ -123,8 +123,8 @@ async def serve_until(
 ) -> None:
     """Serve the router until `stop` is set.
 
-    Health probes are answered from before the connection to the broker is opened until after it is
-    closed.
+    The server of the health probes starts before the connection to the broker is opened, and stops
+    after the connection is closed.
 
     Args:
         router: Router to serve.
@@ -168,7 +168,7 @@ def signals(stop: asyncio.Event, serving: "asyncio.Future[None]") -> Iterator[li
     def on_signal(number: int) -> None:
         received.append(number)
         if stop.is_set():
-            # Cancel the task in the next turn of the event loop. Both signals may arrive in one
+            # Both signals may arrive in one turn of the event loop. Cancel the task in the next
             # turn. A task that has not seen `stop` would treat the cancellation as a clean stop.
             loop.call_soon(serving.cancel)
             # Cancel the task a second time. If the first cancellation interrupts the start, the

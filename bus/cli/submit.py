@@ -53,7 +53,7 @@ def command(
     """Submit a job, show its progress, and print its result as JSON.
 
     Each progress update is a line on standard error. If this command ends before the job, for
-    example by Ctrl-C, the job continues. No later command can then print its result.
+    example by Ctrl-C, the job continues, but no other command can print the job's result.
     """
     contract = contract_named(type_, contracts or [], kind="job")
     job: Any = message_from(contract, payload or [], file)

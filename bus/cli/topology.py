@@ -116,12 +116,13 @@ def apply(
 def verify(
     routers: Routers, *, management_url: ManagementUrl = None, as_json: AsJson = False
 ) -> None:
-    """Check that the broker has the required topology, before services that declare nothing start.
+    """Check that the broker has the required topology, and change nothing.
 
-    With BUS_MANAGEMENT_URL or --management-url the command finds the same differences as plan. If
-    neither is set, the command uses AMQP with the rights of the user in BUS_URL. It then finds only
-    missing exchanges and queues, and reports the objects that it could not check. The exit codes
-    are the same as for plan.
+    Run this command before you start services that declare nothing. With BUS_MANAGEMENT_URL or
+    --management-url the command finds the same differences as plan. If neither is set, the command
+    uses AMQP with the rights of the user in BUS_URL. In this case it finds only missing exchanges
+    and queues, and reports the objects that it could not check. The exit codes are the same as for
+    plan.
     """
     settings = override_settings(management_url)
     with suppress_library_logs():
@@ -186,8 +187,8 @@ def access(
     The command does not connect to a broker. It prints the same topology as export, and in addition
     users, permissions and topic permissions. Name the routers of all services. Run each service
     with BUS_TOPOLOGY=verify and its own user. Only the user bus.topology may declare and bind. If
-    neither --passwords nor --certificates is given, the output has no users. They must then exist
-    before the file is imported.
+    neither --passwords nor --certificates is given, the output has no users. In this case the users
+    must exist before the file is imported.
     """
     if passwords and certificates:
         raise InvalidArgument(
@@ -249,8 +250,8 @@ def migrate(
     A migration queue holds the messages of the queue, and messages that are published during the
     migration. The command copies each message, and removes the original only after the broker has
     confirmed the copy. The order of the messages is kept. If the command is killed at any point,
-    run it again to continue. A message that can then exist twice has the header "redelivered". The
-    command refuses a queue that has consumers: stop the workers first.
+    run it again to continue. Each message that may exist twice after that has the header
+    "redelivered". The command refuses a queue that has consumers: stop the workers first.
     """
     settings = override_settings(management_url)
     status_line = Console(stderr=True).status("reading the broker's state")
@@ -305,7 +306,7 @@ class ProgressDisplay:
 
 
 def override_settings(management_url: str | None) -> Settings:
-    """Return the settings. The URL of `--management-url`, if it is given, replaces the setting."""
+    """Return the settings. If `--management-url` is given, it replaces BUS_MANAGEMENT_URL."""
     return load_settings(management_url=management_url) if management_url else load_settings()
 
 

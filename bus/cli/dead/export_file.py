@@ -34,14 +34,14 @@ FIELDS = (
     "expires",
     "attempt",
 )
-"""Envelope attributes that the JSON object `message` of a line holds.
+"""Envelope attributes in the JSON object `message` of each line.
 
-Headers and body are not in this object. They have their own keys in the line.
+Headers and body are not in this object. The line has separate keys for them.
 """
 PROOFS = {"proof": "proof", "counter_proof": "expiry_override"}
-"""JSON keys of the signatures, and the envelope attributes from which they are written.
+"""JSON key of each signature, and the envelope attribute that holds the signature.
 
-Older versions of the bus did not sign messages, so their files do not have these keys.
+Files of older versions of the bus do not have these keys, because messages were not signed.
 """
 
 

@@ -62,7 +62,7 @@ def progress(
 
 
 def summary(browse_result: BrowseResult, shown: int, selection: Selection) -> str:
-    """Return a line about a list: number of matches, number shown, and filters without a match."""
+    """Return a line with the number of matches, the number shown, and filters without a match."""
     more = (
         f"; the oldest {shown} are shown, use --limit to show more"
         if 0 < shown < browse_result.matching
@@ -74,9 +74,9 @@ def summary(browse_result: BrowseResult, shown: int, selection: Selection) -> st
 
 
 def describe_unmatched(selection: Selection, seen: ObservedValues) -> str:
-    """Return the end of a message about selected values that no scanned dead letter has.
+    """Return text that lists the selected types, codes and ids that no scanned dead letter has.
 
-    The values are types, codes and ids. The text is empty if each of them was found.
+    Callers append the text to a message. It is empty if every selected value was found.
     """
     selected = (("type", selection.types, seen.types), ("code", selection.codes, seen.codes))
     unmatched = [
@@ -84,7 +84,7 @@ def describe_unmatched(selection: Selection, seen: ObservedValues) -> str:
         for what, names, observed in selected
         for name in sorted(names - observed)
     ]
-    # Ids are copied and not typed, so they get no suggestion.
+    # Do not suggest similar ids: users copy ids and do not type them.
     unmatched += [("id", name, "") for name in sorted(selection.ids - seen.ids)]
     return "".join(
         f"; no dead letter has the {what} {name!r}{hint}" for what, name, hint in unmatched
@@ -92,7 +92,7 @@ def describe_unmatched(selection: Selection, seen: ObservedValues) -> str:
 
 
 def describe_not_scanned(count: int) -> str:
-    """Return the end of a message about the number of dead letters that were not scanned."""
+    """Return text with the number of unscanned dead letters, to append to a message."""
     return f"; {count} more were not scanned, use --scan to scan more" if count else ""
 
 

@@ -114,7 +114,7 @@ def build_selection(
     until: int | None,
     correlation_id: str | None,
 ) -> Selection:
-    """Return a selection. A dead letter must match all filters that are set."""
+    """Return the selection of the dead letters that match all given filters."""
     return Selection(
         ids=frozenset(ids or ()),
         types=frozenset(types or ()),

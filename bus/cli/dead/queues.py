@@ -1,4 +1,4 @@
-"""Connection of the commands of `bus dead` to the broker, and their choice of queues."""
+"""Broker connection and queue selection for the commands of `bus dead`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -28,9 +28,9 @@ def run(work: Work[T], service: str | None, queues: Sequence[str] | None) -> T:
 
     Args:
         work: Coroutine function that gets the transport and the names of the dead-letter queues.
-        service: Service or MODULE:ROUTER that owns the dead-letter queues. None selects all.
-        queues: Names of work queues, to select their dead-letter queues. An empty list means that
-            `work` requires no queues.
+        service: Service or MODULE:ROUTER that owns the dead-letter queues. None means all services.
+        queues: Names of work queues whose dead-letter queues are used. If the list is empty,
+            `work` gets no queues.
     """
     settings = load_settings()
 
@@ -78,8 +78,8 @@ async def find_queues(
 ) -> list[str]:
     """Return the names of the existing dead-letter queues, sorted.
 
-    If `queues` or a router is given, the queues are checked over AMQP. If only a service or nothing
-    is given, the management API is required, because AMQP cannot list queues.
+    The queues in `queues` or of a router are checked over AMQP. To find the queues of a service or
+    of all services, the management API is required, because AMQP cannot list queues.
 
     Raises:
         NotFound: A named queue does not exist, or no queue was found.

@@ -109,13 +109,13 @@ def replay_(
     Each message starts at attempt 1, and its headers record the time and the user of the replay. A
     message is moved only to the work queue from which it was dead-lettered, not to the queues of
     other subscribers. The dead letter is deleted when the broker has confirmed the copy. If a
-    replay is killed at any point, no message is lost. At most --window messages are then both in
-    the work queue and in the dead-letter queue. Expired messages are not moved, except with
-    --extend. A message that is dead-lettered again during the replay is not moved a second time.
+    replay is killed, no message is lost. In this case up to --window messages can be both in the
+    work queue and in the dead-letter queue. Expired messages are not moved, except with --extend.
+    A message that is dead-lettered again during the replay is not moved a second time.
 
     With --extend an operator signs each message. This requires --reason and
-    BUS_OPERATOR_KEY, or BUS_KEY with BUS_AUTH=dev. With BUS_AUTH=off nothing is signed, and neither
-    is required. A message can be extended at most three times.
+    BUS_OPERATOR_KEY, or BUS_KEY with BUS_AUTH=dev. With BUS_AUTH=off nothing is signed, and no
+    reason or key is required. A message can be extended at most three times.
     """
     selection = build_selection(
         ids=ids, types=type_, codes=code, since=since, until=until, correlation_id=correlation_id
@@ -147,7 +147,7 @@ def replay_(
 
     try:
         run(work, service, queue)
-    finally:  # An interrupted replay is audited too.
+    finally:  # Write the audit record even if the replay was interrupted.
         moved = {
             name: report.replayed
             for name, report in results.items()
@@ -220,7 +220,7 @@ def purge_(
 
     try:
         run(work, None, list(counts))
-    finally:  # An interrupted purge is audited too.
+    finally:  # Write the audit record even if the purge was interrupted.
         audited("purged", **{name: report.deleted for name, report in results.items()})
     report_purged(results, browse_result, as_json=as_json)
     raise_failure(results.values())
@@ -261,7 +261,7 @@ def import_(
 
 
 def require_selection(selection: Selection, selected: bool) -> None:
-    """Raise an error if neither `selected` nor a criterion of the selection is set."""
+    """Raise an error if `selected` is False and the selection has no filter."""
     if selection.everything and not selected:
         raise typer.BadParameter(
             "no dead letters are selected. Pass ids, filters such as --type or --since, or --all."

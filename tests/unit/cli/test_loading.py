@@ -147,11 +147,54 @@ def test_a_router_by_a_wrong_name_gets_the_routers_that_are_there(here: Path) ->
             "desk:ruoter",
             r"desk:ruoter must be a bus.Router, but does not exist; did you mean 'router'\?",
         ),
-        ("desk:value", r"must be a bus.Router, but is of type int; routers of desk: router"),
+        (
+            "desk:value",
+            r"is of type int\. Name the attribute that holds the router: desk:router\.",
+        ),
         ("desk", "does not name a router. Write MODULE:ROUTER, for example desk:router"),
     ):
         with pytest.raises(ConfigurationError, match=told):
             load_router(target)
+
+
+def test_a_module_with_several_routers_gets_all_of_them_and_one_with_none_an_example(
+    here: Path,
+) -> None:
+    two = "from bus import Router\nleft = Router('left')\nright = Router('right')\nvalue = 1\n"
+    write(here / "hall.py", two)
+    write(here / "attic.py", "class Box: ...\n")
+    for target, told in (
+        ("hall:value", r"Name the attribute that holds the router: hall:left or hall:right\."),
+        (
+            "attic:Box",
+            r"is of type type, and attic has no router\. .* example workers.transcription:router\.",
+        ),
+    ):
+        with pytest.raises(ConfigurationError, match=told):
+            load_router(target)
+
+
+@pytest.mark.parametrize(
+    ("target", "example"),
+    [
+        ("bakery/service.py", "bakery.service:router"),
+        ("./bakery/service.py:routes", "bakery.service:routes"),
+        ("bakery/service:routes", "bakery.service:routes"),
+        ("bakery/", "bakery:router"),
+        ("bakery/__init__.py", "bakery:router"),
+        ("service.py:routes", "service:routes"),
+        ("../elsewhere/service.py", "workers.transcription:router"),
+        ("my-bakery/service.py", "workers.transcription:router"),
+    ],
+)
+def test_a_path_in_the_place_of_a_module_gets_the_modules_name(
+    here: Path, target: str, example: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"does not name a router.*example {example}\\."):
+        load_router(target)
+    absolute = f"{here}/{target}"
+    with pytest.raises(ConfigurationError, match=f"does not name a router.*example {example}\\."):
+        load_router(absolute)
 
 
 @pytest.mark.parametrize(
