@@ -2,7 +2,7 @@
 
 `/livez` shows that the event loop runs, because the event loop sends the answer. `/readyz` shows
 that every consumer is registered at the broker now. An answer is a status (200 or 503) and one
-line. It contains no data about messages, queues or addresses.
+line. The line contains no data about messages, queues or addresses.
 
 The server implements the part of HTTP/1.1 (RFC 9110, RFC 9112) that a probe needs: GET and HEAD, no
 body, one request per connection. It disconnects a client that is slow or sends too much.
@@ -121,7 +121,8 @@ def aggregate(addresses: Sequence[ProbeAddress]) -> Mapping[str, Check]:
     """Return the combined checks of several processes, as arguments of `serve_probes`.
 
     The processes are ready if every process is ready. They are live if no process is stuck. A
-    process that does not listen counts as live: it starts or stops, and its parent supervises it.
+    process that does not listen counts as live, because it is starting or stopping. Its parent
+    supervises it.
     """
 
     async def ready() -> str | None:
@@ -173,8 +174,8 @@ class ProbeServer:
                 async with asyncio.timeout(CONNECTION_TIMEOUT_SECONDS):
                     writer.write(await self._answer(reader))
                     writer.write_eof()
-                    # Read the rest of the request. Closing a connection with unread data resets it,
-                    # and the client could lose the answer.
+                    # Read the rest of the request. If the server closed a connection with unread
+                    # data, TCP would reset the connection, and the client could lose the answer.
                     while await reader.read(MAX_HEAD_BYTES):
                         pass
         finally:
@@ -205,7 +206,7 @@ class ProbeServer:
 def _disconnect(task: "asyncio.Task[None]", writer: asyncio.StreamWriter) -> None:
     """Cancel a task and close its connection.
 
-    A task that is cancelled before its first step does not close the connection itself.
+    If the task is cancelled before it starts, the task cannot close the connection.
     """
     task.cancel()
     writer.transport.abort()

@@ -21,8 +21,9 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> None:
-    """Send all log records to one stream in one format, also records of the standard library.
+    """Send all log records of this process to one stream in one format.
 
+    The records of structlog and of the standard library's `logging` have the same format.
     An application calls this function once. A library must not call it. Each record that is written
     while a message is handled contains the message's correlation id.
 
@@ -41,8 +42,8 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
     for library in ("aio_pika", "aiormq", "asyncio"):
-        # The bus already logs the same events. At debug level aiormq logs whole frames, which
-        # include payloads.
+        # The bus already logs the events that these libraries log. At debug level aiormq logs whole
+        # frames, which include payloads.
         logging.getLogger(library).setLevel(max(logging.ERROR, root.level))
     structlog.configure(
         processors=[
@@ -92,9 +93,9 @@ def _add_message_ids(_logger: Any, _method: str, event: Event) -> Event:
 
 
 def _replace_controls(_logger: Any, _method: str, event: Event) -> Event:
-    """Replace control characters except tab and newline, before a terminal shows them.
+    """Replace control characters, except tab and newline, in text for a terminal.
 
-    Types and ids come from other services, and must not control the operator's terminal.
+    Message types and ids come from other services, and must not control the operator's terminal.
     """
     return {
         name: CONTROL.sub("\ufffd", value) if isinstance(value, str) else value

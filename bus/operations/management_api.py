@@ -1,6 +1,7 @@
 """A client for the parts of RabbitMQ's management API that the bus needs.
 
-The bus uses this API to start and share a broker, and to inspect queues.
+The bus uses this API to check a started broker, to inspect queues, and to read the topology. Tests
+that share a broker use it to create virtual hosts.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 __all__ = ["Management", "usual_address"]
 
 TIMEOUT_SECONDS = 10.0
-"""Timeout of one call. Calls take milliseconds, so the timeout only ends a call that hangs."""
+"""Timeout of one call. A call takes milliseconds. Only a call that hangs reaches the timeout."""
 UNAUTHORIZED = 401
 FIRST_FAILURE = 400
 
@@ -40,7 +41,8 @@ class Management:
         Args:
             management_url: `http://host:port` or `https://…`. If the API has a path before `/api`,
                 the URL includes this path.
-            amqp_url: The broker's AMQP URL. Its `?cafile=` names the certificate authorities.
+            amqp_url: The broker's AMQP URL. Its parameter `cafile` is the path of a file with the
+                certificate authorities.
             timeout: Seconds for one call.
 
         Raises:
@@ -140,9 +142,10 @@ class Management:
 
 
 def usual_address(amqp_url: str) -> str:
-    """Return the management API's address on the default port, for the host of an AMQP URL.
+    """Return the management API's default address: the host of the AMQP URL, and the default port.
 
-    If the AMQP URL uses TLS, the address uses TLS too. So the password is never sent as plain text.
+    If the AMQP URL uses TLS, the address is an `https` URL. So the password is never sent as plain
+    text.
     """
     parts = urlsplit(amqp_url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "localhost"

@@ -51,22 +51,28 @@ class QueueStatus:
     unacked: int | None = None
     consumers: int | None = None
     oldest: float | None = None
-    """Seconds since the message at the head was first sent. Only classic queues report it."""
+    """Seconds since the message at the head of the queue was first sent.
+
+    Only classic queues report the time.
+    """
     last_error: str | None = None
     """Error that prevents the use of the queue, such as a node that is down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueFilter:
-    """The queues to select: the queues in `names`, all queues of a service, or all of the bus."""
+    """The queues to select: the queues in `names`, the queues of a service, or all queues."""
 
     names: tuple[str, ...] = ()
     service: str | None = None
     guesses: tuple[str, ...] = ()
-    """Names to check if the management API cannot list the queues. Existing queues are selected."""
+    """Names to check if the management API cannot list the queues.
+
+    If a queue with such a name exists, the queue is selected.
+    """
 
     def takes(self, name: QueueName) -> bool:
-        """Return True if the filter selects a listed queue."""
+        """Return True if the filter selects the queue `name`."""
         if self.names:
             return name.name in self.names or (
                 name.role == "replies" and name.service == self.service
@@ -76,7 +82,10 @@ class QueueFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerAddress:
-    """The addresses of a broker. If `management_url` is None, the default port is tried."""
+    """The addresses of a broker.
+
+    If `management_url` is None, the default port of the management API is tried.
+    """
 
     url: str = field(repr=False)
     management_url: str | None = field(default=None, repr=False)
@@ -101,7 +110,7 @@ class QueueReport:
     server: BrokerInfo
     queues: tuple[QueueStatus, ...]
     without_management: str | None = None
-    """Reason why the management API's values are missing. None if they are not missing."""
+    """Reason why the management API's values are missing. None if the values are complete."""
     at: float
     """Time of the inspection, in seconds since the epoch."""
 
@@ -125,8 +134,8 @@ async def inspect_queues(
         clock: Returns seconds since the epoch.
 
     Raises:
-        Unavailable: The broker does not answer over AMQP. Or only the management API can list the
-            queues, and it does not answer.
+        Unavailable: The broker does not answer over AMQP. Or `selection` names no queues, and the
+            management API cannot list them.
         Unauthenticated: The broker refused the user, the password or the virtual host.
         ConfigurationError: An address is invalid, or `management_url` belongs to another broker.
     """
@@ -168,8 +177,8 @@ async def fetch_listing(broker: BrokerAddress, server: BrokerInfo) -> Management
 def wrong_broker(broker: BrokerAddress, api: Management) -> ManagementListing:
     """Return an empty listing, because the API belongs to another broker.
 
-    Without `management_url` the address has the default port. Another node on the same machine may
-    use this port.
+    If `management_url` is not set, the bus tries the default port. Another node on the same machine
+    may use this port.
 
     Raises:
         ConfigurationError: `management_url` is set, so the setting is wrong.
@@ -183,7 +192,10 @@ def wrong_broker(broker: BrokerAddress, api: Management) -> ManagementListing:
 
 
 async def rows(api: Management, vhost: str) -> dict[str, Mapping[str, Any]]:
-    """Return the values of each queue. Totals replace statistics, which RabbitMQ updates later."""
+    """Return the values of each queue: the totals, and the statistics that have no total.
+
+    RabbitMQ updates the totals earlier than the statistics.
+    """
     path = f"queues/{quote(vhost, safe='')}?{COLUMNS}"
     statistics, totals = await asyncio.gather(
         api.call("GET", path), api.call("GET", f"{path}&{TOTALS}")
@@ -196,7 +208,7 @@ def select_names(selection: QueueFilter, listing: ManagementListing) -> list[Que
     """Return the sorted names of the selected queues.
 
     Raises:
-        Unavailable: Only the management API can list the queues, and it does not answer.
+        Unavailable: `selection` names no queues, and the management API cannot list them.
     """
     if listing.rows is None and not selection.names and not selection.guesses:
         raise Unavailable(
@@ -220,7 +232,7 @@ def may_declare_passively(
     """Return True if a queue may be checked by a passive declaration.
 
     A passive declaration restarts the expiry of a request queue. So request queues are declared
-    only if the management API does not answer.
+    only if `broker.renew` is True and the management API does not answer.
     """
     if name.role == "requests":
         return listing.rows is None and broker.renew
@@ -244,7 +256,7 @@ def merge_depths(
         current.ready if current else row.get("messages_ready"),
         row.get("messages_unacknowledged"),
     )
-    # RabbitMQ still reports the timestamp for some time after the message has left the queue.
+    # RabbitMQ continues to report the timestamp for a while after the message left the queue.
     sent = row.get("head_message_timestamp") if ready or unacked else None
     return QueueStatus(
         name=name.name,

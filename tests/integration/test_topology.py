@@ -240,7 +240,7 @@ async def test_a_management_api_that_is_not_there_is_told_in_a_line(place: Place
     )
     assert planned.code == 69
     assert len(planned.err.splitlines()) == 1
-    assert "Set BUS_MANAGEMENT_URL to its address." in planned.err
+    assert "Set BUS_MANAGEMENT_URL to the address of the API." in planned.err
 
 
 async def test_the_export_is_all_that_a_broker_needs_which_has_not_even_the_virtual_host(

@@ -25,7 +25,7 @@ AMQP_PORT, MANAGEMENT_PORT = 5672, 15672
 START_TIMEOUT_SECONDS = 60.0
 """Maximum seconds until the broker answers. On an idle machine the start takes 5 to 10 s."""
 POLL_INTERVAL_SECONDS = 0.1
-"""Seconds between two checks."""
+"""Seconds between two checks whether the broker answers."""
 ADVICE = (
     "Fetch its image, or give the engine access to a registry. "
     "If the image of testcontainers' ryuk is not available, set TESTCONTAINERS_RYUK_DISABLED=true."
@@ -99,7 +99,7 @@ class ContainerBroker:
 
         Raises:
             ConfigurationError: The container is not started.
-            Unavailable: The command failed. The error contains its output.
+            Unavailable: The command failed. The error contains the command's output.
         """
         if self._container is None:
             raise ConfigurationError(

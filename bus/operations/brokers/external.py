@@ -18,7 +18,7 @@ class ExternalBroker:
         """Do nothing, because the broker is already running."""
 
     async def stop(self) -> None:
-        """Do nothing, because the broker continues to run."""
+        """Do nothing. The broker continues to run."""
 
     def describe(self) -> str:
         """Return a description without the password."""

@@ -11,7 +11,7 @@ __all__ = ["Installation", "find_installation", "versions"]
 PACKAGED = Path("/usr/lib/rabbitmq/bin")
 """Directory of RabbitMQ's scripts in Debian's and Red Hat's packages.
 
-The wrappers in /usr/sbin are not used, because they change the user.
+The wrappers in /usr/sbin are not used, because they run the scripts as another user.
 """
 
 
@@ -23,7 +23,7 @@ class Installation:
     ctl: Path
     epmd: Path
     search_path: str
-    """The PATH variable with which RabbitMQ's scripts find `erl`."""
+    """Value of the variable `PATH` for RabbitMQ's scripts. They use it to find `erl`."""
 
 
 def find_installation(

@@ -28,11 +28,11 @@ from pathlib import Path
 STOP_GRACE_SECONDS = 15.0
 """Maximum seconds for a graceful stop. A node with thousands of queues needs a few seconds."""
 EPMD_TIMEOUT_SECONDS = 10.0
-"""Maximum seconds for the start of epmd. On an idle machine it takes a few milliseconds."""
+"""Maximum seconds for the start of epmd. On an idle machine the start takes a few milliseconds."""
 POLL_INTERVAL_SECONDS = 0.1
-"""Seconds between two checks of the node. The guard notices its end after this time at most."""
+"""Seconds between two checks of the node. The guard notices the end of the node in this time."""
 PR_SET_PDEATHSIG = 1
-"""Option of prctl(2): the signal that the kernel sends to this process when its parent ends."""
+"""Option of prctl(2) for the signal that a child process receives when its parent ends."""
 
 
 def main(directory: str, epmd: str, server: str) -> int:
@@ -63,7 +63,10 @@ class StopSignal:
 
 
 def start(command: list[str]) -> subprocess.Popen[bytes]:
-    """Start a child process that ends with this process and does not read the terminal."""
+    """Start a child process that does not read the terminal.
+
+    On Linux the kernel kills the child when this process ends.
+    """
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -78,14 +81,16 @@ def die_with_parent() -> Callable[[], object] | None:
     """
     if sys.platform != "linux":
         return None
-    libc = ctypes.CDLL(None)  # A library must be loaded before the fork.
+    # Load the C library in this process. Loading it in the child, after the fork, is not safe.
+    libc = ctypes.CDLL(None)
     return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     """Wait until `port` accepts connections.
 
-    If the node did not find this name server, it would start another name server that never ends.
+    Start the node only after this wait. If a node finds no name server, the node starts one, and
+    that name server never ends.
     """
     deadline = time.monotonic() + EPMD_TIMEOUT_SECONDS
     while time.monotonic() < deadline and process.poll() is None:

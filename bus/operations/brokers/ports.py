@@ -11,10 +11,9 @@ __all__ = ["LOOPBACK", "accepts", "free_ports", "speaks_amqp"]
 
 LOOPBACK = "127.0.0.1"
 MIN_PORT = 20_000
-# On Linux, and by IANA's recommendation, the source ports of outgoing connections usually begin
-# here. A broker's port must be lower. If it were not, the system could give the port of a stopped
-# broker to a client that connects to this port. The client would be connected to itself, and the
-# broker could not open the port.
+# Default of Linux for the first source port of outgoing connections. A broker's port must be lower.
+# If it were not, a client that connects to a stopped broker could get the broker's port as its
+# source port. The client would be connected to itself, and the broker could not open the port.
 FIRST_EPHEMERAL = 32_768
 EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"

@@ -32,14 +32,14 @@ __all__ = ["PrivateNode"]
 START_TIMEOUT_SECONDS = 60.0
 """Maximum seconds for a start.
 
-A start takes 4 to 5 s on two idle cores, and several nodes may start at once.
+A start takes 4 to 5 s on two idle cores, and longer if several nodes start at the same time.
 """
 STOP_TIMEOUT_SECONDS = node_guard.STOP_GRACE_SECONDS + 5.0
 """Maximum seconds for a stop. The guard kills the node earlier, after `STOP_GRACE_SECONDS`."""
 CTL_TIMEOUT_SECONDS = 30.0
-"""Maximum seconds for one call of rabbitmqctl. It starts its own Erlang in about 1 s."""
+"""Maximum seconds for one call of rabbitmqctl. The start of Erlang in each call takes about 1 s."""
 POLL_INTERVAL_SECONDS = 0.02
-"""Seconds between two checks of a condition."""
+"""Seconds between two checks while the node starts or stops."""
 LOG_LINES = 15
 USER = "bus"
 
@@ -51,12 +51,12 @@ DEFAULTS = {
     "log.file": "rabbit.log",
     # The default alarm would block publishers on a laptop with a nearly full disk.
     "disk_free_limit.absolute": "1MB",
-    # The default is a fraction of the machine's memory, but other programs need memory too.
+    # The default is a large part of the machine's memory, but other programs need memory.
     "vm_memory_high_watermark.absolute": "1GB",
     # 64 MiB instead of 512 MiB: RabbitMQ keeps the log of quorum queues in memory up to this size.
     "raft.wal_max_size_bytes": "67108864",
 }
-"""Configuration for a node in a temporary directory. The values of `config` override it."""
+"""Settings in the rabbitmq.conf of each private node. The argument `config` overrides them."""
 
 
 class PrivateNode:
@@ -138,7 +138,7 @@ class PrivateNode:
         """Start the node, and return when clients can connect and the UI answers.
 
         Raises:
-            Unavailable: The node did not start. The error contains the last lines of its log.
+            Unavailable: The node did not start. The error contains the end of the node's log.
         """
         if self.running:
             return
@@ -195,7 +195,7 @@ class PrivateNode:
             timeout: Maximum seconds for the command.
 
         Raises:
-            Unavailable: The command failed or took too long. The error contains its message.
+            Unavailable: The command failed or took too long.
         """
         process = await asyncio.create_subprocess_exec(
             self._installation.ctl,
@@ -246,8 +246,8 @@ class PrivateNode:
     def _environment(self) -> dict[str, str]:
         """Return the node's environment.
 
-        It takes only `PATH` from this process. The `RABBITMQ_*` and `ERL_*` variables of this
-        process may be meant for another node.
+        `PATH` is the only variable that is copied from this process. The `RABBITMQ_*` and `ERL_*`
+        variables of this process may be meant for another node.
         """
         directory = self.directory
         loopback = "-kernel inet_dist_use_interface {127,0,0,1}"

@@ -1,6 +1,7 @@
 """Reading of dead letters.
 
-The broker delivers the dead letters to a consumer. It requeues the dead letters that are not acked.
+The broker delivers the dead letters to a consumer. At the end of the reading, all dead letters that
+were not acked return to their queue.
 """
 
 import asyncio
@@ -27,15 +28,18 @@ __all__ = [
 ]
 
 MAX_BROWSED = 10_000
-"""Default limit of dead letters to read from a queue. They are held in memory with their bodies."""
+"""Default maximum number of dead letters to read from a queue.
+
+The dead letters and their bodies are held in memory.
+"""
 NEXT_DELIVERY_SECONDS = 5.0
-"""Seconds to wait for the next dead letter.
+"""Maximum seconds to wait for the next dead letter.
 
 If another consumer takes dead letters from the queue, fewer dead letters arrive than the broker
 counted.
 """
 UNCOUNTED_DELIVERY_SECONDS = 0.3
-"""Seconds to wait for a dead letter after all counted dead letters have arrived."""
+"""Maximum seconds to wait for another dead letter when all counted dead letters have arrived."""
 MAX_UNCOUNTED = 10_000
 """Maximum number of dead letters to read in addition to those that the broker counted.
 
@@ -54,7 +58,7 @@ class BrowseResult:
     not_scanned: int
     """Number of dead letters in the queue that were not read."""
     seen: ObservedValues
-    """Values of all dead letters that were read."""
+    """Types, error codes and ids of the dead letters that were read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +89,7 @@ class DeadLetterReader:
     async def consume(self) -> None:
         """Start a consumer for `hold` more dead letters.
 
-        Dead letters that the reader keeps stay with the consumer that received them.
+        Earlier consumers continue to hold the dead letters that the reader keeps.
 
         Raises:
             Unavailable: The queue cannot be read.
@@ -153,12 +157,14 @@ class DeadLetterReader:
             False if the connection was lost before all dead letters were requeued.
         """
         for consumer in self._consumers:
-            with suppress(BusError):  # After a lost connection the broker has requeued everything.
+            # `cancel` fails if the connection was lost. The broker then requeues all unacked dead
+            # letters by itself.
+            with suppress(BusError):
                 await consumer.cancel()
         while not self._arrived.empty():
             self._kept.append(self._arrived.get_nowait())
-        # Requeue before the consumers are closed. If the channel closed first, this would count as
-        # a failure of the consumer.
+        # Requeue the dead letters before the consumers are closed. If a consumer's channel closed
+        # first, the broker would count this as a failure of the consumer.
         requeued = [await delivery.requeue() for delivery in self._kept]
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
         return all(requeued)
@@ -173,7 +179,7 @@ async def open_reader(
     Args:
         transport: Connection to the broker.
         dead_queue: Name of the dead-letter queue.
-        hold: Maximum number of unacked dead letters, without those that the reader keeps.
+        hold: Maximum number of unacked dead letters, not counting those that the reader keeps.
 
     Raises:
         NotFound: The queue does not exist.

@@ -30,12 +30,12 @@ from bus.security.proofs import MAX_PROOF_LIFETIME_SECONDS, Countersign
 __all__ = ["WINDOW", "ReplayOptions", "replay"]
 
 WINDOW = 100
-"""Maximum number of dead letters in flight.
+"""Maximum number of dead letters that are moved at the same time.
 
 If the replay is killed, at most this number of messages can exist twice.
 """
 MAX_CONSUMERS = 1000
-"""Maximum number of windows of held dead letters. Each window has a consumer and a channel.
+"""Maximum number of consumers. Each consumer has a channel and holds one window of dead letters.
 
 RabbitMQ allows 2047 channels on one connection.
 """
@@ -70,7 +70,7 @@ class ReplayOptions:
     rate: float | None = None
     """Maximum number of dead letters to move in a second. None: no limit."""
     window: int = WINDOW
-    """Maximum number of dead letters in flight."""
+    """Maximum number of dead letters that are moved at the same time."""
     most: int = MAX_BROWSED
     """Maximum number of dead letters that are read but not moved. They are held until the end.
 
@@ -119,7 +119,8 @@ async def replay(
     Raises:
         NotFound: The dead-letter queue does not exist.
         Unavailable: The dead-letter queue cannot be read.
-        ConfigurationError: `how.extend` is longer than a proof can be valid.
+        ConfigurationError: `how.countersign` is set, and `how.extend` exceeds the maximum validity
+            of a proof.
     """
     if how.countersign is not None and (how.extend or 0) >= MAX_PROOF_LIFETIME_SECONDS:
         raise ConfigurationError(
@@ -136,8 +137,8 @@ async def replay(
 
     on_progress(report)
     with recording_failure(report):
-        # The reader has at most one window of unacked dead letters. So at most one window of
-        # messages can exist twice, even if acks are lost.
+        # The reader has at most `window` unacked dead letters, not counting those that it keeps. So
+        # at most `window` messages can exist twice, even if acks are lost.
         async with open_reader(transport, dead_queue, hold=how.window) as reader:
             try:
                 async for held in _limit_rate(reader.matching(fits, most), how.rate):
@@ -148,8 +149,8 @@ async def replay(
                     if report.failure is not None:
                         break
             finally:
-                # Wait even if the replay is cancelled. Without the wait, messages in flight could
-                # exist twice.
+                # Wait even if the replay is cancelled. Without the wait, a message could be copied
+                # but not acked. The message would exist twice.
                 await runner.finish()
             report.not_scanned = await reader.not_scanned()
     on_progress(report)
@@ -157,7 +158,7 @@ async def replay(
 
 
 class ReplayRunner:
-    """The tasks of one replay. At most one window of dead letters is in flight."""
+    """The tasks of one replay. Each task moves one dead letter. At most `window` run at once."""
 
     def __init__(self, transport: Transport, how: ReplayOptions, report: ReplayReport) -> None:
         self._transport = transport
@@ -168,7 +169,7 @@ class ReplayRunner:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def begin(self, held: HeldDelivery) -> bool:
-        """Start to move a dead letter when the window has a free slot.
+        """Start to move a dead letter. If `window` dead letters are being moved, wait first.
 
         Returns:
             False if the dead letter stays in its queue.
@@ -242,7 +243,7 @@ class ReplayRunner:
         self._report.failure = self._report.failure or error
 
     async def finish(self) -> None:
-        """Wait until no dead letter is in flight."""
+        """Wait until no dead letter is being moved."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -259,8 +260,8 @@ def _error_for(queue: str, reason: str) -> BusError:
 def reset_for_replay(letter: DeadLetter, how: ReplayOptions) -> Envelope | None:
     """Return the copy to replay, or None if the message has expired and `extend` is None.
 
-    The copy has no failure record. Headers of the copy have the number of replays, and the time and
-    the operator of the last replay. They stay if the message is dead-lettered again.
+    The copy has no failure record. Its headers contain the number of replays, and the time and the
+    operator of the last replay. The message keeps these headers if it is dead-lettered again.
     """
     envelope, now = letter.envelope, int(how.clock() * 1000)
     expires = envelope.expires
@@ -285,7 +286,7 @@ def reset_for_replay(letter: DeadLetter, how: ReplayOptions) -> Envelope | None:
 
 
 def _was_replayed_since(letter: DeadLetter, started: int) -> bool:
-    """Return True if the message was dead-lettered again after this replay had moved it.
+    """Return True if the message was replayed at `started` or later and dead-lettered again.
 
     The replay does not move such a message again, because the cycle might never end.
     """

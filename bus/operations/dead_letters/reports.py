@@ -20,9 +20,9 @@ class ReplayReport:
     expired: int = 0
     """Number of expired dead letters that were not moved, because `extend` was not set."""
     needs_operator: int = 0
-    """Number of expired dead letters that were not moved without an operator's signature.
+    """Number of expired dead letters not moved, because an operator's signature is missing.
 
-    The replay has no signature of an operator, or operators have extended the message too often.
+    The replay cannot sign, or operators have already extended the message too often.
     """
     no_queue: int = 0
     """Number of dead letters that were not moved, because they have no valid work queue.
@@ -32,14 +32,14 @@ class ReplayReport:
     uncertain: int = 0
     """Number of messages that may exist twice: in the work queue and in the dead-letter queue.
 
-    The connection was lost before the confirm or before the ack.
+    The broker's confirm did not arrive, or the connection was lost before the ack.
     """
     not_scanned: int = 0
-    """Number of dead letters that were not read, because the replay ended before them."""
+    """Number of dead letters that were not read, because the replay ended early."""
     failure: BusError | None = None
     """Error that ended the replay early. Dead letters that were not moved stay in their queue."""
     seen: ObservedValues = field(default_factory=ObservedValues, compare=False, repr=False)
-    """Values of all dead letters that were read, also of those that are not selected."""
+    """Types, error codes and ids of the dead letters that were read."""
 
 
 @contextmanager

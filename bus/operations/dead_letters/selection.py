@@ -15,7 +15,7 @@ class DeadLetter:
     """A dead letter: the message, and the record of its failure."""
 
     envelope: Envelope
-    """Message at its last failure. The repr omits the body."""
+    """Message as it was at its last failure. The repr omits the body."""
     record: FaultRecord
     dead_queue: str
     """Queue that holds the dead letter."""
@@ -39,7 +39,7 @@ class DeadLetter:
 
     @property
     def headers(self) -> Mapping[str, str | int]:
-        """Headers of the failure record and of the sender. The envelope has the other headers."""
+        """Headers of the failure record and of the sender. The envelope's fields hold the rest."""
         return self.envelope.headers
 
     @property
@@ -55,8 +55,8 @@ class DeadLetter:
 class Selection:
     """Criteria that select dead letters.
 
-    A dead letter must match every field that is set. If a field is a set, one matching member is
-    sufficient.
+    A dead letter must match every criterion that is given. If a criterion has several values, one
+    matching value is sufficient.
     """
 
     ids: frozenset[str] = frozenset()
@@ -70,7 +70,7 @@ class Selection:
     keys: frozenset[tuple[str, str, int]] | None = None
     """Select only dead letters with these values of `DeadLetter.key`.
 
-    An example is the list of dead letters that a user has seen.
+    A command uses them to replay exactly the dead letters that the user has seen.
     """
 
     @property
@@ -94,7 +94,10 @@ class Selection:
         )
 
     def _matches_time(self, died: int | None) -> bool:
-        """Return True if the time is within the limits. An unknown time matches no limit."""
+        """Return True if the time is within the limits.
+
+        An unknown time is within the limits only if no limit is set.
+        """
         if died is None:
             return self.since is None and self.until is None
         return (self.since is None or died >= self.since) and (
@@ -111,16 +114,17 @@ EVERYTHING = Selection()
 
 @dataclass(slots=True, kw_only=True)
 class ObservedValues:
-    """Values of all dead letters that were read, also of those that are not selected.
+    """Types, error codes and ids of the dead letters that were read.
 
-    With these values a command can report a criterion that matches no dead letter, such as a typing
+    The types and codes include those of dead letters that are not selected. A command compares the
+    values with the criteria, and reports a criterion that matches no dead letter, such as a typing
     error.
     """
 
     types: set[str] = field(default_factory=set)
     codes: set[str] = field(default_factory=set)
     ids: set[str] = field(default_factory=set)
-    """Ids in the selection for which a dead letter was read."""
+    """Ids of the selection that were found in the queue."""
 
     def note(self, letter: DeadLetter, selection: Selection) -> None:
         """Record the values of one dead letter."""

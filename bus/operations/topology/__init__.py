@@ -1,12 +1,13 @@
 """Topology operations: they compare the topology that routers require with the broker's topology.
 
 - `required`: the topology that the routers of one or more services require.
-- `broker_state`: the broker's exchanges, queues, bindings and policies, by its management API.
+- `broker_state`: the broker's exchanges, queues, bindings and policies, read over the management
+  API.
 - `diff`: the differences between the required topology and the broker's topology.
 - `apply`: declaration of missing exchanges, queues and bindings.
-- `verify`: comparison without declaration. A service runs it when it starts.
+- `verify`: comparison without declaration, for the start of a service.
 - `definitions`: the required topology as the definitions file that RabbitMQ imports.
-- `permissions`: the permissions of each service at the broker, derived from its grants.
+- `permissions`: the permissions of each service at the broker, derived from the service's grants.
 - `user_passwords`: the passwords of the broker users.
 - `migrate`: recreation of a queue with other arguments. The queue keeps its messages.
 """

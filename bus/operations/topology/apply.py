@@ -16,7 +16,7 @@ class ApplyResult:
     """The plans before and after the declaration."""
 
     before: Plan
-    """Plan before the declaration. It lists the missing objects, which `apply` then declared."""
+    """Plan before the declaration. It lists the missing objects. `apply` declared them."""
     after: Plan
     """Plan after the declaration. It lists the remaining differences.
 

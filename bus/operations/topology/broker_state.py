@@ -37,9 +37,9 @@ CONSUMER_TIMEOUT = "consumer-timeout"
 SMALLER_WINS = frozenset(
     {CONSUMER_TIMEOUT, "delivery-limit", "expires", "max-length", "max-length-bytes", "message-ttl"}
 )
-"""Settings for which RabbitMQ uses the smaller value if an argument and a policy both set one.
+"""Settings that an argument and a policy can both set. RabbitMQ uses the smaller value.
 
-For all other settings RabbitMQ uses the argument.
+For all other settings RabbitMQ uses the argument's value.
 """
 TOTALS = "?disable_stats=true&enable_queue_totals=true"
 """Query that requests queues with their totals and without statistics.
@@ -51,7 +51,7 @@ are some seconds old.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActualExchange:
-    """An exchange that the broker has."""
+    """An exchange that exists at the broker."""
 
     kind: str
     durable: bool = True
@@ -62,7 +62,7 @@ class ActualExchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActualQueue:
-    """A queue that the broker has."""
+    """A queue that exists at the broker."""
 
     kind: str
     """`classic`, `quorum` or `stream`."""
@@ -71,7 +71,7 @@ class ActualQueue:
     exclusive: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
     policy: Mapping[str, Any] = field(default_factory=dict)
-    """Effective definition that RabbitMQ merges from the policy and the operator policy."""
+    """Effective policy definition. RabbitMQ merges the policy and the operator policy."""
     messages: int | None = None
     """Total number of messages. The value can be some seconds old."""
 
@@ -134,7 +134,7 @@ async def read_broker_state(settings: Settings) -> BrokerState:
             ),
         )
     except Unavailable as error:
-        raise Unavailable(f"{error}. Set BUS_MANAGEMENT_URL to its address.") from error
+        raise Unavailable(f"{error}. Set BUS_MANAGEMENT_URL to the address of the API.") from error
     except Unauthenticated as error:
         raise Unauthenticated(
             f"{error}. Give the user the tag 'management', or name another user in "
@@ -159,9 +159,9 @@ async def policies_for(queue: Queue, settings: Settings) -> Mapping[str, Any]:
 
 
 async def queue_totals(settings: Settings) -> dict[str, int]:
-    """Return the total number of messages by queue: ready, unacked and being dead-lettered.
+    """Return the total number of messages of each queue. The values are up to 5 s old.
 
-    The values are up to 5 s old.
+    The total includes unacked messages, and messages that the broker is dead-lettering.
 
     Raises:
         Unavailable: The management API does not answer.

@@ -27,10 +27,10 @@ Verdict = Literal["missing", "different", "unsafe", "unfinished", "superfluous"]
 """Kind of a difference.
 
 - `missing`: the object does not exist. `apply` declares it.
-- `different`: the object exists, but with other properties. They cannot be changed in place.
+- `different`: the object exists, but with other properties. RabbitMQ cannot change them in place.
 - `unsafe`: a policy overrides the arguments with an unsafe value.
 - `unfinished`: a migration was interrupted.
-- `superfluous`: the object is not required, but it is named like an object of these services. A
+- `superfluous`: the object is not required, but by its name it belongs to one of the services. A
   binding is superfluous if it is not required and leads to a required queue.
 """
 
@@ -61,7 +61,7 @@ FORBIDDEN: Mapping[QueueRole, Mapping[str, str]] = {
         "message-ttl": DROPS,
     },
 }
-"""Settings that a policy must not set on a queue, each with its effect."""
+"""Settings that a policy must not set, by the role of the queue. The value is the effect."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +133,7 @@ def without_expiring_queues(topology: Topology, *, existing: Collection[str] = (
     """Return the topology without the expiring queues that are not in `existing`.
 
     An expiring queue is a request queue. The service that handles the requests declares the queue
-    when it starts, so the queue is not missing before that.
+    when the service starts. Before the start, the queue does not count as missing.
     """
     expired = {
         queue.name
@@ -241,7 +241,7 @@ def _compare_queue(
 def _rename_type(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Rename `x-queue-type` to `type`.
 
-    RabbitMQ 4 adds this argument to the queue's arguments, RabbitMQ 3 does not.
+    RabbitMQ 4 adds this argument to the queue's arguments, but RabbitMQ 3 does not.
     """
     return {"type" if name == "x-queue-type" else name: value for name, value in arguments.items()}
 

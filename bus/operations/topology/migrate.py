@@ -4,8 +4,8 @@
 - Back: declare the new queue, move messages and bindings to it, delete the migration queue.
 
 The messages of a retry tier are not moved. The routing key of such a message names the queue to
-which it returns, and a move would lose the routing key. The migration queue of a retry tier is also
-a retry tier. The messages leave both queues when their time-to-live ends.
+which the message returns, and a move would lose the routing key. The migration queue of a retry
+tier is also a retry tier. The messages leave both queues when their time-to-live ends.
 
 Each run reads the state of the migration from the broker, so a new run continues a killed
 migration. While the bindings move, both queues are bound. A message that is published in that time
@@ -38,7 +38,7 @@ TOTALS_AGE_SECONDS = 6.0
 RabbitMQ renews the totals every 5 s (its `quorum_tick_interval`).
 """
 ARRIVAL_TIMEOUT_SECONDS = 15.0
-"""Maximum seconds to wait until dead letters in flight have arrived."""
+"""Maximum seconds for dead letters to reach their target, or for workers to finish messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class MigrationProgress:
     total: int = 0
     """Messages in the queue when this step began. More messages can arrive later."""
     redelivered: int = 0
-    """Moved messages that can exist twice. Each such copy has the header `redelivered`."""
+    """Moved messages that can exist twice. The copies have the header `redelivered`."""
 
 
 Report = Callable[[MigrationProgress], None]
@@ -64,7 +64,7 @@ class MigrationResult:
     moved: int
     """Messages that this run moved back into the queue."""
     redelivered: int
-    """Messages that this run moved in either direction, and that can exist twice."""
+    """Messages that can exist twice, because this run moved them out or back."""
 
 
 async def migrate(
@@ -83,8 +83,8 @@ async def migrate(
         name: The queue.
         required: The topology with the new arguments.
         settings: The settings with the broker's address.
-        wait: Seconds in which the consumers must finish the remaining messages and stop. The
-            bindings move at once. If `wait` is None, a queue with consumers is not migrated.
+        wait: Maximum seconds for the consumers to finish the remaining messages and stop. The
+            bindings move before the wait. If None, a queue with consumers is not migrated.
         report: Function that is called with the progress.
 
     Returns:
@@ -174,7 +174,7 @@ class Migration:
         self._report("the old queue is deleted")
 
     async def _check_migration_queue(self) -> None:
-        """Check that the migration queue is safe, because a policy can apply to it too."""
+        """Check that the migration queue is safe. A policy can make it unsafe."""
         state = await read_broker_state(self._settings)
         required = RequiredTopology(
             topology=Topology(queues=(self._migration_queue,)), services=frozenset(), attempts={}
@@ -187,7 +187,7 @@ class Migration:
             )
 
     async def _wait_for_consumers_to_stop(self, wait: float) -> None:
-        """Wait until the consumers have stopped. New messages go to the migration queue."""
+        """Wait until the consumers stop. New messages already go to the migration queue."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
         while (depth := await self._depth(self._name)).consumers:
@@ -219,12 +219,13 @@ class Migration:
             )
 
     async def _check_no_messages_left(self) -> None:
-        """Check that the queue holds no messages that cannot be consumed.
+        """Check that the queue holds no messages that the migration cannot consume.
 
-        These messages would be deleted with the queue, and only the totals count them. In a quorum
-        queue these are dead letters that no queue accepts. In a classic queue these are unacked
-        messages of a stopping worker, which has already cancelled its consumers. In a quorum queue
-        a stopping worker still counts as a consumer.
+        The deletion of the queue would delete these messages. Only the queue's totals count them.
+
+        - Quorum queue: dead letters that no queue accepts.
+        - Classic queue: unacked messages of a worker that is stopping and has already cancelled
+          its consumers. In a quorum queue such a worker still counts as a consumer.
         """
         queue = self._state.queues[self._name]
         if queue.kind == "classic":
@@ -243,8 +244,8 @@ class Migration:
             if left:
                 raise FailedPrecondition(
                     f"queue {self._name} has {left} dead letters in flight, and their target does "
-                    "not accept them. Create the target, wait for the 3 minutes after which "
-                    "RabbitMQ tries again, and run the command again."
+                    "not accept them. Create the target, wait 3 minutes until RabbitMQ has "
+                    "tried again, and run the command again."
                 )
 
     async def _count_left(self, name: str, condition: str, seconds: float) -> int:
@@ -336,7 +337,7 @@ class Migration:
     def _track_moved(self, step: str, total: int) -> Callable[[int, int], None]:
         """Return the callback that counts and reports the messages moved in this step.
 
-        The shovel calls it after each ack. `moved` starts at 0 in each step.
+        The shovel calls the callback after each ack. `moved` starts at 0 in each step.
         """
         before = self.redelivered
 

@@ -37,8 +37,9 @@ __all__ = [
 ]
 
 ADMINISTRATOR = "bus.topology"
-"""Broker user of `bus topology` and of operators. Only this user declares and binds.
+"""Broker user of `bus topology` and of operators.
 
+A service declares and binds only its reply queue. This user declares and binds all other objects.
 No service can have this name, because a service name has no dot.
 """
 NOTHING, EVERYTHING = "", ".*"
@@ -108,8 +109,8 @@ def _build_user(
     has_work_queues = "job" in served_kinds or any(
         grants.may_consume(service, contract.permission) for contract in events
     )
-    # A caller without a grant receives an error reply. So this service may reply to every other
-    # service. It may reply to itself only if it may call itself.
+    # A caller without a grant receives an error reply. So this service must be able to reply to
+    # every other service. It may reply to itself only if it may call itself.
     callers = [
         name
         for name in services
@@ -252,11 +253,11 @@ def users(
 
     Args:
         service_users: The users of the services.
-        passwords: Passwords by user. If None, no user can log in with a password. This is for
-            brokers that authenticate users by certificates.
+        passwords: Passwords by user. If None, no user can log in with a password. Use None if
+            the broker authenticates users by certificates.
 
     Raises:
-        ConfigurationError: A user has no password in `passwords`, or a password has no user.
+        ConfigurationError: A user has no password, or `passwords` has an unknown user.
     """
     names = [ADMINISTRATOR, *(user.name for user in service_users)]
     if passwords is not None:
@@ -264,14 +265,17 @@ def users(
         unknown = sorted(passwords.keys() - set(names))
         if missing:
             hint = (
-                f"; the password of {', '.join(map(repr, unknown))} has no user" if unknown else ""
+                f"; the passwords name unknown users: {', '.join(map(repr, unknown))}"
+                if unknown
+                else ""
             )
             raise ConfigurationError(
                 f"the password of {', '.join(missing)} is not set{hint}. Add a line for each user."
             )
         if unknown:
             raise ConfigurationError(
-                f"the password of {unknown[0]!r} has no user{did_you_mean(unknown[0], names)}"
+                f"the passwords name an unknown user: {unknown[0]!r}"
+                f"{did_you_mean(unknown[0], names)}"
             )
     return [
         {

@@ -47,7 +47,8 @@ def read_passwords(path: Path) -> dict[str, str]:
 def password_hash(password: str, *, salt: bytes | None = None) -> str:
     """Return a password hash as RabbitMQ stores it.
 
-    It is base64 of the salt, followed by the SHA-256 of the salt and the password.
+    The hash is base64 text. The decoded bytes are the salt, followed by the SHA-256 of the salt and
+    the password.
     """
     salt = secrets.token_bytes(SALT_BYTES) if salt is None else salt
     return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()

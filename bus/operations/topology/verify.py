@@ -64,7 +64,7 @@ async def policies_on(queue: Queue, settings: Settings) -> Mapping[str, Any]:
     try:
         return await policies_for(queue, settings)
     except (Unavailable, Unauthenticated) as error:
-        log.warning("policies were not read", extra={"why": str(error)})
+        log.warning("the RabbitMQ policies for a queue were not read", extra={"why": str(error)})
         return {}
 
 
@@ -77,21 +77,27 @@ async def check_policies(required: RequiredTopology, settings: Settings) -> None
     """Check the effective settings of all queues when a service starts.
 
     If `management_url` is not set, the check is skipped. If the management API does not answer, the
-    service still starts. Its queues were declared or verified over AMQP, and a service must not
-    depend on a monitoring port.
+    service still starts, because a service must not depend on a monitoring port. At this time the
+    queues are already declared or verified over AMQP.
 
     Raises:
-        TopologyMismatch: A queue or exchange has other arguments. The error lists them.
-        ConfigurationError: A policy makes a queue unsafe, or, with `BUS_TOPOLOGY=verify`, an object
-            is missing. The error lists the objects.
+        TopologyMismatch: A queue or exchange has wrong properties. The error lists them.
+        ConfigurationError: A policy makes a queue unsafe. Or an object is missing, and
+            `BUS_TOPOLOGY=verify` is set. The error lists the objects.
     """
     if settings.management_url is None:
-        log.info("policies were not checked; set BUS_MANAGEMENT_URL to check them")
+        log.info(
+            "the RabbitMQ policies for this service's queues were not checked, "
+            "because BUS_MANAGEMENT_URL is not set"
+        )
         return
     try:
         comparison = await plan(required, settings)
     except Unavailable as error:
-        log.warning("queue settings and policies were not checked", extra={"why": str(error)})
+        log.warning(
+            "the settings and policies of this service's queues were not checked",
+            extra={"why": str(error)},
+        )
         return
     verdicts: tuple[Verdict, ...] = (
         "different",

@@ -272,6 +272,6 @@ def test_what_counts_for_the_queues_is_read_back_where_the_transport_has_a_manag
         with caplog.at_level(logging.INFO):
             async with bus, bus.serving(working(0, [])):
                 pass
-        assert ("policies were not checked" in caplog.text) is asked
+        assert ("queues were not checked" in caplog.text) is asked
 
     run()

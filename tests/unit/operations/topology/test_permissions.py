@@ -168,12 +168,12 @@ def test_every_user_has_a_password_and_every_password_a_user() -> None:
         users(office, {})
     with pytest.raises(
         ConfigurationError,
-        match="the password of office is not set; the password of 'ofice' has no user",
+        match="the password of office is not set; the passwords name unknown users: 'ofice'",
     ):
         users(office, {ADMINISTRATOR: "a", "ofice": "b"})
     with pytest.raises(
         ConfigurationError,
-        match=r"the password of 'ofice' has no user; did you mean 'office'\?",
+        match=r"the passwords name an unknown user: 'ofice'; did you mean 'office'\?",
     ):
         users(office, {ADMINISTRATOR: "a", "office": "b", "ofice": "c"})
     made = users(office, {ADMINISTRATOR: "a", "office": "b"})
