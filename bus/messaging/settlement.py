@@ -25,12 +25,12 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ack:
-    """Settlement by an ack."""
+    """Decision to ack the message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """Settlement by a copy in a retry tier, followed by an ack."""
+    """Decision to send a copy to a retry tier, and then ack the message."""
 
     delay: float
     """Seconds to wait before the next attempt."""
@@ -38,12 +38,12 @@ class Retry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoveToDeadLetters:
-    """Settlement by a copy in the dead-letter queue, followed by an ack."""
+    """Decision to send a copy to the dead-letter queue, and then ack the message."""
 
     code: str
     """Code of the error."""
     reason: str
-    """Class of the error, with its text if it is an error of the bus other than `Internal`."""
+    """Class name of the error. If it is a `BusError` other than `Internal`, its text follows."""
 
 
 Settlement = Ack | Retry | MoveToDeadLetters

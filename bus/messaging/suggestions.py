@@ -8,7 +8,7 @@ __all__ = ["did_you_mean"]
 SIMILARITY_MARGIN = 0.1
 """Maximum difference in similarity between a suggestion and the best suggestion.
 
-The limit excludes most other names of the same service, which are similar because of their prefix.
+All names of one service are similar, because they share a prefix. The limit excludes most of them.
 """
 
 

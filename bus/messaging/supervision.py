@@ -1,4 +1,4 @@
-"""Supervision: a step that runs forever, with back-off between its failures."""
+"""Supervision: a loop that repeats a step forever, with a back-off between two runs."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ __all__ = ["is_own_cancel", "run_forever"]
 log = logging.getLogger("bus.recovery")
 
 STABLE_AFTER_SECONDS = 5.0
-"""Seconds of running after which the next failure starts the back-off from the first wait."""
+"""Seconds of a stable run. After a longer run, the back-off starts again at the first wait."""
 
 
 async def run_forever(
@@ -24,13 +24,13 @@ async def run_forever(
 ) -> None:
     """Run a step again and again, with a random wait (full jitter) between two runs.
 
-    Only a cancellation of this task ends the loop. A library that closes may cancel a future that
-    the step awaits. The step then raises CancelledError too, and is run again.
+    Only a cancellation of this task ends the loop. If a library cancels a future that the step
+    awaits, the step raises CancelledError, and is run again.
 
     Args:
         step: Function to run. It is run again after it returns, and after each error.
         expected: Errors that the step may raise. Any other error is a bug, and is logged. The step
-            still runs again, because a consumer that ends silently is worse.
+            runs again after a bug, because a consumer must not end silently.
         on_error: Function that is called with each error.
     """
     loop = asyncio.get_running_loop()
@@ -49,7 +49,7 @@ async def run_forever(
             facts = {"error": type(error).__name__, "where": error_location(error)}
             # log.exception is not used, because a traceback can show confidential values.
             log.error(  # noqa: TRY400
-                "step failed with an unexpected error; it runs again", extra=facts
+                "a step failed with an unexpected error; the step runs again", extra=facts
             )
             on_error(error)
         failures = 1 if loop.time() - started > STABLE_AFTER_SECONDS else failures + 1
@@ -59,7 +59,7 @@ async def run_forever(
 CANCEL_AGAIN_SECONDS = 2.5
 """Seconds for a cancelled step to clean up before it is cancelled again.
 
-It is longer than the closing handshake of a connection.
+The closing handshake of a connection takes less time.
 """
 
 
@@ -83,6 +83,9 @@ async def _run_cancellable(step: Callable[[], Awaitable[None]]) -> None:
 
 
 def is_own_cancel() -> bool:
-    """Return True if this task was cancelled, False if only a future that it awaits was."""
+    """Return True if this task was cancelled.
+
+    The result is False if only a future that the task awaits was cancelled.
+    """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

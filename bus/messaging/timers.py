@@ -1,7 +1,7 @@
 """One timer for many deadlines.
 
-Most deadlines are met. A separate asyncio timer for each deadline would cost more than the rest of
-the wait.
+Most operations end before their deadline. A separate asyncio timer for each operation would take
+more processor time than the rest of its wait.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ TICK_SECONDS = 0.02
 
 
 class TimerExpired(Exception):
-    """A block that took longer than the limit of its `TimeoutScope`."""
+    """The error of a block that took longer than the limit of its `TimeoutScope`."""
 
 
 Due = dict[Hashable, tuple[float, Callable[[], object]]]
 
 
 class SharedTimer:
-    """Timer that calls functions at given times, measured by the clock of their event loop."""
+    """Timer that calls functions at given times of the event loop's clock."""
 
     def __init__(self) -> None:
         self._due: dict[asyncio.AbstractEventLoop, Due] = {}
@@ -38,12 +38,12 @@ class SharedTimer:
         ends: float,
         expire: Callable[[], object],
     ) -> None:
-        """Call a function at a given time, unless its key is discarded before.
+        """Call a function at a given time, unless `discard` is called with `key` before.
 
         Args:
             loop: Running event loop.
             key: Key for `discard`.
-            ends: Time of the loop, in seconds.
+            ends: Time of the call, in seconds of the loop's clock.
             expire: Function to call.
         """
         due = self._due.get(loop)
@@ -71,7 +71,7 @@ class SharedTimer:
                 entry = due.pop(key, None)
                 if entry is not None:
                     entry[1]()
-        finally:  # the other deadlines remain, even if one of the functions raises
+        finally:  # keep the timer for the other deadlines, even if a function raised
             if due:
                 loop.call_later(TICK_SECONDS, self._expire_due, loop, due)
             else:
@@ -80,8 +80,8 @@ class SharedTimer:
     def limit(self, seconds: float) -> "TimeoutScope":
         """Return a context manager that limits the time of its block, as `asyncio.timeout` does.
 
-        If the block takes longer than `seconds`, the context manager cancels it, and raises
-        `TimerExpired`.
+        If the block takes longer than `seconds`, the context manager cancels the block, and
+        raises `TimerExpired`.
         """
         return TimeoutScope(self, seconds)
 
@@ -116,7 +116,7 @@ class TimeoutScope:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the limit. A cancellation that has another cause is not changed."""
+        """End the limit. A cancellation with another cause is raised unchanged."""
         self._timer.discard(self._loop, self)
         if (
             self._expired

@@ -90,7 +90,8 @@ class Bus:
             settings=self.settings,
             instance=self.instance,
             security=self._security,
-            inbox=MemoryInbox() if inbox is None else inbox,  # not `or`: an empty inbox is falsy
+            # `inbox or MemoryInbox()` would replace an empty inbox, because it is falsy.
+            inbox=MemoryInbox() if inbox is None else inbox,
             clock=clock,
         )
         layers = client_stack(clock=clock) if client is None else client
@@ -137,7 +138,7 @@ class Bus:
         try:
             await self._close()
         finally:
-            self._client.replies.close()  # raises an error in each caller that still waits
+            self._client.replies.close()  # callers that still wait receive an error
 
     @property
     def ready(self) -> bool:
@@ -244,8 +245,8 @@ class Bus:
         `stop_grace`. Then they are cancelled, and the broker delivers their messages again.
 
         Raises:
-            ConfigurationError: The router belongs to another service. Or the router requires other
-                settings, grants or broker settings.
+            ConfigurationError: The router belongs to another service. Or the settings, grants or
+                broker do not meet the requirements of the router.
         """
         if router.name != self.service:
             raise ConfigurationError(

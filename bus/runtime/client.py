@@ -52,7 +52,7 @@ Every call in flight on that channel would then fail.
 
 
 class Client:
-    """The client of one service, which sends its messages and receives the replies."""
+    """The client of one service. It sends the service's messages, and receives the replies."""
 
     def __init__(self, runtime: ServiceRuntime, layers: Sequence[Middleware]) -> None:
         """Create a client that is not started.
@@ -127,7 +127,7 @@ class Client:
         self.replies.record_rejected_reply(reply, str(error))
 
     async def _recheck_reply(self, reply: Envelope) -> None:
-        """Fetch the public keys, and verify a reply again that was signed with an unknown key."""
+        """Fetch the public keys, and verify a reply again, because its signing key was unknown."""
         await self._verifier.refresh_keys()
         error = self._verify_reply(reply)
         if error is None:
@@ -171,7 +171,8 @@ class Client:
             Unavailable: The bus is not started, or is not connected to the broker. The request was
                 not sent.
             Internal: A middleware of the client returned no reply.
-            Unknown: This version of the bus does not have the error code or the type of the reply.
+            Unknown: This version of the bus does not have the error code of the reply. Or the type
+                of the reply is not the type in the contract.
         """
         contract = _require_kind(request, "request")
         envelope = self._envelope(
@@ -281,7 +282,7 @@ class Client:
     def _durable_envelope(
         self, contract: Contract, message: Message, timeout: float | None
     ) -> Envelope:
-        """Return the envelope of an event or job, which expires after the setting `message_ttl`."""
+        """Return the envelope of an event or job. It expires after the setting `message_ttl`."""
         expires = int((self._clock() + self._settings.message_ttl) * 1000)
         return self._envelope(
             contract, message, self._settings.publish_timeout if timeout is None else timeout
@@ -330,7 +331,7 @@ class Client:
             self.replies.discard(envelope.id, future)
         failure = error_from_reply(reply)
         if failure is not None:
-            raise failure  # not in `request`: the middlewares must see an exception, too
+            raise failure  # raised here, so that the middlewares receive the exception
         return reply
 
     async def _wait_for_reply_consumer(self, envelope: Envelope) -> None:

@@ -1,6 +1,7 @@
-"""`Depends` for handlers, implemented with fast-depends, the library that FastStream uses too.
+"""`Depends` for handlers, implemented with the library fast-depends.
 
-The first call of `Depends` imports the library. Handlers without dependencies do not use it.
+FastStream uses the same library. The first call of `Depends` imports it. Handlers without
+dependencies do not use it.
 """
 
 import inspect
@@ -16,7 +17,7 @@ from bus.messaging.context import Context
 __all__ = ["Depends", "dependencies_of", "inject", "provider"]
 
 CONTEXT = "context"
-"""The parameter name with which every dependency receives the context.
+"""The name of the parameter in which a dependency receives the context.
 
 The handler itself may use another name for its context parameter.
 """
@@ -54,7 +55,7 @@ def dependencies_of(function: Callable[..., Any]) -> frozenset[str]:
     """Return the names of the parameters that fast-depends fills."""
     library = sys.modules.get("fast_depends.dependencies")
     if library is None:
-        return frozenset()  # `Depends` was never called, because a call imports the library
+        return frozenset()  # `Depends` was never called: its first call imports the library
     hints = _read_hints(function)
     return frozenset(
         name
@@ -135,7 +136,7 @@ def _load_library() -> Any:
 def _find_own_parameters(
     function: Callable[..., Any], name: str, *, wants_context: bool
 ) -> tuple[str, str]:
-    """Return the names of the handler's parameters for the message and the context."""
+    """Return the names of two parameters of the handler: the message and the context."""
     parameters = inspect.signature(function).parameters.values()
     if any(parameter.kind is parameter.POSITIONAL_ONLY for parameter in parameters):
         raise ContractError(
@@ -151,7 +152,7 @@ def _read_hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(function, include_extras=True)
     except Exception:  # noqa: BLE001 - an annotation can name a type that only type checkers import
-        return {}  # dependencies in defaults are still found
+        return {}  # `Depends` in a default value is found without type hints
 
 
 def _is_annotated_with(annotation: Any, kind: type) -> bool:

@@ -25,9 +25,9 @@ class EndpointConsumer:
     """A `ConsumerHandle` for the transport's current consumer of one endpoint.
 
     If the broker counts deliveries, the first consumer has a prefetch of 1. When a delivery that is
-    not a poison candidate arrives, a consumer with the full prefetch replaces the first one. The
-    broker redelivers the messages of an ended process first. With a prefetch of 1, the next process
-    does not hold all of them at once.
+    not a poison candidate arrives, a consumer with the full prefetch replaces the first one. After
+    a process has ended, the broker redelivers its messages first. With a prefetch of 1, the next
+    process does not receive all of them at once.
     """
 
     def __init__(self, transport: Transport, receiver: Receiver) -> None:
@@ -41,7 +41,7 @@ class EndpointConsumer:
         self._open: list[ConsumerHandle] = []
         """The transport's consumers that are not closed yet."""
         self._current: ConsumerHandle | None = None
-        """The transport's consumer that `ready` and `last_error` report on."""
+        """The transport's consumer whose state `ready` and `last_error` return."""
         self._raising: asyncio.Task[None] | None = None
         self._broker_call: asyncio.Task[None] | None = None
         """The last call to the broker that a cancellation must not interrupt."""
@@ -81,7 +81,7 @@ class EndpointConsumer:
             await self._close_initial_consumer(initial)
 
     async def _close_initial_consumer(self, initial: ConsumerHandle) -> None:
-        """Close the initial consumer after its messages have ended, so that none is requeued."""
+        """Close the initial consumer after its messages end. An earlier close requeues them."""
         await self._run_shielded(_cancel(initial))
         if running := self._in_flight.running():
             await asyncio.wait(running)
@@ -120,13 +120,13 @@ class EndpointConsumer:
     def is_idle(self) -> bool:
         """True if no delivery arrives and no message runs.
 
-        The consumer is then paused, or its only message waits to be processed alone.
+        Either the consumer is paused, or its only message waits to be processed alone.
         """
         has_one_slot = self._initial_prefetch == 1 and self._raising is None
         return self._paused.is_set() or (has_one_slot and self._in_flight.has_deferred)
 
     async def pause(self) -> None:
-        """Stop deliveries, and wait until every message except poison candidates has ended."""
+        """Stop deliveries, and wait until all messages except poison candidates have ended."""
         self._paused.set()
         await self._stop_raising_prefetch()
         await asyncio.gather(*(_wait_registered(consumer) for consumer in self._open))
@@ -164,7 +164,7 @@ class EndpointConsumer:
     async def wait_ready(self) -> None:
         """Wait until the consumer is ready or paused.
 
-        A pause must not fail the start of the service.
+        A paused consumer is not registered, and must not delay the start of the service.
         """
         waits = [asyncio.ensure_future(wait) for wait in (self._registered(), self._paused.wait())]
         try:
@@ -180,7 +180,8 @@ class EndpointConsumer:
     async def cancel(self) -> None:
         """Stop deliveries. Delivered messages can still be acked."""
         await self._stop_raising_prefetch()
-        await self._run_shielded(_cancel_all([*self._open]))  # a stop can cancel a pause
+        # Shielded, because a stop of the service can cancel the task that runs `pause`.
+        await self._run_shielded(_cancel_all([*self._open]))
 
     async def close(self) -> None:
         """Close all consumers. The broker requeues every unacked message."""
@@ -189,7 +190,7 @@ class EndpointConsumer:
 
 
 async def _wait_registered(consumer: ConsumerHandle) -> None:
-    """Wait until a consumer is registered. An earlier cancel would requeue its deliveries."""
+    """Wait until a consumer is registered. Cancelling it earlier would requeue its deliveries."""
     with suppress(TimeoutError):
         async with asyncio.timeout(REGISTER_TIMEOUT_SECONDS):
             await consumer.wait_ready()

@@ -13,12 +13,12 @@ from bus.settings import Settings
 __all__ = ["check_handler_timeouts", "consumer_timeout_for"]
 
 PoliciesOf = Callable[[Queue], Awaitable[Mapping[str, Any]]]
-"""A function that returns the values in the broker's policies for a queue."""
+"""A function that returns the arguments that the broker's policies set for a queue."""
 SETTLING_SECONDS = 90.0
 """The longest time from the end of a handler to the ack of its message, in seconds.
 
-The service sends the copy for a retry or dead letter again for up to a minute. After that, it can
-still wait for the confirm of the last copy.
+The service tries for up to a minute to send the copy for a retry or dead letter. After the last
+try, it may still wait for a confirm.
 """
 
 

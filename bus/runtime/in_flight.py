@@ -10,8 +10,8 @@ from bus.security.message_security import Guard
 __all__ = ["MAX_REMEMBERED_RESULTS", "InFlight"]
 
 MAX_REMEMBERED_RESULTS = 1_000
-"""The maximum number of results that are kept for redeliveries. Beyond it, the oldest result is
-removed. The number of messages in flight is smaller, because the prefetch limits it."""
+"""The maximum number of results that are kept for redeliveries. If there are more, the oldest
+result is removed. The prefetch usually limits the messages in flight to a smaller number."""
 
 
 IDENTITY_FIELDS = (
@@ -31,16 +31,16 @@ class InFlight:
         self.open: dict[RedeliveryKey, InboundMessage] = {}
         """The messages that are being handled, by key."""
         self.tasks: dict[InboundMessage, asyncio.Task[None]] = {}
-        """The tasks that handle deliveries. A redelivery has a task too."""
+        """The tasks that handle messages. Each redelivery has a separate task."""
         self.results: OrderedDict[RedeliveryKey, HandlingResult] = OrderedDict()
-        """The results that are kept for redeliveries, by key. It is almost always empty."""
+        """The results that are kept for redeliveries, by key. Usually there are none."""
         self._collisions = 0
         self._deferred = asyncio.Event()
         self.is_stopping = False
-        """True if the service stops. A message that must be processed alone is then requeued."""
+        """True if the service is stopping. Messages that must be processed alone are requeued."""
 
     def finish(self, message: InboundMessage) -> None:
-        """Remove a message, release its slot, and end its turn to be processed alone."""
+        """Remove a message, and release its slot. If it was processed alone, end its turn."""
         if self.open.get(message.key) is message:
             del self.open[message.key]
         self.tasks.pop(message, None)
@@ -143,7 +143,8 @@ class InFlight:
         self.refuse_deferred()
         if tasks := [task for task in self.tasks.values() if not task.done()]:
             await asyncio.wait(tasks)
-        for message in [*self.tasks]:  # its task was cancelled before it started
+        # The message's task was cancelled before the task started.
+        for message in [*self.tasks]:
             await message.requeue()
             self.finish(message)
 

@@ -1,8 +1,9 @@
 """Every stage that an incoming message passes before the server's stack, outermost first.
 
 A stage is similar to a middleware, but receives an `InboundMessage`, because it needs the
-deliveries. ADR 0001 has the reasons. The last stage calls the server's stack
-(`bus/middleware/stacks.py`), which calls the router.
+deliveries. ADR 0001 has the reasons. The last stage calls the `ServiceActivator`. The
+`ServiceActivator` calls the server's stack (`bus/middleware/stacks.py`), and the stack calls the
+router.
 """
 
 from collections.abc import Callable
@@ -26,14 +27,14 @@ __all__ = ["INBOUND", "compose_inbound"]
 INBOUND: tuple[Callable[[EndpointState], InboundStage], ...] = (
     join_in_flight,  # first: a redelivery of a running message must not start another run
     isolate_poison,  # before a slot is taken: a candidate waits until other messages have ended
-    limit_concurrency,  # before the checks, which take time
+    limit_concurrency,  # before the checks, because they take time
     authenticate,  # before any result is read: a forged sender must not receive a stored reply
-    recall_result,  # a message that was handled, but whose ack was lost, is not handled again
+    recall_result,  # a handled message whose ack was lost is not handled again
     acknowledge_at_most_once,  # a request that must not run twice is acked before it runs
     deduplicate,  # a copy of a handled message has no second effect
     reject_malformed,
     reject_expired,
-    decrypt,  # last: retries and dead letters keep the payload encrypted
+    decrypt,  # last: retries and dead letters contain the encrypted payload
 )
 
 

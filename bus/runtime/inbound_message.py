@@ -38,7 +38,7 @@ class InboundMessage:
     def __init__(self, delivery: Delivery) -> None:
         envelope = delivery.envelope
         self.envelope = envelope
-        """The message as received. Retries and dead letters copy it, so it stays encrypted."""
+        """The message as received. It stays encrypted, because retries and dead letters copy it."""
         self.payload = envelope
         """The message that the handler receives, decrypted."""
         self.deliveries = [delivery]
@@ -68,7 +68,7 @@ class InboundMessage:
 
     async def requeue(self) -> None:
         """Return every delivery to the broker."""
-        for delivery in self.deliveries:  # as above
+        for delivery in self.deliveries:  # a redelivery can be added during the loop
             await delivery.requeue()
 
 
@@ -80,7 +80,7 @@ class HandlingResult:
     reply: Envelope | None = None
     error: BaseException | None = None
     unauthorized: bool = False
-    """True if the message was rejected: its sender is unknown, or has no right to send it."""
+    """True if the message was rejected because its sender is unknown or has no right to send it."""
 
 
 SETTLED = HandlingResult()
@@ -88,12 +88,13 @@ SETTLED = HandlingResult()
 REQUEUE = HandlingResult()
 """The result of a message that was not handled, and is requeued for another consumer.
 
-Only a stage before `deduplicate` may return it, because `deduplicate` records a result without an
-error.
+A stage after `deduplicate` must not return it, because `deduplicate` records each message without
+an error as handled.
 """
 NO_ACTION = HandlingResult()
 """The result of a delivery that needs no settlement. Either an earlier delivery of the message is
-still being handled and is settled together with this one, or the message is delivered again."""
+still being handled, and is settled together with this one. Or the broker will deliver the message
+again."""
 
 InboundHandler = Callable[[InboundMessage], Awaitable[HandlingResult]]
 """A function that handles an inbound message."""

@@ -28,8 +28,8 @@ class PendingJob(Generic[R]):
         Args:
             job_id: The id of the job.
             contract: The contract of the job.
-            timeout: Default seconds that `result` waits for the result, and `updates` for each
-                update. The client passes the setting `message_ttl`, after which a job expires.
+            timeout: The default timeout of `result` and the timeout of each update in `updates`, in
+                seconds. The client passes the setting `message_ttl`, after which a job expires.
         """
         self.id = job_id
         self.type = contract.type
@@ -68,7 +68,7 @@ class PendingJob(Generic[R]):
         try:
             self._updates.append(decode(Progress, envelope.body))
         except ContractViolation:
-            return  # not raised, because an error would end the consumer of the reply queue
+            return  # an error here would end the consumer of the reply queue
         self._count += 1
 
     async def updates(self) -> AsyncIterator[Progress]:
@@ -79,7 +79,7 @@ class PendingJob(Generic[R]):
 
         Raises:
             ConnectionLost: The bus was closed before the job ended. The job continues.
-            DeadlineExceeded: No update arrived for as long as the setting `message_ttl`.
+            DeadlineExceeded: No update arrived within the seconds of the setting `message_ttl`.
         """
         seen = 0
         while True:
@@ -107,7 +107,8 @@ class PendingJob(Generic[R]):
             DeadlineExceeded: The job has not ended in time. The job continues.
             ConnectionLost: The bus was closed before the job ended. The job continues.
             ContractViolation: The result does not match the contract.
-            Unknown: This version of the bus does not have the error code or the type of the result.
+            Unknown: This version of the bus does not have the error code of the result. Or the type
+                of the result is not the type in the contract.
         """
         limit = self._timeout if timeout is None else timeout
         try:

@@ -94,9 +94,9 @@ class JobReports:
     async def report_result(self, job: Envelope, update: Envelope, *, retry: bool = True) -> bool:
         """Send a result or failure. Return False if the broker cannot be reached.
 
-        If the submitter is not connected, the return value is True too. With `retry`, the result is
-        then sent again in the background for `RESULT_RETRY_SECONDS`. Pass `retry=False` for a
-        rejected job, because any client can submit such a job.
+        If the submitter is not connected, return True. With `retry`, a background task sends the
+        result to this submitter again for `RESULT_RETRY_SECONDS`. Pass `retry=False` for a rejected
+        job, because any client can submit such a job.
         """
         if job.reply_to is None:
             return True
@@ -106,7 +106,7 @@ class JobReports:
             fault = unsendable_reply(job, error, source=self._runtime.service)
             return await self.report_result(job, fault, retry=retry)
         except PermissionDenied as error:
-            # A retry would fail too, and each failure closes the channel that other publishes use.
+            # Do not retry, because each refused publish closes a channel that other publishes use.
             _log_forbidden(update, error)
             return True
         except BusError:
@@ -116,7 +116,7 @@ class JobReports:
         return True
 
     def retry_result(self, job: Envelope, update: Envelope) -> None:
-        """Send a result again in the background, unless too many are already pending."""
+        """Send a result again in the background if fewer than `MAX_PENDING_RESULTS` are pending."""
         if len(self._pending) < MAX_PENDING_RESULTS:
             task = asyncio.get_running_loop().create_task(self._retry(job, update))
             self._pending.add(task)
@@ -137,7 +137,7 @@ class JobReports:
             except BusError as error:
                 log.debug("a job's result could not be sent", extra={"why": str(error)})
         facts = {"type": update.type, "job": update.in_reply_to}
-        log.info("a job's result was dropped: its submitter did not reconnect", extra=facts)
+        log.info("a job's result was dropped, because the submitter did not reconnect", extra=facts)
 
     async def _send(self, job: Envelope, update: Envelope) -> bool:
         address = update_address(job.reply_to or "", mandatory=True)

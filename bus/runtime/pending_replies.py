@@ -66,7 +66,8 @@ class PendingReplies:
     def track_job(self, handle: "PendingJob[R]") -> None:
         """Start to pass the updates of a job to its handle.
 
-        The handle is held by a weak reference, so this ends when the submitter drops the handle.
+        The bus keeps only a weak reference to the handle. If the submitter drops the handle, later
+        updates of the job are counted as late.
         """
         self._jobs[handle.id] = cast("PendingJob[Message | None]", handle)
 
@@ -77,9 +78,9 @@ class PendingReplies:
             handle.request.proofs = (*handle.request.proofs, job.proof)
 
     def dispatch(self, envelope: Envelope) -> None:
-        """Pass a reply or update to its call or job handle.
+        """Pass a reply to its pending call, or an update to its job handle.
 
-        If neither exists, count the reply or update as late.
+        If the call or handle does not exist, count the reply or update as late.
         """
         target = envelope.in_reply_to or ""
         call = self._calls.get(target)
@@ -156,7 +157,7 @@ class PendingReplies:
 
 
 class PendingCall(PendingRequest):
-    """A request that was sent, with the future of its reply."""
+    """A sent request, with a future for its reply."""
 
     __slots__ = ("answer", "rejection")
 

@@ -42,7 +42,7 @@ def error_from_reply(reply: Envelope) -> BusError | None:
 
 
 class PendingRequest:
-    """The data of a sent request or job with which its replies are verified."""
+    """A sent request or job, with the data to verify its replies."""
 
     __slots__ = ("is_job", "proofs", "type")
 
@@ -54,7 +54,7 @@ class PendingRequest:
         The client rejects an error reply that refers to a different token or proof.
         """
         self.is_job = is_job
-        """True if the message is a job, because then each reply must have a proof.
+        """True if the message is a job. Each reply to a job must have a proof.
 
         A token is not enough, because it can expire long before the result of a job arrives.
         """

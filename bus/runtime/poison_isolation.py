@@ -1,8 +1,9 @@
 """Poison isolation: a message that may have crashed an earlier process is processed alone.
 
-If the message crashes this process too, no other message loses a delivery. Other messages are not
-requeued before it runs, because before RabbitMQ 4.3 each requeue counts as a lost delivery. ADR
-0017 has the reasons.
+Before the message runs, the process waits until the other running events and jobs have ended. They
+are not requeued, because before RabbitMQ 4.3 each requeue counts as a lost delivery. If the message
+crashes the process, the waiting candidates have a lost delivery, but no other event or job has one.
+ADR 0017 has the reasons.
 """
 
 import asyncio
@@ -31,8 +32,8 @@ __all__ = [
 log = logging.getLogger("bus.quarantine")
 
 POISON_AFTER_DELIVERIES = 2
-"""The number of lost deliveries that makes a message a candidate. A single lost delivery is not
-evidence, because a stop, a lost connection or another message may be its cause."""
+"""The number of lost deliveries that makes a message a candidate. A single lost delivery
+proves nothing, because its cause may be a stop, a lost connection or another message."""
 
 
 def delivery_count(delivery: Delivery) -> int | None:
@@ -122,9 +123,9 @@ class CandidateQueue:
 def next_candidate(candidates: Sequence[PoisonCandidate]) -> PoisonCandidate:
     """Return the candidate to run next, which has the fewest lost deliveries.
 
-    If several candidates have the same number, the choice depends on the number. If the chosen
-    candidate crashes the process, the number of each waiting candidate rises by one. The next
-    process then chooses another candidate.
+    If several candidates have the fewest, their number of lost deliveries selects one of them. If
+    the selected candidate crashes the process, this number rises by one for each waiting candidate.
+    The next process therefore selects another candidate.
     """
     fewest = min(candidate.losses for candidate in candidates)
     equal = sorted(
@@ -219,8 +220,8 @@ class PoisonIsolation:
     async def _step(self) -> None:
         arrived = self._candidates.arrived
         while True:
-            # If consumers are still paused, an earlier run of this step has failed. It is repeated
-            # without a wait, to resume them.
+            # If consumers are still paused, the previous run of this step has failed. Do not wait
+            # for a candidate, because the consumers must be resumed.
             if not self._paused:
                 await arrived.wait()
             while self._candidates.waiting:
@@ -229,7 +230,7 @@ class PoisonIsolation:
             while self._paused:
                 await self._paused[-1].resume()
                 self._paused.pop()
-            if not self._candidates.waiting:  # a resumed consumer may have delivered one
+            if not self._candidates.waiting:  # a resumed consumer may deliver a candidate
                 arrived.clear()
 
     async def _run_next(self) -> None:
@@ -241,7 +242,7 @@ class PoisonIsolation:
             self._paused += [consumer for consumer in to_pause if consumer not in self._paused]
             await asyncio.gather(*(consumer.pause() for consumer in to_pause))
         if not self._candidates.waiting:
-            return  # the service stops, and has requeued all candidates
+            return  # the service is stopping, and has requeued all candidates
         candidate = next_candidate(self._candidates.waiting)
         self._candidates.discard(candidate)
         facts = {

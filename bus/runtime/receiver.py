@@ -26,8 +26,8 @@ log = logging.getLogger("bus.receiver")
 class Receiver:
     """Handles the deliveries of one endpoint, each in a separate task.
 
-    A lost connection does not cancel these tasks. When the broker redelivers the message, the
-    running task settles the redelivery too.
+    A lost connection does not cancel these tasks. If the broker redelivers a message while its task
+    runs, this task also settles the redelivery.
     """
 
     def __init__(self, state: EndpointState, handle: InboundHandler, settler: Settler) -> None:
@@ -37,7 +37,7 @@ class Receiver:
         self._handle = handle
         self._settler = settler
         # Handlers run with the context variables of the task that serves the router. Without this
-        # copy they would run with those of the task that opened the connection.
+        # copy, handlers would run with the variables of the task that opened the connection.
         self._context = copy_context()
         self._context.run(current.set, None)
         self._loop = asyncio.get_running_loop()
@@ -78,7 +78,7 @@ class Receiver:
             "where": error_location(error),
         }
         # log.exception is not used, because a traceback can show confidential values.
-        log.error("the bus failed to process a message; it is requeued", extra=facts)
+        log.error("the bus failed to process a message; the message is requeued", extra=facts)
         self._in_flight.release_slot(message)  # other messages must not wait for this one
         await asyncio.sleep(1 + backoff(1))  # after a requeue, the broker redelivers at once
         await message.requeue()
@@ -88,7 +88,8 @@ class Receiver:
     def stop_accepting(self) -> None:
         """Requeue the messages that have not started.
 
-        Requests that run at most once still start, because their redeliveries would be rejected.
+        Requests that run at most once still start, because a redelivery of such a request is
+        rejected.
         """
         self._in_flight.stop()
         self._settler.stop_retrying()

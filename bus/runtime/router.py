@@ -92,8 +92,8 @@ class Registrar(Protocol[Q, R]):
             handler: A coroutine function that takes the message and, optionally, the context.
 
         Raises:
-            ContractError: The handler is not a coroutine function, or has other parameters. Or the
-                queue already has a handler.
+            ContractError: The handler is not a coroutine function, or has other required
+                parameters. Or the queue already has a handler.
         """
 
 
@@ -272,7 +272,7 @@ class Router:
             The reply to a request, the result of a job, or None for an event.
 
         Raises:
-            FailedPrecondition: The call is not inside the handling of a message.
+            FailedPrecondition: No message is being handled.
             Unimplemented: The router has no handler for this message type from this queue.
             ContractViolation: The payload or the handler's result does not match the contract.
             Internal: The handler's result is not an instance of the class in the contract.
@@ -337,8 +337,9 @@ class Router:
         _check_kind(contract, kind)
         if contract.service != self.name:
             raise ContractError(
-                f"{contract.type} belongs to the service {contract.service!r}, but this router is "
-                f"{self.name!r}. Register the handler in the router of {contract.service!r}."
+                f"{contract.type} belongs to the service {contract.service!r}, but this router "
+                f"belongs to {self.name!r}. Register the handler in the router of "
+                f"{contract.service!r}."
             )
         return contract
 
@@ -358,7 +359,7 @@ class Router:
             )
         if (
             timeout is not None and not 0 < timeout < inf
-        ):  # written as a negation to reject NaN, too
+        ):  # written as a negation, because NaN must be rejected
             raise ContractError(
                 f"{contract.type}: timeout must be a number of seconds above 0, not {timeout:g}"
             )
@@ -433,13 +434,22 @@ def _takes_context(function: Callable[..., Awaitable[Any]], dependencies: Collec
         p for p in inspect.signature(function).parameters.values() if p.name not in dependencies
     )
     required = [p for p in parameters if p.default is p.empty and p.kind not in VARIADIC]
-    if not 1 <= len(required) <= MAX_REQUIRED_PARAMETERS or any(
-        p.kind is p.KEYWORD_ONLY for p in required
-    ):
-        names = ", ".join(p.name for p in required) or "no parameter"
+    names = ", ".join(p.name for p in required)
+    if not required:
         raise ContractError(
-            f"{_path_of(function)} requires {names}. Declare the message and, optionally, the "
-            "context as its only positional parameters without a default."
+            f"{_path_of(function)} has no required parameter. Declare the message as its first "
+            "parameter."
+        )
+    if len(required) > MAX_REQUIRED_PARAMETERS:
+        raise ContractError(
+            f"{_path_of(function)} has {len(required)} required parameters ({names}); at most 2 "
+            "are allowed: the message and a context. Give each other parameter a default or "
+            "Depends."
+        )
+    if any(p.kind is p.KEYWORD_ONLY for p in required):
+        raise ContractError(
+            f"{_path_of(function)} has a keyword-only parameter among its required parameters "
+            f"({names}). Declare the message and the context as positional parameters."
         )
     return len(required) == MAX_REQUIRED_PARAMETERS
 

@@ -90,7 +90,7 @@ def identity_from_settings(
     if settings.message_ttl >= MAX_PROOF_LIFETIME_SECONDS:
         raise ConfigurationError(
             f"BUS_MESSAGE_TTL must be less than {MAX_PROOF_LIFETIME_SECONDS} s (31 days), not "
-            f"{settings.message_ttl:.0f} s, because receivers reject longer-lived proofs. "
+            f"{settings.message_ttl:.0f} s, because receivers reject proofs of a longer lifetime. "
             "Set a lower value."
         )
     key = settings.key.get_secret_value() if settings.key else ""
@@ -134,7 +134,7 @@ def _build_identity(
         GrantsSource(lambda: _read_grants(settings), settings.grants),
         leeway=settings.clock_leeway,
         # A reply to RabbitMQ's direct reply-to is published to the default exchange. With
-        # `topology=verify` the broker does not allow the service's user to publish there.
+        # `topology=verify` the broker does not allow the service's user to publish to it.
         direct=settings.topology == "declare",
         clock=clock,
     )

@@ -1,4 +1,4 @@
-"""The serving half of a bus: receivers and consumers, from their start to a clean stop."""
+"""The server of a bus: it starts the consumers of a router, and stops them cleanly."""
 
 import asyncio
 import logging
@@ -40,7 +40,7 @@ class Server:
     def __init__(
         self, runtime: ServiceRuntime, layers: Sequence[Middleware], sender: Sender
     ) -> None:
-        """Create a server with its stack, and with the bus that handlers use to send messages."""
+        """Create a server with the middlewares `layers`. Handlers send messages with `sender`."""
         self._runtime = runtime
         self._layers = layers
         self._sender = sender
@@ -71,8 +71,8 @@ class Server:
         async with router.lifespan() as state, AsyncExitStack() as stack:
             candidates = CandidateQueue()
             receivers = self._receivers(router, state, candidates)
-            # Declare all queues before the first consumer starts. A mismatch is then reported at
-            # once. A caller that gets a reply from one endpoint can use the other endpoints too.
+            # Declare all queues before the first consumer starts. A mismatch is reported at once,
+            # and all queues exist before a caller receives the first reply.
             topologies = (receiver.state.spec.topology for receiver in receivers)
             await runtime.transport.declare(merge(topologies))
             if runtime.transport.has_management_api:
@@ -111,7 +111,7 @@ class Server:
             raise
 
     async def _drain(self, receivers: Sequence[Receiver]) -> None:
-        """Wait for running messages for at most `stop_grace`, and cancel those that still run."""
+        """Wait for running messages for at most `stop_grace` seconds, and cancel the rest."""
         try:
             async with asyncio.timeout(self._runtime.settings.stop_grace):
                 await asyncio.gather(*(receiver.drain() for receiver in receivers))

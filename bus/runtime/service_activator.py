@@ -1,4 +1,4 @@
-"""The call of the service's handler with a message.
+"""The service activator: it passes a message to the service's handler.
 
 Source: Service Activator in Hohpe and Woolf, "Enterprise Integration Patterns" (2003).
 """
@@ -34,7 +34,7 @@ class ServiceStack:
 
 
 class ServiceActivator:
-    """The innermost inbound handler, which calls the stack and the router inside a context."""
+    """The innermost inbound handler. It sets the context, and calls the stack and the router."""
 
     def __init__(self, state: EndpointState, stack: ServiceStack, reports: JobReports) -> None:
         self._timeout = state.endpoint.timeout
@@ -72,7 +72,8 @@ class ServiceActivator:
             return HandlingResult(error=error)
         finally:
             current.reset(token)
-            # A task that outlives the handler keeps the message as its cause, without the deadline.
+            # A task of the handler may continue after the handler has ended. Messages that the task
+            # sends have this message as their cause, but do not get its deadline.
             context.deadline = None
 
     def _with_deadline(self, envelope: Envelope) -> Envelope:
@@ -85,8 +86,8 @@ class ServiceActivator:
 def _wire_safe_error(error: Exception, envelope: Envelope) -> Exception:
     """Return `error`, or `Internal` if it is a user's `BusError` that cannot be serialized.
 
-    The text or an attribute of such an error has a wrong type. Sending it would fail on every
-    attempt, after the dead letter was written.
+    The text or an attribute of such an error has a wrong type. Each attempt to send the error would
+    fail, although the dead letter was already written.
     """
     if not isinstance(error, BusError):
         return error

@@ -42,11 +42,11 @@ log = logging.getLogger("bus.settlement")
 COPY_TIMEOUT_SECONDS = 10.0
 """Seconds to wait for the confirm of a retry copy or dead letter, before it is sent again."""
 SETTLE_TIMEOUT_SECONDS = 60.0
-"""Seconds to retry the copy. A quorum queue elects a new leader in much less time. After the last
-retry the message is requeued, so that another message can use its slot."""
+"""Maximum seconds to retry the copy. A quorum queue elects a new leader in much less time. After
+the last retry the message is requeued, so that another message can use its slot."""
 PERMANENT_ERRORS = (InvalidArgument, PermissionDenied)
-"""Errors that retrying the publish cannot fix: message too large, access refused. The message is
-requeued until the broker's delivery limit dead-letters it."""
+"""Errors that a retry cannot fix: the message is too large, or the broker refuses access. The
+message is requeued. Before RabbitMQ 4.3, each requeue counts toward the queue's delivery limit."""
 
 
 class Settler:
@@ -124,7 +124,7 @@ class Settler:
                 await self._send_reply(request, reply, None)
 
     def _may_reply(self, envelope: Envelope, result: HandlingResult) -> bool:
-        """Return True if a reply may be sent. A rejected message may have a forged address."""
+        """Return True if a reply may be sent. The address of a rejected message may be forged."""
         return not result.unauthorized or self._state.guard.may_reply(envelope)
 
     def _failure(self, envelope: Envelope, result: HandlingResult) -> Envelope:

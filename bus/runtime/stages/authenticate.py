@@ -20,7 +20,7 @@ def authenticate(state: EndpointState) -> InboundStage:
     """Return the stage that checks the token or proof of a message and the rights of its sender.
 
     An unknown signing key may be new, so the stage fetches the keys again. A request waits for this
-    fetch, and is then checked again. An event or job first waits once in a retry tier.
+    fetch. An event or job waits once in a retry tier. After the wait, the message is checked again.
     """
     if state.runtime.security.identity.is_anonymous:
         return pass_through

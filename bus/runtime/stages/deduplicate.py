@@ -35,7 +35,7 @@ RabbitMQ's consumer timeout of 30 minutes."""
 
 
 def deduplicate(state: EndpointState) -> InboundStage:
-    """Return the stage that looks up each message in the inbox, and adds it after success.
+    """Return the stage that looks up each message in the inbox, and adds it if it succeeds.
 
     A message that failed is not added, because a replay of its dead letter must be handled.
     """
@@ -82,7 +82,7 @@ def _reply_to_keep(envelope: Envelope, result: HandlingResult) -> Envelope | Non
 async def _retry(operation: Callable[[], Awaitable[T]], envelope: Envelope, error: Exception) -> T:
     """Repeat an inbox operation until it succeeds, and raise its error after `INBOX_RETRY_SECONDS`.
 
-    The message is not requeued instead, because before RabbitMQ 4.3 each requeue counts as a lost
+    The message is not requeued, because before RabbitMQ 4.3 each requeue counts as a lost
     delivery.
     """
     facts = {

@@ -25,9 +25,8 @@ __all__ = ["isolate_poison"]
 def isolate_poison(state: EndpointState) -> InboundStage:
     """Return the stage that runs poison candidates alone.
 
-    A message with too many lost deliveries does not run again, and fails with `ProcessLost`. A
-    request that runs at most once needs no isolation, because it is acked before its handler
-    starts.
+    A message with too many lost deliveries is not run again. It fails with `ProcessLost`. A request
+    that runs at most once needs no isolation, because it is acked before its handler starts.
     """
     if state.runs_at_most_once:
         return pass_through

@@ -16,7 +16,7 @@ __all__ = ["reject_expired"]
 
 
 def reject_expired(state: EndpointState) -> InboundStage:
-    """Return the stage that fails a message after the time in its attribute `expires`."""
+    """Return the stage that fails a message whose expiry time (`expires`) has passed."""
     clock = state.runtime.clock
 
     def stage(inner: InboundHandler) -> InboundHandler:

@@ -117,13 +117,30 @@ def test_what_could_not_be_called_is_refused_at_once(handler: Any) -> None:
         Router("ledger").request(Add)(handler)
 
 
+@pytest.mark.parametrize(
+    ("handler", "problem"),
+    [
+        (nothing, r"nothing has no required parameter\."),
+        (
+            three,
+            r"three has 3 required parameters \(request, context, more\); at most 2 are allowed",
+        ),
+        (by_name, r"by_name has a keyword-only parameter .* \(request, context\)\."),
+    ],
+)
+def test_a_refused_handler_is_told_which_parameters_are_wrong(handler: Any, problem: str) -> None:
+    with pytest.raises(ContractError, match=problem):
+        Router("ledger").request(Add)(handler)
+
+
 def test_only_its_owner_serves_a_contract() -> None:
     for register in (
         lambda: Router("office").request(Add),
         lambda: Router("office").job(CloseBooks),
     ):
         with pytest.raises(
-            ContractError, match=r"belongs to the service 'ledger', but this router is 'office'"
+            ContractError,
+            match=r"belongs to the service 'ledger', but this router belongs to 'office'",
         ):
             register()
 
