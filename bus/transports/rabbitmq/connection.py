@@ -1,6 +1,7 @@
 """A connection to the broker that reconnects without a limit of attempts.
 
-It uses aio-pika's plain `Connection`, not its robust connection, and reconnects by itself.
+It uses aio-pika's plain `Connection` and has its own logic to reconnect. aio-pika's robust
+connection is not used.
 """
 
 import asyncio
@@ -32,7 +33,10 @@ __all__ = ["Channel", "OpenConnection", "SupervisedConnection", "connection_url"
 log = logging.getLogger("bus.rabbitmq")
 
 RPC_TIMEOUT_SECONDS = 10.0
-"""Seconds for one synchronous AMQP call. A quorum queue without a leader does not answer."""
+"""Timeout of one synchronous AMQP call, in seconds.
+
+For example, the broker does not answer while a quorum queue has no leader.
+"""
 CLOSE_TIMEOUT_SECONDS = 2.0
 """Seconds to wait for the broker's answer to a close. After that, the socket is closed."""
 UNLIMITED_FRAME_BYTES = 512 * 1024 * 1024
@@ -41,13 +45,13 @@ UNLIMITED_FRAME_BYTES = 512 * 1024 * 1024
 This is the size of the largest message that RabbitMQ can be configured to accept.
 """
 BLOCKED_POLL_SECONDS = 1.0
-"""Seconds between two checks of a blocked connection, to detect that it was lost."""
+"""Interval in seconds for checking whether a blocked connection was lost."""
 REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied)
 """Errors that end `start` at once, because another attempt to connect would fail as well."""
 
 
 class OpenConnection:
-    """A connection that opens channels and declares topologies. It may be down for a time."""
+    """A connection that opens channels and declares topologies. It may be down temporarily."""
 
     def __init__(self, name: str, url: str, *, verify: bool = False) -> None:
         """Create a connection that is not open.
@@ -55,8 +59,8 @@ class OpenConnection:
         Args:
             name: The name in log messages.
             url: The broker's address. Logs and errors show only its host, port and virtual host.
-            verify: Declare only this connection's exclusive queues. Check that all other exchanges
-                and queues exist.
+            verify: If True, declare only the exclusive queues of this connection. Check that the
+                exchanges and all other queues exist.
         """
         self.name = name
         self._verify = verify
@@ -88,9 +92,10 @@ class OpenConnection:
         return self.up.is_set()
 
     def use_password_on_reconnect(self, password: SecretStr) -> None:
-        """Set the password of the next connect.
+        """Set the password for the next attempt to connect.
 
-        The method does nothing here, because `SupervisedConnection` reads the file at each connect.
+        The method does nothing here, because `SupervisedConnection` reads the password
+        file at each attempt to connect.
         """
 
     async def update_secret(self, password: SecretStr) -> None:
@@ -105,7 +110,7 @@ class OpenConnection:
         self.current_password = password
 
     async def wait_unblocked(self) -> None:
-        """Wait until the connection is up and the broker has not reported an alarm.
+        """Wait until the connection is up and the broker reports no alarm.
 
         The method has no timeout.
         """
@@ -120,7 +125,7 @@ class OpenConnection:
                 continue
 
     async def accepts_publishes(self) -> bool:
-        """Return True if the connection is up and the broker has not reported an alarm.
+        """Return True if the connection is up and the broker reports no alarm.
 
         The method returns at once.
         """
@@ -139,7 +144,7 @@ class OpenConnection:
             channel = await self._underlay().channel(
                 publisher_confirms=confirms, on_return_raises=confirms
             )
-        # The methods of the abstract class lack arguments that its only implementation accepts.
+        # The cast is needed because the abstract class does not declare all arguments of `Channel`.
         return cast("Channel", channel)
 
     def supports_consumer_timeout(self, queue: Queue) -> bool:
@@ -203,8 +208,8 @@ class SupervisedConnection(OpenConnection):
             heartbeat: The heartbeat interval in seconds.
             attempt_timeout: Seconds for one attempt to connect.
             fastlane: Use the fast lane for frequent frames.
-            verify: Declare only this connection's exclusive queues. Check that all other exchanges
-                and queues exist.
+            verify: If True, declare only the exclusive queues of this connection. Check that the
+                exchanges and all other queues exist.
             password: The password file. It is read at each attempt to connect, and its password
                 replaces the password in `url`.
             on_lost: Called when an open connection is lost or closed.
@@ -281,7 +286,7 @@ class SupervisedConnection(OpenConnection):
                 factory.abort()
 
     def _join(self, factory: FastLaneTransportFactory) -> FastLaneProtocol | None:
-        """Return the fast lane, after setting the frame size and heartbeat of the connection."""
+        """Set the fast lane's maximum frame size and feed interval, and return the fast lane."""
         lane = factory.lane
         if (
             lane is not None
@@ -323,7 +328,7 @@ class SupervisedConnection(OpenConnection):
             self._on_lost()
 
     def _report(self, error: BaseException) -> None:
-        """Log a failed attempt to connect. End `start` if another attempt cannot succeed."""
+        """Log a failed attempt to connect. Make `start` fail if another attempt cannot succeed."""
         bus_error = to_bus_error(error, f"connecting to {self._place()}")
         reason = str(bus_error)
         if self.last_error != reason:

@@ -36,7 +36,7 @@ class ConsumerChannelPort(Protocol):
 
     ended: "asyncio.Future[str]"
     cancelled: bool
-    """True if the broker has cancelled the consumer. A later ack may have no effect."""
+    """True if the broker has cancelled the consumer. After that, an ack may have no effect."""
     idle: asyncio.Event
     """Event that is set when the broker cancelled the consumer and all deliveries are settled."""
 
@@ -55,7 +55,7 @@ class ConsumerChannelPort(Protocol):
         ...
 
     def release(self) -> None:
-        """Stop using the channel, before it is closed."""
+        """Stop using the channel. Call this before the channel is closed."""
         ...
 
 
@@ -88,12 +88,12 @@ class RabbitMQConsumer:
         self._tag = ""
         self._ready = asyncio.Event()
         self._between_calls = asyncio.Event()
-        """Event that is cleared while the consumer declares, registers or closes its channel."""
+        """Event that is cleared while a call to declare, register or close is in flight."""
         self._between_calls.set()
         self._stopping = False
         self._closing = False
         self._draining: list[DrainingChannel] = []
-        """Earlier channels that are open because they have unsettled deliveries."""
+        """Earlier channels that stay open, because some of their deliveries are not settled."""
         self._task: asyncio.Task[None] | None = None
         self.last_error: str | None = None
 
@@ -138,7 +138,7 @@ class RabbitMQConsumer:
             self._between_calls.set()
 
     async def _take_from(self, channel: Channel) -> None:
-        """Consume on a channel until it ends, then close or drain it."""
+        """Consume until the channel or the consumer ends. Close the channel, or drain it."""
         current: ConsumerChannelPort | None = None
         try:
             # The first delivery may arrive together with the answer to `basic.consume`. So the
@@ -175,8 +175,8 @@ class RabbitMQConsumer:
     def _start_draining(self, channel: Channel, current: ConsumerChannelPort) -> None:
         """Keep a channel open for its acks, and close the older draining channels.
 
-        The deliveries of the older channels are older than the delivery that has just timed out. So
-        the broker has already requeued them.
+        The broker has already requeued the deliveries of the older channels, because they are older
+        than the delivery that has just timed out.
         """
         for draining in self._draining:
             draining.end()

@@ -1,6 +1,7 @@
 """The consumer timeout, which limits the time until a consumer acks a delivery.
 
-Since RabbitMQ 4.3, a consumer of a quorum queue can set its own timeout by an argument.
+Since RabbitMQ 4.3, a consumer of a quorum queue can set its own timeout with the argument
+`x-consumer-timeout`.
 """
 
 from collections.abc import Mapping
@@ -12,8 +13,8 @@ __all__ = ["consumer_arguments", "supports_consumer_timeout"]
 SUPPORTED_SINCE = (4, 3)
 """The first RabbitMQ version that supports a consumer's own timeout.
 
-In tests, 4.3.6 used the consumer's value instead of the value of the queue, a policy or the node.
-That was also true for a longer value. 3.10.8 and 4.0.5 ignored the consumer's value.
+In tests, RabbitMQ 4.3.6 used the consumer's timeout, even if it was longer than the timeout of the
+queue, a policy or the node. RabbitMQ 3.10.8 and 4.0.5 ignored the consumer's timeout.
 """
 ARGUMENT = "x-consumer-timeout"
 MAX_CONSUMER_TIMEOUT_SECONDS = 365 * 24 * 3600.0

@@ -39,11 +39,11 @@ A shorter interval is not necessary, because tokens are renewed minutes before t
 RETRY_REFUSED_SECONDS = 30.0
 """Seconds after which a refused password is tried again.
 
-The broker may receive a new password later than this process. More attempts are avoided, because
-the broker counts failed logins.
+It is tried again because the broker may receive a new password later than this process. The
+interval is long because the broker counts failed logins.
 """
 TRIAL_TIMEOUT_SECONDS = 5.0
-"""Seconds for one test of a password, which is an AMQP handshake."""
+"""Timeout of one test of a password, in seconds. The test is an AMQP handshake."""
 
 
 class RefreshableConnection(Protocol):
@@ -59,7 +59,7 @@ class RefreshableConnection(Protocol):
         ...
 
     def use_password_on_reconnect(self, password: SecretStr) -> None:
-        """Set the password of the next connect."""
+        """Set the password for the next attempt to connect."""
         ...
 
     async def update_secret(self, password: SecretStr) -> None:
@@ -74,9 +74,9 @@ class RefreshableConnection(Protocol):
 class CredentialRefresher:
     """A watcher of the password file that sends a new password on the open connections.
 
-    If RabbitMQ refuses a new password on an open connection, it closes the connection. But it
-    accepts a token there that has already expired. So each new password is first tested on a
-    separate connection, and a refused password is not sent on the open connections.
+    RabbitMQ closes an open connection if it refuses the connection's new password. But it accepts
+    an expired token on an open connection. For both reasons, each new password is first tested on a
+    separate connection. Only an accepted password is sent on the open connections.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class CredentialRefresher:
         try:
             await connection.update_secret(password)
         except BusError as error:
-            # During an alarm the broker does not read. Or the connection has just ended.
+            # The connection has just ended, or the broker does not read from it during an alarm.
             self._warn(
                 "the new password was not accepted; trying again", connection.name, password, error
             )
@@ -238,7 +238,7 @@ async def _try_login(connection: aio_pika.Connection) -> bool:
         return False
     except (ConnectionNotAllowed, ProtocolSyntaxError):
         # The broker refused the virtual host, or the user has too many connections. The broker
-        # checks both after the password, so the password is accepted.
+        # checks both only after it has accepted the password.
         return True
     return True
 

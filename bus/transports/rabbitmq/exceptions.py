@@ -31,8 +31,8 @@ from bus.messaging.supervision import is_own_cancel
 
 __all__ = ["EXPECTED_ERRORS", "map_errors", "to_bus_error"]
 
-# aiormq raises RuntimeError if a channel or connection is closed. When aiormq closes, it also ends
-# pending calls with a CancelledError or a plain Exception.
+# aiormq raises RuntimeError if a channel or connection is closed. When aiormq
+# closes a channel or connection, pending calls end with a CancelledError or a plain Exception.
 EXPECTED_ERRORS: tuple[type[BaseException], ...] = (
     OSError,
     EOFError,
@@ -43,8 +43,8 @@ EXPECTED_ERRORS: tuple[type[BaseException], ...] = (
 )
 
 
-# Exceptions for refusals of the broker, the bus error for each, and the error text. Any other
-# exception may be temporary, and becomes `Unavailable`.
+# Each row has the exceptions for one kind of refusal by the broker, the bus error and its text.
+# The cause of any other exception may be temporary, so the exception becomes `Unavailable`.
 ERROR_MAP: tuple[tuple[tuple[type[BaseException], ...], type[BusError], str], ...] = (
     (
         (ProbableAuthenticationError, AuthenticationError),
@@ -98,8 +98,8 @@ def to_bus_error(error: BaseException, what: str) -> BusError:
 def map_errors(what: str) -> Iterator[None]:
     """Convert every exception of the block to an error of the bus.
 
-    When aiormq closes, it ends pending calls with a CancelledError, which is also converted. A
-    cancellation of the current task is not converted.
+    When aiormq closes a channel or connection, it ends pending calls with a CancelledError. This
+    error is converted, but a cancellation of the current task is not converted.
 
     Args:
         what: The operation in the block, for example "declaring". The error text begins with it.

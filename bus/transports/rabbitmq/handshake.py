@@ -19,7 +19,7 @@ from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 __all__ = ["BrokerInfo", "connected", "probe", "vhost_of"]
 
 TIMEOUT_SECONDS = 5.0
-"""Seconds for a probe. A handshake on a local network takes 10 ms."""
+"""Timeout of a probe, in seconds. A handshake on a local network takes 10 ms."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ KNOWN_MODES = {None, 1, 2}
 
 
 class LenientTransportFactory(TransportFactory):
-    """A factory that creates aiormq's normal transports, but with a lenient reader."""
+    """A factory that creates aiormq's normal transports, but with a `LenientReader`."""
 
     def __init__(self) -> None:
         self._writer: asyncio.StreamWriter | None = None
@@ -80,7 +80,7 @@ class LenientReader:
 
 
 def sanitize_header_frame(head: bytes, rest: bytes) -> bytes:
-    """Return the rest of a content header frame. Remove properties that pamqp cannot decode.
+    """Return the rest of a content header frame. Remove all properties if pamqp cannot decode them.
 
     Args:
         head: The first seven bytes of the frame.

@@ -53,7 +53,7 @@ class PublisherChannelPort(Protocol):
         Args:
             envelope: The message.
             address: The exchange and the routing key.
-            ends: The time limit, in loop time.
+            ends: The deadline on the event loop's clock.
 
         Raises:
             BusError: One of the errors of `Transport.send`.
@@ -61,7 +61,7 @@ class PublisherChannelPort(Protocol):
         ...
 
     def release(self) -> None:
-        """Stop using the channel, before it is closed."""
+        """Stop using the channel. Call this before the channel is closed."""
         ...
 
 
@@ -101,7 +101,7 @@ class Publisher:
 
     async def _step(self) -> None:
         await self._link.up.wait()
-        # If an exchange does not exist, the broker closes the channel that publishes to it.
+        # The broker closes a channel that publishes to a missing exchange.
         await self._link.declare(BASE_EXCHANGES)
         channel = await self._link.channel(confirms=self._confirms)
         current: PublisherChannelPort | None = None
@@ -182,7 +182,7 @@ class Publisher:
                 # The message was certainly not sent, so it can be sent on the next channel.
 
     async def _wait_channel(self, ends: float) -> PublisherChannelPort:
-        """Return the open channel.
+        """Wait until a channel is open, and return it.
 
         Raises:
             Unavailable: No channel is open before `ends`. The message was certainly not sent.

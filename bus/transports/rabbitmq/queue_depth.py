@@ -21,7 +21,7 @@ from bus.transports.rabbitmq.handshake import connected, reason
 __all__ = ["QueueDepth", "depth_by", "depths", "ready_in"]
 
 TIMEOUT_SECONDS = 5.0
-"""Timeout of the connect, and of each queue's declaration, in operator commands.
+"""Timeout in operator commands, in seconds. It applies to the connect and to each declaration.
 
 A declaration usually takes a millisecond.
 """
@@ -99,7 +99,8 @@ async def depths(url: str, names: Iterable[str]) -> dict[str, QueueDepth]:
         names: The names of the queues.
 
     Returns:
-        The depth of each queue. If a single queue fails, its `QueueDepth` has the error.
+        The depth of each queue. If the call fails for one queue, the `QueueDepth` of this queue
+        has the error.
 
     Raises:
         BusError: One of the errors of `probe`.

@@ -1,7 +1,7 @@
 """The transport for RabbitMQ.
 
-It uses three connections. During an alarm, RabbitMQ reads nothing from a connection that publishes.
-Acks of jobs and events must not wait behind blocked publishes.
+It uses three connections, because RabbitMQ reads nothing from a publishing connection during an
+alarm. On a shared connection, acks of jobs and events would wait behind blocked publishes.
 """
 
 import asyncio
@@ -202,7 +202,7 @@ class RabbitMQTransport:
     ) -> ConsumerHandle:
         """Start a supervised consumer; see `Transport.consume`.
 
-        Consumers of requests and replies share one connection. Other consumers share another.
+        Consumers of requests and replies share one connection. All others share a second one.
         """
         queue = spec.queue
         link = self._link_of(queue)

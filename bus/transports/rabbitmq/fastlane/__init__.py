@@ -1,4 +1,5 @@
-"""The fast lane, which handles frequent frames without aio-pika, on aio-pika's sockets (ADR 0008).
+"""The fast lane, which handles frequent AMQP frames in place of aio-pika.
 
-The package imports `bus.transports.rabbitmq.amqp`, but no module that depends on the fast lane.
+It uses the sockets of aio-pika's connections (ADR 0008).
+The package imports `bus.transports.rabbitmq.amqp`, but no module that uses the fast lane.
 """

@@ -24,12 +24,12 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 """Maximum bytes of a body. The value is RabbitMQ 4's default `max_message_size`.
 
 For a larger body the broker would close the channel, and all publishes in flight would fail.
-A copy of a delivered message is not limited. Its broker accepts larger bodies (3.13: 128 MiB), and
-with the limit the message could not be dead-lettered.
+The limit does not apply to a copy of a delivered message, because a large message must be
+dead-lettered as well. Some brokers accept larger bodies (RabbitMQ 3.13: 128 MiB).
 """
 
 UNFIT = (struct.error, ValueError, IndexError)
-"""Encoding errors: a number over 64 bits, a surrogate, or a short string over 255 bytes."""
+"""Errors when encoding a number over 64 bits, a surrogate, or a short string over 255 bytes."""
 
 ACCEPTED, NACKED = Accepted(), Nacked(reason="basic.nack")
 
@@ -82,12 +82,12 @@ class PendingConfirm:
 class ConfirmChannel:
     """A `ChannelHandler` that publishes with confirms.
 
-    The channel assigns a returned message to a publish by message id, exchange and routing key.
-    If several publishes match, it assigns the return to the oldest of them.
-    The order of returns and confirms does not identify the publish, because the broker sends a
-    return at once but may confirm several publishes together.
-    The id is not enough either, because two copies of a message may be in flight.
-    Two copies with the same address have the same outcome, so it does not matter which is chosen.
+    The channel finds the publish of a returned message by message id, exchange and routing key.
+    If several publishes match, it chooses the oldest. They have the same outcome, because they are
+    copies of one message with the same address.
+    The message id alone does not identify the publish, because two copies of a message may be in
+    flight. The order of frames does not identify the publish either: the broker returns a message
+    at once, but may confirm several publishes together.
     """
 
     def __init__(self, lane: FastLaneProtocol, number: int, *, window: int) -> None:
@@ -112,15 +112,15 @@ class ConfirmChannel:
 
     @property
     def awaiting_confirms(self) -> bool:
-        """True if publishes wait for confirms, and no full socket or alarm explains the delay."""
+        """True if publishes wait for confirms, without a full socket and without an alarm."""
         return bool(self._pending) and self.lane.writable
 
     @property
     def window_exhausted(self) -> bool:
-        """True if publishes without a waiting caller use at least half of the window.
+        """True if publishes that no caller waits for use at least half of the window.
 
-        This happens if a queue does not confirm its publishes. They then block publishes to other
-        queues.
+        This happens if a queue does not confirm its publishes. These publishes block publishes to
+        other queues.
         """
         return (
             self.lane.writable
@@ -150,8 +150,8 @@ class ConfirmChannel:
             raise Unavailable("message not sent: the channel was closed")
         future: asyncio.Future[PublishOutcome] = self._loop.create_future()
         self.lane.send(frames)
-        # The number is increased only after `send` has succeeded. The broker counts only publishes
-        # that were written, so the numbers of all later confirms would be wrong.
+        # The broker counts only publishes that were written. If the number were increased before a
+        # `send` that fails, the numbers of all later confirms would be wrong.
         self._sent += 1
         self._pending[self._sent] = PendingConfirm(future, envelope.id, address)
         self._deadlines.add(self._loop, future, ends, partial(_expire, future))
@@ -165,9 +165,9 @@ class ConfirmChannel:
         return len(self._pending) + self._granted >= self._window
 
     async def _wait_for_slot(self, ends: float) -> None:
-        """Wait for a slot in the window, and then until publishes may be written.
+        """Wait for a slot in the window. After that, wait until publishes may be written.
 
-        The caller must use the slot before its next `await`.
+        The caller must use the slot before it awaits anything else.
         """
         try:
             async with asyncio.timeout_at(ends):
@@ -191,7 +191,7 @@ class ConfirmChannel:
         try:
             await slot
         except asyncio.CancelledError:
-            # If the slot was cancelled, remove it from the queue. If it was granted, release it.
+            # If the slot is not granted yet, stop waiting for it. If it is granted, release it.
             if slot.cancelled():
                 self._waiting.pop(slot, None)
             else:
@@ -268,7 +268,7 @@ class ConfirmChannel:
                 slot.set_result(None)
 
     def release(self) -> None:
-        """Stop handling the channel's frames, because aiormq is about to close the channel."""
+        """Stop handling the channel's frames. Call this before aiormq closes the channel."""
         self.lane.detach(self._number, self)
         self.on_close("the channel was closed")
 

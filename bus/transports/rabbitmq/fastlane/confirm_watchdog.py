@@ -1,13 +1,13 @@
-"""A watchdog that detects when a publishing channel must be replaced, by its acks and nacks.
+"""A watchdog that detects from acks and nacks that a publishing channel must be replaced.
 
 The watchdog detects three cases:
 
-- The broker nacks every message, because a queue is full. It also nacks every message on a channel
-  that was opened at the moment when a quorum queue lost its leader. In RabbitMQ 3.10.8 that channel
-  does not find the new leader while the node of the old leader is down. A new channel finds it.
-- The node of the old leader hangs. The channel waits for that node and receives no confirms. On
-  RabbitMQ 4.3.6 that lasts for over a minute, although other channels already use the new leader.
-  A channel that used the queue before finds the new leader after 6 to 10 s.
+- The broker nacks every message. One cause is a full queue. Another cause is that the channel was
+  opened at the moment when a quorum queue lost its leader. In RabbitMQ 3.10.8 that channel does not
+  find the new leader while the node of the old leader is down. A new channel finds the new leader.
+- The node with the leader of a quorum queue hangs. The channel waits for that node and receives no
+  confirms. On RabbitMQ 4.3.6 this lasts for over a minute, although other channels already use the
+  new leader. A channel that has used the queue before finds the new leader after 6 to 10 s.
 - A quorum queue without a majority sends neither acks nor nacks. The unconfirmed publishes to this
   queue fill the window, and block publishes to other queues.
 """
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 __all__ = ["ConfirmStats", "ConfirmWatchdog"]
 
 MIN_NACK_SECONDS = 1.5
-"""Seconds with only nacks after which the first channel is replaced. An election is shorter."""
+"""Seconds with only nacks after which the first channel is replaced. Elections take less time."""
 MAX_NACK_SECONDS = 24.0
-"""Maximum for the seconds with only nacks after which later channels are replaced.
+"""Maximum of the limit for later channels with only nacks, in seconds.
 
-It is much higher than the limit for the first channel, because a new channel does not help if the
-queue is full.
+It is much higher than the limit for the first channel (`MIN_NACK_SECONDS`), because a new channel
+does not help if the queue is full.
 """
 NEW_CHANNEL_SILENT_SECONDS, SILENT_SECONDS = 4.0, 15.0
 """Seconds that publishes wait without any ack or nack before their channel is replaced.
@@ -32,7 +32,7 @@ The first value is for a channel that has not received an ack or nack yet. The s
 other channels.
 """
 MAX_SILENT_SECONDS = 60.0
-"""Maximum for the seconds without an ack or nack after which later channels are replaced.
+"""Maximum of the limit for later channels without any ack or nack, in seconds.
 
 It is higher than the limits for the first channel, because each new channel adds load to a slow
 broker.
@@ -40,8 +40,8 @@ broker.
 EXHAUSTED_SECONDS = 1.5
 """Seconds with an exhausted window after which a channel is replaced.
 
-An exhausted window at a single check is not enough. After an alarm it is normal for a short time,
-until the confirms of the publishes before the alarm have arrived.
+A single check is not enough. After an alarm, the window may be exhausted for a short time, until
+the confirms of earlier publishes have arrived.
 """
 
 
@@ -54,11 +54,11 @@ class ConfirmStats:
         self.heard = 0
         """Number of acks and nacks that have arrived."""
         self.nacking_since: float | None = None
-        """Time of the first nack since the last ack, on the caller's clock. None without nacks."""
+        """Time of the first nack that arrived after the last ack, or None."""
         self.silent_since: float | None = None
-        """Time since which publishes have waited without an ack or nack, or None."""
+        """Start of the current wait without acks or nacks, or None if no publish waits."""
         self.exhausted_since: float | None = None
-        """Time since which the window has been exhausted, or None."""
+        """Time at which the window became exhausted, or None if it is not exhausted."""
         self._heard_before = 0
 
     def accept(self) -> None:
@@ -78,8 +78,9 @@ class ConfirmStats:
 
         Args:
             now: Current time on the caller's clock, in seconds.
-            waiting: True if publishes wait for confirms, and no full socket or alarm explains it.
-            exhausted: True if publishes without a waiting caller use too many slots of the window.
+            waiting: True if publishes wait for confirms, without a full socket and without an
+                alarm.
+            exhausted: True if publishes that no caller waits for use too many slots of the window.
         """
         if not waiting:
             self.silent_since = None
@@ -98,18 +99,18 @@ class Symptom:
 
     description: str
     since: Callable[[ConfirmStats], float | None]
-    """Returns the time since which the channel has shown the symptom, or None."""
+    """Returns the time at which the symptom began, or None if there is no symptom."""
     min_seconds: Callable[[ConfirmStats], float]
-    """Returns the seconds after which the first channel is replaced."""
+    """Returns the limit for the first channel: the seconds after which it is replaced."""
     max_seconds: float
     """Maximum of the limit for later channels, in seconds."""
     recovered: Callable[[ConfirmStats], bool]
-    """Returns True if the channel works, which shows that its replacement has helped."""
+    """Returns True if the channel works again. In this case, `factor` is reset to 1."""
     factor: int = 1
-    """Factor of the limit. It doubles with each replaced channel, until `recovered` is true."""
+    """Multiplier of the limit. It doubles with each replaced channel until the limit is maximal."""
 
     def is_due(self, stats: ConfirmStats, now: float) -> bool:
-        """Return True if the channel has shown the symptom for the limit, and double the limit."""
+        """Return True if the symptom has lasted as long as the limit. If so, double the limit."""
         if self.recovered(stats):
             self.factor = 1
         since = self.since(stats)
@@ -158,10 +159,10 @@ class ConfirmWatchdog:
         )
 
     def due_symptom(self, stats: ConfirmStats, now: float) -> str | None:
-        """Return a description of the symptom if the caller must replace the channel, or None.
+        """Return the symptom for which the caller must replace the channel, or None.
 
         Args:
-            stats: Statistics of the channel. The caller has just called their `observe` method.
+            stats: Statistics of the channel. Call their `observe` method first.
             now: Current time on the caller's clock, in seconds.
         """
         return next((each.description for each in self._symptoms if each.is_due(stats, now)), None)

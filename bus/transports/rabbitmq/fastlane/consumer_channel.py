@@ -1,6 +1,6 @@
 """A channel of the fast lane with one consumer.
 
-It writes acks in batches, and also publishes the replies to the consumed requests.
+It writes acks in batches, and publishes the replies to the consumed requests.
 """
 
 import asyncio
@@ -72,15 +72,15 @@ class FastLaneDelivery:
 
     @property
     def broker_headers(self) -> Mapping[str, Any]:
-        """Headers that the broker added. They are decoded at each access, which is rare."""
+        """Headers that the broker added. Each access decodes them, because access is rare."""
         return broker_headers(read_headers(self._properties))
 
     async def ack(self) -> bool:
         """Ack the message. A second call has no effect.
 
         Returns:
-            False if the channel has ended or the broker has cancelled the consumer. The broker may
-            then deliver the message again.
+            False if the channel has ended or the broker has cancelled the consumer. In both cases,
+            the broker may deliver the message again.
         """
         if not self.channel.alive:
             return False
@@ -213,9 +213,10 @@ class ConsumerChannel:
     # --- Replies ---
 
     def publish(self, envelope: Envelope, address: Address) -> None:
-        """Publish a message without a confirm. It is written before the acks of this turn.
+        """Publish a message without a confirm.
 
-        If the message is returned, `on_returned` receives its id.
+        The message is written before the acks of this turn of the event loop.
+        If the message is returned, `on_returned` receives the message id.
 
         Raises:
             ConnectionLost: The channel was closed, and the message was not sent.
@@ -269,6 +270,6 @@ class ConsumerChannel:
             self.ended.set_result(why)
 
     def release(self) -> None:
-        """Stop handling the channel's frames, because aiormq is about to close the channel."""
+        """Stop handling the channel's frames. Call this before aiormq closes the channel."""
         self.lane.detach(self._number, self)
         self.on_close("the channel was closed")

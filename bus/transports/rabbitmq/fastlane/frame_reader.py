@@ -30,9 +30,9 @@ CLOSED_BY_BROKER = "the broker closed the channel: "
 
 BLOCKED, UNBLOCKED = 0x000A003C, 0x000A003D
 PROTOCOL_HEADER = (ord("A"), int.from_bytes(b"MQ"))
-"""Frame type and channel if the bytes "AMQP…" are parsed as a frame.
+"""Frame type and channel that result if a protocol header ("AMQP…") is parsed as a frame.
 
-A broker that does not support AMQP 0-9-1 sends this protocol header.
+A broker that does not support AMQP 0-9-1 sends a protocol header.
 """
 
 head_at = Struct(">BHI").unpack_from
@@ -68,13 +68,13 @@ class ChannelHandler(Protocol):
         """Handle the broker's ack or nack of a publish."""
 
     def on_return(self, reason: str, exchange: str, routing_key: str, properties: bytes) -> None:
-        """Handle a returned message, which is mandatory but was routed to no queue.
+        """Handle a mandatory message that the broker returned, because it was routed to no queue.
 
-        In confirm mode the ack of the message arrives later. It may cover several messages.
+        In confirm mode the ack of the message arrives later. The ack may cover several messages.
         """
 
     def on_cancel(self) -> None:
-        """Handle that the broker cancels the consumer. aiormq also receives the frame."""
+        """Handle a cancellation of the consumer by the broker. aiormq also receives the frame."""
 
     def on_close(self, why: str) -> None:
         """Handle the end of the channel or of its connection.
@@ -122,7 +122,7 @@ class FrameReader:
         self._incomplete: list[bytes] = []
         """Received pieces of the frame that is not complete yet."""
         self._missing = 0
-        """Number of bytes that are missing from this frame."""
+        """Number of missing bytes of the incomplete frame, or 0 if this number is not known."""
 
     def feed(self, data: bytes) -> bytes:
         """Parse new bytes, and return the frames that aiormq must handle."""
@@ -216,7 +216,7 @@ class FrameReader:
             return self._handle_method(handler, channel, data, offset, end)
         partial = self._partial.get(channel)
         if partial is None:
-            return 0  # aiormq received the method frame of this content.
+            return 0  # aiormq received the method frame, and must also receive this content.
         if kind == HEADER and partial.properties is None and end - offset >= MIN_HEADER_BYTES:
             partial.missing = u64_at(data, offset + 4)[0]
             partial.properties = data[offset + 12 : end]
@@ -262,7 +262,11 @@ class FrameReader:
     def _handle_deliver(
         self, handler: ChannelHandler, channel: int, data: bytes, offset: int, end: int
     ) -> int:
-        """Handle a delivery. It needs a `PartialContent` only if `data` has only a part of it."""
+        """Handle a delivery.
+
+        If `data` has the whole delivery, with one body frame, the handler usually receives it
+        at once. A `PartialContent` collects any other delivery.
+        """
         tag_at = offset + 5 + data[offset + 4]
         if tag_at + 9 > end:
             raise MalformedFrame("a delivery has no delivery tag")

@@ -7,7 +7,7 @@ It passes all other frames to aiormq unchanged.
 So aiormq still handles the connection, TLS, authentication, heartbeats, channels and declarations.
 
 Outgoing frames are collected, and are written once in each turn of the event loop.
-While more bytes arrive in each turn, one write may cover several turns (`MAX_HOLD_SECONDS`).
+If more bytes arrive in each turn, frames are collected for up to `MAX_HOLD_SECONDS`.
 """
 
 import asyncio
@@ -28,14 +28,14 @@ __all__ = ["FastLaneProtocol", "FastLaneTransportFactory"]
 log = logging.getLogger("bus.rabbitmq")
 
 LARGE_WRITE_BYTES = 32 * 1024
-"""Maximum bytes to collect. If there are more, the frames are written at once.
+"""Maximum bytes of collected frames. If the frames are larger, they are written at once.
 
 Only a write shows whether the socket is full, and a full socket must stop the next publish.
 """
 MAX_HOLD_SECONDS = 0.001
 """Maximum seconds to collect frames while more bytes arrive.
 
-Fewer writes are faster, because a write takes more time than the processing of a message.
+Frames are collected because a write takes more time than the processing of a message.
 """
 
 
@@ -50,7 +50,7 @@ class FrameSource(Protocol):
 class DiscardingHandler:
     """A handler that drops the frames of a released channel until the channel is closed.
 
-    Without it, aiormq would receive the rest of an incomplete delivery.
+    Without this handler, aiormq would receive the rest of an incomplete delivery.
     """
 
     def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
@@ -86,12 +86,12 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
         self._size = 0
         """Bytes in `_outgoing`."""
         self._collecting_since = self._checked_at = loop.time()
-        """Loop times of the first collected frame, and of the last check for new bytes."""
+        """Loop time of the first collected frame, and loop time of the last check for new bytes."""
         self._writable = asyncio.Event()
         self._writable.set()
         self._fed_at = loop.time()
         self.feed_interval = 1.0
-        """Seconds without a frame for aiormq after which it receives a heartbeat of the fast lane.
+        """Seconds without a frame for aiormq, before the fast lane passes a heartbeat to aiormq.
 
         Without this heartbeat, aiormq would close a connection on which only frequent frames
         arrive.
@@ -115,7 +115,7 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
 
     @property
     def last_error(self) -> str | None:
-        """Error for which the fast lane has closed the connection, or None."""
+        """Error that made the fast lane close the connection, or None."""
         return self._incoming.last_error
 
     # --- Receiving ---
@@ -160,7 +160,10 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
             super().data_received(HEARTBEAT)
 
     def _abort(self, why: str) -> None:
-        """Close the connection, because its stream is unreadable. Its owner then connects again."""
+        """Close the connection, because its stream is unreadable.
+
+        `SupervisedConnection` then reconnects.
+        """
         log.error("connection closed: its stream is unreadable", extra={"why": why})
         self.transport.abort()
 
@@ -215,7 +218,7 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
         return self._writable.is_set() and self.unblocked.is_set()
 
     async def wait_writable(self) -> None:
-        """Wait until neither a full socket nor an alarm blocks publishes, or the connection ends.
+        """Wait until publishes may be written, or until the connection ends.
 
         The method has no timeout.
         """
@@ -239,7 +242,10 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
             self.flush()
 
     def schedule(self, writer: "FrameSource") -> None:
-        """Write the frames of `writer` after the other frames, so that a reply precedes its ack."""
+        """Write the frames of `writer` after the other frames.
+
+        For this reason, a reply is written before the ack of its request.
+        """
         if not self._outgoing and not self._dirty:
             self._collect()
         self._dirty.append(writer)

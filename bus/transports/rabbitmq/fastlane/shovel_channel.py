@@ -2,8 +2,8 @@
 
 The channel publishes a copy of each message. When the broker confirms the copy, the channel acks
 the original. If the process is killed before the ack, the message is in one queue or in both, but
-it is not lost. So a redelivered message may have an earlier copy, and its new copy has the header
-`redelivered`.
+it is not lost. So a redelivered message may have been copied before. For this reason, the copy of a
+redelivered message has the header `redelivered`.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class ShovelChannel:
             number: Number of the channel.
             target: Queue that receives the copies.
             carriage: Options of the copies.
-            on_moved: Called each time after original messages were acked.
+            on_moved: Called after each ack of original messages.
         """
         self._lane = lane
         self._number = number
@@ -57,15 +57,15 @@ class ShovelChannel:
         self._on_moved = on_moved
         self._sent = 0
         self._unconfirmed: dict[int, int] = {}
-        """Delivery tag of the original of each unconfirmed copy, by the copy's publish number."""
+        """Delivery tags of the original messages, by the publish number of the unconfirmed copy."""
         self._unacked: deque[int] = deque()
         self._confirmed: set[int] = set()
         self.moved = 0
         self.again = 0
-        """Number of copied messages that were redelivered, so that a copy may exist already."""
+        """Number of copied messages that were redelivered. An earlier copy of them may exist."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # `check` raises the error. The callback also reads the error: asyncio would log an error
-        # that is never read.
+        # `check` raises the error. asyncio logs an error that is never read. The callback reads the
+        # error, in case `check` is not called.
         self.ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         lane.attach(number, self)
 
@@ -83,7 +83,7 @@ class ShovelChannel:
         """Ignore the message. aiormq does not call this method, because the fast lane is in use."""
 
     def release(self) -> None:
-        """Stop handling the channel's frames, because aiormq is about to close the channel.
+        """Stop handling the channel's frames. Call this before aiormq closes the channel.
 
         The broker then requeues the messages in flight.
         """
@@ -102,7 +102,7 @@ class ShovelChannel:
             return
         copy = copy_properties(properties, self._carriage, redelivered=redelivered)
         if len(copy) > self._lane.frame_max - HEADER_OVERHEAD:
-            # The properties with the header `redelivered` do not fit into a frame, so omit it.
+            # The properties do not fit into a frame with the header `redelivered`. Omit the header.
             copy = copy_properties(properties, self._carriage, redelivered=False)
         if not self._send(
             publish_frames(self._number, self._method, copy, body, self._lane.frame_max)
@@ -139,7 +139,7 @@ class ShovelChannel:
             self._on_moved()
 
     def _send(self, frames: bytes) -> bool:
-        """Write frames. Return False if the connection is lost: a handler must not raise."""
+        """Write frames. If the connection is lost, return False instead of raising an error."""
         try:
             self._lane.send(frames)
         except ConnectionLost as error:
@@ -156,8 +156,8 @@ class ShovelChannel:
     ) -> None:
         """End the move, because the target queue does not exist any more.
 
-        The broker also confirms a returned message, although no queue has it. So no original is
-        acked after a return.
+        The broker confirms a returned message, although no queue has stored it. So no original
+        message is acked after a message was returned.
         """
         self._end(FailedPrecondition(f"{self._target} does not exist any more ({reason})"))
 

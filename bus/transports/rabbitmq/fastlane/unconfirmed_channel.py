@@ -21,9 +21,9 @@ from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 __all__ = ["UnconfirmedChannel"]
 
 MAX_REMEMBERED_PUBLISHES = 4096
-"""Maximum number of publishes to remember, to report them if the broker closes the channel.
+"""Maximum number of remembered publishes. They are needed if the broker closes the channel.
 
-It is larger than the number of publishes that the broker has not processed yet.
+The maximum is larger than the number of publishes that the broker has not processed yet.
 """
 
 
@@ -114,8 +114,8 @@ class UnconfirmedChannel:
         if not self.alive:
             return
         self.ended.set_result(why)
-        # Only a close by the broker is reported. A lost connection fails all calls anyway, and a
-        # close by the bus needs no report.
+        # Messages are reported only if the broker closed the channel. A lost connection fails all
+        # calls anyway. If the bus closed the channel, no report is needed.
         if why.startswith(CLOSED_BY_BROKER):
             ids, written = (
                 [message_id for message_id, _ in self._written],
@@ -128,6 +128,6 @@ class UnconfirmedChannel:
                 self._on_failed(message_id, error)
 
     def release(self) -> None:
-        """Stop handling the channel's frames, because aiormq is about to close the channel."""
+        """Stop handling the channel's frames. Call this before aiormq closes the channel."""
         self.lane.detach(self._number, self)
         self.on_close("the channel was closed")
