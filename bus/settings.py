@@ -295,8 +295,8 @@ def load_settings(**overrides: object) -> Settings:
         **overrides: Values that replace those of the environment, by field name.
 
     Raises:
-        ConfigurationError: A value is invalid. The text names all variables that are wrong, and
-            never shows their values.
+        ConfigurationError: A value is invalid. The text names all variables that are wrong.
+            It never shows a value, but may show the scheme of a URL.
     """
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates all values
