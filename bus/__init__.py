@@ -1,7 +1,7 @@
 """Trunkline: requests, events and jobs between Python services on RabbitMQ.
 
-The public names are listed once, in `__init__.pyi`, which type checkers read too. A name is loaded
-when it is first used (PEP 562), so that importing a contract does not load the transports.
+The public names are listed only in `__init__.pyi`, for type checkers and for this module. A name
+is loaded at its first use (PEP 562), so that importing a contract does not load the transports.
 """
 
 import pkgutil

@@ -9,7 +9,7 @@
     ├── AlreadyExists           The object to create exists already.
     ├── PermissionDenied        The sender is authenticated, but not authorized.
     ├── Unauthenticated         The sender cannot be authenticated.
-    │   └── UnknownKey          The receiver does not know the signing key, or not yet.
+    │   └── UnknownKey          The receiver does not know the signing key, or does not know it yet.
     ├── ResourceExhausted       A limit, a quota or a queue is full.
     ├── FailedPrecondition      The system is not in the required state.
     │   ├── ConfigurationError  Settings or topology are wrong.
@@ -89,7 +89,7 @@ class BusError(Exception):
     """The gRPC canonical name in lower case, as on the wire."""
     retryable: ClassVar[bool] = False
     """True if the same message may succeed later."""
-    # The class attribute serves user-defined subclasses that do not call `BusError.__init__`.
+    # Default for user-defined subclasses that do not call `BusError.__init__`.
     maybe_executed: bool = False
     """True if the peer may have executed the operation. Repeat it only if it is idempotent."""
 
@@ -107,8 +107,8 @@ class InvalidArgument(BusError):
 class ContractError(InvalidArgument):
     """A wrong declaration of a contract, handler or subscription, raised at import.
 
-    If two declarations conflict, the text names both. A call raises the error too, if its message
-    is of the wrong kind or is another service's event.
+    If two declarations conflict, the text names both. `request`, `publish` and `submit` raise this
+    error for a message of the wrong kind. `publish` raises it for an event of another service.
     """
 
 
@@ -219,8 +219,8 @@ class Expired(DeadlineExceeded):
 class Unavailable(BusError):
     """An operation that is not possible now, but may be possible later.
 
-    If the bus raises this class itself, and not a subclass, the message was certainly not sent. The
-    exception is an error with `maybe_executed`.
+    If the bus raises this class and not a subclass, the message was certainly not sent, unless
+    `maybe_executed` is true.
     """
 
     code = "unavailable"
@@ -299,8 +299,8 @@ def error_for(code: str, message: str, *, maybe_executed: bool = False) -> BusEr
 def safe_reason(error: BaseException) -> str:
     """Return a description of an error that may be logged or stored.
 
-    It is the name of the error's class. The text follows only if the error is a `BusError` other
-    than `Internal`. The text of any other error could contain a payload.
+    The description is the name of the error's class. For a `BusError` other than `Internal`, the
+    error's text follows. The text of any other error could contain a payload.
     """
     name = type(error).__name__
     return (
@@ -311,7 +311,7 @@ def safe_reason(error: BaseException) -> str:
 
 
 def code_of(error: BaseException) -> str:
-    """Return the error's code, or `internal` if it is not a `BusError`."""
+    """Return the code of a `BusError`, or `internal` for any other error."""
     return error.code if isinstance(error, BusError) else "internal"
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 from urllib.parse import SplitResult, parse_qs, quote, urlencode, urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bus.errors import ConfigurationError
@@ -77,7 +78,7 @@ class Settings(BaseSettings):
     A half-open connection is detected within twice this time.
     """
     connect_timeout: float = Field(default=4, gt=0)
-    """Seconds for one attempt to connect. At the start, all attempts together have this limit."""
+    """Seconds for one attempt to connect, and for all attempts together when the bus starts."""
     start_timeout: float = Field(default=30, gt=0)
     """Seconds to wait until every consumer is ready. After this time the start fails."""
     request_timeout: float = Field(default=10, gt=0)
@@ -113,10 +114,11 @@ class Settings(BaseSettings):
     fastlane: bool = True
     """True if the bus handles the most frequent AMQP frames itself, on aio-pika's connection.
 
-    With False, all frames pass through aio-pika, which is many times slower. Use it as a fallback.
+    With False, all frames pass through aio-pika, which is many times slower. Set False only as a
+    fallback.
     """
     publish_window: int = Field(default=1000, ge=1)
-    """Maximum number of publishes that wait for a confirm at a time. Others wait for a slot."""
+    """Maximum number of publishes that wait for a confirm. Further publishes are delayed."""
     health_port: int | None = Field(default=None, ge=1, le=65535)
     """Port on which `bus run` answers `/livez` and `/readyz`. None opens no port."""
     health_host: str = Field(default="127.0.0.1", min_length=1)
@@ -136,16 +138,20 @@ class Settings(BaseSettings):
     With `auth="dev"` it is the secret that all services share.
     """
     jwks: str | None = Field(default=None, min_length=1)
-    """Public keys of all services and operators, a JSON Web Key Set: a path, or an https URL."""
+    """Path or https URL of the JSON Web Key Set with the public keys of services and operators."""
     grants: Path | None = None
-    """File with each service's grants to call, publish and consume, `grants.toml`."""
+    """File `grants.toml`, which lists what each service may call, publish and consume."""
     encryption_keys: SecretStr | None = None
-    """Keys that encrypt payloads, a JSON Web Key Set: a path, or the set itself.
+    """JSON Web Key Set with the keys for payloads, as a path or as the set itself.
 
     The first key encrypts. Every key decrypts.
     """
     encrypt: Literal["contracts", "everything"] = "contracts"
-    """Payloads to encrypt: `everything`, or only those of `contracts` with `encrypted=True`."""
+    """Payloads to encrypt.
+
+    With `contracts`, only contracts with `encrypted=True` are encrypted. With `everything`, all
+    payloads are encrypted.
+    """
     operator_key: SecretStr | None = None
     """Private key of an operator, for extending expired dead letters and revealing payloads.
 
@@ -160,11 +166,22 @@ class Settings(BaseSettings):
     @classmethod
     def _check_url(cls, url: SecretStr) -> SecretStr:
         parts = urlsplit(url.get_secret_value())
-        # `parts.port` raises ValueError for an invalid port, which pydantic reports too.
+        if parts.netloc and parts.scheme not in {"", "amqp", "amqps"}:
+            raise PydanticCustomError(
+                "url_scheme",
+                "the address must begin with amqp:// or amqps://, but begins with {scheme}://. "
+                "Write amqp://user:password@host:port/vhost, or amqps://…",
+                {"scheme": parts.scheme},
+            )
+        # `parts.port` raises ValueError for an invalid port. Pydantic reports this error.
         if parts.scheme not in {"amqp", "amqps"} or not parts.hostname or parts.port == 0:
             raise ValueError("the URL is not an AMQP address. Write amqp:// or amqps://.")
         if "no_verify_ssl" in parse_qs(parts.query):
-            raise ValueError("no_verify_ssl is not allowed. Remove it from the URL.")
+            raise PydanticCustomError(
+                "url_query",
+                "no_verify_ssl is not allowed, because the bus always verifies the certificate. "
+                "Remove it from the URL. Set BUS_CA_FILE to use your own certificate authority",
+            )
         return url
 
     @field_validator("ca_file")
@@ -191,10 +208,10 @@ class Settings(BaseSettings):
         certificate = info.data.get("client_certificate")
         if certificate is not None:
             with _report_unreadable():
-                # OpenSSL would ask for a passphrase on the terminal if the key has one.
+                # Without `password`, OpenSSL would ask for the key's passphrase on the terminal.
                 ssl.create_default_context().load_cert_chain(certificate, key, password="")
         elif key is not None:
-            raise ValueError("client_certificate is not set. Set it too.")
+            raise ValueError("client_key is set without client_certificate. Set both.")
         return key
 
     @property
@@ -232,11 +249,11 @@ class Settings(BaseSettings):
     @field_validator("management_url")
     @classmethod
     def _check_management_url(cls, url: SecretStr | None) -> SecretStr | None:
-        # Docker Compose sets a variable that is left out to the empty string.
+        # Docker Compose sets an omitted variable to the empty string.
         if url is None or not url.get_secret_value():
             return None
         parts = urlsplit(url.get_secret_value())
-        # `parts.port` raises ValueError for an invalid port, which pydantic reports too.
+        # `parts.port` raises ValueError for an invalid port. Pydantic reports this error.
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
             raise ValueError("the URL is not an HTTP address. Write http:// or https://.")
         return url
@@ -244,7 +261,7 @@ class Settings(BaseSettings):
 
 @contextmanager
 def _report_unreadable() -> Iterator[None]:
-    """Raise `ValueError`, which pydantic reports, if a file is unreadable or OpenSSL rejects it."""
+    """Convert an error of the file system or of OpenSSL to `ValueError`, which pydantic reports."""
     try:
         yield
     except OSError as error:
@@ -252,11 +269,7 @@ def _report_unreadable() -> Iterator[None]:
 
 
 REMEDIES = {
-    "url": (
-        "the address is not valid. Write amqp://user:password@host:port/vhost, or amqps://…. The "
-        "broker's certificate is always verified. Set BUS_CA_FILE to use your own certificate "
-        "authority"
-    ),
+    "url": "the address is not valid. Write amqp://user:password@host:port/vhost, or amqps://…",
     "password_file": (
         "the file cannot be used. Name a readable file that is not world-writable, with the "
         "password or token on one line"
@@ -282,8 +295,8 @@ def load_settings(**overrides: object) -> Settings:
         **overrides: Values that replace those of the environment, by field name.
 
     Raises:
-        ConfigurationError: A value is invalid. The text names all variables that are wrong, and
-            never shows their values.
+        ConfigurationError: A value is invalid. The text names all variables that are wrong.
+            It never shows a value, but may show the scheme of a URL.
     """
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates all values

@@ -6,8 +6,7 @@
 ...     reply = await client.request(Ask(...), timeout=1)
 ...     buses.broker.drop_all()  # Test how your service reacts.
 
-A `VirtualLoop` skips waits. Use it with `clock=wall_clock`. An hour's wait in a retry tier then
-takes no time.
+A `VirtualLoop` skips waits, such as an hour in a retry tier. Use it with `clock=wall_clock`.
 """
 
 import time
@@ -38,9 +37,9 @@ __all__ = [
 class MemoryBuses:
     """Connected buses on one `MemoryBroker`.
 
-    It is a context manager, and closes the buses in reverse order at the end of the block. The
-    methods of `broker` inject failures (`stop`, `drop_all`, `block`, `limit`, `delete_queue`
-    and others) and inspect queues (`depth`, `peek`).
+    The object is a context manager that closes the buses in reverse order. The methods of `broker`
+    inject failures (`stop`, `drop_all`, `block`, `limit`, `delete_queue` and others) and inspect
+    queues (`depth`, `peek`).
 
     Args:
         clock: Function that returns the current time in seconds since the epoch.

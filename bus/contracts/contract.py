@@ -3,8 +3,8 @@
 A contract's type on the wire is `<name>.v<version>`. The first part of the name is the owning
 service. Only that service answers the request, runs the job or publishes the event.
 
-`@contract` is a decorator, because mypy and pyright check the arguments of a decorator. They do not
-check keywords of a class, because pydantic's metaclass accepts any keyword, even a misspelt one.
+`@contract` is a decorator, because mypy and pyright check the arguments of a decorator. They cannot
+check keyword arguments of a class, because pydantic's metaclass accepts even a misspelt keyword.
 """
 
 import re
@@ -42,10 +42,10 @@ Kind = Literal["request", "event", "job"]
 PART = re.compile(r"[a-z][a-z0-9-]*")
 NAME = re.compile(rf"{PART.pattern}(\.{PART.pattern})+")
 PERMISSION = re.compile(r"[a-z][a-z0-9:._-]*")
-"""Pattern of a permission. Spaces are excluded, because they separate a token's scopes."""
+"""Pattern of a permission. It contains no spaces, because spaces separate the scopes of a token."""
 VERSION_PART = re.compile(r"v\d+")
-# A queue's name is an AMQP short string (255 bytes). The longest names are those of the dead-letter
-# queues of subscriptions: <service>.events.<contract>.v<version>.<subscription>.dead
+# A queue's name is an AMQP short string (255 bytes). A subscription's dead-letter queue has the
+# longest name: <service>.events.<contract>.v<version>.<subscription>.dead
 MAX_NAME_LENGTH = 100
 MAX_PART_LENGTH = 60
 MAX_VERSION = 9999
@@ -67,7 +67,7 @@ class Message(BaseModel):
     """
 
     # hide_input_in_errors=True: the text of an error must never show confidential data.
-    # allow_inf_nan=False: JSON has no such numbers.
+    # allow_inf_nan=False: JSON cannot express infinity and NaN.
     model_config = ConfigDict(
         frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False
     )
@@ -88,7 +88,7 @@ R_co = TypeVar("R_co", covariant=True)
 class Request(Message, Generic[R]):
     """Message that the owning service answers at once, with a reply of type `R`.
 
-    `Request[None]` is answered without content.
+    The reply to a `Request[None]` has no content.
 
     >>> @contract("billing.get-invoice", version=1, idempotent=True)
     ... class GetInvoice(Request[Invoice]):
@@ -119,7 +119,7 @@ class Job(Message, Generic[R]):
 
 
 class Event(Message):
-    """Message about a fact, which the owning service publishes to zero or more subscribers.
+    """Message about a fact. The owning service publishes it to zero or more subscribers.
 
     >>> @contract("billing.invoice-paid", version=1)
     ... class InvoicePaid(Event):
@@ -128,13 +128,13 @@ class Event(Message):
 
 
 class RequestClass(Protocol[Q_co, R_co]):
-    """Type of a request class for the type checker, with the types of request and reply."""
+    """Protocol of a request class, from which a type checker infers the type of the reply."""
 
     def __asks__(self) -> tuple[type[Q_co], type[R_co]]: ...
 
 
 class JobClass(Protocol[Q_co, R_co]):
-    """Type of a job class for the type checker, with the types of job and result."""
+    """Protocol of a job class, from which a type checker infers the type of the result."""
 
     def __orders__(self) -> tuple[type[Q_co], type[R_co]]: ...
 
@@ -153,7 +153,7 @@ class Contract:
     reply: type[Message] | None
     """Type of the reply or result. None for events, and for requests and jobs without content."""
     permission: str
-    """Name of the right to call (requests, jobs), or to publish and to consume (events)."""
+    """Name of the right to send a request or job, or to publish or consume an event."""
     idempotent: bool = False
     """True if handling a message twice has the same effect as handling it once.
 
@@ -162,7 +162,7 @@ class Contract:
     retry: RetryPolicy = DEFAULT_RETRY
     """Retry policy of an event or job, for handlers that do not set a policy themselves."""
     encrypted: bool = False
-    """True if the payloads of the message and of its reply, result and progress are encrypted."""
+    """True if the bus encrypts the payloads of the message, its reply, result and progress."""
 
     type: str = field(init=False)
     """Type on the wire, `<name>.v<version>`. It is also the routing key."""
@@ -199,7 +199,8 @@ class Catalog:
         if existing is not None and _path_of(existing.model) != _path_of(contract.model):
             raise ContractError(
                 f"{contract.type} is declared twice, by {_path_of(existing.model)} and by "
-                f"{_path_of(contract.model)}. Raise the version of one, or rename it."
+                f"{_path_of(contract.model)}. Raise the version of one class, or rename its "
+                f"contract."
             )
         self._by_type[contract.type] = contract
 
@@ -218,7 +219,7 @@ class Catalog:
         return len(self._by_type)
 
 
-# The process has one registry, so that a duplicate type in any two modules fails at import.
+# All modules share this registry. If two modules declare the same type, the import fails.
 CATALOG = Catalog()
 
 
@@ -259,7 +260,7 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
     Raises:
         ContractError: The name, version or permission is invalid. Or the class is not a request,
             event or job, has an unresolved reply type, or has the type of another class. The
-            decorator raises it at import.
+            decorator raises this error at import.
     """
 
     def declare(model: M) -> M:
@@ -268,7 +269,7 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
         kind = _kind_of(model)
         if kind == "request" and retry is not DEFAULT_RETRY:
             raise ContractError(
-                f"{_path_of(model)} is a request, which its caller retries. Leave out retry=."
+                f"{_path_of(model)} is a request. Only its caller can retry it. Leave out retry=."
             )
         entry = Contract(
             name=name,
@@ -327,8 +328,8 @@ def check_part(part: str, what: str) -> None:
     # The texts have no full stop at the end, because callers append to them.
     if not PART.fullmatch(part) or len(part) > MAX_PART_LENGTH:
         raise ContractError(
-            f"{part[:MAX_NAME_LENGTH]!r} is not a valid {what} name. Write lower-case letters, "
-            f"digits and dashes, a letter first, at most {MAX_PART_LENGTH} characters"
+            f"{part[:MAX_NAME_LENGTH]!r} is not a valid {what} name. Write at most "
+            f"{MAX_PART_LENGTH} lower-case letters, digits and dashes, and begin with a letter"
         )
     if part == RESERVED_NAME:
         raise ContractError(
@@ -395,7 +396,7 @@ def _check_reply(reply: object, model: type[Message]) -> type[Message] | None:
         return reply
     raise ContractError(
         f"{_path_of(model)}: the reply type {reply!r} is not a Message class. Define the reply's "
-        f"class above it."
+        f"class before this class."
     )
 
 

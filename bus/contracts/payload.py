@@ -1,6 +1,6 @@
 """Payloads: the conversion of a contract's values to JSON and back.
 
-`bus.contracts.contract` exports these names too. The texts of errors never contain a value.
+`bus.contracts.contract` exports `decode` and `encode`. The texts of errors never contain a value.
 """
 
 from collections.abc import Iterator
@@ -48,8 +48,8 @@ def decode(model: type[Any] | None, body: bytes, *, extra: Literal["forbid"] | N
     Args:
         model: Class of the message. If it is None, the function returns None.
         body: JSON as UTF-8.
-        extra: `"forbid"` rejects fields that the class does not have. The default is the setting of
-            the class, which ignores them.
+        extra: `"forbid"` rejects fields that the class does not have. None keeps the setting of the
+            class. A `Message` ignores such fields.
 
     Raises:
         ContractViolation: The body does not match the class. The text names fields and rules.
@@ -68,14 +68,15 @@ MAX_FAULTS_SHOWN = 5
 RULES = frozenset(get_args(ErrorType))
 """Names of pydantic's own rules.
 
-Other names are not shown, because a user's validator may put the value into the name of its rule.
+An error text shows only these names. The name of another rule may contain the value, because a
+user's validator chooses the name.
 """
 
 
 def _describe_violations(model: type[BaseModel], error: ValidationError) -> str:
-    """Return the fields and the rules that they violate, without values.
+    """Return the names of the invalid fields, and the rule that each field violates.
 
-    The keys of a mapping and the texts of a user's validator are treated as values too.
+    The text has no values, no keys of mappings and no texts of a user's validator.
     """
     names = _field_names(model)
     details = error.errors(include_url=False, include_context=False, include_input=False)

@@ -29,16 +29,16 @@ STRINGS = {
     "ipv6": "2001:db8::1",
     "binary": "",
 }
-"""Sample values by JSON schema format. The addresses are those reserved for documentation."""
+"""Sample values by JSON schema format. The addresses are reserved for documentation."""
 LIBRARIES = {"pydantic", "bus", "typing", "builtins"}
-"""Packages that declare no message fields. Their sources are long, so they are skipped."""
+"""Packages without message fields. The search for docstrings skips their long sources."""
 MAX_SAMPLE_DEPTH = 8
 """Maximum nesting depth of a sample, which limits the sample of a recursive model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """Field of a message, by its name on the wire."""
+    """Field of a message. `name` is the name on the wire."""
 
     name: str
     type: str
@@ -68,7 +68,7 @@ def fields_of(model: type[BaseModel]) -> list[Field]:
 def field_docstrings(model: type[BaseModel]) -> dict[str, str]:
     """Return the docstring of each field, by the field's name on the wire.
 
-    The result has no docstrings from a class without source code.
+    If the source code of a class is not available, its docstrings are left out.
     """
     texts: dict[str, str] = {}
     for base in reversed(
@@ -98,7 +98,7 @@ def attribute_docstrings(statements: list[ast.stmt]) -> dict[str, str]:
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any] | None:
-    """Return the JSON schema with field aliases, or None if it cannot express the model."""
+    """Return the JSON schema with field aliases, or None if a schema cannot express the model."""
     try:
         return model.model_json_schema()
     except PydanticInvalidForJsonSchema:
@@ -108,8 +108,8 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any] | None:
 def sample_of(schema: Schema) -> Any:
     """Return a sample value that the schema permits.
 
-    It consists of defaults and examples, and of the smallest values where these are missing. A
-    validator may still reject the value, because a schema does not describe validators.
+    Each part has its default or an example. A part without both has a small permitted value. A
+    validator may still reject the sample, because a schema does not describe validators.
     """
     return sample_part(schema, schema.get("$defs", {}), MAX_SAMPLE_DEPTH)
 
@@ -128,7 +128,7 @@ def describe(schema: Schema, definitions: Schema) -> str:
 
 
 def sample_part(schema: Schema, definitions: Schema, depth: int) -> Any:
-    """Return the sample of one part of a schema."""
+    """Return a sample value for one part of a schema."""
     if "$ref" in schema:
         return sample_part(
             definitions.get(str(schema["$ref"]).rpartition("/")[2], {}), definitions, depth - 1
@@ -149,7 +149,7 @@ def sample_part(schema: Schema, definitions: Schema, depth: int) -> Any:
 
 
 def sample_by_type(schema: Schema, definitions: Schema, depth: int) -> Any:
-    """Return the sample of a part that specifies only its type."""
+    """Return a sample value for a part that specifies only its type."""
     match schema.get("type"):
         case "object":
             properties = schema.get("properties", {}) if depth > 0 else {}
@@ -163,7 +163,7 @@ def sample_by_type(schema: Schema, definitions: Schema, depth: int) -> Any:
 
 
 def sample_scalar(schema: Schema) -> str | float | bool | None:
-    """Return the sample of a string, number or boolean, or None for another type."""
+    """Return a sample string, number or boolean, or None for another type."""
     match schema.get("type"):
         case "string":
             return sample_string(schema)
@@ -178,7 +178,7 @@ def sample_scalar(schema: Schema) -> str | float | bool | None:
 
 
 def sample_array(schema: Schema, definitions: Schema, depth: int) -> list[Any]:
-    """Return an array with the required number of elements, but at least one as an example."""
+    """Return an array with the minimum number of elements, but at least one where possible."""
     fixed = [sample_part(item, definitions, depth - 1) for item in schema.get("prefixItems", [])]
     if "items" not in schema or not isinstance(schema["items"], Mapping) or depth <= 0:
         return fixed
@@ -196,8 +196,8 @@ def sample_string(schema: Schema) -> str:
 def sample_number(schema: Schema) -> float:
     """Return the smallest permitted number.
 
-    If the schema has no minimum, return the largest permitted number. If it has no maximum either,
-    return 0. An integer is preferred.
+    If the schema has no minimum, return the largest permitted number. Without a minimum and a
+    maximum, return 0. After an exclusive minimum, prefer the next integer or multiple.
     """
     step: float = schema.get("multipleOf", 1)
     above: float | None = schema.get("exclusiveMinimum")

@@ -1,4 +1,4 @@
-"""Redaction: the values of a message that may appear in its repr."""
+"""Redaction: the repr of a message hides its values."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -74,7 +74,7 @@ def shown_fields(message: BaseModel) -> Iterable[tuple[str | None, object]]:
 
 @cache
 def sensitive_fields(model: type[BaseModel]) -> frozenset[str]:
-    """Return the names of the model's own fields that are `Sensitive`, completely or in part."""
+    """Return the names of the model's fields whose type is `Sensitive` or contains it."""
     return frozenset(
         name
         for name, field in model.model_fields.items()

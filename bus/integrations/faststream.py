@@ -110,12 +110,10 @@ class AttachedService:
             BusError: The bus failed to start.
         """
         if self._serving is not None:
-            raise FailedPrecondition(
-                "the application has run already. Create another one to run again."
-            )
+            raise FailedPrecondition("the application has already run. Create a new application.")
         ready = asyncio.Event()
-        # FastStream calls its hooks from different tasks, but a lifespan may have to be entered and
-        # exited in the same task. So a separate task does both.
+        # FastStream may call its hooks from different tasks, but some lifespans must be entered and
+        # exited in the same task. Therefore one separate task enters and exits the lifespan.
         self._serving = asyncio.create_task(self._serve(ready), name=f"serving {self._router.name}")
         ready_waiter = asyncio.create_task(ready.wait())
         await asyncio.wait((self._serving, ready_waiter), return_when=asyncio.FIRST_COMPLETED)
@@ -129,7 +127,7 @@ class AttachedService:
             await self._stop.wait()
 
     async def stop(self) -> None:
-        """Stop cleanly, before FastStream closes the connection."""
+        """Stop cleanly. FastStream calls this method before it closes the connection."""
         self._stop.set()
         if self._serving is not None and not self._serving.done():
             await self._serving

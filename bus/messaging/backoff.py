@@ -7,8 +7,8 @@ from tenacity.wait import wait_base
 
 __all__ = ["backoff", "wait_seconds"]
 
-# Full jitter (Brooker, "Exponential Backoff And Jitter", 2015). The limit of 1 s bounds the delay
-# between the end of an outage and the recovery.
+# Full jitter (Brooker, "Exponential Backoff And Jitter", 2015). Each wait is at most 1 s, so the
+# bus recovers soon after an outage.
 RECONNECT = wait_random_exponential(multiplier=0.1, max=1)
 
 
@@ -23,7 +23,7 @@ def backoff(attempt: int, wait: wait_base = RECONNECT) -> float:
 
 
 def wait_seconds(wait: wait_base, attempt: int) -> float:
-    """Return the seconds to wait after attempt number `attempt`, from 1, by strategy `wait`."""
+    """Return the seconds that the strategy `wait` waits after attempt `attempt`, from 1."""
     state = RetryCallState(retry_object=NO_RETRYING, fn=None, args=(), kwargs={})
     state.attempt_number = attempt
     return wait(state)

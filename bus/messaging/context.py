@@ -45,11 +45,11 @@ class JobHandle(Protocol[R_co]):
         ...
 
     def updates(self) -> AsyncIterator[Progress]:
-        """Yield the progress updates, from the first one on, until the job ends.
+        """Yield all progress updates of the job, until the job ends.
 
         Raises:
             ConnectionLost: The bus was closed before the job ended.
-            DeadlineExceeded: No update arrived within the seconds of the setting `message_ttl`.
+            DeadlineExceeded: No update arrived for `message_ttl` seconds (a setting).
         """
         ...
 
@@ -89,7 +89,7 @@ class Sender(Protocol):
 
         Raises:
             BusError: The error of the handler, as the class of its code.
-            NotServed: No service serves the contract. It is raised at once.
+            NotServed: No service serves the contract. The error is raised at once.
             PermissionDenied: This service has no grant for the contract.
             DeadlineExceeded: No reply arrived in time.
             ConnectionLost: The connection was lost before the reply arrived. `maybe_executed` is
@@ -142,18 +142,21 @@ class Sender(Protocol):
 class Context:
     """Message that is being handled, with the objects that its handler can use.
 
-    A handler receives it as its second parameter. It is not frozen, because the deadline policy
-    shortens `deadline`.
+    A handler receives the context as its second parameter. The class is not frozen, because the
+    deadline policy shortens `deadline`.
     """
 
     envelope: Envelope
     """The message with its attributes, such as `id`, `source` and `attempt`."""
     bus: Sender
-    """Sender of further messages, which inherit correlation, causation and trace."""
+    """Sender for further messages. They inherit correlation, causation and trace."""
     state: Any = None
     """Object that the router's lifespan yielded."""
     deadline: int | None = None
-    """Time when the handler must end, in milliseconds since the epoch. Its requests inherit it."""
+    """Time when the handler must end, in milliseconds since the epoch.
+
+    Requests that the handler sends inherit this deadline.
+    """
     report: Callable[[Progress], Awaitable[None]] | None = None
     """Function that sends progress. None if no submitter waits for progress."""
 
@@ -170,7 +173,7 @@ class Context:
             try:
                 update = Progress(progress=progress, note=note)
             except ValidationError:
-                return  # `progress` is NaN, for example, which JSON cannot express
+                return  # for example NaN, which JSON cannot express
             await self.report(update)
 
 
@@ -180,13 +183,16 @@ correlation: ContextVar[str | None] = ContextVar("bus.correlation", default=None
 
 @contextmanager
 def handling(context: Context) -> Iterator[Context]:
-    """Set the context inside the block. Messages sent in the block name its message as cause."""
+    """Set the current context inside the block.
+
+    The message of the context is the cause of all messages that are sent inside the block.
+    """
     token = current.set(context)
     try:
         yield context
     finally:
         current.reset(token)
-        # A task that outlives the handler keeps the message as its cause, without the deadline.
+        # If a task outlives the handler, its messages keep their cause, but have no deadline.
         context.deadline = None
 
 
@@ -194,8 +200,8 @@ def handling(context: Context) -> Iterator[Context]:
 def correlated(correlation_id: str) -> Iterator[str]:
     """Set the correlation id of messages that are sent inside the block.
 
-    It has no effect in a handler, because messages that a handler sends inherit the correlation id
-    of the message that it handles.
+    The block has no effect in a handler, because messages that a handler sends inherit the
+    correlation id of the message that it handles.
 
     Args:
         correlation_id: Text of at most 1024 characters.

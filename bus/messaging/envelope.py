@@ -60,14 +60,14 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     type: str
     """Type of the message, `<name>.v<version>`.
 
-    The type of a reply is the request's type + `.reply`, and that of an error is `bus.error.v1`.
+    A reply has the request's type with the suffix `.reply`. An error reply has `bus.error.v1`.
     """
     role: MessageRole
     """Role of the message, `request`, `reply`, `event`, `job` or `update`; never on the wire."""
     source: str
     """Service that sent the message."""
     body: bytes = b""
-    """Contract as JSON (UTF-8). The repr hides it, because it may contain confidential data."""
+    """Payload as JSON (UTF-8). The repr hides it, because it may contain confidential data."""
     timestamp: int = 0
     """Time when the message was first sent, in seconds since the epoch."""
     correlation_id: str = ""
@@ -85,12 +85,12 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     deadline: int | None = None
     """Time by which a request must be answered, in milliseconds since the epoch.
 
-    Only requests have it on the wire. For other messages it limits only the time of the send.
+    Only requests have it on the wire. For other messages it limits only how long the send takes.
     """
     expires: int | None = None
     """Events and jobs: time when the message expires, in milliseconds since the epoch."""
     expiration: int | None = None
-    """Requests: milliseconds after the send when the broker drops the request."""
+    """Requests: milliseconds until the broker drops the request, counted from the send."""
     attempt: int = 1
     """Number of the attempt to handle the message, from 1."""
     error: str | None = None
@@ -170,7 +170,7 @@ def reply(
 ) -> Envelope:
     """Return the reply to a request, or the update with a job's result.
 
-    It has the correlation id of the request, and the request as its cause.
+    The reply has the correlation id of the request, and names the request as its cause.
 
     Args:
         request: Request or job.
@@ -184,7 +184,7 @@ def reply(
 
 
 def progress_update(job: Envelope, progress: Progress, *, source: str) -> Envelope:
-    """Return the update with a job's progress, for the handle of its submitter."""
+    """Return the update that reports a job's progress to the submitter."""
     return _build_answer(job, f"{job.type}{PROGRESS_SUFFIX}", encode(progress), source=source)
 
 

@@ -88,7 +88,7 @@ class FaultRecord:
     error: str | None = None
     """Class of the error."""
     reason: str | None = None
-    """Class of the error, with its text if it is an error of the bus other than `Internal`."""
+    """Class of the error. The error's text follows if it is a `BusError` other than `Internal`."""
     attempts: int | None = None
     """Number of attempts."""
     first_at: int | None = None
@@ -114,7 +114,7 @@ def since_first_failure(headers: Mapping[str, str | int], now: int) -> Headers:
     """Return the headers of a copy after a failure, with the time of the first failure.
 
     Args:
-        headers: Headers of the message. If they lack the time, this failure is the first.
+        headers: Headers of the message. Without that time, this failure is the first one.
         now: Time of this failure, in milliseconds since the epoch.
     """
     first = _positive_int(headers.get(FIRST_FAILED)) or now
@@ -164,7 +164,7 @@ def fault_headers(
 
 
 def record_headers(record: FaultRecord) -> Headers:
-    """Return the headers with a record, for a message that the broker dead-lettered."""
+    """Return a record as headers. A dead letter of the broker does not have these headers."""
     headers = {
         "dead-code": record.code,
         "dead-reason": record.reason,
@@ -177,7 +177,7 @@ def record_headers(record: FaultRecord) -> Headers:
 
 
 def without_record(headers: Mapping[str, str | int]) -> Headers:
-    """Return the headers without a fault record."""
+    """Return all headers except those of a fault record."""
     return {name: value for name, value in headers.items() if not name.startswith(PREFIX)}
 
 
@@ -190,14 +190,14 @@ def read_record(
     """Return the fault record of a dead letter.
 
     If the dead letter has `x-death` headers, the broker dead-lettered it. A dead letter of a worker
-    has none, because it is a copy, and copies do not contain the broker's headers. The type of each
-    header is checked, because any client may have written it.
+    has no such headers, because it is a copy, and copies do not contain the broker's headers. The
+    type of each header is checked, because any client can write headers.
 
     Args:
         envelope: Dead letter.
         notes: Headers of the broker, such as `x-death`.
         work_queue: Work queue of the dead-letter queue. None for the queue of unroutable messages.
-            These returned from a retry tier when their work queue did not exist.
+            These messages returned from a retry tier when their work queue did not exist.
     """
     deaths = _read_deaths(notes)
     if deaths:
@@ -252,8 +252,8 @@ def _read_broker_record(
 def _read_deaths(notes: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """Return the broker's records, newest first.
 
-    If `x-death` has no valid entry, the only record is read from the headers `x-last-death-*`
-    (since RabbitMQ 3.13) or `x-first-death-*`.
+    If `x-death` has no valid entry, return one record, from the headers `x-last-death-*` (since
+    RabbitMQ 3.13) or `x-first-death-*`.
     """
     entries = notes.get("x-death")
     deaths = (

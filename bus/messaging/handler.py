@@ -1,6 +1,7 @@
 """Types of handlers and middlewares, which are functions.
 
-The idea is from Eriksen, "Your Server as a Function" (2013), which calls them service and filter.
+The idea is from Eriksen, "Your Server as a Function" (2013). The paper calls a handler a service,
+and a middleware a filter.
 """
 
 from collections.abc import Awaitable, Callable, Sequence

@@ -15,7 +15,7 @@ Clock = Callable[[], float]
 
 
 def client_deadline(*, clock: Clock = time.time) -> Middleware:
-    """Pass the deadline of the handled message on to its requests, and reject late messages.
+    """Pass the handled message's deadline on to requests, and reject messages that are late.
 
     A request gets the earlier of its own deadline and the deadline of the message that is being
     handled. Events and jobs do not inherit a deadline, because they are independent of the request
@@ -94,7 +94,7 @@ def server_deadline(
 def _end_time(envelope: Envelope, leeway: int, longest: int) -> int | None:
     """Return the time when the handler is cancelled, in milliseconds since the epoch, or None."""
     if envelope.role != "request":
-        # The service activator has set this deadline from the handler's timeout and this clock.
+        # The service activator has set `deadline`: the current time plus the handler's timeout.
         return envelope.deadline
     if envelope.received is None:
         return None if envelope.deadline is None else envelope.deadline + leeway

@@ -73,8 +73,8 @@ def _is_repeated(envelope: Envelope, error: BusError, catalog: Catalog) -> bool:
         # leader gets a new leader in seconds.
         return True
     if not isinstance(error, ConnectionLost):
-        # `NotServed` is a definite answer of the broker. Before the transport raises another
-        # `Unavailable`, it waits until the deadline.
+        # A retry is useless. `NotServed` is a definite answer of the broker. Before any other
+        # `Unavailable`, the transport has already waited until the deadline.
         return False
     if envelope.role != "request" or not error.maybe_executed:
         return True
@@ -84,7 +84,7 @@ def _is_repeated(envelope: Envelope, error: BusError, catalog: Catalog) -> bool:
 
 def _mark_in_doubt(error: BusError) -> BusError:
     """Mark the last attempt's error as in doubt, because an earlier attempt may have arrived."""
-    # Replace `Unavailable`, which means that the message was certainly not sent.
+    # Replace `Unavailable`, because it would mean that the message was certainly not sent.
     if type(error) is Unavailable:
         return ConnectionLost(f"{error} (an earlier attempt may have arrived)", maybe_executed=True)
     error.maybe_executed = True

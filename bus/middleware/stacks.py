@@ -37,8 +37,8 @@ def with_security(layers: Sequence[Middleware], security: MessageSecurity) -> li
     The bus adds these policies to every client stack, so that a custom stack cannot omit them.
 
     At the server, inbound stages (`bus/runtime/inbound.py`) verify and decrypt each message. These
-    stages run before the server stack, because an unverified message must not receive a cached
-    reply, nor join a message in flight. Retry copies and dead letters stay encrypted.
+    stages run before the server stack, because an unverified message must not receive the result
+    of an earlier message with the same id. Retry copies and dead letters stay encrypted.
 
     Args:
         layers: Client stack, with the outermost policy first.
@@ -63,7 +63,7 @@ def server_stack(
     Args:
         clock: Function that returns the current time in seconds since the epoch.
         leeway: Seconds by which the clocks of two machines may differ.
-        longest: Seconds for a request without a deadline.
+        longest: Maximum seconds to handle a request that has no deadline.
     """
     return [
         logging("handled"),  # outermost: the line has the total time and any `DeadlineExceeded`

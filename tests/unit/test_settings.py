@@ -65,6 +65,35 @@ def test_a_wrong_setting_is_named_and_its_value_is_not_shown(
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        (
+            f"http://guest:{SECRET}@localhost",
+            (
+                "the address must begin with amqp:// or amqps://, but begins with http://. "
+                "Write amqp://user:password@host:port/vhost, or amqps://…"
+            ),
+        ),
+        (
+            f"amqps://guest:{SECRET}@localhost/?no_verify_ssl=1",
+            (
+                "no_verify_ssl is not allowed, because the bus always verifies the certificate. "
+                "Remove it from the URL. Set BUS_CA_FILE to use your own certificate authority"
+            ),
+        ),
+        (
+            f"guest:{SECRET}@localhost",
+            "the address is not valid. Write amqp://user:password@host:port/vhost, or amqps://…",
+        ),
+    ],
+)
+def test_the_text_for_a_wrong_url_names_its_fault(url: str, text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(url=url)
+    assert str(caught.value) == f"settings: BUS_URL: {text}"
+
+
 def test_all_wrong_settings_are_named_at_once() -> None:
     with pytest.raises(ConfigurationError, match=r"BUS_HEARTBEAT.*; BUS_STOP_GRACE"):
         load_settings(heartbeat=0, stop_grace=-1)

@@ -36,7 +36,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Returned:
-    """Outcome of a mandatory send that no queue accepts."""
+    """Outcome of a mandatory send, if no queue accepted the message."""
 
     reason: str
     """Reason that the broker reports."""
@@ -44,7 +44,7 @@ class Returned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nacked:
-    """Outcome of a send that the broker refused, because a queue is full."""
+    """Outcome of a send, if the broker refused the message, because a queue is full."""
 
     reason: str
     """Reason that the broker reports."""
@@ -58,7 +58,7 @@ class Delivery(Protocol):
 
     @property
     def envelope(self) -> Envelope:
-        """Message. Its `received` and `queue` are set, and its `fault` if it is malformed."""
+        """Message, with `received` and `queue`. A malformed message has `fault`."""
         ...
 
     @property
@@ -82,8 +82,8 @@ class Delivery(Protocol):
         """Acknowledge the delivery. A second call has no effect.
 
         Returns:
-            False if the channel was closed, or if the broker took the delivery back. The broker may
-            then deliver the message again. True if the ack was sent.
+            True if the ack was sent. False if the channel was closed, or if the broker took the
+            delivery back. After False, the broker may deliver the message again.
         """
         ...
 
@@ -91,7 +91,7 @@ class Delivery(Protocol):
         """Requeue the message for another consumer.
 
         Returns:
-            False if the channel was closed. The broker then requeues the message by itself.
+            False if the channel was closed. In this case the broker requeues the message by itself.
         """
         ...
 
@@ -113,15 +113,15 @@ class ReturnListener(Protocol):
 
         Args:
             message_id: Id of the message.
-            error: Error of the broker, which refused or dropped the message. If
+            error: Error with which the broker refused or dropped the message. If
                 `error.maybe_executed` is true, the message may have arrived.
         """
         ...
 
     def on_connection_lost(self) -> None:
-        """Handle the loss of the connection for requests and replies.
+        """Handle the loss of the connection that carries requests and replies.
 
-        The replies that are in flight will not arrive.
+        Replies that are in flight will not arrive.
         """
         ...
 
@@ -136,7 +136,7 @@ class ConsumerHandle(Protocol):
 
     @property
     def ready(self) -> bool:
-        """True if the consumer is registered at the broker now, by a `basic.consume-ok`."""
+        """True if the consumer is registered: the broker has sent `basic.consume-ok`."""
         ...
 
     @property
@@ -167,8 +167,8 @@ class Transport(Protocol):
     """Interface that moves envelopes between a service and its broker.
 
     The transport recovers by itself. After a failure it connects, declares and consumes again, with
-    jittered back-off and without a limit of attempts. It raises an error only in a call that waits
-    for the operation.
+    jittered back-off and without a limit of attempts. Only a call that waits for the failed
+    operation raises an error.
     """
 
     @property
@@ -222,17 +222,17 @@ class Transport(Protocol):
     ) -> PublishOutcome:
         """Send one message at least once, and return the outcome.
 
-        A confirmed send (`address.confirmed`) returns after the broker's confirm. Two messages with
-        the same id may be in flight. Each send then returns the outcome of its own message. An
-        unconfirmed send returns when the message is written. If the broker returns the message
+        A confirmed send (`address.confirmed`) returns after the broker's confirm. If two
+        messages with the same id are in flight, each send returns the outcome of its own message.
+        An unconfirmed send returns when the message is written. If the broker returns the message
         later, the listener is notified.
 
         Args:
             envelope: Message to send.
             address: Exchange, routing key, and the options `mandatory` and `confirmed`.
             timeout: Seconds to wait for the outcome.
-            via: Delivery on the channel to send on, if this channel is open. The message then
-                reaches the broker before the ack of this delivery.
+            via: Delivery whose channel sends the message, if the channel is open. On this channel
+                the message reaches the broker before the ack of the delivery.
 
         Returns:
             The outcome: the broker accepted, returned or refused the message.

@@ -37,7 +37,8 @@ class Address:
     confirmed: bool = True
     """True if the send waits for the broker's confirm.
 
-    It is False for a request, because its reply shows that it arrived, and for a reply.
+    It is False for requests and replies. A request needs no confirm, because the reply shows that
+    the request arrived.
     """
 
 
@@ -71,7 +72,8 @@ def reply_address(reply_to: str) -> Address:
 def update_address(reply_to: str, *, mandatory: bool) -> Address:
     """Return the address of a job's result (mandatory) or progress (not mandatory).
 
-    Both are confirmed. All confirmed messages are sent on one channel, which keeps their order.
+    Results and progress are confirmed. All confirmed messages are sent on one channel, which keeps
+    their order.
     """
     return Address(exchange=UPDATES, routing_key=reply_to, mandatory=mandatory)
 
@@ -87,5 +89,8 @@ def dead_letter_address(queue: str) -> Address:
 
 
 def replay_address(queue: str) -> Address:
-    """Return the address that reaches only this work queue, and no other subscriber of an event."""
+    """Return the address that reaches only this work queue.
+
+    A replay uses it, so that other subscribers of an event do not receive the event again.
+    """
     return Address(exchange=retry_return_exchange(service_of(queue)), routing_key=queue)

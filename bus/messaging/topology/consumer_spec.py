@@ -17,6 +17,6 @@ class ConsumerSpec:
     prefetch: int
     """The maximum number of unacked deliveries; 0 means no limit."""
     acks: bool = True
-    """False if the broker forgets a message when it delivers it (AMQP `no-ack`)."""
+    """False if the broker deletes each message as soon as it is delivered (AMQP `no-ack`)."""
     consumer_timeout: float | None = None
     """Seconds for which a delivery may stay unacked. None for the broker's default."""

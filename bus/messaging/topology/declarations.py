@@ -44,20 +44,20 @@ __all__ = [
 ]
 
 REQUEST_QUEUE_EXPIRES_MS = 60_000
-"""Milliseconds without a consumer after which the broker deletes the queue of an operation.
+"""Milliseconds after which the broker deletes an operation's queue that has no consumer.
 
-Callers then receive `NotServed` at once.
+After the deletion, callers receive `NotServed` at once.
 """
 DELIVERY_LIMIT = 100
-"""Delivery limit of work queues, for messages that kill their process.
+"""Delivery limit of work queues, for messages that repeatedly end their process.
 
-Without it, RabbitMQ 4.x drops such messages after 20 deliveries.
+The default limit of RabbitMQ 4.x removes such a message from its queue after 20 deliveries.
 """
 UNLIMITED_DELIVERIES = 1_000_000
-"""Delivery limit of dead-letter queues, which must keep messages that are browsed many times.
+"""Delivery limit of dead-letter queues. It is high, because each browse counts as a delivery.
 
-With its default limit, RabbitMQ 4.x deletes a dead letter that was browsed 21 times. With -1,
-RabbitMQ 3.10 deletes it at the first requeue.
+With the default limit, RabbitMQ 4.x deletes a dead letter that was browsed 21 times. With the limit
+-1, RabbitMQ 3.10 deletes a dead letter at the first requeue.
 """
 
 BASE_EXCHANGES = Topology(
@@ -97,11 +97,11 @@ def request_topology(
 
 
 def job_topology(contract: Contract, *, tiers: Iterable[str]) -> Topology:
-    """Return the topology of a job: its work queue, its dead letters, and its retry tiers.
+    """Return the topology of a job: work queue, dead-letter queue and retry tiers.
 
     Args:
         contract: Contract of the job.
-        tiers: Names of the retry tiers that its retry policy uses.
+        tiers: Names of the retry tiers that the job's retry policy uses.
     """
     return _work_queue_topology(
         job_queue(contract), "jobs", contract.service, JOBS, contract, tiers
@@ -111,13 +111,13 @@ def job_topology(contract: Contract, *, tiers: Iterable[str]) -> Topology:
 def event_topology(
     subscriber: str, contract: Contract, subscription: str | None, *, tiers: Iterable[str]
 ) -> Topology:
-    """Return the topology of a subscription: its work queue, its dead letters, and its retry tiers.
+    """Return the topology of a subscription: work queue, dead-letter queue and retry tiers.
 
     Args:
         subscriber: Service that subscribes.
         contract: Contract of the event.
         subscription: Name of the subscription. None if the service has only one for this event.
-        tiers: Names of the retry tiers that its retry policy uses.
+        tiers: Names of the retry tiers that the subscription's retry policy uses.
     """
     return _work_queue_topology(
         event_queue(subscriber, contract, subscription),
@@ -130,7 +130,7 @@ def event_topology(
 
 
 def reply_topology(service: str, instance: str) -> Topology:
-    """Return the topology of an instance's queue for replies to requests and updates of jobs.
+    """Return the topology of an instance's reply queue, for replies and job updates.
 
     The broker deletes the queue when the connection ends.
     """
@@ -145,9 +145,9 @@ def reply_topology(service: str, instance: str) -> Topology:
 
 
 def migration_topology(queue: str) -> Topology:
-    """Return the topology of the queue that holds the messages of `queue` while it is recreated.
+    """Return the topology of a temporary queue. It keeps the messages while `queue` is recreated.
 
-    Messages do not expire there, and no limit drops them.
+    The temporary queue has no message TTL and no length limit.
     """
     return Topology(queues=(_dead_queue(migration_queue(queue)),))
 

@@ -80,8 +80,8 @@ def dead_letter_queue(queue: str) -> str:
 def work_queue(dead_letters: str) -> str | None:
     """Return the work queue of a dead-letter queue.
 
-    Return None for the queue of unroutable messages. These returned from a retry tier when their
-    work queue did not exist.
+    Return None for the queue of unroutable messages. These messages returned from a retry tier when
+    their work queue did not exist.
     """
     if dead_letters == unroutable_queue(service_of(dead_letters)):
         return None
@@ -112,7 +112,7 @@ def unroutable_queue(service: str) -> str:
 
 
 def migration_queue(queue: str) -> str:
-    """Return `bus.holding.<queue>`, which holds the messages of `queue` during its recreation.
+    """Return `bus.holding.<queue>`. This queue keeps the messages while `queue` is recreated.
 
     The name is unique, because no service may be called `bus`.
     """
@@ -146,7 +146,7 @@ class QueueName:
     service: str
     role: QueueRole
     work_queue: str | None = None
-    """Work queue of a dead-letter queue. None for other queues, and for unroutable messages."""
+    """Work queue of a dead-letter queue. None for other queues and for the unroutable queue."""
 
 
 def parse_queue_name(name: str) -> QueueName | None:
@@ -179,5 +179,5 @@ def _parse_dead(name: str, work: str, match: re.Match[str] | None) -> QueueName 
 
 
 def service_queues(service: str) -> tuple[str, ...]:
-    """Return the queues that any service may have: retry tiers, and for unroutable messages."""
+    """Return the queues that every service may have: its retry tiers and its unroutable queue."""
     return (*(retry_tier(service, tier) for tier in RETRY_DELAYS), unroutable_queue(service))

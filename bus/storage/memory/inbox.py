@@ -18,7 +18,7 @@ MAX_BYTES = 16 * 1024 * 1024
 class MemoryInbox:
     """Inbox in the memory of this process.
 
-    If a limit is exceeded, it removes the oldest entries. All entries are lost when the process
+    If a limit is exceeded, the oldest entries are removed. All entries are lost when the process
     ends.
     """
 
@@ -45,7 +45,8 @@ class MemoryInbox:
     async def add(self, key: MessageKey, handled: HandledMessage) -> None:
         """Add the entry of a message, without the result of a job.
 
-        The result is not needed, because only this process reads the inbox and sends the result.
+        A stored result is needed only if the process ends before it sends the result. This inbox is
+        lost with the process, so it does not store results.
         """
         if handled.reply is not None and handled.reply.role == "update":
             handled = HandledMessage()

@@ -143,7 +143,7 @@ def test_a_contract_says_how_its_handlers_are_retried_and_a_request_does_not() -
     class Ask(Request[Total]):
         pass
 
-    with pytest.raises(ContractError, match="which its caller retries"):
+    with pytest.raises(ContractError, match="Only its caller can retry it"):
         contract("ledger.ask", version=1, retry=policy, catalog=Catalog())(Ask)
 
 
