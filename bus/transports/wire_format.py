@@ -30,12 +30,12 @@ ROLES: dict[QueueRole, MessageRole] = {
     "retry": "job",
     "dead": "job",
 }
-"""The message role for each queue role. A sender cannot choose the role by a header."""
+"""The message role for each queue role. The role does not depend on a header of the sender."""
 DURABLE_ROLES: frozenset[MessageRole] = frozenset({"event", "job"})
 MAX_DEADLINE_MS = 2**53
-"""Numeric headers must be below this value; times are in ms.
+"""The value of a numeric header must be below this limit. Times are in ms.
 
-JavaScript represents all integers up to this value exactly.
+JavaScript represents all integers up to this limit exactly.
 """
 MAX_TOKEN_HEADER_BYTES = 9216
 """Maximum bytes of a header with a token.
@@ -45,17 +45,18 @@ MAX_TOKEN_HEADER_BYTES = 9216
 MAX_OTHER_HEADER_BYTES = 32 * 1024
 """Maximum encoded bytes of all headers that the bus does not define.
 
-The bus dead-letters a message by publishing a copy, and its headers must fit into one frame.
+The bus dead-letters a message by publishing a copy. All headers of the copy must fit into one
+frame.
 """
 TEXT_FIELD, NUMBER_FIELD = 6, 10
-"""Bytes that a text header and a numeric header need, besides the name and the text."""
+"""Bytes of a text header without its name and text, and of a numeric header without its name."""
 
 Header = str | int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AmqpMessage:
-    """The body, the headers, and the AMQP properties that the wire format uses."""
+    """An AMQP message: body, headers, and the AMQP properties that the wire format uses."""
 
     body: bytes = field(repr=False)
     headers: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -117,8 +118,8 @@ def encode(envelope: Envelope) -> AmqpMessage:
 def decode(wire: AmqpMessage, *, role: MessageRole, queue: str | None, received: int) -> Envelope:
     """Return the envelope of a received message. The function never raises an error.
 
-    The envelope of a malformed message has the valid values, so that the message can be
-    dead-lettered. The envelope's `fault` lists the errors.
+    If the message is malformed, the envelope has only the valid values, and the attribute
+    `fault` lists the errors. So the message can be dead-lettered.
     """
     attributes, faults = _read_known_headers(wire.headers)
     expiration, bad_expiration = _parse_expiration(wire.expiration)
@@ -181,8 +182,9 @@ _HEADER_CHECKS: Mapping[str, Callable[[object], bool]] = {
 
 
 def _copy_other_headers(headers: Mapping[str, Any]) -> dict[str, Header]:
-    """Return the headers without those of the broker and those that are envelope attributes.
+    """Return the headers that are neither envelope attributes nor headers of the broker.
 
+    Values that are not texts or numbers, and headers beyond `MAX_OTHER_HEADER_BYTES`, are left out.
     The broker's headers, such as `x-death`, must not be in a copy of the message. Several versions
     of RabbitMQ would treat the copy as a dead-letter cycle.
     """

@@ -1,7 +1,7 @@
 """The connection of a FastStream broker.
 
 FastStream uses aio-pika's robust connection, which reconnects by itself. After a reconnect, the bus
-restores its channels, consumers and topology.
+restores its own channels, consumers and topology.
 """
 
 import asyncio
@@ -32,16 +32,17 @@ __all__ = ["RobustConnection"]
 log = logging.getLogger("bus.faststream")
 
 EXTRA_CONNECT_SECONDS = 1.0
-"""Extra seconds for the last attempt to connect, after the timeout of the start.
+"""Extra seconds after the timeout of `start`, in which the last attempt to connect may finish.
 
-If the bus cancels an attempt, aio-pika continues it in the background without a limit.
+The bus cancels the attempt only after these seconds, because aio-pika continues a cancelled attempt
+in the background, without a time limit.
 """
 REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied, FailedPrecondition)
 """Errors that end `start` at once, because another attempt to connect would fail as well."""
 
 
 class RobustConnection(OpenConnection):
-    """The connection of a FastStream broker, with the state of the connection.
+    """The connection of a FastStream broker. The object records whether the connection is open.
 
     `close` closes the connection only if this object opened it.
     """
@@ -57,7 +58,10 @@ class RobustConnection(OpenConnection):
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, *, timeout: float) -> None:
-        """Connect, and then watch the connection until `close`. Raise the errors of `connect`."""
+        """Connect, and watch the connection until `close` is called.
+
+        The method raises the errors of `connect`.
+        """
         # If the broker is running already, the application started it and will stop it.
         self._ours = not self.broker.running
         await self.connect(timeout=timeout)
@@ -68,10 +72,10 @@ class RobustConnection(OpenConnection):
         await self.up.wait()
 
     async def connect(self, *, timeout: float) -> None:
-        """Connect the broker, with retries until the broker refuses or the timeout passes.
+        """Connect to the broker. Retry until the broker refuses access or the timeout passes.
 
         Args:
-            timeout: Seconds after which the method does not try again.
+            timeout: Seconds after which no new attempt starts.
 
         Raises:
             Unauthenticated: The broker refused the credentials.
@@ -106,8 +110,8 @@ class RobustConnection(OpenConnection):
                 "FastStream's test broker has no connection. "
                 "Test the router with `bus.testing.MemoryBuses`."
             )
-        # aio-pika uses the factory only when it reconnects. So an unreadable message can still
-        # close the first connection.
+        # aio-pika uses `transport_factory` only when it reconnects. On the first connection, an
+        # unreadable message can still close the connection.
         connection.kwargs["transport_factory"] = LenientTransportFactory()
         self.current_password = SecretStr(connection.url.password or "")
         self._connection = connection

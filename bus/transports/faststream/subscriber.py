@@ -34,9 +34,9 @@ log = logging.getLogger("bus.faststream")
 class FastStreamConsumer(RabbitMQConsumer):
     """A supervised consumer that uses a FastStream subscriber and its channel.
 
-    FastStream starts a subscriber once, and relies on aio-pika to restore it. The queue of this
-    subscriber is not robust, so aio-pika does not restore the consumer. When the channel or the
-    consumer ends, this class opens the channel and starts the subscriber again.
+    FastStream starts a subscriber only once. After a reconnect, aio-pika restores the consumers of
+    robust queues. The queue of this subscriber is not robust. So this class opens the channel again
+    and starts the subscriber again when the channel or the consumer ends.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class FastStreamConsumer(RabbitMQConsumer):
 
         Args:
             link: The broker's connection.
-            spec: The queue, with the options of its consumer.
+            spec: The queue and the options of the consumer.
             confirms: True if replies are published on the consumer's channel.
-            opened: Creates the object that consumes on an open channel.
+            opened: Function that returns the consumer channel for an open channel.
         """
         super().__init__(link, spec, confirms=confirms, channel_factory=opened)
         self._broker = link.broker
@@ -115,8 +115,8 @@ class FastStreamConsumer(RabbitMQConsumer):
             self._subscriber.queue = _unique_queue(name)
         self._subscriber.consume_args = self._arguments()
         self._taking = current if isinstance(current, AiormqConsumerChannel) else None
-        # FastStream drops messages while `running` is False, and sets it at the end of `start`.
-        # The first message may arrive before `start` has returned.
+        # FastStream drops messages while `running` is False, and sets `running` to True only at
+        # the end of `start`. The first message may arrive earlier.
         self._subscriber.running = True
         async with asyncio.timeout(RPC_TIMEOUT_SECONDS):
             await self._subscriber.start()
@@ -124,7 +124,10 @@ class FastStreamConsumer(RabbitMQConsumer):
 
     @override
     async def _close_channel(self, channel: Channel) -> None:
-        """Close the robust channel: aio-pika would reopen it if only `channel` were closed."""
+        """Close the robust channel.
+
+        If only the underlying `channel` were closed, aio-pika would reopen the robust channel.
+        """
         self._taking = None
         try:
             with map_errors("closing a channel"):
@@ -140,7 +143,10 @@ class FastStreamConsumer(RabbitMQConsumer):
 
     @override
     async def close(self) -> None:
-        """Stop the consumer, and remove its subscriber. A restarted broker would start it again."""
+        """Stop the consumer, and remove the subscriber.
+
+        A restarted broker would start the subscriber again.
+        """
         await super().close()
         # FastStream has no public method that removes a subscriber.
         self._broker._subscribers.discard(self._subscriber)  # noqa: SLF001
@@ -149,8 +155,9 @@ class FastStreamConsumer(RabbitMQConsumer):
 def _unique_queue(name: str) -> RabbitQueue:
     """Return a queue that FastStream does not declare, because the bus has declared it.
 
-    FastStream uses one queue object, and so one channel, for all queues that are equal. A random
-    argument makes each queue different. A passive declaration ignores the argument.
+    If two queues are equal, FastStream uses one queue object and one channel for them. A random
+    argument makes each queue different. With `declare=False`, FastStream only checks that the queue
+    exists, and the broker ignores the argument.
     """
     unique: Any = {"x-trunkline": secrets.token_hex(6)}
     return RabbitQueue(name, declare=False, robust=False, arguments=unique)
@@ -169,7 +176,8 @@ async def _keep_bytes(message: RabbitMessage) -> RabbitMessage:
 class _BytesCodec:
     """A codec that does not decode the body, like the decoder `_keep_bytes`.
 
-    FastStream requires a subscriber codec if the broker has a codec, and a decoder if it has none.
+    If the broker has a codec, FastStream requires a codec for the subscriber. If the broker has no
+    codec, FastStream requires a decoder.
     """
 
     async def decode(self, message: RabbitMessage) -> Any:

@@ -1,6 +1,6 @@
 """The transport that uses the connection of a FastStream `RabbitBroker`.
 
-It opens separate channels on that connection.
+It opens its own channels on that connection.
 """
 
 import asyncio
@@ -49,8 +49,8 @@ The value is the maximum of the bus's back-off. FastStream's default is 5.
 def broker_of_its_own(settings: Settings, *, name: str) -> RabbitBroker:
     """Return a FastStream broker that only the bus uses.
 
-    FastStream's logging of messages is off, because the bus logs them. Its dependency injection by
-    type is off as well.
+    FastStream does not log the broker's messages, because the bus logs them. FastStream's
+    dependency injection by type is off.
 
     Args:
         settings: The settings with the address, the heartbeat and the connect timeout.
@@ -86,11 +86,12 @@ class FastStreamTransport:
         """Create the transport.
 
         Args:
-            broker: The broker. Its address is used, and the setting `url` is ignored.
+            broker: The broker. The transport uses this broker's address and ignores the setting
+                `url`.
             settings: The settings of the service.
             name: The service's name, for logs.
-            own: True if `broker_of_its_own` created the broker from these settings. The transport
-                then renews the password from the password file on the connection.
+            own: True if `broker_of_its_own` created the broker from these settings. If True, the
+                transport renews the connection's password from the password file.
             clock: Returns the wall clock's time in seconds since the epoch.
         """
         self._settings = settings
@@ -102,8 +103,8 @@ class FastStreamTransport:
         file = PasswordFile.of(settings.password_file) if own else None
         self._refresher = CredentialRefresher.by(settings, file, (self._link,), name=name)
         # All messages are confirmed, because aiormq reports a returned message only if the channel
-        # is in confirm mode. Requests have a separate channel, so that they do not wait for a slot
-        # behind events.
+        # is in confirm mode. Requests have a separate channel, so that they do not wait while
+        # events use all slots of the publish window.
         self._request_publisher = Publisher(
             self._link, confirms=True, channel_factory=self._open_publisher_channel
         )
@@ -145,10 +146,10 @@ class FastStreamTransport:
             self._refresher.start()
 
     async def connect(self, *, timeout: float) -> None:
-        """Connect, and raise the errors of `start`.
+        """Connect. Raise the errors of `start`.
 
-        The FastStream integration calls this before the broker's own start, because that raises
-        less exact errors.
+        The FastStream integration calls this method before the broker is started, because
+        `RabbitBroker.start` raises less exact errors.
         """
         await self._link.connect(timeout=timeout)
 

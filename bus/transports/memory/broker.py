@@ -1,4 +1,4 @@
-"""An in-memory model of a RabbitMQ broker, with the exchanges, queues and failures of 3.10.
+"""An in-memory model of a RabbitMQ 3.10 broker, with exchanges, queues and failures.
 
 Its timers use the clock of the running event loop.
 """
@@ -94,7 +94,10 @@ class MemoryBroker:
         )
 
     def swallows_confirm(self) -> bool:
-        """Return True if the broker must not send the next confirm, and count that confirm."""
+        """Return True if the broker must not send the next confirm.
+
+        Each call that returns True reduces the number of confirms to swallow by one.
+        """
         swallows = self._confirms_to_swallow > 0
         self._confirms_to_swallow -= swallows
         return swallows

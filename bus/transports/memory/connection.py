@@ -43,7 +43,7 @@ class MemoryConnection:
         self._channels: list[MemoryChannel] = []
         self._unconfirmed: set[asyncio.Future[PublishOutcome]] = set()
         self.ended: asyncio.Future[str] = self._loop.create_future()
-        """Future that gets the reason when the connection is closed."""
+        """Future whose result is the reason why the connection was closed."""
 
     @property
     def alive(self) -> bool:
@@ -109,7 +109,7 @@ class MemoryChannel:
         self._alive = True
         self.acks = True
         self.ended: asyncio.Future[str] = self._loop.create_future()
-        """Future that gets the reason when the consumer ends."""
+        """Future whose result is the reason why the consumer ended."""
 
     def consume(self, queue: str, on_message: "OnMessage", *, prefetch: int, acks: bool) -> None:
         """Register the consumer. Raise `NotFound` if the queue does not exist."""
@@ -128,7 +128,7 @@ class MemoryChannel:
         return self._queue is not None and self in self._queue.consumers
 
     def has_room(self) -> bool:
-        """Return True if the prefetch allows another delivery. It is always True without acks."""
+        """Return True if the prefetch allows another delivery, or if the consumer does not ack."""
         return not self.acks or self._prefetch == 0 or len(self._unacked) < self._prefetch
 
     def take(self, message: StoredMessage) -> None:
@@ -147,14 +147,14 @@ class MemoryChannel:
         self._end("the broker cancelled the consumer")
 
     def ack(self, message: StoredMessage) -> bool:
-        """Ack a message. Return False if the channel does not hold it, or is closed."""
+        """Ack a message. Return False if the channel has no such unacked message."""
         if self._unacked.pop(id(message), None) is None or self._queue is None:
             return False
         self._queue.pump()
         return True
 
     def requeue(self, message: StoredMessage) -> bool:
-        """Requeue a message. Return False if the channel does not hold it, or is closed."""
+        """Requeue a message. Return False if the channel has no such unacked message."""
         if self._unacked.pop(id(message), None) is None or self._queue is None:
             return False
         self._queue.requeue(message)

@@ -59,7 +59,7 @@ class MemoryDelivery:
         return self._settle(self._channel.requeue)
 
     def _settle(self, operation: Callable[[StoredMessage], bool]) -> bool:
-        """Settle the message once: on RabbitMQ a second ack would close the channel."""
+        """Settle the message only once. On RabbitMQ a second ack would close the channel."""
         if not self._channel.alive:
             return False
         if not self._settled:

@@ -1,6 +1,6 @@
-"""Dead-lettering of the model broker.
+"""Dead-lettering in the model broker.
 
-It is at most once or at least once, as in RabbitMQ 3.10.
+Like RabbitMQ 3.10, it has the strategies at-most-once and at-least-once.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from bus.transports.memory.stored_message import StoredMessage
 __all__ = ["DeadLetterWorker", "at_least_once"]
 
 PREFETCH = 32
-"""Maximum number of dead letters that a worker publishes before their confirms.
+"""Maximum number of published dead letters that a worker keeps without a confirm.
 
 RabbitMQ's name for it is `dead_letter_worker_consumer_prefetch`.
 """
 RETRY_AFTER_SECONDS = 180.0
-"""Seconds after which a worker publishes a dead letter again if a target refused it.
+"""Seconds after which a worker publishes an unaccepted dead letter again.
 
 RabbitMQ's name for it is `dead_letter_worker_publisher_confirm_timeout`.
 """

@@ -1,6 +1,6 @@
-"""A queue of the model broker, with its order, limits, expiry and consumers.
+"""The queues of the model broker: message order, limits, expiry and consumers.
 
-It behaves like a classic queue or a quorum queue of RabbitMQ 3.10.
+A queue behaves like a classic queue or a quorum queue of RabbitMQ 3.10.
 """
 
 import asyncio
@@ -131,7 +131,10 @@ class MemoryQueue:
         self.pump()
 
     def pump(self) -> None:
-        """Deliver messages to the consumers in turn, until no message or prefetch is left."""
+        """Deliver messages to the consumers in turn.
+
+        Stop when no message is ready, or no consumer has room for another message.
+        """
         self._expire(late_only=True)
         while self.depth and (consumer := self._next_consumer()):
             consumer.take(self._pop())
@@ -157,7 +160,7 @@ class MemoryQueue:
         return self._returned.popleft() if self._returned else self._ready.popleft()
 
     def _put_back(self, message: StoredMessage, *, limited: bool) -> None:
-        """Insert a requeued message at the same position as RabbitMQ 3.10.
+        """Insert a requeued message at the position that RabbitMQ 3.10 would choose.
 
         A classic queue restores the old position of the message. A quorum queue with a delivery
         limit inserts the message before all new messages. A quorum queue without a delivery limit
@@ -176,7 +179,7 @@ class MemoryQueue:
         """Return True if the queue refuses new messages.
 
         A classic queue checks its limit before it accepts a message. A quorum queue checks its
-        limit afterwards, so it holds one message more than the limit.
+        limit after it has accepted a message, so it can hold one message more than the limit.
         """
         if self.limit is None or self.overflow != "reject-publish":
             return False
@@ -196,7 +199,7 @@ class MemoryQueue:
     # --- Time ---
 
     def touch(self) -> None:
-        """Restart the `x-expires` timer after a use. Stop the timer if the queue has consumers."""
+        """Restart the `x-expires` timer after a use. A queue with consumers has no timer."""
         expires_ms = self._number("x-expires")
         if self._expiry_timer:
             self._expiry_timer.cancel()
@@ -222,8 +225,8 @@ class MemoryQueue:
     def _expire(self, *, late_only: bool = False) -> None:
         """Dead-letter the expired messages at the head of the queue.
 
-        Expired messages behind them stay in the queue, as in RabbitMQ. With `late_only`, a message
-        that expires exactly now is kept, so that it can still be delivered.
+        An expired message behind a message that has not expired stays in the queue, as in RabbitMQ.
+        With `late_only`, a message that expires exactly now stays, so that it can be delivered.
         """
         now = self._loop.time()
         while (

@@ -100,7 +100,7 @@ def _matches(exchange: Exchange, key: str, routing_key: str) -> bool:
 
 
 def mismatch(argument: str, kind: str, name: str, requested: object, current: object) -> str:
-    """Return the same error text as RabbitMQ, but without the virtual host."""
+    """Return RabbitMQ's error text for an argument that differs, without the virtual host."""
     return (
         f"inequivalent arg '{argument}' for {kind} '{name}': "
         f"received {_quote(requested)} but current is {_quote(current)}"

@@ -21,7 +21,7 @@ class StoredMessage:
     position: int = 0
     """Sequence number of the message in its queue."""
     returns: int = 0
-    """Number of times that the message was requeued. A quorum queue calls it the delivery count."""
+    """Number of times that the message was requeued: the delivery count of quorum queues."""
     expires_at: float | None = None
     """Time of expiry on the loop's clock, in seconds."""
 
@@ -58,9 +58,10 @@ def died(
 
 
 def in_cycle(message: StoredMessage, queue: str) -> bool:
-    """Return True if a dead letter would return to `queue`, and no consumer rejected it since.
+    """Return True if the routing of a dead letter to `queue` is a cycle.
 
-    RabbitMQ drops a message in such a cycle.
+    It is a cycle if `queue` dead-lettered the message before, and neither that death nor a later
+    death was a rejection. RabbitMQ drops such a message.
     """
     deaths = _read_deaths(message.wire.headers)
     queues = [death["queue"] for death in deaths]

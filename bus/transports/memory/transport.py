@@ -35,7 +35,8 @@ class MemoryTransport:
 
     Args:
         broker: The broker to connect to.
-        clock: Returns the wall clock's time in seconds since the epoch; by default the broker's.
+        clock: Returns the wall clock's time in seconds since the epoch. The default is the clock of
+            the broker.
     """
 
     has_management_api = False
@@ -140,9 +141,10 @@ class MemoryTransport:
         return Accepted()
 
     async def _wait_writable(self, ends: float) -> MemoryConnection:
-        """Return the connection when it accepts publishes.
+        """Wait until the connection accepts publishes, and return the connection.
 
-        Raise `Unavailable` if it does not accept publishes in time. The message was not sent.
+        Raise `Unavailable` if the connection does not accept publishes in time. In this case, the
+        message was not sent.
         """
         try:
             async with asyncio.timeout_at(ends):
@@ -161,8 +163,9 @@ class MemoryTransport:
     def supports_consumer_timeout(self, queue: Queue) -> bool:  # noqa: ARG002 - from `Transport`
         """Return False, like a RabbitMQ version that ignores a consumer's own timeout.
 
-        The model broker itself has no consumer timeout. With False, the bus still refuses a handler
-        that would exceed the consumer timeout of RabbitMQ before 4.3, so a test shows the error.
+        The model broker itself has no consumer timeout. But a handler could exceed the consumer
+        timeout of RabbitMQ before 4.3. Because the result is False, the bus refuses such a handler
+        in a test as well.
 
         Args:
             queue: The queue of the consumer.
@@ -217,4 +220,7 @@ async def _wait_confirm(confirm: "asyncio.Future[PublishOutcome]", ends: float) 
 
 
 def _ignore(_error: BaseException) -> None:
-    """Ignore the error of a stopped broker. The callers that wait for a connection report it."""
+    """Ignore the error of a stopped broker.
+
+    Callers that wait for a connection raise `Unavailable`.
+    """

@@ -1,4 +1,4 @@
-"""An event loop with virtual time, so that a test of several hours takes no time.
+"""An event loop with virtual time, so that a test can simulate hours without waiting.
 
 The package `looptime` (0.9, maintained, for Python 3.11 to 3.13) is not used, for three reasons:
 
@@ -20,7 +20,7 @@ from typing_extensions import override
 __all__ = ["VirtualLoop", "wall_clock"]
 
 EPOCH = 1_750_000_000.0
-"""Wall-clock time at the loop's time 0, in seconds since 1970. June 2025 is arbitrary."""
+"""Wall-clock time at the loop's time 0, in seconds since 1970. The date is arbitrary."""
 
 Events = list[tuple[selectors.SelectorKey, int]]
 
@@ -70,7 +70,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     @override
     async def shutdown_default_executor(self, *timeout: float | None) -> None:
-        """Shut the executor down. The clock does not jump while the loop waits for its threads."""
+        """Shut down the executor. The clock does not jump while the executor's threads end."""
         self._calls += 1
         await super().shutdown_default_executor(*timeout)
 

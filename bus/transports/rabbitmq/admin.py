@@ -28,11 +28,14 @@ from bus.transports.rabbitmq.queue_depth import QueueDepth, depth_by
 __all__ = ["AdminSession", "Shovel", "open_admin_session"]
 
 MAX_IN_FLIGHT = 200
-"""Maximum messages in flight. If the process is killed, at most this number is duplicated."""
+"""Maximum messages in flight during a move.
+
+If the process is killed, only messages in flight may be duplicated.
+"""
 STALL_SECONDS = 30.0
 """Seconds without a confirm after which a move fails. The usual cause is a broker alarm."""
 EMPTY_FOR_SECONDS = 0.3
-"""Seconds between two checks of a queue. Both checks must find the queue empty."""
+"""Seconds between the two checks that a queue is empty."""
 
 POLL_INTERVAL_SECONDS = 0.05
 """Seconds between two checks of the progress of a move."""
@@ -42,7 +45,7 @@ POLL_INTERVAL_SECONDS = 0.05
 async def open_admin_session(settings: Settings) -> AsyncIterator["AdminSession"]:
     """Open a connection for operator commands, and close it at the end of the block.
 
-    The session ignores the setting `topology`, so it declares objects even with `verify`.
+    The session ignores the setting `topology`. It declares objects even if the setting is `verify`.
 
     Args:
         settings: The broker's address, credentials and time limits.
@@ -158,7 +161,7 @@ class AdminSession:
         """Move messages from one queue to another while the block runs.
 
         The shovel is an exclusive consumer. If the source is a classic queue, no other client can
-        consume it during the move.
+        consume from it during the move.
 
         Args:
             source: The queue that the messages leave.
@@ -210,7 +213,7 @@ class AdminSession:
 
 
 class Shovel:
-    """A move of messages from one queue to another, in progress."""
+    """A running move of messages from one queue to another."""
 
     def __init__(self, administration: AdminSession, source: str, mover: ShovelChannel) -> None:
         self._administration = administration

@@ -44,11 +44,11 @@ HEADER_OVERHEAD_BYTES = 24
 class AiormqPublisherChannel:
     """A channel that publishes with confirms.
 
-    A message id is in flight at most once on the channel, because aiormq assigns a returned message
-    to its publish only by the id.
+    The channel never has two messages with the same id in flight. The reason is that aiormq uses
+    only the message id to find the publish of a returned message.
     """
 
-    window_exhausted = False  # a publish that times out releases its slot
+    window_exhausted = False  # always, because a publish that times out releases its slot
 
     def __init__(self, link: OpenConnection, channel: Channel, *, window: int) -> None:
         self._link = link
@@ -57,7 +57,7 @@ class AiormqPublisherChannel:
         self._in_flight: dict[str, asyncio.Event] = {}
         self.confirm_stats = ConfirmStats()
         self._newest: dict[Address, str] = {}
-        """The id of the newest publish to each address, while that publish is in flight."""
+        """For each address, the message id of the newest publish, if that publish is in flight."""
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @property
@@ -105,7 +105,10 @@ class AiormqPublisherChannel:
 
     @asynccontextmanager
     async def _slot(self, message_id: str, ends: float) -> AsyncIterator[None]:
-        """Hold a slot of the window during the block. First wait until the message may be sent."""
+        """Hold a slot of the publish window during the block.
+
+        Before the block starts, wait until the message may be sent.
+        """
         try:
             async with asyncio.timeout_at(ends):
                 await self._window.acquire()
@@ -136,7 +139,7 @@ class AiormqPublisherChannel:
             raise Unavailable("message not sent: the broker accepts no publishes now") from None
 
     def release(self) -> None:
-        """Stop using the channel, before it is closed."""
+        """Stop using the channel. Call this before the channel is closed."""
         if not self.ended.done():
             self.ended.set_result("closed")
 
@@ -192,8 +195,8 @@ def check_encodable(
 ) -> Basic.Properties:
     """Return the properties if AMQP can encode them and the broker accepts their size.
 
-    Without this check, aiormq raises an exception with an unclear cause while it writes. Or aiormq
-    writes the message without an error, and the broker closes the connection.
+    Without this check, aiormq would raise an unclear exception, or the broker would close the
+    connection when it receives the message.
 
     Args:
         properties: The message's properties.
@@ -226,7 +229,7 @@ def _user_of(channel: Channel) -> str | None:
 
 
 class NotSent(Unavailable):
-    """An error for a message that was not sent, because the channel was closed before."""
+    """The error for a message that was not sent because the channel was already closed."""
 
 
 async def _publish_confirmed(
@@ -326,7 +329,7 @@ class AiormqConsumerChannel:
             self.idle.set()
 
     async def publish(self, envelope: Envelope, address: Address, ends: float) -> PublishOutcome:
-        """Publish a reply on this channel, before the ack of its request is written.
+        """Publish a reply on the channel of its request. Call this before the request is acked.
 
         The channel must be in confirm mode. For the parameters and errors see `publish_on`.
         """
@@ -338,7 +341,7 @@ class AiormqConsumerChannel:
             self.ended.set_result(why)
 
     def release(self) -> None:
-        """Stop using the channel, before it is closed."""
+        """Stop using the channel. Call this before the channel is closed."""
         self._released = True
         self.end("closed")
 
@@ -392,8 +395,8 @@ class AiormqDelivery:
         self._settled = True
         channel, tag = self.channel.channel, self._tag
         try:
-            # A closing connection does not write, and aiormq queues at most ten frames for it. So
-            # without this time limit the call could wait without end.
+            # A connection that is being closed writes no frames, and aiormq queues at most ten
+            # frames. Without this time limit, a call could wait without end.
             with map_errors("settling a delivery"):
                 async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                     await (

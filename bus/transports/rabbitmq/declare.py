@@ -1,4 +1,4 @@
-"""The declaration of a topology at the broker, and the check that a topology exists.
+"""Functions that declare a topology at the broker, or check that a topology exists.
 
 The check is used if an administrator creates the topology (`BUS_TOPOLOGY=verify`).
 """
@@ -60,11 +60,11 @@ async def declare_own(
     Args:
         open_channel: Opens a channel of this connection.
         topology: The topology of the service.
-        broker_names: The result of the last call, or an empty mapping.
+        broker_names: The result of the previous call, or an empty mapping for the first call.
         timeout: Seconds for each call.
 
     Returns:
-        The generated name of each exclusive queue, by the name in `topology`.
+        A mapping from the name of each exclusive queue in `topology` to its generated name.
 
     Raises:
         ConfigurationError: Exchanges or shared queues do not exist. The error text names them.
@@ -100,7 +100,7 @@ async def _declare_exclusive(
         try:
             await (await open_channel()).queue_declare(broker_name, passive=True, timeout=timeout)
         except (ChannelNotFoundEntity, ChannelLockedResource):
-            pass  # the queue belongs to an earlier connection, and is deleted when that ends
+            pass  # the broker deletes the exclusive queue of a connection that has ended
         else:
             return broker_name
     declared = await (await open_channel()).queue_declare(
@@ -112,12 +112,13 @@ async def _declare_exclusive(
 async def find_missing(open_channel: Open, topology: Topology, *, timeout: float) -> list[str]:
     """Return the missing exchanges and shared queues, as `exchange <name>` and `queue <name>`.
 
-    Since RabbitMQ 4.2.6, a passive declaration of an exchange is refused if the user has no
-    permission for it. Such an exchange is not reported as missing, because this service neither
-    publishes to it nor binds a queue to it. The administrator creates its bindings.
+    Since RabbitMQ 4.2.6, the broker refuses the passive declaration of an exchange for which the
+    user has no permission. The function does not report such an exchange as missing: the service
+    does not publish to the exchange, and the administrator creates the bindings.
 
     Args:
-        open_channel: Opens a channel. It is called again if the broker closes the channel.
+        open_channel: Function that opens a channel. It is called again each time the broker
+            closes the channel.
         topology: The topology to check.
         timeout: Seconds for each call.
     """
@@ -140,11 +141,11 @@ async def find_missing(open_channel: Open, topology: Topology, *, timeout: float
                 await channel.queue_declare(name, passive=True, timeout=timeout)
         except ChannelAccessRefused:
             if kind != "exchange":
-                raise  # the service consumes or publishes to each queue, so it needs permission
+                raise  # the service uses each queue, so a missing permission is an error
             channel = None
         except ChannelNotFoundEntity as error:
             if f"no {kind}" not in str(error):
-                raise  # the object exists, but its node is down
+                raise  # the queue exists, but its node is down
             missing.append(title)
             channel = None
     return missing

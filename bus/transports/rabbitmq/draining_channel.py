@@ -17,13 +17,13 @@ log = logging.getLogger("bus.rabbitmq")
 
 
 class UnsettledDeliveries(Protocol):
-    """The interface of a consumer channel that a draining channel uses."""
+    """The parts of a consumer channel that `DrainingChannel` uses."""
 
     idle: asyncio.Event
     """Event that is set when all deliveries are settled."""
 
     def release(self) -> None:
-        """Stop settling deliveries, before the channel is closed."""
+        """Stop settling deliveries. Call this before the channel is closed."""
         ...
 
 
@@ -33,7 +33,7 @@ class DrainingChannel:
     Since RabbitMQ 4.3, a consumer timeout requeues the overdue delivery and cancels the consumer.
     The other deliveries of the consumer remain valid, and can be acked on this channel. If the
     channel were closed, the broker would requeue these deliveries as well, and increase their
-    delivery counts. `end` and `close` close the channel earlier.
+    delivery counts. `end` and `close` close the channel even if deliveries are unsettled.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class DrainingChannel:
         """Start to drain a channel.
 
         Args:
-            channel: The channel.
+            channel: The channel to drain.
             deliveries: The consumer channel with the unsettled deliveries.
             tag: The tag of the consumer that the broker cancelled.
             leave: Function that closes the channel.
@@ -82,7 +82,7 @@ class DrainingChannel:
         """Cancel the consumer, although the broker has already cancelled it.
 
         Without this call, a late ack would make RabbitMQ 4.3 activate the consumer again. This
-        channel would then receive messages, and so would the channel of the new consumer.
+        channel would receive messages in addition to the channel of the new consumer.
         """
         if self._channel.is_closed:
             return

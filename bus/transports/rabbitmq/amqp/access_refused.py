@@ -3,10 +3,11 @@
 If the user may not publish to an address, the broker closes the channel.
 The broker's error names the refused address, but not the message.
 The broker processes the publishes of a channel in the order in which they were written.
-It has accepted the publishes before the refused publish, and drops the publishes after it.
+It accepts the publishes before the refused publish, and drops the publishes after it.
 If several publishes have the refused address, each of them may be the refused publish.
-The reason is that a permission can be revoked between two publishes, and RabbitMQ caches it.
-So only the last publish with that address, and all publishes after it, were certainly not sent.
+The reason is that a permission can be revoked between two publishes, and that RabbitMQ caches
+permissions. Only the last publish with the refused address, and the publishes after it, were
+certainly not sent.
 """
 
 import re
@@ -43,8 +44,8 @@ def is_access_refused(why: str, address: Address) -> bool:
     )
 
 
-# The cache is necessary, because one error is compared with thousands of addresses. Without the
-# cache, that would block the event loop.
+# One error may be compared with thousands of addresses. Without the cache, the repeated parsing of
+# the error would block the event loop.
 @lru_cache(maxsize=16)
 def _parse_refused_address(why: str) -> tuple[str, str | None] | None:
     """Return the refused exchange and, if named, the routing key. Return None for other errors."""
@@ -56,7 +57,7 @@ def _parse_refused_address(why: str) -> tuple[str, str | None] | None:
 
 @dataclass(frozen=True, slots=True)
 class ChannelClosure:
-    """The reason why a publishing channel was closed, and the publishes of unknown outcome."""
+    """The reason why a publishing channel was closed, and the publishes with an unknown outcome."""
 
     why: str
     written: Sequence[Address]
@@ -66,8 +67,9 @@ class ChannelClosure:
     def suspects(self) -> list[int]:
         """Indexes of the publishes in `written` that the broker may have refused.
 
-        The list is empty if the error is not ACCESS_REFUSED, or if it matches no address.
-        If `written` has only one publish, it is the refused publish, even if its address differs.
+        The list is empty if the error is not ACCESS_REFUSED.
+        If `written` has only one publish, that publish was refused, even if the error names another
+        address. If `written` has several publishes, the list has those that match the error.
         """
         if REFUSED not in self.why:
             return []

@@ -47,7 +47,10 @@ def short_string(text: bytes) -> bytes:
 
 
 def publish_method(exchange: str, routing_key: str, *, mandatory: bool) -> bytes:
-    """Encode the payload of a `basic.publish`. It is the same for all publishes to an address."""
+    """Encode the payload of a `basic.publish`.
+
+    The payload is the same for all publishes to an address.
+    """
     address = short_string(exchange.encode()) + short_string(routing_key.encode())
     return b"\x00\x3c\x00\x28\x00\x00" + address + (MANDATORY if mandatory else b"\x00")
 
@@ -70,7 +73,7 @@ def publish_frames(
 
 
 def ack_frame(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Encode a `basic.ack` of one delivery, or of all deliveries up to `tag` with `multiple`."""
+    """Encode a `basic.ack` of one delivery. With `multiple`, ack all deliveries up to `tag`."""
     return ack_layout(METHOD, channel, 13, ACK, tag, multiple, FRAME_END)
 
 

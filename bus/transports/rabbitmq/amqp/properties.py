@@ -50,21 +50,22 @@ NUMBERS = {name.encode(): attribute for name, attribute in wire.NUMBER_HEADERS.i
 MAX_FAST_BYTES = wire.MAX_OTHER_HEADER_BYTES // 4
 """Maximum bytes of properties for the fast path.
 
-Smaller properties cannot exceed `MAX_OTHER_HEADER_BYTES`, so the fast path need not check it.
+Smaller properties cannot exceed `MAX_OTHER_HEADER_BYTES`, so the fast path does not check
+this limit.
 """
 MAX_TIMESTAMP_SECONDS = 0xFFFFFFFF
 """Maximum timestamp in seconds. pamqp interprets larger values as milliseconds."""
 
 
 class NeedsSlowPath(Exception):
-    """A signal that pamqp must decode the properties, because they have values of other senders."""
+    """A signal that pamqp must decode the properties. The fast decoder does not support them."""
 
 
 # --- Writing ---
 
 
 def write_properties(envelope: Envelope, *, user: str | None = None) -> bytes:
-    """Encode the flags and values of a header frame, in the layout of `wire_format.encode`.
+    """Encode the flags and values of a header frame, with the properties of `wire_format.encode`.
 
     Args:
         envelope: Message to send.
@@ -107,7 +108,7 @@ def write_properties(envelope: Envelope, *, user: str | None = None) -> bytes:
 
 def _encode_short(text: str) -> bytes:
     data = text.encode()
-    return LENGTHS[len(data)] + data  # More than 255 bytes raise IndexError.
+    return LENGTHS[len(data)] + data  # A text of more than 255 bytes raises IndexError.
 
 
 encode_common_short = lru_cache(maxsize=1024)(_encode_short)

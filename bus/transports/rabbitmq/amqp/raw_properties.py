@@ -38,7 +38,7 @@ SIZES = {
     "D": 5,
     "V": 0,
 }
-"""Bytes of a table value, by type. A value of a type in `LENGTH_FIRST` begins with its length."""
+"""Size of a table value in bytes, by type. The types in `LENGTH_FIRST` have no fixed size."""
 LENGTH_FIRST = frozenset("SxFA")
 UNREADABLE = (error, IndexError, KeyError, ValueError)
 
@@ -59,29 +59,30 @@ class CopyOptions:
     hold: bool
     """True if the target is a migration queue, False for any other queue.
 
-    A message must not expire in a migration queue, so the copy has its `expiration` in a header.
-    The copy to another queue has its `expiration` as a property again.
+    A message must not expire in a migration queue, so the copy has `expiration` as a header.
+    When the message leaves the migration queue, the header becomes the property again.
     """
     keep_deaths: bool = False
     """True to keep the broker's header `x-death` and related headers.
 
-    Use it if the target is a dead-letter queue. There the headers state the reason, and do not
-    cause the broker to drop the copy as a dead-letter cycle.
+    Use it only if the target is a dead-letter queue. The headers tell why the message was
+    dead-lettered. In another queue, these headers could make the broker drop the copy as a
+    dead-letter cycle.
     """
 
 
 def copy_properties(properties: bytes, carriage: CopyOptions, *, redelivered: bool) -> bytes:
     """Return the encoded properties of a copy.
 
-    The copy has no `user_id`, because the broker accepts it only from the original sender. It has
-    no headers of the broker, except with `keep_deaths`. Unreadable properties are returned
-    unchanged.
+    The copy has no `user_id`, because the broker accepts only the `user_id` of the connection's
+    user. The broker's headers are removed, except the death headers if `keep_deaths` is True.
+    Unreadable properties are returned unchanged.
 
     Args:
         properties: Property flags and values of the original message.
         carriage: Options of the copy.
-        redelivered: True if the broker delivered the original before, so that another copy may
-            exist. The new copy then has the header `redelivered`.
+        redelivered: True if the original was redelivered, so that another copy may exist. If
+            True, the new copy has the header `redelivered`.
     """
     try:
         return _copy_properties(properties, carriage, redelivered=redelivered)
@@ -92,7 +93,7 @@ def copy_properties(properties: bytes, carriage: CopyOptions, *, redelivered: bo
 def has_too_many_headers(properties: bytes) -> bool:
     """Return True if the headers have too many values for pamqp.
 
-    For each value, pamqp copies the rest of the headers. For a full frame that takes 0.5 s.
+    For each value, pamqp copies the rest of the headers. For a full frame, decoding takes 0.5 s.
     """
     if len(properties) <= UNCHECKED_BYTES:
         return False
@@ -100,7 +101,7 @@ def has_too_many_headers(properties: bytes) -> bool:
         offsets = _iter_value_offsets(dict(_iter_properties(properties)).get(HEADERS, bytes(4)))
         return any(count > MAX_HEADER_VALUES for count, _ in enumerate(offsets))
     except UNREADABLE:
-        return False  # pamqp also rejects these bytes.
+        return False  # pamqp rejects unreadable headers as well.
 
 
 def _copy_properties(properties: bytes, carriage: CopyOptions, *, redelivered: bool) -> bytes:
@@ -115,8 +116,8 @@ def _copy_properties(properties: bytes, carriage: CopyOptions, *, redelivered: b
     if redelivered:
         headers[REDELIVERED] = b"t\x01"
     if carriage.hold:
-        # A header that the sender wrote must not become the expiration when the message leaves the
-        # migration queue.
+        # The sender may have written this header. Its value must not become the expiration when
+        # the message leaves the migration queue.
         headers.pop(HELD_EXPIRATION, None)
     if carriage.hold and EXPIRATION in fields:
         text = fields.pop(EXPIRATION)[1:]
