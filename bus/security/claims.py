@@ -1,4 +1,4 @@
-"""Checks of JWT claims (RFC 7519) that service tokens and message proofs share.
+"""Checks of JWT claims (RFC 7519) in service tokens, message proofs and expiry overrides.
 
 The functions are pure: the caller passes the current time.
 """
@@ -15,7 +15,7 @@ __all__ = [
 ]
 
 MAX_TIMESTAMP_SECONDS = 2**40
-"""Exclusive upper limit of the times in claims, in seconds since the epoch."""
+"""Every time in a claim must be lower than this value, in seconds since the epoch."""
 
 
 def text_claim(claims: Claims, name: str) -> str:
@@ -49,7 +49,10 @@ def check_signed_by(key: Key, issuer: str, role: str = "service") -> None:
 
 
 def check_issued_at(claims: Claims, key: Key, now: float, leeway: float) -> float:
-    """Check that `iat` is not in the future, and that the key was valid then. Return `iat`."""
+    """Check `iat`, the time at which the token was signed, and return it.
+
+    The time must not be in the future, and the key must have been valid at that time.
+    """
     issued = time_claim(claims, "iat")
     if issued > now + leeway:
         reject("the claim iat is in the future")

@@ -91,7 +91,7 @@ class PayloadCipher:
                 type_.removesuffix(REPLY_SUFFIX).removesuffix(PROGRESS_SUFFIX)
             )
             if contract is None:
-                # Do not cache the result: unknown senders could fill the cache with false types.
+                # Do not cache the result: an attacker could fill the cache with invented types.
                 return self._everything
             encrypted = self._encrypted_types[type_] = self._everything or contract.encrypted
         return encrypted
@@ -128,7 +128,7 @@ class PayloadCipher:
         Raises:
             Undecodable: The payload was not encrypted for this message. Or the payload is not
                 encrypted, but the type of the message requires encryption.
-            Unavailable: This service does not have the encryption key (yet).
+            Unavailable: This service does not have the key that the payload was encrypted with.
         """
         if ENCRYPTION not in envelope.headers:
             if self.is_encrypted(envelope.type):
@@ -145,8 +145,9 @@ class PayloadCipher:
     def _decrypt(self, envelope: Envelope) -> bytes:
         """Return the decrypted payload.
 
-        The errors are raised outside the `except` blocks, so that their `__context__` is empty. It
-        would be an error of the encryption library, which could contain a secret.
+        The errors are raised outside the `except` blocks, so that their `__context__` is empty.
+        Inside the blocks, Python would store the error of the encryption library in `__context__`,
+        and that error could contain a secret.
         """
         try:
             if self._keys is not None:

@@ -32,7 +32,7 @@ class EndpointGuard:
             return None
         try:
             self._check(envelope)
-        # Do not record these two: the key may be new, and an expired message was valid before.
+        # Do not record these errors: the key may be new, and an expired message was valid before.
         except (UnknownKey, Expired) as error:
             return error
         except BusError as error:
@@ -41,7 +41,10 @@ class EndpointGuard:
         return None
 
     def _is_authorized(self, token: VerifiedToken, envelope: Envelope) -> bool:
-        """Return True if the cached token authorizes the message. If not, `_check` decides."""
+        """Return True if the cached token authorizes the message.
+
+        If the result is False, `_check` must check the message in full.
+        """
         return (
             envelope.role == "request"
             and envelope.fault is None
@@ -70,7 +73,7 @@ class EndpointGuard:
 
         An attacker can forge both `reply_to` and the name of the sender. The broker accepts a reply
         only if its receiver has grants, because only services with grants have a broker user. If
-        the receiver is this service itself, this service must have the right to send such messages.
+        the named sender is this service itself, its grants must permit it to send such messages.
         """
         reply_to, source = envelope.reply_to, envelope.source
         if reply_to is None or not self._verifier.may_reply_to(
@@ -80,7 +83,10 @@ class EndpointGuard:
         return is_direct_reply_to(reply_to) or self._verifier.is_known(source, self._permission)
 
     async def recheck_with_new_keys(self, envelope: Envelope) -> BusError | None:
-        """Read the keys again and repeat `authorize`. If the key is still unknown, log that."""
+        """Read the keys again and repeat `authorize`.
+
+        If the key is still unknown, the rejection is counted and logged.
+        """
         await self._verifier.refresh_keys()
         error = self.authorize(envelope)
         if isinstance(error, UnknownKey):

@@ -220,8 +220,8 @@ class GrantsReader:
     def _find_line(self, table: str, name: str | None) -> int:
         """Return the line of a name in a table, or the line of the table's header.
 
-        tomllib returns no line numbers, so this method searches the text. It returns 1 if it does
-        not find the header, because TOML allows other forms of a table.
+        tomllib returns no line numbers, so this method searches the text. It returns 1 if the table
+        has no `[header]` line, because TOML also allows tables in other forms.
         """
         current, header_line = "", 1
         for number, line in enumerate(self._lines, 1):
@@ -237,6 +237,6 @@ class GrantsReader:
 
 
 def _mentions(line: str, name: str) -> bool:
-    """Return True if the line has the name in quotes or as a key, outside of a comment."""
+    """Return True if the line contains the name in quotes or as a key, but not in a comment."""
     escaped = re.escape(name)
     return re.search(rf"^[^#]*[\"']{escaped}[\"']|^\s*{escaped}\s*[=.]", line) is not None

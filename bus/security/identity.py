@@ -20,7 +20,7 @@ log = logging.getLogger("bus.auth")
 
 
 class ServiceIdentity:
-    """The keys and grants of one service, while its bus is open."""
+    """The keys and grants that one service uses to sign and verify messages."""
 
     is_anonymous = False
     """True if the service neither signs nor verifies messages."""

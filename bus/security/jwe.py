@@ -31,7 +31,7 @@ class Registry(jwe.JWERegistry):
     """The rules for joserfc: two algorithms, no compression, one recipient."""
 
     max_ciphertext_length = 32 * 1024 * 1024
-    """Maximum length of the ciphertext. The bus publishes messages of at most 16 MiB."""
+    """Maximum length of the ciphertext. It is higher than the bus's own limit of 16 MiB."""
 
 
 REGISTRY = Registry(algorithms=(WRAPPING, CONTENT))
@@ -94,12 +94,12 @@ class JweKeys:
     """Encryption keys. The first key encrypts, and every key decrypts."""
 
     def __init__(self, keys: Sequence[jwk.OctKey]) -> None:
-        """Build the object from at least one key. The first key encrypts."""
+        """Build the object from `keys`, which must not be empty. The first key encrypts."""
         self._newest = keys[0]
         self._keys = {key.kid: key for key in keys}
 
     def encrypt(self, plain: bytes, context: bytes) -> bytes:
-        """Return `plain` encrypted as JSON that is bound to `context`."""
+        """Return `plain` encrypted, as JSON. It can be decrypted only with the same `context`."""
         protected = {"alg": WRAPPING, "enc": CONTENT, "kid": self._newest.kid}
         encryption = jwe.FlattenedJSONEncryption(protected, plain, aad=context)
         encryption.add_recipient(None, self._newest)

@@ -32,11 +32,11 @@ COMPACT = re.compile(r"([\w-]{1,1024})\.([\w-]+)\.([\w-]{1,128})", re.ASCII)
 CANONICAL_LAST_CHARS: tuple[str, str | None, str, str] = ("", None, "AQgw", "AEIMQUYcgkosw048")
 """Permitted last characters of base64url text, indexed by `len(text) % 4`.
 
-The unused bits of these characters are zero. An empty text permits any character. None marks an
-invalid length.
+In these characters, the bits that encode no data are zero. An empty text permits any character.
+None means that no base64url text has this length.
 """
 MAX_CACHED_HEADERS = 256
-"""Maximum number of headers in a cache. A key has one header for each `typ`."""
+"""Maximum number of decoded headers in the cache. Each key has one header for each `typ`."""
 HEADER = frozenset({"alg", "kid", "typ"})
 """All permitted header parameters.
 

@@ -120,7 +120,7 @@ class KeyDirectory:
             kid: The id of the new key.
             begins: The time from which the new key is used, in seconds since the epoch.
             retires: The time until which the older keys are used, in seconds since the epoch.
-            algorithm: The algorithm. None: the algorithm of the previous key.
+            algorithm: The algorithm. If None, the new key has the algorithm of the previous key.
 
         Raises:
             NotFound: `owner` has no key.

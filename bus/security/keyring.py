@@ -53,7 +53,7 @@ class Keyring:
         """Build a keyring without keys. `start` reads the keys.
 
         Args:
-            owner: The name of this service. If None, the owner of the private key.
+            owner: The name of this service. If None, keys of any owner are used.
             source: Reads the public key set.
             private: Reads the private keys.
             role: The role of the key that signs.

@@ -48,7 +48,7 @@ PRIVATE_MEMBERS = frozenset({"d", "k", "p", "q", "dp", "dq", "qi", "oth"})
 KEY_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
 """Pattern of key ids. Unknown senders can choose any key id, so slashes and spaces are rejected."""
 MAX_TIMESTAMP_SECONDS = 2**40
-"""Exclusive upper limit of the times of a key, in seconds since the epoch."""
+"""Every time of a key must be lower than this value, in seconds since the epoch."""
 
 ED25519, P256 = OKPAlgorithm(), ECAlgorithm(ECAlgorithm.SHA256, SECP256R1)
 PublicMaterial = Ed25519PublicKey | EllipticCurvePublicKey
@@ -70,7 +70,7 @@ class Key:
     thumbprint: str = field(repr=False)
     """The thumbprint (RFC 7638). A private key and its public key have the same thumbprint."""
     verify: Callable[[bytes, bytes], bool] = field(repr=False)
-    """Function of a message and a signature. It returns True if the signature is valid."""
+    """Function that takes a message and a signature. It returns True if the signature is valid."""
 
     def check_use(self, issued_at: float) -> str | None:
         """Return why a signature made at `issued_at` is invalid, or None if it is valid."""

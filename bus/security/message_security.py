@@ -31,8 +31,9 @@ class MessageSecurity:
     ) -> Envelope:
         """Return a reply, encrypted and signed for the sender of `request`.
 
-        The sender of an `unauthorized` request is unknown, and could use the token of a reply
-        again. Such a request gets an error reply with a proof, which is valid for that reply only.
+        The sender of an `unauthorized` request may be an attacker, who could copy the token of a
+        reply into other replies. So the reply to this sender has a proof, which is valid for that
+        reply only.
         """
         reply = self.cipher.encrypt(reply)
         signer = self.identity.signer
@@ -43,8 +44,9 @@ class MessageSecurity:
     def protect_update(self, update: Envelope, job: Envelope) -> Envelope:
         """Return a job's update, encrypted and signed for the submitter of `job`.
 
-        The update has a proof instead of a token, for two reasons. An update can wait for a long
-        time before the submitter reads it, and the submitter of a rejected job is unknown.
+        The update has a proof instead of a token, for two reasons. The submitter may read the
+        update so late that a token would have expired. And if the job is rejected, the receiver of
+        the update may be an attacker, who could copy the token into other replies.
         """
         update = self.cipher.encrypt(update)
         refused = job if update.error is not None else None

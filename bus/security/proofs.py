@@ -1,4 +1,4 @@
-"""Message proofs and expiry overrides. Each is signed for one message and is sent with it."""
+"""Message proofs and expiry overrides: signed tokens that are valid for a single message."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ MAX_PROOF_LIFETIME_SECONDS = 31 * 24 * 3600
 """Maximum seconds from a proof's `iat` to its `exp`.
 
 A retired key must stay published for this time. After a stolen key is marked as compromised,
-a thief can still sign proofs with an earlier `iat`. They are valid for this time at most.
+a thief can still sign proofs with an earlier `iat`. The limit ends the validity of such proofs.
 """
 MAX_EXPIRY_OVERRIDES = 3
 """Maximum number of expiry overrides for one message."""
@@ -132,7 +132,7 @@ def expiry_override(  # noqa: PLR0913 - one parameter for each claim
 
 
 def _seconds(milliseconds: int) -> int | float:
-    """Return a NumericDate, which may have a fraction (RFC 7519, 2)."""
+    """Convert milliseconds to seconds, with a fraction only if necessary (RFC 7519, 2)."""
     seconds, rest = divmod(milliseconds, 1000)
     return milliseconds / 1000 if rest else seconds
 
@@ -146,7 +146,7 @@ def verify_proof(
     audience: str | None = None,
     asked_with: Collection[str] | None = None,
 ) -> None:
-    """Check that the proof of a message is valid, and matches its attributes and its body.
+    """Check that the proof of a message is valid, and matches the message's attributes and body.
 
     Args:
         envelope: The message.
@@ -276,10 +276,11 @@ def _read_count(claims: Claims) -> int:
 
 
 def count_expiry_overrides(envelope: Envelope) -> int:
-    """Return the number of expiry overrides of a message, according to the last override.
+    """Return the number of expiry overrides of a message.
 
-    This function does not check the signature. The service that handles the message checks it. An
-    override that cannot be read counts as `MAX_EXPIRY_OVERRIDES`.
+    The message contains only the last override, which states the number. This function does not
+    check the signature of the override. The service that handles the message checks it. If the
+    override cannot be read, the result is `MAX_EXPIRY_OVERRIDES`.
     """
     if envelope.expiry_override is None:
         return 0

@@ -1,7 +1,7 @@
 """Readers of secret files: private keys, passwords of broker users, and the broker password.
 
 The broker password may be an OAuth 2 token. Another process rotates its file, so the file is read
-again on every connect.
+again for every connection.
 """
 
 import logging
@@ -78,7 +78,7 @@ def read_password(path: Path) -> SecretStr:
     because its content decides which broker user the service connects as.
 
     Args:
-        path: The file. It must be a regular file, because it is read again on every connect.
+        path: The file. It must be a regular file, because it is read for every connection.
 
     Raises:
         ConfigurationError: The file cannot be read, other users can write to it, or it does not
@@ -147,7 +147,7 @@ def read_secret_file(
         correction: The sentence that explains how to correct a forbidden mode, for the error.
         max_bytes: The largest size of the file.
         read_repeatedly: True if the file must be a regular file, because it is read again later.
-            If True, a named pipe raises an error at once, and the call does not wait for a writer.
+            If True, the call rejects a named pipe without waiting for a writer.
 
     Raises:
         ConfigurationError: The file cannot be opened, has a forbidden mode, is too large, or is not
@@ -184,6 +184,6 @@ def _describe_path(path: Path) -> str:
     """
     try:
         exists = path.exists() or (path.parent.name != "" and path.parent.is_dir())
-    except OSError:  # The text is too long for a path.
+    except OSError:  # For example, a key is too long for a path.
         exists = False
     return str(path) if exists else "the path (not shown, because it may be the key itself)"

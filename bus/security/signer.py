@@ -14,9 +14,9 @@ __all__ = ["REPLY_SCOPE", "Signer"]
 
 BEARER = "Bearer "
 REPLY_SCOPE = "bus/reply"
-"""The only scope of a reply's token. No contract uses it, because permissions have no slash."""
+"""The scope of every reply's token. It is not a permission, because permissions have no slash."""
 RENEW_BEFORE_SECONDS = 60.0
-"""A cached token is replaced this number of seconds before its expiry.
+"""A cached token is replaced when its remaining validity falls to this number of seconds.
 
 The token must still be valid when it arrives at a machine with a different clock.
 """
@@ -64,7 +64,7 @@ class Signer:
         """
         cached = self._tokens.get((audience, for_replies))
         now = self._clock()
-        # The upper limit rejects a token that was created before the clock was set back.
+        # After the clock was set back, `cached[1]` may be too high. Such a token is replaced.
         if cached is not None and now < cached[1] <= now + TOKEN_LIFETIME_SECONDS:
             return cached[0]
         scope = (
@@ -91,7 +91,7 @@ class Signer:
         """Return a reply with a proof instead of a token.
 
         Job updates and error replies to unauthenticated senders have a proof. An unauthenticated
-        sender could use a token again, but the proof is valid for this reply only.
+        sender could copy a token into other replies, but the proof is valid for this reply only.
 
         Args:
             answer: The reply.

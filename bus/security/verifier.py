@@ -146,10 +146,10 @@ class Verifier:
             raise Unauthenticated(FOREIGN_REPLY_TO)
 
     def is_known(self, service: str, permission: str) -> bool:
-        """Return True if this service can send a rejection to `service`.
+        """Return True if a rejection can be sent to `service`.
 
-        Another service must have grants, because only services with grants have a broker user. If
-        `service` is this service itself, it must have the permission to send the message.
+        If `service` is not this service, it must have grants, because only services with grants
+        have a broker user. If it is this service, it must have `permission`.
         """
         rights = self._rights()
         return (
@@ -183,7 +183,7 @@ class Verifier:
         Args:
             answer: The reply or job update.
             service: The service that was called.
-            is_job: True for a job update, which needs a proof; a token is not sufficient.
+            is_job: True for a job update. It needs a proof, and a token is not sufficient.
             proofs: For an error reply, the tokens or proofs of the messages that the reply may
                 reject. If None, the reply may reject any message.
         """
