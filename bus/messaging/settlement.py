@@ -43,14 +43,15 @@ class MoveToDeadLetters:
     code: str
     """Code of the error."""
     reason: str
-    """Class name of the error. If it is a `BusError` other than `Internal`, its text follows."""
+    """Class name of the error. For a `BusError` other than `Internal`, the error's text
+    follows."""
 
 
 Settlement = Ack | Retry | MoveToDeadLetters
 
 
 def delay_after(attempt: int, policy: RetryPolicy) -> float:
-    """Return the seconds to wait after failed attempt number `attempt`, counted from 1."""
+    """Return the seconds to wait after attempt `attempt` has failed. The first attempt is 1."""
     if policy.delays:
         return wait_seconds(wait_chain(*map(wait_fixed, policy.delays)), attempt)
     wait = wait_exponential(

@@ -13,7 +13,8 @@ __all__ = ["is_own_cancel", "run_forever"]
 log = logging.getLogger("bus.recovery")
 
 STABLE_AFTER_SECONDS = 5.0
-"""Seconds of a stable run. After a longer run, the back-off starts again at the first wait."""
+"""Seconds after which a run counts as stable. After a stable run, the back-off starts again at the
+first wait."""
 
 
 async def run_forever(

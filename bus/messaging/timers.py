@@ -1,7 +1,7 @@
 """One timer for many deadlines.
 
 Most operations end before their deadline. A separate asyncio timer for each operation would take
-more processor time than the rest of its wait.
+more processor time than all other work of waiting for the operation.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Any
 __all__ = ["SharedTimer", "TimerExpired"]
 
 TICK_SECONDS = 0.02
-"""Seconds between two checks. A function is called at most this time after its deadline."""
+"""Seconds between two checks of the deadlines. A function may be called this many seconds late."""
 
 
 class TimerExpired(Exception):

@@ -107,8 +107,8 @@ class Bus:
         """Connect to the broker, and start to receive replies.
 
         Raises:
-            Unavailable: The connection was not open after the setting `connect_timeout`. Or the
-                consumer of replies was not ready after the setting `start_timeout`.
+            Unavailable: The connection was not open within `connect_timeout` seconds. Or the
+                consumer of replies was not ready within `start_timeout` seconds.
             Unauthenticated: The broker refused the user name or the password.
         """
         try:
@@ -204,9 +204,10 @@ class Bus:
         Args:
             queue: The work queue.
             selection: The dead letters to move.
-            extend: Seconds from now in which services may handle expired messages. Without it,
-                expired messages stay dead letters. Unless `BUS_AUTH` is off, `extend` requires an
-                operator's key (`BUS_OPERATOR_KEY`), and each message can be extended three times.
+            extend: Seconds, from now, during which services may still handle expired messages.
+                Without `extend`, expired messages stay dead letters. Unless `BUS_AUTH` is off,
+                `extend` requires an operator's key (`BUS_OPERATOR_KEY`), and each message can be
+                extended three times.
             reason: The reason for the extension, which each message records.
             rate: The maximum number of dead letters to move in a second.
         """

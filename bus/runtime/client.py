@@ -127,7 +127,7 @@ class Client:
         self.replies.record_rejected_reply(reply, str(error))
 
     async def _recheck_reply(self, reply: Envelope) -> None:
-        """Fetch the public keys, and verify a reply again, because its signing key was unknown."""
+        """Fetch the public keys, and then verify a reply with an unknown signing key again."""
         await self._verifier.refresh_keys()
         error = self._verify_reply(reply)
         if error is None:
@@ -282,7 +282,7 @@ class Client:
     def _durable_envelope(
         self, contract: Contract, message: Message, timeout: float | None
     ) -> Envelope:
-        """Return the envelope of an event or job. It expires after the setting `message_ttl`."""
+        """Return the envelope of an event or job. The setting `message_ttl` limits its lifetime."""
         expires = int((self._clock() + self._settings.message_ttl) * 1000)
         return self._envelope(
             contract, message, self._settings.publish_timeout if timeout is None else timeout

@@ -68,7 +68,9 @@ def dependencies_of(function: Callable[..., Any]) -> frozenset[str]:
 def inject(
     function: Callable[..., Awaitable[Any]], name: str, *, wants_context: bool
 ) -> Callable[[Any, Context], Awaitable[Any]]:
-    """Return a function of the message and the context that calls a handler with its dependencies.
+    """Return a function that calls a handler with its dependencies.
+
+    The arguments of the returned function are the message and the context.
 
     Args:
         function: The handler.
@@ -152,7 +154,7 @@ def _read_hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(function, include_extras=True)
     except Exception:  # noqa: BLE001 - an annotation can name a type that only type checkers import
-        return {}  # `Depends` in a default value is found without type hints
+        return {}  # type hints are only needed for `Depends` in `Annotated`
 
 
 def _is_annotated_with(annotation: Any, kind: type) -> bool:

@@ -24,10 +24,10 @@ milliseconds, unless the queue does not exist."""
 class EndpointConsumer:
     """A `ConsumerHandle` for the transport's current consumer of one endpoint.
 
-    If the broker counts deliveries, the first consumer has a prefetch of 1. When a delivery that is
-    not a poison candidate arrives, a consumer with the full prefetch replaces the first one. After
-    a process has ended, the broker redelivers its messages first. With a prefetch of 1, the next
-    process does not receive all of them at once.
+    If the broker counts deliveries, the first consumer has a prefetch of 1. After a crash, the
+    broker redelivers the messages of the crashed process first. With a prefetch of 1, the next
+    process does not receive all of these messages at once. When a delivery arrives that is not a
+    poison candidate, a consumer with the full prefetch replaces the first consumer.
     """
 
     def __init__(self, transport: Transport, receiver: Receiver) -> None:
@@ -41,7 +41,7 @@ class EndpointConsumer:
         self._open: list[ConsumerHandle] = []
         """The transport's consumers that are not closed yet."""
         self._current: ConsumerHandle | None = None
-        """The transport's consumer whose state `ready` and `last_error` return."""
+        """The transport's consumer in use. `ready` and `last_error` return its state."""
         self._raising: asyncio.Task[None] | None = None
         self._broker_call: asyncio.Task[None] | None = None
         """The last call to the broker that a cancellation must not interrupt."""
@@ -81,7 +81,10 @@ class EndpointConsumer:
             await self._close_initial_consumer(initial)
 
     async def _close_initial_consumer(self, initial: ConsumerHandle) -> None:
-        """Close the initial consumer after its messages end. An earlier close requeues them."""
+        """Wait until all messages of the initial consumer are handled, and then close it.
+
+        If it were closed earlier, the broker would requeue the messages.
+        """
         await self._run_shielded(_cancel(initial))
         if running := self._in_flight.running():
             await asyncio.wait(running)
@@ -92,7 +95,7 @@ class EndpointConsumer:
             self._open.remove(initial)
 
     async def _run_shielded(self, call: Coroutine[Any, Any, None]) -> None:
-        """Run a call to the broker to its end, even if this task is cancelled.
+        """Make a call to the broker that continues even if this task is cancelled.
 
         An interrupted call closes the channel. The broker would then requeue the unacked messages,
         and another process would handle them again.
@@ -134,7 +137,10 @@ class EndpointConsumer:
         await self._in_flight.wait_idle()
 
     async def resume(self) -> None:
-        """Start a new consumer, and close the earlier ones, which have no unacked deliveries."""
+        """Start a new consumer, and close the earlier consumers.
+
+        All deliveries of the earlier consumers are settled when this method is called.
+        """
         earlier = [*self._open]
         await self.start()
         self._paused.clear()
@@ -190,7 +196,10 @@ class EndpointConsumer:
 
 
 async def _wait_registered(consumer: ConsumerHandle) -> None:
-    """Wait until a consumer is registered. Cancelling it earlier would requeue its deliveries."""
+    """Wait until a consumer is registered, so that it can be cancelled.
+
+    If it were cancelled earlier, the broker would requeue its deliveries.
+    """
     with suppress(TimeoutError):
         async with asyncio.timeout(REGISTER_TIMEOUT_SECONDS):
             await consumer.wait_ready()
@@ -201,7 +210,7 @@ async def _cancel_all(consumers: Sequence[ConsumerHandle]) -> None:
 
 
 async def _cancel(consumer: ConsumerHandle) -> None:
-    """Cancel a consumer. An error is only logged, because a closed channel delivers nothing."""
+    """Cancel a consumer. An error is only logged: the channel is closed, and delivers nothing."""
     try:
         await consumer.cancel()
     except BusError as error:

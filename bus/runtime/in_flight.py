@@ -26,7 +26,7 @@ class InFlight:
     """The messages that one endpoint is handling, and results that are kept for redeliveries."""
 
     def __init__(self, guard: Guard) -> None:
-        """Create an empty registry. `guard` authorizes copies that a sender signed again."""
+        """Create an empty registry. `guard` checks copies that the sender signed again."""
         self._guard = guard
         self.open: dict[RedeliveryKey, InboundMessage] = {}
         """The messages that are being handled, by key."""
@@ -88,8 +88,8 @@ class InFlight:
     def remember(self, message: InboundMessage, result: HandlingResult) -> None:
         """Keep a result for the redelivery of the message.
 
-        The result of an unauthorized message is not kept. The next check may authorize the message,
-        or the genuine message may have the same id.
+        The result of an unauthorized message is not kept. The redelivery may be authorized, for
+        example with new keys. Or it may be the genuine message, if the unauthorized one was forged.
         """
         if result.unauthorized:
             return
@@ -117,7 +117,7 @@ class InFlight:
         return any(message.is_deferred for message in self.tasks)
 
     def running(self) -> list[asyncio.Task[None]]:
-        """Return the unfinished tasks, without messages that wait to be processed alone."""
+        """Return the unfinished tasks of messages that do not wait to be processed alone."""
         return [
             task
             for message, task in self.tasks.items()
@@ -155,7 +155,10 @@ class InFlight:
                 message.candidate.refuse()
 
     def stop(self) -> None:
-        """Requeue all messages that wait, or later would wait, to be processed alone."""
+        """Requeue the messages that wait to be processed alone.
+
+        After this call, further messages that must be processed alone are requeued at once.
+        """
         self.is_stopping = True
         self.refuse_deferred()
 

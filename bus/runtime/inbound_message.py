@@ -50,9 +50,9 @@ class InboundMessage:
             0,
         )
         self.candidate: PoisonCandidate | None = None
-        """Set if the message is processed alone."""
+        """None if the message is not processed alone."""
         self.slots: Slots | None = None
-        """Set if the message has a slot, which it holds until it is settled."""
+        """The semaphore of the slot that the message holds until it is settled, or None."""
 
     @property
     def is_deferred(self) -> bool:

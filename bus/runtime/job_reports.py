@@ -34,7 +34,7 @@ RESULT_RETRY_SECONDS = 30.0
 this time."""
 MAX_PENDING_RESULTS = 100
 """The maximum number of results that are retried at a time. It limits the memory that a worker uses
-for submitters that do not return."""
+for submitters that do not reconnect."""
 
 ProgressReporter = Callable[[Progress], Coroutine[Any, Any, None]]
 

@@ -27,7 +27,7 @@ class PendingReplies:
         self._calls: dict[str, PendingCall] = {}
         self._jobs: WeakValueDictionary[str, PendingJob[Message | None]] = WeakValueDictionary()
         self.late = 0
-        """The number of replies and updates without a pending call or job."""
+        """The number of replies and updates that no call or job waited for."""
         self.undeliverable = 0
         """The number of replies that this service sent and the broker returned.
 

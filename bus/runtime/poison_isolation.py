@@ -2,7 +2,8 @@
 
 Before the message runs, the process waits until the other running events and jobs have ended. They
 are not requeued, because before RabbitMQ 4.3 each requeue counts as a lost delivery. If the message
-crashes the process, the waiting candidates have a lost delivery, but no other event or job has one.
+crashes the process, the broker counts a lost delivery only for the message and for each waiting
+candidate. Other events and jobs are not affected.
 ADR 0017 has the reasons.
 """
 
@@ -123,9 +124,9 @@ class CandidateQueue:
 def next_candidate(candidates: Sequence[PoisonCandidate]) -> PoisonCandidate:
     """Return the candidate to run next, which has the fewest lost deliveries.
 
-    If several candidates have the fewest, their number of lost deliveries selects one of them. If
-    the selected candidate crashes the process, this number rises by one for each waiting candidate.
-    The next process therefore selects another candidate.
+    Among several such candidates, the index of the selected one is the number of lost deliveries
+    modulo the number of candidates. If the selected candidate crashes the process, each candidate
+    has one more lost delivery. The next process therefore selects another candidate.
     """
     fewest = min(candidate.losses for candidate in candidates)
     equal = sorted(
@@ -195,7 +196,7 @@ class PoisonIsolation:
     """Processes each poison candidate while the other consumers of this process are paused."""
 
     def __init__(self, candidates: CandidateQueue, consumers: Sequence[PausableConsumer]) -> None:
-        """Take candidates from `candidates`, and pause `consumers`.
+        """Create an isolation that pauses `consumers` while it runs each of `candidates`.
 
         Consumers of events and jobs are paused for every candidate. A consumer of requests is
         paused only for a candidate from the same queue.
@@ -230,7 +231,7 @@ class PoisonIsolation:
             while self._paused:
                 await self._paused[-1].resume()
                 self._paused.pop()
-            if not self._candidates.waiting:  # a resumed consumer may deliver a candidate
+            if not self._candidates.waiting:  # a resumed consumer may have added one
                 arrived.clear()
 
     async def _run_next(self) -> None:

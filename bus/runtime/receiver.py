@@ -80,7 +80,7 @@ class Receiver:
         # log.exception is not used, because a traceback can show confidential values.
         log.error("the bus failed to process a message; the message is requeued", extra=facts)
         self._in_flight.release_slot(message)  # other messages must not wait for this one
-        await asyncio.sleep(1 + backoff(1))  # after a requeue, the broker redelivers at once
+        await asyncio.sleep(1 + backoff(1))  # the broker redelivers a requeued message at once
         await message.requeue()
 
     # --- Stopping ---

@@ -1,4 +1,4 @@
-"""The exchanges, queues and bindings that routers require with given settings."""
+"""The exchanges, queues and bindings that routers require. They depend on the settings."""
 
 from collections.abc import Iterable
 

@@ -308,7 +308,9 @@ class Router:
     def topology(
         self, *, quorum_requests: bool = False, lasting_requests: bool = False
     ) -> dict[str, tuple[Queue, Topology]]:
-        """Return the queue of each endpoint and its required topology, by the queue's name.
+        """Return the queue of each endpoint and the topology that it requires.
+
+        The keys are the names of the queues.
 
         Args:
             quorum_requests: True if the queues of requests are quorum queues.
@@ -359,7 +361,7 @@ class Router:
             )
         if (
             timeout is not None and not 0 < timeout < inf
-        ):  # written as a negation, because NaN must be rejected
+        ):  # NaN is rejected, because each comparison with NaN is false
             raise ContractError(
                 f"{contract.type}: timeout must be a number of seconds above 0, not {timeout:g}"
             )

@@ -141,7 +141,7 @@ def _build_identity(
 
 
 def _read_grants(settings: Settings) -> AccessPolicy:
-    """Return the grants of the file in the settings. If no file is set, allow everything.
+    """Read the grants file that the settings name. If they name no file, allow everything.
 
     The file may have grants for contracts that this process has not imported.
     """

@@ -73,7 +73,7 @@ class ServiceActivator:
         finally:
             current.reset(token)
             # A task of the handler may continue after the handler has ended. Messages that the task
-            # sends have this message as their cause, but do not get its deadline.
+            # sends have this message as their cause, but not its deadline.
             context.deadline = None
 
     def _with_deadline(self, envelope: Envelope) -> Envelope:
@@ -86,8 +86,8 @@ class ServiceActivator:
 def _wire_safe_error(error: Exception, envelope: Envelope) -> Exception:
     """Return `error`, or `Internal` if it is a user's `BusError` that cannot be serialized.
 
-    The text or an attribute of such an error has a wrong type. Each attempt to send the error would
-    fail, although the dead letter was already written.
+    In such an error, the text or an attribute has a wrong type. The bus would write a dead letter
+    with the error, but every attempt to send the error would fail.
     """
     if not isinstance(error, BusError):
         return error

@@ -42,8 +42,8 @@ log = logging.getLogger("bus.settlement")
 COPY_TIMEOUT_SECONDS = 10.0
 """Seconds to wait for the confirm of a retry copy or dead letter, before it is sent again."""
 SETTLE_TIMEOUT_SECONDS = 60.0
-"""Maximum seconds to retry the copy. A quorum queue elects a new leader in much less time. After
-the last retry the message is requeued, so that another message can use its slot."""
+"""Maximum seconds in which a failed settlement is repeated. A quorum queue elects a new leader in
+much less time. After the last try the message is requeued, and another message can use its slot."""
 PERMANENT_ERRORS = (InvalidArgument, PermissionDenied)
 """Errors that a retry cannot fix: the message is too large, or the broker refuses access. The
 message is requeued. Before RabbitMQ 4.3, each requeue counts toward the queue's delivery limit."""
@@ -82,7 +82,7 @@ class Settler:
                 envelope, result
             )
         except PERMANENT_ERRORS:
-            await asyncio.sleep(1 + backoff(1))  # after a requeue, the broker redelivers at once
+            await asyncio.sleep(1 + backoff(1))  # the broker redelivers a requeued message at once
             return False
 
     def stop_retrying(self) -> None:
@@ -124,7 +124,7 @@ class Settler:
                 await self._send_reply(request, reply, None)
 
     def _may_reply(self, envelope: Envelope, result: HandlingResult) -> bool:
-        """Return True if a reply may be sent. The address of a rejected message may be forged."""
+        """Return True if a reply may be sent. A forged message may have a forged reply address."""
         return not result.unauthorized or self._state.guard.may_reply(envelope)
 
     def _failure(self, envelope: Envelope, result: HandlingResult) -> Envelope:

@@ -99,6 +99,6 @@ async def _retry(operation: Callable[[], Awaitable[T]], envelope: Envelope, erro
         await asyncio.sleep(backoff(attempt))
         try:
             return await operation()
-        except Exception:  # a user's inbox can raise any exception; the last one is raised
+        except Exception:  # the inbox is a user's code, and can raise any exception
             if loop.time() > ends:
                 raise
