@@ -1,0 +1,47 @@
+"""Retries of an inbox that fails."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from bus.errors import error_location
+from bus.messaging.backoff import backoff
+from bus.messaging.envelope import Envelope
+
+__all__ = ["INBOX_RETRY_SECONDS", "retry_inbox"]
+
+log = logging.getLogger("bus.activator")
+
+T = TypeVar("T")
+
+INBOX_RETRY_SECONDS = 300.0
+"""Seconds to retry an inbox that fails. This time plus the handler's time must be less than
+RabbitMQ's consumer timeout of 30 minutes."""
+
+
+async def retry_inbox(
+    operation: Callable[[], Awaitable[T]], envelope: Envelope, error: Exception
+) -> T:
+    """Repeat an inbox operation until it succeeds, and raise its error after `INBOX_RETRY_SECONDS`.
+
+    The message is not requeued, because before RabbitMQ 4.3 each requeue counts as a lost
+    delivery.
+    """
+    facts = {
+        "queue": envelope.queue,
+        "message_id": envelope.id,
+        "error": type(error).__name__,
+        "where": error_location(error),
+    }
+    log.error("the inbox failed; the message waits while the bus retries", extra=facts)
+    loop = asyncio.get_running_loop()
+    ends, attempt = loop.time() + INBOX_RETRY_SECONDS, 0
+    while True:
+        attempt += 1
+        await asyncio.sleep(backoff(attempt))
+        try:
+            return await operation()
+        except Exception:  # the inbox is a user's code, and can raise any exception
+            if loop.time() > ends:
+                raise
