@@ -169,4 +169,4 @@ def global_options(
 
 
 def placeholder() -> None:
-    """Do nothing; this function represents a command that the arguments do not name."""
+    """Do nothing. The application uses this function for each command that it does not load."""

@@ -32,8 +32,8 @@ def command(
     """Run a private RabbitMQ with its management UI until Ctrl-C.
 
     The command starts the RabbitMQ that is installed on this machine. If none is installed, it
-    starts a container. At the end it removes the broker's data. If BUS_URL is set, it starts
-    nothing.
+    starts a container. At the end it removes the broker's data. If BUS_URL is set, the
+    command starts no broker.
     """
     console = Console(stderr=as_json)
     choice = select_broker(os.environ)

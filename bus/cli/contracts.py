@@ -199,7 +199,7 @@ def show_one(contract: Contract, schema: dict[str, Any], console: Console) -> No
 
 
 def properties_of(contract: Contract) -> list[tuple[str, str]]:
-    """Return the reply, the permission and the idempotency of a contract, each with its name."""
+    """Return labels and values of the contract's properties: reply, permission, idempotency."""
     properties = []
     if contract.kind != "event":
         reply = contract.reply
@@ -217,7 +217,7 @@ def properties_of(contract: Contract) -> list[tuple[str, str]]:
 
 
 def send_command(contract: Contract) -> str:
-    """Return the heading of the sample: the command that sends the sample from a file."""
+    """Return the heading above a sample payload. It shows how to send the sample from a file."""
     verb = {"request": "call", "event": "publish", "job": "submit"}[contract.kind]
     owner = f" --as {contract.service}" if contract.kind == "event" else ""
     return f"bus {verb} {contract.type}{owner} --file payload.json, with this file:"

@@ -1,4 +1,4 @@
-"""`bus demo`: run the reference application, from a recording to documents.
+"""`bus demo`: run the reference application, which turns a recording into documents.
 
 The demonstration uses a RabbitMQ if it finds one. If it finds none, it uses the model broker in
 memory.
@@ -122,7 +122,7 @@ async def play(
     wait: bool,
     own_workers: bool,
 ) -> None:
-    """Run the demonstration on the chosen broker, until its end or a signal."""
+    """Run the demonstration on the chosen broker until all steps are done or a signal arrives."""
     with signals() as stop:
         async with _open_stage(choice, console, stop, own_workers=own_workers) as (stage, broker):
             playing = asyncio.ensure_future(play_story(story, stage, console, recording))

@@ -207,7 +207,7 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def security(report: Report) -> str:
-    """Return a description of how messages are signed, and the settings that are missing."""
+    """Return text that describes how messages are signed and names the missing settings."""
     missing = (
         f"; not set: {', '.join(report.missing)} (`bus keys new SERVICE` creates keys)"
         if report.missing
@@ -243,7 +243,7 @@ def rows(report: Report) -> Iterable[tuple[str, str]]:
 
 
 def connection(report: Report) -> str:
-    """Return the result of the connection: the broker's version, `failed`, or `not checked`."""
+    """Return the result of the connection test: the broker's version, or `failed`, or a hint."""
     if server := report.server:
         product = f"{server['product']} {server['version']}"
         return f"{product} ({server['platform']}), {server['cluster']}"

@@ -38,7 +38,7 @@ EXIT_CODES: dict[type[BaseException], int] = {
     errors.Unimplemented: os.EX_CONFIG,
 }
 INTERRUPTED, TERMINATED = 130, 143
-"""Exit codes after SIGINT and SIGTERM: 128 plus the signal's number, which is the shells' rule."""
+"""Exit codes after SIGINT and SIGTERM: 128 plus the signal's number, as in a shell."""
 MEANINGS: dict[int, str] = {
     os.EX_OK: "success",
     1: "the reader of the output has closed the pipe, or the user answered no; "
@@ -62,7 +62,7 @@ MEANINGS: dict[int, str] = {
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the exit code of the error's nearest base class in `EXIT_CODES`, or 70 by default."""
+    """Return the exit code of the error's class or nearest base class in `EXIT_CODES`, or 70."""
     return next(
         (EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), os.EX_SOFTWARE
     )
@@ -110,8 +110,8 @@ class Reporter:
 def describe_error(error: Exception) -> str:
     """Return the line that the user sees.
 
-    The line has the text of an error only if it is a `BusError`. The text of any other exception
-    may contain a payload, so the line has only the exception's class.
+    For a `BusError` the line contains the error's text. For any other exception the line contains
+    only the exception's class, because the text may contain a payload.
     """
     if isinstance(error, errors.BusError):
         return f"{error}{' (the operation may have been executed)' if error.maybe_executed else ''}"

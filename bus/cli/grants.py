@@ -114,7 +114,7 @@ def show(grants: Grants, known: Known, console: Console) -> None:
 
 
 def table_rows(grants: Grants, known: Known) -> Iterator[tuple[str, str, str, str]]:
-    """Yield the rows: service or operator, verb, permission, and the types of its contracts."""
+    """Yield the rows: service or operator, verb, permission, and the types that it allows."""
     for service, rights in sorted(grants.services.items()):
         granted = [
             (verb, permission) for verb in VERBS for permission in sorted(getattr(rights, verb))
@@ -129,7 +129,7 @@ def table_rows(grants: Grants, known: Known) -> Iterator[tuple[str, str, str, st
 
 
 def build_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Return a table that wraps names that are too long, and never cuts them."""
+    """Return a table that wraps long names instead of cutting them."""
     table = Table(*headings, box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in table.columns:
         column.overflow = "fold"

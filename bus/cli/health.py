@@ -17,7 +17,7 @@ __all__ = ["command"]
 UNHEALTHY = 1
 """Exit code that Docker interprets as unhealthy. Docker reserves the exit code 2."""
 PROBE_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
-"""Local address to probe, for each address that means all interfaces."""
+"""Addresses that mean all interfaces, each with the local address that the probe uses instead."""
 
 
 def command(

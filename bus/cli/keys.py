@@ -31,7 +31,7 @@ LEAD_SECONDS = 2 * REFRESH_INTERVAL_SECONDS
 In this time every service reads the public keys again, and the owner reads its key file again.
 """
 OVERLAP_SECONDS = 300
-"""Seconds for which the previous key may still sign after the first use of the new key.
+"""Seconds from the first use of a new key until the previous key is retired.
 
 In this time the owner may still sign with the previous key, for example if its clock is slow.
 """
@@ -224,8 +224,8 @@ def revoke(
     """Revoke a stolen key: services then refuse all messages that it signed.
 
     With --since, services still accept messages with an earlier signing time. A thief can write any
-    signing time into a message. Therefore use --since only if no other person can have had the key
-    before that time.
+    signing time into a message. Therefore use --since only if you are sure that the key was not
+    stolen before that time.
     """
     KeyDirectory(directory).update(kid, compromised_since=0 if since is None else since // 1000)
     say(
@@ -254,8 +254,8 @@ def ring(
 
     All services that send or read encrypted contracts share these keys. To change the key, create
     a new key with --add, restart every service with the new file, and select the new key with
-    --use. Delete an old key from the file only when no message that it encrypted remains in any
-    queue, dead letters included.
+    --use. Delete an old key from the file only when no queue, including the dead-letter queues,
+    holds a message that this key encrypted.
     """
     keys = KeyDirectory(directory)
     if use is not None:
@@ -289,7 +289,7 @@ def _new_encryption_key(kid: str) -> dict[str, str]:
 
 @command.command()
 def jwks(*, directory: Directory = DEFAULT_DIRECTORY) -> None:
-    """Print the public keys of all services, to publish them at the location in BUS_JWKS.
+    """Print the public keys of all services. Publish the output at the location in BUS_JWKS.
 
     The command fails if services would ignore one of the keys.
     """

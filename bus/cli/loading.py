@@ -22,7 +22,7 @@ __all__ = ["Known", "contract_named", "known_contracts", "load_router"]
 DEFAULT_MODULE = "contracts"
 DEFAULT_ROUTER = "router"
 EXAMPLE = f"workers.transcription:{DEFAULT_ROUTER}"
-"""Router that an error names if no router of the user is known."""
+"""Example of a router for error messages that cannot name a router of the user."""
 MAX_SHOWN_MODULES = 5
 """Maximum number of module names that an error or a caption shows."""
 PRINTABLE = re.compile(r"[\w.-]{1,160}")
@@ -31,7 +31,7 @@ PRINTABLE = re.compile(r"[\w.-]{1,160}")
 Other text is not shown, because it may be a payload that the user typed in the wrong argument.
 """
 COMMANDS = {"request": "call", "event": "publish", "job": "submit"}
-"""Command that sends the messages of a contract, by the kind of the contract."""
+"""Kinds of contracts, each with the command that sends a message of this kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Known:
     modules: tuple[str, ...]
 
     def looked_at(self) -> str:
-        """Return the text `searched …` with the modules' names, for an error or a caption."""
+        """Return `searched` and the modules' names. Errors and captions show this text."""
         names = ", ".join(self.modules[:MAX_SHOWN_MODULES])
         more = len(self.modules) - MAX_SHOWN_MODULES
         return f"searched {names}{f' and {more} more' if more > 0 else ''}"
@@ -52,9 +52,9 @@ def known_contracts(chosen: Sequence[str]) -> Known:
     """Import modules, and return their contracts.
 
     Args:
-        chosen: Names of modules. An item may have several names, separated by commas. A package
-            includes every module in it. If `chosen` is empty, the package `contracts` in this
-            folder is imported.
+        chosen: Names of modules or packages. An item may have several names, separated by commas.
+            All modules of a package are imported. If `chosen` is empty, the package `contracts` in
+            this folder is imported.
 
     Raises:
         ConfigurationError: No modules are named and this folder has no package `contracts`, or a
@@ -86,7 +86,7 @@ def contract_named(type_: str, chosen: Sequence[str], *, kind: Kind | None = Non
 
     Raises:
         NotFound: No contract has this type. The error names similar types.
-        ContractError: The contract is not of this kind. The error names the command for its kind.
+        ContractError: The contract is of another kind. The error names the command for that kind.
         ConfigurationError: As in `known_contracts`.
     """
     known = known_contracts(chosen)
@@ -134,8 +134,8 @@ def load_router(target: str) -> Router:
     remedy = did_you_mean(name, routers) or (
         f". Name the attribute that holds the router: {module}:{f' or {module}:'.join(routers)}."
         if routers
-        else f", and {module} has no router. Name the module and the attribute that hold "
-        f"the router, for example {EXAMPLE}."
+        else f", and {module} has no router. Name the module of the router and the attribute that "
+        f"holds it, for example {EXAMPLE}."
     )
     raise ConfigurationError(f"{target} must be a bus.Router, but {problem}{remedy}")
 
@@ -167,8 +167,8 @@ def has_default() -> bool:
 def check_is_local(name: str) -> None:
     """Raise `ConfigurationError` if Python does not import this package from the working directory.
 
-    Python prefers a package with an `__init__.py` to a local package without one. This is the case
-    even if the local package is earlier on `sys.path`.
+    This can happen if the local package has no `__init__.py`. Python then prefers a package that
+    has one, even if that package is later on `sys.path`.
     """
     module = import_module_named(name)
     paths = [*getattr(module, "__path__", [])] or [getattr(module, "__file__", None) or ""]
@@ -246,8 +246,8 @@ def suggest_siblings(name: str, missing: str | None) -> str:
 
     Args:
         name: Dotted name of the module that the user named.
-        missing: Module that Python did not find. There is a suggestion only if this is `name`, or
-            the first part of `name`.
+        missing: Module that Python did not find. If it is neither `name` nor the first part of
+            `name`, there is no suggestion.
     """
     parent, _, last = name.rpartition(".")
     if missing != name and missing != name.partition(".")[0]:

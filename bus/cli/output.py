@@ -24,9 +24,9 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 Text from other services may contain control characters, which could move the terminal's cursor.
 """
 MEASURE_COLUMNS = 10_000
-"""Console width for measuring a table, so large that no row is wrapped."""
+"""Console width for measuring a table. It is so large that no row is wrapped."""
 PIPED_COLUMNS = 1000
-"""Console width for output to a pipe, so large that no line is wrapped: programs read lines."""
+"""Console width for output to a pipe. No line is wrapped, so programs can read line by line."""
 
 
 def print_json(value: Any, *, compact: bool) -> None:
@@ -63,7 +63,7 @@ def say(text: str) -> None:
 
 
 def escaped(text: str) -> str:
-    """Return the JSON text with control characters escaped, because a terminal interprets them."""
+    """Return the JSON text with control characters escaped. A terminal would interpret them."""
     return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 

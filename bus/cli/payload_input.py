@@ -46,7 +46,7 @@ def message_from(contract: Contract, arguments: list[str], file: Path | None) ->
 
 
 def read_payload(contract: Contract, arguments: list[str], file: Path | None) -> bytes:
-    """Return the payload's bytes. The parameters and errors are described at `message_from`."""
+    """Return the payload's bytes. `message_from` describes the parameters and the errors."""
     if len(arguments) > 1:
         raise typer.BadParameter(
             "the payload must be one argument. Put it in single quotes.", param_hint="PAYLOAD"
@@ -59,7 +59,7 @@ def read_payload(contract: Contract, arguments: list[str], file: Path | None) ->
     if file is not None and str(file) != STANDARD_INPUT:
         return read_file(file)
     if arguments and arguments[0] != STANDARD_INPUT:
-        return arguments[0].encode(errors="surrogateescape")  # the bytes from the shell
+        return arguments[0].encode(errors="surrogateescape")  # the same bytes that the shell passed
     requested = bool(arguments or file)
     text = b"" if sys.stdin.isatty() and not requested else sys.stdin.buffer.read()
     if text.strip():
@@ -105,8 +105,8 @@ def json_problem(text: bytes) -> str | None:
 def extra_fields(contract: Contract) -> Literal["forbid"] | None:
     """Return the value of pydantic's option `extra` for the payload.
 
-    `forbid` rejects unknown fields, which the bus would drop without an error. The value is None if
-    one of the contract's models accepts extra fields.
+    With `forbid` an unknown field is an error. Without `forbid` the bus drops the field silently.
+    The value is None if one of the contract's models accepts extra fields.
     """
     schema = schema_of(contract.model) or {}
     models = [schema, *schema.get("$defs", {}).values()]

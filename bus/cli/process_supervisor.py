@@ -19,15 +19,15 @@ from bus.operations.health import ProbeAddress, aggregate, serve_probes
 __all__ = ["Command", "run_processes"]
 
 START_SECONDS = 5.0
-"""Seconds after the start of a process.
+"""Seconds in which an error of a new process counts as a failed start.
 
-The start counts as failed if the process ends with an error in this time, and has not reported
-that it is ready.
+The start has failed if the process ends with an error within this time, and did not report that
+it was ready.
 """
 MAX_FAILED_STARTS = 3
-"""Number of consecutive failed starts of one process after which all processes are stopped.
+"""Limit of consecutive failed starts of one process. At this limit all processes are stopped.
 
-Such failures usually have a permanent cause, for example a wrong setting.
+Repeated failures usually have a permanent cause, for example a wrong setting.
 """
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -93,7 +93,10 @@ class Child:
                 self._process.send_signal(number)
 
     async def run(self) -> int:
-        """Run the process, and restart it when it ends. After `stop`, return its last exit code."""
+        """Run the process, and restart it whenever it ends.
+
+        Return the exit code of the last run when `stop` is set, or after too many failed starts.
+        """
         failures = 0
         while True:
             code, failed, reloading = await self._run_once()
@@ -116,7 +119,7 @@ class Child:
                 await asyncio.sleep(backoff(failures or 1))
 
     async def _run_once(self) -> tuple[int, bool, bool]:
-        """Run the process to its end.
+        """Start the process, and wait until it ends.
 
         Returns:
             The exit code, whether the start failed, and whether the process ended for a reload.
@@ -132,8 +135,8 @@ class Child:
                 *line, start_new_session=True, pass_fds=[writer]
             )
             code, reloading = await self._wait(self._process)
-            # If the process reported that it was ready, the start succeeded. A message may have
-            # crashed the process later.
+            # A process that reported that it was ready has started successfully, even if it
+            # crashed soon afterwards, for example because of a message.
             early = loop.time() - began < START_SECONDS
             return code, bool(code) and early and not _is_notified(reader), reloading
 
@@ -159,7 +162,7 @@ class Child:
 
 @contextlib.contextmanager
 def _open_pipe() -> Iterator[tuple[int, int]]:
-    """Yield the read end and the write end of a pipe. A process writes when it is ready."""
+    """Yield both ends of a pipe: read, write. The child process writes to it when it is ready."""
     reader, writer = os.pipe()
     try:
         os.set_blocking(reader, False)

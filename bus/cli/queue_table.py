@@ -1,4 +1,4 @@
-"""Table of the queues, grouped by service, and notes on the actions that they require."""
+"""Table of the queues, grouped by service, and notes on queues that need an operator's action."""
 
 import math
 import time
@@ -84,7 +84,10 @@ def work_queue_row(service: str, queue: QueueStatus, dead: int | None) -> tuple[
 
 
 def notes(report: QueueReport) -> Iterator[str]:
-    """Yield a line, in rich's markup, for each required action and for the unknown values."""
+    """Yield the notes as lines in rich's markup.
+
+    The notes name the problems of the queues, and the values that are unknown and why.
+    """
     for queue in report.queues:
         yield from (f"[yellow]{escape(text)}[/]" for text in advise(queue))
     if report.without_management:
@@ -103,7 +106,7 @@ def notes(report: QueueReport) -> Iterator[str]:
 
 
 def advise(queue: QueueStatus) -> Iterator[str]:
-    """Yield the required actions for one queue."""
+    """Yield a line for each problem of one queue, if possible with its remedy."""
     if queue.last_error:
         yield f"{queue.name}: {queue.last_error}"
     if not queue.exists and queue.role in WORK:

@@ -98,9 +98,9 @@ def select_queues(target: str | None, contracts: Sequence[str]) -> QueueFilter:
 
 
 def guess_queues(service: str, contracts: Sequence[str]) -> set[str]:
-    """Return the names of the service's request and job queues that the known contracts determine.
+    """Return the names of the request and job queues of the service's known contracts.
 
-    The contracts do not determine the queues of the service's event subscriptions.
+    Queues of event subscriptions are not included, because contracts do not name subscribers.
     """
     if not contracts and not has_default():
         return set()
@@ -144,7 +144,7 @@ async def inspect_once(settings: Settings, selection: QueueFilter) -> QueueRepor
 
 
 def update(live: Live, inspection: "asyncio.Future[QueueReport]", *, as_json: bool) -> None:
-    """Show an inspection's result on the display, or print the result as one line of JSON."""
+    """Show the result of an inspection on the live display, or print it as one line of JSON."""
     error = inspection.exception()
     if error is not None and not isinstance(error, BusError):
         raise error

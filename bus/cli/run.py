@@ -27,7 +27,7 @@ log = logging.getLogger("bus")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 CANCEL_AGAIN_SECONDS = 0.5
-"""Seconds between the two cancellations of the service that follow a second signal.
+"""Seconds between two cancellations of the service. A second signal causes both of them.
 
 In this time the service closes its connection, which takes about 0.05 s.
 """
@@ -168,11 +168,12 @@ def signals(stop: asyncio.Event, serving: "asyncio.Future[None]") -> Iterator[li
     def on_signal(number: int) -> None:
         received.append(number)
         if stop.is_set():
-            # Both signals may arrive in one turn of the event loop. Cancel the task in the next
-            # turn. A task that has not seen `stop` would treat the cancellation as a clean stop.
+            # If both signals arrive in the same turn of the event loop, the task has not seen
+            # `stop` yet. It would treat a cancellation as a clean stop. Therefore cancel the task
+            # in the next turn.
             loop.call_soon(serving.cancel)
-            # Cancel the task a second time. If the first cancellation interrupts the start, the
-            # task begins a clean stop. The second cancellation ends that clean stop.
+            # If the first cancellation interrupts the start of the service, the task begins a
+            # clean stop. A second cancellation ends this clean stop.
             loop.call_later(CANCEL_AGAIN_SECONDS, serving.cancel)
         stop.set()
 

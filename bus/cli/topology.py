@@ -118,7 +118,7 @@ def verify(
 ) -> None:
     """Check that the broker has the required topology, and change nothing.
 
-    Run this command before you start services that declare nothing. With BUS_MANAGEMENT_URL or
+    Run this command before you start services with BUS_TOPOLOGY=verify. With BUS_MANAGEMENT_URL or
     --management-url the command finds the same differences as plan. If neither is set, the command
     uses AMQP with the rights of the user in BUS_URL. In this case it finds only missing exchanges
     and queues, and reports the objects that it could not check. The exit codes are the same as for
@@ -250,8 +250,8 @@ def migrate(
     A migration queue holds the messages of the queue, and messages that are published during the
     migration. The command copies each message, and removes the original only after the broker has
     confirmed the copy. The order of the messages is kept. If the command is killed at any point,
-    run it again to continue. Each message that may exist twice after that has the header
-    "redelivered". The command refuses a queue that has consumers: stop the workers first.
+    run it again to continue. A message that may exist twice after such a continuation has the
+    header "redelivered". The command refuses a queue that has consumers: stop the workers first.
     """
     settings = override_settings(management_url)
     status_line = Console(stderr=True).status("reading the broker's state")
@@ -316,7 +316,7 @@ def require(targets: Sequence[str], settings: Settings) -> RequiredTopology:
 
 
 def exit_with(comparison: Plan, targets: Sequence[str], *, as_json: bool) -> None:
-    """Print the comparison, and exit with 0 if it is clean or `DIFFERENCES_EXIT_CODE` if not."""
+    """Print the comparison, and exit with 0 if it is clean. If not, use `DIFFERENCES_EXIT_CODE`."""
     if as_json:
         print_json(
             {

@@ -39,7 +39,7 @@ FIELDS = (
 Headers and body are not in this object. The line has separate keys for them.
 """
 PROOFS = {"proof": "proof", "counter_proof": "expiry_override"}
-"""JSON key of each signature, and the envelope attribute that holds the signature.
+"""JSON keys of the two signatures. Each value names the envelope attribute of the signature.
 
 Files of older versions of the bus do not have these keys, because messages were not signed.
 """

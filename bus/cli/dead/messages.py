@@ -62,7 +62,11 @@ def progress(
 
 
 def summary(browse_result: BrowseResult, shown: int, selection: Selection) -> str:
-    """Return a line with the number of matches, the number shown, and filters without a match."""
+    """Return the summary line of a list of dead letters.
+
+    The line has the number of matching dead letters. If only some of them are shown, it has also
+    the number of those. It names the filter values that no dead letter has.
+    """
     more = (
         f"; the oldest {shown} are shown, use --limit to show more"
         if 0 < shown < browse_result.matching
@@ -74,9 +78,9 @@ def summary(browse_result: BrowseResult, shown: int, selection: Selection) -> st
 
 
 def describe_unmatched(selection: Selection, seen: ObservedValues) -> str:
-    """Return text that lists the selected types, codes and ids that no scanned dead letter has.
+    """Return text that names the selected types, codes and ids that no scanned dead letter has.
 
-    Callers append the text to a message. It is empty if every selected value was found.
+    Callers append the text to a message. The text is empty if every selected value was found.
     """
     selected = (("type", selection.types, seen.types), ("code", selection.codes, seen.codes))
     unmatched = [
@@ -92,7 +96,10 @@ def describe_unmatched(selection: Selection, seen: ObservedValues) -> str:
 
 
 def describe_not_scanned(count: int) -> str:
-    """Return text with the number of unscanned dead letters, to append to a message."""
+    """Return text with the number of dead letters that were not scanned.
+
+    Callers append the text to a message. The text is empty if the number is 0.
+    """
     return f"; {count} more were not scanned, use --scan to scan more" if count else ""
 
 
@@ -104,7 +111,7 @@ def count_letters(count: int) -> str:
 def report_replayed(
     results: Mapping[str, ReplayReport], selection: Selection, *, dry_run: bool, as_json: bool
 ) -> None:
-    """Print the counts of each queue.
+    """Print how many dead letters of each queue matched and how many were replayed.
 
     Raises:
         BusError: The replay of a queue failed.

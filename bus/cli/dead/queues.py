@@ -46,16 +46,16 @@ def run(work: Work[T], service: str | None, queues: Sequence[str] | None) -> T:
 
 
 class IgnoredReturns:
-    """Listener that ignores all notices, for a connection on which no request is sent."""
+    """Listener that does nothing. It is used for a connection that sends no requests."""
 
     def on_return(self, message_id: str, reason: str) -> None:
-        """Ignore the notice, because no request was sent."""
+        """Do nothing, because no request was sent."""
 
     def on_publish_failed(self, message_id: str, error: BusError) -> None:
-        """Ignore the notice, because no request was sent."""
+        """Do nothing, because no request was sent."""
 
     def on_connection_lost(self) -> None:
-        """Ignore the notice, because no reply is expected."""
+        """Do nothing, because no reply is expected."""
 
 
 @asynccontextmanager
@@ -78,8 +78,9 @@ async def find_queues(
 ) -> list[str]:
     """Return the names of the existing dead-letter queues, sorted.
 
-    The queues in `queues` or of a router are checked over AMQP. To find the queues of a service or
-    of all services, the management API is required, because AMQP cannot list queues.
+    If `queues` or a router is given, the names are known, and AMQP shows whether the queues exist.
+    If a service or nothing is given, the management API is required, because AMQP cannot list
+    queues.
 
     Raises:
         NotFound: A named queue does not exist, or no queue was found.
@@ -113,7 +114,7 @@ async def _find_router_queues(transport: Transport, target: str) -> list[str]:
     if not names:
         raise NotFound(
             f"router {target} has no dead-letter queue on this broker. "
-            "Start its service, which declares it."
+            "Start the service of the router: the service declares the queue."
         )
     return names
 
@@ -123,7 +124,7 @@ async def _check_exists(transport: Transport, name: str, settings: Settings) -> 
         await transport.depth(name)
     except NotFound:
         queues: list[QueueStatus] = []
-        # If the user may not list the queues, raise the error without a suggestion.
+        # If the broker user has no right to list queues, the error below has no suggestion.
         with suppress(BusError):
             queues = await _list_dead_queues(settings)
         hint = did_you_mean(name, [queue.name for queue in queues])

@@ -109,13 +109,13 @@ def replay_(
     Each message starts at attempt 1, and its headers record the time and the user of the replay. A
     message is moved only to the work queue from which it was dead-lettered, not to the queues of
     other subscribers. The dead letter is deleted when the broker has confirmed the copy. If a
-    replay is killed, no message is lost. In this case up to --window messages can be both in the
-    work queue and in the dead-letter queue. Expired messages are not moved, except with --extend.
-    A message that is dead-lettered again during the replay is not moved a second time.
+    replay is killed, no message is lost. However, up to --window messages can be in the work queue
+    and still be in the dead-letter queue. Expired messages are moved only with --extend. A message
+    that is dead-lettered again during the replay is not moved a second time.
 
     With --extend an operator signs each message. This requires --reason and
     BUS_OPERATOR_KEY, or BUS_KEY with BUS_AUTH=dev. With BUS_AUTH=off nothing is signed, and no
-    reason or key is required. A message can be extended at most three times.
+    reason or key is required. The expiry of a message can be extended at most three times.
     """
     selection = build_selection(
         ids=ids, types=type_, codes=code, since=since, until=until, correlation_id=correlation_id

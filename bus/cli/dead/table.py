@@ -21,9 +21,9 @@ from bus.settings import load_settings
 __all__ = ["decrypt_payload", "details", "format_payload", "jsonable", "show_table", "to_json"]
 
 WIDE_COLUMNS = 140
-"""Minimum number of columns for one line per dead letter.
+"""Minimum terminal width at which each dead letter is shown on one line.
 
-On a narrower terminal, a dead letter takes two lines.
+On a narrower terminal, each dead letter is shown on two lines.
 """
 UNKNOWN = "-"
 
