@@ -33,7 +33,7 @@ ROLES: dict[QueueRole, MessageRole] = {
 """The message role for each queue role. The role does not depend on a header of the sender."""
 DURABLE_ROLES: frozenset[MessageRole] = frozenset({"event", "job"})
 MAX_DEADLINE_MS = 2**53
-"""The value of a numeric header must be below this limit. Times are in ms.
+"""Limit for the number in a header. Valid numbers are smaller. Times are in ms.
 
 JavaScript represents all integers up to this limit exactly.
 """
@@ -49,7 +49,7 @@ The bus dead-letters a message by publishing a copy. All headers of the copy mus
 frame.
 """
 TEXT_FIELD, NUMBER_FIELD = 6, 10
-"""Bytes of a text header without its name and text, and of a numeric header without its name."""
+"""Encoded size in bytes of a text header and of a number header, without names and texts."""
 
 Header = str | int
 

@@ -155,9 +155,9 @@ class FastStreamConsumer(RabbitMQConsumer):
 def _unique_queue(name: str) -> RabbitQueue:
     """Return a queue that FastStream does not declare, because the bus has declared it.
 
-    If two queues are equal, FastStream uses one queue object and one channel for them. A random
-    argument makes each queue different. With `declare=False`, FastStream only checks that the queue
-    exists, and the broker ignores the argument.
+    FastStream uses the same queue object and the same channel for all queues that are equal. A
+    random argument makes each queue different from the others. With `declare=False`, FastStream
+    only checks that the queue exists, and the broker ignores the argument.
     """
     unique: Any = {"x-trunkline": secrets.token_hex(6)}
     return RabbitQueue(name, declare=False, robust=False, arguments=unique)
@@ -176,8 +176,8 @@ async def _keep_bytes(message: RabbitMessage) -> RabbitMessage:
 class _BytesCodec:
     """A codec that does not decode the body, like the decoder `_keep_bytes`.
 
-    If the broker has a codec, FastStream requires a codec for the subscriber. If the broker has no
-    codec, FastStream requires a decoder.
+    If the broker has a codec, the subscriber uses this class, because FastStream requires a codec.
+    If the broker has no codec, the subscriber uses `_keep_bytes`.
     """
 
     async def decode(self, message: RabbitMessage) -> Any:

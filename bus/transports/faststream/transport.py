@@ -42,7 +42,7 @@ Clock = Callable[[], float]
 RECONNECT_INTERVAL_SECONDS = 1.0
 """Seconds between two attempts to reconnect.
 
-The value is the maximum of the bus's back-off. FastStream's default is 5.
+The RabbitMQ transport waits at most 1 s as well. FastStream's default is 5 s.
 """
 
 
@@ -102,9 +102,9 @@ class FastStreamTransport:
         )
         file = PasswordFile.of(settings.password_file) if own else None
         self._refresher = CredentialRefresher.by(settings, file, (self._link,), name=name)
-        # All messages are confirmed, because aiormq reports a returned message only if the channel
-        # is in confirm mode. Requests have a separate channel, so that they do not wait while
-        # events use all slots of the publish window.
+        # Both channels are in confirm mode, because aiormq reports a returned message only in this
+        # mode. Requests have a separate channel, so that they do not wait while events use all
+        # slots of the publish window.
         self._request_publisher = Publisher(
             self._link, confirms=True, channel_factory=self._open_publisher_channel
         )
@@ -137,7 +137,7 @@ class FastStreamTransport:
     # --- Port ---
 
     async def start(self, observer: ReturnListener, *, timeout: float) -> None:
-        """Connect. Raise the errors of `Transport.start`."""
+        """Connect. For the errors see `Transport.start`."""
         self._observer = observer
         await self._link.start(timeout=timeout)
         for publisher in (self._request_publisher, self._publisher):
@@ -146,7 +146,7 @@ class FastStreamTransport:
             self._refresher.start()
 
     async def connect(self, *, timeout: float) -> None:
-        """Connect. Raise the errors of `start`.
+        """Connect. For the errors see `start`.
 
         The FastStream integration calls this method before the broker is started, because
         `RabbitBroker.start` raises less exact errors.

@@ -58,7 +58,7 @@ class MemoryBroker:
         """Declare exchanges, queues and bindings.
 
         Raises:
-            TopologyMismatch: An exchange or queue exists with other arguments.
+            TopologyMismatch: An exchange or queue already exists, but its arguments are different.
             FailedPrecondition: The exchange or queue of a binding does not exist.
             Unavailable: A queue is exclusive, and belongs to another connection.
         """

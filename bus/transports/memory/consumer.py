@@ -105,7 +105,7 @@ class MemoryConsumer:
             await self._registered.wait()
 
     def start(self) -> None:
-        """Start to consume. Register the consumer again each time it ends."""
+        """Start to consume. Each time the consumer ends, it is registered again."""
         self._task = asyncio.create_task(
             run_forever(self._step, expected=(BusError,), on_error=self._report),
             name=f"memory consumer {self.name}",

@@ -1,6 +1,6 @@
 """Dead-lettering in the model broker.
 
-Like RabbitMQ 3.10, it has the strategies at-most-once and at-least-once.
+Like RabbitMQ 3.10, the model broker has the strategies at-most-once and at-least-once.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from bus.transports.memory.stored_message import StoredMessage
 __all__ = ["DeadLetterWorker", "at_least_once"]
 
 PREFETCH = 32
-"""Maximum number of published dead letters that a worker keeps without a confirm.
+"""Maximum number of a worker's dead letters that are published but not confirmed.
 
 RabbitMQ's name for it is `dead_letter_worker_consumer_prefetch`.
 """

@@ -50,7 +50,7 @@ class QueueOwner:
 
     dead_letter: Callable[["MemoryQueue", StoredMessage, Reason], None]
     expired: Callable[["MemoryQueue"], None]
-    """Function that is called when a queue was unused for its `x-expires` time."""
+    """Function that is called when a queue has been unused for the time in `x-expires`."""
 
 
 class MemoryQueue:

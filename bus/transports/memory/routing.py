@@ -20,8 +20,8 @@ class Routes:
         """Declare an exchange.
 
         Raises:
-            TopologyMismatch: The exchange exists with another type or alternate exchange. RabbitMQ
-                compares no other argument of an exchange.
+            TopologyMismatch: The exchange already exists, but its type or its alternate exchange is
+                different. RabbitMQ compares no other argument of an exchange.
         """
         existing = self._exchanges.setdefault(exchange.name, exchange)
         if existing.kind != exchange.kind:
@@ -100,7 +100,7 @@ def _matches(exchange: Exchange, key: str, routing_key: str) -> bool:
 
 
 def mismatch(argument: str, kind: str, name: str, requested: object, current: object) -> str:
-    """Return RabbitMQ's error text for an argument that differs, without the virtual host."""
+    """Return RabbitMQ's error text for a different argument. It does not name the virtual host."""
     return (
         f"inequivalent arg '{argument}' for {kind} '{name}': "
         f"received {_quote(requested)} but current is {_quote(current)}"

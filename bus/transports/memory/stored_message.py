@@ -21,7 +21,7 @@ class StoredMessage:
     position: int = 0
     """Sequence number of the message in its queue."""
     returns: int = 0
-    """Number of times that the message was requeued: the delivery count of quorum queues."""
+    """Number of times that the message was requeued. Quorum queues call it the delivery count."""
     expires_at: float | None = None
     """Time of expiry on the loop's clock, in seconds."""
 
@@ -58,10 +58,10 @@ def died(
 
 
 def in_cycle(message: StoredMessage, queue: str) -> bool:
-    """Return True if the routing of a dead letter to `queue` is a cycle.
+    """Return True if a dead letter must not be routed to `queue`, because that would be a cycle.
 
-    It is a cycle if `queue` dead-lettered the message before, and neither that death nor a later
-    death was a rejection. RabbitMQ drops such a message.
+    It is a cycle if `queue` has dead-lettered the message before, and the message was not rejected
+    at that time or later. RabbitMQ drops such a message.
     """
     deaths = _read_deaths(message.wire.headers)
     queues = [death["queue"] for death in deaths]
@@ -77,7 +77,7 @@ def _original_expiration(wire: AmqpMessage) -> Mapping[str, str]:
 def _read_deaths(headers: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """Return the broker's `x-death` records.
 
-    A malformed header was written by a client. It is ignored, as in RabbitMQ.
+    A malformed header is ignored, as in RabbitMQ, because a client must have written it.
     """
     deaths = headers.get("x-death")
     return deaths if isinstance(deaths, list) and _are_deaths(deaths) else []

@@ -161,11 +161,11 @@ class MemoryTransport:
         return await self.connection()
 
     def supports_consumer_timeout(self, queue: Queue) -> bool:  # noqa: ARG002 - from `Transport`
-        """Return False, like a RabbitMQ version that ignores a consumer's own timeout.
+        """Return False, because RabbitMQ before 4.3 ignores the timeout that a consumer requests.
 
-        The model broker itself has no consumer timeout. But a handler could exceed the consumer
-        timeout of RabbitMQ before 4.3. Because the result is False, the bus refuses such a handler
-        in a test as well.
+        Because of the result, the bus refuses a handler whose timeout exceeds the setting
+        `consumer_timeout`. So a test finds such a handler, although the model broker has no
+        consumer timeout.
 
         Args:
             queue: The queue of the consumer.
@@ -175,7 +175,7 @@ class MemoryTransport:
     async def consume(
         self, spec: ConsumerSpec, on_delivery: Callable[[Delivery], None]
     ) -> MemoryConsumer:
-        """Start a supervised consumer. The model broker has no consumer timeout."""
+        """Start a supervised consumer. The option `consumer_timeout` of `spec` has no effect."""
         consumer = MemoryConsumer(
             self.connection,
             self._broker,
@@ -220,7 +220,7 @@ async def _wait_confirm(confirm: "asyncio.Future[PublishOutcome]", ends: float) 
 
 
 def _ignore(_error: BaseException) -> None:
-    """Ignore the error of a stopped broker.
+    """Ignore the error of a failed attempt to connect.
 
-    Callers that wait for a connection raise `Unavailable`.
+    `start` and `send` raise `Unavailable` if the connection is not open in time.
     """

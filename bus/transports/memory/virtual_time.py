@@ -31,7 +31,7 @@ def wall_clock() -> float:
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop that runs in real time until `skip_waits`, and then in virtual time.
+    """An event loop in real time. After a call of `skip_waits`, it runs in virtual time.
 
     In virtual time the clock stops while code runs. When the loop is idle, the clock jumps to the
     next timer.

@@ -33,9 +33,9 @@ MAX_IN_FLIGHT = 200
 If the process is killed, only messages in flight may be duplicated.
 """
 STALL_SECONDS = 30.0
-"""Seconds without a confirm after which a move fails. The usual cause is a broker alarm."""
+"""A move fails after this many seconds without a confirm. The usual cause is a broker alarm."""
 EMPTY_FOR_SECONDS = 0.3
-"""Seconds between the two checks that a queue is empty."""
+"""Seconds between two checks. If both checks find no message, the queue counts as empty."""
 
 POLL_INTERVAL_SECONDS = 0.05
 """Seconds between two checks of the progress of a move."""
@@ -54,8 +54,8 @@ async def open_admin_session(settings: Settings) -> AsyncIterator["AdminSession"
         A session on the open connection.
 
     Raises:
-        Unauthenticated: The broker refuses the credentials. This is raised at once.
-        ConfigurationError: The broker refuses the virtual host. This is raised at once.
+        Unauthenticated: The broker refuses the credentials. The function does not try again.
+        ConfigurationError: The broker refuses the virtual host. The function does not try again.
         Unavailable: The broker does not answer within the connect timeout.
     """
     password = PasswordFile.of(settings.password_file)
@@ -64,7 +64,7 @@ async def open_admin_session(settings: Settings) -> AsyncIterator["AdminSession"
         name="topology",
         heartbeat=settings.heartbeat,
         attempt_timeout=settings.connect_timeout,
-        fastlane=True,  # a shovel copies raw bytes, and aio-pika would decode them
+        fastlane=True,  # a shovel copies raw bytes, which only the fast lane provides
         password=password,
     )
     renewal = CredentialRefresher.by(settings, password, (link,), name="topology")
@@ -92,7 +92,7 @@ class AdminSession:
             topology: The exchanges, queues and bindings to create.
 
         Raises:
-            TopologyMismatch: An object exists with other arguments.
+            TopologyMismatch: An object already exists, but its arguments are different.
             PermissionDenied: The user may not declare an object.
         """
         await self._link.declare(topology)
@@ -221,11 +221,14 @@ class Shovel:
         self._mover = mover
 
     async def wait_moved(self, moved: int) -> None:
-        """Wait until `moved` messages were moved, or the source is empty."""
+        """Wait until the number of moved messages reaches `moved`, or the source is empty."""
         await self._wait_empty(lambda: self._mover.moved >= moved)
 
     async def wait_empty(self) -> None:
-        """Wait until two checks, `EMPTY_FOR_SECONDS` apart, find the source empty."""
+        """Wait until the source is empty.
+
+        After `EMPTY_FOR_SECONDS`, check the source again. If it has messages, wait again.
+        """
         await self._wait_empty(lambda: False)
         await asyncio.sleep(EMPTY_FOR_SECONDS)
         await self._wait_empty(lambda: False)

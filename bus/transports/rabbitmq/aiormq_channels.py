@@ -38,7 +38,7 @@ from bus.transports.rabbitmq.fastlane.confirm_watchdog import ConfirmStats
 __all__ = ["AiormqConsumerChannel", "AiormqDelivery", "AiormqPublisherChannel"]
 
 HEADER_OVERHEAD_BYTES = 24
-"""Bytes of a header frame besides its properties, rounded up."""
+"""Size of a header frame in bytes without the properties, rounded up."""
 
 
 class AiormqPublisherChannel:
@@ -48,7 +48,7 @@ class AiormqPublisherChannel:
     only the message id to find the publish of a returned message.
     """
 
-    window_exhausted = False  # always, because a publish that times out releases its slot
+    window_exhausted = False  # never True, because even a publish that times out releases its slot
 
     def __init__(self, link: OpenConnection, channel: Channel, *, window: int) -> None:
         self._link = link
@@ -89,8 +89,9 @@ class AiormqPublisherChannel:
             try:
                 outcome = await publish_on(self._channel, envelope, address, ends)
             except PermissionDenied as error:
-                # The broker's error names an address, but not a message. If several publishes to
-                # this address are in flight, only the newest was certainly not sent.
+                # The broker's error names an address, but not a message. The broker refused one of
+                # the publishes to this address and dropped the later ones. So the newest publish
+                # was certainly not sent, but an earlier publish may have been accepted.
                 if self._newest.get(address) != envelope.id:
                     raise
                 raise PermissionDenied(f"message not sent: {error}") from None

@@ -20,7 +20,7 @@ Open = Callable[[], Awaitable[Channel]]
 async def declare(channel: Channel, topology: Topology, *, timeout: float) -> None:
     """Declare a topology.
 
-    The broker closes the channel if an object exists with other arguments.
+    If an object already exists with different arguments, the broker closes the channel.
 
     Args:
         channel: The channel for the calls.
@@ -100,7 +100,7 @@ async def _declare_exclusive(
         try:
             await (await open_channel()).queue_declare(broker_name, passive=True, timeout=timeout)
         except (ChannelNotFoundEntity, ChannelLockedResource):
-            pass  # the broker deletes the exclusive queue of a connection that has ended
+            pass  # the earlier connection has ended, and the broker deletes its exclusive queue
         else:
             return broker_name
     declared = await (await open_channel()).queue_declare(

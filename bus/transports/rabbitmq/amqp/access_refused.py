@@ -21,7 +21,7 @@ from bus.messaging.topology.addresses import Address
 __all__ = ["REFUSED", "ChannelClosure", "is_access_refused"]
 
 REFUSED = "ACCESS_REFUSED"
-"""Name of the broker's error if the user has no permission for a publish."""
+"""Name of the error that the broker sends if the user may not publish to an address."""
 # RabbitMQ 3.10 sends: access to topic 'key' in exchange 'name' in vhost '/' refused for user
 # 'name'. Later versions also name the kind of access.
 ADDRESS_PATTERN = re.compile(
@@ -69,7 +69,8 @@ class ChannelClosure:
 
         The list is empty if the error is not ACCESS_REFUSED.
         If `written` has only one publish, that publish was refused, even if the error names another
-        address. If `written` has several publishes, the list has those that match the error.
+        address. If `written` has several publishes, the list has each publish to the address in the
+        error.
         """
         if REFUSED not in self.why:
             return []

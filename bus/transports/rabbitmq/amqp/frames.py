@@ -1,7 +1,7 @@
-"""The encoders and numbers of frequent AMQP 0-9-1 frames, such as publish, ack and nack.
+"""Encoders and numeric ids for frequent AMQP 0-9-1 frames, such as publish, ack and nack.
 
 pamqp encodes and decodes all other frames.
-The numbers and layouts are from section 4.2 of the specification, "AMQP Wire-Level Format"
+The ids and layouts are from section 4.2 of the specification, "AMQP Wire-Level Format"
 (https://www.rabbitmq.com/amqp-0-9-1-protocol).
 """
 
@@ -58,7 +58,10 @@ def publish_method(exchange: str, routing_key: str, *, mandatory: bool) -> bytes
 def publish_frames(
     channel: int, method: bytes, properties: bytes, body: bytes, frame_max: int
 ) -> bytes:
-    """Encode a publish: a method frame, a header frame, and body frames up to `frame_max`."""
+    """Encode a publish as a method frame, a header frame and body frames.
+
+    Each body frame has at most `frame_max` bytes.
+    """
     size = len(body)
     start = frame_head(METHOD, channel, len(method)) + method + END
     header = header_head(HEADER, channel, len(properties) + 12, 60, 0, size) + properties + END

@@ -65,7 +65,9 @@ class NeedsSlowPath(Exception):
 
 
 def write_properties(envelope: Envelope, *, user: str | None = None) -> bytes:
-    """Encode the flags and values of a header frame, with the properties of `wire_format.encode`.
+    """Encode the properties of a message, as the flags and values of a header frame.
+
+    `wire_format.encode` returns the same properties in decoded form.
 
     Args:
         envelope: Message to send.
