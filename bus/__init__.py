@@ -1,7 +1,8 @@
 """Trunkline: requests, events and jobs between Python services on RabbitMQ.
 
-The public names are listed only in `__init__.pyi`, for type checkers and for this module. A name
-is loaded at its first use (PEP 562), so that importing a contract does not load the transports.
+The file `__init__.pyi` is the only list of the public names. Type checkers and this module read it.
+A name is loaded at its first use (PEP 562), so that importing a contract does not load the
+transports.
 """
 
 import pkgutil

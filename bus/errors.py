@@ -10,10 +10,10 @@
     ├── PermissionDenied        The sender is authenticated, but not authorized.
     ├── Unauthenticated         The sender cannot be authenticated.
     │   └── UnknownKey          The receiver does not know the signing key, or does not know it yet.
-    ├── ResourceExhausted       A limit, a quota or a queue is full.
+    ├── ResourceExhausted       A limit or quota is reached, or a queue is full.
     ├── FailedPrecondition      The system is not in the required state.
     │   ├── ConfigurationError  Settings or topology are wrong.
-    │   └── TopologyMismatch    A queue or exchange of this name has other arguments.
+    │   └── TopologyMismatch    A queue or exchange exists with different arguments.
     ├── Aborted                 Concurrent work caused a conflict.
     ├── OutOfRange              A value is beyond the valid range.
     ├── Unimplemented           The service does not implement the operation.
@@ -26,14 +26,14 @@
     ├── DataLoss                Accepted data is lost or damaged.
     ├── ProcessLost             Each process that handled the message ended or disconnected.
     ├── Internal                The service failed. The caller receives only the message id.
-    └── Unknown                 This version does not know the error code.
+    └── Unknown                 This version of the bus does not know the error code.
 
 `code` is the gRPC canonical name (https://grpc.io/docs/guides/status-codes/) in lower case, as on
 the wire. Only the code `process_lost` is not from gRPC. `retryable` is true if the same message may
 succeed later.
 
-The text of these errors is written for the caller and may cross the wire. The text of any other
-exception never crosses the wire, because it could contain confidential data.
+The message of these errors is written for the caller and may cross the wire. The message of any
+other exception never crosses the wire, because it could contain confidential data.
 """
 
 from typing import ClassVar
@@ -107,15 +107,16 @@ class InvalidArgument(BusError):
 class ContractError(InvalidArgument):
     """A wrong declaration of a contract, handler or subscription, raised at import.
 
-    If two declarations conflict, the text names both. `request`, `publish` and `submit` raise this
-    error for a message of the wrong kind. `publish` raises it for an event of another service.
+    If two declarations conflict, the error message names both. `request`, `publish` and `submit`
+    raise this error for a message of the wrong kind. `publish` also raises this error for an event
+    that belongs to another service.
     """
 
 
 class ContractViolation(InvalidArgument):
     """A payload that does not match its contract.
 
-    The text names fields and rules, never values.
+    The error message names fields and rules, but never shows values.
     """
 
 
@@ -152,7 +153,7 @@ class UnknownKey(Unauthenticated):
 
 
 class ResourceExhausted(BusError):
-    """A limit, quota or queue that is full."""
+    """A limit or quota that is reached, or a queue that is full."""
 
     code = "resource_exhausted"
     retryable = True
@@ -165,11 +166,11 @@ class FailedPrecondition(BusError):
 
 
 class ConfigurationError(FailedPrecondition):
-    """Wrong settings or a wrong topology. The text names the cause and the remedy."""
+    """Wrong settings or a wrong topology. The message names the cause and the remedy."""
 
 
 class TopologyMismatch(FailedPrecondition):
-    """A queue or exchange that exists at the broker with other arguments.
+    """A queue or exchange that exists at the broker with different arguments.
 
     RabbitMQ cannot change the arguments of an existing queue or exchange.
     """
@@ -219,8 +220,8 @@ class Expired(DeadlineExceeded):
 class Unavailable(BusError):
     """An operation that is not possible now, but may be possible later.
 
-    If the bus raises this class and not a subclass, the message was certainly not sent, unless
-    `maybe_executed` is true.
+    If `maybe_executed` is false, and the bus raises this class itself and not a subclass, the
+    message was certainly not sent.
     """
 
     code = "unavailable"
@@ -230,7 +231,7 @@ class Unavailable(BusError):
 class NotServed(Unavailable):
     """A request or job that no queue accepts.
 
-    No service serves its contract in this version.
+    No service serves this version of its contract.
     """
 
 
@@ -247,7 +248,7 @@ class DataLoss(BusError):
 class ProcessLost(BusError):
     """A message that was never settled: each worker that handled it ended or lost its connection.
 
-    The bus does not retry it.
+    The bus does not retry the message.
     """
 
     code = "process_lost"
@@ -256,7 +257,7 @@ class ProcessLost(BusError):
 class Internal(BusError):
     """A failure of the service.
 
-    The text of the error stays in the service. Only the message id crosses the wire.
+    The error message stays in the service. Only the id of the handled message crosses the wire.
     """
 
     code = "internal"
@@ -264,7 +265,7 @@ class Internal(BusError):
 
 
 class Unknown(BusError):
-    """An error code that this version does not know."""
+    """An error code that this version of the bus does not know."""
 
 
 CANONICAL: dict[str, type[BusError]] = {

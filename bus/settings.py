@@ -53,17 +53,17 @@ class Settings(BaseSettings):
     Add a user and password only if they differ from those in `url`.
     """
     ca_file: Path | None = None
-    """File with the certificate authorities for the broker's certificate, PEM.
+    """PEM file with the certificate authorities to trust for the broker's certificate.
 
     It is used with `amqps` and `https`. The default is the operating system's authorities.
     """
     client_certificate: Path | None = None
-    """File with this service's certificate and the intermediate certificates, PEM.
+    """PEM file with this service's certificate and the intermediate certificates.
 
     Set it if the broker requests a client certificate.
     """
     client_key: Path | None = Field(default=None, validate_default=True)
-    """File with the private key of `client_certificate`, PEM, without a passphrase.
+    """PEM file with the private key of `client_certificate`, without a passphrase.
 
     Leave it out if the certificate's file contains the key too.
     """
@@ -144,7 +144,7 @@ class Settings(BaseSettings):
     encryption_keys: SecretStr | None = None
     """JSON Web Key Set with the keys for payloads, as a path or as the set itself.
 
-    The first key encrypts. Every key decrypts.
+    The bus encrypts with the first key of the set, and decrypts with any key of the set.
     """
     encrypt: Literal["contracts", "everything"] = "contracts"
     """Payloads to encrypt.
@@ -153,7 +153,7 @@ class Settings(BaseSettings):
     payloads are encrypted.
     """
     operator_key: SecretStr | None = None
-    """Private key of an operator, for extending expired dead letters and revealing payloads.
+    """Private key of an operator, to extend expired dead letters and to reveal payloads.
 
     Do not set it for a service.
     """
@@ -216,7 +216,7 @@ class Settings(BaseSettings):
 
     @property
     def address(self) -> str:
-        """URL of the broker with the certificate files, in the form that aiormq reads.
+        """URL of the broker with the certificate files, in the form that aiormq expects.
 
         If the URL has no password, the certificate authenticates the service (SASL EXTERNAL). If
         `password_file` is set, the password is the current content of that file.
@@ -285,7 +285,10 @@ REMEDIES = {
         "before the host if they differ from those in BUS_URL"
     ),
 }
-"""Texts for wrong values, by field. They never show the value, which may contain a password."""
+"""Error messages for wrong values, by field name.
+
+A message never shows the value, which may contain a password.
+"""
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -295,7 +298,7 @@ def load_settings(**overrides: object) -> Settings:
         **overrides: Values that replace those of the environment, by field name.
 
     Raises:
-        ConfigurationError: A value is invalid. The text names all variables that are wrong.
+        ConfigurationError: A value is invalid. The error names all variables that are wrong.
             It never shows a value, but may show the scheme of a URL.
     """
     try:

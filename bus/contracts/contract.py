@@ -66,7 +66,7 @@ class Message(BaseModel):
     ...     total: Decimal
     """
 
-    # hide_input_in_errors=True: the text of an error must never show confidential data.
+    # hide_input_in_errors=True: an error message must never show confidential data.
     # allow_inf_nan=False: JSON cannot express infinity and NaN.
     model_config = ConfigDict(
         frozen=True, extra="ignore", hide_input_in_errors=True, allow_inf_nan=False
@@ -151,7 +151,7 @@ class Contract:
     model: type[Message]
     """The decorated class."""
     reply: type[Message] | None
-    """Type of the reply or result. None for events, and for requests and jobs without content."""
+    """Type of the reply or result. None if the message has no reply or result with content."""
     permission: str
     """Name of the right to send a request or job, or to publish or consume an event."""
     idempotent: bool = False
@@ -193,7 +193,7 @@ class Catalog:
             contract: Contract to add.
 
         Raises:
-            ContractError: Another class has this type. The text names both classes.
+            ContractError: Another class has this type. The error message names both classes.
         """
         existing = self._by_type.get(contract.type)
         if existing is not None and _path_of(existing.model) != _path_of(contract.model):
@@ -258,9 +258,9 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
         A decorator that returns the class unchanged.
 
     Raises:
-        ContractError: The name, version or permission is invalid. Or the class is not a request,
-            event or job, has an unresolved reply type, or has the type of another class. The
-            decorator raises this error at import.
+        ContractError: The name, version or permission is invalid. The class is not a request, event
+            or job. Its reply type cannot be resolved. Or another class has the same name and
+            version. The decorator raises this error at import.
     """
 
     def declare(model: M) -> M:
@@ -320,12 +320,12 @@ def check_part(part: str, what: str) -> None:
 
     Args:
         part: Name to check.
-        what: Noun for the error's text, such as "service".
+        what: Kind of the name for the error message, such as "service".
 
     Raises:
-        ContractError: The name has other characters, is too long, or is reserved.
+        ContractError: The name contains an invalid character, is too long, or is reserved.
     """
-    # The texts have no full stop at the end, because callers append to them.
+    # These error messages do not end with a full stop, because callers append text to them.
     if not PART.fullmatch(part) or len(part) > MAX_PART_LENGTH:
         raise ContractError(
             f"{part[:MAX_NAME_LENGTH]!r} is not a valid {what} name. Write at most "

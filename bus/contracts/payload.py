@@ -1,6 +1,6 @@
 """Payloads: the conversion of a contract's values to JSON and back.
 
-`bus.contracts.contract` exports `decode` and `encode`. The texts of errors never contain a value.
+`bus.contracts.contract` exports `decode` and `encode`. Error messages never contain a value.
 """
 
 from collections.abc import Iterator
@@ -26,9 +26,9 @@ def encode(message: BaseModel | None, model: type[BaseModel] | None = None) -> b
             message's own class.
 
     Raises:
-        ContractViolation: A value does not match its field. Only `model_construct` or a lone
-            surrogate can cause this. By default pydantic would encode such a value, and show it in
-            a warning.
+        ContractViolation: A value contains a lone surrogate, or does not match its field. The
+            second case is possible only for a message from `model_construct`. By default pydantic
+            would encode such a value, and show it in a warning.
     """
     if message is None:
         return b"null"
@@ -52,7 +52,7 @@ def decode(model: type[Any] | None, body: bytes, *, extra: Literal["forbid"] | N
             class. A `Message` ignores such fields.
 
     Raises:
-        ContractViolation: The body does not match the class. The text names fields and rules.
+        ContractViolation: The body does not match the class. The error names fields and rules.
     """
     if model is None:
         return None
@@ -60,7 +60,7 @@ def decode(model: type[Any] | None, body: bytes, *, extra: Literal["forbid"] | N
         return model.__pydantic_validator__.validate_json(body, extra=extra)
     except ValidationError as error:
         violations = _describe_violations(model, error)
-    # Raised outside the `except` block, as in `encode`.
+    # The error is raised outside the `except` block for the same reason as in `encode`.
     raise ContractViolation(f"{model.__name__}: {violations}")
 
 
@@ -68,15 +68,15 @@ MAX_FAULTS_SHOWN = 5
 RULES = frozenset(get_args(ErrorType))
 """Names of pydantic's own rules.
 
-An error text shows only these names. The name of another rule may contain the value, because a
-user's validator chooses the name.
+An error message shows only these names. A user's validator can choose any name for a rule, and this
+name may contain the value.
 """
 
 
 def _describe_violations(model: type[BaseModel], error: ValidationError) -> str:
     """Return the names of the invalid fields, and the rule that each field violates.
 
-    The text has no values, no keys of mappings and no texts of a user's validator.
+    The description has no values, no keys of mappings and no messages of a user's validator.
     """
     names = _field_names(model)
     details = error.errors(include_url=False, include_context=False, include_input=False)
@@ -90,7 +90,7 @@ def _describe_violations(model: type[BaseModel], error: ValidationError) -> str:
 
 
 def _format_location(location: tuple[int | str, ...], names: frozenset[str]) -> str:
-    """Return a path to a field, with `*` for parts that are not names of fields."""
+    """Return the path to a field. Parts that are not field names are replaced by `*`."""
     parts = (str(part) if isinstance(part, int) or part in names else "*" for part in location)
     return ".".join(parts) or "body"
 

@@ -34,7 +34,7 @@ class RetryPolicy:
     factor: float = 5
     """Ratio of each wait to the previous one."""
     longest_delay: float = 3600
-    """Longest wait in seconds, to which the exponential waits are limited."""
+    """Maximum seconds of a wait. Longer exponential waits are shortened to this value."""
     delays: tuple[float, ...] = ()
     """Seconds to wait before the second, third, … attempt. They replace the four fields above."""
     total_time: float | None = None

@@ -31,9 +31,9 @@ STRINGS = {
 }
 """Sample values by JSON schema format. The addresses are reserved for documentation."""
 LIBRARIES = {"pydantic", "bus", "typing", "builtins"}
-"""Packages without message fields. The search for docstrings skips their long sources."""
+"""Packages whose classes have no message fields. The search for field docstrings skips them."""
 MAX_SAMPLE_DEPTH = 8
-"""Maximum nesting depth of a sample, which limits the sample of a recursive model."""
+"""Maximum nesting depth of a sample. Without it, the sample of a recursive model never ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +108,9 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any] | None:
 def sample_of(schema: Schema) -> Any:
     """Return a sample value that the schema permits.
 
-    Each part has its default or an example. A part without both has a small permitted value. A
-    validator may still reject the sample, because a schema does not describe validators.
+    If the schema has a default or an example for a part, the sample contains this value. Every
+    other part has a small permitted value. A validator may still reject the sample, because a
+    schema does not describe validators.
     """
     return sample_part(schema, schema.get("$defs", {}), MAX_SAMPLE_DEPTH)
 
@@ -178,7 +179,11 @@ def sample_scalar(schema: Schema) -> str | float | bool | None:
 
 
 def sample_array(schema: Schema, definitions: Schema, depth: int) -> list[Any]:
-    """Return an array with the minimum number of elements, but at least one where possible."""
+    """Return an array with the minimum number of elements.
+
+    If the minimum is 0, the array has one element, unless the schema does not describe the elements
+    or the maximum depth is reached.
+    """
     fixed = [sample_part(item, definitions, depth - 1) for item in schema.get("prefixItems", [])]
     if "items" not in schema or not isinstance(schema["items"], Mapping) or depth <= 0:
         return fixed
@@ -187,7 +192,10 @@ def sample_array(schema: Schema, definitions: Schema, depth: int) -> list[Any]:
 
 
 def sample_string(schema: Schema) -> str:
-    """Return a string of the schema's format, or an ellipsis that the user replaces."""
+    """Return a sample string of the schema's format.
+
+    If there is no sample for the format, return an ellipsis, which the user replaces.
+    """
     text = STRINGS.get(str(schema.get("format")), "…")
     text += "…" * (int(schema.get("minLength", 0)) - len(text))
     return text[: int(schema.get("maxLength", len(text)))]
@@ -196,8 +204,9 @@ def sample_string(schema: Schema) -> str:
 def sample_number(schema: Schema) -> float:
     """Return the smallest permitted number.
 
-    If the schema has no minimum, return the largest permitted number. Without a minimum and a
-    maximum, return 0. After an exclusive minimum, prefer the next integer or multiple.
+    If the schema has no minimum, return the largest permitted number. If it has no maximum either,
+    return 0. If the minimum is exclusive, return the next integer or multiple above it. If that
+    number is too large, return the middle of the range.
     """
     step: float = schema.get("multipleOf", 1)
     above: float | None = schema.get("exclusiveMinimum")

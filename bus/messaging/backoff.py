@@ -23,11 +23,16 @@ def backoff(attempt: int, wait: wait_base = RECONNECT) -> float:
 
 
 def wait_seconds(wait: wait_base, attempt: int) -> float:
-    """Return the seconds that the strategy `wait` waits after attempt `attempt`, from 1."""
+    """Return the seconds to wait after a failed attempt, as the strategy `wait` computes them.
+
+    Args:
+        wait: Strategy of tenacity.
+        attempt: Number of the failed attempt, from 1.
+    """
     state = RetryCallState(retry_object=NO_RETRYING, fn=None, args=(), kwargs={})
     state.attempt_number = attempt
     return wait(state)
 
 
-# tenacity's strategies read only the attempt number, so the state needs no retry object.
+# `RetryCallState` requires a retry object, but tenacity's strategies read only the attempt number.
 NO_RETRYING: Any = None

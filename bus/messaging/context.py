@@ -111,7 +111,7 @@ class Sender(Protocol):
             ResourceExhausted: A queue was full until the timeout. `maybe_executed` is true.
             Unavailable: The event was certainly not sent.
             DeadlineExceeded: No confirm arrived in time. If `maybe_executed` is true, the event may
-                be published.
+                have been published.
             ConnectionLost: The connection was lost before the confirm. `maybe_executed` is true.
         """
         ...
@@ -132,7 +132,7 @@ class Sender(Protocol):
             ResourceExhausted: The queue was full until the timeout. `maybe_executed` is true.
             Unavailable: The job was certainly not sent.
             DeadlineExceeded: No confirm arrived in time. If `maybe_executed` is true, the job may
-                be queued.
+                have been queued.
             ConnectionLost: The connection was lost before the confirm. `maybe_executed` is true.
         """
         ...
@@ -163,7 +163,7 @@ class Context:
     async def progress(self, progress: float, note: str = "") -> None:
         """Send the progress of the job to its submitter.
 
-        The method never fails the job. Progress that cannot be sent is dropped.
+        A failure of this method never fails the job. Progress that cannot be sent is dropped.
 
         Args:
             progress: Completed part of the work, from 0 to 1.
@@ -173,7 +173,7 @@ class Context:
             try:
                 update = Progress(progress=progress, note=note)
             except ValidationError:
-                return  # for example NaN, which JSON cannot express
+                return  # The value is invalid, for example NaN, which JSON cannot express.
             await self.report(update)
 
 
@@ -192,7 +192,8 @@ def handling(context: Context) -> Iterator[Context]:
         yield context
     finally:
         current.reset(token)
-        # If a task outlives the handler, its messages keep their cause, but have no deadline.
+        # A task that the handler started may still run. Its messages still name the handled
+        # message as their cause, but have no deadline.
         context.deadline = None
 
 

@@ -47,7 +47,7 @@ NO_HEADERS: Mapping[str, str | int] = MappingProxyType({})
 
 # The class is a msgspec.Struct, because policies often replace attributes. `replace` takes 9 µs for
 # a frozen dataclass of this size, and 0.5 µs for a struct. No attribute refers back to the
-# envelope, so the garbage collector need not traverse it (gc=False).
+# envelope, so the garbage collector does not need to traverse envelopes (gc=False).
 class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     """Attributes of a message, and its body as bytes.
 
@@ -56,14 +56,17 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     """
 
     id: str
-    """Unique id of the message. All its attempts and redeliveries share it."""
+    """Unique id of the message. All attempts and redeliveries have the same id."""
     type: str
     """Type of the message, `<name>.v<version>`.
 
     A reply has the request's type with the suffix `.reply`. An error reply has `bus.error.v1`.
     """
     role: MessageRole
-    """Role of the message, `request`, `reply`, `event`, `job` or `update`; never on the wire."""
+    """Role of the message: `request`, `reply`, `event`, `job` or `update`.
+
+    It is never on the wire.
+    """
     source: str
     """Service that sent the message."""
     body: bytes = b""
@@ -85,12 +88,12 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     deadline: int | None = None
     """Time by which a request must be answered, in milliseconds since the epoch.
 
-    Only requests have it on the wire. For other messages it limits only how long the send takes.
+    Only requests have it on the wire. For other messages the deadline limits only the sending.
     """
     expires: int | None = None
     """Events and jobs: time when the message expires, in milliseconds since the epoch."""
     expiration: int | None = None
-    """Requests: milliseconds until the broker drops the request, counted from the send."""
+    """Requests: milliseconds after the send until the broker drops a waiting request."""
     attempt: int = 1
     """Number of the attempt to handle the message, from 1."""
     error: str | None = None
@@ -107,11 +110,11 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     authorization: str | None = None
     """Requests and replies: `Bearer <service token>`. The repr hides this attribute."""
     proof: str | None = None
-    """Events and jobs: compact JWT about this message. The repr hides it."""
+    """Events and jobs: signed JWT that authenticates the message. The repr hides this attribute."""
     expiry_override: str | None = None
     """Operator's signed permission to handle the message although `proof` has expired.
 
-    The repr hides it.
+    The repr hides this attribute.
     """
     headers: Mapping[str, str | int] = NO_HEADERS
     """All other headers, such as `dead-*` and the user's own. Copies of the message keep them."""
@@ -161,7 +164,7 @@ class Progress(Message):
 new_id = uuid4_factory()
 """Function that returns an unguessable message id (a UUID with 122 random bits).
 
-The id must be unguessable, because only this id matches a reply to its request.
+The id must be unguessable, because the bus matches a reply to its request only by this id.
 """
 
 
@@ -170,7 +173,7 @@ def reply(
 ) -> Envelope:
     """Return the reply to a request, or the update with a job's result.
 
-    The reply has the correlation id of the request, and names the request as its cause.
+    The reply has the correlation id of the request. Its causation id is the id of the request.
 
     Args:
         request: Request or job.

@@ -33,8 +33,8 @@ PREFIX = "dead-"
 FIRST_FAILED = "first-failed-at"
 """Header with the time of the first failure, in milliseconds since the epoch.
 
-Every copy after the first failure has this header, because `RetryPolicy.total_time` starts at this
-time.
+A message keeps this header in all later attempts, because `RetryPolicy.total_time` is counted from
+this time.
 """
 PARKED = "parked-at"
 """Header with the time when a message began to wait for its signing key.
@@ -50,14 +50,14 @@ A longer reason could make the header frame larger than the negotiated size. The
 connection with such a frame.
 """
 MAX_NAME_LENGTH = 200
-"""Maximum number of characters in the name of a class or host, and in a version."""
+"""Maximum number of characters in a class name, a host name or a version."""
 UNKNOWN = "unknown"
 
 
 def _trunkline_version() -> str:
     try:
         return version("trunkline")
-    except PackageNotFoundError:  # the code runs from a checkout, without an installation
+    except PackageNotFoundError:  # the code runs from a checkout, and the package is not installed
         return UNKNOWN
 
 
@@ -111,10 +111,10 @@ class FaultRecord:
 
 
 def since_first_failure(headers: Mapping[str, str | int], now: int) -> Headers:
-    """Return the headers of a copy after a failure, with the time of the first failure.
+    """Return the headers of a message after a failure, with the time of its first failure.
 
     Args:
-        headers: Headers of the message. Without that time, this failure is the first one.
+        headers: Headers of the message. If they lack this time, this failure is the first one.
         now: Time of this failure, in milliseconds since the epoch.
     """
     first = _positive_int(headers.get(FIRST_FAILED)) or now
@@ -164,7 +164,10 @@ def fault_headers(
 
 
 def record_headers(record: FaultRecord) -> Headers:
-    """Return a record as headers. A dead letter of the broker does not have these headers."""
+    """Return a record as headers.
+
+    If the broker dead-lettered a message, the message does not have these headers.
+    """
     headers = {
         "dead-code": record.code,
         "dead-reason": record.reason,
@@ -189,15 +192,15 @@ def read_record(
 ) -> FaultRecord:
     """Return the fault record of a dead letter.
 
-    If the dead letter has `x-death` headers, the broker dead-lettered it. A dead letter of a worker
-    has no such headers, because it is a copy, and copies do not contain the broker's headers. The
-    type of each header is checked, because any client can write headers.
+    If the dead letter has `x-death` headers, the broker dead-lettered it. A worker that
+    dead-letters a message sends a copy without the broker's headers. The type of each header is
+    checked, because any client can write headers.
 
     Args:
         envelope: Dead letter.
         notes: Headers of the broker, such as `x-death`.
         work_queue: Work queue of the dead-letter queue. None for the queue of unroutable messages.
-            These messages returned from a retry tier when their work queue did not exist.
+            It contains messages whose work queue did not exist when a retry tier returned them.
     """
     deaths = _read_deaths(notes)
     if deaths:
@@ -252,7 +255,7 @@ def _read_broker_record(
 def _read_deaths(notes: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """Return the broker's records, newest first.
 
-    If `x-death` has no valid entry, return one record, from the headers `x-last-death-*` (since
+    If `x-death` has no valid entry, derive one record from the headers `x-last-death-*` (since
     RabbitMQ 3.13) or `x-first-death-*`.
     """
     entries = notes.get("x-death")

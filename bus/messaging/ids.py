@@ -1,7 +1,7 @@
 """Unguessable ids.
 
-One call to the operating system provides the random bytes of many ids, because the call takes
-longer than all other steps together.
+One call to the operating system provides the random bytes of many ids. A call for each id would
+take longer than all other steps together.
 """
 
 import os
@@ -17,7 +17,7 @@ BATCH = 256
 def random_hex_factory(size: int) -> Callable[[], str]:
     """Return a function that returns `size` random bytes in hex.
 
-    The bytes are suitable for secrets. The function is thread-safe, and safe after a fork.
+    The bytes are suitable for secrets. The returned function is thread-safe, and safe after a fork.
     """
     return _text_factory(size, bytes.hex)
 
@@ -25,7 +25,7 @@ def random_hex_factory(size: int) -> Callable[[], str]:
 def uuid4_factory() -> Callable[[], str]:
     """Return a function that returns random UUIDs (RFC 9562, version 4) as text.
 
-    The function has the same guarantees as a function of `random_hex_factory`.
+    The UUIDs cannot be guessed. The returned function is thread-safe, and safe after a fork.
     """
     return _text_factory(16, _format_uuid)
 

@@ -15,7 +15,7 @@ Clock = Callable[[], float]
 
 
 def client_deadline(*, clock: Clock = time.time) -> Middleware:
-    """Pass the handled message's deadline on to requests, and reject messages that are late.
+    """Let requests inherit the handled message's deadline, and reject messages that are too late.
 
     A request gets the earlier of its own deadline and the deadline of the message that is being
     handled. Events and jobs do not inherit a deadline, because they are independent of the request
@@ -51,10 +51,11 @@ def server_deadline(
 ) -> Middleware:
     """Cancel the handler at the deadline, and reject a message that arrives after its deadline.
 
-    A request must be handled before `deadline` + `leeway` and before arrival + `expiration`. With
-    only the first limit, a wrong clock could cancel a handler too early. With only the second
-    limit, a request that waited in the queue would get its full time again. A client in another
-    language may set neither. Such a request gets `longest` seconds.
+    A request must be handled before `deadline` + `leeway` and before arrival + `expiration`. If
+    only the first limit applied, a wrong clock could cancel a handler too early. If only the second
+    limit applied, a request that waited in the queue would get its full time again. A client in
+    another language may set neither `deadline` nor `expiration`. Its request gets `longest`
+    seconds.
 
     Args:
         clock: Function that returns the current time in seconds since the epoch.
@@ -94,7 +95,7 @@ def server_deadline(
 def _end_time(envelope: Envelope, leeway: int, longest: int) -> int | None:
     """Return the time when the handler is cancelled, in milliseconds since the epoch, or None."""
     if envelope.role != "request":
-        # The service activator has set `deadline`: the current time plus the handler's timeout.
+        # The service activator has set `deadline` to the current time plus the handler's timeout.
         return envelope.deadline
     if envelope.received is None:
         return None if envelope.deadline is None else envelope.deadline + leeway

@@ -23,8 +23,8 @@ def logging(side: str, *, timer: Callable[[], float] = time.perf_counter) -> Mid
     is logged at level info if it raised a `BusError`, which a service may raise on purpose. Any
     other exception of a handler is logged at level error.
 
-    The line has the class and the code of the exception. The line has the exception's text only if
-    it is a `BusError`, because other texts could contain confidential data.
+    The line has the class and the code of the exception. If the exception is a `BusError`, the line
+    also has its message. Messages of other exceptions could contain confidential data.
 
     Args:
         side: Verb of the line, "sent" or "handled".

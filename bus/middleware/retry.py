@@ -26,12 +26,12 @@ __all__ = ["retry"]
 def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG) -> Middleware:
     """Repeat a send that failed at the broker or the connection, until `envelope.deadline`.
 
-    All attempts have the same message id. An event or job is always repeated, also after a nack of
+    All attempts have the same message id. An event or job is always repeated, even after a nack of
     the broker, because its receivers recognize the id. A request is repeated if its contract is
     idempotent, or if it was certainly not sent. A request is never repeated after an error that the
     called service returned. The caller decides about such an error.
 
-    If an earlier attempt may have reached the service, the final error has `maybe_executed`.
+    If an earlier attempt may have reached the service, `maybe_executed` is true in the final error.
 
     Args:
         clock: Function that returns the current time in seconds since the epoch.
@@ -73,7 +73,7 @@ def _is_repeated(envelope: Envelope, error: BusError, catalog: Catalog) -> bool:
         # leader gets a new leader in seconds.
         return True
     if not isinstance(error, ConnectionLost):
-        # A retry is useless. `NotServed` is a definite answer of the broker. Before any other
+        # A retry cannot help. `NotServed` is a definite answer of the broker. Before any other
         # `Unavailable`, the transport has already waited until the deadline.
         return False
     if envelope.role != "request" or not error.maybe_executed:
@@ -83,7 +83,7 @@ def _is_repeated(envelope: Envelope, error: BusError, catalog: Catalog) -> bool:
 
 
 def _mark_in_doubt(error: BusError) -> BusError:
-    """Mark the last attempt's error as in doubt, because an earlier attempt may have arrived."""
+    """Set `maybe_executed` in the last error, because an earlier attempt may have arrived."""
     # Replace `Unavailable`, because it would mean that the message was certainly not sent.
     if type(error) is Unavailable:
         return ConnectionLost(f"{error} (an earlier attempt may have arrived)", maybe_executed=True)

@@ -37,8 +37,8 @@ def with_security(layers: Sequence[Middleware], security: MessageSecurity) -> li
     The bus adds these policies to every client stack, so that a custom stack cannot omit them.
 
     At the server, inbound stages (`bus/runtime/inbound.py`) verify and decrypt each message. These
-    stages run before the server stack, because an unverified message must not receive the result
-    of an earlier message with the same id. Retry copies and dead letters stay encrypted.
+    stages run before the server stack. If they ran later, an unverified message could receive the
+    result of an earlier message with the same id. Retry copies and dead letters stay encrypted.
 
     Args:
         layers: Client stack, with the outermost policy first.
@@ -49,9 +49,9 @@ def with_security(layers: Sequence[Middleware], security: MessageSecurity) -> li
         return [*layers, encrypt(security.cipher)]
     return [
         *layers,
-        authorize(identity.check_send_permission),  # first: do not encrypt a rejected message
+        authorize(identity.check_send_permission),  # first: a rejected message is not encrypted
         encrypt(security.cipher),  # inside `retry`: each attempt has its own data key
-        sign(identity.signer),  # innermost: it covers the encrypted payload of each attempt
+        sign(identity.signer),  # innermost: it signs the encrypted payload of each attempt
     ]
 
 
@@ -66,7 +66,7 @@ def server_stack(
         longest: Maximum seconds to handle a request that has no deadline.
     """
     return [
-        logging("handled"),  # outermost: the line has the total time and any `DeadlineExceeded`
+        logging("handled"),  # outermost: logs the total time and `DeadlineExceeded`
         server_deadline(clock=clock, leeway=leeway, longest=longest),  # innermost: ends the handler
     ]
 

@@ -17,7 +17,7 @@ TRACEPARENT = re.compile(
 )
 trace_id, span_id = random_hex_factory(16), random_hex_factory(8)
 SAMPLED = 1
-"""The flag `sampled`, the only flag of version 00. The bus sends all other flags as zero."""
+"""Trace flag `sampled`, the only flag in version 00. The bus sends all other bits as zero."""
 
 
 def tracing() -> Middleware:

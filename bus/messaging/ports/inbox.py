@@ -15,8 +15,8 @@ __all__ = ["HandledMessage", "Inbox", "MessageKey"]
 class MessageKey(NamedTuple):
     """Key of one message in one work queue.
 
-    All attempts have the same key. If a sender does not know whether a publish succeeded and
-    publishes a copy, the copy has the same key too.
+    All attempts have the same key. If a sender does not know whether a publish succeeded, and
+    publishes the message again, the second message has the same key.
     """
 
     queue: str

@@ -36,7 +36,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Returned:
-    """Outcome of a mandatory send, if no queue accepted the message."""
+    """Outcome of a mandatory send whose message no queue accepted."""
 
     reason: str
     """Reason that the broker reports."""
@@ -44,7 +44,7 @@ class Returned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nacked:
-    """Outcome of a send, if the broker refused the message, because a queue is full."""
+    """Outcome of a send whose message the broker refused, because a queue is full."""
 
     reason: str
     """Reason that the broker reports."""
@@ -58,7 +58,7 @@ class Delivery(Protocol):
 
     @property
     def envelope(self) -> Envelope:
-        """Message, with `received` and `queue`. A malformed message has `fault`."""
+        """Message, with `received` and `queue` set. If it is malformed, `fault` is also set."""
         ...
 
     @property
@@ -167,8 +167,8 @@ class Transport(Protocol):
     """Interface that moves envelopes between a service and its broker.
 
     The transport recovers by itself. After a failure it connects, declares and consumes again, with
-    jittered back-off and without a limit of attempts. Only a call that waits for the failed
-    operation raises an error.
+    jittered back-off and without a limit of attempts. A call raises an error only if the operation
+    that it waits for fails.
     """
 
     @property
@@ -198,9 +198,9 @@ class Transport(Protocol):
             topology: Objects to declare.
 
         Raises:
-            TopologyMismatch: An object exists with other arguments. The text names it.
-            ConfigurationError: An object is missing, and this service must not declare it. The text
-                names it.
+            TopologyMismatch: An object exists with different arguments. The error names it.
+            ConfigurationError: An object is missing, and this service must not declare it. The
+                error names the object.
             Unavailable: The transport is not connected.
         """
         ...
@@ -231,8 +231,8 @@ class Transport(Protocol):
             envelope: Message to send.
             address: Exchange, routing key, and the options `mandatory` and `confirmed`.
             timeout: Seconds to wait for the outcome.
-            via: Delivery whose channel sends the message, if the channel is open. On this channel
-                the message reaches the broker before the ack of the delivery.
+            via: Delivery whose channel sends the message, if the channel is open. The broker then
+                receives the message before the ack of this delivery.
 
         Returns:
             The outcome: the broker accepted, returned or refused the message.

@@ -44,14 +44,15 @@ __all__ = [
 ]
 
 REQUEST_QUEUE_EXPIRES_MS = 60_000
-"""Milliseconds after which the broker deletes an operation's queue that has no consumer.
+"""Milliseconds without a consumer after which the broker deletes a request queue.
 
 After the deletion, callers receive `NotServed` at once.
 """
 DELIVERY_LIMIT = 100
-"""Delivery limit of work queues, for messages that repeatedly end their process.
+"""Delivery limit of work queues.
 
-The default limit of RabbitMQ 4.x removes such a message from its queue after 20 deliveries.
+If a message repeatedly ends the process that handles it, the broker dead-letters the message at
+this limit. The default limit of RabbitMQ 4.x is 20.
 """
 UNLIMITED_DELIVERIES = 1_000_000
 """Delivery limit of dead-letter queues. It is high, because each browse counts as a delivery.
@@ -212,7 +213,8 @@ def _dead_queue(name: str) -> Queue:
 def _retry_tier_topology(service: str, tier: str) -> Topology:
     """Return the topology of a retry tier.
 
-    Its exchange is a fanout exchange, so the routing key can be the name of the work queue.
+    The exchange is a fanout exchange, which ignores the routing key. The routing key is the name of
+    the work queue to which the message returns.
     """
     name = retry_tier(service, tier)
     arguments = {

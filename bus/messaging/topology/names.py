@@ -80,8 +80,8 @@ def dead_letter_queue(queue: str) -> str:
 def work_queue(dead_letters: str) -> str | None:
     """Return the work queue of a dead-letter queue.
 
-    Return None for the queue of unroutable messages. These messages returned from a retry tier when
-    their work queue did not exist.
+    Return None for the queue of unroutable messages. It contains messages whose work queue did not
+    exist when a retry tier returned them.
     """
     if dead_letters == unroutable_queue(service_of(dead_letters)):
         return None
@@ -106,7 +106,7 @@ def retry_return_exchange(service: str) -> str:
 def unroutable_queue(service: str) -> str:
     """Return `<service>.unroutable.dead`.
 
-    This queue holds messages that returned from a retry tier when their work queue did not exist.
+    This queue holds messages whose work queue did not exist when a retry tier returned them.
     """
     return f"{service}.unroutable.dead"
 
@@ -120,7 +120,10 @@ def migration_queue(queue: str) -> str:
 
 
 def retry_delay_for(delay: float) -> str:
-    """Return the shortest tier of at least `delay` seconds, or the longest tier."""
+    """Return the name of the shortest retry tier that waits at least `delay` seconds.
+
+    If no tier waits so long, return the name of the longest tier.
+    """
     return next(
         (name for name, seconds in RETRY_DELAYS.items() if seconds >= delay), [*RETRY_DELAYS][-1]
     )
@@ -140,7 +143,7 @@ ROLES: dict[str, QueueRole] = {"requests": "requests", "jobs": "jobs", "events":
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueName:
-    """Parts of the name of a queue of the bus."""
+    """Parts of a queue name of the bus."""
 
     name: str
     service: str
