@@ -50,9 +50,9 @@ a probe.
 CONNECTION_TIMEOUT_SECONDS = 5.0
 """Maximum duration of a connection. A probe takes milliseconds."""
 SIBLING_TIMEOUT_SECONDS = 2.0
-"""Maximum seconds for a process to answer its parent.
+"""Maximum seconds for a child process to answer a health probe of its parent.
 
-After this time the parent reports that the event loop of the process is stuck.
+After this time the parent reports that the event loop of the child process is stuck.
 """
 REQUEST_LINE = re.compile(rb"([A-Z]+) (/[!-~]*) HTTP/1\.([01])\r\n")
 HOST = re.compile(rb"\r\nhost:", re.IGNORECASE)
@@ -60,7 +60,7 @@ VERDICT = re.compile(r"HTTP/1\.1 (200|503) .*?\r\n\r\n([ -~]*)\n?", re.DOTALL)
 
 
 async def always_live() -> str | None:
-    """Return None, because an event loop that runs this function is live."""
+    """Return None, which means live. If the event loop is stuck, this function does not run."""
     return None
 
 
@@ -120,9 +120,9 @@ async def probe(at: ProbeAddress, probe: str, *, timeout: float) -> str | None:
 def aggregate(addresses: Sequence[ProbeAddress]) -> Mapping[str, Check]:
     """Return the combined checks of several processes, as arguments of `serve_probes`.
 
-    The processes are ready if every process is ready. They are live if no process is stuck. A
-    process that does not listen counts as live, because it is starting or stopping. Its parent
-    supervises it.
+    The check `ready` fails if a process is not ready. The check `live` fails if a process is stuck.
+    A process that does not listen does not count as stuck, because the process is starting or
+    stopping, and its parent supervises it.
     """
 
     async def ready() -> str | None:

@@ -18,7 +18,7 @@ from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 __all__ = ["Management", "usual_address"]
 
 TIMEOUT_SECONDS = 10.0
-"""Timeout of one call. A call takes milliseconds. Only a call that hangs reaches the timeout."""
+"""Timeout of one call. A call usually takes milliseconds."""
 UNAUTHORIZED = 401
 FIRST_FAILURE = 400
 
@@ -129,7 +129,7 @@ class Management:
         return str(overview["rabbitmq_version"])
 
     async def add_vhost(self, name: str) -> None:
-        """Create a virtual host in which this user has all permissions."""
+        """Create a virtual host, and give this client's user all permissions in it."""
         await self.call("PUT", f"vhosts/{quote(name, safe='')}")
         rights = {"configure": ".*", "write": ".*", "read": ".*"}
         await self.call(
@@ -155,7 +155,7 @@ def usual_address(amqp_url: str) -> str:
 def _parse_url(url: str) -> SplitResult:
     with contextlib.suppress(ValueError):
         parts = urlsplit(url)
-        # `port` raises ValueError if it is invalid.
+        # `parts.port` raises ValueError if the URL's port is invalid.
         if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
             return parts
     raise ConfigurationError(

@@ -66,7 +66,7 @@ class QueueFilter:
     names: tuple[str, ...] = ()
     service: str | None = None
     guesses: tuple[str, ...] = ()
-    """Names to check if the management API cannot list the queues.
+    """Names of queues that may exist. They are used if the management API cannot list the queues.
 
     If a queue with such a name exists, the queue is selected.
     """
@@ -90,7 +90,11 @@ class BrokerAddress:
     url: str = field(repr=False)
     management_url: str | None = field(default=None, repr=False)
     renew: bool = True
-    """True if request queues may be declared passively when the management API does not answer."""
+    """True if an inspection may restart the expiry of request queues.
+
+    If the management API does not answer, the inspection must declare these queues passively. A
+    passive declaration restarts the expiry.
+    """
 
     @classmethod
     def of(cls, settings: Settings, *, renew: bool) -> Self:
@@ -117,7 +121,7 @@ class QueueReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManagementListing:
-    """The values of the management API by queue, or the reason why they are missing."""
+    """The management API's values for each queue, or the reason why the values are missing."""
 
     rows: Mapping[str, Mapping[str, Any]] | None = None
     why: str | None = None
@@ -192,9 +196,9 @@ def wrong_broker(broker: BrokerAddress, api: Management) -> ManagementListing:
 
 
 async def rows(api: Management, vhost: str) -> dict[str, Mapping[str, Any]]:
-    """Return the values of each queue: the totals, and the statistics that have no total.
+    """Return the values of each queue, from the totals and the statistics.
 
-    RabbitMQ updates the totals earlier than the statistics.
+    If both contain a value, the total is used, because RabbitMQ updates the totals earlier.
     """
     path = f"queues/{quote(vhost, safe='')}?{COLUMNS}"
     statistics, totals = await asyncio.gather(
@@ -245,7 +249,7 @@ def merge_depths(
 ) -> QueueStatus:
     """Merge the values of both sources for one queue.
 
-    The values from AMQP are newer. They are used unless the queue has a problem.
+    If the queue is healthy, the values from AMQP are used, because they are newer.
     """
     row = (listing.rows or {}).get(name.name, {})
     problem = None if row.get("state") in HEALTHY else f"{row['state']}"
@@ -256,7 +260,8 @@ def merge_depths(
         current.ready if current else row.get("messages_ready"),
         row.get("messages_unacknowledged"),
     )
-    # RabbitMQ continues to report the timestamp for a while after the message left the queue.
+    # Ignore the timestamp of an empty queue. RabbitMQ still reports it for a while after the last
+    # message has left the queue.
     sent = row.get("head_message_timestamp") if ready or unacked else None
     return QueueStatus(
         name=name.name,

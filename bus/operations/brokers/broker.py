@@ -6,7 +6,7 @@ __all__ = ["Broker"]
 
 
 class Broker(Protocol):
-    """A RabbitMQ that can be started and stopped: a node, a container, or an external broker."""
+    """A RabbitMQ broker: a node on this machine, a container, or an external broker."""
 
     @property
     def url(self) -> str:

@@ -82,8 +82,8 @@ class ContainerBroker:
             await self.stop()
             if isinstance(error, Unavailable) or not isinstance(error, Exception):
                 raise
-            # The engine's client raises errors of many types. The texts of these errors are about
-            # images and engines, and never contain messages of the bus.
+            # The engine's client raises errors of many types. It is safe to show their texts,
+            # because they describe images and engines, and never contain messages of the bus.
             raise Unavailable(
                 f"the container {self._image} did not start: {error}. {ADVICE}"
             ) from error

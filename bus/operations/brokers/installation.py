@@ -96,7 +96,7 @@ def versions(installation: Installation) -> dict[str, str]:
 
 
 def erlang_release(search_path: str) -> str:
-    """Return Erlang's release, such as `25`. It is the second word in the file `start_erl.data`."""
+    """Return Erlang's release, such as `25`. The release is the second word in `start_erl.data`."""
     with contextlib.suppress(OSError, IndexError):
         erl = Path(shutil.which("erl", path=search_path) or "").resolve()
         return (

@@ -30,7 +30,7 @@ STOP_GRACE_SECONDS = 15.0
 EPMD_TIMEOUT_SECONDS = 10.0
 """Maximum seconds for the start of epmd. On an idle machine the start takes a few milliseconds."""
 POLL_INTERVAL_SECONDS = 0.1
-"""Seconds between two checks of the node. The guard notices the end of the node in this time."""
+"""Seconds between two checks of the node. If the node ends, the guard notices it in this time."""
 PR_SET_PDEATHSIG = 1
 """Option of prctl(2) for the signal that a child process receives when its parent ends."""
 

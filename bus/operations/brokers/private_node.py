@@ -35,7 +35,10 @@ START_TIMEOUT_SECONDS = 60.0
 A start takes 4 to 5 s on two idle cores, and longer if several nodes start at the same time.
 """
 STOP_TIMEOUT_SECONDS = node_guard.STOP_GRACE_SECONDS + 5.0
-"""Maximum seconds for a stop. The guard kills the node earlier, after `STOP_GRACE_SECONDS`."""
+"""Maximum seconds for a stop.
+
+It exceeds `STOP_GRACE_SECONDS`, the time after which the guard kills the node.
+"""
 CTL_TIMEOUT_SECONDS = 30.0
 """Maximum seconds for one call of rabbitmqctl. The start of Erlang in each call takes about 1 s."""
 POLL_INTERVAL_SECONDS = 0.02
@@ -53,7 +56,7 @@ DEFAULTS = {
     "disk_free_limit.absolute": "1MB",
     # The default is a large part of the machine's memory, but other programs need memory.
     "vm_memory_high_watermark.absolute": "1GB",
-    # 64 MiB instead of 512 MiB: RabbitMQ keeps the log of quorum queues in memory up to this size.
+    # RabbitMQ keeps the log of quorum queues in memory up to this size. The default is 512 MiB.
     "raft.wal_max_size_bytes": "67108864",
 }
 """Settings in the rabbitmq.conf of each private node. The argument `config` overrides them."""
@@ -293,9 +296,9 @@ class PrivateNode:
             )
 
     async def _wait_ready(self) -> None:
-        """Wait until AMQP, the port of the UI, and the management API answer.
+        """Wait until the AMQP port, the management port and the management API answer.
 
-        RabbitMQ opens its AMQP listeners at the end of its start.
+        RabbitMQ opens the AMQP port at the end of its start.
         """
         await self._until(
             lambda: self._raise_if_ended() or speaks_amqp(LOOPBACK, self.port),

@@ -101,7 +101,7 @@ def _choose_url(url: str, management_url: str | None, *, memory: bool) -> Broker
 
 
 def _choose_kind(kind: str, environment: Mapping[str, str], machine: Probes) -> BrokerChoice:
-    """Choose the kind of broker that `BUS_TEST_BROKER` names, and never another kind."""
+    """Choose the kind that `BUS_TEST_BROKER` names. Raise an error if it is not available."""
     why = f"BUS_TEST_BROKER={kind} selects it"
     if kind == "testcontainers":
         if not machine.engine(environment):

@@ -1,7 +1,7 @@
 """Reading of dead letters.
 
-The broker delivers the dead letters to a consumer. At the end of the reading, all dead letters that
-were not acked return to their queue.
+A consumer receives the dead letters. When the reader is closed, it requeues all dead letters that
+were not acked.
 """
 
 import asyncio
@@ -33,17 +33,17 @@ MAX_BROWSED = 10_000
 The dead letters and their bodies are held in memory.
 """
 NEXT_DELIVERY_SECONDS = 5.0
-"""Maximum seconds to wait for the next dead letter.
+"""Maximum seconds to wait for the next dead letter that the broker counted at the beginning.
 
 If another consumer takes dead letters from the queue, fewer dead letters arrive than the broker
 counted.
 """
 UNCOUNTED_DELIVERY_SECONDS = 0.3
-"""Maximum seconds to wait for another dead letter when all counted dead letters have arrived."""
+"""Maximum seconds to wait for one more dead letter after the counted number has arrived."""
 MAX_UNCOUNTED = 10_000
-"""Maximum number of dead letters to read in addition to those that the broker counted.
+"""Maximum number of dead letters to read after the counted number has arrived.
 
-The limit ends the reading if a failing service adds dead letters without a pause.
+If a failing service adds dead letters without a pause, the reader stops at this limit.
 """
 
 
@@ -54,7 +54,7 @@ class BrowseResult:
     letters: tuple[DeadLetter, ...]
     """The oldest dead letters that match the selection, sorted by the time of dead-lettering."""
     matching: int
-    """Number of all dead letters that match the selection."""
+    """Number of dead letters that match the selection. It can exceed the length of `letters`."""
     not_scanned: int
     """Number of dead letters in the queue that were not read."""
     seen: ObservedValues
@@ -70,13 +70,13 @@ class HeldDelivery:
 
 
 class DeadLetterReader:
-    """A reader of one dead-letter queue. It keeps the order of the queue."""
+    """A reader of one dead-letter queue. It requeues dead letters in their original order."""
 
     def __init__(self, transport: Transport, queue: str, ready: int, hold: int) -> None:
         self.ready = ready
         """Number of dead letters that the broker counted at the beginning.
 
-        The broker may not yet count messages that were requeued a moment ago.
+        The number can be too low, because the broker counts requeued messages with a delay.
         """
         self._transport = transport
         self._queue = Queue(name=queue, role="dead")
@@ -87,9 +87,10 @@ class DeadLetterReader:
         self._kept: list[Delivery] = []
 
     async def consume(self) -> None:
-        """Start a consumer for `hold` more dead letters.
+        """Start a consumer that can receive `hold` more dead letters.
 
-        Earlier consumers continue to hold the dead letters that the reader keeps.
+        Earlier consumers stay open, because they hold the unacked dead letters that the reader
+        keeps.
 
         Raises:
             Unavailable: The queue cannot be read.
@@ -106,7 +107,7 @@ class DeadLetterReader:
             ) from None
 
     async def letters(self) -> AsyncIterator[HeldDelivery]:
-        """Yield dead letters until no more arrive. The caller must ack or hold each dead letter."""
+        """Yield dead letters until no more arrive. The caller must ack each one, or call `hold`."""
         while self._seen < self.ready + MAX_UNCOUNTED:
             if len(self._kept) >= self._hold * len(self._consumers):
                 await self._consumers[-1].cancel()
@@ -130,7 +131,7 @@ class DeadLetterReader:
 
         Args:
             fits: Function that returns True if a dead letter is selected.
-            most: Number of held dead letters at which the reading ends.
+            most: Maximum number of held dead letters. At this number the generator stops.
         """
         async for held in self.letters():
             if fits(held.letter):
@@ -179,7 +180,7 @@ async def open_reader(
     Args:
         transport: Connection to the broker.
         dead_queue: Name of the dead-letter queue.
-        hold: Maximum number of unacked dead letters, not counting those that the reader keeps.
+        hold: Maximum number of unacked dead letters. Those passed to `reader.hold` do not count.
 
     Raises:
         NotFound: The queue does not exist.
@@ -240,9 +241,9 @@ async def browse_queue(
 ) -> BrowseResult:
     """Read the dead letters of a queue, and return the oldest selected dead letters.
 
-    The function always reads up to `most` dead letters, even if it returns fewer. The broker puts
-    requeued messages behind messages that were requeued before. So if the function read only a part
-    of the queue, the order would rotate, and the next call would read another part.
+    The function always reads up to `most` dead letters, even if `limit` is lower. The broker puts
+    requeued messages behind messages that were requeued before. If the function read only a part of
+    the queue, the next call would read another part.
 
     Args:
         transport: Connection to the broker.

@@ -63,9 +63,9 @@ class ReplayOptions:
     If None, expired messages stay in the dead-letter queue.
     """
     countersign: Countersign | None = None
-    """Function that signs the new time of expiry in the name of an operator.
+    """Function that signs the new expiry time for an operator.
 
-    An expired message with a proof is moved only with this signature.
+    If an expired message has a proof, the message is moved only with this signature.
     """
     rate: float | None = None
     """Maximum number of dead letters to move in a second. None: no limit."""
@@ -82,7 +82,7 @@ class ReplayOptions:
 
     def __post_init__(self) -> None:
         """Raise `ConfigurationError` if the rate is not above 0."""
-        if self.rate is not None and not self.rate > 0:  # The negation also rejects NaN.
+        if self.rate is not None and not self.rate > 0:  # `not rate > 0` is true for NaN.
             raise ConfigurationError(
                 f"rate must be above 0 messages a second, not {self.rate:g}. Omit it to replay "
                 "without a limit."
@@ -137,8 +137,8 @@ async def replay(
 
     on_progress(report)
     with recording_failure(report):
-        # The reader has at most `window` unacked dead letters, not counting those that it keeps. So
-        # at most `window` messages can exist twice, even if acks are lost.
+        # Apart from the dead letters that the reader keeps, at most `window` dead letters are
+        # unacked. So at most `window` messages can exist twice, even if acks are lost.
         async with open_reader(transport, dead_queue, hold=how.window) as reader:
             try:
                 async for held in _limit_rate(reader.matching(fits, most), how.rate):
@@ -297,7 +297,7 @@ def _was_replayed_since(letter: DeadLetter, started: int) -> bool:
 async def _limit_rate(
     deliveries: AsyncIterator[HeldDelivery], rate: float | None
 ) -> AsyncIterator[HeldDelivery]:
-    """Yield at most `rate` dead letters a second. After a delay, do not yield a burst."""
+    """Yield at most `rate` dead letters a second. After a delay, do not catch up."""
     loop = asyncio.get_running_loop()
     due = loop.time()
     async for held in deliveries:

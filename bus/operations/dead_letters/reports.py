@@ -20,9 +20,10 @@ class ReplayReport:
     expired: int = 0
     """Number of expired dead letters that were not moved, because `extend` was not set."""
     needs_operator: int = 0
-    """Number of expired dead letters not moved, because an operator's signature is missing.
+    """Number of expired dead letters that were not moved, because a signature is missing.
 
-    The replay cannot sign, or operators have already extended the message too often.
+    An operator must sign the new expiry time of a message with a proof. Either `countersign` is
+    not set, or operators have already extended the message too often.
     """
     no_queue: int = 0
     """Number of dead letters that were not moved, because they have no valid work queue.
@@ -44,7 +45,10 @@ class ReplayReport:
 
 @contextmanager
 def recording_failure(report: "ReplayReport | PurgeReport") -> Iterator[None]:
-    """Record an error of the block in the report. Raise the error if the report is still empty."""
+    """Catch a `BusError` that the block raises, and record it in the report.
+
+    If the report is still empty, raise the error again.
+    """
     try:
         yield
     except BusError as error:

@@ -34,12 +34,12 @@ class DeadLetter:
 
     @property
     def correlation_id(self) -> str:
-        """Correlation id. All messages with the same first cause have the same correlation id."""
+        """Correlation id. All messages that one first message caused have the same id."""
         return self.envelope.correlation_id or self.envelope.id
 
     @property
     def headers(self) -> Mapping[str, str | int]:
-        """Headers of the failure record and of the sender. The envelope's fields hold the rest."""
+        """Headers of the envelope: the failure record, and the headers that the sender set."""
         return self.envelope.headers
 
     @property
@@ -94,9 +94,9 @@ class Selection:
         )
 
     def _matches_time(self, died: int | None) -> bool:
-        """Return True if the time is within the limits.
+        """Return True if the time is within the limits `since` and `until`.
 
-        An unknown time is within the limits only if no limit is set.
+        If the time is unknown, return True only if both limits are None.
         """
         if died is None:
             return self.since is None and self.until is None
@@ -116,15 +116,14 @@ EVERYTHING = Selection()
 class ObservedValues:
     """Types, error codes and ids of the dead letters that were read.
 
-    The types and codes include those of dead letters that are not selected. A command compares the
-    values with the criteria, and reports a criterion that matches no dead letter, such as a typing
-    error.
+    The types and codes of all dead letters are recorded, even if a dead letter is not selected. A
+    command uses them to report a criterion that matches no dead letter, such as a misspelled type.
     """
 
     types: set[str] = field(default_factory=set)
     codes: set[str] = field(default_factory=set)
     ids: set[str] = field(default_factory=set)
-    """Ids of the selection that were found in the queue."""
+    """Ids that `Selection.ids` contains and that were found in the queue."""
 
     def note(self, letter: DeadLetter, selection: Selection) -> None:
         """Record the values of one dead letter."""

@@ -5,7 +5,7 @@
   API.
 - `diff`: the differences between the required topology and the broker's topology.
 - `apply`: declaration of missing exchanges, queues and bindings.
-- `verify`: comparison without declaration, for the start of a service.
+- `verify`: comparison when a service starts. It declares nothing.
 - `definitions`: the required topology as the definitions file that RabbitMQ imports.
 - `permissions`: the permissions of each service at the broker, derived from the service's grants.
 - `user_passwords`: the passwords of the broker users.

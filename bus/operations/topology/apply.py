@@ -16,12 +16,12 @@ class ApplyResult:
     """The plans before and after the declaration."""
 
     before: Plan
-    """Plan before the declaration. It lists the missing objects. `apply` declared them."""
+    """Plan before the declaration. `apply` has declared the missing objects in this plan."""
     after: Plan
     """Plan after the declaration. It lists the remaining differences.
 
-    A remaining difference is an object that cannot be changed in place (use `migrate`), a policy
-    that makes a queue unsafe, or a superfluous object.
+    The plan can contain objects that cannot be changed in place (use `migrate`) and interrupted
+    migrations. It can also contain policies that make a queue unsafe, and superfluous objects.
     """
 
 

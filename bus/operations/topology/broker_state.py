@@ -37,15 +37,15 @@ CONSUMER_TIMEOUT = "consumer-timeout"
 SMALLER_WINS = frozenset(
     {CONSUMER_TIMEOUT, "delivery-limit", "expires", "max-length", "max-length-bytes", "message-ttl"}
 )
-"""Settings that an argument and a policy can both set. RabbitMQ uses the smaller value.
+"""Settings for which the smaller value applies, if an argument and a policy set different values.
 
 For all other settings RabbitMQ uses the argument's value.
 """
 TOTALS = "?disable_stats=true&enable_queue_totals=true"
-"""Query that requests queues with their totals and without statistics.
+"""Query string that requests the queues' totals, and disables their statistics.
 
-With this query RabbitMQ returns current values, except for the totals. With statistics all values
-are some seconds old.
+The totals can be some seconds old, and all other values are current. If the statistics were
+enabled, all values would be some seconds old.
 """
 
 

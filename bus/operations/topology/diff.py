@@ -30,7 +30,7 @@ Verdict = Literal["missing", "different", "unsafe", "unfinished", "superfluous"]
 - `different`: the object exists, but with other properties. RabbitMQ cannot change them in place.
 - `unsafe`: a policy overrides the arguments with an unsafe value.
 - `unfinished`: a migration was interrupted.
-- `superfluous`: the object is not required, but by its name it belongs to one of the services. A
+- `superfluous`: the object is not required, but its name belongs to one of the services. A
   binding is superfluous if it is not required and leads to a required queue.
 """
 
@@ -48,7 +48,7 @@ WHY: Mapping[str, str] = {
     "x-message-ttl": "messages leave the queue at another time",
     "x-expires": EXPIRES,
 }
-"""Effect of a wrong queue argument, by the name of the argument."""
+"""Effect of a wrong value of a queue argument, by the argument's name."""
 WORK_QUEUE_POLICIES = {"max-length": FULL, "max-length-bytes": FULL, "expires": EXPIRES}
 FORBIDDEN: Mapping[QueueRole, Mapping[str, str]] = {
     "jobs": WORK_QUEUE_POLICIES,
@@ -61,7 +61,7 @@ FORBIDDEN: Mapping[QueueRole, Mapping[str, str]] = {
         "message-ttl": DROPS,
     },
 }
-"""Settings that a policy must not set, by the role of the queue. The value is the effect."""
+"""For each queue role: the settings that a policy must not set, and the effect of each setting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,10 +130,10 @@ def _find_missing(topology: Topology, actual: BrokerState) -> Topology:
 
 
 def without_expiring_queues(topology: Topology, *, existing: Collection[str] = ()) -> Topology:
-    """Return the topology without the expiring queues that are not in `existing`.
+    """Return the topology without its expiring queues. Queues in `existing` are kept.
 
-    An expiring queue is a request queue. The service that handles the requests declares the queue
-    when the service starts. Before the start, the queue does not count as missing.
+    Only request queues expire. A service declares its request queues when the service starts.
+    Before the start, these queues do not count as missing.
     """
     expired = {
         queue.name
@@ -241,7 +241,7 @@ def _compare_queue(
 def _rename_type(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Rename `x-queue-type` to `type`.
 
-    RabbitMQ 4 adds this argument to the queue's arguments, but RabbitMQ 3 does not.
+    RabbitMQ 4 adds `x-queue-type` to the queue's arguments, but RabbitMQ 3 does not.
     """
     return {"type" if name == "x-queue-type" else name: value for name, value in arguments.items()}
 
@@ -264,7 +264,7 @@ def _format_value(values: Mapping[str, Any], name: str) -> str:
 def _check_policy(
     queue: Queue, actual: ActualQueue, attempts: int | None, timeout: float | None
 ) -> Iterator[tuple[str, str]]:
-    """Yield each setting to which a policy gives an unsafe value, with a description."""
+    """Yield each setting that has an unsafe value because of a policy, and a description."""
     effective = effective_arguments(actual)
     for setting, harm in FORBIDDEN.get(queue.role, {}).items():
         tolerable = (

@@ -33,7 +33,7 @@ __all__ = ["MigrationProgress", "MigrationResult", "migrate"]
 POLL_INTERVAL_SECONDS = 0.5
 """Seconds between two checks of a condition that the migration waits for."""
 TOTALS_AGE_SECONDS = 6.0
-"""Maximum age of a queue's totals.
+"""Maximum age of a queue's totals, in seconds.
 
 RabbitMQ renews the totals every 5 s (its `quorum_tick_interval`).
 """
@@ -83,8 +83,9 @@ async def migrate(
         name: The queue.
         required: The topology with the new arguments.
         settings: The settings with the broker's address.
-        wait: Maximum seconds for the consumers to finish the remaining messages and stop. The
-            bindings move before the wait. If None, a queue with consumers is not migrated.
+        wait: Maximum seconds to wait until the consumers have finished the remaining messages and
+            stopped. During the wait, new messages go to the migration queue. If None, a queue with
+            consumers is not migrated.
         report: Function that is called with the progress.
 
     Returns:
@@ -221,7 +222,8 @@ class Migration:
     async def _check_no_messages_left(self) -> None:
         """Check that the queue holds no messages that the migration cannot consume.
 
-        The deletion of the queue would delete these messages. Only the queue's totals count them.
+        If the queue were deleted, these messages would be deleted too. They are counted only in the
+        queue's totals. These messages are:
 
         - Quorum queue: dead letters that no queue accepts.
         - Classic queue: unacked messages of a worker that is stopping and has already cancelled
@@ -251,8 +253,8 @@ class Migration:
     async def _count_left(self, name: str, condition: str, seconds: float) -> int:
         """Wait at most `seconds` until a queue is empty, and return the number of messages left.
 
-        The totals can be old. So the queue counts as empty only after it was empty for
-        `TOTALS_AGE_SECONDS`.
+        The totals can be old. So the queue counts as empty only if the broker reported no messages
+        for `TOTALS_AGE_SECONDS`.
         """
         loop = asyncio.get_running_loop()
         deadline, empty_since = loop.time() + seconds, loop.time()
@@ -290,7 +292,7 @@ class Migration:
         async with self._broker.shovel(
             source, target, carriage, self._track_moved(f"moving to {target}", total)
         ) as moving:
-            # Move the bindings after the messages, so that the order of the messages is kept.
+            # To keep the order of the messages, move the bindings only after the messages.
             await moving.wait_moved(total)
             await self._hand_over(source, target)
             await moving.wait_empty()

@@ -43,17 +43,17 @@ A service declares and binds only its reply queue. This user declares and binds 
 No service can have this name, because a service name has no dot.
 """
 NOTHING, EVERYTHING = "", ".*"
-"""Patterns that match no name and every name. In RabbitMQ an empty pattern matches no name."""
+"""Patterns for no name and for every name. In RabbitMQ an empty pattern matches no name."""
 NAMED_BY_BROKER = r"^amq\.gen-[\w-]+$"
 """Pattern for the reply queue, the only object that a service declares.
 
 The broker chooses the queue's name. If a service could choose the name, the service could also
-declare an exchange with this name and an alternate exchange. RabbitMQ does not check the routing
-keys of messages that an alternate exchange forwards (ADR 0020).
+declare an exchange with this name, and connect it to an alternate exchange. RabbitMQ does not check
+the routing keys of messages that an exchange forwards to its alternate exchange (ADR 0020).
 """
 CONSUMED: Sequence[QueueRole] = ("requests", "jobs", "events")
 WORK: Sequence[QueueRole] = ("jobs", "events")
-"""Queue roles that have dead letters."""
+"""Roles of the queues that have a dead-letter queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +61,9 @@ class Keys:
     """Patterns for the routing keys of one topic exchange."""
 
     write: str = NOTHING
-    """Pattern for the keys that the user may publish with."""
+    """Pattern for the routing keys that the user may use to publish messages."""
     read: str = NOTHING
-    """Pattern for the keys that the user may bind with."""
+    """Pattern for the routing keys that the user may use to bind queues."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +74,9 @@ class BrokerUser:
     configure: str
     """Pattern for the objects that the user may declare and delete."""
     write: str
-    """Pattern for the exchanges that the user may publish to, and the queues it may bind."""
+    """Pattern for the exchanges that the user may publish to, and the queues that it may bind."""
     read: str
-    """Pattern for the queues that the user may consume, and the exchanges it may bind to."""
+    """Pattern for the queues that the user may consume, and the exchanges that it may bind to."""
     keys: Mapping[str, Keys]
     """Permitted routing keys, by the name of the topic exchange.
 
@@ -191,8 +191,8 @@ def _match_names(names: Iterable[str]) -> str:
 def _match_prefix(text: str) -> str:
     """Return a pattern for names with this prefix.
 
-    The pattern does not match the wildcards of a topic exchange. A user that binds with a wildcard
-    would receive other services' messages.
+    The pattern does not match the wildcards `*` and `#`. If a user could bind a queue with a
+    wildcard, the user would receive messages of other services.
     """
     return rf"^{_escape(text)}[\w.-]+$"
 
@@ -202,7 +202,7 @@ def _match_any(patterns: Iterable[str]) -> str:
 
 
 def _escape(name: str) -> str:
-    """Escape a name. The dot is the only special character in the names of the bus."""
+    """Escape a name for a pattern. The dot is the only special character in names of the bus."""
     return name.replace(".", r"\.")
 
 
@@ -253,8 +253,8 @@ def users(
 
     Args:
         service_users: The users of the services.
-        passwords: Passwords by user. If None, no user can log in with a password. Use None if
-            the broker authenticates users by certificates.
+        passwords: The password of each user. If None, no user can log in with a password. Use None
+            if the broker authenticates users by certificates.
 
     Raises:
         ConfigurationError: A user has no password, or `passwords` has an unknown user.

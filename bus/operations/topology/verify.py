@@ -31,7 +31,7 @@ async def verify(required: RequiredTopology, settings: Settings) -> Plan:
 async def verify_by_amqp(required: RequiredTopology, settings: Settings) -> Plan:
     """Return the missing exchanges and queues.
 
-    Passive declarations find the missing objects. A service's own permissions are sufficient.
+    Passive declarations find the missing objects. They need only the service's own permissions.
     """
     async with open_admin_session(settings) as broker:
         names = await broker.find_missing(without_expiring_queues(required.topology))
@@ -69,7 +69,7 @@ async def policies_on(queue: Queue, settings: Settings) -> Mapping[str, Any]:
 
 
 async def no_policies(_queue: Queue) -> Mapping[str, Any]:
-    """Return an empty definition, for a broker without policies."""
+    """Return an empty policy definition. Use this function if the broker has no policies."""
     return {}
 
 
