@@ -20,8 +20,8 @@ class Routes:
         """Declare an exchange.
 
         Raises:
-            TopologyMismatch: The exchange exists with another type or alternate exchange. RabbitMQ
-                compares no other argument of an exchange.
+            TopologyMismatch: The exchange already exists, but its type or its alternate exchange is
+                different. RabbitMQ compares no other argument of an exchange.
         """
         existing = self._exchanges.setdefault(exchange.name, exchange)
         if existing.kind != exchange.kind:

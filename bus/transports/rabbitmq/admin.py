@@ -221,7 +221,7 @@ class Shovel:
         self._mover = mover
 
     async def wait_moved(self, moved: int) -> None:
-        """Wait until `moved` messages were moved, or the source is empty."""
+        """Wait until the number of moved messages reaches `moved`, or the source is empty."""
         await self._wait_empty(lambda: self._mover.moved >= moved)
 
     async def wait_empty(self) -> None:
