@@ -35,10 +35,10 @@ log = logging.getLogger("bus.rabbitmq")
 RPC_TIMEOUT_SECONDS = 10.0
 """Timeout of one synchronous AMQP call, in seconds.
 
-For example, the broker does not answer while a quorum queue has no leader.
+A call gets no answer, for example, while a quorum queue has no leader.
 """
 CLOSE_TIMEOUT_SECONDS = 2.0
-"""Seconds to wait for the broker's answer to a close. After that, the socket is closed."""
+"""Seconds to wait for the broker's answer when a channel, consumer or connection is closed."""
 UNLIMITED_FRAME_BYTES = 512 * 1024 * 1024
 """Maximum bytes of a frame if the broker sets no limit (`frame_max = 0`).
 
@@ -59,8 +59,8 @@ class OpenConnection:
         Args:
             name: The name in log messages.
             url: The broker's address. Logs and errors show only its host, port and virtual host.
-            verify: If True, declare only the exclusive queues of this connection. Check that the
-                exchanges and all other queues exist.
+            verify: If True, declare only the exclusive queues of this connection. For the exchanges
+                and all other queues, only check that they exist.
         """
         self.name = name
         self._verify = verify
@@ -94,8 +94,8 @@ class OpenConnection:
     def use_password_on_reconnect(self, password: SecretStr) -> None:
         """Set the password for the next attempt to connect.
 
-        The method does nothing here, because `SupervisedConnection` reads the password
-        file at each attempt to connect.
+        This implementation does nothing, because `SupervisedConnection` reads the password file at
+        each attempt to connect.
         """
 
     async def update_secret(self, password: SecretStr) -> None:
@@ -164,7 +164,10 @@ class OpenConnection:
         return self._broker_names.get(queue, queue)
 
     async def declare(self, topology: Topology) -> None:
-        """Declare a topology on new channels, because an error of the broker closes the channel."""
+        """Declare a topology.
+
+        New channels are used, because the broker closes the channel of a failed declaration.
+        """
         channels: list[Channel] = []
 
         async def open_channel() -> Channel:
@@ -208,8 +211,8 @@ class SupervisedConnection(OpenConnection):
             heartbeat: The heartbeat interval in seconds.
             attempt_timeout: Seconds for one attempt to connect.
             fastlane: Use the fast lane for frequent frames.
-            verify: If True, declare only the exclusive queues of this connection. Check that the
-                exchanges and all other queues exist.
+            verify: If True, declare only the exclusive queues of this connection. For the exchanges
+                and all other queues, only check that they exist.
             password: The password file. It is read at each attempt to connect, and its password
                 replaces the password in `url`.
             on_lost: Called when an open connection is lost or closed.
@@ -228,7 +231,7 @@ class SupervisedConnection(OpenConnection):
         self._closing = False
 
     async def start(self, *, timeout: float) -> None:
-        """Connect, and keep the connection up until `close`.
+        """Connect, and keep the connection up until `close` is called.
 
         Args:
             timeout: Seconds to wait for the first connection.
@@ -342,7 +345,7 @@ class SupervisedConnection(OpenConnection):
             self._refused.set_exception(bus_error)
 
     async def close(self) -> None:
-        """Close the connection, and do not reconnect."""
+        """Close the connection. After that, it does not reconnect."""
         self._closing = True
         if self._task is not None:
             self._task.cancel()
@@ -370,7 +373,7 @@ async def _close_connection(connection: aio_pika.Connection) -> None:
     try:
         with map_errors("closing a connection"):
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                # Without this exception, aiormq ends pending calls with a CancelledError.
+                # Without this argument, aiormq ends pending calls with a CancelledError.
                 await connection.close(aiormq.exceptions.ConnectionClosed(0, "closed"))
     except BusError as error:
         log.debug("a connection did not close cleanly", extra={"why": str(error)})

@@ -138,7 +138,10 @@ class RabbitMQConsumer:
             self._between_calls.set()
 
     async def _take_from(self, channel: Channel) -> None:
-        """Consume until the channel or the consumer ends. Close the channel, or drain it."""
+        """Consume until the channel or the consumer ends.
+
+        After that, close the channel. If acks must still be written on it, keep it open.
+        """
         current: ConsumerChannelPort | None = None
         try:
             # The first delivery may arrive together with the answer to `basic.consume`. So the
@@ -175,8 +178,8 @@ class RabbitMQConsumer:
     def _start_draining(self, channel: Channel, current: ConsumerChannelPort) -> None:
         """Keep a channel open for its acks, and close the older draining channels.
 
-        The broker has already requeued the deliveries of the older channels, because they are older
-        than the delivery that has just timed out.
+        All deliveries of the older channels were delivered before the delivery that has just timed
+        out. So the broker has already requeued these older deliveries.
         """
         for draining in self._draining:
             draining.end()
@@ -210,7 +213,10 @@ class RabbitMQConsumer:
         return tag
 
     def _arguments(self) -> FieldTable:
-        """Return the consumer timeout as an argument, if it is set and the broker supports it."""
+        """Return the consumer arguments with the consumer timeout.
+
+        They are empty if no timeout is set, or if the broker does not support the argument.
+        """
         if self._spec.consumer_timeout is None or not self._link.supports_consumer_timeout(
             self._queue
         ):
@@ -221,7 +227,7 @@ class RabbitMQConsumer:
         await close_quietly(channel)
 
     def _should_drain(self, current: ConsumerChannelPort) -> bool:
-        """Return True if the broker cancelled the consumer, but the channel is needed for acks."""
+        """Return True if the broker has cancelled the consumer, but acks are still needed."""
         return current.cancelled and self._spec.acks and current.has_unsettled and not self._closing
 
     # --- Registration and end ---

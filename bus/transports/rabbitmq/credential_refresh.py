@@ -74,9 +74,10 @@ class RefreshableConnection(Protocol):
 class CredentialRefresher:
     """A watcher of the password file that sends a new password on the open connections.
 
-    RabbitMQ closes an open connection if it refuses the connection's new password. But it accepts
-    an expired token on an open connection. For both reasons, each new password is first tested on a
-    separate connection. Only an accepted password is sent on the open connections.
+    Each new password is first tested on a separate connection. Only an accepted password is sent on
+    the open connections. There are two reasons for the test. If RabbitMQ refuses a password that
+    is sent on an open connection, it closes this connection. If an expired token is sent on an open
+    connection, RabbitMQ accepts the token.
     """
 
     def __init__(
@@ -206,7 +207,10 @@ class CredentialRefresher:
             log.info("the password was renewed", extra={"link": connection.name})
 
     def _warn(self, message: str, link: str, password: SecretStr, error: BusError) -> None:
-        """Log a warning once for each password and connection. `link` is empty for a test."""
+        """Log a warning once for each password and connection.
+
+        `link` is empty if the password could not be tested.
+        """
         if self._warned.get(link) != password:
             log.warning(message, extra={"link": link, "why": str(error)})
         self._warned[link] = password

@@ -60,7 +60,8 @@ async def connected(url: str, timeout: float) -> AsyncIterator[aio_pika.abc.Abst
         The open connection.
 
     Raises:
-        BusError: One of the errors of `probe`, also if the connection is lost inside the block.
+        BusError: One of the errors of `probe`. It is also raised if the connection is lost inside
+            the block.
     """
     broker_address = address(url)
     try:

@@ -27,7 +27,9 @@ PLACEHOLDER = re.compile(r"%[-+ #0-9.]*[a-zA-Z]")
 
 
 def redact_library_logs() -> None:
-    """Remove arguments and tracebacks from the libraries' log lines, and drop lines below warning.
+    """Remove arguments and tracebacks from the libraries' log lines.
+
+    Lines below the level WARNING are dropped.
 
     At debug level aiormq logs every frame. At error level it logs a returned message with its body,
     if no publish waits for the message. A log level is not enough: if an application enables these

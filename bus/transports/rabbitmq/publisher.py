@@ -44,7 +44,7 @@ class PublisherChannelPort(Protocol):
 
     @property
     def window_exhausted(self) -> bool:
-        """True if publishes that timed out use too many slots of the window."""
+        """True if timed-out publishes occupy too many slots of the window."""
         ...
 
     async def publish(self, envelope: Envelope, address: Address, ends: float) -> PublishOutcome:
@@ -101,7 +101,7 @@ class Publisher:
 
     async def _step(self) -> None:
         await self._link.up.wait()
-        # The broker closes a channel that publishes to a missing exchange.
+        # Declare the exchanges first, because a publish to a missing exchange closes the channel.
         await self._link.declare(BASE_EXCHANGES)
         channel = await self._link.channel(confirms=self._confirms)
         current: PublisherChannelPort | None = None

@@ -202,7 +202,7 @@ class RabbitMQTransport:
     ) -> ConsumerHandle:
         """Start a supervised consumer; see `Transport.consume`.
 
-        Consumers of requests and replies share one connection. All others share a second one.
+        Consumers of requests and replies share one connection. All other consumers share another.
         """
         queue = spec.queue
         link = self._link_of(queue)

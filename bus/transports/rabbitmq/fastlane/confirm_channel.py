@@ -24,12 +24,15 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 """Maximum bytes of a body. The value is RabbitMQ 4's default `max_message_size`.
 
 For a larger body the broker would close the channel, and all publishes in flight would fail.
-The limit does not apply to a copy of a delivered message, because a large message must be
-dead-lettered as well. Some brokers accept larger bodies (RabbitMQ 3.13: 128 MiB).
+The limit does not apply to copies of delivered messages, because it must be possible to dead-letter
+a large message. Some brokers accept larger bodies (RabbitMQ 3.13: 128 MiB).
 """
 
 UNFIT = (struct.error, ValueError, IndexError)
-"""Errors when encoding a number over 64 bits, a surrogate, or a short string over 255 bytes."""
+"""Errors that are raised when AMQP cannot encode a value.
+
+Examples are a number over 64 bits, a surrogate, and a short string over 255 bytes.
+"""
 
 ACCEPTED, NACKED = Accepted(), Nacked(reason="basic.nack")
 
@@ -112,15 +115,15 @@ class ConfirmChannel:
 
     @property
     def awaiting_confirms(self) -> bool:
-        """True if publishes wait for confirms, without a full socket and without an alarm."""
+        """True if publishes wait for confirms, the socket is not full and there is no alarm."""
         return bool(self._pending) and self.lane.writable
 
     @property
     def window_exhausted(self) -> bool:
-        """True if publishes that no caller waits for use at least half of the window.
+        """True if timed-out and cancelled publishes occupy at least half of the window.
 
-        This happens if a queue does not confirm its publishes. These publishes block publishes to
-        other queues.
+        This happens if a queue does not confirm its publishes. The unconfirmed publishes block
+        publishes to other queues.
         """
         return (
             self.lane.writable

@@ -1,4 +1,4 @@
-"""A watchdog that detects from acks and nacks that a publishing channel must be replaced.
+"""A watchdog that decides from acks and nacks whether a publishing channel must be replaced.
 
 The watchdog detects three cases:
 
@@ -18,30 +18,33 @@ from dataclasses import dataclass
 __all__ = ["ConfirmStats", "ConfirmWatchdog"]
 
 MIN_NACK_SECONDS = 1.5
-"""Seconds with only nacks after which the first channel is replaced. Elections take less time."""
-MAX_NACK_SECONDS = 24.0
-"""Maximum of the limit for later channels with only nacks, in seconds.
+"""Initial time limit for a channel that receives only nacks, in seconds.
 
-It is much higher than the limit for the first channel (`MIN_NACK_SECONDS`), because a new channel
-does not help if the queue is full.
+After this time, the channel is replaced. The election of a new leader takes less time.
+"""
+MAX_NACK_SECONDS = 24.0
+"""Maximum time limit for a channel that receives only nacks, in seconds.
+
+The limit doubles with each replaced channel, up to this value. The value is much higher than
+`MIN_NACK_SECONDS`, because a new channel does not help if the queue is full.
 """
 NEW_CHANNEL_SILENT_SECONDS, SILENT_SECONDS = 4.0, 15.0
-"""Seconds that publishes wait without any ack or nack before their channel is replaced.
+"""Initial time limits for a channel that receives neither acks nor nacks, in seconds.
 
-The first value is for a channel that has not received an ack or nack yet. The second value is for
-other channels.
+If publishes wait for this time, the channel is replaced. The first value applies to a channel that
+has never received an ack or nack. The second value applies to all other channels.
 """
 MAX_SILENT_SECONDS = 60.0
-"""Maximum of the limit for later channels without any ack or nack, in seconds.
+"""Maximum time limit for a channel that receives neither acks nor nacks, in seconds.
 
-It is higher than the limits for the first channel, because each new channel adds load to a slow
-broker.
+The limit doubles with each replaced channel, up to this value. The value is high because each new
+channel adds load to a slow broker.
 """
 EXHAUSTED_SECONDS = 1.5
-"""Seconds with an exhausted window after which a channel is replaced.
+"""Time limit for a channel with an exhausted window, in seconds.
 
-A single check is not enough. After an alarm, the window may be exhausted for a short time, until
-the confirms of earlier publishes have arrived.
+After this time, the channel is replaced. A single check is not enough. After an alarm, the window
+may be exhausted for a short time, until the confirms of earlier publishes have arrived.
 """
 
 
@@ -56,7 +59,7 @@ class ConfirmStats:
         self.nacking_since: float | None = None
         """Time of the first nack that arrived after the last ack, or None."""
         self.silent_since: float | None = None
-        """Start of the current wait without acks or nacks, or None if no publish waits."""
+        """Time since which publishes wait without an ack or nack, or None if no publish waits."""
         self.exhausted_since: float | None = None
         """Time at which the window became exhausted, or None if it is not exhausted."""
         self._heard_before = 0
@@ -78,9 +81,10 @@ class ConfirmStats:
 
         Args:
             now: Current time on the caller's clock, in seconds.
-            waiting: True if publishes wait for confirms, without a full socket and without an
+            waiting: True if publishes wait for confirms, the socket is not full and there is no
                 alarm.
-            exhausted: True if publishes that no caller waits for use too many slots of the window.
+            exhausted: True if timed-out and cancelled publishes occupy too many slots of the
+                window.
         """
         if not waiting:
             self.silent_since = None
@@ -95,22 +99,22 @@ class ConfirmStats:
 
 @dataclass
 class Symptom:
-    """A symptom of a faulty channel, with the time after which the channel is replaced."""
+    """A symptom of a faulty channel, with the time limit after which the channel is replaced."""
 
     description: str
     since: Callable[[ConfirmStats], float | None]
     """Returns the time at which the symptom began, or None if there is no symptom."""
     min_seconds: Callable[[ConfirmStats], float]
-    """Returns the limit for the first channel: the seconds after which it is replaced."""
+    """Returns the initial time limit in seconds."""
     max_seconds: float
-    """Maximum of the limit for later channels, in seconds."""
+    """Maximum time limit in seconds."""
     recovered: Callable[[ConfirmStats], bool]
     """Returns True if the channel works again. In this case, `factor` is reset to 1."""
     factor: int = 1
-    """Multiplier of the limit. It doubles with each replaced channel until the limit is maximal."""
+    """Multiplier of the initial time limit. It doubles with each replaced channel."""
 
     def is_due(self, stats: ConfirmStats, now: float) -> bool:
-        """Return True if the symptom has lasted as long as the limit. If so, double the limit."""
+        """Return True if the symptom has lasted for the time limit. If so, double the limit."""
         if self.recovered(stats):
             self.factor = 1
         since = self.since(stats)
@@ -128,7 +132,7 @@ class ConfirmWatchdog:
     It applies one rule to three symptoms. Each symptom has a time limit.
     A channel that shows the symptom for that time must be replaced.
     The limit doubles with each replaced channel, up to a maximum.
-    When a channel has recovered, the limit is reset to its first value.
+    When a channel has recovered, the limit is reset to its initial value.
     """
 
     def __init__(self) -> None:
@@ -162,7 +166,7 @@ class ConfirmWatchdog:
         """Return the symptom for which the caller must replace the channel, or None.
 
         Args:
-            stats: Statistics of the channel. Call their `observe` method first.
+            stats: Statistics of the channel. Call `stats.observe` first.
             now: Current time on the caller's clock, in seconds.
         """
         return next((each.description for each in self._symptoms if each.is_due(stats, now)), None)

@@ -42,7 +42,7 @@ confirm_at = Struct(">QB").unpack_from
 delivered_at = Struct(">QB").unpack_from
 content_at = Struct(">BHIHHQ").unpack_from
 METHOD_ID, CONFIRM_LENGTH = 4, 13
-"""Bytes of a method id, and bytes of the payload of a `basic.ack` or `basic.nack`."""
+"""Length of a method id, and length of the payload of a `basic.ack` or `basic.nack`, in bytes."""
 CONTENT_HEAD = 19
 """Bytes of a header frame before its properties: frame head, class, weight and body size."""
 MIN_HEADER_BYTES = 14
@@ -68,7 +68,7 @@ class ChannelHandler(Protocol):
         """Handle the broker's ack or nack of a publish."""
 
     def on_return(self, reason: str, exchange: str, routing_key: str, properties: bytes) -> None:
-        """Handle a mandatory message that the broker returned, because it was routed to no queue.
+        """Handle a mandatory message that the broker returned, because no queue received it.
 
         In confirm mode the ack of the message arrives later. The ack may cover several messages.
         """
@@ -102,7 +102,7 @@ class PartialContent:
 
 
 class FrameReader:
-    """A parser for the incoming bytes of one connection, in pieces of any size."""
+    """A parser for the incoming bytes of one connection. They may arrive in pieces of any size."""
 
     def __init__(
         self, handlers: dict[int, ChannelHandler], *, on_alarm: Callable[[bool], None]
@@ -298,7 +298,7 @@ class FrameReader:
         self._partial[channel] = partial
 
     def _end_channel(self, channel: int, handler: ChannelHandler, why: str) -> None:
-        """End a channel, because the broker closes it or confirms a close by aiormq.
+        """End a channel. The broker has closed it, or has confirmed that aiormq closed it.
 
         After that, aiormq may use the channel number again.
         """

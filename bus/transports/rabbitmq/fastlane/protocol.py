@@ -2,7 +2,8 @@
 
 aiormq accepts a `transport_factory`, which creates its stream reader and stream writer.
 So this protocol receives each incoming frame before aiormq.
-It decodes deliveries, returns and confirms of attached channels, and passes them to their handlers.
+It decodes the deliveries, confirms and returned messages of each attached channel, and passes them
+to the channel's handler.
 It passes all other frames to aiormq unchanged.
 So aiormq still handles the connection, TLS, authentication, heartbeats, channels and declarations.
 
@@ -28,7 +29,7 @@ __all__ = ["FastLaneProtocol", "FastLaneTransportFactory"]
 log = logging.getLogger("bus.rabbitmq")
 
 LARGE_WRITE_BYTES = 32 * 1024
-"""Maximum bytes of collected frames. If the frames are larger, they are written at once.
+"""Maximum bytes of collected frames. If more bytes are collected, they are written at once.
 
 Only a write shows whether the socket is full, and a full socket must stop the next publish.
 """
@@ -91,7 +92,7 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
         self._writable.set()
         self._fed_at = loop.time()
         self.feed_interval = 1.0
-        """Seconds without a frame for aiormq, before the fast lane passes a heartbeat to aiormq.
+        """If aiormq gets no frame for this number of seconds, the fast lane gives it a heartbeat.
 
         Without this heartbeat, aiormq would close a connection on which only frequent frames
         arrive.
@@ -147,8 +148,8 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
         attached_count = len(self._handlers)
         for_aiormq = self._incoming.feed(data)
         if len(self._handlers) < attached_count:
-            # The broker has closed a channel, and aiormq will confirm that at once. A frame that is
-            # written on the channel after the confirmation would end the connection.
+            # The broker has closed a channel, and aiormq will confirm the close at once. A frame
+            # that is written on the channel after the confirmation would end the connection.
             self.flush()
         if readable and self.last_error is not None:
             self._abort(self.last_error)
@@ -191,8 +192,8 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
     def detach(self, channel: int, handler: ChannelHandler) -> None:
         """Discard the channel's frames until the caller has closed the channel.
 
-        Collected frames are written first, because a frame after the close would end the
-        connection. If another handler is attached to the channel number, nothing happens.
+        Collected frames are written first, because a frame that is written after the close would
+        end the connection. If another handler is attached to the channel number, nothing happens.
         """
         if self._handlers.get(channel) is handler:
             self.flush()
@@ -242,9 +243,9 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
             self.flush()
 
     def schedule(self, writer: "FrameSource") -> None:
-        """Write the frames of `writer` after the other frames.
+        """Write the frames of `writer` after all other collected frames.
 
-        For this reason, a reply is written before the ack of its request.
+        So the reply to a request is written before the ack of the request.
         """
         if not self._outgoing and not self._dirty:
             self._collect()

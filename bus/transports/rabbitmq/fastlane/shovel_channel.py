@@ -1,9 +1,9 @@
-"""A channel that moves messages from one queue to another, in their order.
+"""A channel that moves messages from one queue to another, and keeps their order.
 
 The channel publishes a copy of each message. When the broker confirms the copy, the channel acks
-the original. If the process is killed before the ack, the message is in one queue or in both, but
-it is not lost. So a redelivered message may have been copied before. For this reason, the copy of a
-redelivered message has the header `redelivered`.
+the original. If the process is killed before the ack, the broker redelivers the original, although
+its copy may already be in the other queue. So no message is lost, but a message may be copied
+twice. For this reason, the copy of a redelivered message has the header `redelivered`.
 """
 
 import asyncio
@@ -62,20 +62,20 @@ class ShovelChannel:
         self._confirmed: set[int] = set()
         self.moved = 0
         self.again = 0
-        """Number of copied messages that were redelivered. An earlier copy of them may exist."""
+        """Number of copied messages that were redelivered. Earlier copies of them may exist."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # `check` raises the error. asyncio logs an error that is never read. The callback reads the
-        # error, in case `check` is not called.
+        # `check` raises the error. If `check` is not called, asyncio would log that the error was
+        # never read. For this reason, the callback reads the error.
         self.ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         lane.attach(number, self)
 
     @property
     def in_flight(self) -> int:
-        """Number of messages that were copied but are not acked yet."""
+        """Number of messages whose copy was sent, but whose original is not acked yet."""
         return len(self._unacked)
 
     def check(self) -> None:
-        """Raise the error that ended the channel, if it has ended."""
+        """If the channel has ended, raise the error that ended it."""
         if self.ended.done():
             self.ended.result()
 

@@ -108,8 +108,8 @@ class UnconfirmedChannel:
     def on_close(self, why: str) -> None:
         """Report the messages that the broker may have dropped when it closed the channel.
 
-        The messages before the first possibly refused message are not reported, because the broker
-        has accepted them.
+        These are the first message that the broker may have refused, and all later messages. The
+        broker has accepted all earlier messages.
         """
         if not self.alive:
             return
