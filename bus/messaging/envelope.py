@@ -52,7 +52,7 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     """Attributes of a message, and its body as bytes.
 
     Wire format 1 (`docs/reference/wire-format.md`) specifies the position of each attribute in an
-    AMQP message. Handlers and middlewares receive envelopes, and use `replace` to change a copy.
+    AMQP message. Handlers and middlewares receive envelopes. `replace` returns a changed copy.
     """
 
     id: str

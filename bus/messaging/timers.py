@@ -16,7 +16,7 @@ TICK_SECONDS = 0.02
 
 
 class TimerExpired(Exception):
-    """The error of a block that took longer than the limit of its `TimeoutScope`."""
+    """Raised if a block takes longer than its `TimeoutScope` allows."""
 
 
 Due = dict[Hashable, tuple[float, Callable[[], object]]]

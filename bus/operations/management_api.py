@@ -1,7 +1,7 @@
 """A client for the parts of RabbitMQ's management API that the bus needs.
 
-The bus uses this API to check a started broker, to inspect queues, and to read the topology. Tests
-that share a broker use it to create virtual hosts.
+The bus uses this API to check whether its own broker has started, to inspect queues, and to read
+the topology. Tests that share a broker use it to create virtual hosts.
 """
 
 import asyncio

@@ -170,7 +170,7 @@ class Bus:
     async def dead_letters(
         self, queue: str, selection: Selection = EVERYTHING, *, limit: int = 100
     ) -> list[DeadLetter]:
-        """Return dead letters of a work queue, the oldest first. They stay in their queue.
+        """Return dead letters of a work queue, the oldest first, and do not remove them.
 
         At most 10,000 dead letters are read. The attribute `record` of a dead letter has the reason
         why the message was dead-lettered.

@@ -41,7 +41,7 @@ class EndpointConsumer:
         self._open: list[ConsumerHandle] = []
         """The transport's consumers that are not closed yet."""
         self._current: ConsumerHandle | None = None
-        """The transport's consumer in use. `ready` and `last_error` return its state."""
+        """The transport's consumer in use. The properties of this class return its state."""
         self._raising: asyncio.Task[None] | None = None
         self._broker_call: asyncio.Task[None] | None = None
         """The last call to the broker that a cancellation must not interrupt."""

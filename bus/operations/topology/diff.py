@@ -48,7 +48,7 @@ WHY: Mapping[str, str] = {
     "x-message-ttl": "messages leave the queue at another time",
     "x-expires": EXPIRES,
 }
-"""Effect of a wrong value of a queue argument, by the argument's name."""
+"""The name of each queue argument, and the effect of a wrong value."""
 WORK_QUEUE_POLICIES = {"max-length": FULL, "max-length-bytes": FULL, "expires": EXPIRES}
 FORBIDDEN: Mapping[QueueRole, Mapping[str, str]] = {
     "jobs": WORK_QUEUE_POLICIES,

@@ -47,9 +47,9 @@ def short_string(text: bytes) -> bytes:
 
 
 def publish_method(exchange: str, routing_key: str, *, mandatory: bool) -> bytes:
-    """Encode the payload of a `basic.publish`.
+    """Encode the arguments of a `basic.publish` method frame.
 
-    The payload is the same for all publishes to an address.
+    All publishes to an address have the same bytes here.
     """
     address = short_string(exchange.encode()) + short_string(routing_key.encode())
     return b"\x00\x3c\x00\x28\x00\x00" + address + (MANDATORY if mandatory else b"\x00")
