@@ -46,11 +46,6 @@ class JobReports:
         self._runtime = runtime
         self._pending: set[asyncio.Task[None]] = set()
 
-    @property
-    def pending(self) -> int:
-        """The number of results that are being retried."""
-        return len(self._pending)
-
     async def close(self) -> None:
         """Stop retrying results."""
         for task in self._pending:

@@ -4,17 +4,15 @@ from bus.contracts.contract import Contract
 from bus.errors import BusError, Expired, PermissionDenied, Unauthenticated, Undecodable, UnknownKey
 from bus.messaging.envelope import Envelope
 from bus.security.reply_to import is_direct_reply_to, is_reply_queue_of
-from bus.security.signer import Signer
 from bus.security.verifier import FOREIGN_REPLY_TO, VerifiedToken, Verifier
 
 __all__ = ["EndpointGuard"]
 
 
 class EndpointGuard:
-    """The guard of one endpoint: it authorizes messages, and holds the signer for replies."""
+    """The guard of one endpoint, which authorizes its messages."""
 
-    def __init__(self, contract: Contract, verifier: Verifier, signer: Signer) -> None:
-        self.signer = signer
+    def __init__(self, contract: Contract, verifier: Verifier) -> None:
         self._contract = contract
         self._permission = contract.permission
         self._verifier = verifier

@@ -84,7 +84,7 @@ class ServiceIdentity:
 
     def guard(self, contract: Contract) -> EndpointGuard:
         """Return the guard of the endpoint that serves `contract`."""
-        return EndpointGuard(contract, self.verifier, self.signer)
+        return EndpointGuard(contract, self.verifier)
 
     def check_send_permission(self, contract: Contract) -> PermissionDenied | None:
         """Return None if this service may send messages of this contract. If not, return an error.

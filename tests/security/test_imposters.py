@@ -39,6 +39,7 @@ async def test_a_forgery_of_a_job_under_way_does_not_join_it() -> None:
         router,
         transport,
         gate=world.yard.gate("ledger", world.rings["ledger"], CloseBooks),
+        signer=world.signer("ledger"),
         clock=world.yard.clock,
     )
     job = world.job()
@@ -69,7 +70,9 @@ async def test_a_forgery_that_comes_first_does_not_take_the_real_one_with_it() -
         return Total(total=1)
 
     gate = world.yard.gate("ledger", world.rings["ledger"], CloseBooks)
-    receiver = receiver_of(router, FakeTransport(), gate=gate, clock=world.yard.clock)
+    receiver = receiver_of(
+        router, FakeTransport(), gate=gate, signer=world.signer("ledger"), clock=world.yard.clock
+    )
     job = world.job()
     forged, real = FakeDelivery(job.replace(proof=None)), FakeDelivery(job)
     receiver.on_delivery(forged)
@@ -155,7 +158,12 @@ async def test_an_answer_that_is_remembered_is_for_who_asked_alone() -> None:
 
     gate = world.yard.gate("ledger", world.rings["ledger"], GetTotal)
     receiver = receiver_of(
-        router, transport, inbox=MemoryInbox(), gate=gate, clock=world.yard.clock
+        router,
+        transport,
+        inbox=MemoryInbox(),
+        gate=gate,
+        signer=world.signer("ledger"),
+        clock=world.yard.clock,
     )
     request = world.request("ledger.total.v1", body=b"{}", queue="ledger.requests.total.v1")
     receiver.on_delivery(FakeDelivery(request))
@@ -201,7 +209,9 @@ async def test_who_is_not_let_in_gets_no_token_that_he_could_use() -> None:
         return Total(total=1)
 
     gate = world.yard.gate("ledger", world.rings["ledger"], GetTotal)
-    receiver = receiver_of(router, transport, gate=gate, clock=world.yard.clock)
+    receiver = receiver_of(
+        router, transport, gate=gate, signer=world.signer("ledger"), clock=world.yard.clock
+    )
     request = world.request("ledger.total.v1", queue="ledger.requests.total.v1")
     receiver.on_delivery(FakeDelivery(request.replace(authorization=None)))
     receiver.on_delivery(FakeDelivery(request.replace(id="m-2", fault="no type")))
@@ -233,7 +243,9 @@ async def test_a_parked_message_is_handled_after_an_uncertain_ack() -> None:
         return Total(total=1)
 
     gate = world.yard.gate("ledger", world.rings["ledger"], CloseBooks)
-    receiver = receiver_of(router, transport, gate=gate, clock=world.yard.clock)
+    receiver = receiver_of(
+        router, transport, gate=gate, signer=world.signer("ledger"), clock=world.yard.clock
+    )
     first = FakeDelivery(world.forged(world.job(), header={"kid": "office-2"}), alive=False)
     receiver.on_delivery(first)
     await settle_down()

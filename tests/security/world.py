@@ -178,7 +178,13 @@ class Ledger:
         # mypy cannot check one call for all three kinds.
         register(model)(self._handler(role))  # type: ignore[operator]
         self.gate = world.yard.gate("ledger", world.rings["ledger"], model, direct=direct)
-        self.receiver = receiver_of(router, self.transport, gate=self.gate, clock=world.yard.clock)
+        self.receiver = receiver_of(
+            router,
+            self.transport,
+            gate=self.gate,
+            signer=world.signer("ledger"),
+            clock=world.yard.clock,
+        )
 
     def _handler(self, role: str) -> Callable[[Any], Awaitable[Any]]:
         async def handle(message: Any) -> Any:

@@ -105,9 +105,7 @@ class Yard:
     def gate(
         self, owner: str, ring: Keyring, model: type[Message], *, direct: bool = False
     ) -> EndpointGuard:
-        return EndpointGuard(
-            contract_of(model), self.verifier(owner, ring, direct=direct), self.signer(owner, ring)
-        )
+        return EndpointGuard(contract_of(model), self.verifier(owner, ring, direct=direct))
 
     def grant(
         self, service: str, *, call: tuple[Contract, ...] = (), publish: tuple[Contract, ...] = ()

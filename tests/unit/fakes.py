@@ -229,12 +229,12 @@ class NoSender:
 class FakeIdentity:
     """An identity with the signer and verifier of a test."""
 
-    signer: Signer
+    signer: Signer | None
     verifier: Verifier | None = None
     is_anonymous: bool = False
 
 
-def security_of(signer: Signer, verifier: Verifier | None = None) -> MessageSecurity:
+def security_of(signer: Signer | None, verifier: Verifier | None = None) -> MessageSecurity:
     return MessageSecurity(identity=cast("ServiceIdentity", FakeIdentity(signer, verifier)))
 
 
@@ -264,13 +264,14 @@ def state_of(
     *,
     inbox: Inbox | None = None,
     gate: EndpointGuard | None = None,
+    signer: Signer | None = None,
     candidates: CandidateQueue | None = None,
     clock: Callable[[], float] = lambda: NOW,
 ) -> EndpointState:
     """The state of a router's only endpoint."""
     ((name, endpoint),) = router.endpoints.items()
     queue, topology = router.topology()[name]
-    security = NO_SECURITY if gate is None else security_of(gate.signer)
+    security = NO_SECURITY if gate is None else security_of(signer)
     return EndpointState(
         endpoint=endpoint,
         spec=ConsumerSpec(queue=queue, topology=topology, prefetch=endpoint.concurrency),
@@ -289,9 +290,18 @@ def receiver_of(
     handler: Handler | None = None,
     inbox: Inbox | None = None,
     gate: EndpointGuard | None = None,
+    signer: Signer | None = None,
     candidates: CandidateQueue | None = None,
     clock: Callable[[], float] = lambda: NOW,
 ) -> Receiver:
     """Return a receiver for the only endpoint of a router."""
-    state = state_of(router, transport, inbox=inbox, gate=gate, candidates=candidates, clock=clock)
+    state = state_of(
+        router,
+        transport,
+        inbox=inbox,
+        gate=gate,
+        signer=signer,
+        candidates=candidates,
+        clock=clock,
+    )
     return receiver_for(state, ServiceStack(handler=handler or router, sender=NoSender()))

@@ -186,7 +186,6 @@ class Guard:
 
     def __init__(self, *errors: Exception | None) -> None:
         self.errors = list(errors)
-        self.signer = None
         self.refreshes = 0
 
     def authorize(self, _envelope: Envelope) -> Exception | None:
