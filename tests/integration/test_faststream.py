@@ -149,7 +149,7 @@ async def test_the_application_ends_after_what_runs(vhost_url: str) -> None:
         going_on.set()
         assert await asking == Answer(text="done")
         await stopping
-        with pytest.raises(FailedPrecondition, match="Create another"):
+        with pytest.raises(FailedPrecondition, match="Create a new application"):
             await app.start()
         await app.stop()
 
