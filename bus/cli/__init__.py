@@ -104,7 +104,7 @@ def take_debug(arguments: list[str]) -> tuple[bool, list[str]]:
 
 
 def build(arguments: Sequence[str], reporter: Reporter) -> typer.Typer:
-    """Return the application, with only the module of the command in `arguments` loaded.
+    """Return the application. Load only the module of the command in `arguments`.
 
     The other commands are placeholders that have only a summary.
     """

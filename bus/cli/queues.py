@@ -59,12 +59,12 @@ def command(
     """Show the messages, consumers and dead letters of each queue.
 
     The command takes no message out of a queue and changes nothing. It reads the numbers of ready
-    messages and of consumers over AMQP. It reads the list of queues, "unacked" and "oldest" from
-    RabbitMQ's management API, if that API answers. The API's URL is BUS_MANAGEMENT_URL. If it is
-    not set, the command tries the default port of the broker's host.
+    messages and of consumers over AMQP. If RabbitMQ's management API answers, the command reads the
+    names of all queues from it, and the columns "unacked" and "oldest". The API's URL is
+    BUS_MANAGEMENT_URL. If it is not set, the command tries the default port of the broker's host.
 
     "oldest" is the time since the oldest message in the queue was sent. RabbitMQ reports it only
-    for classic queues. Jobs, events and dead letters are in quorum queues, and show "-".
+    for classic queues. For the quorum queues of jobs, events and dead letters the column shows "-".
     """
     settings = load_settings()
     where = BrokerAddress.of(settings, renew=watch is None)
@@ -189,7 +189,7 @@ def queue_to_json(status: QueueStatus) -> dict[str, Any]:
 
 
 def to_json(report: QueueReport) -> dict[str, Any]:
-    """Return the report as JSON, with null for unknown values and times in seconds."""
+    """Return the report as JSON. Unknown values are null. Times are in seconds."""
     return {
         "broker": asdict(report.server),
         "at": round(report.at, 3),
