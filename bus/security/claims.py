@@ -19,7 +19,7 @@ MAX_TIMESTAMP_SECONDS = 2**40
 
 
 def text_claim(claims: Claims, name: str) -> str:
-    """Return the value of a claim, or reject the token if the value is not text."""
+    """Return the value of a claim. Reject the token if the value is not text."""
     value = claims.get(name)
     if not isinstance(value, str):
         reject(f"the claim {name} is missing, or is not text")
@@ -27,7 +27,7 @@ def text_claim(claims: Claims, name: str) -> str:
 
 
 def time_claim(claims: Claims, name: str) -> float:
-    """Return a time in seconds since the epoch, or reject the token if the claim is not a time."""
+    """Return the time in a claim, in seconds since the epoch. Reject the token if it has none."""
     value = claims.get(name)
     if (
         isinstance(value, bool)
@@ -39,7 +39,7 @@ def time_claim(claims: Claims, name: str) -> float:
 
 
 def check_signed_by(key: Key, issuer: str, role: str = "service") -> None:
-    """Reject the token unless its key belongs to `issuer` and has this role."""
+    """Reject the token unless `issuer` owns its key and the key has the role `role`."""
     if key.owner is None:
         return  # The shared secret of BUS_AUTH=dev belongs to every service.
     if key.role != role:
@@ -49,9 +49,9 @@ def check_signed_by(key: Key, issuer: str, role: str = "service") -> None:
 
 
 def check_issued_at(claims: Claims, key: Key, now: float, leeway: float) -> float:
-    """Check `iat`, the time at which the token was signed, and return it.
+    """Return the claim `iat`, which is the time at which the token was signed.
 
-    The time must not be in the future, and the key must have been valid at that time.
+    Reject the token if `iat` is in the future, or if the key was not valid at `iat`.
     """
     issued = time_claim(claims, "iat")
     if issued > now + leeway:

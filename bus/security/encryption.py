@@ -1,4 +1,4 @@
-"""Payload encryption, for payloads that must not be readable on the broker's disks.
+"""Encryption of payloads that must not be readable on the broker's disks.
 
 The encrypted payload is JSON, like every payload (`bus.security.jwe`). The encryption includes a
 digest of the attributes that identify the message. If an attacker copies the payload into another
@@ -34,32 +34,33 @@ class UnknownEncryptionKey(Exception):
 
 
 class DecryptionFailed(Exception):
-    """The payload is not encrypted, was encrypted for another context, or was changed."""
+    """The payload is not encrypted, was encrypted with a different context, or was changed."""
 
 
 class EncryptionKeys(Protocol):
     """The keys that encrypt and decrypt payloads.
 
-    The context identifies the message of a payload. A payload can be decrypted only with the
-    context that it was encrypted for.
+    The context identifies the message that contains the payload. Decryption requires the same
+    context as encryption.
     """
 
     def encrypt(self, plain: bytes, context: bytes) -> bytes:
-        """Return `plain` encrypted for `context`."""
+        """Encrypt `plain`. Decryption requires the same `context`."""
         ...
 
     def decrypt(self, sealed: bytes, context: bytes) -> bytes:
-        """Return the bytes that were encrypted for `context`.
+        """Decrypt `sealed`. The `context` must be the same as for the encryption.
 
         Raises:
             UnknownEncryptionKey: The payload was encrypted with an unknown key.
-            DecryptionFailed: The payload is malformed, was changed, or is for another context.
+            DecryptionFailed: The payload is malformed, was changed, or was encrypted with a
+                different context.
         """
         ...
 
 
 class PayloadCipher:
-    """The cipher of one service. It encrypts and decrypts payloads as their contracts require."""
+    """The cipher of one service. It encrypts and decrypts the payloads of messages."""
 
     def __init__(
         self,
@@ -81,9 +82,10 @@ class PayloadCipher:
         self._encrypted_types: dict[str, bool] = {ERROR_TYPE: False}
 
     def is_encrypted(self, type_: str) -> bool:
-        """Return True if messages of this type, including replies and progress, are encrypted.
+        """Return True if the payloads of messages of this type are encrypted.
 
-        Error replies are not encrypted, because they have no payload.
+        If a type is encrypted, its replies and progress updates are encrypted. Error replies are
+        not encrypted, because they have no payload.
         """
         encrypted = self._encrypted_types.get(type_)
         if encrypted is None:
@@ -108,7 +110,7 @@ class PayloadCipher:
             )
 
     def encrypt(self, envelope: Envelope) -> Envelope:
-        """Return the message. If its type requires encryption, the payload is encrypted.
+        """Return the message. Encrypt the payload if the message's type requires encryption.
 
         Raises:
             FailedPrecondition: The payload must be encrypted, but this cipher has no keys.
@@ -123,11 +125,12 @@ class PayloadCipher:
         return envelope.replace(body=body, headers={**envelope.headers, ENCRYPTION: JWE})
 
     def decrypt(self, envelope: Envelope) -> Envelope:
-        """Return the message with its payload decrypted.
+        """Return the message. Decrypt the payload if the message has the `encryption` header.
 
         Raises:
-            Undecodable: The payload was not encrypted for this message. Or the payload is not
-                encrypted, but the type of the message requires encryption.
+            Undecodable: The payload was encrypted for another message, was changed, or is encrypted
+                with an unknown method. Or the payload is not encrypted, but the message's type
+                requires encryption.
             Unavailable: This service does not have the key that the payload was encrypted with.
         """
         if ENCRYPTION not in envelope.headers:

@@ -10,7 +10,7 @@ __all__ = ["EndpointGuard"]
 
 
 class EndpointGuard:
-    """The guard of one endpoint, which authorizes its messages."""
+    """The guard of one endpoint. The guard authorizes the endpoint's messages."""
 
     def __init__(self, contract: Contract, verifier: Verifier) -> None:
         self._contract = contract
@@ -20,7 +20,7 @@ class EndpointGuard:
         self._tokens = verifier.tokens
 
     def authorize(self, envelope: Envelope) -> BusError | None:
-        """Return why this message must not be handled, or None if it may be handled.
+        """Return the error that rejects the message. If the message may be handled, return None.
 
         Every rejection is counted and logged, except `UnknownKey` and `Expired`. An unknown key may
         be published soon, and an expired message was valid before.
@@ -69,9 +69,10 @@ class EndpointGuard:
     def may_reply(self, envelope: Envelope) -> bool:
         """Return True if a rejection can be sent to the `reply_to` of the message.
 
-        An attacker can forge both `reply_to` and the name of the sender. The broker accepts a reply
-        only if its receiver has grants, because only services with grants have a broker user. If
-        the named sender is this service itself, its grants must permit it to send such messages.
+        An attacker can forge `reply_to` and the name of the sender. The broker accepts a reply
+        only if the receiver has grants, because only services with grants have a broker user. If
+        the named sender is this service, its grants must permit it to send messages of this
+        endpoint's contract.
         """
         reply_to, source = envelope.reply_to, envelope.source
         if reply_to is None or not self._verifier.may_reply_to(

@@ -51,7 +51,7 @@ class ServiceGrants:
     publish: frozenset[str] = NOTHING
     """Permissions to publish the service's own events."""
     consume: frozenset[str] = NOTHING
-    """Permissions to consume events of any service."""
+    """Permissions to consume events. The events can belong to any service."""
 
 
 VERBS: Final[tuple[Verb, ...]] = ("call", "publish", "consume")
@@ -91,7 +91,7 @@ class Grants:
         return service in self.services
 
     def may_operate(self, operator: str, operation: str) -> bool:
-        """Return True if an operator may perform this operation, such as `REVEAL`."""
+        """Return True if `operator` may perform `operation`, for example `REVEAL`."""
         return operation in self.operators.get(operator, NOTHING)
 
     def _of(self, service: str) -> ServiceGrants:
@@ -130,7 +130,7 @@ class GrantsSource:
     """The source of the grants: the function that reads them, and the path of their file."""
 
     read: Callable[[], AccessPolicy]
-    """Function that reads the grants. It is called again after more contracts are declared."""
+    """Function that reads the grants. The bus calls it again after more contracts are declared."""
     path: Path | None = None
     """Path of the grants file, for error messages."""
 

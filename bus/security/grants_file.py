@@ -1,4 +1,4 @@
-"""The reader of `grants.toml`, which checks each entry against the contracts."""
+"""The reader of `grants.toml`. It checks each entry against the contracts."""
 
 import re
 import tomllib
@@ -20,7 +20,7 @@ MAX_FAULTS_SHOWN = 5
 
 
 def load_grants(path: Path, contracts: Iterable[Contract], *, complete: bool = True) -> Grants:
-    """Return the grants of a file, checked against the contracts.
+    """Return the grants in a file. Check them against the contracts.
 
     Args:
         path: The file.
@@ -67,7 +67,7 @@ class GrantsReader:
         self._complete = complete
 
     def tables(self, content: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Check `clients` and the names of the services, and yield each service with its table."""
+        """Check `clients` and the service names. Yield each valid service name with the table."""
         keys = (CLIENTS, SERVICES, OPERATORS)
         for name in content.keys() - set(keys):
             self._add_fault(
@@ -142,7 +142,7 @@ class GrantsReader:
         )
 
     def _names(self, table: dict[str, Any], location: str, key: str) -> list[str]:
-        """Return the names at `key`, or an empty list if the value is not a list of names."""
+        """Return the names at `key`. If the value is not a list of names, return an empty list."""
         value = table.get(key, [])
         field = f"{location}.{key}" if location else key
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
@@ -218,10 +218,11 @@ class GrantsReader:
         self.faults.append(f"{self._find_line(table, name)}: {problem}")
 
     def _find_line(self, table: str, name: str | None) -> int:
-        """Return the line of a name in a table, or the line of the table's header.
+        """Return the line number of a name in a table.
 
-        tomllib returns no line numbers, so this method searches the text. It returns 1 if the table
-        has no `[header]` line, because TOML also allows tables in other forms.
+        tomllib returns no line numbers, so this method searches the text. If the name is None or
+        not found, the result is the line of the table's header. TOML also allows tables without a
+        `[header]` line. For these tables, the result is 1.
         """
         current, header_line = "", 1
         for number, line in enumerate(self._lines, 1):

@@ -1,4 +1,4 @@
-"""The identity of one service: its keys, its grants, and the signer and verifier that use them."""
+"""The identity of one service: keys, grants, signer and verifier."""
 
 import asyncio
 import logging
@@ -39,7 +39,7 @@ class ServiceIdentity:
 
         Args:
             service: The name that this process signs with.
-            ring: The keys of this and the other services.
+            ring: The private keys of this service, and the public keys of all services.
             grants: The source of the grants of all services.
             leeway: Seconds by which the clocks of two machines may differ.
             direct: True if this service may send replies to RabbitMQ's direct reply-to.
@@ -73,7 +73,7 @@ class ServiceIdentity:
         self._grants, self._contracts = self._source.read(), len(CATALOG)
 
     async def start(self) -> None:
-        """Read the keys and grants, and start a task that reads the keys again at intervals.
+        """Read the grants and keys. Start a task that reads the keys again at intervals.
 
         Raises:
             ConfigurationError: The keys or grants cannot be read, or have a fault.
@@ -89,7 +89,8 @@ class ServiceIdentity:
     def check_send_permission(self, contract: Contract) -> PermissionDenied | None:
         """Return None if this service may send messages of this contract. If not, return an error.
 
-        If contracts were declared after the grants were read, the grants are read again.
+        The grants are read again if they do not contain the permission, and contracts were declared
+        after the last read.
         """
         if self._may_send(contract):
             return None
@@ -109,7 +110,7 @@ class ServiceIdentity:
         return allowed(self._service, contract.permission)
 
     def check_subscriptions(self, contracts: Iterable[Contract]) -> None:
-        """Read the grants again, and check that this service may consume these events.
+        """Read the grants again. Check that this service may consume the events in `contracts`.
 
         Raises:
             ConfigurationError: The service may not consume one of the events.

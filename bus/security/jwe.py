@@ -59,8 +59,8 @@ def read_encryption_keys(text: str | bytes) -> "JweKeys":
     The first key encrypts. Every key decrypts.
 
     Raises:
-        ConfigurationError: The text is not a set of symmetric keys of 256 bits, each with its own
-            id. The error contains no key material.
+        ConfigurationError: The text is not a set of symmetric 256-bit keys, or a key has no
+            unique id. The error contains no key material.
     """
     try:
         members = json.loads(text)["keys"]
@@ -94,12 +94,12 @@ class JweKeys:
     """Encryption keys. The first key encrypts, and every key decrypts."""
 
     def __init__(self, keys: Sequence[jwk.OctKey]) -> None:
-        """Build the object from `keys`, which must not be empty. The first key encrypts."""
+        """Build the object. The list `keys` must not be empty. The first key encrypts."""
         self._newest = keys[0]
         self._keys = {key.kid: key for key in keys}
 
     def encrypt(self, plain: bytes, context: bytes) -> bytes:
-        """Return `plain` encrypted, as JSON. It can be decrypted only with the same `context`."""
+        """Encrypt `plain`, and return JSON. Decryption requires the same `context`."""
         protected = {"alg": WRAPPING, "enc": CONTENT, "kid": self._newest.kid}
         encryption = jwe.FlattenedJSONEncryption(protected, plain, aad=context)
         encryption.add_recipient(None, self._newest)
@@ -108,11 +108,12 @@ class JweKeys:
         ).encode()
 
     def decrypt(self, sealed: bytes, context: bytes) -> bytes:
-        """Return the bytes that were encrypted for `context`.
+        """Decrypt `sealed`. The `context` must be the same as for the encryption.
 
         Raises:
             UnknownEncryptionKey: The payload was encrypted with an unknown key.
-            DecryptionFailed: The payload is malformed, was changed, or is for another context.
+            DecryptionFailed: The payload is malformed, was changed, or was encrypted with a
+                different context.
         """
         content = _parse_content(sealed)
         kid = _read_kid(content)
@@ -145,9 +146,9 @@ def _parse_content(sealed: bytes) -> dict[str, Any]:
 
 
 def _read_kid(content: dict[str, Any]) -> str:
-    """Return the key id in the protected header, or an empty text if it cannot be read.
+    """Return the key id in the protected header. If it cannot be read, return an empty text.
 
-    The decryption fails if this header was changed.
+    The decryption fails if the protected header was changed.
     """
     try:
         header = json.loads(urlsafe_b64decode(content["protected"].encode()))

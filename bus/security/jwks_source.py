@@ -1,4 +1,4 @@
-"""Sources of keys: `BUS_KEY` from a file or its value, `BUS_JWKS` from a file or an https URL."""
+"""Functions that read the keys of the settings `BUS_KEY` and `BUS_JWKS`."""
 
 import asyncio
 import ssl
@@ -31,7 +31,7 @@ PrivateSource = Callable[[], list[PrivateKey]]
 
 
 def private_key_source(setting: str, variable: str = "BUS_KEY") -> PrivateSource:
-    """Return the function that reads the private keys of a setting.
+    """Return the function that reads the private keys from the value of a setting.
 
     Args:
         setting: A path, or the keys themselves (PEM, JSON Web Key, or JSON Web Key Set).

@@ -1,8 +1,9 @@
 """Encoding and strict decoding of JSON Web Tokens.
 
-A token has a fixed set of header parameters, claims, and a signature. The bus decodes tokens
-itself, because PyJWT's decoder is less strict. PyJWT accepts additional header parameters,
-duplicate claims, and base64url text that is not canonical. No error contains any part of a token.
+A token consists of a header, claims and a signature. The set of header parameters is fixed. The bus
+decodes tokens itself, because PyJWT's decoder is less strict. PyJWT accepts additional header
+parameters, duplicate claims, and base64url text that is not canonical. No error contains any part
+of a token.
 """
 
 import json
@@ -40,8 +41,8 @@ MAX_CACHED_HEADERS = 256
 HEADER = frozenset({"alg", "kid", "typ"})
 """All permitted header parameters.
 
-A token with another parameter (`jwk`, `jku`, `x5u`, `crit`, `b64`) is rejected, so no other
-parameter can influence the verification.
+A token with an additional parameter (for example `jwk`, `jku`, `x5u`, `crit` or `b64`) is rejected.
+So an additional parameter cannot influence the verification.
 """
 Claims = dict[str, Any]
 
@@ -55,12 +56,12 @@ class KeyLookup(Protocol):
         ...
 
     def get(self, kid: str) -> Key | None:
-        """Return the key with this id, or None."""
+        """Return the key with this id. If the id is unknown, return None."""
         ...
 
 
 def encode_jws(pair: KeyPair, typ: str, claims: Mapping[str, object]) -> str:
-    """Return a compact JWT with these claims, signed with the key pair."""
+    """Sign the claims with the key pair, and return the compact JWT."""
     signed = _header(pair.key.algorithm, pair.key.id, typ) + b"." + _encode_part(claims)
     return (signed + b"." + base64(pair.private.sign(signed))).decode()
 
@@ -80,7 +81,7 @@ def base64(data: bytes) -> bytes:
 
 
 def decode_jws(token: str, typ: str, keys: KeyLookup) -> tuple[Claims, Key]:
-    """Check the signature of a token, and return its claims and its key.
+    """Check the signature of a token. Return the token's claims, and the key that verified it.
 
     Args:
         token: The compact JWT.
@@ -89,7 +90,7 @@ def decode_jws(token: str, typ: str, keys: KeyLookup) -> tuple[Claims, Key]:
 
     Raises:
         Unauthenticated: The token is malformed, or its signature does not match.
-        UnknownKey: `keys` does not contain the key.
+        UnknownKey: `keys` does not contain the key of the token.
     """
     if len(token) > MAX_TOKEN_LENGTH:
         reject(f"the JWT is longer than {MAX_TOKEN_LENGTH} characters")
@@ -136,7 +137,7 @@ def reject(why: str) -> NoReturn:
 
 
 def _bytes(text: str, label: str) -> bytes:
-    """Return the decoded bytes of base64url text. `COMPACT` has already checked its characters."""
+    """Decode base64url text. `COMPACT` has already checked the characters of the text."""
     over = len(text) % 4
     last = CANONICAL_LAST_CHARS[over]
     if last is None:
@@ -175,7 +176,7 @@ COMPACT_JSON = json.JSONEncoder(separators=(",", ":"))
 
 
 def decode_unverified(token: str) -> Claims | None:
-    """Return the unverified claims of a token, or None if the token is malformed."""
+    """Return the unverified claims of a token. If the token is malformed, return None."""
     parts = COMPACT.fullmatch(token)
     try:
         return None if parts is None else _decode_object(parts[2], "the JWT payload")

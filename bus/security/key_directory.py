@@ -34,20 +34,23 @@ class KeyDirectory:
 
     @property
     def set_file(self) -> Path:
-        """The file with the public keys. `BUS_JWKS` names this file, or a URL that serves it."""
+        """The file with the public keys. `BUS_JWKS` is its path, or a URL that serves the file."""
         return self.path / JWKS_FILENAME
 
     @property
     def encryption_keys_file(self) -> Path:
-        """The file with the encryption keys, for `BUS_ENCRYPTION_KEYS`."""
+        """The file with the encryption keys. `BUS_ENCRYPTION_KEYS` is its path."""
         return self.path / ENCRYPTION_KEYS_FILENAME
 
     def key_file(self, owner: str) -> Path:
-        """Return the path of the private keys of `owner`, for `BUS_KEY` or `BUS_OPERATOR_KEY`."""
+        """Return the path of the private keys of `owner`.
+
+        It is the value of `BUS_KEY` for a service, and of `BUS_OPERATOR_KEY` for an operator.
+        """
         return self.path / f"{owner}.key"
 
     def public(self) -> list[Jwk]:
-        """Return the public keys in the file, or an empty list if the file does not exist.
+        """Return the public keys in the file. If the file does not exist, return an empty list.
 
         Raises:
             ConfigurationError: The file cannot be read, or is not a JSON Web Key Set.
@@ -100,7 +103,7 @@ class KeyDirectory:
             kid: The id of the key.
             role: The role of the owner.
             algorithm: The algorithm of the key.
-            **times: Additional members of the public key, such as `not_before`.
+            **times: Additional members of the public key, for example `not_before`.
 
         Raises:
             ConfigurationError: `owner` is not a valid name, or the directory cannot be written.
@@ -118,8 +121,8 @@ class KeyDirectory:
         Args:
             owner: The service or operator.
             kid: The id of the new key.
-            begins: The time from which the new key is used, in seconds since the epoch.
-            retires: The time until which the older keys are used, in seconds since the epoch.
+            begins: The start of the new key's use, in seconds since the epoch.
+            retires: The end of the older keys' use, in seconds since the epoch.
             algorithm: The algorithm. If None, the new key has the algorithm of the previous key.
 
         Raises:
@@ -149,7 +152,7 @@ class KeyDirectory:
             return public
 
     def update(self, kid: str, **members: int) -> Jwk:
-        """Set members of one public key, such as `retired_at`, and return the key.
+        """Set members (for example `retired_at`) of one public key, and return the key.
 
         Raises:
             NotFound: No key has this id.
@@ -168,7 +171,7 @@ class KeyDirectory:
         )
 
     def encryption_keys(self) -> list[Jwk]:
-        """Return the encryption keys, or an empty list if the file does not exist.
+        """Return the encryption keys. If the file does not exist, return an empty list.
 
         The first key encrypts. Every key decrypts.
 
@@ -254,7 +257,7 @@ class KeyDirectory:
 
 
 def _suggest_keys(kid: str, keys: list[Jwk]) -> str:
-    """Return a hint for an unknown key id.
+    """Return a hint for the error about an unknown key id.
 
     If `kid` is the name of an owner, the hint lists the owner's keys. If not, it suggests similar
     ids.

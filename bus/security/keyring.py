@@ -23,8 +23,8 @@ log = logging.getLogger("bus.keys")
 REFRESH_INTERVAL_SECONDS = 60.0
 """Seconds between two reads of the key set.
 
-A revocation takes effect within this time. A new key must be published at least this long
-before its first use.
+A revocation takes effect within this time. A new key must be published at least
+`REFRESH_INTERVAL_SECONDS` before its first use.
 """
 MIN_REFRESH_SECONDS = 10.0
 """Minimum seconds between two reads.
@@ -53,13 +53,13 @@ class Keyring:
         """Build a keyring without keys. `start` reads the keys.
 
         Args:
-            owner: The name of this service. If None, keys of any owner are used.
+            owner: The name of this service. If None, the owner of the signing key is not checked.
             source: Reads the public key set.
             private: Reads the private keys.
             role: The role of the key that signs.
             algorithms: The permitted algorithms.
             clock: Returns seconds since the epoch.
-            timer: Returns seconds of a monotonic clock. If None, the clock of the event loop.
+            timer: Returns seconds of a monotonic clock. None: the event loop's clock.
         """
         self.owner = owner
         self.role = role
@@ -80,7 +80,7 @@ class Keyring:
         self._signing_key_times = (0.0, 0.0)
 
     def get(self, kid: str) -> Key | None:
-        """Return the key with this id, or None."""
+        """Return the key with this id. If the id is unknown, return None."""
         return self._keys.get(kid)
 
     def signing_key(self) -> KeyPair:
@@ -187,9 +187,10 @@ class Keyring:
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Read the keys again, unless they were read less than `MIN_REFRESH_SECONDS` ago.
+        """Read the keys again, and wait until the read has ended.
 
-        Concurrent callers wait for the same read.
+        Concurrent callers wait for the same read. Nothing is read if the last read has ended and
+        started less than `MIN_REFRESH_SECONDS` ago.
         """
         if self._refreshing is None:
             if self._timer() - self._last_read < MIN_REFRESH_SECONDS:
@@ -243,12 +244,12 @@ def _describe_error(error: BaseException) -> str:
 def shared_secret_keyring(
     owner: str, secret: str, *, clock: Callable[[], float] = time.time
 ) -> Keyring:
-    """Return a keyring with one shared secret instead of keys, for `BUS_AUTH=dev`.
+    """Return the keyring for `BUS_AUTH=dev`. Its only key is the shared secret.
 
     A process that knows the secret can act as any service.
 
     Raises:
-        ConfigurationError: The secret is too short, or it is an asymmetric key.
+        ConfigurationError: The secret is too short, or the secret is an asymmetric key.
     """
     return SharedSecretKeyring(owner, secret, clock=clock)
 

@@ -61,7 +61,7 @@ class Key:
     id: str
     algorithm: Algorithm
     owner: str | None
-    """The service or operator that owns the key. None: every service (only with `BUS_AUTH=dev`)."""
+    """The service or operator that owns the key. None: every service (`BUS_AUTH=dev`)."""
     role: Role = "service"
     not_before: float = 0
     """The time at which the key becomes valid. Earlier signatures are rejected."""
@@ -73,7 +73,7 @@ class Key:
     """Function that takes a message and a signature. It returns True if the signature is valid."""
 
     def check_use(self, issued_at: float) -> str | None:
-        """Return why a signature made at `issued_at` is invalid, or None if it is valid."""
+        """Return why a signature from the time `issued_at` is invalid. None means valid."""
         if issued_at < self.not_before:
             return "the signing key was not valid yet"
         if self.compromised_since is not None and issued_at >= self.compromised_since:
@@ -104,7 +104,7 @@ class PrivateKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class KeyPair:
-    """A public key with its private key, for signing."""
+    """A public key and the private key that belongs to it."""
 
     key: Key
     private: PrivateKey = field(repr=False)
@@ -114,9 +114,9 @@ class KeyPair:
 
 
 def public_keys(text: str | bytes) -> tuple[dict[str, Key], list[str]]:
-    """Return the valid keys of a JSON Web Key Set by id, and the faults of the other keys.
+    """Return the valid keys of a JSON Web Key Set by id, and the faults of the invalid keys.
 
-    An invalid key is skipped, and the other keys remain usable.
+    An invalid key is skipped, and the valid keys remain usable.
 
     Raises:
         ConfigurationError: The text is not a JSON Web Key Set.
@@ -152,8 +152,7 @@ def read_jwk(jwk: object) -> Key:
     """Return the public key of a JSON Web Key.
 
     Raises:
-        ConfigurationError: The key is invalid, or it is not public. The error contains no key
-            material.
+        ConfigurationError: The key is invalid or not public. The error contains no key material.
     """
     if not isinstance(jwk, Mapping):
         raise ConfigurationError("the key is not a JSON object")

@@ -1,4 +1,4 @@
-"""Message security of one service: one object for its identity and its payload cipher."""
+"""Message security of one service: an object that has the service's identity and payload cipher."""
 
 from dataclasses import dataclass
 
@@ -29,11 +29,11 @@ class MessageSecurity:
     def protect_reply(
         self, reply: Envelope, request: Envelope, *, unauthorized: bool = False
     ) -> Envelope:
-        """Return a reply, encrypted and signed for the sender of `request`.
+        """Encrypt and sign a reply. Only the sender of `request` accepts the signature.
 
-        The sender of an `unauthorized` request may be an attacker, who could copy the token of a
-        reply into other replies. So the reply to this sender has a proof, which is valid for that
-        reply only.
+        The sender of an `unauthorized` request can be an attacker. An attacker could copy a
+        reply's token into other replies. So the reply has a proof, which is valid only for one
+        reply.
         """
         reply = self.cipher.encrypt(reply)
         signer = self.identity.signer
@@ -42,11 +42,11 @@ class MessageSecurity:
         return signer.authorize_reply(reply, request.source)
 
     def protect_update(self, update: Envelope, job: Envelope) -> Envelope:
-        """Return a job's update, encrypted and signed for the submitter of `job`.
+        """Encrypt and sign a job's update. Only the submitter of `job` accepts the signature.
 
-        The update has a proof instead of a token, for two reasons. The submitter may read the
-        update so late that a token would have expired. And if the job is rejected, the receiver of
-        the update may be an attacker, who could copy the token into other replies.
+        The update has a proof instead of a token, for two reasons. If the submitter reads the
+        update late, a token would have expired. If the job is rejected, the submitter can be an
+        attacker. An attacker could copy a token into other replies.
         """
         update = self.cipher.encrypt(update)
         refused = job if update.error is not None else None

@@ -1,4 +1,4 @@
-"""Functions for private keys, and for the shared secret of `BUS_AUTH=dev`."""
+"""Functions that create and read private keys and the shared secret of `BUS_AUTH=dev`."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -56,11 +56,11 @@ def _strings(jwk: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_private(text: str) -> list[PrivateKey]:
-    """Return the private keys of a PEM file, a JSON Web Key, or a JSON Web Key Set.
+    """Return the private keys in the text of a PEM file, JSON Web Key or JSON Web Key Set.
 
     Raises:
-        ConfigurationError: The text has no private key, or a key that is not Ed25519 or P-256. The
-            error contains no key material.
+        ConfigurationError: The text has no private key, or has a key of a type other than Ed25519
+            and P-256. The error contains no key material.
     """
     try:
         materials = (
@@ -126,10 +126,10 @@ def _ed25519_signer(secret: bytes) -> Callable[[bytes], bytes]:
 
 
 def dev_key(secret: str) -> KeyPair:
-    """Return the shared secret of `BUS_AUTH=dev` as a key pair (HS256) that every service owns.
+    """Return the shared secret of `BUS_AUTH=dev` as an HS256 key pair. Every service owns it.
 
     Raises:
-        ConfigurationError: The secret is shorter than 32 bytes, or it is an asymmetric key.
+        ConfigurationError: The secret is shorter than 32 bytes, or the secret is an asymmetric key.
     """
     data = secret.encode()
     if len(data) < MIN_SECRET_BYTES:

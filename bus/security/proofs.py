@@ -1,4 +1,4 @@
-"""Message proofs and expiry overrides: signed tokens that are valid for a single message."""
+"""Message proofs and expiry overrides. They are signed tokens, each valid for one message."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -37,7 +37,7 @@ MAX_PROOF_LIFETIME_SECONDS = 31 * 24 * 3600
 """Maximum seconds from a proof's `iat` to its `exp`.
 
 A retired key must stay published for this time. After a stolen key is marked as compromised,
-a thief can still sign proofs with an earlier `iat`. The limit ends the validity of such proofs.
+a thief can still sign proofs with an earlier `iat`. The limit ends the validity of these proofs.
 """
 MAX_EXPIRY_OVERRIDES = 3
 """Maximum number of expiry overrides for one message."""
@@ -58,17 +58,17 @@ def message_proof(
 ) -> str:
     """Return a proof for this message.
 
-    The proof is valid until the message expires. A message without `expires`, such as a reply, has
-    a proof that is valid for five minutes.
+    The proof is valid until the message expires. If the message has no `expires`, the proof is
+    valid for five minutes. Replies have no `expires`.
 
     Args:
         pair: The key pair of the sender.
         envelope: The message.
         now: Seconds since the epoch.
-        audience: For a reply, the service that receives it.
-        refused: The message that this error reply rejects. The proof includes a digest of that
-            message's token or proof. An attacker may forge a message with the id of a genuine
-            message. The digest shows the sender which of the two messages was rejected.
+        audience: For a reply, the service that receives the reply.
+        refused: For an error reply, the rejected message. The proof includes a digest of the
+            rejected message's token or proof. An attacker can forge a message with the id of a
+            genuine message. The digest shows the sender whether the genuine message was rejected.
     """
     claims: dict[str, object] = {
         "jti": envelope.id,
@@ -111,8 +111,8 @@ def expiry_override(  # noqa: PLR0913 - one parameter for each claim
         pair: The key pair of the operator.
         envelope: The message.
         queue: The work queue in which the override is valid.
-        actor: The person that gives the permission.
-        reason: The person's reason. The override contains it.
+        actor: The operator that gives the permission.
+        reason: The operator's reason. It becomes part of the override.
         expires: The new time of expiry, in milliseconds since the epoch.
         count: 1 for the first override of this message, up to `MAX_EXPIRY_OVERRIDES`.
         now: Seconds since the epoch.
@@ -132,7 +132,7 @@ def expiry_override(  # noqa: PLR0913 - one parameter for each claim
 
 
 def _seconds(milliseconds: int) -> int | float:
-    """Convert milliseconds to seconds, with a fraction only if necessary (RFC 7519, 2)."""
+    """Convert milliseconds to seconds. The result is an int if it is whole (RFC 7519, 2)."""
     seconds, rest = divmod(milliseconds, 1000)
     return milliseconds / 1000 if rest else seconds
 
@@ -146,19 +146,19 @@ def verify_proof(
     audience: str | None = None,
     asked_with: Collection[str] | None = None,
 ) -> None:
-    """Check that the proof of a message is valid, and matches the message's attributes and body.
+    """Check that the proof is valid, and that it matches the message's attributes and body.
 
     Args:
         envelope: The message.
         keys: The keys and the permitted algorithms.
         now: Seconds since the epoch.
         leeway: Seconds by which the clocks of two machines may differ.
-        audience: For a reply, the service that receives it.
+        audience: For a reply, the service that receives the reply.
         asked_with: For an error reply, the tokens or proofs of the messages that the reply may
             reject. If None, the reply may reject any message.
 
     Raises:
-        Unauthenticated: The proof is missing, invalid, or for another message.
+        Unauthenticated: The proof is missing or invalid, or belongs to another message.
         UnknownKey: `keys` does not contain the key of the proof.
         Expired: The message has expired, and no expiry override extends its time.
     """
@@ -188,7 +188,7 @@ def verify_proof(
 
 
 def _check_lifetime(claims: Claims, key: Key, now: float, leeway: float) -> float:
-    """Check the times of a proof or expiry override, and return its time of expiry."""
+    """Check the times in the claims, and return the time of expiry."""
     issued, expires = check_issued_at(claims, key, now, leeway), time_claim(claims, "exp")
     if expires - issued > MAX_PROOF_LIFETIME_SECONDS:
         reject(f"the claims iat and exp are more than {MAX_PROOF_LIFETIME_SECONDS} s apart")
@@ -232,7 +232,7 @@ def _verify_expiry_override(
     """Verify the expiry override of a message, and return its claims.
 
     Raises:
-        Unauthenticated: The override is invalid, or is for another message or queue.
+        Unauthenticated: The override is invalid, or belongs to another message or queue.
         UnknownKey: `keys` does not contain the operator's key.
         Expired: The override has expired.
     """

@@ -1,8 +1,8 @@
 """Return addresses: the permitted values of `reply_to` in a request or job.
 
-A sender can write any text into `reply_to`. If the broker refuses a reply, the broker closes the
-channel, and this affects other replies. So the bus replies only to addresses that the broker's
-permissions allow (`bus.operations.topology.permissions`).
+A sender can write any text into `reply_to`. If the broker refuses a reply, it closes the channel.
+The bus sends other replies on the same channel. So the bus replies only to addresses that the
+broker's permissions allow (`bus.operations.topology.permissions`).
 """
 
 import re

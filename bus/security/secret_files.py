@@ -45,11 +45,11 @@ class PasswordFile:
 
     @classmethod
     def of(cls, path: Path | None) -> Self | None:
-        """Return the password file at `path`, or None if `path` is None."""
+        """Return the password file at `path`. If `path` is None, return None."""
         return None if path is None else cls(path)
 
     def read(self) -> SecretStr:
-        """Return the password in the file, or the last password if the file cannot be read.
+        """Return the password in the file. If the file cannot be read, return the last password.
 
         Raises:
             ConfigurationError: The file cannot be read, and no password was read before.
@@ -71,11 +71,11 @@ class PasswordFile:
 
 
 def read_password(path: Path) -> SecretStr:
-    """Return the password in the file that `BUS_PASSWORD_FILE` names, without its line end.
+    """Return the password in the file that `BUS_PASSWORD_FILE` names. Remove the line end.
 
     Other users may read this file, unlike a key file. Orchestrators mount tokens with mode 0644
     into a container that has no other users. Other users must not be able to write to this file,
-    because its content decides which broker user the service connects as.
+    because the content of the file decides which broker user the service connects as.
 
     Args:
         path: The file. It must be a regular file, because it is read for every connection.
@@ -105,15 +105,15 @@ def read_password(path: Path) -> SecretStr:
 
 
 def read_private_file(path: Path, variable: str) -> str:
-    """Return the text of a file with private keys, which only its owner may access.
+    """Return the text of a file with private keys. Only the file's owner may have access to it.
 
     Args:
-        path: The value of the setting. A user may have set the key itself instead of a path.
+        path: The value of the setting. By mistake, the value can be the key instead of a path.
         variable: The name of the setting, for errors.
 
     Raises:
         ConfigurationError: The file cannot be read, or its mode gives access to group or others.
-            The error contains the path, unless the path may be the key itself.
+            The error contains the path only if the path or its folder exists.
     """
     return read_secret_file(
         path,
@@ -142,12 +142,14 @@ def read_secret_file(
 
     Args:
         path: The file.
-        subject: The setting, the path or both. Each error message begins with this text.
+        subject: Text at the start of each error message: the setting, the path, or setting and
+            path.
         forbidden_mode: The permission bits that the file must not have.
-        correction: The sentence that explains how to correct a forbidden mode, for the error.
+        correction: A sentence that explains how to correct a forbidden mode. It is part of the
+            error.
         max_bytes: The largest size of the file.
         read_repeatedly: True if the file must be a regular file, because it is read again later.
-            If True, the call rejects a named pipe without waiting for a writer.
+            If True, a named pipe is rejected, and the function does not wait for a writer.
 
     Raises:
         ConfigurationError: The file cannot be opened, has a forbidden mode, is too large, or is not
@@ -178,9 +180,9 @@ def read_secret_file(
 
 
 def _describe_path(path: Path) -> str:
-    """Return the path, or a neutral text if neither the path nor its folder exists.
+    """Return the path. If neither the path nor its folder exists, return a neutral text.
 
-    A path that does not exist may be a key. An error message must not contain a key.
+    By mistake, the path can be a key. An error message must not contain a key.
     """
     try:
         exists = path.exists() or (path.parent.name != "" and path.parent.is_dir())

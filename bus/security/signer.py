@@ -23,7 +23,7 @@ The token must still be valid when it arrives at a machine with a different cloc
 MAX_CACHED_TOKENS = 1024
 """Maximum number of tokens in the cache of a signer or verifier.
 
-Usually a cache has one token for each other service.
+If the cache is full, a signer removes all tokens, and a verifier removes the oldest token.
 """
 
 
@@ -46,7 +46,7 @@ class Signer:
         ring.on_change.append(self._tokens.clear)
 
     def sign(self, envelope: Envelope) -> Envelope:
-        """Return the signed message. A request gets a token, an event or job gets a proof."""
+        """Return the signed message. A request gets a token. An event or job gets a proof."""
         if envelope.role == "request":
             return envelope.replace(authorization=self.authorization(service_of(envelope.type)))
         return envelope.replace(
@@ -54,17 +54,17 @@ class Signer:
         )
 
     def authorization(self, audience: str, *, for_replies: bool = False) -> str:
-        """Return the `authorization` header with a token for `audience`.
+        """Return an `authorization` header. Only the service `audience` accepts the token in it.
 
         The token is cached until shortly before its expiry.
 
         Args:
             audience: The service that accepts the token.
-            for_replies: True if the token is only valid on replies.
+            for_replies: True if the token is valid only in replies.
         """
         cached = self._tokens.get((audience, for_replies))
         now = self._clock()
-        # After the clock was set back, `cached[1]` may be too high. Such a token is replaced.
+        # The clock may have been set back. If `cached[1]` is too high, create a new token.
         if cached is not None and now < cached[1] <= now + TOKEN_LIFETIME_SECONDS:
             return cached[0]
         scope = (
@@ -82,13 +82,13 @@ class Signer:
         return f"{BEARER}{token}"
 
     def authorize_reply(self, reply: Envelope, audience: str) -> Envelope:
-        """Return a reply with a token for the service that sent the request."""
+        """Add a token to a reply. Only the service `audience` accepts the token."""
         return reply.replace(authorization=self.authorization(audience, for_replies=True))
 
     def sign_reply(
         self, answer: Envelope, audience: str, *, refused: Envelope | None = None
     ) -> Envelope:
-        """Return a reply with a proof instead of a token.
+        """Add a proof to a reply. The reply gets no token.
 
         Job updates and error replies to unauthenticated senders have a proof. An unauthenticated
         sender could copy a token into other replies, but the proof is valid for this reply only.
@@ -96,7 +96,7 @@ class Signer:
         Args:
             answer: The reply.
             audience: The service that receives the reply.
-            refused: For an error reply, the message that it rejects.
+            refused: For an error reply, the message that the reply rejects.
         """
         proof = message_proof(
             self._ring.signing_key(), answer, now=self._clock(), audience=audience, refused=refused

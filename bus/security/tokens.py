@@ -2,8 +2,8 @@
 
 Service tokens, message proofs and expiry overrides are JSON Web Tokens (RFC 7519) in the compact
 form of RFC 7515. Each kind has its own `typ` (RFC 8725, 3.11), so that no kind is accepted as
-another. `bus.security.jws` encodes and decodes all kinds. The functions are pure: the caller passes
-the current time. No error contains any part of a token.
+another kind. `bus.security.jws` encodes and decodes all kinds. The functions are pure: the caller
+passes the current time. No error contains any part of a token.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,8 @@ TOKEN_LIFETIME_SECONDS = 300
 MAX_TOKEN_LIFETIME_SECONDS = 900
 """Maximum seconds from `iat` to `exp`.
 
-The limit is higher than `TOKEN_LIFETIME_SECONDS`, because other programs may create tokens too.
+The limit is higher than `TOKEN_LIFETIME_SECONDS`, because programs without this library can create
+tokens with a longer lifetime.
 """
 
 jti = random_hex_factory(16)
@@ -41,7 +42,7 @@ def service_token(
     now: float,
     jti: Callable[[], str] = jti,
 ) -> str:
-    """Return a token that identifies `issuer` to `audience` for five minutes.
+    """Return a token that proves to `audience` who the sender is. It is valid for five minutes.
 
     Args:
         pair: The key pair of the issuer.
@@ -80,7 +81,7 @@ class ServiceToken:
 def verify_service_token(
     token: str, keys: KeyLookup, *, audience: str, now: float, leeway: float
 ) -> ServiceToken:
-    """Check that a service token is valid now, and return its claims.
+    """Return the claims of a service token. Check that the token is valid now.
 
     Args:
         token: The compact JWT.
@@ -90,7 +91,7 @@ def verify_service_token(
         leeway: Seconds by which the clocks of two machines may differ.
 
     Raises:
-        Unauthenticated: The token is invalid, has expired, or is for another service.
+        Unauthenticated: The token is invalid, has expired, or has another audience.
         UnknownKey: `keys` does not contain the key of the token.
     """
     claims, key = decode_jws(token, SERVICE, keys)

@@ -1,7 +1,7 @@
-"""The verifier of one service: it authenticates every message before the message is handled.
+"""The verifier of one service. It authenticates each received message before it is handled.
 
-Signing and verifying are functions, not coroutines. Tokens are cached, so most requests cost only
-one dictionary look-up in the client and one in the service.
+Signing and verifying are functions, not coroutines. Tokens are cached. If a request's token is
+cached, the client and the service each need only one dictionary look-up.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class VerifiedToken:
     permissions: frozenset[str]
     """The permissions in the token's scope that the issuer also has in the grants."""
     is_for_replies: bool
-    """True if the token is only valid on replies."""
+    """True if the token is valid only in replies."""
 
 
 class Verifier:
@@ -82,7 +82,7 @@ class Verifier:
         return self._tokens
 
     def verify_token(self, envelope: Envelope) -> VerifiedToken:
-        """Check that the token of a request or reply is valid now, and return the token.
+        """Return the token of a request or reply. Check that the token is valid now.
 
         Raises:
             Unauthenticated: The token is missing or invalid, or its issuer is not the sender.
@@ -125,7 +125,7 @@ class Verifier:
         )
 
     def verify_proof(self, envelope: Envelope, contract: Contract) -> None:
-        """Check that an event or job is from its sender, and that the sender may send it.
+        """Check that the named sender sent the event or job, and has the permission to send it.
 
         Raises:
             Unauthenticated: The proof is missing or invalid, or `reply_to` is not a reply queue of
@@ -148,8 +148,8 @@ class Verifier:
     def is_known(self, service: str, permission: str) -> bool:
         """Return True if a rejection can be sent to `service`.
 
-        If `service` is not this service, it must have grants, because only services with grants
-        have a broker user. If it is this service, it must have `permission`.
+        Another service must have grants, because only services with grants have a broker user. This
+        service must have `permission`.
         """
         rights = self._rights()
         return (
@@ -164,7 +164,7 @@ class Verifier:
         Args:
             service: The sender of the request or job.
             reply_to: The address in the message.
-            direct: True for a request, which may also use RabbitMQ's direct reply-to.
+            direct: True for a request. Only requests may use RabbitMQ's direct reply-to.
         """
         return is_reply_queue_of(service, reply_to) or (
             direct and self._direct and is_direct_reply_to(reply_to)
@@ -178,12 +178,12 @@ class Verifier:
         is_job: bool = False,
         proofs: Collection[str] | None = None,
     ) -> BusError | None:
-        """Return why this is not a valid reply from `service`, or None if it is valid.
+        """Return the error that makes the reply invalid. If the reply is valid, return None.
 
         Args:
             answer: The reply or job update.
-            service: The service that was called.
-            is_job: True for a job update. It needs a proof, and a token is not sufficient.
+            service: The service that was called. It must be the sender of the reply.
+            is_job: True for a job update. A job update needs a proof. A token is not sufficient.
             proofs: For an error reply, the tokens or proofs of the messages that the reply may
                 reject. If None, the reply may reject any message.
         """
@@ -219,17 +219,20 @@ class Verifier:
             raise Unauthenticated("the token is not for replies")
 
     async def refresh_keys(self) -> None:
-        """Read the keys again, unless they were read a few seconds ago."""
+        """Read the keys again, but at most once in `MIN_REFRESH_SECONDS`."""
         await self._ring.refresh()
 
     def refresh_keys_soon(self) -> None:
-        """Start `refresh_keys` in a task, without waiting for it."""
+        """Start a task that reads the keys again. Do not wait for the task."""
         task = asyncio.get_running_loop().create_task(self._ring.refresh())
         self._fetches.add(task)
         task.add_done_callback(self._fetches.discard)
 
     def record_rejection(self, envelope: Envelope, error: BusError) -> None:
-        """Count and log a rejected message with its reason, but without its token or proof."""
+        """Count and log a rejected message.
+
+        The log record contains the reason, but no token or proof.
+        """
         self.rejections[
             f"{error.code}: {error}" if isinstance(error, Unauthenticated) else error.code
         ] += 1
