@@ -1,4 +1,4 @@
-"""Health probes over HTTP: `/livez` and `/readyz`, for orchestrators and for `bus health`.
+"""Health probes over HTTP. Orchestrators and `bus health` request `/livez` and `/readyz`.
 
 `/livez` shows that the event loop runs, because the event loop sends the answer. `/readyz` shows
 that every consumer is registered at the broker now. An answer is a status (200 or 503) and one
@@ -44,8 +44,8 @@ MAX_HEAD_BYTES = 8192
 MAX_CONNECTIONS = 32
 """Maximum number of open connections. An orchestrator has one or two.
 
-If the limit is reached, a new connection closes the oldest connection. So slow clients cannot block
-a probe.
+If the limit is reached, the server closes the oldest connection when a new client connects. So slow
+clients cannot block a probe.
 """
 CONNECTION_TIMEOUT_SECONDS = 5.0
 """Maximum duration of a connection. A probe takes milliseconds."""
@@ -68,7 +68,7 @@ async def always_live() -> str | None:
 async def serve_probes(
     at: ProbeAddress | None, *, ready: Check, live: Check = always_live
 ) -> AsyncIterator[None]:
-    """Answer health probes while the block runs.
+    """Answer health probes while the `async with` block runs.
 
     Args:
         at: The address to listen on. None: do not listen.
@@ -96,11 +96,12 @@ async def probe(at: ProbeAddress, probe: str, *, timeout: float) -> str | None:
     Args:
         at: The address of the process.
         probe: The path of the probe, `LIVE` or `READY`.
-        timeout: Seconds to wait for the answer.
+        timeout: Maximum seconds to wait for the answer.
 
     Raises:
         Unavailable: No process answers at this address, or the process does not serve this probe.
-        DeadlineExceeded: The process accepts the connection, but does not answer in time.
+        DeadlineExceeded: The process accepts the connection, but does not answer within
+            `timeout` seconds.
     """
     try:
         async with asyncio.timeout(timeout):
@@ -121,8 +122,8 @@ def aggregate(addresses: Sequence[ProbeAddress]) -> Mapping[str, Check]:
     """Return the combined checks of several processes, as arguments of `serve_probes`.
 
     The check `ready` fails if a process is not ready. The check `live` fails if a process is stuck.
-    A process that does not listen does not count as stuck, because the process is starting or
-    stopping, and its parent supervises it.
+    A process that does not listen does not count as stuck, because this process is starting or
+    stopping. The parent process supervises it.
     """
 
     async def ready() -> str | None:
@@ -150,7 +151,7 @@ class ProbeServer:
     def __init__(self, checks: Mapping[str, Check]) -> None:
         self._checks = checks
         self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-        """The open connections, the oldest first."""
+        """The open connections. The oldest connection is first."""
 
     def start(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Accept a connection."""
@@ -204,9 +205,9 @@ class ProbeServer:
 
 
 def _disconnect(task: "asyncio.Task[None]", writer: asyncio.StreamWriter) -> None:
-    """Cancel a task and close its connection.
+    """Cancel the task of a connection, and close the connection.
 
-    If the task is cancelled before it starts, the task cannot close the connection.
+    If the task is cancelled before the task starts, the task itself cannot close the connection.
     """
     task.cancel()
     writer.transport.abort()

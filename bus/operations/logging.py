@@ -21,7 +21,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> None:
-    """Send all log records of this process to one stream in one format.
+    """Send all log records of this process to `stream`.
 
     The records of structlog and of the standard library's `logging` have the same format.
     An application calls this function once. A library must not call it. Each record that is written
@@ -29,7 +29,7 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
 
     Args:
         settings: The log level and the log format.
-        stream: The output; by default standard error.
+        stream: The output. None: standard error.
     """
     out = stream or sys.stderr
     handler = logging.StreamHandler(out)
@@ -95,7 +95,8 @@ def _add_message_ids(_logger: Any, _method: str, event: Event) -> Event:
 def _replace_controls(_logger: Any, _method: str, event: Event) -> Event:
     """Replace control characters, except tab and newline, in text for a terminal.
 
-    Message types and ids come from other services, and must not control the operator's terminal.
+    Other services choose message types and ids. These texts must not control the operator's
+    terminal.
     """
     return {
         name: CONTROL.sub("\ufffd", value) if isinstance(value, str) else value

@@ -18,7 +18,7 @@ from bus.errors import ConfigurationError, Unauthenticated, Unavailable
 __all__ = ["Management", "usual_address"]
 
 TIMEOUT_SECONDS = 10.0
-"""Timeout of one call. A call usually takes milliseconds."""
+"""Maximum seconds for one call. If the broker is not overloaded, a call takes milliseconds."""
 UNAUTHORIZED = 401
 FIRST_FAILURE = 400
 
@@ -43,7 +43,7 @@ class Management:
                 the URL includes this path.
             amqp_url: The broker's AMQP URL. Its parameter `cafile` is the path of a file with the
                 certificate authorities.
-            timeout: Seconds for one call.
+            timeout: Maximum seconds for one call.
 
         Raises:
             ConfigurationError: `management_url` is invalid.
@@ -67,11 +67,11 @@ class Management:
 
     @property
     def where(self) -> str:
-        """The API's address, without the password."""
+        """The API's address. It does not contain the password."""
         return f"{'https' if self._tls else 'http'}://{self._host}:{self._port}{self._prefix}"
 
     async def call(self, method: str, path: str, body: object = None) -> Any:
-        """Call the API, and return the JSON in the response, or None if the response is empty.
+        """Call the API. Return the value of the JSON response, or None if the response is empty.
 
         Args:
             method: The HTTP method.
@@ -137,15 +137,15 @@ class Management:
         )
 
     async def delete_vhost(self, name: str) -> None:
-        """Delete a virtual host with its content. The broker closes all connections to it."""
+        """Delete a virtual host and its content. The broker closes all connections to it."""
         await self.call("DELETE", f"vhosts/{quote(name, safe='')}")
 
 
 def usual_address(amqp_url: str) -> str:
-    """Return the management API's default address: the host of the AMQP URL, and the default port.
+    """Return the management API's default address.
 
-    If the AMQP URL uses TLS, the address is an `https` URL. So the password is never sent as plain
-    text.
+    The address has the host of the AMQP URL and the API's default port. If the AMQP URL uses TLS,
+    the address is an `https` URL. So the password is not sent as plain text.
     """
     parts = urlsplit(amqp_url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "localhost"

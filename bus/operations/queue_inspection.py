@@ -1,8 +1,8 @@
-"""The queues of the bus on one broker: ready and unacked messages, and consumers.
+"""An inspection of the bus's queues: ready messages, unacked messages and consumers.
 
 An inspection changes nothing. It merges two sources. AMQP's passive declaration returns the current
 numbers of ready messages and consumers. The management API returns the names, the numbers of
-unacked messages and all other values. Its values may be some seconds old.
+unacked messages and all other values. The API's values can be some seconds old.
 
 An inspection never fetches messages. A fetched message is marked as redelivered, and the fetch
 counts towards a quorum queue's delivery limit.
@@ -26,7 +26,10 @@ from bus.transports.rabbitmq.queue_depth import QueueDepth, depths
 __all__ = ["BrokerAddress", "QueueFilter", "QueueReport", "QueueStatus", "inspect_queues"]
 
 TIMEOUT_SECONDS = 3.0
-"""Timeout of one management API call. If the API does not answer, the report has fewer values."""
+"""Maximum seconds for one management API call.
+
+If the API does not answer, the report has fewer values.
+"""
 COLUMNS = (
     "columns=name,type,state,messages_ready,messages_unacknowledged,consumers,"
     "head_message_timestamp"
@@ -53,7 +56,7 @@ class QueueStatus:
     oldest: float | None = None
     """Seconds since the message at the head of the queue was first sent.
 
-    Only classic queues report the time.
+    None if the queue is not a classic queue. Only classic queues report this time.
     """
     last_error: str | None = None
     """Error that prevents the use of the queue, such as a node that is down."""
@@ -66,9 +69,9 @@ class QueueFilter:
     names: tuple[str, ...] = ()
     service: str | None = None
     guesses: tuple[str, ...] = ()
-    """Names of queues that may exist. They are used if the management API cannot list the queues.
+    """Names of queues to search for if the management API cannot list the queues.
 
-    If a queue with such a name exists, the queue is selected.
+    If a queue with one of these names exists, the queue is selected.
     """
 
     def takes(self, name: QueueName) -> bool:
@@ -84,13 +87,13 @@ class QueueFilter:
 class BrokerAddress:
     """The addresses of a broker.
 
-    If `management_url` is None, the default port of the management API is tried.
+    If `management_url` is None, the bus tries the management API's default port.
     """
 
     url: str = field(repr=False)
     management_url: str | None = field(default=None, repr=False)
     renew: bool = True
-    """True if an inspection may restart the expiry of request queues.
+    """True if an inspection is allowed to restart the expiry of request queues.
 
     If the management API does not answer, the inspection must declare these queues passively. A
     passive declaration restarts the expiry.
@@ -182,7 +185,7 @@ def wrong_broker(broker: BrokerAddress, api: Management) -> ManagementListing:
     """Return an empty listing, because the API belongs to another broker.
 
     If `management_url` is not set, the bus tries the default port. Another node on the same machine
-    may use this port.
+    can use the default port.
 
     Raises:
         ConfigurationError: `management_url` is set, so the setting is wrong.
@@ -196,9 +199,10 @@ def wrong_broker(broker: BrokerAddress, api: Management) -> ManagementListing:
 
 
 async def rows(api: Management, vhost: str) -> dict[str, Mapping[str, Any]]:
-    """Return the values of each queue, from the totals and the statistics.
+    """Return the values of each queue. Merge the totals and the statistics.
 
-    If both contain a value, the total is used, because RabbitMQ updates the totals earlier.
+    If the totals and the statistics contain the same key, use the value in the totals. RabbitMQ
+    updates the totals earlier.
     """
     path = f"queues/{quote(vhost, safe='')}?{COLUMNS}"
     statistics, totals = await asyncio.gather(
@@ -233,7 +237,7 @@ def select_names(selection: QueueFilter, listing: ManagementListing) -> list[Que
 def may_declare_passively(
     name: QueueName, broker: BrokerAddress, listing: ManagementListing
 ) -> bool:
-    """Return True if a queue may be checked by a passive declaration.
+    """Return True if the inspection is allowed to declare the queue passively.
 
     A passive declaration restarts the expiry of a request queue. So request queues are declared
     only if `broker.renew` is True and the management API does not answer.
@@ -247,9 +251,9 @@ def may_declare_passively(
 def merge_depths(
     name: QueueName, depth: QueueDepth | None, listing: ManagementListing, *, now: float
 ) -> QueueStatus:
-    """Merge the values of both sources for one queue.
+    """Merge the values of one queue from AMQP and from the management API.
 
-    If the queue is healthy, the values from AMQP are used, because they are newer.
+    If the queue is healthy, use AMQP's numbers of ready messages and consumers. They are newer.
     """
     row = (listing.rows or {}).get(name.name, {})
     problem = None if row.get("state") in HEALTHY else f"{row['state']}"

@@ -23,11 +23,11 @@ class Broker(Protocol):
 
     @property
     def running(self) -> bool:
-        """True if the broker was started and, as far as this process can detect, still runs."""
+        """True if the broker was started, and this process has not detected its end."""
         ...
 
     async def start(self) -> None:
-        """Start the broker, and return when clients can connect.
+        """Start the broker. Return when clients can connect.
 
         Raises:
             Unavailable: The broker did not start within a minute. The error contains advice.
@@ -37,10 +37,10 @@ class Broker(Protocol):
     async def stop(self) -> None:
         """Stop the broker and remove its files.
 
-        The method does nothing for an external broker. A second call has no effect.
+        If the broker is external, do nothing. A second call of `stop` has no effect.
         """
         ...
 
     def describe(self) -> str:
-        """Return a description in one sentence, without the password."""
+        """Return a description in one sentence. It does not contain the password."""
         ...

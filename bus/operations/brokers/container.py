@@ -1,6 +1,7 @@
 """A RabbitMQ in a container.
 
-The library testcontainers starts the container, and removes it even if this process is killed.
+The library testcontainers starts the container. If this process is killed, the library
+still removes the container.
 """
 
 import asyncio
@@ -53,7 +54,7 @@ class ContainerBroker:
 
     @property
     def management_url(self) -> str:
-        """The address of the management UI, which accepts the user and password in `url`."""
+        """The address of the management UI. The UI accepts the user and password in `url`."""
         return f"http://{self._host}:{self._ports[MANAGEMENT_PORT]}"
 
     @property
@@ -62,16 +63,17 @@ class ContainerBroker:
         return self._container is not None and speaks_amqp(self._host, self._ports[AMQP_PORT])
 
     def describe(self) -> str:
-        """Return a description without the password."""
+        """Return a description. It does not contain the password."""
         return f"{self._image} in a container on {self._host}:{self._ports[AMQP_PORT]}"
 
     async def start(self) -> None:
-        """Start the container, and return when clients can connect and the UI answers.
+        """Start the container. Return when clients can connect and the UI answers.
 
         If the image is missing, the container engine downloads it.
 
         Raises:
-            Unavailable: The container did not start, or did not answer in time.
+            Unavailable: The container did not start, or did not answer within
+                `START_TIMEOUT_SECONDS`.
         """
         if self._container is not None:
             return
@@ -82,8 +84,9 @@ class ContainerBroker:
             await self.stop()
             if isinstance(error, Unavailable) or not isinstance(error, Exception):
                 raise
-            # The engine's client raises errors of many types. It is safe to show their texts,
-            # because they describe images and engines, and never contain messages of the bus.
+            # The engine's client raises errors of many types. It is safe to show the texts
+            # of these errors. The texts describe images and engines, and never contain messages of
+            # the bus.
             raise Unavailable(
                 f"the container {self._image} did not start: {error}. {ADVICE}"
             ) from error
@@ -106,7 +109,7 @@ class ContainerBroker:
                 f"the container {self._image} is not started. Call `start` first."
             )
         # Run the command as RabbitMQ's user, because this user has the node's Erlang cookie. The
-        # official image switches to this user by itself, but other images may not.
+        # official image switches to this user by itself, but some other images do not.
         account = {"user": "rabbitmq", "environment": {"HOME": "/var/lib/rabbitmq"}}
         result = await asyncio.to_thread(
             self._container.get_wrapped_container().exec_run,

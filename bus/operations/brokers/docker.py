@@ -15,12 +15,18 @@ DOCKER_PORT = 2375
 
 
 def engine_answers(environment: Mapping[str, str]) -> bool:
-    """Return True if Docker's API (or a compatible one) answers within a few seconds."""
+    """Return True if Docker's API or a compatible API answers.
+
+    Wait at most `TIMEOUT_SECONDS` for each address.
+    """
     return any(map(pings, addresses(environment)))
 
 
 def addresses(environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield the address in `DOCKER_HOST`. If it is not set, yield Docker's default sockets."""
+    """Yield the address in `DOCKER_HOST`.
+
+    If `DOCKER_HOST` is not set, yield Docker's default sockets.
+    """
     if host := environment.get("DOCKER_HOST"):
         yield host
         return

@@ -8,7 +8,7 @@ __all__ = ["ExternalBroker"]
 
 @dataclass(frozen=True)
 class ExternalBroker:
-    """The RabbitMQ at a URL. This program neither starts nor stops it."""
+    """The RabbitMQ at a URL. This program neither starts nor stops this RabbitMQ."""
 
     url: str = field(repr=False)
     management_url: str | None = None
@@ -21,6 +21,6 @@ class ExternalBroker:
         """Do nothing. The broker continues to run."""
 
     def describe(self) -> str:
-        """Return a description without the password."""
+        """Return a description. It does not contain the password."""
         address = urlsplit(self.url)
         return f"the RabbitMQ that BUS_URL names, on {address.hostname}:{address.port or 5672}"

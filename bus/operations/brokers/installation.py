@@ -1,4 +1,4 @@
-"""The RabbitMQ that is installed on this machine, and the paths of its programs."""
+"""A search for the RabbitMQ on this machine. The result has the paths of RabbitMQ's programs."""
 
 import contextlib
 import shutil
@@ -11,7 +11,7 @@ __all__ = ["Installation", "find_installation", "versions"]
 PACKAGED = Path("/usr/lib/rabbitmq/bin")
 """Directory of RabbitMQ's scripts in Debian's and Red Hat's packages.
 
-The wrappers in /usr/sbin are not used, because they run the scripts as another user.
+The wrappers in /usr/sbin are not used, because these wrappers run the scripts as another user.
 """
 
 
@@ -23,7 +23,7 @@ class Installation:
     ctl: Path
     epmd: Path
     search_path: str
-    """Value of the variable `PATH` for RabbitMQ's scripts. They use it to find `erl`."""
+    """Value of the variable `PATH`. RabbitMQ's scripts search these directories for `erl`."""
 
 
 def find_installation(
@@ -51,7 +51,7 @@ def find_installation(
 def script_directories(
     environment: Mapping[str, str], search_path: str, packaged: Path
 ) -> Iterator[Path]:
-    """Yield the directories that may contain the scripts, in the order of preference."""
+    """Yield the directories to search for the scripts. The preferred directory is first."""
     if home := environment.get("RABBITMQ_HOME"):
         yield Path(home, "sbin")
     yield packaged
@@ -60,7 +60,7 @@ def script_directories(
 
 
 def runnable(directories: Iterable[Path]) -> Iterator[Path]:
-    """Return the directories that contain both scripts."""
+    """Return the directories that contain `rabbitmq-server` and `rabbitmqctl`."""
     return (
         directory
         for directory in directories
@@ -80,7 +80,7 @@ def find_epmd(search_path: str) -> Path | None:
 
 
 def versions(installation: Installation) -> dict[str, str]:
-    """Return the versions of `rabbitmq` and `erlang`. A version can be `unknown`.
+    """Return the versions of `rabbitmq` and `erlang`. If a version is not found, it is `unknown`.
 
     The function reads the versions from files. It does not run a program.
     """

@@ -5,9 +5,11 @@ usage: python node_guard.py DIRECTORY EPMD SERVER
 The environment contains `ERL_EPMD_PORT` and the node's variables.
 
 `PrivateNode`, the owner, runs this file as a program. The guard has its own session and process
-group, and a pipe from the owner as standard input. If the owner ends, even by SIGKILL, the pipe
-closes. The guard then kills the node and removes DIRECTORY. On SIGTERM the guard shuts the node
-down gracefully. If the guard itself is killed, the kernel kills its children (on Linux).
+group. The guard's standard input is a pipe from the owner. If the owner ends, even by SIGKILL, the
+pipe closes. When the pipe closes, the guard kills the node and removes DIRECTORY. On SIGTERM the
+guard shuts the node down gracefully. If the guard itself is killed on Linux, the kernel kills epmd
+and the node. On other systems, epmd and the node continue to run.
+
 This file imports only the standard library, so it starts in a few milliseconds.
 """
 
@@ -30,13 +32,13 @@ STOP_GRACE_SECONDS = 15.0
 EPMD_TIMEOUT_SECONDS = 10.0
 """Maximum seconds for the start of epmd. On an idle machine the start takes a few milliseconds."""
 POLL_INTERVAL_SECONDS = 0.1
-"""Seconds between two checks of the node. If the node ends, the guard notices it in this time."""
+"""Seconds between two checks of the node. After this time the guard has noticed an end."""
 PR_SET_PDEATHSIG = 1
-"""Option of prctl(2) for the signal that a child process receives when its parent ends."""
+"""Option of prctl(2). It sets the signal that a child process receives when its parent ends."""
 
 
 def main(directory: str, epmd: str, server: str) -> int:
-    """Start epmd and the node, and watch the node. Return 0 after a graceful stop."""
+    """Start epmd and the node. Watch the node until it ends. Return 0 after a graceful stop."""
     stop_signal = StopSignal()
     name_server = start([epmd, "-address", "127.0.0.1"])
     try:
@@ -65,7 +67,7 @@ class StopSignal:
 def start(command: list[str]) -> subprocess.Popen[bytes]:
     """Start a child process that does not read the terminal.
 
-    On Linux the kernel kills the child when this process ends.
+    On Linux the kernel kills the child process when the guard ends.
     """
     return subprocess.Popen(
         command,
@@ -75,13 +77,13 @@ def start(command: list[str]) -> subprocess.Popen[bytes]:
 
 
 def die_with_parent() -> Callable[[], object] | None:
-    """Return a function that the child process must run, or None if the system is not Linux.
+    """Return a function that the child process must run. Return None if the system is not Linux.
 
-    The function makes the kernel kill the child when its parent ends.
+    After the function has run, the kernel kills the child process when the guard ends.
     """
     if sys.platform != "linux":
         return None
-    # Load the C library in this process. Loading it in the child, after the fork, is not safe.
+    # Load the C library in this process. After the fork, the child process cannot load it safely.
     libc = ctypes.CDLL(None)
     return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -89,8 +91,8 @@ def die_with_parent() -> Callable[[], object] | None:
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     """Wait until `port` accepts connections.
 
-    Start the node only after this wait. If a node finds no name server, the node starts one, and
-    that name server never ends.
+    Call this function before the node is started. If a node finds no name server, the node starts
+    one, and that name server never ends.
     """
     deadline = time.monotonic() + EPMD_TIMEOUT_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
@@ -101,7 +103,11 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def watch(node: subprocess.Popen[bytes], stop_signal: StopSignal, directory: Path) -> int:
-    """Wait until the node ends, a stop signal arrives, or the owner ends."""
+    """Wait until the node ends.
+
+    If a stop signal arrives, stop the node. If the owner ends, kill the node and remove the node's
+    directory. Return 0 after a graceful stop.
+    """
     while node.poll() is None:
         if stop_signal.received:
             return stop(node)
@@ -119,7 +125,7 @@ def owner_is_gone() -> bool:
 
 
 def stop(node: subprocess.Popen[bytes]) -> int:
-    """Stop the node gracefully. Kill it if it still runs after `STOP_GRACE_SECONDS`."""
+    """Stop the node gracefully. Kill the node if it still runs after `STOP_GRACE_SECONDS`."""
     node.terminate()
     try:
         node.wait(STOP_GRACE_SECONDS)

@@ -1,4 +1,4 @@
-"""TCP ports: a search for free ports, and checks whether a server listens on a port."""
+"""TCP ports. The functions search for free ports, and check whether a server listens on a port."""
 
 import contextlib
 import random
@@ -13,7 +13,7 @@ LOOPBACK = "127.0.0.1"
 MIN_PORT = 20_000
 # Default of Linux for the first source port of outgoing connections. A broker's port must be lower.
 # If it were not, a client that connects to a stopped broker could get the broker's port as its
-# source port. The client would be connected to itself, and the broker could not open the port.
+# source port. The client would be connected to itself. The broker could not open the port again.
 FIRST_EPHEMERAL = 32_768
 EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"

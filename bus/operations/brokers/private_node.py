@@ -1,9 +1,9 @@
 """A private RabbitMQ node for development and tests.
 
-The node uses free ports and a temporary directory, which is removed when the node stops. It shares
-nothing with a RabbitMQ that runs as a service on the same machine. The private node has separate
-ports, data, configuration and Erlang cookie. It also has a separate Erlang name server (epmd),
-which ends with the node.
+The node uses free ports and a temporary directory. `PrivateNode.stop` removes the directory. The
+node shares nothing with a RabbitMQ that runs as a service on the same machine. The private node has
+separate ports, data, configuration and Erlang cookie. The private node also has a separate Erlang
+name server (epmd). When the node ends, its epmd ends too.
 """
 
 import asyncio
@@ -32,12 +32,13 @@ __all__ = ["PrivateNode"]
 START_TIMEOUT_SECONDS = 60.0
 """Maximum seconds for a start.
 
-A start takes 4 to 5 s on two idle cores, and longer if several nodes start at the same time.
+A start takes 4 to 5 s on two idle cores. If several nodes start at the same time, each start takes
+longer.
 """
 STOP_TIMEOUT_SECONDS = node_guard.STOP_GRACE_SECONDS + 5.0
 """Maximum seconds for a stop.
 
-It exceeds `STOP_GRACE_SECONDS`, the time after which the guard kills the node.
+The value exceeds `STOP_GRACE_SECONDS`. After `STOP_GRACE_SECONDS` the guard kills the node.
 """
 CTL_TIMEOUT_SECONDS = 30.0
 """Maximum seconds for one call of rabbitmqctl. The start of Erlang in each call takes about 1 s."""
@@ -66,8 +67,8 @@ class PrivateNode:
     """A RabbitMQ node on this machine. It listens only on 127.0.0.1.
 
     After `stop` or `kill` the node can be started again, on the same ports. The object can be used
-    from any event loop, one call at a time. The node ends with this process, even if this process
-    is killed.
+    from any event loop, one call at a time. When this process ends, the node ends too, even if this
+    process is killed.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class PrivateNode:
 
     @property
     def management_url(self) -> str:
-        """The address of the management UI, which accepts the user and password in `url`."""
+        """The address of the management UI. The UI accepts the user and password in `url`."""
         return f"http://{LOOPBACK}:{self.management_port}"
 
     @property
@@ -124,7 +125,7 @@ class PrivateNode:
     def pids(self) -> dict[str, int]:
         """The process ids of `guard`, `epmd` and `node`. Empty if the node is not running.
 
-        All three are in the guard's process group.
+        These three processes are in the guard's process group.
         """
         if self._guard is None or not self.running:
             return {}
@@ -134,11 +135,11 @@ class PrivateNode:
         return {"guard": self._guard.pid, **children}
 
     def describe(self) -> str:
-        """Return a description without the password."""
+        """Return a description. It does not contain the password."""
         return f"a private RabbitMQ node of this machine on {LOOPBACK}:{self.port}"
 
     async def start(self) -> None:
-        """Start the node, and return when clients can connect and the UI answers.
+        """Start the node. Return when clients can connect and the UI answers.
 
         Raises:
             Unavailable: The node did not start. The error contains the end of the node's log.
@@ -159,21 +160,21 @@ class PrivateNode:
     async def stop(self) -> None:
         """Kill the node and remove its directory.
 
-        A graceful stop would take 6 s, and would only tidy files that are removed anyway.
+        A graceful stop would take 6 s. It would only tidy files that `stop` removes anyway.
         """
         await self._stop_processes(signal.SIGKILL)
         self._remove()
         self._directory = None
 
     async def kill(self) -> None:
-        """Kill all processes of the node at once (SIGKILL), as in a power failure.
+        """Kill all processes of the node with SIGKILL, as in a power failure.
 
         The node's data is kept for the next `start`.
         """
         await self._stop_processes(signal.SIGKILL)
 
     async def restart(self) -> None:
-        """Stop the node gracefully if it is running. Start it again with the same ports and data.
+        """Stop the node gracefully if it is running. Start the node with the same ports and data.
 
         The stop takes about 6 s, because of the management plugin.
         """
@@ -182,11 +183,11 @@ class PrivateNode:
         await self.start()
 
     async def pause(self) -> None:
-        """Pause the node (SIGSTOP): connections stay open, but the node does not answer."""
+        """Pause the node (SIGSTOP). Connections stay open, but the node does not answer."""
         os.kill(self.pids["node"], signal.SIGSTOP)
 
     async def resume(self) -> None:
-        """Resume a paused node (SIGCONT). If the node is not paused, this has no effect."""
+        """Resume a paused node (SIGCONT). If the node is not paused, the call has no effect."""
         if pid := self.pids.get("node"):
             os.kill(pid, signal.SIGCONT)
 
@@ -194,11 +195,11 @@ class PrivateNode:
         """Return the output of `rabbitmqctl -q <arguments>`.
 
         Args:
-            arguments: The command and its arguments.
+            arguments: The command of rabbitmqctl, and the arguments of the command.
             timeout: Maximum seconds for the command.
 
         Raises:
-            Unavailable: The command failed or took too long.
+            Unavailable: The command failed, or took longer than `timeout`.
         """
         process = await asyncio.create_subprocess_exec(
             self._installation.ctl,
@@ -249,8 +250,8 @@ class PrivateNode:
     def _environment(self) -> dict[str, str]:
         """Return the node's environment.
 
-        `PATH` is the only variable that is copied from this process. The `RABBITMQ_*` and `ERL_*`
-        variables of this process may be meant for another node.
+        The `RABBITMQ_*` and `ERL_*` variables of this process are not copied, because they can
+        belong to another node.
         """
         directory = self.directory
         loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
@@ -330,7 +331,7 @@ class PrivateNode:
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
     def _failure_details(self) -> str:
-        """Return advice, and the last lines that the node wrote before it failed."""
+        """Return advice. Add the last lines that the node wrote before it failed."""
         files = [self.directory / "output.log", *sorted(self.directory.glob("log/*.log"))]
         advice = (
             "Check its `config`, and the free memory and disk space, "
@@ -339,7 +340,10 @@ class PrivateNode:
         return "\n".join([f" {advice} Its log contains:", *startup_error_lines(files)])
 
     async def _stop_processes(self, how: signal.Signals) -> None:
-        """Stop the node gracefully (SIGTERM), or kill all its processes. Wait until they end."""
+        """Send SIGTERM to stop the node gracefully, or SIGKILL to kill all processes of the node.
+
+        Wait until the processes end.
+        """
         if self._guard is None:
             return
         guard, self._guard = self._guard, None
@@ -365,7 +369,7 @@ class PrivateNode:
 def startup_error_lines(files: list[Path]) -> list[str]:
     """Return the log lines that contain the reason of a failed start.
 
-    These are the lines before the first `BOOT FAILED`, because long supervisor reports follow it.
+    The reason is before the first `BOOT FAILED`. Long supervisor reports follow `BOOT FAILED`.
     If the log does not contain `BOOT FAILED`, return the last lines.
     """
     lines = [

@@ -1,4 +1,4 @@
-"""The choice of a broker for `bus demo`, `bus broker`, `bus doctor` and the tests."""
+"""The choice of a broker. `bus demo`, `bus broker`, `bus doctor` and the tests use it."""
 
 import importlib
 import importlib.util
@@ -24,7 +24,7 @@ INSTALL = (
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerChoice:
-    """The chosen kind of broker, and the reason in one sentence."""
+    """The chosen kind of broker. `why` is the reason for the choice, in one sentence."""
 
     kind: Literal["named", "node", "container", "memory"]
     why: str
@@ -55,7 +55,7 @@ def select_broker(
 
     Args:
         environment: The environment variables.
-        memory: True if the broker in memory may be used when no other broker is available.
+        memory: If True and no other broker is available, choose the broker in memory.
         probes: The functions that detect brokers. None: the functions for this machine.
 
     Raises:
@@ -101,7 +101,7 @@ def _choose_url(url: str, management_url: str | None, *, memory: bool) -> Broker
 
 
 def _choose_kind(kind: str, environment: Mapping[str, str], machine: Probes) -> BrokerChoice:
-    """Choose the kind that `BUS_TEST_BROKER` names. Raise an error if it is not available."""
+    """Choose the kind that `BUS_TEST_BROKER` names. If it is not available, raise an error."""
     why = f"BUS_TEST_BROKER={kind} selects it"
     if kind == "testcontainers":
         if not machine.engine(environment):
@@ -139,19 +139,19 @@ def _choose_container(
 
 
 def broker_for(choice: BrokerChoice) -> Broker:
-    """Return the chosen broker. It is not started yet.
+    """Return the chosen broker. The caller must start the broker.
 
     Raises:
-        ConfigurationError: The choice is the broker in memory. It is a transport, and cannot be
-            started.
+        ConfigurationError: The choice is the broker in memory. The broker in memory is a transport,
+            and cannot be started.
     """
     if choice.url:
         return ExternalBroker(choice.url, choice.management_url)
     if choice.installation:
         return PrivateNode(choice.installation)
     if choice.kind == "container":
-        # The import is deferred, because it loads the Docker client. Loading this client takes
-        # longer than all other imports of this module together.
+        # The import is deferred, because this import loads the Docker client. It takes longer than
+        # all other imports of this module together.
         container = importlib.import_module("bus.operations.brokers.container")
         broker: Broker = container.ContainerBroker(choice.image or container.IMAGE)
         return broker

@@ -1,4 +1,4 @@
-"""Dead letters: the record of each failure, and the tools to browse, replay and delete them."""
+"""Dead letters, and the tools to browse, replay and delete them."""
 
 from bus.messaging.fault_record import FaultRecord
 from bus.operations.dead_letters.browse import MAX_BROWSED, BrowseResult, browse, browse_queue

@@ -1,7 +1,7 @@
 """Reading of dead letters.
 
-A consumer receives the dead letters. When the reader is closed, it requeues all dead letters that
-were not acked.
+A reader receives the dead letters through consumers. When the reader is closed, the reader requeues
+all dead letters that were not acked.
 """
 
 import asyncio
@@ -33,7 +33,9 @@ MAX_BROWSED = 10_000
 The dead letters and their bodies are held in memory.
 """
 NEXT_DELIVERY_SECONDS = 5.0
-"""Maximum seconds to wait for the next dead letter that the broker counted at the beginning.
+"""Maximum seconds to wait for the next dead letter before the counted number has arrived.
+
+The counted number is the number of dead letters that the broker reported at the beginning.
 
 If another consumer takes dead letters from the queue, fewer dead letters arrive than the broker
 counted.
@@ -52,7 +54,7 @@ class BrowseResult:
     """The result of browsing one queue."""
 
     letters: tuple[DeadLetter, ...]
-    """The oldest dead letters that match the selection, sorted by the time of dead-lettering."""
+    """The oldest dead letters that match the selection. Sorted by time of dead-lettering."""
     matching: int
     """Number of dead letters that match the selection. It can exceed the length of `letters`."""
     not_scanned: int
@@ -63,7 +65,7 @@ class BrowseResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldDelivery:
-    """A dead letter with its unacked delivery. An ack deletes the dead letter permanently."""
+    """A dead letter, and its unacked delivery. An ack deletes the dead letter permanently."""
 
     letter: DeadLetter
     delivery: Delivery
@@ -89,8 +91,8 @@ class DeadLetterReader:
     async def consume(self) -> None:
         """Start a consumer that can receive `hold` more dead letters.
 
-        Earlier consumers stay open, because they hold the unacked dead letters that the reader
-        keeps.
+        Earlier consumers stay open, because they hold the kept dead letters. Kept dead letters are
+        unacked.
 
         Raises:
             Unavailable: The queue cannot be read.
@@ -107,7 +109,7 @@ class DeadLetterReader:
             ) from None
 
     async def letters(self) -> AsyncIterator[HeldDelivery]:
-        """Yield dead letters until no more arrive. The caller must ack each one, or call `hold`."""
+        """Yield dead letters until no more arrive. The caller must ack or `hold` each one."""
         while self._seen < self.ready + MAX_UNCOUNTED:
             if len(self._kept) >= self._hold * len(self._consumers):
                 await self._consumers[-1].cancel()
@@ -142,7 +144,8 @@ class DeadLetterReader:
     def hold(self, held: HeldDelivery) -> int:
         """Keep a dead letter until the reader is closed. Return the number of kept dead letters.
 
-        If the reader requeued the dead letter earlier, the broker would deliver it again at once.
+        If the reader requeued the dead letter earlier, the broker would deliver it to the reader
+        again.
         """
         self._kept.append(held.delivery)
         return len(self._kept)
@@ -158,14 +161,14 @@ class DeadLetterReader:
             False if the connection was lost before all dead letters were requeued.
         """
         for consumer in self._consumers:
-            # `cancel` fails if the connection was lost. The broker then requeues all unacked dead
-            # letters by itself.
+            # `cancel` fails if the connection was lost. If the connection was lost, the broker
+            # requeues all unacked dead letters by itself.
             with suppress(BusError):
                 await consumer.cancel()
         while not self._arrived.empty():
             self._kept.append(self._arrived.get_nowait())
         # Requeue the dead letters before the consumers are closed. If a consumer's channel closed
-        # first, the broker would count this as a failure of the consumer.
+        # first, the broker would count the delivery as a failure of the consumer.
         requeued = [await delivery.requeue() for delivery in self._kept]
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
         return all(requeued)
@@ -175,18 +178,19 @@ class DeadLetterReader:
 async def open_reader(
     transport: Transport, dead_queue: str, *, hold: int
 ) -> AsyncIterator[DeadLetterReader]:
-    """Open a reader for the block. At the end of the block, requeue all unacked dead letters.
+    """Open a reader. At the end of the `async with` block, requeue all unacked dead letters.
 
     Args:
         transport: Connection to the broker.
         dead_queue: Name of the dead-letter queue.
-        hold: Maximum number of unacked dead letters. Those passed to `reader.hold` do not count.
+        hold: Maximum number of unacked dead letters. Dead letters that the caller passes to
+            `reader.hold` do not count.
 
     Raises:
         NotFound: The queue does not exist.
         Unavailable: The queue cannot be read.
-        ConnectionLost: The connection was lost during the block. Some dead letters may have been
-            delivered twice.
+        ConnectionLost: The connection was lost during the `async with` block. Some dead letters
+            can be delivered twice.
     """
     reader, requeued = (
         DeadLetterReader(transport, dead_queue, await transport.depth(dead_queue), hold),
@@ -207,9 +211,9 @@ async def open_reader(
 async def browse(
     transport: Transport, queue: str, selection: Selection = EVERYTHING, *, limit: int = MAX_BROWSED
 ) -> list[DeadLetter]:
-    """Return selected dead letters of a work queue, sorted by the time of dead-lettering.
+    """Return selected dead letters of a work queue.
 
-    The dead letters stay in their queue.
+    The result is sorted by the time of dead-lettering. The dead letters stay in their queue.
 
     Args:
         transport: Connection to the broker.
@@ -239,7 +243,7 @@ async def browse_queue(
     limit: int = MAX_BROWSED,
     most: int = MAX_BROWSED,
 ) -> BrowseResult:
-    """Read the dead letters of a queue, and return the oldest selected dead letters.
+    """Read the dead letters of a queue. Return the oldest selected dead letters.
 
     The function always reads up to `most` dead letters, even if `limit` is lower. The broker puts
     requeued messages behind messages that were requeued before. If the function read only a part of

@@ -25,7 +25,8 @@ async def purge(
         dead_queue: Name of the dead-letter queue.
         selection: Dead letters to delete.
         most: The purge ends after it has read this number of dead letters that do not match.
-        on_progress: Called with the report at the beginning and after each deletion.
+        on_progress: Function that is called with the report at the beginning and after each
+            deletion.
 
     Returns:
         A report. If an error ended the purge early, the report contains the error.

@@ -35,7 +35,7 @@ WINDOW = 100
 If the replay is killed, at most this number of messages can exist twice.
 """
 MAX_CONSUMERS = 1000
-"""Maximum number of consumers. Each consumer has a channel and holds one window of dead letters.
+"""Maximum number of consumers. Each consumer has a channel, and holds up to `window` dead letters.
 
 RabbitMQ allows 2047 channels on one connection.
 """
@@ -44,7 +44,7 @@ SEND_TIMEOUT_SECONDS = 10.0
 MAX_REPLAYER_LENGTH = 200
 """Maximum number of characters in the header `replayed-by`."""
 MAX_REPLAY_COUNT = 2**53
-"""Limit of the replay count in a header. A header with a higher count is ignored.
+"""Limit of the replay count in a header. A header with this count or a higher count is ignored.
 
 Any client can write the header. Without a limit, the count could exceed AMQP's largest integer.
 """
@@ -63,7 +63,7 @@ class ReplayOptions:
     If None, expired messages stay in the dead-letter queue.
     """
     countersign: Countersign | None = None
-    """Function that signs the new expiry time for an operator.
+    """Function that signs the new expiry time in the name of an operator.
 
     If an expired message has a proof, the message is moved only with this signature.
     """
@@ -72,7 +72,7 @@ class ReplayOptions:
     window: int = WINDOW
     """Maximum number of dead letters that are moved at the same time."""
     most: int = MAX_BROWSED
-    """Maximum number of dead letters that are read but not moved. They are held until the end.
+    """Maximum number of dead letters that are read but not moved. The replay holds them to its end.
 
     If this number is reached, the replay ends, and the remaining dead letters are not read.
     """
@@ -111,7 +111,8 @@ async def replay(
         dead_queue: Name of the dead-letter queue.
         selection: Dead letters to move.
         how: Options of the replay.
-        on_progress: Called repeatedly with the report.
+        on_progress: Function that is called with the report at the beginning, after each started
+            move, and at the end.
 
     Returns:
         A report. If an error ended the replay early, the report contains the error.
@@ -150,7 +151,7 @@ async def replay(
                         break
             finally:
                 # Wait even if the replay is cancelled. Without the wait, a message could be copied
-                # but not acked. The message would exist twice.
+                # but not acked, and would exist twice.
                 await runner.finish()
             report.not_scanned = await reader.not_scanned()
     on_progress(report)
@@ -158,7 +159,7 @@ async def replay(
 
 
 class ReplayRunner:
-    """The tasks of one replay. Each task moves one dead letter. At most `window` run at once."""
+    """The tasks of one replay. Each task moves one dead letter. At most `window` tasks run."""
 
     def __init__(self, transport: Transport, how: ReplayOptions, report: ReplayReport) -> None:
         self._transport = transport
@@ -204,7 +205,7 @@ class ReplayRunner:
         return True
 
     async def _exists(self, queue: str) -> bool:
-        """Return True if the queue exists. The result is cached for each queue."""
+        """Return True if the queue exists. The method asks the broker only once for each queue."""
         if queue not in self._queue_exists:
             try:
                 await self._transport.depth(queue)
@@ -258,10 +259,11 @@ def _error_for(queue: str, reason: str) -> BusError:
 
 
 def reset_for_replay(letter: DeadLetter, how: ReplayOptions) -> Envelope | None:
-    """Return the copy to replay, or None if the message has expired and `extend` is None.
+    """Return the copy to replay. Return None if the message has expired and `how.extend` is None.
 
-    The copy has no failure record. Its headers contain the number of replays, and the time and the
-    operator of the last replay. The message keeps these headers if it is dead-lettered again.
+    The copy has no failure record. The headers of the copy contain the number of replays. They also
+    contain the time of the last replay and its operator. The message keeps these headers if it is
+    dead-lettered again.
     """
     envelope, now = letter.envelope, int(how.clock() * 1000)
     expires = envelope.expires
@@ -288,7 +290,8 @@ def reset_for_replay(letter: DeadLetter, how: ReplayOptions) -> Envelope | None:
 def _was_replayed_since(letter: DeadLetter, started: int) -> bool:
     """Return True if the message was replayed at `started` or later and dead-lettered again.
 
-    The replay does not move such a message again, because the cycle might never end.
+    The replay does not move this message again. If the message failed after each move, the replay
+    would never end.
     """
     at = letter.headers.get(REPLAYED_AT)
     return isinstance(at, int) and at >= started
@@ -297,7 +300,7 @@ def _was_replayed_since(letter: DeadLetter, started: int) -> bool:
 async def _limit_rate(
     deliveries: AsyncIterator[HeldDelivery], rate: float | None
 ) -> AsyncIterator[HeldDelivery]:
-    """Yield at most `rate` dead letters a second. After a delay, do not catch up."""
+    """Yield at most `rate` dead letters a second. Do not go faster after a delay."""
     loop = asyncio.get_running_loop()
     due = loop.time()
     async for held in deliveries:

@@ -1,4 +1,4 @@
-"""The data of a dead letter, and the criteria that select dead letters."""
+"""Dead letters, and the criteria that select dead letters."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ __all__ = ["EVERYTHING", "DeadLetter", "ObservedValues", "Selection"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """A dead letter: the message, and the record of its failure."""
+    """A message that failed, and the record of the failure."""
 
     envelope: Envelope
-    """Message as it was at its last failure. The repr omits the body."""
+    """State of the message at the last failure. The repr of the envelope omits the body."""
     record: FaultRecord
     dead_queue: str
     """Queue that holds the dead letter."""
@@ -34,12 +34,12 @@ class DeadLetter:
 
     @property
     def correlation_id(self) -> str:
-        """Correlation id. All messages that one first message caused have the same id."""
+        """Correlation id. A first message and all messages that it causes have the same id."""
         return self.envelope.correlation_id or self.envelope.id
 
     @property
     def headers(self) -> Mapping[str, str | int]:
-        """Headers of the envelope: the failure record, and the headers that the sender set."""
+        """Headers of the envelope. They contain the failure record and the sender's headers."""
         return self.envelope.headers
 
     @property
@@ -70,7 +70,7 @@ class Selection:
     keys: frozenset[tuple[str, str, int]] | None = None
     """Select only dead letters with these values of `DeadLetter.key`.
 
-    A command uses them to replay exactly the dead letters that the user has seen.
+    A command uses these keys to replay exactly the dead letters that the user has seen.
     """
 
     @property
@@ -117,7 +117,8 @@ class ObservedValues:
     """Types, error codes and ids of the dead letters that were read.
 
     The types and codes of all dead letters are recorded, even if a dead letter is not selected. A
-    command uses them to report a criterion that matches no dead letter, such as a misspelled type.
+    command uses these values to report a criterion that matches no dead letter, such as a
+    misspelled type.
     """
 
     types: set[str] = field(default_factory=set)

@@ -16,7 +16,7 @@ class ApplyResult:
     """The plans before and after the declaration."""
 
     before: Plan
-    """Plan before the declaration. `apply` has declared the missing objects in this plan."""
+    """Plan before the declaration. `apply` has declared the objects in `missing`."""
     after: Plan
     """Plan after the declaration. It lists the remaining differences.
 

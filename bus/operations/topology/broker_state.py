@@ -37,14 +37,14 @@ CONSUMER_TIMEOUT = "consumer-timeout"
 SMALLER_WINS = frozenset(
     {CONSUMER_TIMEOUT, "delivery-limit", "expires", "max-length", "max-length-bytes", "message-ttl"}
 )
-"""Settings for which the smaller value applies, if an argument and a policy set different values.
+"""Settings that an argument and a policy can limit. The smaller value applies.
 
 For all other settings RabbitMQ uses the argument's value.
 """
 TOTALS = "?disable_stats=true&enable_queue_totals=true"
-"""Query string that requests the queues' totals, and disables their statistics.
+"""Query string that requests the totals of queues. It disables the statistics of queues.
 
-The totals can be some seconds old, and all other values are current. If the statistics were
+The totals can be some seconds old. All other values are current. If the statistics were
 enabled, all values would be some seconds old.
 """
 
@@ -71,7 +71,7 @@ class ActualQueue:
     exclusive: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
     policy: Mapping[str, Any] = field(default_factory=dict)
-    """Effective policy definition. RabbitMQ merges the policy and the operator policy."""
+    """Effective policy definition. RabbitMQ merges it from the policy and the operator policy."""
     messages: int | None = None
     """Total number of messages. The value can be some seconds old."""
 
@@ -88,11 +88,11 @@ class BrokerState:
     supports_consumer_timeout: bool = False
     """True if a consumer of a quorum queue can set its own consumer timeout."""
     not_read: tuple[str, ...] = ()
-    """Objects that could not be checked, each with the reason."""
+    """Objects that could not be checked. Each text contains the reason."""
 
 
 def effective_arguments(queue: ActualQueue) -> dict[str, Setting]:
-    """Return the effective settings of a queue, from its arguments and policies.
+    """Return the effective settings of a queue. Merge its arguments and policies.
 
     The keys have the names of policy settings, such as `delivery-limit`.
     """
@@ -244,7 +244,8 @@ def policy_of(
     """Return the effective policy definition for the queue `name`.
 
     RabbitMQ applies the matching policy with the highest priority, and the matching operator policy
-    with the highest priority. If both set a limit, the smaller value applies.
+    with the highest priority. If both policies set the same limit, the smaller
+    value applies.
     https://www.rabbitmq.com/docs/parameters#policies
     """
     user, operator = (_find_definition(name, kind, rules) for rules in (policies, operators))
@@ -290,7 +291,8 @@ def _to_bindings(rows: Iterable[Mapping[str, Any]]) -> Iterable[Binding]:
 async def _read_default_kind(api: Management, vhost: str) -> str:
     """Return the default queue type of the virtual host.
 
-    Only administrators may read this type. For other users, return RabbitMQ's default, `classic`.
+    Only administrators are allowed to read this type. If the user is not an administrator, return
+    RabbitMQ's default, `classic`.
     """
     with contextlib.suppress(Unauthenticated, Unavailable):
         kind = (await api.call("GET", f"vhosts/{vhost}")).get("default_queue_type")

@@ -27,7 +27,7 @@ Verdict = Literal["missing", "different", "unsafe", "unfinished", "superfluous"]
 """Kind of a difference.
 
 - `missing`: the object does not exist. `apply` declares it.
-- `different`: the object exists, but with other properties. RabbitMQ cannot change them in place.
+- `different`: the object has wrong properties. RabbitMQ cannot change these properties in place.
 - `unsafe`: a policy overrides the arguments with an unsafe value.
 - `unfinished`: a migration was interrupted.
 - `superfluous`: the object is not required, but its name belongs to one of the services. A
@@ -61,7 +61,7 @@ FORBIDDEN: Mapping[QueueRole, Mapping[str, str]] = {
         "message-ttl": DROPS,
     },
 }
-"""For each queue role: the settings that a policy must not set, and the effect of each setting."""
+"""The settings that a policy must not set for each queue role, and the effect of each setting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ class Plan:
     missing: Topology
     """Objects that `apply` declares."""
     not_read: tuple[str, ...] = ()
-    """Objects that could not be checked, each with the reason."""
+    """Objects that could not be checked. Each text contains the reason."""
 
     def having(self, *verdicts: Verdict) -> tuple[Difference, ...]:
         """Return the differences with one of these verdicts."""
@@ -264,7 +264,7 @@ def _format_value(values: Mapping[str, Any], name: str) -> str:
 def _check_policy(
     queue: Queue, actual: ActualQueue, attempts: int | None, timeout: float | None
 ) -> Iterator[tuple[str, str]]:
-    """Yield each setting that has an unsafe value because of a policy, and a description."""
+    """Yield the name and a description of each setting that a policy makes unsafe."""
     effective = effective_arguments(actual)
     for setting, harm in FORBIDDEN.get(queue.role, {}).items():
         tolerable = (

@@ -3,13 +3,13 @@
 - Out: declare the migration queue, move messages and bindings to it, delete the old queue.
 - Back: declare the new queue, move messages and bindings to it, delete the migration queue.
 
-The messages of a retry tier are not moved. The routing key of such a message names the queue to
-which the message returns, and a move would lose the routing key. The migration queue of a retry
-tier is also a retry tier. The messages leave both queues when their time-to-live ends.
+The messages of a retry tier are not moved. The routing key of a message in a retry tier names the
+queue to which the message returns. A move would lose the routing key. The migration queue of a
+retry tier is also a retry tier. The messages leave both queues when their time-to-live ends.
 
-Each run reads the state of the migration from the broker, so a new run continues a killed
-migration. While the bindings move, both queues are bound. A message that is published in that time
-reaches at least one of the queues, and can reach both.
+Each run reads the state of the migration from the broker, so a new run continues an interrupted
+migration. While the bindings move, the source queue and the target queue are bound. A message that
+is published during this time reaches at least one of these queues, and can reach both queues.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from bus.transports.rabbitmq.queue_depth import QueueDepth
 __all__ = ["MigrationProgress", "MigrationResult", "migrate"]
 
 POLL_INTERVAL_SECONDS = 0.5
-"""Seconds between two checks of a condition that the migration waits for."""
+"""Seconds between two checks while the migration waits for a condition."""
 TOTALS_AGE_SECONDS = 6.0
 """Maximum age of a queue's totals, in seconds.
 
@@ -43,7 +43,7 @@ ARRIVAL_TIMEOUT_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationProgress:
-    """The current step of a migration, with its counts."""
+    """The current step of a migration, and the counts of this step."""
 
     step: str
     moved: int = 0
@@ -75,7 +75,7 @@ async def migrate(
     wait: float | None = None,
     report: Report = lambda _: None,
 ) -> MigrationResult | None:
-    """Create the queue `name` again with the arguments that `required` specifies.
+    """Create the queue `name` again. The new queue has the arguments that `required` specifies.
 
     A second run continues an interrupted migration.
 
@@ -175,7 +175,7 @@ class Migration:
         self._report("the old queue is deleted")
 
     async def _check_migration_queue(self) -> None:
-        """Check that the migration queue is safe. A policy can make it unsafe."""
+        """Check that the migration queue is safe. A policy can make the migration queue unsafe."""
         state = await read_broker_state(self._settings)
         required = RequiredTopology(
             topology=Topology(queues=(self._migration_queue,)), services=frozenset(), attempts={}
@@ -222,8 +222,8 @@ class Migration:
     async def _check_no_messages_left(self) -> None:
         """Check that the queue holds no messages that the migration cannot consume.
 
-        If the queue were deleted, these messages would be deleted too. They are counted only in the
-        queue's totals. These messages are:
+        If the queue were deleted, these messages would be deleted too. Only the queue's totals
+        count these messages:
 
         - Quorum queue: dead letters that no queue accepts.
         - Classic queue: unacked messages of a worker that is stopping and has already cancelled
@@ -251,7 +251,7 @@ class Migration:
                 )
 
     async def _count_left(self, name: str, condition: str, seconds: float) -> int:
-        """Wait at most `seconds` until a queue is empty, and return the number of messages left.
+        """Wait at most `seconds` until a queue is empty. Return the number of messages left.
 
         The totals can be old. So the queue counts as empty only if the broker reported no messages
         for `TOTALS_AGE_SECONDS`.
@@ -325,7 +325,7 @@ class Migration:
         await self._broker.delete(source, if_empty=False)
 
     async def _hand_over(self, source: str, target: str) -> None:
-        """Move the bindings. Bind `target` before `source` is unbound, so no message is lost."""
+        """Move the bindings. To lose no message, bind `target` before `source` is unbound."""
         routes = (
             self._routes
             if target == self._migration_name

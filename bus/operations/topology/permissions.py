@@ -1,4 +1,4 @@
-"""Broker permissions of each service, as RabbitMQ's users, permissions and topic permissions.
+"""The users, permissions and topic permissions that RabbitMQ needs for the services.
 
 RabbitMQ's pages on access control and passwords describe the formats. A permission is a regular
 expression for the names of exchanges and queues. A topic permission is a regular expression for the
@@ -39,8 +39,8 @@ __all__ = [
 ADMINISTRATOR = "bus.topology"
 """Broker user of `bus topology` and of operators.
 
-A service declares and binds only its reply queue. This user declares and binds all other objects.
-No service can have this name, because a service name has no dot.
+A service declares and binds only its reply queue. The administrator declares and binds all other
+objects. No service can have the administrator's name, because a service name has no dot.
 """
 NOTHING, EVERYTHING = "", ".*"
 """Patterns for no name and for every name. In RabbitMQ an empty pattern matches no name."""
@@ -61,9 +61,9 @@ class Keys:
     """Patterns for the routing keys of one topic exchange."""
 
     write: str = NOTHING
-    """Pattern for the routing keys that the user may use to publish messages."""
+    """Pattern for the routing keys that the user is allowed to use for publishing."""
     read: str = NOTHING
-    """Pattern for the routing keys that the user may use to bind queues."""
+    """Pattern for the routing keys that the user is allowed to use for bindings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,16 +72,22 @@ class BrokerUser:
 
     name: str
     configure: str
-    """Pattern for the objects that the user may declare and delete."""
+    """Pattern for the objects that the user is allowed to declare and delete."""
     write: str
-    """Pattern for the exchanges that the user may publish to, and the queues that it may bind."""
-    read: str
-    """Pattern for the queues that the user may consume, and the exchanges that it may bind to."""
-    keys: Mapping[str, Keys]
-    """Permitted routing keys, by the name of the topic exchange.
+    """Pattern for the names of exchanges and queues.
 
-    The mapping has every exchange of the bus, because RabbitMQ accepts any key for an exchange
-    without an entry.
+    The user is allowed to publish to these exchanges, and to bind these queues.
+    """
+    read: str
+    """Pattern for the names of queues and exchanges.
+
+    The user is allowed to consume these queues, and to bind queues to these exchanges.
+    """
+    keys: Mapping[str, Keys]
+    """Permitted routing keys. The key of the mapping is the name of the topic exchange.
+
+    The mapping has every topic exchange of the bus. If an exchange has no topic permission,
+    RabbitMQ accepts every routing key.
     """
 
 
@@ -110,7 +116,8 @@ def _build_user(
         grants.may_consume(service, contract.permission) for contract in events
     )
     # A caller without a grant receives an error reply. So this service must be able to reply to
-    # every other service. It may reply to itself only if it may call itself.
+    # every other service. It is allowed to reply to itself only if it is
+    # allowed to call itself.
     callers = [
         name
         for name in services
@@ -169,7 +176,8 @@ def _build_user(
 def check_consume_grants(service: str, contracts: Iterable[Contract], grants: Grants) -> None:
     """Check that `service` may consume every event that it subscribes to.
 
-    Without this check the administrator would bind the service's queue to events without a grant.
+    Without this check, the administrator would bind the service's queue to events that the service
+    has no grant for.
 
     Raises:
         ConfigurationError: A grant is missing.
@@ -249,7 +257,7 @@ def permissions(service_users: Sequence[BrokerUser], *, vhost: str) -> dict[str,
 def users(
     service_users: Sequence[BrokerUser], passwords: Mapping[str, str] | None
 ) -> list[dict[str, Any]]:
-    """Return the administrator and the users of the services, with their password hashes.
+    """Return the administrator and the users of the services. Each user has a password hash.
 
     Args:
         service_users: The users of the services.

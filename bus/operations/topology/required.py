@@ -17,9 +17,9 @@ class RequiredTopology:
     topology: Topology
     services: frozenset[str]
     attempts: Mapping[str, int]
-    """Number of attempts, by work queue. The broker's delivery limit must not be lower."""
+    """Number of attempts for each work queue. The broker's delivery limit must not be lower."""
     timeouts: Mapping[str, float] = field(default_factory=dict)
-    """Maximum seconds that the handler may take, by work queue.
+    """Maximum seconds that the handler can run, for each work queue.
 
     The broker's consumer timeout must not be shorter.
     """

@@ -1,4 +1,4 @@
-"""The passwords of RabbitMQ's users, read from a private file and hashed for RabbitMQ."""
+"""The passwords of RabbitMQ's users. A private file contains them. RabbitMQ stores their hashes."""
 
 import base64
 import hashlib
@@ -12,17 +12,17 @@ from bus.security.secret_files import GROUP_AND_OTHERS, read_secret_file
 __all__ = ["password_hash", "read_passwords"]
 
 MAX_PASSWORDS_FILE_BYTES = 16 * 1024 * 1024
-"""Maximum size of the file. It is sufficient for some hundred thousand users."""
+"""Maximum size of the file. This size is sufficient for some hundred thousand users."""
 SALT_BYTES = 4
 """Length of the salt that RabbitMQ hashes together with a password."""
 
 
 def read_passwords(path: Path) -> dict[str, str]:
-    """Return the passwords in a TOML file, by user.
+    """Return the password of each user in a TOML file.
 
     Raises:
-        ConfigurationError: The file cannot be read, its mode gives access to group or others, or
-            one of its values is not a password. The error never contains a password.
+        ConfigurationError: The file cannot be read. Or the file mode gives access to group or
+            others. Or a value in the file is not a password. The error never contains a password.
     """
     text = read_secret_file(
         path,
@@ -45,10 +45,10 @@ def read_passwords(path: Path) -> dict[str, str]:
 
 
 def password_hash(password: str, *, salt: bytes | None = None) -> str:
-    """Return a password hash as RabbitMQ stores it.
+    """Return a password hash in RabbitMQ's format.
 
-    The hash is base64 text. The decoded bytes are the salt, followed by the SHA-256 of the salt and
-    the password.
+    The hash is base64 text. The decoded bytes are the salt and the SHA-256 digest. The digest is
+    computed over the salt, followed by the password.
     """
     salt = secrets.token_bytes(SALT_BYTES) if salt is None else salt
     return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()

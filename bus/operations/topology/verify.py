@@ -1,4 +1,4 @@
-"""Verification that the broker has the required topology. It declares nothing."""
+"""Verification that the broker has the required topology. The verification declares nothing."""
 
 import logging
 from collections.abc import Mapping
@@ -31,7 +31,8 @@ async def verify(required: RequiredTopology, settings: Settings) -> Plan:
 async def verify_by_amqp(required: RequiredTopology, settings: Settings) -> Plan:
     """Return the missing exchanges and queues.
 
-    Passive declarations find the missing objects. They need only the service's own permissions.
+    Passive declarations find the missing objects. Passive declarations need only the permissions of
+    the service itself.
     """
     async with open_admin_session(settings) as broker:
         names = await broker.find_missing(without_expiring_queues(required.topology))
@@ -77,11 +78,11 @@ async def check_policies(required: RequiredTopology, settings: Settings) -> None
     """Check the effective settings of all queues when a service starts.
 
     If `management_url` is not set, the check is skipped. If the management API does not answer, the
-    service still starts, because a service must not depend on a monitoring port. At this time the
-    queues are already declared or verified over AMQP.
+    service still starts, because a service must not depend on a monitoring port. Before
+    this check, the service has already declared or verified the queues over AMQP.
 
     Raises:
-        TopologyMismatch: A queue or exchange has wrong properties. The error lists them.
+        TopologyMismatch: A queue or exchange has wrong properties. The error lists the differences.
         ConfigurationError: A policy makes a queue unsafe. Or an object is missing, and
             `BUS_TOPOLOGY=verify` is set. The error lists the objects.
     """
