@@ -1,4 +1,5 @@
-"""The transports, which implement `bus.messaging.ports.transport`, and the wire format.
+"""The wire format and the transports.
 
-Transports do not import stores or middlewares.
+The transports implement the protocols in `bus.messaging.ports.transport`. They do not import stores
+or middlewares.
 """

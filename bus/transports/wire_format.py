@@ -1,4 +1,4 @@
-"""Wire format 1: the conversion of an envelope to AMQP properties and headers, and back.
+"""Wire format 1. It represents an envelope as AMQP properties, AMQP headers and a body.
 
 The reference is `docs/reference/wire-format.md`.
 """
@@ -49,14 +49,14 @@ The bus dead-letters a message by publishing a copy. All headers of the copy mus
 frame.
 """
 TEXT_FIELD, NUMBER_FIELD = 6, 10
-"""Encoded size in bytes of a text header and of a number header, without names and texts."""
+"""Encoded size in bytes of a text header and of a number header, without name and text."""
 
 Header = str | int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AmqpMessage:
-    """An AMQP message: body, headers, and the AMQP properties that the wire format uses."""
+    """An AMQP message: the body, the headers, and those properties that the wire format uses."""
 
     body: bytes = field(repr=False)
     headers: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -119,7 +119,7 @@ def decode(wire: AmqpMessage, *, role: MessageRole, queue: str | None, received:
     """Return the envelope of a received message. The function never raises an error.
 
     If the message is malformed, the envelope has only the valid values, and the attribute
-    `fault` lists the errors. So the message can be dead-lettered.
+    `fault` lists the errors. So the bus can dead-letter the message.
     """
     attributes, faults = _read_known_headers(wire.headers)
     expiration, bad_expiration = _parse_expiration(wire.expiration)
@@ -212,7 +212,7 @@ def _utf8_size(text: str) -> int:
 
 
 def broker_headers(headers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the broker's headers, which `decode` leaves out of the envelope."""
+    """Return the broker's headers. The result of `decode` does not contain them."""
     return {name: value for name, value in headers.items() if name.lower().startswith("x-")}
 
 

@@ -28,5 +28,5 @@ def broker_of(app: AnyApplication) -> RabbitBroker:
 
 
 def new_application(broker: RabbitBroker) -> FastStream:
-    """Return a FastStream application for this broker, with the logger `bus.faststream`."""
+    """Return a FastStream application that runs `broker`. Its logger is `bus.faststream`."""
     return FastStream(broker, logger=logging.getLogger("bus.faststream"))

@@ -32,19 +32,19 @@ __all__ = ["RobustConnection"]
 log = logging.getLogger("bus.faststream")
 
 EXTRA_CONNECT_SECONDS = 1.0
-"""Extra seconds after the timeout of `start`, in which the last attempt to connect may finish.
+"""Seconds that the last attempt to connect has to finish after the timeout of `start`.
 
-The bus cancels the attempt only after these seconds, because aio-pika continues a cancelled attempt
-in the background, without a time limit.
+After these seconds, the bus cancels the attempt. It does not cancel earlier, because aio-pika
+continues a cancelled attempt in the background, without a time limit.
 """
 REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied, FailedPrecondition)
-"""Errors that end `start` at once, because another attempt to connect would fail as well."""
+"""Errors after which `connect` does not try again, because a new attempt would fail as well."""
 
 
 class RobustConnection(OpenConnection):
-    """The connection of a FastStream broker. The object records whether the connection is open.
+    """The connection of a FastStream broker. The event `up` is set while the connection is open.
 
-    `close` closes the connection only if this object opened it.
+    `close` stops the broker only if `start` started the broker.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class RobustConnection(OpenConnection):
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, *, timeout: float) -> None:
-        """Connect, and watch the connection until `close` is called.
+        """Connect to the broker. Watch the connection until `close` is called.
 
-        The method raises the errors of `connect`.
+        For the errors see `connect`.
         """
         # If the broker is running already, the application started it and will stop it.
         self._ours = not self.broker.running
@@ -123,7 +123,7 @@ class RobustConnection(OpenConnection):
             self._connection.url = self._connection.url.with_password(password.get_secret_value())
 
     async def _step(self) -> None:
-        """Wait until the underlying connection is open, and then until it is lost."""
+        """Wait until the underlying connection opens. After that, wait until it is lost."""
         connection = self._connection
         if connection is None:
             raise Unavailable("the FastStream broker is not connected")
@@ -147,7 +147,7 @@ class RobustConnection(OpenConnection):
         self.last_error = str(to_bus_error(error, f"connecting to {self._place()}"))
 
     async def close(self) -> None:
-        """Stop watching the connection, and close it if this object opened it."""
+        """Stop watching the connection. Stop the broker if `start` started the broker."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=2 * CLOSE_TIMEOUT_SECONDS)

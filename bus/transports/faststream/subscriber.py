@@ -1,6 +1,6 @@
 """A consumer that receives the messages of a queue through a FastStream subscriber.
 
-FastStream passes each message through the broker's middlewares, and then to the bus.
+FastStream runs the broker's middlewares for each message, and then passes it to the bus.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ log = logging.getLogger("bus.faststream")
 
 
 class FastStreamConsumer(RabbitMQConsumer):
-    """A supervised consumer that uses a FastStream subscriber and its channel.
+    """A supervised consumer that uses a FastStream subscriber and the subscriber's channel.
 
     FastStream starts a subscriber only once. After a reconnect, aio-pika restores the consumers of
     robust queues. The queue of this subscriber is not robust. So this class opens the channel again
@@ -98,7 +98,7 @@ class FastStreamConsumer(RabbitMQConsumer):
     @override
     async def _open_channel(self) -> Channel:
         async with asyncio.timeout(RPC_TIMEOUT_SECONDS):
-            # FastStream opens the channel in the first call. Later calls return the same object.
+            # The first call of `get_channel` opens the channel. Later calls return the same object.
             self._robust = robust = await self._broker.config.channel_manager.get_channel(
                 self._options
             )
@@ -116,7 +116,7 @@ class FastStreamConsumer(RabbitMQConsumer):
         self._subscriber.consume_args = self._arguments()
         self._taking = current if isinstance(current, AiormqConsumerChannel) else None
         # FastStream drops messages while `running` is False, and sets `running` to True only at
-        # the end of `start`. The first message may arrive earlier.
+        # the end of `start`. The first message can arrive before `start` ends.
         self._subscriber.running = True
         async with asyncio.timeout(RPC_TIMEOUT_SECONDS):
             await self._subscriber.start()
@@ -143,9 +143,9 @@ class FastStreamConsumer(RabbitMQConsumer):
 
     @override
     async def close(self) -> None:
-        """Stop the consumer, and remove the subscriber.
+        """Stop the consumer. Remove the subscriber from the FastStream broker.
 
-        A restarted broker would start the subscriber again.
+        Otherwise, a restart of the FastStream broker would start the subscriber again.
         """
         await super().close()
         # FastStream has no public method that removes a subscriber.
@@ -153,7 +153,7 @@ class FastStreamConsumer(RabbitMQConsumer):
 
 
 def _unique_queue(name: str) -> RabbitQueue:
-    """Return a queue that FastStream does not declare, because the bus has declared it.
+    """Return a queue that FastStream does not declare. The bus has declared it already.
 
     FastStream uses the same queue object and the same channel for all queues that are equal. A
     random argument makes each queue different from the others. With `declare=False`, FastStream
@@ -169,12 +169,12 @@ async def _default_parser(message: Any, original: Callable[[Any], Any]) -> Any:
 
 
 async def _keep_bytes(message: RabbitMessage) -> RabbitMessage:
-    """Return the message without decoding its body, so that the body stays bytes."""
+    """Return the message unchanged. Its body is not decoded and stays bytes."""
     return message
 
 
 class _BytesCodec:
-    """A codec that does not decode the body, like the decoder `_keep_bytes`.
+    """A codec that does not decode the body. It has the same effect as the decoder `_keep_bytes`.
 
     If the broker has a codec, the subscriber uses this class, because FastStream requires a codec.
     If the broker has no codec, the subscriber uses `_keep_bytes`.

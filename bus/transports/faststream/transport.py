@@ -42,7 +42,7 @@ Clock = Callable[[], float]
 RECONNECT_INTERVAL_SECONDS = 1.0
 """Seconds between two attempts to reconnect.
 
-The RabbitMQ transport waits at most 1 s as well. FastStream's default is 5 s.
+The maximum wait of the RabbitMQ transport is also 1 s. FastStream's default is 5 s.
 """
 
 
@@ -66,7 +66,7 @@ def broker_of_its_own(settings: Settings, *, name: str) -> RabbitBroker:
 
 
 class FastStreamTransport:
-    """A `Transport` on a FastStream broker. The broker may have other subscribers.
+    """A `Transport` that uses a FastStream broker. The application can add subscribers.
 
     If the application has started the broker, `close` does not stop the broker. If the transport
     has started the broker, `close` stops it.
@@ -102,9 +102,9 @@ class FastStreamTransport:
         )
         file = PasswordFile.of(settings.password_file) if own else None
         self._refresher = CredentialRefresher.by(settings, file, (self._link,), name=name)
-        # Both channels are in confirm mode, because aiormq reports a returned message only in this
-        # mode. Requests have a separate channel, so that they do not wait while events use all
-        # slots of the publish window.
+        # Both channels are in confirm mode, because aiormq reports a returned message only in
+        # confirm mode. Requests have a separate channel. So a request does not wait while events
+        # use all slots of the publish window of the other channel.
         self._request_publisher = Publisher(
             self._link, confirms=True, channel_factory=self._open_publisher_channel
         )
@@ -202,7 +202,7 @@ class FastStreamTransport:
         return consumer
 
     async def close(self) -> None:
-        """Close consumers and channels. Close the connection if the transport opened it."""
+        """Close consumers and channels. Stop the broker if the transport started the broker."""
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
         await asyncio.gather(self._request_publisher.close(), self._publisher.close())
         if self._refresher is not None:

@@ -1,4 +1,4 @@
-"""The memory transport: an in-process model of RabbitMQ, for tests and demos without a broker."""
+"""The memory transport. It is an in-process model of RabbitMQ. Tests and demos need no broker."""
 
 from bus.transports.memory.broker import MemoryBroker
 from bus.transports.memory.transport import MemoryTransport

@@ -1,6 +1,6 @@
-"""An in-memory model of a RabbitMQ 3.10 broker, with exchanges, queues and failures.
+"""An in-memory model of a RabbitMQ 3.10 broker.
 
-Its timers use the clock of the running event loop.
+It models exchanges, queues and failures. Its timers use the clock of the running event loop.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ __all__ = ["MemoryBroker"]
 
 
 class MemoryBroker:
-    """A model broker for the transports of one event loop.
+    """A model broker. All its transports run in one event loop.
 
     A test can cause failures with these methods: `stop` and `start`, `drop_all`, `block` and
     `unblock`, `swallow_confirms`, `cancel_consumers`, `delete_queue`, `limit`.
@@ -58,9 +58,9 @@ class MemoryBroker:
         """Declare exchanges, queues and bindings.
 
         Raises:
-            TopologyMismatch: An exchange or queue already exists, but its arguments are different.
+            TopologyMismatch: An exchange or queue already exists with different arguments.
             FailedPrecondition: The exchange or queue of a binding does not exist.
-            Unavailable: A queue is exclusive, and belongs to another connection.
+            Unavailable: An exclusive queue belongs to another connection.
         """
         for exchange in topology.exchanges:
             self._routes.declare(exchange)
@@ -73,7 +73,8 @@ class MemoryBroker:
         """Route one message to its queues.
 
         Raises:
-            ConnectionLost: The exchange does not exist. RabbitMQ closes the channel in this case.
+            ConnectionLost: The exchange does not exist. RabbitMQ closes the channel if
+                an exchange does not exist.
         """
         if address.exchange not in self._routes:
             raise ConnectionLost(
@@ -103,7 +104,7 @@ class MemoryBroker:
         return swallows
 
     def closed(self, connection: MemoryConnection) -> None:
-        """Remove a closed connection, and delete its exclusive queues."""
+        """Remove a closed connection. Delete the connection's exclusive queues."""
         if connection in self._connections:
             self._connections.remove(connection)
         for name in [name for name, owner in self._owners.items() if owner is connection]:
@@ -116,10 +117,10 @@ class MemoryBroker:
     # --- Faults ---
 
     def stop(self) -> None:
-        """Stop the broker, as in a restart.
+        """Stop the broker.
 
-        The broker loses its connections, its exclusive queues, and the transient messages in
-        classic queues.
+        The broker loses all connections and all exclusive queues, as in a restart of RabbitMQ.
+        Classic queues lose their transient messages.
         """
         self._running = False
         self.drop_all("the broker was stopped")
@@ -134,13 +135,13 @@ class MemoryBroker:
         """Close all connections. Clients connect again by themselves.
 
         Args:
-            reason: Text that is part of the errors that the clients receive.
+            reason: Text that the error messages of the clients contain.
         """
         for connection in [*self._connections]:
             connection.close(reason)
 
     def block(self) -> None:
-        """Raise an alarm. Publishers must wait, while deliveries and acks continue."""
+        """Raise an alarm. Publishers must wait. Deliveries and acks continue."""
         self._unblocked.clear()
 
     def unblock(self) -> None:
@@ -173,7 +174,9 @@ class MemoryBroker:
             consumer.cancelled()
 
     def delete_queue(self, name: str) -> None:
-        """Delete a queue if it exists, and also its messages and bindings. Cancel its consumers.
+        """Delete a queue if it exists. Its messages and bindings are deleted with it.
+
+        The consumers of the queue are cancelled.
 
         Args:
             name: The queue's name.
@@ -189,7 +192,7 @@ class MemoryBroker:
             consumer.cancelled()
 
     def limit(self, name: str, length: int | None) -> None:
-        """Limit the length of a queue, like a policy with `overflow=reject-publish`.
+        """Limit the length of a queue. A policy with `overflow=reject-publish` has the same effect.
 
         Args:
             name: The queue's name.
@@ -267,7 +270,7 @@ class MemoryBroker:
         return len(self.queue(name).consumers)
 
     def peek(self, name: str) -> list[AmqpMessage]:
-        """Return the ready messages of a queue in order. They stay in the queue.
+        """Return the ready messages of a queue in order. The messages stay in the queue.
 
         Args:
             name: The queue's name.
@@ -326,7 +329,8 @@ class MemoryBroker:
     def _forward(self, message: StoredMessage) -> bool:
         """Publish a dead letter.
 
-        Return True if the dead letter has at least one target queue, and all of them accepted it.
+        Return True if the dead letter has at least one target queue, and all target queues
+        accepted the dead letter.
         """
         if message.exchange not in self._routes:
             return False

@@ -1,4 +1,4 @@
-"""A client's connection to the model broker, and its channels."""
+"""The connections of clients to the model broker, and the channels of these connections."""
 
 import asyncio
 from collections.abc import Callable
@@ -55,7 +55,7 @@ class MemoryConnection:
         return self._broker.publish(wire, address)
 
     def send_confirmed(self, wire: AmqpMessage, address: Address) -> asyncio.Future[PublishOutcome]:
-        """Publish, and return a future for the confirm.
+        """Publish, and return a future that waits for the confirm.
 
         The result of the future is the outcome. If the connection is closed before the confirm,
         the future raises `ConnectionLost`.
@@ -75,9 +75,10 @@ class MemoryConnection:
         return channel
 
     def close(self, reason: str) -> None:
-        """Close the connection, requeue unacked messages, and fail pending confirms.
+        """Close the connection, and requeue unacked messages.
 
-        The pending confirms raise `ConnectionLost`, because their outcomes are unknown.
+        The futures of missing confirms raise `ConnectionLost`, because the outcomes of their
+        publishes are unknown.
         """
         if not self.alive:
             return
@@ -97,7 +98,7 @@ class MemoryConnection:
 
 
 class MemoryChannel:
-    """A channel with at most one consumer on it."""
+    """A channel of a connection. A channel has at most one consumer."""
 
     def __init__(self, broker: BrokerPort) -> None:
         self._broker = broker
@@ -119,7 +120,7 @@ class MemoryChannel:
 
     @property
     def alive(self) -> bool:
-        """True if the channel is open, so that its messages can be acked."""
+        """True if the channel is open. Only an open channel can ack its messages."""
         return self._alive
 
     @property
@@ -128,7 +129,7 @@ class MemoryChannel:
         return self._queue is not None and self in self._queue.consumers
 
     def has_room(self) -> bool:
-        """Return True if the prefetch allows another delivery, or if the consumer does not ack."""
+        """Return True if the prefetch allows another delivery, or the consumer does not ack."""
         return not self.acks or self._prefetch == 0 or len(self._unacked) < self._prefetch
 
     def take(self, message: StoredMessage) -> None:
@@ -147,14 +148,14 @@ class MemoryChannel:
         self._end("the broker cancelled the consumer")
 
     def ack(self, message: StoredMessage) -> bool:
-        """Ack a message. Return False if the channel has no such unacked message."""
+        """Ack a message. Return False if the message is not unacked on this channel."""
         if self._unacked.pop(id(message), None) is None or self._queue is None:
             return False
         self._queue.pump()
         return True
 
     def requeue(self, message: StoredMessage) -> bool:
-        """Requeue a message. Return False if the channel has no such unacked message."""
+        """Requeue a message. Return False if the message is not unacked on this channel."""
         if self._unacked.pop(id(message), None) is None or self._queue is None:
             return False
         self._queue.requeue(message)
@@ -166,7 +167,7 @@ class MemoryChannel:
             self._queue.detach(self)
 
     def close(self, reason: str) -> None:
-        """Close the channel, and requeue its unacked messages in order."""
+        """Close the channel. Requeue the channel's unacked messages in order."""
         self._alive = False
         self.detach()
         for message in [*self._unacked.values()]:

@@ -1,4 +1,4 @@
-"""The supervised consumer of the memory transport, and its deliveries."""
+"""The supervised consumer of the memory transport, and the consumer's deliveries."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -31,7 +31,7 @@ class MemoryDelivery:
         self.redelivered = message.returns > 0
         """True if the broker delivered the message before.
 
-        The value is stored, because `message.returns` may change while this delivery exists.
+        The value is stored here, because `message.returns` changes when the message is requeued.
         """
         self._wire = channel.outgoing(message)
 
@@ -59,7 +59,7 @@ class MemoryDelivery:
         return self._settle(self._channel.requeue)
 
     def _settle(self, operation: Callable[[StoredMessage], bool]) -> bool:
-        """Settle the message only once. On RabbitMQ a second ack would close the channel."""
+        """Settle the message once. On RabbitMQ, a second ack would close the channel."""
         if not self._channel.alive:
             return False
         if not self._settled:
@@ -146,7 +146,7 @@ class MemoryConsumer:
 
     @property
     def closed(self) -> bool:
-        """True if the consumer has stopped permanently, and its channel is closed."""
+        """True if the consumer has stopped permanently, and the consumer's channel is closed."""
         return (
             self._task is not None
             and self._task.done()
@@ -154,7 +154,7 @@ class MemoryConsumer:
         )
 
     async def close(self) -> None:
-        """Stop the consumer, close its channel, and requeue the unacked messages."""
+        """Stop the consumer. Close the consumer's channel, and requeue the unacked messages."""
         await self._stop()
         if self._channel is not None:
             self._channel.close("closed")

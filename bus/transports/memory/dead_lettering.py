@@ -1,6 +1,6 @@
 """Dead-lettering in the model broker.
 
-Like RabbitMQ 3.10, the model broker has the strategies at-most-once and at-least-once.
+The model broker has the same strategies as RabbitMQ 3.10: at-most-once and at-least-once.
 """
 
 import asyncio
@@ -15,25 +15,28 @@ __all__ = ["DeadLetterWorker", "at_least_once"]
 PREFETCH = 32
 """Maximum number of a worker's dead letters that are published but not confirmed.
 
-RabbitMQ's name for it is `dead_letter_worker_consumer_prefetch`.
+In RabbitMQ, the setting `dead_letter_worker_consumer_prefetch` has this default.
 """
 RETRY_AFTER_SECONDS = 180.0
 """Seconds after which a worker publishes an unaccepted dead letter again.
 
-RabbitMQ's name for it is `dead_letter_worker_publisher_confirm_timeout`.
+In RabbitMQ, the setting `dead_letter_worker_publisher_confirm_timeout` has this default.
 """
 
 Forward = Callable[[StoredMessage], bool]
 """Function that publishes a dead letter.
 
-It returns True if the dead letter has at least one target queue, and all of them accepted it.
+The function returns True if the dead letter has at least one target queue, and all target queues
+accepted the dead letter.
 """
 
 
 def at_least_once(queue: MemoryQueue) -> bool:
-    """Return True if a queue meets all four conditions for dead-lettering at least once.
+    """Return True if a queue uses the dead-letter strategy at-least-once.
 
-    If a condition is not met, the queue dead-letters at most once, as in RabbitMQ.
+    As in RabbitMQ, this strategy requires a quorum queue with a dead-letter exchange.
+    The queue must also request the strategy and have the overflow `reject-publish`.
+    Otherwise, the queue uses the strategy at-most-once.
     """
     arguments = queue.declared.arguments
     return (
@@ -45,7 +48,7 @@ def at_least_once(queue: MemoryQueue) -> bool:
 
 
 class DeadLetterWorker:
-    """A worker that keeps the dead letters of one queue until the target queues accept them."""
+    """A worker that keeps each dead letter of one queue until the target queues accept it."""
 
     def __init__(self, queue: MemoryQueue, forward: Forward) -> None:
         self._queue, self._forward = queue, forward
@@ -59,7 +62,7 @@ class DeadLetterWorker:
         self._forward_waiting()
 
     def stop(self) -> None:
-        """Stop the worker, because the queue and its dead letters were deleted."""
+        """Stop the worker. The broker calls this when it deletes the queue."""
         if self._timer:
             self._timer.cancel()
 

@@ -1,6 +1,7 @@
 """The queues of the model broker: message order, limits, expiry and consumers.
 
-A queue behaves like a classic queue or a quorum queue of RabbitMQ 3.10.
+Depending on `x-queue-type`, a queue behaves like a quorum queue or like a classic queue. The model
+is RabbitMQ 3.10.
 """
 
 import asyncio
@@ -19,12 +20,12 @@ __all__ = ["MemoryQueue", "QueueConsumer"]
 SOFT_LIMIT = 0.8
 """Fraction of the length limit at which a full quorum queue accepts messages again.
 
-RabbitMQ's name for it is `LOW_LIMIT`, in `rabbit_fifo`.
+In RabbitMQ, `LOW_LIMIT` in the module `rabbit_fifo` has this value.
 """
 
 
 class QueueConsumer(Protocol):
-    """The methods of a consumer that its queue calls."""
+    """The methods of a consumer that a queue calls."""
 
     @property
     def acks(self) -> bool:
@@ -56,7 +57,8 @@ class QueueOwner:
 class MemoryQueue:
     """A queue of the model broker.
 
-    Its methods take effect at once, but consumers receive messages in the loop's next turn.
+    A method changes the queue before it returns. Consumers receive messages in the loop's next
+    turn.
     """
 
     def __init__(self, declared: Queue, owner: QueueOwner) -> None:
@@ -65,7 +67,7 @@ class MemoryQueue:
         self.overflow = str(declared.arguments.get("x-overflow", "drop-head"))
         self.consumers: deque[QueueConsumer] = deque()
         self.discarded = 0
-        """Number of dead letters that are not accepted yet. They count towards the length limit."""
+        """Number of dead letters that are not accepted yet. The length limit includes them."""
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._returned: deque[StoredMessage] = deque()
@@ -133,7 +135,7 @@ class MemoryQueue:
     def pump(self) -> None:
         """Deliver messages to the consumers in turn.
 
-        Stop when no message is ready, or no consumer has room for another message.
+        The method stops when no message is ready, or when no consumer has room for another message.
         """
         self._expire(late_only=True)
         while self.depth and (consumer := self._next_consumer()):
@@ -143,7 +145,7 @@ class MemoryQueue:
         self._watch_head()
 
     def forget_transient(self) -> None:
-        """Drop the transient messages of a classic queue, as in a restart of RabbitMQ."""
+        """Drop the transient messages of a classic queue, as a restart of RabbitMQ does."""
         if not self.quorum:
             self._returned, self._ready = (
                 deque(message for message in messages if message.wire.delivery_mode == PERSISTENT)
@@ -207,7 +209,7 @@ class MemoryQueue:
             self._expiry_timer = self._loop.call_later(expires_ms / 1000, self._owner.expired, self)
 
     def stop(self) -> None:
-        """Delete all messages and stop the timers, because the queue is deleted."""
+        """Mark the queue as deleted. Delete all messages and stop the timers."""
         self._deleted = True
         self._returned.clear()
         self._ready.clear()
@@ -226,7 +228,8 @@ class MemoryQueue:
         """Dead-letter the expired messages at the head of the queue.
 
         An expired message behind a message that has not expired stays in the queue, as in RabbitMQ.
-        With `late_only`, a message that expires exactly now stays, so that it can be delivered.
+        If `late_only` is True, a message that expires exactly now stays.
+        So it can still be delivered.
         """
         now = self._loop.time()
         while (

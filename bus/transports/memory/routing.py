@@ -1,4 +1,4 @@
-"""The exchanges and bindings of the model broker, which route messages to queues."""
+"""The exchanges and bindings of the model broker. They route messages to queues."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -37,7 +37,7 @@ class Routes:
             )
 
     def bind(self, binding: Binding) -> None:
-        """Add a binding; a second call has no effect."""
+        """Add a binding if it does not exist."""
         self._bindings[binding] = None
 
     def unbind(self, binding: Binding) -> None:
@@ -100,7 +100,7 @@ def _matches(exchange: Exchange, key: str, routing_key: str) -> bool:
 
 
 def mismatch(argument: str, kind: str, name: str, requested: object, current: object) -> str:
-    """Return RabbitMQ's error text for a different argument. It does not name the virtual host."""
+    """Return RabbitMQ's error text for a different argument, but without the virtual host."""
     return (
         f"inequivalent arg '{argument}' for {kind} '{name}': "
         f"received {_quote(requested)} but current is {_quote(current)}"
@@ -115,7 +115,7 @@ Difference = tuple[str, object, object]
 
 
 def difference(requested: Mapping[str, object], current: Mapping[str, object]) -> Difference | None:
-    """Return the first argument that differs, with the requested value and the current value."""
+    """Return the name, requested value and current value of the first argument that differs."""
     for name in sorted(requested.keys() | current.keys()):
         if requested.get(name) != current.get(name):
             return name, requested.get(name), current.get(name)

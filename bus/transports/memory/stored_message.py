@@ -1,4 +1,4 @@
-"""A message in a queue of the model broker, and the headers that dead-lettering adds to it."""
+"""A message in a queue of the model broker, and the headers that dead-lettering adds."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ class StoredMessage:
     position: int = 0
     """Sequence number of the message in its queue."""
     returns: int = 0
-    """Number of times that the message was requeued. Quorum queues call it the delivery count."""
+    """Number of times that the message was requeued. It is the delivery count of a quorum queue."""
     expires_at: float | None = None
     """Time of expiry on the loop's clock, in seconds."""
 
@@ -29,9 +29,10 @@ class StoredMessage:
 def died(
     message: StoredMessage, *, queue: str, reason: Reason, routing_key: str | None, at: int
 ) -> StoredMessage:
-    """Return the copy for the dead-letter exchange, with an added or updated `x-death` record.
+    """Return the copy of a message that the broker publishes to the dead-letter exchange.
 
-    The copy has no expiration, so that it does not expire again in the dead-letter queue.
+    The copy has an added or updated `x-death` record. It has no expiration, so that it does not
+    expire again in the dead-letter queue.
     """
     deaths = _read_deaths(message.wire.headers)
     same = [death for death in deaths if (death["queue"], death["reason"]) == (queue, reason)]
@@ -58,10 +59,12 @@ def died(
 
 
 def in_cycle(message: StoredMessage, queue: str) -> bool:
-    """Return True if a dead letter must not be routed to `queue`, because that would be a cycle.
+    """Return True if a route to `queue` would be a dead-letter cycle.
 
-    It is a cycle if `queue` has dead-lettered the message before, and the message was not rejected
-    at that time or later. RabbitMQ drops such a message.
+    It is a cycle if `queue` has dead-lettered the message before. It is not a cycle if the message
+    was rejected in `queue`, or later in another queue.
+
+    RabbitMQ does not route a dead letter in a cycle.
     """
     deaths = _read_deaths(message.wire.headers)
     queues = [death["queue"] for death in deaths]

@@ -1,4 +1,4 @@
-"""The transport for the model broker. It has one connection, which reconnects by itself."""
+"""The transport for the model broker. It has one connection and reconnects by itself."""
 
 import asyncio
 from collections.abc import Callable
@@ -26,7 +26,7 @@ __all__ = ["MemoryTransport"]
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """Maximum bytes of a body.
 
-The RabbitMQ transport has the same limit, so a test detects a body that is too large.
+The RabbitMQ transport has the same limit. So a test detects a body that is too large.
 """
 
 
@@ -35,8 +35,8 @@ class MemoryTransport:
 
     Args:
         broker: The broker to connect to.
-        clock: Returns the wall clock's time in seconds since the epoch. The default is the clock of
-            the broker.
+        clock: Returns the wall clock's time in seconds since the epoch. The default is the
+            broker's clock.
     """
 
     has_management_api = False
@@ -83,7 +83,7 @@ class MemoryTransport:
             self._observer.on_connection_lost()
 
     async def connection(self) -> MemoryConnection:
-        """Return the open connection, and wait for it if necessary. The method has no timeout."""
+        """Return the open connection. If none is open, wait for one without a time limit."""
         while self._connection is None or not self._connection.alive:
             self._connected.clear()
             await self._connected.wait()
@@ -94,7 +94,7 @@ class MemoryTransport:
         return self._connection is not None and self._connection.alive
 
     async def declare(self, topology: Topology) -> None:
-        """Declare the topology. Raise `Unavailable` at once if the connection is not open."""
+        """Declare the topology. If the connection is not open, raise `Unavailable`; do not wait."""
         if self._connection is None or not self._is_connected:
             raise Unavailable("the topology was not declared: no connection to the model broker")
         self._broker.declare(topology, self._connection)
@@ -122,7 +122,7 @@ class MemoryTransport:
     ) -> PublishOutcome:
         """Send one message.
 
-        `via` has no effect, because the model broker processes each message at once.
+        `via` has no effect, because the model broker routes each message within this call.
         """
         if len(envelope.body) > MAX_BODY_BYTES and envelope.queue is None:
             raise InvalidArgument(
@@ -143,8 +143,8 @@ class MemoryTransport:
     async def _wait_writable(self, ends: float) -> MemoryConnection:
         """Wait until the connection accepts publishes, and return the connection.
 
-        Raise `Unavailable` if the connection does not accept publishes in time. In this case, the
-        message was not sent.
+        Raise `Unavailable` if the connection does not accept publishes before `ends`. The error
+        means that the message was not sent.
         """
         try:
             async with asyncio.timeout_at(ends):
@@ -163,9 +163,9 @@ class MemoryTransport:
     def supports_consumer_timeout(self, queue: Queue) -> bool:  # noqa: ARG002 - from `Transport`
         """Return False, because RabbitMQ before 4.3 ignores the timeout that a consumer requests.
 
-        Because of the result, the bus refuses a handler whose timeout exceeds the setting
-        `consumer_timeout`. So a test finds such a handler, although the model broker has no
-        consumer timeout.
+        Because the result is False, the bus refuses a handler whose timeout exceeds the setting
+        `consumer_timeout`. So a test detects a timeout that is too long, although the model broker
+        has no consumer timeout.
 
         Args:
             queue: The queue of the consumer.
@@ -198,12 +198,12 @@ class MemoryTransport:
         self.drop("the transport was closed")
 
     def drop(self, reason: str = "the connection was dropped") -> None:
-        """Drop the connection, like a network failure.
+        """Drop the connection. A network failure has the same effect.
 
         The transport connects again by itself, unless it was closed.
 
         Args:
-            reason: Text that is part of the errors.
+            reason: Text that the error messages contain.
         """
         if self._connection is not None:
             self._connection.close(reason)

@@ -31,13 +31,13 @@ def wall_clock() -> float:
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in real time. After a call of `skip_waits`, it runs in virtual time.
+    """An event loop that runs in real time until `skip_waits` is called.
 
-    In virtual time the clock stops while code runs. When the loop is idle, the clock jumps to the
-    next timer.
+    After that call, the loop runs in virtual time. In virtual time the clock stops
+    while code runs. When the loop is idle, the clock jumps to the next timer.
 
     The clock does not jump while an executor runs a call, or while the loop watches a socket, pipe
-    or child process. During that time the loop waits in real time.
+    or child process. While one of these conditions is true, the loop waits in real time.
 
     The loop does not detect other threads that call `call_soon_threadsafe`.
     """
@@ -90,7 +90,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class _Selector(selectors.DefaultSelector):
-    """A selector that advances the virtual clock instead of waiting, if the clock may jump."""
+    """A selector that does not wait if `can_jump` returns True. It advances the clock instead."""
 
     def __init__(self, can_jump: Callable[[], bool], advance: Callable[[float], None]) -> None:
         super().__init__()

@@ -30,10 +30,10 @@ __all__ = ["AdminSession", "Shovel", "open_admin_session"]
 MAX_IN_FLIGHT = 200
 """Maximum messages in flight during a move.
 
-If the process is killed, only messages in flight may be duplicated.
+If the process is killed, only the messages in flight can be duplicated.
 """
 STALL_SECONDS = 30.0
-"""A move fails after this many seconds without a confirm. The usual cause is a broker alarm."""
+"""Seconds without a confirm after which a move fails. A broker alarm delays confirms."""
 EMPTY_FOR_SECONDS = 0.3
 """Seconds between two checks. If both checks find no message, the queue counts as empty."""
 
@@ -43,7 +43,7 @@ POLL_INTERVAL_SECONDS = 0.05
 
 @asynccontextmanager
 async def open_admin_session(settings: Settings) -> AsyncIterator["AdminSession"]:
-    """Open a connection for operator commands, and close it at the end of the block.
+    """Open a connection for operator commands. Close it at the end of the `async with` block.
 
     The session ignores the setting `topology`. It declares objects even if the setting is `verify`.
 
@@ -116,7 +116,7 @@ class AdminSession:
                     await close_quietly(channel)
 
     async def depth(self, queue: str) -> QueueDepth | None:
-        """Return the number of messages and consumers of a queue, or None if it does not exist."""
+        """Return the number of messages and of consumers, or None if the queue does not exist."""
         async with self._channel(f"inspecting {queue}") as channel:
             depth = await depth_by(channel, queue)
         return None if depth.missing else depth
@@ -148,8 +148,8 @@ class AdminSession:
 
         Args:
             queue: The queue's name.
-            if_empty: Delete the queue only if it has no messages. Use this for classic queues only:
-                for a quorum queue the broker closes the connection.
+            if_empty: Delete the queue only if it has no messages. Set it only for a classic
+                queue. If the queue is a quorum queue, the broker closes the connection.
         """
         async with self._channel(f"deleting {queue}") as channel:
             await channel.queue_delete(queue, if_empty=if_empty, timeout=RPC_TIMEOUT_SECONDS)
@@ -158,17 +158,17 @@ class AdminSession:
     async def shovel(
         self, source: str, target: str, carriage: CopyOptions, on_moved: Callable[[int, int], None]
     ) -> AsyncIterator["Shovel"]:
-        """Move messages from one queue to another while the block runs.
+        """Move messages from one queue to another while the `async with` block runs.
 
         The shovel is an exclusive consumer. If the source is a classic queue, no other client can
-        consume from it during the move.
+        consume from the source during the move.
 
         Args:
             source: The queue that the messages leave.
             target: The queue that receives the messages.
-            carriage: The properties that the copies keep.
-            on_moved: Called with the number of moved messages, and with the number of messages that
-                may be duplicates.
+            carriage: Options of the copies, such as the headers that the copies keep.
+            on_moved: Function that receives two numbers. The first is the number of moved messages.
+                The second is the number of moved messages that can be duplicates.
 
         Yields:
             The running shovel.
@@ -227,7 +227,8 @@ class Shovel:
     async def wait_empty(self) -> None:
         """Wait until the source is empty.
 
-        After `EMPTY_FOR_SECONDS`, check the source again. If it has messages, wait again.
+        After `EMPTY_FOR_SECONDS`, check the source again. If the source has messages, wait until it
+        is empty.
         """
         await self._wait_empty(lambda: False)
         await asyncio.sleep(EMPTY_FOR_SECONDS)

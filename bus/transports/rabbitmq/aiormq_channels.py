@@ -1,6 +1,7 @@
 """Channels that use only aiormq, without the fast lane (`BUS_FASTLANE=off`).
 
-They behave like the channels of the fast lane, and are used as a fallback and for comparison.
+They behave like the channels of the fast lane. Operators can switch to them if the fast lane fails,
+or to compare the two.
 """
 
 import asyncio
@@ -45,10 +46,10 @@ class AiormqPublisherChannel:
     """A channel that publishes with confirms.
 
     The channel never has two messages with the same id in flight. The reason is that aiormq uses
-    only the message id to find the publish of a returned message.
+    only the message id to find the publish that belongs to a returned message.
     """
 
-    window_exhausted = False  # never True, because even a publish that times out releases its slot
+    window_exhausted = False  # never True: a publish releases its slot even if it times out
 
     def __init__(self, link: OpenConnection, channel: Channel, *, window: int) -> None:
         self._link = link
@@ -90,8 +91,9 @@ class AiormqPublisherChannel:
                 outcome = await publish_on(self._channel, envelope, address, ends)
             except PermissionDenied as error:
                 # The broker's error names an address, but not a message. The broker refused one of
-                # the publishes to this address and dropped the later ones. So the newest publish
-                # was certainly not sent, but an earlier publish may have been accepted.
+                # the publishes to this address and dropped all later publishes. So the newest
+                # publish to this address was certainly not accepted. The outcome of earlier
+                # publishes is unknown.
                 if self._newest.get(address) != envelope.id:
                     raise
                 raise PermissionDenied(f"message not sent: {error}") from None
@@ -106,9 +108,9 @@ class AiormqPublisherChannel:
 
     @asynccontextmanager
     async def _slot(self, message_id: str, ends: float) -> AsyncIterator[None]:
-        """Hold a slot of the publish window during the block.
+        """Hold a slot of the publish window during the `async with` block.
 
-        Before the block starts, wait until the message may be sent.
+        Before the block starts, `_wait_sendable` waits until the message can be sent.
         """
         try:
             async with asyncio.timeout_at(ends):
@@ -196,8 +198,8 @@ def check_encodable(
 ) -> Basic.Properties:
     """Return the properties if AMQP can encode them and the broker accepts their size.
 
-    Without this check, aiormq would raise an unclear exception, or the broker would close the
-    connection when it receives the message.
+    Without this check, aiormq would raise an unclear exception if AMQP cannot encode a value. If
+    the properties are too large, the broker would close the connection.
 
     Args:
         properties: The message's properties.
@@ -230,7 +232,7 @@ def _user_of(channel: Channel) -> str | None:
 
 
 class NotSent(Unavailable):
-    """The error for a message that was not sent because the channel was already closed."""
+    """The error that reports an unsent message. The channel was closed before the publish."""
 
 
 async def _publish_confirmed(
@@ -316,8 +318,8 @@ class AiormqConsumerChannel:
 
         Args:
             tag: The delivery tag.
-            read: Decodes the message. The delivery calls it only when its envelope or headers are
-                read.
+            read: Function that decodes the message. The delivery calls it only when the envelope or
+                the headers of the delivery are read.
             redelivered: True if the broker delivered the message before.
         """
         self._unsettled += 1
@@ -337,7 +339,7 @@ class AiormqConsumerChannel:
         return await publish_on(self.channel, envelope, address, ends)
 
     def end(self, why: str) -> None:
-        """Report that the channel has ended. The supervised consumer then opens another channel."""
+        """Report that the channel has ended. The supervised consumer opens another channel."""
         if not self.ended.done():
             self.ended.set_result(why)
 
@@ -397,7 +399,7 @@ class AiormqDelivery:
         channel, tag = self.channel.channel, self._tag
         try:
             # A connection that is being closed writes no frames, and aiormq queues at most ten
-            # frames. Without this time limit, a call could wait without end.
+            # frames. Without this time limit, an ack or nack could wait without end.
             with map_errors("settling a delivery"):
                 async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                     await (

@@ -1,6 +1,6 @@
 """Functions that declare a topology at the broker, or check that a topology exists.
 
-The check is used if an administrator creates the topology (`BUS_TOPOLOGY=verify`).
+If `BUS_TOPOLOGY=verify` is set, an administrator creates the topology, and the bus only checks it.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -52,13 +52,13 @@ async def declare(channel: Channel, topology: Topology, *, timeout: float) -> No
 async def declare_own(
     open_channel: Open, topology: Topology, broker_names: Mapping[str, str], *, timeout: float
 ) -> dict[str, str]:
-    """Declare only exclusive queues, and check that exchanges and shared queues exist.
+    """Declare the exclusive queues only. Check that exchanges and shared queues exist.
 
     The check uses passive declarations. They cannot check arguments or bindings. The broker
     generates the names of the exclusive queues (ADR 0020).
 
     Args:
-        open_channel: Opens a channel of this connection.
+        open_channel: Function that opens a channel of the connection.
         topology: The topology of the service.
         broker_names: The result of the previous call, or an empty mapping for the first call.
         timeout: Seconds for each call.
@@ -95,7 +95,7 @@ async def declare_own(
 async def _declare_exclusive(
     open_channel: Open, queue: Queue, broker_name: str | None, *, timeout: float
 ) -> str:
-    """Return the generated name of an exclusive queue. Declare the queue if it does not exist."""
+    """Return the generated name of an exclusive queue. If the queue does not exist, declare it."""
     if broker_name is not None:
         try:
             await (await open_channel()).queue_declare(broker_name, passive=True, timeout=timeout)
@@ -117,8 +117,8 @@ async def find_missing(open_channel: Open, topology: Topology, *, timeout: float
     does not publish to the exchange, and the administrator creates the bindings.
 
     Args:
-        open_channel: Function that opens a channel. It is called again each time the broker
-            closes the channel.
+        open_channel: Function that opens a channel. The function is called again if the
+            broker has closed the channel.
         topology: The topology to check.
         timeout: Seconds for each call.
     """

@@ -1,4 +1,4 @@
-"""A channel that stays open for acks after the broker has cancelled its consumer."""
+"""A channel that still accepts acks after the broker has cancelled the channel's consumer."""
 
 import asyncio
 import logging
@@ -32,8 +32,10 @@ class DrainingChannel:
 
     Since RabbitMQ 4.3, a consumer timeout requeues the overdue delivery and cancels the consumer.
     The other deliveries of the consumer remain valid, and can be acked on this channel. If the
-    channel were closed, the broker would requeue these deliveries as well, and increase their
-    delivery counts. `end` and `close` close the channel even if deliveries are unsettled.
+    channel were closed, the broker would requeue the other deliveries as well. It would also
+    increase their delivery counts.
+
+    `end` and `close` close the channel even if deliveries are unsettled.
     """
 
     def __init__(
@@ -81,8 +83,8 @@ class DrainingChannel:
     async def _cancel_again(self) -> None:
         """Cancel the consumer, although the broker has already cancelled it.
 
-        Without this call, a late ack would make RabbitMQ 4.3 activate the consumer again. This
-        channel would receive messages in addition to the channel of the new consumer.
+        Without this call, a late ack would make RabbitMQ 4.3 activate the consumer again. The old
+        consumer and the new consumer would receive messages.
         """
         if self._channel.is_closed:
             return
@@ -93,7 +95,7 @@ class DrainingChannel:
             log.debug("a cancelled consumer was not cancelled again", extra={"why": str(error)})
 
     def end(self) -> None:
-        """Close the channel in the background; the broker requeues unacked messages."""
+        """Close the channel in the background. The broker requeues unacked messages."""
         self._closing.set()
 
     async def close(self) -> None:

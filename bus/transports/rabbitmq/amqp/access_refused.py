@@ -23,7 +23,7 @@ __all__ = ["REFUSED", "ChannelClosure", "is_access_refused"]
 REFUSED = "ACCESS_REFUSED"
 """Name of the error that the broker sends if the user may not publish to an address."""
 # RabbitMQ 3.10 sends: access to topic 'key' in exchange 'name' in vhost '/' refused for user
-# 'name'. Later versions also name the kind of access.
+# 'name'. The texts of later versions also name the kind of access.
 ADDRESS_PATTERN = re.compile(
     r"access to (?:topic '(?P<key>[^']*)' in )?exchange '(?P<exchange>[^']*)' in vhost "
 )
@@ -48,7 +48,11 @@ def is_access_refused(why: str, address: Address) -> bool:
 # the error would block the event loop.
 @lru_cache(maxsize=16)
 def _parse_refused_address(why: str) -> tuple[str, str | None] | None:
-    """Return the refused exchange and, if named, the routing key. Return None for other errors."""
+    """Return the exchange and the routing key that the error text names.
+
+    The routing key is None if the text does not name it. The result is None if the text is not
+    ACCESS_REFUSED for an exchange.
+    """
     match = ADDRESS_PATTERN.search(why) if REFUSED in why else None
     if match is None:
         return None
@@ -57,7 +61,7 @@ def _parse_refused_address(why: str) -> tuple[str, str | None] | None:
 
 @dataclass(frozen=True, slots=True)
 class ChannelClosure:
-    """The reason why a publishing channel was closed, and the publishes with an unknown outcome."""
+    """The reason why a publisher channel was closed, and its publishes without a known outcome."""
 
     why: str
     written: Sequence[Address]

@@ -31,7 +31,7 @@ CLOSE_CHANNEL, CLOSED_CHANNEL = 0x00140028, 0x00140029
 METHOD, HEADER, BODY = 1, 2, 3
 FRAME_END = 0xCE
 OVERHEAD = 8
-"""Bytes of a frame besides its payload: type, channel, size and end."""
+"""Bytes of a frame without its payload: type, channel, size and end."""
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 MANDATORY = b"\x01"
 END = b"\xce"
@@ -49,7 +49,7 @@ def short_string(text: bytes) -> bytes:
 def publish_method(exchange: str, routing_key: str, *, mandatory: bool) -> bytes:
     """Encode the arguments of a `basic.publish` method frame.
 
-    All publishes to an address have the same bytes here.
+    All publishes with the same arguments have the same bytes.
     """
     address = short_string(exchange.encode()) + short_string(routing_key.encode())
     return b"\x00\x3c\x00\x28\x00\x00" + address + (MANDATORY if mandatory else b"\x00")
@@ -76,7 +76,7 @@ def publish_frames(
 
 
 def ack_frame(channel: int, tag: int, *, multiple: bool) -> bytes:
-    """Encode a `basic.ack` of one delivery. With `multiple`, ack all deliveries up to `tag`."""
+    """Encode a `basic.ack` of one delivery. If `multiple`, ack all deliveries up to `tag`."""
     return ack_layout(METHOD, channel, 13, ACK, tag, multiple, FRAME_END)
 
 

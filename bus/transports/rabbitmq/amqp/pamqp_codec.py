@@ -48,7 +48,7 @@ def user_id_of(source: str | None, user: str | None) -> str | None:
 
 
 def from_message(message: DeliveredMessage) -> AmqpMessage:
-    """Convert a delivery. Any client may have sent it, so property types are not trusted."""
+    """Convert a delivery. Any client can send one, so the types of properties are not trusted."""
     return from_properties(message.header.properties, message.body)
 
 

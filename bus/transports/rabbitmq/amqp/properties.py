@@ -1,7 +1,8 @@
 """A fast encoder and decoder of wire format 1, from envelopes to AMQP bytes and back.
 
-The fast decoder supports only properties that the bus writes. pamqp decodes all others (slow path).
-Both paths produce the same values, and a property test compares them.
+The fast decoder supports only properties that the bus writes. pamqp decodes all other
+properties (slow path). The fast path and the slow path produce the same values. A property test
+compares the values.
 """
 
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ CORRELATION_ID, REPLY_TO, EXPIRATION, MESSAGE_ID, TIMESTAMP = (
 )
 TYPE, USER_ID, APP_ID, CLUSTER_ID = 1 << 5, 1 << 4, 1 << 3, 1 << 2
 RARE = CONTENT_ENCODING | PRIORITY | CLUSTER_ID | 3
-"""Flags that the bus never sets, including the two lowest bits, which AMQP reserves."""
+"""Flags that the bus never sets. They include the two lowest bits, because AMQP reserves these."""
 
 STRING, INTEGER = ord("S"), ord("l")
 u16_at, u32_at = Struct(">H").unpack_from, Struct(">I").unpack_from
@@ -65,7 +66,7 @@ class NeedsSlowPath(Exception):
 
 
 def write_properties(envelope: Envelope, *, user: str | None = None) -> bytes:
-    """Encode the properties of a message, as the flags and values of a header frame.
+    """Encode the properties of a message. The result is the flags and values of a header frame.
 
     `wire_format.encode` returns the same properties in decoded form.
 
@@ -186,7 +187,7 @@ def read_envelope(
 
 
 UNREADABLE = (NeedsSlowPath, error, IndexError, ValueError)
-"""Errors of `_read` for values that the bus does not send, truncated bytes, and invalid text."""
+"""Errors of `_read`. The bus did not send the value, or the bytes are truncated or invalid."""
 
 
 def _decode_with_pamqp(properties: bytes, body: bytes) -> wire.AmqpMessage:
@@ -227,7 +228,7 @@ def _read(  # noqa: C901 - one branch for each property
     if flags & EXPIRATION:
         text, offset = _read_short(properties, offset)
         attributes["expiration"] = _parse_digits(text)
-    # The other short strings are decoded inline, which saves three calls for each message.
+    # The other short strings are decoded inline. This saves three calls for each message.
     end = offset + 1 + properties[offset]
     message_id, offset = properties[offset + 1 : end].decode(), end
     timestamp = 0
@@ -298,8 +299,8 @@ def _read_table(data: bytes, offset: int, attributes: dict[str, Any]) -> int:
 
 
 def _add_other_header(other_headers: dict[str, str | int], name: bytes, value: str | int) -> None:
-    # The slow path handles two cases: a header of the bus has the wrong type, or the broker added
-    # the header.
+    # The slow path handles a header of the bus that has the wrong type. It also handles the headers
+    # that the broker adds.
     if name in STRINGS or name in NUMBERS or name[:2].lower() == b"x-":
         raise NeedsSlowPath
     other_headers[name.decode()] = value
@@ -317,7 +318,7 @@ def _parse_digits(text: str) -> int:
 
 
 def read_headers(properties: bytes) -> Mapping[str, Any]:
-    """Return all headers, including those of the broker. Return {} if they are unreadable."""
+    """Return all headers, including the broker's. Return {} if the headers are unreadable."""
     return _decode_with_pamqp(properties, b"").headers
 
 

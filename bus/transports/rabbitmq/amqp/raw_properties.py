@@ -1,8 +1,9 @@
-"""Copying of a message's properties, for a message that is moved to another queue.
+"""Functions that copy the properties of a message when the message is moved to another queue.
 
 The copy keeps the properties byte for byte, except for values that belong to the old queue.
-The code splits the bytes by the layout of AMQP 0-9-1 (section 4.2), but does not decode the values.
-So the properties of any sender arrive unchanged.
+The code splits the bytes according to the layout of AMQP 0-9-1 (section 4.2).
+It does not decode the values.
+So the values arrive unchanged, even if they are unusual.
 """
 
 from collections.abc import Iterator
@@ -59,7 +60,8 @@ class CopyOptions:
     hold: bool
     """True if the target is a migration queue, False for any other queue.
 
-    A message must not expire in a migration queue, so the copy has `expiration` as a header.
+    A message must not expire in a migration queue, so the copy has the header `held-expiration`
+    instead of the property `expiration`.
     When the message leaves the migration queue, the header becomes the property again.
     """
     keep_deaths: bool = False
@@ -139,7 +141,7 @@ def _copy_properties(properties: bytes, carriage: CopyOptions, *, redelivered: b
 def _read_held_expiration(value: bytes) -> bytes:
     """Return the expiration in the header `held-expiration`, or empty bytes if it is invalid.
 
-    The value is checked, because any client may have written the header. The broker closes a
+    The value is checked, because any client can write the header. The broker closes a
     channel that publishes an invalid expiration.
     """
     text = value[5:]
