@@ -32,8 +32,9 @@
 the wire. Only the code `process_lost` is not from gRPC. `retryable` is true if the same message may
 succeed later.
 
-The message of these errors is written for the caller and may cross the wire. The message of any
-other exception never crosses the wire, because it could contain confidential data.
+The error message of a `BusError` other than `Internal` is written for the caller, and can cross the
+wire. The message of another exception never crosses the wire, because it could contain confidential
+data.
 """
 
 from typing import ClassVar
@@ -80,8 +81,8 @@ class BusError(Exception):
     the error as the class of its `code`.
 
     Args:
-        message: Text for the caller. The default is the code as words. It may cross the wire, so it
-            must not contain confidential data.
+        message: Text for the caller. The default is the code as words. The bus can send the text
+            over the wire, so it must not contain confidential data.
         maybe_executed: True if the peer may have executed the operation in spite of the error.
     """
 
@@ -91,7 +92,7 @@ class BusError(Exception):
     """True if the same message may succeed later."""
     # Default for user-defined subclasses that do not call `BusError.__init__`.
     maybe_executed: bool = False
-    """True if the peer may have executed the operation. Repeat it only if it is idempotent."""
+    """True if the peer may have executed the operation. Repeat only an idempotent operation."""
 
     def __init__(self, message: str = "", *, maybe_executed: bool = False) -> None:
         super().__init__(message or self.code.replace("_", " "))
@@ -105,11 +106,11 @@ class InvalidArgument(BusError):
 
 
 class ContractError(InvalidArgument):
-    """A wrong declaration of a contract, handler or subscription, raised at import.
+    """A wrong declaration of a contract, handler or subscription. It is raised at import.
 
-    If two declarations conflict, the error message names both. `request`, `publish` and `submit`
-    raise this error for a message of the wrong kind. `publish` also raises this error for an event
-    that belongs to another service.
+    If two declarations conflict, the error message names the two declarations. `request`, `publish`
+    and `submit` raise this error for a message of the wrong kind. `publish` also raises this error
+    for an event that belongs to another service.
     """
 
 
@@ -220,8 +221,8 @@ class Expired(DeadlineExceeded):
 class Unavailable(BusError):
     """An operation that is not possible now, but may be possible later.
 
-    If `maybe_executed` is false, and the bus raises this class itself and not a subclass, the
-    message was certainly not sent.
+    The message was certainly not sent if `maybe_executed` is false, and the bus raises exactly this
+    class, not a subclass.
     """
 
     code = "unavailable"
@@ -293,15 +294,15 @@ CANONICAL: dict[str, type[BusError]] = {
 
 
 def error_for(code: str, message: str, *, maybe_executed: bool = False) -> BusError:
-    """Return the error for a code from the wire, or `Unknown` for an unknown code."""
+    """Return an error of the class that has this code. Return `Unknown` for an unknown code."""
     return CANONICAL.get(code, Unknown)(message, maybe_executed=maybe_executed)
 
 
 def safe_reason(error: BaseException) -> str:
-    """Return a description of an error that may be logged or stored.
+    """Return a description of an error. The description is safe to log and to store.
 
     The description is the name of the error's class. For a `BusError` other than `Internal`, the
-    error's text follows. The text of any other error could contain a payload.
+    error's text follows. The text of another class of error could contain a payload.
     """
     name = type(error).__name__
     return (
@@ -312,12 +313,12 @@ def safe_reason(error: BaseException) -> str:
 
 
 def code_of(error: BaseException) -> str:
-    """Return the code of a `BusError`, or `internal` for any other error."""
+    """Return the code of a `BusError`. Return `internal` for an error that is not a `BusError`."""
     return error.code if isinstance(error, BusError) else "internal"
 
 
 def error_location(error: BaseException) -> str | None:
-    """Return the file and line of the innermost frame, or None if the error was never raised.
+    """Return the file and line of the innermost frame. Return None if the error was never raised.
 
     File and line are enough to find the bug. A formatted traceback could show confidential values.
     """

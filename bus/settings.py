@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     url: SecretStr = Field(default=SecretStr("amqp://guest:guest@localhost:5672/"))
     """URL of the broker, `amqp://` or `amqps://user:password@host:port/vhost`."""
     password_file: Path | None = None
-    """File with the password or OAuth 2 token, which replaces the password in `url`.
+    """File with a password or an OAuth 2 token. Its content replaces the password in `url`.
 
     The bus reads the file at each connect, and watches it while connections are open.
     """
@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     Leave it out if the certificate's file contains the key too.
     """
     topology: Literal["declare", "verify"] = "declare"
-    """Mode of the topology: `declare` creates exchanges and queues, `verify` only checks them.
+    """Mode of the topology. `declare` creates exchanges and queues. `verify` only checks them.
 
     With `verify` a service declares only its own reply queue.
     """
@@ -78,20 +78,23 @@ class Settings(BaseSettings):
     A half-open connection is detected within twice this time.
     """
     connect_timeout: float = Field(default=4, gt=0)
-    """Seconds for one attempt to connect, and for all attempts together when the bus starts."""
+    """Maximum seconds of one attempt to connect.
+
+    When the bus starts, this limit also applies to all attempts together.
+    """
     start_timeout: float = Field(default=30, gt=0)
     """Seconds to wait until every consumer is ready. After this time the start fails."""
     request_timeout: float = Field(default=10, gt=0)
-    """Seconds for a request, if the caller gives no `timeout`."""
+    """Maximum seconds to wait for a reply if the caller gives no `timeout`."""
     publish_timeout: float = Field(default=10, gt=0)
-    """Seconds for a publish or submit until its confirm, if the caller gives no `timeout`."""
+    """Maximum seconds to wait for a confirm if the caller gives no `timeout`."""
     message_ttl: float = Field(default=7 * 24 * 3600, gt=0)
     """Seconds after which an event or job expires (`expires`).
 
     The default is 7 days, which covers a weekend between two public holidays.
     """
     stop_grace: float = Field(default=30, ge=0)
-    """Seconds for running handlers to finish when the service stops."""
+    """Maximum seconds that a stopping service waits until its running handlers end."""
     consumer_timeout: float = Field(default=1800, gt=0)
     """Seconds after which the broker takes an unacked message back from its consumer.
 
@@ -133,16 +136,16 @@ class Settings(BaseSettings):
     services share replaces the keys. With `off`, no message is signed or checked.
     """
     key: SecretStr | None = None
-    """Private key of this service, as a path or as the key itself.
+    """Private key of this service. The value is a path or the key itself.
 
-    With `auth="dev"` it is the secret that all services share.
+    With `auth="dev"` the value is the secret that all services share.
     """
     jwks: str | None = Field(default=None, min_length=1)
     """Path or https URL of the JSON Web Key Set with the public keys of services and operators."""
     grants: Path | None = None
     """File `grants.toml`, which lists what each service may call, publish and consume."""
     encryption_keys: SecretStr | None = None
-    """JSON Web Key Set with the keys for payloads, as a path or as the set itself.
+    """JSON Web Key Set that encrypts payloads. The value is a path or the set itself.
 
     The bus encrypts with the first key of the set, and decrypts with any key of the set.
     """
@@ -153,9 +156,9 @@ class Settings(BaseSettings):
     payloads are encrypted.
     """
     operator_key: SecretStr | None = None
-    """Private key of an operator, to extend expired dead letters and to reveal payloads.
+    """Private key of an operator, who extends expired dead letters or reveals payloads.
 
-    Do not set it for a service.
+    Do not set it in the environment of a service.
     """
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level that is logged. `debug` logs a line for each message."""
@@ -261,7 +264,7 @@ class Settings(BaseSettings):
 
 @contextmanager
 def _report_unreadable() -> Iterator[None]:
-    """Convert an error of the file system or of OpenSSL to `ValueError`, which pydantic reports."""
+    """Convert an `OSError` to `ValueError`, which pydantic reports."""
     try:
         yield
     except OSError as error:
@@ -285,9 +288,9 @@ REMEDIES = {
         "before the host if they differ from those in BUS_URL"
     ),
 }
-"""Error messages for wrong values, by field name.
+"""Mapping from a field's name to the error message for a wrong value.
 
-A message never shows the value, which may contain a password.
+The error message never shows the value, because a value can contain a password.
 """
 
 
@@ -295,11 +298,11 @@ def load_settings(**overrides: object) -> Settings:
     """Return the settings of this process.
 
     Args:
-        **overrides: Values that replace those of the environment, by field name.
+        **overrides: Values by field name. They replace the values of the environment.
 
     Raises:
         ConfigurationError: A value is invalid. The error names all variables that are wrong.
-            It never shows a value, but may show the scheme of a URL.
+            It never shows a value, except the scheme of a URL.
     """
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates all values

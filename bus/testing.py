@@ -63,7 +63,7 @@ class MemoryBuses:
         await self._open.aclose()
 
     async def bus(self, service: str, **settings: Any) -> Bus:
-        """Return a connected bus, which is closed at the end of the block.
+        """Return a connected bus. It is closed at the end of the `async with` block.
 
         Args:
             service: Name of the bus's service.
@@ -84,7 +84,7 @@ class MemoryBuses:
         return await self._open.enter_async_context(bus)
 
     async def serve(self, bus: Bus, router: Router) -> None:
-        """Serve a router until the block ends, and return when every consumer is ready.
+        """Serve a router until the `async with` block ends. Return when every consumer is ready.
 
         Args:
             bus: Bus of the router's service.
@@ -92,7 +92,8 @@ class MemoryBuses:
 
         Raises:
             ConfigurationError: The router belongs to another service, or a grant or encryption key
-                is missing. Or a handler may run longer than the broker's consumer timeout.
+                is missing. Or the timeout of a handler is longer than the broker's consumer
+                timeout.
         """
         await self._open.enter_async_context(bus.serving(router))
 
@@ -101,11 +102,11 @@ class MemoryBuses:
 def override_dependency(
     dependency: Callable[..., Any], replacement: Callable[..., Any]
 ) -> Iterator[None]:
-    """Replace a dependency of handlers inside the block.
+    """Replace a dependency of handlers until the `with` block ends.
 
     Args:
         dependency: Function that handlers pass to `Depends`.
-        replacement: Function that is called instead of it.
+        replacement: Function that is called instead of `dependency`.
 
     Raises:
         ConfigurationError: fast-depends is not installed.

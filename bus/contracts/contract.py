@@ -86,7 +86,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Request(Message, Generic[R]):
-    """Message that the owning service answers at once, with a reply of type `R`.
+    """Message that the owning service answers with a reply of type `R`, while the caller waits.
 
     The reply to a `Request[None]` has no content.
 
@@ -97,15 +97,15 @@ class Request(Message, Generic[R]):
 
     @classmethod
     def __asks__(cls) -> tuple[type[Self], type[R]]:
-        """Return the class and its reply type. The type checker infers both from this method."""
+        """Return the class and its reply type. A type checker infers them from this method."""
         return cls, cast("type[R]", contract_of(cls).reply)
 
 
 class Job(Message, Generic[R]):
-    """Message for work that one worker of the owning service does later, with a result of type `R`.
+    """Message that one worker of the owning service handles later. The result has type `R`.
 
-    A job waits in a durable queue, and survives a restart of the broker or a service. The handler's
-    `RetryPolicy` controls how failed attempts are retried. `Job[None]` has no result.
+    A job waits in a durable queue. It survives a restart of the broker or of a service. The
+    handler's `RetryPolicy` controls how failed attempts are retried. `Job[None]` has no result.
 
     >>> @contract("billing.close-month", version=1)
     ... class CloseMonth(Job[Summary]):
@@ -114,7 +114,7 @@ class Job(Message, Generic[R]):
 
     @classmethod
     def __orders__(cls) -> tuple[type[Self], type[R]]:
-        """Return the class and its result type. The type checker infers both from this method."""
+        """Return the class and its result type. A type checker infers them from this method."""
         return cls, cast("type[R]", contract_of(cls).reply)
 
 
@@ -141,28 +141,28 @@ class JobClass(Protocol[Q_co, R_co]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
-    """Attributes of a message class, as declared by `@contract`."""
+    """Attributes that `@contract` declares for a message class."""
 
     name: str
-    """Name of the contract, `<service>.<operation>` in lower case, with dots between its parts."""
+    """Name of the contract, `<service>.<operation>` in lower case. Dots separate the parts."""
     version: int
     """Version of the contract, from 1 to 9999."""
     kind: Kind
     model: type[Message]
     """The decorated class."""
     reply: type[Message] | None
-    """Type of the reply or result. None if the message has no reply or result with content."""
+    """Type of the reply or result. None for a `Request[None]`, a `Job[None]` or an event."""
     permission: str
     """Name of the right to send a request or job, or to publish or consume an event."""
     idempotent: bool = False
     """True if handling a message twice has the same effect as handling it once.
 
-    The bus may then retry the message by itself.
+    If it is False, the bus never repeats a request that may have been handled.
     """
     retry: RetryPolicy = DEFAULT_RETRY
     """Retry policy of an event or job, for handlers that do not set a policy themselves."""
     encrypted: bool = False
-    """True if the bus encrypts the payloads of the message, its reply, result and progress."""
+    """True if the bus encrypts the message, its reply, its result and its progress."""
 
     type: str = field(init=False)
     """Type on the wire, `<name>.v<version>`. It is also the routing key."""
@@ -181,7 +181,7 @@ class Contract:
 
 
 class Catalog:
-    """Registry of the contracts of this process, by their type on the wire."""
+    """Registry of this process's contracts. The key is the type on the wire."""
 
     def __init__(self) -> None:
         self._by_type: dict[str, Contract] = {}
@@ -193,7 +193,8 @@ class Catalog:
             contract: Contract to add.
 
         Raises:
-            ContractError: Another class has this type. The error message names both classes.
+            ContractError: Another class has the same type on the wire. The error message names the
+                two classes.
         """
         existing = self._by_type.get(contract.type)
         if existing is not None and _path_of(existing.model) != _path_of(contract.model):
@@ -240,18 +241,19 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
     ...     number: int
 
     Args:
-        name: Name of the contract, `<service>.<operation>`, in lower-case letters, digits and
-            dashes, with dots between its parts. The first part is the owning service.
+        name: Name of the contract, `<service>.<operation>`. It consists of lower-case letters,
+            digits and dashes. Dots separate the parts. The first part is the owning service.
         version: Version of the contract, from 1 to 9999. The type on the wire is
             `<name>.v<version>`.
-        permission: Name of the right in `grants.toml`. The default is the contract's name, which
-            all versions share.
-        idempotent: True if handling a message twice has the same effect as handling it once. The
-            bus may then retry the message by itself.
+        permission: Name of the right in `grants.toml`. The default is `name`, so all versions of
+            the contract share one right.
+        idempotent: True if handling a message twice has the same effect as handling it once. If it
+            is False, the bus never repeats a request that may have been handled.
         retry: Retry policy of an event or job, for handlers that do not set a policy themselves. A
             request has no policy, because its caller retries it.
-        encrypted: True to encrypt the payloads of the message and of its reply, result and
-            progress. The broker then cannot read them. Each service needs the encryption keys.
+        encrypted: True to encrypt four payloads: the message, its reply, its result and its
+            progress. The broker cannot read encrypted payloads. The sender and the receivers need
+            the encryption keys.
         catalog: Registry to which the contract is added.
 
     Returns:
@@ -259,8 +261,8 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
 
     Raises:
         ContractError: The name, version or permission is invalid. The class is not a request, event
-            or job. Its reply type cannot be resolved. Or another class has the same name and
-            version. The decorator raises this error at import.
+            or job. The reply type of the class cannot be resolved. Or another class has the same
+            name and version. The decorator raises this error at import.
     """
 
     def declare(model: M) -> M:
@@ -316,7 +318,7 @@ def contract_of(model: type[Message]) -> Contract:
 
 
 def check_part(part: str, what: str) -> None:
-    """Check the name of a service or subscription, which becomes a part of queue names.
+    """Check the name of a service or subscription. The name becomes a part of queue names.
 
     Args:
         part: Name to check.

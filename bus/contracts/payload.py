@@ -18,17 +18,17 @@ __all__ = ["decode", "encode"]
 
 
 def encode(message: BaseModel | None, model: type[BaseModel] | None = None) -> bytes:
-    """Return the message as JSON (UTF-8), with fields by alias.
+    """Return the message as JSON (UTF-8). A field that has an alias is written under its alias.
 
     Args:
         message: Message to encode. None becomes `null`.
-        model: Class that selects the fields; fields of a subclass are left out. The default is the
-            message's own class.
+        model: Class whose fields are encoded. Fields that only a subclass has are left out. The
+            default is the message's own class.
 
     Raises:
-        ContractViolation: A value contains a lone surrogate, or does not match its field. The
-            second case is possible only for a message from `model_construct`. By default pydantic
-            would encode such a value, and show it in a warning.
+        ContractViolation: A value contains a lone surrogate, or does not match its field. A value
+            that does not match its field can occur only in a message from `model_construct`. By
+            default pydantic would encode the mismatched value, and show it in a warning.
     """
     if message is None:
         return b"null"
@@ -37,8 +37,8 @@ def encode(message: BaseModel | None, model: type[BaseModel] | None = None) -> b
         return model.__pydantic_serializer__.to_json(message, by_alias=True, warnings="error")
     except PydanticSerializationError:
         problem = f"{model.__name__}: a value does not match its field, or is not valid Unicode"
-    # Raised outside the `except` block, because pydantic's error contains the value and must not
-    # become the context of this error.
+    # This error is raised outside the `except` block, so that pydantic's error does not become its
+    # context. Pydantic's error contains the value.
     raise ContractViolation(f"{problem}. Correct the value.")
 
 
@@ -48,8 +48,8 @@ def decode(model: type[Any] | None, body: bytes, *, extra: Literal["forbid"] | N
     Args:
         model: Class of the message. If it is None, the function returns None.
         body: JSON as UTF-8.
-        extra: `"forbid"` rejects fields that the class does not have. None keeps the setting of the
-            class. A `Message` ignores such fields.
+        extra: `"forbid"` rejects fields that the class does not have. None keeps the class's own
+            rule. A `Message` ignores fields that its class does not have.
 
     Raises:
         ContractViolation: The body does not match the class. The error names fields and rules.
@@ -60,7 +60,7 @@ def decode(model: type[Any] | None, body: bytes, *, extra: Literal["forbid"] | N
         return model.__pydantic_validator__.validate_json(body, extra=extra)
     except ValidationError as error:
         violations = _describe_violations(model, error)
-    # The error is raised outside the `except` block for the same reason as in `encode`.
+    # This error is raised outside the `except` block for the same reason as the error in `encode`.
     raise ContractViolation(f"{model.__name__}: {violations}")
 
 
@@ -68,15 +68,16 @@ MAX_FAULTS_SHOWN = 5
 RULES = frozenset(get_args(ErrorType))
 """Names of pydantic's own rules.
 
-An error message shows only these names. A user's validator can choose any name for a rule, and this
-name may contain the value.
+An error message shows only these names. A user's validator can choose any name for a rule, even a
+name that contains the value.
 """
 
 
 def _describe_violations(model: type[BaseModel], error: ValidationError) -> str:
     """Return the names of the invalid fields, and the rule that each field violates.
 
-    The description has no values, no keys of mappings and no messages of a user's validator.
+    The description contains no values and no keys of mappings. It also contains no messages of a
+    user's validator.
     """
     names = _field_names(model)
     details = error.errors(include_url=False, include_context=False, include_input=False)

@@ -1,4 +1,4 @@
-"""Retry policy: the number of attempts, and the waits between them, as a value.
+"""Retry policy: a value that contains the number of attempts and the waits between attempts.
 
 `bus.messaging.settlement` applies the policy.
 """
@@ -12,7 +12,7 @@ __all__ = ["RetryPolicy"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """Number of attempts for a failed event or job, and the waits between them.
+    """Number of attempts to handle an event or job, and the waits between the attempts.
 
     The waits grow exponentially, or are listed in `delays`.
 
@@ -32,11 +32,14 @@ class RetryPolicy:
     first_delay: float = 1
     """Seconds to wait before the second attempt."""
     factor: float = 5
-    """Ratio of each wait to the previous one."""
+    """Ratio of each wait to the previous wait."""
     longest_delay: float = 3600
     """Maximum seconds of a wait. Longer exponential waits are shortened to this value."""
     delays: tuple[float, ...] = ()
-    """Seconds to wait before the second, third, … attempt. They replace the four fields above."""
+    """Seconds to wait before the second, third, … attempt.
+
+    If it is not empty, it replaces `attempts`, `first_delay`, `factor` and `longest_delay`.
+    """
     total_time: float | None = None
     """Maximum seconds from the first failure to the start of an attempt. None sets no limit."""
     permanent: tuple[type[Exception], ...] = ()

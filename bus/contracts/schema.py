@@ -33,7 +33,10 @@ STRINGS = {
 LIBRARIES = {"pydantic", "bus", "typing", "builtins"}
 """Packages whose classes have no message fields. The search for field docstrings skips them."""
 MAX_SAMPLE_DEPTH = 8
-"""Maximum nesting depth of a sample. Without it, the sample of a recursive model never ends."""
+"""Maximum nesting depth of a sample.
+
+Without this limit, the sample of a recursive model never ends.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +69,9 @@ def fields_of(model: type[BaseModel]) -> list[Field]:
 
 
 def field_docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """Return the docstring of each field, by the field's name on the wire.
+    """Return a mapping from each field's name on the wire to its docstring.
 
-    If the source code of a class is not available, its docstrings are left out.
+    If the source code of a class is not available, the docstrings of that class are left out.
     """
     texts: dict[str, str] = {}
     for base in reversed(
@@ -85,7 +88,7 @@ def field_docstrings(model: type[BaseModel]) -> dict[str, str]:
 
 
 def attribute_docstrings(statements: list[ast.stmt]) -> dict[str, str]:
-    """Return the docstring below each annotated attribute, by the attribute's name."""
+    """Return a mapping from each annotated attribute's name to its docstring."""
     return {
         field.target.id: " ".join(inspect.cleandoc(text.value.value).split())
         for field, text in pairwise(statements)
@@ -108,9 +111,9 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any] | None:
 def sample_of(schema: Schema) -> Any:
     """Return a sample value that the schema permits.
 
-    If the schema has a default or an example for a part, the sample contains this value. Every
-    other part has a small permitted value. A validator may still reject the sample, because a
-    schema does not describe validators.
+    If the schema has a default or an example for a part, the sample contains it. A part without a
+    default or example has a small permitted value. A validator may still reject the sample, because
+    a schema does not describe validators.
     """
     return sample_part(schema, schema.get("$defs", {}), MAX_SAMPLE_DEPTH)
 
@@ -164,7 +167,7 @@ def sample_by_type(schema: Schema, definitions: Schema, depth: int) -> Any:
 
 
 def sample_scalar(schema: Schema) -> str | float | bool | None:
-    """Return a sample string, number or boolean, or None for another type."""
+    """Return a sample string, number or boolean. Return None for another type."""
     match schema.get("type"):
         case "string":
             return sample_string(schema)
@@ -204,9 +207,9 @@ def sample_string(schema: Schema) -> str:
 def sample_number(schema: Schema) -> float:
     """Return the smallest permitted number.
 
-    If the schema has no minimum, return the largest permitted number. If it has no maximum either,
-    return 0. If the minimum is exclusive, return the next integer or multiple above it. If that
-    number is too large, return the middle of the range.
+    If the schema has no minimum, return the largest permitted number. If the schema has no minimum
+    and no maximum, return 0. If the minimum is exclusive, return the next integer or multiple above
+    the minimum. If that number is above the maximum, return the middle of the range.
     """
     step: float = schema.get("multipleOf", 1)
     above: float | None = schema.get("exclusiveMinimum")

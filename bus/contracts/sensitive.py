@@ -31,7 +31,7 @@ class Mark:
 
 
 Sensitive = Annotated[T, Mark()]
-"""Mark for a field with confidential or secret content, written `text: Sensitive[str]`.
+"""Type of a field with confidential content, written `text: Sensitive[str]`.
 
 The repr never shows the value, not even inside a `bus.testing.shown_values` block.
 """
@@ -51,9 +51,9 @@ _values_shown: ContextVar[bool] = ContextVar("bus.shown_values", default=False)
 
 @contextmanager
 def shown_values() -> Iterator[None]:
-    """Show the values of messages in their repr inside the block, except `Sensitive` values.
+    """Inside the block, let the repr of a message show all values except `Sensitive` values.
 
-    Use it in tests, and to inspect made-up data.
+    Use it in tests or with made-up data.
     """
     token = _values_shown.set(True)
     try:
@@ -63,7 +63,7 @@ def shown_values() -> Iterator[None]:
 
 
 def shown_fields(message: BaseModel) -> Iterable[tuple[str | None, object]]:
-    """Return the names of a message's fields, and their values or a placeholder."""
+    """Return pairs of a field's name and its value. A placeholder replaces a hidden value."""
     show_values = _values_shown.get()
     hidden = sensitive_fields(type(message)) if show_values else frozenset()
     return [
@@ -74,7 +74,7 @@ def shown_fields(message: BaseModel) -> Iterable[tuple[str | None, object]]:
 
 @cache
 def sensitive_fields(model: type[BaseModel]) -> frozenset[str]:
-    """Return the names of the model's fields whose type is `Sensitive` or contains it."""
+    """Return the names of the fields whose type is `Sensitive` or contains `Sensitive`."""
     return frozenset(
         name
         for name, field in model.model_fields.items()

@@ -1,4 +1,4 @@
-"""FastStream: serve a router in a FastStream application, or as a separate application.
+"""FastStream: serve a router in an existing FastStream application, or in a new application.
 
 >>> app = FastStream(broker)
 >>> bus = attach(app, router)  # serves the router while the application runs
@@ -27,7 +27,7 @@ __all__ = ["FastStreamTransport", "application", "attach", "broker_of_its_own"]
 
 
 def application(router: Router, *, settings: Settings | None = None) -> FastStream:
-    """Return an application that serves only `router`, for `faststream run MODULE:NAME`.
+    """Return an application that serves only `router`. Start it with `faststream run MODULE:NAME`.
 
     The application configures logging when it starts, unless logging is already configured
     (`--log-config`).
@@ -61,7 +61,7 @@ def attach(
     client: Sequence[Middleware] | None = None,
     server: Sequence[Middleware] | None = None,
 ) -> Bus:
-    """Serve `router` on the broker of an application while the application runs.
+    """While the application runs, serve `router` on the application's broker.
 
     The application's subscribers run too, and can use the bus to send messages. The bus is
     connected after the application has started. The settings `url` and `password_file` are ignored,
@@ -106,7 +106,7 @@ class AttachedService:
         """Serve, and return when every consumer is ready.
 
         Raises:
-            FailedPrecondition: The application was started before.
+            FailedPrecondition: The application was already started.
             BusError: The bus failed to start.
         """
         if self._serving is not None:

@@ -23,10 +23,10 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class JobHandle(Protocol[R_co]):
-    """Handle of a submitted job, with its progress and its result.
+    """Handle of a submitted job. It provides the job's progress and result.
 
     The handle receives updates until the bus that submitted the job is closed. The job continues
-    after that.
+    even if that bus is closed.
 
     >>> handle = await bus.submit(CloseMonth(month=month))
     >>> async for update in handle.updates():
@@ -49,7 +49,8 @@ class JobHandle(Protocol[R_co]):
 
         Raises:
             ConnectionLost: The bus was closed before the job ended.
-            DeadlineExceeded: No update arrived for `message_ttl` seconds (a setting).
+            DeadlineExceeded: No update arrived for the number of seconds in the setting
+                `message_ttl`.
         """
         ...
 
@@ -57,22 +58,22 @@ class JobHandle(Protocol[R_co]):
         """Wait for the result of the job.
 
         Args:
-            timeout: Seconds to wait. The default is the setting `message_ttl`, after which a job
+            timeout: Seconds to wait. The default is the setting `message_ttl`, the time until a job
                 expires.
 
         Returns:
             The result of the handler.
 
         Raises:
-            BusError: The error of the last attempt, as the class of its code.
-            DeadlineExceeded: The job did not end in time. It continues.
+            BusError: The error of the last attempt. Its error code determines its class.
+            DeadlineExceeded: The job did not end in time. The job continues.
             ConnectionLost: The bus was closed before the job ended. The job continues.
         """
         ...
 
 
 class Sender(Protocol):
-    """Interface by which a handler sends messages, `context.bus`.
+    """Interface of `context.bus`, by which a handler sends messages.
 
     A `Bus` implements it, so a function that takes a `Sender` works inside and outside handlers.
     """
@@ -85,11 +86,12 @@ class Sender(Protocol):
             timeout: Seconds to wait for the reply. The default is the setting `request_timeout`.
 
         Returns:
-            The reply, of the type that the request's class specifies.
+            The reply. The request's class specifies its type.
 
         Raises:
-            BusError: The error of the handler, as the class of its code.
-            NotServed: No service serves the contract. The error is raised at once.
+            BusError: The error of the handler. Its error code determines its class.
+            NotServed: No service serves the contract. The error is raised without a wait for the
+                timeout.
             PermissionDenied: This service has no grant for the contract.
             DeadlineExceeded: No reply arrived in time.
             ConnectionLost: The connection was lost before the reply arrived. `maybe_executed` is
@@ -124,7 +126,7 @@ class Sender(Protocol):
             timeout: Seconds to wait for the confirm. The default is the setting `publish_timeout`.
 
         Returns:
-            A handle with the job's progress and result.
+            A handle that provides the job's progress and result.
 
         Raises:
             NotServed: No queue accepts the job.
@@ -140,16 +142,16 @@ class Sender(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Context:
-    """Message that is being handled, with the objects that its handler can use.
+    """Message that is being handled, and the objects that its handler can use.
 
     A handler receives the context as its second parameter. The class is not frozen, because the
     deadline policy shortens `deadline`.
     """
 
     envelope: Envelope
-    """The message with its attributes, such as `id`, `source` and `attempt`."""
+    """Envelope of the message. Examples of its attributes are `id`, `source` and `attempt`."""
     bus: Sender
-    """Sender for further messages. They inherit correlation, causation and trace."""
+    """Sender of the handler's own messages. They inherit correlation, causation and trace."""
     state: Any = None
     """Object that the router's lifespan yielded."""
     deadline: int | None = None
@@ -192,8 +194,8 @@ def handling(context: Context) -> Iterator[Context]:
         yield context
     finally:
         current.reset(token)
-        # A task that the handler started may still run. Its messages still name the handled
-        # message as their cause, but have no deadline.
+        # An asyncio task that the handler started can run longer than the handler. Messages from
+        # that task still name the handled message as their cause. They have no deadline.
         context.deadline = None
 
 

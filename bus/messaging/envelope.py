@@ -30,7 +30,8 @@ __all__ = [
 MessageRole = Literal["request", "reply", "event", "job", "update"]
 """Role of a message.
 
-The role is not on the wire. A receiver derives it from the queue, and a sender from the contract.
+The role is not on the wire. A receiver derives the role from the queue. A sender derives the role
+from the contract.
 """
 
 REPLY_SUFFIX, PROGRESS_SUFFIX = ".reply", ".progress"
@@ -38,8 +39,8 @@ ERROR_TYPE = "bus.error.v1"
 MAX_TEXT_LENGTH = 1024
 """Maximum number of characters in a text header of the bus.
 
-A message inherits such headers from the message that caused it, so a long header would be copied
-many times.
+A message inherits text headers from the message that caused it. Therefore a long header would be
+copied many times.
 """
 HIDDEN = frozenset({"body", "authorization", "proof", "expiry_override"})
 NO_HEADERS: Mapping[str, str | int] = MappingProxyType({})
@@ -76,9 +77,9 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     correlation_id: str = ""
     """Id that a message shares with all messages that it causes, directly or indirectly."""
     causation_id: str | None = None
-    """Id of the message that was being handled when this one was sent."""
+    """Id of the message that was being handled when this message was sent."""
     in_reply_to: str | None = None
-    """Replies and job updates: id of the request or job (AMQP's property `correlation_id`)."""
+    """Replies and job updates: id of the request or job. AMQP carries it as `correlation_id`."""
     reply_to: str | None = None
     """Requests and jobs: queue for the reply, progress and result."""
     traceparent: str | None = None
@@ -93,7 +94,7 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     expires: int | None = None
     """Events and jobs: time when the message expires, in milliseconds since the epoch."""
     expiration: int | None = None
-    """Requests: milliseconds after the send until the broker drops a waiting request."""
+    """Requests: milliseconds that a request can wait in the queue before the broker drops it."""
     attempt: int = 1
     """Number of the attempt to handle the message, from 1."""
     error: str | None = None
@@ -117,10 +118,13 @@ class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     The repr hides this attribute.
     """
     headers: Mapping[str, str | int] = NO_HEADERS
-    """All other headers, such as `dead-*` and the user's own. Copies of the message keep them."""
+    """Headers that have no attribute in this class, such as `dead-*` and the user's own headers.
+
+    Copies of the message keep these headers.
+    """
 
     def replace(self, **changes: Any) -> "Envelope":
-        """Return a copy of the message with changed attributes.
+        """Return a copy of the message. Change the attributes in `changes`.
 
         Args:
             **changes: New values by attribute.
@@ -147,7 +151,7 @@ class ErrorReply(Message):
     retryable: bool
     """True if the same message may succeed later."""
     maybe_executed: bool = False
-    """True if the service may have run the request. Repeat the request only if it is idempotent."""
+    """True if the service may have run the request. Repeat only an idempotent request."""
 
 
 class Progress(Message):
@@ -158,7 +162,7 @@ class Progress(Message):
     note: str = ""
     """Text for the submitter."""
     error: str | None = None
-    """Code of the error, if an attempt failed and the job will be retried."""
+    """Error code of a failed attempt, after which the job will be retried. Otherwise None."""
 
 
 new_id = uuid4_factory()
@@ -179,7 +183,7 @@ def reply(
         request: Request or job.
         message: Reply or result. None is sent as `null`.
         source: Sending service.
-        model: Class that selects the fields to send. The default is the message's own class.
+        model: Class whose fields are sent. The default is the message's own class.
     """
     return _build_answer(
         request, f"{request.type}{REPLY_SUFFIX}", encode(message, model), source=source

@@ -47,7 +47,7 @@ MAX_REASON_LENGTH = 1000
 """Maximum number of characters in the reason.
 
 A longer reason could make the header frame larger than the negotiated size. The broker closes a
-connection with such a frame.
+connection that sends a larger frame.
 """
 MAX_NAME_LENGTH = 200
 """Maximum number of characters in a class name, a host name or a version."""
@@ -79,16 +79,17 @@ class FaultRecord:
     by: Literal["worker", "broker", "unknown"]
     """Origin of the dead letter.
 
-    It is `worker` if a worker dead-lettered the message. It is `broker` if the broker did so, after
-    too many deliveries or because the work queue did not exist. It is `unknown` if the message has
-    no record, because it was put into the dead-letter queue manually.
+    It is `worker` if a worker dead-lettered the message. It is `broker` if the broker dead-lettered
+    the message. The broker does so after too many deliveries, or if the work queue did not exist.
+    It is `unknown` if the message has no record, because it was put into the dead-letter queue
+    manually.
     """
     code: str
     """Code of the error, or the broker's reason, such as `delivery_limit`."""
     error: str | None = None
     """Class of the error."""
     reason: str | None = None
-    """Class of the error. The error's text follows if it is a `BusError` other than `Internal`."""
+    """Class of the error. For a `BusError` other than `Internal`, the error's text follows."""
     attempts: int | None = None
     """Number of attempts."""
     first_at: int | None = None
@@ -111,10 +112,11 @@ class FaultRecord:
 
 
 def since_first_failure(headers: Mapping[str, str | int], now: int) -> Headers:
-    """Return the headers of a message after a failure, with the time of its first failure.
+    """Return the headers of a failed message. Add the time of its first failure if it is missing.
 
     Args:
-        headers: Headers of the message. If they lack this time, this failure is the first one.
+        headers: Headers of the message. If they lack the time of the first failure, this failure is
+            the first.
         now: Time of this failure, in milliseconds since the epoch.
     """
     first = _positive_int(headers.get(FIRST_FAILED)) or now
@@ -279,7 +281,7 @@ def _routing_key(death: Mapping[str, Any]) -> str | None:
 
 
 def _milliseconds(moment: object) -> int | None:
-    """Convert a time of the broker, in seconds or as a datetime, to milliseconds."""
+    """Convert a time from the broker to milliseconds. The time is in seconds or a datetime."""
     if isinstance(moment, datetime):
         return int(moment.timestamp() * 1000)
     seconds = _positive_int(moment)

@@ -1,4 +1,4 @@
-"""Types of handlers and middlewares, which are functions.
+"""Types of handlers and middlewares. A handler and a middleware are functions.
 
 The idea is from Eriksen, "Your Server as a Function" (2013). The paper calls a handler a service,
 and a middleware a filter.
@@ -12,7 +12,7 @@ from bus.messaging.envelope import Envelope
 __all__ = ["Handler", "Middleware", "compose"]
 
 Handler = Callable[[Envelope], Awaitable[Envelope | None]]
-"""Asynchronous function that receives an envelope, and returns the reply envelope or None."""
+"""Asynchronous function. It receives an envelope, and returns the reply's envelope or None."""
 
 Middleware = Callable[[Handler], Handler]
 """Function that receives a handler, and returns a handler with one more policy.
@@ -32,7 +32,8 @@ def compose(layers: Sequence[Middleware], handler: Handler) -> Handler:
     """Wrap a handler in middlewares.
 
     Args:
-        layers: Middlewares, with the outermost first. An empty list returns the handler itself.
+        layers: Middlewares. The outermost is first. If the list is empty, the result is the handler
+            itself.
         handler: Innermost handler.
 
     Returns:

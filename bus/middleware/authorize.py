@@ -1,6 +1,6 @@
-"""Authorization: the sender rejects a message that it may not send.
+"""Authorization: the sender rejects a message for which its service has no grant.
 
-The sender checks its own grants, so it rejects the message at once and sends nothing.
+The sender checks its own grants, so a rejected message never reaches the broker.
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,12 +16,13 @@ __all__ = ["authorize"]
 def authorize(
     refusal: Callable[[Contract], PermissionDenied | None], *, catalog: Catalog = CATALOG
 ) -> Middleware:
-    """Reject messages that this service may not send.
+    """Reject a message for which this service has no grant.
 
     If this process has no contract for a message, the message is sent and the receiver checks it.
 
     Args:
-        refusal: Function that returns the error for a contract, or None if sending is permitted.
+        refusal: Function that receives a contract. It returns the error to raise, or None if
+            sending is permitted.
         catalog: Contracts of this process.
     """
 

@@ -15,7 +15,7 @@ Clock = Callable[[], float]
 
 
 def client_deadline(*, clock: Clock = time.time) -> Middleware:
-    """Let requests inherit the handled message's deadline, and reject messages that are too late.
+    """Let requests inherit the handled message's deadline. Reject a message whose deadline passed.
 
     A request gets the earlier of its own deadline and the deadline of the message that is being
     handled. Events and jobs do not inherit a deadline, because they are independent of the request
@@ -52,10 +52,10 @@ def server_deadline(
     """Cancel the handler at the deadline, and reject a message that arrives after its deadline.
 
     A request must be handled before `deadline` + `leeway` and before arrival + `expiration`. If
-    only the first limit applied, a wrong clock could cancel a handler too early. If only the second
-    limit applied, a request that waited in the queue would get its full time again. A client in
-    another language may set neither `deadline` nor `expiration`. Its request gets `longest`
-    seconds.
+    only `deadline` limited the time, a wrong clock could cancel a handler too early. If only
+    `expiration` limited the time, a request that waited in the queue would get its full time again.
+    A request that has neither `deadline` nor `expiration` gets `longest` seconds. Only a client in
+    another language can send it.
 
     Args:
         clock: Function that returns the current time in seconds since the epoch.

@@ -1,4 +1,4 @@
-"""Logging: one line for each message, with its type, duration and outcome, never its payload."""
+"""Logging: one line for each message. It contains type, duration and outcome, but no payload."""
 
 import logging as levels
 import time
@@ -19,16 +19,16 @@ def logging(side: str, *, timer: Callable[[], float] = time.perf_counter) -> Mid
     """Log one line for each message.
 
     A success is logged at level debug. If debug is off, a success costs one comparison. A failed
-    send is also logged at level debug, because the caller receives the exception. A failed handler
-    is logged at level info if it raised a `BusError`, which a service may raise on purpose. Any
-    other exception of a handler is logged at level error.
+    send is also logged at level debug, because the caller receives the exception. If a handler
+    raises a `BusError`, the failure is logged at level info, because services raise `BusError` on
+    purpose. If a handler raises another exception, the failure is logged at level error.
 
     The line has the class and the code of the exception. If the exception is a `BusError`, the line
-    also has its message. Messages of other exceptions could contain confidential data.
+    also has the exception's message. Messages of other exceptions could contain confidential data.
 
     Args:
         side: Verb of the line, "sent" or "handled".
-        timer: Function that returns a time in seconds, for the duration.
+        timer: Function that returns a time in seconds. The duration is the difference of two times.
     """
     expected_level, unexpected_level = (
         (levels.DEBUG, levels.DEBUG) if side == "sent" else (levels.INFO, levels.ERROR)

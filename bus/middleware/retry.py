@@ -29,7 +29,7 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
     All attempts have the same message id. An event or job is always repeated, even after a nack of
     the broker, because its receivers recognize the id. A request is repeated if its contract is
     idempotent, or if it was certainly not sent. A request is never repeated after an error that the
-    called service returned. The caller decides about such an error.
+    called service returned. The caller decides whether to repeat that request.
 
     If an earlier attempt may have reached the service, `maybe_executed` is true in the final error.
 
@@ -67,7 +67,7 @@ def retry(*, clock: Callable[[], float] = time.time, catalog: Catalog = CATALOG)
 
 
 def _is_repeated(envelope: Envelope, error: BusError, catalog: Catalog) -> bool:
-    """Return True if the failed send may be repeated."""
+    """Return True if the client repeats the failed send."""
     if isinstance(error, ResourceExhausted) and envelope.role != "request":
         # The broker sent a nack. A retry can succeed: a full queue drains, and a queue without a
         # leader gets a new leader in seconds.

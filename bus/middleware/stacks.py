@@ -18,7 +18,7 @@ __all__ = ["CLIENT", "SERVER", "client_stack", "server_stack", "with_security"]
 
 
 def client_stack(*, clock: Callable[[], float] = time.time) -> list[Middleware]:
-    """Return the policies for messages that are sent, with the outermost first.
+    """Return the policies for messages that are sent. The outermost policy is first.
 
     Args:
         clock: Function that returns the current time in seconds since the epoch.
@@ -32,16 +32,17 @@ def client_stack(*, clock: Callable[[], float] = time.time) -> list[Middleware]:
 
 
 def with_security(layers: Sequence[Middleware], security: MessageSecurity) -> list[Middleware]:
-    """Return a client stack with the security policies as its innermost layers.
+    """Return the client stack `layers`. Add the security policies as the innermost layers.
 
     The bus adds these policies to every client stack, so that a custom stack cannot omit them.
 
     At the server, inbound stages (`bus/runtime/inbound.py`) verify and decrypt each message. These
-    stages run before the server stack. If they ran later, an unverified message could receive the
-    result of an earlier message with the same id. Retry copies and dead letters stay encrypted.
+    stages run before the server stack. If the inbound stages ran later, an unverified message could
+    receive the result of an earlier message with the same id. Retry copies and dead letters stay
+    encrypted.
 
     Args:
-        layers: Client stack, with the outermost policy first.
+        layers: Client stack. The outermost policy is first.
         security: Identity and cipher of the service.
     """
     identity = security.identity
@@ -58,7 +59,7 @@ def with_security(layers: Sequence[Middleware], security: MessageSecurity) -> li
 def server_stack(
     *, clock: Callable[[], float] = time.time, leeway: float = 30, longest: float = 10
 ) -> list[Middleware]:
-    """Return the policies for messages that are handled, with the outermost first.
+    """Return the policies for messages that are handled. The outermost policy is first.
 
     Args:
         clock: Function that returns the current time in seconds since the epoch.

@@ -24,8 +24,9 @@ def tracing() -> Middleware:
     """Set the correlation id, the causation id and the trace of each message.
 
     A message that a handler sends inherits the correlation id and the trace of the handled message.
-    Its causation id is the id of the handled message. Any other message starts a new trace. Its
-    correlation id is its own id, unless `bus.correlated` has set another id.
+    Its causation id is the id of the handled message. A message that is sent outside a handler
+    starts a new trace. Its correlation id is its own id, unless `bus.correlated` has set another
+    id.
     """
 
     def layer(inner: Handler) -> Handler:
@@ -58,10 +59,10 @@ def _start_trace(envelope: Envelope) -> Envelope:
 
 
 def _parse_traceparent(parent: str | None) -> tuple[str, int] | None:
-    """Return the id and the flags of a trace, or None if `parent` is not a valid traceparent.
+    """Return the trace's id and flags. Return None if `parent` is not a valid traceparent.
 
-    If it is not valid, the caller also ignores the tracestate, as the standard requires. A later
-    version is parsed as version 00, and may have more fields after the flags.
+    If `parent` is not valid, the caller also ignores the tracestate, as the standard requires. A
+    later version can have more fields after the flags. It is parsed as version 00.
     """
     match = TRACEPARENT.fullmatch(parent) if parent else None
     if match is None or (match[1] == "00" and match[4]):

@@ -32,14 +32,17 @@ class HandledMessage:
     """Message that was handled without an error."""
 
     reply: Envelope | None = None
-    """Reply to an idempotent request, or result of a job. It is sent again for a duplicate."""
+    """Reply to an idempotent request, or result of a job.
+
+    If a duplicate of the message arrives, the bus sends the reply or result again.
+    """
 
 
 class Inbox(Protocol):
     """Store of handled messages.
 
     If a method raises an error, the bus retries the call for five minutes, while the message waits.
-    After that the message is requeued.
+    If no retry succeeds, the message is requeued.
     """
 
     async def find(self, key: MessageKey) -> HandledMessage | None:
@@ -54,7 +57,7 @@ class Inbox(Protocol):
         ...
 
     async def add(self, key: MessageKey, handled: HandledMessage) -> None:
-        """Add the entry of a message. The bus acks the message after that.
+        """Add the entry of a message. The bus acks the message after this method has returned.
 
         Args:
             key: Key of the message.

@@ -58,20 +58,23 @@ class Delivery(Protocol):
 
     @property
     def envelope(self) -> Envelope:
-        """Message, with `received` and `queue` set. If it is malformed, `fault` is also set."""
+        """Delivered message. `received` and `queue` are set.
+
+        If the message is malformed, `fault` is set too.
+        """
         ...
 
     @property
     def redelivered(self) -> bool:
         """True if the broker has delivered the message before, to this or another consumer.
 
-        The earlier consumer may or may not have handled the message.
+        It is unknown whether the earlier consumer handled the message.
         """
         ...
 
     @property
     def broker_headers(self) -> Mapping[str, Any]:
-        """Headers of the broker, with names that begin with `x-`, such as `x-death`.
+        """Headers of the broker, such as `x-death`. Their names begin with `x-`.
 
         The envelope does not contain them, because a copy of the message must not contain them. A
         value can have any type, because any client can write these headers.
@@ -113,7 +116,7 @@ class ReturnListener(Protocol):
 
         Args:
             message_id: Id of the message.
-            error: Error with which the broker refused or dropped the message. If
+            error: Error that describes why the broker refused or dropped the message. If
                 `error.maybe_executed` is true, the message may have arrived.
         """
         ...
@@ -148,7 +151,7 @@ class ConsumerHandle(Protocol):
         ...
 
     async def wait_ready(self) -> None:
-        """Wait until the consumer is ready, without a time limit."""
+        """Wait without a time limit until the consumer is ready."""
         ...
 
     async def cancel(self) -> None:
@@ -185,7 +188,8 @@ class Transport(Protocol):
 
         Raises:
             Unavailable: No broker accepted the connection in time.
-            Unauthenticated: The broker refused the credentials. The error is raised at once.
+            Unauthenticated: The broker refused the credentials. The error is raised without a wait
+                for the timeout.
         """
         ...
 
@@ -198,7 +202,7 @@ class Transport(Protocol):
             topology: Objects to declare.
 
         Raises:
-            TopologyMismatch: An object exists with different arguments. The error names it.
+            TopologyMismatch: An object exists with different arguments. The error names the object.
             ConfigurationError: An object is missing, and this service must not declare it. The
                 error names the object.
             Unavailable: The transport is not connected.
@@ -263,10 +267,11 @@ class Transport(Protocol):
     ) -> ConsumerHandle:
         """Start a supervised consumer, which receives each message at least once.
 
-        The method returns at once. `ConsumerHandle.wait_ready` waits until deliveries can arrive.
+        The method does not wait for the broker. `ConsumerHandle.wait_ready` waits until deliveries
+        can arrive.
 
         Args:
-            spec: Queue to consume, with the consumer's options. The transport declares
+            spec: Queue to consume and options of the consumer. The transport declares
                 `spec.topology` before the first start of the consumer and before each restart.
                 `spec.consumer_timeout` applies if the broker supports it.
             on_delivery: Function that is called with each delivery. It must not block or raise.

@@ -91,6 +91,7 @@ def dead_letter_address(queue: str) -> Address:
 def replay_address(queue: str) -> Address:
     """Return the address that reaches only this work queue.
 
-    A replay uses it, so that other subscribers of an event do not receive the event again.
+    A replay uses this address, so that other subscribers of an event do not receive the event
+    again.
     """
     return Address(exchange=retry_return_exchange(service_of(queue)), routing_key=queue)

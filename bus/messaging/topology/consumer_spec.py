@@ -9,7 +9,7 @@ __all__ = ["ConsumerSpec"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerSpec:
-    """A queue to consume, with the options of its consumer."""
+    """A queue to consume, and the options of its consumer."""
 
     queue: Queue
     topology: Topology
@@ -19,4 +19,4 @@ class ConsumerSpec:
     acks: bool = True
     """False if the broker deletes each message as soon as it is delivered (AMQP `no-ack`)."""
     consumer_timeout: float | None = None
-    """Seconds for which a delivery may stay unacked. None for the broker's default."""
+    """Maximum seconds that a delivery can stay unacked. None selects the broker's default."""

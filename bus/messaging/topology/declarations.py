@@ -46,7 +46,7 @@ __all__ = [
 REQUEST_QUEUE_EXPIRES_MS = 60_000
 """Milliseconds without a consumer after which the broker deletes a request queue.
 
-After the deletion, callers receive `NotServed` at once.
+After the deletion, callers receive `NotServed` without a wait for the timeout.
 """
 DELIVERY_LIMIT = 100
 """Delivery limit of work queues.
@@ -85,8 +85,8 @@ def request_topology(
     Args:
         contract: Contract of the request.
         quorum: True for a quorum queue, False for a classic queue.
-        lasting: True if the broker keeps the queue when it has no consumer. This is for a service
-            that is not allowed to declare the queue.
+        lasting: True if the broker keeps the queue when it has no consumer. Use True if the service
+            is not allowed to declare the queue.
     """
     queue = request_queue(contract)
     kind = {"x-queue-type": "quorum"} if quorum else {}
@@ -146,7 +146,7 @@ def reply_topology(service: str, instance: str) -> Topology:
 
 
 def migration_topology(queue: str) -> Topology:
-    """Return the topology of a temporary queue. It keeps the messages while `queue` is recreated.
+    """Return the topology of a temporary queue that keeps the messages while `queue` is recreated.
 
     The temporary queue has no message TTL and no length limit.
     """

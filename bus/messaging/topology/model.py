@@ -52,7 +52,7 @@ class Topology:
     bindings: tuple[Binding, ...] = ()
 
     def __or__(self, other: "Topology") -> "Topology":
-        """Return the union of both topologies, without duplicates."""
+        """Return the union of the two topologies, without duplicates."""
         return Topology(
             exchanges=_union(self.exchanges, other.exchanges),
             queues=_union(self.queues, other.queues),

@@ -34,7 +34,7 @@ REQUESTS, JOBS, EVENTS = "bus.requests", "bus.jobs", "bus.events"
 REPLIES, UPDATES, DEAD = "bus.replies", "bus.updates", "bus.dead"
 
 RETRY_DELAYS: Mapping[str, float] = {"1s": 1, "5s": 5, "30s": 30, "2m": 120, "10m": 600, "1h": 3600}
-"""Retry tiers with their waits in seconds.
+"""Mapping from the name of each retry tier to its wait in seconds.
 
 All messages of a tier have the same wait, because only the message at the head of a queue expires.
 """
@@ -94,7 +94,7 @@ def service_of(queue: str) -> str:
 
 
 def retry_tier(service: str, tier: str) -> str:
-    """Return `<service>.retry.<delay>`, the name of both the exchange and its queue."""
+    """Return `<service>.retry.<delay>`. The exchange and the queue of the tier have this name."""
     return f"{queue_prefix(service, 'retry')}{tier}"
 
 
@@ -159,7 +159,7 @@ def parse_queue_name(name: str) -> QueueName | None:
         name: Name of any queue at the broker.
 
     Returns:
-        Its parts, or None if the queue does not belong to the bus.
+        The parts of the name. None if the queue does not belong to the bus.
     """
     work = name.removesuffix(DEAD_SUFFIX)
     match = NAME.fullmatch(work)
@@ -182,5 +182,5 @@ def _parse_dead(name: str, work: str, match: re.Match[str] | None) -> QueueName 
 
 
 def service_queues(service: str) -> tuple[str, ...]:
-    """Return the queues that every service may have: its retry tiers and its unroutable queue."""
+    """Return the names of a service's queues for retries and for unroutable messages."""
     return (*(retry_tier(service, tier) for tier in RETRY_DELAYS), unroutable_queue(service))

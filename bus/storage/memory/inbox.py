@@ -1,4 +1,4 @@
-"""An inbox in memory, which the bus uses to detect messages that were already handled.
+"""An inbox in memory. The bus uses it to detect messages that were already handled.
 
 The pattern is the Idempotent Receiver (Hohpe and Woolf, "Enterprise Integration Patterns", 2003).
 """
@@ -39,14 +39,14 @@ class MemoryInbox:
         return len(self._entries)
 
     async def find(self, key: MessageKey) -> HandledMessage | None:
-        """Return the entry of a message, or None."""
+        """Return the entry of a message. Return None if the inbox has no entry."""
         return self._entries.get(key)
 
     async def add(self, key: MessageKey, handled: HandledMessage) -> None:
-        """Add the entry of a message, without the result of a job.
+        """Add the entry of a message. Leave out the result if the message is a job.
 
-        A stored result is needed only if the process ends before it sends the result. This inbox is
-        lost with the process, so it does not store results.
+        A stored result is needed only if the process ends before it sends the result. The inbox's
+        entries are lost when the process ends, so it does not store results.
         """
         if handled.reply is not None and handled.reply.role == "update":
             handled = HandledMessage()
