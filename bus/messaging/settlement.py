@@ -43,8 +43,8 @@ class MoveToDeadLetters:
     code: str
     """Code of the error."""
     reason: str
-    """Class name of the error. For a `BusError` other than `Internal`, the error's text
-    follows."""
+    """Class name of the error. The error's text follows the class name if the error is a `BusError`
+    other than `Internal`."""
 
 
 Settlement = Ack | Retry | MoveToDeadLetters

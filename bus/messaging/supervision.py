@@ -26,12 +26,12 @@ async def run_forever(
     """Run a step again and again, with a random wait (full jitter) between two runs.
 
     Only a cancellation of this task ends the loop. If a library cancels a future that the step
-    awaits, the step raises CancelledError, and is run again.
+    awaits, the step raises CancelledError. After this error, the loop runs the step again.
 
     Args:
         step: Function to run. It is run again after it returns, and after each error.
-        expected: Errors that the step may raise. Any other error is a bug, and is logged. The step
-            runs again after a bug, because a consumer must not end silently.
+        expected: Classes of errors that are not bugs. An error of a different class is logged as a
+            bug. The step runs again after a bug, because a consumer must not end silently.
         on_error: Function that is called with each error.
     """
     loop = asyncio.get_running_loop()
@@ -58,17 +58,17 @@ async def run_forever(
 
 
 CANCEL_AGAIN_SECONDS = 2.5
-"""Seconds for a cancelled step to clean up before it is cancelled again.
+"""Seconds to wait for a cancelled step to end. After this time, the step is cancelled again.
 
 The closing handshake of a connection takes less time.
 """
 
 
 async def _run_cancellable(step: Callable[[], Awaitable[None]]) -> None:
-    """Run `step` so that a cancellation ends it.
+    """Run `step`. If this task is cancelled, cancel `step` repeatedly until `step` ends.
 
-    The step is cancelled repeatedly until it ends, because aiormq sometimes ignores a cancellation
-    or converts it to another error.
+    One cancellation is not enough, because aiormq sometimes ignores a cancellation or converts it
+    to another error.
     """
     running = asyncio.ensure_future(step())
     try:

@@ -12,7 +12,8 @@ from typing import Any
 __all__ = ["SharedTimer", "TimerExpired"]
 
 TICK_SECONDS = 0.02
-"""Seconds between two checks of the deadlines. A function may be called this many seconds late."""
+"""Seconds between two checks of the deadlines. A function is called up to this many seconds
+late."""
 
 
 class TimerExpired(Exception):
@@ -38,7 +39,7 @@ class SharedTimer:
         ends: float,
         expire: Callable[[], object],
     ) -> None:
-        """Call a function at a given time, unless `discard` is called with `key` before.
+        """Call a function at a given time. An earlier `discard` with `key` prevents the call.
 
         Args:
             loop: Running event loop.
@@ -78,7 +79,7 @@ class SharedTimer:
                 del self._due[loop]
 
     def limit(self, seconds: float) -> "TimeoutScope":
-        """Return a context manager that limits the time of its block, as `asyncio.timeout` does.
+        """Return a context manager that, like `asyncio.timeout`, limits the time of its block.
 
         If the block takes longer than `seconds`, the context manager cancels the block, and
         raises `TimerExpired`.
@@ -87,7 +88,7 @@ class SharedTimer:
 
 
 class TimeoutScope:
-    """Context manager that cancels its task after a limit of time."""
+    """Context manager that cancels the task of its block after a number of seconds."""
 
     __slots__ = ("_cancel_count", "_expired", "_loop", "_seconds", "_task", "_timer")
 
@@ -116,7 +117,7 @@ class TimeoutScope:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the limit. A cancellation with another cause is raised unchanged."""
+        """End the limit. A cancellation that this scope did not request is raised unchanged."""
         self._timer.discard(self._loop, self)
         if (
             self._expired

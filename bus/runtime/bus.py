@@ -115,8 +115,8 @@ class Bus:
             await self._security.identity.start()
             await self._transport.start(self._client.replies, timeout=self.settings.connect_timeout)
             if self.settings.topology == "verify":
-                # Without this check, the consumer of replies would retry until `start_timeout` if
-                # an exchange is missing. The check raises an error at once.
+                # If an exchange is missing, this check raises an error immediately. Without the
+                # check, the consumer of replies would retry until `start_timeout`.
                 await self._transport.declare(BASE_EXCHANGES)
             self._consumers = [await self._client.start()]
             await wait_ready(self._consumers, self.settings.start_timeout)
@@ -170,7 +170,7 @@ class Bus:
     async def dead_letters(
         self, queue: str, selection: Selection = EVERYTHING, *, limit: int = 100
     ) -> list[DeadLetter]:
-        """Return dead letters of a work queue, the oldest first, and do not remove them.
+        """Return dead letters of a work queue, the oldest first. Do not remove the dead letters.
 
         At most 10,000 dead letters are read. The attribute `record` of a dead letter has the reason
         why the message was dead-lettered.
@@ -204,12 +204,12 @@ class Bus:
         Args:
             queue: The work queue.
             selection: The dead letters to move.
-            extend: Seconds, from now, during which services may still handle expired messages.
-                Without `extend`, expired messages stay dead letters. Unless `BUS_AUTH` is off,
-                `extend` requires an operator's key (`BUS_OPERATOR_KEY`), and each message can be
-                extended three times.
-            reason: The reason for the extension, which each message records.
-            rate: The maximum number of dead letters to move in a second.
+            extend: Seconds from now in which services accept the expired messages of this replay.
+                Without `extend`, expired messages stay dead letters. If `BUS_AUTH` is not `off`,
+                `extend` requires an operator's key (`BUS_OPERATOR_KEY`), and a message can be
+                extended at most three times.
+            reason: The reason for the extension. Each extended message records this reason.
+            rate: The maximum number of dead letters to move per second.
         """
         countersign = None
         if extend is not None:
@@ -242,8 +242,8 @@ class Bus:
         """Serve a router inside the block. The block starts when every consumer is ready.
 
         At the end of the block, the consumers stop. Messages without a running handler are
-        requeued. Handlers that are running may continue for the seconds of the setting
-        `stop_grace`. Then they are cancelled, and the broker delivers their messages again.
+        requeued. Running handlers continue for up to `stop_grace` seconds. Handlers that still run
+        after this time are cancelled, and the broker delivers the messages of these handlers again.
 
         Raises:
             ConfigurationError: The router belongs to another service. Or the settings, grants or
@@ -269,9 +269,9 @@ class Bus:
             self._changing -= 1
 
     async def serve(self, router: Router, *, until: asyncio.Event | None = None) -> None:
-        """Serve a router until the event `until` is set, or forever if it is None.
+        """Serve a router until the event `until` is set, or forever if `until` is None.
 
-        A cancellation of this call also stops the service cleanly.
+        A cancellation of `serve` also stops the service cleanly.
         """
         async with self.serving(router):
             await (until or asyncio.Event()).wait()

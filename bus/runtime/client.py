@@ -127,7 +127,7 @@ class Client:
         self.replies.record_rejected_reply(reply, str(error))
 
     async def _recheck_reply(self, reply: Envelope) -> None:
-        """Fetch the public keys, and then verify a reply with an unknown signing key again."""
+        """Fetch the public keys, and then verify a reply again whose signing key was unknown."""
         await self._verifier.refresh_keys()
         error = self._verify_reply(reply)
         if error is None:
@@ -150,8 +150,8 @@ class Client:
             The reply, of the type that the request's class specifies.
 
         Raises:
-            BusError: The service answered with an error, from the handler or from an earlier check.
-                The error code in the reply selects the subclass.
+            BusError: The service answered with an error. Either the handler raised the error, or a
+                check before the handler failed. The error code in the reply selects the subclass.
             ContractError: The class has no contract, or is not a request.
             ContractViolation: A value of the request is invalid for its field, so the request was
                 not sent. Or the reply does not match its contract.
@@ -161,7 +161,7 @@ class Client:
             FailedPrecondition: The payload must be encrypted, but no encryption key is set. Or no
                 signing key of this service is valid now.
             NotServed: No queue accepts the request, because no running service serves this version
-                of the contract. The error is raised at once.
+                of the contract. This error does not wait for `timeout`.
             DeadlineExceeded: No reply arrived in time. `maybe_executed` is true if the request may
                 have been sent.
             ConnectionLost: The connection was lost before the reply arrived. `maybe_executed` is
@@ -282,7 +282,7 @@ class Client:
     def _durable_envelope(
         self, contract: Contract, message: Message, timeout: float | None
     ) -> Envelope:
-        """Return the envelope of an event or job. The setting `message_ttl` limits its lifetime."""
+        """Return the envelope of an event or job. `message_ttl` limits the message's lifetime."""
         expires = int((self._clock() + self._settings.message_ttl) * 1000)
         return self._envelope(
             contract, message, self._settings.publish_timeout if timeout is None else timeout

@@ -1,7 +1,7 @@
 """`Depends` for handlers, implemented with the library fast-depends.
 
 FastStream uses the same library. The first call of `Depends` imports it. Handlers without
-dependencies do not use it.
+dependencies do not use the library.
 """
 
 import inspect
@@ -30,20 +30,21 @@ def Depends(dependency: Callable[..., Any], *, use_cache: bool = True) -> Any:  
     >>> @router.request(GetInvoice)
     ... async def get(request: GetInvoice, pool: Pool = Depends(open_pool)) -> Invoice: ...
 
-    The handler receives the value that the dependency returns or yields. A dependency may take
-    other dependencies, and the context as a parameter `context`. It may also take the message, as a
-    parameter with the same name as in the handler. The registration of the handler raises
-    `ContractError` if a dependency has any other parameter without a default.
+    The handler receives the value that the dependency returns or yields. A dependency can have
+    three kinds of parameters: other dependencies, the context and the message. The context
+    parameter has the name `context`. The message parameter has the same name as in the handler. The
+    registration of the handler raises `ContractError` if a dependency has a parameter of a
+    different kind without a default.
 
     Args:
-        dependency: A coroutine function, a plain function, or a generator function of either kind.
-            Functions without `async` run in a thread. After the handler has ended, a generator
-            continues after its `yield`.
+        dependency: A coroutine function, a plain function, or a generator function with or without
+            `async`. Functions without `async` run in a thread. After the handler has ended, a
+            generator continues after its `yield`.
         use_cache: True to call the dependency once for each message, even if several parameters
             use it.
 
     Returns:
-        A marker. When the handler is called, the value of the dependency replaces it.
+        A marker. When the handler is called, the value of the dependency replaces the marker.
 
     Raises:
         ConfigurationError: fast-depends is not installed.
@@ -74,7 +75,7 @@ def inject(
 
     Args:
         function: The handler.
-        name: The handler's name for error messages.
+        name: The name of the handler in error messages.
         wants_context: True if the handler takes the context.
 
     Raises:

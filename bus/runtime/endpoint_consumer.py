@@ -26,8 +26,8 @@ class EndpointConsumer:
 
     If the broker counts deliveries, the first consumer has a prefetch of 1. After a crash, the
     broker redelivers the messages of the crashed process first. With a prefetch of 1, the next
-    process does not receive all of these messages at once. When a delivery arrives that is not a
-    poison candidate, a consumer with the full prefetch replaces the first consumer.
+    process does not receive all of these messages at the same time. When a delivery arrives that is
+    not a poison candidate, a consumer with the full prefetch replaces the first consumer.
     """
 
     def __init__(self, transport: Transport, receiver: Receiver) -> None:
@@ -83,7 +83,7 @@ class EndpointConsumer:
     async def _close_initial_consumer(self, initial: ConsumerHandle) -> None:
         """Wait until all messages of the initial consumer are handled, and then close it.
 
-        If it were closed earlier, the broker would requeue the messages.
+        If the consumer were closed earlier, the broker would requeue the messages.
         """
         await self._run_shielded(_cancel(initial))
         if running := self._in_flight.running():
@@ -95,7 +95,7 @@ class EndpointConsumer:
             self._open.remove(initial)
 
     async def _run_shielded(self, call: Coroutine[Any, Any, None]) -> None:
-        """Make a call to the broker that continues even if this task is cancelled.
+        """Make a call to the broker. The call continues even if this task is cancelled.
 
         An interrupted call closes the channel. The broker would then requeue the unacked messages,
         and another process would handle them again.
@@ -198,7 +198,7 @@ class EndpointConsumer:
 async def _wait_registered(consumer: ConsumerHandle) -> None:
     """Wait until a consumer is registered, so that it can be cancelled.
 
-    If it were cancelled earlier, the broker would requeue its deliveries.
+    If the consumer were cancelled earlier, the broker would requeue the consumer's deliveries.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(REGISTER_TIMEOUT_SECONDS):

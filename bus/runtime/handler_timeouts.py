@@ -17,8 +17,8 @@ PoliciesOf = Callable[[Queue], Awaitable[Mapping[str, Any]]]
 SETTLING_SECONDS = 90.0
 """The longest time from the end of a handler to the ack of its message, in seconds.
 
-The service tries for up to a minute to send the copy for a retry or dead letter. After the last
-try, it may still wait for a confirm.
+The service tries for up to a minute to send the retry copy or dead letter. The last try can start
+at the end of this minute. The service then waits for the confirm of this try.
 """
 
 
@@ -47,17 +47,18 @@ async def check_handler_timeouts(
 ) -> None:
     """Check that each handler's timeout is not longer than the broker's consumer timeout.
 
-    If it is longer, the broker delivers the message to another consumer while the handler runs. If
-    the broker supports a timeout for each consumer, the consumer requests a timeout that is long
-    enough. If the broker does not support it, the consumer timeout is the value of the queue's
-    policy. If the queue has no such policy, the setting `consumer_timeout` is the limit.
+    If the handler's timeout is longer, the broker delivers the message to another consumer while
+    the handler runs. If the broker supports a timeout for each consumer, the consumer requests a
+    timeout that is long enough. If the broker does not support this timeout, the consumer timeout
+    is the value of the queue's policy. If the queue has no such policy, the setting
+    `consumer_timeout` is the limit.
 
     Args:
         router: The router to check.
         settings: The settings of the service.
         supported: A function that returns True if the broker applies the timeout that a consumer
             requests for a queue.
-        policies: A function that returns the values in the broker's policies for a queue.
+        policies: A function that returns the arguments that the broker's policies set for a queue.
 
     Raises:
         ConfigurationError: The timeout of a handler is longer than the consumer timeout.

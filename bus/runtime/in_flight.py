@@ -11,15 +11,15 @@ __all__ = ["MAX_REMEMBERED_RESULTS", "InFlight"]
 
 MAX_REMEMBERED_RESULTS = 1_000
 """The maximum number of results that are kept for redeliveries. If there are more, the oldest
-result is removed. The prefetch usually limits the messages in flight to a smaller number."""
+result is removed."""
 
 
 IDENTITY_FIELDS = (
     *("source", "type", "body", "proof", "authorization", "reply_to"),
     *("correlation_id", "in_reply_to", "expires", "expiry_override", "headers", "fault"),
 )
-"""The attributes that the inbound stages check. If two envelopes are equal in all of them, both are
-accepted or both are rejected."""
+"""The attributes that the inbound stages check. If two envelopes are equal in all these attributes,
+the stages accept or reject the two envelopes alike."""
 
 
 class InFlight:
@@ -33,14 +33,18 @@ class InFlight:
         self.tasks: dict[InboundMessage, asyncio.Task[None]] = {}
         """The tasks that handle messages. Each redelivery has a separate task."""
         self.results: OrderedDict[RedeliveryKey, HandlingResult] = OrderedDict()
-        """The results that are kept for redeliveries, by key. Usually there are none."""
+        """The results that are kept for redeliveries, by key. Empty unless a settlement or ack
+        failed."""
         self._collisions = 0
         self._deferred = asyncio.Event()
         self.is_stopping = False
         """True if the service is stopping. Messages that must be processed alone are requeued."""
 
     def finish(self, message: InboundMessage) -> None:
-        """Remove a message, and release its slot. If it was processed alone, end its turn."""
+        """Remove a message, and release its slot.
+
+        If the message was processed alone, end its turn.
+        """
         if self.open.get(message.key) is message:
             del self.open[message.key]
         self.tasks.pop(message, None)
@@ -57,12 +61,12 @@ class InFlight:
     # --- Redeliveries ---
 
     def join(self, message: InboundMessage, first: InboundMessage) -> bool:
-        """Add the deliveries of `message` to `first`, if both are the same message.
+        """If `message` and `first` are the same message, add the deliveries to `first`.
 
         A different message with the same id gets a new key, and is handled separately.
 
         Returns:
-            True if `first` settles both, False if they are different messages.
+            True if `first` also settles the added deliveries. False if the messages are different.
         """
         if self._is_same_message(first.envelope, message.envelope):
             first.deliveries += message.deliveries
@@ -76,8 +80,8 @@ class InFlight:
         """Return True if both envelopes are one message, and not two messages with the same id.
 
         A sender that does not know whether its message has arrived sends a copy. The copy is signed
-        and encrypted again, so its attributes differ. Such a copy counts as the same message only
-        if both envelopes are authorized.
+        and encrypted again, so its attributes differ. The copy counts as the same message only if
+        the two envelopes are authorized.
         """
         if all(getattr(first, name) == getattr(second, name) for name in IDENTITY_FIELDS):
             return True
@@ -88,8 +92,9 @@ class InFlight:
     def remember(self, message: InboundMessage, result: HandlingResult) -> None:
         """Keep a result for the redelivery of the message.
 
-        The result of an unauthorized message is not kept. The redelivery may be authorized, for
-        example with new keys. Or it may be the genuine message, if the unauthorized one was forged.
+        The result of an unauthorized message is not kept. The redelivery can be authorized after
+        new keys were fetched. Or the unauthorized message was forged, and the redelivery is the
+        genuine message.
         """
         if result.unauthorized:
             return
@@ -143,7 +148,7 @@ class InFlight:
         self.refuse_deferred()
         if tasks := [task for task in self.tasks.values() if not task.done()]:
             await asyncio.wait(tasks)
-        # The message's task was cancelled before the task started.
+        # The task of each remaining message was cancelled before the task started.
         for message in [*self.tasks]:
             await message.requeue()
             self.finish(message)
@@ -157,7 +162,7 @@ class InFlight:
     def stop(self) -> None:
         """Requeue the messages that wait to be processed alone.
 
-        After this call, further messages that must be processed alone are requeued at once.
+        After this call, further messages that must be processed alone are requeued immediately.
         """
         self.is_stopping = True
         self.refuse_deferred()

@@ -40,7 +40,7 @@ class InboundMessage:
         self.envelope = envelope
         """The message as received. It stays encrypted, because retries and dead letters copy it."""
         self.payload = envelope
-        """The message that the handler receives, decrypted."""
+        """The decrypted message that the handler receives."""
         self.deliveries = [delivery]
         self.key: RedeliveryKey = (
             envelope.source,
@@ -52,7 +52,7 @@ class InboundMessage:
         self.candidate: PoisonCandidate | None = None
         """None if the message is not processed alone."""
         self.slots: Slots | None = None
-        """The semaphore of the slot that the message holds until it is settled, or None."""
+        """The semaphore of the slot that the message holds. None if the message holds no slot."""
 
     @property
     def is_deferred(self) -> bool:
@@ -88,18 +88,18 @@ SETTLED = HandlingResult()
 REQUEUE = HandlingResult()
 """The result of a message that was not handled, and is requeued for another consumer.
 
-A stage after `deduplicate` must not return it, because `deduplicate` records each message without
-an error as handled.
+A stage after `deduplicate` must not return this result, because `deduplicate` records each message
+without an error as handled.
 """
 NO_ACTION = HandlingResult()
 """The result of a delivery that needs no settlement. Either an earlier delivery of the message is
-still being handled, and is settled together with this one. Or the broker will deliver the message
-again."""
+still being handled, and is settled together with this delivery. Or the broker will deliver the
+message again."""
 
 InboundHandler = Callable[[InboundMessage], Awaitable[HandlingResult]]
 """A function that handles an inbound message."""
 InboundStage = Callable[[InboundHandler], InboundHandler]
-"""A layer around an `InboundHandler`. Unlike a `Middleware`, it can ack and requeue deliveries."""
+"""A layer around an `InboundHandler`. Unlike a `Middleware`, this layer can ack and requeue."""
 
 
 async def immediately(result: HandlingResult) -> HandlingResult:

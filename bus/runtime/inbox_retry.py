@@ -23,7 +23,7 @@ RabbitMQ's consumer timeout of 30 minutes."""
 async def retry_inbox(
     operation: Callable[[], Awaitable[T]], envelope: Envelope, error: Exception
 ) -> T:
-    """Repeat an inbox operation until it succeeds, and raise its error after `INBOX_RETRY_SECONDS`.
+    """Repeat an inbox operation until it succeeds. After `INBOX_RETRY_SECONDS`, raise its error.
 
     The message is not requeued, because before RabbitMQ 4.3 each requeue counts as a lost
     delivery.

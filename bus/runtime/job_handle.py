@@ -28,8 +28,8 @@ class PendingJob(Generic[R]):
         Args:
             job_id: The id of the job.
             contract: The contract of the job.
-            timeout: The default timeout of `result` and the timeout of each update in `updates`, in
-                seconds. The client passes the setting `message_ttl`, after which a job expires.
+            timeout: Seconds that `result` waits by default, and that `updates` waits for each
+                update. The client passes the setting `message_ttl`, after which a job expires.
         """
         self.id = job_id
         self.type = contract.type
@@ -79,7 +79,7 @@ class PendingJob(Generic[R]):
 
         Raises:
             ConnectionLost: The bus was closed before the job ended. The job continues.
-            DeadlineExceeded: No update arrived within the seconds of the setting `message_ttl`.
+            DeadlineExceeded: No update arrived within `message_ttl` seconds.
         """
         seen = 0
         while True:

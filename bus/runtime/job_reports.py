@@ -28,13 +28,13 @@ log = logging.getLogger("bus.settlement")
 SEND_TIMEOUT_SECONDS = 10.0
 """Seconds to wait for the confirm of a result."""
 PROGRESS_TIMEOUT_SECONDS = 0.5
-"""Seconds to wait for the confirm of a progress update, which must not delay the job."""
+"""Seconds to wait for the confirm of a progress update. Progress updates must not delay the job."""
 RESULT_RETRY_SECONDS = 30.0
 """Seconds to retry a result if its submitter is not connected. The submitter can reconnect within
 this time."""
 MAX_PENDING_RESULTS = 100
-"""The maximum number of results that are retried at a time. It limits the memory that a worker uses
-for submitters that do not reconnect."""
+"""The maximum number of results that are retried at a time. The maximum limits the memory that a
+worker uses for submitters that do not reconnect."""
 
 ProgressReporter = Callable[[Progress], Coroutine[Any, Any, None]]
 
@@ -53,7 +53,7 @@ class JobReports:
         await asyncio.gather(*self._pending, return_exceptions=True)
 
     def progress_reporter(self, job: Envelope) -> ProgressReporter | None:
-        """Return a function that sends progress, or None if no submitter waits for it."""
+        """Return a function that sends progress. Return None if no submitter waits for the job."""
         reply_to = job.reply_to
         if job.role != "job" or reply_to is None:
             return None
@@ -75,7 +75,10 @@ class JobReports:
     async def report_retry(
         self, job: Envelope, error: BaseException, policy: RetryPolicy, delay: float
     ) -> None:
-        """Notify the submitter that an attempt failed, and when the next attempt starts."""
+        """Notify the submitter that an attempt failed.
+
+        The update contains the seconds until the next attempt.
+        """
         report = self.progress_reporter(job)
         if report is None:
             return

@@ -29,13 +29,13 @@ class PendingReplies:
         self.late = 0
         """The number of replies and updates that no call or job waited for."""
         self.undeliverable = 0
-        """The number of replies that this service sent and the broker returned.
+        """The number of this service's replies that the broker returned.
 
         The broker returns a reply if the reply queue of the caller no longer exists.
         """
 
     def start(self) -> None:
-        """Store the running event loop, which all later calls use for their deadlines."""
+        """Store the running event loop. The deadlines of all later calls use this loop."""
         self._loop = asyncio.get_running_loop()
 
     def register(
@@ -101,7 +101,7 @@ class PendingReplies:
         return None if handle is None else handle.request
 
     def record_rejected_reply(self, envelope: Envelope, why: str) -> None:
-        """Record the reason for a rejected reply in its pending call.
+        """Record in the pending call why a reply was rejected.
 
         The call continues to wait, because the genuine reply may still arrive. If no valid reply
         arrives, the caller's `DeadlineExceeded` includes the reason.

@@ -34,7 +34,7 @@ def decode_reply(contract: Contract, reply: Envelope) -> Message | None:
 
 
 def error_from_reply(reply: Envelope) -> BusError | None:
-    """Return the error in an error reply, or None for any other reply."""
+    """Return the error in an error reply. Return None for a reply without an error."""
     if reply.type != ERROR_TYPE:
         return None
     body: ErrorReply = decode(ErrorReply, reply.body)

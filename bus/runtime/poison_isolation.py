@@ -1,10 +1,9 @@
 """Poison isolation: a message that may have crashed an earlier process is processed alone.
 
-Before the message runs, the process waits until the other running events and jobs have ended. They
-are not requeued, because before RabbitMQ 4.3 each requeue counts as a lost delivery. If the message
-crashes the process, the broker counts a lost delivery only for the message and for each waiting
-candidate. Other events and jobs are not affected.
-ADR 0017 has the reasons.
+Before the message runs, the process waits until the other running events and jobs have ended. The
+running messages are not requeued, because before RabbitMQ 4.3 each requeue counts as a lost
+delivery. If the message crashes the process, the broker counts a lost delivery only for the message
+and for each waiting candidate. Other events and jobs are not affected. ADR 0017 has the reasons.
 """
 
 import asyncio
@@ -68,7 +67,7 @@ class PoisonCandidate:
         self._ended = asyncio.Event()
 
     async def wait_turn(self) -> bool:
-        """Wait until the message may run. Return False if it must be requeued instead."""
+        """Wait for the message's turn. Return False if the message must be requeued instead."""
         try:
             await self._decided.wait()
         finally:
@@ -124,9 +123,10 @@ class CandidateQueue:
 def next_candidate(candidates: Sequence[PoisonCandidate]) -> PoisonCandidate:
     """Return the candidate to run next, which has the fewest lost deliveries.
 
-    Among several such candidates, the index of the selected one is the number of lost deliveries
-    modulo the number of candidates. If the selected candidate crashes the process, each candidate
-    has one more lost delivery. The next process therefore selects another candidate.
+    If several candidates have this number of lost deliveries, the index of the selected candidate
+    is this number modulo the number of these candidates. If the selected candidate crashes the
+    process, each candidate has one more lost delivery. The next process therefore selects another
+    candidate.
     """
     fewest = min(candidate.losses for candidate in candidates)
     equal = sorted(
@@ -231,7 +231,7 @@ class PoisonIsolation:
             while self._paused:
                 await self._paused[-1].resume()
                 self._paused.pop()
-            if not self._candidates.waiting:  # a resumed consumer may have added one
+            if not self._candidates.waiting:  # a resumed consumer may have added a candidate
                 arrived.clear()
 
     async def _run_next(self) -> None:

@@ -12,7 +12,7 @@ __all__ = ["required_by", "topology_of"]
 
 
 def topology_of(router: Router, settings: Settings) -> dict[str, tuple[Queue, Topology]]:
-    """Return the queues of a router and their topologies, as the settings specify.
+    """Return each queue of a router, and the topology that this queue requires.
 
     The keys are the names of the queues.
     """

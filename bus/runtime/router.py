@@ -46,7 +46,7 @@ E = TypeVar("E", bound=Event)
 DEAD_SUFFIX = dead_letter_queue("")[1:]
 """The last part of a dead-letter queue's name. A subscription must not have this name."""
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-"""The parameter kinds of `*args` and `**kwargs`, which a call can leave empty."""
+"""The parameter kinds of `*args` and `**kwargs`. A call can omit these parameters."""
 MAX_REQUIRED_PARAMETERS = 2
 """The most parameters without a default that a handler may have: the message and the context."""
 
@@ -58,7 +58,7 @@ Handlers read the value that the context manager yields as `context.state`.
 """
 
 REQUEST_CONCURRENCY = 16
-"""The default concurrency of request handlers, which mostly wait for other services."""
+"""The default concurrency of request handlers. They mostly wait for other services."""
 EVENT_CONCURRENCY = 16
 """The default concurrency of event handlers."""
 JOB_CONCURRENCY = 1
@@ -74,7 +74,7 @@ EVENT_TIMEOUT = 60.0
 
 
 class Registrar(Protocol[Q, R]):
-    """A decorator that registers a handler, which takes a message `Q` and returns a result `R`.
+    """A decorator that registers a handler. The handler takes a message `Q`, and returns an `R`.
 
     The handler may take the context as a second parameter.
     """
@@ -231,7 +231,7 @@ class Router:
         Args:
             contract: The class of the event.
             subscription: The name of the subscription, in lower-case letters, digits and dashes. If
-                one event has several handlers, each requires a different name.
+                one event has several handlers, each handler requires a different name.
             retry: The retry policy. The default is the retry policy of the contract.
             timeout: Seconds for one attempt. If the handler takes longer, the handler is cancelled
                 and the attempt fails.
@@ -308,7 +308,7 @@ class Router:
     def topology(
         self, *, quorum_requests: bool = False, lasting_requests: bool = False
     ) -> dict[str, tuple[Queue, Topology]]:
-        """Return the queue of each endpoint and the topology that it requires.
+        """Return the queue of each endpoint, and the topology that the queue requires.
 
         The keys are the names of the queues.
 

@@ -43,7 +43,7 @@ AUTH_OFF_HINT = (
 )
 """The last sentence of each error about a missing authentication setting."""
 VARIABLE = "BUS_ENCRYPTION_KEYS"
-"""The environment variable of the encryption keys, for error messages."""
+"""The name of the environment variable that sets the encryption keys."""
 
 
 def security_from_settings(
@@ -134,14 +134,15 @@ def _build_identity(
         GrantsSource(lambda: _read_grants(settings), settings.grants),
         leeway=settings.clock_leeway,
         # A reply to RabbitMQ's direct reply-to is published to the default exchange. With
-        # `topology=verify` the broker does not allow the service's user to publish to it.
+        # `topology=verify` the broker does not allow the service's user to publish to the default
+        # exchange.
         direct=settings.topology == "declare",
         clock=clock,
     )
 
 
 def _read_grants(settings: Settings) -> AccessPolicy:
-    """Read the grants file that the settings name. If they name no file, allow everything.
+    """Read the grants file that the settings name. Without a file, allow everything.
 
     The file may have grants for contracts that this process has not imported.
     """
@@ -157,7 +158,8 @@ def cipher_from_settings(settings: Settings) -> PayloadCipher:
 
     Raises:
         ConfigurationError: The encryption keys are invalid, or other users can read the key file.
-            Or `BUS_ENCRYPT=everything` is set without keys, or joserfc is not installed.
+            Or `BUS_ENCRYPT=everything` is set without keys. Or keys are set without joserfc
+            installed.
     """
     everything = settings.encrypt == "everything"
     if settings.encryption_keys is None:
@@ -192,13 +194,14 @@ async def operator_signer(
 
     Args:
         settings: The settings. `operator_key` is required.
-        actor: The name of the operator or process, which each override records.
-        reason: The reason for the overrides, which each override records.
+        actor: The name of the operator or process. Each override records this name.
+        reason: The reason for the overrides. Each override records this reason.
         clock: A function that returns seconds since the epoch.
 
     Returns:
-        A function that returns the override of one message, or None if the message already has
-        three overrides. With `BUS_AUTH=off` the result is None, because no override is needed.
+        A function. It returns the override of one message, or None if the message already has three
+        overrides. With `BUS_AUTH=off`, None is returned instead of a function, because no override
+        is needed.
 
     Raises:
         ConfigurationError: `reason` is empty. Or the operator's key is missing or invalid.
@@ -271,7 +274,7 @@ async def _operator_keyring(settings: Settings, operation: str, clock: Clock) ->
 
     Args:
         settings: The settings.
-        operation: The operation that requires the key, for the error message.
+        operation: The operation that requires the key. The error message contains this text.
         clock: A function that returns seconds since the epoch.
 
     Raises:

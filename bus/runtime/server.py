@@ -71,8 +71,8 @@ class Server:
         async with router.lifespan() as state, AsyncExitStack() as stack:
             candidates = CandidateQueue()
             receivers = self._receivers(router, state, candidates)
-            # Declare all queues before the first consumer starts. A mismatch is reported at once,
-            # and all queues exist before a caller receives the first reply.
+            # Declare all queues before the first consumer starts. A mismatch is reported before a
+            # handler runs. All queues exist before a caller receives the first reply.
             topologies = (receiver.state.spec.topology for receiver in receivers)
             await runtime.transport.declare(merge(topologies))
             if runtime.transport.has_management_api:
@@ -111,7 +111,7 @@ class Server:
             raise
 
     async def _drain(self, receivers: Sequence[Receiver]) -> None:
-        """Wait for running messages for at most `stop_grace` seconds, and cancel the rest."""
+        """Wait up to `stop_grace` seconds for running messages. Cancel messages that still run."""
         try:
             async with asyncio.timeout(self._runtime.settings.stop_grace):
                 await asyncio.gather(*(receiver.drain() for receiver in receivers))
@@ -150,7 +150,7 @@ def endpoint_states(
 
 
 def receiver_for(state: EndpointState, stack: ServiceStack) -> Receiver:
-    """Return the receiver of one endpoint, with the inbound stages, `stack` and the settler."""
+    """Return the receiver of one endpoint. It runs the inbound stages, `stack` and a settler."""
     reports = JobReports(state.runtime)
     activator = ServiceActivator(state, stack, reports)
     handle = compose_inbound(state, activator.handle)
@@ -158,7 +158,7 @@ def receiver_for(state: EndpointState, stack: ServiceStack) -> Receiver:
 
 
 async def wait_ready(consumers: Sequence[ConsumerHandle], seconds: float) -> None:
-    """Wait until every consumer is registered, and raise `Unavailable` after `seconds`."""
+    """Wait until every consumer is registered. After `seconds`, raise `Unavailable`."""
     try:
         async with asyncio.timeout(seconds):
             for consumer in consumers:

@@ -24,7 +24,7 @@ log = logging.getLogger("bus.activator")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceStack:
-    """The server's stack around the router, with the sender and state that handlers receive."""
+    """The server's stack around the router, and the objects that handlers receive."""
 
     handler: Handler
     sender: Sender
@@ -72,22 +72,22 @@ class ServiceActivator:
             return HandlingResult(error=error)
         finally:
             current.reset(token)
-            # A task of the handler may continue after the handler has ended. Messages that the task
-            # sends have this message as their cause, but not its deadline.
+            # A task that the handler started can continue after the handler has ended. This message
+            # is the cause of all messages that the task sends. The deadline does not apply to them.
             context.deadline = None
 
     def _with_deadline(self, envelope: Envelope) -> Envelope:
-        """Return the envelope with a deadline, if the handler has its own timeout."""
+        """Return the envelope. If the handler has a timeout, set the deadline to its end."""
         if self._timeout is None:
             return envelope
         return envelope.replace(deadline=int((self._clock() + self._timeout) * 1000))
 
 
 def _wire_safe_error(error: Exception, envelope: Envelope) -> Exception:
-    """Return `error`, or `Internal` if it is a user's `BusError` that cannot be serialized.
+    """Return `error`. For a user's `BusError` that cannot be serialized, return `Internal`.
 
-    In such an error, the text or an attribute has a wrong type. The bus would write a dead letter
-    with the error, but every attempt to send the error would fail.
+    If a `BusError` cannot be serialized, its text or an attribute has a wrong type. The bus would
+    write a dead letter with the error, but every attempt to send the error would fail.
     """
     if not isinstance(error, BusError):
         return error

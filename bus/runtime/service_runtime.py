@@ -15,7 +15,7 @@ __all__ = ["ServiceRuntime"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceRuntime:
-    """The objects of one service's process, which do not change while it runs."""
+    """The objects that all parts of one process share. They never change while the process runs."""
 
     service: str
     """The name of the service."""

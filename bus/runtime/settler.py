@@ -40,17 +40,19 @@ __all__ = ["Settler"]
 log = logging.getLogger("bus.settlement")
 
 COPY_TIMEOUT_SECONDS = 10.0
-"""Seconds to wait for the confirm of a retry copy or dead letter, before it is sent again."""
+"""Seconds to wait for the confirm of a retry copy or dead letter. After this time, the copy is sent
+again."""
 SETTLE_TIMEOUT_SECONDS = 60.0
 """Maximum seconds in which a failed settlement is repeated. A quorum queue elects a new leader in
-much less time. After the last try the message is requeued, and another message can use its slot."""
+much less time. After the last try the message is requeued, and its slot is free for another
+message."""
 PERMANENT_ERRORS = (InvalidArgument, PermissionDenied)
 """Errors that a retry cannot fix: the message is too large, or the broker refuses access. The
 message is requeued. Before RabbitMQ 4.3, each requeue counts toward the queue's delivery limit."""
 
 
 class Settler:
-    """Settles the messages of one endpoint, except for the ack, which the receiver sends."""
+    """Settles the messages of one endpoint. The receiver, not the settler, sends the acks."""
 
     def __init__(self, state: EndpointState, reports: JobReports) -> None:
         self._state = state
@@ -102,9 +104,10 @@ class Settler:
         )
 
     async def _send_reply(self, request: Envelope, reply: Envelope, via: Delivery | None) -> None:
-        """Send a reply on the channel of `via`, so that it reaches the broker before the ack.
+        """Send a reply on the channel of `via`.
 
-        If that channel is closed, the reply is sent on another channel.
+        On this channel, the reply reaches the broker before the ack. If the channel is
+        closed, the reply is sent on another channel.
         """
         now = self._runtime.clock()
         timeout = 1.0 if request.deadline is None else max(1.0, request.deadline / 1000 - now)
@@ -211,7 +214,7 @@ class Settler:
         return True
 
     async def _republish(self, copy: Envelope, address: Address) -> bool:
-        """Send a copy without a deadline or expiration, and wait for the confirm.
+        """Remove the deadline and expiration from a copy, send it, and wait for the confirm.
 
         Return False if the broker did not accept the copy.
         """

@@ -17,7 +17,7 @@ __all__ = ["authenticate"]
 
 
 def authenticate(state: EndpointState) -> InboundStage:
-    """Return the stage that checks the token or proof of a message and the rights of its sender.
+    """Return the stage that checks a message's token or proof, and the sender's rights.
 
     An unknown signing key may be new, so the stage fetches the keys again. A request waits for this
     fetch. An event or job waits once in a retry tier. After the wait, the message is checked again.

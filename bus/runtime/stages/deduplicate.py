@@ -25,7 +25,7 @@ log = logging.getLogger("bus.activator")
 
 
 def deduplicate(state: EndpointState) -> InboundStage:
-    """Return the stage that looks up each message in the inbox, and adds it if it succeeds.
+    """Return the stage that skips handled messages, and adds each success to the inbox.
 
     A message that failed is not added, because a replay of its dead letter must be handled.
     """

@@ -18,8 +18,8 @@ __all__ = ["join_in_flight"]
 def join_in_flight(state: EndpointState) -> InboundStage:
     """Return the stage that adds a redelivery to the message that is still being handled.
 
-    After a lost connection the broker redelivers a message although its handler still runs. When
-    the handler ends, every delivery of the message is acked.
+    After a lost connection the broker redelivers a message although the message's handler still
+    runs. When the handler ends, every delivery of the message is acked.
     """
     in_flight = state.in_flight
 

@@ -17,8 +17,8 @@ __all__ = ["limit_concurrency"]
 def limit_concurrency(state: EndpointState) -> InboundStage:
     """Return the stage that gives each message a slot until it is settled.
 
-    The prefetch has the same value, but does not count all messages. It leaves out messages that
-    are acked before they run, and deliveries of a consumer that is being replaced.
+    The prefetch has the same value, but does not count all messages. The prefetch leaves out
+    messages that are acked before they run, and deliveries of a consumer that is being replaced.
     """
     slots = state.slots
 

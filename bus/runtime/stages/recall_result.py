@@ -15,7 +15,7 @@ __all__ = ["recall_result"]
 
 
 def recall_result(state: EndpointState) -> InboundStage:
-    """Return the stage that uses the remembered result for a redelivery, without a second run."""
+    """Return the stage that returns the remembered result instead of a second run."""
     in_flight = state.in_flight
 
     def stage(inner: InboundHandler) -> InboundHandler:
