@@ -1,4 +1,4 @@
-"""A connection to the broker that reconnects without a limit of attempts.
+"""A connection to the broker. It reconnects without a limit of attempts.
 
 It uses aio-pika's plain `Connection` and has its own logic to reconnect. aio-pika's robust
 connection is not used.
@@ -47,11 +47,11 @@ This is the size of the largest message that RabbitMQ can be configured to accep
 BLOCKED_POLL_SECONDS = 1.0
 """Interval in seconds for checking whether a blocked connection was lost."""
 REFUSALS = (Unauthenticated, ConfigurationError, PermissionDenied)
-"""Errors that end `start` at once, because another attempt to connect would fail as well."""
+"""Errors that `start` raises before its timeout. Another attempt to connect would also fail."""
 
 
 class OpenConnection:
-    """A connection that opens channels and declares topologies. It may be down temporarily."""
+    """A connection that opens channels and declares topologies. The connection can be down."""
 
     def __init__(self, name: str, url: str, *, verify: bool = False) -> None:
         """Create a connection that is not open.
@@ -59,14 +59,14 @@ class OpenConnection:
         Args:
             name: The name in log messages.
             url: The broker's address. Logs and errors show only its host, port and virtual host.
-            verify: If True, declare only the exclusive queues of this connection. For the exchanges
-                and all other queues, only check that they exist.
+            verify: If True, declare only the exclusive queues of this connection. Do not
+                declare exchanges and other queues, but check that they exist.
         """
         self.name = name
         self._verify = verify
         self.up = asyncio.Event()
         self.current_password: SecretStr | None = None
-        """The last password that was sent to the broker, if the password comes from a file."""
+        """The password that was last sent to the broker. Without a password file, it is None."""
         self.last_error: str | None = None
         self._url = URL(url)
         self._connection: aio_pika.Connection | None = None
@@ -74,7 +74,7 @@ class OpenConnection:
         self._broker_names: dict[str, str] = {}
 
     def _place(self) -> str:
-        """Return host, port and virtual host, without the password."""
+        """Return the broker's host, port and virtual host. Omit the user and the password."""
         vhost = self._url.path.lstrip("/")
         return (
             f"{self._url.host}:{self._url.port or (5671 if self._url.scheme == 'amqps' else 5672)}"
@@ -127,7 +127,7 @@ class OpenConnection:
     async def accepts_publishes(self) -> bool:
         """Return True if the connection is up and the broker reports no alarm.
 
-        The method returns at once.
+        The method does not wait.
         """
         if not self.up.is_set():
             return False
@@ -150,7 +150,8 @@ class OpenConnection:
     def supports_consumer_timeout(self, queue: Queue) -> bool:
         """Return True if consumers of this queue can set their own consumer timeout.
 
-        The result depends on the broker's version. Before the first connect it is False.
+        The result depends on the broker's version and on the queue's type. Before the first
+        connect, the result is False.
         """
         properties = properties_of(self._connection) if self._connection is not None else {}
         return supports_consumer_timeout(properties, queue.arguments.get("x-queue-type"))
@@ -158,15 +159,15 @@ class OpenConnection:
     def broker_name_of(self, queue: str) -> str:
         """Return the name that a queue has at the broker.
 
-        With the setting `topology=verify`, the broker generates the names of exclusive queues. All
-        other names are returned unchanged.
+        With the setting `topology=verify`, the broker generates the names of exclusive queues. If
+        the broker has not generated a name, the method returns `queue`.
         """
         return self._broker_names.get(queue, queue)
 
     async def declare(self, topology: Topology) -> None:
         """Declare a topology.
 
-        New channels are used, because the broker closes the channel of a failed declaration.
+        The method opens new channels. If a declaration fails, the broker closes its channel.
         """
         channels: list[Channel] = []
 
@@ -209,12 +210,12 @@ class SupervisedConnection(OpenConnection):
             url: The broker's address.
             name: The name in the RabbitMQ UI and in log messages.
             heartbeat: The heartbeat interval in seconds.
-            attempt_timeout: Seconds for one attempt to connect.
-            fastlane: Use the fast lane for frequent frames.
-            verify: If True, declare only the exclusive queues of this connection. For the exchanges
-                and all other queues, only check that they exist.
-            password: The password file. It is read at each attempt to connect, and its password
-                replaces the password in `url`.
+            attempt_timeout: Timeout of one attempt to connect, in seconds.
+            fastlane: If True, the fast lane handles the frequent frames.
+            verify: If True, declare only the exclusive queues of this connection. Do not
+                declare exchanges and other queues, but check that they exist.
+            password: The password file. Each attempt to connect reads the file. The password in
+                the file replaces the password in `url`.
             on_lost: Called when an open connection is lost or closed.
         """
         redact_library_logs()
@@ -237,9 +238,10 @@ class SupervisedConnection(OpenConnection):
             timeout: Seconds to wait for the first connection.
 
         Raises:
-            Unauthenticated: The broker refuses the credentials. This is raised at once.
+            Unauthenticated: The broker refuses the credentials. `start` raises this error before
+                the timeout.
             ConfigurationError: The broker refuses the virtual host, or the password file is not
-                valid. This is raised at once.
+                valid. `start` raises this error before the timeout.
             Unavailable: The connection is not up after `timeout` seconds.
         """
         self._refused = asyncio.get_running_loop().create_future()
@@ -302,8 +304,9 @@ class SupervisedConnection(OpenConnection):
         return lane
 
     async def _watch(self) -> None:
-        """Wait until the connection ends. Abort it after two heartbeat intervals without a frame.
+        """Wait until the connection ends.
 
+        With the fast lane, abort the connection if no bytes arrive for two heartbeat intervals.
         aiormq alone would wait for at least three heartbeat intervals.
         """
         closing = self._underlay().closing
@@ -320,7 +323,7 @@ class SupervisedConnection(OpenConnection):
                 self.lane.transport.abort()
 
     def _mark_down(self) -> None:
-        """Mark the connection as down, and report that it was lost or closed."""
+        """Mark the connection as down, and call `on_lost`. Do nothing if it was down."""
         if not self.up.is_set():
             return
         self.up.clear()
@@ -353,7 +356,7 @@ class SupervisedConnection(OpenConnection):
 
 
 def connection_url(url: str, *, heartbeat: int, name: str) -> str:
-    """Return the URL with two parameters: the heartbeat in seconds and the connection's name."""
+    """Add the heartbeat (in seconds) and the connection's name to the URL, and return the URL."""
     return str(URL(url).update_query(heartbeat=heartbeat, name=name))
 
 

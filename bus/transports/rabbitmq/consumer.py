@@ -1,6 +1,7 @@
-"""A supervised consumer on its own channel.
+"""A supervised consumer of one queue. The consumer has its own channel.
 
-After each failure it declares its queue and registers again, without a limit of attempts.
+After each failure, the consumer declares the queue and registers again. The number of attempts is
+not limited.
 """
 
 import asyncio
@@ -36,7 +37,10 @@ class ConsumerChannelPort(Protocol):
 
     ended: "asyncio.Future[str]"
     cancelled: bool
-    """True if the broker has cancelled the consumer. After that, an ack may have no effect."""
+    """True if the broker has cancelled the consumer.
+
+    After the cancellation, an ack has no effect if the broker has already requeued the delivery.
+    """
     idle: asyncio.Event
     """Event that is set when the broker cancelled the consumer and all deliveries are settled."""
 
@@ -55,7 +59,7 @@ class ConsumerChannelPort(Protocol):
         ...
 
     def release(self) -> None:
-        """Stop using the channel. Call this before the channel is closed."""
+        """Stop using the channel. Call this method before you close the channel."""
         ...
 
 
@@ -74,8 +78,8 @@ class RabbitMQConsumer:
 
         Args:
             link: The connection.
-            spec: The queue, with the options of its consumer.
-            confirms: Open the channel in confirm mode.
+            spec: The queue, and the options of the consumer.
+            confirms: If True, open the channel in confirm mode.
             channel_factory: Creates the object that consumes on an open channel.
         """
         self._link = link
@@ -93,7 +97,7 @@ class RabbitMQConsumer:
         self._stopping = False
         self._closing = False
         self._draining: list[DrainingChannel] = []
-        """Earlier channels that stay open, because some of their deliveries are not settled."""
+        """Earlier channels that stay open for the acks of their deliveries."""
         self._task: asyncio.Task[None] | None = None
         self.last_error: str | None = None
 
@@ -127,7 +131,8 @@ class RabbitMQConsumer:
 
     async def _step(self) -> None:
         if self._stopping:
-            # After `cancel` the consumer must not register again. The task waits for `close`.
+            # After `cancel` the consumer must not register again. This task waits until `close`
+            # cancels it.
             await asyncio.Event().wait()
         await self._link.up.wait()
         self._between_calls.clear()
@@ -140,12 +145,12 @@ class RabbitMQConsumer:
     async def _take_from(self, channel: Channel) -> None:
         """Consume until the channel or the consumer ends.
 
-        After that, close the channel. If acks must still be written on it, keep it open.
+        If acks must still be written on the channel, keep the channel open. Otherwise, close it.
         """
         current: ConsumerChannelPort | None = None
         try:
-            # The first delivery may arrive together with the answer to `basic.consume`. So the
-            # object that handles deliveries is created before the call.
+            # The first delivery can arrive together with the answer to `basic.consume`. So the
+            # object that handles deliveries is created before `basic.consume` is sent.
             current = self._channel_factory(channel)
             await self._consume(channel, current)
             if self._stopping:
@@ -176,7 +181,7 @@ class RabbitMQConsumer:
                 await self._close_channel(channel)
 
     def _start_draining(self, channel: Channel, current: ConsumerChannelPort) -> None:
-        """Keep a channel open for its acks, and close the older draining channels.
+        """Keep a channel open for the acks of its deliveries. Close the older draining channels.
 
         All deliveries of the older channels were delivered before the delivery that has just timed
         out. So the broker has already requeued these older deliveries.
@@ -213,9 +218,10 @@ class RabbitMQConsumer:
         return tag
 
     def _arguments(self) -> FieldTable:
-        """Return the consumer arguments with the consumer timeout.
+        """Return the consumer arguments that set the consumer timeout.
 
-        They are empty if no timeout is set, or if the broker does not support the argument.
+        The result is empty if no timeout is set, or if the broker does not support a consumer's own
+        timeout for this queue.
         """
         if self._spec.consumer_timeout is None or not self._link.supports_consumer_timeout(
             self._queue
@@ -227,7 +233,7 @@ class RabbitMQConsumer:
         await close_quietly(channel)
 
     def _should_drain(self, current: ConsumerChannelPort) -> bool:
-        """Return True if the broker has cancelled the consumer, but acks are still needed."""
+        """Return True if the broker has cancelled the consumer and some deliveries need an ack."""
         return current.cancelled and self._spec.acks and current.has_unsettled and not self._closing
 
     # --- Registration and end ---
@@ -246,7 +252,7 @@ class RabbitMQConsumer:
         self.last_error = reason
 
     async def cancel(self) -> None:
-        """Stop deliveries. The channel stays open for acks."""
+        """Cancel the consumer at the broker. The channel stays open for acks."""
         self._stopping = True
         self._ready.clear()
         if self._channel is not None and self._current is not None and self._current.alive:
@@ -271,7 +277,7 @@ class RabbitMQConsumer:
         await asyncio.gather(*(draining.close() for draining in self._draining))
 
     async def _pause_between_calls(self) -> None:
-        """Wait until no call to the broker is in flight, for at most `CLOSE_TIMEOUT_SECONDS`.
+        """Wait until no call to the broker is in flight. Wait at most `CLOSE_TIMEOUT_SECONDS`.
 
         If a call is interrupted, aiormq closes the channel twice, and the broker then closes the
         connection.

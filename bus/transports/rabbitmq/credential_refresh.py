@@ -37,9 +37,9 @@ POLL_INTERVAL_SECONDS = 2.0
 A shorter interval is not necessary, because tokens are renewed minutes before they expire.
 """
 RETRY_REFUSED_SECONDS = 30.0
-"""Seconds after which a refused password is tried again.
+"""Seconds between two tests of a refused password.
 
-It is tried again because the broker may receive a new password later than this process. The
+The test is repeated because the broker can receive a new password later than this process. The
 interval is long because the broker counts failed logins.
 """
 TRIAL_TIMEOUT_SECONDS = 5.0
@@ -72,12 +72,12 @@ class RefreshableConnection(Protocol):
 
 
 class CredentialRefresher:
-    """A watcher of the password file that sends a new password on the open connections.
+    """A watcher of the password file. It sends a new password on the open connections.
 
     Each new password is first tested on a separate connection. Only an accepted password is sent on
     the open connections. There are two reasons for the test. If RabbitMQ refuses a password that
-    is sent on an open connection, it closes this connection. If an expired token is sent on an open
-    connection, RabbitMQ accepts the token.
+    is sent on an open connection, RabbitMQ closes this connection. If an expired token is sent on
+    an open connection, RabbitMQ accepts the token.
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class CredentialRefresher:
 
         Args:
             file: The password file.
-            connections: The connections to update.
+            connections: The connections that receive each new password.
             trial: Returns True if the broker accepts a password, and False if it refuses the
-                password. Raises the errors of `map_errors` if the broker gives no result.
+                password. If the test has no result, `trial` raises a `BusError`.
             timer: Returns a time in seconds. The default is the event loop's clock.
         """
         self._file = file
@@ -120,8 +120,8 @@ class CredentialRefresher:
         Args:
             settings: The settings of the connections.
             file: The password file, or None.
-            connections: The connections to update.
-            name: The service's name, which the RabbitMQ UI shows for the test connections.
+            connections: The connections that receive each new password.
+            name: The service's name. The RabbitMQ UI shows it for the test connections.
 
         Returns:
             The refresher, or None if `file` is None.
@@ -152,7 +152,7 @@ class CredentialRefresher:
             await self.check_file()
 
     async def check_file(self) -> None:
-        """Read the file once, and update each open connection that uses a different password."""
+        """Read the file once. If its password is new and accepted, update the open connections."""
         password = self._file.read()
         for connection in self._connections:
             connection.use_password_on_reconnect(password)
@@ -173,7 +173,7 @@ class CredentialRefresher:
         ]
 
     async def _try_password(self, password: SecretStr) -> bool:
-        """Return True if the broker accepts the password, and log the reason if it does not."""
+        """Return True if the broker accepts the password. Otherwise, return False and log why."""
         if password == self._refused and self._timer() < self._retry_at:
             return False
         try:
@@ -195,7 +195,7 @@ class CredentialRefresher:
     async def _update_connections(
         self, connection: RefreshableConnection, password: SecretStr
     ) -> None:
-        """Send the password on one connection, and log a failure instead of raising it."""
+        """Send the password on one connection. Log an error instead of raising it."""
         try:
             await connection.update_secret(password)
         except BusError as error:
@@ -209,7 +209,7 @@ class CredentialRefresher:
     def _warn(self, message: str, link: str, password: SecretStr, error: BusError) -> None:
         """Log a warning once for each password and connection.
 
-        `link` is empty if the password could not be tested.
+        `link` is the connection's name. It is empty if the password could not be tested.
         """
         if self._warned.get(link) != password:
             log.warning(message, extra={"link": link, "why": str(error)})
@@ -217,10 +217,10 @@ class CredentialRefresher:
 
 
 async def is_accepted(url: str, password: SecretStr) -> bool:
-    """Return True if the broker accepts this password in a handshake.
+    """Return True if the broker accepts this password. The test is an AMQP handshake.
 
     Raises:
-        BusError: The broker gave no result, for example because it did not answer.
+        BusError: The test had no result. For example, the broker did not answer.
     """
     connection = aio_pika.Connection(URL(url).with_password(password.get_secret_value()))
     factory = LenientTransportFactory()
@@ -234,7 +234,7 @@ async def is_accepted(url: str, password: SecretStr) -> bool:
 
 
 async def _try_login(connection: aio_pika.Connection) -> bool:
-    """Return False if the broker refuses the credentials."""
+    """Return True if the broker accepts the credentials, and False if it refuses them."""
     try:
         await connection.connect()
         await connection.close()
@@ -242,7 +242,7 @@ async def _try_login(connection: aio_pika.Connection) -> bool:
         return False
     except (ConnectionNotAllowed, ProtocolSyntaxError):
         # The broker refused the virtual host, or the user has too many connections. The broker
-        # checks both only after it has accepted the password.
+        # checks the virtual host and the connection limit only after it has accepted the password.
         return True
     return True
 

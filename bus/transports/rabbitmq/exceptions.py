@@ -31,7 +31,7 @@ from bus.messaging.supervision import is_own_cancel
 
 __all__ = ["EXPECTED_ERRORS", "map_errors", "to_bus_error"]
 
-# aiormq raises RuntimeError if a channel or connection is closed. When aiormq
+# aiormq raises RuntimeError if a closed channel or connection is used. When aiormq
 # closes a channel or connection, pending calls end with a CancelledError or a plain Exception.
 EXPECTED_ERRORS: tuple[type[BaseException], ...] = (
     OSError,
@@ -43,8 +43,8 @@ EXPECTED_ERRORS: tuple[type[BaseException], ...] = (
 )
 
 
-# Each row has the exceptions for one kind of refusal by the broker, the bus error and its text.
-# The cause of any other exception may be temporary, so the exception becomes `Unavailable`.
+# Each row has three items: the exceptions for one kind of refusal, the bus error, and its text.
+# An exception that is in no row becomes `Unavailable`, because its cause can be temporary.
 ERROR_MAP: tuple[tuple[tuple[type[BaseException], ...], type[BusError], str], ...] = (
     (
         (ProbableAuthenticationError, AuthenticationError),
@@ -80,11 +80,11 @@ ERROR_MAP: tuple[tuple[tuple[type[BaseException], ...], type[BusError], str], ..
 def to_bus_error(error: BaseException, what: str) -> BusError:
     """Return the bus error for an exception.
 
-    The error text may include the broker's text, which contains names but not message contents.
+    The error text can include a text of the broker. That text has names, but no message contents.
 
     Args:
         error: The exception.
-        what: The operation that failed, for example "declaring". The error text begins with it.
+        what: The operation that failed, for example "declaring". The error text begins with `what`.
     """
     if isinstance(error, BusError):
         return error
@@ -96,16 +96,18 @@ def to_bus_error(error: BaseException, what: str) -> BusError:
 
 @contextmanager
 def map_errors(what: str) -> Iterator[None]:
-    """Convert every exception of the block to an error of the bus.
+    """Convert each exception inside the `with` block to an error of the bus.
 
     When aiormq closes a channel or connection, it ends pending calls with a CancelledError. This
-    error is converted, but a cancellation of the current task is not converted.
+    CancelledError is converted. If the current task is cancelled, the CancelledError is not
+    converted.
 
     Args:
-        what: The operation in the block, for example "declaring". The error text begins with it.
+        what: The operation in the `with` block, for example "declaring". The error text begins with
+            `what`.
 
     Raises:
-        BusError: The block raised an exception.
+        BusError: The `with` block raised an exception.
     """
     try:
         yield
@@ -118,7 +120,7 @@ def map_errors(what: str) -> Iterator[None]:
 
 
 def _safe_text(error: BaseException) -> str:
-    """Return the error text in one line, without message contents."""
+    """Return the error text as one line. The line has no message contents."""
     match error:
         case TimeoutError() if not error.args:
             return "no answer in time"

@@ -1,4 +1,4 @@
-"""A probe that connects to a broker, to check its availability and read its version."""
+"""A probe that connects to a broker, checks that the broker answers, and reads its version."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -37,7 +37,7 @@ async def probe(url: str, timeout: float = TIMEOUT_SECONDS) -> BrokerInfo:
 
     Args:
         url: The broker's URL.
-        timeout: Seconds for the connect.
+        timeout: Timeout of the connect, in seconds.
 
     Raises:
         ConfigurationError: The URL is not valid.
@@ -50,18 +50,18 @@ async def probe(url: str, timeout: float = TIMEOUT_SECONDS) -> BrokerInfo:
 
 @asynccontextmanager
 async def connected(url: str, timeout: float) -> AsyncIterator[aio_pika.abc.AbstractConnection]:
-    """Open a connection, and close it at the end of the block.
+    """Open a connection, and close it at the end of the `with` block.
 
     Args:
         url: The broker's URL.
-        timeout: Seconds for the connect. The close has the same limit.
+        timeout: Timeout of the connect, in seconds. The close has the same timeout.
 
     Yields:
         The open connection.
 
     Raises:
-        BusError: One of the errors of `probe`. It is also raised if the connection is lost inside
-            the block.
+        BusError: One of the errors that `probe` raises. `Unavailable` is also raised if the
+            connection is lost inside the `with` block.
     """
     broker_address = address(url)
     try:
@@ -101,7 +101,7 @@ async def _open(url: str, timeout: float) -> aio_pika.abc.AbstractConnection:
 
 
 def address(url: str) -> str:
-    """Return `host:port` of a broker's URL. Error texts must not show the other parts."""
+    """Return `host:port` of a broker's URL. Error texts must not show the rest of the URL."""
     try:
         parts = urlsplit(url)
         port = parts.port or (5671 if parts.scheme == "amqps" else 5672)

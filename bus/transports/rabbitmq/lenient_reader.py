@@ -29,11 +29,11 @@ FLAGS_OFFSET_BYTES = 12
 The flags specify which properties follow.
 """
 KNOWN_MODES = {None, 1, 2}
-"""Delivery modes that AMQP 0-9-1 defines, and None if the property is not set."""
+"""Delivery modes that AMQP 0-9-1 defines. None means that the property is not set."""
 
 
 class LenientTransportFactory(TransportFactory):
-    """A factory that creates aiormq's normal transports, but with a `LenientReader`."""
+    """A factory for aiormq's normal transports. It adds a `LenientReader` to each transport."""
 
     def __init__(self) -> None:
         self._writer: asyncio.StreamWriter | None = None
@@ -120,6 +120,6 @@ def accept_unknown_delivery_mode(channel: Channel) -> Channel:
 
         return await consume(queue, take, **options)
 
-    # aio-pika has no hook for this, so the method of this one channel is replaced.
+    # aio-pika has no hook for this change, so the method of this one channel is replaced.
     channel.basic_consume = basic_consume  # type: ignore[method-assign]
     return channel

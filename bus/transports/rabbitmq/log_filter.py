@@ -1,4 +1,4 @@
-"""A filter for the logs of aio-pika and aiormq, because they can contain whole messages."""
+"""A filter for the logs of aio-pika and aiormq. These logs can contain whole messages."""
 
 import logging
 import re
@@ -33,7 +33,7 @@ def redact_library_logs() -> None:
 
     At debug level aiormq logs every frame. At error level it logs a returned message with its body,
     if no publish waits for the message. A log level is not enough: if an application enables these
-    loggers to find a bug, they must still not log message contents.
+    loggers to find a bug, the loggers must still not log message contents.
     """
     for name in REDACTED_LOGGERS:
         # A second call has no effect: a logger does not add the same filter twice.
@@ -41,7 +41,7 @@ def redact_library_logs() -> None:
 
 
 def _redact(record: logging.LogRecord) -> bool:
-    """Remove message contents from a log record, and return True if it may be logged."""
+    """Remove message contents from a log record. Return True if the record must be logged."""
     record.msg = PLACEHOLDER.sub("…", str(record.msg))
     record.args, record.exc_info, record.exc_text = (), None, None
     return record.levelno >= logging.WARNING and not record.msg.startswith(ATTEMPT)

@@ -61,12 +61,12 @@ class PublisherChannelPort(Protocol):
         ...
 
     def release(self) -> None:
-        """Stop using the channel. Call this before the channel is closed."""
+        """Stop using the channel. Call this method before you close the channel."""
         ...
 
 
 class Publisher:
-    """A publisher on one channel of a connection, with many publishes in flight at a time."""
+    """A publisher on one channel of a connection. Many publishes can be in flight at a time."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Publisher:
 
         Args:
             link: The connection.
-            confirms: Open the channel in confirm mode.
+            confirms: If True, open the channel in confirm mode.
             channel_factory: Creates the object that publishes on an open channel.
         """
         self._link = link
@@ -124,7 +124,8 @@ class Publisher:
     async def _watch(self, channel: Channel, current: PublisherChannelPort) -> None:
         """Wait until the channel ends or must be replaced.
 
-        It must be replaced if the broker nacks all messages, or does not confirm messages in time.
+        The channel must be replaced if the broker nacks all messages. It must also be replaced if
+        the broker does not confirm messages in time.
         """
         loop, stats = asyncio.get_running_loop(), current.confirm_stats
         interval = POLL_INTERVAL_SECONDS if self._confirms else None

@@ -1,6 +1,6 @@
-"""The numbers of messages and consumers of a queue.
+"""The number of ready messages and the number of consumers of a queue.
 
-They are read by passive declarations, which do not consume messages or create queues.
+A passive declaration returns these numbers. It does not consume messages or create queues.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ __all__ = ["QueueDepth", "depth_by", "depths", "ready_in"]
 TIMEOUT_SECONDS = 5.0
 """Timeout in operator commands, in seconds. It applies to the connect and to each declaration.
 
-A declaration usually takes a millisecond.
+A declaration takes about a millisecond.
 """
 
 
@@ -50,7 +50,8 @@ async def depth_by(channel: AbstractChannel, queue: str) -> QueueDepth:
     """Return the depth of a queue.
 
     Args:
-        channel: A channel for this call only. The broker closes it if the queue does not exist.
+        channel: A channel for this call only. If the queue does not exist, the broker
+            closes the channel.
         queue: The queue's name.
 
     Raises:
@@ -89,7 +90,7 @@ async def ready_in(connection: Channels, queue: str) -> int:
 
 
 async def depths(url: str, names: Iterable[str]) -> dict[str, QueueDepth]:
-    """Return the depths of queues by name.
+    """Return the depth of each queue, by queue name.
 
     A passive declaration restarts the expiry timer of a queue with `x-expires`. If this function is
     called in a loop, a request queue without consumers never expires.
@@ -100,10 +101,10 @@ async def depths(url: str, names: Iterable[str]) -> dict[str, QueueDepth]:
 
     Returns:
         The depth of each queue. If the call fails for one queue, the `QueueDepth` of this queue
-        has the error.
+        has the error in `last_error`.
 
     Raises:
-        BusError: One of the errors of `probe`.
+        BusError: One of the errors that `probe` raises.
     """
     queues = list(names)
     if not queues:

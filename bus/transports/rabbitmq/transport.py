@@ -202,7 +202,8 @@ class RabbitMQTransport:
     ) -> ConsumerHandle:
         """Start a supervised consumer; see `Transport.consume`.
 
-        Consumers of requests and replies share one connection. All other consumers share another.
+        Consumers of requests and replies share one connection. All other consumers share a
+        second connection.
         """
         queue = spec.queue
         link = self._link_of(queue)
@@ -230,8 +231,8 @@ class RabbitMQTransport:
 async def _start_link(link: SupervisedConnection, timeout: float) -> Exception | None:
     """Start a connection. Return an error instead of raising it.
 
-    If the error were raised, the task group would cancel the start of the other connections, and
-    their errors would be hidden.
+    If the error were raised, the task group would cancel the start of the other connections. The
+    errors of those connections would be hidden.
     """
     try:
         await link.start(timeout=timeout)

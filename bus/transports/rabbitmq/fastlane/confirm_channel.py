@@ -1,4 +1,4 @@
-"""A channel of the fast lane that publishes with confirms and limits the publishes in flight."""
+"""A fast-lane channel that publishes with confirms. It limits the number of publishes in flight."""
 
 import asyncio
 import struct
@@ -23,7 +23,8 @@ __all__ = ["ACCEPTED", "MAX_BODY_BYTES", "ConfirmChannel", "encode_publish"]
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """Maximum bytes of a body. The value is RabbitMQ 4's default `max_message_size`.
 
-For a larger body the broker would close the channel, and all publishes in flight would fail.
+If a larger body were sent, the broker would close the channel, and all publishes in
+flight would fail.
 The limit does not apply to copies of delivered messages, because it must be possible to dead-letter
 a large message. Some brokers accept larger bodies (RabbitMQ 3.13: 128 MiB).
 """
@@ -86,11 +87,11 @@ class ConfirmChannel:
     """A `ChannelHandler` that publishes with confirms.
 
     The channel finds the publish of a returned message by message id, exchange and routing key.
-    If several publishes match, it chooses the oldest. They have the same outcome, because they are
-    copies of one message with the same address.
-    The message id alone does not identify the publish, because two copies of a message may be in
+    If several publishes match, the channel chooses the oldest publish. All matching publishes have
+    the same outcome, because they are copies of one message with the same address.
+    The message id alone does not identify the publish, because two copies of a message can be in
     flight. The order of frames does not identify the publish either: the broker returns a message
-    at once, but may confirm several publishes together.
+    immediately, but can confirm several publishes with one frame.
     """
 
     def __init__(self, lane: FastLaneProtocol, number: int, *, window: int) -> None:
@@ -122,7 +123,7 @@ class ConfirmChannel:
     def window_exhausted(self) -> bool:
         """True if timed-out and cancelled publishes occupy at least half of the window.
 
-        This happens if a queue does not confirm its publishes. The unconfirmed publishes block
+        The cause is a queue that does not confirm its publishes. The unconfirmed publishes block
         publishes to other queues.
         """
         return (
@@ -140,11 +141,12 @@ class ConfirmChannel:
 
         Raises:
             InvalidArgument: AMQP cannot encode the message, or the broker would reject its size.
-            Unavailable: The message was not sent: the channel was closed, or the broker or the
-                socket accepted no publish before the deadline.
+            Unavailable: The message was not sent. Either the channel was closed, or no publish
+                could be written before the deadline.
             DeadlineExceeded: The message was sent and not confirmed before the deadline.
             ConnectionLost: The connection or the channel ended before the confirm.
-            PermissionDenied: The broker refused the message, or may have refused it.
+            PermissionDenied: The broker refused this message, or another message with the same
+                address.
         """
         frames = encode_publish(self.lane, self._number, envelope, address)
         if self._full or not self.lane.writable:
@@ -168,7 +170,7 @@ class ConfirmChannel:
         return len(self._pending) + self._granted >= self._window
 
     async def _wait_for_slot(self, ends: float) -> None:
-        """Wait for a slot in the window. After that, wait until publishes may be written.
+        """Wait for a slot in the window. After that, wait until publishes can be written.
 
         The caller must use the slot before it awaits anything else.
         """
@@ -251,8 +253,8 @@ class ConfirmChannel:
     def on_close(self, why: str) -> None:
         """Fail all publishes in flight, and wake the publishes that wait for a slot.
 
-        The outcome of a publish in flight is usually unknown. If the broker's error names a refused
-        address, `ChannelClosure` determines the outcomes.
+        If the broker closed the channel with ACCESS_REFUSED, `ChannelClosure` determines the
+        outcomes. Otherwise, the outcome of each publish in flight is unknown.
         """
         if not self.alive:
             return

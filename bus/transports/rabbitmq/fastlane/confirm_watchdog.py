@@ -6,8 +6,8 @@ The watchdog detects three cases:
   opened at the moment when a quorum queue lost its leader. In RabbitMQ 3.10.8 that channel does not
   find the new leader while the node of the old leader is down. A new channel finds the new leader.
 - The node with the leader of a quorum queue hangs. The channel waits for that node and receives no
-  confirms. On RabbitMQ 4.3.6 this lasts for over a minute, although other channels already use the
-  new leader. A channel that has used the queue before finds the new leader after 6 to 10 s.
+  confirms. On RabbitMQ 4.3.6 the wait lasts for over a minute, although other channels already use
+  the new leader. A channel that has used the queue before finds the new leader after 6 to 10 s.
 - A quorum queue without a majority sends neither acks nor nacks. The unconfirmed publishes to this
   queue fill the window, and block publishes to other queues.
 """
@@ -99,7 +99,7 @@ class ConfirmStats:
 
 @dataclass
 class Symptom:
-    """A symptom of a faulty channel, with the time limit after which the channel is replaced."""
+    """A symptom of a faulty channel. After the symptom's time limit, the channel is replaced."""
 
     description: str
     since: Callable[[ConfirmStats], float | None]
@@ -109,7 +109,7 @@ class Symptom:
     max_seconds: float
     """Maximum time limit in seconds."""
     recovered: Callable[[ConfirmStats], bool]
-    """Returns True if the channel works again. In this case, `factor` is reset to 1."""
+    """Returns True if the channel works again. If the result is True, `factor` is set to 1."""
     factor: int = 1
     """Multiplier of the initial time limit. It doubles with each replaced channel."""
 
@@ -130,7 +130,7 @@ class ConfirmWatchdog:
     """A watchdog that checks a publishing channel, and the channels that replace it.
 
     It applies one rule to three symptoms. Each symptom has a time limit.
-    A channel that shows the symptom for that time must be replaced.
+    A channel that shows a symptom for its time limit must be replaced.
     The limit doubles with each replaced channel, up to a maximum.
     When a channel has recovered, the limit is reset to its initial value.
     """

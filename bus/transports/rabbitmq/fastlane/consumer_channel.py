@@ -1,6 +1,6 @@
 """A channel of the fast lane with one consumer.
 
-It writes acks in batches, and publishes the replies to the consumed requests.
+The channel writes acks in batches. It publishes the replies to the requests that it receives.
 """
 
 import asyncio
@@ -72,15 +72,15 @@ class FastLaneDelivery:
 
     @property
     def broker_headers(self) -> Mapping[str, Any]:
-        """Headers that the broker added. Each access decodes them, because access is rare."""
+        """Headers that the broker added. Each access decodes the headers again."""
         return broker_headers(read_headers(self._properties))
 
     async def ack(self) -> bool:
         """Ack the message. A second call has no effect.
 
         Returns:
-            False if the channel has ended or the broker has cancelled the consumer. In both cases,
-            the broker may deliver the message again.
+            False if the channel has ended or the broker has cancelled the consumer. If the
+            result is False, the broker can deliver the message again.
         """
         if not self.channel.alive:
             return False
@@ -95,8 +95,8 @@ class FastLaneDelivery:
         On RabbitMQ 4.3 a nack does not count towards the delivery limit, but a reject does.
 
         Returns:
-            False if the channel or connection has ended. The broker then requeues the message by
-            itself.
+            False if the channel or connection has ended. When a channel ends, the
+            broker requeues its unacked messages by itself.
         """
         if not self.channel.alive:
             return False
@@ -137,7 +137,7 @@ class ConsumerChannel:
         self._open: dict[int, bool] = {}
         """Delivery tags of unsettled deliveries, oldest first.
 
-        The prefetch limits their number.
+        The prefetch limits the number of unsettled deliveries.
         """
         self._done: list[int] = []
         """Delivery tags that the next call of `frames` will ack."""
@@ -164,7 +164,8 @@ class ConsumerChannel:
         """Requeue a delivery.
 
         Returns:
-            False if the connection is lost. The broker then requeues the delivery by itself.
+            False if the connection is lost. After the loss, the broker requeues the delivery by
+            itself.
         """
         if self._record_unsettled().pop(tag, False):
             try:
@@ -258,14 +259,14 @@ class ConsumerChannel:
         self.end("the broker cancelled the consumer")
 
     def on_close(self, why: str) -> None:
-        """End the channel. After that, nothing may be written on it."""
+        """End the channel. After this call, nothing is written on the channel."""
         self.alive = False
         self._done.clear()
         self._open.clear()
         self.end(why)
 
     def end(self, why: str) -> None:
-        """Report that the consumer has ended. Its supervisor then opens another channel."""
+        """Report that the consumer has ended, so that the supervisor opens another channel."""
         if not self.ended.done():
             self.ended.set_result(why)
 

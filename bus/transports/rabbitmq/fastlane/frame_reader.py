@@ -70,7 +70,7 @@ class ChannelHandler(Protocol):
     def on_return(self, reason: str, exchange: str, routing_key: str, properties: bytes) -> None:
         """Handle a mandatory message that the broker returned, because no queue received it.
 
-        In confirm mode the ack of the message arrives later. The ack may cover several messages.
+        In confirm mode the ack of the message arrives later. The ack can cover several messages.
         """
 
     def on_cancel(self) -> None:
@@ -79,7 +79,7 @@ class ChannelHandler(Protocol):
     def on_close(self, why: str) -> None:
         """Handle the end of the channel or of its connection.
 
-        After that, no frames arrive on the channel, and no frames may be written.
+        After this call, no frames arrive on the channel. The handler must not write frames on it.
         """
 
 
@@ -102,7 +102,7 @@ class PartialContent:
 
 
 class FrameReader:
-    """A parser for the incoming bytes of one connection. They may arrive in pieces of any size."""
+    """A parser for the incoming bytes of one connection. The pieces can have any size."""
 
     def __init__(
         self, handlers: dict[int, ChannelHandler], *, on_alarm: Callable[[bool], None]
@@ -264,8 +264,13 @@ class FrameReader:
     ) -> int:
         """Handle a delivery.
 
-        If `data` has the whole delivery, with one body frame, the handler usually receives it
-        at once. A `PartialContent` collects any other delivery.
+        The handler receives the delivery immediately if all these conditions are true:
+
+        - `data` has all frames of the delivery.
+        - The delivery has exactly one body frame.
+        - The payloads of its header frame and body frame have at most `frame_max` bytes in total.
+
+        If a condition is false, a `PartialContent` collects the frames of the delivery.
         """
         tag_at = offset + 5 + data[offset + 4]
         if tag_at + 9 > end:
@@ -300,7 +305,7 @@ class FrameReader:
     def _end_channel(self, channel: int, handler: ChannelHandler, why: str) -> None:
         """End a channel. The broker has closed it, or has confirmed that aiormq closed it.
 
-        After that, aiormq may use the channel number again.
+        After this call, aiormq can use the channel number again.
         """
         del self._handlers[channel]
         self.forget(channel)

@@ -8,7 +8,7 @@ It passes all other frames to aiormq unchanged.
 So aiormq still handles the connection, TLS, authentication, heartbeats, channels and declarations.
 
 Outgoing frames are collected, and are written once in each turn of the event loop.
-If more bytes arrive in each turn, frames are collected for up to `MAX_HOLD_SECONDS`.
+If bytes arrive in each turn, outgoing frames are collected for up to `MAX_HOLD_SECONDS`.
 """
 
 import asyncio
@@ -29,19 +29,20 @@ __all__ = ["FastLaneProtocol", "FastLaneTransportFactory"]
 log = logging.getLogger("bus.rabbitmq")
 
 LARGE_WRITE_BYTES = 32 * 1024
-"""Maximum bytes of collected frames. If more bytes are collected, they are written at once.
+"""Maximum bytes of collected frames.
 
+If more bytes are collected, all collected frames are written immediately.
 Only a write shows whether the socket is full, and a full socket must stop the next publish.
 """
 MAX_HOLD_SECONDS = 0.001
-"""Maximum seconds to collect frames while more bytes arrive.
+"""Maximum seconds to collect outgoing frames while incoming bytes arrive.
 
 Frames are collected because a write takes more time than the processing of a message.
 """
 
 
 class FrameSource(Protocol):
-    """A source of frames that are encoded together just before a write, such as acks."""
+    """A source of frames, for example acks. It encodes its frames just before a write."""
 
     def frames(self) -> list[bytes]:
         """Return the frames to write now."""
@@ -92,7 +93,7 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
         self._writable.set()
         self._fed_at = loop.time()
         self.feed_interval = 1.0
-        """If aiormq gets no frame for this number of seconds, the fast lane gives it a heartbeat.
+        """If aiormq gets no frame for this number of seconds, the lane sends aiormq a heartbeat.
 
         Without this heartbeat, aiormq would close a connection on which only frequent frames
         arrive.
@@ -148,7 +149,7 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
         attached_count = len(self._handlers)
         for_aiormq = self._incoming.feed(data)
         if len(self._handlers) < attached_count:
-            # The broker has closed a channel, and aiormq will confirm the close at once. A frame
+            # The broker has closed a channel, and aiormq will confirm the close next. A frame
             # that is written on the channel after the confirmation would end the connection.
             self.flush()
         if readable and self.last_error is not None:
@@ -163,7 +164,7 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
     def _abort(self, why: str) -> None:
         """Close the connection, because its stream is unreadable.
 
-        `SupervisedConnection` then reconnects.
+        After the close, `SupervisedConnection` reconnects.
         """
         log.error("connection closed: its stream is unreadable", extra={"why": why})
         self.transport.abort()
@@ -215,11 +216,11 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
 
     @property
     def writable(self) -> bool:
-        """True if publishes may be written now. Acks may always be written."""
+        """True if publishes can be written now. Acks do not have to wait."""
         return self._writable.is_set() and self.unblocked.is_set()
 
     async def wait_writable(self) -> None:
-        """Wait until publishes may be written, or until the connection ends.
+        """Wait until publishes can be written, or until the connection ends.
 
         The method has no timeout.
         """
@@ -256,9 +257,9 @@ class FastLaneProtocol(asyncio.StreamReaderProtocol):
         self._call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
-        """Write the collected frames. If bytes have arrived, first wait for one more turn.
+        """Write the collected frames. If bytes have arrived, wait for one more turn first.
 
-        The answers to those bytes are then part of the same write.
+        So the answers to those bytes are part of the same write.
         """
         if not self._outgoing and not self._dirty:
             return

@@ -1,8 +1,8 @@
-"""A channel that moves messages from one queue to another, and keeps their order.
+"""A channel that moves messages from one queue to another queue. It keeps the message order.
 
 The channel publishes a copy of each message. When the broker confirms the copy, the channel acks
 the original. If the process is killed before the ack, the broker redelivers the original, although
-its copy may already be in the other queue. So no message is lost, but a message may be copied
+its copy can already be in the other queue. So no message is lost, but a message can be copied
 twice. For this reason, the copy of a redelivered message has the header `redelivered`.
 """
 
@@ -20,7 +20,7 @@ from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 __all__ = ["ShovelChannel", "fresh_tag"]
 
 HEADER_OVERHEAD = 32
-"""Bytes of a header frame besides the properties, rounded up."""
+"""Bytes of a header frame that are not properties. The value is rounded up."""
 
 
 def fresh_tag() -> str:
@@ -62,7 +62,7 @@ class ShovelChannel:
         self._confirmed: set[int] = set()
         self.moved = 0
         self.again = 0
-        """Number of copied messages that were redelivered. Earlier copies of them may exist."""
+        """Number of copied messages that were redelivered. Each can have an earlier copy."""
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # `check` raises the error. If `check` is not called, asyncio would log that the error was
         # never read. For this reason, the callback reads the error.
@@ -85,7 +85,7 @@ class ShovelChannel:
     def release(self) -> None:
         """Stop handling the channel's frames. Call this before aiormq closes the channel.
 
-        The broker then requeues the messages in flight.
+        When aiormq closes the channel, the broker requeues the messages in flight.
         """
         self._lane.detach(self._number, self)
         self._end(Unavailable("the channel was closed"))
@@ -102,7 +102,8 @@ class ShovelChannel:
             return
         copy = copy_properties(properties, self._carriage, redelivered=redelivered)
         if len(copy) > self._lane.frame_max - HEADER_OVERHEAD:
-            # The properties do not fit into a frame with the header `redelivered`. Omit the header.
+            # With the header `redelivered`, the properties do not fit into a frame. Omit this
+            # header.
             copy = copy_properties(properties, self._carriage, redelivered=False)
         if not self._send(
             publish_frames(self._number, self._method, copy, body, self._lane.frame_max)

@@ -1,6 +1,7 @@
 """A channel of the fast lane that publishes without confirms.
 
-It is used for requests. They need no confirm, because the caller waits for the reply.
+The bus publishes requests on it. A request needs no confirm, because the caller waits for the
+reply.
 """
 
 import asyncio
@@ -21,8 +22,9 @@ from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
 __all__ = ["UnconfirmedChannel"]
 
 MAX_REMEMBERED_PUBLISHES = 4096
-"""Maximum number of remembered publishes. They are needed if the broker closes the channel.
+"""Maximum number of remembered publishes.
 
+The remembered publishes are needed if the broker closes the channel.
 The maximum is larger than the number of publishes that the broker has not processed yet.
 """
 
@@ -69,8 +71,8 @@ class UnconfirmedChannel:
 
         Raises:
             InvalidArgument: AMQP cannot encode the message, or the broker would reject its size.
-            Unavailable: The message was not sent: the channel was closed, or the broker or the
-                socket accepted no publish before the deadline.
+            Unavailable: The message was not sent. Either the channel was closed, or no publish
+                could be written before the deadline.
             ConnectionLost: The connection has ended, and the message was not sent.
         """
         frames = encode_publish(self.lane, self._number, envelope, address)
