@@ -50,9 +50,13 @@ def with_security(layers: Sequence[Middleware], security: MessageSecurity) -> li
         return [*layers, encrypt(security.cipher)]
     return [
         *layers,
-        authorize(identity.check_send_permission),  # first: a rejected message is not encrypted
+        authorize(
+            identity.check_send_permission
+        ),  # outermost: it rejects a message before the encryption
         encrypt(security.cipher),  # inside `retry`: each attempt has its own data key
-        sign(identity.signer),  # innermost: it signs the encrypted payload of each attempt
+        sign(
+            identity.signer
+        ),  # innermost: the signature of each attempt covers the encrypted payload
     ]
 
 

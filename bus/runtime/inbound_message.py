@@ -31,7 +31,10 @@ different messages that have the same id.
 
 
 class InboundMessage:
-    """One message, with its first delivery and all redeliveries during its handling."""
+    """One message while it is handled.
+
+    If the broker redelivers the message in that time, this object also holds the redeliveries.
+    """
 
     __slots__ = ("candidate", "deliveries", "envelope", "key", "payload", "slots")
 

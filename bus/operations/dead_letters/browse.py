@@ -155,7 +155,7 @@ class DeadLetterReader:
         return await self._transport.depth(self._queue.name) + self._arrived.qsize()
 
     async def close(self) -> bool:
-        """Requeue the kept and the unread dead letters, in the order of their delivery.
+        """Requeue all delivered dead letters that were not removed, in the order of their delivery.
 
         Returns:
             False if the connection was lost before all dead letters were requeued.

@@ -220,10 +220,10 @@ class Migration:
             )
 
     async def _check_no_messages_left(self) -> None:
-        """Check that the queue holds no messages that the migration cannot consume.
+        """Check whether the queue still holds messages that the migration cannot consume.
 
-        If the queue were deleted, these messages would be deleted too. Only the queue's totals
-        count these messages:
+        If the queue were deleted, these messages would be deleted too. The broker does not deliver
+        them to the migration, but counts them in the queue's totals:
 
         - Quorum queue: dead letters that no queue accepts.
         - Classic queue: unacked messages of a worker that is stopping and has already cancelled

@@ -67,7 +67,10 @@ class MemoryQueue:
         self.overflow = str(declared.arguments.get("x-overflow", "drop-head"))
         self.consumers: deque[QueueConsumer] = deque()
         self.discarded = 0
-        """Number of dead letters that are not accepted yet. The length limit includes them."""
+        """Number of dead letters of this queue that no other queue has accepted yet.
+
+        The length limit includes them.
+        """
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._returned: deque[StoredMessage] = deque()

@@ -59,7 +59,10 @@ class MalformedFrame(Exception):
 
 
 class ChannelHandler(Protocol):
-    """The receiver of a channel's frequent frames. Its methods must not block or raise errors."""
+    """The receiver of the frames of one channel that the fast lane handles.
+
+    Its methods must not block or raise errors.
+    """
 
     def on_deliver(self, tag: int, properties: bytes, body: bytes, *, redelivered: bool) -> None:
         """Handle a delivery. `properties` are the encoded property flags and values."""
