@@ -79,6 +79,18 @@ async def set_watermark(node: PrivateNode, memory: str) -> None:
     )
 
 
+async def raise_alarm(node: PrivateNode) -> None:
+    """Raise the node's memory alarm, and wait until each open connection knows of it.
+
+    RabbitMQ tells its connections of an alarm a moment after the watermark was set. A message
+    that is published in that moment is still confirmed.
+    """
+    await set_watermark(node, "1")
+    async with asyncio.timeout(CTL):
+        while "running" in await evaluate(node, "rabbit_networking:connection_info_all([state])."):
+            await asyncio.sleep(0.05)
+
+
 async def evaluate(node: PrivateNode, expression: str) -> str:
     """Evaluate an Erlang expression, which ends with a full stop, on the node.
 

@@ -31,7 +31,7 @@ from bus.operations.brokers.ports import LOOPBACK, free_ports
 from bus.operations.brokers.private_node import PrivateNode
 from bus.transports.rabbitmq import RabbitMQTransport
 from bus.transports.rabbitmq.fastlane.protocol import FastLaneProtocol
-from tests.broker import set_watermark
+from tests.broker import raise_alarm, set_watermark
 from tests.conformance.proxy import Proxy
 from tests.integration.certificates import Certificates, certificates
 from tests.polling import until
@@ -429,7 +429,7 @@ async def test_an_alarm_ends_publishes_by_their_deadline_and_leaves_consumers_at
         desk.gate.clear()
         for number in range(waiting):
             await bus.publish(Told(number=number), timeout=40)
-        await set_watermark(private_node, "1")
+        await raise_alarm(private_node)
         # The first publish is written before the broker reports the alarm, the second one after.
         for number in (waiting, waiting + 1):
             began = time.monotonic()
