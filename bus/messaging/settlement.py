@@ -19,7 +19,7 @@ __all__ = [
     "Settlement",
     "decide",
     "delay_after",
-    "delays_of",
+    "distinct_delays",
 ]
 
 
@@ -60,9 +60,20 @@ def delay_after(attempt: int, policy: RetryPolicy) -> float:
     return wait_seconds(wait, attempt)
 
 
-def delays_of(policy: RetryPolicy) -> tuple[float, ...]:
-    """Return the waits between all attempts, in seconds."""
-    return tuple(delay_after(attempt, policy) for attempt in range(1, policy.attempts))
+def distinct_delays(policy: RetryPolicy) -> tuple[float, ...]:
+    """Return the different waits between the attempts, in seconds, in the order of their first use.
+
+    The number of attempts can be very large, so the function stops if no further wait can differ.
+    """
+    if policy.delays:
+        return tuple(dict.fromkeys(policy.delays))
+    delays: dict[float, None] = {}
+    for attempt in range(1, policy.attempts):
+        delay = delay_after(attempt, policy)
+        delays[delay] = None
+        if delay in (0, policy.longest_delay) or policy.factor == 1:
+            break
+    return tuple(delays)
 
 
 def decide(
