@@ -328,9 +328,13 @@ def check_part(part: str, what: str) -> None:
         ContractError: The name contains an invalid character, is too long, or is reserved.
     """
     # These error messages do not end with a full stop, because callers append text to them.
-    if not PART.fullmatch(part) or len(part) > MAX_PART_LENGTH:
+    is_text = isinstance(part, str)
+    if not is_text or not PART.fullmatch(part) or len(part) > MAX_PART_LENGTH:
+        shown = (
+            repr(part[:MAX_NAME_LENGTH]) if is_text else f"a value of type {type(part).__name__}"
+        )
         raise ContractError(
-            f"{part[:MAX_NAME_LENGTH]!r} is not a valid {what} name. Write at most "
+            f"{shown} is not a valid {what} name. Write at most "
             f"{MAX_PART_LENGTH} lower-case letters, digits and dashes, and begin with a letter"
         )
     if part == RESERVED_NAME:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Sequence
 from typing import TypeVar, cast
 
 from bus.contracts.contract import Contract, Event, Job, Kind, Message, Request, contract_of, encode
+from bus.contracts.limits import check_seconds
 from bus.errors import (
     BusError,
     ContractError,
@@ -152,6 +153,7 @@ class Client:
         Raises:
             BusError: The service answered with an error. Either the handler raised the error, or a
                 check before the handler failed. The error code in the reply selects the subclass.
+            ConfigurationError: `timeout` is not a finite number of seconds from 0.
             ContractError: The class has no contract, or is not a request.
             ContractViolation: A value of the request is invalid for its field, so the request was
                 not sent. Or the reply does not match its contract.
@@ -176,7 +178,7 @@ class Client:
         """
         contract = _require_kind(request, "request")
         envelope = self._envelope(
-            contract, request, self._settings.request_timeout if timeout is None else timeout
+            contract, request, _seconds(timeout, self._settings.request_timeout, contract)
         )
         reply = await self._stack(envelope)
         if reply is None:
@@ -197,6 +199,7 @@ class Client:
             timeout: Seconds to wait for the confirm. The default is the setting `publish_timeout`.
 
         Raises:
+            ConfigurationError: `timeout` is not a finite number of seconds from 0.
             ContractError: The class has no contract, or is not an event. Or the event belongs to
                 another service.
             ContractViolation: A value of the event is invalid for its field.
@@ -239,6 +242,7 @@ class Client:
             A handle, from which the caller reads the job's progress and result.
 
         Raises:
+            ConfigurationError: `timeout` is not a finite number of seconds from 0.
             ContractError: The class has no contract, or is not a job.
             ContractViolation: A value of the job is invalid for its field.
             InvalidArgument: The job is larger than 16 MiB, or its headers are too long.
@@ -285,7 +289,7 @@ class Client:
         """Return the envelope of an event or job. `message_ttl` limits the message's lifetime."""
         expires = int((self._clock() + self._settings.message_ttl) * 1000)
         return self._envelope(
-            contract, message, self._settings.publish_timeout if timeout is None else timeout
+            contract, message, _seconds(timeout, self._settings.publish_timeout, contract)
         ).replace(expires=expires)
 
     def _send(self, envelope: Envelope) -> Awaitable[Envelope | None]:
@@ -351,6 +355,13 @@ class Client:
         if envelope.deadline is None:
             return self._settings.request_timeout
         return max(0.0, envelope.deadline / 1000 - self._clock())
+
+
+def _seconds(timeout: float | None, default: float, contract: Contract) -> float:
+    """Return the timeout of a call, or the default if the caller gives none."""
+    if timeout is None:
+        return default
+    return check_seconds(timeout, "timeout", contract.type, can_be_zero=True)
 
 
 def _require_kind(message: Message, kind: Kind) -> Contract:

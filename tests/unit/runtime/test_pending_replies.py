@@ -2,11 +2,14 @@ import asyncio
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf, nan
+from typing import Any
 
 import pytest
 
 from bus.contracts.contract import contract_of
 from bus.errors import (
+    ConfigurationError,
     ConnectionLost,
     ContractViolation,
     DeadlineExceeded,
@@ -211,6 +214,20 @@ async def test_waiting_for_a_job_ends_and_the_job_goes_on() -> None:
         await mine.result(timeout=0)
     mine.on_update(reply(JOB, Total(total=1), source="ledger"))
     assert await mine.result(timeout=5) == Total(total=1)
+
+
+@pytest.mark.parametrize("timeout", [inf, nan, -1, True, "5"], ids=repr)
+def test_a_jobs_result_is_awaited_for_a_finite_number_of_seconds(timeout: Any) -> None:
+    @virtual
+    async def run() -> None:
+        mine = handle()
+        mine.on_update(reply(JOB, Total(total=1), source="ledger"))
+        with pytest.raises(
+            ConfigurationError, match=r"ledger\.close\.v1: timeout must be a number"
+        ):
+            await mine.result(timeout=timeout)
+
+    run()
 
 
 @virtual
