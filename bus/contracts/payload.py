@@ -8,11 +8,11 @@ from functools import cache
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ValidationError
-from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from pydantic_core import PydanticSerializationError
 from pydantic_core.core_schema import ErrorType
 
-from bus.errors import ContractViolation
+from bus.errors import BusError, ContractViolation
 
 __all__ = ["decode", "encode"]
 
@@ -52,7 +52,9 @@ def decode(model: type[Any] | None, body: bytes, *, extra: Literal["forbid"] | N
             rule. A `Message` ignores fields that its class does not have.
 
     Raises:
-        ContractViolation: The body does not match the class. The error names fields and rules.
+        ContractViolation: The body does not match the class. The error names fields and rules. Or a
+            validator of the class raised an exception. That exception is the cause of the error.
+        BusError: A validator of the class raised this error.
     """
     if model is None:
         return None
@@ -60,10 +62,22 @@ def decode(model: type[Any] | None, body: bytes, *, extra: Literal["forbid"] | N
         return model.__pydantic_validator__.validate_json(body, extra=extra)
     except ValidationError as error:
         violations = _describe_violations(model, error)
+    except PASSED_ON:
+        raise
+    except Exception as error:
+        # The cause keeps its traceback, so the log can show where the validator failed. Its text
+        # can contain the value, so only the name of its class is in the error.
+        raise ContractViolation(
+            f"{model.__name__}: a validator raised {type(error).__name__}, so the message is "
+            f"invalid. Correct the message, or raise ValueError in the validator."
+        ) from error
     # This error is raised outside the `except` block for the same reason as the error in `encode`.
     raise ContractViolation(f"{model.__name__}: {violations}")
 
 
+PASSED_ON = (BusError, MemoryError, PydanticUserError)
+"""Exceptions of a decoding that are not the sender's fault, and errors that a validator raised for
+the caller. `PydanticUserError` means that pydantic could not build the class's validator."""
 MAX_FAULTS_SHOWN = 5
 RULES = frozenset(get_args(ErrorType))
 """Names of pydantic's own rules.

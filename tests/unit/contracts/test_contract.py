@@ -1,3 +1,4 @@
+import traceback
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from bus.contracts.contract import (
     encode,
 )
 from bus.contracts.retry_policy import RetryPolicy
-from bus.errors import ContractError, ContractViolation
+from bus.errors import ContractError, ContractViolation, Unavailable
 from tests.unit.ledger import Add, BooksClosed, Clear, CloseBooks, GetTotal, Total
 
 _LATER: Any = "Later"
@@ -248,17 +249,49 @@ def test_what_does_not_fit_is_not_sent_and_not_shown(message: Message) -> None:
     assert caught.value.__context__ is None
 
 
-def test_a_validators_own_error_passes_as_it_is() -> None:
+def broken(error: Exception) -> type[Message]:
+    """Return a class whose validator raises `error`."""
+
     class Broken(Message):
-        age: int
+        name: str
 
-        @field_validator("age")
+        @field_validator("name")
         @classmethod
-        def _look(cls, age: int) -> int:
-            raise LookupError
+        def _look(cls, name: str) -> str:
+            raise error
 
-    with pytest.raises(LookupError):
-        decode(Broken, b'{"age": 1}')
+    return Broken
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError(SECRET), AttributeError(SECRET), IndexError(), OSError(SECRET), RecursionError()],
+    ids=repr,
+)
+def test_a_validator_that_raises_another_error_makes_the_message_invalid(error: Exception) -> None:
+    with pytest.raises(ContractViolation) as caught:
+        decode(broken(error), f'{{"name": "{SECRET}"}}'.encode())
+    assert f"Broken: a validator raised {type(error).__name__}," in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_the_place_where_a_validator_failed_can_be_found() -> None:
+    with pytest.raises(ContractViolation) as caught:
+        decode(broken(KeyError("a")), b'{"name": "a"}')
+    assert isinstance(caught.value.__cause__, KeyError)
+    where = traceback.extract_tb(caught.value.__cause__.__traceback__)[-1]
+    assert (where.filename, where.name) == (__file__, "_look")
+
+
+def test_an_error_of_the_bus_that_a_validator_raises_passes_as_it_is() -> None:
+    with pytest.raises(Unavailable, match="no answer"):
+        decode(broken(Unavailable("no answer")), b'{"name": "a"}')
+
+
+def test_a_validators_own_error_passes_as_it_is_when_the_message_is_made() -> None:
+    make: Any = broken(KeyError("a"))
+    with pytest.raises(KeyError):
+        make(name="a")
 
 
 def _event() -> type[Event]:
