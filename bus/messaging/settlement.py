@@ -44,7 +44,7 @@ class MoveToDeadLetters:
     """Code of the error."""
     reason: str
     """Class name of the error. The error's text follows the class name if the error is a `BusError`
-    other than `Internal`."""
+    other than `Internal`. The reason of a group names its errors."""
 
 
 Settlement = Ack | Retry | MoveToDeadLetters
@@ -98,6 +98,14 @@ def decide(
 
 
 def _is_permanent(error: BaseException, policy: RetryPolicy) -> bool:
-    return isinstance(error, policy.permanent) or (
-        isinstance(error, BusError) and not error.retryable
-    )
+    """Return True if no retry can help. A group is permanent if all its errors are permanent."""
+    pending = [error]
+    while pending:
+        each = pending.pop()
+        if isinstance(each, policy.permanent):
+            continue
+        if isinstance(each, BaseExceptionGroup):
+            pending.extend(each.exceptions)
+        elif not isinstance(each, BusError) or each.retryable:
+            return False
+    return True

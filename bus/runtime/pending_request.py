@@ -38,7 +38,12 @@ def error_from_reply(reply: Envelope) -> BusError | None:
     if reply.type != ERROR_TYPE:
         return None
     body: ErrorReply = decode(ErrorReply, reply.body)
-    return error_for(body.code, body.message, maybe_executed=body.maybe_executed)
+    return error_for(
+        body.code,
+        body.message,
+        maybe_executed=body.maybe_executed,
+        retryable=body.retryable,
+    )
 
 
 class PendingRequest:

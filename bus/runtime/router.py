@@ -14,16 +14,15 @@ from bus.contracts.contract import (
     Contract,
     Event,
     JobClass,
-    Message,
     RequestClass,
     check_part,
     contract_of,
     decode,
 )
 from bus.contracts.retry_policy import RetryPolicy
-from bus.errors import ContractError, FailedPrecondition, Internal, Unimplemented
+from bus.errors import ContractError, FailedPrecondition, Unimplemented
 from bus.messaging.context import Context, current
-from bus.messaging.envelope import Envelope, reply
+from bus.messaging.envelope import Envelope
 from bus.messaging.settlement import distinct_delays
 from bus.messaging.topology.declarations import event_topology, job_topology, request_topology
 from bus.messaging.topology.model import Queue, Topology
@@ -35,6 +34,7 @@ from bus.messaging.topology.names import (
     retry_delay_for,
 )
 from bus.runtime.dependencies import dependencies_of, inject
+from bus.runtime.handler_result import encode_result
 from bus.security.keyring import MIN_REFRESH_SECONDS
 
 __all__ = ["Endpoint", "Lifespan", "Registrar", "Router"]
@@ -276,8 +276,9 @@ class Router:
         Raises:
             FailedPrecondition: No message is being handled.
             Unimplemented: The router has no handler for this message type from this queue.
-            ContractViolation: The payload or the handler's result does not match the contract.
-            Internal: The handler's result is not an instance of the class in the contract.
+            ContractViolation: The payload does not match the contract.
+            InvalidResult: The handler's result is not an instance of the class in the contract, or
+                cannot be encoded.
         """
         context = current.get()
         if context is None:
@@ -295,12 +296,7 @@ class Router:
         )
         if endpoint.contract.kind == "event":
             return None
-        return reply(
-            envelope,
-            _check_result(endpoint.contract, result),
-            source=self.name,
-            model=endpoint.contract.reply,
-        )
+        return encode_result(envelope, endpoint.contract, result, self.name)
 
     @property
     def contracts(self) -> tuple[Contract, ...]:
@@ -410,15 +406,6 @@ def _check_kind(contract: Contract, kind: str) -> None:
             f"{contract.type} is a contract of kind {contract.kind}, not {kind}. "
             f"Register its handler with @router.{contract.kind}."
         )
-
-
-def _check_result(contract: Contract, result: object) -> Message | None:
-    if isinstance(result, contract.reply) if contract.reply else result is None:
-        return result  # type: ignore[return-value]  # mypy cannot follow the condition
-    expected = contract.reply.__name__ if contract.reply else "None"
-    raise Internal(
-        f"the handler of {contract.type} returned {type(result).__name__}, not {expected}"
-    )
 
 
 def _takes_context(function: Callable[..., Awaitable[Any]], dependencies: Collection[str]) -> bool:

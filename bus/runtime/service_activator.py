@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from bus.errors import BusError, Cancelled, Internal, error_location
+from bus.errors import BusError, Cancelled, Internal, error_location, member_errors
 from bus.messaging.context import Context, Sender, current
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler
@@ -69,7 +69,7 @@ class ServiceActivator:
             }
             # log.exception is not used, because a traceback can show confidential values.
             log.error("a handler raised a BaseException", extra=facts)  # noqa: TRY400
-            return HandlingResult(error=error)
+            return HandlingResult(error=_wire_safe_error(error, envelope))
         finally:
             current.reset(token)
             # A task that the handler started can continue after the handler has ended. This message
@@ -83,20 +83,26 @@ class ServiceActivator:
         return envelope.replace(deadline=int((self._clock() + self._timeout) * 1000))
 
 
-def _wire_safe_error(error: Exception, envelope: Envelope) -> Exception:
+def _wire_safe_error(error: BaseException, envelope: Envelope) -> BaseException:
     """Return `error`. For a user's `BusError` that cannot be serialized, return `Internal`.
+
+    A group that contains such an error becomes `Internal` as well.
 
     If a `BusError` cannot be serialized, its text or an attribute has a wrong type. The bus would
     write a dead letter with the error, but every attempt to send the error would fail.
     """
-    if not isinstance(error, BusError):
+    if all(map(_can_be_sent, member_errors(error))):
         return error
-    try:
-        values = (str(error), error.code, error.retryable, error.maybe_executed)
-        if all(map(isinstance, values, (str, str, bool, bool))):
-            return error
-    except Exception:  # noqa: BLE001, S110 - a user's code; the log line below reports it
-        pass
     facts = {"message_id": envelope.id, "error": type(error).__name__}
     log.error("a handler's error cannot be sent; the caller gets Internal", extra=facts)
     return Internal()
+
+
+def _can_be_sent(error: BaseException) -> bool:
+    if not isinstance(error, BusError):
+        return True
+    try:
+        values = (str(error), error.code, error.retryable, error.maybe_executed)
+        return all(map(isinstance, values, (str, str, bool, bool)))
+    except Exception:  # noqa: BLE001 - a user's code; the caller of this function logs the error
+        return False

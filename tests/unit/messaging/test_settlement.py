@@ -63,6 +63,63 @@ def test_what_becomes_of_a_message(
     assert decide(error, attempt, POLICY) == settlement
 
 
+def group(*members: Exception) -> ExceptionGroup[Exception]:
+    return ExceptionGroup(SECRET, members)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (group(NotFound("no such note")), "not_found", "NotFound: no such note"),
+        (group(group(group(NotFound("a")))), "not_found", "NotFound: a"),
+        (group(KeyError(SECRET)), "internal", "KeyError"),
+        (
+            group(NotFound("a"), group(NotFound("b"))),
+            "not_found",
+            "ExceptionGroup of 2 errors: NotFound: a; NotFound: b",
+        ),
+        (
+            group(NotFound("a"), ContractViolation("b"), KeyError(SECRET), *[NotFound("c")] * 9),
+            "internal",
+            "ExceptionGroup of 12 errors: NotFound: a; ContractViolation: b; KeyError; and 9 more",
+        ),
+    ],
+)
+def test_a_group_of_which_all_errors_are_permanent_is_dead_lettered_at_once(
+    error: Exception, code: str, reason: str
+) -> None:
+    assert decide(error, 1, POLICY) == MoveToDeadLetters(code=code, reason=reason)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        group(ValueError(SECRET)),
+        group(NotFound("a"), ValueError(SECRET)),
+        group(NotFound("a"), group(KeyError(SECRET), Unavailable("later"))),
+        BaseExceptionGroup(SECRET, [NotFound("a"), GeneratorExit()]),
+    ],
+    ids=repr,
+)
+def test_a_group_with_an_error_that_may_pass_is_retried(error: BaseException) -> None:
+    assert decide(error, 1, POLICY) == Retry(delay=1)
+
+
+def test_a_class_of_groups_can_itself_be_permanent() -> None:
+    policy = RetryPolicy(permanent=(ExceptionGroup,))
+    assert isinstance(decide(group(ValueError(SECRET)), 1, policy), MoveToDeadLetters)
+    nested = BaseExceptionGroup(SECRET, [group(ValueError(SECRET)), GeneratorExit()])
+    assert decide(nested, 1, policy) == Retry(delay=1)
+
+
+def test_a_deeply_nested_group_is_decided_like_its_error() -> None:
+    error: Exception = NotFound("a")
+    for _ in range(5_000):
+        error = group(error)
+    expected = MoveToDeadLetters(code="not_found", reason="NotFound: a")
+    assert decide(error, 1, POLICY) == expected
+
+
 @pytest.mark.parametrize(
     ("lasted", "settlement"),
     [

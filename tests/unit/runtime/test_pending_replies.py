@@ -9,10 +9,14 @@ import pytest
 
 from bus.contracts.contract import contract_of
 from bus.errors import (
+    BusError,
     ConfigurationError,
     ConnectionLost,
     ContractViolation,
     DeadlineExceeded,
+    Expired,
+    Internal,
+    InvalidResult,
     NotFound,
     NotServed,
     Unavailable,
@@ -21,7 +25,7 @@ from bus.errors import (
 from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update, reply
 from bus.runtime.job_handle import MAX_UPDATES, PendingJob
 from bus.runtime.pending_replies import PendingReplies
-from bus.runtime.pending_request import decode_reply
+from bus.runtime.pending_request import decode_reply, error_from_reply
 from tests.unit.fakes import envelope, settle_down, virtual
 from tests.unit.ledger import CloseBooks, GetTotal, Total
 
@@ -122,6 +126,30 @@ async def test_a_call_that_is_over_is_forgotten() -> None:
         pass
     assert call.cancelled()
     assert not replies._calls
+
+
+class TooBusy(NotFound):
+    """An error of a service that is retryable, although its code is not."""
+
+    retryable = True
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "retryable"),
+    [
+        (Expired("old"), DeadlineExceeded, False),
+        (InvalidResult("wrong"), Internal, False),
+        (Internal("x"), Internal, True),
+        (TooBusy("later"), NotFound, True),
+    ],
+    ids=repr,
+)
+def test_an_error_is_as_retryable_as_its_service_says(
+    error: BusError, kind: type[BusError], *, retryable: bool
+) -> None:
+    received = error_from_reply(error_reply(REQUEST, error, source="ledger"))
+    assert type(received) is kind
+    assert (received.code, received.retryable) == (error.code, retryable)
 
 
 @pytest.mark.parametrize(
