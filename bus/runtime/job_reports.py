@@ -11,7 +11,9 @@ from bus.errors import (
     FailedPrecondition,
     InvalidArgument,
     PermissionDenied,
+    Unauthenticated,
     code_of,
+    error_location,
     safe_reason,
 )
 from bus.messaging.backoff import backoff
@@ -21,7 +23,7 @@ from bus.messaging.topology.addresses import update_address
 from bus.messaging.topology.names import RETRY_DELAYS, retry_delay_for
 from bus.runtime.service_runtime import ServiceRuntime
 
-__all__ = ["MAX_PENDING_RESULTS", "JobReports", "unsendable_reply"]
+__all__ = ["MAX_PENDING_RESULTS", "JobReports", "log_unsent_update", "unsendable_reply"]
 
 log = logging.getLogger("bus.settlement")
 
@@ -67,8 +69,8 @@ class JobReports:
                     update_address(reply_to, mandatory=False),
                     timeout=PROGRESS_TIMEOUT_SECONDS,
                 )
-            except BusError as error:
-                log.debug("progress dropped", extra={"why": str(error)})
+            except Exception as error:  # noqa: BLE001 - progress never fails the job
+                log.debug("progress dropped", extra={"why": safe_reason(error)})
 
         return report
 
@@ -82,12 +84,15 @@ class JobReports:
         report = self.progress_reporter(job)
         if report is None:
             return
-        seconds = RETRY_DELAYS[retry_delay_for(delay)]
-        note = (
-            f"attempt {job.attempt} of {policy.attempts} failed, the next is in {seconds:.3g} s: "
-            f"{safe_reason(error)}"
-        )
-        await report(Progress(progress=0, note=note, error=code_of(error)))
+        try:
+            seconds = RETRY_DELAYS[retry_delay_for(delay)]
+            note = (
+                f"attempt {job.attempt} of {policy.attempts} failed, the next is in {seconds:.6g} "
+                f"s: {safe_reason(error)}"
+            )
+            await report(Progress(progress=0, note=note, error=code_of(error)))
+        except Exception as unexpected:  # noqa: BLE001 - the retry copy exists already
+            log_unsent_update(job, unexpected)
 
     async def report_result(self, job: Envelope, update: Envelope, *, retry: bool = True) -> bool:
         """Send a result or failure. Return False if the broker cannot be reached.
@@ -100,17 +105,32 @@ class JobReports:
             return True
         try:
             accepted = await self._send(job, update)
-        except InvalidArgument as error:
-            fault = unsendable_reply(job, error, source=self._runtime.service)
-            return await self.report_result(job, fault, retry=retry)
         except PermissionDenied as error:
             # Do not retry, because each refused publish closes a channel that other publishes use.
             _log_forbidden(update, error)
             return True
-        except BusError:
-            return False
+        except Exception as error:  # noqa: BLE001 - the job is done, and must not be settled again
+            if _may_pass(error):
+                return False
+            return await self._report_unsendable(job, error, retry=retry)
         if retry and not accepted:
             self.retry_result(job, update)
+        return True
+
+    async def _report_unsendable(self, job: Envelope, error: Exception, *, retry: bool) -> bool:
+        """Notify the submitter that the result or failure cannot be sent.
+
+        If this notice cannot be sent either, drop it, because the job is done.
+        """
+        log_unsent_update(job, error)
+        fault = unsendable_reply(job, error, source=self._runtime.service)
+        try:
+            accepted = await self._send(job, fault)
+        except Exception as last:  # noqa: BLE001 - as in `report_result`
+            log_unsent_update(job, last)
+            return not _may_pass(last)
+        if retry and not accepted:
+            self.retry_result(job, fault)
         return True
 
     def retry_result(self, job: Envelope, update: Envelope) -> None:
@@ -134,6 +154,9 @@ class JobReports:
                 return
             except BusError as error:
                 log.debug("a job's result could not be sent", extra={"why": str(error)})
+            except Exception as error:  # noqa: BLE001 - the exception would only end this task
+                log_unsent_update(job, error)
+                return
         facts = {"type": update.type, "job": update.in_reply_to}
         log.info("a job's result was dropped, because the submitter did not reconnect", extra=facts)
 
@@ -150,10 +173,28 @@ class JobReports:
         return self._runtime.security.protect_update(stamped, job)
 
 
-def unsendable_reply(request: Envelope, error: InvalidArgument, *, source: str) -> Envelope:
-    """Return the error reply that replaces a reply that is too large to send."""
-    fault = FailedPrecondition(f"the reply could not be sent: {error}", maybe_executed=True)
+def unsendable_reply(request: Envelope, error: Exception, *, source: str) -> Envelope:
+    """Return the error reply that replaces a reply that is too large or cannot be sent."""
+    why = str(error) if isinstance(error, InvalidArgument) else safe_reason(error)
+    fault = FailedPrecondition(f"the reply could not be sent: {why}", maybe_executed=True)
     return error_reply(request, fault, source=source)
+
+
+def log_unsent_update(job: Envelope, error: Exception) -> None:
+    """Log the exception because of which an update of a job was not sent."""
+    facts = {
+        "type": job.type,
+        "job": job.id,
+        "error": type(error).__name__,
+        "where": error_location(error),
+    }
+    # log.exception is not used, because a traceback can show confidential values.
+    log.error("an update of a job could not be sent", extra=facts)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Return True if the same update may be sent later, for example after a reconnect."""
+    return isinstance(error, Unauthenticated) or (isinstance(error, BusError) and error.retryable)
 
 
 def _log_forbidden(update: Envelope, error: PermissionDenied) -> None:

@@ -8,15 +8,17 @@ from bus.errors import error_location
 from bus.messaging.backoff import backoff
 from bus.messaging.context import current
 from bus.messaging.ports.transport import Delivery
+from bus.runtime.bounded_settler import BoundedSettler, Disposition
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import (
     NO_ACTION,
     REQUEUE,
     SETTLED,
+    HandlingResult,
     InboundHandler,
     InboundMessage,
 )
-from bus.runtime.settler import Settler
+from bus.runtime.inbox_retry import InboxFailed
 
 __all__ = ["Receiver"]
 
@@ -30,7 +32,9 @@ class Receiver:
     runs, this task also settles the redelivery.
     """
 
-    def __init__(self, state: EndpointState, handle: InboundHandler, settler: Settler) -> None:
+    def __init__(
+        self, state: EndpointState, handle: InboundHandler, settler: BoundedSettler
+    ) -> None:
         """Create a receiver. `handle` runs the inbound stages, and then the service activator."""
         self.state = state
         self._in_flight = state.in_flight
@@ -52,14 +56,23 @@ class Receiver:
     async def receive(self, message: InboundMessage) -> None:
         """Handle a message, settle it, and ack it. A message that cannot be settled is requeued."""
         try:
-            result = await self._handle(message)  # the inbound stages, the stack, the router
+            try:
+                result = await self._handle(message)  # the inbound stages, the stack, the router
+            except InboxFailed:
+                raise
+            except Exception as error:  # noqa: BLE001 - a bug in a stage fails only this message
+                _log_failure(message, error, "the bus failed to process a message")
+                # The sender may not be authenticated yet.
+                result = HandlingResult(error=error, unauthorized=True)
             if result is NO_ACTION:
                 return
             if result is REQUEUE:
                 await message.requeue()
-            elif result is not SETTLED and not await self._settler.settle(message, result):
+            elif result is not SETTLED and (
+                (step := await self._settler.settle(message, result)) is not Disposition.ACK
+            ):
                 self._in_flight.remember(message, result)
-                await message.requeue()
+                await message.requeue(counts=step is Disposition.COUNTED_REQUEUE)
             elif not await message.ack() and not result.unauthorized:
                 self._in_flight.remember(message, SETTLED)
         except asyncio.CancelledError:
@@ -71,14 +84,9 @@ class Receiver:
             self._in_flight.finish(message)
 
     async def _requeue_after(self, message: InboundMessage, error: Exception) -> None:
-        facts = {
-            "queue": message.envelope.queue,
-            "message_id": message.envelope.id,
-            "error": type(error).__name__,
-            "where": error_location(error),
-        }
-        # log.exception is not used, because a traceback can show confidential values.
-        log.error("the bus failed to process a message; the message is requeued", extra=facts)
+        cause = error.__cause__ if isinstance(error, InboxFailed) else error
+        text = "the bus failed to process a message; the message is requeued"
+        _log_failure(message, cause or error, text)
         self._in_flight.release_slot(message)  # other messages must not wait for this one
         await asyncio.sleep(1 + backoff(1))  # the broker redelivers a requeued message at once
         await message.requeue()
@@ -107,3 +115,14 @@ class Receiver:
         The broker delivers these messages again.
         """
         return self._in_flight.cancel()
+
+
+def _log_failure(message: InboundMessage, error: BaseException, text: str) -> None:
+    facts = {
+        "queue": message.envelope.queue,
+        "message_id": message.envelope.id,
+        "error": type(error).__name__,
+        "where": error_location(error),
+    }
+    # log.exception is not used, because a traceback can show confidential values.
+    log.error(text, extra=facts)

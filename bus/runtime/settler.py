@@ -8,9 +8,12 @@ from bus.errors import (
     BusError,
     Cancelled,
     ConnectionLost,
+    Internal,
     InvalidArgument,
     PermissionDenied,
     UnknownKey,
+    error_name,
+    safe_reason,
 )
 from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope, error_reply
@@ -32,10 +35,10 @@ from bus.messaging.topology.addresses import (
 from bus.messaging.topology.names import retry_delay_for
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
-from bus.runtime.job_reports import JobReports, unsendable_reply
+from bus.runtime.job_reports import JobReports, log_unsent_update, unsendable_reply
 from bus.security.keyring import MIN_REFRESH_SECONDS
 
-__all__ = ["Settler"]
+__all__ = ["PERMANENT_ERRORS", "Settler"]
 
 log = logging.getLogger("bus.settlement")
 
@@ -48,7 +51,7 @@ much less time. After the last try the message is requeued, and its slot is free
 message."""
 PERMANENT_ERRORS = (InvalidArgument, PermissionDenied)
 """Errors that a retry cannot fix: the message is too large, or the broker refuses access. The
-message is requeued. Before RabbitMQ 4.3, each requeue counts toward the queue's delivery limit."""
+message is requeued, and the requeue counts toward the queue's delivery limit."""
 
 
 class Settler:
@@ -72,6 +75,10 @@ class Settler:
         Returns:
             True if the message can be acked. False if it must be requeued, because the broker has
             not confirmed the copy or result.
+
+        Raises:
+            InvalidArgument: The copy is too large.
+            PermissionDenied: The broker does not allow this service to send the copy.
         """
         envelope = message.envelope
         if envelope.role == "request":
@@ -79,13 +86,44 @@ class Settler:
                 reply = self._protected_reply(envelope, result)
                 await self._send_reply(envelope, reply, message.deliveries[-1])
             return True  # if no reply can be sent, the caller's deadline ends the call
-        try:
-            return await self._settle(envelope, result) or await self._retry_settle(
-                envelope, result
-            )
-        except PERMANENT_ERRORS:
-            await asyncio.sleep(1 + backoff(1))  # the broker redelivers a requeued message at once
-            return False
+        return await self._settle(envelope, result) or await self._retry_settle(envelope, result)
+
+    async def abandon(
+        self, message: InboundMessage, result: HandlingResult, cause: Exception
+    ) -> bool:
+        """Answer a request with an error, or dead-letter an event or job, after a failed `settle`.
+
+        Args:
+            message: The message that `settle` could not settle.
+            result: The result of its handling.
+            cause: The unexpected exception of `settle`.
+
+        Returns:
+            True if the message can be acked. False if it must be requeued, because the broker has
+            not confirmed the dead letter.
+        """
+        envelope = message.envelope
+        if envelope.role == "request":
+            if envelope.reply_to and self._may_reply(envelope, result):
+                fault = unsendable_reply(envelope, cause, source=self._service)
+                replaced = HandlingResult(reply=fault, unauthorized=result.unauthorized)
+                reply = self._protected_reply(envelope, replaced)
+                await self._send_reply(envelope, reply, message.deliveries[-1])
+            return True
+        if result.error is None:
+            return True  # the work is done, and only its report failed
+        decision = MoveToDeadLetters(
+            code=Internal.code,
+            reason=f"{error_name(result.error)}: the message could not be settled, because of "
+            f"{type(cause).__name__}",
+        )
+        return await self._dead_letter(envelope, result, decision)
+
+    async def wait_before_retry(self, attempt: int) -> bool:
+        """Wait 1 to 2 s before another try. Return False at once if the service is stopping."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), 1 + backoff(attempt))
+        return not self._stopping.is_set()
 
     def stop_retrying(self) -> None:
         """Stop retrying, because the service is stopping. Messages not settled yet are requeued."""
@@ -145,8 +183,7 @@ class Settler:
         ends, attempt = loop.time() + SETTLE_TIMEOUT_SECONDS, 0
         while loop.time() < ends:
             attempt += 1
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), 1 + backoff(attempt))
+            if not await self.wait_before_retry(attempt):
                 return False
             if await self._settle(envelope, result):
                 return True
@@ -192,7 +229,7 @@ class Settler:
         self, envelope: Envelope, result: HandlingResult, decision: MoveToDeadLetters
     ) -> bool:
         queue = self._endpoint.queue
-        error = type(result.error or Cancelled()).__name__
+        error = error_name(result.error or Cancelled())
         headers = fault_headers(
             envelope, decision, error, queue=queue, now=self._now(), worker=self._failed_by
         )
@@ -206,12 +243,25 @@ class Settler:
             "why": decision.reason,
         }
         log.error("dead-lettered", extra=facts)
-        if envelope.role == "job" and self._may_reply(envelope, result):
+        if envelope.role == "job":
+            await self._report_failure(envelope, result)
+        return True
+
+    async def _report_failure(self, envelope: Envelope, result: HandlingResult) -> None:
+        """Notify the submitter of a job that was dead-lettered.
+
+        The dead letter exists already, so no exception may end the settlement here. A second
+        settlement would write a second dead letter.
+        """
+        try:
+            if not self._may_reply(envelope, result):
+                return
             failure, retry = self._failure(envelope, result), not result.unauthorized
             if not await self._reports.report_result(envelope, failure, retry=retry) and retry:
                 # The job is not requeued, so no later run reports the failure.
                 self._reports.retry_result(envelope, failure)
-        return True
+        except Exception as error:  # noqa: BLE001 - see the docstring
+            log_unsent_update(envelope, error)
 
     async def _republish(self, copy: Envelope, address: Address) -> bool:
         """Remove the deadline and expiration from a copy, send it, and wait for the confirm.
@@ -241,8 +291,9 @@ class Settler:
         try:
             async with asyncio.timeout(COPY_TIMEOUT_SECONDS):
                 await self._transport.declare(self._state.spec.topology)
-        except (BusError, TimeoutError) as error:
-            log.warning("the queues of the copy could not be declared", extra={"why": str(error)})
+        except Exception as error:  # noqa: BLE001 - the caller sends the copy again in any case
+            why = safe_reason(error)
+            log.warning("the queues of the copy could not be declared", extra={"why": why})
 
     def _now(self) -> int:
         return int(self._runtime.clock() * 1000)
