@@ -41,7 +41,7 @@ def test_every_value_of_a_retry_policy_is_checked_and_named_when_it_is_declared(
 
 
 @pytest.mark.parametrize(
-    "permanent", [(KeyError, OSError), [KeyError, OSError], {KeyError, OSError}], ids=type
+    "permanent", [(KeyError, OSError), [KeyError, OSError], {KeyError, OSError}]
 )
 def test_permanent_errors_may_be_listed_in_any_order_and_container(permanent: Any) -> None:
     policy = RetryPolicy(permanent=permanent)

@@ -80,7 +80,7 @@ WRONG_ARGUMENTS: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("argument", "wrong"), WRONG_ARGUMENTS, ids=str)
+@pytest.mark.parametrize(("argument", "wrong"), WRONG_ARGUMENTS)
 def test_an_argument_of_a_bus_that_has_a_wrong_type_is_refused_by_name(
     argument: str, wrong: Any
 ) -> None:
@@ -106,7 +106,7 @@ WRONG_NUMBERS: list[tuple[str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("verb", "arguments", "name"), WRONG_NUMBERS, ids=str)
+@pytest.mark.parametrize(("verb", "arguments", "name"), WRONG_NUMBERS)
 def test_the_numbers_of_a_replay_are_checked_before_it_begins(
     verb: str, arguments: Any, name: str
 ) -> None:
