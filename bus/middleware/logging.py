@@ -4,7 +4,7 @@ import logging as levels
 import time
 from collections.abc import Callable
 
-from bus.errors import BusError, code_of, error_location
+from bus.errors import BusError, InvalidResult, code_of, error_location
 from bus.messaging.envelope import Envelope
 from bus.messaging.handler import Handler, Middleware
 
@@ -21,7 +21,8 @@ def logging(side: str, *, timer: Callable[[], float] = time.perf_counter) -> Mid
     A success is logged at level debug. If debug is off, a success costs one comparison. A failed
     send is also logged at level debug, because the caller receives the exception. If a handler
     raises a `BusError`, the failure is logged at level info, because services raise `BusError` on
-    purpose. If a handler raises another exception, the failure is logged at level error.
+    purpose. If a handler raises another exception, or returns an invalid result, the failure is
+    logged at level error.
 
     The line has the class and the code of the exception. If the exception is a `BusError`, the line
     also has the exception's message. Messages of other exceptions could contain confidential data.
@@ -40,7 +41,7 @@ def logging(side: str, *, timer: Callable[[], float] = time.perf_counter) -> Mid
             try:
                 result = await inner(envelope)
             except Exception as error:
-                level = expected_level if isinstance(error, BusError) else unexpected_level
+                level = expected_level if _is_expected(error) else unexpected_level
                 if log.isEnabledFor(level):
                     facts = {**_facts(envelope), **_failure(error), "ms": _ms(timer() - started)}
                     log.log(level, "message %s with an error", side, extra=facts)
@@ -54,6 +55,10 @@ def logging(side: str, *, timer: Callable[[], float] = time.perf_counter) -> Mid
         return call
 
     return layer
+
+
+def _is_expected(error: Exception) -> bool:
+    return isinstance(error, BusError) and not isinstance(error, InvalidResult)
 
 
 def _facts(envelope: Envelope) -> dict[str, object]:
