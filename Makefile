@@ -101,5 +101,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "setup: installing the project and its pinned dependencies into $(VENV) (a minute or two, once)"
 	@$(STAGES) setup \
 		environment "scripts/make-venv $(VENV)" \
-		dependencies "$(PIP) --editable '.[$(EXTRAS)]'"
+		dependencies "scripts/install-dependencies $(VENV) $(EXTRAS)"
 	@touch $@
