@@ -15,6 +15,7 @@ from typing import Generic, Literal, Protocol, Self, TypeVar, cast
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import override
 
+from bus.contracts.contract_options import check_options
 from bus.contracts.payload import decode, encode
 from bus.contracts.retry_policy import RetryPolicy
 from bus.contracts.sensitive import shown_fields
@@ -264,8 +265,17 @@ def contract(  # noqa: PLR0913 - all options of a contract, by keyword
             or job. The reply type of the class cannot be resolved. Or another class has the same
             name and version. The decorator raises this error at import.
     """
+    options = {
+        "name": name,
+        "version": version,
+        "permission": permission,
+        "idempotent": idempotent,
+        "retry": retry,
+        "encrypted": encrypted,
+    }
 
     def declare(model: M) -> M:
+        check_options(_path_of(model), options)
         _check_name(name, version, model)
         _check_permission(permission, model)
         kind = _kind_of(model)
@@ -328,13 +338,9 @@ def check_part(part: str, what: str) -> None:
         ContractError: The name contains an invalid character, is too long, or is reserved.
     """
     # These error messages do not end with a full stop, because callers append text to them.
-    is_text = isinstance(part, str)
-    if not is_text or not PART.fullmatch(part) or len(part) > MAX_PART_LENGTH:
-        shown = (
-            repr(part[:MAX_NAME_LENGTH]) if is_text else f"a value of type {type(part).__name__}"
-        )
+    if not PART.fullmatch(part) or len(part) > MAX_PART_LENGTH:
         raise ContractError(
-            f"{shown} is not a valid {what} name. Write at most "
+            f"{part[:MAX_NAME_LENGTH]!r} is not a valid {what} name. Write at most "
             f"{MAX_PART_LENGTH} lower-case letters, digits and dashes, and begin with a letter"
         )
     if part == RESERVED_NAME:

@@ -79,7 +79,6 @@ class Bus:
             ContractError: `service` is not a valid name.
             ConfigurationError: A setting is invalid or missing, or an argument has a wrong type.
         """
-        check_part(service, "service")
         check_bus_arguments(
             service,
             {
@@ -91,6 +90,7 @@ class Bus:
                 "clock": clock,
             },
         )
+        check_part(service, "service")
         self.service = service
         self.settings = settings or load_settings()
         self.instance = f"{socket.gethostname()[:30]}-{os.getpid()}-{secrets.token_hex(6)}"

@@ -249,6 +249,24 @@ def test_what_does_not_fit_is_not_sent_and_not_shown(message: Message) -> None:
     assert caught.value.__context__ is None
 
 
+@pytest.mark.parametrize(
+    ("option", "wrong"),
+    [
+        *(("name", wrong) for wrong in (3, None, b"names.wrong")),
+        *(("version", wrong) for wrong in (True, "1", 1.0, None)),
+        *(("permission", wrong) for wrong in (3, b"read")),
+        *((option, wrong) for option in ("idempotent", "encrypted") for wrong in ("no", 1, None)),
+        *(("retry", wrong) for wrong in (3, None, {"attempts": 3}, RetryPolicy)),
+    ],
+)
+def test_an_option_of_a_contract_that_has_a_wrong_type_is_refused_by_name(
+    option: str, wrong: Any
+) -> None:
+    options: Any = {"name": "names.wrong", "version": 1, option: wrong}
+    with pytest.raises(ContractError, match=rf"Anything: {option} must be .*Write {option}="):
+        contract(**options, catalog=Catalog())(_event())
+
+
 def broken(error: Exception) -> type[Message]:
     """Return a class whose validator raises `error`."""
 
