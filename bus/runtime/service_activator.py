@@ -8,9 +8,10 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from bus.errors import BusError, Cancelled, Internal, error_location
+from bus.errors import BusError, Cancelled, Internal
 from bus.messaging.context import Context, Sender, current
 from bus.messaging.envelope import Envelope
+from bus.messaging.failure_location import failure_facts
 from bus.messaging.handler import Handler
 from bus.messaging.supervision import is_own_cancel
 from bus.runtime.endpoint_state import EndpointState
@@ -61,12 +62,7 @@ class ServiceActivator:
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - such as a panic in a Rust library
-            facts = {
-                "queue": envelope.queue,
-                "message_id": envelope.id,
-                "error": type(error).__name__,
-                "where": error_location(error),
-            }
+            facts = {"queue": envelope.queue, "message_id": envelope.id, **failure_facts(error)}
             # log.exception is not used, because a traceback can show confidential values.
             log.error("a handler raised a BaseException", extra=facts)  # noqa: TRY400
             return HandlingResult(error=error)
