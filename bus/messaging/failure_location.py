@@ -31,11 +31,7 @@ def failure_location(error: BaseException) -> str | None:
     Returns:
         The location, such as `billing/service.py:43 quote`. None if the error was never raised.
     """
-    for matches in _preferences(error):
-        frame = _find_frame(error, matches, set())
-        if frame is not None:
-            return str(frame)
-    return None
+    return _Failure(error).location()
 
 
 def failure_frames(error: BaseException) -> tuple[str, ...]:
@@ -46,56 +42,68 @@ def failure_frames(error: BaseException) -> tuple[str, ...]:
 
     A line such as `… 950 more` replaces the middle of a long traceback. At most 8 errors are read.
     """
-    lines: list[str] = []
-    for linked in _linked_errors(error):
-        found = read_frames(linked).lines()
-        if found and linked is not error:
-            found[-1] += f" ({printable(type(linked).__name__, MAX_CLASS_LENGTH)})"
-        lines += found
-    return tuple(lines)
+    return tuple(_Failure(error).lines())
 
 
 def failure_facts(error: BaseException) -> dict[str, object]:
     """Return the fields of a log line about an error: `error` (class), `where` and `frames`."""
+    failure = _Failure(error)
     return {
         "error": type(error).__name__,
-        "where": failure_location(error),
-        "frames": list(failure_frames(error)),
+        "where": failure.location(),
+        "frames": failure.lines(),
     }
 
 
-def _preferences(error: BaseException) -> Iterator[Matches]:
-    """Yield the kinds of frames that a location can have. The best kind is first."""
-    yield lambda frame: frame.place.origin is Origin.SERVICE
-    yield lambda frame: frame.place.origin is Origin.GENERATED
-    called = next(
-        (
-            frame.place.package
-            for linked in _linked_errors(error)
-            for frame in read_frames(linked)
-            if frame.place.package is not None and frame.place.package not in CALLERS_OF_USERS
-        ),
-        None,
-    )
-    if called is not None:
-        yield lambda frame: frame.place.package == called
-    yield lambda _: True
+class _Failure:
+    """An error with its causes and members, and the frames of all of them."""
 
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+        self._frames = {
+            id(linked): (linked, read_frames(linked)) for linked in _linked_errors(error)
+        }
 
-def _find_frame(error: BaseException, matches: Matches, seen: set[int]) -> Frame | None:
-    """Return the innermost frame that matches. A cycle of causes ends the search."""
-    if id(error) in seen or len(seen) >= MAX_ERRORS:
+    def lines(self) -> list[str]:
+        lines: list[str] = []
+        for error, frames in self._frames.values():
+            found = frames.lines()
+            if found and error is not self._error:
+                found[-1] += f" ({printable(type(error).__name__, MAX_CLASS_LENGTH)})"
+            lines += found
+        return lines
+
+    def location(self) -> str | None:
+        for matches in self._preferences():
+            frame = self._find_frame(self._error, matches, set())
+            if frame is not None:
+                return str(frame)
         return None
-    seen.add(id(error))
-    frames = read_frames(error)
-    own, last = frames.innermost(matches), frames.innermost(lambda _: True)
-    if not isinstance(error, BaseExceptionGroup) and own is not None and own is last:
-        return own  # the service raised this error itself, so the place of the cause is another
-    for inner in _inner_errors(error):
-        found = _find_frame(inner, matches, seen)
-        if found is not None:
-            return found
-    return own
+
+    def _preferences(self) -> Iterator[Matches]:
+        """Yield the kinds of frames that a location can have. The best kind is first."""
+        yield lambda frame: frame.origin is Origin.SERVICE
+        yield lambda frame: frame.origin is Origin.GENERATED
+        packages = (frame.package for _, frames in self._frames.values() for frame in frames)
+        called = next((name for name in packages if name and name not in CALLERS_OF_USERS), None)
+        if called is not None:
+            yield lambda frame: frame.package == called
+        yield lambda _: True
+
+    def _find_frame(self, error: BaseException, matches: Matches, seen: set[int]) -> Frame | None:
+        """Return the innermost frame that matches. A cycle of causes ends the search."""
+        if id(error) in seen or id(error) not in self._frames:
+            return None
+        seen.add(id(error))
+        _, frames = self._frames[id(error)]
+        own, last = frames.innermost(matches), frames.innermost(lambda _: True)
+        if not isinstance(error, BaseExceptionGroup) and own is not None and own is last:
+            return own  # the service raised this error itself, so the cause is at another place
+        for inner in _inner_errors(error):
+            found = self._find_frame(inner, matches, seen)
+            if found is not None:
+                return found
+        return own
 
 
 def _linked_errors(error: BaseException) -> list[BaseException]:

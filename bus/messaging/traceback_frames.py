@@ -9,6 +9,7 @@ from enum import Enum, auto
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from typing_extensions import override
 
@@ -49,32 +50,35 @@ class Origin(Enum):
     BUS = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """File of a frame, as it is shown."""
+class CodePlace(NamedTuple):
+    """File and function of a frame, as they are shown."""
 
     origin: Origin
     path: str
+    function: str
+
+
+class Frame(NamedTuple):
+    """One frame of a traceback. Its text is `file:line function`."""
+
+    place: CodePlace
+    line: int
+
+    @property
+    def origin(self) -> Origin:
+        """Origin of the code."""
+        return self.place.origin
 
     @property
     def package(self) -> str | None:
         """Name of the installed package. None if the file is not part of an installed package."""
-        if self.origin is not Origin.PACKAGE:
+        if self.place.origin is not Origin.PACKAGE:
             return None
-        return self.path.partition("/")[0].removesuffix(".py")
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame of a traceback. Its text is `file:line function`."""
-
-    place: Place
-    line: int
-    function: str
+        return self.place.path.partition("/")[0].removesuffix(".py")
 
     @override
     def __str__(self) -> str:
-        return f"{self.place.path}:{self.line} {self.function}"
+        return f"{self.place.path}:{self.line} {self.place.function}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,29 +126,35 @@ def read_frames(error: BaseException) -> Frames:
 def _read_frame(trace: TracebackType, directory: str) -> Frame:
     frame = trace.tb_frame
     code, module = frame.f_code, frame.f_globals.get("__name__")
-    place = _find_place(code.co_filename, module if isinstance(module, str) else "", directory)
-    name = code.co_qualname.rpartition("<locals>.")[2]
+    place = _find_place(
+        code.co_filename,
+        code.co_qualname,
+        module if isinstance(module, str) else "",
+        directory,
+    )
     # Python has no line number for some instructions that it adds itself.
     line: int | None = trace.tb_lineno
-    return Frame(place, line or code.co_firstlineno, printable(name, MAX_FUNCTION_LENGTH))
+    return Frame(place, line or code.co_firstlineno)
 
 
-@lru_cache(maxsize=2048)
-def _find_place(filename: str, module: str, directory: str) -> Place:
-    """Return the origin of a file and the path to show.
+@lru_cache(maxsize=4096)  # a failure has the same frames again and again
+def _find_place(filename: str, function: str, module: str, directory: str) -> CodePlace:
+    """Return the origin of a function, and the texts to show.
 
     Args:
         filename: Name of the file as in the code object.
+        function: Qualified name of the function.
         module: Name of the module that the code belongs to.
         directory: Working directory, or an empty text if it does not exist.
     """
+    function = printable(function.rpartition("<locals>.")[2], MAX_FUNCTION_LENGTH)
     if filename.startswith("<"):
         library = filename.startswith("<frozen ")
         origin = Origin.STANDARD_LIBRARY if library else Origin.GENERATED
-        return Place(origin, printable(filename, MAX_PATH_LENGTH))
+        return CodePlace(origin, printable(filename, MAX_PATH_LENGTH), function)
     absolute = os.path.normpath(Path(directory, filename))
     origin, path = _classify(absolute, module, directory)
-    return Place(origin, printable(path.replace(os.sep, "/"), MAX_PATH_LENGTH))
+    return CodePlace(origin, printable(path.replace(os.sep, "/"), MAX_PATH_LENGTH), function)
 
 
 def _classify(absolute: str, module: str, directory: str) -> tuple[Origin, str]:
