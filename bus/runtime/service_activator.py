@@ -13,6 +13,7 @@ from bus.messaging.context import Context, Sender, current
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_facts
 from bus.messaging.handler import Handler
+from bus.messaging.labels import failure_label, message_facts, message_label
 from bus.messaging.supervision import is_own_cancel
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
@@ -62,9 +63,14 @@ class ServiceActivator:
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001 - such as a panic in a Rust library
-            facts = {"queue": envelope.queue, "message_id": envelope.id, **failure_facts(error)}
+            facts = message_facts(envelope, **failure_facts(error))
             # log.exception is not used, because a traceback can show confidential values.
-            log.error("a handler raised a BaseException", extra=facts)  # noqa: TRY400
+            log.error(  # noqa: TRY400
+                "%s: the handler raised a BaseException (%s)",
+                message_label(envelope),
+                failure_label(facts),
+                extra=facts,
+            )
             return HandlingResult(error=error)
         finally:
             current.reset(token)
@@ -93,6 +99,11 @@ def _wire_safe_error(error: Exception, envelope: Envelope) -> Exception:
             return error
     except Exception:  # noqa: BLE001, S110 - a user's code; the log line below reports it
         pass
-    facts = {"message_id": envelope.id, "error": type(error).__name__}
-    log.error("a handler's error cannot be sent; the caller gets Internal", extra=facts)
+    facts = message_facts(envelope, error=type(error).__name__)
+    log.error(
+        "%s: the handler's error %s cannot be sent; the caller gets Internal",
+        message_label(envelope),
+        facts["error"],
+        extra=facts,
+    )
     return Internal()
