@@ -41,14 +41,18 @@ def message_facts(envelope: Envelope, **more: object) -> dict[str, object]:
     }
 
 
-def failure_label(facts: Mapping[str, object]) -> str:
+def failure_label(facts: Mapping[str, object], reason: str | None = None) -> str:
     """Return the class and the location of an error: `ValueError at billing/service.py:43 quote`.
 
     Args:
         facts: Result of `failure_facts`, or a mapping with these fields.
+        reason: Class of the error and its text, `NotFound: no such account`. By default the label
+            has only the class.
     """
-    where = facts["where"]
-    return str(facts["error"]) if where is None else f"{facts['error']} at {where}"
+    label, where = one_line(reason or str(facts["error"])), facts["where"]
+    if where is None:
+        return label
+    return f"{label} at {where}" if label == facts["error"] else f"{label} ({where})"
 
 
 def short_id(message_id: str) -> str:

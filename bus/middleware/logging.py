@@ -136,10 +136,8 @@ def _text_of(error: BusError) -> str:
 
 def _reason(error: Exception, failure: dict[str, object]) -> str:
     """Return the class and the location of an error, and the text of a `BusError`."""
-    if not isinstance(error, BusError):
-        return failure_label(failure)
-    place = f" ({failure['where']})" if failure["where"] else ""
-    return one_line(f"{failure['error']}: {failure['text']}{place}")
+    reason = f"{failure['error']}: {failure['text']}" if isinstance(error, BusError) else None
+    return failure_label(failure, reason)
 
 
 def _ms(seconds: float) -> float:

@@ -14,6 +14,7 @@ from bus.errors import (
 )
 from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope, error_reply
+from bus.messaging.failure_location import failure_facts
 from bus.messaging.fault_record import (
     FIRST_FAILED,
     PARKED,
@@ -21,7 +22,7 @@ from bus.messaging.fault_record import (
     fault_headers,
     since_first_failure,
 )
-from bus.messaging.labels import message_facts, message_label, one_line
+from bus.messaging.labels import failure_label, message_facts, message_label, one_line
 from bus.messaging.ports.transport import Accepted, Delivery
 from bus.messaging.settlement import Ack, MoveToDeadLetters, Retry, decide
 from bus.messaging.topology.addresses import (
@@ -203,19 +204,25 @@ class Settler:
         self, envelope: Envelope, result: HandlingResult, decision: MoveToDeadLetters
     ) -> bool:
         queue = self._endpoint.queue
-        error = type(result.error or Cancelled()).__name__
+        error = result.error or Cancelled()
         headers = fault_headers(
             envelope, decision, error, queue=queue, now=self._now(), worker=self._failed_by
         )
         if not await self._republish(envelope.replace(headers=headers), dead_letter_address(queue)):
             return False
-        facts = message_facts(envelope, queue=queue, code=decision.code, why=decision.reason)
+        facts = message_facts(
+            envelope,
+            queue=queue,
+            code=decision.code,
+            why=decision.reason,
+            **failure_facts(error),
+        )
         log.error(
             "%s dead-lettered from %s after attempt %d: %s",
             message_label(envelope),
             queue,
             envelope.attempt,
-            one_line(decision.reason),
+            failure_label(facts, decision.reason),
             extra=facts,
         )
         if envelope.role == "job" and self._may_reply(envelope, result):

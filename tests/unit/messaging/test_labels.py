@@ -41,4 +41,10 @@ def test_the_facts_of_a_message_have_its_ids_and_further_fields() -> None:
 
 def test_a_failure_without_a_place_has_only_its_class() -> None:
     assert failure_label({"error": "KeyError", "where": None}) == "KeyError"
-    assert failure_label({"error": "KeyError", "where": "a.py:3 f"}) == "KeyError at a.py:3 f"
+
+
+def test_a_failure_has_its_class_and_its_text_and_its_place() -> None:
+    facts = {"error": "NotFound", "where": "a.py:3 f"}
+    assert failure_label(facts) == "NotFound at a.py:3 f"
+    assert failure_label(facts, "NotFound") == "NotFound at a.py:3 f"
+    assert failure_label(facts, "NotFound: no\nbook") == "NotFound: no book (a.py:3 f)"
