@@ -168,7 +168,8 @@ async def test_a_dead_letter_says_which_message_it_is_and_why(
     label = f"till.settle.v1 {job.id[:8]}"
     assert level == "ERROR"
     assert re.fullmatch(
-        rf"{label} dead-lettered from till\.jobs\.settle\.v1 after attempt 1: ValueError at {PLACE}",
+        rf"{label} dead-lettered from till\.jobs\.settle\.v1 after attempt 1: "
+        rf"ValueError at {PLACE}",
         text,
     )
     (record,) = (each for each in log.records if each.name == "bus.settlement")
