@@ -119,8 +119,21 @@ def read_frames(error: BaseException) -> Frames:
     return Frames(
         outer=[_read_frame(trace, directory) for trace in outer],
         left_out=count - len(outer) - len(inner),
-        inner=[_read_frame(trace, directory) for trace in inner],
+        inner=[
+            *(_read_frame(trace, directory) for trace in inner),
+            *_syntax_frame(error, directory),
+        ],
     )
+
+
+def _syntax_frame(error: BaseException, directory: str) -> list[Frame]:
+    """Return the place of a syntax error in a module that could not be imported."""
+    if not isinstance(error, SyntaxError) or not isinstance(error.filename, str):
+        return []
+    # The name of a file that does not exist could be another text, even a value.
+    if not isinstance(error.lineno, int) or not Path(error.filename).is_file():
+        return []
+    return [Frame(_find_place(error.filename, "<module>", "", directory), error.lineno)]
 
 
 def _read_frame(trace: TracebackType, directory: str) -> Frame:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from bus.errors import BusError, code_of
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_facts
+from bus.messaging.failure_texts import exception_to_log
 from bus.messaging.handler import Handler, Middleware
 
 __all__ = ["logging"]
@@ -45,7 +46,13 @@ def logging(side: str, *, timer: Callable[[], float] = time.perf_counter) -> Mid
                 level = expected_level if isinstance(error, BusError) else unexpected_level
                 if log.isEnabledFor(level):
                     facts = {**_facts(envelope), **_failure(error), "ms": _ms(timer() - started)}
-                    log.log(level, "message %s with an error", side, extra=facts)
+                    log.log(
+                        level,
+                        "message %s with an error",
+                        side,
+                        extra=facts,
+                        exc_info=exception_to_log(error),
+                    )
                 raise
             if log.isEnabledFor(levels.DEBUG):
                 log.debug(

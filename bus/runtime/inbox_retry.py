@@ -8,6 +8,7 @@ from typing import TypeVar
 from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_facts
+from bus.messaging.failure_texts import exception_to_log
 
 __all__ = ["INBOX_RETRY_SECONDS", "retry_inbox"]
 
@@ -29,7 +30,11 @@ async def retry_inbox(
     delivery.
     """
     facts = {"queue": envelope.queue, "message_id": envelope.id, **failure_facts(error)}
-    log.error("the inbox failed; the message waits while the bus retries", extra=facts)
+    log.error(
+        "the inbox failed; the message waits while the bus retries",
+        extra=facts,
+        exc_info=exception_to_log(error),
+    )
     loop = asyncio.get_running_loop()
     ends, attempt = loop.time() + INBOX_RETRY_SECONDS, 0
     while True:
