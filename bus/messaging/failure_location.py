@@ -5,7 +5,7 @@ The texts have names of files and functions, and never values, so they are safe 
 
 from collections.abc import Callable, Iterator
 
-from bus.messaging.traceback_frames import Frame, Origin, printable, read_frames
+from bus.messaging.traceback_frames import Frame, Frames, Origin, printable
 
 __all__ = ["failure_facts", "failure_frames", "failure_location"]
 
@@ -60,9 +60,7 @@ class _Failure:
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
-        self._frames = {
-            id(linked): (linked, read_frames(linked)) for linked in _linked_errors(error)
-        }
+        self._frames = {id(linked): (linked, Frames(linked)) for linked in _linked_errors(error)}
 
     def lines(self) -> list[str]:
         lines: list[str] = []
@@ -95,10 +93,13 @@ class _Failure:
         if id(error) in seen or id(error) not in self._frames:
             return None
         seen.add(id(error))
-        _, frames = self._frames[id(error)]
-        own, last = frames.innermost(matches), frames.innermost(lambda _: True)
-        if not isinstance(error, BaseExceptionGroup) and own is not None and own is last:
-            return own  # the service raised this error itself, so the cause is at another place
+        own = None
+        for depth, frame in enumerate(reversed(self._frames[id(error)][1])):
+            if matches(frame):
+                if depth == 0 and not isinstance(error, BaseExceptionGroup):
+                    return frame  # the service raised this error itself, not from its cause
+                own = frame
+                break
         for inner in _inner_errors(error):
             found = self._find_frame(inner, matches, seen)
             if found is not None:

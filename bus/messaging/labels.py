@@ -1,7 +1,7 @@
 """Labels and facts of messages: the texts and the `extra` by which log records name a message.
 
 Other services choose types, ids and error texts. A control character in such a text could forge a
-log line, so the functions that return a text replace control characters.
+log line, and a lone surrogate could lose it. The functions that return a text replace both.
 """
 
 import re
@@ -11,7 +11,8 @@ from bus.messaging.envelope import Envelope
 
 __all__ = ["failure_label", "message_facts", "message_label", "one_line", "short_id"]
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+"""Control characters, line ends, and lone surrogates, which a UTF-8 stream refuses."""
 UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 SHORT_ID_LENGTH = 8
 MAX_ID_LENGTH = 64

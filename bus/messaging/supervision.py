@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from bus.messaging.backoff import backoff
 from bus.messaging.failure_location import failure_facts
+from bus.messaging.failure_texts import exception_to_log
 from bus.messaging.labels import failure_label
 
 __all__ = ["is_own_cancel", "run_forever"]
@@ -64,6 +65,7 @@ def _log_bug(error: Exception) -> None:
         name,
         failure_label(facts),
         extra=facts,
+        exc_info=exception_to_log(error),
     )
 
 

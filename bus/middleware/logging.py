@@ -7,6 +7,7 @@ from collections.abc import Callable
 from bus.errors import BusError, ContractError, Internal, code_of
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_facts
+from bus.messaging.failure_texts import exception_to_log
 from bus.messaging.handler import Handler, Middleware
 from bus.messaging.labels import failure_label, message_label, one_line, short_id
 
@@ -108,6 +109,7 @@ def _log_failure(
         f" in attempt {envelope.attempt}" if envelope.attempt > 1 else "",
         _reason(error, failure),
         extra={**_facts(envelope), **failure, "ms": ms},
+        exc_info=exception_to_log(error),
     )
 
 

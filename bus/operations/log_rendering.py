@@ -4,6 +4,7 @@ Applications log any values. JSON has no NaN and only text keys, a `repr` can ra
 can contain itself. A record with such values is rendered with replacements.
 """
 
+import io
 import json
 import logging
 import math
@@ -33,7 +34,9 @@ INTERNAL_FIELDS = frozenset({"_record", "_from_structlog", "_logger", "_name"})
 PREFIX = "extra_"
 RECORD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 """Attributes of a log record that are not from `extra`."""
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, except tab and newline, and lone surrogates, which UTF-8 cannot express."""
+TRACEBACK = "Traceback (most recent call last)"
 MAX_DEPTH = 20
 """Maximum depth of nested containers. Deeper containers are replaced."""
 MAX_INTEGER_BITS = 10_000
@@ -101,21 +104,42 @@ def render_json(logger: Any, method: str, event: Event) -> str:
         return json.dumps(plain(event), allow_nan=False)
 
 
-def render_console(out: TextIO) -> structlog.typing.Processor:
-    """Return a renderer of readable text for a terminal."""
+def render_console(out: TextIO, *, all_frames: bool) -> structlog.typing.Processor:
+    """Return a renderer of readable text for a terminal.
+
+    Each frame of a failure is on a line of its own, unless the record has a traceback.
+
+    Args:
+        out: Output of the text. It is coloured on a terminal.
+        all_frames: True shows all frames. False leaves out the frames of the bus, if the failure
+            has other frames.
+    """
     renderer = structlog.dev.ConsoleRenderer(
-        colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback
+        colors=out.isatty(), exception_formatter=_write_traceback
     )
 
     def render(logger: Any, method: str, event: Event) -> str:
         event = _replace_controls(event)
+        frames = event.pop("frames", None)
         try:
-            return str(renderer(logger, method, dict(event)))
+            text = str(renderer(logger, method, dict(event)))
         except Exception:  # noqa: BLE001 - as in `render_json`
             kept = {name: event[name] for name in ("exc_info",) if name in event}
-            return str(renderer(logger, method, {**plain(event), **kept}))
+            text = str(renderer(logger, method, {**plain(event), **kept}))
+        if not isinstance(frames, list) or TRACEBACK in text:
+            return text
+        others = [frame for frame in frames if not str(frame).startswith("bus/")]
+        shown = frames if all_frames or not others else others
+        return "\n".join([text, *(f"    {_harmless(str(frame))}" for frame in shown)])
 
     return render
+
+
+def _write_traceback(out: TextIO, error: structlog.typing.ExcInfo) -> None:
+    """Write a traceback without control characters. Its text can be from another service."""
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, error)
+    out.write(_harmless(text.getvalue()))
 
 
 def _replace_controls(event: Event) -> Event:
@@ -125,9 +149,12 @@ def _replace_controls(event: Event) -> Event:
     terminal.
     """
     return {
-        name: CONTROL.sub("\ufffd", value) if isinstance(value, str) else value
-        for name, value in event.items()
+        name: _harmless(value) if isinstance(value, str) else value for name, value in event.items()
     }
+
+
+def _harmless(text: str) -> str:
+    return CONTROL.sub("\ufffd", text)
 
 
 # --- Values ---

@@ -73,7 +73,11 @@ def message_fields() -> dict[str, str | None]:
 
 
 def configure_logging(
-    settings: Settings, *, stream: TextIO | None = None, overwrite: bool = True
+    settings: Settings,
+    *,
+    stream: TextIO | None = None,
+    overwrite: bool = True,
+    all_frames: bool = False,
 ) -> None:
     """Send all log records of this process to `stream`.
 
@@ -89,6 +93,8 @@ def configure_logging(
         overwrite: True replaces the handlers of the root logger, and the configuration of
             structlog. False respects the application's own logging: if the root logger has a
             handler, this function does nothing.
+        all_frames: True shows all frames of a failure as text. False leaves out the frames of the
+            bus, if the failure has other frames. JSON always has all frames.
     """
     root = logging.getLogger()
     if settings.log_format == "none" or (root.handlers and not overwrite):
@@ -100,7 +106,9 @@ def configure_logging(
             foreign_pre_chain=_shared_processors(),
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                render_console(out) if _is_for_terminal(settings, out) else render_json,
+                render_console(out, all_frames=all_frames)
+                if _is_for_terminal(settings, out)
+                else render_json,
             ],
         )
     )

@@ -8,6 +8,7 @@ from typing import TypeVar
 from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_facts
+from bus.messaging.failure_texts import exception_to_log
 from bus.messaging.labels import failure_label, message_facts, message_label
 
 __all__ = ["INBOX_RETRY_SECONDS", "retry_inbox"]
@@ -36,6 +37,7 @@ async def retry_inbox(
         envelope.queue,
         failure_label(facts),
         extra=facts,
+        exc_info=exception_to_log(error),
     )
     loop = asyncio.get_running_loop()
     ends, attempt = loop.time() + INBOX_RETRY_SECONDS, 0

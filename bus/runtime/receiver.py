@@ -7,6 +7,7 @@ from contextvars import copy_context
 from bus.messaging.backoff import backoff
 from bus.messaging.context import current
 from bus.messaging.failure_location import failure_facts
+from bus.messaging.failure_texts import debugging, exception_to_log
 from bus.messaging.labels import failure_label, message_facts, message_label
 from bus.messaging.ports.transport import Delivery
 from bus.runtime.endpoint_state import EndpointState
@@ -41,6 +42,7 @@ class Receiver:
         # copy, handlers would run with the variables of the task that opened the connection.
         self._context = copy_context()
         self._context.run(current.set, None)
+        self._context.run(debugging.set, state.runtime.settings.debug)
         self._loop = asyncio.get_running_loop()
 
     def on_delivery(self, delivery: Delivery) -> None:
@@ -80,6 +82,7 @@ class Receiver:
             message.envelope.queue,
             failure_label(facts),
             extra=facts,
+            exc_info=exception_to_log(error),
         )
         self._in_flight.release_slot(message)  # other messages must not wait for this one
         await asyncio.sleep(1 + backoff(1))  # the broker redelivers a requeued message at once

@@ -24,8 +24,8 @@ def test_an_id_that_is_not_a_uuid_is_not_shortened_to_a_part_that_many_share() -
     assert len(short_id("x" * 1000)) == 64
 
 
-@pytest.mark.parametrize("text", ["a\nb", "a\r\nb", "a\x85b", "a\u2028b", "a\x9b\x00b"])
-def test_no_text_continues_on_another_line(text: str) -> None:
+@pytest.mark.parametrize("text", ["a\nb", "a\r\nb", "a\x85b", "a\u2028b", "a\x9b\x00b", "a\ud800b"])
+def test_no_text_continues_on_another_line_or_is_refused_by_a_stream(text: str) -> None:
     assert one_line(text) == "a b"
 
 
