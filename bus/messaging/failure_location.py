@@ -5,7 +5,7 @@ The texts have names of files and functions, and never values, so they are safe 
 
 from collections.abc import Callable, Iterator
 
-from bus.messaging.traceback_frames import Frame, Frames, Origin, printable
+from bus.messaging.traceback_frames import Origin, TracebackFrame, TracebackFrames, shorten_text
 
 __all__ = ["failure_facts", "failure_frames", "failure_location"]
 
@@ -15,7 +15,7 @@ MAX_CLASS_LENGTH = 80
 CALLERS_OF_USERS = frozenset({"pydantic"})
 """Installed packages that the bus calls, and that then call code of the service."""
 
-Matches = Callable[[Frame], bool]
+Matches = Callable[[TracebackFrame], bool]
 
 
 def failure_location(error: BaseException) -> str | None:
@@ -60,14 +60,16 @@ class _Failure:
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
-        self._frames = {id(linked): (linked, Frames(linked)) for linked in _linked_errors(error)}
+        self._frames = {
+            id(linked): (linked, TracebackFrames(linked)) for linked in _linked_errors(error)
+        }
 
     def lines(self) -> list[str]:
         lines: list[str] = []
         for error, frames in self._frames.values():
             found = frames.lines()
             if found and error is not self._error:
-                found[-1] += f" ({printable(type(error).__name__, MAX_CLASS_LENGTH)})"
+                found[-1] += f" ({shorten_text(type(error).__name__, MAX_CLASS_LENGTH)})"
             lines += found
         return lines
 
@@ -88,7 +90,9 @@ class _Failure:
             yield lambda frame: frame.package == called
         yield lambda _: True
 
-    def _find_frame(self, error: BaseException, matches: Matches, seen: set[int]) -> Frame | None:
+    def _find_frame(
+        self, error: BaseException, matches: Matches, seen: set[int]
+    ) -> TracebackFrame | None:
         """Return the innermost frame that matches. A cycle of causes ends the search."""
         if id(error) in seen or id(error) not in self._frames:
             return None

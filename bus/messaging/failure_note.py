@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from bus.messaging.envelope import Envelope
 from bus.messaging.failure_location import failure_location
-from bus.messaging.traceback_frames import printable
+from bus.messaging.traceback_frames import shorten_text
 
 __all__ = ["FailureNote", "add_failure_note"]
 
@@ -31,7 +31,7 @@ def add_failure_note(error: BaseException, envelope: Envelope) -> None:
         error: Error that a handler raised.
         envelope: Message that was handled.
     """
-    subject = printable(f"{envelope.type} {envelope.id[:SHORT_ID_LENGTH]}", MAX_TYPE_LENGTH)
+    subject = shorten_text(f"{envelope.type} {envelope.id[:SHORT_ID_LENGTH]}", MAX_TYPE_LENGTH)
     where = failure_location(error)
     note = FailureNote(f"{subject}: failed at {where}" if where else f"{subject}: failed")
     with suppress(Exception):  # a user's class of errors, such as a frozen dataclass

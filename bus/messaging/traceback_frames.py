@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from typing_extensions import override
 
-__all__ = ["Frame", "Frames", "Origin", "printable"]
+__all__ = ["Origin", "TracebackFrame", "TracebackFrames", "shorten_text"]
 
 MAX_OUTER_FRAMES, MAX_INNER_FRAMES = 8, 32
 """Maximum number of frames of one error, counted from the outermost and the innermost frame.
@@ -57,7 +57,7 @@ class CodePlace(NamedTuple):
     function: str
 
 
-class Frame(NamedTuple):
+class TracebackFrame(NamedTuple):
     """One frame of a traceback. Its text is `file:line function`."""
 
     place: CodePlace
@@ -80,7 +80,7 @@ class Frame(NamedTuple):
         return f"{self.place.path}:{self.line} {self.place.function}"
 
 
-class Frames:
+class TracebackFrames:
     """The frames of one error, without those of its cause. Each frame is read when it is needed.
 
     A long traceback has only its outermost and innermost frames.
@@ -102,13 +102,13 @@ class Frames:
             self._directory = ""
         self._syntax = self._syntax_frame(error) if isinstance(error, SyntaxError) else None
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[TracebackFrame]:
         """Yield the frames. The outermost frame is first."""
         yield from map(self._read, (*self._outer, *self._inner))
         if self._syntax is not None:
             yield self._syntax
 
-    def __reversed__(self) -> Iterator[Frame]:
+    def __reversed__(self) -> Iterator[TracebackFrame]:
         """Yield the frames. The innermost frame is first."""
         if self._syntax is not None:
             yield self._syntax
@@ -122,7 +122,7 @@ class Frames:
             lines.insert(len(self._outer), f"… {self._left_out} more")
         return lines
 
-    def _read(self, trace: TracebackType) -> Frame:
+    def _read(self, trace: TracebackType) -> TracebackFrame:
         frame = trace.tb_frame
         code, module = frame.f_code, frame.f_globals.get("__name__")
         place = _find_place(
@@ -133,9 +133,9 @@ class Frames:
         )
         # Python has no line number for some instructions that it adds itself.
         line: int | None = trace.tb_lineno
-        return Frame(place, line or code.co_firstlineno)
+        return TracebackFrame(place, line or code.co_firstlineno)
 
-    def _syntax_frame(self, error: SyntaxError) -> Frame | None:
+    def _syntax_frame(self, error: SyntaxError) -> TracebackFrame | None:
         """Return the place of a syntax error in a module that could not be imported."""
         if not isinstance(error.filename, str) or not isinstance(error.lineno, int):
             return None
@@ -143,7 +143,7 @@ class Frames:
         if not Path(error.filename).is_file():
             return None
         place = _find_place(error.filename, "<module>", "", self._directory)
-        return Frame(place, error.lineno)
+        return TracebackFrame(place, error.lineno)
 
 
 @lru_cache(maxsize=4096)  # a failure has the same frames again and again
@@ -156,14 +156,14 @@ def _find_place(filename: str, function: str, module: str, directory: str) -> Co
         module: Name of the module that the code belongs to.
         directory: Working directory, or an empty text if it does not exist.
     """
-    function = printable(function.rpartition("<locals>.")[2], MAX_FUNCTION_LENGTH)
+    function = shorten_text(function.rpartition("<locals>.")[2], MAX_FUNCTION_LENGTH)
     if filename.startswith("<"):
         library = filename.startswith("<frozen ")
         origin = Origin.STANDARD_LIBRARY if library else Origin.GENERATED
-        return CodePlace(origin, printable(filename, MAX_PATH_LENGTH), function)
+        return CodePlace(origin, shorten_text(filename, MAX_PATH_LENGTH), function)
     absolute = os.path.normpath(Path(directory, filename))
     origin, path = _classify(absolute, module, directory)
-    return CodePlace(origin, printable(path.replace(os.sep, "/"), MAX_PATH_LENGTH), function)
+    return CodePlace(origin, shorten_text(path.replace(os.sep, "/"), MAX_PATH_LENGTH), function)
 
 
 def _classify(absolute: str, module: str, directory: str) -> tuple[Origin, str]:
@@ -202,7 +202,7 @@ def _relative_to_package(path: str, module: str) -> str:
     return ""
 
 
-def printable(text: str, longest: int) -> str:
+def shorten_text(text: str, longest: int) -> str:
     """Return the end of a text, at most `longest` characters. Replace control characters."""
     text = text if len(text) <= longest else f"…{text[1 - longest :]}"
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
