@@ -121,7 +121,8 @@ class Bus:
                 # If an exchange is missing, this check raises an error immediately. Without the
                 # check, the consumer of replies would retry until `start_timeout`.
                 await self._transport.declare(BASE_EXCHANGES)
-            self._consumers = [await self._client.start()]
+            with log_tracebacks(enabled=self.settings.debug):
+                self._consumers = [await self._client.start()]
             await wait_ready(self._consumers, self.settings.start_timeout)
         except BaseException:
             await self._close()

@@ -305,6 +305,14 @@ def test_a_cycle_of_causes_ends() -> None:
     assert failure_location(group) is not None
 
 
+def test_a_cycle_of_causes_outside_of_the_service_ends() -> None:
+    first, second = (
+        caught_without_frame(module_at(BUS / f"{name}.py", FAIL).quote) for name in ("a", "b")
+    )
+    first.__cause__, second.__cause__ = second, first
+    assert failure_location(first) == "bus/a.py:2 quote"
+
+
 def test_a_deep_recursion_is_bounded() -> None:
     def recurse(depth: int) -> int:
         return recurse(depth + 1)

@@ -29,6 +29,7 @@ from bus.runtime.router import Router
 from bus.runtime.service_activator import ServiceActivator, ServiceStack
 from bus.settings import Settings, load_settings
 from bus.testing import MemoryBroker, MemoryBuses, MemoryTransport
+from bus.transports.memory.consumer import MemoryConsumer
 from tests.unit.fakes import (
     FakeDelivery,
     FakeTransport,
@@ -280,6 +281,26 @@ async def test_debug_shows_the_bugs_of_supervised_steps(caplog: pytest.LogCaptur
         async with bus:
             pass
     assert [line for line in map(shown, caplog.records) if f"KeyError: '{SECRET}'" in line]
+
+
+@virtual
+async def test_debug_shows_the_bugs_of_consumers(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(_: MemoryConsumer) -> None:
+        raise KeyError(SECRET)
+
+    async with MemoryBuses() as buses:
+        with pytest.MonkeyPatch.context() as patch:
+            ledger = await buses.bus("ledger", debug=True, start_timeout=1)
+            patch.setattr(MemoryConsumer, "_step", fail)
+            with pytest.raises(Unavailable):
+                await buses.serve(ledger, failing())
+            of_handlers = [line for line in map(shown, caplog.records) if SECRET in line]
+            caplog.clear()
+            with pytest.raises(Unavailable):
+                await buses.bus("office", debug=True, start_timeout=1)
+            of_replies = [line for line in map(shown, caplog.records) if SECRET in line]
+    assert of_handlers
+    assert of_replies
 
 
 @virtual
