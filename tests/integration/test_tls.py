@@ -331,7 +331,9 @@ async def test_services_outlive_their_first_token_only_with_the_next_one_in_thei
     assert ended[:3] == [None] * 3
     assert isinstance(ended[3], PermissionDenied | Unavailable)
     assert sum(": connected to " in each for each in caplog.messages) == 3 + 3 + 1 + 3
-    assert not [each for each in caplog.messages if " lost (" in each]
+    # RabbitMQ 4.3 closes the three connections of the service whose token has ended. An earlier
+    # RabbitMQ closes none.
+    assert sum(" lost (" in each for each in caplog.messages) in (0, 3)
     assert not any(
         token in caplog.text + str([vars(record) for record in caplog.records])
         for token in (first, following)
