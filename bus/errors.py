@@ -71,7 +71,6 @@ __all__ = [
     "UnknownKey",
     "code_of",
     "error_for",
-    "error_location",
     "error_name",
     "has_safe_text",
     "member_errors",
@@ -388,14 +387,3 @@ def code_of(error: BaseException) -> str:
         each.code if isinstance(each, BusError) else Internal.code for each in member_errors(error)
     }
     return codes.pop() if len(codes) == 1 else Internal.code
-
-
-def error_location(error: BaseException) -> str | None:
-    """Return the file and line of the innermost frame. Return None if the error was never raised.
-
-    File and line are enough to find the bug. A formatted traceback could show confidential values.
-    """
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else None

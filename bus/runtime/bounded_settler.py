@@ -5,8 +5,8 @@ import logging
 from enum import Enum
 from functools import partial
 
-from bus.errors import error_location
 from bus.messaging.backoff import backoff
+from bus.runtime.failure_log import log_failure
 from bus.runtime.in_flight import InFlight
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
 from bus.runtime.settler import PERMANENT_ERRORS, Settler
@@ -62,11 +62,11 @@ class BoundedSettler:
         self, message: InboundMessage, result: HandlingResult, error: Exception
     ) -> Disposition:
         """Answer with an error. If this fails too, the caller's deadline ends the call."""
-        _log_failure(message, error, "the reply to a request failed")
+        log_failure(log, message.envelope, error, "the reply to the request failed")
         try:
             await self._settler.abandon(message, result, error)
         except Exception as last:  # noqa: BLE001 - as above
-            _log_failure(message, last, "the error reply to a request failed as well")
+            log_failure(log, message.envelope, last, "the error reply failed as well")
         return Disposition.ACK
 
     async def _settle_again(
@@ -75,7 +75,7 @@ class BoundedSettler:
         for attempt in range(1, MAX_SETTLE_TRIES + 1):
             if isinstance(error, PERMANENT_ERRORS):
                 break
-            _log_failure(message, error, "the settlement of a message failed")
+            log_failure(log, message.envelope, error, "the settlement of the message failed")
             if not await self._settler.wait_before_retry(attempt):
                 return Disposition.REQUEUE
             try:
@@ -87,22 +87,10 @@ class BoundedSettler:
             except Exception as again:  # noqa: BLE001 - as above
                 error = again
         if not isinstance(error, PERMANENT_ERRORS):
-            _log_failure(message, error, "a message could not be dead-lettered")
+            log_failure(log, message.envelope, error, "the message could not be dead-lettered")
         await asyncio.sleep(1 + backoff(1))  # the broker redelivers a requeued message at once
         return Disposition.COUNTED_REQUEUE
 
 
 def _disposition(*, done: bool) -> Disposition:
     return Disposition.ACK if done else Disposition.REQUEUE
-
-
-def _log_failure(message: InboundMessage, error: Exception, text: str) -> None:
-    facts = {
-        "queue": message.envelope.queue,
-        "message_id": message.envelope.id,
-        "type": message.envelope.type,
-        "error": type(error).__name__,
-        "where": error_location(error),
-    }
-    # log.exception is not used, because a traceback can show confidential values.
-    log.error(text, extra=facts)

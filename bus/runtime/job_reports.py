@@ -13,14 +13,15 @@ from bus.errors import (
     PermissionDenied,
     Unauthenticated,
     code_of,
-    error_location,
     safe_reason,
 )
 from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update
+from bus.messaging.labels import message_facts, message_label, one_line
 from bus.messaging.ports.transport import Accepted
 from bus.messaging.topology.addresses import update_address
 from bus.messaging.topology.names import RETRY_DELAYS, retry_delay_for
+from bus.runtime.failure_log import log_failure
 from bus.runtime.service_runtime import ServiceRuntime
 
 __all__ = ["MAX_PENDING_RESULTS", "JobReports", "log_unsent_update", "unsendable_reply"]
@@ -70,7 +71,9 @@ class JobReports:
                     timeout=PROGRESS_TIMEOUT_SECONDS,
                 )
             except Exception as error:  # noqa: BLE001 - progress never fails the job
-                log.debug("progress dropped", extra={"why": safe_reason(error)})
+                reason = safe_reason(error)
+                facts = message_facts(job, why=reason)
+                log.debug("progress of %s dropped: %s", message_label(job), reason, extra=facts)
 
         return report
 
@@ -107,7 +110,7 @@ class JobReports:
             accepted = await self._send(job, update)
         except PermissionDenied as error:
             # Do not retry, because each refused publish closes a channel that other publishes use.
-            _log_forbidden(update, error)
+            _log_forbidden(job, update, error)
             return True
         except Exception as error:  # noqa: BLE001 - the job is done, and must not be settled again
             if _may_pass(error):
@@ -150,15 +153,22 @@ class JobReports:
                 if await self._send(job, update):
                     return
             except PermissionDenied as error:
-                _log_forbidden(update, error)
+                _log_forbidden(job, update, error)
                 return
             except BusError as error:
-                log.debug("a job's result could not be sent", extra={"why": str(error)})
+                facts = message_facts(job, job=job.id, why=str(error))
+                log.debug(
+                    "the result of %s could not be sent: %s", message_label(job), error, extra=facts
+                )
             except Exception as error:  # noqa: BLE001 - the exception would only end this task
                 log_unsent_update(job, error)
                 return
-        facts = {"type": update.type, "job": update.in_reply_to}
-        log.info("a job's result was dropped, because the submitter did not reconnect", extra=facts)
+        log.info(
+            "the result of %s was dropped, because the submitter %s did not reconnect",
+            message_label(job),
+            one_line(job.source),
+            extra=message_facts(job, type=update.type, job=job.id, submitter=job.source),
+        )
 
     async def _send(self, job: Envelope, update: Envelope) -> bool:
         address = update_address(job.reply_to or "", mandatory=True)
@@ -182,14 +192,7 @@ def unsendable_reply(request: Envelope, error: Exception, *, source: str) -> Env
 
 def log_unsent_update(job: Envelope, error: Exception) -> None:
     """Log the exception because of which an update of a job was not sent."""
-    facts = {
-        "type": job.type,
-        "job": job.id,
-        "error": type(error).__name__,
-        "where": error_location(error),
-    }
-    # log.exception is not used, because a traceback can show confidential values.
-    log.error("an update of a job could not be sent", extra=facts)
+    log_failure(log, job, error, "an update of the job could not be sent")
 
 
 def _may_pass(error: Exception) -> bool:
@@ -197,9 +200,12 @@ def _may_pass(error: Exception) -> bool:
     return isinstance(error, Unauthenticated) or (isinstance(error, BusError) and error.retryable)
 
 
-def _log_forbidden(update: Envelope, error: PermissionDenied) -> None:
-    facts = {"type": update.type, "job": update.in_reply_to, "why": str(error)}
+def _log_forbidden(job: Envelope, update: Envelope, error: PermissionDenied) -> None:
+    facts = message_facts(job, type=update.type, job=job.id, why=str(error))
     log.error(
-        "the broker denied permission to send a job's result; update this service's broker user",
+        "the broker denied permission to send the result of %s (%s). "
+        "Update this service's broker user",
+        message_label(job),
+        error,
         extra=facts,
     )

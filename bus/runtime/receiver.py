@@ -4,12 +4,13 @@ import asyncio
 import logging
 from contextvars import copy_context
 
-from bus.errors import error_location
 from bus.messaging.backoff import backoff
 from bus.messaging.context import current
+from bus.messaging.failure_texts import debugging
 from bus.messaging.ports.transport import Delivery
 from bus.runtime.bounded_settler import BoundedSettler, Disposition
 from bus.runtime.endpoint_state import EndpointState
+from bus.runtime.failure_log import log_failure
 from bus.runtime.inbound_message import (
     NO_ACTION,
     REQUEUE,
@@ -44,6 +45,7 @@ class Receiver:
         # copy, handlers would run with the variables of the task that opened the connection.
         self._context = copy_context()
         self._context.run(current.set, None)
+        self._context.run(debugging.set, state.runtime.settings.debug)
         self._loop = asyncio.get_running_loop()
 
     def on_delivery(self, delivery: Delivery) -> None:
@@ -61,7 +63,7 @@ class Receiver:
             except InboxFailed:
                 raise
             except Exception as error:  # noqa: BLE001 - a bug in a stage fails only this message
-                _log_failure(message, error, "the bus failed to process a message")
+                log_failure(log, message.envelope, error, "the bus failed to process the message")
                 # The sender may not be authenticated yet.
                 result = HandlingResult(error=error, unauthorized=True)
             if result is NO_ACTION:
@@ -85,8 +87,8 @@ class Receiver:
 
     async def _requeue_after(self, message: InboundMessage, error: Exception) -> None:
         cause = error.__cause__ if isinstance(error, InboxFailed) else error
-        text = "the bus failed to process a message; the message is requeued"
-        _log_failure(message, cause or error, text)
+        text = "the bus failed to process the message; the message is requeued"
+        log_failure(log, message.envelope, cause or error, text)
         self._in_flight.release_slot(message)  # other messages must not wait for this one
         await asyncio.sleep(1 + backoff(1))  # the broker redelivers a requeued message at once
         await message.requeue()
@@ -115,14 +117,3 @@ class Receiver:
         The broker delivers these messages again.
         """
         return self._in_flight.cancel()
-
-
-def _log_failure(message: InboundMessage, error: BaseException, text: str) -> None:
-    facts = {
-        "queue": message.envelope.queue,
-        "message_id": message.envelope.id,
-        "error": type(error).__name__,
-        "where": error_location(error),
-    }
-    # log.exception is not used, because a traceback can show confidential values.
-    log.error(text, extra=facts)

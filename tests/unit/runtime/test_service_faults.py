@@ -1,6 +1,7 @@
 """Faults of a service's own code, from the sender to the dead letters, on the broker in memory."""
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -95,6 +96,21 @@ async def test_a_validator_that_raises_at_the_receiver_is_the_callers_invalid_ar
     assert "Pick: a validator raised KeyError" in str(caught.value)
     assert SECRET not in str(caught.value)
     assert (caught.value.retryable, service.runs) == (False, 0)
+
+
+def test_the_log_has_the_place_where_a_validator_failed(caplog: pytest.LogCaptureFixture) -> None:
+    @in_memory
+    async def run(buses: MemoryBuses) -> None:
+        orchard, client = await buses.bus("orchard"), await buses.bus("client")
+        await buses.serve(orchard, Service(lambda: Fruit(name="apple")).router)
+        with pytest.raises(InvalidArgument):
+            await client.request(Pick.model_construct(name=SECRET))
+
+    with caplog.at_level(logging.INFO, "bus.messages"):
+        run()
+    (record,) = [each for each in caplog.records if each.name == "bus.messages"]
+    assert re.search(r"test_service_faults\.py:\d+ _reject", record.getMessage())
+    assert SECRET not in caplog.text
 
 
 @in_memory
