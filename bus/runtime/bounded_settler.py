@@ -6,10 +6,11 @@ from enum import Enum
 from functools import partial
 
 from bus.messaging.backoff import backoff
+from bus.runtime.copy_sender import PERMANENT_ERRORS
 from bus.runtime.failure_log import log_failure
 from bus.runtime.in_flight import InFlight
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
-from bus.runtime.settler import PERMANENT_ERRORS, Settler
+from bus.runtime.settler import Settler
 
 __all__ = ["MAX_SETTLE_TRIES", "BoundedSettler", "Disposition"]
 

@@ -10,10 +10,8 @@ from bus.errors import (
     ConnectionLost,
     Internal,
     InvalidArgument,
-    PermissionDenied,
     UnknownKey,
     error_name,
-    safe_reason,
 )
 from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope, error_reply
@@ -26,34 +24,28 @@ from bus.messaging.fault_record import (
     since_first_failure,
 )
 from bus.messaging.labels import failure_label, message_facts, message_label, one_line
-from bus.messaging.ports.transport import Accepted, Delivery
+from bus.messaging.ports.transport import Delivery
 from bus.messaging.settlement import Ack, MoveToDeadLetters, Retry, decide
 from bus.messaging.topology.addresses import (
-    Address,
     dead_letter_address,
     reply_address,
     retry_address,
 )
 from bus.messaging.topology.names import retry_delay_for
+from bus.runtime.copy_sender import CopySender
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
 from bus.runtime.job_reports import JobReports, log_unsent_update, unsendable_reply
 from bus.security.keyring import MIN_REFRESH_SECONDS
 
-__all__ = ["PERMANENT_ERRORS", "Settler"]
+__all__ = ["Settler"]
 
 log = logging.getLogger("bus.settlement")
 
-COPY_TIMEOUT_SECONDS = 10.0
-"""Seconds to wait for the confirm of a retry copy or dead letter. After this time, the copy is sent
-again."""
 SETTLE_TIMEOUT_SECONDS = 60.0
 """Maximum seconds in which a failed settlement is repeated. A quorum queue elects a new leader in
 much less time. After the last try the message is requeued, and its slot is free for another
 message."""
-PERMANENT_ERRORS = (InvalidArgument, PermissionDenied)
-"""Errors that a retry cannot fix: the message is too large, or the broker refuses access. The
-message is requeued, and the requeue counts toward the queue's delivery limit."""
 
 
 class Settler:
@@ -64,6 +56,7 @@ class Settler:
         self._endpoint = state.endpoint
         self._runtime = state.runtime
         self._transport = state.runtime.transport
+        self._copies = CopySender(state)
         self._service = state.runtime.service
         self._failed_by = FailedBy(
             service=self._service, version=state.runtime.settings.service_version
@@ -215,7 +208,7 @@ class Settler:
         headers = since_first_failure(envelope.headers, self._now())
         copy = envelope.replace(attempt=envelope.attempt + 1, headers=headers)
         address = retry_address(self._service, retry_delay_for(delay), self._endpoint.queue)
-        if not await self._republish(copy, address):
+        if not await self._copies.send(copy, address):
             return False
         if result.error is not None:
             await self._reports.report_retry(envelope, result.error, self._endpoint.retry, delay)
@@ -235,7 +228,9 @@ class Settler:
         )
         copy = envelope.replace(headers={PARKED: now, **envelope.headers})
         tier = retry_delay_for(MIN_REFRESH_SECONDS)
-        return await self._republish(copy, retry_address(self._service, tier, self._endpoint.queue))
+        return await self._copies.send(
+            copy, retry_address(self._service, tier, self._endpoint.queue)
+        )
 
     async def _dead_letter(
         self, envelope: Envelope, result: HandlingResult, decision: MoveToDeadLetters
@@ -245,7 +240,9 @@ class Settler:
         headers = fault_headers(
             envelope, decision, error, queue=queue, now=self._now(), worker=self._failed_by
         )
-        if not await self._republish(envelope.replace(headers=headers), dead_letter_address(queue)):
+        if not await self._copies.send(
+            envelope.replace(headers=headers), dead_letter_address(queue)
+        ):
             return False
         facts = message_facts(
             envelope,
@@ -281,53 +278,6 @@ class Settler:
                 self._reports.retry_result(envelope, failure)
         except Exception as error:  # noqa: BLE001 - see the docstring
             log_unsent_update(envelope, error)
-
-    async def _republish(self, copy: Envelope, address: Address) -> bool:
-        """Remove the deadline and expiration from a copy, send it, and wait for the confirm.
-
-        Return False if the broker did not accept the copy.
-        """
-        try:
-            outcome = await self._transport.send(
-                copy.replace(deadline=None, expiration=None),
-                address,
-                timeout=COPY_TIMEOUT_SECONDS,
-            )
-        except BusError as error:
-            await self._redeclare_topology(copy, address, str(error))
-            if isinstance(error, PERMANENT_ERRORS):
-                raise
-            return False
-        if isinstance(outcome, Accepted):
-            return True
-        await self._redeclare_topology(copy, address, outcome.reason)
-        return False
-
-    async def _redeclare_topology(self, copy: Envelope, address: Address, why: str) -> None:
-        """Declare the topology again, because the queue of a copy may be missing."""
-        queue, label = self._endpoint.queue, message_label(copy)
-        facts = message_facts(copy, queue=queue, exchange=address.exchange, why=why)
-        log.error(
-            "%s in %s: the broker did not accept a copy of the message: %s",
-            label,
-            queue,
-            why,
-            extra=facts,
-        )
-        try:
-            async with asyncio.timeout(COPY_TIMEOUT_SECONDS):
-                await self._transport.declare(self._state.spec.topology)
-        except Exception as error:  # noqa: BLE001 - the caller sends the copy again in any case
-            is_late = isinstance(error, TimeoutError)
-            limit = f"no answer within {COPY_TIMEOUT_SECONDS:g} s"
-            reason = limit if is_late else safe_reason(error)
-            log.warning(
-                "%s in %s: the queues of the copy could not be declared: %s",
-                label,
-                queue,
-                reason,
-                extra=message_facts(copy, queue=queue, why=reason),
-            )
 
     def _now(self) -> int:
         return int(self._runtime.clock() * 1000)
