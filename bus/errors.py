@@ -93,9 +93,16 @@ class BusError(Exception):
     # Default for user-defined subclasses that do not call `BusError.__init__`.
     maybe_executed: bool = False
     """True if the peer may have executed the operation. Repeat only an idempotent operation."""
+    detail: str = ""
+    """Text of the error without its message, as the handler or the bus wrote it.
+
+    `str(error)` begins with the type of the message: `billing.quote.v1: no such customer`. Show
+    `detail` to users of an application, here `no such customer`.
+    """
 
     def __init__(self, message: str = "", *, maybe_executed: bool = False) -> None:
-        super().__init__(message or self.code.replace("_", " "))
+        self.detail = message or self.code.replace("_", " ")
+        super().__init__(self.detail)
         self.maybe_executed = maybe_executed
 
 
@@ -293,9 +300,19 @@ CANONICAL: dict[str, type[BusError]] = {
 }
 
 
+MAX_CODE_LENGTH = 40
+"""Maximum number of characters of an unknown code that an error message shows."""
+
+
 def error_for(code: str, message: str, *, maybe_executed: bool = False) -> BusError:
-    """Return an error of the class that has this code. Return `Unknown` for an unknown code."""
-    return CANONICAL.get(code, Unknown)(message, maybe_executed=maybe_executed)
+    """Return an error of the class that has this code. Return `Unknown` for an unknown code.
+
+    The text of such an `Unknown` ends with the code.
+    """
+    kind = CANONICAL.get(code)
+    if kind is None:
+        kind, message = Unknown, f"{message} (unknown error code {code[:MAX_CODE_LENGTH]!r})"
+    return kind(message, maybe_executed=maybe_executed)
 
 
 def safe_reason(error: BaseException) -> str:

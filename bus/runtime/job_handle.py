@@ -8,6 +8,8 @@ from typing import Generic, cast
 from bus.contracts.contract import Contract, decode
 from bus.errors import ConnectionLost, ContractViolation, DeadlineExceeded
 from bus.messaging.envelope import PROGRESS_SUFFIX, Envelope, Progress
+from bus.messaging.timers import format_seconds
+from bus.runtime.error_subject import job_subject
 from bus.runtime.pending_request import PendingRequest, R, decode_reply
 
 __all__ = ["PendingJob"]
@@ -118,14 +120,20 @@ class PendingJob(Generic[R]):
                     await self._changed.wait()
         except TimeoutError:
             raise DeadlineExceeded(
-                f"job {self.id} has not ended within {limit:.3g} s, and continues"
+                f"{self._subject}: no result within {format_seconds(limit)}. The job continues. "
+                "Await its result again to wait longer."
             ) from None
-        return cast("R", decode_reply(self._contract, self._result))
+        return cast("R", decode_reply(self._contract, self._result, job_id=self.id))
+
+    @property
+    def _subject(self) -> str:
+        return job_subject(self.type, self.id)
 
     def _check_open(self) -> None:
         if self._closed:
             raise ConnectionLost(
-                f"job {self.id}: the bus was closed before the result arrived; the job continues",
+                f"{self._subject}: the bus was closed before the result arrived. The job "
+                "continues.",
                 maybe_executed=True,
             )
 
@@ -134,4 +142,7 @@ class PendingJob(Generic[R]):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
         except TimeoutError:
-            raise DeadlineExceeded(f"job {self.id} sent no update for {seconds:.3g} s") from None
+            raise DeadlineExceeded(
+                f"{self._subject}: no update for {format_seconds(seconds)}. The job continues. "
+                "Iterate over its updates again to wait longer."
+            ) from None
