@@ -8,7 +8,8 @@ traceback follows the line.
 import functools
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -18,7 +19,15 @@ from typer.exceptions import TyperException
 from bus import errors
 from bus.cli.output import harmless
 
-__all__ = ["EXIT_CODES", "INTERRUPTED", "MEANINGS", "TERMINATED", "Reporter", "exit_code"]
+__all__ = [
+    "EXIT_CODES",
+    "INTERRUPTED",
+    "MEANINGS",
+    "TERMINATED",
+    "Reporter",
+    "add_class",
+    "exit_code",
+]
 
 EXIT_CODES: dict[type[BaseException], int] = {
     errors.InvalidArgument: os.EX_DATAERR,
@@ -105,6 +114,20 @@ class Reporter:
                 highlight=False,
                 soft_wrap=True,
             )
+
+
+@contextmanager
+def add_class() -> Iterator[None]:
+    """Let the text of a `BusError` in the block begin with the name of its class.
+
+    A service writes its errors for callers that catch classes. Without the class, `no such book`
+    does not show whether the service found nothing or failed.
+    """
+    try:
+        yield
+    except errors.BusError as error:
+        error.args = (f"{type(error).__name__}: {error}",)
+        raise
 
 
 def describe_error(error: Exception) -> str:
