@@ -32,6 +32,9 @@
 the wire. Only the code `process_lost` is not from gRPC. `retryable` is true if the same message may
 succeed later.
 
+The text of an error that `request`, `publish`, `submit` or a job handle raises begins with the type
+of the message, and `detail` is the text without the type.
+
 The error message of a `BusError` other than `Internal` is written for the caller, and can cross the
 wire. The message of another exception never crosses the wire, because it could contain confidential
 data.
