@@ -98,9 +98,10 @@ def _read_finding(schema: object, detail: Any) -> _Finding:
 
 def _describe_unknown_field(name: str, known: set[str]) -> str:
     """Return the name of an unknown field only if it is similar to the name of a field."""
-    meant = similar_names(name, known, cutoff=MIN_NAME_SIMILARITY)[:1]
-    if meant and FIELD_NAME.fullmatch(name) and _digits(name) <= _digits(meant[0]):
-        return f"unknown field {name}, did you mean {meant[0]}"
+    if FIELD_NAME.fullmatch(name):  # checked first, because a comparison of a long name is slow
+        meant = similar_names(name, known, cutoff=MIN_NAME_SIMILARITY)[:1]
+        if meant and _digits(name) <= _digits(meant[0]):
+            return f"unknown field {name}, did you mean {meant[0]}"
     fields = _list_names(sorted(known)) if known else "none"
     return f"unknown field, whose name is not shown (known fields: {fields})"
 
@@ -130,7 +131,8 @@ def _describe_limit(sentence: Sentence, nodes: Sequence[Node]) -> str:
 
 def _find_limit(nodes: Iterable[Node], name: str) -> str | None:
     """Return the limit that the schema declares. Return None if it has none, or more than one."""
-    limits = {str(node[name]) for node in nodes if node.get(name) is not None}
+    values = [node[name] for node in nodes if node.get(name) is not None]
+    limits = {str(getattr(value, "pattern", value)) for value in values}
     return limits.pop() if len(limits) == 1 else None
 
 

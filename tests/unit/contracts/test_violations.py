@@ -1,6 +1,7 @@
 """Sentences about payloads that do not match their class."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -225,6 +226,13 @@ def test_a_validator_without_a_name_is_called_the_validator_of_its_field() -> No
     assert violation(Odd, {"vat": SECRET}) == "vat: is not accepted by its validator."
 
 
+def test_a_compiled_pattern_is_shown_as_it_was_written() -> None:
+    class Odd(Message):
+        name: str = Field(pattern=re.compile("^[a-z]+$"))
+
+    assert violation(Odd, {"name": "7"}) == "name: must match the pattern '^[a-z]+$'."
+
+
 def test_a_limit_that_a_validator_invents_is_not_shown() -> None:
     class Odd(Message):
         age: int
@@ -238,7 +246,9 @@ def test_a_limit_that_a_validator_invents_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [SECRET, "coupon 4711", "coupon4711", "patron", "Quist", "coupo\nn", "😀"]
+    "name",
+    [SECRET, "coupon 4711", "coupon4711", "patron", "Quist", "coupo\nn", "😀", "coupon" * 50_000],
+    ids=lambda name: ascii(name[:12]),
 )
 def test_an_unknown_field_that_may_be_data_is_not_named(name: str) -> None:
     class Order(Message):
