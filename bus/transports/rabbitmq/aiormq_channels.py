@@ -36,6 +36,7 @@ from bus.transports.rabbitmq.exceptions import map_errors
 from bus.transports.rabbitmq.fastlane.confirm_channel import (
     BLOCKED,
     MAX_BODY_BYTES,
+    UNCONFIRMED,
     UNFIT,
     WINDOW_FULL,
 )
@@ -188,7 +189,9 @@ async def publish_on(
     )
     timeout = ends - asyncio.get_running_loop().time()
     if timeout <= 0:
-        raise DeadlineExceeded("the deadline passed before the message was sent")
+        raise DeadlineExceeded(
+            "the deadline passed before the message was sent. Raise the timeout."
+        )
     try:
         with map_errors("waiting for the confirm"):
             return await _publish_confirmed(channel, envelope.body, properties, address, timeout)
@@ -264,9 +267,7 @@ async def _publish_confirmed(
     except ChannelInvalidStateError:
         raise NotSent("message not sent: the channel was closed") from None
     except TimeoutError:
-        raise DeadlineExceeded(
-            "the broker sent no confirm within the deadline", maybe_executed=True
-        ) from None
+        raise DeadlineExceeded(UNCONFIRMED, maybe_executed=True) from None
     return Accepted()
 
 

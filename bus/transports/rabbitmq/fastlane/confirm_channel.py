@@ -22,6 +22,7 @@ __all__ = [
     "ACCEPTED",
     "BLOCKED",
     "MAX_BODY_BYTES",
+    "UNCONFIRMED",
     "WINDOW_FULL",
     "ConfirmChannel",
     "encode_publish",
@@ -45,6 +46,11 @@ WINDOW_FULL = (
     "BUS_PUBLISH_WINDOW."
 )
 """Text of the error if the window has no free slot before the deadline."""
+UNCONFIRMED = (
+    "the broker did not confirm the message in time, and may have accepted it. Inspect the queue, "
+    "or raise the timeout."
+)
+"""Text of the error if a sent message has no confirm before the deadline."""
 
 UNFIT = (struct.error, ValueError, IndexError)
 """Errors that are raised when AMQP cannot encode a value.
@@ -312,6 +318,4 @@ def _settle(entry: PendingConfirm, *, ok: bool) -> None:
 
 def _expire(future: "asyncio.Future[PublishOutcome]") -> None:
     if not future.done():
-        future.set_exception(
-            DeadlineExceeded("message not confirmed before the deadline", maybe_executed=True)
-        )
+        future.set_exception(DeadlineExceeded(UNCONFIRMED, maybe_executed=True))

@@ -440,7 +440,7 @@ async def test_one_deadline_bounds_the_place_the_channel_and_the_confirm() -> No
         first = here.publish(timeout=9)
         await settle_down()
         second = asyncio.create_task(here.publisher.publish(message("m-2"), ADDRESS, timeout=10))
-        with pytest.raises(DeadlineExceeded) as caught:
+        with pytest.raises(DeadlineExceeded, match="did not confirm the message") as caught:
             await first
         assert caught.value.maybe_executed
         here.link.up.clear()
