@@ -32,8 +32,8 @@
 the wire. Only the code `process_lost` is not from gRPC. `retryable` is true if the same message may
 succeed later.
 
-The text of an error that `request`, `publish`, `submit` or a job handle raises begins with the type
-of the message, and `detail` is the text without the type.
+If `request`, `publish`, `submit` or a job handle raises an error, its text begins with the type of
+the message. `detail` is the text without the type.
 
 The error message of a `BusError` other than `Internal` is written for the caller, and can cross the
 wire. The message of another exception never crosses the wire, because it could contain confidential
@@ -72,7 +72,6 @@ __all__ = [
     "UnknownKey",
     "code_of",
     "error_for",
-    "error_location",
     "safe_reason",
 ]
 
@@ -335,14 +334,3 @@ def safe_reason(error: BaseException) -> str:
 def code_of(error: BaseException) -> str:
     """Return the code of a `BusError`. Return `internal` for an error that is not a `BusError`."""
     return error.code if isinstance(error, BusError) else "internal"
-
-
-def error_location(error: BaseException) -> str | None:
-    """Return the file and line of the innermost frame. Return None if the error was never raised.
-
-    File and line are enough to find the bug. A formatted traceback could show confidential values.
-    """
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else None

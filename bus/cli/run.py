@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from bus.cli.errors import is_debugging
 from bus.cli.loading import load_router
 from bus.cli.process_supervisor import Command, run_processes
 from bus.operations.health import ProbeAddress, serve_probes
@@ -75,7 +76,8 @@ def command(
     settings = load_settings()
     health = (settings.health_host, settings.health_port) if settings.health_port else None
     if processes > 1 or reload:
-        arguments = [sys.executable, "-m", "bus.cli", "run", target]
+        options = ["--debug"] if is_debugging() else []
+        arguments = [sys.executable, "-m", "bus.cli", *options, "run", target]
         supervised = Command(arguments=arguments, processes=processes, reload=reload, health=health)
         raise typer.Exit(asyncio.run(run_processes(supervised)))
     router = load_router(target)
@@ -97,7 +99,7 @@ async def serve(
     Returns:
         The exit code: 0 after a clean stop, 128 plus the signal's number after a second signal.
     """
-    configure_logging(settings)
+    configure_logging(settings, all_frames=is_debugging())
     stop = asyncio.Event()
     serving = asyncio.ensure_future(
         serve_until(router, stop, Bus(router.name, settings=settings), health, started)

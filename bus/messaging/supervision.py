@@ -4,8 +4,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from bus.errors import error_location
 from bus.messaging.backoff import backoff
+from bus.messaging.failure_location import failure_facts
+from bus.messaging.failure_texts import exception_to_log
 
 __all__ = ["is_own_cancel", "run_forever"]
 
@@ -46,11 +47,12 @@ async def run_forever(
             if is_own_cancel():
                 raise
             on_error(error)
-        except Exception as error:  # noqa: BLE001 - any bug in the step
-            facts = {"error": type(error).__name__, "where": error_location(error)}
+        except Exception as error:
             # log.exception is not used, because a traceback can show confidential values.
             log.error(  # noqa: TRY400
-                "a step failed with an unexpected error; the step runs again", extra=facts
+                "a step failed with an unexpected error; the step runs again",
+                extra=failure_facts(error),
+                exc_info=exception_to_log(error),
             )
             on_error(error)
         failures = 1 if loop.time() - started > STABLE_AFTER_SECONDS else failures + 1

@@ -4,8 +4,10 @@ import logging as levels
 import time
 from collections.abc import Callable
 
-from bus.errors import BusError, code_of, error_location
+from bus.errors import BusError, code_of
 from bus.messaging.envelope import Envelope
+from bus.messaging.failure_location import failure_facts
+from bus.messaging.failure_texts import exception_to_log
 from bus.messaging.handler import Handler, Middleware
 
 __all__ = ["logging"]
@@ -23,8 +25,9 @@ def logging(side: str, *, timer: Callable[[], float] = time.perf_counter) -> Mid
     raises a `BusError`, the failure is logged at level info, because services raise `BusError` on
     purpose. If a handler raises another exception, the failure is logged at level error.
 
-    The line has the class and the code of the exception. If the exception is a `BusError`, the line
-    also has the exception's message. Messages of other exceptions could contain confidential data.
+    The line has the class, the code and the frames of the exception. If the exception is a
+    `BusError`, the line also has the exception's message. Messages of other exceptions could
+    contain confidential data.
 
     Args:
         side: Verb of the line, "sent" or "handled".
@@ -43,7 +46,13 @@ def logging(side: str, *, timer: Callable[[], float] = time.perf_counter) -> Mid
                 level = expected_level if isinstance(error, BusError) else unexpected_level
                 if log.isEnabledFor(level):
                     facts = {**_facts(envelope), **_failure(error), "ms": _ms(timer() - started)}
-                    log.log(level, "message %s with an error", side, extra=facts)
+                    log.log(
+                        level,
+                        "message %s with an error",
+                        side,
+                        extra=facts,
+                        exc_info=exception_to_log(error),
+                    )
                 raise
             if log.isEnabledFor(levels.DEBUG):
                 log.debug(
@@ -66,12 +75,8 @@ def _facts(envelope: Envelope) -> dict[str, object]:
 
 
 def _failure(error: Exception) -> dict[str, object]:
-    facts = {"error": type(error).__name__, "code": code_of(error)}
-    return (
-        {**facts, "text": str(error)}
-        if isinstance(error, BusError)
-        else {**facts, "where": error_location(error)}
-    )
+    facts = {**failure_facts(error), "code": code_of(error)}
+    return {**facts, "text": str(error)} if isinstance(error, BusError) else facts
 
 
 def _ms(seconds: float) -> float:

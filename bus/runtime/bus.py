@@ -13,6 +13,7 @@ from typing import Self, TypeVar
 from bus.contracts.contract import Event, Job, Message, Request, check_part
 from bus.errors import ConfigurationError
 from bus.messaging.context import JobHandle
+from bus.messaging.failure_texts import log_tracebacks
 from bus.messaging.handler import Middleware
 from bus.messaging.ports.inbox import Inbox
 from bus.messaging.ports.transport import ConsumerHandle, Transport
@@ -113,12 +114,16 @@ class Bus:
         """
         try:
             await self._security.identity.start()
-            await self._transport.start(self._client.replies, timeout=self.settings.connect_timeout)
+            with log_tracebacks(enabled=self.settings.debug):
+                await self._transport.start(
+                    self._client.replies, timeout=self.settings.connect_timeout
+                )
             if self.settings.topology == "verify":
                 # If an exchange is missing, this check raises an error immediately. Without the
                 # check, the consumer of replies would retry until `start_timeout`.
                 await self._transport.declare(BASE_EXCHANGES)
-            self._consumers = [await self._client.start()]
+            with log_tracebacks(enabled=self.settings.debug):
+                self._consumers = [await self._client.start()]
             await wait_ready(self._consumers, self.settings.start_timeout)
         except BaseException:
             await self._close()

@@ -4,9 +4,10 @@ import asyncio
 import logging
 from contextvars import copy_context
 
-from bus.errors import error_location
 from bus.messaging.backoff import backoff
 from bus.messaging.context import current
+from bus.messaging.failure_location import failure_facts
+from bus.messaging.failure_texts import debugging, exception_to_log
 from bus.messaging.ports.transport import Delivery
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import (
@@ -40,6 +41,7 @@ class Receiver:
         # copy, handlers would run with the variables of the task that opened the connection.
         self._context = copy_context()
         self._context.run(current.set, None)
+        self._context.run(debugging.set, state.runtime.settings.debug)
         self._loop = asyncio.get_running_loop()
 
     def on_delivery(self, delivery: Delivery) -> None:
@@ -74,11 +76,14 @@ class Receiver:
         facts = {
             "queue": message.envelope.queue,
             "message_id": message.envelope.id,
-            "error": type(error).__name__,
-            "where": error_location(error),
+            **failure_facts(error),
         }
         # log.exception is not used, because a traceback can show confidential values.
-        log.error("the bus failed to process a message; the message is requeued", extra=facts)
+        log.error(
+            "the bus failed to process a message; the message is requeued",
+            extra=facts,
+            exc_info=exception_to_log(error),
+        )
         self._in_flight.release_slot(message)  # other messages must not wait for this one
         await asyncio.sleep(1 + backoff(1))  # the broker redelivers a requeued message at once
         await message.requeue()

@@ -8,6 +8,7 @@ from functools import partial
 
 from bus.errors import Unavailable
 from bus.messaging.context import Sender
+from bus.messaging.failure_texts import log_tracebacks
 from bus.messaging.handler import Middleware, compose
 from bus.messaging.ports.transport import ConsumerHandle
 from bus.messaging.topology.consumer_spec import ConsumerSpec
@@ -80,10 +81,11 @@ class Server:
             consumers = [EndpointConsumer(runtime.transport, receiver) for receiver in receivers]
             stack.push_async_callback(self._stop, receivers, consumers)
             isolation = PoisonIsolation(candidates, consumers)
-            isolation.start()
-            stack.push_async_callback(isolation.stop)
-            for consumer in consumers:
-                await consumer.start()
+            with log_tracebacks(enabled=runtime.settings.debug):
+                isolation.start()
+                stack.push_async_callback(isolation.stop)
+                for consumer in consumers:
+                    await consumer.start()
             await wait_ready(consumers, runtime.settings.start_timeout)
             log.info("serving", extra={"service": runtime.service, "endpoints": len(receivers)})
             yield consumers

@@ -14,6 +14,7 @@ from bus.errors import (
 )
 from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope, error_reply
+from bus.messaging.failure_location import failure_facts
 from bus.messaging.fault_record import (
     FIRST_FAILED,
     PARKED,
@@ -192,7 +193,7 @@ class Settler:
         self, envelope: Envelope, result: HandlingResult, decision: MoveToDeadLetters
     ) -> bool:
         queue = self._endpoint.queue
-        error = type(result.error or Cancelled()).__name__
+        error = result.error or Cancelled()
         headers = fault_headers(
             envelope, decision, error, queue=queue, now=self._now(), worker=self._failed_by
         )
@@ -204,6 +205,7 @@ class Settler:
             "message_id": envelope.id,
             "code": decision.code,
             "why": decision.reason,
+            **failure_facts(error),
         }
         log.error("dead-lettered", extra=facts)
         if envelope.role == "job" and self._may_reply(envelope, result):

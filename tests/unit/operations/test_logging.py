@@ -10,7 +10,7 @@ import structlog
 from bus.messaging.context import Context, handling
 from bus.operations.logging import configure_logging
 from bus.settings import load_settings
-from tests.unit.fakes import NoSender, envelope
+from tests.unit.fakes import NoSender, envelope, raised
 
 
 @pytest.fixture
@@ -90,3 +90,50 @@ def test_the_libraries_below_stay_quiet(stream: io.StringIO) -> None:
     configure_logging(load_settings(log_format="json", log_level="debug"), stream=stream)
     logging.getLogger("aiormq.connection").warning("frames")
     assert stream.getvalue() == ""
+
+
+# --- Frames of failures ---
+
+FRAMES = ["bus/runtime/router.py:289 Router.__call__", "billing/service.py:43 quote"]
+
+
+def test_json_has_all_frames_of_a_failure(stream: io.StringIO) -> None:
+    configure_logging(load_settings(log_format="json"), stream=stream)
+    logging.getLogger("bus.messages").error("failed", extra={"frames": FRAMES})
+    assert lines(stream)[0]["frames"] == FRAMES
+
+
+@pytest.mark.parametrize(("all_frames", "shown"), [(False, FRAMES[1:]), (True, FRAMES)])
+def test_a_terminal_gets_each_frame_on_a_line_of_its_own(
+    all_frames: bool, shown: list[str], stream: io.StringIO
+) -> None:
+    configure_logging(load_settings(log_format="console"), stream=stream, all_frames=all_frames)
+    logging.getLogger("bus.messages").error("failed", extra={"frames": FRAMES})
+    first, *others = stream.getvalue().splitlines()
+    assert "failed" in first
+    assert others == [f"    {frame}" for frame in shown]
+
+
+def test_a_failure_inside_the_bus_alone_shows_the_frames_of_the_bus(stream: io.StringIO) -> None:
+    configure_logging(load_settings(log_format="console"), stream=stream)
+    logging.getLogger("bus.receiver").error("failed", extra={"frames": FRAMES[:1]})
+    assert stream.getvalue().splitlines()[1:] == [f"    {FRAMES[0]}"]
+
+
+def test_a_terminal_gets_a_traceback_instead_of_its_frames_and_no_control_characters(
+    stream: io.StringIO,
+) -> None:
+    configure_logging(load_settings(log_format="console"), stream=stream)
+    error = raised(KeyError("a\x1b[2K\x9b"))
+    logging.getLogger("bus.messages").error("failed", extra={"frames": FRAMES}, exc_info=error)
+    text = stream.getvalue()
+    assert "KeyError" in text
+    assert FRAMES[1] not in text
+    assert "\x1b" not in text
+    assert "\x9b" not in text
+
+
+def test_json_has_a_traceback_that_was_logged(stream: io.StringIO) -> None:
+    configure_logging(load_settings(log_format="json"), stream=stream)
+    logging.getLogger("bus.messages").error("failed", exc_info=raised(KeyError("text")))
+    assert lines(stream)[0]["exception"].splitlines()[-1] == "KeyError: 'text'"
