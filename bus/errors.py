@@ -40,6 +40,7 @@ wire. The message of another exception never crosses the wire, because it could 
 data.
 """
 
+from functools import cached_property
 from typing import ClassVar
 
 __all__ = [
@@ -95,17 +96,20 @@ class BusError(Exception):
     # Default for user-defined subclasses that do not call `BusError.__init__`.
     maybe_executed: bool = False
     """True if the peer may have executed the operation. Repeat only an idempotent operation."""
-    detail: str = ""
-    """Text of the error without its message, as the handler or the bus wrote it.
-
-    `str(error)` begins with the type of the message: `billing.quote.v1: no such customer`. Show
-    `detail` to users of an application, here `no such customer`.
-    """
 
     def __init__(self, message: str = "", *, maybe_executed: bool = False) -> None:
-        self.detail = message or self.code.replace("_", " ")
-        super().__init__(self.detail)
+        super().__init__(message or self.code.replace("_", " "))
         self.maybe_executed = maybe_executed
+
+    # Not a property: a user's subclass may set an attribute of this name.
+    @cached_property
+    def detail(self) -> str:
+        """Text of the error without its message, as the handler or the bus wrote it.
+
+        `str(error)` begins with the type of the message: `billing.quote.v1: no such customer`. Show
+        `detail` to users of an application, here `no such customer`.
+        """
+        return str(self)
 
 
 class InvalidArgument(BusError):

@@ -181,15 +181,15 @@ class Client:
                 contract, request, self._settings.request_timeout if timeout is None else timeout
             )
             reply = await self._stack(envelope)
+            if reply is None:
+                raise Internal(
+                    "a middleware of the client stack returned None, not a reply. "
+                    "Return the result of the inner handler in each middleware."
+                )
+            return cast("R", decode_reply(contract, reply))
         except BusError as error:
             name_message(error, contract.type)
             raise
-        if reply is None:
-            raise Internal(
-                f"{contract.type}: a middleware of the client stack returned None, not a reply. "
-                "Return the result of the inner handler in each middleware."
-            )
-        return cast("R", decode_reply(contract, reply))
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> None:
         """Publish an event, and wait until the broker has confirmed it.

@@ -6,40 +6,49 @@ message. The type of the service's call follows.
 """
 
 import re
+from typing import TypeVar
 
 from bus.errors import BusError
 
-__all__ = ["job_subject", "name_message", "with_subject"]
+__all__ = ["add_subject", "name_message", "subject_of"]
 
-OTHER_JOB = re.compile(r"^ \(job [^)]*\)")
+E = TypeVar("E", bound=BusError)
 
-
-def job_subject(type_: str, job_id: str) -> str:
-    """Return the subject of a job's errors: its type and its id."""
-    return f"{type_} (job {job_id})"
+JOB = r"( \(job [^)]*\))?"
+"""Pattern of a job's id in a text."""
 
 
-def with_subject(text: str, type_: str, job_id: str | None = None) -> str:
-    """Return the text of an error, beginning with its message.
+def subject_of(type_: str, job_id: str | None = None) -> str:
+    """Return the subject of a message's errors: its type, and the id of a job."""
+    return type_ if job_id is None else f"{type_} (job {job_id})"
+
+
+def add_subject(error: E, type_: str, job_id: str | None = None) -> E:
+    """Let the text of an error begin with its message.
+
+    The error itself is changed, so that its class, attributes and traceback stay as they are. Its
+    attribute `detail` keeps the text without the subject.
 
     Args:
-        text: The text. If it begins with the type, only the id of a job is added.
+        error: The error. If its text begins with the type, only the id of a job is added.
         type_: The type of the message.
         job_id: The id of the job, if the message is a job.
+
+    Returns:
+        The same error.
     """
-    subject = type_ if job_id is None else job_subject(type_, job_id)
-    # The colon or space is part of the comparison, because `ledger.add.v1` is not the subject of
+    text, subject = str(error), subject_of(type_, job_id)
+    # The colon or space is part of the pattern, because `ledger.add.v1` is not the subject of
     # "ledger.add.v10: …".
-    if not text.startswith((f"{type_}:", f"{type_} ")):
-        return f"{subject}: {text}"
-    rest = text.removeprefix(type_)
-    return text if job_id is None else f"{subject}{OTHER_JOB.sub('', rest)}"
+    named = re.match(rf"{re.escape(type_)}{JOB}(?=:| )", text)
+    rest = f": {text}" if named is None else text[named.end() :]
+    error.__dict__.setdefault("detail", rest[2:] if rest.startswith(": ") else text)
+    error.args = (f"{subject}{rest}",)
+    return error
 
 
 def name_message(error: BusError, type_: str, job_id: str | None = None) -> None:
-    """Let the text of an error begin with its message.
-
-    The error itself is changed, so that its class, attributes and traceback stay as they are.
+    """Let the text of a caught error begin with its message, unless the text names it already.
 
     Args:
         error: The error.
@@ -51,5 +60,5 @@ def name_message(error: BusError, type_: str, job_id: str | None = None) -> None
         return  # a class of the application that composes its text itself
     # A middleware of the application can raise the same object again and again, for messages of
     # several types. Each type is added only once, so that the text does not grow each time.
-    if re.search(rf" {re.escape(type_)}(:| \(job )", text) is None:
-        error.args = (with_subject(text, type_, job_id),)
+    if re.search(rf" {re.escape(type_)}{JOB}:", text) is None:
+        add_subject(error, type_, job_id)

@@ -5,7 +5,7 @@ from typing import TypeVar, cast
 from bus.contracts.contract import Contract, Message, decode
 from bus.errors import BusError, Unknown, error_for
 from bus.messaging.envelope import ERROR_TYPE, REPLY_SUFFIX, Envelope, ErrorReply
-from bus.runtime.error_subject import job_subject, with_subject
+from bus.runtime.error_subject import add_subject, subject_of
 
 __all__ = ["decode_reply", "error_from_reply"]
 
@@ -28,7 +28,7 @@ def decode_reply(
     error = error_from_reply(reply, contract.type, job_id)
     if error is not None:
         raise error
-    subject = contract.type if job_id is None else job_subject(contract.type, job_id)
+    subject = subject_of(contract.type, job_id)
     noun = "reply" if job_id is None else "result"
     expected = f"{contract.type}{REPLY_SUFFIX}"
     if reply.type != expected:
@@ -53,11 +53,10 @@ def error_from_reply(reply: Envelope, type_: str, job_id: str | None = None) -> 
     """
     if reply.type != ERROR_TYPE:
         return None
-    subject = with_subject("invalid error reply", type_, job_id)
+    subject = f"{subject_of(type_, job_id)}: invalid error reply"
     body: ErrorReply = decode(ErrorReply, reply.body, subject=subject)
     error = error_for(body.code, body.message, maybe_executed=body.maybe_executed)
-    error.args = (with_subject(str(error), type_, job_id),)
-    return error
+    return add_subject(error, type_, job_id)
 
 
 class PendingRequest:

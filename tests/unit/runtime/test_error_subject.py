@@ -25,7 +25,7 @@ from bus.messaging.envelope import Envelope, error_reply
 from bus.messaging.handler import Handler
 from bus.messaging.ports.transport import Nacked, PublishOutcome, Returned
 from bus.runtime.client import Client
-from bus.runtime.error_subject import name_message, with_subject
+from bus.runtime.error_subject import add_subject, name_message
 from bus.settings import load_settings
 from bus.testing import MemoryBuses
 from tests.unit.fakes import NOW, FakeDelivery, FakeTransport, runtime_of, settle_down, virtual
@@ -262,6 +262,17 @@ async def test_the_text_of_the_service_can_be_read_without_the_type() -> None:
     assert (NotFound("x").detail, NotFound().detail) == ("x", "not found")
 
 
+def test_an_error_of_an_application_may_have_a_detail_of_its_own() -> None:
+    class Quota(Unknown):
+        def __init__(self, detail: str) -> None:
+            self.detail = detail
+            super().__init__("the quota is used up")
+
+    error = Quota("tenant 7")
+    name_message(error, "ledger.add.v1")
+    assert (str(error), error.detail) == ("ledger.add.v1: the quota is used up", "tenant 7")
+
+
 async def test_a_failure_behind_two_calls_names_each_call_once() -> None:
     ledger, desk = Router("ledger"), Router("desk")
 
@@ -325,6 +336,25 @@ def test_an_error_that_composes_its_text_itself_stays_as_it_is() -> None:
 
 
 def test_the_id_of_a_job_is_added_to_a_text_that_begins_with_its_type() -> None:
-    assert with_subject("ledger.close.v1 is not served", "ledger.close.v1", "7") == (
-        "ledger.close.v1 (job 7) is not served"
-    )
+    error = add_subject(Unavailable("ledger.close.v1 is not served"), "ledger.close.v1", "7")
+    assert str(error) == "ledger.close.v1 (job 7) is not served"
+
+
+@pytest.mark.parametrize("type_", SENDS)
+def test_the_detail_of_an_error_of_the_bus_is_its_text_without_the_message(type_: str) -> None:
+    @virtual
+    async def run() -> None:
+        client = await started(FakeTransport(answer=outcome(Returned(reason="NO_ROUTE"))))
+        with pytest.raises(NotServed) as caught:
+            await SENDS[type_](client)
+        assert caught.value.detail.startswith("no service serves it (NO_ROUTE). ")
+
+    run()
+
+
+@virtual
+async def test_the_detail_of_an_error_of_a_job_handle_has_no_id() -> None:
+    job = await (await started(FakeTransport())).submit(CloseBooks())
+    with pytest.raises(DeadlineExceeded) as caught:
+        await job.result(timeout=3)
+    assert caught.value.detail.startswith("no result within 3 s. ")
