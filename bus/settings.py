@@ -162,8 +162,13 @@ class Settings(BaseSettings):
     """
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level that is logged. `debug` logs a line for each message."""
-    log_format: Literal["auto", "json", "console"] = "auto"
-    """Format of the log. `auto` writes readable text to a terminal, and JSON elsewhere."""
+    log_messages: Literal["debug", "info"] = "debug"
+    """Level of the line that is logged for each handled message."""
+    log_format: Literal["auto", "json", "console", "none"] = "auto"
+    """Format of the log. `auto` writes readable text to a terminal, and JSON elsewhere.
+
+    With `none`, the bus leaves the logging of the application unchanged.
+    """
 
     debug: bool = False
     """True if log lines about failures show texts and tracebacks of exceptions.

@@ -1,30 +1,83 @@
 """Logging set-up: structlog formats the records of the bus and of all other libraries.
 
-The output is JSON in production, and readable text on a terminal.
+The output is JSON in production, and readable text on a terminal. An application that has its own
+logging can use `MessageContextFilter` alone.
 """
 
-import io
 import logging
-import re
 import sys
-from collections.abc import MutableMapping
-from functools import partial
-from typing import Any, TextIO
+from typing import TextIO
 
 import structlog
+from typing_extensions import override
 
-from bus.messaging.context import current
+from bus.messaging.context import correlation, current
+from bus.operations.log_rendering import (
+    Event,
+    RecordFormatter,
+    add_context_variables,
+    add_extra,
+    protect_own_fields,
+    render_console,
+    render_json,
+)
 from bus.settings import Settings
 
-__all__ = ["configure_logging"]
+__all__ = ["MessageContextFilter", "configure_logging"]
 
-Event = MutableMapping[str, Any]
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-REPLACEMENT = "\ufffd"
+MESSAGE_FIELDS = ("correlation_id", "causation_id", "message_id", "message_type")
+"""Fields of a log record that identify the message that is being handled."""
+
+
+class MessageContextFilter(logging.Filter):
+    """Filter that adds the ids of the handled message to each log record, for any formatter.
+
+    The record gets the attributes `correlation_id`, `causation_id`, `message_id` and
+    `message_type`. Outside of a handler each attribute is an empty string, so that a format with
+    `%(correlation_id)s` never fails. Inside `bus.correlated`, `correlation_id` is set. An attribute
+    that the record already has is not changed.
+
+    Add the filter to a handler, not to a logger. A logger does not apply its filters to the records
+    of its child loggers.
+
+    >>> handler = logging.StreamHandler()
+    >>> handler.addFilter(MessageContextFilter())
+    >>> handler.setFormatter(logging.Formatter("%(correlation_id)s %(name)s %(message)s"))
+    """
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add the attributes to the record. Return True, because the filter drops no record."""
+        fields = vars(record)
+        if record.name.startswith("bus.") and "message_type" not in fields:
+            # Some records of the bus are about a message whose handler has ended.
+            fields["message_type"] = fields.get("type")
+        for name, value in message_fields().items():
+            if fields.get(name) is None:
+                fields[name] = value or ""
+        return True
+
+
+def message_fields() -> dict[str, str | None]:
+    """Return the fields of the handled message. The values are None if they are unknown."""
+    context = current.get()
+    if context is None:
+        return {**dict.fromkeys(MESSAGE_FIELDS), "correlation_id": correlation.get()}
+    envelope = context.envelope
+    return {
+        "correlation_id": envelope.correlation_id or envelope.id,
+        "causation_id": envelope.causation_id,
+        "message_id": envelope.id,
+        "message_type": envelope.type,
+    }
 
 
 def configure_logging(
-    settings: Settings, *, stream: TextIO | None = None, all_frames: bool = False
+    settings: Settings,
+    *,
+    stream: TextIO | None = None,
+    overwrite: bool = True,
+    all_frames: bool = False,
 ) -> None:
     """Send all log records of this process to `stream`.
 
@@ -32,30 +85,45 @@ def configure_logging(
     An application calls this function once. A library must not call it. Each record that is written
     while a message is handled contains the message's correlation id.
 
+    With the log format `none` this function does nothing.
+
     Args:
         settings: The log level and the log format.
         stream: The output. None: standard error.
+        overwrite: True replaces the handlers of the root logger, and the configuration of
+            structlog. False respects the application's own logging: if the root logger has a
+            handler, this function does nothing.
         all_frames: True shows all frames of a failure as text. False leaves out the frames of the
             bus, if the failure has other frames. JSON always has all frames.
     """
+    root = logging.getLogger()
+    if settings.log_format == "none" or (root.handlers and not overwrite):
+        return
     out = stream or sys.stderr
     handler = logging.StreamHandler(out)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
+        RecordFormatter(
             foreign_pre_chain=_shared_processors(),
-            processors=_final_processors(settings, out, all_frames=all_frames),
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                render_console(out, all_frames=all_frames)
+                if _is_for_terminal(settings, out)
+                else render_json,
+            ],
         )
     )
-    root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
     for library in ("aio_pika", "aiormq", "asyncio"):
         # The bus already logs the events that these libraries log. At debug level aiormq logs whole
         # frames, which include payloads.
         logging.getLogger(library).setLevel(max(logging.ERROR, root.level))
+    if structlog.is_configured() and not overwrite:
+        return
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
+            protect_own_fields,
             *_shared_processors(),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
@@ -65,83 +133,29 @@ def configure_logging(
     )
 
 
+def _is_for_terminal(settings: Settings, out: TextIO) -> bool:
+    return settings.log_format == "console" or (settings.log_format == "auto" and out.isatty())
+
+
 def _shared_processors() -> list[structlog.typing.Processor]:
     return [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
-        structlog.contextvars.merge_contextvars,
-        _add_message_ids,
+        add_extra,
+        add_context_variables,
+        _add_message_fields,
         _drop_none_values,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
 
 
-def _final_processors(
-    settings: Settings, out: TextIO, *, all_frames: bool
-) -> list[structlog.typing.Processor]:
-    terminal = settings.log_format == "console" or (settings.log_format == "auto" and out.isatty())
-    last: list[structlog.typing.Processor] = (
-        [
-            _replace_controls,
-            partial(
-                _render_with_frames,
-                structlog.dev.ConsoleRenderer(
-                    colors=out.isatty(), exception_formatter=_write_traceback
-                ),
-                all_frames=all_frames,
-            ),
-        ]
-        if terminal
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    )
-    return [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
-
-
-def _add_message_ids(_logger: Any, _method: str, event: Event) -> Event:
-    context = current.get()
-    if context is not None:
-        event.setdefault("correlation_id", context.envelope.correlation_id)
-        event.setdefault("message_id", context.envelope.id)
+def _add_message_fields(_logger: object, _method: str, event: Event) -> Event:
+    for name, value in message_fields().items():
+        # The bus's own records have the type of the message as `type`.
+        if value and (name != "message_type" or event.get("type") != value):
+            event.setdefault(name, value)
     return event
 
 
-def _replace_controls(_logger: Any, _method: str, event: Event) -> Event:
-    """Replace control characters, except tab and newline, in text for a terminal.
-
-    Other services choose message types and ids. These texts must not control the operator's
-    terminal.
-    """
-    return {
-        name: CONTROL.sub(REPLACEMENT, value) if isinstance(value, str) else value
-        for name, value in event.items()
-    }
-
-
-def _render_with_frames(
-    renderer: structlog.dev.ConsoleRenderer,
-    logger: Any,
-    method: str,
-    event: Event,
-    *,
-    all_frames: bool,
-) -> str:
-    """Return the text of a record, with each frame of a failure on a line of its own."""
-    frames = event.pop("frames", None)
-    text = renderer(logger, method, event)
-    if not isinstance(frames, list) or "Traceback (most recent call last)" in text:
-        return text
-    others = [frame for frame in frames if not str(frame).startswith("bus/")]
-    shown = frames if all_frames or not others else others
-    return "\n".join([text, *(f"    {CONTROL.sub(REPLACEMENT, str(frame))}" for frame in shown)])
-
-
-def _write_traceback(out: TextIO, error: structlog.typing.ExcInfo) -> None:
-    """Write a traceback without control characters. Its text can be from another service."""
-    plain = io.StringIO()
-    structlog.dev.plain_traceback(plain, error)
-    out.write(CONTROL.sub(REPLACEMENT, plain.getvalue()))
-
-
-def _drop_none_values(_logger: Any, _method: str, event: Event) -> Event:
+def _drop_none_values(_logger: object, _method: str, event: Event) -> Event:
     return {name: value for name, value in event.items() if value is not None}

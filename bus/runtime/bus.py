@@ -97,8 +97,7 @@ class Bus:
         )
         layers = client_stack(clock=clock) if client is None else client
         self._client = Client(runtime, with_security(layers, self._security))
-        limits = {"leeway": self.settings.clock_leeway, "longest": self.settings.request_timeout}
-        stack = server_stack(clock=clock, **limits) if server is None else server
+        stack = _default_server_stack(self.settings, clock) if server is None else server
         self._server = Server(runtime, stack, self)
         self._consumers: list[ConsumerHandle] = []
         self._changing = 0
@@ -280,3 +279,12 @@ class Bus:
         """
         async with self.serving(router):
             await (until or asyncio.Event()).wait()
+
+
+def _default_server_stack(settings: Settings, clock: Callable[[], float]) -> list[Middleware]:
+    return server_stack(
+        clock=clock,
+        leeway=settings.clock_leeway,
+        longest=settings.request_timeout,
+        log_messages=settings.log_messages,
+    )

@@ -8,6 +8,7 @@ from bus.messaging.backoff import backoff
 from bus.messaging.context import current
 from bus.messaging.failure_location import failure_facts
 from bus.messaging.failure_texts import debugging, exception_to_log
+from bus.messaging.labels import failure_label, message_facts, message_label
 from bus.messaging.ports.transport import Delivery
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import (
@@ -73,14 +74,13 @@ class Receiver:
             self._in_flight.finish(message)
 
     async def _requeue_after(self, message: InboundMessage, error: Exception) -> None:
-        facts = {
-            "queue": message.envelope.queue,
-            "message_id": message.envelope.id,
-            **failure_facts(error),
-        }
+        facts = message_facts(message.envelope, **failure_facts(error))
         # log.exception is not used, because a traceback can show confidential values.
         log.error(
-            "the bus failed to process a message; the message is requeued",
+            "%s in %s: the bus failed to process the message (%s); the message is requeued",
+            message_label(message.envelope),
+            message.envelope.queue,
+            failure_label(facts),
             extra=facts,
             exc_info=exception_to_log(error),
         )

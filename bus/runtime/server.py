@@ -87,7 +87,12 @@ class Server:
                 for consumer in consumers:
                     await consumer.start()
             await wait_ready(consumers, runtime.settings.start_timeout)
-            log.info("serving", extra={"service": runtime.service, "endpoints": len(receivers)})
+            log.info(
+                "%s is serving (endpoints: %d)",
+                runtime.service,
+                len(receivers),
+                extra={"service": runtime.service, "endpoints": len(receivers)},
+            )
             yield consumers
 
     def _receivers(
@@ -119,9 +124,13 @@ class Server:
                 await asyncio.gather(*(receiver.drain() for receiver in receivers))
         except TimeoutError:
             unfinished = sum(receiver.cancel_running() for receiver in receivers)
+            service, grace = self._runtime.service, self._runtime.settings.stop_grace
             log.warning(
-                "the grace period is over; unfinished messages are requeued",
-                extra={"unfinished": unfinished},
+                "%s: the grace period of %g s is over; %d unfinished messages are requeued",
+                service,
+                grace,
+                unfinished,
+                extra={"service": service, "grace": grace, "unfinished": unfinished},
             )
             with suppress(TimeoutError):
                 async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS):

@@ -15,6 +15,7 @@ from bus.messaging.failure_location import failure_facts
 from bus.messaging.failure_note import add_failure_note
 from bus.messaging.failure_texts import exception_to_log
 from bus.messaging.handler import Handler
+from bus.messaging.labels import failure_label, message_facts, message_label
 from bus.messaging.supervision import is_own_cancel
 from bus.runtime.endpoint_state import EndpointState
 from bus.runtime.inbound_message import HandlingResult, InboundMessage
@@ -66,11 +67,15 @@ class ServiceActivator:
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as error:
-            facts = {"queue": envelope.queue, "message_id": envelope.id, **failure_facts(error)}
+            facts = message_facts(envelope, **failure_facts(error))
             add_failure_note(error, envelope)
             # log.exception is not used, because a traceback can show confidential values.
             log.error(  # noqa: TRY400
-                "a handler raised a BaseException", extra=facts, exc_info=exception_to_log(error)
+                "%s: the handler raised a BaseException (%s)",
+                message_label(envelope),
+                failure_label(facts),
+                extra=facts,
+                exc_info=exception_to_log(error),
             )
             return HandlingResult(error=error)
         finally:
@@ -100,8 +105,13 @@ def _wire_safe_error(error: Exception, envelope: Envelope) -> Exception:
             return error
     except Exception:  # noqa: BLE001, S110 - a user's code; the log line below reports it
         pass
-    facts = {"message_id": envelope.id, **failure_facts(error)}
-    log.error("a handler's error cannot be sent; the caller gets Internal", extra=facts)
+    facts = message_facts(envelope, **failure_facts(error))
+    log.error(
+        "%s: the handler's error (%s) cannot be sent; the caller gets Internal",
+        message_label(envelope),
+        failure_label(facts),
+        extra=facts,
+    )
     internal = Internal()
     internal.__cause__ = error  # it has the location
     return internal

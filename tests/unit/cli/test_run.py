@@ -105,4 +105,4 @@ def test_debug_shows_all_frames_in_the_log(debug: bool, monkeypatch: pytest.Monk
     with pytest.raises(SystemExit) as ended:
         main(["run", "library:router", *(["--debug"] if debug else [])])
     assert ended.value.code == 0
-    assert configured == [{"all_frames": debug}]
+    assert configured == [{"overwrite": False, "all_frames": debug}]
