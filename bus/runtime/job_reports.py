@@ -19,6 +19,7 @@ from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update
 from bus.messaging.labels import message_facts, message_label, one_line
 from bus.messaging.ports.transport import Accepted
+from bus.messaging.timers import format_seconds
 from bus.messaging.topology.addresses import update_address
 from bus.messaging.topology.names import RETRY_DELAYS, retry_delay_for
 from bus.runtime.failure_log import log_failure
@@ -90,8 +91,8 @@ class JobReports:
         try:
             seconds = RETRY_DELAYS[retry_delay_for(delay)]
             note = (
-                f"attempt {job.attempt} of {policy.attempts} failed, the next is in {seconds:.6g} "
-                f"s: {safe_reason(error)}"
+                f"attempt {job.attempt} of {policy.attempts} failed, the next is in "
+                f"{format_seconds(seconds)}: {safe_reason(error)}"
             )
             await report(Progress(progress=0, note=note, error=code_of(error)))
         except Exception as unexpected:  # noqa: BLE001 - the retry copy exists already

@@ -4,6 +4,7 @@ import ast
 import asyncio
 import doctest
 import inspect
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -117,6 +118,7 @@ async def names_for(place: str) -> AsyncIterator[dict[str, Any]]:
             "Ask": lambda _: Ask(),
             "FastStream": FastStream,
             "Handler": Handler,
+            "logging": logging,
             "id": 7,
             "month": date(2026, 1, 1),
             "count": Counter[str](),

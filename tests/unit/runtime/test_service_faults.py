@@ -93,7 +93,7 @@ async def test_a_validator_that_raises_at_the_receiver_is_the_callers_invalid_ar
     await buses.serve(orchard, service.router)
     with pytest.raises(InvalidArgument) as caught:
         await client.request(Pick.model_construct(name=SECRET))
-    assert "Pick: a validator raised KeyError" in str(caught.value)
+    assert "orchard.pick.v1: a validator raised KeyError" in str(caught.value)
     assert SECRET not in str(caught.value)
     assert (caught.value.retryable, service.runs) == (False, 0)
 
@@ -210,7 +210,7 @@ async def test_a_single_error_in_a_group_reaches_the_caller_as_this_error(
     service = Service(failing(NotFound("no such fruit")))
     orchard, client = await buses.bus("orchard"), await buses.bus("client")
     await buses.serve(orchard, service.router)
-    with pytest.raises(NotFound, match=r"^no such fruit$"):
+    with pytest.raises(NotFound, match=r"^orchard\.pick\.v1: no such fruit$"):
         await client.request(Pick(name="apple"))
 
 
