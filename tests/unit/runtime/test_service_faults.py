@@ -1,5 +1,6 @@
 """Faults of a service's own code, from the sender to the dead letters, on the broker in memory."""
 
+import asyncio
 import logging
 import re
 from collections.abc import Callable
@@ -189,6 +190,29 @@ def test_a_wrong_result_is_logged_as_an_error(caplog: pytest.LogCaptureFixture) 
         run()
     (record,) = [each for each in caplog.records if "InvalidResult" in str(vars(each))]
     assert record.levelno == logging.ERROR
+
+
+# --- Long waits ---
+
+
+@in_memory
+async def test_a_message_waits_a_whole_day_for_its_next_attempt(buses: MemoryBuses) -> None:
+    times: list[float] = []
+    done = asyncio.Event()
+    router = Router("orchard")
+
+    @router.event(Ripe, retry=RetryPolicy(delays=(86_400,)))
+    async def on_ripe(event: Ripe) -> None:
+        times.append(asyncio.get_running_loop().time())
+        if len(times) == 1:
+            raise Unavailable("later")
+        done.set()
+
+    orchard = await buses.bus("orchard")
+    await buses.serve(orchard, router)
+    await orchard.publish(Ripe())
+    await done.wait()
+    assert times[1] - times[0] == pytest.approx(86_400, abs=1)
 
 
 # --- Groups of errors, as a TaskGroup raises them ---
