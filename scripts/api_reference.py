@@ -40,7 +40,8 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "FastStream": {"bus.integrations.faststream": ("attach", "application")},
     "Testing": {
-        "bus.testing": ("MemoryBuses", "override_dependency"),
+        "bus.testing.buses": ("MemoryBuses",),
+        "bus.testing.dependencies": ("override_dependency",),
         "bus.contracts.sensitive": ("shown_values",),
         "bus.transports.memory.broker": ("MemoryBroker",),
         "bus.transports.memory.transport": ("MemoryTransport",),

@@ -1,37 +1,17 @@
-"""Testing: connected buses in one process, on a broker in memory that simulates RabbitMQ.
-
->>> async with MemoryBuses() as buses:
-...     desk, client = await buses.bus("desk"), await buses.bus("client")
-...     await buses.serve(desk, router)
-...     reply = await client.request(Ask(...), timeout=1)
-...     buses.broker.drop_all()  # Test how your service reacts.
-
-A `VirtualLoop` skips waits, such as an hour in a retry tier. Use it with `clock=wall_clock`.
-"""
+"""Connected buses on one `MemoryBroker`, in one process."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from bus.contracts.sensitive import shown_values
 from bus.runtime.bus import Bus
-from bus.runtime.dependencies import provider
 from bus.runtime.router import Router
 from bus.settings import Settings
-from bus.transports.memory import MemoryBroker, MemoryTransport, VirtualLoop, wall_clock
+from bus.transports.memory import MemoryBroker, MemoryTransport
 
-__all__ = [
-    "MemoryBroker",
-    "MemoryBuses",
-    "MemoryTransport",
-    "VirtualLoop",
-    "override_dependency",
-    "replaced",
-    "shown_values",
-    "wall_clock",
-]
+__all__ = ["MemoryBuses"]
 
 
 class MemoryBuses:
@@ -96,24 +76,3 @@ class MemoryBuses:
                 timeout.
         """
         await self._open.enter_async_context(bus.serving(router))
-
-
-@contextmanager
-def override_dependency(
-    dependency: Callable[..., Any], replacement: Callable[..., Any]
-) -> Iterator[None]:
-    """Replace a dependency of handlers until the `with` block ends.
-
-    Args:
-        dependency: Function that handlers pass to `Depends`.
-        replacement: Function that is called instead of `dependency`.
-
-    Raises:
-        ConfigurationError: fast-depends is not installed.
-    """
-    with provider().scope(dependency, replacement):
-        yield
-
-
-replaced = override_dependency
-"""Former name of `override_dependency`. The next minor version removes it."""

@@ -1,0 +1,51 @@
+"""Testing: connected buses in one process, on a broker in memory that simulates RabbitMQ.
+
+>>> async with MemoryBuses() as buses:
+...     desk, client = await buses.bus("desk"), await buses.bus("client")
+...     await buses.serve(desk, router)
+...     reply = await client.request(Ask(...), timeout=1)
+...     buses.broker.drop_all()  # Test how your service reacts.
+
+A `VirtualLoop` skips waits, such as an hour in a retry tier. Use it with `clock=wall_clock`.
+
+A name is loaded at its first use (PEP 562), so that the pytest plugin in this package does not load
+the bus into a test run that does not use it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bus.contracts.sensitive import shown_values
+    from bus.testing.buses import MemoryBuses
+    from bus.testing.dependencies import override_dependency, replaced
+    from bus.transports.memory import MemoryBroker, MemoryTransport, VirtualLoop, wall_clock
+
+__all__ = [
+    "MemoryBroker",
+    "MemoryBuses",
+    "MemoryTransport",
+    "VirtualLoop",
+    "override_dependency",
+    "replaced",
+    "shown_values",
+    "wall_clock",
+]
+
+_MODULES = {
+    "MemoryBroker": "bus.transports.memory",
+    "MemoryBuses": "bus.testing.buses",
+    "MemoryTransport": "bus.transports.memory",
+    "VirtualLoop": "bus.transports.memory",
+    "override_dependency": "bus.testing.dependencies",
+    "replaced": "bus.testing.dependencies",
+    "shown_values": "bus.contracts.sensitive",
+    "wall_clock": "bus.transports.memory",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'bus.testing' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value
