@@ -19,12 +19,22 @@ if TYPE_CHECKING:
     from bus.contracts.sensitive import shown_values
     from bus.testing.buses import MemoryBuses
     from bus.testing.dependencies import override_dependency, replaced
+    from bus.testing.handling import HandlerCall
+    from bus.testing.messages import DeadMessage, FoundMessages, SentMessage
+    from bus.testing.rabbitmq import RabbitMQ
+    from bus.testing.settled import Unsettled
     from bus.transports.memory import MemoryBroker, MemoryTransport, VirtualLoop, wall_clock
 
 __all__ = [
+    "DeadMessage",
+    "FoundMessages",
+    "HandlerCall",
     "MemoryBroker",
     "MemoryBuses",
     "MemoryTransport",
+    "RabbitMQ",
+    "SentMessage",
+    "Unsettled",
     "VirtualLoop",
     "override_dependency",
     "replaced",
@@ -33,9 +43,15 @@ __all__ = [
 ]
 
 _MODULES = {
+    "DeadMessage": "bus.testing.messages",
+    "FoundMessages": "bus.testing.messages",
+    "HandlerCall": "bus.testing.handling",
     "MemoryBroker": "bus.transports.memory",
     "MemoryBuses": "bus.testing.buses",
     "MemoryTransport": "bus.transports.memory",
+    "RabbitMQ": "bus.testing.rabbitmq",
+    "SentMessage": "bus.testing.messages",
+    "Unsettled": "bus.testing.settled",
     "VirtualLoop": "bus.transports.memory",
     "override_dependency": "bus.testing.dependencies",
     "replaced": "bus.testing.dependencies",
