@@ -26,6 +26,8 @@ from tests.broker import START, fresh_vhost
 from tests.chaos.table import PROPERTY, Row, table
 from tests.isolation import isolate
 
+pytest_plugins = ["pytester"]
+
 isolate(os.environ)  # before any code reads the environment
 private_node_module.START_TIMEOUT_SECONDS = START
 gc.disable()  # until all modules are imported

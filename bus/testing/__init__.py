@@ -8,8 +8,10 @@
 
 A `VirtualLoop` skips waits, such as an hour in a retry tier. Use it with `clock=wall_clock`.
 
-A name is loaded at its first use (PEP 562), so that the pytest plugin in this package does not load
-the bus into a test run that does not use it.
+The pytest plugin `bus.testing.plugin` provides fixtures for the same objects.
+
+A name is loaded at its first use (PEP 562). Therefore the plugin does not load the bus into a test
+run that does not use it.
 """
 
 from importlib import import_module

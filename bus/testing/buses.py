@@ -32,8 +32,8 @@ class MemoryBuses:
     inject failures (`stop`, `drop_all`, `block`, `limit`, `delete_queue` and others) and inspect
     queues (`depth`, `peek`).
 
-    If a request or job fails because of a handler in this process, the error that the caller
-    receives has the handler's exception as its `__cause__`.
+    A handler in this process can fail. The error that its caller receives then has the handler's
+    exception as its `__cause__`.
 
     Args:
         clock: Function that returns the current time in seconds since the epoch.
@@ -103,9 +103,9 @@ class MemoryBuses:
         """Wait until the buses have nothing left to do, and raise an error if they do not end.
 
         The method counts and does not wait for a time. It returns when each message is acked, is a
-        dead letter, or waits for a timer: a message in a retry tier, or a request that can expire.
-        No handler runs, no request, publish or submit of these buses is in progress, and no result
-        of a job is still to be sent. Messages that handlers send count as well.
+        dead letter, or waits for a timer. A message in a retry tier and a request that can expire
+        wait for a timer. Also no handler runs, no call of these buses is in progress, and no
+        result of a job is still to be sent. Messages that handlers send count as well.
 
         The method does not know of a task that a handler or a test has started, unless the task
         is calling a bus.

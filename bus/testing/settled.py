@@ -31,7 +31,7 @@ class Unsettled(AssertionError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remaining:
-    """What the buses have not settled yet, in sentences."""
+    """Descriptions of the messages, handlers and calls that are not settled yet."""
 
     in_progress: list[str]
     stuck: list[str]

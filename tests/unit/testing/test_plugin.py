@@ -8,6 +8,7 @@ from subprocess import run
 
 import pytest
 
+from bus.operations.brokers import select
 from bus.testing.rabbitmq import isolated
 
 ROOT = Path(__file__).parents[3]
@@ -16,25 +17,27 @@ SERVICE = "from tests.unit.testing.archive import *\n"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\n", encoding="utf-8")
-    return tmp_path
+def shown_message_values() -> None:
+    """Leave the values hidden outside of the inner test runs."""
 
 
-def pytest_of(folder: Path, code: str, *options: str) -> str:
+@pytest.fixture
+def folder(pytester: pytest.Pytester) -> pytest.Pytester:
+    """Return an empty folder whose tests run in this process, because a process takes a second."""
+    pytester.makeini(
+        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
+    )
+    pytester.syspathinsert(ROOT)
+    return pytester
+
+
+def pytest_of(folder: pytest.Pytester, code: str, *options: str) -> str:
     """Run a test file, and return the output."""
-    (folder / "test_it.py").write_text(code, encoding="utf-8")
+    folder.makepyfile(code)
     registered = any(each.name == "trunkline" for each in entry_points(group="pytest11"))
     loaded = () if registered else ("-p", PLUGIN)
-    done = run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *loaded, *options],
-        cwd=folder,
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout + done.stderr
+    quick = ("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:hypothesispytest")
+    return folder.runpytest_inprocess("-q", *quick, *loaded, *options).stdout.str()
 
 
 def test_the_plugin_is_registered_as_an_entry_point() -> None:
@@ -46,17 +49,13 @@ def test_the_plugin_is_registered_as_an_entry_point() -> None:
     }
 
 
-def test_a_run_that_does_not_use_the_bus_does_not_import_it(folder: Path) -> None:
-    code = (
-        "import sys\n"
-        "def test_nothing():\n"
-        "    loaded = {n for n in sys.modules if n.startswith(('bus.', 'pydantic'))}\n"
-        "    assert loaded <= {'bus.testing', 'bus.testing.plugin'}, loaded\n"
-    )
-    assert "1 passed" in pytest_of(folder, code)
+def test_a_run_that_does_not_use_the_bus_does_not_import_it() -> None:
+    code = f"import {PLUGIN}, sys; print(*(n for n in sys.modules if n.startswith('bus.')))"
+    loaded = run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert sorted(loaded.stdout.split()) == ["bus.testing", PLUGIN]
 
 
-def test_the_fixtures_work_together_and_messages_show_their_values(folder: Path) -> None:
+def test_the_fixtures_work_together_and_messages_show_their_values(folder: pytest.Pytester) -> None:
     code = SERVICE + (
         "async def test_retries(buses, skip_waits, submitted, published, requested, dead):\n"
         "    await buses.serve(await buses.bus('archive'), archive())\n"
@@ -78,20 +77,17 @@ def test_the_fixtures_work_together_and_messages_show_their_values(folder: Path)
     assert "Place(shelf='A1') == Place(shelf='A2')" in output
 
 
-def test_a_conftest_can_hide_the_values_of_messages_again(folder: Path) -> None:
-    (folder / "conftest.py").write_text(
-        "import pytest\n@pytest.fixture\ndef shown_message_values(): ...\n", encoding="utf-8"
-    )
+def test_a_conftest_can_hide_the_values_of_messages_again(folder: pytest.Pytester) -> None:
+    folder.makeconftest("import pytest\n@pytest.fixture\ndef shown_message_values(): ...\n")
     code = SERVICE + "def test_values():\n    assert repr(Place(shelf='A1')) == 'Place(shelf=…)'\n"
     assert "1 passed" in pytest_of(folder, code)
 
 
-def test_skip_waits_works_beside_the_users_own_event_loops(folder: Path) -> None:
-    (folder / "conftest.py").write_text(
+def test_skip_waits_works_beside_the_users_own_event_loops(folder: pytest.Pytester) -> None:
+    folder.makeconftest(
         "import asyncio\n"
         "def pytest_asyncio_loop_factories():\n"
         "    return {'own': asyncio.SelectorEventLoop}\n",
-        encoding="utf-8",
     )
     code = (
         "import asyncio\n"
@@ -103,17 +99,25 @@ def test_skip_waits_works_beside_the_users_own_event_loops(folder: Path) -> None
     assert "2 passed" in pytest_of(folder, code)
 
 
-def test_without_pytest_asyncio_a_fixture_says_what_to_install(folder: Path) -> None:
-    (folder / "pytest.ini").unlink()
-    (folder / "pytest_asyncio.py").write_text("raise ModuleNotFoundError", encoding="utf-8")
-    output = pytest_of(folder, "def test_it(buses): ...\n", "-p", "no:asyncio")
+def test_without_pytest_asyncio_a_fixture_says_what_to_install(folder: pytest.Pytester) -> None:
+    folder.makeconftest(
+        "import sys\n"
+        "from unittest.mock import patch\n"
+        "from bus.testing.plugin import async_fixture\n"
+        "with patch.dict(sys.modules, {'pytest_asyncio': None}):\n"
+        "    @async_fixture\n"
+        "    async def buses(): ...\n"
+    )
+    output = pytest_of(folder, "def test_it(buses): ...\n")
     assert "the fixture `buses` requires pytest-asyncio, which is not installed." in output
     assert "pip install 'trunkline[testing]'" in output
 
 
 def test_without_a_rabbitmq_the_fixture_broker_fails_and_says_what_to_install(
-    folder: Path,
+    folder: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    nothing = select.Probes(installation=lambda _: None, engine=lambda _: False)
+    monkeypatch.setattr(select, "Probes", lambda: nothing)
     output = pytest_of(folder, "def test_it(broker): ...\n")
     assert "1 error" in output
     assert "the fixture `broker` cannot start a RabbitMQ: this machine has no RabbitMQ" in output
