@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bus.testing.dependencies import override_dependency, replaced
     from bus.testing.handling import HandlerCall
     from bus.testing.messages import DeadMessage, FoundMessages, SentMessage
-    from bus.testing.rabbitmq import RabbitMQ
+    from bus.testing.rabbitmq import RabbitMQ, isolated, running_broker, virtual_host
     from bus.testing.settled import Unsettled
     from bus.transports.memory import MemoryBroker, MemoryTransport, VirtualLoop, wall_clock
 
@@ -38,9 +38,12 @@ __all__ = [
     "SentMessage",
     "Unsettled",
     "VirtualLoop",
+    "isolated",
     "override_dependency",
     "replaced",
+    "running_broker",
     "shown_values",
+    "virtual_host",
     "wall_clock",
 ]
 
@@ -55,9 +58,12 @@ _MODULES = {
     "SentMessage": "bus.testing.messages",
     "Unsettled": "bus.testing.settled",
     "VirtualLoop": "bus.transports.memory",
+    "isolated": "bus.testing.rabbitmq",
     "override_dependency": "bus.testing.dependencies",
     "replaced": "bus.testing.dependencies",
+    "running_broker": "bus.testing.rabbitmq",
     "shown_values": "bus.contracts.sensitive",
+    "virtual_host": "bus.testing.rabbitmq",
     "wall_clock": "bus.transports.memory",
 }
 

@@ -1,23 +1,26 @@
 """The pytest plugin: fixtures for the tests of a service.
 
 pytest loads this module into each test run of an environment in which Trunkline is installed.
-Therefore it imports the bus only when a test requests one of its fixtures.
+Therefore it takes the names of the bus from `bus.testing`, which loads a name at its first use.
 """
 
 import asyncio
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import nullcontext
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bus import testing
+from bus.errors import BusError
+
 if TYPE_CHECKING:
     from bus.operations.brokers.broker import Broker
-    from bus.testing.buses import MemoryBuses
-    from bus.testing.handling import HandlerCall
-    from bus.testing.rabbitmq import RabbitMQ
+    from bus.testing import HandlerCall, MemoryBuses, RabbitMQ
 
 __all__ = [
     "broker",
@@ -38,10 +41,10 @@ INSTALL = "Install it: pip install 'trunkline[testing]'."
 def async_fixture(function: Callable[..., Any]) -> Any:
     """Return an asynchronous fixture. Without pytest-asyncio, return a fixture that fails."""
     try:
-        from pytest_asyncio import fixture  # noqa: PLC0415 - it is not a dependency of the bus
+        pytest_asyncio = import_module("pytest_asyncio")  # it is not a dependency of the bus
     except ModuleNotFoundError:
         return _missing(function.__name__)
-    return fixture(function)
+    return pytest_asyncio.fixture(function)
 
 
 def _missing(name: str) -> Any:
@@ -67,20 +70,17 @@ def shown_message_values() -> Iterator[None]:
 @async_fixture
 async def buses() -> "AsyncIterator[MemoryBuses]":
     """Yield connected buses on one model broker, as `async with MemoryBuses()` does."""
-    from bus.testing import MemoryBuses, VirtualLoop, wall_clock  # noqa: PLC0415 - see above
-
-    is_virtual = isinstance(asyncio.get_running_loop(), VirtualLoop)
-    async with MemoryBuses(clock=wall_clock) if is_virtual else MemoryBuses() as opened:
+    is_virtual = isinstance(asyncio.get_running_loop(), testing.VirtualLoop)
+    clock = testing.wall_clock if is_virtual else time.time
+    async with testing.MemoryBuses(clock=clock) as opened:
         yield opened
 
 
 @async_fixture
 async def skip_waits() -> None:
     """Run the test in virtual time: retry tiers, timeouts and sleeps take no time."""
-    from bus.testing import VirtualLoop  # noqa: PLC0415 - see above
-
     loop = asyncio.get_running_loop()
-    if not isinstance(loop, VirtualLoop):
+    if not isinstance(loop, testing.VirtualLoop):
         pytest.fail(
             f"the fixture `skip_waits` requires an asynchronous test and pytest-asyncio 1.4 or "
             f"later. Request the fixture by its name in the test. {INSTALL}",
@@ -92,9 +92,7 @@ async def skip_waits() -> None:
 @pytest.fixture
 def handle(buses: "MemoryBuses") -> "HandlerCall":
     """Return a function that calls one handler with a real `Context`."""
-    from bus.testing import HandlerCall  # noqa: PLC0415 - see above
-
-    return HandlerCall(buses)
+    return testing.HandlerCall(buses)
 
 
 @pytest.fixture
@@ -124,11 +122,8 @@ def dead(buses: "MemoryBuses") -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def shared_broker() -> "Iterator[Broker]":
     """Yield the RabbitMQ of this test run. It is started at its first use."""
-    from bus.errors import BusError  # noqa: PLC0415 - see above
-    from bus.testing.rabbitmq import isolated, running_broker  # noqa: PLC0415 - see above
-
     try:
-        with running_broker(isolated(os.environ)) as started:
+        with testing.running_broker(testing.isolated(os.environ)) as started:
             yield started
     except BusError as error:
         advice = str(error).replace("BUS_URL", "BUS_TEST_URL")
@@ -141,9 +136,7 @@ def broker(shared_broker: "Broker") -> "Iterator[RabbitMQ]":
 
     If no RabbitMQ can be started, the test fails. It is never skipped.
     """
-    from bus.testing.rabbitmq import virtual_host  # noqa: PLC0415 - see above
-
-    with virtual_host(shared_broker) as host:
+    with testing.virtual_host(shared_broker) as host:
         yield host
 
 
@@ -153,10 +146,8 @@ class VirtualLoops:
     @pytest.hookimpl(wrapper=True, optionalhook=True)
     def pytest_asyncio_loop_factories(self) -> Generator[None, object, Mapping[str, Any]]:
         """Return the only loop of the test."""
-        from bus.testing import VirtualLoop  # noqa: PLC0415 - see above
-
         yield
-        return {"virtual": VirtualLoop}
+        return {"virtual": testing.VirtualLoop}
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

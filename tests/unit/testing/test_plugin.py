@@ -52,7 +52,7 @@ def test_the_plugin_is_registered_as_an_entry_point() -> None:
 def test_a_run_that_does_not_use_the_bus_does_not_import_it() -> None:
     code = f"import {PLUGIN}, sys; print(*(n for n in sys.modules if n.startswith('bus.')))"
     loaded = run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert sorted(loaded.stdout.split()) == ["bus.testing", PLUGIN]
+    assert sorted(loaded.stdout.split()) == ["bus.errors", "bus.testing", PLUGIN]
 
 
 def test_the_fixtures_work_together_and_messages_show_their_values(folder: pytest.Pytester) -> None:
