@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from bus.messaging.topology.names import parse_queue_name
 from bus.runtime.job_reports import RESULT_TASK
@@ -46,13 +47,13 @@ NOTHING = Remaining(in_progress=[], stuck=[])
 async def wait_settled(broker: MemoryBroker, work: Work, *, timeout: float, retries: bool) -> None:
     """Wait until nothing is in progress. `MemoryBuses.settled` describes the rules."""
     quiet, remaining = 0, NOTHING
-    with _alarm(timeout, broker) as ends:
+    with _alarm(timeout, broker) as is_over:
         while quiet < QUIET_TURNS:
             remaining = _find_remaining(broker, work, retries=retries)
             if not remaining.in_progress:
                 quiet += 1
                 await asyncio.sleep(0)
-            elif time.monotonic() < ends:
+            elif not is_over.is_set():
                 quiet = 0
                 _report_end(remaining.results, broker)
                 await broker.activity.wait()
@@ -70,17 +71,22 @@ async def wait_settled(broker: MemoryBroker, work: Work, *, timeout: float, retr
 
 
 @contextmanager
-def _alarm(seconds: float, broker: MemoryBroker) -> Iterator[float]:
-    """Wake the waiting test after `seconds` of real time, and yield the time of the alarm.
+def _alarm(seconds: float, broker: MemoryBroker) -> Iterator[threading.Event]:
+    """Set the yielded event after `seconds` of real time, and wake the waiting test.
 
     A thread counts the time, because the clock of a `VirtualLoop` jumps to each timer of the loop.
     """
-    loop = asyncio.get_running_loop()
-    timer = threading.Timer(seconds, lambda: loop.call_soon_threadsafe(broker.activity.changed))
+    loop, is_over = asyncio.get_running_loop(), threading.Event()
+
+    def ring() -> None:
+        is_over.set()
+        loop.call_soon_threadsafe(broker.activity.changed)
+
+    timer = threading.Timer(seconds, ring)
     timer.daemon = True
     timer.start()
     try:
-        yield time.monotonic() + seconds
+        yield is_over
     finally:
         timer.cancel()
         timer.join()  # otherwise the timer could call a closed loop
@@ -109,6 +115,7 @@ def _find_remaining(broker: MemoryBroker, work: Work, *, retries: bool) -> Remai
     return Remaining(in_progress=in_progress, stuck=stuck, results=results)
 
 
+@lru_cache(maxsize=4096)
 def _role(queue: str) -> str | None:
     parsed = parse_queue_name(queue)
     return None if parsed is None else parsed.role
