@@ -119,6 +119,7 @@ class MemoryBuses:
                 message, and no consumer in this test will receive it. The second error does not
                 wait for `timeout`. The text lists the queues, handlers and calls.
         """
+        __tracebackhide__ = True
         await wait_settled(self.broker, self._work, timeout=timeout, retries=retries)
 
     def published(self, event: type[E]) -> FoundMessages[E, SentMessage[E]]:

@@ -44,6 +44,7 @@ class ChainedJob(Generic[R]):
 
     async def result(self, *, timeout: float | None = None) -> R:
         """Wait for the result of the job, as `JobHandle.result` does."""
+        __tracebackhide__ = True
         try:
             return await self._handle.result(timeout=timeout)
         except BusError as error:

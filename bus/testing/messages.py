@@ -13,7 +13,7 @@ from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import FaultRecord
 from bus.messaging.suggestions import did_you_mean
 
-__all__ = ["DeadMessage", "FoundMessages", "SentMessage"]
+__all__ = ["DeadMessage", "FoundMessages", "SentMessage", "describe"]
 
 M_co = TypeVar("M_co", bound=Message, covariant=True)
 
@@ -50,7 +50,7 @@ class SentMessage(Generic[M_co]):
     @property
     def note(self) -> str:
         """Text for a failed assertion: the exception of the handler."""
-        return "" if self.cause is None else f", its handler failed: {_describe(self.cause)}"
+        return "" if self.cause is None else f", its handler failed: {describe(self.cause)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class DeadMessage(Generic[M_co]):
     @property
     def note(self) -> str:
         """Text for a failed assertion: the reason of the dead letter."""
-        reason = self.record.reason if self.cause is None else _describe(self.cause)
+        reason = self.record.reason if self.cause is None else describe(self.cause)
         return f", {self.record.code} after attempt {self.record.attempts}: {reason}"
 
 
@@ -85,16 +85,20 @@ class FoundMessages(Sequence[F], Generic[M, F]):
     >>> assert published(InvoiceSent).messages == [InvoiceSent(number="7")]
     """
 
-    def __init__(self, found: Iterable[F], subject: str, verb: str) -> None:
+    def __init__(
+        self, found: Iterable[F], subject: str, verb: str, *, failed: Sequence[str] = ()
+    ) -> None:
         """Keep messages.
 
         Args:
             found: The messages.
             subject: Words for such a message in errors, such as `event billing.sent.v1`.
             verb: Word for its discovery in errors, such as `published`.
+            failed: A line for each message whose handler failed in this test.
         """
         self._found = list(found)
         self._subject, self._verb = subject, verb
+        self._failed = "".join(f"\n  {line}" for line in failed)
 
     @property
     def messages(self) -> list[M]:
@@ -113,6 +117,7 @@ class FoundMessages(Sequence[F], Generic[M, F]):
                 with the fields that differ.
             TypeError: The message has no such field.
         """
+        __tracebackhide__ = True
         matching = self._select(expected, fields)
         if len(matching) == 1:
             return matching[0]
@@ -123,14 +128,16 @@ class FoundMessages(Sequence[F], Generic[M, F]):
                 f"{len(matching)} messages match, not one: {wanted}. Give more fields.{lines}"
             )
         if not self._found:
-            raise AssertionError(f"no {self._subject} was {self._verb}.")
+            raise AssertionError(f"no {self._subject} was {self._verb}.{self._failures()}")
         nearest = min(self._found, key=lambda each: len(_differ(each.message, expected, fields)))
         others = [each for each in self._found if each is not nearest]
+        rest = f"\nAll others:{_lines(others)}" if others else ""
         with shown_values():
             differ = "".join(f"\n    {line}" for line in _differ(nearest.message, expected, fields))
         raise AssertionError(
             f"no {wanted} was {self._verb}. The nearest message:"
-            f"{_lines([nearest])}{differ}" + (f"\nAll others:{_lines(others)}" if others else "")
+            f"{_lines([nearest])}{differ}{rest}"
+            f"{self._failures()}"
         ) from nearest.cause
 
     def none(self, expected: M | None = None, /, **fields: object) -> None:
@@ -144,10 +151,11 @@ class FoundMessages(Sequence[F], Generic[M, F]):
             AssertionError: A message matches. The text shows each of them.
             TypeError: The message has no such field.
         """
+        __tracebackhide__ = True
         if matching := self._select(expected, fields):
             raise AssertionError(
-                f"{len(matching)} of {self._wanted(expected, fields)} {self._verb}:"
-                f"{_lines(matching)}"
+                f"expected no {self._wanted(expected, fields)}, but {len(matching)} "
+                f"{'was' if len(matching) == 1 else 'were'} {self._verb}:{_lines(matching)}"
             ) from matching[0].cause
 
     @overload
@@ -176,6 +184,9 @@ class FoundMessages(Sequence[F], Generic[M, F]):
             if each.message is not None:
                 _check_fields(each.message, fields)
         return [each for each in self._found if not _differ(each.message, expected, fields)]
+
+    def _failures(self) -> str:
+        return f"\nHandlers that failed in this test:{self._failed}" if self._failed else ""
 
     def _wanted(self, expected: M | None, fields: dict[str, object]) -> str:
         with shown_values():
@@ -226,7 +237,7 @@ def _values(message: Message) -> dict[str, object]:
     return {name: getattr(message, name) for name in type(message).model_fields}
 
 
-def _describe(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """Return the class and text of an exception, with the place where it was raised."""
     frames = extract_tb(error.__traceback__)
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""

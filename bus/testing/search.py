@@ -9,7 +9,7 @@ from bus.messaging.envelope import Envelope
 from bus.messaging.fault_record import read_record
 from bus.messaging.suggestions import did_you_mean
 from bus.messaging.topology.names import dead_letter_queue, parse_queue_name, work_queue
-from bus.testing.messages import DeadMessage, FoundMessages, SentMessage
+from bus.testing.messages import DeadMessage, FoundMessages, SentMessage, describe
 from bus.testing.work import Work
 from bus.transports.memory import MemoryBroker
 from bus.transports.wire_format import ROLES, broker_headers
@@ -44,7 +44,10 @@ def find_sent(work: Work, model: type[M], kind: str, verb: str) -> FoundMessages
         for envelope in work.sent.values()
         if envelope.type == contract.type
     )
-    return FoundMessages(found, f"{kind} {contract.type}", verb)
+    failed = [
+        f"{work.failed_types[id_]}: {describe(error)}" for id_, error in work.failures.items()
+    ]
+    return FoundMessages(found, f"{kind} {contract.type}", verb, failed=failed)
 
 
 def find_dead(

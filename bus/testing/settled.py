@@ -46,6 +46,7 @@ NOTHING = Remaining(in_progress=[], stuck=[])
 
 async def wait_settled(broker: MemoryBroker, work: Work, *, timeout: float, retries: bool) -> None:
     """Wait until nothing is in progress. `MemoryBuses.settled` describes the rules."""
+    __tracebackhide__ = True
     quiet, remaining = 0, NOTHING
     with _alarm(timeout, broker) as is_over:
         while quiet < QUIET_TURNS:

@@ -45,6 +45,8 @@ class Work:
         """The name of the handler of each served queue."""
         self.failures: dict[str, BaseException] = {}
         """The last exception of a handler, by message id."""
+        self.failed_types: dict[str, str] = {}
+        """The types of the messages in `failures`, by message id."""
         self.sent: dict[str, Envelope] = {}
         """The messages that the buses have sent, by message id. A job keeps its first attempt."""
 
@@ -80,6 +82,7 @@ def record_failures(work: Work) -> Middleware:
 
     def layer(inner: Handler) -> Handler:
         async def call(envelope: Envelope) -> Envelope | None:
+            __tracebackhide__ = True
             with work.handling(envelope):
                 try:
                     return await inner(envelope)
@@ -87,6 +90,7 @@ def record_failures(work: Work) -> Middleware:
                     raise
                 except BaseException as error:
                     work.failures[envelope.id] = error
+                    work.failed_types[envelope.id] = envelope.type
                     raise
 
         return call
@@ -103,6 +107,7 @@ def chain_causes(work: Work, service: str) -> Middleware:
 
     def layer(inner: Handler) -> Handler:
         async def call(envelope: Envelope) -> Envelope | None:
+            __tracebackhide__ = True
             with work.calling(Call(service=service, envelope=envelope)):
                 try:
                     return await inner(envelope)
@@ -126,6 +131,7 @@ def record_sent(work: Work) -> Middleware:
 
     def layer(inner: Handler) -> Handler:
         async def call(envelope: Envelope) -> Envelope | None:
+            __tracebackhide__ = True
             if envelope.role == "request":
                 work.sent.setdefault(envelope.id, envelope)
             reply = await inner(envelope)

@@ -83,6 +83,19 @@ async def test_a_failed_assertion_says_if_nothing_was_sent(buses: MemoryBuses) -
         buses.published(Stored).one(title="Emma")
 
 
+async def test_a_failed_assertion_names_the_handlers_that_failed(
+    buses: MemoryBuses, reader: Bus
+) -> None:
+    await reader.submit(Store(title="torn"))
+    await buses.settled()
+    with pytest.raises(AssertionError) as raised:
+        buses.published(Stored).one(title="torn")
+    assert str(raised.value).startswith(
+        "no event archive.stored.v1 was published.\nHandlers that failed in this test:\n"
+        "  archive.store.v1: LookupError: torn at "
+    )
+
+
 async def test_one_of_two_equal_messages_is_ambiguous(buses: MemoryBuses) -> None:
     archive = await buses.bus("archive")
     for _ in range(2):
@@ -139,6 +152,9 @@ async def test_an_unexpected_dead_letter_shows_the_exception_of_the_handler(
     with pytest.raises(AssertionError) as raised:
         buses.dead(Store).none()
     assert isinstance(raised.value.__cause__, LookupError)
+    assert str(raised.value).startswith(
+        "expected no dead letter of archive.store.v1, but 1 was found:\n"
+    )
     assert "Store(title='torn', owner=…), internal after attempt 2: LookupError: torn at " in str(
         raised.value
     )
