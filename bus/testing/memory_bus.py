@@ -10,8 +10,8 @@ from bus.contracts.contract import Job, Message
 from bus.errors import BusError
 from bus.messaging.context import JobHandle
 from bus.messaging.envelope import Envelope, Progress
-from bus.middleware.stacks import client_stack, server_stack
-from bus.runtime.bus import Bus
+from bus.middleware.stacks import client_stack
+from bus.runtime.bus import Bus, default_server_stack
 from bus.runtime.router import Router
 from bus.settings import Settings
 from bus.testing.work import Work, chain_causes, record_failures, record_sent
@@ -77,9 +77,7 @@ class MemoryBus(Bus):
             ],
             server=[
                 record_failures(work),  # outermost: it also receives `DeadlineExceeded`
-                *server_stack(
-                    clock=clock, leeway=settings.clock_leeway, longest=settings.request_timeout
-                ),
+                *default_server_stack(settings, clock),
             ],
             clock=clock,
         )
