@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from traceback import extract_tb
 from typing import Generic, Protocol, TypeVar, overload
 
 from typing_extensions import override
@@ -10,6 +9,7 @@ from typing_extensions import override
 from bus.contracts.contract import Message
 from bus.contracts.sensitive import sensitive_fields, shown_values
 from bus.messaging.envelope import Envelope
+from bus.messaging.failure_location import failure_location
 from bus.messaging.fault_record import FaultRecord
 from bus.messaging.suggestions import did_you_mean
 
@@ -239,6 +239,5 @@ def _values(message: Message) -> dict[str, object]:
 
 def describe(error: BaseException) -> str:
     """Return the class and text of an exception, with the place where it was raised."""
-    frames = extract_tb(error.__traceback__)
-    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"
+    location = failure_location(error)
+    return f"{type(error).__name__}: {error}{f' at {location}' if location else ''}"
