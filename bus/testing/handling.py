@@ -1,14 +1,14 @@
 """A call of one handler, as the router calls it, without a queue."""
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar, cast
 
 from bus.contracts.contract import Contract, Message, contract_of, decode, encode
 from bus.messaging.context import Context, Sender, handling
 from bus.messaging.envelope import Envelope, Progress, new_id
 from bus.messaging.suggestions import did_you_mean
-from bus.runtime.router import Endpoint, Router
+from bus.runtime.router import Router
 from bus.testing.buses import MemoryBuses
 
 __all__ = ["HandlerCall"]
@@ -73,12 +73,10 @@ class HandlerCall:
             TypeError: The envelope has no such attribute.
         """
         contract = contract_of(type(message))
-        router, endpoint = _find_endpoint(handler, contract, service)
+        router, queue = _find_endpoint(handler, contract, service)
         self.progress = []
         context = {"source": SOURCE, **context}
-        envelope = _envelope(
-            contract, encode(message), endpoint.queue, self._buses.clock(), context
-        )
+        envelope = _envelope(contract, encode(message), queue, self._buses.clock(), context)
         sender = bus or await self._sender(service or router.name)
         current = Context(
             envelope=envelope,
@@ -102,22 +100,25 @@ class HandlerCall:
 
 def _find_endpoint(
     handler: Callable[..., Any], contract: Contract, service: str | None
-) -> tuple[Router, Endpoint]:
-    """Return the handler's router and endpoint. Without a router, make one for the handler."""
+) -> tuple[Router, str]:
+    """Return the handler's router and queue. Without a router, make one for the handler."""
     module = sys.modules.get(getattr(handler, "__module__", ""))
     for router in vars(module).values() if module else ():
         if isinstance(router, Router):
-            for endpoint in router.endpoints.values():
-                if endpoint.contract is contract and _is_same(endpoint.function, handler):
-                    return router, endpoint
+            for queue, endpoint in router.endpoints.items():
+                if endpoint.contract is contract and handler in _layers(endpoint.function):
+                    return router, queue
     router = Router(contract.service if contract.kind != "event" else service or contract.service)
     register: Any = getattr(router, contract.kind)
     register(contract.model)(handler)
-    return router, next(iter(router.endpoints.values()))
+    return router, next(iter(router.endpoints))
 
 
-def _is_same(registered: object, handler: object) -> bool:
-    return handler in (registered, getattr(registered, "__wrapped__", None))
+def _layers(function: object) -> Iterator[object]:
+    """Yield a registered function, and the functions that it wraps, such as the handler."""
+    while function is not None:
+        yield function
+        function = getattr(function, "__wrapped__", None)
 
 
 def _envelope(

@@ -91,7 +91,9 @@ class MemoryBus(Bus):
     @asynccontextmanager
     async def serving(self, router: Router) -> AsyncIterator[None]:
         for queue, endpoint in router.endpoints.items():
-            self._work.handlers[queue] = endpoint.function.__qualname__
+            function = endpoint.function
+            name = getattr(function, "__qualname__", type(function).__qualname__)
+            self._work.handlers[queue] = name
         async with super().serving(router):
             yield
 

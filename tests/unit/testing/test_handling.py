@@ -25,6 +25,14 @@ async def find(request: Find, pool: Pool = Depends(pool)) -> Place:
     return Place(shelf=pool.shelf)
 
 
+catalogue = Router("catalogue")
+
+
+@catalogue.event(Stored)
+async def index(event: Stored, context: Context, pool: Pool = Depends(pool)) -> None:
+    await context.bus.request(Find(title=event.title))
+
+
 @router.job(Store)
 async def store(job: Store, context: Context) -> Place:
     await context.progress(0.5, "half")
@@ -89,6 +97,22 @@ async def test_handle_calls_the_handler_of_an_event_for_a_service(
     await handle(on_stored, Stored(title="Emma"), service="catalogue")
     assert seen == [Stored(title="Emma")]
     assert buses.submitted(Store).one(title="Emma").envelope.source == "catalogue"
+
+
+async def test_handle_knows_the_service_of_a_handler_by_the_router_in_its_module(
+    handle: HandlerCall, buses: MemoryBuses
+) -> None:
+    await buses.serve(await buses.bus("archive"), router)
+    await handle(index, Stored(title="Emma"))
+    assert buses.requested(Find).one(title="Emma").envelope.source == "catalogue"
+
+
+async def test_handle_calls_an_object_that_is_a_handler(handle: HandlerCall) -> None:
+    class Finder:
+        async def __call__(self, request: Find) -> Place:
+            return Place(shelf=request.title)
+
+    assert await handle(Finder(), Find(title="Emma")) == Place(shelf="Emma")
 
 
 async def test_handle_refuses_an_unknown_attribute_of_the_envelope(handle: HandlerCall) -> None:

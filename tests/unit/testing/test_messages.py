@@ -1,17 +1,24 @@
 """Tests of the assertions about sent messages and dead letters."""
 
 import asyncio
+import json
 
 import pytest
 
-from bus import Bus, Unavailable
+from bus import Bus, Job, RetryPolicy, Router, Unavailable, contract
 from bus.errors import BusError, NotFound
 from bus.messaging.envelope import Envelope
 from bus.messaging.topology.addresses import Address
+from bus.security.jwe import new_encryption_key
 from bus.testing import MemoryBuses
 from bus.transports.wire_format import encode
 from tests.polling import until
 from tests.unit.testing.archive import Find, Place, Store, Stored, archive
+
+
+@contract("vault.keep", version=1, encrypted=True)
+class Keep(Job[Place]):
+    title: str
 
 
 @pytest.fixture
@@ -171,6 +178,23 @@ async def test_a_payload_that_cannot_be_decoded_is_a_dead_letter_without_a_messa
     assert buses.dead(Store)[0].message is None
     with pytest.raises(AssertionError, match="the payload does not match the contract"):
         buses.dead(Store).one(title="Emma")
+
+
+async def test_an_encrypted_dead_letter_is_shown_to_a_test_whose_bus_has_the_keys(
+    buses: MemoryBuses,
+) -> None:
+    keys = json.dumps({"keys": [new_encryption_key("one")]})
+    vault, router = await buses.bus("vault", encryption_keys=keys), Router("vault")
+
+    @router.job(Keep, retry=RetryPolicy(attempts=1))
+    async def keep(job: Keep) -> Place:
+        raise LookupError
+
+    await buses.serve(vault, router)
+    await vault.submit(Keep(title="Emma"))
+    await buses.settled()
+    assert b"Emma" not in buses.broker.peek("vault.jobs.keep.v1.dead")[0].body
+    assert buses.dead(Keep).messages == [Keep(title="Emma")]
 
 
 async def test_an_unknown_queue_is_an_error_with_a_suggestion(
