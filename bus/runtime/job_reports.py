@@ -23,7 +23,7 @@ from bus.messaging.topology.addresses import update_address
 from bus.messaging.topology.names import RETRY_DELAYS, retry_delay_for
 from bus.runtime.service_runtime import ServiceRuntime
 
-__all__ = ["MAX_PENDING_RESULTS", "JobReports", "unsendable_reply"]
+__all__ = ["MAX_PENDING_RESULTS", "RESULT_TASK", "JobReports", "unsendable_reply"]
 
 log = logging.getLogger("bus.settlement")
 
@@ -37,6 +37,8 @@ this time."""
 MAX_PENDING_RESULTS = 100
 """The maximum number of results that are retried at a time. The maximum limits the memory that a
 worker uses for submitters that do not reconnect."""
+RESULT_TASK = "result of job "
+"""The name of a task that retries a result, before the job's id. Test kits find the task by it."""
 
 ProgressReporter = Callable[[Progress], Coroutine[Any, Any, None]]
 
@@ -120,7 +122,9 @@ class JobReports:
     def retry_result(self, job: Envelope, update: Envelope) -> None:
         """Send a result again in the background if fewer than `MAX_PENDING_RESULTS` are pending."""
         if len(self._pending) < MAX_PENDING_RESULTS:
-            task = asyncio.get_running_loop().create_task(self._retry(job, update))
+            task = asyncio.get_running_loop().create_task(
+                self._retry(job, update), name=f"{RESULT_TASK}{job.id}"
+            )
             self._pending.add(task)
             task.add_done_callback(self._pending.discard)
 

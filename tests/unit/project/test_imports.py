@@ -23,6 +23,8 @@ BY_NAME = {
     "bus.operations.brokers.select": {"bus.operations.brokers.container"},
     "bus.runtime.dependencies": {"fast_depends"},
     "bus.runtime.security": {"bus.security.jwe"},
+    "bus.testing": {"the modules in bus/testing/__init__.py"},
+    "bus.testing.plugin": {"pytest_asyncio"},
     "workers.demo.stage": {"the router of a worker in WORKERS"},
     "workers.transcription": {"bus.integrations.faststream"},
     "workers.transcription.engine": {"the engine that a setting names"},
@@ -33,6 +35,7 @@ COMPUTED = {
     "bus",
     "bus.cli",
     "bus.cli.loading",
+    "bus.testing",
     "workers.demo.stage",
     "workers.transcription.engine",
 }
