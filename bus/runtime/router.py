@@ -3,12 +3,10 @@
 Source: Message Dispatcher in Hohpe and Woolf, "Enterprise Integration Patterns" (2003).
 """
 
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, TypeVar
 
 from bus.contracts.contract import (
     Contract,
@@ -22,9 +20,8 @@ from bus.contracts.contract import (
 )
 from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import ContractError, FailedPrecondition, Internal, Unimplemented
-from bus.messaging.context import Context, current
+from bus.messaging.context import current
 from bus.messaging.envelope import Envelope, reply
-from bus.messaging.settlement import delays_of
 from bus.messaging.topology.declarations import event_topology, job_topology, request_topology
 from bus.messaging.topology.model import Queue, Topology
 from bus.messaging.topology.names import (
@@ -32,12 +29,12 @@ from bus.messaging.topology.names import (
     event_queue,
     job_queue,
     request_queue,
-    retry_delay_for,
 )
 from bus.runtime.dependencies import dependencies_of, inject
-from bus.security.keyring import MIN_REFRESH_SECONDS
+from bus.runtime.endpoint import Endpoint
+from bus.runtime.handler_signature import Registrar, path_of, takes_context
 
-__all__ = ["Endpoint", "Lifespan", "Registrar", "Router"]
+__all__ = ["Lifespan", "Router"]
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -45,11 +42,6 @@ E = TypeVar("E", bound=Event)
 
 DEAD_SUFFIX = dead_letter_queue("")[1:]
 """The last part of a dead-letter queue's name. A subscription must not have this name."""
-VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-"""The parameter kinds of `*args` and `**kwargs`. A call can omit these parameters."""
-MAX_REQUIRED_PARAMETERS = 2
-"""The most parameters without a default that a handler may have: the message and the context."""
-
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 """A function that returns an async context manager for the resources of a router.
 
@@ -71,61 +63,6 @@ the broker would deliver the job again while its handler still runs.
 """
 EVENT_TIMEOUT = 60.0
 """The default timeout of one attempt to handle an event, in seconds."""
-
-
-class Registrar(Protocol[Q, R]):
-    """A decorator that registers a handler. The handler takes a message `Q`, and returns an `R`.
-
-    The handler may take the context as a second parameter.
-    """
-
-    @overload
-    def __call__(self, handler: Callable[[Q], Awaitable[R]], /) -> Callable[[Q], Awaitable[R]]: ...
-    @overload
-    def __call__(
-        self, handler: Callable[[Q, Context], Awaitable[R]], /
-    ) -> Callable[[Q, Context], Awaitable[R]]: ...
-    def __call__(self, handler: Any, /) -> Any:
-        """Register `handler`, and return it unchanged.
-
-        Args:
-            handler: A coroutine function that takes the message and, optionally, the context.
-
-        Raises:
-            ContractError: The handler is not a coroutine function, or has other required
-                parameters. Or the queue already has a handler.
-        """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """A handler with its contract, its queue and its limits."""
-
-    contract: Contract
-    function: Callable[..., Awaitable[Any]] = field(repr=False)
-    """The handler, or a function that calls it with its dependencies."""
-    wants_context: bool
-    """True if `function` takes the context."""
-    queue: str
-    """The name of the queue from which the handler's messages come."""
-    concurrency: int
-    """The maximum number of messages that this process handles at the same time."""
-    retry: RetryPolicy
-    timeout: float | None = None
-    """Seconds for one attempt. None for a request, because its deadline is the limit."""
-    subscription: str | None = None
-    """The name of an event's subscription, or None if the subscription has no name."""
-
-    def tiers(self) -> tuple[str, ...]:
-        """Return the names of the retry tiers that the endpoint uses.
-
-        The retry policy requires a tier for each of its delays. Events and jobs also use the tier
-        in which a message waits if its signing key is unknown.
-        """
-        key_wait = () if self.contract.kind == "request" else (MIN_REFRESH_SECONDS,)
-        return tuple(
-            dict.fromkeys(retry_delay_for(delay) for delay in (*delays_of(self.retry), *key_wait))
-        )
 
 
 class Router:
@@ -368,11 +305,11 @@ class Router:
 
         def register(function: Any) -> Any:
             dependencies = dependencies_of(function)
-            wants_context = _takes_context(function, dependencies)
+            wants_context = takes_context(function, dependencies)
             self._add(
                 Endpoint(
                     contract=contract,
-                    function=inject(function, _path_of(function), wants_context=wants_context)
+                    function=inject(function, path_of(function), wants_context=wants_context)
                     if dependencies
                     else function,
                     wants_context=wants_context or bool(dependencies),
@@ -397,7 +334,7 @@ class Router:
             )
             raise ContractError(
                 f"{endpoint.contract.type} has two handlers in {self.name}: "
-                f"{_path_of(existing.function)} and {_path_of(endpoint.function)}. {hint}"
+                f"{path_of(existing.function)} and {path_of(endpoint.function)}. {hint}"
             )
         self.endpoints[endpoint.queue] = endpoint
 
@@ -417,47 +354,6 @@ def _check_result(contract: Contract, result: object) -> Message | None:
     raise Internal(
         f"the handler of {contract.type} returned {type(result).__name__}, not {expected}"
     )
-
-
-def _takes_context(function: Callable[..., Awaitable[Any]], dependencies: Collection[str]) -> bool:
-    """Return True if a handler takes the context, as a second parameter without `Depends`.
-
-    Raises:
-        ContractError: The function is not a coroutine function, or does not take one or two
-            positional parameters.
-    """
-    if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(
-        type(function).__call__
-    ):
-        raise ContractError(
-            f"{_path_of(function)} is not a coroutine function. Declare it with async def."
-        )
-    parameters = (
-        p for p in inspect.signature(function).parameters.values() if p.name not in dependencies
-    )
-    required = [p for p in parameters if p.default is p.empty and p.kind not in VARIADIC]
-    names = ", ".join(p.name for p in required)
-    if not required:
-        raise ContractError(
-            f"{_path_of(function)} has no required parameter. Declare the message as its first "
-            "parameter."
-        )
-    if len(required) > MAX_REQUIRED_PARAMETERS:
-        raise ContractError(
-            f"{_path_of(function)} has {len(required)} required parameters ({names}); at most 2 "
-            "are allowed: the message and a context. Give each other parameter a default or "
-            "Depends."
-        )
-    if any(p.kind is p.KEYWORD_ONLY for p in required):
-        raise ContractError(
-            f"{_path_of(function)} has a keyword-only parameter among its required parameters "
-            f"({names}). Declare the message and the context as positional parameters."
-        )
-    return len(required) == MAX_REQUIRED_PARAMETERS
-
-
-def _path_of(function: Callable[..., Any]) -> str:
-    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
 @asynccontextmanager
