@@ -30,9 +30,10 @@ from bus.messaging.topology.names import (
     job_queue,
     request_queue,
 )
-from bus.runtime.dependencies import dependencies_of, inject
+from bus.runtime.declared_parameters import path_of
 from bus.runtime.endpoint import Endpoint
-from bus.runtime.handler_signature import Registrar, path_of, takes_context
+from bus.runtime.handler_call import handler_call
+from bus.runtime.handler_signature import Registrar, read_signature
 
 __all__ = ["Lifespan", "Router"]
 
@@ -304,15 +305,13 @@ class Router:
             )
 
         def register(function: Any) -> Any:
-            dependencies = dependencies_of(function)
-            wants_context = takes_context(function, dependencies)
+            signature = read_signature(function, contract)
+            call, wants_context = handler_call(function, signature)
             self._add(
                 Endpoint(
                     contract=contract,
-                    function=inject(function, path_of(function), wants_context=wants_context)
-                    if dependencies
-                    else function,
-                    wants_context=wants_context or bool(dependencies),
+                    function=call,
+                    wants_context=wants_context,
                     queue=queue,
                     concurrency=concurrency,
                     retry=retry,
