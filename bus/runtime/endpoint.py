@@ -7,10 +7,37 @@ from typing import Any
 from bus.contracts.contract import Contract
 from bus.contracts.retry_policy import RetryPolicy
 from bus.messaging.settlement import delays_of
+from bus.messaging.topology.declarations import event_topology, job_topology, request_topology
+from bus.messaging.topology.model import Queue, Topology
 from bus.messaging.topology.names import retry_delay_for
 from bus.security.keyring import MIN_REFRESH_SECONDS
 
-__all__ = ["Endpoint"]
+__all__ = [
+    "EVENT_CONCURRENCY",
+    "EVENT_TIMEOUT",
+    "JOB_CONCURRENCY",
+    "JOB_TIMEOUT",
+    "MAX_CONCURRENCY",
+    "REQUEST_CONCURRENCY",
+    "Endpoint",
+]
+
+REQUEST_CONCURRENCY = 16
+"""The default concurrency of request handlers. They mostly wait for other services."""
+MAX_CONCURRENCY = 65535
+"""The maximum concurrency of a handler. It is the prefetch of a consumer, an unsigned short."""
+EVENT_CONCURRENCY = 16
+"""The default concurrency of event handlers."""
+JOB_CONCURRENCY = 1
+"""The default concurrency of job handlers, because one job may use a whole processor."""
+JOB_TIMEOUT = 600.0
+"""The default timeout of one attempt of a job, in seconds.
+
+It is shorter than RabbitMQ's default consumer timeout of 30 minutes. After the consumer timeout,
+the broker would deliver the job again while its handler still runs.
+"""
+EVENT_TIMEOUT = 60.0
+"""The default timeout of one attempt to handle an event, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,3 +69,22 @@ class Endpoint:
         return tuple(
             dict.fromkeys(retry_delay_for(delay) for delay in (*delays_of(self.retry), *key_wait))
         )
+
+    def topology(
+        self, service: str, *, quorum_requests: bool = False, lasting_requests: bool = False
+    ) -> tuple[Queue, Topology]:
+        """Return the queue of the endpoint, and the topology that the queue requires.
+
+        Args:
+            service: The name of the service that serves the endpoint.
+            quorum_requests: True if the queues of requests are quorum queues.
+            lasting_requests: True if the broker keeps the queues of requests that have no consumer.
+        """
+        contract, tiers = self.contract, self.tiers()
+        if contract.kind == "request":
+            topology = request_topology(contract, quorum=quorum_requests, lasting=lasting_requests)
+        elif contract.kind == "job":
+            topology = job_topology(contract, tiers=tiers)
+        else:
+            topology = event_topology(service, contract, self.subscription, tiers=tiers)
+        return next(queue for queue in topology.queues if queue.name == self.queue), topology

@@ -3,67 +3,43 @@
 Source: Message Dispatcher in Hohpe and Woolf, "Enterprise Integration Patterns" (2003).
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from math import inf
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
-from bus.contracts.contract import (
-    Contract,
-    Event,
-    JobClass,
-    Message,
-    RequestClass,
-    check_part,
-    contract_of,
-    decode,
-)
+from bus.contracts.contract import Contract, Event, JobClass, Kind, Message, RequestClass, decode
+from bus.contracts.limits import check_count, check_seconds
 from bus.contracts.retry_policy import RetryPolicy
 from bus.errors import ContractError, FailedPrecondition, Internal, Unimplemented
-from bus.messaging.context import current
+from bus.messaging.context import Sender, current
 from bus.messaging.envelope import Envelope, reply
-from bus.messaging.topology.declarations import event_topology, job_topology, request_topology
 from bus.messaging.topology.model import Queue, Topology
-from bus.messaging.topology.names import (
-    dead_letter_queue,
-    event_queue,
-    job_queue,
-    request_queue,
+from bus.messaging.topology.names import event_queue, job_queue, request_queue
+from bus.runtime.declaration_checks import (
+    check_name,
+    check_retry,
+    check_subscription,
+    contract_of_kind,
 )
-from bus.runtime.declared_parameters import path_of
-from bus.runtime.endpoint import Endpoint
+from bus.runtime.endpoint import (
+    EVENT_CONCURRENCY,
+    EVENT_TIMEOUT,
+    JOB_CONCURRENCY,
+    JOB_TIMEOUT,
+    MAX_CONCURRENCY,
+    REQUEST_CONCURRENCY,
+    Endpoint,
+)
 from bus.runtime.handler_call import handler_call
 from bus.runtime.handler_signature import Registrar, read_signature
+from bus.runtime.inclusion import RouterNode
+from bus.runtime.lifespan import Lifespan, check_lifespan, no_lifespan
 
-__all__ = ["Lifespan", "Router"]
+__all__ = ["Router"]
 
 Q = TypeVar("Q")
 R = TypeVar("R")
 E = TypeVar("E", bound=Event)
-
-DEAD_SUFFIX = dead_letter_queue("")[1:]
-"""The last part of a dead-letter queue's name. A subscription must not have this name."""
-Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
-"""A function that returns an async context manager for the resources of a router.
-
-The bus enters the context manager before the first message, and exits it after the last message.
-Handlers read the value that the context manager yields as `context.state`.
-"""
-
-REQUEST_CONCURRENCY = 16
-"""The default concurrency of request handlers. They mostly wait for other services."""
-EVENT_CONCURRENCY = 16
-"""The default concurrency of event handlers."""
-JOB_CONCURRENCY = 1
-"""The default concurrency of job handlers, because one job may use a whole processor."""
-JOB_TIMEOUT = 600.0
-"""The default timeout of one attempt of a job, in seconds.
-
-It is shorter than RabbitMQ's default consumer timeout of 30 minutes. After the consumer timeout,
-the broker would deliver the job again while its handler still runs.
-"""
-EVENT_TIMEOUT = 60.0
-"""The default timeout of one attempt to handle an event, in seconds."""
 
 
 class Router:
@@ -75,8 +51,8 @@ class Router:
     ... async def get_invoice(request: GetInvoice, context: Context) -> Invoice:
     ...     return await context.state.invoice(request.number)
 
-    A handler is a coroutine function. Its first parameter is the message. Its second positional
-    parameter may be the `Context`. Each further parameter must have a default or `Depends`.
+    A handler is a coroutine function. Its first parameter is the message. One parameter may have
+    the annotation `Context`. Each further parameter must have a default or `Depends`.
     """
 
     def __init__(self, name: str, *, lifespan: Lifespan | None = None) -> None:
@@ -86,15 +62,20 @@ class Router:
             name: The name of the service. The names of its contracts begin with this name.
             lifespan: A function that returns an async context manager. The bus enters the context
                 manager before the first message, and exits it after the last message. Handlers read
-                the value that the context manager yields as `context.state`.
+                the value that the context manager yields as `context.state`. If the function has a
+                parameter with the annotation `Bus` or `Sender`, it receives the connected bus.
 
         Raises:
-            ContractError: `name` is not a valid service name.
+            ContractError: `name` is not a valid service name. Or the lifespan is not a function
+                that returns an async context manager, or has another required parameter.
         """
-        check_part(name, "service")
+        check_name(name, "service")
         self.name = name
-        self.lifespan = lifespan or _no_lifespan
-        self.endpoints: dict[str, Endpoint] = {}
+        self._node = RouterNode(name, no_lifespan)
+        self.endpoints = self._node.endpoints
+        """The endpoints of this router and of its included routers, by the name of the queue."""
+        if lifespan is not None:
+            self.lifespan = lifespan
 
     def request(
         self, contract: RequestClass[Q, R], *, concurrency: int = REQUEST_CONCURRENCY
@@ -111,8 +92,9 @@ class Router:
 
         Raises:
             ContractError: The class has no contract, is not a request, or belongs to another
-                service. Or `concurrency` is below 1. The decorator raises this error if the
-                handler's parameters are invalid, or if the request already has a handler.
+                service. Or `concurrency` is not a whole number from 1 to 65535. The decorator
+                raises this error if the handler's parameters are invalid, or if the request already
+                has a handler.
         """
         owned = self._require_own(contract, "request")
         return self._make_registrar(
@@ -142,13 +124,17 @@ class Router:
 
         Raises:
             ContractError: The class has no contract, is not a job, or belongs to another service.
-                Or `concurrency` is below 1, or `timeout` is not a finite number above 0. The
-                decorator raises this error if the handler's parameters are invalid, or if the job
-                already has a handler.
+                Or `concurrency` is not a whole number from 1 to 65535, `timeout` is not a finite
+                number above 0, or `retry` is not a `RetryPolicy`. The decorator raises this error
+                if the handler's parameters are invalid, or if the job already has a handler.
         """
         owned = self._require_own(contract, "job")
         return self._make_registrar(
-            owned, job_queue(owned), concurrency, retry or owned.retry, timeout=timeout
+            owned,
+            job_queue(owned),
+            concurrency,
+            check_retry(retry, owned),
+            timeout=check_seconds(timeout, "timeout", owned.type, error=ContractError),
         )
 
     def event(
@@ -177,28 +163,72 @@ class Router:
 
         Raises:
             ContractError: The class has no contract, or is not an event. Or `subscription` is not a
-                valid name, `concurrency` is below 1, or `timeout` is not a finite number above 0.
-                The decorator raises this error if the handler's parameters are invalid, or if the
-                subscription already has a handler.
+                valid name, `concurrency` is not a whole number from 1 to 65535, `timeout` is not a
+                finite number above 0, or `retry` is not a `RetryPolicy`. The decorator raises this
+                error if the handler's parameters are invalid, or if the subscription already has a
+                handler.
         """
-        event = contract_of(contract)
-        _check_kind(event, "event")
-        if subscription is not None:
-            check_part(subscription, "subscription")
-            if subscription == DEAD_SUFFIX:
-                raise ContractError(
-                    f"{event.type}: the subscription cannot have the name {subscription!r}, "
-                    "because dead-letter queues use it. Choose another name."
-                )
+        event = contract_of_kind(contract, "event")
+        check_subscription(subscription, event)
         queue = event_queue(self.name, event, subscription)
         return self._make_registrar(
             event,
             queue,
             concurrency,
-            retry or event.retry,
-            timeout=timeout,
+            check_retry(retry, event),
+            timeout=check_seconds(timeout, "timeout", event.type, error=ContractError),
             subscription=subscription,
         )
+
+    def include(self, router: "Router") -> None:
+        """Serve the handlers of another router of the same service, too.
+
+        Use it to write the handlers of a service in several modules, each with its own router.
+        Handlers that are registered in the included router later are included as well. The lifespan
+        of the included router is entered after the lifespan of this router, and exited before it.
+        A handler reads the state of the router that registered it as `context.state`. If that
+        router has no lifespan, the handler reads the state of the including router.
+
+        Args:
+            router: The router to include.
+
+        Raises:
+            ContractError: The router belongs to another service, is already included, or includes
+                this router. Or both routers have a handler of the same queue. Or this router is
+                served now.
+        """
+        if not isinstance(router, Router):
+            raise ContractError(
+                f"{self.name}: include requires a Router, not a value of type "
+                f"{type(router).__name__}. Import the router of the other module."
+            )
+        self._node.include(router._node)  # noqa: SLF001 - the node of another router
+
+    @property
+    def lifespan(self) -> Callable[..., AbstractAsyncContextManager[Any]]:
+        """The function that returns the context manager of the router's resources."""
+        return self._node.lifespan
+
+    @lifespan.setter
+    def lifespan(self, lifespan: Lifespan) -> None:
+        check_lifespan(lifespan)
+        self._node.lifespan = lifespan
+
+    @property
+    def has_lifespan(self) -> bool:
+        """True if this router or an included router has a lifespan."""
+        return any(node.lifespan is not no_lifespan for node in self._node.members())
+
+    def opened(self, bus: Sender) -> AbstractAsyncContextManager[Mapping[str, Any]]:
+        """Return a context manager that enters the lifespans of this and the included routers.
+
+        Its block gets the state of each endpoint, by the name of the queue. Inside the block, the
+        routers refuse new handlers.
+
+        Args:
+            bus: The bus, which lifespans can use.
+        """
+        return self._node.opened(bus)
 
     async def __call__(self, envelope: Envelope) -> Envelope | None:
         """Decode a message, call its handler, and return the encoded reply.
@@ -254,27 +284,14 @@ class Router:
             quorum_requests: True if the queues of requests are quorum queues.
             lasting_requests: True if the broker keeps the queues of requests that have no consumer.
         """
-        requests = {"quorum": quorum_requests, "lasting": lasting_requests}
+        requests = {"quorum_requests": quorum_requests, "lasting_requests": lasting_requests}
         return {
-            name: self._derive_topology(endpoint, requests)
+            name: endpoint.topology(self.name, **requests)
             for name, endpoint in self.endpoints.items()
         }
 
-    def _derive_topology(
-        self, endpoint: Endpoint, requests: dict[str, bool]
-    ) -> tuple[Queue, Topology]:
-        contract, tiers = endpoint.contract, endpoint.tiers()
-        if contract.kind == "request":
-            topology = request_topology(contract, **requests)
-        elif contract.kind == "job":
-            topology = job_topology(contract, tiers=tiers)
-        else:
-            topology = event_topology(self.name, contract, endpoint.subscription, tiers=tiers)
-        return next(queue for queue in topology.queues if queue.name == endpoint.queue), topology
-
-    def _require_own(self, model: Any, kind: str) -> Contract:
-        contract = contract_of(model)
-        _check_kind(contract, kind)
+    def _require_own(self, model: Any, kind: Kind) -> Contract:
+        contract = contract_of_kind(model, kind)
         if contract.service != self.name:
             raise ContractError(
                 f"{contract.type} belongs to the service {contract.service!r}, but this router "
@@ -293,21 +310,14 @@ class Router:
         timeout: float | None = None,
         subscription: str | None = None,
     ) -> Registrar[Any, Any]:
-        if concurrency < 1:
-            raise ContractError(
-                f"{contract.type}: concurrency must be at least 1, not {concurrency}"
-            )
-        if (
-            timeout is not None and not 0 < timeout < inf
-        ):  # NaN is rejected, because each comparison with NaN is false
-            raise ContractError(
-                f"{contract.type}: timeout must be a number of seconds above 0, not {timeout:g}"
-            )
+        check_count(
+            concurrency, "concurrency", contract.type, most=MAX_CONCURRENCY, error=ContractError
+        )
 
         def register(function: Any) -> Any:
             signature = read_signature(function, contract)
             call, wants_context = handler_call(function, signature)
-            self._add(
+            self._node.add(
                 Endpoint(
                     contract=contract,
                     function=call,
@@ -323,28 +333,6 @@ class Router:
 
         return register
 
-    def _add(self, endpoint: Endpoint) -> None:
-        existing = self.endpoints.get(endpoint.queue)
-        if existing is not None:
-            hint = (
-                "Set a different subscription for each handler."
-                if endpoint.contract.kind == "event"
-                else "Remove one of them."
-            )
-            raise ContractError(
-                f"{endpoint.contract.type} has two handlers in {self.name}: "
-                f"{path_of(existing.function)} and {path_of(endpoint.function)}. {hint}"
-            )
-        self.endpoints[endpoint.queue] = endpoint
-
-
-def _check_kind(contract: Contract, kind: str) -> None:
-    if contract.kind != kind:
-        raise ContractError(
-            f"{contract.type} is a contract of kind {contract.kind}, not {kind}. "
-            f"Register its handler with @router.{contract.kind}."
-        )
-
 
 def _check_result(contract: Contract, result: object) -> Message | None:
     if isinstance(result, contract.reply) if contract.reply else result is None:
@@ -353,8 +341,3 @@ def _check_result(contract: Contract, result: object) -> Message | None:
     raise Internal(
         f"the handler of {contract.type} returned {type(result).__name__}, not {expected}"
     )
-
-
-@asynccontextmanager
-async def _no_lifespan() -> AsyncIterator[None]:
-    yield None
