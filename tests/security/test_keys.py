@@ -196,6 +196,19 @@ def test_a_private_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         private_key_source(str(tmp_path / "gone.key"))()
 
 
+def test_a_directory_holds_the_key_file_of_each_service(tmp_path: Path) -> None:
+    """`bus run` serves several services in one process, each with its own key."""
+    for name in ("office", "mail"):
+        (tmp_path / f"{name}.key").write_text(json.dumps(generate()))
+        (tmp_path / f"{name}.key").chmod(0o600)
+    prints = [private_key_source(str(tmp_path), owner=name)() for name in ("office", "mail")]
+    assert prints[0][0].thumbprint != prints[1][0].thumbprint
+    with pytest.raises(ConfigurationError, match=r"BUS_KEY: .*/desk\.key cannot be read: No such"):
+        private_key_source(str(tmp_path), owner="desk")()
+    with pytest.raises(ConfigurationError, match=r"BUS_OPERATOR_KEY: .* cannot be read: Is a dir"):
+        private_key_source(str(tmp_path), "BUS_OPERATOR_KEY")()
+
+
 @pytest.mark.parametrize(
     "secret",
     [
