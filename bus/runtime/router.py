@@ -124,9 +124,9 @@ class Router:
 
         Raises:
             ContractError: The class has no contract, is not a job, or belongs to another service.
-                Or `concurrency` is not a whole number from 1 to 65535, `timeout` is not a finite
-                number above 0, or `retry` is not a `RetryPolicy`. The decorator raises this error
-                if the handler's parameters are invalid, or if the job already has a handler.
+                Or the concurrency, the timeout or the retry policy is not valid. The decorator
+                raises this error if the handler's parameters are invalid, or if the job already has
+                a handler.
         """
         owned = self._require_own(contract, "job")
         return self._make_registrar(
@@ -162,9 +162,8 @@ class Router:
             concurrency: The maximum number of events that this process handles at the same time.
 
         Raises:
-            ContractError: The class has no contract, or is not an event. Or `subscription` is not a
-                valid name, `concurrency` is not a whole number from 1 to 65535, `timeout` is not a
-                finite number above 0, or `retry` is not a `RetryPolicy`. The decorator raises this
+            ContractError: The class has no contract, or is not an event. Or the subscription, the
+                concurrency, the timeout or the retry policy is not valid. The decorator raises this
                 error if the handler's parameters are invalid, or if the subscription already has a
                 handler.
         """
