@@ -1,10 +1,18 @@
 import asyncio
 import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
 from bus.cli import run
-from bus.cli.run import signals
+from bus.cli.run import serve_until, signals
+from bus.cli.run_together import run_together
+from bus.errors import Unavailable
+from bus.runtime.bus import Bus
+from bus.runtime.router import Router
+from bus.settings import load_settings
+from bus.testing import MemoryBroker, MemoryTransport
 
 
 async def test_a_second_signal_in_the_same_moment_ends_the_stop_that_the_first_began() -> None:
@@ -62,3 +70,93 @@ async def test_one_signal_lets_the_stop_take_its_time() -> None:
         await asyncio.wait_for(stop.wait(), 5)
         go_on.set()
         await asyncio.wait_for(serving, 5)
+
+
+async def test_an_error_of_one_service_stops_the_others_cleanly_and_is_raised() -> None:
+    steps: list[str] = []
+
+    async def fail() -> None:
+        raise Unavailable("no broker")
+
+    async def serve() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            steps.append("stopped")
+
+    with pytest.raises(Unavailable, match="no broker"):
+        await run_together([serve(), fail(), serve()])
+    assert steps == ["stopped", "stopped"]
+
+
+async def test_a_second_cancellation_reaches_every_service() -> None:
+    steps: list[str] = []
+
+    async def serve(name: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            steps.append(f"{name} drains")
+            await asyncio.Event().wait()
+
+    serving = asyncio.ensure_future(run_together([serve("one"), serve("two")]))
+    for _ in range(2):
+        await asyncio.sleep(0)
+        serving.cancel()
+        await asyncio.sleep(0)
+    await asyncio.wait([serving], timeout=5)
+    assert serving.cancelled()
+    assert sorted(steps) == ["one drains", "two drains"]
+
+
+def noting(name: str, notes: list[str]) -> Callable[[], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        notes.append(f"{name} opened")
+        try:
+            yield
+        finally:
+            notes.append(f"{name} closed")
+
+    return lifespan
+
+
+async def test_several_services_start_together_and_stop_together() -> None:
+    notes: list[str] = []
+    broker, stop = MemoryBroker(), asyncio.Event()
+    services = [
+        (
+            Router(name, lifespan=noting(name, notes)),
+            Bus(name, settings=load_settings(auth="off"), transport=MemoryTransport(broker)),
+        )
+        for name in ("desk", "shop")
+    ]
+
+    def on_started() -> None:
+        assert all(bus.ready for _, bus in services)
+        notes.append("started")
+        stop.set()
+
+    async with asyncio.timeout(20):
+        await serve_until(services, stop, None, on_started)
+    assert (sorted(notes[:2]), notes[2]) == (["desk opened", "shop opened"], "started")
+    assert sorted(notes[3:]) == ["desk closed", "shop closed"]
+
+
+async def test_a_service_that_cannot_start_stops_the_services_beside_it() -> None:
+    notes: list[str] = []
+    broker, empty = MemoryBroker(), MemoryBroker()
+    empty.stop()
+    settings = load_settings(auth="off", connect_timeout=0.2)
+    services = [
+        (
+            Router(name, lifespan=noting(name, notes)),
+            Bus(name, settings=settings, transport=MemoryTransport(at)),
+        )
+        for name, at in (("desk", broker), ("shop", empty))
+    ]
+    with pytest.raises(Unavailable):
+        async with asyncio.timeout(20):
+            await serve_until(services, asyncio.Event(), None)
+    assert notes == ["desk opened", "desk closed"]
