@@ -37,10 +37,16 @@ def declared_parameters(function: Callable[..., Any]) -> list[Parameter]:
     `functools.partial` has set are omitted.
 
     Raises:
-        ContractError: An annotation cannot be resolved.
+        ContractError: An annotation cannot be resolved, or Python does not know the parameters.
     """
-    own = _signature(function, follow_wrapped=False)
-    whole = _signature(function, follow_wrapped=True)
+    try:
+        own = _signature(function, follow_wrapped=False)
+        whole = _signature(function, follow_wrapped=True)
+    except (TypeError, ValueError) as error:  # for example, for the wrapper of functools.cache
+        raise ContractError(
+            f"{path_of(function)}: its parameters cannot be read. Write a function with async def "
+            "that calls it."
+        ) from error
     owners = list(wrapped_functions(function))
     bound = _bound_names(function)
     return [
@@ -76,8 +82,10 @@ def is_context(annotation: Any) -> bool:
     return Context in types_in(annotation)
 
 
-def path_of(function: Callable[..., Any]) -> str:
+def path_of(function: Any) -> str:
     """Return the module and the qualified name of a function, for error messages."""
+    if not callable(function) and not isinstance(function, classmethod):
+        return f"a value of type {type(function).__name__}"
     named = function if hasattr(function, "__qualname__") else _underlying(function)
     name = getattr(named, "__qualname__", type(function).__qualname__)
     return f"{getattr(named, '__module__', type(function).__module__)}.{name}"

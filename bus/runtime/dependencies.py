@@ -31,6 +31,8 @@ def Depends(dependency: Callable[..., Any], *, use_cache: bool = True) -> Any:  
     >>> @router.request(GetInvoice)
     ... async def get(request: GetInvoice, pool: Pool = Depends(open_pool)) -> Invoice: ...
 
+    `pool: Annotated[Pool, Depends(open_pool)]` does the same.
+
     The handler receives the value that the dependency returns or yields. A dependency can have
     three kinds of parameters: other dependencies, the context and the message. The context
     parameter has the name `context`. The message parameter has the same name as in the handler. The
@@ -62,16 +64,18 @@ def dependency_of(parameter: inspect.Parameter, path: str) -> Any:
 
     Raises:
         ContractError: The parameter has two markers. Or its marker is inside of another type, such
-            as `Annotated[Pool, Depends(…)] | None`.
+            as `Annotated[Pool, Depends(…)] | None`. Or `Depends` has no argument.
     """
+    extras = (parameter.default, *_metadata_of(parameter.annotation))
+    if any(extra is Depends for extra in extras):
+        raise ContractError(
+            f"{path}: the parameter {parameter.name!r} has Depends without a function. "
+            "Write Depends(function)."
+        )
     library = sys.modules.get("fast_depends.dependencies")
     if library is None:
         return None  # `Depends` was never called: its first call imports the library
-    markers = [
-        extra
-        for extra in (parameter.default, *_metadata_of(parameter.annotation))
-        if isinstance(extra, library.Dependant)
-    ]
+    markers = [extra for extra in extras if isinstance(extra, library.Dependant)]
     if len(markers) > 1:
         raise ContractError(
             f"{path}: the parameter {parameter.name!r} has {len(markers)} dependencies. "

@@ -142,8 +142,11 @@ def _check_is_bound(
     function: Callable[..., Any], own: Sequence[Parameter], contract: Contract
 ) -> None:
     """Refuse a method whose first parameter is its object instead of the message."""
-    scope, _, name = getattr(function, "__qualname__", "").rpartition(".")
-    if not inspect.isfunction(function) or not scope or scope.endswith("<locals>") or not own:
+    qualname = getattr(function, "__qualname__", None)
+    if not inspect.isfunction(function) or not isinstance(qualname, str) or not own:
+        return  # a method of an object, or a mock
+    scope, _, name = qualname.rpartition(".")
+    if not scope or scope.endswith("<locals>"):
         return
     is_object = own[0].annotation is Parameter.empty and own[0].name in RECEIVERS
     takes_message_later = any(_names_message(each, contract) for each in own[1:])

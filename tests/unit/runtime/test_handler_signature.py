@@ -291,6 +291,10 @@ async def hidden_dependency(
     return Total(total=0)
 
 
+async def forgotten_call(request: Add, number: Any = Depends) -> Total:
+    return Total(total=0)
+
+
 async def message_named_context(context: Add, number: int = Depends(opened)) -> Total:
     return Total(total=0)
 
@@ -309,6 +313,7 @@ async def dependency_with_ctx(request: Add, number: int = Depends(takes_context_
         (two_contexts, "the parameters 'context' and 'again' both are the Context"),
         (two_dependencies, "the parameter 'number' has 2 dependencies"),
         (hidden_dependency, "Depends is inside of the annotation of the parameter 'number'"),
+        (forgotten_call, "the parameter 'number' has Depends without a function"),
         (message_named_context, "the message cannot have the name 'context'"),
         (dependency_with_ctx, "a dependency takes the context as ctx"),
     ],
@@ -386,6 +391,14 @@ def test_methods_of_a_class_and_static_methods_are_handlers() -> None:
 
 def test_a_class_is_refused_with_the_form_that_works() -> None:
     assert "is a class. Register an instance of it" in refusal(Ledger)
+
+
+def test_a_value_that_is_not_a_handler_is_refused() -> None:
+    for value in (None, 3, "add"):
+        assert f"a value of type {type(value).__name__} is not a coroutine function" in refusal(
+            value
+        )
+    assert "its parameters cannot be read" in refusal(functools.cache(add))
 
 
 def test_a_classmethod_in_a_class_body_is_refused() -> None:
