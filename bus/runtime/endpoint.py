@@ -12,32 +12,7 @@ from bus.messaging.topology.model import Queue, Topology
 from bus.messaging.topology.names import retry_delay_for
 from bus.security.keyring import MIN_REFRESH_SECONDS
 
-__all__ = [
-    "EVENT_CONCURRENCY",
-    "EVENT_TIMEOUT",
-    "JOB_CONCURRENCY",
-    "JOB_TIMEOUT",
-    "MAX_CONCURRENCY",
-    "REQUEST_CONCURRENCY",
-    "Endpoint",
-]
-
-REQUEST_CONCURRENCY = 16
-"""The default concurrency of request handlers. They mostly wait for other services."""
-MAX_CONCURRENCY = 65535
-"""The maximum concurrency of a handler. It is the prefetch of a consumer, an unsigned short."""
-EVENT_CONCURRENCY = 16
-"""The default concurrency of event handlers."""
-JOB_CONCURRENCY = 1
-"""The default concurrency of job handlers, because one job may use a whole processor."""
-JOB_TIMEOUT = 600.0
-"""The default timeout of one attempt of a job, in seconds.
-
-It is shorter than RabbitMQ's default consumer timeout of 30 minutes. After the consumer timeout,
-the broker would deliver the job again while its handler still runs.
-"""
-EVENT_TIMEOUT = 60.0
-"""The default timeout of one attempt to handle an event, in seconds."""
+__all__ = ["Endpoint"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,15 +21,7 @@ from bus.runtime.declaration_checks import (
     check_subscription,
     contract_of_kind,
 )
-from bus.runtime.endpoint import (
-    EVENT_CONCURRENCY,
-    EVENT_TIMEOUT,
-    JOB_CONCURRENCY,
-    JOB_TIMEOUT,
-    MAX_CONCURRENCY,
-    REQUEST_CONCURRENCY,
-    Endpoint,
-)
+from bus.runtime.endpoint import Endpoint
 from bus.runtime.handler_call import handler_call
 from bus.runtime.handler_signature import Registrar, read_signature
 from bus.runtime.inclusion import RouterNode
@@ -40,6 +32,23 @@ __all__ = ["Router"]
 Q = TypeVar("Q")
 R = TypeVar("R")
 E = TypeVar("E", bound=Event)
+
+REQUEST_CONCURRENCY = 16
+"""The default concurrency of request handlers. They mostly wait for other services."""
+MAX_CONCURRENCY = 65535
+"""The maximum concurrency of a handler. It is the prefetch of a consumer, an unsigned short."""
+EVENT_CONCURRENCY = 16
+"""The default concurrency of event handlers."""
+JOB_CONCURRENCY = 1
+"""The default concurrency of job handlers, because one job may use a whole processor."""
+JOB_TIMEOUT = 600.0
+"""The default timeout of one attempt of a job, in seconds.
+
+It is shorter than RabbitMQ's default consumer timeout of 30 minutes. After the consumer timeout,
+the broker would deliver the job again while its handler still runs.
+"""
+EVENT_TIMEOUT = 60.0
+"""The default timeout of one attempt to handle an event, in seconds."""
 
 
 class Router:

@@ -77,7 +77,11 @@ class Server:
         runtime = self._runtime
         async with router.opened(self._sender) as states, AsyncExitStack() as stack:
             if not router.endpoints:
-                log.warning("the router has no handlers", extra={"service": runtime.service})
+                log.warning(
+                    "%s: the router has no handlers",
+                    runtime.service,
+                    extra={"service": runtime.service},
+                )
             candidates = CandidateQueue()
             receivers = self._receivers(router, states, candidates)
             # Declare all queues before the first consumer starts. A mismatch is reported before a

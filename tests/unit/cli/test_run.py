@@ -4,8 +4,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
+import typer
 
 from bus.cli import run
+from bus.cli.process_supervisor import Command
 from bus.cli.run import serve_until, signals
 from bus.cli.run_together import run_together
 from bus.errors import Unavailable
@@ -108,6 +110,22 @@ async def test_a_second_cancellation_reaches_every_service() -> None:
     await asyncio.wait([serving], timeout=5)
     assert serving.cancelled()
     assert sorted(steps) == ["one drains", "two drains"]
+
+
+@pytest.mark.parametrize(("processes", "reload"), [(2, False), (1, True)])
+def test_each_supervised_process_serves_all_routers(
+    monkeypatch: pytest.MonkeyPatch, processes: int, reload: bool
+) -> None:
+    commands: list[Command] = []
+
+    async def run_processes(command: Command) -> int:
+        commands.append(command)
+        return 0
+
+    monkeypatch.setattr(run, "run_processes", run_processes)
+    with pytest.raises(typer.Exit):
+        run.command(["desk:router", "shop:router"], processes=processes, reload=reload)
+    assert [each.arguments[-3:] for each in commands] == [["run", "desk:router", "shop:router"]]
 
 
 def noting(name: str, notes: list[str]) -> Callable[[], AbstractAsyncContextManager[None]]:
