@@ -438,7 +438,8 @@ async def test_a_service_whose_key_nobody_could_check_does_not_start() -> None:
     with pytest.raises(
         ConfigurationError,
         match=r"BUS_KEY belongs to the service 'office', but this process runs as 'mail'\. "
-        r"Create a key with `bus keys new mail`, or pass `--as office` to `bus call`, ",
+        r"Create a key with `bus keys new mail`, or pass `--as office` to `bus call`, .*\. "
+        r"If the process runs several services, set BUS_KEY to the directory with their keys\.$",
     ):
         await yard.started("mail")
     yard.private["mail"] = [yard.key("ida", "ida-1", role="operator")]

@@ -5,10 +5,23 @@ also reports an ignore that is not needed. All other lines are correct.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial, wraps
 from typing import Annotated, ParamSpec, TypeVar, assert_type
 
-from bus import Bus, Context, Depends, Event, Job, JobHandle, Message, Request, Router, contract
+from bus import (
+    Bus,
+    Context,
+    Depends,
+    Event,
+    Job,
+    JobHandle,
+    Message,
+    Request,
+    Router,
+    Sender,
+    contract,
+)
 from bus.messaging.envelope import Progress
 
 
@@ -279,6 +292,40 @@ def wrong_job_and_event_handlers(router: Router) -> None:
     async def another_event(event: Other) -> None: ...
 
 
+@asynccontextmanager
+async def lifespan() -> AsyncIterator[Note]:
+    yield Note(text="a")
+
+
+@asynccontextmanager
+async def lifespan_with_bus(bus: Bus) -> AsyncIterator[Note]:
+    await bus.publish(NoteWritten(number=1))
+    yield Note(text="a")
+
+
+@asynccontextmanager
+async def lifespan_with_sender(sender: Sender) -> AsyncIterator[None]:
+    yield
+
+
+@asynccontextmanager
+async def lifespan_with_more(bus: Bus, more: int) -> AsyncIterator[None]:
+    yield
+
+
+async def not_a_lifespan() -> AsyncIterator[None]:
+    yield
+
+
+def lifespans_and_includes() -> None:
+    router = Router("typing", lifespan=lifespan)
+    router.include(Router("typing", lifespan=lifespan_with_bus))
+    router.include(Router("typing", lifespan=lifespan_with_sender))
+    Router("typing", lifespan=lifespan_with_more)  # type: ignore[arg-type]
+    Router("typing", lifespan=not_a_lifespan)  # type: ignore[arg-type]
+    router.include("typing")  # type: ignore[arg-type]
+
+
 def wrong_registrations(router: Router) -> None:
     router.request(WriteNote)  # type: ignore[arg-type]
     router.request(NoteWritten)  # type: ignore[arg-type]
@@ -286,3 +333,7 @@ def wrong_registrations(router: Router) -> None:
     router.event(GetNote)  # type: ignore[type-var]
     router.request(GetNote, concurency=4)  # type: ignore[call-arg]
     router.job(WriteNote, retry=5)  # type: ignore[arg-type]
+    router.job(WriteNote, timeout="5")  # type: ignore[arg-type]
+    router.job(WriteNote, timeout=None)  # type: ignore[arg-type]
+    router.request(GetNote, concurrency=1.5)  # type: ignore[arg-type]
+    router.request(opened)  # type: ignore[arg-type]
