@@ -47,7 +47,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "bus.transports.memory.transport": ("MemoryTransport",),
         "bus.transports.memory.virtual_time": ("VirtualLoop", "wall_clock"),
     },
-    "Logging": {"bus.operations.logging": ("configure_logging",)},
+    "Logging": {"bus.operations.logging": ("MessageContextFilter", "configure_logging")},
     "Messages": {"bus.messaging.envelope": ("Envelope", "Progress")},
     "Dead letters": {
         "bus.operations.dead_letters.selection": (

@@ -9,6 +9,7 @@ import functools
 import os
 import traceback
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import typer
@@ -17,8 +18,19 @@ from typer.exceptions import TyperException
 
 from bus import errors
 from bus.cli.output import harmless
+from bus.messaging.failure_location import failure_location
 
-__all__ = ["EXIT_CODES", "INTERRUPTED", "MEANINGS", "TERMINATED", "Reporter", "exit_code"]
+__all__ = [
+    "EXIT_CODES",
+    "INTERRUPTED",
+    "MEANINGS",
+    "TERMINATED",
+    "Reporter",
+    "exit_code",
+    "is_debugging",
+]
+
+debugging: ContextVar[bool] = ContextVar("bus_command_debugging", default=False)
 
 EXIT_CODES: dict[type[BaseException], int] = {
     errors.InvalidArgument: os.EX_DATAERR,
@@ -80,6 +92,7 @@ class Reporter:
 
         @functools.wraps(command)
         def run_reported(*args: Any, **kwargs: Any) -> Any:
+            debugging.set(self._debug)
             try:
                 return command(*args, **kwargs)
             except KeyboardInterrupt as error:
@@ -107,15 +120,21 @@ class Reporter:
             )
 
 
+def is_debugging() -> bool:
+    """Return True if the command line of the running command has the option `--debug`."""
+    return debugging.get()
+
+
 def describe_error(error: Exception) -> str:
     """Return the line that the user sees.
 
     For a `BusError` the line contains the error's text. For any other exception the line contains
-    only the exception's class, because the text may contain a payload.
+    only the exception's class and location, because the text may contain a payload.
     """
     if isinstance(error, errors.BusError):
         return f"{error}{' (the operation may have been executed)' if error.maybe_executed else ''}"
+    where = failure_location(error)
     return (
-        f"internal error ({type(error).__name__}). "
+        f"internal error ({type(error).__name__}{f' at {where}' if where else ''}). "
         "Run the command with `--debug` to see the traceback."
     )

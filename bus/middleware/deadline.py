@@ -81,11 +81,11 @@ def server_deadline(
             try:
                 with timer.limit(left):
                     return await inner(envelope)
-            except TimerExpired:
+            except TimerExpired as expired:
                 raise DeadlineExceeded(
                     f"{envelope.type}: the handler did not end within {left:.3g} s. "
                     f"Raise the timeout."
-                ) from None
+                ) from expired.__context__  # the cancellation, which has the handler's location
 
         return call
 

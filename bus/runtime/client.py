@@ -20,6 +20,7 @@ from bus.errors import (
 )
 from bus.messaging.envelope import Envelope, new_id
 from bus.messaging.handler import Middleware, compose
+from bus.messaging.labels import message_facts, message_label
 from bus.messaging.ports.transport import (
     Accepted,
     ConsumerHandle,
@@ -104,8 +105,8 @@ class Client:
         try:
             reply = self._security.cipher.decrypt(reply)
         except BusError as error:
-            facts = {"type": reply.type, "message_id": reply.id, "why": str(error)}
-            log.warning("a reply could not be decrypted", extra=facts)
+            facts = message_facts(reply, why=str(error))
+            log.warning("%s could not be decrypted: %s", message_label(reply), error, extra=facts)
             self.replies.record_rejected_reply(reply, str(error))
         else:
             self.replies.dispatch(reply)
