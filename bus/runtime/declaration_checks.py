@@ -9,13 +9,13 @@ from bus.errors import ContractError
 from bus.messaging.topology.names import dead_letter_queue
 from bus.runtime.declared_parameters import path_of
 
-__all__ = ["check_name", "check_retry", "check_subscription", "contract_of_kind"]
+__all__ = ["check_retry", "check_subscription", "contract_of_kind", "require_name"]
 
 DEAD_SUFFIX = dead_letter_queue("")[1:]
 """The last part of a dead-letter queue's name. A subscription must not have this name."""
 
 
-def check_name(name: Any, what: str) -> None:
+def require_name(name: Any, what: str) -> None:
     """Check the name of a service or subscription.
 
     Args:
@@ -41,7 +41,7 @@ def check_subscription(subscription: Any, contract: Contract) -> None:
     """
     if subscription is None:
         return
-    check_name(subscription, "subscription")
+    require_name(subscription, "subscription")
     if subscription == DEAD_SUFFIX:
         raise ContractError(
             f"{contract.type}: the subscription cannot have the name {subscription!r}, "

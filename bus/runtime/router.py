@@ -16,10 +16,10 @@ from bus.messaging.envelope import Envelope, reply
 from bus.messaging.topology.model import Queue, Topology
 from bus.messaging.topology.names import event_queue, job_queue, request_queue
 from bus.runtime.declaration_checks import (
-    check_name,
     check_retry,
     check_subscription,
     contract_of_kind,
+    require_name,
 )
 from bus.runtime.endpoint import Endpoint
 from bus.runtime.handler_call import handler_call
@@ -78,7 +78,7 @@ class Router:
             ContractError: `name` is not a valid service name. Or the lifespan is not a function
                 that returns an async context manager, or has another required parameter.
         """
-        check_name(name, "service")
+        require_name(name, "service")
         self.name = name
         self._node = RouterNode(name, no_lifespan)
         self.endpoints = self._node.endpoints
