@@ -51,7 +51,13 @@ def Depends(dependency: Callable[..., Any], *, use_cache: bool = True) -> Any:  
 
     Raises:
         ConfigurationError: fast-depends is not installed.
+        ContractError: `dependency` cannot be called.
     """
+    if not callable(dependency):
+        raise ContractError(
+            f"Depends requires a function, not a value of type {type(dependency).__name__}. "
+            "Pass the function itself, and do not call it."
+        )
     return _load_library().Depends(dependency, use_cache=use_cache, cast=False)
 
 
@@ -139,14 +145,21 @@ def inject(
         _check_parameters(model.flat_params, {*own, CONTEXT}, message, path)
         return model
 
-    # `cast=False` because the message is valid already, and pydantic cannot validate the context.
-    resolve = _load_library().inject(
-        with_values,
-        cast=False,
-        cast_result=False,
-        dependency_provider=provider(),
-        wrap_model=check_parameters,
-    )
+    try:
+        # `cast=False` because the message is valid already, and pydantic cannot validate the
+        # context.
+        resolve = _load_library().inject(
+            with_values,
+            cast=False,
+            cast_result=False,
+            dependency_provider=provider(),
+            wrap_model=check_parameters,
+        )
+    except (AssertionError, TypeError, ValueError) as error:  # the library's own errors
+        raise ContractError(
+            f"{path}: fast-depends refuses a dependency: {error}. "
+            "Check the parameters and the annotations of the dependencies."
+        ) from error
 
     async def with_dependencies(message_: Any, context_: Context) -> Any:
         return await resolve(**{message: message_, context or CONTEXT: context_, CONTEXT: context_})

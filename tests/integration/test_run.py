@@ -109,14 +109,6 @@ async def test_a_target_that_is_no_router_is_told_in_a_line(target: str, about: 
     assert about in answer.err
 
 
-async def test_one_service_twice_is_told_to_include_its_routers() -> None:
-    answer = await bus("run", TARGET, TARGET, BUS_URL="amqp://127.0.0.1:1/")
-
-    assert answer.code == 78
-    assert "both belong to the service 'slow'" in answer.err
-    assert "Router.include" in answer.err
-
-
 async def test_a_broker_that_is_down_is_told_in_a_line() -> None:
     answer = await bus(
         "run", TARGET, BUS_URL="amqp://guest:secret@127.0.0.1:1/", BUS_CONNECT_TIMEOUT="1"
