@@ -8,7 +8,8 @@ traceback follows the line.
 import functools
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = [
     "MEANINGS",
     "TERMINATED",
     "Reporter",
+    "add_class",
     "exit_code",
     "is_debugging",
 ]
@@ -118,6 +120,20 @@ class Reporter:
                 highlight=False,
                 soft_wrap=True,
             )
+
+
+@contextmanager
+def add_class() -> Iterator[None]:
+    """Let the text of a `BusError` in the block begin with the name of its class.
+
+    A service writes its errors for callers that catch classes. Without the class, `no such book`
+    does not show whether the service found nothing or failed.
+    """
+    try:
+        yield
+    except errors.BusError as error:
+        error.args = (f"{type(error).__name__}: {error}",)
+        raise
 
 
 def is_debugging() -> bool:

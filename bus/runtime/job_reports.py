@@ -18,6 +18,7 @@ from bus.messaging.backoff import backoff
 from bus.messaging.envelope import Envelope, Progress, error_reply, progress_update
 from bus.messaging.labels import message_facts, message_label, one_line
 from bus.messaging.ports.transport import Accepted
+from bus.messaging.timers import format_seconds
 from bus.messaging.topology.addresses import update_address
 from bus.messaging.topology.names import RETRY_DELAYS, retry_delay_for
 from bus.runtime.service_runtime import ServiceRuntime
@@ -86,7 +87,8 @@ class JobReports:
             return
         seconds = RETRY_DELAYS[retry_delay_for(delay)]
         note = (
-            f"attempt {job.attempt} of {policy.attempts} failed, the next is in {seconds:.3g} s: "
+            f"attempt {job.attempt} of {policy.attempts} failed, the next is in "
+            f"{format_seconds(seconds)}: "
             f"{safe_reason(error)}"
         )
         await report(Progress(progress=0, note=note, error=code_of(error)))

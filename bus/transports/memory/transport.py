@@ -215,7 +215,9 @@ async def _wait_confirm(confirm: "asyncio.Future[PublishOutcome]", ends: float) 
             return await confirm
     except TimeoutError:
         raise DeadlineExceeded(
-            "the broker sent no confirm within the deadline", maybe_executed=True
+            "the broker did not confirm the message in time, and may have accepted it. Inspect the "
+            "queue, or raise the timeout.",
+            maybe_executed=True,
         ) from None
 
 

@@ -180,7 +180,8 @@ class Publisher:
             raise Unavailable("message not sent: the transport is not started")
         if timeout <= 0:
             raise DeadlineExceeded(
-                f"{envelope.type}: the deadline passed before the message was sent"
+                f"{envelope.type}: the deadline passed before the message was sent. "
+                "Raise the timeout."
             )
         ends = self._now() + timeout
         while True:

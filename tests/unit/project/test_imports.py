@@ -16,6 +16,7 @@ BY_NAME = {
     "bus": {"the modules in bus/__init__.pyi"},
     "bus.cli": {"bus.cli.<command>", "importlib.metadata"},
     "bus.cli.demo": {"workers.demo.keys", "workers.demo.stage", "workers.demo.story"},
+    "bus.contracts.payload": {"bus.contracts.violations"},
     "bus.cli.keys": {"bus.security.jwe"},
     "bus.cli.loading": {"the router that the user names"},
     "bus.cli.process_supervisor": {"watchfiles"},

@@ -339,7 +339,10 @@ async def test_a_long_reason_does_not_cost_the_connection() -> None:
             {"expires": int(NOW * 1000)},
             "Expired: ledger.close.v1: the message expired before it was handled. Send it again.",
         ),
-        ({"body": b"{"}, "ContractViolation: CloseBooks: body: json invalid"),
+        (
+            {"body": b"{"},
+            "ContractViolation: ledger.close.v1: the payload is not valid JSON (line 1 column 1).",
+        ),
         (
             {"type_": "ledger.close.v2"},
             "Unimplemented: ledger does not serve ledger.close.v2 from ledger.jobs.close.v1",
