@@ -33,14 +33,20 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "bus.messaging.context": ("JobHandle", "correlated"),
     },
     "Serving": {
-        "bus.runtime.router": ("Router", "Lifespan"),
+        "bus.runtime.router": ("Router",),
+        "bus.runtime.lifespan": ("Lifespan",),
         "bus.contracts.retry_policy": ("RetryPolicy",),
         "bus.messaging.context": ("Context", "Sender"),
         "bus.runtime.dependencies": ("Depends",),
     },
     "FastStream": {"bus.integrations.faststream": ("attach", "application")},
     "Testing": {
-        "bus.testing": ("MemoryBuses", "override_dependency"),
+        "bus.testing.buses": ("MemoryBuses",),
+        "bus.testing.settled": ("Unsettled",),
+        "bus.testing.messages": ("FoundMessages", "SentMessage", "DeadMessage"),
+        "bus.testing.handling": ("HandlerCall",),
+        "bus.testing.rabbitmq": ("RabbitMQ",),
+        "bus.testing.dependencies": ("override_dependency",),
         "bus.contracts.sensitive": ("shown_values",),
         "bus.transports.memory.broker": ("MemoryBroker",),
         "bus.transports.memory.transport": ("MemoryTransport",),
@@ -83,15 +89,20 @@ INNER = {
         "JobHandle.end",
         "JobHandle.take",
         "Router.__call__",
+        "Router.has_lifespan",
+        "Router.lifespan",
+        "Router.opened",
         "Router.topology",
         "MemoryBuses.__aexit__",
     ),
     *("ObservedValues.note", "ObservedValues.add"),
+    *("FoundMessages.__init__", "HandlerCall.__init__", "SentMessage.note", "DeadMessage.note"),
     *(
         "MemoryBuses.__aenter__",
         "MemoryBroker.connect",
         "MemoryBroker.declare",
         "MemoryBroker.publish",
+        "MemoryBroker.supervise",
         "MemoryBroker.swallows_confirm",
     ),
     *(
@@ -241,7 +252,7 @@ def class_described(name: str, module: str, node: ast.ClassDef, said: str) -> It
     members = [
         (member, each, text)
         for member, each, text in with_docs(node.body)
-        if f"{name}.{member}" not in INNER
+        if f"{name}.{member}" not in INNER and not is_overload(each)
     ]
     made = next(
         (
@@ -269,8 +280,17 @@ def class_described(name: str, module: str, node: ast.ClassDef, said: str) -> It
     if fields:
         yield table(fields)
     for member, each, text in members:
-        if isinstance(each, Function) and (not member.startswith("_") or member == "__aenter__"):
+        if isinstance(each, Function) and (
+            not member.startswith("_") or member in ("__aenter__", "__call__")
+        ):
             yield from method(name, member, each, text, known)
+
+
+def is_overload(node: ast.stmt) -> bool:
+    """Return True for a variant of a signature. The page shows only the function itself."""
+    return isinstance(node, Function) and any(
+        ast.unparse(decorator) == "overload" for decorator in node.decorator_list
+    )
 
 
 def method(

@@ -42,7 +42,7 @@ from bus.settings import Settings, load_settings
 from bus.storage.memory.inbox import MemoryInbox
 from bus.transports.rabbitmq import RabbitMQTransport
 
-__all__ = ["Bus"]
+__all__ = ["Bus", "default_server_stack"]
 
 R = TypeVar("R", bound=Message | None)
 
@@ -110,7 +110,7 @@ class Bus:
         )
         layers = client_stack(clock=clock) if client is None else client
         self._client = Client(runtime, with_security(layers, self._security))
-        stack = _default_server_stack(self.settings, clock) if server is None else server
+        stack = default_server_stack(self.settings, clock) if server is None else server
         self._server = Server(runtime, stack, self)
         self._consumers: list[ConsumerHandle] = []
         self._changing = 0
@@ -303,7 +303,8 @@ class Bus:
             await (until or asyncio.Event()).wait()
 
 
-def _default_server_stack(settings: Settings, clock: Callable[[], float]) -> list[Middleware]:
+def default_server_stack(settings: Settings, clock: Callable[[], float]) -> list[Middleware]:
+    """Return the server stack of a bus for which the user has chosen no other stack."""
     return server_stack(
         clock=clock,
         leeway=settings.clock_leeway,

@@ -25,7 +25,13 @@ from bus.messaging.topology.names import RETRY_DELAYS, retry_delay_for
 from bus.runtime.failure_log import log_failure
 from bus.runtime.service_runtime import ServiceRuntime
 
-__all__ = ["MAX_PENDING_RESULTS", "JobReports", "log_unsent_update", "unsendable_reply"]
+__all__ = [
+    "MAX_PENDING_RESULTS",
+    "RESULT_TASK",
+    "JobReports",
+    "log_unsent_update",
+    "unsendable_reply",
+]
 
 log = logging.getLogger("bus.settlement")
 
@@ -39,6 +45,8 @@ this time."""
 MAX_PENDING_RESULTS = 100
 """The maximum number of results that are retried at a time. The maximum limits the memory that a
 worker uses for submitters that do not reconnect."""
+RESULT_TASK = "result of job "
+"""The name of a task that retries a result, before the job's id. Test kits find the task by it."""
 
 ProgressReporter = Callable[[Progress], Coroutine[Any, Any, None]]
 
@@ -140,7 +148,9 @@ class JobReports:
     def retry_result(self, job: Envelope, update: Envelope) -> None:
         """Send a result again in the background if fewer than `MAX_PENDING_RESULTS` are pending."""
         if len(self._pending) < MAX_PENDING_RESULTS:
-            task = asyncio.get_running_loop().create_task(self._retry(job, update))
+            task = asyncio.get_running_loop().create_task(
+                self._retry(job, update), name=f"{RESULT_TASK}{job.id}"
+            )
             self._pending.add(task)
             task.add_done_callback(self._pending.discard)
 

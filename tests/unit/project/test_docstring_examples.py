@@ -24,6 +24,7 @@ from bus.contracts.contract import Catalog
 from bus.integrations.faststream import attach
 from bus.messaging.handler import Handler
 from bus.testing import MemoryBuses, MemoryTransport
+from bus.testing.handling import HandlerCall
 
 ROOT = Path(bus.__file__).parent
 SETTINGS = bus.Settings(auth="off")
@@ -84,6 +85,24 @@ class Ask(bus.Request[Summary]):
     text: str = ""
 
 
+class Place(bus.Message):
+    shelf: str
+
+
+@contract("library.find", version=1)
+class Find(bus.Request[Place]):
+    title: str
+
+
+async def find(request: Find) -> Place:
+    return Place(shelf="A3")
+
+
+@contract("billing.sent", version=1)
+class InvoiceSent(bus.Event):
+    number: str
+
+
 class Pool:
     """A resource of handlers."""
 
@@ -109,6 +128,7 @@ async def names_for(place: str) -> AsyncIterator[dict[str, Any]]:
             transport = MemoryTransport(buses.broker)
             return bus.Bus(service, settings=SETTINGS, transport=transport)
 
+        await (await buses.bus("billing")).publish(InvoiceSent(number="7"))
         own_router = place.startswith(("testing", "integrations"))
         yield {
             **{name: getattr(bus, name) for name in dir(bus) if not name.startswith("_")},
@@ -128,6 +148,12 @@ async def names_for(place: str) -> AsyncIterator[dict[str, Any]]:
             "bus": await buses.bus("client"),
             "router": desk if own_router else bus.Router("billing"),
             "broker": RabbitBroker(),
+            "Find": Find,
+            "Place": Place,
+            "find": find,
+            "handle": HandlerCall(buses),
+            "InvoiceSent": InvoiceSent,
+            "published": buses.published,
             "attach": partial(attach, settings=SETTINGS),
         }
 
